@@ -1,0 +1,1 @@
+"""Serving: the gateway, the model server and the command that runs both."""

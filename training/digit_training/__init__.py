@@ -1,0 +1,1 @@
+"""Digits: train, serve and read handwritten digits."""
