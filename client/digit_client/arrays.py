@@ -1,0 +1,62 @@
+"""Pictures as arrays."""
+
+import struct
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_client.errors import ImageShapeError, PixelValueError
+
+Pixels = NDArray[np.uint8]
+"""Grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]."""
+
+
+def as_pixels(image: NDArray[np.generic]) -> Pixels:
+    """Check an array of any number type and bring it to bytes."""
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)) or 0 in image.shape:
+        raise ImageShapeError(f"an image has shape [h, w], [h, w, 3] or [h, w, 4], not {list(image.shape)}")
+    if image.dtype == np.uint8:
+        return np.asarray(image, np.uint8)
+    if image.dtype == np.bool_:
+        return image.astype(np.uint8) * np.uint8(255)
+    if image.dtype == np.uint16:
+        return (image.astype(np.uint16) // 257).astype(np.uint8)
+    return _scaled(image)
+
+
+def _scaled(image: NDArray[np.generic]) -> Pixels:
+    if not np.issubdtype(image.dtype, np.number) or np.issubdtype(image.dtype, np.complexfloating):
+        raise PixelValueError(f"pixels are numbers, not {image.dtype}")
+    values = image.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise PixelValueError("a pixel is not a finite number")
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 255:
+        raise PixelValueError(f"pixels lie in 0..1 or 0..255, not in {low:g}..{high:g}")
+    is_unit = np.issubdtype(image.dtype, np.floating) and high <= 1
+    return rounded(values * 255 if is_unit else values)
+
+
+def rounded(values: NDArray[np.float32]) -> Pixels:
+    """Floats in 0..255 as bytes."""
+    pixels: Pixels = np.rint(values).astype(np.uint8)
+    return pixels
+
+
+def to_png(pixels: Pixels) -> bytes:
+    """The picture as a PNG file, which needs no imaging library."""
+    height, width = pixels.shape[:2]
+    colour_type = {2: 0, 3: 2}.get(pixels.ndim if pixels.ndim == 2 else pixels.shape[2], 6)
+    header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
+    # Each row starts with the number of its filter; 0 is none.
+    rows = np.pad(pixels.reshape(height, -1), ((0, 0), (1, 0)))
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, content) for name, content in chunks)
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)

@@ -1,0 +1,131 @@
+"""The gateway's client."""
+
+import os
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from digit_client import http_api, retry
+from digit_client.errors import ConnectionFailedError, DeadlineExceededError
+from digit_client.http_api import Body
+from digit_client.predictions import Prediction
+from digit_client.retry import Deadline, RetryPolicy
+from digit_client.sources import ImageSource
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+DEFAULT_TIMEOUT = 10.0
+
+
+class DigitClient:
+    """Asks a digits gateway what digit an image shows.
+
+        with DigitClient() as client:
+            print(client.predict("five.png").digit)
+
+    `url` is the gateway's (else DIGITS_URL, else http://127.0.0.1:8080). `timeout` in seconds bounds a call
+    with all its retries (else DIGITS_TIMEOUT, else 10). An image is a path, the bytes of an image file, such
+    a file opened, a Pillow image or a NumPy array. Threads may share a client. Every failure is a DigitError,
+    but for a path that can't be read, which is the usual OSError.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout: float | None = None,
+        retries: RetryPolicy | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url = resolve_url(url)
+        self.timeout = resolve_timeout(timeout)
+        self.retries = retries or RetryPolicy()
+        self._http = httpx.Client(base_url=self.url, transport=transport)
+
+    def predict(
+        self, image: ImageSource, *, version: int | None = None, label: str | None = None
+    ) -> Prediction:
+        """Read the digit on one image, with the newest model or that of a version or label."""
+        deadline = Deadline(self.timeout)
+        return self._predict(http_api.single(image), selection(version, label), deadline)[0]
+
+    def predict_many(
+        self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
+    ) -> list[Prediction]:
+        """Read the digit on each image, in their order, with as few requests as the gateway allows.
+
+        An array uint8 [n, 28, 28] of light ink on dark goes fastest.
+        """
+        deadline = Deadline(self.timeout)
+        model = selection(version, label)
+        return [
+            prediction
+            for body in http_api.several(images)
+            for prediction in self._predict(body, model, deadline)
+        ]
+
+    def models(self) -> dict[str, Any]:
+        """What the service serves: its model's name, versions with their states, and labels."""
+        return retry.run(
+            lambda left: http_api.read(*self._send("GET", "/v1/models", left, {})),
+            self.retries,
+            Deadline(self.timeout),
+        )
+
+    def close(self) -> None:
+        """Close the connections. A closed client can't be used again."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _predict(self, body: Body, model: dict[str, str], deadline: Deadline) -> list[Prediction]:
+        arguments = body.arguments | {"params": model}
+
+        def send(left: float) -> list[Prediction]:
+            answer = self._send("POST", "/v1/predict", left, arguments)
+            return http_api.read_predictions(*answer, first=body.first)
+
+        return retry.run(send, self.retries, deadline)
+
+    def _send(
+        self, method: str, path: str, timeout: float, arguments: dict[str, Any]
+    ) -> tuple[int, httpx.Headers, bytes]:
+        deadline = Deadline(timeout)
+        content = bytearray()
+        try:
+            with self._http.stream(method, path, timeout=timeout, **arguments) as response:
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    # httpx bounds the wait for each piece; only this bounds their sum.
+                    deadline.remaining()
+        except httpx.TimeoutException as error:
+            raise DeadlineExceededError(f"no answer from {self.url} within {timeout:.3g} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ConnectionFailedError(f"{self.url}: {error}") from error
+        return response.status_code, response.headers, bytes(content)
+
+
+def resolve_url(url: str | None) -> str:
+    """The gateway's URL: the argument, the environment or the default."""
+    return (url or os.environ.get("DIGITS_URL") or DEFAULT_URL).rstrip("/")
+
+
+def resolve_timeout(timeout: float | None) -> float:
+    """The deadline of a call in seconds: the argument, the environment or the default."""
+    return float(os.environ.get("DIGITS_TIMEOUT") or DEFAULT_TIMEOUT) if timeout is None else timeout
+
+
+def selection(version: int | None, label: str | None) -> dict[str, str]:
+    """Which model is asked, as query parameters."""
+    if version is not None and label is not None:
+        raise ValueError("name a version or a label, not both")
+    if version is not None:
+        return {"version": str(version)}
+    return {"label": label} if label is not None else {}

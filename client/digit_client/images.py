@@ -1,0 +1,102 @@
+"""Any picture of one digit as what the network saw in training: MNIST's uint8 [28, 28], light ink on dark.
+
+`decode` opens a file, `normalise` finds the digit on it. Both are pure: bytes and arrays in, arrays out.
+"""
+
+import io
+import struct
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from digit_client.arrays import Pixels, as_pixels, rounded
+from digit_client.errors import ImageTooLargeError, NotAnImageError, TruncatedImageError
+from digit_client.framing import SIDE, frame
+from digit_client.ink import find_ink
+
+MAX_PIXELS = 16_000_000
+"""The most pixels that are decoded. A JPEG may have four times as many: it is decoded at a reduced size."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+# Photographs are decoded no larger than they need be to see a thin pen's line.
+_JPEG_SIDE = 1000
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Open an image file of any common format.
+
+    Its size is checked before its pixels are decoded. EXIF orientation is applied; of several frames the
+    first is taken. Raises NotAnImageError, TruncatedImageError or ImageTooLargeError.
+    """
+    # The format of nearly all drawings, and OpenCV reads it twice as fast.
+    return _decode_png(data, max_pixels) if data.startswith(_PNG) else _decode_any(data, max_pixels)
+
+
+def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Find the digit on a picture and frame it as MNIST's are: uint8 [28, 28], light ink on dark.
+
+    Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4], of bytes, of 16-bit integers, or of floats in 0..1 or
+    0..255. A picture that is already framed (28×28, grey, light ink on dark) comes back unchanged, one with
+    dark ink on light inverted. Raises NoDigitError when nothing is drawn on it, ImageShapeError or
+    PixelValueError when it is no picture.
+    """
+    pixels = as_pixels(image)
+    if is_framed(pixels):
+        return pixels
+    if is_framed(255 - pixels):
+        return 255 - pixels
+    return frame(find_ink(pixels))
+
+
+def is_framed(pixels: Pixels) -> bool:
+    """Whether this is a 28×28 grey image with light ink on a dark ground, as MNIST's are."""
+    if pixels.shape != (SIDE, SIDE):
+        return False
+    border = np.concatenate((pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
+    return bool(np.median(border) < 32 and pixels.max() >= 128 and pixels.mean() < 128)
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageTooLargeError(f"the image has {width}×{height} pixels; at most {max_pixels:,} are decoded")
+
+
+def _decode_png(data: bytes, max_pixels: int) -> Pixels:
+    if len(data) < 24:
+        raise TruncatedImageError("the image file ends early")
+    width, height = struct.unpack(">II", data[16:24])
+    _check_size(width, height, max_pixels)
+    # OpenCV shows what it could read of a damaged file; the last chunk tells whether that is all of it.
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if b"IEND" in data else None
+    if pixels is None:
+        raise TruncatedImageError("the image file ends early or is damaged")
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    return as_pixels(pixels)
+
+
+def _decode_any(data: bytes, max_pixels: int) -> Pixels:
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(str(error)) from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise NotAnImageError("the data is in no image format that is known") from error
+    _check_size(*image.size, 4 * max_pixels if image.format == "JPEG" else max_pixels)
+    try:
+        image.draft(None, (_JPEG_SIDE, _JPEG_SIDE))
+        return _to_pixels(ImageOps.exif_transpose(image))
+    except (OSError, ValueError, SyntaxError, struct.error, EOFError) as error:
+        raise TruncatedImageError("the image file ends early or is damaged") from error
+
+
+def _to_pixels(image: Image.Image) -> Pixels:
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, dtype=np.float32)
+        return rounded((values * (255 / max(float(values.max()), 1e-6))).clip(0, 255))
+    has_alpha = "A" in image.getbands() or "transparency" in image.info
+    if has_alpha:
+        return np.asarray(image.convert("RGBA"))
+    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))

@@ -1,0 +1,145 @@
+"""A connection to TensorFlow Serving over gRPC: arrays in, probabilities out, errors of this package."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_client import wire
+from digit_client.errors import (
+    DeadlineExceededError,
+    DigitError,
+    ModelNotFoundError,
+    OverloadedError,
+    ServiceError,
+    UnavailableError,
+)
+from digit_client.protos import (
+    GetModelMetadataRequest,
+    GetModelMetadataResponse,
+    GetModelStatusRequest,
+    GetModelStatusResponse,
+    ModelVersionStatus,
+    PredictRequest,
+    PredictResponse,
+)
+from digit_client.wire import Batch, ModelRef
+
+_CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # The callers retry, within their deadlines; gRPC's own retries would hide from them how often.
+    ("grpc.enable_retries", 0),
+    # gRPC waits up to two minutes before it tries a server again that was away.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+_ERRORS: dict[grpc.StatusCode, type[ServiceError]] = {
+    grpc.StatusCode.NOT_FOUND: ModelNotFoundError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    # What a server that shuts down says to the calls that it drops.
+    grpc.StatusCode.CANCELLED: UnavailableError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """A version that the server knows: `state` is START, LOADING, AVAILABLE, UNLOADING or END."""
+
+    version: int
+    state: str
+    error: str
+
+    @property
+    def is_available(self) -> bool:
+        """Whether it answers predictions."""
+        return self.state == "AVAILABLE"
+
+
+class ModelServer:
+    """A connection to the server at `target` (host:port or unix:path). Threads may share it.
+
+    Every call is bounded by `timeout` in seconds and raises only errors of this package.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        self._predict = self._method("PredictionService/Predict", PredictRequest, PredictResponse)
+        self._metadata = self._method(
+            "PredictionService/GetModelMetadata", GetModelMetadataRequest, GetModelMetadataResponse
+        )
+        self._status = self._method(
+            "ModelService/GetModelStatus", GetModelStatusRequest, GetModelStatusResponse
+        )
+
+    def predict(
+        self, batch: Batch, model: ModelRef, *, timeout: float, request_id: str | None = None
+    ) -> tuple[NDArray[np.float32], int]:
+        """Probabilities float32 [n, 10] for the n images of the batch, and the version that gave them."""
+        metadata = (("x-request-id", request_id),) if request_id else ()
+        response = self._call(self._predict, wire.encode(batch, model), timeout, metadata)
+        try:
+            probabilities, version = wire.decode(response)
+        except ValueError as error:
+            raise ServiceError(f"unusable answer from the model server: {error}") from error
+        if len(probabilities) != len(batch):
+            raise ServiceError(
+                f"unusable answer from the model server: {len(probabilities)} rows for {len(batch)} images"
+            )
+        return probabilities, version
+
+    def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
+        """Every version of the model that the server knows, newest first."""
+        request = GetModelStatusRequest(model_spec=wire.model_spec(model))
+        response = self._call(self._status, request, timeout)
+        statuses = [
+            VersionStatus(
+                status.version, ModelVersionStatus.State.Name(status.state), status.status.error_message
+            )
+            for status in response.model_version_status
+        ]
+        return sorted(statuses, key=lambda status: status.version, reverse=True)
+
+    def resolve(self, model: ModelRef, *, timeout: float) -> int:
+        """The version that would answer for this reference. Raises ModelNotFoundError where none would."""
+        request = GetModelMetadataRequest(model_spec=wire.model_spec(model), metadata_field=["signature_def"])
+        response = self._call(self._metadata, request, timeout)
+        return int(response.model_spec.version.value)
+
+    def close(self) -> None:
+        """Close the connection; calls still out fail."""
+        self._channel.close()
+
+    def _method(self, name: str, request: Any, response: Any) -> Callable[..., Any]:
+        return self._channel.unary_unary(
+            f"/tensorflow.serving.{name}",
+            request_serializer=request.SerializeToString,
+            response_deserializer=response.FromString,
+        )
+
+    def _call(
+        self,
+        method: Callable[..., Any],
+        request: object,
+        timeout: float,
+        metadata: tuple[tuple[str, str], ...] = (),
+    ) -> Any:
+        try:
+            return method(request, timeout=timeout, metadata=metadata)
+        except grpc.RpcError as error:
+            raise _translate(error, self.target) from error
+
+
+def _translate(error: grpc.RpcError, target: str) -> DigitError:
+    # Every error that a unary call raises is a grpc.Call as well.
+    code, details = error.code(), error.details()
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceededError(f"the model server at {target} did not answer in time")
+    return _ERRORS.get(code, ServiceError)(f"the model server at {target}: {details}", reason=code.name)

@@ -1,0 +1,102 @@
+"""TensorFlow Serving's client: the same calls as the gateway's, without the gateway."""
+
+import os
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_client import images as pictures
+from digit_client import predictions, retry, sources
+from digit_client.errors import ImageError, ServiceError
+from digit_client.model_server import ModelServer
+from digit_client.predictions import Prediction
+from digit_client.retry import Deadline, RetryPolicy
+from digit_client.sources import ImageSource
+from digit_client.wire import Batch, ModelRef
+
+DEFAULT_TARGET = "127.0.0.1:8500"
+_BATCH = 256
+
+
+class ModelServerClient:
+    """Asks TensorFlow Serving over gRPC; finds the digit on the image and reads the answer in this process.
+
+        with ModelServerClient("127.0.0.1:8500") as client:
+            print(client.predict("five.png").digit)
+
+    `target` is host:port or unix:path (else DIGITS_MODEL_SERVER, else 127.0.0.1:8500), `name` the model's.
+    `timeout` in seconds bounds a call with all its retries. Images, results, errors and thread safety are
+    those of DigitClient.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        name: str = "digits",
+        timeout: float = 10.0,
+        retries: RetryPolicy | None = None,
+    ) -> None:
+        self.name = name
+        self.timeout = timeout
+        self.retries = retries or RetryPolicy()
+        self._server = ModelServer(target or os.environ.get("DIGITS_MODEL_SERVER") or DEFAULT_TARGET)
+
+    def predict(
+        self, image: ImageSource, *, version: int | None = None, label: str | None = None
+    ) -> Prediction:
+        """Read the digit on one image, with the newest model or that of a version or label."""
+        batch = _normalised(image)[np.newaxis]
+        return self._predict(batch, ModelRef(self.name, version, label), Deadline(self.timeout))[0]
+
+    def predict_many(
+        self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
+    ) -> list[Prediction]:
+        """Read the digit on each image, in their order, 256 a call."""
+        deadline = Deadline(self.timeout)
+        model = ModelRef(self.name, version, label)
+        return [
+            prediction for batch in _batches(images) for prediction in self._predict(batch, model, deadline)
+        ]
+
+    def close(self) -> None:
+        """Close the connection. A closed client can't be used again."""
+        self._server.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _predict(self, batch: Batch, model: ModelRef, deadline: Deadline) -> list[Prediction]:
+        return retry.run(partial(self._send, batch, model), self.retries, deadline)
+
+    def _send(self, batch: Batch, model: ModelRef, timeout: float) -> list[Prediction]:
+        probabilities, version = self._server.predict(batch, model, timeout=timeout)
+        try:
+            return predictions.decode(probabilities, version)
+        except ValueError as error:
+            raise ServiceError(f"unusable answer from the model server: {error}") from error
+
+
+def _batches(images: Iterable[ImageSource]) -> Iterator[Batch]:
+    numbered = enumerate(images)
+    while some := list(islice(numbered, _BATCH)):
+        yield np.stack([_normalised(image, position) for position, image in some])
+
+
+def _normalised(image: ImageSource, position: int | None = None) -> NDArray[np.uint8]:
+    try:
+        pixels = image if isinstance(image, np.ndarray) else pictures.decode(sources.read(image))
+        return pictures.normalise(pixels)
+    except ImageError as error:
+        error.index = position
+        raise
