@@ -1,0 +1,106 @@
+"""The commands `digits train` and `digits export`."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from digit_training import versions
+from digit_training.errors import TrainingError
+
+_path = click.Path(path_type=Path)
+
+data_option = click.option(
+    "--data",
+    envvar="DIGITS_MNIST",
+    show_envvar=True,
+    type=_path,
+    help="Keras's mnist.npz or a folder of IDX files.  [default: Keras's cache, or its download]",
+)
+output_option = click.option(
+    "--output",
+    default=Path("models/digits"),
+    show_default=True,
+    type=_path,
+    help="The directory of versions that the model server watches.",
+)
+min_accuracy_option = click.option(
+    "--min-accuracy",
+    default=0.85,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Publish no model whose accuracy on the test set is lower.",
+)
+
+
+@click.command()
+@click.option("--model", default="convnet", show_default=True, type=click.Choice(["convnet", "perceptron"]))
+@data_option
+@output_option
+@click.option("--report", type=_path, help="Where the pictures go.  [default: runs/<time>]")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
+@click.option("--epochs", type=click.IntRange(1), help="By default what suits the model.")
+@click.option("--batch-size", type=click.IntRange(1), help="By default what suits the model.")
+@click.option(
+    "--learning-rate", type=click.FloatRange(0, min_open=True), help="By default what suits the model."
+)
+@min_accuracy_option
+@click.option("--if-needed", is_flag=True, help="Do nothing where a version is published already.")
+def train(
+    model: str,
+    data: Path | None,
+    output: Path,
+    report: Path | None,
+    seed: int,
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    min_accuracy: float,
+    if_needed: bool,
+) -> None:
+    """Fit a model to MNIST and publish it as the next version."""
+    if if_needed and (version := versions.latest(output)):
+        click.echo(f"Nothing to train: {version} is there.")
+        return
+    with _plain_errors():
+        from digit_training import job
+
+        job.train(
+            model=model,
+            data=data,
+            output=output,
+            report=report,
+            seed=seed,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            min_accuracy=min_accuracy,
+        )
+
+
+@click.command()
+@click.argument("file", metavar="FILE.keras", type=_path)
+@data_option
+@output_option
+@min_accuracy_option
+def export(file: Path, data: Path | None, output: Path, min_accuracy: float) -> None:
+    """Publish a Keras model fitted elsewhere as the next version.
+
+    It takes pixels 0..1 as [n, 784], [n, 28, 28] or [n, 28, 28, 1] and answers probabilities [n, 10].
+    """
+    with _plain_errors():
+        from digit_training import job
+
+        job.export(file=file, data=data, output=output, min_accuracy=min_accuracy)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    # TensorFlow's C++ side greets every start with a page about CUDA. Its errors reach us as exceptions anyway.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        yield
+    except (TrainingError, OSError) as error:
+        raise click.ClickException(str(error)) from error

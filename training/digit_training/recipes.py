@@ -1,0 +1,62 @@
+"""How each model is fitted by default."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import keras
+
+from digit_training import models
+
+FULL_TRAINING_SET = 60_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model and the settings of its fit.
+
+    `optimizer` makes one from the learning rate and the number of steps of the whole fit; `holdout` is the
+    share of the training set that is kept for validation.
+    """
+
+    build: Callable[[], keras.Model]
+    optimizer: Callable[[float, int], keras.Optimizer]
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    holdout: float
+
+    def adjusted(self, batch_size: int | None, learning_rate: float | None) -> "Recipe":
+        """The same recipe with what the user set."""
+        return replace(
+            self,
+            batch_size=batch_size or self.batch_size,
+            learning_rate=learning_rate or self.learning_rate,
+        )
+
+    def lasting(self, epochs: int) -> "Recipe":
+        """The same recipe for that many epochs."""
+        return replace(self, epochs=epochs)
+
+    def stretched(self, examples: int) -> "Recipe":
+        """As many steps on few examples as the recipe makes on all of MNIST."""
+        return replace(self, epochs=round(self.epochs * FULL_TRAINING_SET / examples))
+
+
+def sgd(learning_rate: float, steps: int) -> keras.Optimizer:  # noqa: ARG001
+    """Plain gradient descent, as in the article."""
+    return keras.optimizers.SGD(learning_rate)
+
+
+def adamw(learning_rate: float, steps: int) -> keras.Optimizer:
+    """AdamW whose rate warms up for a twentieth of the steps and then falls to nothing along a cosine."""
+    warmup = max(1, steps // 20)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        learning_rate / 10, max(1, steps - warmup), warmup_target=learning_rate, warmup_steps=warmup
+    )
+    return keras.optimizers.AdamW(schedule, weight_decay=0.01)
+
+
+RECIPES = {
+    "convnet": Recipe(models.convnet, adamw, epochs=8, batch_size=64, learning_rate=2e-3, holdout=1 / 12),
+    "perceptron": Recipe(models.perceptron, sgd, epochs=10, batch_size=32, learning_rate=0.01, holdout=0),
+}
