@@ -92,5 +92,5 @@ class AsyncDigitClient:
         except (TimeoutError, httpx.TimeoutException) as error:
             raise DeadlineExceededError(f"no answer from {self.url} within {timeout:.3g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ConnectionFailedError(f"{self.url}: {error}") from error
+            raise ConnectionFailedError(f"can't reach {self.url}: {error}") from error
         return response.status_code, response.headers, response.content

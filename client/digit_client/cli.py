@@ -1,8 +1,22 @@
 """The `digits` command: `predict`, and whatever subcommands the other rooms register."""
 
+import glob
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TextIO
 
 import click
+
+from digit_client import display
+from digit_client.errors import DigitError
+from digit_client.predictions import Prediction
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 class RegisteredCommands(click.Group):
@@ -30,5 +44,62 @@ def main() -> None:
 
 
 @click.command()
-def predict() -> None:
-    """Read the digit in each IMAGE."""
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("--url", help="The gateway's address.  [default: $DIGITS_URL or http://127.0.0.1:8080]")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds for each image.")
+@click.option("--version", type=click.IntRange(min=0), help="Ask this version of the model.")
+@click.option("--label", help="Ask the version that carries this label.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each image.")
+def predict(
+    images: Sequence[str],
+    url: str | None,
+    timeout: float | None,
+    version: int | None,
+    label: str | None,
+    as_json: bool,
+) -> None:
+    """Read the digit on each IMAGE: a file, a folder of images, or a glob pattern."""
+    # httpx takes longer to import than everything else here.
+    from digit_client.client import DigitClient
+
+    if version is not None and label is not None:
+        raise click.UsageError("--version and --label exclude each other")
+    paths = [path for image in images for path in _expand(image)]
+    show = _as_json if as_json else display.chart if len(paths) == 1 else display.line
+    failed = False
+    with DigitClient(url, timeout=timeout) as client, _progress(paths) as bar:
+        for path in bar:
+            try:
+                text = show(str(path), client.predict(path, version=version, label=label))
+                click.echo(_above_bar(text, sys.stdout))
+            except (DigitError, OSError) as error:
+                click.echo(_above_bar(f"{path}: {error}", sys.stderr), err=True)
+                failed = True
+    sys.exit(1 if failed else 0)
+
+
+def _expand(image: str) -> Iterator[Path]:
+    path = Path(image)
+    if path.is_dir():
+        found = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in _SUFFIXES)
+    elif path.exists():
+        found = [path]
+    else:
+        # Path.glob takes no absolute pattern.
+        found = sorted(map(Path, glob.glob(image, recursive=True)))  # noqa: PTH207
+    if not found:
+        raise click.UsageError(f"no image at {image!r}")
+    yield from found
+
+
+def _progress(paths: list[Path]) -> AbstractContextManager[Iterable[Path]]:
+    return click.progressbar(paths, label="Reading", file=sys.stderr, show_pos=True, hidden=len(paths) == 1)
+
+
+def _above_bar(text: str, stream: TextIO) -> str:
+    # The bar holds the cursor's line until it is drawn anew, below the text.
+    return f"\r\x1b[K{text}" if stream.isatty() and sys.stderr.isatty() else text
+
+
+def _as_json(name: str, prediction: Prediction) -> str:
+    return json.dumps({"image": name, **asdict(prediction)})

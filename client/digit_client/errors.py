@@ -41,13 +41,13 @@ class ImageError(DigitError):
         self.index = index
 
 
-class NotAnX:
+class NotAnImageError(ImageError):
     """The bytes are in no image format that is known."""
 
     code = "not_an_image"
 
 
-class TruncatedX:
+class TruncatedImageError(ImageError):
     """The file ends early or is damaged."""
 
     code = "truncated_image"

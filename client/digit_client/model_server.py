@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 
-from digit_client import wire
+from digit_client import predictions, wire
 from digit_client.errors import (
     DeadlineExceededError,
     DigitError,
@@ -17,6 +15,7 @@ from digit_client.errors import (
     ServiceError,
     UnavailableError,
 )
+from digit_client.predictions import Prediction
 from digit_client.protos import (
     GetModelMetadataRequest,
     GetModelMetadataResponse,
@@ -81,19 +80,17 @@ class ModelServer:
 
     def predict(
         self, batch: Batch, model: ModelRef, *, timeout: float, request_id: str | None = None
-    ) -> tuple[NDArray[np.float32], int]:
-        """Probabilities float32 [n, 10] for the n images of the batch, and the version that gave them."""
+    ) -> list[Prediction]:
+        """The predictions for the n images of the batch, in their order."""
         metadata = (("x-request-id", request_id),) if request_id else ()
         response = self._call(self._predict, wire.encode(batch, model), timeout, metadata)
         try:
-            probabilities, version = wire.decode(response)
+            answers = predictions.decode(*wire.decode(response))
         except ValueError as error:
             raise ServiceError(f"unusable answer from the model server: {error}") from error
-        if len(probabilities) != len(batch):
-            raise ServiceError(
-                f"unusable answer from the model server: {len(probabilities)} rows for {len(batch)} images"
-            )
-        return probabilities, version
+        if len(answers) != len(batch):
+            raise ServiceError(f"the model server gave {len(answers)} answers for {len(batch)} images")
+        return answers
 
     def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
         """Every version of the model that the server knows, newest first."""
@@ -142,4 +139,7 @@ def _translate(error: grpc.RpcError, target: str) -> DigitError:
     code, details = error.code(), error.details()
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceededError(f"the model server at {target} did not answer in time")
+    # TensorFlow Serving calls an unknown version not found, but an unknown label an invalid argument.
+    if code is grpc.StatusCode.INVALID_ARGUMENT and "servable version label" in (details or ""):
+        code = grpc.StatusCode.NOT_FOUND
     return _ERRORS.get(code, ServiceError)(f"the model server at {target}: {details}", reason=code.name)

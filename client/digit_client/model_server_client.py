@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Self
@@ -11,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_client import images as pictures
-from digit_client import predictions, retry, sources
-from digit_client.errors import ImageError, ServiceError
+from digit_client import retry, sources
+from digit_client.errors import ImageError
 from digit_client.model_server import ModelServer
 from digit_client.predictions import Prediction
 from digit_client.retry import Deadline, RetryPolicy
@@ -77,14 +76,10 @@ class ModelServerClient:
         self.close()
 
     def _predict(self, batch: Batch, model: ModelRef, deadline: Deadline) -> list[Prediction]:
-        return retry.run(partial(self._send, batch, model), self.retries, deadline)
+        def send(left: float) -> list[Prediction]:
+            return self._server.predict(batch, model, timeout=left)
 
-    def _send(self, batch: Batch, model: ModelRef, timeout: float) -> list[Prediction]:
-        probabilities, version = self._server.predict(batch, model, timeout=timeout)
-        try:
-            return predictions.decode(probabilities, version)
-        except ValueError as error:
-            raise ServiceError(f"unusable answer from the model server: {error}") from error
+        return retry.run(send, self.retries, deadline)
 
 
 def _batches(images: Iterable[ImageSource]) -> Iterator[Batch]:

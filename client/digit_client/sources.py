@@ -36,10 +36,10 @@ def read(image: ImageSource) -> bytes:
         return bytes(image)
     if isinstance(image, np.ndarray):
         return to_png(as_pixels(image))
-    if hasattr(image, "save"):
-        return _from_pillow(image)
     if hasattr(image, "read"):
         return image.read()
+    if hasattr(image, "save"):
+        return _from_pillow(image)
     raise NotAnImageError(
         f"an image is a path, bytes, a file, a Pillow image or an array, not {type(image).__name__}"
     )

@@ -1,0 +1,95 @@
+"""The API: what digit an image shows, and which models there are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response, g, request
+
+from digit_client.errors import ModelNotFoundError, UnavailableError
+from digit_client.model_server import ModelServer
+from digit_client.predictions import Prediction
+from digit_client.wire import ModelRef
+from digit_serving.gateway import bodies
+from digit_serving.gateway.errors import InvalidSelectionError
+from digit_serving.gateway.metrics import Metrics
+from digit_serving.gateway.settings import Settings
+
+# The largest version number that TensorFlow Serving knows.
+_MOST = 2**63 - 1
+
+
+def blueprint(settings: Settings, model_server: ModelServer, metrics: Metrics) -> Blueprint:
+    """The routes under /v1."""
+    api = Blueprint("api", __name__, url_prefix="/v1")
+
+    @api.post("/predict")
+    def predict() -> Response:
+        model = _selected(request.args, settings.model_name)
+        batch = bodies.read(request, settings)
+        try:
+            predictions = model_server.predict(
+                batch, model, timeout=settings.deadline, request_id=g.request_id
+            )
+        except ModelNotFoundError as error:
+            raise error if model != ModelRef(model.name) else UnavailableError(error.message) from error
+        metrics.count_predictions(predictions)
+        return _answer(
+            {
+                "model": {"name": settings.model_name, "version": predictions[0].model_version},
+                "predictions": [_document(prediction) for prediction in predictions],
+                "request_id": g.request_id,
+            }
+        )
+
+    @api.get("/models")
+    def models() -> Response:
+        try:
+            versions = model_server.versions(ModelRef(settings.model_name), timeout=settings.deadline)
+        except ModelNotFoundError as error:
+            raise UnavailableError(error.message) from error
+        return _answer(
+            {
+                "name": settings.model_name,
+                "versions": [{"version": status.version, "state": status.state} for status in versions],
+                "labels": _labels(settings, model_server),
+                "request_id": g.request_id,
+            }
+        )
+
+    return api
+
+
+def _selected(query: Mapping[str, str], name: str) -> ModelRef:
+    version, label = query.get("version"), query.get("label")
+    if version is not None and label is not None:
+        raise InvalidSelectionError("Name a version or a label, not both.")
+    if version is None:
+        return ModelRef(name, label=label or None)
+    if not (version.isascii() and version.isdigit() and int(version) <= _MOST):
+        raise InvalidSelectionError("version is to be a whole number.")
+    return ModelRef(name, version=int(version))
+
+
+def _labels(settings: Settings, model_server: ModelServer) -> dict[str, int]:
+    """Which version each label points to. TensorFlow Serving lists no labels, so each is asked for."""
+    labels = {}
+    for label in settings.labels:
+        model = ModelRef(settings.model_name, label=label)
+        try:
+            labels[label] = model_server.resolve(model, timeout=settings.deadline)
+        except ModelNotFoundError:
+            continue
+    return labels
+
+
+def _document(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "digit": prediction.digit,
+        "confidence": prediction.confidence,
+        "probabilities": prediction.probabilities,
+    }
+
+
+def _answer(document: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(document), content_type="application/json")

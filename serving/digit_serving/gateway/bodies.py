@@ -1,0 +1,145 @@
+"""A request's body as the model's input."""
+
+import base64
+import binascii
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import orjson
+from flask import Request
+from numpy.typing import NDArray
+from werkzeug.exceptions import UnsupportedMediaType
+
+from digit_client import images
+from digit_client.errors import ImageError, ImageShapeError, NotAnImageError, PixelValueError
+from digit_client.wire import Batch
+from digit_serving.gateway.errors import MalformedBodyError, TooManyImagesError
+from digit_serving.gateway.settings import Settings
+
+_BINARY = ("application/octet-stream", "")
+
+
+def read(request: Request, settings: Settings) -> Batch:
+    """The images of the request: uint8 [n, 28, 28], or float32 [n, 784] where it brought such numbers.
+
+    Raises MalformedBodyError, TooManyImagesError, UnsupportedMediaType or ImageError.
+    """
+    media_type = request.mimetype
+    if media_type.startswith("image/") or media_type in _BINARY:
+        return _normalised([request.get_data(cache=False)], settings)
+    if media_type == "multipart/form-data":
+        return _from_parts(request, settings)
+    if media_type == "application/json":
+        return _from_json(request.get_data(cache=False), settings)
+    if media_type == "application/x-npy":
+        return _from_npy(request.get_data(cache=False), settings)
+    raise UnsupportedMediaType(
+        "Send an image as image/*, several as multipart/form-data, application/json or application/x-npy."
+    )
+
+
+def _normalised(files: Iterable[bytes], settings: Settings) -> NDArray[np.uint8]:
+    return np.stack([_read_image(data, index, settings) for index, data in enumerate(files)])
+
+
+def _read_image(data: bytes, index: int, settings: Settings) -> NDArray[np.uint8]:
+    with _at(index):
+        if not data:
+            raise NotAnImageError("there is no image in the request")
+        return images.normalise(images.decode(data, max_pixels=settings.max_pixels))
+
+
+@contextmanager
+def _at(index: int) -> Iterator[None]:
+    """Tell in an image's error which image of the request it is."""
+    try:
+        yield
+    except ImageError as error:
+        error.index = index
+        raise
+
+
+def _from_parts(request: Request, settings: Settings) -> Batch:
+    parts = request.files.getlist("image")
+    if not parts:
+        raise MalformedBodyError("The form has no file part named image.")
+    _check_count(len(parts), settings)
+    return _normalised((part.read() for part in parts), settings)
+
+
+def _from_json(data: bytes, settings: Settings) -> Batch:
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBodyError(f"The body is not JSON: {error}.") from error
+    keys = {"images", "instances"} & document.keys() if isinstance(document, dict) else set()
+    if len(keys) != 1:
+        raise MalformedBodyError(
+            'The body is to be {"images": [base64, …]} or {"instances": [[784 numbers], …]}.'
+        )
+    key = keys.pop()
+    items = document[key]
+    if not isinstance(items, list) or not items:
+        raise MalformedBodyError(f"{key} is to be a list with at least one item.")
+    _check_count(len(items), settings)
+    return _normalised(map(_from_base64, items), settings) if key == "images" else _from_numbers(items)
+
+
+def _from_base64(item: Any) -> bytes:
+    try:
+        # A canvas gives its picture as a data: URL.
+        return base64.b64decode(item.partition(",")[2] if item.startswith("data:") else item, validate=True)
+    except (AttributeError, ValueError, binascii.Error) as error:
+        raise MalformedBodyError("images is to be a list of strings in base64.") from error
+
+
+def _from_numbers(rows: list[Any]) -> NDArray[np.float32]:
+    for index, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != 784:
+            raise ImageShapeError("an instance is a list of 784 numbers", index=index)
+    try:
+        pixels = np.array(rows, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise PixelValueError("an instance is a list of 784 numbers") from error
+    if pixels.shape != (len(rows), 784):
+        raise ImageShapeError("an instance is a list of 784 numbers")
+    # Written so that NaN fails as well.
+    wrong = np.flatnonzero(~((pixels >= 0) & (pixels <= 1)).all(axis=1))
+    if wrong.size:
+        raise PixelValueError("the numbers of an instance lie in 0..1", index=int(wrong[0]))
+    return pixels
+
+
+def _from_npy(data: bytes, settings: Settings) -> Batch:
+    array = _load_npy(data)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[1:] != (28, 28) or not len(array):
+        raise ImageShapeError(f"the array is to be uint8 [n, 28, 28], not {array.dtype} {list(array.shape)}")
+    _check_count(len(array), settings)
+    return np.stack([_normalise(image, index) for index, image in enumerate(array)])
+
+
+def _normalise(image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+    with _at(index):
+        return images.normalise(image)
+
+
+def _load_npy(data: bytes) -> NDArray[Any]:
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version != (1, 0):
+            raise ValueError(f"format {version} is not read here")
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+        # np.load would set aside as much memory as the header asks for before it reads.
+        array = np.frombuffer(data, dtype, offset=stream.tell())
+        return array.reshape(shape, order="F" if fortran_order else "C")
+    except (ValueError, TypeError, SyntaxError, EOFError) as error:
+        raise MalformedBodyError("The body is not a whole .npy file.") from error
+
+
+def _check_count(count: int, settings: Settings) -> None:
+    if count > settings.max_images:
+        raise TooManyImagesError(f"A request may hold {settings.max_images} images; this one has {count}.")

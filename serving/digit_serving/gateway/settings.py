@@ -1,0 +1,44 @@
+"""The gateway's settings, read once from the environment."""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable DIGITS_<FIELD>."""
+
+    model_config = SettingsConfigDict(env_prefix="DIGITS_", frozen=True, protected_namespaces=())
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8080, ge=1, le=65535)
+    """Port to listen on."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that answer."""
+    threads: int = Field(default=16, ge=1)
+    """Requests that each process works on at once."""
+    log_level: str = "info"
+    """debug, info, warning or error; info logs a line for each request."""
+
+    model_server: str = "127.0.0.1:8500"
+    """TensorFlow Serving's gRPC address: host:port, unix:path or dns:///name:port."""
+    model_name: str = "digits"
+    """Name of the model there."""
+    labels: Annotated[tuple[str, ...], NoDecode] = ("stable", "canary")
+    """Version labels that /v1/models looks up, separated by commas."""
+
+    deadline: float = Field(default=5.0, gt=0)
+    """Seconds that a call to the model server may take."""
+    max_body: int = Field(default=8 * 1024 * 1024, ge=1)
+    """Bytes of a request's body."""
+    max_images: int = Field(default=256, ge=1)
+    """Images in a request. TensorFlow Serving's max_batch_size must be no smaller."""
+    max_pixels: int = Field(default=16_000_000, ge=784)
+    """Pixels of an image that are decoded."""
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value

@@ -1,0 +1,98 @@
+"""The model server and the gateway on one machine."""
+
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from digit_serving.processes import ProcessGroup, python_command
+
+MODEL_NAME = "digits"
+
+
+class CannotStartError(Exception):
+    """Something that the services need is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Where the services listen and which models they serve.
+
+    `models` is the folder of versions; `host` and `port` are the gateway's; the model server's gRPC and REST
+    ports are open on every address, as TensorFlow Serving has it.
+    """
+
+    models: Path
+    host: str
+    port: int
+    grpc_port: int
+    rest_port: int
+
+    @property
+    def url(self) -> str:
+        """The gateway's address."""
+        return f"http://{self.host}:{self.port}"
+
+    def check(self) -> None:
+        """Raise CannotStartError while nothing has been started yet."""
+        if not any(entry.name.isdecimal() for entry in self.models.glob("*/")):
+            raise CannotStartError(f"there is no model in {self.models}; `digits train` makes one")
+        taken = [
+            f"{port} ({name})"
+            for name, host, port in (
+                ("gateway", self.host, self.port),
+                ("model server, gRPC", "", self.grpc_port),
+                ("model server, REST", "", self.rest_port),
+            )
+            if not _is_free(host, port)
+        ]
+        if taken:
+            raise CannotStartError(f"these ports are taken: {', '.join(taken)}")
+
+    def start(self, group: ProcessGroup) -> str:
+        """Start both services and return the name of the model server that was found."""
+        program, command = _model_server()
+        flags = (
+            f"--port={self.grpc_port}",
+            f"--rest_api_port={self.rest_port}",
+            f"--model_name={MODEL_NAME}",
+            f"--model_base_path={self.models.resolve()}",
+            "--enable_profiler=false",
+        )
+        group.start("model server", [*command, *flags], {"TF_CPP_MIN_LOG_LEVEL": "1"})
+        settings = {
+            "DIGITS_HOST": self.host,
+            "DIGITS_PORT": str(self.port),
+            "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.grpc_port}",
+            "DIGITS_MODEL_NAME": MODEL_NAME,
+            "DIGITS_LOG_LEVEL": "warning",
+        }
+        group.start("gateway", python_command("gateway"), settings)
+        return program
+
+    def is_ready(self) -> bool:
+        """Whether the gateway says that a prediction would be answered."""
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+def _model_server() -> tuple[str, list[str]]:
+    real = shutil.which("tensorflow_model_server")
+    if real:
+        return "TensorFlow Serving", [real]
+    return "drop-in for TensorFlow Serving", python_command("model-server")
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        # Connections of a server that has just stopped linger; they don't hold the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
