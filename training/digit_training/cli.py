@@ -98,7 +98,7 @@ def export(file: Path, data: Path | None, output: Path, min_accuracy: float) -> 
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    # TensorFlow's C++ side greets every start with a page about CUDA. Its errors reach us as exceptions anyway.
+    # TensorFlow's C++ side greets every start with a page about CUDA; its errors arrive as exceptions anyway.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         yield

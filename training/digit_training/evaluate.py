@@ -32,6 +32,10 @@ class Evaluation:
 def evaluate(model: keras.Model, examples: Examples) -> Evaluation:
     """Raises ModelError where the answers are not probabilities."""
     probabilities = model.predict(examples.pixels, batch_size=500, verbose=0)
+    if not np.isfinite(probabilities).all():
+        raise ModelError(
+            "the model's answers are not numbers: its fit diverged, and needs a lower learning rate"
+        )
     if np.any(probabilities < 0) or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise ModelError("the model's answers do not sum to 1: end it with a softmax")
     right = probabilities.argmax(axis=1) == examples.labels

@@ -14,7 +14,7 @@ from digit_training.errors import ModelError
 from digit_training.evaluate import Evaluation, evaluate
 from digit_training.fit import Fit, fit
 from digit_training.models import reading_pixels
-from digit_training.progress import EpochProgress
+from digit_training.progress import FitDisplay
 from digit_training.recipes import RECIPES, Recipe
 
 
@@ -74,7 +74,7 @@ def _load(console: Console, data: Path | None) -> Dataset:
 
 def _fit(console: Console, recipe: Recipe, dataset: Dataset, seed: int) -> Fit:
     console.print(f"Device: {device.name()}")
-    return fit(recipe, dataset.train, seed, [EpochProgress(console)])
+    return fit(recipe, dataset.train, seed, [FitDisplay(console)])
 
 
 def _show_evaluation(console: Console, dataset: Dataset, evaluation: Evaluation) -> None:

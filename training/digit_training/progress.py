@@ -1,4 +1,4 @@
-"""The progress of a fit: on a terminal a bar for each epoch, elsewhere a line for each."""
+"""A fit on the screen: the table of its layers, then on a terminal a bar for each epoch, elsewhere a line."""
 
 import math
 from typing import Any
@@ -11,8 +11,8 @@ SHOWN_EPOCHS = 20
 """A fit of more epochs than this leaves only every n-th on the screen."""
 
 
-class EpochProgress(keras.callbacks.Callback):  # type: ignore[misc]
-    """Shows step, loss and accuracy while an epoch runs, and its figures when it is done."""
+class FitDisplay(keras.callbacks.Callback):  # type: ignore[misc]
+    """Shows the layers, then step, loss and accuracy of each epoch while it runs."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -28,6 +28,7 @@ class EpochProgress(keras.callbacks.Callback):  # type: ignore[misc]
         self.task = TaskID(0)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.model.summary()
         if self.console.is_terminal:
             self.bar.start()
 
@@ -35,7 +36,9 @@ class EpochProgress(keras.callbacks.Callback):  # type: ignore[misc]
         self.task = self.bar.add_task(self._title(epoch), total=self.params["steps"], figures="")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.bar.update(self.task, completed=batch + 1, figures=_figures(logs or {}))
+        self.bar.update(
+            self.task, completed=min(batch + 1, self.params["steps"]), figures=_figures(logs or {})
+        )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.bar.update(self.task, figures=_figures(logs or {}))
