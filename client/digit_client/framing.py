@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 
 SIDE = 28
 _BOX = 20
+# Where MNIST's centres of mass lie, give or take half a pixel; the geometric middle is 13.5.
+_MIDDLE = 14
 # MNIST's strokes are two to three of its pixels wide; a thinner one would all but vanish in the scaling.
 _LEAST_STROKE = 2.2
 
@@ -46,9 +48,8 @@ def _centre(box: NDArray[np.float32]) -> NDArray[np.uint8]:
     mass = float(box.sum())
     row = float(box.sum(axis=1) @ np.arange(height)) / mass
     column = float(box.sum(axis=0) @ np.arange(width)) / mass
-    middle = (SIDE - 1) / 2
-    top = min(max(round(middle - row), 0), SIDE - height)
-    left = min(max(round(middle - column), 0), SIDE - width)
+    top = min(max(round(_MIDDLE - row), 0), SIDE - height)
+    left = min(max(round(_MIDDLE - column), 0), SIDE - width)
     image = np.zeros((SIDE, SIDE), np.uint8)
     image[top : top + height, left : left + width] = np.rint(box)
     return image

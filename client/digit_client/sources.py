@@ -27,6 +27,8 @@ _MEDIA_TYPES = (
     (b"MM\0*", "image/tiff"),
 )
 
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+
 
 def read(image: ImageSource) -> bytes:
     """The image as an encoded file. Raises OSError where a path can't be read, ImageError for no image."""
@@ -51,8 +53,8 @@ def media_type(data: bytes) -> str:
 
 
 def _from_pillow(image: "Image") -> bytes:
+    if image.mode in ("I", "F"):
+        return to_png(as_pixels(np.asarray(image)))
     buffer = io.BytesIO()
-    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "F"):
-        image = image.convert("L" if image.mode == "F" else "RGB")
-    image.save(buffer, "PNG")
+    (image if image.mode in _PNG_MODES else image.convert("RGB")).save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,5 +1,6 @@
 """Processes that live and die together."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,8 +22,8 @@ class ProcessDiedError(Exception):
 class ProcessGroup:
     """Child processes, stopped last to first when one dies or this process is told to stop.
 
-    Use it as a context manager in the main thread: inside, SIGINT, SIGTERM and SIGHUP ask it to stop; after it,
-    none of its processes, nor of theirs, is left.
+    Use it as a context manager in the main thread: inside, SIGINT, SIGTERM and SIGHUP ask it to stop; after
+    it, none of its processes, nor of theirs, is left.
     """
 
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -82,7 +83,5 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.kill()
         child.wait()
     # What it started itself and left behind.
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

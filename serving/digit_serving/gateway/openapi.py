@@ -65,15 +65,7 @@ def _bodies(settings: Settings) -> _Schema:
     file = {"type": "string", "contentMediaType": "image/*"}
     return {
         "image/*": {"schema": {"description": "One image file of any common format."}},
-        "multipart/form-data": {
-            "schema": _object(
-                {
-                    "image": _array(
-                        {"type": "string", "contentMediaType": "image/*"}, minItems=1, maxItems=most
-                    )
-                }
-            )
-        },
+        "multipart/form-data": {"schema": _object({"image": _array(file, minItems=1, maxItems=most)})},
         "application/json": {"schema": {"oneOf": [_ref("Images"), _ref("Instances")]}},
         "application/x-npy": {
             "schema": {"description": f"NumPy's uint8 [n, 28, 28], n ≤ {most}, light ink on dark."}

@@ -1,0 +1,223 @@
+import contextlib
+import io
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from PIL import Image
+
+from digit_client import images
+from digit_client.errors import (
+    ImageError,
+    ImageTooLargeError,
+    NoDigitError,
+    NotAnImageError,
+    TruncatedImageError,
+)
+
+Pixels = NDArray[np.uint8]
+
+
+def encoded(pixels: Pixels, form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def seven(digits: Any) -> Pixels:
+    pixels: Pixels = digits.one(7)
+    return pixels
+
+
+@pytest.fixture
+def page(seven: Pixels) -> Pixels:
+    """The seven in dark grey on a light grey page, off its middle: uint8 [400, 500]."""
+    large = cv2.resize(seven, (168, 168), interpolation=cv2.INTER_CUBIC).astype(np.float32) / 255
+    ink = np.zeros((400, 500), np.float32)
+    ink[60:228, 250:418] = large
+    return np.rint(215 - 170 * ink).astype(np.uint8)
+
+
+def assert_same_digit(found: Pixels, expected: Pixels) -> None:
+    """Whether two framed digits show the same strokes, give or take their thickness."""
+    assert found.shape == (28, 28)
+    assert found.dtype == np.uint8
+    correlation = np.corrcoef(
+        cv2.GaussianBlur(found, (5, 5), 0).ravel(), cv2.GaussianBlur(expected, (5, 5), 0).ravel()
+    )[0, 1]
+    assert correlation > 0.85
+
+
+class TestDecode:
+    @pytest.mark.parametrize("form", ["PNG", "GIF", "BMP", "TIFF", "PPM"])
+    def test_lossless_formats_give_their_pixels(self, form: str, page: Pixels) -> None:
+        decoded = images.decode(encoded(page, form))
+        grey = decoded if decoded.ndim == 2 else decoded[:, :, 0]
+        assert np.array_equal(grey, page)
+
+    @pytest.mark.parametrize("form", ["JPEG", "WEBP"])
+    def test_lossy_formats_give_nearly_their_pixels(self, form: str, page: Pixels) -> None:
+        decoded = images.decode(encoded(page, form, quality=95))
+        grey = decoded if decoded.ndim == 2 else decoded[:, :, 0]
+        assert np.abs(grey.astype(int) - page).mean() < 2
+
+    def test_colours_come_as_rgb_and_alpha_last(self) -> None:
+        colours = np.array([[[250, 20, 30, 255], [20, 250, 30, 128]]], np.uint8)
+        assert np.array_equal(images.decode(encoded(colours, "PNG")), colours)
+        assert np.array_equal(images.decode(encoded(colours[:, :, :3], "PNG")), colours[:, :, :3])
+        assert np.array_equal(images.decode(encoded(colours[:, :, :3], "BMP")), colours[:, :, :3])
+
+    @pytest.mark.parametrize("mode", ["1", "P", "LA", "I;16", "CMYK"])
+    def test_every_kind_of_pixel_is_read(self, mode: str, page: Pixels, seven: Pixels) -> None:
+        image = Image.fromarray(page)
+        if mode == "I;16":
+            image = Image.fromarray(page.astype(np.uint16) * 257)
+        buffer = io.BytesIO()
+        image.convert(mode).save(buffer, "TIFF" if mode == "CMYK" else "PNG")
+        assert_same_digit(images.normalise(images.decode(buffer.getvalue())), seven)
+
+    def test_a_photograph_is_turned_as_its_exif_says(self) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        tall = images.decode(encoded(np.zeros((20, 40), np.uint8), "JPEG", exif=exif))
+        assert tall.shape[:2] == (40, 20)
+
+    def test_a_large_photograph_is_decoded_reduced(self) -> None:
+        decoded = images.decode(encoded(np.full((3000, 4000), 200, np.uint8), "JPEG"))
+        assert 1000 <= max(decoded.shape) < 4000
+
+    @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
+    @pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
+    def test_a_file_that_ends_early_is_refused(self, form: str, part: float) -> None:
+        noise = np.random.default_rng(0).integers(0, 255, (60, 60), np.uint8)
+        data = encoded(noise, form)
+        with pytest.raises((TruncatedImageError, NotAnImageError)):
+            images.decode(data[: int(len(data) * part)])
+
+    def test_a_damaged_png_is_refused(self, page: Pixels) -> None:
+        data = bytearray(encoded(page, "PNG"))
+        data[len(data) // 2] ^= 0xFF
+        with pytest.raises(TruncatedImageError):
+            images.decode(bytes(data))
+
+    @pytest.mark.parametrize("data", [b"", b"hello", b"%PDF-1.4", b"\x00" * 100, b"<svg/>"])
+    def test_what_is_no_image_is_refused(self, data: bytes) -> None:
+        with pytest.raises(NotAnImageError):
+            images.decode(data)
+
+    @pytest.mark.parametrize("form", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG"])
+    def test_too_many_pixels_are_refused(self, form: str) -> None:
+        data = encoded(np.zeros((100, 100), np.uint8), form)
+        with pytest.raises(ImageTooLargeError, match="100×100"):
+            images.decode(data, max_pixels=2000)
+
+    def test_a_bomb_is_refused_before_it_is_decoded(self) -> None:
+        bomb = encoded(np.zeros((8000, 8000), np.uint8), "PNG")
+        assert len(bomb) < 100_000
+        with pytest.raises(ImageTooLargeError):
+            images.decode(bomb)
+
+    @given(
+        st.binary(max_size=200),
+        st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"BM"]),
+    )
+    def test_any_bytes_give_pixels_or_an_image_error(self, rest: bytes, magic: bytes) -> None:
+        with contextlib.suppress(ImageError):
+            assert images.decode(magic + rest).dtype == np.uint8
+
+
+class TestNormalise:
+    def test_mnist_itself_comes_back_bit_for_bit(self, digits: Any) -> None:
+        for image in digits.images[:1000]:
+            assert np.array_equal(images.normalise(image), image)
+            assert np.array_equal(images.normalise(255 - image), image)
+
+    @pytest.mark.parametrize("label", range(10))
+    def test_a_digit_anywhere_on_a_page_is_found(self, label: int, digits: Any) -> None:
+        digit = digits.one(label)
+        large = cv2.resize(digit, (140, 140), interpolation=cv2.INTER_CUBIC)
+        page = 230 - np.pad(large, ((30, 250), (200, 40))) // 2
+        assert_same_digit(images.normalise(page), digit)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda page: 255 - page,
+            lambda page: cv2.cvtColor(page, cv2.COLOR_GRAY2RGB),
+            lambda page: page[:, :, None],
+            lambda page: page / 255,
+            lambda page: page.astype(np.uint16) * 257,
+            lambda page: cv2.resize(page, None, fx=0.2, fy=0.2, interpolation=cv2.INTER_AREA),
+            lambda page: cv2.resize(page, None, fx=3, fy=3),
+            lambda page: page * np.linspace(0.5, 1, page.shape[1])[None, :],
+            lambda page: np.clip(page + np.random.default_rng(0).normal(0, 8, page.shape), 0, 255),
+        ],
+        ids=["inverted", "colour", "channel", "floats", "16-bit", "small", "large", "shade", "noise"],
+    )
+    def test_paper_light_and_size_do_not_matter(
+        self, change: Callable[[Any], Any], page: Pixels, seven: Pixels
+    ) -> None:
+        assert_same_digit(images.normalise(change(page)), seven)
+
+    @pytest.mark.parametrize("ink", [(0, 0, 0), (255, 255, 255), (200, 30, 30)])
+    def test_transparent_drawings_are_read_whatever_their_ink(
+        self, ink: tuple[int, int, int], page: Pixels, seven: Pixels
+    ) -> None:
+        drawing = np.zeros((*page.shape, 4), np.uint8)
+        drawing[:, :, :3] = ink
+        drawing[:, :, 3] = np.clip((215 - page.astype(int)) * 1.5, 0, 255)
+        assert_same_digit(images.normalise(drawing), seven)
+
+    def test_the_digit_is_scaled_and_centred_as_in_mnist(self, page: Pixels) -> None:
+        found = images.normalise(page)
+        rows, columns = np.nonzero(found)
+        assert max(np.ptp(rows), np.ptp(columns)) == 19
+        mass = found.astype(float)
+        centre = [(mass.sum(axis=1 - axis) @ np.arange(28)) / mass.sum() for axis in (0, 1)]
+        assert centre == pytest.approx([14, 14], abs=0.51)
+        assert found.max() == 255
+
+    def test_specks_are_no_ink(self, page: Pixels, seven: Pixels) -> None:
+        page = page.copy()
+        page[350:353, 30:33] = 40
+        page[20:23, 480:483] = 40
+        assert_same_digit(images.normalise(page), seven)
+
+    @pytest.mark.parametrize(
+        "blank",
+        [
+            np.zeros((28, 28), np.uint8),
+            np.full((28, 28), 255, np.uint8),
+            np.full((300, 200, 3), 180, np.uint8),
+            np.zeros((50, 50, 4), np.uint8),
+            np.tile(np.linspace(120, 220, 300).astype(np.uint8), (200, 1)),
+            np.random.default_rng(0).normal(200, 4, (300, 300)).astype(np.uint8),
+            np.zeros((1, 1), np.uint8),
+        ],
+        ids=["black", "white", "colour", "transparent", "shade", "noise", "pixel"],
+    )
+    def test_a_blank_image_has_no_digit(self, blank: Pixels) -> None:
+        with pytest.raises(NoDigitError):
+            images.normalise(blank)
+
+    @given(
+        arrays.arrays(
+            np.uint8,
+            st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3, 4])),
+        )
+    )
+    def test_any_image_gives_a_framed_one_or_no_digit(self, image: Pixels) -> None:
+        try:
+            found = images.normalise(image)
+        except NoDigitError:
+            return
+        assert found.shape == (28, 28)
+        assert found.dtype == np.uint8
+        assert found.max() > 0

