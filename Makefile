@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check lock bench clean
+.PHONY: run test check format lock clean
 
 run: .venv/installed
 	@$(BIN)/digits train --if-needed
@@ -15,6 +15,10 @@ check: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+format: .venv/installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
 lock: .venv/installed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra dev \
 		--no-emit-index-url --no-annotate --no-header --output-file constraints.txt pyproject.toml
@@ -23,7 +27,8 @@ clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
 .venv/installed: pyproject.toml constraints.txt
-	@echo "Setting up .venv (about two minutes, once)"
+	@echo "Setting up .venv, once ..."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@

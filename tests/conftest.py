@@ -1,22 +1,15 @@
 """Real parts that many tests share: digits, a small model of them, and the services that serve it."""
 
-import os
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-DIGITS = [sys.executable, "-m", "digit_client"]
-READY_SECONDS = 60
+from tests.processes import DIGITS, accepts, answers, free_port, running, wait_until
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,7 @@ def model_server(models: Path) -> Iterator[str]:
     port = free_port()
     flags = [f"--port={port}", "--model_name=digits", f"--model_base_path={models}"]
     with running("model-server", *flags) as process:
-        wait_until(lambda: _accepts(port), process)
+        wait_until(lambda: accepts(port), process)
         yield f"127.0.0.1:{port}"
 
 
@@ -88,44 +81,3 @@ def gateway(model_server: str) -> Iterator[str]:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers(f"{url}/readyz"), process)
         yield url
-
-
-@contextmanager
-def running(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """`digits …` as a process that is stopped at the end."""
-    process = subprocess.Popen([*DIGITS, *arguments], env={**os.environ, **(environment or {})})
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    """Wait until the condition holds, as long as the process lives."""
-    end = time.monotonic() + READY_SECONDS
-    while not condition():
-        assert process.poll() is None, f"ended with {process.returncode}"
-        assert time.monotonic() < end, "not ready in time"
-        time.sleep(0.1)
-
-
-def answers(url: str) -> bool:
-    """Whether the URL answers with 200."""
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def _accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

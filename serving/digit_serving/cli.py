@@ -1,25 +1,28 @@
 """`digits up`."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 _PORT = click.IntRange(1, 65535)
 
 
+def _option(name: str, default: Any, kind: Any, text: str) -> Callable[..., Any]:
+    variable = f"DIGITS_{name.strip('-').replace('-', '_').upper()}"
+    return click.option(
+        name, default=default, type=kind, help=text, show_default=True, envvar=variable, show_envvar=True
+    )
+
+
 @click.command()
-@click.option(
-    "--models",
-    type=click.Path(path_type=Path),
-    default=Path("models/digits"),
-    show_default=True,
-    help="Folder of the model's versions.",
-)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The gateway's address.")
-@click.option("--port", type=_PORT, default=8080, show_default=True, help="The gateway's port.")
-@click.option("--grpc-port", type=_PORT, default=8500, show_default=True, help="The model server's, gRPC.")
-@click.option("--rest-port", type=_PORT, default=8501, show_default=True, help="The model server's, REST.")
+@_option("--models", Path("models/digits"), click.Path(path_type=Path), "Folder of the model's versions.")
+@_option("--host", "127.0.0.1", str, "The gateway's address.")
+@_option("--port", 8080, _PORT, "The gateway's port.")
+@_option("--grpc-port", 8500, _PORT, "The model server's port for gRPC.")
+@_option("--rest-port", 8501, _PORT, "The model server's port for REST.")
 def up(models: Path, host: str, port: int, grpc_port: int, rest_port: int) -> None:
     """Run the model server and the gateway until Ctrl-C."""
     from digit_serving.processes import ProcessDiedError, ProcessGroup

@@ -3,14 +3,15 @@
 import base64
 import binascii
 import io
+import tokenize
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import orjson
-from flask import Request
 from numpy.typing import NDArray
+from werkzeug import Request
 from werkzeug.exceptions import UnsupportedMediaType
 
 from digit_client import images
@@ -101,7 +102,9 @@ def _from_numbers(rows: list[Any]) -> NDArray[np.float32]:
         if not isinstance(row, list) or len(row) != 784:
             raise ImageShapeError("an instance is a list of 784 numbers", index=index)
     try:
-        pixels = np.array(rows, dtype=np.float32)
+        # What is too large for float32 becomes infinite, and is refused below.
+        with np.errstate(over="ignore"):
+            pixels = np.array(rows, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise PixelValueError("an instance is a list of 784 numbers") from error
     if pixels.shape != (len(rows), 784):
@@ -136,7 +139,7 @@ def _load_npy(data: bytes) -> NDArray[Any]:
         # np.load would set aside as much memory as the header asks for before it reads.
         array = np.frombuffer(data, dtype, offset=stream.tell())
         return array.reshape(shape, order="F" if fortran_order else "C")
-    except (ValueError, TypeError, SyntaxError, EOFError) as error:
+    except (ValueError, TypeError, SyntaxError, EOFError, tokenize.TokenError) as error:
         raise MalformedBodyError("The body is not a whole .npy file.") from error
 
 

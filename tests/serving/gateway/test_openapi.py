@@ -1,0 +1,39 @@
+from typing import Any
+
+from flask.testing import FlaskClient
+
+from digit_client.arrays import to_png
+
+
+def test_every_route_is_described(http: FlaskClient) -> None:
+    described = http.get("/openapi.json").get_json()
+    assert described["openapi"].startswith("3.1")
+    rules = {rule.rule for rule in http.application.url_map.iter_rules()} - {"/openapi.json"}
+    assert described["paths"].keys() == rules
+
+
+def test_every_reference_leads_somewhere(http: FlaskClient) -> None:
+    described = http.get("/openapi.json").get_json()
+    for reference in set(_references(described)):
+        node = described
+        for part in reference.removeprefix("#/").split("/"):
+            node = node[part]
+
+
+def test_answers_have_the_described_fields(http: FlaskClient, digits: Any) -> None:
+    schemas = http.get("/openapi.json").get_json()["components"]["schemas"]
+    predictions = http.post("/v1/predict", data=to_png(digits.one(1)), content_type="image/png").get_json()
+    assert predictions.keys() == schemas["Predictions"]["properties"].keys()
+    assert predictions["predictions"][0].keys() == schemas["Prediction"]["properties"].keys()
+    assert http.get("/v1/models").get_json().keys() == schemas["Models"]["properties"].keys()
+    problem = http.post("/v1/predict", data=b"x", content_type="image/png").get_json(force=True)
+    assert problem.keys() == schemas["Problem"]["properties"].keys()
+
+
+def _references(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        here = [node["$ref"]] if "$ref" in node else []
+        return here + [reference for value in node.values() for reference in _references(value)]
+    if isinstance(node, list):
+        return [reference for value in node for reference in _references(value)]
+    return []

@@ -1,0 +1,25 @@
+import pytest
+from click.testing import CliRunner
+from pydantic import ValidationError
+
+from digit_serving.gateway.cli import gateway
+from digit_serving.gateway.settings import Settings
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITS_PORT", "9000")
+    monkeypatch.setenv("DIGITS_LABELS", "stable, next")
+    settings = Settings()
+    assert (settings.port, settings.labels, settings.max_images) == (9000, ("stable", "next"), 256)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1
+
+
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITS_PORT", "eighty")
+    result = CliRunner().invoke(gateway)
+    assert result.exit_code == 2
+    assert "DIGITS_PORT" in result.output
