@@ -1,0 +1,189 @@
+"""`digits up` as a process, and `digits predict` beside it."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from digit_client import ModelServerClient
+from digit_client.arrays import to_png
+from tests.processes import DIGITS, answers, free_port
+
+
+@dataclass(frozen=True)
+class Ports:
+    gateway: int
+    grpc: int
+    rest: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "DIGITS_PORT": str(self.gateway),
+            "DIGITS_GRPC_PORT": str(self.grpc),
+            "DIGITS_REST_PORT": str(self.rest),
+            "DIGITS_URL": f"http://127.0.0.1:{self.gateway}",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+@pytest.fixture
+def ports() -> Ports:
+    return Ports(free_port(), free_port(), free_port())
+
+
+def up(models: Path, ports: Ports) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*DIGITS, "up", "--models", str(models)],
+        env=ports.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_until_ready(process: subprocess.Popen[str], ports: Ports) -> None:
+    end = time.monotonic() + 60
+    while not answers(f"http://127.0.0.1:{ports.gateway}/readyz"):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def pids_that_know(ports: Ports) -> list[int]:
+    """The processes that were started with these ports in their environment."""
+    mark = f"DIGITS_GRPC_PORT={ports.grpc}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def running_ports(models: Path) -> Iterator[Ports]:
+    ports = Ports(free_port(), free_port(), free_port())
+    process = up(models, ports)
+    try:
+        wait_until_ready(process, ports)
+        yield ports
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+class TestPredict:
+    def run(self, ports: Ports, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*DIGITS, "predict", *map(str, arguments)], env=ports.environment, capture_output=True, text=True
+        )
+
+    @pytest.fixture
+    def folder(self, digits: Any, tmp_path: Path) -> Path:
+        for label in range(10):
+            (tmp_path / f"{label}.png").write_bytes(to_png(digits.one(label)))
+        (tmp_path / "notes.txt").write_text("no image")
+        return tmp_path
+
+    def test_one_image_has_ten_bars(self, running_ports: Ports, folder: Path) -> None:
+        done = self.run(running_ports, folder / "7.png")
+        headline, *bars = done.stdout.splitlines()
+        assert done.returncode == 0
+        assert re.fullmatch(r".*7\.png: 7 \(\d+\.\d%\)", headline)
+        assert [bar.split()[0] for bar in bars] == list("0123456789")
+
+    @pytest.mark.parametrize("pattern", ["", "*.png"])
+    def test_a_folder_or_pattern_has_a_line_for_each(
+        self, running_ports: Ports, folder: Path, pattern: str
+    ) -> None:
+        done = self.run(running_ports, folder / pattern)
+        rows = [line.split() for line in done.stdout.splitlines()]
+        assert len(rows) == 10
+        assert sum(Path(row[-1]).stem == row[0] for row in rows) >= 9
+
+    def test_programs_get_json(self, running_ports: Ports, folder: Path) -> None:
+        done = self.run(running_ports, "--json", folder / "3.png", folder / "4.png")
+        documents = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [Path(document["image"]).name for document in documents] == ["3.png", "4.png"]
+        assert all(len(document["probabilities"]) == 10 for document in documents)
+
+    def test_what_can_not_be_read_is_told_and_the_rest_read(self, running_ports: Ports, folder: Path) -> None:
+        done = self.run(running_ports, folder / "notes.txt", folder / "3.png")
+        assert done.returncode == 1
+        assert "notes.txt" in done.stderr
+        assert "3.png" in done.stdout
+
+    def test_wrong_usage_ends_with_two(self, running_ports: Ports) -> None:
+        assert self.run(running_ports, "no-such-file.png").returncode == 2
+        assert self.run(running_ports).returncode == 2
+
+    def test_no_service_ends_with_one(self, folder: Path, ports: Ports) -> None:
+        done = self.run(ports, folder / "3.png")
+        assert done.returncode == 1
+        assert "can't reach" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_the_model_server_can_be_asked_without_the_gateway(running_ports: Ports, digits: Any) -> None:
+    with ModelServerClient(f"127.0.0.1:{running_ports.grpc}") as client:
+        assert client.predict(digits.one(7)).digit == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_where_it_listens_and_leaves_nothing_behind(
+    models: Path, ports: Ports, number: signal.Signals
+) -> None:
+    process = up(models, ports)
+    wait_until_ready(process, ports)
+    # As a terminal does: to every process in the foreground.
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    for port in (ports.gateway, ports.grpc, ports.rest):
+        assert f":{port}" in out
+    assert "Traceback" not in err
+    assert pids_that_know(ports) == []
+
+
+def test_the_first_to_die_ends_the_rest(models: Path, ports: Ports) -> None:
+    process = up(models, ports)
+    wait_until_ready(process, ports)
+    (model_server,) = [
+        pid for pid in pids_that_know(ports) if b"model-server" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    os.kill(model_server, signal.SIGKILL)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "model server was killed by SIGKILL" in err
+    assert pids_that_know(ports) == []
+
+
+def test_a_taken_port_is_told_before_anything_starts(models: Path, ports: Ports) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", ports.rest))
+        other.listen()
+        started = time.monotonic()
+        _, err = up(models, ports).communicate(timeout=20)
+    assert f"{ports.rest} (model server, REST)" in err
+    assert time.monotonic() - started < 3
+
+
+def test_no_model_is_told(tmp_path: Path, ports: Ports) -> None:
+    process = up(tmp_path / "none", ports)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "digits train" in err
