@@ -1,0 +1,79 @@
+"""The configuration files, which are text-format protocol buffers, and the original's checks of them."""
+
+import logging
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pool, message_factory, text_format, wrappers_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc import StatusCode
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+from digit_serving.model_server.errors import ServingError
+from digit_serving.model_server.flags import Options
+
+log = logging.getLogger(__name__)
+
+
+def read(path: str, message: Any) -> Any:
+    """The text file as `message`, filled; ServingError where it is missing or doesn't parse."""
+    try:
+        return text_format.Parse(Path(path).read_bytes(), message)
+    except OSError as error:
+        raise ServingError(f"{path}; {error.strerror}", StatusCode.NOT_FOUND) from None
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        log.error("Error parsing text-format %s: %s", message.DESCRIPTOR.full_name, error)
+        raise ServingError(f"Invalid protobuf file: '{path}'") from None
+
+
+def new_message(name: str) -> Any:
+    """An empty MonitoringConfig, SSLConfig or BatchingParameters."""
+    schemas = files("digit_serving.model_server").joinpath("schemas.txtpb").read_text()
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(text_format.Parse(schemas, FileDescriptorProto()))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tensorflow.serving.{name}"))()
+
+
+def models(options: Options) -> ModelServerConfig:
+    """What the flags ask to be served."""
+    if options.model_config_file:
+        return read(options.model_config_file, ModelServerConfig())
+    if not options.model_base_path:
+        raise ServingError(
+            "Both server_options.model_base_path and server_options.model_config_file are empty!"
+        )
+    model = {"name": options.model_name, "base_path": options.model_base_path, "model_platform": "tensorflow"}
+    return ModelServerConfig(model_config_list={"config": [model]})
+
+
+def batching(options: Options) -> Any:
+    """The BatchingParameters asked for, None for no batching."""
+    if options.batching_parameters_file and not options.enable_batching:
+        problem = "server_options.batching_parameters_file is set without setting"
+        raise ServingError(f"{problem} server_options.enable_batching to true.")
+    parameters = new_message("BatchingParameters") if options.enable_batching else None
+    return (
+        read(options.batching_parameters_file, parameters) if options.batching_parameters_file else parameters
+    )
+
+
+def validate(new: ModelServerConfig, old: ModelServerConfig) -> None:
+    """Raises ServingError where the original would not let `new` follow `old`."""
+    if new.HasField("custom_model_config") or (old.WhichOneof("config") and not new.WhichOneof("config")):
+        problem = "Cannot transition to requested config. It is only legal to transition"
+        raise ServingError(f"{problem} from one ModelConfigList to another.", StatusCode.FAILED_PRECONDITION)
+    names: set[str] = set()
+    for model in new.model_config_list.config:
+        if model.name in names:
+            raise ServingError(f"Illegal to list model {model.name} multiple times in config list")
+        names.add(model.name)
+        if not model.base_path.startswith("/"):
+            problem = f"Expected model {model.name} to have an absolute path or URI"
+            raise ServingError(f"{problem}; got base_path()={model.base_path}")
+        if bool(model.model_platform) == bool(model.model_type):
+            which = "both" if model.model_type else "neither"
+            raise ServingError(f"Illegal setting {which} ModelServerConfig::model_type (deprecated) ...")
+        if model.model_platform not in ("tensorflow", ""):
+            raise ServingError(f"Model {model.name} requests unsupported platform {model.model_platform}")

@@ -1,0 +1,21 @@
+"""The core's one error: a canonical status code and a message in TensorFlow Serving's words."""
+
+from typing import Any
+
+from grpc import StatusCode
+
+_CODES: dict[int, StatusCode] = {code.value[0]: code for code in StatusCode}
+
+
+class ServingError(Exception):
+    """Reads `CODE: message`, as the original prints a status."""
+
+    def __init__(self, message: str, code: StatusCode = StatusCode.INVALID_ARGUMENT) -> None:
+        super().__init__(f"{code.name}: {message}")
+        self.message = message
+        self.code = code
+
+    @classmethod
+    def of(cls, error: Any) -> "ServingError":
+        """The same status as a `tf.errors.OpError`."""
+        return cls(error.message, _CODES[error.error_code])

@@ -1,0 +1,211 @@
+"""The models that are served: loaded, replaced and unloaded as the configuration and the directories change."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Condition, Event, Lock, Thread
+
+from grpc import StatusCode
+from tensorflow_serving.apis.model_pb2 import ModelSpec
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+from digit_serving.model_server.config import validate
+from digit_serving.model_server.errors import ServingError
+from digit_serving.model_server.flags import Options
+from digit_serving.model_server.servable import Servable
+from digit_serving.model_server.versions import State, Version, aspired, next_step
+
+log = logging.getLogger(__name__)
+
+
+class Manager:
+    """Lends loaded versions to requests, while a thread of its own loads and unloads them.
+
+    `load(model, version, directory)` returns a servable that is warmed up, or raises ServingError.
+    """
+
+    def __init__(self, options: Options, load: Callable[[str, int, Path], Servable]) -> None:
+        self._options = options
+        self._load_servable = load
+        self._config = ModelServerConfig()
+        self._labels: dict[tuple[str, str], int] = {}
+        self._models: dict[str, dict[int, Version]] = {}
+        self._reloading = Lock()
+        self._changed = Condition()
+        self._wake = Event()
+        self._events = 0
+        self._complaint = ""
+        Thread(target=self._work, name="manager", daemon=True).start()
+
+    def reload(self, config: ModelServerConfig) -> None:
+        """Makes `config` the only one and waits, for ever if it must, until every model new in it serves.
+
+        Raises:
+            ServingError: the configuration is not valid, or a new model failed for good.
+        """
+        with self._reloading, self._changed:
+            validate(config, self._config)
+            labels, since = self._labels_of(config), self._events
+            names, old = (_names(each) for each in (config, self._config))
+            if config != self._config:
+                log.info("Adding/updating models: %s", ", ".join(sorted(names)))
+            for name in old - names:
+                self._aspire(name, {})
+            self._config, self._labels = config, labels
+            self._wake.set()
+            self._changed.wait_for(lambda: all(self._settled(name, since) for name in names - old))
+            settled = [max(self._settled(name, since), key=_number) for name in names - old]
+        failed = [version for version in settled if version.state == State.END]
+        if failed:
+            reasons = "".join(f"{{{version} due to error: {version.error}}}, " for version in failed)
+            problem = f"{len(failed)} servable(s) did not become available: {{{reasons}}}"
+            raise ServingError(problem, StatusCode.UNKNOWN)
+
+    @contextmanager
+    def serving(self, spec: ModelSpec) -> Iterator[Servable]:
+        """The servable asked for, which stays loaded for the block; ServingError where there is none."""
+        with self._changed:
+            version = self._find(spec)
+            version.requests += 1
+        try:
+            yield version.servable
+        finally:
+            with self._changed:
+                version.requests -= 1
+                if version.state == State.UNLOADING:
+                    self._changed.notify_all()
+
+    def status(self, spec: ModelSpec) -> list[Version]:
+        """The version asked for, or all that were ever known, the newest first."""
+        known, number = dict(self._models.get(spec.name, {})), spec.version.value
+        what = f"version {number}" if spec.HasField("version") else "any versions"
+        if not known or (spec.HasField("version") and number not in known):
+            raise ServingError(f"Could not find {what} of model {spec.name}", StatusCode.NOT_FOUND)
+        every = sorted(known.values(), key=_number, reverse=True)
+        return [known[number]] if spec.HasField("version") else every
+
+    def _find(self, spec: ModelSpec) -> Version:
+        if not spec.name:
+            raise ServingError("ModelSpec has no name specified.")
+        available, number = self._available(spec.name), spec.version.value
+        choice, label = spec.WhichOneof("version_choice"), (spec.name, spec.version_label)
+        if choice is None:
+            number = max(available, default=0)
+        elif choice == "version_label" and label not in self._labels:
+            raise ServingError(f"Unrecognized servable version label: {spec.version_label}")
+        number = self._labels[label] if choice == "version_label" else number
+        if number not in available:
+            request = f"Specific({spec.name}, {number})" if choice else f"Latest({spec.name})"
+            raise ServingError(f"Servable not found for request: {request}", StatusCode.NOT_FOUND)
+        return available[number]
+
+    def _available(self, name: str) -> dict[int, Version]:
+        return {
+            n: version
+            for n, version in self._models.get(name, {}).items()
+            if version.state == State.AVAILABLE
+        }
+
+    def _settled(self, name: str, since: int) -> list[Version]:
+        known = self._models.get(name, {}).values()
+        return [v for v in known if v.event > since and v.state in (State.AVAILABLE, State.END)]
+
+    def _labels_of(self, config: ModelServerConfig) -> dict[tuple[str, str], int]:
+        models = config.model_config_list.config
+        labels = {(m.name, label): number for m in models for label, number in m.version_labels.items()}
+        for (name, label), number in labels.items():
+            unused = self._labels.get((name, label), number) == number
+            free = unused and self._options.allow_version_labels_for_unavailable_models
+            if not free and number not in self._available(name):
+                problem = f"Request to assign label to version {number} of model {name}, which is not"
+                code = StatusCode.FAILED_PRECONDITION
+                raise ServingError(f"{problem} currently available for inference", code)
+        return labels
+
+    def _work(self) -> None:
+        period, due = max(self._options.file_system_poll_wait_seconds, 0), 0.0
+        while True:
+            if self._wake.is_set() or time.monotonic() >= due:
+                self._wake.clear()
+                due = time.monotonic() + (period or float("inf"))
+                self._poll()
+            with self._changed:
+                everything = [known.values() for known in self._models.values()]
+                steps = (next_step(versions, time.monotonic()) for versions in everything)
+                step = next(filter(None, steps), None)
+                retries = [
+                    v.retry_at for versions in everything for v in versions if v.state == State.LOADING
+                ]
+            if step is None:
+                self._wake.wait(min(max(min([due, *retries]) - time.monotonic(), 0), 3600))
+            elif step.state == State.AVAILABLE:
+                self._unload(step)
+            else:
+                self._load(step)
+
+    def _poll(self) -> None:
+        config, found = self._config, {}
+        try:
+            found = {model.name: aspired(model) for model in config.model_config_list.config}
+            complaint = ", ".join(
+                f"No versions of servable {name} found" for name in found if not found[name]
+            )
+        except (ServingError, OSError) as error:
+            complaint = f"Encountered a filesystem access error: {error}"
+        if complaint and complaint != self._complaint:
+            log.warning("%s", complaint)
+        self._complaint = complaint
+        with self._changed:
+            for name, paths in found.items() if config is self._config else ():
+                self._aspire(name, paths)
+
+    def _aspire(self, name: str, paths: dict[int, Path]) -> None:
+        known = self._models.setdefault(name, {})
+        for number, path in paths.items():
+            if number not in known or (known[number].state == State.END and not known[number].aspired):
+                known[number] = Version(name, number, path)
+        for version in known.values():
+            version.aspired = version.number in paths
+            if not version.aspired and version.state in (State.START, State.LOADING):
+                self._move(version, State.END)
+
+    def _load(self, version: Version) -> None:
+        self._move(version, State.LOADING)
+        version.attempts += 1
+        try:
+            version.servable = self._load_servable(version.model, version.number, version.path)
+        except ServingError as error:
+            log.error("Loading servable: %s failed: %s", version, error)
+            version.error = error
+            version.retry_at = time.monotonic() + self._options.load_retry_interval_micros / 1e6
+            if version.attempts > self._options.max_num_load_retries:
+                self._move(version, State.END)
+            return
+        version.error = None
+        self._move(version, State.AVAILABLE)
+        log.info("Successfully loaded servable version %s", version)
+
+    def _unload(self, version: Version) -> None:
+        self._move(version, State.UNLOADING)
+        with self._changed:
+            self._changed.wait_for(lambda: not version.requests)
+        version.servable.close()
+        version.servable = None
+        self._move(version, State.END)
+        log.info("Done unloading servable version %s", version)
+
+    def _move(self, version: Version, state: int) -> None:
+        with self._changed:
+            self._events += 1
+            version.event, version.state = self._events, state
+            self._changed.notify_all()
+
+
+def _names(config: ModelServerConfig) -> set[str]:
+    return {model.name for model in config.model_config_list.config}
+
+
+def _number(version: Version) -> int:
+    return version.number

@@ -1,0 +1,99 @@
+"""The whole server: models, ports, and an end in good order."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from threading import Thread
+from typing import Any, NoReturn
+
+import waitress
+
+from digit_serving.model_server import config, grpc_service
+from digit_serving.model_server.batching import Batcher
+from digit_serving.model_server.core import Core
+from digit_serving.model_server.errors import ServingError
+from digit_serving.model_server.flags import Options
+from digit_serving.model_server.metrics import Metrics
+from digit_serving.model_server.rest import RestApi
+
+log = logging.getLogger(__name__)
+_GRACE = 5.0  # seconds for the requests under way when the server is told to stop
+_METRICS_PATH = "/monitoring/prometheus/metrics"
+
+
+def run(options: Options) -> NoReturn:
+    """Serves until SIGTERM or SIGINT, then exits with 0; with 255, as the original, where it can't start."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit())
+    code = 0
+    try:
+        _serve(options)
+    except SystemExit:
+        log.info("Stopped")
+    except ServingError as error:
+        log.error("Failed to start server. Error: %s", error)
+        code = 255
+    os._exit(code)  # no thread that is still at work holds the process back
+
+
+def _serve(options: Options) -> None:
+    metrics, parameters = Metrics(), config.batching(options)
+    core = Core(options, metrics, Batcher(parameters) if parameters is not None else None)
+    core.reload(config.models(options))
+    if options.model_config_file and options.model_config_file_poll_wait_seconds > 0:
+        Thread(target=_poll, args=(options, core), daemon=True).start()
+    grpc_server = grpc_service.start(options, core, metrics)
+    rest_server = _start_rest(options, core, metrics)
+    log.info("Running gRPC at port %d, REST at port %d", options.port, options.rest_api_port)
+    try:
+        signal.pause()
+    finally:
+        stopped = grpc_server.stop(_GRACE)
+        if rest_server is not None:
+            _drain(rest_server)
+        stopped.wait()
+
+
+def _poll(options: Options, core: Core) -> None:
+    while True:
+        time.sleep(options.model_config_file_poll_wait_seconds)
+        try:
+            core.reload(config.models(options))
+        except ServingError as error:
+            log.error("Failed to reload %s: %s", options.model_config_file, error)
+
+
+def _start_rest(options: Options, core: Core, metrics: Metrics) -> Any:
+    port, threads = options.rest_api_port, options.rest_api_num_threads or 4 * (os.cpu_count() or 1)
+    if not port or port == options.port:
+        return port and log.error("http_port cannot be same as grpc_port. Skipped exporting HTTP/REST API.")
+    monitoring = config.new_message("MonitoringConfig")
+    if options.monitoring_config_file:
+        config.read(options.monitoring_config_file, monitoring)
+    prometheus = monitoring.prometheus_config
+    path = (prometheus.path or _METRICS_PATH) if prometheus.enable else ""
+    try:
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        listener = socket.create_server(("", port), family=family, dualstack_ipv6=both)
+    except OSError as error:
+        return log.error("Failed to start HTTP Server at localhost:%d: %s", port, error)
+    api = RestApi(options, core, metrics, path)
+    server = waitress.create_server(api, sockets=[listener], threads=threads, connection_limit=1000)
+    Thread(target=server.run, name="rest", daemon=True).start()
+    return server
+
+
+def _drain(rest_server: Any) -> None:
+    rest_server.accepting = False
+    rest_server.task_dispatcher.shutdown(cancel_pending=False, timeout=_GRACE)
+    until = time.monotonic() + 1
+    while any(channel.total_outbufs_len for channel in list(rest_server.active_channels.values())):
+        if time.monotonic() > until:
+            break
+        time.sleep(0.01)
