@@ -33,6 +33,7 @@ def fit(
     recipe: Recipe, examples: Examples, seed: int, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> Fit:
     """The same seed on the same machine gives the same model."""
+    device.make_repeatable()
     keras.utils.set_random_seed(seed)
     held, train = _split(examples, recipe.holdout, seed)
     steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)

@@ -15,7 +15,7 @@ from digit_training.evaluate import Evaluation, evaluate
 from digit_training.fit import Fit, fit
 from digit_training.models import reading_pixels
 from digit_training.progress import FitDisplay
-from digit_training.recipes import RECIPES, Recipe
+from digit_training.recipes import RECIPES
 
 
 def train(
@@ -30,33 +30,46 @@ def train(
     learning_rate: float | None,
     min_accuracy: float,
 ) -> None:
-    """Raises TrainingError."""
-    console = Console(highlight=False, soft_wrap=True)
+    """Fits `model`, leaves pictures and a Keras file in `report` and publishes under `output`.
+
+    What is None is taken from the recipe, or for a place from the time. Raises TrainingError.
+    """
+    console = _console()
     dataset = _load(console, data)
-    pictures = report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    pictures.mkdir(parents=True, exist_ok=True)
-    plots.digits(dataset.train, pictures / "digits.png")
-    console.print(f"Twenty of its digits: {pictures / 'digits.png'}")
+    folder = report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True, exist_ok=True)
+    plots.digits(dataset.train, folder / "digits.png")
+    console.print(f"Twenty of them: {folder / 'digits.png'}")
 
     recipe = RECIPES[model].adjusted(batch_size, learning_rate)
-    recipe = recipe.lasting(epochs) if epochs else recipe.stretched(len(dataset.train))
-    fitted = _fit(console, recipe, dataset, seed)
-    evaluation = evaluate(fitted.model, dataset.test)
-    _show_evaluation(console, dataset, evaluation)
+    if epochs:
+        recipe = recipe.lasting(epochs)
+    elif dataset.offline:
+        recipe = recipe.stretched(len(dataset.train))
+    console.print(f"Device: {device.name()}")
+    fitted = fit(recipe, dataset.train, seed, [FitDisplay(console)])
+    fitted.model.save(folder / "model.keras")
+    console.print(f"Keras model: {folder / 'model.keras'}")
 
-    plots.prediction(dataset.test, 0, evaluation.probabilities[0], pictures / "prediction.png")
-    console.print(f"Prediction for a test image: {pictures / 'prediction.png'}")
+    evaluation = _evaluate(console, fitted.model, dataset)
+    plots.prediction(dataset.test, 0, evaluation.probabilities[0], folder / "prediction.png")
+    console.print(f"Prediction for a test image: {folder / 'prediction.png'}")
     _publish(console, fitted.model, dataset, evaluation, output, min_accuracy, fitted)
 
 
 def export(*, file: Path, data: Path | None, output: Path, min_accuracy: float) -> None:
-    """Raises TrainingError."""
-    console = Console(highlight=False, soft_wrap=True)
+    """Judges the model in a Keras file and publishes it under `output`. Raises TrainingError."""
+    console = _console()
     model = _read_model(file)
     dataset = _load(console, data)
-    evaluation = evaluate(model, dataset.test)
-    _show_evaluation(console, dataset, evaluation)
+    if dataset.offline:
+        console.print("A model that was fitted to MNIST has seen these digits: do not believe its accuracy.")
+    evaluation = _evaluate(console, model, dataset)
     _publish(console, model, dataset, evaluation, output, min_accuracy)
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
 
 
 def _load(console: Console, data: Path | None) -> Dataset:
@@ -72,16 +85,13 @@ def _load(console: Console, data: Path | None) -> Dataset:
     return dataset
 
 
-def _fit(console: Console, recipe: Recipe, dataset: Dataset, seed: int) -> Fit:
-    console.print(f"Device: {device.name()}")
-    return fit(recipe, dataset.train, seed, [FitDisplay(console)])
-
-
-def _show_evaluation(console: Console, dataset: Dataset, evaluation: Evaluation) -> None:
+def _evaluate(console: Console, model: keras.Model, dataset: Dataset) -> Evaluation:
+    evaluation = evaluate(model, dataset.test)
     console.print(
         f"Test accuracy: {evaluation.accuracy:.4f} on {len(dataset.test):,} digits, "
         f"calibration error {evaluation.calibration_error:.4f}"
     )
+    return evaluation
 
 
 def _read_model(file: Path) -> keras.Model:
@@ -93,7 +103,8 @@ def _read_model(file: Path) -> keras.Model:
         raise ModelError(f"{file}: {error}") from error
     # What a damaged file or a layer unknown here makes Keras raise is not documented.
     except Exception as error:
-        raise ModelError(f"{file} is no model that Keras can load: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"{file} is no model that Keras can load: {reason}") from error
 
 
 def _publish(

@@ -15,11 +15,14 @@ FAINT = "#c9d6e3"
 
 
 def digits(examples: Examples, path: Path) -> None:
-    """The first twenty examples, each under its label."""
+    """The first twenty examples, or all of fewer, each under its label."""
     figure = _figure(10, 2.8)
-    for index, axes in enumerate(figure.subplots(2, 10).flat):
-        _digit(axes, examples.images[index])
-        axes.set_title(str(examples.labels[index]))
+    grid = figure.subplots(2, 10).flat
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, image, label in zip(grid, examples.images, examples.labels, strict=False):
+        _digit(axes, image)
+        axes.set_title(str(label))
     figure.savefig(path)
 
 

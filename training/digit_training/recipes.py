@@ -57,6 +57,6 @@ def adamw(learning_rate: float, steps: int) -> keras.Optimizer:
 
 
 RECIPES = {
-    "convnet": Recipe(models.convnet, adamw, epochs=8, batch_size=64, learning_rate=2e-3, holdout=1 / 12),
+    "convnet": Recipe(models.convnet, adamw, epochs=6, batch_size=64, learning_rate=2e-3, holdout=1 / 12),
     "perceptron": Recipe(models.perceptron, sgd, epochs=10, batch_size=32, learning_rate=0.01, holdout=0),
 }

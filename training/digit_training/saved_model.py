@@ -5,6 +5,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from digit_training.errors import ModelError
+
 SERVING_DEFAULT = "serving_default"
 IMAGES = "images"
 
@@ -13,7 +15,12 @@ def save(model: keras.Model, directory: Path) -> None:
     """Writes a model that maps pixels float32 [n, 784] to probabilities float32 [n, 10].
 
     `serving_default` reads pixels float32 [n, 784], 0..1; `images` reads images uint8 [n, 28, 28], 0..255.
+    Raises ModelError where Keras runs another backend than TensorFlow.
     """
+    if keras.backend.backend() != "tensorflow":
+        raise ModelError(
+            "only TensorFlow writes what the model server reads: KERAS_BACKEND=tensorflow digits export"
+        )
 
     @tf.function(input_signature=[tf.TensorSpec([None, 784], tf.float32, "pixels")])  # type: ignore[untyped-decorator]
     def from_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
