@@ -35,10 +35,8 @@ class Batcher:
         self._max_enqueued = value("max_enqueued_batches", 10)
         self._threads = Semaphore(value("num_batch_threads", os.cpu_count() or 1))
         self._sizes = list(parameters.allowed_batch_sizes)
-        if self._sizes != sorted(set(self._sizes)):
-            raise ServingError("allowed_batch_sizes entries must be monotonically increasing")
-        if self._sizes and self._sizes[-1] != self._max_size:
-            raise ServingError("Last entry in allowed_batch_sizes must match max_batch_size")
+        if self._sizes and (self._sizes != sorted(set(self._sizes)) or self._sizes[-1] != self._max_size):
+            raise ServingError("allowed_batch_sizes must be increasing, the last entry max_batch_size")
         self._lock = Lock()
         self._open: dict[Hashable, _Batch] = {}
         self._enqueued: Counter[Hashable] = Counter()
@@ -54,22 +52,25 @@ class Batcher:
             raise ServingError(f"Task size {size} is larger than maximum input batch size {self._max_size}")
         with self._lock:
             batch = self._open.get(key)
-            leads = batch is None or batch.size + size > self._max_size
-            if batch is None or leads:
-                if self._enqueued[key] >= self._max_enqueued:
-                    problem = "The batch scheduling queue to which this task was submitted is full"
-                    raise ServingError(problem, StatusCode.UNAVAILABLE)
-                if batch is not None:
-                    batch.full.set()
-                batch = self._open[key] = _Batch()
-                self._enqueued[key] += 1
+            joins = batch is not None and batch.size + size <= self._max_size
+            batch = batch if batch is not None and joins else self._new_batch(key)
             batch.size += size
             batch.tasks.append((inputs, future))
             if batch.size == self._max_size:
                 batch.full.set()
-        if leads:
+        if not joins:
             self._lead(key, batch, run)
         return future.result()
+
+    def _new_batch(self, key: Hashable) -> _Batch:
+        if self._enqueued[key] >= self._max_enqueued:
+            problem = "The batch scheduling queue to which this task was submitted is full"
+            raise ServingError(problem, StatusCode.UNAVAILABLE)
+        if key in self._open:
+            self._open[key].full.set()
+        self._enqueued[key] += 1
+        self._open[key] = _Batch()
+        return self._open[key]
 
     def _lead(self, key: Hashable, batch: _Batch, run: Run) -> None:
         batch.full.wait(self._timeout)
@@ -79,20 +80,17 @@ class Batcher:
                 if self._open.get(key) is batch:
                     del self._open[key]
             try:
-                shares = self._shares(batch, run)
+                for (_, future), share in zip(batch.tasks, self._shares(batch, run), strict=True):
+                    future.set_result(share)
             except Exception as error:
                 for _, future in batch.tasks:
                     future.set_exception(error)
-            else:
-                for (_, future), share in zip(batch.tasks, shares, strict=True):
-                    future.set_result(share)
 
     def _shares(self, batch: _Batch, run: Run) -> list[list[Array]]:
         total = next((size for size in self._sizes if size >= batch.size), batch.size)
         padding = [np.repeat(array[:1], total - batch.size, axis=0) for array in batch.tasks[-1][0]]
-        outputs = run(
-            [np.concatenate(parts) for parts in zip(*(task[0] for task in batch.tasks), padding, strict=True)]
-        )
+        columns = zip(*(inputs for inputs, _ in batch.tasks), padding, strict=True)
+        outputs = run([np.concatenate(column) for column in columns])
         if any(output.ndim == 0 or len(output) != total for output in outputs):
             problem = (
                 "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes"

@@ -51,8 +51,8 @@ def models(options: Options) -> ModelServerConfig:
 def batching(options: Options) -> Any:
     """The BatchingParameters asked for, None for no batching."""
     if options.batching_parameters_file and not options.enable_batching:
-        problem = "server_options.batching_parameters_file is set without setting"
-        raise ServingError(f"{problem} server_options.enable_batching to true.")
+        needs = "server_options.enable_batching to true."
+        raise ServingError(f"server_options.batching_parameters_file is set without setting {needs}")
     parameters = new_message("BatchingParameters") if options.enable_batching else None
     return (
         read(options.batching_parameters_file, parameters) if options.batching_parameters_file else parameters
@@ -62,18 +62,16 @@ def batching(options: Options) -> Any:
 def validate(new: ModelServerConfig, old: ModelServerConfig) -> None:
     """Raises ServingError where the original would not let `new` follow `old`."""
     if new.HasField("custom_model_config") or (old.WhichOneof("config") and not new.WhichOneof("config")):
-        problem = "Cannot transition to requested config. It is only legal to transition"
-        raise ServingError(f"{problem} from one ModelConfigList to another.", StatusCode.FAILED_PRECONDITION)
-    names: set[str] = set()
+        raise ServingError("Cannot transition to requested config.", StatusCode.FAILED_PRECONDITION)
+    names = [model.name for model in new.model_config_list.config]
     for model in new.model_config_list.config:
-        if model.name in names:
+        if names.count(model.name) > 1:
             raise ServingError(f"Illegal to list model {model.name} multiple times in config list")
-        names.add(model.name)
         if not model.base_path.startswith("/"):
-            problem = f"Expected model {model.name} to have an absolute path or URI"
-            raise ServingError(f"{problem}; got base_path()={model.base_path}")
+            got = f"got base_path()={model.base_path}"
+            raise ServingError(f"Expected model {model.name} to have an absolute path or URI; {got}")
         if bool(model.model_platform) == bool(model.model_type):
             which = "both" if model.model_type else "neither"
-            raise ServingError(f"Illegal setting {which} ModelServerConfig::model_type (deprecated) ...")
+            raise ServingError(f"Illegal setting {which} ModelServerConfig::model_type (deprecated)")
         if model.model_platform not in ("tensorflow", ""):
             raise ServingError(f"Model {model.name} requests unsupported platform {model.model_platform}")

@@ -22,18 +22,20 @@ from digit_serving.model_server.servable import Servable, warm_up
 from digit_serving.model_server.tensors import Array, decode, encode, type_name
 from digit_serving.model_server.versions import State
 
+_NEVER = float("inf")
+
 
 class Core:
     """Every call may raise ServingError; a `deadline` is on the monotonic clock."""
 
-    def __init__(self, options: Options, metrics: Metrics, batcher: Batcher | None) -> None:
+    def __init__(self, options: Options, batcher: Batcher | None) -> None:
         self._options = options
-        self._metrics = metrics
         self._batcher = batcher
+        self.metrics = Metrics()
         self._manager = Manager(options, self._load)
         self.reload = self._manager.reload
 
-    def predict(self, request: PredictRequest, deadline: float = float("inf")) -> PredictResponse:
+    def predict(self, request: PredictRequest, deadline: float) -> PredictResponse:
         with self._manager.serving(_spec(request)) as servable:
             return self._predict(servable, request, deadline)
 
@@ -46,15 +48,13 @@ class Core:
         raise ServingError(f'Serving signature name: "{name}" not found in signature def')
 
     def metadata(self, request: Any) -> GetModelMetadataResponse:
-        spec = _spec(request)
-        if not request.metadata_field:
-            raise ServingError("GetModelMetadataRequest must specify at least one metadata_field")
-        if unknown := set(request.metadata_field) - {"signature_def"}:
-            raise ServingError(f"Metadata field {unknown.pop()} is not supported")
+        spec, response = _spec(request), GetModelMetadataResponse()
+        if set(request.metadata_field) != {"signature_def"}:
+            unknown = ", ".join(set(request.metadata_field) - {"signature_def"})
+            problem = "GetModelMetadataRequest must specify at least one metadata_field"
+            raise ServingError(f"Metadata field {unknown} is not supported" if unknown else problem)
         with self._manager.serving(spec) as servable:
-            response = GetModelMetadataResponse(
-                model_spec={"name": spec.name, "version": {"value": servable.version}}
-            )
+            response.model_spec.name, response.model_spec.version.value = spec.name, servable.version
             response.metadata["signature_def"].Pack(SignatureDefMap(signature_def=servable.signatures))
         return response
 
@@ -67,18 +67,18 @@ class Core:
                 entry.status.error_message = version.error.message
         return response
 
-    def _load(self, name: str, version: int, directory: Path) -> Servable:
+    def _load(self, directory: Path, version: int) -> Servable:
         options, threads = self._options, self._options.tensorflow_session_parallelism
         config = ConfigProto(
             intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism or threads,
             inter_op_parallelism_threads=options.tensorflow_inter_op_parallelism or threads,
         )
-        with self._metrics.load(str(directory)):
-            servable = Servable(version, directory, options.saved_model_tags.split(","), config)
+        with self.metrics.counting("load_attempt_count", str(directory)):
+            servable = Servable(directory, version, options.saved_model_tags.split(","), config)
         if options.enable_model_warmup:
-            with self._metrics.warm_up(str(directory)):
+            with self.metrics.timing("model_warmup_latency", str(directory), "OK"):
                 iterations = max(options.num_request_iterations_for_warmup, 1)
-                warm_up(directory, lambda request: self._predict(servable, request, float("inf")), iterations)
+                warm_up(directory, lambda request: self._predict(servable, request, _NEVER), iterations)
         return servable
 
     def _predict(self, servable: Servable, request: PredictRequest, deadline: float) -> PredictResponse:
@@ -86,13 +86,12 @@ class Core:
         if name not in servable.signatures:
             problem = f'Serving signature key "{name}" not found.'
             raise ServingError(problem, StatusCode.FAILED_PRECONDITION)
-        signature = servable.signatures[name]
+        signature, response = servable.signatures[name], PredictResponse()
         feeds, aliases = _feeds(signature, request), _aliases(signature, request)
         _check(deadline)
-        with self._metrics.runtime(request.model_spec.name):
+        with self.metrics.timing("runtime_latency", request.model_spec.name, "Predict", "TF1"):
             arrays = self._run(servable, feeds, tuple(signature.outputs[alias].name for alias in aliases))
         _check(deadline)
-        response = PredictResponse()
         response.model_spec.name, response.model_spec.signature_name = request.model_spec.name, name
         response.model_spec.version.value = servable.version
         for alias, array in zip(aliases, arrays, strict=True):
@@ -116,17 +115,16 @@ def _spec(request: Any) -> ModelSpec:
 def _feeds(signature: SignatureDef, request: PredictRequest) -> dict[str, Array]:
     """The arrays by tensor name, in its order: so the runtime numbers its arguments."""
     given, wanted = set(request.inputs), set(signature.inputs)
-    missing = wanted - given - set(signature.defaults)
-    if missing or not given <= wanted:
-        sizes = f"{len(given)}!={len(wanted)} len({_join(given)}) != len({_join(wanted)})"
-        sets = f"Sent extra: {_join(given - wanted)}. Missing but required: {_join(missing)}."
-        raise ServingError(f"input size does not match signature: {sizes}. {sets}")
+    extra, missing = given - wanted, wanted - given - set(signature.defaults)
+    if extra or missing:
+        sets = f"Sent extra: {_join(extra)}. Missing but required: {_join(missing)}."
+        raise ServingError(f"input size does not match signature: {len(given)}!={len(wanted)}. {sets}")
     feeds: dict[str, Array] = {}
     for alias, info in sorted(signature.inputs.items(), key=lambda item: str(item[1].name)):
         proto = (request.inputs if alias in given else signature.defaults)[alias]
         if proto.dtype != info.dtype:
-            expected, provided = type_name(info.dtype), type_name(proto.dtype)
-            raise ServingError(f"Expects arg[{len(feeds)}] to be {expected} but {provided} is provided")
+            types = f"{type_name(info.dtype)} but {type_name(proto.dtype)}"
+            raise ServingError(f"Expects arg[{len(feeds)}] to be {types} is provided")
         try:
             feeds[info.name] = decode(proto)
         except (TypeError, ValueError):

@@ -4,18 +4,15 @@ from typing import Any
 
 from grpc import StatusCode
 
-_CODES: dict[int, StatusCode] = {code.value[0]: code for code in StatusCode}
-
 
 class ServingError(Exception):
     """Reads `CODE: message`, as the original prints a status."""
 
     def __init__(self, message: str, code: StatusCode = StatusCode.INVALID_ARGUMENT) -> None:
         super().__init__(f"{code.name}: {message}")
-        self.message = message
-        self.code = code
+        self.message, self.code = message, code
 
     @classmethod
     def of(cls, error: Any) -> "ServingError":
         """The same status as a `tf.errors.OpError`."""
-        return cls(error.message, _CODES[error.error_code])
+        return cls(error.message, next(code for code in StatusCode if code.value[0] == error.error_code))

@@ -4,80 +4,37 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn, TypeVar
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-from tensorflow_serving.apis.model_management_pb2 import ReloadConfigResponse
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
+from tensorflow_serving.apis.model_service_pb2_grpc import add_ModelServiceServicer_to_server
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.prediction_service_pb2_grpc import add_PredictionServiceServicer_to_server
 
 from digit_serving.model_server import config
 from digit_serving.model_server.core import Core
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
-from digit_serving.model_server.metrics import Metrics
 
-T = TypeVar("T")
-
-
-class _Services:
-    """The methods of both services, by their names."""
-
-    def __init__(self, core: Core, metrics: Metrics) -> None:
-        self._core = core
-        self._metrics = metrics
-
-    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        remaining = context.time_remaining()
-        deadline = float("inf") if remaining is None else time.monotonic() + remaining
-
-        def predict() -> Any:
-            with self._metrics.request(request.model_spec.name, "Predict", "GRPC"):
-                return self._core.predict(request, deadline)
-
-        return _answer(context, predict)
-
-    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        return _answer(context, lambda: self._core.metadata(request))
-
-    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        return _answer(context, lambda: self._core.status(request))
-
-    def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        if not request.config.HasField("model_config_list"):
-            problem = "ServerModelConfig type not supported by HandleReloadConfigRequest."
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
-        _answer(context, lambda: self._core.reload(request.config))
-        return ReloadConfigResponse(status={})
-
-    def Classify(self, _: Any, context: grpc.ServicerContext) -> NoReturn:  # noqa: N802
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "This model server answers Predict only.")
-
-    Regress = MultiInference = Classify
+_SERVING = b"\x08\x01"  # a HealthCheckResponse: the ports open when every model serves
 
 
-def _answer(context: grpc.ServicerContext, call: Callable[[], T]) -> T:
-    try:
-        return call()
-    except ServingError as error:
-        context.abort(error.code, error.message)
-
-
-def start(options: Options, core: Core, metrics: Metrics) -> grpc.Server:
+def start(options: Options, core: Core) -> grpc.Server:
     """A server that listens on the port and the socket of the flags; ServingError where it can't."""
-    addresses = [f"[::]:{options.port}"] if options.port else []
-    addresses += [f"unix:{options.grpc_socket_path}"] if options.grpc_socket_path else []
+    addresses = [f"[::]:{options.port}"] * bool(options.port)
+    addresses += [f"unix:{options.grpc_socket_path}"] * bool(options.grpc_socket_path)
     if not addresses:
         raise ServingError("server_options.grpc_port is not set.")
     threads = ThreadPoolExecutor(options.grpc_max_threads or 4 * (os.cpu_count() or 1))
-    server, services = grpc.server(threads, options=_arguments(options)), _Services(core, metrics)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(services, server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(services, server)
+    server, services = grpc.server(threads, options=_arguments(options)), _services(core)
+    add_PredictionServiceServicer_to_server(services, server)
+    add_ModelServiceServicer_to_server(services, server)
     if options.enable_grpc_healthcheck_service:
-        serving = b"\x08\x01"  # HealthCheckResponse(status=SERVING): ports open when all models serve
-        check = {"Check": grpc.unary_unary_rpc_method_handler(lambda request, context: serving)}
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler("grpc.health.v1.Health", check),)
-        )
+        check = grpc.unary_unary_rpc_method_handler(lambda _, __: _SERVING)
+        health = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check})
+        server.add_generic_rpc_handlers((health,))
     try:
         for address in addresses:
             _listen(server, address, options.ssl_config_file)
@@ -85,6 +42,42 @@ def start(options: Options, core: Core, metrics: Metrics) -> grpc.Server:
         raise ServingError(f"Failed to BuildAndStart gRPC server at {address}") from None
     server.start()
     return server
+
+
+def _services(core: Core) -> SimpleNamespace:
+    def predict(request: PredictRequest, deadline: float) -> Any:
+        model = request.model_spec.name
+        with core.metrics.counting("request_count", model):
+            with core.metrics.timing("request_latency", model, "Predict", "GRPC"):
+                return core.predict(request, deadline)
+
+    def reload(request: ReloadConfigRequest, _: float) -> ReloadConfigResponse:
+        if not request.config.HasField("model_config_list"):
+            raise ServingError("ServerModelConfig type not supported by HandleReloadConfigRequest.")
+        core.reload(request.config)
+        return ReloadConfigResponse(status={})
+
+    def refuse(_: Any, __: float) -> None:
+        raise ServingError("This model server answers Predict only.", grpc.StatusCode.UNIMPLEMENTED)
+
+    return SimpleNamespace(
+        Predict=_answering(predict),
+        GetModelMetadata=_answering(lambda request, _: core.metadata(request)),
+        GetModelStatus=_answering(lambda request, _: core.status(request)),
+        HandleReloadConfigRequest=_answering(reload),
+        **dict.fromkeys(("Classify", "Regress", "MultiInference"), _answering(refuse)),
+    )
+
+
+def _answering(call: Callable[[Any, float], Any]) -> Callable[[Any, grpc.ServicerContext], Any]:
+    def answer(request: Any, context: grpc.ServicerContext) -> Any:
+        remaining = context.time_remaining()
+        try:
+            return call(request, float("inf") if remaining is None else time.monotonic() + remaining)
+        except ServingError as error:
+            context.abort(error.code, error.message)
+
+    return answer
 
 
 def _listen(server: grpc.Server, address: str, ssl_config_file: str) -> None:

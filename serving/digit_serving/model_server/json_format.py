@@ -2,12 +2,13 @@
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
 from tensorflow.python.framework import dtypes
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from digit_serving.model_server.errors import ServingError
@@ -17,34 +18,36 @@ Inputs = Mapping[str, TensorInfo]
 _TYPES = {dict: "Object", str: "String", int: "Number", float: "Number", type(None): "Null"}
 
 
-def parse(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`, where NaN and Infinity are numbers; ServingError if there is none."""
+def read(
+    body: bytes, spec: ModelSpec, signature_of: Callable[[ModelSpec], SignatureDef]
+) -> tuple[PredictRequest, bool]:
+    """The request in `body`, where NaN and Infinity are numbers, and whether it is by row.
+
+    Raises:
+        ServingError: the body is not JSON, or not formatted as the signature's inputs.
+    """
     try:
-        document = json.loads(body or b"")
+        document = json.loads(body)
     except ValueError as error:
         problem = f"Invalid value. at offset: {getattr(error, 'pos', 0)}" if body else "The document is empty"
         raise ServingError(f"JSON Parse error: {problem}") from None
     if not isinstance(document, dict):
         raise ServingError(f"JSON Value: {_text(document)} Is not object")
-    if not isinstance(document.get("signature_name", ""), str):
+    signature_name, by_row = document.get("signature_name", ""), "instances" in document
+    if not isinstance(signature_name, str):
         problem = "not formatted correctly. 'signature_name' key must be a string value."
         raise ServingError(f"JSON Value: {_text(document)} {problem}")
-    return document
-
-
-def fill(request: PredictRequest, document: dict[str, Any], inputs: Inputs) -> bool:
-    """Puts the document's tensors into `request`; whether they came by row. ServingError if they don't fit."""
-    by_row = "instances" in document
+    request = PredictRequest(model_spec=spec)
+    request.model_spec.signature_name = signature_name
+    inputs = signature_of(request.model_spec).inputs
     if by_row == ("inputs" in document):
         problem = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"
-        problem = (
-            f"JSON Value: {_text(document)} {problem}" if by_row else "Missing 'inputs' or 'instances' key"
-        )
-        raise ServingError(problem)
+        either = f"JSON Value: {_text(document)} {problem}"
+        raise ServingError(either if by_row else "Missing 'inputs' or 'instances' key")
     arrays = _rows(document["instances"], inputs) if by_row else _columns(document["inputs"], inputs)
     for name, array in arrays.items():
         encode(array, request.inputs[name], as_content=True)
-    return by_row
+    return request, by_row
 
 
 def _columns(value: Any, inputs: Inputs) -> dict[str, Array]:
@@ -74,8 +77,8 @@ def _rows(rows: Any, inputs: Inputs) -> dict[str, Array]:
     columns: dict[str, list[Array]] = {name: [] for name in inputs}
     for index, row in enumerate(rows):
         if _is_object(row) != named:
-            expected, found = ("object", "list") if named else ("value/list", "object")
-            raise ServingError(f"Expecting {expected} but got {found} at item {index} of input list")
+            expected = "object but got list" if named else "value/list but got object"
+            raise ServingError(f"Expecting {expected} at item {index} of input list")
         try:
             if named and row.keys() != inputs.keys():
                 raise ServingError(
@@ -102,11 +105,11 @@ def _array(value: Any, type_number: int) -> Array:
 
 
 def _scalars(value: Any, shape: list[int], dtype: dtypes.DType) -> Iterator[Any]:
-    if isinstance(value, list) and shape and len(value) == shape[0]:
+    if isinstance(value, list):
+        if not shape or len(value) != shape[0]:
+            raise ServingError(f"Encountered list at unexpected size: {len(value)}")
         for item in value:
             yield from _scalars(item, shape[1:], dtype)
-    elif isinstance(value, list):
-        raise ServingError(f"Encountered list at unexpected size: {len(value)}")
     elif shape:
         raise ServingError(f"JSON Value: {_text(value)} found at incorrect level in the JSON DOM.")
     else:
@@ -115,24 +118,21 @@ def _scalars(value: Any, shape: list[int], dtype: dtypes.DType) -> Iterator[Any]
 
 def _scalar(value: Any, dtype: dtypes.DType) -> Any:
     kind, name = type(value), type_name(dtype.as_datatype_enum)
-    if dtype == dtypes.string and not _is_object(value) and kind in (str, dict):
-        return value.encode() if kind is str else _decoded(value["b64"])
+    if dtype == dtypes.string and kind is str:
+        return value.encode()
+    if dtype == dtypes.string and kind is dict and not _is_object(value):
+        try:
+            return base64.b64decode(value["b64"], validate=True)
+        except ValueError:
+            raise ServingError("Unable to base64 decode") from None
     if dtype.is_floating and kind in (int, float):
-        whole = 2**24 - 1 if dtype == dtypes.float32 else 2**53 - 1
-        if not np.isfinite(value) or abs(value) <= (whole if kind is int else dtype.max):
-            return value
-        raise ServingError(f"Cannot convert JSON value: {_text(value)} to {name} without loss of precision.")
-    if (dtype.is_integer and kind is int) or (dtype.is_bool and kind is bool):
-        return value
-    json_type = _TYPES.get(kind, str(value))
-    raise ServingError(f"JSON Value: {_text(value)} Type: {json_type} is not of expected type: {name}")
-
-
-def _decoded(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError:
-        raise ServingError("Unable to base64 decode") from None
+        largest = dtype.max if kind is float else 2 ** (53 if dtype == dtypes.float64 else 24) - 1
+        if np.isfinite(value) and abs(value) > largest:
+            raise ServingError(f"Cannot convert JSON value: {value} to {name} without loss of precision.")
+    elif not ((dtype.is_integer and kind is int) or (dtype.is_bool and kind is bool)):
+        found = f"{_text(value)} Type: {_TYPES.get(kind, str(value))}"
+        raise ServingError(f"JSON Value: {found} is not of expected type: {name}")
+    return value
 
 
 def _is_object(value: Any) -> bool:
@@ -144,20 +144,25 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def answer(response: PredictResponse, by_row: bool) -> str:
-    """The response as it answers a request by row or by column; ServingError if its outputs have no such form."""
+def write(response: PredictResponse, by_row: bool) -> str:
+    """The answer to a request by row or by column; ServingError if the outputs have no rows or not as many."""
     arrays = {name: decode(proto) for name, proto in response.outputs.items()}
     columns = {name: _values(name, array) for name, array in arrays.items()}
-    if not by_row:
-        return _text({"outputs": columns if len(columns) > 1 else columns.popitem()[1]})
-    sizes = {name: len(array) if array.ndim else None for name, array in arrays.items()}
-    for name, size in sizes.items():
-        if size is None:
+    for name, array in arrays.items() if by_row else ():
+        if array.ndim == 0:
             raise ServingError(f"Tensor name: {name} has no shape information ")
-        if size != (first := next(iter(sizes.values()))):
-            raise ServingError(f"Tensor name: {name} has inconsistent batch size: {size} expecting: {first}")
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return _text({"predictions": rows if len(columns) > 1 else columns.popitem()[1]})
+        if len(array) != (size := len(next(iter(arrays.values())))):
+            raise ServingError(
+                f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {size}"
+            )
+    if len(columns) == 1:
+        return _text({"predictions" if by_row else "outputs": columns.popitem()[1]})
+    rows = (
+        [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        if by_row
+        else []
+    )
+    return _text({"predictions": rows} if by_row else {"outputs": columns})
 
 
 def _values(name: str, array: Array) -> Any:

@@ -1,4 +1,4 @@
-"""The models that are served: loaded, replaced and unloaded as the configuration and the directories change."""
+"""The models served: loaded, replaced and unloaded as the configuration and the directories change."""
 
 import logging
 import time
@@ -23,18 +23,16 @@ log = logging.getLogger(__name__)
 class Manager:
     """Lends loaded versions to requests, while a thread of its own loads and unloads them.
 
-    `load(model, version, directory)` returns a servable that is warmed up, or raises ServingError.
+    `load(directory, version)` returns a servable that is warmed up, or raises ServingError.
     """
 
-    def __init__(self, options: Options, load: Callable[[str, int, Path], Servable]) -> None:
+    def __init__(self, options: Options, load: Callable[[Path, int], Servable]) -> None:
         self._options = options
         self._load_servable = load
         self._config = ModelServerConfig()
         self._labels: dict[tuple[str, str], int] = {}
-        self._models: dict[str, dict[int, Version]] = {}
-        self._reloading = Lock()
-        self._changed = Condition()
-        self._wake = Event()
+        self._versions: dict[tuple[str, int], Version] = {}
+        self._reloading, self._changed, self._wake = Lock(), Condition(), Event()
         self._events = 0
         self._complaint = ""
         Thread(target=self._work, name="manager", daemon=True).start()
@@ -55,9 +53,11 @@ class Manager:
                 self._aspire(name, {})
             self._config, self._labels = config, labels
             self._wake.set()
-            self._changed.wait_for(lambda: all(self._settled(name, since) for name in names - old))
-            settled = [max(self._settled(name, since), key=_number) for name in names - old]
-        failed = [version for version in settled if version.state == State.END]
+            outcomes = {name: self._outcome(name, since) for name in names - old}
+            while None in outcomes.values():
+                self._changed.wait()
+                outcomes = {name: self._outcome(name, since) for name in outcomes}
+        failed = [version for version in outcomes.values() if version and version.state == State.END]
         if failed:
             reasons = "".join(f"{{{version} due to error: {version.error}}}, " for version in failed)
             problem = f"{len(failed)} servable(s) did not become available: {{{reasons}}}"
@@ -74,43 +74,42 @@ class Manager:
         finally:
             with self._changed:
                 version.requests -= 1
-                if version.state == State.UNLOADING:
-                    self._changed.notify_all()
+                self._changed.notify_all()
 
     def status(self, spec: ModelSpec) -> list[Version]:
         """The version asked for, or all that were ever known, the newest first."""
-        known, number = dict(self._models.get(spec.name, {})), spec.version.value
-        what = f"version {number}" if spec.HasField("version") else "any versions"
-        if not known or (spec.HasField("version") and number not in known):
+        known, one = self._of(spec.name), spec.HasField("version")
+        found = [version for version in known if not one or version.number == spec.version.value]
+        if not found:
+            what = f"version {spec.version.value}" if one else "any versions"
             raise ServingError(f"Could not find {what} of model {spec.name}", StatusCode.NOT_FOUND)
-        every = sorted(known.values(), key=_number, reverse=True)
-        return [known[number]] if spec.HasField("version") else every
+        return found
+
+    def _of(self, model: str, *states: int) -> list[Version]:
+        """The versions of the model in these states, the newest first."""
+        with self._changed:
+            found = [
+                v for v in self._versions.values() if v.model == model and (not states or v.state in states)
+            ]
+        return sorted(found, key=lambda version: -version.number)
 
     def _find(self, spec: ModelSpec) -> Version:
         if not spec.name:
             raise ServingError("ModelSpec has no name specified.")
-        available, number = self._available(spec.name), spec.version.value
-        choice, label = spec.WhichOneof("version_choice"), (spec.name, spec.version_label)
-        if choice is None:
-            number = max(available, default=0)
-        elif choice == "version_label" and label not in self._labels:
-            raise ServingError(f"Unrecognized servable version label: {spec.version_label}")
-        number = self._labels[label] if choice == "version_label" else number
-        if number not in available:
-            request = f"Specific({spec.name}, {number})" if choice else f"Latest({spec.name})"
-            raise ServingError(f"Servable not found for request: {request}", StatusCode.NOT_FOUND)
-        return available[number]
+        number = spec.version.value if spec.HasField("version") else None
+        if spec.HasField("version_label"):
+            number = self._labels.get((spec.name, spec.version_label))
+            if number is None:
+                raise ServingError(f"Unrecognized servable version label: {spec.version_label}")
+        for version in self._of(spec.name, State.AVAILABLE):
+            if number in (None, version.number):
+                return version
+        request = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
+        raise ServingError(f"Servable not found for request: {request}", StatusCode.NOT_FOUND)
 
-    def _available(self, name: str) -> dict[int, Version]:
-        return {
-            n: version
-            for n, version in self._models.get(name, {}).items()
-            if version.state == State.AVAILABLE
-        }
-
-    def _settled(self, name: str, since: int) -> list[Version]:
-        known = self._models.get(name, {}).values()
-        return [v for v in known if v.event > since and v.state in (State.AVAILABLE, State.END)]
+    def _outcome(self, name: str, since: int) -> Version | None:
+        settled = self._of(name, State.AVAILABLE, State.END)
+        return next((version for version in settled if version.event > since), None)
 
     def _labels_of(self, config: ModelServerConfig) -> dict[tuple[str, str], int]:
         models = config.model_config_list.config
@@ -118,42 +117,37 @@ class Manager:
         for (name, label), number in labels.items():
             unused = self._labels.get((name, label), number) == number
             free = unused and self._options.allow_version_labels_for_unavailable_models
-            if not free and number not in self._available(name):
+            if not free and number not in (version.number for version in self._of(name, State.AVAILABLE)):
                 problem = f"Request to assign label to version {number} of model {name}, which is not"
                 code = StatusCode.FAILED_PRECONDITION
                 raise ServingError(f"{problem} currently available for inference", code)
         return labels
 
     def _work(self) -> None:
-        period, due = max(self._options.file_system_poll_wait_seconds, 0), 0.0
+        period = self._options.file_system_poll_wait_seconds
         while True:
-            if self._wake.is_set() or time.monotonic() >= due:
+            if period > 0 or self._wake.is_set():
                 self._wake.clear()
-                due = time.monotonic() + (period or float("inf"))
                 self._poll()
-            with self._changed:
-                everything = [known.values() for known in self._models.values()]
-                steps = (next_step(versions, time.monotonic()) for versions in everything)
-                step = next(filter(None, steps), None)
-                retries = [
-                    v.retry_at for versions in everything for v in versions if v.state == State.LOADING
-                ]
+            models = {version.model for version in list(self._versions.values())}
+            steps = (next_step(self._of(model), time.monotonic()) for model in sorted(models))
+            step = next(filter(None, steps), None)
             if step is None:
-                self._wake.wait(min(max(min([due, *retries]) - time.monotonic(), 0), 3600))
+                self._wake.wait(period if period > 0 else 1)
             elif step.state == State.AVAILABLE:
                 self._unload(step)
             else:
                 self._load(step)
 
     def _poll(self) -> None:
-        config, found = self._config, {}
+        config = self._config
         try:
             found = {model.name: aspired(model) for model in config.model_config_list.config}
             complaint = ", ".join(
                 f"No versions of servable {name} found" for name in found if not found[name]
             )
         except (ServingError, OSError) as error:
-            complaint = f"Encountered a filesystem access error: {error}"
+            found, complaint = {}, f"Encountered a filesystem access error: {error}"
         if complaint and complaint != self._complaint:
             log.warning("%s", complaint)
         self._complaint = complaint
@@ -162,11 +156,11 @@ class Manager:
                 self._aspire(name, paths)
 
     def _aspire(self, name: str, paths: dict[int, Path]) -> None:
-        known = self._models.setdefault(name, {})
         for number, path in paths.items():
-            if number not in known or (known[number].state == State.END and not known[number].aspired):
-                known[number] = Version(name, number, path)
-        for version in known.values():
+            known = self._versions.get((name, number))
+            if known is None or (known.state == State.END and not known.aspired):
+                self._versions[name, number] = Version(name, number, path)
+        for version in self._of(name):
             version.aspired = version.number in paths
             if not version.aspired and version.state in (State.START, State.LOADING):
                 self._move(version, State.END)
@@ -175,7 +169,7 @@ class Manager:
         self._move(version, State.LOADING)
         version.attempts += 1
         try:
-            version.servable = self._load_servable(version.model, version.number, version.path)
+            version.servable = self._load_servable(version.path, version.number)
         except ServingError as error:
             log.error("Loading servable: %s failed: %s", version, error)
             version.error = error
@@ -205,7 +199,3 @@ class Manager:
 
 def _names(config: ModelServerConfig) -> set[str]:
     return {model.name for model in config.model_config_list.config}
-
-
-def _number(version: Version) -> int:
-    return version.number

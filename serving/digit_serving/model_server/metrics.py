@@ -1,56 +1,56 @@
 """What the server counts, under TensorFlow Serving's names and as its Prometheus exporter writes them."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from digit_serving.model_server.errors import ServingError
 
+_BUCKETS = [10 * 1.8**power for power in range(33)]  # microseconds
+_NAMES = {
+    "load_attempt_count": (Counter, "cc:saved_model:", ["model_path", "status"]),
+    "request_count": (Counter, "serving:", ["model_name", "status"]),
+    "model_warmup_latency": (Histogram, "serving:", ["model_path", "status"]),
+    "request_latency": (Histogram, "serving:", ["model_name", "API", "entrypoint"]),
+    "runtime_latency": (Histogram, "serving:", ["model_name", "API", "runtime"]),
+}
+
 
 class Metrics:
-    """Each method but the last counts and times the block that it opens."""
+    """One server's counters and its histograms of microseconds, by the names above."""
 
     def __init__(self) -> None:
-        registry, buckets = CollectorRegistry(), [10 * 1.8**power for power in range(33)]  # microseconds
-        serving, saved_model, path = ":tensorflow:serving:", ":tensorflow:cc:saved_model:", ["model_path"]
-        call = ["model_name", "API"]
-        self._registry = registry
-        self._loads = Counter(saved_model + "load_attempt_count", "", [*path, "status"], registry=registry)
-        self._load_latency = Counter(saved_model + "load_latency", "", path, registry=registry)
-        self._requests = Counter(serving + "request_count", "", ["model_name", "status"], registry=registry)
-        self._warmup_latency, self._request_latency, self._runtime_latency = (
-            Histogram(serving + name, "", labels, buckets=buckets, registry=registry)
-            for name, labels in [
-                ("model_warmup_latency", [*path, "status"]),
-                ("request_latency", [*call, "entrypoint"]),
-                ("runtime_latency", [*call, "runtime"]),
-            ]
-        )
+        self._registry = CollectorRegistry()
+        self._by_name: dict[str, Any] = {}
+        for name, (kind, scope, labels) in _NAMES.items():
+            buckets = {"buckets": _BUCKETS} if kind is Histogram else {}
+            full_name = f":tensorflow:{scope}{name}"
+            self._by_name[name] = kind(full_name, "", labels, registry=self._registry, **buckets)
 
-    def load(self, path: str) -> AbstractContextManager[None]:
-        def record(status: str, micros: float) -> None:
-            self._loads.labels(path, "success" if status == "OK" else "fail").inc()
-            self._load_latency.labels(path).inc(micros)
+    def count(self, name: str, *labels: str) -> None:
+        self._by_name[name].labels(*labels).inc()
 
-        return _observed(record)
+    @contextmanager
+    def timing(self, name: str, *labels: str) -> Iterator[None]:
+        """Observes how long the block takes, if it succeeds."""
+        started = time.perf_counter()
+        yield
+        self._by_name[name].labels(*labels).observe((time.perf_counter() - started) * 1e6)
 
-    def warm_up(self, path: str) -> AbstractContextManager[None]:
-        return _observed(lambda status, micros: self._warmup_latency.labels(path, status).observe(micros))
-
-    def runtime(self, model: str) -> AbstractContextManager[None]:
-        return _observed(
-            lambda _, micros: self._runtime_latency.labels(model, "Predict", "TF1").observe(micros)
-        )
-
-    def request(self, model: str, api: str, entrypoint: str) -> AbstractContextManager[None]:
-        def record(status: str, micros: float) -> None:
-            self._requests.labels(model, status).inc()
-            if status == "OK":
-                self._request_latency.labels(model, api, entrypoint).observe(micros)
-
-        return _observed(record)
+    @contextmanager
+    def counting(self, name: str, label: str) -> Iterator[None]:
+        """Counts the block under its status."""
+        status = "OK"
+        try:
+            yield
+        except ServingError as error:
+            status = error.code.name
+            raise
+        finally:
+            self.count(name, label, status)
 
     def page(self) -> str:
         lines = []
@@ -61,19 +61,6 @@ class Metrics:
                 if not sample.name.endswith("_created"):
                     lines.append(f"{sample.name.removesuffix('_total')}{{{labels}}} {sample.value:.15g}")
         return "\n".join(lines) + "\n"
-
-
-@contextmanager
-def _observed(record: Callable[[str, float], object]) -> Iterator[None]:
-    """Calls `record` with the block's status and its duration in microseconds."""
-    started, status = time.perf_counter(), "OK"
-    try:
-        yield
-    except ServingError as error:
-        status = error.code.name
-        raise
-    finally:
-        record(status, (time.perf_counter() - started) * 1e6)
 
 
 def _escaped(key: str, value: str) -> str:

@@ -1,6 +1,5 @@
 """One version of a SavedModel in memory, run by the same C++ session as in the original, and its warm-up."""
 
-import logging
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -20,14 +19,13 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.tensors import Array
 
-log = logging.getLogger(__name__)
 _MAX_WARMUP_RECORDS = 1000
 
 
 class Servable:
     """Loaded when constructed; ServingError where the directory holds no SavedModel with these tags."""
 
-    def __init__(self, version: int, directory: Path, tags: list[str], config: ConfigProto) -> None:
+    def __init__(self, directory: Path, version: int, tags: list[str], config: ConfigProto) -> None:
         self.version = version
         self._session = Session(graph=ops.Graph(), config=config)
         self._callable = lru_cache(maxsize=64)(self._make_callable)
@@ -60,28 +58,23 @@ def _load(session: Session, directory: Path, tags: list[str]) -> MetaGraphDef:
         problem = f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {directory}"
     except RuntimeError:
         problem = f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}"
-    except ValueError as error:
+    except Exception as error:  # of many types: what the graph's importer finds wrong
         raise ServingError(str(error)) from None
     raise ServingError(problem, StatusCode.NOT_FOUND)
 
 
 def warm_up(directory: Path, predict: Callable[[PredictRequest], object], iterations: int) -> None:
-    """Runs every record `iterations` times; ServingError for a bad record, one too many, or a failing request."""
+    """Runs every record, if there are any; ServingError for a bad one, one too many, or a failing request."""
     path = directory / "assets.extra" / "tf_serving_warmup_requests"
-    if not path.exists():
-        return log.info("No warmup data file found at %s", path)
-    count = 0
     try:
-        for count, record in enumerate(RecordIterator(str(path), ""), 1):
+        for count, record in enumerate(RecordIterator(str(path), "") if path.exists() else (), 1):
             for _ in range(iterations):
                 predict(PredictionLog.FromString(record).predict_log.request)
             if count > _MAX_WARMUP_RECORDS:
-                raise ServingError(
-                    f"Number of warmup records exceeds the maximum ({_MAX_WARMUP_RECORDS}) at {path}"
-                )
+                limit = f"the maximum ({_MAX_WARMUP_RECORDS})"
+                raise ServingError(f"Number of warmup records exceeds {limit} at {path}")
     except DecodeError:
         raise ServingError(f"Failed to parse warmup record: {record!r} from {path}") from None
     except errors.DataLossError as error:
         problem = f"{error.message}. Please verify your warmup data is in TFRecord format."
         raise ServingError(problem, StatusCode.DATA_LOSS) from None
-    log.info("Finished reading warmup data at %s. Number of warmup records read: %d.", path, count)

@@ -1,4 +1,4 @@
-"""The whole server: models, ports, and an end in good order."""
+"""The whole server: its models, its ports, and an end in good order."""
 
 import logging
 import os
@@ -16,18 +16,17 @@ from digit_serving.model_server.batching import Batcher
 from digit_serving.model_server.core import Core
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
-from digit_serving.model_server.metrics import Metrics
 from digit_serving.model_server.rest import RestApi
 
 log = logging.getLogger(__name__)
 _GRACE = 5.0  # seconds for the requests under way when the server is told to stop
-_METRICS_PATH = "/monitoring/prometheus/metrics"
 
 
 def run(options: Options) -> NoReturn:
     """Serves until SIGTERM or SIGINT, then exits with 0; with 255, as the original, where it can't start."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    for name in ("tensorflow", "waitress.queue"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit())
     code = 0
@@ -42,14 +41,13 @@ def run(options: Options) -> NoReturn:
 
 
 def _serve(options: Options) -> None:
-    metrics, parameters = Metrics(), config.batching(options)
-    core = Core(options, metrics, Batcher(parameters) if parameters is not None else None)
+    parameters = config.batching(options)
+    core = Core(options, Batcher(parameters) if parameters is not None else None)
     core.reload(config.models(options))
     if options.model_config_file and options.model_config_file_poll_wait_seconds > 0:
         Thread(target=_poll, args=(options, core), daemon=True).start()
-    grpc_server = grpc_service.start(options, core, metrics)
-    rest_server = _start_rest(options, core, metrics)
-    log.info("Running gRPC at port %d, REST at port %d", options.port, options.rest_api_port)
+    grpc_server, rest_server = grpc_service.start(options, core), _start_rest(options, core)
+    log.info("Running gRPC ModelServer at port %d, REST at port %d", options.port, options.rest_api_port)
     try:
         signal.pause()
     finally:
@@ -68,22 +66,22 @@ def _poll(options: Options, core: Core) -> None:
             log.error("Failed to reload %s: %s", options.model_config_file, error)
 
 
-def _start_rest(options: Options, core: Core, metrics: Metrics) -> Any:
-    port, threads = options.rest_api_port, options.rest_api_num_threads or 4 * (os.cpu_count() or 1)
-    if not port or port == options.port:
-        return port and log.error("http_port cannot be same as grpc_port. Skipped exporting HTTP/REST API.")
-    monitoring = config.new_message("MonitoringConfig")
+def _start_rest(options: Options, core: Core) -> Any:
+    port, monitoring = options.rest_api_port, config.new_message("MonitoringConfig")
     if options.monitoring_config_file:
         config.read(options.monitoring_config_file, monitoring)
-    prometheus = monitoring.prometheus_config
-    path = (prometheus.path or _METRICS_PATH) if prometheus.enable else ""
+    path = monitoring.prometheus_config.path or "/monitoring/prometheus/metrics"
+    api = RestApi(options, core, path if monitoring.prometheus_config.enable else "")
+    if port in (0, options.port):
+        return None
     try:
         both = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if both else socket.AF_INET
         listener = socket.create_server(("", port), family=family, dualstack_ipv6=both)
     except OSError as error:
-        return log.error("Failed to start HTTP Server at localhost:%d: %s", port, error)
-    api = RestApi(options, core, metrics, path)
+        log.error("Failed to start HTTP Server at localhost:%d: %s", port, error)
+        return None
+    threads = options.rest_api_num_threads or 4 * (os.cpu_count() or 1)
     server = waitress.create_server(api, sockets=[listener], threads=threads, connection_limit=1000)
     Thread(target=server.run, name="rest", daemon=True).start()
     return server
@@ -92,8 +90,6 @@ def _start_rest(options: Options, core: Core, metrics: Metrics) -> Any:
 def _drain(rest_server: Any) -> None:
     rest_server.accepting = False
     rest_server.task_dispatcher.shutdown(cancel_pending=False, timeout=_GRACE)
-    until = time.monotonic() + 1
-    while any(channel.total_outbufs_len for channel in list(rest_server.active_channels.values())):
-        if time.monotonic() > until:
-            break
+    until, channels = time.monotonic() + 1, rest_server.active_channels
+    while any(channel.total_outbufs_len for channel in list(channels.values())) and time.monotonic() < until:
         time.sleep(0.01)

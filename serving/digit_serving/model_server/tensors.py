@@ -8,15 +8,11 @@ from tensorflow.core.framework.types_pb2 import DT_STRING, DataType
 from tensorflow.python.framework import dtypes, tensor_util
 
 Array = np.ndarray[Any, Any]
-
-# The field that holds the values of a type, and the type of its parts where that is another.
-_FIELDS: dict[str, tuple[str, Any]] = {
-    **{f"{kind}{bits}": ("int_val", None) for kind in ("int", "uint") for bits in (8, 16, 32)},
-    **{name: (f"{name}_val", None) for name in ("int64", "uint32", "uint64", "bool", "string")},
-    **{"float32": ("float_val", None), "float64": ("double_val", None)},
-    **{"float16": ("half_val", np.uint16), "bfloat16": ("half_val", np.uint16)},
-    **{"complex64": ("scomplex_val", np.float32), "complex128": ("dcomplex_val", np.float64)},
-}
+# Fields of TensorProto that are not named for the type of their values.
+_FIELDS = {"float32": "float_val", "float64": "double_val", "float16": "half_val", "bfloat16": "half_val"}
+_FIELDS |= {"complex64": "scomplex_val", "complex128": "dcomplex_val"}
+_FIELDS |= dict.fromkeys(("int8", "int16", "int32", "uint8", "uint16"), "int_val")
+_PARTS = {"half_val": np.uint16, "scomplex_val": np.float32, "dcomplex_val": np.float64}
 
 
 def type_name(number: int) -> str:
@@ -32,14 +28,14 @@ def decode(proto: TensorProto) -> Array:
     return values.reshape([dim.size for dim in proto.tensor_shape.dim])
 
 
-def encode(array: Array, proto: TensorProto, as_content: bool = False) -> None:
-    """Fills `proto` with the values in the field of their type, unless `as_content`: strings always are there."""
+def encode(array: Array, proto: TensorProto, as_content: bool) -> None:
+    """Fills `proto`, with values other than strings in `tensor_content` only if `as_content`."""
     dtype = dtypes.as_dtype(array.dtype)
     proto.dtype = dtype.as_datatype_enum
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
-    field, part = _FIELDS[dtype.name]
-    if as_content and dtype.name != "string":
+    field = _FIELDS.get(dtype.name, f"{dtype.name}_val")
+    if as_content and field != "string_val":
         proto.tensor_content = array.tobytes()
     else:
-        getattr(proto, field).extend((array.view(part) if part else array).ravel().tolist())
+        getattr(proto, field).extend(array.ravel().view(_PARTS.get(field, array.dtype)).tolist())

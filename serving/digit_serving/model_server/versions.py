@@ -1,7 +1,7 @@
 """A model's versions: which its policy wants, and the next step there that leaves no gap in service."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,13 @@ def aspired(model: ModelConfig) -> dict[int, Path]:
     return {number: path for number, path in found.items() if number in wanted}
 
 
-def next_step(versions: Iterable[Version], now: float) -> Version | None:
-    """The version to unload, if it is available, or else to load: the new comes before the old goes."""
-    versions = sorted(versions, key=lambda version: version.number)
-    wanted = [version for version in versions if version.aspired]
-    surplus = [version for version in versions if version.state == State.AVAILABLE and not version.aspired]
-    if surplus and (not wanted or len(surplus) > 1 or any(v.state == State.AVAILABLE for v in wanted)):
-        return surplus[0]
-    due = [v for v in wanted if v.state in (State.START, State.LOADING) and v.retry_at <= now]
-    return due[-1] if due else None
+def next_step(versions: Sequence[Version], now: float) -> Version | None:
+    """Of a model's versions, newest first, the one to unload, if it is available, or else to load."""
+    available = [version for version in versions if version.state == State.AVAILABLE]
+    surplus = [version for version in available if not version.aspired]
+    replaced = len(available) > len(surplus) or not any(version.aspired for version in versions)
+    if surplus and (replaced or len(surplus) > 1):
+        return surplus[-1]
+    loadable = (State.START, State.LOADING)
+    due = (v for v in versions if v.aspired and v.state in loadable and v.retry_at <= now)
+    return next(due, None)
