@@ -20,9 +20,11 @@ class Digits:
     labels: NDArray[np.uint8]
 
     def one(self, label: int) -> NDArray[np.uint8]:
-        """The first image of this digit."""
-        image: NDArray[np.uint8] = self.images[np.flatnonzero(self.labels == label)[0]]
-        return image
+        """The most typical image of this digit: the nearest to their mean."""
+        images = self.images[self.labels == label]
+        distances = ((images - images.mean(axis=0)) ** 2).sum(axis=(1, 2))
+        nearest: NDArray[np.uint8] = images[distances.argmin()]
+        return nearest
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """`digits up` as a process, and `digits predict` beside it."""
 
+import itertools
 import json
 import os
 import re
@@ -148,10 +149,11 @@ def test_it_says_where_it_listens_and_leaves_nothing_behind(
     models: Path, ports: Ports, number: signal.Signals
 ) -> None:
     process = up(models, ports)
-    wait_until_ready(process, ports)
+    assert process.stdout
+    out = "".join(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
     # As a terminal does: to every process in the foreground.
     os.killpg(process.pid, number)
-    out, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
     for port in (ports.gateway, ports.grpc, ports.rest):
         assert f":{port}" in out

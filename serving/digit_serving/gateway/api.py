@@ -67,7 +67,7 @@ def _selected(query: Mapping[str, str], name: str) -> ModelRef:
     if version is None:
         return ModelRef(name, label=label or None)
     if not (version.isascii() and version.isdigit() and int(version) <= _MOST):
-        raise InvalidSelectionError("version is to be a whole number.")
+        raise InvalidSelectionError("The version is to be a whole number.")
     return ModelRef(name, version=int(version))
 
 

@@ -84,7 +84,7 @@ def _from_json(data: bytes, settings: Settings) -> Batch:
     key = keys.pop()
     items = document[key]
     if not isinstance(items, list) or not items:
-        raise MalformedBodyError(f"{key} is to be a list with at least one item.")
+        raise MalformedBodyError(f"The field {key} is to be a list with at least one item.")
     _check_count(len(items), settings)
     return _normalised(map(_from_base64, items), settings) if key == "images" else _from_numbers(items)
 
@@ -94,7 +94,7 @@ def _from_base64(item: Any) -> bytes:
         # A canvas gives its picture as a data: URL.
         return base64.b64decode(item.partition(",")[2] if item.startswith("data:") else item, validate=True)
     except (AttributeError, ValueError, binascii.Error) as error:
-        raise MalformedBodyError("images is to be a list of strings in base64.") from error
+        raise MalformedBodyError("The field images is to be a list of strings in base64.") from error
 
 
 def _from_numbers(rows: list[Any]) -> NDArray[np.float32]:

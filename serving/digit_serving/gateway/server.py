@@ -26,7 +26,8 @@ def serve(settings: Settings) -> None:
         interface=Interfaces.WSGI,
         workers=settings.workers,
         blocking_threads=settings.threads,
-        log_level=LogLevels.warning,
+        # Below that it only doubts the number of threads, which wait for the model server most of the time.
+        log_level=LogLevels.error,
         workers_kill_timeout=_GRACE_SECONDS,
     )
     server.serve(target_loader=partial(_load, settings), wrap_loader=False)
