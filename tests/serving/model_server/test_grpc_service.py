@@ -1,0 +1,34 @@
+"""What is particular to gRPC: addresses, deadlines, health, encryption."""
+
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_addresses(server: Any, host: str) -> None:
+    with grpc.insecure_channel(f"{host}:{server.port}") as channel:
+        grpc.channel_ready_future(channel).result(5)
+
+
+def test_health(server: Any) -> None:
+    check = server.channel().unary_unary("/grpc.health.v1.Health/Check")
+    assert check(b"", timeout=5) == b"\x08\x01"
+
+
+def test_big_messages(server: Any) -> None:
+    images = np.zeros((8000, 28, 28), np.uint8)
+    outputs = server.predict("tf2", "images", images=images).outputs
+    assert len(outputs["probabilities"].float_val) == 80_000
+
+
+def test_deadlines(server: Any) -> None:
+    request = PredictRequest(model_spec={"name": "tf2", "signature_name": "slow"})
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
+    with pytest.raises(grpc.RpcError) as caught:
+        server.prediction.Predict(request, 0.05)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
