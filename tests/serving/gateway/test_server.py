@@ -1,40 +1,47 @@
 """The gateway as a process."""
 
 import signal
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import httpx
+import numpy as np
 
 from digit_client.arrays import to_png
+from digit_client.protos import DT_FLOAT, PredictRequest, PredictResponse
 from tests.processes import answers, free_port, running, wait_until
 
 
-def test_it_stops_when_told_and_finishes_what_it_began(model_server: str, digits: Any) -> None:
+def slowly(_request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
+    time.sleep(1)
+    response = PredictResponse()
+    tensor = response.outputs["probabilities"]
+    tensor.dtype = DT_FLOAT
+    for size in (1, 10):
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = np.eye(10, dtype=np.float32)[7].tobytes()
+    return response
+
+
+def test_it_stops_when_told_and_finishes_what_it_began(faulty: Any, digits: Any) -> None:
+    faulty.answer = slowly
     port = free_port()
-    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": model_server}
     url = f"http://127.0.0.1:{port}"
-    image = to_png(digits.one(7))
-    statuses: list[int] = []
-
-    def ask() -> None:
-        with httpx.Client(headers={"content-type": "image/png"}) as client:
-            while True:
-                try:
-                    statuses.append(client.post(f"{url}/v1/predict", content=image).status_code)
-                except httpx.ConnectError:
-                    return
-
-    with running("gateway", environment=environment) as process:
-        wait_until(lambda: answers(f"{url}/readyz"), process)
-        threads = [threading.Thread(target=ask) for _ in range(4)]
-        for thread in threads:
-            thread.start()
+    headers = {"content-type": "image/png"}
+    with (
+        running(
+            "gateway", environment={"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": faulty.target}
+        ) as process,
+        ThreadPoolExecutor() as threads,
+    ):
+        wait_until(lambda: answers(f"{url}/livez"), process)
+        image = to_png(digits.one(7))
+        asked = [
+            threads.submit(httpx.post, f"{url}/v1/predict", content=image, headers=headers) for _ in range(4)
+        ]
         time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-        for thread in threads:
-            thread.join(5)
-    assert len(statuses) > 50
-    assert set(statuses) == {200}
+        assert [request.result().status_code for request in asked] == [200] * 4
+        assert process.wait(5) == 0
