@@ -45,7 +45,7 @@ def _fit(fit: Fit) -> dict[str, Any]:
         "epochs": fit.recipe.epochs,
         "batch_size": fit.recipe.batch_size,
         "learning_rate": fit.recipe.learning_rate,
-        "optimizer": fit.model.optimizer.name,
+        "optimizer": type(fit.model.optimizer).__name__,
         "seconds": round(fit.seconds, 1),
         "device": fit.device,
         "backend": keras.backend.backend(),

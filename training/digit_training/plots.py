@@ -17,7 +17,7 @@ FAINT = "#c9d6e3"
 def digits(examples: Examples, path: Path) -> None:
     """The first twenty examples, or all of fewer, each under its label."""
     figure = _figure(10, 2.8)
-    grid = figure.subplots(2, 10).flat
+    grid = list(figure.subplots(2, 10).flat)
     for axes in grid:
         axes.set_axis_off()
     for axes, image, label in zip(grid, examples.images, examples.labels, strict=False):

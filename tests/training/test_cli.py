@@ -1,0 +1,132 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+from click.testing import CliRunner
+from keras import layers
+
+from digit_training import cli
+from digit_training.dataset import Dataset
+from digit_training.fit import Fit
+from tests.processes import DIGITS
+
+# TensorFlow 2.20's variables know nothing of an argument that NumPy 2 passes when Keras saves them.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def digits(*arguments: str | Path, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Runs the command as on a machine of its own, which reaches nothing and has no MNIST."""
+    alone = {
+        "DIGITS_MNIST": "",
+        "KERAS_HOME": str(folder / "keras"),
+        "https_proxy": "http://127.0.0.1:9",
+        "COLUMNS": "100",
+    }
+    return subprocess.run(
+        [*map(str, DIGITS), *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, **alone, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def card(version: Path) -> dict[str, object]:
+    text = (version / "assets.extra" / "model.json").read_text()
+    return dict(json.loads(text))
+
+
+def test_an_offline_machine_trains_on_the_digits_it_has(tmp_path: Path) -> None:
+    result = digits("train", "--model", "perceptron", "--epochs", "2", "--min-accuracy", "0", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("MNIST cannot be had here")
+    assert "4,000 training and 1,000 test digits" in lines[1]
+    assert "7,960" in result.stdout
+    assert lines[-1] == "Published: models/digits/1"
+    assert {path.name for path in (tmp_path / "runs").glob("*/*")} == {
+        "digits.png",
+        "prediction.png",
+        "model.keras",
+    }
+    assert card(tmp_path / "models" / "digits" / "1")["data"]["offline"] is True  # type: ignore[index]
+
+
+def test_wrong_data_is_one_plain_line(tmp_path: Path) -> None:
+    (tmp_path / "mnist.npz").write_bytes(b"PK\x03\x04 and no more")
+    result = digits("train", folder=tmp_path, DIGITS_MNIST="mnist.npz")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: mnist.npz is truncated or no .npz file")
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_model_below_the_bar_is_not_published(mnist_npz: Path, tmp_path: Path) -> None:
+    arguments = ["--data", str(mnist_npz), "--output", str(tmp_path / "models"), "--report", str(tmp_path)]
+    command = [*arguments, "--model", "perceptron", "--epochs", "1", "--learning-rate", "1e-9"]
+    result = CliRunner().invoke(cli.train, command)
+    assert result.exit_code == 1
+    assert "Error: not published: the accuracy" in result.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def test_if_needed_leaves_a_version_alone(tmp_path: Path) -> None:
+    (tmp_path / "3").mkdir()
+    result = CliRunner().invoke(cli.train, ["--if-needed", "--output", str(tmp_path)])
+    assert (result.exit_code, result.output) == (0, f"Nothing to train: {tmp_path / '3'} is there.\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--model", "resnet"], ["--epochs", "0"], ["--learning-rate", "0"], ["--min-accuracy", "2"], ["x"]],
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    assert CliRunner().invoke(cli.train, arguments).exit_code == 2
+
+
+def test_a_model_fitted_elsewhere_is_published(fitted: Fit, mnist_npz: Path, tmp_path: Path) -> None:
+    file, output = tmp_path / "mine.keras", tmp_path / "models"
+    image = keras.Input((28, 28, 1))
+    keras.Model(image, fitted.model(layers.Flatten()(image)), name="mine").save(file)
+    result = CliRunner().invoke(
+        cli.export, [str(file), "--data", str(mnist_npz), "--output", str(output), "--min-accuracy", "0.5"]
+    )
+    assert result.exit_code == 0, result.output
+    assert f"Published: {output / '1'}" in result.output
+    published = card(output / "1")
+    assert (published["model"], published["parameters"], published["fit"]) == ("mine", 7960, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [(None, "mine.keras does not exist"), (b"no model", "mine.keras is no model that Keras can load")],
+)
+def test_a_file_that_is_no_model(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+    file = tmp_path / "mine.keras"
+    if content:
+        file.write_bytes(content)
+    result = CliRunner().invoke(cli.export, [str(file), "--output", str(tmp_path / "models")])
+    assert result.exit_code == 1
+    assert complaint in result.stderr
+
+
+def test_a_model_of_letters_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    file = tmp_path / "letters.keras"
+    keras.Sequential([keras.Input((784,)), layers.Dense(26, activation="softmax")]).save(file)
+    result = CliRunner().invoke(cli.export, [str(file), "--output", str(tmp_path / "models")])
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {file}: the model answers [n, 26], not [n, 10]\n"
+
+
+def test_help_loads_no_tensorflow() -> None:
+    code = (
+        "import sys, digit_training.cli; sys.exit(bool({'tensorflow', 'keras', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

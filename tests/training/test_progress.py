@@ -1,0 +1,39 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from digit_training.dataset import Dataset
+from digit_training.fit import fit
+from digit_training.progress import FitDisplay
+from digit_training.recipes import RECIPES
+
+
+def shown(dataset: Dataset, name: str, epochs: int, terminal: bool) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=120, force_terminal=terminal)
+    fit(RECIPES[name].lasting(epochs), dataset.train[:240], 0, [FitDisplay(console)])
+    return file.getvalue()
+
+
+def test_without_a_terminal_each_epoch_is_a_line(
+    dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = shown(dataset, "convnet", 3, terminal=False).splitlines()
+    assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
+    assert all("loss" in line and "accuracy" in line and "validation" in line for line in lines)
+    assert "80,202" in capsys.readouterr().out
+
+
+def test_on_a_terminal_each_epoch_keeps_its_bar(dataset: Dataset) -> None:
+    screen = shown(dataset, "perceptron", 2, terminal=True)
+    assert "epoch 1/2" in screen
+    assert "epoch 2/2" in screen
+    assert "8/8" in screen
+    assert "accuracy" in screen
+
+
+def test_of_many_epochs_some_are_shown(dataset: Dataset) -> None:
+    lines = shown(dataset, "perceptron", 45, terminal=False).splitlines()
+    assert [line.split()[1] for line in lines][-2:] == ["42/45", "45/45"]
+    assert len(lines) == 15
