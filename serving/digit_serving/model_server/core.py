@@ -1,14 +1,12 @@
 """The model server without its transports: each call of TensorFlow Serving's API answered, or refused."""
 
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from grpc import StatusCode
-from tensorflow.core.protobuf.config_pb2 import ConfigProto
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
-from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse, SignatureDefMap
+from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
@@ -22,15 +20,14 @@ from digit_serving.model_server.servable import Servable, warm_up
 from digit_serving.model_server.tensors import Array, decode, encode, type_name
 from digit_serving.model_server.versions import State
 
-_NEVER = float("inf")
+_DEFAULT, _NEVER = "serving_default", float("inf")
 
 
 class Core:
     """Every call may raise ServingError; a `deadline` is on the monotonic clock."""
 
     def __init__(self, options: Options, batcher: Batcher | None) -> None:
-        self._options = options
-        self._batcher = batcher
+        self._options, self._batcher = options, batcher
         self.metrics = Metrics()
         self._manager = Manager(options, self._load)
         self.reload = self._manager.reload
@@ -39,23 +36,23 @@ class Core:
         with self._manager.serving(_spec(request)) as servable:
             return self._predict(servable, request, deadline)
 
-    def signature(self, spec: ModelSpec) -> SignatureDef:
-        """The signature that a request in JSON is to be read by."""
-        name = spec.signature_name or "serving_default"
+    def inputs(self, spec: ModelSpec) -> Any:
+        """The TensorInfo of each input by name, by which a request in JSON is to be read."""
+        name = spec.signature_name or _DEFAULT
         with self._manager.serving(spec) as servable:
-            if name in servable.signatures:
-                return servable.signatures[name]
-        raise ServingError(f'Serving signature name: "{name}" not found in signature def')
+            if name not in servable.signatures:
+                raise ServingError(f'Serving signature name: "{name}" not found in signature def')
+            return servable.signatures[name].inputs
 
-    def metadata(self, request: Any) -> GetModelMetadataResponse:
-        spec, response = _spec(request), GetModelMetadataResponse()
+    def metadata(self, request: Any) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        spec, response = _spec(request), get_model_metadata_pb2.GetModelMetadataResponse()
         if set(request.metadata_field) != {"signature_def"}:
-            unknown = ", ".join(set(request.metadata_field) - {"signature_def"})
             problem = "GetModelMetadataRequest must specify at least one metadata_field"
-            raise ServingError(f"Metadata field {unknown} is not supported" if unknown else problem)
+            raise ServingError("Metadata field is not supported" if request.metadata_field else problem)
         with self._manager.serving(spec) as servable:
             response.model_spec.name, response.model_spec.version.value = spec.name, servable.version
-            response.metadata["signature_def"].Pack(SignatureDefMap(signature_def=servable.signatures))
+            signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
+        response.metadata["signature_def"].Pack(signatures)
         return response
 
     def status(self, request: Any) -> GetModelStatusResponse:
@@ -68,32 +65,26 @@ class Core:
         return response
 
     def _load(self, directory: Path, version: int) -> Servable:
-        options, threads = self._options, self._options.tensorflow_session_parallelism
-        config = ConfigProto(
-            intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism or threads,
-            inter_op_parallelism_threads=options.tensorflow_inter_op_parallelism or threads,
-        )
-        with self.metrics.counting("load_attempt_count", str(directory)):
-            servable = Servable(directory, version, options.saved_model_tags.split(","), config)
-        if options.enable_model_warmup:
+        with self.metrics.counting("load_attempt_count", str(directory), "success", "fail"):
+            servable = Servable(directory, version, self._options)
+        if self._options.enable_model_warmup:
             with self.metrics.timing("model_warmup_latency", str(directory), "OK"):
-                iterations = max(options.num_request_iterations_for_warmup, 1)
+                iterations = max(self._options.num_request_iterations_for_warmup, 1)
                 warm_up(directory, lambda request: self._predict(servable, request, _NEVER), iterations)
         return servable
 
     def _predict(self, servable: Servable, request: PredictRequest, deadline: float) -> PredictResponse:
-        name = request.model_spec.signature_name or "serving_default"
+        model, name = request.model_spec.name, request.model_spec.signature_name or _DEFAULT
         if name not in servable.signatures:
-            problem = f'Serving signature key "{name}" not found.'
-            raise ServingError(problem, StatusCode.FAILED_PRECONDITION)
-        signature, response = servable.signatures[name], PredictResponse()
+            raise ServingError(f'Serving signature key "{name}" not found.', StatusCode.FAILED_PRECONDITION)
+        signature = servable.signatures[name]
         feeds, aliases = _feeds(signature, request), _aliases(signature, request)
         _check(deadline)
-        with self.metrics.timing("runtime_latency", request.model_spec.name, "Predict", "TF1"):
+        with self.metrics.timing("runtime_latency", model, "Predict", "TF1"):
             arrays = self._run(servable, feeds, tuple(signature.outputs[alias].name for alias in aliases))
         _check(deadline)
-        response.model_spec.name, response.model_spec.signature_name = request.model_spec.name, name
-        response.model_spec.version.value = servable.version
+        spec = {"name": model, "signature_name": name, "version": {"value": servable.version}}
+        response = PredictResponse(model_spec=spec)
         for alias, array in zip(aliases, arrays, strict=True):
             encode(array, response.outputs[alias], self._options.enable_serialization_as_tensor_content)
         return response
@@ -114,21 +105,19 @@ def _spec(request: Any) -> ModelSpec:
 
 def _feeds(signature: SignatureDef, request: PredictRequest) -> dict[str, Array]:
     """The arrays by tensor name, in its order: so the runtime numbers its arguments."""
-    given, wanted = set(request.inputs), set(signature.inputs)
-    extra, missing = given - wanted, wanted - given - set(signature.defaults)
+    extra = sorted(request.inputs.keys() - signature.inputs.keys())
+    missing = sorted(signature.inputs.keys() - request.inputs.keys() - signature.defaults.keys())
     if extra or missing:
-        sets = f"Sent extra: {_join(extra)}. Missing but required: {_join(missing)}."
-        raise ServingError(f"input size does not match signature: {len(given)}!={len(wanted)}. {sets}")
+        sets = f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
+        sizes = f"{len(request.inputs)}!={len(signature.inputs)}"
+        raise ServingError(f"input size does not match signature: {sizes}. {sets}")
     feeds: dict[str, Array] = {}
     for alias, info in sorted(signature.inputs.items(), key=lambda item: str(item[1].name)):
-        proto = (request.inputs if alias in given else signature.defaults)[alias]
+        proto = (request.inputs if alias in request.inputs else signature.defaults)[alias]
         if proto.dtype != info.dtype:
             types = f"{type_name(info.dtype)} but {type_name(proto.dtype)}"
             raise ServingError(f"Expects arg[{len(feeds)}] to be {types} is provided")
-        try:
-            feeds[info.name] = decode(proto)
-        except (TypeError, ValueError):
-            raise ServingError(f"tensor parsing error: {alias}") from None
+        feeds[info.name] = decode(alias, proto)
     return feeds
 
 
@@ -136,8 +125,7 @@ def _aliases(signature: SignatureDef, request: PredictRequest) -> list[str]:
     aliases = list(request.output_filter)
     for alias in aliases:
         if alias not in signature.outputs:
-            expected = f"Outputs expected to be in the set {_join(signature.outputs)}."
-            raise ServingError(f"output tensor alias not found in signature: {alias} {expected}")
+            raise ServingError(f"output tensor alias not found in signature: {alias}")
         if aliases.count(alias) > 1:
             raise ServingError(f"duplicate output tensor alias: {alias}")
     return aliases or sorted(signature.outputs)
@@ -146,7 +134,3 @@ def _aliases(signature: SignatureDef, request: PredictRequest) -> list[str]:
 def _check(deadline: float) -> None:
     if time.monotonic() > deadline:
         raise ServingError("Timed out waiting for notification", StatusCode.DEADLINE_EXCEEDED)
-
-
-def _join(names: Iterable[str]) -> str:
-    return f"{{{','.join(sorted(names))}}}"

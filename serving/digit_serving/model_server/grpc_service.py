@@ -32,7 +32,7 @@ def start(options: Options, core: Core) -> grpc.Server:
     add_PredictionServiceServicer_to_server(services, server)
     add_ModelServiceServicer_to_server(services, server)
     if options.enable_grpc_healthcheck_service:
-        check = grpc.unary_unary_rpc_method_handler(lambda _, __: _SERVING)
+        check: Any = grpc.unary_unary_rpc_method_handler(lambda _, __: _SERVING)
         health = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check})
         server.add_generic_rpc_handlers((health,))
     try:
@@ -46,10 +46,8 @@ def start(options: Options, core: Core) -> grpc.Server:
 
 def _services(core: Core) -> SimpleNamespace:
     def predict(request: PredictRequest, deadline: float) -> Any:
-        model = request.model_spec.name
-        with core.metrics.counting("request_count", model):
-            with core.metrics.timing("request_latency", model, "Predict", "GRPC"):
-                return core.predict(request, deadline)
+        with core.metrics.request(request.model_spec.name, "Predict", "GRPC"):
+            return core.predict(request, deadline)
 
     def reload(request: ReloadConfigRequest, _: float) -> ReloadConfigResponse:
         if not request.config.HasField("model_config_list"):

@@ -27,14 +27,11 @@ class Manager:
     """
 
     def __init__(self, options: Options, load: Callable[[Path, int], Servable]) -> None:
-        self._options = options
-        self._load_servable = load
-        self._config = ModelServerConfig()
+        self._options, self._load_servable = options, load
+        self._config, self._complaint = ModelServerConfig(), ""
         self._labels: dict[tuple[str, str], int] = {}
         self._versions: dict[tuple[str, int], Version] = {}
         self._reloading, self._changed, self._wake = Lock(), Condition(), Event()
-        self._events = 0
-        self._complaint = ""
         Thread(target=self._work, name="manager", daemon=True).start()
 
     def reload(self, config: ModelServerConfig) -> None:
@@ -45,19 +42,17 @@ class Manager:
         """
         with self._reloading, self._changed:
             validate(config, self._config)
-            labels, since = self._labels_of(config), self._events
-            names, old = (_names(each) for each in (config, self._config))
-            if config != self._config:
-                log.info("Adding/updating models: %s", ", ".join(sorted(names)))
+            names, old = (
+                {model.name for model in each.model_config_list.config} for each in (config, self._config)
+            )
+            self._labels = self._labels_of(config)
             for name in old - names:
                 self._aspire(name, {})
-            self._config, self._labels = config, labels
+            self._config = config
             self._wake.set()
-            outcomes = {name: self._outcome(name, since) for name in names - old}
-            while None in outcomes.values():
-                self._changed.wait()
-                outcomes = {name: self._outcome(name, since) for name in outcomes}
-        failed = [version for version in outcomes.values() if version and version.state == State.END]
+            self._changed.wait_for(lambda: all(self._outcome(name) for name in names - old))
+            outcomes = [self._outcome(name) for name in names - old]
+        failed = [version for version in outcomes if version and version.state == State.END]
         if failed:
             reasons = "".join(f"{{{version} due to error: {version.error}}}, " for version in failed)
             problem = f"{len(failed)} servable(s) did not become available: {{{reasons}}}"
@@ -78,15 +73,14 @@ class Manager:
 
     def status(self, spec: ModelSpec) -> list[Version]:
         """The version asked for, or all that were ever known, the newest first."""
-        known, one = self._of(spec.name), spec.HasField("version")
-        found = [version for version in known if not one or version.number == spec.version.value]
+        number = spec.version.value if spec.HasField("version") else None
+        found = [version for version in self._of(spec.name) if number in (None, version.number)]
         if not found:
-            what = f"version {spec.version.value}" if one else "any versions"
+            what = "any versions" if number is None else f"version {number}"
             raise ServingError(f"Could not find {what} of model {spec.name}", StatusCode.NOT_FOUND)
         return found
 
     def _of(self, model: str, *states: int) -> list[Version]:
-        """The versions of the model in these states, the newest first."""
         with self._changed:
             found = [
                 v for v in self._versions.values() if v.model == model and (not states or v.state in states)
@@ -107,18 +101,17 @@ class Manager:
         request = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
         raise ServingError(f"Servable not found for request: {request}", StatusCode.NOT_FOUND)
 
-    def _outcome(self, name: str, since: int) -> Version | None:
-        settled = self._of(name, State.AVAILABLE, State.END)
-        return next((version for version in settled if version.event > since), None)
+    def _outcome(self, name: str) -> Version | None:
+        return next((v for v in self._of(name, State.AVAILABLE, State.END) if v.aspired), None)
 
     def _labels_of(self, config: ModelServerConfig) -> dict[tuple[str, str], int]:
         models = config.model_config_list.config
         labels = {(m.name, label): number for m in models for label, number in m.version_labels.items()}
-        for (name, label), number in labels.items():
-            unused = self._labels.get((name, label), number) == number
+        for key, number in labels.items():
+            unused = self._labels.get(key, number) == number
             free = unused and self._options.allow_version_labels_for_unavailable_models
-            if not free and number not in (version.number for version in self._of(name, State.AVAILABLE)):
-                problem = f"Request to assign label to version {number} of model {name}, which is not"
+            if not free and not any(v.number == number for v in self._of(key[0], State.AVAILABLE)):
+                problem = f"Request to assign label to version {number} of model {key[0]}, which is not"
                 code = StatusCode.FAILED_PRECONDITION
                 raise ServingError(f"{problem} currently available for inference", code)
         return labels
@@ -129,8 +122,8 @@ class Manager:
             if period > 0 or self._wake.is_set():
                 self._wake.clear()
                 self._poll()
-            models = {version.model for version in list(self._versions.values())}
-            steps = (next_step(self._of(model), time.monotonic()) for model in sorted(models))
+            models = sorted({version.model for version in list(self._versions.values())})
+            steps = [next_step(self._of(model), time.monotonic()) for model in models]
             step = next(filter(None, steps), None)
             if step is None:
                 self._wake.wait(period if period > 0 else 1)
@@ -167,35 +160,26 @@ class Manager:
 
     def _load(self, version: Version) -> None:
         self._move(version, State.LOADING)
-        version.attempts += 1
         try:
             version.servable = self._load_servable(version.path, version.number)
+            self._move(version, State.AVAILABLE)
         except ServingError as error:
             log.error("Loading servable: %s failed: %s", version, error)
-            version.error = error
+            version.error, version.attempts = error, version.attempts + 1
             version.retry_at = time.monotonic() + self._options.load_retry_interval_micros / 1e6
             if version.attempts > self._options.max_num_load_retries:
                 self._move(version, State.END)
-            return
-        version.error = None
-        self._move(version, State.AVAILABLE)
-        log.info("Successfully loaded servable version %s", version)
 
     def _unload(self, version: Version) -> None:
         self._move(version, State.UNLOADING)
         with self._changed:
             self._changed.wait_for(lambda: not version.requests)
         version.servable.close()
-        version.servable = None
+        version.servable = version.error = None
         self._move(version, State.END)
-        log.info("Done unloading servable version %s", version)
 
     def _move(self, version: Version, state: int) -> None:
         with self._changed:
-            self._events += 1
-            version.event, version.state = self._events, state
+            version.state = state
             self._changed.notify_all()
-
-
-def _names(config: ModelServerConfig) -> set[str]:
-    return {model.name for model in config.model_config_list.config}
+        log.info("Servable version %s: %s", version, State.Name(state))

@@ -30,9 +30,6 @@ class Metrics:
             full_name = f":tensorflow:{scope}{name}"
             self._by_name[name] = kind(full_name, "", labels, registry=self._registry, **buckets)
 
-    def count(self, name: str, *labels: str) -> None:
-        self._by_name[name].labels(*labels).inc()
-
     @contextmanager
     def timing(self, name: str, *labels: str) -> Iterator[None]:
         """Observes how long the block takes, if it succeeds."""
@@ -41,16 +38,21 @@ class Metrics:
         self._by_name[name].labels(*labels).observe((time.perf_counter() - started) * 1e6)
 
     @contextmanager
-    def counting(self, name: str, label: str) -> Iterator[None]:
-        """Counts the block under its status."""
-        status = "OK"
+    def counting(self, name: str, label: str, success: str = "OK", failure: str = "") -> Iterator[None]:
+        """Counts the block under its status, or the word given for it."""
+        status = success
         try:
             yield
         except ServingError as error:
-            status = error.code.name
+            status = failure or error.code.name
             raise
         finally:
-            self.count(name, label, status)
+            self._by_name[name].labels(label, status).inc()
+
+    @contextmanager
+    def request(self, model: str, api: str, entrypoint: str) -> Iterator[None]:
+        with self.counting("request_count", model), self.timing("request_latency", model, api, entrypoint):
+            yield
 
     def page(self) -> str:
         lines = []

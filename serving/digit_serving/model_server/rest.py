@@ -24,14 +24,15 @@ _PATHS = {
     "POST": re.compile(rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<call>classify|regress|predict)", re.I),
 }
 _CORS = {"Origin": "*", "Methods": "POST, GET", "Headers": "Content-Type"}
-_HTTP_STATUS = dict(
-    re.findall(
-        r"(\w+) (\d+)",
-        "INVALID_ARGUMENT 400 FAILED_PRECONDITION 400 OUT_OF_RANGE 400 UNAUTHENTICATED 401 PERMISSION_DENIED 403 "
-        "NOT_FOUND 404 ALREADY_EXISTS 409 ABORTED 409 RESOURCE_EXHAUSTED 429 CANCELLED 499 UNIMPLEMENTED 501 "
-        "UNAVAILABLE 503 DEADLINE_EXCEEDED 504",
-    )
-)
+_HTTP_STATUS = dict.fromkeys(("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE"), 400)
+_HTTP_STATUS |= {
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+}
+_HTTP_STATUS |= {"CANCELLED": 499, "UNIMPLEMENTED": 501, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504}
+_HTTP_STATUS |= {"ALREADY_EXISTS": 409, "ABORTED": 409}  # and all others 500
 
 
 class RestApi:
@@ -62,18 +63,17 @@ class RestApi:
             if match is None:
                 raise ServingError(f"Malformed request: {request.method} {request.path}")
             name, call = match["name"] or "", match["call"] or ""
-            with self._core.metrics.counting("request_count", name):
-                with self._core.metrics.timing("request_latency", name, call, "REST"):
-                    text, status = self._call(_spec(match), call, request.get_data()), 200
+            with self._core.metrics.request(name, call, "REST"):
+                text, status = self._call(_spec(match), call, request.get_data()), 200
         except ServingError as error:
             text = json.dumps({"error": error.message}, indent=4, ensure_ascii=False)
-            status = int(_HTTP_STATUS.get(error.code.name, 500))
+            status = _HTTP_STATUS.get(error.code.name, 500)
         return Response(text, status, content_type="application/json")
 
     def _call(self, spec: ModelSpec, call: str, body: bytes) -> str:
         if call == "predict":
-            deadline = time.monotonic() + self._timeout
-            request, by_row = json_format.read(body, spec, self._core.signature)
+            deadline, request = time.monotonic() + self._timeout, PredictRequest(model_spec=spec)
+            by_row = json_format.read(body, request, self._core.inputs)
             return json_format.write(self._core.predict(request, deadline), by_row)
         if call in ("classify", "regress"):
             raise ServingError("This model server answers predict only.", StatusCode.UNIMPLEMENTED)

@@ -17,6 +17,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_serving.model_server.errors import ServingError
+from digit_serving.model_server.flags import Options
 from digit_serving.model_server.tensors import Array
 
 _MAX_WARMUP_RECORDS = 1000
@@ -25,11 +26,16 @@ _MAX_WARMUP_RECORDS = 1000
 class Servable:
     """Loaded when constructed; ServingError where the directory holds no SavedModel with these tags."""
 
-    def __init__(self, directory: Path, version: int, tags: list[str], config: ConfigProto) -> None:
+    def __init__(self, directory: Path, version: int, options: Options) -> None:
         self.version = version
+        both = options.tensorflow_session_parallelism
+        config = ConfigProto(
+            intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism or both,
+            inter_op_parallelism_threads=options.tensorflow_inter_op_parallelism or both,
+        )
         self._session = Session(graph=ops.Graph(), config=config)
         self._callable = lru_cache(maxsize=64)(self._make_callable)
-        self.signatures = _load(self._session, directory, tags).signature_def
+        self.signatures = _load(self._session, directory, options.saved_model_tags.split(",")).signature_def
 
     def run(self, feeds: tuple[str, ...], fetches: tuple[str, ...], arrays: list[Array]) -> list[Array]:
         """The tensors named `fetches`, for `arrays` as the tensors named `feeds`; safe in threads."""

@@ -16,7 +16,7 @@ State = ModelVersionStatus.State
 
 @dataclass
 class Version:
-    """`event` numbers the last change of state, `retry_at` is on the monotonic clock."""
+    """`requests` are under way; `retry_at` is on the monotonic clock."""
 
     model: str
     number: int
@@ -24,7 +24,6 @@ class Version:
     aspired: bool = True
     state: int = State.START
     error: ServingError | None = None
-    event: int = 0
     servable: Any = None
     requests: int = 0
     attempts: int = 0
@@ -56,5 +55,4 @@ def next_step(versions: Sequence[Version], now: float) -> Version | None:
     if surplus and (replaced or len(surplus) > 1):
         return surplus[-1]
     loadable = (State.START, State.LOADING)
-    due = (v for v in versions if v.aspired and v.state in loadable and v.retry_at <= now)
-    return next(due, None)
+    return next((v for v in versions if v.aspired and v.state in loadable and v.retry_at <= now), None)

@@ -38,8 +38,8 @@ TF2 = "/v1/models/tf2:predict"
         ({"inputs": [True]}, "JSON Value: true Type: True is not of expected type: float"),
         ({"inputs": [None]}, "JSON Value: null Type: Null is not of expected type: float"),
         ({"inputs": [1e39]}, "Cannot convert JSON value: 1e+39 to float without loss of precision."),
-        ({"inputs": [[1.0, 2.0], [3.0]]}, "Encountered list at unexpected size: 1"),
-        ({"inputs": [[1.0], 2.0]}, "JSON Value: 2.0 found at incorrect level"),
+        ({"inputs": [[1.0, 2.0], [3.0]]}, "Encountered list at unexpected"),
+        ({"inputs": [[1.0], 2.0]}, "Encountered list at unexpected"),
     ],
 )
 def test_refusals(server: Any, body: Any, error: str) -> None:

@@ -31,5 +31,6 @@ def test_counts_and_latencies_by_model(server: Any) -> None:
 
 def test_labels_are_quoted() -> None:
     metrics = Metrics()
-    metrics.count("request_count", 'a"b\\', "OK")
+    with metrics.counting("request_count", 'a"b\\'):
+        pass
     assert r':tensorflow:serving:request_count{model_name="a\"b\\",status="OK"} 1' in metrics.page()

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf.config_pb2 import ConfigProto
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_serving.model_server.errors import ServingError
+from digit_serving.model_server.flags import parse
 from digit_serving.model_server.servable import Servable, warm_up
 
 
 def load(directory: Path, tags: str = "serve") -> Servable:
-    return Servable(directory, 1, tags.split(","), ConfigProto())
+    return Servable(directory, 1, parse([f"--saved_model_tags={tags}"]))
 
 
 def test_runs_a_model_of_tensorflow_1(saved_models: Path) -> None:
