@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check format lock clean
+.PHONY: run test check format bench lock clean
 
 run: .venv/installed
 	@$(BIN)/digits train --if-needed
@@ -18,6 +18,10 @@ check: .venv/installed
 format: .venv/installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+bench: .venv/installed
+	@$(BIN)/digits train --if-needed
+	@$(BIN)/python benchmarks/startup.py
 
 lock: .venv/installed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra dev \

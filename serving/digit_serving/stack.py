@@ -61,7 +61,7 @@ class Stack:
             f"--model_base_path={self.models.resolve()}",
             "--enable_profiler=false",
         )
-        group.start("model server", [*command, *flags], {"TF_CPP_MIN_LOG_LEVEL": "1"})
+        group.start("model server", [*command, *flags], {"TF_CPP_MIN_LOG_LEVEL": "3"})
         settings = {
             "DIGITS_HOST": self.host,
             "DIGITS_PORT": str(self.port),

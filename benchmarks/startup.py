@@ -1,0 +1,107 @@
+"""How long it takes until things are ready, and how much memory they hold: medians over several runs.
+
+Needs a published model in models/digits; see `digits train`.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+
+DIGITS = [sys.executable, "-m", "digit_client"]
+RUNS = 5
+PORTS = {"DIGITS_PORT": "18080", "DIGITS_GRPC_PORT": "18500", "DIGITS_REST_PORT": "18501"}
+_Result = TypeVar("_Result")
+URL = f"http://127.0.0.1:{PORTS['DIGITS_PORT']}"
+
+
+def main() -> None:
+    """Print a row for each figure."""
+    row("import digit_client", import_seconds("import digit_client"), "s")
+    row("from digit_client import DigitClient", import_seconds("from digit_client import DigitClient"), "s")
+    gateways = [start(["gateway"], "/livez") for _ in range(RUNS)]
+    row("gateway: start to alive", [seconds for seconds, _ in gateways], "s")
+    row("gateway: memory of all its processes (PSS)", [megabytes for _, megabytes in gateways], "MB")
+    stacks = [start(["up"], "/readyz") for _ in range(RUNS)]
+    row("digits up: start to ready", [seconds for seconds, _ in stacks], "s")
+    row("predict, one image, client to client", latencies(), "ms")
+
+
+def import_seconds(code: str) -> list[float]:
+    """The time of an import in a process of its own, without the interpreter's start."""
+    timed = f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"
+    return [float(subprocess.check_output([sys.executable, "-c", timed])) for _ in range(RUNS)]
+
+
+def start(command: list[str], path: str) -> tuple[float, float]:
+    """Seconds from a process's start until the path answers 200, and its megabytes then."""
+    return with_service(command, path, lambda process, seconds: (seconds, memory(process.pid)))
+
+
+def latencies() -> list[float]:
+    """Milliseconds of single predictions over one connection."""
+
+    def ask(_process: subprocess.Popen[bytes], _seconds: float) -> list[float]:
+        from digit_client import DigitClient
+
+        image = Path("docs/five.jpg").read_bytes()
+        times = []
+        with DigitClient(URL) as client:
+            for _ in range(200):
+                started = time.perf_counter()
+                client.predict(image)
+                times.append((time.perf_counter() - started) * 1000)
+        return times[20:]
+
+    return with_service(["up"], "/readyz", ask)
+
+
+def with_service(
+    command: list[str], path: str, measure: Callable[[subprocess.Popen[bytes], float], _Result]
+) -> _Result:
+    """Run `digits …` until the path answers, measure, and stop it."""
+    started = time.perf_counter()
+    process = subprocess.Popen([*DIGITS, *command], env={**os.environ, **PORTS}, stdout=subprocess.DEVNULL)
+    try:
+        while not answers(f"{URL}{path}"):
+            time.sleep(0.02)
+        return measure(process, time.perf_counter() - started)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def answers(url: str) -> bool:
+    """Whether the URL answers with 200."""
+    try:
+        return httpx.get(url, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def memory(pid: int) -> float:
+    """Megabytes of a process and its children; pages they share count once."""
+    pids = [pid, *(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    return sum(proportional_set_size(each) for each in pids)
+
+
+def proportional_set_size(pid: int) -> float:
+    """Megabytes of one process, each page divided by the number of processes that share it."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+
+
+def row(name: str, values: list[float], unit: str) -> None:
+    """Print the median and the range."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    sys.stdout.write(f"{name:45} {middle:8.3f} {unit:3} ({low:.3f} to {high:.3f}, n = {len(values)})\n")
+
+
+if __name__ == "__main__":
+    main()

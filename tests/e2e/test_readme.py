@@ -1,0 +1,119 @@
+"""The README's commands and code, run as its readers would run them: in a copy, beside `make run`."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.processes import free_port
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of the project with its services running on ports of their own."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def here(self, text: str) -> str:
+        """The text with the README's ports replaced by the copy's."""
+        for port, variable in (
+            ("8080", "DIGITS_PORT"),
+            ("8500", "DIGITS_GRPC_PORT"),
+            ("8501", "DIGITS_REST_PORT"),
+        ):
+            text = text.replace(f"localhost:{port}", f"localhost:{self.environment[variable]}")
+        return text
+
+
+@pytest.fixture(scope="module")
+def copy(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    folder = tmp_path_factory.mktemp("copy")
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+        # Older than the environment, so that make doesn't set it up anew.
+        os.utime(folder / name, (0, 0))
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    (folder / ".venv").symlink_to(sys.prefix)
+    port = free_port()
+    environment = {
+        **os.environ,
+        "DIGITS_PORT": str(port),
+        "DIGITS_GRPC_PORT": str(free_port()),
+        "DIGITS_REST_PORT": str(free_port()),
+        "DIGITS_URL": f"http://localhost:{port}",
+        "PYTHONUNBUFFERED": "1",
+    }
+    run = subprocess.Popen(
+        ["make", "run"],
+        cwd=folder,
+        # Few digits to learn from make it quick. What the README trains has all that the machine has.
+        env={**environment, "DIGITS_MNIST": str(mnist_npz)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert run.stdout
+    try:
+        assert any("Ctrl-C" in line for line in run.stdout), "make run ended before it was ready"
+        yield Copy(folder, environment)
+    finally:
+        # As Ctrl-C does: to make and to all that it started.
+        os.killpg(run.pid, signal.SIGINT)
+        run.communicate(timeout=20)
+
+
+@pytest.mark.parametrize("block", blocks("sh"))
+def test_commands_succeed(block: str, copy: Copy) -> None:
+    if "curl" in block and not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+    done = subprocess.run(
+        ["bash", "-e", "-c", copy.here(block)],
+        cwd=copy.folder,
+        env=copy.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_code_runs_and_answers_right(block: str, copy: Copy) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", copy.here(block)],
+        cwd=copy.folder,
+        env=copy.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("5")
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    for target in re.findall(r"`make (\w+)`", README + (ROOT / "CONTRIBUTING.md").read_text()):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_every_setting_is_told() -> None:
+    from digit_serving.gateway.settings import Settings
+
+    told = set(re.findall(r"`(DIGITS_\w+)`", README))
+    assert {f"DIGITS_{name.upper()}" for name in Settings.model_fields} <= told
