@@ -18,8 +18,7 @@ Run = Callable[[list[Array]], list[Array]]
 
 class _Batch:
     def __init__(self) -> None:
-        self.size = 0
-        self.full = Event()
+        self.size, self.full = 0, Event()
         self.tasks: list[tuple[list[Array], Future[list[Array]]]] = []
 
 
@@ -47,30 +46,25 @@ class Batcher:
         Raises:
             ServingError: the inputs don't fit a batch, the queue is full, or the run failed.
         """
-        size, future = _rows(inputs), Future[list[Array]]()
-        if size > self._max_size:
-            raise ServingError(f"Task size {size} is larger than maximum input batch size {self._max_size}")
+        size, future = self._rows(inputs), Future[list[Array]]()
         with self._lock:
             batch = self._open.get(key)
-            joins = batch is not None and batch.size + size <= self._max_size
-            batch = batch if batch is not None and joins else self._new_batch(key)
+            leads = batch is None or batch.size + size > self._max_size
+            if batch is None or leads:
+                if self._enqueued[key] >= self._max_enqueued:
+                    problem = "The batch scheduling queue to which this task was submitted is full"
+                    raise ServingError(problem, StatusCode.UNAVAILABLE)
+                if batch is not None:
+                    batch.full.set()
+                batch = self._open[key] = _Batch()
+                self._enqueued[key] += 1
             batch.size += size
             batch.tasks.append((inputs, future))
             if batch.size == self._max_size:
                 batch.full.set()
-        if not joins:
+        if leads:
             self._lead(key, batch, run)
         return future.result()
-
-    def _new_batch(self, key: Hashable) -> _Batch:
-        if self._enqueued[key] >= self._max_enqueued:
-            problem = "The batch scheduling queue to which this task was submitted is full"
-            raise ServingError(problem, StatusCode.UNAVAILABLE)
-        if key in self._open:
-            self._open[key].full.set()
-        self._enqueued[key] += 1
-        self._open[key] = _Batch()
-        return self._open[key]
 
     def _lead(self, key: Hashable, batch: _Batch, run: Run) -> None:
         batch.full.wait(self._timeout)
@@ -92,19 +86,19 @@ class Batcher:
         columns = zip(*(inputs for inputs, _ in batch.tasks), padding, strict=True)
         outputs = run([np.concatenate(column) for column in columns])
         if any(output.ndim == 0 or len(output) != total for output in outputs):
-            problem = (
-                "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes"
-            )
-            raise ServingError(f"{problem} of the input tensors", StatusCode.FAILED_PRECONDITION)
+            problem = "Batched output tensor's 0th dimension does not equal the sum of those of the inputs"
+            raise ServingError(problem, StatusCode.FAILED_PRECONDITION)
         ends = np.cumsum([len(inputs[0]) for inputs, _ in batch.tasks])
         return [
             list(share) for share in zip(*(np.split(output, ends)[:-1] for output in outputs), strict=True)
         ]
 
-
-def _rows(inputs: list[Array]) -> int:
-    if any(array.ndim == 0 for array in inputs):
-        raise ServingError("Batching Run() input tensors must have at least one dimension")
-    if len({len(array) for array in inputs}) != 1:
-        raise ServingError("Batching Run() input tensors must have equal 0th-dimension size")
-    return len(inputs[0])
+    def _rows(self, inputs: list[Array]) -> int:
+        if any(array.ndim == 0 for array in inputs):
+            raise ServingError("Batching Run() input tensors must have at least one dimension")
+        if len({len(array) for array in inputs}) != 1:
+            raise ServingError("Batching Run() input tensors must have equal 0th-dimension size")
+        if len(inputs[0]) > self._max_size:
+            limit = f"is larger than maximum input batch size {self._max_size}"
+            raise ServingError(f"Task size {len(inputs[0])} {limit}")
+        return len(inputs[0])

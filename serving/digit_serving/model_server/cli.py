@@ -15,29 +15,22 @@ from digit_serving.model_server import flags
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def model_server(args: tuple[str, ...]) -> None:
     """Serve SavedModels as tensorflow_model_server does, flag for flag."""
-    if {"--help", "-help", "-h"} & set(args):
-        click.echo(
-            "Flags:\n" + "\n".join(f"  --{name}  {kind.__name__}" for name, kind in flags.TYPES.items())
+    if "--help" in args:
+        return click.echo(
+            "\n".join("--{flag}={default}\t{type}".format(**flag) for flag in flags.table().values())
         )
-        return
     try:
         options = flags.parse(args)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if options.version:
-        served, runtime = version("tensorflow-serving-api"), version("tensorflow")
-        click.echo(f"TensorFlow ModelServer: {served}\nTensorFlow Library: {runtime}")
-        return
-    _lighten_tensorflow()
+        tensorflow = version("tensorflow")
+        return click.echo(f"TensorFlow ModelServer: {tensorflow}\nTensorFlow Library: {tensorflow}")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow's modules do without its __init__, which takes three seconds and 270 MB.
+    spec, stand_in = find_spec("tensorflow"), ModuleType("tensorflow")
+    stand_in.__path__ = list(spec.submodule_search_locations or ()) if spec else []
+    sys.modules["tensorflow"] = stand_in
     from digit_serving.model_server.server import run
 
     run(options)
-
-
-def _lighten_tensorflow() -> None:
-    """Keeps `tensorflow/__init__.py` from running: three seconds and 270 MB that nothing here needs."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    spec = find_spec("tensorflow")
-    stand_in = ModuleType("tensorflow")
-    stand_in.__path__ = list(spec.submodule_search_locations or ()) if spec else []
-    sys.modules["tensorflow"] = stand_in

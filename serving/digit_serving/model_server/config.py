@@ -16,19 +16,19 @@ from digit_serving.model_server.flags import Options
 log = logging.getLogger(__name__)
 
 
-def read(path: str, message: Any) -> Any:
-    """The text file as `message`, filled; ServingError where it is missing or doesn't parse."""
+def read(path: str, name: str) -> Any:
+    """The text file as that message of TensorFlow Serving, empty for no path; ServingError if it is none."""
+    message = ModelServerConfig() if name == "ModelServerConfig" else _new_message(name)
     try:
-        return text_format.Parse(Path(path).read_bytes(), message)
+        return text_format.Parse(Path(path).read_bytes() if path else b"", message)
     except OSError as error:
         raise ServingError(f"{path}; {error.strerror}", StatusCode.NOT_FOUND) from None
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        log.error("Error parsing text-format %s: %s", message.DESCRIPTOR.full_name, error)
+        log.error("Error parsing text-format tensorflow.serving.%s: %s", name, error)
         raise ServingError(f"Invalid protobuf file: '{path}'") from None
 
 
-def new_message(name: str) -> Any:
-    """An empty MonitoringConfig, SSLConfig or BatchingParameters."""
+def _new_message(name: str) -> Any:
     schemas = files("digit_serving.model_server").joinpath("schemas.txtpb").read_text()
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
@@ -39,7 +39,7 @@ def new_message(name: str) -> Any:
 def models(options: Options) -> ModelServerConfig:
     """What the flags ask to be served."""
     if options.model_config_file:
-        return read(options.model_config_file, ModelServerConfig())
+        return read(options.model_config_file, "ModelServerConfig")
     if not options.model_base_path:
         raise ServingError(
             "Both server_options.model_base_path and server_options.model_config_file are empty!"
@@ -50,13 +50,12 @@ def models(options: Options) -> ModelServerConfig:
 
 def batching(options: Options) -> Any:
     """The BatchingParameters asked for, None for no batching."""
-    if options.batching_parameters_file and not options.enable_batching:
-        needs = "server_options.enable_batching to true."
-        raise ServingError(f"server_options.batching_parameters_file is set without setting {needs}")
-    parameters = new_message("BatchingParameters") if options.enable_batching else None
-    return (
-        read(options.batching_parameters_file, parameters) if options.batching_parameters_file else parameters
-    )
+    if options.enable_batching:
+        return read(options.batching_parameters_file, "BatchingParameters")
+    if options.batching_parameters_file:
+        problem = "server_options.batching_parameters_file is set without setting"
+        raise ServingError(f"{problem} server_options.enable_batching to true.")
+    return None
 
 
 def validate(new: ModelServerConfig, old: ModelServerConfig) -> None:
@@ -68,8 +67,7 @@ def validate(new: ModelServerConfig, old: ModelServerConfig) -> None:
         if names.count(model.name) > 1:
             raise ServingError(f"Illegal to list model {model.name} multiple times in config list")
         if not model.base_path.startswith("/"):
-            got = f"got base_path()={model.base_path}"
-            raise ServingError(f"Expected model {model.name} to have an absolute path or URI; {got}")
+            raise ServingError(f"Expected model {model.name} to have an absolute path or URI")
         if bool(model.model_platform) == bool(model.model_type):
             which = "both" if model.model_type else "neither"
             raise ServingError(f"Illegal setting {which} ModelServerConfig::model_type (deprecated)")

@@ -82,7 +82,7 @@ def _listen(server: grpc.Server, address: str, ssl_config_file: str) -> None:
     if not ssl_config_file:
         server.add_insecure_port(address)
         return
-    ssl = config.read(ssl_config_file, config.new_message("SSLConfig"))
+    ssl = config.read(ssl_config_file, "SSLConfig")
     pair, roots = (ssl.server_key.encode(), ssl.server_cert.encode()), ssl.custom_ca.encode() or None
     server.add_secure_port(address, grpc.ssl_server_credentials([pair], roots, ssl.client_verify))
 

@@ -74,18 +74,15 @@ class Manager:
     def status(self, spec: ModelSpec) -> list[Version]:
         """The version asked for, or all that were ever known, the newest first."""
         number = spec.version.value if spec.HasField("version") else None
-        found = [version for version in self._of(spec.name) if number in (None, version.number)]
-        if not found:
-            what = "any versions" if number is None else f"version {number}"
-            raise ServingError(f"Could not find {what} of model {spec.name}", StatusCode.NOT_FOUND)
-        return found
+        if found := self._of(spec.name, number=number):
+            return found
+        what = "any versions" if number is None else f"version {number}"
+        raise ServingError(f"Could not find {what} of model {spec.name}", StatusCode.NOT_FOUND)
 
-    def _of(self, model: str, *states: int) -> list[Version]:
+    def _of(self, model: str, *states: int, number: int | None = None) -> list[Version]:
         with self._changed:
-            found = [
-                v for v in self._versions.values() if v.model == model and (not states or v.state in states)
-            ]
-        return sorted(found, key=lambda version: -version.number)
+            known = [v for v in self._versions.values() if v.model == model and number in (None, v.number)]
+        return sorted((v for v in known if not states or v.state in states), key=lambda v: -v.number)
 
     def _find(self, spec: ModelSpec) -> Version:
         if not spec.name:
@@ -95,9 +92,8 @@ class Manager:
             number = self._labels.get((spec.name, spec.version_label))
             if number is None:
                 raise ServingError(f"Unrecognized servable version label: {spec.version_label}")
-        for version in self._of(spec.name, State.AVAILABLE):
-            if number in (None, version.number):
-                return version
+        if available := self._of(spec.name, State.AVAILABLE, number=number):
+            return available[0]
         request = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
         raise ServingError(f"Servable not found for request: {request}", StatusCode.NOT_FOUND)
 
@@ -110,7 +106,7 @@ class Manager:
         for key, number in labels.items():
             unused = self._labels.get(key, number) == number
             free = unused and self._options.allow_version_labels_for_unavailable_models
-            if not free and not any(v.number == number for v in self._of(key[0], State.AVAILABLE)):
+            if not free and not self._of(key[0], State.AVAILABLE, number=number):
                 problem = f"Request to assign label to version {number} of model {key[0]}, which is not"
                 code = StatusCode.FAILED_PRECONDITION
                 raise ServingError(f"{problem} currently available for inference", code)
@@ -122,15 +118,12 @@ class Manager:
             if period > 0 or self._wake.is_set():
                 self._wake.clear()
                 self._poll()
-            models = sorted({version.model for version in list(self._versions.values())})
-            steps = [next_step(self._of(model), time.monotonic()) for model in models]
-            step = next(filter(None, steps), None)
-            if step is None:
+            models = {version.model for version in list(self._versions.values())}
+            steps = [next_step(self._of(model), time.monotonic()) for model in sorted(models)]
+            for step in filter(None, steps):
+                (self._unload if step.state == State.AVAILABLE else self._load)(step)
+            if not any(steps):
                 self._wake.wait(period if period > 0 else 1)
-            elif step.state == State.AVAILABLE:
-                self._unload(step)
-            else:
-                self._load(step)
 
     def _poll(self) -> None:
         config = self._config

@@ -42,7 +42,7 @@ class Servable:
         try:
             return self._callable(feeds, fetches)(*arrays)  # type: ignore[no-any-return]
         except errors.OpError as error:
-            raise ServingError.of(error) from None
+            raise ServingError(error.message, error.error_code) from None
 
     def close(self) -> None:
         self._callable.cache_clear()
@@ -57,7 +57,7 @@ def _load(session: Session, directory: Path, tags: list[str]) -> MetaGraphDef:
     try:
         return SavedModelLoader(str(directory)).load(session, tags)
     except errors.OpError as error:
-        raise ServingError.of(error) from None
+        raise ServingError(error.message, error.error_code) from None
     except OSError:
         if any(directory.glob("saved_model.pb*")):
             raise ServingError("Read less bytes than requested", StatusCode.OUT_OF_RANGE) from None

@@ -67,22 +67,19 @@ def _poll(options: Options, core: Core) -> None:
 
 
 def _start_rest(options: Options, core: Core) -> Any:
-    port, monitoring = options.rest_api_port, config.new_message("MonitoringConfig")
-    if options.monitoring_config_file:
-        config.read(options.monitoring_config_file, monitoring)
-    path = monitoring.prometheus_config.path or "/monitoring/prometheus/metrics"
-    api = RestApi(options, core, path if monitoring.prometheus_config.enable else "")
-    if port in (0, options.port):
+    prometheus = config.read(options.monitoring_config_file, "MonitoringConfig").prometheus_config
+    path = prometheus.path or "/monitoring/prometheus/metrics"
+    api, both = RestApi(options, core, path if prometheus.enable else ""), socket.has_dualstack_ipv6()
+    if options.rest_api_port in (0, options.port):
         return None
     try:
-        both = socket.has_dualstack_ipv6()
-        family = socket.AF_INET6 if both else socket.AF_INET
-        listener = socket.create_server(("", port), family=family, dualstack_ipv6=both)
+        address, family = ("", options.rest_api_port), socket.AF_INET6 if both else socket.AF_INET
+        sockets = [socket.create_server(address, family=family, dualstack_ipv6=both)]
     except OSError as error:
-        log.error("Failed to start HTTP Server at localhost:%d: %s", port, error)
+        log.error("Failed to start HTTP Server at localhost:%d: %s", options.rest_api_port, error)
         return None
     threads = options.rest_api_num_threads or 4 * (os.cpu_count() or 1)
-    server = waitress.create_server(api, sockets=[listener], threads=threads, connection_limit=1000)
+    server = waitress.create_server(api, sockets=sockets, threads=threads, connection_limit=1000)
     Thread(target=server.run, name="rest", daemon=True).start()
     return server
 

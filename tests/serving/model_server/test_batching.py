@@ -10,14 +10,14 @@ import pytest
 from google.protobuf import text_format
 
 from digit_serving.model_server.batching import Batcher
-from digit_serving.model_server.config import new_message
+from digit_serving.model_server.config import read
 from digit_serving.model_server.errors import ServingError
 
 ROW = np.ones((1, 2))
 
 
 def batcher(text: str) -> Batcher:
-    return Batcher(text_format.Parse(text, new_message("BatchingParameters")))
+    return Batcher(text_format.Parse(text, read("", "BatchingParameters")))
 
 
 class Doubler:
