@@ -1,5 +1,7 @@
 import io
+from contextlib import closing
 
+import keras
 import pytest
 from rich.console import Console
 
@@ -12,7 +14,8 @@ from digit_training.recipes import RECIPES
 def shown(dataset: Dataset, name: str, epochs: int, terminal: bool) -> str:
     file = io.StringIO()
     console = Console(file=file, width=120, force_terminal=terminal)
-    fit(RECIPES[name].lasting(epochs), dataset.train[:240], 0, [FitDisplay(console)])
+    with closing(FitDisplay(console)) as display:
+        fit(RECIPES[name].lasting(epochs), dataset.train[:240], 0, [display])
     return file.getvalue()
 
 
@@ -31,6 +34,20 @@ def test_on_a_terminal_each_epoch_keeps_its_bar(dataset: Dataset) -> None:
     assert "epoch 2/2" in screen
     assert "8/8" in screen
     assert "accuracy" in screen
+
+
+def test_an_interrupted_fit_gives_the_cursor_back(dataset: Dataset) -> None:
+    file = io.StringIO()
+
+    def interrupt(epoch: int, logs: object) -> None:
+        raise KeyboardInterrupt
+
+    with closing(FitDisplay(Console(file=file, force_terminal=True))) as display:
+        callbacks = [display, keras.callbacks.LambdaCallback(on_epoch_end=interrupt)]
+        with pytest.raises(KeyboardInterrupt):
+            fit(RECIPES["perceptron"], dataset.train[:240], 0, callbacks)
+    show_cursor = "\x1b[?25h"
+    assert file.getvalue().rstrip().endswith(show_cursor)
 
 
 def test_of_many_epochs_some_are_shown(dataset: Dataset) -> None:

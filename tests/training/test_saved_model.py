@@ -34,6 +34,7 @@ def test_both_signatures_answer_as_the_keras_model(models: Path, dataset: Datase
     images = signatures["images"](images=tf.constant(batch.images))["probabilities"]
     assert np.abs(pixels - expected).max() <= 1e-6
     assert np.abs(images - expected).max() <= 1e-6
+    assert np.array_equal(pixels, images)
 
 
 def test_the_weights_are_stored_once(fitted: Fit, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The two jobs of this room from end to end: fit and publish a model; publish one fitted elsewhere."""
 
 import json
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def train(
     elif dataset.offline:
         recipe = recipe.stretched(len(dataset.train))
     console.print(f"Device: {device.name()}")
-    fitted = fit(recipe, dataset.train, seed, [FitDisplay(console)])
+    with closing(FitDisplay(console)) as display:
+        fitted = fit(recipe, dataset.train, seed, [display])
     fitted.model.save(folder / "model.keras")
     console.print(f"Keras model: {folder / 'model.keras'}")
 

@@ -47,7 +47,8 @@ class FitDisplay(keras.callbacks.Callback):  # type: ignore[misc]
         elif not self.console.is_terminal:
             self.console.print(self._title(epoch), _figures(logs or {}))
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def close(self) -> None:
+        """Gives the terminal its cursor back, also where the fit was interrupted."""
         if self.console.is_terminal:
             self.bar.stop()
 
