@@ -15,17 +15,19 @@ from digit_serving.model_server import flags
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def model_server(args: tuple[str, ...]) -> None:
     """Serve SavedModels as tensorflow_model_server does, flag for flag."""
-    if "--help" in args:
-        return click.echo(
-            "\n".join("--{flag}={default}\t{type}".format(**flag) for flag in flags.table().values())
-        )
     try:
-        options = flags.parse(args)
+        options = flags.parse([arg for arg in args if arg != "--help"])
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    if options.version:
-        tensorflow = version("tensorflow")
-        return click.echo(f"TensorFlow ModelServer: {tensorflow}\nTensorFlow Library: {tensorflow}")
+    if "--help" in args:
+        click.echo("\n".join("--{flag}={default}\t{type}".format(**flag) for flag in flags.table().values()))
+    elif options.version:
+        click.echo("TensorFlow ModelServer: {0}\nTensorFlow Library: {0}".format(version("tensorflow")))
+    else:
+        _serve(options)
+
+
+def _serve(options: flags.Options) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow's modules do without its __init__, which takes three seconds and 270 MB.
     spec, stand_in = find_spec("tensorflow"), ModuleType("tensorflow")

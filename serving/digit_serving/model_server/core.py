@@ -2,12 +2,13 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from grpc import StatusCode
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigResponse
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
@@ -35,6 +36,15 @@ class Core:
     def predict(self, request: PredictRequest, deadline: float) -> PredictResponse:
         with self._manager.serving(_spec(request)) as servable:
             return self._predict(servable, request, deadline)
+
+    def refuse(self) -> NoReturn:
+        raise ServingError("This model server answers Predict only.", StatusCode.UNIMPLEMENTED)
+
+    def reconfigure(self, request: Any) -> ReloadConfigResponse:
+        if not request.config.HasField("model_config_list"):
+            raise ServingError("ServerModelConfig type not supported by HandleReloadConfigRequest.")
+        self.reload(request.config)
+        return ReloadConfigResponse(status={})
 
     def inputs(self, spec: ModelSpec) -> Any:
         """The TensorInfo of each input by name, by which a request in JSON is to be read."""

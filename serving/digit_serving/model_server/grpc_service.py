@@ -8,9 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import grpc
-from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
 from tensorflow_serving.apis.model_service_pb2_grpc import add_ModelServiceServicer_to_server
-from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.prediction_service_pb2_grpc import add_PredictionServiceServicer_to_server
 
 from digit_serving.model_server import config
@@ -23,12 +22,15 @@ _SERVING = b"\x08\x01"  # a HealthCheckResponse: the ports open when every model
 
 def start(options: Options, core: Core) -> grpc.Server:
     """A server that listens on the port and the socket of the flags; ServingError where it can't."""
-    addresses = [f"[::]:{options.port}"] * bool(options.port)
-    addresses += [f"unix:{options.grpc_socket_path}"] * bool(options.grpc_socket_path)
-    if not addresses:
-        raise ServingError("server_options.grpc_port is not set.")
+    addresses = {
+        f"[::]:{options.port}": options.port,
+        f"unix:{options.grpc_socket_path}": options.grpc_socket_path,
+    }
     threads = ThreadPoolExecutor(options.grpc_max_threads or 4 * (os.cpu_count() or 1))
-    server, services = grpc.server(threads, options=_arguments(options)), _services(core)
+    server, services = (
+        grpc.server(threads, options=_arguments(options.grpc_channel_arguments)),
+        _services(core),
+    )
     add_PredictionServiceServicer_to_server(services, server)
     add_ModelServiceServicer_to_server(services, server)
     if options.enable_grpc_healthcheck_service:
@@ -36,7 +38,7 @@ def start(options: Options, core: Core) -> grpc.Server:
         health = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check})
         server.add_generic_rpc_handlers((health,))
     try:
-        for address in addresses:
+        for address in filter(addresses.get, addresses):
             _listen(server, address, options.ssl_config_file)
     except RuntimeError:
         raise ServingError(f"Failed to BuildAndStart gRPC server at {address}") from None
@@ -45,25 +47,16 @@ def start(options: Options, core: Core) -> grpc.Server:
 
 
 def _services(core: Core) -> SimpleNamespace:
-    def predict(request: PredictRequest, deadline: float) -> Any:
+    def predict(request: PredictRequest, deadline: float) -> PredictResponse:
         with core.metrics.request(request.model_spec.name, "Predict", "GRPC"):
             return core.predict(request, deadline)
-
-    def reload(request: ReloadConfigRequest, _: float) -> ReloadConfigResponse:
-        if not request.config.HasField("model_config_list"):
-            raise ServingError("ServerModelConfig type not supported by HandleReloadConfigRequest.")
-        core.reload(request.config)
-        return ReloadConfigResponse(status={})
-
-    def refuse(_: Any, __: float) -> None:
-        raise ServingError("This model server answers Predict only.", grpc.StatusCode.UNIMPLEMENTED)
 
     return SimpleNamespace(
         Predict=_answering(predict),
         GetModelMetadata=_answering(lambda request, _: core.metadata(request)),
         GetModelStatus=_answering(lambda request, _: core.status(request)),
-        HandleReloadConfigRequest=_answering(reload),
-        **dict.fromkeys(("Classify", "Regress", "MultiInference"), _answering(refuse)),
+        HandleReloadConfigRequest=_answering(lambda request, _: core.reconfigure(request)),
+        **dict.fromkeys(("Classify", "Regress", "MultiInference"), _answering(lambda *_: core.refuse())),
     )
 
 
@@ -87,8 +80,8 @@ def _listen(server: grpc.Server, address: str, ssl_config_file: str) -> None:
     server.add_secure_port(address, grpc.ssl_server_credentials([pair], roots, ssl.client_verify))
 
 
-def _arguments(options: Options) -> list[tuple[str, Any]]:
-    pairs = [pair.partition("=") for pair in options.grpc_channel_arguments.split(",") if pair]
+def _arguments(text: str) -> list[tuple[str, Any]]:
+    pairs = [pair.partition("=") for pair in text.split(",") if pair]
     given = [(key, int(value) if value.lstrip("-").isdigit() else value) for key, _, value in pairs]
     unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     return [("grpc.so_reuseport", 0), *unlimited, *given]

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
-from grpc import StatusCode
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
@@ -18,21 +17,16 @@ from digit_serving.model_server.core import Core
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
 
-_VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_MODEL = r"/v1/models(?:/(?P<name>[^/:]+))?(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _PATHS = {
-    "GET": re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<call>metadata))?", re.I),
-    "POST": re.compile(rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<call>classify|regress|predict)", re.I),
+    "GET": re.compile(rf"{_MODEL}(?:/(?P<call>metadata))?", re.IGNORECASE),
+    "POST": re.compile(rf"{_MODEL}:(?P<call>classify|regress|predict)", re.IGNORECASE),
 }
 _CORS = {"Origin": "*", "Methods": "POST, GET", "Headers": "Content-Type"}
-_HTTP_STATUS = dict.fromkeys(("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE"), 400)
-_HTTP_STATUS |= {
-    "UNAUTHENTICATED": 401,
-    "PERMISSION_DENIED": 403,
-    "NOT_FOUND": 404,
-    "RESOURCE_EXHAUSTED": 429,
-}
-_HTTP_STATUS |= {"CANCELLED": 499, "UNIMPLEMENTED": 501, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504}
-_HTTP_STATUS |= {"ALREADY_EXISTS": 409, "ABORTED": 409}  # and all others 500
+_STATUS = dict.fromkeys(("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE"), 400)
+_STATUS |= {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403, "NOT_FOUND": 404, "RESOURCE_EXHAUSTED": 429}
+_STATUS |= {"CANCELLED": 499, "UNIMPLEMENTED": 501, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504}
+_STATUS |= {"ALREADY_EXISTS": 409, "ABORTED": 409}  # and all others 500
 
 
 class RestApi:
@@ -40,20 +34,18 @@ class RestApi:
 
     def __init__(self, options: Options, core: Core, metrics_path: str) -> None:
         self._timeout = options.rest_api_timeout_in_ms / 1000
-        self._cors = options.rest_api_enable_cors_support
-        self._core = core
-        self._metrics_path = metrics_path
+        self._core, self._metrics_path = core, metrics_path
+        self._cors = _CORS if options.rest_api_enable_cors_support else {}
 
     def __call__(self, environ: Any, start_response: Any) -> Any:
         request = Request(environ)
         if request.path == self._metrics_path:
             response = Response(self._core.metrics.page(), content_type="text/plain")
-        elif request.path.lower().startswith("/v1/"):
-            response = Response() if self._cors and request.method == "OPTIONS" else self._answer(request)
+        elif not request.path.lower().startswith("/v1/") or (self._cors and request.method == "OPTIONS"):
+            response = Response(status=200 if self._cors and request.method == "OPTIONS" else 404)
         else:
-            response = Response(status=404)
-        for name, value in _CORS.items() if self._cors else ():
-            response.headers[f"Access-Control-Allow-{name}"] = value
+            response = self._answer(request)
+        response.headers.extend({f"Access-Control-Allow-{name}": value for name, value in self._cors.items()})
         return response(environ, start_response)
 
     def _answer(self, request: Request) -> Response:
@@ -62,42 +54,40 @@ class RestApi:
         try:
             if match is None:
                 raise ServingError(f"Malformed request: {request.method} {request.path}")
-            name, call = match["name"] or "", match["call"] or ""
-            with self._core.metrics.request(name, call, "REST"):
-                text, status = self._call(_spec(match), call, request.get_data()), 200
+            if int(match["version"] or 0) >= 2**63:
+                raise ServingError(f"Failed to convert version: {match['version']} to numeric.")
+            with self._core.metrics.request(match["name"] or "", match["call"] or "", "REST"):
+                text, status = self._call(match["call"], _spec(match), request.get_data()), 200
         except ServingError as error:
             text = json.dumps({"error": error.message}, indent=4, ensure_ascii=False)
-            status = _HTTP_STATUS.get(error.code.name, 500)
+            status = _STATUS.get(error.code.name, 500)
         return Response(text, status, content_type="application/json")
 
-    def _call(self, spec: ModelSpec, call: str, body: bytes) -> str:
+    def _call(self, call: str | None, spec: ModelSpec, body: bytes) -> str:
+        if not spec.name:
+            raise ServingError("Missing model name in request.")
+        if call in ("classify", "regress"):
+            self._core.refuse()
         if call == "predict":
             deadline, request = time.monotonic() + self._timeout, PredictRequest(model_spec=spec)
             by_row = json_format.read(body, request, self._core.inputs)
             return json_format.write(self._core.predict(request, deadline), by_row)
-        if call in ("classify", "regress"):
-            raise ServingError("This model server answers predict only.", StatusCode.UNIMPLEMENTED)
-        if not spec.name:
-            raise ServingError("Missing model name in request.")
-        if not call:
-            return json.dumps(_dict(self._core.status(GetModelStatusRequest(model_spec=spec))), indent=1)
-        response = self._core.metadata(
-            GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
-        )
+        if call is None:
+            return _json(self._core.status(GetModelStatusRequest(model_spec=spec)))
+        asked = GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
+        response = self._core.metadata(asked)
         signatures = SignatureDefMap.FromString(response.metadata["signature_def"].value)
-        metadata = {"signature_def": _dict(signatures)}
-        return json.dumps({"model_spec": _dict(response.model_spec), "metadata": metadata}, indent=1)
+        metadata = f'{{"signature_def": {_json(signatures)}}}'
+        return f'{{\n"model_spec": {_json(response.model_spec)},\n"metadata": {metadata}\n}}\n'
 
 
 def _spec(match: re.Match[str]) -> ModelSpec:
-    spec = ModelSpec(name=match["name"], version_label=match["label"])
-    try:
-        if match["version"]:
-            spec.version.value = int(match["version"])
-    except ValueError:
-        raise ServingError(f"Failed to convert version: {match['version']} to numeric.") from None
-    return spec
+    version = {"value": int(match["version"])} if match["version"] else None
+    return ModelSpec(name=match["name"], version=version, version_label=match["label"])
 
 
-def _dict(message: Any) -> Any:
-    return MessageToDict(message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True)
+def _json(message: Any) -> str:
+    values = MessageToDict(
+        message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True
+    )
+    return json.dumps(values, indent=1)

@@ -68,17 +68,17 @@ def _poll(options: Options, core: Core) -> None:
 
 def _start_rest(options: Options, core: Core) -> Any:
     prometheus = config.read(options.monitoring_config_file, "MonitoringConfig").prometheus_config
-    path = prometheus.path or "/monitoring/prometheus/metrics"
-    api, both = RestApi(options, core, path if prometheus.enable else ""), socket.has_dualstack_ipv6()
+    path = (prometheus.path or "/monitoring/prometheus/metrics") if prometheus.enable else ""
+    threads, both = options.rest_api_num_threads or 4 * (os.cpu_count() or 1), socket.has_dualstack_ipv6()
+    address, family = ("", options.rest_api_port), socket.AF_INET6 if both else socket.AF_INET
     if options.rest_api_port in (0, options.port):
         return None
     try:
-        address, family = ("", options.rest_api_port), socket.AF_INET6 if both else socket.AF_INET
         sockets = [socket.create_server(address, family=family, dualstack_ipv6=both)]
     except OSError as error:
         log.error("Failed to start HTTP Server at localhost:%d: %s", options.rest_api_port, error)
         return None
-    threads = options.rest_api_num_threads or 4 * (os.cpu_count() or 1)
+    api = RestApi(options, core, path)
     server = waitress.create_server(api, sockets=sockets, threads=threads, connection_limit=1000)
     Thread(target=server.run, name="rest", daemon=True).start()
     return server

@@ -95,7 +95,8 @@ def server(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("server")
     config = folder / "models.config"
     entries = "".join(
-        f'config {{ name: "{path.name}" base_path: "{path}" model_platform: "tensorflow" {EXTRA.get(path.name, "")} }}\n'
+        f'config {{ name: "{path.name}" base_path: "{path}" model_platform: "tensorflow" '
+        f"{EXTRA.get(path.name, '')} }}\n"
         for path in sorted(saved_models.iterdir())
     )
     config.write_text(f"model_config_list {{ {entries} }}")

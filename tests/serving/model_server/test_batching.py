@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -68,17 +68,16 @@ def test_a_full_queue() -> None:
     text = "max_batch_size { value: 1 } max_enqueued_batches { value: 1 } num_batch_threads { value: 1 }"
     batches = batcher(text)
     run.go.clear()
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(3) as threads:
         running = threads.submit(batches.run, "key", run, [ROW])
         assert run.started.wait(10)
-        waiting = threads.submit(batches.run, "key", run, [ROW])
-        with pytest.raises(
-            ServingError, match="UNAVAILABLE: The batch scheduling queue to which this task was"
-        ):
-            while not waiting.done():
-                batches.run("key", run, [ROW])
+        others = [threads.submit(batches.run, "key", run, [ROW]) for _ in range(2)]
+        done, waiting = wait(others, timeout=10, return_when=FIRST_COMPLETED)
         run.go.set()
-        assert running.result() and waiting.result()
+    full = "UNAVAILABLE: The batch scheduling queue to which this task was submitted is full"
+    assert [str(future.exception()) for future in done] == [full]
+    for future in (running, *waiting):
+        assert future.result()[0].tolist() == [[2.0, 2.0]]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +93,7 @@ def test_inputs_that_do_not_fit(inputs: list[Any], message: str) -> None:
         batcher("max_batch_size { value: 8 }").run("key", Doubler(), inputs)
 
 
-@pytest.mark.parametrize("outputs", [lambda inputs: [np.float64(1.0)], lambda inputs: [inputs[0][:0]]])
+@pytest.mark.parametrize("outputs", [lambda _: [np.float64(1.0)], lambda inputs: [inputs[0][:0]]])
 def test_outputs_that_can_not_be_shared_out(outputs: Callable[[list[Any]], list[Any]]) -> None:
     with pytest.raises(ServingError, match="FAILED_PRECONDITION: Batched output tensor"):
         batcher("").run("key", outputs, [ROW])

@@ -90,7 +90,7 @@ def test_warm_up_records_that_are_none(tmp_path: Path) -> None:
         b"no records at all, but long enough"
     )
     with pytest.raises(
-        ServingError, match="DATA_LOSS: .*Please verify your warmup data is in TFRecord format"
+        ServingError, match=r"DATA_LOSS: .*Please verify your warmup data is in TFRecord format"
     ):
         warm_up(tmp_path, lambda _: None, iterations=1)
 
