@@ -82,30 +82,28 @@ def _rows(rows: Any, inputs: Inputs) -> dict[str, Array]:
 
 
 def _array(value: Any, type_number: int) -> Array:
-    dtype, nested = dtypes.as_dtype(type_number), np.array(value, object)
-    if any(isinstance(leaf, list) for leaf in nested.flat):
-        raise ServingError("Encountered list at unexpected level or size")
-    flat = [_scalar(leaf, dtype) for leaf in nested.flat]
+    dtype, name, nested = dtypes.as_dtype(type_number), type_name(type_number), np.array(value, object)
+    flat = [_bytes(leaf) for leaf in nested.flat] if name == "string" else nested.ravel().tolist()
+    kinds = (int, float) if dtype.is_floating else ({"string": bytes, "bool": bool}.get(name, int),)
+    whole, largest = 2 ** (53 if name == "double" else 24) - 1, dtype.max if dtype.is_floating else 0
+    for leaf in flat:
+        if isinstance(leaf, list):
+            raise ServingError("Encountered list at unexpected level or size")
+        if type(leaf) not in kinds:
+            found = f"{_text(leaf)} Type: {_TYPES.get(type(leaf), str(leaf))}"
+            raise ServingError(f"JSON Value: {found} is not of expected type: {name}")
+        if largest and float("inf") != abs(leaf) > (whole if type(leaf) is int else largest):
+            raise ServingError(f"Cannot convert JSON value: {leaf} to {name} without loss of precision.")
     return np.array(flat, dtype.as_numpy_dtype).reshape(nested.shape)
 
 
-def _scalar(value: Any, dtype: dtypes.DType) -> Any:
-    kind, name = type(value), type_name(dtype.as_datatype_enum)
-    if dtype == dtypes.string and kind is str:
-        return value.encode()
-    if dtype == dtypes.string and kind is dict and not _is_object(value):
-        try:
-            return base64.b64decode(value["b64"], validate=True)
-        except ValueError:
-            raise ServingError("Unable to base64 decode") from None
-    if dtype.is_floating and kind in (int, float):
-        largest = dtype.max if kind is float else 2 ** (53 if dtype == dtypes.float64 else 24) - 1
-        if np.isfinite(value) and abs(value) > largest:
-            raise ServingError(f"Cannot convert JSON value: {value} to {name} without loss of precision.")
-    elif not (dtype.is_integer and kind is int) and not (dtype.is_bool and kind is bool):
-        found = f"{_text(value)} Type: {_TYPES.get(kind, str(value))}"
-        raise ServingError(f"JSON Value: {found} is not of expected type: {name}")
-    return value
+def _bytes(leaf: Any) -> Any:
+    if not isinstance(leaf, dict) or _is_object(leaf):
+        return leaf.encode() if isinstance(leaf, str) else leaf
+    try:
+        return base64.b64decode(leaf["b64"], validate=True)
+    except ValueError:
+        raise ServingError("Unable to base64 decode") from None
 
 
 def _is_object(value: Any) -> bool:

@@ -123,9 +123,9 @@ def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved_models")
     _save_half_plus(folder / "half_plus_two" / "00000123", 2.0)
     _save_half_plus(folder / "half_plus_three" / "00000123", 3.0)
-    _save(folder / "tf2" / "1", _Tf2())
+    _save_tf2(folder / "tf2" / "1")
     for number in (1, 2):
-        _save(folder / "versions" / str(number), _Constant(float(number)))
+        _save_constant(folder / "versions" / str(number), float(number))
     return folder
 
 
@@ -134,7 +134,7 @@ def constant(tmp_path: Path) -> Callable[..., Path]:
     """Saves a version that answers `y` = `value` for each row of `x`, by a rename as one should."""
 
     def save(base: Path, version: int, value: float) -> Path:
-        _save(tmp_path / "new", _Constant(value))
+        _save_constant(tmp_path / "new", value)
         base.mkdir(exist_ok=True)
         shutil.move(tmp_path / "new", tmp_path / "moving")
         return (tmp_path / "moving").rename(base / str(version))
@@ -143,7 +143,7 @@ def constant(tmp_path: Path) -> Callable[..., Path]:
 
 
 def _save_half_plus(directory: Path, addend: float) -> None:
-    """`y = x / 2 + addend` with variables and with signatures of all three kinds, as TensorFlow 1 saves it."""
+    """`y = x / 2 + addend` with variables and signatures of all three kinds, as TensorFlow 1 saves it."""
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         a, b = v1.get_variable("a", initializer=0.5), v1.get_variable("b", initializer=addend)
@@ -170,54 +170,49 @@ def _save_half_plus(directory: Path, addend: float) -> None:
         builder.save()
 
 
-class _Constant(tf.Module):
-    def __init__(self, value: float) -> None:
-        super().__init__()
-        self.value = tf.Variable(value)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
-    def serving_default(self, x: Any) -> dict[str, Any]:
-        return {"y": tf.ones_like(x) * self.value}
+def _save_constant(directory: Path, value: float) -> None:
+    root = tf.Module()
+    root.value = tf.Variable(value)
+    _save(directory, root, {"serving_default": (lambda x: {"y": tf.ones_like(x) * root.value}, X)})
 
 
-class _Tf2(tf.Module):
-    """Signatures of many types; the default one is softmax-like rows of 784 pixels."""
+def _save_tf2(directory: Path) -> None:
+    """Signatures of many types; the default one makes probabilities of rows of 784 pixels."""
+    root = tf.Module()
+    root.weights = tf.Variable(np.random.default_rng(0).normal(size=(784, 10)).astype(np.float32) / 100)
 
-    def __init__(self) -> None:
-        super().__init__()
-        weights = np.random.default_rng(0).normal(size=(784, 10)) / 100
-        self.weights = tf.Variable(weights.astype(np.float32))
+    def probabilities(pixels: Any) -> dict[str, Any]:
+        return {"probabilities": tf.nn.softmax(pixels @ root.weights)}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 784], tf.float32)])
-    def serving_default(self, pixels: Any) -> dict[str, Any]:
-        return {"probabilities": tf.nn.softmax(pixels @ self.weights)}
+    def images(images: Any) -> dict[str, Any]:
+        return probabilities(tf.reshape(tf.cast(images, tf.float32) / 255.0, [-1, 784]))
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 28, 28], tf.uint8)])
-    def images(self, images: Any) -> dict[str, Any]:
-        pixels = tf.reshape(tf.cast(images, tf.float32) / 255.0, [-1, 784])
-        return {"probabilities": tf.nn.softmax(pixels @ self.weights)}
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64)])
-    def many(self, text: Any, number: Any) -> dict[str, Any]:
+    def many(text: Any, number: Any) -> dict[str, Any]:
         return {"text": text, "raw_bytes": text, "double": number * 2, "odd": number % 2 == 1}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
-    def total(self, x: Any) -> dict[str, Any]:
-        return {"sum": tf.reduce_sum(x)}
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
-    def numbers(self, x: Any) -> dict[str, Any]:
+    def numbers(x: Any) -> dict[str, Any]:
         types = (tf.float16, tf.float64, tf.int8, tf.uint8, tf.int32, tf.uint32, tf.uint64, tf.complex64)
         return {dtype.name: tf.cast(x, dtype) for dtype in types}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
-    def slow(self, x: Any) -> dict[str, Any]:
-        steps = tf.while_loop(
-            lambda i, _: i < 400, lambda i, m: (i + 1, m @ m / 400.0), (0, tf.ones([400, 400]))
-        )
-        return {"y": x + 0.0 * steps[1][0, 0]}
+    def slow(x: Any) -> dict[str, Any]:
+        start = (0, tf.ones([400, 400]))
+        _, matrix = tf.while_loop(lambda i, _: i < 400, lambda i, m: (i + 1, m @ m / 400.0), start)
+        return {"y": x + 0.0 * matrix[0, 0]}
+
+    functions = {
+        "serving_default": (probabilities, [tf.TensorSpec([None, 784], tf.float32)]),
+        "images": (images, [tf.TensorSpec([None, 28, 28], tf.uint8)]),
+        "many": (many, [tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64)]),
+        "total": (lambda x: {"sum": tf.reduce_sum(x)}, X),
+        "numbers": (numbers, X),
+        "slow": (slow, X),
+    }
+    _save(directory, root, functions)
 
 
-def _save(directory: Path, module: Any) -> None:
-    names = ("serving_default", "images", "many", "total", "numbers", "slow")
-    tf.saved_model.save(module, str(directory), {n: getattr(module, n) for n in names if hasattr(module, n)})
+X = [tf.TensorSpec([None], tf.float32)]
+
+
+def _save(directory: Path, root: Any, functions: dict[str, Any]) -> None:
+    signatures = {name: tf.function(f, input_signature=spec) for name, (f, spec) in functions.items()}
+    tf.saved_model.save(root, str(directory), signatures)

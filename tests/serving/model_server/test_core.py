@@ -124,7 +124,7 @@ def test_metadata_of_other_fields(server: Any, fields: list[str], message: str) 
     with pytest.raises(grpc.RpcError) as caught:
         server.prediction.GetModelMetadata(request, 5)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details().startswith(message)
+    assert str(caught.value.details()).startswith(message)
 
 
 def test_status_of_all_versions_is_newest_first(server: Any) -> None:
@@ -149,4 +149,4 @@ def _refused(server: Any, request: PredictRequest, code: str, message: str) -> N
     with pytest.raises(grpc.RpcError) as caught:
         server.prediction.Predict(request, 5)
     assert caught.value.code() is grpc.StatusCode[code]
-    assert caught.value.details().startswith(message)
+    assert str(caught.value.details()).startswith(message)

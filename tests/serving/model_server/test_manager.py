@@ -75,7 +75,9 @@ def test_reconfiguration(serve: Any, constant: Any, saved_models: Path, tmp_path
     with pytest.raises(grpc.RpcError) as caught:
         reload(server, entry("m", base, policy("all {}") + label(9)))
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert caught.value.details().startswith("Request to assign label to version 9 of model m, which is not")
+    assert str(caught.value.details()).startswith(
+        "Request to assign label to version 9 of model m, which is not"
+    )
     assert server.rest("/v1/models/m/labels/stable:predict", {"instances": [0.0]}).json()["predictions"] == [
         2.0
     ]
@@ -102,14 +104,14 @@ def test_configurations_that_are_refused(server: Any, entries: list[str], messag
     with pytest.raises(grpc.RpcError) as caught:
         reload(server, *entries)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details().startswith(message)
+    assert str(caught.value.details()).startswith(message)
     assert server.states("half_plus_two") == {"123": "AVAILABLE"}
 
 
 def test_a_reload_without_models_is_refused(server: Any) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         server.models.HandleReloadConfigRequest(ReloadConfigRequest(), 5)
-    assert caught.value.details().startswith("ServerModelConfig type not supported")
+    assert str(caught.value.details()).startswith("ServerModelConfig type not supported")
 
 
 def test_a_new_model_that_does_not_load_fails_the_reload(
@@ -121,7 +123,7 @@ def test_a_new_model_that_does_not_load_fails_the_reload(
     with pytest.raises(grpc.RpcError) as caught:
         reload(server, entry("two", base), entry("bad", tmp_path / "bad"))
     assert caught.value.code() is grpc.StatusCode.UNKNOWN
-    assert caught.value.details().startswith(
+    assert str(caught.value.details()).startswith(
         "1 servable(s) did not become available: {{{name: bad version: 1}"
     )
     assert server.states("two") == {"123": "AVAILABLE"}

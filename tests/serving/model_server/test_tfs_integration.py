@@ -99,7 +99,7 @@ def test_what_is_left_out_says_so(server: Any, method: str, request_: Any) -> No
     with pytest.raises(grpc.RpcError) as caught:
         getattr(server.prediction, method)(request_, 5)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "Predict" in caught.value.details()
+    assert "Predict" in str(caught.value.details())
 
 
 def test_predict_with_batching_and_channel_arguments(serve: Any, saved_models: Path, tmp_path: Path) -> None:
