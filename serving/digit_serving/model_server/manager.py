@@ -156,9 +156,12 @@ class Manager:
         try:
             version.servable = self._load_servable(version.path, version.number)
             self._move(version, State.AVAILABLE)
-        except ServingError as error:
-            log.error("Loading servable: %s failed: %s", version, error)
-            version.error, version.attempts = error, version.attempts + 1
+        except Exception as error:  # whatever a model's files can provoke must not end this thread
+            if not isinstance(error, ServingError):
+                error = ServingError(repr(error), StatusCode.INTERNAL)
+            version.error = error
+            log.error("Loading servable: %s failed: %s", version, version.error)
+            version.attempts += 1
             version.retry_at = time.monotonic() + self._options.load_retry_interval_micros / 1e6
             if version.attempts > self._options.max_num_load_retries:
                 self._move(version, State.END)
