@@ -175,6 +175,22 @@ class TestNormalise:
         drawing[:, :, 3] = np.clip((215 - page.astype(int)) * 1.5, 0, 255)
         assert_same_digit(images.normalise(drawing), seven)
 
+    @pytest.mark.parametrize("squares", [False, True], ids=["ruled", "squared"])
+    def test_printed_lines_are_no_ink(self, squares: bool, page: Pixels, seven: Pixels) -> None:
+        lined = page.copy()
+        lined[17::36] = np.minimum(lined[17::36], 150)
+        if squares:
+            lined[:, 11::36] = np.minimum(lined[:, 11::36], 150)
+        assert_same_digit(images.normalise(lined), seven)
+
+    def test_a_floating_piece_is_part_of_the_digit(self, digits: Any) -> None:
+        five = digits.one(5).copy()
+        five[10:12] = 0
+        page = 230 - np.pad(cv2.resize(five, (140, 140)), ((60, 100), (90, 70))) // 2
+        found = images.normalise(page)
+        assert_same_digit(found, five)
+        assert cv2.connectedComponents((found > 64).astype(np.uint8))[0] >= 3
+
     def test_the_digit_is_scaled_and_centred_as_in_mnist(self, page: Pixels) -> None:
         found = images.normalise(page)
         rows, columns = np.nonzero(found)
