@@ -1,0 +1,105 @@
+"""How many pictures of each family the service reads right: `python -m benchmarks.handwriting MNIST.npz`.
+
+Asks the gateway at DIGITS_URL over HTTP. Writes a table to the screen and a contact sheet of the families,
+with the first mistakes of each, to a PNG file.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.handwriting.families import FAMILIES
+from digit_client import DigitClient, DigitError, images
+
+_CELL = 84
+_COLUMNS = 14
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A picture and whether it was read right."""
+
+    file: bytes
+    right: bool
+
+
+def main() -> None:
+    """Read the arguments, ask, and print a row for each family."""
+    arguments = _arguments()
+    with np.load(arguments.mnist) as mnist:
+        digits, labels = mnist["x_test"], mnist["y_test"]
+    chosen = np.random.default_rng(arguments.seed).permutation(len(digits))[: arguments.count]
+    strips, rates = [], []
+    with DigitClient(timeout=60) as client:
+        for name in FAMILIES:
+            readings = list(_read(client, name, digits[chosen], labels[chosen], arguments.seed))
+            rates.append(sum(reading.right for reading in readings) / len(readings))
+            sys.stdout.write(f"| {name} | {rates[-1]:.1%} |\n")
+            strips.append(_strip(readings))
+    sys.stdout.write(f"| *mean* | {np.mean(rates):.1%} |\n")
+    cv2.imwrite(str(arguments.sheet), cv2.cvtColor(np.vstack(strips), cv2.COLOR_RGB2BGR))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Accuracy on hard pictures of MNIST's test digits.")
+    parser.add_argument("mnist", type=Path, help="Keras's mnist.npz")
+    parser.add_argument("--count", type=int, default=500, help="digits in each family")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sheet", type=Path, default=Path("handwriting.png"), help="the contact sheet")
+    return parser.parse_args()
+
+
+def _read(
+    client: DigitClient, name: str, digits: NDArray[np.uint8], labels: NDArray[np.uint8], seed: int
+) -> Iterator[Reading]:
+    family = list(FAMILIES).index(name)
+    for number, (digit, label) in enumerate(zip(digits, labels, strict=True)):
+        file = FAMILIES[name](digit, np.random.default_rng([seed, family, number]))
+        try:
+            yield Reading(file, client.predict(file).digit == label)
+        except DigitError:
+            yield Reading(file, right=False)
+
+
+def _strip(readings: list[Reading]) -> NDArray[np.uint8]:
+    """Some that were read right, then mistakes on red; the picture above, what the network saw below."""
+    right = [reading for reading in readings if reading.right][: _COLUMNS - 6]
+    wrong = [reading for reading in readings if not reading.right][: _COLUMNS - len(right)]
+    cells = [_cell(reading) for reading in right + wrong]
+    cells += [np.zeros_like(cells[0])] * (_COLUMNS - len(cells))
+    return np.hstack(cells)
+
+
+def _cell(reading: Reading) -> NDArray[np.uint8]:
+    ground = (90, 90, 90) if reading.right else (170, 40, 40)
+    cell = np.full((2 * _CELL, _CELL, 3), ground, np.uint8)
+    pixels = images.decode(reading.file)
+    try:
+        seen = images.normalise(pixels)
+    except DigitError:
+        seen = np.zeros((28, 28), np.uint8)
+    top = _shown(pixels)
+    cell[2 : 2 + top.shape[0], 2 : 2 + top.shape[1]] = top
+    bottom = cv2.resize(seen, (_CELL - 4, _CELL - 4), interpolation=cv2.INTER_NEAREST)
+    cell[_CELL + 2 : -2, 2:-2] = bottom[:, :, None]
+    return cell
+
+
+def _shown(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    rgb = pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    if rgb.shape[2] == 4:
+        alpha = rgb[:, :, 3:] / 255
+        rgb = (rgb[:, :, :3] * alpha + 128 * (1 - alpha)).astype(np.uint8)
+    scale = (_CELL - 4) / max(rgb.shape[:2])
+    size = (max(1, int(rgb.shape[1] * scale)), max(1, int(rgb.shape[0] * scale)))
+    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+if __name__ == "__main__":
+    main()

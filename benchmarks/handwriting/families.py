@@ -1,0 +1,228 @@
+"""Hard, honest pictures of digits, by family: each turns one of MNIST's into the bytes of an image file."""
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.handwriting import paper
+from benchmarks.handwriting.pen import Digit, Ink, enlarge, place, redraw, tilt
+
+Family = Callable[[Digit, np.random.Generator], bytes]
+
+_PAPERS = [(250, 250, 248), (244, 236, 214), (215, 215, 212), (232, 226, 220)]
+_INKS = [(30, 30, 35), (30, 45, 130), (150, 30, 35), (25, 100, 50), (80, 40, 110)]
+
+
+def photo(digit: Digit, rng: np.random.Generator) -> bytes:
+    """Ink on a sheet, photographed."""
+    return _jpeg(_written(digit, rng, share=(0.15, 0.9), width=(0.06, 0.12)), rng)
+
+
+def tilted(digit: Digit, rng: np.random.Generator) -> bytes:
+    """The same, turned by up to ten degrees."""
+    return _jpeg(_written(digit, rng, share=(0.3, 0.8), width=(0.06, 0.12), degrees=10), rng)
+
+
+def ruled(digit: Digit, rng: np.random.Generator) -> bytes:
+    """On ruled paper."""
+    return _jpeg(_written(digit, rng, share=(0.25, 0.7), width=(0.06, 0.1), lines="ruled"), rng)
+
+
+def squared(digit: Digit, rng: np.random.Generator) -> bytes:
+    """On squared paper."""
+    return _jpeg(_written(digit, rng, share=(0.25, 0.7), width=(0.06, 0.1), lines="squared"), rng)
+
+
+def pencil(digit: Digit, rng: np.random.Generator) -> bytes:
+    """A faint pencil, grainy where the paper is rough."""
+    height, width = 480, 640
+    ink = place(redraw(digit, int(rng.uniform(0.3, 0.8) * height), rng.uniform(5, 9)), height, width, rng)
+    grain = np.clip(0.75 + 0.2 * paper.texture(height, width, 1.5, rng), 0.2, 1)
+    grey = rng.uniform(130, 175)
+    picture = paper.draw(paper.sheet(height, width, _pick(_PAPERS[:2], rng)), ink * grain, (grey, grey, grey))
+    return _jpeg(paper.camera(paper.light(picture, rng, 0.6), rng, 2.5), rng)
+
+
+def blackboard(digit: Digit, rng: np.random.Generator) -> bytes:
+    """Chalk on a board that was wiped before."""
+    height, width = 480, 640
+    board = paper.sheet(height, width, _pick([(35, 60, 48), (45, 45, 48), (30, 40, 35)], rng))
+    board += (7 * paper.texture(height, width, 60, rng) + 3 * paper.texture(height, width, 6, rng))[
+        :, :, None
+    ]
+    ink = place(redraw(digit, int(rng.uniform(0.3, 0.8) * height), rng.uniform(9, 18)), height, width, rng)
+    chalk = ink * np.clip(0.8 + 0.25 * paper.texture(height, width, 1.5, rng), 0.15, 1)
+    return _jpeg(paper.camera(paper.light(paper.draw(board, chalk, (225, 225, 215)), rng), rng), rng)
+
+
+def whiteboard(digit: Digit, rng: np.random.Generator) -> bytes:
+    """A marker on a whiteboard in which a lamp is mirrored."""
+    height, width = 480, 640
+    ink = place(redraw(digit, int(rng.uniform(0.3, 0.8) * height), rng.uniform(9, 16)), height, width, rng)
+    picture = paper.draw(paper.sheet(height, width, (195, 200, 202)), ink, _pick(_INKS, rng))
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    centre, size = (rng.uniform(0, width), rng.uniform(0, height)), rng.uniform(40, 110)
+    glare = np.exp(-(((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * size**2)))
+    return _jpeg(paper.camera(paper.light(picture + 60 * glare[:, :, None], rng), rng), rng)
+
+
+def biro(digit: Digit, rng: np.random.Generator) -> bytes:
+    """A thin line on a big page."""
+    height, width = 1000, 750
+    drawn = redraw(digit, int(rng.uniform(0.15, 0.6) * height), rng.uniform(3, 5))
+    picture = paper.draw(
+        paper.sheet(height, width, _pick(_PAPERS, rng)),
+        place(drawn, height, width, rng),
+        _pick(_INKS[:2], rng),
+    )
+    return _jpeg(paper.camera(paper.light(picture, rng), rng, 2.5), rng)
+
+
+def felt_tip(digit: Digit, rng: np.random.Generator) -> bytes:
+    """A thick pen."""
+    return _jpeg(_written(digit, rng, share=(0.3, 0.85), width=(0.13, 0.17)), rng)
+
+
+def canvas(digit: Digit, rng: np.random.Generator) -> bytes:
+    """A drawing in a browser, dark on light or light on dark, with any brush."""
+    side = int(rng.choice([200, 280, 400]))
+    drawn = redraw(digit, int(rng.uniform(0.4, 0.85) * side), side * rng.uniform(0.02, 0.09))
+    ground, ink = ((255, 255, 255), (0, 0, 0)) if rng.random() < 0.5 else ((0, 0, 0), (255, 255, 255))
+    return _png(paper.draw(paper.sheet(side, side, ground), place(drawn, side, side, rng), ink))
+
+
+def transparent(digit: Digit, rng: np.random.Generator) -> bytes:
+    """A transparent PNG with dark, coloured or white ink."""
+    side = 280
+    drawn = redraw(digit, int(rng.uniform(0.4, 0.85) * side), side * rng.uniform(0.03, 0.08))
+    rgba = np.zeros((side, side, 4), np.float32)
+    rgba[:, :, :3] = _pick([*_INKS, (255, 255, 255), (250, 200, 40)], rng)
+    rgba[:, :, 3] = 255 * place(drawn, side, side, rng)
+    return _png(rgba)
+
+
+def small_scan(digit: Digit, rng: np.random.Generator) -> bytes:
+    """Eight to twenty pixels high, dark on light."""
+    return _png(_small(digit, rng))
+
+
+def enlarged_scan(digit: Digit, rng: np.random.Generator) -> bytes:
+    """Such a scan blown up again."""
+    how = int(rng.choice([cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC]))
+    large = cv2.resize(_small(digit, rng), None, fx=10, fy=10, interpolation=how)
+    return _png(np.clip(large, 0, 255))
+
+
+def envelope(digit: Digit, rng: np.random.Generator) -> bytes:
+    """Cut out of a scanned envelope: grey, low contrast, rough edges, touching the border."""
+    height = int(rng.uniform(30, 80))
+    drawn = redraw(digit, height, height * rng.uniform(0.06, 0.12))
+    grain = paper.texture(drawn.shape[0], drawn.shape[1], 1.5, rng)
+    rough = np.clip(drawn + 0.15 * grain * (drawn > 0.05), 0, 1)
+    pad = int(rng.integers(1, 6))
+    ink = np.pad(rough, pad)
+    ground = rng.uniform(170, 220)
+    grey = ground - ink * rng.uniform(70, 140) + rng.normal(0, 3, ink.shape)
+    return _png(np.clip(grey, 0, 255))
+
+
+def broken(digit: Digit, rng: np.random.Generator) -> bytes:
+    """A line that the pen left out in two or three places."""
+    side = 300
+    height = int(rng.uniform(0.5, 0.8) * side)
+    drawn = redraw(digit, height, height * rng.uniform(0.06, 0.1))
+    for _ in range(int(rng.integers(2, 4))):
+        row, column = rng.choice(np.argwhere(drawn > 0.5))
+        gap = int(height * rng.uniform(0.03, 0.05)) + 1
+        cv2.circle(drawn, (int(column), int(row)), gap, 0.0, -1)
+    picture = paper.draw(
+        paper.sheet(side, side, _pick(_PAPERS, rng)), place(drawn, side, side, rng), (30, 30, 40)
+    )
+    return _jpeg(paper.camera(paper.light(picture, rng), rng, 2.5), rng)
+
+
+def dirty(digit: Digit, rng: np.random.Generator) -> bytes:
+    """Specks and dirt near the digit."""
+    height, width = 400, 400
+    ink = place(redraw(digit, int(rng.uniform(0.4, 0.7) * height), rng.uniform(14, 24)), height, width, rng)
+    for _ in range(int(rng.integers(5, 20))):
+        spot = (int(rng.integers(0, width)), int(rng.integers(0, height)))
+        cv2.circle(ink, spot, int(rng.integers(1, 4)), float(rng.uniform(0.3, 1)), -1, cv2.LINE_AA)
+    picture = paper.draw(paper.sheet(height, width, _pick(_PAPERS, rng)), ink, _pick(_INKS, rng))
+    return _jpeg(paper.camera(paper.light(picture, rng), rng), rng)
+
+
+FAMILIES: dict[str, Family] = {
+    family.__name__.replace("_", " "): family
+    for family in (
+        photo,
+        tilted,
+        ruled,
+        squared,
+        pencil,
+        blackboard,
+        whiteboard,
+        biro,
+        felt_tip,
+        canvas,
+        transparent,
+        small_scan,
+        enlarged_scan,
+        envelope,
+        broken,
+        dirty,
+    )
+}
+
+
+def _written(
+    digit: Digit,
+    rng: np.random.Generator,
+    *,
+    share: tuple[float, float],
+    width: tuple[float, float],
+    degrees: float = 3,
+    lines: str = "",
+) -> NDArray[np.uint8]:
+    """A photograph: `share` is the digit's part of the sheet's height, `width` the pen's of the digit's."""
+    rows, columns = (480, 640) if rng.random() < 0.5 else (640, 480)
+    height = int(rng.uniform(*share) * min(rows, columns))
+    ink: Ink = redraw(digit, height, height * rng.uniform(*width))
+    ink = tilt(ink, rng.uniform(-degrees, degrees))
+    shrink = min(1.0, 0.95 * rows / ink.shape[0], 0.95 * columns / ink.shape[1])
+    ink = cv2.resize(ink, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    picture = paper.sheet(rows, columns, _pick(_PAPERS, rng))
+    picture += 1.5 * paper.texture(rows, columns, 3, rng)[:, :, None]
+    if lines:
+        picture = paper.rules(picture, rng, squares=lines == "squared")
+    picture = paper.draw(picture, place(ink, rows, columns, rng) * np.float32(0.92), _pick(_INKS, rng))
+    return paper.camera(paper.light(picture, rng), rng)
+
+
+def _small(digit: Digit, rng: np.random.Generator) -> NDArray[np.float32]:
+    side = int(rng.choice([8, 16, 20]))
+    ink = cv2.resize(
+        enlarge(digit, 160), None, fx=(side - 2) / 160, fy=(side - 2) / 160, interpolation=cv2.INTER_AREA
+    )
+    ink = np.pad(ink, 1)
+    return np.asarray(255 - ink / max(float(ink.max()), 1e-6) * rng.uniform(180, 250), np.float32)
+
+
+def _pick(
+    colours: Sequence[tuple[float, float, float]], rng: np.random.Generator
+) -> tuple[float, float, float]:
+    return colours[int(rng.integers(len(colours)))]
+
+
+def _png(picture: NDArray[np.float32]) -> bytes:
+    pixels = np.rint(picture).astype(np.uint8)
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR)
+    return bytes(cv2.imencode(".png", pixels)[1])
+
+
+def _jpeg(picture: NDArray[np.uint8], rng: np.random.Generator) -> bytes:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(60, 95))]
+    return bytes(cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)[1])
