@@ -22,7 +22,8 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     contrast = ground.contrast(_opaque(_shrink(pixels)))
     threshold, full = _levels(contrast)
-    mask = _strokes(ruling.remove((contrast > threshold).astype(np.uint8)))
+    mask, faint = ((contrast > least).astype(np.uint8) for least in (threshold, threshold / 2))
+    mask = _strokes(ruling.remove(mask, faint))
     # Half the threshold keeps the soft edge of a stroke; a pixel further out belongs to something else.
     near = cv2.dilate(mask, np.ones((3, 3), np.uint8))
     ink = np.clip((contrast - threshold / 2) / (full - threshold / 2), 0, 1) * near

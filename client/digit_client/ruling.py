@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _THICKEST = 5
+_SMALLEST = 100
 # Lines are looked for within six degrees of level, half a degree apart.
 _LEAN = np.deg2rad(6)
 _STEP = np.deg2rad(0.5)
@@ -13,31 +14,36 @@ _SUPPORT = 0.55
 _EDGE = 0.08
 
 
-def remove(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def remove(mask: NDArray[np.uint8], faint: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Take lines that run across the whole picture, or down it, off a mask of ink: uint8 [h, w] of 0 and 1.
 
-    Strokes that cross a line stay whole. Returns the mask itself where there are no such lines.
+    They are looked for in `faint`, which holds what is fainter than ink as well: where the light changes,
+    only parts of a line are as dark as ink. Strokes that cross a line stay whole. Returns the mask itself
+    where there are no such lines.
     """
-    level = _without_level_lines(mask)
-    return _without_level_lines(np.ascontiguousarray(level.T)).T
-
-
-def _without_level_lines(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = mask.shape
-    if min(height, width) < 100:
+    if min(mask.shape) < _SMALLEST:
         return mask
-    # What is thin up and down: lines lie here, while a pen's strokes are thicker or stand steeper.
-    thin = mask & ~cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((_THICKEST + 1, 1), np.uint8))
-    lines = _level_lines(thin)
+    level = _without_level_lines(mask, faint)
+    return _without_level_lines(np.ascontiguousarray(level.T), np.ascontiguousarray(faint.T)).T
+
+
+def _without_level_lines(mask: NDArray[np.uint8], faint: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    lines = _level_lines(_thin(faint))
     if not lines:
         return mask
     drawn = np.zeros_like(mask)
     for left, right in lines:
-        cv2.line(drawn, (0, round(left)), (width - 1, round(right)), 1, _THICKEST)
-    rest = mask & ~(drawn & thin)
+        cv2.line(drawn, (0, round(left)), (mask.shape[1] - 1, round(right)), 1, _THICKEST)
+    rest = mask & ~(drawn & _thin(mask))
     # Strokes that a line went through are closed again, but only where it was.
     closed = cv2.morphologyEx(rest, cv2.MORPH_CLOSE, np.ones((_THICKEST + 2, 3), np.uint8))
     return np.asarray(rest | (closed & drawn & mask), np.uint8)
+
+
+def _thin(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What is thin up and down: printed lines are, while a pen's strokes are thicker or stand steeper."""
+    thick = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((_THICKEST + 1, 1), np.uint8))
+    return np.asarray(mask & ~thick, np.uint8)
 
 
 def _level_lines(thin: NDArray[np.uint8]) -> list[tuple[float, float]]:
