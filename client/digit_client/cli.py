@@ -30,6 +30,15 @@ class RegisteredCommands(click.Group):
             return _load(entry)
         return None
 
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            raise click.ClickException(
+                f"this needs the package {error.name}, which an extra brings: "
+                "pip install 'digit-serving[gateway,model-server,training]'"
+            ) from error
+
 
 def _load(entry: EntryPoint) -> click.Command:
     command = entry.load()

@@ -35,6 +35,34 @@ def test_imports_bring_no_more_than_they_need(code: str, allowed: set[str]) -> N
     assert _imported_by(code) == allowed
 
 
+def test_the_command_works_without_any_extra() -> None:
+    """What is None in sys.modules can't be imported."""
+    extras = (
+        "cv2",
+        "flask",
+        "granian",
+        "grpc",
+        "keras",
+        "matplotlib",
+        "PIL",
+        "pydantic",
+        "rich",
+        "tensorflow",
+    )
+    code = f"import sys; sys.modules.update(dict.fromkeys({extras!r})); from digit_client.cli import main; main()"
+    done = {
+        arguments: subprocess.run(
+            [sys.executable, "-c", code, arguments], capture_output=True, text=True, check=False
+        )
+        for arguments in ("--help", "train", "gateway")
+    }
+    assert done["--help"].returncode == 0
+    assert "predict" in done["--help"].stdout
+    for command in ("train", "gateway"):
+        assert done[command].returncode == 1
+        assert "pip install 'digit-serving[" in done[command].stderr
+
+
 def test_tensorflow_can_be_imported_after_its_protocol() -> None:
     code = "import digit_client.protos, tensorflow as tf; assert tf.constant(1).numpy() == 1"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,7 +1,6 @@
 """`digits gateway`."""
 
 import click
-from pydantic import ValidationError
 
 
 @click.command()
@@ -10,6 +9,8 @@ def gateway() -> None:
 
     Set by environment variables: DIGITS_HOST, DIGITS_PORT, DIGITS_MODEL_SERVER and more; see the README.
     """
+    from pydantic import ValidationError
+
     from digit_serving.gateway.server import serve
     from digit_serving.gateway.settings import Settings
 
