@@ -2,15 +2,14 @@
 
 The generated modules lie in the packages `tensorflow` and `tensorflow_serving`, and importing any of them
 would run TensorFlow's own `__init__`: two seconds and half a gigabyte. While they are imported here, an
-empty module stands in for `tensorflow` that knows only where its files are. A later `import tensorflow`
-still works.
+empty module stands in for `tensorflow`. A later `import tensorflow` still works.
 """
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
-from types import ModuleType
+
+from digit_client import stand_in
 
 
 @contextmanager
@@ -18,10 +17,7 @@ def _without_tensorflow() -> Iterator[None]:
     if "tensorflow" in sys.modules:
         yield
         return
-    spec = find_spec("tensorflow")
-    stand_in = ModuleType("tensorflow")
-    stand_in.__path__ = list(spec.submodule_search_locations or ()) if spec else []
-    sys.modules["tensorflow"] = stand_in
+    sys.modules["tensorflow"] = stand_in.tensorflow()
     try:
         yield
     finally:

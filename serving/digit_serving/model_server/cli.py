@@ -3,11 +3,10 @@
 import os
 import sys
 from importlib.metadata import version
-from importlib.util import find_spec
-from types import ModuleType
 
 import click
 
+from digit_client import stand_in
 from digit_serving.model_server import flags
 
 
@@ -30,9 +29,7 @@ def model_server(args: tuple[str, ...]) -> None:
 def _serve(options: flags.Options) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow's modules do without its __init__, which takes three seconds and 270 MB.
-    spec, stand_in = find_spec("tensorflow"), ModuleType("tensorflow")
-    stand_in.__path__ = list(spec.submodule_search_locations or ()) if spec else []
-    sys.modules["tensorflow"] = stand_in
+    sys.modules["tensorflow"] = stand_in.tensorflow()
     from digit_serving.model_server.server import run
 
     run(options)
