@@ -22,6 +22,7 @@ def test_it_says_what_the_model_is_and_how_it_came_to_be(fitted: Fit, dataset: D
     described = {key: figures["fit"][key] for key in ("seed", "epochs", "batch_size", "learning_rate")}
     assert described == {"seed": 0, "epochs": 3, "batch_size": 32, "learning_rate": 0.5}
     assert figures["fit"]["device"] == fitted.device
+    assert figures["fit"]["temperature"] is None
     assert json.loads(json.dumps(figures)) == figures
 
 
@@ -33,4 +34,6 @@ def test_it_is_published_with_the_model(models: Path) -> None:
     figures = json.loads((models / "1" / "assets.extra" / "model.json").read_text())
     assert figures["model"] == "convnet"
     assert figures["accuracy"] > 0.85
+    assert 0.2 < figures["fit"]["temperature"] < 5
+    assert 1 <= figures["fit"]["best_epoch"] <= figures["fit"]["epochs"] == 4
     assert figures["data"]["train"] == figures["fit"]["examples"] + figures["fit"]["validation_examples"]

@@ -1,8 +1,11 @@
+import signal
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 
+from digit_training import calibration
 from digit_training.dataset import Dataset
 from digit_training.evaluate import evaluate
 from digit_training.fit import Fit, fit
@@ -25,6 +28,49 @@ def test_the_held_out_are_not_fitted(dataset: Dataset) -> None:
     result = fit(recipe, dataset.train[:1200], seed=0)
     assert (result.examples, result.validation_examples) == (1100, 100)
     assert "val_accuracy" in result.model.history.history
+
+
+def test_the_best_epoch_by_the_held_out_is_taken_and_calibrated_on_them(dataset: Dataset) -> None:
+    recipe = replace(RECIPES["perceptron"], epochs=4, learning_rate=1.0, holdout=1 / 4)
+
+    def spoil(batch: int, logs: object) -> None:
+        if len(callback.model.history.epoch) == 3:
+            callback.model.set_weights([0 * weights for weights in callback.model.get_weights()])
+
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=spoil)
+    result = fit(recipe, dataset.train[:1200], 0, [callback])
+    losses = result.model.history.history["val_loss"]
+    assert result.best_epoch == np.argmin(losses) + 1 < 4
+    held = dataset.train[:1200][np.random.default_rng(0).permutation(1200)[:300]]
+    answers = evaluate(result.model, held).probabilities
+    loss = -np.log(answers[np.arange(300), held.labels]).mean()
+    assert loss < min(losses)
+    assert calibration.temperature(answers, held.labels) == pytest.approx(1, abs=1e-3)
+
+
+def interrupt_after(epochs: int) -> keras.callbacks.Callback:
+    """Ctrl-C in the epoch after these."""
+
+    def interrupt(batch: int, logs: object) -> None:
+        if len(callback.model.history.epoch) == epochs:
+            signal.raise_signal(signal.SIGINT)
+
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)
+    return callback
+
+
+def test_an_interrupted_fit_has_its_best_epoch(dataset: Dataset) -> None:
+    recipe = RECIPES["perceptron"]
+    result = fit(recipe, dataset.train[:600], 0, [interrupt_after(2)])
+    assert (result.epochs, result.best_epoch, result.complete) == (2, 2, False)
+    two = fit(recipe.lasting(2), dataset.train[:600], 0)
+    assert two.complete
+    assert all(map(np.array_equal, result.model.get_weights(), two.model.get_weights()))
+
+
+def test_a_fit_interrupted_in_its_first_epoch_has_nothing(dataset: Dataset) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(RECIPES["perceptron"], dataset.train[:600], 0, [interrupt_after(0)])
 
 
 def test_a_fit_is_described(fitted: Fit) -> None:

@@ -1,4 +1,5 @@
 import io
+import time
 from contextlib import closing
 
 import keras
@@ -22,7 +23,7 @@ def shown(dataset: Dataset, name: str, epochs: int, terminal: bool) -> str:
 def test_without_a_terminal_each_epoch_is_a_line(
     dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = shown(dataset, "convnet", 3, terminal=False).splitlines()
+    lines = shown(dataset, "quick", 3, terminal=False).splitlines()
     assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
     assert all("loss" in line and "accuracy" in line and "validation" in line for line in lines)
     assert "80,202" in capsys.readouterr().out
@@ -39,15 +40,32 @@ def test_on_a_terminal_each_epoch_keeps_its_bar(dataset: Dataset) -> None:
 def test_an_interrupted_fit_gives_the_cursor_back(dataset: Dataset) -> None:
     file = io.StringIO()
 
-    def interrupt(epoch: int, logs: object) -> None:
+    def interrupt(batch: int, logs: object) -> None:
         raise KeyboardInterrupt
 
     with closing(FitDisplay(Console(file=file, force_terminal=True))) as display:
-        callbacks = [display, keras.callbacks.LambdaCallback(on_epoch_end=interrupt)]
+        callbacks = [display, keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)]
         with pytest.raises(KeyboardInterrupt):
             fit(RECIPES["perceptron"], dataset.train[:240], 0, callbacks)
     show_cursor = "\x1b[?25h"
     assert file.getvalue().rstrip().endswith(show_cursor)
+
+
+def test_the_time_left_is_that_of_the_whole_fit(dataset: Dataset) -> None:
+    seen: list[tuple[float, str]] = []
+
+    def note(batch: int, logs: object) -> None:
+        spent = time.perf_counter() - display.started
+        seen.append((spent, display.bar.tasks[-1].fields["left"]))
+
+    with closing(FitDisplay(Console(file=io.StringIO()))) as display:
+        callbacks = [display, keras.callbacks.LambdaCallback(on_train_batch_end=note)]
+        fit(RECIPES["perceptron"].lasting(4), dataset.train[:240], 0, callbacks)
+    # 240 examples are a single call of steps: a quarter of the fit.
+    expected = [spent * (4 / done - 1) for done, (spent, _) in enumerate(seen, 1)]
+    shown = [int(left[0]) * 60 + int(left[2:4]) for _, left in seen]
+    assert len(shown) == 4
+    assert shown == pytest.approx(expected, abs=1)
 
 
 def test_of_many_epochs_some_are_shown(dataset: Dataset) -> None:

@@ -12,7 +12,7 @@ def test_the_perceptron_is_fitted_as_in_the_article() -> None:
 
 
 def test_what_the_user_sets_replaces_the_recipe() -> None:
-    recipe = RECIPES["convnet"]
+    recipe = RECIPES["quick"]
     changed = recipe.adjusted(batch_size=7, learning_rate=None).lasting(3)
     assert (changed.epochs, changed.batch_size) == (3, 7)
     assert changed.learning_rate == recipe.learning_rate

@@ -8,7 +8,10 @@ from pathlib import Path
 import click
 
 from digit_training import versions
-from digit_training.errors import TrainingError
+from digit_training.errors import Interrupted, TrainingError
+
+INTERRUPTED = 130
+"""The exit status of a command that Ctrl-C ended, as shells count it: 128 and the number of SIGINT."""
 
 _path = click.Path(path_type=Path)
 
@@ -37,6 +40,13 @@ min_accuracy_option = click.option(
 
 @click.command()
 @click.option("--model", default="convnet", show_default=True, type=click.Choice(["convnet", "perceptron"]))
+@click.option(
+    "--recipe",
+    default="quick",
+    show_default=True,
+    type=click.Choice(["quick", "full"]),
+    help="How thoroughly the convnet is fitted: a minute for 99.5 %, some for 99.6 %.",
+)
 @data_option
 @output_option
 @click.option("--report", type=_path, help="Where the pictures go.  [default: runs/<time>]")
@@ -50,6 +60,7 @@ min_accuracy_option = click.option(
 @click.option("--if-needed", is_flag=True, help="Do nothing where a version is published already.")
 def train(
     model: str,
+    recipe: str,
     data: Path | None,
     output: Path,
     report: Path | None,
@@ -68,7 +79,7 @@ def train(
         from digit_training import job
 
         job.train(
-            model=model,
+            recipe=recipe if model == "convnet" else model,
             data=data,
             output=output,
             report=report,
@@ -102,5 +113,8 @@ def _plain_errors() -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         yield
+    except Interrupted as error:
+        click.echo(f"\n{error}", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from error
     except (TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error

@@ -3,7 +3,8 @@
 TrainingError
 ├── DataError      a data file is missing, truncated, mislabelled or not digits
 ├── ModelError     a model that cannot answer the two signatures of the artifact
-└── AccuracyError  a model below the bar for publishing
+├── AccuracyError  a model below the bar for publishing
+└── Interrupted    the user ended a fit before its time
 """
 
 
@@ -21,3 +22,7 @@ class ModelError(TrainingError):
 
 class AccuracyError(TrainingError):
     """Says the accuracy reached and the one required."""
+
+
+class Interrupted(TrainingError):  # noqa: N818
+    """Says what was kept of the fit and how to go on."""

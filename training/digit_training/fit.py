@@ -4,11 +4,14 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 
-from digit_training import device
+from digit_training import calibration, device
+from digit_training.batches import Batches
+from digit_training.best import BestEpoch
 from digit_training.dataset import Examples
 from digit_training.recipes import Recipe
 
@@ -18,25 +21,77 @@ STEPS_PER_EXECUTION = 25
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted model and how it came to be; `examples` and `validation_examples` are counts."""
+    """A fitted model and how it came to be; `examples` and `validation_examples` are counts.
+
+    Of the `epochs` that were fitted the model has the weights of the best, which counts from 1. `temperature`
+    was fitted to the held-out examples and is in the weights already; None where none were held out.
+    """
 
     model: keras.Model
     recipe: Recipe
     seed: int
     examples: int
     validation_examples: int
+    epochs: int
+    best_epoch: int
+    temperature: float | None
     seconds: float
     device: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was not interrupted."""
+        return self.epochs == self.recipe.epochs
 
 
 def fit(
     recipe: Recipe, examples: Examples, seed: int, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> Fit:
-    """The same seed on the same machine gives the same model."""
+    """The same seed on the same machine gives the same model.
+
+    Ctrl-C ends it early, with the best epoch so far; before the first has ended it raises KeyboardInterrupt.
+    """
     device.make_repeatable()
     keras.utils.set_random_seed(seed)
     held, train = _split(examples, recipe.holdout, seed)
-    steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
+    model = _compiled(recipe, len(train))
+    best = BestEpoch()
+    started = time.perf_counter()
+    try:
+        model.fit(
+            **_fed(recipe, train, seed),
+            epochs=recipe.epochs,
+            validation_data=(held.pixels, held.labels) if len(held) else None,
+            validation_batch_size=500,
+            callbacks=[best, *callbacks],
+            verbose=0,
+        )
+    except KeyboardInterrupt:
+        if not best.ended:
+            raise
+    best.restore()
+    return Fit(
+        model=model,
+        recipe=recipe,
+        seed=seed,
+        examples=len(train),
+        validation_examples=len(held),
+        epochs=best.ended,
+        best_epoch=best.epoch,
+        temperature=_calibrate(model, held) if len(held) else None,
+        seconds=time.perf_counter() - started,
+        device=device.name(),
+    )
+
+
+def _split(examples: Examples, holdout: float, seed: int) -> tuple[Examples, Examples]:
+    order = np.random.default_rng(seed).permutation(len(examples))
+    held = round(len(examples) * holdout)
+    return examples[order[:held]], examples[order[held:]]
+
+
+def _compiled(recipe: Recipe, examples: int) -> keras.Model:
+    steps = recipe.epochs * math.ceil(examples / recipe.batch_size)
     model = recipe.build()
     model.compile(
         optimizer=recipe.optimizer(recipe.learning_rate, steps),
@@ -44,21 +99,16 @@ def fit(
         metrics=["accuracy"],
         steps_per_execution=STEPS_PER_EXECUTION,
     )
-    started = time.perf_counter()
-    model.fit(
-        train.pixels,
-        train.labels,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        validation_data=(held.pixels, held.labels) if len(held) else None,
-        validation_batch_size=500,
-        callbacks=list(callbacks),
-        verbose=0,
-    )
-    return Fit(model, recipe, seed, len(train), len(held), time.perf_counter() - started, device.name())
+    return model
 
 
-def _split(examples: Examples, holdout: float, seed: int) -> tuple[Examples, Examples]:
-    order = np.random.default_rng(seed).permutation(len(examples))
-    held = round(len(examples) * holdout)
-    return examples[order[:held]], examples[order[held:]]
+def _fed(recipe: Recipe, train: Examples, seed: int) -> dict[str, Any]:
+    if recipe.augmented:
+        return {"x": Batches(train, recipe.batch_size, seed)}
+    return {"x": train.pixels, "y": train.labels, "batch_size": recipe.batch_size}
+
+
+def _calibrate(model: keras.Model, held: Examples) -> float:
+    temperature = calibration.temperature(model.predict(held.pixels, batch_size=500, verbose=0), held.labels)
+    calibration.fold(model, temperature)
+    return temperature

@@ -11,17 +11,17 @@ from rich.console import Console
 from digit_training import device, plots, saved_model, sources, versions, warmup
 from digit_training.card import card
 from digit_training.dataset import Dataset
-from digit_training.errors import ModelError
+from digit_training.errors import Interrupted, ModelError
 from digit_training.evaluate import Evaluation, evaluate
 from digit_training.fit import Fit, fit
 from digit_training.models import reading_pixels
 from digit_training.progress import FitDisplay
-from digit_training.recipes import RECIPES
+from digit_training.recipes import RECIPES, Recipe
 
 
 def train(
     *,
-    model: str,
+    recipe: str,
     data: Path | None,
     output: Path,
     report: Path | None,
@@ -31,9 +31,10 @@ def train(
     learning_rate: float | None,
     min_accuracy: float,
 ) -> None:
-    """Fits `model`, leaves pictures and a Keras file in `report` and publishes under `output`.
+    """Follows a recipe, leaves pictures and a Keras file in `report` and publishes under `output`.
 
-    What is None is taken from the recipe, or for a place from the time. Raises TrainingError.
+    What is None is taken from the recipe, or for a place from the time. Raises TrainingError, Interrupted
+    where the user ends the fit with Ctrl-C: what it learned until then is left in `report`.
     """
     console = _console()
     dataset = _load(console, data)
@@ -42,21 +43,26 @@ def train(
     plots.digits(dataset.train, folder / "digits.png")
     console.print(f"Twenty of them: {folder / 'digits.png'}")
 
-    recipe = RECIPES[model].adjusted(batch_size, learning_rate)
+    chosen = RECIPES[recipe].adjusted(batch_size, learning_rate)
     if epochs:
-        recipe = recipe.lasting(epochs)
+        chosen = chosen.lasting(epochs)
     elif dataset.offline:
-        recipe = recipe.stretched(len(dataset.train))
-    console.print(f"Device: {device.name()}")
-    with closing(FitDisplay(console)) as display:
-        fitted = fit(recipe, dataset.train, seed, [display])
+        chosen = chosen.stretched(len(dataset.train))
+    fitted = _fit(console, chosen, dataset, seed)
     fitted.model.save(folder / "model.keras")
     console.print(f"Keras model: {folder / 'model.keras'}")
 
     evaluation = _evaluate(console, fitted.model, dataset)
     plots.prediction(dataset.test, 0, evaluation.probabilities[0], folder / "prediction.png")
     console.print(f"Prediction for a test image: {folder / 'prediction.png'}")
+    if not fitted.complete:
+        raise Interrupted(
+            f"Interrupted after {fitted.epochs} of {chosen.epochs} epochs, and not published. "
+            f"To publish the best of them: digits export {folder / 'model.keras'}"
+        )
     _publish(console, fitted.model, dataset, evaluation, output, min_accuracy, fitted)
+    if chosen.more:
+        console.print(chosen.more)
 
 
 def export(*, file: Path, data: Path | None, output: Path, min_accuracy: float) -> None:
@@ -85,6 +91,15 @@ def _load(console: Console, data: Path | None) -> Dataset:
     sizes = f"{len(dataset.train):,} training and {len(dataset.test):,} test digits"
     console.print(f"Data: {sizes} from {dataset.source} ({kind})")
     return dataset
+
+
+def _fit(console: Console, recipe: Recipe, dataset: Dataset, seed: int) -> Fit:
+    console.print(f"Device: {device.name()}")
+    try:
+        with closing(FitDisplay(console)) as display:
+            return fit(recipe, dataset.train, seed, [display])
+    except KeyboardInterrupt:
+        raise Interrupted("Interrupted before the first epoch had ended: nothing is kept.") from None
 
 
 def _evaluate(console: Console, model: keras.Model, dataset: Dataset) -> Evaluation:

@@ -29,12 +29,36 @@ def convnet() -> keras.Model:
             layers.Conv2D(32, 5, activation="relu"),
             layers.MaxPooling2D(),
             layers.Flatten(),
-            layers.Dropout(0.4),
+            layers.Dropout(0.1),
             layers.Dense(128, activation="relu"),
-            layers.Dropout(0.4),
+            layers.Dropout(0.1),
             layers.Dense(10, activation="softmax"),
         ],
         name="convnet",
+    )
+
+
+def deep_convnet() -> keras.Model:
+    """Three times as much to fit, for the last half of a per cent: 271,722 parameters.
+
+    The first convolution moves by two pixels, so that none of the rest works at full size.
+    """
+    return keras.Sequential(
+        [
+            keras.Input((784,), name="pixels"),
+            layers.Reshape((28, 28, 1)),
+            layers.Conv2D(32, 5, strides=2, padding="same", activation="relu"),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dropout(0.2),
+            layers.Dense(128, activation="relu"),
+            layers.Dropout(0.2),
+            layers.Dense(10, activation="softmax"),
+        ],
+        name="deep_convnet",
     )
 
 

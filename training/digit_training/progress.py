@@ -1,6 +1,7 @@
 """A fit on the screen: the table of its layers, then on a terminal a bar for each epoch, elsewhere a line."""
 
 import math
+import time
 from typing import Any
 
 import keras
@@ -23,25 +24,29 @@ class FitDisplay(keras.callbacks.Callback):  # type: ignore[misc]
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[left]}"),
             console=console,
         )
         self.task = TaskID(0)
+        self.epoch = 0
+        self.started = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.model.summary()
+        self.started = time.perf_counter()
         if self.console.is_terminal:
             self.bar.start()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.task = self.bar.add_task(self._title(epoch), total=self.params["steps"], figures="")
+        self.epoch = epoch
+        self.task = self.bar.add_task(self._title(epoch), total=self.params["steps"], figures="", left="")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.bar.update(
-            self.task, completed=min(batch + 1, self.params["steps"]), figures=_figures(logs or {})
-        )
+        done = min(batch + 1, self.params["steps"])
+        self.bar.update(self.task, completed=done, figures=_figures(logs or {}), left=self._left(done))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.bar.update(self.task, figures=_figures(logs or {}))
+        self.bar.update(self.task, figures=_figures(logs or {}), left="")
         if not self._stays(epoch):
             self.bar.remove_task(self.task)
         elif not self.console.is_terminal:
@@ -55,6 +60,13 @@ class FitDisplay(keras.callbacks.Callback):  # type: ignore[misc]
     def _title(self, epoch: int) -> str:
         epochs = self.params["epochs"]
         return f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
+
+    def _left(self, done: int) -> str:
+        """How long the whole fit will still take at the pace so far."""
+        steps, epochs = self.params["steps"], self.params["epochs"]
+        share = (self.epoch + done / steps) / epochs
+        seconds = round((time.perf_counter() - self.started) * (1 / share - 1))
+        return f"{seconds // 60}:{seconds % 60:02} left"
 
     def _stays(self, epoch: int) -> bool:
         done, epochs = epoch + 1, int(self.params["epochs"])

@@ -15,7 +15,8 @@ class Recipe:
     """A model and the settings of its fit.
 
     `optimizer` makes one from the learning rate and the number of steps of the whole fit; `holdout` is the
-    share of the training set that is kept for validation.
+    share of the training set that is kept to choose the best epoch by and to calibrate on; `augmented` has
+    each example written anew in each epoch; `more` says what else could be had.
     """
 
     build: Callable[[], keras.Model]
@@ -23,7 +24,9 @@ class Recipe:
     epochs: int
     batch_size: int
     learning_rate: float
-    holdout: float
+    holdout: float = 0.0
+    augmented: bool = False
+    more: str = ""
 
     def adjusted(self, batch_size: int | None, learning_rate: float | None) -> "Recipe":
         """The same recipe with what the user set."""
@@ -57,6 +60,24 @@ def adamw(learning_rate: float, steps: int) -> keras.Optimizer:
 
 
 RECIPES = {
-    "convnet": Recipe(models.convnet, adamw, epochs=6, batch_size=64, learning_rate=2e-3, holdout=1 / 12),
-    "perceptron": Recipe(models.perceptron, sgd, epochs=10, batch_size=32, learning_rate=0.01, holdout=0),
+    "perceptron": Recipe(models.perceptron, sgd, epochs=10, batch_size=32, learning_rate=0.01),
+    "quick": Recipe(
+        models.convnet,
+        adamw,
+        epochs=6,
+        batch_size=64,
+        learning_rate=2e-3,
+        holdout=1 / 12,
+        augmented=True,
+        more="More accuracy for more time: digits train --recipe full",
+    ),
+    "full": Recipe(
+        models.deep_convnet,
+        adamw,
+        epochs=18,
+        batch_size=64,
+        learning_rate=1.5e-3,
+        holdout=1 / 12,
+        augmented=True,
+    ),
 }

@@ -1,0 +1,31 @@
+import numpy as np
+
+from digit_training.batches import Batches
+from digit_training.dataset import Dataset
+
+
+def test_each_epoch_holds_every_example_once_in_another_order(dataset: Dataset) -> None:
+    batches = Batches(dataset.train[:100], 32, seed=0)
+    first = np.concatenate([batches[index][1] for index in range(len(batches))])
+    batches.on_epoch_end()
+    second = np.concatenate([batches[index][1] for index in range(len(batches))])
+    assert len(batches) == 4
+    assert np.array_equal(np.bincount(first), np.bincount(dataset.train.labels[:100]))
+    assert np.array_equal(np.bincount(first), np.bincount(second))
+    assert not np.array_equal(first, second)
+
+
+def test_a_batch_is_what_a_model_reads(dataset: Dataset) -> None:
+    pixels, labels = Batches(dataset.train[:100], 32, seed=0)[3]
+    assert (pixels.shape, labels.shape) == ((4, 784), (4,))
+    assert pixels.dtype == np.float32
+    assert (pixels.min(), pixels.max()) == (0, 1)
+
+
+def test_a_batch_is_the_same_whenever_it_is_read(dataset: Dataset) -> None:
+    one, two = (Batches(dataset.train[:100], 32, seed=5) for _ in range(2))
+    two[0], two[1]
+    assert np.array_equal(one[2][0], two[2][0])
+    two.on_epoch_end()
+    assert not np.array_equal(one[2][0], two[2][0])
+    assert not np.array_equal(one[2][0], Batches(dataset.train[:100], 32, seed=6)[2][0])

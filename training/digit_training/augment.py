@@ -1,0 +1,169 @@
+"""Digits as others would have written and scanned them: the same digit from another hand, pen and camera.
+
+Pure: images uint8 [n, 28, 28], light ink on dark, in and out; what happens to them is drawn from `rng`.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+SIDE = 28
+BOX = 20
+MIDDLE = 14
+"""Serving scales a digit until its longer side is BOX pixels and puts its centre of mass at MIDDLE."""
+
+# The share of digits that something happens to.
+BROKEN = 0.1
+CUT_OFF = 0.08
+OTHER_PEN = 0.7
+BLURRED = 0.2
+GRAINY = 0.15
+
+# How far a digit departs from what it was, as a standard deviation.
+ROTATION = 0.12  # radians
+SLANT = 0.2  # pixels to the side for each pixel up
+ASPECT = 0.1  # of the logarithm
+SIZE = 0.05  # of the logarithm
+SHIFT = 0.5  # pixels
+BEND = 1.0  # pixels, at most
+
+_DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+_SQUARE = np.ones((3, 3), np.uint8)
+_AXIS = np.arange(SIDE, dtype=np.float32)
+_KNOTS = 5
+# Each pixel's weights of the knots between which a digit is bent: [28, knots].
+_SPLINE = cv2.resize(np.eye(_KNOTS, dtype=np.float32), (_KNOTS, SIDE), interpolation=cv2.INTER_CUBIC)
+
+
+def augment(images: Images, rng: np.random.Generator) -> Images:
+    """Each digit written anew: uint8 [n, 28, 28]."""
+    written = [_rewritten(image, rng) for image in images]
+    maps = _places(np.stack(written), rng) + _bends(len(images), rng)
+    seen = [
+        _blurred(cv2.remap(image, where, None, cv2.INTER_LINEAR), rng)
+        for image, where in zip(written, maps, strict=True)
+    ]
+    return _exposed(np.stack(seen), rng)
+
+
+def _rewritten(image: Images, rng: np.random.Generator) -> Images:
+    accident = rng.random()
+    if accident < BROKEN:
+        image = _broken(image, rng)
+    elif accident < BROKEN + CUT_OFF:
+        image = _cut_off(image, rng)
+    return _drawn(image, rng) if rng.random() < OTHER_PEN else image
+
+
+def _broken(image: Images, rng: np.random.Generator) -> Images:
+    """One to three spots that the pen left out."""
+    broken = image.copy()
+    ink = np.argwhere(image > 127)
+    for row, column in rng.permutation(ink)[: rng.integers(1, 4)].tolist():
+        cv2.circle(broken, (column, row), 1, 0, -1)
+    return broken
+
+
+def _cut_off(image: Images, rng: np.random.Generator) -> Images:
+    """One side of the digit, up to three pixels of it, is beyond the edge of the picture."""
+    cut = image.copy()
+    turned = np.rot90(cut, int(rng.integers(4)))
+    first = int(np.argmax(turned.max(axis=1) > 127))
+    turned[: first + rng.integers(1, 4)] = 0
+    return cut
+
+
+def _drawn(image: Images, rng: np.random.Generator) -> Images:
+    """With a pen up to one pixel thinner or two thicker."""
+    kernel = _DISC if rng.random() < 0.5 else _SQUARE
+    wider = rng.uniform(-0.8, 2)
+    other = cv2.erode(image, kernel) if wider < 0 else cv2.dilate(image, kernel)
+    # Either moves both edges of a stroke by a pixel; half of it is half of the grey in between.
+    return np.asarray(cv2.addWeighted(image, 1 - abs(wider) / 2, other, abs(wider) / 2, 0), np.uint8)
+
+
+def _places(images: Images, rng: np.random.Generator) -> Floats:
+    """Where on its image each pixel comes from, x and y, for digits turned, slanted and framed anew."""
+    count = len(images)
+    angle, slant, aspect, size = rng.normal(0, [[ROTATION], [SLANT], [ASPECT], [SIZE]], (4, count))
+    zero, one = np.zeros(count), np.ones(count)
+    turn = _matrices(np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle))
+    lean = _matrices(one, slant, zero, one)
+    stretch = _matrices(np.exp(aspect), zero, zero, np.exp(-aspect))
+    forward = (turn @ lean @ stretch).astype(np.float32)
+    scale = BOX * np.exp(size).astype(np.float32) / _extents(images, forward)
+    # Where to on the image a pixel to the right leads, and one down.
+    right, down = np.moveaxis(np.linalg.inv(forward * scale[:, None, None]), 2, 0)[:, :, None]
+    aside, below = MIDDLE + rng.normal(0, SHIFT, (2, count, 1, 1)).astype(np.float32)
+    across = (_AXIS[:, None] - aside) * right
+    along = (_AXIS[:, None] - below) * down + _centres(images)[:, None]
+    places: Floats = across[:, None] + along[:, :, None]
+    return places
+
+
+def _centres(images: Images) -> Floats:
+    """Each digit's centre of mass, x and y: [n, 2]."""
+    mass = np.maximum(images.sum(axis=(1, 2), dtype=np.float32), 1)[:, None]
+    sums = np.stack((images.sum(axis=1, dtype=np.float32), images.sum(axis=2, dtype=np.float32)), axis=1)
+    centres: Floats = sums @ _AXIS / mass
+    return centres
+
+
+def _matrices(*entries: NDArray[np.float64]) -> Floats:
+    """Row by row: [n, 2, 2]."""
+    return np.stack(entries, axis=-1).reshape(-1, 2, 2).astype(np.float32)
+
+
+def _extents(images: Images, forward: Floats) -> Floats:
+    """The longer side of each digit's box after it is turned, in pixels: [n]."""
+    ink = images > 64
+    written = np.any(ink, axis=2)
+    # Of each row its first and last pixel: no other can be a corner of the box.
+    rows = np.broadcast_to(np.arange(SIDE), written.shape)
+    ends = np.concatenate(
+        [
+            np.stack((columns, rows), axis=-1)
+            for columns in (ink.argmax(axis=2), SIDE - 1 - ink[:, :, ::-1].argmax(axis=2))
+        ],
+        axis=1,
+    )
+    turned = ends.astype(np.float32) @ forward.transpose(0, 2, 1)
+    known = np.tile(written, 2)[:, :, None]
+    sides = np.where(known, turned, -np.inf).max(axis=1) - np.where(known, turned, np.inf).min(axis=1) + 1
+    return np.where(np.any(written, axis=1), sides.max(axis=1), BOX).astype(np.float32)
+
+
+def _bends(count: int, rng: np.random.Generator) -> Floats:
+    """How far each pixel is drawn aside, smoothly: [n, 28, 28, 2], in pixels."""
+    strength = rng.uniform(0, BEND, (count, 1, 1, 1))
+    knots = (rng.standard_normal((count, 2, _KNOTS, _KNOTS)) * strength).astype(np.float32)
+    bends: Floats = (_SPLINE @ knots @ _SPLINE.T).transpose(0, 2, 3, 1)
+    return bends
+
+
+def _blurred(image: Images, rng: np.random.Generator) -> Images:
+    """Some as from a scan of five to thirteen pixels, enlarged."""
+    if rng.random() > BLURRED:
+        return image
+    side = int(rng.integers(8, 20))
+    small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+    how = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(rng.integers(3))]
+    return np.asarray(cv2.resize(small, (SIDE, SIDE), interpolation=how), np.uint8)
+
+
+def _exposed(images: Images, rng: np.random.Generator) -> Images:
+    """Ink that is rough, and softer or harder against its ground; its brightest is always 255."""
+    count = (len(images), 1, 1)
+    ink = images.astype(np.float32)
+    rough = np.flatnonzero(rng.random(len(images)) < GRAINY)
+    grain = rng.standard_normal((len(rough), SIDE, SIDE), np.float32)
+    ink[rough] *= np.clip(
+        1 - rng.uniform(0, 0.4, (len(rough), 1, 1)).astype(np.float32) * np.abs(grain), 0, 1
+    )
+    ink /= np.maximum(ink.max(axis=(1, 2), keepdims=True), 1)
+    threshold, hardness = rng.uniform(0.3, 0.6, count), np.exp(rng.uniform(0, 1.4, count))
+    ink = (ink - threshold.astype(np.float32)) * hardness.astype(np.float32) + threshold.astype(np.float32)
+    return np.rint(np.clip(ink, 0, 1) * 255).astype(np.uint8)

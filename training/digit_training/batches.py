@@ -1,0 +1,42 @@
+"""What an augmented fit is fed with, batch by batch, on every backend of Keras."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_training.augment import augment
+from digit_training.dataset import Examples
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """The examples in another order each epoch, each written anew each time.
+
+    A batch is pixels float32 [batch size, 784], 0..1, and labels uint8 [batch size]; it depends on nothing
+    but the seed, the epoch and its index, so that a thread that reads ahead changes nothing.
+    """
+
+    def __init__(self, examples: Examples, batch_size: int, seed: int, **workers: Any) -> None:
+        super().__init__(**workers)
+        self.examples = examples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+        self.order = self._shuffled()
+
+    def __len__(self) -> int:
+        return -(-len(self.examples) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        batch = self.examples[rows]
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        return Examples(augment(batch.images, rng), batch.labels).pixels, batch.labels
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+        self.order = self._shuffled()
+
+    def _shuffled(self) -> NDArray[np.intp]:
+        return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.examples))
