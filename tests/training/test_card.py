@@ -34,6 +34,7 @@ def test_it_is_published_with_the_model(models: Path) -> None:
     figures = json.loads((models / "1" / "assets.extra" / "model.json").read_text())
     assert figures["model"] == "convnet"
     assert figures["accuracy"] > 0.85
+    assert figures["fit"]["drawn"] == round(0.03 * figures["fit"]["examples"])
     assert 0.2 < figures["fit"]["temperature"] < 5
     assert 1 <= figures["fit"]["best_epoch"] <= figures["fit"]["epochs"] == 4
     assert figures["data"]["train"] == figures["fit"]["examples"] + figures["fit"]["validation_examples"]

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,48 @@ def test_a_model_below_the_bar_is_not_published(mnist_npz: Path, tmp_path: Path)
     assert result.exit_code == 1
     assert "Error: not published: the accuracy" in result.stderr
     assert not (tmp_path / "models").exists()
+
+
+def interrupted(mnist_npz: Path, folder: Path, after: str) -> "tuple[int, str, str]":
+    """Status, output and errors of a fit that gets Ctrl-C when it has printed this."""
+    command = [*DIGITS, "train", "--data", str(mnist_npz), "--report", "report", "--epochs", "20"]
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        output = ""
+        while after not in output:
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            output += line
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+        return process.returncode, output + rest, errors
+
+
+def test_an_interrupted_fit_leaves_what_it_learned_and_publishes_nothing(
+    mnist_npz: Path, tmp_path: Path
+) -> None:
+    status, output, errors = interrupted(mnist_npz, tmp_path, after="epoch  2/20")
+    assert status == 130
+    assert "Test accuracy: " in output
+    assert "of 20 epochs, and not published" in errors
+    assert len(errors.strip().splitlines()) == 1
+    assert not (tmp_path / "models").exists()
+    command = errors.partition("them: digits ")[2].split()
+    assert command == ["export", "report/model.keras"]
+    assert digits(*command, "--data", mnist_npz, folder=tmp_path).returncode == 0
+    assert (tmp_path / "models" / "digits" / "1").is_dir()
+
+
+def test_before_the_first_epoch_there_is_nothing_to_leave(mnist_npz: Path, tmp_path: Path) -> None:
+    status, _, errors = interrupted(mnist_npz, tmp_path, after="Trainable params")
+    assert (status, errors.strip()) == (
+        130,
+        "Interrupted before the first epoch had ended: nothing is kept.",
+    )
+    assert not (tmp_path / "report" / "model.keras").exists()
 
 
 def test_if_needed_leaves_a_version_alone(tmp_path: Path) -> None:

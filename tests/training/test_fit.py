@@ -74,7 +74,7 @@ def test_a_fit_interrupted_in_its_first_epoch_has_nothing(dataset: Dataset) -> N
 
 
 def test_a_fit_is_described(fitted: Fit) -> None:
-    assert (fitted.examples, fitted.validation_examples, fitted.seed) == (4000, 0, 0)
+    assert (fitted.examples, fitted.drawn, fitted.validation_examples, fitted.seed) == (4000, 0, 0, 0)
     assert fitted.seconds > 0
     assert fitted.device == "CPU" or fitted.device.startswith("GPU: ")
 

@@ -40,6 +40,7 @@ def card(
 def _fit(fit: Fit) -> dict[str, Any]:
     return {
         "examples": fit.examples,
+        "drawn": fit.drawn,
         "validation_examples": fit.validation_examples,
         "seed": fit.seed,
         "epochs": fit.epochs,

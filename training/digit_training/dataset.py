@@ -32,6 +32,11 @@ class Examples:
     def __getitem__(self, rows: slice | NDArray[np.intp]) -> "Examples":
         return Examples(self.images[rows], self.labels[rows])
 
+    def __add__(self, other: "Examples") -> "Examples":
+        return Examples(
+            np.concatenate((self.images, other.images)), np.concatenate((self.labels, other.labels))
+        )
+
     @property
     def pixels(self) -> NDArray[np.float32]:
         """What a model reads: float32 [n, 784], 0..1."""

@@ -9,11 +9,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from digit_training import calibration, device
+from digit_training import calibration, device, strokes
 from digit_training.batches import Batches
 from digit_training.best import BestEpoch
 from digit_training.dataset import Examples
 from digit_training.recipes import Recipe
+
+DRAWN = 0.03
+"""How many digits of other styles an augmented fit learns beside the examples, as a share of them."""
 
 STEPS_PER_EXECUTION = 25
 """Steps that are run as one call: small models spend more time between the steps than in them."""
@@ -21,7 +24,7 @@ STEPS_PER_EXECUTION = 25
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted model and how it came to be; `examples` and `validation_examples` are counts.
+    """A fitted model and how it came to be; `examples`, `drawn` and `validation_examples` are counts.
 
     Of the `epochs` that were fitted the model has the weights of the best, which counts from 1. `temperature`
     was fitted to the held-out examples and is in the weights already; None where none were held out.
@@ -31,6 +34,7 @@ class Fit:
     recipe: Recipe
     seed: int
     examples: int
+    drawn: int
     validation_examples: int
     epochs: int
     best_epoch: int
@@ -54,12 +58,13 @@ def fit(
     device.make_repeatable()
     keras.utils.set_random_seed(seed)
     held, train = _split(examples, recipe.holdout, seed)
-    model = _compiled(recipe, len(train))
+    drawn = strokes.drawn(round(DRAWN * len(train)) if recipe.augmented else 0, np.random.default_rng(seed))
+    model = _compiled(recipe, len(train) + len(drawn))
     best = BestEpoch()
     started = time.perf_counter()
     try:
         model.fit(
-            **_fed(recipe, train, seed),
+            **_fed(recipe, train + drawn, seed),
             epochs=recipe.epochs,
             validation_data=(held.pixels, held.labels) if len(held) else None,
             validation_batch_size=500,
@@ -75,6 +80,7 @@ def fit(
         recipe=recipe,
         seed=seed,
         examples=len(train),
+        drawn=len(drawn),
         validation_examples=len(held),
         epochs=best.ended,
         best_epoch=best.epoch,

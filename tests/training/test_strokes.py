@@ -1,0 +1,44 @@
+import cv2
+import numpy as np
+import pytest
+
+from digit_client.images import is_framed
+from digit_training.strokes import STYLES, drawn
+
+
+def test_every_style_is_drawn_as_often_and_never_twice_the_same() -> None:
+    examples = drawn(20 * len(STYLES), np.random.default_rng(0))
+    digits = [label for label, _ in STYLES]
+    assert {*digits} == {1, 4, 7}
+    assert np.bincount(examples.labels).tolist() == [20 * digits.count(digit) for digit in range(8)]
+    assert len({image.tobytes() for image in examples.images}) == len(examples)
+
+
+def test_they_look_like_what_serving_hands_to_a_model() -> None:
+    for image in drawn(50, np.random.default_rng(0)).images:
+        assert is_framed(image)
+        rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
+        assert max(np.ptp(rows), np.ptp(columns)) == 19
+
+
+def test_a_closed_four_has_a_hole_and_an_open_one_none() -> None:
+    examples = drawn(20 * len(STYLES), np.random.default_rng(0))
+
+    def holes(style: int) -> float:
+        images = examples.images[style :: len(STYLES)]
+        return float(np.mean([cv2.connectedComponents((i < 128).astype(np.uint8))[0] - 2 for i in images]))
+
+    assert holes(len(STYLES) - 1) > 0.5 > 0.2 > holes(len(STYLES) - 2)
+
+
+def test_the_seed_decides() -> None:
+    first, again, other = (drawn(9, np.random.default_rng(seed)).images for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_may_be_asked_for(count: int) -> None:
+    examples = drawn(count, np.random.default_rng(0))
+    assert examples.images.shape == (count, 28, 28)
+    assert len(examples.labels) == count
