@@ -128,7 +128,14 @@ def test_if_needed_leaves_a_version_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--model", "resnet"], ["--epochs", "0"], ["--learning-rate", "0"], ["--min-accuracy", "2"], ["x"]],
+    [
+        ["--model", "resnet"],
+        ["--recipe", "perceptron"],
+        ["--epochs", "0"],
+        ["--learning-rate", "0"],
+        ["--min-accuracy", "2"],
+        ["x"],
+    ],
 )
 def test_wrong_usage(arguments: list[str]) -> None:
     assert CliRunner().invoke(cli.train, arguments).exit_code == 2

@@ -49,7 +49,7 @@ def _fit(fit: Fit) -> dict[str, Any]:
         "augmented": fit.recipe.augmented,
         "batch_size": fit.recipe.batch_size,
         "learning_rate": fit.recipe.learning_rate,
-        "optimizer": type(fit.model.optimizer).__name__,
+        "optimizer": fit.recipe.optimizer.__name__,
         "seconds": round(fit.seconds, 1),
         "device": fit.device,
         "backend": keras.backend.backend(),

@@ -1,8 +1,10 @@
 """Fits a recipe to examples, on whatever backend Keras runs."""
 
+import gc
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +64,7 @@ def fit(
     model = _compiled(recipe, len(train) + len(drawn))
     best = BestEpoch()
     started = time.perf_counter()
-    try:
+    with suppress(KeyboardInterrupt):
         model.fit(
             **_fed(recipe, train + drawn, seed),
             epochs=recipe.epochs,
@@ -71,9 +73,11 @@ def fit(
             callbacks=[best, *callbacks],
             verbose=0,
         )
-    except KeyboardInterrupt:
-        if not best.ended:
-            raise
+    if best.ended < recipe.epochs:
+        # TensorFlow's reader of the batches calls Python when it is freed: not when Python itself is ending.
+        gc.collect()
+    if not best.ended:
+        raise KeyboardInterrupt
     best.restore()
     return Fit(
         model=model,

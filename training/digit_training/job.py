@@ -57,8 +57,8 @@ def train(
     console.print(f"Prediction for a test image: {folder / 'prediction.png'}")
     if not fitted.complete:
         raise Interrupted(
-            f"Interrupted after {fitted.epochs} of {chosen.epochs} epochs, and not published. "
-            f"To publish the best of them: digits export {folder / 'model.keras'}"
+            f"Interrupted after {fitted.epochs} of {chosen.epochs} epochs, "
+            f"and not published. To publish the best of them: digits export {folder / 'model.keras'}"
         )
     _publish(console, fitted.model, dataset, evaluation, output, min_accuracy, fitted)
     if chosen.more:

@@ -39,7 +39,7 @@ def convnet() -> keras.Model:
 
 
 def deep_convnet() -> keras.Model:
-    """Three times as much to fit, for the last half of a per cent: 271,722 parameters.
+    """For a third fewer errors at twice the time: 271,722 parameters.
 
     The first convolution moves by two pixels, so that none of the rest works at full size.
     """

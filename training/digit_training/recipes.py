@@ -59,6 +59,17 @@ def adamw(learning_rate: float, steps: int) -> keras.Optimizer:
     return keras.optimizers.AdamW(schedule, weight_decay=0.01)
 
 
+FULL = Recipe(
+    models.deep_convnet,
+    adamw,
+    epochs=18,
+    batch_size=64,
+    learning_rate=1.5e-3,
+    holdout=1 / 12,
+    augmented=True,
+    more="Twice as long makes it surer of other hands than MNIST's: digits train --recipe best",
+)
+
 RECIPES = {
     "perceptron": Recipe(models.perceptron, sgd, epochs=10, batch_size=32, learning_rate=0.01),
     "quick": Recipe(
@@ -69,15 +80,8 @@ RECIPES = {
         learning_rate=2e-3,
         holdout=1 / 12,
         augmented=True,
-        more="More accuracy for more time: digits train --recipe full",
+        more="A larger network errs less, and takes six minutes: digits train --recipe full",
     ),
-    "full": Recipe(
-        models.deep_convnet,
-        adamw,
-        epochs=18,
-        batch_size=64,
-        learning_rate=1.5e-3,
-        holdout=1 / 12,
-        augmented=True,
-    ),
+    "full": FULL,
+    "best": replace(FULL, epochs=40, more=""),
 }
