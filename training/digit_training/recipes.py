@@ -80,7 +80,7 @@ RECIPES = {
         learning_rate=2e-3,
         holdout=1 / 12,
         augmented=True,
-        more="A larger network reads another 20 of MNIST's 10,000 right, in six minutes: digits train --recipe full",
+        more="A larger network reads another 20 of MNIST's 10,000 right: digits train --recipe full",
     ),
     "full": FULL,
     "best": replace(FULL, epochs=40, more=""),
