@@ -7,9 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from tests.processes import DIGITS, accepts, answers, free_port, running, wait_until
+
+# A change must not fail for what another left to chance: the same examples every time.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ def frame(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _thicken(ink: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
-    depth = cv2.distanceTransform((ink > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    # Padded, for a stroke ends where the picture of it is cropped.
+    depth = cv2.distanceTransform(np.pad((ink > 0.5).astype(np.uint8), 1), cv2.DIST_L2, 5)
     # The distance to a stroke's edge is half its width along its middle, and a quarter on average.
     width = 4 * float(depth[depth > 0].mean()) - 1 if (depth > 0).any() else 1.0
     missing = round(_LEAST_STROKE / scale - width)

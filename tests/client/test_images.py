@@ -200,6 +200,13 @@ class TestNormalise:
         assert centre == pytest.approx([14, 14], abs=0.51)
         assert found.max() == 255
 
+    def test_a_one_that_fills_its_own_bounds_is_found(self) -> None:
+        page = np.full((200, 200), 255, np.uint8)
+        page[40:160, 95:105] = 0
+        one = images.normalise(page)
+        assert one[4:24].max(axis=1).min() > 200
+        assert np.flatnonzero(one.any(axis=0)).size in (2, 3)
+
     def test_specks_are_no_ink(self, page: Pixels, seven: Pixels) -> None:
         page = page.copy()
         page[350:353, 30:33] = 40

@@ -1,9 +1,11 @@
 """The commands `digits train` and `digits export`."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -116,6 +118,13 @@ def _plain_errors() -> Iterator[None]:
         yield
     except Interrupted as error:
         click.echo(f"\n{error}", err=True)
-        raise click.exceptions.Exit(INTERRUPTED) from error
+        _leave(INTERRUPTED)
     except (TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _leave(status: int) -> NoReturn:
+    # TensorFlow's threads may still read ahead through Python, which has crashed where Python was ending.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -15,6 +15,7 @@ from digit_training import calibration, device, strokes
 from digit_training.batches import Batches
 from digit_training.best import BestEpoch
 from digit_training.dataset import Examples
+from digit_training.interrupt import between_batches
 from digit_training.recipes import Recipe
 
 DRAWN = 0.03
@@ -64,13 +65,13 @@ def fit(
     model = _compiled(recipe, len(train) + len(drawn))
     best = BestEpoch()
     started = time.perf_counter()
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt), between_batches() as interrupted:
         model.fit(
             **_fed(recipe, train + drawn, seed),
             epochs=recipe.epochs,
             validation_data=(held.pixels, held.labels) if len(held) else None,
             validation_batch_size=500,
-            callbacks=[best, *callbacks],
+            callbacks=[best, *callbacks, interrupted],
             verbose=0,
         )
     if best.ended < recipe.epochs:
