@@ -18,7 +18,7 @@ from digit_training.dataset import Examples
 from digit_training.interrupt import between_batches
 from digit_training.recipes import Recipe
 
-DRAWN = 0.03
+DRAWN = 0.1
 """How many digits of other styles an augmented fit learns beside the examples, as a share of them."""
 
 STEPS_PER_EXECUTION = 25
