@@ -9,22 +9,57 @@ from numpy.typing import NDArray
 from digit_client.errors import NoDigitError
 
 _GRID = 48
+_CORNERS = np.r_[0:6, -6:0]
 _ROUNDS = 4
 # Small enough to be quick, and large enough that a thin pen's colour still shows.
 _SMALL = 192
+# Of that size: wider than two strokes, and narrower than a sheet of paper.
+_AROUND = 41
+# In levels, from a place to the next: more is no shade, but where something ends.
+_STEP = 24
 
 
 def contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """How far each pixel departs from the paper towards the ink's colour, in levels: float32 [h, w].
 
-    Takes float32 [h, w] or [h, w, 3] in 0..255. Only the ink's direction counts: glare and shadow depart
-    another way. Raises NoDigitError when nothing departs.
+    Takes float32 [h, w] or [h, w, 3] in 0..255, a picture of paper that fades smoothly from edge to edge.
+    Only the ink's direction counts: glare and shadow depart another way. Raises NoDigitError when nothing
+    departs.
     """
+    small = _reduced(image)
+    paper = _paper(small)
+    return _departure(image, paper, _towards(small, paper))
+
+
+def local_contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same for a picture that shows more than the paper: a table around it, or the edge of a shadow.
+
+    Each place is compared with what lies around it, and nothing is ink where that changes from one to the
+    other.
+    """
+    small = _reduced(image)
+    around = cv2.medianBlur(np.rint(small).astype(np.uint8), _AROUND).reshape(small.shape).astype(np.float32)
+    change = cv2.morphologyEx(around, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).reshape(small.shape)
+    even = (change.max(axis=2) < _STEP).astype(np.uint8)
+    # Around the corner of a sheet lies mostly what is no sheet: that departs, but is no ink.
+    far, near = (cv2.erode(even, np.ones((side, side), np.uint8)) for side in (_AROUND // 2, 5))
+    towards = _towards(small, np.where(far[:, :, None], around, small))
+    size = (image.shape[1], image.shape[0])
+    valid = cv2.resize(near, size, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(_departure(image, around, towards) * valid, np.float32)
+
+
+def _reduced(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Small enough to be quick: float32 [h, w, channels]."""
     factor = math.ceil(max(image.shape[:2]) / _SMALL)
     size = (max(1, image.shape[1] // factor), max(1, image.shape[0] // factor))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    paper = _paper(small)
-    towards = _towards(small, paper)
+    return np.asarray(small.reshape(size[1], size[0], -1), np.float32)
+
+
+def _departure(
+    image: NDArray[np.float32], paper: NDArray[np.float32], towards: NDArray[np.float32]
+) -> NDArray[np.float32]:
     # Projected first, so that only one channel is worked on at full size.
     projected, empty = (cv2.transform(part, towards) for part in (image, paper))
     empty = cv2.resize(empty, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
@@ -35,15 +70,16 @@ def _paper(small: NDArray[np.float32]) -> NDArray[np.float32]:
     """The paper's colour on a coarse grid: float32 [_GRID, _GRID, channels].
 
     A surface of second degree follows shade and vignettes. It is fitted to what differs little from it,
-    starting from the picture's border, so that ink doesn't pull it.
+    starting from the picture's corners: a digit that fills the picture touches the rest of its border.
     """
     grid = cv2.resize(small, (_GRID, _GRID), interpolation=cv2.INTER_AREA).reshape(_GRID, _GRID, -1)
     samples, terms = grid.reshape(_GRID * _GRID, -1), _terms()
-    border = np.concatenate((grid[0], grid[-1], grid[:, 0], grid[:, -1]))
-    surface = np.broadcast_to(np.median(border, axis=0), samples.shape)
+    corners = grid[_CORNERS][:, _CORNERS].reshape(-1, grid.shape[2])
+    surface = np.broadcast_to(np.median(corners, axis=0), samples.shape)
     for _ in range(_ROUNDS):
         distance = _length(samples - surface)
-        near = (distance <= max(2.5 * float(np.median(distance)), 8.0)).astype(np.float32)
+        # A quarter of the picture is paper, even around a digit that fills it.
+        near = (distance <= max(5 * float(np.quantile(distance, 0.25)), 8.0)).astype(np.float32)
         weighted = terms * near[:, None]
         surface = terms @ np.linalg.lstsq(weighted.T @ terms, weighted.T @ samples, rcond=None)[0]
     return np.asarray(surface.reshape(grid.shape), np.float32)

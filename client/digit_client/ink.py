@@ -1,6 +1,7 @@
 """Where on a picture there is ink, whatever the paper, the pen and the light."""
 
 import math
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -13,6 +14,13 @@ _SIDE = 512
 # In levels of 255: less than this can't be told from noise and compression.
 _LEAST_CONTRAST = 10.0
 _EDGE = 0.2
+# Smaller pictures show nothing but the digit.
+_SMALLEST = 100
+# No digit's strokes are this thick, of its length, and fill this much of its box; none runs along this much
+# of a side of the picture.
+_THICK = 0.4
+_FULL = 0.73
+_ALONG = 0.8
 
 
 def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -20,16 +28,40 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]. Raises NoDigitError when nothing is drawn.
     """
-    contrast = ground.contrast(_opaque(_shrink(pixels)))
+    picture = _opaque(_shrink(pixels))
+    ink = _ink(ground.contrast(picture))
+    if min(ink.shape) >= _SMALLEST and _is_a_thing(ink > _EDGE):
+        with suppress(NoDigitError):
+            local = _ink(ground.local_contrast(picture))
+            # A digit that fills the picture, and may be as thick, touches its border in both.
+            ink = ink if _sides(local > _EDGE).any() else local
+    # A fainter edge would make the digit look larger than it is where it has few pixels.
+    left, top, width, height = cv2.boundingRect((ink > _EDGE).astype(np.uint8))
+    return np.asarray(ink[top : top + height, left : left + width], np.float32)
+
+
+def _ink(contrast: NDArray[np.float32]) -> NDArray[np.float32]:
     threshold, full = _levels(contrast)
     mask, faint = ((contrast > least).astype(np.uint8) for least in (threshold, threshold / 2))
     mask = _strokes(ruling.remove(mask, faint))
     # Half the threshold keeps the soft edge of a stroke; a pixel further out belongs to something else.
     near = cv2.dilate(mask, np.ones((3, 3), np.uint8))
-    ink = np.clip((contrast - threshold / 2) / (full - threshold / 2), 0, 1) * near
-    # A fainter edge would make the digit look larger than it is where it has few pixels.
-    left, top, width, height = cv2.boundingRect((ink > _EDGE).astype(np.uint8))
-    return np.asarray(ink[top : top + height, left : left + width], np.float32)
+    return np.asarray(np.clip((contrast - threshold / 2) / (full - threshold / 2), 0, 1) * near, np.float32)
+
+
+def _is_a_thing(mask: NDArray[np.bool_]) -> bool:
+    """Whether this is a sheet of paper, a table's edge or a shadow, and not strokes: bool [h, w]."""
+    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)
+    _, _, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    longer, shorter = max(width, height), min(width, height)
+    is_sheet = 2 * depth.max() > _THICK * longer and mask.sum() > _FULL * longer * shorter
+    # A bold 1 is as full as a sheet, but slim.
+    return bool((is_sheet and shorter > longer / 2) or _sides(mask).max() > _ALONG)
+
+
+def _sides(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The share of each of the picture's four sides that is in the mask."""
+    return np.array([side.mean() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])])
 
 
 def _shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -57,7 +89,8 @@ def _levels(contrast: NDArray[np.float32]) -> tuple[float, float]:
     """From which contrast on a pixel is ink, and the contrast of ink at its fullest."""
     sample = contrast[::2, ::2] if min(contrast.shape) > 100 else contrast
     top = float(np.quantile(sample, 0.999))
-    noise = 1.5 * float(np.median(sample))
+    faint = sample[sample < top / 2]
+    noise = 1.5 * float(np.median(faint)) if faint.size else 0.0
     if top < max(_LEAST_CONTRAST, 5 * noise):
         raise NoDigitError("nothing is drawn on the image")
     levels = cv2.convertScaleAbs(contrast, alpha=255 / top)

@@ -207,6 +207,25 @@ class TestNormalise:
         assert one[4:24].max(axis=1).min() > 200
         assert np.flatnonzero(one.any(axis=0)).size in (2, 3)
 
+    @pytest.mark.parametrize("label", [0, 3, 4, 5, 6, 7, 8, 9])
+    @pytest.mark.parametrize("scale", [1, 8])
+    def test_a_digit_that_fills_the_picture_is_no_paper(self, label: int, scale: int, digits: Any) -> None:
+        digit = digits.one(label)
+        rows, columns = (np.flatnonzero(digit.max(axis=axis) > 127) for axis in (1, 0))
+        tight = digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        picture = cv2.resize(tight, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        assert_same_digit(images.normalise(255 - picture), digit)
+
+    def test_a_sheet_on_a_table_is_no_digit(self, page: Pixels, seven: Pixels) -> None:
+        table = np.full((800, 900, 3), (60, 90, 110), np.uint8)
+        table[250:650, 150:650] = page[:, :, None]
+        assert_same_digit(images.normalise(table), seven)
+
+    def test_a_table_beside_the_sheet_is_no_digit(self, page: Pixels, seven: Pixels) -> None:
+        page = page.copy()
+        page[:, :40] = 70
+        assert_same_digit(images.normalise(page), seven)
+
     def test_specks_are_no_ink(self, page: Pixels, seven: Pixels) -> None:
         page = page.copy()
         page[350:353, 30:33] = 40
