@@ -55,6 +55,7 @@ def test_an_offline_machine_trains_on_the_digits_it_has(tmp_path: Path) -> None:
         "digits.png",
         "prediction.png",
         "model.keras",
+        "report.html",
     }
     assert card(tmp_path / "models" / "digits" / "1")["data"]["offline"] is True  # type: ignore[index]
 
@@ -104,6 +105,8 @@ def test_an_interrupted_fit_leaves_what_it_learned_and_publishes_nothing(
     assert "Test accuracy: " in output
     assert "of 20 epochs, and not published" in errors
     assert len(errors.strip().splitlines()) == 1
+    assert "Report: report/report.html" in output
+    assert "Interrupted</strong> after" in (tmp_path / "report" / "report.html").read_text()
     assert not (tmp_path / "models").exists()
     command = errors.partition("them: digits ")[2].split()
     assert command == ["export", "report/model.keras"]

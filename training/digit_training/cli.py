@@ -52,7 +52,7 @@ min_accuracy_option = click.option(
 )
 @data_option
 @output_option
-@click.option("--report", type=_path, help="Where the pictures go.  [default: runs/<time>]")
+@click.option("--report", type=_path, help="Where the report goes.  [default: runs/<time>]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
 @click.option("--epochs", type=click.IntRange(1), help="By default what suits the model.")
 @click.option("--batch-size", type=click.IntRange(1), help="By default what suits the model.")

@@ -49,6 +49,10 @@ def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_])
     The mean gap between confidence and accuracy over bins of equal width, weighted by the examples in each
     (Guo et al., 2017). `confidence` is [n], 0..1, `right` is [n].
     """
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, weights=confidence.astype(float) - right, minlength=BINS)
+    gaps = np.bincount(bins(confidence), weights=confidence.astype(float) - right, minlength=BINS)
     return float(np.abs(gaps).sum() / len(right))
+
+
+def bins(confidence: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Which of BINS bins of equal width each confidence, 0..1, falls into: [n]."""
+    return np.minimum((confidence * BINS).astype(np.intp), BINS - 1)

@@ -29,8 +29,9 @@ STEPS_PER_EXECUTION = 25
 class Fit:
     """A fitted model and how it came to be; `examples`, `drawn` and `validation_examples` are counts.
 
-    Of the `epochs` that were fitted the model has the weights of the best, which counts from 1. `temperature`
-    was fitted to the held-out examples and is in the weights already; None where none were held out.
+    Of the `epochs` that were fitted the model has the weights of the best, which counts from 1; `history` has
+    loss and accuracy of each, under Keras's names. `temperature` was fitted to the held-out examples and is
+    in the weights already; None where none were held out.
     """
 
     model: keras.Model
@@ -41,6 +42,7 @@ class Fit:
     validation_examples: int
     epochs: int
     best_epoch: int
+    history: dict[str, list[float]]
     temperature: float | None
     seconds: float
     device: str
@@ -63,7 +65,7 @@ def fit(
     held, train = _split(examples, recipe.holdout, seed)
     drawn = strokes.drawn(round(DRAWN * len(train)) if recipe.augmented else 0, np.random.default_rng(seed))
     model = _compiled(recipe, len(train) + len(drawn))
-    best = BestEpoch()
+    history, best = keras.callbacks.History(), BestEpoch()
     started = time.perf_counter()
     with suppress(KeyboardInterrupt), between_batches() as interrupted:
         model.fit(
@@ -71,7 +73,7 @@ def fit(
             epochs=recipe.epochs,
             validation_data=(held.pixels, held.labels) if len(held) else None,
             validation_batch_size=500,
-            callbacks=[best, *callbacks, interrupted],
+            callbacks=[history, best, *callbacks, interrupted],
             verbose=0,
         )
     if best.ended < recipe.epochs:
@@ -89,6 +91,7 @@ def fit(
         validation_examples=len(held),
         epochs=best.ended,
         best_epoch=best.epoch,
+        history=history.history,
         temperature=_calibrate(model, held) if len(held) else None,
         seconds=time.perf_counter() - started,
         device=device.name(),

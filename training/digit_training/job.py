@@ -4,6 +4,7 @@ import json
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import keras
 from rich.console import Console
@@ -17,6 +18,7 @@ from digit_training.fit import Fit, fit
 from digit_training.models import reading_pixels
 from digit_training.progress import FitDisplay
 from digit_training.recipes import RECIPES, Recipe
+from digit_training.report import page
 
 
 def train(
@@ -31,7 +33,7 @@ def train(
     learning_rate: float | None,
     min_accuracy: float,
 ) -> None:
-    """Follows a recipe, leaves pictures and a Keras file in `report` and publishes under `output`.
+    """Follows a recipe, leaves a page on it and a Keras file in `report` and publishes under `output`.
 
     What is None is taken from the recipe, or for a place from the time. Raises TrainingError, Interrupted
     where the user ends the fit with Ctrl-C: what it learned until then is left in `report`.
@@ -55,12 +57,16 @@ def train(
     evaluation = _evaluate(console, fitted.model, dataset)
     plots.prediction(dataset.test, 0, evaluation.probabilities[0], folder / "prediction.png")
     console.print(f"Prediction for a test image: {folder / 'prediction.png'}")
+    figures = card(fitted.model, dataset, evaluation, fitted)
+    (folder / "report.html").write_text(page(fitted, dataset, evaluation, figures), encoding="utf-8")
+    console.print(f"Report: {folder / 'report.html'}")
     if not fitted.complete:
         raise Interrupted(
             f"Interrupted after {fitted.epochs} of {chosen.epochs} epochs, "
             f"and not published. To publish the best of them: digits export {folder / 'model.keras'}"
         )
-    _publish(console, fitted.model, dataset, evaluation, output, min_accuracy, fitted)
+    evaluation.require(min_accuracy)
+    _publish(console, fitted.model, dataset, figures, output)
     if chosen.more:
         console.print(chosen.more)
 
@@ -73,7 +79,8 @@ def export(*, file: Path, data: Path | None, output: Path, min_accuracy: float) 
     if dataset.offline:
         console.print("A model that was fitted to MNIST has seen these digits: do not believe its accuracy.")
     evaluation = _evaluate(console, model, dataset)
-    _publish(console, model, dataset, evaluation, output, min_accuracy)
+    evaluation.require(min_accuracy)
+    _publish(console, model, dataset, card(model, dataset, evaluation), output)
 
 
 def _console() -> Console:
@@ -128,19 +135,14 @@ def _publish(
     console: Console,
     model: keras.Model,
     dataset: Dataset,
-    evaluation: Evaluation,
+    figures: dict[str, Any],
     output: Path,
-    min_accuracy: float,
-    fitted: Fit | None = None,
 ) -> None:
-    evaluation.require(min_accuracy)
-
     def write(directory: Path) -> None:
         saved_model.save(model, directory)
         extra = directory / "assets.extra"
         extra.mkdir()
         warmup.write(extra / "tf_serving_warmup_requests", dataset.test)
-        figures = card(model, dataset, evaluation, fitted)
         (extra / "model.json").write_text(json.dumps(figures, indent=2) + "\n")
 
     console.print(f"Published: {versions.publish(output, write)}")

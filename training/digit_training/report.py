@@ -1,0 +1,95 @@
+"""One page about a fit: what it learned from, how, how right and how sure it is, and where it errs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+
+from digit_training import charts, measures, pictures
+from digit_training.dataset import Dataset, Examples
+from digit_training.evaluate import Evaluation
+from digit_training.evidence import evidence
+from digit_training.fit import Fit
+
+SAMPLES = 10
+"""Shown of each digit."""
+
+MISTAKES = 24
+
+FULL_COLOUR = 0.995
+"""The share of the evidence that is weaker than what gets the full colour."""
+
+
+def page(fit: Fit, dataset: Dataset, evaluation: Evaluation, card: dict[str, Any]) -> str:
+    """The page as HTML that needs nothing but itself; `card` is the model card in figures.
+
+    Whatever comes from outside, such as the data's path, is escaped.
+    """
+    environment = Environment(
+        loader=PackageLoader("digit_training"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    labels, probabilities = dataset.test.labels, evaluation.probabilities
+    confusion = measures.confusion(labels, probabilities)
+    per_digit = measures.per_digit(confusion)
+    mistakes = measures.mistakes(labels, probabilities)
+    return environment.get_template("report.html").render(
+        fit=fit,
+        dataset=dataset,
+        evaluation=evaluation,
+        card=list(_rows(card)),
+        created=card["created"],
+        parameters=card["parameters"],
+        samples=_samples(dataset.train),
+        curves=charts.learning(fit.history),
+        evidence=_evidence(fit, dataset.test),
+        confusion=confusion.tolist(),
+        most_confused=int((confusion - np.diag(confusion.diagonal())).max()),
+        per_digit=per_digit,
+        accuracies=charts.accuracies(per_digit.values()),
+        mistakes=len(mistakes),
+        worst=[_mistake(index, dataset.test, probabilities[index]) for index in mistakes[:MISTAKES].tolist()],
+        reliability=measures.reliability(labels, probabilities),
+    )
+
+
+def _samples(examples: Examples) -> dict[int, str]:
+    """The first of each digit that there is, side by side."""
+    return {
+        digit: pictures.digits(examples.images[examples.labels == digit][:SAMPLES])
+        for digit in np.unique(examples.labels).tolist()
+    }
+
+
+def _evidence(fit: Fit, examples: Examples) -> list[str]:
+    """A picture for each digit, all to the same scale; none for a network that is no perceptron."""
+    values = evidence(fit.model, examples)
+    if values is None:
+        return []
+    limit = float(np.quantile(np.abs(values), FULL_COLOUR)) or 1.0
+    return [pictures.signed(of_digit, limit) for of_digit in values]
+
+
+def _mistake(index: int, examples: Examples, probabilities: NDArray[np.float32]) -> dict[str, Any]:
+    return {
+        "index": index,
+        "picture": pictures.digits(examples.images[index : index + 1]),
+        "label": int(examples.labels[index]),
+        "answer": int(probabilities.argmax()),
+        "confidence": float(probabilities.max()),
+    }
+
+
+def _rows(figures: dict[str, Any], *above: str) -> Iterator[tuple[str, str]]:
+    """Each figure of the card, and the names that lead to it."""
+    for key, value in figures.items():
+        names = (*above, key.replace("_", " "))
+        if isinstance(value, dict):
+            yield from _rows(value, *names)
+        else:
+            yield ", ".join(names), str(value)
