@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check format bench lock clean
+.PHONY: run test test-containers check format bench lock clean
 
 run: .venv/installed
 	@$(BIN)/digits train --if-needed
@@ -9,6 +9,9 @@ run: .venv/installed
 
 test: .venv/installed
 	$(BIN)/pytest
+
+test-containers: .venv/installed
+	$(BIN)/pytest -m containers
 
 check: .venv/installed
 	$(BIN)/ruff check

@@ -36,6 +36,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # Nor does it look up more than twice a minute whether a server that was away has come back elsewhere.
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
 )
 
 _ERRORS: dict[grpc.StatusCode, type[ServiceError]] = {

@@ -1,4 +1,7 @@
-"""The README's commands and code, run as its readers would run them: in a copy, beside `make run`."""
+"""The README's commands and code, run as its readers would run them: in a copy, beside `make run`.
+
+Those with Docker are run by test_compose.py.
+"""
 
 import os
 import re
@@ -13,13 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import free_port
-
-ROOT = Path(__file__).parent.parent.parent
-README = (ROOT / "README.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+from tests.readme import README, ROOT, blocks
 
 
 @dataclass(frozen=True)

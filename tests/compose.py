@@ -1,0 +1,98 @@
+"""The services of docker-compose.yml as a project of their own, and calls that go on meanwhile."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+ROOT = Path(__file__).parent.parent
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A Compose project that shares nothing but images with another of the same machine."""
+
+    name: str
+    port: int
+    settings: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        """The gateway's."""
+        return f"http://localhost:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """In which `docker compose` means this project."""
+        return {
+            **os.environ,
+            "COMPOSE_PROJECT_NAME": self.name,
+            "DIGITS_PORT": str(self.port),
+            **self.settings,
+        }
+
+    def compose(self, *arguments: str, stdin: bytes = b"", **settings: str) -> str:
+        """What `docker compose …` prints. `settings` are variables for this call."""
+        return self.run("docker", "compose", *arguments, stdin=stdin, **settings)
+
+    def run(self, *command: str, stdin: bytes = b"", **settings: str) -> str:
+        """What a command prints that has to succeed."""
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**self.environment, **settings},
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        printed = done.stdout.decode()
+        assert done.returncode == 0, f"{' '.join(command)}\n{printed}"
+        return printed
+
+
+@dataclass
+class Load(Generic[_Result]):
+    """Makes the call again and again in four threads while the block runs, and keeps the results.
+
+    A call that raises ends the block with its error.
+    """
+
+    call: Callable[[], _Result]
+    results: list[_Result] = field(default_factory=list)
+    _over: Event = field(default_factory=Event)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
+    _workers: list[Future[None]] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._workers = [self._pool.submit(self._work) for _ in range(4)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._pool.shutdown()
+        if error is None:
+            for worker in self._workers:
+                worker.result()
+
+    def _work(self) -> None:
+        # Two cores are to be left for what is tested.
+        while not self._over.wait(0.02):
+            self.results.append(self.call())
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait until the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.1)

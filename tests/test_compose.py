@@ -1,0 +1,82 @@
+"""What docker-compose.yml promises, read without Docker. tests/e2e/test_compose.py runs it."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from digit_serving.model_server import flags
+
+ROOT = Path(__file__).parent.parent
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+# This one only builds an image.
+RUNNING = sorted(SERVICES.keys() - {"drop-in"})
+DOCKERFILES = [ROOT / "training" / "Dockerfile", ROOT / "serving" / "Dockerfile"]
+
+
+@pytest.fixture
+def model_server() -> Any:
+    return SERVICES["model-server"]
+
+
+def test_tensorflow_serving_knows_every_flag(model_server: Any) -> None:
+    """It would only print the name of one that it doesn't know, and run without."""
+    options = flags.parse(model_server["command"])
+    assert (options.port, options.rest_api_port) == (8500, 8501)
+    assert options.allow_version_labels_for_unavailable_models
+    assert not options.enable_profiler
+    for file in (options.model_config_file, options.monitoring_config_file):
+        assert (ROOT / "serving" / "config" / Path(file).relative_to("/config")).is_file()
+
+
+def test_tensorflow_serving_is_run_without_its_script_and_dies_when_told(model_server: Any) -> None:
+    assert model_server["entrypoint"] == ["/usr/bin/tensorflow_model_server"]
+    assert model_server["init"]
+    assert model_server["stop_grace_period"] == "5s"
+
+
+def test_the_image_is_that_of_the_protocol(model_server: Any) -> None:
+    pinned = re.search(r"^tensorflow-serving-api==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
+    assert pinned
+    assert model_server["image"] == f"${{MODEL_SERVER_IMAGE:-tensorflow/serving:{pinned[1]}}}"
+    gpu = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())["services"]["model-server"]
+    assert gpu["image"] == f"${{MODEL_SERVER_IMAGE:-tensorflow/serving:{pinned[1]}-gpu}}"
+
+
+def test_the_model_server_is_in_reach_of_the_inner_network_only(model_server: Any) -> None:
+    assert COMPOSE["networks"]["inner"]["internal"]
+    assert model_server["networks"] == ["inner"]
+    assert "ports" not in model_server
+
+
+def test_only_the_gateway_is_published() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published.pop("gateway") == ["${DIGITS_PORT:-8080}:8080"]
+    # Whoever runs this looks at the others from the same machine.
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_every_service_is_hardened_and_bounded(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"]
+    assert service["init"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert re.fullmatch(r"[1-9]\d*:\d+", service["user"])
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert service["logging"]["options"]["max-size"]
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_images_name_this_version_and_a_user_without_rights(dockerfile: Path) -> None:
+    text = dockerfile.read_text()
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.findall(r'image\.version="(.*?)"', text) == [version]
+    assert set(re.findall(r"^USER (.*)", text, re.MULTILINE)) == {"1000:1000"}
+    assert re.search(r"^HEALTHCHECK ", text, re.MULTILINE)
