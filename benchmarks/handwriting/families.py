@@ -12,6 +12,7 @@ from benchmarks.handwriting.pen import Digit, Ink, enlarge, place, redraw, tilt
 Family = Callable[[Digit, np.random.Generator], bytes]
 
 _PAPERS = [(250, 250, 248), (244, 236, 214), (215, 215, 212), (232, 226, 220)]
+_TABLES = [(90, 60, 40), (40, 40, 45), (150, 120, 90)]
 _INKS = [(30, 30, 35), (30, 45, 130), (150, 30, 35), (25, 100, 50), (80, 40, 110)]
 
 
@@ -33,6 +34,23 @@ def ruled(digit: Digit, rng: np.random.Generator) -> bytes:
 def squared(digit: Digit, rng: np.random.Generator) -> bytes:
     """On squared paper."""
     return _jpeg(_written(digit, rng, share=(0.25, 0.7), width=(0.06, 0.1), lines="squared"), rng)
+
+
+def on_a_table(digit: Digit, rng: np.random.Generator) -> bytes:
+    """On a small sheet, with the table around it."""
+    rows, columns, side = 480, 640, 300
+    ink = place(redraw(digit, int(rng.uniform(0.3, 0.6) * side), rng.uniform(8, 16)), side, side, rng)
+    sheet = paper.draw(
+        paper.sheet(side, side, _pick(_PAPERS, rng)), ink * np.float32(0.92), _pick(_INKS, rng)
+    )
+    table = paper.sheet(rows, columns, _pick(_TABLES, rng))
+    table += 6 * paper.texture(rows, columns, 20, rng)[:, :, None]
+    where = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(-8, 8), rng.uniform(0.9, 1.35))
+    where[:, 2] += (rng.uniform(100, 240), rng.uniform(40, 140))
+    covered = cv2.warpAffine(np.ones_like(sheet, np.float32), where, (columns, rows))
+    laid = cv2.warpAffine(sheet.astype(np.float32), where, (columns, rows))
+    picture = table * (1 - covered) + laid
+    return _jpeg(paper.camera(paper.light(picture, rng), rng), rng)
 
 
 def pencil(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -161,6 +179,7 @@ FAMILIES: dict[str, Family] = {
         tilted,
         ruled,
         squared,
+        on_a_table,
         pencil,
         blackboard,
         whiteboard,

@@ -67,7 +67,7 @@ FULL = Recipe(
     learning_rate=1.5e-3,
     holdout=1 / 12,
     augmented=True,
-    more="Twice the epochs read another 7 of MNIST's 10,000 right: digits train --recipe best",
+    more="Twice the epochs read a few more of MNIST's 10,000 right: digits train --recipe best",
 )
 
 RECIPES = {
