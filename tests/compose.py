@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -88,11 +87,3 @@ class Load(Generic[_Result]):
         # Two cores are to be left for what is tested.
         while not self._over.wait(0.02):
             self.results.append(self.call())
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    """Wait until the condition holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.1)

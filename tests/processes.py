@@ -33,12 +33,16 @@ def free_port() -> int:
         return port
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    """Wait until the condition holds, as long as the process lives."""
-    end = time.monotonic() + READY_SECONDS
+def wait_until(
+    condition: Callable[[], bool],
+    process: subprocess.Popen[bytes] | None = None,
+    seconds: float = READY_SECONDS,
+) -> None:
+    """Wait until the condition holds; where a process is given, as long as it lives."""
+    end = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, f"ended with {process.returncode}"
-        assert time.monotonic() < end, "not ready in time"
+        assert process is None or process.poll() is None, f"ended with {process.returncode}"
+        assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(0.1)
 
 

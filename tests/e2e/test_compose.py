@@ -18,8 +18,8 @@ import pytest
 
 from digit_client import DigitClient, RetryPolicy
 from digit_client.arrays import to_png
-from tests.compose import ROOT, Load, Project, wait_until
-from tests.processes import answers, free_port
+from tests.compose import ROOT, Load, Project
+from tests.processes import answers, free_port, wait_until
 from tests.readme import blocks
 
 pytestmark = pytest.mark.containers
