@@ -51,12 +51,16 @@ def _ink(contrast: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _is_a_thing(mask: NDArray[np.bool_]) -> bool:
     """Whether this is a sheet of paper, a table's edge or a shadow, and not strokes: bool [h, w]."""
-    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)
     _, _, width, height = cv2.boundingRect(mask.astype(np.uint8))
     longer, shorter = max(width, height), min(width, height)
-    is_sheet = 2 * depth.max() > _THICK * longer and mask.sum() > _FULL * longer * shorter
     # A bold 1 is as full as a sheet, but slim.
-    return bool((is_sheet and shorter > longer / 2) or _sides(mask).max() > _ALONG)
+    is_full = shorter > longer / 2 and mask.sum() > _FULL * longer * shorter
+    return bool((is_full and _thickness(mask) > _THICK * longer) or _sides(mask).max() > _ALONG)
+
+
+def _thickness(mask: NDArray[np.bool_]) -> float:
+    """Of what is in the mask, where it is thickest, in pixels."""
+    return 2 * float(cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3).max())
 
 
 def _sides(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
