@@ -1,0 +1,126 @@
+"""Requests that wait at the same time share one call to the model server."""
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from threading import Lock
+
+import numpy as np
+
+from digit_client.errors import DeadlineExceededError
+from digit_client.model_server import ModelServer
+from digit_client.predictions import Prediction
+from digit_client.wire import Batch, ModelRef
+
+_Kind = tuple[ModelRef, str]
+"""What requests must have in common to share a call: the model, and the type of the numbers."""
+
+
+class Batcher:
+    """Asks the model server for several requests at once, without a timer and without a thread of its own.
+
+    A request that finds fewer than `calls` of its kind out is asked for at once. Those that come later wait;
+    the first of them then asks for all, `max_images` at most. Threads may share it.
+    """
+
+    def __init__(self, model_server: ModelServer, *, calls: int, max_images: int) -> None:
+        self._model_server = model_server
+        self._calls = calls
+        self._max_images = max_images
+        self._lock = Lock()
+        self._lanes: dict[_Kind, _Lane] = {}
+
+    def predict(self, batch: Batch, model: ModelRef, *, timeout: float, request_id: str) -> list[Prediction]:
+        """The predictions for the n images of the batch, in their order, within `timeout` seconds.
+
+        Raises what ModelServer.predict raises.
+        """
+        kind, request = (model, batch.dtype.char), _Request(batch, request_id, time.monotonic() + timeout)
+        if not self._goes_at_once(kind, request) and not request.turn.acquire(timeout=timeout):
+            self._leave(kind, request)
+        if request.group:
+            self._ask(kind, request.group, max(0.0, request.deadline - time.monotonic()))
+        if isinstance(request.outcome, list):
+            return request.outcome
+        raise request.outcome or DeadlineExceededError("the model server was busy until the deadline")
+
+    def _goes_at_once(self, kind: _Kind, request: "_Request") -> bool:
+        with self._lock:
+            lane = self._lanes.setdefault(kind, _Lane())
+            if lane.out < self._calls:
+                lane.out += 1
+                request.group = [request]
+                return True
+            lane.waiting.append(request)
+            return False
+
+    def _leave(self, kind: _Kind, request: "_Request") -> None:
+        with self._lock:
+            lane = self._lanes.get(kind)
+            # Else its turn has come at this moment, or a call is out for it, whose answer nobody waits for.
+            if lane and request in lane.waiting:
+                lane.waiting.remove(request)
+
+    def _ask(self, kind: _Kind, group: list["_Request"], timeout: float) -> None:
+        outcomes: list[list[Prediction]] | Exception
+        try:
+            outcomes = self._answers(kind[0], group, timeout)
+        except Exception as error:
+            # Whatever it is, the others must hear of it.
+            outcomes = error
+        self._pass_on(kind)
+        for number, request in enumerate(group):
+            request.outcome = outcomes if isinstance(outcomes, Exception) else outcomes[number]
+            if request is not group[0]:
+                request.turn.release()
+
+    def _answers(self, model: ModelRef, group: list["_Request"], timeout: float) -> list[list[Prediction]]:
+        batch = group[0].batch if len(group) == 1 else np.concatenate([request.batch for request in group])
+        request_id = ",".join(request.request_id for request in group)
+        answers = iter(self._model_server.predict(batch, model, timeout=timeout, request_id=request_id))
+        return [[next(answers) for _ in request.batch] for request in group]
+
+    def _pass_on(self, kind: _Kind) -> None:
+        """The next in the lane asks for as many as may go together."""
+        with self._lock:
+            lane = self._lanes[kind]
+            group = lane.next_group(self._max_images)
+            if group:
+                group[0].group = group
+                group[0].turn.release()
+                return
+            lane.out -= 1
+            # Callers may name any version: kinds that nobody asks for now must not add up.
+            if not lane.out:
+                del self._lanes[kind]
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    batch: Batch
+    request_id: str
+    deadline: float
+    turn: Lock = field(default_factory=Lock)
+    """Held until there is an outcome or this request is to ask for its `group`."""
+    group: list["_Request"] | None = None
+    outcome: list[Prediction] | Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.turn.acquire()
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The requests of one kind: how many calls are `out`, and who waits for the next."""
+
+    out: int = 0
+    waiting: deque[_Request] = field(default_factory=deque)
+
+    def next_group(self, max_images: int) -> list[_Request]:
+        """Those who waited longest, taken off the queue; together `max_images`, or one that has more."""
+        group: list[_Request] = []
+        images = 0
+        while self.waiting and (not group or images + len(self.waiting[0].batch) <= max_images):
+            group.append(self.waiting.popleft())
+            images += len(group[-1].batch)
+        return group
