@@ -25,6 +25,7 @@ format: .venv/installed
 bench: .venv/installed
 	@$(BIN)/digits train --if-needed
 	@$(BIN)/python benchmarks/startup.py
+	@$(BIN)/python -m benchmarks.throughput
 
 lock: .venv/installed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra dev \

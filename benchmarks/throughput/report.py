@@ -1,0 +1,81 @@
+"""The figures as a table and a plot."""
+
+import os
+import platform
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from benchmarks.throughput.load import Load
+
+_FOLDER = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of body from so many connections at once."""
+
+    body: str
+    connections: int
+
+    def __str__(self) -> str:
+        return f"{self.body}, c={self.connections}"
+
+
+Figures = dict[str, dict[Case, list[Load]]]
+"""Of each server and case what each round saw; the first server is the product."""
+
+
+def write(figures: Figures, seconds: int) -> None:
+    """Write RESULTS.md and results.png beside this package."""
+    rates = {name: _medians(cases, lambda found: found.rate) for name, cases in figures.items()}
+    _plot(rates, _FOLDER / "results.png")
+    rounds = len(next(iter(next(iter(figures.values())).values())))
+    lines = [
+        "# Results of `make bench`",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), wrk on the same. "
+        f"Medians of {rounds} rounds of {seconds} s; the article's model; requests a second, in brackets the "
+        "median and the 99th percentile of the time to an answer in ms.",
+        "",
+        "![Requests a second](results.png)",
+        "",
+        f"| | {' | '.join(figures)} | Digits to FastAPI | to the floor |",
+        f"|---|{'---|' * (len(figures) + 2)}",
+    ]
+    lines += [_row(case, figures, rates) for case in next(iter(figures.values()))]
+    (_FOLDER / "RESULTS.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _medians(cases: dict[Case, list[Load]], figure: Callable[[Load], float]) -> dict[Case, float]:
+    return {case: statistics.median(map(figure, found)) for case, found in cases.items()}
+
+
+def _row(case: Case, figures: Figures, rates: dict[str, dict[Case, float]]) -> str:
+    cells = []
+    for name, cases in figures.items():
+        median = statistics.median(found.median for found in cases[case])
+        p99 = statistics.median(found.p99 for found in cases[case])
+        cells.append(f"{rates[name][case]:,.0f} ({median:.2f} / {p99:.1f})")
+    ours, *others = (rates[name][case] for name in figures)
+    return f"| {case} | {' | '.join(cells)} | {' | '.join(f'{ours / other:.2f} ×' for other in others)} |"
+
+
+def _plot(rates: dict[str, dict[Case, float]], file: Path) -> None:
+    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    cases = list(next(iter(rates.values())))
+    height = 0.8 / len(rates)
+    for number, (name, of_cases) in enumerate(rates.items()):
+        places = [place + number * height for place in range(len(cases))]
+        bars = axes.barh(places, [of_cases[case] for case in cases], height, label=name)
+        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+    axes.set_yticks([place + 0.4 - height / 2 for place in range(len(cases))], [str(case) for case in cases])
+    axes.invert_yaxis()
+    axes.set_xlabel("requests a second")
+    axes.legend()
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=120)

@@ -1,0 +1,91 @@
+"""What is measured: the product as users start it, and what it is compared with."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+CACHE = ROOT / ".cache" / "throughput"
+MODELS = CACHE / "models" / "digits"
+_PEERS = CACHE / "peers"
+_PORT = 18080
+
+
+@dataclass(frozen=True)
+class Server:
+    """A program that answers POST /v1/predict, once GET /readyz does."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        """Its address while it runs."""
+        url = f"http://127.0.0.1:{_PORT}"
+        process = subprocess.Popen(
+            self.command, cwd=ROOT, env={**os.environ, **self.environment}, stdout=subprocess.DEVNULL
+        )
+        try:
+            _wait(f"{url}/readyz", process)
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def prepare() -> list[Server]:
+    """Fit the article's model, install the peers, and tell how to start each: the product first."""
+    if not MODELS.exists():
+        _digits("train", "--model", "perceptron", "--output", str(MODELS), "--report", str(CACHE / "run"))
+    if not _PEERS.exists():
+        _install_peers()
+    model = max(MODELS.iterdir())
+    peers = str(HERE / "peers")
+    uvicorn = [str(_PEERS / "bin" / "uvicorn"), "--app-dir", peers, "--port", str(_PORT), "--workers", "2"]
+    granian = [str(_PEERS / "bin" / "granian"), "--interface", "wsgi", "--working-dir", peers]
+    return [
+        Server(
+            "Digits",
+            [sys.executable, "-m", "digit_client", "up", "--models", str(MODELS)],
+            {"DIGITS_PORT": str(_PORT), "DIGITS_GRPC_PORT": "18500", "DIGITS_REST_PORT": "18501"},
+        ),
+        Server(
+            "FastAPI, TensorFlow in process",
+            [*uvicorn, "--loop", "uvloop", "--http", "httptools", "--log-level", "warning", "in_process:app"],
+            {"MODEL": str(model), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        ),
+        Server("bare Flask", [*granian, "--port", str(_PORT), "--workers", "2", "--no-ws", "floor:app"]),
+    ]
+
+
+def _digits(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "digit_client", *arguments], check=True, cwd=ROOT)
+
+
+def _install_peers() -> None:
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run([*uv, "venv", "--quiet", str(_PEERS)], check=True)
+    requirements = ["--requirements", str(HERE / "peers" / "requirements.txt")]
+    constraints = ["--constraint", str(ROOT / "constraints.txt")]
+    python = ["--python", str(_PEERS / "bin" / "python")]
+    subprocess.run([*uv, "pip", "install", "--quiet", *python, *constraints, *requirements], check=True)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        try:
+            if httpx.get(url, trust_env=False).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.1)
+    raise RuntimeError(f"{process.args!r} ended with status {process.returncode}")
