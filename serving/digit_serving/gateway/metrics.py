@@ -1,8 +1,10 @@
 """What the gateway counts, for Prometheus."""
 
+import os
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from digit_client.predictions import Prediction
 
@@ -14,7 +16,10 @@ _METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 
 
 class Metrics:
-    """The counts of one app, in a registry of their own."""
+    """The counts of one app, in a registry of their own.
+
+    Where PROMETHEUS_MULTIPROC_DIR is set, those of all processes of one gateway are added up.
+    """
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -45,4 +50,8 @@ class Metrics:
 
     def text(self) -> bytes:
         """Every count in Prometheus's text format."""
-        return generate_latest(self._registry)
+        registry = self._registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

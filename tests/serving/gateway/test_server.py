@@ -45,3 +45,19 @@ def test_it_stops_when_told_and_finishes_what_it_began(faulty: Any, digits: Any)
         process.send_signal(signal.SIGTERM)
         assert [request.result().status_code for request in asked] == [200] * 4
         assert process.wait(5) == 0
+
+
+def test_the_counts_of_all_workers_are_added_up(model_server: str, digits: Any) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    image, headers = to_png(digits.one(7)), {"content-type": "image/png"}
+    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": model_server, "DIGITS_WORKERS": "3"}
+    with running("gateway", environment=environment) as process, ThreadPoolExecutor(8) as threads:
+        wait_until(lambda: answers(f"{url}/readyz"), process)
+        # A connection each, for a connection stays with one worker.
+        list(
+            threads.map(lambda _: httpx.post(f"{url}/v1/predict", content=image, headers=headers), range(60))
+        )
+        for _ in range(10):
+            text = httpx.get(f"{url}/metrics").text
+            assert 'digits_requests_total{method="POST",route="/v1/predict",status="200"} 60.0' in text
