@@ -11,6 +11,7 @@ from digit_client.model_server import ModelServer
 from digit_client.predictions import Prediction
 from digit_client.wire import ModelRef
 from digit_serving.gateway import bodies
+from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.errors import InvalidSelectionError
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.settings import Settings
@@ -19,7 +20,7 @@ from digit_serving.gateway.settings import Settings
 _MOST = 2**63 - 1
 
 
-def blueprint(settings: Settings, model_server: ModelServer, metrics: Metrics) -> Blueprint:
+def blueprint(settings: Settings, model_server: ModelServer, batcher: Batcher, metrics: Metrics) -> Blueprint:
     """The routes under /v1."""
     api = Blueprint("api", __name__, url_prefix="/v1")
 
@@ -28,9 +29,7 @@ def blueprint(settings: Settings, model_server: ModelServer, metrics: Metrics) -
         model = _selected(request.args, settings.model_name)
         batch = bodies.read(request, settings)
         try:
-            predictions = model_server.predict(
-                batch, model, timeout=settings.deadline, request_id=g.request_id
-            )
+            predictions = batcher.predict(batch, model, timeout=settings.deadline, request_id=g.request_id)
         except ModelNotFoundError as error:
             raise error if model != ModelRef(model.name) else UnavailableError(error.message) from error
         metrics.count_predictions(predictions)

@@ -4,6 +4,7 @@ from flask import Flask
 
 from digit_client.model_server import ModelServer
 from digit_serving.gateway import api, errors, health, hooks, openapi
+from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.settings import Settings
 
@@ -16,10 +17,11 @@ def create_app(settings: Settings) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + 1)
     model_server = ModelServer(settings.model_server)
+    batcher = Batcher(model_server, calls=settings.calls, max_images=settings.max_images)
     metrics = Metrics()
     hooks.register(app, metrics)
     errors.register(app)
-    app.register_blueprint(api.blueprint(settings, model_server, metrics))
+    app.register_blueprint(api.blueprint(settings, model_server, batcher, metrics))
     app.register_blueprint(health.blueprint(settings, model_server, metrics))
     app.register_blueprint(openapi.blueprint(settings))
     return app

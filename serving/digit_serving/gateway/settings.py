@@ -15,7 +15,7 @@ class Settings(BaseSettings):
     """Address to listen on."""
     port: int = Field(default=8080, ge=1, le=65535)
     """Port to listen on."""
-    workers: int = Field(default=1, ge=1)
+    workers: int = Field(default=2, ge=1)
     """Processes that answer."""
     threads: int = Field(default=16, ge=1)
     """Requests that each process works on at once."""
@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     labels: Annotated[tuple[str, ...], NoDecode] = ("stable", "canary")
     """Version labels that /v1/models looks up, separated by commas."""
 
+    calls: int = Field(default=1, ge=1)
+    """Calls to the model server that each process has out at once; requests that wait share the next."""
     deadline: float = Field(default=5.0, gt=0)
     """Seconds that a call to the model server may take."""
     max_body: int = Field(default=8 * 1024 * 1024, ge=1)
