@@ -39,7 +39,7 @@ def convnet() -> keras.Model:
 
 
 def deep_convnet() -> keras.Model:
-    """For a third fewer errors at twice the time: 271,722 parameters.
+    """For four in ten fewer errors at five times the time: 272,682 parameters.
 
     The first convolution moves by two pixels, so that none of the rest works at full size.
     """
@@ -47,19 +47,24 @@ def deep_convnet() -> keras.Model:
         [
             keras.Input((784,), name="pixels"),
             layers.Reshape((28, 28, 1)),
-            layers.Conv2D(32, 5, strides=2, padding="same", activation="relu"),
-            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            *_normalised(layers.Conv2D(32, 5, strides=2, padding="same", use_bias=False)),
+            *_normalised(layers.Conv2D(32, 3, padding="same", use_bias=False)),
             layers.MaxPooling2D(),
-            layers.Conv2D(64, 3, padding="same", activation="relu"),
-            layers.Conv2D(64, 3, activation="relu"),
+            *_normalised(layers.Conv2D(64, 3, padding="same", use_bias=False)),
+            *_normalised(layers.Conv2D(64, 3, use_bias=False)),
             layers.Flatten(),
             layers.Dropout(0.2),
-            layers.Dense(128, activation="relu"),
+            *_normalised(layers.Dense(128, use_bias=False)),
             layers.Dropout(0.2),
             layers.Dense(10, activation="softmax"),
         ],
         name="deep_convnet",
     )
+
+
+def _normalised(layer: keras.Layer) -> tuple[keras.Layer, ...]:
+    """Followed by a normalisation over the batch (Ioffe and Szegedy, 2015), which has biases of its own."""
+    return layer, layers.BatchNormalization(), layers.ReLU()
 
 
 def reading_pixels(model: keras.Model) -> keras.Model:
