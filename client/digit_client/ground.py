@@ -13,10 +13,13 @@ _CORNERS = np.r_[0:6, -6:0]
 _ROUNDS = 4
 # Small enough to be quick, and large enough that a thin pen's colour still shows.
 _SMALL = 192
-# Of that size: wider than two strokes, and narrower than a sheet of paper.
-_AROUND = 41
+# Of that size: wider than two strokes, and narrower than a sheet of paper; wider than most strokes.
+_AROUND, _STROKE = 41, 21
 # In levels, from a place to the next: more is no shade, but where something ends.
 _STEP = 24
+# What is broader than a stroke and departs more than that, in levels and as a share of the ink's strongest,
+# is no shade of the paper; a shadow departs less than the ink does, a bold digit as much.
+_FAINT, _SHADE, _DARKEST = 12.0, 0.15, 0.7
 
 
 def contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -34,19 +37,38 @@ def contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
 def local_contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """The same for a picture that shows more than the paper: a table around it, or the edge of a shadow.
 
-    Each place is compared with what lies around it, and nothing is ink where that changes from one to the
-    other.
+    Only what is narrower than a fifth of the picture departs: what is wider is ground itself.
     """
     small = _reduced(image)
     around = cv2.medianBlur(np.rint(small).astype(np.uint8), _AROUND).reshape(small.shape).astype(np.float32)
     change = cv2.morphologyEx(around, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).reshape(small.shape)
-    even = (change.max(axis=2) < _STEP).astype(np.uint8)
     # Around the corner of a sheet lies mostly what is no sheet: that departs, but is no ink.
-    far, near = (cv2.erode(even, np.ones((side, side), np.uint8)) for side in (_AROUND // 2, 5))
-    towards = _towards(small, np.where(far[:, :, None], around, small))
-    size = (image.shape[1], image.shape[0])
-    valid = cv2.resize(near, size, interpolation=cv2.INTER_NEAREST)
-    return np.asarray(_departure(image, around, towards) * valid, np.float32)
+    even = cv2.erode((change.max(axis=2) < _STEP).astype(np.uint8), np.ones((_AROUND // 2,) * 2, np.uint8))
+    projected = cv2.transform(image, _towards(small, np.where(even[:, :, None], around, small)))
+    departure = projected - _broad(cv2.blur(projected, (3, 3)), _AROUND)
+    # Noise lifts everything above the lowest around it.
+    return np.asarray(np.maximum(departure - np.median(departure[::4, ::4]), 0), np.float32)
+
+
+def has_shadow(contrast: NDArray[np.float32]) -> bool:
+    """Whether something broad departs from the paper as well, though less than the ink: a hand's shadow."""
+    small = _reduced(contrast)[:, :, 0]
+    strongest = float(np.quantile(small, 0.999))
+    broadest = float(_broad(small, _STROKE).max())
+    return max(_FAINT, _SHADE * strongest) < broadest < _DARKEST * strongest
+
+
+def _broad(levels: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """What is left of float32 [h, w] without what is higher and narrower than `width` is of _SMALL."""
+    side = round(width * max(levels.shape) / _SMALL) | 1
+    # Continued beyond the picture, a strip of table along its border is broad.
+    padded = cv2.copyMakeBorder(levels, side, side, side, side, cv2.BORDER_REPLICATE)
+    opened = cv2.morphologyEx(padded, cv2.MORPH_OPEN, np.ones((side, side), np.uint8))
+    # A square leaves out what is round, which has to be followed to its edge.
+    step = np.ones((side // 4 | 1, side // 4 | 1), np.uint8)
+    for _ in range(2):
+        opened = np.minimum(cv2.dilate(opened, step), padded)
+    return np.asarray(opened[side:-side, side:-side], np.float32)
 
 
 def _reduced(image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ _SMALLEST = 100
 # No digit's strokes are this thick, of its length, and fill this much of its box; none runs along this much
 # of a side of the picture.
 _THICK = 0.4
-_FULL = 0.73
+_FULL = 0.8
 _ALONG = 0.8
 
 
@@ -29,8 +29,9 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]. Raises NoDigitError when nothing is drawn.
     """
     picture = _opaque(_shrink(pixels))
-    ink = _ink(ground.contrast(picture))
-    if min(ink.shape) >= _SMALLEST and _is_a_thing(ink > _EDGE):
+    contrast = ground.contrast(picture)
+    ink = _ink(contrast)
+    if min(ink.shape) >= _SMALLEST and (_is_a_thing(ink > _EDGE) or ground.has_shadow(contrast)):
         with suppress(NoDigitError):
             local = _ink(ground.local_contrast(picture))
             # A digit that fills the picture, and may be as thick, touches its border in both.
@@ -51,8 +52,8 @@ def _ink(contrast: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _is_a_thing(mask: NDArray[np.bool_]) -> bool:
     """Whether this is a sheet of paper, a table's edge or a shadow, and not strokes: bool [h, w]."""
-    _, _, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    longer, shorter = max(width, height), min(width, height)
+    _, sides, _ = cv2.minAreaRect(cv2.findNonZero(mask.astype(np.uint8)))
+    longer, shorter = max(sides) + 1, min(sides) + 1
     # A bold 1 is as full as a sheet, but slim.
     is_full = shorter > longer / 2 and mask.sum() > _FULL * longer * shorter
     return bool((is_full and _thickness(mask) > _THICK * longer) or _sides(mask).max() > _ALONG)

@@ -221,6 +221,25 @@ class TestNormalise:
         table[250:650, 150:650] = page[:, :, None]
         assert_same_digit(images.normalise(table), seven)
 
+    def test_nor_is_a_sheet_that_lies_askew(self, page: Pixels, seven: Pixels) -> None:
+        turned = cv2.getRotationMatrix2D((250, 200), 12, 0.9)
+        turned[:, 2] += (200, 200)
+        picture = cv2.warpAffine(page, turned, (900, 800), borderValue=70)
+        level = cv2.warpAffine(seven, cv2.getRotationMatrix2D((14, 14), 12, 1), (28, 28))
+        assert_same_digit(images.normalise(picture), level)
+
+    @pytest.mark.parametrize("blur", [2, 12])
+    def test_the_shadow_of_a_hand_is_no_ink(self, blur: int, page: Pixels, seven: Pixels) -> None:
+        shadow = np.zeros(page.shape, np.float32)
+        cv2.ellipse(shadow, (120, 390), (110, 190), 10, 0, 360, 1, -1)
+        shaded = page * (1 - 0.35 * cv2.GaussianBlur(shadow, (0, 0), blur))
+        assert_same_digit(images.normalise(np.rint(shaded).astype(np.uint8)), seven)
+
+    def test_the_edge_of_a_shadow_is_no_ink(self, page: Pixels, seven: Pixels) -> None:
+        shaded = page.astype(np.float32)
+        shaded[np.tri(400, 500, k=-60) > 0] *= 0.6
+        assert_same_digit(images.normalise(np.rint(shaded).astype(np.uint8)), seven)
+
     def test_a_table_beside_the_sheet_is_no_digit(self, page: Pixels, seven: Pixels) -> None:
         page = page.copy()
         page[:, :40] = 70
