@@ -23,7 +23,8 @@ class Settings(BaseSettings):
     """debug, info, warning or error; info logs a line for each request."""
 
     model_server: str = "127.0.0.1:8500"
-    """TensorFlow Serving's gRPC address: host:port, unix:path or dns:///name:port."""
+    """TensorFlow Serving's gRPC address: host:port, unix:path or dns:///name:port. Where the name has several
+    addresses, they share the calls."""
     model_name: str = "digits"
     """Name of the model there."""
     labels: Annotated[tuple[str, ...], NoDecode] = ("stable", "canary")
