@@ -3,10 +3,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
+from numpy.typing import NDArray
 
-from digit_client.protos import PredictRequest, PredictResponse
+from digit_client import wire
+from digit_client.protos import DT_FLOAT, PredictRequest, PredictResponse
 from digit_serving.gateway.app import create_app
 from digit_serving.gateway.settings import Settings
 
@@ -17,12 +20,24 @@ def http(model_server: str) -> FlaskClient:
     return create_app(Settings(model_server=model_server, labels=())).test_client()
 
 
+def answer(probabilities: NDArray[np.float32]) -> PredictResponse:
+    """What a model server says that has come to these, float32 [n, 10]."""
+    response = PredictResponse()
+    tensor = response.outputs[wire.OUTPUT]
+    tensor.dtype = DT_FLOAT
+    tensor.tensor_content = probabilities.tobytes()
+    for size in probabilities.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    return response
+
+
 class FaultyModelServer:
     """A model server that answers predictions as the test tells it."""
 
     def __init__(self) -> None:
         self.answer: Callable[[PredictRequest, grpc.ServicerContext], PredictResponse]
         self.metadata: dict[str, Any] = {}
+        self.calls = 0
         self._server = grpc.server(ThreadPoolExecutor(4))
         method = grpc.unary_unary_rpc_method_handler(
             self._predict, PredictRequest.FromString, PredictResponse.SerializeToString
@@ -35,6 +50,7 @@ class FaultyModelServer:
         self._server.start()
 
     def _predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        self.calls += 1
         self.metadata = dict(context.invocation_metadata())
         return self.answer(request, context)
 

@@ -10,9 +10,9 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from digit_client import wire
 from digit_client.arrays import to_png
-from digit_client.protos import DT_FLOAT, PredictRequest, PredictResponse
+from digit_client.protos import PredictRequest, PredictResponse
+from tests.serving.gateway.conftest import answer
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -143,6 +143,33 @@ class TestModelServerFaults:
         assert response.headers.get("Retry-After") == retry_after
         assert "secret" not in response.text
 
+    @pytest.mark.parametrize(
+        ("code", "calls"),
+        [
+            (grpc.StatusCode.UNAVAILABLE, 3),
+            (grpc.StatusCode.CANCELLED, 3),
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, 1),
+            (grpc.StatusCode.INTERNAL, 1),
+        ],
+    )
+    def test_what_it_drops_is_asked_again_but_not_what_it_refuses(
+        self, faulty: Any, faulty_http: FlaskClient, code: grpc.StatusCode, calls: int
+    ) -> None:
+        faulty.answer = lambda _request, context: context.abort(code, "")
+        self._post(faulty_http)
+        assert faulty.calls == calls
+
+    def test_a_large_request_is_asked_again_too(self, faulty: Any, faulty_http: FlaskClient) -> None:
+        faulty.answer = lambda _request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "")
+        faulty_http.post("/v1/predict", json={"instances": [[0.5] * 784] * 256})
+        assert faulty.calls == 3
+
+    def test_an_outage_is_not_made_worse(self, faulty: Any, faulty_http: FlaskClient) -> None:
+        faulty.answer = lambda _request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "")
+        for _ in range(200):
+            self._post(faulty_http)
+        assert faulty.calls < 260
+
     def test_one_that_hangs_is_given_up(self, faulty: Any, faulty_http: FlaskClient) -> None:
         def hang(_request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
             time.sleep(2)
@@ -166,17 +193,8 @@ class TestModelServerFaults:
     def test_a_senseless_answer_is_no_answer(
         self, faulty: Any, faulty_http: FlaskClient, output: np.ndarray | None
     ) -> None:
-        def answer(_request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
-            response = PredictResponse()
-            if output is not None:
-                tensor = response.outputs[wire.OUTPUT]
-                tensor.dtype = DT_FLOAT
-                tensor.tensor_content = output.tobytes()
-                for size in output.shape:
-                    tensor.tensor_shape.dim.add(size=size)
-            return response
-
-        faulty.answer = answer
+        given = PredictResponse() if output is None else answer(output)
+        faulty.answer = lambda _request, _context: given
         assert_problem(self._post(faulty_http), 502, "model_server_error")
 
     def test_it_gets_the_request_id(self, faulty: Any, faulty_http: FlaskClient) -> None:

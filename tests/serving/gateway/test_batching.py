@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from digit_client import wire
 from digit_client.errors import DeadlineExceededError, UnavailableError
 from digit_client.model_server import ModelServer
 from digit_client.predictions import Prediction
-from digit_client.protos import DT_FLOAT, PredictRequest, PredictResponse
+from digit_client.protos import PredictRequest, PredictResponse
 from digit_client.wire import ModelRef
 from digit_serving.gateway.batching import Batcher
 from tests.processes import wait_until
-from tests.serving.gateway.conftest import FaultyModelServer
+from tests.serving.gateway.conftest import FaultyModelServer, answer
 
 MODEL = ModelRef("digits")
 
@@ -45,13 +44,7 @@ class Server:
         assert self.open.wait(5)
         if self.fails:
             context.abort(grpc.StatusCode.UNAVAILABLE, "no")
-        response = PredictResponse()
-        tensor = response.outputs[wire.OUTPUT]
-        tensor.dtype = DT_FLOAT
-        for size in (len(numbers), 10):
-            tensor.tensor_shape.dim.add(size=size)
-        tensor.tensor_content = np.eye(10, dtype=np.float32)[numbers].tobytes()
-        return response
+        return answer(np.eye(10, dtype=np.float32)[numbers])
 
 
 @pytest.fixture

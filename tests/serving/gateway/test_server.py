@@ -10,19 +10,15 @@ import httpx
 import numpy as np
 
 from digit_client.arrays import to_png
-from digit_client.protos import DT_FLOAT, PredictRequest, PredictResponse
+from digit_client.protos import PredictRequest, PredictResponse
 from tests.processes import answers, free_port, running, wait_until
+from tests.serving.gateway.conftest import answer
 
 
-def slowly(_request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
+def slowly(request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
     time.sleep(1)
-    response = PredictResponse()
-    tensor = response.outputs["probabilities"]
-    tensor.dtype = DT_FLOAT
-    for size in (1, 10):
-        tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = np.eye(10, dtype=np.float32)[7].tobytes()
-    return response
+    count = request.inputs["images"].tensor_shape.dim[0].size
+    return answer(np.eye(10, dtype=np.float32)[[7] * count])
 
 
 def test_it_stops_when_told_and_finishes_what_it_began(faulty: Any, digits: Any) -> None:
