@@ -42,6 +42,12 @@ def thin(ink: Ink) -> NDArray[np.uint8]:
             return mask[1:-1, 1:-1]
 
 
+def stroke(digit: Digit) -> float:
+    """How wide the digit's strokes are, as a share of its height."""
+    ink = enlarge(digit, 160)
+    return float((ink > 0.5).sum() / max(1, thin(np.pad(ink, 1)).sum()) / 160)
+
+
 def redraw(digit: Digit, height: int, width: float) -> Ink:
     """The digit drawn anew along its middle lines with a pen `width` pixels wide."""
     fine = enlarge(digit, min(height, 160))
