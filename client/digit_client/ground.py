@@ -14,7 +14,7 @@ _ROUNDS = 4
 # Small enough to be quick, and large enough that a thin pen's colour still shows.
 _SMALL = 192
 # Of that size: wider than two strokes, and narrower than a sheet of paper; wider than most strokes.
-_AROUND, _STROKE = 41, 21
+_AROUND, _STROKE = 41, 27
 # In levels, from a place to the next: more is no shade, but where something ends.
 _STEP = 24
 # What is broader than a stroke and departs more than that, in levels and as a share of the ink's strongest,
@@ -47,7 +47,7 @@ def local_contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
     projected = cv2.transform(image, _towards(small, np.where(even[:, :, None], around, small)))
     departure = projected - _broad(cv2.blur(projected, (3, 3)), _AROUND)
     # Noise lifts everything above the lowest around it.
-    return np.asarray(np.maximum(departure - np.median(departure[::4, ::4]), 0), np.float32)
+    return np.asarray(np.maximum(departure - float(np.quantile(departure[::4, ::4], 0.5)), 0), np.float32)
 
 
 def has_shadow(contrast: NDArray[np.float32]) -> bool:
@@ -101,7 +101,11 @@ def _paper(small: NDArray[np.float32]) -> NDArray[np.float32]:
     for _ in range(_ROUNDS):
         distance = _length(samples - surface)
         # A quarter of the picture is paper, even around a digit that fills it.
-        near = (distance <= max(5 * float(np.quantile(distance, 0.25)), 8.0)).astype(np.float32)
+        spread = float(np.quantile(distance, 0.25))
+        if not spread:
+            # Nothing to follow: it was drawn on a screen.
+            break
+        near = (distance <= max(5 * spread, 8.0)).astype(np.float32)
         weighted = terms * near[:, None]
         surface = terms @ np.linalg.lstsq(weighted.T @ terms, weighted.T @ samples, rcond=None)[0]
     return np.asarray(surface.reshape(grid.shape), np.float32)

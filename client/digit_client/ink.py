@@ -16,6 +16,7 @@ _LEAST_CONTRAST = 10.0
 _EDGE = 0.2
 # Smaller pictures show nothing but the digit.
 _SMALLEST = 100
+_COARSE = 4
 # No digit's strokes are this thick, of its length, and fill this much of its box; none runs along this much
 # of a side of the picture.
 _THICK = 0.4
@@ -52,8 +53,11 @@ def _ink(contrast: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _is_a_thing(mask: NDArray[np.bool_]) -> bool:
     """Whether this is a sheet of paper, a table's edge or a shadow, and not strokes: bool [h, w]."""
-    _, sides, _ = cv2.minAreaRect(cv2.findNonZero(mask.astype(np.uint8)))
-    longer, shorter = max(sides) + 1, min(sides) + 1
+    coarse = cv2.findNonZero(mask[::_COARSE, ::_COARSE].astype(np.uint8))
+    if coarse is None:
+        return False
+    _, sides, _ = cv2.minAreaRect(coarse)
+    longer, shorter = _COARSE * (max(sides) + 1), _COARSE * (min(sides) + 1)
     # A bold 1 is as full as a sheet, but slim.
     is_full = shorter > longer / 2 and mask.sum() > _FULL * longer * shorter
     return bool((is_full and _thickness(mask) > _THICK * longer) or _sides(mask).max() > _ALONG)
@@ -95,7 +99,7 @@ def _levels(contrast: NDArray[np.float32]) -> tuple[float, float]:
     sample = contrast[::2, ::2] if min(contrast.shape) > 100 else contrast
     top = float(np.quantile(sample, 0.999))
     faint = sample[sample < top / 2]
-    noise = 1.5 * float(np.median(faint)) if faint.size else 0.0
+    noise = 1.5 * float(np.quantile(faint, 0.5)) if faint.size else 0.0
     if top < max(_LEAST_CONTRAST, 5 * noise):
         raise NoDigitError("nothing is drawn on the image")
     levels = cv2.convertScaleAbs(contrast, alpha=255 / top)
