@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,12 +63,12 @@ def every() -> list[str]:
     return [*OVERLAYS, *added]
 
 
-def of_kind(objects: tuple[Object, ...] | list[Object], *kinds: str) -> list[Object]:
+def of_kind(objects: Sequence[Object], *kinds: str) -> list[Object]:
     """The objects that are of one of these kinds."""
     return [each for each in objects if each["kind"] in kinds]
 
 
-def named(objects: tuple[Object, ...] | list[Object], kind: str, name: str) -> Object:
+def named(objects: Sequence[Object], kind: str, name: str) -> Object:
     """The only object of that kind and name."""
     (found,) = [each for each in of_kind(objects, kind) if each["metadata"]["name"] == name]
     return found
@@ -80,7 +81,7 @@ def pod(workload: Object) -> Object:
     return template
 
 
-def pods(objects: tuple[Object, ...] | list[Object]) -> list[Object]:
+def pods(objects: Sequence[Object]) -> list[Object]:
     """Those of every workload."""
     return [pod(each) for each in of_kind(objects, "Deployment", "Job", "CronJob")]
 
