@@ -22,6 +22,7 @@ class Project:
     name: str
     port: int
     settings: dict[str, str]
+    folder: Path = ROOT
 
     @property
     def url(self) -> str:
@@ -46,7 +47,7 @@ class Project:
         """What a command prints that has to succeed."""
         done = subprocess.run(
             command,
-            cwd=ROOT,
+            cwd=self.folder,
             env={**self.environment, **settings},
             input=stdin,
             stdout=subprocess.PIPE,

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from digit_client import predictions, wire
+from digit_client import channel, predictions, wire
 from digit_client.errors import (
     DeadlineExceededError,
     DigitError,
@@ -26,19 +26,6 @@ from digit_client.protos import (
     PredictResponse,
 )
 from digit_client.wire import Batch, ModelRef
-
-_CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # The callers retry, within their deadlines; gRPC's own retries would hide from them how often.
-    ("grpc.enable_retries", 0),
-    # gRPC waits up to two minutes before it tries a server again that was away.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # Nor does it look up more than twice a minute whether a server that was away has come back elsewhere.
-    ("grpc.dns_min_time_between_resolutions_ms", 1000),
-)
 
 _ERRORS: dict[grpc.StatusCode, type[ServiceError]] = {
     grpc.StatusCode.NOT_FOUND: ModelNotFoundError,
@@ -66,12 +53,13 @@ class VersionStatus:
 class ModelServer:
     """A connection to the server at `target` (host:port or unix:path). Threads may share it.
 
-    Every call is bounded by `timeout` in seconds and raises only errors of this package.
+    Where a name stands for several servers, each gets its share of the calls. Every call is bounded by
+    `timeout` in seconds and raises only errors of this package.
     """
 
     def __init__(self, target: str) -> None:
         self.target = target
-        self._channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        self._channel = channel.connect(target)
         self._predict = self._method("PredictionService/Predict", PredictRequest, PredictResponse)
         self._metadata = self._method(
             "PredictionService/GetModelMetadata", GetModelMetadataRequest, GetModelMetadataResponse

@@ -12,28 +12,21 @@ from digit_client.predictions import Prediction
 from digit_client.wire import ModelRef
 from digit_serving.gateway import bodies
 from digit_serving.gateway.errors import InvalidSelectionError
-from digit_serving.gateway.metrics import Metrics
+from digit_serving.gateway.routing import Router
 from digit_serving.gateway.settings import Settings
 
 # The largest version number that TensorFlow Serving knows.
 _MOST = 2**63 - 1
 
 
-def blueprint(settings: Settings, model_server: ModelServer, metrics: Metrics) -> Blueprint:
+def blueprint(settings: Settings, model_server: ModelServer, router: Router) -> Blueprint:
     """The routes under /v1."""
     api = Blueprint("api", __name__, url_prefix="/v1")
 
     @api.post("/predict")
     def predict() -> Response:
-        model = _selected(request.args, settings.model_name)
-        batch = bodies.read(request, settings)
-        try:
-            predictions = model_server.predict(
-                batch, model, timeout=settings.deadline, request_id=g.request_id
-            )
-        except ModelNotFoundError as error:
-            raise error if model != ModelRef(model.name) else UnavailableError(error.message) from error
-        metrics.count_predictions(predictions)
+        named = _named(request.args, settings.model_name)
+        predictions = router.predict(bodies.read(request, settings), named, g.request_id)
         return _answer(
             {
                 "model": {"name": settings.model_name, "version": predictions[0].model_version},
@@ -60,12 +53,12 @@ def blueprint(settings: Settings, model_server: ModelServer, metrics: Metrics) -
     return api
 
 
-def _selected(query: Mapping[str, str], name: str) -> ModelRef:
+def _named(query: Mapping[str, str], name: str) -> ModelRef | None:
     version, label = query.get("version"), query.get("label")
     if version is not None and label is not None:
         raise InvalidSelectionError("Name a version or a label, not both.")
     if version is None:
-        return ModelRef(name, label=label or None)
+        return ModelRef(name, label=label) if label else None
     if not (version.isascii() and version.isdigit() and int(version) <= _MOST):
         raise InvalidSelectionError("The version is to be a whole number.")
     return ModelRef(name, version=int(version))

@@ -5,6 +5,7 @@ from flask import Flask
 from digit_client.model_server import ModelServer
 from digit_serving.gateway import api, errors, health, hooks, openapi
 from digit_serving.gateway.metrics import Metrics
+from digit_serving.gateway.routing import Router
 from digit_serving.gateway.settings import Settings
 
 
@@ -19,7 +20,7 @@ def create_app(settings: Settings) -> Flask:
     metrics = Metrics()
     hooks.register(app, metrics)
     errors.register(app)
-    app.register_blueprint(api.blueprint(settings, model_server, metrics))
+    app.register_blueprint(api.blueprint(settings, model_server, Router(settings, model_server, metrics)))
     app.register_blueprint(health.blueprint(settings, model_server, metrics))
     app.register_blueprint(openapi.blueprint(settings))
     return app

@@ -8,6 +8,7 @@ from digit_client.model_server import ModelServer
 from digit_client.wire import ModelRef
 from digit_serving.gateway.errors import NotReadyError
 from digit_serving.gateway.metrics import CONTENT_TYPE, Metrics
+from digit_serving.gateway.routing import default_model
 from digit_serving.gateway.settings import Settings
 
 # Probes come every few seconds and give up after one.
@@ -32,6 +33,8 @@ def blueprint(settings: Settings, model_server: ModelServer, metrics: Metrics) -
         available = [status.version for status in versions if status.is_available]
         if not available:
             raise NotReadyError("No version of the model is available.")
+        if settings.default_label:
+            _check_default(settings, model_server)
         return Response(
             orjson.dumps({"status": "ready", "versions": available}), content_type="application/json"
         )
@@ -41,3 +44,10 @@ def blueprint(settings: Settings, model_server: ModelServer, metrics: Metrics) -
         return Response(metrics.text(), content_type=CONTENT_TYPE)
 
     return health
+
+
+def _check_default(settings: Settings, model_server: ModelServer) -> None:
+    try:
+        model_server.resolve(default_model(settings), timeout=_PROBE_SECONDS)
+    except DigitError as error:
+        raise NotReadyError(f"No version carries the label {settings.default_label}.") from error

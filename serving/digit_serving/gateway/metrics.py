@@ -1,6 +1,6 @@
 """What the gateway counts, for Prometheus."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
@@ -28,6 +28,19 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._model_latency = Histogram(
+            "digits_model_duration_seconds",
+            "Time of the calls that a version answered.",
+            ["version"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._failures = Counter(
+            "digits_model_failures",
+            "Calls without a prediction, by who was asked: default, canary, or one that the request named.",
+            ["asked", "code"],
+            registry=registry,
+        )
         self._predictions = Counter(
             "digits_predictions", "Images read.", ["digit", "version"], registry=registry
         )
@@ -38,8 +51,13 @@ class Metrics:
         self._requests.labels(route, method, status).inc()
         self._latency.labels(route).observe(seconds)
 
-    def count_predictions(self, predictions: Iterable[Prediction]) -> None:
-        """Count what was read."""
+    def count_failure(self, asked: str, code: str) -> None:
+        """Count a call to the model server that gave no prediction."""
+        self._failures.labels(asked, code).inc()
+
+    def count_predictions(self, predictions: Sequence[Prediction], seconds: float) -> None:
+        """Count what was read by one call, one prediction at the least."""
+        self._model_latency.labels(predictions[0].model_version).observe(seconds)
         for prediction in predictions:
             self._predictions.labels(prediction.digit, prediction.model_version).inc()
 

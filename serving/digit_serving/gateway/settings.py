@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -23,11 +23,21 @@ class Settings(BaseSettings):
     """debug, info, warning or error; info logs a line for each request."""
 
     model_server: str = "127.0.0.1:8500"
-    """TensorFlow Serving's gRPC address: host:port, unix:path or dns:///name:port."""
+    """TensorFlow Serving's gRPC address: host:port, unix:path or dns:///name:port. Where the name has several
+    addresses, they share the calls."""
     model_name: str = "digits"
     """Name of the model there."""
     labels: Annotated[tuple[str, ...], NoDecode] = ("stable", "canary")
     """Version labels that /v1/models looks up, separated by commas."""
+
+    default_label: str = ""
+    """Label of the version that answers requests which name neither version nor label. Without one the newest
+    does, as soon as it is loaded. With one, such as stable, a new version gets none of them until the label
+    moves to it; while no version carries the label, they can't be answered."""
+    canary_percent: float = Field(default=0, ge=0, le=100)
+    """Percent of those requests that go to the label canary instead, and to default_label while no version
+    carries that one. The request id decides, so that the same one always goes the same way. It needs
+    default_label: without one all of them go to the newest version, which is the canary itself."""
 
     deadline: float = Field(default=5.0, gt=0)
     """Seconds that a call to the model server may take."""
@@ -37,6 +47,13 @@ class Settings(BaseSettings):
     """Images in a request. TensorFlow Serving's max_batch_size must be no smaller."""
     max_pixels: int = Field(default=16_000_000, ge=784)
     """Pixels of an image that are decoded."""
+
+    @field_validator("canary_percent")
+    @classmethod
+    def _leaves_the_rest_to_a_label(cls, value: float, info: ValidationInfo) -> float:
+        if value and not info.data["default_label"]:
+            raise ValueError("needs DIGITS_DEFAULT_LABEL, such as stable, for the rest of the requests")
+        return value
 
     @field_validator("labels", mode="before")
     @classmethod

@@ -23,6 +23,7 @@ class FaultyModelServer:
     def __init__(self) -> None:
         self.answer: Callable[[PredictRequest, grpc.ServicerContext], PredictResponse]
         self.metadata: dict[str, Any] = {}
+        self.calls = 0
         self._server = grpc.server(ThreadPoolExecutor(4))
         method = grpc.unary_unary_rpc_method_handler(
             self._predict, PredictRequest.FromString, PredictResponse.SerializeToString
@@ -35,6 +36,7 @@ class FaultyModelServer:
         self._server.start()
 
     def _predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        self.calls += 1
         self.metadata = dict(context.invocation_metadata())
         return self.answer(request, context)
 

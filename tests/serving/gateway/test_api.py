@@ -143,6 +143,33 @@ class TestModelServerFaults:
         assert response.headers.get("Retry-After") == retry_after
         assert "secret" not in response.text
 
+    @pytest.mark.parametrize(
+        ("code", "calls"),
+        [
+            (grpc.StatusCode.UNAVAILABLE, 3),
+            (grpc.StatusCode.CANCELLED, 3),
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, 1),
+            (grpc.StatusCode.INTERNAL, 1),
+        ],
+    )
+    def test_what_it_drops_is_asked_again_but_not_what_it_refuses(
+        self, faulty: Any, faulty_http: FlaskClient, code: grpc.StatusCode, calls: int
+    ) -> None:
+        faulty.answer = lambda _request, context: context.abort(code, "")
+        self._post(faulty_http)
+        assert faulty.calls == calls
+
+    def test_a_large_request_is_asked_again_too(self, faulty: Any, faulty_http: FlaskClient) -> None:
+        faulty.answer = lambda _request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "")
+        faulty_http.post("/v1/predict", json={"instances": [[0.5] * 784] * 256})
+        assert faulty.calls == 3
+
+    def test_an_outage_is_not_made_worse(self, faulty: Any, faulty_http: FlaskClient) -> None:
+        faulty.answer = lambda _request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "")
+        for _ in range(200):
+            self._post(faulty_http)
+        assert faulty.calls < 260
+
     def test_one_that_hangs_is_given_up(self, faulty: Any, faulty_http: FlaskClient) -> None:
         def hang(_request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
             time.sleep(2)

@@ -1,5 +1,6 @@
 from typing import Any
 
+import grpc
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -29,6 +30,18 @@ def test_what_was_answered_is_counted(http: FlaskClient, digits: Any) -> None:
         count("digits_request_duration_seconds_count", route="/v1/predict"),
     ]
     assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1, 1]
+
+
+def test_failed_calls_are_counted_by_who_was_asked(
+    faulty: Any, faulty_http: FlaskClient, digits: Any
+) -> None:
+    faulty.answer = lambda _request, context: context.abort(grpc.StatusCode.INTERNAL, "")
+    image = to_png(digits.one(7))
+    for query in ("", "?version=1", "?label=canary"):
+        faulty_http.post(f"/v1/predict{query}", data=image, content_type="image/png")
+    lines = faulty_http.get("/metrics").text.splitlines()
+    assert 'digits_model_failures_total{asked="default",code="service_error"} 1.0' in lines
+    assert 'digits_model_failures_total{asked="named",code="service_error"} 2.0' in lines
 
 
 def test_hostile_paths_and_methods_make_no_new_series(http: FlaskClient) -> None:

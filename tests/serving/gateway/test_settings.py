@@ -23,3 +23,12 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(gateway)
     assert result.exit_code == 2
     assert "DIGITS_PORT" in result.output
+
+
+def test_a_canary_needs_somebody_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITS_CANARY_PERCENT", "5")
+    result = CliRunner().invoke(gateway)
+    assert result.exit_code == 2
+    assert "DIGITS_CANARY_PERCENT: Value error, needs DIGITS_DEFAULT_LABEL" in result.output
+    monkeypatch.setenv("DIGITS_DEFAULT_LABEL", "stable")
+    assert Settings().canary_percent == 5

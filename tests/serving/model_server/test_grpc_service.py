@@ -1,5 +1,6 @@
 """What is particular to gRPC: addresses, deadlines, health, encryption."""
 
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -32,3 +34,16 @@ def test_deadlines(server: Any) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         server.prediction.Predict(request, 0.05)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_connection_ends_at_its_age_and_its_calls_do_not(serve: Any, saved_models: Path) -> None:
+    age = "grpc.max_connection_age_ms=300,grpc.max_connection_age_grace_ms=5000"
+    server = serve(f"--model_base_path={saved_models / 'tf2'}", f"--grpc_channel_arguments={age}")
+    states: list[grpc.ChannelConnectivity] = []
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        channel.subscribe(states.append)
+        request = PredictRequest(model_spec={"name": "default", "signature_name": "slow"})
+        request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
+        PredictionServiceStub(channel).Predict(request, 10)
+        server.wait_for(lambda: states[-1] is grpc.ChannelConnectivity.IDLE)
+    assert grpc.ChannelConnectivity.READY in states

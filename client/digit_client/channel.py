@@ -1,0 +1,56 @@
+"""The way to the model servers behind one target: which gets a call, which the next try, which are dead."""
+
+import json
+
+import grpc
+
+_SERVICE_CONFIG = {
+    # Every address of the name gets its share; one that can't be reached gets none until it can again.
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{}],
+            # A prediction may be made twice, so what a server drops that dies goes to another one at once.
+            # What an overloaded one refuses does not: it would be too much for the next one as well.
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.01s",
+                "maxBackoff": "0.1s",
+                "backoffMultiplier": 4,
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
+            },
+        }
+    ],
+    # A failure takes one token, a success gives a tenth back, and with half of them gone nothing is sent
+    # again: an outage of all is not made worse. Waiting for its end is the callers' part.
+    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
+}
+
+_OPTIONS = (
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    # The largest request that is kept to be sent again; by default none above 256 KiB.
+    ("grpc.per_rpc_retry_buffer_size", 16 * 1024 * 1024),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A server that hangs closes no connection. It is asked for a sign of life when a call has waited for a
+    # second, and has two to give it, so that of a deadline of five there are two left for another server.
+    ("grpc.keepalive_time_ms", 1000),
+    ("grpc.keepalive_timeout_ms", 2000),
+    # The pings that measure the connection else wait for a minute, and hold those back meanwhile.
+    ("grpc.http2.ping_timeout_ms", 2000),
+    # gRPC waits up to two minutes before it tries a server again that was away.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # It looks a name up when a connection ends, but no more than twice a minute.
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
+)
+
+
+def connect(target: str) -> grpc.Channel:
+    """A channel to host:port, unix:path, or any other target of gRPC's; nothing is sent yet.
+
+    A name is looked up anew when one of its servers closes a connection, by dying or because of the
+    connection's age (`--grpc_channel_arguments=grpc.max_connection_age_ms=30000`): so new ones are found.
+    """
+    return grpc.insecure_channel(target, options=_OPTIONS)

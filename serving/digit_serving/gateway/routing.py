@@ -1,0 +1,72 @@
+"""Which version of the model answers a request."""
+
+import hashlib
+import time
+from contextlib import suppress
+
+from digit_client.errors import DigitError, ModelNotFoundError, UnavailableError
+from digit_client.model_server import ModelServer
+from digit_client.predictions import Prediction
+from digit_client.retry import Deadline
+from digit_client.wire import Batch, ModelRef
+from digit_serving.gateway.metrics import Metrics
+from digit_serving.gateway.settings import Settings
+
+_CANARY = "canary"
+
+
+def default_model(settings: Settings) -> ModelRef:
+    """What a request gets that names neither version nor label, unless it goes to the canary."""
+    return ModelRef(settings.model_name, label=settings.default_label or None)
+
+
+class Router:
+    """Asks the version that a request names; of those that name none, a share goes to the canary.
+
+    The deadline bounds a request's calls together. Each is counted, by who was asked and which version spoke.
+    """
+
+    def __init__(self, settings: Settings, model_server: ModelServer, metrics: Metrics) -> None:
+        self._settings = settings
+        self._model_server = model_server
+        self._metrics = metrics
+        self._default = default_model(settings)
+        self._canary = ModelRef(settings.model_name, label=_CANARY)
+
+    def predict(self, batch: Batch, named: ModelRef | None, request_id: str) -> list[Prediction]:
+        """The predictions for the batch. Raises ModelNotFoundError only where the request names a version."""
+        deadline = Deadline(self._settings.deadline)
+
+        def ask(asked: str, model: ModelRef) -> list[Prediction]:
+            return self._ask(asked, batch, model, deadline, request_id)
+
+        if named:
+            return ask("named", named)
+        if _is_among(self._settings.canary_percent, request_id):
+            # Between two canaries no version carries the label.
+            with suppress(ModelNotFoundError):
+                return ask("canary", self._canary)
+        try:
+            return ask("default", self._default)
+        except ModelNotFoundError as error:
+            raise UnavailableError(error.message) from error
+
+    def _ask(
+        self, asked: str, batch: Batch, model: ModelRef, deadline: Deadline, request_id: str
+    ) -> list[Prediction]:
+        started = time.perf_counter()
+        try:
+            answers = self._model_server.predict(
+                batch, model, timeout=deadline.remaining(), request_id=request_id
+            )
+        except DigitError as error:
+            self._metrics.count_failure(asked, error.code)
+            raise
+        self._metrics.count_predictions(answers, time.perf_counter() - started)
+        return answers
+
+
+def _is_among(percent: float, request_id: str) -> bool:
+    """Whether the request is among so many percent of all; the same id always is, also among more percent."""
+    number = int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8).digest())
+    return number / 2**64 * 100 < percent

@@ -1,0 +1,117 @@
+"""Model servers behind one DNS name, each at an address of its own, as the pods of a headless Service are."""
+
+import contextlib
+import re
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from subprocess import Popen
+from threading import Thread
+from typing import Any
+
+import httpx
+from dnslib import QTYPE, RR, A
+from dnslib.server import BaseResolver, DNSLogger, DNSServer
+
+from tests.processes import accepts, free_port, running, wait_until
+
+_MONITORING = Path(__file__).parent.parent / "serving" / "config" / "monitoring.config"
+
+
+class Name(BaseResolver):  # type: ignore[misc]
+    """A DNS server for one name, `target` in gRPC's words, that stands for whatever `addresses` holds."""
+
+    def __init__(self, port: int, stack: ExitStack) -> None:
+        self.addresses: list[str] = []
+        silent = DNSLogger(logf=lambda *_: None)
+        server = DNSServer(self, address="127.0.0.1", port=0, logger=silent)
+        stack.callback(server.server.server_close)
+        stack.callback(server.stop)
+        server.start_thread()
+        self.target = f"dns://127.0.0.1:{server.server.server_address[1]}/model-server.test:{port}"
+
+    def resolve(self, request: Any, handler: Any) -> Any:
+        """The answer to a question, as dnslib wants it."""
+        reply = request.reply()
+        if request.q.qtype == QTYPE.A:
+            for address in self.addresses:
+                reply.add_answer(RR(request.q.qname, QTYPE.A, rdata=A(address)))
+        return reply
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A model server at its address. Its connections grow no older than ten seconds."""
+
+    address: str
+    process: Popen[bytes]
+    _rest_port: int
+    _tunnel: "_Tunnel"
+
+    @property
+    def calls(self) -> int:
+        """How many it has answered."""
+        page = httpx.get(f"http://127.0.0.1:{self._rest_port}/monitoring/prometheus/metrics").text
+        counts = re.findall(r"^:tensorflow:serving:request_count{.*} (\S+)$", page, re.MULTILINE)
+        return sum(int(float(count)) for count in counts)
+
+    def kill(self) -> None:
+        """End it at once, with all its connections."""
+        self.process.kill()
+        self._tunnel.close()
+
+
+def start(address: str, port: int, models: Path, stack: ExitStack) -> Pod:
+    """A pod of these models that answers, until the stack is closed."""
+    grpc_port, rest_port = free_port(), free_port()
+    flags = [
+        f"--port={grpc_port}",
+        f"--rest_api_port={rest_port}",
+        "--model_name=digits",
+        f"--model_base_path={models}",
+        f"--monitoring_config_file={_MONITORING}",
+        "--grpc_channel_arguments=grpc.max_connection_age_ms=10000",
+    ]
+    process = stack.enter_context(running("model-server", *flags))
+    wait_until(lambda: accepts(rest_port), process)
+    tunnel = _Tunnel((address, port), grpc_port)
+    stack.callback(tunnel.close)
+    return Pod(address, process, rest_port, tunnel)
+
+
+class _Tunnel(ThreadingTCPServer):
+    """Gives a server that listens on every address of the machine one of its own."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], port: int) -> None:
+        super().__init__(address, _Connection)
+        self.port = port
+        Thread(target=self.serve_forever, args=[0.05], daemon=True).start()
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Connection(BaseRequestHandler):
+    server: _Tunnel
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.server.port)) as inner:
+            back = Thread(target=_carry, args=[inner, self.request])
+            back.start()
+            _carry(self.request, inner)
+            back.join()
+
+
+def _carry(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    for end in (source, sink):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
