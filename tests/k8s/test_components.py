@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import yaml
+from google.protobuf import text_format
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from digit_serving.gateway.app import create_app
 from digit_serving.gateway.settings import Settings
@@ -52,6 +54,24 @@ def test_an_image_is_mounted_or_copied() -> None:
     assert {"name": "models", "image": {"reference": "digits-model:1"}} in mounted["volumes"]
     (copier,) = copied["initContainers"]
     assert copier["image"] == "digits-model:1"
+
+
+def models(name: str) -> tuple[set[int], dict[str, int]]:
+    """The versions that model servers load, and the labels."""
+    (configuration,) = [each for each in of_kind(built(name), "ConfigMap") if "models.config" in each["data"]]
+    text = configuration["data"]["models.config"]
+    (model,) = text_format.Parse(text, ModelServerConfig()).model_config_list.config
+    return set(model.model_version_policy.specific.versions), dict(model.version_labels)
+
+
+def test_a_canary_is_loaded_beside_what_is_stable_in_production() -> None:
+    versions, labels = models("production")
+    assert versions == set(labels.values())
+    assert labels.keys() == {"stable"}
+    more, labels_with_canary = models("canary")
+    canary = labels_with_canary.pop("canary")
+    assert labels_with_canary == labels
+    assert more == versions | {canary} > versions
 
 
 def public_routes() -> set[str]:

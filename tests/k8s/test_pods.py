@@ -90,9 +90,13 @@ def test_tensorflow_serving_knows_every_flag(name: str) -> None:
         assert Path(file).name in config["data"]
 
 
-def test_the_gateway_knows_every_setting() -> None:
-    told = {each["name"] for each in container("gateway")["env"]}
-    assert told <= {f"DIGITS_{field.upper()}" for field in Settings.model_fields}
+@pytest.mark.parametrize("name", every())
+def test_the_gateway_takes_its_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {each["name"]: each["value"] for each in container("gateway", name)["env"]}
+    assert told.keys() <= {f"DIGITS_{field.upper()}" for field in Settings.model_fields}
+    for variable, value in told.items():
+        monkeypatch.setenv(variable, value)
+    assert Settings().model_server == "dns:///model-server-grpc:8500"
 
 
 @pytest.mark.parametrize("service", SERVICES)
