@@ -20,7 +20,7 @@ COMPONENTS = sorted(folder.name for folder in (K8S / "components").iterdir())
 Object = dict[str, Any]
 
 
-def build(overlay: str, *components: str, **fields: Any) -> list[Object]:
+def build(overlay: str, *components: str, k8s: Path = K8S, **fields: Any) -> list[Object]:
     """The objects of an overlay with components added, and further fields of a kustomization."""
     with TemporaryDirectory() as name:
         folder = Path(name).resolve()
@@ -28,12 +28,21 @@ def build(overlay: str, *components: str, **fields: Any) -> list[Object]:
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
             # Kustomize takes no absolute path.
-            "resources": [os.path.relpath(K8S / "overlays" / overlay, folder)],
-            "components": [os.path.relpath(K8S / "components" / each, folder) for each in components],
+            "resources": [os.path.relpath(k8s.resolve() / "overlays" / overlay, folder)],
+            "components": [
+                os.path.relpath(k8s.resolve() / "components" / each, folder) for each in components
+            ],
             **fields,
         }
         (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
         return kustomize(folder)
+
+
+def copied(folder: Path) -> Path:
+    """A copy of k8s/, with what it is made of, that a test may change."""
+    shutil.copytree(K8S, folder / "k8s")
+    shutil.copytree(K8S.parent / "serving" / "config", folder / "serving" / "config")
+    return folder / "k8s"
 
 
 def kustomize(folder: Path) -> list[Object]:

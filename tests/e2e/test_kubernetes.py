@@ -4,8 +4,10 @@ The drop-in takes the place of TensorFlow Serving.
 """
 
 import json
+import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ import pytest
 from digit_client import DigitClient
 from digit_client.arrays import to_png
 from tests.kubelet import Kubelet
-from tests.kustomize import Object, build, named
+from tests.kustomize import Object, build, copied, named, pod
 from tests.processes import wait_until
+from tests.readme import blocks
 
 pytestmark = pytest.mark.containers
 
@@ -24,11 +27,15 @@ ROOT = Path(__file__).parent.parent.parent
 IMAGES = ("digits-gateway", "digits-training", "digits-model-server")
 # A short fit makes it quick.
 QUICK = {
-    "target": {"kind": "Job|CronJob"},
+    "target": {"kind": "Job"},
     "patch": json.dumps(
         [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--epochs=4"}]
     ),
 }
+# The README's commands that promote a version and take that back.
+EDITS = re.findall(r"^sed .*", "\n".join(blocks("bash")), re.MULTILINE)
+# The images are those of this machine.
+OURS = [{"name": f"registry.example.com/{image}", "newName": image} for image in IMAGES]
 
 
 def run(*command: str) -> None:
@@ -119,3 +126,57 @@ def test_the_model_server_only_reads_models_and_writes_what_is_passing(
 
 def test_the_report_of_the_training_is_kept(kubelet: Kubelet, workloads: dict[str, Object]) -> None:
     assert list(kubelet.volume("models").glob("runs/*/report.html"))
+
+
+def published(kubelet: Kubelet, objects: list[Object]) -> str:
+    """What `kubectl create job --from=cronjob/retrain` prints."""
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "publish"},
+        "spec": named(objects, "CronJob", "retrain")["spec"]["jobTemplate"]["spec"],
+    }
+    pod(job)["spec"]["containers"][0]["args"] = ["--epochs=4", "--seed=1"]
+    kubelet.play(job, objects)
+    return kubelet.finished(job)
+
+
+def answering(kubelet: Kubelet, objects: list[Object], image: bytes, requests: int) -> Counter[int]:
+    """How many of so many requests each version answers, once these services are what runs."""
+    for name in ("model-server", "gateway"):
+        kubelet.play(named(objects, "Deployment", name), objects)
+    for name in ("model-server", "gateway"):
+        kubelet.wait_until_ready(named(objects, "Deployment", name))
+    url = f"http://{kubelet.address(named(objects, 'Deployment', 'gateway'))}:8080"
+    with DigitClient(url) as client:
+        return Counter(client.predict(image).model_version for _ in range(requests))
+
+
+def test_a_version_is_published_tried_promoted_and_taken_back(
+    kubelet: Kubelet, workloads: dict[str, Object], digits: Any, tmp_path: Path
+) -> None:
+    seven = to_png(digits.one(7))
+    production = build("production", "drop-in", images=OURS)
+    assert "Published: models/digits/2" in published(kubelet, production)
+    # What is published is not yet served.
+    assert answering(kubelet, production, seven, 50) == {1: 50}
+    shares = answering(kubelet, build("canary", "drop-in", images=OURS), seven, 400)
+    assert 2 <= shares[2] <= 50
+    assert shares[1] == 400 - shares[2]
+
+    k8s = copied(tmp_path)
+    for command, version in zip(EDITS, (2, 1), strict=True):
+        subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+        objects = build("production", "drop-in", k8s=k8s, images=OURS)
+        assert answering(kubelet, objects, seven, 50) == {version: 50}
+    assert objects == production
+
+
+def test_a_model_served_from_an_image_needs_no_volume(
+    kubelet: Kubelet, workloads: dict[str, Object], digits: Any
+) -> None:
+    versions = kubelet.volume("models")
+    kubelet.build("digits-model:1", "FROM digits-gateway:0.1.0\nCOPY digits/1 /digits/1", versions)
+    for component in ("model-image", "model-image-copied"):
+        objects = build("local", "drop-in", component)
+        assert answering(kubelet, objects, to_png(digits.one(7)), 5) == {1: 5}
