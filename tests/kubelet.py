@@ -97,6 +97,10 @@ class Kubelet:
         form = f'{{{{(index .NetworkSettings.Networks "{self.name}").IPAddress}}}}'
         return self._podman("inspect", infra, "--format", form).strip()
 
+    def kill(self, workload: Object) -> None:
+        """End the workload's pod at once."""
+        self._podman("pod", "rm", "--force", "--time", "0", self._pod(workload))
+
     def execute(self, workload: Object, *command: str) -> str:
         """What a command prints in the workload's container."""
         return self._podman("exec", self._container(workload), *command)

@@ -9,12 +9,14 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from digit_client import DigitClient
+from digit_client import DigitClient, RetryPolicy
 from digit_client.arrays import to_png
 from tests.kubelet import Kubelet
 from tests.kustomize import Object, build, copied, named, pod
@@ -128,13 +130,44 @@ def test_the_report_of_the_training_is_kept(kubelet: Kubelet, workloads: dict[st
     assert list(kubelet.volume("models").glob("runs/*/report.html"))
 
 
+def calls(kubelet: Kubelet, server: Object) -> int:
+    """How many requests a model server has answered, probes included."""
+    page = httpx.get(f"http://{kubelet.address(server)}:8501/monitoring/prometheus/metrics").text
+    return sum(int(float(count)) for count in re.findall(r'request_count{.*status="OK".*} (\S+)', page))
+
+
+def test_a_second_model_server_gets_its_share_and_is_not_missed(
+    kubelet: Kubelet, workloads: dict[str, Object], objects: list[Object], digits: Any
+) -> None:
+    servers = [workloads["model-server"], deepcopy(workloads["model-server"])]
+    servers[1]["metadata"]["name"] = "another"
+    kubelet.play(servers[1], objects)
+    kubelet.wait_until_ready(servers[1])
+    seven = to_png(digits.one(7))
+    with DigitClient(gateway(kubelet, workloads), retries=RetryPolicy(attempts=1)) as client:
+
+        def is_asked() -> bool:
+            client.predict(seven)
+            return calls(kubelet, servers[1]) > unasked
+
+        unasked = calls(kubelet, servers[1])
+        wait_until(is_asked)
+        before = [calls(kubelet, server) for server in servers]
+        for _ in range(100):
+            client.predict(seven)
+        after = [calls(kubelet, server) for server in servers]
+        assert all(40 <= end - start <= 60 for start, end in zip(before, after, strict=True))
+        kubelet.kill(servers[1])
+        assert {client.predict(seven).digit for _ in range(100)} == {7}
+
+
 def published(kubelet: Kubelet, objects: list[Object]) -> str:
     """What `kubectl create job --from=cronjob/retrain` prints."""
     job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": "publish"},
-        "spec": named(objects, "CronJob", "retrain")["spec"]["jobTemplate"]["spec"],
+        "spec": deepcopy(named(objects, "CronJob", "retrain")["spec"]["jobTemplate"]["spec"]),
     }
     pod(job)["spec"]["containers"][0]["args"] = ["--epochs=4", "--seed=1"]
     kubelet.play(job, objects)
