@@ -8,5 +8,5 @@ README = (ROOT / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
-    """Its blocks of `sh` (run beside `make run`), `shell` (run with Docker) or `python`."""
+    """Its blocks of `sh` (beside `make run`), `shell` (with Docker), `bash` (for a cluster) or `python`."""
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)

@@ -204,7 +204,7 @@ class TestNormalise:
         page = np.full((200, 200), 255, np.uint8)
         page[40:160, 95:105] = 0
         one = images.normalise(page)
-        assert one[4:24].max(axis=1).min() > 200
+        assert np.flatnonzero(one.max(axis=1) > 200).size == 20
         assert np.flatnonzero(one.any(axis=0)).size in (2, 3)
 
     @pytest.mark.parametrize("label", [0, 3, 4, 5, 6, 7, 8, 9])

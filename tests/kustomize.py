@@ -1,0 +1,101 @@
+"""The objects that `kubectl apply -k` would send."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import yaml
+
+K8S = Path(__file__).parent.parent / "k8s"
+OVERLAYS = sorted(folder.name for folder in (K8S / "overlays").iterdir())
+COMPONENTS = sorted(folder.name for folder in (K8S / "components").iterdir())
+
+Object = dict[str, Any]
+
+
+def build(overlay: str, *components: str, k8s: Path = K8S, **fields: Any) -> list[Object]:
+    """The objects of an overlay with components added, and further fields of a kustomization."""
+    with TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        kustomization = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            # Kustomize takes no absolute path.
+            "resources": [os.path.relpath(k8s.resolve() / "overlays" / overlay, folder)],
+            "components": [
+                os.path.relpath(k8s.resolve() / "components" / each, folder) for each in components
+            ],
+            **fields,
+        }
+        (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
+        return kustomize(folder)
+
+
+def copied(folder: Path) -> Path:
+    """A copy of k8s/, with what it is made of, that a test may change."""
+    shutil.copytree(K8S, folder / "k8s")
+    shutil.copytree(K8S.parent / "serving" / "config", folder / "serving" / "config")
+    return folder / "k8s"
+
+
+def kustomize(folder: Path) -> list[Object]:
+    """The objects of a kustomization. Skips the test where there is no kubectl."""
+    if not shutil.which("kubectl"):
+        pytest.skip("kubectl is not installed; Debian's package kubectl has it")
+    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+    # A warning is what a later version refuses.
+    assert (done.returncode, done.stderr) == (0, "")
+    return list(yaml.safe_load_all(done.stdout))
+
+
+@cache
+def built(name: str) -> tuple[Object, ...]:
+    """The objects of "overlay" or "overlay+component", not to be changed."""
+    return tuple(build(*name.split("+")))
+
+
+def every() -> list[str]:
+    """The names of all overlays, and of each component with the overlays that don't have it."""
+    added = [
+        f"{overlay}+{component}"
+        for overlay in ("local", "production")
+        for component in COMPONENTS
+        if f"components/{component}]" not in (K8S / "overlays" / overlay / "kustomization.yaml").read_text()
+    ]
+    return [*OVERLAYS, *added]
+
+
+def of_kind(objects: Sequence[Object], *kinds: str) -> list[Object]:
+    """The objects that are of one of these kinds."""
+    return [each for each in objects if each["kind"] in kinds]
+
+
+def named(objects: Sequence[Object], kind: str, name: str) -> Object:
+    """The only object of that kind and name."""
+    (found,) = [each for each in of_kind(objects, kind) if each["metadata"]["name"] == name]
+    return found
+
+
+def pod(workload: Object) -> Object:
+    """The metadata and spec of a workload's pods."""
+    spec = workload["spec"]
+    template: Object = spec["jobTemplate"]["spec"]["template"] if "jobTemplate" in spec else spec["template"]
+    return template
+
+
+def pods(objects: Sequence[Object]) -> list[Object]:
+    """Those of every workload."""
+    return [pod(each) for each in of_kind(objects, "Deployment", "Job", "CronJob")]
+
+
+def containers(template: Object) -> list[Object]:
+    """Of a pod, those that only prepare it included."""
+    spec = template["spec"]
+    return [*spec.get("initContainers", []), *spec["containers"]]
