@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from digit_training.errors import ModelError
@@ -22,8 +21,8 @@ def save(model: keras.Model, directory: Path) -> None:
         raise ModelError(
             "only TensorFlow writes what the model server reads: KERAS_BACKEND=tensorflow digits export"
         )
-    # A table, because TensorFlow rewrites a division by 255 as a multiplication, which is off by a bit.
-    scaled = np.arange(256, dtype=np.float32) / np.float32(255)
+    # No constant: TensorFlow would rewrite the division as a multiplication, which is off by a bit.
+    brightest = tf.Variable(255.0, trainable=False)
 
     @tf.function(input_signature=[tf.TensorSpec([None, 784], tf.float32, "pixels")])  # type: ignore[untyped-decorator]
     def from_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -31,11 +30,11 @@ def save(model: keras.Model, directory: Path) -> None:
 
     @tf.function(input_signature=[tf.TensorSpec([None, 28, 28], tf.uint8, "images")])  # type: ignore[untyped-decorator]
     def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels = tf.gather(scaled, tf.reshape(tf.cast(images, tf.int32), [-1, 784]))
+        pixels = tf.cast(tf.reshape(images, [-1, 784]), tf.float32) / brightest
         return {"probabilities": model(pixels, training=False)}
 
     # The weights alone: a module that held the model would store the state of its optimizer as well.
     module = tf.Module()
-    module.weights = [weight.value for weight in model.weights]
+    module.weights = [brightest, *(weight.value for weight in model.weights)]
     signatures = {SERVING_DEFAULT: from_pixels, IMAGES: from_images}
     tf.saved_model.save(module, str(directory), signatures)
