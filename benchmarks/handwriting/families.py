@@ -53,6 +53,15 @@ def on_a_table(digit: Digit, rng: np.random.Generator) -> bytes:
     return _jpeg(paper.camera(paper.light(picture, rng), rng), rng)
 
 
+def in_shadow(digit: Digit, rng: np.random.Generator) -> bytes:
+    """A photograph on which a shadow lies."""
+    height, width = 480, 640
+    ink = place(redraw(digit, int(rng.uniform(0.2, 0.6) * height), rng.uniform(8, 18)), height, width, rng)
+    sheet = paper.sheet(height, width, _pick(_PAPERS, rng))
+    picture = paper.shadow(paper.draw(sheet, ink * np.float32(0.92), _pick(_INKS, rng)), rng)
+    return _jpeg(paper.camera(paper.light(picture, rng), rng), rng)
+
+
 def pencil(digit: Digit, rng: np.random.Generator) -> bytes:
     """A faint pencil, grainy where the paper is rough."""
     height, width = 480, 640
@@ -180,6 +189,7 @@ FAMILIES: dict[str, Family] = {
         ruled,
         squared,
         on_a_table,
+        in_shadow,
         pencil,
         blackboard,
         whiteboard,

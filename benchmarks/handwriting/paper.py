@@ -39,6 +39,23 @@ def light(picture: Picture, rng: np.random.Generator, strength: float = 1.0) -> 
     return np.asarray(picture * (slope * vignette / max(float(slope.max()), 1))[:, :, None], np.float32)
 
 
+def shadow(picture: Picture, rng: np.random.Generator) -> Picture:
+    """The shadow of a hand, or the edge of a larger one."""
+    height, width = picture.shape[:2]
+    dark = np.zeros((height, width), np.float32)
+    if rng.random() < 0.5:
+        centre = (int(rng.uniform(0, width)), int(rng.uniform(0.6, 1.1) * height))
+        axes = (int(rng.uniform(100, 250)), int(rng.uniform(100, 260)))
+        cv2.ellipse(dark, centre, axes, rng.uniform(-40, 40), 0, 360, 1.0, -1)
+    else:
+        y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+        angle = rng.uniform(0, 2 * np.pi)
+        beyond = (x - width / 2) * np.cos(angle) + (y - height / 2) * np.sin(angle)
+        dark[beyond > rng.uniform(-150, 150)] = 1
+    soft = cv2.GaussianBlur(dark, (0, 0), rng.uniform(1, 30))
+    return np.asarray(picture * (1 - rng.uniform(0.15, 0.45) * soft)[:, :, None], np.float32)
+
+
 def camera(picture: Picture, rng: np.random.Generator, noise: float = 4.0) -> NDArray[np.uint8]:
     """Blur, sensor noise and eight bits: uint8 [h, w, 3]."""
     blurred = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.5))
