@@ -14,7 +14,7 @@ _ROUNDS = 4
 # Small enough to be quick, and large enough that a thin pen's colour still shows.
 _SMALL = 192
 # Of that size: wider than two strokes, and narrower than a sheet of paper; wider than most strokes.
-_AROUND, _STROKE = 41, 27
+_AROUND, _STROKE = 41, 21
 # In levels, from a place to the next: more is no shade, but where something ends.
 _STEP = 24
 # What is broader than a stroke and departs more than that, in levels and as a share of the ink's strongest,
@@ -51,11 +51,14 @@ def local_contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def has_shadow(contrast: NDArray[np.float32]) -> bool:
-    """Whether something broad departs from the paper as well, though less than the ink: a hand's shadow."""
+    """Whether something broad departs from the paper as well, though less than ink, and comes from outside
+    the picture: the shadow of a hand, for one.
+    """
     small = _reduced(contrast)[:, :, 0]
     strongest = float(np.quantile(small, 0.999))
-    broadest = float(_broad(small, _STROKE).max())
-    return max(_FAINT, _SHADE * strongest) < broadest < _DARKEST * strongest
+    broad = _broad(small, _STROKE)
+    outermost = max(float(side.max()) for side in (broad[0], broad[-1], broad[:, 0], broad[:, -1]))
+    return outermost > max(_FAINT, _SHADE * strongest) and float(broad.max()) < _DARKEST * strongest
 
 
 def _broad(levels: NDArray[np.float32], width: int) -> NDArray[np.float32]:
