@@ -44,9 +44,5 @@ def serve(settings: Settings) -> None:
 
 
 def _load(create_app: Callable[[Settings], "Flask"], settings: Settings) -> "Flask":
-    import cv2
-
-    # Requests are worked on side by side already; threads of OpenCV's own get into each other's way.
-    cv2.setNumThreads(1)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     return create_app(settings)
