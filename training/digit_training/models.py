@@ -39,7 +39,7 @@ def convnet() -> keras.Model:
 
 
 def deep_convnet() -> keras.Model:
-    """For four in ten fewer errors at five times the time: 272,682 parameters.
+    """For a third fewer errors at two and a half times the work for each digit: 272,682 parameters.
 
     The first convolution moves by two pixels, so that none of the rest works at full size.
     """
