@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
+from benchmarks.startup import answers
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -82,10 +82,7 @@ def _install_peers() -> None:
 
 def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
     while process.poll() is None:
-        try:
-            if httpx.get(url, trust_env=False).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
+        if answers(url):
+            return
         time.sleep(0.1)
     raise RuntimeError(f"{process.args!r} ended with status {process.returncode}")
