@@ -75,7 +75,7 @@ FULL = replace(
     build=models.deep_convnet,
     epochs=24,
     learning_rate=2e-3,
-    more="Twice the epochs read a few more of MNIST's 10,000 right: digits train --recipe best",
+    more="More epochs may read a few more of MNIST's 10,000 right: digits train --recipe best",
 )
 
 RECIPES = {
