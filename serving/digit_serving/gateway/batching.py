@@ -12,6 +12,9 @@ from digit_client.model_server import ModelServer
 from digit_client.predictions import Prediction
 from digit_client.wire import Batch, ModelRef
 
+_MOST_REQUESTS = 32
+"""In one call: their ids go with it as metadata, of which gRPC takes 8 kB, and each may have 128 letters."""
+
 _Kind = tuple[ModelRef, str]
 """What requests must have in common to share a call: the model, and the type of the numbers."""
 
@@ -120,7 +123,9 @@ class _Lane:
         """Those who waited longest, taken off the queue; together `max_images`, or one that has more."""
         group: list[_Request] = []
         images = 0
-        while self.waiting and (not group or images + len(self.waiting[0].batch) <= max_images):
+        while self.waiting and len(group) < _MOST_REQUESTS:
+            if group and images + len(self.waiting[0].batch) > max_images:
+                break
             group.append(self.waiting.popleft())
             images += len(group[-1].batch)
         return group

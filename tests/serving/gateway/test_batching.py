@@ -60,7 +60,7 @@ class Callers:
     def __init__(self, server: Server, calls: int = 1, max_images: int = 256) -> None:
         self.connection = ModelServer(server.faulty.target)
         self.batcher = Batcher(self.connection, calls=calls, max_images=max_images)
-        self.threads = ThreadPoolExecutor(20)
+        self.threads = ThreadPoolExecutor(150)
 
     def ask(self, *numbers: int, model: ModelRef = MODEL, timeout: float = 5.0) -> Future[list[Prediction]]:
         name = "+".join(map(str, numbers))
@@ -114,6 +114,21 @@ def test_a_call_holds_no_more_images_than_it_may(server: Server) -> None:
     server.open.set()
     assert [digits(one.result()) for one in asked] == [[0], [1, 1], [2, 2], [3, 3, 3, 3], [4]]
     assert [call[1] for call in server.calls] == ["00", "0101", "0202", "03030303", "04"]
+
+
+def test_a_call_holds_no_more_request_ids_than_grpc_takes(server: Server, callers: Callers) -> None:
+    first = callers.ask(0)
+    asked = [
+        callers.threads.submit(
+            callers.batcher.predict, showing(5), MODEL, timeout=5.0, request_id=f"{number:0128}"
+        )
+        for number in range(149)
+    ]
+    time.sleep(0.3)
+    server.open.set()
+    assert digits(first.result()) == [0]
+    assert [digits(one.result()) for one in asked] == [[5]] * 149
+    assert sum(len(bytes.fromhex(call[1])) for call in server.calls) == 150
 
 
 def test_requests_for_other_models_go_by_themselves(server: Server, callers: Callers) -> None:
