@@ -54,12 +54,13 @@ class ModelServer:
     """A connection to the server at `target` (host:port or unix:path). Threads may share it.
 
     Where a name stands for several servers, each gets its share of the calls. Every call is bounded by
-    `timeout` in seconds and raises only errors of this package.
+    `timeout` in seconds and raises only errors of this package. `connect` opens the channel: a grpc.Channel,
+    or what makes unary calls as one does.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, connect: Callable[[str], Any] = channel.connect) -> None:
         self.target = target
-        self._channel = channel.connect(target)
+        self._channel = connect(target)
         self._predict = self._method("PredictionService/Predict", PredictRequest, PredictResponse)
         self._metadata = self._method(
             "PredictionService/GetModelMetadata", GetModelMetadataRequest, GetModelMetadataResponse
@@ -105,11 +106,12 @@ class ModelServer:
         self._channel.close()
 
     def _method(self, name: str, request: Any, response: Any) -> Callable[..., Any]:
-        return self._channel.unary_unary(
+        method: Callable[..., Any] = self._channel.unary_unary(
             f"/tensorflow.serving.{name}",
             request_serializer=request.SerializeToString,
             response_deserializer=response.FromString,
         )
+        return method
 
     def _call(
         self,

@@ -8,6 +8,7 @@ from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.routing import Router
 from digit_serving.gateway.settings import Settings
+from digit_serving.unary.channel import Channel
 
 
 def create_app(settings: Settings) -> Flask:
@@ -17,7 +18,7 @@ def create_app(settings: Settings) -> Flask:
     """
     app = Flask(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + 1)
-    model_server = ModelServer(settings.model_server)
+    model_server = ModelServer(settings.model_server, Channel)
     batcher = Batcher(model_server, calls=settings.calls, max_images=settings.max_images)
     metrics = Metrics()
     hooks.register(app, metrics)

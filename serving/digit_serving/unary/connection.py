@@ -1,0 +1,276 @@
+"""A client's connection to a gRPC server, which carries one unary call at a time."""
+
+import select
+import socket
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import grpc
+from hpack import Decoder, HPACKError
+
+from digit_serving.unary import frames
+from digit_serving.unary.frames import Frame, ProtocolError, Splitter
+
+Address = tuple[str, int] | str
+"""Host and port, or the path of a Unix socket."""
+
+# A server that hangs closes no connection. It is asked for a sign of life when a call has waited for a
+# second, and has two to give it, so that of a deadline of five there are two left for another server.
+_PATIENCE = 1.0
+_LAST_PATIENCE = 2.0
+
+_GREETING = (
+    frames.PREFACE
+    # Without a table the server's equal headers are equal bytes, and are decoded once.
+    + frames.settings(header_table_size=0, enable_push=0, initial_window_size=frames.LARGEST_WINDOW)
+    + frames.window_update(0, frames.LARGEST_WINDOW - frames.DEFAULT_WINDOW)
+)
+_TOP_UP = 2**24
+_READ = 2**18
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+# What gRPC takes an HTTP/2 error or an HTTP status without a gRPC status for; all others: INTERNAL, UNKNOWN.
+_RESETS = {
+    7: grpc.StatusCode.UNAVAILABLE,
+    8: grpc.StatusCode.CANCELLED,
+    11: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    12: grpc.StatusCode.PERMISSION_DENIED,
+}
+_HTTP = {
+    b"401": grpc.StatusCode.UNAUTHENTICATED,
+    b"403": grpc.StatusCode.PERMISSION_DENIED,
+    b"404": grpc.StatusCode.UNIMPLEMENTED,
+} | dict.fromkeys((b"429", b"502", b"503", b"504"), grpc.StatusCode.UNAVAILABLE)
+
+
+class CallError(grpc.RpcError):
+    """A call that failed, as grpcio's errors tell it."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(f"{code.name}: {details}")
+        self._code, self._details = code, details
+
+    def code(self) -> grpc.StatusCode:
+        """What kind of failure it is."""
+        return self._code
+
+    def details(self) -> str:
+        """What the server, or this end, says about it."""
+        return self._details
+
+
+class Connection:
+    """Opened when constructed, in `timeout` seconds at the most; raises CallError where there is no server.
+
+    Not for several threads at once. `is_open` tells whether it can carry another call, `is_silent` whether
+    the server gave no sign of life.
+    """
+
+    def __init__(self, address: Address, timeout: float) -> None:
+        self._name = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
+        self._splitter = Splitter()
+        self._window = self._initial_window = frames.DEFAULT_WINDOW
+        self._stream = -1
+        self._received = 0
+        self._greeted = False
+        self.is_open = True
+        self.is_silent = False
+        try:
+            self._socket = _connect(address, timeout)
+        except OSError as error:
+            raise self._unavailable(f"can't be reached: {error}") from error
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self._greet(time.monotonic() + timeout)
+
+    def call(self, headers: bytes, message: bytes, until: float) -> bytes:
+        """The answer to a message, `until` a time of the monotonic clock; `headers` are a header block.
+
+        Raises CallError.
+        """
+        self._stream += 2
+        answer, rest = _Answer(self._stream, self._initial_window), frames.message(message)
+        sent = frames.header_frames(self._stream, headers)
+        try:
+            while not answer.ended:
+                data, rest = self._sendable(rest, answer)
+                self._socket.sendall(sent + data)
+                sent = b""
+                self._handle(self._receive(until), answer)
+            return answer.message()
+        except ProtocolError as error:
+            self.close()
+            raise CallError(grpc.StatusCode.INTERNAL, f"{self._name}: {error}") from error
+        except OSError as error:
+            raise self._unavailable(f"the connection broke: {error}") from error
+        except CallError:
+            # A server that keeps the deadline as well may be the first to give up.
+            if time.monotonic() >= until:
+                raise self._too_late() from None
+            raise
+        finally:
+            if not answer.ended or self._stream >= frames.LARGEST_WINDOW - 2:
+                self.close()
+
+    def has_lasted(self) -> bool:
+        """Whether it is still open. Reads what the server said since the last call."""
+        try:
+            while self.is_open and self._poll.poll(0):
+                self._handle(self._receive(time.monotonic() + _PATIENCE), _Answer(0, 0))
+        except (CallError, OSError, ProtocolError):
+            self.close()
+        return self.is_open
+
+    def close(self) -> None:
+        """Close it; a call still out fails."""
+        self.is_open = False
+        self._socket.close()
+
+    def _greet(self, until: float) -> None:
+        # What only accepts connections, as the kernel does for a server that hangs, never sends settings.
+        try:
+            self._socket.sendall(_GREETING)
+            while not self._greeted:
+                self._handle(self._receive(until), _Answer(0, 0))
+        except (CallError, OSError, ProtocolError) as error:
+            self.close()
+            raise self._unavailable(f"does not greet: {error}") from error
+
+    def _sendable(self, rest: bytes, answer: "_Answer") -> tuple[bytes, bytes]:
+        """As much of the message as the server takes now, in frames, and the rest."""
+        if not rest:
+            return b"", rest
+        sent = []
+        while rest and (size := min(self._window, answer.window, frames.DEFAULT_FRAME_SIZE)) > 0:
+            part, rest = rest[:size], rest[size:]
+            flags = 0 if rest else frames.END_STREAM
+            sent.append(frames.frame(frames.DATA, flags, answer.stream, part))
+            self._window -= len(part)
+            answer.window -= len(part)
+        return b"".join(sent), rest
+
+    def _receive(self, until: float) -> list[Frame]:
+        asked, wait = False, _PATIENCE
+        while True:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise self._too_late()
+            self._socket.settimeout(min(wait, left))
+            try:
+                data = self._socket.recv(_READ)
+            except TimeoutError:
+                if left > wait and asked:
+                    self.is_silent = True
+                    raise self._unavailable("gives no sign of life") from None
+                if left > wait:
+                    self._socket.sendall(frames.frame(frames.PING, 0, 0, bytes(8)))
+                    asked, wait = True, _LAST_PATIENCE
+                continue
+            if not data:
+                raise self._unavailable("closed the connection")
+            return self._splitter.feed(data)
+
+    def _handle(self, got: list[Frame], answer: "_Answer") -> None:
+        for kind, flags, stream, payload in got:
+            if kind == frames.SETTINGS and not flags & frames.ACK:
+                self._apply(frames.read_settings(payload), answer)
+            elif kind == frames.PING and not flags & frames.ACK:
+                self._socket.sendall(frames.frame(frames.PING, frames.ACK, 0, payload))
+            elif kind == frames.GOAWAY:
+                self.is_open = False
+                if frames.number(payload) < answer.stream:
+                    raise self._unavailable("is going away")
+            elif kind == frames.WINDOW_UPDATE and not stream:
+                self._window += frames.number(payload)
+            elif stream == answer.stream:
+                answer.take(kind, flags, payload)
+                self._count(len(payload) if kind == frames.DATA else 0)
+
+    def _apply(self, settings: dict[int, int], answer: "_Answer") -> None:
+        self._greeted = True
+        window = settings.get(frames.INITIAL_WINDOW_SIZE, self._initial_window)
+        answer.window += window - self._initial_window
+        self._initial_window = window
+        self._socket.sendall(frames.frame(frames.SETTINGS, frames.ACK, 0))
+
+    def _count(self, size: int) -> None:
+        self._received += size
+        if self._received > _TOP_UP:
+            self._socket.sendall(frames.window_update(0, self._received))
+            self._received = 0
+
+    def _too_late(self) -> CallError:
+        return CallError(grpc.StatusCode.DEADLINE_EXCEEDED, f"{self._name} did not answer in time")
+
+    def _unavailable(self, what: str) -> CallError:
+        return CallError(grpc.StatusCode.UNAVAILABLE, f"{self._name} {what}")
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What came on a call's stream until now; `window` is how much the server takes of its message."""
+
+    stream: int
+    window: int
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    body: list[bytes] = field(default_factory=list)
+    block: bytes = b""
+    last: bool = False
+    ended: bool = False
+
+    def take(self, kind: int, flags: int, payload: bytes) -> None:
+        """Raises CallError where the server ends it otherwise than by a status, ProtocolError."""
+        if kind == frames.DATA:
+            self.body.append(payload)
+            self.ended = bool(flags & frames.END_STREAM)
+        elif kind in (frames.HEADERS, frames.CONTINUATION):
+            self.last |= kind == frames.HEADERS and bool(flags & frames.END_STREAM)
+            self.block += payload
+            if flags & frames.END_HEADERS:
+                self.headers |= _decode(self.block)
+                self.block, self.ended = b"", self.last
+        elif kind == frames.WINDOW_UPDATE:
+            self.window += frames.number(payload)
+        elif kind == frames.RST_STREAM:
+            error = frames.number(payload)
+            raise CallError(
+                _RESETS.get(error, grpc.StatusCode.INTERNAL), f"the call was reset with HTTP/2 error {error}"
+            )
+
+    def message(self) -> bytes:
+        """The answer that is whole. Raises CallError, ProtocolError."""
+        status = self.headers.get(b"grpc-status")
+        if status == b"0":
+            return frames.read_message(b"".join(self.body))
+        if status is None:
+            http = self.headers.get(b":status", b"no status")
+            raise CallError(_HTTP.get(http, grpc.StatusCode.UNKNOWN), f"no gRPC status; HTTP {http.decode()}")
+        code = _CODES.get(int(status), grpc.StatusCode.UNKNOWN) if status.isdigit() else None
+        details = frames.unquoted(self.headers.get(b"grpc-message", b""))
+        raise CallError(code or grpc.StatusCode.UNKNOWN, details)
+
+
+def _connect(address: Address, timeout: float) -> socket.socket:
+    if not isinstance(address, str):
+        connection = socket.create_connection(address, timeout)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(timeout)
+        connection.connect(address)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+@lru_cache(maxsize=256)
+def _decode(block: bytes) -> dict[bytes, bytes]:
+    decoder = Decoder()
+    decoder.max_allowed_table_size = decoder.header_table_size = 0
+    try:
+        return {bytes(name): bytes(value) for name, value in decoder.decode(block, raw=True)}
+    except HPACKError as error:
+        raise ProtocolError(f"headers that can't be read: {error}") from error
