@@ -187,10 +187,9 @@ class _Server:
             raise
 
     def _put_back(self, connection: Connection) -> None:
-        if connection.is_open and self._is_closed:
-            connection.close()
-        if connection.is_open:
+        if connection.is_open and not self._is_closed:
             self._idle.append(connection)
-        else:
-            self.is_away |= connection.is_silent
-            self._on_loss()
+            return
+        connection.close()
+        self.is_away |= connection.is_silent
+        self._on_loss()

@@ -119,6 +119,8 @@ class Connection:
             while self.is_open and self._poll.poll(0):
                 self._handle(self._receive(time.monotonic() + _PATIENCE), _Answer(0, 0))
         except (CallError, OSError, ProtocolError):
+            self.is_open = False
+        if not self.is_open:
             self.close()
         return self.is_open
 
