@@ -1,7 +1,6 @@
 """The API: what digit an image shows, and which models there are."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import orjson
 from flask import Blueprint, Response, g, request
@@ -10,13 +9,13 @@ from digit_client.errors import ModelNotFoundError, UnavailableError
 from digit_client.model_server import ModelServer
 from digit_client.predictions import Prediction
 from digit_client.wire import ModelRef
-from digit_serving.gateway import bodies
+from digit_serving.gateway import bodies, schemas
 from digit_serving.gateway.errors import InvalidSelectionError
 from digit_serving.gateway.routing import Router
 from digit_serving.gateway.settings import Settings
 
-# The largest version number that TensorFlow Serving knows.
-_MOST = 2**63 - 1
+LARGEST_VERSION = 2**63 - 1
+"""The largest version number that TensorFlow Serving knows."""
 
 
 def blueprint(settings: Settings, model_server: ModelServer, router: Router) -> Blueprint:
@@ -27,13 +26,12 @@ def blueprint(settings: Settings, model_server: ModelServer, router: Router) -> 
     def predict() -> Response:
         named = _named(request.args, settings.model_name)
         predictions = router.predict(bodies.read(request, settings), named, g.request_id)
-        return _answer(
-            {
-                "model": {"name": settings.model_name, "version": predictions[0].model_version},
-                "predictions": [_document(prediction) for prediction in predictions],
-                "request_id": g.request_id,
-            }
-        )
+        document: schemas.Predictions = {
+            "model": {"name": settings.model_name, "version": predictions[0].model_version},
+            "predictions": [_document(prediction) for prediction in predictions],
+            "request_id": g.request_id,
+        }
+        return _answer(document)
 
     @api.get("/models")
     def models() -> Response:
@@ -41,14 +39,13 @@ def blueprint(settings: Settings, model_server: ModelServer, router: Router) -> 
             versions = model_server.versions(ModelRef(settings.model_name), timeout=settings.deadline)
         except ModelNotFoundError as error:
             raise UnavailableError(error.message) from error
-        return _answer(
-            {
-                "name": settings.model_name,
-                "versions": [{"version": status.version, "state": status.state} for status in versions],
-                "labels": _labels(settings, model_server),
-                "request_id": g.request_id,
-            }
-        )
+        document: schemas.Models = {
+            "name": settings.model_name,
+            "versions": [{"version": status.version, "state": status.state} for status in versions],
+            "labels": _labels(settings, model_server),
+            "request_id": g.request_id,
+        }
+        return _answer(document)
 
     return api
 
@@ -59,9 +56,16 @@ def _named(query: Mapping[str, str], name: str) -> ModelRef | None:
         raise InvalidSelectionError("Name a version or a label, not both.")
     if version is None:
         return ModelRef(name, label=label) if label else None
-    if not (version.isascii() and version.isdigit() and int(version) <= _MOST):
-        raise InvalidSelectionError("The version is to be a whole number.")
-    return ModelRef(name, version=int(version))
+    return ModelRef(name, version=_number(version))
+
+
+def _number(version: str) -> int:
+    # Python refuses to read a number of thousands of digits.
+    if version.isascii() and version.isdigit() and len(version) <= len(str(LARGEST_VERSION)):
+        number = int(version)
+        if number <= LARGEST_VERSION:
+            return number
+    raise InvalidSelectionError("The version is to be a whole number.")
 
 
 def _labels(settings: Settings, model_server: ModelServer) -> dict[str, int]:
@@ -76,7 +80,7 @@ def _labels(settings: Settings, model_server: ModelServer) -> dict[str, int]:
     return labels
 
 
-def _document(prediction: Prediction) -> dict[str, Any]:
+def _document(prediction: Prediction) -> schemas.Prediction:
     return {
         "digit": prediction.digit,
         "confidence": prediction.confidence,
@@ -84,5 +88,5 @@ def _document(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _answer(document: dict[str, Any]) -> Response:
+def _answer(document: Mapping[str, object]) -> Response:
     return Response(orjson.dumps(document), content_type="application/json")

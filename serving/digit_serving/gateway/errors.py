@@ -28,6 +28,7 @@ from digit_client.errors import (
     TruncatedImageError,
     UnavailableError,
 )
+from digit_serving.gateway.schemas import Problem
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ _UPSTREAM: dict[type[DigitError], tuple[int, str]] = {
     DeadlineExceededError: (504, "The model server did not answer in time. Try again later."),
     ServiceError: (502, "The model server gave no usable answer."),
 }
-_RETRY_AFTER = {429, 503, 504}
+RETRY_AFTER = {429, 503, 504}
+"""Statuses that come with the header Retry-After."""
 
 _HTTP_CODES = {
     404: "not_found",
@@ -83,23 +85,43 @@ _HTTP_CODES = {
 }
 
 
-def problem(
-    status: int, code: str, detail: str, *, index: int | None = None, headers: dict[str, str] | None = None
-) -> Response:
-    """An error answer: application/problem+json."""
-    document = {
+def answer_to(kind: type[Exception]) -> tuple[int, str]:
+    """The HTTP status and the code with which an error of this kind is answered."""
+    if issubclass(kind, GatewayError):
+        return kind.status, kind.code
+    if issubclass(kind, ImageError):
+        return 400 if issubclass(kind, (NotAnImageError, TruncatedImageError)) else 422, kind.code
+    if issubclass(kind, DigitError):
+        status, _ = _upstream(kind)
+        return status, "model_server_error" if status == 502 else kind.code
+    if issubclass(kind, HTTPException):
+        status = kind.code or 500
+        return status, _HTTP_CODES.get(status, "bad_request")
+    return 500, "internal_error"
+
+
+def document(status: int, code: str, detail: str, request_id: str) -> Problem:
+    """What an error answer says."""
+    return {
         "type": "about:blank",
         "title": http.HTTPStatus(status).phrase,
         "status": status,
         "code": code,
         "detail": detail,
-        "request_id": g.get("request_id"),
+        "request_id": request_id,
     }
+
+
+def problem(
+    status: int, code: str, detail: str, *, index: int | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    """An error answer: application/problem+json."""
+    content = document(status, code, detail, g.get("request_id", ""))
     if index is not None:
-        document["index"] = index
-    retry = {"Retry-After": "1"} if status in _RETRY_AFTER else {}
+        content["index"] = index
+    retry = {"Retry-After": "1"} if status in RETRY_AFTER else {}
     return Response(
-        orjson.dumps(document), status, retry | (headers or {}), content_type="application/problem+json"
+        orjson.dumps(content), status, retry | (headers or {}), content_type="application/problem+json"
     )
 
 
@@ -113,30 +135,32 @@ def register(app: Flask) -> None:
 
 
 def _on_gateway_error(error: GatewayError) -> Response:
-    return problem(error.status, error.code, str(error))
+    return problem(*answer_to(type(error)), str(error))
 
 
 def _on_image_error(error: ImageError) -> Response:
-    status = 400 if isinstance(error, (NotAnImageError, TruncatedImageError)) else 422
-    return problem(status, error.code, _sentence(error.message), index=error.index)
+    return problem(*answer_to(type(error)), _sentence(error.message), index=error.index)
 
 
 def _on_model_server_error(error: DigitError) -> Response:
     _log.warning("%s: %s", g.get("request_id"), error)
-    status, detail = next(answer for kind, answer in _UPSTREAM.items() if isinstance(error, kind))
-    code = "model_server_error" if status == 502 else error.code
-    return problem(status, code, detail)
+    _, detail = _upstream(type(error))
+    return problem(*answer_to(type(error)), detail)
 
 
 def _on_http_error(error: HTTPException) -> Response:
-    status = error.code or 500
     headers = {"Allow": ", ".join(error.valid_methods or ())} if isinstance(error, MethodNotAllowed) else {}
-    return problem(status, _HTTP_CODES.get(status, "bad_request"), error.description or "", headers=headers)
+    return problem(*answer_to(type(error)), error.description or "", headers=headers)
 
 
 def _on_unforeseen(error: Exception) -> Response:
     _log.error("%s: unforeseen error", g.get("request_id"), exc_info=error)
-    return problem(500, "internal_error", "Something went wrong here. Quote the request id to who runs this.")
+    detail = "Something went wrong here. Quote the request id to who runs this."
+    return problem(*answer_to(type(error)), detail)
+
+
+def _upstream(kind: type[DigitError]) -> tuple[int, str]:
+    return next(answer for base, answer in _UPSTREAM.items() if issubclass(kind, base))
 
 
 def _sentence(text: str) -> str:

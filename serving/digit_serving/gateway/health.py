@@ -9,6 +9,7 @@ from digit_client.wire import ModelRef
 from digit_serving.gateway.errors import NotReadyError
 from digit_serving.gateway.metrics import CONTENT_TYPE, Metrics
 from digit_serving.gateway.routing import default_model
+from digit_serving.gateway.schemas import Alive, Ready
 from digit_serving.gateway.settings import Settings
 
 # Probes come every few seconds and give up after one.
@@ -21,7 +22,8 @@ def blueprint(settings: Settings, model_server: ModelServer, metrics: Metrics) -
 
     @health.get("/livez")
     def livez() -> Response:
-        return Response(orjson.dumps({"status": "alive"}), content_type="application/json")
+        document: Alive = {"status": "alive"}
+        return Response(orjson.dumps(document), content_type="application/json")
 
     @health.get("/readyz")
     def readyz() -> Response:
@@ -35,9 +37,8 @@ def blueprint(settings: Settings, model_server: ModelServer, metrics: Metrics) -
             raise NotReadyError("No version of the model is available.")
         if settings.default_label:
             _check_default(settings, model_server)
-        return Response(
-            orjson.dumps({"status": "ready", "versions": available}), content_type="application/json"
-        )
+        document: Ready = {"status": "ready", "versions": available}
+        return Response(orjson.dumps(document), content_type="application/json")
 
     @health.get("/metrics")
     def text() -> Response:

@@ -10,7 +10,10 @@ from flask import Flask, Response, g, request
 from digit_serving.gateway.metrics import Metrics
 
 _log = logging.getLogger(__name__)
-_SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+SANE_ID = r"[A-Za-z0-9._:-]{1,128}"
+"""The request ids that are taken from callers."""
+
+_SANE = re.compile(SANE_ID)
 _QUIET = {"/livez", "/readyz", "/metrics"}
 
 

@@ -1,152 +1,225 @@
-"""The API's description for programs: OpenAPI 3.1."""
+"""The API described for programs: OpenAPI 3.1, made from the types of the documents and from the errors."""
 
+import http
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import orjson
 from flask import Blueprint, Response
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    MethodNotAllowed,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+)
 
+from digit_client.errors import (
+    DeadlineExceededError,
+    ImageError,
+    ModelNotFoundError,
+    OverloadedError,
+    ServiceError,
+    UnavailableError,
+)
+from digit_serving.gateway import examples, schemas
+from digit_serving.gateway.api import LARGEST_VERSION
+from digit_serving.gateway.errors import (
+    RETRY_AFTER,
+    InvalidSelectionError,
+    MalformedBodyError,
+    NotReadyError,
+    TooManyImagesError,
+    answer_to,
+    document,
+)
+from digit_serving.gateway.hooks import SANE_ID
 from digit_serving.gateway.settings import Settings
 
-_Schema = dict[str, Any]
+_Node = dict[str, Any]
 
-_PROBABILITY: _Schema = {"type": "number", "minimum": 0, "maximum": 1}
-_STRING: _Schema = {"type": "string"}
+_TEXT: _Node = {"text/plain": {"schema": {"type": "string"}}}
+_OBJECT: _Node = {"application/json": {"schema": {"type": "object"}}}
+
+_ANYWHERE = (MethodNotAllowed, Exception)
+_CALL = (ServiceError, UnavailableError, DeadlineExceededError)
+_PREDICT = (
+    BadRequest,
+    MalformedBodyError,
+    InvalidSelectionError,
+    *ImageError.__subclasses__(),
+    ModelNotFoundError,
+    RequestEntityTooLarge,
+    TooManyImagesError,
+    UnsupportedMediaType,
+    OverloadedError,
+    *_CALL,
+)
 
 
 def blueprint(settings: Settings) -> Blueprint:
     """The route of the description."""
-    content = orjson.dumps(describe(settings))
     documents = Blueprint("openapi", __name__)
+
+    # Few ask for it, and those who start the gateway need not wait for it.
+    @cache
+    def content() -> bytes:
+        return orjson.dumps(describe(settings))
 
     @documents.get("/openapi.json")
     def openapi() -> Response:
-        return Response(content, content_type="application/json")
+        return Response(content(), content_type="application/json")
 
     return documents
 
 
-def describe(settings: Settings) -> _Schema:
+def describe(settings: Settings) -> _Node:
     """The whole description, with the limits that the settings set."""
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Digits",
             "version": version("digit-serving"),
-            "description": "Reads the handwritten digit on an image.",
+            "summary": "Reads the handwritten digit on an image.",
+            "description": "Every answer has the header X-Request-ID, by which it is found in the log. Every "
+            "error is a problem as RFC 9457 has it, with a `code` that stays the same.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "tags": [
+            {"name": "digits", "description": "Reading digits"},
+            {"name": "service", "description": "Running the service"},
+        ],
         "paths": {
             "/v1/predict": {"post": _predict(settings)},
-            "/v1/models": {"get": _get("listModels", "The model's versions and labels.", "Models", 503, 504)},
-            "/livez": {"get": _get("isAlive", "Whether the process lives.", "Status")},
-            "/readyz": {"get": _get("isReady", "Whether it can answer now.", "Status", 503)},
-            "/metrics": {"get": _metrics()},
-        },
-        "components": {"schemas": _schemas(settings)},
-    }
-
-
-def _predict(settings: Settings) -> _Schema:
-    return {
-        "operationId": "predict",
-        "summary": "What digit each image shows.",
-        "parameters": [
-            _query("version", "Ask this version of the model.", {"type": "integer", "minimum": 0}),
-            _query("label", "Ask the version that carries this label; not together with version.", _STRING),
-        ],
-        "requestBody": {"required": True, "content": _bodies(settings)},
-        "responses": _responses("Predictions", 400, 404, 413, 415, 422, 429, 502, 503, 504),
-    }
-
-
-def _bodies(settings: Settings) -> _Schema:
-    most = settings.max_images
-    file = {"type": "string", "contentMediaType": "image/*"}
-    return {
-        "image/*": {"schema": {"description": "One image file of any common format."}},
-        "multipart/form-data": {"schema": _object({"image": _array(file, minItems=1, maxItems=most)})},
-        "application/json": {"schema": {"oneOf": [_ref("Images"), _ref("Instances")]}},
-        "application/x-npy": {
-            "schema": {"description": f"NumPy's uint8 [n, 28, 28], n ≤ {most}, light ink on dark."}
-        },
-    }
-
-
-def _schemas(settings: Settings) -> _Schema:
-    most = settings.max_images
-    base64 = {"type": "string", "contentEncoding": "base64"}
-    pixels = _array(_PROBABILITY, minItems=784, maxItems=784)
-    prediction = {
-        "digit": {"type": "integer", "minimum": 0, "maximum": 9},
-        "confidence": _PROBABILITY,
-        "probabilities": _array(_PROBABILITY, minItems=10, maxItems=10),
-    }
-    number = {"type": "integer"}
-    return {
-        "Images": _object({"images": _array(base64, minItems=1, maxItems=most)}),
-        "Instances": _object({"instances": _array(pixels, minItems=1, maxItems=most)}),
-        "Prediction": _object(prediction),
-        "Predictions": _object(
-            {
-                "model": _object({"name": _STRING, "version": number}),
-                "predictions": _array(_ref("Prediction")),
-                "request_id": _STRING,
-            }
-        ),
-        "Models": _object(
-            {
-                "name": _STRING,
-                "versions": _array(_object({"version": number, "state": _STRING})),
-                "labels": {"type": "object", "additionalProperties": number},
-                "request_id": _STRING,
-            }
-        ),
-        "Status": _object({"status": _STRING, "versions": _array(number)}, required=["status"]),
-        "Problem": _object(
-            {
-                "type": _STRING,
-                "title": _STRING,
-                "status": number,
-                "code": _STRING,
-                "detail": _STRING,
-                "request_id": _STRING,
-                "index": number | {"description": "Which image of the request is meant, from 0."},
+            "/v1/models": {
+                "get": _operation("listModels", "digits", "Which models there are.", _json("Models"), *_CALL)
             },
-            required=["type", "title", "status", "code", "detail", "request_id"],
-        ),
+            "/livez": {"get": _operation("isAlive", "service", "Whether the process lives.", _json("Alive"))},
+            "/readyz": {
+                "get": _operation("isReady", "service", "Whether it answers.", _json("Ready"), NotReadyError)
+            },
+            "/metrics": {"get": _operation("metrics", "service", "What was counted, for Prometheus.", _TEXT)},
+            "/openapi.json": {"get": _operation("describe", "digits", "This description.", _OBJECT)},
+        },
+        "components": {
+            "schemas": _schemas(settings.max_images),
+            "parameters": {"RequestId": _request_id()},
+            "headers": _headers(),
+        },
     }
 
 
-def _get(name: str, summary: str, schema: str, *errors: int) -> _Schema:
-    return {"operationId": name, "summary": summary, "responses": _responses(schema, *errors)}
+def _predict(settings: Settings) -> _Node:
+    version = {"type": "integer", "minimum": 0, "maximum": LARGEST_VERSION}
+    label = {"type": "string"}
+    return {
+        **_operation("predict", "digits", "What digit each image shows.", _json("Predictions"), *_PREDICT),
+        "description": "Without `version` and `label` the default version answers. "
+        f"A request may have {settings.max_body:,} bytes, an image {settings.max_pixels:,} pixels.",
+        "parameters": [
+            _ref("parameters", "RequestId"),
+            _query("version", "Ask this version of the model.", version),
+            _query("label", "Ask the version with this label; not together with `version`.", label),
+        ],
+        "requestBody": {"required": True, "content": _bodies(settings.max_images)},
+    }
 
 
-def _metrics() -> _Schema:
-    content = {"text/plain": {"schema": _STRING}}
-    responses = {"200": {"description": "Prometheus's text format.", "content": content}}
-    return {"operationId": "metrics", "summary": "What was counted.", "responses": responses}
+def _bodies(most: int) -> _Node:
+    file = {"type": "string", "format": "binary"}
+    array = f"NumPy's uint8 [n, 28, 28] as `numpy.save` writes it, n ≤ {most}: light ink on dark."
+    return {
+        "application/json": {
+            "schema": {"oneOf": [_ref("schemas", "Images"), _ref("schemas", "Instances")]},
+            "examples": examples.bodies(),
+        },
+        "image/*": {"schema": {**file, "description": "An image file of any common format."}},
+        "application/octet-stream": {"schema": {**file, "description": "The same, whatever its format."}},
+        "multipart/form-data": {"schema": _ref("schemas", "Form")},
+        "application/x-npy": {"schema": {**file, "description": array}},
+    }
 
 
-def _responses(schema: str, *errors: int) -> _Schema:
-    answers = {"200": {"description": schema, "content": {"application/json": {"schema": _ref(schema)}}}}
-    problem = {"application/problem+json": {"schema": _ref("Problem")}}
-    for status in errors:
-        answers[str(status)] = {"description": "A problem.", "content": problem}
-    return answers
+def _operation(name: str, tag: str, summary: str, content: _Node, *errors: type[Exception]) -> _Node:
+    answer = {"description": "The answer.", "headers": _named_headers("X-Request-ID"), "content": content}
+    return {
+        "operationId": name,
+        "tags": [tag],
+        "summary": summary,
+        "parameters": [_ref("parameters", "RequestId")],
+        "responses": {"200": answer, **_problems(*errors, *_ANYWHERE)},
+    }
 
 
-def _query(name: str, description: str, schema: _Schema) -> _Schema:
+def _problems(*errors: type[Exception]) -> _Node:
+    codes: defaultdict[int, dict[str, str]] = defaultdict(dict)
+    for error in errors:
+        status, code = answer_to(error)
+        codes[status][code] = _meaning(error)
+    return {str(status): _problem(status, codes[status]) for status in sorted(codes)}
+
+
+def _problem(status: int, codes: Mapping[str, str]) -> _Node:
+    more = ["Allow"] if status == http.HTTPStatus.METHOD_NOT_ALLOWED else []
+    more += ["Retry-After"] if status in RETRY_AFTER else []
+    schema = {**_ref("schemas", "Problem"), "properties": {"code": {"enum": [*codes]}}}
+    example = document(status, *next(iter(codes.items())), schemas.EXAMPLE_ID)
+    return {
+        "description": "\n".join(f"- `{code}`: {meaning}" for code, meaning in codes.items()),
+        "headers": _named_headers("X-Request-ID", *more),
+        "content": {"application/problem+json": {"schema": schema, "example": example}},
+    }
+
+
+def _meaning(error: type[Exception]) -> str:
+    if issubclass(error, HTTPException):
+        return error.description or ""
+    return "Something went wrong here." if error is Exception else (error.__doc__ or "").partition("\n")[0]
+
+
+def _headers() -> _Node:
+    return {
+        "X-Request-ID": _header("The request's id.", {"type": "string", "pattern": f"^{SANE_ID}$"}),
+        "Retry-After": _header("Seconds to wait before the next try.", {"type": "integer", "minimum": 1}),
+        "Allow": _header("The methods that there are.", {"type": "string"}),
+    }
+
+
+def _header(description: str, schema: _Node) -> _Node:
+    return {"description": description, "required": True, "schema": schema}
+
+
+def _named_headers(*names: str) -> _Node:
+    return {name: _ref("headers", name) for name in names}
+
+
+def _request_id() -> _Node:
+    return {
+        "name": "X-Request-ID",
+        "in": "header",
+        "description": "The request's id. One is made where there is none or where it does not match "
+        f"`{SANE_ID}`.",
+        "schema": {"type": "string"},
+    }
+
+
+def _query(name: str, description: str, schema: _Node) -> _Node:
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
-def _object(properties: _Schema, required: list[str] | None = None) -> _Schema:
-    return {"type": "object", "properties": properties, "required": required or list(properties)}
+def _schemas(most: int) -> dict[str, _Node]:
+    found = schemas.schemas()
+    for name, field in (("Images", "images"), ("Instances", "instances"), ("Form", "image")):
+        found[name]["properties"][field]["maxItems"] = most
+    return found
 
 
-def _array(items: _Schema, **limits: int) -> _Schema:
-    return {"type": "array", "items": items, **limits}
+def _json(name: str) -> _Node:
+    return {"application/json": {"schema": _ref("schemas", name)}}
 
 
-def _ref(name: str) -> _Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
+def _ref(kind: str, name: str) -> _Node:
+    return {"$ref": f"#/components/{kind}/{name}"}

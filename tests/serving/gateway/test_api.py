@@ -81,7 +81,15 @@ class TestAnswers:
         assert_problem(response, 404, "model_not_found")
 
     @pytest.mark.parametrize(
-        "query", ["version=x", "version=-1", "version=", "version=1&label=a", f"version={2**63}"]
+        "query",
+        [
+            "version=x",
+            "version=-1",
+            "version=",
+            "version=1&label=a",
+            f"version={2**63}",
+            f"version={'1' * 5000}",
+        ],
     )
     def test_a_senseless_model_is_refused(self, http: FlaskClient, query: str) -> None:
         response = http.post(f"/v1/predict?{query}", data=b"", content_type="image/png")

@@ -1,0 +1,33 @@
+"""What Schemathesis has to be told beyond the description."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import schemathesis
+from hypothesis import strategies as st
+
+from digit_client.arrays import to_png
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+ARRAYS = st.integers(1, 3).map(lambda count: np.stack([np.eye(28, dtype=np.uint8) * 255] * count))
+FILES = st.integers(28, 100).map(lambda size: to_png(np.eye(size, dtype=np.uint8) * 255))
+
+schemathesis.openapi.format("byte", FILES.map(lambda file: base64.b64encode(file).decode()))
+schemathesis.openapi.format("binary", FILES)
+schemathesis.openapi.media_type("image/*", FILES, aliases=["application/octet-stream"])
+schemathesis.openapi.media_type("application/x-npy", ARRAYS.map(npy))
+
+
+@schemathesis.hook
+def before_call(_context: schemathesis.HookContext, case: Any, _arguments: Any) -> None:
+    """A version and a label exclude each other, which OpenAPI can't say."""
+    if "version" in case.query:
+        case.query.pop("label", None)
