@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-containers check format bench lock clean
+.PHONY: run test test-containers check format docs bench lock clean
 
 run: .venv/installed
 	@$(BIN)/digits train --if-needed
@@ -21,6 +21,9 @@ check: .venv/installed
 format: .venv/installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: .venv/installed
+	$(BIN)/python -m docs.reference
 
 bench: .venv/installed
 	@$(BIN)/digits train --if-needed

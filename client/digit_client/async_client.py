@@ -17,10 +17,12 @@ from digit_client.sources import ImageSource
 
 
 class AsyncDigitClient:
-    """DigitClient with coroutines: the same arguments, results and errors.
+    """DigitClient with coroutines.
 
-    async with AsyncDigitClient() as client:
-        print((await client.predict("five.png")).digit)
+        async with AsyncDigitClient() as client:
+            print((await client.predict("five.png")).digit)
+
+    Arguments, results and errors are the same.
     """
 
     def __init__(

@@ -77,11 +77,12 @@ _UPSTREAM: dict[type[DigitError], tuple[int, str]] = {
 RETRY_AFTER = {429, 503, 504}
 """Statuses that come with the header Retry-After."""
 
-_HTTP_CODES = {
-    404: "not_found",
-    405: "method_not_allowed",
-    413: "body_too_large",
-    415: "unsupported_media_type",
+_HTTP = {
+    400: ("bad_request", "The request is malformed."),
+    404: ("not_found", "There is nothing at this path."),
+    405: ("method_not_allowed", "What is at this path does not take this method."),
+    413: ("body_too_large", "The body has more bytes or parts than one may."),
+    415: ("unsupported_media_type", "The body is of a type that is not read."),
 }
 
 
@@ -96,8 +97,17 @@ def answer_to(kind: type[Exception]) -> tuple[int, str]:
         return status, "model_server_error" if status == 502 else kind.code
     if issubclass(kind, HTTPException):
         status = kind.code or 500
-        return status, _HTTP_CODES.get(status, "bad_request")
+        return status, _HTTP.get(status, _HTTP[400])[0]
     return 500, "internal_error"
+
+
+def meaning(kind: type[Exception]) -> str:
+    """What an error of this kind means, in a sentence."""
+    if issubclass(kind, HTTPException):
+        return _HTTP[kind.code or 400][1]
+    if issubclass(kind, (GatewayError, DigitError)):
+        return (kind.__doc__ or "").partition("\n")[0]
+    return "Something went wrong here."
 
 
 def document(status: int, code: str, detail: str, request_id: str) -> Problem:

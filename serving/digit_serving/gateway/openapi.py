@@ -11,7 +11,6 @@ import orjson
 from flask import Blueprint, Response
 from werkzeug.exceptions import (
     BadRequest,
-    HTTPException,
     MethodNotAllowed,
     RequestEntityTooLarge,
     UnsupportedMediaType,
@@ -35,6 +34,7 @@ from digit_serving.gateway.errors import (
     TooManyImagesError,
     answer_to,
     document,
+    meaning,
 )
 from digit_serving.gateway.hooks import SANE_ID
 from digit_serving.gateway.settings import Settings
@@ -85,7 +85,8 @@ def describe(settings: Settings) -> _Node:
             "version": version("digit-serving"),
             "summary": "Reads the handwritten digit on an image.",
             "description": "Every answer has the header X-Request-ID, by which it is found in the log. Every "
-            "error is a problem as RFC 9457 has it, with a `code` that stays the same.",
+            "error is a problem as RFC 9457 has it, with a `code` that stays the same; for a path that isn't "
+            "here it is `not_found`.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "tags": [
@@ -95,11 +96,15 @@ def describe(settings: Settings) -> _Node:
         "paths": {
             "/v1/predict": {"post": _predict(settings)},
             "/v1/models": {
-                "get": _operation("listModels", "digits", "Which models there are.", _json("Models"), *_CALL)
+                "get": _operation(
+                    "listModels", "digits", "The model's versions and labels.", _json("Models"), *_CALL
+                )
             },
             "/livez": {"get": _operation("isAlive", "service", "Whether the process lives.", _json("Alive"))},
             "/readyz": {
-                "get": _operation("isReady", "service", "Whether it answers.", _json("Ready"), NotReadyError)
+                "get": _operation(
+                    "isReady", "service", "Whether it can answer now.", _json("Ready"), NotReadyError
+                )
             },
             "/metrics": {"get": _operation("metrics", "service", "What was counted, for Prometheus.", _TEXT)},
             "/openapi.json": {"get": _operation("describe", "digits", "This description.", _OBJECT)},
@@ -158,7 +163,7 @@ def _problems(*errors: type[Exception]) -> _Node:
     codes: defaultdict[int, dict[str, str]] = defaultdict(dict)
     for error in errors:
         status, code = answer_to(error)
-        codes[status][code] = _meaning(error)
+        codes[status][code] = meaning(error)
     return {str(status): _problem(status, codes[status]) for status in sorted(codes)}
 
 
@@ -168,16 +173,10 @@ def _problem(status: int, codes: Mapping[str, str]) -> _Node:
     schema = {**_ref("schemas", "Problem"), "properties": {"code": {"enum": [*codes]}}}
     example = document(status, *next(iter(codes.items())), schemas.EXAMPLE_ID)
     return {
-        "description": "\n".join(f"- `{code}`: {meaning}" for code, meaning in codes.items()),
+        "description": "\n".join(f"- `{code}`: {text}" for code, text in codes.items()),
         "headers": _named_headers("X-Request-ID", *more),
         "content": {"application/problem+json": {"schema": schema, "example": example}},
     }
-
-
-def _meaning(error: type[Exception]) -> str:
-    if issubclass(error, HTTPException):
-        return error.description or ""
-    return "Something went wrong here." if error is Exception else (error.__doc__ or "").partition("\n")[0]
 
 
 def _headers() -> _Node:
