@@ -8,6 +8,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+# A machine that does much else besides is slow, not broken.
+expect.set_options(timeout=30_000)
+
 FIVE = Path(__file__).parents[2] / "docs" / "five.jpg"
 
 

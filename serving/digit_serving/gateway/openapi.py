@@ -45,7 +45,7 @@ _TEXT: _Node = {"text/plain": {"schema": {"type": "string"}}}
 _OBJECT: _Node = {"application/json": {"schema": {"type": "object"}}}
 
 _ANYWHERE = (MethodNotAllowed, Exception)
-_CALL = (ServiceError, UnavailableError, DeadlineExceededError)
+_CALL = (OverloadedError, ServiceError, UnavailableError, DeadlineExceededError)
 _PREDICT = (
     BadRequest,
     MalformedBodyError,
@@ -55,7 +55,6 @@ _PREDICT = (
     RequestEntityTooLarge,
     TooManyImagesError,
     UnsupportedMediaType,
-    OverloadedError,
     *_CALL,
 )
 
