@@ -26,7 +26,9 @@ def _option(name: str, default: Any, kind: Any, text: str) -> Callable[..., Any]
 def up(models: Path, host: str, port: int, grpc_port: int, rest_port: int) -> None:
     """Run the model server and the gateway until Ctrl-C."""
     from digit_serving.processes import ProcessDiedError, ProcessGroup
-    from digit_serving.stack import MODEL_NAME, CannotStartError, Stack
+    from digit_serving.releases.config import MODEL_NAME
+    from digit_serving.releases.errors import ReleaseError
+    from digit_serving.stack import CannotStartError, Stack
 
     stack = Stack(models, host, port, grpc_port, rest_port)
     try:
@@ -41,5 +43,5 @@ def up(models: Path, host: str, port: int, grpc_port: int, rest_port: int) -> No
             click.echo(f"Gateway       {stack.url}")
             click.echo(f"Ready after {time.monotonic() - started:.1f} s. Ctrl-C stops it.")
             group.wait()
-    except (CannotStartError, ProcessDiedError) as error:
+    except (CannotStartError, ProcessDiedError, ReleaseError) as error:
         raise click.ClickException(str(error)) from error

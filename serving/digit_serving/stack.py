@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 
 from digit_serving.processes import ProcessGroup, python_command
-
-MODEL_NAME = "digits"
+from digit_serving.releases.config import MODEL_NAME
+from digit_serving.releases.config_file import ConfigFile, prepared
+from digit_serving.releases.published import published
 
 
 class CannotStartError(Exception):
@@ -37,8 +38,14 @@ class Stack:
 
     def check(self) -> None:
         """Raise CannotStartError while nothing has been started yet."""
-        if not any(entry.name.isdecimal() for entry in self.models.glob("*/")):
+        versions = published(self.models)
+        if not versions:
             raise CannotStartError(f"there is no model in {self.models}; `digits train` makes one")
+        file = ConfigFile(self.models)
+        if file.path.exists() and not file.read().wanted(versions):
+            raise CannotStartError(
+                f"{file.path} wants versions that are gone: `digits models promote N --offline`"
+            )
         taken = [
             f"{port} ({name})"
             for name, host, port in (
@@ -57,8 +64,7 @@ class Stack:
         flags = (
             f"--port={self.grpc_port}",
             f"--rest_api_port={self.rest_port}",
-            f"--model_name={MODEL_NAME}",
-            f"--model_base_path={self.models.resolve()}",
+            *self._model_flags(),
             "--enable_profiler=false",
         )
         group.start("model server", [*command, *flags], {"TF_CPP_MIN_LOG_LEVEL": "3"})
@@ -71,6 +77,19 @@ class Stack:
         }
         group.start("gateway", python_command("gateway"), settings)
         return program
+
+    def _model_flags(self) -> tuple[str, ...]:
+        try:
+            file = prepared(self.models)
+        except OSError:
+            # Where nothing can be written, no label can move.
+            return f"--model_name={MODEL_NAME}", f"--model_base_path={self.models.resolve()}"
+        return (
+            f"--model_config_file={file.path}",
+            "--model_config_file_poll_wait_seconds=1",
+            # A server that starts has its labels before the versions that they stand for.
+            "--allow_version_labels_for_unavailable_models=true",
+        )
 
     def is_ready(self) -> bool:
         """Whether the gateway says that a prediction would be answered."""

@@ -4,20 +4,24 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from digit_client import ModelServerClient
 from digit_client.arrays import to_png
-from tests.processes import DIGITS, answers, free_port
+from digit_serving.releases.config import ModelsConfig
+from tests.processes import DIGITS, answers, free_port, wait_until
 
 
 @dataclass(frozen=True)
@@ -75,16 +79,23 @@ def pids_that_know(ports: Ports) -> list[int]:
     return found
 
 
-@pytest.fixture(scope="module")
-def running_ports(models: Path) -> Iterator[Ports]:
-    ports = Ports(free_port(), free_port(), free_port())
+@contextmanager
+def serving(models: Path, ports: Ports) -> Iterator[None]:
+    """`digits up` until the end of the block."""
     process = up(models, ports)
     try:
         wait_until_ready(process, ports)
-        yield ports
+        yield
     finally:
         process.terminate()
         process.communicate(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def running_ports(models: Path) -> Iterator[Ports]:
+    ports = Ports(free_port(), free_port(), free_port())
+    with serving(models, ports):
+        yield ports
 
 
 class TestPredict:
@@ -182,6 +193,60 @@ def test_a_taken_port_is_told_before_anything_starts(models: Path, ports: Ports)
         _, err = up(models, ports).communicate(timeout=20)
     assert f"{ports.rest} (model server, REST)" in err
     assert time.monotonic() - started < 3
+
+
+@pytest.fixture
+def two_versions(models: Path, tmp_path: Path) -> Path:
+    for version in ("1", "2"):
+        shutil.copytree(models / "1", tmp_path / "digits" / version)
+    return tmp_path / "digits"
+
+
+def digits_models(models: Path, ports: Ports, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**ports.environment, "DIGITS_MODEL_SERVER": f"127.0.0.1:{ports.grpc}"}
+    command = [*DIGITS, "models", *arguments, "--models", str(models)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def served(ports: Ports) -> tuple[list[int], dict[str, int]]:
+    """The versions that are available, and the labels."""
+    document = httpx.get(f"http://127.0.0.1:{ports.gateway}/v1/models", timeout=20).json()
+    assert "versions" in document, document
+    available = [each["version"] for each in document["versions"] if each["state"] == "AVAILABLE"]
+    return available, document["labels"]
+
+
+def test_a_promoted_version_is_served_after_a_start_elsewhere_as_well(
+    two_versions: Path, ports: Ports
+) -> None:
+    with serving(two_versions, ports):
+        assert served(ports) == ([2], {})
+        assert digits_models(two_versions, ports, "promote", "1").returncode == 0
+        wait_until(lambda: served(ports) == ([1], {"stable": 1}), seconds=10)
+    moved = two_versions.rename(two_versions.with_name("moved"))
+    with serving(moved, ports):
+        assert served(ports) == ([1], {"stable": 1})
+
+
+def test_a_promoted_version_that_is_gone_is_told_and_can_be_replaced(
+    two_versions: Path, ports: Ports
+) -> None:
+    (two_versions / "models.config").write_text(
+        str(ModelsConfig.of_newest(two_versions).promoting(1, "stable").loading([1]))
+    )
+    shutil.rmtree(two_versions / "1")
+    _, err = up(two_versions, ports).communicate(timeout=20)
+    assert "wants versions that are gone: `digits models promote N --offline`" in err
+    assert digits_models(two_versions, ports, "promote", "2", "--offline").returncode == 0
+    with serving(two_versions, ports):
+        assert served(ports) == ([2], {"stable": 2})
+
+
+def test_a_folder_that_can_not_be_written_to_is_served_as_well(two_versions: Path, ports: Ports) -> None:
+    # Root, as whom this may run, may write wherever there is no folder in its way.
+    (two_versions / ".models.config.lock").mkdir()
+    with serving(two_versions, ports):
+        assert served(ports) == ([2], {})
 
 
 def test_no_model_is_told(tmp_path: Path, ports: Ports) -> None:

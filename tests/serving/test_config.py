@@ -5,7 +5,7 @@ from typing import Any
 
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import config
-from digit_serving.stack import MODEL_NAME
+from digit_serving.releases.config import MODEL_NAME
 
 FOLDER = Path(__file__).parent.parent.parent / "serving" / "config"
 

@@ -1,0 +1,1 @@
+"""`digits models`: which published versions are served, under which labels."""
