@@ -208,24 +208,27 @@ def digits_models(models: Path, ports: Ports, *arguments: str) -> subprocess.Com
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-def served(ports: Ports) -> tuple[list[int], dict[str, int]]:
-    """The versions that are available, and the labels."""
-    document = httpx.get(f"http://127.0.0.1:{ports.gateway}/v1/models", timeout=20).json()
-    assert "versions" in document, document
-    available = [each["version"] for each in document["versions"] if each["state"] == "AVAILABLE"]
-    return available, document["labels"]
+def wait_until_served(ports: Ports, version: int, labels: dict[str, int]) -> None:
+    """Until this version alone is available. One of the gateway's processes may be ready before another."""
+
+    def is_served() -> bool:
+        document = httpx.get(f"http://127.0.0.1:{ports.gateway}/v1/models", timeout=20).json()
+        found = [each["version"] for each in document.get("versions", []) if each["state"] == "AVAILABLE"]
+        return found == [version] and document["labels"] == labels
+
+    wait_until(is_served, seconds=20)
 
 
 def test_a_promoted_version_is_served_after_a_start_elsewhere_as_well(
     two_versions: Path, ports: Ports
 ) -> None:
     with serving(two_versions, ports):
-        assert served(ports) == ([2], {})
+        wait_until_served(ports, 2, {})
         assert digits_models(two_versions, ports, "promote", "1").returncode == 0
-        wait_until(lambda: served(ports) == ([1], {"stable": 1}), seconds=10)
+        wait_until_served(ports, 1, {"stable": 1})
     moved = two_versions.rename(two_versions.with_name("moved"))
     with serving(moved, ports):
-        assert served(ports) == ([1], {"stable": 1})
+        wait_until_served(ports, 1, {"stable": 1})
 
 
 def test_a_promoted_version_that_is_gone_is_told_and_can_be_replaced(
@@ -239,14 +242,14 @@ def test_a_promoted_version_that_is_gone_is_told_and_can_be_replaced(
     assert "wants versions that are gone: `digits models promote N --offline`" in err
     assert digits_models(two_versions, ports, "promote", "2", "--offline").returncode == 0
     with serving(two_versions, ports):
-        assert served(ports) == ([2], {"stable": 2})
+        wait_until_served(ports, 2, {"stable": 2})
 
 
 def test_a_folder_that_can_not_be_written_to_is_served_as_well(two_versions: Path, ports: Ports) -> None:
     # Root, as whom this may run, may write wherever there is no folder in its way.
     (two_versions / ".models.config.lock").mkdir()
     with serving(two_versions, ports):
-        assert served(ports) == ([2], {})
+        wait_until_served(ports, 2, {})
 
 
 def test_no_model_is_told(tmp_path: Path, ports: Ports) -> None:

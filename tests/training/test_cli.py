@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,43 @@ def test_a_model_fitted_elsewhere_is_published(fitted: Fit, mnist_npz: Path, tmp
     assert f"Published: {output / '1'}" in result.output
     published = card(output / "1")
     assert (published["model"], published["parameters"], published["fit"]) == ("mine", 7960, None)
+
+
+def test_a_model_worse_than_the_stable_one_is_not_published(
+    fitted: Fit, mnist_npz: Path, tmp_path: Path
+) -> None:
+    good, bad, output = tmp_path / "good.keras", tmp_path / "bad.keras", tmp_path / "models"
+    fitted.model.save(good)
+    worse = keras.models.clone_model(fitted.model)
+    # The digits are told apart as before, but for one that is taken for another.
+    *weights, biases = (weight.copy() for weight in fitted.model.get_weights())
+    biases[7] = -100
+    worse.set_weights([*weights, biases])
+    worse.save(bad)
+
+    def export(file: Path, *options: str) -> tuple[int, str]:
+        places = ["--data", str(mnist_npz), "--output", str(output), "--min-accuracy", "0.5"]
+        result = CliRunner().invoke(cli.export, [str(file), *places, *options])
+        return result.exit_code, result.output
+
+    assert export(good)[0] == 0
+    status, printed = export(bad)
+    assert status == 1
+    assert f"On the same digits {output / '1'} has {card(output / '1')['accuracy']:.4f}" in printed
+    assert f"of {output / '1'} (--max-regression, or --force)" in printed
+    assert export(bad, "--max-regression", "0.3")[0] == 0
+    # Version 2 is now the newest, than which this one is no worse; than what is stable it is.
+    assert export(bad)[0] == 0
+    (output / "models.config").write_text(
+        'model_config_list { config { name: "digits" version_labels { key: "stable" value: 1 } } }'
+    )
+    assert export(bad)[0] == 1
+    assert export(bad, "--force")[0] == 0
+    assert {path.name for path in output.glob("[0-9]*")} == {"1", "2", "3", "4"}
+    shutil.rmtree(output / "1" / "variables")
+    status, printed = export(bad)
+    assert status == 0
+    assert f"Nothing to compare it with: {output / '1'} can't be asked" in printed
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from digit_training import versions
+from digit_training.bar import Bar
 from digit_training.errors import Interrupted, TrainingError
 
 INTERRUPTED = 130
@@ -38,6 +39,15 @@ min_accuracy_option = click.option(
     type=click.FloatRange(0, 1),
     help="Publish no model whose accuracy on the test set is lower.",
 )
+max_regression_option = click.option(
+    "--max-regression",
+    default=0.01,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Publish no model whose accuracy is lower by more than this than that of the stable version, "
+    "or where none is stable of the newest.",
+)
+force_option = click.option("--force", is_flag=True, help="Publish it however right it is.")
 
 
 @click.command()
@@ -60,6 +70,8 @@ min_accuracy_option = click.option(
     "--learning-rate", type=click.FloatRange(0, min_open=True), help="By default what suits the model."
 )
 @min_accuracy_option
+@max_regression_option
+@force_option
 @click.option("--if-needed", is_flag=True, help="Do nothing where a version is published already.")
 def train(
     model: str,
@@ -72,6 +84,8 @@ def train(
     batch_size: int | None,
     learning_rate: float | None,
     min_accuracy: float,
+    max_regression: float,
+    force: bool,
     if_needed: bool,
 ) -> None:
     """Fit a model to MNIST and publish it as the next version."""
@@ -90,7 +104,7 @@ def train(
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
-            min_accuracy=min_accuracy,
+            bar=Bar(min_accuracy, max_regression, force),
         )
 
 
@@ -99,7 +113,11 @@ def train(
 @data_option
 @output_option
 @min_accuracy_option
-def export(file: Path, data: Path | None, output: Path, min_accuracy: float) -> None:
+@max_regression_option
+@force_option
+def export(
+    file: Path, data: Path | None, output: Path, min_accuracy: float, max_regression: float, force: bool
+) -> None:
     """Publish a Keras model fitted elsewhere as the next version.
 
     It takes pixels 0..1 as [n, 784], [n, 28, 28] or [n, 28, 28, 1] and answers probabilities [n, 10].
@@ -107,7 +125,7 @@ def export(file: Path, data: Path | None, output: Path, min_accuracy: float) -> 
     with _plain_errors():
         from digit_training import job
 
-        job.export(file=file, data=data, output=output, min_accuracy=min_accuracy)
+        job.export(file=file, data=data, output=output, bar=Bar(min_accuracy, max_regression, force))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_training.dataset import Examples
-from digit_training.errors import AccuracyError, ModelError
+from digit_training.errors import ModelError
 
 BINS = 15
 
@@ -19,14 +19,6 @@ class Evaluation:
     accuracy: float
     calibration_error: float
     probabilities: NDArray[np.float32]
-
-    def require(self, minimum: float) -> None:
-        """Raises AccuracyError below the minimum."""
-        if self.accuracy < minimum:
-            raise AccuracyError(
-                f"not published: the accuracy {self.accuracy:.4f} is below the minimum of {minimum} "
-                "(--min-accuracy)"
-            )
 
 
 def evaluate(model: keras.Model, examples: Examples) -> Evaluation:

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from rich.console import Console
 
-from digit_training import device, plots, saved_model, sources, versions, warmup
+from digit_training import device, plots, saved_model, sources, standard, versions, warmup
+from digit_training.bar import Bar
 from digit_training.card import card
 from digit_training.dataset import Dataset
 from digit_training.errors import Interrupted, ModelError
@@ -31,7 +32,7 @@ def train(
     epochs: int | None,
     batch_size: int | None,
     learning_rate: float | None,
-    min_accuracy: float,
+    bar: Bar,
 ) -> None:
     """Follows a recipe, leaves a page on it and a Keras file in `report` and publishes under `output`.
 
@@ -65,13 +66,13 @@ def train(
             f"Interrupted after {fitted.epochs} of {chosen.epochs} epochs, "
             f"and not published. To publish the best of them: digits export {folder / 'model.keras'}"
         )
-    evaluation.require(min_accuracy)
+    bar.require(evaluation.accuracy, _standard(console, output, dataset))
     _publish(console, fitted.model, dataset, figures, output)
     if chosen.more:
         console.print(chosen.more)
 
 
-def export(*, file: Path, data: Path | None, output: Path, min_accuracy: float) -> None:
+def export(*, file: Path, data: Path | None, output: Path, bar: Bar) -> None:
     """Judges the model in a Keras file and publishes it under `output`. Raises TrainingError."""
     console = _console()
     model = _read_model(file)
@@ -79,7 +80,7 @@ def export(*, file: Path, data: Path | None, output: Path, min_accuracy: float) 
     if dataset.offline:
         console.print("A model that was fitted to MNIST has seen these digits: do not believe its accuracy.")
     evaluation = _evaluate(console, model, dataset)
-    evaluation.require(min_accuracy)
+    bar.require(evaluation.accuracy, _standard(console, output, dataset))
     _publish(console, model, dataset, card(model, dataset, evaluation), output)
 
 
@@ -116,6 +117,21 @@ def _evaluate(console: Console, model: keras.Model, dataset: Dataset) -> Evaluat
         f"calibration error {evaluation.calibration_error:.4f}"
     )
     return evaluation
+
+
+def _standard(console: Console, output: Path, dataset: Dataset) -> tuple[str, float] | None:
+    """The version that is served now and its accuracy on the same digits, which its card may not be about."""
+    version = standard.find(output)
+    if version is None:
+        return None
+    try:
+        probabilities = saved_model.answers(version, dataset.test.pixels)
+    except ModelError as error:
+        console.print(f"Nothing to compare it with: {error}")
+        return None
+    accuracy = float((probabilities.argmax(axis=1) == dataset.test.labels).mean())
+    console.print(f"On the same digits {version} has {accuracy:.4f}")
+    return str(version), accuracy
 
 
 def _read_model(file: Path) -> keras.Model:

@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from digit_training.errors import ModelError
 
 SERVING_DEFAULT = "serving_default"
 IMAGES = "images"
+_BATCH = 500
 
 
 def save(model: keras.Model, directory: Path) -> None:
@@ -38,3 +41,19 @@ def save(model: keras.Model, directory: Path) -> None:
     module.weights = [brightest, *(weight.value for weight in model.weights)]
     signatures = {SERVING_DEFAULT: from_pixels, IMAGES: from_images}
     tf.saved_model.save(module, str(directory), signatures)
+
+
+def answers(directory: Path, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The probabilities float32 [n, 10] that a saved model gives for pixels float32 [n, 784].
+
+    Raises ModelError for one that can't be asked.
+    """
+    try:
+        signature = tf.saved_model.load(str(directory)).signatures[SERVING_DEFAULT]
+        batches = (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
+        return np.concatenate(
+            [signature(pixels=tf.constant(batch))["probabilities"].numpy() for batch in batches]
+        )
+    # What a damaged file or another model makes TensorFlow raise is not documented.
+    except Exception as error:
+        raise ModelError(f"{directory} can't be asked: {error}") from error

@@ -10,7 +10,14 @@ from uuid import uuid4
 
 def latest(models: Path) -> Path | None:
     """The version with the highest number, if there is any."""
-    return max(_versions(models), key=_number, default=None)
+    return max(every(models), key=_number, default=None)
+
+
+def every(models: Path) -> list[Path]:
+    """The versions, in no order."""
+    if not models.is_dir():
+        return []
+    return [path for path in models.iterdir() if path.name.isascii() and path.name.isdigit()]
 
 
 def publish(models: Path, write: Callable[[Path], None]) -> Path:
@@ -45,12 +52,6 @@ def _claim_next(models: Path, staging: Path) -> Path:
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
         number += 1
-
-
-def _versions(models: Path) -> list[Path]:
-    if not models.is_dir():
-        return []
-    return [path for path in models.iterdir() if path.name.isascii() and path.name.isdigit()]
 
 
 def _number(version: Path) -> int:
