@@ -1,6 +1,7 @@
 """What docker-compose.yml promises, read without Docker. tests/e2e/test_compose.py runs it."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from digit_serving.model_server import flags
+from digit_serving.releases.config_file import ConfigFile
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -29,8 +31,29 @@ def test_tensorflow_serving_knows_every_flag(model_server: Any) -> None:
     assert (options.port, options.rest_api_port) == (8500, 8501)
     assert options.allow_version_labels_for_unavailable_models
     assert not options.enable_profiler
-    for file in (options.model_config_file, options.monitoring_config_file):
-        assert (ROOT / "serving" / "config" / Path(file).relative_to("/config")).is_file()
+    assert (
+        ROOT / "serving" / "config" / Path(options.monitoring_config_file).relative_to("/config")
+    ).is_file()
+
+
+def test_the_model_server_reads_the_file_that_digits_models_changes(
+    model_server: Any, tmp_path: Path
+) -> None:
+    """It is there before the server starts, and is left alone from then on."""
+    read = Path(flags.parse(model_server["command"]).model_config_file)
+    assert read == ConfigFile(Path("/models/digits")).path
+    assert model_server["depends_on"] == {"releases": {"condition": "service_completed_successfully"}}
+    shell, option, script = SERVICES["releases"]["command"]
+    for name, folder in (("/models/digits", tmp_path), ("/config", ROOT / "serving" / "config")):
+        script = script.replace(name, str(folder))
+    for _ in range(2):
+        subprocess.run([shell, option, script], check=True)
+        file = ConfigFile(tmp_path)
+        config = file.read()
+        assert config.base_path == Path("/models/digits")
+        assert config.labels["canary"] == 2
+        file.write(str(config.promoting(2, "stable")))
+    assert file.read().labels["stable"] == 2
 
 
 def test_tensorflow_serving_is_run_without_its_script_and_dies_when_told(model_server: Any) -> None:

@@ -29,6 +29,7 @@ def _imported_by(code: str) -> set[str]:
         ("import digit_serving.gateway.server", set()),
         ("import digit_serving.gateway.app", {"grpc", "cv2", "flask"}),
         ("import digit_serving.cli, digit_serving.gateway.cli, digit_serving.model_server.cli", set()),
+        ("import digit_serving.releases.cli, digit_serving.stack", set()),
         ("import digit_training.cli", set()),
     ],
 )

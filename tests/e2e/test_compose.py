@@ -73,7 +73,8 @@ def versions(project: Project) -> list[int]:
 
 def train(project: Project) -> int:
     """Publishes another version."""
-    printed = project.compose("run", "--rm", "training", "digits", "train", "--epochs", "4", "--seed", "1")
+    options = ("--epochs", "4", "--seed", "1", "--force")
+    printed = project.compose("run", "--rm", "training", "digits", "train", *options)
     published = re.search(r"^Published: models/digits/(\d+)", printed, re.MULTILINE)
     assert published, printed
     return int(published[1])
@@ -184,6 +185,17 @@ def test_a_new_version_is_taken_up_without_a_dropped_request(project: Project, s
         # The one before is still there for those who name it.
         assert ask(http, seven, version=str(new - 1)).status_code == 200
         assert ask(http, seven, version=str(new)).json()["model"]["version"] == new
+
+
+def test_a_version_is_promoted_and_taken_back(project: Project) -> None:
+    models = ("run", "--rm", "--no-deps", "--no-TTY", "releases", "digits", "models")
+    newest = train(project)
+    assert f"Version {newest} is stable." in project.compose(*models, "promote", str(newest))
+    assert httpx.get(f"{project.url}/v1/models").json()["labels"]["stable"] == newest
+    listed = json.loads(project.compose(*models, "ls", "--json"))["versions"]
+    assert "stable" in next(each for each in listed if each["version"] == newest)["labels"]
+    assert "Version 1 is stable." in project.compose(*models, "rollback")
+    assert httpx.get(f"{project.url}/v1/models").json()["labels"]["stable"] == 1
 
 
 def test_a_killed_model_server_comes_back(project: Project, seven: bytes) -> None:

@@ -46,11 +46,12 @@ def copy(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         os.utime(folder / name, (0, 0))
     shutil.copytree(ROOT / "docs", folder / "docs")
     (folder / ".venv").symlink_to(sys.prefix)
-    port = free_port()
+    port, grpc_port = free_port(), free_port()
     environment = {
         **os.environ,
         "DIGITS_PORT": str(port),
-        "DIGITS_GRPC_PORT": str(free_port()),
+        "DIGITS_GRPC_PORT": str(grpc_port),
+        "DIGITS_MODEL_SERVER": f"localhost:{grpc_port}",
         "DIGITS_REST_PORT": str(free_port()),
         "DIGITS_URL": f"http://localhost:{port}",
         "PYTHONUNBUFFERED": "1",
