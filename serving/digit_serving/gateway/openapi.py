@@ -37,6 +37,7 @@ def describe(settings: Settings) -> _Schema:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": {
+            "/": {"get": _index()},
             "/v1/predict": {"post": _predict(settings)},
             "/v1/models": {"get": _get("listModels", "The model's versions and labels.", "Models", 503, 504)},
             "/livez": {"get": _get("isAlive", "Whether the process lives.", "Status")},
@@ -54,6 +55,9 @@ def _predict(settings: Settings) -> _Schema:
         "parameters": [
             _query("version", "Ask this version of the model.", {"type": "integer", "minimum": 0}),
             _query("label", "Ask the version that carries this label; not together with version.", _STRING),
+            _query(
+                "include", "Have each prediction carry the image that the network saw.", {"const": "image"}
+            ),
         ],
         "requestBody": {"required": True, "content": _bodies(settings)},
         "responses": _responses("Predictions", 400, 404, 413, 415, 422, 429, 502, 503, 504),
@@ -82,11 +86,22 @@ def _schemas(settings: Settings) -> _Schema:
         "confidence": _PROBABILITY,
         "probabilities": _array(_PROBABILITY, minItems=10, maxItems=10),
     }
+    seen = base64 | {
+        "description": "PNG, 28×28, light ink on dark; with ?include=image.",
+        "contentMediaType": "image/png",
+    }
     number = {"type": "integer"}
     return {
+        "Index": _object(
+            {
+                "name": _STRING,
+                "version": _STRING,
+                "links": {"type": "object", "additionalProperties": _STRING},
+            }
+        ),
         "Images": _object({"images": _array(base64, minItems=1, maxItems=most)}),
         "Instances": _object({"instances": _array(pixels, minItems=1, maxItems=most)}),
-        "Prediction": _object(prediction),
+        "Prediction": _object(prediction | {"image": seen}, required=list(prediction)),
         "Predictions": _object(
             {
                 "model": _object({"name": _STRING, "version": number}),
@@ -120,6 +135,12 @@ def _schemas(settings: Settings) -> _Schema:
 
 def _get(name: str, summary: str, schema: str, *errors: int) -> _Schema:
     return {"operationId": name, "summary": summary, "responses": _responses(schema, *errors)}
+
+
+def _index() -> _Schema:
+    described = _get("index", "Where everything is; a browser gets the page to draw on.", "Index")
+    described["responses"]["200"]["content"]["text/html"] = {"schema": _STRING}
+    return described
 
 
 def _metrics() -> _Schema:
