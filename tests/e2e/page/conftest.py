@@ -1,6 +1,5 @@
 """The page in a real Chromium, before real services."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,20 +19,19 @@ DESKTOP = {"width": 1440, "height": 900}
 expect.set_options(timeout=30_000)
 
 
-@pytest.fixture(scope="package")
+# No longer than for a module: as long as Playwright runs, no test can run an event loop of its own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if not path:
         pytest.skip("Chromium is not installed")
     with sync_playwright() as playwright:
-        # Its sandbox is not for root.
-        sandbox = os.geteuid() != 0
-        browser = playwright.chromium.launch(executable_path=path, args=QUIET, chromium_sandbox=sandbox)
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
         yield browser
         browser.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def url(models: Path) -> Iterator[str]:
     """Where `digits up` serves the page."""
     ports = {name: str(free_port()) for name in ("DIGITS_PORT", "DIGITS_GRPC_PORT", "DIGITS_REST_PORT")}
@@ -82,7 +80,7 @@ model_config_list {{ config {{
 """
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def pair(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("two") / "digits"
     for version in ("1", "2"):

@@ -1,7 +1,9 @@
-// Ten digits for those who won't draw: the strokes of each, as numbers in hundredths of the paper's width.
+// Ten digits for those who won't draw.
+import { outline } from "./strokes.js";
 
 const WIDTH = 0.08;
 
+// The strokes of each: x and y in turn, in hundredths of the paper's width.
 const LINES = [
   [[56, 17, 44, 18, 33, 32, 29, 52, 33, 72, 45, 84, 58, 81, 69, 66, 71, 45, 66, 26, 56, 17, 46, 18]],
   [[39, 31, 48, 24, 55, 16, 55, 16, 54, 40, 53, 62, 52, 85]],
@@ -17,6 +19,19 @@ const LINES = [
 
 /** Each digit's strokes. */
 export const EXAMPLES = LINES.map((lines) => lines.map((line) => ({ width: WIDTH, points: pairs(line) })));
+
+/** A button for each, which calls `write` with its strokes. */
+export function buttons(write) {
+  return EXAMPLES.map((strokes, digit) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.ariaLabel = `Example: ${digit}`;
+    const lines = strokes.map((stroke) => `<path stroke-width="${stroke.width}" d="${outline(stroke)}"/>`);
+    button.innerHTML = `<svg viewBox="0.1 0 0.8 1" aria-hidden="true">${lines.join("")}</svg>`;
+    button.addEventListener("click", () => write(strokes));
+    return button;
+  });
+}
 
 function pairs(numbers) {
   const points = [];

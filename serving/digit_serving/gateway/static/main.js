@@ -1,13 +1,12 @@
 // The page: whatever is on the paper is read, and what came of it is shown.
 import { Answer } from "./answer.js";
-import { EXAMPLES } from "./examples.js";
+import { EXAMPLES, buttons } from "./examples.js";
 import { explain, paint } from "./heat.js";
 import { Models } from "./models.js";
 import { Paper } from "./paper.js";
 import { onFile, open } from "./picture.js";
 import { Reader } from "./reader.js";
 import { predict } from "./service.js";
-import { outline } from "./strokes.js";
 
 const INVITATION = "Draw a digit, or pick one.";
 
@@ -97,16 +96,6 @@ function onKey(event) {
   event.preventDefault();
 }
 
-function exampleButton(strokes, digit) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.ariaLabel = `Example: ${digit}`;
-  const lines = strokes.map((stroke) => `<path stroke-width="${stroke.width}" d="${outline(stroke)}"/>`);
-  button.innerHTML = `<svg viewBox="0.1 0 0.8 1" aria-hidden="true">${lines.join("")}</svg>`;
-  button.addEventListener("click", () => paper.write(strokes));
-  return button;
-}
-
 paper.addEventListener("grown", () => {
   isDrawing = true;
   update();
@@ -126,6 +115,6 @@ why.addEventListener("click", () => {
 });
 onFile(document.querySelectorAll("input[type=file]"), take);
 document.addEventListener("keydown", onKey);
-find("#examples div").append(...EXAMPLES.map(exampleButton));
+find("#examples div").append(...buttons((strokes) => paper.write(strokes)));
 answer.clear(INVITATION);
 models.refresh();
