@@ -74,10 +74,11 @@ def _named(query: Mapping[str, str], name: str) -> ModelRef | None:
 
 
 def _includes_image(query: Mapping[str, str]) -> bool:
-    include = query.get("include")
-    if include not in (None, "image"):
+    if "include" not in query:
+        return False
+    if query["include"] != "image":
         raise InvalidSelectionError("An answer can include this only: image.")
-    return include is not None
+    return True
 
 
 def _images(batch: Batch) -> Iterator[str]:
