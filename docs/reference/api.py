@@ -58,10 +58,12 @@ def _parameter(parameter: _Node) -> tuple[str, ...]:
 
 def _answers(responses: _Node) -> Iterator[tuple[str, ...]]:
     for status, response in responses.items():
-        (content,) = response["content"].items()
-        kind = _type(content[1]["schema"]) if "json" in content[0] else f"`{content[0]}`"
+        kinds = " or ".join(
+            _type(media["schema"]) if "json" in name else f"`{name}`"
+            for name, media in response["content"].items()
+        )
         text = response["description"].replace("- ", "").replace("\n", "<br>")
-        yield status, kind, ", ".join(response["headers"]), text
+        yield status, kinds, ", ".join(response["headers"]), text
 
 
 def _document(name: str, schema: _Node) -> str:

@@ -1,14 +1,17 @@
 """The API: what digit an image shows, and which models there are."""
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 import orjson
 from flask import Blueprint, Response, g, request
 
+from digit_client.arrays import rounded, to_png
 from digit_client.errors import ModelNotFoundError, UnavailableError
 from digit_client.model_server import ModelServer
 from digit_client.predictions import Prediction
-from digit_client.wire import ModelRef
+from digit_client.wire import Batch, ModelRef
 from digit_serving.gateway import bodies, schemas
 from digit_serving.gateway.errors import InvalidSelectionError
 from digit_serving.gateway.routing import Router
@@ -25,13 +28,19 @@ def blueprint(settings: Settings, model_server: ModelServer, router: Router) -> 
     @api.post("/predict")
     def predict() -> Response:
         named = _named(request.args, settings.model_name)
-        predictions = router.predict(bodies.read(request, settings), named, g.request_id)
-        document: schemas.Predictions = {
+        includes_image = _includes_image(request.args)
+        batch = bodies.read(request, settings)
+        predictions = router.predict(batch, named, g.request_id)
+        documents = [_document(prediction) for prediction in predictions]
+        if includes_image:
+            for document, image in zip(documents, _images(batch), strict=True):
+                document["image"] = image
+        answer: schemas.Predictions = {
             "model": {"name": settings.model_name, "version": predictions[0].model_version},
-            "predictions": [_document(prediction) for prediction in predictions],
+            "predictions": documents,
             "request_id": g.request_id,
         }
-        return _answer(document)
+        return _answer(answer)
 
     @api.get("/models")
     def models() -> Response:
@@ -66,6 +75,21 @@ def _number(version: str) -> int:
         if number <= LARGEST_VERSION:
             return number
     raise InvalidSelectionError("The version is to be a whole number.")
+
+
+def _includes_image(query: Mapping[str, str]) -> bool:
+    if "include" not in query:
+        return False
+    if query["include"] != "image":
+        raise InvalidSelectionError("An answer can include this only: image.")
+    return True
+
+
+def _images(batch: Batch) -> Iterator[str]:
+    """What the model sees, as PNG files in base64."""
+    most = 255 if batch.dtype == np.uint8 else 1
+    pixels = rounded(batch.astype(np.float32).reshape(-1, 28, 28) * (255 / most))
+    return (base64.b64encode(to_png(image)).decode() for image in pixels)
 
 
 def _labels(settings: Settings, model_server: ModelServer) -> dict[str, int]:

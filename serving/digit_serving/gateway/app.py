@@ -3,7 +3,7 @@
 from flask import Flask
 
 from digit_client.model_server import ModelServer
-from digit_serving.gateway import api, docs, errors, health, hooks, openapi
+from digit_serving.gateway import api, docs, errors, health, hooks, openapi, page
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.routing import Router
@@ -27,4 +27,5 @@ def create_app(settings: Settings) -> Flask:
     app.register_blueprint(health.blueprint(settings, model_server, metrics))
     app.register_blueprint(openapi.blueprint(settings))
     app.register_blueprint(docs.blueprint())
+    app.register_blueprint(page.blueprint())
     return app

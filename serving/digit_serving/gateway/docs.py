@@ -5,6 +5,8 @@ from pathlib import Path
 
 from flask import Blueprint, Response, abort, send_from_directory
 
+from digit_serving.gateway import browsers
+
 _OURS = Path(__file__).with_name("swagger")
 _THEIRS = Path(str(files("flask_swagger_ui"))) / "dist"
 _FILES = {
@@ -12,17 +14,6 @@ _FILES = {
     "swagger-ui-bundle.js": _THEIRS,
     "swagger-ui.css": _THEIRS,
     "favicon-32x32.png": _THEIRS,
-}
-
-# Swagger UI's stylesheet holds its pictures.
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_HEADERS = {
-    "Content-Security-Policy": _POLICY,
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
 
 
@@ -38,9 +29,5 @@ def blueprint() -> Blueprint:
     def file(name: str) -> Response:
         return send_from_directory(_FILES.get(name) or abort(404), name)
 
-    @docs.after_request
-    def guard(response: Response) -> Response:
-        response.headers.update(_HEADERS)
-        return response
-
+    browsers.guard(docs)
     return docs

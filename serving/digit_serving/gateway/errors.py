@@ -2,7 +2,7 @@
 
     GatewayError                   knows its HTTP status and code
     ├── MalformedBodyError    400  the body is not what its content type says
-    ├── InvalidSelectionError 400  ?version= and ?label= make no sense
+    ├── InvalidSelectionError 400  ?version=, ?label= or ?include= makes no sense
     ├── NotReadyError         503  no version of the model is available
     └── TooManyImagesError    413  more images than a request may hold
 
@@ -47,7 +47,7 @@ class MalformedBodyError(GatewayError):
 
 
 class InvalidSelectionError(GatewayError):
-    """The query names no version or label that could exist."""
+    """The query asks for what can not exist."""
 
     code = "invalid_selection"
 

@@ -42,6 +42,10 @@ from digit_serving.gateway.settings import Settings
 _Node = dict[str, Any]
 
 _TEXT: _Node = {"text/plain": {"schema": {"type": "string"}}}
+_INDEX: _Node = {
+    "application/json": {"schema": {"$ref": "#/components/schemas/Index"}},
+    "text/html": {"schema": {"type": "string"}},
+}
 _OBJECT: _Node = {"application/json": {"schema": {"type": "object"}}}
 
 _ANYWHERE = (MethodNotAllowed, Exception)
@@ -93,6 +97,9 @@ def describe(settings: Settings) -> _Node:
             {"name": "service", "description": "Running the service"},
         ],
         "paths": {
+            "/": {
+                "get": _operation("index", "service", "Where everything is; for browsers, the page.", _INDEX)
+            },
             "/v1/predict": {"post": _predict(settings)},
             "/v1/models": {
                 "get": _operation(
@@ -127,6 +134,7 @@ def _predict(settings: Settings) -> _Node:
             _ref("parameters", "RequestId"),
             _query("version", "Ask this version of the model.", version),
             _query("label", "Ask the version with this label; not together with `version`.", label),
+            _query("include", "Have each prediction carry what the network saw.", {"const": "image"}),
         ],
         "requestBody": {"required": True, "content": _bodies(settings.max_images)},
     }

@@ -79,6 +79,15 @@ class Prediction(TypedDict):
             examples=[[0.001, 0.991, *[0.001] * 8]],
         ),
     ]
+    image: NotRequired[
+        Annotated[
+            str,
+            Field(
+                description="What the network saw, with `?include=image`: a PNG, 28×28, light ink on dark.",
+                json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"},
+            ),
+        ]
+    ]
 
 
 class Predictions(TypedDict):
@@ -110,6 +119,14 @@ class Models(TypedDict):
     versions: list[ModelVersion]
     labels: Annotated[dict[str, Version], Field(examples=[{"stable": 1}])]
     request_id: RequestId
+
+
+class Index(TypedDict):
+    """Where everything is."""
+
+    name: Annotated[str, Field(examples=["Digits"])]
+    version: Annotated[str, Field(description="Of the gateway.", examples=["0.1.0"])]
+    links: Annotated[dict[str, str], Field(examples=[{"predict": "/v1/predict"}])]
 
 
 class Alive(TypedDict):
@@ -144,7 +161,7 @@ class _Untitled(GenerateJsonSchema):
 
 def schemas() -> dict[str, dict[str, Any]]:
     """The JSON schema of each document, by its name, with references as OpenAPI has them."""
-    documents = (Images, Instances, Form, Predictions, Models, Alive, Ready, Problem)
+    documents = (Images, Instances, Form, Predictions, Models, Index, Alive, Ready, Problem)
     _, whole = TypeAdapter.json_schemas(
         [(document, "serialization", TypeAdapter(document)) for document in documents],
         ref_template="#/components/schemas/{model}",

@@ -10,6 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from digit_client import images
 from digit_client.arrays import to_png
 from digit_client.protos import PredictRequest, PredictResponse
 from tests.serving.gateway.conftest import answer
@@ -68,6 +69,29 @@ class TestAnswers:
         assert np.mean(expected == digits.labels[:20]) > 0.8
         for response in responses:
             assert [p["digit"] for p in response.get_json()["predictions"]] == expected
+
+    def test_it_can_include_what_the_network_saw(self, http: FlaskClient, digits: Any) -> None:
+        seen = digits.one(3)
+        drawing = np.full((200, 300), 255, np.uint8)
+        drawing[60:144, 90:174] = 255 - np.kron(seen, np.ones((3, 3), np.uint8))
+        instances = (seen.reshape(1, 784) / np.float32(255)).tolist()
+        for request in (
+            {"data": to_png(drawing), "content_type": "image/png"},
+            {"json": {"instances": instances}},
+        ):
+            plain = http.post("/v1/predict", **request).get_json()["predictions"]
+            (prediction,) = http.post("/v1/predict?include=image", **request).get_json()["predictions"]
+            image = images.decode(base64.b64decode(prediction.pop("image")))
+            assert [prediction] == plain
+            assert image.shape == (28, 28)
+            # A caller that sends it back gets the same answer.
+            again = http.post("/v1/predict", data=to_png(image)).get_json()["predictions"]
+            assert again[0]["probabilities"] == pytest.approx(prediction["probabilities"], abs=1e-6)
+        assert np.array_equal(image, seen)
+
+    def test_nothing_else_can_be_included(self, http: FlaskClient, digits: Any) -> None:
+        response = http.post("/v1/predict?include=weights", data=to_png(digits.one(1)))
+        assert_problem(response, 400, "invalid_selection")
 
     def test_a_version_can_be_asked_for(self, http: FlaskClient, digits: Any) -> None:
         image = to_png(digits.one(1))

@@ -1,0 +1,50 @@
+"""Ten digits written by hand."""
+
+from playwright.sync_api import Page
+
+Stroke = list[tuple[float, float]]
+"""Where the pen went: x and y, as parts of the paper's width."""
+
+# In hundredths.
+WRITTEN = {
+    0: ["54,20 42,23 34,36 31,53 35,70 46,80 57,78 66,66 69,48 65,31 55,20"],
+    1: ["51,18 51,33 50,50 50,66 49,83"],
+    2: ["34,32 40,21 52,18 63,25 64,38 55,53 43,67 32,80 47,80 70,79"],
+    3: ["34,23 46,18 59,22 62,34 54,44 46,47 57,50 66,60 64,74 52,82 35,79"],
+    4: ["40,19 36,36 31,53 45,54 58,54 70,53", "61,30 60,48 59,66 59,84"],
+    5: ["41,21 39,34 38,46 50,44 62,50 66,63 60,76 48,81 34,78", "41,21 67,19"],
+    6: ["58,18 47,31 38,46 34,62 39,76 51,81 62,74 63,62 54,55 43,58 36,67"],
+    7: ["32,22 45,21 58,20 68,20 61,36 54,52 48,67 43,83"],
+    8: ["60,26 50,19 40,24 41,35 50,44 61,54 64,68 55,79 43,78 36,67", "36,67 41,55 51,45 60,35 60,26"],
+    9: ["63,27 53,19 41,24 38,36 45,44 56,42 63,32 64,25 63,47 61,65 57,83"],
+}
+
+
+def _stroke(text: str) -> Stroke:
+    pairs = (pair.split(",") for pair in text.split())
+    return [(int(x) / 100, int(y) / 100) for x, y in pairs]
+
+
+STROKES = {digit: [_stroke(text) for text in texts] for digit, texts in WRITTEN.items()}
+
+
+def write(page: Page, digit: int) -> None:
+    """Write the digit on the paper, with the mouse."""
+    for stroke in STROKES[digit]:
+        press(page, stroke)
+        page.mouse.up()
+
+
+def press(page: Page, stroke: Stroke) -> None:
+    """Draw the stroke, and leave the pen on the paper."""
+    for index, (x, y) in enumerate(on_screen(page, stroke)):
+        page.mouse.move(x, y, steps=3)
+        if index == 0:
+            page.mouse.down()
+
+
+def on_screen(page: Page, stroke: Stroke) -> Stroke:
+    """The stroke in the window's pixels."""
+    box = page.locator("#drawing").bounding_box()
+    assert box
+    return [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in stroke]
