@@ -23,6 +23,20 @@ def test_a_seed_makes_a_fit_repeatable(name: str, dataset: Dataset) -> None:
     assert not all(map(np.array_equal, first, other))
 
 
+def test_the_perceptron_is_what_the_article_s_own_lines_make(dataset: Dataset) -> None:
+    keras.utils.set_random_seed(5)
+    plain = RECIPES["perceptron"].build()
+    plain.compile(
+        optimizer=keras.optimizers.SGD(0.01), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    plain.fit(dataset.train.pixels, dataset.train.labels, epochs=2, batch_size=32, verbose=0)
+    result = fit(RECIPES["perceptron"].lasting(2), dataset.train, seed=5)
+    for expected, weights in zip(plain.get_weights(), result.model.get_weights(), strict=True):
+        np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-6)
+    for name in ("loss", "accuracy"):
+        assert result.history[name] == pytest.approx(plain.history.history[name])
+
+
 def test_the_held_out_are_not_fitted(dataset: Dataset) -> None:
     recipe = replace(RECIPES["perceptron"], epochs=1, holdout=1 / 12)
     result = fit(recipe, dataset.train[:1200], seed=0)

@@ -1,6 +1,9 @@
 """What a fit runs on."""
 
+import os
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 import keras
 
@@ -15,6 +18,20 @@ def make_repeatable() -> None:
     """Has a GPU add in a fixed order, as a CPU does, so that a seed gives the same model each time."""
     if keras.backend.backend() == "tensorflow" and _tensorflow():
         import_module("tensorflow").config.experimental.enable_op_determinism()
+
+
+@cache
+def hush_xla() -> None:
+    """XLA tells stderr when it has compiled something for the first time: here nobody hears it."""
+    tensorflow = import_module("tensorflow")
+    stderr = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        tensorflow.function(lambda: tensorflow.constant(0), jit_compile=True)()
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _tensorflow() -> str | None:

@@ -6,14 +6,14 @@ from typing import Any
 
 import keras
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 SHOWN_EPOCHS = 20
 """A fit of more epochs than this leaves only every n-th on the screen."""
 
 
 class FitDisplay(keras.callbacks.Callback):  # type: ignore[misc]
-    """Shows the layers, then step, loss and accuracy of each epoch while it runs."""
+    """Shows the layers, then progress, loss and accuracy of each epoch while it runs."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class FitDisplay(keras.callbacks.Callback):  # type: ignore[misc]
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(24),
-            MofNCompleteColumn(),
+            TaskProgressColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[figures]}"),
             TextColumn("{task.fields[left]}"),
