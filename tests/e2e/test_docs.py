@@ -56,7 +56,7 @@ def execute(page: Page) -> str:
 def test_it_shows_what_there_is(page: Page) -> None:
     expect(page.locator(".title")).to_contain_text("Digits")
     expect(page.locator("[id$=-predict]")).to_contain_text("What digit each image shows.")
-    expect(page.locator(".opblock")).to_have_count(6)
+    expect(page.locator(".opblock")).to_have_count(7)
 
 
 def test_it_lists_the_models(page: Page) -> None:
