@@ -1,6 +1,6 @@
 """A connection to TensorFlow Serving over gRPC: arrays in, probabilities out, errors of this package."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,10 +70,19 @@ class ModelServer:
         )
 
     def predict(
-        self, batch: Batch, model: ModelRef, *, timeout: float, request_id: str | None = None
+        self,
+        batch: Batch,
+        model: ModelRef,
+        *,
+        timeout: float,
+        request_id: str | None = None,
+        trace: Mapping[str, str] | None = None,
     ) -> list[Prediction]:
-        """The predictions for the n images of the batch, in their order."""
-        metadata = (("x-request-id", request_id),) if request_id else ()
+        """The predictions for the n images of the batch, in their order.
+
+        `trace` holds W3C's headers of the trace that the call is part of.
+        """
+        metadata = (*((("x-request-id", request_id),) if request_id else ()), *(trace or {}).items())
         response = self._call(self._predict, wire.encode(batch, model), timeout, metadata)
         try:
             answers = predictions.decode(*wire.decode(response))

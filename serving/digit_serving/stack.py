@@ -1,5 +1,6 @@
 """The model server and the gateway on one machine."""
 
+import os
 import shutil
 import socket
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ class Stack:
             "DIGITS_PORT": str(self.port),
             "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.grpc_port}",
             "DIGITS_MODEL_NAME": MODEL_NAME,
-            "DIGITS_LOG_LEVEL": "warning",
+            # A human reads along, who can ask for more.
+            "DIGITS_LOG_LEVEL": os.environ.get("DIGITS_LOG_LEVEL", "warning"),
+            "DIGITS_LOG_FORMAT": os.environ.get("DIGITS_LOG_FORMAT", "pretty"),
         }
         group.start("gateway", python_command("gateway"), settings)
         return program

@@ -7,7 +7,7 @@ import pytest
 
 import digit_client
 
-HEAVY = ("tensorflow", "keras", "flask", "grpc", "cv2")
+HEAVY = ("tensorflow", "keras", "flask", "grpc", "cv2", "opentelemetry")
 
 
 def _imported_by(code: str) -> set[str]:

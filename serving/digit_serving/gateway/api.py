@@ -14,6 +14,7 @@ from digit_client.predictions import Prediction
 from digit_client.wire import Batch, ModelRef
 from digit_serving.gateway import bodies, schemas
 from digit_serving.gateway.errors import InvalidSelectionError
+from digit_serving.gateway.record import Record
 from digit_serving.gateway.routing import Router
 from digit_serving.gateway.settings import Settings
 
@@ -29,8 +30,9 @@ def blueprint(settings: Settings, model_server: ModelServer, router: Router) -> 
     def predict() -> Response:
         named = _named(request.args, settings.model_name)
         includes_image = _includes_image(request.args)
-        batch = bodies.read(request, settings)
-        predictions = router.predict(batch, named, g.request_id)
+        record: Record = g.record
+        batch = bodies.read(request, settings, record)
+        record.predictions = predictions = router.predict(batch, named, record)
         documents = [_document(prediction) for prediction in predictions]
         if includes_image:
             for document, image in zip(documents, _images(batch), strict=True):
@@ -38,7 +40,7 @@ def blueprint(settings: Settings, model_server: ModelServer, router: Router) -> 
         answer: schemas.Predictions = {
             "model": {"name": settings.model_name, "version": predictions[0].model_version},
             "predictions": documents,
-            "request_id": g.request_id,
+            "request_id": record.request_id,
         }
         return _answer(answer)
 
@@ -52,7 +54,7 @@ def blueprint(settings: Settings, model_server: ModelServer, router: Router) -> 
             "name": settings.model_name,
             "versions": [{"version": status.version, "state": status.state} for status in versions],
             "labels": _labels(settings, model_server),
-            "request_id": g.request_id,
+            "request_id": g.record.request_id,
         }
         return _answer(document)
 

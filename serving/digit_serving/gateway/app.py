@@ -3,7 +3,7 @@
 from flask import Flask
 
 from digit_client.model_server import ModelServer
-from digit_serving.gateway import api, docs, errors, health, hooks, openapi, page
+from digit_serving.gateway import api, collector, docs, errors, health, hooks, openapi, page
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.routing import Router
@@ -19,11 +19,12 @@ def create_app(settings: Settings) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + 1)
     model_server = ModelServer(settings.model_server, Channel)
-    batcher = Batcher(model_server, calls=settings.calls, max_images=settings.max_images)
+    traces = collector.traces(settings)
+    batcher = Batcher(model_server, calls=settings.calls, max_images=settings.max_images, traces=traces)
     metrics = Metrics()
-    hooks.register(app, metrics)
+    hooks.register(app, metrics, traces)
     errors.register(app)
-    app.register_blueprint(api.blueprint(settings, model_server, Router(settings, batcher, metrics)))
+    app.register_blueprint(api.blueprint(settings, model_server, Router(settings, batcher)))
     app.register_blueprint(health.blueprint(settings, model_server, metrics))
     app.register_blueprint(openapi.blueprint(settings))
     app.register_blueprint(docs.blueprint())

@@ -4,6 +4,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,10 @@ from digit_client.errors import DeadlineExceededError
 from digit_client.model_server import ModelServer
 from digit_client.predictions import Prediction
 from digit_client.wire import Batch, ModelRef
+from digit_serving.gateway.record import Call, Record, Wait
+
+if TYPE_CHECKING:
+    from digit_serving.gateway.traces import Traces
 
 _MOST_REQUESTS = 32
 """In one call: their ids go with it as metadata, of which gRPC takes 8 kB, and each may have 128 letters."""
@@ -26,19 +31,24 @@ class Batcher:
     the first of them then asks for all, `max_images` at most. Threads may share it.
     """
 
-    def __init__(self, model_server: ModelServer, *, calls: int, max_images: int) -> None:
+    def __init__(
+        self, model_server: ModelServer, *, calls: int, max_images: int, traces: "Traces | None" = None
+    ) -> None:
         self._model_server = model_server
         self._calls = calls
         self._max_images = max_images
+        self._traces = traces
         self._lock = Lock()
         self._lanes: dict[_Kind, _Lane] = {}
 
-    def predict(self, batch: Batch, model: ModelRef, *, timeout: float, request_id: str) -> list[Prediction]:
+    def predict(self, batch: Batch, model: ModelRef, *, timeout: float, record: Record) -> list[Prediction]:
         """The predictions for the n images of the batch, in their order, within `timeout` seconds.
 
-        Raises what ModelServer.predict raises.
+        The record gets the wait and the call. Raises what ModelServer.predict raises.
         """
-        kind, request = (model, batch.dtype.char), _Request(batch, request_id, time.monotonic() + timeout)
+        wait = Wait(time.perf_counter())
+        record.waits.append(wait)
+        kind, request = (model, batch.dtype.char), _Request(batch, record, wait, time.monotonic() + timeout)
         if not self._goes_at_once(kind, request) and not request.turn.acquire(timeout=timeout):
             self._leave(kind, request)
         if request.group:
@@ -66,21 +76,30 @@ class Batcher:
 
     def _ask(self, kind: _Kind, group: list["_Request"], timeout: float) -> None:
         outcomes: list[list[Prediction]] | Exception
+        call = _call_for(group)
+        trace = self._traces.begin_call(call, [request.record for request in group]) if self._traces else {}
         try:
-            outcomes = self._answers(kind[0], group, timeout)
+            outcomes = self._answers(kind[0], group, timeout, trace)
         except Exception as error:
             # Whatever it is, the others must hear of it.
             outcomes = error
+        call.ended = time.perf_counter()
+        if self._traces:
+            self._traces.end_call(call, outcomes if isinstance(outcomes, Exception) else None)
         self._pass_on(kind)
         for number, request in enumerate(group):
             request.outcome = outcomes if isinstance(outcomes, Exception) else outcomes[number]
             if request is not group[0]:
                 request.turn.release()
 
-    def _answers(self, model: ModelRef, group: list["_Request"], timeout: float) -> list[list[Prediction]]:
+    def _answers(
+        self, model: ModelRef, group: list["_Request"], timeout: float, trace: dict[str, str]
+    ) -> list[list[Prediction]]:
         batch = group[0].batch if len(group) == 1 else np.concatenate([request.batch for request in group])
-        request_id = ",".join(request.request_id for request in group)
-        answers = iter(self._model_server.predict(batch, model, timeout=timeout, request_id=request_id))
+        request_id = ",".join(request.record.request_id for request in group)
+        answers = iter(
+            self._model_server.predict(batch, model, timeout=timeout, request_id=request_id, trace=trace)
+        )
         return [[next(answers) for _ in request.batch] for request in group]
 
     def _pass_on(self, kind: _Kind) -> None:
@@ -101,7 +120,8 @@ class Batcher:
 @dataclass(slots=True, eq=False)
 class _Request:
     batch: Batch
-    request_id: str
+    record: Record
+    wait: Wait
     deadline: float
     turn: Lock = field(default_factory=Lock)
     """Held until there is an outcome or this request is to ask for its `group`."""
@@ -110,6 +130,14 @@ class _Request:
 
     def __post_init__(self) -> None:
         self.turn.acquire()
+
+
+def _call_for(group: list[_Request]) -> Call:
+    call = Call(sum(len(request.batch) for request in group), len(group), time.perf_counter())
+    for request in group:
+        request.wait.call = call
+    group[0].wait.leads = True
+    return call
 
 
 @dataclass(slots=True)

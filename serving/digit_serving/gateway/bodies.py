@@ -3,6 +3,7 @@
 import base64
 import binascii
 import io
+import time
 import tokenize
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,40 +19,52 @@ from digit_client import images
 from digit_client.errors import ImageError, ImageShapeError, NotAnImageError, PixelValueError
 from digit_client.wire import Batch
 from digit_serving.gateway.errors import MalformedBodyError, TooManyImagesError
+from digit_serving.gateway.record import Record
 from digit_serving.gateway.settings import Settings
 
 _NUMBERS = {int, float}
 _BINARY = ("application/octet-stream", "")
 
 
-def read(request: Request, settings: Settings) -> Batch:
+def read(request: Request, settings: Settings, record: Record) -> Batch:
     """The images of the request: uint8 [n, 28, 28], or float32 [n, 784] where it brought such numbers.
 
     Raises MalformedBodyError, TooManyImagesError, UnsupportedMediaType or ImageError.
     """
     media_type = request.mimetype
     if media_type.startswith("image/") or media_type in _BINARY:
-        return _normalised([request.get_data(cache=False)], settings)
+        return _normalised([request.get_data(cache=False)], settings, record)
     if media_type == "multipart/form-data":
-        return _from_parts(request, settings)
+        return _from_parts(request, settings, record)
     if media_type == "application/json":
-        return _from_json(request.get_data(cache=False), settings)
+        return _from_json(request.get_data(cache=False), settings, record)
     if media_type == "application/x-npy":
-        return _from_npy(request.get_data(cache=False), settings)
+        return _from_npy(request.get_data(cache=False), settings, record)
     raise UnsupportedMediaType(
         "Send an image as image/*, several as multipart/form-data, application/json or application/x-npy."
     )
 
 
-def _normalised(files: Iterable[bytes], settings: Settings) -> NDArray[np.uint8]:
-    return np.stack([_read_image(data, index, settings) for index, data in enumerate(files)])
+def _normalised(files: Iterable[bytes], settings: Settings, record: Record) -> NDArray[np.uint8]:
+    record.read_from = time.perf_counter()
+    return np.stack([_read_image(data, index, settings, record) for index, data in enumerate(files)])
 
 
-def _read_image(data: bytes, index: int, settings: Settings) -> NDArray[np.uint8]:
+def _read_image(data: bytes, index: int, settings: Settings, record: Record) -> NDArray[np.uint8]:
     with _at(index):
         if not data:
             raise NotAnImageError("there is no image in the request")
-        return images.normalise(images.decode(data, max_pixels=settings.max_pixels))
+        started = time.perf_counter()
+        image = images.decode(data, max_pixels=settings.max_pixels)
+        record.decode += time.perf_counter() - started
+        return _normalise(image, record)
+
+
+def _normalise(image: NDArray[np.generic], record: Record) -> NDArray[np.uint8]:
+    started = time.perf_counter()
+    pixels = images.normalise(image)
+    record.normalise += time.perf_counter() - started
+    return pixels
 
 
 @contextmanager
@@ -64,15 +77,15 @@ def _at(index: int) -> Iterator[None]:
         raise
 
 
-def _from_parts(request: Request, settings: Settings) -> Batch:
+def _from_parts(request: Request, settings: Settings, record: Record) -> Batch:
     parts = request.files.getlist("image")
     if not parts:
         raise MalformedBodyError("The form has no file part named image.")
     _check_count(len(parts), settings)
-    return _normalised((part.read() for part in parts), settings)
+    return _normalised((part.read() for part in parts), settings, record)
 
 
-def _from_json(data: bytes, settings: Settings) -> Batch:
+def _from_json(data: bytes, settings: Settings, record: Record) -> Batch:
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -87,7 +100,9 @@ def _from_json(data: bytes, settings: Settings) -> Batch:
     if not isinstance(items, list) or not items:
         raise MalformedBodyError(f"The field {key} is to be a list with at least one item.")
     _check_count(len(items), settings)
-    return _normalised(map(_from_base64, items), settings) if key == "images" else _from_numbers(items)
+    if key == "images":
+        return _normalised(map(_from_base64, items), settings, record)
+    return _from_numbers(items)
 
 
 def _from_base64(item: Any) -> bytes:
@@ -112,17 +127,18 @@ def _from_numbers(rows: list[Any]) -> NDArray[np.float32]:
     return pixels.astype(np.float32)
 
 
-def _from_npy(data: bytes, settings: Settings) -> Batch:
+def _from_npy(data: bytes, settings: Settings, record: Record) -> Batch:
     array = _load_npy(data)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[1:] != (28, 28) or not len(array):
         raise ImageShapeError(f"the array is to be uint8 [n, 28, 28], not {array.dtype} {list(array.shape)}")
     _check_count(len(array), settings)
-    return np.stack([_normalise(image, index) for index, image in enumerate(array)])
+    record.read_from = time.perf_counter()
+    return np.stack([_normalise_at(image, index, record) for index, image in enumerate(array)])
 
 
-def _normalise(image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+def _normalise_at(image: NDArray[np.uint8], index: int, record: Record) -> NDArray[np.uint8]:
     with _at(index):
-        return images.normalise(image)
+        return _normalise(image, record)
 
 
 def _load_npy(data: bytes) -> NDArray[Any]:

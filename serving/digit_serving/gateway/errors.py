@@ -126,7 +126,8 @@ def problem(
     status: int, code: str, detail: str, *, index: int | None = None, headers: dict[str, str] | None = None
 ) -> Response:
     """An error answer: application/problem+json."""
-    content = document(status, code, detail, g.get("request_id", ""))
+    g.record.problem = code
+    content = document(status, code, detail, g.record.request_id)
     if index is not None:
         content["index"] = index
     retry = {"Retry-After": "1"} if status in RETRY_AFTER else {}
@@ -149,11 +150,12 @@ def _on_gateway_error(error: GatewayError) -> Response:
 
 
 def _on_image_error(error: ImageError) -> Response:
+    g.record.refused = error.code
     return problem(*answer_to(type(error)), _sentence(error.message), index=error.index)
 
 
 def _on_model_server_error(error: DigitError) -> Response:
-    _log.warning("%s: %s", g.get("request_id"), error)
+    _log.warning("%s", error, extra=_who())
     _, detail = _upstream(type(error))
     return problem(*answer_to(type(error)), detail)
 
@@ -164,13 +166,18 @@ def _on_http_error(error: HTTPException) -> Response:
 
 
 def _on_unforeseen(error: Exception) -> Response:
-    _log.error("%s: unforeseen error", g.get("request_id"), exc_info=error)
+    _log.error("unforeseen error", exc_info=error, extra=_who())
     detail = "Something went wrong here. Quote the request id to who runs this."
     return problem(*answer_to(type(error)), detail)
 
 
 def _upstream(kind: type[DigitError]) -> tuple[int, str]:
     return next(answer for base, answer in _UPSTREAM.items() if issubclass(kind, base))
+
+
+def _who() -> dict[str, dict[str, str]]:
+    """What a line of the log says of its request."""
+    return {"fields": {"request_id": g.record.request_id}}
 
 
 def _sentence(text: str) -> str:

@@ -1,51 +1,60 @@
-"""What happens around every request: a name for it, a count, a line in the log."""
+"""What happens around every request: a name for it, and at its end counts, a line in the log, a trace."""
 
-import logging
 import re
 import time
 import uuid
+from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
 
+from digit_serving.gateway import logs
 from digit_serving.gateway.metrics import Metrics
+from digit_serving.gateway.record import Record
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from digit_serving.gateway.traces import Traces
+
 SANE_ID = r"[A-Za-z0-9._:-]{1,128}"
 """The request ids that are taken from callers."""
 
 _SANE = re.compile(SANE_ID)
+# A caller may send any word as method.
+_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 _QUIET = {"/livez", "/readyz", "/metrics"}
 
 
-def register(app: Flask, metrics: Metrics) -> None:
-    """Name, count and log each request of the app.
+def register(app: Flask, metrics: Metrics, traces: "Traces | None") -> None:
+    """Name, count, log and trace each request of the app; `g.record` is what is known of it.
 
     X-Request-ID is taken where it is sane, else made; it is in the answer, the log and the call to the model
-    server. Health checks are neither counted nor logged.
+    server. Health checks are neither counted, nor logged, nor traced.
     """
 
+    def begin() -> None:
+        g.record = record = _record()
+        if traces and record.route not in _QUIET:
+            traces.begin(record, request)
+
     def end(response: Response) -> Response:
-        seconds = time.perf_counter() - g.started
-        response.headers["X-Request-ID"] = g.request_id
-        route = request.url_rule.rule if request.url_rule else "unmatched"
-        if route not in _QUIET:
-            metrics.count_request(route, request.method, response.status_code, seconds)
-            milliseconds = seconds * 1000
-            _log.info(
-                "%s %s %s %s %.1f ms",
-                g.request_id,
-                request.method,
-                route,
-                response.status_code,
-                milliseconds,
-            )
+        record: Record = g.record
+        record.ended = time.perf_counter()
+        record.status = response.status_code
+        response.headers["X-Request-ID"] = record.request_id
+        if record.route not in _QUIET:
+            metrics.count(record)
+            logs.write(record)
+            if traces:
+                traces.end(record)
         return response
 
-    app.before_request(_begin)
+    app.before_request(begin)
     app.after_request(end)
 
 
-def _begin() -> None:
+def _record() -> Record:
+    started = time.perf_counter()
     given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if _SANE.fullmatch(given) else uuid.uuid4().hex
-    g.started = time.perf_counter()
+    request_id = given if _SANE.fullmatch(given) else uuid.uuid4().hex
+    rule = request.url_rule
+    method = request.method if request.method in _METHODS else "other"
+    return Record(request_id, rule.rule if rule else "unmatched", method, started)

@@ -1,18 +1,34 @@
 """What the gateway counts, for Prometheus."""
 
 import os
-from collections.abc import Sequence
+import platform
+from importlib.metadata import version
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from digit_client.predictions import Prediction
+from digit_serving.gateway.record import Record
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-# A caller may send any word as method.
-_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
+# A framed image is decoded in some 30 µs.
+_SHORT = (0.00002, 0.00005, 0.0001, 0.0002, *_SECONDS)
+_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1)
+
+
+class _Children(dict[Any, Any]):
+    """A metric's children by their labels: prometheus_client takes longer to find one than to count."""
+
+    def __init__(self, metric: Any) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: Any) -> Any:
+        child = self[labels] = self._metric.labels(*(labels if isinstance(labels, tuple) else (labels,)))
+        return child
 
 
 class Metrics:
@@ -22,49 +38,72 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        self._requests = Counter(
-            "digits_requests", "Requests answered.", ["route", "method", "status"], registry=registry
+        self._registry = CollectorRegistry()
+        self._requests = self._counter("requests", "Requests answered.", "route", "method", "status")
+        self._latency = self._histogram(
+            "request_duration_seconds", "Time from a request to its answer.", _SECONDS, "route"
         )
-        self._latency = Histogram(
-            "digits_request_duration_seconds",
-            "Time from a request to its answer.",
-            ["route"],
-            buckets=_SECONDS,
-            registry=registry,
+        self._stages = self._histogram(
+            "stage_duration_seconds",
+            "Time of a prediction's stages: decode, normalise, and queue, which is the wait for a call.",
+            _SHORT,
+            "stage",
         )
-        self._model_latency = Histogram(
-            "digits_model_duration_seconds",
-            "Time of the calls that a version answered.",
-            ["version"],
-            buckets=_SECONDS,
-            registry=registry,
+        self._model_latency = self._histogram(
+            "model_duration_seconds", "Time of the calls that a version answered.", _SECONDS, "version"
         )
-        self._failures = Counter(
-            "digits_model_failures",
+        self._failures = self._counter(
+            "model_failures",
             "Calls without a prediction, by who was asked: default, canary, or one that the request named.",
-            ["asked", "code"],
-            registry=registry,
+            "asked",
+            "code",
         )
-        self._predictions = Counter(
-            "digits_predictions", "Images read.", ["digit", "version"], registry=registry
+        self._batches = Histogram(
+            "digits_call_images",
+            "Images in a call to the model server, which requests may share.",
+            buckets=_IMAGES,
+            registry=self._registry,
         )
+        self._predictions = self._counter("predictions", "Images read.", "digit", "version")
+        self._confidence = self._histogram(
+            "confidence", "Probability of the digit that was read.", _CONFIDENCES, "version"
+        )
+        self._refused = self._counter("images_refused", "Requests refused for an image.", "code")
+        self._tell_build()
 
-    def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count an answer. `route` is the rule that matched, so that paths don't multiply the series."""
-        method = method if method in _METHODS else "other"
-        self._requests.labels(route, method, status).inc()
-        self._latency.labels(route).observe(seconds)
+    def count(self, record: Record) -> None:
+        """Count a request that has ended."""
+        self._requests[record.route, record.method, record.status].inc()
+        self._latency[record.route].observe(record.duration)
+        if record.decode:
+            self._stages["decode"].observe(record.decode)
+        if record.normalise:
+            self._stages["normalise"].observe(record.normalise)
+        if record.waits:
+            self._count_calls(record)
+        if record.predictions:
+            self._count_predictions(record)
+        if record.refused:
+            self._refused[record.refused].inc()
 
-    def count_failure(self, asked: str, code: str) -> None:
-        """Count a call to the model server that gave no prediction."""
-        self._failures.labels(asked, code).inc()
+    def _count_calls(self, record: Record) -> None:
+        self._stages["queue"].observe(record.queue)
+        for wait in record.waits:
+            if wait.call and wait.leads:
+                self._batches.observe(wait.call.images)
+        for failure in record.failures:
+            self._failures[failure].inc()
 
-    def count_predictions(self, predictions: Sequence[Prediction], seconds: float) -> None:
-        """Count what was read by one call, one prediction at the least."""
-        self._model_latency.labels(predictions[0].model_version).observe(seconds)
+    def _count_predictions(self, record: Record) -> None:
+        predictions = record.predictions
+        version = predictions[0].model_version
+        self._model_latency[version].observe(record.model_server)
+        digits = [prediction.digit for prediction in predictions]
+        for digit in set(digits):
+            self._predictions[digit, version].inc(digits.count(digit))
+        confidence = self._confidence[version]
         for prediction in predictions:
-            self._predictions.labels(prediction.digit, prediction.model_version).inc()
+            confidence.observe(prediction.confidence)
 
     def text(self) -> bytes:
         """Every count in Prometheus's text format."""
@@ -73,3 +112,20 @@ class Metrics:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> _Children:
+        return _Children(Counter(f"digits_{name}", text, labels, registry=self._registry))
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> _Children:
+        return _Children(Histogram(f"digits_{name}", text, labels, buckets=buckets, registry=self._registry))
+
+    def _tell_build(self) -> None:
+        build = Gauge(
+            "digits_build_info",
+            "1, with the versions of what runs.",
+            ["version", "python"],
+            # Every worker says the same.
+            multiprocess_mode="max",
+            registry=self._registry,
+        )
+        build.labels(version("digit-serving"), platform.python_version()).set(1)

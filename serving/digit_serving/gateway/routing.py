@@ -1,7 +1,6 @@
 """Which version of the model answers a request."""
 
 import hashlib
-import time
 from contextlib import suppress
 
 from digit_client.errors import DigitError, ModelNotFoundError, UnavailableError
@@ -9,7 +8,7 @@ from digit_client.predictions import Prediction
 from digit_client.retry import Deadline
 from digit_client.wire import Batch, ModelRef
 from digit_serving.gateway.batching import Batcher
-from digit_serving.gateway.metrics import Metrics
+from digit_serving.gateway.record import Record
 from digit_serving.gateway.settings import Settings
 
 _CANARY = "canary"
@@ -23,26 +22,25 @@ def default_model(settings: Settings) -> ModelRef:
 class Router:
     """Asks the version that a request names; of those that name none, a share goes to the canary.
 
-    The deadline bounds a request's calls together. Each is counted, by who was asked and which version spoke.
+    The deadline bounds a request's calls together. Its record tells who was asked in vain.
     """
 
-    def __init__(self, settings: Settings, batcher: Batcher, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, batcher: Batcher) -> None:
         self._settings = settings
         self._batcher = batcher
-        self._metrics = metrics
         self._default = default_model(settings)
         self._canary = ModelRef(settings.model_name, label=_CANARY)
 
-    def predict(self, batch: Batch, named: ModelRef | None, request_id: str) -> list[Prediction]:
+    def predict(self, batch: Batch, named: ModelRef | None, record: Record) -> list[Prediction]:
         """The predictions for the batch. Raises ModelNotFoundError only where the request names a version."""
         deadline = Deadline(self._settings.deadline)
 
         def ask(asked: str, model: ModelRef) -> list[Prediction]:
-            return self._ask(asked, batch, model, deadline, request_id)
+            return self._ask(asked, batch, model, deadline, record)
 
         if named:
             return ask("named", named)
-        if _is_among(self._settings.canary_percent, request_id):
+        if _is_among(self._settings.canary_percent, record.request_id):
             # Between two canaries no version carries the label.
             with suppress(ModelNotFoundError):
                 return ask("canary", self._canary)
@@ -52,16 +50,13 @@ class Router:
             raise UnavailableError(error.message) from error
 
     def _ask(
-        self, asked: str, batch: Batch, model: ModelRef, deadline: Deadline, request_id: str
+        self, asked: str, batch: Batch, model: ModelRef, deadline: Deadline, record: Record
     ) -> list[Prediction]:
-        started = time.perf_counter()
         try:
-            answers = self._batcher.predict(batch, model, timeout=deadline.remaining(), request_id=request_id)
+            return self._batcher.predict(batch, model, timeout=deadline.remaining(), record=record)
         except DigitError as error:
-            self._metrics.count_failure(asked, error.code)
+            record.failures.append((asked, error.code))
             raise
-        self._metrics.count_predictions(answers, time.perf_counter() - started)
-        return answers
 
 
 def _is_among(percent: float, request_id: str) -> bool:

@@ -1,6 +1,5 @@
 """The gateway under Granian, a WSGI server whose network side is compiled."""
 
-import logging
 import os
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +10,7 @@ from granian.constants import Interfaces
 from granian.log import LogLevels
 from granian.server import Server
 
+from digit_serving.gateway import logs
 from digit_serving.gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,5 +44,5 @@ def serve(settings: Settings) -> None:
 
 
 def _load(create_app: Callable[[Settings], "Flask"], settings: Settings) -> "Flask":
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    logs.configure(settings)
     return create_app(settings)

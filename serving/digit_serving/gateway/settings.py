@@ -1,6 +1,6 @@
 """The gateway's settings, read once from the environment."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -19,8 +19,10 @@ class Settings(BaseSettings):
     """Processes that answer."""
     threads: int = Field(default=16, ge=1)
     """Requests that each process works on at once."""
-    log_level: str = "info"
-    """debug, info, warning or error; info logs a line for each request."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """info logs a line for each request."""
+    log_format: Literal["json", "pretty"] = "json"
+    """json for machines, pretty for humans."""
 
     model_server: str = "127.0.0.1:8500"
     """TensorFlow Serving's gRPC address: host:port, unix:path or dns:///name:port. Where the name has several

@@ -14,10 +14,15 @@ from digit_client.predictions import Prediction
 from digit_client.protos import PredictRequest, PredictResponse
 from digit_client.wire import ModelRef
 from digit_serving.gateway.batching import Batcher
+from digit_serving.gateway.record import Record
 from tests.processes import wait_until
 from tests.serving.gateway.conftest import FaultyModelServer, answer
 
 MODEL = ModelRef("digits")
+
+
+def record(request_id: str) -> Record:
+    return Record(request_id, "/v1/predict", "POST", time.perf_counter())
 
 
 def showing(*numbers: int) -> NDArray[np.uint8]:
@@ -65,7 +70,7 @@ class Callers:
     def ask(self, *numbers: int, model: ModelRef = MODEL, timeout: float = 5.0) -> Future[list[Prediction]]:
         name = "+".join(map(str, numbers))
         asked = self.threads.submit(
-            self.batcher.predict, showing(*numbers), model, timeout=timeout, request_id=name
+            self.batcher.predict, showing(*numbers), model, timeout=timeout, record=record(name)
         )
         # In the order in which the test asks.
         time.sleep(0.1)
@@ -120,7 +125,7 @@ def test_a_call_holds_no_more_request_ids_than_grpc_takes(server: Server, caller
     first = callers.ask(0)
     asked = [
         callers.threads.submit(
-            callers.batcher.predict, showing(5), MODEL, timeout=5.0, request_id=f"{number:0128}"
+            callers.batcher.predict, showing(5), MODEL, timeout=5.0, record=record(f"{number:0128}")
         )
         for number in range(149)
     ]

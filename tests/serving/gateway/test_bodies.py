@@ -26,6 +26,7 @@ from digit_client.errors import (
 )
 from digit_serving.gateway import bodies
 from digit_serving.gateway.errors import GatewayError, MalformedBodyError, TooManyImagesError
+from digit_serving.gateway.record import Record
 from digit_serving.gateway.settings import Settings
 
 SETTINGS = Settings(max_images=4, max_pixels=10_000)
@@ -37,7 +38,7 @@ def read(data: Any, content_type: str | None) -> np.ndarray:
     builder = EnvironBuilder(method="POST", data=data, content_type=content_type)
     try:
         with Request(builder.get_environ()) as request:
-            return bodies.read(request, SETTINGS)
+            return bodies.read(request, SETTINGS, Record("id", "/v1/predict", "POST", started=0))
     finally:
         builder.close()
 

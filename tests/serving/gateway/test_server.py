@@ -1,5 +1,6 @@
 """The gateway as a process."""
 
+import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -57,3 +58,5 @@ def test_the_counts_of_all_workers_are_added_up(model_server: str, digits: Any) 
         for _ in range(10):
             text = httpx.get(f"{url}/metrics").text
             assert 'digits_requests_total{method="POST",route="/v1/predict",status="200"} 60.0' in text
+            assert 'digits_confidence_count{version="1"} 60.0' in text
+            assert len(re.findall(r"^digits_build_info{.*} 1.0$", text, re.MULTILINE)) == 1

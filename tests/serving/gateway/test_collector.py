@@ -1,0 +1,28 @@
+import subprocess
+import sys
+
+import pytest
+
+from digit_serving.gateway import collector
+from digit_serving.gateway.settings import Settings
+
+
+def test_a_collector_without_the_extra_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is None in sys.modules can't be imported."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    code = """if True:
+        import sys
+        sys.modules["opentelemetry"] = None
+        from digit_serving.gateway.app import create_app
+        from digit_serving.gateway.settings import Settings
+
+        assert create_app(Settings()).test_client().get("/livez").status_code == 200
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'digit-serving[otel]'" in done.stderr
+
+
+def test_without_one_there_are_no_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)
+    assert collector.traces(Settings()) is None
