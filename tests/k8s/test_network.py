@@ -105,9 +105,10 @@ def test_the_model_server_reaches_nobody(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", every())
-def test_the_gateway_reaches_the_model_server_and_dns_only(name: str) -> None:
+def test_the_gateway_reaches_the_model_server_and_dns_and_a_collector_only(name: str) -> None:
     rules = [rule for policy in policies(name, "gateway") for rule in policy.get("egress", [])]
-    assert sorted(map(sorted, map(ports, rules))) == [[53], [8500, 8501]]
+    known = [[53], [4317, 4318], [8500, 8501]] if "monitoring" in name else [[53], [8500, 8501]]
+    assert sorted(map(sorted, map(ports, rules))) == known
     (calls,) = [rule for rule in rules if 8500 in ports(rule)]
     (callee,) = calls["to"]
     assert selects(callee["podSelector"], labels(name, "model-server"))

@@ -16,6 +16,7 @@ from werkzeug import Request
 from werkzeug.exceptions import UnsupportedMediaType
 
 from digit_client import images
+from digit_client.arrays import Pixels
 from digit_client.errors import ImageError, ImageShapeError, NotAnImageError, PixelValueError
 from digit_client.wire import Batch
 from digit_serving.gateway.errors import MalformedBodyError, TooManyImagesError
@@ -54,17 +55,23 @@ def _read_image(data: bytes, index: int, settings: Settings, record: Record) -> 
     with _at(index):
         if not data:
             raise NotAnImageError("there is no image in the request")
-        started = time.perf_counter()
-        image = images.decode(data, max_pixels=settings.max_pixels)
+        return _normalise(_decode(data, settings, record), record)
+
+
+def _decode(data: bytes, settings: Settings, record: Record) -> Pixels:
+    started = time.perf_counter()
+    try:
+        return images.decode(data, max_pixels=settings.max_pixels)
+    finally:
         record.decode += time.perf_counter() - started
-        return _normalise(image, record)
 
 
 def _normalise(image: NDArray[np.generic], record: Record) -> NDArray[np.uint8]:
     started = time.perf_counter()
-    pixels = images.normalise(image)
-    record.normalise += time.perf_counter() - started
-    return pixels
+    try:
+        return images.normalise(image)
+    finally:
+        record.normalise += time.perf_counter() - started
 
 
 @contextmanager
