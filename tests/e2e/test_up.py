@@ -47,10 +47,10 @@ def ports() -> Ports:
     return Ports(free_port(), free_port(), free_port())
 
 
-def up(models: Path, ports: Ports) -> subprocess.Popen[str]:
+def up(models: Path, ports: Ports, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*DIGITS, "up", "--models", str(models)],
-        env=ports.environment,
+        env=ports.environment | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -170,6 +170,19 @@ def test_it_says_where_it_listens_and_leaves_nothing_behind(
         assert f":{port}" in out
     assert "Traceback" not in err
     assert pids_that_know(ports) == []
+
+
+@pytest.mark.parametrize("environment", [{}, {"DIGITS_LOG_LEVEL": "info"}], ids=["quiet", "info"])
+def test_requests_are_told_to_a_human_who_asks(
+    models: Path, ports: Ports, environment: dict[str, str]
+) -> None:
+    process = up(models, ports, **environment)
+    wait_until_ready(process, ports)
+    assert answers(f"http://127.0.0.1:{ports.gateway}/v1/models")
+    process.terminate()
+    _, err = process.communicate(timeout=20)
+    told = re.findall(r"^\d\d:\d\d:\d\d INFO GET /v1/models 200 request_id=.* ms=.*$", err, re.MULTILINE)
+    assert len(told) == len(environment)
 
 
 def test_the_first_to_die_ends_the_rest(models: Path, ports: Ports) -> None:
