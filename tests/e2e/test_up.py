@@ -178,7 +178,8 @@ def test_requests_are_told_to_a_human_who_asks(
 ) -> None:
     process = up(models, ports, **environment)
     wait_until_ready(process, ports)
-    assert answers(f"http://127.0.0.1:{ports.gateway}/v1/models")
+    # One of its processes is ready; the other may still be on its way.
+    wait_until(lambda: answers(f"http://127.0.0.1:{ports.gateway}/v1/models"))
     process.terminate()
     _, err = process.communicate(timeout=20)
     told = re.findall(r"^\d\d:\d\d:\d\d INFO GET /v1/models 200 request_id=.* ms=.*$", err, re.MULTILINE)
