@@ -89,3 +89,19 @@ def test_an_error_message_comes_back(text: str) -> None:
     sent = frames.quoted(text)
     assert all(0x20 <= byte < 0x7F for byte in sent)
     assert frames.unquoted(sent) == text
+
+
+@given(headers=st.dictionaries(st.binary(max_size=126), st.binary(max_size=40_000), max_size=5))
+def test_our_headers_come_back(headers: dict[bytes, bytes]) -> None:
+    assert frames.read_literals(frames.literals(headers.items())) == headers
+
+
+_PLAIN, _INDEXED, _KEPT, _HUFFMAN = b"\x00\x01a\x01b", b"\x82", b"\x40\x01a\x01b", b"\x00\x81\x1f\x01b"
+
+
+@given(parts=st.lists(st.sampled_from([_PLAIN, _INDEXED, _KEPT, _HUFFMAN]), max_size=4))
+def test_headers_that_are_not_ours_are_left_to_a_library(parts: list[bytes]) -> None:
+    block = b"".join(parts)
+    ours = set(parts) <= {_PLAIN}
+    assert frames.read_literals(block) == (dict(Decoder().decode(block, raw=True)) if ours else None)
+    assert frames.read_literals(block + _PLAIN[:-1]) is None
