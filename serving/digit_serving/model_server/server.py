@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from threading import Thread
@@ -11,7 +10,7 @@ from typing import Any, NoReturn
 
 import waitress
 
-from digit_serving.model_server import config, grpc_service
+from digit_serving.model_server import config, grpc_service, sockets
 from digit_serving.model_server.batching import Batcher
 from digit_serving.model_server.core import Core
 from digit_serving.model_server.errors import ServingError
@@ -51,10 +50,10 @@ def _serve(options: Options) -> None:
     try:
         signal.pause()
     finally:
-        stopped = grpc_server.stop(_GRACE)
+        grpc_server.stop(_GRACE)
         if rest_server is not None:
             _drain(rest_server)
-        stopped.wait()
+        grpc_server.join()
 
 
 def _poll(options: Options, core: Core) -> None:
@@ -69,17 +68,16 @@ def _poll(options: Options, core: Core) -> None:
 def _start_rest(options: Options, core: Core) -> Any:
     prometheus = config.read(options.monitoring_config_file, "MonitoringConfig").prometheus_config
     path = (prometheus.path or "/monitoring/prometheus/metrics") if prometheus.enable else ""
-    threads, both = options.rest_api_num_threads or 4 * (os.cpu_count() or 1), socket.has_dualstack_ipv6()
-    address, family = ("", options.rest_api_port), socket.AF_INET6 if both else socket.AF_INET
+    threads = options.rest_api_num_threads or 4 * (os.cpu_count() or 1)
     if options.rest_api_port in (0, options.port):
         return None
     try:
-        sockets = [socket.create_server(address, family=family, dualstack_ipv6=both)]
+        listener = sockets.tcp(options.rest_api_port)
     except OSError as error:
         log.error("Failed to start HTTP Server at localhost:%d: %s", options.rest_api_port, error)
         return None
     api = RestApi(options, core, path)
-    server = waitress.create_server(api, sockets=sockets, threads=threads, connection_limit=1000)
+    server = waitress.create_server(api, sockets=[listener], threads=threads, connection_limit=1000)
     Thread(target=server.run, name="rest", daemon=True).start()
     return server
 

@@ -1,7 +1,10 @@
-"""A gRPC server whose one method answers as the test tells it."""
+"""Servers for the client, grpcio's, and for clients, ours."""
 
+import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -9,12 +12,16 @@ from typing import Any
 import grpc
 import pytest
 
+from digit_serving.unary import server as unary
+from tests.processes import wait_until
+from tests.serving.unary.methods import HANDLERS, Listen
+
 METHOD = "/digits.Test/Call"
 
 
 @dataclass
 class Server:
-    """By default it gives back what it gets; `calls` has the metadata of each call."""
+    """One of grpcio's, whose one method answers as the test tells it. By default it gives back what it gets; `calls` has the metadata of each call."""
 
     answer: Callable[[bytes, grpc.ServicerContext], bytes] = lambda message, _context: message
     calls: list[dict[str, str | bytes]] = field(default_factory=list)
@@ -49,3 +56,41 @@ def server() -> Iterator[Server]:
     server = Server()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def listen() -> Iterator[Listen]:
+    with ExitStack() as stack:
+        yield lambda tls=None, **options: _start(stack, tls, **options)[1]
+
+
+@pytest.fixture
+def address(listen: Listen) -> str:
+    return listen()
+
+
+@pytest.fixture
+def ending() -> Iterator[tuple[unary.Server, str]]:
+    """A server that the test ends, and its address."""
+    with ExitStack() as stack:
+        yield _start(stack)
+
+
+def _start(stack: ExitStack, tls: Any = None, **options: float) -> tuple[unary.Server, str]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    host, port = listener.getsockname()
+    server = unary.Server(HANDLERS, 4, **options)
+    stack.callback(_stop, server)
+    server.listen(listener, tls)
+    return server, f"{host}:{port}"
+
+
+def _stop(server: unary.Server) -> None:
+    server.stop(0)
+    server.join()
+    wait_until(lambda: not _threads(), seconds=10)
+
+
+def _threads() -> list[str]:
+    names = ("session", "accept", "tend", "call")
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(names)]

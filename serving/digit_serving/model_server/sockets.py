@@ -1,0 +1,30 @@
+"""The sockets that the servers listen on."""
+
+import socket
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+_BACKLOG = 128
+
+
+def tcp(port: int) -> socket.socket:
+    """The port on every address of the machine, IPv4 and IPv6. Raises OSError where it is taken."""
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    return socket.create_server(("", port), family=family, dualstack_ipv6=both, backlog=_BACKLOG)
+
+
+def unix(path: str) -> socket.socket:
+    """A socket file, in place of one that is left over. Raises OSError."""
+    with suppress(OSError):
+        if stat.S_ISSOCK(Path(path).stat().st_mode):
+            Path(path).unlink()
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(path)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
