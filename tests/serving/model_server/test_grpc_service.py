@@ -1,5 +1,6 @@
 """What is particular to gRPC: addresses, deadlines, health, encryption."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+
+from tests import certificates
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -47,3 +50,40 @@ def test_a_connection_ends_at_its_age_and_its_calls_do_not(serve: Any, saved_mod
         PredictionServiceStub(channel).Predict(request, 10)
         server.wait_for(lambda: states[-1] is grpc.ChannelConnectivity.IDLE)
     assert grpc.ChannelConnectivity.READY in states
+
+
+def test_encryption_of_both_sides(serve: Any, saved_models: Path, tmp_path: Path) -> None:
+    own, client = (certificates.make(tmp_path, name) for name in ("server", "client"))
+    config = {"server_key": own.key, "server_cert": own.certificate, "custom_ca": client.certificate}
+    lines = [f"{name}: {json.dumps(path.read_text())}" for name, path in config.items()]
+    (tmp_path / "ssl.config").write_text("\n".join([*lines, "client_verify: true"]))
+    flags = (
+        f"--model_base_path={saved_models / 'half_plus_two'}",
+        f"--ssl_config_file={tmp_path / 'ssl.config'}",
+    )
+    server = serve(*flags)
+    roots, pair = own.certificate.read_bytes(), (client.key.read_bytes(), client.certificate.read_bytes())
+    for known in (True, False):
+        credentials = grpc.ssl_channel_credentials(roots, *(pair if known else ()))
+        with grpc.secure_channel(f"127.0.0.1:{server.port}", credentials) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                PredictionServiceStub(channel).Predict(PredictRequest(model_spec={"name": "absent"}), 5)
+            expected = grpc.StatusCode.NOT_FOUND if known else grpc.StatusCode.UNAVAILABLE
+            assert caught.value.code() is expected
+
+
+def test_channel_arguments_without_effect_are_named(serve: Any, saved_models: Path) -> None:
+    base = f"--model_base_path={saved_models / 'half_plus_two'}"
+    server = serve(base, "--grpc_channel_arguments=grpc.max_connection_age_ms=9000,grpc.so_reuseport=1")
+    assert "grpc.so_reuseport has no effect here" in server.log.read_text()
+    assert "grpc.max_connection_age_ms has" not in server.log.read_text()
+
+
+def test_an_age_that_is_none_ends_the_start(serve: Any, saved_models: Path) -> None:
+    flags = (
+        f"--model_base_path={saved_models / 'half_plus_two'}",
+        "--grpc_channel_arguments=grpc.max_connection_age_ms=x",
+    )
+    server = serve(*flags, wait=False)
+    assert server.process.wait(30) == 255
+    assert "grpc.max_connection_age_ms is no number of milliseconds: 'x'" in server.log.read_text()

@@ -21,7 +21,10 @@ METHOD = "/digits.Test/Call"
 
 @dataclass
 class Server:
-    """One of grpcio's, whose one method answers as the test tells it. By default it gives back what it gets; `calls` has the metadata of each call."""
+    """One of grpcio's, whose one method answers as the test tells it; `calls` has the metadata of each call.
+
+    By default it gives back what it gets.
+    """
 
     answer: Callable[[bytes, grpc.ServicerContext], bytes] = lambda message, _context: message
     calls: list[dict[str, str | bytes]] = field(default_factory=list)

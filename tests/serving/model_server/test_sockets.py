@@ -1,0 +1,23 @@
+"""The sockets that the servers listen on."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from digit_serving.model_server import sockets
+
+
+def test_a_socket_file_that_is_left_over_is_replaced(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    sockets.unix(path).close()
+    with sockets.unix(path), socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+
+
+def test_other_files_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("precious")
+    with pytest.raises(OSError, match="in use"):
+        sockets.unix(str(path))
+    assert path.read_text() == "precious"
