@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from grpc import StatusCode
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigResponse
@@ -18,7 +17,7 @@ from digit_serving.model_server.flags import Options
 from digit_serving.model_server.manager import Manager
 from digit_serving.model_server.metrics import Metrics
 from digit_serving.model_server.servable import Servable, warm_up
-from digit_serving.model_server.tensors import Array, decode, encode, type_name
+from digit_serving.model_server.tensors import Array, encode
 from digit_serving.model_server.versions import State
 
 _DEFAULT, _NEVER = "serving_default", float("inf")
@@ -85,18 +84,19 @@ class Core:
 
     def _predict(self, servable: Servable, request: PredictRequest, deadline: float) -> PredictResponse:
         model, name = request.model_spec.name, request.model_spec.signature_name or _DEFAULT
-        if name not in servable.signatures:
+        signature = servable.calls.get(name)
+        if signature is None:
             raise ServingError(f'Serving signature key "{name}" not found.', StatusCode.FAILED_PRECONDITION)
-        signature = servable.signatures[name]
-        feeds, aliases = _feeds(signature, request), _aliases(signature, request)
+        feeds, fetches = signature.feeds(request), signature.fetches(request)
         _check(deadline)
         with self.metrics.timing("runtime_latency", model, "Predict", "TF1"):
-            arrays = self._run(servable, feeds, tuple(signature.outputs[alias].name for alias in aliases))
+            arrays = self._run(servable, feeds, tuple(fetches.values()))
         _check(deadline)
-        spec = {"name": model, "signature_name": name, "version": {"value": servable.version}}
-        response = PredictResponse(model_spec=spec)
-        for alias, array in zip(aliases, arrays, strict=True):
-            encode(array, response.outputs[alias], self._options.enable_serialization_as_tensor_content)
+        response = PredictResponse()
+        spec, outputs = response.model_spec, response.outputs
+        spec.name, spec.signature_name, spec.version.value = model, name, servable.version
+        for alias, array in zip(fetches, arrays, strict=True):
+            encode(array, outputs[alias], self._options.enable_serialization_as_tensor_content)
         return response
 
     def _run(self, servable: Servable, feeds: dict[str, Array], fetches: tuple[str, ...]) -> list[Array]:
@@ -111,34 +111,6 @@ def _spec(request: Any) -> ModelSpec:
     if not request.HasField("model_spec"):
         raise ServingError("Missing ModelSpec")
     return request.model_spec
-
-
-def _feeds(signature: SignatureDef, request: PredictRequest) -> dict[str, Array]:
-    """The arrays by tensor name, in its order: so the runtime numbers its arguments."""
-    extra = sorted(request.inputs.keys() - signature.inputs.keys())
-    missing = sorted(signature.inputs.keys() - request.inputs.keys() - signature.defaults.keys())
-    if extra or missing:
-        sets = f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
-        sizes = f"{len(request.inputs)}!={len(signature.inputs)}"
-        raise ServingError(f"input size does not match signature: {sizes}. {sets}")
-    feeds: dict[str, Array] = {}
-    for alias, info in sorted(signature.inputs.items(), key=lambda item: str(item[1].name)):
-        proto = (request.inputs if alias in request.inputs else signature.defaults)[alias]
-        if proto.dtype != info.dtype:
-            types = f"{type_name(info.dtype)} but {type_name(proto.dtype)}"
-            raise ServingError(f"Expects arg[{len(feeds)}] to be {types} is provided")
-        feeds[info.name] = decode(alias, proto)
-    return feeds
-
-
-def _aliases(signature: SignatureDef, request: PredictRequest) -> list[str]:
-    aliases = list(request.output_filter)
-    for alias in aliases:
-        if alias not in signature.outputs:
-            raise ServingError(f"output tensor alias not found in signature: {alias}")
-        if aliases.count(alias) > 1:
-            raise ServingError(f"duplicate output tensor alias: {alias}")
-    return aliases or sorted(signature.outputs)
 
 
 def _check(deadline: float) -> None:

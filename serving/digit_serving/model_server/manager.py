@@ -31,6 +31,7 @@ class Manager:
         self._config, self._complaint = ModelServerConfig(), ""
         self._labels: dict[tuple[str, str], int] = {}
         self._versions: dict[tuple[str, int], Version] = {}
+        self._available: dict[str, list[Version]] = {}  # the newest first, for each request
         self._reloading, self._changed, self._wake = Lock(), Condition(), Event()
         Thread(target=self._work, name="manager", daemon=True).start()
 
@@ -92,8 +93,9 @@ class Manager:
             number = self._labels.get((spec.name, spec.version_label))
             if number is None:
                 raise ServingError(f"Unrecognized servable version label: {spec.version_label}")
-        if available := self._of(spec.name, State.AVAILABLE, number=number):
-            return available[0]
+        for version in self._available.get(spec.name, ()):
+            if number in (None, version.number):
+                return version
         request = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
         raise ServingError(f"Servable not found for request: {request}", StatusCode.NOT_FOUND)
 
@@ -177,5 +179,6 @@ class Manager:
     def _move(self, version: Version, state: int) -> None:
         with self._changed:
             version.state = state
+            self._available[version.model] = self._of(version.model, State.AVAILABLE)
             self._changed.notify_all()
         log.info("Servable version %s: %s", version, State.Name(state))

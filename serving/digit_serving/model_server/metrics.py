@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -33,12 +34,16 @@ class Metrics:
             for name, labels in histograms.items()
         }
 
+        # The library checks and formats labels anew each time.
+        self._counter = lru_cache(lambda name, *labels: self._counters[name].labels(*labels))
+        self._histogram = lru_cache(lambda name, *labels: self._histograms[name].labels(*labels))
+
     @contextmanager
     def timing(self, name: str, *labels: str) -> Iterator[None]:
         """Observes how long the block takes, if it succeeds."""
         started = time.perf_counter()
         yield
-        self._histograms[name].labels(*labels).observe((time.perf_counter() - started) * 1e6)
+        self._histogram(name, *labels).observe((time.perf_counter() - started) * 1e6)
 
     @contextmanager
     def counting(self, name: str, label: str, success: str = "OK", failure: str = "") -> Iterator[None]:
@@ -50,7 +55,7 @@ class Metrics:
             status = failure or error.code.name
             raise
         finally:
-            self._counters[name].labels(label, status).inc()
+            self._counter(name, label, status).inc()
 
     @contextmanager
     def request(self, model: str, api: str, entrypoint: str) -> Iterator[None]:

@@ -18,6 +18,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
+from digit_serving.model_server.signatures import Signature
 from digit_serving.model_server.tensors import Array
 
 _MAX_WARMUP_RECORDS = 1000
@@ -36,6 +37,7 @@ class Servable:
         self._session = Session(graph=ops.Graph(), config=config)
         self._callable = lru_cache(maxsize=64)(self._make_callable)
         self.signatures = _load(self._session, directory, options.saved_model_tags.split(",")).signature_def
+        self.calls = {name: Signature(definition) for name, definition in self.signatures.items()}
 
     def run(self, feeds: tuple[str, ...], fetches: tuple[str, ...], arrays: list[Array]) -> list[Array]:
         """The tensors named `fetches`, for `arrays` as the tensors named `feeds`; safe in threads."""
