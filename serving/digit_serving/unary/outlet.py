@@ -51,11 +51,16 @@ class Outlet:
             self._socket.sendall(data)
 
     def send_at_once(self, data: bytes) -> bool:
-        """Whether it could be sent without waiting. For a little data only."""
+        """Whether it could be sent without waiting. For a little data only.
+
+        Raises OSError, and ValueError where it is closed.
+        """
         if not self._lock.acquire(blocking=False):
             return False
         try:
-            writable = bool(select.select([], [self._socket], [], 0)[1])
+            poll = select.poll()
+            poll.register(self._socket, select.POLLOUT)
+            writable = bool(poll.poll(0))
             if writable:
                 self._socket.sendall(data)
             return writable

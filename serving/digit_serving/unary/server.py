@@ -84,12 +84,11 @@ class Server:
         while self._stopping is None:
             try:
                 connection, _ = listener.accept()
-            except OSError as error:
+                Thread(target=self._serve, args=(connection, tls), name="session", daemon=True).start()
+            except (OSError, RuntimeError) as error:
                 if self._stopping is None:  # there are too many connections, or one is gone already
                     log.warning("Can't accept a connection: %s", error)
                     time.sleep(_TICK)
-                continue
-            Thread(target=self._serve, args=(connection, tls), name="session", daemon=True).start()
 
     def _serve(self, connection: socket.socket, tls: ssl.SSLContext | None) -> None:
         try:
@@ -102,9 +101,10 @@ class Server:
         age = self._max_age * random.uniform(0.9, 1.1)  # noqa: S311
         session = Session(transport, self._calls, self._pool, age, self._age_grace, self._forget)
         with self._lock:
-            self._sessions.add(session)
             if self._stopping is not None:
-                session.retire(self._stopping)
+                connection.close()
+                return
+            self._sessions.add(session)
         session.serve()
 
     def _forget(self, session: Session) -> None:

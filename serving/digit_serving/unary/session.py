@@ -96,10 +96,11 @@ class Session:
             self._give_up(error)
         except OSError:
             pass
-        if self._reads(me):
-            self._outlet.close()
-            self._requests.clear()
-            self._on_end(self)
+        finally:
+            if self._reads(me):
+                self._outlet.close()
+                self._requests.clear()
+                self._on_end(self)
 
     def retire(self, grace: float) -> None:
         """Take no more calls and end when those under way are answered, in `grace` seconds at the most."""
@@ -113,7 +114,8 @@ class Session:
         elif now > self._leave_at and not self._is_leaving:
             # Calls that are on their way are still taken, until the client shows that it knows.
             notice = frames.goaway(LARGEST_WINDOW) + frames.frame(frames.PING, 0, 0, _FAREWELL)
-            self._is_leaving = self._outlet.send_at_once(notice)
+            with suppress(OSError, ValueError):  # it has just ended
+                self._is_leaving = self._outlet.send_at_once(notice)
             self._cut_at = min(self._cut_at, now + self._grace)
         elif self._said_farewell and not self._requests and not self._outlet.streams:
             self._hang_up()
