@@ -5,18 +5,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from threading import Lock, Thread
 
 from digit_serving.unary import frames
 from digit_serving.unary.calls import Calls
-from digit_serving.unary.frames import ACK, END_HEADERS, END_STREAM, LARGEST_WINDOW, Frame, ProtocolError
-from digit_serving.unary.headers import LARGEST_LIST, Fields, HeaderReader
+from digit_serving.unary.frames import ACK, LARGEST_WINDOW, Frame, ProtocolError
+from digit_serving.unary.headers import LARGEST_LIST
 from digit_serving.unary.outlet import Outlet
+from digit_serving.unary.requests import MAX_STREAMS, Request, Requests
 from digit_serving.unary.tls import TlsSocket
-
-MAX_STREAMS = 128
-"""Calls that a client may have under way on a connection."""
 
 _GREETING = frames.settings(
     header_table_size=0,
@@ -32,26 +29,8 @@ _FAREWELL_SECONDS = 1.0
 _PATIENCE = 0.1  # seconds that a call may keep the thread that reads
 _FAREWELL = b"farewell"
 
-
-@dataclass(slots=True)
-class _Request:
-    number: int
-    headers: Fields
-    begun: float
-    body: list[bytes] = field(default_factory=list)
-    size: int = 0
-    is_whole: bool = False
-    is_dropped: bool = False
-
-
-@dataclass(slots=True)
-class _Opening:
-    """Headers of which more are to come."""
-
-    number: int
-    ends: bool
-    block: bytes
-    parts: int = 1
+_OF_STREAMS = {frames.DATA, frames.HEADERS, frames.RST_STREAM, frames.CONTINUATION}
+_OF_ALL = {frames.SETTINGS, frames.PING, frames.GOAWAY}
 
 
 class Session:
@@ -71,18 +50,25 @@ class Session:
         on_end: Callable[["Session"], None],
     ) -> None:
         self._socket, self._calls, self._pool, self._on_end = connection, calls, pool, on_end
-        self._outlet, self._splitter, self._headers = Outlet(connection), frames.Splitter(), HeaderReader()
-        self._requests: dict[int, _Request] = {}
-        self._whole: list[_Request] = []
-        self._opening: _Opening | None = None
+        self._outlet, self._splitter = Outlet(connection), frames.Splitter()
+        self._requests = Requests(self._outlet)
+        self._handlers = {
+            frames.DATA: self._requests.data,
+            frames.HEADERS: self._requests.head,
+            frames.RST_STREAM: self._requests.reset,
+            frames.SETTINGS: self._settings,
+            frames.PUSH_PROMISE: self._push,
+            frames.PING: self._ping,
+            frames.WINDOW_UPDATE: self._window_update,
+            frames.CONTINUATION: self._requests.continuation,
+        }
         self._greeted = False
-        self._last = 0
         self._reading = Lock()  # who reads, and since when that thread is at a call
         self._reader = object()
         self._busy_since: float | None = None
         now = time.monotonic()
         self._leave_at, self._grace, self._cut_at = now + age, grace, now + _GREETING_SECONDS
-        self._is_leaving = self._said_farewell = False
+        self._is_leaving = False
 
     def serve(self) -> None:
         """Reads until the connection ends, or until another thread does so in place of this one."""
@@ -99,7 +85,7 @@ class Session:
         finally:
             if self._reads(me):
                 self._outlet.close()
-                self._requests.clear()
+                self._requests.under_way.clear()
                 self._on_end(self)
 
     def retire(self, grace: float) -> None:
@@ -111,18 +97,25 @@ class Session:
         """Does what is due by now, without waiting."""
         if now > self._cut_at or (now > self._leave_at and not self._greeted):
             self._cut()
-        elif now > self._leave_at and not self._is_leaving:
-            # Calls that are on their way are still taken, until the client shows that it knows.
-            notice = frames.goaway(LARGEST_WINDOW) + frames.frame(frames.PING, 0, 0, _FAREWELL)
-            with suppress(OSError, ValueError):  # it has just ended
-                self._is_leaving = self._outlet.send_at_once(notice)
-            self._cut_at = min(self._cut_at, now + self._grace)
-        elif self._said_farewell and not self._requests and not self._outlet.streams:
+        elif self._requests.is_over and not self._requests.under_way and not self._outlet.streams:
             self._hang_up()
+        elif now > self._leave_at and not self._requests.is_over:
+            with suppress(OSError, ValueError):  # it has just ended
+                self._leave(now)
         with self._reading:
             if self._busy_since and now - self._busy_since > _PATIENCE:
                 self._busy_since, self._reader = None, object()
                 Thread(target=self.serve, name="session", daemon=True).start()
+
+    def _leave(self, now: float) -> None:
+        if not self._is_leaving:
+            # Calls that are on their way are still taken until the client shows that it knows.
+            notice = frames.goaway(LARGEST_WINDOW) + frames.frame(frames.PING, 0, 0, _FAREWELL)
+            self._is_leaving = self._outlet.send_at_once(notice)
+            self._leave_at = now + _FAREWELL_SECONDS
+            self._cut_at = min(self._cut_at, now + self._grace)
+        else:  # it may read nothing while it makes no call
+            self._requests.is_over = self._outlet.send_at_once(frames.goaway(self._requests.last))
 
     def _reads(self, thread: object) -> bool:
         with self._reading:
@@ -141,31 +134,28 @@ class Session:
 
     def _take(self, data: bytes) -> None:
         for frame in self._splitter.feed(data):
-            if self._opening is not None and frame.kind != frames.CONTINUATION:
-                raise ProtocolError("headers are cut off")
+            self._requests.require_no_opening(frame)
             if not self._greeted and frame.kind != frames.SETTINGS:
                 raise ProtocolError("the settings are missing")
             if (frame.stream == 0 and frame.kind in _OF_STREAMS) or (frame.stream and frame.kind in _OF_ALL):
                 raise ProtocolError("a frame has the wrong stream")
-            handle = _HANDLERS.get(frame.kind)
+            handle = self._handlers.get(frame.kind)
             if handle is not None:
-                handle(self, frame)
+                handle(frame)
         if self._splitter.data > _TOP_UP:
             self._outlet.send(frames.window_update(0, self._splitter.data))
             self._splitter.data = 0
-        if self._whole:
-            whole, self._whole = self._whole, []
-            self._start(whole)
+        self._start(self._requests.take_whole())
 
-    def _start(self, requests: list[_Request]) -> None:
-        if len(requests) == len(self._requests) == 1 and self._calls.is_quick(requests[0].headers):
+    def _start(self, requests: list[Request]) -> None:
+        if len(requests) == len(self._requests.under_way) == 1 and self._calls.is_quick(requests[0].headers):
             self._busy_since = time.monotonic()
             self._answer(requests[0])
         else:
             for request in requests:
                 self._pool.submit(self._answer, request)
 
-    def _answer(self, request: _Request) -> None:
+    def _answer(self, request: Request) -> None:
         try:
             if not request.is_dropped:
                 answer = self._calls.answer(request.headers, request.body, request.begun)
@@ -173,81 +163,9 @@ class Session:
         except OSError:
             self._cut()
         finally:
-            self._requests.pop(request.number, None)
+            self._requests.under_way.pop(request.number, None)
 
     # What each kind of frame asks for.
-
-    def _data(self, frame: Frame) -> None:
-        request = self._requests.get(frame.stream)
-        if request is None or request.is_dropped:
-            self._require_past(frame)
-            return
-        if request.is_whole:
-            raise ProtocolError("a request goes on after its end")
-        if frame.payload:
-            request.body.append(frame.payload)
-            request.size += len(frame.payload)
-        if request.size > LARGEST_WINDOW:
-            raise ProtocolError("a request is too large", frames.FLOW_CONTROL_ERROR)
-        if frame.flags & END_STREAM:
-            self._end_request(request)
-
-    def _head(self, frame: Frame) -> None:
-        opening = _Opening(frame.stream, bool(frame.flags & END_STREAM), frame.payload)
-        if frame.flags & END_HEADERS:
-            self._open(opening)
-        else:
-            self._opening = opening
-
-    def _continuation(self, frame: Frame) -> None:
-        opening = self._opening
-        if opening is None or opening.number != frame.stream:
-            raise ProtocolError("headers go on that did not begin")
-        opening.block += frame.payload
-        opening.parts += 1
-        if max(len(opening.block), opening.parts * 1024) > LARGEST_LIST:
-            raise ProtocolError("headers are too long", frames.ENHANCE_YOUR_CALM)
-        if frame.flags & END_HEADERS:
-            self._opening = None
-            self._open(opening)
-
-    def _open(self, opening: _Opening) -> None:
-        number, headers = opening.number, self._headers.read(opening.block)
-        if number % 2 == 0:
-            raise ProtocolError("a client's streams have odd numbers")
-        if number <= self._last:
-            self._trailers(opening)
-            return
-        if self._said_farewell:
-            return
-        self._last = number
-        if max(len(self._requests), self._outlet.streams) >= MAX_STREAMS:
-            self._outlet.send(frames.reset(number, frames.REFUSED_STREAM))
-            return
-        request = self._requests[number] = _Request(number, headers, time.monotonic())
-        self._outlet.open(number)
-        if opening.ends:
-            self._end_request(request)
-
-    def _trailers(self, opening: _Opening) -> None:
-        request = self._requests.get(opening.number)
-        if not opening.ends or (request is not None and request.is_whole):
-            raise ProtocolError("a stream begins twice")
-        if request is not None:
-            self._end_request(request)
-
-    def _end_request(self, request: _Request) -> None:
-        request.is_whole = True
-        self._whole.append(request)
-
-    def _reset(self, frame: Frame) -> None:
-        self._require_past(frame)
-        self._outlet.drop(frame.stream)
-        request = self._requests.get(frame.stream)
-        if request is not None:
-            request.is_dropped = True
-            if not request.is_whole:  # else it counts until a thread has seen it
-                del self._requests[frame.stream]
 
     def _settings(self, frame: Frame) -> None:
         if frame.flags & ACK:
@@ -268,11 +186,11 @@ class Session:
         if not frame.flags & ACK:
             self._outlet.send(frames.frame(frames.PING, ACK, 0, frame.payload))
         elif frame.payload == _FAREWELL and self._is_leaving:
-            self._said_farewell = True
-            self._outlet.send(frames.goaway(self._last))
+            self._requests.is_over = True
+            self._outlet.send(frames.goaway(self._requests.last))
 
     def _window_update(self, frame: Frame) -> None:
-        self._require_past(frame)
+        self._requests.require_past(frame)
         size = frames.number(frame.payload)
         if size == 0:
             raise ProtocolError("a window is widened by nothing")
@@ -281,15 +199,11 @@ class Session:
     def _push(self, frame: Frame) -> None:
         raise ProtocolError("a client can't push")
 
-    def _require_past(self, frame: Frame) -> None:
-        if frame.stream > self._last and not self._said_farewell:
-            raise ProtocolError("a stream has not begun")
-
     # The end.
 
     def _give_up(self, error: ProtocolError) -> None:
         with suppress(OSError):
-            self._outlet.send(frames.goaway(self._last, error.code, str(error)))
+            self._outlet.send(frames.goaway(self._requests.last, error.code, str(error)))
             self._hang_up()
             while self._socket.recv(_READ):  # what is not read would take what was sent with it
                 pass
@@ -302,17 +216,3 @@ class Session:
     def _cut(self) -> None:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-
-
-_OF_STREAMS = {frames.DATA, frames.HEADERS, frames.RST_STREAM, frames.CONTINUATION}
-_OF_ALL = {frames.SETTINGS, frames.PING, frames.GOAWAY}
-_HANDLERS: dict[int, Callable[[Session, Frame], None]] = {
-    frames.DATA: Session._data,
-    frames.HEADERS: Session._head,
-    frames.RST_STREAM: Session._reset,
-    frames.SETTINGS: Session._settings,
-    frames.PUSH_PROMISE: Session._push,
-    frames.PING: Session._ping,
-    frames.WINDOW_UPDATE: Session._window_update,
-    frames.CONTINUATION: Session._continuation,
-}

@@ -1,5 +1,6 @@
 """A client that sends what no library would."""
 
+import contextlib
 import socket
 from collections.abc import Callable
 from types import TracebackType
@@ -72,10 +73,10 @@ class RawClient:
 
     def error(self) -> int:
         """What the server says it closes the connection for, as it must then do."""
-        code = int.from_bytes(self.wait_for(lambda frame: frame.kind == frames.GOAWAY).payload[4:8], "big")
-        while self.socket.recv(65536):
-            pass
-        return code
+        with contextlib.suppress(EOFError):
+            self.wait_for(lambda _: False)
+        goaway = next(frame for frame in self.frames if frame.kind == frames.GOAWAY)
+        return int.from_bytes(goaway.payload[4:8], "big")
 
 
 def _ends(frame: Frame) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from digit_serving.unary import frames
 from digit_serving.unary.frames import Frame
 from digit_serving.unary.headers import LARGEST_LIST
-from digit_serving.unary.session import MAX_STREAMS
+from digit_serving.unary.requests import MAX_STREAMS
 from tests.serving.unary.methods import Listen
 from tests.serving.unary.raw import SETTINGS, RawClient, headers, request
 
@@ -213,10 +213,16 @@ def test_an_aged_connection_takes_calls_until_its_client_knows(listen: Listen) -
         assert client.answer(1) == HELLO
         farewell = client.wait_for(lambda frame: frame.kind == frames.PING)
         client.send(frames.frame(frames.PING, frames.ACK, 0, farewell.payload) + request(3, b"late"))
-        last = client.wait_for(lambda f: f.kind == frames.GOAWAY and frames.number(f.payload) < 2**31 - 1)
-        assert frames.number(last.payload) == 1
-        with pytest.raises(EOFError):
-            client.answer(3)
+        assert client.error() == frames.NO_ERROR
+        assert [frames.number(frame.payload) for frame in client.frames if frame.kind == frames.GOAWAY] == [
+            frames.LARGEST_WINDOW,
+            1,
+        ]
+
+
+def test_a_client_that_does_not_react_is_left_all_the_same(listen: Listen) -> None:
+    with RawClient(listen(max_age=0.1)) as client:
+        assert client.error() == frames.NO_ERROR
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
