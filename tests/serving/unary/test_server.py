@@ -1,9 +1,11 @@
 """The server as clients of grpcio meet it."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,7 +14,7 @@ from grpc import StatusCode
 
 from digit_serving.unary.server import Server
 from tests.processes import wait_until
-from tests.serving.unary.methods import PROBLEM, Listen, method
+from tests.serving.unary.methods import HANDLERS, PROBLEM, Listen, method
 from tests.serving.unary.raw import RawClient, request
 
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
@@ -147,3 +149,16 @@ def test_nothing_stays_of_connections_that_are_gone(address: str) -> None:
         with RawClient(address) as client:
             client.send(request(1, b"0.2", "/test/Sleep")[: 20 + 20 * number])
     wait_until(lambda: threading.active_count() <= before + 4, seconds=10)  # four threads for slow calls
+
+
+def test_a_socket_file_goes_with_its_server(tmp_path: Path) -> None:
+    path, listener = tmp_path / "socket", socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    server = Server(HANDLERS, 1)
+    server.listen(listener)
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        assert method(channel, "Echo")(b"hello", timeout=5) == b"hello"
+    server.stop(1)
+    server.join()
+    assert not path.exists()
