@@ -91,7 +91,7 @@ def _start(stack: ExitStack, tls: Any = None, **options: float) -> tuple[unary.S
 def _stop(server: unary.Server) -> None:
     server.stop(0)
     server.join()
-    wait_until(lambda: not _threads(), seconds=10)
+    wait_until(lambda: not _threads())
 
 
 def _threads() -> list[str]:

@@ -108,7 +108,7 @@ def test_connections_grow_no_older_than_they_should(listen: Listen) -> None:
     with grpc.insecure_channel(address) as channel:
         channel.subscribe(states.append)
         assert method(channel, "Sleep")(b"1.5", timeout=5) == b"1.5"
-        wait_until(lambda: states[-1] is grpc.ChannelConnectivity.IDLE, seconds=10)
+        wait_until(lambda: states[-1] is grpc.ChannelConnectivity.IDLE)
 
 
 def test_no_call_fails_where_connections_are_short(listen: Listen) -> None:
@@ -148,7 +148,7 @@ def test_nothing_stays_of_connections_that_are_gone(address: str) -> None:
     for number in range(30):
         with RawClient(address) as client:
             client.send(request(1, b"0.2", "/test/Sleep")[: 20 + 20 * number])
-    wait_until(lambda: threading.active_count() <= before + 4, seconds=10)  # four threads for slow calls
+    wait_until(lambda: threading.active_count() <= before + 4)  # four threads for slow calls
 
 
 def test_a_socket_file_goes_with_its_server(tmp_path: Path) -> None:
