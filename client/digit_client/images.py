@@ -62,6 +62,16 @@ def is_framed(pixels: Pixels) -> bool:
     return bool(is_dark and pixels.max() >= 128 and int(pixels.sum()) < 128 * SIDE * SIDE)
 
 
+def are_framed(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """`is_framed` for each of many, [n, 28, 28], which takes less time than one after the other: bool [n]."""
+    pixels = images.reshape(len(images), SIDE * SIDE)
+    are_dark = 2 * np.count_nonzero(pixels[:, _BORDER] < 32, axis=1) > len(_BORDER)
+    framed: NDArray[np.bool_] = (
+        are_dark & (pixels.max(axis=1) >= 128) & (pixels.sum(axis=1) < 128 * SIDE * SIDE)
+    )
+    return framed
+
+
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageTooLargeError(f"the image has {width}×{height} pixels; at most {max_pixels:,} are decoded")

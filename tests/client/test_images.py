@@ -282,3 +282,9 @@ class TestNormalise:
         assert found.shape == (28, 28)
         assert found.dtype == np.uint8
         assert found.max() > 0
+
+
+def test_many_are_framed_as_each_of_them_is(digits: Any) -> None:
+    pictures = np.concatenate((digits.images[:50], 255 - digits.images[:50], digits.images[:50] // 3))
+    assert list(images.are_framed(pictures)) == [images.is_framed(picture) for picture in pictures]
+    assert images.are_framed(pictures).sum() == 50

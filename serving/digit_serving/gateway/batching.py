@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,8 @@ class Batcher:
             self._leave(kind, request)
         if request.group:
             self._ask(kind, request.group, max(0.0, request.deadline - time.monotonic()))
+            # It holds this request as well, and would only go with the next collection of garbage.
+            request.group = None
         if isinstance(request.outcome, list):
             return request.outcome
         raise request.outcome or DeadlineExceededError("the model server was busy until the deadline")
@@ -97,10 +100,11 @@ class Batcher:
     ) -> list[list[Prediction]]:
         batch = group[0].batch if len(group) == 1 else np.concatenate([request.batch for request in group])
         request_id = ",".join(request.record.request_id for request in group)
-        answers = iter(
-            self._model_server.predict(batch, model, timeout=timeout, request_id=request_id, trace=trace)
+        answers = self._model_server.predict(
+            batch, model, timeout=timeout, request_id=request_id, trace=trace
         )
-        return [[next(answers) for _ in request.batch] for request in group]
+        ends = accumulate(len(request.batch) for request in group)
+        return [answers[end - len(request.batch) : end] for request, end in zip(group, ends, strict=True)]
 
     def _pass_on(self, kind: _Kind) -> None:
         """The next in the lane asks for as many as may go together."""

@@ -1,8 +1,8 @@
 """What happens around every request: a name for it, and at its end counts, a line in the log, a trace."""
 
+import os
 import re
 import time
-import uuid
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
@@ -53,8 +53,10 @@ def register(app: Flask, metrics: Metrics, traces: "Traces | None") -> None:
 
 def _record() -> Record:
     started = time.perf_counter()
-    given = request.headers.get("X-Request-ID", "")
-    request_id = given if _SANE.fullmatch(given) else uuid.uuid4().hex
+    environ = request.environ
+    given = environ.get("HTTP_X_REQUEST_ID", "")
+    request_id = given if _SANE.fullmatch(given) else os.urandom(16).hex()
     rule = request.url_rule
-    method = request.method if request.method in _METHODS else "other"
+    method = environ["REQUEST_METHOD"]
+    method = method if method in _METHODS else "other"
     return Record(request_id, rule.rule if rule else "unmatched", method, started)

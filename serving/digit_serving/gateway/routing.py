@@ -40,7 +40,8 @@ class Router:
 
         if named:
             return ask("named", named)
-        if _is_among(self._settings.canary_percent, record.request_id):
+        percent = self._settings.canary_percent
+        if percent and _is_among(percent, record.request_id):
             # Between two canaries no version carries the label.
             with suppress(ModelNotFoundError):
                 return ask("canary", self._canary)
