@@ -7,15 +7,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import ground, ruling
+from digit_client import drawing, ground, ruling
 from digit_client.errors import NoDigitError
 
-_SIDE = 512
+# Larger pictures are reduced to this, the ink of drawings, which has clear edges, to that.
+_SIDE, _DRAWN_SIDE = 512, 128
 # In levels of 255: less than this can't be told from noise and compression.
 _LEAST_CONTRAST = 10.0
 _EDGE = 0.2
 # Smaller pictures show nothing but the digit.
 _SMALLEST = 100
+# In pixels: what is drawn and smaller is a speck.
+_LEAST_SIZE = 3
 _COARSE = 4
 # No digit's strokes are this thick, of its length, and fill this much of its box; none runs along this much
 # of a side of the picture.
@@ -29,30 +32,50 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]. Raises NoDigitError when nothing is drawn.
     """
-    picture = _opaque(_shrink(pixels))
+    picture = _opaque(_shrink(pixels, _SIDE))
+    drawn = drawing.departure(picture)
+    if drawn is not None and max(drawn.shape) >= _LEAST_SIZE:
+        # What is full may be a sheet of paper, drawn as well.
+        with suppress(NoDigitError):
+            ink = _ink(_shrink(drawn, _DRAWN_SIDE).astype(np.float32), is_paper=False)
+            if not _is_full(ink > _EDGE):
+                return _cropped(ink)
+    return _cropped(_ink_on_paper(picture.astype(np.float32)))
+
+
+def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     contrast = ground.contrast(picture)
-    ink = _ink(contrast)
+    ink = _ink(contrast, is_paper=True)
     if min(ink.shape) >= _SMALLEST and (_is_a_thing(ink > _EDGE) or ground.has_shadow(contrast)):
         with suppress(NoDigitError):
-            local = _ink(ground.local_contrast(picture))
+            local = _ink(ground.local_contrast(picture), is_paper=True)
             # A digit that fills the picture, and may be as thick, touches its border in both.
-            ink = ink if _sides(local > _EDGE).any() else local
-    # A fainter edge would make the digit look larger than it is where it has few pixels.
-    left, top, width, height = cv2.boundingRect((ink > _EDGE).astype(np.uint8))
-    return np.asarray(ink[top : top + height, left : left + width], np.float32)
+            return ink if _sides(local > _EDGE).any() else local
+    return ink
 
 
-def _ink(contrast: NDArray[np.float32]) -> NDArray[np.float32]:
+def _ink(contrast: NDArray[np.float32], *, is_paper: bool) -> NDArray[np.float32]:
     threshold, full = _levels(contrast)
     mask, faint = ((contrast > least).astype(np.uint8) for least in (threshold, threshold / 2))
-    mask = _strokes(ruling.remove(mask, faint))
+    mask = _strokes(ruling.remove(mask, faint) if is_paper else mask)
     # Half the threshold keeps the soft edge of a stroke; a pixel further out belongs to something else.
     near = cv2.dilate(mask, np.ones((3, 3), np.uint8))
     return np.asarray(np.clip((contrast - threshold / 2) / (full - threshold / 2), 0, 1) * near, np.float32)
 
 
+def _cropped(ink: NDArray[np.float32]) -> NDArray[np.float32]:
+    # A fainter edge would make the digit look larger than it is where it has few pixels.
+    left, top, width, height = cv2.boundingRect((ink > _EDGE).astype(np.uint8))
+    return np.asarray(ink[top : top + height, left : left + width], np.float32)
+
+
 def _is_a_thing(mask: NDArray[np.bool_]) -> bool:
     """Whether this is a sheet of paper, a table's edge or a shadow, and not strokes: bool [h, w]."""
+    return _is_full(mask) or bool(_sides(mask).max() > _ALONG)
+
+
+def _is_full(mask: NDArray[np.bool_]) -> bool:
+    """Whether this fills a broad box: bool [h, w]."""
     coarse = cv2.findNonZero(mask[::_COARSE, ::_COARSE].astype(np.uint8))
     if coarse is None:
         return False
@@ -60,7 +83,7 @@ def _is_a_thing(mask: NDArray[np.bool_]) -> bool:
     longer, shorter = _COARSE * (max(sides) + 1), _COARSE * (min(sides) + 1)
     # A bold 1 is as full as a sheet, but slim.
     is_full = shorter > longer / 2 and mask.sum() > _FULL * longer * shorter
-    return bool((is_full and _thickness(mask) > _THICK * longer) or _sides(mask).max() > _ALONG)
+    return bool(is_full and _thickness(mask) > _THICK * longer)
 
 
 def _thickness(mask: NDArray[np.bool_]) -> float:
@@ -73,45 +96,59 @@ def _sides(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.array([side.mean() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])])
 
 
-def _shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     # By a whole number, which is several times as fast.
-    factor = math.ceil(max(pixels.shape[:2]) / _SIDE)
+    factor = math.ceil(max(pixels.shape[:2]) / side)
     size = (max(1, pixels.shape[1] // factor), max(1, pixels.shape[0] // factor))
     return pixels if factor == 1 else np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
 
 
-def _opaque(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The picture on paper that its ink shows on: float32 [h, w] or [h, w, 3]."""
-    image = pixels.astype(np.float32)
-    if image.ndim == 2 or image.shape[2] == 3:
-        return image
-    colour, alpha = image[:, :, :3], image[:, :, 3:] / np.float32(255)
-    if alpha.min() == 1:
-        return np.ascontiguousarray(colour)
+def _opaque(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture on paper that its ink shows on: uint8 [h, w] or [h, w, 3]."""
+    if pixels.ndim == 2 or pixels.shape[2] == 3:
+        return pixels
+    if pixels[:, :, 3].min() == 255:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), np.uint8)
+    colour, alpha = pixels[:, :, :3].astype(np.float32), pixels[:, :, 3:] / np.float32(255)
     weight = float(alpha.sum())
     luminance = float((colour.mean(axis=2, keepdims=True) * alpha).sum()) / weight if weight else 0.0
     paper = np.float32(0 if luminance > 127 else 255)
-    return np.asarray(colour * alpha + paper * (1 - alpha), np.float32)
+    return np.asarray(np.rint(colour * alpha + paper * (1 - alpha)), np.uint8)
 
 
 def _levels(contrast: NDArray[np.float32]) -> tuple[float, float]:
     """From which contrast on a pixel is ink, and the contrast of ink at its fullest."""
-    sample = contrast[::2, ::2] if min(contrast.shape) > 100 else contrast
-    top = float(np.quantile(sample, 0.999))
-    faint = sample[sample < top / 2]
-    noise = 1.5 * float(np.quantile(faint, 0.5)) if faint.size else 0.0
+    _, counts, unit = _histogram(contrast, float(contrast.max()))
+    top = _quantile(counts, 0.999) * unit
+    levels, counts, unit = _histogram(contrast, top)
+    noise = 1.5 * _quantile(counts[:128], 0.5) * unit
     if top < max(_LEAST_CONTRAST, 5 * noise):
         raise NoDigitError("nothing is drawn on the image")
-    levels = cv2.convertScaleAbs(contrast, alpha=255 / top)
     otsu, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    threshold = max(otsu * top / 255, 3 * noise)
-    above = sample[sample > threshold]
-    if not above.size:
-        return threshold, max(top, threshold * 1.05)
+    threshold = max(otsu * unit, 3 * noise)
+    above = min(255, math.floor(threshold / unit) + 1)
     # Where printed lines or shade outnumber the ink, the threshold lies below them, but ink is the darkest.
-    full = float(np.quantile(above, 0.75))
+    full = (above + _quantile(counts[above:], 0.75)) * unit
     threshold = max(threshold, 0.4 * full)
     return threshold, max(full, threshold * 1.05)
+
+
+def _histogram(
+    contrast: NDArray[np.float32], most: float
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], float]:
+    """The contrast as uint8 of which 255 is `most`, how often each level is there, and what one level is."""
+    unit = max(most, 1.0) / 255
+    levels = cv2.convertScaleAbs(contrast, alpha=1 / unit)
+    counts = cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel()
+    return np.asarray(levels, np.uint8), np.asarray(counts, np.float32), unit
+
+
+def _quantile(counts: NDArray[np.float32], share: float) -> float:
+    """The level up to which such a share of what is counted lies, as np.quantile has it; 0 of nothing."""
+    upto = np.cumsum(counts, dtype=np.float64)
+    place = share * max(0.0, float(upto[-1]) - 1)
+    below, above = np.searchsorted(upto, (math.floor(place), math.ceil(place)), side="right")
+    return float(below + (above - below) * (place % 1)) if upto[-1] else 0.0
 
 
 def _strokes(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,0 +1,30 @@
+"""Drawings made on a screen: ink on a ground of exactly one colour, which no photograph has."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+
+
+def departure(picture: Picture) -> NDArray[np.uint8] | None:
+    """How far each pixel departs from the ground, in levels: uint8 [h, w], cropped to what departs.
+
+    Takes uint8 [h, w] or [h, w, 3]. None where it is no drawing: where the border has several colours, or
+    most of the picture another one.
+    """
+    sides = (picture[0], picture[-1], picture[:, 0], picture[:, -1])
+    if any((side != picture[0, 0]).any() for side in sides):
+        return None
+    levels = _levels(picture)
+    left, top, width, height = cv2.boundingRect(levels)
+    levels = levels[top : top + height, left : left + width]
+    return None if 2 * cv2.countNonZero(levels) > picture.shape[0] * picture.shape[1] else levels
+
+
+def _levels(picture: Picture) -> NDArray[np.uint8]:
+    if picture.ndim == 2:
+        return np.asarray(cv2.absdiff(picture, float(picture[0, 0])), np.uint8)
+    away = cv2.absdiff(picture, (*picture[0, 0].astype(float), 0.0))
+    red, green, blue = cv2.split(away)
+    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
