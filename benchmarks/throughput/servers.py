@@ -48,7 +48,9 @@ def prepare() -> list[Server]:
         _digits("train", "--model", "perceptron", "--output", str(MODELS), "--report", str(CACHE / "run"))
     if not _PEERS.exists():
         _install_peers()
-    model = max(MODELS.iterdir())
+    model = max(
+        (entry for entry in MODELS.iterdir() if entry.name.isdecimal()), key=lambda entry: int(entry.name)
+    )
     peers = str(HERE / "peers")
     uvicorn = [str(_PEERS / "bin" / "uvicorn"), "--app-dir", peers, "--port", str(_PORT), "--workers", "2"]
     granian = [str(_PEERS / "bin" / "granian"), "--interface", "wsgi", "--working-dir", peers]
