@@ -50,6 +50,11 @@ class Service:
         out, err = process.communicate(timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
+    def promote(self, version: int, *options: str) -> None:
+        """`digits models promote`, which succeeds."""
+        done = self.run("promote", version, *options)
+        assert done.returncode == 0, done.stderr
+
     def add(self, version: int) -> Path:
         """Publishes a copy of version 1."""
         return Path(shutil.copytree(self.models / "1", self.models / str(version)))

@@ -8,8 +8,8 @@ from tests.serving.releases.conftest import Service
 
 
 def test_a_line_for_each_version(service: Service) -> None:
-    service.run("promote", 3)
-    service.run("promote", 3, "--label", "canary")
+    service.promote(3)
+    service.promote(3, "--label", "canary")
     (service.models / "12").mkdir()
     done = service.run("ls")
     assert (done.returncode, done.stderr) == (0, "")
@@ -25,7 +25,7 @@ def test_a_line_for_each_version(service: Service) -> None:
 
 
 def test_programs_get_json(service: Service) -> None:
-    service.run("promote", 3)
+    service.promote(3)
     document = json.loads(service.run("ls", "--json").stdout)
     assert (document["model"], document["reachable"]) == ("digits", True)
     newest, *rest = document["versions"]
