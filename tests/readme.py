@@ -1,4 +1,4 @@
-"""The README, whose commands and code are run."""
+"""The README and the pages of docs, whose commands and code are run."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,6 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, text: str = README) -> list[str]:
     """Its blocks of `sh` (beside `make run`), `shell` (with Docker), `bash` (for a cluster) or `python`."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
