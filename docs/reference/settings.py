@@ -23,7 +23,8 @@ def page() -> str:
     return joined(
         [
             "# The settings",
-            "All are environment variables. Those of `docker compose` are in the README.",
+            "All are environment variables. `docker compose` has [some more]"
+            "(../platform-engineer.md#with-docker).",
             "## The gateway",
             table(_HEADER, _gateway()),
             "## The commands",

@@ -256,7 +256,7 @@ def test_the_gateway_holds_no_tensorflow_and_is_small(project: Project) -> None:
 
 @pytest.fixture(scope="module")
 def copy(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project as a reader has it, from nothing, and in a folder whose files the README may change."""
+    """The project as a reader has it, from nothing, and in a folder whose files the pages may change."""
     ignored = shutil.ignore_patterns(".*", "models", "runs", "__pycache__")
     folder = shutil.copytree(ROOT, tmp_path_factory.mktemp("readme") / "digits", ignore=ignored)
     shutil.copy(ROOT / ".dockerignore", folder)
@@ -267,7 +267,7 @@ def copy(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.mark.parametrize("block", blocks("shell"))
-def test_the_readmes_commands_succeed(block: str, copy: Project) -> None:
+def test_the_pages_commands_succeed(block: str, copy: Project) -> None:
     if "curl" in block and not shutil.which("curl"):
         pytest.skip("curl is not installed")
     block = block.replace("localhost:8080", f"localhost:{copy.port}")

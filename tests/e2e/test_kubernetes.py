@@ -34,7 +34,7 @@ QUICK = {
         [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--epochs=4"}]
     ),
 }
-# The README's commands that promote a version and take that back.
+# The page's commands that promote a version and take that back.
 EDITS = re.findall(r"^sed .*", "\n".join(blocks("bash")), re.MULTILINE)
 # The images are those of this machine.
 OURS = [{"name": f"registry.example.com/{image}", "newName": image} for image in IMAGES]

@@ -1,4 +1,4 @@
-"""The README's commands and code, run as its readers would run them: in a copy, beside `make run`.
+"""The commands and code of the README and the pages, run as by their readers: in a copy, beside `make run`.
 
 Those with Docker are run by test_compose.py.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import free_port
-from tests.readme import README, ROOT, blocks
+from tests.readme import ROOT, TEXT, blocks
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Copy:
     environment: dict[str, str]
 
     def here(self, text: str) -> str:
-        """The text with the README's ports replaced by the copy's."""
+        """The text with the usual ports replaced by the copy's."""
         for port, variable in (
             ("8080", "DIGITS_PORT"),
             ("8500", "DIGITS_GRPC_PORT"),
@@ -59,7 +59,7 @@ def copy(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     run = subprocess.Popen(
         ["make", "run"],
         cwd=folder,
-        # Few digits to learn from make it quick. What the README trains has all that the machine has.
+        # Few digits to learn from make it quick. What the pages train has all that the machine has.
         env={**environment, "DIGITS_MNIST": str(mnist_npz)},
         stdout=subprocess.PIPE,
         text=True,
@@ -104,14 +104,7 @@ def test_code_runs_and_answers_right(block: str, copy: Copy) -> None:
 
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+    for target in re.findall(r"^make (\w+)", TEXT, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
-    for target in re.findall(r"`make (\w+)`", README + (ROOT / "CONTRIBUTING.md").read_text()):
+    for target in re.findall(r"`make (\w+)`", TEXT + (ROOT / "CONTRIBUTING.md").read_text()):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
-
-
-def test_every_setting_is_told() -> None:
-    from digit_serving.gateway.settings import Settings
-
-    told = set(re.findall(r"`(DIGITS_\w+)`", README))
-    assert {f"DIGITS_{name.upper()}" for name in Settings.model_fields} <= told

@@ -1,4 +1,4 @@
-"""The README's commands for a cluster, run with stand-ins that only note how they were called."""
+"""The pages' commands for a cluster, run with stand-ins that only note how they were called."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.kustomize import COMPONENTS, Object, built, containers, copied, kustomize, pods
-from tests.readme import README, blocks
+from tests.readme import TEXT, blocks
 
 STAND_IN = '#!/bin/sh\necho "$(basename "$0") $*" >>"$CALLS"\n'
 KINDS = {"job": "Job", "cronjob": "CronJob", "deployment": "Deployment", "service": "Service"}
@@ -71,4 +71,4 @@ def test_the_laptops_cluster_gets_every_image_that_no_registry_has(folder: Path)
 
 
 def test_every_component_is_told() -> None:
-    assert set(COMPONENTS) <= set(re.findall(r"`([a-z-]+)`", README))
+    assert set(COMPONENTS) <= set(re.findall(r"`([a-z-]+)`", TEXT))

@@ -7,7 +7,8 @@ import click
 def gateway() -> None:
     """Answer HTTP requests with the digits on their images.
 
-    Set by environment variables: DIGITS_HOST, DIGITS_PORT, DIGITS_MODEL_SERVER and more; see the README.
+    Set by environment variables: DIGITS_HOST, DIGITS_PORT, DIGITS_MODEL_SERVER and more; see
+    docs/reference/settings.md.
     """
     from pydantic import ValidationError
 
