@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-containers check format docs bench lock clean
+.PHONY: run test test-containers check fuzz format docs bench lock clean
 
 run: .venv/installed
 	@$(BIN)/digits train --if-needed
@@ -17,6 +17,11 @@ check: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# So long for each of the targets.
+SECONDS ?= 60
+fuzz: .venv/installed
+	$(BIN)/python -m tests.fuzz $(SECONDS)
 
 format: .venv/installed
 	$(BIN)/ruff check --fix

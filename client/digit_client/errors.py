@@ -54,7 +54,7 @@ class TruncatedImageError(ImageError):
 
 
 class ImageTooLargeError(ImageError):
-    """The image has more pixels than are decoded."""
+    """The image has more pixels, or comes in more scans, than are decoded."""
 
     code = "image_too_large"
 

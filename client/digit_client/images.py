@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from digit_client import limits
 from digit_client.arrays import Pixels, as_pixels, rounded
-from digit_client.errors import ImageTooLargeError, NotAnImageError, TruncatedImageError
+from digit_client.errors import ImageTooLargeError, NotAnImageError, PixelValueError, TruncatedImageError
 from digit_client.framing import SIDE, frame
 from digit_client.ink import find_ink
 
@@ -23,15 +24,17 @@ MAX_PIXELS = 16_000_000
 _PLACES = np.arange(SIDE * SIDE).reshape(SIDE, SIDE)
 _BORDER = np.concatenate((_PLACES[0], _PLACES[-1], _PLACES[:, 0], _PLACES[:, -1]))
 _PNG = b"\x89PNG\r\n\x1a\n"
+# Pillow knows many more, one of which starts a program.
+_OTHERS = ("BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
 # Photographs are decoded no larger than they need be to see a thin pen's line.
 _JPEG_SIDE = 1000
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Open an image file of any common format.
+    """Open an image file: PNG, JPEG, GIF, BMP, WebP, TIFF or PPM.
 
     Its size is checked before its pixels are decoded. EXIF orientation is applied; of several frames the
-    first is taken. Raises NotAnImageError, TruncatedImageError or ImageTooLargeError.
+    first is taken. Raises NotAnImageError, TruncatedImageError, ImageTooLargeError or PixelValueError.
     """
     # The format of nearly all drawings, and OpenCV reads it twice as fast.
     return _decode_png(data, max_pixels) if data.startswith(_PNG) else _decode_any(data, max_pixels)
@@ -72,18 +75,11 @@ def are_framed(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return framed
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise ImageTooLargeError(f"the image has {width}×{height} pixels; at most {max_pixels:,} are decoded")
-
-
 def _decode_png(data: bytes, max_pixels: int) -> Pixels:
-    if len(data) < 24:
-        raise TruncatedImageError("the image file ends early")
-    width, height = struct.unpack(">II", data[16:24])
-    _check_size(width, height, max_pixels)
-    # OpenCV shows what it could read of a damaged file; the last chunk tells whether that is all of it.
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if b"IEND" in data else None
+    picture = limits.png_picture(data)
+    width, height = struct.unpack(">II", picture[16:24])
+    limits.check_size(width, height, max_pixels)
+    pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise TruncatedImageError("the image file ends early or is damaged")
     if pixels.ndim == 3:
@@ -93,22 +89,37 @@ def _decode_png(data: bytes, max_pixels: int) -> Pixels:
 
 def _decode_any(data: bytes, max_pixels: int) -> Pixels:
     try:
-        image: Image.Image = Image.open(io.BytesIO(data))
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_OTHERS)
     except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(str(error)) from error
+        raise ImageTooLargeError(
+            f"the image has more than the {max_pixels:,} pixels that are decoded"
+        ) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise NotAnImageError("the data is in no image format that is known") from error
-    _check_size(*image.size, 4 * max_pixels if image.format == "JPEG" else max_pixels)
+        raise NotAnImageError("the data is in no image format that is read") from error
     try:
-        image.draft(None, (_JPEG_SIDE, _JPEG_SIDE))
+        _bound(image, data, max_pixels)
         return _to_pixels(ImageOps.exif_transpose(image))
     except (OSError, ValueError, SyntaxError, struct.error, EOFError) as error:
         raise TruncatedImageError("the image file ends early or is damaged") from error
 
 
+def _bound(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    """See that it can be decoded within the limits, a JPEG at a reduced size."""
+    if image.format in ("JPEG", "MPO"):
+        limits.check_scans(data)
+        limits.check_size(*image.size, 4 * max_pixels)
+        image.draft(None, (_JPEG_SIDE, _JPEG_SIDE))
+    elif image.format == "TIFF":
+        limits.check_strips(data)
+    # A picture that is long and narrow is not reduced.
+    limits.check_size(*image.size, max_pixels)
+
+
 def _to_pixels(image: Image.Image) -> Pixels:
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise PixelValueError("a pixel is not a finite number")
         return rounded((values * (255 / max(float(values.max()), 1e-6))).clip(0, 255))
     has_alpha = "A" in image.getbands() or "transparency" in image.info
     if has_alpha:

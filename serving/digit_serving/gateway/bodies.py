@@ -33,16 +33,26 @@ def read(request: Request, settings: Settings, record: Record) -> Batch:
     """
     media_type = request.mimetype
     if media_type.startswith("image/") or media_type in _BINARY:
-        return _normalised([request.get_data(cache=False)], settings, record)
+        return _normalised([_whole(request)], settings, record)
     if media_type == "multipart/form-data":
         return _from_parts(request, settings, record)
     if media_type == "application/json":
-        return _from_json(request.get_data(cache=False), settings, record)
+        return _from_json(_whole(request), settings, record)
     if media_type == "application/x-npy":
-        return _from_npy(request.get_data(cache=False), settings, record)
+        return _from_npy(_whole(request), settings, record)
     raise UnsupportedMediaType(
         "Send an image as image/*, several as multipart/form-data, application/json or application/x-npy."
     )
+
+
+def _whole(request: Request) -> bytes:
+    data = request.get_data(cache=False)
+    if request.content_length is None:
+        # A chunked body is read as far as it may go, and is refused only where more of it is asked for.
+        request.stream.read(1)
+    elif len(data) < request.content_length:
+        raise MalformedBodyError("The body ends early.")
+    return data
 
 
 def _normalised(files: Iterable[bytes], settings: Settings, record: Record) -> NDArray[np.uint8]:

@@ -148,7 +148,7 @@ def _bodies(most: int) -> _Node:
             "schema": {"oneOf": [_ref("schemas", "Images"), _ref("schemas", "Instances")]},
             "examples": examples.bodies(),
         },
-        "image/*": {"schema": {**file, "description": "An image file of any common format."}},
+        "image/*": {"schema": {**file, "description": "PNG, JPEG, GIF, BMP, WebP, TIFF in strips, or PPM."}},
         "application/octet-stream": {"schema": {**file, "description": "The same, whatever its format."}},
         "multipart/form-data": {"schema": _ref("schemas", "Form")},
         "application/x-npy": {"schema": {**file, "description": array}},

@@ -1,12 +1,13 @@
 """The gateway under Granian, a WSGI server whose network side is compiled."""
 
 import os
+import warnings
 from collections.abc import Callable
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server import Server
 
@@ -34,6 +35,8 @@ def serve(settings: Settings) -> None:
             address=settings.host,
             port=settings.port,
             interface=Interfaces.WSGI,
+            # Without TLS no client asks for HTTP/2, other than to reach past a proxy that speaks HTTP/1.
+            http=HTTPModes.http1,
             workers=settings.workers,
             blocking_threads=settings.threads,
             # Below that it only doubts the number of threads, which mostly wait for the model server.
@@ -45,4 +48,6 @@ def serve(settings: Settings) -> None:
 
 def _load(create_app: Callable[[Settings], "Flask"], settings: Settings) -> "Flask":
     logs.configure(settings)
+    # What Pillow doubts about a file is its sender's affair, and a file can give it thousands of doubts.
+    warnings.filterwarnings("ignore", module="PIL")
     return create_app(settings)

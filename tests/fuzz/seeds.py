@@ -1,0 +1,59 @@
+"""What fuzzing starts from: a little of everything that is right."""
+
+import base64
+import io
+import json
+
+import numpy as np
+
+from digit_client import wire
+from digit_client.protos import DT_FLOAT, PredictResponse
+from digit_serving.unary import frames
+from tests import bombs
+
+
+def seeds() -> dict[str, list[bytes]]:
+    """Inputs for each target."""
+    files = list(bombs.samples().values())
+    return {"image": files, "body": [*_bodies(files)], "frame": [_frames()], "answer": [*_answers()]}
+
+
+def _bodies(files: list[bytes]) -> list[bytes]:
+    texts = [base64.b64encode(file).decode() for file in files[:2]]
+    array = io.BytesIO()
+    np.save(array, np.eye(28, dtype=np.uint8)[None] * 255)
+    part = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    return [
+        b"\0" + json.dumps({"images": texts}).encode(),
+        b"\0" + json.dumps({"instances": [[0.5] * 784]}).encode(),
+        b"\1" + array.getvalue(),
+        b"\2" + part + files[0] + b"\r\n" + part + files[1] + b"\r\n--x--\r\n",
+        b"\3" + files[0],
+    ]
+
+
+def _frames() -> bytes:
+    headers = [(b":status", b"200"), (b"grpc-status", b"0"), (b"grpc-message", b"a%20b")]
+    return b"".join(
+        (
+            frames.settings(header_table_size=0, initial_window_size=65_535),
+            frames.header_frames(1, frames.literals(headers)),
+            frames.frame(frames.DATA, frames.PADDED, 1, b"\2" + frames.message(b"hello") + b"\0\0"),
+            frames.frame(frames.HEADERS, frames.END_STREAM, 1, b"5S"),
+            frames.window_update(0, 1000),
+        )
+    )
+
+
+def _answers() -> list[bytes]:
+    packed, listed = PredictResponse(), PredictResponse()
+    row = np.eye(10, dtype=np.float32)[[7]]
+    for response in (packed, listed):
+        response.model_spec.version.value = 1
+        tensor = response.outputs[wire.OUTPUT]
+        tensor.dtype = DT_FLOAT
+        for size in row.shape:
+            tensor.tensor_shape.dim.add(size=size)
+    packed.outputs[wire.OUTPUT].tensor_content = row.tobytes()
+    listed.outputs[wire.OUTPUT].float_val.extend(row[0].tolist())
+    return [packed.SerializeToString(), listed.SerializeToString()]

@@ -1,0 +1,74 @@
+"""What is fuzzed: functions that take any bytes, and refuse them by errors of their own if at all."""
+
+import io
+from collections.abc import Callable
+from contextlib import suppress
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from werkzeug import Request
+from werkzeug.exceptions import HTTPException
+
+from digit_client import images, predictions, wire
+from digit_client.errors import ImageError
+from digit_client.protos import PredictResponse
+from digit_serving.gateway import bodies
+from digit_serving.gateway.errors import GatewayError
+from digit_serving.gateway.record import Record
+from digit_serving.gateway.settings import Settings
+from digit_serving.unary import frames
+
+_MOST_PIXELS = 50_000
+_SETTINGS = Settings(max_images=4, max_pixels=_MOST_PIXELS, max_body=100_000)
+_TYPES = ("application/json", "application/x-npy", "multipart/form-data; boundary=x", "image/*")
+
+
+def image(data: bytes) -> None:
+    """An image file."""
+    with suppress(ImageError):
+        found = images.normalise(images.decode(data, max_pixels=_MOST_PIXELS))
+        assert found.shape == (28, 28)
+        assert found.dtype == np.uint8
+
+
+def body(data: bytes) -> None:
+    """A request's body, whose first byte chooses its type."""
+    kind, data = data[:1], data[1:]
+    environment = {
+        "REQUEST_METHOD": "POST",
+        "CONTENT_TYPE": _TYPES[sum(kind) % len(_TYPES)],
+        "CONTENT_LENGTH": str(len(data)),
+        "wsgi.input": io.BytesIO(data),
+    }
+    record = Record("id", "/v1/predict", "POST", started=0)
+    with suppress(GatewayError, ImageError, HTTPException), Request(environment) as request:
+        batch = bodies.read(request, _SETTINGS, record)
+        assert batch.shape[1:] in ((28, 28), (784,))
+        assert np.isfinite(batch).all()
+
+
+def frame(data: bytes) -> None:
+    """What a server sends over HTTP/2."""
+    with suppress(frames.ProtocolError):
+        splitter = frames.Splitter()
+        for kind, _, _, payload in (*splitter.feed(data[:20]), *splitter.feed(data[20:])):
+            if kind == frames.SETTINGS:
+                frames.read_settings(payload)
+            elif kind == frames.DATA:
+                frames.read_message(payload)
+            elif kind == frames.HEADERS:
+                frames.unquoted(payload)
+                frames.read_timeout(payload.decode("latin-1"))
+            else:
+                frames.number(payload)
+
+
+def answer(data: bytes) -> None:
+    """A model server's answer."""
+    with suppress(ValueError, DecodeError):
+        for prediction in predictions.decode(*wire.decode(PredictResponse.FromString(data))):
+            assert 0 <= prediction.digit <= 9
+            assert 0 <= prediction.confidence <= 1.001
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"image": image, "body": body, "frame": frame, "answer": answer}

@@ -1,0 +1,252 @@
+"""What callers see who mean harm; and that the gateway's process goes on, within its memory."""
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from digit_client.arrays import to_png
+from tests import bombs
+from tests.processes import answers, free_port, running, wait_until
+
+MEBIBYTE = 2**20
+# 16 million pixels, as DIGITS_MAX_PIXELS has it, of which none takes more than 30 bytes while it is decoded.
+MOST_MEMORY = 16_000_000 * 30
+PREDICT = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+CHUNKED = PREDICT + b"Transfer-Encoding: chunked\r\n"
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A gateway with one worker process, and that process."""
+
+    port: int
+    worker: int
+
+    def send(self, *parts: bytes, ends: bool = False) -> list[int]:
+        """The status of each answer to these bytes, until the gateway closes the connection or is silent."""
+        got = b""
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.settimeout(1)
+            # It may answer and close before all is sent.
+            with suppress(OSError):
+                for part in parts:
+                    connection.sendall(part)
+                if ends:
+                    connection.shutdown(socket.SHUT_WR)
+            with suppress(OSError):
+                while data := connection.recv(65_536):
+                    got += data
+        return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", got)]
+
+    def post(self, body: bytes, content_type: str, query: str = "") -> tuple[int, str]:
+        """The status and the code of a request's answer, which takes no more memory than there is."""
+        before = self._memory("VmRSS")
+        Path(f"/proc/{self.worker}/clear_refs").write_text("5")
+        response = httpx.post(
+            f"http://127.0.0.1:{self.port}/v1/predict{query}",
+            content=body,
+            headers={"content-type": content_type},
+            timeout=60,
+        )
+        assert self._memory("VmHWM") - before < MOST_MEMORY
+        return response.status_code, response.json().get("code", "")
+
+    def lives(self) -> bool:
+        """Whether it still answers, in the same process."""
+        return answers(f"http://127.0.0.1:{self.port}/readyz") and Path(f"/proc/{self.worker}").exists()
+
+    def _memory(self, name: str) -> int:
+        status = Path(f"/proc/{self.worker}/status").read_text()
+        return int(status.partition(f"{name}:")[2].split()[0]) * 1024
+
+
+@pytest.fixture(scope="module")
+def target(model_server: str) -> Iterator[Target]:
+    port = free_port()
+    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": model_server, "DIGITS_WORKERS": "1"}
+    with running("gateway", environment=environment) as process:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), process)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        yield Target(port, int(children[-1]))
+        assert process.poll() is None
+
+
+@pytest.fixture(autouse=True)
+def lives(target: Target) -> Iterator[None]:
+    yield
+    assert target.lives()
+
+
+class TestImages:
+    def test_a_bomb_costs_no_more_than_any_picture(self, target: Target) -> None:
+        for files, allowed in (
+            (bombs.too_large(), {(422, "image_too_large")}),
+            (bombs.lies(), {(400, "not_an_image"), (400, "truncated_image")}),
+            (bombs.large(), {(422, "no_digit")}),
+            (bombs.no_numbers(), {(422, "invalid_pixels")}),
+        ):
+            for name, data in files.items():
+                assert target.post(data, "image/*") in allowed, name
+
+    def test_a_file_is_what_it_holds_not_what_it_is_called(self, target: Target, digits: Any) -> None:
+        assert target.post(to_png(digits.one(7)) + b"<script>", "image/svg+xml") == (200, "")
+
+
+class TestBodies:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"[" * 4 * MEBIBYTE,
+            b'{"a":' * MEBIBYTE,
+            '{"images": ["AAAA"]}'.encode("utf-16"),
+            '{"images": ["AAAA"]}'.encode("utf-32"),
+            b'\xef\xbb\xbf{"images": ["AAAA"]}',
+            rb'{"images": ["\ud800"]}',
+            b'{"instances": [[' + b"1" * 7 * MEBIBYTE + b"]]}",
+            b'{"instances": [[1e999]]}',
+            b"{" + b",".join(b'"%x":0' % number for number in range(500_000)) + b"}",
+        ],
+        ids=lambda body: body[:12].decode("latin-1"),
+    )
+    def test_json_that_is_deep_huge_or_not_utf_8(self, target: Target, body: bytes) -> None:
+        assert target.post(body, "application/json") == (400, "malformed_body")
+
+    @pytest.mark.parametrize("item", [b"[]", b"{}", b'""', b"0"])
+    def test_json_of_millions_of_items(self, target: Target, item: bytes) -> None:
+        body = b'{"images": [' + (item + b",") * 2 * MEBIBYTE + item + b"]}"
+        assert target.post(body, "application/json") == (413, "too_many_images")
+
+    @pytest.mark.parametrize(
+        ("number", "status"),
+        [("1e-400", 200), ("5e-324", 200), ("-0", 200), ("0." + "1" * MEBIBYTE, 200), (str(2**64), 422)],
+        ids=["1e-400", "5e-324", "-0", "a million digits", "2^64"],
+    )
+    def test_numbers_as_far_as_they_go(self, target: Target, number: str, status: int) -> None:
+        row = f"[{','.join([number] + ['1'] * 783)}]"
+        assert target.post(f'{{"instances": [{row}]}}'.encode(), "application/json")[0] == status
+
+    @pytest.mark.parametrize(
+        ("body", "status"),
+        [
+            (b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' * 150_000 + b"--x--", 413),
+            (b"--x\r\n\r\n\r\n" * 900_000 + b"--x--", 400),
+            (b"--x\r\n" + b"A: b\r\n" * MEBIBYTE, 413),
+            (b"--x\r\nA: " + b"a" * 7 * MEBIBYTE, 413),
+            (b"--x\r\n\r\n" + b"\r" * 7 * MEBIBYTE, 400),
+            (b'--x\r\nContent-Disposition: form-data; name="image"; filename="\xff"\r\n\r\n--x--', 400),
+            (
+                b'--x\r\nContent-Disposition: form-data; name="image"; filename="/etc/passwd"\r\n\r\n--x--',
+                400,
+            ),
+        ],
+        ids=["parts", "nameless parts", "headers", "long header", "no line ends", "no UTF-8", "a path"],
+    )
+    def test_forms(self, target: Target, body: bytes, status: int) -> None:
+        assert target.post(body, "multipart/form-data; boundary=x")[0] == status
+
+    def test_one_larger_than_may_be_is_refused_whether_it_says_so_or_not(self, target: Target) -> None:
+        size = b"Content-Length: %d\r\n\r\n" % 2**63
+        assert target.send(PREDICT + size, b"x") == [413]
+        many = b"100000\r\n" + bytes(MEBIBYTE) + b"\r\n"
+        assert target.send(CHUNKED + b"\r\n", *[many] * 9, b"0\r\n\r\n") == [413]
+
+    def test_slow_ones_keep_nobody_waiting_who_asks_beside_them(self, target: Target, digits: Any) -> None:
+        started = PREDICT + b"Content-Length: 100\r\n\r\nabc"
+        with ExitStack() as stack:
+            for _ in range(12):
+                stack.enter_context(_opened(target.port, started))
+            time.sleep(0.5)
+            assert target.post(to_png(digits.one(7)), "image/png") == (200, "")
+
+
+class TestRequests:
+    """What is no request gets 400 and the end of the connection, so that nothing hides behind it."""
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            b"Content-Length: 5\r\nContent-Length: 6\r\n",
+            b"Content-Length: 5, 5\r\n",
+            b"Content-Length: +5\r\n",
+            b"Content-Length: -5\r\n",
+            b"Content-Length: 0x5\r\n",
+            b"Content-Length: %d\r\n" % 2**64,
+            b"Transfer-Encoding: xchunked\r\n",
+            b"Transfer-Encoding: chunked, identity\r\n",
+            b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+            b"Transfer-Encoding : chunked\r\n",
+            b"X-A: b\r\n c\r\n",
+            b"X-A: \0\r\n",
+        ],
+        ids=lambda head: head.decode()[:40],
+    )
+    def test_what_proxies_may_read_otherwise(self, target: Target, head: bytes) -> None:
+        assert target.send(PREDICT + head + b"\r\nhello" + LIVEZ) == [400]
+
+    @pytest.mark.parametrize("size", [b"zz", b"-1", b"10000000000000005", b"0x5", b"5 5"])
+    def test_chunks_of_no_size(self, target: Target, size: bytes) -> None:
+        assert target.send(CHUNKED + b"\r\n" + size + b"\r\nhello\r\n0\r\n\r\n" + LIVEZ) == [400]
+
+    def test_a_length_beside_chunks_does_not_count_and_nothing_may_follow(self, target: Target) -> None:
+        assert target.send(CHUNKED + b"Content-Length: 5\r\n\r\n0\r\n\r\n" + LIVEZ) == [400]
+
+    def test_half_of_a_request_is_none(self, target: Target, digits: Any) -> None:
+        image = to_png(digits.one(7))
+        size = b"Content-Length: %d\r\n\r\n" % (len(image) + 1)
+        assert target.send(PREDICT + size, image, ends=True) == [400]
+
+    @pytest.mark.parametrize(
+        ("request_", "status"),
+        [
+            (b"GET /livez HTTP/1.1\r\n" + b"X-A: b\r\n" * 10_000 + b"\r\n", 431),
+            (b"GET /livez HTTP/1.1\r\nX-A: " + b"a" * MEBIBYTE + b"\r\n\r\n", 431),
+            (b"GET /livez?" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+            (b"GET /livez HTTP/3.0\r\n\r\n", 400),
+            (b"GET /livez\r\n\r\n", 400),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", None),
+            (b"\x16\x03\x01\x02\x00" + bytes(100), 400),
+        ],
+        ids=["headers", "long header", "long path", "HTTP/3", "HTTP/0.9", "HTTP/2", "TLS"],
+    )
+    def test_floods_and_other_protocols(self, target: Target, request_: bytes, status: int | None) -> None:
+        assert target.send(request_) == ([status] if status else [])
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/static/../api.py",
+            "/static/..%2fapi.py",
+            "/static/%2e%2e/api.py",
+            "/static/%00",
+            "/static/index.html%00.js",
+            "/docs/..%2fapi.py",
+            "/docs//etc/passwd",
+            "/docs/start.js/..",
+            "/v1/%2e%2e/livez",
+            "/v1\\models",
+        ],
+    )
+    def test_paths_lead_nowhere_else(self, target: Target, path: str) -> None:
+        assert target.send(f"GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode()) == [404]
+
+    @pytest.mark.parametrize("label", ["a" * 30_000, "%C3%A9" * 5_000, "%00", "%FF", "%ED%A0%80", "a%0D%0Ab"])
+    def test_labels_of_any_kind_are_unknown(self, target: Target, digits: Any, label: str) -> None:
+        image = to_png(digits.one(7))
+        assert target.post(image, "image/png", f"?label={label}") == (404, "model_not_found")
+
+
+@contextmanager
+def _opened(port: int, data: bytes) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.settimeout(10)
+        connection.sendall(data)
+        yield connection
