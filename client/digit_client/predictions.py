@@ -29,9 +29,9 @@ def decode(probabilities: NDArray[np.float32], model_version: int) -> list[Predi
     """
     if probabilities.ndim != 2 or probabilities.shape[1] != DIGITS:
         raise ValueError(f"expected probabilities of shape [n, 10], got {list(probabilities.shape)}")
-    sums = probabilities.sum(axis=1)
-    # Written so that NaN fails as well.
-    if not (np.abs(sums - 1) < 1e-3).all() or not (probabilities >= 0).all():
+    # Written so that NaN fails as well, and before it or an infinity is added up, which would warn.
+    is_share = (probabilities >= 0) & (probabilities < 1.001)
+    if not is_share.all() or not (np.abs(probabilities.sum(axis=1) - 1) < 1e-3).all():
         raise ValueError("the model's output is no probability distribution")
     digits = probabilities.argmax(axis=1).tolist()
     return [
