@@ -8,7 +8,7 @@ from typing import Any, Self
 import httpx
 
 from digit_client import http_api, retry
-from digit_client.client import resolve_timeout, resolve_url, selection
+from digit_client.client import key_header, resolve_timeout, resolve_url, selection
 from digit_client.errors import ConnectionFailedError, DeadlineExceededError
 from digit_client.http_api import Body
 from digit_client.predictions import Prediction
@@ -29,6 +29,7 @@ class AsyncDigitClient:
         self,
         url: str | None = None,
         *,
+        api_key: str | None = None,
         timeout: float | None = None,
         retries: RetryPolicy | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -36,7 +37,7 @@ class AsyncDigitClient:
         self.url = resolve_url(url)
         self.timeout = resolve_timeout(timeout)
         self.retries = retries or RetryPolicy()
-        self._http = httpx.AsyncClient(base_url=self.url, transport=transport)
+        self._http = httpx.AsyncClient(base_url=self.url, headers=key_header(api_key), transport=transport)
 
     async def predict(
         self, image: ImageSource, *, version: int | None = None, label: str | None = None

@@ -24,7 +24,8 @@ class DigitClient:
         with DigitClient() as client:
             print(client.predict("five.png").digit)
 
-    `url` is the gateway's (else DIGITS_URL, else http://127.0.0.1:8080). `timeout` in seconds bounds a call
+    `url` is the gateway's (else DIGITS_URL, else http://127.0.0.1:8080), `api_key` one of its keys, where it
+    asks for them (else DIGITS_API_KEY). `timeout` in seconds bounds a call
     with all its retries (else DIGITS_TIMEOUT, else 10). An image is a path, the bytes of an image file, such
     a file opened, a Pillow image or a NumPy array. Threads may share a client. Every failure is a DigitError,
     but for a path that can't be read, which is the usual OSError.
@@ -34,6 +35,7 @@ class DigitClient:
         self,
         url: str | None = None,
         *,
+        api_key: str | None = None,
         timeout: float | None = None,
         retries: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
@@ -41,7 +43,7 @@ class DigitClient:
         self.url = resolve_url(url)
         self.timeout = resolve_timeout(timeout)
         self.retries = retries or RetryPolicy()
-        self._http = httpx.Client(base_url=self.url, transport=transport)
+        self._http = httpx.Client(base_url=self.url, headers=key_header(api_key), transport=transport)
 
     def predict(
         self, image: ImageSource, *, version: int | None = None, label: str | None = None
@@ -115,6 +117,12 @@ class DigitClient:
 def resolve_url(url: str | None) -> str:
     """The gateway's URL: the argument, the environment or the default."""
     return (url or os.environ.get("DIGITS_URL") or DEFAULT_URL).rstrip("/")
+
+
+def key_header(api_key: str | None) -> dict[str, str]:
+    """The header that shows the argument's key, or the environment's, or none."""
+    key = api_key or os.environ.get("DIGITS_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def resolve_timeout(timeout: float | None) -> float:

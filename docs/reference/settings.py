@@ -13,6 +13,7 @@ _HEADER = ("variable", "default", "")
 
 _CLIENT = (
     ("DIGITS_URL", client.DEFAULT_URL, "Whom `digits predict` and the HTTP clients ask."),
+    ("DIGITS_API_KEY", "", "The key that they show a gateway that asks for one."),
     ("DIGITS_TIMEOUT", client.DEFAULT_TIMEOUT, "Seconds that a call of theirs may take, with its retries."),
     ("DIGITS_MODEL_SERVER", model_server_client.DEFAULT_TARGET, "Whom `ModelServerClient` asks, over gRPC."),
 )
@@ -31,7 +32,7 @@ def page() -> str:
             "Each is the option of the same name.",
             table(("variable", "default", "command", ""), _commands()),
             "## The client",
-            table(_HEADER, ((f"`{name}`", f"`{default}`", text) for name, default, text in _CLIENT)),
+            table(_HEADER, ((f"`{name}`", _default(default), text) for name, default, text in _CLIENT)),
         ]
     )
 

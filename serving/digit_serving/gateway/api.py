@@ -12,7 +12,7 @@ from digit_client.errors import ModelNotFoundError, UnavailableError
 from digit_client.model_server import ModelServer
 from digit_client.predictions import Prediction
 from digit_client.wire import Batch, ModelRef
-from digit_serving.gateway import bodies, schemas
+from digit_serving.gateway import access, bodies, browsers, schemas
 from digit_serving.gateway.errors import InvalidSelectionError
 from digit_serving.gateway.record import Record
 from digit_serving.gateway.routing import Router
@@ -58,6 +58,8 @@ def blueprint(settings: Settings, model_server: ModelServer, router: Router) -> 
         }
         return _answer(document)
 
+    access.guard(api, settings)
+    browsers.admit(api, settings.cors_origins)
     return api
 
 

@@ -1,6 +1,7 @@
 """The Flask application."""
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from digit_client.model_server import ModelServer
 from digit_serving.gateway import api, collector, docs, errors, health, hooks, openapi, page
@@ -19,6 +20,8 @@ def create_app(settings: Settings) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + 1)
     model_server = ModelServer(settings.model_server, Channel)
+    if settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     traces = collector.traces(settings)
     batcher = Batcher(model_server, calls=settings.calls, max_images=settings.max_images, traces=traces)
     metrics = Metrics()

@@ -4,13 +4,17 @@
     ├── MalformedBodyError    400  the body is not what its content type says
     ├── InvalidSelectionError 400  ?version=, ?label= or ?include= makes no sense
     ├── NotReadyError         503  no version of the model is available
-    └── TooManyImagesError    413  more images than a request may hold
+    ├── RateLimitedError      429  the caller asks more often than one may
+    ├── TooManyImagesError    413  more images than a request may hold
+    └── UnauthorizedError     401  the request has no key that is known here
 
 The client's errors come through here too: its image errors, and what its connection to the model server says.
 """
 
 import http
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 import orjson
@@ -39,6 +43,10 @@ class GatewayError(Exception):
     status: ClassVar[int] = 400
     code: ClassVar[str] = "bad_request"
 
+    def __init__(self, message: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        super().__init__(message)
+        self.headers = headers
+
 
 class MalformedBodyError(GatewayError):
     """The body is not what its content type says."""
@@ -59,11 +67,31 @@ class NotReadyError(GatewayError):
     code = "not_ready"
 
 
+class RateLimitedError(GatewayError):
+    """The caller asks more often than one may."""
+
+    status = 429
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message, {"Retry-After": str(retry_after)})
+
+
 class TooManyImagesError(GatewayError):
     """The request holds more images than one may."""
 
     status = 413
     code = "too_many_images"
+
+
+class UnauthorizedError(GatewayError):
+    """The request has no key that is known here."""
+
+    status = 401
+    code = "unauthorized"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, {"WWW-Authenticate": 'Bearer realm="digits"'})
 
 
 # What a caller can't mend is told without the model server's words.
@@ -123,7 +151,12 @@ def document(status: int, code: str, detail: str, request_id: str) -> Problem:
 
 
 def problem(
-    status: int, code: str, detail: str, *, index: int | None = None, headers: dict[str, str] | None = None
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    index: int | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
     """An error answer: application/problem+json."""
     g.record.problem = code
@@ -132,7 +165,7 @@ def problem(
         content["index"] = index
     retry = {"Retry-After": "1"} if status in RETRY_AFTER else {}
     return Response(
-        orjson.dumps(content), status, retry | (headers or {}), content_type="application/problem+json"
+        orjson.dumps(content), status, retry | dict(headers), content_type="application/problem+json"
     )
 
 
@@ -146,7 +179,7 @@ def register(app: Flask) -> None:
 
 
 def _on_gateway_error(error: GatewayError) -> Response:
-    return problem(*answer_to(type(error)), str(error))
+    return problem(*answer_to(type(error)), str(error), headers=error.headers)
 
 
 def _on_image_error(error: ImageError) -> Response:

@@ -37,6 +37,8 @@ def _fields(record: Record) -> dict[str, Any]:
         "status": record.status,
         "ms": _milliseconds(record.duration),
     }
+    if record.key:
+        fields["key"] = record.key
     if record.read_from:
         fields["decode_ms"] = _milliseconds(record.decode)
         fields["normalise_ms"] = _milliseconds(record.normalise)

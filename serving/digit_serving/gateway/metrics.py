@@ -68,6 +68,7 @@ class Metrics:
         self._confidence = self._histogram(
             "confidence", "Probability of the digit that was read.", _CONFIDENCES, "version"
         )
+        self._keys = self._counter("key_requests", "Requests answered, by the caller's key.", "key", "status")
         self._refused = self._counter("images_refused", "Requests refused for an image.", "code")
         self._tell_build()
 
@@ -83,6 +84,8 @@ class Metrics:
             self._count_calls(record)
         if record.predictions:
             self._count_predictions(record)
+        if record.key:
+            self._keys[record.key, record.status].inc()
         if record.refused:
             self._refused[record.refused].inc()
 

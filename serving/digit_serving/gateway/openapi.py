@@ -31,7 +31,9 @@ from digit_serving.gateway.errors import (
     InvalidSelectionError,
     MalformedBodyError,
     NotReadyError,
+    RateLimitedError,
     TooManyImagesError,
+    UnauthorizedError,
     answer_to,
     document,
     meaning,
@@ -49,7 +51,8 @@ _INDEX: _Node = {
 _OBJECT: _Node = {"application/json": {"schema": {"type": "object"}}}
 
 _ANYWHERE = (MethodNotAllowed, Exception)
-_CALL = (OverloadedError, ServiceError, UnavailableError, DeadlineExceededError)
+_GUARD = (UnauthorizedError, RateLimitedError)
+_CALL = (*_GUARD, OverloadedError, ServiceError, UnavailableError, DeadlineExceededError)
 _PREDICT = (
     BadRequest,
     MalformedBodyError,
@@ -89,7 +92,8 @@ def describe(settings: Settings) -> _Node:
             "summary": "Reads the handwritten digit on an image.",
             "description": "Every answer has the header X-Request-ID, by which it is found in the log. Every "
             "error is a problem as RFC 9457 has it, with a `code` that stays the same; for a path that isn't "
-            "here it is `not_found`.",
+            "here it is `not_found`. Where the service asks for keys, what is under `/v1` needs the header "
+            "`Authorization: Bearer <key>`.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "tags": [
@@ -101,11 +105,7 @@ def describe(settings: Settings) -> _Node:
                 "get": _operation("index", "service", "Where everything is; for browsers, the page.", _INDEX)
             },
             "/v1/predict": {"post": _predict(settings)},
-            "/v1/models": {
-                "get": _operation(
-                    "listModels", "digits", "The model's versions and labels.", _json("Models"), *_CALL
-                )
-            },
+            "/v1/models": {"get": _models(settings)},
             "/livez": {"get": _operation("isAlive", "service", "Whether the process lives.", _json("Alive"))},
             "/readyz": {
                 "get": _operation(
@@ -119,6 +119,7 @@ def describe(settings: Settings) -> _Node:
             "schemas": _schemas(settings.max_images),
             "parameters": {"RequestId": _request_id()},
             "headers": _headers(),
+            "securitySchemes": {"Key": {"type": "http", "scheme": "bearer"}},
         },
     }
 
@@ -128,6 +129,7 @@ def _predict(settings: Settings) -> _Node:
     label = {"type": "string"}
     return {
         **_operation("predict", "digits", "What digit each image shows.", _json("Predictions"), *_PREDICT),
+        "security": _security(settings),
         "description": "Without `version` and `label` the default version answers. "
         f"A request may have {settings.max_body:,} bytes, an image {settings.max_pixels:,} pixels.",
         "parameters": [
@@ -138,6 +140,17 @@ def _predict(settings: Settings) -> _Node:
         ],
         "requestBody": {"required": True, "content": _bodies(settings.max_images)},
     }
+
+
+def _models(settings: Settings) -> _Node:
+    return {
+        **_operation("listModels", "digits", "The model's versions and labels.", _json("Models"), *_CALL),
+        "security": _security(settings),
+    }
+
+
+def _security(settings: Settings) -> list[_Node]:
+    return [{"Key": []}] if settings.api_keys else []
 
 
 def _bodies(most: int) -> _Node:
@@ -176,6 +189,7 @@ def _problems(*errors: type[Exception]) -> _Node:
 
 def _problem(status: int, codes: Mapping[str, str]) -> _Node:
     more = ["Allow"] if status == http.HTTPStatus.METHOD_NOT_ALLOWED else []
+    more += ["WWW-Authenticate"] if status == http.HTTPStatus.UNAUTHORIZED else []
     more += ["Retry-After"] if status in RETRY_AFTER else []
     schema = {**_ref("schemas", "Problem"), "properties": {"code": {"enum": [*codes]}}}
     example = document(status, *next(iter(codes.items())), schemas.EXAMPLE_ID)
@@ -190,6 +204,7 @@ def _headers() -> _Node:
     return {
         "X-Request-ID": _header("The request's id.", {"type": "string", "pattern": f"^{SANE_ID}$"}),
         "Retry-After": _header("Seconds to wait before the next try.", {"type": "integer", "minimum": 1}),
+        "WWW-Authenticate": _header("The scheme, Bearer.", {"type": "string"}),
         "Allow": _header("The methods that there are.", {"type": "string"}),
     }
 

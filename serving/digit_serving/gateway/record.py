@@ -38,6 +38,8 @@ class Record:
     method: str
     """A known one, or `other`."""
     started: float
+    key: str | None = None
+    """Name of the caller's key, where keys are asked for."""
     ended: float = 0.0
     status: int = 0
     problem: str | None = None

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, FilePath, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -53,6 +53,20 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=16_000_000, ge=784)
     """Pixels of an image that are decoded."""
 
+    api_keys: FilePath | None = None
+    """File of keys, made by `digits keys`, without one of which /v1 answers nobody. It is read again within a
+    second of a change."""
+    rate_limit: str = ""
+    """How often a caller, which is a key or, where none are asked for, an address, may ask under /v1:
+    100/minute, or several such as 10/second;1000/hour."""
+    rate_limit_store: str = "memory://"
+    """Where that is counted: by each process for itself, or, with the extra redis, in redis://host:port for
+    all of them."""
+    trusted_proxies: int = Field(default=0, ge=0)
+    """Proxies that a request comes through, each of which adds to X-Forwarded-For whom it had it from."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins such as https://app.example.com, separated by commas, whose pages may ask /v1."""
+
     @field_validator("canary_percent")
     @classmethod
     def _leaves_the_rest_to_a_label(cls, value: float, info: ValidationInfo) -> float:
@@ -60,7 +74,21 @@ class Settings(BaseSettings):
             raise ValueError("needs DIGITS_DEFAULT_LABEL, such as stable, for the rest of the requests")
         return value
 
-    @field_validator("labels", mode="before")
+    @field_validator("rate_limit")
+    @classmethod
+    def _is_a_rate(cls, value: str) -> str:
+        if value:
+            from limits import parse_many
+
+            parse_many(value)
+        return value
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _none_where_empty(cls, value: object) -> object:
+        return value or None
+
+    @field_validator("labels", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value

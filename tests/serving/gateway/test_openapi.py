@@ -37,12 +37,13 @@ def test_every_error_has_its_codes() -> None:
     }
     assert codes == {
         "400": {"bad_request", "invalid_selection", "malformed_body", "not_an_image", "truncated_image"},
+        "401": {"unauthorized"},
         "404": {"model_not_found"},
         "405": {"method_not_allowed"},
         "413": {"body_too_large", "too_many_images"},
         "415": {"unsupported_media_type"},
         "422": {"image_too_large", "invalid_pixels", "no_digit", "wrong_shape"},
-        "429": {"overloaded"},
+        "429": {"overloaded", "rate_limited"},
         "500": {"internal_error"},
         "502": {"model_server_error"},
         "503": {"model_unavailable"},

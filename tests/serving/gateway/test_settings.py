@@ -32,3 +32,13 @@ def test_a_canary_needs_somebody_for_the_rest(monkeypatch: pytest.MonkeyPatch) -
     assert "DIGITS_CANARY_PERCENT: Value error, needs DIGITS_DEFAULT_LABEL" in result.output
     monkeypatch.setenv("DIGITS_DEFAULT_LABEL", "stable")
     assert Settings().canary_percent == 5
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("DIGITS_RATE_LIMIT", "often"), ("DIGITS_API_KEYS", "/nowhere/keys")]
+)
+def test_a_setting_of_no_use_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    result = CliRunner().invoke(gateway)
+    assert result.exit_code == 2
+    assert variable in result.output
