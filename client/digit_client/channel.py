@@ -47,10 +47,12 @@ _OPTIONS = (
 )
 
 
-def connect(target: str) -> grpc.Channel:
+def connect(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
     """A channel to host:port, unix:path, or any other target of gRPC's; nothing is sent yet.
 
     A name is looked up anew when one of its servers closes a connection, by dying or because of the
     connection's age (`--grpc_channel_arguments=grpc.max_connection_age_ms=30000`): so new ones are found.
     """
+    if credentials:
+        return grpc.secure_channel(target, credentials, options=_OPTIONS)
     return grpc.insecure_channel(target, options=_OPTIONS)

@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Self
 
+import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_client import channel, retry, sources
 from digit_client import images as pictures
-from digit_client import retry, sources
 from digit_client.errors import ImageError
 from digit_client.model_server import ModelServer
 from digit_client.predictions import Prediction
@@ -29,8 +31,9 @@ class ModelServerClient:
             print(client.predict("five.png").digit)
 
     `target` is host:port or unix:path (else DIGITS_MODEL_SERVER, else 127.0.0.1:8500), `name` the model's.
-    `timeout` in seconds bounds a call with all its retries. Images, results, errors and thread safety are
-    those of DigitClient.
+    `timeout` in seconds bounds a call with all its retries. With `credentials`, those of
+    grpc.ssl_channel_credentials, the calls are encrypted. Images, results, errors and thread safety are those
+    of DigitClient.
     """
 
     def __init__(
@@ -38,13 +41,15 @@ class ModelServerClient:
         target: str | None = None,
         *,
         name: str = "digits",
+        credentials: grpc.ChannelCredentials | None = None,
         timeout: float = 10.0,
         retries: RetryPolicy | None = None,
     ) -> None:
         self.name = name
         self.timeout = timeout
         self.retries = retries or RetryPolicy()
-        self._server = ModelServer(target or os.environ.get("DIGITS_MODEL_SERVER") or DEFAULT_TARGET)
+        target = target or os.environ.get("DIGITS_MODEL_SERVER") or DEFAULT_TARGET
+        self._server = ModelServer(target, partial(channel.connect, credentials=credentials))
 
     def predict(
         self, image: ImageSource, *, version: int | None = None, label: str | None = None

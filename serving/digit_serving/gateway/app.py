@@ -1,10 +1,12 @@
 """The Flask application."""
 
+from functools import partial
+
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from digit_client.model_server import ModelServer
-from digit_serving.gateway import api, collector, docs, errors, health, hooks, openapi, page
+from digit_serving.gateway import api, collector, docs, errors, health, hooks, openapi, page, tls
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.routing import Router
@@ -19,7 +21,7 @@ def create_app(settings: Settings) -> Flask:
     """
     app = Flask(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + 1)
-    model_server = ModelServer(settings.model_server, Channel)
+    model_server = ModelServer(settings.model_server, partial(Channel, tls=tls.context(settings)))
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     traces = collector.traces(settings)

@@ -40,7 +40,7 @@ def register(app: Flask, metrics: Metrics, traces: "Traces | None") -> None:
         record.ended = time.perf_counter()
         record.status = response.status_code
         response.headers["X-Request-ID"] = record.request_id
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.add("X-Content-Type-Options", "nosniff")
         if record.route not in _QUIET:
             metrics.count(record)
             logs.write(record)

@@ -41,6 +41,8 @@ def serve(settings: Settings) -> None:
             blocking_threads=settings.threads,
             # Below that it only doubts the number of threads, which mostly wait for the model server.
             log_level=LogLevels.error,
+            ssl_cert=settings.tls_certificate,
+            ssl_key=settings.tls_key,
             workers_kill_timeout=_GRACE_SECONDS,
         )
         server.serve(target_loader=partial(_load, create_app, settings), wrap_loader=False)

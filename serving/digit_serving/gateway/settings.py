@@ -1,9 +1,19 @@
 """The gateway's settings, read once from the environment."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, FilePath, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_FILES = (
+    "api_keys",
+    "model_server_ca",
+    "model_server_certificate",
+    "model_server_key",
+    "tls_certificate",
+    "tls_key",
+)
 
 
 class Settings(BaseSettings):
@@ -19,6 +29,11 @@ class Settings(BaseSettings):
     """Processes that answer."""
     threads: int = Field(default=16, ge=1)
     """Requests that each process works on at once."""
+    tls_certificate: FilePath | None = None
+    """Certificate, in PEM with those between it and its authority, with which it speaks TLS 1.3, and nothing
+    else."""
+    tls_key: FilePath | None = Field(default=None, validate_default=True)
+    """The certificate's key, in PEM."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """info logs a line for each request."""
     log_format: Literal["json", "pretty"] = "json"
@@ -27,6 +42,12 @@ class Settings(BaseSettings):
     model_server: str = "127.0.0.1:8500"
     """TensorFlow Serving's gRPC address: host:port, unix:path or dns:///name:port. Where the name has several
     addresses, they share the calls."""
+    model_server_ca: FilePath | None = None
+    """Certificate, in PEM, of the authority that vouches for the model server; with it they speak TLS."""
+    model_server_certificate: FilePath | None = None
+    """Certificate that is shown to the model server, which may want one (--ssl_config_file)."""
+    model_server_key: FilePath | None = Field(default=None, validate_default=True)
+    """That certificate's key."""
     model_name: str = "digits"
     """Name of the model there."""
     labels: Annotated[tuple[str, ...], NoDecode] = ("stable", "canary")
@@ -83,7 +104,22 @@ class Settings(BaseSettings):
             parse_many(value)
         return value
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("tls_key", "model_server_key")
+    @classmethod
+    def _goes_with_its_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        certificate = str(info.field_name).replace("key", "certificate")
+        if (value is None) != (info.data.get(certificate) is None):
+            raise ValueError(f"goes together with DIGITS_{certificate.upper()}")
+        return value
+
+    @field_validator("model_server_certificate")
+    @classmethod
+    def _is_shown_to_whom_it_knows(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value and not info.data.get("model_server_ca"):
+            raise ValueError("needs DIGITS_MODEL_SERVER_CA, else nothing is encrypted")
+        return value
+
+    @field_validator(*_FILES, mode="before")
     @classmethod
     def _none_where_empty(cls, value: object) -> object:
         return value or None

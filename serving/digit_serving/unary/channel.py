@@ -1,16 +1,18 @@
 """The servers behind one target: which gets a call, which the next try, which are away."""
 
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from threading import Event, Thread
 from typing import Any
 
 import grpc
 
 from digit_serving.unary import frames, names
-from digit_serving.unary.connection import Address, CallError, Connection
+from digit_serving.unary.connection import Address, CallError, Connection, Secure
 
 # A call may be made twice, so what a server drops that dies goes to another one at once. What an overloaded
 # one refuses does not: it would be too much for the next one as well.
@@ -30,11 +32,16 @@ class Channel:
     """What grpc.Channel is for unary calls. Threads may share it.
 
     Every address of the target gets its share of the calls; one that can't be reached gets none until it can
-    again. The target is looked up anew when a connection has ended. Raises ValueError where it is no target.
+    again. The target is looked up anew when a connection has ended. With `tls` the calls are encrypted, and
+    the servers have to prove that they are the target. Raises ValueError where it is no target.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, tls: ssl.SSLContext | None = None) -> None:
         self._target = target
+        self._authority = names.authority(target)
+        self._scheme = b"https" if tls else b"http"
+        host = names.host(self._authority)
+        self._secure = partial(tls.wrap_socket, server_hostname=host) if tls else None
         self._resolve = names.resolver(target)
         self._servers: dict[Address, _Server] = {}
         self._turn = 0
@@ -55,9 +62,9 @@ class Channel:
         start = frames.literals(
             [
                 (b":method", b"POST"),
-                (b":scheme", b"http"),
+                (b":scheme", self._scheme),
                 (b":path", method.encode()),
-                (b":authority", self._target.rpartition("/")[2].encode()),
+                (b":authority", self._authority.encode()),
                 (b"content-type", b"application/grpc"),
                 (b"te", b"trailers"),
             ]
@@ -98,7 +105,8 @@ class Channel:
             raise CallError(grpc.StatusCode.DEADLINE_EXCEEDED, f"{self._target} was not looked up in time")
         here = [server for server in self._servers.values() if not server.is_away]
         if not here:
-            raise CallError(grpc.StatusCode.UNAVAILABLE, f"no server of {self._target} can be reached")
+            why = "; ".join(server.trouble for server in self._servers.values())
+            raise CallError(grpc.StatusCode.UNAVAILABLE, f"no server of {self._target} can be reached: {why}")
         self._turn += 1
         return here[self._turn % len(here)]
 
@@ -127,7 +135,8 @@ class Channel:
             return False
         before = self._servers
         self._servers = {
-            address: before.get(address) or _Server(address, self._news.set) for address in addresses
+            address: before.get(address) or _Server(address, self._secure, self._news.set)
+            for address in addresses
         }
         for address in before.keys() - self._servers.keys():
             before[address].close()
@@ -137,15 +146,18 @@ class Channel:
 class _Server:
     """One address of a target, and the connections to it that carry no call now.
 
-    `is_away` while it can't be reached; `on_loss` is called whenever a connection has ended.
+    `is_away` while it can't be reached, for the reason `trouble`; `on_loss` is called whenever a
+    connection has ended.
     """
 
-    def __init__(self, address: Address, on_loss: Callable[[], None]) -> None:
+    def __init__(self, address: Address, secure: Secure | None, on_loss: Callable[[], None]) -> None:
         self._address = address
+        self._secure = secure
         self._on_loss = on_loss
         self._idle: deque[Connection] = deque()
         self._is_closed = False
         self.is_away = False
+        self.trouble = ""
 
     def call(self, headers: bytes, message: bytes, until: float) -> bytes:
         """The answer to a message. Raises CallError."""
@@ -180,9 +192,9 @@ class _Server:
 
     def _connect(self, timeout: float) -> Connection:
         try:
-            return Connection(self._address, timeout)
-        except CallError:
-            self.is_away = True
+            return Connection(self._address, timeout, self._secure)
+        except CallError as error:
+            self.is_away, self.trouble = True, error.details()
             self._on_loss()
             raise
 

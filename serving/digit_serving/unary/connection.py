@@ -3,6 +3,7 @@
 import select
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -14,6 +15,9 @@ from digit_serving.unary.frames import Frame, ProtocolError, Splitter
 
 Address = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
+
+Secure = Callable[[socket.socket], socket.socket]
+"""What makes an encrypted connection of a plain one. Raises OSError."""
 
 # A server that hangs closes no connection. It is asked for a sign of life when a call has waited for a
 # second, and has two to give it, so that of a deadline of five there are two left for another server.
@@ -67,7 +71,7 @@ class Connection:
     the server gave no sign of life.
     """
 
-    def __init__(self, address: Address, timeout: float) -> None:
+    def __init__(self, address: Address, timeout: float, secure: Secure | None = None) -> None:
         self._name = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
         self._splitter = Splitter()
         self._window = self._initial_window = frames.DEFAULT_WINDOW
@@ -77,7 +81,8 @@ class Connection:
         self.is_open = True
         self.is_silent = False
         try:
-            self._socket = _connect(address, timeout)
+            plain = _connect(address, timeout)
+            self._socket = secure(plain) if secure else plain
         except OSError as error:
             raise self._unavailable(f"can't be reached: {error}") from error
         self._poll = select.poll()

@@ -26,6 +26,16 @@ def resolver(target: str) -> Callable[[], list[Address]]:
     return partial(_by_a_server, server, *_split(name)) if server else partial(_by_the_system, *_split(name))
 
 
+def authority(target: str) -> str:
+    """What a target's servers are called: host:port, or localhost where they listen on a Unix socket."""
+    return "localhost" if target.startswith("unix:") else target.rpartition("/")[2]
+
+
+def host(authority: str) -> str:
+    """The name that their certificate has to have."""
+    return authority.rpartition(":")[0].strip("[]") or authority
+
+
 def _split(name: str) -> tuple[str, int]:
     host, _, port = name.rpartition(":")
     if not host or not port.isdecimal():
