@@ -1,4 +1,5 @@
 // The API, at the page's own address.
+import { askForKey, key } from "./key.js";
 
 const SECONDS = 10;
 // What passes. Whoever stands before the gateway may say it as well, in another form.
@@ -39,12 +40,14 @@ export async function versions() {
     .map(({ version }) => ({ version, labels: Object.keys(labels).filter((label) => labels[label] === version) }));
 }
 
-async function ask(path, { signal, ...options }) {
+async function ask(path, { signal, headers, ...options }) {
+  const shown = key();
+  const all = { ...headers, ...(shown && { Authorization: `Bearer ${shown}` }) };
   const signals = [AbortSignal.timeout(SECONDS * 1000), ...(signal ? [signal] : [])];
   let response;
   let document;
   try {
-    response = await fetch(path, { ...options, signal: AbortSignal.any(signals) });
+    response = await fetch(path, { ...options, headers: all, signal: AbortSignal.any(signals) });
     document = await response.json().catch(() => null);
   } catch {
     signal?.throwIfAborted();
@@ -53,6 +56,8 @@ async function ask(path, { signal, ...options }) {
   signal?.throwIfAborted();
   if (response.ok && document) return document;
   const { status } = response;
+  // Meanwhile another request may have had the key typed in.
+  if (status === 401 && (key() !== shown || (await askForKey()))) return ask(path, { signal, headers, ...options });
   const sentence = PASSING[status] ?? document?.detail ?? "The service gave no usable answer.";
   throw new Problem(sentence, { passes: status in PASSING, status });
 }
