@@ -150,6 +150,21 @@ class TestPredict:
         assert "Traceback" not in done.stderr
 
 
+def listening(port: int) -> set[str]:
+    """The addresses on which somebody listens on the port, as Linux writes them."""
+    lines = Path("/proc/net/tcp").read_text().splitlines() + Path("/proc/net/tcp6").read_text().splitlines()
+    sockets = (line.split()[1:4] for line in lines[1:] if line.split()[0] != "sl")
+    return {
+        local.partition(":")[0]
+        for local, _, state in sockets
+        if state == "0A" and local.endswith(f":{port:04X}")
+    }
+
+
+def test_the_gateway_listens_on_loopback_alone(running_ports: Ports) -> None:
+    assert listening(running_ports.gateway) == {"0100007F"}
+
+
 def test_the_model_server_can_be_asked_without_the_gateway(running_ports: Ports, digits: Any) -> None:
     with ModelServerClient(f"127.0.0.1:{running_ports.grpc}") as client:
         assert client.predict(digits.one(7)).digit == 7
