@@ -18,6 +18,14 @@ def model_server(name: str) -> Any:
     return pod(named(built(name), "Deployment", "model-server"))["spec"]
 
 
+def test_keys_come_from_a_secret() -> None:
+    spec = pod(named(built("local+api-keys"), "Deployment", "gateway"))["spec"]
+    (gateway,) = spec["containers"]
+    assert {"name": "DIGITS_API_KEYS", "value": "/keys/keys"} in gateway["env"]
+    assert {"name": "keys", "mountPath": "/keys", "readOnly": True} in gateway["volumeMounts"]
+    assert {"name": "keys", "secret": {"secretName": "gateway-keys"}} in spec["volumes"]
+
+
 def test_gpu_training_asks_for_a_gpu() -> None:
     spec = pod(named(built("local+gpu-training"), "Job", "training"))["spec"]
     (training,) = spec["containers"]
