@@ -57,8 +57,8 @@ force_option = click.option("--force", is_flag=True, help="Publish it however ri
     default="quick",
     show_default=True,
     type=click.Choice(["quick", "full", "best"]),
-    help="How long the convnet is fitted: quick for a good minute on two cores, full for eight times, best "
-    "for thirteen times as long.",
+    help="How well the convnet is fitted: quick in a minute, full with a larger network in six, best "
+    "with twice its epochs in twelve.",
 )
 @data_option
 @output_option

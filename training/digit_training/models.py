@@ -19,7 +19,27 @@ def perceptron() -> keras.Model:
 
 
 def convnet() -> keras.Model:
-    """For writing as people's is: 272,682 parameters.
+    """Small enough to fit in a minute on two cores: 80,202 parameters."""
+    return keras.Sequential(
+        [
+            keras.Input((784,), name="pixels"),
+            layers.Reshape((28, 28, 1)),
+            layers.Conv2D(16, 5, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(32, 5, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dropout(0.1),
+            layers.Dense(128, activation="relu"),
+            layers.Dropout(0.1),
+            layers.Dense(10, activation="softmax"),
+        ],
+        name="convnet",
+    )
+
+
+def deep_convnet() -> keras.Model:
+    """For a third fewer errors at two and a half times the work for each digit: 272,682 parameters.
 
     The first convolution moves by two pixels, so that none of the rest works at full size.
     """
@@ -38,7 +58,7 @@ def convnet() -> keras.Model:
             layers.Dropout(0.2),
             layers.Dense(10, activation="softmax"),
         ],
-        name="convnet",
+        name="deep_convnet",
     )
 
 
