@@ -25,6 +25,7 @@ def departure(picture: Picture) -> NDArray[np.uint8] | None:
 
 
 def _levels(picture: Picture) -> NDArray[np.uint8]:
-    # Each channel by itself, which keeps what is worked on small enough to be quick.
-    channels = [cv2.absdiff(channel, float(channel[0, 0])) for channel in cv2.split(picture)]
+    # Each channel by itself, which keeps what is worked on small enough to be quick. absdiff would take one
+    # of four pixels by one for another number like the one that it is to be compared with.
+    channels = [cv2.convertScaleAbs(channel, beta=-float(channel[0, 0])) for channel in cv2.split(picture)]
     return np.asarray(reduce(cv2.max, channels), np.uint8)

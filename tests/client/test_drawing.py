@@ -52,3 +52,10 @@ def test_an_empty_one_departs_nowhere() -> None:
     departure = drawing.departure(np.full((200, 300), 255, np.uint8))
     assert departure is not None
     assert not departure.size
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (1, 4), (4, 1, 3), (1, 1)])
+def test_a_few_pixels_are_a_picture_too(shape: tuple[int, ...]) -> None:
+    departure = drawing.departure(np.full(shape, 200, np.uint8))
+    assert departure is not None
+    assert not departure.size
