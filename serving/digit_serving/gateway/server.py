@@ -23,7 +23,7 @@ _GRACE_SECONDS = 10
 def serve(settings: Settings) -> None:
     """Answer until SIGTERM or SIGINT, then finish what is being answered.
 
-    The worker processes end with the first of them that dies: whoever runs this restarts it whole.
+    A worker process that dies is replaced; where its successor dies within seconds as well, all end.
     """
     with TemporaryDirectory(prefix="digits-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
@@ -44,6 +44,7 @@ def serve(settings: Settings) -> None:
             ssl_cert=settings.tls_certificate,
             ssl_key=settings.tls_key,
             workers_kill_timeout=_GRACE_SECONDS,
+            respawn_failed_workers=True,
         )
         server.serve(target_loader=partial(_load, create_app, settings), wrap_loader=False)
 
