@@ -18,7 +18,7 @@ def save(model: keras.Model, directory: Path) -> None:
     """Writes a model that maps pixels float32 [n, 784] to probabilities float32 [n, 10].
 
     `serving_default` reads pixels float32 [n, 784], 0..1; `images` reads images uint8 [n, 28, 28], 0..255.
-    Raises ModelError where Keras runs another backend than TensorFlow.
+    Raises ModelError where Keras runs another backend than TensorFlow, or the disk takes no more.
     """
     if keras.backend.backend() != "tensorflow":
         raise ModelError(
@@ -40,7 +40,10 @@ def save(model: keras.Model, directory: Path) -> None:
     module = tf.Module()
     module.weights = [brightest, *(weight.value for weight in model.weights)]
     signatures = {SERVING_DEFAULT: from_pixels, IMAGES: from_images}
-    tf.saved_model.save(module, str(directory), signatures)
+    try:
+        tf.saved_model.save(module, str(directory), signatures)
+    except tf.errors.OpError as error:
+        raise ModelError(f"{directory} can't be written: {error.message}") from error
 
 
 def answers(directory: Path, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
