@@ -1,12 +1,14 @@
 """The services as real processes on loopback."""
 
 import os
+import resource
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import httpx
 
@@ -15,14 +17,25 @@ READY_SECONDS = 60
 
 
 @contextmanager
-def running(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """`digits …` as a process that is stopped at the end."""
-    process = subprocess.Popen([*DIGITS, *arguments], env={**os.environ, **(environment or {})})
+def running(
+    *arguments: str, environment: dict[str, str] | None = None, limits: dict[int, int] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`digits …` as a process that is stopped at the end; `limits` are those that resource.RLIMIT_… name."""
+    process = subprocess.Popen(
+        [*DIGITS, *arguments],
+        env={**os.environ, **(environment or {})},
+        preexec_fn=partial(_limit, limits) if limits else None,
+    )
     try:
         yield process
     finally:
         process.terminate()
         process.wait(20)
+
+
+def _limit(limits: dict[int, int]) -> None:
+    for what, most in limits.items():
+        resource.setrlimit(what, (most, most))
 
 
 def free_port() -> int:

@@ -1,0 +1,197 @@
+"""A service whose parts can be hurt one by one, and callers who go on asking meanwhile."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from digit_client.arrays import to_png
+from tests.processes import DIGITS, answers, free_port, running, wait_until
+
+DEADLINE = 5.0
+"""The gateway's, by default."""
+
+RECOVERY = 2.0
+"""Seconds after the end of a fault until all is well."""
+
+GONE = 0
+"""Instead of a status, where the connection broke or was refused."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one request came to: `started` on the monotonic clock, how many `seconds` it took."""
+
+    started: float
+    seconds: float
+    status: int
+    right: bool
+    retry_after: str | None
+
+
+@dataclass
+class Callers:
+    """What those saw who asked, one request after the other each."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def statuses(self, since: float = 0.0) -> set[int]:
+        """Of the requests that began after this moment."""
+        return {outcome.status for outcome in self.outcomes if outcome.started >= since}
+
+    def check(self) -> None:
+        """No answer was wrong, none came later than it may, and each refusal says when to come again."""
+        assert self.outcomes
+        assert all(outcome.right for outcome in self.outcomes if outcome.status == 200)
+        assert max(outcome.seconds for outcome in self.outcomes) < DEADLINE + 1
+        assert all(outcome.retry_after for outcome in self.outcomes if outcome.status in {429, 503, 504})
+
+
+@dataclass
+class Service:
+    """A gateway, and the model server before which it stands once that is started."""
+
+    models: Path
+    digits: Any
+    gateway: subprocess.Popen[bytes]
+    url: str
+    grpc_port: int
+    flags: tuple[str, ...]
+    log: Path
+    model_server: subprocess.Popen[bytes] | None = None
+
+    def start_model_server(self, under: Sequence[str] = (), **options: Any) -> None:
+        """Start it, `under` another command where one is given, without waiting for it."""
+        flags = self.flags or ("--model_name=digits", f"--model_base_path={self.models}")
+        command = [*under, *DIGITS, "model-server", f"--port={self.grpc_port}", "--rest_api_port=0", *flags]
+        with self.log.open("ab") as log:
+            self.model_server = subprocess.Popen(command, stderr=log, **options)
+
+    def kill_model_server(self) -> None:
+        """As the kernel does when there is no memory left."""
+        assert self.model_server is not None
+        self.model_server.kill()
+        self.model_server.wait()
+
+    def signal_model_server(self, number: int) -> None:
+        """Send it a signal."""
+        assert self.model_server is not None
+        self.model_server.send_signal(number)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the gateway says so."""
+        return answers(f"{self.url}/readyz")
+
+    def wait_until_ready(self, seconds: float = 60.0) -> None:
+        """Wait, so long at most, until each of the gateway's workers says so."""
+        # A connection each, of which the kernel gives some to either worker.
+        wait_until(lambda: all(self.is_ready for _ in range(8)), self.gateway, seconds)
+
+    def ask(self, image: bytes | None = None, client: Any = httpx) -> httpx.Response:
+        """The answer to one image, without trying again."""
+        image = image or to_png(self.digits.one(7))
+        answer: httpx.Response = client.post(
+            f"{self.url}/v1/predict",
+            content=image,
+            headers={"content-type": "image/png"},
+            timeout=DEADLINE + 2,
+        )
+        return answer
+
+    def version(self) -> int:
+        """The version that answers."""
+        number: int = self.ask().json()["model"]["version"]
+        return number
+
+    @contextmanager
+    def callers(self, count: int = 8) -> Iterator[Callers]:
+        """So many ask without pause inside the block; a moment passes before it and at its end."""
+        images = [to_png(self.digits.one(digit)) for digit in range(10)]
+        expected = [self.ask(image).json()["predictions"][0]["digit"] for image in images]
+        callers, stop = Callers(), threading.Event()
+        threads = [
+            threading.Thread(target=self._call, args=(images, expected, callers, stop)) for _ in range(count)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            time.sleep(0.5)
+            yield callers
+            time.sleep(0.5)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        callers.check()
+
+    def _call(
+        self, images: list[bytes], expected: list[int], callers: Callers, stop: threading.Event
+    ) -> None:
+        number = 0
+        with httpx.Client() as client:
+            while not stop.is_set():
+                number += 1
+                which = number % len(images)
+                started = time.monotonic()
+                outcome = self._outcome(images[which], expected[which], client, started)
+                callers.outcomes.append(outcome)
+                if outcome.status != 200:
+                    # A caller who pauses less than it is asked to, but is no flood.
+                    time.sleep(0.05)
+
+    def _outcome(self, image: bytes, expected: int, client: httpx.Client, started: float) -> Outcome:
+        try:
+            answer = self.ask(image, client)
+        except httpx.HTTPError:
+            return Outcome(started, time.monotonic() - started, GONE, False, None)
+        seconds = time.monotonic() - started
+        right = answer.status_code == 200 and answer.json()["predictions"][0]["digit"] == expected
+        return Outcome(started, seconds, answer.status_code, right, answer.headers.get("retry-after"))
+
+
+Serve = Callable[..., Service]
+
+
+@pytest.fixture
+def serve(models: Path, digits: Any, tmp_path: Path) -> Iterator[Serve]:
+    """Starts a gateway for one test, and where it is not told otherwise the model server."""
+    with ExitStack() as stack:
+
+        def start(
+            *flags: str,
+            folder: Path = models,
+            alone: bool = False,
+            environment: dict[str, str] | None = None,
+            limits: dict[int, int] | None = None,
+        ) -> Service:
+            port, grpc_port = free_port(), free_port()
+            settings = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": f"127.0.0.1:{grpc_port}"}
+            settings |= environment or {}
+            gateway = stack.enter_context(running("gateway", environment=settings, limits=limits))
+            url = f"http://127.0.0.1:{port}"
+            service = Service(folder, digits, gateway, url, grpc_port, flags, tmp_path / "log")
+            stack.callback(_end, service)
+            wait_until(lambda: answers(f"{url}/livez"), gateway)
+            if not alone:
+                service.start_model_server(env={**os.environ, **(environment or {})})
+                service.wait_until_ready()
+            return service
+
+        yield start
+
+
+def _end(service: Service) -> None:
+    if service.model_server is not None:
+        with suppress(ProcessLookupError):
+            service.model_server.send_signal(signal.SIGCONT)
+        service.kill_model_server()

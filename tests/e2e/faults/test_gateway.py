@@ -1,0 +1,110 @@
+"""What callers see when the gateway itself is hurt, or its other callers misbehave."""
+
+import os
+import resource
+import signal
+import socket
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from digit_client.arrays import to_png
+from tests.e2e.faults.conftest import GONE, RECOVERY, Serve, Service
+from tests.processes import wait_until
+
+GRACE = 10.0
+"""Seconds that a gateway has for the end, half of what Kubernetes gives it."""
+
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+
+
+def workers(service: Service) -> list[int]:
+    """The processes that answer."""
+    pid = service.gateway.pid
+    return [
+        int(child)
+        for children in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in children.read_text().split()
+    ]
+
+
+def test_a_worker_is_killed(serve: Serve) -> None:
+    service = serve()
+    with service.callers() as callers:
+        victim, survivor = workers(service)
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: len(workers(service)) == 2 and victim not in workers(service), seconds=RECOVERY)
+        service.wait_until_ready(RECOVERY)
+        well = time.monotonic()
+        time.sleep(1)
+    assert survivor in workers(service)
+    assert callers.statuses() <= {200, GONE}
+    assert callers.statuses(since=well) == {200}
+
+
+def test_it_is_told_to_stop_while_everybody_asks(serve: Serve) -> None:
+    service = serve()
+    with service.callers(16) as callers:
+        told = time.monotonic()
+        service.gateway.terminate()
+        assert service.gateway.wait(GRACE) == 0
+    began = [outcome.status for outcome in callers.outcomes if outcome.started < told - 0.05]
+    assert set(began) == {200}
+    assert callers.statuses() == {200, GONE}
+
+
+def test_callers_go_away(serve: Serve) -> None:
+    service = serve()
+    request = _request(to_png(service.digits.one(7)))
+    with service.callers(4) as callers:
+        for length in (len(request), len(request) // 2, 20):
+            for _ in range(100):
+                with socket.create_connection(_address(service)) as connection:
+                    connection.sendall(request[:length])
+    assert callers.statuses() == {200}
+
+
+def test_it_has_no_file_descriptors_left(serve: Serve) -> None:
+    service = serve(limits={resource.RLIMIT_NOFILE: 100})
+    with ExitStack() as stack, service.callers(4) as callers:
+        for _ in range(400):
+            stack.enter_context(socket.create_connection(_address(service)))
+        time.sleep(1)
+    # Who is connected is answered on.
+    assert callers.statuses() == {200}
+    service.wait_until_ready(RECOVERY)
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="needs faketime")
+def test_the_clock_jumps(serve: Serve, tmp_path: Path) -> None:
+    _put_clock(tmp_path, "+0")
+    clock = {
+        "LD_PRELOAD": str(FAKETIME),
+        "FAKETIME_TIMESTAMP_FILE": str(tmp_path / "clock"),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    service = serve(environment=clock)
+    with service.callers() as callers:
+        for jump in ("+1d", "-400d", "+0"):
+            _put_clock(tmp_path, jump)
+            time.sleep(1)
+            assert service.is_ready
+    assert callers.statuses() == {200}
+
+
+def _put_clock(folder: Path, offset: str) -> None:
+    (folder / "new").write_text(offset)
+    (folder / "new").rename(folder / "clock")
+
+
+def _request(image: bytes) -> bytes:
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+    return head % len(image) + image
+
+
+def _address(service: Service) -> tuple[str, int]:
+    host, _, port = service.url.removeprefix("http://").partition(":")
+    return host, int(port)

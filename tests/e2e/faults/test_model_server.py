@@ -1,0 +1,160 @@
+"""What callers see while the model server is in trouble, and how soon all is well again."""
+
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.e2e.faults.conftest import DEADLINE, RECOVERY, Serve, Service
+from tests.processes import accepts, wait_until
+
+
+def test_it_is_not_there_at_the_start(serve: Serve) -> None:
+    service = serve(alone=True)
+    assert not service.is_ready
+    started = time.monotonic()
+    answer = service.ask()
+    assert time.monotonic() - started < 1
+    assert (answer.status_code, answer.json()["code"]) == (503, "model_unavailable")
+    assert answer.headers["retry-after"] == "1"
+    service.start_model_server()
+    wait_until(lambda: accepts(service.grpc_port), service.model_server)
+    service.wait_until_ready(RECOVERY)
+    assert service.ask().status_code == 200
+
+
+def test_it_is_killed_again_and_again(serve: Serve) -> None:
+    service = serve()
+    with service.callers() as callers:
+        for _ in range(2):
+            service.kill_model_server()
+            wait_until(lambda: not service.is_ready, seconds=RECOVERY)
+            service.start_model_server()
+            wait_until(lambda: accepts(service.grpc_port), service.model_server)
+            service.wait_until_ready(RECOVERY)
+            well = time.monotonic()
+            time.sleep(1)
+            assert callers.statuses(since=well) == {200}
+    assert callers.statuses() == {200, 503}
+
+
+def test_it_hangs(serve: Serve) -> None:
+    service = serve()
+    with service.callers() as callers:
+        service.signal_model_server(signal.SIGSTOP)
+        wait_until(lambda: not service.is_ready, seconds=RECOVERY)
+        time.sleep(DEADLINE)
+        given_up = time.monotonic()
+        time.sleep(1)
+        # Nobody waits any more for what does not come.
+        waits = [outcome.seconds for outcome in callers.outcomes if outcome.started > given_up]
+        assert max(waits) < 0.5
+        service.signal_model_server(signal.SIGCONT)
+        service.wait_until_ready(RECOVERY)
+        well = time.monotonic()
+        time.sleep(1)
+        assert callers.statuses(since=well) == {200}
+    assert callers.statuses() <= {200, 503, 504}
+
+
+def test_it_is_slow(serve: Serve) -> None:
+    service = serve()
+    with service.callers() as callers:
+        for _ in range(6):
+            service.signal_model_server(signal.SIGSTOP)
+            time.sleep(0.5)
+            service.signal_model_server(signal.SIGCONT)
+            time.sleep(0.02)
+    assert callers.statuses() == {200}
+    assert max(outcome.seconds for outcome in callers.outcomes) > 0.4
+
+
+@pytest.mark.parametrize(
+    "says",
+    [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", bytes(range(256)) * 64],
+    ids=["nothing", "HTTP/1.1", "noise"],
+)
+def test_something_else_answers_at_its_address(serve: Serve, says: bytes) -> None:
+    service = serve(alone=True)
+    with _listening(service.grpc_port, says):
+        started = time.monotonic()
+        answer = service.ask()
+        assert time.monotonic() - started < DEADLINE + 1
+        assert answer.status_code in {502, 503}
+        assert not service.is_ready
+    service.start_model_server()
+    wait_until(lambda: accepts(service.grpc_port), service.model_server)
+    service.wait_until_ready(RECOVERY)
+
+
+def test_it_has_no_file_descriptors_left(serve: Serve) -> None:
+    service = serve(alone=True)
+    service.start_model_server(preexec_fn=partial(_allow_files, 256))
+    service.wait_until_ready()
+    with service.callers() as callers, _many_connections(service.grpc_port, 400):
+        time.sleep(2)
+    # The gateway has its connections already.
+    assert callers.statuses() == {200}
+    time.sleep(RECOVERY)
+    assert service.is_ready
+    assert service.ask().status_code == 200
+
+
+def _allow_files(count: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+
+
+@contextmanager
+def _many_connections(port: int, count: int) -> Iterator[None]:
+    opened = []
+    try:
+        for _ in range(count):
+            connection = socket.socket()
+            connection.settimeout(0.2)
+            opened.append(connection)
+            with suppress(OSError):
+                connection.connect(("127.0.0.1", port))
+        yield
+    finally:
+        for connection in opened:
+            connection.close()
+
+
+@contextmanager
+def _listening(port: int, says: bytes) -> Iterator[None]:
+    """Something that sends the same to whoever connects, and hears nothing."""
+    stop, held = threading.Event(), []
+
+    def accept(listener: Any) -> None:
+        while not stop.is_set():
+            with suppress(OSError):
+                connection, _ = listener.accept()
+                held.append(connection)
+                connection.sendall(says)
+
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        listener.settimeout(0.1)
+        thread = threading.Thread(target=accept, args=(listener,))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            for connection in held:
+                connection.close()
+
+
+def test_a_service_that_is_well(serve: Serve) -> None:
+    """That the callers of these tests see nothing else by themselves."""
+    service: Service = serve()
+    with service.callers() as callers:
+        time.sleep(1)
+    assert callers.statuses() == {200}

@@ -1,0 +1,179 @@
+"""What callers see when the folder of models, or the file that says what is served of it, is in trouble."""
+
+import math
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from digit_training import saved_model
+from tests.e2e.faults.conftest import Serve
+from tests.processes import DIGITS, wait_until
+
+# To root nothing is unreadable, unless it gives that up.
+AS_ANYBODY = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+
+LOADING = 5.0
+"""Seconds in which a version is found and loaded, on a machine that does other things as well."""
+
+
+@pytest.fixture
+def folder(models: Path) -> Iterator[Path]:
+    """A folder of its own with version 1, which any user can reach."""
+    with tempfile.TemporaryDirectory() as root:
+        Path(root).chmod(0o755)
+        folder = Path(root) / "digits"
+        shutil.copytree(models / "1", folder / "1")
+        yield folder
+
+
+def add(folder: Path, version: int) -> None:
+    """A copy of version 1, visible all at once."""
+    (shutil.copytree(folder / "1", folder / "new")).rename(folder / str(version))
+
+
+def test_it_is_empty_until_something_is_published(serve: Serve, folder: Path) -> None:
+    (folder / "1").rename(folder.parent / "1")
+    service = serve(folder=folder, alone=True)
+    service.start_model_server()
+    time.sleep(LOADING)
+    assert not service.is_ready
+    assert service.ask().status_code == 503
+    (folder.parent / "1").rename(folder / "1")
+    service.wait_until_ready(LOADING)
+    assert service.version() == 1
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_it_vanishes_and_comes_back(serve: Serve, folder: Path, version: int) -> None:
+    service = serve(folder=folder)
+    away = folder.parent / "away"
+    with service.callers() as callers:
+        folder.rename(away)
+        time.sleep(2)
+        # What is loaded is served on.
+        assert callers.statuses() == {200}
+        if version != 1:
+            (away / "1").rename(away / str(version))
+        away.rename(folder)
+        wait_until(lambda: service.version() == version, seconds=LOADING)
+    assert callers.statuses() == {200}
+
+
+def test_all_versions_are_deleted_and_restored(serve: Serve, folder: Path) -> None:
+    service = serve(folder=folder)
+    with service.callers() as callers:
+        (folder / "1").rename(folder.parent / "1")
+        wait_until(lambda: not service.is_ready, seconds=LOADING)
+        time.sleep(1)
+        (folder.parent / "1").rename(folder / "1")
+        service.wait_until_ready(LOADING)
+        well = time.monotonic()
+        time.sleep(1)
+    assert callers.statuses() == {200, 503}
+    assert callers.statuses(since=well) == {200}
+
+
+def _half_copied(version: Path) -> None:
+    version.mkdir()
+    shutil.copy(version.parent / "1" / "saved_model.pb", version)
+
+
+def _torn_weights(version: Path) -> None:
+    shutil.copytree(version.parent / "1", version)
+    for part in (version / "variables").glob("variables.data*"):
+        os.truncate(part, part.stat().st_size // 2)
+
+
+def _noise(version: Path) -> None:
+    version.mkdir()
+    (version / "saved_model.pb").write_bytes(os.urandom(10_000))
+
+
+def _nothing(version: Path) -> None:
+    version.mkdir()
+
+
+def _unreadable(version: Path) -> None:
+    shutil.copytree(version.parent / "1", version)
+    version.chmod(0)
+
+
+@pytest.mark.parametrize("publish", [_half_copied, _torn_weights, _noise, _nothing, _unreadable])
+def test_a_version_that_is_of_no_use_replaces_none(
+    serve: Serve, folder: Path, publish: Callable[[Path], None]
+) -> None:
+    service = serve(folder=folder, alone=True)
+    service.start_model_server(AS_ANYBODY)
+    service.wait_until_ready()
+    with service.callers() as callers:
+        publish(folder / "2")
+        wait_until(lambda: b"version: 2} failed" in service.log.read_bytes(), seconds=LOADING)
+        assert service.is_ready
+        assert service.version() == 1
+        (folder / "2").chmod(0o755)
+        add(folder, 3)
+        wait_until(lambda: service.version() == 3, seconds=LOADING)
+    assert callers.statuses() == {200}
+
+
+@pytest.mark.parametrize(("bias", "outputs"), [(math.nan, 10), (0.0, 9)], ids=["NaN", "nine digits"])
+def test_a_version_that_answers_nonsense_is_not_believed(
+    serve: Serve, folder: Path, bias: float, outputs: int
+) -> None:
+    model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(outputs, activation="softmax")])
+    model.set_weights([np.zeros((784, outputs)), np.full(outputs, bias)])
+    service = serve(folder=folder)
+    with service.callers() as callers:
+        saved_model.save(model, folder / "new")
+        (folder / "new").rename(folder / "2")
+        wait_until(lambda: service.ask().status_code != 200, seconds=LOADING)
+        assert service.ask().json()["code"] == "model_server_error"
+        add(folder, 3)
+        wait_until(lambda: service.ask().status_code == 200, seconds=LOADING)
+        assert service.version() == 3
+    assert callers.statuses() == {200, 502}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "model_config_list { config { name: 'dig", "{}{}", "\0", "model_config"]
+)
+def test_its_file_is_torn_and_made_whole(serve: Serve, folder: Path, text: str) -> None:
+    add(folder, 2)
+    file = folder / "models.config"
+    whole = (
+        f'model_config_list {{ config {{ name: "digits" base_path: "{folder}" model_platform: "tensorflow" '
+        "model_version_policy { specific { versions: %d } } } }"
+    )
+    file.write_text(whole % 1)
+    service = serve(f"--model_config_file={file}", "--model_config_file_poll_wait_seconds=1", folder=folder)
+    with service.callers() as callers:
+        file.write_text(text)
+        time.sleep(2)
+        assert service.version() == 1
+        file.write_text(whole % 2)
+        wait_until(lambda: service.version() == 2, seconds=LOADING)
+    assert callers.statuses() == {200}
+
+
+def test_a_full_disk_leaves_nothing_half_published(models: Path, folder: Path) -> None:
+    file = models.parent / "report" / "model.keras"
+    export = " ".join([*DIGITS, "export", str(file), "--output", "digits", "--force"])
+    # A disk of 300 kB, which only these commands see.
+    script = (
+        f"mount -t tmpfs -o size=300k none . && cd $PWD && {export}; status=$?; ls -A digits; exit $status"
+    )
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    # Nor is anything there for a model server to find.
+    assert "accuracy" in done.stdout.splitlines()[-1]
