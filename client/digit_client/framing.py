@@ -22,9 +22,10 @@ def frame(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _thicken(ink: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     # Padded, for a stroke ends where the picture of it is cropped.
-    depth = cv2.distanceTransform(np.pad((ink > 0.5).astype(np.uint8), 1), cv2.DIST_L2, 5)
+    mask = cv2.copyMakeBorder((ink > 0.5).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    depth = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
     # The distance to a stroke's edge is half its width along its middle, and a quarter on average.
-    width = 4 * float(depth[depth > 0].mean()) - 1 if (depth > 0).any() else 1.0
+    width = 4 * cv2.mean(depth, mask)[0] - 1 if mask.any() else 1.0
     missing = round(_LEAST_STROKE / scale - width)
     if missing < 1:
         return ink

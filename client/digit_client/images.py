@@ -49,10 +49,10 @@ def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
     PixelValueError when it is no picture.
     """
     pixels = as_pixels(image)
-    if is_framed(pixels):
-        return pixels
-    if is_framed(255 - pixels):
-        return 255 - pixels
+    if pixels.shape == (SIDE, SIDE):
+        for framed in (pixels, 255 - pixels):
+            if is_framed(framed):
+                return framed
     return frame(find_ink(pixels))
 
 
@@ -98,7 +98,8 @@ def _decode_any(data: bytes, max_pixels: int) -> Pixels:
         raise NotAnImageError("the data is in no image format that is read") from error
     try:
         _bound(image, data, max_pixels)
-        return _to_pixels(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_pixels(image)
     except (OSError, ValueError, SyntaxError, struct.error, EOFError) as error:
         raise TruncatedImageError("the image file ends early or is damaged") from error
 
@@ -106,8 +107,8 @@ def _decode_any(data: bytes, max_pixels: int) -> Pixels:
 def _bound(image: Image.Image, data: bytes, max_pixels: int) -> None:
     """See that it can be decoded within the limits, a JPEG at a reduced size."""
     if image.format in ("JPEG", "MPO"):
-        limits.check_scans(data)
         limits.check_size(*image.size, 4 * max_pixels)
+        limits.check_scans(data)
         image.draft(None, (_JPEG_SIDE, _JPEG_SIDE))
     elif image.format == "TIFF":
         limits.check_strips(data)
@@ -124,4 +125,6 @@ def _to_pixels(image: Image.Image) -> Pixels:
     has_alpha = "A" in image.getbands() or "transparency" in image.info
     if has_alpha:
         return np.asarray(image.convert("RGBA"))
-    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    mode = "L" if image.mode in ("1", "L") else "RGB"
+    # What is of the mode already would be copied.
+    return np.asarray(image if image.mode == mode else image.convert(mode))

@@ -88,7 +88,8 @@ def _is_full(mask: NDArray[np.bool_]) -> bool:
 
 def _thickness(mask: NDArray[np.bool_]) -> float:
     """Of what is in the mask, where it is thickest, in pixels."""
-    return 2 * float(cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3).max())
+    framed = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    return 2 * float(cv2.distanceTransform(framed, cv2.DIST_L2, 3).max())
 
 
 def _sides(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -165,4 +166,6 @@ def _strokes(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     shortest = max(0.12 * length, min(areas[main] / max(1, length), 0.2 * length))
     keep = (areas >= 0.02 * areas[main]) & (lengths >= shortest)
     keep[main] = True
+    if keep.all():
+        return mask
     return np.asarray(np.concatenate(([False], keep)).astype(np.uint8)[labels], np.uint8)
