@@ -13,6 +13,7 @@ from digit_client.errors import DeadlineExceededError
 from digit_client.model_server import ModelServer
 from digit_client.predictions import Prediction
 from digit_client.wire import Batch, ModelRef
+from digit_serving.gateway.breaker import Breaker
 from digit_serving.gateway.record import Call, Record, Wait
 
 if TYPE_CHECKING:
@@ -39,13 +40,15 @@ class Batcher:
         self._calls = calls
         self._max_images = max_images
         self._traces = traces
+        self._breaker = Breaker()
         self._lock = Lock()
         self._lanes: dict[_Kind, _Lane] = {}
 
     def predict(self, batch: Batch, model: ModelRef, *, timeout: float, record: Record) -> list[Prediction]:
         """The predictions for the n images of the batch, in their order, within `timeout` seconds.
 
-        The record gets the wait and the call. Raises what ModelServer.predict raises.
+        The record gets the wait and the call. Raises what ModelServer.predict raises, and UnavailableError in
+        place of a call to a model that keeps no deadline.
         """
         wait = Wait(time.perf_counter())
         record.waits.append(wait)
@@ -82,7 +85,8 @@ class Batcher:
         call = _call_for(group)
         trace = self._traces.begin_call(call, [request.record for request in group]) if self._traces else {}
         try:
-            outcomes = self._answers(kind[0], group, timeout, trace)
+            with self._breaker.watching(kind[0]):
+                outcomes = self._answers(kind[0], group, timeout, trace)
         except Exception as error:
             # Whatever it is, the others must hear of it.
             outcomes = error
