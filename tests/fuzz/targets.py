@@ -12,14 +12,14 @@ from werkzeug.exceptions import HTTPException
 from digit_client import images, predictions, wire
 from digit_client.errors import ImageError
 from digit_client.protos import PredictResponse
-from digit_serving.gateway import bodies
+from digit_serving.gateway.bodies import Reader
 from digit_serving.gateway.errors import GatewayError
 from digit_serving.gateway.record import Record
 from digit_serving.gateway.settings import Settings
 from digit_serving.unary import frames
 
 _MOST_PIXELS = 50_000
-_SETTINGS = Settings(max_images=4, max_pixels=_MOST_PIXELS, max_body=100_000)
+_READER = Reader(Settings(max_images=4, max_pixels=_MOST_PIXELS, max_body=100_000))
 _TYPES = ("application/json", "application/x-npy", "multipart/form-data; boundary=x", "image/*")
 
 
@@ -42,7 +42,7 @@ def body(data: bytes) -> None:
     }
     record = Record("id", "/v1/predict", "POST", started=0)
     with suppress(GatewayError, ImageError, HTTPException), Request(environment) as request:
-        batch = bodies.read(request, _SETTINGS, record)
+        batch = _READER.read(request, record)
         assert batch.shape[1:] in ((28, 28), (784,))
         assert np.isfinite(batch).all()
 

@@ -25,13 +25,14 @@ LARGEST_VERSION = 2**63 - 1
 def blueprint(settings: Settings, model_server: ModelServer, router: Router) -> Blueprint:
     """The routes under /v1."""
     api = Blueprint("api", __name__, url_prefix="/v1")
+    reader = bodies.Reader(settings)
 
     @api.post("/predict")
     def predict() -> Response:
         named = _named(request.args, settings.model_name)
         includes_image = _includes_image(request.args)
         record: Record = g.record
-        batch = bodies.read(request, settings, record)
+        batch = reader.read(request, record)
         record.predictions = predictions = router.predict(batch, named, record)
         documents = [_document(prediction) for prediction in predictions]
         if includes_image:

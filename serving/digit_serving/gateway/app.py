@@ -7,6 +7,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from digit_client.model_server import ModelServer
 from digit_serving.gateway import api, collector, docs, errors, health, hooks, openapi, page, tls
+from digit_serving.gateway.admission import Admission
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.routing import Router
@@ -22,11 +23,12 @@ def create_app(settings: Settings) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + 1)
     model_server = ModelServer(settings.model_server, partial(Channel, tls=tls.context(settings)))
+    metrics = Metrics()
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
+    app.wsgi_app = Admission(app.wsgi_app, settings.threads, metrics)  # type: ignore[method-assign]
     traces = collector.traces(settings)
     batcher = Batcher(model_server, calls=settings.calls, max_images=settings.max_images, traces=traces)
-    metrics = Metrics()
     hooks.register(app, metrics, traces)
     errors.register(app)
     app.register_blueprint(api.blueprint(settings, model_server, Router(settings, batcher)))

@@ -6,6 +6,8 @@ import io
 import time
 import tokenize
 from collections.abc import Iterable
+from contextlib import nullcontext
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,13 @@ from werkzeug import Request
 from werkzeug.exceptions import UnsupportedMediaType
 
 from digit_client import images
-from digit_client.arrays import Pixels
-from digit_client.errors import ImageError, ImageShapeError, NotAnImageError, PixelValueError
+from digit_client.errors import (
+    ImageError,
+    ImageShapeError,
+    ImageTooLargeError,
+    NotAnImageError,
+    PixelValueError,
+)
 from digit_client.wire import Batch
 from digit_serving.gateway.errors import MalformedBodyError, TooManyImagesError
 from digit_serving.gateway.record import Record
@@ -24,25 +31,104 @@ from digit_serving.gateway.settings import Settings
 
 _NUMBERS = {int, float}
 _BINARY = ("application/octet-stream", "")
+_LARGE_PICTURE = 1_000_000  # pixels; a JPEG's are four times as many
+_LARGE_TEXT = 1_000_000  # bytes
 
 
-def read(request: Request, settings: Settings, record: Record) -> Batch:
-    """The images of the request: uint8 [n, 28, 28], or float32 [n, 784] where it brought such numbers.
+class Reader:
+    """Reads the bodies of requests. Threads share it: those with a large picture or text take turns."""
 
-    Raises MalformedBodyError, TooManyImagesError, UnsupportedMediaType or ImageError.
-    """
-    media_type = request.mimetype
-    if media_type.startswith("image/") or media_type in _BINARY:
-        return _normalised([_whole(request)], settings, record)
-    if media_type == "multipart/form-data":
-        return _from_parts(request, settings, record)
-    if media_type == "application/json":
-        return _from_json(_whole(request), settings, record)
-    if media_type == "application/x-npy":
-        return _from_npy(_whole(request), settings, record)
-    raise UnsupportedMediaType(
-        "Send an image as image/*, several as multipart/form-data, application/json or application/x-npy."
-    )
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        # What a large one takes while it is read is as much as many threads have for themselves.
+        self._turn = RLock()
+
+    def read(self, request: Request, record: Record) -> Batch:
+        """The images of the request: uint8 [n, 28, 28], or float32 [n, 784] where it brought such numbers.
+
+        Raises MalformedBodyError, TooManyImagesError, UnsupportedMediaType or ImageError.
+        """
+        media_type = request.mimetype
+        if media_type.startswith("image/") or media_type in _BINARY:
+            return self._normalised([_whole(request)], record)
+        if media_type == "multipart/form-data":
+            return self._from_parts(request, record)
+        if media_type == "application/json":
+            data = _whole(request)
+            with self._turn if len(data) > _LARGE_TEXT else nullcontext():
+                return self._from_json(data, record)
+        if media_type == "application/x-npy":
+            return self._from_npy(_whole(request), record)
+        raise UnsupportedMediaType(
+            "Send an image as image/*, several as multipart/form-data, application/json or application/x-npy."
+        )
+
+    def _from_parts(self, request: Request, record: Record) -> Batch:
+        parts = request.files.getlist("image")
+        if not parts:
+            raise MalformedBodyError("The form has no file part named image.")
+        self._check_count(len(parts))
+        return self._normalised((part.read() for part in parts), record)
+
+    def _from_json(self, data: bytes, record: Record) -> Batch:
+        try:
+            document = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            raise MalformedBodyError(f"The body is not JSON: {error}.") from error
+        keys = {"images", "instances"} & document.keys() if isinstance(document, dict) else set()
+        if len(keys) != 1:
+            raise MalformedBodyError(
+                'The body is to be {"images": [base64, …]} or {"instances": [[784 numbers], …]}.'
+            )
+        key = keys.pop()
+        items = document[key]
+        if not isinstance(items, list) or not items:
+            raise MalformedBodyError(f"The field {key} is to be a list with at least one item.")
+        self._check_count(len(items))
+        if key == "images":
+            return self._normalised(map(_from_base64, items), record)
+        return _from_numbers(items)
+
+    def _from_npy(self, data: bytes, record: Record) -> Batch:
+        array = _load_npy(data)
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[1:] != (28, 28) or not len(array):
+            raise ImageShapeError(
+                f"the array is to be uint8 [n, 28, 28], not {array.dtype} {list(array.shape)}"
+            )
+        self._check_count(len(array))
+        record.read_from = time.perf_counter()
+        # Most are framed, which is seen of all at once.
+        batch = array.copy()
+        for index in np.flatnonzero(~images.are_framed(array)).tolist():
+            batch[index] = _normalise_at(array[index], index, record)
+        record.normalise = time.perf_counter() - record.read_from
+        return batch
+
+    def _check_count(self, count: int) -> None:
+        if count > self._settings.max_images:
+            raise TooManyImagesError(
+                f"A request may hold {self._settings.max_images} images; this one has {count}."
+            )
+
+    def _normalised(self, files: Iterable[bytes], record: Record) -> NDArray[np.uint8]:
+        record.read_from = time.perf_counter()
+        return np.array([self._read_image(data, index, record) for index, data in enumerate(files)])
+
+    def _read_image(self, data: bytes, index: int, record: Record) -> NDArray[np.uint8]:
+        try:
+            if not data:
+                raise NotAnImageError("there is no image in the request")
+            most = self._settings.max_pixels
+            try:
+                return _image(data, min(most, _LARGE_PICTURE), record)
+            except ImageTooLargeError:
+                if most <= _LARGE_PICTURE:
+                    raise
+            with self._turn:
+                return _image(data, most, record)
+        except ImageError as error:
+            error.index = index
+            raise
 
 
 def _whole(request: Request) -> bytes:
@@ -55,27 +141,13 @@ def _whole(request: Request) -> bytes:
     return data
 
 
-def _normalised(files: Iterable[bytes], settings: Settings, record: Record) -> NDArray[np.uint8]:
-    record.read_from = time.perf_counter()
-    return np.array([_read_image(data, index, settings, record) for index, data in enumerate(files)])
-
-
-def _read_image(data: bytes, index: int, settings: Settings, record: Record) -> NDArray[np.uint8]:
-    try:
-        if not data:
-            raise NotAnImageError("there is no image in the request")
-        return _normalise(_decode(data, settings, record), record)
-    except ImageError as error:
-        error.index = index
-        raise
-
-
-def _decode(data: bytes, settings: Settings, record: Record) -> Pixels:
+def _image(data: bytes, max_pixels: int, record: Record) -> NDArray[np.uint8]:
     started = time.perf_counter()
     try:
-        return images.decode(data, max_pixels=settings.max_pixels)
+        pixels = images.decode(data, max_pixels=max_pixels)
     finally:
         record.decode += time.perf_counter() - started
+    return _normalise(pixels, record)
 
 
 def _normalise(image: NDArray[np.generic], record: Record) -> NDArray[np.uint8]:
@@ -84,34 +156,6 @@ def _normalise(image: NDArray[np.generic], record: Record) -> NDArray[np.uint8]:
         return images.normalise(image)
     finally:
         record.normalise += time.perf_counter() - started
-
-
-def _from_parts(request: Request, settings: Settings, record: Record) -> Batch:
-    parts = request.files.getlist("image")
-    if not parts:
-        raise MalformedBodyError("The form has no file part named image.")
-    _check_count(len(parts), settings)
-    return _normalised((part.read() for part in parts), settings, record)
-
-
-def _from_json(data: bytes, settings: Settings, record: Record) -> Batch:
-    try:
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise MalformedBodyError(f"The body is not JSON: {error}.") from error
-    keys = {"images", "instances"} & document.keys() if isinstance(document, dict) else set()
-    if len(keys) != 1:
-        raise MalformedBodyError(
-            'The body is to be {"images": [base64, …]} or {"instances": [[784 numbers], …]}.'
-        )
-    key = keys.pop()
-    items = document[key]
-    if not isinstance(items, list) or not items:
-        raise MalformedBodyError(f"The field {key} is to be a list with at least one item.")
-    _check_count(len(items), settings)
-    if key == "images":
-        return _normalised(map(_from_base64, items), settings, record)
-    return _from_numbers(items)
 
 
 def _from_base64(item: Any) -> bytes:
@@ -136,20 +180,6 @@ def _from_numbers(rows: list[Any]) -> NDArray[np.float32]:
     return pixels.astype(np.float32)
 
 
-def _from_npy(data: bytes, settings: Settings, record: Record) -> Batch:
-    array = _load_npy(data)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[1:] != (28, 28) or not len(array):
-        raise ImageShapeError(f"the array is to be uint8 [n, 28, 28], not {array.dtype} {list(array.shape)}")
-    _check_count(len(array), settings)
-    record.read_from = time.perf_counter()
-    # Most are framed, which is seen of all at once.
-    batch = array.copy()
-    for index in np.flatnonzero(~images.are_framed(array)).tolist():
-        batch[index] = _normalise_at(array[index], index, record)
-    record.normalise = time.perf_counter() - record.read_from
-    return batch
-
-
 def _normalise_at(image: NDArray[np.uint8], index: int, record: Record) -> NDArray[np.uint8]:
     try:
         return _normalise(image, record)
@@ -170,8 +200,3 @@ def _load_npy(data: bytes) -> NDArray[Any]:
         return array.reshape(shape, order="F" if fortran_order else "C")
     except (ValueError, TypeError, SyntaxError, EOFError, tokenize.TokenError) as error:
         raise MalformedBodyError("The body is not a whole .npy file.") from error
-
-
-def _check_count(count: int, settings: Settings) -> None:
-    if count > settings.max_images:
-        raise TooManyImagesError(f"A request may hold {settings.max_images} images; this one has {count}.")

@@ -129,6 +129,11 @@ def answer_to(kind: type[Exception]) -> tuple[int, str]:
     return 500, "internal_error"
 
 
+def told(kind: type[DigitError]) -> tuple[int, str, str]:
+    """The HTTP status, the code and the detail of an answer for want of the model server."""
+    return *answer_to(kind), _upstream(kind)[1]
+
+
 def meaning(kind: type[Exception]) -> str:
     """What an error of this kind means, in a sentence."""
     if issubclass(kind, HTTPException):
@@ -189,8 +194,7 @@ def _on_image_error(error: ImageError) -> Response:
 
 def _on_model_server_error(error: DigitError) -> Response:
     _log.warning("%s", error, extra=_who())
-    _, detail = _upstream(type(error))
-    return problem(*answer_to(type(error)), detail)
+    return problem(*told(type(error)))
 
 
 def _on_http_error(error: HTTPException) -> Response:

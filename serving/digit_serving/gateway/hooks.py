@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
@@ -20,7 +21,8 @@ SANE_ID = r"[A-Za-z0-9._:-]{1,128}"
 _SANE = re.compile(SANE_ID)
 # A caller may send any word as method.
 _METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
-_QUIET = {"/livez", "/readyz", "/metrics"}
+QUIET = {"/livez", "/readyz", "/metrics"}
+"""The routes for whoever runs this."""
 
 
 def register(app: Flask, metrics: Metrics, traces: "Traces | None") -> None:
@@ -32,7 +34,7 @@ def register(app: Flask, metrics: Metrics, traces: "Traces | None") -> None:
 
     def begin() -> None:
         g.record = record = _record()
-        if traces and record.route not in _QUIET:
+        if traces and record.route not in QUIET:
             traces.begin(record, request)
 
     def end(response: Response) -> Response:
@@ -41,7 +43,7 @@ def register(app: Flask, metrics: Metrics, traces: "Traces | None") -> None:
         record.status = response.status_code
         response.headers["X-Request-ID"] = record.request_id
         response.headers.add("X-Content-Type-Options", "nosniff")
-        if record.route not in _QUIET:
+        if record.route not in QUIET:
             metrics.count(record)
             logs.write(record)
             if traces:
@@ -52,12 +54,16 @@ def register(app: Flask, metrics: Metrics, traces: "Traces | None") -> None:
     app.after_request(end)
 
 
+def request_id(environ: Mapping[str, str]) -> str:
+    """The caller's where it is sane, else one made for the request."""
+    given = environ.get("HTTP_X_REQUEST_ID", "")
+    return given if _SANE.fullmatch(given) else os.urandom(16).hex()
+
+
 def _record() -> Record:
     started = time.perf_counter()
     environ = request.environ
-    given = environ.get("HTTP_X_REQUEST_ID", "")
-    request_id = given if _SANE.fullmatch(given) else os.urandom(16).hex()
     rule = request.url_rule
     method = environ["REQUEST_METHOD"]
     method = method if method in _METHODS else "other"
-    return Record(request_id, rule.rule if rule else "unmatched", method, started)
+    return Record(request_id(environ), rule.rule if rule else "unmatched", method, started)

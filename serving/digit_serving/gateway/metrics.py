@@ -70,6 +70,11 @@ class Metrics:
         )
         self._keys = self._counter("key_requests", "Requests answered, by the caller's key.", "key", "status")
         self._refused = self._counter("images_refused", "Requests refused for an image.", "code")
+        self._overload = Counter(
+            "digits_overload",
+            "Requests refused unseen, since as many were worked on as may be at once.",
+            registry=self._registry,
+        )
         self._tell_build()
 
     def count(self, record: Record) -> None:
@@ -88,6 +93,10 @@ class Metrics:
             self._keys[record.key, record.status].inc()
         if record.refused:
             self._refused[record.refused].inc()
+
+    def count_overload(self) -> None:
+        """Count a request that was refused unseen."""
+        self._overload.inc()
 
     def _count_calls(self, record: Record) -> None:
         self._stages["queue"].observe(record.queue)

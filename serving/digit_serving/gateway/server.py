@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from flask import Flask
 
 _GRACE_SECONDS = 10
+# For health checks, and to refuse what is too much.
+_SPARE_THREADS = 16
+# Of each process. Those that wait for one beyond are not refused, so that it takes more than most may open.
+_CONNECTIONS = 4096
 
 
 def serve(settings: Settings) -> None:
@@ -38,7 +42,8 @@ def serve(settings: Settings) -> None:
             # Without TLS no client asks for HTTP/2, other than to reach past a proxy that speaks HTTP/1.
             http=HTTPModes.http1,
             workers=settings.workers,
-            blocking_threads=settings.threads,
+            blocking_threads=settings.threads + _SPARE_THREADS,
+            backpressure=_CONNECTIONS,
             # Below that it only doubts the number of threads, which mostly wait for the model server.
             log_level=LogLevels.error,
             ssl_cert=settings.tls_certificate,
@@ -51,6 +56,10 @@ def serve(settings: Settings) -> None:
 
 def _load(create_app: Callable[[Settings], "Flask"], settings: Settings) -> "Flask":
     logs.configure(settings)
+    import cv2
+
+    # Requests are worked on at once already: to wake a thread for each takes more than it saves.
+    cv2.setNumThreads(1)
     # What Pillow doubts about a file is its sender's affair, and a file can give it thousands of doubts.
     warnings.filterwarnings("ignore", module="PIL")
     return create_app(settings)

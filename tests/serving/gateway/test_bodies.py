@@ -24,7 +24,7 @@ from digit_client.errors import (
     PixelValueError,
     TruncatedImageError,
 )
-from digit_serving.gateway import bodies
+from digit_serving.gateway.bodies import Reader
 from digit_serving.gateway.errors import GatewayError, MalformedBodyError, TooManyImagesError
 from digit_serving.gateway.record import Record
 from digit_serving.gateway.settings import Settings
@@ -38,7 +38,7 @@ def read(data: Any, content_type: str | None) -> np.ndarray:
     builder = EnvironBuilder(method="POST", data=data, content_type=content_type)
     try:
         with Request(builder.get_environ()) as request:
-            return bodies.read(request, SETTINGS, Record("id", "/v1/predict", "POST", started=0))
+            return Reader(SETTINGS).read(request, Record("id", "/v1/predict", "POST", started=0))
     finally:
         builder.close()
 
