@@ -49,10 +49,11 @@ def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
     PixelValueError when it is no picture.
     """
     pixels = as_pixels(image)
-    if pixels.shape == (SIDE, SIDE):
-        for framed in (pixels, 255 - pixels):
-            if is_framed(framed):
-                return framed
+    if is_framed(pixels):
+        return pixels
+    # None but a small one is inverted, for a large one that takes a while.
+    if pixels.shape == (SIDE, SIDE) and is_framed(255 - pixels):
+        return 255 - pixels
     return frame(find_ink(pixels))
 
 
