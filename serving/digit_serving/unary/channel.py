@@ -25,7 +25,7 @@ _TOKENS = 100.0
 _BACK = 0.1
 
 _CONNECT_SECONDS = 1.0
-_SHORTEST, _LONGEST = 0.1, 1.0  # seconds between two tries to reach a server that is away
+_SHORTEST, _LONGEST = 0.1, 0.25  # seconds between two tries to reach a server that is away
 
 
 class Channel:

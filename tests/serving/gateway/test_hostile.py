@@ -4,6 +4,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,10 +163,23 @@ class TestBodies:
     def test_slow_ones_keep_nobody_waiting_who_asks_beside_them(self, target: Target, digits: Any) -> None:
         started = PREDICT + b"Content-Length: 100\r\n\r\nabc"
         with ExitStack() as stack:
-            for _ in range(12):
+            for _ in range(100):
                 stack.enter_context(_opened(target.port, started))
             time.sleep(0.5)
             assert target.post(to_png(digits.one(7)), "image/png") == (200, "")
+
+    def test_nor_do_connections_over_which_nothing_comes(self, target: Target, digits: Any) -> None:
+        with ExitStack() as stack:
+            for _ in range(800):
+                stack.enter_context(_opened(target.port, b""))
+            time.sleep(0.5)
+            assert target.post(to_png(digits.one(7)), "image/png") == (200, "")
+
+    def test_large_pictures_are_opened_one_after_the_other(self, target: Target) -> None:
+        picture = next(iter(bombs.large().values()))
+        with ThreadPoolExecutor(8) as threads:
+            statuses = list(threads.map(lambda _: target.post(picture, "image/png")[0], range(8)))
+        assert statuses == [422] * 8
 
 
 class TestRequests:
