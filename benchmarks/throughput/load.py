@@ -20,10 +20,24 @@ class Load:
     """Requests without a 2xx answer."""
 
 
-def run(url: str, body: Path, content_type: str, connections: int, seconds: int) -> Load:
-    """Send the file's bytes again and again, one request after another on each connection."""
+def run(url: str, body: Path, content_type: str, connections: int, seconds: int, pause: int = 0) -> Load:
+    """Send the file's bytes again and again, one request after another on each connection.
+
+    Between two of them are `pause` milliseconds, more or less, without the time to the answer.
+    """
     command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
-    command += ["--timeout", "30s", "--latency", "--script", str(_SCRIPT), url, "--", str(body), content_type]
+    command += [
+        "--timeout",
+        "30s",
+        "--latency",
+        "--script",
+        str(_SCRIPT),
+        url,
+        "--",
+        str(body),
+        content_type,
+        str(pause),
+    ]
     return _parsed(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 

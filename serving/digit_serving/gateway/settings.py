@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     carries that one. The request id decides, so that the same one always goes the same way. It needs
     default_label: without one all of them go to the newest version, which is the canary itself."""
 
-    calls: int = Field(default=2, ge=1)
+    calls: int = Field(default=1, ge=1)
     """Calls to the model server that each process has out at once; requests that come meanwhile share the
     next one."""
     deadline: float = Field(default=5.0, gt=0)

@@ -1,0 +1,72 @@
+"""What becomes of throughput, latency and memory as requests grow, in images and in number.
+
+Needs wrk. Run as python -m benchmarks.growth.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.startup import memory
+from benchmarks.throughput import bodies, load
+from benchmarks.throughput.bodies import Body
+from benchmarks.throughput.servers import CACHE, prepare
+from digit_client import images
+
+SECONDS = 4
+CONNECTIONS = 8
+IMAGES = [2**power for power in range(10)]
+CALLERS = [2**power for power in range(9)]
+
+
+def main() -> None:
+    """Print a row for each size, and one for each number of connections."""
+    digit = images.normalise(images.decode(Path("docs/five.jpg").read_bytes()))
+    single = bodies.write(CACHE / "bodies", digit)["28×28 PNG"]
+    file = CACHE / "bodies" / "many"
+    with _running() as url:
+        _head(f"images, {CONNECTIONS} connections")
+        for count in IMAGES:
+            file.write_bytes(bodies.many(digit, count))
+            _row(count, url, Body(file, "application/x-npy"), CONNECTIONS, count)
+        _head("connections, one image")
+        for callers in CALLERS:
+            _row(callers, url, single, callers, 1)
+
+
+@contextmanager
+def _running() -> Iterator[str]:
+    os.environ["DIGITS_MAX_IMAGES"] = str(IMAGES[-1])
+    with prepare()[0].running() as url:
+        yield url
+
+
+def _head(first: str) -> None:
+    columns = ["requests/s", "images/s", "p50 ms", "p99 ms", "memory MB"]
+    sys.stdout.write(f"{first:24}" + "".join(f"{column:>12}" for column in columns) + "\n")
+
+
+def _row(name: int, url: str, body: Body, connections: int, count: int) -> None:
+    load.run(url, body.file, body.content_type, connections, 1)
+    found = load.run(url, body.file, body.content_type, connections, SECONDS)
+    if found.failed:
+        raise RuntimeError(f"{found.failed} requests failed")
+    figures = [found.rate, found.rate * count, found.median, found.p99, _memory()]
+    sys.stdout.write(f"{name:<24}" + "".join(f"{figure:12,.1f}" for figure in figures) + "\n")
+    sys.stdout.flush()
+
+
+def _memory() -> float:
+    """Of all processes of the one service that this process runs."""
+    (up,) = _children(os.getpid())
+    return sum(memory(pid) for pid in _children(up))
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Four times as much as the service can do: what it still answers, and how soon it refuses the rest.
+
+Needs wrk, which shares the machine. Run as python -m benchmarks.load.overload.
+"""
+
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from benchmarks.throughput import bodies, load
+from benchmarks.throughput.bodies import Body
+from benchmarks.throughput.servers import CACHE, prepare
+from digit_client import images
+
+SECONDS = 10
+TIMES = 4
+CONNECTIONS = 1024
+# As many as it takes for the service to have no pause, and few enough that nobody is refused.
+FULL = 64
+KINDS = ["28×28 PNG", "280×280 RGB PNG", "64 images, JSON of PNGs"]
+
+Sample = tuple[int, float]
+"""A status, and the milliseconds to it."""
+
+
+def main() -> None:
+    """Print a row for each kind of request."""
+    digit = images.normalise(images.decode(Path("docs/five.jpg").read_bytes()))
+    sent = bodies.write(CACHE / "bodies", digit)
+    for kind in KINDS:
+        with prepare()[0].running() as url:
+            _measure(url, kind, sent[kind])
+
+
+def _measure(url: str, kind: str, body: Body) -> None:
+    load.run(url, body.file, body.content_type, FULL, 2)
+    capacity = load.run(url, body.file, body.content_type, FULL, SECONDS).rate
+    pause = round(1000 * CONNECTIONS / (TIMES * capacity))
+    with _sampling(url, body) as samples:
+        found = load.run(url, body.file, body.content_type, CONNECTIONS, SECONDS, pause)
+    answered = found.rate - found.failed / SECONDS
+    sys.stdout.write(
+        f"{kind}: {capacity:,.0f} a second with {FULL} connections; with {CONNECTIONS}, of {found.rate:,.0f} "
+        f"a second {answered:,.0f} are answered, {answered / capacity:.0%} of that\n"
+    )
+    for status in sorted({status for status, _ in samples}):
+        times = [milliseconds for each, milliseconds in samples if each == status]
+        sys.stdout.write(
+            f"  {status} after {statistics.median(times):.0f} ms in the median, {max(times):.0f} at most, "
+            f"of {len(times)} requests beside those\n"
+        )
+
+
+@contextmanager
+def _sampling(url: str, body: Body) -> Iterator[list[Sample]]:
+    """What callers see inside the block who open a connection for each request."""
+    samples: list[Sample] = []
+    stop = threading.Event()
+    content, headers = body.file.read_bytes(), {"content-type": body.content_type}
+
+    def sample() -> None:
+        while not stop.wait(0.05):
+            started = time.perf_counter()
+            status = httpx.post(f"{url}/v1/predict", content=content, headers=headers, timeout=30).status_code
+            samples.append((status, 1000 * (time.perf_counter() - started)))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        stop.set()
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()
