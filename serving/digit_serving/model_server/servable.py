@@ -1,5 +1,6 @@
 """One version of a SavedModel in memory, run by the same C++ session as in the original, and its warm-up."""
 
+import gc
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -49,6 +50,9 @@ class Servable:
     def close(self) -> None:
         self._callable.cache_clear()
         self._session.close()
+        # A graph refers to itself, and would stay until there is garbage enough of other kinds.
+        del self._session
+        gc.collect()
 
     def _make_callable(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:
         # Session.run takes eight times as long, and checks shapes in words of its own.

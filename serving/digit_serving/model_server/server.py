@@ -1,5 +1,6 @@
 """The whole server: its models, its ports, and an end in good order."""
 
+import gc
 import logging
 import os
 import signal
@@ -28,6 +29,8 @@ def run(options: Options) -> NoReturn:
         logging.getLogger(name).setLevel(logging.ERROR)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit())
+    # TensorFlow's own objects stay: to look for garbage among them takes a sixth of a second.
+    gc.freeze()
     code = 0
     try:
         _serve(options)
