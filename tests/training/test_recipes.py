@@ -18,6 +18,14 @@ def test_what_the_user_sets_replaces_the_recipe() -> None:
     assert changed.learning_rate == recipe.learning_rate
 
 
+def test_the_careful_epochs_are_the_same_share_of_any_number() -> None:
+    best = RECIPES["best"]
+    assert [best.lasting(epochs).careful / epochs for epochs in (4, 8, 160)] == [
+        best.careful / best.epochs
+    ] * 3
+    assert best.lasting(1).careful == 0
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_few_examples_are_fitted_in_as_many_steps(name: str) -> None:
     recipe = RECIPES[name]

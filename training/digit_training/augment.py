@@ -3,6 +3,8 @@
 Pure: images uint8 [n, 28, 28], light ink on dark, in and out; what happens to them is drawn from `rng`.
 """
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +17,49 @@ BOX = 20
 MIDDLE = 14
 """Serving scales a digit until its longer side is BOX pixels and puts its centre of mass at MIDDLE."""
 
-# The share of digits that something happens to.
-BROKEN = 0.1
-CUT_OFF = 0.08
-OTHER_PEN = 0.7
-BLURRED = 0.2
-GRAINY = 0.15
 
-# How far a digit departs from what it was, as a standard deviation.
-ROTATION = 0.12  # radians
-SLANT = 0.2  # pixels to the side for each pixel up
-ASPECT = 0.1  # of the logarithm
+@dataclass(frozen=True)
+class Hand:
+    """How far digits depart from what they were.
+
+    The share of them that is broken, cut off, of another pen, blurred and grainy; and standard deviations:
+    `rotation` in radians, `slant` in pixels to the side for each pixel up, `aspect` of the logarithm.
+    """
+
+    broken: float
+    cut_off: float
+    other_pen: float
+    blurred: float
+    grainy: float
+    rotation: float
+    slant: float
+    aspect: float
+
+
+ANYBODY = Hand(
+    broken=0.1,
+    cut_off=0.08,
+    other_pen=0.7,
+    blurred=0.2,
+    grainy=0.15,
+    rotation=0.12,
+    slant=0.2,
+    aspect=0.1,
+)
+"""Whom serving meets."""
+
+CAREFUL = Hand(
+    broken=0.02,
+    cut_off=0.02,
+    other_pen=0.3,
+    blurred=0.05,
+    grainy=0.05,
+    rotation=0.08,
+    slant=0.12,
+    aspect=0.06,
+)
+"""Whose digits are much like MNIST's own."""
+
 SIZE = 0.05  # of the logarithm
 SHIFT = 0.5  # pixels
 BEND = 1.0  # pixels, at most
@@ -38,24 +72,24 @@ _KNOTS = 5
 _SPLINE = cv2.resize(np.eye(_KNOTS, dtype=np.float32), (_KNOTS, SIDE), interpolation=cv2.INTER_CUBIC)
 
 
-def augment(images: Images, rng: np.random.Generator) -> Images:
+def augment(images: Images, rng: np.random.Generator, hand: Hand = ANYBODY) -> Images:
     """Each digit written anew: uint8 [n, 28, 28]."""
-    written = [_rewritten(image, rng) for image in images]
-    maps = _places(np.stack(written), rng) + _bends(len(images), rng)
+    written = [_rewritten(image, rng, hand) for image in images]
+    maps = _places(np.stack(written), rng, hand) + _bends(len(images), rng)
     seen = [
-        _blurred(cv2.remap(image, where, None, cv2.INTER_LINEAR), rng)
+        _seen(cv2.remap(image, where, None, cv2.INTER_LINEAR), rng, hand)
         for image, where in zip(written, maps, strict=True)
     ]
-    return _exposed(np.stack(seen), rng)
+    return _exposed(np.stack(seen), rng, hand)
 
 
-def _rewritten(image: Images, rng: np.random.Generator) -> Images:
+def _rewritten(image: Images, rng: np.random.Generator, hand: Hand) -> Images:
     accident = rng.random()
-    if accident < BROKEN:
+    if accident < hand.broken:
         image = _broken(image, rng)
-    elif accident < BROKEN + CUT_OFF:
+    elif accident < hand.broken + hand.cut_off:
         image = _cut_off(image, rng)
-    return _drawn(image, rng) if rng.random() < OTHER_PEN else image
+    return _drawn(image, rng) if rng.random() < hand.other_pen else image
 
 
 def _broken(image: Images, rng: np.random.Generator) -> Images:
@@ -85,10 +119,11 @@ def _drawn(image: Images, rng: np.random.Generator) -> Images:
     return np.asarray(cv2.addWeighted(image, 1 - abs(wider) / 2, other, abs(wider) / 2, 0), np.uint8)
 
 
-def _places(images: Images, rng: np.random.Generator) -> Floats:
+def _places(images: Images, rng: np.random.Generator, hand: Hand) -> Floats:
     """Where on its image each pixel comes from, x and y, for digits turned, slanted and framed anew."""
     count = len(images)
-    angle, slant, aspect, size = rng.normal(0, [[ROTATION], [SLANT], [ASPECT], [SIZE]], (4, count))
+    deviations = [[hand.rotation], [hand.slant], [hand.aspect], [SIZE]]
+    angle, slant, aspect, size = rng.normal(0, deviations, (4, count))
     zero, one = np.zeros(count), np.ones(count)
     turn = _matrices(np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle))
     lean = _matrices(one, slant, zero, one)
@@ -144,9 +179,9 @@ def _bends(count: int, rng: np.random.Generator) -> Floats:
     return bends
 
 
-def _blurred(image: Images, rng: np.random.Generator) -> Images:
+def _seen(image: Images, rng: np.random.Generator, hand: Hand) -> Images:
     """Some as from a scan of five to thirteen pixels, enlarged."""
-    if rng.random() > BLURRED:
+    if rng.random() > hand.blurred:
         return image
     side = int(rng.integers(8, 20))
     small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
@@ -154,11 +189,11 @@ def _blurred(image: Images, rng: np.random.Generator) -> Images:
     return np.asarray(cv2.resize(small, (SIDE, SIDE), interpolation=how), np.uint8)
 
 
-def _exposed(images: Images, rng: np.random.Generator) -> Images:
+def _exposed(images: Images, rng: np.random.Generator, hand: Hand) -> Images:
     """Ink that is rough, and softer or harder against its ground; its brightest is always 255."""
     count = (len(images), 1, 1)
     ink = images.astype(np.float32)
-    rough = np.flatnonzero(rng.random(len(images)) < GRAINY)
+    rough = np.flatnonzero(rng.random(len(images)) < hand.grainy)
     grain = rng.standard_normal((len(rough), SIDE, SIDE), np.float32)
     ink[rough] *= np.clip(
         1 - rng.uniform(0, 0.4, (len(rough), 1, 1)).astype(np.float32) * np.abs(grain), 0, 1

@@ -1,12 +1,13 @@
 """What an augmented fit is fed with, batch by batch, on every backend of Keras."""
 
+import math
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_training.augment import augment
+from digit_training.augment import ANYBODY, CAREFUL, augment
 from digit_training.dataset import Examples
 
 
@@ -14,11 +15,20 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """The examples in another order each epoch, each written anew each time.
 
     A batch is pixels float32 [batch size, 784], 0..1, and labels uint8 [batch size]; it depends on nothing
-    but the seed, the epoch and its index, so that a thread that reads ahead changes nothing.
+    but the seed, the epoch and its index, so that a thread that reads ahead changes nothing. From the epoch
+    `careful_from` on, which counts from 0, they are written with more care.
     """
 
-    def __init__(self, examples: Examples, batch_size: int, seed: int, **workers: Any) -> None:
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        seed: int,
+        careful_from: float = math.inf,
+        **workers: Any,
+    ) -> None:
         super().__init__(**workers)
+        self.careful_from = careful_from
         self.examples = examples
         self.batch_size = batch_size
         self.seed = seed
@@ -32,7 +42,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         batch = self.examples[rows]
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        return Examples(augment(batch.images, rng), batch.labels).pixels, batch.labels
+        hand = CAREFUL if self.epoch >= self.careful_from else ANYBODY
+        return Examples(augment(batch.images, rng, hand), batch.labels).pixels, batch.labels
 
     def on_epoch_end(self) -> None:
         self.epoch += 1

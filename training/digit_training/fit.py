@@ -138,7 +138,7 @@ def _in_blocks(recipe: Recipe) -> bool:
 
 def _fed(recipe: Recipe, train: Examples, seed: int) -> dict[str, Any]:
     if recipe.augmented:
-        return {"x": Batches(train, recipe.batch_size, seed)}
+        return {"x": Batches(train, recipe.batch_size, seed, recipe.epochs - recipe.careful)}
     rows = recipe.batch_size * (STEPS_PER_BLOCK if _in_blocks(recipe) else 1)
     return {"x": train.pixels, "y": train.labels, "batch_size": rows}
 
