@@ -23,7 +23,7 @@ from digit_client.arrays import to_png
 SHARE = 0.7
 KEPT = 3
 # Seconds between two of the same kind; no two kinds at the same time.
-PUBLISH, KILL_WORKER, KILL_MODEL_SERVER = 20.0, 33.0, 145.0
+PUBLISH, KILL_WORKER, KILL_MODEL_SERVER = 20.0, 33.0, 190.0
 # Until callers have got over a process that was killed.
 RECOVERY = 6.0
 

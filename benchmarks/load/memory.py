@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-# Until then it grows with what is met for the first time.
-_YOUTH_SECONDS = 30.0
+# Until then it grows with what is met for the first time, such as several versions of a model.
+_YOUTH_SECONDS = 100.0
 
 
 @dataclass

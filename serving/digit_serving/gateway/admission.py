@@ -1,4 +1,4 @@
-"""How many requests are worked on at once. Those beyond are refused before they cost anything."""
+"""How many requests a process takes on at once. Those beyond are refused before they cost anything."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Admission:
-    """A WSGI application that has another one work on `most` requests at once.
+    """A WSGI application that gives another one `most` requests at once.
 
     The rest is answered as an overloaded model server is, before Flask sees it, for a service that refuses
     as slowly as it answers does nothing else under a flood. Health checks always get through.

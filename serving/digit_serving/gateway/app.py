@@ -26,7 +26,7 @@ def create_app(settings: Settings) -> Flask:
     metrics = Metrics()
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
-    app.wsgi_app = Admission(app.wsgi_app, settings.threads, metrics)  # type: ignore[method-assign]
+    app.wsgi_app = Admission(app.wsgi_app, settings.threads + settings.queue, metrics)  # type: ignore[method-assign]
     traces = collector.traces(settings)
     batcher = Batcher(model_server, calls=settings.calls, max_images=settings.max_images, traces=traces)
     hooks.register(app, metrics, traces)

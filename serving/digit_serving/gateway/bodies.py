@@ -5,8 +5,8 @@ import binascii
 import io
 import time
 import tokenize
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 from werkzeug import Request
+from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import UnsupportedMediaType
 
 from digit_client import images
@@ -43,34 +44,38 @@ class Reader:
         # What a large one takes while it is read is as much as many threads have for themselves.
         self._turn = RLock()
 
-    def read(self, request: Request, record: Record) -> Batch:
-        """The images of the request: uint8 [n, 28, 28], or float32 [n, 784] where it brought such numbers.
+    def receive(self, request: Request, record: Record) -> Callable[[], Batch]:
+        """Waits for the whole body, which takes as long as its sender likes; what is returned reads it.
 
-        Raises MalformedBodyError, TooManyImagesError, UnsupportedMediaType or ImageError.
+        The images of the request: uint8 [n, 28, 28], or float32 [n, 784] where it brought such numbers.
+        Both raise MalformedBodyError, TooManyImagesError, UnsupportedMediaType or ImageError.
         """
         media_type = request.mimetype
         if media_type.startswith("image/") or media_type in _BINARY:
-            return self._normalised([_whole(request)], record)
+            return partial(self._normalised, [_whole(request)], record)
         if media_type == "multipart/form-data":
-            return self._from_parts(request, record)
+            return partial(self._from_parts, request.files.getlist("image"), record)
         if media_type == "application/json":
-            data = _whole(request)
-            with self._turn if len(data) > _LARGE_TEXT else nullcontext():
-                return self._from_json(data, record)
+            return partial(self._from_json, _whole(request), record)
         if media_type == "application/x-npy":
-            return self._from_npy(_whole(request), record)
+            return partial(self._from_npy, _whole(request), record)
         raise UnsupportedMediaType(
             "Send an image as image/*, several as multipart/form-data, application/json or application/x-npy."
         )
 
-    def _from_parts(self, request: Request, record: Record) -> Batch:
-        parts = request.files.getlist("image")
+    def _from_parts(self, parts: list[FileStorage], record: Record) -> Batch:
         if not parts:
             raise MalformedBodyError("The form has no file part named image.")
         self._check_count(len(parts))
         return self._normalised((part.read() for part in parts), record)
 
     def _from_json(self, data: bytes, record: Record) -> Batch:
+        if len(data) > _LARGE_TEXT:
+            with self._turn:
+                return self._from_text(data, record)
+        return self._from_text(data, record)
+
+    def _from_text(self, data: bytes, record: Record) -> Batch:
         try:
             document = orjson.loads(data)
         except orjson.JSONDecodeError as error:

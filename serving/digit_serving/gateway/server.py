@@ -42,7 +42,7 @@ def serve(settings: Settings) -> None:
             # Without TLS no client asks for HTTP/2, other than to reach past a proxy that speaks HTTP/1.
             http=HTTPModes.http1,
             workers=settings.workers,
-            blocking_threads=settings.threads + _SPARE_THREADS,
+            blocking_threads=settings.threads + settings.queue + _SPARE_THREADS,
             backpressure=_CONNECTIONS,
             # Below that it only doubts the number of threads, which mostly wait for the model server.
             log_level=LogLevels.error,

@@ -24,7 +24,7 @@ def test_what_is_too_much_is_refused_at_once_and_the_rest_answered(faulty: Any, 
         return answer(np.eye(10, dtype=np.float32)[[7] * count])
 
     faulty.answer = wait
-    app = create_app(Settings(model_server=faulty.target, threads=3))
+    app = create_app(Settings(model_server=faulty.target, threads=2, queue=1))
     image = to_png(digits.one(7))
 
     def ask(client: FlaskClient) -> Any:
@@ -53,7 +53,7 @@ def test_a_place_is_free_again_whatever_became_of_its_request(faulty: Any, digit
         context.abort(grpc.StatusCode.INTERNAL, "no")
 
     faulty.answer = fail
-    client = create_app(Settings(model_server=faulty.target, threads=1)).test_client()
+    client = create_app(Settings(model_server=faulty.target, threads=1, queue=0)).test_client()
     for _ in range(3):
         assert client.post("/v1/predict", data=to_png(digits.one(7))).status_code == 502
     for _ in range(3):
