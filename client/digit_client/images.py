@@ -101,7 +101,7 @@ def _decode_any(data: bytes, max_pixels: int) -> Pixels:
         _bound(image, data, max_pixels)
         ImageOps.exif_transpose(image, in_place=True)
         return _to_pixels(image)
-    except (OSError, ValueError, SyntaxError, struct.error, EOFError) as error:
+    except (OSError, ValueError, TypeError, SyntaxError, struct.error, EOFError) as error:
         raise TruncatedImageError("the image file ends early or is damaged") from error
 
 
