@@ -77,12 +77,12 @@ FULL = replace(
     build=models.deep_convnet,
     epochs=24,
     learning_rate=2e-3,
-    more="A network at MNIST's full size reads a few more of its 10,000 right: digits train --recipe best",
+    more="A network at full size may read a few more of MNIST's 10,000 right: digits train --recipe best",
 )
 
 RECIPES = {
     "perceptron": Recipe(models.perceptron, sgd, epochs=10, batch_size=32, learning_rate=0.01),
     "quick": QUICK,
     "full": FULL,
-    "best": replace(FULL, build=models.wide_convnet, epochs=16, careful=4, more=""),
+    "best": replace(FULL, build=models.wide_convnet, epochs=20, careful=5, more=""),
 }
