@@ -251,7 +251,8 @@ def test_the_gateway_holds_no_tensorflow_and_is_small(project: Project) -> None:
         int(project.run("docker", "image", "inspect", "--format", "{{.Size}}", image))
         for image in ("digits-gateway", "python:3.13-slim")
     ]
-    assert sizes[0] - sizes[1] < 300 * MEGABYTE
+    # Half of it is OpenCV; Redis and OpenTelemetry are in it for who sets them.
+    assert sizes[0] - sizes[1] < 330 * MEGABYTE
 
 
 @pytest.fixture(scope="module")
