@@ -7,18 +7,16 @@ models/digits; see `digits train`. Run as python -m benchmarks.cost.
 import io
 import math
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 
-from benchmarks.startup import DIGITS, PORTS, URL, answers
+from benchmarks.service import service
+from benchmarks.startup import PORTS, URL, children
 from digit_client import ModelServerClient
 from digit_client import images as pictures
 from digit_client.arrays import to_png
@@ -46,7 +44,8 @@ def main() -> None:
         "a drawing of 28 x 28": (to_png(pixels), "image/png", 1, 2000),
         f"{MANY} arrays at once, each": (batch.getvalue(), "application/x-npy", MANY, 100),
     }
-    with services() as (gateway, model_server):
+    with service(Path("models/digits"), FLAGS) as running:
+        gateway, model_server = running.gateway.pid, running.model_server.pid
         costs = {name: cost(gateway, model_server, *kind) for name, kind in kinds.items()}
         bulk = bulk_cost(model_server, photo)
     line("CPU ms", "gateway", "model server")
@@ -58,32 +57,6 @@ def main() -> None:
     for rate in RATES:
         pods = (f"{math.ceil(rate * each / BUSY):,}" for each in costs["a photo of 640 x 480"])
         line(f"{rate:,} a second", *pods)
-
-
-@contextmanager
-def services() -> Iterator[tuple[int, int]]:
-    """The process ids of a gateway and a model server that answer."""
-    model_server = [
-        *DIGITS,
-        "model-server",
-        f"--port={PORTS['DIGITS_GRPC_PORT']}",
-        "--model_name=digits",
-        *FLAGS,
-    ]
-    model_server.append(f"--model_base_path={Path('models/digits').resolve()}")
-    environment = {**PORTS, "DIGITS_MODEL_SERVER": f"127.0.0.1:{PORTS['DIGITS_GRPC_PORT']}"}
-    processes = [
-        subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
-        for command in ([*DIGITS, "gateway"], model_server)
-    ]
-    try:
-        while not answers(f"{URL}/readyz"):
-            time.sleep(0.1)
-        yield processes[0].pid, processes[1].pid
-    finally:
-        for process in processes:
-            process.terminate()
-            process.wait()
 
 
 def cost(
@@ -118,8 +91,7 @@ def cpu_seconds(pid: int) -> float:
     """Of a process and those that it started."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return own + sum(cpu_seconds(int(child)) for child in children)
+    return own + sum(cpu_seconds(child) for child in children(pid))
 
 
 def line(*columns: str) -> None:

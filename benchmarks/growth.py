@@ -5,11 +5,10 @@ Needs wrk. Run as python -m benchmarks.growth.
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.startup import memory
+from benchmarks.startup import children, memory
 from benchmarks.throughput import bodies, load
 from benchmarks.throughput.bodies import Body
 from benchmarks.throughput.servers import CACHE, prepare
@@ -26,7 +25,9 @@ def main() -> None:
     digit = images.normalise(images.decode(Path("docs/five.jpg").read_bytes()))
     single = bodies.write(CACHE / "bodies", digit)["28×28 PNG"]
     file = CACHE / "bodies" / "many"
-    with _running() as url:
+    digits = prepare()[0]
+    settings = {**digits.environment, "DIGITS_MAX_IMAGES": str(IMAGES[-1])}
+    with replace(digits, environment=settings).running() as url:
         _head(f"images, {CONNECTIONS} connections")
         for count in IMAGES:
             file.write_bytes(bodies.many(digit, count))
@@ -34,13 +35,6 @@ def main() -> None:
         _head("connections, one image")
         for callers in CALLERS:
             _row(callers, url, single, callers, 1)
-
-
-@contextmanager
-def _running() -> Iterator[str]:
-    os.environ["DIGITS_MAX_IMAGES"] = str(IMAGES[-1])
-    with prepare()[0].running() as url:
-        yield url
 
 
 def _head(first: str) -> None:
@@ -60,12 +54,8 @@ def _row(name: int, url: str, body: Body, connections: int, count: int) -> None:
 
 def _memory() -> float:
     """Of all processes of the one service that this process runs."""
-    (up,) = _children(os.getpid())
-    return sum(memory(pid) for pid in _children(up))
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    (up,) = children(os.getpid())
+    return sum(memory(pid) for pid in children(up))
 
 
 if __name__ == "__main__":

@@ -101,8 +101,12 @@ def answers(url: str) -> bool:
 
 def memory(pid: int) -> float:
     """Megabytes of a process and its children; pages they share count once."""
-    pids = [pid, *(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-    return sum(proportional_set_size(each) for each in pids)
+    return sum(proportional_set_size(each) for each in [pid, *children(pid)])
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, the oldest first."""
+    return sorted(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 def proportional_set_size(pid: int) -> float:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import httpx
 
@@ -24,7 +25,7 @@ def running(
     process = subprocess.Popen(
         [*DIGITS, *arguments],
         env={**os.environ, **(environment or {})},
-        preexec_fn=partial(_limit, limits) if limits else None,
+        preexec_fn=partial(limit, limits) if limits else None,
     )
     try:
         yield process
@@ -33,9 +34,15 @@ def running(
         process.wait(20)
 
 
-def _limit(limits: dict[int, int]) -> None:
+def limit(limits: dict[int, int]) -> None:
+    """Set limits of this process, by the numbers that resource.RLIMIT_… name."""
     for what, most in limits.items():
         resource.setrlimit(what, (most, most))
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, the oldest first."""
+    return sorted(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 def free_port() -> int:

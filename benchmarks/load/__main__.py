@@ -16,13 +16,14 @@ import numpy as np
 
 from benchmarks.load.callers import Answer, calling
 from benchmarks.load.memory import Memory
-from benchmarks.load.service import Service, service
+from benchmarks.service import Service, service
 from digit_client import images
 from digit_client.arrays import to_png
+from digit_serving.releases.published import published
 
 SHARE = 0.7
 KEPT = 3
-# Seconds between two of the same kind; no two kinds at the same time.
+# Seconds between two of the same kind.
 PUBLISH, KILL_WORKER, KILL_MODEL_SERVER = 20.0, 33.0, 190.0
 # Until callers have got over a process that was killed.
 RECOVERY = 6.0
@@ -34,11 +35,8 @@ def main() -> None:
     image = to_png(images.normalise(images.decode(Path("docs/five.jpg").read_bytes())))
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder) / "digits"
-        newest = max(
-            (path for path in Path("models/digits").iterdir() if path.name.isdecimal()),
-            key=lambda path: int(path.name),
-        )
-        shutil.copytree(newest, models / "1")
+        newest, *_ = published(Path("models/digits")).values()
+        shutil.copytree(newest.path, models / "1")
         with service(models) as running:
             with calling(image, 5) as crowd:
                 time.sleep(15)
@@ -89,12 +87,11 @@ def _molest(running: Service, seconds: float) -> tuple[list[float], Memory, Memo
 
 
 def _publish(models: Path) -> None:
-    versions = sorted(int(path.name) for path in models.iterdir() if path.name.isdecimal())
-    new = models / ".new"
-    shutil.copytree(models / str(versions[-1]), new)
-    new.rename(models / str(versions[-1] + 1))
-    for old in versions[:-KEPT]:
-        shutil.rmtree(models / str(old))
+    newest, *older = published(models).values()
+    new = shutil.copytree(newest.path, models / ".new")
+    new.rename(models / str(newest.number + 1))
+    for old in older[KEPT - 1 :]:
+        old.remove()
 
 
 def _report(answers: list[Answer], started: float, kills: list[float]) -> None:

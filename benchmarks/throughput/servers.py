@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.startup import answers
+from digit_serving.releases.published import published
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -48,9 +49,7 @@ def prepare() -> list[Server]:
         _digits("train", "--model", "perceptron", "--output", str(MODELS), "--report", str(CACHE / "run"))
     if not _PEERS.exists():
         _install_peers()
-    model = max(
-        (entry for entry in MODELS.iterdir() if entry.name.isdecimal()), key=lambda entry: int(entry.name)
-    )
+    model, *_ = published(MODELS).values()
     peers = str(HERE / "peers")
     uvicorn = [str(_PEERS / "bin" / "uvicorn"), "--app-dir", peers, "--port", str(_PORT), "--workers", "2"]
     granian = [str(_PEERS / "bin" / "granian"), "--interface", "wsgi", "--working-dir", peers]
@@ -63,7 +62,7 @@ def prepare() -> list[Server]:
         Server(
             "FastAPI, TensorFlow in process",
             [*uvicorn, "--loop", "uvloop", "--http", "httptools", "--log-level", "warning", "in_process:app"],
-            {"MODEL": str(model), "TF_CPP_MIN_LOG_LEVEL": "3"},
+            {"MODEL": str(model.path), "TF_CPP_MIN_LOG_LEVEL": "3"},
         ),
         Server("bare Flask", [*granian, "--port", str(_PORT), "--workers", "2", "--no-ws", "floor:app"]),
     ]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from digit_client import drawing, ground, ruling
 from digit_client.errors import NoDigitError
+from digit_client.framing import padded
 
 # Larger pictures are reduced to this, the ink of drawings, which has clear edges, to that.
 _SIDE, _DRAWN_SIDE = 512, 128
@@ -88,8 +89,7 @@ def _is_full(mask: NDArray[np.bool_]) -> bool:
 
 def _thickness(mask: NDArray[np.bool_]) -> float:
     """Of what is in the mask, where it is thickest, in pixels."""
-    framed = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    return 2 * float(cv2.distanceTransform(framed, cv2.DIST_L2, 3).max())
+    return 2 * float(cv2.distanceTransform(padded(mask.astype(np.uint8), 1), cv2.DIST_L2, 3).max())
 
 
 def _sides(mask: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -24,19 +24,19 @@ class Admission:
         self._app = app
         self._metrics = metrics
         # Taken and put back in one step each, and nobody waits at it.
-        self._places = [None] * most
+        self._free = [None] * most
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if environ["PATH_INFO"] in hooks.QUIET:
             return self._app(environ, start_response)
         try:
-            place = self._places.pop()
+            place = self._free.pop()
         except IndexError:
             return self._refuse(environ, start_response)
         try:
             return self._app(environ, start_response)
         finally:
-            self._places.append(place)
+            self._free.append(place)
 
     def _refuse(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         self._metrics.count_overload()

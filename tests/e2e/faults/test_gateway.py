@@ -12,7 +12,7 @@ import pytest
 
 from digit_client.arrays import to_png
 from tests.e2e.faults.conftest import GONE, RECOVERY, Serve, Service
-from tests.processes import wait_until
+from tests.processes import children, wait_until
 
 GRACE = 10.0
 """Seconds that a gateway has for the end, half of what Kubernetes gives it."""
@@ -20,26 +20,19 @@ GRACE = 10.0
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
-def workers(service: Service) -> list[int]:
-    """The processes that answer."""
-    pid = service.gateway.pid
-    return [
-        int(child)
-        for children in Path(f"/proc/{pid}/task").glob("*/children")
-        for child in children.read_text().split()
-    ]
-
-
 def test_a_worker_is_killed(serve: Serve) -> None:
     service = serve()
     with service.callers() as callers:
-        victim, survivor = workers(service)
+        victim, survivor = children(service.gateway.pid)
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: len(workers(service)) == 2 and victim not in workers(service), seconds=RECOVERY)
+        wait_until(
+            lambda: len(children(service.gateway.pid)) == 2 and victim not in children(service.gateway.pid),
+            seconds=RECOVERY,
+        )
         service.wait_until_ready(RECOVERY)
         well = time.monotonic()
         time.sleep(1)
-    assert survivor in workers(service)
+    assert survivor in children(service.gateway.pid)
     assert callers.statuses() <= {200, GONE}
     assert callers.statuses(since=well) == {200}
 

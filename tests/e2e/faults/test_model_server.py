@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.faults.conftest import DEADLINE, RECOVERY, Serve, Service
-from tests.processes import accepts, wait_until
+from tests.processes import accepts, limit, wait_until
 
 
 def test_it_is_not_there_at_the_start(serve: Serve) -> None:
@@ -96,7 +96,7 @@ def test_something_else_answers_at_its_address(serve: Serve, says: bytes) -> Non
 
 def test_it_has_no_file_descriptors_left(serve: Serve) -> None:
     service = serve(alone=True)
-    service.start_model_server(preexec_fn=partial(_allow_files, 256))
+    service.start_model_server(preexec_fn=partial(limit, {resource.RLIMIT_NOFILE: 256}))
     service.wait_until_ready()
     with service.callers() as callers, _many_connections(service.grpc_port, 400):
         time.sleep(2)
@@ -105,10 +105,6 @@ def test_it_has_no_file_descriptors_left(serve: Serve) -> None:
     time.sleep(RECOVERY)
     assert service.is_ready
     assert service.ask().status_code == 200
-
-
-def _allow_files(count: int) -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import pytest
 
 from digit_client.arrays import to_png
 from tests import bombs
-from tests.processes import answers, free_port, running, wait_until
+from tests.processes import answers, children, free_port, running, wait_until
 
 MEBIBYTE = 2**20
 # 16 million pixels, as DIGITS_MAX_PIXELS has it, of which none takes more than 30 bytes while it is decoded.
@@ -76,8 +76,7 @@ def target(model_server: str) -> Iterator[Target]:
     environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": model_server, "DIGITS_WORKERS": "1"}
     with running("gateway", environment=environment) as process:
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), process)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        yield Target(port, int(children[-1]))
+        yield Target(port, children(process.pid)[-1])
         assert process.poll() is None
 
 

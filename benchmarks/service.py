@@ -1,0 +1,60 @@
+"""A gateway and a model server as processes of their own, which can be killed and are started again."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.startup import DIGITS, PORTS, URL, answers, children
+
+
+@dataclass
+class Service:
+    """The processes; `models` is the folder of versions, `flags` are the model server's further ones."""
+
+    models: Path
+    flags: Sequence[str]
+    gateway: subprocess.Popen[bytes]
+    model_server: subprocess.Popen[bytes]
+
+    def kill_model_server(self) -> None:
+        """Kill it and start another, as a cluster would."""
+        self.model_server.kill()
+        self.model_server.wait()
+        self.model_server = _start_model_server(self.models, self.flags)
+
+    def workers(self) -> list[int]:
+        """The gateway's processes that answer, the oldest first."""
+        return children(self.gateway.pid)
+
+    def kill_worker(self) -> None:
+        """Kill the youngest; the gateway starts another."""
+        os.kill(self.workers()[-1], signal.SIGKILL)
+
+
+@contextmanager
+def service(models: Path, flags: Sequence[str] = ()) -> Iterator[Service]:
+    """Both, ready, until the end of the block."""
+    settings = {**PORTS, "DIGITS_MODEL_SERVER": f"127.0.0.1:{PORTS['DIGITS_GRPC_PORT']}"}
+    gateway = subprocess.Popen(
+        [*DIGITS, "gateway"], env={**os.environ, **settings}, stderr=subprocess.DEVNULL
+    )
+    running = Service(models, flags, gateway, _start_model_server(models, flags))
+    try:
+        while not answers(f"{URL}/readyz"):
+            time.sleep(0.1)
+        yield running
+    finally:
+        for process in (running.gateway, running.model_server):
+            process.terminate()
+            process.wait()
+
+
+def _start_model_server(models: Path, flags: Sequence[str]) -> subprocess.Popen[bytes]:
+    command = [*DIGITS, "model-server", f"--port={PORTS['DIGITS_GRPC_PORT']}", "--model_name=digits"]
+    command.append(f"--model_base_path={models.resolve()}")
+    return subprocess.Popen([*command, *flags], stderr=subprocess.DEVNULL)
