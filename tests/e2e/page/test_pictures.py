@@ -27,8 +27,9 @@ TRANSFER = """([kind, content]) => {
 }"""
 
 
-def test_a_photograph_is_read(page: Page) -> None:
-    page.get_by_label("Image").set_input_files(FIVE)
+@pytest.mark.parametrize("button", ["Image", "Camera"])
+def test_a_photograph_is_read(page: Page, button: str) -> None:
+    page.get_by_label(button).set_input_files(FIVE)
     expect(page.locator("#digit")).to_have_text("5")
     expect(page.locator("#invitation")).to_be_hidden()
 
