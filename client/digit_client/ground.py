@@ -18,8 +18,8 @@ _AROUND, _STROKE = 41, 21
 # In levels, from a place to the next: more is no shade, but where something ends.
 _STEP = 24
 # What is broader than a stroke and departs more than that, in levels and as a share of the ink's strongest,
-# is no shade of the paper; a shadow departs less than the ink does, a bold digit as much.
-_FAINT, _SHADE, _DARKEST = 12.0, 0.15, 0.7
+# is no shade of the paper; a bold digit departs as much as the strongest, a shadow less.
+_FAINT, _SHADE, _DARKEST = 10.0, 0.12, 0.8
 
 
 def contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -51,14 +51,17 @@ def local_contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def has_shadow(contrast: NDArray[np.float32]) -> bool:
-    """Whether something broad departs from the paper as well, though less than ink, and comes from outside
-    the picture: the shadow of a hand, for one.
+    """Whether something broad departs from the paper as well, less than ink does or as far as to a corner of
+    the picture, where no digit is: the shadow of a hand, for one.
     """
     small = _reduced(contrast)[:, :, 0]
     strongest = float(np.quantile(small, 0.999))
     broad = _broad(small, _STROKE)
-    outermost = max(float(side.max()) for side in (broad[0], broad[-1], broad[:, 0], broad[:, -1]))
-    return outermost > max(_FAINT, _SHADE * strongest) and float(broad.max()) < _DARKEST * strongest
+    broadest, corner = float(broad.max()), float(broad[[0, 0, -1, -1], [0, -1, 0, -1]].max())
+    if broadest < max(_FAINT, _SHADE * strongest):
+        return False
+    # `broad` is the least around, which may be beside a bold stroke.
+    return corner > broadest / 2 or float(np.median(small[broad > broadest / 2])) < _DARKEST * strongest
 
 
 def _broad(levels: NDArray[np.float32], width: int) -> NDArray[np.float32]:

@@ -26,6 +26,8 @@ _COARSE = 4
 _THICK = 0.4
 _FULL = 0.8
 _ALONG = 0.8
+# Of the picture's longer side: what `local_contrast` finds is surely strokes if no thicker.
+_BOLD = 0.09
 
 
 def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -50,8 +52,8 @@ def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     if min(ink.shape) >= _SMALLEST and (_is_a_thing(ink > _EDGE) or ground.has_shadow(contrast)):
         with suppress(NoDigitError):
             local = _ink(ground.local_contrast(picture), is_paper=True)
-            # A digit that fills the picture, and may be as thick, touches its border in both.
-            return ink if _sides(local > _EDGE).any() else local
+            # Bolder strokes than that may have been taken for ground.
+            return local if _thickness(local > _EDGE) < _BOLD * max(local.shape) else ink
     return ink
 
 

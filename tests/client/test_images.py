@@ -240,6 +240,19 @@ class TestNormalise:
         shaded[np.tri(400, 500, k=-60) > 0] *= 0.6
         assert_same_digit(images.normalise(np.rint(shaded).astype(np.uint8)), seven)
 
+    def test_nor_is_a_shadow_in_the_middle(self, page: Pixels, seven: Pixels) -> None:
+        shadow = np.zeros(page.shape, np.float32)
+        cv2.ellipse(shadow, (150, 230), (90, 140), 30, 0, 360, 1, -1)
+        shaded = page * (1 - 0.4 * cv2.GaussianBlur(shadow, (0, 0), 4))
+        # On a ground of exactly one colour it would be part of a drawing.
+        noise = np.random.default_rng(0).normal(0, 2, page.shape)
+        assert_same_digit(images.normalise(np.rint(shaded + noise).astype(np.uint8)), seven)
+
+    def test_nor_is_one_nearly_as_dark_as_the_ink(self, page: Pixels, seven: Pixels) -> None:
+        shaded = page.astype(np.float32)
+        shaded[np.tri(400, 500, k=-180) > 0] *= 0.35
+        assert_same_digit(images.normalise(np.rint(shaded).astype(np.uint8)), seven)
+
     def test_a_table_beside_the_sheet_is_no_digit(self, page: Pixels, seven: Pixels) -> None:
         page = page.copy()
         page[:, :40] = 70
