@@ -7,12 +7,12 @@ from typing import Any, Self
 
 import httpx
 
-from digit_client import http_api, retry
+from digit_client import http_api
 from digit_client.client import key_header, resolve_timeout, resolve_url, selection
 from digit_client.errors import ConnectionFailedError, DeadlineExceededError
 from digit_client.http_api import Body
 from digit_client.predictions import Prediction
-from digit_client.retry import Deadline, RetryPolicy
+from digit_client.retry import Deadline, Retrier, RetryPolicy
 from digit_client.sources import ImageSource
 
 
@@ -36,7 +36,7 @@ class AsyncDigitClient:
     ) -> None:
         self.url = resolve_url(url)
         self.timeout = resolve_timeout(timeout)
-        self.retries = retries or RetryPolicy()
+        self._retrier = Retrier(retries or RetryPolicy())
         self._http = httpx.AsyncClient(base_url=self.url, headers=key_header(api_key), transport=transport)
 
     async def predict(
@@ -63,7 +63,7 @@ class AsyncDigitClient:
         async def send(left: float) -> dict[str, Any]:
             return http_api.read(*await self._send("GET", "/v1/models", left, {}))
 
-        return await retry.run_async(send, self.retries, Deadline(self.timeout))
+        return await self._retrier.run_async(send, Deadline(self.timeout))
 
     async def close(self) -> None:
         """Close the connections. A closed client can't be used again."""
@@ -84,7 +84,7 @@ class AsyncDigitClient:
             answer = await self._send("POST", "/v1/predict", left, arguments)
             return http_api.read_predictions(*answer, first=body.first)
 
-        return await retry.run_async(send, self.retries, deadline)
+        return await self._retrier.run_async(send, deadline)
 
     async def _send(
         self, method: str, path: str, timeout: float, arguments: dict[str, Any]

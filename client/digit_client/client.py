@@ -7,11 +7,11 @@ from typing import Any, Self
 
 import httpx
 
-from digit_client import http_api, retry
+from digit_client import http_api
 from digit_client.errors import ConnectionFailedError, DeadlineExceededError
 from digit_client.http_api import Body
 from digit_client.predictions import Prediction
-from digit_client.retry import Deadline, RetryPolicy
+from digit_client.retry import Deadline, Retrier, RetryPolicy
 from digit_client.sources import ImageSource
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -42,7 +42,7 @@ class DigitClient:
     ) -> None:
         self.url = resolve_url(url)
         self.timeout = resolve_timeout(timeout)
-        self.retries = retries or RetryPolicy()
+        self._retrier = Retrier(retries or RetryPolicy())
         self._http = httpx.Client(base_url=self.url, headers=key_header(api_key), transport=transport)
 
     def predict(
@@ -69,11 +69,11 @@ class DigitClient:
 
     def models(self) -> dict[str, Any]:
         """What the service serves: its model's name, versions with their states, and labels."""
-        return retry.run(
-            lambda left: http_api.read(*self._send("GET", "/v1/models", left, {})),
-            self.retries,
-            Deadline(self.timeout),
-        )
+
+        def send(left: float) -> dict[str, Any]:
+            return http_api.read(*self._send("GET", "/v1/models", left, {}))
+
+        return self._retrier.run(send, Deadline(self.timeout))
 
     def close(self) -> None:
         """Close the connections. A closed client can't be used again."""
@@ -94,7 +94,7 @@ class DigitClient:
             answer = self._send("POST", "/v1/predict", left, arguments)
             return http_api.read_predictions(*answer, first=body.first)
 
-        return retry.run(send, self.retries, deadline)
+        return self._retrier.run(send, deadline)
 
     def _send(
         self, method: str, path: str, timeout: float, arguments: dict[str, Any]

@@ -11,12 +11,12 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import channel, retry, sources
+from digit_client import channel, sources
 from digit_client import images as pictures
 from digit_client.errors import ImageError
 from digit_client.model_server import ModelServer
 from digit_client.predictions import Prediction
-from digit_client.retry import Deadline, RetryPolicy
+from digit_client.retry import Deadline, Retrier, RetryPolicy
 from digit_client.sources import ImageSource
 from digit_client.wire import Batch, ModelRef
 
@@ -47,7 +47,7 @@ class ModelServerClient:
     ) -> None:
         self.name = name
         self.timeout = timeout
-        self.retries = retries or RetryPolicy()
+        self._retrier = Retrier(retries or RetryPolicy())
         target = target or os.environ.get("DIGITS_MODEL_SERVER") or DEFAULT_TARGET
         self._server = ModelServer(target, partial(channel.connect, credentials=credentials))
 
@@ -84,7 +84,7 @@ class ModelServerClient:
         def send(left: float) -> list[Prediction]:
             return self._server.predict(batch, model, timeout=left)
 
-        return retry.run(send, self.retries, deadline)
+        return self._retrier.run(send, deadline)
 
 
 def _batches(images: Iterable[ImageSource]) -> Iterator[Batch]:

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import TypeVar
 
 from digit_client.errors import (
@@ -14,6 +15,8 @@ from digit_client.errors import (
     OverloadedError,
     UnavailableError,
 )
+
+BUDGET, PER_SECOND, PER_SUCCESS = 100, 10, 0.1
 
 _Result = TypeVar("_Result")
 
@@ -58,31 +61,60 @@ class Deadline:
         return left
 
 
-def run(send: Callable[[float], _Result], policy: RetryPolicy, deadline: Deadline) -> _Result:
-    """Call `send` with the seconds left until it succeeds or the policy gives up."""
-    attempt = 1
-    while True:
-        try:
-            return send(deadline.remaining())
-        except DigitError as error:
-            pause = policy.pause(attempt, error, deadline.remaining())
-            if pause is None:
-                raise
-        time.sleep(pause)
-        attempt += 1
+class Retrier:
+    """Makes the calls of one client, again where its policy has it. Threads may share it.
 
+    A retry takes one of BUDGET tokens; PER_SECOND come back each second, and PER_SUCCESS with each call that
+    succeeds. Without one the error is raised: a service that is too slow is not asked several times over.
+    """
 
-async def run_async(
-    send: Callable[[float], Awaitable[_Result]], policy: RetryPolicy, deadline: Deadline
-) -> _Result:
-    """`run` for coroutines."""
-    attempt = 1
-    while True:
-        try:
-            return await send(deadline.remaining())
-        except DigitError as error:
-            pause = policy.pause(attempt, error, deadline.remaining())
-            if pause is None:
-                raise
-        await asyncio.sleep(pause)
-        attempt += 1
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._lock = Lock()
+        self._tokens, self._counted = float(BUDGET), time.monotonic()
+
+    def run(self, send: Callable[[float], _Result], deadline: Deadline) -> _Result:
+        """Call `send` with the seconds left until it succeeds or there is no point in another try."""
+        attempt = 1
+        while True:
+            try:
+                result = send(deadline.remaining())
+            except DigitError as error:
+                pause = self._pause(attempt, error, deadline)
+                if pause is None:
+                    raise
+            else:
+                self._add(PER_SUCCESS)
+                return result
+            time.sleep(pause)
+            attempt += 1
+
+    async def run_async(self, send: Callable[[float], Awaitable[_Result]], deadline: Deadline) -> _Result:
+        """`run` for coroutines."""
+        attempt = 1
+        while True:
+            try:
+                result = await send(deadline.remaining())
+            except DigitError as error:
+                pause = self._pause(attempt, error, deadline)
+                if pause is None:
+                    raise
+            else:
+                self._add(PER_SUCCESS)
+                return result
+            await asyncio.sleep(pause)
+            attempt += 1
+
+    def _pause(self, attempt: int, error: DigitError, deadline: Deadline) -> float | None:
+        pause = self._policy.pause(attempt, error, deadline.remaining())
+        return pause if pause is not None and self._add(-1) else None
+
+    def _add(self, tokens: float) -> bool:
+        """Whether it could be done: there are never fewer than none."""
+        with self._lock:
+            now = time.monotonic()
+            left = self._tokens + PER_SECOND * (now - self._counted) + tokens
+            if left < 0:
+                return False
+            self._tokens, self._counted = min(left, BUDGET), now
+            return True

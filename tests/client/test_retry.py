@@ -13,7 +13,7 @@ from digit_client.errors import (
     OverloadedError,
     UnavailableError,
 )
-from digit_client.retry import Deadline, RetryPolicy
+from digit_client.retry import Deadline, Retrier, RetryPolicy
 
 QUICK = RetryPolicy(attempts=3, base=0.001, cap=0.002)
 
@@ -41,14 +41,14 @@ PASSING = [ConnectionFailedError("x"), OverloadedError("x", status=429), Unavail
 @pytest.mark.parametrize("error", PASSING)
 def test_what_may_pass_is_tried_again(error: DigitError) -> None:
     flaky = Flaky(error, error)
-    assert retry.run(flaky, QUICK, Deadline(1)) == "done"
+    assert Retrier(QUICK).run(flaky, Deadline(1)) == "done"
     assert flaky.calls == 3
 
 
 @pytest.mark.parametrize("error", PASSING)
 def test_coroutines_are_tried_again_too(error: DigitError) -> None:
     flaky = Flaky(error, error)
-    assert asyncio.run(retry.run_async(flaky.later, QUICK, Deadline(1))) == "done"
+    assert asyncio.run(Retrier(QUICK).run_async(flaky.later, Deadline(1))) == "done"
     assert flaky.calls == 3
 
 
@@ -56,16 +56,16 @@ def test_coroutines_are_tried_again_too(error: DigitError) -> None:
 def test_what_will_not_pass_is_raised_at_once(error: DigitError) -> None:
     flaky = Flaky(error)
     with pytest.raises(type(error)):
-        retry.run(flaky, QUICK, Deadline(1))
+        Retrier(QUICK).run(flaky, Deadline(1))
     with pytest.raises(type(error)):
-        asyncio.run(retry.run_async(Flaky(error).later, QUICK, Deadline(1)))
+        asyncio.run(Retrier(QUICK).run_async(Flaky(error).later, Deadline(1)))
     assert flaky.calls == 1
 
 
 def test_the_last_error_is_raised_after_all_attempts() -> None:
     flaky = Flaky(*[UnavailableError(str(number)) for number in range(5)])
     with pytest.raises(UnavailableError, match="2"):
-        retry.run(flaky, QUICK, Deadline(1))
+        Retrier(QUICK).run(flaky, Deadline(1))
     assert flaky.calls == 3
 
 
@@ -92,5 +92,36 @@ def test_one_deadline_bounds_all_attempts() -> None:
 
     started = time.monotonic()
     with pytest.raises(DigitError):
-        retry.run(slow, RetryPolicy(attempts=1000, base=0.001), Deadline(0.2))
+        Retrier(RetryPolicy(attempts=1000, base=0.001)).run(slow, Deadline(0.2))
     assert time.monotonic() - started < 0.5
+
+
+def test_a_service_that_refuses_all_is_not_asked_several_times_for_each_call() -> None:
+    flaky = Flaky(*[OverloadedError("x") for _ in range(10_000)])
+    retrier = Retrier(RetryPolicy(attempts=3, base=0))
+    calls, started = 500, time.monotonic()
+    for _ in range(calls):
+        with pytest.raises(OverloadedError):
+            retrier.run(flaky, Deadline(1))
+    retries, seconds = flaky.calls - calls, time.monotonic() - started
+    assert retry.BUDGET <= retries <= retry.BUDGET + retry.PER_SECOND * seconds + 1
+
+
+def test_calls_that_succeed_and_time_allow_further_retries() -> None:
+    retrier = Retrier(RetryPolicy(attempts=2, base=0))
+
+    def is_retried() -> bool:
+        flaky = Flaky(OverloadedError("x"), OverloadedError("x"))
+        with pytest.raises(OverloadedError):
+            retrier.run(flaky, Deadline(1))
+        return flaky.calls == 2
+
+    while is_retried():
+        pass
+    for _ in range(round(2 / retry.PER_SUCCESS)):
+        retrier.run(Flaky(), Deadline(1))
+    assert is_retried()
+    while is_retried():
+        pass
+    time.sleep(2 / retry.PER_SECOND)
+    assert is_retried()
