@@ -39,6 +39,7 @@ def fuzz(name: str, flags: list[str]) -> None:
         from tests.fuzz.targets import TARGETS
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", module="PIL")
+    warnings.filterwarnings("ignore", message="Reading `.npy`")
     atheris.Setup([sys.argv[0], *flags], TARGETS[name])
     atheris.Fuzz()
 

@@ -10,7 +10,7 @@ from tests.fuzz.targets import TARGETS
 _CORPUS = Path(__file__).with_name("corpus")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore:Reading `.npy`:UserWarning")
 @pytest.mark.parametrize("name", TARGETS)
 def test_nothing_that_was_found_is_found_again(name: str) -> None:
     kept = [path.read_bytes() for path in sorted((_CORPUS / name).glob("*"))]

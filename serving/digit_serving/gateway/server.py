@@ -60,6 +60,7 @@ def _load(create_app: Callable[[Settings], "Flask"], settings: Settings) -> "Fla
 
     # Requests are worked on at once already: to wake a thread for each takes more than it saves.
     cv2.setNumThreads(1)
-    # What Pillow doubts about a file is its sender's affair, and a file can give it thousands of doubts.
+    # What Pillow and NumPy doubt about a file is its sender's affair, and one can raise thousands of doubts.
     warnings.filterwarnings("ignore", module="PIL")
+    warnings.filterwarnings("ignore", message="Reading `.npy`")
     return create_app(settings)
