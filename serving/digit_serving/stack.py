@@ -31,7 +31,7 @@ class Stack:
     """Where the services listen and which models they serve.
 
     `models` is the folder of versions; `host` and `port` are the gateway's; the model server's gRPC and REST
-    ports are open on every address, as TensorFlow Serving has it.
+    ports are for this machine alone, but TensorFlow Serving opens its own on every address.
     """
 
     models: Path
@@ -116,7 +116,7 @@ def _model_server() -> tuple[str, list[str]]:
     real = shutil.which("tensorflow_model_server")
     if real:
         return "TensorFlow Serving", [real]
-    return "drop-in for TensorFlow Serving", python_command("model-server")
+    return "drop-in for TensorFlow Serving", python_command("model-server", "--host=127.0.0.1")
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -98,6 +98,14 @@ def running_ports(models: Path) -> Iterator[Ports]:
         yield ports
 
 
+def test_nobody_beyond_this_machine_gets_in(running_ports: Ports) -> None:
+    for port in (running_ports.gateway, running_ports.grpc, running_ports.rest):
+        socket.create_connection(("127.0.0.1", port)).close()
+        # What listens on every address of the machine answers here as well.
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port))
+
+
 class TestPredict:
     def run(self, ports: Ports, *arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -11,25 +11,30 @@ from digit_serving.model_server import flags
 
 
 @click.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.option("--host", default="")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-def model_server(args: tuple[str, ...]) -> None:
-    """Serve SavedModels as tensorflow_model_server does, flag for flag."""
+def model_server(args: tuple[str, ...], host: str) -> None:
+    """Serve SavedModels as tensorflow_model_server does, flag for flag.
+
+    --host is none of its flags: the address to listen on in place of all.
+    """
     try:
         options = flags.parse([arg for arg in args if arg != "--help"])
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if "--help" in args:
+        click.echo("--host=\tstring")
         click.echo("\n".join("--{flag}={default}\t{type}".format(**flag) for flag in flags.table().values()))
     elif options.version:
         click.echo("TensorFlow ModelServer: {0}\nTensorFlow Library: {0}".format(version("tensorflow")))
     else:
-        _serve(options)
+        _serve(options, host)
 
 
-def _serve(options: flags.Options) -> None:
+def _serve(options: flags.Options, host: str) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow's modules do without its __init__, which takes three seconds and 270 MB.
     sys.modules["tensorflow"] = stand_in.tensorflow()
     from digit_serving.model_server.server import run
 
-    run(options)
+    run(options, host)

@@ -29,7 +29,7 @@ _SERVING = b"\x08\x01"  # a HealthCheckResponse: the ports open when every model
 _AGE, _AGE_GRACE = "grpc.max_connection_age_ms", "grpc.max_connection_age_grace_ms"
 
 
-def start(options: Options, core: Core) -> Server:
+def start(options: Options, core: Core, host: str) -> Server:
     """A server that listens on the port and the socket of the flags; ServingError where it can't."""
     handlers = _handlers(core)
     if options.enable_grpc_healthcheck_service:
@@ -41,8 +41,8 @@ def start(options: Options, core: Core) -> Server:
     try:
         tls = _tls(options.ssl_config_file) if options.ssl_config_file else None
         if options.port:
-            address = f"[::]:{options.port}"
-            server.listen(sockets.tcp(options.port), tls)
+            address = f"{host or '[::]'}:{options.port}"
+            server.listen(sockets.tcp(host, options.port), tls)
         if options.grpc_socket_path:
             address = f"unix:{options.grpc_socket_path}"
             server.listen(sockets.unix(options.grpc_socket_path), tls)

@@ -22,8 +22,11 @@ log = logging.getLogger(__name__)
 _GRACE = 5.0  # seconds for the requests under way when the server is told to stop
 
 
-def run(options: Options) -> NoReturn:
-    """Serves until SIGTERM or SIGINT, then exits with 0; with 255, as the original, where it can't start."""
+def run(options: Options, host: str) -> NoReturn:
+    """Serves until SIGTERM or SIGINT, then exits with 0; with 255, as the original, where it can't start.
+
+    Without a `host` it listens on every address.
+    """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     for name in ("tensorflow", "waitress.queue"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -33,7 +36,7 @@ def run(options: Options) -> NoReturn:
     gc.freeze()
     code = 0
     try:
-        _serve(options)
+        _serve(options, host)
     except SystemExit:
         log.info("Stopped")
     except ServingError as error:
@@ -42,13 +45,13 @@ def run(options: Options) -> NoReturn:
     os._exit(code)  # no thread that is still at work holds the process back
 
 
-def _serve(options: Options) -> None:
+def _serve(options: Options, host: str) -> None:
     parameters = config.batching(options)
     core = Core(options, Batcher(parameters) if parameters is not None else None)
     core.reload(config.models(options))
     if options.model_config_file and options.model_config_file_poll_wait_seconds > 0:
         Thread(target=_poll, args=(options, core), daemon=True).start()
-    grpc_server, rest_server = grpc_service.start(options, core), _start_rest(options, core)
+    grpc_server, rest_server = grpc_service.start(options, core, host), _start_rest(options, core, host)
     log.info("Running gRPC ModelServer at port %d, REST at port %d", options.port, options.rest_api_port)
     try:
         signal.pause()
@@ -68,14 +71,14 @@ def _poll(options: Options, core: Core) -> None:
             log.error("Failed to reload %s: %s", options.model_config_file, error)
 
 
-def _start_rest(options: Options, core: Core) -> Any:
+def _start_rest(options: Options, core: Core, host: str) -> Any:
     prometheus = config.read(options.monitoring_config_file, "MonitoringConfig").prometheus_config
     path = (prometheus.path or "/monitoring/prometheus/metrics") if prometheus.enable else ""
     threads = options.rest_api_num_threads or 4 * (os.cpu_count() or 1)
     if options.rest_api_port in (0, options.port):
         return None
     try:
-        listener = sockets.tcp(options.rest_api_port)
+        listener = sockets.tcp(host, options.rest_api_port)
     except OSError as error:
         log.error("Failed to start HTTP Server at localhost:%d: %s", options.rest_api_port, error)
         return None

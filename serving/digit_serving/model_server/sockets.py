@@ -8,11 +8,11 @@ from pathlib import Path
 _BACKLOG = 128
 
 
-def tcp(port: int) -> socket.socket:
-    """The port on every address of the machine, IPv4 and IPv6. Raises OSError where it is taken."""
-    both = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both else socket.AF_INET
-    return socket.create_server(("", port), family=family, dualstack_ipv6=both, backlog=_BACKLOG)
+def tcp(host: str, port: int) -> socket.socket:
+    """The port on that address, or on all of the machine, IPv4 and IPv6. Raises OSError where it is taken."""
+    both = not host and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, dualstack_ipv6=both, backlog=_BACKLOG)
 
 
 def unix(path: str) -> socket.socket:

@@ -22,7 +22,9 @@ def test_version() -> None:
 
 
 def test_help_lists_the_flags() -> None:
-    assert "--rest_api_port" in CliRunner().invoke(model_server, ["--help"]).output
+    listed = CliRunner().invoke(model_server, ["--help"]).output
+    assert "--host" in listed
+    assert "--rest_api_port" in listed
 
 
 def test_importing_the_command_leaves_tensorflow_alone() -> None:

@@ -8,6 +8,12 @@ import pytest
 from digit_serving.model_server import sockets
 
 
+@pytest.mark.parametrize(("host", "elsewhere"), [("", True), ("127.0.0.1", False)])
+def test_a_port_is_open_on_one_address_or_on_all(host: str, elsewhere: bool) -> None:
+    with sockets.tcp(host, 0) as listener, socket.socket() as client:
+        assert (client.connect_ex(("127.0.0.2", listener.getsockname()[1])) == 0) is elsewhere
+
+
 def test_a_socket_file_that_is_left_over_is_replaced(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     sockets.unix(path).close()
