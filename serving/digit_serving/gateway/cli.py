@@ -25,16 +25,20 @@ def gateway() -> None:
     """
     from pydantic import ValidationError
 
+    from digit_serving.gateway import preflight
     from digit_serving.gateway.server import serve
     from digit_serving.gateway.settings import Settings
 
     try:
         settings = Settings()
+        preflight.check(settings)
     except ValidationError as error:
         problems = "; ".join(
             f"DIGITS_{str(part['loc'][0]).upper()}: {part['msg']}" for part in error.errors()
         )
         raise click.UsageError(problems) from error
+    except preflight.UnusableSettingError as error:
+        raise click.UsageError(str(error)) from error
     serve(settings)
 
 

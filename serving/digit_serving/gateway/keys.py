@@ -32,7 +32,7 @@ class KeyFile:
     def read(self) -> dict[str, str]:
         """The hashes by their names. Raises OSError, KeyFileError."""
         hashes = {}
-        for number, line in enumerate(self.path.read_text().splitlines(), 1):
+        for number, line in enumerate(self.path.read_text(errors="replace").splitlines(), 1):
             if not (found := _LINE.fullmatch(line)):
                 raise KeyFileError(f"{self.path}: line {number} is no name and hash")
             hashes[found[1]] = found[2]

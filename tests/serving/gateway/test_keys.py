@@ -52,7 +52,9 @@ def test_a_change_is_seen_within_a_second_or_so(file: KeyFile) -> None:
     assert keys.name_of(lab) == "lab"
 
 
-@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_text("torn")])
+@pytest.mark.parametrize(
+    "harm", [Path.unlink, lambda path: path.write_text("torn"), lambda path: path.write_bytes(b"\xff")]
+)
 def test_the_keys_of_before_hold_while_the_file_is_of_no_use(
     file: KeyFile, harm: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,41 @@
+"""Settings that only trying shows to be wrong: files that hold something else, stores that nobody knows."""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from digit_serving.gateway import tls
+from digit_serving.gateway.keys import KeyFile, KeyFileError
+from digit_serving.gateway.settings import Settings
+
+
+class UnusableSettingError(Exception):
+    """Says which setting can't be used, and why."""
+
+
+def check(settings: Settings) -> None:
+    """Try what each worker process will need. Raises UnusableSettingError."""
+    with _trying("API_KEYS", (OSError, KeyFileError)):
+        if settings.api_keys:
+            KeyFile(settings.api_keys).read()
+    with _trying("TLS_CERTIFICATE, DIGITS_TLS_KEY", (OSError,)):
+        if settings.tls_certificate:
+            tls.load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings.tls_certificate, settings.tls_key)
+    with _trying("MODEL_SERVER_CA, DIGITS_MODEL_SERVER_CERTIFICATE, DIGITS_MODEL_SERVER_KEY", (OSError,)):
+        tls.context(settings)
+    if settings.rate_limit:
+        # It takes a while to import.
+        from limits.errors import ConfigurationError
+
+        from digit_serving.gateway.rates import Rates
+
+        with _trying("RATE_LIMIT_STORE", (ConfigurationError,)):
+            Rates(settings.rate_limit, settings.rate_limit_store)
+
+
+@contextmanager
+def _trying(name: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    try:
+        yield
+    except errors as error:
+        raise UnusableSettingError(f"DIGITS_{name}: {error}") from error
