@@ -1,5 +1,6 @@
 """Keys and certificates for encrypted connections on loopback."""
 
+import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,3 +22,12 @@ def make(folder: Path, name: str) -> Pair:
     names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
     return pair
+
+
+def ssl_config(folder: Path, server: Pair, client: Pair) -> Path:
+    """A file for --ssl_config_file: the server shows its pair, and lets in who shows the client's."""
+    fields = {"server_key": server.key, "server_cert": server.certificate, "custom_ca": client.certificate}
+    lines = [f"{name}: {json.dumps(path.read_text())}" for name, path in fields.items()]
+    config = folder / "ssl.config"
+    config.write_text("\n".join([*lines, "client_verify: true"]))
+    return config

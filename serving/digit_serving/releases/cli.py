@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from digit_serving.releases.connection import Address, address_options
+
 _version_argument = click.argument("version", metavar="N", type=click.IntRange(min=0))
 _models_option = click.option(
     "--models",
@@ -16,15 +18,6 @@ _models_option = click.option(
     show_envvar=True,
     type=click.Path(path_type=Path),
     help="Folder of the model's versions.",
-)
-_server_option = click.option(
-    "--model-server",
-    "target",
-    default="127.0.0.1:8500",
-    envvar="DIGITS_MODEL_SERVER",
-    show_default=True,
-    show_envvar=True,
-    help="The model server's gRPC address.",
 )
 _label_option = click.option("--label", default="stable", show_default=True, help="The label that moves.")
 _timeout_option = click.option(
@@ -46,9 +39,9 @@ def models() -> None:
 
 @models.command()
 @_models_option
-@_server_option
+@address_options
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-def ls(models: Path, target: str, as_json: bool) -> None:
+def ls(models: Path, server: Address, as_json: bool) -> None:
     """List the versions, the newest first."""
     from digit_client.errors import DigitError
     from digit_serving.releases import listing
@@ -56,17 +49,17 @@ def ls(models: Path, target: str, as_json: bool) -> None:
     from digit_serving.releases.published import published
     from digit_serving.releases.watch import Watch
 
-    with _plain_errors(), _connected(target) as server:
+    with _plain_errors(), server.connected() as connection:
         file = ConfigFile(models)
         labels = file.read().labels if file.path.exists() else {}
         unreachable = ""
         try:
-            states = {number: status.state for number, status in Watch(server, 0).versions().items()}
+            states = {number: status.state for number, status in Watch(connection, 0).versions().items()}
         except DigitError as error:
             states, unreachable = {}, error.message
         rows = [listing.row(version, labels, states) for version in published(models).values()]
         if as_json:
-            click.echo(listing.document(rows, target, not unreachable))
+            click.echo(listing.document(rows, server.target, not unreachable))
             return
         click.echo(listing.table(rows))
         if unreachable:
@@ -94,63 +87,52 @@ def show(version: int, models: Path) -> None:
 @_version_argument
 @_label_option
 @_models_option
-@_server_option
+@address_options
 @_timeout_option
 @_offline_option
-def promote(version: int, label: str, models: Path, target: str, timeout: float, offline: bool) -> None:
+def promote(version: int, label: str, models: Path, server: Address, timeout: float, offline: bool) -> None:
     """Put a label on version N, once the model server has loaded it.
 
     From the first time on, only versions with a label are loaded.
     """
-    with _plain_errors(), _mover(models, target, timeout, offline) as mover:
+    with _plain_errors(), _mover(models, server, timeout, offline) as mover:
         mover.promote(version, label)
 
 
 @models.command()
 @_label_option
 @_models_option
-@_server_option
+@address_options
 @_timeout_option
 @_offline_option
-def rollback(label: str, models: Path, target: str, timeout: float, offline: bool) -> None:
+def rollback(label: str, models: Path, server: Address, timeout: float, offline: bool) -> None:
     """Put a label back on the version that had it before."""
-    with _plain_errors(), _mover(models, target, timeout, offline) as mover:
+    with _plain_errors(), _mover(models, server, timeout, offline) as mover:
         mover.rollback(label)
 
 
 @models.command()
 @click.option("--keep", required=True, type=click.IntRange(min=1), help="How many of the newest stay.")
 @_models_option
-@_server_option
+@address_options
 @_timeout_option
-def prune(keep: int, models: Path, target: str, timeout: float) -> None:
+def prune(keep: int, models: Path, server: Address, timeout: float) -> None:
     """Remove old versions.
 
     What has a label, had it before, is served or is to be served stays, too.
     """
     from digit_serving.releases.pruning import prune
 
-    with _plain_errors(), _connected(target) as server:
-        prune(models, server, keep, timeout, click.echo)
+    with _plain_errors(), server.connected() as connection:
+        prune(models, connection, keep, timeout, click.echo)
 
 
 @contextmanager
-def _mover(models: Path, target: str, timeout: float, offline: bool) -> Iterator[Any]:
+def _mover(models: Path, server: Address, timeout: float, offline: bool) -> Iterator[Any]:
     from digit_serving.releases.promotion import Mover
 
-    with _connected(target) as server:
-        yield Mover(models, None if offline else server, timeout, click.echo)
-
-
-@contextmanager
-def _connected(target: str) -> Iterator[Any]:
-    from digit_client.model_server import ModelServer
-
-    server = ModelServer(target)
-    try:
-        yield server
-    finally:
-        server.close()
+    with server.connected() as connection:
+        yield Mover(models, None if offline else connection, timeout, click.echo)
 
 
 @contextmanager

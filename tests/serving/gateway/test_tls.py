@@ -1,6 +1,5 @@
 """Encrypted from the caller to the model server, through real processes."""
 
-import json
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -45,14 +44,8 @@ class Stack:
 def stack(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder, port = tmp_path_factory.mktemp("tls"), free_port()
     server, client = certificates.make(folder, "server"), certificates.make(folder, "client")
-    fields = {
-        "server_key": server.key.read_text(),
-        "server_cert": server.certificate.read_text(),
-        "custom_ca": client.certificate.read_text(),
-    }
-    lines = [f"{name}: {json.dumps(text)}" for name, text in fields.items()]
-    (folder / "ssl.config").write_text("\n".join([*lines, "client_verify: true"]))
-    flags = ["--model_name=digits", f"--model_base_path={models}", f"--ssl_config_file={folder}/ssl.config"]
+    config = certificates.ssl_config(folder, server, client)
+    flags = ["--model_name=digits", f"--model_base_path={models}", f"--ssl_config_file={config}"]
     with running("model-server", f"--port={port}", *flags) as process:
         wait_until(lambda: accepts(port), process)
         yield Stack(f"127.0.0.1:{port}", server, client)

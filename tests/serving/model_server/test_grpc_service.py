@@ -1,6 +1,5 @@
 """What is particular to gRPC: addresses, deadlines, health, encryption."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +53,8 @@ def test_a_connection_ends_at_its_age_and_its_calls_do_not(serve: Any, saved_mod
 
 def test_encryption_of_both_sides(serve: Any, saved_models: Path, tmp_path: Path) -> None:
     own, client = (certificates.make(tmp_path, name) for name in ("server", "client"))
-    config = {"server_key": own.key, "server_cert": own.certificate, "custom_ca": client.certificate}
-    lines = [f"{name}: {json.dumps(path.read_text())}" for name, path in config.items()]
-    (tmp_path / "ssl.config").write_text("\n".join([*lines, "client_verify: true"]))
-    flags = (
-        f"--model_base_path={saved_models / 'half_plus_two'}",
-        f"--ssl_config_file={tmp_path / 'ssl.config'}",
-    )
-    server = serve(*flags)
+    config = certificates.ssl_config(tmp_path, own, client)
+    server = serve(f"--model_base_path={saved_models / 'half_plus_two'}", f"--ssl_config_file={config}")
     roots, pair = own.certificate.read_bytes(), (client.key.read_bytes(), client.certificate.read_bytes())
     for known in (True, False):
         credentials = grpc.ssl_channel_credentials(roots, *(pair if known else ()))
