@@ -61,7 +61,8 @@ def has_shadow(contrast: NDArray[np.float32]) -> bool:
     if broadest < max(_FAINT, _SHADE * strongest):
         return False
     # `broad` is the least around, which may be beside a bold stroke.
-    return corner > broadest / 2 or float(np.median(small[broad > broadest / 2])) < _DARKEST * strongest
+    depth = float(np.median(small[broad > broadest / 2]))
+    return corner > broadest / 2 or depth < min(_DARKEST * strongest, 2 * broadest)
 
 
 def _broad(levels: NDArray[np.float32], width: int) -> NDArray[np.float32]:

@@ -26,8 +26,8 @@ _COARSE = 4
 _THICK = 0.4
 _FULL = 0.8
 _ALONG = 0.8
-# Of the picture's longer side: what `local_contrast` finds is surely strokes if no thicker.
-_BOLD = 0.09
+# So much more uneven may be what is still strokes.
+_UNEVEN = 1.1
 
 
 def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -48,12 +48,19 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     contrast = ground.contrast(picture)
-    ink = _ink(contrast, is_paper=True)
-    if min(ink.shape) >= _SMALLEST and (_is_a_thing(ink > _EDGE) or ground.has_shadow(contrast)):
+    if min(contrast.shape) < _SMALLEST:
+        return _ink(contrast, is_paper=True)
+    try:
+        ink = _ink(contrast, is_paper=True)
+    except NoDigitError:
+        if not ground.has_shadow(contrast):
+            raise
+        return _ink(ground.local_contrast(picture), is_paper=True)
+    is_a_thing = _is_a_thing(ink > _EDGE)
+    if is_a_thing or ground.has_shadow(contrast):
         with suppress(NoDigitError):
             local = _ink(ground.local_contrast(picture), is_paper=True)
-            # Bolder strokes than that may have been taken for ground.
-            return local if _thickness(local > _EDGE) < _BOLD * max(local.shape) else ink
+            return local if is_a_thing or _is_finer(local > _EDGE, ink > _EDGE) else ink
     return ink
 
 
@@ -86,7 +93,27 @@ def _is_full(mask: NDArray[np.bool_]) -> bool:
     longer, shorter = _COARSE * (max(sides) + 1), _COARSE * (min(sides) + 1)
     # A bold 1 is as full as a sheet, but slim.
     is_full = shorter > longer / 2 and mask.sum() > _FULL * longer * shorter
-    return bool(is_full and _thickness(mask) > _THICK * longer)
+    return bool(is_full and _thickness(_filled(mask)) > _THICK * longer)
+
+
+def _is_finer(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Whether the one shows strokes where the other shows more, and not just what is left of bold ones."""
+    no_thicker = _thickness(mask) <= _thickness(other)
+    return no_thicker and _unevenness(mask) < _UNEVEN * _unevenness(other)
+
+
+def _unevenness(mask: NDArray[np.bool_]) -> float:
+    """How much thicker it is where it is thickest than by and large: 1 of a stroke, 2 of a disc."""
+    ink = padded(mask.astype(np.uint8), 1)
+    inside = cv2.erode(ink, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
+    edge = float(ink.sum()) - float(inside.sum())
+    return _thickness(mask) * edge / (2 * float(ink.sum()))
+
+
+def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Without the holes that a digit leaves in a sheet: bool [h, w]."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, -1) > 0)
 
 
 def _thickness(mask: NDArray[np.bool_]) -> float:

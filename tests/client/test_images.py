@@ -248,6 +248,23 @@ class TestNormalise:
         noise = np.random.default_rng(0).normal(0, 2, page.shape)
         assert_same_digit(images.normalise(np.rint(shaded + noise).astype(np.uint8)), seven)
 
+    def test_nor_is_one_on_most_of_the_page(self, page: Pixels, seven: Pixels) -> None:
+        shadow = cv2.circle(np.zeros(page.shape, np.float32), (230, 250), 200, 1, -1)
+        shaded = page * (1 - 0.3 * cv2.GaussianBlur(shadow, (0, 0), 3))
+        noise = np.random.default_rng(0).normal(0, 2, page.shape)
+        assert_same_digit(images.normalise(np.rint(shaded + noise).astype(np.uint8)), seven)
+
+    @pytest.mark.parametrize("label", [0, 3])
+    def test_nor_is_one_across_a_bold_digit(self, label: int, digits: Any) -> None:
+        digit = cv2.resize(digits.one(label), (280, 280), interpolation=cv2.INTER_CUBIC)
+        bold = cv2.dilate(digit, np.ones((9, 9), np.uint8))
+        page = np.full((400, 500), 215, np.float32)
+        page[60:340, 120:400] -= bold * np.float32(0.6)
+        shadow = cv2.circle(np.zeros(page.shape, np.float32), (400, 200), 110, 1, -1)
+        shaded = page * (1 - 0.3 * cv2.GaussianBlur(shadow, (0, 0), 4))
+        noise = np.random.default_rng(0).normal(0, 2, page.shape)
+        assert_same_digit(images.normalise(np.rint(shaded + noise).astype(np.uint8)), images.normalise(bold))
+
     def test_nor_is_one_nearly_as_dark_as_the_ink(self, page: Pixels, seven: Pixels) -> None:
         shaded = page.astype(np.float32)
         shaded[np.tri(400, 500, k=-180) > 0] *= 0.35
