@@ -7,31 +7,51 @@ import pytest
 from digit_serving.gateway.places import Places
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_no_more_are_inside_and_who_came_first_is_next(count: int) -> None:
-    places, inside, order, go_on = Places(count), [0], [], threading.Event()
+def test_who_came_first_is_next_and_one_at_a_time_is_inside() -> None:
+    places, inside, order, go_on = Places(1), [0], [], threading.Event()
 
-    def visit(number: int) -> int:
+    def visit(number: int, comes: threading.Event) -> int:
+        comes.set()
         with places:
             inside[0] += 1
             order.append(number)
             most = inside[0]
-            assert go_on.wait(5)
+            assert go_on.wait(10)
             inside[0] -= 1
         return most
 
     with ThreadPoolExecutor(6) as threads:
         visits = []
         for number in range(6):
-            visits.append(threads.submit(visit, number))
-            # In this order.
-            time.sleep(0.05)
-        assert order == [*range(count)]
+            comes = threading.Event()
+            visits.append(threads.submit(visit, number, comes))
+            assert comes.wait(10)
+            # Until it waits at the place.
+            time.sleep(0.1)
+        assert order == [0]
         go_on.set()
-        assert max(each.result() for each in visits) == count
-    # Of two who are let in at the same moment either may be the first to say so.
-    assert all(abs(number - place) < count for place, number in enumerate(order))
-    assert sorted(order) == [*range(6)]
+        assert [each.result() for each in visits] == [1] * 6
+    assert order == [*range(6)]
+
+
+def test_no_more_are_inside_than_there_are_places() -> None:
+    places, meeting = Places(2), threading.Barrier(2)
+    inside: list[None] = []
+    counts: list[int] = []
+
+    def visit(_: int) -> None:
+        with places:
+            inside.append(None)
+            # Long enough for a third, were it let in.
+            time.sleep(0.05)
+            counts.append(len(inside))
+            # Nobody gets further alone.
+            meeting.wait(10)
+            inside.pop()
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(visit, range(6)))
+    assert max(counts) == 2
 
 
 def test_a_place_is_left_with_an_error_too() -> None:
