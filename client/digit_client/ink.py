@@ -98,16 +98,16 @@ def _is_full(mask: NDArray[np.bool_]) -> bool:
 
 def _is_finer(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
     """Whether the one shows strokes where the other shows more, and not just what is left of bold ones."""
-    no_thicker = _thickness(mask) <= _thickness(other)
-    return no_thicker and _unevenness(mask) < _UNEVEN * _unevenness(other)
+    thickest, others = _thickness(mask), _thickness(other)
+    # How much thicker than by and large: as much of a stroke, twice as much of a disc.
+    return thickest <= others and thickest / _width(mask) < _UNEVEN * others / _width(other)
 
 
-def _unevenness(mask: NDArray[np.bool_]) -> float:
-    """How much thicker it is where it is thickest than by and large: 1 of a stroke, 2 of a disc."""
+def _width(mask: NDArray[np.bool_]) -> float:
+    """Of the strokes in the mask, by and large, in pixels: what they cover for each two pixels of edge."""
     ink = padded(mask.astype(np.uint8), 1)
     inside = cv2.erode(ink, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
-    edge = float(ink.sum()) - float(inside.sum())
-    return _thickness(mask) * edge / (2 * float(ink.sum()))
+    return 2 * float(ink.sum()) / (float(ink.sum()) - float(inside.sum()))
 
 
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ class Address:
         from digit_client import channel
         from digit_client.model_server import ModelServer
 
-        server = ModelServer(self.target, partial(channel.connect, credentials=self._credentials()))
+        server = ModelServer(self.target, functools.partial(channel.connect, credentials=self._credentials()))
         try:
             yield server
         finally:
