@@ -36,10 +36,10 @@ def fuzz(name: str, flags: list[str]) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["digit_client", "digit_serving", "PIL", "werkzeug"]):
+        from digit_serving.gateway.bodies import ignore_doubts
         from tests.fuzz.targets import TARGETS
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", module="PIL")
-    warnings.filterwarnings("ignore", message="Reading `.npy`")
+    ignore_doubts()
     atheris.Setup([sys.argv[0], *flags], TARGETS[name])
     atheris.Fuzz()
 

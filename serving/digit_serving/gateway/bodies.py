@@ -5,6 +5,7 @@ import binascii
 import io
 import time
 import tokenize
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from threading import RLock
@@ -34,6 +35,15 @@ _NUMBERS = {int, float}
 _BINARY = ("application/octet-stream", "")
 _LARGE_PICTURE = 1_000_000  # pixels; a JPEG's are four times as many
 _LARGE_TEXT = 1_000_000  # bytes
+
+
+def ignore_doubts() -> None:
+    """Have nothing written of what Pillow and NumPy doubt about a file, which can raise thousands of doubts.
+
+    They are its sender's affair.
+    """
+    warnings.filterwarnings("ignore", module="PIL")
+    warnings.filterwarnings("ignore", message="Reading `.npy`")
 
 
 class Reader:

@@ -1,7 +1,6 @@
 """The gateway under Granian, a WSGI server whose network side is compiled."""
 
 import os
-import warnings
 from collections.abc import Callable
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -58,9 +57,9 @@ def _load(create_app: Callable[[Settings], "Flask"], settings: Settings) -> "Fla
     logs.configure(settings)
     import cv2
 
+    from digit_serving.gateway.bodies import ignore_doubts
+
     # Requests are worked on at once already: to wake a thread for each takes more than it saves.
     cv2.setNumThreads(1)
-    # What Pillow and NumPy doubt about a file is its sender's affair, and one can raise thousands of doubts.
-    warnings.filterwarnings("ignore", module="PIL")
-    warnings.filterwarnings("ignore", message="Reading `.npy`")
+    ignore_doubts()
     return create_app(settings)
