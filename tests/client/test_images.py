@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from numpy.typing import NDArray
 from PIL import Image
 
 from digit_client import images
@@ -20,39 +19,13 @@ from digit_client.errors import (
     NotAnImageError,
     TruncatedImageError,
 )
-
-Pixels = NDArray[np.uint8]
+from tests.client.conftest import Pixels, assert_same_digit
 
 
 def encoded(pixels: Pixels, form: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, form, **options)
     return buffer.getvalue()
-
-
-@pytest.fixture
-def seven(digits: Any) -> Pixels:
-    pixels: Pixels = digits.one(7)
-    return pixels
-
-
-@pytest.fixture
-def page(seven: Pixels) -> Pixels:
-    """The seven in dark grey on a light grey page, off its middle: uint8 [400, 500]."""
-    large = cv2.resize(seven, (168, 168), interpolation=cv2.INTER_CUBIC).astype(np.float32) / 255
-    ink = np.zeros((400, 500), np.float32)
-    ink[60:228, 250:418] = large
-    return np.rint(215 - 170 * ink).astype(np.uint8)
-
-
-def assert_same_digit(found: Pixels, expected: Pixels) -> None:
-    """Whether two framed digits show the same strokes, give or take their thickness."""
-    assert found.shape == (28, 28)
-    assert found.dtype == np.uint8
-    correlation = np.corrcoef(
-        cv2.GaussianBlur(found, (5, 5), 0).ravel(), cv2.GaussianBlur(expected, (5, 5), 0).ravel()
-    )[0, 1]
-    assert correlation > 0.85
 
 
 class TestDecode:
@@ -215,65 +188,6 @@ class TestNormalise:
         tight = digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         picture = cv2.resize(tight, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         assert_same_digit(images.normalise(255 - picture), digit)
-
-    def test_a_sheet_on_a_table_is_no_digit(self, page: Pixels, seven: Pixels) -> None:
-        table = np.full((800, 900, 3), (60, 90, 110), np.uint8)
-        table[250:650, 150:650] = page[:, :, None]
-        assert_same_digit(images.normalise(table), seven)
-
-    def test_nor_is_a_sheet_that_lies_askew(self, page: Pixels, seven: Pixels) -> None:
-        turned = cv2.getRotationMatrix2D((250, 200), 12, 0.9)
-        turned[:, 2] += (200, 200)
-        picture = cv2.warpAffine(page, turned, (900, 800), borderValue=70)
-        level = cv2.warpAffine(seven, cv2.getRotationMatrix2D((14, 14), 12, 1), (28, 28))
-        assert_same_digit(images.normalise(picture), level)
-
-    @pytest.mark.parametrize("blur", [2, 12])
-    def test_the_shadow_of_a_hand_is_no_ink(self, blur: int, page: Pixels, seven: Pixels) -> None:
-        shadow = np.zeros(page.shape, np.float32)
-        cv2.ellipse(shadow, (120, 390), (110, 190), 10, 0, 360, 1, -1)
-        shaded = page * (1 - 0.35 * cv2.GaussianBlur(shadow, (0, 0), blur))
-        assert_same_digit(images.normalise(np.rint(shaded).astype(np.uint8)), seven)
-
-    def test_the_edge_of_a_shadow_is_no_ink(self, page: Pixels, seven: Pixels) -> None:
-        shaded = page.astype(np.float32)
-        shaded[np.tri(400, 500, k=-60) > 0] *= 0.6
-        assert_same_digit(images.normalise(np.rint(shaded).astype(np.uint8)), seven)
-
-    def test_nor_is_a_shadow_in_the_middle(self, page: Pixels, seven: Pixels) -> None:
-        shadow = np.zeros(page.shape, np.float32)
-        cv2.ellipse(shadow, (150, 230), (90, 140), 30, 0, 360, 1, -1)
-        shaded = page * (1 - 0.4 * cv2.GaussianBlur(shadow, (0, 0), 4))
-        # On a ground of exactly one colour it would be part of a drawing.
-        noise = np.random.default_rng(0).normal(0, 2, page.shape)
-        assert_same_digit(images.normalise(np.rint(shaded + noise).astype(np.uint8)), seven)
-
-    def test_nor_is_one_on_most_of_the_page(self, page: Pixels, seven: Pixels) -> None:
-        shadow = cv2.circle(np.zeros(page.shape, np.float32), (230, 250), 200, 1, -1)
-        shaded = page * (1 - 0.3 * cv2.GaussianBlur(shadow, (0, 0), 3))
-        noise = np.random.default_rng(0).normal(0, 2, page.shape)
-        assert_same_digit(images.normalise(np.rint(shaded + noise).astype(np.uint8)), seven)
-
-    @pytest.mark.parametrize("label", [0, 3])
-    def test_nor_is_one_across_a_bold_digit(self, label: int, digits: Any) -> None:
-        digit = cv2.resize(digits.one(label), (280, 280), interpolation=cv2.INTER_CUBIC)
-        bold = cv2.dilate(digit, np.ones((9, 9), np.uint8))
-        page = np.full((400, 500), 215, np.float32)
-        page[60:340, 120:400] -= bold * np.float32(0.6)
-        shadow = cv2.circle(np.zeros(page.shape, np.float32), (400, 200), 110, 1, -1)
-        shaded = page * (1 - 0.3 * cv2.GaussianBlur(shadow, (0, 0), 4))
-        noise = np.random.default_rng(0).normal(0, 2, page.shape)
-        assert_same_digit(images.normalise(np.rint(shaded + noise).astype(np.uint8)), images.normalise(bold))
-
-    def test_nor_is_one_nearly_as_dark_as_the_ink(self, page: Pixels, seven: Pixels) -> None:
-        shaded = page.astype(np.float32)
-        shaded[np.tri(400, 500, k=-180) > 0] *= 0.35
-        assert_same_digit(images.normalise(np.rint(shaded).astype(np.uint8)), seven)
-
-    def test_a_table_beside_the_sheet_is_no_digit(self, page: Pixels, seven: Pixels) -> None:
-        page = page.copy()
-        page[:, :40] = 70
-        assert_same_digit(images.normalise(page), seven)
 
     def test_specks_are_no_ink(self, page: Pixels, seven: Pixels) -> None:
         page = page.copy()

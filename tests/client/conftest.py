@@ -1,0 +1,35 @@
+"""A digit on a page, and whether two framed digits are the same."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+@pytest.fixture
+def seven(digits: Any) -> Pixels:
+    pixels: Pixels = digits.one(7)
+    return pixels
+
+
+@pytest.fixture
+def page(seven: Pixels) -> Pixels:
+    """The seven in dark grey on a light grey page, off its middle: uint8 [400, 500]."""
+    large = cv2.resize(seven, (168, 168), interpolation=cv2.INTER_CUBIC).astype(np.float32) / 255
+    ink = np.zeros((400, 500), np.float32)
+    ink[60:228, 250:418] = large
+    return np.rint(215 - 170 * ink).astype(np.uint8)
+
+
+def assert_same_digit(found: Pixels, expected: Pixels) -> None:
+    """Whether two framed digits show the same strokes, give or take their thickness."""
+    assert found.shape == (28, 28)
+    assert found.dtype == np.uint8
+    correlation = np.corrcoef(
+        cv2.GaussianBlur(found, (5, 5), 0).ravel(), cv2.GaussianBlur(expected, (5, 5), 0).ravel()
+    )[0, 1]
+    assert correlation > 0.85

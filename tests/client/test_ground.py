@@ -1,0 +1,81 @@
+"""What lies on a photograph or around the paper and is no ink: tables and shadows."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from digit_client import images
+from tests.client.conftest import Pixels, assert_same_digit
+
+
+def photographed(light: NDArray[np.float32]) -> Pixels:
+    """With noise: on a ground of exactly one colour all would be part of a drawing."""
+    noise = np.random.default_rng(0).normal(0, 2, light.shape)
+    return np.rint(light + noise).astype(np.uint8)
+
+
+def test_a_sheet_on_a_table_is_no_digit(page: Pixels, seven: Pixels) -> None:
+    table = np.full((800, 900, 3), (60, 90, 110), np.uint8)
+    table[250:650, 150:650] = page[:, :, None]
+    assert_same_digit(images.normalise(table), seven)
+
+
+def test_nor_is_a_sheet_that_lies_askew(page: Pixels, seven: Pixels) -> None:
+    turned = cv2.getRotationMatrix2D((250, 200), 12, 0.9)
+    turned[:, 2] += (200, 200)
+    picture = cv2.warpAffine(page, turned, (900, 800), borderValue=70)
+    level = cv2.warpAffine(seven, cv2.getRotationMatrix2D((14, 14), 12, 1), (28, 28))
+    assert_same_digit(images.normalise(picture), level)
+
+
+@pytest.mark.parametrize("blur", [2, 12])
+def test_the_shadow_of_a_hand_is_no_ink(blur: int, page: Pixels, seven: Pixels) -> None:
+    shadow = np.zeros(page.shape, np.float32)
+    cv2.ellipse(shadow, (120, 390), (110, 190), 10, 0, 360, 1, -1)
+    shaded = page * (1 - 0.35 * cv2.GaussianBlur(shadow, (0, 0), blur))
+    assert_same_digit(images.normalise(np.rint(shaded).astype(np.uint8)), seven)
+
+
+def test_the_edge_of_a_shadow_is_no_ink(page: Pixels, seven: Pixels) -> None:
+    shaded = page.astype(np.float32)
+    shaded[np.tri(400, 500, k=-60) > 0] *= 0.6
+    assert_same_digit(images.normalise(np.rint(shaded).astype(np.uint8)), seven)
+
+
+def test_nor_is_a_shadow_in_the_middle(page: Pixels, seven: Pixels) -> None:
+    shadow = np.zeros(page.shape, np.float32)
+    cv2.ellipse(shadow, (150, 230), (90, 140), 30, 0, 360, 1, -1)
+    shaded = page * (1 - 0.4 * cv2.GaussianBlur(shadow, (0, 0), 4))
+    assert_same_digit(images.normalise(photographed(shaded)), seven)
+
+
+def test_nor_is_one_on_most_of_the_page(page: Pixels, seven: Pixels) -> None:
+    shadow = cv2.circle(np.zeros(page.shape, np.float32), (230, 250), 200, 1, -1)
+    shaded = page * (1 - 0.3 * cv2.GaussianBlur(shadow, (0, 0), 3))
+    assert_same_digit(images.normalise(photographed(shaded)), seven)
+
+
+@pytest.mark.parametrize("label", [0, 3])
+def test_nor_is_one_across_a_bold_digit(label: int, digits: Any) -> None:
+    digit = cv2.resize(digits.one(label), (280, 280), interpolation=cv2.INTER_CUBIC)
+    bold = cv2.dilate(digit, np.ones((9, 9), np.uint8))
+    page = np.full((400, 500), 215, np.float32)
+    page[60:340, 120:400] -= bold * np.float32(0.6)
+    shadow = cv2.circle(np.zeros(page.shape, np.float32), (400, 200), 110, 1, -1)
+    shaded = page * (1 - 0.3 * cv2.GaussianBlur(shadow, (0, 0), 4))
+    assert_same_digit(images.normalise(photographed(shaded)), images.normalise(bold))
+
+
+def test_nor_is_one_nearly_as_dark_as_the_ink(page: Pixels, seven: Pixels) -> None:
+    shaded = page.astype(np.float32)
+    shaded[np.tri(400, 500, k=-180) > 0] *= 0.35
+    assert_same_digit(images.normalise(np.rint(shaded).astype(np.uint8)), seven)
+
+
+def test_a_table_beside_the_sheet_is_no_digit(page: Pixels, seven: Pixels) -> None:
+    page = page.copy()
+    page[:, :40] = 70
+    assert_same_digit(images.normalise(page), seven)
