@@ -1,11 +1,13 @@
-"""Settings that only trying shows to be wrong: files that hold something else, stores that nobody knows."""
+"""Settings that only trying shows to be wrong: ports that are taken, files that hold something else."""
 
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from digit_serving.gateway import tls
 from digit_serving.gateway.keys import KeyFile, KeyFileError
+from digit_serving.gateway.server import resolve
 from digit_serving.gateway.settings import Settings
 
 
@@ -14,7 +16,11 @@ class UnusableSettingError(Exception):
 
 
 def check(settings: Settings) -> None:
-    """Try what each worker process will need. Raises UnusableSettingError."""
+    """Try what the server and its processes will need. Raises UnusableSettingError."""
+    with _trying("HOST, DIGITS_PORT", (OSError,)):
+        address = resolve(settings.host)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        socket.create_server((address, settings.port), family=family).close()
     with _trying("API_KEYS", (OSError, KeyFileError)):
         if settings.api_keys:
             KeyFile(settings.api_keys).read()

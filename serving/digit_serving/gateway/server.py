@@ -1,6 +1,7 @@
 """The gateway under Granian, a WSGI server whose network side is compiled."""
 
 import os
+import socket
 from collections.abc import Callable
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -35,7 +36,7 @@ def serve(settings: Settings) -> None:
 
         server = Server(
             "digits-gateway",
-            address=settings.host,
+            address=resolve(settings.host),
             port=settings.port,
             interface=Interfaces.WSGI,
             # Without TLS no client asks for HTTP/2, other than to reach past a proxy that speaks HTTP/1.
@@ -51,6 +52,12 @@ def serve(settings: Settings) -> None:
             respawn_failed_workers=True,
         )
         server.serve(target_loader=partial(_load, create_app, settings), wrap_loader=False)
+
+
+def resolve(host: str) -> str:
+    """The IP address of a name, or of itself: the server takes nothing else. Raises OSError."""
+    *_, (address, *_) = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+    return str(address)
 
 
 def _load(create_app: Callable[[Settings], "Flask"], settings: Settings) -> "Flask":

@@ -1,5 +1,6 @@
 """What `digits gateway` says of settings that it can't work with, before it listens."""
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -27,6 +28,19 @@ def refusal(environment: dict[str, object]) -> str:
     result = CliRunner().invoke(gateway, env={name: str(value) for name, value in environment.items()})
     assert result.exit_code == 2
     return result.output
+
+
+def test_an_address_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        said = refusal({"DIGITS_HOST": "localhost", "DIGITS_PORT": port})
+    assert "DIGITS_HOST, DIGITS_PORT: " in said
+    assert f"Address already in use (while attempting to bind on address ('127.0.0.1', {port}))" in said
+
+
+@pytest.mark.parametrize("host", ["nowhere.test", "192.0.2.1"])
+def test_an_address_that_is_not_this_machines(host: str) -> None:
+    assert "DIGITS_HOST, DIGITS_PORT: [Errno" in refusal({"DIGITS_HOST": host})
 
 
 def test_a_file_without_keys(strange: Path) -> None:
