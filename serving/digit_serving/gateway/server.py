@@ -11,6 +11,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server import Server
 
+from digit_serving import signals
 from digit_serving.gateway import logs
 from digit_serving.gateway.settings import Settings
 
@@ -51,6 +52,7 @@ def serve(settings: Settings) -> None:
             workers_kill_timeout=_GRACE_SECONDS,
             respawn_failed_workers=True,
         )
+        signals.wake_main_thread()
         server.serve(target_loader=partial(_load, create_app, settings), wrap_loader=False)
 
 
@@ -61,6 +63,7 @@ def resolve(host: str) -> str:
 
 
 def _load(create_app: Callable[[Settings], "Flask"], settings: Settings) -> "Flask":
+    signals.wake_main_thread()
     logs.configure(settings)
     import cv2
 

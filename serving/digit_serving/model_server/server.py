@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import waitress
 
+from digit_serving import signals
 from digit_serving.model_server import config, grpc_service, sockets
 from digit_serving.model_server.batching import Batcher
 from digit_serving.model_server.core import Core
@@ -32,6 +33,7 @@ def run(options: Options, host: str) -> NoReturn:
         logging.getLogger(name).setLevel(logging.ERROR)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit())
+    signals.wake_main_thread()
     # TensorFlow's own objects stay: to look for garbage among them takes a sixth of a second.
     gc.freeze()
     code = 0

@@ -1,0 +1,57 @@
+"""Signals of which the kernel hands one to any thread, as it may."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+
+from tests.processes import accepts, answers, children, free_port, running, wait_until
+
+
+@pytest.fixture
+def gateway() -> Iterator[Popen[bytes]]:
+    port = free_port()
+    with running("gateway", environment={"DIGITS_PORT": str(port)}) as process:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/livez"), process)
+        yield process
+
+
+def threads(pid: int) -> set[int]:
+    """All but the main one."""
+    return {int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir()} - {pid}
+
+
+def terminate(pid: int, thread: int) -> None:
+    """Send SIGTERM to the process, which Linux gives to the thread that is named."""
+    assert thread in threads(pid)
+    os.kill(thread, signal.SIGTERM)
+
+
+def test_any_thread_of_the_model_server_may_be_told_to_stop(models: Path) -> None:
+    port = free_port()
+    flags = [f"--port={port}", "--model_name=digits", f"--model_base_path={models}"]
+    with running("model-server", *flags) as process:
+        wait_until(lambda: accepts(port), process)
+        terminate(process.pid, max(threads(process.pid)))
+        assert process.wait(10) == 0
+
+
+def test_any_thread_of_a_model_server_that_waits_for_its_model(tmp_path: Path) -> None:
+    with running("model-server", f"--port={free_port()}", f"--model_base_path={tmp_path}") as process:
+        wait_until(lambda: len(threads(process.pid)) >= 2, process)
+        terminate(process.pid, max(threads(process.pid)))
+        assert process.wait(10) == 0
+
+
+def test_any_thread_of_the_gateway(gateway: Popen[bytes]) -> None:
+    terminate(gateway.pid, max(threads(gateway.pid)))
+    assert gateway.wait(10) == 0
+
+
+def test_any_thread_of_one_of_its_workers(gateway: Popen[bytes]) -> None:
+    worker, *_ = children(gateway.pid)
+    terminate(worker, max(threads(worker)))
+    wait_until(lambda: worker not in children(gateway.pid), gateway, seconds=10)
