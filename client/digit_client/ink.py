@@ -7,9 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import drawing, ground, ruling
+from digit_client import drawing, ground, ruling, shapes
 from digit_client.errors import NoDigitError
-from digit_client.framing import padded
 
 # Larger pictures are reduced to this, the ink of drawings, which has clear edges, to that.
 _SIDE, _DRAWN_SIDE = 512, 128
@@ -20,14 +19,6 @@ _EDGE = 0.2
 _SMALLEST = 100
 # In pixels: what is drawn and smaller is a speck.
 _LEAST_SIZE = 3
-_COARSE = 4
-# No digit's strokes are this thick, of its length, and fill this much of its box; none runs along this much
-# of a side of the picture.
-_THICK = 0.4
-_FULL = 0.8
-_ALONG = 0.8
-# So much more uneven may be what is still strokes.
-_UNEVEN = 1.1
 
 
 def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -41,9 +32,12 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         # What is full may be a sheet of paper, drawn as well.
         with suppress(NoDigitError):
             ink = _ink(_shrink(drawn, _DRAWN_SIDE).astype(np.float32), is_paper=False)
-            if not _is_full(ink > _EDGE):
+            if not shapes.is_full(ink > _EDGE):
                 return _cropped(ink)
-    return _cropped(_ink_on_paper(picture.astype(np.float32)))
+    ink = _cropped(_ink_on_paper(picture.astype(np.float32)))
+    if min(picture.shape[:2]) >= _SMALLEST and not shapes.is_written(ink > _EDGE):
+        raise NoDigitError("what is on the image can be no digit's strokes")
+    return ink
 
 
 def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -56,11 +50,11 @@ def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
         if not ground.has_shadow(contrast):
             raise
         return _ink(ground.local_contrast(picture), is_paper=True)
-    is_a_thing = _is_a_thing(ink > _EDGE)
+    is_a_thing = shapes.is_a_thing(ink > _EDGE)
     if is_a_thing or ground.has_shadow(contrast):
         with suppress(NoDigitError):
             local = _ink(ground.local_contrast(picture), is_paper=True)
-            return local if is_a_thing or _is_finer(local > _EDGE, ink > _EDGE) else ink
+            return local if is_a_thing or shapes.is_finer(local > _EDGE, ink > _EDGE) else ink
     return ink
 
 
@@ -77,53 +71,6 @@ def _cropped(ink: NDArray[np.float32]) -> NDArray[np.float32]:
     # A fainter edge would make the digit look larger than it is where it has few pixels.
     left, top, width, height = cv2.boundingRect((ink > _EDGE).astype(np.uint8))
     return np.asarray(ink[top : top + height, left : left + width], np.float32)
-
-
-def _is_a_thing(mask: NDArray[np.bool_]) -> bool:
-    """Whether this is a sheet of paper, a table's edge or a shadow, and not strokes: bool [h, w]."""
-    return _is_full(mask) or bool(_sides(mask).max() > _ALONG)
-
-
-def _is_full(mask: NDArray[np.bool_]) -> bool:
-    """Whether this fills a broad box: bool [h, w]."""
-    coarse = cv2.findNonZero(mask[::_COARSE, ::_COARSE].astype(np.uint8))
-    if coarse is None:
-        return False
-    _, sides, _ = cv2.minAreaRect(coarse)
-    longer, shorter = _COARSE * (max(sides) + 1), _COARSE * (min(sides) + 1)
-    # A bold 1 is as full as a sheet, but slim.
-    is_full = shorter > longer / 2 and mask.sum() > _FULL * longer * shorter
-    return bool(is_full and _thickness(_filled(mask)) > _THICK * longer)
-
-
-def _is_finer(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
-    """Whether the one shows strokes where the other shows more, and not just what is left of bold ones."""
-    thickest, others = _thickness(mask), _thickness(other)
-    # How much thicker than by and large: as much of a stroke, twice as much of a disc.
-    return thickest <= others and thickest / _width(mask) < _UNEVEN * others / _width(other)
-
-
-def _width(mask: NDArray[np.bool_]) -> float:
-    """Of the strokes in the mask, by and large, in pixels: what they cover for each two pixels of edge."""
-    ink = padded(mask.astype(np.uint8), 1)
-    inside = cv2.erode(ink, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
-    return 2 * float(ink.sum()) / (float(ink.sum()) - float(inside.sum()))
-
-
-def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Without the holes that a digit leaves in a sheet: bool [h, w]."""
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return np.asarray(cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, -1) > 0)
-
-
-def _thickness(mask: NDArray[np.bool_]) -> float:
-    """Of what is in the mask, where it is thickest, in pixels."""
-    return 2 * float(cv2.distanceTransform(padded(mask.astype(np.uint8), 1), cv2.DIST_L2, 3).max())
-
-
-def _sides(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The share of each of the picture's four sides that is in the mask."""
-    return np.array([side.mean() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])])
 
 
 def _shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""A digit on a page, and whether two framed digits are the same."""
+"""A digit on a page, photographs, and whether two framed digits are the same."""
 
 from typing import Any
 
@@ -23,6 +23,12 @@ def page(seven: Pixels) -> Pixels:
     ink = np.zeros((400, 500), np.float32)
     ink[60:228, 250:418] = large
     return np.rint(215 - 170 * ink).astype(np.uint8)
+
+
+def photographed(light: NDArray[np.float32]) -> Pixels:
+    """With noise: on a ground of exactly one colour all would be part of a drawing."""
+    noise = np.random.default_rng(0).normal(0, 2, light.shape)
+    return np.rint(light + noise).astype(np.uint8)
 
 
 def assert_same_digit(found: Pixels, expected: Pixels) -> None:

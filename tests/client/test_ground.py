@@ -5,16 +5,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from digit_client import images
-from tests.client.conftest import Pixels, assert_same_digit
-
-
-def photographed(light: NDArray[np.float32]) -> Pixels:
-    """With noise: on a ground of exactly one colour all would be part of a drawing."""
-    noise = np.random.default_rng(0).normal(0, 2, light.shape)
-    return np.rint(light + noise).astype(np.uint8)
+from tests.client.conftest import Pixels, assert_same_digit, photographed
 
 
 def test_a_sheet_on_a_table_is_no_digit(page: Pixels, seven: Pixels) -> None:

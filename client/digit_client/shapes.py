@@ -1,0 +1,78 @@
+"""Whether what stands out on a picture is the strokes of a digit, a sheet, a shadow or a blotch."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_client.framing import padded
+
+_COARSE = 4
+# No digit's strokes are this thick, of its length, and fill this much of its box; none runs along this much
+# of a side of the picture.
+_THICK = 0.4
+_FULL = 0.8
+_ALONG = 0.8
+# So much more uneven may be what is still strokes.
+_UNEVEN = 1.1
+# Of 6,000 of MNIST's digits all but one are within these. What lies, longer than this times its height, is
+# an edge. What is thicker than this of its length, or so much thicker in one place than by and large, is a
+# blotch or a lamp's image. Strokes no longer than this of what they span are what is left of printed lines.
+_LYING = 2.5
+_THICKEST = 0.6
+_BLOTCH = 2.2
+_SHORT = 0.7
+
+
+def is_written(mask: NDArray[np.bool_]) -> bool:
+    """Whether these can be the strokes of a digit, cropped to it: bool [h, w]."""
+    height, width = mask.shape
+    span, thickest, broad = max(height, width), _thickness(mask), _width(mask)
+    is_blotch = thickest > min(_THICKEST * span, _BLOTCH * broad)
+    return not is_blotch and width < _LYING * height and float(mask.sum()) / broad > _SHORT * span
+
+
+def is_a_thing(mask: NDArray[np.bool_]) -> bool:
+    """Whether this is a sheet of paper, a table's edge or a shadow, and not strokes: bool [h, w]."""
+    return is_full(mask) or bool(_sides(mask).max() > _ALONG)
+
+
+def is_full(mask: NDArray[np.bool_]) -> bool:
+    """Whether this fills a broad box: bool [h, w]."""
+    coarse = cv2.findNonZero(mask[::_COARSE, ::_COARSE].astype(np.uint8))
+    if coarse is None:
+        return False
+    _, sides, _ = cv2.minAreaRect(coarse)
+    longer, shorter = _COARSE * (max(sides) + 1), _COARSE * (min(sides) + 1)
+    # A bold 1 is as full as a sheet, but slim.
+    fills = shorter > longer / 2 and mask.sum() > _FULL * longer * shorter
+    return bool(fills and _thickness(_filled(mask)) > _THICK * longer)
+
+
+def is_finer(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Whether the one shows strokes where the other shows more, and not just what is left of bold ones."""
+    thickest, others = _thickness(mask), _thickness(other)
+    # How much thicker than by and large: as much of a stroke, twice as much of a disc.
+    return thickest <= others and thickest / _width(mask) < _UNEVEN * others / _width(other)
+
+
+def _width(mask: NDArray[np.bool_]) -> float:
+    """Of the strokes in the mask, by and large, in pixels: what they cover for each two pixels of edge."""
+    ink = padded(mask.astype(np.uint8), 1)
+    inside = cv2.erode(ink, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
+    return 2 * float(ink.sum()) / (float(ink.sum()) - float(inside.sum()))
+
+
+def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Without the holes that a digit leaves in a sheet: bool [h, w]."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, -1) > 0)
+
+
+def _thickness(mask: NDArray[np.bool_]) -> float:
+    """Of what is in the mask, where it is thickest, in pixels."""
+    return 2 * float(cv2.distanceTransform(padded(mask.astype(np.uint8), 1), cv2.DIST_L2, 3).max())
+
+
+def _sides(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The share of each of the picture's four sides that is in the mask."""
+    return np.array([side.mean() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])])

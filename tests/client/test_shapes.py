@@ -1,0 +1,68 @@
+"""Photographs on which nothing is written, and bold digits, which are nearly taken for the same."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from digit_client import images
+from digit_client.errors import NoDigitError
+from tests.client.conftest import Pixels, assert_same_digit, photographed
+
+SHAPE = (400, 500)
+
+
+def ruled(*, squares: bool) -> Pixels:
+    """Lines askew, so that the picture's border cuts some of them."""
+    sheet = np.full(SHAPE, 215, np.float32)
+    for place in range(-10, 500, 27):
+        cv2.line(sheet, (0, place), (499, place + 12), 170, 1, cv2.LINE_AA)
+        if squares:
+            cv2.line(sheet, (place, 0), (place - 12, 399), 170, 1, cv2.LINE_AA)
+    return photographed(sheet)
+
+
+def lit() -> Pixels:
+    """A whiteboard with a lamp in it."""
+    y, x = np.mgrid[:400, :500].astype(np.float32)
+    return photographed(190 + 55 * np.exp(-((x - 330) ** 2 + (y - 150) ** 2) / (2 * 60**2)))
+
+
+def on_a_table() -> Pixels:
+    """A sheet on wood."""
+    grain = np.random.default_rng(0).normal(0, 1, (20, 25)).astype(np.float32)
+    table = 80 + 8 * cv2.resize(grain, SHAPE[::-1], interpolation=cv2.INTER_CUBIC)
+    corners = np.array([[150, 90], [360, 70], [380, 320], [165, 340]], np.int32)
+    return photographed(cv2.fillPoly(table, [corners], 225))
+
+
+def wiped() -> Pixels:
+    """A blackboard with what is left of chalk."""
+    blotches = np.random.default_rng(0).normal(0, 1, (12, 15)).astype(np.float32)
+    return photographed(45 + 9 * cv2.resize(blotches, SHAPE[::-1], interpolation=cv2.INTER_CUBIC))
+
+
+def shaded() -> Pixels:
+    """Paper on which a hand's shadow lies."""
+    shadow = cv2.circle(np.zeros(SHAPE, np.float32), (260, 210), 110, 1, -1)
+    return photographed(215 * (1 - 0.35 * cv2.GaussianBlur(shadow, (0, 0), 6)))
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [ruled(squares=False), ruled(squares=True), lit(), on_a_table(), wiped(), shaded()],
+    ids=["ruled", "squared", "lamp", "table", "board", "shadow"],
+)
+def test_nothing_is_read_where_nothing_is_written(picture: Pixels) -> None:
+    with pytest.raises(NoDigitError):
+        images.normalise(picture)
+
+
+@pytest.mark.parametrize("label", [1, 6, 8, 9])
+def test_bold_strokes_with_closed_loops_are_written(label: int, digits: Any) -> None:
+    large = cv2.resize(digits.one(label), (280, 280), interpolation=cv2.INTER_CUBIC)
+    bold = cv2.dilate(large, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (21, 21)))
+    sheet = np.full(SHAPE, 215, np.float32)
+    sheet[60:340, 120:400] -= bold * np.float32(0.6)
+    assert_same_digit(images.normalise(photographed(sheet)), images.normalise(bold))
