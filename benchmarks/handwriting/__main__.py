@@ -6,7 +6,7 @@ with the first mistakes of each, to a PNG file.
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.handwriting.families import FAMILIES
-from benchmarks.handwriting.pen import stroke
-from digit_client import DigitClient, DigitError, images
+from benchmarks.handwriting.families import ALSO_EMPTY, FAMILIES
+from benchmarks.handwriting.pen import Digit, stroke
+from digit_client import DigitClient, NoDigitError, images
 
 _CELL = 84
 _COLUMNS = 14
@@ -37,16 +37,22 @@ def main() -> None:
     """Read the arguments, ask, and print a row for each family."""
     arguments = _arguments()
     with np.load(arguments.mnist) as mnist:
-        digits, labels = mnist["x_test"], mnist["y_test"]
+        digits, labels = mnist["x_test"], mnist["y_test"].tolist()
     chosen = _chosen(digits, arguments.count, arguments.seed)
+    empty = [np.zeros_like(digits[0])] * arguments.count
     strips, rates = [], []
     with DigitClient(timeout=60) as client:
         for name in FAMILIES:
-            readings = list(_read(client, name, digits[chosen], labels[chosen], arguments.seed))
-            rates.append(sum(reading.right for reading in readings) / len(readings))
+            shown = [digits[each] for each in chosen], [labels[each] for each in chosen]
+            readings = list(_read(client, name, *shown, arguments.seed))
+            rates.append(_rate(readings))
             sys.stdout.write(f"| {name} | {rates[-1]:.1%} |\n")
             strips.append(_strip(readings))
-    sys.stdout.write(f"| *mean* | {np.mean(rates):.1%} |\n")
+        sys.stdout.write(f"| *mean* | {np.mean(rates):.1%} |\n")
+        for name in ALSO_EMPTY:
+            readings = list(_read(client, name, empty, [None] * arguments.count, arguments.seed))
+            sys.stdout.write(f"| {name}, nothing written | {_rate(readings):.1%} refused |\n")
+            strips.append(_strip(readings))
     cv2.imwrite(str(arguments.sheet), cv2.cvtColor(np.vstack(strips), cv2.COLOR_RGB2BGR))
 
 
@@ -66,15 +72,24 @@ def _chosen(digits: NDArray[np.uint8], count: int, seed: int) -> list[int]:
 
 
 def _read(
-    client: DigitClient, name: str, digits: NDArray[np.uint8], labels: NDArray[np.uint8], seed: int
+    client: DigitClient, name: str, digits: Sequence[Digit], labels: Sequence[int | None], seed: int
 ) -> Iterator[Reading]:
     family = list(FAMILIES).index(name)
     for number, (digit, label) in enumerate(zip(digits, labels, strict=True)):
         file = FAMILIES[name](digit, np.random.default_rng([seed, family, number]))
-        try:
-            yield Reading(file, client.predict(file).digit == label)
-        except DigitError:
-            yield Reading(file, right=False)
+        yield Reading(file, _answer(client, file) == label)
+
+
+def _answer(client: DigitClient, file: bytes) -> int | None:
+    """The digit, or none where the service says that there is none."""
+    try:
+        return client.predict(file).digit
+    except NoDigitError:
+        return None
+
+
+def _rate(readings: list[Reading]) -> float:
+    return sum(reading.right for reading in readings) / len(readings)
 
 
 def _strip(readings: list[Reading]) -> NDArray[np.uint8]:
@@ -92,7 +107,7 @@ def _cell(reading: Reading) -> NDArray[np.uint8]:
     pixels = images.decode(reading.file)
     try:
         seen = images.normalise(pixels)
-    except DigitError:
+    except NoDigitError:
         seen = np.zeros((28, 28), np.uint8)
     top = _shown(pixels)
     cell[2 : 2 + top.shape[0], 2 : 2 + top.shape[1]] = top

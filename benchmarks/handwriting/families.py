@@ -205,6 +205,9 @@ FAMILIES: dict[str, Family] = {
     )
 }
 
+ALSO_EMPTY = ["photo", "ruled", "squared", "on a table", "in shadow", "blackboard", "whiteboard", "dirty"]
+"""Those that people photograph with nothing written on them as well."""
+
 
 def _written(
     digit: Digit,

@@ -49,7 +49,9 @@ def stroke(digit: Digit) -> float:
 
 
 def redraw(digit: Digit, height: int, width: float) -> Ink:
-    """The digit drawn anew along its middle lines with a pen `width` pixels wide."""
+    """The digit drawn anew along its middle lines with a pen `width` pixels wide; of none, nothing."""
+    if not digit.any():
+        return np.zeros((height, height), np.float32)
     fine = enlarge(digit, min(height, 160))
     scale = height / fine.shape[0]
     line = np.pad(thin(fine), 8)
@@ -75,6 +77,8 @@ def place(ink: Ink, height: int, width: int, rng: np.random.Generator) -> Ink:
 
 def tilt(ink: Ink, degrees: float) -> Ink:
     """The ink turned about its middle, on a sheet that holds all of it."""
+    if not ink.any():
+        return ink
     height, width = ink.shape
     pad = int(0.25 * max(height, width))
     padded = cv2.copyMakeBorder(ink, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
