@@ -35,7 +35,9 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
             if not shapes.is_full(ink > _EDGE):
                 return _cropped(ink)
     ink = _cropped(_ink_on_paper(picture.astype(np.float32)))
-    if min(picture.shape[:2]) >= _SMALLEST and not shapes.is_written(ink > _EDGE):
+    # What is drawn may be a digit's first dot.
+    is_photo = drawn is None and min(picture.shape[:2]) >= _SMALLEST
+    if is_photo and not shapes.is_written(ink > _EDGE):
         raise NoDigitError("what is on the image can be no digit's strokes")
     return ink
 

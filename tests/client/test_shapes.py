@@ -66,3 +66,10 @@ def test_bold_strokes_with_closed_loops_are_written(label: int, digits: Any) -> 
     sheet = np.full(SHAPE, 215, np.float32)
     sheet[60:340, 120:400] -= bold * np.float32(0.6)
     assert_same_digit(images.normalise(photographed(sheet)), images.normalise(bold))
+
+
+def test_the_first_dot_of_a_drawing_is_taken_as_it_is() -> None:
+    """The page asks while a digit is drawn."""
+    canvas = np.full((280, 280), 255, np.uint8)
+    cv2.circle(canvas, (140, 90), 11, 0, -1)
+    assert images.normalise(canvas).max() == 255
