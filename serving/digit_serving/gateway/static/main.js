@@ -17,15 +17,18 @@ const answer = new Answer(find("main"));
 const models = new Models(find("#version"));
 const reader = new Reader(onProblem);
 const why = find("#why");
+const trouble = find("#trouble");
 
 let isDrawing = false;
 
 async function read(signal) {
   const { sheet } = paper;
+  const before = trouble.textContent;
   const reading = await predict(await paper.file(), models.version, signal);
   answer.show(reading);
   models.meet(reading.version);
-  tell("");
+  // What was said meanwhile is about a file.
+  if (trouble.textContent === before) tell("");
   why.disabled = false;
   const isStill = () => isAsked() && !isDrawing && sheet === paper.sheet;
   if (!isStill()) return;
@@ -56,7 +59,6 @@ function onProblem(problem) {
 }
 
 function tell(sentence) {
-  const trouble = find("#trouble");
   // Said once only by screen readers.
   if (trouble.textContent !== sentence) trouble.textContent = sentence;
 }
