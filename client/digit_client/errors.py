@@ -7,7 +7,7 @@
     │   ├── ImageTooLargeError   more pixels than are decoded
     │   ├── ImageShapeError      an array of a shape that is no image
     │   ├── PixelValueError      NaN, infinite or out of range
-    │   └── NoDigitError         an image without ink
+    │   └── NoDigitError         an image without a digit
     ├── ConnectionFailedError    nobody answered
     ├── DeadlineExceededError    no answer in time
     └── ServiceError             the service answered with an error
@@ -72,7 +72,7 @@ class PixelValueError(ImageError):
 
 
 class NoDigitError(ImageError):
-    """Nothing is drawn on the image."""
+    """Nothing is drawn on the image, or nothing that looks like the strokes of a digit."""
 
     code = "no_digit"
 

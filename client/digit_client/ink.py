@@ -38,7 +38,7 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     # What is drawn may be a digit's first dot.
     is_photo = drawn is None and min(picture.shape[:2]) >= _SMALLEST
     if is_photo and not shapes.is_written(ink > _EDGE):
-        raise NoDigitError("what is on the image can be no digit's strokes")
+        raise NoDigitError("nothing on the image looks like the strokes of a digit")
     return ink
 
 
