@@ -58,7 +58,7 @@ force_option = click.option("--force", is_flag=True, help="Publish it however ri
     show_default=True,
     type=click.Choice(["quick", "full", "best"]),
     help="How well the convnet is fitted: quick in a minute, full with a larger network in six, best "
-    "with twice its epochs in twelve.",
+    "with one that works at full size in half an hour.",
 )
 @data_option
 @output_option
