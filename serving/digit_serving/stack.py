@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from digit_serving import sockets
 from digit_serving.processes import ProcessGroup, python_command
 from digit_serving.releases.config import MODEL_NAME
 from digit_serving.releases.config_file import ConfigFile, prepared
@@ -120,11 +120,8 @@ def _model_server() -> tuple[str, list[str]]:
 
 
 def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        # Connections of a server that has just stopped linger; they don't hold the port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
+    try:
+        sockets.tcp(host, port).close()
+    except OSError:
+        return False
     return True

@@ -1,13 +1,12 @@
 """Settings that only trying shows to be wrong: ports that are taken, files that hold something else."""
 
-import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from digit_serving import sockets
 from digit_serving.gateway import tls
 from digit_serving.gateway.keys import KeyFile, KeyFileError
-from digit_serving.gateway.server import resolve
 from digit_serving.gateway.settings import Settings
 
 
@@ -18,9 +17,7 @@ class UnusableSettingError(Exception):
 def check(settings: Settings) -> None:
     """Try what the server and its processes will need. Raises UnusableSettingError."""
     with _trying("HOST, DIGITS_PORT", (OSError,)):
-        address = resolve(settings.host)
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        socket.create_server((address, settings.port), family=family).close()
+        sockets.tcp(sockets.resolve(settings.host), settings.port).close()
     with _trying("API_KEYS", (OSError, KeyFileError)):
         if settings.api_keys:
             KeyFile(settings.api_keys).read()

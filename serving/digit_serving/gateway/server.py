@@ -1,7 +1,6 @@
 """The gateway under Granian, a WSGI server whose network side is compiled."""
 
 import os
-import socket
 from collections.abc import Callable
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -11,7 +10,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server import Server
 
-from digit_serving import signals
+from digit_serving import signals, sockets
 from digit_serving.gateway import logs
 from digit_serving.gateway.settings import Settings
 
@@ -37,7 +36,8 @@ def serve(settings: Settings) -> None:
 
         server = Server(
             "digits-gateway",
-            address=resolve(settings.host),
+            # It takes no names.
+            address=sockets.resolve(settings.host),
             port=settings.port,
             interface=Interfaces.WSGI,
             # Without TLS no client asks for HTTP/2, other than to reach past a proxy that speaks HTTP/1.
@@ -54,12 +54,6 @@ def serve(settings: Settings) -> None:
         )
         signals.wake_main_thread()
         server.serve(target_loader=partial(_load, create_app, settings), wrap_loader=False)
-
-
-def resolve(host: str) -> str:
-    """The IP address of a name, or of itself: the server takes nothing else. Raises OSError."""
-    *_, (address, *_) = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
-    return str(address)
 
 
 def _load(create_app: Callable[[Settings], "Flask"], settings: Settings) -> "Flask":

@@ -16,7 +16,8 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
-from digit_serving.model_server import config, sockets
+from digit_serving import sockets
+from digit_serving.model_server import config
 from digit_serving.model_server.core import Core
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options

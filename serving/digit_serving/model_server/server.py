@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 import waitress
 
-from digit_serving import signals
-from digit_serving.model_server import config, grpc_service, sockets
+from digit_serving import signals, sockets
+from digit_serving.model_server import config, grpc_service
 from digit_serving.model_server.batching import Batcher
 from digit_serving.model_server.core import Core
 from digit_serving.model_server.errors import ServingError

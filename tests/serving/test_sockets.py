@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from digit_serving.model_server import sockets
+from digit_serving import sockets
 
 
 @pytest.mark.parametrize(("host", "elsewhere"), [("", True), ("127.0.0.1", False)])
@@ -19,6 +19,7 @@ def test_a_socket_file_that_is_left_over_is_replaced(tmp_path: Path) -> None:
     sockets.unix(path).close()
     with sockets.unix(path), socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
+        assert client.getpeername() == path
 
 
 def test_other_files_are_not(tmp_path: Path) -> None:

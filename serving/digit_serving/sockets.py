@@ -15,6 +15,12 @@ def tcp(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, dualstack_ipv6=both, backlog=_BACKLOG)
 
 
+def resolve(host: str) -> str:
+    """The IP address of a name, or of itself. Raises OSError."""
+    *_, (address, *_) = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+    return str(address)
+
+
 def unix(path: str) -> socket.socket:
     """A socket file, in place of one that is left over. Raises OSError."""
     with suppress(OSError):
