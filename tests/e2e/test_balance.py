@@ -104,3 +104,4 @@ def test_a_pod_that_hangs_is_left_out(service: Service, load: Load[int]) -> None
     finally:
         hanging.process.send_signal(signal.SIGCONT)
     wait_until(lambda: min(calls(service.pods, load, 50)) > 0)
+    assert set(load.results) == {7}

@@ -26,7 +26,7 @@ def test_every_route_and_method_is_described(http: FlaskClient) -> None:
 
 def test_every_reference_leads_somewhere() -> None:
     for reference in set(_references(DESCRIBED)):
-        _follow(reference)
+        assert _follow(reference)
 
 
 def test_every_error_has_its_codes() -> None:
