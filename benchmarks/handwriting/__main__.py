@@ -37,20 +37,20 @@ def main() -> None:
     """Read the arguments, ask, and print a row for each family."""
     arguments = _arguments()
     with np.load(arguments.mnist) as mnist:
-        digits, labels = mnist["x_test"], mnist["y_test"].tolist()
+        digits, labels = mnist["x_test"], mnist["y_test"]
     chosen = _chosen(digits, arguments.count, arguments.seed)
-    empty = [np.zeros_like(digits[0])] * arguments.count
+    written = list(zip(digits[chosen], labels[chosen].tolist(), strict=True))
+    empty = [(np.zeros_like(digits[0]), None)] * arguments.count
     strips, rates = [], []
     with DigitClient(timeout=60) as client:
         for name in FAMILIES:
-            shown = [digits[each] for each in chosen], [labels[each] for each in chosen]
-            readings = list(_read(client, name, *shown, arguments.seed))
+            readings = list(_read(client, name, written, arguments.seed))
             rates.append(_rate(readings))
             sys.stdout.write(f"| {name} | {rates[-1]:.1%} |\n")
             strips.append(_strip(readings))
         sys.stdout.write(f"| *mean* | {np.mean(rates):.1%} |\n")
         for name in ALSO_EMPTY:
-            readings = list(_read(client, name, empty, [None] * arguments.count, arguments.seed))
+            readings = list(_read(client, name, empty, arguments.seed))
             sys.stdout.write(f"| {name}, nothing written | {_rate(readings):.1%} refused |\n")
             strips.append(_strip(readings))
     cv2.imwrite(str(arguments.sheet), cv2.cvtColor(np.vstack(strips), cv2.COLOR_RGB2BGR))
@@ -72,10 +72,10 @@ def _chosen(digits: NDArray[np.uint8], count: int, seed: int) -> list[int]:
 
 
 def _read(
-    client: DigitClient, name: str, digits: Sequence[Digit], labels: Sequence[int | None], seed: int
+    client: DigitClient, name: str, examples: Sequence[tuple[Digit, int | None]], seed: int
 ) -> Iterator[Reading]:
     family = list(FAMILIES).index(name)
-    for number, (digit, label) in enumerate(zip(digits, labels, strict=True)):
+    for number, (digit, label) in enumerate(examples):
         file = FAMILIES[name](digit, np.random.default_rng([seed, family, number]))
         yield Reading(file, _answer(client, file) == label)
 
