@@ -2,6 +2,7 @@
 
 import socket
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,26 @@ def tcp(host: str, port: int) -> socket.socket:
     both = not host and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, dualstack_ipv6=both, backlog=_BACKLOG)
+
+
+class Shared(socket.socket):
+    """A port that each process opens anew to which it is handed, so that each gets a share of its callers.
+
+    Of one socket that all had, whoever is first may take all who call at once.
+    """
+
+    def __reduce__(self) -> tuple[Callable[[str, int], "Shared"], tuple[str, int]]:
+        host, port, *_ = self.getsockname()
+        return shared, (host, port)
+
+
+def shared(host: str, port: int) -> Shared:
+    """The port on that address. Raises OSError where others have it."""
+    opened = Shared(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    opened.bind((host, port))
+    return opened
 
 
 def resolve(host: str) -> str:

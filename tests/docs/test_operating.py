@@ -4,16 +4,14 @@ import re
 from pathlib import Path
 
 from digit_client.errors import ImageError
-from digit_serving.gateway.app import create_app
 from digit_serving.gateway.settings import Settings
+from tests import loop
 
 TEXT = (Path(__file__).parent.parent.parent / "docs" / "operating.md").read_text()
 
 
 def test_every_metric_is_told() -> None:
-    there = set(
-        re.findall(r"^# TYPE (\w+)", create_app(Settings()).test_client().get("/metrics").text, re.MULTILINE)
-    )
+    there = set(re.findall(r"^# TYPE (\w+)", loop.client(Settings()).get("/metrics").text, re.MULTILINE))
     # prometheus_client's own, which the processes of a real gateway don't tell.
     created = {name for name in there if name.endswith("_created")}
     assert set(re.findall(r"^\| `(digits_\w+)`", TEXT, re.MULTILINE)) == there - created

@@ -42,7 +42,7 @@ def body(data: bytes) -> None:
     }
     record = Record("id", "/v1/predict", "POST", started=0)
     with suppress(GatewayError, ImageError, HTTPException), Request(environment) as request:
-        batch = _READER.receive(request, record)()
+        batch = _READER.read(request, record)
         assert batch.shape[1:] in ((28, 28), (784,))
         assert np.isfinite(batch).all()
 

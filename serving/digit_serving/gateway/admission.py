@@ -1,53 +1,50 @@
 """How many requests a process takes on at once. Those beyond are refused before they cost anything."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
 import orjson
 
 from digit_client.errors import OverloadedError
 from digit_serving.gateway import errors, hooks
+from digit_serving.gateway.asgi import Application, Receive, Scope, Send
 from digit_serving.gateway.metrics import Metrics
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 class Admission:
-    """A WSGI application that gives another one `most` requests at once.
+    """An ASGI application that gives another one `most` requests at once.
 
-    The rest is answered as an overloaded model server is, before Flask sees it, for a service that refuses
+    The rest is answered as an overloaded model server is, before its body is read, for a service that refuses
     as slowly as it answers does nothing else under a flood. Health checks always get through.
     """
 
-    def __init__(self, app: "WSGIApplication", most: int, metrics: Metrics) -> None:
+    def __init__(self, app: Application, most: int, metrics: Metrics) -> None:
         self._app = app
+        self._most = most
         self._metrics = metrics
-        # Taken and put back in one step each, and nobody waits at it.
-        self._free = [None] * most
+        self._taken = 0
 
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        if environ["PATH_INFO"] in hooks.QUIET:
-            return self._app(environ, start_response)
-        try:
-            place = self._free.pop()
-        except IndexError:
-            return self._refuse(environ, start_response)
-        try:
-            return self._app(environ, start_response)
-        finally:
-            self._free.append(place)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in hooks.QUIET:
+            await self._app(scope, receive, send)
+        elif self._taken < self._most:
+            self._taken += 1
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._taken -= 1
+        else:
+            await self._refuse(scope, send)
 
-    def _refuse(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    async def _refuse(self, scope: Scope, send: Send) -> None:
         self._metrics.count_overload()
-        request_id = hooks.request_id(environ)
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = hooks.request_id(given.decode("latin-1"))
         status, code, detail = errors.told(OverloadedError)
-        document = errors.document(status, code, detail, request_id)
+        body = orjson.dumps(errors.document(status, code, detail, request_id))
         headers = [
-            ("Content-Type", "application/problem+json"),
-            ("Retry-After", "1"),
-            ("X-Request-ID", request_id),
-            ("X-Content-Type-Options", "nosniff"),
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"retry-after", b"1"),
+            (b"x-request-id", request_id.encode()),
+            (b"x-content-type-options", b"nosniff"),
         ]
-        start_response(f"{status} {document['title']}", headers)
-        return [orjson.dumps(document)]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})

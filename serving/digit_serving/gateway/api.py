@@ -14,7 +14,6 @@ from digit_client.predictions import Prediction
 from digit_client.wire import Batch, ModelRef
 from digit_serving.gateway import access, bodies, browsers, schemas
 from digit_serving.gateway.errors import InvalidSelectionError
-from digit_serving.gateway.places import Places
 from digit_serving.gateway.record import Record
 from digit_serving.gateway.routing import Router
 from digit_serving.gateway.settings import Settings
@@ -27,17 +26,14 @@ def blueprint(settings: Settings, model_server: ModelServer, router: Router) -> 
     """The routes under /v1."""
     api = Blueprint("api", __name__, url_prefix="/v1")
     reader = bodies.Reader(settings)
-    places = Places(settings.threads)
 
     @api.post("/predict")
     def predict() -> Response:
         named = _named(request.args, settings.model_name)
         includes_image = _includes_image(request.args)
         record: Record = g.record
-        read = reader.receive(request, record)
-        with places:
-            batch = read()
-            record.predictions = predictions = router.predict(batch, named, record)
+        batch = reader.read(request, record)
+        record.predictions = predictions = router.predict(batch, named, record)
         documents = [_document(prediction) for prediction in predictions]
         if includes_image:
             for document, image in zip(documents, _images(batch), strict=True):

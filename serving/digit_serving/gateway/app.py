@@ -1,6 +1,7 @@
 """The Flask application."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -8,26 +9,32 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from digit_client.model_server import ModelServer
 from digit_serving.gateway import api, collector, docs, errors, health, hooks, openapi, page, tls
 from digit_serving.gateway.admission import Admission
+from digit_serving.gateway.asgi import Application, Asgi, Ending
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.routing import Router
 from digit_serving.gateway.settings import Settings
 from digit_serving.unary.channel import Channel
 
+if TYPE_CHECKING:
+    from digit_serving.gateway.traces import Traces
 
-def create_app(settings: Settings) -> Flask:
-    """The gateway as a WSGI application.
 
-    It opens its connection to the model server here: create it in the process that answers, after any fork.
-    """
+def create_asgi_app(settings: Settings) -> Application:
+    """The gateway as an ASGI application, to be created within the event loop in which it answers."""
+    metrics, traces = Metrics(), collector.traces(settings)
+    app = create_app(settings, metrics, traces)
+    admission = Admission(Asgi(app, settings.max_body), settings.queue, metrics)
+    return Ending(admission, traces.close if traces else None)
+
+
+def create_app(settings: Settings, metrics: Metrics, traces: "Traces | None") -> Flask:
+    """The gateway as a WSGI application, for the greenlets of the event loop within which it is created."""
     app = Flask(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + 1)
     model_server = ModelServer(settings.model_server, partial(Channel, tls=tls.context(settings)))
-    metrics = Metrics()
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
-    app.wsgi_app = Admission(app.wsgi_app, settings.threads + settings.queue, metrics)  # type: ignore[method-assign]
-    traces = collector.traces(settings)
     batcher = Batcher(model_server, calls=settings.calls, max_images=settings.max_images, traces=traces)
     hooks.register(app, metrics, traces)
     errors.register(app)

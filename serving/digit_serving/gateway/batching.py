@@ -4,7 +4,6 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import accumulate
-from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from digit_client.errors import DeadlineExceededError
 from digit_client.model_server import ModelServer
 from digit_client.predictions import Prediction
 from digit_client.wire import Batch, ModelRef
+from digit_serving import greenlets
 from digit_serving.gateway.breaker import Breaker
 from digit_serving.gateway.record import Call, Record, Wait
 
@@ -27,10 +27,10 @@ _Kind = tuple[ModelRef, str]
 
 
 class Batcher:
-    """Asks the model server for several requests at once, without a timer and without a thread of its own.
+    """Asks the model server for several requests at once, without waiting for more to come.
 
     A request that finds fewer than `calls` of its kind out is asked for at once. Those that come later wait;
-    the first of them then asks for all, `max_images` at most. Threads may share it.
+    the first of them then asks for all, `max_images` at most. For the greenlets of one event loop.
     """
 
     def __init__(
@@ -41,7 +41,6 @@ class Batcher:
         self._max_images = max_images
         self._traces = traces
         self._breaker = Breaker()
-        self._lock = Lock()
         self._lanes: dict[_Kind, _Lane] = {}
 
     def predict(self, batch: Batch, model: ModelRef, *, timeout: float, record: Record) -> list[Prediction]:
@@ -53,7 +52,7 @@ class Batcher:
         wait = Wait(time.perf_counter())
         record.waits.append(wait)
         kind, request = (model, batch.dtype.char), _Request(batch, record, wait, time.monotonic() + timeout)
-        if not self._goes_at_once(kind, request) and not request.turn.acquire(timeout=timeout):
+        if not self._goes_at_once(kind, request) and not request.turn.wait(timeout):
             self._leave(kind, request)
         if request.group:
             self._ask(kind, request.group, max(0.0, request.deadline - time.monotonic()))
@@ -64,21 +63,19 @@ class Batcher:
         raise request.outcome or DeadlineExceededError("the model server was busy until the deadline")
 
     def _goes_at_once(self, kind: _Kind, request: "_Request") -> bool:
-        with self._lock:
-            lane = self._lanes.setdefault(kind, _Lane())
-            if lane.out < self._calls:
-                lane.out += 1
-                request.group = [request]
-                return True
-            lane.waiting.append(request)
-            return False
+        lane = self._lanes.setdefault(kind, _Lane())
+        if lane.out < self._calls:
+            lane.out += 1
+            request.group = [request]
+            return True
+        lane.waiting.append(request)
+        return False
 
     def _leave(self, kind: _Kind, request: "_Request") -> None:
-        with self._lock:
-            lane = self._lanes.get(kind)
-            # Else its turn has come at this moment, or a call is out for it, whose answer nobody waits for.
-            if lane and request in lane.waiting:
-                lane.waiting.remove(request)
+        lane = self._lanes.get(kind)
+        # Else a call is out for it, whose answer nobody waits for.
+        if lane and request in lane.waiting:
+            lane.waiting.remove(request)
 
     def _ask(self, kind: _Kind, group: list["_Request"], timeout: float) -> None:
         outcomes: list[list[Prediction]] | Exception
@@ -97,7 +94,7 @@ class Batcher:
         for number, request in enumerate(group):
             request.outcome = outcomes if isinstance(outcomes, Exception) else outcomes[number]
             if request is not group[0]:
-                request.turn.release()
+                request.turn.set()
 
     def _answers(
         self, model: ModelRef, group: list["_Request"], timeout: float, trace: dict[str, str]
@@ -112,17 +109,16 @@ class Batcher:
 
     def _pass_on(self, kind: _Kind) -> None:
         """The next in the lane asks for as many as may go together."""
-        with self._lock:
-            lane = self._lanes[kind]
-            group = lane.next_group(self._max_images)
-            if group:
-                group[0].group = group
-                group[0].turn.release()
-                return
-            lane.out -= 1
-            # Callers may name any version: kinds that nobody asks for now must not add up.
-            if not lane.out:
-                del self._lanes[kind]
+        lane = self._lanes[kind]
+        group = lane.next_group(self._max_images)
+        if group:
+            group[0].group = group
+            group[0].turn.set()
+            return
+        lane.out -= 1
+        # Callers may name any version: kinds that nobody asks for now must not add up.
+        if not lane.out:
+            del self._lanes[kind]
 
 
 @dataclass(slots=True, eq=False)
@@ -131,13 +127,10 @@ class _Request:
     record: Record
     wait: Wait
     deadline: float
-    turn: Lock = field(default_factory=Lock)
-    """Held until there is an outcome or this request is to ask for its `group`."""
+    turn: greenlets.Event = field(default_factory=greenlets.Event)
+    """Set when there is an outcome or this request is to ask for its `group`."""
     group: list["_Request"] | None = None
     outcome: list[Prediction] | Exception | None = None
-
-    def __post_init__(self) -> None:
-        self.turn.acquire()
 
 
 def _call_for(group: list[_Request]) -> Call:

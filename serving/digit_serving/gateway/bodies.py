@@ -5,10 +5,10 @@ import binascii
 import io
 import time
 import tokenize
+import traceback
 import warnings
-from collections.abc import Callable, Iterable
-from functools import partial
-from threading import RLock
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,11 @@ from digit_client.errors import (
     PixelValueError,
 )
 from digit_client.wire import Batch
+from digit_serving import greenlets
 from digit_serving.gateway.errors import MalformedBodyError, TooManyImagesError
 from digit_serving.gateway.record import Record
 from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.turns import Turns
 
 _NUMBERS = {int, float}
 _BINARY = ("application/octet-stream", "")
@@ -47,28 +49,29 @@ def ignore_doubts() -> None:
 
 
 class Reader:
-    """Reads the bodies of requests. Threads share it: those with a large picture or text take turns."""
+    """Reads the bodies of requests, which take turns; large pictures and texts one at a time in a thread."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # What a large one takes while it is read is as much as many threads have for themselves.
-        self._turn = RLock()
+        self._turns = Turns()
+        # All others would wait for it, and two would need the memory of two.
+        self._large = ThreadPoolExecutor(1, "large")
 
-    def receive(self, request: Request, record: Record) -> Callable[[], Batch]:
-        """Waits for the whole body, which takes as long as its sender likes; what is returned reads it.
+    def read(self, request: Request, record: Record) -> Batch:
+        """The images of the request: uint8 [n, 28, 28], or float32 [n, 784] where it brought such numbers.
 
-        The images of the request: uint8 [n, 28, 28], or float32 [n, 784] where it brought such numbers.
-        Both raise MalformedBodyError, TooManyImagesError, UnsupportedMediaType or ImageError.
+        Raises MalformedBodyError, TooManyImagesError, UnsupportedMediaType or ImageError.
         """
+        self._turns.take()
         media_type = request.mimetype
         if media_type.startswith("image/") or media_type in _BINARY:
-            return partial(self._normalised, [_whole(request)], record)
+            return self._normalised([request.get_data(cache=False)], record)
         if media_type == "multipart/form-data":
-            return partial(self._from_parts, request.files.getlist("image"), record)
+            return self._from_parts(request.files.getlist("image"), record)
         if media_type == "application/json":
-            return partial(self._from_json, _whole(request), record)
+            return self._from_json(request.get_data(cache=False), record)
         if media_type == "application/x-npy":
-            return partial(self._from_npy, _whole(request), record)
+            return self._from_npy(request.get_data(cache=False), record)
         raise UnsupportedMediaType(
             "Send an image as image/*, several as multipart/form-data, application/json or application/x-npy."
         )
@@ -81,8 +84,7 @@ class Reader:
 
     def _from_json(self, data: bytes, record: Record) -> Batch:
         if len(data) > _LARGE_TEXT:
-            with self._turn:
-                return self._from_text(data, record)
+            return greenlets.in_thread(self._large, self._from_text, data, record)
         return self._from_text(data, record)
 
     def _from_text(self, data: bytes, record: Record) -> Batch:
@@ -130,6 +132,8 @@ class Reader:
         return np.array([self._read_image(data, index, record) for index, data in enumerate(files)])
 
     def _read_image(self, data: bytes, index: int, record: Record) -> NDArray[np.uint8]:
+        if index:
+            self._turns.take()
         try:
             if not data:
                 raise NotAnImageError("there is no image in the request")
@@ -139,21 +143,10 @@ class Reader:
             except ImageTooLargeError:
                 if most <= _LARGE_PICTURE:
                     raise
-            with self._turn:
-                return _image(data, most, record)
+            return greenlets.in_thread(self._large, _large_image, data, most, record)
         except ImageError as error:
             error.index = index
             raise
-
-
-def _whole(request: Request) -> bytes:
-    data = request.get_data(cache=False)
-    if request.content_length is None:
-        # A chunked body is read as far as it may go, and is refused only where more of it is asked for.
-        request.stream.read(1)
-    elif len(data) < request.content_length:
-        raise MalformedBodyError("The body ends early.")
-    return data
 
 
 def _image(data: bytes, max_pixels: int, record: Record) -> NDArray[np.uint8]:
@@ -163,6 +156,15 @@ def _image(data: bytes, max_pixels: int, record: Record) -> NDArray[np.uint8]:
     finally:
         record.decode += time.perf_counter() - started
     return _normalise(pixels, record)
+
+
+def _large_image(data: bytes, max_pixels: int, record: Record) -> NDArray[np.uint8]:
+    try:
+        return _image(data, max_pixels, record)
+    except ImageError as error:
+        # They hold the pixels, and the next picture is opened before the error has been told.
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def _normalise(image: NDArray[np.generic], record: Record) -> NDArray[np.uint8]:

@@ -3,7 +3,6 @@
 import logging
 import os
 from importlib.metadata import version
-from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any
 
 from digit_serving.gateway.settings import Settings
@@ -37,9 +36,7 @@ def traces(settings: Settings) -> "Traces | None":
     resource = Resource.create(service).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(_exporter()))
-    # A worker process ends without the handlers of atexit.
-    Finalize(None, provider.shutdown, exitpriority=0)
-    return Traces(provider.get_tracer("digit_serving"), settings.model_server)
+    return Traces(provider.get_tracer("digit_serving"), settings.model_server, provider.shutdown)
 
 
 def _exporter() -> Any:

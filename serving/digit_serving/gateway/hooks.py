@@ -3,7 +3,6 @@
 import os
 import re
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
@@ -54,9 +53,8 @@ def register(app: Flask, metrics: Metrics, traces: "Traces | None") -> None:
     app.after_request(end)
 
 
-def request_id(environ: Mapping[str, str]) -> str:
+def request_id(given: str) -> str:
     """The caller's where it is sane, else one made for the request."""
-    given = environ.get("HTTP_X_REQUEST_ID", "")
     return given if _SANE.fullmatch(given) else os.urandom(16).hex()
 
 
@@ -66,4 +64,5 @@ def _record() -> Record:
     rule = request.url_rule
     method = environ["REQUEST_METHOD"]
     method = method if method in _METHODS else "other"
-    return Record(request_id(environ), rule.rule if rule else "unmatched", method, started)
+    name = request_id(environ.get("HTTP_X_REQUEST_ID", ""))
+    return Record(name, rule.rule if rule else "unmatched", method, started)

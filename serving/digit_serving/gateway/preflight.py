@@ -1,6 +1,5 @@
 """Settings that only trying shows to be wrong: ports that are taken, files that hold something else."""
 
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,7 +22,7 @@ def check(settings: Settings) -> None:
             KeyFile(settings.api_keys).read()
     with _trying("TLS_CERTIFICATE, DIGITS_TLS_KEY", (OSError,)):
         if settings.tls_certificate:
-            tls.load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings.tls_certificate, settings.tls_key)
+            tls.server(settings.tls_certificate, settings.tls_key)
     with _trying("MODEL_SERVER_CA, DIGITS_MODEL_SERVER_CERTIFICATE, DIGITS_MODEL_SERVER_KEY", (OSError,)):
         tls.context(settings)
     if settings.rate_limit:

@@ -9,6 +9,7 @@ from limits import parse_many
 from limits.storage import storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
+from digit_serving import greenlets
 from digit_serving.gateway.errors import RateLimitedError
 
 # A store that is away must not hold requests up, nor be asked for each of them.
@@ -31,6 +32,7 @@ class Rates:
         self._limiter = SlidingWindowCounterRateLimiter(
             storage_from_string(store, **(patience if store.startswith("redis") else {}))
         )
+        self._is_here = store.startswith("memory")
         self._asks_again = 0.0
 
     def check(self, caller: str) -> None:
@@ -38,7 +40,10 @@ class Rates:
         if time.monotonic() < self._asks_again:
             return
         try:
-            self._count(caller)
+            if self._is_here:
+                self._count(caller)
+            else:
+                greenlets.in_thread(None, self._count, caller)
         except RateLimitedError:
             raise
         except Exception as error:

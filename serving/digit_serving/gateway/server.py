@@ -1,63 +1,67 @@
-"""The gateway under Granian, a WSGI server whose network side is compiled."""
+"""The gateway under uvicorn, whose network side is compiled, in several processes."""
 
+import asyncio
+import multiprocessing
 import os
-from collections.abc import Callable
+import signal
+import ssl
 from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from granian.constants import HTTPModes, Interfaces
-from granian.log import LogLevels
-from granian.server import Server
+from uvicorn import Config
+from uvicorn.supervisors import Multiprocess
 
-from digit_serving import signals, sockets
-from digit_serving.gateway import logs
+from digit_serving import sockets
+from digit_serving.gateway import logs, tls
+from digit_serving.gateway.http1 import Http1
 from digit_serving.gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from flask import Flask
+    from digit_serving.gateway.asgi import Application
 
 _GRACE_SECONDS = 10
-# For health checks, and to refuse what is too much.
-_SPARE_THREADS = 16
-# Of each process. Those that wait for one beyond are not refused, so that it takes more than most may open.
-_CONNECTIONS = 4096
+_IDLE_SECONDS = 75
 
 
 def serve(settings: Settings) -> None:
     """Answer until SIGTERM or SIGINT, then finish what is being answered.
 
-    A worker process that dies is replaced; where its successor dies within seconds as well, all end.
+    A worker process that dies or hangs is replaced; where one can't start, all end.
     """
     with TemporaryDirectory(prefix="digits-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        # Once for all workers, but not before: what counts looks for that folder when it is imported.
-        from digit_serving.gateway.app import create_app
-
-        server = Server(
-            "digits-gateway",
-            # It takes no names.
-            address=sockets.resolve(settings.host),
-            port=settings.port,
-            interface=Interfaces.WSGI,
-            # Without TLS no client asks for HTTP/2, other than to reach past a proxy that speaks HTTP/1.
-            http=HTTPModes.http1,
+        port = sockets.shared(sockets.resolve(settings.host), settings.port)
+        certificate, key = settings.tls_certificate, settings.tls_key
+        encryption = partial(_encryption, certificate, key) if certificate else None
+        config = Config(
+            partial(_load, settings),
+            factory=True,
+            interface="asgi3",
+            http=Http1,
+            ws="none",
+            lifespan="on",
+            loop="uvloop",
             workers=settings.workers,
-            blocking_threads=settings.threads + settings.queue + _SPARE_THREADS,
-            backpressure=_CONNECTIONS,
-            # Below that it only doubts the number of threads, which mostly wait for the model server.
-            log_level=LogLevels.error,
-            ssl_cert=settings.tls_certificate,
-            ssl_key=settings.tls_key,
-            workers_kill_timeout=_GRACE_SECONDS,
-            respawn_failed_workers=True,
+            proxy_headers=False,
+            server_header=False,
+            # Each request has its line in the gateway's own log.
+            access_log=False,
+            log_config=None,
+            log_level="error",
+            ssl_context_factory=encryption,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
         )
-        signals.wake_main_thread()
-        server.serve(target_loader=partial(_load, create_app, settings), wrap_loader=False)
+        Multiprocess(config, [port]).run()
 
 
-def _load(create_app: Callable[[Settings], "Flask"], settings: Settings) -> "Flask":
-    signals.wake_main_thread()
+def _load(settings: Settings) -> "Application":
+    """In each process, within its event loop."""
+    # Once PROMETHEUS_MULTIPROC_DIR is there, for what counts looks for it when it is imported.
+    from digit_serving.gateway.app import create_asgi_app
+
     logs.configure(settings)
     import cv2
 
@@ -66,4 +70,15 @@ def _load(create_app: Callable[[Settings], "Flask"], settings: Settings) -> "Fla
     # Requests are worked on at once already: to wake a thread for each takes more than it saves.
     cv2.setNumThreads(1)
     ignore_doubts()
-    return create_app(settings)
+    _end_with_parent()
+    return create_asgi_app(settings)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        asyncio.get_running_loop().add_reader(parent.sentinel, signal.raise_signal, signal.SIGTERM)
+
+
+def _encryption(certificate: Path, key: Path | None, *_: object) -> ssl.SSLContext:
+    return tls.server(certificate, key)

@@ -27,11 +27,8 @@ class Settings(BaseSettings):
     """Port to listen on."""
     workers: int = Field(default=2, ge=1)
     """Processes that answer."""
-    threads: int = Field(default=64, ge=1)
-    """Requests that each process works on at once, most of which wait for the model server."""
-    queue: int = Field(default=192, ge=0)
-    """Requests that wait in each process until it works on them. Those beyond are answered at once, with
-    429."""
+    queue: int = Field(default=256, ge=1)
+    """Requests that each process takes on at once, most of which wait. Those beyond get 429 at once."""
     tls_certificate: FilePath | None = None
     """Certificate, in PEM with those between it and its authority, with which it speaks TLS 1.3, and nothing
     else."""

@@ -1,4 +1,4 @@
-"""The gateway's end of encrypted connections to the model server."""
+"""The gateway's end of encrypted connections, from its callers and to the model server."""
 
 import ssl
 from pathlib import Path
@@ -20,6 +20,14 @@ def context(settings: Settings) -> ssl.SSLContext | None:
     tls.set_alpn_protocols(["h2"])
     if settings.model_server_certificate:
         load(tls, settings.model_server_certificate, settings.model_server_key)
+    return tls
+
+
+def server(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """What callers are shown. Raises OSError where the files are of no use."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    load(tls, certificate, key)
     return tls
 
 

@@ -1,7 +1,7 @@
 """The spans of a request, after OpenTelemetry's conventions: its own, its stages', and the call's."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from opentelemetry.context import Context
@@ -16,9 +16,13 @@ _METHOD = "tensorflow.serving.PredictionService/Predict"
 
 
 class Traces:
-    """Makes the spans. Those whose context others need are begun in time, the stages' are made at the end."""
+    """Makes the spans. Those whose context others need are begun in time, the stages' are made at the end.
 
-    def __init__(self, tracer: Tracer, target: str) -> None:
+    `close` sends those that are not sent yet.
+    """
+
+    def __init__(self, tracer: Tracer, target: str, close: Callable[[], None]) -> None:
+        self.close = close
         self._tracer = tracer
         self._call_attributes = {
             "rpc.system.name": "grpc",

@@ -5,14 +5,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
-from threading import Event, Thread
 from typing import Any
 
 import grpc
 
+from digit_serving import greenlets
 from digit_serving.unary import frames, names
-from digit_serving.unary.connection import Address, CallError, Connection, Secure
+from digit_serving.unary.connection import Address, CallError, Connection, Tls
 
 # A call may be made twice, so what a server drops that dies goes to another one at once. What an overloaded
 # one refuses does not: it would be too much for the next one as well.
@@ -29,7 +28,7 @@ _SHORTEST, _LONGEST = 0.1, 0.25  # seconds between two tries to reach a server t
 
 
 class Channel:
-    """What grpc.Channel is for unary calls. Threads may share it.
+    """What grpc.Channel is for unary calls, for the greenlets of the event loop in which it is constructed.
 
     Every address of the target gets its share of the calls; one that can't be reached gets none until it can
     again. The target is looked up anew when a connection has ended. With `tls` the calls are encrypted, and
@@ -40,17 +39,16 @@ class Channel:
         self._target = target
         self._authority = names.authority(target)
         self._scheme = b"https" if tls else b"http"
-        host = names.host(self._authority)
-        self._secure = partial(tls.wrap_socket, server_hostname=host) if tls else None
+        self._tls = Tls(tls, names.host(self._authority)) if tls else None
         self._resolve = names.resolver(target)
         self._servers: dict[Address, _Server] = {}
         self._turn = 0
         self._tokens = _TOKENS
-        self._looked_up = Event()
-        self._news = Event()
+        self._looked_up = greenlets.Event()
+        self._news = greenlets.Event()
         self._news.set()
         self._is_closed = False
-        Thread(target=self._tend, name="unary-channel", daemon=True).start()
+        greenlets.start(self._tend)
 
     def unary_unary(
         self,
@@ -94,7 +92,7 @@ class Channel:
                 self._tokens = max(0.0, self._tokens - 1)
                 if not pause or self._tokens <= _TOKENS / 2 or time.monotonic() + pause > until:
                     raise
-                time.sleep(pause)
+                greenlets.sleep(pause)
             else:
                 self._tokens = min(_TOKENS, self._tokens + _BACK)
                 return answer
@@ -126,16 +124,16 @@ class Channel:
             else:
                 pause = min(_LONGEST, 2 * pause)
                 self._news.set()
-            time.sleep(pause)
+            greenlets.sleep(pause)
 
     def _look_up(self) -> bool:
         try:
-            addresses = self._resolve()
+            addresses = greenlets.in_thread(None, self._resolve)
         except OSError:
             return False
         before = self._servers
         self._servers = {
-            address: before.get(address) or _Server(address, self._secure, self._news.set)
+            address: before.get(address) or _Server(address, self._tls, self._news.set)
             for address in addresses
         }
         for address in before.keys() - self._servers.keys():
@@ -150,9 +148,9 @@ class _Server:
     connection has ended.
     """
 
-    def __init__(self, address: Address, secure: Secure | None, on_loss: Callable[[], None]) -> None:
+    def __init__(self, address: Address, tls: Tls | None, on_loss: Callable[[], None]) -> None:
         self._address = address
-        self._secure = secure
+        self._tls = tls
         self._on_loss = on_loss
         self._idle: deque[Connection] = deque()
         self._is_closed = False
@@ -180,19 +178,18 @@ class _Server:
         """Close its connections, those that carry a call when it has ended."""
         self._is_closed = True
         while self._idle:
-            with suppress(IndexError):
-                self._idle.pop().close()
+            self._idle.pop().close()
 
     def _take(self, until: float) -> Connection:
-        with suppress(IndexError):
-            while not (connection := self._idle.pop()).has_lasted():
-                self._on_loss()
-            return connection
+        while self._idle:
+            if (connection := self._idle.pop()).has_lasted():
+                return connection
+            self._on_loss()
         return self._connect(max(0.001, min(_CONNECT_SECONDS, until - time.monotonic())))
 
     def _connect(self, timeout: float) -> Connection:
         try:
-            return Connection(self._address, timeout, self._secure)
+            return Connection(self._address, timeout, self._tls)
         except CallError as error:
             self.is_away, self.trouble = True, error.details()
             self._on_loss()

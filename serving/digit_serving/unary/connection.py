@@ -1,23 +1,29 @@
 """A client's connection to a gRPC server, which carries one unary call at a time."""
 
-import select
-import socket
+import asyncio
+import ssl
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import grpc
 from hpack import Decoder, HPACKError
 
+from digit_serving import greenlets
 from digit_serving.unary import frames
 from digit_serving.unary.frames import Frame, ProtocolError, Splitter
 
 Address = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
 
-Secure = Callable[[socket.socket], socket.socket]
-"""What makes an encrypted connection of a plain one. Raises OSError."""
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How a connection is encrypted, and the name that the server has to prove."""
+
+    context: ssl.SSLContext
+    host: str
+
 
 # A server that hangs closes no connection. It is asked for a sign of life when a call has waited for a
 # second, and has two to give it, so that of a deadline of five there are two left for another server.
@@ -31,7 +37,6 @@ _GREETING = (
     + frames.window_update(0, frames.LARGEST_WINDOW - frames.DEFAULT_WINDOW)
 )
 _TOP_UP = 2**24
-_READ = 2**18
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 # What gRPC takes an HTTP/2 error or an HTTP status without a gRPC status for; all others: INTERNAL, UNKNOWN.
@@ -64,30 +69,42 @@ class CallError(grpc.RpcError):
         return self._details
 
 
-class Connection:
+class Connection(asyncio.Protocol):
     """Opened when constructed, in `timeout` seconds at the most; raises CallError where there is no server.
 
-    Not for several threads at once. `is_open` tells whether it can carry another call, `is_silent` whether
-    the server gave no sign of life.
+    For one greenlet at a time, which waits for the answer while the event loop goes on. `is_open` tells
+    whether it can carry another call, `is_silent` whether the server gave no sign of life.
     """
 
-    def __init__(self, address: Address, timeout: float, secure: Secure | None = None) -> None:
+    def __init__(self, address: Address, timeout: float, tls: Tls | None = None) -> None:
         self._name = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
         self._splitter = Splitter()
         self._window = self._initial_window = frames.DEFAULT_WINDOW
         self._stream = -1
         self._received = 0
         self._greeted = False
+        self._arrived: list[bytes] = []
+        self._news = greenlets.Event()
+        self._trouble = ""
         self.is_open = True
         self.is_silent = False
+        until = time.monotonic() + timeout
         try:
-            plain = _connect(address, timeout)
-            self._socket = secure(plain) if secure else plain
+            self._transport = greenlets.wait_for(self._open(address, tls), timeout)
         except OSError as error:
             raise self._unavailable(f"can't be reached: {error}") from error
-        self._poll = select.poll()
-        self._poll.register(self._socket, select.POLLIN)
-        self._greet(time.monotonic() + timeout)
+        self._greet(until)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        self._arrived.append(data)
+        self._news.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        self._trouble = f"the connection broke: {exc}" if exc else "closed the connection"
+        self.is_open = False
+        self._news.set()
 
     def call(self, headers: bytes, message: bytes, until: float) -> bytes:
         """The answer to a message, `until` a time of the monotonic clock; `headers` are a header block.
@@ -100,15 +117,13 @@ class Connection:
         try:
             while not answer.ended:
                 data, rest = self._sendable(rest, answer)
-                self._socket.sendall(sent + data)
+                self._send(sent + data)
                 sent = b""
                 self._handle(self._receive(until), answer)
             return answer.message()
         except ProtocolError as error:
             self.close()
             raise CallError(grpc.StatusCode.INTERNAL, f"{self._name}: {error}") from error
-        except OSError as error:
-            raise self._unavailable(f"the connection broke: {error}") from error
         except CallError:
             # A server that keeps the deadline as well may be the first to give up.
             if time.monotonic() >= until:
@@ -121,9 +136,9 @@ class Connection:
     def has_lasted(self) -> bool:
         """Whether it is still open. Reads what the server said since the last call."""
         try:
-            while self.is_open and self._poll.poll(0):
-                self._handle(self._receive(time.monotonic() + _PATIENCE), _Answer(0, 0))
-        except (CallError, OSError, ProtocolError):
+            while self.is_open and self._arrived:
+                self._handle(self._take(), _Answer(0, 0))
+        except (CallError, ProtocolError):
             self.is_open = False
         if not self.is_open:
             self.close()
@@ -132,15 +147,30 @@ class Connection:
     def close(self) -> None:
         """Close it; a call still out fails."""
         self.is_open = False
-        self._socket.close()
+        # What it has not taken yet it is not to get.
+        self._transport.abort()
+
+    async def _open(self, address: Address, tls: Tls | None) -> asyncio.Transport:
+        loop = asyncio.get_running_loop()
+        context, host = (tls.context, tls.host) if tls else (None, None)
+        transport: asyncio.Transport
+        if isinstance(address, str):
+            transport, _ = await loop.create_unix_connection(
+                lambda: self, address, ssl=context, server_hostname=host
+            )
+        else:
+            transport, _ = await loop.create_connection(
+                lambda: self, *address, ssl=context, server_hostname=host
+            )
+        return transport
 
     def _greet(self, until: float) -> None:
         # What only accepts connections, as the kernel does for a server that hangs, never sends settings.
         try:
-            self._socket.sendall(_GREETING)
+            self._send(_GREETING)
             while not self._greeted:
                 self._handle(self._receive(until), _Answer(0, 0))
-        except (CallError, OSError, ProtocolError) as error:
+        except (CallError, ProtocolError) as error:
             self.close()
             raise self._unavailable(f"does not greet: {error}") from error
 
@@ -157,33 +187,40 @@ class Connection:
             answer.window -= len(part)
         return b"".join(sent), rest
 
+    def _send(self, data: bytes) -> None:
+        if self._trouble:
+            raise self._unavailable(self._trouble)
+        self._transport.write(data)
+
     def _receive(self, until: float) -> list[Frame]:
         asked, wait = False, _PATIENCE
-        while True:
+        while not self._arrived:
+            if self._trouble:
+                raise self._unavailable(self._trouble)
             left = until - time.monotonic()
             if left <= 0:
                 raise self._too_late()
-            self._socket.settimeout(min(wait, left))
-            try:
-                data = self._socket.recv(_READ)
-            except TimeoutError:
-                if left > wait and asked:
-                    self.is_silent = True
-                    raise self._unavailable("gives no sign of life") from None
-                if left > wait:
-                    self._socket.sendall(frames.frame(frames.PING, 0, 0, bytes(8)))
-                    asked, wait = True, _LAST_PATIENCE
+            self._news.clear()
+            if self._news.wait(min(wait, left)):
                 continue
-            if not data:
-                raise self._unavailable("closed the connection")
-            return self._splitter.feed(data)
+            if left > wait and asked:
+                self.is_silent = True
+                raise self._unavailable("gives no sign of life")
+            if left > wait:
+                self._send(frames.frame(frames.PING, 0, 0, bytes(8)))
+                asked, wait = True, _LAST_PATIENCE
+        return self._take()
+
+    def _take(self) -> list[Frame]:
+        arrived, self._arrived = self._arrived, []
+        return self._splitter.feed(b"".join(arrived))
 
     def _handle(self, got: list[Frame], answer: "_Answer") -> None:
         for kind, flags, stream, payload in got:
             if kind == frames.SETTINGS and not flags & frames.ACK:
                 self._apply(frames.read_settings(payload), answer)
             elif kind == frames.PING and not flags & frames.ACK:
-                self._socket.sendall(frames.frame(frames.PING, frames.ACK, 0, payload))
+                self._send(frames.frame(frames.PING, frames.ACK, 0, payload))
             elif kind == frames.GOAWAY:
                 self.is_open = False
                 if frames.number(payload) < answer.stream:
@@ -199,12 +236,12 @@ class Connection:
         window = settings.get(frames.INITIAL_WINDOW_SIZE, self._initial_window)
         answer.window += window - self._initial_window
         self._initial_window = window
-        self._socket.sendall(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        self._send(frames.frame(frames.SETTINGS, frames.ACK, 0))
 
     def _count(self, size: int) -> None:
         self._received += size
         if self._received > _TOP_UP:
-            self._socket.sendall(frames.window_update(0, self._received))
+            self._send(frames.window_update(0, self._received))
             self._received = 0
 
     def _too_late(self) -> CallError:
@@ -256,21 +293,6 @@ class _Answer:
         code = _CODES.get(int(status), grpc.StatusCode.UNKNOWN) if status.isdigit() else None
         details = frames.unquoted(self.headers.get(b"grpc-message", b""))
         raise CallError(code or grpc.StatusCode.UNKNOWN, details)
-
-
-def _connect(address: Address, timeout: float) -> socket.socket:
-    if not isinstance(address, str):
-        connection = socket.create_connection(address, timeout)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.settimeout(timeout)
-        connection.connect(address)
-    except OSError:
-        connection.close()
-        raise
-    return connection
 
 
 @lru_cache(maxsize=256)

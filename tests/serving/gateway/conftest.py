@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from digit_client import wire
 from digit_client.protos import DT_FLOAT, PredictRequest, PredictResponse
-from digit_serving.gateway.app import create_app
 from digit_serving.gateway.settings import Settings
+from tests import loop
 
 
 @pytest.fixture(scope="session")
 def http(model_server: str) -> FlaskClient:
     """The app before the real model server, called without a socket."""
-    return create_app(Settings(model_server=model_server, labels=())).test_client()
+    return loop.client(Settings(model_server=model_server, labels=()))
 
 
 def answer(probabilities: NDArray[np.float32]) -> PredictResponse:
@@ -68,4 +68,4 @@ def faulty() -> Iterator[FaultyModelServer]:
 @pytest.fixture
 def faulty_http(faulty: FaultyModelServer) -> FlaskClient:
     """The app before the faulty model server, with a deadline of half a second."""
-    return create_app(Settings(model_server=faulty.target, deadline=0.5)).test_client()
+    return loop.client(Settings(model_server=faulty.target, deadline=0.5))

@@ -12,10 +12,10 @@ from flask.testing import FlaskClient
 from digit_client import AsyncDigitClient, DigitClient, OverloadedError, ServiceError
 from digit_client.arrays import to_png
 from digit_client.retry import RetryPolicy
-from digit_serving.gateway.app import create_app
 from digit_serving.gateway.keys import KeyFile
 from digit_serving.gateway.openapi import describe
 from digit_serving.gateway.settings import Settings
+from tests import loop
 from tests.serving.gateway.test_logs import logging_gateway
 
 Start = Callable[..., FlaskClient]
@@ -24,9 +24,7 @@ Start = Callable[..., FlaskClient]
 @pytest.fixture
 def start(model_server: str) -> Start:
     """An app with these settings."""
-    return lambda **settings: create_app(
-        Settings(model_server=model_server, labels=(), **settings)
-    ).test_client()
+    return lambda **settings: loop.client(Settings(model_server=model_server, labels=(), **settings))
 
 
 @pytest.fixture

@@ -1,18 +1,33 @@
 import threading
-import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
+import httpx
 import numpy as np
-from flask.testing import FlaskClient
 
 from digit_client.arrays import to_png
 from digit_client.protos import PredictRequest, PredictResponse
-from digit_serving.gateway.app import create_app
-from digit_serving.gateway.settings import Settings
-from tests.processes import wait_until
+from tests.processes import answers, free_port, running, wait_until
 from tests.serving.gateway.conftest import answer
+
+
+@contextmanager
+def gateway(model_server: str, queue: int) -> Iterator[str]:
+    """The address of one with one process, which takes on so many requests at once."""
+    port = free_port()
+    settings = {"PORT": port, "MODEL_SERVER": model_server, "WORKERS": 1, "QUEUE": queue}
+    environment = {f"DIGITS_{name}": str(value) for name, value in settings.items()}
+    url = f"http://127.0.0.1:{port}"
+    with running("gateway", environment=environment) as process:
+        wait_until(lambda: answers(f"{url}/livez"), process)
+        yield url
+
+
+def ask(url: str, image: bytes, **headers: str) -> httpx.Response:
+    return httpx.post(f"{url}/v1/predict", content=image, headers={"Content-Type": "image/png", **headers})
 
 
 def test_what_is_too_much_is_refused_at_once_and_the_rest_answered(faulty: Any, digits: Any) -> None:
@@ -24,28 +39,23 @@ def test_what_is_too_much_is_refused_at_once_and_the_rest_answered(faulty: Any, 
         return answer(np.eye(10, dtype=np.float32)[[7] * count])
 
     faulty.answer = wait
-    app = create_app(Settings(model_server=faulty.target, threads=2, queue=1))
     image = to_png(digits.one(7))
-
-    def ask(client: FlaskClient) -> Any:
-        return client.post("/v1/predict", data=image, content_type="image/png")
-
-    with ThreadPoolExecutor(3) as threads:
-        asked = [threads.submit(ask, app.test_client()) for _ in range(3)]
+    with gateway(faulty.target, queue=3) as url, ThreadPoolExecutor(3) as threads:
+        asked = [threads.submit(ask, url, image) for _ in range(3)]
         wait_until(lambda: faulty.calls == 1)
-        time.sleep(0.2)
-        refused = app.test_client().post("/v1/predict", data=image, headers={"X-Request-ID": "mine"})
+        wait_until(lambda: ask(url, image).status_code == 429)
+        refused = ask(url, image, **{"X-Request-ID": "mine"})
         assert refused.status_code == 429
-        assert refused.content_type == "application/problem+json"
+        assert refused.headers["Content-Type"] == "application/problem+json"
         assert refused.headers["Retry-After"] == "1"
         assert refused.headers["X-Request-ID"] == "mine"
-        assert refused.get_json()["code"] == "overloaded"
-        assert refused.get_json()["request_id"] == "mine"
-        assert app.test_client().get("/livez").status_code == 200
-        assert "digits_overload_total 1.0" in app.test_client().get("/metrics").text
+        assert refused.json()["code"] == "overloaded"
+        assert refused.json()["request_id"] == "mine"
+        assert httpx.get(f"{url}/livez").status_code == 200
+        assert "digits_overload_total 2.0" in httpx.get(f"{url}/metrics").text
         go_on.set()
         assert [one.result().status_code for one in asked] == [200] * 3
-    assert ask(app.test_client()).status_code == 200
+        assert ask(url, image).status_code == 200
 
 
 def test_a_place_is_free_again_whatever_became_of_its_request(faulty: Any, digits: Any) -> None:
@@ -53,8 +63,8 @@ def test_a_place_is_free_again_whatever_became_of_its_request(faulty: Any, digit
         context.abort(grpc.StatusCode.INTERNAL, "no")
 
     faulty.answer = fail
-    client = create_app(Settings(model_server=faulty.target, threads=1, queue=0)).test_client()
-    for _ in range(3):
-        assert client.post("/v1/predict", data=to_png(digits.one(7))).status_code == 502
-    for _ in range(3):
-        assert client.post("/v1/predict", data=b"no image").status_code == 400
+    with gateway(faulty.target, queue=1) as url:
+        for _ in range(3):
+            assert ask(url, to_png(digits.one(7))).status_code == 502
+        for _ in range(3):
+            assert ask(url, b"no image").status_code == 400

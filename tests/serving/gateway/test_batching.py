@@ -15,6 +15,8 @@ from digit_client.protos import PredictRequest, PredictResponse
 from digit_client.wire import ModelRef
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.record import Record
+from digit_serving.unary.channel import Channel
+from tests import loop
 from tests.processes import wait_until
 from tests.serving.gateway.conftest import FaultyModelServer, answer
 
@@ -63,14 +65,14 @@ class Callers:
     """Requests that each have a thread of their own."""
 
     def __init__(self, server: Server, calls: int = 1, max_images: int = 256) -> None:
-        self.connection = ModelServer(server.faulty.target)
+        self.connection = loop.call(ModelServer, server.faulty.target, Channel)
         self.batcher = Batcher(self.connection, calls=calls, max_images=max_images)
         self.threads = ThreadPoolExecutor(150)
 
     def ask(self, *numbers: int, model: ModelRef = MODEL, timeout: float = 5.0) -> Future[list[Prediction]]:
         name = "+".join(map(str, numbers))
         asked = self.threads.submit(
-            self.batcher.predict, showing(*numbers), model, timeout=timeout, record=record(name)
+            loop.call, self.batcher.predict, showing(*numbers), model, timeout=timeout, record=record(name)
         )
         # In the order in which the test asks.
         time.sleep(0.1)
@@ -83,7 +85,7 @@ def callers(server: Server) -> Iterator[Callers]:
     yield callers
     server.open.set()
     callers.threads.shutdown()
-    callers.connection.close()
+    loop.call(callers.connection.close)
 
 
 def digits(predictions: list[Prediction]) -> list[int]:
@@ -125,7 +127,12 @@ def test_a_call_holds_no_more_request_ids_than_grpc_takes(server: Server, caller
     first = callers.ask(0)
     asked = [
         callers.threads.submit(
-            callers.batcher.predict, showing(5), MODEL, timeout=5.0, record=record(f"{number:0128}")
+            loop.call,
+            callers.batcher.predict,
+            showing(5),
+            MODEL,
+            timeout=5.0,
+            record=record(f"{number:0128}"),
         )
         for number in range(149)
     ]

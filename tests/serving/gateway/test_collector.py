@@ -13,10 +13,10 @@ def test_a_collector_without_the_extra_is_told(monkeypatch: pytest.MonkeyPatch) 
     code = """if True:
         import sys
         sys.modules["opentelemetry"] = None
-        from digit_serving.gateway.app import create_app
         from digit_serving.gateway.settings import Settings
+        from tests import loop
 
-        assert create_app(Settings()).test_client().get("/livez").status_code == 200
+        assert loop.client(Settings()).get("/livez").status_code == 200
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'digit-serving[otel]'" in done.stderr

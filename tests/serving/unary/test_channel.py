@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from digit_serving.unary.channel import Channel
 from digit_serving.unary.connection import CallError
+from tests import loop
 from tests.processes import free_port
 from tests.serving.unary.conftest import METHOD, Server
 
@@ -21,9 +23,9 @@ def call(server: Server) -> Iterator[Callable[..., Any]]:
 
 
 def calling(target: str) -> Iterator[Callable[..., Any]]:
-    channel = Channel(target)
-    yield channel.unary_unary(METHOD, bytes, bytes)
-    channel.close()
+    channel = loop.call(Channel, target)
+    yield partial(loop.call, channel.unary_unary(METHOD, bytes, bytes))
+    loop.call(channel.close)
 
 
 def failure(call: Callable[..., Any], message: bytes = b"", timeout: float = 5) -> CallError:
@@ -61,7 +63,7 @@ class TestCalls:
         server.answer = lambda _, context: str(context.time_remaining()).encode()
         assert 4 < float(call(b"", timeout=5)) <= 5
 
-    def test_threads_share_it(self, call: Callable[..., Any], server: Server) -> None:
+    def test_greenlets_share_it(self, call: Callable[..., Any], server: Server) -> None:
         server.answer = after(0.01)
         messages = [b"%d" % number for number in range(100)]
         with ThreadPoolExecutor(8) as threads:
@@ -76,7 +78,7 @@ class TestCalls:
     @pytest.mark.parametrize("target", ["", "nowhere", "host:", "host:http", "dns:///host"])
     def test_no_target(self, target: str) -> None:
         with pytest.raises(ValueError, match="host:port"):
-            Channel(target)
+            loop.call(Channel, target)
 
 
 class TestFailures:
@@ -87,10 +89,10 @@ class TestFailures:
         assert len(server.calls) == 1
 
     def test_a_method_that_is_unknown(self, server: Server) -> None:
-        channel = Channel(server.target)
-        unknown = channel.unary_unary("/digits.Test/Unknown", bytes, bytes)
+        channel = loop.call(Channel, server.target)
+        unknown = partial(loop.call, channel.unary_unary("/digits.Test/Unknown", bytes, bytes))
         assert failure(unknown).code() is grpc.StatusCode.UNIMPLEMENTED
-        channel.close()
+        loop.call(channel.close)
 
     def test_the_deadline(self, call: Callable[..., Any], server: Server) -> None:
         server.answer = after(1)

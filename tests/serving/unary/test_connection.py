@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from digit_serving.unary import frames
 from digit_serving.unary.connection import CallError, Connection
+from tests import loop
 
 _HEADERS = frames.header_frames(1, frames.literals([(b":status", b"200")]))
 _TRAILERS = frames.header_frames(1, frames.literals([(b"grpc-status", b"0")]), end_stream=True)
@@ -55,15 +56,18 @@ def server() -> Iterator[Scripted]:
 
 @pytest.fixture
 def ask(server: Scripted) -> Callable[[bytes], bytes]:
-    def ask(said: bytes) -> bytes:
-        server.said = said
+    def ask() -> bytes:
         connection = Connection(server.address, 5)
         try:
             return connection.call(frames.literals([(b":path", b"/call")]), b"hello", time.monotonic() + 5)
         finally:
             connection.close()
 
-    return ask
+    def saying(said: bytes) -> bytes:
+        server.said = said
+        return loop.call(ask)
+
+    return saying
 
 
 @pytest.mark.parametrize(
@@ -121,4 +125,4 @@ def test_noise_is_an_error_of_the_call(ask: Callable[[bytes], bytes], noise: byt
 
 def test_what_accepts_but_never_greets() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(CallError, match="does not greet"):
-        Connection(("127.0.0.1", listener.getsockname()[1]), 0.2)
+        loop.call(Connection, ("127.0.0.1", listener.getsockname()[1]), 0.2)

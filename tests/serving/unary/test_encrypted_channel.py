@@ -12,7 +12,7 @@ import pytest
 
 from digit_serving.unary.channel import Channel
 from digit_serving.unary.connection import CallError
-from tests import certificates
+from tests import certificates, loop
 from tests.certificates import Pair
 from tests.serving.unary.conftest import METHOD
 
@@ -63,9 +63,12 @@ def tls(authority: Pair, own: Pair | None = None) -> ssl.SSLContext:
 
 
 def asked(target: str, context: ssl.SSLContext | None, message: bytes = b"hello") -> Any:
-    with closing(Channel(target, context)) as channel:
-        call = channel.unary_unary(METHOD, bytes, bytes)
-        return [call(message, timeout=20) for _ in range(3)]
+    def ask() -> list[Any]:
+        with closing(Channel(target, context)) as channel:
+            call = channel.unary_unary(METHOD, bytes, bytes)
+            return [call(message, timeout=20) for _ in range(3)]
+
+    return loop.call(ask)
 
 
 def test_calls_are_answered(serve: Serve, pairs: dict[str, Pair]) -> None:

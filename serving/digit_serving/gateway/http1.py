@@ -1,0 +1,102 @@
+"""A client's connection: uvicorn's, with bounds on how long a request may be, and may take to arrive."""
+
+import http
+from asyncio import TimerHandle
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_LONGEST = 64 * 1024  # bytes of a path, or of all headers
+_SECONDS = 30.0
+
+
+class Http1(HttpToolsProtocol):
+    """HTTP/1.1 as a server has it. The event loop and the parser call its methods.
+
+    A request that is none, or is cut off, gets 400 and the end of the connection, one whose path or headers
+    are too long 414 or 431, one that takes too long to arrive the end alone.
+    """
+
+    _in_head, _head = True, 0
+    """Whether a request's headers have not ended, and how many bytes of them came."""
+    _fields = 0
+    _begun = False
+    _status = 400
+    _patience: TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head and self._head > _LONGEST:
+            self._refuse(431)
+        elif self._begun and not self._patience:
+            self._wait()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        if self._begun:
+            self._refuse(400)
+        elif self.cycle and not self.cycle.response_complete:
+            # Who sends no more may still want an answer.
+            self.cycle.keep_alive = False
+            return True
+        return False
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(self._status)
+
+    def on_message_begin(self) -> None:
+        self._begun, self._fields = True, 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._bound(len(self.url), 414)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._fields += len(name) + len(value) + len(": \r\n")
+        self._bound(self._fields, 431)
+
+    def on_headers_complete(self) -> None:
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            raise ValueError("another protocol")
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._head, self._begun = True, 0, False
+        self._wait_no_more()
+        super().on_message_complete()
+
+    def _bound(self, length: int, status: int) -> None:
+        if length > _LONGEST:
+            self._status = status
+            raise ValueError("longer than it may be")
+
+    def _refuse(self, status: int) -> None:
+        head = [
+            f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}",
+            "connection: close",
+            "content-length: 0",
+        ]
+        self.transport.write("\r\n".join([*head, "", ""]).encode())
+        self.transport.close()
+
+    def _wait(self) -> None:
+        self._patience = self.loop.call_later(_SECONDS, self.transport.close)
+
+    def _wait_no_more(self) -> None:
+        if self._patience:
+            self._patience.cancel()
+            self._patience = None
