@@ -44,7 +44,7 @@ def limit(limits: dict[int, int]) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started, the oldest first, without the one in which Python keeps books."""
+    """The processes that a process has started, the oldest first, without one that keeps Python's books."""
     started = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return sorted(int(child) for child in started if b"resource_tracker" not in _command(child))
 

@@ -84,10 +84,7 @@ def wait_for(awaitable: Awaitable[_Result], timeout: float | None = None) -> _Re
     if not done.wait(timeout):
         task.cancel()
         raise TimeoutError("timed out")
-    try:
-        return task.result()
-    finally:
-        del task
+    return task.result()
 
 
 def sleep(seconds: float) -> None:

@@ -4,6 +4,7 @@ import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,7 +13,7 @@ import numpy as np
 
 from digit_client.arrays import to_png
 from digit_client.protos import PredictRequest, PredictResponse
-from tests.processes import answers, free_port, running, wait_until
+from tests.processes import answers, children, free_port, running, wait_until
 from tests.serving.gateway.conftest import answer
 
 
@@ -60,3 +61,14 @@ def test_the_counts_of_all_workers_are_added_up(model_server: str, digits: Any) 
             assert 'digits_requests_total{method="POST",route="/v1/predict",status="200"} 60.0' in text
             assert 'digits_confidence_count{version="1"} 60.0' in text
             assert len(re.findall(r"^digits_build_info{.*} 1.0$", text, re.MULTILINE)) == 1
+
+
+def test_its_processes_end_with_it(faulty: Any) -> None:
+    port = free_port()
+    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": faulty.target}
+    with running("gateway", environment=environment) as process:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/livez"), process)
+        workers = children(process.pid)
+        assert len(workers) == 2
+        process.kill()
+        wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), seconds=5)

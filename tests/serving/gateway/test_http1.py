@@ -1,0 +1,97 @@
+"""Connections of clients that take their time, or say much at once."""
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+from uvicorn import Config, Server
+
+from digit_serving.gateway import http1
+from digit_serving.gateway.asgi import Receive, Scope, Send
+from digit_serving.gateway.http1 import Http1
+from tests.processes import accepts, free_port, wait_until
+
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+
+
+async def echo(_: Scope, receive: Receive, send: Send) -> None:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body, more = body + message["body"], message["more_body"]
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Of a server whose patience is half a second."""
+    monkeypatch.setattr(http1, "_SECONDS", 0.5)
+    port = free_port()
+    server = Server(Config(echo, port=port, http=Http1, ws="none", lifespan="off", log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: accepts(port))
+    yield port
+    server.should_exit = True
+    thread.join()
+
+
+def said(port: int, *parts: bytes, pause: float = 0, ends: bool = False) -> tuple[bytes, float]:
+    """What the server says to these parts, `pause` seconds apart, until it ends; and when that is."""
+    started, got = time.monotonic(), b""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.settimeout(3)
+        with suppress(OSError):
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(pause)
+            if ends:
+                connection.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionError):
+            while data := connection.recv(65_536):
+                got += data
+    return got, time.monotonic() - started
+
+
+@pytest.mark.parametrize("parts", [[b""], [b"POST / HT"], [HEAD], [HEAD + b"abc"], [*HEAD]])
+def test_who_takes_too_long_is_left(port: int, parts: list[bytes]) -> None:
+    parts = [bytes([part]) if isinstance(part, int) else part for part in parts]
+    got, seconds = said(port, *parts, pause=0.1 if len(parts) > 1 else 0)
+    assert got == b""
+    assert 0.4 < seconds < 2
+
+
+def test_who_stays_in_time_is_answered(port: int) -> None:
+    got, _ = said(port, HEAD[:20], HEAD[20:], b"abc", b"de", pause=0.05, ends=True)
+    assert got.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert got.endswith(b"\r\n\r\nabcde")
+
+
+def test_the_time_between_two_requests_is_another_one(port: int) -> None:
+    got, _ = said(port, HEAD + b"12345", HEAD + b"67890", pause=0.8, ends=True)
+    assert re.findall(rb"\d{5}", got) == [b"12345", b"67890"]
+
+
+def test_requests_may_come_together(port: int) -> None:
+    got, _ = said(port, (HEAD + b"12345") + (HEAD + b"67890"), ends=True)
+    assert re.findall(rb"\d{5}", got) == [b"12345", b"67890"]
+
+
+def test_who_sends_no_more_still_gets_an_answer(port: int) -> None:
+    got, seconds = said(port, HEAD + b"12345", ends=True)
+    assert got.endswith(b"12345")
+    assert seconds < 0.4
+
+
+@pytest.mark.parametrize("parts", [[b"POST"], [HEAD], [HEAD + b"abc"]])
+def test_what_ends_early_is_no_request(port: int, parts: list[bytes]) -> None:
+    got, _ = said(port, *parts, ends=True)
+    assert got.startswith(b"HTTP/1.1 400 ")
