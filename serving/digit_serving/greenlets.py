@@ -87,6 +87,13 @@ def wait_for(awaitable: Awaitable[_Result], timeout: float | None = None) -> _Re
     return task.result()
 
 
+def pause() -> None:
+    """Let the loop do what is due."""
+    me = getcurrent()
+    asyncio.get_running_loop().call_soon(me.switch)
+    _let_go(me)
+
+
 def sleep(seconds: float) -> None:
     """Let the loop go on for so long."""
     Event().wait(seconds)

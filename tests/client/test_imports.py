@@ -39,7 +39,7 @@ def test_imports_bring_no_more_than_they_need(code: str, allowed: set[str]) -> N
 
 def test_the_command_works_without_any_extra() -> None:
     """What is None in sys.modules can't be imported."""
-    extras = (*HEAVY, "granian", "matplotlib", "PIL", "pydantic", "rich")
+    extras = (*HEAVY, "greenlet", "matplotlib", "PIL", "pydantic", "rich", "uvicorn", "uvloop")
     missing = f"import sys; sys.modules.update(dict.fromkeys({extras!r}))"
     code = f"{missing}; from digit_client.cli import main; main()"
     done = {

@@ -131,7 +131,7 @@ def test_a_pod_that_goes_has_time_for_what_it_does(service: str) -> None:
     spec = pod(named(built("local"), "Deployment", service))["spec"]
     asleep = container(service)["lifecycle"]["preStop"]["sleep"]["seconds"]
     if service == "gateway":
-        # Granian's grace.
+        # As long as its processes finish what they began.
         needed = asleep + 10
     else:
         arguments = dict(

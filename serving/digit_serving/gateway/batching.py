@@ -27,10 +27,11 @@ _Kind = tuple[ModelRef, str]
 
 
 class Batcher:
-    """Asks the model server for several requests at once, without waiting for more to come.
+    """Asks the model server for several requests at once, without a timer.
 
-    A request that finds fewer than `calls` of its kind out is asked for at once. Those that come later wait;
-    the first of them then asks for all, `max_images` at most. For the greenlets of one event loop.
+    A request that finds fewer than `calls` of its kind out asks for itself and for those that have come by
+    then. Later ones wait; the first of them then asks for all, `max_images` at most. For the greenlets of one
+    event loop.
     """
 
     def __init__(
@@ -51,50 +52,53 @@ class Batcher:
         """
         wait = Wait(time.perf_counter())
         record.waits.append(wait)
-        kind, request = (model, batch.dtype.char), _Request(batch, record, wait, time.monotonic() + timeout)
-        if not self._goes_at_once(kind, request) and not request.turn.wait(timeout):
-            self._leave(kind, request)
-        if request.group:
-            self._ask(kind, request.group, max(0.0, request.deadline - time.monotonic()))
-            # It holds this request as well, and would only go with the next collection of garbage.
-            request.group = None
-        if isinstance(request.outcome, list):
-            return request.outcome
-        raise request.outcome or DeadlineExceededError("the model server was busy until the deadline")
-
-    def _goes_at_once(self, kind: _Kind, request: "_Request") -> bool:
-        lane = self._lanes.setdefault(kind, _Lane())
+        kind, request = (model, batch.dtype.char), _Request(batch, record, wait)
+        lane, deadline = self._lanes.setdefault(kind, _Lane()), time.monotonic() + timeout
+        lane.waiting.append(request)
         if lane.out < self._calls:
             lane.out += 1
-            request.group = [request]
-            return True
-        lane.waiting.append(request)
-        return False
+            request.leads = True
+            lane.gather()
+        while request.leads or request.outcome is None:
+            if request.leads:
+                self._lead(kind, lane, request, deadline)
+            elif not request.turn.wait(deadline - time.monotonic()):
+                lane.leave(request)
+                raise DeadlineExceededError("the model server was busy until the deadline")
+        if isinstance(request.outcome, Exception):
+            raise request.outcome
+        return request.outcome
 
-    def _leave(self, kind: _Kind, request: "_Request") -> None:
-        lane = self._lanes.get(kind)
-        # Else a call is out for it, whose answer nobody waits for.
-        if lane and request in lane.waiting:
-            lane.waiting.remove(request)
+    def _lead(self, kind: _Kind, lane: "_Lane", leader: "_Request", deadline: float) -> None:
+        """Ask for all who wait, and leave the rest to the next."""
+        leader.leads = False
+        leader.turn.clear()
+        group = lane.next_group(self._max_images)
+        if group:
+            self._ask(kind[0], group, max(0.0, deadline - time.monotonic()))
+        if lane.appoints():
+            return
+        lane.out -= 1
+        # Callers may name any version: kinds that nobody asks for now must not add up.
+        if not lane.out:
+            del self._lanes[kind]
 
-    def _ask(self, kind: _Kind, group: list["_Request"], timeout: float) -> None:
+    def _ask(self, model: ModelRef, group: list["_Request"], timeout: float) -> None:
         outcomes: list[list[Prediction]] | Exception
         call = _call_for(group)
         trace = self._traces.begin_call(call, [request.record for request in group]) if self._traces else {}
         try:
-            with self._breaker.watching(kind[0]):
-                outcomes = self._answers(kind[0], group, timeout, trace)
+            with self._breaker.watching(model):
+                outcomes = self._answers(model, group, timeout, trace)
         except Exception as error:
             # Whatever it is, the others must hear of it.
             outcomes = error
         call.ended = time.perf_counter()
         if self._traces:
             self._traces.end_call(call, outcomes if isinstance(outcomes, Exception) else None)
-        self._pass_on(kind)
         for number, request in enumerate(group):
             request.outcome = outcomes if isinstance(outcomes, Exception) else outcomes[number]
-            if request is not group[0]:
-                request.turn.set()
+            request.turn.set()
 
     def _answers(
         self, model: ModelRef, group: list["_Request"], timeout: float, trace: dict[str, str]
@@ -107,29 +111,16 @@ class Batcher:
         ends = accumulate(len(request.batch) for request in group)
         return [answers[end - len(request.batch) : end] for request, end in zip(group, ends, strict=True)]
 
-    def _pass_on(self, kind: _Kind) -> None:
-        """The next in the lane asks for as many as may go together."""
-        lane = self._lanes[kind]
-        group = lane.next_group(self._max_images)
-        if group:
-            group[0].group = group
-            group[0].turn.set()
-            return
-        lane.out -= 1
-        # Callers may name any version: kinds that nobody asks for now must not add up.
-        if not lane.out:
-            del self._lanes[kind]
-
 
 @dataclass(slots=True, eq=False)
 class _Request:
     batch: Batch
     record: Record
     wait: Wait
-    deadline: float
     turn: greenlets.Event = field(default_factory=greenlets.Event)
-    """Set when there is an outcome or this request is to ask for its `group`."""
-    group: list["_Request"] | None = None
+    """Set when there is an outcome, or when it leads."""
+    leads: bool = False
+    """Whether it is to make the next call."""
     outcome: list[Prediction] | Exception | None = None
 
 
@@ -147,6 +138,28 @@ class _Lane:
 
     out: int = 0
     waiting: deque[_Request] = field(default_factory=deque)
+
+    def gather(self) -> None:
+        """Wait as long as requests come with each look at the network."""
+        known = 0
+        while len(self.waiting) > known:
+            known = len(self.waiting)
+            greenlets.pause()
+            greenlets.pause()
+
+    def appoints(self) -> bool:
+        """Whether one of those who wait is now to make the next call."""
+        heir = next((request for request in self.waiting if not request.leads), None)
+        if heir:
+            heir.leads = True
+            heir.turn.set()
+        return heir is not None
+
+    def leave(self, request: _Request) -> None:
+        """Have a request wait no more."""
+        # Else a call is out for it, whose answer nobody waits for.
+        if request in self.waiting:
+            self.waiting.remove(request)
 
     def next_group(self, max_images: int) -> list[_Request]:
         """Those who waited longest, taken off the queue; together `max_images`, or one that has more."""

@@ -25,7 +25,7 @@ class Wait:
     started: float
     call: Call | None = None
     leads: bool = False
-    """Whether the call is made in this request's thread: one of those who share it does."""
+    """Of those who share the call it is counted, as theirs all, once: with the first."""
 
 
 @dataclass(slots=True, eq=False)
