@@ -74,7 +74,12 @@ class Asgi:
             if close := getattr(parts, "close", None):
                 close()
         status, fields = begun[-1]
-        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+        # The server tells the date of every answer.
+        headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in fields
+            if name != "Date"
+        ]
         return int(status[:3]), headers, content
 
 

@@ -4,10 +4,12 @@ import http
 from asyncio import TimerHandle
 from typing import Any
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _LONGEST = 64 * 1024  # bytes of a path, or of all headers
 _SECONDS = 30.0
+_OF_UPGRADES = {b"connection", b"upgrade", b"http2-settings"}
 
 
 class Http1(HttpToolsProtocol):
@@ -35,8 +37,14 @@ class Http1(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._in_head:
             self._head += len(data)
-        super().data_received(data)
-        if self.transport.is_closing():
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            self._decline(data[upgrade.args[0] :])
+            return
+        except HttpParserError:
+            self._refuse(self._status)
             return
         if self._in_head and self._head > _LONGEST:
             self._refuse(431)
@@ -52,9 +60,6 @@ class Http1(HttpToolsProtocol):
             return True
         return False
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(self._status)
-
     def on_message_begin(self) -> None:
         self._begun, self._fields = True, 0
         super().on_message_begin()
@@ -69,12 +74,16 @@ class Http1(HttpToolsProtocol):
         self._bound(self._fields, 431)
 
     def on_headers_complete(self) -> None:
-        if self.parser.get_http_version() not in ("1.0", "1.1"):
+        if self.parser.get_http_version() not in ("1.0", "1.1") or self.parser.get_method() == b"CONNECT":
             raise ValueError("another protocol")
+        if self.parser.should_upgrade():
+            return
         self._in_head = False
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._in_head, self._head, self._begun = True, 0, False
         self._wait_no_more()
         super().on_message_complete()
@@ -83,6 +92,17 @@ class Http1(HttpToolsProtocol):
         if length > _LONGEST:
             self._status = status
             raise ValueError("longer than it may be")
+
+    def _decline(self, rest: bytes) -> None:
+        """Read the request as one that asks for no other protocol, as those of Java's client do by default.
+
+        The parser takes what follows such a request's headers for the other protocol's.
+        """
+        fields = [(name, value) for name, value in self.headers if name not in _OF_UPGRADES]
+        head = b"".join(b"%s: %s\r\n" % field for field in fields)
+        method, self._head = self.parser.get_method(), 0
+        self.parser = HttpRequestParser(self)
+        self.data_received(b"%s %s HTTP/1.1\r\n%s\r\n%s" % (method, self.url, head, rest))
 
     def _refuse(self, status: int) -> None:
         head = [

@@ -80,6 +80,21 @@ def test_the_time_between_two_requests_is_another_one(port: int) -> None:
     assert re.findall(rb"\d{5}", got) == [b"12345", b"67890"]
 
 
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+def test_another_protocol_is_declined(port: int, protocol: bytes) -> None:
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %s\r\nHTTP2-Settings: x\r\n\r\n" % protocol
+    asking = HEAD.removesuffix(b"\r\n") + upgrade
+    for parts in ([asking + b"12345"], [asking, b"123", b"45"], [asking[:-1], b"\n12345"]):
+        got, _ = said(port, *parts, HEAD + b"67890", asking + b"12345", pause=0.05, ends=True)
+        assert re.findall(rb"\d{5}", got) == [b"12345", b"67890", b"12345"]
+        assert got.count(b"HTTP/1.1 200 OK\r\n") == 3
+
+
+def test_it_is_no_way_to_elsewhere(port: int) -> None:
+    got, _ = said(port, b"CONNECT other:80 HTTP/1.1\r\nHost: other:80\r\n\r\n")
+    assert got.startswith(b"HTTP/1.1 400 ")
+
+
 def test_requests_may_come_together(port: int) -> None:
     got, _ = said(port, (HEAD + b"12345") + (HEAD + b"67890"), ends=True)
     assert re.findall(rb"\d{5}", got) == [b"12345", b"67890"]
