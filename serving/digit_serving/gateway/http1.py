@@ -24,6 +24,8 @@ class Http1(HttpToolsProtocol):
     _fields = 0
     _begun = False
     _status = 400
+    _refusal: int | None = None
+    """What is to be answered once those before it have their answers."""
     _patience: TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -54,11 +56,10 @@ class Http1(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         if self._begun:
             self._refuse(400)
-        elif self.cycle and not self.cycle.response_complete:
-            # Who sends no more may still want an answer.
+        elif self._owes():
             self.cycle.keep_alive = False
-            return True
-        return False
+        # Who sends no more may still want an answer.
+        return self._owes()
 
     def on_message_begin(self) -> None:
         self._begun, self._fields = True, 0
@@ -88,6 +89,11 @@ class Http1(HttpToolsProtocol):
         self._wait_no_more()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._refusal and not self.transport.is_closing():
+            self._refuse(self._refusal)
+
     def _bound(self, length: int, status: int) -> None:
         if length > _LONGEST:
             self._status = status
@@ -104,7 +110,15 @@ class Http1(HttpToolsProtocol):
         self.parser = HttpRequestParser(self)
         self.data_received(b"%s %s HTTP/1.1\r\n%s\r\n%s" % (method, self.url, head, rest))
 
+    def _owes(self) -> bool:
+        """Whether there are answers to come to requests that are here as a whole."""
+        last = self.cycle
+        return bool(self.pipeline) or bool(last and not last.response_complete and not last.more_body)
+
     def _refuse(self, status: int) -> None:
+        if self._owes():
+            self._refusal = status
+            return
         head = [
             f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}",
             "connection: close",

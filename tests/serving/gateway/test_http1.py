@@ -106,6 +106,13 @@ def test_who_sends_no_more_still_gets_an_answer(port: int) -> None:
     assert seconds < 0.4
 
 
+@pytest.mark.parametrize("nonsense", [b"nonsense", HEAD + b"abc", b"GET / HTTP/3.0\r\n\r\n"])
+def test_who_asked_before_is_answered_first(port: int, nonsense: bytes) -> None:
+    got, _ = said(port, HEAD + b"12345" + HEAD + b"67890" + nonsense, ends=True)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", got) == [b"200", b"200", b"400"]
+    assert re.findall(rb"\d{5}", got) == [b"12345", b"67890"]
+
+
 @pytest.mark.parametrize("parts", [[b"POST"], [HEAD], [HEAD + b"abc"]])
 def test_what_ends_early_is_no_request(port: int, parts: list[bytes]) -> None:
     got, _ = said(port, *parts, ends=True)
