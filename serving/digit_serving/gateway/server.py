@@ -14,7 +14,7 @@ from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
 
 from digit_serving import sockets
-from digit_serving.gateway import logs, tls
+from digit_serving.gateway import tls
 from digit_serving.gateway.http1 import Http1
 from digit_serving.gateway.settings import Settings
 
@@ -59,14 +59,14 @@ def serve(settings: Settings) -> None:
 
 def _load(settings: Settings) -> "Application":
     """In each process, within its event loop."""
-    # Once PROMETHEUS_MULTIPROC_DIR is there, for what counts looks for it when it is imported.
-    from digit_serving.gateway.app import create_asgi_app
-
-    logs.configure(settings)
+    # The process that starts the others needs none of these.
     import cv2
 
+    from digit_serving.gateway import logs
+    from digit_serving.gateway.app import create_asgi_app
     from digit_serving.gateway.bodies import ignore_doubts
 
+    logs.configure(settings)
     # Requests are worked on at once already: to wake a thread for each takes more than it saves.
     cv2.setNumThreads(1)
     ignore_doubts()
