@@ -11,7 +11,8 @@ import grpc
 
 from digit_serving import greenlets
 from digit_serving.unary import frames, names
-from digit_serving.unary.connection import Address, CallError, Connection, Tls
+from digit_serving.unary.answers import CallError
+from digit_serving.unary.connection import Address, Connection, Tls
 
 # A call may be made twice, so what a server drops that dies goes to another one at once. What an overloaded
 # one refuses does not: it would be too much for the next one as well.

@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 import pytest
 
+from digit_serving.unary.answers import CallError
 from digit_serving.unary.channel import Channel
-from digit_serving.unary.connection import CallError
 from tests import loop
 from tests.processes import free_port
 from tests.serving.unary.conftest import METHOD, Server

@@ -12,7 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from digit_serving.unary import frames
-from digit_serving.unary.connection import CallError, Connection
+from digit_serving.unary.answers import CallError
+from digit_serving.unary.connection import Connection
 from tests import loop
 
 _HEADERS = frames.header_frames(1, frames.literals([(b":status", b"200")]))
