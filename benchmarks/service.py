@@ -29,7 +29,7 @@ class Service:
 
     def workers(self) -> list[int]:
         """The gateway's processes that answer, the oldest first."""
-        return [child for child in children(self.gateway.pid) if not _keeps_books(child)]
+        return children(self.gateway.pid)
 
     def kill_worker(self) -> None:
         """Kill the youngest; the gateway starts another."""
@@ -58,8 +58,3 @@ def _start_model_server(models: Path, flags: Sequence[str]) -> subprocess.Popen[
     command = [*DIGITS, "model-server", f"--port={PORTS['DIGITS_GRPC_PORT']}", "--model_name=digits"]
     command.append(f"--model_base_path={models.resolve()}")
     return subprocess.Popen([*command, *flags], stderr=subprocess.DEVNULL)
-
-
-def _keeps_books(pid: int) -> bool:
-    """Whether it is the process that Python starts beside others."""
-    return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()

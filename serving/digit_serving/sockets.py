@@ -2,7 +2,6 @@
 
 import socket
 import stat
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,20 +15,12 @@ def tcp(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, dualstack_ipv6=both, backlog=_BACKLOG)
 
 
-class Shared(socket.socket):
-    """A port that each process opens anew to which it is handed, so that each gets a share of its callers.
+def shared(host: str, port: int) -> socket.socket:
+    """One of several sockets for the port on that address, among which its callers are shared out.
 
-    Of one socket that all had, whoever is first may take all who call at once.
+    Raises OSError where others have it.
     """
-
-    def __reduce__(self) -> tuple[Callable[[str, int], "Shared"], tuple[str, int]]:
-        host, port, *_ = self.getsockname()
-        return shared, (host, port)
-
-
-def shared(host: str, port: int) -> Shared:
-    """The port on that address. Raises OSError where others have it."""
-    opened = Shared(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     opened.bind((host, port))

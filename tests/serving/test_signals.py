@@ -52,12 +52,7 @@ def test_any_thread_of_a_model_server_that_waits_for_its_model(tmp_path: Path) -
         assert process.wait(10) == 0
 
 
-def test_any_thread_of_the_gateway(gateway: Popen[bytes]) -> None:
-    terminate(gateway.pid)
-    assert gateway.wait(10) == 0
-
-
-def test_any_thread_of_one_of_its_workers(gateway: Popen[bytes]) -> None:
+def test_any_thread_of_a_worker_of_the_gateway(gateway: Popen[bytes]) -> None:
     worker, *_ = children(gateway.pid)
     terminate(worker)
     wait_until(lambda: worker not in children(gateway.pid), gateway, seconds=10)

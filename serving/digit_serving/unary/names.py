@@ -4,9 +4,6 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
-import dns.exception
-import dns.resolver
-
 from digit_serving.unary.connection import Address
 
 _SECONDS = 2.0
@@ -49,6 +46,10 @@ def _by_the_system(host: str, port: int) -> list[Address]:
 
 
 def _by_a_server(server: str, host: str, port: int) -> list[Address]:
+    # Few name a server of their own, and it takes a while to import.
+    import dns.exception
+    import dns.resolver
+
     address, _, dns_port = server.partition(":")
     resolver = dns.resolver.Resolver(configure=False)
     resolver.nameservers, resolver.port = [address], int(dns_port or 53)

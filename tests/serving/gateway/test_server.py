@@ -1,5 +1,6 @@
 """The gateway as a process."""
 
+import os
 import re
 import signal
 import time
@@ -72,3 +73,19 @@ def test_its_processes_end_with_it(faulty: Any) -> None:
         assert len(workers) == 2
         process.kill()
         wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), seconds=5)
+
+
+def test_who_waits_at_a_process_that_dies_is_answered_by_its_successor(faulty: Any) -> None:
+    port = free_port()
+    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": faulty.target}
+    with running("gateway", environment=environment) as process, ThreadPoolExecutor() as threads:
+        url = f"http://127.0.0.1:{port}/livez"
+        wait_until(lambda: answers(url), process)
+        workers = children(process.pid)
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+        asked = [threads.submit(answers, url) for _ in range(8)]
+        time.sleep(0.5)
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        assert all(answered.result() for answered in asked)
