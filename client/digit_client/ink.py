@@ -34,10 +34,12 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
             ink = _ink(_shrink(drawn, _DRAWN_SIDE).astype(np.float32), is_paper=False)
             if not shapes.is_full(ink > _EDGE):
                 return _cropped(ink)
-    ink = _cropped(_ink_on_paper(picture.astype(np.float32)))
+    levels = picture.astype(np.float32)
+    found = _ink_on_paper(levels)
+    ink = _cropped(found)
     # What is drawn may be a digit's first dot.
     is_photo = drawn is None and min(picture.shape[:2]) >= _SMALLEST
-    if is_photo and not shapes.is_written(ink > _EDGE):
+    if is_photo and (shapes.is_shade(found, levels) or not shapes.is_written(ink > _EDGE)):
         raise NoDigitError("nothing on the image looks like the strokes of a digit")
     return ink
 

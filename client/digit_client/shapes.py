@@ -21,6 +21,12 @@ _LYING = 2.5
 _THICKEST = 0.6
 _BLOTCH = 2.2
 _SHORT = 0.7
+# A shadow or a gleam is at least this thick, of its length, with paper beside it not twice as dark or light.
+# It fades over so much of what it covers, or the picture's border is so much of its outline.
+_BROAD, _FAINT = 0.13, 0.55
+_FADING, _CUT_OFF = 0.45, 0.05
+_EDGE, _STRONG = 0.2, 0.8
+_BESIDE = 40  # in parts of a picture
 
 
 def is_written(mask: NDArray[np.bool_]) -> bool:
@@ -29,6 +35,37 @@ def is_written(mask: NDArray[np.bool_]) -> bool:
     span, thickest, broad = max(height, width), _thickness(mask), _width(mask)
     is_blotch = thickest > min(_THICKEST * span, _BLOTCH * broad)
     return not is_blotch and width < _LYING * height and float(mask.sum()) / broad > _SHORT * span
+
+
+def is_shade(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
+    """Whether this is a shadow or a gleam, and not strokes.
+
+    Takes float32 [h, w], in 0..1, and the picture that it was found on, in levels, [h, w] or [h, w, 3]. What
+    a pen as broad and as faint has drawn has clear edges, all of them on the paper.
+    """
+    mask = ink > _EDGE
+    *_, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    if not width or _thickness(mask) < _BROAD * max(width, height):
+        return False
+    covered = np.count_nonzero(mask)
+    is_fading = np.count_nonzero(mask & (ink < _STRONG)) > _FADING * covered
+    at_border = sum(np.count_nonzero(side) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+    is_cut_off = at_border > _CUT_OFF * 2 * covered / _width(mask)
+    return bool(is_fading or is_cut_off) and _likeness(ink, picture) > _FAINT
+
+
+def _likeness(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> float:
+    """How dark it is where the ink is strong, as a share of the paper beside it, or this of that: 0..1."""
+    mask, strong = (ink > _EDGE).astype(np.uint8), ink > _STRONG
+    side = 2 * (max(mask.shape) // _BESIDE) + 1
+    around = cv2.dilate(mask, np.ones((side, side), np.uint8)) > 0
+    beside = around & (cv2.dilate(mask, np.ones((5, 5), np.uint8)) == 0)
+    if not strong.any() or not beside.any():
+        return 0.0
+    levels = picture.reshape(*mask.shape, -1)
+    # Black is no share of anything.
+    here, there = (np.median(levels[where], axis=0) + 1 for where in (strong, beside))
+    return float(np.minimum(here / there, there / here).min())
 
 
 def is_a_thing(mask: NDArray[np.bool_]) -> bool:

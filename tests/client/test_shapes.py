@@ -49,22 +49,53 @@ def shaded() -> Pixels:
     return photographed(215 * (1 - 0.35 * cv2.GaussianBlur(shadow, (0, 0), 6)))
 
 
+def shaded_at_the_border() -> Pixels:
+    """Paper on which the rounded end of a shadow lies."""
+    shadow = cv2.ellipse(np.zeros(SHAPE, np.float32), (200, 400), (110, 90), 10, 0, 360, 1, -1)
+    return photographed(215 * (1 - 0.3 * cv2.GaussianBlur(shadow, (0, 0), 2)))
+
+
+def half_in_shadow(blur: int) -> Pixels:
+    """Paper across which a shadow's edge runs."""
+    y, x = np.mgrid[:400, :500].astype(np.float32)
+    shadow = (x - 0.3 * y > 220).astype(np.float32)
+    return photographed(215 * (1 - 0.3 * cv2.GaussianBlur(shadow, (0, 0), blur)))
+
+
+def lit_at_the_border() -> Pixels:
+    """A whiteboard with half a lamp in it."""
+    y, x = np.mgrid[:400, :500].astype(np.float32)
+    return photographed(190 + 55 * np.exp(-((x - 490) ** 2 + (y - 200) ** 2) / (2 * 60**2)))
+
+
 @pytest.mark.parametrize(
     "picture",
-    [ruled(squares=False), ruled(squares=True), lit(), on_a_table(), wiped(), shaded()],
-    ids=["ruled", "squared", "lamp", "table", "board", "shadow"],
+    [
+        ruled(squares=False),
+        ruled(squares=True),
+        lit(),
+        lit_at_the_border(),
+        on_a_table(),
+        wiped(),
+        shaded(),
+        shaded_at_the_border(),
+        half_in_shadow(3),
+        half_in_shadow(20),
+    ],
+    ids=["ruled", "squared", "lamp", "half a lamp", "table", "board", "shadow", "end", "edge", "soft edge"],
 )
 def test_nothing_is_read_where_nothing_is_written(picture: Pixels) -> None:
     with pytest.raises(NoDigitError):
         images.normalise(picture)
 
 
+@pytest.mark.parametrize("darkness", [0.6, 0.2], ids=["dark", "faint"])
 @pytest.mark.parametrize("label", [1, 6, 8, 9])
-def test_bold_strokes_with_closed_loops_are_written(label: int, digits: Any) -> None:
+def test_bold_strokes_with_closed_loops_are_written(label: int, darkness: float, digits: Any) -> None:
     large = cv2.resize(digits.one(label), (280, 280), interpolation=cv2.INTER_CUBIC)
     bold = cv2.dilate(large, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (21, 21)))
     sheet = np.full(SHAPE, 215, np.float32)
-    sheet[60:340, 120:400] -= bold * np.float32(0.6)
+    sheet[60:340, 120:400] -= bold * np.float32(darkness)
     assert_same_digit(images.normalise(photographed(sheet)), images.normalise(bold))
 
 
