@@ -44,8 +44,9 @@ def is_shade(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
     a pen as broad and as faint has drawn has clear edges, all of them on the paper.
     """
     mask = ink > _EDGE
-    *_, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    if not width or _thickness(mask) < _BROAD * max(width, height):
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    thickest = _thickness(mask[top : top + height, left : left + width])
+    if not width or thickest < _BROAD * max(width, height):
         return False
     covered = np.count_nonzero(mask)
     is_fading = np.count_nonzero(mask & (ink < _STRONG)) > _FADING * covered
