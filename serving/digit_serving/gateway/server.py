@@ -34,7 +34,7 @@ def serve(settings: Settings) -> None:
 
 
 def _config(settings: Settings) -> Config:
-    # They need to know the folder of the metrics.
+    # With these comes prometheus_client, which looks for its folder when it is imported.
     import cv2
 
     from digit_serving.gateway import logs

@@ -48,7 +48,7 @@ def test_one_that_ends_or_hangs_is_replaced(end: signal.Signals) -> None:
     with at("steady") as process:
         wait_until(lambda: len(children(process.pid)) == 2, process)
         one, other = children(process.pid)
-        # They begin within a look of the one that started them, which is each tenth of a second.
+        # Who ends before it has begun is not replaced.
         time.sleep(0.5)
         os.kill(one, end)
         wait_until(lambda: one not in (now := children(process.pid)) and len(now) == 2, process)
