@@ -14,7 +14,6 @@ from digit_client.errors import NoDigitError
 _SIDE, _DRAWN_SIDE = 512, 128
 # In levels of 255: less than this can't be told from noise and compression.
 _LEAST_CONTRAST = 10.0
-_EDGE = 0.2
 # Smaller pictures show nothing but the digit.
 _SMALLEST = 100
 # In pixels: what is drawn and smaller is a speck.
@@ -32,16 +31,15 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         # What is full may be a sheet of paper, drawn as well.
         with suppress(NoDigitError):
             ink = _ink(_shrink(drawn, _DRAWN_SIDE).astype(np.float32), is_paper=False)
-            if not shapes.is_full(ink > _EDGE):
+            if not shapes.is_full(ink > shapes.EDGE):
                 return _cropped(ink)
     levels = picture.astype(np.float32)
-    found = _ink_on_paper(levels)
-    ink = _cropped(found)
+    ink = _ink_on_paper(levels)
     # What is drawn may be a digit's first dot.
     is_photo = drawn is None and min(picture.shape[:2]) >= _SMALLEST
-    if is_photo and (shapes.is_shade(found, levels) or not shapes.is_written(ink > _EDGE)):
+    if is_photo and not shapes.is_written(ink, levels):
         raise NoDigitError("nothing on the image looks like the strokes of a digit")
-    return ink
+    return _cropped(ink)
 
 
 def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -54,11 +52,11 @@ def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
         if not ground.has_shadow(contrast):
             raise
         return _ink(ground.local_contrast(picture), is_paper=True)
-    is_a_thing = shapes.is_a_thing(ink > _EDGE)
+    is_a_thing = shapes.is_a_thing(ink > shapes.EDGE)
     if is_a_thing or ground.has_shadow(contrast):
         with suppress(NoDigitError):
             local = _ink(ground.local_contrast(picture), is_paper=True)
-            return local if is_a_thing or shapes.is_finer(local > _EDGE, ink > _EDGE) else ink
+            return local if is_a_thing or shapes.is_finer(local > shapes.EDGE, ink > shapes.EDGE) else ink
     return ink
 
 
@@ -73,7 +71,7 @@ def _ink(contrast: NDArray[np.float32], *, is_paper: bool) -> NDArray[np.float32
 
 def _cropped(ink: NDArray[np.float32]) -> NDArray[np.float32]:
     # A fainter edge would make the digit look larger than it is where it has few pixels.
-    left, top, width, height = cv2.boundingRect((ink > _EDGE).astype(np.uint8))
+    left, top, width, height = cv2.boundingRect((ink > shapes.EDGE).astype(np.uint8))
     return np.asarray(ink[top : top + height, left : left + width], np.float32)
 
 

@@ -6,6 +6,9 @@ from numpy.typing import NDArray
 
 from digit_client.framing import padded
 
+EDGE = 0.2
+"""How much ink there is on a pixel that counts as a part of what is drawn."""
+
 _COARSE = 4
 # No digit's strokes are this thick, of its length, and fill this much of its box; none runs along this much
 # of a side of the picture.
@@ -25,39 +28,40 @@ _SHORT = 0.7
 # It fades over so much of what it covers, or the picture's border is so much of its outline.
 _BROAD, _FAINT = 0.13, 0.55
 _FADING, _CUT_OFF = 0.45, 0.05
-_EDGE, _STRONG = 0.2, 0.8
+_STRONG = 0.8
 _BESIDE = 40  # in parts of a picture
 
 
-def is_written(mask: NDArray[np.bool_]) -> bool:
-    """Whether these can be the strokes of a digit, cropped to it: bool [h, w]."""
-    height, width = mask.shape
-    span, thickest, broad = max(height, width), _thickness(mask), _width(mask)
-    is_blotch = thickest > min(_THICKEST * span, _BLOTCH * broad)
-    return not is_blotch and width < _LYING * height and float(mask.sum()) / broad > _SHORT * span
+def is_written(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
+    """Whether these can be the strokes of a digit: float32 [h, w] in 0..1, and not all 0.
 
-
-def is_shade(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
-    """Whether this is a shadow or a gleam, and not strokes.
-
-    Takes float32 [h, w], in 0..1, and the picture that it was found on, in levels, [h, w] or [h, w, 3]. What
-    a pen as broad and as faint has drawn has clear edges, all of them on the paper.
+    `picture` is what they were found on, in levels: float32 [h, w] or [h, w, 3].
     """
-    mask = ink > _EDGE
+    mask = ink > EDGE
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    thickest = _thickness(mask[top : top + height, left : left + width])
-    if not width or thickest < _BROAD * max(width, height):
+    strokes = mask[top : top + height, left : left + width]
+    span, thickest, broad = max(height, width), _thickness(strokes), _width(strokes)
+    is_blotch = thickest > min(_THICKEST * span, _BLOTCH * broad)
+    length = float(strokes.sum()) / broad
+    if is_blotch or width >= _LYING * height or length <= _SHORT * span:
         return False
-    covered = np.count_nonzero(mask)
-    is_fading = np.count_nonzero(mask & (ink < _STRONG)) > _FADING * covered
-    at_border = sum(np.count_nonzero(side) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
-    is_cut_off = at_border > _CUT_OFF * 2 * covered / _width(mask)
+    return thickest < _BROAD * span or not _is_shade(ink, picture, 2 * length)
+
+
+def _is_shade(ink: NDArray[np.float32], picture: NDArray[np.float32], outline: float) -> bool:
+    """Whether what is broad is a shadow or a gleam: `outline` is how long its edge is, in pixels.
+
+    What a pen as broad and as faint has drawn has clear edges, all of them on the paper.
+    """
+    mask = ink > EDGE
+    is_fading = np.count_nonzero(mask & (ink < _STRONG)) > _FADING * np.count_nonzero(mask)
+    is_cut_off = sum(map(np.count_nonzero, _sides(mask))) > _CUT_OFF * outline
     return bool(is_fading or is_cut_off) and _likeness(ink, picture) > _FAINT
 
 
 def _likeness(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> float:
     """How dark it is where the ink is strong, as a share of the paper beside it, or this of that: 0..1."""
-    mask, strong = (ink > _EDGE).astype(np.uint8), ink > _STRONG
+    mask, strong = (ink > EDGE).astype(np.uint8), ink > _STRONG
     side = 2 * (max(mask.shape) // _BESIDE) + 1
     around = cv2.dilate(mask, np.ones((side, side), np.uint8)) > 0
     beside = around & (cv2.dilate(mask, np.ones((5, 5), np.uint8)) == 0)
@@ -71,7 +75,7 @@ def _likeness(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> float:
 
 def is_a_thing(mask: NDArray[np.bool_]) -> bool:
     """Whether this is a sheet of paper, a table's edge or a shadow, and not strokes: bool [h, w]."""
-    return is_full(mask) or bool(_sides(mask).max() > _ALONG)
+    return is_full(mask) or any(side.mean() > _ALONG for side in _sides(mask))
 
 
 def is_full(mask: NDArray[np.bool_]) -> bool:
@@ -111,6 +115,6 @@ def _thickness(mask: NDArray[np.bool_]) -> float:
     return 2 * float(cv2.distanceTransform(padded(mask.astype(np.uint8), 1), cv2.DIST_L2, 3).max())
 
 
-def _sides(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The share of each of the picture's four sides that is in the mask."""
-    return np.array([side.mean() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])])
+def _sides(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
+    """What of it is along each of the picture's four sides."""
+    return mask[0], mask[-1], mask[:, 0], mask[:, -1]
