@@ -15,7 +15,7 @@ Beat = Callable[[], None]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LOOK_SECONDS = 0.1
-_HUNG_LOOKS = 100
+_HUNG_LOOKS = 50
 _GRACE_SECONDS = 15
 
 
@@ -42,7 +42,7 @@ class _Worker:
 class Workers:
     """A process for each socket, in which `serve` is called with it and a function.
 
-    That is to be called when it serves, and from then on a few times a second: who doesn't for ten seconds
+    That is to be called when it serves, and from then on a few times a second: who doesn't for five seconds
     is taken to hang. `serve` is to return at SIGTERM, which also comes where this process is gone. Who waits
     at the socket of one that ends is left to its successor.
     """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from digit_client.arrays import to_png
-from tests.e2e.faults.conftest import GONE, RECOVERY, Serve, Service
+from tests.e2e.faults.conftest import DEADLINE, GONE, RECOVERY, Serve, Service
 from tests.processes import children, wait_until
 
 GRACE = 10.0
@@ -20,16 +20,32 @@ GRACE = 10.0
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
+def wait_until_replaced(victim: int, service: Service, seconds: float) -> None:
+    """Wait, so long at most, until another worker serves in its place."""
+    pid = service.gateway.pid
+    wait_until(lambda: len(children(pid)) == 2 and victim not in children(pid), seconds=seconds)
+    service.wait_until_ready(RECOVERY)
+
+
 def test_a_worker_is_killed(serve: Serve) -> None:
     service = serve()
     with service.callers() as callers:
         victim, survivor = children(service.gateway.pid)
         os.kill(victim, signal.SIGKILL)
-        wait_until(
-            lambda: len(children(service.gateway.pid)) == 2 and victim not in children(service.gateway.pid),
-            seconds=RECOVERY,
-        )
-        service.wait_until_ready(RECOVERY)
+        wait_until_replaced(victim, service, RECOVERY)
+        well = time.monotonic()
+        time.sleep(1)
+    assert survivor in children(service.gateway.pid)
+    assert callers.statuses() <= {200, GONE}
+    assert callers.statuses(since=well) == {200}
+
+
+def test_a_worker_hangs(serve: Serve) -> None:
+    service = serve()
+    with service.callers() as callers:
+        victim, survivor = children(service.gateway.pid)
+        os.kill(victim, signal.SIGSTOP)
+        wait_until_replaced(victim, service, DEADLINE + RECOVERY)
         well = time.monotonic()
         time.sleep(1)
     assert survivor in children(service.gateway.pid)
