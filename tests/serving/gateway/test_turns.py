@@ -1,5 +1,6 @@
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from digit_serving import greenlets
 from digit_serving.gateway.turns import Turns
@@ -53,4 +54,11 @@ def test_one_alone_waits_for_nobody() -> None:
 
 
 def test_in_a_thread_it_is_always_ones_turn() -> None:
-    Turns().take()
+    turns = Turns()
+
+    def visit(number: int) -> int:
+        turns.take()
+        return number
+
+    with ThreadPoolExecutor(4) as threads:
+        assert [*threads.map(visit, range(8))] == [*range(8)]
