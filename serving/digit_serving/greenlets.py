@@ -4,6 +4,7 @@ Each runs in a greenlet of its own: to await it would need Flask, which is in be
 """
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
@@ -57,10 +58,22 @@ class Event:
             waiting.switch()
 
 
+class _Idle(threading.local):
+    """A thread's greenlets that have nothing to do. For the stack of a new one the kernel has to be asked."""
+
+    def __init__(self) -> None:
+        self.greenlets: list[greenlet] = []
+
+
+_idle = _Idle()
+
+
 async def run(function: Callable[..., _Result], *arguments: Any) -> _Result:
     """What the function returns or raises, which may wait as this module's functions do."""
     future: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
-    greenlet(_settle).switch(future, function, arguments)
+    idle = _idle.greenlets
+    one = idle.pop() if idle else greenlet(_work)
+    one.switch(future, function, arguments)
     try:
         return await future
     finally:
@@ -109,6 +122,17 @@ def in_thread(threads: Executor | None, function: Callable[..., _Result], *argum
     return wait_for(asyncio.get_running_loop().run_in_executor(threads, function, *arguments))
 
 
+def _work(*job: Any) -> None:
+    """Settle one future after the other."""
+    me = getcurrent()
+    while True:
+        _settle(*job)
+        # What is idle keeps nothing alive.
+        del job
+        _idle.greenlets.append(me)
+        job = _let_go(me)
+
+
 def _settle(
     future: asyncio.Future[_Result], function: Callable[..., _Result], arguments: tuple[Any, ...]
 ) -> None:
@@ -124,7 +148,7 @@ def _settle(
         del future
 
 
-def _let_go(me: greenlet) -> None:
+def _let_go(me: greenlet) -> Any:
     if me.parent is None:
         raise RuntimeError("the event loop itself can't wait")
-    me.parent.switch()
+    return me.parent.switch()

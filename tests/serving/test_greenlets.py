@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
+from greenlet import getcurrent
 
 from digit_serving import greenlets
 from tests import loop
@@ -30,6 +31,13 @@ def test_a_function_returns_and_raises_as_it_would_elsewhere() -> None:
     assert loop.call(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         loop.call(divmod, 7, 0)
+
+
+def test_a_greenlet_is_used_again() -> None:
+    first = loop.call(getcurrent)
+    with pytest.raises(ZeroDivisionError):
+        loop.call(divmod, 7, 0)
+    assert loop.call(getcurrent) is first
 
 
 def test_the_loop_goes_on_while_one_waits() -> None:
