@@ -63,7 +63,9 @@ def is_framed(pixels: Pixels) -> bool:
         return False
     # Counted: to have NumPy find the median takes as long as to decode the picture.
     is_dark = 2 * np.count_nonzero(pixels.take(_BORDER) < 32) > len(_BORDER)
-    return bool(is_dark and pixels.max() >= 128 and int(pixels.sum()) < 128 * SIDE * SIDE)
+    # The norms are the greatest and the sum, of which OpenCV's take a third of NumPy's time.
+    most, total = cv2.norm(pixels, cv2.NORM_INF), cv2.norm(pixels, cv2.NORM_L1)
+    return bool(is_dark and most >= 128 and total < 128 * SIDE * SIDE)
 
 
 def are_framed(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
