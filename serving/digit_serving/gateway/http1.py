@@ -1,11 +1,11 @@
 """A client's connection: uvicorn's, with bounds on how long a request may be, and may take to arrive."""
 
 import http
-from asyncio import TimerHandle
+from asyncio import TimerHandle, Transport
 from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 _LONGEST = 64 * 1024  # bytes of a path, or of all headers
 _SECONDS = 30.0
@@ -81,6 +81,7 @@ class Http1(HttpToolsProtocol):
             return
         self._in_head = False
         super().on_headers_complete()
+        self.cycle.transport = _Outlet(self.cycle, self.transport)
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -134,3 +135,29 @@ class Http1(HttpToolsProtocol):
         if self._patience:
             self._patience.cancel()
             self._patience = None
+
+
+class _Outlet(Transport):
+    """What a request's answer is written to: its head waits for the body, so that both are sent at once."""
+
+    def __init__(self, cycle: RequestResponseCycle, transport: Any) -> None:
+        super().__init__()
+        self._cycle = cycle
+        self._transport = transport
+        self._head: bytes | None = None
+
+    def write(self, data: Any) -> None:
+        if self._head is not None:
+            self._transport.write(self._head + data)
+            self._head = b""
+        # That a client may go on with its body comes before the answer.
+        elif self._cycle.response_started and self._cycle.scope["method"] != "HEAD":
+            self._head = data
+        else:
+            self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        return bool(self._transport.is_closing())
+
+    def close(self) -> None:
+        self._transport.close()

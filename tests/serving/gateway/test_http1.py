@@ -69,6 +69,19 @@ def test_who_takes_too_long_is_left(port: int, parts: list[bytes]) -> None:
     assert 0.4 < seconds < 2
 
 
+def test_who_asks_whether_to_go_on_is_told_before_the_answer(port: int) -> None:
+    asking = HEAD.removesuffix(b"\r\n") + b"Expect: 100-continue\r\n\r\n"
+    got, _ = said(port, asking, b"12345", pause=0.05, ends=True)
+    assert got.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+    assert got.endswith(b"\r\n\r\n12345")
+
+
+def test_an_answer_may_be_a_head_alone(port: int) -> None:
+    got, _ = said(port, HEAD.replace(b"POST", b"HEAD") + b"12345", ends=True)
+    assert got.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert got.endswith(b"content-length: 5\r\n\r\n")
+
+
 def test_who_stays_in_time_is_answered(port: int) -> None:
     got, _ = said(port, HEAD[:20], HEAD[20:], b"abc", b"de", pause=0.05, ends=True)
     assert got.startswith(b"HTTP/1.1 200 OK\r\n")
