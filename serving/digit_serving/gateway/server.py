@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from uvicorn import Config, Server
 
-from digit_serving import sockets
+from digit_serving import allocator, sockets
 from digit_serving.gateway import tls
 from digit_serving.gateway.http1 import Http1
 from digit_serving.gateway.settings import Settings
@@ -42,6 +42,7 @@ def _config(settings: Settings) -> Config:
     from digit_serving.gateway.bodies import ignore_doubts
 
     logs.configure(settings)
+    allocator.keep_freed()
     # Requests are worked on at once already: to wake a thread for each takes more than it saves.
     cv2.setNumThreads(1)
     ignore_doubts()

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import waitress
 
-from digit_serving import signals, sockets
+from digit_serving import allocator, signals, sockets
 from digit_serving.model_server import config, grpc_service
 from digit_serving.model_server.batching import Batcher
 from digit_serving.model_server.core import Core
@@ -34,6 +34,7 @@ def run(options: Options, host: str) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit())
     signals.wake_main_thread()
+    allocator.keep_freed()
     # TensorFlow's own objects stay: to look for garbage among them takes a sixth of a second.
     gc.freeze()
     code = 0
