@@ -76,10 +76,13 @@ def _cropped(ink: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    # By a whole number, which is several times as fast.
     factor = math.ceil(max(pixels.shape[:2]) / side)
-    size = (max(1, pixels.shape[1] // factor), max(1, pixels.shape[0] // factor))
-    return pixels if factor == 1 else np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
+    if factor == 1:
+        return pixels
+    height, width = (max(1, length // factor) for length in pixels.shape[:2])
+    # By a whole number, without what is over, it takes a tenth of the time.
+    whole = pixels[: height * factor, : width * factor]
+    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def _opaque(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -97,11 +100,12 @@ def _opaque(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _levels(contrast: NDArray[np.float32]) -> tuple[float, float]:
     """From which contrast on a pixel is ink, and the contrast of ink at its fullest."""
-    _, counts, unit = _histogram(contrast, float(contrast.max()))
-    top = _quantile(counts, 0.999) * unit
-    levels, counts, unit = _histogram(contrast, top)
+    levels, counts, unit = _histogram(contrast, float(contrast.max()))
+    top = _quantile(counts, 0.999)
+    if top < 255:
+        levels, counts, unit = _histogram(contrast, top * unit)
     noise = 1.5 * _quantile(counts[:128], 0.5) * unit
-    if top < max(_LEAST_CONTRAST, 5 * noise):
+    if 255 * unit < max(_LEAST_CONTRAST, 5 * noise):
         raise NoDigitError("nothing is drawn on the image")
     otsu, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     threshold = max(otsu * unit, 3 * noise)
@@ -135,6 +139,8 @@ def _strokes(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     if count < 2:
         raise NoDigitError("nothing is drawn on the image")
+    if count == 2:
+        return mask
     stats = stats[1:]
     areas = stats[:, cv2.CC_STAT_AREA]
     lengths = stats[:, (cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT)].max(axis=1)
