@@ -3,8 +3,9 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flask import Flask
+from flask import Flask, Request
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import MapAdapter
 
 from digit_client.model_server import ModelServer
 from digit_serving.gateway import api, collector, docs, errors, health, hooks, openapi, page, tls
@@ -30,7 +31,8 @@ def create_asgi_app(settings: Settings) -> Application:
 
 def create_app(settings: Settings, metrics: Metrics, traces: "Traces | None") -> Flask:
     """The gateway as a WSGI application, for the greenlets of the event loop within which it is created."""
-    app = Flask(__name__, static_folder=None)
+    app = _Gateway(__name__, static_folder=None)
+    app.url_map.merge_slashes = False
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + 1)
     model_server = ModelServer(settings.model_server, partial(Channel, tls=tls.context(settings)))
     if settings.trusted_proxies:
@@ -44,3 +46,17 @@ def create_app(settings: Settings, metrics: Metrics, traces: "Traces | None") ->
     app.register_blueprint(docs.blueprint())
     app.register_blueprint(page.blueprint())
     return app
+
+
+class _Gateway(Flask):
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        if request is None:
+            return None
+        # No route goes by the host, nor redirects to it, and to find it takes longer than to find the route.
+        return self.url_map.bind(
+            "",
+            url_scheme=request.scheme,
+            default_method=request.method,
+            path_info=request.path,
+            query_args=request.environ["QUERY_STRING"],
+        )

@@ -7,6 +7,7 @@ from tests import loop
 def test_every_error_has_one_shape(http: FlaskClient) -> None:
     for response, status, code in (
         (http.get("/nowhere"), 404, "not_found"),
+        (http.get("/v1//models"), 404, "not_found"),
         (http.get("/v1/predict"), 405, "method_not_allowed"),
         (http.post("/v1/predict", data=b"x", content_type="text/plain"), 415, "unsupported_media_type"),
         (http.post("/v1/predict", data=b"x", content_type="image/png"), 400, "not_an_image"),
