@@ -68,6 +68,11 @@ def _config(settings: Settings) -> Config:
 
 
 def _answer(config: Config, port: socket.socket, beat: Beat) -> None:
+    from prometheus_client import values
+
+    number = os.getpid()
+    # Else it asks the kernel for it twice each time that it counts.
+    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
     _Worker(config, beat).run([port])
 
 
