@@ -29,8 +29,10 @@ def blueprint(settings: Settings, model_server: ModelServer, router: Router) -> 
 
     @api.post("/predict")
     def predict() -> Response:
-        named = _named(request.args, settings.model_name)
-        includes_image = _includes_image(request.args)
+        # Werkzeug's own mapping raises and catches an error for each name that is not there.
+        query = request.args.to_dict()
+        named = _named(query, settings.model_name)
+        includes_image = _includes_image(query)
         record: Record = g.record
         batch = reader.read(request, record)
         record.predictions = predictions = router.predict(batch, named, record)

@@ -78,7 +78,7 @@ class Reader:
 
     def _content(self, request: Request) -> bytes:
         """The body. Werkzeug's own way makes room for 64 kB at a time, however short it is."""
-        if (request.content_length or 0) > self._settings.max_body:
+        if int(request.environ.get("CONTENT_LENGTH") or 0) > self._settings.max_body:
             raise RequestEntityTooLarge
         return request.input_stream.read()
 
