@@ -102,9 +102,12 @@ class Channel:
     def _next(self, until: float) -> "_Server":
         if not self._looked_up.is_set() and not self._looked_up.wait(until - time.monotonic()):
             raise CallError(grpc.StatusCode.DEADLINE_EXCEEDED, f"{self._target} was not looked up in time")
-        here = [server for server in self._servers.values() if not server.is_away]
+        servers = self._servers.values()
+        here = [server for server in servers if not server.is_away]
+        # Where none is left, one that refused is asked again: it says so at once, and may be back by now.
+        here = here or [server for server in servers if server.has_refused]
         if not here:
-            why = "; ".join(server.trouble for server in self._servers.values())
+            why = "; ".join(server.trouble for server in servers)
             raise CallError(grpc.StatusCode.UNAVAILABLE, f"no server of {self._target} can be reached: {why}")
         self._turn += 1
         return here[self._turn % len(here)]
@@ -145,8 +148,8 @@ class Channel:
 class _Server:
     """One address of a target, and the connections to it that carry no call now.
 
-    `is_away` while it can't be reached, for the reason `trouble`; `on_loss` is called whenever a
-    connection has ended.
+    `is_away` while it can't be reached, for the reason `trouble`; `has_refused` where nobody listens there;
+    `on_loss` is called whenever a connection has ended.
     """
 
     def __init__(self, address: Address, tls: Tls | None, on_loss: Callable[[], None]) -> None:
@@ -155,7 +158,7 @@ class _Server:
         self._on_loss = on_loss
         self._idle: deque[Connection] = deque()
         self._is_closed = False
-        self.is_away = False
+        self.is_away = self.has_refused = False
         self.trouble = ""
 
     def call(self, headers: bytes, message: bytes, until: float) -> bytes:
@@ -172,7 +175,6 @@ class _Server:
         if self.is_away:
             with suppress(CallError):
                 self._put_back(self._connect(_CONNECT_SECONDS))
-                self.is_away = False
         return not self.is_away
 
     def close(self) -> None:
@@ -190,11 +192,14 @@ class _Server:
 
     def _connect(self, timeout: float) -> Connection:
         try:
-            return Connection(self._address, timeout, self._tls)
+            connection = Connection(self._address, timeout, self._tls)
         except CallError as error:
             self.is_away, self.trouble = True, error.details()
+            self.has_refused = isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError))
             self._on_loss()
             raise
+        self.is_away = self.has_refused = False
+        return connection
 
     def _put_back(self, connection: Connection) -> None:
         if connection.is_open and not self._is_closed:

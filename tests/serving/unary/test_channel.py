@@ -151,6 +151,14 @@ class TestRetries:
         time.sleep(1.5)
         assert call(b"hello", timeout=5) == b"hello"
 
+    def test_a_server_that_is_just_back(self, call: Callable[..., Any], server: Server) -> None:
+        for _ in range(4):
+            server.stop()
+            time.sleep(0.6)
+            assert failure(call).code() is grpc.StatusCode.UNAVAILABLE
+            server.start(server.target)
+            assert call(b"hello", timeout=5) == b"hello"
+
     def test_connections_that_grow_old_lose_no_call(self, server: Server) -> None:
         server.stop()
         server.start(options={"grpc.max_connection_age_ms": 200, "grpc.max_connection_age_grace_ms": 200})
