@@ -21,6 +21,7 @@ class Http1(HttpToolsProtocol):
 
     _in_head, _head = True, 0
     """Whether a request's headers have not ended, and how many bytes of them came."""
+    _fields = 0
     _begun = False
     _status = 400
     _refusal: int | None = None
@@ -61,19 +62,24 @@ class Http1(HttpToolsProtocol):
         return self._owes()
 
     def on_message_begin(self) -> None:
-        self._begun = True
+        self._begun, self._fields = True, 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
         self._bound(len(self.url), 414)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Those that come after a body as well.
+        super().on_header(name, value)
+        self._fields += len(name) + len(value) + len(": \r\n")
+        self._bound(self._fields, 431)
+
     def on_headers_complete(self) -> None:
         if self.parser.get_http_version() not in ("1.0", "1.1") or self.parser.get_method() == b"CONNECT":
             raise ValueError("another protocol")
         if self.parser.should_upgrade():
             return
-        self._bound(sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers), 431)
         self._in_head = False
         super().on_headers_complete()
         self.cycle.transport = _Outlet(self.cycle, self.transport)

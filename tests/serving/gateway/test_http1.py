@@ -76,6 +76,14 @@ def test_who_asks_whether_to_go_on_is_told_before_the_answer(port: int) -> None:
     assert got.endswith(b"\r\n\r\n12345")
 
 
+def test_headers_after_a_body_are_bounded_as_well(port: int) -> None:
+    chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n"
+    got, _ = said(port, chunked + b"a: b\r\n" * 100 + b"\r\n", ends=True)
+    assert got.startswith(b"HTTP/1.1 200 OK\r\n")
+    got, _ = said(port, chunked + b"a: b\r\n" * 12_000, b"a: b\r\n" * 12_000 + b"\r\n", pause=0.05)
+    assert got.startswith(b"HTTP/1.1 431 ")
+
+
 def test_an_answer_may_be_a_head_alone(port: int) -> None:
     got, _ = said(port, HEAD.replace(b"POST", b"HEAD") + b"12345", ends=True)
     assert got.startswith(b"HTTP/1.1 200 OK\r\n")
