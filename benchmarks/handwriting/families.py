@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.handwriting import paper
-from benchmarks.handwriting.pen import Digit, Ink, enlarge, place, redraw, tilt
+from benchmarks.handwriting.pen import Digit, Ink, enlarge, place, redraw, tilt, trim
 
 Family = Callable[[Digit, np.random.Generator], bytes]
 
@@ -59,6 +59,16 @@ def in_shadow(digit: Digit, rng: np.random.Generator) -> bytes:
     ink = place(redraw(digit, int(rng.uniform(0.2, 0.6) * height), rng.uniform(8, 18)), height, width, rng)
     sheet = paper.sheet(height, width, _pick(_PAPERS, rng))
     picture = paper.shadow(paper.draw(sheet, ink * np.float32(0.92), _pick(_INKS, rng)), rng)
+    return _jpeg(paper.camera(paper.light(picture, rng), rng), rng)
+
+
+def cropped(digit: Digit, rng: np.random.Generator) -> bytes:
+    """A photograph that was cut to the digit, with hardly any paper around it."""
+    height = int(rng.uniform(120, 450))
+    drawn = trim(redraw(digit, height, height * rng.uniform(0.05, 0.15)), 0.3)
+    ink = np.pad(drawn, int(height * rng.uniform(0, 0.05)))
+    sheet = paper.sheet(ink.shape[0], ink.shape[1], _pick(_PAPERS, rng))
+    picture = paper.draw(sheet, ink * np.float32(0.92), _pick(_INKS, rng))
     return _jpeg(paper.camera(paper.light(picture, rng), rng), rng)
 
 
@@ -131,7 +141,7 @@ def transparent(digit: Digit, rng: np.random.Generator) -> bytes:
 
 
 def small_scan(digit: Digit, rng: np.random.Generator) -> bytes:
-    """Eight to twenty pixels high, dark on light."""
+    """Eight to twenty pixels high, dark on light, with up to two pixels around it or none."""
     return _png(_small(digit, rng))
 
 
@@ -190,6 +200,7 @@ FAMILIES: dict[str, Family] = {
         squared,
         on_a_table,
         in_shadow,
+        cropped,
         pencil,
         blackboard,
         whiteboard,
@@ -234,11 +245,10 @@ def _written(
 
 
 def _small(digit: Digit, rng: np.random.Generator) -> NDArray[np.float32]:
-    side = int(rng.choice([8, 16, 20]))
-    ink = cv2.resize(
-        enlarge(digit, 160), None, fx=(side - 2) / 160, fy=(side - 2) / 160, interpolation=cv2.INTER_AREA
-    )
-    ink = np.pad(ink, 1)
+    height = int(rng.choice([8, 16, 20]))
+    large = trim(enlarge(digit, 160), 0.3)
+    width = max(1, round(large.shape[1] * height / large.shape[0]))
+    ink = np.pad(cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA), int(rng.integers(0, 3)))
     return np.asarray(255 - ink / max(float(ink.max()), 1e-6) * rng.uniform(180, 250), np.float32)
 
 

@@ -84,5 +84,12 @@ def tilt(ink: Ink, degrees: float) -> Ink:
     padded = cv2.copyMakeBorder(ink, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
     middle = (padded.shape[1] / 2, padded.shape[0] / 2)
     turned = cv2.warpAffine(padded, cv2.getRotationMatrix2D(middle, degrees, 1), padded.shape[::-1])
-    rows, columns = np.flatnonzero(turned.max(axis=1) > 0.05), np.flatnonzero(turned.max(axis=0) > 0.05)
-    return np.asarray(turned[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], np.float32)
+    return trim(np.asarray(turned, np.float32), 0.05)
+
+
+def trim(ink: Ink, least: float) -> Ink:
+    """The ink without the rows and columns around it of which no pixel is covered more than that."""
+    if not ink.any():
+        return ink
+    rows, columns = np.flatnonzero(ink.max(axis=1) > least), np.flatnonzero(ink.max(axis=0) > least)
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -13,13 +13,18 @@ def departure(picture: Picture) -> NDArray[np.uint8] | None:
     Takes uint8 [h, w] or [h, w, 3]. None where it is no drawing: where the border has several colours, or
     most of the picture another one.
     """
-    sides = (picture[0], picture[-1], picture[:, 0], picture[:, -1])
-    if any((side != picture[0, 0]).any() for side in sides):
+    if not has_plain_border(picture):
         return None
     levels = _levels(picture, picture[0, 0])
     left, top, width, height = cv2.boundingRect(levels)
     drawn = levels[top : top + height, left : left + width]
     return None if 2 * cv2.countNonZero(drawn) > levels.size else drawn
+
+
+def has_plain_border(picture: Picture) -> bool:
+    """Whether the picture is of exactly one colour along its four sides."""
+    sides = (picture[0], picture[-1], picture[:, 0], picture[:, -1])
+    return not any((side != picture[0, 0]).any() for side in sides)
 
 
 def _levels(picture: Picture, ground: NDArray[np.uint8]) -> Picture:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from digit_client.errors import NoDigitError
 
 _GRID = 48
-_CORNERS = np.r_[0:6, -6:0]
 _ROUNDS = 4
+# In levels: as far from a colour is still the same, and further than that no shade of it.
+_SAME, _FURTHEST = 8, 40
 # Small enough to be quick, and large enough that a thin pen's colour still shows.
 _SMALL = 192
 # Of that size: wider than two strokes, and narrower than a sheet of paper; wider than most strokes.
@@ -22,16 +23,17 @@ _STEP = 24
 _FAINT, _SHADE, _DARKEST = 10.0, 0.12, 0.8
 
 
-def contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
+def contrast(image: NDArray[np.float32], paper: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
     """How far each pixel departs from the paper towards the ink's colour, in levels: float32 [h, w].
 
-    Takes float32 [h, w] or [h, w, 3] in 0..255, a picture of paper that fades smoothly from edge to edge.
+    Takes float32 [h, w] or [h, w, 3] in 0..255, a picture of paper that fades smoothly from edge to edge,
+    and where on it there is paper, bool [h, w], if that is known.
     Only the ink's direction counts: glare and shadow depart another way. Raises NoDigitError when nothing
     departs.
     """
     small = _reduced(image)
-    paper = _paper(small)
-    return _departure(image, paper, _towards(small, paper))
+    empty = _paper(small, paper)
+    return _departure(image, empty, _towards(small, empty))
 
 
 def local_contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -95,16 +97,15 @@ def _departure(
     return np.asarray(np.maximum(projected - empty, 0), np.float32)
 
 
-def _paper(small: NDArray[np.float32]) -> NDArray[np.float32]:
+def _paper(small: NDArray[np.float32], where: NDArray[np.bool_] | None) -> NDArray[np.float32]:
     """The paper's colour on a coarse grid: float32 [_GRID, _GRID, channels].
 
     A surface of second degree follows shade and vignettes. It is fitted to what differs little from it,
-    starting from the picture's corners: a digit that fills the picture touches the rest of its border.
+    starting from the commonest colour.
     """
     grid = cv2.resize(small, (_GRID, _GRID), interpolation=cv2.INTER_AREA).reshape(_GRID, _GRID, -1)
     samples, terms = grid.reshape(_GRID * _GRID, -1), _terms()
-    corners = grid[_CORNERS][:, _CORNERS].reshape(-1, grid.shape[2])
-    surface = np.broadcast_to(np.median(corners, axis=0), samples.shape)
+    surface = np.broadcast_to(_commonest(samples, where), samples.shape)
     for _ in range(_ROUNDS):
         distance = _length(samples - surface)
         # A quarter of the picture is paper, even around a digit that fills it.
@@ -112,10 +113,23 @@ def _paper(small: NDArray[np.float32]) -> NDArray[np.float32]:
         if not spread:
             # Nothing to follow: it was drawn on a screen.
             break
-        near = (distance <= max(5 * spread, 8.0)).astype(np.float32)
+        near = (distance <= min(max(5 * spread, _SAME), _FURTHEST)).astype(np.float32)
         weighted = terms * near[:, None]
         surface = terms @ np.linalg.lstsq(weighted.T @ terms, weighted.T @ samples, rcond=None)[0]
     return np.asarray(surface.reshape(grid.shape), np.float32)
+
+
+def _commonest(samples: NDArray[np.float32], where: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """The colour of most of the grid's samples, [n, channels], or of most of those that lie there."""
+    if where is not None:
+        there = cv2.resize(where.astype(np.uint8), (_GRID, _GRID), interpolation=cv2.INTER_NEAREST)
+        samples = samples[there.ravel() > 0]
+    levels = samples.mean(axis=1)
+    counts = np.bincount(levels.astype(np.intp), minlength=256)
+    around = np.convolve(counts, np.ones(2 * _SAME + 1, np.intp), "same")
+    # Where several are as common it is the middle one.
+    level = np.median(np.flatnonzero(around == around.max()))
+    return np.asarray(np.median(samples[np.abs(levels - level) <= _SAME + 1], axis=0), np.float32)
 
 
 def _terms() -> NDArray[np.float32]:

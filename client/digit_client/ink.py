@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import drawing, ground, ruling, shapes
+from digit_client import drawing, enlargement, ground, ruling, shapes
 from digit_client.errors import NoDigitError
 
 # Larger pictures are reduced to this, the ink of drawings, which has clear edges, to that.
@@ -16,6 +16,8 @@ _SIDE, _DRAWN_SIDE = 512, 128
 _LEAST_CONTRAST = 10.0
 # Smaller pictures show nothing but the digit.
 _SMALLEST = 100
+# Of what is no paper: so much at least is a bold digit's ink.
+_REST = 0.9
 # In pixels: what is drawn and smaller is a speck.
 _LEAST_SIZE = 3
 
@@ -26,6 +28,9 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]. Raises NoDigitError when nothing is drawn.
     """
     picture = _opaque(_shrink(pixels, _SIDE))
+    is_small = min(picture.shape[:2]) < _SMALLEST
+    if not is_small:
+        picture = enlargement.undone(picture)
     drawn = drawing.departure(picture)
     if drawn is not None and max(drawn.shape) >= _LEAST_SIZE:
         # What is full may be a sheet of paper, drawn as well.
@@ -36,7 +41,7 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     levels = picture.astype(np.float32)
     ink = _ink_on_paper(levels)
     # What is drawn may be a digit's first dot.
-    is_photo = drawn is None and min(picture.shape[:2]) >= _SMALLEST
+    is_photo = not is_small and not drawing.has_plain_border(picture)
     if is_photo and not shapes.is_written(ink, levels):
         raise NoDigitError("nothing on the image looks like the strokes of a digit")
     return _cropped(ink)
@@ -44,19 +49,42 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     contrast = ground.contrast(picture)
-    if min(contrast.shape) < _SMALLEST:
-        return _ink(contrast, is_paper=True)
+    is_small = min(contrast.shape) < _SMALLEST
     try:
         ink = _ink(contrast, is_paper=True)
     except NoDigitError:
-        if not ground.has_shadow(contrast):
+        if is_small or not ground.has_shadow(contrast):
             raise
         return _ink(ground.local_contrast(picture), is_paper=True)
-    is_a_thing = shapes.is_a_thing(ink > shapes.EDGE)
+    mask = ink > shapes.EDGE
+    if shapes.surrounds(mask) and (bold := _bold_ink(picture, mask)) is not None:
+        return bold
+    return ink if is_small else _out_of_shadow(picture, contrast, ink)
+
+
+def _bold_ink(picture: NDArray[np.float32], paper: NDArray[np.bool_]) -> NDArray[np.float32] | None:
+    """The ink where there is more of it than of paper, that of a bold digit which fills the picture.
+
+    None where not all but the paper is ink.
+    """
+    with suppress(NoDigitError):
+        ink = _ink(ground.contrast(picture, paper), is_paper=True)
+        mask = ink > shapes.EDGE
+        if mask.sum() > _REST * np.count_nonzero(~paper) and not shapes.is_a_thing(mask):
+            return ink
+    return None
+
+
+def _out_of_shadow(
+    picture: NDArray[np.float32], contrast: NDArray[np.float32], ink: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The ink itself, or what is narrower where that shows more than the strokes of a digit."""
+    mask = ink > shapes.EDGE
+    is_a_thing = shapes.is_a_thing(mask)
     if is_a_thing or ground.has_shadow(contrast):
         with suppress(NoDigitError):
             local = _ink(ground.local_contrast(picture), is_paper=True)
-            return local if is_a_thing or shapes.is_finer(local > shapes.EDGE, ink > shapes.EDGE) else ink
+            return local if is_a_thing or shapes.is_finer(local > shapes.EDGE, mask) else ink
     return ink
 
 

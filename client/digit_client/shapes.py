@@ -15,8 +15,10 @@ _COARSE = 4
 _THICK = 0.4
 _FULL = 0.8
 _ALONG = 0.8
-# So much more uneven may be what is still strokes.
-_UNEVEN = 1.1
+# Of the picture's border: paper lies along more of it, ink along less.
+_SURROUNDING = 0.5
+# At most so much of a shadow, and of its unevenness, have the strokes in it.
+_LEFT, _UNEVEN = 0.5, 0.9
 # Of 6,000 of MNIST's digits all but one are within these. What lies, longer than this times its height, is
 # an edge. What is thicker than this of its length, or so much thicker in one place than by and large, is a
 # blotch or a lamp's image. Strokes no longer than this of what they span are what is left of printed lines.
@@ -29,6 +31,8 @@ _SHORT = 0.7
 _BROAD, _FAINT = 0.13, 0.55
 _FADING, _CUT_OFF = 0.45, 0.05
 _STRONG = 0.8
+# One that runs through this much of the picture is thicker than a digit that fills it.
+_THROUGH, _BROADER = 0.9, 0.33
 _BESIDE = 40  # in parts of a picture
 
 
@@ -45,7 +49,9 @@ def is_written(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
     length = float(strokes.sum()) / broad
     if is_blotch or width >= _LYING * height or length <= _SHORT * span:
         return False
-    return thickest < _BROAD * span or not _is_shade(ink, picture, 2 * length)
+    fills = width > _THROUGH * mask.shape[1] or height > _THROUGH * mask.shape[0]
+    is_slim = thickest < (_BROADER if fills else _BROAD) * span
+    return is_slim or not _is_shade(ink, picture, 2 * length)
 
 
 def _is_shade(ink: NDArray[np.float32], picture: NDArray[np.float32], outline: float) -> bool:
@@ -78,6 +84,11 @@ def is_a_thing(mask: NDArray[np.bool_]) -> bool:
     return is_full(mask) or any(side.mean() > _ALONG for side in _sides(mask))
 
 
+def surrounds(mask: NDArray[np.bool_]) -> bool:
+    """Whether this is along most of the picture's border, where paper is and a digit not: bool [h, w]."""
+    return bool(np.concatenate(_sides(mask)).mean() > _SURROUNDING)
+
+
 def is_full(mask: NDArray[np.bool_]) -> bool:
     """Whether this fills a broad box: bool [h, w]."""
     coarse = cv2.findNonZero(mask[::_COARSE, ::_COARSE].astype(np.uint8))
@@ -92,6 +103,8 @@ def is_full(mask: NDArray[np.bool_]) -> bool:
 
 def is_finer(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
     """Whether the one shows strokes where the other shows more, and not just what is left of bold ones."""
+    if mask.sum() > _LEFT * other.sum():
+        return False
     thickest, others = _thickness(mask), _thickness(other)
     # How much thicker than by and large: as much of a stroke, twice as much of a disc.
     return thickest <= others and thickest / _width(mask) < _UNEVEN * others / _width(other)
