@@ -11,13 +11,19 @@ def departure(picture: Picture) -> NDArray[np.uint8] | None:
     """How far each pixel departs from the ground, in levels: uint8 [h, w], cropped to what departs.
 
     Takes uint8 [h, w] or [h, w, 3]. None where it is no drawing: where the border has several colours, or
-    most of the picture another one.
+    most of the picture another one. Of a drawing in a frame it is what departs from the ground within.
     """
     if not has_plain_border(picture):
         return None
     levels = _levels(picture, picture[0, 0])
     left, top, width, height = cv2.boundingRect(levels)
-    drawn = levels[top : top + height, left : left + width]
+    box = slice(top, top + height), slice(left, left + width)
+    drawn = levels[box]
+    if 0 < drawn.size < levels.size and has_plain_border(picture[box]):
+        framed = departure(picture[box])
+        # A bar has nothing within, and a rectangular 0 nothing but a rectangle.
+        if framed is not None and cv2.countNonZero(framed) < framed.size:
+            return framed
     return None if 2 * cv2.countNonZero(drawn) > levels.size else drawn
 
 

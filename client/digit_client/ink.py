@@ -170,7 +170,8 @@ def _strokes(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if count == 2:
         return mask
     stats = stats[1:]
-    areas = stats[:, cv2.CC_STAT_AREA]
+    # What is in a printed box is to be looked at, not the box.
+    areas = np.where(ruling.are_boxes(labels, stats), 0, stats[:, cv2.CC_STAT_AREA])
     lengths = stats[:, (cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT)].max(axis=1)
     main = int(areas.argmax())
     # A stroke is longer than it is wide; what is no longer than the pen is wide is a speck.

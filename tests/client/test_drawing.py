@@ -48,6 +48,28 @@ def test_what_is_mostly_of_another_colour_than_the_border_is_none() -> None:
     assert drawing.departure(picture) is None
 
 
+@pytest.mark.parametrize("frames", [[(4, 0)], [(30, 255)], [(2, 0), (20, 255), (3, 0)]])
+@pytest.mark.parametrize("colours", [(255, 0), (0, 255)])
+def test_a_frame_around_it_is_left_out(colours: tuple[int, int], frames: list[tuple[int, int]]) -> None:
+    ground, ink = colours
+    framed = _drawn((ground,), (ink,))
+    expected = drawing.departure(framed)
+    for width, colour in frames:
+        framed = np.pad(framed, width, constant_values=colour)
+    assert expected is not None
+    departure = drawing.departure(framed)
+    assert departure is not None
+    assert np.array_equal(departure, expected)
+
+
+def test_a_bar_is_no_frame_nor_is_a_rectangular_0() -> None:
+    for thickness in (cv2.FILLED, 12):
+        picture = cv2.rectangle(np.full((200, 300), 255, np.uint8), (120, 40), (160, 160), 0, thickness)
+        departure = drawing.departure(picture)
+        assert departure is not None
+        assert departure.shape >= (121, 41)
+
+
 def test_an_empty_one_departs_nowhere() -> None:
     departure = drawing.departure(np.full((200, 300), 255, np.uint8))
     assert departure is not None
