@@ -21,11 +21,13 @@ _SURROUNDING = 0.5
 _LEFT, _UNEVEN = 0.5, 0.9
 # Of 6,000 of MNIST's digits all but one are within these. What lies, longer than this times its height, is
 # an edge. What is thicker than this of its length, or so much thicker in one place than by and large, is a
-# blotch or a lamp's image. Strokes no longer than this of what they span are what is left of printed lines.
+# blotch or a lamp's image. Strokes no longer than this of what they span are what is left of printed lines,
+# and those that keep so near to the picture's border, of its shorter side.
 _LYING = 2.5
 _THICKEST = 0.6
 _BLOTCH = 2.2
 _SHORT = 0.7
+_RIM = 0.04
 # A shadow or a gleam is at least this thick, of its length, with paper beside it not twice as dark or light.
 # It fades over so much of what it covers, or the picture's border is so much of its outline.
 _BROAD, _FAINT = 0.13, 0.55
@@ -47,6 +49,9 @@ def is_written(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
     span, thickest, broad = max(height, width), _thickness(strokes), _width(strokes)
     is_blotch = thickest > min(_THICKEST * span, _BLOTCH * broad)
     length = float(strokes.sum()) / broad
+    rim = max(1, round(_RIM * min(mask.shape)))
+    if not mask[rim:-rim, rim:-rim].any():
+        return False
     if is_blotch or width >= _LYING * height or length <= _SHORT * span:
         return False
     fills = width > _THROUGH * mask.shape[1] or height > _THROUGH * mask.shape[0]

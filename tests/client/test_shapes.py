@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from digit_client import images
+from digit_client import images, shapes
 from digit_client.errors import NoDigitError
 from tests.client.conftest import Pixels, assert_same_digit, photographed
 
@@ -87,6 +87,14 @@ def lit_at_the_border() -> Pixels:
 def test_nothing_is_read_where_nothing_is_written(picture: Pixels) -> None:
     with pytest.raises(NoDigitError):
         images.normalise(picture)
+
+
+@pytest.mark.parametrize(("rows", "written"), [((2, 395), False), ((60, 340), True)])
+def test_what_keeps_to_the_border_is_no_strokes(rows: tuple[int, int], written: bool) -> None:
+    ink = np.zeros(SHAPE, np.float32)
+    for row in rows:
+        cv2.line(ink, (20, row), (460, row), 1, 3)
+    assert shapes.is_written(ink, 215 - 90 * ink) is written
 
 
 @pytest.mark.parametrize("darkness", [0.6, 0.2], ids=["dark", "faint"])
