@@ -12,6 +12,8 @@ _GRID = 48
 _ROUNDS = 4
 # In levels: as far from a colour is still the same, and further than that no shade of it.
 _SAME, _FURTHEST = 8, 40
+# One sample of so many tells about all of them.
+_SOME = 5
 # Small enough to be quick, and large enough that a thin pen's colour still shows.
 _SMALL = 192
 # Of that size: wider than two strokes, and narrower than a sheet of paper; wider than most strokes.
@@ -109,7 +111,7 @@ def _paper(small: NDArray[np.float32], where: NDArray[np.bool_] | None) -> NDArr
     for _ in range(_ROUNDS):
         distance = _length(samples - surface)
         # A quarter of the picture is paper, even around a digit that fills it.
-        spread = float(np.quantile(distance, 0.25))
+        spread = _lower_quarter(distance)
         if not spread:
             # Nothing to follow: it was drawn on a screen.
             break
@@ -117,6 +119,12 @@ def _paper(small: NDArray[np.float32], where: NDArray[np.bool_] | None) -> NDArr
         weighted = terms * near[:, None]
         surface = terms @ np.linalg.lstsq(weighted.T @ terms, weighted.T @ samples, rcond=None)[0]
     return np.asarray(surface.reshape(grid.shape), np.float32)
+
+
+def _lower_quarter(values: NDArray[np.float32]) -> float:
+    """About the value that a quarter of them is below: np.quantile takes five times as long."""
+    some = values[::_SOME]
+    return float(np.partition(some, len(some) // 4)[len(some) // 4])
 
 
 def _commonest(samples: NDArray[np.float32], where: NDArray[np.bool_] | None) -> NDArray[np.float32]:
