@@ -135,8 +135,8 @@ def _commonest(samples: NDArray[np.float32], where: NDArray[np.bool_] | None) ->
     levels = samples.mean(axis=1)
     counts = np.bincount(levels.astype(np.intp), minlength=256)
     around = np.convolve(counts, np.ones(2 * _SAME + 1, np.intp), "same")
-    # Where several are as common it is the middle one.
-    level = np.median(np.flatnonzero(around == around.max()))
+    commonest = np.flatnonzero(around == around.max())
+    level = commonest[len(commonest) // 2]
     return np.asarray(np.median(samples[np.abs(levels - level) <= _SAME + 1], axis=0), np.float32)
 
 

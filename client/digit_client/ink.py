@@ -29,8 +29,7 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     picture = _opaque(_shrink(pixels, _SIDE))
     is_small = min(picture.shape[:2]) < _SMALLEST
-    if not is_small:
-        picture = enlargement.undone(picture)
+    picture = _stretched(picture) if is_small else enlargement.undone(picture)
     drawn = drawing.departure(picture)
     if drawn is not None and max(drawn.shape) >= _LEAST_SIZE:
         # What is full may be a sheet of paper, drawn as well.
@@ -111,6 +110,15 @@ def _shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     # By a whole number, without what is over, it takes a tenth of the time.
     whole = pixels[: height * factor, : width * factor]
     return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def _stretched(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """From 0 to 255: a small scan may have no more than sixteen levels."""
+    least, most, _, _ = cv2.minMaxLoc(picture.reshape(len(picture), -1))
+    if most - least < _LEAST_CONTRAST:
+        return picture
+    scale = 255 / (most - least)
+    return np.asarray(cv2.convertScaleAbs(picture, alpha=scale, beta=-least * scale))
 
 
 def _opaque(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -228,7 +228,33 @@ class TestNormalise:
         assert found.max() > 0
 
 
+@pytest.mark.parametrize(("side", "right", "down"), [(28, 0, 0), (12, 0, 0), (20, 4, -3), (12, -8, 8)])
+@pytest.mark.parametrize("label", range(10))
+def test_a_digit_of_another_size_or_elsewhere_on_28_pixels_is_framed(
+    label: int, side: int, right: int, down: int, digits: Any
+) -> None:
+    digit = digits.one(label)
+    left, top, width, height = cv2.boundingRect(digit)
+    cut = digit[top : top + height, left : left + width]
+    scale = side / max(cut.shape)
+    cut = cv2.resize(cut, (max(1, round(width * scale)), max(1, round(height * scale))))
+    row, column = (28 - cut.shape[0]) // 2 + down, (28 - cut.shape[1]) // 2 + right
+    row, column = min(max(row, 0), 28 - cut.shape[0]), min(max(column, 0), 28 - cut.shape[1])
+    picture = np.zeros((28, 28), np.uint8)
+    picture[row : row + cut.shape[0], column : column + cut.shape[1]] = cut
+    assert_same_digit(images.normalise(picture), digit)
+    assert_same_digit(images.normalise(255 - picture), digit)
+
+
+@pytest.mark.parametrize("most", [15, 16, 255])
+def test_a_small_scan_may_have_few_levels(most: int, seven: Pixels) -> None:
+    small = cv2.resize(seven[4:24, 4:24], (8, 8), interpolation=cv2.INTER_AREA)
+    assert_same_digit(images.normalise(np.rint(small / small.max() * most)), seven)
+
+
 def test_many_are_framed_as_each_of_them_is(digits: Any) -> None:
-    pictures = np.concatenate((digits.images[:50], 255 - digits.images[:50], digits.images[:50] // 3))
+    moved = np.roll(digits.images[:50], 3, axis=2)
+    framed = digits.images[:50]
+    pictures = np.concatenate((framed, 255 - framed, framed // 3, moved, np.zeros_like(framed[:1])))
     assert list(images.are_framed(pictures)) == [images.is_framed(picture) for picture in pictures]
     assert images.are_framed(pictures).sum() == 50
