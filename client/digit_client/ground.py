@@ -10,8 +10,9 @@ from digit_client.errors import NoDigitError
 
 _GRID = 48
 _ROUNDS = 4
-# In levels: as far from a colour is still the same, and further than that no shade of it.
-_SAME, _FURTHEST = 8, 40
+# In levels: as far from paper's commonest colour is most of it, and from the colour that it has in a place
+# all of it, by noise and, at the most, by light.
+_ALIKE, _NOISE, _LIGHT = 12, 8, 40
 # One sample of so many tells about all of them.
 _SOME = 5
 # Small enough to be quick, and large enough that a thin pen's colour still shows.
@@ -115,7 +116,7 @@ def _paper(small: NDArray[np.float32], where: NDArray[np.bool_] | None) -> NDArr
         if not spread:
             # Nothing to follow: it was drawn on a screen.
             break
-        near = (distance <= min(max(5 * spread, _SAME), _FURTHEST)).astype(np.float32)
+        near = (distance <= min(max(5 * spread, _NOISE), _LIGHT)).astype(np.float32)
         weighted = terms * near[:, None]
         surface = terms @ np.linalg.lstsq(weighted.T @ terms, weighted.T @ samples, rcond=None)[0]
     return np.asarray(surface.reshape(grid.shape), np.float32)
@@ -134,10 +135,10 @@ def _commonest(samples: NDArray[np.float32], where: NDArray[np.bool_] | None) ->
         samples = samples[there.ravel() > 0]
     levels = samples.mean(axis=1)
     counts = np.bincount(levels.astype(np.intp), minlength=256)
-    around = np.convolve(counts, np.ones(2 * _SAME + 1, np.intp), "same")
+    around = np.convolve(counts, np.ones(2 * _ALIKE + 1, np.intp), "same")
     commonest = np.flatnonzero(around == around.max())
     level = commonest[len(commonest) // 2]
-    return np.asarray(np.median(samples[np.abs(levels - level) <= _SAME + 1], axis=0), np.float32)
+    return np.asarray(np.median(samples[np.abs(levels - level) <= _ALIKE + 1], axis=0), np.float32)
 
 
 def _terms() -> NDArray[np.float32]:

@@ -34,7 +34,7 @@ _BROAD, _FAINT = 0.13, 0.55
 _FADING, _CUT_OFF = 0.45, 0.05
 _STRONG = 0.8
 # One that runs through this much of the picture is thicker than a digit that fills it.
-_THROUGH, _BROADER = 0.9, 0.33
+_THROUGH, _BROADER = 0.9, 0.3
 _BESIDE = 40  # in parts of a picture
 
 
