@@ -30,7 +30,7 @@ from digit_serving.gateway.record import Record
 from digit_serving.gateway.settings import Settings
 
 SETTINGS = Settings(max_images=4, max_pixels=10_000)
-IMAGE = np.eye(28, dtype=np.uint8) * 255
+IMAGE = np.pad(np.eye(20, dtype=np.uint8) * 255, 4)
 PNG = to_png(IMAGE)
 
 
