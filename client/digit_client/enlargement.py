@@ -22,9 +22,9 @@ _SAMPLE = 16
 def undone(picture: Picture) -> Picture:
     """The picture at about its own size, itself where it was not enlarged: uint8 [h, w] or [h, w, 3]."""
     sample = picture[::_SAMPLE]
-    if _factor(sample, _steps(sample)) < 2:
+    if _factor(sample, _across(sample)) < 2:
         return picture
-    factor = _factor(picture, _steps(picture), _steps(np.swapaxes(picture, 0, 1)))
+    factor = _factor(picture, _across(picture), _down(picture))
     factor = min(factor, max(picture.shape[:2]) / _LEAST_SIDE)
     if factor < 2:
         return picture
@@ -33,7 +33,7 @@ def undone(picture: Picture) -> Picture:
 
 
 def _factor(picture: Picture, *steps: Steps) -> float:
-    """How many times larger it is than it need be, whose pixels differ by so much along it and across."""
+    """How many times larger it is than it need be, whose pixels differ by so much across it and down."""
     least, most, _, _ = cv2.minMaxLoc(picture.reshape(len(picture), -1))
     steepest = max(1, *(int(along.max()) for along in steps))
     if most - least >= _CLEAR and steepest < _SOFT * (most - least):
@@ -41,15 +41,22 @@ def _factor(picture: Picture, *steps: Steps) -> float:
     return min(_shortest(along) for along in steps)
 
 
-def _steps(rows: Picture) -> Steps:
+def _across(picture: Picture) -> Steps:
     """By how much, at most, the pixels of a column differ from the next one's: uint8 [w - 1]."""
-    differences = cv2.absdiff(rows[:, 1:], rows[:, :-1])
-    most = cv2.reduce(differences, 0, cv2.REDUCE_MAX).reshape(rows.shape[1] - 1, -1)
-    return np.asarray(cv2.reduce(most, 1, cv2.REDUCE_MAX).ravel())
+    # As rows of numbers: of pixels in colours the greatest takes OpenCV and NumPy ten times as long.
+    rows, channels = picture.reshape(len(picture), -1), picture.size // (picture.shape[0] * picture.shape[1])
+    most = cv2.absdiff(rows[:, channels:], rows[:, :-channels]).max(axis=0)
+    return np.asarray(most.reshape(-1, channels).max(axis=1))
+
+
+def _down(picture: Picture) -> Steps:
+    """By how much, at most, the pixels of a row differ from the next one's: uint8 [h - 1]."""
+    rows = picture.reshape(len(picture), -1)
+    return np.asarray(cv2.absdiff(rows[1:], rows[:-1]).max(axis=1))
 
 
 def _shortest(steps: Steps) -> int:
-    """How many columns are the same, at least, before another one follows."""
+    """How many rows or columns are the same, at least, before another one follows."""
     if np.minimum(steps[1:], steps[:-1]).any():
         return 1
     return int(np.diff(np.flatnonzero(steps), prepend=-1, append=len(steps)).min())
