@@ -12,7 +12,7 @@ _CLEAR = 170
 # Of that, from a pixel to the next: an edge of ink is steeper on every picture but an enlarged one.
 _SOFT = 0.2
 # What is left of an edge, in pixels, after a soft picture is reduced.
-_EDGE = 2.0
+_EDGE = 2.5
 # In pixels: no digit has fewer.
 _LEAST_SIDE = 8
 # One row in so many tells of nearly all pictures that they were not enlarged.
@@ -25,11 +25,14 @@ def undone(picture: Picture) -> Picture:
     if _factor(sample, _across(sample)) < 2:
         return picture
     factor = _factor(picture, _across(picture), _down(picture))
-    factor = min(factor, max(picture.shape[:2]) / _LEAST_SIDE)
+    factor = min(round(factor), max(picture.shape[:2]) // _LEAST_SIDE)
     if factor < 2:
         return picture
-    size = (max(1, round(picture.shape[1] / factor)), max(1, round(picture.shape[0] / factor)))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+    # By a whole number it takes a third of the time.
+    height, width = (-(-length // factor) for length in picture.shape[:2])
+    below, aside = height * factor - picture.shape[0], width * factor - picture.shape[1]
+    whole = cv2.copyMakeBorder(picture, 0, below, 0, aside, cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def _factor(picture: Picture, *steps: Steps) -> float:
