@@ -31,6 +31,12 @@ def photographed(light: NDArray[np.float32]) -> Pixels:
     return np.rint(light + noise).astype(np.uint8)
 
 
+def cut_out(digit: Pixels) -> Pixels:
+    """The digit, light on dark, with nothing around it."""
+    left, top, width, height = cv2.boundingRect((digit > 40).astype(np.uint8))
+    return digit[top : top + height, left : left + width]
+
+
 def assert_same_digit(found: Pixels, expected: Pixels) -> None:
     """Whether two framed digits show the same strokes, give or take their thickness."""
     assert found.shape == (28, 28)

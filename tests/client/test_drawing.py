@@ -62,12 +62,12 @@ def test_a_frame_around_it_is_left_out(colours: tuple[int, int], frames: list[tu
     assert np.array_equal(departure, expected)
 
 
-def test_a_bar_is_no_frame_nor_is_a_rectangular_0() -> None:
-    for thickness in (cv2.FILLED, 12):
-        picture = cv2.rectangle(np.full((200, 300), 255, np.uint8), (120, 40), (160, 160), 0, thickness)
-        departure = drawing.departure(picture)
-        assert departure is not None
-        assert departure.shape >= (121, 41)
+@pytest.mark.parametrize(("thickness", "shape"), [(cv2.FILLED, (121, 41)), (12, (133, 53))])
+def test_a_bar_is_no_frame_nor_is_a_rectangular_0(thickness: int, shape: tuple[int, int]) -> None:
+    picture = cv2.rectangle(np.full((200, 300), 255, np.uint8), (120, 40), (160, 160), 0, thickness)
+    departure = drawing.departure(picture)
+    assert departure is not None
+    assert departure.shape == shape
 
 
 def test_an_empty_one_departs_nowhere() -> None:

@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 
 from digit_client import enlargement, images
-from tests.client.conftest import Pixels, assert_same_digit, photographed
+from tests.client.conftest import Pixels, assert_same_digit, cut_out, photographed
 
 SMOOTH = [cv2.INTER_LINEAR, cv2.INTER_CUBIC]
-
-
-def cut_out(digit: Pixels) -> Pixels:
-    """Dark on light, with nothing around it."""
-    left, top, width, height = cv2.boundingRect((digit > 40).astype(np.uint8))
-    return 255 - digit[top : top + height, left : left + width]
 
 
 def enlarged(picture: Pixels, factor: float, how: int) -> Pixels:
@@ -24,7 +18,7 @@ def enlarged(picture: Pixels, factor: float, how: int) -> Pixels:
 
 @pytest.mark.parametrize("factor", [5, 16])
 def test_repeated_pixels_are_taken_once(factor: int, seven: Pixels) -> None:
-    small = cut_out(seven)
+    small = 255 - cut_out(seven)
     assert np.array_equal(enlargement.undone(enlarged(small, factor, cv2.INTER_NEAREST)), small)
     coloured = np.stack((small, small, 255 - small), axis=-1)
     assert np.array_equal(enlargement.undone(enlarged(coloured, factor, cv2.INTER_NEAREST)), coloured)
@@ -32,7 +26,7 @@ def test_repeated_pixels_are_taken_once(factor: int, seven: Pixels) -> None:
 
 @pytest.mark.parametrize("how", SMOOTH)
 def test_what_is_interpolated_becomes_about_as_small_as_it_was(how: int, seven: Pixels) -> None:
-    small = cut_out(seven)
+    small = 255 - cut_out(seven)
     undone = enlargement.undone(enlarged(small, 16, how))
     assert small.shape[0] / 2 <= undone.shape[0] <= 4 * small.shape[0]
     there = cv2.resize(small, undone.shape[::-1], interpolation=how)
@@ -64,7 +58,7 @@ def test_a_digit_that_fills_a_small_picture_is_read_at_any_size(
     label: int, margin: int, how: int, digits: Any
 ) -> None:
     digit = digits.one(label)
-    fine = cut_out(digit)
+    fine = 255 - cut_out(digit)
     small = np.pad(
         cv2.resize(fine, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA), margin, constant_values=255
     )

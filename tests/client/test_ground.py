@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from digit_client import images
-from tests.client.conftest import Pixels, assert_same_digit, photographed
+from tests.client.conftest import Pixels, assert_same_digit, cut_out, photographed
 
 
 def test_a_sheet_on_a_table_is_no_digit(page: Pixels, seven: Pixels) -> None:
@@ -78,8 +78,7 @@ def test_a_table_beside_the_sheet_is_no_digit(page: Pixels, seven: Pixels) -> No
 def test_paper_is_found_where_there_is_less_of_it_than_of_ink(label: int, digits: Any) -> None:
     large = cv2.resize(digits.one(label), (560, 560), interpolation=cv2.INTER_CUBIC)
     bold = cv2.dilate(large, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (45, 45)))
-    left, top, width, height = cv2.boundingRect((bold > 127).astype(np.uint8))
-    cut = bold[top : top + height, left : left + width].astype(np.float32) / 255
-    paper = 235 * np.linspace(0.7, 1, width, dtype=np.float32)[None, :]
+    cut = np.asarray(cut_out(bold) / 255, np.float32)
+    paper = 235 * np.linspace(0.7, 1, cut.shape[1], dtype=np.float32)[None, :]
     picture = photographed(paper * (1 - cut) + 60 * cut)
     assert_same_digit(images.normalise(picture), images.normalise(bold))

@@ -19,7 +19,7 @@ from digit_client.errors import (
     NotAnImageError,
     TruncatedImageError,
 )
-from tests.client.conftest import Pixels, assert_same_digit
+from tests.client.conftest import Pixels, assert_same_digit, cut_out
 
 
 def encoded(pixels: Pixels, form: str, **options: Any) -> bytes:
@@ -234,10 +234,9 @@ def test_a_digit_of_another_size_or_elsewhere_on_28_pixels_is_framed(
     label: int, side: int, right: int, down: int, digits: Any
 ) -> None:
     digit = digits.one(label)
-    left, top, width, height = cv2.boundingRect(digit)
-    cut = digit[top : top + height, left : left + width]
+    cut = cut_out(digit)
     scale = side / max(cut.shape)
-    cut = cv2.resize(cut, (max(1, round(width * scale)), max(1, round(height * scale))))
+    cut = cv2.resize(cut, None, fx=scale, fy=scale)
     row, column = (28 - cut.shape[0]) // 2 + down, (28 - cut.shape[1]) // 2 + right
     row, column = min(max(row, 0), 28 - cut.shape[0]), min(max(column, 0), 28 - cut.shape[1])
     picture = np.zeros((28, 28), np.uint8)
