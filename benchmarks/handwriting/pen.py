@@ -18,8 +18,7 @@ _CORNERS = (
 
 def enlarge(digit: Digit, height: int) -> Ink:
     """The digit with its margins cut off, `height` pixels high, with crisp edges."""
-    rows, columns = np.flatnonzero(digit.max(axis=1) > 40), np.flatnonzero(digit.max(axis=0) > 40)
-    cut = digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32) / 255
+    cut = trim(np.asarray(digit / 255, np.float32), 40.5 / 255)
     scale = height / cut.shape[0]
     padded = np.pad(cut, 1)
     size = (max(1, round(padded.shape[1] * scale)), max(1, round(padded.shape[0] * scale)))

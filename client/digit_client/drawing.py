@@ -19,7 +19,7 @@ def departure(picture: Picture) -> NDArray[np.uint8] | None:
     left, top, width, height = cv2.boundingRect(levels)
     box = slice(top, top + height), slice(left, left + width)
     drawn = levels[box]
-    if 0 < drawn.size < levels.size and has_plain_border(picture[box]):
+    if 0 < drawn.size < levels.size:
         framed = departure(picture[box])
         # A bar has nothing within, and a rectangular 0 nothing but a rectangle.
         if framed is not None and cv2.countNonZero(framed) < framed.size:

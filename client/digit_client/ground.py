@@ -29,10 +29,9 @@ _FAINT, _SHADE, _DARKEST = 10.0, 0.12, 0.8
 def contrast(image: NDArray[np.float32], paper: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
     """How far each pixel departs from the paper towards the ink's colour, in levels: float32 [h, w].
 
-    Takes float32 [h, w] or [h, w, 3] in 0..255, a picture of paper that fades smoothly from edge to edge,
-    and where on it there is paper, bool [h, w], if that is known.
-    Only the ink's direction counts: glare and shadow depart another way. Raises NoDigitError when nothing
-    departs.
+    Takes float32 [h, w] or [h, w, 3] in 0..255, a picture of paper that fades smoothly from edge to edge, and
+    where on it there is paper, bool [h, w], if that is known. Only the ink's direction counts: glare and
+    shadow depart another way. Raises NoDigitError when nothing departs.
     """
     small = _reduced(image)
     empty = _paper(small, paper)

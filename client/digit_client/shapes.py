@@ -50,9 +50,8 @@ def is_written(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
     is_blotch = thickest > min(_THICKEST * span, _BLOTCH * broad)
     length = float(strokes.sum()) / broad
     rim = max(1, round(_RIM * min(mask.shape)))
-    if not mask[rim:-rim, rim:-rim].any():
-        return False
-    if is_blotch or width >= _LYING * height or length <= _SHORT * span:
+    is_outside = not mask[rim:-rim, rim:-rim].any()
+    if is_outside or is_blotch or width >= _LYING * height or length <= _SHORT * span:
         return False
     fills = width > _THROUGH * mask.shape[1] or height > _THROUGH * mask.shape[0]
     is_slim = thickest < (_BROADER if fills else _BROAD) * span
