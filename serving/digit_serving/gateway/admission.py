@@ -4,7 +4,7 @@ import orjson
 
 from digit_client.errors import OverloadedError
 from digit_serving.gateway import errors, hooks
-from digit_serving.gateway.asgi import Application, Receive, Scope, Send
+from digit_serving.gateway.asgi import REFUSED, Application, Receive, Scope, Send
 from digit_serving.gateway.metrics import Metrics
 
 
@@ -35,6 +35,7 @@ class Admission:
 
     async def _refuse(self, scope: Scope, send: Send) -> None:
         self._metrics.count_overload()
+        scope[REFUSED] = True
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = hooks.request_id(given.decode("latin-1"))
         status, code, detail = errors.told(OverloadedError)

@@ -17,6 +17,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+REFUSED = "digits.refused"
+"""In the scope of a request that was refused since there is too much to do."""
+
 _Header = tuple[bytes, bytes]
 _Answer = tuple[int, list[_Header], bytes]
 

@@ -7,8 +7,11 @@ from typing import Any
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from digit_serving.gateway.asgi import REFUSED
+
 _LONGEST = 64 * 1024  # bytes of a path, or of all headers
 _SECONDS = 30.0
+_REST_SECONDS = 0.25
 _OF_UPGRADES = {b"connection", b"upgrade", b"http2-settings"}
 
 
@@ -17,6 +20,8 @@ class Http1(HttpToolsProtocol):
 
     A request that is none, or is cut off, gets 400 and the end of the connection, one whose path or headers
     are too long 414 or 431, one that takes too long to arrive the end alone.
+    Who was refused for overload is not listened to for a while: else those who ask again at once take the
+    time that answers need.
     """
 
     _in_head, _head = True, 0
@@ -93,6 +98,8 @@ class Http1(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if REFUSED in self.cycle.scope:
+            self._rest()
         if self._refusal and not self.transport.is_closing():
             self._refuse(self._refusal)
 
@@ -128,6 +135,14 @@ class Http1(HttpToolsProtocol):
         ]
         self.transport.write("\r\n".join([*head, "", ""]).encode())
         self.transport.close()
+
+    def _rest(self) -> None:
+        self.flow.pause_reading()
+        self.loop.call_later(_REST_SECONDS, self._listen)
+
+    def _listen(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _wait(self) -> None:
         self._patience = self.loop.call_later(_SECONDS, self.transport.close)

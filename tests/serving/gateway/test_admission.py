@@ -68,3 +68,27 @@ def test_a_place_is_free_again_whatever_became_of_its_request(faulty: Any, digit
             assert ask(url, to_png(digits.one(7))).status_code == 502
         for _ in range(3):
             assert ask(url, b"no image").status_code == 400
+
+
+def test_who_was_refused_and_asks_again_at_once_waits(faulty: Any, digits: Any) -> None:
+    go_on = threading.Event()
+
+    def wait(_request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
+        assert go_on.wait(10)
+        return answer(np.eye(10, dtype=np.float32)[[7]])
+
+    faulty.answer = wait
+    image = to_png(digits.one(7))
+    with gateway(faulty.target, queue=1) as url, ThreadPoolExecutor(1) as threads, httpx.Client() as client:
+        one = threads.submit(ask, url, image)
+        wait_until(lambda: faulty.calls == 1)
+        first, second = (
+            client.post(f"{url}/v1/predict", content=image, headers={"Content-Type": "image/png"})
+            for _ in range(2)
+        )
+        another = ask(url, image)
+        go_on.set()
+        assert one.result().status_code == 200
+        assert [first.status_code, second.status_code, another.status_code] == [429] * 3
+        assert second.elapsed.total_seconds() > 0.2
+        assert max(first.elapsed, another.elapsed) < second.elapsed
