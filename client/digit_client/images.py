@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from digit_client import limits
+from digit_client import limits, png
 from digit_client.arrays import Pixels, as_pixels, rounded
 from digit_client.errors import ImageTooLargeError, NotAnImageError, PixelValueError, TruncatedImageError
 from digit_client.framing import SIDE, frame
+from digit_client.grey import in_grey
 from digit_client.ink import find_ink
 
 MAX_PIXELS = 16_000_000
@@ -26,7 +27,6 @@ _LIGHT = 128
 _LONGER = (19, 20)
 _MIDDLE = (13.45, 14.55)
 _ONES, _PLACES = np.ones(SIDE, np.float32), np.arange(SIDE, dtype=np.float32)
-_PNG = b"\x89PNG\r\n\x1a\n"
 # Pillow knows many more, one of which starts a program.
 _OTHERS = ("BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
 # Photographs are decoded no larger than they need be to see a thin pen's line.
@@ -40,7 +40,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     first is taken. Raises NotAnImageError, TruncatedImageError, ImageTooLargeError or PixelValueError.
     """
     # The format of nearly all drawings, and OpenCV reads it twice as fast.
-    return _decode_png(data, max_pixels) if data.startswith(_PNG) else _decode_any(data, max_pixels)
+    return _decode_png(data, max_pixels) if data.startswith(png.SIGNATURE) else _decode_any(data, max_pixels)
 
 
 def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -50,7 +50,7 @@ def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
     0..255. A picture that is framed already comes back unchanged, one with dark ink on light inverted. Raises
     NoDigitError when nothing is drawn on it, ImageShapeError or PixelValueError when it is no picture.
     """
-    pixels = as_pixels(image)
+    pixels = in_grey(as_pixels(image))
     if is_framed(pixels):
         return pixels
     # None but a small one is inverted, for a large one that takes a while.
@@ -92,9 +92,11 @@ def _extents(inked: NDArray[np.bool_]) -> NDArray[np.intp]:
 
 
 def _decode_png(data: bytes, max_pixels: int) -> Pixels:
-    picture = limits.png_picture(data)
+    picture = png.picture(data)
     width, height = struct.unpack(">II", picture[16:24])
     limits.check_size(width, height, max_pixels)
+    if (found := png.pixels(picture)) is not None:
+        return found
     pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise TruncatedImageError("the image file ends early or is damaged")

@@ -2,11 +2,10 @@
 
 import struct
 
-from digit_client.errors import ImageTooLargeError, NotAnImageError, TruncatedImageError
+from digit_client.errors import ImageTooLargeError, NotAnImageError
 
 # Cameras and editors write ten or so; two or three pictures and their thumbnails may be in one file.
 _MOST_SCANS = 64
-_PICTURE = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _TILES = range(322, 326)
 
 
@@ -14,26 +13,6 @@ def check_size(width: int, height: int, most: int) -> None:
     """Raises ImageTooLargeError where a picture has more than `most` pixels."""
     if width * height > most:
         raise ImageTooLargeError(f"the image has {width}×{height} pixels; at most {most:,} are decoded")
-
-
-def png_picture(data: bytes) -> bytes:
-    """A PNG file with nothing but its picture: each of its texts may be compressed a thousandfold as well.
-
-    Raises TruncatedImageError where it is not whole: OpenCV would show what it could read.
-    """
-    kept, at = [data[:8]], 8
-    while at + 12 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, at)
-        end = at + 12 + length
-        if name in _PICTURE:
-            kept.append(data[at:end])
-        at = end
-        if name == b"IEND":
-            break
-    picture = b"".join(kept)
-    if at > len(data) or picture[12:16] != b"IHDR" or picture[-8:-4] != b"IEND":
-        raise TruncatedImageError("the image file ends early or is damaged")
-    return picture
 
 
 def check_scans(jpeg: bytes) -> None:

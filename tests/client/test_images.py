@@ -111,6 +111,7 @@ class TestNormalise:
         for image in digits.images[:1000]:
             assert np.array_equal(images.normalise(image), image)
             assert np.array_equal(images.normalise(255 - image), image)
+            assert np.array_equal(images.normalise(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)), image)
 
     @pytest.mark.parametrize("label", range(10))
     def test_a_digit_anywhere_on_a_page_is_found(self, label: int, digits: Any) -> None:

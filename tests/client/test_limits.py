@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from digit_client import images, limits
-from digit_client.errors import ImageError, ImageTooLargeError, PixelValueError, TruncatedImageError
+from digit_client import images
+from digit_client.errors import ImageError, ImageTooLargeError, PixelValueError
 from tests import bombs
 
 
@@ -30,15 +30,6 @@ def test_what_lies_is_refused(name: str) -> None:
 def test_pixels_are_numbers(name: str) -> None:
     with pytest.raises(PixelValueError):
         images.decode(bombs.no_numbers()[name])
-
-
-def test_a_png_is_its_picture_alone() -> None:
-    plain = bombs.png(28, 28)
-    text = bombs.chunk(b"tEXt", b"Comment\0hello")
-    assert limits.png_picture(bombs.png(28, 28, extra=text) + b"PK\3\4") == plain
-    for part in (plain[:-1], plain[:-13], plain[:40], plain[:8] + text, plain[:8]):
-        with pytest.raises(TruncatedImageError):
-            limits.png_picture(part)
 
 
 @pytest.mark.parametrize("scans", [10, 50])

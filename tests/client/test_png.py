@@ -1,0 +1,145 @@
+"""What is read without OpenCV is what OpenCV reads."""
+
+import contextlib
+import io
+import struct
+import zlib
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from digit_client import png
+from digit_client.arrays import Pixels
+from digit_client.errors import TruncatedImageError
+from tests import bombs
+
+HEADER = 8 + 12 + 13
+"""Where the bytes of the first chunk after it begin."""
+
+
+def opencv(file: bytes) -> Pixels:
+    """Grey, RGB or RGBA, as OpenCV reads it."""
+    read = np.asarray(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED), np.uint8)
+    if read.ndim == 2:
+        return read
+    return np.asarray(cv2.cvtColor(read, cv2.COLOR_BGR2RGB if read.shape[2] == 3 else cv2.COLOR_BGRA2RGBA))
+
+
+def drawn(channels: int, *, colours: bool = True) -> Pixels:
+    """A picture of 130×110 pixels."""
+    noise = np.random.default_rng(channels).integers(0, 256, (110, 130, channels), np.uint8)
+    if not colours:
+        noise[..., 1:3] = noise[..., :1]
+    return noise[..., 0] if channels == 1 else noise
+
+
+def written(pixels: Pixels, *filters: int) -> bytes:
+    """The picture as a PNG whose rows have these filters in turn, 0 or 1."""
+    height, width = pixels.shape[:2]
+    channels = pixels.size // (height * width)
+    rows = pixels.reshape(height, -1)
+    differences = rows.copy()
+    differences[:, channels:] -= rows[:, :-channels]
+    lines = [(filters * height)[:height], np.stack((rows, differences))]
+    content = b"".join(bytes([kind]) + lines[1][kind, at].tobytes() for at, kind in enumerate(lines[0]))
+    header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(content)), (b"IEND", b""))
+    return png.SIGNATURE + b"".join(bombs.chunk(*chunk) for chunk in chunks)
+
+
+def test_a_png_is_its_picture_alone() -> None:
+    plain = bombs.png(28, 28)
+    text = bombs.chunk(b"tEXt", b"Comment\0hello")
+    assert png.picture(bombs.png(28, 28, extra=text) + b"PK\3\4") == plain
+    for part in (plain[:-1], plain[:-13], plain[:40], plain[:8] + text, plain[:8]):
+        with pytest.raises(TruncatedImageError):
+            png.picture(part)
+
+
+@pytest.mark.parametrize("filters", [(0,), (1,), (1, 0, 0, 1, 1)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_rows_as_they_are_and_as_differences_are_read(channels: int, filters: tuple[int, ...]) -> None:
+    picture = drawn(channels)
+    file = written(picture, *filters)
+    found = png.pixels(png.picture(file))
+    assert found is not None
+    assert np.array_equal(found, picture)
+    assert np.array_equal(found, opencv(file))
+
+
+@pytest.mark.parametrize("filters", [(0,), (1,), (1, 0)])
+def test_colours_that_are_grey_are_read_as_grey(filters: tuple[int, ...]) -> None:
+    picture = drawn(3, colours=False)
+    found = png.pixels(png.picture(written(picture, *filters)))
+    assert found is not None
+    assert np.array_equal(found, picture[..., 0])
+
+
+@pytest.mark.parametrize("alpha", [255, 254, 0])
+def test_what_shines_through_is_kept(alpha: int) -> None:
+    picture = drawn(4, colours=False)
+    picture[..., 3] = alpha
+    found = png.pixels(png.picture(written(picture, 1)))
+    assert found is not None
+    assert np.array_equal(found, picture)
+
+
+def pillow(mode: str, **options: object) -> bytes:
+    image = Image.fromarray(drawn(3)).convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+OTHERS: dict[str, Callable[[], bytes]] = {
+    "filtered otherwise": lambda: pillow("RGB"),
+    "with a palette": lambda: pillow("P"),
+    "of one bit": lambda: pillow("1"),
+    "of sixteen bits": lambda: pillow("I;16"),
+    "with a colour that is transparent": lambda: pillow("RGB", transparency=(1, 2, 3)),
+    "with grey and alpha": lambda: pillow("LA"),
+    "small": lambda: written(drawn(1)[:50, :50], 1),
+    "interlaced": lambda: headed(written(drawn(1), 1), interlaced=1),
+    "with a checksum that is wrong": lambda: flipped(written(drawn(1), 1), HEADER + 10, 1),
+    "with too few rows": lambda: headed(written(drawn(1), 1), height=111),
+    "with too many rows": lambda: headed(written(drawn(1), 1), height=109),
+    "not compressed as it should be": lambda: recompressed(b"no zlib"),
+    "cut off where it is compressed": lambda: recompressed(zlib.compress(bytes(111 * 130))[:-2]),
+}
+
+
+def flipped(file: bytes, at: int, bits: int) -> bytes:
+    return file[:at] + bytes([file[at] ^ bits]) + file[at + 1 :]
+
+
+def headed(file: bytes, *, height: int = 110, interlaced: int = 0) -> bytes:
+    header = file[16:20] + struct.pack(">I", height) + file[24:28] + bytes([interlaced])
+    return file[:8] + bombs.chunk(b"IHDR", header) + file[HEADER:]
+
+
+def recompressed(content: bytes) -> bytes:
+    return written(drawn(1), 1)[:HEADER] + bombs.chunk(b"IDAT", content) + bombs.chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_all_else_is_left_to_opencv(name: str) -> None:
+    assert png.pixels(png.picture(OTHERS[name]())) is None
+
+
+@settings(deadline=None)
+@given(
+    channels=st.sampled_from([1, 3, 4]),
+    kind=st.integers(0, 1),
+    place=st.floats(0, 0.999),
+    bit=st.integers(0, 7),
+)
+def test_what_is_damaged_is_left_to_opencv(channels: int, kind: int, place: float, bit: int) -> None:
+    file = written(drawn(channels), kind)
+    at = 8 + int(place * (len(file) - 8))
+    with contextlib.suppress(TruncatedImageError):
+        assert png.pixels(png.picture(flipped(file, at, 1 << bit))) is None
