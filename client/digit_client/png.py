@@ -1,4 +1,4 @@
-"""PNG files: what of them is opened, and those that need no library for it."""
+"""PNG files: what of one is opened, and the pixels of most drawings sooner than OpenCV has them."""
 
 import struct
 
@@ -18,8 +18,8 @@ _PICTURE = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _CHANNELS = {0: 1, 2: 3, 6: 4}
 _BYTES = (8, 0, 0, 0)
 """How many bits a number has, and that it is compressed, filtered and ordered as nearly all are."""
-_DIFFERENCES = 1
-"""The filter of a row whose numbers are what each has more than the one before; 0 is no filter."""
+_BESIDE, _ABOVE = 1, 2
+"""Filters of a row: that its numbers are what each has more than the one beside, or above, it. None is 0."""
 # Of few pixels OpenCV is as fast; of many the sums take memory.
 _FEWEST, _MOST = 10_000, 1_000_000
 
@@ -44,48 +44,50 @@ def picture(data: bytes) -> bytes:
     return found
 
 
-def pixels(picture: bytes) -> NDArray[np.uint8] | None:
-    """What OpenCV reads in a file that `picture` gave, three times as fast: grey, RGB or RGBA.
+def pixels(file: bytes) -> NDArray[np.uint8] | None:
+    """What OpenCV reads in a file that `picture` gave, in a third of the time; without colours as grey.
 
-    For rows that are not filtered or have differences, as browsers write a canvas. None for all others, and
-    for what is damaged.
+    For bytes in rows that are not filtered or hold differences along them, as OpenCV writes, or all from one
+    to the next, as Chrome writes a canvas. None for all other files, and for what is damaged.
     """
-    width, height, *kind = struct.unpack_from(">IIBxBBB", picture, 16)
-    channels = _CHANNELS.get(picture[25])
+    width, height, *kind = struct.unpack_from(">IIBxBBB", file, 16)
+    channels = _CHANNELS.get(file[25])
     if tuple(kind) != _BYTES or channels is None or not _FEWEST <= width * height <= _MOST:
         return None
-    inflated = _inflated(picture, height * (1 + width * channels))
+    inflated = _inflated(file, height * (1 + width * channels))
     if inflated is None:
         return None
-    filters, rows = np.split(np.frombuffer(inflated, np.uint8).reshape(height, -1), [1], axis=1)
-    if filters.max() > _DIFFERENCES:
+    rows = np.frombuffer(inflated, np.uint8).reshape(height, -1)
+    filters, shape = rows[:, 0], (height, width, channels) if channels > 1 else (height, width)
+    found = in_grey(rows[:, 1:].copy().reshape(shape))
+    if (filters == _ABOVE).all():
+        return _added_up(found, down=True)
+    if filters.max() > _BESIDE:
         return None
-    shape = (height, width, channels) if channels > 1 else (height, width)
-    found = in_grey(np.ascontiguousarray(rows).reshape(shape))
-    are_differences = filters[:, 0] == _DIFFERENCES
-    if are_differences.all():
+    if (filters == _BESIDE).all():
         return _added_up(found)
-    found[are_differences] = _added_up(found)[are_differences]
+    found[filters == _BESIDE] = _added_up(found)[filters == _BESIDE]
     return found
 
 
-def _added_up(differences: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Each number with those before it in its row, modulo 256."""
+def _added_up(differences: NDArray[np.uint8], *, down: bool = False) -> NDArray[np.uint8]:
+    """Each number with all before it in its row, or above it, modulo 256."""
     height, width = differences.shape[:2]
     channels = differences.size // (height * width)
-    # Of all rows above as well, so that the next sum less the one above it is its row's.
+    # Of all that is above and before a pixel: from one sum to the next it is a column, or a row.
     sums = np.asarray(cv2.integral(differences)).astype(np.uint8).reshape(height + 1, -1)
-    return (sums[1:, channels:] - sums[:-1, channels:]).reshape(differences.shape)
+    less = sums[1:, :-channels] if down else sums[:-1, channels:]
+    return (sums[1:, channels:] - less).reshape(differences.shape)
 
 
-def _inflated(picture: bytes, size: int) -> bytes | None:
+def _inflated(file: bytes, size: int) -> bytes | None:
     """The bytes of its rows, `size` of them; None where it is damaged or has other chunks."""
     parts, at = [], len(SIGNATURE)
-    while at < len(picture):
-        (length,) = struct.unpack_from(">I", picture, at)
+    while at < len(file):
+        (length,) = struct.unpack_from(">I", file, at)
         end = at + 8 + length
-        named = picture[at + 4 : end]
-        if zlib_ng.crc32(named) != int.from_bytes(picture[end : end + 4]):
+        named = file[at + 4 : end]
+        if zlib_ng.crc32(named) != int.from_bytes(file[end : end + 4]):
             return None
         if named.startswith(b"IDAT"):
             parts.append(named[4:])

@@ -39,13 +39,14 @@ def drawn(channels: int, *, colours: bool = True) -> Pixels:
 
 
 def written(pixels: Pixels, *filters: int) -> bytes:
-    """The picture as a PNG whose rows have these filters in turn, 0 or 1."""
+    """The picture as a PNG whose rows have these filters in turn, 0, 1 or 2."""
     height, width = pixels.shape[:2]
     channels = pixels.size // (height * width)
     rows = pixels.reshape(height, -1)
-    differences = rows.copy()
-    differences[:, channels:] -= rows[:, :-channels]
-    lines = [(filters * height)[:height], np.stack((rows, differences))]
+    beside, above = rows.copy(), rows.copy()
+    beside[:, channels:] -= rows[:, :-channels]
+    above[1:] -= rows[:-1]
+    lines = [(filters * height)[:height], np.stack((rows, beside, above))]
     content = b"".join(bytes([kind]) + lines[1][kind, at].tobytes() for at, kind in enumerate(lines[0]))
     header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(content)), (b"IEND", b""))
@@ -61,7 +62,7 @@ def test_a_png_is_its_picture_alone() -> None:
             png.picture(part)
 
 
-@pytest.mark.parametrize("filters", [(0,), (1,), (1, 0, 0, 1, 1)])
+@pytest.mark.parametrize("filters", [(0,), (1,), (1, 0, 0, 1, 1), (2,)])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_rows_as_they_are_and_as_differences_are_read(channels: int, filters: tuple[int, ...]) -> None:
     picture = drawn(channels)
@@ -72,7 +73,16 @@ def test_rows_as_they_are_and_as_differences_are_read(channels: int, filters: tu
     assert np.array_equal(found, opencv(file))
 
 
-@pytest.mark.parametrize("filters", [(0,), (1,), (1, 0)])
+@pytest.mark.parametrize("kind", [0, 1, 2])
+@pytest.mark.parametrize("shape", [(1, 20_000), (20_000, 1)])
+def test_a_single_line_is_read(shape: tuple[int, int], kind: int) -> None:
+    line = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    found = png.pixels(png.picture(written(line, kind)))
+    assert found is not None
+    assert np.array_equal(found, line)
+
+
+@pytest.mark.parametrize("filters", [(0,), (1,), (1, 0), (2,)])
 def test_colours_that_are_grey_are_read_as_grey(filters: tuple[int, ...]) -> None:
     picture = drawn(3, colours=False)
     found = png.pixels(png.picture(written(picture, *filters)))
@@ -98,6 +108,7 @@ def pillow(mode: str, **options: object) -> bytes:
 
 OTHERS: dict[str, Callable[[], bytes]] = {
     "filtered otherwise": lambda: pillow("RGB"),
+    "filtered along some rows and from others to the next": lambda: written(drawn(3), 1, 2),
     "with a palette": lambda: pillow("P"),
     "of one bit": lambda: pillow("1"),
     "of sixteen bits": lambda: pillow("I;16"),
@@ -134,7 +145,7 @@ def test_all_else_is_left_to_opencv(name: str) -> None:
 @settings(deadline=None)
 @given(
     channels=st.sampled_from([1, 3, 4]),
-    kind=st.integers(0, 1),
+    kind=st.integers(0, 2),
     place=st.floats(0, 0.999),
     bit=st.integers(0, 7),
 )
