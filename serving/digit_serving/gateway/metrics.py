@@ -2,6 +2,9 @@
 
 import os
 import platform
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -29,6 +32,14 @@ class _Children(dict[Any, Any]):
     def __missing__(self, labels: Any) -> Any:
         child = self[labels] = self._metric.labels(*(labels if isinstance(labels, tuple) else (labels,)))
         return child
+
+
+class _Histogram(Histogram):
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        """The same as to observe one after the other, which takes ten times as long where most are alike."""
+        for place, count in Tally(bisect_left(self._upper_bounds, amount) for amount in amounts).items():
+            self._buckets[place].inc(count)
+        self._sum.inc(sum(amounts))
 
 
 class Metrics:
@@ -113,9 +124,7 @@ class Metrics:
         digits = [prediction.digit for prediction in predictions]
         for digit in set(digits):
             self._predictions[digit, version].inc(digits.count(digit))
-        confidence = self._confidence[version]
-        for prediction in predictions:
-            confidence.observe(prediction.confidence)
+        self._confidence[version].observe_all([prediction.confidence for prediction in predictions])
 
     def text(self) -> bytes:
         """Every count in Prometheus's text format."""
@@ -129,7 +138,7 @@ class Metrics:
         return _Children(Counter(f"digits_{name}", text, labels, registry=self._registry))
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> _Children:
-        return _Children(Histogram(f"digits_{name}", text, labels, buckets=buckets, registry=self._registry))
+        return _Children(_Histogram(f"digits_{name}", text, labels, buckets=buckets, registry=self._registry))
 
     def _tell_build(self) -> None:
         build = Gauge(

@@ -67,7 +67,11 @@ def test_each_image_of_a_request_counts(http: FlaskClient, digits: Any) -> None:
     for digit in range(10):
         expected = sum(answer["digit"] == digit for answer in answers)
         assert counted("digits_predictions_total", digit=str(digit)) == expected
-    assert counted("digits_confidence_sum") == pytest.approx(sum(answer["confidence"] for answer in answers))
+    confidences = [answer["confidence"] for answer in answers]
+    assert counted("digits_confidence_sum") == pytest.approx(sum(confidences))
+    for most in ("0.5", "0.9", "0.99", "0.999", "+Inf"):
+        expected = sum(confidence <= float(most) for confidence in confidences)
+        assert counted("digits_confidence_bucket", le=most) == expected
     assert counted("digits_call_images_sum") == 20
     assert counted("digits_call_images_count") == 1
     assert counted("digits_stage_duration_seconds_count", stage="decode") == 0, "numbers need none"
