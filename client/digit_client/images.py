@@ -95,14 +95,7 @@ def _decode_png(data: bytes, max_pixels: int) -> Pixels:
     picture = png.picture(data)
     width, height = struct.unpack(">II", picture[16:24])
     limits.check_size(width, height, max_pixels)
-    if (found := png.pixels(picture)) is not None:
-        return found
-    pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise TruncatedImageError("the image file ends early or is damaged")
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
-    return as_pixels(pixels)
+    return as_pixels(png.pixels(picture))
 
 
 def _decode_any(data: bytes, max_pixels: int) -> Pixels:
