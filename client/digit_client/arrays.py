@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from digit_client.errors import ImageShapeError, PixelValueError
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+"""What each PNG file begins with."""
+
 Pixels = NDArray[np.uint8]
 """Grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]."""
 
@@ -54,7 +57,7 @@ def to_png(pixels: Pixels) -> bytes:
     # Each row starts with the number of its filter; 0 is none.
     rows = np.pad(pixels.reshape(height, -1), ((0, 0), (1, 0)))
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, content) for name, content in chunks)
+    return PNG_SIGNATURE + b"".join(_chunk(name, content) for name, content in chunks)
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:

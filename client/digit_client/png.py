@@ -8,11 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from zlib_ng import zlib_ng
 
+from digit_client.arrays import PNG_SIGNATURE
 from digit_client.errors import TruncatedImageError
 from digit_client.grey import in_grey
-
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-"""What each begins with."""
 
 _PICTURE = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 # By the colour type: grey, RGB and RGBA.
@@ -32,7 +30,7 @@ def picture(data: bytes) -> bytes:
 
     Raises TruncatedImageError where it is not whole: OpenCV would show what it could read.
     """
-    kept, at = [data[:8]], 8
+    kept, at = [PNG_SIGNATURE], len(PNG_SIGNATURE)
     while at + 12 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
@@ -101,7 +99,7 @@ def _added_up(differences: NDArray[np.uint8], *, down: bool = False) -> NDArray[
 
 def _inflated(file: bytes, size: int) -> bytes | None:
     """The bytes of its rows, `size` of them; None where it is damaged or has other chunks."""
-    parts, at = [], len(SIGNATURE)
+    parts, at = [], len(PNG_SIGNATURE)
     while at < len(file):
         (length,) = struct.unpack_from(">I", file, at)
         end = at + 8 + length

@@ -1,7 +1,6 @@
 """What is read without OpenCV is what OpenCV reads."""
 
 import contextlib
-import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from digit_client import png
-from digit_client.arrays import Pixels
+from digit_client.arrays import PNG_SIGNATURE, Pixels
 from digit_client.errors import TruncatedImageError
 from tests import bombs
 
@@ -52,7 +51,7 @@ def written(pixels: Pixels, *filters: int) -> bytes:
     content = b"".join(bytes([kind]) + ways[kind][at].tobytes() for at, kind in enumerate(kinds))
     header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(content)), (b"IEND", b""))
-    return png.SIGNATURE + b"".join(bombs.chunk(*chunk) for chunk in chunks)
+    return PNG_SIGNATURE + b"".join(bombs.chunk(*chunk) for chunk in chunks)
 
 
 def test_a_png_is_its_picture_alone() -> None:
@@ -98,10 +97,7 @@ def test_what_shines_through_is_kept(alpha: int) -> None:
 
 
 def pillow(mode: str, **options: object) -> bytes:
-    image = Image.fromarray(drawn(3)).convert(mode)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", **options)
-    return buffer.getvalue()
+    return bombs.saved(Image.fromarray(drawn(3)).convert(mode), "PNG", **options)
 
 
 OTHERS: dict[str, Callable[[], bytes]] = {

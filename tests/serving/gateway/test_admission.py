@@ -30,7 +30,8 @@ def ask(url: str, image: bytes, **headers: str) -> httpx.Response:
     return httpx.post(f"{url}/v1/predict", content=image, headers={"Content-Type": "image/png", **headers})
 
 
-def test_what_is_too_much_is_refused_at_once_and_the_rest_answered(faulty: Any, digits: Any) -> None:
+def held_up(faulty: Any) -> threading.Event:
+    """What its answers, sevens, wait for."""
     go_on = threading.Event()
 
     def wait(request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
@@ -39,6 +40,11 @@ def test_what_is_too_much_is_refused_at_once_and_the_rest_answered(faulty: Any, 
         return answer(np.eye(10, dtype=np.float32)[[7] * count])
 
     faulty.answer = wait
+    return go_on
+
+
+def test_what_is_too_much_is_refused_at_once_and_the_rest_answered(faulty: Any, digits: Any) -> None:
+    go_on = held_up(faulty)
     image = to_png(digits.one(7))
     with gateway(faulty.target, queue=3) as url, ThreadPoolExecutor(3) as threads:
         asked = [threads.submit(ask, url, image) for _ in range(3)]
@@ -71,13 +77,7 @@ def test_a_place_is_free_again_whatever_became_of_its_request(faulty: Any, digit
 
 
 def test_who_was_refused_and_asks_again_at_once_waits(faulty: Any, digits: Any) -> None:
-    go_on = threading.Event()
-
-    def wait(_request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
-        assert go_on.wait(10)
-        return answer(np.eye(10, dtype=np.float32)[[7]])
-
-    faulty.answer = wait
+    go_on = held_up(faulty)
     image = to_png(digits.one(7))
     with gateway(faulty.target, queue=1) as url, ThreadPoolExecutor(1) as threads, httpx.Client() as client:
         one = threads.submit(ask, url, image)
