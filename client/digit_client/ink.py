@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import drawing, enlargement, ground, ruling, shapes
+from digit_client import drawing, enlargement, ground, pieces, ruling, shapes
 from digit_client.errors import NoDigitError
 
 # Larger pictures are reduced to this, the ink of drawings, which has clear edges, to that.
@@ -90,7 +90,7 @@ def _out_of_shadow(
 def _ink(contrast: NDArray[np.float32], *, is_paper: bool) -> NDArray[np.float32]:
     threshold, full = _levels(contrast)
     mask, faint = ((contrast > least).astype(np.uint8) for least in (threshold, threshold / 2))
-    mask = _strokes(ruling.remove(mask, faint) if is_paper else mask)
+    mask = pieces.strokes(ruling.remove(mask, faint) if is_paper else mask, is_paper=is_paper)
     # Half the threshold keeps the soft edge of a stroke; a pixel further out belongs to something else.
     near = cv2.dilate(mask, np.ones((3, 3), np.uint8))
     return np.asarray(np.clip((contrast - threshold / 2) / (full - threshold / 2), 0, 1) * near, np.float32)
@@ -168,25 +168,3 @@ def _quantile(counts: NDArray[np.float32], share: float) -> float:
     place = share * max(0.0, float(upto[-1]) - 1)
     below, above = np.searchsorted(upto, (math.floor(place), math.ceil(place)), side="right")
     return float(below + (above - below) * (place % 1)) if upto[-1] else 0.0
-
-
-def _strokes(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Only the pieces of the mask that are strokes of the digit, without specks: uint8 [h, w] of 0 and 1."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    if count < 2:
-        raise NoDigitError("nothing is drawn on the image")
-    if count == 2:
-        return mask
-    stats = stats[1:]
-    # What is in a printed box is to be looked at, not the box.
-    areas = np.where(ruling.are_boxes(labels, stats), 0, stats[:, cv2.CC_STAT_AREA])
-    lengths = stats[:, (cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT)].max(axis=1)
-    main = int(areas.argmax())
-    # A stroke is longer than it is wide; what is no longer than the pen is wide is a speck.
-    length = lengths[main]
-    shortest = max(0.12 * length, min(areas[main] / max(1, length), 0.2 * length))
-    keep = (areas >= 0.02 * areas[main]) & (lengths >= shortest)
-    keep[main] = True
-    if keep.all():
-        return mask
-    return np.asarray(np.concatenate(([False], keep)).astype(np.uint8)[labels], np.uint8)

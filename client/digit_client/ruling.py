@@ -12,9 +12,6 @@ _STEP = np.deg2rad(0.5)
 # Of a line's length: how much of it must be there, and how near to both edges it must come.
 _SUPPORT = 0.55
 _EDGE = 0.08
-# Of a box's width and height: how near to its sides all of it is, and at least how high what is in it.
-_BAND, _WRITTEN = 0.12, 0.25
-_LEAST_BOX = 30  # pixels
 
 
 def remove(mask: NDArray[np.uint8], faint: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -28,31 +25,6 @@ def remove(mask: NDArray[np.uint8], faint: NDArray[np.uint8]) -> NDArray[np.uint
         return mask
     level = _without_level_lines(mask, faint)
     return _without_level_lines(np.ascontiguousarray(level.T), np.ascontiguousarray(faint.T)).T
-
-
-def are_boxes(labels: NDArray[np.int32], stats: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which of the pieces are printed boxes that something is written in, as forms have them: bool [n].
-
-    Takes what OpenCV's connectedComponentsWithStats finds, without the ground's row: int32 [h, w] of which 1
-    is the first piece, and [n, 5].
-    """
-    left, top, width, height = stats[:, :4].T
-    right, bottom = left + width, top + height
-    are = np.zeros(len(stats), np.bool_)
-    for piece in np.flatnonzero((width >= _LEAST_BOX) & (height >= _LEAST_BOX)):
-        is_inside = (
-            (left > left[piece])
-            & (right < right[piece])
-            & (top > top[piece])
-            & (bottom < bottom[piece])
-            & (height > _WRITTEN * height[piece])
-        )
-        if is_inside.any():
-            aside, below = int(_BAND * width[piece]), int(_BAND * height[piece])
-            rows = slice(top[piece] + below, bottom[piece] - below)
-            columns = slice(left[piece] + aside, right[piece] - aside)
-            are[piece] = not (labels[rows, columns] == piece + 1).any()
-    return are
 
 
 def _without_level_lines(mask: NDArray[np.uint8], faint: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -10,10 +10,10 @@ EDGE = 0.2
 """How much ink there is on a pixel that counts as a part of what is drawn."""
 
 _COARSE = 4
-# No digit's strokes are this thick, of its length, and fill this much of its box; none runs along this much
-# of a side of the picture.
+# No digit's strokes are this thick, of its length, and fill this much of the box around it, turned as it is,
+# or of the tightest outline without dents; none runs along this much of a side of the picture.
 _THICK = 0.4
-_FULL = 0.8
+_FULL, _TIGHT = 0.8, 0.92
 _ALONG = 0.8
 # Of the picture's border: paper lies along more of it, ink along less.
 _SURROUNDING = 0.5
@@ -22,12 +22,13 @@ _LEFT, _UNEVEN = 0.5, 0.9
 # Of 6,000 of MNIST's digits all but one are within these. What lies, longer than this times its height, is
 # an edge. What is thicker than this of its length, or so much thicker in one place than by and large, is a
 # blotch or a lamp's image. Strokes no longer than this of what they span are what is left of printed lines,
-# and those that keep so near to the picture's border, of its shorter side.
+# and those that keep so near to the picture's border, of its shorter side. More pieces than this are noise.
 _LYING = 2.5
 _THICKEST = 0.6
 _BLOTCH = 2.2
 _SHORT = 0.7
 _RIM = 0.04
+_MOST_PIECES = 7
 # A shadow or a gleam is at least this thick, of its length, with paper beside it not twice as dark or light.
 # It fades over so much of what it covers, or the picture's border is so much of its outline.
 _BROAD, _FAINT = 0.13, 0.55
@@ -46,16 +47,22 @@ def is_written(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
     mask = ink > EDGE
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     strokes = mask[top : top + height, left : left + width]
-    span, thickest, broad = max(height, width), _thickness(strokes), _width(strokes)
+    span, thickest, broad = max(height, width), thickness(strokes), _width(strokes)
     is_blotch = thickest > min(_THICKEST * span, _BLOTCH * broad)
     length = float(strokes.sum()) / broad
+    are_many = cv2.connectedComponents(strokes.astype(np.uint8))[0] - 1 > _MOST_PIECES
     rim = max(1, round(_RIM * min(mask.shape)))
     is_outside = not mask[rim:-rim, rim:-rim].any()
-    if is_outside or is_blotch or width >= _LYING * height or length <= _SHORT * span:
+    if are_many or is_outside or is_blotch or width >= _LYING * height or length <= _SHORT * span:
         return False
     fills = width > _THROUGH * mask.shape[1] or height > _THROUGH * mask.shape[0]
-    is_slim = thickest < (_BROADER if fills else _BROAD) * span
-    return is_slim or not _is_shade(ink, picture, 2 * length)
+    is_narrow = thickest < (_BROADER if fills else _BROAD) * span
+    return is_narrow or not _is_shade(ink, picture, 2 * length)
+
+
+def is_slim(strokes: NDArray[np.bool_]) -> bool:
+    """Whether this is a line and no blob: bool [h, w], cropped to it."""
+    return bool(thickness(strokes) <= _BROADER * max(strokes.shape))
 
 
 def _is_shade(ink: NDArray[np.float32], picture: NDArray[np.float32], outline: float) -> bool:
@@ -100,16 +107,18 @@ def is_full(mask: NDArray[np.bool_]) -> bool:
         return False
     _, sides, _ = cv2.minAreaRect(coarse)
     longer, shorter = _COARSE * (max(sides) + 1), _COARSE * (min(sides) + 1)
+    # The outline runs through the middles of the outermost pixels.
+    outline = _COARSE**2 * cv2.contourArea(cv2.convexHull(coarse)) + _COARSE * (longer + shorter)
     # A bold 1 is as full as a sheet, but slim.
-    fills = shorter > longer / 2 and mask.sum() > _FULL * longer * shorter
-    return bool(fills and _thickness(_filled(mask)) > _THICK * longer)
+    fills = shorter > longer / 2 and mask.sum() > min(_FULL * longer * shorter, _TIGHT * outline)
+    return bool(fills and thickness(_filled(mask)) > _THICK * longer)
 
 
 def is_finer(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
     """Whether the one shows strokes where the other shows more, and not just what is left of bold ones."""
     if mask.sum() > _LEFT * other.sum():
         return False
-    thickest, others = _thickness(mask), _thickness(other)
+    thickest, others = thickness(mask), thickness(other)
     # How much thicker than by and large: as much of a stroke, twice as much of a disc.
     return thickest <= others and thickest / _width(mask) < _UNEVEN * others / _width(other)
 
@@ -127,8 +136,8 @@ def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, -1) > 0)
 
 
-def _thickness(mask: NDArray[np.bool_]) -> float:
-    """Of what is in the mask, where it is thickest, in pixels."""
+def thickness(mask: NDArray[np.bool_]) -> float:
+    """Of what is in the mask, where it is thickest, in pixels: bool [h, w]."""
     return 2 * float(cv2.distanceTransform(padded(mask.astype(np.uint8), 1), cv2.DIST_L2, 3).max())
 
 

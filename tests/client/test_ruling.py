@@ -1,12 +1,9 @@
-from typing import Any
-
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from digit_client import images, ruling
-from tests.client.conftest import Pixels, assert_same_digit, photographed
+from digit_client import ruling
 
 Mask = NDArray[np.uint8]
 
@@ -61,25 +58,3 @@ def test_a_small_picture_has_no_printed_lines() -> None:
     mask = np.zeros((28, 28), np.uint8)
     mask[14] = 1
     assert np.array_equal(ruling.remove(mask, mask), mask)
-
-
-@pytest.mark.parametrize("askew", [0, 6])
-@pytest.mark.parametrize("width", [1, 4])
-def test_a_digit_in_a_printed_box_is_read_without_it(
-    width: int, askew: int, page: Pixels, seven: Pixels
-) -> None:
-    corners = np.array(
-        [[238, 48], [430, 48 + askew], [430 - askew, 240], [238 - askew, 240 - askew]], np.int32
-    )
-    boxed = page.astype(np.float32)
-    cv2.polylines(boxed, [corners], True, 90, width, cv2.LINE_AA)
-    assert_same_digit(images.normalise(photographed(boxed)), seven)
-
-
-def test_neither_a_loop_nor_an_empty_box_is_a_printed_box(digits: Any) -> None:
-    dotted = cv2.circle(digits.one(0).copy(), (14, 14), 1, 255, -1)
-    box = cv2.rectangle(np.zeros((28, 28), np.uint8), (9, 5), (18, 22), 255, 3)
-    for picture in (dotted, box):
-        large = cv2.resize(picture, (140, 140), interpolation=cv2.INTER_CUBIC)
-        page = 230 - np.pad(large, ((30, 250), (200, 40))).astype(np.float32) / np.float32(2)
-        assert_same_digit(images.normalise(photographed(page)), picture)

@@ -1,0 +1,172 @@
+"""Which pieces of what stands out on a picture are the strokes of a digit."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_client import shapes
+from digit_client.errors import NoDigitError
+
+Labels = NDArray[np.int32]
+"""Of each pixel the number of its piece, from 1 on: [h, w]."""
+
+Boxes = NDArray[np.int32]
+"""Of each piece its left, top, width, height and area, as OpenCV has them: [n, 5]."""
+
+Choice = NDArray[np.bool_]
+"""One for each piece: [n]."""
+
+# Smaller pictures show nothing but the digit.
+_SMALLEST = 100
+# A box or a circle is at least this large, in pixels, and covers no more than this of the box around it. What
+# is written in it is at least so high, of its height, and has some of it at this much of each side.
+_LEAST_FRAME, _HOLLOW = 30, 0.4
+_WRITTEN, _BESIDE = 0.25, 0.7
+# So long at least, of the picture's shorter side, is a digit that is all on it. What is cut off by the border
+# and further from it than this, of its length, is something else.
+_STROKE, _NEAR = 0.12, 0.2
+# So broad at least, of the picture's longer side, paper is that shows anywhere.
+_OPEN = 0.3
+# A line under a digit is at most so high and ends so far beyond it, of its own length.
+_FLAT, _BEYOND = 0.2, 0.05
+# What is thinner than this, of the digit's thickest stroke, was drawn with another pen.
+_THIN = 0.3
+
+
+def strokes(mask: NDArray[np.uint8], *, is_paper: bool) -> NDArray[np.uint8]:
+    """Only the pieces of the mask that are strokes of the digit: uint8 [h, w] of 0 and 1.
+
+    Left out are specks, a box or circle around the digit, a line under it, and in a picture of paper what
+    reaches into it from beyond its border. Raises NoDigitError where there is nothing.
+    """
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    if count < 2:
+        raise NoDigitError("nothing is drawn on the image")
+    if count == 2:
+        return mask
+    boxes = np.asarray(boxes[1:], np.int32)
+    cut = _are_cut_off(boxes, mask.shape) & is_paper
+    areas = np.where(_are_frames(labels, boxes) & ~cut, 0, boxes[:, cv2.CC_STAT_AREA])
+    if cut.any() and min(mask.shape) >= _SMALLEST:
+        areas[_are_from_beyond(labels, boxes, areas, cut)] = 0
+    keep = _are_no_specks(boxes, areas)
+    keep &= ~_are_lines_below(boxes, keep)
+    if not cut[keep].any():
+        keep &= ~_are_of_a_finer_pen(labels, boxes, keep)
+    return (
+        mask if keep.all() else np.asarray(np.concatenate(([False], keep)).astype(np.uint8)[labels], np.uint8)
+    )
+
+
+def _are_cut_off(boxes: Boxes, shape: tuple[int, ...]) -> Choice:
+    """Which come as near as a pixel to the picture's border."""
+    left, top, right, bottom = _edges(boxes)
+    return (left <= 1) | (top <= 1) | (right >= shape[1] - 1) | (bottom >= shape[0] - 1)
+
+
+def _are_frames(labels: Labels, boxes: Boxes) -> Choice:
+    """Which are printed boxes, or circles, that something is written in."""
+    left, top, right, bottom = _edges(boxes)
+    width, height, area = boxes[:, 2:].T
+    are = np.zeros(len(boxes), np.bool_)
+    is_large = np.minimum(width, height) >= _LEAST_FRAME
+    for frame in np.flatnonzero(is_large & (area < _HOLLOW * width * height)):
+        is_inside = (
+            (left > left[frame]) & (right < right[frame]) & (top > top[frame]) & (bottom < bottom[frame])
+        )
+        written = np.flatnonzero(is_inside & (height > _WRITTEN * height[frame]))
+        are[frame] = any(_is_around(labels == frame + 1, boxes[piece]) for piece in written)
+    return are
+
+
+def _is_around(frame: NDArray[np.bool_], box: Boxes) -> bool:
+    """Whether the frame, bool [h, w], is on all four sides of the box and nowhere in it."""
+    left, top, width, height = box[:4]
+    rows, columns = frame[top : top + height], frame[:, left : left + width]
+    sides = (
+        rows[:, :left].any(axis=1),
+        rows[:, left + width :].any(axis=1),
+        columns[:top].any(axis=0),
+        columns[top + height :].any(axis=0),
+    )
+    return not rows[:, left : left + width].any() and all(side.mean() > _BESIDE for side in sides)
+
+
+def _are_from_beyond(labels: Labels, boxes: Boxes, areas: NDArray[np.int32], cut: Choice) -> Choice:
+    """Which of those that the border cuts off are no part of a digit that is all on the picture."""
+    none = np.zeros(len(boxes), np.bool_)
+    lengths = _lengths(boxes)
+    whole = np.where(~cut & (lengths > _STROKE * min(labels.shape)), areas, 0)
+    digit = int(whole.argmax())
+    if not whole.any() or not shapes.is_slim(_piece(labels, boxes, digit)):
+        return none
+    # Around a digit that fills the picture, with ink and paper taken for each other, the paper is cut off.
+    paper = ~np.concatenate(([False], _are_no_specks(boxes, areas)))[labels]
+    if shapes.thickness(paper) < _OPEN * max(labels.shape):
+        return none
+    return np.asarray(cut & (_distances(boxes, digit) > _NEAR * lengths[digit]), np.bool_)
+
+
+def _are_no_specks(boxes: Boxes, areas: NDArray[np.int32]) -> Choice:
+    lengths, main = _lengths(boxes), int(areas.argmax())
+    # A stroke is longer than it is wide; what is no longer than the pen is wide is a speck.
+    length = lengths[main]
+    shortest = max(0.12 * length, min(areas[main] / max(1, length), 0.2 * length))
+    keep = (areas >= 0.02 * areas[main]) & (lengths >= shortest)
+    keep[main] = True
+    return np.asarray(keep, np.bool_)
+
+
+def _are_lines_below(boxes: Boxes, keep: Choice) -> Choice:
+    """Which one, if any, is a line under the others that are kept."""
+    are = np.zeros(len(boxes), np.bool_)
+    left, top, right, bottom = _edges(boxes)
+    lowest = int(np.where(keep, top, -1).argmax())
+    rest = keep.copy()
+    rest[lowest] = False
+    if rest.any():
+        width, height = boxes[lowest, 2:4]
+        are[lowest] = (
+            height < _FLAT * width
+            and top[lowest] >= bottom[rest].max() - height
+            and left[rest].min() - left[lowest] > _BEYOND * width
+            and right[lowest] - right[rest].max() > _BEYOND * width
+        )
+    return are
+
+
+def _are_of_a_finer_pen(labels: Labels, boxes: Boxes, keep: Choice) -> Choice:
+    """Which are much thinner than the largest, and beside it: what is left of a printed box, for one."""
+    left, top, right, bottom = _edges(boxes)
+    main = int(np.where(keep, boxes[:, cv2.CC_STAT_AREA], 0).argmax())
+    is_inside = (left >= left[main]) & (right <= right[main]) & (top >= top[main]) & (bottom <= bottom[main])
+    are = np.zeros(len(boxes), np.bool_)
+    others = np.flatnonzero(keep & ~is_inside)
+    if len(others):
+        least = _THIN * shapes.thickness(_piece(labels, boxes, main))
+        are[others] = [shapes.thickness(_piece(labels, boxes, int(other))) < least for other in others]
+    return are
+
+
+def _edges(boxes: Boxes) -> tuple[NDArray[np.int32], ...]:
+    """Left, top, right and bottom of each: four times int32 [n]."""
+    left, top, width, height = boxes[:, :4].T
+    return left, top, left + width, top + height
+
+
+def _lengths(boxes: Boxes) -> NDArray[np.int32]:
+    return np.maximum(boxes[:, cv2.CC_STAT_WIDTH], boxes[:, cv2.CC_STAT_HEIGHT])
+
+
+def _distances(boxes: Boxes, piece: int) -> NDArray[np.float64]:
+    """From each one's box to that piece's, in pixels."""
+    left, top, right, bottom = _edges(boxes)
+    aside = np.maximum(left - right[piece], left[piece] - right)
+    below = np.maximum(top - bottom[piece], top[piece] - bottom)
+    return np.asarray(np.hypot(np.maximum(aside, 0), np.maximum(below, 0)))
+
+
+def _piece(labels: Labels, boxes: Boxes, number: int) -> NDArray[np.bool_]:
+    """The piece cropped to its box."""
+    left, top, width, height = boxes[number, :4]
+    return np.asarray(labels[top : top + height, left : left + width] == number + 1)
