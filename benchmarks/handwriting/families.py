@@ -6,34 +6,35 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.handwriting import paper
-from benchmarks.handwriting.pen import Digit, Ink, enlarge, place, redraw, tilt, trim
+from benchmarks.handwriting import files, paper
+from benchmarks.handwriting.pen import Digit, Ink, circled, enlarge, place, redraw, tilt, trim, underlined
 
 Family = Callable[[Digit, np.random.Generator], bytes]
 
 _PAPERS = [(250, 250, 248), (244, 236, 214), (215, 215, 212), (232, 226, 220)]
 _TABLES = [(90, 60, 40), (40, 40, 45), (150, 120, 90)]
+_SKINS = [(215, 165, 140), (150, 100, 75), (90, 60, 45)]
 _INKS = [(30, 30, 35), (30, 45, 130), (150, 30, 35), (25, 100, 50), (80, 40, 110)]
 
 
 def photo(digit: Digit, rng: np.random.Generator) -> bytes:
     """Ink on a sheet, photographed."""
-    return _jpeg(_written(digit, rng, share=(0.15, 0.9), width=(0.06, 0.12)), rng)
+    return files.jpeg(_written(digit, rng, share=(0.15, 0.9), width=(0.06, 0.12)), rng)
 
 
 def tilted(digit: Digit, rng: np.random.Generator) -> bytes:
     """The same, turned by up to ten degrees."""
-    return _jpeg(_written(digit, rng, share=(0.3, 0.8), width=(0.06, 0.12), degrees=10), rng)
+    return files.jpeg(_written(digit, rng, share=(0.3, 0.8), width=(0.06, 0.12), degrees=10), rng)
 
 
 def ruled(digit: Digit, rng: np.random.Generator) -> bytes:
     """On ruled paper."""
-    return _jpeg(_written(digit, rng, share=(0.25, 0.7), width=(0.06, 0.1), lines="ruled"), rng)
+    return files.jpeg(_written(digit, rng, share=(0.25, 0.7), width=(0.06, 0.1), lines="ruled"), rng)
 
 
 def squared(digit: Digit, rng: np.random.Generator) -> bytes:
     """On squared paper."""
-    return _jpeg(_written(digit, rng, share=(0.25, 0.7), width=(0.06, 0.1), lines="squared"), rng)
+    return files.jpeg(_written(digit, rng, share=(0.25, 0.7), width=(0.06, 0.1), lines="squared"), rng)
 
 
 def on_a_table(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -50,7 +51,7 @@ def on_a_table(digit: Digit, rng: np.random.Generator) -> bytes:
     covered = cv2.warpAffine(np.ones_like(sheet, np.float32), where, (columns, rows))
     laid = cv2.warpAffine(sheet.astype(np.float32), where, (columns, rows))
     picture = table * (1 - covered) + laid
-    return _jpeg(paper.camera(paper.light(picture, rng), rng), rng)
+    return files.jpeg(paper.camera(paper.light(picture, rng), rng), rng)
 
 
 def in_shadow(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -59,7 +60,7 @@ def in_shadow(digit: Digit, rng: np.random.Generator) -> bytes:
     ink = place(redraw(digit, int(rng.uniform(0.2, 0.6) * height), rng.uniform(8, 18)), height, width, rng)
     sheet = paper.sheet(height, width, _pick(_PAPERS, rng))
     picture = paper.shadow(paper.draw(sheet, ink * np.float32(0.92), _pick(_INKS, rng)), rng)
-    return _jpeg(paper.camera(paper.light(picture, rng), rng), rng)
+    return files.jpeg(paper.camera(paper.light(picture, rng), rng), rng)
 
 
 def cropped(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -69,7 +70,7 @@ def cropped(digit: Digit, rng: np.random.Generator) -> bytes:
     ink = np.pad(drawn, int(height * rng.uniform(0, 0.05)))
     sheet = paper.sheet(ink.shape[0], ink.shape[1], _pick(_PAPERS, rng))
     picture = paper.draw(sheet, ink * np.float32(0.92), _pick(_INKS, rng))
-    return _jpeg(paper.camera(paper.light(picture, rng), rng), rng)
+    return files.jpeg(paper.camera(paper.light(picture, rng), rng), rng)
 
 
 def pencil(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -79,7 +80,7 @@ def pencil(digit: Digit, rng: np.random.Generator) -> bytes:
     grain = np.clip(0.75 + 0.2 * paper.texture(height, width, 1.5, rng), 0.2, 1)
     grey = rng.uniform(130, 175)
     picture = paper.draw(paper.sheet(height, width, _pick(_PAPERS[:2], rng)), ink * grain, (grey, grey, grey))
-    return _jpeg(paper.camera(paper.light(picture, rng, 0.6), rng, 2.5), rng)
+    return files.jpeg(paper.camera(paper.light(picture, rng, 0.6), rng, 2.5), rng)
 
 
 def blackboard(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -91,7 +92,7 @@ def blackboard(digit: Digit, rng: np.random.Generator) -> bytes:
     ]
     ink = place(redraw(digit, int(rng.uniform(0.3, 0.8) * height), rng.uniform(9, 18)), height, width, rng)
     chalk = ink * np.clip(0.8 + 0.25 * paper.texture(height, width, 1.5, rng), 0.15, 1)
-    return _jpeg(paper.camera(paper.light(paper.draw(board, chalk, (225, 225, 215)), rng), rng), rng)
+    return files.jpeg(paper.camera(paper.light(paper.draw(board, chalk, (225, 225, 215)), rng), rng), rng)
 
 
 def whiteboard(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -102,7 +103,7 @@ def whiteboard(digit: Digit, rng: np.random.Generator) -> bytes:
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     centre, size = (rng.uniform(0, width), rng.uniform(0, height)), rng.uniform(40, 110)
     glare = np.exp(-(((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * size**2)))
-    return _jpeg(paper.camera(paper.light(picture + 60 * glare[:, :, None], rng), rng), rng)
+    return files.jpeg(paper.camera(paper.light(picture + 60 * glare[:, :, None], rng), rng), rng)
 
 
 def biro(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -114,12 +115,12 @@ def biro(digit: Digit, rng: np.random.Generator) -> bytes:
         place(drawn, height, width, rng),
         _pick(_INKS[:2], rng),
     )
-    return _jpeg(paper.camera(paper.light(picture, rng), rng, 2.5), rng)
+    return files.jpeg(paper.camera(paper.light(picture, rng), rng, 2.5), rng)
 
 
 def felt_tip(digit: Digit, rng: np.random.Generator) -> bytes:
     """A thick pen."""
-    return _jpeg(_written(digit, rng, share=(0.3, 0.85), width=(0.13, 0.17)), rng)
+    return files.jpeg(_written(digit, rng, share=(0.3, 0.85), width=(0.13, 0.17)), rng)
 
 
 def canvas(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -127,7 +128,7 @@ def canvas(digit: Digit, rng: np.random.Generator) -> bytes:
     side = int(rng.choice([200, 280, 400]))
     drawn = redraw(digit, int(rng.uniform(0.4, 0.85) * side), side * rng.uniform(0.02, 0.09))
     ground, ink = ((255, 255, 255), (0, 0, 0)) if rng.random() < 0.5 else ((0, 0, 0), (255, 255, 255))
-    return _png(paper.draw(paper.sheet(side, side, ground), place(drawn, side, side, rng), ink))
+    return files.png(paper.draw(paper.sheet(side, side, ground), place(drawn, side, side, rng), ink))
 
 
 def transparent(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -137,19 +138,19 @@ def transparent(digit: Digit, rng: np.random.Generator) -> bytes:
     rgba = np.zeros((side, side, 4), np.float32)
     rgba[:, :, :3] = _pick([*_INKS, (255, 255, 255), (250, 200, 40)], rng)
     rgba[:, :, 3] = 255 * place(drawn, side, side, rng)
-    return _png(rgba)
+    return files.png(rgba)
 
 
 def small_scan(digit: Digit, rng: np.random.Generator) -> bytes:
     """Eight to twenty pixels high, dark on light, with up to two pixels around it or none."""
-    return _png(_small(digit, rng))
+    return files.png(_small(digit, rng))
 
 
 def enlarged_scan(digit: Digit, rng: np.random.Generator) -> bytes:
     """Such a scan blown up again."""
     how = int(rng.choice([cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC]))
     large = cv2.resize(_small(digit, rng), None, fx=10, fy=10, interpolation=how)
-    return _png(np.clip(large, 0, 255))
+    return files.png(np.clip(large, 0, 255))
 
 
 def envelope(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -162,7 +163,7 @@ def envelope(digit: Digit, rng: np.random.Generator) -> bytes:
     ink = np.pad(rough, pad)
     ground = rng.uniform(170, 220)
     grey = ground - ink * rng.uniform(70, 140) + rng.normal(0, 3, ink.shape)
-    return _png(np.clip(grey, 0, 255))
+    return files.png(np.clip(grey, 0, 255))
 
 
 def broken(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -177,7 +178,7 @@ def broken(digit: Digit, rng: np.random.Generator) -> bytes:
     picture = paper.draw(
         paper.sheet(side, side, _pick(_PAPERS, rng)), place(drawn, side, side, rng), (30, 30, 40)
     )
-    return _jpeg(paper.camera(paper.light(picture, rng), rng, 2.5), rng)
+    return files.jpeg(paper.camera(paper.light(picture, rng), rng, 2.5), rng)
 
 
 def dirty(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -188,7 +189,41 @@ def dirty(digit: Digit, rng: np.random.Generator) -> bytes:
         spot = (int(rng.integers(0, width)), int(rng.integers(0, height)))
         cv2.circle(ink, spot, int(rng.integers(1, 4)), float(rng.uniform(0.3, 1)), -1, cv2.LINE_AA)
     picture = paper.draw(paper.sheet(height, width, _pick(_PAPERS, rng)), ink, _pick(_INKS, rng))
-    return _jpeg(paper.camera(paper.light(picture, rng), rng), rng)
+    return files.jpeg(paper.camera(paper.light(picture, rng), rng), rng)
+
+
+def askew(digit: Digit, rng: np.random.Generator) -> bytes:
+    """A sheet that lies on a table, photographed from its foot."""
+    side = 700
+    ink = place(redraw(digit, int(rng.uniform(0.25, 0.5) * side), rng.uniform(14, 30)), side, side, rng)
+    sheet = paper.draw(
+        paper.sheet(side, side, _pick(_PAPERS, rng)), ink * np.float32(0.92), _pick(_INKS, rng)
+    )
+    table = paper.sheet(480, 640, _pick(_TABLES, rng))
+    table += 4 * paper.texture(480, 640, 20, rng)[:, :, None]
+    return files.jpeg(paper.camera(paper.light(paper.lay(sheet, table, rng), rng), rng), rng)
+
+
+def held(digit: Digit, rng: np.random.Generator) -> bytes:
+    """A sheet that a finger holds at its border."""
+    height, width = 480, 640
+    drawn = redraw(digit, int(rng.uniform(0.25, 0.5) * height), rng.uniform(8, 18))
+    # Somewhere in the middle, where no finger lies on it.
+    sheet = np.pad(place(drawn, 280, 280, rng), ((60, 140), (180, 180)))
+    picture = paper.sheet(height, width, _pick(_PAPERS, rng))
+    picture = paper.draw(picture, sheet * np.float32(0.92), _pick(_INKS, rng))
+    picture = paper.draw(picture, paper.finger(height, width, rng), _pick(_SKINS, rng))
+    return files.jpeg(paper.camera(paper.light(picture, rng), rng), rng)
+
+
+def in_a_circle(digit: Digit, rng: np.random.Generator) -> bytes:
+    """With a circle drawn around it."""
+    return files.jpeg(_written(digit, rng, share=(0.2, 0.45), width=(0.06, 0.12), more=circled), rng)
+
+
+def with_a_line_under_it(digit: Digit, rng: np.random.Generator) -> bytes:
+    """With a line drawn under it, which doesn't touch it."""
+    return files.jpeg(_written(digit, rng, share=(0.2, 0.6), width=(0.06, 0.12), more=underlined), rng)
 
 
 FAMILIES: dict[str, Family] = {
@@ -213,6 +248,10 @@ FAMILIES: dict[str, Family] = {
         envelope,
         broken,
         dirty,
+        askew,
+        held,
+        in_a_circle,
+        with_a_line_under_it,
     )
 }
 
@@ -228,12 +267,17 @@ def _written(
     width: tuple[float, float],
     degrees: float = 3,
     lines: str = "",
+    more: Callable[[Ink, float], Ink] | None = None,
 ) -> NDArray[np.uint8]:
-    """A photograph: `share` is the digit's part of the sheet's height, `width` the pen's of the digit's."""
+    """A photograph: `share` is the digit's part of the sheet's height, `width` the pen's of the digit's.
+
+    `lines` are printed on the sheet; `more` draws beside the digit, with a pen as wide.
+    """
     rows, columns = (480, 640) if rng.random() < 0.5 else (640, 480)
     height = int(rng.uniform(*share) * min(rows, columns))
-    ink: Ink = redraw(digit, height, height * rng.uniform(*width))
-    ink = tilt(ink, rng.uniform(-degrees, degrees))
+    pen = height * rng.uniform(*width)
+    drawn: Ink = redraw(digit, height, pen)
+    ink = tilt(more(drawn, pen) if more else drawn, rng.uniform(-degrees, degrees))
     shrink = min(1.0, 0.95 * rows / ink.shape[0], 0.95 * columns / ink.shape[1])
     ink = cv2.resize(ink, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     picture = paper.sheet(rows, columns, _pick(_PAPERS, rng))
@@ -252,19 +296,5 @@ def _small(digit: Digit, rng: np.random.Generator) -> NDArray[np.float32]:
     return np.asarray(255 - ink / max(float(ink.max()), 1e-6) * rng.uniform(180, 250), np.float32)
 
 
-def _pick(
-    colours: Sequence[tuple[float, float, float]], rng: np.random.Generator
-) -> tuple[float, float, float]:
+def _pick(colours: Sequence[paper.Colour], rng: np.random.Generator) -> paper.Colour:
     return colours[int(rng.integers(len(colours)))]
-
-
-def _png(picture: NDArray[np.float32]) -> bytes:
-    pixels = np.rint(picture).astype(np.uint8)
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR)
-    return bytes(cv2.imencode(".png", pixels)[1])
-
-
-def _jpeg(picture: NDArray[np.uint8], rng: np.random.Generator) -> bytes:
-    quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(60, 95))]
-    return bytes(cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)[1])

@@ -56,6 +56,31 @@ def shadow(picture: Picture, rng: np.random.Generator) -> Picture:
     return np.asarray(picture * (1 - rng.uniform(0.15, 0.45) * soft)[:, :, None], np.float32)
 
 
+def lay(picture: Picture, table: Picture, rng: np.random.Generator) -> Picture:
+    """The picture on the table, seen from its foot, with some of the table beside it."""
+    (rows, columns), (height, width) = picture.shape[:2], table.shape[:2]
+    aside = rng.uniform(0.02, 0.22) * width
+    corners = [[0, 0], [columns, 0], [columns, rows], [0, rows]]
+    seen = np.array(
+        [[aside, 0.06 * height], [width - aside, 0.06 * height], [width, height], [0, height]], np.float32
+    )
+    seen += rng.uniform(-0.03, 0.03, (4, 2)).astype(np.float32) * width
+    how = cv2.getPerspectiveTransform(np.array(corners, np.float32), seen)
+    cover, laid = (
+        cv2.warpPerspective(part, how, (width, height)) for part in (np.ones_like(picture), picture)
+    )
+    return np.asarray(table * (1 - cover) + laid, np.float32)
+
+
+def finger(height: int, width: int, rng: np.random.Generator) -> Ink:
+    """Where a finger that comes from the foot of a picture covers it: float32 [h, w] in 0..1."""
+    cover = np.zeros((height, width), np.float32)
+    tip = (int(rng.uniform(0, width)), height)
+    axes = (int(rng.uniform(0.06, 0.09) * width), int(rng.uniform(0.15, 0.27) * height))
+    cv2.ellipse(cover, tip, axes, rng.uniform(-20, 20), 0, 360, 1.0, -1, cv2.LINE_AA)
+    return np.asarray(cv2.GaussianBlur(cover, (0, 0), 2), np.float32)
+
+
 def camera(picture: Picture, rng: np.random.Generator, noise: float = 4.0) -> NDArray[np.uint8]:
     """Blur, sensor noise and eight bits: uint8 [h, w, 3]."""
     blurred = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.5))

@@ -65,6 +65,31 @@ def redraw(digit: Digit, height: int, width: float) -> Ink:
     return np.asarray(np.clip((width / 2 + 0.9 * scale - distance) + 0.5, 0, 1), np.float32)
 
 
+def circled(ink: Ink, pen: float) -> Ink:
+    """The ink with a circle around it, drawn by a pen that many pixels wide."""
+    if not ink.any():
+        return ink
+    # From the middle to a corner, and to the circle's line.
+    radius = 0.5 * float(np.hypot(*ink.shape)) + 1.5 * pen
+    side = 2 * round(radius + pen)
+    ring = np.zeros((side, side), np.float32)
+    cv2.circle(ring, (side // 2, side // 2), round(radius), 1.0, max(1, round(pen)), cv2.LINE_AA)
+    top, left = (side - ink.shape[0]) // 2, (side - ink.shape[1]) // 2
+    ring[top : top + ink.shape[0], left : left + ink.shape[1]] += ink
+    return np.minimum(ring, 1)
+
+
+def underlined(ink: Ink, pen: float) -> Ink:
+    """The ink with a line under it, a fifth longer on each side, drawn by a pen that many pixels wide."""
+    if not ink.any():
+        return ink
+    aside = ink.shape[1] // 5 + round(pen)
+    sheet = np.pad(ink, ((0, round(4 * pen)), (aside, aside)))
+    row, end = round(ink.shape[0] + 2 * pen), sheet.shape[1] - round(pen)
+    cv2.line(sheet, (round(pen), row), (end, row), 1.0, max(1, round(pen)), cv2.LINE_AA)
+    return sheet
+
+
 def place(ink: Ink, height: int, width: int, rng: np.random.Generator) -> Ink:
     """The ink somewhere on an empty sheet, wholly on it."""
     sheet = np.zeros((height, width), np.float32)

@@ -18,9 +18,9 @@ Choice = NDArray[np.bool_]
 
 # Smaller pictures show nothing but the digit.
 _SMALLEST = 100
-# A box or a circle is at least this large, in pixels, and covers no more than this of the box around it. What
-# is written in it is at least so high, of its height, and has some of it at this much of each side.
-_LEAST_FRAME, _HOLLOW = 30, 0.4
+# A box or a circle is at least this large, in pixels, with lines no thicker than this, of its height.
+# What is written in it is at least so high, of its height, and has some of it at this much of each side.
+_LEAST_FRAME, _LINE = 30, 0.2
 _WRITTEN, _BESIDE = 0.25, 0.7
 # So long at least, of the picture's shorter side, is a digit that is all on it. What is cut off by the border
 # and further from it than this, of its length, is something else.
@@ -46,7 +46,7 @@ def strokes(mask: NDArray[np.uint8], *, is_paper: bool) -> NDArray[np.uint8]:
         return mask
     boxes = np.asarray(boxes[1:], np.int32)
     cut = _are_cut_off(boxes, mask.shape) & is_paper
-    areas = np.where(_are_frames(labels, boxes) & ~cut, 0, boxes[:, cv2.CC_STAT_AREA])
+    areas = np.where(_are_frames(labels, boxes), 0, boxes[:, cv2.CC_STAT_AREA])
     if cut.any() and min(mask.shape) >= _SMALLEST:
         areas[_are_from_beyond(labels, boxes, areas, cut)] = 0
     keep = _are_no_specks(boxes, areas)
@@ -67,15 +67,17 @@ def _are_cut_off(boxes: Boxes, shape: tuple[int, ...]) -> Choice:
 def _are_frames(labels: Labels, boxes: Boxes) -> Choice:
     """Which are printed boxes, or circles, that something is written in."""
     left, top, right, bottom = _edges(boxes)
-    width, height, area = boxes[:, 2:].T
+    width, height = boxes[:, 2:4].T
     are = np.zeros(len(boxes), np.bool_)
-    is_large = np.minimum(width, height) >= _LEAST_FRAME
-    for frame in np.flatnonzero(is_large & (area < _HOLLOW * width * height)):
+    # What runs through the whole picture is the paper around a digit that fills it.
+    is_within = (width < labels.shape[1] - 2) & (height < labels.shape[0] - 2)
+    for frame in np.flatnonzero(is_within & (np.minimum(width, height) >= _LEAST_FRAME)):
         is_inside = (
             (left > left[frame]) & (right < right[frame]) & (top > top[frame]) & (bottom < bottom[frame])
         )
         written = np.flatnonzero(is_inside & (height > _WRITTEN * height[frame]))
-        are[frame] = any(_is_around(labels == frame + 1, boxes[piece]) for piece in written)
+        is_around = any(_is_around(labels == frame + 1, boxes[piece]) for piece in written)
+        are[frame] = is_around and shapes.thickness(_piece(labels, boxes, int(frame))) < _LINE * height[frame]
     return are
 
 

@@ -13,7 +13,7 @@ _COARSE = 4
 # No digit's strokes are this thick, of its length, and fill this much of the box around it, turned as it is,
 # or of the tightest outline without dents; none runs along this much of a side of the picture.
 _THICK = 0.4
-_FULL, _TIGHT = 0.8, 0.92
+_FULL, _TIGHT = 0.8, 0.9
 _ALONG = 0.8
 # Of the picture's border: paper lies along more of it, ink along less.
 _SURROUNDING = 0.5
