@@ -54,6 +54,14 @@ def local_contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.maximum(departure - float(np.quantile(departure[::4, ::4], 0.5)), 0), np.float32)
 
 
+def contrast_within(image: NDArray[np.float32], sheet: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The same of a sheet of paper that lies there, bool [h, w]: nothing beside it departs."""
+    empty = _paper(_reduced(image), sheet)
+    beside = cv2.resize(empty, sheet.shape[::-1], interpolation=cv2.INTER_LINEAR).reshape(image.shape)
+    bare = np.where(sheet if image.ndim == 2 else sheet[:, :, None], image, beside)
+    return _departure(bare, empty, _towards(_reduced(bare), empty))
+
+
 def has_shadow(contrast: NDArray[np.float32]) -> bool:
     """Whether something broad departs from the paper as well, less than ink does or as far as to a corner of
     the picture, where no digit is: the shadow of a hand, for one.

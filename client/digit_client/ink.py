@@ -18,6 +18,9 @@ _LEAST_CONTRAST = 10.0
 _SMALLEST = 100
 # Of what is no paper: so much at least is a bold digit's ink.
 _REST = 0.9
+# A sheet of paper covers at least so much of a picture. In pixels: how far its edge reaches into it, and how
+# far from that there is nothing but paper.
+_LEAST_SHEET, _RIMS = 0.05, (3, 6)
 # In pixels: what is drawn and smaller is a speck.
 _LEAST_SIZE = 3
 
@@ -74,11 +77,26 @@ def _bold_ink(picture: NDArray[np.float32], paper: NDArray[np.bool_]) -> NDArray
     return None
 
 
+def _ink_on_sheet(picture: NDArray[np.float32], sheet: NDArray[np.bool_]) -> NDArray[np.float32] | None:
+    """What is written on a sheet of paper that lies there; None where nothing is, or it is a shadow."""
+    inside, well_inside = (shapes.inside(sheet, rim) for rim in _RIMS)
+    if inside.mean() < _LEAST_SHEET:
+        return None
+    with suppress(NoDigitError):
+        ink = _ink(ground.contrast_within(picture, inside), is_paper=True)
+        # The edge of a shadow is no line, and reaches into it.
+        if shapes.is_written(ink, picture) and not (ink > shapes.EDGE)[~well_inside].any():
+            return ink
+    return None
+
+
 def _out_of_shadow(
     picture: NDArray[np.float32], contrast: NDArray[np.float32], ink: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """The ink itself, or what is narrower where that shows more than the strokes of a digit."""
     mask = ink > shapes.EDGE
+    if shapes.is_full(mask) and (written := _ink_on_sheet(picture, mask)) is not None:
+        return written
     is_a_thing = shapes.is_a_thing(mask)
     if is_a_thing or ground.has_shadow(contrast):
         with suppress(NoDigitError):

@@ -25,7 +25,7 @@ _WRITTEN, _BESIDE = 0.25, 0.7
 # So long at least, of the picture's shorter side, is a digit that is all on it. What is cut off by the border
 # and further from it than this, of its length, is something else.
 _STROKE, _NEAR = 0.12, 0.2
-# So broad at least, of the picture's longer side, paper is that shows anywhere.
+# So broad at least, of the picture's shorter side, paper is that shows anywhere.
 _OPEN = 0.3
 # A line under a digit is at most so high and ends so far beyond it, of its own length.
 _FLAT, _BEYOND = 0.2, 0.05
@@ -104,9 +104,9 @@ def _are_from_beyond(labels: Labels, boxes: Boxes, areas: NDArray[np.int32], cut
         return none
     # Around a digit that fills the picture, with ink and paper taken for each other, the paper is cut off.
     paper = ~np.concatenate(([False], _are_no_specks(boxes, areas)))[labels]
-    if shapes.thickness(paper) < _OPEN * max(labels.shape):
+    if shapes.thickness(paper) < _OPEN * min(labels.shape):
         return none
-    return np.asarray(cut & (_distances(boxes, digit) > _NEAR * lengths[digit]), np.bool_)
+    return np.asarray(cut & (_distances(labels, digit, len(boxes)) > _NEAR * lengths[digit]), np.bool_)
 
 
 def _are_no_specks(boxes: Boxes, areas: NDArray[np.int32]) -> Choice:
@@ -160,12 +160,12 @@ def _lengths(boxes: Boxes) -> NDArray[np.int32]:
     return np.maximum(boxes[:, cv2.CC_STAT_WIDTH], boxes[:, cv2.CC_STAT_HEIGHT])
 
 
-def _distances(boxes: Boxes, piece: int) -> NDArray[np.float64]:
-    """From each one's box to that piece's, in pixels."""
-    left, top, right, bottom = _edges(boxes)
-    aside = np.maximum(left - right[piece], left[piece] - right)
-    below = np.maximum(top - bottom[piece], top[piece] - bottom)
-    return np.asarray(np.hypot(np.maximum(aside, 0), np.maximum(below, 0)))
+def _distances(labels: Labels, piece: int, count: int) -> NDArray[np.float32]:
+    """From each piece to that one, in pixels: [n]."""
+    apart = cv2.distanceTransform((labels != piece + 1).astype(np.uint8), cv2.DIST_L2, 3)
+    least = np.full(count + 1, np.inf, np.float32)
+    np.minimum.at(least, labels.ravel(), apart.ravel())
+    return least[1:]
 
 
 def _piece(labels: Labels, boxes: Boxes, number: int) -> NDArray[np.bool_]:

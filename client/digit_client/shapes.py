@@ -56,7 +56,9 @@ def is_written(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
     if are_many or is_outside or is_blotch or width >= _LYING * height or length <= _SHORT * span:
         return False
     fills = width > _THROUGH * mask.shape[1] or height > _THROUGH * mask.shape[0]
-    is_narrow = thickest < (_BROADER if fills else _BROAD) * span
+    # The broader it is, the more it has to be bent to be no shade.
+    most = _BROADER if fills else _BROAD * max(1.0, length / span)
+    is_narrow = thickest < most * span
     return is_narrow or not _is_shade(ink, picture, 2 * length)
 
 
@@ -112,6 +114,12 @@ def is_full(mask: NDArray[np.bool_]) -> bool:
     # A bold 1 is as full as a sheet, but slim.
     fills = shorter > longer / 2 and mask.sum() > min(_FULL * longer * shorter, _TIGHT * outline)
     return bool(fills and thickness(_filled(mask)) > _THICK * longer)
+
+
+def inside(sheet: NDArray[np.bool_], rim: int) -> NDArray[np.bool_]:
+    """The sheet with its holes and without its outermost pixels, so many: bool [h, w]."""
+    whole = _filled(sheet).astype(np.uint8)
+    return np.asarray(cv2.erode(whole, np.ones((2 * rim + 1,) * 2, np.uint8)) > 0)
 
 
 def is_finer(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
