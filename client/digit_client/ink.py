@@ -18,6 +18,8 @@ _LEAST_CONTRAST = 10.0
 _SMALLEST = 100
 # Of what is no paper: so much at least is a bold digit's ink.
 _REST = 0.9
+# Of the thickest stroke: finer lines were not drawn with its pen.
+_FINE = 0.4
 # A sheet of paper covers at least so much of a picture. In pixels: how far its edge reaches into it, and how
 # far from that there is nothing but paper.
 _LEAST_SHEET, _RIMS = 0.05, (3, 6)
@@ -45,7 +47,9 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     # What is drawn may be a digit's first dot.
     is_photo = not is_small and not drawing.has_plain_border(picture)
     if is_photo and not shapes.is_written(ink, levels):
-        raise NoDigitError("nothing on the image looks like the strokes of a digit")
+        ink = _bold(ink)
+        if not shapes.is_even(ink) or not shapes.is_written(ink, levels):
+            raise NoDigitError("nothing on the image looks like the strokes of a digit")
     return _cropped(ink)
 
 
@@ -75,6 +79,15 @@ def _bold_ink(picture: NDArray[np.float32], paper: NDArray[np.bool_]) -> NDArray
         if mask.sum() > _REST * np.count_nonzero(~paper) and not shapes.is_a_thing(mask):
             return ink
     return None
+
+
+def _bold(ink: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The ink without lines that are much finer than the rest, as printed ones are that strokes touch."""
+    mask = ink > shapes.EDGE
+    side = max(3, round(_FINE * shapes.thickness(mask)))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    bold = pieces.strokes(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, kernel), is_paper=True)
+    return np.asarray(ink * cv2.dilate(bold, np.ones((3, 3), np.uint8)), np.float32)
 
 
 def _ink_on_sheet(picture: NDArray[np.float32], sheet: NDArray[np.bool_]) -> NDArray[np.float32] | None:

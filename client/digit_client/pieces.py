@@ -51,7 +51,8 @@ def strokes(mask: NDArray[np.uint8], *, is_paper: bool) -> NDArray[np.uint8]:
         areas[_are_from_beyond(labels, boxes, areas, cut)] = 0
     keep = _are_no_specks(boxes, areas)
     keep &= ~_are_lines_below(boxes, keep)
-    if not cut[keep].any():
+    # More of them are noise, as shapes.is_written has it.
+    if np.count_nonzero(keep) <= shapes.MOST_PIECES and not cut[keep].any():
         keep &= ~_are_of_a_finer_pen(labels, boxes, keep)
     return (
         mask if keep.all() else np.asarray(np.concatenate(([False], keep)).astype(np.uint8)[labels], np.uint8)

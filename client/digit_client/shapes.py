@@ -9,6 +9,9 @@ from digit_client.framing import padded
 EDGE = 0.2
 """How much ink there is on a pixel that counts as a part of what is drawn."""
 
+MOST_PIECES = 7
+"""How many pieces the strokes of a digit are in, at most: more are noise."""
+
 _COARSE = 4
 # No digit's strokes are this thick, of its length, and fill this much of the box around it, turned as it is,
 # or of the tightest outline without dents; none runs along this much of a side of the picture.
@@ -22,13 +25,14 @@ _LEFT, _UNEVEN = 0.5, 0.9
 # Of 6,000 of MNIST's digits all but one are within these. What lies, longer than this times its height, is
 # an edge. What is thicker than this of its length, or so much thicker in one place than by and large, is a
 # blotch or a lamp's image. Strokes no longer than this of what they span are what is left of printed lines,
-# and those that keep so near to the picture's border, of its shorter side. More pieces than this are noise.
+# and those that keep so near to the picture's border, of its shorter side.
 _LYING = 2.5
 _THICKEST = 0.6
 _BLOTCH = 2.2
 _SHORT = 0.7
 _RIM = 0.04
-_MOST_PIECES = 7
+# A pen's strokes are at most so much broader in one place, as where they cross, than by and large.
+_EVEN = 1.5
 # A shadow or a gleam is at least this thick, of its length, with paper beside it not twice as dark or light.
 # It fades over so much of what it covers, or the picture's border is so much of its outline.
 _BROAD, _FAINT = 0.13, 0.55
@@ -50,7 +54,7 @@ def is_written(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
     span, thickest, broad = max(height, width), thickness(strokes), _width(strokes)
     is_blotch = thickest > min(_THICKEST * span, _BLOTCH * broad)
     length = float(strokes.sum()) / broad
-    are_many = cv2.connectedComponents(strokes.astype(np.uint8))[0] - 1 > _MOST_PIECES
+    are_many = cv2.connectedComponents(strokes.astype(np.uint8))[0] - 1 > MOST_PIECES
     rim = max(1, round(_RIM * min(mask.shape)))
     is_outside = not mask[rim:-rim, rim:-rim].any()
     if are_many or is_outside or is_blotch or width >= _LYING * height or length <= _SHORT * span:
@@ -65,6 +69,12 @@ def is_written(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
 def is_slim(strokes: NDArray[np.bool_]) -> bool:
     """Whether this is a line and no blob: bool [h, w], cropped to it."""
     return bool(thickness(strokes) <= _BROADER * max(strokes.shape))
+
+
+def is_even(ink: NDArray[np.float32]) -> bool:
+    """Whether these are as broad all along as a pen's strokes are: float32 [h, w]."""
+    mask = ink > EDGE
+    return thickness(mask) <= _EVEN * _width(mask)
 
 
 def _is_shade(ink: NDArray[np.float32], picture: NDArray[np.float32], outline: float) -> bool:

@@ -1,0 +1,46 @@
+"""Photographs whose ink is hard to tell from the rest."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from digit_client import NoDigitError, images
+from tests.client.conftest import Pixels, assert_same_digit, photographed
+
+Sheet = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def pinned(page: Sheet) -> Sheet:
+    """The sheet on a cork board, whose grain is as dark as ink."""
+    rng = np.random.default_rng(1)
+    grain = sum(
+        cv2.resize(
+            rng.normal(0, 18, (side, side)).astype(np.float32), (500, 400), interpolation=cv2.INTER_CUBIC
+        )
+        for side in (100, 25)
+    )
+    board = np.asarray(110 + grain, np.float32)
+    board[40:260, 230:450] = page[40:260, 230:450]
+    return board
+
+
+def faint(page: Sheet) -> Sheet:
+    """A broad pale pen, out of focus."""
+    return np.asarray(cv2.GaussianBlur(215 - 0.3 * (215 - page), (0, 0), 4), np.float32)
+
+
+def in_a_tight_box(page: Sheet) -> Sheet:
+    """The strokes touch the printed box that they are in."""
+    return np.asarray(cv2.rectangle(page, (292, 88), (376, 205), 120, 2), np.float32)
+
+
+@pytest.mark.parametrize("photograph", [pinned, faint, in_a_tight_box])
+def test_the_digit_is_found(photograph: Any, page: Pixels, seven: Pixels) -> None:
+    assert_same_digit(images.normalise(photographed(photograph(page.astype(np.float32)))), seven)
+
+
+def test_nothing_is_found_on_an_empty_sheet_on_a_board() -> None:
+    with pytest.raises(NoDigitError):
+        images.normalise(photographed(pinned(np.full((400, 500), 215, np.float32))))
