@@ -106,7 +106,7 @@ def _ink_on_sheet(picture: NDArray[np.float32], sheet: NDArray[np.bool_]) -> NDA
 def _out_of_shadow(
     picture: NDArray[np.float32], contrast: NDArray[np.float32], ink: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The ink itself, or what is narrower where that shows more than the strokes of a digit."""
+    """The ink itself, or where it shows more than strokes what is on that sheet, or what is narrower."""
     mask = ink > shapes.EDGE
     if shapes.is_full(mask) and (written := _ink_on_sheet(picture, mask)) is not None:
         return written

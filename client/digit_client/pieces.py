@@ -25,7 +25,7 @@ _WRITTEN, _BESIDE = 0.25, 0.7
 # So long at least, of the picture's shorter side, is a digit that is all on it. What is cut off by the border
 # and further from it than this, of its length, is something else.
 _STROKE, _NEAR = 0.12, 0.2
-# So broad at least, of the picture's shorter side, paper is that shows anywhere.
+# So broad at least, of the root of the picture's area, paper is that shows anywhere.
 _OPEN = 0.3
 # A line under a digit is at most so high and ends so far beyond it, of its own length.
 _FLAT, _BEYOND = 0.2, 0.05
@@ -54,9 +54,9 @@ def strokes(mask: NDArray[np.uint8], *, is_paper: bool) -> NDArray[np.uint8]:
     # More of them are noise, as shapes.is_written has it.
     if np.count_nonzero(keep) <= shapes.MOST_PIECES and not cut[keep].any():
         keep &= ~_are_of_a_finer_pen(labels, boxes, keep)
-    return (
-        mask if keep.all() else np.asarray(np.concatenate(([False], keep)).astype(np.uint8)[labels], np.uint8)
-    )
+    if keep.all():
+        return mask
+    return np.asarray(np.concatenate(([False], keep)).astype(np.uint8)[labels], np.uint8)
 
 
 def _are_cut_off(boxes: Boxes, shape: tuple[int, ...]) -> Choice:
@@ -104,8 +104,10 @@ def _are_from_beyond(labels: Labels, boxes: Boxes, areas: NDArray[np.int32], cut
     if not whole.any() or not shapes.is_slim(_piece(labels, boxes, digit)):
         return none
     # Around a digit that fills the picture, with ink and paper taken for each other, the paper is cut off.
-    paper = ~np.concatenate(([False], _are_no_specks(boxes, areas)))[labels]
-    if shapes.thickness(paper) < _OPEN * min(labels.shape):
+    large = _are_no_specks(boxes, areas)
+    large[digit] = True
+    paper = ~np.concatenate(([False], large))[labels]
+    if shapes.thickness(paper) < _OPEN * labels.size**0.5:
         return none
     return np.asarray(cut & (_distances(labels, digit, len(boxes)) > _NEAR * lengths[digit]), np.bool_)
 
