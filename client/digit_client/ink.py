@@ -47,7 +47,7 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     # What is drawn may be a digit's first dot.
     is_photo = not is_small and not drawing.has_plain_border(picture)
     if is_photo and not shapes.is_written(ink, levels):
-        ink = _bold(ink)
+        ink = _without_fine_lines(ink)
         if not shapes.is_even(ink) or not shapes.is_written(ink, levels):
             raise NoDigitError("nothing on the image looks like the strokes of a digit")
     return _cropped(ink)
@@ -81,7 +81,7 @@ def _bold_ink(picture: NDArray[np.float32], paper: NDArray[np.bool_]) -> NDArray
     return None
 
 
-def _bold(ink: NDArray[np.float32]) -> NDArray[np.float32]:
+def _without_fine_lines(ink: NDArray[np.float32]) -> NDArray[np.float32]:
     """The ink without lines that are much finer than the rest, as printed ones are that strokes touch."""
     mask = ink > shapes.EDGE
     side = max(3, round(_FINE * shapes.thickness(mask)))
