@@ -14,15 +14,13 @@ from digit_client.errors import NoDigitError
 _SIDE, _DRAWN_SIDE = 512, 128
 # In levels of 255: less than this can't be told from noise and compression.
 _LEAST_CONTRAST = 10.0
-# Smaller pictures show nothing but the digit.
-_SMALLEST = 100
 # Of what is no paper: so much at least is a bold digit's ink.
 _REST = 0.9
 # Of the thickest stroke: finer lines were not drawn with its pen.
 _FINE = 0.4
 # A sheet of paper covers at least so much of a picture. In pixels: how far its edge reaches into it, and how
 # far from that there is nothing but paper.
-_LEAST_SHEET, _RIMS = 0.05, (3, 6)
+_LEAST_SHEET, _RIM = 0.05, 3
 # In pixels: what is drawn and smaller is a speck.
 _LEAST_SIZE = 3
 
@@ -33,7 +31,7 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]. Raises NoDigitError when nothing is drawn.
     """
     picture = _opaque(_shrink(pixels, _SIDE))
-    is_small = min(picture.shape[:2]) < _SMALLEST
+    is_small = min(picture.shape[:2]) < shapes.SMALLEST
     picture = _stretched(picture) if is_small else enlargement.undone(picture)
     drawn = drawing.departure(picture)
     if drawn is not None and max(drawn.shape) >= _LEAST_SIZE:
@@ -55,7 +53,7 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     contrast = ground.contrast(picture)
-    is_small = min(contrast.shape) < _SMALLEST
+    is_small = min(contrast.shape) < shapes.SMALLEST
     try:
         ink = _ink(contrast, is_paper=True)
     except NoDigitError:
@@ -92,13 +90,13 @@ def _without_fine_lines(ink: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _ink_on_sheet(picture: NDArray[np.float32], sheet: NDArray[np.bool_]) -> NDArray[np.float32] | None:
     """What is written on a sheet of paper that lies there; None where nothing is, or it is a shadow."""
-    inside, well_inside = (shapes.inside(sheet, rim) for rim in _RIMS)
+    inside = shapes.inside(sheet, _RIM)
     if inside.mean() < _LEAST_SHEET:
         return None
     with suppress(NoDigitError):
         ink = _ink(ground.contrast_within(picture, inside), is_paper=True)
         # The edge of a shadow is no line, and reaches into it.
-        if shapes.is_written(ink, picture) and not (ink > shapes.EDGE)[~well_inside].any():
+        if shapes.is_written(ink, picture) and not (ink > shapes.EDGE)[~shapes.inside(inside, _RIM)].any():
             return ink
     return None
 
@@ -108,9 +106,10 @@ def _out_of_shadow(
 ) -> NDArray[np.float32]:
     """The ink itself, or where it shows more than strokes what is on that sheet, or what is narrower."""
     mask = ink > shapes.EDGE
-    if shapes.is_full(mask) and (written := _ink_on_sheet(picture, mask)) is not None:
-        return written
     is_a_thing = shapes.is_a_thing(mask)
+    is_sheet = is_a_thing and shapes.is_full(mask)
+    if is_sheet and (written := _ink_on_sheet(picture, mask)) is not None:
+        return written
     if is_a_thing or ground.has_shadow(contrast):
         with suppress(NoDigitError):
             local = _ink(ground.local_contrast(picture), is_paper=True)

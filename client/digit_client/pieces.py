@@ -16,8 +16,6 @@ Boxes = NDArray[np.int32]
 Choice = NDArray[np.bool_]
 """One for each piece: [n]."""
 
-# Smaller pictures show nothing but the digit.
-_SMALLEST = 100
 # A box or a circle is at least this large, in pixels, with lines no thicker than this, of its height.
 # What is written in it is at least so high, of its height, and has some of it at this much of each side.
 _LEAST_FRAME, _LINE = 30, 0.2
@@ -47,7 +45,7 @@ def strokes(mask: NDArray[np.uint8], *, is_paper: bool) -> NDArray[np.uint8]:
     boxes = np.asarray(boxes[1:], np.int32)
     cut = _are_cut_off(boxes, mask.shape) & is_paper
     areas = np.where(_are_frames(labels, boxes), 0, boxes[:, cv2.CC_STAT_AREA])
-    if cut.any() and min(mask.shape) >= _SMALLEST:
+    if cut.any() and min(mask.shape) >= shapes.SMALLEST:
         areas[_are_from_beyond(labels, boxes, areas, cut)] = 0
     keep = _are_no_specks(boxes, areas)
     keep &= ~_are_lines_below(boxes, keep)

@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_client import shapes
+
 _THICKEST = 5
-_SMALLEST = 100
 # Lines are looked for within six degrees of level, half a degree apart.
 _LEAN = np.deg2rad(6)
 _STEP = np.deg2rad(0.5)
@@ -21,7 +22,7 @@ def remove(mask: NDArray[np.uint8], faint: NDArray[np.uint8]) -> NDArray[np.uint
     only parts of a line are as dark as ink. Strokes that cross a line stay whole. Returns the mask itself
     where there are no such lines.
     """
-    if min(mask.shape) < _SMALLEST:
+    if min(mask.shape) < shapes.SMALLEST:
         return mask
     level = _without_level_lines(mask, faint)
     return _without_level_lines(np.ascontiguousarray(level.T), np.ascontiguousarray(faint.T)).T

@@ -9,6 +9,9 @@ from digit_client.framing import padded
 EDGE = 0.2
 """How much ink there is on a pixel that counts as a part of what is drawn."""
 
+SMALLEST = 100
+"""In pixels: pictures whose shorter side has fewer show nothing but the digit."""
+
 MOST_PIECES = 7
 """How many pieces the strokes of a digit are in, at most: more are noise."""
 

@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
+Sheet = NDArray[np.float32]
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def page(seven: Pixels) -> Pixels:
     return np.rint(215 - 170 * ink).astype(np.uint8)
 
 
-def photographed(light: NDArray[np.float32]) -> Pixels:
+def photographed(light: Sheet) -> Pixels:
     """With noise: on a ground of exactly one colour all would be part of a drawing."""
     noise = np.random.default_rng(0).normal(0, 2, light.shape)
     return np.rint(light + noise).astype(np.uint8)

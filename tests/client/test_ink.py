@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from digit_client import NoDigitError, images
-from tests.client.conftest import Pixels, assert_same_digit, photographed
-
-Sheet = np.ndarray[Any, np.dtype[np.float32]]
+from tests.client.conftest import Pixels, Sheet, assert_same_digit, photographed
 
 
 def pinned(page: Sheet) -> Sheet:

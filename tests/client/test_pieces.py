@@ -5,12 +5,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from digit_client import images, pieces
-from tests.client.conftest import Pixels, assert_same_digit, photographed
-
-Sheet = NDArray[np.float32]
+from tests.client.conftest import Pixels, Sheet, assert_same_digit, photographed
 
 
 def thumbed(page: Sheet) -> Sheet:
