@@ -48,9 +48,7 @@ def on_a_table(digit: Digit, rng: np.random.Generator) -> bytes:
     table += 6 * paper.texture(rows, columns, 20, rng)[:, :, None]
     where = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(-8, 8), rng.uniform(0.9, 1.35))
     where[:, 2] += (rng.uniform(100, 240), rng.uniform(40, 140))
-    covered = cv2.warpAffine(np.ones_like(sheet, np.float32), where, (columns, rows))
-    laid = cv2.warpAffine(sheet.astype(np.float32), where, (columns, rows))
-    picture = table * (1 - covered) + laid
+    picture = paper.lay(sheet, table, np.vstack([where, [0, 0, 1]]))
     return files.jpeg(paper.camera(paper.light(picture, rng), rng), rng)
 
 
@@ -201,7 +199,8 @@ def askew(digit: Digit, rng: np.random.Generator) -> bytes:
     )
     table = paper.sheet(480, 640, _pick(_TABLES, rng))
     table += 4 * paper.texture(480, 640, 20, rng)[:, :, None]
-    return files.jpeg(paper.camera(paper.light(paper.lay(sheet, table, rng), rng), rng), rng)
+    picture = paper.lay(sheet, table, paper.from_its_foot(sheet, table, rng))
+    return files.jpeg(paper.camera(paper.light(picture, rng), rng), rng)
 
 
 def held(digit: Digit, rng: np.random.Generator) -> bytes:

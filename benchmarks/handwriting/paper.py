@@ -56,8 +56,15 @@ def shadow(picture: Picture, rng: np.random.Generator) -> Picture:
     return np.asarray(picture * (1 - rng.uniform(0.15, 0.45) * soft)[:, :, None], np.float32)
 
 
-def lay(picture: Picture, table: Picture, rng: np.random.Generator) -> Picture:
-    """The picture on the table, seen from its foot, with some of the table beside it."""
+def lay(picture: Picture, table: Picture, how: NDArray[np.float64]) -> Picture:
+    """The picture on the table, where this projection, float64 [3, 3], has it."""
+    size = table.shape[1::-1]
+    cover, laid = (cv2.warpPerspective(part, how, size) for part in (np.ones_like(picture), picture))
+    return np.asarray(table * (1 - cover) + laid, np.float32)
+
+
+def from_its_foot(picture: Picture, table: Picture, rng: np.random.Generator) -> NDArray[np.float64]:
+    """The projection by which it gets narrower towards its head, with some of the table beside it."""
     (rows, columns), (height, width) = picture.shape[:2], table.shape[:2]
     aside = rng.uniform(0.02, 0.22) * width
     corners = [[0, 0], [columns, 0], [columns, rows], [0, rows]]
@@ -65,11 +72,7 @@ def lay(picture: Picture, table: Picture, rng: np.random.Generator) -> Picture:
         [[aside, 0.06 * height], [width - aside, 0.06 * height], [width, height], [0, height]], np.float32
     )
     seen += rng.uniform(-0.03, 0.03, (4, 2)).astype(np.float32) * width
-    how = cv2.getPerspectiveTransform(np.array(corners, np.float32), seen)
-    cover, laid = (
-        cv2.warpPerspective(part, how, (width, height)) for part in (np.ones_like(picture), picture)
-    )
-    return np.asarray(table * (1 - cover) + laid, np.float32)
+    return np.asarray(cv2.getPerspectiveTransform(np.array(corners, np.float32), seen), np.float64)
 
 
 def finger(height: int, width: int, rng: np.random.Generator) -> Ink:
