@@ -138,8 +138,8 @@ def _lower_quarter(values: NDArray[np.float32]) -> float:
 def _commonest(samples: NDArray[np.float32], where: NDArray[np.bool_] | None) -> NDArray[np.float32]:
     """The colour of most of the grid's samples, [n, channels], or of most of those that lie there."""
     if where is not None:
-        there = cv2.resize(where.astype(np.uint8), (_GRID, _GRID), interpolation=cv2.INTER_NEAREST)
-        samples = samples[there.ravel() > 0]
+        share = cv2.resize(where.astype(np.float32), (_GRID, _GRID), interpolation=cv2.INTER_AREA).ravel()
+        samples = samples[share > 0.99 * share.max()]
     levels = samples.mean(axis=1)
     counts = np.bincount(levels.astype(np.intp), minlength=256)
     around = np.convolve(counts, np.ones(2 * _ALIKE + 1, np.intp), "same")

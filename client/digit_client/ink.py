@@ -2,12 +2,13 @@
 
 import math
 from contextlib import suppress
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import drawing, enlargement, ground, pieces, ruling, shapes
+from digit_client import drawing, enlargement, ground, pieces, ruling, shapes, sheets
 from digit_client.errors import NoDigitError
 
 # Larger pictures are reduced to this, the ink of drawings, which has clear edges, to that.
@@ -18,9 +19,15 @@ _LEAST_CONTRAST = 10.0
 _REST = 0.9
 # Of the thickest stroke: finer lines were not drawn with its pen.
 _FINE = 0.4
-# A sheet of paper covers at least so much of a picture. In pixels: how far its edge reaches into it, and how
-# far from that there is nothing but paper.
-_LEAST_SHEET, _RIM = 0.05, 3
+# In pixels: how far a sheet's edge reaches into it, and how far from that there is nothing but paper.
+_RIM = 3
+# So much broader at least than the strokes on it is the paper of a sheet, or a shadow.
+_BROADER = 2
+# In pixels: a picture whose shorter side has fewer shows nothing but the digit.
+_LEAST_PHOTO = 48
+# What else departs less than this, of what the strokes do, is a shadow. It is so much of both at least, and
+# not the soft edge of strokes, in pixels.
+_SHADE, _LEAST_REST, _SOFT = 0.75, 0.02, 7
 # In pixels: what is drawn and smaller is a speck.
 _LEAST_SIZE = 3
 
@@ -31,19 +38,21 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]. Raises NoDigitError when nothing is drawn.
     """
     picture = _opaque(_shrink(pixels, _SIDE))
-    is_small = min(picture.shape[:2]) < shapes.SMALLEST
-    picture = _stretched(picture) if is_small else enlargement.undone(picture)
+    if not _is_small(picture):
+        picture = enlargement.undone(picture)
+    if _is_small(picture):
+        picture = _stretched(picture)
     drawn = drawing.departure(picture)
     if drawn is not None and max(drawn.shape) >= _LEAST_SIZE:
         # What is full may be a sheet of paper, drawn as well.
         with suppress(NoDigitError):
             ink = _ink(_shrink(drawn, _DRAWN_SIDE).astype(np.float32), is_paper=False)
-            if not shapes.is_full(ink > shapes.EDGE):
+            if not sheets.is_full(ink > shapes.EDGE):
                 return _cropped(ink)
     levels = picture.astype(np.float32)
     ink = _ink_on_paper(levels)
     # What is drawn may be a digit's first dot.
-    is_photo = not is_small and not drawing.has_plain_border(picture)
+    is_photo = not _is_small(picture) and not drawing.has_plain_border(picture)
     if is_photo and not shapes.is_written(ink, levels):
         ink = _without_fine_lines(ink)
         if not shapes.is_even(ink) or not shapes.is_written(ink, levels):
@@ -53,7 +62,7 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     contrast = ground.contrast(picture)
-    is_small = min(contrast.shape) < shapes.SMALLEST
+    is_small = _is_small(contrast)
     try:
         ink = _ink(contrast, is_paper=True)
     except NoDigitError:
@@ -61,7 +70,9 @@ def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
             raise
         return _ink(ground.local_contrast(picture), is_paper=True)
     mask = ink > shapes.EDGE
-    if shapes.surrounds(mask) and (bold := _bold_ink(picture, mask)) is not None:
+    if not is_small and (written := _ink_on_sheet(picture, mask)) is not None:
+        return written
+    if sheets.surrounds(mask) and (bold := _bold_ink(picture, mask)) is not None:
         return bold
     return ink if is_small else _out_of_shadow(picture, contrast, ink)
 
@@ -74,7 +85,7 @@ def _bold_ink(picture: NDArray[np.float32], paper: NDArray[np.bool_]) -> NDArray
     with suppress(NoDigitError):
         ink = _ink(ground.contrast(picture, paper), is_paper=True)
         mask = ink > shapes.EDGE
-        if mask.sum() > _REST * np.count_nonzero(~paper) and not shapes.is_a_thing(mask):
+        if mask.sum() > _REST * np.count_nonzero(~paper) and not sheets.is_a_thing(mask):
             return ink
     return None
 
@@ -88,15 +99,25 @@ def _without_fine_lines(ink: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(ink * cv2.dilate(bold, np.ones((3, 3), np.uint8)), np.float32)
 
 
-def _ink_on_sheet(picture: NDArray[np.float32], sheet: NDArray[np.bool_]) -> NDArray[np.float32] | None:
-    """What is written on a sheet of paper that lies there; None where nothing is, or it is a shadow."""
-    inside = shapes.inside(sheet, _RIM)
-    if inside.mean() < _LEAST_SHEET:
-        return None
+def _ink_on_sheet(picture: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32] | None:
+    """What is written on a sheet of paper, which is the mask or what is left by it; None where none is."""
+    for paper in (mask, ~mask):
+        sheet = sheets.sheet(paper)
+        if sheet is None or not (inside := sheets.inside(sheet, _RIM)).any():
+            continue
+        ink = _ink_within(picture, inside)
+        # The paper within a bold 0 could pass for written on it.
+        if ink is not None and _BROADER * shapes.thickness(ink > shapes.EDGE) < shapes.thickness(paper):
+            return ink
+    return None
+
+
+def _ink_within(picture: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32] | None:
+    """What is written there; None where nothing is, or it is a shadow."""
     with suppress(NoDigitError):
         ink = _ink(ground.contrast_within(picture, inside), is_paper=True)
         # The edge of a shadow is no line, and reaches into it.
-        if shapes.is_written(ink, picture) and not (ink > shapes.EDGE)[~shapes.inside(inside, _RIM)].any():
+        if shapes.is_written(ink, picture) and not (ink > shapes.EDGE)[~sheets.inside(inside, _RIM)].any():
             return ink
     return None
 
@@ -104,26 +125,62 @@ def _ink_on_sheet(picture: NDArray[np.float32], sheet: NDArray[np.bool_]) -> NDA
 def _out_of_shadow(
     picture: NDArray[np.float32], contrast: NDArray[np.float32], ink: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The ink itself, or where it shows more than strokes what is on that sheet, or what is narrower."""
+    """The ink itself, or where it shows more than strokes what is narrower than a shadow."""
     mask = ink > shapes.EDGE
-    is_a_thing = shapes.is_a_thing(mask)
-    is_sheet = is_a_thing and shapes.is_full(mask)
-    if is_sheet and (written := _ink_on_sheet(picture, mask)) is not None:
-        return written
+    is_a_thing = sheets.is_a_thing(mask)
+    if not is_a_thing and (strongest := _strongest(contrast, mask)) is not None:
+        return strongest
     if is_a_thing or ground.has_shadow(contrast):
         with suppress(NoDigitError):
             local = _ink(ground.local_contrast(picture), is_paper=True)
-            return local if is_a_thing or shapes.is_finer(local > shapes.EDGE, mask) else ink
+            if is_a_thing or _is_fainter(contrast, mask, local > shapes.EDGE):
+                return local
     return ink
+
+
+def _strongest(contrast: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32] | None:
+    """The ink where what stands out is strokes on something fainter and broader; None where it is not."""
+    levels = cv2.convertScaleAbs(contrast, alpha=255 / max(1.0, float(contrast.max())))
+    otsu, _ = cv2.threshold(levels[mask], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    strong, rest = mask & (levels > otsu), mask & (levels <= otsu)
+    if shapes.thickness(rest) < _BROADER * shapes.thickness(strong) or not strong.any():
+        return None
+    faint, full = float(np.median(contrast[rest])), float(np.median(contrast[strong]))
+    if faint > _SHADE * full:
+        return None
+    strokes = pieces.strokes(strong.astype(np.uint8), is_paper=True)
+    return _graded(contrast, strokes, faint, full)
+
+
+def _is_fainter(contrast: NDArray[np.float32], mask: NDArray[np.bool_], strokes: NDArray[np.bool_]) -> bool:
+    """Whether the rest of the mask departs less from the paper than the strokes in it do."""
+    near = cv2.dilate(strokes.astype(np.uint8), np.ones((_SOFT, _SOFT), np.uint8))
+    rest, within = mask & (near == 0), mask & strokes
+    if not within.any() or rest.sum() < _LEAST_REST * mask.sum():
+        return False
+    return float(np.quantile(contrast[rest], 0.75)) < _SHADE * float(np.median(contrast[within]))
 
 
 def _ink(contrast: NDArray[np.float32], *, is_paper: bool) -> NDArray[np.float32]:
     threshold, full = _levels(contrast)
     mask, faint = ((contrast > least).astype(np.uint8) for least in (threshold, threshold / 2))
     mask = pieces.strokes(ruling.remove(mask, faint) if is_paper else mask, is_paper=is_paper)
-    # Half the threshold keeps the soft edge of a stroke; a pixel further out belongs to something else.
-    near = cv2.dilate(mask, np.ones((3, 3), np.uint8))
-    return np.asarray(np.clip((contrast - threshold / 2) / (full - threshold / 2), 0, 1) * near, np.float32)
+    # Half the threshold keeps the soft edge of a stroke.
+    return _graded(contrast, mask, threshold / 2, full)
+
+
+def _graded(
+    contrast: NDArray[np.float32], strokes: NDArray[np.uint8], none: float, full: float
+) -> NDArray[np.float32]:
+    """The strokes, uint8 [h, w] of 0 and 1, with soft edges: from 0 at that contrast to 1 at this."""
+    # A pixel further out belongs to something else.
+    near = cv2.dilate(strokes, np.ones((3, 3), np.uint8))
+    return np.asarray(np.clip((contrast - none) / (full - none), 0, 1) * near, np.float32)
+
+
+def _is_small(picture: NDArray[Any]) -> bool:
+    """Whether it shows nothing but the digit."""
+    return bool(min(picture.shape[:2]) < _LEAST_PHOTO)
 
 
 def _cropped(ink: NDArray[np.float32]) -> NDArray[np.float32]:

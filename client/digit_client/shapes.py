@@ -1,4 +1,4 @@
-"""Whether what stands out on a picture is the strokes of a digit, a sheet, a shadow or a blotch."""
+"""Whether what stands out on a picture is the strokes of a digit, a shadow or a blotch."""
 
 import cv2
 import numpy as np
@@ -12,37 +12,25 @@ EDGE = 0.2
 SMALLEST = 100
 """In pixels: pictures whose shorter side has fewer show nothing but the digit."""
 
-MOST_PIECES = 7
+MOST_PIECES = 9
 """How many pieces the strokes of a digit are in, at most: more are noise."""
 
-_COARSE = 4
-# No digit's strokes are this thick, of its length, and fill this much of the box around it, turned as it is,
-# or of the tightest outline without dents; none runs along this much of a side of the picture.
-_THICK = 0.4
-_FULL, _TIGHT = 0.8, 0.9
-_ALONG = 0.8
-# Of the picture's border: paper lies along more of it, ink along less.
-_SURROUNDING = 0.5
-# At most so much of a shadow, and of its unevenness, have the strokes in it.
-_LEFT, _UNEVEN = 0.5, 0.9
-# Of 6,000 of MNIST's digits all but one are within these. What lies, longer than this times its height, is
-# an edge. What is thicker than this of its length, or so much thicker in one place than by and large, is a
-# blotch or a lamp's image. Strokes no longer than this of what they span are what is left of printed lines,
-# and those that keep so near to the picture's border, of its shorter side.
-_LYING = 2.5
-_THICKEST = 0.6
-_BLOTCH = 2.2
+# What is thicker than this of its length, or so much thicker in one place than by and large, is a blotch or a
+# lamp's image. Strokes no longer than this of what they span are what is left of printed lines.
+_THICKEST = 0.5
+_BLOTCH = 3.0
 _SHORT = 0.7
-_RIM = 0.04
+# What the picture's border cuts off is a shadow, a gleam or a table where it differs less from what is beside
+# it than this, where the border is so much of its outline, or where it is finer than this, of its length.
+_FAINT, _CUT_OFF, _FINE = 0.52, 0.34, 0.04
+# What differs less than the one and fades over more of what it covers than the other is a shade, sooner where
+# it is broader than this, of its length.
+_SHADE, _BROAD_SHADE, _BROAD = (0.9, 0.6), (0.7, 0.55), 0.13
+_STRONG = 0.8
 # A pen's strokes are at most so much broader in one place, as where they cross, than by and large.
 _EVEN = 1.5
-# A shadow or a gleam is at least this thick, of its length, with paper beside it not twice as dark or light.
-# It fades over so much of what it covers, or the picture's border is so much of its outline.
-_BROAD, _FAINT = 0.13, 0.55
-_FADING, _CUT_OFF = 0.45, 0.05
-_STRONG = 0.8
-# One that runs through this much of the picture is thicker than a digit that fills it.
-_THROUGH, _BROADER = 0.9, 0.3
+# A line is at most this thick, of its length.
+_BROADER = 0.3
 _BESIDE = 40  # in parts of a picture
 
 
@@ -55,18 +43,20 @@ def is_written(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     strokes = mask[top : top + height, left : left + width]
     span, thickest, broad = max(height, width), thickness(strokes), _width(strokes)
-    is_blotch = thickest > min(_THICKEST * span, _BLOTCH * broad)
     length = float(strokes.sum()) / broad
     are_many = cv2.connectedComponents(strokes.astype(np.uint8))[0] - 1 > MOST_PIECES
-    rim = max(1, round(_RIM * min(mask.shape)))
-    is_outside = not mask[rim:-rim, rim:-rim].any()
-    if are_many or is_outside or is_blotch or width >= _LYING * height or length <= _SHORT * span:
+    is_blotch = thickest > min(_THICKEST * span, _BLOTCH * broad)
+    if are_many or is_blotch or length <= _SHORT * span:
         return False
-    fills = width > _THROUGH * mask.shape[1] or height > _THROUGH * mask.shape[0]
+    likeness = _likeness(ink, picture)
+    # Each stroke has two edges.
+    cut_off = sum(map(np.count_nonzero, sides(mask))) / (2 * length)
+    if cut_off and (likeness > _FAINT or cut_off > _CUT_OFF or thickest < _FINE * span):
+        return False
+    fading = np.count_nonzero(mask & (ink < _STRONG)) / np.count_nonzero(mask)
     # The broader it is, the more it has to be bent to be no shade.
-    most = _BROADER if fills else _BROAD * max(1.0, length / span)
-    is_narrow = thickest < most * span
-    return is_narrow or not _is_shade(ink, picture, 2 * length)
+    faintest, most = _BROAD_SHADE if thickest > _BROAD * max(span, length) else _SHADE
+    return likeness <= faintest or bool(fading <= most)
 
 
 def is_slim(strokes: NDArray[np.bool_]) -> bool:
@@ -78,17 +68,6 @@ def is_even(ink: NDArray[np.float32]) -> bool:
     """Whether these are as broad all along as a pen's strokes are: float32 [h, w]."""
     mask = ink > EDGE
     return thickness(mask) <= _EVEN * _width(mask)
-
-
-def _is_shade(ink: NDArray[np.float32], picture: NDArray[np.float32], outline: float) -> bool:
-    """Whether what is broad is a shadow or a gleam: `outline` is how long its edge is, in pixels.
-
-    What a pen as broad and as faint has drawn has clear edges, all of them on the paper.
-    """
-    mask = ink > EDGE
-    is_fading = np.count_nonzero(mask & (ink < _STRONG)) > _FADING * np.count_nonzero(mask)
-    is_cut_off = sum(map(np.count_nonzero, _sides(mask))) > _CUT_OFF * outline
-    return bool(is_fading or is_cut_off) and _likeness(ink, picture) > _FAINT
 
 
 def _likeness(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> float:
@@ -105,45 +84,6 @@ def _likeness(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> float:
     return float(np.minimum(here / there, there / here).min())
 
 
-def is_a_thing(mask: NDArray[np.bool_]) -> bool:
-    """Whether this is a sheet of paper, a table's edge or a shadow, and not strokes: bool [h, w]."""
-    return is_full(mask) or any(side.mean() > _ALONG for side in _sides(mask))
-
-
-def surrounds(mask: NDArray[np.bool_]) -> bool:
-    """Whether this is along most of the picture's border, where paper is and a digit not: bool [h, w]."""
-    return bool(np.concatenate(_sides(mask)).mean() > _SURROUNDING)
-
-
-def is_full(mask: NDArray[np.bool_]) -> bool:
-    """Whether this fills a broad box: bool [h, w]."""
-    coarse = cv2.findNonZero(mask[::_COARSE, ::_COARSE].astype(np.uint8))
-    if coarse is None:
-        return False
-    _, sides, _ = cv2.minAreaRect(coarse)
-    longer, shorter = _COARSE * (max(sides) + 1), _COARSE * (min(sides) + 1)
-    # The outline runs through the middles of the outermost pixels.
-    outline = _COARSE**2 * cv2.contourArea(cv2.convexHull(coarse)) + _COARSE * (longer + shorter)
-    # A bold 1 is as full as a sheet, but slim.
-    fills = shorter > longer / 2 and mask.sum() > min(_FULL * longer * shorter, _TIGHT * outline)
-    return bool(fills and thickness(_filled(mask)) > _THICK * longer)
-
-
-def inside(sheet: NDArray[np.bool_], rim: int) -> NDArray[np.bool_]:
-    """The sheet with its holes and without its outermost pixels, so many: bool [h, w]."""
-    whole = _filled(sheet).astype(np.uint8)
-    return np.asarray(cv2.erode(whole, np.ones((2 * rim + 1,) * 2, np.uint8)) > 0)
-
-
-def is_finer(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
-    """Whether the one shows strokes where the other shows more, and not just what is left of bold ones."""
-    if mask.sum() > _LEFT * other.sum():
-        return False
-    thickest, others = thickness(mask), thickness(other)
-    # How much thicker than by and large: as much of a stroke, twice as much of a disc.
-    return thickest <= others and thickest / _width(mask) < _UNEVEN * others / _width(other)
-
-
 def _width(mask: NDArray[np.bool_]) -> float:
     """Of the strokes in the mask, by and large, in pixels: what they cover for each two pixels of edge."""
     ink = padded(mask.astype(np.uint8), 1)
@@ -151,17 +91,11 @@ def _width(mask: NDArray[np.bool_]) -> float:
     return 2 * float(ink.sum()) / (float(ink.sum()) - float(inside.sum()))
 
 
-def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Without the holes that a digit leaves in a sheet: bool [h, w]."""
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return np.asarray(cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, -1) > 0)
-
-
 def thickness(mask: NDArray[np.bool_]) -> float:
     """Of what is in the mask, where it is thickest, in pixels: bool [h, w]."""
     return 2 * float(cv2.distanceTransform(padded(mask.astype(np.uint8), 1), cv2.DIST_L2, 3).max())
 
 
-def _sides(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
+def sides(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
     """What of it is along each of the picture's four sides."""
     return mask[0], mask[-1], mask[:, 0], mask[:, -1]

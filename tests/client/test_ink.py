@@ -34,7 +34,27 @@ def in_a_tight_box(page: Sheet) -> Sheet:
     return np.asarray(cv2.rectangle(page, (292, 88), (376, 205), 120, 2), np.float32)
 
 
-@pytest.mark.parametrize("photograph", [pinned, faint, in_a_tight_box])
+def in_pencil(page: Sheet) -> Sheet:
+    """A broad pencil, which leaves out what is low on the paper."""
+    grain = cv2.resize(np.random.default_rng(1).normal(0, 1, (200, 250)), (500, 400)).astype(np.float32)
+    return np.asarray(215 - 0.35 * (215 - page) * np.clip(0.75 + grain, 0, 1), np.float32)
+
+
+def beside_a_shadow(page: Sheet) -> Sheet:
+    """A small shadow with clear edges, some of it on the strokes."""
+    shadow = cv2.fillPoly(np.ones_like(page), [np.array([[330, 170], [450, 160], [430, 330]])], 0.6)
+    return page * cv2.GaussianBlur(shadow, (0, 0), 2)
+
+
+def highlighted(page: Sheet) -> Sheet:
+    """A highlighter's stripe across the strokes."""
+    stripe = cv2.line(np.ones_like(page), (120, 140), (470, 150), 0.75, 60)
+    return page * stripe
+
+
+@pytest.mark.parametrize(
+    "photograph", [pinned, faint, in_a_tight_box, in_pencil, beside_a_shadow, highlighted]
+)
 def test_the_digit_is_found(photograph: Any, page: Pixels, seven: Pixels) -> None:
     assert_same_digit(images.normalise(photographed(photograph(page.astype(np.float32)))), seven)
 

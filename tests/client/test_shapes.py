@@ -62,6 +62,17 @@ def half_in_shadow(blur: int) -> Pixels:
     return photographed(215 * (1 - 0.3 * cv2.GaussianBlur(shadow, (0, 0), blur)))
 
 
+def lit_by_a_window() -> Pixels:
+    """A whiteboard with a long gleam on it, as high as a 1."""
+    y, x = np.mgrid[:400, :500].astype(np.float32)
+    return photographed(200 + 30 * np.exp(-(((x - 300) / 30) ** 2 + ((y - 200) / 90) ** 2)))
+
+
+def tiny() -> Pixels:
+    """A thumbnail of paper on which the end of a shadow lies."""
+    return cv2.resize(shaded_at_the_border(), (80, 64), interpolation=cv2.INTER_AREA)
+
+
 def lit_at_the_border() -> Pixels:
     """A whiteboard with half a lamp in it."""
     y, x = np.mgrid[:400, :500].astype(np.float32)
@@ -74,6 +85,8 @@ def lit_at_the_border() -> Pixels:
         ruled(squares=False),
         ruled(squares=True),
         lit(),
+        lit_by_a_window(),
+        tiny(),
         lit_at_the_border(),
         on_a_table(),
         wiped(),
@@ -82,7 +95,20 @@ def lit_at_the_border() -> Pixels:
         half_in_shadow(3),
         half_in_shadow(20),
     ],
-    ids=["ruled", "squared", "lamp", "half a lamp", "table", "board", "shadow", "end", "edge", "soft edge"],
+    ids=[
+        "ruled",
+        "squared",
+        "lamp",
+        "window",
+        "thumbnail",
+        "half a lamp",
+        "table",
+        "board",
+        "shadow",
+        "end",
+        "edge",
+        "soft edge",
+    ],
 )
 def test_nothing_is_read_where_nothing_is_written(picture: Pixels) -> None:
     with pytest.raises(NoDigitError):
