@@ -127,10 +127,10 @@ def _out_of_shadow(
 ) -> NDArray[np.float32]:
     """The ink itself, or where it shows more than strokes what is narrower than a shadow."""
     mask = ink > shapes.EDGE
-    is_a_thing = sheets.is_a_thing(mask)
-    if not is_a_thing and (strongest := _strongest(contrast, mask)) is not None:
+    is_a_thing, has_shadow = sheets.is_a_thing(mask), ground.has_shadow(contrast)
+    if not is_a_thing and (strongest := _strongest(contrast, ink)) is not None:
         return strongest
-    if is_a_thing or ground.has_shadow(contrast):
+    if is_a_thing or has_shadow:
         with suppress(NoDigitError):
             local = _ink(ground.local_contrast(picture), is_paper=True)
             if is_a_thing or _is_fainter(contrast, mask, local > shapes.EDGE):
@@ -138,8 +138,10 @@ def _out_of_shadow(
     return ink
 
 
-def _strongest(contrast: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32] | None:
-    """The ink where what stands out is strokes on something fainter and broader; None where it is not."""
+def _strongest(contrast: NDArray[np.float32], ink: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """The ink where what stands out is strokes and something fainter and broader; None where it is not."""
+    # Strokes that are not even may be none, and have hidden the others.
+    mask = ink > shapes.EDGE if shapes.is_even(ink) else contrast > _levels(contrast)[0]
     levels = cv2.convertScaleAbs(contrast, alpha=255 / max(1.0, float(contrast.max())))
     otsu, _ = cv2.threshold(levels[mask], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     strong, rest = mask & (levels > otsu), mask & (levels <= otsu)
@@ -148,8 +150,10 @@ def _strongest(contrast: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArra
     faint, full = float(np.median(contrast[rest])), float(np.median(contrast[strong]))
     if faint > _SHADE * full:
         return None
-    strokes = pieces.strokes(strong.astype(np.uint8), is_paper=True)
-    return _graded(contrast, strokes, faint, full)
+    with suppress(NoDigitError):
+        unruled = ruling.remove(strong.astype(np.uint8), mask.astype(np.uint8))
+        return _graded(contrast, pieces.strokes(unruled, is_paper=True), faint, full)
+    return None
 
 
 def _is_fainter(contrast: NDArray[np.float32], mask: NDArray[np.bool_], strokes: NDArray[np.bool_]) -> bool:

@@ -46,6 +46,12 @@ def beside_a_shadow(page: Sheet) -> Sheet:
     return page * cv2.GaussianBlur(shadow, (0, 0), 2)
 
 
+def apart_from_a_shadow(page: Sheet) -> Sheet:
+    """A shadow beside the digit, larger than it."""
+    shadow = cv2.fillPoly(np.ones_like(page), [np.array([[80, 150], [200, 80], [150, 290]])], 0.6)
+    return page * cv2.GaussianBlur(shadow, (0, 0), 2)
+
+
 def highlighted(page: Sheet) -> Sheet:
     """A highlighter's stripe across the strokes."""
     stripe = cv2.line(np.ones_like(page), (120, 140), (470, 150), 0.75, 60)
@@ -53,7 +59,8 @@ def highlighted(page: Sheet) -> Sheet:
 
 
 @pytest.mark.parametrize(
-    "photograph", [pinned, faint, in_a_tight_box, in_pencil, beside_a_shadow, highlighted]
+    "photograph",
+    [pinned, faint, in_a_tight_box, in_pencil, beside_a_shadow, apart_from_a_shadow, highlighted],
 )
 def test_the_digit_is_found(photograph: Any, page: Pixels, seven: Pixels) -> None:
     assert_same_digit(images.normalise(photographed(photograph(page.astype(np.float32)))), seven)
