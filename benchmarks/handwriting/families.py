@@ -38,16 +38,17 @@ def squared(digit: Digit, rng: np.random.Generator) -> bytes:
 
 
 def on_a_table(digit: Digit, rng: np.random.Generator) -> bytes:
-    """On a small sheet, with the table around it."""
-    rows, columns, side = 480, 640, 300
-    ink = place(redraw(digit, int(rng.uniform(0.3, 0.6) * side), rng.uniform(8, 16)), side, side, rng)
-    sheet = paper.draw(
-        paper.sheet(side, side, _pick(_PAPERS, rng)), ink * np.float32(0.92), _pick(_INKS, rng)
-    )
+    """On a small sheet, square or long, with the table around it."""
+    rows, columns = 480, 640
+    height, width = (int(length) for length in rng.uniform(180, 400, 2))
+    drawn = redraw(digit, int(rng.uniform(0.3, 0.7) * min(height, width)), rng.uniform(8, 16))
+    ink = place(drawn, height, width, rng)
+    sheet = paper.sheet(height, width, _pick(_PAPERS, rng))
+    sheet = paper.draw(sheet, ink * np.float32(0.92), _pick(_INKS, rng))
     table = paper.sheet(rows, columns, _pick(_TABLES, rng))
     table += 6 * paper.texture(rows, columns, 20, rng)[:, :, None]
-    where = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(-8, 8), rng.uniform(0.9, 1.35))
-    where[:, 2] += (rng.uniform(100, 240), rng.uniform(40, 140))
+    where = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-8, 8), rng.uniform(0.9, 1.1))
+    where[:, 2] += (rng.uniform(20, columns - width - 20), rng.uniform(20, rows - height - 20))
     picture = paper.lay(sheet, table, np.vstack([where, [0, 0, 1]]))
     return files.jpeg(paper.camera(paper.light(picture, rng), rng), rng)
 
@@ -72,10 +73,11 @@ def cropped(digit: Digit, rng: np.random.Generator) -> bytes:
 
 
 def pencil(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A faint pencil, grainy where the paper is rough."""
+    """A faint pencil, sharp or blunt, that leaves out what is low where the paper is rough."""
     height, width = 480, 640
-    ink = place(redraw(digit, int(rng.uniform(0.3, 0.8) * height), rng.uniform(5, 9)), height, width, rng)
-    grain = np.clip(0.75 + 0.2 * paper.texture(height, width, 1.5, rng), 0.2, 1)
+    ink = place(redraw(digit, int(rng.uniform(0.3, 0.8) * height), rng.uniform(5, 20)), height, width, rng)
+    rough = rng.uniform(0.2, 0.5) * paper.texture(height, width, rng.uniform(1.5, 3), rng)
+    grain = np.clip(0.75 + rough, 0, 1)
     grey = rng.uniform(130, 175)
     picture = paper.draw(paper.sheet(height, width, _pick(_PAPERS[:2], rng)), ink * grain, (grey, grey, grey))
     return files.jpeg(paper.camera(paper.light(picture, rng, 0.6), rng, 2.5), rng)
@@ -194,9 +196,8 @@ def askew(digit: Digit, rng: np.random.Generator) -> bytes:
     """A sheet that lies on a table, photographed from its foot."""
     side = 700
     ink = place(redraw(digit, int(rng.uniform(0.25, 0.5) * side), rng.uniform(14, 30)), side, side, rng)
-    sheet = paper.draw(
-        paper.sheet(side, side, _pick(_PAPERS, rng)), ink * np.float32(0.92), _pick(_INKS, rng)
-    )
+    sheet = paper.sheet(side, side, _pick(_PAPERS, rng))
+    sheet = paper.draw(sheet, ink * np.float32(0.92), _pick(_INKS, rng))
     table = paper.sheet(480, 640, _pick(_TABLES, rng))
     table += 4 * paper.texture(480, 640, 20, rng)[:, :, None]
     picture = paper.lay(sheet, table, paper.from_its_foot(sheet, table, rng))

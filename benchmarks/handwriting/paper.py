@@ -40,10 +40,14 @@ def light(picture: Picture, rng: np.random.Generator, strength: float = 1.0) -> 
 
 
 def shadow(picture: Picture, rng: np.random.Generator) -> Picture:
-    """The shadow of a hand, or the edge of a larger one."""
+    """The shadow of a hand or of something with corners, or the edge of a larger one."""
     height, width = picture.shape[:2]
     dark = np.zeros((height, width), np.float32)
-    if rng.random() < 0.5:
+    kind = rng.random()
+    if kind < 0.3:
+        corners = rng.uniform(-0.1, 1.1, (int(rng.integers(3, 6)), 2)) * (width, height)
+        cv2.fillConvexPoly(dark, cv2.convexHull(corners.astype(np.int32)), 1.0)
+    elif kind < 0.65:
         centre = (int(rng.uniform(0, width)), int(rng.uniform(0.6, 1.1) * height))
         axes = (int(rng.uniform(100, 250)), int(rng.uniform(100, 260)))
         cv2.ellipse(dark, centre, axes, rng.uniform(-40, 40), 0, 360, 1.0, -1)
