@@ -127,9 +127,16 @@ def _out_of_shadow(
 ) -> NDArray[np.float32]:
     """The ink itself, or where it shows more than strokes what is narrower than a shadow."""
     mask = ink > shapes.EDGE
-    is_a_thing, has_shadow = sheets.is_a_thing(mask), ground.has_shadow(contrast)
-    if not is_a_thing and (strongest := _strongest(contrast, ink)) is not None:
-        return strongest
+    is_a_thing, has_shadow, is_even = (
+        sheets.is_a_thing(mask),
+        ground.has_shadow(contrast),
+        shapes.is_even(ink),
+    )
+    if not is_a_thing and (has_shadow or not is_even):
+        # What is not even may be no strokes, and have hidden them.
+        strongest = _strongest(contrast, mask if is_even else contrast > _levels(contrast)[0])
+        if strongest is not None:
+            return strongest
     if is_a_thing or has_shadow:
         with suppress(NoDigitError):
             local = _ink(ground.local_contrast(picture), is_paper=True)
@@ -138,10 +145,8 @@ def _out_of_shadow(
     return ink
 
 
-def _strongest(contrast: NDArray[np.float32], ink: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """The ink where what stands out is strokes and something fainter and broader; None where it is not."""
-    # Strokes that are not even may be none, and have hidden the others.
-    mask = ink > shapes.EDGE if shapes.is_even(ink) else contrast > _levels(contrast)[0]
+def _strongest(contrast: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32] | None:
+    """The ink where the mask shows strokes and something fainter and broader; None where it does not."""
     levels = cv2.convertScaleAbs(contrast, alpha=255 / max(1.0, float(contrast.max())))
     otsu, _ = cv2.threshold(levels[mask], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     strong, rest = mask & (levels > otsu), mask & (levels <= otsu)

@@ -40,23 +40,22 @@ def is_written(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
     `picture` is what they were found on, in levels: float32 [h, w] or [h, w, 3].
     """
     mask = ink > EDGE
-    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    strokes = mask[top : top + height, left : left + width]
-    span, thickest, broad = max(height, width), thickness(strokes), _width(strokes)
+    strokes = _cropped(mask)
+    span, thickest, broad = max(strokes.shape), thickness(strokes), _width(strokes)
     length = float(strokes.sum()) / broad
     are_many = cv2.connectedComponents(strokes.astype(np.uint8))[0] - 1 > MOST_PIECES
     is_blotch = thickest > min(_THICKEST * span, _BLOTCH * broad)
-    if are_many or is_blotch or length <= _SHORT * span:
-        return False
-    likeness = _likeness(ink, picture)
     # Each stroke has two edges.
     cut_off = sum(map(np.count_nonzero, sides(mask))) / (2 * length)
-    if cut_off and (likeness > _FAINT or cut_off > _CUT_OFF or thickest < _FINE * span):
+    is_beyond = cut_off and (cut_off > _CUT_OFF or thickest < _FINE * span)
+    if are_many or is_blotch or is_beyond or length <= _SHORT * span:
         return False
-    fading = np.count_nonzero(mask & (ink < _STRONG)) / np.count_nonzero(mask)
     # The broader it is, the more it has to be bent to be no shade.
     faintest, most = _BROAD_SHADE if thickest > _BROAD * max(span, length) else _SHADE
-    return likeness <= faintest or bool(fading <= most)
+    is_fading = np.count_nonzero(mask & (ink < _STRONG)) > most * np.count_nonzero(mask)
+    if not cut_off and not is_fading:
+        return True
+    return _likeness(ink, picture) <= (_FAINT if cut_off else faintest)
 
 
 def is_slim(strokes: NDArray[np.bool_]) -> bool:
@@ -86,14 +85,20 @@ def _likeness(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> float:
 
 def _width(mask: NDArray[np.bool_]) -> float:
     """Of the strokes in the mask, by and large, in pixels: what they cover for each two pixels of edge."""
-    ink = padded(mask.astype(np.uint8), 1)
+    ink = padded(_cropped(mask).astype(np.uint8), 1)
     inside = cv2.erode(ink, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
     return 2 * float(ink.sum()) / (float(ink.sum()) - float(inside.sum()))
 
 
 def thickness(mask: NDArray[np.bool_]) -> float:
     """Of what is in the mask, where it is thickest, in pixels: bool [h, w]."""
-    return 2 * float(cv2.distanceTransform(padded(mask.astype(np.uint8), 1), cv2.DIST_L2, 3).max())
+    ink = padded(_cropped(mask).astype(np.uint8), 1)
+    return 2 * float(cv2.distanceTransform(ink, cv2.DIST_L2, 3).max())
+
+
+def _cropped(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return mask[top : top + height, left : left + width]
 
 
 def sides(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
