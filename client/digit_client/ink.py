@@ -125,22 +125,21 @@ def _ink_within(picture: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDAr
 def _out_of_shadow(
     picture: NDArray[np.float32], contrast: NDArray[np.float32], ink: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The ink itself, or where it shows more than strokes what is narrower than a shadow."""
+    """The ink itself, or where it shows more than strokes, those that are in a shadow or beside it."""
     mask = ink > shapes.EDGE
-    is_a_thing, has_shadow, is_even = (
-        sheets.is_a_thing(mask),
-        ground.has_shadow(contrast),
-        shapes.is_even(ink),
-    )
-    if not is_a_thing and (has_shadow or not is_even):
+    is_a_thing, is_even = sheets.is_a_thing(mask), shapes.is_even(ink)
+    has_shadow = is_a_thing or ground.has_shadow(contrast)
+    if has_shadow or not is_even:
         # What is not even may be no strokes, and have hidden them.
         strongest = _strongest(contrast, mask if is_even else contrast > _levels(contrast)[0])
-        if strongest is not None:
+        if strongest is not None and (not is_a_thing or shapes.is_written(strongest, picture)):
             return strongest
-    if is_a_thing or has_shadow:
+    if has_shadow:
         with suppress(NoDigitError):
             local = _ink(ground.local_contrast(picture), is_paper=True)
             if is_a_thing or _is_fainter(contrast, mask, local > shapes.EDGE):
+                return local
+            if shapes.is_even(local) and not shapes.is_written(ink, picture):
                 return local
     return ink
 

@@ -43,24 +43,32 @@ def in_pencil(page: Sheet) -> Sheet:
 def beside_a_shadow(page: Sheet) -> Sheet:
     """A small shadow with clear edges, some of it on the strokes."""
     shadow = cv2.fillPoly(np.ones_like(page), [np.array([[330, 170], [450, 160], [430, 330]])], 0.6)
-    return page * cv2.GaussianBlur(shadow, (0, 0), 2)
+    return np.asarray(page * cv2.GaussianBlur(shadow, (0, 0), 2))
 
 
 def apart_from_a_shadow(page: Sheet) -> Sheet:
     """A shadow beside the digit, larger than it."""
     shadow = cv2.fillPoly(np.ones_like(page), [np.array([[80, 150], [200, 80], [150, 290]])], 0.6)
-    return page * cv2.GaussianBlur(shadow, (0, 0), 2)
+    return np.asarray(page * cv2.GaussianBlur(shadow, (0, 0), 2))
 
 
 def highlighted(page: Sheet) -> Sheet:
     """A highlighter's stripe across the strokes."""
     stripe = cv2.line(np.ones_like(page), (120, 140), (470, 150), 0.75, 60)
-    return page * stripe
+    return np.asarray(page * stripe)
 
 
 @pytest.mark.parametrize(
     "photograph",
-    [pinned, faint, in_a_tight_box, in_pencil, beside_a_shadow, apart_from_a_shadow, highlighted],
+    [
+        pinned,
+        faint,
+        in_a_tight_box,
+        in_pencil,
+        beside_a_shadow,
+        apart_from_a_shadow,
+        highlighted,
+    ],
 )
 def test_the_digit_is_found(photograph: Any, page: Pixels, seven: Pixels) -> None:
     assert_same_digit(images.normalise(photographed(photograph(page.astype(np.float32)))), seven)

@@ -70,7 +70,7 @@ def lit_by_a_window() -> Pixels:
 
 def tiny() -> Pixels:
     """A thumbnail of paper on which the end of a shadow lies."""
-    return cv2.resize(shaded_at_the_border(), (80, 64), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(shaded_at_the_border(), (80, 64), interpolation=cv2.INTER_AREA))
 
 
 def lit_at_the_border() -> Pixels:

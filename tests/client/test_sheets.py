@@ -35,20 +35,20 @@ def test_a_sheet_is_its_paper_and_what_is_written_on_it() -> None:
 
 
 def disc() -> Pixels:
-    return cv2.circle(np.zeros((400, 500), np.uint8), (250, 200), 150, 1, -1)
+    return np.asarray(cv2.circle(np.zeros((400, 500), np.uint8), (250, 200), 150, 1, -1))
 
 
 def ring() -> Pixels:
-    return cv2.circle(np.zeros((400, 500), np.uint8), (250, 200), 150, 1, 60)
+    return np.asarray(cv2.circle(np.zeros((400, 500), np.uint8), (250, 200), 150, 1, 60))
 
 
 def letter() -> Pixels:
     corners = np.array([[100, 50], [160, 50], [160, 300], [400, 300], [400, 360], [100, 360]])
-    return cv2.fillPoly(np.zeros((400, 500), np.uint8), [corners], 1)
+    return np.asarray(cv2.fillPoly(np.zeros((400, 500), np.uint8), [corners], 1))
 
 
 def speck() -> Pixels:
-    return cv2.rectangle(np.zeros((400, 500), np.uint8), (200, 200), (240, 240), 1, -1)
+    return np.asarray(cv2.rectangle(np.zeros((400, 500), np.uint8), (200, 200), (240, 240), 1, -1))
 
 
 def whole() -> Pixels:
