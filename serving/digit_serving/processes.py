@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
@@ -27,7 +27,8 @@ class ProcessGroup:
     """
 
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    _stop: threading.Event = field(default_factory=threading.Event)
+    _stop: bool = False
+    """Not an event: a signal may come while the main thread holds the lock of that, and wants it then."""
     _handlers: dict[signal.Signals, object] = field(default_factory=dict)
 
     def __enter__(self) -> "ProcessGroup":
@@ -53,17 +54,17 @@ class ProcessGroup:
 
         Raises ProcessDiedError when a process ends before.
         """
-        while not self._stop.is_set():
+        while not self._stop:
             for name, child in self._children.items():
                 if child.poll() is not None:
                     raise ProcessDiedError(f"{name} {_fate(child.returncode)}")
             if until():
                 return True
-            self._stop.wait(_POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)
         return False
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._stop.set()
+        self._stop = True
 
 
 def python_command(*arguments: str) -> list[str]:

@@ -1,5 +1,6 @@
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -72,6 +73,28 @@ def test_a_signal_ends_all_and_their_children(number: signal.Signals, tmp_path: 
         assert is_alive(grandchild)
     assert not _lives_on(grandchild)
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_ends_the_wait_whatever_it_interrupts() -> None:
+    """Python runs handlers between any two lines, also while a lock is held that they might want."""
+    code = """
+import signal, sys
+from digit_serving.processes import ProcessGroup
+
+for last in range(1, 25):
+    lines = iter(range(last))
+
+    def trace(frame, event, argument):
+        if event == "line" and next(lines, None) == last - 1:
+            signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    with ProcessGroup() as group:
+        sys.settrace(trace)
+        group.wait()
+        sys.settrace(None)
+"""
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
 
 
 def test_it_waits_for_what_it_is_told_to() -> None:
