@@ -24,7 +24,7 @@ _RIM = 3
 # So much broader at least than the strokes on it is the paper of a sheet, or a shadow.
 _BROADER = 2
 # In pixels: a picture whose shorter side has fewer shows nothing but the digit.
-_LEAST_PHOTO = 48
+_LEAST_PHOTO = 50
 # What else departs less than this, of what the strokes do, is a shadow. It is so much of both at least, and
 # not the soft edge of strokes, in pixels.
 _SHADE, _LEAST_REST, _SOFT = 0.75, 0.02, 7

@@ -21,8 +21,9 @@ _THICKEST = 0.5
 _BLOTCH = 3.0
 _SHORT = 0.7
 # What the picture's border cuts off is a shadow, a gleam or a table where it differs less from what is beside
-# it than this, where the border is so much of its outline, or where it is finer than this, of its length.
-_FAINT, _CUT_OFF, _FINE = 0.52, 0.34, 0.04
+# it than this, or where the border is so much of its outline. What is finer than this, of its length, is the
+# edge of something but where it is black on white or white on black.
+_FAINT, _CUT_OFF, _FINE, _BLACK = 0.52, 0.34, 0.04, 0.1
 # What differs less than the one and fades over more of what it covers than the other is a shade, sooner where
 # it is broader than this, of its length.
 _SHADE, _BROAD_SHADE, _BROAD = (0.9, 0.6), (0.7, 0.55), 0.13
@@ -47,15 +48,16 @@ def is_written(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
     is_blotch = thickest > min(_THICKEST * span, _BLOTCH * broad)
     # Each stroke has two edges.
     cut_off = sum(map(np.count_nonzero, sides(mask))) / (2 * length)
-    is_beyond = cut_off and (cut_off > _CUT_OFF or thickest < _FINE * span)
-    if are_many or is_blotch or is_beyond or length <= _SHORT * span:
+    if are_many or is_blotch or cut_off > _CUT_OFF or length <= _SHORT * span:
         return False
     # The broader it is, the more it has to be bent to be no shade.
     faintest, most = _BROAD_SHADE if thickest > _BROAD * max(span, length) else _SHADE
     is_fading = np.count_nonzero(mask & (ink < _STRONG)) > most * np.count_nonzero(mask)
     if not cut_off and not is_fading:
         return True
-    return _likeness(ink, picture) <= (_FAINT if cut_off else faintest)
+    if cut_off:
+        faintest = _FAINT if thickest > _FINE * span else _BLACK
+    return _likeness(ink, picture) <= faintest
 
 
 def is_slim(strokes: NDArray[np.bool_]) -> bool:

@@ -77,3 +77,11 @@ def test_the_digit_is_found(photograph: Any, page: Pixels, seven: Pixels) -> Non
 def test_nothing_is_found_on_an_empty_sheet_on_a_board() -> None:
     with pytest.raises(NoDigitError):
         images.normalise(photographed(pinned(np.full((400, 500), 215, np.float32))))
+
+
+def test_a_thin_drawing_that_was_cut_to_the_digit_is_read() -> None:
+    zero = np.full((300, 200, 3), 255, np.uint8)
+    cv2.ellipse(zero, (100, 150), (98, 148), 0, 0, 360, (0, 0, 0), 4, cv2.LINE_AA)
+    found = images.normalise(zero[1:299, 1:199])
+    assert found[14, 14] == 0
+    assert np.count_nonzero(found[:, 14]) >= 2

@@ -18,7 +18,15 @@ def npy(array: np.ndarray) -> bytes:
 
 
 ARRAYS = st.integers(1, 3).map(lambda count: np.stack([np.eye(28, dtype=np.uint8) * 255] * count))
-FILES = st.integers(28, 100).map(lambda size: to_png(np.eye(size, dtype=np.uint8) * 255))
+
+
+def line(size: int) -> bytes:
+    """From corner to corner, as wide as a pen's: a finer one would be the edge of something."""
+    return to_png(255 * (np.tri(size, k=2, dtype=np.uint8) - np.tri(size, k=-3, dtype=np.uint8)))
+
+
+FILES = st.integers(28, 100).map(line)
+
 
 schemathesis.openapi.format("byte", FILES.map(lambda file: base64.b64encode(file).decode()))
 schemathesis.openapi.format("binary", FILES)
