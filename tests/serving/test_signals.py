@@ -31,6 +31,11 @@ def handles_terminate(pid: int) -> bool:
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
+def may_be_told(pid: int) -> bool:
+    """Whether it handles SIGTERM, and has another thread to get it."""
+    return handles_terminate(pid) and bool(threads(pid))
+
+
 def terminate(pid: int) -> None:
     """Send SIGTERM by the oldest other thread, to which Linux gives it; younger ones may end before."""
     os.kill(min(threads(pid)), signal.SIGTERM)
@@ -47,13 +52,15 @@ def test_any_thread_of_the_model_server_may_be_told_to_stop(models: Path) -> Non
 
 def test_any_thread_of_a_model_server_that_waits_for_its_model(tmp_path: Path) -> None:
     with running("model-server", f"--port={free_port()}", f"--model_base_path={tmp_path}") as process:
-        wait_until(lambda: handles_terminate(process.pid) and bool(threads(process.pid)), process)
+        wait_until(lambda: may_be_told(process.pid), process)
         terminate(process.pid)
         assert process.wait(10) == 0
 
 
 def test_any_thread_of_a_worker_of_the_gateway(gateway: Popen[bytes]) -> None:
     worker, *_ = children(gateway.pid)
+    # Another one may have answered already.
+    wait_until(lambda: may_be_told(worker), gateway)
     terminate(worker)
     wait_until(lambda: worker not in children(gateway.pid), gateway, seconds=10)
     assert gateway.poll() is None
