@@ -10,7 +10,7 @@ EDGE = 0.2
 """How much ink there is on a pixel that counts as a part of what is drawn."""
 
 SMALLEST = 100
-"""In pixels: pictures whose shorter side has fewer show nothing but the digit."""
+"""In pixels: where the shorter side has fewer, strokes are as fine as printed lines, and often cut off."""
 
 MOST_PIECES = 9
 """How many pieces the strokes of a digit are in, at most: more are noise."""

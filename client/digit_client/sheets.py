@@ -37,11 +37,9 @@ def is_full(mask: NDArray[np.bool_]) -> bool:
     coarse = cv2.findNonZero(mask[::_COARSE, ::_COARSE].astype(np.uint8))
     if coarse is None:
         return False
-    _, lengths, _ = cv2.minAreaRect(coarse)
-    longer, shorter = _COARSE * (max(lengths) + 1), _COARSE * (min(lengths) + 1)
-    box, hull = _areas(coarse)
+    longer, shorter, hull = _outline(coarse)
     # A bold 1 is as full as a sheet, but slim.
-    fills = shorter > longer / 2 and mask.sum() > min(_FULL * box, _TIGHT * hull)
+    fills = shorter > longer / 2 and mask.sum() > min(_FULL * longer * shorter, _TIGHT * hull)
     return bool(fills and thickness(_filled(mask)) > _THICK * longer)
 
 
@@ -53,8 +51,9 @@ def sheet(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     points = cv2.findNonZero(paper.astype(np.uint8))
     if points is None:
         return None
-    box, hull = _areas(points)
-    if hull < _RECTANGULAR * box or _COARSE**2 * _filled(paper).sum() < _PAPER * hull:
+    longer, shorter, hull = _outline(points)
+    is_rectangular = hull >= _RECTANGULAR * longer * shorter
+    if not is_rectangular or _COARSE**2 * _filled(paper).sum() < _PAPER * hull:
         return None
     corners = cv2.convexHull(points) * _COARSE
     return np.asarray(cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), corners, 1) > 0)
@@ -70,19 +69,19 @@ def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     kernel = np.ones((_SCRAP, _SCRAP), np.uint8)
     # What is beyond the picture is as what is at its border.
     opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, kernel)
-    _, labels, boxes, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
-    areas = boxes[1:, cv2.CC_STAT_AREA]
-    return np.asarray(labels == 1 + areas.argmax() if len(areas) else mask)
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    return np.asarray((labels == 1 + boxes[1:, cv2.CC_STAT_AREA].argmax()) if count > 1 else opened > 0)
 
 
-def _areas(points: NDArray[np.int32]) -> tuple[float, float]:
-    """Of the tightest box around them, turned as it is, and of their outline without dents, in pixels."""
+def _outline(points: NDArray[np.int32]) -> tuple[float, float, float]:
+    """The sides of the tightest box around them, turned as it is, the longer first, and the area of their
+    outline without dents, in pixels: points of the coarse mask, [n, 1, 2].
+    """
     _, lengths, _ = cv2.minAreaRect(points)
     longer, shorter = _COARSE * (max(lengths) + 1), _COARSE * (min(lengths) + 1)
     # The outline runs through the middles of the outermost pixels.
-    return longer * shorter, _COARSE**2 * cv2.contourArea(cv2.convexHull(points)) + _COARSE * (
-        longer + shorter
-    )
+    hull = _COARSE**2 * cv2.contourArea(cv2.convexHull(points)) + _COARSE * (longer + shorter)
+    return longer, shorter, hull
 
 
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
