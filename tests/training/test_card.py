@@ -5,7 +5,8 @@ from pathlib import Path
 from digit_training.card import card
 from digit_training.dataset import Dataset
 from digit_training.evaluate import evaluate
-from digit_training.fit import DRAWN, Fit
+from digit_training.fit import Fit
+from digit_training.recipes import QUICK
 
 
 def test_it_says_what_the_model_is_and_how_it_came_to_be(fitted: Fit, dataset: Dataset) -> None:
@@ -34,7 +35,7 @@ def test_it_is_published_with_the_model(models: Path) -> None:
     figures = json.loads((models / "1" / "assets.extra" / "model.json").read_text())
     assert figures["model"] == "convnet"
     assert figures["accuracy"] > 0.85
-    assert figures["fit"]["drawn"] == round(DRAWN * figures["fit"]["examples"])
+    assert figures["fit"]["drawn"] == round(QUICK.drawn * figures["fit"]["examples"])
     assert 0.2 < figures["fit"]["temperature"] < 5
     assert 1 <= figures["fit"]["best_epoch"] <= figures["fit"]["epochs"] == 4
     assert figures["data"]["train"] == figures["fit"]["examples"] + figures["fit"]["validation_examples"]

@@ -3,14 +3,14 @@ import numpy as np
 import pytest
 
 from digit_client.images import is_framed
-from digit_training.strokes import STYLES, drawn
+from digit_training.strokes import drawn
+from digit_training.styles import STYLES
 
 
 def test_every_style_is_drawn_as_often_and_never_twice_the_same() -> None:
     examples = drawn(20 * len(STYLES), np.random.default_rng(0))
     digits = [label for label, _ in STYLES]
     assert np.bincount(examples.labels).tolist() == [20 * digits.count(digit) for digit in range(10)]
-    assert min(np.bincount(digits)) > 0
     assert len({image.tobytes() for image in examples.images}) == len(examples)
 
 

@@ -19,9 +19,6 @@ from digit_training.dataset import Examples
 from digit_training.interrupt import between_batches
 from digit_training.recipes import Recipe
 
-DRAWN = 0.1
-"""How many digits of other styles an augmented fit learns beside the examples, as a share of them."""
-
 STEPS_PER_EXECUTION = 25
 """Steps that are run as one call, for each of which Keras fetches a batch."""
 
@@ -67,7 +64,7 @@ def fit(
     device.make_repeatable()
     keras.utils.set_random_seed(seed)
     held, train = _split(examples, recipe.holdout, seed)
-    drawn = strokes.drawn(round(DRAWN * len(train)) if recipe.augmented else 0, np.random.default_rng(seed))
+    drawn = strokes.drawn(round(recipe.drawn * len(train)), np.random.default_rng(seed))
     model = _compiled(recipe, len(train) + len(drawn))
     history, best = keras.callbacks.History(), BestEpoch()
     started = time.perf_counter()
