@@ -24,18 +24,24 @@ _STEP = 24
 # What is broader than a stroke and departs more than that, in levels and as a share of the ink's strongest,
 # is no shade of the paper; a bold digit departs as much as the strongest, a shadow less.
 _FAINT, _SHADE, _DARKEST = 10.0, 0.12, 0.8
+# What is broader and departs more than that the other way, as a share of the ink's strongest, is a gleam.
+_GLEAM = 0.25
 
 
-def contrast(image: NDArray[np.float32], paper: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+def contrast(
+    image: NDArray[np.float32], paper: NDArray[np.bool_] | None = None, *, is_lit: bool = False
+) -> NDArray[np.float32]:
     """How far each pixel departs from the paper towards the ink's colour, in levels: float32 [h, w].
 
     Takes float32 [h, w] or [h, w, 3] in 0..255, a picture of paper that fades smoothly from edge to edge, and
     where on it there is paper, bool [h, w], if that is known. Only the ink's direction counts: glare and
-    shadow depart another way. Raises NoDigitError when nothing departs.
+    shadow depart another way. What departs most is ink, or where the picture `is_lit` a lamp's light, and ink
+    departs the other way. Raises NoDigitError when nothing departs.
     """
     small = _reduced(image)
     empty = _paper(small, paper)
-    return _departure(image, empty, _towards(small, empty))
+    towards = _towards(small, empty)
+    return _departure(image, empty, -towards if is_lit else towards)
 
 
 def local_contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -75,6 +81,17 @@ def has_shadow(contrast: NDArray[np.float32]) -> bool:
     # `broad` is the least around, which may be beside a bold stroke.
     depth = float(np.median(small[broad > broadest / 2]))
     return corner > broadest / 2 or depth < min(_DARKEST * strongest, 2 * broadest)
+
+
+def has_gleam(image: NDArray[np.float32]) -> bool:
+    """Whether something broad departs from the paper as well, the other way than ink does: the light of a
+    lamp on a board, where ink is fainter than elsewhere. Takes float32 [h, w] or [h, w, 3] in 0..255.
+    """
+    small = _reduced(image)
+    empty = _paper(small, None)
+    towards = _towards(small, empty)
+    ink, gleam = (_departure(small, empty, way) for way in (towards, -towards))
+    return float(_broad(gleam, _STROKE).max()) > max(_FAINT, _GLEAM * float(np.quantile(ink, 0.999)))
 
 
 def _broad(levels: NDArray[np.float32], width: int) -> NDArray[np.float32]:

@@ -56,6 +56,8 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     if is_photo and not shapes.is_written(ink, levels):
         ink = _without_fine_lines(ink)
         if not shapes.is_even(ink) or not shapes.is_written(ink, levels):
+            ink = _ink(ground.contrast(levels, is_lit=True), is_paper=True)
+        if not shapes.is_even(ink) or not shapes.is_written(ink, levels):
             raise NoDigitError("nothing on the image looks like the strokes of a digit")
     return _cropped(ink)
 
@@ -68,13 +70,13 @@ def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     except NoDigitError:
         if is_small or not ground.has_shadow(contrast):
             raise
-        return _ink(ground.local_contrast(picture), is_paper=True)
+        return _local_ink(picture)
     mask = ink > shapes.EDGE
     if not is_small and (written := _ink_on_sheet(picture, mask)) is not None:
         return written
     if sheets.surrounds(mask) and (bold := _bold_ink(picture, mask)) is not None:
         return bold
-    return ink if is_small else _out_of_shadow(picture, contrast, ink)
+    return ink if is_small else _in_uneven_light(picture, contrast, ink)
 
 
 def _bold_ink(picture: NDArray[np.float32], paper: NDArray[np.bool_]) -> NDArray[np.float32] | None:
@@ -122,10 +124,12 @@ def _ink_within(picture: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDAr
     return None
 
 
-def _out_of_shadow(
+def _in_uneven_light(
     picture: NDArray[np.float32], contrast: NDArray[np.float32], ink: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The ink itself, or where it shows more than strokes, those that are in a shadow or beside it."""
+    """The ink itself, or where it shows more than strokes, those that are in a shadow or beside it; or less,
+    those that are in a gleam.
+    """
     mask = ink > shapes.EDGE
     is_a_thing, is_even = sheets.is_a_thing(mask), shapes.is_even(ink)
     has_shadow = is_a_thing or ground.has_shadow(contrast)
@@ -136,12 +140,22 @@ def _out_of_shadow(
             return strongest
     if has_shadow:
         with suppress(NoDigitError):
-            local = _ink(ground.local_contrast(picture), is_paper=True)
+            local = _local_ink(picture)
             if is_a_thing or _is_fainter(contrast, mask, local > shapes.EDGE):
                 return local
             if shapes.is_even(local) and not shapes.is_written(ink, picture):
                 return local
+    elif ground.has_gleam(picture):
+        with suppress(NoDigitError):
+            local = _local_ink(picture)
+            if shapes.is_even(local) and shapes.is_written(local, picture):
+                return local
     return ink
+
+
+def _local_ink(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What departs from what is around it."""
+    return _ink(ground.local_contrast(picture), is_paper=True)
 
 
 def _strongest(contrast: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32] | None:

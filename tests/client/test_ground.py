@@ -32,6 +32,21 @@ def test_the_shadow_of_a_hand_is_no_ink(blur: int, page: Pixels, seven: Pixels) 
     assert_same_digit(images.normalise(np.rint(shaded).astype(np.uint8)), seven)
 
 
+@pytest.mark.parametrize("where", [(280, 120), (320, 200)])
+def test_ink_in_the_light_of_a_lamp_is_ink(where: tuple[int, int], page: Pixels, seven: Pixels) -> None:
+    row, column = np.indices(page.shape)
+    light = 70 * np.exp(-((row - where[1]) ** 2 + (column - where[0]) ** 2) / 100**2)
+    assert_same_digit(images.normalise(photographed(0.75 * page + light)), seven)
+
+
+@pytest.mark.parametrize("where", [(200, 160), (240, 240)])
+def test_nor_is_the_light_of_a_lamp_that_is_stronger_than_ink(
+    where: tuple[int, int], page: Pixels, seven: Pixels
+) -> None:
+    lit = cv2.GaussianBlur(cv2.circle(np.zeros(page.shape, np.float32), where, 40, 1, -1), (0, 0), 15)
+    assert_same_digit(images.normalise(photographed(0.6 * page + 120 * lit)), seven)
+
+
 def test_the_edge_of_a_shadow_is_no_ink(page: Pixels, seven: Pixels) -> None:
     shaded = page.astype(np.float32)
     shaded[np.tri(400, 500, k=-60) > 0] *= 0.6
