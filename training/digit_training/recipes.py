@@ -71,7 +71,7 @@ QUICK = Recipe(
     holdout=1 / 12,
     drawn=0.2,
     augmented=True,
-    more="A larger network reads another 20 of MNIST's 10,000 right: digits train --recipe full",
+    more="A larger network reads another 40 of MNIST's 10,000 right: digits train --recipe full",
 )
 
 FULL = replace(
