@@ -28,24 +28,25 @@ _FAINT, _SHADE, _DARKEST = 10.0, 0.12, 0.8
 _GLEAM = 0.25
 
 
-def contrast(
-    image: NDArray[np.float32], paper: NDArray[np.bool_] | None = None, *, is_lit: bool = False
-) -> NDArray[np.float32]:
-    """How far each pixel departs from the paper towards the ink's colour, in levels: float32 [h, w].
+def departure(image: NDArray[np.float32], paper: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    """How far each pixel departs from the paper, in levels: float32 [h, w].
+
+    Above 0 is towards the colour of what departs most, which is ink but where a lamp's light is stronger, and
+    below 0 the other way.
 
     Takes float32 [h, w] or [h, w, 3] in 0..255, a picture of paper that fades smoothly from edge to edge, and
     where on it there is paper, bool [h, w], if that is known. Only the ink's direction counts: glare and
-    shadow depart another way. What departs most is ink, or where the picture `is_lit` a lamp's light, and ink
-    departs the other way. Raises NoDigitError when nothing departs.
+    shadow depart another way. Raises NoDigitError when nothing departs.
     """
     small = _reduced(image)
     empty = _paper(small, paper)
-    towards = _towards(small, empty)
-    return _departure(image, empty, -towards if is_lit else towards)
+    return _departure(image, empty, _towards(small, empty))
 
 
 def local_contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The same for a picture that shows more than the paper: a table around it, or the edge of a shadow.
+    """How far each pixel departs towards the ink's colour, and not the other way: float32 [h, w].
+
+    For a picture that shows more than the paper: a table around it, or the edge of a shadow.
 
     Only what is narrower than a fifth of the picture departs: what is wider is ground itself.
     """
@@ -61,11 +62,11 @@ def local_contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def contrast_within(image: NDArray[np.float32], sheet: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The same of a sheet of paper that lies there, bool [h, w]: nothing beside it departs."""
+    """The same on a sheet of paper that lies there, bool [h, w]: nothing beside it departs."""
     empty = _paper(_reduced(image), sheet)
     beside = cv2.resize(empty, sheet.shape[::-1], interpolation=cv2.INTER_LINEAR).reshape(image.shape)
     bare = np.where(sheet if image.ndim == 2 else sheet[:, :, None], image, beside)
-    return _departure(bare, empty, _towards(_reduced(bare), empty))
+    return np.maximum(_departure(bare, empty, _towards(_reduced(bare), empty)), 0)
 
 
 def has_shadow(contrast: NDArray[np.float32]) -> bool:
@@ -83,15 +84,13 @@ def has_shadow(contrast: NDArray[np.float32]) -> bool:
     return corner > broadest / 2 or depth < min(_DARKEST * strongest, 2 * broadest)
 
 
-def has_gleam(image: NDArray[np.float32]) -> bool:
+def has_gleam(departure: NDArray[np.float32]) -> bool:
     """Whether something broad departs from the paper as well, the other way than ink does: the light of a
-    lamp on a board, where ink is fainter than elsewhere. Takes float32 [h, w] or [h, w, 3] in 0..255.
+    lamp on a board, where ink is fainter than elsewhere.
     """
-    small = _reduced(image)
-    empty = _paper(small, None)
-    towards = _towards(small, empty)
-    ink, gleam = (_departure(small, empty, way) for way in (towards, -towards))
-    return float(_broad(gleam, _STROKE).max()) > max(_FAINT, _GLEAM * float(np.quantile(ink, 0.999)))
+    small = _reduced(departure)[:, :, 0]
+    least = max(_FAINT, _GLEAM * float(np.quantile(small, 0.999)))
+    return bool(-small.min() > least and _broad(-small, _STROKE).max() > least)
 
 
 def _broad(levels: NDArray[np.float32], width: int) -> NDArray[np.float32]:
@@ -121,7 +120,7 @@ def _departure(
     # Projected first, so that only one channel is worked on at full size.
     projected, empty = (cv2.transform(part, towards) for part in (image, paper))
     empty = cv2.resize(empty, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(np.maximum(projected - empty, 0), np.float32)
+    return np.asarray(projected - empty, np.float32)
 
 
 def _paper(small: NDArray[np.float32], where: NDArray[np.bool_] | None) -> NDArray[np.float32]:

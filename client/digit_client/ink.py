@@ -56,14 +56,15 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     if is_photo and not shapes.is_written(ink, levels):
         ink = _without_fine_lines(ink)
         if not shapes.is_even(ink) or not shapes.is_written(ink, levels):
-            ink = _ink(ground.contrast(levels, is_lit=True), is_paper=True)
+            ink = _ink(np.maximum(-ground.departure(levels), 0), is_paper=True)
         if not shapes.is_even(ink) or not shapes.is_written(ink, levels):
             raise NoDigitError("nothing on the image looks like the strokes of a digit")
     return _cropped(ink)
 
 
 def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    contrast = ground.contrast(picture)
+    departure = ground.departure(picture)
+    contrast = np.maximum(departure, 0)
     is_small = _is_small(contrast)
     try:
         ink = _ink(contrast, is_paper=True)
@@ -76,7 +77,7 @@ def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
         return written
     if sheets.surrounds(mask) and (bold := _bold_ink(picture, mask)) is not None:
         return bold
-    return ink if is_small else _in_uneven_light(picture, contrast, ink)
+    return ink if is_small else _in_uneven_light(picture, departure, ink)
 
 
 def _bold_ink(picture: NDArray[np.float32], paper: NDArray[np.bool_]) -> NDArray[np.float32] | None:
@@ -85,7 +86,7 @@ def _bold_ink(picture: NDArray[np.float32], paper: NDArray[np.bool_]) -> NDArray
     None where not all but the paper is ink.
     """
     with suppress(NoDigitError):
-        ink = _ink(ground.contrast(picture, paper), is_paper=True)
+        ink = _ink(np.maximum(ground.departure(picture, paper), 0), is_paper=True)
         mask = ink > shapes.EDGE
         if mask.sum() > _REST * np.count_nonzero(~paper) and not sheets.is_a_thing(mask):
             return ink
@@ -125,12 +126,12 @@ def _ink_within(picture: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDAr
 
 
 def _in_uneven_light(
-    picture: NDArray[np.float32], contrast: NDArray[np.float32], ink: NDArray[np.float32]
+    picture: NDArray[np.float32], departure: NDArray[np.float32], ink: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """The ink itself, or where it shows more than strokes, those that are in a shadow or beside it; or less,
     those that are in a gleam.
     """
-    mask = ink > shapes.EDGE
+    mask, contrast = ink > shapes.EDGE, np.maximum(departure, 0)
     is_a_thing, is_even = sheets.is_a_thing(mask), shapes.is_even(ink)
     has_shadow = is_a_thing or ground.has_shadow(contrast)
     if has_shadow or not is_even:
@@ -145,7 +146,7 @@ def _in_uneven_light(
                 return local
             if shapes.is_even(local) and not shapes.is_written(ink, picture):
                 return local
-    elif ground.has_gleam(picture):
+    elif ground.has_gleam(departure):
         with suppress(NoDigitError):
             local = _local_ink(picture)
             if shapes.is_even(local) and shapes.is_written(local, picture):
