@@ -32,11 +32,10 @@ def departure(image: NDArray[np.float32], paper: NDArray[np.bool_] | None = None
     """How far each pixel departs from the paper, in levels: float32 [h, w].
 
     Above 0 is towards the colour of what departs most, which is ink but where a lamp's light is stronger, and
-    below 0 the other way.
+    below 0 the other way; what departs towards another colour counts as far as it goes along.
 
     Takes float32 [h, w] or [h, w, 3] in 0..255, a picture of paper that fades smoothly from edge to edge, and
-    where on it there is paper, bool [h, w], if that is known. Only the ink's direction counts: glare and
-    shadow depart another way. Raises NoDigitError when nothing departs.
+    where on it there is paper, bool [h, w], if that is known. Raises NoDigitError when nothing departs.
     """
     small = _reduced(image)
     empty = _paper(small, paper)

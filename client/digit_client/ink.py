@@ -54,12 +54,23 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     # What is drawn may be a digit's first dot.
     is_photo = not _is_small(picture) and not drawing.has_plain_border(picture)
     if is_photo and not shapes.is_written(ink, levels):
-        ink = _without_fine_lines(ink)
-        if not shapes.is_even(ink) or not shapes.is_written(ink, levels):
-            ink = _ink(np.maximum(-ground.departure(levels), 0), is_paper=True)
-        if not shapes.is_even(ink) or not shapes.is_written(ink, levels):
-            raise NoDigitError("nothing on the image looks like the strokes of a digit")
+        ink = _hidden_ink(levels, ink)
     return _cropped(ink)
+
+
+def _hidden_ink(picture: NDArray[np.float32], found: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The strokes where what was found is none, but printed lines that touch them or a lamp's light."""
+    ink = _without_fine_lines(found)
+    if _is_of_a_pen(ink, picture):
+        return ink
+    ink = _ink(np.maximum(-ground.departure(picture), 0), is_paper=True)
+    if _is_of_a_pen(ink, picture):
+        return ink
+    raise NoDigitError("nothing on the image looks like the strokes of a digit")
+
+
+def _is_of_a_pen(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
+    return shapes.is_even(ink) and shapes.is_written(ink, picture)
 
 
 def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -149,7 +160,7 @@ def _in_uneven_light(
     elif ground.has_gleam(departure):
         with suppress(NoDigitError):
             local = _local_ink(picture)
-            if shapes.is_even(local) and shapes.is_written(local, picture):
+            if _is_of_a_pen(local, picture):
                 return local
     return ink
 

@@ -29,10 +29,11 @@ _BITS = 4
 
 def drawn(count: int, rng: np.random.Generator) -> Examples:
     """That many digits, each style as often as any other, framed as serving frames them."""
-    styles = [STYLES[index % len(STYLES)] for index in range(count)]
-    images = [_draw(lines(style), rng) for _, style in styles]
+    styles = [(label, lines(style)) for label, style in STYLES]
+    chosen = [styles[index % len(styles)] for index in range(count)]
+    images = [_draw(style, rng) for _, style in chosen]
     return Examples(
-        np.array(images, np.uint8).reshape(-1, 28, 28), np.array([label for label, _ in styles], np.uint8)
+        np.array(images, np.uint8).reshape(-1, 28, 28), np.array([label for label, _ in chosen], np.uint8)
     )
 
 
