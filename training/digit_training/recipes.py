@@ -79,7 +79,7 @@ FULL = replace(
     build=models.deep_convnet,
     epochs=24,
     learning_rate=2e-3,
-    # Each costs some of MNIST's digits, which the last epochs win back.
+    # Drawn digits cost some of MNIST's, which the last epochs win back.
     drawn=0.05,
     careful=5,
     more="A network at full size may read a few more of MNIST's 10,000 right: digits train --recipe best",
