@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from digit_client import limits, png
+from digit_client import limits, png, reduction
 from digit_client.arrays import PNG_SIGNATURE, Pixels, as_pixels, rounded
 from digit_client.errors import ImageTooLargeError, NotAnImageError, PixelValueError, TruncatedImageError
 from digit_client.framing import SIDE, frame
@@ -29,15 +29,16 @@ _MIDDLE = (13.45, 14.55)
 _ONES, _PLACES = np.ones(SIDE, np.float32), np.arange(SIDE, dtype=np.float32)
 # Pillow knows many more, one of which starts a program.
 _OTHERS = ("BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
-# Photographs are decoded no larger than they need be to see a thin pen's line.
+# In pixels: photographs are decoded no larger than they need be to see a thin pen's line.
 _JPEG_SIDE = 1000
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Open an image file: PNG, JPEG, GIF, BMP, WebP, TIFF or PPM.
 
-    Its size is checked before its pixels are decoded. EXIF orientation is applied; of several frames the
-    first is taken. Raises NotAnImageError, TruncatedImageError, ImageTooLargeError or PixelValueError.
+    Its size is checked before its pixels are decoded. A JPEG comes at a half, a quarter or an eighth of its
+    size where that is enough to find a digit on it. EXIF orientation is applied; of several frames the first
+    is taken. Raises NotAnImageError, TruncatedImageError, ImageTooLargeError or PixelValueError.
     """
     # The format of nearly all drawings, which Pillow takes twice as long to read.
     return _decode_png(data, max_pixels) if data.startswith(PNG_SIGNATURE) else _decode_any(data, max_pixels)
@@ -120,11 +121,19 @@ def _bound(image: Image.Image, data: bytes, max_pixels: int) -> None:
     if image.format in ("JPEG", "MPO"):
         limits.check_size(*image.size, 4 * max_pixels)
         limits.check_scans(data)
-        image.draft(None, (_JPEG_SIDE, _JPEG_SIDE))
+        image.draft(None, _jpeg_size(*image.size))
     elif image.format == "TIFF":
         limits.check_strips(data)
-    # A picture that is long and narrow is not reduced.
+    # One that is long and narrow may not be reduced.
     limits.check_size(*image.size, max_pixels)
+
+
+def _jpeg_size(width: int, height: int) -> tuple[int, int]:
+    """To no less than this a JPEG's decoder may reduce it, which can divide by two, four and eight."""
+    factor = reduction.factor((width, height))
+    # What it would be reduced by later on, as far as it can.
+    by = factor & -factor
+    return max(1, min(_JPEG_SIDE, width // by)), max(1, min(_JPEG_SIDE, height // by))
 
 
 def _to_pixels(image: Image.Image) -> Pixels:

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import drawing, enlargement, ground, pieces, ruling, shapes, sheets
+from digit_client import drawing, enlargement, ground, pieces, reduction, ruling, shapes, sheets
 from digit_client.errors import NoDigitError
 
-# Larger pictures are reduced to this, the ink of drawings, which has clear edges, to that.
-_SIDE, _DRAWN_SIDE = 512, 128
+# In pixels: to this the ink of drawings is reduced, which has clear edges.
+_DRAWN_SIDE = 128
 # In levels of 255: less than this can't be told from noise and compression.
 _LEAST_CONTRAST = 10.0
 # Of what is no paper: so much at least is a bold digit's ink.
@@ -37,7 +37,7 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]. Raises NoDigitError when nothing is drawn.
     """
-    picture = _opaque(_shrink(pixels, _SIDE))
+    picture = _opaque(reduction.reduced(pixels))
     if not _is_small(picture):
         picture = enlargement.undone(picture)
     if _is_small(picture):
@@ -46,7 +46,7 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     if drawn is not None and max(drawn.shape) >= _LEAST_SIZE:
         # What is full may be a sheet of paper, drawn as well.
         with suppress(NoDigitError):
-            ink = _ink(_shrink(drawn, _DRAWN_SIDE).astype(np.float32), is_paper=False)
+            ink = _ink(reduction.reduced(drawn, _DRAWN_SIDE).astype(np.float32), is_paper=False)
             if not sheets.is_full(ink > shapes.EDGE):
                 return _cropped(ink)
     levels = picture.astype(np.float32)
@@ -221,16 +221,6 @@ def _cropped(ink: NDArray[np.float32]) -> NDArray[np.float32]:
     # A fainter edge would make the digit look larger than it is where it has few pixels.
     left, top, width, height = cv2.boundingRect((ink > shapes.EDGE).astype(np.uint8))
     return np.asarray(ink[top : top + height, left : left + width], np.float32)
-
-
-def _shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    factor = math.ceil(max(pixels.shape[:2]) / side)
-    if factor == 1:
-        return pixels
-    height, width = (max(1, length // factor) for length in pixels.shape[:2])
-    # By a whole number, without what is over, it takes a tenth of the time.
-    whole = pixels[: height * factor, : width * factor]
-    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def _stretched(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
