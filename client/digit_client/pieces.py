@@ -37,11 +37,13 @@ def strokes(mask: NDArray[np.uint8], *, is_paper: bool) -> NDArray[np.uint8]:
     Left out are specks, a box or circle around the digit, a line under it, and in a picture of paper what
     reaches into it from beyond its border. Raises NoDigitError where there is nothing.
     """
-    count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    # To count them takes a tenth of the time.
+    count, _ = cv2.connectedComponents(mask, connectivity=8)
     if count < 2:
         raise NoDigitError("nothing is drawn on the image")
     if count == 2:
         return mask
+    _, labels, boxes, _ = cv2.connectedComponentsWithStatsWithAlgorithm(mask, 8, cv2.CV_32S, cv2.CCL_BBDT)
     boxes = np.asarray(boxes[1:], np.int32)
     cut = _are_cut_off(boxes, mask.shape) & is_paper
     areas = np.where(_are_frames(labels, boxes), 0, boxes[:, cv2.CC_STAT_AREA])
