@@ -275,7 +275,7 @@ def _histogram(
 
 def _quantile(counts: NDArray[np.float32], share: float) -> float:
     """The level up to which such a share of what is counted lies, as np.quantile has it; 0 of nothing."""
-    upto = np.cumsum(counts, dtype=np.float64)
+    upto = counts.cumsum(dtype=np.float64)
     place = share * max(0.0, float(upto[-1]) - 1)
-    below, above = np.searchsorted(upto, (math.floor(place), math.ceil(place)), side="right")
+    below, above = upto.searchsorted((math.floor(place), math.ceil(place)), "right").tolist()
     return float(below + (above - below) * (place % 1)) if upto[-1] else 0.0
