@@ -59,12 +59,15 @@ def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _hidden_ink(picture: NDArray[np.float32], found: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The strokes where what was found is none, but printed lines that touch them or a lamp's light."""
+    """The strokes where what was found is none, but printed lines that touch them, light or shadow."""
     ink = _without_fine_lines(found)
     if _is_of_a_pen(ink, picture):
         return ink
     ink = _ink(np.maximum(-ground.departure(picture), 0), is_paper=True)
     if _is_of_a_pen(ink, picture):
+        return ink
+    ink = _local_ink(picture)
+    if shapes.is_written(ink, picture) and shapes.is_strong(ink, picture):
         return ink
     raise NoDigitError("nothing on the image looks like the strokes of a digit")
 
@@ -148,7 +151,7 @@ def _in_uneven_light(
     if has_shadow or not is_even:
         # What is not even may be no strokes, and have hidden them.
         strongest = _strongest(contrast, mask if is_even else contrast > _levels(contrast)[0])
-        if strongest is not None and (not is_a_thing or shapes.is_written(strongest, picture)):
+        if strongest is not None and shapes.is_written(strongest, picture):
             return strongest
     if has_shadow:
         with suppress(NoDigitError):

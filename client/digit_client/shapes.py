@@ -28,6 +28,8 @@ _FAINT, _CUT_OFF, _FINE, _BLACK = 0.52, 0.34, 0.04, 0.1
 # it is broader than this, of its length.
 _SHADE, _BROAD_SHADE, _BROAD = (0.9, 0.6), (0.7, 0.55), 0.13
 _STRONG = 0.8
+# What differs less than this is a shade or noise, where nothing else tells it from strokes.
+_WEAK = 0.75
 # A pen's strokes are at most so much broader in one place, as where they cross, than by and large.
 _EVEN = 1.5
 # A line is at most this thick, of its length.
@@ -69,6 +71,11 @@ def is_even(ink: NDArray[np.float32]) -> bool:
     """Whether these are as broad all along as a pen's strokes are: float32 [h, w]."""
     mask = ink > EDGE
     return thickness(mask) <= _EVEN * _width(mask)
+
+
+def is_strong(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
+    """Whether the ink differs much from the paper beside it: both as for `is_written`."""
+    return _likeness(ink, picture) <= _WEAK
 
 
 def _likeness(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> float:
