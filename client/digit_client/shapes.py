@@ -69,13 +69,30 @@ def is_slim(strokes: NDArray[np.bool_]) -> bool:
 
 def is_even(ink: NDArray[np.float32]) -> bool:
     """Whether these are as broad all along as a pen's strokes are: float32 [h, w]."""
+    return _unevenness(ink) <= _EVEN
+
+
+def is_of_a_pen(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
+    """Whether these can be strokes and are as even as a pen's: both as for `is_written`."""
+    return is_even(ink) and is_written(ink, picture)
+
+
+def is_clear(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
+    """Whether these can be strokes and differ much from the paper beside them: both as for `is_written`."""
+    return is_written(ink, picture) and _likeness(ink, picture) <= _WEAK
+
+
+def roughness(ink: NDArray[np.float32]) -> float:
+    """How little this is like one line of a pen, which has 1: float32 [h, w].
+
+    It is more for what is broader in one place than by and large, and for each piece.
+    """
+    return _unevenness(ink) * (cv2.connectedComponents((ink > EDGE).astype(np.uint8))[0] - 1)
+
+
+def _unevenness(ink: NDArray[np.float32]) -> float:
     mask = ink > EDGE
-    return thickness(mask) <= _EVEN * _width(mask)
-
-
-def is_strong(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
-    """Whether the ink differs much from the paper beside it: both as for `is_written`."""
-    return _likeness(ink, picture) <= _WEAK
+    return thickness(mask) / _width(mask)
 
 
 def _likeness(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> float:

@@ -18,6 +18,9 @@ _SURROUNDING = 0.5
 _BESIDE = 0.25
 # A sheet is more paper than this, of its outline, and this of the box around it, turned as it is.
 _PAPER, _RECTANGULAR = 0.6, 0.82
+# One that is written on is more than this of its outline without dents, and that more than the next of the
+# box; less than the last of it is paper.
+_CONVEX, _CORNERED, _BLANK = 0.95, 0.9, 0.97
 # Of a picture: so much of it a sheet covers at least. Of _COARSE pixels: what is narrower is no part of it.
 _LEAST, _SCRAP = 0.05, 3
 
@@ -57,6 +60,18 @@ def sheet(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
         return None
     corners = cv2.convexHull(points) * _COARSE
     return np.asarray(cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), corners, 1) > 0)
+
+
+def is_written_on(mask: NDArray[np.bool_]) -> bool:
+    """Whether this is the paper of a sheet around what is written on it: bool [h, w]."""
+    whole = sheet(mask)
+    if whole is None:
+        return False
+    longer, shorter, _ = _outline(cv2.findNonZero(whole[::_COARSE, ::_COARSE].astype(np.uint8)))
+    hull, filled = np.count_nonzero(whole), np.count_nonzero(_filled(mask))
+    # A bold 8 has dents, and a bold 0 no corners.
+    is_a_rectangle = filled > _CONVEX * hull > _CONVEX * _CORNERED * longer * shorter
+    return bool(is_a_rectangle and np.count_nonzero(mask) < _BLANK * filled)
 
 
 def inside(sheet: NDArray[np.bool_], rim: int) -> NDArray[np.bool_]:

@@ -138,3 +138,20 @@ def test_the_first_dot_of_a_drawing_is_taken_as_it_is() -> None:
     canvas = np.full((280, 280), 255, np.uint8)
     cv2.circle(canvas, (140, 90), 11, 0, -1)
     assert images.normalise(canvas).max() == 255
+
+
+@pytest.mark.parametrize(("darkness", "clear"), [(100, True), (30, False)])
+def test_strokes_are_clear_that_differ_much_from_the_paper(darkness: int, clear: bool) -> None:
+    ink = cv2.line(np.zeros(SHAPE, np.float32), (150, 90), (190, 300), 1, 12)
+    assert shapes.is_written(ink, 205 - darkness * ink)
+    assert shapes.is_clear(ink, 205 - darkness * ink) is clear
+
+
+def test_a_line_is_rougher_for_a_blot_and_for_each_piece() -> None:
+    line = cv2.line(np.zeros(SHAPE, np.float32), (150, 90), (190, 300), 1, 12)
+    blotted = cv2.circle(line.copy(), (170, 200), 20, 1, -1)
+    broken = line.copy()
+    broken[190:210] = 0
+    assert shapes.roughness(line) < 1.4
+    assert shapes.roughness(blotted) > 2 * shapes.roughness(line)
+    assert shapes.roughness(broken) > 1.8 * shapes.roughness(line)

@@ -58,3 +58,28 @@ def whole() -> Pixels:
 @pytest.mark.parametrize("shape", [disc, ring, letter, speck, whole])
 def test_what_is_no_sheet(shape: Any) -> None:
     assert sheets.sheet(shape() > 0) is None
+
+
+@pytest.mark.parametrize("label", [2, 4])
+def test_a_sheet_around_a_bold_digit_is_no_digit(label: int, digits: Any) -> None:
+    digit = digits.one(label)
+    bold = cv2.dilate(
+        cv2.resize(digit, (280, 280), interpolation=cv2.INTER_CUBIC), np.ones((17, 17), np.uint8)
+    )
+    sheet = np.full((330, 280), 225, np.float32)
+    sheet[25:305] -= bold * np.float32(0.6)
+    table = cv2.copyMakeBorder(sheet, 20, 20, 25, 25, cv2.BORDER_CONSTANT, value=70)
+    assert_same_digit(images.normalise(photographed(table)), images.normalise(bold))
+
+
+def test_a_sheet_with_holes_is_written_on() -> None:
+    paper = np.zeros((400, 500), np.bool_)
+    paper[20:380, 80:420] = True
+    assert not sheets.is_written_on(paper)
+    paper[100:300, 200:260] = False
+    assert sheets.is_written_on(paper)
+
+
+@pytest.mark.parametrize("shape", [disc, ring, letter, speck, whole])
+def test_what_is_no_sheet_is_not_written_on(shape: Any) -> None:
+    assert not sheets.is_written_on(shape() > 0)
