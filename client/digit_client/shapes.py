@@ -28,8 +28,9 @@ _FAINT, _CUT_OFF, _FINE, _BLACK = 0.52, 0.34, 0.04, 0.1
 # it is broader than this, of its length.
 _SHADE, _BROAD_SHADE, _BROAD = (0.9, 0.6), (0.7, 0.55), 0.13
 _STRONG = 0.8
-# What differs less than this is a shade or noise, where nothing else tells it from strokes.
-_WEAK = 0.75
+# What differs less than this is a shade or noise, where nothing else tells it from strokes: of both and so
+# many levels, since on a dark board a few are a large share.
+_WEAK, _DIM = 0.8, 40
 # A pen's strokes are at most so much broader in one place, as where they cross, than by and large.
 _EVEN = 1.5
 # A line is at most this thick, of its length.
@@ -79,7 +80,7 @@ def is_of_a_pen(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
 
 def is_clear(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
     """Whether these can be strokes and differ much from the paper beside them: both as for `is_written`."""
-    return is_written(ink, picture) and _likeness(ink, picture) <= _WEAK
+    return is_written(ink, picture) and _likeness(ink, picture, _DIM) <= _WEAK
 
 
 def roughness(ink: NDArray[np.float32]) -> float:
@@ -95,8 +96,11 @@ def _unevenness(ink: NDArray[np.float32]) -> float:
     return thickness(mask) / _width(mask)
 
 
-def _likeness(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> float:
-    """How dark it is where the ink is strong, as a share of the paper beside it, or this of that: 0..1."""
+def _likeness(ink: NDArray[np.float32], picture: NDArray[np.float32], dim: int = 1) -> float:
+    """How dark it is where the ink is strong, as a share of the paper beside it, or this of that: 0..1.
+
+    So many levels are added to both, one at least: black is no share of anything.
+    """
     mask, strong = (ink > EDGE).astype(np.uint8), ink > _STRONG
     side = 2 * (max(mask.shape) // _BESIDE) + 1
     around = cv2.dilate(mask, np.ones((side, side), np.uint8)) > 0
@@ -104,8 +108,7 @@ def _likeness(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> float:
     if not strong.any() or not beside.any():
         return 0.0
     levels = picture.reshape(*mask.shape, -1)
-    # Black is no share of anything.
-    here, there = (np.median(levels[where], axis=0) + 1 for where in (strong, beside))
+    here, there = (np.median(levels[where], axis=0) + dim for where in (strong, beside))
     return float(np.minimum(here / there, there / here).min())
 
 

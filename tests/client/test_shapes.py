@@ -140,11 +140,14 @@ def test_the_first_dot_of_a_drawing_is_taken_as_it_is() -> None:
     assert images.normalise(canvas).max() == 255
 
 
-@pytest.mark.parametrize(("darkness", "clear"), [(100, True), (30, False)])
-def test_strokes_are_clear_that_differ_much_from_the_paper(darkness: int, clear: bool) -> None:
+@pytest.mark.parametrize(
+    ("paper", "drawn", "clear"), [(205, 105, True), (205, 175, False), (20, 90, True), (20, 30, False)]
+)
+def test_strokes_are_clear_that_differ_much_from_the_paper(paper: int, drawn: int, clear: bool) -> None:
     ink = cv2.line(np.zeros(SHAPE, np.float32), (150, 90), (190, 300), 1, 12)
-    assert shapes.is_written(ink, 205 - darkness * ink)
-    assert shapes.is_clear(ink, 205 - darkness * ink) is clear
+    picture = paper + (drawn - paper) * ink
+    assert shapes.is_written(ink, picture)
+    assert shapes.is_clear(ink, picture) is clear
 
 
 def test_a_line_is_rougher_for_a_blot_and_for_each_piece() -> None:
