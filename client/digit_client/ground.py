@@ -1,12 +1,12 @@
 """What a picture would be if nothing were drawn on it, and how far it departs from that."""
 
-import math
 from functools import cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_client import reduction
 from digit_client.errors import NoDigitError
 
 _GRID = 48
@@ -88,10 +88,10 @@ def has_gleam(departure: NDArray[np.float32]) -> bool:
     lamp on a board, where ink is fainter than elsewhere.
     """
     light = -_reduced(departure)[:, :, 0]
-    if light.max() <= _FAINT:
+    brightest = float(light.max())
+    if brightest <= _FAINT or brightest <= (least := _GLEAM * _strongest(-light)):
         return False
-    least = max(_FAINT, _GLEAM * _strongest(-light))
-    return bool(light.max() > least and _broad(light, _STROKE).max() > least)
+    return bool(_broad(light, _STROKE).max() > max(_FAINT, least))
 
 
 def _strongest(departure: NDArray[np.float32]) -> float:
@@ -113,7 +113,7 @@ def _broad(levels: NDArray[np.float32], width: int) -> NDArray[np.float32]:
 
 def _reduced(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Small enough to be quick: float32 [h, w, channels]."""
-    factor = math.ceil(max(image.shape[:2]) / _SMALL)
+    factor = reduction.factor(image.shape[:2], _SMALL)
     size = (max(1, image.shape[1] // factor), max(1, image.shape[0] // factor))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return np.asarray(small.reshape(size[1], size[0], -1), np.float32)

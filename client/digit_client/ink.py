@@ -96,8 +96,8 @@ def _bold_ink(picture: NDArray[np.float32], paper: NDArray[np.bool_]) -> NDArray
     with suppress(NoDigitError):
         ink = marks.ink(np.maximum(ground.departure(picture, paper), 0), is_paper=True)
         mask = ink > shapes.EDGE
-        is_sheet = sheets.is_a_thing(mask) or sheets.is_written_on(mask)
-        if mask.sum() > _REST * np.count_nonzero(~paper) and not is_sheet:
+        is_the_rest = mask.sum() > _REST * np.count_nonzero(~paper)
+        if is_the_rest and not sheets.is_a_thing(mask) and not sheets.is_written_on(mask):
             return ink
     return None
 

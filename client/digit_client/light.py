@@ -37,9 +37,9 @@ def unshaded(picture: Floats, departure: Floats, ink: Floats) -> Floats:
     if is_a_thing:
         with suppress(NoDigitError):
             return local_ink(picture)
-    elif has_shadow and not is_even:
-        return _smoother(ink, picture)
-    elif not has_shadow and ground.has_gleam(departure):
+    elif has_shadow:
+        return ink if is_even else _smoother(ink, picture)
+    elif ground.has_gleam(departure):
         with suppress(NoDigitError):
             local = local_ink(picture)
             if shapes.is_of_a_pen(local, picture):
