@@ -70,15 +70,18 @@ _AXIS = np.arange(SIDE, dtype=np.float32)
 _KNOTS = 5
 # Each pixel's weights of the knots between which a digit is bent: [28, knots].
 _SPLINE = cv2.resize(np.eye(_KNOTS, dtype=np.float32), (_KNOTS, SIDE), interpolation=cv2.INTER_CUBIC)
+# What every map of places is a weighted sum of: x, y, 1, and what each knot pulls along: [28, 784].
+_TERMS = np.vstack(
+    [np.tile(_AXIS, SIDE), np.repeat(_AXIS, SIDE), np.ones(SIDE * SIDE), np.kron(_SPLINE, _SPLINE).T]
+).astype(np.float32)
 
 
 def augment(images: Images, rng: np.random.Generator, hand: Hand = ANYBODY) -> Images:
     """Each digit written anew: uint8 [n, 28, 28]."""
     written = [_rewritten(image, rng, hand) for image in images]
-    maps = _places(np.stack(written), rng, hand) + _bends(len(images), rng)
     seen = [
-        _seen(cv2.remap(image, where, None, cv2.INTER_LINEAR), rng, hand)
-        for image, where in zip(written, maps, strict=True)
+        _seen(cv2.remap(image, x, y, cv2.INTER_LINEAR), rng, hand)
+        for image, (x, y) in zip(written, _places(np.stack(written), rng, hand), strict=True)
     ]
     return _exposed(np.stack(seen), rng, hand)
 
@@ -120,7 +123,7 @@ def _drawn(image: Images, rng: np.random.Generator) -> Images:
 
 
 def _places(images: Images, rng: np.random.Generator, hand: Hand) -> Floats:
-    """Where on its image each pixel comes from, x and y, for digits turned, slanted and framed anew."""
+    """Where each pixel comes from, x and y, when digits are turned, framed anew and bent: [n, 2, 28, 28]."""
     count = len(images)
     deviations = [[hand.rotation], [hand.slant], [hand.aspect], [SIZE]]
     angle, slant, aspect, size = rng.normal(0, deviations, (4, count))
@@ -129,20 +132,20 @@ def _places(images: Images, rng: np.random.Generator, hand: Hand) -> Floats:
     lean = _matrices(one, slant, zero, one)
     stretch = _matrices(np.exp(aspect), zero, zero, np.exp(-aspect))
     forward = (turn @ lean @ stretch).astype(np.float32)
-    scale = BOX * np.exp(size).astype(np.float32) / _extents(images, forward)
-    # Where to on the image a pixel to the right leads, and one down.
-    right, down = np.moveaxis(np.linalg.inv(forward * scale[:, None, None]), 2, 0)[:, :, None]
-    aside, below = MIDDLE + rng.normal(0, SHIFT, (2, count, 1, 1)).astype(np.float32)
-    across = (_AXIS[:, None] - aside) * right
-    along = (_AXIS[:, None] - below) * down + _centres(images)[:, None]
-    places: Floats = across[:, None] + along[:, :, None]
-    return places
+    centres = _centres(images)
+    scale = BOX * np.exp(size).astype(np.float32) / _extents(images, centres, forward)
+    back = np.linalg.inv(forward * scale[:, None, None])
+    middle = MIDDLE + rng.normal(0, SHIFT, (count, 2, 1)).astype(np.float32)
+    weights = np.concatenate((back, centres[:, :, None] - back @ middle, _bends(count, rng)), axis=2)
+    # Not NumPy's product, whose threads wait for each other on cores that train.
+    places = cv2.gemm(weights.reshape(2 * count, -1), _TERMS, 1, None, 0)
+    return np.asarray(places, np.float32).reshape(count, 2, SIDE, SIDE)
 
 
 def _centres(images: Images) -> Floats:
     """Each digit's centre of mass, x and y: [n, 2]."""
-    mass = np.maximum(images.sum(axis=(1, 2), dtype=np.float32), 1)[:, None]
     sums = np.stack((images.sum(axis=1, dtype=np.float32), images.sum(axis=2, dtype=np.float32)), axis=1)
+    mass = np.maximum(sums[:, :1].sum(axis=2), 1)
     centres: Floats = sums @ _AXIS / mass
     return centres
 
@@ -152,31 +155,24 @@ def _matrices(*entries: NDArray[np.float64]) -> Floats:
     return np.stack(entries, axis=-1).reshape(-1, 2, 2).astype(np.float32)
 
 
-def _extents(images: Images, forward: Floats) -> Floats:
+def _extents(images: Images, centres: Floats, forward: Floats) -> Floats:
     """The longer side of each digit's box after it is turned, in pixels: [n]."""
     ink = images > 64
     written = np.any(ink, axis=2)
-    # Of each row its first and last pixel: no other can be a corner of the box.
-    rows = np.broadcast_to(np.arange(SIDE), written.shape)
-    ends = np.concatenate(
-        [
-            np.stack((columns, rows), axis=-1)
-            for columns in (ink.argmax(axis=2), SIDE - 1 - ink[:, :, ::-1].argmax(axis=2))
-        ],
-        axis=1,
-    )
-    turned = ends.astype(np.float32) @ forward.transpose(0, 2, 1)
-    known = np.tile(written, 2)[:, :, None]
-    sides = np.where(known, turned, -np.inf).max(axis=1) - np.where(known, turned, np.inf).min(axis=1) + 1
-    return np.where(np.any(written, axis=1), sides.max(axis=1), BOX).astype(np.float32)
+    # Of each row its first and last pixel: no other can be a corner of the box. Nor can the centre, so that
+    # it stands for those of a row without ink.
+    columns = np.stack((ink.argmax(axis=2), SIDE - 1 - ink[:, :, ::-1].argmax(axis=2)), axis=1)
+    x = np.where(written[:, None], columns, centres[:, 0, None, None])
+    y = np.where(written, _AXIS, centres[:, 1, None])
+    ends = np.stack((x.reshape(len(images), -1), np.tile(y, 2)), axis=1).astype(np.float32)
+    sides = np.ptp(forward @ ends, axis=2).max(axis=1) + 1
+    return np.where(np.any(written, axis=1), sides, BOX).astype(np.float32)
 
 
 def _bends(count: int, rng: np.random.Generator) -> Floats:
-    """How far each pixel is drawn aside, smoothly: [n, 28, 28, 2], in pixels."""
-    strength = rng.uniform(0, BEND, (count, 1, 1, 1))
-    knots = (rng.standard_normal((count, 2, _KNOTS, _KNOTS)) * strength).astype(np.float32)
-    bends: Floats = (_SPLINE @ knots @ _SPLINE.T).transpose(0, 2, 3, 1)
-    return bends
+    """How far each knot is drawn aside, along x and y, in pixels: [n, 2, knots * knots]."""
+    strength = rng.uniform(0, BEND, (count, 1, 1))
+    return (rng.standard_normal((count, 2, _KNOTS * _KNOTS)) * strength).astype(np.float32)
 
 
 def _seen(image: Images, rng: np.random.Generator, hand: Hand) -> Images:
