@@ -137,9 +137,7 @@ def _places(images: Images, rng: np.random.Generator, hand: Hand) -> Floats:
     back = np.linalg.inv(forward * scale[:, None, None])
     middle = MIDDLE + rng.normal(0, SHIFT, (count, 2, 1)).astype(np.float32)
     weights = np.concatenate((back, centres[:, :, None] - back @ middle, _bends(count, rng)), axis=2)
-    # Not NumPy's product, whose threads wait for each other on cores that train.
-    places = cv2.gemm(weights.reshape(2 * count, -1), _TERMS, 1, None, 0)
-    return np.asarray(places, np.float32).reshape(count, 2, SIDE, SIDE)
+    return (weights @ _TERMS).reshape(count, 2, SIDE, SIDE)
 
 
 def _centres(images: Images) -> Floats:

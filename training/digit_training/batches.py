@@ -1,7 +1,6 @@
 """What an augmented fit is fed with, batch by batch, on every backend of Keras."""
 
 import math
-from typing import Any
 
 import keras
 import numpy as np
@@ -9,6 +8,9 @@ from numpy.typing import NDArray
 
 from digit_training.augment import ANYBODY, CAREFUL, augment
 from digit_training.dataset import Examples
+
+_AHEAD = 50
+"""Batches that are ready: as many as two calls of TensorFlow's take."""
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -20,14 +22,11 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """
 
     def __init__(
-        self,
-        examples: Examples,
-        batch_size: int,
-        seed: int,
-        careful_from: float = math.inf,
-        **workers: Any,
+        self, examples: Examples, batch_size: int, seed: int, careful_from: float = math.inf
     ) -> None:
-        super().__init__(**workers)
+        # With one thread TensorFlow tunes its reader, and an epoch ends when the tuner next wakes up: up to
+        # twice as late.
+        super().__init__(workers=2, max_queue_size=_AHEAD)
         self.careful_from = careful_from
         self.examples = examples
         self.batch_size = batch_size

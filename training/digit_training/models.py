@@ -19,15 +19,20 @@ def perceptron() -> keras.Model:
 
 
 def convnet() -> keras.Model:
-    """Small enough to fit in a minute on two cores: 80,202 parameters."""
+    """Small enough to fit in a minute on two cores: 80,202 parameters.
+
+    What is below zero is cut off after the pooling, which comes to the same and is a quarter of the work.
+    """
     return keras.Sequential(
         [
             keras.Input((784,), name="pixels"),
             layers.Reshape((28, 28, 1)),
-            layers.Conv2D(16, 5, activation="relu"),
+            layers.Conv2D(16, 5),
             layers.MaxPooling2D(),
-            layers.Conv2D(32, 5, activation="relu"),
+            layers.ReLU(),
+            layers.Conv2D(32, 5),
             layers.MaxPooling2D(),
+            layers.ReLU(),
             layers.Flatten(),
             layers.Dropout(0.1),
             layers.Dense(128, activation="relu"),
