@@ -7,7 +7,7 @@ from digit_training.dataset import Dataset
 def test_each_epoch_holds_every_example_once_in_another_order(dataset: Dataset) -> None:
     batches = Batches(dataset.train[:100], 32, seed=0)
     first = np.concatenate([batches[index][1] for index in range(len(batches))])
-    batches.on_epoch_end()
+    batches.begin(1)
     second = np.concatenate([batches[index][1] for index in range(len(batches))])
     assert len(batches) == 4
     assert np.array_equal(np.bincount(first), np.bincount(dataset.train.labels[:100]))
@@ -26,7 +26,7 @@ def test_a_batch_is_the_same_whenever_it_is_read(dataset: Dataset) -> None:
     one, two = (Batches(dataset.train[:100], 32, seed=5) for _ in range(2))
     two[0], two[1]
     assert np.array_equal(one[2][0], two[2][0])
-    two.on_epoch_end()
+    two.begin(1)
     assert not np.array_equal(one[2][0], two[2][0])
     assert not np.array_equal(one[2][0], Batches(dataset.train[:100], 32, seed=6)[2][0])
 
@@ -40,5 +40,5 @@ def test_the_last_epochs_are_written_with_more_care(dataset: Dataset) -> None:
         return float(np.abs(pixels - examples[batches.order].pixels).mean())
 
     free = departure()
-    batches.on_epoch_end()
+    batches.begin(1)
     assert departure() < 0.9 * free

@@ -1,11 +1,13 @@
 import signal
+from collections import Counter
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 
-from digit_training import calibration
+from digit_training import batches, calibration
+from digit_training.augment import CAREFUL, Hand, Images, augment
 from digit_training.dataset import Dataset
 from digit_training.evaluate import evaluate
 from digit_training.fit import Fit, fit
@@ -35,6 +37,18 @@ def test_the_perceptron_is_what_the_article_s_own_lines_make(dataset: Dataset) -
         np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-6)
     for name in ("loss", "accuracy"):
         assert result.history[name] == pytest.approx(plain.history.history[name])
+
+
+def test_the_last_epochs_are_fitted_with_more_care(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = Counter[Hand]()
+
+    def counted(images: Images, rng: np.random.Generator, hand: Hand) -> Images:
+        written[hand] += len(images)
+        return augment(images, rng, hand)
+
+    monkeypatch.setattr(batches, "augment", counted)
+    fit(replace(RECIPES["quick"], epochs=3, careful=2, holdout=0, drawn=0), dataset.train[:500], seed=0)
+    assert written[CAREFUL] == 2 * 500
 
 
 def test_the_held_out_are_not_fitted(dataset: Dataset) -> None:

@@ -44,8 +44,12 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         hand = CAREFUL if self.epoch >= self.careful_from else ANYBODY
         return Examples(augment(batch.images, rng, hand), batch.labels).pixels, batch.labels
 
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
+    def begin(self, epoch: int) -> None:
+        """Before an epoch, which counts from 0.
+
+        Keras's own calls come once too often, and while its threads are reading.
+        """
+        self.epoch = epoch
         self.order = self._shuffled()
 
     def _shuffled(self) -> NDArray[np.intp]:

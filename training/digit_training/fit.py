@@ -67,14 +67,15 @@ def fit(
     drawn = strokes.drawn(round(recipe.drawn * len(train)), np.random.default_rng(seed))
     model = _compiled(recipe, len(train) + len(drawn))
     history, best = keras.callbacks.History(), BestEpoch()
+    fed, begun = _fed(recipe, train + drawn, seed)
     started = time.perf_counter()
     with suppress(KeyboardInterrupt), between_batches() as interrupted:
         model.fit(
-            **_fed(recipe, train + drawn, seed),
+            **fed,
             epochs=recipe.epochs,
             validation_data=(held.pixels, held.labels) if len(held) else None,
             validation_batch_size=500,
-            callbacks=[history, best, *callbacks, interrupted],
+            callbacks=[history, best, *callbacks, *begun, interrupted],
             verbose=0,
         )
     if best.ended < recipe.epochs:
@@ -133,11 +134,14 @@ def _in_blocks(recipe: Recipe) -> bool:
     return not recipe.augmented and keras.backend.backend() == "tensorflow"
 
 
-def _fed(recipe: Recipe, train: Examples, seed: int) -> dict[str, Any]:
+def _fed(recipe: Recipe, train: Examples, seed: int) -> tuple[dict[str, Any], list[keras.callbacks.Callback]]:
+    """What Keras's fit is fed with, and what has to be told when an epoch begins."""
     if recipe.augmented:
-        return {"x": Batches(train, recipe.batch_size, seed, recipe.epochs - recipe.careful)}
+        batches = Batches(train, recipe.batch_size, seed, recipe.epochs - recipe.careful)
+        begun = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.begin(epoch))
+        return {"x": batches}, [begun]
     rows = recipe.batch_size * (STEPS_PER_BLOCK if _in_blocks(recipe) else 1)
-    return {"x": train.pixels, "y": train.labels, "batch_size": rows}
+    return {"x": train.pixels, "y": train.labels, "batch_size": rows}, []
 
 
 def _calibrate(model: keras.Model, held: Examples) -> float:

@@ -71,7 +71,7 @@ QUICK = Recipe(
     holdout=1 / 12,
     drawn=0.2,
     augmented=True,
-    careful=1,
+    careful=2,
     more="A larger network reads another 30 of MNIST's 10,000 right: digits train --recipe full",
 )
 
@@ -82,7 +82,7 @@ FULL = replace(
     learning_rate=3e-3,
     # Drawn digits cost some of MNIST's, which the last epochs win back.
     drawn=0.05,
-    careful=5,
+    careful=6,
     more="A network at full size may read a few more of MNIST's 10,000 right: digits train --recipe best",
 )
 
