@@ -25,8 +25,9 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self, examples: Examples, batch_size: int, seed: int, careful_from: float = math.inf
     ) -> None:
         # With one thread TensorFlow tunes its reader, and an epoch ends when the tuner next wakes up: up to
-        # twice as late.
-        super().__init__(workers=2, max_queue_size=_AHEAD)
+        # twice as late. With two, other backends read some batches of the first epoch twice.
+        workers = 2 if keras.backend.backend() == "tensorflow" else 1
+        super().__init__(workers=workers, max_queue_size=_AHEAD)
         self.careful_from = careful_from
         self.examples = examples
         self.batch_size = batch_size
