@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from digit_training.augment import ANYBODY, CAREFUL, augment
 from digit_training.dataset import Examples
 
-_AHEAD = 50
-"""Batches that are ready: as many as two calls of TensorFlow's take."""
+STEPS_PER_EXECUTION = 25
+"""Steps that are run as one call, for each of which Keras fetches a batch."""
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -27,7 +27,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         # With one thread TensorFlow tunes its reader, and an epoch ends when the tuner next wakes up: up to
         # twice as late. With two, other backends read some batches of the first epoch twice.
         workers = 2 if keras.backend.backend() == "tensorflow" else 1
-        super().__init__(workers=workers, max_queue_size=_AHEAD)
+        super().__init__(workers=workers, max_queue_size=2 * STEPS_PER_EXECUTION)
         self.careful_from = careful_from
         self.examples = examples
         self.batch_size = batch_size

@@ -12,15 +12,12 @@ import keras
 import numpy as np
 
 from digit_training import calibration, device, strokes
-from digit_training.batches import Batches
+from digit_training.batches import STEPS_PER_EXECUTION, Batches
 from digit_training.best import BestEpoch
 from digit_training.blocks import by_block
 from digit_training.dataset import Examples
 from digit_training.interrupt import between_batches
 from digit_training.recipes import Recipe
-
-STEPS_PER_EXECUTION = 25
-"""Steps that are run as one call, for each of which Keras fetches a batch."""
 
 STEPS_PER_BLOCK = 375
 """Steps on a block, which Keras fetches as one batch: a small model's time goes between the steps."""
