@@ -19,9 +19,7 @@ def test_the_perceptron_is_the_articles() -> None:
     assert [layer.activation.__name__ for layer in model.layers] == ["sigmoid", "softmax"]
 
 
-@pytest.mark.parametrize(
-    "build", [models.perceptron, models.convnet, models.deep_convnet, models.wide_convnet]
-)
+@pytest.mark.parametrize("build", [models.perceptron, models.convnet, models.wide_convnet])
 def test_every_model_reads_pixels_and_answers_probabilities(build: type[keras.Model]) -> None:
     answer = build().predict(np.zeros((3, 784), np.float32), verbose=0)
     assert answer.shape == (3, 10)

@@ -26,7 +26,7 @@ def test_without_a_terminal_each_epoch_is_a_line(
     lines = shown(dataset, "quick", 3, terminal=False).splitlines()
     assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
     assert all("loss" in line and "accuracy" in line and "validation" in line for line in lines)
-    assert "80,202" in capsys.readouterr().out
+    assert "135,594" in capsys.readouterr().out
 
 
 def test_on_a_terminal_each_epoch_keeps_its_bar(dataset: Dataset) -> None:

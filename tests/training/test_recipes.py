@@ -20,7 +20,7 @@ def test_what_the_user_sets_replaces_the_recipe() -> None:
 
 def test_the_careful_epochs_are_the_same_share_of_any_number() -> None:
     quick = RECIPES["quick"]
-    assert [quick.lasting(epochs).careful / epochs for epochs in (4, 8, 160)] == [
+    assert [quick.lasting(epochs).careful / epochs for epochs in (5, 10, 160)] == [
         quick.careful / quick.epochs
     ] * 3
     assert quick.lasting(1).careful == 0

@@ -19,32 +19,7 @@ def perceptron() -> keras.Model:
 
 
 def convnet() -> keras.Model:
-    """Small enough to fit in a minute on two cores: 80,202 parameters.
-
-    What is below zero is cut off after the pooling, which comes to the same and is a quarter of the work.
-    """
-    return keras.Sequential(
-        [
-            keras.Input((784,), name="pixels"),
-            layers.Reshape((28, 28, 1)),
-            layers.Conv2D(16, 5),
-            layers.MaxPooling2D(),
-            layers.ReLU(),
-            layers.Conv2D(32, 5),
-            layers.MaxPooling2D(),
-            layers.ReLU(),
-            layers.Flatten(),
-            layers.Dropout(0.1),
-            layers.Dense(128, activation="relu"),
-            layers.Dropout(0.1),
-            layers.Dense(10, activation="softmax"),
-        ],
-        name="convnet",
-    )
-
-
-def deep_convnet() -> keras.Model:
-    """For a third fewer errors at two and a half times the work for each digit: 272,682 parameters.
+    """Small enough to fit in a minute and a half on two cores: 135,594 parameters.
 
     The first convolution moves by two pixels, so that none of the rest works at full size.
     """
@@ -53,17 +28,17 @@ def deep_convnet() -> keras.Model:
             keras.Input((784,), name="pixels"),
             layers.Reshape((28, 28, 1)),
             *_normalised(layers.Conv2D(32, 5, strides=2, padding="same", use_bias=False)),
-            *_normalised(layers.Conv2D(32, 3, padding="same", use_bias=False)),
+            *_normalised(layers.Conv2D(32, 3, use_bias=False)),
             layers.MaxPooling2D(),
-            *_normalised(layers.Conv2D(64, 3, padding="same", use_bias=False)),
             *_normalised(layers.Conv2D(64, 3, use_bias=False)),
+            *_normalised(layers.Conv2D(96, 3, use_bias=False)),
             layers.Flatten(),
             layers.Dropout(0.2),
             *_normalised(layers.Dense(128, use_bias=False)),
             layers.Dropout(0.2),
             layers.Dense(10, activation="softmax"),
         ],
-        name="deep_convnet",
+        name="convnet",
     )
 
 

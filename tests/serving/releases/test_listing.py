@@ -51,7 +51,7 @@ def test_without_a_server_there_are_no_states(published: Service) -> None:
 def test_the_card_is_told(published: Service) -> None:
     lines = published.run("show", 2).stdout.splitlines()
     figures = {line[:22].strip(): line[22:].strip() for line in lines}
-    assert figures["parameters"] == "80,202"
+    assert figures["parameters"] == "135,594"
     assert figures["canonical"] == "no"
     assert figures["data"] == ""
     assert float(figures["accuracy"]) > 0.9
