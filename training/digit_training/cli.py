@@ -57,7 +57,7 @@ force_option = click.option("--force", is_flag=True, help="Publish it however ri
     default="quick",
     show_default=True,
     type=click.Choice(["quick", "full", "best"]),
-    help="How well the convnet is fitted: quick in a minute and a half, full in five to ten, "
+    help="How well the convnet is fitted: quick in a minute and a half, full in five to eight, "
     "best with a network that works at full size in half an hour.",
 )
 @data_option
