@@ -11,7 +11,7 @@ from digit_serving.gateway.asgi import REFUSED
 
 _LONGEST = 64 * 1024  # bytes of a path, or of all headers
 _SECONDS = 30.0
-_REST_SECONDS = 0.25
+_FIRST_REST, _LONGEST_REST = 0.25, 1.0  # seconds; Retry-After asks for the longest
 _OF_UPGRADES = {b"connection", b"upgrade", b"http2-settings"}
 
 
@@ -20,8 +20,8 @@ class Http1(HttpToolsProtocol):
 
     A request that is none, or is cut off, gets 400 and the end of the connection, one whose path or headers
     are too long 414 or 431, one that takes too long to arrive the end alone.
-    Who was refused for overload is not listened to for a while: else those who ask again at once take the
-    time that answers need.
+    Who was refused for overload is not listened to for a while, twice as long after each refusal more: else
+    those who ask again at once take the time that answers need.
     """
 
     _in_head, _head = True, 0
@@ -29,6 +29,7 @@ class Http1(HttpToolsProtocol):
     _fields = 0
     _begun = False
     _status = 400
+    _rest_seconds = _FIRST_REST
     _refusal: int | None = None
     """What is to be answered once those before it have their answers."""
     _patience: TimerHandle | None = None
@@ -100,6 +101,8 @@ class Http1(HttpToolsProtocol):
         super().on_response_complete()
         if REFUSED in self.cycle.scope:
             self._rest()
+        else:
+            self._rest_seconds = _FIRST_REST
         if self._refusal and not self.transport.is_closing():
             self._refuse(self._refusal)
 
@@ -138,7 +141,8 @@ class Http1(HttpToolsProtocol):
 
     def _rest(self) -> None:
         self.flow.pause_reading()
-        self.loop.call_later(_REST_SECONDS, self._listen)
+        self.loop.call_later(self._rest_seconds, self._listen)
+        self._rest_seconds = min(2 * self._rest_seconds, _LONGEST_REST)
 
     def _listen(self) -> None:
         if not self.transport.is_closing():

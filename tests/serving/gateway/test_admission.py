@@ -76,19 +76,33 @@ def test_a_place_is_free_again_whatever_became_of_its_request(faulty: Any, digit
             assert ask(url, b"no image").status_code == 400
 
 
-def test_who_was_refused_and_asks_again_at_once_waits(faulty: Any, digits: Any) -> None:
+def test_who_was_refused_and_asks_again_at_once_waits_longer_each_time(faulty: Any, digits: Any) -> None:
     go_on = held_up(faulty)
     image = to_png(digits.one(7))
     with gateway(faulty.target, queue=1) as url, ThreadPoolExecutor(1) as threads, httpx.Client() as client:
-        one = threads.submit(ask, url, image)
-        wait_until(lambda: faulty.calls == 1)
-        first, second = (
-            client.post(f"{url}/v1/predict", content=image, headers={"Content-Type": "image/png"})
-            for _ in range(2)
-        )
-        another = ask(url, image)
-        go_on.set()
-        assert one.result().status_code == 200
-        assert [first.status_code, second.status_code, another.status_code] == [429] * 3
-        assert second.elapsed.total_seconds() > 0.2
-        assert max(first.elapsed, another.elapsed) < second.elapsed
+
+        def post() -> tuple[int, float]:
+            answered = client.post(f"{url}/v1/predict", content=image, headers={"Content-Type": "image/png"})
+            return answered.status_code, answered.elapsed.total_seconds()
+
+        def refused(count: int) -> list[float]:
+            """Seconds to each of so many refusals, while there is another request."""
+            calls = faulty.calls
+            go_on.clear()
+            one = threads.submit(ask, url, image)
+            wait_until(lambda: faulty.calls > calls)
+            statuses, waits = zip(*(post() for _ in range(count)), strict=True)
+            other = ask(url, image)
+            go_on.set()
+            assert one.result().status_code == 200
+            assert {*statuses, other.status_code} == {429}
+            assert other.elapsed.total_seconds() < min(waits[1:])
+            return list(waits)
+
+        waits = refused(5)
+        assert waits[0] < waits[1] < waits[2] < waits[3]
+        assert waits[1] > 0.2
+        assert waits[3] > 0.9
+        assert 0.9 < waits[4] < 1.9
+        assert post()[0] == 200
+        assert 0.2 < refused(2)[1] < waits[3]
