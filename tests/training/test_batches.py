@@ -42,3 +42,11 @@ def test_the_last_epochs_are_written_with_more_care(dataset: Dataset) -> None:
     free = departure()
     batches.begin(1)
     assert departure() < 0.9 * free
+
+
+def test_the_last_epochs_may_be_of_the_first_examples_alone(dataset: Dataset) -> None:
+    batches = Batches(dataset.train[:100], 32, seed=0, careful_from=1, first=80)
+    assert np.array_equal(np.sort(batches.order), np.arange(100))
+    batches.begin(1)
+    assert len(batches.order) == 100
+    assert np.array_equal(np.unique(batches.order), np.arange(80))

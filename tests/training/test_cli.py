@@ -109,7 +109,7 @@ def test_an_interrupted_fit_leaves_what_it_learned_and_publishes_nothing(
     assert "Report: report/report.html" in output
     assert "Interrupted</strong> after" in (tmp_path / "report" / "report.html").read_text()
     assert not (tmp_path / "models").exists()
-    command = errors.partition("them: digits ")[2].split()
+    command = errors.partition("learned: digits ")[2].split()
     assert command == ["export", "report/model.keras"]
     assert digits(*command, "--data", mnist_npz, folder=tmp_path).returncode == 0
     assert (tmp_path / "models" / "digits" / "1").is_dir()

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from digit_training import batches, calibration
-from digit_training.augment import CAREFUL, Hand, Images, augment
-from digit_training.dataset import Dataset
+from digit_training import batches, calibration, models, strokes
+from digit_training.augment import ANYBODY, CAREFUL, Hand, Images, augment
+from digit_training.dataset import Dataset, Examples
 from digit_training.evaluate import evaluate
 from digit_training.fit import Fit, fit
 from digit_training.recipes import RECIPES
@@ -51,6 +51,27 @@ def test_the_last_epochs_are_fitted_with_more_care(dataset: Dataset, monkeypatch
     assert written[CAREFUL] == 2 * 500
 
 
+@pytest.mark.parametrize("name", ["full", "best"])
+def test_drawn_digits_are_learned_to_the_end_or_not(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    seen = Counter[Hand]()
+
+    def full_of_ink(count: int, rng: np.random.Generator) -> Examples:
+        return Examples(np.full((count, 28, 28), 255, np.uint8), np.zeros(count, np.uint8))
+
+    def counted(images: Images, rng: np.random.Generator, hand: Hand) -> Images:
+        seen[hand] += int((images.min(axis=(1, 2)) == 255).sum())
+        return augment(images, rng, hand)
+
+    monkeypatch.setattr(strokes, "drawn", full_of_ink)
+    monkeypatch.setattr(batches, "augment", counted)
+    fit(replace(RECIPES[name], epochs=3, careful=1, networks=1), dataset.train[:600], seed=0)
+    drawn = round(0.05 * 550)
+    assert seen[ANYBODY] >= 2 * drawn
+    assert seen[CAREFUL] == (drawn if name == "full" else 0)
+
+
 def test_the_held_out_are_not_fitted(dataset: Dataset) -> None:
     recipe = replace(RECIPES["perceptron"], epochs=1, holdout=1 / 12)
     result = fit(recipe, dataset.train[:1200], seed=0)
@@ -78,14 +99,15 @@ def test_the_best_epoch_by_the_held_out_is_taken_and_calibrated_on_them(dataset:
     assert calibration.temperature(answers, held.labels) == pytest.approx(1, abs=1e-3)
 
 
-def interrupt_after(epochs: int) -> keras.callbacks.Callback:
-    """Ctrl-C in the epoch after these."""
+def interrupt_after(epochs: int, networks: int = 0) -> keras.callbacks.Callback:
+    """Ctrl-C in the epoch after these, in the network after those."""
+    begun: list[object] = []
 
     def interrupt(batch: int, logs: object) -> None:
-        if len(callback.model.history.epoch) == epochs:
+        if len(begun) > networks and len(callback.model.history.epoch) == epochs:
             signal.raise_signal(signal.SIGINT)
 
-    callback = keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)
+    callback = keras.callbacks.LambdaCallback(on_train_begin=begun.append, on_train_batch_end=interrupt)
     return callback
 
 
@@ -102,6 +124,30 @@ def test_an_interrupted_fit_has_its_best_epoch(dataset: Dataset) -> None:
 def test_a_fit_interrupted_in_its_first_epoch_has_nothing(dataset: Dataset) -> None:
     with pytest.raises(KeyboardInterrupt):
         fit(RECIPES["perceptron"], dataset.train[:600], 0, [interrupt_after(0)])
+
+
+SEVERAL = replace(RECIPES["perceptron"].lasting(2), networks=3)
+
+
+def test_several_networks_are_those_of_the_next_seeds_and_answer_together(dataset: Dataset) -> None:
+    digits = dataset.train[:600]
+    result = fit(SEVERAL, digits, seed=2**32 - 2)
+    alone = [fit(replace(SEVERAL, networks=1), digits, seed).model for seed in (2**32 - 2, 2**32 - 1, 0)]
+    expected = evaluate(models.together(alone), digits).probabilities
+    assert np.array_equal(evaluate(result.model, digits).probabilities, expected)
+    assert (result.networks, result.epochs, result.seed, result.complete) == (3, 2, 2**32 - 2, True)
+
+
+@pytest.mark.parametrize("networks", [1, 2])
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_interrupted_in_a_later_network_there_are_those_before_it(
+    dataset: Dataset, networks: int, epochs: int
+) -> None:
+    result = fit(SEVERAL, dataset.train[:600], 0, [interrupt_after(epochs, networks)])
+    assert (result.extent, result.complete) == (f"{networks} of 3 networks", False)
+    whole = fit(replace(SEVERAL, networks=networks), dataset.train[:600], 0)
+    assert whole.complete
+    assert all(map(np.array_equal, result.model.get_weights(), whole.model.get_weights()))
 
 
 def test_a_fit_is_described(fitted: Fit) -> None:

@@ -1,6 +1,7 @@
 import io
 import time
 from contextlib import closing
+from dataclasses import replace
 
 import keras
 import pytest
@@ -12,11 +13,11 @@ from digit_training.progress import FitDisplay
 from digit_training.recipes import RECIPES
 
 
-def shown(dataset: Dataset, name: str, epochs: int, terminal: bool) -> str:
+def shown(dataset: Dataset, name: str, epochs: int, terminal: bool, networks: int = 1) -> str:
     file = io.StringIO()
     console = Console(file=file, width=120, force_terminal=terminal)
-    with closing(FitDisplay(console)) as display:
-        fit(RECIPES[name].lasting(epochs), dataset.train[:240], 0, [display])
+    with closing(FitDisplay(console, networks)) as display:
+        fit(replace(RECIPES[name].lasting(epochs), networks=networks), dataset.train[:240], 0, [display])
     return file.getvalue()
 
 
@@ -37,6 +38,19 @@ def test_on_a_terminal_each_epoch_keeps_its_bar(dataset: Dataset) -> None:
     assert "accuracy" in screen
 
 
+def test_several_networks_are_counted_and_their_layers_shown_once(
+    dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = shown(dataset, "perceptron", 2, terminal=False, networks=2).splitlines()
+    assert [line.partition(" loss")[0] for line in lines] == [
+        "network 1/2, epoch 1/2",
+        "network 1/2, epoch 2/2",
+        "network 2/2, epoch 1/2",
+        "network 2/2, epoch 2/2",
+    ]
+    assert capsys.readouterr().out.count("Trainable params") == 1
+
+
 def test_an_interrupted_fit_gives_the_cursor_back(dataset: Dataset) -> None:
     file = io.StringIO()
 
@@ -51,16 +65,18 @@ def test_an_interrupted_fit_gives_the_cursor_back(dataset: Dataset) -> None:
     assert file.getvalue().rstrip().endswith(show_cursor)
 
 
-def test_the_time_left_is_that_of_the_whole_fit(dataset: Dataset) -> None:
+@pytest.mark.parametrize(("epochs", "networks"), [(4, 1), (2, 2)])
+def test_the_time_left_is_that_of_the_whole_fit(dataset: Dataset, epochs: int, networks: int) -> None:
     seen: list[tuple[float, str]] = []
 
     def note(batch: int, logs: object) -> None:
         spent = time.perf_counter() - display.started
         seen.append((spent, display.bar.tasks[-1].fields["left"]))
 
-    with closing(FitDisplay(Console(file=io.StringIO()))) as display:
+    recipe = replace(RECIPES["perceptron"].lasting(epochs), networks=networks)
+    with closing(FitDisplay(Console(file=io.StringIO()), networks)) as display:
         callbacks = [display, keras.callbacks.LambdaCallback(on_train_batch_end=note)]
-        fit(RECIPES["perceptron"].lasting(4), dataset.train[:240], 0, callbacks)
+        fit(recipe, dataset.train[:240], 0, callbacks)
     # 240 examples are a single block: a quarter of the fit.
     expected = [spent * (4 / done - 1) for done, (spent, _) in enumerate(seen, 1)]
     shown = [int(left[0]) * 60 + int(left[2:4]) for _, left in seen]

@@ -135,6 +135,15 @@ def test_an_interrupted_fit_says_so(fitted: Fit, dataset: Dataset, html: str) ->
     assert re.search(r"Interrupted</strong> after 3 of 9 epochs", report(interrupted, dataset))
 
 
+def test_several_networks_are_told_of(fitted: Fit, dataset: Dataset) -> None:
+    three = replace(fitted.recipe, networks=3)
+    html = report(replace(fitted, recipe=three, networks=3), dataset)
+    assert "<dt>Networks</dt><dd>3</dd><dd>of 3 epochs</dd>" in html
+    assert "This is the first of 3 networks" in Page(html).sections["curves"]
+    two = report(replace(fitted, recipe=three, networks=2), dataset)
+    assert "Interrupted</strong> after 2 of 3 networks" in two
+
+
 def test_no_mistakes_and_few_digits_are_no_error(fitted: Fit, dataset: Dataset) -> None:
     few = replace(dataset, train=dataset.train[:3], test=dataset.test[:3])
     perfect = Evaluation(1.0, 0.0, np.eye(10, dtype=np.float32)[few.test.labels])

@@ -18,17 +18,24 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
     A batch is pixels float32 [batch size, 784], 0..1, and labels uint8 [batch size]; it depends on nothing
     but the seed, the epoch and its index, so that a thread that reads ahead changes nothing. From the epoch
-    `careful_from` on, which counts from 0, they are written with more care.
+    `careful_from` on, which counts from 0, they are written with more care, and where `first` is given it is
+    the first so many of the examples, some of them twice.
     """
 
     def __init__(
-        self, examples: Examples, batch_size: int, seed: int, careful_from: float = math.inf
+        self,
+        examples: Examples,
+        batch_size: int,
+        seed: int,
+        careful_from: float = math.inf,
+        first: int | None = None,
     ) -> None:
         # With one thread TensorFlow tunes its reader, and an epoch ends when the tuner next wakes up: up to
         # twice as late. With two, other backends read some batches of the first epoch twice.
         workers = 2 if keras.backend.backend() == "tensorflow" else 1
         super().__init__(workers=workers, max_queue_size=2 * STEPS_PER_EXECUTION)
         self.careful_from = careful_from
+        self.first = first
         self.examples = examples
         self.batch_size = batch_size
         self.seed = seed
@@ -42,7 +49,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         batch = self.examples[rows]
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        hand = CAREFUL if self.epoch >= self.careful_from else ANYBODY
+        hand = CAREFUL if self._is_careful else ANYBODY
         return Examples(augment(batch.images, rng, hand), batch.labels).pixels, batch.labels
 
     def begin(self, epoch: int) -> None:
@@ -53,5 +60,12 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self.epoch = epoch
         self.order = self._shuffled()
 
+    @property
+    def _is_careful(self) -> bool:
+        return self.epoch >= self.careful_from
+
     def _shuffled(self) -> NDArray[np.intp]:
-        return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.examples))
+        count = self.first if self.first and self._is_careful else len(self.examples)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
+        # Keras counts the batches of the first epoch.
+        return np.resize(order, len(self.examples))

@@ -43,6 +43,7 @@ def _fit(fit: Fit) -> dict[str, Any]:
         "drawn": fit.drawn,
         "validation_examples": fit.validation_examples,
         "seed": fit.seed,
+        "networks": fit.networks,
         "epochs": fit.epochs,
         "best_epoch": fit.best_epoch,
         "temperature": fit.temperature,

@@ -58,7 +58,7 @@ force_option = click.option("--force", is_flag=True, help="Publish it however ri
     show_default=True,
     type=click.Choice(["quick", "full", "best"]),
     help="How well the convnet is fitted: quick in a minute and a half, full in five to eight, "
-    "best with a network that works at full size in half an hour.",
+    "best as five networks that answer together in half an hour.",
 )
 @data_option
 @output_option

@@ -5,13 +5,13 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 
-from digit_training import calibration, device, strokes
+from digit_training import calibration, device, models, strokes
 from digit_training.batches import STEPS_PER_EXECUTION, Batches
 from digit_training.best import BestEpoch
 from digit_training.blocks import by_block
@@ -29,7 +29,8 @@ class Fit:
 
     Of the `epochs` that were fitted the model has the weights of the best, which counts from 1; `history` has
     loss and accuracy of each, under Keras's names. `temperature` was fitted to the held-out examples and is
-    in the weights already; None where none were held out.
+    in the weights already; None where none were held out. Where the model is several `networks`, these four
+    are of the first, and `seconds` is the time of all.
     """
 
     model: keras.Model
@@ -44,11 +45,19 @@ class Fit:
     temperature: float | None
     seconds: float
     device: str
+    networks: int = 1
 
     @property
     def complete(self) -> bool:
         """Whether it was not interrupted."""
-        return self.epochs == self.recipe.epochs
+        return (self.epochs, self.networks) == (self.recipe.epochs, self.recipe.networks)
+
+    @property
+    def extent(self) -> str:
+        """How much was fitted of what the recipe has."""
+        if self.recipe.networks > 1 and self.epochs == self.recipe.epochs:
+            return f"{self.networks} of {self.recipe.networks} networks"
+        return f"{self.epochs} of {self.recipe.epochs} epochs"
 
 
 def fit(
@@ -56,15 +65,35 @@ def fit(
 ) -> Fit:
     """The same seed on the same machine gives the same model.
 
-    Ctrl-C ends it early, with the best epoch so far; before the first has ended it raises KeyboardInterrupt.
+    The first network has this seed, each other one the next. Ctrl-C ends it early, with the networks that
+    were complete, or else the best epoch of the first; before the first epoch has ended it raises
+    KeyboardInterrupt.
     """
+    fits = [_fit(recipe, examples, seed, callbacks)]
+    with suppress(KeyboardInterrupt):
+        while len(fits) < recipe.networks and fits[-1].epochs == recipe.epochs:
+            # There are as many seeds for NumPy.
+            fits.append(_fit(recipe, examples, (seed + len(fits)) % 2**32, callbacks))
+    whole = [each for each in fits if each.epochs == recipe.epochs]
+    if len(whole) < 2:
+        return fits[0]
+    return replace(
+        fits[0],
+        model=models.together([each.model for each in whole]),
+        networks=len(whole),
+        seconds=sum(each.seconds for each in fits),
+    )
+
+
+def _fit(recipe: Recipe, examples: Examples, seed: int, callbacks: Sequence[keras.callbacks.Callback]) -> Fit:
+    """A single network. Raises KeyboardInterrupt before an epoch has ended."""
     device.make_repeatable()
     keras.utils.set_random_seed(seed)
     held, train = _split(examples, recipe.holdout, seed)
     drawn = strokes.drawn(round(recipe.drawn * len(train)), np.random.default_rng(seed))
     model = _compiled(recipe, len(train) + len(drawn))
     history, best = keras.callbacks.History(), BestEpoch()
-    fed, begun = _fed(recipe, train + drawn, seed)
+    fed, begun = _fed(recipe, train, drawn, seed)
     started = time.perf_counter()
     with suppress(KeyboardInterrupt), between_batches() as interrupted:
         model.fit(
@@ -131,14 +160,18 @@ def _in_blocks(recipe: Recipe) -> bool:
     return not recipe.augmented and keras.backend.backend() == "tensorflow"
 
 
-def _fed(recipe: Recipe, train: Examples, seed: int) -> tuple[dict[str, Any], list[keras.callbacks.Callback]]:
+def _fed(
+    recipe: Recipe, train: Examples, drawn: Examples, seed: int
+) -> tuple[dict[str, Any], list[keras.callbacks.Callback]]:
     """What Keras's fit is fed with, and what has to be told when an epoch begins."""
+    learned = train + drawn
     if recipe.augmented:
-        batches = Batches(train, recipe.batch_size, seed, recipe.epochs - recipe.careful)
+        first = None if recipe.drawn_to_the_end else len(train)
+        batches = Batches(learned, recipe.batch_size, seed, recipe.epochs - recipe.careful, first)
         begun = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.begin(epoch))
         return {"x": batches}, [begun]
     rows = recipe.batch_size * (STEPS_PER_BLOCK if _in_blocks(recipe) else 1)
-    return {"x": train.pixels, "y": train.labels, "batch_size": rows}, []
+    return {"x": learned.pixels, "y": learned.labels, "batch_size": rows}, []
 
 
 def _calibrate(model: keras.Model, held: Examples) -> float:

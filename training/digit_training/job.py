@@ -63,8 +63,8 @@ def train(
     console.print(f"Report: {folder / 'report.html'}")
     if not fitted.complete:
         raise Interrupted(
-            f"Interrupted after {fitted.epochs} of {chosen.epochs} epochs, "
-            f"and not published. To publish the best of them: digits export {folder / 'model.keras'}"
+            f"Interrupted after {fitted.extent}, and not published. "
+            f"To publish what it has learned: digits export {folder / 'model.keras'}"
         )
     bar.require(evaluation.accuracy, _standard(console, output, dataset))
     _publish(console, fitted.model, dataset, figures, output)
@@ -104,7 +104,7 @@ def _load(console: Console, data: Path | None) -> Dataset:
 def _fit(console: Console, recipe: Recipe, dataset: Dataset, seed: int) -> Fit:
     console.print(f"Device: {device.name()}")
     try:
-        with closing(FitDisplay(console)) as display:
+        with closing(FitDisplay(console, recipe.networks)) as display:
             return fit(recipe, dataset.train, seed, [display])
     except KeyboardInterrupt:
         raise Interrupted("Interrupted before the first epoch had ended: nothing is kept.") from None

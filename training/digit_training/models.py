@@ -1,6 +1,9 @@
 """The networks: plain Keras 3, from pixels float32 [n, 784], 0..1, to probabilities float32 [n, 10]."""
 
+from collections.abc import Sequence
+
 import keras
+import numpy as np
 from keras import layers
 
 from digit_training.errors import ModelError
@@ -42,30 +45,22 @@ def convnet() -> keras.Model:
     )
 
 
-def wide_convnet() -> keras.Model:
-    """All of it at full size, for the last few errors on MNIST: 511,658 parameters."""
-    return keras.Sequential(
-        [
-            keras.Input((784,), name="pixels"),
-            layers.Reshape((28, 28, 1)),
-            *_normalised(layers.Conv2D(32, 3, padding="same", use_bias=False)),
-            *_normalised(layers.Conv2D(32, 3, padding="same", use_bias=False)),
-            layers.MaxPooling2D(),
-            layers.Dropout(0.1),
-            *_normalised(layers.Conv2D(64, 3, padding="same", use_bias=False)),
-            *_normalised(layers.Conv2D(64, 3, padding="same", use_bias=False)),
-            layers.MaxPooling2D(),
-            layers.Dropout(0.2),
-            *_normalised(layers.Conv2D(128, 3, use_bias=False)),
-            *_normalised(layers.Conv2D(128, 3, use_bias=False)),
-            layers.Flatten(),
-            layers.Dropout(0.3),
-            *_normalised(layers.Dense(192, use_bias=False)),
-            layers.Dropout(0.3),
-            layers.Dense(10, activation="softmax"),
-        ],
-        name="wide_convnet",
-    )
+def together(members: Sequence[keras.Model]) -> keras.Model:
+    """One network that answers with the softmax of the mean of the members' logits.
+
+    Each takes [n, 784] and ends in Dense with a softmax; of these last layers one is made.
+    """
+    pixels = keras.Input((784,), name="pixels")
+    seen = [
+        keras.Model(member.inputs, member.layers[-1].input, name=f"{member.name}_{number}")(pixels)
+        for number, member in enumerate(members, 1)
+    ]
+    last = layers.Dense(10, activation="softmax")
+    name = f"{members[0].name}_committee"
+    committee = keras.Model(pixels, last(layers.Concatenate()(seen)), name=name)
+    weights, biases = zip(*(member.layers[-1].get_weights() for member in members), strict=True)
+    last.set_weights([np.concatenate(weights) / len(members), np.mean(biases, axis=0)])
+    return committee
 
 
 def _normalised(layer: keras.Layer) -> tuple[keras.Layer, ...]:

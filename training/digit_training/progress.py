@@ -13,11 +13,16 @@ SHOWN_EPOCHS = 20
 
 
 class FitDisplay(keras.callbacks.Callback):  # type: ignore[misc]
-    """Shows the layers, then progress, loss and accuracy of each epoch while it runs."""
+    """Shows the layers, then progress, loss and accuracy of each epoch while it runs.
 
-    def __init__(self, console: Console) -> None:
+    It may be told of the fits of several `networks`, one after the other.
+    """
+
+    def __init__(self, console: Console, networks: int = 1) -> None:
         super().__init__()
         self.console = console
+        self.networks = networks
+        self.network = 0
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(24),
@@ -32,6 +37,9 @@ class FitDisplay(keras.callbacks.Callback):  # type: ignore[misc]
         self.started = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.network += 1
+        if self.network > 1:
+            return
         self.model.summary()
         self.started = time.perf_counter()
         if self.console.is_terminal:
@@ -59,12 +67,13 @@ class FitDisplay(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _title(self, epoch: int) -> str:
         epochs = self.params["epochs"]
-        return f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
+        title = f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
+        return title if self.networks == 1 else f"network {self.network}/{self.networks}, {title}"
 
     def _left(self, done: int) -> str:
         """How long the whole fit will still take at the pace so far."""
         steps, epochs = self.params["steps"], self.params["epochs"]
-        share = (self.epoch + done / steps) / epochs
+        share = (self.network - 1 + (self.epoch + done / steps) / epochs) / self.networks
         seconds = round((time.perf_counter() - self.started) * (1 / share - 1))
         return f"{seconds // 60}:{seconds % 60:02} left"
 
