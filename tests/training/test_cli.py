@@ -61,6 +61,17 @@ def test_an_offline_machine_trains_on_the_digits_it_has(tmp_path: Path) -> None:
     assert card(tmp_path / "models" / "digits" / "1")["data"]["offline"] is True  # type: ignore[index]
 
 
+def test_five_networks_are_published_as_one(idx_folder: Path, tmp_path: Path) -> None:
+    options = ["--recipe", "best", "--epochs", "1", "--min-accuracy", "0", "--data", idx_folder]
+    result = digits("train", *options, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert "network 5/5, epoch 1/1" in result.stdout
+    published = card(tmp_path / "models" / "digits" / "1")
+    assert (published["model"], published["parameters"]) == ("convnet_committee", 5 * 135_594 - 4 * 10)
+    assert published["fit"]["networks"] == 5  # type: ignore[index]
+
+
 def test_wrong_data_is_one_plain_line(tmp_path: Path) -> None:
     (tmp_path / "mnist.npz").write_bytes(b"PK\x03\x04 and no more")
     result = digits("train", folder=tmp_path, DIGITS_MNIST="mnist.npz")

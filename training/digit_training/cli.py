@@ -1,5 +1,6 @@
 """The commands `digits train` and `digits export`."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -132,6 +133,8 @@ def export(
 def _plain_errors() -> Iterator[None]:
     # TensorFlow's C++ side greets every start with a page about CUDA; its errors arrive as exceptions anyway.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Its Python side warns of the fifth network that it is another one than those before.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         yield
     except Interrupted as error:
