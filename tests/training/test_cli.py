@@ -62,8 +62,8 @@ def test_an_offline_machine_trains_on_the_digits_it_has(tmp_path: Path) -> None:
 
 
 def test_five_networks_are_published_as_one(idx_folder: Path, tmp_path: Path) -> None:
-    options = ["--recipe", "best", "--epochs", "1", "--min-accuracy", "0", "--data", idx_folder]
-    result = digits("train", *options, folder=tmp_path)
+    options = ["--recipe", "best", "--epochs", "1", "--min-accuracy", "0"]
+    result = digits("train", *options, "--data", idx_folder, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert "network 5/5, epoch 1/1" in result.stdout
