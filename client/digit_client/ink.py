@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from digit_client import drawing, enlargement, ground, light, marks, pieces, reduction, shapes, sheets
 from digit_client.errors import NoDigitError
+from digit_client.framing import padded
 
 # In pixels: to this the ink of drawings is reduced, which has clear edges.
 _DRAWN_SIDE = 128
@@ -23,6 +24,8 @@ _RIM = 3
 _BROADER = 2
 # In pixels: a picture whose shorter side has fewer shows nothing but the digit.
 _LEAST_PHOTO = 50
+# Of the way from the lightest to the darkest on such a picture: so far from its end there is paper.
+_PAPER = 0.4
 # In pixels: what is drawn and smaller is a speck.
 _LEAST_SIZE = 3
 
@@ -71,21 +74,38 @@ def _the_other_way(picture: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    if _is_small(picture):
+        return _ink_alone(picture)
     departure = ground.departure(picture)
     contrast = np.maximum(departure, 0)
-    is_small = _is_small(contrast)
     try:
         ink = marks.ink(contrast, is_paper=True)
     except NoDigitError:
-        if is_small or not ground.has_shadow(contrast):
+        if not ground.has_shadow(contrast):
             raise
         return light.local_ink(picture)
     mask = ink > shapes.EDGE
-    if not is_small and (written := _ink_on_sheet(picture, mask)) is not None:
+    if (written := _ink_on_sheet(picture, mask)) is not None:
         return written
     if sheets.surrounds(mask) and (bold := _bold_ink(picture, mask)) is not None:
         return bold
-    return ink if is_small else light.unshaded(picture, departure, ink)
+    return light.unshaded(picture, departure, ink)
+
+
+def _ink_alone(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The ink where nothing but the digit is shown, which may reach every side and be most of it."""
+    contrast = np.maximum(ground.departure(picture, _like_corners(picture)), 0)
+    # With as much paper around it, for what is on most of a picture passes for noise.
+    return marks.ink(padded(contrast, min(contrast.shape) // 2 + 1), is_paper=True)
+
+
+def _like_corners(picture: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Where a picture is as light or dark as most of its corners: a digit has none of them or few."""
+    lightness = picture.reshape(*picture.shape[:2], -1).mean(axis=2)
+    least, most = float(lightness.min()), float(lightness.max())
+    share = (lightness - least) / max(most - least, 1.0)
+    are_light = share[[0, 0, -1, -1], [0, -1, 0, -1]].mean() > 0.5
+    return np.asarray(share > 1 - _PAPER if are_light else share < _PAPER)
 
 
 def _bold_ink(picture: NDArray[np.float32], paper: NDArray[np.bool_]) -> NDArray[np.float32] | None:

@@ -42,7 +42,10 @@ def assert_same_digit(found: Pixels, expected: Pixels) -> None:
     """Whether two framed digits show the same strokes, give or take their thickness."""
     assert found.shape == (28, 28)
     assert found.dtype == np.uint8
-    correlation = np.corrcoef(
-        cv2.GaussianBlur(found, (5, 5), 0).ravel(), cv2.GaussianBlur(expected, (5, 5), 0).ravel()
-    )[0, 1]
-    assert correlation > 0.85
+    assert likeness(found, expected) > 0.85
+
+
+def likeness(found: Pixels, expected: Pixels) -> float:
+    """How well two framed digits agree, at most 1: without what a pixel more or less makes of their strokes."""
+    blurred = (cv2.GaussianBlur(each, (5, 5), 0).ravel() for each in (found, expected))
+    return float(np.corrcoef(*blurred)[0, 1])

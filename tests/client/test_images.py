@@ -19,7 +19,7 @@ from digit_client.errors import (
     NotAnImageError,
     TruncatedImageError,
 )
-from tests.client.conftest import Pixels, assert_same_digit, cut_out
+from tests.client.conftest import Pixels, assert_same_digit, cut_out, likeness
 
 
 def encoded(pixels: Pixels, form: str, **options: Any) -> bytes:
@@ -256,6 +256,18 @@ def test_a_digit_of_another_size_or_elsewhere_on_28_pixels_is_framed(
 def test_a_small_scan_may_have_few_levels(most: int, seven: Pixels) -> None:
     small = cv2.resize(seven[4:24, 4:24], (8, 8), interpolation=cv2.INTER_AREA)
     assert_same_digit(images.normalise(np.rint(small / small.max() * most)), seven)
+
+
+@pytest.mark.parametrize(("height", "least"), [(8, 190), (12, 198)])
+def test_a_small_scan_may_end_where_the_digit_does(height: int, least: int, digits: Any) -> None:
+    for turned in (False, True):
+        same = 0
+        for digit in digits.images[:200]:
+            cut = cut_out(digit)
+            size = (max(3, round(cut.shape[1] * height / cut.shape[0])), height)
+            small = cv2.resize(cut, size, interpolation=cv2.INTER_AREA)
+            same += likeness(images.normalise(255 - small if turned else small), digit) > 0.85
+        assert same >= least
 
 
 def test_many_are_framed_as_each_of_them_is(digits: Any) -> None:
