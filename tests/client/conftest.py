@@ -46,6 +46,6 @@ def assert_same_digit(found: Pixels, expected: Pixels) -> None:
 
 
 def likeness(found: Pixels, expected: Pixels) -> float:
-    """How well two framed digits agree, at most 1: without what a pixel more or less makes of their strokes."""
+    """How well two framed digits agree, at most 1, but for a pixel more or less of their strokes."""
     blurred = (cv2.GaussianBlur(each, (5, 5), 0).ravel() for each in (found, expected))
     return float(np.corrcoef(*blurred)[0, 1])
