@@ -162,7 +162,7 @@ def _commonest(samples: NDArray[np.float32], where: NDArray[np.bool_] | None) ->
     """The colour of most of the grid's samples, [n, channels], or of most of those that lie there."""
     if where is not None:
         share = cv2.resize(where.astype(np.float32), (_GRID, _GRID), interpolation=cv2.INTER_AREA).ravel()
-        samples = samples[share > 0.99 * share.max()]
+        samples = samples[share >= 0.99 * share.max()]
     levels = samples @ np.full(samples.shape[1], 1 / samples.shape[1], np.float32)
     counts = np.bincount(levels.astype(np.intp), minlength=256)
     around = np.convolve(counts, np.ones(2 * _ALIKE + 1, np.intp), "same")
