@@ -162,6 +162,7 @@ def _commonest(samples: NDArray[np.float32], where: NDArray[np.bool_] | None) ->
     """The colour of most of the grid's samples, [n, channels], or of most of those that lie there."""
     if where is not None:
         share = cv2.resize(where.astype(np.float32), (_GRID, _GRID), interpolation=cv2.INTER_AREA).ravel()
+        # Of a narrow picture the grid may have none of the paper's few pixels: then all are as likely.
         samples = samples[share >= 0.99 * share.max()]
     levels = samples @ np.full(samples.shape[1], 1 / samples.shape[1], np.float32)
     counts = np.bincount(levels.astype(np.intp), minlength=256)
