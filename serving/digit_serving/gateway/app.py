@@ -1,9 +1,12 @@
 """The Flask application."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request
+from flask.ctx import RequestContext
+from flask.sessions import NullSession
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
 
@@ -18,7 +21,11 @@ from digit_serving.gateway.settings import Settings
 from digit_serving.unary.channel import Channel
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
     from digit_serving.gateway.traces import Traces
+
+_NO_SESSION = NullSession()
 
 
 def create_asgi_app(settings: Settings) -> Application:
@@ -50,10 +57,17 @@ def create_app(settings: Settings, metrics: Metrics, traces: "Traces | None") ->
 
 
 class _Gateway(Flask):
+    """Flask without hosts, sessions and coroutines, which it looks for in each request and no route has."""
+
+    def request_context(self, environ: "WSGIEnvironment") -> RequestContext:
+        return RequestContext(self, environ, session=_NO_SESSION)
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        return func
+
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         if request is None:
             return None
-        # No route goes by the host, nor redirects to it, and to find it takes longer than to find the route.
         return self.url_map.bind(
             "",
             url_scheme=request.scheme,

@@ -5,7 +5,8 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g
+from flask.globals import request_ctx
 
 from digit_serving.gateway import logs
 from digit_serving.gateway.metrics import Metrics
@@ -32,7 +33,8 @@ def register(app: Flask, metrics: Metrics, traces: "Traces | None") -> None:
     """
 
     def begin() -> None:
-        g.record = record = _record()
+        request = request_ctx.request
+        g.record = record = _record(request)
         if traces and record.route not in QUIET:
             traces.begin(record, request)
 
@@ -58,7 +60,7 @@ def request_id(given: str) -> str:
     return given if _SANE.fullmatch(given) else os.urandom(16).hex()
 
 
-def _record() -> Record:
+def _record(request: Request) -> Record:
     started = time.perf_counter()
     environ = request.environ
     rule = request.url_rule
