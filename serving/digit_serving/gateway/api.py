@@ -1,8 +1,8 @@
 """The API: what digit an image shows, and which models there are."""
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -129,10 +129,8 @@ def _document(prediction: Prediction) -> schemas.Prediction:
 class _Json(Response):
     """An answer with nothing left to add: of most others Werkzeug looks through all headers."""
 
-    def get_wsgi_response(
-        self, environ: "WSGIEnvironment"
-    ) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
-        return self.iter_encoded(), self.status, self.headers.to_wsgi_list()
+    def get_wsgi_response(self, environ: "WSGIEnvironment") -> tuple[Any, str, list[tuple[str, str]]]:
+        return self.response, self.status, self.headers.to_wsgi_list()
 
 
 def _answer(document: Mapping[str, object]) -> Response:

@@ -1,14 +1,10 @@
 """The Flask application."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flask import Flask, Request
-from flask.ctx import RequestContext
-from flask.sessions import NullSession
+from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import MapAdapter
 
 from digit_client.model_server import ModelServer
 from digit_serving.gateway import api, collector, docs, errors, health, hooks, openapi, page, tls
@@ -18,14 +14,11 @@ from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.routing import Router
 from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.wsgi import Gateway
 from digit_serving.unary.channel import Channel
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
-
     from digit_serving.gateway.traces import Traces
-
-_NO_SESSION = NullSession()
 
 
 def create_asgi_app(settings: Settings) -> Application:
@@ -38,7 +31,7 @@ def create_asgi_app(settings: Settings) -> Application:
 
 def create_app(settings: Settings, metrics: Metrics, traces: "Traces | None") -> Flask:
     """The gateway as a WSGI application, for the greenlets of the event loop within which it is created."""
-    app = _Gateway(__name__, static_folder=None)
+    app = Gateway(__name__)
     # A path with two slashes would be redirected, to a host that the routes don't go by.
     app.url_map.merge_slashes = False
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + 1)
@@ -54,24 +47,3 @@ def create_app(settings: Settings, metrics: Metrics, traces: "Traces | None") ->
     app.register_blueprint(docs.blueprint())
     app.register_blueprint(page.blueprint())
     return app
-
-
-class _Gateway(Flask):
-    """Flask without hosts, sessions and coroutines, which it looks for in each request and no route has."""
-
-    def request_context(self, environ: "WSGIEnvironment") -> RequestContext:
-        return RequestContext(self, environ, session=_NO_SESSION)
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        return func
-
-    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        if request is None:
-            return None
-        return self.url_map.bind(
-            "",
-            url_scheme=request.scheme,
-            default_method=request.method,
-            path_info=request.path,
-            query_args=request.environ["QUERY_STRING"],
-        )

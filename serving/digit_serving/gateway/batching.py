@@ -88,8 +88,7 @@ class Batcher:
         call = _call_for(group)
         trace = self._traces.begin_call(call, [request.record for request in group]) if self._traces else {}
         try:
-            with self._breaker.watching(model):
-                outcomes = self._answers(model, group, timeout, trace)
+            outcomes = self._breaker.call(model, lambda: self._answers(model, group, timeout, trace))
         except Exception as error:
             # Whatever it is, the others must hear of it.
             outcomes = error

@@ -1,12 +1,14 @@
 """When a model is asked no more, since it keeps nobody's deadline."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from digit_client.errors import DeadlineExceededError, UnavailableError
 from digit_client.wire import ModelRef
+
+_Answer = TypeVar("_Answer")
 
 _FAILURES = 3
 _PAUSE_SECONDS = 1.0
@@ -24,14 +26,13 @@ class Breaker:
     def __init__(self) -> None:
         self._troubles: dict[ModelRef, _Trouble] = {}
 
-    @contextmanager
-    def watching(self, model: ModelRef) -> Iterator[None]:
-        """Around a call, in place of which it raises UnavailableError. Threads may share it."""
+    def call(self, model: ModelRef, ask: Callable[[], _Answer]) -> _Answer:
+        """The answer to a call, in place of which it may raise UnavailableError. Threads may share it."""
         trouble = self._troubles.get(model)
         if trouble and not trouble.lets_through(time.monotonic()):
             raise UnavailableError(f"{model} has kept no deadline lately")
         try:
-            yield
+            answer = ask()
         except DeadlineExceededError:
             self._troubled(model).failures += 1
             raise
@@ -40,6 +41,7 @@ class Breaker:
             raise
         if trouble:
             self._troubles.pop(model, None)
+        return answer
 
     def _troubled(self, model: ModelRef) -> "_Trouble":
         if len(self._troubles) >= _MOST_MODELS:

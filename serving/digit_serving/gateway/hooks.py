@@ -42,7 +42,7 @@ def register(app: Flask, metrics: Metrics, traces: "Traces | None") -> None:
         record: Record = g.record
         record.ended = time.perf_counter()
         record.status = response.status_code
-        response.headers["X-Request-ID"] = record.request_id
+        response.headers.add("X-Request-ID", record.request_id)
         response.headers.add("X-Content-Type-Options", "nosniff")
         if record.route not in QUIET:
             metrics.count(record)

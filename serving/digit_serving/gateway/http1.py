@@ -2,7 +2,7 @@
 
 import http
 from asyncio import TimerHandle, Transport
-from typing import Any
+from typing import Any, NoReturn
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -73,13 +73,15 @@ class Http1(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
-        self._bound(len(self.url), 414)
+        if len(self.url) > _LONGEST:
+            self._overlong(414)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # Those that come after a body as well.
         super().on_header(name, value)
         self._fields += len(name) + len(value) + len(": \r\n")
-        self._bound(self._fields, 431)
+        if self._fields > _LONGEST:
+            self._overlong(431)
 
     def on_headers_complete(self) -> None:
         if self.parser.get_http_version() not in ("1.0", "1.1") or self.parser.get_method() == b"CONNECT":
@@ -106,10 +108,9 @@ class Http1(HttpToolsProtocol):
         if self._refusal and not self.transport.is_closing():
             self._refuse(self._refusal)
 
-    def _bound(self, length: int, status: int) -> None:
-        if length > _LONGEST:
-            self._status = status
-            raise ValueError("longer than it may be")
+    def _overlong(self, status: int) -> NoReturn:
+        self._status = status
+        raise ValueError("longer than it may be")
 
     def _decline(self, rest: bytes) -> None:
         """Read the request as one that asks for no other protocol, as those of Java's client do by default.

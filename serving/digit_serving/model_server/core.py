@@ -77,9 +77,10 @@ class Core:
         with self.metrics.counting("load_attempt_count", str(directory), "success", "fail"):
             servable = Servable(directory, version, self._options)
         if self._options.enable_model_warmup:
-            with self.metrics.timing("model_warmup_latency", str(directory), "OK"):
-                iterations = max(self._options.num_request_iterations_for_warmup, 1)
-                warm_up(directory, lambda request: self._predict(servable, request, _NEVER), iterations)
+            started = time.perf_counter()
+            iterations = max(self._options.num_request_iterations_for_warmup, 1)
+            warm_up(directory, lambda request: self._predict(servable, request, _NEVER), iterations)
+            self.metrics.time("model_warmup_latency", started, str(directory), "OK")
         return servable
 
     def _predict(self, servable: Servable, request: PredictRequest, deadline: float) -> PredictResponse:
@@ -89,8 +90,9 @@ class Core:
             raise ServingError(f'Serving signature key "{name}" not found.', StatusCode.FAILED_PRECONDITION)
         feeds, fetches = signature.feeds(request), signature.fetches(request)
         _check(deadline)
-        with self.metrics.timing("runtime_latency", model, "Predict", "TF1"):
-            arrays = self._run(servable, feeds, tuple(fetches.values()))
+        started = time.perf_counter()
+        arrays = self._run(servable, feeds, tuple(fetches.values()))
+        self.metrics.time("runtime_latency", started, model, "Predict", "TF1")
         _check(deadline)
         response = PredictResponse()
         spec, outputs = response.model_spec, response.outputs

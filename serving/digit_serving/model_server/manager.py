@@ -70,7 +70,8 @@ class Manager:
         finally:
             with self._changed:
                 version.requests -= 1
-                self._changed.notify_all()
+                if version.state == State.UNLOADING:
+                    self._changed.notify_all()
 
     def status(self, spec: ModelSpec) -> list[Version]:
         """The version asked for, or all that were ever known, the newest first."""

@@ -38,11 +38,8 @@ class Metrics:
         self._counter = lru_cache(lambda name, *labels: self._counters[name].labels(*labels))
         self._histogram = lru_cache(lambda name, *labels: self._histograms[name].labels(*labels))
 
-    @contextmanager
-    def timing(self, name: str, *labels: str) -> Iterator[None]:
-        """Observes how long the block takes, if it succeeds."""
-        started = time.perf_counter()
-        yield
+    def time(self, name: str, started: float, *labels: str) -> None:
+        """Observes how long it is since `started`, a time.perf_counter()."""
         self._histogram(name, *labels).observe((time.perf_counter() - started) * 1e6)
 
     @contextmanager
@@ -59,8 +56,15 @@ class Metrics:
 
     @contextmanager
     def request(self, model: str, api: str, entrypoint: str) -> Iterator[None]:
-        with self.counting("request_count", model), self.timing("request_latency", model, api, entrypoint):
+        started, status = time.perf_counter(), "OK"
+        try:
             yield
+            self.time("request_latency", started, model, api, entrypoint)
+        except ServingError as error:
+            status = error.code.name
+            raise
+        finally:
+            self._counter("request_count", model, status).inc()
 
     def page(self) -> str:
         lines = []
