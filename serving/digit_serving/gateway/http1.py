@@ -5,13 +5,14 @@ from asyncio import TimerHandle, Transport
 from typing import Any, NoReturn
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from digit_serving.gateway.asgi import REFUSED
 
 _LONGEST = 64 * 1024  # bytes of a path, or of all headers
 _SECONDS = 30.0
 _FIRST_REST, _LONGEST_REST = 0.25, 1.0  # seconds; Retry-After asks for the longest
+_GO_ON = b"HTTP/1.1 100 "  # with the body, for which the answer waits
 _OF_UPGRADES = {b"connection", b"upgrade", b"http2-settings"}
 
 
@@ -90,7 +91,8 @@ class Http1(HttpToolsProtocol):
             return
         self._in_head = False
         super().on_headers_complete()
-        self.cycle.transport = _Outlet(self.cycle, self.transport)
+        if self.cycle.scope["method"] != "HEAD":
+            self.cycle.transport = _Outlet(self.transport)
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
@@ -161,9 +163,8 @@ class Http1(HttpToolsProtocol):
 class _Outlet(Transport):
     """What a request's answer is written to: its head waits for the body, so that both are sent at once."""
 
-    def __init__(self, cycle: RequestResponseCycle, transport: Any) -> None:
+    def __init__(self, transport: Any) -> None:
         super().__init__()
-        self._cycle = cycle
         self._transport = transport
         self._head: bytes | None = None
 
@@ -171,11 +172,10 @@ class _Outlet(Transport):
         if self._head is not None:
             self._transport.write(self._head + data)
             self._head = b""
-        # That a client may go on with its body comes before the answer.
-        elif self._cycle.response_started and self._cycle.scope["method"] != "HEAD":
-            self._head = data
-        else:
+        elif data.startswith(_GO_ON):
             self._transport.write(data)
+        else:
+            self._head = data
 
     def is_closing(self) -> bool:
         return bool(self._transport.is_closing())
