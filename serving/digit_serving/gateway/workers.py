@@ -58,6 +58,8 @@ class Workers:
             signal.signal(number, self._tell)
         # What is here now stays, so that looking through it would only make copies of shared memory.
         gc.freeze()
+        # Answered requests leave nothing to be collected, and those that wait are many to be looked through.
+        gc.set_threshold(50_000)
         try:
             while not self._told:
                 for port, worker in self._workers.items():

@@ -58,6 +58,15 @@ class Gateway(Flask):
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         return func
 
+    def handle_user_exception(self, e: Exception) -> Any:
+        answer = super().handle_user_exception(e)
+        # An error holds all that it passed, bodies and pictures, and they it, until garbage is collected.
+        error: BaseException | None = e
+        while error:
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
+        return answer
+
     def do_teardown_request(self, exc: object = None) -> None:
         pass
 
