@@ -50,7 +50,7 @@ class Target:
 
     def post(self, body: bytes, content_type: str, query: str = "") -> tuple[int, str]:
         """The status and the code of a request's answer, which takes no more memory than there is."""
-        before = self._memory("VmRSS")
+        before = self.memory("VmRSS")
         Path(f"/proc/{self.worker}/clear_refs").write_text("5")
         response = httpx.post(
             f"http://127.0.0.1:{self.port}/v1/predict{query}",
@@ -58,14 +58,15 @@ class Target:
             headers={"content-type": content_type},
             timeout=60,
         )
-        assert self._memory("VmHWM") - before < MOST_MEMORY
+        assert self.memory("VmHWM") - before < MOST_MEMORY
         return response.status_code, response.json().get("code", "")
 
     def lives(self) -> bool:
         """Whether it still answers, in the same process."""
         return answers(f"http://127.0.0.1:{self.port}/readyz") and Path(f"/proc/{self.worker}").exists()
 
-    def _memory(self, name: str) -> int:
+    def memory(self, name: str) -> int:
+        """Bytes, by the name that /proc gives them."""
         status = Path(f"/proc/{self.worker}/status").read_text()
         return int(status.partition(f"{name}:")[2].split()[0]) * 1024
 
@@ -152,6 +153,14 @@ class TestBodies:
     )
     def test_forms(self, target: Target, body: bytes, status: int) -> None:
         assert target.post(body, "multipart/form-data; boundary=x")[0] == status
+
+    def test_nothing_is_kept_of_those_that_are_refused(self, target: Target, digits: Any) -> None:
+        large = to_png(digits.one(7)) + bytes(7 * MEBIBYTE)
+        target.post(large, "image/png", "?version=77")
+        before = target.memory("VmRSS")
+        for _ in range(40):
+            assert target.post(large, "image/png", "?version=77") == (404, "model_not_found")
+        assert target.memory("VmRSS") - before < 40 * MEBIBYTE
 
     def test_one_larger_than_may_be_is_refused_whether_it_says_so_or_not(self, target: Target) -> None:
         size = b"Content-Length: %d\r\n\r\n" % 2**63
