@@ -1,7 +1,7 @@
 """Four times as much as the service can do: what it still answers, and how soon it refuses the rest.
 
-Needs wrk, which has the machine's last core to itself, for what it takes grows with its connections. Run as
-python -m benchmarks.load.overload.
+Needs wrk and two cores, of which it has the last to itself, for what it takes grows with its connections. Run
+as python -m benchmarks.load.overload.
 """
 
 import os

@@ -31,7 +31,7 @@ def create_asgi_app(settings: Settings) -> Application:
 
 def create_app(settings: Settings, metrics: Metrics, traces: "Traces | None") -> Flask:
     """The gateway as a WSGI application, for the greenlets of the event loop within which it is created."""
-    app = Gateway(__name__)
+    app = Gateway(__name__, static_folder=None)
     # A path with two slashes would be redirected, to a host that the routes don't go by.
     app.url_map.merge_slashes = False
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + 1)

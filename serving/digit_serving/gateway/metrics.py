@@ -150,17 +150,16 @@ class Metrics:
     def _write_soon(self) -> None:
         if not self._is_due:
             self._is_due = True
-            asyncio.get_running_loop().call_later(_WRITE_SECONDS, self.write)
+            asyncio.get_running_loop().call_later(_WRITE_SECONDS, self._write)
 
-    def write(self) -> None:
-        """Have every process tell what was counted until now."""
+    def _write(self) -> None:
         self._is_due = False
         for each in self._unwritten:
             each.write()
 
     def text(self) -> bytes:
         """Every count in Prometheus's text format, for a greenlet, which may have to wait."""
-        self.write()
+        self._write()
         registry = self._registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             # Until the others have written what they counted before they were asked for it.

@@ -29,9 +29,6 @@ class Gateway(Flask):
 
     request_class = _Request
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, static_folder=None)
-
     def request_context(self, environ: "WSGIEnvironment") -> RequestContext:
         return RequestContext(self, environ, session=_NO_SESSION)
 

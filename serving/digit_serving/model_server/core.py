@@ -80,7 +80,7 @@ class Core:
             started = time.perf_counter()
             iterations = max(self._options.num_request_iterations_for_warmup, 1)
             warm_up(directory, lambda request: self._predict(servable, request, _NEVER), iterations)
-            self.metrics.time("model_warmup_latency", started, str(directory), "OK")
+            self.metrics.observe("model_warmup_latency", started, str(directory), "OK")
         return servable
 
     def _predict(self, servable: Servable, request: PredictRequest, deadline: float) -> PredictResponse:
@@ -92,7 +92,7 @@ class Core:
         _check(deadline)
         started = time.perf_counter()
         arrays = self._run(servable, feeds, tuple(fetches.values()))
-        self.metrics.time("runtime_latency", started, model, "Predict", "TF1")
+        self.metrics.observe("runtime_latency", started, model, "Predict", "TF1")
         _check(deadline)
         response = PredictResponse()
         spec, outputs = response.model_spec, response.outputs

@@ -38,7 +38,7 @@ class Metrics:
         self._counter = lru_cache(lambda name, *labels: self._counters[name].labels(*labels))
         self._histogram = lru_cache(lambda name, *labels: self._histograms[name].labels(*labels))
 
-    def time(self, name: str, started: float, *labels: str) -> None:
+    def observe(self, name: str, started: float, *labels: str) -> None:
         """Observes how long it is since `started`, a time.perf_counter()."""
         self._histogram(name, *labels).observe((time.perf_counter() - started) * 1e6)
 
@@ -56,15 +56,10 @@ class Metrics:
 
     @contextmanager
     def request(self, model: str, api: str, entrypoint: str) -> Iterator[None]:
-        started, status = time.perf_counter(), "OK"
-        try:
+        started = time.perf_counter()
+        with self.counting("request_count", model):
             yield
-            self.time("request_latency", started, model, api, entrypoint)
-        except ServingError as error:
-            status = error.code.name
-            raise
-        finally:
-            self._counter("request_count", model, status).inc()
+            self.observe("request_latency", started, model, api, entrypoint)
 
     def page(self) -> str:
         lines = []
