@@ -40,7 +40,7 @@ def body(data: bytes) -> None:
         "CONTENT_LENGTH": str(len(data)),
         "wsgi.input": io.BytesIO(data),
     }
-    record = Record("id", "/v1/predict", "POST", started=0)
+    record = Record("id", "/v1/predict", "POST", started=0, begun=0)
     with suppress(GatewayError, ImageError, HTTPException), Request(environment) as request:
         batch = _READER.read(request, record)
         assert batch.shape[1:] in ((28, 28), (784,))

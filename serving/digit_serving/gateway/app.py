@@ -8,8 +8,8 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from digit_client.model_server import ModelServer
 from digit_serving.gateway import api, collector, docs, errors, health, hooks, openapi, page, tls
-from digit_serving.gateway.admission import Admission
 from digit_serving.gateway.asgi import Application, Asgi, Ending
+from digit_serving.gateway.backlog import Backlog
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.routing import Router
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
     from digit_serving.gateway.traces import Traces
 
 
-def create_asgi_app(settings: Settings) -> Application:
+def create_asgi_app(settings: Settings, backlog: Backlog, metrics: Metrics) -> Application:
     """The gateway as an ASGI application, to be created within the event loop in which it answers."""
-    metrics, traces = Metrics(), collector.traces(settings)
+    traces = collector.traces(settings)
     app = create_app(settings, metrics, traces)
-    admission = Admission(Asgi(app, settings.max_body), settings.queue, metrics)
-    return Ending(admission, traces.close if traces else None)
+    return Ending(Asgi(app, settings.max_body, backlog), traces.close if traces else None)
 
 
 def create_app(settings: Settings, metrics: Metrics, traces: "Traces | None") -> Flask:

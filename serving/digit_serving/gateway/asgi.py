@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from digit_serving import greenlets
+from digit_serving.gateway.backlog import Backlog
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -17,8 +18,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-REFUSED = "digits.refused"
-"""In the scope of a request that was refused since there is too much to do."""
+CAME = "digits.came"
+"""In the scope and the environment of a request that had to wait: when it came, by time.perf_counter."""
 
 _Header = tuple[bytes, bytes]
 _Answer = tuple[int, list[_Header], bytes]
@@ -31,9 +32,10 @@ class Asgi:
     wait as digit_serving.greenlets has it.
     """
 
-    def __init__(self, app: "WSGIApplication", max_body: int) -> None:
+    def __init__(self, app: "WSGIApplication", max_body: int, backlog: Backlog) -> None:
         self._app = app
         self._max_body = max_body
+        self._backlog = backlog
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         environ = _environ(scope)
@@ -41,7 +43,11 @@ class Asgi:
         if body is None:
             return
         environ["wsgi.input"] = io.BytesIO(body)
-        status, headers, content = await greenlets.run(self._answer, environ)
+        self._backlog.begin()
+        try:
+            status, headers, content = await greenlets.run(self._answer, environ)
+        finally:
+            self._backlog.end()
         if int(environ.get("CONTENT_LENGTH", 0)) > self._max_body:
             # The rest of it is nobody's next request.
             headers.append((b"connection", b"close"))
@@ -123,6 +129,8 @@ def _environ(scope: Scope) -> "WSGIEnvironment":
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
     }
+    if CAME in scope:
+        environ[CAME] = scope[CAME]
     for field, content in scope["headers"]:
         _add(environ, field.decode("latin-1"), content.decode("latin-1"))
     return environ

@@ -9,6 +9,7 @@ from flask import Flask, Request, Response, g
 from flask.globals import request_ctx
 
 from digit_serving.gateway import logs
+from digit_serving.gateway.asgi import CAME
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.record import Record
 
@@ -61,10 +62,10 @@ def request_id(given: str) -> str:
 
 
 def _record(request: Request) -> Record:
-    started = time.perf_counter()
+    begun = time.perf_counter()
     environ = request.environ
     rule = request.url_rule
     method = environ["REQUEST_METHOD"]
     method = method if method in _METHODS else "other"
     name = request_id(environ.get("HTTP_X_REQUEST_ID", ""))
-    return Record(name, rule.rule if rule else "unmatched", method, started)
+    return Record(name, rule.rule if rule else "unmatched", method, environ.get(CAME, begun), begun)

@@ -1,19 +1,20 @@
 """A client's connection: uvicorn's, with bounds on how long a request may be, and may take to arrive."""
 
 import http
+import math
 from asyncio import TimerHandle, Transport
 from typing import Any, NoReturn
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from digit_serving.gateway.asgi import REFUSED
-
 _LONGEST = 64 * 1024  # bytes of a path, or of all headers
 _SECONDS = 30.0
-_FIRST_REST, _LONGEST_REST = 0.25, 1.0  # seconds; Retry-After asks for the longest
 _GO_ON = b"HTTP/1.1 100 "  # with the body, for which the answer waits
 _OF_UPGRADES = {b"connection", b"upgrade", b"http2-settings"}
+
+Field = tuple[bytes, bytes]
+"""A header's name and value."""
 
 
 class Http1(HttpToolsProtocol):
@@ -21,8 +22,6 @@ class Http1(HttpToolsProtocol):
 
     A request that is none, or is cut off, gets 400 and the end of the connection, one whose path or headers
     are too long 414 or 431, one that takes too long to arrive the end alone.
-    Who was refused for overload is not listened to for a while, twice as long after each refusal more: else
-    those who ask again at once take the time that answers need.
     """
 
     _in_head, _head = True, 0
@@ -30,23 +29,25 @@ class Http1(HttpToolsProtocol):
     _fields = 0
     _begun = False
     _status = 400
-    _rest_seconds = _FIRST_REST
     _refusal: int | None = None
     """What is to be answered once those before it have their answers."""
-    _patience: TimerHandle | None = None
+    _due = math.inf
+    """When it ends unless something happens, by the loop's clock."""
+    _timer: TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._wait()
+        self._due = self.loop.time() + _SECONDS
+        self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._wait_no_more()
+        if self._timer:
+            self._timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
             self._head += len(data)
-        self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
@@ -57,8 +58,6 @@ class Http1(HttpToolsProtocol):
             return
         if self._in_head and self._head > _LONGEST:
             self._refuse(431)
-        elif self._begun and not self._patience:
-            self._wait()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         if self._begun:
@@ -68,8 +67,23 @@ class Http1(HttpToolsProtocol):
         # Who sends no more may still want an answer.
         return self._owes()
 
+    def is_engaged(self) -> bool:
+        """Whether there is a request that has not all come yet, or an answer to come."""
+        return self._begun or self._owes()
+
+    def be_idle(self) -> None:
+        """Wait for a request as long as one may between two."""
+        self._due = self.loop.time() + self.timeout_keep_alive
+
+    def say(self, status: int, fields: list[Field], body: bytes = b"") -> None:
+        """Answer without the application."""
+        head = [b"HTTP/1.1 %d %s" % (status, http.HTTPStatus(status).phrase.encode())]
+        head += [b"%s: %s" % field for field in (*self.server_state.default_headers, *fields)]
+        self.transport.write(b"\r\n".join([*head, b"", body]))
+
     def on_message_begin(self) -> None:
         self._begun, self._fields = True, 0
+        self._due = min(self._due, self.loop.time() + _SECONDS)
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -98,16 +112,23 @@ class Http1(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self._in_head, self._head, self._begun = True, 0, False
-        self._wait_no_more()
         super().on_message_complete()
+        if self._owes():
+            self._due = math.inf
+        else:
+            self.be_idle()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if REFUSED in self.cycle.scope:
-            self._rest()
-        else:
-            self._rest_seconds = _FIRST_REST
-        if self._refusal and not self.transport.is_closing():
+        # uvicorn's own starts a timer for each.
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif not self._begun:
+            self.be_idle()
+        if self._refusal:
             self._refuse(self._refusal)
 
     def _overlong(self, status: int) -> NoReturn:
@@ -134,30 +155,16 @@ class Http1(HttpToolsProtocol):
         if self._owes():
             self._refusal = status
             return
-        head = [
-            f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}",
-            "connection: close",
-            "content-length: 0",
-        ]
-        self.transport.write("\r\n".join([*head, "", ""]).encode())
+        self.say(status, [(b"connection", b"close"), (b"content-length", b"0")])
         self.transport.close()
 
-    def _rest(self) -> None:
-        self.flow.pause_reading()
-        self.loop.call_later(self._rest_seconds, self._listen)
-        self._rest_seconds = min(2 * self._rest_seconds, _LONGEST_REST)
-
-    def _listen(self) -> None:
-        if not self.transport.is_closing():
-            self.flow.resume_reading()
-
-    def _wait(self) -> None:
-        self._patience = self.loop.call_later(_SECONDS, self.transport.close)
-
-    def _wait_no_more(self) -> None:
-        if self._patience:
-            self._patience.cancel()
-            self._patience = None
+    def _look(self) -> None:
+        """Look at the clock now and then: a timer for each request would take longer."""
+        left = self._due - self.loop.time()
+        if left > 0:
+            self._timer = self.loop.call_later(min(left, _SECONDS), self._look)
+        else:
+            self.transport.close()
 
 
 class _Outlet(Transport):

@@ -81,7 +81,7 @@ class Metrics:
         )
         self._stages = self._histogram(
             "stage_duration_seconds",
-            "Time of a prediction's stages: decode, normalise, and queue, which is the wait for a call.",
+            "Time of a prediction's stages: decode, normalise, and queue, the wait for turn and call.",
             _SHORT,
             "stage",
         )

@@ -38,6 +38,9 @@ class Record:
     method: str
     """A known one, or `other`."""
     started: float
+    """When it came."""
+    begun: float
+    """When it was its turn."""
     key: str | None = None
     """Name of the caller's key, where keys are asked for."""
     ended: float = 0.0
@@ -67,8 +70,10 @@ class Record:
 
     @property
     def queue(self) -> float:
-        """How long it waited for its calls to begin."""
-        return sum((wait.call.started if wait.call else self.ended) - wait.started for wait in self.waits)
+        """How long it waited for its turn, and for its calls to begin."""
+        return (self.begun - self.started) + sum(
+            (wait.call.started if wait.call else self.ended) - wait.started for wait in self.waits
+        )
 
     @property
     def model_server(self) -> float:

@@ -11,7 +11,7 @@ from uvicorn import Config, Server
 
 from digit_serving import allocator, sockets
 from digit_serving.gateway import tls
-from digit_serving.gateway.http1 import Http1
+from digit_serving.gateway.backlog import Backlog
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.workers import Beat, Workers
 
@@ -26,19 +26,19 @@ def serve(settings: Settings) -> None:
     """
     with TemporaryDirectory(prefix="digits-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        config = _config(settings)
+        _prepare(settings)
         address = sockets.resolve(settings.host)
         # Of one socket that all had, whoever is first may take all who call at once.
         ports = [sockets.shared(address, settings.port) for _ in range(settings.workers)]
-        Workers(ports, partial(_answer, config)).run()
+        Workers(ports, partial(_answer, settings)).run()
 
 
-def _config(settings: Settings) -> Config:
+def _prepare(settings: Settings) -> None:
+    """Import and set what all processes need, before they are forked."""
     # With these comes prometheus_client, which looks for its folder when it is imported.
     import cv2
 
-    from digit_serving.gateway import logs
-    from digit_serving.gateway.app import create_asgi_app
+    from digit_serving.gateway import app, connection, logs  # noqa: F401
     from digit_serving.gateway.bodies import ignore_doubts
 
     logs.configure(settings)
@@ -46,12 +46,20 @@ def _config(settings: Settings) -> Config:
     # Requests are worked on at once already: to wake a thread for each takes more than it saves.
     cv2.setNumThreads(1)
     ignore_doubts()
+
+
+def _config(settings: Settings) -> Config:
+    from digit_serving.gateway.app import create_asgi_app
+    from digit_serving.gateway.connection import Connection
+    from digit_serving.gateway.metrics import Metrics
+
     certificate, key = settings.tls_certificate, settings.tls_key
+    backlog, metrics = Backlog(settings.queue), Metrics()
     return Config(
-        partial(create_asgi_app, settings),
+        partial(create_asgi_app, settings, backlog, metrics),
         factory=True,
         interface="asgi3",
-        http=Http1,
+        http=partial(Connection, backlog, metrics),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         loop="uvloop",
@@ -67,13 +75,13 @@ def _config(settings: Settings) -> Config:
     )
 
 
-def _answer(config: Config, port: socket.socket, beat: Beat) -> None:
+def _answer(settings: Settings, port: socket.socket, beat: Beat) -> None:
     from prometheus_client import values
 
     number = os.getpid()
     # Else it asks the kernel for it twice each time that it counts.
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
-    _Worker(config, beat).run([port])
+    _Worker(_config(settings), beat).run([port])
 
 
 class _Worker(Server):

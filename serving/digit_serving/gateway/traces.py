@@ -38,6 +38,7 @@ class Traces:
             self._propagator.extract(request.headers),
             SpanKind.SERVER,
             _of_request(record, request),
+            start_time=_nanoseconds(record.started),
         )
 
     def begin_call(self, call: Call, records: Sequence[Record]) -> dict[str, str]:
@@ -90,6 +91,8 @@ class Traces:
 
     def _make_stages(self, record: Record) -> None:
         parent = set_span_in_context(record.span)
+        if record.begun > record.started:
+            self._make("queue", parent, record.started, record.begun - record.started)
         if record.decode:
             self._make("decode", parent, record.read_from, record.decode)
         if record.normalise:
@@ -106,9 +109,14 @@ class Traces:
     def _make(
         self, name: str, parent: Context, started: float, seconds: float, links: Sequence[Link] = ()
     ) -> None:
-        begun = int(time.time_ns() - (time.perf_counter() - started) * 1e9)
+        begun = _nanoseconds(started)
         span = self._tracer.start_span(name, parent, links=links, start_time=begun)
         span.end(begun + int(seconds * 1e9))
+
+
+def _nanoseconds(moment: float) -> int:
+    """The time of day at a moment of time.perf_counter's."""
+    return int(time.time_ns() - (time.perf_counter() - moment) * 1e9)
 
 
 def _address(target: str) -> dict[str, str | int]:

@@ -24,7 +24,8 @@ MODEL = ModelRef("digits")
 
 
 def record(request_id: str) -> Record:
-    return Record(request_id, "/v1/predict", "POST", time.perf_counter())
+    now = time.perf_counter()
+    return Record(request_id, "/v1/predict", "POST", started=now, begun=now)
 
 
 def showing(*numbers: int) -> NDArray[np.uint8]:

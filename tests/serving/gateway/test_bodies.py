@@ -38,7 +38,7 @@ def read(data: Any, content_type: str | None) -> np.ndarray:
     builder = EnvironBuilder(method="POST", data=data, content_type=content_type)
     try:
         with Request(builder.get_environ()) as request:
-            return Reader(SETTINGS).read(request, Record("id", "/v1/predict", "POST", started=0))
+            return Reader(SETTINGS).read(request, Record("id", "/v1/predict", "POST", started=0, begun=0))
     finally:
         builder.close()
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,8 +15,10 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from flask.testing import FlaskClient
 
 from digit_client.arrays import to_png
+from digit_serving.gateway.asgi import CAME
 from tests.processes import answers, free_port, running, wait_until
 
 
@@ -38,6 +41,24 @@ def logging_gateway(target: str, capfd: pytest.CaptureFixture[str], **environmen
             return capfd.readouterr().err.splitlines()
 
         yield http, lines
+
+
+def test_the_time_before_its_turn_is_a_requests_too(
+    caplog: pytest.LogCaptureFixture, http: FlaskClient, digits: Any
+) -> None:
+    caplog.set_level("INFO", "digit_serving.gateway.requests")
+    came = {CAME: time.perf_counter() - 3}
+    headers = {"Content-Type": "image/png"}
+    assert (
+        http.post(
+            "/v1/predict", data=to_png(digits.one(7)), headers=headers, environ_overrides=came
+        ).status_code
+        == 200
+    )
+    (line,) = caplog.records
+    fields = line.fields  # type: ignore[attr-defined]
+    assert fields["queue_ms"] >= 3000
+    assert fields["ms"] >= fields["queue_ms"]
 
 
 def test_a_request_is_a_line_of_json(

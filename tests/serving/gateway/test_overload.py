@@ -26,16 +26,17 @@ def gateway(model_server: str, queue: int) -> Iterator[str]:
         yield url
 
 
-def ask(url: str, image: bytes, **headers: str) -> httpx.Response:
-    return httpx.post(f"{url}/v1/predict", content=image, headers={"Content-Type": "image/png", **headers})
+def ask(url: str, image: bytes, *, version: int = 1, request_id: str = "") -> httpx.Response:
+    headers = {"Content-Type": "image/png", "X-Request-ID": request_id}
+    return httpx.post(f"{url}/v1/predict", params={"version": version}, content=image, headers=headers)
 
 
 def held_up(faulty: Any) -> threading.Event:
-    """What its answers, sevens, wait for."""
+    """What the answers of its version 1, sevens as the others', wait for."""
     go_on = threading.Event()
 
     def wait(request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
-        assert go_on.wait(10)
+        assert request.model_spec.version.value != 1 or go_on.wait(10)
         count = request.inputs["images"].tensor_shape.dim[0].size
         return answer(np.eye(10, dtype=np.float32)[[7] * count])
 
@@ -50,7 +51,7 @@ def test_what_is_too_much_is_refused_at_once_and_the_rest_answered(faulty: Any, 
         asked = [threads.submit(ask, url, image) for _ in range(3)]
         wait_until(lambda: faulty.calls == 1)
         wait_until(lambda: ask(url, image).status_code == 429)
-        refused = ask(url, image, **{"X-Request-ID": "mine"})
+        refused = ask(url, image, request_id="mine")
         assert refused.status_code == 429
         assert refused.headers["Content-Type"] == "application/problem+json"
         assert refused.headers["Retry-After"] == "1"
@@ -62,6 +63,31 @@ def test_what_is_too_much_is_refused_at_once_and_the_rest_answered(faulty: Any, 
         go_on.set()
         assert [one.result().status_code for one in asked] == [200] * 3
         assert ask(url, image).status_code == 200
+
+
+def test_many_who_wait_for_a_version_that_hangs_hold_up_nobody_else(faulty: Any, digits: Any) -> None:
+    go_on = held_up(faulty)
+    image = to_png(digits.one(7))
+    with gateway(faulty.target, queue=80) as url, ThreadPoolExecutor(79) as threads:
+        asked = [threads.submit(ask, url, image) for _ in range(79)]
+        wait_until(lambda: faulty.calls == 1)
+        for _ in range(3):
+            other = ask(url, image, version=2)
+            assert other.status_code == 200
+            assert other.elapsed.total_seconds() < 1
+        asked.append(threads.submit(ask, url, image))
+        go_on.set()
+        assert [one.result().status_code for one in asked] == [200] * 80
+
+
+def test_those_who_wait_for_their_turn_are_taken_on_as_well(faulty: Any, digits: Any) -> None:
+    go_on = held_up(faulty)
+    image = to_png(digits.one(7))
+    with gateway(faulty.target, queue=70) as url, ThreadPoolExecutor(100) as threads:
+        asked = [threads.submit(ask, url, image) for _ in range(100)]
+        wait_until(lambda: sum(one.done() for one in asked) == 30)
+        go_on.set()
+        assert sorted(one.result().status_code for one in asked) == [200] * 70 + [429] * 30
 
 
 def test_a_place_is_free_again_whatever_became_of_its_request(faulty: Any, digits: Any) -> None:

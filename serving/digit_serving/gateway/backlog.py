@@ -1,0 +1,81 @@
+"""Which requests of a process wait before anything is made of them, and for how long."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+_AT_ONCE = 64  # two calls to the model server: one that is out, and one that is made ready
+_LOOK_SECONDS = 0.1
+
+
+class Backlog:
+    """The requests of one event loop: `most` are taken on, of which some are worked on while the others wait.
+
+    What is made of a few requests stays in the processor's cache until they have their answers, so that the
+    others had better wait as the bytes that came.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+        self._worked_on = 0
+        self._waiting: deque[Callable[[], bool]] = deque()
+        self._freed = 0
+        self._has_ended = self._looks = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another request is to be refused."""
+        return self._taken + len(self._waiting) >= self._most
+
+    @property
+    def is_long(self) -> bool:
+        """Whether another request is to wait."""
+        return bool(self._waiting) or self._worked_on >= _AT_ONCE
+
+    def take(self) -> None:
+        """Take on a request, whose body may be still to come."""
+        self._taken += 1
+
+    def leave(self) -> None:
+        """Have done with a request that was taken on."""
+        self._taken -= 1
+
+    def begin(self) -> None:
+        """Begin to work on a request that is here as a whole."""
+        self._worked_on += 1
+
+    def end(self) -> None:
+        """Have done the work, so that one of those who wait can go on."""
+        self._worked_on -= 1
+        self._has_ended = True
+        if self._waiting:
+            self._freed += 1
+            if self._freed == 1:
+                # Once all have their answers that a call brought.
+                asyncio.get_running_loop().call_soon(self._hand_over)
+
+    def wait(self, go_on: Callable[[], bool]) -> None:
+        """Have it called when it is its turn; it is to tell whether there is a request still."""
+        self._waiting.append(go_on)
+        if not self._looks:
+            self._look_soon()
+
+    def _hand_over(self) -> None:
+        freed, self._freed = self._freed, 0
+        self._take_up(min(freed, _AT_ONCE - self._worked_on))
+
+    def _look_soon(self) -> None:
+        self._looks, self._has_ended = True, False
+        asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        # What a model server that hangs holds up is not to hold up what others could do.
+        self._take_up(_AT_ONCE - self._worked_on if self._has_ended else _AT_ONCE)
+        self._looks = False
+        if self._waiting:
+            self._look_soon()
+
+    def _take_up(self, count: int) -> None:
+        while count > 0 and self._waiting:
+            count -= self._waiting.popleft()()

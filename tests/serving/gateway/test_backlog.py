@@ -1,0 +1,121 @@
+"""Whose turn it is."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from digit_serving.gateway import backlog as module
+from digit_serving.gateway.backlog import Backlog
+
+AT_ONCE = 64
+
+
+def busy(most: int = 1000) -> Backlog:
+    """One that has as much to do as it may at once."""
+    backlog = Backlog(most)
+    for _ in range(AT_ONCE):
+        assert not backlog.is_long
+        backlog.take()
+        backlog.begin()
+    assert backlog.is_long
+    return backlog
+
+
+async def end(backlog: Backlog, count: int = 1) -> None:
+    for _ in range(count):
+        backlog.end()
+        backlog.leave()
+    await asyncio.sleep(0)
+
+
+def caller(called: list[int], number: int, backlog: Backlog, works: bool = True) -> Callable[[], bool]:
+    """What notes that it is called, and then begins some work or has gone away."""
+
+    def go_on() -> bool:
+        called.append(number)
+        if works:
+            backlog.take()
+            backlog.begin()
+        return works
+
+    return go_on
+
+
+def test_for_each_that_ends_the_first_of_those_who_wait_goes_on() -> None:
+    async def scenario() -> None:
+        backlog, called = busy(), list[int]()
+        for number in range(3):
+            backlog.wait(caller(called, number, backlog))
+        assert called == []
+        await end(backlog)
+        assert called == [0]
+        await end(backlog, 2)
+        assert called == [0, 1, 2]
+        await end(backlog)
+        assert not backlog.is_long
+
+    asyncio.run(scenario())
+
+
+def test_nobody_goes_before_those_who_wait() -> None:
+    async def scenario() -> None:
+        backlog, called = busy(), list[int]()
+        for number in range(2):
+            backlog.wait(caller(called, number, backlog, works=False))
+        assert backlog.is_long
+        await end(backlog)
+        assert called == [0, 1], "who has gone away takes nobody's turn"
+        assert not backlog.is_long
+
+    asyncio.run(scenario())
+
+
+def test_those_who_wait_are_taken_on_as_well() -> None:
+    async def scenario() -> None:
+        backlog = busy(AT_ONCE + 2)
+        for _ in range(2):
+            assert not backlog.is_full
+            backlog.wait(lambda: False)
+        assert backlog.is_full
+        await end(backlog)
+        assert not backlog.is_full
+
+    asyncio.run(scenario())
+
+
+def test_where_nothing_ends_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.02)
+
+    async def scenario() -> None:
+        backlog, called = busy(), list[int]()
+        count = 2 * AT_ONCE + 1
+        for number in range(count):
+            backlog.wait(caller(called, number, backlog))
+        await asyncio.sleep(0.03)
+        assert len(called) == AT_ONCE
+        await asyncio.sleep(0.1)
+        assert called == list(range(count))
+
+    asyncio.run(scenario())
+
+
+def test_turns_that_came_to_nothing_are_made_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.02)
+
+    async def scenario() -> None:
+        backlog, called = busy(), list[int]()
+
+        def go_on() -> bool:
+            """As a request whose body is still to come."""
+            called.append(1)
+            return True
+
+        for _ in range(AT_ONCE):
+            backlog.wait(go_on)
+        await end(backlog, 10)
+        assert len(called) == 10
+        await asyncio.sleep(0.03)
+        assert len(called) == 20
+
+    asyncio.run(scenario())
