@@ -6,7 +6,7 @@ from collections import deque
 
 from greenlet import getcurrent, greenlet
 
-_SLICE = 0.005  # seconds of work between two looks at the connections
+_SLICE = 0.01  # seconds of work between two looks at the connections
 
 
 class Turns:
