@@ -32,10 +32,13 @@ async def echo(_: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Of a server whose patience is half a second."""
+    """Of a server whose patience is half a second, and two where nothing has come of a request."""
     monkeypatch.setattr(http1, "_SECONDS", 0.5)
     port = free_port()
-    server = Server(Config(echo, port=port, http=Http1, ws="none", lifespan="off", log_config=None))
+    config = Config(
+        echo, port=port, http=Http1, ws="none", lifespan="off", log_config=None, timeout_keep_alive=2
+    )
+    server = Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_until(lambda: accepts(port))
@@ -99,6 +102,13 @@ def test_who_stays_in_time_is_answered(port: int) -> None:
 def test_the_time_between_two_requests_is_another_one(port: int) -> None:
     got, _ = said(port, HEAD + b"12345", HEAD + b"67890", pause=0.8, ends=True)
     assert re.findall(rb"\d{5}", got) == [b"12345", b"67890"]
+
+
+@pytest.mark.parametrize("part", [b"", b"\r\n"])
+def test_who_asks_nothing_more_is_left(port: int, part: bytes) -> None:
+    got, seconds = said(port, HEAD + b"12345", part, pause=0.1)
+    assert re.findall(rb"\d{5}", got) == [b"12345"]
+    assert 1.9 < seconds < 2.9
 
 
 @pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
