@@ -101,7 +101,7 @@ class Connection(Http1):
             self.transport.close()
 
     def _may_wait(self, data: bytes) -> bool:
-        """Whether it is the begin of a request before which others may go."""
+        """Whether it is the beginning of a request before which others may go."""
         if self.is_engaged() or self._backlog.is_full:
             return False
         return not data.startswith(_QUIET, data.find(b" ") + 1)

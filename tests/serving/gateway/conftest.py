@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from digit_client import wire
 from digit_client.protos import DT_FLOAT, PredictRequest, PredictResponse
+from digit_serving.gateway.asgi import Receive, Scope, Send
 from digit_serving.gateway.settings import Settings
 from tests import loop
 
@@ -29,6 +30,19 @@ def answer(probabilities: NDArray[np.float32]) -> PredictResponse:
     for size in probabilities.shape:
         tensor.tensor_shape.dim.add(size=size)
     return response
+
+
+async def echo(_: Scope, receive: Receive, send: Send) -> None:
+    """An ASGI application that answers what it was sent."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body, more = body + message["body"], message["more_body"]
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 class FaultyModelServer:

@@ -29,6 +29,12 @@ async def end(backlog: Backlog, count: int = 1) -> None:
     await asyncio.sleep(0)
 
 
+async def until_more_than(count: int, called: list[int]) -> None:
+    async with asyncio.timeout(5):
+        while len(called) <= count:
+            await asyncio.sleep(0)
+
+
 def caller(called: list[int], number: int, backlog: Backlog, works: bool = True) -> Callable[[], bool]:
     """What notes that it is called, and then begins some work or has gone away."""
 
@@ -85,23 +91,23 @@ def test_those_who_wait_are_taken_on_as_well() -> None:
 
 
 def test_where_nothing_ends_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.2)
 
     async def scenario() -> None:
         backlog, called = busy(), list[int]()
         count = 2 * AT_ONCE + 1
         for number in range(count):
             backlog.wait(caller(called, number, backlog))
-        await asyncio.sleep(0.03)
+        await until_more_than(0, called)
         assert len(called) == AT_ONCE
-        await asyncio.sleep(0.1)
+        await until_more_than(2 * AT_ONCE, called)
         assert called == list(range(count))
 
     asyncio.run(scenario())
 
 
 def test_turns_that_came_to_nothing_are_made_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.2)
 
     async def scenario() -> None:
         backlog, called = busy(), list[int]()
@@ -115,7 +121,7 @@ def test_turns_that_came_to_nothing_are_made_good(monkeypatch: pytest.MonkeyPatc
             backlog.wait(go_on)
         await end(backlog, 10)
         assert len(called) == 10
-        await asyncio.sleep(0.03)
+        await until_more_than(10, called)
         assert len(called) == 20
 
     asyncio.run(scenario())

@@ -19,6 +19,7 @@ from digit_serving.gateway.backlog import Backlog
 from digit_serving.gateway.connection import Connection
 from digit_serving.gateway.metrics import Metrics
 from tests.processes import accepts, free_port, wait_until
+from tests.serving.gateway.conftest import echo
 
 AT_ONCE, MOST = 64, 67
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
@@ -54,15 +55,7 @@ class Service:
         self._loop = asyncio.get_running_loop()
         if CAME in scope:
             self.waited.append(time.perf_counter() - scope[CAME])
-        body, more = b"", True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body, more = body + message["body"], message["more_body"]
-        headers = [(b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await echo(scope, receive, send)
 
     def have_much_to_do(self) -> None:
         for _ in range(AT_ONCE):

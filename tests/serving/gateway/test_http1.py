@@ -11,23 +11,11 @@ import pytest
 from uvicorn import Config, Server
 
 from digit_serving.gateway import http1
-from digit_serving.gateway.asgi import Receive, Scope, Send
 from digit_serving.gateway.http1 import Http1
 from tests.processes import accepts, free_port, wait_until
+from tests.serving.gateway.conftest import echo
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
-
-
-async def echo(_: Scope, receive: Receive, send: Send) -> None:
-    body, more = b"", True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-        body, more = body + message["body"], message["more_body"]
-    headers = [(b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 @pytest.fixture
