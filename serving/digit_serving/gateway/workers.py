@@ -12,6 +12,8 @@ from multiprocessing.context import ForkProcess
 from socket import socket
 
 Beat = Callable[[], None]
+Port = tuple[socket, ...]
+"""The sockets on which one process listens."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LOOK_SECONDS = 0.1
@@ -40,16 +42,16 @@ class _Worker:
 
 
 class Workers:
-    """A process for each socket, in which `serve` is called with it and a function.
+    """A process for each of the ports, in which `serve` is called with it and a function.
 
     That is to be called when it serves, and from then on a few times a second: who doesn't for five seconds
     is taken to hang. `serve` is to return at SIGTERM, which also comes where this process is gone. Who waits
-    at the socket of one that ends is left to its successor.
+    at the sockets of one that ends is left to its successor.
     """
 
-    def __init__(self, ports: Iterable[socket], serve: Callable[[socket, Beat], None]) -> None:
+    def __init__(self, ports: Iterable[Port], serve: Callable[[Port, Beat], None]) -> None:
         self._serve = serve
-        self._workers: dict[socket, _Worker | None] = dict.fromkeys(ports)
+        self._workers: dict[Port, _Worker | None] = dict.fromkeys(ports)
         self._told = False
 
     def run(self) -> None:
@@ -72,7 +74,7 @@ class Workers:
     def _tell(self, *_: object) -> None:
         self._told = True
 
-    def _successor(self, port: socket, worker: _Worker | None) -> _Worker:
+    def _successor(self, port: Port, worker: _Worker | None) -> _Worker:
         if worker:
             worker.process.kill()
             worker.process.join()
@@ -88,7 +90,7 @@ class Workers:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         return _Worker(process, pulse)
 
-    def _child(self, port: socket, pulse: mmap, parent: int) -> None:
+    def _child(self, port: Port, pulse: mmap, parent: int) -> None:
         def beat() -> None:
             pulse[0] = 1
             if os.getppid() != parent:
@@ -99,7 +101,7 @@ class Workers:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         for other in self._workers:
             if other is not port:
-                other.close()
+                _close(other)
         self._serve(port, beat)
 
     def _end(self) -> None:
@@ -108,9 +110,14 @@ class Workers:
             process.terminate()
         # Who calls now is to be refused at once.
         for port in self._workers:
-            port.close()
+            _close(port)
         end = time.monotonic() + _GRACE_SECONDS
         for process in processes:
             process.join(max(0, end - time.monotonic()))
             process.kill()
             process.join()
+
+
+def _close(port: Port) -> None:
+    for opened in port:
+        opened.close()

@@ -3,8 +3,10 @@
 import os
 import re
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,24 @@ from digit_client.protos import PredictRequest, PredictResponse
 from tests.processes import answers, children, free_port, running, wait_until
 from tests.serving.gateway.conftest import answer
 
+FIVE = Path(__file__).parents[3] / "docs/five.jpg"
 
-def slowly(request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
-    time.sleep(1)
+
+def at_once(request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
     count = request.inputs["images"].tensor_shape.dim[0].size
     return answer(np.eye(10, dtype=np.float32)[[7] * count])
+
+
+def slowly(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+    time.sleep(1)
+    return at_once(request, context)
+
+
+def call(port: int, request: bytes, stack: ExitStack) -> socket.socket:
+    """A connection of its own on which that was sent."""
+    caller = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+    caller.sendall(request)
+    return caller
 
 
 def test_it_stops_when_told_and_finishes_what_it_began(faulty: Any, digits: Any) -> None:
@@ -89,3 +104,24 @@ def test_who_waits_at_a_process_that_dies_is_answered_by_its_successor(faulty: A
         for worker in workers:
             os.kill(worker, signal.SIGKILL)
         assert all(answered.result() for answered in asked)
+
+
+def test_who_calls_last_does_not_wait_for_all_who_called_before(faulty: Any) -> None:
+    faulty.answer = at_once
+    port = free_port()
+    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": faulty.target, "DIGITS_WORKERS": "1"}
+    photograph = FIVE.read_bytes()
+    head = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\ncontent-length: %d\r\n\r\n"
+    with running("gateway", environment=environment) as process, ExitStack() as stack:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/livez"), process)
+        (worker,) = children(process.pid)
+        # All are there before the first is looked at.
+        os.kill(worker, signal.SIGSTOP)
+        before = [call(port, head % len(photograph) + photograph, stack) for _ in range(200)]
+        last = call(port, b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n", stack)
+        os.kill(worker, signal.SIGCONT)
+        told = time.monotonic()
+        assert last.recv(1024).startswith(b"HTTP/1.1 200")
+        waited = time.monotonic() - told
+        assert all(one.recv(1024).startswith(b"HTTP/1.1 200") for one in before)
+        assert waited < 3 / 4 * (time.monotonic() - told)

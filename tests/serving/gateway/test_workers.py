@@ -28,7 +28,7 @@ def broken(port, beat):
         raise SystemExit("no such thing")
     steady(port, beat)
 
-ports = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+ports = [(socket.create_server(("127.0.0.1", 0)),) for _ in range(2)]
 Workers(ports, {}).run()
 """
 
