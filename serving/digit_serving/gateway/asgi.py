@@ -18,8 +18,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-CAME = "digits.came"
-"""In the scope and the environment of a request that had to wait: when it came, by time.perf_counter."""
+WAITED = "digits.waited"
+"""In the scope and the environment of a request that had to wait before it was read: how many seconds."""
 
 _Header = tuple[bytes, bytes]
 _Answer = tuple[int, list[_Header], bytes]
@@ -129,8 +129,8 @@ def _environ(scope: Scope) -> "WSGIEnvironment":
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
     }
-    if CAME in scope:
-        environ[CAME] = scope[CAME]
+    if WAITED in scope:
+        environ[WAITED] = scope[WAITED]
     for field, content in scope["headers"]:
         _add(environ, field.decode("latin-1"), content.decode("latin-1"))
     return environ

@@ -1,25 +1,36 @@
 """Which requests of a process wait before anything is made of them, and for how long."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 _AT_ONCE = 64  # two calls to the model server: one that is out, and one that is made ready
 _LOOK_SECONDS = 0.1
 
 
+class _Waiting(NamedTuple):
+    since: float
+    go_on: Callable[[], bool]
+    give_up: Callable[[], None]
+
+
 class Backlog:
     """The requests of one event loop: `most` are taken on, of which some are worked on while the others wait.
+
+    None waits for longer than `patience`, in seconds.
 
     What is made of a few requests stays in the processor's cache until they have their answers, so that the
     others had better wait as the bytes that came.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, patience: float) -> None:
         self._most = most
+        self._patience = patience
         self._taken = 0
         self._worked_on = 0
-        self._waiting: deque[Callable[[], bool]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._freed = 0
         self._has_ended = self._looks = False
 
@@ -55,9 +66,9 @@ class Backlog:
                 # Once all have their answers that a call brought.
                 asyncio.get_running_loop().call_soon(self._hand_over)
 
-    def wait(self, go_on: Callable[[], bool]) -> None:
-        """Have it called when it is its turn; it is to tell whether there is a request still."""
-        self._waiting.append(go_on)
+    def wait(self, go_on: Callable[[], bool], give_up: Callable[[], None]) -> None:
+        """Have the first called at its turn, to tell whether there is a request still; else the other."""
+        self._waiting.append(_Waiting(time.monotonic(), go_on, give_up))
         if not self._looks:
             self._look_soon()
 
@@ -70,6 +81,8 @@ class Backlog:
         asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
+        while self._waiting and time.monotonic() - self._waiting[0].since > self._patience:
+            self._waiting.popleft().give_up()
         # What a model server that hangs holds up is not to hold up what others could do.
         self._take_up(_AT_ONCE - self._worked_on if self._has_ended else _AT_ONCE)
         self._looks = False
@@ -78,4 +91,4 @@ class Backlog:
 
     def _take_up(self, count: int) -> None:
         while count > 0 and self._waiting:
-            count -= self._waiting.popleft()()
+            count -= self._waiting.popleft().go_on()

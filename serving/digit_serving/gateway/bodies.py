@@ -20,10 +20,12 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from digit_client import images
 from digit_client.errors import (
+    DeadlineExceededError,
     ImageError,
     ImageShapeError,
     ImageTooLargeError,
     NotAnImageError,
+    OverloadedError,
     PixelValueError,
 )
 from digit_client.wire import Batch
@@ -60,9 +62,11 @@ class Reader:
     def read(self, request: Request, record: Record) -> Batch:
         """The images of the request: uint8 [n, 28, 28], or float32 [n, 784] where it brought such numbers.
 
-        Raises MalformedBodyError, TooManyImagesError, UnsupportedMediaType or ImageError.
+        Raises MalformedBodyError, TooManyImagesError, UnsupportedMediaType or ImageError, and OverloadedError
+        or DeadlineExceededError where they can't be read in time.
         """
         self._turns.take()
+        self._check_time(record)
         media_type = request.mimetype
         if media_type.startswith("image/") or media_type in _BINARY:
             return self._normalised([self._content(request)], record)
@@ -94,6 +98,7 @@ class Reader:
         return self._from_text(data, record)
 
     def _from_text(self, data: bytes, record: Record) -> Batch:
+        self._check_time(record)
         try:
             document = orjson.loads(data)
         except orjson.JSONDecodeError as error:
@@ -127,6 +132,23 @@ class Reader:
         record.normalise = time.perf_counter() - record.read_from
         return batch
 
+    def _large_image(self, data: bytes, max_pixels: int, index: int, record: Record) -> NDArray[np.uint8]:
+        self._check_time(record, index)
+        try:
+            return _image(data, max_pixels, record)
+        except ImageError as error:
+            # They hold the pixels, and the next picture is opened before the error has been told.
+            traceback.clear_frames(error.__traceback__)
+            raise
+
+    def _check_time(self, record: Record, index: int = 0) -> None:
+        """Raise where the image would be read in vain."""
+        waited = time.perf_counter() - record.started
+        if not index and waited > self._settings.patience:
+            raise OverloadedError("it waited too long to be read")
+        if waited > self._settings.deadline:
+            raise DeadlineExceededError("it took too long to read")
+
     def _check_count(self, count: int) -> None:
         if count > self._settings.max_images:
             raise TooManyImagesError(
@@ -140,6 +162,7 @@ class Reader:
     def _read_image(self, data: bytes, index: int, record: Record) -> NDArray[np.uint8]:
         if index:
             self._turns.take()
+            self._check_time(record, index)
         try:
             if not data:
                 raise NotAnImageError("there is no image in the request")
@@ -149,7 +172,7 @@ class Reader:
             except ImageTooLargeError:
                 if most <= _LARGE_PICTURE:
                     raise
-            return greenlets.in_thread(self._large, _large_image, data, most, record)
+            return greenlets.in_thread(self._large, self._large_image, data, most, index, record)
         except ImageError as error:
             error.index = index
             raise
@@ -162,15 +185,6 @@ def _image(data: bytes, max_pixels: int, record: Record) -> NDArray[np.uint8]:
     finally:
         record.decode += time.perf_counter() - started
     return _normalise(pixels, record)
-
-
-def _large_image(data: bytes, max_pixels: int, record: Record) -> NDArray[np.uint8]:
-    try:
-        return _image(data, max_pixels, record)
-    except ImageError as error:
-        # They hold the pixels, and the next picture is opened before the error has been told.
-        traceback.clear_frames(error.__traceback__)
-        raise
 
 
 def _normalise(image: NDArray[np.generic], record: Record) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ import orjson
 
 from digit_client.errors import OverloadedError
 from digit_serving.gateway import errors, hooks
-from digit_serving.gateway.asgi import CAME
+from digit_serving.gateway.asgi import WAITED
 from digit_serving.gateway.backlog import Backlog
 from digit_serving.gateway.http1 import Field, Http1
 from digit_serving.gateway.metrics import Metrics
@@ -31,6 +31,8 @@ class Connection(Http1):
     """What came while it is to wait."""
     _came: float | None = None
     """When that came, while it is read."""
+    _is_late = False
+    """Whether what is read has waited for too long."""
     _has_ended = False
     """Whether no more comes."""
 
@@ -50,7 +52,7 @@ class Connection(Http1):
         elif self._backlog.is_long and self._may_wait(data):
             self._unread, self._came = data, time.perf_counter()
             self.be_idle()
-            self._backlog.wait(self._go_on)
+            self._backlog.wait(self._go_on, self._give_up)
         else:
             super().data_received(data)
 
@@ -65,10 +67,11 @@ class Connection(Http1):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._came:
-            self.scope[CAME] = self._came  # type: ignore[literal-required]
+            self.scope[WAITED] = time.perf_counter() - self._came  # type: ignore[literal-required]
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        if self._backlog.is_full and not self._came and cycle.scope["path"] not in hooks.QUIET:
+        is_too_much = self._is_late or (self._backlog.is_full and not self._came)
+        if is_too_much and cycle.scope["path"] not in hooks.QUIET:
             # Not at once, for whole chains of requests may have come together.
             self.loop.call_soon(self._turn_away, cycle)
         else:
@@ -103,6 +106,12 @@ class Connection(Http1):
         if self.is_engaged() or self._backlog.is_full:
             return False
         return not data.startswith(_QUIET, data.find(b" ") + 1)
+
+    def _give_up(self) -> None:
+        """Read what waits, to refuse it."""
+        self._is_late = True
+        self._go_on()
+        self._is_late = False
 
     def _go_on(self) -> bool:
         """Read what waits, and tell whether there is a request now that is to be answered."""

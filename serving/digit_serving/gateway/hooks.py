@@ -9,7 +9,7 @@ from flask import Flask, Request, Response, g
 from flask.globals import request_ctx
 
 from digit_serving.gateway import logs
-from digit_serving.gateway.asgi import CAME
+from digit_serving.gateway.asgi import WAITED
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.record import Record
 
@@ -68,4 +68,4 @@ def _record(request: Request) -> Record:
     method = environ["REQUEST_METHOD"]
     method = method if method in _METHODS else "other"
     name = request_id(environ.get("HTTP_X_REQUEST_ID", ""))
-    return Record(name, rule.rule if rule else "unmatched", method, environ.get(CAME, begun), begun)
+    return Record(name, rule.rule if rule else "unmatched", method, begun - environ.get(WAITED, 0.0), begun)

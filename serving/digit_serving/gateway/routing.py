@@ -1,6 +1,7 @@
 """Which version of the model answers a request."""
 
 import hashlib
+import time
 from contextlib import suppress
 
 from digit_client.errors import DigitError, ModelNotFoundError, UnavailableError
@@ -22,7 +23,7 @@ def default_model(settings: Settings) -> ModelRef:
 class Router:
     """Asks the version that a request names; of those that name none, a share goes to the canary.
 
-    The deadline bounds a request's calls together. Its record tells who was asked in vain.
+    The deadline bounds a request's wait and its calls together. Its record tells who was asked in vain.
     """
 
     def __init__(self, settings: Settings, batcher: Batcher) -> None:
@@ -33,7 +34,9 @@ class Router:
 
     def predict(self, batch: Batch, named: ModelRef | None, record: Record) -> list[Prediction]:
         """The predictions for the batch. Raises ModelNotFoundError only where the request names a version."""
-        deadline = Deadline(self._settings.deadline)
+        left = self._settings.deadline - (time.perf_counter() - record.started)
+        # That it had to wait is not the model server's fault.
+        deadline = Deadline(max(left, self._settings.patience))
 
         def ask(asked: str, model: ModelRef) -> list[Prediction]:
             return self._ask(asked, batch, model, deadline, record)

@@ -58,7 +58,7 @@ def _config(settings: Settings) -> Config:
     from digit_serving.gateway.metrics import Metrics
 
     certificate, key = settings.tls_certificate, settings.tls_key
-    backlog, metrics = Backlog(settings.queue), Metrics()
+    backlog, metrics = Backlog(settings.queue, settings.patience), Metrics()
     return Config(
         partial(create_asgi_app, settings, backlog, metrics),
         factory=True,

@@ -66,7 +66,8 @@ class Settings(BaseSettings):
     """Calls to the model server that each process has out at once; requests that come meanwhile share the
     next one."""
     deadline: float = Field(default=5.0, gt=0)
-    """Seconds that a call to the model server may take."""
+    """Seconds in which a request that is there as a whole has its answer or an error. One that has waited for
+    half of them before it is read gets 429."""
     max_body: int = Field(default=8 * 1024 * 1024, ge=1)
     """Bytes of a request's body."""
     max_images: int = Field(default=256, ge=1)
@@ -87,6 +88,11 @@ class Settings(BaseSettings):
     """Proxies that a request comes through, each of which adds to X-Forwarded-For whom it had it from."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins such as https://app.example.com, separated by commas, whose pages may ask /v1."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a request waits at most before it is read; as many are left for its call."""
+        return self.deadline / 2
 
     @field_validator("canary_percent")
     @classmethod

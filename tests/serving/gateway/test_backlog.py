@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -11,9 +12,9 @@ from digit_serving.gateway.backlog import Backlog
 AT_ONCE = 64
 
 
-def busy(most: int = 1000) -> Backlog:
+def busy(most: int = 1000, patience: float = 60.0) -> Backlog:
     """One that has as much to do as it may at once."""
-    backlog = Backlog(most)
+    backlog = Backlog(most, patience)
     for _ in range(AT_ONCE):
         assert not backlog.is_long
         backlog.take()
@@ -35,6 +36,10 @@ async def until_more_than(count: int, called: list[int]) -> None:
             await asyncio.sleep(0)
 
 
+def never() -> None:
+    raise AssertionError("has waited for too long")
+
+
 def caller(called: list[int], number: int, backlog: Backlog, works: bool = True) -> Callable[[], bool]:
     """What notes that it is called, and then begins some work or has gone away."""
 
@@ -52,7 +57,7 @@ def test_for_each_that_ends_the_first_of_those_who_wait_goes_on() -> None:
     async def scenario() -> None:
         backlog, called = busy(), list[int]()
         for number in range(3):
-            backlog.wait(caller(called, number, backlog))
+            backlog.wait(caller(called, number, backlog), never)
         assert called == []
         await end(backlog)
         assert called == [0]
@@ -68,7 +73,7 @@ def test_nobody_goes_before_those_who_wait() -> None:
     async def scenario() -> None:
         backlog, called = busy(), list[int]()
         for number in range(2):
-            backlog.wait(caller(called, number, backlog, works=False))
+            backlog.wait(caller(called, number, backlog, works=False), never)
         assert backlog.is_long
         await end(backlog)
         assert called == [0, 1], "who has gone away takes nobody's turn"
@@ -82,7 +87,7 @@ def test_those_who_wait_are_taken_on_as_well() -> None:
         backlog = busy(AT_ONCE + 2)
         for _ in range(2):
             assert not backlog.is_full
-            backlog.wait(lambda: False)
+            backlog.wait(lambda: False, never)
         assert backlog.is_full
         await end(backlog)
         assert not backlog.is_full
@@ -97,7 +102,7 @@ def test_where_nothing_ends_others_go_on(monkeypatch: pytest.MonkeyPatch) -> Non
         backlog, called = busy(), list[int]()
         count = 2 * AT_ONCE + 1
         for number in range(count):
-            backlog.wait(caller(called, number, backlog))
+            backlog.wait(caller(called, number, backlog), never)
         await until_more_than(0, called)
         assert len(called) == AT_ONCE
         await until_more_than(2 * AT_ONCE, called)
@@ -118,10 +123,28 @@ def test_turns_that_came_to_nothing_are_made_good(monkeypatch: pytest.MonkeyPatc
             return True
 
         for _ in range(AT_ONCE):
-            backlog.wait(go_on)
+            backlog.wait(go_on, never)
         await end(backlog, 10)
         assert len(called) == 10
         await until_more_than(10, called)
         assert len(called) == 20
+
+    asyncio.run(scenario())
+
+
+def test_who_has_waited_for_too_long_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        backlog, called, gave_up = busy(patience=0.1), list[int](), list[int]()
+        for number in range(2):
+            backlog.wait(caller(called, number, backlog), partial(gave_up.append, number))
+        await until_more_than(1, gave_up)
+        assert gave_up == [0, 1]
+        assert called == []
+        # Whoever comes now has not.
+        backlog.wait(caller(called, 2, backlog), never)
+        await end(backlog)
+        assert called == [2]
 
     asyncio.run(scenario())

@@ -2,6 +2,7 @@ import base64
 import contextlib
 import io
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -36,9 +37,11 @@ PNG = to_png(IMAGE)
 
 def read(data: Any, content_type: str | None) -> np.ndarray:
     builder = EnvironBuilder(method="POST", data=data, content_type=content_type)
+    now = time.perf_counter()
+    record = Record("id", "/v1/predict", "POST", started=now, begun=now)
     try:
         with Request(builder.get_environ()) as request:
-            return Reader(SETTINGS).read(request, Record("id", "/v1/predict", "POST", started=0, begun=0))
+            return Reader(SETTINGS).read(request, record)
     finally:
         builder.close()
 

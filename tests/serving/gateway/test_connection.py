@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from typing import Self
 
 import pytest
 from uvicorn import Config, Server
 
 from digit_serving.gateway import backlog as backlog_module
-from digit_serving.gateway.asgi import CAME, Receive, Scope, Send
+from digit_serving.gateway.asgi import WAITED, Receive, Scope, Send
 from digit_serving.gateway.backlog import Backlog
 from digit_serving.gateway.connection import Connection
 from digit_serving.gateway.metrics import Metrics
@@ -30,11 +31,11 @@ HEALTH = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 class Service:
     """A server in a thread of its own, which says what it got, and can have much to do."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 60.0) -> None:
         self.port = free_port()
         self.waited: list[float] = []
         """Seconds that each waited of those who had to."""
-        self._backlog = Backlog(MOST)
+        self._backlog = Backlog(MOST, patience)
         config = Config(
             self._answer,
             interface="asgi3",
@@ -53,8 +54,8 @@ class Service:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._loop = asyncio.get_running_loop()
-        if CAME in scope:
-            self.waited.append(time.perf_counter() - scope[CAME])
+        if WAITED in scope:
+            self.waited.append(scope[WAITED])
         await echo(scope, receive, send)
 
     def have_much_to_do(self) -> None:
@@ -76,16 +77,22 @@ class Service:
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
             yield client
 
+    @contextlib.contextmanager
+    def having_much_to_do(self) -> Iterator[Self]:
+        self.have_much_to_do()
+        try:
+            yield self
+        finally:
+            self.server.should_exit = True
+            self.thread.join()
+
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """One that has much to do, in which nobody goes on but for one that ends."""
     monkeypatch.setattr(backlog_module, "_LOOK_SECONDS", 60)
-    service = Service()
-    service.have_much_to_do()
-    yield service
-    service.server.should_exit = True
-    service.thread.join()
+    with Service().having_much_to_do() as service:
+        yield service
 
 
 def ask(client: socket.socket, request: bytes) -> bytes:
@@ -194,6 +201,15 @@ def test_what_is_too_much_is_refused_as_its_sender_asked(service: Service) -> No
         assert ask(head, b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"\r\n\r\n")
         with service.client() as prober:
             assert ask(prober, HEALTH).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_what_has_waited_for_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Looked at for the first time when it is too late.
+    monkeypatch.setattr(backlog_module, "_LOOK_SECONDS", 0.4)
+    with Service(patience=0.2).having_much_to_do() as service, service.client() as client:
+        client.sendall(WHOLE)
+        assert client.recv(65_536).startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+        assert service.waited == []
 
 
 def test_what_waits_is_answered_before_the_end(service: Service) -> None:

@@ -74,7 +74,13 @@ class Target:
 @pytest.fixture(scope="module")
 def target(model_server: str) -> Iterator[Target]:
     port = free_port()
-    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": model_server, "DIGITS_WORKERS": "1"}
+    environment = {
+        "DIGITS_PORT": str(port),
+        "DIGITS_MODEL_SERVER": model_server,
+        "DIGITS_WORKERS": "1",
+        # Several large pictures take a while.
+        "DIGITS_DEADLINE": "60",
+    }
     with running("gateway", environment=environment) as process:
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), process)
         yield Target(port, children(process.pid)[-1])

@@ -2,8 +2,11 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import cv2
 import grpc
 import httpx
 import numpy as np
@@ -14,13 +17,20 @@ from digit_client.protos import PredictRequest, PredictResponse
 from tests.processes import answers, free_port, running, wait_until
 from tests.serving.gateway.conftest import answer
 
+FIVE = Path(__file__).parents[3] / "docs/five.jpg"
+
 
 @contextmanager
-def gateway(model_server: str, queue: int) -> Iterator[str]:
+def gateway(model_server: str, queue: int, deadline: float = 5.0) -> Iterator[str]:
     """The address of one with one process, which takes on so many requests at once."""
     port = free_port()
-    settings = {"PORT": port, "MODEL_SERVER": model_server, "WORKERS": 1, "QUEUE": queue}
-    environment = {f"DIGITS_{name}": str(value) for name, value in settings.items()}
+    environment = {
+        "DIGITS_PORT": str(port),
+        "DIGITS_MODEL_SERVER": model_server,
+        "DIGITS_WORKERS": "1",
+        "DIGITS_QUEUE": str(queue),
+        "DIGITS_DEADLINE": str(deadline),
+    }
     url = f"http://127.0.0.1:{port}"
     with running("gateway", environment=environment) as process:
         wait_until(lambda: answers(f"{url}/livez"), process)
@@ -130,3 +140,15 @@ def test_who_was_refused_and_asks_again_at_once_waits(
         assert all(least < wait < most for wait in waits)
         assert max(first, other.elapsed.total_seconds()) < min(waits)
         assert client.post(f"{url}/v1/predict", content=image, headers=headers).status_code == 200
+
+
+def test_nobody_waits_longer_than_the_deadline_for_pictures_that_take_long(faulty: Any) -> None:
+    held_up(faulty).set()
+    # Thirty milliseconds each.
+    large = cv2.resize(cv2.imread(str(FIVE)), (4000, 3000))
+    photograph = cv2.imencode(".jpg", large)[1].tobytes()
+    deadline = 2.0
+    with gateway(faulty.target, queue=256, deadline=deadline) as url, ThreadPoolExecutor(200) as threads:
+        answered = [*threads.map(partial(ask, url), [photograph] * 200)]
+    assert {answer.status_code for answer in answered} == {200, 429}
+    assert max(answer.elapsed.total_seconds() for answer in answered) < deadline + 1
