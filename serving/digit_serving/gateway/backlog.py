@@ -19,7 +19,8 @@ class _Waiting(NamedTuple):
 class Backlog:
     """The requests of one event loop: `most` are taken on, of which some are worked on while the others wait.
 
-    None waits for longer than `patience`, in seconds.
+    None waits for longer than `patience`, in seconds. Who would come to that is better refused at once:
+    nobody is taken on while another has waited for half as long.
 
     What is made of a few requests stays in the processor's cache until they have their answers, so that the
     others had better wait as the bytes that came.
@@ -37,7 +38,7 @@ class Backlog:
     @property
     def is_full(self) -> bool:
         """Whether another request is to be refused."""
-        return self._taken + len(self._waiting) >= self._most
+        return self._taken + len(self._waiting) >= self._most or self._waits_longer_than(self._patience / 2)
 
     @property
     def is_long(self) -> bool:
@@ -81,13 +82,16 @@ class Backlog:
         asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
-        while self._waiting and time.monotonic() - self._waiting[0].since > self._patience:
+        while self._waits_longer_than(self._patience):
             self._waiting.popleft().give_up()
         # What a model server that hangs holds up is not to hold up what others could do.
         self._take_up(_AT_ONCE - self._worked_on if self._has_ended else _AT_ONCE)
         self._looks = False
         if self._waiting:
             self._look_soon()
+
+    def _waits_longer_than(self, seconds: float) -> bool:
+        return bool(self._waiting) and time.monotonic() - self._waiting[0].since > seconds
 
     def _take_up(self, count: int) -> None:
         while count > 0 and self._waiting:

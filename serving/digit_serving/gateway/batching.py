@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MOST_REQUESTS = 32
 """In one call: their ids go with it as metadata, of which gRPC takes 8 kB, and each may have 128 letters."""
+_GATHER_SECONDS = 0.1
 
 _Kind = tuple[ModelRef, str]
 """What requests must have in common to share a call: the model, and the type of the numbers."""
@@ -139,9 +140,9 @@ class _Lane:
     waiting: deque[_Request] = field(default_factory=deque)
 
     def gather(self) -> None:
-        """Wait as long as requests come with each look at the network."""
-        known = 0
-        while len(self.waiting) > known:
+        """Wait as long as requests come with each look at the network, if they are read soon."""
+        known, until = 0, time.perf_counter() + _GATHER_SECONDS
+        while len(self.waiting) > known and time.perf_counter() < until:
             known = len(self.waiting)
             greenlets.pause()
             greenlets.pause()

@@ -1,6 +1,7 @@
 """Whose turn it is."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -90,6 +91,25 @@ def test_those_who_wait_are_taken_on_as_well() -> None:
             backlog.wait(lambda: False, never)
         assert backlog.is_full
         await end(backlog)
+        assert not backlog.is_full
+
+    asyncio.run(scenario())
+
+
+def test_nobody_is_taken_on_who_would_wait_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 60)
+
+    async def scenario() -> None:
+        backlog, called = busy(patience=1), list[int]()
+        backlog.wait(caller(called, 0, backlog), never)
+        assert not backlog.is_full
+        began = time.monotonic()
+        async with asyncio.timeout(5):
+            while not backlog.is_full:
+                await asyncio.sleep(0)
+        assert time.monotonic() - began > 0.4
+        await end(backlog)
+        assert called == [0]
         assert not backlog.is_full
 
     asyncio.run(scenario())
