@@ -1,3 +1,4 @@
+import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,8 +14,10 @@ from digit_client.model_server import ModelServer
 from digit_client.predictions import Prediction
 from digit_client.protos import PredictRequest, PredictResponse
 from digit_client.wire import ModelRef
+from digit_serving import greenlets
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.record import Record
+from digit_serving.gateway.turns import Turns
 from digit_serving.unary.channel import Channel
 from tests import loop
 from tests.processes import wait_until
@@ -105,6 +108,26 @@ def test_those_who_come_while_a_call_is_out_share_the_next(server: Server, calle
     server.open.set()
     assert [digits(one.result()) for one in asked] == [[0], [1, 2], [3], [4, 5, 6]]
     assert server.calls == [(0, "00", "0"), (0, "010203040506", "1+2,3,4+5+6")]
+
+
+def test_nobody_waits_for_all_whose_images_take_long_to_read(server: Server, callers: Callers) -> None:
+    server.open.set()
+    turns = Turns()
+
+    def ask() -> list[Prediction]:
+        turns.take()
+        until = time.perf_counter() + 0.02
+        while time.perf_counter() < until:
+            pass
+        return callers.batcher.predict(showing(7), MODEL, timeout=5, record=record("7"))
+
+    async def ask_at_once() -> list[list[Prediction]]:
+        return await asyncio.gather(*(greenlets.run(ask) for _ in range(30)))
+
+    answers = loop.call(lambda: greenlets.wait_for(ask_at_once()))
+    assert [digits(one) for one in answers] == [[7]] * 30
+    _, images, _ = server.calls[0]
+    assert len(bytes.fromhex(images)) < 15
 
 
 def test_several_calls_may_be_out(server: Server) -> None:
