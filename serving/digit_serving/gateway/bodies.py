@@ -7,9 +7,9 @@ import time
 import tokenize
 import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -34,6 +34,8 @@ from digit_serving.gateway.errors import MalformedBodyError, TooManyImagesError
 from digit_serving.gateway.record import Record
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.turns import Turns
+
+_Read = TypeVar("_Read")
 
 _NUMBERS = {int, float}
 _BINARY = ("application/octet-stream", "")
@@ -94,11 +96,10 @@ class Reader:
 
     def _from_json(self, data: bytes, record: Record) -> Batch:
         if len(data) > _LARGE_TEXT:
-            return greenlets.in_thread(self._large, self._from_text, data, record)
+            return self._apart(record, 0, self._from_text, data, record)
         return self._from_text(data, record)
 
     def _from_text(self, data: bytes, record: Record) -> Batch:
-        self._check_time(record)
         try:
             document = orjson.loads(data)
         except orjson.JSONDecodeError as error:
@@ -132,14 +133,14 @@ class Reader:
         record.normalise = time.perf_counter() - record.read_from
         return batch
 
-    def _large_image(self, data: bytes, max_pixels: int, index: int, record: Record) -> NDArray[np.uint8]:
-        self._check_time(record, index)
-        try:
-            return _image(data, max_pixels, record)
-        except ImageError as error:
-            # They hold the pixels, and the next picture is opened before the error has been told.
-            traceback.clear_frames(error.__traceback__)
-            raise
+    def _apart(self, record: Record, index: int, read: Callable[..., _Read], *arguments: Any) -> _Read:
+        """What the function returns or raises, once the thread for what is large comes to it."""
+
+        def read_in_time() -> _Read:
+            self._check_time(record, index)
+            return read(*arguments)
+
+        return greenlets.in_thread(self._large, read_in_time)
 
     def _check_time(self, record: Record, index: int = 0) -> None:
         """Raise where the image would be read in vain."""
@@ -172,7 +173,7 @@ class Reader:
             except ImageTooLargeError:
                 if most <= _LARGE_PICTURE:
                     raise
-            return greenlets.in_thread(self._large, self._large_image, data, most, index, record)
+            return self._apart(record, index, _large_image, data, most, record)
         except ImageError as error:
             error.index = index
             raise
@@ -185,6 +186,15 @@ def _image(data: bytes, max_pixels: int, record: Record) -> NDArray[np.uint8]:
     finally:
         record.decode += time.perf_counter() - started
     return _normalise(pixels, record)
+
+
+def _large_image(data: bytes, max_pixels: int, record: Record) -> NDArray[np.uint8]:
+    try:
+        return _image(data, max_pixels, record)
+    except ImageError as error:
+        # They hold the pixels, and the next picture is opened before the error has been told.
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def _normalise(image: NDArray[np.generic], record: Record) -> NDArray[np.uint8]:

@@ -104,7 +104,7 @@ class Metrics:
         self._keys = self._counter("key_requests", "Requests answered, by the caller's key.", "key", "status")
         self._refused = self._counter("images_refused", "Requests refused for an image.", "code")
         self._overload = self._counter(
-            "overload", "Requests refused unseen, since as many were worked on as may be at once."
+            "overload", "Requests refused unseen, since too many waited or they themselves had for too long."
         )
         self._tell_build()
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,6 +14,9 @@ from digit_client.protos import DT_FLOAT, PredictRequest, PredictResponse
 from digit_serving.gateway.asgi import Receive, Scope, Send
 from digit_serving.gateway.settings import Settings
 from tests import loop
+
+FIVE = Path(__file__).parents[3] / "docs" / "five.jpg"
+"""A photograph."""
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +34,12 @@ def answer(probabilities: NDArray[np.float32]) -> PredictResponse:
     for size in probabilities.shape:
         tensor.tensor_shape.dim.add(size=size)
     return response
+
+
+def sevens(request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
+    """What a model server says that takes every image for a seven."""
+    count = request.inputs["images"].tensor_shape.dim[0].size
+    return answer(np.eye(10, dtype=np.float32)[[7] * count])
 
 
 async def echo(_: Scope, receive: Receive, send: Send) -> None:

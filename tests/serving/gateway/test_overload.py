@@ -3,21 +3,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import cv2
 import grpc
 import httpx
-import numpy as np
 import pytest
 
 from digit_client.arrays import to_png
 from digit_client.protos import PredictRequest, PredictResponse
 from tests.processes import answers, free_port, running, wait_until
-from tests.serving.gateway.conftest import answer
-
-FIVE = Path(__file__).parents[3] / "docs/five.jpg"
+from tests.serving.gateway.conftest import FIVE, sevens
 
 
 @contextmanager
@@ -46,10 +42,9 @@ def held_up(faulty: Any) -> threading.Event:
     """What the answers of its version 1, sevens as the others', wait for."""
     go_on = threading.Event()
 
-    def wait(request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
+    def wait(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         assert request.model_spec.version.value != 1 or go_on.wait(10)
-        count = request.inputs["images"].tensor_shape.dim[0].size
-        return answer(np.eye(10, dtype=np.float32)[[7] * count])
+        return sevens(request, context)
 
     faulty.answer = wait
     return go_on
@@ -143,7 +138,7 @@ def test_who_was_refused_and_asks_again_at_once_waits(
 
 
 def test_nobody_waits_longer_than_the_deadline_for_pictures_that_take_long(faulty: Any) -> None:
-    held_up(faulty).set()
+    faulty.answer = sevens
     # Thirty milliseconds each.
     large = cv2.resize(cv2.imread(str(FIVE)), (4000, 3000))
     photograph = cv2.imencode(".jpg", large)[1].tobytes()

@@ -12,24 +12,16 @@ from typing import Any
 
 import grpc
 import httpx
-import numpy as np
 
 from digit_client.arrays import to_png
 from digit_client.protos import PredictRequest, PredictResponse
 from tests.processes import answers, children, free_port, running, wait_until
-from tests.serving.gateway.conftest import answer
-
-FIVE = Path(__file__).parents[3] / "docs/five.jpg"
-
-
-def at_once(request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
-    count = request.inputs["images"].tensor_shape.dim[0].size
-    return answer(np.eye(10, dtype=np.float32)[[7] * count])
+from tests.serving.gateway.conftest import FIVE, sevens
 
 
 def slowly(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
     time.sleep(1)
-    return at_once(request, context)
+    return sevens(request, context)
 
 
 def call(port: int, request: bytes, stack: ExitStack) -> socket.socket:
@@ -107,7 +99,7 @@ def test_who_waits_at_a_process_that_dies_is_answered_by_its_successor(faulty: A
 
 
 def test_who_calls_last_does_not_wait_for_all_who_called_before(faulty: Any) -> None:
-    faulty.answer = at_once
+    faulty.answer = sevens
     port = free_port()
     environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": faulty.target, "DIGITS_WORKERS": "1"}
     photograph = FIVE.read_bytes()

@@ -10,7 +10,6 @@ from typing import Any
 
 import grpc
 import httpx
-import numpy as np
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -21,7 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from digit_client.arrays import to_png
 from digit_client.protos import PredictRequest, PredictResponse
 from tests.processes import answers, free_port, running, wait_until
-from tests.serving.gateway.conftest import FaultyModelServer, answer
+from tests.serving.gateway.conftest import FaultyModelServer, sevens
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -113,11 +112,6 @@ def attributes(told: Any) -> dict[str, Any]:
     return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in told.attributes}
 
 
-def seven(request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
-    count = request.inputs["images"].tensor_shape.dim[0].size
-    return answer(np.eye(10, dtype=np.float32)[[7] * count])
-
-
 def post(http: httpx.Client, image: bytes, **headers: str) -> int:
     return http.post(
         "/v1/predict", content=image, headers={"Content-Type": "image/png"} | headers
@@ -128,7 +122,7 @@ def post(http: httpx.Client, image: bytes, **headers: str) -> int:
 def test_a_request_and_its_stages_are_spans_of_the_callers_trace(
     faulty: FaultyModelServer, collector: Collector, digits: Any
 ) -> None:
-    faulty.answer = seven
+    faulty.answer = sevens
     with traced_gateway(faulty, collector) as http:
         assert post(http, to_png(digits.one(7)), **SAMPLED, **{"X-Request-ID": "id-1"}) == 200
         assert http.get("/metrics").status_code == 200
@@ -175,7 +169,7 @@ def test_a_shared_call_is_linked_to_those_who_share_it(
 ) -> None:
     def slowly(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         time.sleep(0.7)
-        return seven(request, context)
+        return sevens(request, context)
 
     faulty.answer = slowly
     image = to_png(digits.one(7))
@@ -218,7 +212,7 @@ def test_a_failure_is_told(faulty: FaultyModelServer, collector: Collector, digi
 def test_what_the_caller_does_not_sample_is_not_told_but_passed_on(
     faulty: FaultyModelServer, collector: Collector, digits: Any
 ) -> None:
-    faulty.answer = seven
+    faulty.answer = sevens
     with traced_gateway(faulty, collector) as http:
         assert post(http, to_png(digits.one(7)), traceparent=f"00-{TRACE}-{PARENT}-00") == 200
     assert collector.spans == []
@@ -229,7 +223,7 @@ def test_what_the_caller_does_not_sample_is_not_told_but_passed_on(
 def test_they_are_off_where_no_collector_is_named(
     faulty: FaultyModelServer, collector: Collector, digits: Any
 ) -> None:
-    faulty.answer = seven
+    faulty.answer = sevens
     for off in ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, {"OTEL_SDK_DISABLED": "true"}):
         with traced_gateway(faulty, collector, **off) as http:
             assert post(http, to_png(digits.one(7)), **SAMPLED) == 200
