@@ -196,7 +196,8 @@ class Connection(asyncio.Protocol):
                     raise self._unavailable("is going away")
             elif kind == frames.WINDOW_UPDATE and not stream:
                 self._window += frames.number(payload)
-            elif stream == answer.stream:
+            # After its whole answer a server may reset the stream, which then says nothing about the call.
+            elif stream == answer.stream and not answer.ended:
                 answer.take(kind, flags, payload)
                 self._count(len(payload) if kind == frames.DATA else 0)
 

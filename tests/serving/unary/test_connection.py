@@ -78,12 +78,13 @@ def ask(server: Scripted) -> Callable[[bytes], bytes]:
         _HEADERS + frames.frame(frames.PING, 0, 0, bytes(8)) + _DATA + _TRAILERS,
         _HEADERS + frames.settings(initial_window_size=1) + _DATA + _TRAILERS,
         _HEADERS + frames.frame(99, 0, 1, b"unknown") + _DATA + _TRAILERS,
+        _HEADERS + _DATA + _TRAILERS + frames.reset(1, frames.NO_ERROR),
         _HEADERS + frames.frame(frames.GOAWAY, 0, 0, bytes((0, 0, 0, 1)) + bytes(4)) + _DATA + _TRAILERS,
         _HEADERS
         + frames.frame(frames.DATA, frames.PADDED, 1, b"\x02" + frames.message(b"hello") + b"\0\0")
         + _TRAILERS,
     ],
-    ids=["plain", "ping", "settings", "unknown", "goaway", "padding"],
+    ids=["plain", "ping", "settings", "unknown", "reset", "goaway", "padding"],
 )
 def test_what_a_server_may_say_besides(ask: Callable[[bytes], bytes], said: bytes) -> None:
     assert ask(said) == b"hello"
