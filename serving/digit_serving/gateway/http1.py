@@ -128,6 +128,8 @@ class Http1(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         elif not self._begun:
             self.be_idle()
+            # What the next request on another connection is made of is then still in the processor's cache.
+            self.cycle = self.scope = self.headers = None  # type: ignore[assignment]
         if self._refusal:
             self._refuse(self._refusal)
 

@@ -1,5 +1,6 @@
 """Connections of clients that take their time, or say much at once."""
 
+import gc
 import re
 import socket
 import threading
@@ -9,6 +10,7 @@ from contextlib import suppress
 
 import pytest
 from uvicorn import Config, Server
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from digit_serving.gateway import http1
 from digit_serving.gateway.http1 import Http1
@@ -65,6 +67,19 @@ def test_who_asks_whether_to_go_on_is_told_before_the_answer(port: int) -> None:
     got, _ = said(port, asking, b"12345", pause=0.05, ends=True)
     assert got.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
     assert got.endswith(b"\r\n\r\n12345")
+
+
+def test_of_a_request_that_was_answered_nothing_is_kept(port: int) -> None:
+    def kept() -> bool:
+        return any(isinstance(each, RequestResponseCycle) for each in gc.get_objects())
+
+    with socket.create_connection(("127.0.0.1", port), timeout=3) as connection:
+        for _ in range(2):
+            connection.sendall(HEAD)
+            wait_until(kept)
+            connection.sendall(b"12345")
+            assert connection.recv(65_536).endswith(b"12345")
+            wait_until(lambda: not kept())
 
 
 def test_headers_after_a_body_are_bounded_as_well(port: int) -> None:
