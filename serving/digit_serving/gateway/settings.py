@@ -27,8 +27,9 @@ class Settings(BaseSettings):
     """Port to listen on."""
     workers: int = Field(default=2, ge=1)
     """Processes that answer."""
-    queue: int = Field(default=256, ge=1)
-    """Requests that each process takes on at once, most of which wait. Those beyond get 429 at once."""
+    queue: int = Field(default=1024, ge=1)
+    """Requests that each process takes on at once, most of which wait. Those beyond get 429 at once, and so
+    does who would have to wait for longer than about a second."""
     tls_certificate: FilePath | None = None
     """Certificate, in PEM with those between it and its authority, with which it speaks TLS 1.3, and nothing
     else."""

@@ -10,7 +10,7 @@ import pytest
 from digit_serving.gateway import backlog as module
 from digit_serving.gateway.backlog import Backlog
 
-AT_ONCE = 64
+AT_ONCE, AT_HAND = 64, 256
 
 
 def busy(most: int = 1000, patience: float = 60.0) -> Backlog:
@@ -148,6 +148,75 @@ def test_turns_that_came_to_nothing_are_made_good(monkeypatch: pytest.MonkeyPatc
         assert len(called) == 10
         await until_more_than(10, called)
         assert len(called) == 20
+
+    asyncio.run(scenario())
+
+
+def test_no_more_wait_than_are_answered_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        backlog, called, gave_up = busy(), list[int](), list[int]()
+
+        def come(number: int) -> None:
+            backlog.wait(caller(called, number, backlog), partial(gave_up.append, number))
+
+        for number in range(200):
+            assert not backlog.is_full, "of a burst all may wait, until it is seen how long they take"
+            come(number)
+        await end(backlog, 10)
+        # At fifty a second, or fewer, as many wait as are worked on.
+        await until_more_than(125, gave_up)
+        assert called == [*range(10)]
+        assert gave_up == [*range(199, 73, -1)], "who came last"
+        assert backlog.is_full
+        await end(backlog)
+        assert not backlog.is_full
+        await end(backlog, AT_ONCE - 1)
+        assert not backlog.is_full
+        come(200)
+        await end(backlog)
+        assert called == [*range(74), 200]
+        assert len(gave_up) == 126
+
+    asyncio.run(scenario())
+
+
+def test_all_wait_who_are_answered_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(module, "_QUEUE_SECONDS", 60)
+
+    async def scenario() -> None:
+        backlog, called = busy(), list[int]()
+
+        def go_on() -> bool:
+            called.append(1)
+            return True
+
+        for _ in range(200):
+            backlog.wait(go_on, never)
+        await end(backlog, 10)
+        # At the look.
+        await until_more_than(10, called)
+        assert len(called) == 20
+        assert not backlog.is_full
+
+    asyncio.run(scenario())
+
+
+def test_no_more_bodies_are_in_memory_than_it_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        backlog, called = busy(), list[int]()
+        for _ in range(AT_HAND - AT_ONCE - 3):
+            assert not backlog.is_full
+            backlog.take()
+        for number in range(10):
+            backlog.wait(caller(called, number, backlog), never)
+        await until_more_than(2, called)
+        assert called == [0, 1, 2]
+        assert backlog.is_full
 
     asyncio.run(scenario())
 
