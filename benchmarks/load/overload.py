@@ -1,7 +1,7 @@
 """Four times as much as the service can do: what it still answers, and how soon it refuses the rest.
 
-Needs wrk and two cores, of which it has the last to itself, for what it takes grows with its connections. Run
-as python -m benchmarks.load.overload.
+Needs wrk and two cores, of which it has the last to itself, for what it takes grows with its connections, and
+ten minutes. Run as python -m benchmarks.load.overload.
 """
 
 import os
@@ -9,10 +9,13 @@ import statistics
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,22 +25,41 @@ from benchmarks.throughput.bodies import Body
 from benchmarks.throughput.servers import CACHE, prepare
 from digit_client import images
 
-SECONDS = 30
+ROUNDS = 3
+SECONDS = 10
 # Until as many wait as may, and every connection has been refused or answered.
 WARM_UP = 5
 TIMES = 4
-CONNECTIONS = 1024
+# The first may nearly all wait, of the others most are refused.
+CROWDS = [1024, 4096]
 # As many as it takes for the service to have no pause, and few enough that nobody is refused.
 FULL = 64
 KINDS = ["28×28 PNG", "280×280 RGB PNG", "64 images, JSON of PNGs"]
 PHOTOGRAPH = Path("docs/five.jpg")
 
-Sample = tuple[int, float]
-"""A status, and the milliseconds to it."""
+
+class Outcome(NamedTuple):
+    """Requests, in all or a second."""
+
+    answered: float
+    refused: float
+
+
+@dataclass
+class Crowd:
+    """What so many connections got in each round."""
+
+    connections: int
+    shares: list[float] = field(default_factory=list)
+    """Of what FULL connections got in the same round."""
+    refused: list[float] = field(default_factory=list)
+    """Requests a second."""
+    samples: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """The milliseconds to each answer of other callers, by its status."""
 
 
 def main() -> None:
-    """Print a row for each kind of request."""
+    """Print what became of each kind of request."""
     digit = images.normalise(images.decode(PHOTOGRAPH.read_bytes()))
     small = bodies.write(CACHE / "bodies", digit)
     sent = {kind: small[kind] for kind in KINDS} | {"photograph": Body(PHOTOGRAPH, "image/jpeg")}
@@ -51,50 +73,63 @@ def main() -> None:
 
 def _measure(url: str, kind: str, body: Body) -> None:
     load.run(url, body.file, body.content_type, FULL, WARM_UP)
-    capacity = _answered(url, body, FULL)
-    pause = round(1000 * CONNECTIONS / (TIMES * capacity))
-    with _sampling(url, body) as samples:
-        answered = _answered(url, body, CONNECTIONS, pause)
+    capacities, crowds = [], [Crowd(connections) for connections in CROWDS]
+    for _ in range(ROUNDS):
+        capacity = _rates(url, body, FULL).answered
+        capacities.append(capacity)
+        for crowd in crowds:
+            pause = round(1000 * crowd.connections / (TIMES * capacity))
+            with _sampling(url, body, crowd.samples):
+                rates = _rates(url, body, crowd.connections, pause)
+            crowd.shares.append(rates.answered / capacity)
+            crowd.refused.append(rates.refused)
+    sys.stdout.write(f"{kind}: {statistics.median(capacities):,.0f} a second with {FULL} connections\n")
+    for crowd in crowds:
+        _tell(crowd)
+
+
+def _tell(crowd: Crowd) -> None:
     sys.stdout.write(
-        f"{kind}: {capacity:,.0f} a second with {FULL} connections; with {CONNECTIONS} "
-        f"{answered:,.0f} are answered, {answered / capacity:.0%} of that\n"
+        f"  {crowd.connections} connections: {statistics.median(crowd.shares):.0%} of that answered "
+        f"({min(crowd.shares):.0%} to {max(crowd.shares):.0%}), "
+        f"{statistics.median(crowd.refused):,.0f} a second refused\n"
     )
-    for status in sorted({status for status, _ in samples}):
-        times = [milliseconds for each, milliseconds in samples if each == status]
+    for status, times in sorted(crowd.samples.items()):
         sys.stdout.write(
-            f"  {status} after {statistics.median(times):.0f} ms in the median, {max(times):.0f} at most, "
+            f"    {status} after {statistics.median(times):.0f} ms in the median, {max(times):.0f} at most, "
             f"of {len(times)} requests beside those\n"
         )
 
 
-def _answered(url: str, body: Body, connections: int, pause: int = 0) -> float:
-    """Predictions a second, once as many wait as will. wrk would not count those that wait at its end."""
+def _rates(url: str, body: Body, connections: int, pause: int = 0) -> Outcome:
+    """Once as many wait as will. wrk would not count those that wait at its end."""
     seconds = WARM_UP + SECONDS + 1
     with ThreadPoolExecutor(1) as thread:
         loading = thread.submit(load.run, url, body.file, body.content_type, connections, seconds, pause)
         time.sleep(WARM_UP)
-        started, before = time.perf_counter(), _count(url)
+        started, before = time.perf_counter(), _counts(url)
         time.sleep(SECONDS)
-        rate = (_count(url) - before) / (time.perf_counter() - started)
+        after, took = _counts(url), time.perf_counter() - started
         loading.result()
-    return rate
+    return Outcome((after.answered - before.answered) / took, (after.refused - before.refused) / took)
 
 
-def _count(url: str) -> float:
+def _counts(url: str) -> Outcome:
+    """Since the service started."""
     text = httpx.get(f"{url}/metrics", timeout=30).text
-    return sum(
+    samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
+    answered = sum(
         sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
+        for sample in samples
         if sample.name == "digits_requests_total"
         and (sample.labels["route"], sample.labels["status"]) == ("/v1/predict", "200")
     )
+    return Outcome(answered, sum(each.value for each in samples if each.name == "digits_overload_total"))
 
 
 @contextmanager
-def _sampling(url: str, body: Body) -> Iterator[list[Sample]]:
-    """What callers see inside the block who open a connection for each request."""
-    samples: list[Sample] = []
+def _sampling(url: str, body: Body, samples: dict[int, list[float]]) -> Iterator[None]:
+    """Note what callers see inside the block who open a connection for each request."""
     stop = threading.Event()
     content = body.file.read_bytes()
     headers = {"content-type": body.content_type, "connection": "close"}
@@ -105,12 +140,12 @@ def _sampling(url: str, body: Body) -> Iterator[list[Sample]]:
             while not stop.wait(0.05):
                 started = time.perf_counter()
                 status = client.post(f"{url}/v1/predict", content=content).status_code
-                samples.append((status, 1000 * (time.perf_counter() - started)))
+                samples[status].append(1000 * (time.perf_counter() - started))
 
     thread = threading.Thread(target=sample)
     thread.start()
     try:
-        yield samples
+        yield
     finally:
         stop.set()
         thread.join()
