@@ -32,6 +32,8 @@ class Server:
     def running(self) -> Iterator[str]:
         """Its address while it runs."""
         url = f"http://127.0.0.1:{_PORT}"
+        if answers(f"{url}/readyz"):
+            raise RuntimeError(f"another server is at {url}, and would be measured in place of this one")
         process = subprocess.Popen(
             self.command, cwd=ROOT, env={**os.environ, **self.environment}, stdout=subprocess.DEVNULL
         )

@@ -24,7 +24,8 @@ class Backlog:
     """The requests of one event loop: `most` are taken on, of which some are worked on while the others wait.
 
     None waits for longer than `patience`, in seconds. Who would come to that is better refused at once: no
-    more wait than are answered in a second, and nobody is taken on while another has waited for half of it.
+    more wait than are answered in a second, and nobody is taken on while another has waited for half of the
+    patience.
 
     What is made of a few requests stays in the processor's cache until they have their answers, so that the
     others had better wait as the bytes that came.
