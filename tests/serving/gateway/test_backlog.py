@@ -54,6 +54,12 @@ def caller(called: list[int], number: int, backlog: Backlog, works: bool = True)
     return go_on
 
 
+def promise(called: list[int]) -> bool:
+    """Go on as a request does whose body is still to come."""
+    called.append(1)
+    return True
+
+
 def test_for_each_that_ends_the_first_of_those_who_wait_goes_on() -> None:
     async def scenario() -> None:
         backlog, called = busy(), list[int]()
@@ -136,14 +142,8 @@ def test_turns_that_came_to_nothing_are_made_good(monkeypatch: pytest.MonkeyPatc
 
     async def scenario() -> None:
         backlog, called = busy(), list[int]()
-
-        def go_on() -> bool:
-            """As a request whose body is still to come."""
-            called.append(1)
-            return True
-
         for _ in range(AT_ONCE):
-            backlog.wait(go_on, never)
+            backlog.wait(partial(promise, called), never)
         await end(backlog, 10)
         assert len(called) == 10
         await until_more_than(10, called)
@@ -188,13 +188,8 @@ def test_all_wait_who_are_answered_in_a_second(monkeypatch: pytest.MonkeyPatch) 
 
     async def scenario() -> None:
         backlog, called = busy(), list[int]()
-
-        def go_on() -> bool:
-            called.append(1)
-            return True
-
         for _ in range(200):
-            backlog.wait(go_on, never)
+            backlog.wait(partial(promise, called), never)
         await end(backlog, 10)
         # At the look.
         await until_more_than(10, called)
