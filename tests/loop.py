@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from digit_serving import greenlets
 from digit_serving.gateway import collector
 from digit_serving.gateway.app import create_app
+from digit_serving.gateway.backlog import Backlog
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.settings import Settings
 
@@ -27,7 +28,8 @@ def call(function: Callable[..., _Result], *arguments: Any, **named: Any) -> _Re
 
 def app(settings: Settings) -> Flask:
     """The gateway's application, whose test clients ask within the loop."""
-    flask: Flask = call(create_app, settings, Metrics(), collector.traces(settings))
+    backlog = Backlog(settings.queue, settings.patience)
+    flask: Flask = call(create_app, settings, backlog, Metrics(), collector.traces(settings))
     flask.test_client_class = _Client
     return flask
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 def create_asgi_app(settings: Settings, backlog: Backlog, metrics: Metrics) -> Application:
     """The gateway as an ASGI application, to be created within the event loop in which it answers."""
     traces = collector.traces(settings)
-    app = create_app(settings, metrics, traces)
+    app = create_app(settings, backlog, metrics, traces)
     return Ending(Asgi(app, settings.max_body, backlog), traces.close if traces else None)
 
 
-def create_app(settings: Settings, metrics: Metrics, traces: "Traces | None") -> Flask:
+def create_app(settings: Settings, backlog: Backlog, metrics: Metrics, traces: "Traces | None") -> Flask:
     """The gateway as a WSGI application, for the greenlets of the event loop within which it is created."""
     app = Gateway(__name__, static_folder=None)
     # A path with two slashes would be redirected, to a host that the routes don't go by.
@@ -37,7 +37,9 @@ def create_app(settings: Settings, metrics: Metrics, traces: "Traces | None") ->
     model_server = ModelServer(settings.model_server, partial(Channel, tls=tls.context(settings)))
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
-    batcher = Batcher(model_server, calls=settings.calls, max_images=settings.max_images, traces=traces)
+    batcher = Batcher(
+        model_server, backlog, calls=settings.calls, max_images=settings.max_images, traces=traces
+    )
     hooks.register(app, metrics, traces)
     errors.register(app)
     app.register_blueprint(api.blueprint(settings, model_server, Router(settings, batcher)))

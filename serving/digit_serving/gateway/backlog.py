@@ -4,11 +4,14 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
-_AT_ONCE = 64  # two calls to the model server: one that is out, and one that is made ready
+_AT_ONCE = 32  # more would empty the cache before they have their answers
+_LONG_SECONDS = 0.01  # to wait for a call, in which half of those could be made ready
 _MOST_AT_HAND = 256  # whose bodies are in memory, or on their way
+_LEAST_ROOM = 64
 _LOOK_SECONDS = 0.1
 _QUEUE_SECONDS = 1.0
 _NEWS = 0.3  # what the last look counts for in the pace, all before it together for the rest
@@ -80,6 +83,25 @@ class Backlog:
                 # Once all have their answers that a call brought.
                 asyncio.get_running_loop().call_soon(self._hand_over)
 
+    @contextmanager
+    def resting(self, count: int) -> Iterator[None]:
+        """While nothing is to be done for so many: if that takes long, as many others go on meanwhile."""
+        rests = False
+
+        def rest() -> None:
+            nonlocal rests
+            rests = True
+            self._worked_on -= count
+            self._take_up(_AT_ONCE - self._worked_on)
+
+        timer = asyncio.get_running_loop().call_later(_LONG_SECONDS, rest)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if rests:
+                self._worked_on += count
+
     def wait(self, go_on: Callable[[], bool], give_up: Callable[[], None]) -> None:
         """Have the first called at its turn, to tell whether there is a request still; else the other."""
         self._waiting.append(_Waiting(time.monotonic(), go_on, give_up))
@@ -95,7 +117,7 @@ class Backlog:
     @property
     def _room(self) -> float:
         """How many may wait."""
-        return max(_AT_ONCE, self._pace * _QUEUE_SECONDS)
+        return max(_LEAST_ROOM, self._pace * _QUEUE_SECONDS)
 
     def _look_soon(self) -> None:
         asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
@@ -104,8 +126,7 @@ class Backlog:
         while self._waits_longer_than(self._patience):
             self._waiting.popleft().give_up()
         # What a model server that hangs holds up is not to hold up what others could do.
-        most = _AT_ONCE - self._worked_on if self._ended else _AT_ONCE
-        self._take_up(min(most, _MOST_AT_HAND - self._taken))
+        self._take_up(_AT_ONCE - self._worked_on if self._ended else _AT_ONCE)
         if self._ended:
             self._learn_pace()
         while len(self._waiting) > self._room:
@@ -124,5 +145,6 @@ class Backlog:
         return bool(self._waiting) and time.monotonic() - self._waiting[0].since > seconds
 
     def _take_up(self, count: int) -> None:
+        count = min(count, _MOST_AT_HAND - self._taken)
         while count > 0 and self._waiting:
             count -= self._waiting.popleft().go_on()

@@ -13,6 +13,7 @@ from digit_client.model_server import ModelServer
 from digit_client.predictions import Prediction
 from digit_client.wire import Batch, ModelRef
 from digit_serving import greenlets
+from digit_serving.gateway.backlog import Backlog
 from digit_serving.gateway.breaker import Breaker
 from digit_serving.gateway.record import Call, Record, Wait
 
@@ -36,9 +37,16 @@ class Batcher:
     """
 
     def __init__(
-        self, model_server: ModelServer, *, calls: int, max_images: int, traces: "Traces | None" = None
+        self,
+        model_server: ModelServer,
+        backlog: Backlog,
+        *,
+        calls: int,
+        max_images: int,
+        traces: "Traces | None" = None,
     ) -> None:
         self._model_server = model_server
+        self._backlog = backlog
         self._calls = calls
         self._max_images = max_images
         self._traces = traces
@@ -105,9 +113,10 @@ class Batcher:
     ) -> list[list[Prediction]]:
         batch = group[0].batch if len(group) == 1 else np.concatenate([request.batch for request in group])
         request_id = ",".join(request.record.request_id for request in group)
-        answers = self._model_server.predict(
-            batch, model, timeout=timeout, request_id=request_id, trace=trace
-        )
+        with self._backlog.resting(len(group)):
+            answers = self._model_server.predict(
+                batch, model, timeout=timeout, request_id=request_id, trace=trace
+            )
         ends = accumulate(len(request.batch) for request in group)
         return [answers[end - len(request.batch) : end] for request, end in zip(group, ends, strict=True)]
 

@@ -27,19 +27,20 @@ class Connection(Http1):
     well, for a quarter: else those who ask again at once take the time that answers need.
     """
 
-    _unread: bytes | None = None
-    """What came while it is to wait."""
-    _came: float | None = None
-    """When that came, while it is read."""
-    _is_late = False
-    """Whether what is read has waited for too long."""
-    _has_ended = False
-    """Whether no more comes."""
+    __slots__ = ("_backlog", "_came", "_has_ended", "_is_late", "_metrics", "_unread")
 
     def __init__(self, backlog: Backlog, metrics: Metrics, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._backlog = backlog
         self._metrics = metrics
+        self._unread: bytes | None = None
+        """What came while it is to wait."""
+        self._came: float | None = None
+        """When that came, while it is read."""
+        self._is_late = False
+        """Whether what is read has waited for too long."""
+        self._has_ended = False
+        """Whether no more comes."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unread = None

@@ -24,16 +24,21 @@ class Http1(HttpToolsProtocol):
     are too long 414 or 431, one that takes too long to arrive the end alone.
     """
 
-    _in_head, _head = True, 0
-    """Whether a request's headers have not ended, and how many bytes of them came."""
-    _fields = 0
-    _begun = False
-    _status = 400
-    _refusal: int | None = None
-    """What is to be answered once those before it have their answers."""
-    _due = math.inf
-    """When it ends unless something happens, by the loop's clock."""
-    _timer: TimerHandle | None = None
+    # With more than thirty others an object has a table of its own for them, and the cache no room for it.
+    __slots__ = ("_begun", "_due", "_fields", "_head", "_in_head", "_refusal", "_status", "_timer")
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._in_head, self._head = True, 0
+        """Whether a request's headers have not ended, and how many bytes of them came."""
+        self._fields = 0
+        self._begun = False
+        self._status = 400
+        self._refusal: int | None = None
+        """What is to be answered once those before it have their answers."""
+        self._due = math.inf
+        """When it ends unless something happens, by the loop's clock."""
+        self._timer: TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)

@@ -10,7 +10,7 @@ import pytest
 from digit_serving.gateway import backlog as module
 from digit_serving.gateway.backlog import Backlog
 
-AT_ONCE, AT_HAND = 64, 256
+AT_ONCE, AT_HAND = 32, 256
 
 
 def busy(most: int = 1000, patience: float = 60.0) -> Backlog:
@@ -152,6 +152,40 @@ def test_turns_that_came_to_nothing_are_made_good(monkeypatch: pytest.MonkeyPatc
     asyncio.run(scenario())
 
 
+def test_while_a_call_takes_long_others_go_on_in_place_of_those_who_share_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 60)
+
+    async def scenario() -> None:
+        backlog, called = busy(), list[int]()
+        for number in range(AT_ONCE):
+            backlog.wait(caller(called, number, backlog), never)
+        with backlog.resting(20):
+            await until_more_than(19, called)
+            assert called == [*range(20)]
+        await end(backlog, 20)
+        assert called == [*range(20)], "there is to be done for the twenty again"
+        await end(backlog)
+        assert called == [*range(21)]
+
+    asyncio.run(scenario())
+
+
+def test_while_a_call_is_short_nobody_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 60)
+
+    async def scenario() -> None:
+        backlog, called = busy(), list[int]()
+        backlog.wait(caller(called, 0, backlog), never)
+        with backlog.resting(20):
+            pass
+        await asyncio.sleep(0.05)
+        assert called == []
+
+    asyncio.run(scenario())
+
+
 def test_no_more_wait_than_are_answered_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LOOK_SECONDS", 0.2)
 
@@ -165,14 +199,15 @@ def test_no_more_wait_than_are_answered_in_a_second(monkeypatch: pytest.MonkeyPa
             assert not backlog.is_full, "of a burst all may wait, until it is seen how long they take"
             come(number)
         await end(backlog, 10)
-        # At fifty a second, or fewer, as many wait as are worked on.
+        # At fifty a second, or fewer, 64 wait.
         await until_more_than(125, gave_up)
         assert called == [*range(10)]
         assert gave_up == [*range(199, 73, -1)], "who came last"
         assert backlog.is_full
         await end(backlog)
         assert not backlog.is_full
-        await end(backlog, AT_ONCE - 1)
+        for _ in range(63):
+            await end(backlog)
         assert not backlog.is_full
         come(200)
         await end(backlog)

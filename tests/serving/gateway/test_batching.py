@@ -15,6 +15,8 @@ from digit_client.predictions import Prediction
 from digit_client.protos import PredictRequest, PredictResponse
 from digit_client.wire import ModelRef
 from digit_serving import greenlets
+from digit_serving.gateway import backlog
+from digit_serving.gateway.backlog import Backlog
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.record import Record
 from digit_serving.gateway.turns import Turns
@@ -70,7 +72,8 @@ class Callers:
 
     def __init__(self, server: Server, calls: int = 1, max_images: int = 256) -> None:
         self.connection = loop.call(ModelServer, server.faulty.target, Channel)
-        self.batcher = Batcher(self.connection, calls=calls, max_images=max_images)
+        self.backlog = Backlog(most=1000, patience=60)
+        self.batcher = Batcher(self.connection, self.backlog, calls=calls, max_images=max_images)
         self.threads = ThreadPoolExecutor(150)
 
     def ask(self, *numbers: int, model: ModelRef = MODEL, timeout: float = 5.0) -> Future[list[Prediction]]:
@@ -195,6 +198,28 @@ def test_a_request_gives_up_at_its_deadline_and_others_go_on(server: Server, cal
     assert digits(first.result()) == [0]
     assert digits(patient.result()) == [2]
     assert [call[1] for call in server.calls] == ["00", "02"]
+
+
+def test_other_requests_are_worked_on_while_a_call_takes_long(
+    server: Server, callers: Callers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "_LOOK_SECONDS", 60)
+    went_on: list[bool] = []
+
+    def go_on() -> bool:
+        went_on.append(True)
+        return True
+
+    def have_another_wait() -> None:
+        while not callers.backlog.is_long:
+            callers.backlog.begin()
+        callers.backlog.wait(go_on, lambda: None)
+
+    loop.call(have_another_wait)
+    asked = callers.ask(1)
+    wait_until(lambda: bool(went_on))
+    server.open.set()
+    assert digits(asked.result()) == [1]
 
 
 def test_a_call_that_hangs_ends_at_the_deadline(server: Server, callers: Callers) -> None:

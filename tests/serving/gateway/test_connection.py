@@ -22,7 +22,7 @@ from digit_serving.gateway.metrics import Metrics
 from tests.processes import accepts, free_port, wait_until
 from tests.serving.gateway.conftest import echo
 
-AT_ONCE, MOST = 64, 67
+AT_ONCE, MOST = 32, 35
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 WHOLE = HEAD % 5 + b"12345"
 HEALTH = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
