@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 _AT_ONCE = 32  # more would empty the cache before they have their answers
-_LONG_SECONDS = 0.01  # to wait for a call, in which half of those could be made ready
+_LONG_SECONDS = 0.01  # more than a call takes where the model server shares the core
 _MOST_AT_HAND = 256  # whose bodies are in memory, or on their way
-_LEAST_ROOM = 64
+_LEAST_ROOM = 64  # for those who wait, however slow the pace
 _LOOK_SECONDS = 0.1
 _QUEUE_SECONDS = 1.0
 _NEWS = 0.3  # what the last look counts for in the pace, all before it together for the rest
