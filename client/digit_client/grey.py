@@ -1,4 +1,4 @@
-"""Pictures in colours that show none, which take three times as long to read."""
+"""Colour pictures without colours, which take three times as long to process as grey ones."""
 
 import cv2
 import numpy as np
@@ -6,21 +6,19 @@ from numpy.typing import NDArray
 
 from digit_client.arrays import Pixels
 
-# One row in so many tells most pictures that have colours.
+# One row in 16 is enough to recognise most colour pictures.
 _SAMPLE = 16
 
 
-def in_grey(pixels: Pixels) -> Pixels:
-    """Grey [h, w], where all channels are the same and nothing shines through; else the picture itself."""
-    if pixels.ndim == 2 or _channel(pixels[::_SAMPLE]) is None:
+def drop_redundant_channels(pixels: Pixels) -> Pixels:
+    """Grey [h, w] where all colour channels are equal and alpha is opaque; else the picture itself."""
+    if pixels.ndim == 2 or _grey(pixels[::_SAMPLE]) is None:
         return pixels
-    channel = _channel(pixels)
-    return pixels if channel is None else channel
+    grey = _grey(pixels)
+    return pixels if grey is None else grey
 
 
-def _channel(pixels: Pixels) -> NDArray[np.uint8] | None:
-    red, green, blue, *alpha = cv2.split(pixels)
-    if alpha and alpha[0].min() < 255:
-        return None
-    is_grey = not cv2.norm(red, green, cv2.NORM_INF) and not cv2.norm(green, blue, cv2.NORM_INF)
-    return np.asarray(red, np.uint8) if is_grey else None
+def _grey(pixels: Pixels) -> NDArray[np.uint8] | None:
+    red = cv2.extractChannel(pixels, 0)
+    expected = cv2.cvtColor(red, cv2.COLOR_GRAY2RGBA if pixels.shape[2] == 4 else cv2.COLOR_GRAY2RGB)
+    return None if cv2.norm(pixels, expected, cv2.NORM_INF) else np.asarray(red, np.uint8)

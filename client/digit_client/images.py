@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from digit_client import limits, png, reduction
+from digit_client import limits, reduction
 from digit_client.arrays import PNG_SIGNATURE, Pixels, as_pixels, rounded
 from digit_client.errors import ImageTooLargeError, NotAnImageError, PixelValueError, TruncatedImageError
 from digit_client.framing import SIDE, frame
-from digit_client.grey import in_grey
+from digit_client.grey import drop_redundant_channels
 from digit_client.ink import find_ink
+from digit_client.png import strip_ancillary_chunks
 
 MAX_PIXELS = 16_000_000
 """The most pixels that are decoded. A JPEG may have four times as many: it is decoded at a reduced size."""
@@ -51,7 +52,7 @@ def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
     0..255. A picture that is framed already comes back unchanged, one with dark ink on light inverted. Raises
     NoDigitError when nothing is drawn on it, ImageShapeError or PixelValueError when it is no picture.
     """
-    pixels = in_grey(as_pixels(image))
+    pixels = drop_redundant_channels(as_pixels(image))
     if is_framed(pixels):
         return pixels
     # None but a small one is inverted, for a large one that takes a while.
@@ -93,10 +94,15 @@ def _extents(inked: NDArray[np.bool_]) -> NDArray[np.intp]:
 
 
 def _decode_png(data: bytes, max_pixels: int) -> Pixels:
-    picture = png.picture(data)
-    width, height = struct.unpack(">II", picture[16:24])
+    file = strip_ancillary_chunks(data)
+    width, height = struct.unpack_from(">II", file, 16)
     limits.check_size(width, height, max_pixels)
-    return as_pixels(png.pixels(picture))
+    image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise TruncatedImageError("the image file ends early or is damaged")
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    return as_pixels(np.asarray(image))
 
 
 def _decode_any(data: bytes, max_pixels: int) -> Pixels:

@@ -19,8 +19,12 @@ def seven(digits: Any) -> Pixels:
 
 @pytest.fixture
 def page(seven: Pixels) -> Pixels:
-    """The seven in dark grey on a light grey page, off its middle: uint8 [400, 500]."""
-    large = cv2.resize(seven, (168, 168), interpolation=cv2.INTER_CUBIC).astype(np.float32) / 255
+    return page_with(seven)
+
+
+def page_with(digit: Pixels) -> Pixels:
+    """The digit in dark grey on a light grey page, off its middle: uint8 [400, 500]."""
+    large = cv2.resize(digit, (168, 168), interpolation=cv2.INTER_CUBIC).astype(np.float32) / 255
     ink = np.zeros((400, 500), np.float32)
     ink[60:228, 250:418] = large
     return np.rint(215 - 170 * ink).astype(np.uint8)

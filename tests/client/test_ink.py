@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from digit_client import NoDigitError, images
-from tests.client.conftest import Pixels, Sheet, assert_same_digit, photographed
+from tests.client.conftest import Pixels, Sheet, assert_same_digit, likeness, page_with, photographed
 
 
 def pinned(page: Sheet) -> Sheet:
@@ -65,13 +65,19 @@ def highlighted(page: Sheet) -> Sheet:
         faint,
         in_a_tight_box,
         in_pencil,
-        beside_a_shadow,
         apart_from_a_shadow,
         highlighted,
     ],
 )
 def test_the_digit_is_found(photograph: Any, page: Pixels, seven: Pixels) -> None:
     assert_same_digit(images.normalise(photographed(photograph(page.astype(np.float32)))), seven)
+
+
+def test_nine_of_ten_digits_beside_a_shadow_are_found(digits: Any) -> None:
+    sevens = digits.typical(7, 10)
+    photographs = [photographed(beside_a_shadow(page_with(seven).astype(np.float32))) for seven in sevens]
+    found = map(images.normalise, photographs)
+    assert sum(likeness(*pair) > 0.85 for pair in zip(found, sevens, strict=True)) >= 9
 
 
 def test_nothing_is_found_on_an_empty_sheet_on_a_board() -> None:
