@@ -1,50 +1,72 @@
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
+BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard hatch_build.py $(addsuffix /*.proto, \
+	$(addprefix client/digit_client/protos/, */*/* */*)))
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	echo "TensorFlow needs Python 3.11, 3.12 or 3.13; name one that you have: make PYTHON=python3.13 …" >&2; exit 1; }
 
-.PHONY: run test test-containers check fuzz format docs bench lock clean
+.PHONY: run test test-newest test-containers check fuzz format docs bench lock clean
 
 run: .venv/installed
 	@$(BIN)/digits train --if-needed
 	@$(BIN)/digits up
 
-test: .venv/installed
+test: .venv/installed-dev
 	$(BIN)/pytest
 
-test-containers: .venv/installed
+# The newest release of every dependency instead of constraints.txt, for Flask and Werkzeug pre-releases as well.
+test-newest: NEWEST := .venv-newest/bin
+test-newest:
+	@$(CHECK_PYTHON)
+	@$(PYTHON) -m venv .venv-newest
+	@$(NEWEST)/pip install --quiet --disable-pip-version-check --upgrade uv
+	@$(NEWEST)/uv pip install --quiet --compile-bytecode --upgrade --python $(NEWEST)/python \
+		--editable '.[dev]' 'flask>=3.1rc0' 'werkzeug>=3.1rc0'
+	@touch .venv-newest/installed
+	$(NEWEST)/pytest
+
+test-containers: .venv/installed-dev
 	$(BIN)/pytest -m containers
 
-check: .venv/installed
+check: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 # So long for each of the targets.
 SECONDS ?= 60
-fuzz: .venv/installed
+fuzz: .venv/installed-dev
 	$(BIN)/python -m tests.fuzz $(SECONDS)
 
-format: .venv/installed
+format: .venv/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: .venv/installed
+docs: .venv/installed-dev
 	$(BIN)/python -m docs.reference
 
-bench: .venv/installed
+bench: .venv/installed-dev
 	@$(BIN)/digits train --if-needed
 	@$(BIN)/python benchmarks/startup.py
 	@$(BIN)/python -m benchmarks.throughput
 
-lock: .venv/installed
+lock: .venv/installed-dev
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra dev \
 		--no-emit-index-url --no-annotate --no-header --output-file constraints.txt pyproject.toml
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv-newest build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: $(BUILD_INPUTS)
+	@$(CHECK_PYTHON)
 	@echo "Setting up .venv, once ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@$(INSTALL) --editable '.[gateway,model-server,training]'
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "Adding the developers' tools, once ..."
+	@$(INSTALL) --editable '.[dev]'
 	@touch $@

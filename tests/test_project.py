@@ -17,10 +17,11 @@ MAY_IMPORT = {
 }
 
 
-def test_the_changelog_starts_with_this_version() -> None:
+def test_changelog_names_this_version_after_what_is_unreleased() -> None:
     headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert headings[0] == declared == version("digit-serving")
+    assert headings[:2] == ["Unreleased", declared]
+    assert declared == version("digit-serving")
 
 
 @pytest.mark.parametrize("package", ROOMS)

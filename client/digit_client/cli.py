@@ -18,6 +18,16 @@ from digit_client.predictions import Prediction
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 
+_EXTRAS = {
+    "export": "training",
+    "gateway": "gateway",
+    "model-server": "model-server",
+    "models": "grpc",
+    "train": "training",
+    "up": "gateway,model-server",
+}
+"""Extras of the package that each command needs."""
+
 
 class RegisteredCommands(click.Group):
     """A group whose subcommands are the entry points `digits.commands`, each imported when it is used."""
@@ -34,9 +44,12 @@ class RegisteredCommands(click.Group):
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
+            extras = _EXTRAS.get(ctx.invoked_subcommand or "")
+            if extras is None:
+                raise
             raise click.ClickException(
-                f"this needs the package {error.name}, which an extra brings: "
-                "pip install 'digit-serving[gateway,model-server,training]'"
+                f"`digits {ctx.invoked_subcommand}` needs the module {error.name}; "
+                f"install it in a clone of digit-serving: pip install '.[{extras}]'"
             ) from error
 
 

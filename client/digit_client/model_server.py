@@ -1,10 +1,11 @@
-"""A connection to TensorFlow Serving over gRPC: arrays in, probabilities out, errors of this package."""
+"""Connections to TensorFlow Serving over gRPC: arrays in, probabilities out, errors of this package."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import grpc.aio
 
 from digit_client import channel, predictions, wire
 from digit_client.errors import (
@@ -51,25 +52,50 @@ class VersionStatus:
 
 
 class ModelServer:
-    """A connection to the server at `target` (host:port or unix:path). Threads may share it.
+    """Blocking connection to the server at `target` (host:port or unix:path). Threads may share it.
 
-    Where a name stands for several servers, each gets its share of the calls. Every call is bounded by
-    `timeout` in seconds and raises only errors of this package. `connect` opens the channel: a grpc.Channel,
-    or what makes unary calls as one does.
+    A name with several addresses shares the calls among them. `timeout`, in seconds, bounds every call with
+    all its retries; every call raises errors of this package only.
     """
 
-    def __init__(self, target: str, connect: Callable[[str], Any] = channel.connect) -> None:
+    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
         self.target = target
-        self._channel = connect(target)
-        self._predict = self._method("PredictionService/Predict", PredictRequest, PredictResponse)
-        self._metadata = self._method(
-            "PredictionService/GetModelMetadata", GetModelMetadataRequest, GetModelMetadataResponse
-        )
-        self._status = self._method(
-            "ModelService/GetModelStatus", GetModelStatusRequest, GetModelStatusResponse
-        )
+        self._channel = channel.connect(target, credentials)
+        self._stub = _Stub(self._channel)
 
-    def predict(
+    def predict(self, batch: Batch, model: ModelRef, *, timeout: float) -> list[Prediction]:
+        """The predictions for the n images of the batch, in their order."""
+        response = self._call(self._stub.predict, wire.encode(batch, model), timeout)
+        return _to_predictions(response, len(batch))
+
+    def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
+        """Every version of the model that the server knows, newest first."""
+        return _to_statuses(self._call(self._stub.status, _status_request(model), timeout))
+
+    def resolve(self, model: ModelRef, *, timeout: float) -> int:
+        """The version that would answer for this reference. Raises ModelNotFoundError where none would."""
+        return _to_version(self._call(self._stub.metadata, _metadata_request(model), timeout))
+
+    def close(self) -> None:
+        """Close the connection; calls in flight fail."""
+        self._channel.close()
+
+    def _call(self, method: Any, request: object, timeout: float) -> Any:
+        try:
+            return method(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise _translate(error, self.target) from error
+
+
+class AsyncModelServer:
+    """asyncio connection: the calls of ModelServer as coroutines, for the event loop that creates it."""
+
+    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self.target = target
+        self._channel = channel.connect_async(target, credentials)
+        self._stub = _Stub(self._channel)
+
+    async def predict(
         self,
         batch: Batch,
         model: ModelRef,
@@ -80,59 +106,81 @@ class ModelServer:
     ) -> list[Prediction]:
         """The predictions for the n images of the batch, in their order.
 
-        `trace` holds W3C's headers of the trace that the call is part of.
+        `request_id` and `trace`, W3C's trace context headers, travel as metadata of the call.
         """
         metadata = (*((("x-request-id", request_id),) if request_id else ()), *(trace or {}).items())
-        response = self._call(self._predict, wire.encode(batch, model), timeout, metadata)
-        try:
-            answers = predictions.decode(*wire.decode(response))
-        except ValueError as error:
-            raise ServiceError(f"unusable answer from the model server: {error}") from error
-        if len(answers) != len(batch):
-            raise ServiceError(f"the model server gave {len(answers)} answers for {len(batch)} images")
-        return answers
+        response = await self._call(self._stub.predict, wire.encode(batch, model), timeout, metadata)
+        return _to_predictions(response, len(batch))
 
-    def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
+    async def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
         """Every version of the model that the server knows, newest first."""
-        request = GetModelStatusRequest(model_spec=wire.model_spec(model))
-        response = self._call(self._status, request, timeout)
-        statuses = [
-            VersionStatus(
-                status.version, ModelVersionStatus.State.Name(status.state), status.status.error_message
-            )
-            for status in response.model_version_status
-        ]
-        return sorted(statuses, key=lambda status: status.version, reverse=True)
+        return _to_statuses(await self._call(self._stub.status, _status_request(model), timeout))
 
-    def resolve(self, model: ModelRef, *, timeout: float) -> int:
+    async def resolve(self, model: ModelRef, *, timeout: float) -> int:
         """The version that would answer for this reference. Raises ModelNotFoundError where none would."""
-        request = GetModelMetadataRequest(model_spec=wire.model_spec(model), metadata_field=["signature_def"])
-        response = self._call(self._metadata, request, timeout)
-        return int(response.model_spec.version.value)
+        return _to_version(await self._call(self._stub.metadata, _metadata_request(model), timeout))
 
-    def close(self) -> None:
-        """Close the connection; calls still out fail."""
-        self._channel.close()
+    async def close(self) -> None:
+        """Close the connection; calls in flight fail."""
+        await self._channel.close()
 
-    def _method(self, name: str, request: Any, response: Any) -> Callable[..., Any]:
-        method: Callable[..., Any] = self._channel.unary_unary(
-            f"/tensorflow.serving.{name}",
-            request_serializer=request.SerializeToString,
-            response_deserializer=response.FromString,
-        )
-        return method
-
-    def _call(
-        self,
-        method: Callable[..., Any],
-        request: object,
-        timeout: float,
-        metadata: tuple[tuple[str, str], ...] = (),
+    async def _call(
+        self, method: Any, request: object, timeout: float, metadata: tuple[tuple[str, str], ...] = ()
     ) -> Any:
         try:
-            return method(request, timeout=timeout, metadata=metadata)
+            return await method(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise _translate(error, self.target) from error
+
+
+class _Stub:
+    """Multicallables of the three methods, blocking or asyncio as the channel is."""
+
+    def __init__(self, channel: Any) -> None:
+        def method(name: str, request: Any, response: Any) -> Any:
+            return channel.unary_unary(
+                f"/tensorflow.serving.{name}",
+                request_serializer=request.SerializeToString,
+                response_deserializer=response.FromString,
+            )
+
+        self.predict = method("PredictionService/Predict", PredictRequest, PredictResponse)
+        self.metadata = method(
+            "PredictionService/GetModelMetadata", GetModelMetadataRequest, GetModelMetadataResponse
+        )
+        self.status = method("ModelService/GetModelStatus", GetModelStatusRequest, GetModelStatusResponse)
+
+
+def _status_request(model: ModelRef) -> GetModelStatusRequest:
+    return GetModelStatusRequest(model_spec=wire.model_spec(model))
+
+
+def _metadata_request(model: ModelRef) -> GetModelMetadataRequest:
+    return GetModelMetadataRequest(model_spec=wire.model_spec(model), metadata_field=["signature_def"])
+
+
+def _to_predictions(response: PredictResponse, count: int) -> list[Prediction]:
+    try:
+        found = predictions.decode(*wire.decode(response))
+    except ValueError as error:
+        raise ServiceError(f"unusable answer from the model server: {error}") from error
+    if len(found) != count:
+        raise ServiceError(f"the model server gave {len(found)} answers for {count} images")
+    return found
+
+
+def _to_statuses(response: GetModelStatusResponse) -> list[VersionStatus]:
+    statuses = [
+        VersionStatus(
+            status.version, ModelVersionStatus.State.Name(status.state), status.status.error_message
+        )
+        for status in response.model_version_status
+    ]
+    return sorted(statuses, key=lambda status: status.version, reverse=True)
+
+
+def _to_version(response: GetModelMetadataResponse) -> int:
+    return int(response.model_spec.version.value)
 
 
 def _translate(error: grpc.RpcError, target: str) -> DigitError:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Self
@@ -11,8 +10,8 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import channel, sources
 from digit_client import images as pictures
+from digit_client import sources
 from digit_client.errors import ImageError
 from digit_client.model_server import ModelServer
 from digit_client.predictions import Prediction
@@ -49,7 +48,7 @@ class ModelServerClient:
         self.timeout = timeout
         self._retrier = Retrier(retries or RetryPolicy())
         target = target or os.environ.get("DIGITS_MODEL_SERVER") or DEFAULT_TARGET
-        self._server = ModelServer(target, partial(channel.connect, credentials=credentials))
+        self._server = ModelServer(target, credentials)
 
     def predict(
         self, image: ImageSource, *, version: int | None = None, label: str | None = None

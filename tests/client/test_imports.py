@@ -1,13 +1,18 @@
 """What an import costs: these run in processes of their own, since pytest has everything imported."""
 
+import re
 import subprocess
 import sys
+from importlib.metadata import entry_points, metadata
 
 import pytest
+from click.testing import CliRunner
 
 import digit_client
+from digit_client import cli
+from digit_client.cli import main
 
-HEAVY = ("tensorflow", "keras", "flask", "grpc", "cv2", "opentelemetry")
+HEAVY = ("tensorflow", "tensorflow_serving", "keras", "flask", "grpc", "cv2", "opentelemetry")
 
 
 def _imported_by(code: str) -> set[str]:
@@ -25,8 +30,9 @@ def _imported_by(code: str) -> set[str]:
         ("import digit_client", set()),
         ("from digit_client import DigitClient, AsyncDigitClient", set()),
         ("import digit_client.cli", set()),
+        ("import digit_client.protos", set()),
         ("from digit_client import ModelServerClient", {"grpc", "cv2"}),
-        ("import digit_serving.gateway.server", set()),
+        ("import digit_serving.gateway.server", {"grpc"}),
         ("import digit_serving.gateway.app", {"grpc", "cv2", "flask"}),
         ("import digit_serving.cli, digit_serving.gateway.cli, digit_serving.model_server.cli", set()),
         ("import digit_serving.releases.cli, digit_serving.stack", set()),
@@ -37,32 +43,60 @@ def test_imports_bring_no_more_than_they_need(code: str, allowed: set[str]) -> N
     assert _imported_by(code) == allowed
 
 
-def test_the_command_works_without_any_extra() -> None:
-    """What is None in sys.modules can't be imported."""
-    extras = (*HEAVY, "greenlet", "matplotlib", "PIL", "pydantic", "rich", "uvicorn", "uvloop")
-    missing = f"import sys; sys.modules.update(dict.fromkeys({extras!r}))"
-    code = f"{missing}; from digit_client.cli import main; main()"
-    done = {
-        arguments: subprocess.run(
-            [sys.executable, "-c", code, arguments], capture_output=True, text=True, check=False
-        )
-        for arguments in ("--help", "train", "gateway")
-    }
-    assert done["--help"].returncode == 0
-    assert "predict" in done["--help"].stdout
-    for command in ("train", "gateway"):
-        assert done[command].returncode == 1
-        assert "pip install 'digit-serving[" in done[command].stderr
+EXTRAS = (*HEAVY, "google", "greenlet", "matplotlib", "PIL", "pydantic", "rich", "uvicorn", "uvloop")
+# None in sys.modules makes a module unimportable.
+DIGITS_WITHOUT_EXTRAS = (
+    f"import sys; sys.modules.update(dict.fromkeys({EXTRAS!r})); from digit_client.cli import main; main()"
+)
 
 
-def test_tensorflow_can_be_imported_after_its_protocol() -> None:
-    code = "import digit_client.protos, tensorflow as tf; assert tf.constant(1).numpy() == 1"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+def _digits_without_extras(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", DIGITS_WITHOUT_EXTRAS, *arguments], capture_output=True, text=True, check=False
+    )
 
 
-def test_the_protocol_can_be_imported_after_tensorflow() -> None:
-    code = "import tensorflow as tf; import digit_client.protos; assert tf.constant(1).numpy() == 1"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+def test_help_needs_no_extra() -> None:
+    done = _digits_without_extras("--help")
+    assert done.returncode == 0
+    assert "predict" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extras"),
+    [
+        (("export", "model.keras"), "training"),
+        (("gateway",), "gateway"),
+        (("model-server",), "model-server"),
+        (("models", "ls"), "grpc"),
+        (("train",), "training"),
+        (("up",), "gateway,model-server"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_command_without_its_extra_names_the_installation(arguments: tuple[str, ...], extras: str) -> None:
+    done = _digits_without_extras(*arguments)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(
+        rf"Error: `digits {arguments[0]}` needs the module [\w.]+; "
+        rf"install it in a clone of digit-serving: pip install '\.\[{extras}\]'",
+        line,
+    )
+
+
+def test_gateway_without_pydantic_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    result = CliRunner().invoke(main, ["gateway"])
+    assert result.exit_code == 1
+    assert "`digits gateway` needs the module pydantic" in result.output
+
+
+def test_commands_that_need_extras_name_them() -> None:
+    commands = {entry.name for entry in entry_points(group="digits.commands")}
+    assert commands - {"keys", "predict"} == cli._EXTRAS.keys()
+    known = {each.lower() for each in metadata("digit-serving").get_all("Provides-Extra") or ()}
+    assert {extra for extras in cli._EXTRAS.values() for extra in extras.split(",")} <= known
 
 
 def test_every_public_name_is_there() -> None:

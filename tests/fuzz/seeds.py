@@ -8,14 +8,13 @@ import numpy as np
 
 from digit_client import wire
 from digit_client.protos import DT_FLOAT, PredictResponse
-from digit_serving.unary import frames
 from tests import bombs
 
 
 def seeds() -> dict[str, list[bytes]]:
     """Inputs for each target."""
     files = list(bombs.samples().values())
-    return {"image": files, "body": [*_bodies(files)], "frame": [_frames()], "answer": [*_answers()]}
+    return {"image": files, "body": [*_bodies(files)], "answer": [*_answers()]}
 
 
 def _bodies(files: list[bytes]) -> list[bytes]:
@@ -30,19 +29,6 @@ def _bodies(files: list[bytes]) -> list[bytes]:
         b"\2" + part + files[0] + b"\r\n" + part + files[1] + b"\r\n--x--\r\n",
         b"\3" + files[0],
     ]
-
-
-def _frames() -> bytes:
-    headers = [(b":status", b"200"), (b"grpc-status", b"0"), (b"grpc-message", b"a%20b")]
-    return b"".join(
-        (
-            frames.settings(header_table_size=0, initial_window_size=65_535),
-            frames.header_frames(1, frames.literals(headers)),
-            frames.frame(frames.DATA, frames.PADDED, 1, b"\2" + frames.message(b"hello") + b"\0\0"),
-            frames.frame(frames.HEADERS, frames.END_STREAM, 1, b"5S"),
-            frames.window_update(0, 1000),
-        )
-    )
 
 
 def _answers() -> list[bytes]:

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import yaml
 from google.protobuf import text_format
-from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
+from digit_client.protos import ModelServerConfig
 from digit_serving.gateway.settings import Settings
-from tests import loop
+from tests import greenlet_loop
 from tests.kustomize import K8S, build, built, named, of_kind, pod
 
 CONFIG = K8S.parent / "serving" / "config"
@@ -84,7 +84,7 @@ def test_a_canary_is_loaded_beside_what_is_stable_in_production() -> None:
 
 def public_routes() -> set[str]:
     """Those of the gateway that are for its callers."""
-    rules = {rule.rule for rule in loop.app(Settings()).url_map.iter_rules()}
+    rules = {rule.rule for rule in greenlet_loop.app(Settings()).url_map.iter_rules()}
     return rules - {"/livez", "/readyz", "/metrics"}
 
 

@@ -2,42 +2,35 @@
 
 import base64
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
-from flask import Blueprint, Response, g
-from flask.globals import request_ctx
+from flask import Blueprint, Response, g, request
 
 from digit_client.arrays import rounded, to_png
 from digit_client.errors import ModelNotFoundError, UnavailableError
-from digit_client.model_server import ModelServer
+from digit_client.model_server import AsyncModelServer
 from digit_client.predictions import Prediction
 from digit_client.wire import Batch, ModelRef
 from digit_serving.gateway import access, bodies, browsers, schemas
+from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import InvalidSelectionError
 from digit_serving.gateway.record import Record
 from digit_serving.gateway.routing import Router
 from digit_serving.gateway.settings import Settings
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
-
 LARGEST_VERSION = 2**63 - 1
 """The largest version number that TensorFlow Serving knows."""
 
 
-def blueprint(settings: Settings, model_server: ModelServer, router: Router) -> Blueprint:
+def blueprint(settings: Settings, model_server: AsyncModelServer, router: Router) -> Blueprint:
     """The routes under /v1."""
     api = Blueprint("api", __name__, url_prefix="/v1")
     reader = bodies.Reader(settings)
 
     @api.post("/predict")
     def predict() -> Response:
-        # Each look at Flask's own name for it is four calls.
-        request = request_ctx.request
-        # Werkzeug's own mapping raises and catches an error for each name that is not there.
-        query = request.args.to_dict() if request.query_string else {}
+        query = request.args
         named = _named(query, settings.model_name)
         includes_image = _includes_image(query)
         record: Record = g.record
@@ -57,7 +50,8 @@ def blueprint(settings: Settings, model_server: ModelServer, router: Router) -> 
     @api.get("/models")
     def models() -> Response:
         try:
-            versions = model_server.versions(ModelRef(settings.model_name), timeout=settings.deadline)
+            model = ModelRef(settings.model_name)
+            versions = await_(model_server.versions(model, timeout=settings.deadline))
         except ModelNotFoundError as error:
             raise UnavailableError(error.message) from error
         document: schemas.Models = {
@@ -106,13 +100,13 @@ def _images(batch: Batch) -> Iterator[str]:
     return (base64.b64encode(to_png(image)).decode() for image in pixels)
 
 
-def _labels(settings: Settings, model_server: ModelServer) -> dict[str, int]:
+def _labels(settings: Settings, model_server: AsyncModelServer) -> dict[str, int]:
     """Which version each label points to. TensorFlow Serving lists no labels, so each is asked for."""
     labels = {}
     for label in settings.labels:
         model = ModelRef(settings.model_name, label=label)
         try:
-            labels[label] = model_server.resolve(model, timeout=settings.deadline)
+            labels[label] = await_(model_server.resolve(model, timeout=settings.deadline))
         except ModelNotFoundError:
             continue
     return labels
@@ -126,12 +120,5 @@ def _document(prediction: Prediction) -> schemas.Prediction:
     }
 
 
-class _Json(Response):
-    """An answer with nothing left to add: of most others Werkzeug looks through all headers."""
-
-    def get_wsgi_response(self, environ: "WSGIEnvironment") -> tuple[Any, str, list[tuple[str, str]]]:
-        return self.response, self.status, self.headers.to_wsgi_list()
-
-
 def _answer(document: Mapping[str, object]) -> Response:
-    return _Json(orjson.dumps(document), content_type="application/json")
+    return Response(orjson.dumps(document), content_type="application/json")

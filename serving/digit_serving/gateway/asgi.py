@@ -1,4 +1,4 @@
-"""Flask under an ASGI server: each request in a greenlet of its own, all of them in one thread."""
+"""ASGI application of a WSGI one: each request runs in a greenlet, all of them in the event loop's thread."""
 
 import io
 import sys
@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from digit_serving import greenlets
-from digit_serving.gateway.backlog import Backlog
+from digit_serving.gateway import bridge
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -18,63 +17,39 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-WAITED = "digits.waited"
-"""In the scope and the environment of a request that had to wait before it was read: how many seconds."""
+ARRIVED_AT = "digits.arrived_at"
+"""Key of scope and environment: when the whole request was there, by time.perf_counter."""
 
-_Header = tuple[bytes, bytes]
-_Answer = tuple[int, list[_Header], bytes]
+_Response = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 
-class Asgi:
-    """An ASGI application of a WSGI one, which gets each request when it is there as a whole.
+class WsgiAdapter:
+    """Serves a WSGI application below `bridge.run`.
 
-    Of a body that is larger than `max_body` it gets so little more that it can tell. What waits in it is to
-    wait as digit_serving.greenlets has it.
+    The body has to arrive as one message, as Admission sends it. A body larger than `max_body` bytes may be
+    cut there, so its connection is closed: the unread rest would be parsed as the next request.
     """
 
-    def __init__(self, app: "WSGIApplication", max_body: int, backlog: Backlog) -> None:
+    def __init__(self, app: "WSGIApplication", max_body: int) -> None:
         self._app = app
         self._max_body = max_body
-        self._backlog = backlog
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        environ = _environ(scope)
-        body = await self._body(environ, receive)
-        if body is None:
+        message = await receive()
+        if message["type"] == "http.disconnect":
             return
-        environ["wsgi.input"] = io.BytesIO(body)
-        self._backlog.begin()
-        try:
-            status, headers, content = await greenlets.run(self._answer, environ)
-        finally:
-            self._backlog.end()
+        environ = _environ(scope, message["body"])
+        status, headers, content = await bridge.run(self._respond, environ)
         if int(environ.get("CONTENT_LENGTH", 0)) > self._max_body:
-            # The rest of it is nobody's next request.
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
-    async def _body(self, environ: "WSGIEnvironment", receive: Receive) -> bytes | None:
-        """None where the client has gone away."""
-        if int(environ.get("CONTENT_LENGTH", 0)) > self._max_body:
-            return b""
-        parts, size, more = [], 0, True
-        while more and size <= self._max_body:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            parts.append(message["body"])
-            size += len(parts[-1])
-            more = message["more_body"]
-        if size:
-            environ["CONTENT_LENGTH"] = str(size)
-        return b"".join(parts)
-
-    def _answer(self, environ: "WSGIEnvironment") -> _Answer:
-        begun: list[tuple[str, list[tuple[str, str]]]] = []
+    def _respond(self, environ: "WSGIEnvironment") -> _Response:
+        started: list[tuple[str, list[tuple[str, str]]]] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> Any:
-            begun.append((status, headers))
+            started.append((status, headers))
 
         parts: Iterable[bytes] = self._app(environ, start_response)
         try:
@@ -82,8 +57,8 @@ class Asgi:
         finally:
             if close := getattr(parts, "close", None):
                 close()
-        status, fields = begun[-1]
-        # The server tells the date of every answer.
+        status, fields = started[-1]
+        # uvicorn adds the date.
         headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in fields
@@ -92,26 +67,7 @@ class Asgi:
         return int(status[:3]), headers, content
 
 
-class Ending:
-    """An ASGI application, and what is to be done at the server's end, if anything is."""
-
-    def __init__(self, app: Application, end: Callable[[], None] | None) -> None:
-        self._app = app
-        self._end = end
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await self._app(scope, receive, send)
-            return
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        if self._end:
-            self._end()
-        await send({"type": "lifespan.shutdown.complete"})
-
-
-def _environ(scope: Scope) -> "WSGIEnvironment":
+def _environ(scope: Scope, body: bytes) -> "WSGIEnvironment":
     (host, port), (client, _) = scope["server"] or ("", None), scope["client"] or ("", 0)
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope["method"],
@@ -124,20 +80,24 @@ def _environ(scope: Scope) -> "WSGIEnvironment":
         "REMOTE_ADDR": client,
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope["scheme"],
+        "wsgi.input": io.BytesIO(body),
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
     }
-    if WAITED in scope:
-        environ[WAITED] = scope[WAITED]
     for field, content in scope["headers"]:
-        _add(environ, field.decode("latin-1"), content.decode("latin-1"))
+        _add_header(environ, field.decode("latin-1"), content.decode("latin-1"))
+    if body:
+        # A chunked body has no length of its own.
+        environ["CONTENT_LENGTH"] = str(len(body))
+    if ARRIVED_AT in scope:
+        environ[ARRIVED_AT] = scope[ARRIVED_AT]
     return environ
 
 
-def _add(environ: dict[str, Any], field: str, content: str) -> None:
-    # With an underscore it could pass for another one, and that a body came in chunks is past.
+def _add_header(environ: dict[str, Any], field: str, content: str) -> None:
+    # WSGI writes hyphens as underscores, so a field with an underscore could pass for another one.
     if "_" in field or field == "transfer-encoding":
         return
     name = field.upper().replace("-", "_")

@@ -1,5 +1,7 @@
-"""Requests that wait at the same time share one call to the model server."""
+"""Dynamic batching: requests that wait at the same time share one call to the model server."""
 
+import asyncio
+import copy
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -9,114 +11,132 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from digit_client.errors import DeadlineExceededError
-from digit_client.model_server import ModelServer
+from digit_client.model_server import AsyncModelServer
 from digit_client.predictions import Prediction
 from digit_client.wire import Batch, ModelRef
-from digit_serving import greenlets
-from digit_serving.gateway.backlog import Backlog
-from digit_serving.gateway.breaker import Breaker
+from digit_serving.gateway.circuit_breaker import CircuitBreaker
 from digit_serving.gateway.record import Call, Record, Wait
 
 if TYPE_CHECKING:
     from digit_serving.gateway.traces import Traces
 
-_MOST_REQUESTS = 32
-"""In one call: their ids go with it as metadata, of which gRPC takes 8 kB, and each may have 128 letters."""
-_GATHER_SECONDS = 0.1  # in less, 32 pictures of 280×280 are not read on a core that others share
+_MAX_REQUESTS = 32
+"""Requests in a call: their ids are its metadata, of which gRPC takes 8 kB; an id has up to 128 letters."""
+_QUIET_ITERATIONS = 12  # an idle one takes some 10 µs; a caller on this machine asks again within 100
+_MAX_COLLECT_SECONDS = 0.1  # decoding 32 pictures of 280×280 takes less on a core of its own
 
-_Kind = tuple[ModelRef, str]
-"""What requests must have in common to share a call: the model, and the type of the numbers."""
+_BatchKey = tuple[ModelRef, str]
+"""Requests share a call if they have the same model and the same type of numbers."""
 
 
 class Batcher:
-    """Asks the model server for several requests at once, without a timer.
+    """Sends the requests that have come by the time the last call has ended, without a timer.
 
-    A request that finds fewer than `calls` of its kind out asks for itself and for those that have come by
-    then. Later ones wait; the first of them then asks for all, `max_images` at most. For the greenlets of one
-    event loop.
+    A model has at most `max_inflight_calls` calls out; requests that come meanwhile wait and go together,
+    up to `max_images`, or alone where one has more. For coroutines of one event loop.
     """
 
     def __init__(
         self,
-        model_server: ModelServer,
-        backlog: Backlog,
+        model_server: AsyncModelServer,
         *,
-        calls: int,
+        max_inflight_calls: int,
         max_images: int,
         traces: "Traces | None" = None,
     ) -> None:
         self._model_server = model_server
-        self._backlog = backlog
-        self._calls = calls
+        self._max_inflight_calls = max_inflight_calls
         self._max_images = max_images
         self._traces = traces
-        self._breaker = Breaker()
-        self._lanes: dict[_Kind, _Lane] = {}
+        self._breaker = CircuitBreaker()
+        self._queues: dict[_BatchKey, _BatchQueue] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def predict(self, batch: Batch, model: ModelRef, *, timeout: float, record: Record) -> list[Prediction]:
+    async def predict(
+        self, batch: Batch, model: ModelRef, *, timeout: float, record: Record
+    ) -> list[Prediction]:
         """The predictions for the n images of the batch, in their order, within `timeout` seconds.
 
-        The record gets the wait and the call. Raises what ModelServer.predict raises, and UnavailableError in
-        place of a call to a model that keeps no deadline.
+        The record gets the wait and the call. Raises what AsyncModelServer.predict raises, and
+        UnavailableError while the circuit of the model is open.
         """
+        self._breaker.check(model)
+        loop = asyncio.get_running_loop()
         wait = Wait(time.perf_counter())
         record.waits.append(wait)
-        kind, request = (model, batch.dtype.char), _Request(batch, record, wait)
-        lane, deadline = self._lanes.setdefault(kind, _Lane()), time.monotonic() + timeout
-        lane.waiting.append(request)
-        if lane.out < self._calls:
-            lane.out += 1
-            request.leads = True
-            lane.gather()
-        while request.leads or request.outcome is None:
-            if request.leads:
-                self._lead(kind, lane, request, deadline)
-            elif not request.turn.wait(deadline - time.monotonic()):
-                lane.leave(request)
-                raise DeadlineExceededError("the model server was busy until the deadline")
-        if isinstance(request.outcome, Exception):
-            raise request.outcome
-        return request.outcome
-
-    def _lead(self, kind: _Kind, lane: "_Lane", leader: "_Request", deadline: float) -> None:
-        """Ask for all who wait, and leave the rest to the next."""
-        leader.leads = False
-        leader.turn.clear()
-        group = lane.next_group(self._max_images)
-        if group:
-            self._ask(kind[0], group, max(0.0, deadline - time.monotonic()))
-        if lane.appoints():
-            return
-        lane.out -= 1
-        # Callers may name any version: kinds that nobody asks for now must not add up.
-        if not lane.out:
-            del self._lanes[kind]
-
-    def _ask(self, model: ModelRef, group: list["_Request"], timeout: float) -> None:
-        outcomes: list[list[Prediction]] | Exception
-        call = _call_for(group)
-        trace = self._traces.begin_call(call, [request.record for request in group]) if self._traces else {}
+        request = _Request(batch, record, wait, loop.create_future(), loop.time() + timeout)
+        self._enqueue((model, batch.dtype.char), request)
+        timer = loop.call_at(request.deadline, self._expire, model, request)
         try:
-            outcomes = self._breaker.call(model, lambda: self._answers(model, group, timeout, trace))
+            return await request.future
+        finally:
+            timer.cancel()
+            # Break the reference cycle of future, error and this frame, which keeps a request's body alive.
+            del request
+
+    def _enqueue(self, key: _BatchKey, request: "_Request") -> None:
+        queue = self._queues.setdefault(key, _BatchQueue())
+        queue.waiting.append(request)
+        if queue.inflight < self._max_inflight_calls:
+            queue.inflight += 1
+            task = asyncio.create_task(self._dispatch(key, queue))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _expire(self, model: ModelRef, request: "_Request") -> None:
+        if not request.future.done():
+            self._breaker.record_timeout(model)
+            request.future.set_exception(DeadlineExceededError("the model server did not answer in time"))
+
+    async def _dispatch(self, key: _BatchKey, queue: "_BatchQueue") -> None:
+        """Call for the requests that wait until none is left."""
+        await queue.collect(quiet_iterations=2)
+        while group := queue.next_group(self._max_images):
+            await self._call(key[0], group)
+            # Callers who have just been answered join with their next request: a fuller call costs less.
+            await queue.collect(_QUIET_ITERATIONS)
+        queue.inflight -= 1
+        # Callers may name any version: queues that nobody uses must not add up.
+        if not queue.inflight:
+            del self._queues[key]
+
+    async def _call(self, model: ModelRef, group: list["_Request"]) -> None:
+        """Give each request of the group its predictions, or all of them the error of the call."""
+        call = _call_for(group)
+        try:
+            answers = await self._ask(model, group, call)
         except Exception as error:
-            # Whatever it is, the others must hear of it.
-            outcomes = error
+            self._end(call, error)
+            if not isinstance(error, DeadlineExceededError):
+                self._breaker.record_answer(model)
+            for request in group:
+                if not request.future.done():
+                    # A copy each: one error would gather, and keep alive, the frames of all who raise it.
+                    request.future.set_exception(copy.copy(error))
+        else:
+            self._end(call, None)
+            self._breaker.record_answer(model)
+            for request, answer in zip(group, answers, strict=True):
+                if not request.future.done():
+                    request.future.set_result(answer)
+
+    def _end(self, call: Call, error: Exception | None) -> None:
         call.ended = time.perf_counter()
         if self._traces:
-            self._traces.end_call(call, outcomes if isinstance(outcomes, Exception) else None)
-        for number, request in enumerate(group):
-            request.outcome = outcomes if isinstance(outcomes, Exception) else outcomes[number]
-            request.turn.set()
+            self._traces.end_call(call, error)
 
-    def _answers(
-        self, model: ModelRef, group: list["_Request"], timeout: float, trace: dict[str, str]
-    ) -> list[list[Prediction]]:
+    async def _ask(self, model: ModelRef, group: list["_Request"], call: Call) -> list[list[Prediction]]:
+        trace = self._traces.begin_call(call, [request.record for request in group]) if self._traces else None
         batch = group[0].batch if len(group) == 1 else np.concatenate([request.batch for request in group])
-        request_id = ",".join(request.record.request_id for request in group)
-        with self._backlog.resting(len(group)):
-            answers = self._model_server.predict(
-                batch, model, timeout=timeout, request_id=request_id, trace=trace
-            )
+        # The last deadline: the others expire by themselves, and leave the call to those who still wait.
+        deadline = max(request.deadline for request in group)
+        answers = await self._model_server.predict(
+            batch,
+            model,
+            timeout=max(0.0, deadline - asyncio.get_running_loop().time()),
+            request_id=",".join(request.record.request_id for request in group),
+            trace=trace,
+        )
         ends = accumulate(len(request.batch) for request in group)
         return [answers[end - len(request.batch) : end] for request, end in zip(group, ends, strict=True)]
 
@@ -126,11 +146,10 @@ class _Request:
     batch: Batch
     record: Record
     wait: Wait
-    turn: greenlets.Event = field(default_factory=greenlets.Event)
-    """Set when there is an outcome, or when it leads."""
-    leads: bool = False
-    """Whether it is to make the next call."""
-    outcome: list[Prediction] | Exception | None = None
+    future: asyncio.Future[list[Prediction]]
+    """Done early where its caller was cancelled or its deadline has passed."""
+    deadline: float
+    """By the event loop's clock."""
 
 
 def _call_for(group: list[_Request]) -> Call:
@@ -142,41 +161,30 @@ def _call_for(group: list[_Request]) -> Call:
 
 
 @dataclass(slots=True)
-class _Lane:
-    """The requests of one kind: how many calls are `out`, and who waits for the next."""
+class _BatchQueue:
+    """Requests of one key that wait, and how many dispatch tasks are under way."""
 
-    out: int = 0
+    inflight: int = 0
     waiting: deque[_Request] = field(default_factory=deque)
 
-    def gather(self) -> None:
-        """Wait as long as requests come with each look at the network, if they are read soon."""
-        known, until = 0, time.perf_counter() + _GATHER_SECONDS
-        while len(self.waiting) > known and time.perf_counter() < until:
-            known = len(self.waiting)
-            greenlets.pause()
-            greenlets.pause()
-
-    def appoints(self) -> bool:
-        """Whether one of those who wait is now to make the next call."""
-        heir = next((request for request in self.waiting if not request.leads), None)
-        if heir:
-            heir.leads = True
-            heir.turn.set()
-        return heir is not None
-
-    def leave(self, request: _Request) -> None:
-        """Have a request wait no more."""
-        # Else a call is out for it, whose answer nobody waits for.
-        if request in self.waiting:
-            self.waiting.remove(request)
+    async def collect(self, quiet_iterations: int) -> None:
+        """Yield until so many iterations of the event loop bring no new request, at most 100 ms."""
+        count, quiet, end = 0, 0, time.perf_counter() + _MAX_COLLECT_SECONDS
+        while quiet < quiet_iterations and time.perf_counter() < end:
+            quiet = 0 if len(self.waiting) > count else quiet + 1
+            count = len(self.waiting)
+            await asyncio.sleep(0)
 
     def next_group(self, max_images: int) -> list[_Request]:
-        """Those who waited longest, taken off the queue; together `max_images`, or one that has more."""
+        """Take those who waited longest off the queue; together `max_images`, or one that has more."""
         group: list[_Request] = []
         images = 0
-        while self.waiting and len(group) < _MOST_REQUESTS:
-            if group and images + len(self.waiting[0].batch) > max_images:
+        while self.waiting and len(group) < _MAX_REQUESTS:
+            request = self.waiting[0]
+            if group and images + len(request.batch) > max_images:
                 break
-            group.append(self.waiting.popleft())
-            images += len(group[-1].batch)
+            self.waiting.popleft()
+            if not request.future.done():
+                group.append(request)
+                images += len(request.batch)
         return group

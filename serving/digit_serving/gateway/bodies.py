@@ -1,5 +1,6 @@
 """A request's body as the model's input."""
 
+import asyncio
 import base64
 import binascii
 import io
@@ -29,11 +30,10 @@ from digit_client.errors import (
     PixelValueError,
 )
 from digit_client.wire import Batch
-from digit_serving import greenlets
+from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import MalformedBodyError, TooManyImagesError
 from digit_serving.gateway.record import Record
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.turns import Turns
 
 _Read = TypeVar("_Read")
 
@@ -41,6 +41,7 @@ _NUMBERS = {int, float}
 _BINARY = ("application/octet-stream", "")
 _LARGE_PICTURE = 1_000_000  # pixels; a JPEG's are four times as many
 _LARGE_TEXT = 1_000_000  # bytes
+_SLICE_SECONDS = 0.01  # of reading pictures between two looks at the network
 
 
 def ignore_doubts() -> None:
@@ -53,22 +54,19 @@ def ignore_doubts() -> None:
 
 
 class Reader:
-    """Reads the bodies of requests, which take turns; large pictures and texts one at a time in a thread."""
+    """Reads the bodies of requests, large pictures and texts one at a time in a thread."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._turns = Turns()
-        # All others would wait for it, and two would need the memory of two.
+        # One thread: on the event loop all requests would wait, and two threads need the memory of two.
         self._large = ThreadPoolExecutor(1, "large")
 
     def read(self, request: Request, record: Record) -> Batch:
         """The images of the request: uint8 [n, 28, 28], or float32 [n, 784] where it brought such numbers.
 
-        Raises MalformedBodyError, TooManyImagesError, UnsupportedMediaType or ImageError, and OverloadedError
-        or DeadlineExceededError where they can't be read in time.
+        Raises MalformedBodyError, TooManyImagesError, UnsupportedMediaType or ImageError; OverloadedError or
+        DeadlineExceededError where they can't be read in time.
         """
-        self._turns.take()
-        self._check_time(record)
         media_type = request.mimetype
         if media_type.startswith("image/") or media_type in _BINARY:
             return self._normalised([self._content(request)], record)
@@ -95,11 +93,12 @@ class Reader:
         return self._normalised((part.read() for part in parts), record)
 
     def _from_json(self, data: bytes, record: Record) -> Batch:
-        if len(data) > _LARGE_TEXT:
-            return self._apart(record, 0, self._from_text, data, record)
-        return self._from_text(data, record)
+        is_large = len(data) > _LARGE_TEXT
+        parsed = self._run_in_thread(record, self._parse_json, data) if is_large else self._parse_json(data)
+        return parsed if isinstance(parsed, np.ndarray) else self._normalised(parsed, record)
 
-    def _from_text(self, data: bytes, record: Record) -> Batch:
+    def _parse_json(self, data: bytes) -> list[bytes] | NDArray[np.float32]:
+        """The image files of {"images": …}, or the numbers of {"instances": …}, float32 [n, 784]."""
         try:
             document = orjson.loads(data)
         except orjson.JSONDecodeError as error:
@@ -114,9 +113,7 @@ class Reader:
         if not isinstance(items, list) or not items:
             raise MalformedBodyError(f"The field {key} is to be a list with at least one item.")
         self._check_count(len(items))
-        if key == "images":
-            return self._normalised(map(_from_base64, items), record)
-        return _from_numbers(items)
+        return list(map(_from_base64, items)) if key == "images" else _from_numbers(items)
 
     def _from_npy(self, data: bytes, record: Record) -> Batch:
         array = _load_npy(data)
@@ -133,22 +130,27 @@ class Reader:
         record.normalise = time.perf_counter() - record.read_from
         return batch
 
-    def _apart(self, record: Record, index: int, read: Callable[..., _Read], *arguments: Any) -> _Read:
-        """What the function returns or raises, once the thread for what is large comes to it."""
+    def _run_in_thread(self, record: Record, read: Callable[..., _Read], *arguments: Any) -> _Read:
+        """Call the function in the thread for large input, which works on one at a time."""
 
         def read_in_time() -> _Read:
-            self._check_time(record, index)
+            if time.perf_counter() - record.started > self._settings.patience:
+                raise OverloadedError("it waited too long to be read")
             return read(*arguments)
 
-        return greenlets.in_thread(self._large, read_in_time)
+        return await_(asyncio.get_running_loop().run_in_executor(self._large, read_in_time))
 
-    def _check_time(self, record: Record, index: int = 0) -> None:
-        """Raise where the image would be read in vain."""
-        waited = time.perf_counter() - record.started
-        if not index and waited > self._settings.patience:
-            raise OverloadedError("it waited too long to be read")
-        if waited > self._settings.deadline:
-            raise DeadlineExceededError("it took too long to read")
+    def _yield_after_slice(self, record: Record) -> None:
+        """Cooperative scheduling: let other requests go on after 10 ms of reading pictures.
+
+        Raises DeadlineExceededError where the answer would come too late.
+        """
+        now = time.perf_counter()
+        if now - record.slice_began > _SLICE_SECONDS:
+            if now - record.started > self._settings.deadline:
+                raise DeadlineExceededError("it took too long to read")
+            await_(asyncio.sleep(0))
+            record.slice_began = time.perf_counter()
 
     def _check_count(self, count: int) -> None:
         if count > self._settings.max_images:
@@ -157,13 +159,11 @@ class Reader:
             )
 
     def _normalised(self, files: Iterable[bytes], record: Record) -> NDArray[np.uint8]:
-        record.read_from = time.perf_counter()
+        record.read_from = record.slice_began = time.perf_counter()
         return np.array([self._read_image(data, index, record) for index, data in enumerate(files)])
 
     def _read_image(self, data: bytes, index: int, record: Record) -> NDArray[np.uint8]:
-        if index:
-            self._turns.take()
-            self._check_time(record, index)
+        self._yield_after_slice(record)
         try:
             if not data:
                 raise NotAnImageError("there is no image in the request")
@@ -173,7 +173,7 @@ class Reader:
             except ImageTooLargeError:
                 if most <= _LARGE_PICTURE:
                     raise
-            return self._apart(record, index, _large_image, data, most, record)
+            return self._run_in_thread(record, _large_image, data, most, record)
         except ImageError as error:
             error.index = index
             raise

@@ -28,7 +28,6 @@ def gateway() -> None:
     from digit_serving.gateway import preflight
     from digit_serving.gateway.server import serve
     from digit_serving.gateway.settings import Settings
-    from digit_serving.gateway.workers import WorkerFailedError
 
     try:
         settings = Settings()
@@ -40,10 +39,7 @@ def gateway() -> None:
         raise click.UsageError(problems) from error
     except preflight.UnusableSettingError as error:
         raise click.UsageError(str(error)) from error
-    try:
-        serve(settings)
-    except WorkerFailedError as error:
-        raise click.ClickException(str(error)) from error
+    serve(settings)
 
 
 @click.group()

@@ -27,7 +27,7 @@ def traces(settings: Settings) -> "Traces | None":
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        _log.warning("no traces, though OTEL_… names a collector: pip install 'digit-serving[otel]'")
+        _log.warning("no traces, though OTEL_… names a collector: in a clone, pip install '.[otel]'")
         return None
     from digit_serving.gateway.traces import Traces
 

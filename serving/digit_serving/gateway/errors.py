@@ -155,6 +155,11 @@ def document(status: int, code: str, detail: str, request_id: str) -> Problem:
     }
 
 
+def encode(content: Problem) -> bytes:
+    """The document as JSON."""
+    return orjson.dumps(content)
+
+
 def problem(
     status: int,
     code: str,
@@ -169,9 +174,7 @@ def problem(
     if index is not None:
         content["index"] = index
     retry = {"Retry-After": "1"} if status in RETRY_AFTER else {}
-    return Response(
-        orjson.dumps(content), status, retry | dict(headers), content_type="application/problem+json"
-    )
+    return Response(encode(content), status, retry | dict(headers), content_type="application/problem+json")
 
 
 def register(app: Flask) -> None:

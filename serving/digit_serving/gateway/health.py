@@ -4,8 +4,9 @@ import orjson
 from flask import Blueprint, Response
 
 from digit_client.errors import DigitError
-from digit_client.model_server import ModelServer
+from digit_client.model_server import AsyncModelServer
 from digit_client.wire import ModelRef
+from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import NotReadyError
 from digit_serving.gateway.metrics import CONTENT_TYPE, Metrics
 from digit_serving.gateway.routing import default_model
@@ -16,7 +17,7 @@ from digit_serving.gateway.settings import Settings
 _PROBE_SECONDS = 0.9
 
 
-def blueprint(settings: Settings, model_server: ModelServer, metrics: Metrics) -> Blueprint:
+def blueprint(settings: Settings, model_server: AsyncModelServer, metrics: Metrics) -> Blueprint:
     """The routes for whoever runs this."""
     health = Blueprint("health", __name__)
 
@@ -29,7 +30,7 @@ def blueprint(settings: Settings, model_server: ModelServer, metrics: Metrics) -
     def readyz() -> Response:
         # A version that has ended is still listed, so the list alone says nothing.
         try:
-            versions = model_server.versions(ModelRef(settings.model_name), timeout=_PROBE_SECONDS)
+            versions = await_(model_server.versions(ModelRef(settings.model_name), timeout=_PROBE_SECONDS))
         except DigitError as error:
             raise NotReadyError("The model server does not answer.") from error
         available = [status.version for status in versions if status.is_available]
@@ -47,8 +48,8 @@ def blueprint(settings: Settings, model_server: ModelServer, metrics: Metrics) -
     return health
 
 
-def _check_default(settings: Settings, model_server: ModelServer) -> None:
+def _check_default(settings: Settings, model_server: AsyncModelServer) -> None:
     try:
-        model_server.resolve(default_model(settings), timeout=_PROBE_SECONDS)
+        await_(model_server.resolve(default_model(settings), timeout=_PROBE_SECONDS))
     except DigitError as error:
         raise NotReadyError(f"No version carries the label {settings.default_label}.") from error

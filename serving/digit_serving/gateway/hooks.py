@@ -5,11 +5,10 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from flask import Flask, Request, Response, g
-from flask.globals import request_ctx
+from flask import Flask, Request, Response, g, request
 
 from digit_serving.gateway import logs
-from digit_serving.gateway.asgi import WAITED
+from digit_serving.gateway.asgi import ARRIVED_AT
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.record import Record
 
@@ -34,7 +33,6 @@ def register(app: Flask, metrics: Metrics, traces: "Traces | None") -> None:
     """
 
     def begin() -> None:
-        request = request_ctx.request
         g.record = record = _record(request)
         if traces and record.route not in QUIET:
             traces.begin(record, request)
@@ -68,4 +66,4 @@ def _record(request: Request) -> Record:
     method = environ["REQUEST_METHOD"]
     method = method if method in _METHODS else "other"
     name = request_id(environ.get("HTTP_X_REQUEST_ID", ""))
-    return Record(name, rule.rule if rule else "unmatched", method, begun - environ.get(WAITED, 0.0), begun)
+    return Record(name, rule.rule if rule else "unmatched", method, environ.get(ARRIVED_AT, begun), begun)

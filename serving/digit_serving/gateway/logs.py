@@ -14,11 +14,20 @@ _IN_MESSAGE = {"method", "route", "status"}
 _requests = logging.getLogger("digit_serving.gateway.requests")
 
 
-def configure(settings: Settings) -> None:
-    """Log to standard error what the settings want, in their format."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Json() if settings.log_format == "json" else _Pretty())
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+def config(settings: Settings) -> dict[str, Any]:
+    """Configuration for logging.config.dictConfig: all to standard error, in the settings' format.
+
+    gunicorn's logger, with whose handlers uvicorn logs as well, tells errors alone: of requests that are
+    malformed, and of its processes' lives, it would tell each one.
+    """
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"ours": {"()": _Json if settings.log_format == "json" else _Pretty}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "ours"}},
+        "loggers": {"gunicorn.error": {"level": "ERROR", "handlers": ["stderr"], "propagate": False}},
+        "root": {"level": settings.log_level.upper(), "handlers": ["stderr"]},
+    }
 
 
 def write(record: Record) -> None:

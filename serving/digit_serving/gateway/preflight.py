@@ -24,7 +24,7 @@ def check(settings: Settings) -> None:
         if settings.tls_certificate:
             tls.server(settings.tls_certificate, settings.tls_key)
     with _trying("MODEL_SERVER_CA, DIGITS_MODEL_SERVER_CERTIFICATE, DIGITS_MODEL_SERVER_KEY", (OSError,)):
-        tls.context(settings)
+        tls.credentials(settings)
     if settings.rate_limit:
         # It takes a while to import.
         from limits.errors import ConfigurationError

@@ -1,5 +1,6 @@
 """How often a caller may ask."""
 
+import asyncio
 import ipaddress
 import logging
 import math
@@ -9,7 +10,7 @@ from limits import parse_many
 from limits.storage import storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from digit_serving import greenlets
+from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import RateLimitedError
 
 # A store that is away must not hold requests up, nor be asked for each of them.
@@ -43,7 +44,7 @@ class Rates:
             if self._is_here:
                 self._count(caller)
             else:
-                greenlets.in_thread(None, self._count, caller)
+                await_(asyncio.to_thread(self._count, caller))
         except RateLimitedError:
             raise
         except Exception as error:

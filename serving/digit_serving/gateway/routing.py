@@ -9,6 +9,7 @@ from digit_client.predictions import Prediction
 from digit_client.retry import Deadline
 from digit_client.wire import Batch, ModelRef
 from digit_serving.gateway.batching import Batcher
+from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.record import Record
 from digit_serving.gateway.settings import Settings
 
@@ -57,7 +58,7 @@ class Router:
         self, asked: str, batch: Batch, model: ModelRef, deadline: Deadline, record: Record
     ) -> list[Prediction]:
         try:
-            return self._batcher.predict(batch, model, timeout=deadline.remaining(), record=record)
+            return await_(self._batcher.predict(batch, model, timeout=deadline.remaining(), record=record))
         except DigitError as error:
             record.failures.append((asked, error.code))
             raise

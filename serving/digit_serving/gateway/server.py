@@ -1,102 +1,125 @@
-"""The gateway under uvicorn, whose network side is compiled, in several processes."""
+"""The gateway under gunicorn, which supervises its processes, with uvicorn's HTTP server in each of them."""
 
+import gc
 import os
+import signal
 import ssl
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import Any
 
-from uvicorn import Config, Server
+from gunicorn.app.base import BaseApplication
+from uvicorn_worker import UvicornWorker
 
-from digit_serving import allocator, sockets
-from digit_serving.gateway import tls
-from digit_serving.gateway.backlog import Backlog
+from digit_serving.gateway import logs, tls
+from digit_serving.gateway.http_limits import LimitedHttpProtocol
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.workers import Beat, Port, Workers
 
-# For each process: from each of them libuv takes one caller a turn, and under load a turn takes 10 ms.
-_SOCKETS = 8
-_GRACE_SECONDS = 10
-_IDLE_SECONDS = 75
+_GRACE_SECONDS = 10  # for requests under way at the end
+_HUNG_SECONDS = 4  # without a sign of life from a worker's event loop
+_KEEP_ALIVE_SECONDS = 75  # longer than proxies keep connections, so that none is closed under a request
+_ACCEPTS = 4  # connections that a worker accepts in an iteration of its event loop
 
 
 def serve(settings: Settings) -> None:
-    """Answer until SIGTERM or SIGINT, then finish what is being answered.
+    """Answer until SIGTERM or SIGINT, then finish the requests under way, and exit.
 
-    A worker process that dies or hangs is replaced. Raises WorkerFailedError where one can't begin.
+    gunicorn replaces a worker that dies or hangs, and exits with status 3 where one fails to start.
     """
-    with TemporaryDirectory(prefix="digits-metrics-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        _prepare(settings)
-        address = sockets.resolve(settings.host)
-        # Of sockets that all had, whoever is first may take all who call at once.
-        ports = [
-            tuple(sockets.shared(address, settings.port) for _ in range(_SOCKETS))
-            for _ in range(settings.workers)
-        ]
-        Workers(ports, partial(_answer, settings)).run()
+    # prometheus_client reads the variable when it is imported; its files add up what the workers count.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = mkdtemp(prefix="digits-metrics-")
+    _Server(settings).run()
 
 
-def _prepare(settings: Settings) -> None:
-    """Import and set what all processes need, before they are forked."""
-    # With these comes prometheus_client, which looks for its folder when it is imported.
-    import cv2
+class _Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn's application object: its settings, and the ASGI application that workers inherit."""
 
-    from digit_serving.gateway import app, connection, logs  # noqa: F401
-    from digit_serving.gateway.bodies import ignore_doubts
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        super().__init__()
 
-    logs.configure(settings)
-    allocator.keep_freed()
-    # Requests are worked on at once already: to wake a thread for each takes more than it saves.
-    cv2.setNumThreads(1)
-    ignore_doubts()
+    def load_config(self) -> None:
+        host = self._settings.host
+        options: dict[str, Any] = {
+            "bind": f"[{host}]:{self._settings.port}" if ":" in host else f"{host}:{self._settings.port}",
+            "workers": self._settings.workers,
+            "worker_class": _worker_class(self._settings),
+            "preload_app": True,
+            "timeout": _HUNG_SECONDS,
+            "graceful_timeout": _GRACE_SECONDS + 5,
+            "keepalive": _KEEP_ALIVE_SECONDS,
+            "control_socket_disable": True,
+            "logconfig_dict": logs.config(self._settings),
+            "when_ready": _stop_on_interrupt,
+            "post_fork": _duplicate_listener,
+            "on_exit": _remove_counts,
+        }
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """Import and set up all that the workers share before they are forked."""
+        import cv2
+
+        from digit_serving.gateway.app import Gateway
+        from digit_serving.gateway.bodies import ignore_doubts
+
+        # Requests run side by side already: waking a thread for each costs more than it gains.
+        cv2.setNumThreads(1)
+        ignore_doubts()
+        # Garbage collection would touch, and so copy, the pages that forked processes share.
+        gc.freeze()
+        # Answered requests leave no reference cycles, and those that wait are many objects to go through.
+        gc.set_threshold(50_000)
+        return Gateway(self._settings)
 
 
-def _config(settings: Settings) -> Config:
-    from digit_serving.gateway.app import create_asgi_app
-    from digit_serving.gateway.connection import Connection
-    from digit_serving.gateway.metrics import Metrics
+class _Worker(UvicornWorker):  # type: ignore[misc]
+    """uvicorn's worker for gunicorn, which ends with its arbiter even where that was killed."""
 
+    def notify(self) -> None:
+        super().notify()
+        if os.getppid() != self.ppid:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def _worker_class(settings: Settings) -> type[_Worker]:
     certificate, key = settings.tls_certificate, settings.tls_key
-    backlog, metrics = Backlog(settings.queue, settings.patience), Metrics()
-    return Config(
-        partial(create_asgi_app, settings, backlog, metrics),
-        factory=True,
-        interface="asgi3",
-        http=partial(Connection, backlog, metrics),  # type: ignore[arg-type]
-        ws="none",
-        lifespan="on",
-        loop="uvloop",
-        proxy_headers=False,
-        server_header=False,
+    options = {
+        "http": LimitedHttpProtocol,
+        "loop": "uvloop",
+        "ws": "none",
+        "lifespan": "on",
+        "interface": "asgi3",
+        "proxy_headers": False,
+        "server_header": False,
         # Each request has its line in the gateway's own log.
-        access_log=False,
-        log_config=None,
-        log_level="error",
-        ssl_context_factory=partial(_encryption, certificate, key) if certificate else None,
-        timeout_keep_alive=_IDLE_SECONDS,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
+        "access_log": False,
+        "ssl_context_factory": partial(_server_tls, certificate, key) if certificate else None,
+        "timeout_graceful_shutdown": _GRACE_SECONDS,
+    }
+    return type("GatewayWorker", (_Worker,), {"CONFIG_KWARGS": options})
 
 
-def _answer(settings: Settings, port: Port, beat: Beat) -> None:
-    from prometheus_client import values
-
-    number = os.getpid()
-    # Else it asks the kernel for it twice each time that it counts.
-    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
-    _Worker(_config(settings), beat).run(list(port))
-
-
-class _Worker(Server):
-    def __init__(self, config: Config, beat: Beat) -> None:
-        super().__init__(config)
-        self._beat = beat
-
-    async def on_tick(self, counter: int) -> bool:
-        self._beat()
-        return await super().on_tick(counter)
-
-
-def _encryption(certificate: Path, key: Path | None, *_: object) -> ssl.SSLContext:
+def _server_tls(certificate: Path, key: Path | None, *_: object) -> ssl.SSLContext:
     return tls.server(certificate, key)
+
+
+def _stop_on_interrupt(_: object) -> None:
+    """Have SIGINT end the server in good order, as SIGTERM does; gunicorn drops what is under way."""
+    signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
+
+
+def _duplicate_listener(_: object, worker: Any) -> None:
+    """Have the worker listen through several descriptors of its socket.
+
+    uvloop accepts one connection per descriptor and iteration. Where pictures make an iteration last 10 ms,
+    the health check that comes after 200 connections would wait for two seconds.
+    """
+    worker.sockets = [listener.dup() for listener in worker.sockets for _ in range(_ACCEPTS)]
+
+
+def _remove_counts(_: object) -> None:
+    rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

@@ -27,9 +27,9 @@ class Settings(BaseSettings):
     """Port to listen on."""
     workers: int = Field(default=2, ge=1)
     """Processes that answer."""
-    queue: int = Field(default=1024, ge=1)
-    """Requests that each process takes on at once, most of which wait. Those beyond get 429 at once, and so
-    does who would have to wait for longer than about a second."""
+    queue: int = Field(default=256, ge=1)
+    """Requests that each process holds at once, whose bodies are in its memory. The request beyond gets 429
+    at once."""
     tls_certificate: FilePath | None = None
     """Certificate, in PEM with those between it and its authority, with which it speaks TLS 1.3, and nothing
     else."""
@@ -67,8 +67,8 @@ class Settings(BaseSettings):
     """Calls to the model server that each process has out at once; requests that come meanwhile share the
     next one."""
     deadline: float = Field(default=5.0, gt=0)
-    """Seconds in which a request that is there as a whole has its answer or an error. One that has waited for
-    half of them before it is read gets 429."""
+    """Seconds in which a request that has arrived as a whole gets its answer or an error. One that has waited
+    for half of them before its pictures are read gets 429."""
     max_body: int = Field(default=8 * 1024 * 1024, ge=1)
     """Bytes of a request's body."""
     max_images: int = Field(default=256, ge=1)

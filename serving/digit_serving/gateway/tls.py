@@ -3,24 +3,32 @@
 import ssl
 from pathlib import Path
 
+import grpc
+
 from digit_serving.gateway.settings import Settings
 
 
-def context(settings: Settings) -> ssl.SSLContext | None:
-    """What the model server's certificate is checked with, and what this gateway shows it, if anything.
+def credentials(settings: Settings) -> grpc.ChannelCredentials | None:
+    """gRPC channel credentials: the authority of the model server's certificate, and the gateway's own pair.
 
-    Raises OSError where the files are of no use.
+    None where the settings want no TLS. Raises OSError where the files are of no use, which gRPC would tell
+    only with the first call.
     """
-    if not settings.model_server_ca:
+    authority, certificate, key = (
+        settings.model_server_ca,
+        settings.model_server_certificate,
+        settings.model_server_key,
+    )
+    if not authority:
         return None
     try:
-        tls = ssl.create_default_context(cafile=settings.model_server_ca)
+        context = ssl.create_default_context(cafile=authority)
     except ssl.SSLError as error:
-        raise OSError(f"{settings.model_server_ca} holds no certificate, in PEM: {error}") from error
-    tls.set_alpn_protocols(["h2"])
-    if settings.model_server_certificate:
-        load(tls, settings.model_server_certificate, settings.model_server_key)
-    return tls
+        raise OSError(f"{authority} holds no certificate, in PEM: {error}") from error
+    if not certificate or not key:
+        return grpc.ssl_channel_credentials(authority.read_bytes())
+    load(context, certificate, key)
+    return grpc.ssl_channel_credentials(authority.read_bytes(), key.read_bytes(), certificate.read_bytes())
 
 
 def server(certificate: Path, key: Path | None) -> ssl.SSLContext:

@@ -1,13 +1,12 @@
 """`digits model-server`."""
 
 import os
-import sys
 from importlib.metadata import version
 
 import click
 
-from digit_client import stand_in
 from digit_serving.model_server import flags
+from digit_serving.model_server.shutdown import Shutdown
 
 
 @click.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
@@ -32,9 +31,9 @@ def model_server(args: tuple[str, ...], host: str) -> None:
 
 
 def _serve(options: flags.Options, host: str) -> None:
+    shutdown = Shutdown()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow's modules do without its __init__, which takes three seconds and 270 MB.
-    sys.modules["tensorflow"] = stand_in.tensorflow()
+    # TensorFlow takes seconds to import, and starts threads.
     from digit_serving.model_server.server import run
 
-    run(options, host)
+    run(options, host, shutdown)

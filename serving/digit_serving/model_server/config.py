@@ -37,7 +37,7 @@ def _new_message(name: str) -> Any:
 
 
 def models(options: Options) -> ModelServerConfig:
-    """What the flags ask to be served."""
+    """The model configuration that the flags ask for."""
     if options.model_config_file:
         return read(options.model_config_file, "ModelServerConfig")
     if not options.model_base_path:
@@ -49,7 +49,7 @@ def models(options: Options) -> ModelServerConfig:
 
 
 def batching(options: Options) -> Any:
-    """The BatchingParameters asked for, None for no batching."""
+    """The BatchingParameters that the flags ask for, None without batching."""
     if options.enable_batching:
         return read(options.batching_parameters_file, "BatchingParameters")
     if options.batching_parameters_file:

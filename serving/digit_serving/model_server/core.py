@@ -36,7 +36,7 @@ class Core:
         with self._manager.serving(_spec(request)) as servable:
             return self._predict(servable, request, deadline)
 
-    def refuse(self) -> NoReturn:
+    def unimplemented(self) -> NoReturn:
         raise ServingError("This model server answers Predict only.", StatusCode.UNIMPLEMENTED)
 
     def reconfigure(self, request: Any) -> ReloadConfigResponse:

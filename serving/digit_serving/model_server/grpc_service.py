@@ -1,117 +1,124 @@
-"""The gRPC transport: TensorFlow Serving's PredictionService and ModelService."""
+"""The gRPC transport: TensorFlow Serving's PredictionService and ModelService on grpcio's server."""
 
-import logging
 import os
-import ssl
-from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
-from google.protobuf.empty_pb2 import Empty
-from google.protobuf.message import DecodeError
-from grpc import StatusCode
-from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest
-from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
-from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
-from digit_serving import sockets
 from digit_serving.model_server import config
 from digit_serving.model_server.core import Core
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
-from digit_serving.unary.calls import Handler, StatusError
-from digit_serving.unary.server import Server
 
-log = logging.getLogger(__name__)
+_OPTIONS: dict[str, int | str] = {
+    "grpc.max_receive_message_length": -1,
+    "grpc.max_send_message_length": -1,
+    # SO_REUSEPORT, gRPC's default, would let a second server share the port instead of failing to start.
+    "grpc.so_reuseport": 0,
+}
+_INT32 = range(-(2**31), 2**31)
 
-_SERVING = b"\x08\x01"  # a HealthCheckResponse: the ports open when every model serves
-_AGE, _AGE_GRACE = "grpc.max_connection_age_ms", "grpc.max_connection_age_grace_ms"
 
-
-def start(options: Options, core: Core, host: str) -> Server:
-    """A server that listens on the port and the socket of the flags; ServingError where it can't."""
-    handlers = _handlers(core)
-    if options.enable_grpc_healthcheck_service:
-        handlers["/grpc.health.v1.Health/Check"] = lambda *_: _SERVING
-    seconds = _ages(options.grpc_channel_arguments)
+def start(options: Options, core: Core, host: str) -> grpc.Server:
+    """Start a server on the port and the Unix socket of the flags. Raises ServingError where it can't."""
     threads = options.grpc_max_threads or 4 * (os.cpu_count() or 1)
-    server = Server(handlers, threads, max_age=seconds[_AGE], age_grace=seconds[_AGE_GRACE])
-    address = options.ssl_config_file
-    try:
-        tls = _tls(options.ssl_config_file) if options.ssl_config_file else None
-        if options.port:
-            address = f"{host or '[::]'}:{options.port}"
-            server.listen(sockets.tcp(host, options.port), tls)
-        if options.grpc_socket_path:
-            address = f"unix:{options.grpc_socket_path}"
-            server.listen(sockets.unix(options.grpc_socket_path), tls)
-    except OSError as error:
-        log.error("%s: %s", address, error)
-        raise ServingError(f"Failed to BuildAndStart gRPC server at {address}") from None
+    arguments = _OPTIONS | _channel_arguments(options.grpc_channel_arguments)
+    server = grpc.server(ThreadPoolExecutor(threads, "grpc"), options=list(arguments.items()))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionServicer(core), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(core), server)
+    if options.enable_grpc_healthcheck_service:
+        # Health is SERVING from the first answer on: the ports open when every model serves.
+        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+    credentials = _credentials(options.ssl_config_file) if options.ssl_config_file else None
+    addresses = []
+    if options.port:
+        addresses.append(f"{f'[{host}]' if ':' in host else host or '[::]'}:{options.port}")
+    if options.grpc_socket_path:
+        addresses.append(f"unix:{options.grpc_socket_path}")
+    for address in addresses:
+        try:
+            if credentials:
+                server.add_secure_port(address, credentials)
+            else:
+                server.add_insecure_port(address)
+        except RuntimeError:
+            raise ServingError(f"Failed to BuildAndStart gRPC server at {address}") from None
+    server.start()
     return server
 
 
-def _handlers(core: Core) -> dict[str, Handler]:
-    def predict(request: PredictRequest, deadline: float) -> PredictResponse:
-        with core.metrics.request(request.model_spec.name, "Predict", "GRPC"):
-            return core.predict(request, deadline)
+class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]
+    """PredictionService: predictions and metadata."""
 
-    calls: dict[str, tuple[Any, Callable[[Any, float], Any]]] = {
-        "PredictionService/Predict": (PredictRequest, predict),
-        "PredictionService/GetModelMetadata": (
-            GetModelMetadataRequest,
-            lambda asked, _: core.metadata(asked),
-        ),
-        "PredictionService/Classify": (Empty, lambda *_: core.refuse()),
-        "PredictionService/Regress": (Empty, lambda *_: core.refuse()),
-        "PredictionService/MultiInference": (Empty, lambda *_: core.refuse()),
-        "ModelService/GetModelStatus": (GetModelStatusRequest, lambda asked, _: core.status(asked)),
-        "ModelService/HandleReloadConfigRequest": (
-            ReloadConfigRequest,
-            lambda asked, _: core.reconfigure(asked),
-        ),
-    }
-    return {f"/tensorflow.serving.{name}": _answering(*call) for name, call in calls.items()}
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
+    def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:  # noqa: N802
+        with _aborting(context), self._core.metrics.request(request.model_spec.name, "Predict", "GRPC"):
+            # gRPC ends a call at its deadline, also one that still waits for a thread. How much time remains
+            # it tells by the time of day, which may jump.
+            if not context.is_active():
+                raise ServingError("Deadline Exceeded", grpc.StatusCode.DEADLINE_EXCEEDED)
+            return self._core.predict(request, deadline=float("inf"))
 
-def _answering(kind: Any, call: Callable[[Any, float], Any]) -> Handler:
-    def answer(message: bytes, deadline: float) -> bytes:
-        try:
-            return call(kind.FromString(message), deadline).SerializeToString()  # type: ignore[no-any-return]
-        except DecodeError:
-            raise StatusError(StatusCode.INTERNAL, "Exception deserializing request!") from None
-        except ServingError as error:
-            raise StatusError(error.code, error.message) from None
+    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        with _aborting(context):
+            return self._core.metadata(request)
 
-    return answer
+    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        with _aborting(context):
+            self._core.unimplemented()
+
+    Regress = MultiInference = Classify
 
 
-def _tls(path: str) -> ssl.SSLContext:
+class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
+    """ModelService: the versions' states, and a new configuration."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        with _aborting(context):
+            return self._core.status(request)
+
+    def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        with _aborting(context):
+            return self._core.reconfigure(request)
+
+
+@contextmanager
+def _aborting(context: grpc.ServicerContext) -> Iterator[None]:
+    """End the call with the status of a ServingError."""
+    try:
+        yield
+    except ServingError as error:
+        context.abort(error.code, error.message)
+
+
+def _credentials(path: str) -> grpc.ServerCredentials:
     given = config.read(path, "SSLConfig")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_alpn_protocols(["h2"])
-    if given.custom_ca:
-        context.load_verify_locations(cadata=given.custom_ca)
-    if given.client_verify:
-        context.verify_mode = ssl.CERT_REQUIRED
-    with TemporaryDirectory() as folder:  # the library reads keys from files only
-        pair = Path(folder) / "pair"
-        pair.touch(0o600)
-        pair.write_text(f"{given.server_key}\n{given.server_cert}")
-        context.load_cert_chain(pair)
-    return context
+    pair = (given.server_key.encode(), given.server_cert.encode())
+    try:
+        return grpc.ssl_server_credentials([pair], given.custom_ca.encode() or None, given.client_verify)
+    except ValueError as error:
+        raise ServingError(f"Failed to BuildAndStart gRPC server at {path}: {error}") from None
 
 
-def _ages(text: str) -> dict[str, float]:
-    """Seconds for the two arguments that act here."""
-    seconds = dict.fromkeys((_AGE, _AGE_GRACE), float("inf"))
-    for name, _, value in (pair.partition("=") for pair in text.split(",") if pair):
-        if name not in seconds:
-            log.warning("--grpc_channel_arguments: %s has no effect here", name)
-        elif not value.isdecimal():
-            raise ServingError(f"--grpc_channel_arguments: {name} is no number of milliseconds: {value!r}")
-        else:
-            seconds[name] = int(value) / 1000
-    return seconds
+def _channel_arguments(text: str) -> dict[str, int | str]:
+    """The `name=value,…` of the flag; a value that is a 32-bit integer is passed to gRPC as one."""
+    arguments: dict[str, int | str] = {}
+    for entry in filter(None, text.split(",")):
+        name, equals, value = entry.partition("=")
+        if not equals:
+            raise ServingError(f"--grpc_channel_arguments: {entry!r} is not of the form name=value")
+        is_integer = re.fullmatch(r"\s*[+-]?[0-9]+\s*", value) and int(value) in _INT32
+        arguments[name] = int(value) if is_integer else value
+    return arguments

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from tensorflow.python.framework import dtypes
+import tensorflow as tf
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from digit_serving.model_server.errors import ServingError
@@ -82,7 +82,7 @@ def _rows(rows: Any, inputs: Inputs) -> dict[str, Array]:
 
 
 def _array(value: Any, type_number: int) -> Array:
-    dtype, name, nested = dtypes.as_dtype(type_number), type_name(type_number), np.array(value, object)
+    dtype, name, nested = tf.as_dtype(type_number), type_name(type_number), np.array(value, object)
     flat = [_bytes(leaf) for leaf in nested.flat] if name == "string" else nested.ravel().tolist()
     kinds = (int, float) if dtype.is_floating else ({"string": bytes, "bool": bool}.get(name, int),)
     whole, largest = 2 ** (53 if name == "double" else 24) - 1, dtype.max if dtype.is_floating else 0

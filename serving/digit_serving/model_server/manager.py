@@ -28,7 +28,7 @@ class Manager:
 
     def __init__(self, options: Options, load: Callable[[Path, int], Servable]) -> None:
         self._options, self._load_servable = options, load
-        self._config, self._complaint = ModelServerConfig(), ""
+        self._config, self._last_warning = ModelServerConfig(), ""
         self._labels: dict[tuple[str, str], int] = {}
         self._versions: dict[tuple[str, int], Version] = {}
         self._available: dict[str, list[Version]] = {}  # the newest first, for each request
@@ -132,14 +132,12 @@ class Manager:
         config = self._config
         try:
             found = {model.name: aspired(model) for model in config.model_config_list.config}
-            complaint = ", ".join(
-                f"No versions of servable {name} found" for name in found if not found[name]
-            )
+            warning = ", ".join(f"No versions of servable {name} found" for name in found if not found[name])
         except (ServingError, OSError) as error:
-            found, complaint = {}, f"Encountered a filesystem access error: {error}"
-        if complaint and complaint != self._complaint:
-            log.warning("%s", complaint)
-        self._complaint = complaint
+            found, warning = {}, f"Encountered a filesystem access error: {error}"
+        if warning and warning != self._last_warning:
+            log.warning("%s", warning)
+        self._last_warning = warning
         with self._changed:
             for name, paths in found.items() if config is self._config else ():
                 self._aspire(name, paths)

@@ -1,4 +1,4 @@
-"""What the server counts, under TensorFlow Serving's names and as its Prometheus exporter writes them."""
+"""Counters and histograms with TensorFlow Serving's names, in the text format of its Prometheus exporter."""
 
 import time
 from collections.abc import Iterator
@@ -34,17 +34,17 @@ class Metrics:
             for name, labels in histograms.items()
         }
 
-        # The library checks and formats labels anew each time.
+        # Caches of labelled metrics: the library validates labels on each call of `labels`.
         self._counter = lru_cache(lambda name, *labels: self._counters[name].labels(*labels))
         self._histogram = lru_cache(lambda name, *labels: self._histograms[name].labels(*labels))
 
     def observe(self, name: str, started: float, *labels: str) -> None:
-        """Observes how long it is since `started`, a time.perf_counter()."""
+        """Observe the time since `started`, a time.perf_counter()."""
         self._histogram(name, *labels).observe((time.perf_counter() - started) * 1e6)
 
     @contextmanager
     def counting(self, name: str, label: str, success: str = "OK", failure: str = "") -> Iterator[None]:
-        """Counts the block under its status, or the word given for it."""
+        """Count the block under the status that it ends with, or under the word given for that."""
         status = success
         try:
             yield

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from threading import Condition
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -11,6 +12,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from werkzeug.wrappers import Request, Response
+from werkzeug.wsgi import ClosingIterator
 
 from digit_serving.model_server import json_format
 from digit_serving.model_server.core import Core
@@ -57,17 +59,16 @@ class RestApi:
             if int(match["version"] or 0) >= 2**63:
                 raise ServingError(f"Failed to convert version: {match['version']} to numeric.")
             with self._core.metrics.request(match["name"] or "", match["call"] or "", "REST"):
-                text, status = self._call(match["call"], _spec(match), request.get_data()), 200
+                text = self._call(match["call"], _spec(match), request.get_data())
         except ServingError as error:
-            text = json.dumps({"error": error.message}, indent=4, ensure_ascii=False)
-            status = _STATUS.get(error.code.name, 500)
-        return Response(text, status, content_type="application/json")
+            return _error(error.message, _STATUS.get(error.code.name, 500))
+        return Response(text, content_type="application/json")
 
     def _call(self, call: str | None, spec: ModelSpec, body: bytes) -> str:
         if not spec.name:
             raise ServingError("Missing model name in request.")
         if call in ("classify", "regress"):
-            self._core.refuse()
+            self._core.unimplemented()
         if call == "predict":
             deadline, request = time.monotonic() + self._timeout, PredictRequest(model_spec=spec)
             by_row = json_format.read(body, request, self._core.inputs)
@@ -79,6 +80,41 @@ class RestApi:
         signatures = SignatureDefMap.FromString(response.metadata["signature_def"].value)
         metadata = f'{{"signature_def": {_json(signatures)}}}'
         return f'{{\n"model_spec": {_json(response.model_spec)},\n"metadata": {metadata}\n}}\n'
+
+
+class DrainMiddleware:
+    """WSGI middleware that counts the requests in flight; once it drains, it answers 503 to new ones."""
+
+    def __init__(self, app: Any) -> None:
+        self._app, self._in_flight, self._is_draining = app, 0, False
+        self._changed = Condition()
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        with self._changed:
+            if self._is_draining:
+                return _error("The server is shutting down.", 503)(environ, start_response)
+            self._in_flight += 1
+        try:
+            return ClosingIterator(self._app(environ, start_response), self._finish)
+        except BaseException:
+            self._finish()
+            raise
+
+    def drain(self, grace: float) -> None:
+        """Wait until no request is in flight, `grace` seconds at most."""
+        with self._changed:
+            self._is_draining = True
+            self._changed.wait_for(lambda: not self._in_flight, grace)
+
+    def _finish(self) -> None:
+        with self._changed:
+            self._in_flight -= 1
+            self._changed.notify_all()
+
+
+def _error(message: str, status: int) -> Response:
+    text = json.dumps({"error": message}, indent=4, ensure_ascii=False)
+    return Response(text, status, content_type="application/json")
 
 
 def _spec(match: re.Match[str]) -> ModelSpec:

@@ -6,14 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
-from tensorflow.core.protobuf.config_pb2 import CallableOptions, ConfigProto, RunOptions
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
-from tensorflow.python.client.session import Session
-from tensorflow.python.framework import errors, ops
-from tensorflow.python.lib.io._pywrap_record_io import RecordIterator
-from tensorflow.python.saved_model.loader_impl import SavedModelLoader
+from tensorflow.core.protobuf.config_pb2 import CallableOptions
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
@@ -23,6 +19,8 @@ from digit_serving.model_server.signatures import Signature
 from digit_serving.model_server.tensors import Array
 
 _MAX_WARMUP_RECORDS = 1000
+# The calling thread runs the operations: a small model's take less time than the handover to a pool would.
+_IN_CALLING_THREAD = tf.compat.v1.RunOptions(inter_op_thread_pool=-1)
 
 
 class Servable:
@@ -31,11 +29,11 @@ class Servable:
     def __init__(self, directory: Path, version: int, options: Options) -> None:
         self.version = version
         both = options.tensorflow_session_parallelism
-        config = ConfigProto(
+        config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism or both,
             inter_op_parallelism_threads=options.tensorflow_inter_op_parallelism or both,
         )
-        self._session = Session(graph=ops.Graph(), config=config)
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         self._callable = lru_cache(maxsize=64)(self._make_callable)
         self.signatures = _load(self._session, directory, options.saved_model_tags.split(",")).signature_def
         self.calls = {name: Signature(definition) for name, definition in self.signatures.items()}
@@ -44,29 +42,28 @@ class Servable:
         """The tensors named `fetches`, for `arrays` as the tensors named `feeds`; safe in threads."""
         try:
             return self._callable(feeds, fetches)(*arrays)  # type: ignore[no-any-return]
-        except errors.OpError as error:
+        except tf.errors.OpError as error:
             raise ServingError(error.message, error.error_code) from None
 
     def close(self) -> None:
         self._callable.cache_clear()
         self._session.close()
-        # A graph refers to itself, and would stay until there is garbage enough of other kinds.
+        # Graphs contain reference cycles, which only the garbage collector frees.
         del self._session
         gc.collect()
 
     def _make_callable(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:
-        # Session.run takes eight times as long, and checks shapes in words of its own.
-        # In the caller's thread: to hand a small model's operations to others takes longer than they do.
-        here = RunOptions(inter_op_thread_pool=-1)
-        return self._session._make_callable_from_options(
-            CallableOptions(feed=feeds, fetch=fetches, run_options=here)
-        )
+        # Private API, bounded by pyproject.toml's exact minor version of TensorFlow. Session.run and
+        # Session.make_callable, its public counterparts, refuse shapes that differ from the graph's static
+        # ones. TensorFlow Serving leaves them to the operations, and its own integration test needs that.
+        options = CallableOptions(feed=feeds, fetch=fetches, run_options=_IN_CALLING_THREAD)
+        return self._session._make_callable_from_options(options)
 
 
-def _load(session: Session, directory: Path, tags: list[str]) -> MetaGraphDef:
+def _load(session: Any, directory: Path, tags: list[str]) -> Any:
     try:
-        return SavedModelLoader(str(directory)).load(session, tags)
-    except errors.OpError as error:
+        return tf.compat.v1.saved_model.load(session, tags, str(directory))
+    except tf.errors.OpError as error:
         raise ServingError(error.message, error.error_code) from None
     except OSError:
         if any(directory.glob("saved_model.pb*")):
@@ -74,7 +71,7 @@ def _load(session: Session, directory: Path, tags: list[str]) -> MetaGraphDef:
         problem = f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {directory}"
     except RuntimeError:
         problem = f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}"
-    except Exception as error:  # of many types: what the graph's importer finds wrong
+    except Exception as error:  # the graph's importer raises many types
         raise ServingError(str(error)) from None
     raise ServingError(problem, StatusCode.NOT_FOUND)
 
@@ -82,8 +79,9 @@ def _load(session: Session, directory: Path, tags: list[str]) -> MetaGraphDef:
 def warm_up(directory: Path, predict: Callable[[PredictRequest], object], iterations: int) -> None:
     """Runs every record, if there are any; ServingError for a bad one, one too many, or a failing request."""
     path = directory / "assets.extra" / "tf_serving_warmup_requests"
+    records = tf.compat.v1.io.tf_record_iterator(str(path)) if path.exists() else ()
     try:
-        for count, record in enumerate(RecordIterator(str(path), "") if path.exists() else (), 1):
+        for count, record in enumerate(records, 1):
             for _ in range(iterations):
                 predict(PredictionLog.FromString(record).predict_log.request)
             if count > _MAX_WARMUP_RECORDS:
@@ -91,6 +89,6 @@ def warm_up(directory: Path, predict: Callable[[PredictRequest], object], iterat
                 raise ServingError(f"Number of warmup records exceeds {limit} at {path}")
     except DecodeError:
         raise ServingError(f"Failed to parse warmup record: {record!r} from {path}") from None
-    except errors.DataLossError as error:
+    except tf.errors.DataLossError as error:
         problem = f"{error.message}. Please verify your warmup data is in TFRecord format."
         raise ServingError(problem, StatusCode.DATA_LOSS) from None

@@ -1,4 +1,4 @@
-"""What a signature of a model wants to be given, and gives; whatever can be is looked up once, at loading."""
+"""Signatures: they turn a request into feeds and fetches, with lookups made once, when the model loads."""
 
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
@@ -17,7 +17,7 @@ class Signature:
         self._outputs = {alias: definition.outputs[alias].name for alias in sorted(definition.outputs)}
 
     def feeds(self, request: PredictRequest) -> dict[str, Array]:
-        """The arrays by tensor name, in its order: so the runtime numbers its arguments."""
+        """The arrays by tensor name, in the order by which the runtime numbers arguments in its messages."""
         given, feeds = request.inputs, dict[str, Array]()
         if len(given) != len(self._inputs) or any(alias not in given for _, alias, _ in self._inputs):
             self._check(request)
@@ -30,7 +30,7 @@ class Signature:
         return feeds
 
     def fetches(self, request: PredictRequest) -> dict[str, str]:
-        """The names of the tensors that are asked for by those of the outputs."""
+        """The requested tensors' names by the outputs' names."""
         aliases = list(request.output_filter)
         for alias in aliases:
             if alias not in self._outputs:

@@ -1,4 +1,4 @@
-"""A model's versions: which its policy wants, and the next step there that leaves no gap in service."""
+"""Versions of a model: those that its policy wants, and the next step there without a gap in service."""
 
 import re
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def aspired(model: ModelConfig) -> dict[int, Path]:
 
 
 def next_step(versions: Sequence[Version], now: float) -> Version | None:
-    """Of a model's versions, newest first, the one to unload, if it is available, or else to load."""
+    """The version, of these (newest first), to unload if it is available, or to load if it is not."""
     available = [version for version in versions if version.state == State.AVAILABLE]
     surplus = [version for version in available if not version.aspired]
     replaced = len(available) > len(surplus) or not any(version.aspired for version in versions)

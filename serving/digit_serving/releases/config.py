@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from google.protobuf import text_format
-from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
+from digit_client.protos import ModelServerConfig
 from digit_serving.releases.errors import ReleaseError
 
 MODEL_NAME = "digits"

@@ -56,10 +56,9 @@ class Address:
     @contextmanager
     def connected(self) -> Iterator[Any]:
         """A connection to it, closed after the block."""
-        from digit_client import channel
         from digit_client.model_server import ModelServer
 
-        server = ModelServer(self.target, functools.partial(channel.connect, credentials=self._credentials()))
+        server = ModelServer(self.target, self._credentials())
         try:
             yield server
         finally:

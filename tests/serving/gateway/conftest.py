@@ -13,7 +13,7 @@ from digit_client import wire
 from digit_client.protos import DT_FLOAT, PredictRequest, PredictResponse
 from digit_serving.gateway.asgi import Receive, Scope, Send
 from digit_serving.gateway.settings import Settings
-from tests import loop
+from tests import greenlet_loop
 
 FIVE = Path(__file__).parents[3] / "docs" / "five.jpg"
 """A photograph."""
@@ -22,7 +22,7 @@ FIVE = Path(__file__).parents[3] / "docs" / "five.jpg"
 @pytest.fixture(scope="session")
 def http(model_server: str) -> FlaskClient:
     """The app before the real model server, called without a socket."""
-    return loop.client(Settings(model_server=model_server, labels=()))
+    return greenlet_loop.client(Settings(model_server=model_server, labels=()))
 
 
 def answer(probabilities: NDArray[np.float32]) -> PredictResponse:
@@ -92,4 +92,4 @@ def faulty() -> Iterator[FaultyModelServer]:
 @pytest.fixture
 def faulty_http(faulty: FaultyModelServer) -> FlaskClient:
     """The app before the faulty model server, with a deadline of half a second."""
-    return loop.client(Settings(model_server=faulty.target, deadline=0.5))
+    return greenlet_loop.client(Settings(model_server=faulty.target, deadline=0.5))

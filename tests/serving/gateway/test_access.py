@@ -15,7 +15,7 @@ from digit_client.retry import RetryPolicy
 from digit_serving.gateway.keys import KeyFile
 from digit_serving.gateway.openapi import describe
 from digit_serving.gateway.settings import Settings
-from tests import loop
+from tests import greenlet_loop
 from tests.serving.gateway.test_logs import logging_gateway
 
 Start = Callable[..., FlaskClient]
@@ -24,7 +24,7 @@ Start = Callable[..., FlaskClient]
 @pytest.fixture
 def start(model_server: str) -> Start:
     """An app with these settings."""
-    return lambda **settings: loop.client(Settings(model_server=model_server, labels=(), **settings))
+    return lambda **settings: greenlet_loop.client(Settings(model_server=model_server, labels=(), **settings))
 
 
 @pytest.fixture

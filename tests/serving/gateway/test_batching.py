@@ -1,29 +1,19 @@
+"""Dynamic batching before a model server that answers when the test lets it; no socket, no greenlets."""
+
 import asyncio
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Event
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-import grpc
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from digit_client.errors import DeadlineExceededError, UnavailableError
-from digit_client.model_server import ModelServer
+from digit_client.errors import DeadlineExceededError, ServiceError, UnavailableError
 from digit_client.predictions import Prediction
-from digit_client.protos import PredictRequest, PredictResponse
-from digit_client.wire import ModelRef
-from digit_serving import greenlets
-from digit_serving.gateway import backlog
-from digit_serving.gateway.backlog import Backlog
+from digit_client.wire import Batch, ModelRef
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.record import Record
-from digit_serving.gateway.turns import Turns
-from digit_serving.unary.channel import Channel
-from tests import loop
-from tests.processes import wait_until
-from tests.serving.gateway.conftest import FaultyModelServer, answer
 
 MODEL = ModelRef("digits")
 
@@ -40,192 +30,222 @@ def showing(*numbers: int) -> NDArray[np.uint8]:
     return batch
 
 
+@dataclass
+class Call:
+    model: ModelRef
+    numbers: list[int]
+    request_id: str
+    timeout: float
+
+
+@dataclass
 class Server:
-    """A model server that notes what it is asked, and answers only while `open` is set."""
+    """Stands in for AsyncModelServer: notes its calls, and answers while `open` is set."""
 
-    def __init__(self, faulty: FaultyModelServer) -> None:
-        faulty.answer = self._answer
-        self.faulty, self.open = faulty, Event()
-        self.calls: list[tuple[int, str, str]] = []
-        """Of each call the version, the first pixels, and the request ids."""
-        self.fails = False
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    calls: list[Call] = field(default_factory=list)
+    error: Exception | None = None
 
-    def _answer(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
-        numbers = np.frombuffer(request.inputs["images"].tensor_content, np.uint8)[::784]
-        ids = str(dict(context.invocation_metadata())["x-request-id"])
-        self.calls.append((request.model_spec.version.value, bytes(numbers).hex(), ids))
-        assert self.open.wait(5)
-        if self.fails:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "no")
-        return answer(np.eye(10, dtype=np.float32)[numbers])
+    async def predict(
+        self,
+        batch: Batch,
+        model: ModelRef,
+        *,
+        timeout: float,
+        request_id: str | None = None,
+        trace: Mapping[str, str] | None = None,
+    ) -> list[Prediction]:
+        numbers = batch.reshape(len(batch), -1)[:, 0].astype(int).tolist()
+        self.calls.append(Call(model, numbers, request_id or "", timeout))
+        try:
+            async with asyncio.timeout(timeout):
+                await self.open.wait()
+        except TimeoutError:
+            raise DeadlineExceededError("late") from None
+        if self.error:
+            raise self.error
+        return [Prediction(number, 1.0, (), 1) for number in numbers]
 
-
-@pytest.fixture
-def server(faulty: FaultyModelServer) -> Iterator[Server]:
-    server = Server(faulty)
-    yield server
-    server.open.set()
+    @property
+    def numbers(self) -> list[list[int]]:
+        """Of each call what its images showed."""
+        return [call.numbers for call in self.calls]
 
 
 class Callers:
-    """Requests that each have a thread of their own."""
-
-    def __init__(self, server: Server, calls: int = 1, max_images: int = 256) -> None:
-        self.connection = loop.call(ModelServer, server.faulty.target, Channel)
-        self.backlog = Backlog(most=1000, patience=60)
-        self.batcher = Batcher(self.connection, self.backlog, calls=calls, max_images=max_images)
-        self.threads = ThreadPoolExecutor(150)
-
-    def ask(self, *numbers: int, model: ModelRef = MODEL, timeout: float = 5.0) -> Future[list[Prediction]]:
-        name = "+".join(map(str, numbers))
-        asked = self.threads.submit(
-            loop.call, self.batcher.predict, showing(*numbers), model, timeout=timeout, record=record(name)
+    def __init__(self, calls: int = 1, max_images: int = 256) -> None:
+        self.server = Server()
+        self.batcher = Batcher(
+            self.server,  # type: ignore[arg-type]
+            max_inflight_calls=calls,
+            max_images=max_images,
         )
-        # In the order in which the test asks.
-        time.sleep(0.1)
-        return asked
 
-
-@pytest.fixture
-def callers(server: Server) -> Iterator[Callers]:
-    callers = Callers(server)
-    yield callers
-    server.open.set()
-    callers.threads.shutdown()
-    loop.call(callers.connection.close)
-
-
-def digits(predictions: list[Prediction]) -> list[int]:
-    return [prediction.digit for prediction in predictions]
-
-
-def test_a_lone_request_is_asked_for_by_itself(server: Server, callers: Callers) -> None:
-    server.open.set()
-    assert digits(callers.ask(3, 1, 4).result()) == [3, 1, 4]
-    assert digits(callers.ask(1).result()) == [1]
-    assert server.calls == [(0, "030104", "3+1+4"), (0, "01", "1")]
-
-
-def test_those_who_come_while_a_call_is_out_share_the_next(server: Server, callers: Callers) -> None:
-    asked = [callers.ask(0), callers.ask(1, 2), callers.ask(3), callers.ask(4, 5, 6)]
-    server.open.set()
-    assert [digits(one.result()) for one in asked] == [[0], [1, 2], [3], [4, 5, 6]]
-    assert server.calls == [(0, "00", "0"), (0, "010203040506", "1+2,3,4+5+6")]
-
-
-def test_nobody_waits_for_all_whose_images_take_long_to_read(server: Server, callers: Callers) -> None:
-    server.open.set()
-    turns = Turns()
-
-    def ask() -> list[Prediction]:
-        turns.take()
-        until = time.perf_counter() + 0.02
-        while time.perf_counter() < until:
-            pass
-        return callers.batcher.predict(showing(7), MODEL, timeout=5, record=record("7"))
-
-    async def ask_at_once() -> list[list[Prediction]]:
-        return await asyncio.gather(*(greenlets.run(ask) for _ in range(30)))
-
-    answers = loop.call(lambda: greenlets.wait_for(ask_at_once()))
-    assert [digits(one) for one in answers] == [[7]] * 30
-    _, images, _ = server.calls[0]
-    assert len(bytes.fromhex(images)) < 15
-
-
-def test_several_calls_may_be_out(server: Server) -> None:
-    callers = Callers(server, calls=2)
-    asked = [callers.ask(0), callers.ask(1), callers.ask(2), callers.ask(3)]
-    wait_until(lambda: len(server.calls) == 2)
-    server.open.set()
-    assert [digits(one.result()) for one in asked] == [[0], [1], [2], [3]]
-    assert [call[1] for call in server.calls[:2]] == ["00", "01"]
-
-
-def test_a_call_holds_no_more_images_than_it_may(server: Server) -> None:
-    callers = Callers(server, max_images=3)
-    asked = [callers.ask(0), callers.ask(1, 1), callers.ask(2, 2), callers.ask(3, 3, 3, 3), callers.ask(4)]
-    server.open.set()
-    assert [digits(one.result()) for one in asked] == [[0], [1, 1], [2, 2], [3, 3, 3, 3], [4]]
-    assert [call[1] for call in server.calls] == ["00", "0101", "0202", "03030303", "04"]
-
-
-def test_a_call_holds_no_more_request_ids_than_grpc_takes(server: Server, callers: Callers) -> None:
-    first = callers.ask(0)
-    asked = [
-        callers.threads.submit(
-            loop.call,
-            callers.batcher.predict,
-            showing(5),
-            MODEL,
-            timeout=5.0,
-            record=record(f"{number:0128}"),
+    def ask(
+        self, *numbers: int, model: ModelRef = MODEL, timeout: float = 5.0, request_id: str = ""
+    ) -> asyncio.Task[list[Prediction]]:
+        one = record(request_id or "+".join(map(str, numbers)))
+        return asyncio.create_task(
+            self.batcher.predict(showing(*numbers), model, timeout=timeout, record=one)
         )
-        for number in range(149)
+
+    async def ask_later(self, *numbers: int, **options: object) -> asyncio.Task[list[Prediction]]:
+        """Ask once the requests before have been called for."""
+        task = self.ask(*numbers, **options)  # type: ignore[arg-type]
+        await asyncio.sleep(0.01)
+        return task
+
+
+async def digits(task: asyncio.Task[list[Prediction]]) -> list[int]:
+    return [prediction.digit for prediction in await task]
+
+
+async def test_lone_request_has_a_call_of_its_own() -> None:
+    callers = Callers()
+    callers.server.open.set()
+    assert await digits(callers.ask(3, 1, 4)) == [3, 1, 4]
+    assert await digits(callers.ask(1)) == [1]
+    assert callers.server.numbers == [[3, 1, 4], [1]]
+    assert [call.request_id for call in callers.server.calls] == ["3+1+4", "1"]
+
+
+async def test_requests_that_arrive_together_share_a_call() -> None:
+    callers = Callers()
+    callers.server.open.set()
+    tasks = [callers.ask(number) for number in range(8)]
+    assert [await digits(task) for task in tasks] == [[number] for number in range(8)]
+    assert callers.server.numbers == [list(range(8))]
+
+
+async def test_requests_during_a_call_share_the_next_one() -> None:
+    callers = Callers()
+    tasks = [await callers.ask_later(*numbers) for numbers in [(0,), (1, 2), (3,), (4, 5, 6)]]
+    callers.server.open.set()
+    assert [await digits(task) for task in tasks] == [[0], [1, 2], [3], [4, 5, 6]]
+    assert callers.server.numbers == [[0], [1, 2, 3, 4, 5, 6]]
+    assert callers.server.calls[1].request_id == "1+2,3,4+5+6"
+
+
+async def test_calls_in_flight_are_bounded() -> None:
+    callers = Callers(calls=2)
+    tasks = [await callers.ask_later(number) for number in range(4)]
+    assert callers.server.numbers == [[0], [1]]
+    callers.server.open.set()
+    assert [await digits(task) for task in tasks] == [[0], [1], [2], [3]]
+
+
+async def test_call_holds_no_more_images_than_max_images() -> None:
+    callers = Callers(max_images=3)
+    requests = [(0,), (1, 1), (2, 2), (3, 3, 3, 3), (4,)]
+    tasks = [await callers.ask_later(*numbers) for numbers in requests]
+    callers.server.open.set()
+    assert [await digits(task) for task in tasks] == [list(numbers) for numbers in requests]
+    assert callers.server.numbers == [[0], [1, 1], [2, 2], [3, 3, 3, 3], [4]]
+
+
+async def test_call_holds_no_more_request_ids_than_metadata_takes() -> None:
+    callers = Callers()
+    callers.server.open.set()
+    tasks = [callers.ask(5, request_id=f"{number:0128}") for number in range(150)]
+    assert [await digits(task) for task in tasks] == [[5]] * 150
+    assert max(len(call.request_id) for call in callers.server.calls) < 8000
+    assert sum(map(len, callers.server.numbers)) == 150
+
+
+async def test_requests_for_other_models_or_types_have_calls_of_their_own() -> None:
+    callers = Callers()
+    version = ModelRef("digits", version=7)
+    tasks = [
+        await callers.ask_later(0),
+        await callers.ask_later(1),
+        await callers.ask_later(2, model=version),
     ]
-    time.sleep(0.3)
-    server.open.set()
-    assert digits(first.result()) == [0]
-    assert [digits(one.result()) for one in asked] == [[5]] * 149
-    assert sum(len(bytes.fromhex(call[1])) for call in server.calls) == 150
+    numbers = callers.batcher.predict(
+        np.full((1, 784), 3, np.float32), MODEL, timeout=5, record=record("floats")
+    )
+    floats = asyncio.create_task(numbers)
+    await asyncio.sleep(0.01)
+    callers.server.open.set()
+    assert [await digits(task) for task in [*tasks, floats]] == [[0], [1], [2], [3]]
+    assert callers.server.numbers == [[0], [2], [3], [1]]
+    assert callers.server.calls[1].model == version
 
 
-def test_requests_for_other_models_go_by_themselves(server: Server, callers: Callers) -> None:
-    asked = [callers.ask(0), callers.ask(1), callers.ask(2, model=ModelRef("digits", version=7))]
-    wait_until(lambda: len(server.calls) == 2)
-    server.open.set()
-    assert [digits(one.result()) for one in asked] == [[0], [1], [2]]
-    assert server.calls == [(0, "00", "0"), (7, "02", "2"), (0, "01", "1")]
+@pytest.mark.parametrize("error", [UnavailableError("no"), ServiceError("wrong"), RuntimeError("a bug")])
+async def test_error_of_a_call_reaches_all_who_share_it(error: Exception) -> None:
+    callers = Callers()
+    callers.server.error = error
+    tasks = [await callers.ask_later(number) for number in range(3)]
+    callers.server.open.set()
+    raised = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [(type(one), str(one)) for one in raised] == [(type(error), str(error))] * 3
+    assert len(set(map(id, raised))) == 3
+    callers.server.error = None
+    assert await digits(callers.ask(3)) == [3]
 
 
-def test_an_error_reaches_all_who_share_the_call(server: Server, callers: Callers) -> None:
-    server.fails = True
-    asked = [callers.ask(0), callers.ask(1), callers.ask(2)]
-    server.open.set()
-    for one in asked:
-        with pytest.raises(UnavailableError):
-            one.result()
-    server.fails = False
-    assert digits(callers.ask(3).result()) == [3]
-
-
-def test_a_request_gives_up_at_its_deadline_and_others_go_on(server: Server, callers: Callers) -> None:
-    first = callers.ask(0)
-    impatient, patient = callers.ask(1, timeout=0.2), callers.ask(2)
+async def test_deadline_of_one_request_leaves_the_others_alone() -> None:
+    callers = Callers()
+    first = await callers.ask_later(0, timeout=0.3)
+    waiting = await callers.ask_later(1, timeout=0.2), await callers.ask_later(2)
+    sharing = callers.ask(3)
     with pytest.raises(DeadlineExceededError):
-        impatient.result()
-    server.open.set()
-    assert digits(first.result()) == [0]
-    assert digits(patient.result()) == [2]
-    assert [call[1] for call in server.calls] == ["00", "02"]
+        await waiting[0]
+    with pytest.raises(DeadlineExceededError):
+        await first
+    callers.server.open.set()
+    assert await digits(waiting[1]) == [2]
+    assert await digits(sharing) == [3]
+    assert callers.server.numbers == [[0], [2, 3]]
 
 
-def test_other_requests_are_worked_on_while_a_call_takes_long(
-    server: Server, callers: Callers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backlog, "_LOOK_SECONDS", 60)
-    went_on: list[bool] = []
-
-    def go_on() -> bool:
-        went_on.append(True)
-        return True
-
-    def have_another_wait() -> None:
-        while not callers.backlog.is_long:
-            callers.backlog.begin()
-        callers.backlog.wait(go_on, lambda: None)
-
-    loop.call(have_another_wait)
-    asked = callers.ask(1)
-    wait_until(lambda: bool(went_on))
-    server.open.set()
-    assert digits(asked.result()) == [1]
+async def test_call_is_given_the_last_deadline_of_those_who_share_it() -> None:
+    callers = Callers()
+    impatient, patient = callers.ask(1, timeout=0.1), callers.ask(2, timeout=4)
+    with pytest.raises(DeadlineExceededError):
+        await impatient
+    assert 3.5 < callers.server.calls[0].timeout <= 4
+    callers.server.open.set()
+    assert await digits(patient) == [2]
 
 
-def test_a_call_that_hangs_ends_at_the_deadline(server: Server, callers: Callers) -> None:
-    asked = [callers.ask(0, timeout=0.3), callers.ask(1, timeout=0.3), callers.ask(2, timeout=0.3)]
-    for one in asked:
-        with pytest.raises(DeadlineExceededError):
-            one.result(timeout=2)
-    server.open.set()
-    assert digits(callers.ask(3).result()) == [3]
+async def test_cancelled_request_leaves_the_others_alone() -> None:
+    callers = Callers()
+    first = await callers.ask_later(0)
+    waiting, sharing = await callers.ask_later(1), await callers.ask_later(2)
+    first.cancel()
+    waiting.cancel()
+    await asyncio.sleep(0.01)
+    callers.server.open.set()
+    assert await digits(sharing) == [2]
+    assert callers.server.numbers == [[0], [2]]
+
+
+async def test_requests_of_a_model_that_times_out_are_refused_at_once() -> None:
+    callers = Callers()
+    late = await asyncio.gather(
+        *(callers.ask(number, timeout=0.1) for number in range(3)), return_exceptions=True
+    )
+    assert {type(one) for one in late} == {DeadlineExceededError}
+    probe = callers.ask(3, timeout=0.1)
+    with pytest.raises(UnavailableError):
+        await callers.ask(4)
+    with pytest.raises(DeadlineExceededError):
+        await probe
+    callers.server.open.set()
+    assert await digits(callers.ask(5, model=ModelRef("digits", version=2))) == [5]
+
+
+async def test_wait_and_call_are_written_into_the_record() -> None:
+    callers = Callers()
+    callers.server.open.set()
+    records = [record(str(number)) for number in range(2)]
+    await asyncio.gather(
+        *(callers.batcher.predict(showing(1, 2), MODEL, timeout=5, record=one) for one in records)
+    )
+    calls = [one.waits[0].call for one in records]
+    assert calls[0] is calls[1]
+    assert calls[0] is not None
+    assert (calls[0].images, calls[0].requests) == (4, 2)
+    assert [one.waits[0].leads for one in records] == [True, False]
+    assert all(one.model_server > 0 for one in records)

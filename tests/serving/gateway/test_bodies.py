@@ -29,6 +29,7 @@ from digit_serving.gateway.bodies import Reader
 from digit_serving.gateway.errors import GatewayError, MalformedBodyError, TooManyImagesError
 from digit_serving.gateway.record import Record
 from digit_serving.gateway.settings import Settings
+from tests import greenlet_loop
 
 SETTINGS = Settings(max_images=4, max_pixels=10_000)
 IMAGE = np.pad(np.eye(20, dtype=np.uint8) * 255, 4)
@@ -41,7 +42,7 @@ def read(data: Any, content_type: str | None) -> np.ndarray:
     record = Record("id", "/v1/predict", "POST", started=now, begun=now)
     try:
         with Request(builder.get_environ()) as request:
-            return Reader(SETTINGS).read(request, record)
+            return greenlet_loop.call(Reader(SETTINGS).read, request, record)
     finally:
         builder.close()
 

@@ -7,7 +7,7 @@ from flask.testing import FlaskClient
 
 from digit_serving.gateway.keys import KeyFile
 from digit_serving.gateway.settings import Settings
-from tests import loop
+from tests import greenlet_loop
 
 APP = "https://app.example.com"
 
@@ -17,7 +17,7 @@ def http(model_server: str, tmp_path: Path) -> FlaskClient:
     file = KeyFile(tmp_path / "keys")
     file.add("shop")
     settings = Settings(model_server=model_server, api_keys=file.path, cors_origins=(APP,))
-    return loop.client(settings)
+    return greenlet_loop.client(settings)
 
 
 def test_a_page_of_an_origin_that_may_ask_is_told_so(http: FlaskClient) -> None:
@@ -46,7 +46,7 @@ def test_no_other_may(http: FlaskClient, origin: str) -> None:
 
 
 def test_by_itself_nobody_may(model_server: str) -> None:
-    http = loop.client(Settings(model_server=model_server))
+    http = greenlet_loop.client(Settings(model_server=model_server))
     answer = http.get("/v1/models", headers={"Origin": APP})
     assert not any(name.startswith("Access-Control") for name, _ in answer.headers)
 

@@ -14,12 +14,12 @@ def test_a_collector_without_the_extra_is_told(monkeypatch: pytest.MonkeyPatch) 
         import sys
         sys.modules["opentelemetry"] = None
         from digit_serving.gateway.settings import Settings
-        from tests import loop
+        from tests import greenlet_loop
 
-        assert loop.client(Settings()).get("/livez").status_code == 200
+        assert greenlet_loop.client(Settings()).get("/livez").status_code == 200
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'digit-serving[otel]'" in done.stderr
+    assert "pip install '.[otel]'" in done.stderr
 
 
 def test_without_one_there_are_no_traces(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 from flask.testing import FlaskClient
 
 from digit_serving.gateway.settings import Settings
-from tests import loop
+from tests import greenlet_loop
 
 
 def test_every_error_has_one_shape(http: FlaskClient) -> None:
@@ -24,7 +24,7 @@ def test_an_allowed_method_is_told(http: FlaskClient) -> None:
 
 
 def test_an_unforeseen_error_keeps_its_secrets() -> None:
-    app = loop.app(Settings())
+    app = greenlet_loop.app(Settings())
 
     @app.get("/broken")
     def broken() -> str:

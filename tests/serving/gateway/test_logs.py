@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from digit_client.arrays import to_png
-from digit_serving.gateway.asgi import WAITED
+from digit_serving.gateway.asgi import ARRIVED_AT
 from tests.processes import answers, free_port, running, wait_until
 
 
@@ -46,7 +47,7 @@ def test_the_time_before_its_turn_is_a_requests_too(
     caplog: pytest.LogCaptureFixture, http: FlaskClient, digits: Any
 ) -> None:
     caplog.set_level("INFO", "digit_serving.gateway.requests")
-    image, waited = to_png(digits.one(7)), {WAITED: 2.0}
+    image, waited = to_png(digits.one(7)), {ARRIVED_AT: time.perf_counter() - 2.0}
     answer = http.post("/v1/predict", data=image, content_type="image/png", environ_overrides=waited)
     assert answer.status_code == 200
     (line,) = caplog.records
@@ -106,10 +107,10 @@ def test_humans_read_a_line_without_braces(faulty: Any, capfd: pytest.CaptureFix
 @pytest.mark.parametrize("chosen", ["json", "pretty"])
 def test_an_exception_brings_its_traceback(chosen: str) -> None:
     code = """
-        import logging
+        import logging.config
         from digit_serving.gateway import logs, settings
 
-        logs.configure(settings.Settings())
+        logging.config.dictConfig(logs.config(settings.Settings()))
         try:
             1 / 0
         except ZeroDivisionError as error:

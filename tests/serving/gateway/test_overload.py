@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import grpc
 import httpx
-import pytest
 
 from digit_client.arrays import to_png
 from digit_client.protos import PredictRequest, PredictResponse
@@ -106,35 +105,6 @@ def test_a_place_is_free_again_whatever_became_of_its_request(faulty: Any, digit
             assert ask(url, to_png(digits.one(7))).status_code == 502
         for _ in range(3):
             assert ask(url, b"no image").status_code == 400
-
-
-@pytest.mark.parametrize(
-    ("headers", "least", "most"),
-    [
-        ({}, 0.9, 1.9),
-        ({"X-Forwarded-For": "192.0.2.1"}, 0.2, 0.9),
-        ({"Forwarded": "for=192.0.2.1"}, 0.2, 0.9),
-        ({"Via": "1.1 proxy"}, 0.2, 0.9),
-    ],
-)
-def test_who_was_refused_and_asks_again_at_once_waits(
-    faulty: Any, digits: Any, headers: dict[str, str], least: float, most: float
-) -> None:
-    go_on = held_up(faulty)
-    image = to_png(digits.one(7))
-    headers = {"Content-Type": "image/png", **headers}
-    with gateway(faulty.target, queue=1) as url, ThreadPoolExecutor(1) as threads, httpx.Client() as client:
-        one = threads.submit(ask, url, image)
-        wait_until(lambda: faulty.calls == 1)
-        again = [client.post(f"{url}/v1/predict", content=image, headers=headers) for _ in range(4)]
-        other = ask(url, image)
-        go_on.set()
-        assert one.result().status_code == 200
-        assert {*(answered.status_code for answered in again), other.status_code} == {429}
-        first, *waits = (answered.elapsed.total_seconds() for answered in again)
-        assert all(least < wait < most for wait in waits)
-        assert max(first, other.elapsed.total_seconds()) < min(waits)
-        assert client.post(f"{url}/v1/predict", content=image, headers=headers).status_code == 200
 
 
 def test_nobody_waits_longer_than_the_deadline_for_pictures_that_take_long(faulty: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from digit_serving.gateway.errors import RateLimitedError
 from digit_serving.gateway.rates import Rates
+from tests import greenlet_loop
 from tests.processes import accepts, free_port, wait_until
 
 
@@ -42,7 +43,7 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 
 def is_refused(rates: Rates, caller: str = "shop") -> bool:
     try:
-        rates.check(caller)
+        greenlet_loop.call(rates.check, caller)
     except RateLimitedError:
         return True
     return False

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import httpx
+import pytest
 
 from digit_client.arrays import to_png
 from digit_client.protos import PredictRequest, PredictResponse
@@ -31,7 +32,10 @@ def call(port: int, request: bytes, stack: ExitStack) -> socket.socket:
     return caller
 
 
-def test_it_stops_when_told_and_finishes_what_it_began(faulty: Any, digits: Any) -> None:
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_when_told_and_finishes_what_it_began(
+    faulty: Any, digits: Any, told: signal.Signals
+) -> None:
     faulty.answer = slowly
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -48,7 +52,7 @@ def test_it_stops_when_told_and_finishes_what_it_began(faulty: Any, digits: Any)
             threads.submit(httpx.post, f"{url}/v1/predict", content=image, headers=headers) for _ in range(4)
         ]
         time.sleep(0.5)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(told)
         assert [request.result().status_code for request in asked] == [200] * 4
         assert process.wait(5) == 0
 
@@ -76,8 +80,8 @@ def test_its_processes_end_with_it(faulty: Any) -> None:
     environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": faulty.target}
     with running("gateway", environment=environment) as process:
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/livez"), process)
+        wait_until(lambda: len(children(process.pid)) == 2, process)
         workers = children(process.pid)
-        assert len(workers) == 2
         process.kill()
         wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), seconds=5)
 

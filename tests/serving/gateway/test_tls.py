@@ -16,7 +16,7 @@ from digit_client import ModelServerClient, RetryPolicy, UnavailableError
 from digit_client.arrays import to_png
 from digit_serving.gateway.cli import gateway as command
 from digit_serving.gateway.settings import Settings
-from tests import certificates, loop
+from tests import certificates, greenlet_loop
 from tests.certificates import Pair
 from tests.processes import accepts, free_port, running, wait_until
 
@@ -85,7 +85,7 @@ def test_a_gateway_that_shows_nothing_is_not_ready(stack: Stack) -> None:
         },
     )
     for name, settings in cases.items():
-        http = loop.client(Settings(model_server=stack.target, deadline=1, **settings))
+        http = greenlet_loop.client(Settings(model_server=stack.target, deadline=1, **settings))
         ready[name] = http.get("/readyz").status_code
     assert ready == {"known": 200, "unknown": 503, "in the clear": 503, "distrustful": 503}
 

@@ -199,6 +199,10 @@ def _save_tf2(directory: Path) -> None:
         _, matrix = tf.while_loop(lambda i, _: i < 400, lambda i, m: (i + 1, m @ m / 400.0), start)
         return {"y": x + 0.0 * matrix[0, 0]}
 
+    def wait(seconds: Any) -> dict[str, Any]:
+        end = tf.timestamp() + tf.cast(seconds[0], tf.float64)
+        return {"turns": tf.while_loop(lambda _: tf.timestamp() < end, lambda turns: turns + 1, [0])[0]}
+
     functions = {
         "serving_default": (probabilities, [tf.TensorSpec([None, 784], tf.float32)]),
         "images": (images, [tf.TensorSpec([None, 28, 28], tf.uint8)]),
@@ -206,6 +210,7 @@ def _save_tf2(directory: Path) -> None:
         "total": (lambda x: {"sum": tf.reduce_sum(x)}, X),
         "numbers": (numbers, X),
         "slow": (slow, X),
+        "wait": (wait, X),
     }
     _save(directory, root, functions)
 

@@ -82,6 +82,12 @@ def test_values_of_every_type(server: Any) -> None:
         assert array.tolist() == [1, 2]
 
 
+def test_a_shape_that_differs_from_the_placeholders_is_left_to_the_operations(server: Any) -> None:
+    output = server.predict("half_plus_two", x=np.array([2.0], np.float32)).outputs["y"]
+    assert list(output.float_val) == [3.0]
+    assert [dim.size for dim in output.tensor_shape.dim] == [1]
+
+
 def test_strings_and_several_outputs(server: Any) -> None:
     inputs = {"text": np.array([b"a", b"\xff"], object), "number": np.array([3, 4])}
     outputs = server.predict("tf2", "many", **inputs).outputs

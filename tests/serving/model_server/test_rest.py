@@ -1,9 +1,13 @@
 """The REST API: paths, statuses and headers; tests of its JSON are in test_json_format."""
 
+import threading
 from typing import Any
 
 import httpx
 import pytest
+from werkzeug.test import Client
+
+from digit_serving.model_server.rest import DrainMiddleware
 
 DEFAULT = "/v1/models/half_plus_two"
 
@@ -76,3 +80,23 @@ def test_a_timeout(serve: Any, saved_models: Any) -> None:
     server = serve(f"--model_base_path={saved_models / 'tf2'}", "--rest_api_timeout_in_ms=1")
     body = {"signature_name": "slow", "instances": [1.0]}
     assert server.rest("/v1/models/default:predict", body).status_code == 504
+
+
+def test_draining_waits_for_requests_in_flight_and_refuses_new_ones() -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"done"]
+
+    middleware = DrainMiddleware(app)
+    client = Client(middleware)
+    in_flight = client.get("/", buffered=False)
+    drained = threading.Thread(target=middleware.drain, args=[10])
+    drained.start()
+    drained.join(0.2)
+    assert drained.is_alive()
+    refused = client.get("/")
+    assert refused.status_code == 503
+    assert refused.json == {"error": "The server is shutting down."}
+    in_flight.close()
+    drained.join(5)
+    assert not drained.is_alive()

@@ -95,7 +95,7 @@ def test_prometheus(server: Any) -> None:
         ("MultiInference", inference_pb2.MultiInferenceRequest()),
     ],
 )
-def test_what_is_left_out_says_so(server: Any, method: str, request_: Any) -> None:
+def test_unsupported_methods_answer_unimplemented(server: Any, method: str, request_: Any) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         getattr(server.prediction, method)(request_, 5)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

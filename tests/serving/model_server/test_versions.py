@@ -1,4 +1,4 @@
-"""Which versions are wanted, and the order in which they come and go."""
+"""Version policies, and the order in which versions come and go."""
 
 from pathlib import Path
 

@@ -1,0 +1,45 @@
+"""Compilation of the vendored .proto files when the package is built or installed."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import grpc_tools
+from grpc_tools import protoc
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+PROTOS = "client/digit_client/protos"
+OUTPUT = "descriptors.binpb"
+
+
+class ProtoBuildHook(BuildHookInterface):
+    """Adds one set of descriptors, which `digit_client.protos` loads.
+
+    An editable installation gets it in the source folder; a wheel gets it from a temporary folder, since
+    Docker mounts the sources read-only.
+    """
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile before the files are collected."""
+        folder = Path(self.root, PROTOS)
+        if version == "editable":
+            compile_protos(folder, folder / OUTPUT)
+            return
+        self._temporary = TemporaryDirectory()
+        output = Path(self._temporary.name, OUTPUT)
+        compile_protos(folder, output)
+        build_data["force_include"][str(output)] = f"digit_client/protos/{OUTPUT}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove the temporary folder once the wheel is written."""
+        if version != "editable":
+            self._temporary.cleanup()
+
+
+def compile_protos(folder: Path, output: Path) -> None:
+    """Write the descriptors of every .proto file below the folder, and of their imports, to `output`."""
+    well_known = Path(grpc_tools.__file__).parent / "_proto"
+    sources = sorted(str(path) for path in folder.rglob("*.proto"))
+    arguments = ["--include_imports", f"--descriptor_set_out={output}", f"-I{folder}", f"-I{well_known}"]
+    if protoc.main(["protoc", *arguments, *sources]):
+        raise RuntimeError("protoc failed; its messages are above")

@@ -1,0 +1,96 @@
+"""HTTP limits that uvicorn lacks: size of the head, time to arrive, offers of another protocol."""
+
+import re
+from asyncio import TimerHandle
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_MAX_HEAD = 64 * 1024  # bytes of request line and headers, and again of trailers
+_ARRIVAL_SECONDS = 30.0  # from the first byte of a request to the last one
+_UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
+
+
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol; overrides only callbacks that asyncio and httptools document.
+
+    Refuses a request whose head is too long (414, 431), which is cut off or of another protocol (400), and
+    closes a connection on which one takes too long to arrive.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._in_head, self._head_size, self._has_request_line = True, 0, False
+        self._trailer_size = 0
+        self._arrival_timer: TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._start_arrival_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_arrival_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._start_arrival_timer()
+        if self._in_head:
+            end = data.find(b"\r\n\r\n")
+            head = data if end < 0 else data[:end]
+            self._has_request_line |= b"\n" in data[: max(0, _MAX_HEAD - self._head_size)]
+            self._head_size += len(head)
+            if self._head_size > _MAX_HEAD:
+                self._refuse(431 if self._has_request_line else 414)
+                return
+            # The parser takes what follows an offer of another protocol for that protocol. Java's HttpClient
+            # offers h2c by default; a server may ignore the offer (RFC 9110, 7.8).
+            data = _UPGRADE.sub(b"", head) + data[len(head) :]
+        super().data_received(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        if self._arrival_timer and self._head_size:
+            self._refuse(400)
+        else:
+            self.shutdown()
+        # The transport stays open for the answer.
+        return True
+
+    def on_message_begin(self) -> None:
+        self._trailer_size = 0
+        self._start_arrival_timer()
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            self._trailer_size += len(name) + len(value) + len(": \r\n")
+            if self._trailer_size > _MAX_HEAD:
+                raise ValueError("trailers are too long")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self.parser.get_http_version() not in ("1.0", "1.1") or self.parser.get_method() == b"CONNECT":
+            raise ValueError("another protocol")
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._head_size, self._has_request_line = True, 0, False
+        self._stop_arrival_timer()
+        super().on_message_complete()
+
+    def _start_arrival_timer(self) -> None:
+        if self._arrival_timer is None:
+            self._arrival_timer = self.loop.call_later(_ARRIVAL_SECONDS, self.transport.close)
+
+    def _stop_arrival_timer(self) -> None:
+        if self._arrival_timer:
+            self._arrival_timer.cancel()
+            self._arrival_timer = None
+
+    def _refuse(self, status: int) -> None:
+        phrase = HTTPStatus(status).phrase.encode()
+        self.transport.write(
+            b"HTTP/1.1 %d %s\r\nconnection: close\r\ncontent-length: 0\r\n\r\n" % (status, phrase)
+        )
+        self.transport.close()

@@ -1,0 +1,70 @@
+import pytest
+
+from digit_client.errors import UnavailableError
+from digit_client.wire import ModelRef
+from digit_serving.gateway.circuit_breaker import CircuitBreaker
+
+SLOW, OTHER = ModelRef(label="canary"), ModelRef(label="stable")
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker(clock)
+
+
+def allows(breaker: CircuitBreaker, model: ModelRef = SLOW) -> bool:
+    try:
+        breaker.check(model)
+    except UnavailableError:
+        return False
+    return True
+
+
+def time_out(breaker: CircuitBreaker, times: int) -> None:
+    for _ in range(times):
+        breaker.record_timeout(SLOW)
+
+
+def test_circuit_opens_after_three_timeouts(breaker: CircuitBreaker) -> None:
+    time_out(breaker, 2)
+    assert all(allows(breaker) for _ in range(5))
+    time_out(breaker, 1)
+    assert [allows(breaker) for _ in range(3)] == [True, False, False]
+    assert allows(breaker, OTHER)
+
+
+def test_circuit_answer_between_timeouts_keeps_it_closed(breaker: CircuitBreaker) -> None:
+    time_out(breaker, 2)
+    breaker.record_answer(SLOW)
+    time_out(breaker, 2)
+    assert all(allows(breaker) for _ in range(5))
+
+
+def test_circuit_open_passes_one_request_a_second_until_an_answer(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
+    time_out(breaker, 3)
+    assert [allows(breaker), allows(breaker)] == [True, False]
+    clock.now += 1
+    assert [allows(breaker), allows(breaker)] == [True, False]
+    breaker.record_answer(SLOW)
+    assert all(allows(breaker) for _ in range(5))
+
+
+def test_circuits_of_models_named_at_will_are_bounded(breaker: CircuitBreaker) -> None:
+    for number in range(3000):
+        breaker.record_timeout(ModelRef(version=number))
+    time_out(breaker, 3)
+    assert [allows(breaker), allows(breaker)] == [True, False]
