@@ -1,9 +1,12 @@
-"""Four times as much as the service can do: what it still answers, and how soon it refuses the rest.
+"""More requests than the service can answer: how many it still answers, and how soon it refuses the rest.
 
-Needs wrk and two cores, of which it has the last to itself, for what it takes grows with its connections, and
-ten minutes. Run as python -m benchmarks.load.overload.
+First from clients that wait as `Retry-After` asks (`waiting.py`), then by wrk from clients that don't and
+send four times as much as the service can do; the figures of the latter are reported, not aimed at. The
+clients have the last core to themselves, since their work grows with their number. Needs wrk, two cores and
+20 minutes. Run as python -m benchmarks.load.overload.
 """
 
+import argparse
 import os
 import statistics
 import sys
@@ -20,22 +23,22 @@ from typing import NamedTuple
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.load import waiting
 from benchmarks.throughput import bodies, load
 from benchmarks.throughput.bodies import Body
-from benchmarks.throughput.servers import CACHE, prepare
+from benchmarks.throughput.servers import CACHE, digits, prepare
 from digit_client import images
 
-ROUNDS = 3
-SECONDS = 10
-# Until as many wait as may, and every connection has been refused or answered.
+# Seconds until the queue is full and every connection has been refused or answered.
 WARM_UP = 5
 TIMES = 4
-# The first may nearly all wait, of the others most are refused.
+# Connections of clients that wait as they are asked.
+WAITING = 1024
+# The queue holds nearly all of the first; of the others most are refused.
 CROWDS = [1024, 4096]
-# As many as it takes for the service to have no pause, and few enough that nobody is refused.
+# Connections that leave the service no pause, and of which none is refused.
 FULL = 64
-KINDS = ["28×28 PNG", "280×280 RGB PNG", "64 images, JSON of PNGs"]
-PHOTOGRAPH = Path("docs/five.jpg")
+KINDS = ["28×28 PNG", "280×280 RGB PNG", "64 images, JSON of PNGs", "640×480 photograph JPEG"]
 
 
 class Outcome(NamedTuple):
@@ -60,30 +63,66 @@ class Crowd:
 
 def main() -> None:
     """Print what became of each kind of request."""
-    digit = images.normalise(images.decode(PHOTOGRAPH.read_bytes()))
-    small = bodies.write(CACHE / "bodies", digit)
-    sent = {kind: small[kind] for kind in KINDS} | {"photograph": Body(PHOTOGRAPH, "image/jpeg")}
+    arguments = _arguments()
+    digit = images.normalise(images.decode(bodies.PHOTOGRAPH.read_bytes()))
+    sent = bodies.write(CACHE / "bodies", digit)
+    server = prepare()[0]
+    if arguments.checkout:
+        server = digits("Digits", arguments.checkout / ".venv/bin/python")
     cores = sorted(os.sched_getaffinity(0))
-    for kind, body in sent.items():
+    for kind in KINDS:
+        if not any(part in kind for part in arguments.kind or [""]):
+            continue
         os.sched_setaffinity(0, cores[:-1])
-        with prepare()[0].running() as url:
+        with server.running() as url:
             os.sched_setaffinity(0, cores[-1:])
-            _measure(url, kind, body)
+            _measure_waiting(url, kind, sent[kind], arguments.rounds, arguments.seconds)
+            if not arguments.waiting_only:
+                _measure(url, kind, sent[kind], arguments.rounds, arguments.seconds)
 
 
-def _measure(url: str, kind: str, body: Body) -> None:
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Overload the service.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=10, help="of each measurement")
+    parser.add_argument("--kind", action="append", help="part of a kind of request's name; repeatable")
+    parser.add_argument("--waiting-only", action="store_true", help="no clients that don't wait")
+    parser.add_argument("--checkout", type=Path, help="another checkout with a .venv, measured instead")
+    return parser.parse_args()
+
+
+def _measure_waiting(url: str, kind: str, body: Body, rounds: int, seconds: int) -> None:
+    """Print what clients get that wait as `Retry-After` asks, beside FULL connections in the same round."""
+    content = body.file.read_bytes()
+    shares = []
+    for _ in range(rounds):
+        full = waiting.run(url, content, body.content_type, FULL, seconds, WARM_UP)
+        many = waiting.run(url, content, body.content_type, WAITING, seconds, WARM_UP)
+        shares.append(many.rate(200) / full.rate(200))
+        for connections, outcome in ((FULL, full), (WAITING, many)):
+            sys.stdout.write(f"{kind}, {connections} connections that wait as they are asked:\n")
+            sys.stdout.writelines(f"    {line}\n" for line in outcome.lines())
+    sys.stdout.write(
+        f"{kind}, {WAITING} connections that wait get {statistics.median(shares):.0%} of what {FULL} get "
+        f"({min(shares):.0%} to {max(shares):.0%})\n"
+    )
+    sys.stdout.flush()
+
+
+def _measure(url: str, kind: str, body: Body, rounds: int, seconds: int) -> None:
     load.run(url, body.file, body.content_type, FULL, WARM_UP)
     capacities, crowds = [], [Crowd(connections) for connections in CROWDS]
-    for _ in range(ROUNDS):
-        capacity = _rates(url, body, FULL).answered
+    for _ in range(rounds):
+        capacity = _rates(url, body, FULL, seconds).answered
         capacities.append(capacity)
         for crowd in crowds:
             pause = round(1000 * crowd.connections / (TIMES * capacity))
             with _sampling(url, body, crowd.samples):
-                rates = _rates(url, body, crowd.connections, pause)
+                rates = _rates(url, body, crowd.connections, seconds, pause)
             crowd.shares.append(rates.answered / capacity)
             crowd.refused.append(rates.refused)
-    sys.stdout.write(f"{kind}: {statistics.median(capacities):,.0f} a second with {FULL} connections\n")
+    median = statistics.median(capacities)
+    sys.stdout.write(f"{kind}, clients that don't wait: {median:,.0f} a second with {FULL} connections\n")
     for crowd in crowds:
         _tell(crowd)
 
@@ -101,14 +140,14 @@ def _tell(crowd: Crowd) -> None:
         )
 
 
-def _rates(url: str, body: Body, connections: int, pause: int = 0) -> Outcome:
+def _rates(url: str, body: Body, connections: int, measured: int, pause: int = 0) -> Outcome:
     """Once as many wait as will. wrk would not count those that wait at its end."""
-    seconds = WARM_UP + SECONDS + 1
+    seconds = WARM_UP + measured + 1
     with ThreadPoolExecutor(1) as thread:
         loading = thread.submit(load.run, url, body.file, body.content_type, connections, seconds, pause)
         time.sleep(WARM_UP)
         started, before = time.perf_counter(), _counts(url)
-        time.sleep(SECONDS)
+        time.sleep(measured)
         after, took = _counts(url), time.perf_counter() - started
         loading.result()
     return Outcome((after.answered - before.answered) / took, (after.refused - before.refused) / took)

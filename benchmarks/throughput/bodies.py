@@ -1,4 +1,4 @@
-"""What is sent: the same digit in the ways that clients send digits."""
+"""Request bodies: the same digit in the files that people send."""
 
 import base64
 import io
@@ -9,6 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+PHOTOGRAPH = Path("docs/five.jpg")
+CANVAS = Path(__file__).with_name("canvas.png")
+"""A five in black on white, drawn on a 280×280 canvas in Chromium 156 and written by `toDataURL()`: RGBA."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +25,14 @@ class Body:
 
 
 def write(folder: Path, digit: NDArray[np.uint8]) -> dict[str, Body]:
-    """Each kind by its name, of a digit uint8 [28, 28], light ink on dark."""
+    """Write each kind of body, of a digit uint8 [28, 28], light ink on dark; returns them by name."""
     folder.mkdir(parents=True, exist_ok=True)
     large = cv2.cvtColor(cv2.resize(digit, (280, 280), interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2RGB)
     kinds = {
         "28×28 PNG": (_png(digit), "image/png"),
         "280×280 RGB PNG": (_png(large), "image/png"),
+        "280×280 canvas PNG": (CANVAS.read_bytes(), "image/png"),
+        "640×480 photograph JPEG": (PHOTOGRAPH.read_bytes(), "image/jpeg"),
         "64 images, NPY": (many(digit, 64), "application/x-npy"),
         "64 images, JSON of PNGs": (_json(digit, 64), "application/json"),
     }
@@ -44,7 +51,10 @@ def many(digit: NDArray[np.uint8], count: int) -> bytes:
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
-    return bytes(cv2.imencode(".png", pixels)[1])
+    """The pixels as Pillow writes them by default."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _json(digit: NDArray[np.uint8], count: int) -> bytes:

@@ -56,11 +56,7 @@ def prepare() -> list[Server]:
     uvicorn = [str(_PEERS / "bin" / "uvicorn"), "--app-dir", peers, "--port", str(_PORT), "--workers", "2"]
     granian = [str(_PEERS / "bin" / "granian"), "--interface", "wsgi", "--working-dir", peers]
     return [
-        Server(
-            "Digits",
-            [sys.executable, "-m", "digit_client", "up", "--models", str(MODELS)],
-            {"DIGITS_PORT": str(_PORT), "DIGITS_GRPC_PORT": "18500", "DIGITS_REST_PORT": "18501"},
-        ),
+        digits("Digits", Path(sys.executable)),
         Server(
             "FastAPI, TensorFlow in process",
             [*uvicorn, "--loop", "uvloop", "--http", "httptools", "--log-level", "warning", "in_process:app"],
@@ -68,6 +64,13 @@ def prepare() -> list[Server]:
         ),
         Server("bare Flask", [*granian, "--port", str(_PORT), "--workers", "2", "--no-ws", "floor:app"]),
     ]
+
+
+def digits(name: str, python: Path) -> Server:
+    """`digits up` of the checkout that is installed for this interpreter."""
+    command = [str(python.absolute()), "-m", "digit_client", "up", "--models", str(MODELS)]
+    ports = {"DIGITS_PORT": str(_PORT), "DIGITS_GRPC_PORT": "18500", "DIGITS_REST_PORT": "18501"}
+    return Server(name, command, ports)
 
 
 def _digits(*arguments: str) -> None:

@@ -1,0 +1,169 @@
+"""Clients that wait as `Retry-After` asks, as many as thousands, in one process.
+
+Each connection sends one request after another. After a 429 it pauses for as long as the service asks and for
+up to a tenth of a second more; `digit_client.RetryPolicy` jitters its first retry by as much. Requests are
+prebuilt and answers are hardly parsed, so that the clients take little of the machine's time.
+"""
+
+import asyncio
+import random
+import re
+import statistics
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
+from urllib.parse import urlsplit
+
+import uvloop
+
+JITTER = 0.1
+"""Seconds."""
+# Seconds for requests that are on their way at the end.
+_DRAIN = 30.0
+_STATUS = slice(9, 12)
+_HEAD_END = b"\r\n\r\n"
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_RETRY_AFTER = re.compile(rb"\r\nretry-after: *(\d+)", re.IGNORECASE)
+_CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
+
+
+@dataclass
+class Outcome:
+    """Answers by status and the seconds that each took; `duration` is that of the measurement in seconds."""
+
+    duration: float
+    times: dict[int, list[float]] = field(default_factory=dict)
+    counted: dict[int, int] = field(default_factory=dict)
+    """Answers that came while it was measured."""
+    broken: int = 0
+    """Connections that failed or were closed without an answer."""
+    unanswered: int = 0
+
+    def rate(self, status: int) -> float:
+        """Answers of this status a second."""
+        return self.counted.get(status, 0) / self.duration
+
+    def lines(self) -> list[str]:
+        """A line for each status, and one for connections that failed."""
+        lines = [
+            f"{status}: {self.rate(status):,.0f} a second, after {statistics.median(times):.3f} s in the "
+            f"median, {max(times):.3f} s at most"
+            for status, times in sorted(self.times.items())
+        ]
+        if self.broken or self.unanswered:
+            lines.append(f"{self.broken} connections broke, {self.unanswered} requests stayed without answer")
+        return lines
+
+
+def run(
+    url: str, body: bytes, content_type: str, connections: int, seconds: float, warm_up: float = 5.0
+) -> Outcome:
+    """Load the service for `warm_up` seconds, then measure it for `seconds`."""
+    return uvloop.run(_run(url, body, content_type, connections, seconds, warm_up))
+
+
+async def _run(
+    url: str, body: bytes, content_type: str, connections: int, seconds: float, warm_up: float
+) -> Outcome:
+    address = urlsplit(url)
+    head = (
+        f"POST /v1/predict HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: {content_type}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    start = time.perf_counter() + warm_up
+    crowd = _Crowd(head.encode() + body, start, start + seconds, Outcome(seconds))
+    callers = [_caller(crowd, str(address.hostname), address.port or 80) for _ in range(connections)]
+    tasks = [asyncio.ensure_future(caller) for caller in callers]
+    _, late = await asyncio.wait(tasks, timeout=warm_up + seconds + _DRAIN)
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    crowd.outcome.unanswered = len(late)
+    return crowd.outcome
+
+
+@dataclass
+class _Crowd:
+    request: bytes
+    start: float
+    end: float
+    outcome: Outcome
+
+    def note(self, status: int, sent: float, now: float) -> None:
+        """Count an answer, unless it belongs to the warm-up."""
+        outcome = self.outcome
+        if self.start <= now < self.end:
+            outcome.counted[status] = outcome.counted.get(status, 0) + 1
+        if sent >= self.start:
+            outcome.times.setdefault(status, []).append(now - sent)
+
+
+async def _caller(crowd: _Crowd, host: str, port: int) -> None:
+    """One client, which opens a connection again where the service closed it, until the time is over."""
+    loop = asyncio.get_running_loop()
+    while time.perf_counter() < crowd.end:
+        closed = loop.create_future()
+        try:
+            await loop.create_connection(partial(_Connection, crowd, closed), host, port)
+            resume_at = await closed
+        except OSError:
+            crowd.outcome.broken += 1
+            resume_at = time.perf_counter() + JITTER
+        await asyncio.sleep(resume_at - time.perf_counter())
+
+
+class _Connection(asyncio.Protocol):
+    """A kept-alive connection with one request at a time; `closed` gets the time of the next request."""
+
+    def __init__(self, crowd: _Crowd, closed: "asyncio.Future[float]") -> None:
+        self._crowd = crowd
+        self._closed = closed
+        self._received = b""
+        self._is_waiting = False
+        self._sent = self._resume_at = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the first request."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        """Note an answer once it is whole, and send the next request in its time."""
+        self._received += data
+        head_end = self._received.find(_HEAD_END)
+        if head_end < 0:
+            return
+        head = self._received[: head_end + 2]
+        length = _CONTENT_LENGTH.search(head)
+        if length is None or len(self._received) < head_end + len(_HEAD_END) + int(length[1]):
+            return
+        self._received, self._is_waiting = b"", False
+        status, now, pause = int(head[_STATUS]), time.perf_counter(), 0.0
+        self._crowd.note(status, self._sent, now)
+        if status == 429:
+            asked = _RETRY_AFTER.search(head)
+            pause = (int(asked[1]) if asked else 0) + random.uniform(0, JITTER)  # noqa: S311
+        self._resume_at = now + pause
+        if _CLOSE.search(head):
+            self._transport.close()
+        elif pause:
+            asyncio.get_running_loop().call_later(pause, self._send)
+        else:
+            self._send()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Hand over to the caller, which opens another connection."""
+        if self._is_waiting:
+            self._crowd.outcome.broken += 1
+        if not self._closed.done():
+            self._closed.set_result(self._resume_at)
+
+    def _send(self) -> None:
+        if self._transport.is_closing():
+            return
+        if time.perf_counter() >= self._crowd.end:
+            self._transport.close()
+            return
+        self._is_waiting, self._sent = True, time.perf_counter()
+        self._transport.write(self._crowd.request)
