@@ -114,7 +114,7 @@ class Stack:
         )
 
     def is_ready(self) -> bool:
-        """Whether the gateway says that a prediction would be answered.
+        """Ask the gateway for its readiness: True where it says that a prediction would be answered.
 
         It is asked several times, since each of its workers connects to the model server by itself.
         """

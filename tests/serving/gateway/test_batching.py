@@ -68,7 +68,7 @@ class Server:
 
     @property
     def numbers(self) -> list[list[int]]:
-        """Of each call what its images showed."""
+        """First pixels of the images of each call."""
         return [call.numbers for call in self.calls]
 
 
