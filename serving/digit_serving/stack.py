@@ -25,8 +25,6 @@ _ENCRYPTION = (
 # glibc returns the buffers of a picture to the kernel after each request, which then clears as many pages for
 # the next one. With these it keeps up to 16 MiB, but nothing large.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 * 2**20), "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20)}
-
-
 _READY_ANSWERS = 8
 
 

@@ -94,7 +94,9 @@ class Reader:
 
     def _from_json(self, data: bytes, record: Record) -> Batch:
         is_large = len(data) > _LARGE_TEXT
-        parsed = self._run_in_thread(record, self._parse_json, data) if is_large else self._parse_json(data)
+        parsed = (
+            self._run_in_thread(record, 0, self._parse_json, data) if is_large else self._parse_json(data)
+        )
         return parsed if isinstance(parsed, np.ndarray) else self._normalised(parsed, record)
 
     def _parse_json(self, data: bytes) -> list[bytes] | NDArray[np.float32]:
@@ -130,27 +132,27 @@ class Reader:
         record.normalise = time.perf_counter() - record.read_from
         return batch
 
-    def _run_in_thread(self, record: Record, read: Callable[..., _Read], *arguments: Any) -> _Read:
+    def _run_in_thread(
+        self, record: Record, index: int, read: Callable[..., _Read], *arguments: Any
+    ) -> _Read:
         """Call the function in the thread for large input, which works on one at a time."""
 
         def read_in_time() -> _Read:
-            if time.perf_counter() - record.started > self._settings.patience:
-                raise OverloadedError("it waited too long to be read")
+            self._check_time(record, index)
             return read(*arguments)
 
         return await_(asyncio.get_running_loop().run_in_executor(self._large, read_in_time))
 
-    def _yield_after_slice(self, record: Record) -> None:
-        """Cooperative scheduling: let other requests go on after 10 ms of reading pictures.
+    def _check_time(self, record: Record, index: int) -> None:
+        """Raise OverloadedError where a request has waited too long to begin with its first image.
 
-        Raises DeadlineExceededError where the answer would come too late.
+        Raises DeadlineExceededError where the answer would come too late, whichever image it is.
         """
-        now = time.perf_counter()
-        if now - record.slice_began > _SLICE_SECONDS:
-            if now - record.started > self._settings.deadline:
-                raise DeadlineExceededError("it took too long to read")
-            await_(asyncio.sleep(0))
-            record.slice_began = time.perf_counter()
+        waited = time.perf_counter() - record.started
+        if not index and waited > self._settings.patience:
+            raise OverloadedError("it waited too long to be read")
+        if waited > self._settings.deadline:
+            raise DeadlineExceededError("it took too long to read")
 
     def _check_count(self, count: int) -> None:
         if count > self._settings.max_images:
@@ -159,11 +161,18 @@ class Reader:
             )
 
     def _normalised(self, files: Iterable[bytes], record: Record) -> NDArray[np.uint8]:
-        record.read_from = record.slice_began = time.perf_counter()
-        return np.array([self._read_image(data, index, record) for index, data in enumerate(files)])
+        record.read_from = slice_began = time.perf_counter()
+        read = []
+        for index, data in enumerate(files):
+            if time.perf_counter() - slice_began > _SLICE_SECONDS:
+                # Cooperative scheduling: other requests go on between two slices of work.
+                self._check_time(record, index)
+                await_(asyncio.sleep(0))
+                slice_began = time.perf_counter()
+            read.append(self._read_image(data, index, record))
+        return np.array(read)
 
     def _read_image(self, data: bytes, index: int, record: Record) -> NDArray[np.uint8]:
-        self._yield_after_slice(record)
         try:
             if not data:
                 raise NotAnImageError("there is no image in the request")
@@ -173,7 +182,7 @@ class Reader:
             except ImageTooLargeError:
                 if most <= _LARGE_PICTURE:
                     raise
-            return self._run_in_thread(record, _large_image, data, most, record)
+            return self._run_in_thread(record, index, _large_image, data, most, record)
         except ImageError as error:
             error.index = index
             raise

@@ -52,8 +52,6 @@ class Record:
 
     read_from: float = 0.0
     """When the first image was looked at."""
-    slice_began: float = 0.0
-    """When reading began, or went on after other requests had their turn."""
     decode: float = 0.0
     normalise: float = 0.0
     """Of all images together, which are decoded and normalised in turn."""

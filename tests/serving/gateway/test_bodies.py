@@ -17,11 +17,13 @@ from werkzeug.test import EnvironBuilder
 
 from digit_client.arrays import to_png
 from digit_client.errors import (
+    DeadlineExceededError,
     ImageError,
     ImageShapeError,
     ImageTooLargeError,
     NoDigitError,
     NotAnImageError,
+    OverloadedError,
     PixelValueError,
     TruncatedImageError,
 )
@@ -216,3 +218,32 @@ def test_other_media_types_are_refused(content_type: str) -> None:
 def test_any_body_is_read_or_refused(data: bytes, content_type: str) -> None:
     with contextlib.suppress(GatewayError, ImageError, HTTPException):
         assert len(read(data, content_type))
+
+
+LARGE = to_png(np.pad(np.kron(IMAGE, np.ones((36, 36), np.uint8)), 50))
+
+
+def read_after(seconds: float, *files: bytes) -> np.ndarray:
+    """Read a request that arrived so many seconds ago and has a minute, half of it to begin."""
+    reader = Reader(Settings(max_pixels=2_000_000, deadline=60))
+    document = json.dumps({"images": [base64.b64encode(file).decode() for file in files]})
+    builder = EnvironBuilder(method="POST", data=document, content_type="application/json")
+    arrived = time.perf_counter() - seconds
+    record = Record("id", "/v1/predict", "POST", started=arrived, begun=arrived)
+    try:
+        with Request(builder.get_environ()) as request:
+            return greenlet_loop.call(reader.read, request, record)
+    finally:
+        builder.close()
+
+
+def test_large_picture_that_waited_too_long_to_begin_is_overload() -> None:
+    assert read_after(20, LARGE).shape == (1, 28, 28)
+    with pytest.raises(OverloadedError):
+        read_after(40, LARGE)
+
+
+def test_large_picture_after_the_first_has_until_the_deadline() -> None:
+    assert read_after(40, PNG, LARGE).shape == (2, 28, 28)
+    with pytest.raises(DeadlineExceededError):
+        read_after(70, PNG, LARGE)
