@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard hatch_build.py $(addsuffix /*.proto, \
-	$(addprefix client/digit_client/protos/, */*/* */*)))
+	$(addprefix client/digit_client/tfserving/protos/, */*/* */*)))
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	echo "TensorFlow needs Python 3.11, 3.12 or 3.13; name one that you have: make PYTHON=python3.13 …" >&2; exit 1; }
 

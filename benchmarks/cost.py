@@ -19,7 +19,7 @@ from benchmarks.service import service
 from benchmarks.startup import PORTS, URL, children
 from digit_client import ModelServerClient
 from digit_client import images as pictures
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 
 # As in k8s/base.
 FLAGS = [

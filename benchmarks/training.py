@@ -13,8 +13,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from digit_training import sources
-from digit_training.dataset import Examples
+from digit_training import data
+from digit_training.data import Examples
 from digit_training.fit import fit
 from digit_training.recipes import RECIPES
 
@@ -24,7 +24,7 @@ ROUNDS = 3
 
 def main(mnist: Path) -> None:
     """Print a row for each round, and the medians of the ratios."""
-    examples = sources.load(mnist).train
+    examples = data.load(mnist).train
     line("seconds (of CPU)", "the article", "digits train", "times faster", "apart")
     ratios = []
     for seed in range(ROUNDS):

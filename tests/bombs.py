@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 
 SIDE = 4000
 """Of a picture that is just not too large by default."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from digit_training.readers import SAMPLE
+from digit_training.data import SAMPLE
 from tests.processes import DIGITS, accepts, answers, free_port, running, wait_until
 
 # A change must not fail for what another left to chance: the same examples every time.

@@ -10,8 +10,8 @@ import uvloop
 from flask import Flask
 from flask.testing import FlaskClient
 
-from digit_client.model_server import AsyncModelServer
-from digit_serving.gateway import bridge, collector, tls
+from digit_client.tfserving.model_server import AsyncModelServer
+from digit_serving.gateway import asgi, tls, tracing_setup
 from digit_serving.gateway.app import create_app
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.settings import Settings
@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 
 def call(function: Callable[..., _Result], *arguments: Any, **named: Any) -> _Result:
     """Call a function below the bridge, and return or raise as it does. Threads may call at the same time."""
-    return run(bridge.run(lambda: function(*arguments, **named)))
+    return run(asgi.run(lambda: function(*arguments, **named)))
 
 
 def run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
@@ -34,7 +34,7 @@ def app(settings: Settings) -> Flask:
 
     async def create() -> Flask:
         model_server = AsyncModelServer(settings.model_server, tls.credentials(settings))
-        return create_app(settings, model_server, Metrics(), collector.traces(settings))
+        return create_app(settings, model_server, Metrics(), tracing_setup.traces(settings))
 
     flask = run(create())
     flask.test_client_class = _Client

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from digit_serving.model_server import flags
-from digit_serving.releases.config_file import ConfigFile
+from digit_serving.releases.config import ConfigFile
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -18,8 +18,8 @@ from benchmarks.load.callers import Answer, calling
 from benchmarks.load.memory import Memory
 from benchmarks.service import Service, service
 from digit_client import images
-from digit_client.arrays import to_png
-from digit_serving.releases.published import published
+from digit_client.images import to_png
+from digit_serving.releases.versions import published
 
 SHARE = 0.7
 KEPT = 3

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.startup import answers
-from digit_serving.releases.published import published
+from digit_serving.releases.versions import published
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

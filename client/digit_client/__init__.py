@@ -11,7 +11,7 @@ Names are imported when they are first used: `ModelServerClient` needs the extra
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from digit_client.errors import (
+from digit_client._exceptions import (
     ConnectionFailedError,
     DeadlineExceededError,
     DigitError,
@@ -29,11 +29,10 @@ from digit_client.errors import (
 )
 
 if TYPE_CHECKING:
-    from digit_client.async_client import AsyncDigitClient
-    from digit_client.client import DigitClient
-    from digit_client.model_server_client import ModelServerClient
-    from digit_client.predictions import Prediction
-    from digit_client.retry import RetryPolicy
+    from digit_client._client import AsyncDigitClient, DigitClient
+    from digit_client._retries import RetryPolicy
+    from digit_client._types import Prediction
+    from digit_client.tfserving.client import ModelServerClient
 
 __all__ = [
     "AsyncDigitClient",
@@ -58,11 +57,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AsyncDigitClient": "async_client",
-    "DigitClient": "client",
-    "ModelServerClient": "model_server_client",
-    "Prediction": "predictions",
-    "RetryPolicy": "retry",
+    "AsyncDigitClient": "_client",
+    "DigitClient": "_client",
+    "ModelServerClient": "tfserving.client",
+    "Prediction": "_types",
+    "RetryPolicy": "_retries",
 }
 
 

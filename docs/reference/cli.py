@@ -3,7 +3,7 @@
 import click
 from click.testing import CliRunner
 
-from digit_client.cli import main
+from digit_client._cli import main
 from docs.reference.markdown import code, joined
 
 _WIDTH = 100

@@ -3,8 +3,7 @@
 import inspect
 
 import digit_client
-from digit_client import errors, sources
-from digit_client.errors import DigitError
+from digit_client import DigitError, _exceptions, _inputs
 from docs.reference import source
 from docs.reference.markdown import code, joined, table
 
@@ -17,10 +16,10 @@ def page() -> str:
         [
             "# The client",
             inspect.cleandoc(digit_client.__doc__ or ""),
-            f"An `ImageSource` is one of {_names(sources.ImageSource)}.",
+            f"An `ImageSource` is one of {_names(_inputs.ImageSource)}.",
             *(_section(kind) for kind in kinds if kind not in failures),
             "## Errors",
-            inspect.cleandoc(errors.__doc__ or ""),
+            inspect.cleandoc(_exceptions.__doc__ or ""),
             table(("error", "`code`", ""), map(_error, failures)),
         ]
     )

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import click
 
-from digit_client import cli, client, model_server_client
+from digit_client import _cli, _client
+from digit_client.tfserving import client
 from digit_serving.gateway.settings import Settings
 from docs.reference import source
 from docs.reference.markdown import joined, table
@@ -12,10 +13,10 @@ from docs.reference.markdown import joined, table
 _HEADER = ("variable", "default", "")
 
 _CLIENT = (
-    ("DIGITS_URL", client.DEFAULT_URL, "Whom `digits predict` and the HTTP clients ask."),
+    ("DIGITS_URL", _client.DEFAULT_URL, "Whom `digits predict` and the HTTP clients ask."),
     ("DIGITS_API_KEY", "", "The key that they show a gateway that asks for one."),
-    ("DIGITS_TIMEOUT", client.DEFAULT_TIMEOUT, "Seconds that a call of theirs may take, with its retries."),
-    ("DIGITS_MODEL_SERVER", model_server_client.DEFAULT_TARGET, "Whom `ModelServerClient` asks, over gRPC."),
+    ("DIGITS_TIMEOUT", _client.DEFAULT_TIMEOUT, "Seconds that a call of theirs may take, with its retries."),
+    ("DIGITS_MODEL_SERVER", client.DEFAULT_TARGET, "Whom `ModelServerClient` asks, over gRPC."),
 )
 
 
@@ -44,9 +45,9 @@ def _gateway() -> Iterator[tuple[str, str, str]]:
 
 
 def _commands() -> Iterator[tuple[str, str, str, str]]:
-    context = click.Context(cli.main)
-    for name in cli.main.list_commands(context):
-        command = cli.main.get_command(context, name)
+    context = click.Context(_cli.main)
+    for name in _cli.main.list_commands(context):
+        command = _cli.main.get_command(context, name)
         assert command
         for option in command.params:
             if isinstance(option, click.Option) and option.envvar:

@@ -24,7 +24,7 @@ from digit_client import (
     RetryPolicy,
     UnavailableError,
 )
-from digit_client.arrays import to_png
+from digit_client._inputs import to_png
 
 QUICK = RetryPolicy(attempts=3, base=0.001, cap=0.01)
 

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 import digit_client
-from digit_client import cli
-from digit_client.cli import main
+from digit_client import _cli
+from digit_client._cli import main
 
 HEAVY = ("tensorflow", "tensorflow_serving", "keras", "flask", "grpc", "cv2", "opentelemetry")
 
@@ -29,13 +29,13 @@ def _imported_by(code: str) -> set[str]:
     [
         ("import digit_client", set()),
         ("from digit_client import DigitClient, AsyncDigitClient", set()),
-        ("import digit_client.cli", set()),
-        ("import digit_client.protos", set()),
+        ("import digit_client._cli", set()),
+        ("import digit_client.tfserving.protos", set()),
         ("from digit_client import ModelServerClient", {"grpc", "cv2"}),
         ("import digit_serving.gateway.server", {"grpc"}),
         ("import digit_serving.gateway.app", {"grpc", "cv2", "flask"}),
-        ("import digit_serving.cli, digit_serving.gateway.cli, digit_serving.model_server.cli", set()),
-        ("import digit_serving.releases.cli, digit_serving.stack", set()),
+        ("import digit_serving.up, digit_serving.gateway.cli, digit_serving.model_server.cli", set()),
+        ("import digit_serving.releases.cli, digit_serving.up", set()),
         ("import digit_training.cli", set()),
     ],
 )
@@ -46,7 +46,7 @@ def test_imports_bring_no_more_than_they_need(code: str, allowed: set[str]) -> N
 EXTRAS = (*HEAVY, "google", "greenlet", "matplotlib", "PIL", "pydantic", "rich", "uvicorn", "uvloop")
 # None in sys.modules makes a module unimportable.
 DIGITS_WITHOUT_EXTRAS = (
-    f"import sys; sys.modules.update(dict.fromkeys({EXTRAS!r})); from digit_client.cli import main; main()"
+    f"import sys; sys.modules.update(dict.fromkeys({EXTRAS!r})); from digit_client._cli import main; main()"
 )
 
 
@@ -94,9 +94,9 @@ def test_gateway_without_pydantic_says_so(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_commands_that_need_extras_name_them() -> None:
     commands = {entry.name for entry in entry_points(group="digits.commands")}
-    assert commands - {"keys", "predict"} == cli._EXTRAS.keys()
+    assert commands - {"keys", "predict"} == _cli._EXTRAS.keys()
     known = {each.lower() for each in metadata("digit-serving").get_all("Provides-Extra") or ()}
-    assert {extra for extras in cli._EXTRAS.values() for extra in extras.split(",")} <= known
+    assert {extra for extras in _cli._EXTRAS.values() for extra in extras.split(",")} <= known
 
 
 def test_every_public_name_is_there() -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from digit_client.errors import ImageError
+from digit_client import ImageError
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 

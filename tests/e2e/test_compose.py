@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from digit_client import DigitClient, RetryPolicy
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 from tests.compose import ROOT, Load, Project
 from tests.processes import answers, free_port, wait_until
 from tests.readme import blocks

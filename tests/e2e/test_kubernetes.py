@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from digit_client import DigitClient, RetryPolicy
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 from tests.kubelet import Kubelet
 from tests.kustomize import Object, build, copied, named, pod
 from tests.processes import wait_until

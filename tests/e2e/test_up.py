@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from digit_client import ModelServerClient
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 from digit_serving.releases.config import ModelsConfig
 from tests.processes import DIGITS, answers, free_port, wait_until
 

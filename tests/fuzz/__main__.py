@@ -36,7 +36,7 @@ def fuzz(name: str, flags: list[str]) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["digit_client", "digit_serving", "PIL", "werkzeug"]):
-        from digit_serving.gateway.bodies import ignore_doubts
+        from digit_serving.gateway.request_parsing import ignore_doubts
         from tests.fuzz.targets import TARGETS
     warnings.simplefilter("error")
     ignore_doubts()

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 
-from digit_client import wire
-from digit_client.protos import DT_FLOAT, PredictResponse
+from digit_client.tfserving import codec
+from digit_client.tfserving.protos import DT_FLOAT, PredictResponse
 from tests import bombs
 
 
@@ -36,10 +36,10 @@ def _answers() -> list[bytes]:
     row = np.eye(10, dtype=np.float32)[[7]]
     for response in (packed, listed):
         response.model_spec.version.value = 1
-        tensor = response.outputs[wire.OUTPUT]
+        tensor = response.outputs[codec.OUTPUT]
         tensor.dtype = DT_FLOAT
         for size in row.shape:
             tensor.tensor_shape.dim.add(size=size)
-    packed.outputs[wire.OUTPUT].tensor_content = row.tobytes()
-    listed.outputs[wire.OUTPUT].float_val.extend(row[0].tolist())
+    packed.outputs[codec.OUTPUT].tensor_content = row.tobytes()
+    listed.outputs[codec.OUTPUT].float_val.extend(row[0].tolist())
     return [packed.SerializeToString(), listed.SerializeToString()]

@@ -11,17 +11,17 @@ from google.protobuf.message import DecodeError
 from werkzeug import Request
 from werkzeug.exceptions import HTTPException
 
-from digit_client import images, predictions, wire
-from digit_client.errors import ImageError
-from digit_client.protos import PredictResponse
-from digit_serving.gateway import bridge
-from digit_serving.gateway.bodies import Reader
+from digit_client import ImageError, _types, images
+from digit_client.tfserving import codec
+from digit_client.tfserving.protos import PredictResponse
+from digit_serving.gateway import asgi
+from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.errors import GatewayError
-from digit_serving.gateway.record import Record
+from digit_serving.gateway.request_parsing import RequestParser
 from digit_serving.gateway.settings import Settings
 
 _MOST_PIXELS = 50_000
-_READER = Reader(Settings(max_images=4, max_pixels=_MOST_PIXELS, max_body=100_000))
+_READER = RequestParser(Settings(max_images=4, max_pixels=_MOST_PIXELS, max_body=100_000))
 _LOOP = asyncio.new_event_loop()
 _TYPES = ("application/json", "application/x-npy", "multipart/form-data; boundary=x", "image/*")
 
@@ -44,9 +44,9 @@ def body(data: bytes) -> None:
         "wsgi.input": io.BytesIO(data),
     }
     now = time.perf_counter()
-    record = Record("id", "/v1/predict", "POST", started=now, begun=now)
+    record = RequestContext("id", "/v1/predict", "POST", started=now, begun=now)
     with suppress(GatewayError, ImageError, HTTPException), Request(environment) as request:
-        batch = _LOOP.run_until_complete(bridge.run(_READER.read, request, record))
+        batch = _LOOP.run_until_complete(asgi.run(_READER.read, request, record))
         assert batch.shape[1:] in ((28, 28), (784,))
         assert np.isfinite(batch).all()
 
@@ -54,7 +54,7 @@ def body(data: bytes) -> None:
 def answer(data: bytes) -> None:
     """A model server's answer."""
     with suppress(ValueError, DecodeError):
-        for prediction in predictions.decode(*wire.decode(PredictResponse.FromString(data))):
+        for prediction in _types.decode(*codec.decode(PredictResponse.FromString(data))):
             assert 0 <= prediction.digit <= 9
             assert 0 <= prediction.confidence <= 1.001
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from digit_serving.gateway.bodies import ignore_doubts
+from digit_serving.gateway.request_parsing import ignore_doubts
 from tests.fuzz.seeds import seeds
 from tests.fuzz.targets import TARGETS
 

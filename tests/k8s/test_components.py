@@ -6,7 +6,7 @@ import pytest
 import yaml
 from google.protobuf import text_format
 
-from digit_client.protos import ModelServerConfig
+from digit_client.tfserving.protos import ModelServerConfig
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.kustomize import K8S, build, built, named, of_kind, pod

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from digit_client import DigitClient
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 from tests.processes import answers, free_port, running, wait_until
 
 CONFIG = Path(__file__).parent.parent.parent / "serving" / "config"

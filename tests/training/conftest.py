@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from digit_training import readers, sources
-from digit_training.dataset import Dataset
+from digit_training import data
+from digit_training.data import Dataset
 from digit_training.fit import Fit, fit
 from digit_training.recipes import RECIPES
 from tests.conftest import Digits
@@ -21,14 +21,14 @@ from tests.conftest import Digits
 @pytest.fixture(scope="session")
 def dataset(mnist_npz: Path) -> Dataset:
     """4,000 digits to learn from and 1,000 to be tested on."""
-    return readers.read(mnist_npz).verified("here")
+    return data.read(mnist_npz).verified("here")
 
 
 @pytest.fixture(scope="session")
 def mnist() -> Dataset:
     """All of MNIST, or where it cannot be had what the product then takes."""
     path = os.environ.get("DIGITS_MNIST")
-    return sources.load(Path(path) if path else None)
+    return data.load(Path(path) if path else None)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 
 from digit_training.augment import augment
-from digit_training.dataset import Dataset
+from digit_training.data import Dataset
 
 Images = NDArray[np.uint8]
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from keras import layers
 
 from digit_training import cli
-from digit_training.dataset import Dataset
+from digit_training.data import Dataset
 from digit_training.fit import Fit
 from tests.processes import DIGITS
 

@@ -1,3 +1,5 @@
+"""."""
+
 import signal
 from collections import defaultdict
 from dataclasses import replace
@@ -6,12 +8,96 @@ import keras
 import numpy as np
 import pytest
 
-from digit_training import batches, calibration, models, strokes
+from digit_training import evaluation, models, synthetic
+from digit_training import fit as fitting
 from digit_training.augment import ANYBODY, CAREFUL, Hand, Images, augment
-from digit_training.dataset import Dataset, Examples
-from digit_training.evaluate import evaluate
-from digit_training.fit import Fit, fit
-from digit_training.recipes import RECIPES
+from digit_training.data import Dataset, Examples
+from digit_training.evaluation import evaluate
+from digit_training.fit import Batches, Fit, by_block, fit
+from digit_training.models import perceptron
+from digit_training.recipes import RECIPES, sgd
+
+
+def test_each_epoch_holds_every_example_once_in_another_order(dataset: Dataset) -> None:
+    batches = Batches(dataset.train[:100], 32, seed=0)
+    first = np.concatenate([batches[index][1] for index in range(len(batches))])
+    batches.begin(1)
+    second = np.concatenate([batches[index][1] for index in range(len(batches))])
+    assert len(batches) == 4
+    assert np.array_equal(np.bincount(first), np.bincount(dataset.train.labels[:100]))
+    assert np.array_equal(np.bincount(first), np.bincount(second))
+    assert not np.array_equal(first, second)
+
+
+def test_a_batch_is_what_a_model_reads(dataset: Dataset) -> None:
+    pixels, labels = Batches(dataset.train[:100], 32, seed=0)[3]
+    assert (pixels.shape, labels.shape) == ((4, 784), (4,))
+    assert pixels.dtype == np.float32
+    assert (pixels.min(), pixels.max()) == (0, 1)
+
+
+def test_a_batch_is_the_same_whenever_it_is_read(dataset: Dataset) -> None:
+    one, two = (Batches(dataset.train[:100], 32, seed=5) for _ in range(2))
+    two[0], two[1]
+    assert np.array_equal(one[2][0], two[2][0])
+    two.begin(1)
+    assert not np.array_equal(one[2][0], two[2][0])
+    assert not np.array_equal(one[2][0], Batches(dataset.train[:100], 32, seed=6)[2][0])
+
+
+def test_the_last_epochs_are_written_with_more_care(dataset: Dataset) -> None:
+    examples = dataset.train[:500]
+    batches = Batches(examples, len(examples), seed=0, careful_from=1)
+
+    def departure() -> float:
+        pixels, _ = batches[0]
+        return float(np.abs(pixels - examples[batches.order].pixels).mean())
+
+    free = departure()
+    batches.begin(1)
+    assert departure() < 0.9 * free
+
+
+def test_the_last_epochs_may_be_of_the_first_examples_alone(dataset: Dataset) -> None:
+    batches = Batches(dataset.train[:100], 32, seed=0, careful_from=1, first=80)
+    assert np.array_equal(np.sort(batches.order), np.arange(100))
+    batches.begin(1)
+    assert len(batches.order) == 100
+    assert np.array_equal(np.unique(batches.order), np.arange(80))
+
+
+def fitted(dataset: Dataset, examples: int, xla: bool, batches: int | None) -> keras.Model:
+    """A perceptron after two epochs of batches of 32, in blocks of so many or one by one."""
+    keras.utils.set_random_seed(3)
+    model = perceptron()
+    model.compile(sgd(0.5, 1), loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=xla)
+    if batches:
+        model.train_step = by_block(model, 32)
+    train = dataset.train[:examples]
+    model.fit(train.pixels, train.labels, epochs=2, batch_size=32 * (batches or 1), verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize(
+    ("examples", "batches"),
+    [
+        pytest.param(640, 10, id="blocks of one size"),
+        pytest.param(1000, 20, id="a batch is left"),
+        pytest.param(641, 10, id="the last block is shorter than a batch"),
+        pytest.param(20, 10, id="so is the only one"),
+    ],
+)
+def test_blocks_are_learned_as_their_batches_one_by_one(
+    dataset: Dataset, examples: int, batches: int, xla: bool
+) -> None:
+    one_by_one = fitted(dataset, examples, xla, None)
+    in_blocks = fitted(dataset, examples, xla, batches)
+    for expected, weights in zip(one_by_one.get_weights(), in_blocks.get_weights(), strict=True):
+        np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-6)
+    for name in ("loss", "accuracy"):
+        assert in_blocks.history.history[name] == pytest.approx(one_by_one.history.history[name])
+    assert int(in_blocks.optimizer.iterations) == int(one_by_one.optimizer.iterations)
 
 
 @pytest.mark.parametrize("name", ["perceptron", "quick", "full"])
@@ -46,7 +132,7 @@ def test_the_last_epochs_are_fitted_with_more_care(dataset: Dataset, monkeypatch
         written[hand].append(len(images))
         return augment(images, rng, hand)
 
-    monkeypatch.setattr(batches, "augment", counted)
+    monkeypatch.setattr(fitting, "augment", counted)
     fit(replace(RECIPES["quick"], epochs=3, careful=2, holdout=0, drawn=0), dataset.train[:500], seed=0)
     assert sum(written[CAREFUL]) == 2 * 500
 
@@ -65,8 +151,8 @@ def test_drawn_digits_are_learned_to_the_end_or_not(
         seen[hand].append(int((images.min(axis=(1, 2)) == 255).sum()))
         return augment(images, rng, hand)
 
-    monkeypatch.setattr(strokes, "drawn", full_of_ink)
-    monkeypatch.setattr(batches, "augment", counted)
+    monkeypatch.setattr(synthetic, "drawn", full_of_ink)
+    monkeypatch.setattr(fitting, "augment", counted)
     fit(replace(RECIPES[name], epochs=3, careful=1, networks=1), dataset.train[:600], seed=0)
     drawn = round(0.05 * 550)
     assert sum(seen[ANYBODY]) >= 2 * drawn
@@ -97,7 +183,7 @@ def test_the_best_epoch_by_the_held_out_is_taken_and_calibrated_on_them(dataset:
     answers = evaluate(result.model, held).probabilities
     loss = -np.log(answers[np.arange(300), held.labels]).mean()
     assert loss < min(losses)
-    assert calibration.temperature(answers, held.labels) == pytest.approx(1, abs=1e-3)
+    assert evaluation.temperature(answers, held.labels) == pytest.approx(1, abs=1e-3)
 
 
 def interrupt_after(epochs: int, networks: int = 0) -> keras.callbacks.Callback:

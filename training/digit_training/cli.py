@@ -10,9 +10,9 @@ from typing import NoReturn
 
 import click
 
-from digit_training import versions
-from digit_training.bar import Bar
+from digit_training import registry
 from digit_training.errors import Interrupted, TrainingError
+from digit_training.quality_gate import Bar
 
 INTERRUPTED = 130
 """The exit status of a command that Ctrl-C ended, as shells count it: 128 and the number of SIGINT."""
@@ -90,13 +90,13 @@ def train(
     if_needed: bool,
 ) -> None:
     """Fit a model to MNIST and publish it as the next version."""
-    if if_needed and (version := versions.latest(output)):
+    if if_needed and (version := registry.latest(output)):
         click.echo(f"Nothing to train: {version} is there.")
         return
     with _plain_errors():
-        from digit_training import job
+        from digit_training import pipeline
 
-        job.train(
+        pipeline.train(
             recipe=recipe if model == "convnet" else model,
             data=data,
             output=output,
@@ -124,9 +124,9 @@ def export(
     It takes pixels 0..1 as [n, 784], [n, 28, 28] or [n, 28, 28, 1] and answers probabilities [n, 10].
     """
     with _plain_errors():
-        from digit_training import job
+        from digit_training import pipeline
 
-        job.export(file=file, data=data, output=output, bar=Bar(min_accuracy, max_regression, force))
+        pipeline.export(file=file, data=data, output=output, bar=Bar(min_accuracy, max_regression, force))
 
 
 @contextmanager

@@ -1,23 +1,119 @@
-"""Fits a recipe to examples, on whatever backend Keras runs."""
+"""What an augmented fit is fed with, batch by batch, on every backend of Keras."""
 
 import gc
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
+from numpy.typing import NDArray
 
-from digit_training import calibration, device, models, strokes
-from digit_training.batches import STEPS_PER_EXECUTION, Batches
-from digit_training.best import BestEpoch
-from digit_training.blocks import by_block
-from digit_training.dataset import Examples
-from digit_training.interrupt import between_batches
+from digit_training import device, evaluation, models, synthetic
+from digit_training.augment import ANYBODY, CAREFUL, augment
+from digit_training.callbacks import BestEpoch, between_batches
+from digit_training.data import Examples
 from digit_training.recipes import Recipe
+
+STEPS_PER_EXECUTION = 25
+"""Steps that are run as one call, for each of which Keras fetches a batch."""
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """The examples in another order each epoch, each written anew each time.
+
+    A batch is pixels float32 [batch size, 784], 0..1, and labels uint8 [batch size]; it depends on nothing
+    but the seed, the epoch and its index, so that a thread that reads ahead changes nothing. From the epoch
+    `careful_from` on, which counts from 0, they are written with more care, and where `first` is given it is
+    the first so many of the examples, some of them twice.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        seed: int,
+        careful_from: float = math.inf,
+        first: int | None = None,
+    ) -> None:
+        # With one thread TensorFlow tunes its reader, and an epoch ends when the tuner next wakes up: up to
+        # twice as late. With two, other backends read some batches of the first epoch twice.
+        workers = 2 if keras.backend.backend() == "tensorflow" else 1
+        super().__init__(workers=workers, max_queue_size=2 * STEPS_PER_EXECUTION)
+        self.careful_from = careful_from
+        self.first = first
+        self.examples = examples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+        self.order = self._shuffled()
+
+    def __len__(self) -> int:
+        return -(-len(self.examples) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        batch = self.examples[rows]
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        hand = CAREFUL if self._is_careful else ANYBODY
+        return Examples(augment(batch.images, rng, hand), batch.labels).pixels, batch.labels
+
+    def begin(self, epoch: int) -> None:
+        """Before an epoch, which counts from 0.
+
+        Keras's own calls come once too often, and while its threads are reading.
+        """
+        self.epoch = epoch
+        self.order = self._shuffled()
+
+    @property
+    def _is_careful(self) -> bool:
+        return self.epoch >= self.careful_from
+
+    def _shuffled(self) -> NDArray[np.intp]:
+        count = self.first if self.first and self._is_careful else len(self.examples)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
+        # Keras counts the batches of the first epoch.
+        return np.resize(order, len(self.examples))
+
+
+Block = tuple[Any, Any]
+Logs = dict[str, Any]
+
+
+def by_block(model: keras.Model, batch_size: int) -> Callable[[Block], Logs]:
+    """A training step that takes a block of batches and makes the model's own step of each of them.
+
+    A block is tensors of pixels [n, 784] and labels [n]; its last batch is what is left of it. Blocks of
+    a multiple of the batch size lead to the very steps that their batches would have led to one by one.
+    The model measures its accuracy and nothing else.
+    """
+    step = model.train_step
+
+    def train(block: Block) -> Logs:
+        pixels, labels = block
+        count = ops.shape(labels)[0]
+        whole, left = count // batch_size, count % batch_size
+
+        def batch(number: Any, size: Any) -> Logs:
+            first = number * batch_size
+            rows = ops.slice(pixels, (first, 0), (size, pixels.shape[1]))
+            logs: Logs = step((rows, ops.slice(labels, (first,), (size,))))
+            return logs
+
+        # XLA compiles the loop also for a block that is shorter than a batch, and doesn't run through it.
+        size = ops.minimum(batch_size, count)
+        none = {"accuracy": 0.0, "loss": 0.0}
+        logs = ops.fori_loop(0, whole, lambda number, _: batch(number, size), none)
+        last: Logs = ops.cond(left > 0, lambda: batch(whole, left), lambda: logs)
+        return last
+
+    return train
+
 
 STEPS_PER_BLOCK = 375
 """Steps on a block, which Keras fetches as one batch: a small model's time goes between the steps."""
@@ -90,7 +186,7 @@ def _fit(recipe: Recipe, examples: Examples, seed: int, callbacks: Sequence[kera
     device.make_repeatable()
     keras.utils.set_random_seed(seed)
     held, train = _split(examples, recipe.holdout, seed)
-    drawn = strokes.drawn(round(recipe.drawn * len(train)), np.random.default_rng(seed))
+    drawn = synthetic.drawn(round(recipe.drawn * len(train)), np.random.default_rng(seed))
     model = _compiled(recipe, len(train) + len(drawn))
     history, best = keras.callbacks.History(), BestEpoch()
     fed, begun = _fed(recipe, train, drawn, seed)
@@ -175,6 +271,6 @@ def _fed(
 
 
 def _calibrate(model: keras.Model, held: Examples) -> float:
-    temperature = calibration.temperature(model.predict(held.pixels, batch_size=500, verbose=0), held.labels)
-    calibration.fold(model, temperature)
+    temperature = evaluation.temperature(model.predict(held.pixels, batch_size=500, verbose=0), held.labels)
+    evaluation.fold(model, temperature)
     return temperature

@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from digit_client.errors import OverloadedError
-from digit_serving.gateway import errors, hooks
+from digit_client import OverloadedError
+from digit_serving.gateway import context, errors
 from digit_serving.gateway.asgi import ARRIVED_AT, Application, Message, Receive, Scope, Send
 
 _SLICE_SECONDS = 0.01  # of work between two looks at the network
-_STATUS, _CODE, _DETAIL = errors.told(OverloadedError)
+_STATUS, _CODE, _DETAIL = errors.problem_fields(OverloadedError)
 
 
 class Admission:
@@ -39,7 +39,7 @@ class Admission:
         self._slice_began: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_probe = scope["path"] in hooks.QUIET
+        is_probe = scope["path"] in context.PROBE_ROUTES
         if self._held >= self._capacity and not is_probe:
             await self._refuse(scope, send)
             return
@@ -86,7 +86,7 @@ class Admission:
     async def _refuse(self, scope: Scope, send: Send) -> None:
         self._on_refusal()
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = hooks.request_id(given.decode("latin-1"))
+        request_id = context.request_id(given.decode("latin-1"))
         body = errors.encode(errors.document(_STATUS, _CODE, _DETAIL, request_id))
         headers = [
             (b"content-type", b"application/problem+json"),

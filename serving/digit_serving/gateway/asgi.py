@@ -1,15 +1,53 @@
-"""ASGI application of a WSGI one: each request runs in a greenlet, all of them in the event loop's thread."""
+"""Greenlet bridge: synchronous code awaits coroutines, as in SQLAlchemy's asyncio extension.
+
+`run` calls a function in a greenlet of its own; `await_`, called anywhere below it, hands a coroutine to the
+event loop and suspends that greenlet alone. So Flask, which is synchronous, shares one thread with asyncio.
+"""
 
 import io
 import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from digit_serving.gateway import bridge
+from greenlet import getcurrent, greenlet
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+
+
+_Result = TypeVar("_Result")
+
+
+class _Bridged(greenlet):
+    """Greenlet whose parent is the task that drives it."""
+
+
+async def run(function: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Call the function in a greenlet and await on its behalf; returns or raises as it does."""
+    bridged = _Bridged(function)
+    try:
+        outcome = bridged.switch(*arguments)
+        while not bridged.dead:
+            try:
+                awaited = await outcome
+            except BaseException:
+                outcome = bridged.throw(*sys.exc_info())
+            else:
+                outcome = bridged.switch(awaited)
+        return outcome  # type: ignore[no-any-return]
+    finally:
+        # Break the reference cycle of frame, error and traceback, which keeps a request's body alive.
+        del bridged
+
+
+def await_(awaitable: Awaitable[_Result]) -> _Result:
+    """Await from synchronous code below `run`. Raises RuntimeError elsewhere."""
+    current = getcurrent()
+    if not isinstance(current, _Bridged) or current.parent is None:
+        raise RuntimeError("await_ works only in functions that bridge.run calls")
+    return current.parent.switch(awaitable)  # type: ignore[no-any-return]
+
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,7 +62,7 @@ _Response = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 
 class WsgiAdapter:
-    """Serves a WSGI application below `bridge.run`.
+    """Serves a WSGI application below `run`.
 
     The body has to arrive as one message, as Admission sends it. A body larger than `max_body` bytes may be
     cut there, so its connection is closed: the unread rest would be parsed as the next request.
@@ -39,7 +77,7 @@ class WsgiAdapter:
         if message["type"] == "http.disconnect":
             return
         environ = _environ(scope, message["body"])
-        status, headers, content = await bridge.run(self._respond, environ)
+        status, headers, content = await run(self._respond, environ)
         if int(environ.get("CONTENT_LENGTH", 0)) > self._max_body:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from digit_client.errors import DeadlineExceededError
-from digit_client.model_server import AsyncModelServer
-from digit_client.predictions import Prediction
-from digit_client.wire import Batch, ModelRef
+from digit_client import DeadlineExceededError, Prediction
+from digit_client.tfserving.codec import Batch, ModelRef
+from digit_client.tfserving.model_server import AsyncModelServer
 from digit_serving.gateway.circuit_breaker import CircuitBreaker
-from digit_serving.gateway.record import Call, Record, Wait
+from digit_serving.gateway.context import Call, RequestContext, Wait
 
 if TYPE_CHECKING:
-    from digit_serving.gateway.traces import Traces
+    from digit_serving.gateway.tracing import Traces
 
 _MAX_REQUESTS = 32
 """Requests in a call: their ids are its metadata, of which gRPC takes 8 kB; an id has up to 128 letters."""
@@ -53,18 +52,18 @@ class Batcher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def predict(
-        self, batch: Batch, model: ModelRef, *, timeout: float, record: Record
+        self, batch: Batch, model: ModelRef, *, timeout: float, context: RequestContext
     ) -> list[Prediction]:
         """The predictions for the n images of the batch, in their order, within `timeout` seconds.
 
-        The record gets the wait and the call. Raises what AsyncModelServer.predict raises, and
+        The context gets the wait and the call. Raises what AsyncModelServer.predict raises, and
         UnavailableError while the circuit of the model is open.
         """
         self._breaker.check(model)
         loop = asyncio.get_running_loop()
         wait = Wait(time.perf_counter())
-        record.waits.append(wait)
-        request = _Request(batch, record, wait, loop.create_future(), loop.time() + timeout)
+        context.waits.append(wait)
+        request = _Request(batch, context, wait, loop.create_future(), loop.time() + timeout)
         self._enqueue((model, batch.dtype.char), request)
         timer = loop.call_at(request.deadline, self._expire, model, request)
         try:
@@ -126,7 +125,9 @@ class Batcher:
             self._traces.end_call(call, error)
 
     async def _ask(self, model: ModelRef, group: list["_Request"], call: Call) -> list[list[Prediction]]:
-        trace = self._traces.begin_call(call, [request.record for request in group]) if self._traces else None
+        trace = (
+            self._traces.begin_call(call, [request.context for request in group]) if self._traces else None
+        )
         batch = group[0].batch if len(group) == 1 else np.concatenate([request.batch for request in group])
         # The last deadline: the others expire by themselves, and leave the call to those who still wait.
         deadline = max(request.deadline for request in group)
@@ -134,7 +135,7 @@ class Batcher:
             batch,
             model,
             timeout=max(0.0, deadline - asyncio.get_running_loop().time()),
-            request_id=",".join(request.record.request_id for request in group),
+            request_id=",".join(request.context.request_id for request in group),
             trace=trace,
         )
         ends = accumulate(len(request.batch) for request in group)
@@ -144,7 +145,7 @@ class Batcher:
 @dataclass(slots=True, eq=False)
 class _Request:
     batch: Batch
-    record: Record
+    context: RequestContext
     wait: Wait
     future: asyncio.Future[list[Prediction]]
     """Done early where its caller was cancelled or its deadline has passed."""

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from digit_client.errors import UnavailableError
-from digit_client.wire import ModelRef
+from digit_client import UnavailableError
+from digit_client.tfserving.codec import ModelRef
 
 _MAX_TIMEOUTS = 3
 _RETRY_SECONDS = 1.0

@@ -25,19 +25,19 @@ def gateway() -> None:
     """
     from pydantic import ValidationError
 
-    from digit_serving.gateway import preflight
+    from digit_serving.gateway.preflight import UnusableSettingError, check
     from digit_serving.gateway.server import serve
     from digit_serving.gateway.settings import Settings
 
     try:
         settings = Settings()
-        preflight.check(settings)
+        check(settings)
     except ValidationError as error:
         problems = "; ".join(
             f"DIGITS_{str(part['loc'][0]).upper()}: {part['msg']}" for part in error.errors()
         )
         raise click.UsageError(problems) from error
-    except preflight.UnusableSettingError as error:
+    except UnusableSettingError as error:
         raise click.UsageError(str(error)) from error
     serve(settings)
 
@@ -52,7 +52,7 @@ def keys() -> None:
 @_file_option
 def add(name: str, file: Path) -> None:
     """Make a key called NAME and print it, this once: only its hash is kept."""
-    from digit_serving.gateway.keys import KeyFile
+    from digit_serving.gateway.auth import KeyFile
 
     with _plain_errors():
         click.echo(KeyFile(file).add(name))
@@ -62,7 +62,7 @@ def add(name: str, file: Path) -> None:
 @_file_option
 def ls(file: Path) -> None:
     """List the keys' names."""
-    from digit_serving.gateway.keys import KeyFile
+    from digit_serving.gateway.auth import KeyFile
 
     with _plain_errors():
         for name in KeyFile(file).read():
@@ -74,7 +74,7 @@ def ls(file: Path) -> None:
 @_file_option
 def remove(name: str, file: Path) -> None:
     """Forget the key called NAME: within a second nobody gets in with it."""
-    from digit_serving.gateway.keys import KeyFile
+    from digit_serving.gateway.auth import KeyFile
 
     with _plain_errors():
         KeyFile(file).remove(name)
@@ -82,7 +82,7 @@ def remove(name: str, file: Path) -> None:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    from digit_serving.gateway.keys import KeyFileError
+    from digit_serving.gateway.auth import KeyFileError
 
     try:
         yield

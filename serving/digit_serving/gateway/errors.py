@@ -21,7 +21,7 @@ import orjson
 from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from digit_client.errors import (
+from digit_client import (
     DeadlineExceededError,
     DigitError,
     ImageError,
@@ -114,7 +114,7 @@ _HTTP = {
 }
 
 
-def answer_to(kind: type[Exception]) -> tuple[int, str]:
+def status_and_code(kind: type[Exception]) -> tuple[int, str]:
     """The HTTP status and the code with which an error of this kind is answered."""
     if issubclass(kind, GatewayError):
         return kind.status, kind.code
@@ -129,9 +129,9 @@ def answer_to(kind: type[Exception]) -> tuple[int, str]:
     return 500, "internal_error"
 
 
-def told(kind: type[DigitError]) -> tuple[int, str, str]:
+def problem_fields(kind: type[DigitError]) -> tuple[int, str, str]:
     """The HTTP status, the code and the detail of an answer for want of the model server."""
-    return *answer_to(kind), _upstream(kind)[1]
+    return *status_and_code(kind), _upstream(kind)[1]
 
 
 def meaning(kind: type[Exception]) -> str:
@@ -169,8 +169,8 @@ def problem(
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
     """An error answer: application/problem+json."""
-    g.record.problem = code
-    content = document(status, code, detail, g.record.request_id)
+    g.context.problem = code
+    content = document(status, code, detail, g.context.request_id)
     if index is not None:
         content["index"] = index
     retry = {"Retry-After": "1"} if status in RETRY_AFTER else {}
@@ -183,32 +183,32 @@ def register(app: Flask) -> None:
     app.register_error_handler(ImageError, _on_image_error)
     app.register_error_handler(DigitError, _on_model_server_error)
     app.register_error_handler(HTTPException, _on_http_error)
-    app.register_error_handler(Exception, _on_unforeseen)
+    app.register_error_handler(Exception, _on_unexpected)
 
 
 def _on_gateway_error(error: GatewayError) -> Response:
-    return problem(*answer_to(type(error)), str(error), headers=error.headers)
+    return problem(*status_and_code(type(error)), str(error), headers=error.headers)
 
 
 def _on_image_error(error: ImageError) -> Response:
-    g.record.refused = error.code
-    return problem(*answer_to(type(error)), _sentence(error.message), index=error.index)
+    g.context.refused = error.code
+    return problem(*status_and_code(type(error)), _sentence(error.message), index=error.index)
 
 
 def _on_model_server_error(error: DigitError) -> Response:
     _log.warning("%s", error, extra=_who())
-    return problem(*told(type(error)))
+    return problem(*problem_fields(type(error)))
 
 
 def _on_http_error(error: HTTPException) -> Response:
     headers = {"Allow": ", ".join(error.valid_methods or ())} if isinstance(error, MethodNotAllowed) else {}
-    return problem(*answer_to(type(error)), error.description or "", headers=headers)
+    return problem(*status_and_code(type(error)), error.description or "", headers=headers)
 
 
-def _on_unforeseen(error: Exception) -> Response:
+def _on_unexpected(error: Exception) -> Response:
     _log.error("unforeseen error", exc_info=error, extra=_who())
     detail = "Something went wrong here. Quote the request id to who runs this."
-    return problem(*answer_to(type(error)), detail)
+    return problem(*status_and_code(type(error)), detail)
 
 
 def _upstream(kind: type[DigitError]) -> tuple[int, str]:
@@ -217,7 +217,7 @@ def _upstream(kind: type[DigitError]) -> tuple[int, str]:
 
 def _who() -> dict[str, dict[str, str]]:
     """What a line of the log says of its request."""
-    return {"fields": {"request_id": g.record.request_id}}
+    return {"fields": {"request_id": g.context.request_id}}
 
 
 def _sentence(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from digit_serving.gateway.record import Record
+from digit_serving.gateway.context import RequestContext
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -62,42 +62,42 @@ class Metrics:
         )
         self._tell_build()
 
-    def count(self, record: Record) -> None:
+    def count(self, context: RequestContext) -> None:
         """Count a request that has ended."""
-        self._requests(record.route, record.method, record.status).inc()
-        self._latency(record.route).observe(record.duration)
-        if record.decode:
-            self._stages("decode").observe(record.decode)
-        if record.normalise:
-            self._stages("normalise").observe(record.normalise)
-        if record.waits:
-            self._count_calls(record)
-        if record.predictions:
-            self._count_predictions(record)
-        if record.key:
-            self._keys(record.key, record.status).inc()
-        if record.refused:
-            self._refused(record.refused).inc()
+        self._requests(context.route, context.method, context.status).inc()
+        self._latency(context.route).observe(context.duration)
+        if context.decode:
+            self._stages("decode").observe(context.decode)
+        if context.normalise:
+            self._stages("normalise").observe(context.normalise)
+        if context.waits:
+            self._count_calls(context)
+        if context.predictions:
+            self._count_predictions(context)
+        if context.key:
+            self._keys(context.key, context.status).inc()
+        if context.refused:
+            self._refused(context.refused).inc()
 
     def count_overload(self) -> None:
         """Count a request that was refused unseen."""
         self._overload().inc()
 
-    def _count_calls(self, record: Record) -> None:
-        self._stages("queue").observe(record.queue)
-        for wait in record.waits:
+    def _count_calls(self, context: RequestContext) -> None:
+        self._stages("queue").observe(context.queue)
+        for wait in context.waits:
             if wait.call and wait.leads:
                 self._batches().observe(wait.call.images)
-        for failure in record.failures:
+        for failure in context.failures:
             self._failures(*failure).inc()
 
-    def _count_predictions(self, record: Record) -> None:
-        version = record.predictions[0].model_version
-        self._model_latency(version).observe(record.model_server)
-        for digit, count in Tally(prediction.digit for prediction in record.predictions).items():
+    def _count_predictions(self, context: RequestContext) -> None:
+        version = context.predictions[0].model_version
+        self._model_latency(version).observe(context.model_server)
+        for digit, count in Tally(prediction.digit for prediction in context.predictions).items():
             self._predictions(digit, version).inc(count)
         observe = self._confidence(version).observe
-        for prediction in record.predictions:
+        for prediction in context.predictions:
             observe(prediction.confidence)
 
     def text(self) -> bytes:

@@ -1,5 +1,6 @@
 """The API described for programs: OpenAPI 3.1, made from the types of the documents and from the errors."""
 
+import base64
 import http
 from collections import defaultdict
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import orjson
 from flask import Blueprint, Response
 from werkzeug.exceptions import (
@@ -16,7 +18,7 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from digit_client.errors import (
+from digit_client import (
     DeadlineExceededError,
     ImageError,
     ModelNotFoundError,
@@ -24,8 +26,9 @@ from digit_client.errors import (
     ServiceError,
     UnavailableError,
 )
-from digit_serving.gateway import examples, schemas
-from digit_serving.gateway.api import LARGEST_VERSION
+from digit_client.images import to_png
+from digit_serving.gateway import schemas
+from digit_serving.gateway.context import REQUEST_ID_PATTERN
 from digit_serving.gateway.errors import (
     RETRY_AFTER,
     InvalidSelectionError,
@@ -34,11 +37,12 @@ from digit_serving.gateway.errors import (
     RateLimitedError,
     TooManyImagesError,
     UnauthorizedError,
-    answer_to,
     document,
     meaning,
+    status_and_code,
 )
-from digit_serving.gateway.hooks import SANE_ID
+from digit_serving.gateway.routes import MAX_VERSION
+from digit_serving.gateway.schemas import Images, Instances
 from digit_serving.gateway.settings import Settings
 
 _Node = dict[str, Any]
@@ -125,7 +129,7 @@ def describe(settings: Settings) -> _Node:
 
 
 def _predict(settings: Settings) -> _Node:
-    version = {"type": "integer", "minimum": 0, "maximum": LARGEST_VERSION}
+    version = {"type": "integer", "minimum": 0, "maximum": MAX_VERSION}
     label = {"type": "string"}
     return {
         **_operation("predict", "digits", "What digit each image shows.", _json("Predictions"), *_PREDICT),
@@ -159,7 +163,7 @@ def _bodies(most: int) -> _Node:
     return {
         "application/json": {
             "schema": {"oneOf": [_ref("schemas", "Images"), _ref("schemas", "Instances")]},
-            "examples": examples.bodies(),
+            "examples": bodies(),
         },
         "image/*": {"schema": {**file, "description": "PNG, JPEG, GIF, BMP, WebP, TIFF in strips, or PPM."}},
         "application/octet-stream": {"schema": {**file, "description": "The same, whatever its format."}},
@@ -182,7 +186,7 @@ def _operation(name: str, tag: str, summary: str, content: _Node, *errors: type[
 def _problems(*errors: type[Exception]) -> _Node:
     codes: defaultdict[int, dict[str, str]] = defaultdict(dict)
     for error in errors:
-        status, code = answer_to(error)
+        status, code = status_and_code(error)
         codes[status][code] = meaning(error)
     return {str(status): _problem(status, codes[status]) for status in sorted(codes)}
 
@@ -202,7 +206,9 @@ def _problem(status: int, codes: Mapping[str, str]) -> _Node:
 
 def _headers() -> _Node:
     return {
-        "X-Request-ID": _header("The request's id.", {"type": "string", "pattern": f"^{SANE_ID}$"}),
+        "X-Request-ID": _header(
+            "The request's id.", {"type": "string", "pattern": f"^{REQUEST_ID_PATTERN}$"}
+        ),
         "Retry-After": _header("Seconds to wait before the next try.", {"type": "integer", "minimum": 1}),
         "WWW-Authenticate": _header("The scheme, Bearer.", {"type": "string"}),
         "Allow": _header("The methods that there are.", {"type": "string"}),
@@ -222,7 +228,7 @@ def _request_id() -> _Node:
         "name": "X-Request-ID",
         "in": "header",
         "description": "The request's id. One is made where there is none or where it does not match "
-        f"`{SANE_ID}`.",
+        f"`{REQUEST_ID_PATTERN}`.",
         "schema": {"type": "string"},
     }
 
@@ -244,3 +250,15 @@ def _json(name: str) -> _Node:
 
 def _ref(kind: str, name: str) -> _Node:
     return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def bodies() -> dict[str, Any]:
+    """A one, in each of the ways that JSON has for it."""
+    digit = np.zeros((28, 28), np.uint8)
+    digit[4:24, 13:15] = 255
+    images: Images = {"images": [base64.b64encode(to_png(digit)).decode()]}
+    instances: Instances = {"instances": [(digit.reshape(784) // 255).tolist()]}
+    return {
+        "file": {"summary": "An image file", "value": images},
+        "pixels": {"summary": "The pixels", "value": instances},
+    }

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from digit_serving import sockets
 from digit_serving.gateway import tls
-from digit_serving.gateway.keys import KeyFile, KeyFileError
+from digit_serving.gateway.auth import KeyFile, KeyFileError
 from digit_serving.gateway.settings import Settings
 
 
@@ -29,10 +29,10 @@ def check(settings: Settings) -> None:
         # It takes a while to import.
         from limits.errors import ConfigurationError
 
-        from digit_serving.gateway.rates import Rates
+        from digit_serving.gateway.rate_limit import RateLimiter
 
         with _trying("RATE_LIMIT_STORE", (ConfigurationError,)):
-            Rates(settings.rate_limit, settings.rate_limit_store)
+            RateLimiter(settings.rate_limit, settings.rate_limit_store)
 
 
 @contextmanager

@@ -4,13 +4,12 @@ import hashlib
 import time
 from contextlib import suppress
 
-from digit_client.errors import DigitError, ModelNotFoundError, UnavailableError
-from digit_client.predictions import Prediction
-from digit_client.retry import Deadline
-from digit_client.wire import Batch, ModelRef
+from digit_client import DigitError, ModelNotFoundError, Prediction, UnavailableError
+from digit_client._retries import Deadline
+from digit_client.tfserving.codec import Batch, ModelRef
+from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.batching import Batcher
-from digit_serving.gateway.bridge import await_
-from digit_serving.gateway.record import Record
+from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.settings import Settings
 
 _CANARY = "canary"
@@ -24,7 +23,7 @@ def default_model(settings: Settings) -> ModelRef:
 class Router:
     """Asks the version that a request names; of those that name none, a share goes to the canary.
 
-    The deadline bounds a request's wait and its calls together. Its record tells who was asked in vain.
+    The deadline bounds a request's wait and its calls together. Its context tells who was asked in vain.
     """
 
     def __init__(self, settings: Settings, batcher: Batcher) -> None:
@@ -33,19 +32,19 @@ class Router:
         self._default = default_model(settings)
         self._canary = ModelRef(settings.model_name, label=_CANARY)
 
-    def predict(self, batch: Batch, named: ModelRef | None, record: Record) -> list[Prediction]:
+    def predict(self, batch: Batch, named: ModelRef | None, context: RequestContext) -> list[Prediction]:
         """The predictions for the batch. Raises ModelNotFoundError only where the request names a version."""
-        left = self._settings.deadline - (time.perf_counter() - record.started)
+        left = self._settings.deadline - (time.perf_counter() - context.started)
         # That it had to wait is not the model server's fault.
-        deadline = Deadline(max(left, self._settings.patience))
+        deadline = Deadline(max(left, self._settings.max_queue_time))
 
         def ask(asked: str, model: ModelRef) -> list[Prediction]:
-            return self._ask(asked, batch, model, deadline, record)
+            return self._ask(asked, batch, model, deadline, context)
 
         if named:
             return ask("named", named)
         percent = self._settings.canary_percent
-        if percent and _is_among(percent, record.request_id):
+        if percent and _is_among(percent, context.request_id):
             # Between two canaries no version carries the label.
             with suppress(ModelNotFoundError):
                 return ask("canary", self._canary)
@@ -55,12 +54,12 @@ class Router:
             raise UnavailableError(error.message) from error
 
     def _ask(
-        self, asked: str, batch: Batch, model: ModelRef, deadline: Deadline, record: Record
+        self, asked: str, batch: Batch, model: ModelRef, deadline: Deadline, context: RequestContext
     ) -> list[Prediction]:
         try:
-            return await_(self._batcher.predict(batch, model, timeout=deadline.remaining(), record=record))
+            return await_(self._batcher.predict(batch, model, timeout=deadline.remaining(), context=context))
         except DigitError as error:
-            record.failures.append((asked, error.code))
+            context.failures.append((asked, error.code))
             raise
 
 

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
 
-from digit_client.protos import ModelVersionStatus
+from digit_client.tfserving.protos import ModelVersionStatus
 
 EXAMPLE_ID = "3f2b8c1e9d4a4f0c8a57e6b1d2c3f405"
 

@@ -13,7 +13,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 from uvicorn_worker import UvicornWorker
 
-from digit_serving.gateway import logs, tls
+from digit_serving.gateway import logging, tls
 from digit_serving.gateway.http_limits import LimitedHttpProtocol
 from digit_serving.gateway.settings import Settings
 
@@ -51,7 +51,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "graceful_timeout": _GRACE_SECONDS + 5,
             "keepalive": _KEEP_ALIVE_SECONDS,
             "control_socket_disable": True,
-            "logconfig_dict": logs.config(self._settings),
+            "logconfig_dict": logging.config(self._settings),
             "when_ready": _stop_on_interrupt,
             "post_fork": _duplicate_listener,
             "on_exit": _remove_counts,
@@ -64,7 +64,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         import cv2
 
         from digit_serving.gateway.app import Gateway
-        from digit_serving.gateway.bodies import ignore_doubts
+        from digit_serving.gateway.request_parsing import ignore_doubts
 
         # Requests run side by side already: waking a thread for each costs more than it gains.
         cv2.setNumThreads(1)

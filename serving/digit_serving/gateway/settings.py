@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     """Port to listen on."""
     workers: int = Field(default=2, ge=1)
     """Processes that answer."""
-    queue: int = Field(default=256, ge=1)
+    queue_capacity: int = Field(default=256, ge=1)
     """Requests that each process holds at once, whose bodies are in its memory. The request beyond gets 429
     at once."""
     tls_certificate: FilePath | None = None
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     carries that one. The request id decides, so that the same one always goes the same way. It needs
     default_label: without one all of them go to the newest version, which is the canary itself."""
 
-    calls: int = Field(default=1, ge=1)
+    max_inflight_calls: int = Field(default=1, ge=1)
     """Calls to the model server that each process has out at once; requests that come meanwhile share the
     next one."""
     deadline: float = Field(default=5.0, gt=0)
@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     """Origins such as https://app.example.com, separated by commas, whose pages may ask /v1."""
 
     @property
-    def patience(self) -> float:
+    def max_queue_time(self) -> float:
         """Seconds that a request waits at most before it is read; as many are left for its call."""
         return self.deadline / 2
 

@@ -14,11 +14,10 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from digit_serving.model_server.batching import Batcher
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
-from digit_serving.model_server.manager import Manager
+from digit_serving.model_server.manager import Manager, State
 from digit_serving.model_server.metrics import Metrics
 from digit_serving.model_server.servable import Servable, warm_up
 from digit_serving.model_server.tensors import Array, encode
-from digit_serving.model_server.versions import State
 
 _DEFAULT, _NEVER = "serving_default", float("inf")
 

@@ -43,11 +43,11 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def ls(models: Path, server: Address, as_json: bool) -> None:
     """List the versions, the newest first."""
-    from digit_client.errors import DigitError
+    from digit_client import DigitError
     from digit_serving.releases import listing
-    from digit_serving.releases.config_file import ConfigFile
-    from digit_serving.releases.published import published
-    from digit_serving.releases.watch import Watch
+    from digit_serving.releases.config import ConfigFile
+    from digit_serving.releases.readiness import Watch
+    from digit_serving.releases.versions import published
 
     with _plain_errors(), server.connected() as connection:
         file = ConfigFile(models)
@@ -72,7 +72,7 @@ def ls(models: Path, server: Address, as_json: bool) -> None:
 def show(version: int, models: Path) -> None:
     """Show the model card of version N."""
     from digit_serving.releases import listing
-    from digit_serving.releases.published import published
+    from digit_serving.releases.versions import published
 
     found = published(models).get(version)
     if found is None:
@@ -121,7 +121,7 @@ def prune(keep: int, models: Path, server: Address, timeout: float) -> None:
 
     What has a label, had it before, is served or is to be served stays, too.
     """
-    from digit_serving.releases.pruning import prune
+    from digit_serving.releases.versions import prune
 
     with _plain_errors(), server.connected() as connection:
         prune(models, connection, keep, timeout, click.echo)
@@ -137,8 +137,8 @@ def _mover(models: Path, server: Address, timeout: float, offline: bool) -> Iter
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    from digit_client.errors import DigitError
-    from digit_serving.releases.errors import ReleaseError
+    from digit_client import DigitError
+    from digit_serving.releases.config import ReleaseError
 
     try:
         yield

@@ -56,7 +56,7 @@ class Address:
     @contextmanager
     def connected(self) -> Iterator[Any]:
         """A connection to it, closed after the block."""
-        from digit_client.model_server import ModelServer
+        from digit_client.tfserving.model_server import ModelServer
 
         server = ModelServer(self.target, self._credentials())
         try:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from digit_serving.releases.config import MODEL_NAME
-from digit_serving.releases.published import Published
+from digit_serving.releases.versions import Published
 
 _HEADINGS = ("VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE")
 _NONE = "–"

@@ -4,12 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from digit_client.model_server import ModelServer
-from digit_serving.releases.config import ModelsConfig
-from digit_serving.releases.config_file import ConfigFile
-from digit_serving.releases.errors import ReleaseError
-from digit_serving.releases.published import published
-from digit_serving.releases.watch import Watch
+from digit_client.tfserving.model_server import ModelServer
+from digit_serving.releases.config import ConfigFile, ModelsConfig, ReleaseError
+from digit_serving.releases.readiness import Watch
+from digit_serving.releases.versions import published
 
 
 @dataclass(frozen=True, slots=True)

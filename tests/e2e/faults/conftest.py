@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 from tests.processes import DIGITS, answers, free_port, running, wait_until
 
 DEADLINE = 5.0

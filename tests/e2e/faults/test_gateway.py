@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 from tests.e2e.faults.conftest import DEADLINE, GONE, RECOVERY, Serve, Service
 from tests.processes import children, wait_until
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from digit_training import saved_model
+from digit_training import export
 from tests.e2e.faults.conftest import Serve
 from tests.processes import DIGITS, wait_until
 
@@ -132,7 +132,7 @@ def test_a_version_that_answers_nonsense_is_not_believed(
     model.set_weights([np.zeros((784, outputs)), np.full(outputs, bias)])
     service = serve(folder=folder)
     with service.callers() as callers:
-        saved_model.save(model, folder / "new")
+        export.save(model, folder / "new")
         (folder / "new").rename(folder / "2")
         wait_until(lambda: service.ask().status_code != 200, seconds=LOADING)
         assert service.ask().json()["code"] == "model_server_error"

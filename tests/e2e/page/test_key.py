@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from digit_serving.gateway.keys import KeyFile
+from digit_serving.gateway.auth import KeyFile
 from tests.e2e.page.pen import write
 from tests.processes import answers, free_port, running, wait_until
 

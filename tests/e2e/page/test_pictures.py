@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 from tests.e2e.page.pen import write
 from tests.readme import ROOT
 

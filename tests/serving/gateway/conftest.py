@@ -9,8 +9,8 @@ import pytest
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
-from digit_client import wire
-from digit_client.protos import DT_FLOAT, PredictRequest, PredictResponse
+from digit_client.tfserving import codec
+from digit_client.tfserving.protos import DT_FLOAT, PredictRequest, PredictResponse
 from digit_serving.gateway.asgi import Receive, Scope, Send
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
@@ -28,7 +28,7 @@ def http(model_server: str) -> FlaskClient:
 def answer(probabilities: NDArray[np.float32]) -> PredictResponse:
     """What a model server says that has come to these, float32 [n, 10]."""
     response = PredictResponse()
-    tensor = response.outputs[wire.OUTPUT]
+    tensor = response.outputs[codec.OUTPUT]
     tensor.dtype = DT_FLOAT
     tensor.tensor_content = probabilities.tobytes()
     for size in probabilities.shape:

@@ -8,7 +8,7 @@ import numpy as np
 import schemathesis
 from hypothesis import strategies as st
 
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 
 
 def npy(array: np.ndarray) -> bytes:

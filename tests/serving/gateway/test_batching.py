@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from digit_client.errors import DeadlineExceededError, ServiceError, UnavailableError
-from digit_client.predictions import Prediction
-from digit_client.wire import Batch, ModelRef
+from digit_client import DeadlineExceededError, Prediction, ServiceError, UnavailableError
+from digit_client.tfserving.codec import Batch, ModelRef
 from digit_serving.gateway.batching import Batcher
-from digit_serving.gateway.record import Record
+from digit_serving.gateway.context import RequestContext
 
 MODEL = ModelRef("digits")
 
 
-def record(request_id: str) -> Record:
+def context(request_id: str) -> RequestContext:
     now = time.perf_counter()
-    return Record(request_id, "/v1/predict", "POST", started=now, begun=now)
+    return RequestContext(request_id, "/v1/predict", "POST", started=now, begun=now)
 
 
 def showing(*numbers: int) -> NDArray[np.uint8]:
@@ -84,9 +83,9 @@ class Callers:
     def ask(
         self, *numbers: int, model: ModelRef = MODEL, timeout: float = 5.0, request_id: str = ""
     ) -> asyncio.Task[list[Prediction]]:
-        one = record(request_id or "+".join(map(str, numbers)))
+        one = context(request_id or "+".join(map(str, numbers)))
         return asyncio.create_task(
-            self.batcher.predict(showing(*numbers), model, timeout=timeout, record=one)
+            self.batcher.predict(showing(*numbers), model, timeout=timeout, context=one)
         )
 
     async def ask_later(self, *numbers: int, **options: object) -> asyncio.Task[list[Prediction]]:
@@ -161,7 +160,7 @@ async def test_requests_for_other_models_or_types_have_calls_of_their_own() -> N
         await callers.ask_later(2, model=version),
     ]
     numbers = callers.batcher.predict(
-        np.full((1, 784), 3, np.float32), MODEL, timeout=5, record=record("floats")
+        np.full((1, 784), 3, np.float32), MODEL, timeout=5, context=context("floats")
     )
     floats = asyncio.create_task(numbers)
     await asyncio.sleep(0.01)
@@ -239,9 +238,9 @@ async def test_requests_of_a_model_that_times_out_are_refused_at_once() -> None:
 async def test_wait_and_call_are_written_into_the_record() -> None:
     callers = Callers()
     callers.server.open.set()
-    records = [record(str(number)) for number in range(2)]
+    records = [context(str(number)) for number in range(2)]
     await asyncio.gather(
-        *(callers.batcher.predict(showing(1, 2), MODEL, timeout=5, record=one) for one in records)
+        *(callers.batcher.predict(showing(1, 2), MODEL, timeout=5, context=one) for one in records)
     )
     calls = [one.waits[0].call for one in records]
     assert calls[0] is calls[1]

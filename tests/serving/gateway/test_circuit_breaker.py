@@ -1,7 +1,7 @@
 import pytest
 
-from digit_client.errors import UnavailableError
-from digit_client.wire import ModelRef
+from digit_client import UnavailableError
+from digit_client.tfserving.codec import ModelRef
 from digit_serving.gateway.circuit_breaker import CircuitBreaker
 
 SLOW, OTHER = ModelRef(label="canary"), ModelRef(label="stable")

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 from tests import bombs
 from tests.processes import answers, children, free_port, running, wait_until
 

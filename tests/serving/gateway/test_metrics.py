@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 
 
 class Counted:

@@ -6,7 +6,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 from digit_serving.gateway.openapi import describe
 from digit_serving.gateway.settings import Settings
 

@@ -9,8 +9,8 @@ import cv2
 import grpc
 import httpx
 
-from digit_client.arrays import to_png
-from digit_client.protos import PredictRequest, PredictResponse
+from digit_client.images import to_png
+from digit_client.tfserving.protos import PredictRequest, PredictResponse
 from tests.processes import answers, free_port, running, wait_until
 from tests.serving.gateway.conftest import FIVE, sevens
 
@@ -23,7 +23,7 @@ def gateway(model_server: str, queue: int, deadline: float = 5.0) -> Iterator[st
         "DIGITS_PORT": str(port),
         "DIGITS_MODEL_SERVER": model_server,
         "DIGITS_WORKERS": "1",
-        "DIGITS_QUEUE": str(queue),
+        "DIGITS_QUEUE_CAPACITY": str(queue),
         "DIGITS_DEADLINE": str(deadline),
     }
     url = f"http://127.0.0.1:{port}"

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 from tests.processes import accepts, answers, free_port, running, wait_until
 
 CONFIG = Path(__file__).parent.parent.parent.parent / "serving" / "config" / "models.config"

@@ -14,8 +14,8 @@ import grpc
 import httpx
 import pytest
 
-from digit_client.arrays import to_png
-from digit_client.protos import PredictRequest, PredictResponse
+from digit_client.images import to_png
+from digit_client.tfserving.protos import PredictRequest, PredictResponse
 from tests.processes import answers, children, free_port, running, wait_until
 from tests.serving.gateway.conftest import FIVE, sevens
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from digit_client import ModelServerClient, RetryPolicy, UnavailableError
-from digit_client.arrays import to_png
+from digit_client.images import to_png
 from digit_serving.gateway.cli import gateway as command
 from digit_serving.gateway.settings import Settings
 from tests import certificates, greenlet_loop

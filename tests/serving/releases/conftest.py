@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from digit_client.errors import ModelNotFoundError
-from digit_client.model_server import ModelServer
-from digit_client.wire import ModelRef
-from digit_serving.releases.config_file import ConfigFile, prepared
+from digit_client import ModelNotFoundError
+from digit_client.tfserving.codec import ModelRef
+from digit_client.tfserving.model_server import ModelServer
+from digit_serving.releases.config import ConfigFile, prepared
 from tests.processes import DIGITS, accepts, free_port, running, wait_until
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from digit_client.errors import DigitError
-from digit_client.wire import ModelRef
+from digit_client import DigitError
+from digit_client.tfserving.codec import ModelRef
 from tests.processes import wait_until
 from tests.serving.releases.conftest import Serve, Service
 

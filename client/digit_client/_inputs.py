@@ -1,0 +1,120 @@
+"""Pictures as arrays."""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_client._exceptions import ImageShapeError, NotAnImageError, PixelValueError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+"""What each PNG file begins with."""
+
+Pixels = NDArray[np.uint8]
+"""Grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]."""
+
+
+def to_uint8_image(image: NDArray[np.generic]) -> Pixels:
+    """Check an array of any number type and bring it to bytes."""
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)) or 0 in image.shape:
+        raise ImageShapeError(f"an image has shape [h, w], [h, w, 3] or [h, w, 4], not {list(image.shape)}")
+    if image.dtype == np.uint8:
+        return np.asarray(image, np.uint8)
+    if image.dtype == np.bool_:
+        return image.astype(np.uint8) * np.uint8(255)
+    if image.dtype == np.uint16:
+        return (image.astype(np.uint16) // 257).astype(np.uint8)
+    return _scaled(image)
+
+
+def _scaled(image: NDArray[np.generic]) -> Pixels:
+    if not np.issubdtype(image.dtype, np.number) or np.issubdtype(image.dtype, np.complexfloating):
+        raise PixelValueError(f"pixels are numbers, not {image.dtype}")
+    values = image.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise PixelValueError("a pixel is not a finite number")
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 255:
+        raise PixelValueError(f"pixels lie in 0..1 or 0..255, not in {low:g}..{high:g}")
+    is_unit = np.issubdtype(image.dtype, np.floating) and high <= 1
+    return to_uint8(values * 255 if is_unit else values)
+
+
+def to_uint8(values: NDArray[np.float32]) -> Pixels:
+    """Floats in 0..255 as bytes."""
+    pixels: Pixels = np.rint(values).astype(np.uint8)
+    return pixels
+
+
+def to_png(pixels: Pixels) -> bytes:
+    """The picture as a PNG file, which needs no imaging library."""
+    height, width = pixels.shape[:2]
+    colour_type = {2: 0, 3: 2}.get(pixels.ndim if pixels.ndim == 2 else pixels.shape[2], 6)
+    header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
+    # Each row starts with the number of its filter; 0 is none.
+    rows = np.pad(pixels.reshape(height, -1), ((0, 0), (1, 0)))
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b""))
+    return PNG_SIGNATURE + b"".join(_chunk(name, content) for name, content in chunks)
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image | NDArray[Any]"
+"""A path, the bytes of an image file, such a file opened, a Pillow image, or an array of pixels."""
+
+_MEDIA_TYPES = (
+    (b"\x89PNG", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"RIFF", "image/webp"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+)
+
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+
+
+def read(image: ImageSource) -> bytes:
+    """The image as an encoded file. Raises OSError where a path can't be read, ImageError for no image."""
+    if isinstance(image, (str, os.PathLike)):
+        return Path(image).read_bytes()
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return bytes(image)
+    if isinstance(image, np.ndarray):
+        return to_png(to_uint8_image(image))
+    if hasattr(image, "read"):
+        return image.read()
+    if hasattr(image, "save"):
+        return _from_pillow(image)
+    raise NotAnImageError(
+        f"an image is a path, bytes, a file, a Pillow image or an array, not {type(image).__name__}"
+    )
+
+
+def media_type(data: bytes) -> str:
+    """The media type that an image file's first bytes tell."""
+    return next((name for magic, name in _MEDIA_TYPES if data.startswith(magic)), "application/octet-stream")
+
+
+def _from_pillow(image: "Image") -> bytes:
+    if image.mode in ("I", "F"):
+        return to_png(to_uint8_image(np.asarray(image)))
+    buffer = io.BytesIO()
+    (image if image.mode in _PNG_MODES else image.convert("RGB")).save(buffer, "PNG")
+    return buffer.getvalue()

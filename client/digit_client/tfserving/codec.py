@@ -1,0 +1,82 @@
+"""Arrays as TensorFlow Serving's messages, and back. Pure: nothing is sent here."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_client._types import DIGITS
+from digit_client.tfserving.protos import (
+    DT_FLOAT,
+    DT_UINT8,
+    ModelSpec,
+    PredictRequest,
+    PredictResponse,
+    TensorProto,
+)
+
+OUTPUT = "probabilities"
+
+Batch = NDArray[np.uint8] | NDArray[np.float32]
+"""What the model takes: uint8 [n, 28, 28], light ink on dark, or float32 [n, 784] in 0..1."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Which model is to answer: its name and, at most one of, a version number or a version label."""
+
+    name: str = "digits"
+    version: int | None = None
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.version is not None and self.label is not None:
+            raise ValueError("name a version or a label, not both")
+
+    def __str__(self) -> str:
+        if self.version is not None:
+            return f"{self.name}, version {self.version}"
+        return f"{self.name}, label {self.label!r}" if self.label is not None else self.name
+
+
+def model_spec(model: ModelRef) -> ModelSpec:
+    """The reference as TensorFlow Serving's message."""
+    spec = ModelSpec(name=model.name)
+    if model.version is not None:
+        spec.version.value = model.version
+    if model.label is not None:
+        spec.version_label = model.label
+    return spec
+
+
+def encode(batch: Batch, model: ModelRef) -> PredictRequest:
+    """Ask `model` about a batch; its dtype chooses the signature."""
+    request = PredictRequest(model_spec=model_spec(model), output_filter=[OUTPUT])
+    is_images = batch.dtype == np.uint8
+    request.model_spec.signature_name = "images" if is_images else "serving_default"
+    tensor = request.inputs["images" if is_images else "pixels"]
+    tensor.dtype = DT_UINT8 if is_images else DT_FLOAT
+    for size in batch.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = batch.tobytes()
+    return request
+
+
+def decode(response: PredictResponse) -> tuple[NDArray[np.float32], int]:
+    """Read the answer: probabilities float32 [n, 10] and the version that gave them.
+
+    Raises ValueError when the response holds no such tensor.
+    """
+    if OUTPUT not in response.outputs:
+        raise ValueError(f"the response has no output {OUTPUT!r}")
+    return _floats(response.outputs[OUTPUT]), response.model_spec.version.value
+
+
+def _floats(tensor: TensorProto) -> NDArray[np.float32]:
+    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    if tensor.dtype != DT_FLOAT or len(shape) != 2 or shape[1] != DIGITS:
+        raise ValueError(f"expected float32 [n, 10], got data type {tensor.dtype} of shape {list(shape)}")
+    # TensorFlow Serving chooses between the two by a flag.
+    if tensor.tensor_content:
+        return np.frombuffer(tensor.tensor_content, dtype="<f4").reshape(shape)
+    return np.array(tensor.float_val, dtype=np.float32).reshape(shape)

@@ -1,0 +1,195 @@
+"""Connections to TensorFlow Serving over gRPC: arrays in, probabilities out, errors of this package."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from digit_client import _types
+from digit_client._exceptions import (
+    DeadlineExceededError,
+    DigitError,
+    ModelNotFoundError,
+    OverloadedError,
+    ServiceError,
+    UnavailableError,
+)
+from digit_client._types import Prediction
+from digit_client.tfserving import channel, codec
+from digit_client.tfserving.codec import Batch, ModelRef
+from digit_client.tfserving.protos import (
+    GetModelMetadataRequest,
+    GetModelMetadataResponse,
+    GetModelStatusRequest,
+    GetModelStatusResponse,
+    ModelVersionStatus,
+    PredictRequest,
+    PredictResponse,
+)
+
+_ERRORS: dict[grpc.StatusCode, type[ServiceError]] = {
+    grpc.StatusCode.NOT_FOUND: ModelNotFoundError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    # What a server that shuts down says to the calls that it drops.
+    grpc.StatusCode.CANCELLED: UnavailableError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """A version that the server knows: `state` is START, LOADING, AVAILABLE, UNLOADING or END."""
+
+    version: int
+    state: str
+    error: str
+
+    @property
+    def is_available(self) -> bool:
+        """Whether it answers predictions."""
+        return self.state == "AVAILABLE"
+
+
+class ModelServer:
+    """Blocking connection to the server at `target` (host:port or unix:path). Threads may share it.
+
+    A name with several addresses shares the calls among them. `timeout`, in seconds, bounds every call with
+    all its retries; every call raises errors of this package only.
+    """
+
+    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self.target = target
+        self._channel = channel.connect(target, credentials)
+        self._stub = _Stub(self._channel)
+
+    def predict(self, batch: Batch, model: ModelRef, *, timeout: float) -> list[Prediction]:
+        """The predictions for the n images of the batch, in their order."""
+        response = self._call(self._stub.predict, codec.encode(batch, model), timeout)
+        return _to_predictions(response, len(batch))
+
+    def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
+        """Every version of the model that the server knows, newest first."""
+        return _to_statuses(self._call(self._stub.status, _status_request(model), timeout))
+
+    def resolve(self, model: ModelRef, *, timeout: float) -> int:
+        """The version that would answer for this reference. Raises ModelNotFoundError where none would."""
+        return _to_version(self._call(self._stub.metadata, _metadata_request(model), timeout))
+
+    def close(self) -> None:
+        """Close the connection; calls in flight fail."""
+        self._channel.close()
+
+    def _call(self, method: Any, request: object, timeout: float) -> Any:
+        try:
+            return method(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise _translate(error, self.target) from error
+
+
+class AsyncModelServer:
+    """asyncio connection: the calls of ModelServer as coroutines, for the event loop that creates it."""
+
+    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self.target = target
+        self._channel = channel.connect_async(target, credentials)
+        self._stub = _Stub(self._channel)
+
+    async def predict(
+        self,
+        batch: Batch,
+        model: ModelRef,
+        *,
+        timeout: float,
+        request_id: str | None = None,
+        trace: Mapping[str, str] | None = None,
+    ) -> list[Prediction]:
+        """The predictions for the n images of the batch, in their order.
+
+        `request_id` and `trace`, W3C's trace context headers, travel as metadata of the call.
+        """
+        metadata = (*((("x-request-id", request_id),) if request_id else ()), *(trace or {}).items())
+        response = await self._call(self._stub.predict, codec.encode(batch, model), timeout, metadata)
+        return _to_predictions(response, len(batch))
+
+    async def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
+        """Every version of the model that the server knows, newest first."""
+        return _to_statuses(await self._call(self._stub.status, _status_request(model), timeout))
+
+    async def resolve(self, model: ModelRef, *, timeout: float) -> int:
+        """The version that would answer for this reference. Raises ModelNotFoundError where none would."""
+        return _to_version(await self._call(self._stub.metadata, _metadata_request(model), timeout))
+
+    async def close(self) -> None:
+        """Close the connection; calls in flight fail."""
+        await self._channel.close()
+
+    async def _call(
+        self, method: Any, request: object, timeout: float, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> Any:
+        try:
+            return await method(request, timeout=timeout, metadata=metadata)
+        except grpc.RpcError as error:
+            raise _translate(error, self.target) from error
+
+
+class _Stub:
+    """Multicallables of the three methods, blocking or asyncio as the channel is."""
+
+    def __init__(self, channel: Any) -> None:
+        def method(name: str, request: Any, response: Any) -> Any:
+            return channel.unary_unary(
+                f"/tensorflow.serving.{name}",
+                request_serializer=request.SerializeToString,
+                response_deserializer=response.FromString,
+            )
+
+        self.predict = method("PredictionService/Predict", PredictRequest, PredictResponse)
+        self.metadata = method(
+            "PredictionService/GetModelMetadata", GetModelMetadataRequest, GetModelMetadataResponse
+        )
+        self.status = method("ModelService/GetModelStatus", GetModelStatusRequest, GetModelStatusResponse)
+
+
+def _status_request(model: ModelRef) -> GetModelStatusRequest:
+    return GetModelStatusRequest(model_spec=codec.model_spec(model))
+
+
+def _metadata_request(model: ModelRef) -> GetModelMetadataRequest:
+    return GetModelMetadataRequest(model_spec=codec.model_spec(model), metadata_field=["signature_def"])
+
+
+def _to_predictions(response: PredictResponse, count: int) -> list[Prediction]:
+    try:
+        found = _types.decode(*codec.decode(response))
+    except ValueError as error:
+        raise ServiceError(f"unusable answer from the model server: {error}") from error
+    if len(found) != count:
+        raise ServiceError(f"the model server gave {len(found)} answers for {count} images")
+    return found
+
+
+def _to_statuses(response: GetModelStatusResponse) -> list[VersionStatus]:
+    statuses = [
+        VersionStatus(
+            status.version, ModelVersionStatus.State.Name(status.state), status.status.error_message
+        )
+        for status in response.model_version_status
+    ]
+    return sorted(statuses, key=lambda status: status.version, reverse=True)
+
+
+def _to_version(response: GetModelMetadataResponse) -> int:
+    return int(response.model_spec.version.value)
+
+
+def _translate(error: grpc.RpcError, target: str) -> DigitError:
+    # Every error that a unary call raises is a grpc.Call as well.
+    code, details = error.code(), error.details()
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceededError(f"the model server at {target} did not answer in time")
+    # TensorFlow Serving calls an unknown version not found, but an unknown label an invalid argument.
+    if code is grpc.StatusCode.INVALID_ARGUMENT and "servable version label" in (details or ""):
+        code = grpc.StatusCode.NOT_FOUND
+    return _ERRORS.get(code, ServiceError)(f"the model server at {target}: {details}", reason=code.name)

@@ -1,0 +1,89 @@
+import asyncio
+import gc
+import time
+import weakref
+
+import pytest
+
+from digit_serving.gateway import asgi
+from digit_serving.gateway.asgi import await_
+
+
+async def after(seconds: float, result: int) -> int:
+    await asyncio.sleep(seconds)
+    return result
+
+
+async def test_run_function_returns_or_raises_as_it_does() -> None:
+    assert await asgi.run(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await asgi.run(divmod, 7, 0)
+
+
+async def test_await_coroutine_gives_its_result_or_error() -> None:
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise LookupError("gone")
+
+    def function() -> list[int]:
+        with pytest.raises(LookupError, match="gone"):
+            await_(fail())
+        return [await_(after(0, number)) for number in range(3)]
+
+    assert await asgi.run(function) == [0, 1, 2]
+
+
+async def test_await_lets_other_functions_go_on() -> None:
+    started = time.monotonic()
+    results = await asyncio.gather(
+        *(asgi.run(lambda number=number: await_(after(0.2, number))) for number in range(50))
+    )
+    assert results == list(range(50))
+    assert time.monotonic() - started < 1
+
+
+async def test_cancelled_task_raises_in_the_function() -> None:
+    seen: list[BaseException] = []
+
+    def function() -> None:
+        try:
+            await_(asyncio.sleep(60))
+        except asyncio.CancelledError as error:
+            seen.append(error)
+            raise
+
+    task = asyncio.create_task(asgi.run(function))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(seen) == 1
+
+
+async def test_await_outside_run_is_refused() -> None:
+    coroutine = after(0, 1)
+    with pytest.raises(RuntimeError, match=r"only in functions that bridge\.run calls"):
+        await_(coroutine)
+    coroutine.close()
+
+
+async def test_error_that_was_caught_keeps_nothing_alive() -> None:
+    class Body:
+        pass
+
+    gone: list[weakref.ref[Body]] = []
+
+    def function() -> None:
+        body = Body()
+        gone.append(weakref.ref(body))
+        await_(after(0, 1))
+        raise LookupError
+
+    gc.disable()
+    try:
+        with pytest.raises(LookupError):
+            await asgi.run(function)
+        await asyncio.sleep(0)
+        assert gone[0]() is None
+    finally:
+        gc.enable()
