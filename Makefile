@@ -6,16 +6,24 @@ BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard hatch_build.py $(addsu
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	echo "TensorFlow needs Python 3.11, 3.12 or 3.13; name one that you have: make PYTHON=python3.13 …" >&2; exit 1; }
 
-.PHONY: run test test-newest test-containers check fuzz format docs bench lock clean
+.PHONY: run test test-slow test-containers test-all test-newest check fuzz format docs bench lock clean
 
 run: .venv/installed
 	@$(BIN)/digits train --if-needed
 	@$(BIN)/digits up
 
-test: .venv/installed-dev
-	$(BIN)/pytest
+# Two processes: each imports TensorFlow, which takes a gigabyte.
+PYTEST = $(BIN)/pytest --numprocesses=2 --dist=loadgroup
 
-# The newest release of every dependency instead of constraints.txt, for Flask and Werkzeug pre-releases as well.
+test: .venv/installed-dev
+	$(PYTEST)
+
+test-slow: .venv/installed-dev
+	$(PYTEST) -m "(e2e or slow) and not containers"
+
+test-all: test test-slow test-containers
+
+# Newest release of every dependency in place of constraints.txt; of Flask and Werkzeug also pre-releases.
 test-newest: NEWEST := .venv-newest/bin
 test-newest:
 	@$(CHECK_PYTHON)
@@ -33,8 +41,10 @@ check: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/zizmor --quiet --offline --no-progress .github
+	@if command -v actionlint >/dev/null; then actionlint; else echo "actionlint is not installed: skipped"; fi
 
-# So long for each of the targets.
+# Duration of each fuzz target.
 SECONDS ?= 60
 fuzz: .venv/installed-dev
 	$(BIN)/python -m tests.fuzz $(SECONDS)
@@ -43,8 +53,11 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# The site, in site/. Material prints an advertisement of its successor without the variable.
+docs: export NO_MKDOCS_2_WARNING = 1
 docs: .venv/installed-dev
-	$(BIN)/python -m docs.reference
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html; with search: $(BIN)/python -m http.server --directory site"
 
 bench: .venv/installed-dev
 	@$(BIN)/digits train --if-needed
@@ -56,7 +69,7 @@ lock: .venv/installed-dev
 		--no-emit-index-url --no-annotate --no-header --output-file constraints.txt pyproject.toml
 
 clean:
-	rm -rf .venv .venv-newest build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv-newest build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
 .venv/installed: $(BUILD_INPUTS)
 	@$(CHECK_PYTHON)

@@ -1,4 +1,4 @@
-"""Compilation of the vendored .proto files when the package is built or installed."""
+"""Hatch build hook: compiles the vendored .proto files when the package is built or installed."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,14 +13,14 @@ OUTPUT = "descriptors.binpb"
 
 
 class ProtoBuildHook(BuildHookInterface):
-    """Adds one set of descriptors, which `digit_client.tfserving.protos` loads.
+    """Adds the descriptor set that `digit_client.tfserving.protos` loads.
 
-    An editable installation gets it in the source folder; a wheel gets it from a temporary folder, since
-    Docker mounts the sources read-only.
+    An editable installation has the descriptor set in the source folder. A wheel takes it from a temporary
+    folder, since Docker mounts the sources read-only.
     """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile before the files are collected."""
+        """Compile the .proto files before the build collects its files."""
         folder = Path(self.root, PROTOS)
         if version == "editable":
             compile_protos(folder, folder / OUTPUT)
@@ -31,15 +31,15 @@ class ProtoBuildHook(BuildHookInterface):
         build_data["force_include"][str(output)] = f"digit_client/tfserving/protos/{OUTPUT}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Remove the temporary folder once the wheel is written."""
+        """Remove the temporary folder after the wheel is written."""
         if version != "editable":
             self._temporary.cleanup()
 
 
 def compile_protos(folder: Path, output: Path) -> None:
-    """Write the descriptors of every .proto file below the folder, and of their imports, to `output`."""
+    """Write the descriptor set of every .proto file below `folder`, and of their imports, to `output`."""
     well_known = Path(grpc_tools.__file__).parent / "_proto"
     sources = sorted(str(path) for path in folder.rglob("*.proto"))
     arguments = ["--include_imports", f"--descriptor_set_out={output}", f"-I{folder}", f"-I{well_known}"]
     if protoc.main(["protoc", *arguments, *sources]):
-        raise RuntimeError("protoc failed; its messages are above")
+        raise RuntimeError("protoc failed; its messages precede this one")

@@ -1,4 +1,4 @@
-"""What becomes of throughput, latency and memory as requests grow, in images and in number.
+"""Scaling of throughput, latency and memory with images per request and with connections.
 
 Needs wrk. Run as python -m benchmarks.growth.
 """
@@ -17,43 +17,43 @@ from digit_client import images
 SECONDS = 4
 CONNECTIONS = 8
 IMAGES = [2**power for power in range(10)]
-CALLERS = [2**power for power in range(9)]
+CONCURRENCIES = [2**power for power in range(9)]
 
 
 def main() -> None:
-    """Print a row for each size, and one for each number of connections."""
+    """Print a row for each number of images per request, and for each number of connections."""
     digit = images.normalise(images.decode(Path("docs/five.jpg").read_bytes()))
     single = bodies.write(CACHE / "bodies", digit)["28×28 PNG"]
     file = CACHE / "bodies" / "many"
     digits = prepare()[0]
     settings = {**digits.environment, "DIGITS_MAX_IMAGES": str(IMAGES[-1])}
     with replace(digits, environment=settings).running() as url:
-        _head(f"images, {CONNECTIONS} connections")
+        _print_head(f"images, {CONNECTIONS} connections")
         for count in IMAGES:
             file.write_bytes(bodies.many(digit, count))
-            _row(count, url, Body(file, "application/x-npy"), CONNECTIONS, count)
-        _head("connections, one image")
-        for callers in CALLERS:
-            _row(callers, url, single, callers, 1)
+            _print_row(count, url, Body(file, "application/x-npy"), CONNECTIONS, count)
+        _print_head("connections, one image")
+        for connections in CONCURRENCIES:
+            _print_row(connections, url, single, connections, 1)
 
 
-def _head(first: str) -> None:
+def _print_head(first: str) -> None:
     columns = ["requests/s", "images/s", "p50 ms", "p99 ms", "memory MB"]
     sys.stdout.write(f"{first:24}" + "".join(f"{column:>12}" for column in columns) + "\n")
 
 
-def _row(name: int, url: str, body: Body, connections: int, count: int) -> None:
+def _print_row(name: int, url: str, body: Body, connections: int, count: int) -> None:
     load.run(url, body.file, body.content_type, connections, 1)
-    found = load.run(url, body.file, body.content_type, connections, SECONDS)
-    if found.failed:
-        raise RuntimeError(f"{found.failed} requests failed")
-    figures = [found.rate, found.rate * count, found.median, found.p99, _memory()]
+    measured = load.run(url, body.file, body.content_type, connections, SECONDS)
+    if measured.failed:
+        raise RuntimeError(f"{measured.failed} requests failed")
+    figures = [measured.rate, measured.rate * count, measured.median, measured.p99, _memory()]
     sys.stdout.write(f"{name:<24}" + "".join(f"{figure:12,.1f}" for figure in figures) + "\n")
     sys.stdout.flush()
 
 
 def _memory() -> float:
-    """Of all processes of the one service that this process runs."""
+    """Return the memory of the service's processes, in megabytes."""
     (up,) = children(os.getpid())
     return sum(memory(pid) for pid in children(up))
 

@@ -1,4 +1,4 @@
-"""A gateway and a model server as processes of their own, which can be killed and are started again."""
+"""Gateway and model server in separate processes, which can be killed and are restarted."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from benchmarks.startup import DIGITS, PORTS, URL, answers, children
 
 @dataclass
 class Service:
-    """The processes; `models` is the folder of versions, `flags` are the model server's further ones."""
+    """Running processes. `models` is the folder of versions, `flags` are extra flags of the model server."""
 
     models: Path
     flags: Sequence[str]
@@ -22,23 +22,23 @@ class Service:
     model_server: subprocess.Popen[bytes]
 
     def kill_model_server(self) -> None:
-        """Kill it and start another, as a cluster would."""
+        """Kill the model server and start another one, as an orchestrator would."""
         self.model_server.kill()
         self.model_server.wait()
         self.model_server = _start_model_server(self.models, self.flags)
 
     def workers(self) -> list[int]:
-        """The gateway's processes that answer, the oldest first."""
+        """Return the process IDs of the gateway's workers, oldest first."""
         return children(self.gateway.pid)
 
     def kill_worker(self) -> None:
-        """Kill the youngest; the gateway starts another."""
+        """Kill the youngest worker; the gateway starts another one."""
         os.kill(self.workers()[-1], signal.SIGKILL)
 
 
 @contextmanager
 def service(models: Path, flags: Sequence[str] = ()) -> Iterator[Service]:
-    """Both, ready, until the end of the block."""
+    """Start both processes, wait until they are ready, and stop them at the end of the block."""
     settings = {**PORTS, "DIGITS_MODEL_SERVER": f"127.0.0.1:{PORTS['DIGITS_GRPC_PORT']}"}
     gateway = subprocess.Popen(
         [*DIGITS, "gateway"], env={**os.environ, **settings}, stderr=subprocess.DEVNULL

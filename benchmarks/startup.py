@@ -1,4 +1,4 @@
-"""How long it takes until things are ready, and how much memory they hold: medians over several runs.
+"""Start-up time, memory and single-request latency: medians over several runs.
 
 Needs a published model in models/digits; see `digits train`.
 """
@@ -18,12 +18,13 @@ import httpx
 DIGITS = [sys.executable, "-m", "digit_client"]
 RUNS = 5
 PORTS = {"DIGITS_PORT": "18080", "DIGITS_GRPC_PORT": "18500", "DIGITS_REST_PORT": "18501"}
-_Result = TypeVar("_Result")
 URL = f"http://127.0.0.1:{PORTS['DIGITS_PORT']}"
+
+_Result = TypeVar("_Result")
 
 
 def main() -> None:
-    """Print a row for each figure."""
+    """Print a row for each measurement."""
     row("import digit_client", import_seconds("import digit_client"), "s")
     row("from digit_client import DigitClient", import_seconds("from digit_client import DigitClient"), "s")
     gateways = [start(["gateway"], "/livez") for _ in range(RUNS)]
@@ -34,25 +35,25 @@ def main() -> None:
     httpx_ms, client_ms = latencies()
     row("predict, one photograph, by httpx", httpx_ms, "ms")
     row("predict, the same, by DigitClient", client_ms, "ms")
-    ratios = [mine / plain for plain, mine in zip(httpx_ms, client_ms, strict=True)]
+    ratios = [client / plain for plain, client in zip(httpx_ms, client_ms, strict=True)]
     row("DigitClient to httpx", ratios, "×")
 
 
 def import_seconds(code: str) -> list[float]:
-    """The time of an import in a process of its own, without the interpreter's start."""
+    """Return the seconds of an import in new processes, without the interpreter's start-up."""
     timed = f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"
     return [float(subprocess.check_output([sys.executable, "-c", timed])) for _ in range(RUNS)]
 
 
 def start(command: list[str], path: str) -> tuple[float, float]:
-    """Seconds from a process's start until the path answers 200, and its megabytes then."""
+    """Return the seconds from a process's start until the path answers 200, and its memory in megabytes."""
     return with_service(command, path, lambda process, seconds: (seconds, memory(process.pid)))
 
 
 def latencies() -> tuple[list[float], list[float]]:
-    """Milliseconds a prediction over one connection, by httpx and by DigitClient: means of many in turn."""
+    """Return the milliseconds of a prediction over one connection, alternately by httpx and DigitClient."""
 
-    def ask(_process: subprocess.Popen[bytes], _seconds: float) -> tuple[list[float], list[float]]:
+    def measure(_process: subprocess.Popen[bytes], _seconds: float) -> tuple[list[float], list[float]]:
         from digit_client import DigitClient
 
         image, headers = Path("docs/five.jpg").read_bytes(), {"content-type": "image/jpeg"}
@@ -62,14 +63,14 @@ def latencies() -> tuple[list[float], list[float]]:
                 plain.post("/v1/predict", content=image, headers=headers).raise_for_status().json()
 
             pairs = [(mean(by_httpx), mean(partial(client.predict, image))) for _ in range(4 * RUNS)]
-        # The first two are slower, with what is met for the first time.
+        # The first two means include one-time initialisation.
         return [first for first, _ in pairs[2:]], [second for _, second in pairs[2:]]
 
-    return with_service(["up"], "/readyz", ask)
+    return with_service(["up"], "/readyz", measure)
 
 
 def mean(work: Callable[[], object], times: int = 50) -> float:
-    """Milliseconds that it takes, of so many times."""
+    """Return the mean milliseconds of `times` calls."""
     started = time.perf_counter()
     for _ in range(times):
         work()
@@ -79,7 +80,7 @@ def mean(work: Callable[[], object], times: int = 50) -> float:
 def with_service(
     command: list[str], path: str, measure: Callable[[subprocess.Popen[bytes], float], _Result]
 ) -> _Result:
-    """Run `digits …` until the path answers, measure, and stop it."""
+    """Run `digits …` until the path answers 200, measure, and stop the process."""
     started = time.perf_counter()
     process = subprocess.Popen([*DIGITS, *command], env={**os.environ, **PORTS}, stdout=subprocess.DEVNULL)
     try:
@@ -92,7 +93,7 @@ def with_service(
 
 
 def answers(url: str) -> bool:
-    """Whether the URL answers with 200."""
+    """True if the URL answers with 200."""
     try:
         return httpx.get(url, trust_env=False).status_code == 200
     except httpx.HTTPError:
@@ -100,17 +101,17 @@ def answers(url: str) -> bool:
 
 
 def memory(pid: int) -> float:
-    """Megabytes of a process and its children; pages they share count once."""
-    return sum(proportional_set_size(each) for each in [pid, *children(pid)])
+    """Return the megabytes of a process and its children; shared pages count once."""
+    return sum(proportional_set_size(process) for process in [pid, *children(pid)])
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started, the oldest first."""
+    """Return the IDs of a process's child processes, oldest first."""
     return sorted(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 def proportional_set_size(pid: int) -> float:
-    """Megabytes of one process, each page divided by the number of processes that share it."""
+    """Return the proportional set size (PSS) in megabytes: shared pages count in proportion."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
 

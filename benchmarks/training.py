@@ -1,6 +1,6 @@
-"""How much faster `digits train --model perceptron` fits than the article's own lines of Keras: both in turn.
+"""Speed of `digits train --model perceptron` compared with the article's Keras code, in alternation.
 
-CPU time hardly depends on what else the machine does. Run as python -m benchmarks.training mnist.npz.
+CPU time hardly depends on the machine's other load. Run as python -m benchmarks.training mnist.npz.
 """
 
 import statistics
@@ -25,24 +25,24 @@ ROUNDS = 3
 def main(mnist: Path) -> None:
     """Print a row for each round, and the medians of the ratios."""
     examples = data.load(mnist).train
-    line("seconds (of CPU)", "the article", "digits train", "times faster", "apart")
+    print_row("seconds (of CPU)", "the article", "digits train", "times faster", "difference")
     ratios = []
     for seed in range(ROUNDS):
-        plain, (theirs, their_cpu) = timed(partial(article, examples, seed))
-        fitted, (mine, my_cpu) = timed(partial(ours, examples, seed))
-        ratios.append((theirs / mine, their_cpu / my_cpu))
-        line(
+        article_model, (article_seconds, article_cpu) = timed(partial(article, examples, seed))
+        our_model, (our_seconds, our_cpu) = timed(partial(ours, examples, seed))
+        ratios.append((article_seconds / our_seconds, article_cpu / our_cpu))
+        print_row(
             f"seed {seed}",
-            f"{theirs:.1f} ({their_cpu:.1f})",
-            f"{mine:.1f} ({my_cpu:.1f})",
+            f"{article_seconds:.1f} ({article_cpu:.1f})",
+            f"{our_seconds:.1f} ({our_cpu:.1f})",
             "{:.1f} ({:.1f})".format(*ratios[-1]),
-            f"{apart(plain, fitted):.0e}",
+            f"{largest_difference(article_model, our_model):.0e}",
         )
-    line("median", "", "", "{:.1f} ({:.1f})".format(*map(statistics.median, zip(*ratios, strict=True))))
+    print_row("median", "", "", "{:.1f} ({:.1f})".format(*map(statistics.median, zip(*ratios, strict=True))))
 
 
 def article(examples: Examples, seed: int) -> keras.Model:
-    """The network as the article fits it, with its pixels made ready as in `fit`."""
+    """Fit the network as the article does, on pixels prepared as in `fit`."""
     keras.utils.set_random_seed(seed)
     model = RECIPE.build()
     model.compile(
@@ -53,24 +53,24 @@ def article(examples: Examples, seed: int) -> keras.Model:
 
 
 def ours(examples: Examples, seed: int) -> keras.Model:
-    """As `digits train` does."""
+    """Fit the network as `digits train` does."""
     return fit(RECIPE, examples, seed).model
 
 
 def timed(work: Callable[[], keras.Model]) -> tuple[keras.Model, tuple[float, float]]:
-    """A model, and how many seconds it took, of time and of CPU time."""
+    """Return the fitted model, and the elapsed and CPU seconds."""
     started, cpu = time.perf_counter(), time.process_time()
     model = work()
     return model, (time.perf_counter() - started, time.process_time() - cpu)
 
 
-def apart(one: keras.Model, other: keras.Model) -> float:
-    """The largest difference of two weights."""
+def largest_difference(one: keras.Model, other: keras.Model) -> float:
+    """Return the largest absolute difference between the weights of two models."""
     pairs = zip(one.get_weights(), other.get_weights(), strict=True)
     return max(float(np.abs(first - second).max()) for first, second in pairs)
 
 
-def line(*columns: str) -> None:
+def print_row(*columns: str) -> None:
     """Print a row."""
     name, *figures = columns
     sys.stdout.write(f"{name:20}" + "".join(f"{figure:>16}" for figure in figures) + "\n")

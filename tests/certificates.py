@@ -1,4 +1,4 @@
-"""Keys and certificates for encrypted connections on loopback."""
+"""Self-signed certificates for TLS on loopback."""
 
 import json
 import subprocess
@@ -8,14 +8,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Pair:
-    """A key and the certificate that it signed for itself, as files."""
+    """Files of a private key and of its self-signed certificate."""
 
     key: Path
     certificate: Path
 
 
 def make(folder: Path, name: str) -> Pair:
-    """A new pair, for localhost and 127.0.0.1."""
+    """Create a key and a certificate for localhost and 127.0.0.1."""
     pair = Pair(folder / f"{name}.key", folder / f"{name}.pem")
     command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name}"
     files = ["-keyout", str(pair.key), "-out", str(pair.certificate)]
@@ -25,7 +25,7 @@ def make(folder: Path, name: str) -> Pair:
 
 
 def ssl_config(folder: Path, server: Pair, client: Pair) -> Path:
-    """A file for --ssl_config_file: the server shows its pair, and lets in who shows the client's."""
+    """Write a file for --ssl_config_file: the server's pair, and the only accepted client certificate."""
     fields = {"server_key": server.key, "server_cert": server.certificate, "custom_ca": client.certificate}
     lines = [f"{name}: {json.dumps(path.read_text())}" for name, path in fields.items()]
     config = folder / "ssl.config"

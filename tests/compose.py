@@ -1,4 +1,4 @@
-"""The services of docker-compose.yml as a project of their own, and calls that go on meanwhile."""
+"""Services of docker-compose.yml as an isolated project, and continuous calls to them."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Project:
-    """A Compose project that shares nothing but images with another of the same machine."""
+    """Compose project that shares only images with others on this machine."""
 
     name: str
     port: int
@@ -26,12 +26,12 @@ class Project:
 
     @property
     def url(self) -> str:
-        """The gateway's."""
+        """URL of the gateway."""
         return f"http://localhost:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """In which `docker compose` means this project."""
+        """Environment in which `docker compose` addresses this project."""
         return {
             **os.environ,
             "COMPOSE_PROJECT_NAME": self.name,
@@ -40,11 +40,11 @@ class Project:
         }
 
     def compose(self, *arguments: str, stdin: bytes = b"", **settings: str) -> str:
-        """What `docker compose …` prints. `settings` are variables for this call."""
+        """Run `docker compose …` with `settings` as further variables; return its output."""
         return self.run("docker", "compose", *arguments, stdin=stdin, **settings)
 
     def run(self, *command: str, stdin: bytes = b"", **settings: str) -> str:
-        """What a command prints that has to succeed."""
+        """Run a command that has to succeed; return its output."""
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -60,9 +60,9 @@ class Project:
 
 @dataclass
 class Load(Generic[_Result]):
-    """Makes the call again and again in four threads while the block runs, and keeps the results.
+    """Repeat a call in four threads until the end of the block, and keep the results.
 
-    A call that raises ends the block with its error.
+    The block raises the error of a failed call at its end.
     """
 
     call: Callable[[], _Result]
@@ -85,6 +85,6 @@ class Load(Generic[_Result]):
                 worker.result()
 
     def _work(self) -> None:
-        # Two cores are to be left for what is tested.
+        # Pause: leave CPU time to the services under test.
         while not self._over.wait(0.02):
             self.results.append(self.call())

@@ -1,5 +1,6 @@
-"""Real parts that many tests share: digits, a small model of them, and the services that serve it."""
+"""Fixtures for many tests: digits, a small model of them, and the services that serve it."""
 
+import fcntl
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +14,17 @@ from numpy.typing import NDArray
 from digit_training.data import SAMPLE
 from tests.processes import DIGITS, accepts, answers, free_port, running, wait_until
 
-# A change must not fail for what another left to chance: the same examples every time.
-settings.register_profile("repeatable", derandomize=True)
+# Derandomised examples: the same ones in every run, so that a failure belongs to the change.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group each module's tests on one worker of pytest-xdist, so that module fixtures are set up once."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @dataclass(frozen=True)
@@ -26,12 +35,12 @@ class Digits:
     labels: NDArray[np.uint8]
 
     def one(self, label: int) -> NDArray[np.uint8]:
-        """The most typical image of this digit: the nearest to their mean."""
+        """Return the image of this digit that is nearest to its class mean: uint8 [28, 28]."""
         digit: NDArray[np.uint8] = self.typical(label, 1)[0]
         return digit
 
     def typical(self, label: int, count: int) -> NDArray[np.uint8]:
-        """The images of this digit that are nearest to their mean, the nearest first."""
+        """Return the images of this digit nearest to its class mean, nearest first: uint8 [count, 28, 28]."""
         images = self.images[self.labels == label]
         distances = ((images - images.mean(axis=0)) ** 2).sum(axis=(1, 2))
         nearest: NDArray[np.uint8] = images[distances.argsort()[:count]]
@@ -40,7 +49,7 @@ class Digits:
 
 @pytest.fixture(scope="session")
 def digits() -> Digits:
-    """The package's sample of MNIST: its 4,000 training digits, then its 1,000 test digits."""
+    """Package sample of MNIST: 4,000 training digits, then 1,000 test digits."""
     with np.load(SAMPLE) as sample:
         return Digits(
             np.concatenate((sample["x_train"], sample["x_test"])),
@@ -50,31 +59,28 @@ def digits() -> Digits:
 
 @pytest.fixture(scope="session")
 def mnist_npz() -> Path:
-    """The same digits as a file in Keras's layout."""
+    """File of the same digits, in the layout of Keras's mnist.npz."""
     return SAMPLE
 
 
 @pytest.fixture(scope="session")
-def models(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of versions with one small model in it, as `digits train` makes it."""
-    folder = tmp_path_factory.mktemp("models") / "digits"
-    command = [
-        *DIGITS,
-        "train",
-        "--data",
-        mnist_npz,
-        "--output",
-        folder,
-        "--report",
-        folder.parent / "report",
-    ]
-    subprocess.run([*map(str, command), "--epochs", "4"], check=True, capture_output=True)
+def models(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A models folder with one version of a small model, fitted by `digits train` once for all workers."""
+    root = tmp_path_factory.getbasetemp()
+    root = root if worker_id == "master" else root.parent
+    folder = root / "models" / "digits"
+    with (root / "models.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            command = [*DIGITS, "train", "--data", mnist_npz, "--output", folder]
+            command += ["--report", root / "models" / "report", "--epochs", "4"]
+            subprocess.run([*map(str, command)], check=True, capture_output=True)
     return folder
 
 
 @pytest.fixture(scope="session")
 def model_server(models: Path) -> Iterator[str]:
-    """The gRPC address of a model server with that model."""
+    """gRPC address of a model server process with that model."""
     port = free_port()
     flags = [f"--port={port}", "--model_name=digits", f"--model_base_path={models}"]
     with running("model-server", *flags) as process:
@@ -84,7 +90,7 @@ def model_server(models: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def gateway(model_server: str) -> Iterator[str]:
-    """The URL of a gateway before that model server."""
+    """URL of a gateway process in front of that model server."""
     port = free_port()
     environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": model_server}
     with running("gateway", environment=environment) as process:

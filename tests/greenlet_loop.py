@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, in which tests call what awaits below the greenlet bridge."""
+"""Event loop in a background thread, in which tests call functions through the gateway's greenlet bridge."""
 
 import asyncio
 import threading
@@ -11,39 +11,40 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from digit_client.tfserving.model_server import AsyncModelServer
-from digit_serving.gateway import asgi, tls, tracing_setup
+from digit_serving.gateway import asgi, tls
 from digit_serving.gateway.app import create_app
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.tracing import RequestTracer
 
 _Result = TypeVar("_Result")
 
 
 def call(function: Callable[..., _Result], *arguments: Any, **named: Any) -> _Result:
-    """Call a function below the bridge, and return or raise as it does. Threads may call at the same time."""
+    """Call the function through `asgi.run`. Return its result or raise its error. Thread-safe."""
     return run(asgi.run(lambda: function(*arguments, **named)))
 
 
 def run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run a coroutine in the loop, and return or raise as it does."""
+    """Run a coroutine in the loop. Return its result or raise its error. Thread-safe."""
     return asyncio.run_coroutine_threadsafe(coroutine, _loop()).result()
 
 
-def app(settings: Settings) -> Flask:
-    """The gateway's Flask application, whose test clients call it in the loop."""
+def app(settings: Settings, tracer: RequestTracer | None = None) -> Flask:
+    """Create the gateway's Flask application, whose test clients call it in the loop."""
 
     async def create() -> Flask:
-        model_server = AsyncModelServer(settings.model_server, tls.credentials(settings))
-        return create_app(settings, model_server, Metrics(), tracing_setup.traces(settings))
+        model_server = AsyncModelServer(settings.model_server, tls.channel_credentials(settings))
+        return create_app(settings, model_server, Metrics(), tracer)
 
     flask = run(create())
     flask.test_client_class = _Client
     return flask
 
 
-def client(settings: Settings) -> FlaskClient:
-    """A test client of that application, without a socket."""
-    return app(settings).test_client()
+def client(settings: Settings, tracer: RequestTracer | None = None) -> FlaskClient:
+    """Create a test client of the gateway's application, which needs no HTTP socket."""
+    return app(settings, tracer).test_client()
 
 
 class _Client(FlaskClient):

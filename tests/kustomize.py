@@ -1,4 +1,4 @@
-"""The objects that `kubectl apply -k` would send."""
+"""Objects that `kubectl apply -k` would send."""
 
 import json
 import os
@@ -21,13 +21,13 @@ Object = dict[str, Any]
 
 
 def build(overlay: str, *components: str, k8s: Path = K8S, **fields: Any) -> list[Object]:
-    """The objects of an overlay with components added, and further fields of a kustomization."""
+    """Return the objects of an overlay with components and further kustomization fields added."""
     with TemporaryDirectory() as name:
         folder = Path(name).resolve()
         kustomization = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
-            # Kustomize takes no absolute path.
+            # Kustomize refuses absolute paths.
             "resources": [os.path.relpath(k8s.resolve() / "overlays" / overlay, folder)],
             "components": [
                 os.path.relpath(k8s.resolve() / "components" / each, folder) for each in components
@@ -39,30 +39,30 @@ def build(overlay: str, *components: str, k8s: Path = K8S, **fields: Any) -> lis
 
 
 def copied(folder: Path) -> Path:
-    """A copy of k8s/, with what it is made of, that a test may change."""
+    """Copy k8s/ and the configuration that it uses into a folder; return the copy of k8s/."""
     shutil.copytree(K8S, folder / "k8s")
     shutil.copytree(K8S.parent / "serving" / "config", folder / "serving" / "config")
     return folder / "k8s"
 
 
 def kustomize(folder: Path) -> list[Object]:
-    """The objects of a kustomization. Skips the test where there is no kubectl."""
+    """Return the objects of a kustomization. Skip the test without kubectl."""
     if not shutil.which("kubectl"):
         pytest.skip("kubectl is not installed; Debian's package kubectl has it")
     done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
-    # A warning is what a later version refuses.
+    # Deprecation warnings become errors in a later version of kubectl.
     assert (done.returncode, done.stderr) == (0, "")
     return list(yaml.safe_load_all(done.stdout))
 
 
 @cache
 def built(name: str) -> tuple[Object, ...]:
-    """The objects of "overlay" or "overlay+component", not to be changed."""
+    """Return the objects of "overlay" or "overlay+component", shared and read-only."""
     return tuple(build(*name.split("+")))
 
 
-def every() -> list[str]:
-    """The names of all overlays, and of each component with the overlays that don't have it."""
+def every_build() -> list[str]:
+    """Return the names of all overlays, and of each component added to overlays without it."""
     added = [
         f"{overlay}+{component}"
         for overlay in ("local", "production")
@@ -73,29 +73,29 @@ def every() -> list[str]:
 
 
 def of_kind(objects: Sequence[Object], *kinds: str) -> list[Object]:
-    """The objects that are of one of these kinds."""
+    """Return the objects of these kinds."""
     return [each for each in objects if each["kind"] in kinds]
 
 
 def named(objects: Sequence[Object], kind: str, name: str) -> Object:
-    """The only object of that kind and name."""
+    """Return the only object of this kind and name."""
     (found,) = [each for each in of_kind(objects, kind) if each["metadata"]["name"] == name]
     return found
 
 
 def pod(workload: Object) -> Object:
-    """The metadata and spec of a workload's pods."""
+    """Return a workload's pod template."""
     spec = workload["spec"]
     template: Object = spec["jobTemplate"]["spec"]["template"] if "jobTemplate" in spec else spec["template"]
     return template
 
 
 def pods(objects: Sequence[Object]) -> list[Object]:
-    """Those of every workload."""
+    """Return the pod templates of all workloads."""
     return [pod(each) for each in of_kind(objects, "Deployment", "Job", "CronJob")]
 
 
 def containers(template: Object) -> list[Object]:
-    """Of a pod, those that only prepare it included."""
+    """Return the containers of a pod template, init containers first."""
     spec = template["spec"]
     return [*spec.get("initContainers", []), *spec["containers"]]

@@ -1,4 +1,4 @@
-"""Model servers behind one DNS name, each at an address of its own, as the pods of a headless Service are."""
+"""Model servers with an address each behind one DNS name, as pods of a headless Service."""
 
 import contextlib
 import re
@@ -21,7 +21,7 @@ _MONITORING = Path(__file__).parent.parent / "serving" / "config" / "monitoring.
 
 
 class Name(BaseResolver):  # type: ignore[misc]
-    """A DNS server for one name, `target` in gRPC's words, that stands for whatever `addresses` holds."""
+    """DNS server for one name, the gRPC target `target`, with the records in `addresses`."""
 
     def __init__(self, port: int, stack: ExitStack) -> None:
         self.addresses: list[str] = []
@@ -33,7 +33,7 @@ class Name(BaseResolver):  # type: ignore[misc]
         self.target = f"dns://127.0.0.1:{server.server.server_address[1]}/model-server.test:{port}"
 
     def resolve(self, request: Any, handler: Any) -> Any:
-        """The answer to a question, as dnslib wants it."""
+        """Answer a query (dnslib's BaseResolver)."""
         reply = request.reply()
         if request.q.qtype == QTYPE.A:
             for address in self.addresses:
@@ -43,7 +43,7 @@ class Name(BaseResolver):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Pod:
-    """A model server at its address. Its connections grow no older than ten seconds."""
+    """Model server at its own address, with connections of at most ten seconds."""
 
     address: str
     process: Popen[bytes]
@@ -52,19 +52,19 @@ class Pod:
 
     @property
     def calls(self) -> int:
-        """How many it has answered."""
+        """Number of requests that it has answered."""
         page = httpx.get(f"http://127.0.0.1:{self._rest_port}/monitoring/prometheus/metrics").text
         counts = re.findall(r"^:tensorflow:serving:request_count{.*} (\S+)$", page, re.MULTILINE)
         return sum(int(float(count)) for count in counts)
 
     def kill(self) -> None:
-        """End it at once, with all its connections."""
+        """Kill the process and drop its connections."""
         self.process.kill()
         self._tunnel.close()
 
 
 def start(address: str, port: int, models: Path, stack: ExitStack) -> Pod:
-    """A pod of these models that answers, until the stack is closed."""
+    """Start a pod that serves these models until the stack is closed."""
     grpc_port, rest_port = free_port(), free_port()
     flags = [
         f"--port={grpc_port}",
@@ -82,7 +82,7 @@ def start(address: str, port: int, models: Path, stack: ExitStack) -> Pod:
 
 
 class _Tunnel(ThreadingTCPServer):
-    """Gives a server that listens on every address of the machine one of its own."""
+    """TCP proxy that gives a server on loopback an address of its own."""
 
     allow_reuse_address = True
     daemon_threads = True

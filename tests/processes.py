@@ -1,4 +1,4 @@
-"""The services as real processes on loopback."""
+"""Services as processes on loopback."""
 
 import os
 import resource
@@ -16,15 +16,18 @@ import httpx
 
 DIGITS = [sys.executable, "-m", "digit_client"]
 READY_SECONDS = 60
-# Below those that the kernel hands out: one of them that is free now may be gone before a server takes it.
-_ports = cycle(range(20_000 + os.getpid() % 10_000, 32_000))
+# Ports below the kernel's ephemeral range, which may take a free port before a server does. Each worker of
+# pytest-xdist has 3,000 of its own; the first one differs from run to run.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+_FIRST, _START = 20_000 + 3_000 * (_WORKER % 4), os.getpid() % 3_000
+_ports: Iterator[int] = cycle([_FIRST + (_START + offset) % 3_000 for offset in range(3_000)])
 
 
 @contextmanager
 def running(
     *arguments: str, environment: dict[str, str] | None = None, limits: dict[int, int] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`digits …` as a process that is stopped at the end; `limits` are those that resource.RLIMIT_… name."""
+    """Run `digits …` as a process until the end of the block, under resource limits by RLIMIT_… number."""
     process = subprocess.Popen(
         [*DIGITS, *arguments],
         env={**os.environ, **(environment or {})},
@@ -38,18 +41,18 @@ def running(
 
 
 def limit(limits: dict[int, int]) -> None:
-    """Set limits of this process, by the numbers that resource.RLIMIT_… name."""
+    """Set resource limits of this process, by RLIMIT_… number."""
     for what, most in limits.items():
         resource.setrlimit(what, (most, most))
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started, the oldest first."""
+    """Process IDs of the children of a process, oldest first."""
     return sorted(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 def free_port() -> int:
-    """A port that nobody listens on, not given out before, and that no connection gets as its own end's."""
+    """Return a port without a listener that this process has not returned before."""
     return next(port for port in _ports if not accepts(port))
 
 
@@ -58,7 +61,7 @@ def wait_until(
     process: subprocess.Popen[bytes] | None = None,
     seconds: float = READY_SECONDS,
 ) -> None:
-    """Wait until the condition holds; where a process is given, as long as it lives."""
+    """Poll until the condition holds. Fail after `seconds`, or when the process has ended."""
     end = time.monotonic() + seconds
     while not condition():
         assert process is None or process.poll() is None, f"ended with {process.returncode}"
@@ -67,7 +70,7 @@ def wait_until(
 
 
 def answers(url: str) -> bool:
-    """Whether the URL answers with 200."""
+    """True if the URL answers with 200."""
     try:
         return httpx.get(url).status_code == 200
     except httpx.HTTPError:
@@ -75,6 +78,6 @@ def answers(url: str) -> bool:
 
 
 def accepts(port: int) -> bool:
-    """Whether somebody listens on the port."""
+    """True if a server listens on the port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,21 +1,23 @@
-"""The README and the pages of docs, whose commands and code are run."""
+"""Blocks of commands and code in the README and in docs, which tests run."""
 
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
-# In the order in which they are run.
+# Order in which the blocks are run.
 PAGES = (
     "README.md",
-    "docs/learner.md",
-    "docs/application-developer.md",
-    "docs/platform-engineer.md",
-    "docs/ml-engineer.md",
+    "docs/tutorials/from-ten-lines.md",
+    "docs/how-to/call-the-service.md",
+    "docs/how-to/run-on-one-machine.md",
+    "docs/how-to/deploy-with-compose.md",
+    "docs/how-to/deploy-on-kubernetes.md",
+    "docs/how-to/train-and-release.md",
 )
 TEXT = "\n".join((ROOT / page).read_text() for page in PAGES)
 
 
 def blocks(language: str, text: str = TEXT) -> list[str]:
-    """Their blocks of `sh` (beside `make run`), `shell` (with Docker), `bash` (for a cluster) or `python`."""
+    """Return the blocks of `sh` (beside `make run`), `shell` (Docker), `bash` (Kubernetes) or `python`."""
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

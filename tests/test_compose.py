@@ -1,8 +1,7 @@
-"""What docker-compose.yml promises, read without Docker. tests/e2e/test_compose.py runs it."""
+"""Properties of docker-compose.yml and the Dockerfiles, without Docker."""
 
 import re
 import subprocess
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from digit_serving.releases.config import ConfigFile
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
-# This one only builds an image.
+# The service `drop-in` only builds an image.
 RUNNING = sorted(SERVICES.keys() - {"drop-in"})
 DOCKERFILES = [ROOT / "training" / "Dockerfile", ROOT / "serving" / "Dockerfile"]
 
@@ -25,8 +24,8 @@ def model_server() -> Any:
     return SERVICES["model-server"]
 
 
-def test_tensorflow_serving_knows_every_flag(model_server: Any) -> None:
-    """It would only print the name of one that it doesn't know, and run without."""
+def test_model_server_flags_are_known(model_server: Any) -> None:
+    """TensorFlow Serving ignores an unknown flag after a line in its log."""
     options = flags.parse(model_server["command"])
     assert (options.port, options.rest_api_port) == (8500, 8501)
     assert options.allow_version_labels_for_unavailable_models
@@ -36,10 +35,8 @@ def test_tensorflow_serving_knows_every_flag(model_server: Any) -> None:
     ).is_file()
 
 
-def test_the_model_server_reads_the_file_that_digits_models_changes(
-    model_server: Any, tmp_path: Path
-) -> None:
-    """It is there before the server starts, and is left alone from then on."""
+def test_releases_service_creates_models_config_once(model_server: Any, tmp_path: Path) -> None:
+    """The service `releases` creates models.config before the server starts, and keeps an existing one."""
     read = Path(flags.parse(model_server["command"]).model_config_file)
     assert read == ConfigFile(Path("/models/digits")).path
     assert model_server["depends_on"] == {"releases": {"condition": "service_completed_successfully"}}
@@ -52,17 +49,17 @@ def test_the_model_server_reads_the_file_that_digits_models_changes(
         config = file.read()
         assert config.base_path == Path("/models/digits")
         assert config.labels["canary"] == 2
-        file.write(str(config.promoting(2, "stable")))
+        file.write(str(config.promote(2, "stable")))
     assert file.read().labels["stable"] == 2
 
 
-def test_tensorflow_serving_is_run_without_its_script_and_dies_when_told(model_server: Any) -> None:
+def test_model_server_runs_binary_under_init(model_server: Any) -> None:
     assert model_server["entrypoint"] == ["/usr/bin/tensorflow_model_server"]
     assert model_server["init"]
     assert model_server["stop_grace_period"] == "5s"
 
 
-def test_the_image_is_that_of_the_protocol(model_server: Any) -> None:
+def test_model_server_image_matches_serving_api(model_server: Any) -> None:
     pinned = re.search(r"^tensorflow-serving-api==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
     assert pinned
     assert model_server["image"] == f"${{MODEL_SERVER_IMAGE:-tensorflow/serving:{pinned[1]}}}"
@@ -70,21 +67,21 @@ def test_the_image_is_that_of_the_protocol(model_server: Any) -> None:
     assert gpu["image"] == f"${{MODEL_SERVER_IMAGE:-tensorflow/serving:{pinned[1]}-gpu}}"
 
 
-def test_the_model_server_is_in_reach_of_the_inner_network_only(model_server: Any) -> None:
+def test_model_server_is_on_inner_network_only(model_server: Any) -> None:
     assert COMPOSE["networks"]["inner"]["internal"]
     assert model_server["networks"] == ["inner"]
     assert "ports" not in model_server
 
 
-def test_only_the_gateway_is_published() -> None:
+def test_published_ports_are_gateway_and_loopback() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published.pop("gateway") == ["${DIGITS_PORT:-8080}:8080"]
-    # Whoever runs this looks at the others from the same machine.
+    # Ports for operators are published on loopback only.
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
 @pytest.mark.parametrize("name", RUNNING)
-def test_every_service_is_hardened_and_bounded(name: str) -> None:
+def test_service_is_hardened_and_bounded(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"]
     assert service["init"]
@@ -97,9 +94,7 @@ def test_every_service_is_hardened_and_bounded(name: str) -> None:
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
-def test_images_name_this_version_and_a_user_without_rights(dockerfile: Path) -> None:
+def test_dockerfile_names_an_unprivileged_user(dockerfile: Path) -> None:
     text = dockerfile.read_text()
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert re.findall(r'image\.version="(.*?)"', text) == [version]
     assert set(re.findall(r"^USER (.*)", text, re.MULTILINE)) == {"1000:1000"}
     assert re.search(r"^HEALTHCHECK ", text, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What the project says of itself."""
+"""Version, changelog and the direction of imports."""
 
 import ast
 import re
@@ -17,21 +17,34 @@ MAY_IMPORT = {
 }
 
 
-def test_changelog_names_this_version_after_what_is_unreleased() -> None:
-    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert headings[:2] == ["Unreleased", declared]
-    assert declared == version("digit-serving")
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_version_of_installed_package_is_that_of_pyproject() -> None:
+    assert version("digit-serving") == VERSION
+
+
+def test_changelog_has_unreleased_changes_then_this_version_with_its_date() -> None:
+    headings = re.findall(r"^## (.*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert re.fullmatch(rf"{re.escape(VERSION)} - \d{{4}}-\d\d-\d\d", headings[1])
+
+
+def test_kubernetes_images_have_this_version() -> None:
+    text = "".join(path.read_text() for path in (ROOT / "k8s").rglob("*.yaml"))
+    tags = re.findall(r"digits-[a-z-]+(?::|, newTag: )(\d+\.\d+\.\d+)", text)
+    assert len(tags) == 3
+    assert set(tags) == {VERSION}
 
 
 @pytest.mark.parametrize("package", ROOMS)
-def test_rooms_import_only_what_they_may(package: str) -> None:
+def test_package_imports_only_packages_below_it(package: str) -> None:
     for path in (ROOT / ROOMS[package] / package).rglob("*.py"):
         ours = {name for name in _imports(path) if name in ROOMS}
         assert ours <= MAY_IMPORT[package], path
 
 
-def test_registries_and_machines_are_not_pinned() -> None:
+def test_constraints_name_no_address() -> None:
     assert "://" not in (ROOT / "constraints.txt").read_text()
 
 

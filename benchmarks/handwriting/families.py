@@ -1,4 +1,4 @@
-"""Hard, honest pictures of digits, by family: each turns one of MNIST's into the bytes of an image file."""
+"""Families of difficult, realistic pictures: each function turns MNIST's digit into an image file."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.handwriting import files, paper
-from benchmarks.handwriting.pen import Digit, Ink, circled, enlarge, place, redraw, tilt, trim, underlined
+from benchmarks.handwriting.pen import Digit, Ink, encircle, enlarge, place, redraw, rotate, trim, underline
 
 Family = Callable[[Digit, np.random.Generator], bytes]
 
@@ -18,27 +18,27 @@ _INKS = [(30, 30, 35), (30, 45, 130), (150, 30, 35), (25, 100, 50), (80, 40, 110
 
 
 def photo(digit: Digit, rng: np.random.Generator) -> bytes:
-    """Ink on a sheet, photographed."""
-    return files.jpeg(_written(digit, rng, share=(0.15, 0.9), width=(0.06, 0.12)), rng)
+    """A photograph of ink on a sheet."""
+    return files.jpeg(_photograph(digit, rng, share=(0.15, 0.9), width=(0.06, 0.12)), rng)
 
 
 def tilted(digit: Digit, rng: np.random.Generator) -> bytes:
-    """The same, turned by up to ten degrees."""
-    return files.jpeg(_written(digit, rng, share=(0.3, 0.8), width=(0.06, 0.12), degrees=10), rng)
+    """A photograph rotated by up to ten degrees."""
+    return files.jpeg(_photograph(digit, rng, share=(0.3, 0.8), width=(0.06, 0.12), degrees=10), rng)
 
 
 def ruled(digit: Digit, rng: np.random.Generator) -> bytes:
-    """On ruled paper."""
-    return files.jpeg(_written(digit, rng, share=(0.25, 0.7), width=(0.06, 0.1), lines="ruled"), rng)
+    """A photograph of ruled paper."""
+    return files.jpeg(_photograph(digit, rng, share=(0.25, 0.7), width=(0.06, 0.1), lines="ruled"), rng)
 
 
 def squared(digit: Digit, rng: np.random.Generator) -> bytes:
-    """On squared paper."""
-    return files.jpeg(_written(digit, rng, share=(0.25, 0.7), width=(0.06, 0.1), lines="squared"), rng)
+    """A photograph of squared paper."""
+    return files.jpeg(_photograph(digit, rng, share=(0.25, 0.7), width=(0.06, 0.1), lines="squared"), rng)
 
 
 def on_a_table(digit: Digit, rng: np.random.Generator) -> bytes:
-    """On a small sheet, square or long, with the table around it."""
+    """A small sheet, square or long, with the table around it."""
     rows, columns = 480, 640
     height, width = (int(length) for length in rng.uniform(180, 400, 2))
     drawn = redraw(digit, int(rng.uniform(0.3, 0.7) * min(height, width)), rng.uniform(8, 16))
@@ -47,44 +47,44 @@ def on_a_table(digit: Digit, rng: np.random.Generator) -> bytes:
     sheet = paper.draw(sheet, ink * np.float32(0.92), _pick(_INKS, rng))
     table = paper.sheet(rows, columns, _pick(_TABLES, rng))
     table += 6 * paper.texture(rows, columns, 20, rng)[:, :, None]
-    where = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-8, 8), rng.uniform(0.9, 1.1))
-    where[:, 2] += (rng.uniform(20, columns - width - 20), rng.uniform(20, rows - height - 20))
-    picture = paper.lay(sheet, table, np.vstack([where, [0, 0, 1]]))
-    return files.jpeg(paper.camera(paper.light(picture, rng), rng), rng)
+    transform = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-8, 8), rng.uniform(0.9, 1.1))
+    transform[:, 2] += (rng.uniform(20, columns - width - 20), rng.uniform(20, rows - height - 20))
+    picture = paper.project(sheet, table, np.vstack([transform, [0, 0, 1]]))
+    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng), rng)
 
 
 def in_shadow(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A photograph on which a shadow lies."""
+    """A photograph with a shadow on it."""
     height, width = 480, 640
     ink = place(redraw(digit, int(rng.uniform(0.2, 0.6) * height), rng.uniform(8, 18)), height, width, rng)
     sheet = paper.sheet(height, width, _pick(_PAPERS, rng))
-    picture = paper.shadow(paper.draw(sheet, ink * np.float32(0.92), _pick(_INKS, rng)), rng)
-    return files.jpeg(paper.camera(paper.light(picture, rng), rng), rng)
+    picture = paper.cast_shadow(paper.draw(sheet, ink * np.float32(0.92), _pick(_INKS, rng)), rng)
+    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng), rng)
 
 
 def cropped(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A photograph that was cut to the digit, with hardly any paper around it."""
+    """A photograph cropped to the digit, with hardly any paper around it."""
     height = int(rng.uniform(120, 450))
     drawn = trim(redraw(digit, height, height * rng.uniform(0.05, 0.15)), 0.3)
     ink = np.pad(drawn, int(height * rng.uniform(0, 0.05)))
     sheet = paper.sheet(ink.shape[0], ink.shape[1], _pick(_PAPERS, rng))
     picture = paper.draw(sheet, ink * np.float32(0.92), _pick(_INKS, rng))
-    return files.jpeg(paper.camera(paper.light(picture, rng), rng), rng)
+    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng), rng)
 
 
 def pencil(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A faint pencil, sharp or blunt, that leaves out what is low where the paper is rough."""
+    """A faint pencil, sharp or blunt, with gaps in rough paper's hollows."""
     height, width = 480, 640
     ink = place(redraw(digit, int(rng.uniform(0.3, 0.8) * height), rng.uniform(5, 20)), height, width, rng)
     rough = rng.uniform(0.2, 0.5) * paper.texture(height, width, rng.uniform(1.5, 3), rng)
     grain = np.clip(0.75 + rough, 0, 1)
     grey = rng.uniform(130, 175)
     picture = paper.draw(paper.sheet(height, width, _pick(_PAPERS[:2], rng)), ink * grain, (grey, grey, grey))
-    return files.jpeg(paper.camera(paper.light(picture, rng, 0.6), rng, 2.5), rng)
+    return files.jpeg(paper.camera(paper.illuminate(picture, rng, 0.6), rng, 2.5), rng)
 
 
 def blackboard(digit: Digit, rng: np.random.Generator) -> bytes:
-    """Chalk on a board that was wiped before."""
+    """Chalk on a wiped board."""
     height, width = 480, 640
     board = paper.sheet(height, width, _pick([(35, 60, 48), (45, 45, 48), (30, 40, 35)], rng))
     board += (7 * paper.texture(height, width, 60, rng) + 3 * paper.texture(height, width, 6, rng))[
@@ -92,22 +92,24 @@ def blackboard(digit: Digit, rng: np.random.Generator) -> bytes:
     ]
     ink = place(redraw(digit, int(rng.uniform(0.3, 0.8) * height), rng.uniform(9, 18)), height, width, rng)
     chalk = ink * np.clip(0.8 + 0.25 * paper.texture(height, width, 1.5, rng), 0.15, 1)
-    return files.jpeg(paper.camera(paper.light(paper.draw(board, chalk, (225, 225, 215)), rng), rng), rng)
+    return files.jpeg(
+        paper.camera(paper.illuminate(paper.draw(board, chalk, (225, 225, 215)), rng), rng), rng
+    )
 
 
 def whiteboard(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A marker on a whiteboard in which a lamp is mirrored."""
+    """A marker on a whiteboard with a lamp's glare."""
     height, width = 480, 640
     ink = place(redraw(digit, int(rng.uniform(0.3, 0.8) * height), rng.uniform(9, 16)), height, width, rng)
     picture = paper.draw(paper.sheet(height, width, (195, 200, 202)), ink, _pick(_INKS, rng))
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    centre, size = (rng.uniform(0, width), rng.uniform(0, height)), rng.uniform(40, 110)
-    glare = np.exp(-(((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * size**2)))
-    return files.jpeg(paper.camera(paper.light(picture + 60 * glare[:, :, None], rng), rng), rng)
+    center, size = (rng.uniform(0, width), rng.uniform(0, height)), rng.uniform(40, 110)
+    glare = np.exp(-(((x - center[0]) ** 2 + (y - center[1]) ** 2) / (2 * size**2)))
+    return files.jpeg(paper.camera(paper.illuminate(picture + 60 * glare[:, :, None], rng), rng), rng)
 
 
 def biro(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A thin line on a big page."""
+    """A thin pen on a large page."""
     height, width = 1000, 750
     drawn = redraw(digit, int(rng.uniform(0.15, 0.6) * height), rng.uniform(3, 5))
     picture = paper.draw(
@@ -115,20 +117,20 @@ def biro(digit: Digit, rng: np.random.Generator) -> bytes:
         place(drawn, height, width, rng),
         _pick(_INKS[:2], rng),
     )
-    return files.jpeg(paper.camera(paper.light(picture, rng), rng, 2.5), rng)
+    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng, 2.5), rng)
 
 
 def felt_tip(digit: Digit, rng: np.random.Generator) -> bytes:
     """A thick pen."""
-    return files.jpeg(_written(digit, rng, share=(0.3, 0.85), width=(0.13, 0.17)), rng)
+    return files.jpeg(_photograph(digit, rng, share=(0.3, 0.85), width=(0.13, 0.17)), rng)
 
 
 def canvas(digit: Digit, rng: np.random.Generator) -> bytes:
     """A drawing in a browser, dark on light or light on dark, with any brush."""
     side = int(rng.choice([200, 280, 400]))
     drawn = redraw(digit, int(rng.uniform(0.4, 0.85) * side), side * rng.uniform(0.02, 0.09))
-    ground, ink = ((255, 255, 255), (0, 0, 0)) if rng.random() < 0.5 else ((0, 0, 0), (255, 255, 255))
-    return files.png(paper.draw(paper.sheet(side, side, ground), place(drawn, side, side, rng), ink))
+    background, ink = ((255, 255, 255), (0, 0, 0)) if rng.random() < 0.5 else ((0, 0, 0), (255, 255, 255))
+    return files.png(paper.draw(paper.sheet(side, side, background), place(drawn, side, side, rng), ink))
 
 
 def transparent(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -142,32 +144,32 @@ def transparent(digit: Digit, rng: np.random.Generator) -> bytes:
 
 
 def small_scan(digit: Digit, rng: np.random.Generator) -> bytes:
-    """Eight to twenty pixels high, dark on light, with up to two pixels around it or none."""
+    """A scan eight to twenty pixels high, dark on light, with a margin of at most two pixels."""
     return files.png(_small(digit, rng))
 
 
 def enlarged_scan(digit: Digit, rng: np.random.Generator) -> bytes:
-    """Such a scan blown up again."""
-    how = int(rng.choice([cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC]))
-    large = cv2.resize(_small(digit, rng), None, fx=10, fy=10, interpolation=how)
+    """A small scan, upscaled."""
+    interpolation = int(rng.choice([cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC]))
+    large = cv2.resize(_small(digit, rng), None, fx=10, fy=10, interpolation=interpolation)
     return files.png(np.clip(large, 0, 255))
 
 
 def envelope(digit: Digit, rng: np.random.Generator) -> bytes:
-    """Cut out of a scanned envelope: grey, low contrast, rough edges, touching the border."""
+    """A crop of a scanned envelope: grey, low contrast, rough edges, touching the border."""
     height = int(rng.uniform(30, 80))
     drawn = redraw(digit, height, height * rng.uniform(0.06, 0.12))
     grain = paper.texture(drawn.shape[0], drawn.shape[1], 1.5, rng)
     rough = np.clip(drawn + 0.15 * grain * (drawn > 0.05), 0, 1)
     pad = int(rng.integers(1, 6))
     ink = np.pad(rough, pad)
-    ground = rng.uniform(170, 220)
-    grey = ground - ink * rng.uniform(70, 140) + rng.normal(0, 3, ink.shape)
+    background = rng.uniform(170, 220)
+    grey = background - ink * rng.uniform(70, 140) + rng.normal(0, 3, ink.shape)
     return files.png(np.clip(grey, 0, 255))
 
 
 def broken(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A line that the pen left out in two or three places."""
+    """Strokes with two or three gaps."""
     side = 300
     height = int(rng.uniform(0.5, 0.8) * side)
     drawn = redraw(digit, height, height * rng.uniform(0.06, 0.1))
@@ -178,7 +180,7 @@ def broken(digit: Digit, rng: np.random.Generator) -> bytes:
     picture = paper.draw(
         paper.sheet(side, side, _pick(_PAPERS, rng)), place(drawn, side, side, rng), (30, 30, 40)
     )
-    return files.jpeg(paper.camera(paper.light(picture, rng), rng, 2.5), rng)
+    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng, 2.5), rng)
 
 
 def dirty(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -189,41 +191,41 @@ def dirty(digit: Digit, rng: np.random.Generator) -> bytes:
         spot = (int(rng.integers(0, width)), int(rng.integers(0, height)))
         cv2.circle(ink, spot, int(rng.integers(1, 4)), float(rng.uniform(0.3, 1)), -1, cv2.LINE_AA)
     picture = paper.draw(paper.sheet(height, width, _pick(_PAPERS, rng)), ink, _pick(_INKS, rng))
-    return files.jpeg(paper.camera(paper.light(picture, rng), rng), rng)
+    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng), rng)
 
 
 def askew(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A sheet that lies on a table, photographed from its foot."""
+    """A sheet on a table, photographed from its lower side."""
     side = 700
     ink = place(redraw(digit, int(rng.uniform(0.25, 0.5) * side), rng.uniform(14, 30)), side, side, rng)
     sheet = paper.sheet(side, side, _pick(_PAPERS, rng))
     sheet = paper.draw(sheet, ink * np.float32(0.92), _pick(_INKS, rng))
     table = paper.sheet(480, 640, _pick(_TABLES, rng))
     table += 4 * paper.texture(480, 640, 20, rng)[:, :, None]
-    picture = paper.lay(sheet, table, paper.from_its_foot(sheet, table, rng))
-    return files.jpeg(paper.camera(paper.light(picture, rng), rng), rng)
+    picture = paper.project(sheet, table, paper.oblique_view(sheet, table, rng))
+    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng), rng)
 
 
 def held(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A sheet that a finger holds at its border."""
+    """A sheet held by a finger at its border."""
     height, width = 480, 640
     drawn = redraw(digit, int(rng.uniform(0.25, 0.5) * height), rng.uniform(8, 18))
-    # Somewhere in the middle, where no finger lies on it.
+    # Place the digit near the centre, where no finger covers it.
     sheet = np.pad(place(drawn, 280, 280, rng), ((60, 140), (180, 180)))
     picture = paper.sheet(height, width, _pick(_PAPERS, rng))
     picture = paper.draw(picture, sheet * np.float32(0.92), _pick(_INKS, rng))
     picture = paper.draw(picture, paper.finger(height, width, rng), _pick(_SKINS, rng))
-    return files.jpeg(paper.camera(paper.light(picture, rng), rng), rng)
+    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng), rng)
 
 
 def in_a_circle(digit: Digit, rng: np.random.Generator) -> bytes:
-    """With a circle drawn around it."""
-    return files.jpeg(_written(digit, rng, share=(0.2, 0.45), width=(0.06, 0.12), more=circled), rng)
+    """A photograph with a circle around the digit."""
+    return files.jpeg(_photograph(digit, rng, share=(0.2, 0.45), width=(0.06, 0.12), add=encircle), rng)
 
 
 def with_a_line_under_it(digit: Digit, rng: np.random.Generator) -> bytes:
-    """With a line drawn under it, which doesn't touch it."""
-    return files.jpeg(_written(digit, rng, share=(0.2, 0.6), width=(0.06, 0.12), more=underlined), rng)
+    """A photograph with a separate line under the digit."""
+    return files.jpeg(_photograph(digit, rng, share=(0.2, 0.6), width=(0.06, 0.12), add=underline), rng)
 
 
 FAMILIES: dict[str, Family] = {
@@ -255,11 +257,11 @@ FAMILIES: dict[str, Family] = {
     )
 }
 
-ALSO_EMPTY = ["photo", "ruled", "squared", "on a table", "in shadow", "blackboard", "whiteboard", "dirty"]
-"""Those that people photograph with nothing written on them as well."""
+EMPTY_FAMILIES = ["photo", "ruled", "squared", "on a table", "in shadow", "blackboard", "whiteboard", "dirty"]
+"""Families that are also tested with nothing written on the picture."""
 
 
-def _written(
+def _photograph(
     digit: Digit,
     rng: np.random.Generator,
     *,
@@ -267,25 +269,27 @@ def _written(
     width: tuple[float, float],
     degrees: float = 3,
     lines: str = "",
-    more: Callable[[Ink, float], Ink] | None = None,
+    add: Callable[[Ink, float], Ink] | None = None,
 ) -> NDArray[np.uint8]:
-    """A photograph: `share` is the digit's part of the sheet's height, `width` the pen's of the digit's.
+    """Return a photograph of ink on a sheet: uint8 [h, w, 3].
 
-    `lines` are printed on the sheet; `more` draws beside the digit, with a pen as wide.
+    `share` bounds the digit's height as a share of the sheet's, `width` the pen's width as a share of the
+    digit's height. `lines` ("ruled" or "squared") are printed on the sheet; `add` draws a circle or a line
+    with the same pen.
     """
     rows, columns = (480, 640) if rng.random() < 0.5 else (640, 480)
     height = int(rng.uniform(*share) * min(rows, columns))
     pen = height * rng.uniform(*width)
     drawn: Ink = redraw(digit, height, pen)
-    ink = tilt(more(drawn, pen) if more else drawn, rng.uniform(-degrees, degrees))
+    ink = rotate(add(drawn, pen) if add else drawn, rng.uniform(-degrees, degrees))
     shrink = min(1.0, 0.95 * rows / ink.shape[0], 0.95 * columns / ink.shape[1])
     ink = cv2.resize(ink, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     picture = paper.sheet(rows, columns, _pick(_PAPERS, rng))
     picture += 1.5 * paper.texture(rows, columns, 3, rng)[:, :, None]
     if lines:
-        picture = paper.rules(picture, rng, squares=lines == "squared")
+        picture = paper.draw_lines(picture, rng, squares=lines == "squared")
     picture = paper.draw(picture, place(ink, rows, columns, rng) * np.float32(0.92), _pick(_INKS, rng))
-    return paper.camera(paper.light(picture, rng), rng)
+    return paper.camera(paper.illuminate(picture, rng), rng)
 
 
 def _small(digit: Digit, rng: np.random.Generator) -> NDArray[np.float32]:

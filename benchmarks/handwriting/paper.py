@@ -1,4 +1,4 @@
-"""Sheets, boards and cameras: ink becomes a picture of it. Pictures are float32 [h, w, 3], 0..255, RGB."""
+"""Photographs of ink: sheets, light, shadows and cameras. Pictures are RGB float32 [h, w, 3] in 0..255."""
 
 import cv2
 import numpy as np
@@ -12,25 +12,25 @@ Colour = tuple[float, float, float]
 
 
 def sheet(height: int, width: int, colour: Colour) -> Picture:
-    """A sheet of one colour."""
+    """Return a sheet of one colour."""
     return np.full((height, width, 3), colour, np.float32)
 
 
 def draw(picture: Picture, ink: Ink, colour: Colour) -> Picture:
-    """Ink of this colour on the picture."""
-    cover = ink[:, :, None]
-    return np.asarray(picture * (1 - cover) + np.array(colour, np.float32) * cover, np.float32)
+    """Blend ink of this colour with the picture."""
+    alpha = ink[:, :, None]
+    return np.asarray(picture * (1 - alpha) + np.array(colour, np.float32) * alpha, np.float32)
 
 
 def texture(height: int, width: int, size: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Blotches about `size` pixels wide, mean 0 and standard deviation 1: float32 [h, w]."""
+    """Return smooth noise of about `size` pixels, mean 0, standard deviation 1: float32 [h, w]."""
     small = rng.normal(size=(int(height / size) + 3, int(width / size) + 3)).astype(np.float32)
     large = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.asarray((large - large.mean()) / max(float(large.std()), 1e-6), np.float32)
 
 
-def light(picture: Picture, rng: np.random.Generator, strength: float = 1.0) -> Picture:
-    """Shade across the sheet and a vignette, as from a lamp at one side and a lens."""
+def illuminate(picture: Picture, rng: np.random.Generator, strength: float = 1.0) -> Picture:
+    """Multiply by a linear shade, as from a lamp at one side, and by a lens's vignette."""
     height, width = picture.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
@@ -39,8 +39,8 @@ def light(picture: Picture, rng: np.random.Generator, strength: float = 1.0) -> 
     return np.asarray(picture * (slope * vignette / max(float(slope.max()), 1))[:, :, None], np.float32)
 
 
-def shadow(picture: Picture, rng: np.random.Generator) -> Picture:
-    """The shadow of a hand or of something with corners, or the edge of a larger one."""
+def cast_shadow(picture: Picture, rng: np.random.Generator) -> Picture:
+    """Cast the shadow of a polygon or of a hand, or a shadow that covers one side of the picture."""
     height, width = picture.shape[:2]
     dark = np.zeros((height, width), np.float32)
     kind = rng.random()
@@ -60,27 +60,28 @@ def shadow(picture: Picture, rng: np.random.Generator) -> Picture:
     return np.asarray(picture * (1 - rng.uniform(0.15, 0.45) * soft)[:, :, None], np.float32)
 
 
-def lay(picture: Picture, table: Picture, how: NDArray[np.float64]) -> Picture:
-    """The picture on the table, where this projection, float64 [3, 3], has it."""
+def project(picture: Picture, table: Picture, homography: NDArray[np.float64]) -> Picture:
+    """Project the picture onto the table by a homography, float64 [3, 3]."""
     size = table.shape[1::-1]
-    cover, laid = (cv2.warpPerspective(part, how, size) for part in (np.ones_like(picture), picture))
-    return np.asarray(table * (1 - cover) + laid, np.float32)
+    parts = (np.ones_like(picture), picture)
+    alpha, projected = (cv2.warpPerspective(part, homography, size) for part in parts)
+    return np.asarray(table * (1 - alpha) + projected, np.float32)
 
 
-def from_its_foot(picture: Picture, table: Picture, rng: np.random.Generator) -> NDArray[np.float64]:
-    """The projection by which it gets narrower towards its head, with some of the table beside it."""
+def oblique_view(picture: Picture, table: Picture, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return a homography that narrows the picture towards its top, beside the table: float64 [3, 3]."""
     (rows, columns), (height, width) = picture.shape[:2], table.shape[:2]
-    aside = rng.uniform(0.02, 0.22) * width
+    margin = rng.uniform(0.02, 0.22) * width
     corners = [[0, 0], [columns, 0], [columns, rows], [0, rows]]
-    seen = np.array(
-        [[aside, 0.06 * height], [width - aside, 0.06 * height], [width, height], [0, height]], np.float32
+    projected = np.array(
+        [[margin, 0.06 * height], [width - margin, 0.06 * height], [width, height], [0, height]], np.float32
     )
-    seen += rng.uniform(-0.03, 0.03, (4, 2)).astype(np.float32) * width
-    return np.asarray(cv2.getPerspectiveTransform(np.array(corners, np.float32), seen), np.float64)
+    projected += rng.uniform(-0.03, 0.03, (4, 2)).astype(np.float32) * width
+    return np.asarray(cv2.getPerspectiveTransform(np.array(corners, np.float32), projected), np.float64)
 
 
 def finger(height: int, width: int, rng: np.random.Generator) -> Ink:
-    """Where a finger that comes from the foot of a picture covers it: float32 [h, w] in 0..1."""
+    """Return the share that a finger at the picture's bottom covers of each pixel: float32 [h, w] in 0..1."""
     cover = np.zeros((height, width), np.float32)
     tip = (int(rng.uniform(0, width)), height)
     axes = (int(rng.uniform(0.06, 0.09) * width), int(rng.uniform(0.15, 0.27) * height))
@@ -89,24 +90,24 @@ def finger(height: int, width: int, rng: np.random.Generator) -> Ink:
 
 
 def camera(picture: Picture, rng: np.random.Generator, noise: float = 4.0) -> NDArray[np.uint8]:
-    """Blur, sensor noise and eight bits: uint8 [h, w, 3]."""
+    """Add blur and sensor noise, and quantise: uint8 [h, w, 3]."""
     blurred = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.5))
     noisy = blurred + rng.normal(0, rng.uniform(0.3, 1) * noise, picture.shape)
     return np.asarray(np.clip(noisy, 0, 255), np.uint8)
 
 
-def rules(picture: Picture, rng: np.random.Generator, *, squares: bool) -> Picture:
-    """Printed lines across the sheet, slightly askew, and down it for squared paper."""
+def draw_lines(picture: Picture, rng: np.random.Generator, *, squares: bool) -> Picture:
+    """Draw printed lines across the sheet, slightly oblique, and down it for squared paper."""
     height, width = picture.shape[:2]
     lines = np.zeros((height, width), np.float32)
     gap = rng.uniform(18, 30) if squares else rng.uniform(35, 60)
-    lean = rng.uniform(-0.03, 0.03)
+    slope = rng.uniform(-0.03, 0.03)
     for position in np.arange(-width * 0.05, height * 1.05, gap):
-        ends = (0, int(position)), (width, int(position + lean * width))
+        ends = (0, int(position)), (width, int(position + slope * width))
         cv2.line(lines, *ends, 1.0, int(rng.integers(1, 3)), cv2.LINE_AA)
     if squares:
         for position in np.arange(-height * 0.05, width * 1.05, gap):
-            ends = (int(position), 0), (int(position - lean * height), height)
+            ends = (int(position), 0), (int(position - slope * height), height)
             cv2.line(lines, *ends, 1.0, 1, cv2.LINE_AA)
     colour = (rng.uniform(100, 170), rng.uniform(140, 190), rng.uniform(190, 230))
     return draw(picture, lines * np.float32(rng.uniform(0.5, 0.9)), colour)

@@ -1,23 +1,24 @@
-"""A digit of MNIST as lines that a pen could have drawn, at any size."""
+"""Pen strokes: MNIST's digits redrawn along their skeletons, at any size and with a pen of any width."""
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Ink = NDArray[np.float32]
-"""How much of each pixel is covered with ink: float32 [h, w] in 0..1."""
+"""Share of each pixel that ink covers: float32 [h, w] in 0..1."""
 
 Digit = NDArray[np.uint8]
-"""One of MNIST's: uint8 [28, 28]."""
+"""MNIST's digit, light on dark: uint8 [28, 28]."""
 
-_CORNERS = (
+# Structuring elements of homotopic thinning; each is rotated by 0, 90, 180 and 270 degrees.
+_THINNING = (
     np.array([[-1, -1, -1], [0, 1, 0], [1, 1, 1]], np.int8),
     np.array([[0, -1, -1], [1, 1, -1], [0, 1, 0]], np.int8),
 )
 
 
 def enlarge(digit: Digit, height: int) -> Ink:
-    """The digit with its margins cut off, `height` pixels high, with crisp edges."""
+    """Enlarge the digit without its margins to `height` pixels, with sharp edges."""
     cut = trim(np.asarray(digit / 255, np.float32), 40.5 / 255)
     scale = height / cut.shape[0]
     padded = np.pad(cut, 1)
@@ -29,47 +30,47 @@ def enlarge(digit: Digit, height: int) -> Ink:
     return np.asarray(np.clip(sharp, 0, 1), np.float32)
 
 
-def thin(ink: Ink) -> NDArray[np.uint8]:
-    """The middle line of every stroke, one pixel wide: uint8 [h, w] of 0 and 1."""
+def skeletonize(ink: Ink) -> NDArray[np.uint8]:
+    """Return the skeleton of the strokes, one pixel wide: uint8 [h, w] of 0 and 1."""
     mask = np.pad((ink > 0.5).astype(np.uint8), 1)
     while True:
         before = int(mask.sum())
-        for corner in _CORNERS:
-            for turn in range(4):
-                mask -= cv2.morphologyEx(mask, cv2.MORPH_HITMISS, np.rot90(corner, turn))
+        for element in _THINNING:
+            for quarter in range(4):
+                mask -= cv2.morphologyEx(mask, cv2.MORPH_HITMISS, np.rot90(element, quarter))
         if int(mask.sum()) == before:
             return mask[1:-1, 1:-1]
 
 
-def stroke(digit: Digit) -> float:
-    """How wide the digit's strokes are, as a share of its height."""
+def stroke_width(digit: Digit) -> float:
+    """Return the mean width of the digit's strokes, as a share of its height."""
     ink = enlarge(digit, 160)
-    return float((ink > 0.5).sum() / max(1, thin(np.pad(ink, 1)).sum()) / 160)
+    return float((ink > 0.5).sum() / max(1, skeletonize(np.pad(ink, 1)).sum()) / 160)
 
 
 def redraw(digit: Digit, height: int, width: float) -> Ink:
-    """The digit drawn anew along its middle lines with a pen `width` pixels wide; of none, nothing."""
+    """Redraw the digit along its skeleton with a pen `width` pixels wide; an empty digit stays empty."""
     if not digit.any():
         return np.zeros((height, height), np.float32)
     fine = enlarge(digit, min(height, 160))
     scale = height / fine.shape[0]
-    line = np.pad(thin(fine), 8)
-    # Half the pen's width around the line, measured as a distance so that the edge is smooth.
-    distance = cv2.distanceTransform(1 - line, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    skeleton = np.pad(skeletonize(fine), 8)
+    # Distance transform, thresholded at half the pen's width: interpolated distances give smooth edges.
+    distance = cv2.distanceTransform(1 - skeleton, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     distance = cv2.GaussianBlur(distance, (0, 0), 1.2)
-    size = (round(line.shape[1] * scale), round(line.shape[0] * scale))
+    size = (round(skeleton.shape[1] * scale), round(skeleton.shape[0] * scale))
     distance = cv2.resize(distance, size, interpolation=cv2.INTER_CUBIC) * scale
     margin = int(width / 2) + 2
     distance = cv2.copyMakeBorder(distance, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=1e6)
-    # The blur lifts the line's own distance from nothing.
+    # 0.9 * scale compensates for the blur, which raises the distance on the skeleton above 0.
     return np.asarray(np.clip((width / 2 + 0.9 * scale - distance) + 0.5, 0, 1), np.float32)
 
 
-def circled(ink: Ink, pen: float) -> Ink:
-    """The ink with a circle around it, drawn by a pen that many pixels wide."""
+def encircle(ink: Ink, pen: float) -> Ink:
+    """Draw a circle around the ink with a pen `pen` pixels wide."""
     if not ink.any():
         return ink
-    # From the middle to a corner, and to the circle's line.
+    # Radius from the centre to a corner, and from there to the circle.
     radius = 0.5 * float(np.hypot(*ink.shape)) + 1.5 * pen
     side = 2 * round(radius + pen)
     ring = np.zeros((side, side), np.float32)
@@ -79,19 +80,19 @@ def circled(ink: Ink, pen: float) -> Ink:
     return np.minimum(ring, 1)
 
 
-def underlined(ink: Ink, pen: float) -> Ink:
-    """The ink with a line under it, a fifth longer on each side, drawn by a pen that many pixels wide."""
+def underline(ink: Ink, pen: float) -> Ink:
+    """Draw a line under the ink, a fifth longer on each side, with a pen `pen` pixels wide."""
     if not ink.any():
         return ink
-    aside = ink.shape[1] // 5 + round(pen)
-    sheet = np.pad(ink, ((0, round(4 * pen)), (aside, aside)))
+    overhang = ink.shape[1] // 5 + round(pen)
+    sheet = np.pad(ink, ((0, round(4 * pen)), (overhang, overhang)))
     row, end = round(ink.shape[0] + 2 * pen), sheet.shape[1] - round(pen)
     cv2.line(sheet, (round(pen), row), (end, row), 1.0, max(1, round(pen)), cv2.LINE_AA)
     return sheet
 
 
 def place(ink: Ink, height: int, width: int, rng: np.random.Generator) -> Ink:
-    """The ink somewhere on an empty sheet, wholly on it."""
+    """Place the ink at a random position on an empty sheet, entirely on it."""
     sheet = np.zeros((height, width), np.float32)
     top = int(rng.integers(0, max(1, height - ink.shape[0])))
     left = int(rng.integers(0, max(1, width - ink.shape[1])))
@@ -99,20 +100,20 @@ def place(ink: Ink, height: int, width: int, rng: np.random.Generator) -> Ink:
     return sheet
 
 
-def tilt(ink: Ink, degrees: float) -> Ink:
-    """The ink turned about its middle, on a sheet that holds all of it."""
+def rotate(ink: Ink, degrees: float) -> Ink:
+    """Rotate the ink about its centre, on a sheet that holds all of it."""
     if not ink.any():
         return ink
     height, width = ink.shape
     pad = int(0.25 * max(height, width))
     padded = cv2.copyMakeBorder(ink, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
-    middle = (padded.shape[1] / 2, padded.shape[0] / 2)
-    turned = cv2.warpAffine(padded, cv2.getRotationMatrix2D(middle, degrees, 1), padded.shape[::-1])
-    return trim(np.asarray(turned, np.float32), 0.05)
+    center = (padded.shape[1] / 2, padded.shape[0] / 2)
+    rotated = cv2.warpAffine(padded, cv2.getRotationMatrix2D(center, degrees, 1), padded.shape[::-1])
+    return trim(np.asarray(rotated, np.float32), 0.05)
 
 
 def trim(ink: Ink, least: float) -> Ink:
-    """The ink without the rows and columns around it of which no pixel is covered more than that."""
+    """Crop the ink to the rows and columns with a pixel above `least`."""
     if not ink.any():
         return ink
     rows, columns = np.flatnonzero(ink.max(axis=1) > least), np.flatnonzero(ink.max(axis=0) > least)

@@ -1,4 +1,4 @@
-"""Callers who each send one image after the other through the client, at a pace."""
+"""Paced load through the client: threads that send one image after another."""
 
 import threading
 import time
@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from benchmarks.startup import URL
 from digit_client import DigitClient, DigitError, RetryPolicy
 
-CALLERS = 8
-# The model server takes seconds to start.
-_PATIENCE = RetryPolicy(attempts=50)
+THREADS = 8
+# Enough attempts to outlast a restart of the model server, which takes seconds.
+_RETRIES = RetryPolicy(max_attempts=50)
 _TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call came to: when it was made, how long it took with its retries, and whether it was right."""
+    """One call: start by time.monotonic(), seconds with retries, and an error code or a wrong prediction."""
 
     started: float
     seconds: float
@@ -26,47 +26,47 @@ class Answer:
 
 
 @dataclass
-class Crowd:
-    """All answers until now; times are time.monotonic's."""
+class Answers:
+    """Answers received so far."""
 
     answers: list[Answer] = field(default_factory=list)
 
     def rate(self) -> float:
-        """Answers a second."""
+        """Return the answers per second."""
         ends = [answer.started + answer.seconds for answer in self.answers]
         return len(ends) / (max(ends) - min(answer.started for answer in self.answers))
 
 
 @contextmanager
-def calling(image: bytes, digit: int, rate: float | None = None) -> Iterator[Crowd]:
-    """Callers inside the block, who together send `rate` a second, or as many as are answered."""
-    crowd, stop = Crowd(), threading.Event()
-    pause = CALLERS / rate if rate else 0.0
-    with DigitClient(URL, timeout=_TIMEOUT, retries=_PATIENCE) as client:
+def send_load(image: bytes, digit: int, rate: float | None = None) -> Iterator[Answers]:
+    """Send `rate` images per second inside of the block; without a rate, send as fast as answers arrive."""
+    received, stop = Answers(), threading.Event()
+    interval = THREADS / rate if rate else 0.0
+    with DigitClient(URL, timeout=_TIMEOUT, retries=_RETRIES) as client:
 
         def call(number: int) -> None:
-            turn = time.monotonic() + pause * number / CALLERS
-            while not stop.wait(max(0.0, turn - time.monotonic())):
-                crowd.answers.append(_ask(client, image, digit))
-                # Who was held up does not make up for it.
-                turn = max(turn + pause, time.monotonic() - pause)
+            due = time.monotonic() + interval * number / THREADS
+            while not stop.wait(max(0.0, due - time.monotonic())):
+                received.answers.append(_predict(client, image, digit))
+                # A delayed thread skips the images that it missed, instead of sending a burst.
+                due = max(due + interval, time.monotonic() - interval)
 
-        threads = [threading.Thread(target=call, args=(number,)) for number in range(CALLERS)]
+        threads = [threading.Thread(target=call, args=(number,)) for number in range(THREADS)]
         for thread in threads:
             thread.start()
         try:
-            yield crowd
+            yield received
         finally:
             stop.set()
             for thread in threads:
                 thread.join()
 
 
-def _ask(client: DigitClient, image: bytes, digit: int) -> Answer:
+def _predict(client: DigitClient, image: bytes, digit: int) -> Answer:
     started = time.monotonic()
     try:
         prediction = client.predict(image)
     except DigitError as error:
         return Answer(started, time.monotonic() - started, error.code)
-    wrong = None if prediction.digit == digit else f"read as {prediction.digit}"
-    return Answer(started, time.monotonic() - started, wrong, prediction.model_version)
+    mistake = None if prediction.digit == digit else f"predicted {prediction.digit}"
+    return Answer(started, time.monotonic() - started, mistake, prediction.model_version)

@@ -1,4 +1,4 @@
-"""How the memory of processes grows with their age."""
+"""Memory growth: a linear fit of resident memory to the age of processes."""
 
 import time
 from collections import defaultdict
@@ -7,37 +7,37 @@ from pathlib import Path
 
 import numpy as np
 
-# Until then it grows with what is met for the first time, such as several versions of a model.
-_YOUTH_SECONDS = 100.0
+# Seconds at the start that are left out: the first versions of a model increase memory.
+_WARM_UP = 100.0
 
 
 @dataclass
 class Memory:
-    """Resident megabytes of processes by their number, at ages in seconds."""
+    """Resident megabytes of processes by process ID, at ages in seconds."""
 
-    _born: dict[int, float] = field(default_factory=dict)
+    _first_seen: dict[int, float] = field(default_factory=dict)
     _samples: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
     def sample(self, pid: int) -> None:
-        """Note how much the process has now."""
+        """Record the process's current memory."""
         now = time.monotonic()
-        age = now - self._born.setdefault(pid, now)
+        age = now - self._first_seen.setdefault(pid, now)
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         self._samples[pid].append((age, pages * 4096 / 2**20))
 
     def last(self) -> float:
-        """What the process that was born last had at last."""
-        return self._samples[max(self._samples, key=self._born.__getitem__)][-1][1]
+        """Return the last sample of the youngest process, in megabytes."""
+        return self._samples[max(self._samples, key=self._first_seen.__getitem__)][-1][1]
 
     def slope(self) -> tuple[float, float]:
-        """Megabytes a minute and their standard error, of all processes together once they are grown up."""
+        """Return megabytes per minute and their standard error, over all processes after their warm-up."""
         ages, sizes = [], []
         for samples in self._samples.values():
-            grown = np.array([sample for sample in samples if sample[0] > _YOUTH_SECONDS])
-            if len(grown) > 2:
-                # Each process about its own mean, so that a large one does not count as an old one.
-                ages.append(grown[:, 0] - grown[:, 0].mean())
-                sizes.append(grown[:, 1] - grown[:, 1].mean())
+            warm = np.array([sample for sample in samples if sample[0] > _WARM_UP])
+            if len(warm) > 2:
+                # Centre each process on its own mean: differences between processes are no growth.
+                ages.append(warm[:, 0] - warm[:, 0].mean())
+                sizes.append(warm[:, 1] - warm[:, 1].mean())
         age, size = np.concatenate(ages), np.concatenate(sizes)
         slope = (age @ size) / (age @ age)
         error = np.sqrt(((size - slope * age) ** 2).sum() / (len(age) - len(ages) - 1) / (age @ age))

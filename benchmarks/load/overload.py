@@ -1,9 +1,9 @@
-"""More requests than the service can answer: how many it still answers, and how soon it refuses the rest.
+"""Overload: throughput of answered requests, and the latency of refusals.
 
-First from clients that wait as `Retry-After` asks (`waiting.py`), then by wrk from clients that don't and
-send four times as much as the service can do; the figures of the latter are reported, not aimed at. The
-clients have the last core to themselves, since their work grows with their number. Needs wrk, two cores and
-20 minutes. Run as python -m benchmarks.load.overload.
+The first load comes from clients that honour `Retry-After` (`waiting.py`), the second from wrk, whose clients
+don't and send four times the capacity; the second figures are reported without a target. The clients are
+pinned to the last core: their CPU time grows with their number. Needs wrk, two cores and 20 minutes. Run as
+python -m benchmarks.load.overload.
 """
 
 import argparse
@@ -29,40 +29,41 @@ from benchmarks.throughput.bodies import Body
 from benchmarks.throughput.servers import CACHE, digits, prepare
 from digit_client import images
 
-# Seconds until the queue is full and every connection has been refused or answered.
+# Seconds until the queue is full and each connection has been answered or refused.
 WARM_UP = 5
-TIMES = 4
-# Connections of clients that wait as they are asked.
+# Request rate of clients that don't wait, as a multiple of the capacity.
+OVERLOAD = 4
+# Connections of clients that honour Retry-After.
 WAITING = 1024
-# The queue holds nearly all of the first; of the others most are refused.
-CROWDS = [1024, 4096]
-# Connections that leave the service no pause, and of which none is refused.
-FULL = 64
+# Connections of clients that don't: the queue holds nearly all of 1024, and few of 4096.
+CONNECTIONS = [1024, 4096]
+# Connections that saturate the service without a refusal: their throughput is the capacity.
+SATURATING = 64
 KINDS = ["28×28 PNG", "280×280 RGB PNG", "64 images, JSON of PNGs", "640×480 photograph JPEG"]
 
 
-class Outcome(NamedTuple):
-    """Requests, in all or a second."""
+class Requests(NamedTuple):
+    """Answered and refused requests, in total or per second."""
 
     answered: float
     refused: float
 
 
 @dataclass
-class Crowd:
-    """What so many connections got in each round."""
+class Overload:
+    """Measurements with this number of connections, one per round."""
 
     connections: int
     shares: list[float] = field(default_factory=list)
-    """Of what FULL connections got in the same round."""
+    """Answered requests as a share of the capacity in the same round."""
     refused: list[float] = field(default_factory=list)
-    """Requests a second."""
+    """Refused requests per second."""
     samples: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """The milliseconds to each answer of other callers, by its status."""
+    """Milliseconds of each response to a separate probing client, by status."""
 
 
 def main() -> None:
-    """Print what became of each kind of request."""
+    """Print the measurements for each kind of request."""
     arguments = _arguments()
     digit = images.normalise(images.decode(bodies.PHOTOGRAPH.read_bytes()))
     sent = bodies.write(CACHE / "bodies", digit)
@@ -82,66 +83,75 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Overload the service.")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=10, help="of each measurement")
-    parser.add_argument("--kind", action="append", help="part of a kind of request's name; repeatable")
-    parser.add_argument("--waiting-only", action="store_true", help="no clients that don't wait")
-    parser.add_argument("--checkout", type=Path, help="another checkout with a .venv, measured instead")
+    parser = argparse.ArgumentParser(description="Throughput and refusals under overload.")
+    parser.add_argument("--rounds", type=int, default=3, help="number of measurements of each kind")
+    parser.add_argument("--seconds", type=int, default=10, help="duration of each measurement")
+    parser.add_argument(
+        "--kind", action="append", help="substring of the kind of request, such as '28×28'; repeatable"
+    )
+    parser.add_argument("--waiting-only", action="store_true", help="only clients that honour Retry-After")
+    parser.add_argument(
+        "--checkout", type=Path, help="path of another checkout with a .venv, which is measured instead"
+    )
     return parser.parse_args()
 
 
 def _measure_waiting(url: str, kind: str, body: Body, rounds: int, seconds: int) -> None:
-    """Print what clients get that wait as `Retry-After` asks, beside FULL connections in the same round."""
+    """Print the throughput of clients that honour Retry-After, and of SATURATING connections."""
     content = body.file.read_bytes()
     shares = []
     for _ in range(rounds):
-        full = waiting.run(url, content, body.content_type, FULL, seconds, WARM_UP)
+        full = waiting.run(url, content, body.content_type, SATURATING, seconds, WARM_UP)
         many = waiting.run(url, content, body.content_type, WAITING, seconds, WARM_UP)
         shares.append(many.rate(200) / full.rate(200))
-        for connections, outcome in ((FULL, full), (WAITING, many)):
-            sys.stdout.write(f"{kind}, {connections} connections that wait as they are asked:\n")
+        for connections, outcome in ((SATURATING, full), (WAITING, many)):
+            sys.stdout.write(f"{kind}, {connections} connections that honour Retry-After:\n")
             sys.stdout.writelines(f"    {line}\n" for line in outcome.lines())
     sys.stdout.write(
-        f"{kind}, {WAITING} connections that wait get {statistics.median(shares):.0%} of what {FULL} get "
-        f"({min(shares):.0%} to {max(shares):.0%})\n"
+        f"{kind}, {WAITING} connections reach {statistics.median(shares):.0%} of the throughput of "
+        f"{SATURATING} ({min(shares):.0%} to {max(shares):.0%})\n"
     )
     sys.stdout.flush()
 
 
 def _measure(url: str, kind: str, body: Body, rounds: int, seconds: int) -> None:
-    load.run(url, body.file, body.content_type, FULL, WARM_UP)
-    capacities, crowds = [], [Crowd(connections) for connections in CROWDS]
+    load.run(url, body.file, body.content_type, SATURATING, WARM_UP)
+    capacities, overloads = [], [Overload(connections) for connections in CONNECTIONS]
     for _ in range(rounds):
-        capacity = _rates(url, body, FULL, seconds).answered
+        capacity = _rates(url, body, SATURATING, seconds).answered
         capacities.append(capacity)
-        for crowd in crowds:
-            pause = round(1000 * crowd.connections / (TIMES * capacity))
-            with _sampling(url, body, crowd.samples):
-                rates = _rates(url, body, crowd.connections, seconds, pause)
-            crowd.shares.append(rates.answered / capacity)
-            crowd.refused.append(rates.refused)
+        for overload in overloads:
+            pause = round(1000 * overload.connections / (OVERLOAD * capacity))
+            with _sampling(url, body, overload.samples):
+                rates = _rates(url, body, overload.connections, seconds, pause)
+            overload.shares.append(rates.answered / capacity)
+            overload.refused.append(rates.refused)
     median = statistics.median(capacities)
-    sys.stdout.write(f"{kind}, clients that don't wait: {median:,.0f} a second with {FULL} connections\n")
-    for crowd in crowds:
-        _tell(crowd)
-
-
-def _tell(crowd: Crowd) -> None:
     sys.stdout.write(
-        f"  {crowd.connections} connections: {statistics.median(crowd.shares):.0%} of that answered "
-        f"({min(crowd.shares):.0%} to {max(crowd.shares):.0%}), "
-        f"{statistics.median(crowd.refused):,.0f} a second refused\n"
+        f"{kind}, clients that don't wait: {median:,.0f} requests per second with {SATURATING} connections\n"
     )
-    for status, times in sorted(crowd.samples.items()):
+    for overload in overloads:
+        _print(overload)
+
+
+def _print(overload: Overload) -> None:
+    sys.stdout.write(
+        f"  {overload.connections} connections: {statistics.median(overload.shares):.0%} of these answered "
+        f"({min(overload.shares):.0%} to {max(overload.shares):.0%}), "
+        f"{statistics.median(overload.refused):,.0f} refused per second\n"
+    )
+    for status, times in sorted(overload.samples.items()):
         sys.stdout.write(
-            f"    {status} after {statistics.median(times):.0f} ms in the median, {max(times):.0f} at most, "
-            f"of {len(times)} requests beside those\n"
+            f"    {status} after {statistics.median(times):.0f} ms (median), {max(times):.0f} ms (maximum) "
+            f"over {len(times)} requests of a separate client\n"
         )
 
 
-def _rates(url: str, body: Body, connections: int, measured: int, pause: int = 0) -> Outcome:
-    """Once as many wait as will. wrk would not count those that wait at its end."""
+def _rates(url: str, body: Body, connections: int, measured: int, pause: int = 0) -> Requests:
+    """Return requests per second in steady state, from the service's metrics.
+
+    wrk itself would not count requests that are pending at its end.
+    """
     seconds = WARM_UP + measured + 1
     with ThreadPoolExecutor(1) as thread:
         loading = thread.submit(load.run, url, body.file, body.content_type, connections, seconds, pause)
@@ -150,31 +160,32 @@ def _rates(url: str, body: Body, connections: int, measured: int, pause: int = 0
         time.sleep(measured)
         after, took = _counts(url), time.perf_counter() - started
         loading.result()
-    return Outcome((after.answered - before.answered) / took, (after.refused - before.refused) / took)
+    return Requests((after.answered - before.answered) / took, (after.refused - before.refused) / took)
 
 
-def _counts(url: str) -> Outcome:
-    """Since the service started."""
+def _counts(url: str) -> Requests:
+    """Return the requests since the service started."""
     text = httpx.get(f"{url}/metrics", timeout=30).text
-    samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     answered = sum(
         sample.value
         for sample in samples
         if sample.name == "digits_requests_total"
         and (sample.labels["route"], sample.labels["status"]) == ("/v1/predict", "200")
     )
-    return Outcome(answered, sum(each.value for each in samples if each.name == "digits_overload_total"))
+    refused = sum(sample.value for sample in samples if sample.name == "digits_overload_total")
+    return Requests(answered, refused)
 
 
 @contextmanager
 def _sampling(url: str, body: Body, samples: dict[int, list[float]]) -> Iterator[None]:
-    """Note what callers see inside the block who open a connection for each request."""
+    """Sample responses inside of the block, by a client that opens a connection for each request."""
     stop = threading.Event()
     content = body.file.read_bytes()
     headers = {"content-type": body.content_type, "connection": "close"}
 
     def sample() -> None:
-        # Made once: to read the certificates that httpx comes with takes longer than an answer.
+        # One client for all requests: its creation, which reads certificates, takes longer than a response.
         with httpx.Client(headers=headers, timeout=30) as client:
             while not stop.wait(0.05):
                 started = time.perf_counter()

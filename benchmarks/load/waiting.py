@@ -1,8 +1,8 @@
-"""Clients that wait as `Retry-After` asks, as many as thousands, in one process.
+"""Thousands of clients that honour `Retry-After`, in one process.
 
-Each connection sends one request after another. After a 429 it pauses for as long as the service asks and for
-up to a tenth of a second more; `digit_client.RetryPolicy` jitters its first retry by as much. Requests are
-prebuilt and answers are hardly parsed, so that the clients take little of the machine's time.
+Each connection sends one request after another. After a 429 it waits for `Retry-After` and a random delay of
+at most a tenth of a second, the jitter of the first retry by `digit_client.RetryPolicy`. Requests are
+prebuilt and responses hardly parsed, so that the clients take little CPU time.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import uvloop
 
 JITTER = 0.1
-"""Seconds."""
-# Seconds for requests that are on their way at the end.
+"""Largest random delay after Retry-After, in seconds."""
+# Seconds to wait for pending requests at the end.
 _DRAIN = 30.0
 _STATUS = slice(9, 12)
 _HEAD_END = b"\r\n\r\n"
@@ -30,29 +30,31 @@ _CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 
 @dataclass
 class Outcome:
-    """Answers by status and the seconds that each took; `duration` is that of the measurement in seconds."""
+    """Latencies in seconds by status; `duration` is that of the measurement, in seconds."""
 
     duration: float
     times: dict[int, list[float]] = field(default_factory=dict)
     counted: dict[int, int] = field(default_factory=dict)
-    """Answers that came while it was measured."""
+    """Responses received during the measurement, by status."""
     broken: int = 0
-    """Connections that failed or were closed without an answer."""
+    """Connections that failed or were closed without a response."""
     unanswered: int = 0
 
     def rate(self, status: int) -> float:
-        """Answers of this status a second."""
+        """Return the responses of this status per second."""
         return self.counted.get(status, 0) / self.duration
 
     def lines(self) -> list[str]:
-        """A line for each status, and one for connections that failed."""
+        """Return a line for each status, and one for failed connections."""
         lines = [
-            f"{status}: {self.rate(status):,.0f} a second, after {statistics.median(times):.3f} s in the "
-            f"median, {max(times):.3f} s at most"
+            f"{status}: {self.rate(status):,.0f} per second, after {statistics.median(times):.3f} s "
+            f"(median), {max(times):.3f} s (maximum)"
             for status, times in sorted(self.times.items())
         ]
         if self.broken or self.unanswered:
-            lines.append(f"{self.broken} connections broke, {self.unanswered} requests stayed without answer")
+            lines.append(
+                f"{self.broken} connections broke, {self.unanswered} requests stayed without response"
+            )
         return lines
 
 
@@ -72,26 +74,26 @@ async def _run(
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     start = time.perf_counter() + warm_up
-    crowd = _Crowd(head.encode() + body, start, start + seconds, Outcome(seconds))
-    callers = [_caller(crowd, str(address.hostname), address.port or 80) for _ in range(connections)]
-    tasks = [asyncio.ensure_future(caller) for caller in callers]
+    load = _Load(head.encode() + body, start, start + seconds, Outcome(seconds))
+    clients = [_run_client(load, str(address.hostname), address.port or 80) for _ in range(connections)]
+    tasks = [asyncio.ensure_future(client) for client in clients]
     _, late = await asyncio.wait(tasks, timeout=warm_up + seconds + _DRAIN)
     for task in late:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    crowd.outcome.unanswered = len(late)
-    return crowd.outcome
+    load.outcome.unanswered = len(late)
+    return load.outcome
 
 
 @dataclass
-class _Crowd:
+class _Load:
     request: bytes
     start: float
     end: float
     outcome: Outcome
 
-    def note(self, status: int, sent: float, now: float) -> None:
-        """Count an answer, unless it belongs to the warm-up."""
+    def record(self, status: int, sent: float, now: float) -> None:
+        """Count a response, unless it belongs to the warm-up."""
         outcome = self.outcome
         if self.start <= now < self.end:
             outcome.counted[status] = outcome.counted.get(status, 0) + 1
@@ -99,25 +101,25 @@ class _Crowd:
             outcome.times.setdefault(status, []).append(now - sent)
 
 
-async def _caller(crowd: _Crowd, host: str, port: int) -> None:
-    """One client, which opens a connection again where the service closed it, until the time is over."""
+async def _run_client(load: _Load, host: str, port: int) -> None:
+    """Run one client until the end; reconnect when the service closes the connection."""
     loop = asyncio.get_running_loop()
-    while time.perf_counter() < crowd.end:
+    while time.perf_counter() < load.end:
         closed = loop.create_future()
         try:
-            await loop.create_connection(partial(_Connection, crowd, closed), host, port)
+            await loop.create_connection(partial(_Connection, load, closed), host, port)
             resume_at = await closed
         except OSError:
-            crowd.outcome.broken += 1
+            load.outcome.broken += 1
             resume_at = time.perf_counter() + JITTER
         await asyncio.sleep(resume_at - time.perf_counter())
 
 
 class _Connection(asyncio.Protocol):
-    """A kept-alive connection with one request at a time; `closed` gets the time of the next request."""
+    """Keep-alive connection with one request at a time; `closed` resolves to the next request's time."""
 
-    def __init__(self, crowd: _Crowd, closed: "asyncio.Future[float]") -> None:
-        self._crowd = crowd
+    def __init__(self, load: _Load, closed: "asyncio.Future[float]") -> None:
+        self._load = load
         self._closed = closed
         self._received = b""
         self._is_waiting = False
@@ -129,7 +131,7 @@ class _Connection(asyncio.Protocol):
         self._send()
 
     def data_received(self, data: bytes) -> None:
-        """Note an answer once it is whole, and send the next request in its time."""
+        """Record a complete response, and send or schedule the next request."""
         self._received += data
         head_end = self._received.find(_HEAD_END)
         if head_end < 0:
@@ -140,10 +142,10 @@ class _Connection(asyncio.Protocol):
             return
         self._received, self._is_waiting = b"", False
         status, now, pause = int(head[_STATUS]), time.perf_counter(), 0.0
-        self._crowd.note(status, self._sent, now)
+        self._load.record(status, self._sent, now)
         if status == 429:
-            asked = _RETRY_AFTER.search(head)
-            pause = (int(asked[1]) if asked else 0) + random.uniform(0, JITTER)  # noqa: S311
+            retry_after = _RETRY_AFTER.search(head)
+            pause = (int(retry_after[1]) if retry_after else 0) + random.uniform(0, JITTER)  # noqa: S311
         self._resume_at = now + pause
         if _CLOSE.search(head):
             self._transport.close()
@@ -153,17 +155,17 @@ class _Connection(asyncio.Protocol):
             self._send()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Hand over to the caller, which opens another connection."""
+        """Resolve `closed`, so that the client reconnects."""
         if self._is_waiting:
-            self._crowd.outcome.broken += 1
+            self._load.outcome.broken += 1
         if not self._closed.done():
             self._closed.set_result(self._resume_at)
 
     def _send(self) -> None:
         if self._transport.is_closing():
             return
-        if time.perf_counter() >= self._crowd.end:
+        if time.perf_counter() >= self._load.end:
             self._transport.close()
             return
         self._is_waiting, self._sent = True, time.perf_counter()
-        self._transport.write(self._crowd.request)
+        self._transport.write(self._load.request)

@@ -1,6 +1,6 @@
-"""Throughput and latency beside others, in one run: `make bench`. Writes benchmarks/RESULTS.md and its plot.
+"""Throughput and latency of the product and its peers: `make bench` writes RESULTS.md and its plot.
 
-Needs wrk. With --case, --server or --baseline it prints a table and writes nothing.
+Needs wrk. Prints a table instead with --case, --server or --baseline.
 """
 
 import argparse
@@ -26,7 +26,7 @@ CASES = [
 
 
 def main() -> None:
-    """Measure each server in turn, in several rounds, and report the medians."""
+    """Measure each server in turn, for several rounds, and report the medians."""
     arguments = _arguments()
     cases = [case for case in CASES if _matches(str(case), arguments.case)]
     servers = prepare()
@@ -34,15 +34,15 @@ def main() -> None:
         servers.insert(1, digits(f"Digits in {arguments.baseline}", arguments.baseline / ".venv/bin/python"))
     servers = [server for server in servers if _matches(server.name, arguments.server)]
     if not (cases and servers):
-        sys.exit("No case or no server has such a name.")
+        sys.exit("No case or server matches the given names.")
     measured: Figures = {server.name: {case: [] for case in cases} for server in servers}
     for number in range(arguments.rounds):
         for server in servers:
             sys.stdout.write(f"round {number + 1}: {server.name}\n")
-            for case, found in _measure(server, cases, arguments.seconds):
-                measured[server.name][case].append(found)
+            for case, result in _measure(server, cases, arguments.seconds):
+                measured[server.name][case].append(result)
                 sys.stdout.write(
-                    f"  {case}: {found.rate:,.0f} req/s, {found.median:.2f} / {found.p99:.2f} ms\n"
+                    f"  {case}: {result.rate:,.0f} req/s, {result.median:.2f} / {result.p99:.2f} ms\n"
                 )
                 sys.stdout.flush()
     if arguments.case or arguments.server or arguments.baseline:
@@ -52,35 +52,42 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Throughput and latency beside others.")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
+    parser = argparse.ArgumentParser(description="Throughput and latency of the product and its peers.")
+    parser.add_argument("--rounds", type=int, default=3, help="number of measurements per server and case")
+    parser.add_argument("--seconds", type=int, default=5, help="duration of each measurement")
     parser.add_argument(
-        "--case", action="append", default=[], help="part of a case's name, as '28x28 PNG, c=8'; repeatable"
+        "--case",
+        action="append",
+        default=[],
+        help="substring of a case's name, such as '28x28 PNG, c=8'; repeatable",
     )
-    parser.add_argument("--server", action="append", default=[], help="part of a server's name; repeatable")
-    parser.add_argument("--baseline", type=Path, help="another checkout with a .venv, measured as well")
+    parser.add_argument(
+        "--server", action="append", default=[], help="substring of a server's name; repeatable"
+    )
+    parser.add_argument(
+        "--baseline", type=Path, help="path of another checkout with a .venv, which is measured too"
+    )
     return parser.parse_args()
 
 
 def _matches(name: str, parts: list[str]) -> bool:
-    """True where the name contains one of the parts, or where there are none; an x stands for × as well."""
+    """True if there are no parts or the name contains one of them; an x matches × too."""
     return not parts or any(part.lower() in name.lower().replace("×", "x") or part in name for part in parts)
 
 
 def _measure(server: Server, cases: list[Case], seconds: int) -> list[tuple[Case, load.Load]]:
     digit = images.normalise(images.decode(bodies.PHOTOGRAPH.read_bytes()))
     sent = bodies.write(CACHE / "bodies", digit)
-    found = []
+    loads = []
     with server.running() as url:
         for case in cases:
             body = sent[case.body]
             load.run(url, body.file, body.content_type, case.connections, 1)
-            seen = load.run(url, body.file, body.content_type, case.connections, seconds)
-            if seen.failed:
-                raise RuntimeError(f"{server.name} failed {seen.failed} requests of {case}")
-            found.append((case, seen))
-    return found
+            measured = load.run(url, body.file, body.content_type, case.connections, seconds)
+            if measured.failed:
+                raise RuntimeError(f"{server.name} failed {measured.failed} requests of {case}")
+            loads.append((case, measured))
+    return loads
 
 
 if __name__ == "__main__":

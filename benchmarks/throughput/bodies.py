@@ -1,4 +1,4 @@
-"""Request bodies: the same digit in the files that people send."""
+"""Request bodies: the same digit in the file formats that clients send."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ from PIL import Image
 
 PHOTOGRAPH = Path("docs/five.jpg")
 CANVAS = Path(__file__).with_name("canvas.png")
-"""A five in black on white, drawn on a 280×280 canvas in Chromium 156 and written by `toDataURL()`: RGBA."""
+"""A black five on a white canvas of 280×280 pixels, encoded by `toDataURL()` in Chromium 156: RGBA."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Body:
 
 
 def write(folder: Path, digit: NDArray[np.uint8]) -> dict[str, Body]:
-    """Write each kind of body, of a digit uint8 [28, 28], light ink on dark; returns them by name."""
+    """Write each kind of body for a digit, uint8 [28, 28], light on dark; return the bodies by name."""
     folder.mkdir(parents=True, exist_ok=True)
     large = cv2.cvtColor(cv2.resize(digit, (280, 280), interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2RGB)
     kinds = {
@@ -44,14 +44,14 @@ def write(folder: Path, digit: NDArray[np.uint8]) -> dict[str, Body]:
 
 
 def many(digit: NDArray[np.uint8], count: int) -> bytes:
-    """The digit that many times, as NumPy's file."""
+    """Encode `count` copies of the digit as an NPY file."""
     buffer = io.BytesIO()
     np.save(buffer, np.stack([digit] * count))
     return buffer.getvalue()
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
-    """The pixels as Pillow writes them by default."""
+    """Encode the pixels by Pillow with its default options."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Requests as fast as they are answered, by wrk."""
+"""Closed-loop load by wrk: each connection sends its next request when the last one is answered."""
 
 import re
 import subprocess
@@ -11,19 +11,19 @@ _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
 @dataclass(frozen=True)
 class Load:
-    """What `connections` at once saw: requests a second, and milliseconds to an answer."""
+    """Measured load: requests per second, and percentiles of the latency in milliseconds."""
 
     rate: float
     median: float
     p99: float
     failed: int
-    """Requests without a 2xx answer."""
+    """Requests without a 2xx response."""
 
 
 def run(url: str, body: Path, content_type: str, connections: int, seconds: int, pause: int = 0) -> Load:
-    """Send the file's bytes again and again, one request after another on each connection.
+    """Send the file's bytes as request bodies over `connections` for `seconds`.
 
-    Between two of them are `pause` milliseconds, more or less, without the time to the answer.
+    A connection waits for `pause` milliseconds on average, at most twice that, between response and request.
     """
     command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
     command += [
@@ -38,10 +38,10 @@ def run(url: str, body: Path, content_type: str, connections: int, seconds: int,
         content_type,
         str(pause),
     ]
-    return _parsed(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return _parse(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def _parsed(text: str) -> Load:
+def _parse(text: str) -> Load:
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
     return Load(
@@ -62,5 +62,5 @@ def _milliseconds(percentile: str, text: str) -> float:
 def _first(pattern: str, text: str) -> str:
     found = re.search(pattern, text, re.MULTILINE)
     if found is None:
-        raise ValueError(f"wrk printed nothing like {pattern!r}:\n{text}")
+        raise ValueError(f"no match for {pattern!r} in the output of wrk:\n{text}")
     return found[1]

@@ -1,4 +1,4 @@
-"""The figures as a table and a plot."""
+"""Report of the throughput benchmark: a table and a plot."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ _FOLDER = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of body from so many connections at once."""
+    """Kind of body, and number of concurrent connections."""
 
     body: str
     connections: int
@@ -27,23 +27,23 @@ class Case:
 
 
 Figures = dict[str, dict[Case, list[Load]]]
-"""Of each server and case what each round saw; the first server is the product."""
+"""Loads measured in each round, by server and case; the first server is the product."""
 
 
 def write(figures: Figures, seconds: int) -> None:
     """Write RESULTS.md and results.png beside this package."""
-    rates = {name: _medians(cases, lambda found: found.rate) for name, cases in figures.items()}
+    rates = {name: _medians(cases, lambda measured: measured.rate) for name, cases in figures.items()}
     _plot(rates, _FOLDER / "results.png")
     rounds = len(next(iter(next(iter(figures.values())).values())))
     lines = [
         "# Results of `make bench`",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), wrk on the same. "
-        f"Medians of {rounds} rounds of {seconds} s; the article's model; requests a second, in brackets the "
-        "median and the 99th percentile of the time to an answer in ms. Pillow wrote the PNGs, Chromium that "
-        "of the canvas. Digits finds the digit on a picture; the peer scales it and assumes light ink.",
+        f"Medians of {rounds} rounds of {seconds} s; the article's model; requests per second, in brackets "
+        "the median and the 99th percentile of the latency in ms. Pillow encoded the PNGs, Chromium that of "
+        "the canvas. Digits segments the digit on a picture; the peer resizes it and assumes light ink.",
         "",
-        "![Requests a second](results.png)",
+        "![Requests per second](results.png)",
         "",
         *table(figures),
     ]
@@ -51,8 +51,8 @@ def write(figures: Figures, seconds: int) -> None:
 
 
 def table(figures: Figures) -> list[str]:
-    """Lines of Markdown: a row for each case, with the first server's ratio to each other."""
-    rates = {name: _medians(cases, lambda found: found.rate) for name, cases in figures.items()}
+    """Return a Markdown table as lines: a row per case, with the ratio of the first server to each other."""
+    rates = {name: _medians(cases, lambda measured: measured.rate) for name, cases in figures.items()}
     first, *others = figures
     columns = [*figures, *(f"{first} to {other}" for other in others)]
     return [
@@ -63,14 +63,14 @@ def table(figures: Figures) -> list[str]:
 
 
 def _medians(cases: dict[Case, list[Load]], figure: Callable[[Load], float]) -> dict[Case, float]:
-    return {case: statistics.median(map(figure, found)) for case, found in cases.items()}
+    return {case: statistics.median(map(figure, loads)) for case, loads in cases.items()}
 
 
 def _row(case: Case, figures: Figures, rates: dict[str, dict[Case, float]]) -> str:
     cells = []
     for name, cases in figures.items():
-        median = statistics.median(found.median for found in cases[case])
-        p99 = statistics.median(found.p99 for found in cases[case])
+        median = statistics.median(measured.median for measured in cases[case])
+        p99 = statistics.median(measured.p99 for measured in cases[case])
         cells.append(f"{rates[name][case]:,.0f} ({median:.2f} / {p99:.1f})")
     ours, *others = (rates[name][case] for name in figures)
     return f"| {' | '.join([str(case), *cells, *(f'{ours / other:.2f} ×' for other in others)])} |"
@@ -80,13 +80,15 @@ def _plot(rates: dict[str, dict[Case, float]], file: Path) -> None:
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     cases = list(next(iter(rates.values())))
     height = 0.8 / len(rates)
-    for number, (name, of_cases) in enumerate(rates.items()):
-        places = [place + number * height for place in range(len(cases))]
-        bars = axes.barh(places, [of_cases[case] for case in cases], height, label=name)
+    for number, (name, case_rates) in enumerate(rates.items()):
+        positions = [position + number * height for position in range(len(cases))]
+        bars = axes.barh(positions, [case_rates[case] for case in cases], height, label=name)
         axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
-    axes.set_yticks([place + 0.4 - height / 2 for place in range(len(cases))], [str(case) for case in cases])
+    axes.set_yticks(
+        [position + 0.4 - height / 2 for position in range(len(cases))], [str(case) for case in cases]
+    )
     axes.invert_yaxis()
-    axes.set_xlabel("requests a second")
+    axes.set_xlabel("requests per second")
     axes.legend()
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=120)

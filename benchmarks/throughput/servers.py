@@ -1,4 +1,4 @@
-"""What is measured: the product as users start it, and what it is compared with."""
+"""Servers of the throughput benchmark: the product as users start it, and its peers."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.startup import answers
-from digit_serving.releases.versions import published
+from digit_serving.releases.versions import list_versions
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -22,7 +22,7 @@ _PORT = 18080
 
 @dataclass(frozen=True)
 class Server:
-    """A program that answers POST /v1/predict, once GET /readyz does."""
+    """A program that serves POST /v1/predict once GET /readyz answers 200."""
 
     name: str
     command: list[str]
@@ -30,10 +30,10 @@ class Server:
 
     @contextmanager
     def running(self) -> Iterator[str]:
-        """Its address while it runs."""
+        """Run the server inside of the block; yield its URL."""
         url = f"http://127.0.0.1:{_PORT}"
         if answers(f"{url}/readyz"):
-            raise RuntimeError(f"another server is at {url}, and would be measured in place of this one")
+            raise RuntimeError(f"another server listens at {url}; stop it, or it is measured instead")
         process = subprocess.Popen(
             self.command, cwd=ROOT, env={**os.environ, **self.environment}, stdout=subprocess.DEVNULL
         )
@@ -46,12 +46,12 @@ class Server:
 
 
 def prepare() -> list[Server]:
-    """Fit the article's model, install the peers, and tell how to start each: the product first."""
+    """Fit the article's model, install the peers, and return the servers, the product first."""
     if not MODELS.exists():
         _digits("train", "--model", "perceptron", "--output", str(MODELS), "--report", str(CACHE / "run"))
     if not _PEERS.exists():
         _install_peers()
-    model, *_ = published(MODELS).values()
+    model, *_ = list_versions(MODELS).values()
     peers = str(HERE / "peers")
     uvicorn = [str(_PEERS / "bin" / "uvicorn"), "--app-dir", peers, "--port", str(_PORT), "--workers", "2"]
     granian = [str(_PEERS / "bin" / "granian"), "--interface", "wsgi", "--working-dir", peers]
@@ -67,7 +67,7 @@ def prepare() -> list[Server]:
 
 
 def digits(name: str, python: Path) -> Server:
-    """`digits up` of the checkout that is installed for this interpreter."""
+    """Return the server `digits up` of the checkout that is installed in this interpreter's environment."""
     command = [str(python.absolute()), "-m", "digit_client", "up", "--models", str(MODELS)]
     ports = {"DIGITS_PORT": str(_PORT), "DIGITS_GRPC_PORT": "18500", "DIGITS_REST_PORT": "18501"}
     return Server(name, command, ports)
@@ -91,4 +91,4 @@ def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
         if answers(url):
             return
         time.sleep(0.1)
-    raise RuntimeError(f"{process.args!r} ended with status {process.returncode}")
+    raise RuntimeError(f"{process.args!r} exited with status {process.returncode}")

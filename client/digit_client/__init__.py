@@ -1,15 +1,16 @@
-"""Client of the digit-reading service.
+"""Python client of the Digits service. The names in `__all__` are its public API.
 
     from digit_client import DigitClient
 
     with DigitClient() as client:
         print(client.predict("five.png").digit)
 
-Names are imported when they are first used: `ModelServerClient` needs the extra `[grpc]`, the others don't.
+Each client is imported on first use, so `import digit_client` stays light. `ModelServerClient` needs the
+extra `[grpc]`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+import importlib
+import typing
 
 from digit_client._exceptions import (
     ConnectionFailedError,
@@ -27,11 +28,12 @@ from digit_client._exceptions import (
     TruncatedImageError,
     UnavailableError,
 )
+from digit_client._types import Prediction
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from digit_client._client import AsyncDigitClient, DigitClient
+    from digit_client._inputs import ImageSource
     from digit_client._retries import RetryPolicy
-    from digit_client._types import Prediction
     from digit_client.tfserving.client import ModelServerClient
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "DigitError",
     "ImageError",
     "ImageShapeError",
+    "ImageSource",
     "ImageTooLargeError",
     "ModelNotFoundError",
     "ModelServerClient",
@@ -56,16 +59,20 @@ __all__ = [
     "UnavailableError",
 ]
 
-_HOMES = {
+_LAZY_MODULES = {
     "AsyncDigitClient": "_client",
     "DigitClient": "_client",
+    "ImageSource": "_inputs",
     "ModelServerClient": "tfserving.client",
-    "Prediction": "_types",
     "RetryPolicy": "_retries",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _LAZY_MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY_MODULES})

@@ -1,5 +1,8 @@
-"""`python -m digit_client` is `digits`."""
+"""Entry point of `python -m digit_client`: the same command as `digits`."""
 
 from digit_client._cli import main
 
-main(prog_name="digits")
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    main(prog_name="digits")

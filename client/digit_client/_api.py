@@ -1,9 +1,9 @@
-"""The gateway's HTTP API as the clients see it: what to send, and what an answer means. Pure."""
+"""Codec of the gateway's HTTP API: images to request bodies, responses to predictions or errors."""
 
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +21,9 @@ from digit_client._exceptions import (
 from digit_client._inputs import ImageSource
 from digit_client._types import Prediction
 
-# Below the gateway's limits of 256 images and 8 MiB a request.
-_MOST_IMAGES = 256
-_MOST_BYTES = 6 * 1024 * 1024
+# Within the gateway's default limits of 256 images and 8 MiB a request.
+_MAX_IMAGES = 256
+_MAX_BYTES = 6 * 1024 * 1024
 
 _IMAGE_ERRORS: dict[str, type[ImageError]] = {error.code: error for error in ImageError.__subclasses__()}
 _STATUS_ERRORS = {
@@ -36,96 +36,130 @@ _STATUS_ERRORS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
-    """What one request carries: `arguments` for httpx, and how many images came before it."""
+class RequestBody:
+    """Body of one prediction request.
+
+    `arguments` are keyword arguments for httpx; `first_index` is the position of the body's first image among
+    all images of the call.
+    """
 
     arguments: dict[str, Any]
-    first: int = 0
+    first_index: int = 0
 
 
 @dataclass(slots=True)
-class _Parts:
-    first: int = 0
+class _MultipartBatch:
+    first_index: int = 0
     size: int = 0
     files: list[tuple[str, tuple[str, bytes, str]]] = field(default_factory=list)
 
 
-def single(image: ImageSource) -> Body:
-    """One image as a request's body."""
-    data = _inputs.read(image)
-    return Body({"content": data, "headers": {"Content-Type": _inputs.media_type(data)}})
+def auth_headers(api_key: str | None) -> dict[str, str]:
+    """Return the Authorization header for the API key, or no header without a key."""
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
-def several(images: Iterable[ImageSource]) -> Iterator[Body]:
-    """Any number of images, as few requests as the gateway's limits allow."""
+def model_query(version: int | None, label: str | None) -> dict[str, str]:
+    """Return the query parameters that select the model. Raise ValueError for both a version and a label."""
+    if version is not None and label is not None:
+        raise ValueError("name a version or a label, not both")
+    if version is not None:
+        return {"version": str(version)}
+    return {"label": label} if label is not None else {}
+
+
+def encode_image(image: ImageSource) -> RequestBody:
+    """Return the body of a request for one image."""
+    data = _inputs.read_source(image)
+    return RequestBody({"content": data, "headers": {"Content-Type": _inputs.media_type(data)}})
+
+
+def encode_batches(images: Iterable[ImageSource]) -> Iterator[RequestBody]:
+    """Yield request bodies for the images, as few as the gateway's limits allow.
+
+    An array uint8 [n, 28, 28] is sent as npy, everything else as multipart.
+    """
     if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == (28, 28):
-        yield from _arrays(images)
+        yield from _encode_array(images)
         return
-    parts = _Parts()
-    for position, image in enumerate(images):
-        data = _inputs.read(image)
-        if parts.files and (len(parts.files) == _MOST_IMAGES or parts.size + len(data) > _MOST_BYTES):
-            yield Body({"files": parts.files}, parts.first)
-            parts = _Parts(first=position)
-        parts.files.append(("image", (f"{position}", data, _inputs.media_type(data))))
-        parts.size += len(data)
-    if parts.files:
-        yield Body({"files": parts.files}, parts.first)
+    batch = _MultipartBatch()
+    for index, image in enumerate(images):
+        data = _inputs.read_source(image)
+        if batch.files and (len(batch.files) == _MAX_IMAGES or batch.size + len(data) > _MAX_BYTES):
+            yield RequestBody({"files": batch.files}, batch.first_index)
+            batch = _MultipartBatch(first_index=index)
+        batch.files.append(("image", (f"{index}", data, _inputs.media_type(data))))
+        batch.size += len(data)
+    if batch.files:
+        yield RequestBody({"files": batch.files}, batch.first_index)
 
 
-def _arrays(images: np.ndarray[Any, Any]) -> Iterator[Body]:
-    for first in range(0, len(images), _MOST_IMAGES):
-        buffer = io.BytesIO()
-        np.save(buffer, images[first : first + _MOST_IMAGES], allow_pickle=False)
-        headers = {"Content-Type": "application/x-npy"}
-        yield Body({"content": buffer.getvalue(), "headers": headers}, first)
+def parse_predictions(
+    status: int, headers: Mapping[str, str], content: bytes, *, first_index: int = 0
+) -> list[Prediction]:
+    """Return the predictions in a response. Raise the DigitError that an error response describes.
 
-
-def read_predictions(status: int, headers: Any, content: bytes, *, first: int = 0) -> list[Prediction]:
-    """The predictions of an answer. Raises what an error answer means; `first` shifts its image's index."""
-    document = read(status, headers, content, first=first)
+    `first_index` is added to the index of the image in an ImageError.
+    """
+    document = parse_document(status, headers, content, first_index=first_index)
     try:
         version = int(document["model"]["version"])
-        return [_prediction(item, version) for item in document["predictions"]]
+        return [_parse_prediction(item, version) for item in document["predictions"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise ServiceError("the answer is not that of a digits gateway", status=status) from error
+        raise ServiceError("the response does not come from a digits gateway", status=status) from error
 
 
-def _prediction(item: dict[str, Any], version: int) -> Prediction:
-    probabilities = tuple(float(probability) for probability in item["probabilities"])
-    return Prediction(int(item["digit"]), float(item["confidence"]), probabilities, version)
-
-
-def read(status: int, headers: Any, content: bytes, *, first: int = 0) -> dict[str, Any]:
-    """The JSON document of an answer. Raises what an error answer means."""
+def parse_document(
+    status: int, headers: Mapping[str, str], content: bytes, *, first_index: int = 0
+) -> dict[str, Any]:
+    """Return the JSON object in a response. Raise the DigitError that an error response describes."""
     try:
         document = json.loads(content)
     except ValueError:
         document = None
     document = document if isinstance(document, dict) else None
     if status >= 400:
-        raise _error(status, headers, document or {}, first)
+        raise _parse_problem(status, headers, document or {}, first_index)
     if document is None or status >= 300:
-        raise ServiceError("the answer is not that of a digits gateway", status=status)
+        raise ServiceError("the response does not come from a digits gateway", status=status)
     return document
 
 
-def _error(status: int, headers: Any, problem: dict[str, Any], first: int) -> DigitError:
+def _encode_array(images: np.ndarray[Any, Any]) -> Iterator[RequestBody]:
+    for first_index in range(0, len(images), _MAX_IMAGES):
+        buffer = io.BytesIO()
+        np.save(buffer, images[first_index : first_index + _MAX_IMAGES], allow_pickle=False)
+        headers = {"Content-Type": "application/x-npy"}
+        yield RequestBody({"content": buffer.getvalue(), "headers": headers}, first_index)
+
+
+def _parse_prediction(item: dict[str, Any], version: int) -> Prediction:
+    probabilities = tuple(float(probability) for probability in item["probabilities"])
+    return Prediction(int(item["digit"]), float(item["confidence"]), probabilities, version)
+
+
+def _parse_problem(
+    status: int, headers: Mapping[str, str], problem: dict[str, Any], first_index: int
+) -> DigitError:
+    """Convert a problem document (RFC 9457) to an error."""
     code = str(problem.get("code", ""))
     message = str(problem.get("detail") or problem.get("title") or f"the service answered with {status}")
     if code in _IMAGE_ERRORS:
         index = problem.get("index")
-        return _IMAGE_ERRORS[code](message, index=index + first if isinstance(index, int) else None)
-    request_id = problem.get("request_id") or headers.get("x-request-id")
-    retry_after = _seconds(headers.get("retry-after"))
-    kind = _STATUS_ERRORS.get(status, ServiceError)
-    return kind(message, status=status, reason=code or None, request_id=request_id, retry_after=retry_after)
+        return _IMAGE_ERRORS[code](message, index=index + first_index if isinstance(index, int) else None)
+    return _STATUS_ERRORS.get(status, ServiceError)(
+        message,
+        status=status,
+        reason=code or None,
+        request_id=problem.get("request_id") or headers.get("x-request-id"),
+        retry_after=_parse_retry_after(headers.get("retry-after")),
+    )
 
 
-def _seconds(value: str | None) -> float | None:
+def _parse_retry_after(value: str | None) -> float | None:
+    """Return the seconds in a Retry-After header; None for a date, which needs synchronised clocks."""
     try:
         seconds = float(value) if value else math.nan
     except ValueError:
-        # The other form that HTTP allows is a date, which needs both clocks to agree.
         return None
     return seconds if 0 <= seconds < math.inf else None

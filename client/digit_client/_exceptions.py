@@ -1,28 +1,28 @@
-"""What can go wrong, as one tree.
-
-    DigitError
-    ├── ImageError               the image can't be read as a digit; the caller must send another one
-    │   ├── NotAnImageError      no known file format
-    │   ├── TruncatedImageError  the file ends early or is damaged
-    │   ├── ImageTooLargeError   more pixels than are decoded
-    │   ├── ImageShapeError      an array of a shape that is no image
-    │   ├── PixelValueError      NaN, infinite or out of range
-    │   └── NoDigitError         an image without a digit
-    ├── ConnectionFailedError    nobody answered
-    ├── DeadlineExceededError    no answer in time
-    └── ServiceError             the service answered with an error
-        ├── ModelNotFoundError   it doesn't serve that model, version or label
-        ├── OverloadedError      it has more to do than it can; try later
-        └── UnavailableError     it can't answer now; try later
-
-`code` is the stable, machine-readable name that the HTTP API uses too.
-"""
+"""Exception hierarchy of the package."""
 
 from typing import ClassVar
 
 
 class DigitError(Exception):
-    """Root of every error that this package raises."""
+    """Base class of this package's errors.
+
+        DigitError
+        ├── ImageError               the image can't be read as a digit; send another image
+        │   ├── NotAnImageError      unknown file format
+        │   ├── TruncatedImageError  the file ends early or is damaged
+        │   ├── ImageTooLargeError   more pixels than the limit
+        │   ├── ImageShapeError      an array without the shape of an image
+        │   ├── PixelValueError      a pixel is NaN, infinite or out of range
+        │   └── NoDigitError         an image without a digit
+        ├── ConnectionFailedError    the service can't be reached
+        ├── DeadlineExceededError    no answer in time
+        └── ServiceError             the service answered with an error
+            ├── ModelNotFoundError   unknown model, version or label
+            ├── OverloadedError      the service is overloaded; retry later
+            └── UnavailableError     the service is temporarily unavailable; retry later
+
+    `code` is the stable, machine-readable name, the same as in the HTTP API.
+    """
 
     code: ClassVar[str] = "error"
 
@@ -32,7 +32,7 @@ class DigitError(Exception):
 
 
 class ImageError(DigitError):
-    """An image that can't be read. `index` is its place in the request when there were several."""
+    """The image can't be read as a digit. `index` is its position among several images, else None."""
 
     code = "invalid_image"
 
@@ -42,7 +42,7 @@ class ImageError(DigitError):
 
 
 class NotAnImageError(ImageError):
-    """The bytes are in no image format that is known."""
+    """The bytes are in no known image format."""
 
     code = "not_an_image"
 
@@ -54,13 +54,13 @@ class TruncatedImageError(ImageError):
 
 
 class ImageTooLargeError(ImageError):
-    """The image has more pixels, or comes in more scans, than are decoded."""
+    """The image has more pixels, or a JPEG more scans, than the limit."""
 
     code = "image_too_large"
 
 
 class ImageShapeError(ImageError):
-    """The array has a shape that is no image, or not the one asked for."""
+    """The array does not have the shape of an image, or not the requested shape."""
 
     code = "wrong_shape"
 
@@ -72,7 +72,7 @@ class PixelValueError(ImageError):
 
 
 class NoDigitError(ImageError):
-    """Nothing is drawn on the image, or nothing that looks like the strokes of a digit."""
+    """The image is blank, or nothing on it looks like the strokes of a digit."""
 
     code = "no_digit"
 
@@ -92,8 +92,8 @@ class DeadlineExceededError(DigitError):
 class ServiceError(DigitError):
     """The service answered with an error.
 
-    `status` is the HTTP status (None over gRPC), `reason` the service's own error code, `request_id` what to
-    quote to whoever runs it, `retry_after` the seconds that it asks to wait.
+    `status` is the HTTP status (None over gRPC), `reason` the service's own error code, `request_id` the ID
+    to report to the service's operator, `retry_after` the service's Retry-After in seconds.
     """
 
     code = "service_error"
@@ -121,12 +121,12 @@ class ModelNotFoundError(ServiceError):
 
 
 class OverloadedError(ServiceError):
-    """The service has more to do than it can; the request may be sent again later."""
+    """The service is overloaded; retry later."""
 
     code = "overloaded"
 
 
 class UnavailableError(ServiceError):
-    """The service can't answer now; the request may be sent again later."""
+    """The service is temporarily unavailable; retry later."""
 
     code = "model_unavailable"

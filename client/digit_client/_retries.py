@@ -1,4 +1,4 @@
-"""Trying again what may succeed the second time, within one deadline."""
+"""Retries with exponential backoff and full jitter, a retry budget, and one deadline over all attempts."""
 
 import asyncio
 import random
@@ -16,105 +16,114 @@ from digit_client._exceptions import (
     UnavailableError,
 )
 
-BUDGET, PER_SECOND, PER_SUCCESS = 100, 10, 0.1
+MAX_TOKENS, REFILL_PER_SECOND, TOKENS_PER_SUCCESS = 100, 10, 0.1
+"""Retry budget: capacity of the token bucket, tokens per second, and tokens per successful call."""
 
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and when to try again.
+    """Number of attempts, and the backoff between them.
 
-    `attempts` counts the first try as well. The pause before the n-th retry is drawn from 0 to
-    `base` · 2ⁿ⁻¹ seconds, at most `cap`, and no shorter than the service asked for.
+    `max_attempts` includes the first attempt. The backoff before the n-th retry is drawn uniformly from 0 to
+    `initial_backoff` · 2ⁿ⁻¹ seconds, at most `max_backoff` (full jitter). A longer Retry-After of the service
+    takes precedence.
     """
 
-    attempts: int = 3
-    base: float = 0.1
-    cap: float = 2.0
+    max_attempts: int = 3
+    initial_backoff: float = 0.1
+    max_backoff: float = 2.0
 
-    def pause(self, attempt: int, error: DigitError, remaining: float) -> float | None:
-        """Seconds to wait after the attempt (from 1) that failed with `error`, or None to give up."""
-        if attempt >= self.attempts or not _is_passing(error):
+    def backoff(self, attempt: int, error: DigitError, remaining: float) -> float | None:
+        """Return the seconds to wait after `attempt` (from 1) failed with `error`, or None for no retry.
+
+        None means: no attempt is left, the error is not retryable, or the wait would exceed the `remaining`
+        seconds of the deadline.
+        """
+        if attempt >= self.max_attempts or not is_retryable(error):
             return None
-        asked = getattr(error, "retry_after", None) or 0.0
-        pause = max(asked, random.uniform(0, min(self.cap, self.base * 2 ** (attempt - 1))))  # noqa: S311
-        return pause if pause < remaining else None
+        retry_after = getattr(error, "retry_after", None) or 0.0
+        jitter = random.uniform(0, min(self.max_backoff, self.initial_backoff * 2 ** (attempt - 1)))  # noqa: S311
+        backoff = max(retry_after, jitter)
+        return backoff if backoff < remaining else None
 
 
-def _is_passing(error: DigitError) -> bool:
+def is_retryable(error: DigitError) -> bool:
+    """True if another attempt may succeed: no connection, overload, or unavailability."""
     return isinstance(error, (ConnectionFailedError, OverloadedError, UnavailableError))
 
 
 class Deadline:
-    """A point in time, `seconds` from now, that bounds every attempt together."""
+    """End of a call, `seconds` after the creation of this object; bounds all attempts together."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._end = time.monotonic() + seconds
 
     def remaining(self) -> float:
-        """Seconds left. Raises DeadlineExceededError when there are none."""
-        left = self._end - time.monotonic()
-        if left <= 0:
+        """Return the seconds left. Raise DeadlineExceededError if none are left."""
+        remaining = self._end - time.monotonic()
+        if remaining <= 0:
             raise DeadlineExceededError(f"no answer within {self._seconds:g} s")
-        return left
+        return remaining
 
 
 class Retrier:
-    """Makes the calls of one client, again where its policy has it. Threads may share it.
+    """Retry loop of one client, with a retry budget. Thread-safe.
 
-    A retry takes one of BUDGET tokens; PER_SECOND come back each second, and PER_SUCCESS with each call that
-    succeeds. Without one the error is raised: a service that is too slow is not asked several times over.
+    The budget is a token bucket of MAX_TOKENS: a retry takes one token; each second returns
+    REFILL_PER_SECOND, each successful call TOKENS_PER_SUCCESS. An empty bucket stops retries, which would
+    multiply the load on an overloaded service.
     """
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
         self._lock = Lock()
-        self._tokens, self._counted = float(BUDGET), time.monotonic()
+        self._tokens, self._refilled_at = float(MAX_TOKENS), time.monotonic()
 
     def run(self, send: Callable[[float], _Result], deadline: Deadline) -> _Result:
-        """Call `send` with the seconds left until it succeeds or there is no point in another try."""
+        """Call `send` with the remaining seconds until it succeeds; raise its last error on giving up."""
         attempt = 1
         while True:
             try:
                 result = send(deadline.remaining())
             except DigitError as error:
-                pause = self._pause(attempt, error, deadline)
-                if pause is None:
+                backoff = self._backoff(attempt, error, deadline)
+                if backoff is None:
                     raise
             else:
-                self._add(PER_SUCCESS)
+                self._add_tokens(TOKENS_PER_SUCCESS)
                 return result
-            time.sleep(pause)
+            time.sleep(backoff)
             attempt += 1
 
     async def run_async(self, send: Callable[[float], Awaitable[_Result]], deadline: Deadline) -> _Result:
-        """`run` for coroutines."""
+        """Run as `run` does, with an asyncio `send`."""
         attempt = 1
         while True:
             try:
                 result = await send(deadline.remaining())
             except DigitError as error:
-                pause = self._pause(attempt, error, deadline)
-                if pause is None:
+                backoff = self._backoff(attempt, error, deadline)
+                if backoff is None:
                     raise
             else:
-                self._add(PER_SUCCESS)
+                self._add_tokens(TOKENS_PER_SUCCESS)
                 return result
-            await asyncio.sleep(pause)
+            await asyncio.sleep(backoff)
             attempt += 1
 
-    def _pause(self, attempt: int, error: DigitError, deadline: Deadline) -> float | None:
-        pause = self._policy.pause(attempt, error, deadline.remaining())
-        return pause if pause is not None and self._add(-1) else None
+    def _backoff(self, attempt: int, error: DigitError, deadline: Deadline) -> float | None:
+        backoff = self._policy.backoff(attempt, error, deadline.remaining())
+        return backoff if backoff is not None and self._add_tokens(-1) else None
 
-    def _add(self, tokens: float) -> bool:
-        """Whether it could be done: there are never fewer than none."""
+    def _add_tokens(self, count: float) -> bool:
+        """Refill the bucket and add `count` tokens. Return False and change nothing if it holds too few."""
         with self._lock:
             now = time.monotonic()
-            left = self._tokens + PER_SECOND * (now - self._counted) + tokens
-            if left < 0:
+            tokens = self._tokens + REFILL_PER_SECOND * (now - self._refilled_at) + count
+            if tokens < 0:
                 return False
-            self._tokens, self._counted = min(left, BUDGET), now
+            self._tokens, self._refilled_at = min(tokens, MAX_TOKENS), now
             return True

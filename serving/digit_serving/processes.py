@@ -1,4 +1,4 @@
-"""Processes that live and die together."""
+"""Process group: child processes that start and stop together."""
 
 import contextlib
 import os
@@ -11,24 +11,25 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 _GRACE_SECONDS = 10.0
+"""Time from SIGTERM to SIGKILL."""
 _POLL_SECONDS = 0.1
 
 
 class ProcessDiedError(Exception):
-    """A process of the group ended by itself."""
+    """A process of the group has ended by itself."""
 
 
 @dataclass(slots=True)
 class ProcessGroup:
-    """Child processes, stopped last to first when one dies or this process is told to stop.
+    """Child processes, stopped in reverse order when one of them dies or this process gets a signal.
 
-    Use it as a context manager in the main thread: inside, SIGINT, SIGTERM and SIGHUP ask it to stop; after
-    it, none of its processes, nor of theirs, is left.
+    Use the group as a context manager in the main thread. SIGINT, SIGTERM and SIGHUP end its `wait`; leaving
+    the block stops its processes and their children.
     """
 
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _stop: bool = False
-    """Not an event: a signal may come while the main thread holds the lock of that, and wants it then."""
+    """A plain flag: the handler of a signal may run while the main thread holds the lock of an Event."""
     _handlers: dict[signal.Signals, object] = field(default_factory=dict)
 
     def __enter__(self) -> "ProcessGroup":
@@ -38,26 +39,26 @@ class ProcessGroup:
 
     def __exit__(self, *_: object) -> None:
         for child in reversed(self._children.values()):
-            _end(child)
+            _stop_session(child)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
-        """Start a process. Its output goes where this process's does."""
+        """Start a process with additional environment variables and this process's output streams."""
         # In a session of its own, Ctrl-C reaches it through this process only, in the right order.
         self._children[name] = subprocess.Popen(
             command, env={**os.environ, **env}, start_new_session=True, stdin=subprocess.DEVNULL
         )
 
     def wait(self, until: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until the condition holds (True) or somebody asks to stop (False).
+        """Wait until the condition holds (True) or a signal arrives (False).
 
-        Raises ProcessDiedError when a process ends before.
+        Raises ProcessDiedError if a process ends before.
         """
         while not self._stop:
             for name, child in self._children.items():
                 if child.poll() is not None:
-                    raise ProcessDiedError(f"{name} {_fate(child.returncode)}")
+                    raise ProcessDiedError(f"{name} {describe_exit(child.returncode)}")
             if until():
                 return True
             time.sleep(_POLL_SECONDS)
@@ -68,21 +69,22 @@ class ProcessGroup:
 
 
 def python_command(*arguments: str) -> list[str]:
-    """`digits …` under this interpreter."""
+    """Return the command `digits …` for this interpreter."""
     return [sys.executable, "-m", "digit_client", *arguments]
 
 
-def _fate(status: int) -> str:
+def describe_exit(status: int) -> str:
+    """Describe the return code of a subprocess, which is negative for a signal."""
     return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _stop_session(child: subprocess.Popen[bytes]) -> None:
     child.terminate()
     try:
         child.wait(_GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-    # What it started itself and left behind.
+    # The child's own children may outlive it.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)

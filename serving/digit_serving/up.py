@@ -1,4 +1,4 @@
-"""The model server and the gateway on one machine."""
+"""`digits up`: the model server and the gateway as two processes on one machine."""
 
 import os
 import shutil
@@ -9,141 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import click
-import httpx
 
 from digit_serving import sockets
-from digit_serving.processes import ProcessGroup, python_command
-from digit_serving.releases.config import MODEL_NAME, ConfigFile, prepared
-from digit_serving.releases.versions import published
+from digit_serving.processes import ProcessDiedError, ProcessGroup, python_command
 
-_ENCRYPTION = (
+_PORT = click.IntRange(1, 65535)
+_TLS_SETTINGS = (
     "DIGITS_TLS_CERTIFICATE",
     "DIGITS_TLS_KEY",
     "DIGITS_MODEL_SERVER_CA",
     "DIGITS_MODEL_SERVER_CERTIFICATE",
     "DIGITS_MODEL_SERVER_KEY",
 )
-
-
-# glibc returns the buffers of a picture to the kernel after each request, which then clears as many pages for
-# the next one. With these it keeps up to 16 MiB, but nothing large.
+# glibc returns the buffers of a picture to the kernel after each request, and the kernel clears as many pages
+# for the next one. With these settings glibc keeps up to 16 MiB, in blocks of at most 4 MiB.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 * 2**20), "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20)}
 _READY_ANSWERS = 8
-
-
-class CannotStartError(Exception):
-    """Something that the services need is missing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """Where the services listen and which models they serve.
-
-    `models` is the folder of versions; `host` and `port` are the gateway's; the model server's gRPC and REST
-    ports are for this machine alone, but TensorFlow Serving opens its own on every address.
-    """
-
-    models: Path
-    host: str
-    port: int
-    grpc_port: int
-    rest_port: int
-
-    @property
-    def url(self) -> str:
-        """The gateway's address."""
-        return f"http://{self.host}:{self.port}"
-
-    def check(self) -> None:
-        """Raise CannotStartError while nothing has been started yet."""
-        versions = published(self.models)
-        if not versions:
-            raise CannotStartError(f"there is no model in {self.models}; `digits train` makes one")
-        file = ConfigFile(self.models)
-        if file.path.exists() and not file.read().wanted(versions):
-            raise CannotStartError(
-                f"{file.path} wants versions that are gone: `digits models promote N --offline`"
-            )
-        taken = [
-            f"{port} ({name})"
-            for name, host, port in (
-                ("gateway", self.host, self.port),
-                ("model server, gRPC", "", self.grpc_port),
-                ("model server, REST", "", self.rest_port),
-            )
-            if not _is_free(host, port)
-        ]
-        if taken:
-            raise CannotStartError(f"these ports are taken: {', '.join(taken)}")
-
-    def start(self, group: ProcessGroup) -> str:
-        """Start both services and return the name of the model server that was found."""
-        program, command = _model_server()
-        flags = (
-            f"--port={self.grpc_port}",
-            f"--rest_api_port={self.rest_port}",
-            *self._model_flags(),
-            "--enable_profiler=false",
-        )
-        group.start("model server", [*command, *flags], {"TF_CPP_MIN_LOG_LEVEL": "3", **_MALLOC})
-        settings = {
-            "DIGITS_HOST": self.host,
-            "DIGITS_PORT": str(self.port),
-            "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.grpc_port}",
-            "DIGITS_MODEL_NAME": MODEL_NAME,
-            **_MALLOC,
-            # On one machine they talk in the clear.
-            **dict.fromkeys(_ENCRYPTION, ""),
-            # A human reads along, who can ask for more.
-            "DIGITS_LOG_LEVEL": os.environ.get("DIGITS_LOG_LEVEL", "warning"),
-            "DIGITS_LOG_FORMAT": os.environ.get("DIGITS_LOG_FORMAT", "pretty"),
-        }
-        group.start("gateway", python_command("gateway"), settings)
-        return program
-
-    def _model_flags(self) -> tuple[str, ...]:
-        try:
-            file = prepared(self.models)
-        except OSError:
-            # Where nothing can be written, no label can move.
-            return f"--model_name={MODEL_NAME}", f"--model_base_path={self.models.resolve()}"
-        return (
-            f"--model_config_file={file.path}",
-            "--model_config_file_poll_wait_seconds=1",
-            # A server that starts has its labels before the versions that they stand for.
-            "--allow_version_labels_for_unavailable_models=true",
-        )
-
-    def is_ready(self) -> bool:
-        """Ask the gateway for its readiness: True where it says that a prediction would be answered.
-
-        It is asked several times, since each of its workers connects to the model server by itself.
-        """
-        try:
-            return all(
-                httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200
-                for _ in range(_READY_ANSWERS)
-            )
-        except httpx.HTTPError:
-            return False
-
-
-def _model_server() -> tuple[str, list[str]]:
-    real = shutil.which("tensorflow_model_server")
-    if real:
-        return "TensorFlow Serving", [real]
-    return "drop-in for TensorFlow Serving", python_command("model-server", "--host=127.0.0.1")
-
-
-def _is_free(host: str, port: int) -> bool:
-    try:
-        sockets.tcp(host, port).close()
-    except OSError:
-        return False
-    return True
-
-
-_PORT = click.IntRange(1, 65535)
+"""Consecutive 200s of /readyz that count as ready: every gateway worker connects to the model server."""
 
 
 def _option(name: str, default: Any, kind: Any, text: str) -> Callable[..., Any]:
@@ -155,13 +37,12 @@ def _option(name: str, default: Any, kind: Any, text: str) -> Callable[..., Any]
 
 @click.command()
 @_option("--models", Path("models/digits"), click.Path(path_type=Path), "Folder of the model's versions.")
-@_option("--host", "127.0.0.1", str, "The gateway's address.")
-@_option("--port", 8080, _PORT, "The gateway's port.")
-@_option("--grpc-port", 8500, _PORT, "The model server's port for gRPC.")
-@_option("--rest-port", 8501, _PORT, "The model server's port for REST.")
+@_option("--host", "127.0.0.1", str, "Gateway's address.")
+@_option("--port", 8080, _PORT, "Gateway's port.")
+@_option("--grpc-port", 8500, _PORT, "Model server's gRPC port.")
+@_option("--rest-port", 8501, _PORT, "Model server's REST port.")
 def up(models: Path, host: str, port: int, grpc_port: int, rest_port: int) -> None:
     """Run the model server and the gateway until Ctrl-C."""
-    from digit_serving.processes import ProcessDiedError, ProcessGroup
     from digit_serving.releases.config import MODEL_NAME, ReleaseError
 
     stack = Stack(models, host, port, grpc_port, rest_port)
@@ -175,7 +56,126 @@ def up(models: Path, host: str, port: int, grpc_port: int, rest_port: int) -> No
             click.echo(f"Model server  http://127.0.0.1:{rest_port}/v1/models/{MODEL_NAME}  (REST)")
             click.echo(f"              127.0.0.1:{grpc_port}  (gRPC; {program})")
             click.echo(f"Gateway       {stack.url}")
-            click.echo(f"Ready after {time.monotonic() - started:.1f} s. Ctrl-C stops it.")
+            click.echo(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
             group.wait()
     except (CannotStartError, ProcessDiedError, ReleaseError) as error:
         raise click.ClickException(str(error)) from error
+
+
+class CannotStartError(Exception):
+    """A model, a version or a port that the services need is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Addresses of both services, and the models folder.
+
+    `host` and `port` are the gateway's. The model server's gRPC and REST ports listen on 127.0.0.1, but
+    TensorFlow Serving itself opens them on every address.
+    """
+
+    models: Path
+    host: str
+    port: int
+    grpc_port: int
+    rest_port: int
+
+    @property
+    def url(self) -> str:
+        """The gateway's URL."""
+        return f"http://{self.host}:{self.port}"
+
+    def check(self) -> None:
+        """Raise CannotStartError if there is no version to serve or a port is taken."""
+        from digit_serving.releases.config import ConfigFile
+        from digit_serving.releases.versions import list_versions
+
+        versions = list_versions(self.models)
+        if not versions:
+            raise CannotStartError(f"{self.models} has no model; create one with `digits train`")
+        file = ConfigFile(self.models)
+        if file.path.exists() and not file.read().versions_to_load(versions):
+            raise CannotStartError(
+                f"no version in {file.path} exists; choose one with `digits models promote N --offline`"
+            )
+        taken = [
+            f"{port} ({name})"
+            for name, host, port in (
+                ("gateway", self.host, self.port),
+                ("model server, gRPC", "", self.grpc_port),
+                ("model server, REST", "", self.rest_port),
+            )
+            if not _is_free(host, port)
+        ]
+        if taken:
+            raise CannotStartError(f"ports in use: {', '.join(taken)}")
+
+    def start(self, group: ProcessGroup) -> str:
+        """Start both services and return the name of the model server: TensorFlow Serving or the drop-in."""
+        from digit_serving.releases.config import MODEL_NAME
+
+        program, command = _find_model_server()
+        flags = (
+            f"--port={self.grpc_port}",
+            f"--rest_api_port={self.rest_port}",
+            *self._model_flags(),
+            "--enable_profiler=false",
+        )
+        group.start("model server", [*command, *flags], {"TF_CPP_MIN_LOG_LEVEL": "3", **_MALLOC})
+        settings = {
+            "DIGITS_HOST": self.host,
+            "DIGITS_PORT": str(self.port),
+            "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.grpc_port}",
+            "DIGITS_MODEL_NAME": MODEL_NAME,
+            **_MALLOC,
+            # Loopback connections need no TLS.
+            **dict.fromkeys(_TLS_SETTINGS, ""),
+            # Defaults for a terminal: warnings only, without JSON.
+            "DIGITS_LOG_LEVEL": os.environ.get("DIGITS_LOG_LEVEL", "warning"),
+            "DIGITS_LOG_FORMAT": os.environ.get("DIGITS_LOG_FORMAT", "pretty"),
+        }
+        group.start("gateway", python_command("gateway"), settings)
+        return program
+
+    def is_ready(self) -> bool:
+        """True if the gateway answers repeatedly that a prediction would succeed."""
+        import httpx
+
+        try:
+            return all(
+                httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200
+                for _ in range(_READY_ANSWERS)
+            )
+        except httpx.HTTPError:
+            return False
+
+    def _model_flags(self) -> tuple[str, ...]:
+        from digit_serving.releases.config import MODEL_NAME, ensure_config
+
+        try:
+            file = ensure_config(self.models)
+        except OSError:
+            # A read-only folder can't have a models.config: serve the newest version, without labels.
+            return f"--model_name={MODEL_NAME}", f"--model_base_path={self.models.resolve()}"
+        return (
+            f"--model_config_file={file.path}",
+            "--model_config_file_poll_wait_seconds=1",
+            # At its start the server reads the labels before it has loaded their versions.
+            "--allow_version_labels_for_unavailable_models=true",
+        )
+
+
+def _find_model_server() -> tuple[str, list[str]]:
+    """Return name and command of `tensorflow_model_server` if it is installed, else of the drop-in."""
+    real = shutil.which("tensorflow_model_server")
+    if real:
+        return "TensorFlow Serving", [real]
+    return "drop-in for TensorFlow Serving", python_command("model-server", "--host=127.0.0.1")
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        sockets.listen(host, port).close()
+    except OSError:
+        return False
+    return True

@@ -1,3 +1,5 @@
+"""Codec of the gateway's HTTP API: request bodies, and parsing of responses."""
+
 import io
 import json
 from typing import Any
@@ -7,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digit_client import _api
-from digit_client._exceptions import (
+from digit_client import (
     DigitError,
     ImageError,
     ModelNotFoundError,
@@ -16,6 +17,7 @@ from digit_client._exceptions import (
     OverloadedError,
     ServiceError,
     UnavailableError,
+    _api,
 )
 
 ANSWER = {
@@ -25,14 +27,14 @@ ANSWER = {
 }
 
 
-def test_an_answer_becomes_predictions() -> None:
-    (prediction,) = _api.read_predictions(200, {}, json.dumps(ANSWER).encode())
+def test_parse_predictions_success_returns_predictions() -> None:
+    (prediction,) = _api.parse_predictions(200, {}, json.dumps(ANSWER).encode())
     assert (prediction.digit, prediction.confidence, prediction.model_version) == (2, 0.91, 3)
     assert prediction.probabilities[2] == 0.91
 
 
 @pytest.mark.parametrize(
-    ("status", "problem", "kind"),
+    ("status", "problem", "error_class"),
     [
         (422, {"code": "no_digit", "detail": "Nothing there."}, NoDigitError),
         (400, {"code": "malformed_body"}, ServiceError),
@@ -44,71 +46,73 @@ def test_an_answer_becomes_predictions() -> None:
         (500, {}, ServiceError),
     ],
 )
-def test_a_problem_becomes_its_error(status: int, problem: dict[str, Any], kind: type[DigitError]) -> None:
+def test_parse_predictions_problem_raises_its_error(
+    status: int, problem: dict[str, Any], error_class: type[DigitError]
+) -> None:
     with pytest.raises(DigitError) as raised:
-        _api.read_predictions(status, {}, json.dumps(problem).encode())
-    assert type(raised.value) is kind
+        _api.parse_predictions(status, {}, json.dumps(problem).encode())
+    assert type(raised.value) is error_class
 
 
-def test_an_error_tells_what_the_service_told() -> None:
+def test_parse_document_problem_sets_error_attributes() -> None:
     problem = {"code": "not_ready", "detail": "No model yet.", "request_id": "abc"}
     with pytest.raises(UnavailableError, match="No model yet") as raised:
-        _api.read(503, {"retry-after": "1.5"}, json.dumps(problem).encode())
+        _api.parse_document(503, {"retry-after": "1.5"}, json.dumps(problem).encode())
     error = raised.value
     assert (error.status, error.reason, error.request_id, error.retry_after) == (503, "not_ready", "abc", 1.5)
 
 
-def test_an_image_s_index_counts_from_the_first_request() -> None:
+def test_parse_predictions_image_error_adds_first_index() -> None:
     problem = {"code": "no_digit", "detail": "Nothing there.", "index": 3}
     with pytest.raises(NoDigitError) as raised:
-        _api.read_predictions(422, {}, json.dumps(problem).encode(), first=256)
+        _api.parse_predictions(422, {}, json.dumps(problem).encode(), first_index=256)
     assert raised.value.index == 259
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-1", "nan", "inf", "Wed, 21 Oct 2026 07:28:00 GMT"])
-def test_an_odd_retry_after_is_ignored(value: str) -> None:
+def test_parse_document_unusable_retry_after_is_ignored(value: str) -> None:
     with pytest.raises(UnavailableError) as raised:
-        _api.read(503, {"retry-after": value}, b"{}")
+        _api.parse_document(503, {"retry-after": value}, b"{}")
     assert raised.value.retry_after is None
 
 
 @given(st.integers(200, 599), st.binary(max_size=50) | st.sampled_from([b"[]", b"{}", b"null"]))
-def test_whatever_answers_only_this_package_s_errors_are_raised(status: int, content: bytes) -> None:
+def test_parse_predictions_any_other_content_raises_digit_error(status: int, content: bytes) -> None:
     with pytest.raises(DigitError):
-        _api.read_predictions(status, {}, content)
+        _api.parse_predictions(status, {}, content)
 
 
 @pytest.mark.parametrize(
     "document", [[], {}, {"model": 1}, {"model": {"version": 1}, "predictions": [{"digit": "x"}]}]
 )
-def test_another_service_s_answer_is_an_error(document: Any) -> None:
-    with pytest.raises(ServiceError, match="not that of a digits gateway"):
-        _api.read_predictions(200, {}, json.dumps(document).encode())
+def test_parse_predictions_foreign_document_raises_service_error(document: Any) -> None:
+    with pytest.raises(ServiceError, match="does not come from a digits gateway"):
+        _api.parse_predictions(200, {}, json.dumps(document).encode())
 
 
-def test_many_images_go_in_few_requests() -> None:
-    bodies = list(_api.several(np.zeros((3, 4), np.uint8) for _ in range(600)))
+def test_encode_batches_many_images_fill_requests() -> None:
+    bodies = list(_api.encode_batches(np.zeros((3, 4), np.uint8) for _ in range(600)))
     assert [len(body.arguments["files"]) for body in bodies] == [256, 256, 88]
-    assert [body.first for body in bodies] == [0, 256, 512]
+    assert [body.first_index for body in bodies] == [0, 256, 512]
 
 
-def test_large_images_are_spread_over_requests() -> None:
-    bodies = list(_api.several([b"x" * 4_000_000] * 3))
+def test_encode_batches_large_images_are_split_by_size() -> None:
+    bodies = list(_api.encode_batches([b"x" * 4_000_000] * 3))
     assert [len(body.arguments["files"]) for body in bodies] == [1, 1, 1]
 
 
-def test_an_array_of_digits_goes_as_one() -> None:
+def test_encode_batches_digit_array_is_sent_as_npy() -> None:
     images = np.arange(300 * 784, dtype=np.uint32).astype(np.uint8).reshape(300, 28, 28)
-    bodies = list(_api.several(images))
-    assert [body.first for body in bodies] == [0, 256]
+    bodies = list(_api.encode_batches(images))
+    assert [body.first_index for body in bodies] == [0, 256]
     sent = np.concatenate([np.load(io.BytesIO(body.arguments["content"])) for body in bodies])
     assert np.array_equal(sent, images)
 
 
-def test_no_images_are_no_request() -> None:
-    assert list(_api.several([])) == []
+def test_encode_batches_without_images_yields_no_body() -> None:
+    assert list(_api.encode_batches([])) == []
 
 
-def test_an_image_that_is_none_is_refused_before_anything_is_sent() -> None:
+def test_encode_image_invalid_array_raises_image_error() -> None:
     with pytest.raises(ImageError):
-        _api.single(np.zeros(7))
+        _api.encode_image(np.zeros(7))

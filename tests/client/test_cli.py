@@ -1,16 +1,98 @@
-from digit_client import _cli
-from digit_client._types import Prediction
+"""Command `digits predict`: its arguments, output and exit status."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from digit_client import Prediction, _cli
+from tests.client.faulty_server import FaultyServer, failure, success
 
 PREDICTION = Prediction(3, 0.75, (0.0, 0.0, 0.25, 0.75, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), 1)
 
 
-def test_a_chart_has_a_bar_for_each_digit() -> None:
-    headline, *bars = _cli.chart("three.png", PREDICTION).splitlines()
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    with FaultyServer() as server:
+        server.responses = [success]
+        yield server
+
+
+@pytest.fixture
+def predict(server: FaultyServer) -> Callable[..., Result]:
+    """Function that runs `digits predict` in this process, with `server` as the gateway."""
+    return lambda *arguments: CliRunner().invoke(
+        _cli.predict, [*map(str, arguments)], env={"DIGITS_URL": server.url}
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Folder with two images and a text file."""
+    for name in ("b.png", "a.JPG", "notes.txt"):
+        (tmp_path / name).write_bytes(b"content")
+    return tmp_path
+
+
+def test_format_chart_draws_bar_for_each_digit() -> None:
+    headline, *bars = _cli.format_chart("three.png", PREDICTION).splitlines()
     assert headline == "three.png: 3 (75.0%)"
     assert [bar.count("█") for bar in bars] == [0, 0, 6, 18, 0, 0, 0, 0, 0, 0]
     assert bars[3].endswith(" 75.0%")
     assert len({len(bar) for bar in bars}) == 1
 
 
-def test_a_line_tells_all_in_one() -> None:
-    assert _cli.line("three.png", PREDICTION) == "3   75.0%  ▁▁▃▇▁▁▁▁▁▁  three.png"
+def test_format_line_shows_digit_probability_and_bars() -> None:
+    assert _cli.format_line("three.png", PREDICTION) == "3   75.0%  ▁▁▃▇▁▁▁▁▁▁  three.png"
+
+
+def test_predict_one_file_prints_chart(predict: Callable[..., Result], folder: Path) -> None:
+    result = predict(folder / "b.png")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"{folder / 'b.png'}: 0 (100.0%)\n")
+    assert len(result.stdout.splitlines()) == 11
+
+
+@pytest.mark.parametrize("pattern", ["", "*.[Jp]*"])
+def test_predict_folder_or_pattern_prints_sorted_lines(
+    predict: Callable[..., Result], folder: Path, pattern: str
+) -> None:
+    result = predict(folder / pattern)
+    assert result.exit_code == 0
+    assert [Path(line.split()[-1]).name for line in result.stdout.splitlines()] == ["a.JPG", "b.png"]
+
+
+def test_predict_json_prints_object_for_each_image(predict: Callable[..., Result], folder: Path) -> None:
+    result = predict(folder, "--json")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [Path(record["image"]).name for record in records] == ["a.JPG", "b.png"]
+    fields = {(record["digit"], record["confidence"], record["model_version"]) for record in records}
+    assert fields == {(0, 1.0, 1)}
+
+
+def test_predict_failing_image_continues_and_exits_1(
+    predict: Callable[..., Result], server: FaultyServer, folder: Path
+) -> None:
+    server.responses = [failure(422), success]
+    result = predict(folder)
+    assert result.exit_code == 1
+    assert f"{folder / 'a.JPG'}: the service answered with 422" in result.stderr
+    assert result.stdout.endswith("b.png\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("missing.png",), "no image at 'missing.png'"),
+        ((".", "--version", "1", "--label", "stable"), "mutually exclusive"),
+        ((".", "--timeout", "0"), "--timeout"),
+    ],
+)
+def test_predict_invalid_arguments_exits_2(
+    predict: Callable[..., Result], arguments: tuple[str, ...], message: str
+) -> None:
+    result = predict(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr

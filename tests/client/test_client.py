@@ -1,15 +1,16 @@
-"""Both HTTP clients, against the real gateway, and against a server that fails as told."""
+"""HTTP clients: against a gateway, and against a server with injected faults."""
 
 import asyncio
-import threading
+import inspect
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
-from werkzeug.serving import make_server
+from flask.testing import FlaskClient
 from werkzeug.wrappers import Response
 
 from digit_client import (
@@ -17,20 +18,24 @@ from digit_client import (
     ConnectionFailedError,
     DeadlineExceededError,
     DigitClient,
-    DigitError,
     ModelNotFoundError,
     NoDigitError,
     Prediction,
     RetryPolicy,
+    ServiceError,
     UnavailableError,
 )
-from digit_client._inputs import to_png
+from digit_client.images import to_png
+from digit_serving.gateway.settings import Settings
+from tests import greenlet_loop
+from tests.client.faulty_server import FaultyServer, failure, success
+from tests.client.linear_model_server import LinearModelServer
 
-QUICK = RetryPolicy(attempts=3, base=0.001, cap=0.01)
+FAST_RETRIES = RetryPolicy(max_attempts=3, initial_backoff=0.001, max_backoff=0.01)
 
 
-class AsyncInSync:
-    """AsyncDigitClient behind the calls of DigitClient, so that one test serves both."""
+class BlockingAsyncClient:
+    """AsyncDigitClient with DigitClient's blocking methods, so that a test covers both clients."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._runner = asyncio.Runner()
@@ -40,7 +45,7 @@ class AsyncInSync:
         method = getattr(self._client, name)
         return lambda *arguments, **options: self._runner.run(method(*arguments, **options))
 
-    def __enter__(self) -> "AsyncInSync":
+    def __enter__(self) -> "BlockingAsyncClient":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -48,24 +53,59 @@ class AsyncInSync:
         self._runner.close()
 
 
-@pytest.fixture(params=[DigitClient, AsyncInSync])
-def kind(request: pytest.FixtureRequest) -> Any:
+@pytest.fixture(params=[DigitClient, BlockingAsyncClient])
+def client_type(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-class TestAgainstTheGateway:
+class GatewayTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """httpx transport that passes requests to the gateway's Flask application, without a socket."""
+
+    def __init__(self, flask_client: FlaskClient) -> None:
+        self._flask_client = flask_client
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = self._flask_client.open(
+            request.url.raw_path.decode(),
+            method=request.method,
+            headers=request.headers.multi_items(),
+            data=request.read(),
+        )
+        return httpx.Response(
+            response.status_code, headers=list(response.headers.items()), content=response.data
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        return await asyncio.to_thread(self.handle_request, request)
+
+
+@pytest.fixture(scope="module", params=["in_process", pytest.param("processes", marks=pytest.mark.e2e)])
+def gateway_options(request: pytest.FixtureRequest, digits: Any) -> Iterator[dict[str, Any]]:
+    """Arguments of a client for a gateway: in this process with a linear model, or as separate processes."""
+    if request.param == "processes":
+        yield {"url": request.getfixturevalue("gateway")}
+        return
+    with LinearModelServer(digits.images[:1000], digits.labels[:1000]) as model_server:
+        flask_client = greenlet_loop.client(Settings(model_server=model_server.target, labels=()))
+        yield {"url": "http://gateway.test", "transport": GatewayTransport(flask_client)}
+
+
+class TestGateway:
     @pytest.fixture
-    def client(self, kind: Any, gateway: str) -> Iterator[Any]:
-        with kind(gateway) as client:
+    def client(self, client_type: Any, gateway_options: dict[str, Any]) -> Iterator[Any]:
+        with client_type(**gateway_options) as client:
             yield client
 
-    def test_a_prediction_is_right(self, client: Any, digits: Any) -> None:
+    def test_predict_array_returns_prediction(self, client: Any, digits: Any) -> None:
         prediction = client.predict(digits.one(7))
         assert isinstance(prediction, Prediction)
         assert prediction.digit == 7
         assert prediction.model_version == 1
 
-    def test_every_source_gives_the_same(self, client: Any, digits: Any, tmp_path: Path) -> None:
+    def test_predict_every_source_returns_same_prediction(
+        self, client: Any, digits: Any, tmp_path: Path
+    ) -> None:
         image = digits.one(3)
         path = tmp_path / "three.png"
         path.write_bytes(to_png(image))
@@ -73,17 +113,16 @@ class TestAgainstTheGateway:
             sources = [image, path, str(path), path.read_bytes(), file]
             assert len({client.predict(source) for source in sources}) == 1
 
-    def test_many_come_in_the_order_sent(self, client: Any, digits: Any) -> None:
+    def test_predict_many_array_and_list_return_same_predictions(self, client: Any, digits: Any) -> None:
         images = digits.images[:300]
-        as_one = client.predict_many(images)
-        as_files = client.predict_many(list(images))
-        assert [p.digit for p in as_one] == [p.digit for p in as_files]
-        assert np.mean([p.digit for p in as_one] == digits.labels[:300]) > 0.85
+        from_array = [prediction.digit for prediction in client.predict_many(images)]
+        assert from_array == [prediction.digit for prediction in client.predict_many(list(images))]
+        assert np.mean(from_array == digits.labels[:300]) > 0.85
 
-    def test_nothing_to_read_is_nothing_read(self, client: Any) -> None:
+    def test_predict_many_empty_list_returns_empty_list(self, client: Any) -> None:
         assert client.predict_many([]) == []
 
-    def test_a_version_can_be_asked_for(self, client: Any, digits: Any) -> None:
+    def test_predict_version_or_label_selects_model(self, client: Any, digits: Any) -> None:
         assert client.predict(digits.one(1), version=1).model_version == 1
         with pytest.raises(ModelNotFoundError):
             client.predict(digits.one(1), version=99)
@@ -92,127 +131,128 @@ class TestAgainstTheGateway:
         with pytest.raises(ValueError, match="not both"):
             client.predict(digits.one(1), version=1, label="stable")
 
-    def test_a_blank_image_is_named(self, client: Any, digits: Any) -> None:
+    def test_predict_many_blank_image_raises_no_digit_with_index(self, client: Any, digits: Any) -> None:
         images: list[Any] = [digits.one(1), np.zeros((28, 28), np.uint8)]
         with pytest.raises(NoDigitError) as raised:
             client.predict_many(images)
         assert raised.value.index == 1
 
-    def test_the_models_are_listed(self, client: Any) -> None:
+    def test_models_lists_versions(self, client: Any) -> None:
         models = client.models()
         assert models["name"] == "digits"
         assert models["versions"] == [{"version": 1, "state": "AVAILABLE"}]
 
 
-class Faulty:
-    """A server on a port of its own that answers as the test tells it, request by request."""
-
-    def __init__(self) -> None:
-        self.answers: list[Callable[[], Response]] = []
-        self.requests = 0
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=[0.01])
-        self._thread.start()
-
-    def _answer(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        self.requests += 1
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        return answer()(environ, start_response)
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-def good() -> Response:
-    probabilities = "[1,0,0,0,0,0,0,0,0,0]"
-    prediction = f'{{"digit":0,"confidence":1,"probabilities":{probabilities}}}'
-    return Response(f'{{"model":{{"name":"digits","version":1}},"predictions":[{prediction}]}}')
-
-
-def failing(status: int, **headers: str) -> Callable[[], Response]:
-    return lambda: Response("{}", status, headers)
-
-
-class TestAgainstFaults:
+class TestFaults:
     @pytest.fixture
-    def faulty(self) -> Iterator[Faulty]:
-        server = Faulty()
-        yield server
-        server.close()
+    def server(self) -> Iterator[FaultyServer]:
+        with FaultyServer() as server:
+            yield server
 
     @pytest.mark.parametrize("status", [429, 502, 503, 504])
-    @pytest.mark.parametrize("failures", [0, 1, 2])
-    def test_passing_failures_are_got_over(
-        self, kind: Any, faulty: Faulty, status: int, failures: int
+    def test_predict_retryable_status_is_retried_until_success(
+        self, client_type: Any, server: FaultyServer, status: int
     ) -> None:
-        faulty.answers = [failing(status)] * failures + [good]
-        with kind(faulty.url, retries=QUICK) as client:
+        server.responses = [failure(status), failure(status), success]
+        with client_type(server.url, retries=FAST_RETRIES) as client:
             assert client.predict(b"image").digit == 0
-        assert faulty.requests == failures + 1
+        assert server.requests == 3
 
-    def test_lasting_failures_are_raised(self, kind: Any, faulty: Faulty) -> None:
-        faulty.answers = [failing(503)]
-        with kind(faulty.url, retries=QUICK) as client, pytest.raises(UnavailableError):
+    def test_predict_persistent_failure_is_raised_after_all_attempts(
+        self, client_type: Any, server: FaultyServer
+    ) -> None:
+        server.responses = [failure(503)]
+        with client_type(server.url, retries=FAST_RETRIES) as client, pytest.raises(UnavailableError):
             client.predict(b"image")
-        assert faulty.requests == 3
+        assert server.requests == 3
 
     @pytest.mark.parametrize("status", [400, 404, 413, 415, 422, 500, 501])
-    def test_other_failures_are_not_tried_again(self, kind: Any, faulty: Faulty, status: int) -> None:
-        faulty.answers = [failing(status)]
-        with kind(faulty.url, retries=QUICK) as client, pytest.raises(DigitError):
+    def test_predict_other_status_is_raised_without_retry(
+        self, client_type: Any, server: FaultyServer, status: int
+    ) -> None:
+        server.responses = [failure(status)]
+        with client_type(server.url, retries=FAST_RETRIES) as client, pytest.raises(ServiceError) as raised:
             client.predict(b"image")
-        assert faulty.requests == 1
+        assert raised.value.status == status
+        assert server.requests == 1
 
-    def test_retry_after_is_waited_for(self, kind: Any, faulty: Faulty) -> None:
-        faulty.answers = [failing(503, **{"Retry-After": "0.3"}), good]
+    def test_predict_retry_after_delays_retry(self, client_type: Any, server: FaultyServer) -> None:
+        server.responses = [failure(503, **{"Retry-After": "0.3"}), success]
         started = time.monotonic()
-        with kind(faulty.url, retries=QUICK) as client:
+        with client_type(server.url, retries=FAST_RETRIES) as client:
             client.predict(b"image")
         assert time.monotonic() - started >= 0.3
 
-    def test_a_service_that_hangs_is_given_up_in_time(self, kind: Any, faulty: Faulty) -> None:
-        faulty.answers = [lambda: time.sleep(1) or good()]  # type: ignore[func-returns-value]
+    @pytest.mark.xdist_group("timing")
+    def test_predict_hung_server_raises_deadline_exceeded(
+        self, client_type: Any, server: FaultyServer
+    ) -> None:
+        server.responses = [lambda: time.sleep(1) or success()]  # type: ignore[func-returns-value]
         started = time.monotonic()
-        with kind(faulty.url, timeout=0.3) as client, pytest.raises(DeadlineExceededError):
+        with client_type(server.url, timeout=0.3) as client, pytest.raises(DeadlineExceededError):
             client.predict(b"image")
         assert time.monotonic() - started < 0.8
 
-    def test_a_service_that_trickles_is_given_up_in_time(self, kind: Any, faulty: Faulty) -> None:
-        def drops() -> Iterator[bytes]:
+    @pytest.mark.xdist_group("timing")
+    def test_predict_slow_response_body_raises_deadline_exceeded(
+        self, client_type: Any, server: FaultyServer
+    ) -> None:
+        def drip() -> Iterator[bytes]:
             for _ in range(20):
                 time.sleep(0.1)
                 yield b" "
 
-        faulty.answers = [lambda: Response(drops())]
+        server.responses = [lambda: Response(drip())]
         started = time.monotonic()
-        with kind(faulty.url, timeout=0.4) as client, pytest.raises(DeadlineExceededError):
+        with client_type(server.url, timeout=0.4) as client, pytest.raises(DeadlineExceededError):
             client.predict(b"image")
         assert time.monotonic() - started < 1.0
 
-    def test_nobody_there_is_an_error_of_this_package(self, kind: Any) -> None:
-        with kind("http://127.0.0.1:1", retries=QUICK) as client, pytest.raises(ConnectionFailedError):
+    def test_predict_refused_connection_raises_connection_failed(self, client_type: Any) -> None:
+        with (
+            client_type("http://127.0.0.1:1", retries=FAST_RETRIES) as client,
+            pytest.raises(ConnectionFailedError),
+        ):
             client.predict(b"image")
 
     @pytest.mark.parametrize("url", ["nonsense", "ftp://127.0.0.1", "http://"])
-    def test_a_wrong_address_is_an_error_of_this_package(self, kind: Any, url: str) -> None:
-        with kind(url, retries=QUICK) as client, pytest.raises(ConnectionFailedError):
+    def test_predict_invalid_url_raises_connection_failed(self, client_type: Any, url: str) -> None:
+        with client_type(url, retries=FAST_RETRIES) as client, pytest.raises(ConnectionFailedError):
             client.predict(b"image")
 
 
-def test_settings_come_from_the_environment(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("client_class", [DigitClient, AsyncDigitClient])
+def test_client_without_arguments_takes_environment(
+    client_class: type[DigitClient] | type[AsyncDigitClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DIGITS_URL", "http://example.test:1234/")
     monkeypatch.setenv("DIGITS_TIMEOUT", "2.5")
-    for client in (DigitClient(), AsyncDigitClient()):
-        assert (client.url, client.timeout) == ("http://example.test:1234", 2.5)
-    assert DigitClient("http://other.test", timeout=1).url == "http://other.test"
+    client = client_class()
+    assert (client.url, client.timeout) == ("http://example.test:1234", 2.5)
+    client = client_class("http://other.test", timeout=1)
+    assert (client.url, client.timeout) == ("http://other.test", 1)
 
 
-def test_both_clients_take_the_same_arguments() -> None:
-    import inspect
+@pytest.mark.parametrize("key", ["argument", "environment", None])
+def test_api_key_is_sent_as_bearer_token(
+    client_type: Any, key: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DIGITS_API_KEY", raising=False)
+    if key == "environment":
+        monkeypatch.setenv("DIGITS_API_KEY", key)
 
-    for name in ("predict", "predict_many", "models", "close"):
-        sync, later = getattr(DigitClient, name), getattr(AsyncDigitClient, name)
-        assert inspect.signature(sync) == inspect.signature(later)
+    def respond(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"authorization": request.headers.get("authorization")})
+
+    api_key = key if key == "argument" else None
+    with client_type(
+        "http://gateway.test", api_key=api_key, transport=httpx.MockTransport(respond)
+    ) as client:
+        assert client.models() == {"authorization": f"Bearer {key}" if key else None}
+
+
+@pytest.mark.parametrize("name", ["predict", "predict_many", "models", "close"])
+def test_client_methods_have_same_signature_in_both_clients(name: str) -> None:
+    blocking, asynchronous = getattr(DigitClient, name), getattr(AsyncDigitClient, name)
+    assert inspect.signature(blocking) == inspect.signature(asynchronous)
+    assert inspect.iscoroutinefunction(asynchronous)

@@ -1,83 +1,108 @@
-"""What an import costs: these run in processes of their own, since pytest has everything imported."""
+"""Import cost, optional extras and public names of the packages, checked in fresh interpreters."""
 
+import json
 import re
 import subprocess
 import sys
 from importlib.metadata import entry_points, metadata
+from types import ModuleType
+from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 import digit_client
 from digit_client import _cli
-from digit_client._cli import main
 
 HEAVY = ("tensorflow", "tensorflow_serving", "keras", "flask", "grpc", "cv2", "opentelemetry")
-
-
-def _imported_by(code: str) -> set[str]:
-    check = f"{code}\nimport sys\nprint(*[name for name in {HEAVY!r} if name in sys.modules])"
-    return set(
-        subprocess.run(
-            [sys.executable, "-c", check], check=True, capture_output=True, text=True
-        ).stdout.split()
-    )
-
-
-@pytest.mark.parametrize(
-    ("code", "allowed"),
-    [
-        ("import digit_client", set()),
-        ("from digit_client import DigitClient, AsyncDigitClient", set()),
-        ("import digit_client._cli", set()),
-        ("import digit_client.tfserving.protos", set()),
-        ("from digit_client import ModelServerClient", {"grpc", "cv2"}),
-        ("import digit_serving.gateway.server", {"grpc"}),
-        ("import digit_serving.gateway.app", {"grpc", "cv2", "flask"}),
-        ("import digit_serving.up, digit_serving.gateway.cli, digit_serving.model_server.cli", set()),
-        ("import digit_serving.releases.cli, digit_serving.up", set()),
-        ("import digit_training.cli", set()),
-    ],
-)
-def test_imports_bring_no_more_than_they_need(code: str, allowed: set[str]) -> None:
-    assert _imported_by(code) == allowed
-
-
 EXTRAS = (*HEAVY, "google", "greenlet", "matplotlib", "PIL", "pydantic", "rich", "uvicorn", "uvloop")
+
+IMPORTS: tuple[tuple[str, set[str]], ...] = (
+    ("import digit_client", set()),
+    ("import digit_client._cli", set()),
+    ("from digit_client import DigitClient, AsyncDigitClient", {"httpx", "numpy"}),
+    ("import digit_client.tfserving.protos", set()),
+    ("import digit_training.cli", set()),
+    ("import digit_serving.gateway.cli, digit_serving.model_server.cli", set()),
+    ("import digit_serving.releases.cli, digit_serving.up", set()),
+    ("import digit_serving.gateway.server", {"grpc"}),
+    ("from digit_client import ModelServerClient", {"cv2"}),
+    ("import digit_serving.gateway.app", {"flask"}),
+)
+"""Statements for one interpreter, in this order, and the measured modules that each may add."""
+
+COMMANDS_AND_EXTRAS = {
+    ("export", "model.keras"): "training",
+    ("gateway",): "gateway",
+    ("model-server",): "model-server",
+    ("models", "ls"): "grpc",
+    ("train",): "training",
+    ("up",): "gateway,model-server",
+}
+
+MEASURE_IMPORTS = """
+import json, sys
+statements, measured = map(json.loads, sys.argv[1:])
+loaded = []
+for statement in statements:
+    before = set(sys.modules)
+    exec(statement, {})
+    loaded.append([name for name in measured if name in sys.modules and name not in before])
+print(json.dumps(loaded))
+"""
+
 # None in sys.modules makes a module unimportable.
-DIGITS_WITHOUT_EXTRAS = (
-    f"import sys; sys.modules.update(dict.fromkeys({EXTRAS!r})); from digit_client._cli import main; main()"
-)
+RUN_WITHOUT_MODULES = """
+import json, sys
+commands, blocked = map(json.loads, sys.argv[1:])
+sys.modules.update(dict.fromkeys(blocked))
+from click.testing import CliRunner
+from digit_client._cli import main
+results = [CliRunner().invoke(main, command, prog_name="digits") for command in commands]
+print(json.dumps([[result.exit_code, result.stdout, result.stderr] for result in results]))
+"""
 
 
-def _digits_without_extras(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", DIGITS_WITHOUT_EXTRAS, *arguments], capture_output=True, text=True, check=False
-    )
+def run_in_fresh_interpreter(code: str, *arguments: object) -> Any:
+    command = [sys.executable, "-c", code, *map(json.dumps, arguments)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
-def test_help_needs_no_extra() -> None:
-    done = _digits_without_extras("--help")
-    assert done.returncode == 0
-    assert "predict" in done.stdout
+@pytest.fixture(scope="module")
+def loaded_modules() -> dict[str, set[str]]:
+    """Measured modules that each statement of IMPORTS adds."""
+    statements = [statement for statement, _ in IMPORTS]
+    loaded = run_in_fresh_interpreter(MEASURE_IMPORTS, statements, [*HEAVY, "numpy", "httpx"])
+    return {statement: set(names) for statement, names in zip(statements, loaded, strict=True)}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "extras"),
-    [
-        (("export", "model.keras"), "training"),
-        (("gateway",), "gateway"),
-        (("model-server",), "model-server"),
-        (("models", "ls"), "grpc"),
-        (("train",), "training"),
-        (("up",), "gateway,model-server"),
-    ],
-    ids=lambda value: value[0] if isinstance(value, tuple) else "",
-)
-def test_command_without_its_extra_names_the_installation(arguments: tuple[str, ...], extras: str) -> None:
-    done = _digits_without_extras(*arguments)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+@pytest.mark.parametrize(("statement", "allowed"), IMPORTS)
+def test_import_adds_only_allowed_modules(
+    loaded_modules: dict[str, set[str]], statement: str, allowed: set[str]
+) -> None:
+    assert loaded_modules[statement] == allowed
+
+
+@pytest.fixture(scope="module")
+def results_without_extras() -> dict[tuple[str, ...], tuple[int, str, str]]:
+    """Exit status, stdout and stderr of each command in an installation without extras."""
+    commands = [("--help",), *COMMANDS_AND_EXTRAS]
+    results = run_in_fresh_interpreter(RUN_WITHOUT_MODULES, commands, EXTRAS)
+    return {command: tuple(result) for command, result in zip(commands, results, strict=True)}
+
+
+def test_help_without_extras_lists_commands(results_without_extras: Any) -> None:
+    status, stdout, _ = results_without_extras[("--help",)]
+    assert status == 0
+    assert "predict" in stdout
+
+
+@pytest.mark.parametrize(("arguments", "extras"), COMMANDS_AND_EXTRAS.items(), ids=lambda value: value[0])
+def test_command_without_its_extra_names_install_command(
+    results_without_extras: Any, arguments: tuple[str, ...], extras: str
+) -> None:
+    status, _, stderr = results_without_extras[arguments]
+    assert status == 1
+    (line,) = stderr.splitlines()
     assert re.fullmatch(
         rf"Error: `digits {arguments[0]}` needs the module [\w.]+; "
         rf"install it in a clone of digit-serving: pip install '\.\[{extras}\]'",
@@ -85,23 +110,35 @@ def test_command_without_its_extra_names_the_installation(arguments: tuple[str, 
     )
 
 
-def test_gateway_without_pydantic_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pydantic", None)
-    result = CliRunner().invoke(main, ["gateway"])
-    assert result.exit_code == 1
-    assert "`digits gateway` needs the module pydantic" in result.output
+def test_gateway_without_pydantic_names_pydantic() -> None:
+    ((status, _, stderr),) = run_in_fresh_interpreter(RUN_WITHOUT_MODULES, [["gateway"]], ["pydantic"])
+    assert status == 1
+    assert "`digits gateway` needs the module pydantic" in stderr
 
 
-def test_commands_that_need_extras_name_them() -> None:
+def test_required_extras_cover_all_commands() -> None:
     commands = {entry.name for entry in entry_points(group="digits.commands")}
-    assert commands - {"keys", "predict"} == _cli._EXTRAS.keys()
-    known = {each.lower() for each in metadata("digit-serving").get_all("Provides-Extra") or ()}
-    assert {extra for extras in _cli._EXTRAS.values() for extra in extras.split(",")} <= known
+    assert commands - {"keys", "predict"} == _cli.REQUIRED_EXTRAS.keys()
+    known = {extra.lower() for extra in metadata("digit-serving").get_all("Provides-Extra") or ()}
+    assert {extra for extras in _cli.REQUIRED_EXTRAS.values() for extra in extras.split(",")} <= known
 
 
-def test_every_public_name_is_there() -> None:
-    assert digit_client.__all__ == sorted(digit_client.__all__)
-    for name in digit_client.__all__:
-        assert getattr(digit_client, name).__name__ == name
+def test_all_lists_every_public_name() -> None:
+    public = {
+        name
+        for name in dir(digit_client)
+        if not name.startswith("_") and not isinstance(getattr(digit_client, name), ModuleType)
+    }
+    assert digit_client.__all__ == sorted(public)
+
+
+def test_public_classes_have_their_name_and_docstring() -> None:
+    for name in set(digit_client.__all__) - {"ImageSource"}:
+        value = getattr(digit_client, name)
+        assert value.__name__ == name
+        assert value.__doc__
+
+
+def test_getattr_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         digit_client.nonsense  # noqa: B018

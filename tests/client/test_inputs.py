@@ -1,4 +1,4 @@
-"""."""
+"""Image inputs: sources, array conversion, PNG encoding, and media types."""
 
 import io
 from pathlib import Path
@@ -10,17 +10,25 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from digit_client import _inputs
-from digit_client._exceptions import ImageError, ImageShapeError, NotAnImageError, PixelValueError
+from digit_client import ImageError, ImageShapeError, NotAnImageError, PixelValueError, _inputs
 from digit_client._inputs import to_png, to_uint8_image
 
 SHAPES = st.tuples(st.integers(1, 20), st.integers(1, 20)).flatmap(
     lambda size: st.sampled_from([size, (*size, 3), (*size, 4)])
 )
+PIXELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
+
+
+@pytest.fixture(scope="module")
+def png() -> bytes:
+    """PNG file of PIXELS, written by Pillow."""
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @given(arrays.arrays(np.uint8, SHAPES))
-def test_a_png_holds_the_same_pixels(pixels: np.ndarray) -> None:
+def test_to_png_keeps_pixels(pixels: np.ndarray) -> None:
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(to_png(pixels)))), pixels)
 
 
@@ -36,20 +44,20 @@ def test_a_png_holds_the_same_pixels(pixels: np.ndarray) -> None:
         (np.array([[[7], [8]]], np.uint8), [[7, 8]]),
     ],
 )
-def test_every_number_type_becomes_bytes(array: np.ndarray, expected: list[list[int]]) -> None:
+def test_to_uint8_image_every_number_type_is_scaled(array: np.ndarray, expected: list[list[int]]) -> None:
     pixels = to_uint8_image(array)
     assert pixels.dtype == np.uint8
     assert pixels.tolist() == expected
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (5, 5, 2), (5, 5, 5), (1, 5, 5, 3), (0, 5)])
-def test_what_has_no_image_s_shape_is_refused(shape: tuple[int, ...]) -> None:
+def test_to_uint8_image_other_shape_raises_image_shape_error(shape: tuple[int, ...]) -> None:
     with pytest.raises(ImageShapeError):
         to_uint8_image(np.zeros(shape, np.uint8))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 256.0, 1e30])
-def test_what_is_no_pixel_is_refused(value: float) -> None:
+def test_to_uint8_image_value_out_of_range_raises_pixel_value_error(value: float) -> None:
     array = np.zeros((4, 4))
     array[2, 2] = value
     with pytest.raises(PixelValueError):
@@ -57,54 +65,45 @@ def test_what_is_no_pixel_is_refused(value: float) -> None:
 
 
 @pytest.mark.parametrize("array", [np.zeros((2, 2), np.complex64), np.full((2, 2), "x")])
-def test_what_is_no_number_is_refused(array: np.ndarray) -> None:
+def test_to_uint8_image_other_dtype_raises_pixel_value_error(array: np.ndarray) -> None:
     with pytest.raises(PixelValueError, match="numbers"):
         to_uint8_image(array)
 
 
-PIXELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
-
-
-def _png() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(PIXELS).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def test_bytes_paths_and_files_are_read_as_they_are(tmp_path: Path) -> None:
+def test_read_source_bytes_path_or_file_returns_content(png: bytes, tmp_path: Path) -> None:
     path = tmp_path / "digit.png"
-    path.write_bytes(_png())
-    for source in (path, str(path), _png(), bytearray(_png()), io.BytesIO(_png())):
-        assert _inputs.read(source) == _png()  # type: ignore[arg-type]
+    path.write_bytes(png)
+    for source in (path, str(path), png, bytearray(png), io.BytesIO(png)):
+        assert _inputs.read_source(source) == png  # type: ignore[arg-type]
     with path.open("rb") as file:
-        assert _inputs.read(file) == _png()
+        assert _inputs.read_source(file) == png
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16", "F"])
-def test_pillow_images_of_every_mode_become_files(mode: str) -> None:
+def test_read_source_pillow_image_of_every_mode_returns_file(mode: str) -> None:
     image = Image.new("L", (4, 3), 200).convert(mode)
-    data = _inputs.read(image)
+    data = _inputs.read_source(image)
     assert Image.open(io.BytesIO(data)).size == (4, 3)
 
 
-def test_arrays_become_files() -> None:
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(_inputs.read(PIXELS)))), PIXELS)
+def test_read_source_array_returns_file_of_its_pixels() -> None:
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(_inputs.read_source(PIXELS)))), PIXELS)
 
 
 @pytest.mark.parametrize("source", [None, 5, object(), ["a.png"]])
-def test_anything_else_is_refused(source: object) -> None:
+def test_read_source_other_type_raises_not_an_image(source: object) -> None:
     with pytest.raises(NotAnImageError, match=type(source).__name__):
-        _inputs.read(source)  # type: ignore[arg-type]
+        _inputs.read_source(source)  # type: ignore[arg-type]
 
 
-def test_a_bad_array_is_refused() -> None:
+def test_read_source_invalid_array_raises_image_error() -> None:
     with pytest.raises(ImageError):
-        _inputs.read(np.zeros(5))
+        _inputs.read_source(np.zeros(5))
 
 
-def test_a_missing_file_is_the_usual_error() -> None:
+def test_read_source_missing_file_raises_file_not_found() -> None:
     with pytest.raises(FileNotFoundError):
-        _inputs.read("no/such/file.png")
+        _inputs.read_source("no/such/file.png")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +118,7 @@ def test_a_missing_file_is_the_usual_error() -> None:
         ("PPM", "application/octet-stream"),
     ],
 )
-def test_the_media_type_is_told_by_the_content(format: str, media_type: str) -> None:  # noqa: A002
+def test_media_type_is_detected_by_content(format: str, media_type: str) -> None:  # noqa: A002
     buffer = io.BytesIO()
     Image.fromarray(PIXELS).save(buffer, format)
     assert _inputs.media_type(buffer.getvalue()) == media_type

@@ -1,127 +1,129 @@
+"""Retry policy, deadline, and retry loop with its budget."""
+
 import asyncio
 import time
 
 import pytest
 
-from digit_client import _retries
-from digit_client._exceptions import (
+from digit_client import (
     ConnectionFailedError,
     DeadlineExceededError,
     DigitError,
     ModelNotFoundError,
     NoDigitError,
     OverloadedError,
+    RetryPolicy,
     UnavailableError,
+    _retries,
 )
-from digit_client._retries import Deadline, Retrier, RetryPolicy
+from digit_client._retries import Deadline, Retrier
 
-QUICK = RetryPolicy(attempts=3, base=0.001, cap=0.002)
+FAST_POLICY = RetryPolicy(max_attempts=3, initial_backoff=0.001, max_backoff=0.002)
+RETRYABLE = [ConnectionFailedError("x"), OverloadedError("x", status=429), UnavailableError("x", status=503)]
 
 
-class Flaky:
-    """Fails with the given errors, one a call, then succeeds."""
+class FlakyCall:
+    """Call that raises the given errors, one each time, then succeeds."""
 
     def __init__(self, *errors: DigitError) -> None:
         self.errors = list(errors)
-        self.calls = 0
+        self.count = 0
 
-    def __call__(self, _left: float) -> str:
-        self.calls += 1
+    def __call__(self, _timeout: float) -> str:
+        self.count += 1
         if self.errors:
             raise self.errors.pop(0)
         return "done"
 
-    async def later(self, left: float) -> str:
-        return self(left)
+    async def call_async(self, timeout: float) -> str:
+        return self(timeout)
 
 
-PASSING = [ConnectionFailedError("x"), OverloadedError("x", status=429), UnavailableError("x", status=503)]
+@pytest.mark.parametrize("error", RETRYABLE)
+def test_run_retryable_error_is_retried(error: DigitError) -> None:
+    call = FlakyCall(error, error)
+    assert Retrier(FAST_POLICY).run(call, Deadline(1)) == "done"
+    assert call.count == 3
 
 
-@pytest.mark.parametrize("error", PASSING)
-def test_what_may_pass_is_tried_again(error: DigitError) -> None:
-    flaky = Flaky(error, error)
-    assert Retrier(QUICK).run(flaky, Deadline(1)) == "done"
-    assert flaky.calls == 3
-
-
-@pytest.mark.parametrize("error", PASSING)
-def test_coroutines_are_tried_again_too(error: DigitError) -> None:
-    flaky = Flaky(error, error)
-    assert asyncio.run(Retrier(QUICK).run_async(flaky.later, Deadline(1))) == "done"
-    assert flaky.calls == 3
+@pytest.mark.parametrize("error", RETRYABLE)
+def test_run_async_retryable_error_is_retried(error: DigitError) -> None:
+    call = FlakyCall(error, error)
+    assert asyncio.run(Retrier(FAST_POLICY).run_async(call.call_async, Deadline(1))) == "done"
+    assert call.count == 3
 
 
 @pytest.mark.parametrize("error", [NoDigitError("x"), ModelNotFoundError("x"), DeadlineExceededError("x")])
-def test_what_will_not_pass_is_raised_at_once(error: DigitError) -> None:
-    flaky = Flaky(error)
+def test_run_other_error_is_raised_without_retry(error: DigitError) -> None:
+    call, async_call = FlakyCall(error), FlakyCall(error)
     with pytest.raises(type(error)):
-        Retrier(QUICK).run(flaky, Deadline(1))
+        Retrier(FAST_POLICY).run(call, Deadline(1))
     with pytest.raises(type(error)):
-        asyncio.run(Retrier(QUICK).run_async(Flaky(error).later, Deadline(1)))
-    assert flaky.calls == 1
+        asyncio.run(Retrier(FAST_POLICY).run_async(async_call.call_async, Deadline(1)))
+    assert (call.count, async_call.count) == (1, 1)
 
 
-def test_the_last_error_is_raised_after_all_attempts() -> None:
-    flaky = Flaky(*[UnavailableError(str(number)) for number in range(5)])
+def test_run_after_all_attempts_raises_last_error() -> None:
+    call = FlakyCall(*[UnavailableError(str(number)) for number in range(5)])
     with pytest.raises(UnavailableError, match="2"):
-        Retrier(QUICK).run(flaky, Deadline(1))
-    assert flaky.calls == 3
+        Retrier(FAST_POLICY).run(call, Deadline(1))
+    assert call.count == 3
 
 
-def test_pauses_grow_are_drawn_and_capped() -> None:
-    policy = RetryPolicy(attempts=99, base=0.1, cap=0.5)
-    error = UnavailableError("x")
-    for attempt, most in [(1, 0.1), (2, 0.2), (3, 0.4), (4, 0.5), (20, 0.5)]:
-        pauses = [policy.pause(attempt, error, 60) for _ in range(50)]
-        assert all(pause is not None and 0 <= pause <= most for pause in pauses)
-        assert len(set(pauses)) > 40
+@pytest.mark.parametrize(("attempt", "limit"), [(1, 0.1), (2, 0.2), (3, 0.4), (4, 0.5), (20, 0.5)])
+def test_backoff_is_drawn_below_capped_exponential(attempt: int, limit: float) -> None:
+    policy = RetryPolicy(max_attempts=99, initial_backoff=0.1, max_backoff=0.5)
+    backoffs = [policy.backoff(attempt, UnavailableError("x"), 60) for _ in range(50)]
+    assert all(backoff is not None and 0 <= backoff <= limit for backoff in backoffs)
+    assert len(set(backoffs)) > 40
 
 
-def test_the_service_s_wish_is_heeded() -> None:
-    policy = RetryPolicy(base=0.001)
+def test_backoff_is_at_least_retry_after() -> None:
+    policy = RetryPolicy(initial_backoff=0.001)
     error = OverloadedError("x", retry_after=1.5)
-    assert policy.pause(1, error, 60) == 1.5
-    assert policy.pause(1, error, 1.0) is None, "waiting would outlast the deadline"
+    assert policy.backoff(1, error, 60) == 1.5
+    assert policy.backoff(1, error, 1.0) is None, "the backoff would outlast the deadline"
 
 
-def test_one_deadline_bounds_all_attempts() -> None:
-    def slow(left: float) -> str:
-        time.sleep(min(0.05, left))
+@pytest.mark.xdist_group("timing")
+def test_deadline_bounds_all_attempts_together() -> None:
+    def slow_call(timeout: float) -> str:
+        time.sleep(min(0.05, timeout))
         raise ConnectionFailedError("x")
 
     started = time.monotonic()
     with pytest.raises(DigitError):
-        Retrier(RetryPolicy(attempts=1000, base=0.001)).run(slow, Deadline(0.2))
+        Retrier(RetryPolicy(max_attempts=1000, initial_backoff=0.001)).run(slow_call, Deadline(0.2))
     assert time.monotonic() - started < 0.5
 
 
-def test_a_service_that_refuses_all_is_not_asked_several_times_for_each_call() -> None:
-    flaky = Flaky(*[OverloadedError("x") for _ in range(10_000)])
-    retrier = Retrier(RetryPolicy(attempts=3, base=0))
+def test_budget_limits_retries_of_failing_service() -> None:
+    call = FlakyCall(*[OverloadedError("x") for _ in range(10_000)])
+    retrier = Retrier(RetryPolicy(max_attempts=3, initial_backoff=0))
     calls, started = 500, time.monotonic()
     for _ in range(calls):
         with pytest.raises(OverloadedError):
-            retrier.run(flaky, Deadline(1))
-    retries, seconds = flaky.calls - calls, time.monotonic() - started
-    assert _retries.BUDGET <= retries <= _retries.BUDGET + _retries.PER_SECOND * seconds + 1
+            retrier.run(call, Deadline(1))
+    retries, seconds = call.count - calls, time.monotonic() - started
+    limit = _retries.MAX_TOKENS + _retries.REFILL_PER_SECOND * seconds + 1
+    assert _retries.MAX_TOKENS <= retries <= limit
 
 
-def test_calls_that_succeed_and_time_allow_further_retries() -> None:
-    retrier = Retrier(RetryPolicy(attempts=2, base=0))
+def test_budget_is_refilled_by_successes_and_time() -> None:
+    retrier = Retrier(RetryPolicy(max_attempts=2, initial_backoff=0))
 
     def is_retried() -> bool:
-        flaky = Flaky(OverloadedError("x"), OverloadedError("x"))
+        call = FlakyCall(OverloadedError("x"), OverloadedError("x"))
         with pytest.raises(OverloadedError):
-            retrier.run(flaky, Deadline(1))
-        return flaky.calls == 2
+            retrier.run(call, Deadline(1))
+        return call.count == 2
 
     while is_retried():
         pass
-    for _ in range(round(2 / _retries.PER_SUCCESS)):
-        retrier.run(Flaky(), Deadline(1))
+    for _ in range(round(2 / _retries.TOKENS_PER_SUCCESS)):
+        retrier.run(FlakyCall(), Deadline(1))
     assert is_retried()
     while is_retried():
         pass
-    time.sleep(2 / _retries.PER_SECOND)
+    time.sleep(2 / _retries.REFILL_PER_SECOND)
     assert is_retried()

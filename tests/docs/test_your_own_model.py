@@ -1,4 +1,4 @@
-"""docs/your-own-model.md, from its first command to its last, in a copy of what it changes."""
+"""Commands of docs/how-to/serve-your-own-model.md, run in a copy of the client and docs."""
 
 import os
 import re
@@ -15,22 +15,19 @@ from docs.examples.fashion import garments
 from tests.processes import answers, free_port, running, wait_until
 from tests.readme import ROOT, blocks
 
-CHANGE, PUBLISH, ASK = blocks("sh", (ROOT / "docs" / "your-own-model.md").read_text())
-
-pytestmark = pytest.mark.skipif(
-    not garments.FOLDER.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed"
-)
+CHANGE, PUBLISH, ASK = blocks("sh", (ROOT / "docs" / "how-to" / "serve-your-own-model.md").read_text())
+CHANGED_FILE = Path("client") / "digit_client" / "images" / "normalisation.py"
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy of the client's room and of the docs, whose commands use this client."""
+    """Copy of the client's package and of docs, whose commands import this client."""
 
     folder: Path
     environment: dict[str, str]
 
     def run(self, block: str) -> str:
-        """What commands print that have to succeed."""
+        """Run commands that have to succeed; return their output."""
         done = subprocess.run(
             ["bash", "-e", "-c", block],
             cwd=self.folder,
@@ -42,28 +39,27 @@ class Copy:
         return done.stdout
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    folder = tmp_path_factory.mktemp("copy")
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
     for room in ("client", "docs"):
-        shutil.copytree(ROOT / room, folder / room)
-    (folder / ".venv").symlink_to(sys.prefix)
+        shutil.copytree(ROOT / room, tmp_path / room)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     port, grpc_port = free_port(), free_port()
     environment = {
-        "PYTHONPATH": str(folder / "client"),
+        "PYTHONPATH": str(tmp_path / "client"),
         "DIGITS_PORT": str(port),
         "DIGITS_GRPC_PORT": str(grpc_port),
         "DIGITS_REST_PORT": str(free_port()),
-        "DIGITS_MODELS": str(folder / "models" / "fashion"),
+        "DIGITS_MODELS": str(tmp_path / "models" / "fashion"),
         "DIGITS_URL": f"http://127.0.0.1:{port}",
         "DIGITS_MODEL_SERVER": f"127.0.0.1:{grpc_port}",
     }
-    return Copy(folder, environment)
+    return Copy(tmp_path, environment)
 
 
-@pytest.fixture(scope="module")
-def right(copy: Copy) -> Iterator[int]:
-    """How many garments the model reads right as it was judged, while it is served."""
+@pytest.fixture
+def correct(copy: Copy) -> Iterator[int]:
+    """Number of garments that the published model reads right, while it is served."""
     copy.run(CHANGE)
     accuracy = re.search(r"^Test accuracy: ([\d.]+) on 10,000", copy.run(PUBLISH), re.MULTILINE)
     assert accuracy
@@ -72,14 +68,18 @@ def right(copy: Copy) -> Iterator[int]:
         yield round(float(accuracy[1]) * 10_000)
 
 
-def test_what_was_judged_is_what_answers(copy: Copy, right: int) -> None:
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not garments.FOLDER.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed"
+)
+def test_served_model_reads_as_many_garments_as_evaluated(copy: Copy, correct: int) -> None:
     *examples, over_http, over_grpc = copy.run(ASK).splitlines()
-    assert over_http == f"Over HTTP {right:,} of 10,000 are right"
-    assert over_grpc == f"Over gRPC {right:,} of 10,000 are right"
+    assert over_http == f"Over HTTP {correct:,} of 10,000 are right"
+    assert over_grpc == f"Over gRPC {correct:,} of 10,000 are right"
     assert all(line.startswith(garments.NAMES) for line in examples)
 
 
-def test_it_differs_in_one_line(copy: Copy, right: int) -> None:
-    path = "client/digit_client/images.py"
-    before, after = ((folder / path).read_text().splitlines() for folder in (ROOT, copy.folder))
+def test_change_edits_one_line(copy: Copy) -> None:
+    copy.run(CHANGE)
+    before, after = ((folder / CHANGED_FILE).read_text().splitlines() for folder in (ROOT, copy.folder))
     assert sum(old != new for old, new in zip(before, after, strict=True)) == 1

@@ -1,4 +1,4 @@
-"""A gateway before several model servers, some of which come and go."""
+"""Load balancing: a gateway in front of model servers that come, die and hang."""
 
 import signal
 from collections.abc import Iterator
@@ -16,10 +16,12 @@ from tests.compose import Load
 from tests.pods import Name, Pod
 from tests.processes import answers, free_port, running, wait_until
 
+pytestmark = pytest.mark.e2e
+
 
 @dataclass
 class Service:
-    """Two model servers behind a name, and a gateway's URL; `stack` ends them."""
+    """Two model servers behind a DNS name and a gateway; closing `stack` stops them."""
 
     name: Name
     pods: list[Pod]
@@ -29,7 +31,7 @@ class Service:
     _stack: ExitStack
 
     def add_pod(self) -> Pod:
-        """Start another one and let the name stand for it as well."""
+        """Start a pod and add its address to the DNS name."""
         pod = pods.start(f"127.0.0.{len(self.pods) + 2}", self._port, self._models, self._stack)
         self.pods.append(pod)
         self.name.addresses.append(pod.address)
@@ -56,7 +58,7 @@ def service(models: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def load(service: Service, digits: Any) -> Iterator[Load[int]]:
-    """Predictions, one try each, that must all succeed; its results are the digits read."""
+    """Continuous predictions without retries, each of which has to succeed. Results: digits."""
     image = to_png(digits.one(7))
     with httpx.Client(base_url=service.url, headers={"Content-Type": "image/png"}, timeout=10) as http:
 
@@ -72,7 +74,7 @@ def load(service: Service, digits: Any) -> Iterator[Load[int]]:
 
 
 def calls(pods: list[Pod], load: Load[int], count: int) -> list[int]:
-    """How the next `count` predictions are spread over the pods."""
+    """Return each pod's share of the next `count` predictions."""
     before, done = [pod.calls for pod in pods], len(load.results)
     wait_until(lambda: len(load.results) >= done + count)
     return [pod.calls - start for pod, start in zip(pods, before, strict=True)]
@@ -83,20 +85,20 @@ def assert_even(spread: list[int]) -> None:
     assert all(abs(count - even) < 0.2 * even for count in spread), spread
 
 
-def test_calls_are_spread_while_pods_come_and_die(service: Service, load: Load[int]) -> None:
+def test_balance_pods_added_and_killed_spreads_calls_evenly(service: Service, load: Load[int]) -> None:
     assert_even(calls(service.pods, load, 200))
     new = service.add_pod()
     wait_until(lambda: new.calls > 0, seconds=60)
     dead = service.pods.pop(0)
     dead.kill()
-    # The name goes on standing for it for a while, as in Kubernetes.
+    # The DNS record of a dead pod stays for a while, as in Kubernetes.
     assert_even(calls(service.pods, load, 300))
     service.name.addresses.remove(dead.address)
     assert_even(calls(service.pods, load, 300))
     assert set(load.results) == {7}
 
 
-def test_a_pod_that_hangs_is_left_out(service: Service, load: Load[int]) -> None:
+def test_balance_hanging_pod_gets_no_calls(service: Service, load: Load[int]) -> None:
     hanging, other = service.pods
     hanging.process.send_signal(signal.SIGSTOP)
     try:

@@ -1,7 +1,4 @@
-"""`docker compose up` with a real Docker: `make test-containers`.
-
-TensorFlow Serving's own image is not needed: the drop-in takes its place, as it does on ARM.
-"""
+"""`docker compose up` with Docker; the drop-in takes the place of TensorFlow Serving, as on ARM."""
 
 import json
 import re
@@ -32,12 +29,12 @@ GPU = ["-f", "docker-compose.yml", "-f", "docker-compose.gpu.yml"]
 
 @pytest.fixture(scope="module")
 def built(mnist_npz: Path) -> Iterator[Project]:
-    """The images, and a project that has not been started; nothing but the images is left of it."""
+    """Project with built images, not started, and removed at the end except for its images."""
     if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True).returncode:
         pytest.skip("Docker does not run here")
     settings = {
         "MODEL_SERVER_IMAGE": "digits-model-server",
-        # Few digits and a short fit make it quick.
+        # Few digits and a short fit.
         "DIGITS_MNIST": str(mnist_npz),
         "DIGITS_TRAIN": "--if-needed --epochs 4",
     }
@@ -52,7 +49,7 @@ def built(mnist_npz: Path) -> Iterator[Project]:
 
 @pytest.fixture
 def project(built: Project) -> Project:
-    """The services, running. The first time nothing is there and a model is trained."""
+    """Project with running services; the first start trains a model."""
     built.compose("up", "--detach", "--wait")
     return built
 
@@ -72,7 +69,7 @@ def versions(project: Project) -> list[int]:
 
 
 def train(project: Project) -> int:
-    """Publishes another version."""
+    """Publish another version; return its number."""
     options = ("--epochs", "4", "--seed", "1", "--force")
     printed = project.compose("run", "--rm", "training", "digits", "train", *options)
     published = re.search(r"^Published: models/digits/(\d+)", printed, re.MULTILINE)
@@ -83,12 +80,14 @@ def train(project: Project) -> int:
 @pytest.mark.parametrize("files", [[], GPU])
 @pytest.mark.parametrize("profile", ["", "observability", "drop-in"])
 @pytest.mark.parametrize("own_image", ["", "digits-model-server"])
-def test_compose_finds_no_fault(built: Project, files: list[str], profile: str, own_image: str) -> None:
+def test_compose_configuration_is_valid(
+    built: Project, files: list[str], profile: str, own_image: str
+) -> None:
     chosen = ["--profile", profile] if profile else []
     assert built.compose(*files, *chosen, "config", "--quiet", MODEL_SERVER_IMAGE=own_image) == ""
 
 
-def test_tensorflows_image_is_for_amd64_and_an_own_one_for_any_machine(built: Project) -> None:
+def test_compose_platform_is_amd64_for_tensorflow_serving_only(built: Project) -> None:
     def model_server(image: str) -> Any:
         return json.loads(built.compose("config", "--format", "json", MODEL_SERVER_IMAGE=image))["services"][
             "model-server"
@@ -99,7 +98,7 @@ def test_tensorflows_image_is_for_amd64_and_an_own_one_for_any_machine(built: Pr
     assert "platform" not in model_server("digits-model-server")
 
 
-def test_gpus_are_reserved(built: Project) -> None:
+def test_compose_gpu_file_reserves_gpus(built: Project) -> None:
     services = json.loads(built.compose(*GPU, "config", "--format", "json", MODEL_SERVER_IMAGE=""))[
         "services"
     ]
@@ -108,11 +107,11 @@ def test_gpus_are_reserved(built: Project) -> None:
         assert device["capabilities"] == ["gpu"]
     assert services["training"]["build"]["args"] == {"TENSORFLOW": "tensorflow[and-cuda]"}
     assert services["model-server"]["image"] == "tensorflow/serving:2.20.0-gpu"
-    # What isn't about GPUs stays.
+    # Other options are kept.
     assert "--enable_profiler=false" in services["model-server"]["command"]
 
 
-def test_up_from_nothing_trains_serves_and_answers(project: Project, digits: Any) -> None:
+def test_compose_up_trains_serves_and_answers(project: Project, digits: Any) -> None:
     assert "Published: models/digits/1" in project.compose("logs", "training")
     with DigitClient(project.url) as client:
         answers = client.predict_many(to_png(digits.one(digit)) for digit in range(10))
@@ -120,7 +119,7 @@ def test_up_from_nothing_trains_serves_and_answers(project: Project, digits: Any
     assert httpx.get(f"{project.url}/v1/models").json()["labels"]["stable"] == 1
 
 
-def test_the_second_up_takes_seconds_and_down_as_well(project: Project) -> None:
+def test_compose_second_up_and_down_are_quick(project: Project) -> None:
     before = versions(project)
     started = time.monotonic()
     project.compose("down")
@@ -176,18 +175,18 @@ def test_the_model_server_is_out_of_reach_elsewhere(project: Project) -> None:
         assert re.search("timed out|unreachable|No route", done.stderr)
 
 
-def test_a_new_version_is_taken_up_without_a_dropped_request(project: Project, seven: bytes) -> None:
+def test_compose_new_version_drops_no_request(project: Project, seven: bytes) -> None:
     with httpx.Client(base_url=project.url, timeout=20) as http:
         with Load(lambda: ask(http, seven)) as load:
             new = train(project)
             wait_until(lambda: load.results[-1].json()["model"]["version"] == new, seconds=30)
         assert {response.status_code for response in load.results} == {200}
-        # The one before is still there for those who name it.
+        # The version before stays available by its number.
         assert ask(http, seven, version=str(new - 1)).status_code == 200
         assert ask(http, seven, version=str(new)).json()["model"]["version"] == new
 
 
-def test_a_version_is_promoted_and_taken_back(project: Project) -> None:
+def test_compose_releases_promotes_and_rolls_back(project: Project) -> None:
     models = ("run", "--rm", "--no-deps", "--no-TTY", "releases", "digits", "models")
     newest = train(project)
     assert f"Version {newest} is stable." in project.compose(*models, "promote", str(newest))
@@ -198,10 +197,10 @@ def test_a_version_is_promoted_and_taken_back(project: Project) -> None:
     assert httpx.get(f"{project.url}/v1/models").json()["labels"]["stable"] == 1
 
 
-def test_a_killed_model_server_comes_back(project: Project, seven: bytes) -> None:
+def test_compose_killed_model_server_restarts(project: Project, seven: bytes) -> None:
     with httpx.Client(base_url=project.url, timeout=20) as http:
         assert ask(http, seven).status_code == 200
-        # From inside, since Docker starts nothing again that it has killed itself.
+        # Kill from inside: Docker restarts no container that it killed itself.
         project.compose("exec", "--no-TTY", "model-server", "bash", "-c", "kill -KILL -1")
         refusal = ask(http, seven)
         assert refusal.status_code == 503
@@ -212,9 +211,9 @@ def test_a_killed_model_server_comes_back(project: Project, seven: bytes) -> Non
         assert ask(http, seven).json()["predictions"][0]["digit"] == 7
 
 
-def test_a_model_server_that_comes_back_elsewhere_is_found(project: Project, seven: bytes) -> None:
+def test_compose_model_server_at_new_address_is_found(project: Project, seven: bytes) -> None:
     project.compose("stop", "model-server")
-    # It takes the address that the model server had.
+    # Occupy the address that the model server had.
     project.compose("run", "--detach", "--rm", "--no-deps", "gateway", "sleep", "20")
     project.compose("up", "--detach", "--wait", "model-server")
     with DigitClient(project.url) as client:
@@ -222,9 +221,9 @@ def test_a_model_server_that_comes_back_elsewhere_is_found(project: Project, sev
         assert client.predict(seven).digit == 7
 
 
-def test_a_gateway_restarted_under_load_fails_no_call(project: Project, seven: bytes) -> None:
-    # A restart takes longer than three tries; the deadline of a call bounds these.
-    retries = RetryPolicy(attempts=100, cap=0.5)
+def test_compose_gateway_restart_fails_no_call(project: Project, seven: bytes) -> None:
+    # Retries until the deadline: a restart outlasts three attempts.
+    retries = RetryPolicy(max_attempts=100, max_backoff=0.5)
     with DigitClient(project.url, timeout=30, retries=retries) as client:
         with Load(lambda: client.predict(seven)) as load:
             wait_until(lambda: len(load.results) > 20, seconds=30)
@@ -235,7 +234,7 @@ def test_a_gateway_restarted_under_load_fails_no_call(project: Project, seven: b
 
 
 @pytest.mark.parametrize("service", ["gateway", "model-server"])
-def test_a_service_runs_without_rights(project: Project, service: str) -> None:
+def test_compose_service_has_no_privileges(project: Project, service: str) -> None:
     script = "id -u; touch /opt/digits/x 2>&1; grep -E 'CapEff|NoNewPrivs' /proc/self/status"
     printed = project.compose("exec", "--no-TTY", service, "sh", "-c", script)
     user, refusal, *status = printed.splitlines()
@@ -244,20 +243,20 @@ def test_a_service_runs_without_rights(project: Project, service: str) -> None:
     assert {line.split()[0]: int(line.split()[1], 16) for line in status} == {"CapEff:": 0, "NoNewPrivs:": 1}
 
 
-def test_the_gateway_holds_no_tensorflow_and_is_small(project: Project) -> None:
+def test_gateway_image_is_small_without_tensorflow(project: Project) -> None:
     code = "from importlib.metadata import distributions; print(*[each.name for each in distributions()])"
     assert "tensorflow" not in project.compose("exec", "--no-TTY", "gateway", "python", "-c", code)
     sizes = [
         int(project.run("docker", "image", "inspect", "--format", "{{.Size}}", image))
         for image in ("digits-gateway", "python:3.13-slim")
     ]
-    # Half of it is OpenCV; Redis and OpenTelemetry are in it for who sets them.
+    # OpenCV is half of the size; Redis and OpenTelemetry are optional features.
     assert sizes[0] - sizes[1] < 330 * MEGABYTE
 
 
 @pytest.fixture(scope="module")
 def copy(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project as a reader has it, from nothing, and in a folder whose files the pages may change."""
+    """Fresh copy of the project, started, whose files the commands may change."""
     ignored = shutil.ignore_patterns(".*", "models", "runs", "__pycache__")
     folder = shutil.copytree(ROOT, tmp_path_factory.mktemp("readme") / "digits", ignore=ignored)
     shutil.copy(ROOT / ".dockerignore", folder)
@@ -268,10 +267,10 @@ def copy(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.mark.parametrize("block", blocks("shell"))
-def test_the_pages_commands_succeed(block: str, copy: Project) -> None:
+def test_documentation_commands_succeed(block: str, copy: Project) -> None:
     if "curl" in block and not shutil.which("curl"):
         pytest.skip("curl is not installed")
     block = block.replace("localhost:8080", f"localhost:{copy.port}")
-    # Their images come from elsewhere, and a GPU is needed: here they are read, not run.
+    # Commands that need public images or a GPU are validated, not run.
     block = re.sub(r"^(.*(?:observability|gpu).*) up .*$", r"\1 config --quiet", block, flags=re.MULTILINE)
     copy.run("bash", "-e", "-c", block)

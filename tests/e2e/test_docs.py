@@ -1,4 +1,4 @@
-"""The page /docs in a real browser that has no other address to reach than the gateway's."""
+"""Swagger UI at /docs in a browser that reaches no address but the gateway's."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+pytestmark = pytest.mark.e2e
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-# A machine that does much else besides is slow, not broken.
+# Generous timeout for a loaded machine.
 expect.set_options(timeout=30_000)
 
 FIVE = Path(__file__).parents[2] / "docs" / "five.jpg"
@@ -19,7 +21,7 @@ def browser() -> Iterator[Browser]:
     if not CHROMIUM:
         pytest.skip("Chromium is not installed")
     with sync_playwright() as playwright:
-        # As root, as in CI, it has no sandbox of its own; and no name but the gateway's leads anywhere.
+        # Chromium has no sandbox as root. The resolver rule blocks every other host.
         arguments = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
         with playwright.chromium.launch(executable_path=CHROMIUM, args=arguments) as browser:
             yield browser
@@ -27,7 +29,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, gateway: str) -> Iterator[Page]:
-    """The page, opened. At the end it must have asked nobody but the gateway, and have told of no error."""
+    """The page, opened. Fail at the end after a console error or a request to another host."""
     page = browser.new_page()
     errors: list[str] = []
     asked: list[str] = []
@@ -53,24 +55,24 @@ def execute(page: Page) -> str:
     return answer.inner_text()
 
 
-def test_it_shows_what_there_is(page: Page) -> None:
+def test_docs_page_lists_operations(page: Page) -> None:
     expect(page.locator(".title")).to_contain_text("Digits")
     expect(page.locator("[id$=-predict]")).to_contain_text("What digit each image shows.")
     expect(page.locator(".opblock")).to_have_count(7)
 
 
-def test_it_lists_the_models(page: Page) -> None:
+def test_docs_list_models_executes(page: Page) -> None:
     try_it(page, "listModels")
     assert "AVAILABLE" in execute(page)
 
 
-def test_it_reads_the_example(page: Page) -> None:
+def test_docs_predict_example_executes(page: Page) -> None:
     try_it(page, "predict")
     assert '"digit": 1' in execute(page)
 
 
 @pytest.mark.parametrize("media_type", ["image/*", "multipart/form-data"])
-def test_it_reads_a_file(page: Page, media_type: str) -> None:
+def test_docs_predict_file_executes(page: Page, media_type: str) -> None:
     try_it(page, "predict")
     page.get_by_label("Request content type").select_option(media_type)
     page.locator("input[type=file]").set_input_files(FIVE)

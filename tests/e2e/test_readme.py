@@ -1,6 +1,6 @@
-"""The commands and code of the README and the pages, run as by their readers: in a copy, beside `make run`.
+"""Commands and code of the README and of docs, run in a copy of the project beside `make run`.
 
-Those with Docker are run by test_compose.py.
+Blocks with Docker are run by test_compose.py.
 """
 
 import os
@@ -18,16 +18,18 @@ import pytest
 from tests.processes import free_port
 from tests.readme import ROOT, TEXT, blocks
 
+pytestmark = pytest.mark.e2e
+
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy of the project with its services running on ports of their own."""
+    """Copy of the project with running services on other ports."""
 
     folder: Path
     environment: dict[str, str]
 
-    def here(self, text: str) -> str:
-        """The text with the usual ports replaced by the copy's."""
+    def with_ports(self, text: str) -> str:
+        """Return the text with the ports of this copy."""
         for port, variable in (
             ("8080", "DIGITS_PORT"),
             ("8500", "DIGITS_GRPC_PORT"),
@@ -42,7 +44,7 @@ def copy(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("copy")
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
-        # Older than the environment, so that make doesn't set it up anew.
+        # Timestamps before those of .venv, so that make does not rebuild it.
         os.utime(folder / name, (0, 0))
     shutil.copytree(ROOT / "docs", folder / "docs")
     (folder / ".venv").symlink_to(sys.prefix)
@@ -59,7 +61,7 @@ def copy(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     run = subprocess.Popen(
         ["make", "run"],
         cwd=folder,
-        # Few digits to learn from make it quick. What the pages train has all that the machine has.
+        # Few digits for `make run`; other commands use the whole of MNIST where there is one.
         env={**environment, "DIGITS_MNIST": str(mnist_npz)},
         stdout=subprocess.PIPE,
         text=True,
@@ -70,17 +72,17 @@ def copy(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         assert any("Ctrl-C" in line for line in run.stdout), "make run ended before it was ready"
         yield Copy(folder, environment)
     finally:
-        # As Ctrl-C does: to make and to all that it started.
+        # Ctrl-C signals make and its children.
         os.killpg(run.pid, signal.SIGINT)
         run.communicate(timeout=20)
 
 
 @pytest.mark.parametrize("block", blocks("sh"))
-def test_commands_succeed(block: str, copy: Copy) -> None:
+def test_documentation_commands_succeed(block: str, copy: Copy) -> None:
     if "curl" in block and not shutil.which("curl"):
         pytest.skip("curl is not installed")
     done = subprocess.run(
-        ["bash", "-e", "-c", copy.here(block)],
+        ["bash", "-e", "-c", copy.with_ports(block)],
         cwd=copy.folder,
         env=copy.environment,
         capture_output=True,
@@ -90,9 +92,9 @@ def test_commands_succeed(block: str, copy: Copy) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("python"))
-def test_code_runs_and_answers_right(block: str, copy: Copy) -> None:
+def test_documentation_code_answers_five(block: str, copy: Copy) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", copy.here(block)],
+        [sys.executable, "-W", "error", "-c", copy.with_ports(block)],
         cwd=copy.folder,
         env=copy.environment,
         capture_output=True,
@@ -102,7 +104,7 @@ def test_code_runs_and_answers_right(block: str, copy: Copy) -> None:
     assert done.stdout.startswith("5")
 
 
-def test_make_targets_exist() -> None:
+def test_documented_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", TEXT, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)

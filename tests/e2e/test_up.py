@@ -1,4 +1,4 @@
-"""`digits up` as a process, and `digits predict` beside it."""
+"""`digits up` as a process, and `digits predict` with it."""
 
 import itertools
 import json
@@ -22,6 +22,8 @@ from digit_client import ModelServerClient
 from digit_client.images import to_png
 from digit_serving.releases.config import ModelsConfig
 from tests.processes import DIGITS, answers, free_port, wait_until
+
+pytestmark = pytest.mark.e2e
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def ports() -> Ports:
     return Ports(free_port(), free_port(), free_port())
 
 
-def up(models: Path, ports: Ports, **environment: str) -> subprocess.Popen[str]:
+def start_up(models: Path, ports: Ports, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*DIGITS, "up", "--models", str(models)],
         env=ports.environment | environment,
@@ -67,7 +69,7 @@ def wait_until_ready(process: subprocess.Popen[str], ports: Ports) -> None:
 
 
 def pids_that_know(ports: Ports) -> list[int]:
-    """The processes that were started with these ports in their environment."""
+    """Return the IDs of processes with these ports in their environment."""
     mark = f"DIGITS_GRPC_PORT={ports.grpc}".encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
@@ -81,8 +83,8 @@ def pids_that_know(ports: Ports) -> list[int]:
 
 @contextmanager
 def serving(models: Path, ports: Ports) -> Iterator[None]:
-    """`digits up` until the end of the block."""
-    process = up(models, ports)
+    """Run `digits up` until the end of the block."""
+    process = start_up(models, ports)
     try:
         wait_until_ready(process, ports)
         yield
@@ -98,10 +100,10 @@ def running_ports(models: Path) -> Iterator[Ports]:
         yield ports
 
 
-def test_nobody_beyond_this_machine_gets_in(running_ports: Ports) -> None:
+def test_up_listens_on_loopback_address_only(running_ports: Ports) -> None:
     for port in (running_ports.gateway, running_ports.grpc, running_ports.rest):
         socket.create_connection(("127.0.0.1", port)).close()
-        # What listens on every address of the machine answers here as well.
+        # A socket on 0.0.0.0 would accept on 127.0.0.2 too.
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.2", port))
 
@@ -119,7 +121,7 @@ class TestPredict:
         (tmp_path / "notes.txt").write_text("no image")
         return tmp_path
 
-    def test_one_image_has_ten_bars(self, running_ports: Ports, folder: Path) -> None:
+    def test_predict_one_image_prints_ten_bars(self, running_ports: Ports, folder: Path) -> None:
         done = self.run(running_ports, folder / "7.png")
         headline, *bars = done.stdout.splitlines()
         assert done.returncode == 0
@@ -127,7 +129,7 @@ class TestPredict:
         assert [bar.split()[0] for bar in bars] == list("0123456789")
 
     @pytest.mark.parametrize("pattern", ["", "*.png"])
-    def test_a_folder_or_pattern_has_a_line_for_each(
+    def test_predict_folder_or_pattern_prints_line_per_image(
         self, running_ports: Ports, folder: Path, pattern: str
     ) -> None:
         done = self.run(running_ports, folder / pattern)
@@ -135,23 +137,25 @@ class TestPredict:
         assert len(rows) == 10
         assert sum(Path(row[-1]).stem == row[0] for row in rows) >= 9
 
-    def test_programs_get_json(self, running_ports: Ports, folder: Path) -> None:
+    def test_predict_json_prints_object_per_image(self, running_ports: Ports, folder: Path) -> None:
         done = self.run(running_ports, "--json", folder / "3.png", folder / "4.png")
         documents = [json.loads(line) for line in done.stdout.splitlines()]
         assert [Path(document["image"]).name for document in documents] == ["3.png", "4.png"]
         assert all(len(document["probabilities"]) == 10 for document in documents)
 
-    def test_what_can_not_be_read_is_told_and_the_rest_read(self, running_ports: Ports, folder: Path) -> None:
+    def test_predict_unreadable_file_is_reported(
+        self, running_ports: Ports, folder: Path
+    ) -> None:
         done = self.run(running_ports, folder / "notes.txt", folder / "3.png")
         assert done.returncode == 1
         assert "notes.txt" in done.stderr
         assert "3.png" in done.stdout
 
-    def test_wrong_usage_ends_with_two(self, running_ports: Ports) -> None:
+    def test_predict_wrong_usage_exits_with_two(self, running_ports: Ports) -> None:
         assert self.run(running_ports, "no-such-file.png").returncode == 2
         assert self.run(running_ports).returncode == 2
 
-    def test_no_service_ends_with_one(self, folder: Path, ports: Ports) -> None:
+    def test_predict_without_service_exits_with_one(self, folder: Path, ports: Ports) -> None:
         done = self.run(ports, folder / "3.png")
         assert done.returncode == 1
         assert "can't reach" in done.stderr
@@ -159,7 +163,7 @@ class TestPredict:
 
 
 def listening(port: int) -> set[str]:
-    """The addresses on which somebody listens on the port, as Linux writes them."""
+    """Return the listening addresses of a port, in the notation of /proc/net/tcp."""
     lines = Path("/proc/net/tcp").read_text().splitlines() + Path("/proc/net/tcp6").read_text().splitlines()
     sockets = (line.split()[1:4] for line in lines[1:] if line.split()[0] != "sl")
     return {
@@ -169,23 +173,21 @@ def listening(port: int) -> set[str]:
     }
 
 
-def test_the_gateway_listens_on_loopback_alone(running_ports: Ports) -> None:
+def test_gateway_listens_on_loopback_only(running_ports: Ports) -> None:
     assert listening(running_ports.gateway) == {"0100007F"}
 
 
-def test_the_model_server_can_be_asked_without_the_gateway(running_ports: Ports, digits: Any) -> None:
+def test_model_server_answers_grpc_client(running_ports: Ports, digits: Any) -> None:
     with ModelServerClient(f"127.0.0.1:{running_ports.grpc}") as client:
         assert client.predict(digits.one(7)).digit == 7
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_says_where_it_listens_and_leaves_nothing_behind(
-    models: Path, ports: Ports, number: signal.Signals
-) -> None:
-    process = up(models, ports)
+def test_up_signal_stops_all_processes(models: Path, ports: Ports, number: signal.Signals) -> None:
+    process = start_up(models, ports)
     assert process.stdout
     out = "".join(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
-    # As a terminal does: to every process in the foreground.
+    # A terminal signals every process of the foreground group.
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
@@ -196,12 +198,10 @@ def test_it_says_where_it_listens_and_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("environment", [{}, {"DIGITS_LOG_LEVEL": "info"}], ids=["quiet", "info"])
-def test_requests_are_told_to_a_human_who_asks(
-    models: Path, ports: Ports, environment: dict[str, str]
-) -> None:
-    process = up(models, ports, **environment)
+def test_up_log_level_info_logs_requests(models: Path, ports: Ports, environment: dict[str, str]) -> None:
+    process = start_up(models, ports, **environment)
     wait_until_ready(process, ports)
-    # One of its processes is ready; the other may still be on its way.
+    # One gateway worker is ready; the other may still start.
     wait_until(lambda: answers(f"http://127.0.0.1:{ports.gateway}/v1/models"))
     process.terminate()
     _, err = process.communicate(timeout=20)
@@ -209,8 +209,8 @@ def test_requests_are_told_to_a_human_who_asks(
     assert len(told) == len(environment)
 
 
-def test_the_first_to_die_ends_the_rest(models: Path, ports: Ports) -> None:
-    process = up(models, ports)
+def test_up_killed_model_server_stops_all_processes(models: Path, ports: Ports) -> None:
+    process = start_up(models, ports)
     wait_until_ready(process, ports)
     (model_server,) = [
         pid for pid in pids_that_know(ports) if b"model-server" in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -222,12 +222,12 @@ def test_the_first_to_die_ends_the_rest(models: Path, ports: Ports) -> None:
     assert pids_that_know(ports) == []
 
 
-def test_a_taken_port_is_told_before_anything_starts(models: Path, ports: Ports) -> None:
+def test_up_taken_port_is_reported_before_start(models: Path, ports: Ports) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", ports.rest))
         other.listen()
         started = time.monotonic()
-        _, err = up(models, ports).communicate(timeout=20)
+        _, err = start_up(models, ports).communicate(timeout=20)
     assert f"{ports.rest} (model server, REST)" in err
     assert time.monotonic() - started < 3
 
@@ -246,7 +246,7 @@ def digits_models(models: Path, ports: Ports, *arguments: str) -> subprocess.Com
 
 
 def wait_until_served(ports: Ports, version: int, labels: dict[str, int]) -> None:
-    """Until this version alone is available. One of the gateway's processes may be ready before another."""
+    """Wait until this version alone is available, for the gateway workers that answer."""
 
     def is_served() -> bool:
         document = httpx.get(f"http://127.0.0.1:{ports.gateway}/v1/models", timeout=20).json()
@@ -256,9 +256,7 @@ def wait_until_served(ports: Ports, version: int, labels: dict[str, int]) -> Non
     wait_until(is_served, seconds=20)
 
 
-def test_a_promoted_version_is_served_after_a_start_elsewhere_as_well(
-    two_versions: Path, ports: Ports
-) -> None:
+def test_up_promoted_version_is_served_after_folder_moved(two_versions: Path, ports: Ports) -> None:
     with serving(two_versions, ports):
         wait_until_served(ports, 2, {})
         assert digits_models(two_versions, ports, "promote", "1").returncode == 0
@@ -268,29 +266,27 @@ def test_a_promoted_version_is_served_after_a_start_elsewhere_as_well(
         wait_until_served(ports, 1, {"stable": 1})
 
 
-def test_a_promoted_version_that_is_gone_is_told_and_can_be_replaced(
-    two_versions: Path, ports: Ports
-) -> None:
+def test_up_missing_promoted_version_is_reported_and_replaceable(two_versions: Path, ports: Ports) -> None:
     (two_versions / "models.config").write_text(
-        str(ModelsConfig.of_newest(two_versions).promoting(1, "stable").loading([1]))
+        str(ModelsConfig.of_newest(two_versions).promote(1, "stable").with_versions([1]))
     )
     shutil.rmtree(two_versions / "1")
-    _, err = up(two_versions, ports).communicate(timeout=20)
-    assert "wants versions that are gone: `digits models promote N --offline`" in err
+    _, err = start_up(two_versions, ports).communicate(timeout=20)
+    assert "choose one with `digits models promote N --offline`" in err
     assert digits_models(two_versions, ports, "promote", "2", "--offline").returncode == 0
     with serving(two_versions, ports):
         wait_until_served(ports, 2, {"stable": 2})
 
 
-def test_a_folder_that_can_not_be_written_to_is_served_as_well(two_versions: Path, ports: Ports) -> None:
-    # Root, as whom this may run, may write wherever there is no folder in its way.
+def test_up_read_only_folder_is_served(two_versions: Path, ports: Ports) -> None:
+    # A folder in place of the lock file: root may write to any folder.
     (two_versions / ".models.config.lock").mkdir()
     with serving(two_versions, ports):
         wait_until_served(ports, 2, {})
 
 
-def test_no_model_is_told(tmp_path: Path, ports: Ports) -> None:
-    process = up(tmp_path / "none", ports)
+def test_up_without_model_names_digits_train(tmp_path: Path, ports: Ports) -> None:
+    process = start_up(tmp_path / "none", ports)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "digits train" in err

@@ -1,6 +1,7 @@
-"""`python -m tests.fuzz SECONDS`: fuzz each target for so long with Atheris.
+"""Fuzzing with Atheris: `python -m tests.fuzz SECONDS` fuzzes each target for SECONDS.
 
-What one fails on is left here as the file `crash-…`; kept in `corpus/<target>`, it is tested from then on.
+A failing input is written to the working directory as `crash-…`. Move it to `corpus/<target>`: test_corpus.py
+runs every input in that folder.
 """
 
 import subprocess
@@ -13,7 +14,7 @@ CORPUS = Path(__file__).with_name("corpus")
 
 
 def main(seconds: int) -> int:
-    """Fuzz every target, each in a process of its own. Returns how many failed."""
+    """Fuzz every target, each in its own process. Return the number of targets that failed."""
     from tests.fuzz.seeds import seeds
 
     failed = 0
@@ -23,23 +24,23 @@ def main(seconds: int) -> int:
             for index, data in enumerate(files):
                 (Path(folder) / str(index)).write_bytes(data)
             flags = [f"-max_total_time={seconds}", "-max_len=20000", "-timeout=60", "-rss_limit_mb=2048"]
-            # The same inputs every time: a change must not fail for what another left to chance.
+            # With a constant seed every run tries the same inputs: a new failure has a cause in the code.
             flags.append("-seed=1")
-            kept = [str(path) for path in [CORPUS / name] if path.exists()]
-            command = [sys.executable, "-m", "tests.fuzz", name, folder, *kept, *flags, "-verbosity=0"]
+            corpus = [str(path) for path in [CORPUS / name] if path.exists()]
+            command = [sys.executable, "-m", "tests.fuzz", name, folder, *corpus, *flags, "-verbosity=0"]
             failed += subprocess.run([*command, "-print_final_stats=1"], check=False).returncode != 0
     return failed
 
 
 def fuzz(name: str, flags: list[str]) -> None:
-    """Fuzz one target, with libFuzzer's flags; does not return."""
+    """Fuzz one target with libFuzzer's flags. Does not return."""
     import atheris
 
     with atheris.instrument_imports(include=["digit_client", "digit_serving", "PIL", "werkzeug"]):
-        from digit_serving.gateway.request_parsing import ignore_doubts
+        from digit_serving.gateway.request_parsing import silence_library_warnings
         from tests.fuzz.targets import TARGETS
     warnings.simplefilter("error")
-    ignore_doubts()
+    silence_library_warnings()
     atheris.Setup([sys.argv[0], *flags], TARGETS[name])
     atheris.Fuzz()
 

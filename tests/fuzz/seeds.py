@@ -1,4 +1,4 @@
-"""What fuzzing starts from: a little of everything that is right."""
+"""Seed inputs of the fuzz targets: small valid files, request bodies and model server responses."""
 
 import base64
 import io
@@ -8,13 +8,13 @@ import numpy as np
 
 from digit_client.tfserving import codec
 from digit_client.tfserving.protos import DT_FLOAT, PredictResponse
-from tests import bombs
+from tests import decompression_bombs
 
 
 def seeds() -> dict[str, list[bytes]]:
-    """Inputs for each target."""
-    files = list(bombs.samples().values())
-    return {"image": files, "body": [*_bodies(files)], "answer": [*_answers()]}
+    """Return the seed inputs of each target."""
+    files = list(decompression_bombs.valid_files().values())
+    return {"image": files, "body": _bodies(files), "response": _responses()}
 
 
 def _bodies(files: list[bytes]) -> list[bytes]:
@@ -31,7 +31,7 @@ def _bodies(files: list[bytes]) -> list[bytes]:
     ]
 
 
-def _answers() -> list[bytes]:
+def _responses() -> list[bytes]:
     packed, listed = PredictResponse(), PredictResponse()
     row = np.eye(10, dtype=np.float32)[[7]]
     for response in (packed, listed):

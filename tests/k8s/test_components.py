@@ -1,4 +1,4 @@
-"""What each component brings."""
+"""Components of k8s/: the objects and fields that each one adds."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def model_server(name: str) -> Any:
     return pod(named(built(name), "Deployment", "model-server"))["spec"]
 
 
-def test_keys_come_from_a_secret() -> None:
+def test_api_keys_component_mounts_secret() -> None:
     spec = pod(named(built("local+api-keys"), "Deployment", "gateway"))["spec"]
     (gateway,) = spec["containers"]
     assert {"name": "DIGITS_API_KEYS", "value": "/keys/keys"} in gateway["env"]
@@ -26,7 +26,7 @@ def test_keys_come_from_a_secret() -> None:
     assert {"name": "keys", "secret": {"secretName": "gateway-keys"}} in spec["volumes"]
 
 
-def test_gpu_training_asks_for_a_gpu() -> None:
+def test_gpu_training_component_requests_gpu() -> None:
     spec = pod(named(built("local+gpu-training"), "Job", "training"))["spec"]
     (training,) = spec["containers"]
     assert training["resources"]["limits"]["nvidia.com/gpu"] == 1
@@ -34,14 +34,14 @@ def test_gpu_training_asks_for_a_gpu() -> None:
     assert training["image"].startswith("digits-training-gpu:")
 
 
-def test_retraining_runs_the_training_job_again_whatever_is_there() -> None:
+def test_retrain_component_runs_training_job_without_if_needed() -> None:
     objects = build("local", "gpu-training", "retrain")
     job, again = (pod(named(objects, *key)) for key in (("Job", "training"), ("CronJob", "retrain")))
     assert job["spec"]["containers"][0].pop("args") == ["--if-needed"]
     assert again == job
 
 
-def test_the_drop_in_takes_the_place_of_tensorflow_serving_as_it_is() -> None:
+def test_drop_in_component_changes_only_image() -> None:
     before, after = model_server("local"), model_server("local+drop-in")
     (old,), (new,) = before["containers"], after["containers"]
     assert new["image"].startswith("digits-model-server:")
@@ -49,7 +49,7 @@ def test_the_drop_in_takes_the_place_of_tensorflow_serving_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("component", ["model-image", "model-image-copied"])
-def test_a_model_as_an_image_needs_no_training_and_no_shared_disk(component: str) -> None:
+def test_model_image_component_has_no_training_and_no_volume_claim(component: str) -> None:
     objects = built(f"production+{component}")
     assert not of_kind(objects, "Job", "CronJob", "PersistentVolumeClaim")
     assert not any(
@@ -57,7 +57,7 @@ def test_a_model_as_an_image_needs_no_training_and_no_shared_disk(component: str
     )
 
 
-def test_an_image_is_mounted_or_copied() -> None:
+def test_model_image_component_mounts_or_copies_image() -> None:
     mounted, copied = model_server("local+model-image"), model_server("local+model-image-copied")
     assert {"name": "models", "image": {"reference": "digits-model:1"}} in mounted["volumes"]
     (copier,) = copied["initContainers"]
@@ -65,14 +65,14 @@ def test_an_image_is_mounted_or_copied() -> None:
 
 
 def models(name: str) -> tuple[set[int], dict[str, int]]:
-    """The versions that model servers load, and the labels."""
+    """Return the versions in the model servers' models.config, and its labels."""
     (configuration,) = [each for each in of_kind(built(name), "ConfigMap") if "models.config" in each["data"]]
     text = configuration["data"]["models.config"]
     (model,) = text_format.Parse(text, ModelServerConfig()).model_config_list.config
     return set(model.model_version_policy.specific.versions), dict(model.version_labels)
 
 
-def test_a_canary_is_loaded_beside_what_is_stable_in_production() -> None:
+def test_canary_overlay_loads_canary_beside_stable() -> None:
     versions, labels = models("production")
     assert versions == set(labels.values())
     assert labels.keys() == {"stable"}
@@ -83,16 +83,16 @@ def test_a_canary_is_loaded_beside_what_is_stable_in_production() -> None:
 
 
 def public_routes() -> set[str]:
-    """Those of the gateway that are for its callers."""
+    """Return the gateway's routes that are for clients."""
     rules = {rule.rule for rule in greenlet_loop.app(Settings()).url_map.iter_rules()}
     return rules - {"/livez", "/readyz", "/metrics"}
 
 
-def leads_to_the_gateway(path: str, prefix: bool, route: str) -> bool:
+def matches_path(path: str, prefix: bool, route: str) -> bool:
     return route == path or (prefix and route.startswith(f"{path}/"))
 
 
-def test_the_ingress_leads_to_what_is_for_callers_only() -> None:
+def test_ingress_routes_public_paths_only() -> None:
     ingress = named(built("production+ingress"), "Ingress", "gateway")["spec"]
     (rule,) = ingress["rules"]
     assert ingress["tls"] == [{"hosts": [rule["host"]], "secretName": "digits-tls"}]
@@ -106,7 +106,7 @@ def test_the_ingress_leads_to_what_is_for_callers_only() -> None:
         }
 
 
-def test_the_http_route_leads_to_what_is_for_callers_only() -> None:
+def test_http_route_routes_public_paths_only() -> None:
     (rule,) = named(built("production+gateway-api"), "HTTPRoute", "gateway")["spec"]["rules"]
     check_paths([(each["path"]["value"], each["path"]["type"] == "PathPrefix") for each in rule["matches"]])
     service = named(built("production"), "Service", "gateway")
@@ -115,18 +115,18 @@ def test_the_http_route_leads_to_what_is_for_callers_only() -> None:
 
 def check_paths(paths: list[tuple[str, bool]]) -> None:
     def is_open(route: str) -> bool:
-        return any(leads_to_the_gateway(path, prefix, route) for path, prefix in paths)
+        return any(matches_path(path, prefix, route) for path, prefix in paths)
 
     assert all(is_open(route) for route in public_routes())
     assert not any(is_open(route) for route in ("/livez", "/readyz", "/metrics"))
 
 
-def test_the_alerts_are_those_of_prometheus() -> None:
+def test_monitoring_component_has_alerts_of_prometheus_configuration() -> None:
     rule = named(built("local+monitoring"), "PrometheusRule", "digits")
     assert rule["spec"] == yaml.safe_load((CONFIG / "alerts.yml").read_text())
 
 
-def test_the_dashboard_is_that_of_grafana() -> None:
+def test_monitoring_component_has_dashboard_of_grafana_configuration() -> None:
     (dashboard,) = [
         each for each in of_kind(built("local+monitoring"), "ConfigMap") if "digits.json" in each["data"]
     ]
@@ -134,7 +134,7 @@ def test_the_dashboard_is_that_of_grafana() -> None:
     assert dashboard["data"]["digits.json"] == (CONFIG / "grafana" / "dashboards" / "digits.json").read_text()
 
 
-def test_what_compose_scrapes_is_scraped_under_the_same_names() -> None:
+def test_monitoring_component_scrapes_jobs_of_prometheus_configuration() -> None:
     objects = built("local+monitoring")
     jobs = {}
     for monitor in of_kind(objects, "ServiceMonitor"):

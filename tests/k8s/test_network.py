@@ -1,14 +1,14 @@
-"""Who reaches whom."""
+"""Selectors, ports and network policies of k8s/."""
 
 from typing import Any
 
 import pytest
 
-from tests.kustomize import Object, built, containers, every, named, of_kind, pods
+from tests.kustomize import Object, built, containers, every_build, named, of_kind, pods
 
 
 def selects(selector: Object, labels: dict[str, str]) -> bool:
-    """Whether a label selector means a pod with these labels."""
+    """True if a label selector matches a pod with these labels."""
     assert selector.keys() <= {"matchLabels", "matchExpressions"}
     expressions = selector.get("matchExpressions", [])
     assert all(each["operator"] == "In" for each in expressions)
@@ -18,14 +18,14 @@ def selects(selector: Object, labels: dict[str, str]) -> bool:
 
 
 def labels(name: str, component: str) -> dict[str, str]:
-    """Of the pods of a component."""
+    """Return the labels of a component's pods."""
     found = [each["metadata"]["labels"] for each in pods(built(name))]
     (first, *_) = [each for each in found if each["app.kubernetes.io/component"] == component]
     return dict(first)
 
 
 def policies(name: str, component: str) -> list[Any]:
-    """The policies that mean the pods of a component."""
+    """Return the network policies that select a component's pods."""
     mine = labels(name, component)
     return [
         each["spec"]
@@ -38,14 +38,14 @@ def ports(rule: Object) -> set[int]:
     return {each["port"] for each in rule["ports"]}
 
 
-@pytest.mark.parametrize("name", every())
+@pytest.mark.parametrize("name", every_build())
 def test_deployments_select_their_pods(name: str) -> None:
     for each in of_kind(built(name), "Deployment"):
         assert selects(each["spec"]["selector"], each["spec"]["template"]["metadata"]["labels"])
 
 
-@pytest.mark.parametrize("name", every())
-def test_services_and_probes_mean_ports_that_there_are(name: str) -> None:
+@pytest.mark.parametrize("name", every_build())
+def test_services_and_probes_name_existing_ports(name: str) -> None:
     for service in of_kind(built(name), "Service"):
         targets = [
             each
@@ -64,30 +64,30 @@ def test_services_and_probes_mean_ports_that_there_are(name: str) -> None:
                     assert probe[how]["port"] in known
 
 
-@pytest.mark.parametrize("name", every())
-def test_the_gateway_asks_every_model_server(name: str) -> None:
+@pytest.mark.parametrize("name", every_build())
+def test_gateway_targets_headless_service(name: str) -> None:
     (gateway,) = named(built(name), "Deployment", "gateway")["spec"]["template"]["spec"]["containers"]
     (target,) = [each["value"] for each in gateway["env"] if each["name"] == "DIGITS_MODEL_SERVER"]
     service = named(built(name), "Service", "model-server-grpc")["spec"]
-    # Without an address of its own its name stands for those of its pods.
+    # Headless Service: its DNS name has the addresses of all pods.
     assert service["clusterIP"] == "None"
     assert target == f"dns:///model-server-grpc:{service['ports'][0]['port']}"
 
 
-@pytest.mark.parametrize("name", every())
-def test_every_pod_is_closed_in_both_directions(name: str) -> None:
+@pytest.mark.parametrize("name", every_build())
+def test_pod_has_default_deny_and_own_policy(name: str) -> None:
     for each in pods(built(name)):
         component = each["metadata"]["labels"]["app.kubernetes.io/component"]
         assert named(built(name), "NetworkPolicy", "default-deny")["spec"] == {
             "podSelector": {},
             "policyTypes": ["Ingress", "Egress"],
         }
-        # Its own beside that for all.
+        # One of the component itself besides default-deny.
         assert len(policies(name, component)) >= 2
 
 
-@pytest.mark.parametrize("name", every())
-def test_only_gateways_and_prometheus_reach_the_model_server(name: str) -> None:
+@pytest.mark.parametrize("name", every_build())
+def test_model_server_ingress_is_gateway_and_prometheus(name: str) -> None:
     rules = [rule for policy in policies(name, "model-server") for rule in policy.get("ingress", [])]
     callers = {
         caller["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
@@ -99,13 +99,13 @@ def test_only_gateways_and_prometheus_reach_the_model_server(name: str) -> None:
     assert callers == {"gateway": {8500, 8501}, "monitoring": {8501}}
 
 
-@pytest.mark.parametrize("name", every())
-def test_the_model_server_reaches_nobody(name: str) -> None:
+@pytest.mark.parametrize("name", every_build())
+def test_model_server_egress_is_empty(name: str) -> None:
     assert not [rule for policy in policies(name, "model-server") for rule in policy.get("egress", [])]
 
 
-@pytest.mark.parametrize("name", every())
-def test_the_gateway_reaches_the_model_server_and_dns_and_a_collector_only(name: str) -> None:
+@pytest.mark.parametrize("name", every_build())
+def test_gateway_egress_is_model_server_dns_and_collector(name: str) -> None:
     rules = [rule for policy in policies(name, "gateway") for rule in policy.get("egress", [])]
     known = [[53], [4317, 4318], [8500, 8501]] if "monitoring" in name else [[53], [8500, 8501]]
     assert sorted(map(sorted, map(ports, rules))) == known
@@ -114,7 +114,7 @@ def test_the_gateway_reaches_the_model_server_and_dns_and_a_collector_only(name:
     assert selects(callee["podSelector"], labels(name, "model-server"))
 
 
-def test_the_training_job_reaches_where_mnist_is_and_nobody_reaches_it() -> None:
+def test_training_has_https_egress_and_no_ingress() -> None:
     found = policies("local", "training")
     assert not [rule for policy in found for rule in policy.get("ingress", [])]
     assert sorted(sorted(ports(rule)) for policy in found for rule in policy.get("egress", [])) == [

@@ -1,4 +1,4 @@
-"""What every pod keeps to."""
+"""Pods of k8s/: security, resources, images, flags, settings, probes, shutdown and scaling."""
 
 import re
 import tomllib
@@ -9,7 +9,7 @@ import pytest
 
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
-from tests.kustomize import K8S, built, containers, every, named, of_kind, pod, pods
+from tests.kustomize import K8S, built, containers, every_build, named, of_kind, pod, pods
 
 ROOT = K8S.parent
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -17,13 +17,13 @@ SERVICES = ["gateway", "model-server"]
 
 
 def container(name: str, build: str = "local") -> Any:
-    """The only container of a service's pods."""
+    """Return the only container of a service's pods."""
     (only,) = pod(named(built(build), "Deployment", name))["spec"]["containers"]
     return only
 
 
-@pytest.mark.parametrize("name", every())
-def test_pods_have_no_rights(name: str) -> None:
+@pytest.mark.parametrize("name", every_build())
+def test_pod_is_restricted(name: str) -> None:
     assert pods(built(name))
     for each in pods(built(name)):
         security = each["spec"]["securityContext"]
@@ -40,16 +40,16 @@ def test_pods_have_no_rights(name: str) -> None:
             }
 
 
-@pytest.mark.parametrize("name", every())
-def test_pods_have_accounts_of_their_own_without_tokens(name: str) -> None:
+@pytest.mark.parametrize("name", every_build())
+def test_pod_has_own_service_account_without_token(name: str) -> None:
     accounts = {each["metadata"]["name"]: each for each in of_kind(built(name), "ServiceAccount")}
     used = {each["spec"]["serviceAccountName"] for each in pods(built(name))}
     assert used == accounts.keys()
     assert not any(each["automountServiceAccountToken"] for each in accounts.values())
 
 
-@pytest.mark.parametrize("name", every())
-def test_containers_are_bounded(name: str) -> None:
+@pytest.mark.parametrize("name", every_build())
+def test_container_has_resource_limits(name: str) -> None:
     for each in pods(built(name)):
         for one in containers(each):
             for what in ("requests", "limits"):
@@ -58,8 +58,8 @@ def test_containers_are_bounded(name: str) -> None:
             assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"]
 
 
-@pytest.mark.parametrize("name", every())
-def test_images_have_exact_tags(name: str) -> None:
+@pytest.mark.parametrize("name", every_build())
+def test_image_has_exact_tag(name: str) -> None:
     for each in pods(built(name)):
         for one in containers(each):
             image, _, tag = one["image"].rpartition(":")
@@ -68,15 +68,15 @@ def test_images_have_exact_tags(name: str) -> None:
             assert re.fullmatch(r"\d[\d.]*", tag)
 
 
-def test_tensorflow_serving_is_that_of_the_protocol() -> None:
+def test_tensorflow_serving_image_matches_serving_api() -> None:
     pinned = re.search(r"^tensorflow-serving-api==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
     assert pinned
     assert container("model-server")["image"] == f"tensorflow/serving:{pinned[1]}"
 
 
-@pytest.mark.parametrize("name", every())
-def test_tensorflow_serving_knows_every_flag(name: str) -> None:
-    """It would only print the name of one that it doesn't know, and run without."""
+@pytest.mark.parametrize("name", every_build())
+def test_model_server_flags_are_known(name: str) -> None:
+    """TensorFlow Serving ignores an unknown flag after a line in its log."""
     server = container("model-server", name)
     assert server["command"] == ["/usr/bin/tensorflow_model_server"]
     options = flags.parse(server["args"])
@@ -90,19 +90,19 @@ def test_tensorflow_serving_knows_every_flag(name: str) -> None:
         assert Path(file).name in config["data"]
 
 
-@pytest.mark.parametrize("name", every())
-def test_the_gateway_takes_its_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = {each["name"]: each["value"] for each in container("gateway", name)["env"]}
-    assert told.keys() <= {f"DIGITS_{field.upper()}" for field in Settings.model_fields}
-    for variable, value in told.items():
+@pytest.mark.parametrize("name", every_build())
+def test_gateway_environment_is_valid_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {each["name"]: each["value"] for each in container("gateway", name)["env"]}
+    assert environment.keys() <= {f"DIGITS_{field.upper()}" for field in Settings.model_fields}
+    for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
-    # A file of the pod's.
+    # A path inside the pod.
     monkeypatch.setenv("DIGITS_API_KEYS", "")
     assert Settings().model_server == "dns:///model-server-grpc:8500"
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_probes_ask_what_they_should(service: str) -> None:
+def test_probes_use_expected_endpoints(service: str) -> None:
     probes = {kind: container(service)[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")}
     asked = {
         kind: probe["httpGet"]["path"]
@@ -121,18 +121,18 @@ def test_probes_ask_what_they_should(service: str) -> None:
             },
         }[service]
     )
-    patience = probes["startup"]["periodSeconds"] * probes["startup"]["failureThreshold"]
-    # The first model server waits for the training job.
-    assert patience >= (1800 if service == "model-server" else 30)
+    startup_seconds = probes["startup"]["periodSeconds"] * probes["startup"]["failureThreshold"]
+    # The first model server has no model until the training job ends.
+    assert startup_seconds >= (1800 if service == "model-server" else 30)
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_pod_that_goes_has_time_for_what_it_does(service: str) -> None:
+def test_grace_period_covers_shutdown(service: str) -> None:
     spec = pod(named(built("local"), "Deployment", service))["spec"]
-    asleep = container(service)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    pre_stop_seconds = container(service)["lifecycle"]["preStop"]["sleep"]["seconds"]
     if service == "gateway":
-        # As long as its processes finish what they began.
-        needed = asleep + 10
+        # gunicorn gives requests in flight ten seconds.
+        needed = pre_stop_seconds + 10
     else:
         arguments = dict(
             pair.split("=")
@@ -141,17 +141,17 @@ def test_a_pod_that_goes_has_time_for_what_it_does(service: str) -> None:
         age, grace = (
             int(arguments[f"grpc.max_connection_{each}_ms"]) / 1000 for each in ("age", "age_grace")
         )
-        # gRPC spreads the ends of connections by a tenth.
-        assert asleep >= 1.1 * age + grace
-        needed = asleep
+        # gRPC varies the age of connections by a tenth.
+        assert pre_stop_seconds >= 1.1 * age + grace
+        needed = pre_stop_seconds
     assert needed < spec["terminationGracePeriodSeconds"] <= needed + 10
 
 
 @pytest.mark.parametrize("name", ["local", "production", "canary"])
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_is_scaled_spread_and_never_without_a_pod(name: str, service: str) -> None:
+def test_deployment_is_autoscaled_spread_and_protected(name: str, service: str) -> None:
     deployment = named(built(name), "Deployment", service)
-    # Else each `kubectl apply` would undo what the autoscaler did.
+    # A replica count would reset the autoscaler's with each `kubectl apply`.
     assert "replicas" not in deployment["spec"]
     assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     scaler = named(built(name), "HorizontalPodAutoscaler", service)["spec"]
@@ -169,8 +169,8 @@ def test_a_service_is_scaled_spread_and_never_without_a_pod(name: str, service: 
     assert all(each["labelSelector"]["matchLabels"].items() <= labels.items() for each in spread)
 
 
-@pytest.mark.parametrize("name", every())
-def test_only_training_may_write_models(name: str) -> None:
+@pytest.mark.parametrize("name", every_build())
+def test_models_volume_is_writable_in_training_only(name: str) -> None:
     for each in pods(built(name)):
         mounts = [mount for one in each["spec"]["containers"] for mount in one["volumeMounts"]]
         for mount in mounts:
@@ -179,7 +179,7 @@ def test_only_training_may_write_models(name: str) -> None:
                 assert mount.get("readOnly", False) is not training
 
 
-def test_the_training_job_ends_and_goes() -> None:
+def test_training_job_is_bounded() -> None:
     spec = named(built("local"), "Job", "training")["spec"]
     assert spec["backoffLimit"] == 1
     assert spec["activeDeadlineSeconds"]

@@ -1,4 +1,4 @@
-"""The pages' commands for a cluster, run with stand-ins that only note how they were called."""
+"""Commands of the documentation for a cluster, run with stand-ins that record their arguments."""
 
 import os
 import re
@@ -12,13 +12,13 @@ from tests.readme import TEXT, blocks
 
 STAND_IN = '#!/bin/sh\necho "$(basename "$0") $*" >>"$CALLS"\n'
 KINDS = {"job": "Job", "cronjob": "CronJob", "deployment": "Deployment", "service": "Service"}
-# They are made by commands.
-MADE = {("Job", "publish")}
+# Objects that commands of the documentation create.
+CREATED = {("Job", "publish")}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the commands are run, one block after the other, as their reader would."""
+    """Folder in which the blocks of commands are run in order, as a reader would."""
     folder = tmp_path_factory.mktemp("readme")
     copied(folder)
     for program in ("kubectl", "kind", "docker"):
@@ -29,11 +29,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def called(block: str, folder: Path) -> list[str]:
-    """The calls of the stand-ins that a block makes."""
+def recorded_calls(block: str, folder: Path) -> list[str]:
+    """Run a block of commands; return the recorded calls."""
     calls = folder / "calls"
     calls.write_text("")
-    # Real kubectl builds what is applied, further down.
+    # kustomize() below runs the real kubectl.
     path = f"{folder / 'bin'}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-e", "-c", block], cwd=folder, env={**os.environ, "PATH": path, "CALLS": str(calls)}
@@ -43,9 +43,9 @@ def called(block: str, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("block", blocks("bash"))
-def test_commands_are_about_what_there_is(block: str, folder: Path) -> None:
-    known = {(each["kind"], each["metadata"]["name"]) for each in built("production")} | MADE
-    for call in called(block, folder):
+def test_commands_name_existing_objects(block: str, folder: Path) -> None:
+    known = {(each["kind"], each["metadata"]["name"]) for each in built("production")} | CREATED
+    for call in recorded_calls(block, folder):
         if applied := re.fullmatch(r"kubectl apply -k (\S+)", call):
             assert kustomize(folder / applied[1])
         for kind, name in re.findall(rf"({'|'.join(KINDS)})/(\S+)", call):
@@ -61,8 +61,9 @@ def ports(objects: tuple[Object, ...]) -> set[int]:
     return {port["port"] for port in gateway["spec"]["ports"]}
 
 
-def test_the_laptops_cluster_gets_every_image_that_no_registry_has(folder: Path) -> None:
-    calls = called(blocks("bash")[0], folder)
+def test_local_cluster_commands_load_all_local_images(folder: Path) -> None:
+    (block,) = [each for each in blocks("bash") if "kind load" in each]
+    calls = recorded_calls(block, folder)
     loaded = {call.split()[-1] for call in calls if call.startswith("kind load docker-image ")}
     used = {one["image"] for each in pods(built("local")) for one in containers(each)}
     assert loaded == {image for image in used if image.startswith("digits-")}
@@ -70,5 +71,5 @@ def test_the_laptops_cluster_gets_every_image_that_no_registry_has(folder: Path)
     assert tagged == loaded
 
 
-def test_every_component_is_told() -> None:
+def test_components_are_all_documented() -> None:
     assert set(COMPONENTS) <= set(re.findall(r"`([a-z-]+)`", TEXT))

@@ -1,4 +1,4 @@
-"""Prometheus's files and Grafana's dashboard: well formed, and about metrics that there are."""
+"""Prometheus configuration, alerts and Grafana dashboard: valid, with queries of existing metrics only."""
 
 import json
 import re
@@ -12,9 +12,11 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from flask.testing import FlaskClient
 
-from digit_client import DigitClient
 from digit_client.images import to_png
+from digit_serving.gateway.settings import Settings
+from tests import greenlet_loop
 from tests.processes import answers, free_port, running, wait_until
 
 CONFIG = Path(__file__).parent.parent.parent / "serving" / "config"
@@ -25,14 +27,35 @@ ALERTS = [
 ]
 DASHBOARD = json.loads((CONFIG / "grafana" / "dashboards" / "digits.json").read_text())
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
-# Prometheus's own.
-KNOWN = {"up"}
+SCRAPE_CONFIGS: list[dict[str, Any]] = yaml.safe_load((CONFIG / "prometheus.yml").read_text())[
+    "scrape_configs"
+]
+PROMETHEUS_METRICS = {"up"}
+"""Metrics that Prometheus itself adds."""
+
+
+def metrics_in_query(query: str) -> set[str]:
+    """Return the metric names in a query: all names but labels, label values and functions."""
+    bare = re.sub(r"\{.*?\}|\[.*?\]|by \(.*?\)", "", query)
+    return set(re.findall(r"[a-zA-Z_:][\w:]*(?!\w*\s*\()", bare))
+
+
+def metrics_in_exposition(text: str) -> set[str]:
+    return set(re.findall(r"^[a-zA-Z_:][\w:]*", text, re.MULTILINE))
+
+
+USED = set().union(*map(metrics_in_query, (*ALERTS, *QUERIES))) - PROMETHEUS_METRICS
 
 
 @pytest.fixture(scope="module")
-def metrics(models: Path, digits: Any) -> Iterator[set[str]]:
-    """The names of all that a gateway and a model server tell after predictions, also ones that failed."""
-    port, grpc_port, rest_port = free_port(), free_port(), free_port()
+def gateway_http(model_server: str) -> FlaskClient:
+    return greenlet_loop.client(Settings(model_server=model_server))
+
+
+@pytest.fixture(scope="module")
+def model_server_url(models: Path) -> Iterator[str]:
+    """Base URL of a model server process with monitoring over REST."""
+    grpc_port, rest_port = free_port(), free_port()
     flags = [
         f"--port={grpc_port}",
         f"--rest_api_port={rest_port}",
@@ -40,44 +63,10 @@ def metrics(models: Path, digits: Any) -> Iterator[set[str]]:
         f"--model_base_path={models}",
         f"--monitoring_config_file={CONFIG / 'monitoring.config'}",
     ]
-    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": f"127.0.0.1:{grpc_port}"}
-    url = f"http://127.0.0.1:{port}"
-    with running("model-server", *flags), running("gateway", environment=environment) as gateway:
-        wait_until(lambda: answers(f"{url}/readyz"), gateway)
-        with DigitClient(url) as client:
-            client.predict(digits.one(7))
-        for query, body in (("", b"no image"), ("?version=99", to_png(digits.one(7)))):
-            httpx.post(f"{url}/v1/predict{query}", content=body, headers={"Content-Type": "image/png"})
-        pages = [f"{url}/metrics"] + [
-            f"http://127.0.0.1:{rest_port}{job['metrics_path']}" for job in scraped() if "metrics_path" in job
-        ]
-        yield {
-            match[0]
-            for page in pages
-            for match in re.finditer(r"^[a-zA-Z_:][\w:]*", httpx.get(page).text, re.MULTILINE)
-        }
-
-
-def scraped() -> list[dict[str, Any]]:
-    jobs: list[dict[str, Any]] = yaml.safe_load((CONFIG / "prometheus.yml").read_text())["scrape_configs"]
-    return jobs
-
-
-def named_in(query: str) -> set[str]:
-    """The metrics of a query: its words that are neither labels, nor their values, nor functions."""
-    bare = re.sub(r"\{.*?\}|\[.*?\]|by \(.*?\)", "", query)
-    return set(re.findall(r"[a-zA-Z_:][\w:]*(?!\w*\s*\()", bare))
-
-
-@pytest.mark.parametrize("query", [*ALERTS, *QUERIES])
-def test_queries_are_about_metrics_that_there_are(query: str, metrics: set[str]) -> None:
-    assert named_in(query)
-    assert named_in(query) <= metrics | KNOWN
-
-
-def test_both_services_are_scraped_at_their_ports() -> None:
-    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped()}
-    assert targets == {"gateway": ["gateway:8080"], "model-server": ["model-server:8501"]}
+    url = f"http://127.0.0.1:{rest_port}"
+    with running("model-server", *flags) as process:
+        wait_until(lambda: answers(f"{url}/v1/models/digits"), process)
+        yield url
 
 
 @pytest.fixture
@@ -88,11 +77,40 @@ def promtool() -> str:
     return program
 
 
-def test_prometheus_takes_its_files(promtool: str) -> None:
+@pytest.mark.parametrize("query", [*ALERTS, *QUERIES])
+def test_query_names_at_least_one_metric(query: str) -> None:
+    assert metrics_in_query(query)
+
+
+def test_gateway_metrics_in_queries_exist(gateway_http: FlaskClient, digits: Any) -> None:
+    image = to_png(digits.one(7))
+    for query, body in (("", image), ("", b"no image"), ("?version=99", image)):
+        gateway_http.post(f"/v1/predict{query}", data=body, content_type="image/png")
+    used = {name for name in USED if name.startswith("digits_")}
+    assert used
+    assert used <= metrics_in_exposition(gateway_http.get("/metrics").text)
+
+
+@pytest.mark.e2e
+def test_model_server_metrics_in_queries_exist(model_server_url: str) -> None:
+    (path,) = [config["metrics_path"] for config in SCRAPE_CONFIGS if "metrics_path" in config]
+    instances = {"instances": [[0.0] * 784]}
+    httpx.post(f"{model_server_url}/v1/models/digits:predict", json=instances).raise_for_status()
+    used = {name for name in USED if not name.startswith("digits_")}
+    assert used
+    assert used <= metrics_in_exposition(httpx.get(f"{model_server_url}{path}").text)
+
+
+def test_scrape_configs_name_both_services_and_ports() -> None:
+    targets = {config["job_name"]: config["static_configs"][0]["targets"] for config in SCRAPE_CONFIGS}
+    assert targets == {"gateway": ["gateway:8080"], "model-server": ["model-server:8501"]}
+
+
+def test_promtool_accepts_configuration(promtool: str) -> None:
     subprocess.run([promtool, "check", "config", CONFIG / "prometheus.yml"], check=True)
 
 
-def test_prometheus_takes_the_dashboards_queries(promtool: str, tmp_path: Path) -> None:
+def test_promtool_accepts_dashboard_queries(promtool: str, tmp_path: Path) -> None:
     rules = [
         {"record": f"query_{number}", "expr": query.replace("$__rate_interval", "1m")}
         for number, query in enumerate(QUERIES)
@@ -104,12 +122,13 @@ def test_prometheus_takes_the_dashboards_queries(promtool: str, tmp_path: Path) 
 
 @dataclass(frozen=True)
 class Case:
-    """Series, each a value a minute, and whether the alert is there after `hours`."""
+    """Time series with one value per `minutes`, and whether the alert fires after `hours`."""
 
     alert: str
     series: dict[str, str]
     fires: bool
     hours: float = 1
+    minutes: int = 1
     severity: str = "critical"
     summary: str = ""
     labels: dict[str, str] = field(default_factory=dict)
@@ -118,16 +137,16 @@ class Case:
         return f"{self.alert}-{'fires' if self.fires else 'is-silent'}"
 
 
-def answered(status: int, each_minute: int) -> dict[str, str]:
+def requests(status: int, each_minute: int) -> dict[str, str]:
     series = f'digits_requests_total{{route="/v1/predict",method="POST",status="{status}"}}'
     return {series: f"0+{each_minute}x3000"}
 
 
-def confident(before: float, after: float) -> dict[str, str]:
-    """A hundred images a minute, for 40 hours and then for 4 more."""
+def confidence(before: float, after: float) -> dict[str, str]:
+    """Mean confidences of 1,000 images per 10 minutes: `before` for 25 hours, then `after` for 4 hours."""
     return {
-        'digits_confidence_sum{version="1"}': f"0+{100 * before}x2400 {240_000 * before}+{100 * after}x240",
-        'digits_confidence_count{version="1"}': "0+100x2640",
+        'digits_confidence_sum{version="1"}': f"0+{1000 * before}x150 {150_000 * before}+{1000 * after}x24",
+        'digits_confidence_count{version="1"}': "0+1000x174",
     }
 
 
@@ -139,66 +158,67 @@ CASES = [
         "GatewayDown",
         {'up{job="gateway"}': "0x60"},
         True,
-        summary="Nobody reads digits. The gateway does not answer.",
+        summary="The gateway does not answer. Predictions are unavailable.",
     ),
     Case("GatewayDown", {'up{job="gateway"}': "1x60"}, False),
     Case(
         "ModelServerDown",
         {'up{job="gateway"}': "1x60"},
         True,
-        summary="The gateway has nobody to ask. It answers with 503 until the model server is back.",
+        summary="The model server does not answer. Predictions fail with 503 until it is back.",
     ),
     Case(
         "RequestsFail",
-        answered(200, 97) | answered(503, 3),
+        requests(200, 97) | requests(503, 3),
         True,
-        summary="3% of the requests end with a server error.",
+        summary="3% of the requests fail with a server error.",
     ),
-    Case("RequestsFail", answered(200, 97) | answered(422, 3), False),
+    Case("RequestsFail", requests(200, 97) | requests(422, 3), False),
     Case(
         "PredictionsSlow",
         {LATENCY.format("0.5"): "0+0x60", LATENCY.format("1"): "0+60x60", LATENCY.format("+Inf"): "0+60x60"},
         True,
         severity="warning",
-        summary="One prediction in a hundred takes 995ms or more.",
+        summary="The slowest 1% of predictions take 995ms or more.",
     ),
     Case("PredictionsSlow", {LATENCY.format("0.5"): "0+60x60", LATENCY.format("+Inf"): "0+60x60"}, False),
     Case(
         "ImagesRefused",
-        answered(200, 70) | answered(422, 30) | {REFUSED: "0+30x60"},
+        requests(200, 70) | requests(422, 30) | {REFUSED: "0+30x60"},
         True,
         severity="warning",
-        summary="30% of the requests are refused for an image.",
+        summary="30% of the prediction requests are refused because of an image.",
     ),
-    Case("ImagesRefused", answered(200, 90) | answered(422, 10) | {REFUSED: "0+10x60"}, False),
+    Case("ImagesRefused", requests(200, 90) | requests(422, 10) | {REFUSED: "0+10x60"}, False),
     Case(
         "ConfidenceFalls",
-        confident(0.99, 0.9),
+        confidence(0.99, 0.9),
         True,
-        hours=42,
+        hours=27,
+        minutes=10,
         severity="warning",
-        summary="Confidence is 90% on average, less than in the last day.",
+        summary="Mean confidence is 90%, over 5 points below that of the last day.",
     ),
-    Case("ConfidenceFalls", confident(0.99, 0.97), False, hours=42),
+    Case("ConfidenceFalls", confidence(0.99, 0.97), False, hours=27, minutes=10),
     Case(
         "VersionCannotBeLoaded",
         {FAILED_LOAD: "1x60"},
         True,
         severity="warning",
-        summary="/models/digits/2 can't be loaded. The version before it still serves.",
+        summary="/models/digits/2 can't be loaded. The previous version keeps serving.",
         labels={"model_path": "/models/digits/2"},
     ),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_an_alert_fires_when_it_should(case: Case, promtool: str, tmp_path: Path) -> None:
+def test_alert_fires_as_expected(case: Case, promtool: str, tmp_path: Path) -> None:
     expected = {
         "exp_labels": {"severity": case.severity, **case.labels},
         "exp_annotations": {"summary": case.summary},
     }
     test = {
-        "interval": "1m",
+        "interval": f"{case.minutes}m",
         "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
         "alert_rule_test": [
             {
@@ -214,6 +234,6 @@ def test_an_alert_fires_when_it_should(case: Case, promtool: str, tmp_path: Path
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_is_tried() -> None:
+def test_every_alert_has_a_firing_case() -> None:
     rules = yaml.safe_load((CONFIG / "alerts.yml").read_text())["groups"][0]["rules"]
     assert {case.alert for case in CASES if case.fires} == {rule["alert"] for rule in rules}

@@ -1,3 +1,5 @@
+"""Process group: exits, signals and environments of its processes."""
+
 import os
 import signal
 import subprocess
@@ -9,37 +11,22 @@ from pathlib import Path
 import pytest
 
 from digit_serving.processes import ProcessDiedError, ProcessGroup
+from tests.processes import wait_until
 
-SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+SLEEP = ["sleep", "60"]
 
 
-def is_alive(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """True if the process exists and is not a zombie: an orphan stays one until somebody reaps it."""
     try:
-        # A zombie answers as well, but none is left by a group that waits for its children.
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
         return False
-    return True
 
 
-def pid_in(path: Path) -> int:
-    end = time.monotonic() + 10
-    while not (path.exists() and path.read_text()):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    return int(path.read_text())
-
-
-def stubborn(path: Path) -> list[str]:
-    """A process that writes its number and that of a child of its own, which both outlast SIGINT."""
-    code = f"""
-import os, signal, subprocess, sys, time, pathlib
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-pathlib.Path({str(path)!r}).write_text(str(child.pid))
-time.sleep(60)
-"""
-    return [sys.executable, "-c", code]
+def ignoring_sigint(path: Path) -> list[str]:
+    """Command that ignores SIGINT, starts a child and writes the child's process ID to the path."""
+    return ["sh", "-c", f"trap '' INT; sleep 60 & echo $! > {path}; wait"]
 
 
 def run(*commands: list[str], env: dict[str, str] | None = None) -> None:
@@ -49,34 +36,35 @@ def run(*commands: list[str], env: dict[str, str] | None = None) -> None:
         group.wait()
 
 
-def test_a_death_is_told_and_ends_the_others() -> None:
+def test_wait_raises_when_a_process_exits_and_stops_the_others() -> None:
     started = time.monotonic()
     with pytest.raises(ProcessDiedError, match="process 1 ended with status 3"):
-        run(SLEEP, [sys.executable, "-c", "raise SystemExit(3)"])
+        run(SLEEP, ["sh", "-c", "exit 3"])
     assert time.monotonic() - started < 10
 
 
-def test_a_killed_process_is_told_by_its_signal() -> None:
-    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+def test_wait_names_the_signal_that_killed_a_process() -> None:
     with pytest.raises(ProcessDiedError, match="process 0 was killed by SIGKILL"):
-        run([sys.executable, "-c", code])
+        run(["sh", "-c", "kill -KILL $$"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_all_and_their_children(number: signal.Signals, tmp_path: Path) -> None:
+def test_signal_ends_the_wait_and_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
     before = signal.getsignal(number)
+    path = tmp_path / "pid"
     with ProcessGroup() as group:
-        group.start("it", stubborn(tmp_path / "pid"), {})
-        grandchild = pid_in(tmp_path / "pid")
+        group.start("parent", ignoring_sigint(path), {})
+        wait_until(lambda: path.exists() and path.read_text().endswith("\n"), seconds=10)
+        grandchild = int(path.read_text())
         threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
         assert group.wait() is False
-        assert is_alive(grandchild)
-    assert not _lives_on(grandchild)
+        assert is_running(grandchild)
+    wait_until(lambda: not is_running(grandchild), seconds=2)
     assert signal.getsignal(number) is before
 
 
-def test_a_signal_ends_the_wait_whatever_it_interrupts() -> None:
-    """Python runs handlers between any two lines, also while a lock is held that they might want."""
+def test_signal_at_any_line_ends_the_wait() -> None:
+    """Python runs handlers between any two lines, also while a lock is held."""
     code = """
 import signal, sys
 from digit_serving.processes import ProcessGroup
@@ -97,28 +85,13 @@ for last in range(1, 25):
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
 
 
-def test_it_waits_for_what_it_is_told_to() -> None:
+def test_wait_returns_true_when_the_condition_holds() -> None:
     started = time.monotonic()
     with ProcessGroup() as group:
-        group.start("it", SLEEP, {})
+        group.start("sleep", SLEEP, {})
         assert group.wait(lambda: time.monotonic() > started + 0.3) is True
 
 
-def test_processes_get_their_environment() -> None:
-    code = "import os; raise SystemExit(int(os.environ['DIGITS_PORT']))"
+def test_start_adds_environment_variables() -> None:
     with pytest.raises(ProcessDiedError, match="status 42"):
-        run([sys.executable, "-c", code], env={"DIGITS_PORT": "42"})
-
-
-def _lives_on(pid: int) -> bool:
-    """An orphan that was killed may stay a zombie until somebody reaps it."""
-    end = time.monotonic() + 2
-    while time.monotonic() < end:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return False
-        if state == "Z":
-            return False
-        time.sleep(0.05)
-    return True
+        run(["sh", "-c", "exit $DIGITS_PORT"], env={"DIGITS_PORT": "42"})

@@ -1,4 +1,4 @@
-"""Signals of which the kernel hands one to any thread, as it may."""
+"""SIGTERM in any thread: the kernel delivers a process's signal to whichever thread it picks."""
 
 import os
 import re
@@ -21,27 +21,35 @@ def gateway() -> Iterator[Popen[bytes]]:
 
 
 def threads(pid: int) -> set[int]:
-    """All but the main one."""
+    """Thread IDs of a process, without its main thread."""
     return {int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir()} - {pid}
 
 
-def handles_terminate(pid: int) -> bool:
-    """Whether SIGTERM no longer just ends it."""
+def handles_sigterm(pid: int) -> bool:
+    """True if the process has a handler for SIGTERM."""
     (caught,) = re.findall(r"^SigCgt:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def may_be_told(pid: int) -> bool:
-    """Whether it handles SIGTERM, and has another thread to get it."""
-    return handles_terminate(pid) and bool(threads(pid))
+def has_thread_for_sigterm(pid: int) -> bool:
+    """True if the process handles SIGTERM and has a thread beside the main one."""
+    return handles_sigterm(pid) and bool(threads(pid))
 
 
 def terminate(pid: int) -> None:
-    """Send SIGTERM by the oldest other thread, to which Linux gives it; younger ones may end before."""
+    """Send SIGTERM to the oldest thread beside the main one; younger threads may have ended."""
     os.kill(min(threads(pid)), signal.SIGTERM)
 
 
-def test_any_thread_of_the_model_server_may_be_told_to_stop(models: Path) -> None:
+def test_sigterm_in_a_thread_ends_a_model_server_that_starts(tmp_path: Path) -> None:
+    with running("model-server", f"--port={free_port()}", f"--model_base_path={tmp_path}") as process:
+        wait_until(lambda: has_thread_for_sigterm(process.pid), process)
+        terminate(process.pid)
+        assert process.wait(10) == 0
+
+
+@pytest.mark.e2e
+def test_sigterm_in_a_thread_ends_a_model_server(models: Path) -> None:
     port = free_port()
     flags = [f"--port={port}", "--model_name=digits", f"--model_base_path={models}"]
     with running("model-server", *flags) as process:
@@ -50,17 +58,11 @@ def test_any_thread_of_the_model_server_may_be_told_to_stop(models: Path) -> Non
         assert process.wait(10) == 0
 
 
-def test_any_thread_of_a_model_server_that_waits_for_its_model(tmp_path: Path) -> None:
-    with running("model-server", f"--port={free_port()}", f"--model_base_path={tmp_path}") as process:
-        wait_until(lambda: may_be_told(process.pid), process)
-        terminate(process.pid)
-        assert process.wait(10) == 0
-
-
-def test_any_thread_of_a_worker_of_the_gateway(gateway: Popen[bytes]) -> None:
+@pytest.mark.e2e
+def test_sigterm_in_a_thread_ends_a_gateway_worker_and_not_the_gateway(gateway: Popen[bytes]) -> None:
     worker, *_ = children(gateway.pid)
-    # Another one may have answered already.
-    wait_until(lambda: may_be_told(worker), gateway)
+    # Another worker may have answered already.
+    wait_until(lambda: has_thread_for_sigterm(worker), gateway)
     terminate(worker)
     wait_until(lambda: worker not in children(gateway.pid), gateway, seconds=10)
     assert gateway.poll() is None

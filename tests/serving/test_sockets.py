@@ -8,11 +8,16 @@ from digit_serving import sockets
 
 
 @pytest.mark.parametrize(("host", "elsewhere"), [("", True), ("127.0.0.1", False)])
-def test_a_port_is_open_on_one_address_or_on_all(host: str, elsewhere: bool) -> None:
-    with sockets.tcp(host, 0) as listener, socket.socket() as client:
+def test_listen_opens_the_port_on_one_address_or_all(host: str, elsewhere: bool) -> None:
+    with sockets.listen(host, 0) as listener, socket.socket() as client:
         assert (client.connect_ex(("127.0.0.2", listener.getsockname()[1])) == 0) is elsewhere
 
 
-def test_a_port_in_use_is_refused() -> None:
-    with sockets.tcp("127.0.0.1", 0) as listener, pytest.raises(OSError, match="in use"):
-        sockets.tcp("127.0.0.1", listener.getsockname()[1])
+def test_listen_on_port_in_use_raises() -> None:
+    with sockets.listen("127.0.0.1", 0) as listener, pytest.raises(OSError, match="in use"):
+        sockets.listen("127.0.0.1", listener.getsockname()[1])
+
+
+def test_resolve_returns_an_ip_address() -> None:
+    assert sockets.resolve("localhost") in ("127.0.0.1", "::1")
+    assert sockets.resolve("127.0.0.2") == "127.0.0.2"

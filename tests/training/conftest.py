@@ -1,4 +1,4 @@
-"""Digits in the forms that training reads, and a small model fitted to some."""
+"""Fixtures of the training tests: digits as arrays and files, fitted models and a published artifact."""
 
 import gzip
 import os
@@ -11,36 +11,53 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from digit_training import data
+from digit_training import data, export, models, registry
 from digit_training.data import Dataset
-from digit_training.fit import Fit, fit
-from digit_training.recipes import RECIPES
+from digit_training.evaluation import evaluate
+from digit_training.fit import FitResult, fit
+from digit_training.recipes import QUICK, RECIPES
 from tests.conftest import Digits
 
 
 @pytest.fixture(scope="session")
 def dataset(mnist_npz: Path) -> Dataset:
-    """4,000 digits to learn from and 1,000 to be tested on."""
-    return data.read(mnist_npz).verified("here")
+    """4,000 training and 1,000 test digits."""
+    return data.read(mnist_npz).validate("sample")
 
 
 @pytest.fixture(scope="session")
 def mnist() -> Dataset:
-    """All of MNIST, or where it cannot be had what the product then takes."""
+    """All of MNIST, or the bundled sample if MNIST cannot be downloaded."""
     path = os.environ.get("DIGITS_MNIST")
     return data.load(Path(path) if path else None)
 
 
 @pytest.fixture(scope="session")
-def fitted(dataset: Dataset) -> Fit:
-    """A perceptron after three quick epochs."""
+def fitted(dataset: Dataset) -> FitResult:
+    """Perceptron after three epochs with a high learning rate."""
     recipe = replace(RECIPES["perceptron"], epochs=3, learning_rate=0.5)
     return fit(recipe, dataset.train, seed=0)
 
 
+@pytest.fixture(scope="session")
+def calibrated(dataset: Dataset) -> FitResult:
+    """Perceptron after two epochs of 240 digits by the convnet's quick recipe."""
+    return fit(replace(QUICK, build=models.perceptron).with_epochs(2), dataset.train[:240], seed=1)
+
+
+@pytest.fixture(scope="session")
+def published(fitted: FitResult, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Artifact of the fitted perceptron, published as version 1."""
+    card = export.model_card(fitted.model, dataset, evaluate(fitted.model, dataset.test), fitted)
+    return registry.publish(
+        tmp_path_factory.mktemp("published"),
+        lambda directory: export.write_artifact(fitted.model, card, dataset.test, directory),
+    )
+
+
 @pytest.fixture
 def idx_folder(digits: Digits, tmp_path: Path) -> Path:
-    """The first 300 digits as IDX files: 200 to learn from, gzipped, and 100 to be tested on."""
+    """The first 300 digits as IDX files: 200 for training, gzipped, and 100 for testing."""
     images, labels = digits.images, digits.labels
     for name, array in (
         ("train-images-idx3-ubyte.gz", images[:200]),
@@ -48,16 +65,17 @@ def idx_folder(digits: Digits, tmp_path: Path) -> Path:
         ("t10k-images-idx3-ubyte", images[200:300]),
         ("t10k-labels-idx1-ubyte", labels[200:300]),
     ):
-        content = idx(array)
+        content = encode_idx(array)
         (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     return tmp_path
 
 
 @pytest.fixture
 def as_idx() -> Callable[[NDArray[np.uint8]], bytes]:
-    """Turns an array of bytes into the content of an IDX file."""
-    return idx
+    """Encoder of uint8 arrays in IDX format."""
+    return encode_idx
 
 
-def idx(array: NDArray[np.uint8]) -> bytes:
+def encode_idx(array: NDArray[np.uint8]) -> bytes:
+    """Return the content of an IDX file with this array."""
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()

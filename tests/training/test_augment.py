@@ -1,3 +1,5 @@
+"""Augmentation: reproducibility, normalisation, stroke widths and legibility."""
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,62 +11,62 @@ Images = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
-def written(dataset: Dataset) -> Images:
-    """The first digit 1,000 times, each written anew."""
+def augmented(dataset: Dataset) -> Images:
+    """1,000 augmentations of the first digit."""
     return augment(np.repeat(dataset.train.images[:1], 1000, axis=0), np.random.default_rng(0))
 
 
-def width(images: Images) -> NDArray[np.float64]:
-    """Of the strokes, about: twice their area for each pixel of their outline."""
+def stroke_widths(images: Images) -> NDArray[np.float64]:
+    """Return each digit's mean stroke width in pixels: about twice the area divided by the outline."""
     ink = images > 127
     outline = sum(np.abs(np.diff(ink.astype(int), axis=axis)).sum(axis=(1, 2)) for axis in (1, 2))
     return np.asarray(2 * ink.sum(axis=(1, 2)) / np.maximum(outline, 1))
 
 
-def test_the_seed_decides_what_happens(dataset: Dataset) -> None:
+def test_augment_same_seed_gives_the_same_images(dataset: Dataset) -> None:
     images = dataset.train.images[:50]
     first, again, other = (augment(images, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not any(map(np.array_equal, first, other))
 
 
-def test_the_digits_given_are_left_as_they_were(dataset: Dataset) -> None:
+def test_augment_leaves_its_input_unchanged(dataset: Dataset) -> None:
     images = dataset.train.images[:200].copy()
     augment(images, np.random.default_rng(0))
     assert np.array_equal(images, dataset.train.images[:200])
 
 
-def test_a_digit_is_framed_as_serving_frames_it(written: Images) -> None:
-    ink = written.astype(float)
+def test_augment_keeps_size_and_position_of_normalised_digits(augmented: Images) -> None:
+    ink = augmented.astype(float)
     mass = ink.sum(axis=(1, 2))
     for axis in (1, 2):
         middle = ink.sum(axis=axis) @ np.arange(28) / mass
         assert middle.mean() == pytest.approx(14, abs=0.3)
         assert middle.std() < 1.5
-    boxes = np.stack([(written > 127).any(axis=axis).sum(axis=1) for axis in (1, 2)]).max(axis=0)
+    boxes = np.stack([(augmented > 127).any(axis=axis).sum(axis=1) for axis in (1, 2)]).max(axis=0)
     assert np.median(boxes) == pytest.approx(20, abs=1.5)
 
 
-def test_ink_is_always_at_its_brightest_somewhere(written: Images) -> None:
-    assert written.dtype == np.uint8
-    assert written.max(axis=(1, 2)).min() == 255
-    assert np.median(written[:, 0, 0]) == 0
+def test_augment_brightest_pixel_is_255(augmented: Images) -> None:
+    assert augmented.dtype == np.uint8
+    assert augmented.max(axis=(1, 2)).min() == 255
+    assert np.median(augmented[:, 0, 0]) == 0
 
 
-def test_pens_are_thinner_and_thicker(dataset: Dataset, written: Images) -> None:
-    before = width(dataset.train.images[:1])[0]
-    after = width(written)
+def test_augment_makes_strokes_thinner_and_thicker(dataset: Dataset, augmented: Images) -> None:
+    before = stroke_widths(dataset.train.images[:1])[0]
+    after = stroke_widths(augmented)
     assert np.quantile(after, 0.05) < 0.8 * before
     assert np.quantile(after, 0.95) > 1.4 * before
 
 
-def test_an_empty_image_stays_empty() -> None:
+def test_augment_empty_image_stays_empty() -> None:
     empty = np.zeros((200, 28, 28), np.uint8)
     assert not augment(empty, np.random.default_rng(0)).any()
 
 
-def test_it_stays_the_same_digit(dataset: Dataset) -> None:
-    """The nearest of the means of ten digits reads what was written anew nearly as well."""
+def test_augment_keeps_digits_legible(dataset: Dataset) -> None:
+    """A nearest-mean classifier reads augmented digits nearly as well as the originals."""
     train = dataset.train
     means = np.stack([train.images[train.labels == digit].mean(axis=0).ravel() for digit in range(10)])
 

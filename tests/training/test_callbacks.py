@@ -1,36 +1,25 @@
-"""."""
+"""Keras callbacks: best weights, deferred Ctrl-C and the progress display."""
 
 import io
 import os
 import signal
-import time
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import closing, suppress
 
 import keras
 import numpy as np
 import pytest
 from rich.console import Console
 
-from digit_training.callbacks import BestEpoch, FitDisplay, between_batches
-from digit_training.data import Dataset
-from digit_training.fit import fit
-from digit_training.recipes import RECIPES
+from digit_training import models
+from digit_training.callbacks import BestWeights, DeferredInterrupt, FitProgress, defer_interrupt
+
+SHOW_CURSOR = "\x1b[?25h"
 
 
 @pytest.fixture
 def model() -> keras.Model:
     return keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-
-
-def after(model: keras.Model, losses: list[float | None]) -> BestEpoch:
-    """The callback after epochs of these losses, which left their number in each weight."""
-    best = BestEpoch()
-    best.set_model(model)
-    for epoch, loss in enumerate(losses):
-        model.set_weights([np.full_like(weights, epoch + 1) for weights in model.get_weights()])
-        best.on_epoch_end(epoch, {} if loss is None else {"val_loss": loss})
-    return best
 
 
 @pytest.mark.parametrize(
@@ -42,75 +31,98 @@ def after(model: keras.Model, losses: list[float | None]) -> BestEpoch:
         ([None, None, None], 3),
     ],
 )
-def test_the_lowest_loss_is_kept_or_else_the_last(
+def test_best_weights_restore_sets_the_epoch_of_lowest_validation_loss_else_the_last(
     model: keras.Model, losses: list[float | None], expected: int
 ) -> None:
-    best = after(model, losses)
+    best_weights = BestWeights()
+    best_weights.set_model(model)
+    for epoch, loss in enumerate(losses):
+        model.set_weights([np.full_like(weights, epoch + 1) for weights in model.get_weights()])
+        best_weights.on_epoch_end(epoch, {} if loss is None else {"val_loss": loss})
     model.set_weights([np.zeros_like(weights) for weights in model.get_weights()])
-    best.restore()
-    assert (best.epoch, best.ended) == (expected, len(losses))
+    best_weights.restore()
+    assert (best_weights.epoch, best_weights.completed) == (expected, len(losses))
     assert all((weights == expected).all() for weights in model.get_weights())
 
 
-def test_ctrl_c_waits_for_the_end_of_the_batch_and_keeps_the_best_epoch(dataset: Dataset) -> None:
+def test_defer_interrupt_first_sigint_raises_at_the_end_of_the_batch(model: keras.Model) -> None:
+    begun: list[int] = []
     ended: list[int] = []
 
     def begin(batch: int, logs: object) -> None:
-        if len(ended) == 2:
+        begun.append(batch)
+        if batch == 2:
             os.kill(os.getpid(), signal.SIGINT)
-            reached.append(batch)
 
-    reached: list[int] = []
-    callback = keras.callbacks.LambdaCallback(
-        on_train_batch_begin=begin, on_epoch_end=lambda epoch, _logs: ended.append(epoch)
-    )
-    before = signal.getsignal(signal.SIGINT)
-    result = fit(RECIPES["perceptron"].lasting(5), dataset.train[:600], 0, [callback])
-    assert len(reached) == 1, "the batch under way was neither cut short nor followed by another"
-    assert result.epochs == 2
-    assert not result.complete
-    assert signal.getsignal(signal.SIGINT) is before
+    def end(batch: int, logs: object) -> None:
+        ended.append(batch)
+
+    recorder = keras.callbacks.LambdaCallback(on_train_batch_begin=begin, on_train_batch_end=end)
+    handler = signal.getsignal(signal.SIGINT)
+    model.compile("sgd", "mse")
+    with pytest.raises(KeyboardInterrupt), defer_interrupt() as interrupt:
+        model.fit(np.zeros((5, 1)), np.zeros(5), batch_size=1, callbacks=[recorder, interrupt], verbose=0)
+    assert begun == ended == [0, 1, 2]
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_ctrl_c_again_does_not_wait() -> None:
-    def press_twice() -> None:
-        with between_batches():
+def test_defer_interrupt_second_sigint_raises_at_once() -> None:
+    def send_twice() -> None:
+        with defer_interrupt():
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        press_twice()
+        send_twice()
 
 
-def shown(dataset: Dataset, name: str, epochs: int, terminal: bool, networks: int = 1) -> str:
+def test_deferred_interrupt_in_validation_raises_at_the_end_of_the_batch() -> None:
+    callback = DeferredInterrupt()
+    callback.on_test_batch_end(0)
+    callback.handle_sigint(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        callback.on_test_batch_end(1)
+
+
+def run_epochs(progress: FitProgress, epochs: int) -> Iterator[None]:
+    """Call the display as Keras does for one network and one batch per epoch; yield after each batch."""
+    progress.set_model(models.perceptron())
+    progress.set_params({"epochs": epochs, "steps": 1})
+    progress.on_train_begin()
+    for epoch in range(epochs):
+        progress.on_epoch_begin(epoch)
+        progress.on_train_batch_end(0, {"loss": 0.5, "accuracy": 0.8})
+        yield
+        progress.on_epoch_end(epoch, {"loss": 0.5, "accuracy": 0.8, "val_loss": 0.4, "val_accuracy": 0.9})
+
+
+def output_of(epochs: int, is_terminal: bool, networks: int = 1) -> str:
+    """Return the output of the display for these epochs of each network."""
     file = io.StringIO()
-    console = Console(file=file, width=120, force_terminal=terminal)
-    with closing(FitDisplay(console, networks)) as display:
-        fit(replace(RECIPES[name].lasting(epochs), networks=networks), dataset.train[:240], 0, [display])
+    console = Console(file=file, width=120, force_terminal=is_terminal)
+    with closing(FitProgress(console, networks)) as progress:
+        for _ in range(networks):
+            assert len(list(run_epochs(progress, epochs))) == epochs
     return file.getvalue()
 
 
-def test_without_a_terminal_each_epoch_is_a_line(
-    dataset: Dataset, capsys: pytest.CaptureFixture[str]
+def test_progress_without_terminal_prints_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert output_of(3, is_terminal=False).splitlines() == [
+        f"epoch {epoch}/3 loss 0.5000  accuracy 0.8000  validation 0.9000" for epoch in (1, 2, 3)
+    ]
+    assert "7,960" in capsys.readouterr().out
+
+
+def test_progress_on_terminal_keeps_a_bar_per_epoch() -> None:
+    output = output_of(2, is_terminal=True)
+    for text in ("epoch 1/2", "epoch 2/2", "100%", "accuracy 0.8000"):
+        assert text in output
+
+
+def test_progress_of_ensemble_numbers_networks_and_prints_layers_once(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    lines = shown(dataset, "quick", 3, terminal=False).splitlines()
-    assert [line.split()[1] for line in lines] == ["1/3", "2/3", "3/3"]
-    assert all("loss" in line and "accuracy" in line and "validation" in line for line in lines)
-    assert "135,594" in capsys.readouterr().out
-
-
-def test_on_a_terminal_each_epoch_keeps_its_bar(dataset: Dataset) -> None:
-    screen = shown(dataset, "perceptron", 2, terminal=True)
-    assert "epoch 1/2" in screen
-    assert "epoch 2/2" in screen
-    assert "100%" in screen
-    assert "accuracy" in screen
-
-
-def test_several_networks_are_counted_and_their_layers_shown_once(
-    dataset: Dataset, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines = shown(dataset, "perceptron", 2, terminal=False, networks=2).splitlines()
+    lines = output_of(2, is_terminal=False, networks=2).splitlines()
     assert [line.partition(" loss")[0] for line in lines] == [
         "network 1/2, epoch 1/2",
         "network 1/2, epoch 2/2",
@@ -120,40 +132,29 @@ def test_several_networks_are_counted_and_their_layers_shown_once(
     assert capsys.readouterr().out.count("Trainable params") == 1
 
 
-def test_an_interrupted_fit_gives_the_cursor_back(dataset: Dataset) -> None:
+def test_progress_interrupted_restores_the_cursor() -> None:
     file = io.StringIO()
-
-    def interrupt(batch: int, logs: object) -> None:
+    with (
+        suppress(KeyboardInterrupt),
+        closing(FitProgress(Console(file=file, force_terminal=True))) as progress,
+    ):
+        next(run_epochs(progress, 2))
         raise KeyboardInterrupt
-
-    with closing(FitDisplay(Console(file=file, force_terminal=True))) as display:
-        callbacks = [display, keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)]
-        with pytest.raises(KeyboardInterrupt):
-            fit(RECIPES["perceptron"], dataset.train[:240], 0, callbacks)
-    show_cursor = "\x1b[?25h"
-    assert file.getvalue().rstrip().endswith(show_cursor)
+    assert file.getvalue().rstrip().endswith(SHOW_CURSOR)
 
 
 @pytest.mark.parametrize(("epochs", "networks"), [(4, 1), (2, 2)])
-def test_the_time_left_is_that_of_the_whole_fit(dataset: Dataset, epochs: int, networks: int) -> None:
-    seen: list[tuple[float, str]] = []
-
-    def note(batch: int, logs: object) -> None:
-        spent = time.perf_counter() - display.started
-        seen.append((spent, display.bar.tasks[-1].fields["left"]))
-
-    recipe = replace(RECIPES["perceptron"].lasting(epochs), networks=networks)
-    with closing(FitDisplay(Console(file=io.StringIO()), networks)) as display:
-        callbacks = [display, keras.callbacks.LambdaCallback(on_train_batch_end=note)]
-        fit(recipe, dataset.train[:240], 0, callbacks)
-    # 240 examples are a single block: a quarter of the fit.
-    expected = [spent * (4 / done - 1) for done, (spent, _) in enumerate(seen, 1)]
-    shown = [int(left[0]) * 60 + int(left[2:4]) for _, left in seen]
-    assert len(shown) == 4
-    assert shown == pytest.approx(expected, abs=1)
+def test_progress_time_left_is_that_of_all_networks(epochs: int, networks: int) -> None:
+    clock = iter([0.0, 30.0, 60.0, 90.0, 120.0]).__next__
+    shown: list[str] = []
+    with closing(FitProgress(Console(file=io.StringIO()), networks, clock)) as progress:
+        for _ in range(networks):
+            for _ in run_epochs(progress, epochs):
+                shown.append(progress.bars.tasks[-1].fields["time_left"])
+    assert shown == ["1:30 left", "1:00 left", "0:30 left", "0:00 left"]
 
 
-def test_of_many_epochs_some_are_shown(dataset: Dataset) -> None:
-    lines = shown(dataset, "perceptron", 45, terminal=False).splitlines()
+def test_progress_of_many_epochs_prints_every_nth() -> None:
+    lines = output_of(45, is_terminal=False).splitlines()
     assert [line.split()[1] for line in lines][-2:] == ["42/45", "45/45"]
     assert len(lines) == 15

@@ -1,28 +1,49 @@
+"""Commands `digits train` and `digits export`, in this process; marked e2e, as a user runs them."""
+
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import pytest
 from click.testing import CliRunner
 from keras import layers
 
-from digit_training import cli
-from digit_training.data import Dataset
-from digit_training.fit import Fit
+from digit_training import cli, pipeline
+from digit_training.callbacks import FitProgress
+from digit_training.errors import Interrupted
+from digit_training.fit import FitResult
+from digit_training.quality_gate import QualityGate
+from digit_training.recipes import RECIPES, Recipe
 from tests.processes import DIGITS
 
-# TensorFlow 2.20's variables know nothing of an argument that NumPy 2 passes when Keras saves them.
+# TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-def digits(*arguments: str | Path, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Runs the command as on a machine of its own, which reaches nothing and has no MNIST."""
-    alone = {
+def read_card(version: Path) -> dict[str, Any]:
+    return dict(json.loads((version / "assets.extra" / "model.json").read_text()))
+
+
+@pytest.fixture
+def fast_recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """Recipe of the perceptron whose fit compiles fast, in place of the article's."""
+    recipe = replace(RECIPES["perceptron"], augmented=True)
+    monkeypatch.setitem(RECIPES, "perceptron", recipe)
+    return recipe
+
+
+def run_offline(
+    *arguments: str | Path, folder: Path, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run `digits` in a process without network, Keras cache and MNIST, in `folder`."""
+    offline = {
         "DIGITS_MNIST": "",
         "KERAS_HOME": str(folder / "keras"),
         "https_proxy": "http://127.0.0.1:9",
@@ -31,20 +52,17 @@ def digits(*arguments: str | Path, folder: Path, **environment: str) -> "subproc
     return subprocess.run(
         [*map(str, DIGITS), *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, **alone, **environment},
+        env={**os.environ, **offline, **environment},
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def card(version: Path) -> dict[str, object]:
-    text = (version / "assets.extra" / "model.json").read_text()
-    return dict(json.loads(text))
-
-
-def test_an_offline_machine_trains_on_the_digits_it_has(tmp_path: Path) -> None:
-    result = digits("train", "--model", "perceptron", "--epochs", "2", "--min-accuracy", "0", folder=tmp_path)
+@pytest.mark.e2e
+def test_train_offline_uses_the_sample_and_publishes(tmp_path: Path) -> None:
+    options = ["--model", "perceptron", "--epochs", "2", "--min-accuracy", "0"]
+    result = run_offline("train", *options, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     lines = result.stdout.splitlines()
@@ -58,41 +76,100 @@ def test_an_offline_machine_trains_on_the_digits_it_has(tmp_path: Path) -> None:
         "model.keras",
         "report.html",
     }
-    assert card(tmp_path / "models" / "digits" / "1")["data"]["offline"] is True  # type: ignore[index]
+    assert read_card(tmp_path / "models" / "digits" / "1")["data"]["offline"] is True
 
 
-def test_five_networks_are_published_as_one(idx_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_train_best_publishes_five_networks_as_one(idx_folder: Path, tmp_path: Path) -> None:
     options = ["--recipe", "best", "--epochs", "1", "--min-accuracy", "0"]
-    result = digits("train", *options, "--data", idx_folder, folder=tmp_path)
+    result = run_offline("train", *options, "--data", idx_folder, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert "network 5/5, epoch 1/1" in result.stdout
-    published = card(tmp_path / "models" / "digits" / "1")
-    assert (published["model"], published["parameters"]) == ("convnet_committee", 5 * 135_594 - 4 * 10)
-    assert published["fit"]["networks"] == 5  # type: ignore[index]
+    card = read_card(tmp_path / "models" / "digits" / "1")
+    assert (card["model"], card["parameters"]) == ("convnet_ensemble", 5 * 135_594 - 4 * 10)
+    assert card["fit"]["networks"] == 5
 
 
-def test_wrong_data_is_one_plain_line(tmp_path: Path) -> None:
-    (tmp_path / "mnist.npz").write_bytes(b"PK\x03\x04 and no more")
-    result = digits("train", folder=tmp_path, DIGITS_MNIST="mnist.npz")
-    assert result.returncode == 1
+def test_train_recipe_of_several_networks_writes_report_and_publishes_the_ensemble(
+    idx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast_recipe: Recipe
+) -> None:
+    monkeypatch.setitem(RECIPES, "best", replace(fast_recipe, networks=2))
+    report, output = tmp_path / "report", tmp_path / "models"
+    options = ["--recipe", "best", "--epochs", "1", "--min-accuracy", "0"]
+    places = ["--data", str(idx_folder), "--report", str(report), "--output", str(output)]
+    result = CliRunner().invoke(cli.train, [*options, *places])
+    assert result.exit_code == 0, result.output
+    assert (
+        f"Data: 200 training and 100 test digits from {idx_folder} (not the original MNIST)" in result.output
+    )
+    assert "network 2/2, epoch 1/1 loss" in result.output
+    assert result.output.splitlines()[-1] == f"Published: {output / '1'}"
+    assert {path.name for path in report.iterdir()} == {
+        "digits.png",
+        "prediction.png",
+        "model.keras",
+        "report.html",
+    }
+    card = read_card(output / "1")
+    assert (card["model"], card["parameters"]) == ("perceptron_ensemble", 2 * 7960 - 10)
+    assert card["fit"]["networks"] == 2
+
+
+def test_train_damaged_data_prints_one_plain_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITS_MNIST", "mnist.npz")
+    monkeypatch.chdir(tmp_path)
+    Path("mnist.npz").write_bytes(b"PK\x03\x04 and no more")
+    result = CliRunner().invoke(cli.train)
+    assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr.startswith("Error: mnist.npz is truncated or no .npz file")
+    assert result.stderr.startswith("Error: mnist.npz is truncated or not an .npz file")
     assert len(result.stderr.splitlines()) == 1
-    assert not (tmp_path / "models").exists()
+    assert not Path("models").exists()
 
 
-def test_a_model_below_the_bar_is_not_published(mnist_npz: Path, tmp_path: Path) -> None:
-    arguments = ["--data", str(mnist_npz), "--output", str(tmp_path / "models"), "--report", str(tmp_path)]
-    command = [*arguments, "--model", "perceptron", "--epochs", "1", "--learning-rate", "1e-9"]
-    result = CliRunner().invoke(cli.train, command)
+@pytest.mark.usefixtures("fast_recipe")
+def test_train_below_minimum_accuracy_publishes_nothing(idx_folder: Path, tmp_path: Path) -> None:
+    places = ["--data", str(idx_folder), "--output", str(tmp_path / "models"), "--report", str(tmp_path)]
+    options = ["--model", "perceptron", "--epochs", "1", "--learning-rate", "1e-9"]
+    result = CliRunner().invoke(cli.train, [*places, *options])
     assert result.exit_code == 1
     assert "Error: not published: the accuracy" in result.stderr
     assert not (tmp_path / "models").exists()
 
 
-def interrupted(mnist_npz: Path, folder: Path, after: str) -> "tuple[int, str, str]":
-    """Status, output and errors of a fit that gets Ctrl-C when it has printed this."""
+@pytest.mark.usefixtures("fast_recipe")
+def test_train_interrupted_writes_report_and_publishes_nothing(
+    idx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InterruptingProgress(FitProgress):
+        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            super().on_epoch_end(epoch, logs)
+            signal.raise_signal(signal.SIGINT)
+
+    # The command would end this process: it exits without the interpreter's shutdown.
+    monkeypatch.setattr(pipeline, "FitProgress", InterruptingProgress)
+    report, output = tmp_path / "report", tmp_path / "models"
+    with pytest.raises(Interrupted, match=r"after [12] of 20 epochs; the model is not published") as caught:
+        pipeline.train(
+            recipe="perceptron",
+            data=idx_folder,
+            output=output,
+            report=report,
+            seed=0,
+            epochs=20,
+            batch_size=None,
+            learning_rate=None,
+            gate=QualityGate(0, 1),
+        )
+    assert str(caught.value).endswith(f"digits export {report / 'model.keras'}")
+    assert "Interrupted</strong> after" in (report / "report.html").read_text()
+    assert (report / "model.keras").is_file()
+    assert not output.exists()
+
+
+def interrupt_train(mnist_npz: Path, folder: Path, after: str) -> "tuple[int, str, str]":
+    """Return status, output and errors of `digits train` that gets SIGINT after printing a text."""
     command = [*DIGITS, "train", "--data", str(mnist_npz), "--report", "report", "--epochs", "20"]
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -109,36 +186,38 @@ def interrupted(mnist_npz: Path, folder: Path, after: str) -> "tuple[int, str, s
         return process.returncode, output + rest, errors
 
 
-def test_an_interrupted_fit_leaves_what_it_learned_and_publishes_nothing(
-    mnist_npz: Path, tmp_path: Path
-) -> None:
-    status, output, errors = interrupted(mnist_npz, tmp_path, after="epoch  2/20")
+@pytest.mark.e2e
+def test_train_ctrl_c_leaves_a_model_that_export_publishes(mnist_npz: Path, tmp_path: Path) -> None:
+    status, output, errors = interrupt_train(mnist_npz, tmp_path, after="epoch  2/20")
     assert status == 130
     assert "Test accuracy: " in output
-    assert "of 20 epochs, and not published" in errors
+    assert "of 20 epochs; the model is not published" in errors
     assert len(errors.strip().splitlines()) == 1
     assert "Report: report/report.html" in output
     assert "Interrupted</strong> after" in (tmp_path / "report" / "report.html").read_text()
     assert not (tmp_path / "models").exists()
-    command = errors.partition("learned: digits ")[2].split()
+    command = errors.partition("as it is: digits ")[2].split()
     assert command == ["export", "report/model.keras"]
-    assert digits(*command, "--data", mnist_npz, folder=tmp_path).returncode == 0
+    assert run_offline(*command, "--data", mnist_npz, folder=tmp_path).returncode == 0
     assert (tmp_path / "models" / "digits" / "1").is_dir()
 
 
-def test_before_the_first_epoch_there_is_nothing_to_leave(mnist_npz: Path, tmp_path: Path) -> None:
-    status, _, errors = interrupted(mnist_npz, tmp_path, after="Trainable params")
+@pytest.mark.e2e
+def test_train_ctrl_c_in_first_epoch_saves_no_model(mnist_npz: Path, tmp_path: Path) -> None:
+    status, _, errors = interrupt_train(mnist_npz, tmp_path, after="Trainable params")
     assert (status, errors.strip()) == (
         130,
-        "Interrupted before the first epoch had ended: nothing is kept.",
+        "Interrupted before the end of the first epoch; no model is saved.",
     )
     assert not (tmp_path / "report" / "model.keras").exists()
 
 
-def test_if_needed_leaves_a_version_alone(tmp_path: Path) -> None:
+def test_train_if_needed_with_a_version_does_nothing(tmp_path: Path) -> None:
     (tmp_path / "3").mkdir()
     result = CliRunner().invoke(cli.train, ["--if-needed", "--output", str(tmp_path)])
-    assert (result.exit_code, result.output) == (0, f"Nothing to train: {tmp_path / '3'} is there.\n")
+    assert result.exit_code == 0
+    assert result.output == f"Nothing to train: {tmp_path / '3'} is already published.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
 
 
 @pytest.mark.parametrize(
@@ -152,11 +231,13 @@ def test_if_needed_leaves_a_version_alone(tmp_path: Path) -> None:
         ["x"],
     ],
 )
-def test_wrong_usage(arguments: list[str]) -> None:
+def test_train_invalid_usage_exits_with_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(cli.train, arguments).exit_code == 2
 
 
-def test_a_model_fitted_elsewhere_is_published(fitted: Fit, mnist_npz: Path, tmp_path: Path) -> None:
+def test_export_publishes_a_model_fitted_elsewhere(
+    fitted: FitResult, mnist_npz: Path, tmp_path: Path
+) -> None:
     file, output = tmp_path / "mine.keras", tmp_path / "models"
     image = keras.Input((28, 28, 1))
     keras.Model(image, fitted.model(layers.Flatten()(image)), name="mine").save(file)
@@ -165,17 +246,17 @@ def test_a_model_fitted_elsewhere_is_published(fitted: Fit, mnist_npz: Path, tmp
     )
     assert result.exit_code == 0, result.output
     assert f"Published: {output / '1'}" in result.output
-    published = card(output / "1")
-    assert (published["model"], published["parameters"], published["fit"]) == ("mine", 7960, None)
+    card = read_card(output / "1")
+    assert (card["model"], card["parameters"], card["fit"]) == ("mine", 7960, None)
 
 
-def test_a_model_worse_than_the_stable_one_is_not_published(
-    fitted: Fit, mnist_npz: Path, tmp_path: Path
+def test_export_worse_than_the_served_version_is_refused(
+    fitted: FitResult, mnist_npz: Path, tmp_path: Path
 ) -> None:
     good, bad, output = tmp_path / "good.keras", tmp_path / "bad.keras", tmp_path / "models"
     fitted.model.save(good)
     worse = keras.models.clone_model(fitted.model)
-    # The digits are told apart as before, but for one that is taken for another.
+    # A large negative bias: the model never answers 7.
     *weights, biases = (weight.copy() for weight in fitted.model.get_weights())
     biases[7] = -100
     worse.set_weights([*weights, biases])
@@ -189,10 +270,11 @@ def test_a_model_worse_than_the_stable_one_is_not_published(
     assert export(good)[0] == 0
     status, printed = export(bad)
     assert status == 1
-    assert f"On the same digits {output / '1'} has {card(output / '1')['accuracy']:.4f}" in printed
-    assert f"of {output / '1'} (--max-regression, or --force)" in printed
+    accuracy = read_card(output / "1")["accuracy"]
+    assert f"Accuracy of {output / '1'} on the same digits: {accuracy:.4f}" in printed
+    assert f"of {output / '1'} (see --max-regression and --force)" in printed
     assert export(bad, "--max-regression", "0.3")[0] == 0
-    # Version 2 is now the newest, than which this one is no worse; than what is stable it is.
+    # The newest version, 2, is equally bad; the stable version below is better.
     assert export(bad)[0] == 0
     (output / "models.config").write_text(
         'model_config_list { config { name: "digits" version_labels { key: "stable" value: 1 } } }'
@@ -203,14 +285,19 @@ def test_a_model_worse_than_the_stable_one_is_not_published(
     shutil.rmtree(output / "1" / "variables")
     status, printed = export(bad)
     assert status == 0
-    assert f"Nothing to compare it with: {output / '1'} can't be asked" in printed
+    assert f"No comparison with the served version: {output / '1'} cannot be loaded" in printed
 
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(None, "mine.keras does not exist"), (b"no model", "mine.keras is no model that Keras can load")],
+    [
+        (None, "mine.keras does not exist"),
+        (b"no model", "mine.keras is not a model that Keras can load"),
+    ],
 )
-def test_a_file_that_is_no_model(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+def test_export_missing_or_damaged_file_is_named(
+    tmp_path: Path, content: bytes | None, complaint: str
+) -> None:
     file = tmp_path / "mine.keras"
     if content:
         file.write_bytes(content)
@@ -219,7 +306,7 @@ def test_a_file_that_is_no_model(tmp_path: Path, content: bytes | None, complain
     assert complaint in result.stderr
 
 
-def test_a_model_of_letters_is_named(dataset: Dataset, tmp_path: Path) -> None:
+def test_export_model_of_26_classes_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "letters.keras"
     keras.Sequential([keras.Input((784,)), layers.Dense(26, activation="softmax")]).save(file)
     result = CliRunner().invoke(cli.export, [str(file), "--output", str(tmp_path / "models")])
@@ -227,7 +314,7 @@ def test_a_model_of_letters_is_named(dataset: Dataset, tmp_path: Path) -> None:
     assert result.stderr == f"Error: {file}: the model answers [n, 26], not [n, 10]\n"
 
 
-def test_help_loads_no_tensorflow() -> None:
+def test_cli_import_loads_no_tensorflow() -> None:
     code = (
         "import sys, digit_training.cli; sys.exit(bool({'tensorflow', 'keras', 'numpy'} & set(sys.modules)))"
     )

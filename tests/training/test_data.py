@@ -1,4 +1,4 @@
-"""."""
+"""Data loading: validation, file formats, and the choice of the source."""
 
 import gzip
 import hashlib
@@ -7,42 +7,45 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from digit_training import data
-from digit_training.data import Dataset, Examples, Part, Parts, idx_md5
+from digit_training.data import Dataset, Examples, RawArray, RawDataset, idx_md5
 from digit_training.errors import DataError
 from tests.conftest import Digits
 
 
-def parts(dataset: Dataset) -> Parts:
-    return Parts(
-        Part("a.npz: x_train", dataset.train.images),
-        Part("a.npz: y_train", dataset.train.labels),
-        Part("a.npz: x_test", dataset.test.images),
-        Part("a.npz: y_test", dataset.test.labels),
+def as_raw(dataset: Dataset) -> RawDataset:
+    return RawDataset(
+        RawArray("a.npz: x_train", dataset.train.images),
+        RawArray("a.npz: y_train", dataset.train.labels),
+        RawArray("a.npz: x_test", dataset.test.images),
+        RawArray("a.npz: y_test", dataset.test.labels),
     )
 
 
-def test_pixels_are_what_a_model_reads(dataset: Dataset) -> None:
+def test_pixels_are_flat_floats_from_0_to_1(dataset: Dataset) -> None:
     pixels = dataset.train.pixels
     assert pixels.shape == (4000, 784)
     assert pixels.dtype == np.float32
     assert (pixels.min(), pixels.max()) == (0, 1)
 
 
-def test_full_mnist_is_recognised(mnist: Dataset) -> None:
+def test_load_mnist_is_canonical_unless_offline(mnist: Dataset) -> None:
     assert mnist.canonical != mnist.offline
     assert (len(mnist.train), len(mnist.test)) == ((4000, 1000) if mnist.offline else (60_000, 10_000))
 
 
-def test_some_of_mnist_is_not_canonical(dataset: Dataset) -> None:
+def test_validate_sample_is_not_canonical(dataset: Dataset) -> None:
     assert not dataset.canonical
 
 
-def test_md5_is_that_of_the_idx_file(dataset: Dataset, as_idx: Callable[[NDArray[np.uint8]], bytes]) -> None:
+def test_idx_md5_is_the_md5_of_the_idx_file(
+    dataset: Dataset, as_idx: Callable[[NDArray[np.uint8]], bytes]
+) -> None:
     for array in (dataset.test.images, dataset.test.labels):
         assert idx_md5(array) == hashlib.md5(as_idx(array)).hexdigest()
 
@@ -59,97 +62,97 @@ def test_md5_is_that_of_the_idx_file(dataset: Dataset, as_idx: Callable[[NDArray
         (lambda x: x[:-1], "y_test holds 1,000 labels for the 999 images of a.npz: x_test"),
     ],
 )
-def test_wrong_images_are_named(
+def test_validate_wrong_images_raises_data_error_with_their_name(
     dataset: Dataset, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], complaint: str
 ) -> None:
-    wrong = replace(parts(dataset), test_images=Part("a.npz: x_test", change(dataset.test.images)))
+    wrong = replace(as_raw(dataset), test_images=RawArray("a.npz: x_test", change(dataset.test.images)))
     with pytest.raises(DataError, match=f"a.npz: .*{complaint}"):
-        wrong.verified("here")
+        wrong.validate("here")
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda y: y + 1, "runs from 1 to 10, not from 0 to 9"),
-        (lambda y: y.astype(np.int64) - 1, "runs from -1 to 8"),
-        (lambda y: y / 2, "type float64, not whole numbers"),
+        (lambda y: y + 1, "ranges from 1 to 10, not from 0 to 9"),
+        (lambda y: y.astype(np.int64) - 1, "ranges from -1 to 8"),
+        (lambda y: y / 2, "type float64, not integer"),
         (lambda y: np.eye(10, dtype=np.uint8)[y], r"shape \[4000, 10\], not \[n\]"),
     ],
 )
-def test_wrong_labels_are_named(
+def test_validate_wrong_labels_raises_data_error_with_their_name(
     dataset: Dataset, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], complaint: str
 ) -> None:
-    wrong = replace(parts(dataset), train_labels=Part("a.npz: y_train", change(dataset.train.labels)))
+    wrong = replace(as_raw(dataset), train_labels=RawArray("a.npz: y_train", change(dataset.train.labels)))
     with pytest.raises(DataError, match=f"a.npz: y_train.*{complaint}"):
-        wrong.verified("here")
+        wrong.validate("here")
 
 
-def test_mnist_with_other_labels_is_refused(mnist: Dataset) -> None:
+def test_validate_mnist_images_with_other_labels_raises_data_error(mnist: Dataset) -> None:
     if mnist.offline:
         pytest.skip("needs all of MNIST")
-    shuffled = Part("a.npz: y_test", mnist.test.labels[::-1])
+    shuffled = RawArray("a.npz: y_test", mnist.test.labels[::-1])
     with pytest.raises(DataError, match=r"a.npz: y_test does not label MNIST's test images"):
-        replace(parts(mnist), test_labels=shuffled).verified("here")
+        replace(as_raw(mnist), test_labels=shuffled).validate("here")
 
 
-def test_a_test_set_that_was_trained_on_is_refused(mnist: Dataset) -> None:
+def test_validate_mnist_training_set_as_test_set_raises_data_error(mnist: Dataset) -> None:
     if mnist.offline:
         pytest.skip("needs all of MNIST")
-    twice = replace(
-        parts(mnist),
-        test_images=Part("t10k-images", mnist.train.images),
-        test_labels=Part("t10k-labels", mnist.train.labels),
+    swapped = replace(
+        as_raw(mnist),
+        test_images=RawArray("t10k-images", mnist.train.images),
+        test_labels=RawArray("t10k-labels", mnist.train.labels),
     )
     with pytest.raises(DataError, match="t10k-images holds MNIST's train images, not its test images"):
-        twice.verified("here")
+        swapped.validate("here")
 
 
-def test_npz_and_idx_give_the_same_digits(mnist_npz: Path, idx_folder: Path, digits: Digits) -> None:
-    npz = data.read(mnist_npz).verified("npz")
-    idx = data.read(idx_folder).verified("idx")
+def test_read_npz_and_idx_give_the_same_digits(mnist_npz: Path, idx_folder: Path, digits: Digits) -> None:
+    npz = data.read(mnist_npz).validate("npz")
+    idx = data.read(idx_folder).validate("idx")
     assert np.array_equal(npz.train.images[:200], idx.train.images)
     assert np.array_equal(npz.train.labels[:200], idx.train.labels)
     assert np.array_equal(digits.images[200:300], idx.test.images)
     assert np.array_equal(digits.labels[200:300], idx.test.labels)
 
 
-def test_idx_files_may_be_named_with_a_dot(idx_folder: Path) -> None:
+def test_read_idx_accepts_names_with_a_dot(idx_folder: Path) -> None:
     path = idx_folder / "t10k-images-idx3-ubyte"
     path.rename(idx_folder / "t10k-images.idx3-ubyte")
-    assert len(data.read(idx_folder).verified("idx").test) == 100
+    assert len(data.read(idx_folder).validate("idx").test) == 100
 
 
-def test_an_idx_file_may_be_unpacked_and_still_named_gz(idx_folder: Path) -> None:
+def test_read_idx_accepts_uncompressed_file_named_gz(idx_folder: Path) -> None:
     path = idx_folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.decompress(path.read_bytes()))
-    assert len(data.read(idx_folder).verified("idx").train) == 200
+    assert len(data.read(idx_folder).validate("idx").train) == 200
 
 
-def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+def test_read_missing_path_raises_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere.npz does not exist"):
         data.read(tmp_path / "nowhere.npz")
 
 
-def test_a_folder_without_the_files(tmp_path: Path) -> None:
+def test_read_empty_folder_raises_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no train-images-idx3-ubyte, gzipped or not"):
         data.read(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0, 10, 100_000, -1])
-def test_a_truncated_npz(mnist_npz: Path, tmp_path: Path, kept: int) -> None:
+def test_read_truncated_npz_raises_data_error(mnist_npz: Path, tmp_path: Path, kept: int) -> None:
     path = tmp_path / "mnist.npz"
     path.write_bytes(mnist_npz.read_bytes()[:kept])
-    with pytest.raises(DataError, match=r"mnist.npz is truncated or no .npz file"):
+    with pytest.raises(DataError, match=r"mnist.npz is truncated or not an .npz file"):
         data.read(path)
 
 
-def test_an_array_that_is_no_npz(tmp_path: Path) -> None:
+def test_read_npy_raises_data_error(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros(3))
-    with pytest.raises(DataError, match=r"x.npy is truncated or no .npz file"):
+    with pytest.raises(DataError, match=r"x.npy is truncated or not an .npz file"):
         data.read(tmp_path / "x.npy")
 
 
-def test_an_npz_of_other_arrays(tmp_path: Path) -> None:
+def test_read_npz_without_mnists_keys_raises_data_error(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", x_train=np.zeros(3), images=np.zeros(3))
     with pytest.raises(DataError, match=r"other.npz lacks x_test, y_test, y_train"):
         data.read(tmp_path / "other.npz")
@@ -158,40 +161,40 @@ def test_an_npz_of_other_arrays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kept", "complaint"),
     [
-        (7, "is truncated: 7 bytes"),
+        (7, "is truncated: its 7 bytes"),
         (5000, "is truncated: its header announces 78,400 bytes, it holds 4,984"),
     ],
 )
-def test_a_truncated_idx_file(idx_folder: Path, kept: int, complaint: str) -> None:
+def test_read_truncated_idx_raises_data_error(idx_folder: Path, kept: int, complaint: str) -> None:
     path = idx_folder / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(DataError, match=f"t10k-images-idx3-ubyte {complaint}"):
         data.read(idx_folder)
 
 
-def test_an_idx_file_with_too_much_in_it(idx_folder: Path) -> None:
+def test_read_idx_with_trailing_bytes_raises_data_error(idx_folder: Path) -> None:
     path = idx_folder / "t10k-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes() + b"\x00")
     with pytest.raises(DataError, match="t10k-labels-idx1-ubyte is too long"):
         data.read(idx_folder)
 
 
-def test_a_truncated_gzip_file(idx_folder: Path) -> None:
+def test_read_truncated_gzip_raises_data_error(idx_folder: Path) -> None:
     path = idx_folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz is truncated or damaged"):
         data.read(idx_folder)
 
 
-def test_labels_under_the_name_of_images(idx_folder: Path) -> None:
+def test_read_idx_labels_named_as_images_raises_data_error(idx_folder: Path) -> None:
     labels = idx_folder / "t10k-labels-idx1-ubyte"
     (idx_folder / "t10k-images-idx3-ubyte").write_bytes(labels.read_bytes())
     with pytest.raises(DataError, match="t10k-images-idx3-ubyte begins with 00000801, not 00000803"):
         data.read(idx_folder)
 
 
-def test_sample_is_balanced_and_its_halves_share_no_digit() -> None:
-    dataset = data.read_sample().verified("sample", offline=True)
+def test_sample_is_balanced_and_its_sets_are_disjoint() -> None:
+    dataset = data.read_sample().validate("sample", offline=True)
     train = {image.tobytes() for image in dataset.train.images}
     test = {image.tobytes() for image in dataset.test.images}
     assert (len(train), len(test), len(train & test)) == (4000, 1000, 0)
@@ -199,15 +202,15 @@ def test_sample_is_balanced_and_its_halves_share_no_digit() -> None:
     assert np.bincount(dataset.test.labels).tolist() == [100] * 10
 
 
-def test_sample_halves_come_from_the_same_halves_of_mnist(mnist: Dataset) -> None:
+def test_sample_sets_are_subsets_of_the_same_sets_of_mnist(mnist: Dataset) -> None:
     if mnist.offline:
         pytest.skip("needs all of MNIST")
-    sample = data.read_sample().verified("sample", offline=True)
-    for part, whole in ((sample.train, mnist.train), (sample.test, mnist.test)):
-        assert _labelled(part) <= _labelled(whole)
+    sample = data.read_sample().validate("sample", offline=True)
+    for subset, whole in ((sample.train, mnist.train), (sample.test, mnist.test)):
+        assert _labelled_images(subset) <= _labelled_images(whole)
 
 
-def _labelled(examples: Examples) -> set[tuple[bytes, int]]:
+def _labelled_images(examples: Examples) -> set[tuple[bytes, int]]:
     return {
         (image.tobytes(), int(label)) for image, label in zip(examples.images, examples.labels, strict=True)
     }
@@ -215,25 +218,46 @@ def _labelled(examples: Examples) -> set[tuple[bytes, int]]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The place of MNIST in a Keras cache that has none yet."""
+    """Path of MNIST in an empty Keras cache."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     (tmp_path / "datasets").mkdir()
     return tmp_path / "datasets" / "mnist.npz"
 
 
-def test_the_cache_is_read_where_no_path_is_given(mnist_npz: Path, cache: Path) -> None:
+def test_load_without_path_reads_the_cache(mnist_npz: Path, cache: Path) -> None:
     shutil.copy(mnist_npz, cache)
     dataset = data.load(None)
     assert (dataset.source, dataset.offline, len(dataset.train)) == (str(cache), False, 4000)
 
 
-def test_the_path_given_comes_before_the_cache(idx_folder: Path, mnist_npz: Path, cache: Path) -> None:
+def test_load_with_path_ignores_the_cache(idx_folder: Path, mnist_npz: Path, cache: Path) -> None:
     shutil.copy(mnist_npz, cache)
     dataset = data.load(idx_folder)
     assert (dataset.source, len(dataset.train)) == (str(idx_folder), 200)
 
 
-def test_a_damaged_cache_is_named(mnist_npz: Path, cache: Path) -> None:
+def test_load_damaged_cache_raises_data_error_with_its_path(mnist_npz: Path, cache: Path) -> None:
     cache.write_bytes(mnist_npz.read_bytes()[:5000])
     with pytest.raises(DataError, match=f"{cache} is truncated"):
         data.load(None)
+
+
+def test_load_without_cache_reads_kerass_download(
+    dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, test = dataset.train, dataset.test
+    downloaded = (train.images, train.labels), (test.images, test.labels)
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: downloaded)
+    loaded = data.load(None)
+    assert (loaded.source, loaded.offline, loaded.md5) == ("keras.datasets.mnist", False, dataset.md5)
+
+
+def test_load_without_cache_and_network_reads_the_sample(
+    dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
+    loaded = data.load(None)
+    assert (loaded.offline, loaded.md5) == (True, dataset.md5)

@@ -1,4 +1,4 @@
-"""."""
+"""Fits: reproducibility, augmentation, multi-step calls, validation, ensembles and interruption."""
 
 import signal
 from collections import defaultdict
@@ -7,21 +7,42 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from digit_training import evaluation, models, synthetic
 from digit_training import fit as fitting
-from digit_training.augment import ANYBODY, CAREFUL, Hand, Images, augment
+from digit_training.augment import MILD, STRONG, AugmentationConfig, Images, augment
 from digit_training.data import Dataset, Examples
 from digit_training.evaluation import evaluate
-from digit_training.fit import Batches, Fit, by_block, fit
-from digit_training.models import perceptron
+from digit_training.fit import SEEDS, AugmentedBatches, FitResult, fit, multi_step
 from digit_training.recipes import RECIPES, sgd
 
+PERCEPTRON = RECIPES["perceptron"]
 
-def test_each_epoch_holds_every_example_once_in_another_order(dataset: Dataset) -> None:
-    batches = Batches(dataset.train[:100], 32, seed=0)
+FAST = replace(PERCEPTRON, augmented=True).with_epochs(2)
+"""Recipe without multi-step calls, whose compilation takes longer than these fits."""
+
+
+@pytest.fixture(scope="module")
+def two_epochs(dataset: Dataset) -> FitResult:
+    """Perceptron after two epochs of 200 digits with seed 0."""
+    return fit(PERCEPTRON.with_epochs(2), dataset.train[:200], seed=0)
+
+
+@pytest.fixture(scope="module")
+def members(dataset: Dataset) -> list[keras.Model]:
+    """Networks of the last seed and of the first, fitted one by one."""
+    return [fit(FAST, dataset.train[:200], seed).model for seed in (SEEDS - 1, 0)]
+
+
+def have_equal_weights(one: keras.Model, other: keras.Model) -> bool:
+    return all(map(np.array_equal, one.get_weights(), other.get_weights()))
+
+
+def test_augmented_batches_each_epoch_holds_every_example_once_in_another_order(dataset: Dataset) -> None:
+    batches = AugmentedBatches(dataset.train[:100], 32, seed=0)
     first = np.concatenate([batches[index][1] for index in range(len(batches))])
-    batches.begin(1)
+    batches.set_epoch(1)
     second = np.concatenate([batches[index][1] for index in range(len(batches))])
     assert len(batches) == 4
     assert np.array_equal(np.bincount(first), np.bincount(dataset.train.labels[:100]))
@@ -29,165 +50,179 @@ def test_each_epoch_holds_every_example_once_in_another_order(dataset: Dataset) 
     assert not np.array_equal(first, second)
 
 
-def test_a_batch_is_what_a_model_reads(dataset: Dataset) -> None:
-    pixels, labels = Batches(dataset.train[:100], 32, seed=0)[3]
+def test_augmented_batches_item_has_model_input_format(dataset: Dataset) -> None:
+    pixels, labels = AugmentedBatches(dataset.train[:100], 32, seed=0)[3]
     assert (pixels.shape, labels.shape) == ((4, 784), (4,))
     assert pixels.dtype == np.float32
     assert (pixels.min(), pixels.max()) == (0, 1)
 
 
-def test_a_batch_is_the_same_whenever_it_is_read(dataset: Dataset) -> None:
-    one, two = (Batches(dataset.train[:100], 32, seed=5) for _ in range(2))
+def test_augmented_batches_item_depends_only_on_seed_epoch_and_index(dataset: Dataset) -> None:
+    one, two = (AugmentedBatches(dataset.train[:100], 32, seed=5) for _ in range(2))
     two[0], two[1]
     assert np.array_equal(one[2][0], two[2][0])
-    two.begin(1)
+    two.set_epoch(1)
     assert not np.array_equal(one[2][0], two[2][0])
-    assert not np.array_equal(one[2][0], Batches(dataset.train[:100], 32, seed=6)[2][0])
+    assert not np.array_equal(one[2][0], AugmentedBatches(dataset.train[:100], 32, seed=6)[2][0])
 
 
-def test_the_last_epochs_are_written_with_more_care(dataset: Dataset) -> None:
+def test_augmented_batches_mild_epochs_distort_less(dataset: Dataset) -> None:
     examples = dataset.train[:500]
-    batches = Batches(examples, len(examples), seed=0, careful_from=1)
+    batches = AugmentedBatches(examples, len(examples), seed=0, mild_from_epoch=1)
 
-    def departure() -> float:
+    def mean_distortion() -> float:
         pixels, _ = batches[0]
         return float(np.abs(pixels - examples[batches.order].pixels).mean())
 
-    free = departure()
-    batches.begin(1)
-    assert departure() < 0.9 * free
+    strong = mean_distortion()
+    batches.set_epoch(1)
+    assert mean_distortion() < 0.9 * strong
 
 
-def test_the_last_epochs_may_be_of_the_first_examples_alone(dataset: Dataset) -> None:
-    batches = Batches(dataset.train[:100], 32, seed=0, careful_from=1, first=80)
+def test_augmented_batches_mild_examples_restricts_mild_epochs_to_the_first(dataset: Dataset) -> None:
+    batches = AugmentedBatches(dataset.train[:100], 32, seed=0, mild_from_epoch=1, mild_examples=80)
     assert np.array_equal(np.sort(batches.order), np.arange(100))
-    batches.begin(1)
+    batches.set_epoch(1)
     assert len(batches.order) == 100
     assert np.array_equal(np.unique(batches.order), np.arange(80))
 
 
-def fitted(dataset: Dataset, examples: int, xla: bool, batches: int | None) -> keras.Model:
-    """A perceptron after two epochs of batches of 32, in blocks of so many or one by one."""
+def fit_with_keras(
+    dataset: Dataset, examples: int, batches_per_chunk: int | None = None, xla: bool = False
+) -> keras.Model:
+    """Return a perceptron after two epochs of batches of 32, in chunks or one by one."""
     keras.utils.set_random_seed(3)
-    model = perceptron()
+    model = models.perceptron()
     model.compile(sgd(0.5, 1), loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=xla)
-    if batches:
-        model.train_step = by_block(model, 32)
+    if batches_per_chunk:
+        model.train_step = multi_step(model, 32)
     train = dataset.train[:examples]
-    model.fit(train.pixels, train.labels, epochs=2, batch_size=32 * (batches or 1), verbose=0)
+    model.fit(train.pixels, train.labels, epochs=2, batch_size=32 * (batches_per_chunk or 1), verbose=0)
     return model
 
 
-@pytest.mark.parametrize("xla", [False, True])
 @pytest.mark.parametrize(
-    ("examples", "batches"),
+    ("examples", "batches_per_chunk", "xla"),
     [
-        pytest.param(640, 10, id="blocks of one size"),
-        pytest.param(1000, 20, id="a batch is left"),
-        pytest.param(641, 10, id="the last block is shorter than a batch"),
-        pytest.param(20, 10, id="so is the only one"),
+        pytest.param(1000, 20, False, id="last batch smaller"),
+        pytest.param(641, 10, True, id="last chunk smaller than a batch, XLA"),
+        pytest.param(1000, 20, True, id="last batch smaller, XLA", marks=pytest.mark.slow),
+        pytest.param(641, 10, False, id="last chunk smaller than a batch", marks=pytest.mark.slow),
+        pytest.param(20, 10, True, id="only chunk smaller than a batch, XLA", marks=pytest.mark.slow),
     ],
 )
-def test_blocks_are_learned_as_their_batches_one_by_one(
-    dataset: Dataset, examples: int, batches: int, xla: bool
+def test_multi_step_chunks_give_the_same_fit_as_single_batches(
+    dataset: Dataset, examples: int, batches_per_chunk: int, xla: bool
 ) -> None:
-    one_by_one = fitted(dataset, examples, xla, None)
-    in_blocks = fitted(dataset, examples, xla, batches)
-    for expected, weights in zip(one_by_one.get_weights(), in_blocks.get_weights(), strict=True):
-        np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-6)
+    expected = fit_with_keras(dataset, examples)
+    actual = fit_with_keras(dataset, examples, batches_per_chunk, xla)
+    for one, other in zip(expected.get_weights(), actual.get_weights(), strict=True):
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-6)
     for name in ("loss", "accuracy"):
-        assert in_blocks.history.history[name] == pytest.approx(one_by_one.history.history[name])
-    assert int(in_blocks.optimizer.iterations) == int(one_by_one.optimizer.iterations)
+        assert actual.history.history[name] == pytest.approx(expected.history.history[name])
+    assert int(actual.optimizer.iterations) == int(expected.optimizer.iterations)
 
 
-@pytest.mark.parametrize("name", ["perceptron", "quick", "full"])
-def test_a_seed_makes_a_fit_repeatable(name: str, dataset: Dataset) -> None:
-    def weights(seed: int) -> list[np.ndarray]:
-        model = fit(RECIPES[name].lasting(1), dataset.train[:600], seed).model
-        return list(model.get_weights())
-
-    first, again, other = weights(1), weights(1), weights(2)
-    assert all(map(np.array_equal, first, again))
-    assert not all(map(np.array_equal, first, other))
+def test_fit_same_seed_gives_the_same_perceptron(two_epochs: FitResult, dataset: Dataset) -> None:
+    again = fit(two_epochs.recipe, dataset.train[:200], seed=0)
+    assert have_equal_weights(two_epochs.model, again.model)
 
 
-def test_the_perceptron_is_what_the_article_s_own_lines_make(dataset: Dataset) -> None:
-    keras.utils.set_random_seed(5)
-    plain = RECIPES["perceptron"].build()
-    plain.compile(
+def test_fit_other_seed_gives_another_model(members: list[keras.Model]) -> None:
+    assert not have_equal_weights(*members)
+
+
+def test_fit_same_seed_gives_the_same_augmented_fit(calibrated: FitResult, dataset: Dataset) -> None:
+    again = fit(calibrated.recipe, dataset.train[:240], seed=1)
+    assert have_equal_weights(calibrated.model, again.model)
+    assert calibrated.history == again.history
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["quick", "full"])
+def test_fit_same_seed_gives_the_same_convnet(name: str, dataset: Dataset) -> None:
+    recipe = RECIPES[name].with_epochs(1)
+    one, again, other = (fit(recipe, dataset.train[:600], seed).model for seed in (1, 1, 2))
+    assert have_equal_weights(one, again)
+    assert not have_equal_weights(one, other)
+
+
+def test_fit_perceptron_gives_the_model_of_the_articles_code(two_epochs: FitResult, dataset: Dataset) -> None:
+    train = dataset.train[:200]
+    keras.utils.set_random_seed(0)
+    article = models.perceptron()
+    article.compile(
         optimizer=keras.optimizers.SGD(0.01), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
     )
-    plain.fit(dataset.train.pixels, dataset.train.labels, epochs=2, batch_size=32, verbose=0)
-    result = fit(RECIPES["perceptron"].lasting(2), dataset.train, seed=5)
-    for expected, weights in zip(plain.get_weights(), result.model.get_weights(), strict=True):
+    article.fit(train.pixels, train.labels, epochs=2, batch_size=32, verbose=0)
+    for expected, weights in zip(article.get_weights(), two_epochs.model.get_weights(), strict=True):
         np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-6)
     for name in ("loss", "accuracy"):
-        assert result.history[name] == pytest.approx(plain.history.history[name])
-
-
-def test_the_last_epochs_are_fitted_with_more_care(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = defaultdict[Hand, list[int]](list)
-
-    def counted(images: Images, rng: np.random.Generator, hand: Hand) -> Images:
-        written[hand].append(len(images))
-        return augment(images, rng, hand)
-
-    monkeypatch.setattr(fitting, "augment", counted)
-    fit(replace(RECIPES["quick"], epochs=3, careful=2, holdout=0, drawn=0), dataset.train[:500], seed=0)
-    assert sum(written[CAREFUL]) == 2 * 500
+        assert two_epochs.history[name] == pytest.approx(article.history.history[name])
 
 
 @pytest.mark.parametrize("name", ["full", "best"])
-def test_drawn_digits_are_learned_to_the_end_or_not(
+def test_fit_mild_epochs_include_synthetic_digits_if_the_recipe_says_so(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    # Two threads write the batches: they may append at once, but not count up.
-    seen = defaultdict[Hand, list[int]](list)
+    # Two threads augment the batches: appending to a list is atomic, adding to a number is not.
+    written = defaultdict[AugmentationConfig, list[int]](list)
+    synthetic_written = defaultdict[AugmentationConfig, list[int]](list)
 
-    def full_of_ink(count: int, rng: np.random.Generator) -> Examples:
+    def draw_solid_squares(count: int, rng: np.random.Generator) -> Examples:
         return Examples(np.full((count, 28, 28), 255, np.uint8), np.zeros(count, np.uint8))
 
-    def counted(images: Images, rng: np.random.Generator, hand: Hand) -> Images:
-        seen[hand].append(int((images.min(axis=(1, 2)) == 255).sum()))
-        return augment(images, rng, hand)
+    def counting_augment(images: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
+        written[config].append(len(images))
+        synthetic_written[config].append(int((images.min(axis=(1, 2)) == 255).sum()))
+        return augment(images, rng, config)
 
-    monkeypatch.setattr(synthetic, "drawn", full_of_ink)
-    monkeypatch.setattr(fitting, "augment", counted)
-    fit(replace(RECIPES[name], epochs=3, careful=1, networks=1), dataset.train[:600], seed=0)
-    drawn = round(0.05 * 550)
-    assert sum(seen[ANYBODY]) >= 2 * drawn
-    assert sum(seen[CAREFUL]) == (drawn if name == "full" else 0)
-
-
-def test_the_held_out_are_not_fitted(dataset: Dataset) -> None:
-    recipe = replace(RECIPES["perceptron"], epochs=1, holdout=1 / 12)
-    result = fit(recipe, dataset.train[:1200], seed=0)
-    assert (result.examples, result.validation_examples) == (1100, 100)
-    assert {name: len(values) for name, values in result.history.items()} == dict.fromkeys(
-        ("accuracy", "loss", "val_accuracy", "val_loss"), 1
-    )
+    monkeypatch.setattr(synthetic, "draw_digits", draw_solid_squares)
+    monkeypatch.setattr(fitting, "augment", counting_augment)
+    recipe = replace(RECIPES[name], build=models.perceptron, epochs=3, mild_epochs=1, networks=1)
+    result = fit(recipe, dataset.train[:600], seed=0)
+    assert result.synthetic_examples == round(0.05 * 550)
+    assert sum(written[MILD]) == 550 + result.synthetic_examples
+    assert sum(synthetic_written[STRONG]) >= 2 * result.synthetic_examples
+    assert sum(synthetic_written[MILD]) == (result.synthetic_examples if name == "full" else 0)
 
 
-def test_the_best_epoch_by_the_held_out_is_taken_and_calibrated_on_them(dataset: Dataset) -> None:
-    recipe = replace(RECIPES["perceptron"], epochs=4, learning_rate=1.0, holdout=1 / 4)
+def test_fit_validation_examples_are_held_out_choose_the_epoch_and_calibrate(dataset: Dataset) -> None:
+    recipe = replace(FAST, epochs=4, learning_rate=1.0, validation_split=1 / 4)
 
-    def spoil(batch: int, logs: object) -> None:
+    def zero_weights_in_last_epoch(batch: int, logs: object) -> None:
         if len(callback.model.history.epoch) == 3:
             callback.model.set_weights([0 * weights for weights in callback.model.get_weights()])
 
-    callback = keras.callbacks.LambdaCallback(on_train_batch_end=spoil)
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=zero_weights_in_last_epoch)
     result = fit(recipe, dataset.train[:1200], 0, [callback])
+    assert (result.examples, result.validation_examples) == (900, 300)
+    assert {name: len(values) for name, values in result.history.items()} == dict.fromkeys(
+        ("accuracy", "loss", "val_accuracy", "val_loss"), 4
+    )
     losses = result.history["val_loss"]
     assert result.best_epoch == np.argmin(losses) + 1 < 4
-    held = dataset.train[:1200][np.random.default_rng(0).permutation(1200)[:300]]
-    answers = evaluate(result.model, held).probabilities
-    loss = -np.log(answers[np.arange(300), held.labels]).mean()
+    validation = dataset.train[:1200][np.random.default_rng(0).permutation(1200)[:300]]
+    probabilities = evaluate(result.model, validation).probabilities
+    loss = -np.log(probabilities[np.arange(300), validation.labels]).mean()
     assert loss < min(losses)
-    assert evaluation.temperature(answers, held.labels) == pytest.approx(1, abs=1e-3)
+    assert evaluation.fit_temperature(probabilities, validation.labels) == pytest.approx(1, abs=1e-3)
+
+
+def test_fit_result_describes_the_fit(fitted: FitResult, calibrated: FitResult) -> None:
+    assert (fitted.examples, fitted.synthetic_examples, fitted.validation_examples) == (4000, 0, 0)
+    assert (calibrated.examples, calibrated.synthetic_examples, calibrated.validation_examples) == (
+        220,
+        44,
+        20,
+    )
+    assert (fitted.seed, calibrated.seed) == (0, 1)
+    assert fitted.seconds > 0
+    assert fitted.device == "CPU" or fitted.device.startswith("GPU: ")
 
 
 def interrupt_after(epochs: int, networks: int = 0) -> keras.callbacks.Callback:
-    """Ctrl-C in the epoch after these, in the network after those."""
+    """Return a callback that sends SIGINT after so many complete networks and epochs of the next network."""
     begun: list[object] = []
 
     def interrupt(batch: int, logs: object) -> None:
@@ -198,52 +233,56 @@ def interrupt_after(epochs: int, networks: int = 0) -> keras.callbacks.Callback:
     return callback
 
 
-def test_an_interrupted_fit_has_its_best_epoch(dataset: Dataset) -> None:
-    recipe = RECIPES["perceptron"]
-    result = fit(recipe, dataset.train[:600], 0, [interrupt_after(2)])
+def test_fit_interrupted_in_third_epoch_returns_the_best_of_two(
+    two_epochs: FitResult, dataset: Dataset
+) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    result = fit(PERCEPTRON, dataset.train[:200], 0, [interrupt_after(2)])
     assert (result.epochs, result.best_epoch, result.complete) == (2, 2, False)
     assert len(result.history["loss"]) == 2
-    two = fit(recipe.lasting(2), dataset.train[:600], 0)
-    assert two.complete
-    assert all(map(np.array_equal, result.model.get_weights(), two.model.get_weights()))
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert two_epochs.complete
+    assert have_equal_weights(result.model, two_epochs.model)
 
 
-def test_a_fit_interrupted_in_its_first_epoch_has_nothing(dataset: Dataset) -> None:
+def test_fit_interrupted_in_first_epoch_raises_keyboard_interrupt(dataset: Dataset) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit(RECIPES["perceptron"], dataset.train[:600], 0, [interrupt_after(0)])
+        fit(FAST, dataset.train[:200], 0, [interrupt_after(0)])
 
 
-SEVERAL = replace(RECIPES["perceptron"].lasting(2), networks=3)
+def predict(model: keras.Model, dataset: Dataset) -> NDArray[np.float32]:
+    return np.asarray(model.predict(dataset.test.pixels, verbose=0))
 
 
-def test_several_networks_are_those_of_the_next_seeds_and_answer_together(dataset: Dataset) -> None:
-    digits = dataset.train[:600]
-    result = fit(SEVERAL, digits, seed=2**32 - 2)
-    alone = [fit(replace(SEVERAL, networks=1), digits, seed).model for seed in (2**32 - 2, 2**32 - 1, 0)]
-    expected = evaluate(models.together(alone), digits).probabilities
-    assert np.array_equal(evaluate(result.model, digits).probabilities, expected)
-    assert (result.networks, result.epochs, result.seed, result.complete) == (3, 2, 2**32 - 2, True)
-
-
-@pytest.mark.parametrize("networks", [1, 2])
-@pytest.mark.parametrize("epochs", [0, 1])
-def test_interrupted_in_a_later_network_there_are_those_before_it(
-    dataset: Dataset, networks: int, epochs: int
+def test_fit_ensemble_averages_networks_of_consecutive_seeds(
+    dataset: Dataset, members: list[keras.Model]
 ) -> None:
-    result = fit(SEVERAL, dataset.train[:600], 0, [interrupt_after(epochs, networks)])
-    assert (result.extent, result.complete) == (f"{networks} of 3 networks", False)
-    whole = fit(replace(SEVERAL, networks=networks), dataset.train[:600], 0)
-    assert whole.complete
-    assert all(map(np.array_equal, result.model.get_weights(), whole.model.get_weights()))
+    result = fit(replace(FAST, networks=2), dataset.train[:200], seed=SEEDS - 1)
+    assert np.array_equal(predict(result.model, dataset), predict(models.ensemble(members), dataset))
+    assert (result.networks, result.epochs, result.seed, result.complete) == (2, 2, SEEDS - 1, True)
 
 
-def test_a_fit_is_described(fitted: Fit) -> None:
-    assert (fitted.examples, fitted.drawn, fitted.validation_examples, fitted.seed) == (4000, 0, 0, 0)
-    assert fitted.seconds > 0
-    assert fitted.device == "CPU" or fitted.device.startswith("GPU: ")
+@pytest.mark.parametrize(
+    ("networks", "epochs"),
+    [
+        pytest.param(1, 0, marks=pytest.mark.slow),
+        (1, 1),
+        (2, 0),
+        pytest.param(2, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_fit_ensemble_interrupted_returns_the_complete_networks(
+    dataset: Dataset, members: list[keras.Model], networks: int, epochs: int
+) -> None:
+    recipe, callback = replace(FAST, networks=3), interrupt_after(epochs, networks)
+    result = fit(recipe, dataset.train[:200], SEEDS - 1, [callback])
+    assert (result.progress, result.complete) == (f"{networks} of 3 networks", False)
+    expected = members[0] if networks == 1 else models.ensemble(members)
+    assert np.array_equal(predict(result.model, dataset), predict(expected, dataset))
 
 
-def test_the_articles_network_reads_most_digits(mnist: Dataset) -> None:
-    recipe = RECIPES["perceptron"].stretched(len(mnist.train))
+@pytest.mark.slow
+def test_fit_perceptron_on_mnist_reaches_the_articles_accuracy(mnist: Dataset) -> None:
+    recipe = PERCEPTRON.scaled_to(len(mnist.train))
     accuracy = evaluate(fit(recipe, mnist.train, seed=0).model, mnist.test).accuracy
     assert 0.86 < accuracy < 0.93

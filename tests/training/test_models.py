@@ -1,62 +1,73 @@
+"""Networks: architectures, ensembles and input adaptation."""
+
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
+from numpy.typing import NDArray
 
 from digit_training import models
 from digit_training.errors import ModelError
 
 
-def ending(shape: tuple[int, ...], classes: int = 10) -> keras.Model:
+@pytest.fixture
+def pixels() -> NDArray[np.float32]:
+    """Random pixels: float32 [3, 784]."""
+    return np.random.default_rng(0).random((3, 784), np.float32)
+
+
+def answers(model: keras.Model, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the model's outputs, computed eagerly: predict would compile each model."""
+    return np.asarray(ops.convert_to_numpy(model(inputs, training=False)))
+
+
+def linear_classifier(shape: tuple[int, ...], classes: int = 10) -> keras.Model:
     return keras.Sequential(
         [keras.Input(shape), layers.Flatten(), layers.Dense(classes, activation="softmax")]
     )
 
 
-def test_the_perceptron_is_the_articles() -> None:
+def test_perceptron_is_the_articles_network() -> None:
     model = models.perceptron()
     assert model.count_params() == 7960
     assert [layer.activation.__name__ for layer in model.layers] == ["sigmoid", "softmax"]
 
 
 @pytest.mark.parametrize("build", [models.perceptron, models.convnet])
-def test_every_model_reads_pixels_and_answers_probabilities(build: type[keras.Model]) -> None:
-    answer = build().predict(np.zeros((3, 784), np.float32), verbose=0)
-    assert answer.shape == (3, 10)
-    assert answer.dtype == np.float32
-    assert np.allclose(answer.sum(axis=1), 1)
+def test_model_maps_pixels_to_probabilities(build: type[keras.Model], pixels: NDArray[np.float32]) -> None:
+    probabilities = answers(build(), pixels)
+    assert probabilities.shape == (3, 10)
+    assert probabilities.dtype == np.float32
+    assert np.allclose(probabilities.sum(axis=1), 1)
 
 
-def test_together_they_answer_with_the_softmax_of_their_mean_logits() -> None:
-    pixels = np.random.default_rng(0).random((3, 784), np.float32)
-    for build in (models.perceptron, models.convnet):
-        members = [build() for _ in range(3)]
-        logits = [np.log(member.predict(pixels, verbose=0)) for member in members]
-        expected = np.exp(np.mean(logits, axis=0))
-        committee = models.together(members)
-        answer = committee.predict(pixels, verbose=0)
-        assert np.allclose(answer, expected / expected.sum(axis=1, keepdims=True), atol=1e-6)
-        assert committee.count_params() == sum(member.count_params() for member in members) - 2 * 10
+@pytest.mark.parametrize("build", [models.perceptron, models.convnet])
+def test_ensemble_answers_with_the_softmax_of_mean_logits(
+    build: type[keras.Model], pixels: NDArray[np.float32]
+) -> None:
+    members = [build() for _ in range(3)]
+    expected = np.exp(np.mean([np.log(answers(member, pixels)) for member in members], axis=0))
+    ensemble = models.ensemble(members)
+    assert np.allclose(answers(ensemble, pixels), expected / expected.sum(axis=1, keepdims=True), atol=1e-6)
+    assert ensemble.count_params() == sum(member.count_params() for member in members) - 2 * 10
 
 
-# TensorFlow 2.20's variables know nothing of an argument that NumPy 2 passes when Keras saves them.
+# TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_together_they_are_saved_and_read_as_one(tmp_path: Path) -> None:
-    file, pixels = tmp_path / "model.keras", np.random.default_rng(0).random((3, 784), np.float32)
-    committee = models.together([models.convnet(), models.convnet()])
-    committee.save(file)
-    again = models.reading_pixels(keras.saving.load_model(file))
-    assert np.array_equal(again.predict(pixels, verbose=0), committee.predict(pixels, verbose=0))
+def test_ensemble_saved_and_loaded_answers_the_same(tmp_path: Path, pixels: NDArray[np.float32]) -> None:
+    ensemble = models.ensemble([models.convnet(), models.convnet()])
+    ensemble.save(tmp_path / "model.keras")
+    loaded = models.with_flat_input(keras.saving.load_model(tmp_path / "model.keras"))
+    assert np.array_equal(answers(loaded, pixels), answers(ensemble, pixels))
 
 
 @pytest.mark.parametrize("shape", [(784,), (28, 28), (28, 28, 1)])
-def test_other_shapes_are_read_as_pixels(shape: tuple[int, ...]) -> None:
-    model = ending(shape)
-    pixels = np.random.default_rng(0).random((3, 784), np.float32)
-    expected = model.predict(pixels.reshape(3, *shape), verbose=0)
-    assert np.array_equal(models.reading_pixels(model).predict(pixels, verbose=0), expected)
+def test_with_flat_input_answers_as_the_original(shape: tuple[int, ...], pixels: NDArray[np.float32]) -> None:
+    model = linear_classifier(shape)
+    expected = answers(model, pixels.reshape(3, *shape))
+    assert np.array_equal(answers(models.with_flat_input(model), pixels), expected)
 
 
 @pytest.mark.parametrize(
@@ -66,13 +77,15 @@ def test_other_shapes_are_read_as_pixels(shape: tuple[int, ...]) -> None:
         ((784,), 26, r"answers \[n, 26\], not \[n, 10\]"),
     ],
 )
-def test_a_model_of_something_else_is_refused(shape: tuple[int, ...], classes: int, complaint: str) -> None:
+def test_with_flat_input_other_shapes_raise_model_error(
+    shape: tuple[int, ...], classes: int, complaint: str
+) -> None:
     with pytest.raises(ModelError, match=complaint):
-        models.reading_pixels(ending(shape, classes))
+        models.with_flat_input(linear_classifier(shape, classes))
 
 
-def test_a_model_with_two_inputs_is_refused() -> None:
+def test_with_flat_input_two_inputs_raise_model_error() -> None:
     inputs = [keras.Input((784,)), keras.Input((784,))]
     model = keras.Model(inputs, layers.Dense(10)(layers.Add()(inputs)))
     with pytest.raises(ModelError, match="the model takes"):
-        models.reading_pixels(model)
+        models.with_flat_input(model)

@@ -1,69 +1,72 @@
-"""."""
+"""Quality gate: thresholds, and the choice of the baseline version."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from digit_training import quality_gate
 from digit_training.errors import AccuracyError, DataError
-from digit_training.quality_gate import Bar
+from digit_training.quality_gate import Baseline, QualityGate
 
-BAR = Bar(minimum=0.85, regression=0.01)
+GATE = QualityGate(min_accuracy=0.85, max_regression=0.01)
 
 
-@pytest.mark.parametrize("standard", [None, ("models/1", 0.85), ("models/1", 0.86)])
-def test_the_bar_itself_is_high_enough(standard: tuple[str, float] | None) -> None:
-    BAR.require(0.85, standard)
+@pytest.mark.parametrize("baseline", [None, Baseline("models/1", 0.85), Baseline("models/1", 0.86)])
+def test_check_accuracy_at_the_thresholds_passes(baseline: Baseline | None) -> None:
+    GATE.check(0.85, baseline)
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "standard", "complaint"),
+    ("accuracy", "baseline", "complaint"),
     [
         (0.8499, None, "0.8499 is below the minimum of 0.85"),
-        (0.8499, ("models/1", 0.1), "0.8499 is below the minimum of 0.85"),
-        (0.9799, ("models/1", 0.99), "0.9799 is more than 0.01 below the 0.9900 of models/1"),
+        (0.8499, Baseline("models/1", 0.1), "0.8499 is below the minimum of 0.85"),
+        (0.9799, Baseline("models/1", 0.99), "0.9799 is more than 0.01 below the 0.9900 of models/1"),
     ],
 )
-def test_a_model_below_it_passes_only_by_force(
-    accuracy: float, standard: tuple[str, float] | None, complaint: str
+def test_check_accuracy_below_a_threshold_passes_only_with_force(
+    accuracy: float, baseline: Baseline | None, complaint: str
 ) -> None:
     with pytest.raises(AccuracyError, match=complaint):
-        BAR.require(accuracy, standard)
-    Bar(BAR.minimum, BAR.regression, forced=True).require(accuracy, standard)
+        GATE.check(accuracy, baseline)
+    replace(GATE, force=True).check(accuracy, baseline)
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
+    """Models folder with versions 1 to 3."""
     for name in ("00001", "2", "3", "canary"):
         (tmp_path / name).mkdir()
     return tmp_path
 
 
-def label(models: Path, name: str, version: int) -> None:
+def write_label(models: Path, name: str, version: int) -> None:
+    """Write a `models.config` with one label, as `digits models promote` does."""
     labels = f'version_labels {{ key: "{name}" value: {version} }}'
     (models / "models.config").write_text(
         f'# Earlier, stable was: 2\nmodel_config_list {{ config {{ name: "digits" {labels} }} }}'
     )
 
 
-def test_without_a_label_it_is_the_newest(models: Path, tmp_path: Path) -> None:
-    assert quality_gate.find(models) == models / "3"
-    label(models, "canary", 2)
-    assert quality_gate.find(models) == models / "3"
-    assert quality_gate.find(tmp_path / "none") is None
+def test_baseline_version_without_stable_label_is_the_newest(models: Path, tmp_path: Path) -> None:
+    assert quality_gate.baseline_version(models) == models / "3"
+    write_label(models, "canary", 2)
+    assert quality_gate.baseline_version(models) == models / "3"
+    assert quality_gate.baseline_version(tmp_path / "none") is None
 
 
-def test_it_is_what_carries_the_label(models: Path) -> None:
-    label(models, "stable", 1)
-    assert quality_gate.find(models) == models / "00001"
+def test_baseline_version_is_the_one_labelled_stable(models: Path) -> None:
+    write_label(models, "stable", 1)
+    assert quality_gate.baseline_version(models) == models / "00001"
 
 
-def test_a_label_of_a_version_that_is_gone_says_nothing(models: Path) -> None:
-    label(models, "stable", 7)
-    assert quality_gate.find(models) == models / "3"
+def test_baseline_version_with_label_of_missing_version_is_the_newest(models: Path) -> None:
+    write_label(models, "stable", 7)
+    assert quality_gate.baseline_version(models) == models / "3"
 
 
-def test_a_file_of_no_use_is_told(models: Path) -> None:
+def test_baseline_version_with_damaged_config_raises_data_error(models: Path) -> None:
     (models / "models.config").write_text("model_config_list {")
-    with pytest.raises(DataError, match=r"models\.config is not what TensorFlow Serving reads"):
-        quality_gate.find(models)
+    with pytest.raises(DataError, match=r"models\.config is no valid TensorFlow Serving configuration"):
+        quality_gate.baseline_version(models)

@@ -1,39 +1,41 @@
+"""Recipes: hyperparameters, overrides and learning rate schedules."""
+
 import pytest
 
 from digit_training.recipes import RECIPES, adamw
 
 
-def test_the_perceptron_is_fitted_as_in_the_article() -> None:
+def test_perceptron_recipe_has_the_articles_hyperparameters() -> None:
     recipe = RECIPES["perceptron"]
-    assert (recipe.epochs, recipe.batch_size, recipe.holdout) == (10, 32, 0)
+    assert (recipe.epochs, recipe.batch_size, recipe.validation_split) == (10, 32, 0)
     optimizer = recipe.optimizer(recipe.learning_rate, 1)
     assert type(optimizer).__name__ == "SGD"
     assert float(optimizer.learning_rate) == pytest.approx(0.01)
 
 
-def test_what_the_user_sets_replaces_the_recipe() -> None:
+def test_with_overrides_replaces_what_is_not_none() -> None:
     recipe = RECIPES["quick"]
-    changed = recipe.adjusted(batch_size=7, learning_rate=None).lasting(3)
+    changed = recipe.with_overrides(batch_size=7, learning_rate=None).with_epochs(3)
     assert (changed.epochs, changed.batch_size) == (3, 7)
     assert changed.learning_rate == recipe.learning_rate
 
 
-def test_the_careful_epochs_are_the_same_share_of_any_number() -> None:
+def test_with_epochs_keeps_the_share_of_mild_epochs() -> None:
     quick = RECIPES["quick"]
-    assert [quick.lasting(epochs).careful / epochs for epochs in (5, 10, 160)] == [
-        quick.careful / quick.epochs
+    assert [quick.with_epochs(epochs).mild_epochs / epochs for epochs in (5, 10, 160)] == [
+        quick.mild_epochs / quick.epochs
     ] * 3
-    assert quick.lasting(1).careful == 0
+    assert quick.with_epochs(1).mild_epochs == 0
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_few_examples_are_fitted_in_as_many_steps(name: str) -> None:
+def test_scaled_to_few_examples_keeps_the_number_of_steps(name: str) -> None:
     recipe = RECIPES[name]
-    assert recipe.stretched(4000).epochs * 4000 == recipe.epochs * 60_000
-    assert recipe.stretched(60_000) == recipe
+    assert recipe.scaled_to(4000).epochs * 4000 == recipe.epochs * 60_000
+    assert recipe.scaled_to(60_000) == recipe
 
 
-def test_the_rate_warms_up_and_falls_to_nothing() -> None:
+def test_adamw_learning_rate_warms_up_and_decays_to_0() -> None:
     schedule = adamw(0.002, 1000)._learning_rate
     assert float(schedule(0)) == pytest.approx(0.0002)
     assert float(schedule(50)) == pytest.approx(0.002)

@@ -1,3 +1,5 @@
+"""Model registry: numbering, atomic publication and concurrent publishers."""
+
 import os
 import threading
 from collections.abc import Callable
@@ -8,7 +10,9 @@ import pytest
 from digit_training import registry
 
 
-def content(text: str = "weights") -> Callable[[Path], None]:
+def writer(text: str = "weights") -> Callable[[Path], None]:
+    """Return a function that writes a version with this text as its weights."""
+
     def write(directory: Path) -> None:
         (directory / "variables").mkdir()
         (directory / "variables" / "data").write_text(text)
@@ -16,36 +20,36 @@ def content(text: str = "weights") -> Callable[[Path], None]:
     return write
 
 
-def test_each_publication_is_the_next_number(tmp_path: Path) -> None:
+def test_publish_takes_the_number_after_the_highest(tmp_path: Path) -> None:
     models = tmp_path / "models" / "digits"
-    assert registry.latest(models) is None
-    assert registry.publish(models, content()) == models / "1"
-    assert registry.publish(models, content()) == models / "2"
+    assert registry.latest_version(models) is None
+    assert registry.publish(models, writer()) == models / "1"
+    assert registry.publish(models, writer()) == models / "2"
     (models / "00009").mkdir()
-    assert registry.publish(models, content()) == models / "10"
-    assert registry.latest(models) == models / "10"
+    assert registry.publish(models, writer()) == models / "10"
+    assert registry.latest_version(models) == models / "10"
 
 
-def test_only_whole_numbers_are_versions(tmp_path: Path) -> None:
+def test_latest_version_ignores_names_that_are_not_numbers(tmp_path: Path) -> None:
     for name in (".publishing-1", "canary", "1.5", "-3", "²"):
         (tmp_path / name).mkdir()
-    assert registry.latest(tmp_path) is None
-    assert registry.publish(tmp_path, content()).name == "1"
+    assert registry.latest_version(tmp_path) is None
+    assert registry.publish(tmp_path, writer()).name == "1"
 
 
-def test_nothing_is_visible_before_it_is_whole(tmp_path: Path) -> None:
+def test_publish_shows_no_version_before_it_is_complete(tmp_path: Path) -> None:
     def write(directory: Path) -> None:
-        content()(directory)
-        assert registry.latest(tmp_path) is None
+        writer()(directory)
+        assert registry.latest_version(tmp_path) is None
         assert not directory.name.isdigit()
 
     registry.publish(tmp_path, write)
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
-def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+def test_publish_failure_leaves_no_files(tmp_path: Path) -> None:
     def write(directory: Path) -> None:
-        content()(directory)
+        writer()(directory)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -53,13 +57,13 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_publishers_at_once_lose_nothing(tmp_path: Path) -> None:
-    together = threading.Barrier(8)
+def test_publish_concurrently_gives_each_publisher_a_version(tmp_path: Path) -> None:
+    barrier = threading.Barrier(8)
 
     def publish(text: str) -> None:
         def write(directory: Path) -> None:
-            content(text)(directory)
-            together.wait()
+            writer(text)(directory)
+            barrier.wait()
 
         registry.publish(tmp_path, write)
 
@@ -73,19 +77,19 @@ def test_publishers_at_once_lose_nothing(tmp_path: Path) -> None:
     assert texts == {str(index) for index in range(8)}
 
 
-def test_a_number_taken_meanwhile_is_left_alone(tmp_path: Path) -> None:
+def test_publish_number_taken_while_writing_leaves_the_other_version_alone(tmp_path: Path) -> None:
     def write(directory: Path) -> None:
-        content("ours")(directory)
+        writer("ours")(directory)
+        registry.publish(tmp_path, writer("theirs"))
 
-    registry.publish(tmp_path, content("theirs"))
-    registry.publish(tmp_path, write)
+    assert registry.publish(tmp_path, write) == tmp_path / "2"
     assert (tmp_path / "1" / "variables" / "data").read_text() == "theirs"
 
 
-def test_a_server_of_another_user_can_read_it(tmp_path: Path) -> None:
+def test_publish_makes_the_version_readable_by_other_users(tmp_path: Path) -> None:
     umask = os.umask(0o022)
     try:
-        version = registry.publish(tmp_path, content())
+        version = registry.publish(tmp_path, writer())
     finally:
         os.umask(umask)
     assert version.stat().st_mode & 0o777 == 0o755

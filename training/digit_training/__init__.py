@@ -1,1 +1,1 @@
-"""Digits: train, serve and read handwritten digits."""
+"""Training room: fits, evaluates and publishes models of handwritten digits."""

@@ -1,6 +1,6 @@
-"""Digits as others would have written and scanned them: the same digit from another hand, pen and camera.
+"""Data augmentation: random distortions of digits that imitate other hands, pens and cameras.
 
-Pure: images uint8 [n, 28, 28], light ink on dark, in and out; what happens to them is drawn from `rng`.
+All functions are pure: images uint8 [n, 28, 28], light ink on dark, in and out; randomness comes from `rng`.
 """
 
 from dataclasses import dataclass
@@ -14,185 +14,212 @@ Floats = NDArray[np.float32]
 
 SIDE = 28
 BOX = 20
-MIDDLE = 14
-"""Serving scales a digit until its longer side is BOX pixels and puts its centre of mass at MIDDLE."""
+CENTER = 14
+"""Serving scales a digit's longer side to BOX pixels and puts its centre of mass at CENTER."""
 
 
 @dataclass(frozen=True)
-class Hand:
-    """How far digits depart from what they were.
+class AugmentationConfig:
+    """Frequency and strength of each distortion.
 
-    The share of them that is broken, cut off, of another pen, blurred and grainy; and standard deviations:
-    `rotation` in radians, `slant` in pixels to the side for each pixel up, `aspect` of the logarithm.
+    A `_fraction` is the share of digits that get the distortion, 0..1. A `_std` is the standard deviation of
+    a normal distribution with mean 0. A `_range` bounds a uniform distribution.
     """
 
-    broken: float
-    cut_off: float
-    other_pen: float
-    blurred: float
-    grainy: float
-    rotation: float
-    slant: float
-    aspect: float
+    gap_fraction: float
+    """Digits with gaps in their strokes, as a dry pen leaves them."""
+    crop_fraction: float
+    """Digits of which one side is beyond the picture's edge."""
+    pen_fraction: float
+    """Digits drawn with a thinner or thicker pen."""
+    blur_fraction: float
+    """Digits from a scan of low resolution, enlarged."""
+    grain_fraction: float
+    """Digits with rough ink, as pencils and paper make it."""
+    rotation_std: float
+    """Rotation in radians."""
+    shear_std: float
+    """Slant in pixels to the side per pixel upwards."""
+    aspect_std: float
+    """Logarithm of the stretch along x, which is the squeeze along y."""
+    size_std: float = 0.05
+    """Logarithm of the size, since a digit's measured box varies with pen and noise."""
+    shift_std: float = 0.5
+    """Offset along x and y in pixels, since the measured centre of mass varies with them as well."""
+    bend_range: tuple[float, float] = (0.0, 1.0)
+    """Standard deviation, in pixels, of the displacements of the grid that bends the strokes."""
+    gap_counts: tuple[int, int] = (1, 3)
+    """Fewest and most gaps."""
+    crop_depths: tuple[int, int] = (1, 3)
+    """Smallest and largest depth of a crop in pixels."""
+    pen_range: tuple[float, float] = (-0.8, 2.0)
+    """Change of the stroke width in pixels."""
+    blur_sides: tuple[int, int] = (8, 19)
+    """Smallest and largest side of the scan in pixels: the digit's longer side then has 5 to 13."""
+    grain_range: tuple[float, float] = (0.0, 0.4)
+    """Standard deviation of the loss of brightness, as a fraction of it."""
+    pivot_range: tuple[float, float] = (0.3, 0.6)
+    """Brightness, 0..1, that a change of contrast preserves."""
+    log_gain_range: tuple[float, float] = (0.0, 1.4)
+    """Logarithm of the contrast gain: 1 to 4, as between soft and binarised scans."""
 
 
-ANYBODY = Hand(
-    broken=0.1,
-    cut_off=0.08,
-    other_pen=0.7,
-    blurred=0.2,
-    grainy=0.15,
-    rotation=0.12,
-    slant=0.2,
-    aspect=0.1,
+STRONG = AugmentationConfig(
+    gap_fraction=0.1,
+    crop_fraction=0.08,
+    pen_fraction=0.7,
+    blur_fraction=0.2,
+    grain_fraction=0.15,
+    rotation_std=0.12,
+    shear_std=0.2,
+    aspect_std=0.1,
 )
-"""Whom serving meets."""
+"""Variety of the digits that serving receives."""
 
-CAREFUL = Hand(
-    broken=0.02,
-    cut_off=0.02,
-    other_pen=0.3,
-    blurred=0.05,
-    grainy=0.05,
-    rotation=0.08,
-    slant=0.12,
-    aspect=0.06,
+MILD = AugmentationConfig(
+    gap_fraction=0.02,
+    crop_fraction=0.02,
+    pen_fraction=0.3,
+    blur_fraction=0.05,
+    grain_fraction=0.05,
+    rotation_std=0.08,
+    shear_std=0.12,
+    aspect_std=0.06,
 )
-"""Whose digits are much like MNIST's own."""
-
-SIZE = 0.05  # of the logarithm
-SHIFT = 0.5  # pixels
-BEND = 1.0  # pixels, at most
+"""Variety close to that of MNIST itself."""
 
 _DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
 _SQUARE = np.ones((3, 3), np.uint8)
 _AXIS = np.arange(SIDE, dtype=np.float32)
 _KNOTS = 5
-# Each pixel's weights of the knots between which a digit is bent: [28, knots].
+# Interpolation weights of the bending grid's knots for each pixel of an axis: [28, knots].
 _SPLINE = cv2.resize(np.eye(_KNOTS, dtype=np.float32), (_KNOTS, SIDE), interpolation=cv2.INTER_CUBIC)
-# What every map of places is a weighted sum of: x, y, 1, and what each knot pulls along: [28, 784].
-_TERMS = np.vstack(
+# Basis of all coordinate maps: x, y, 1, and the displacement by each knot: [3 + knots * knots, 784].
+_BASIS = np.vstack(
     [np.tile(_AXIS, SIDE), np.repeat(_AXIS, SIDE), np.ones(SIDE * SIDE), np.kron(_SPLINE, _SPLINE).T]
 ).astype(np.float32)
 
 
-def augment(images: Images, rng: np.random.Generator, hand: Hand = ANYBODY) -> Images:
-    """Each digit written anew: uint8 [n, 28, 28]."""
-    written = [_rewritten(image, rng, hand) for image in images]
-    seen = [
-        _seen(cv2.remap(image, x, y, cv2.INTER_LINEAR), rng, hand)
-        for image, (x, y) in zip(written, _places(np.stack(written), rng, hand), strict=True)
+def augment(images: Images, rng: np.random.Generator, config: AugmentationConfig = STRONG) -> Images:
+    """Return a random distortion of each digit: uint8 [n, 28, 28]."""
+    strokes = [_change_strokes(image, rng, config) for image in images]
+    scans = [
+        _reduce_resolution(cv2.remap(image, x, y, cv2.INTER_LINEAR), rng, config)
+        for image, (x, y) in zip(strokes, _coordinate_maps(np.stack(strokes), rng, config), strict=True)
     ]
-    return _exposed(np.stack(seen), rng, hand)
+    return _change_tones(np.stack(scans), rng, config)
 
 
-def _rewritten(image: Images, rng: np.random.Generator, hand: Hand) -> Images:
-    accident = rng.random()
-    if accident < hand.broken:
-        image = _broken(image, rng)
-    elif accident < hand.broken + hand.cut_off:
-        image = _cut_off(image, rng)
-    return _drawn(image, rng) if rng.random() < hand.other_pen else image
+def _change_strokes(image: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
+    damage = rng.random()
+    if damage < config.gap_fraction:
+        image = _add_gaps(image, rng, config)
+    elif damage < config.gap_fraction + config.crop_fraction:
+        image = _crop_side(image, rng, config)
+    return _change_pen(image, rng, config) if rng.random() < config.pen_fraction else image
 
 
-def _broken(image: Images, rng: np.random.Generator) -> Images:
-    """One to three spots that the pen left out."""
-    broken = image.copy()
+def _add_gaps(image: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
+    fewest, most = config.gap_counts
+    result = image.copy()
     ink = np.argwhere(image > 127)
-    for row, column in rng.permutation(ink)[: rng.integers(1, 4)].tolist():
-        cv2.circle(broken, (column, row), 1, 0, -1)
-    return broken
+    for row, column in rng.permutation(ink)[: rng.integers(fewest, most + 1)].tolist():
+        cv2.circle(result, (column, row), 1, 0, -1)
+    return result
 
 
-def _cut_off(image: Images, rng: np.random.Generator) -> Images:
-    """One side of the digit, up to three pixels of it, is beyond the edge of the picture."""
-    cut = image.copy()
-    turned = np.rot90(cut, int(rng.integers(4)))
-    first = int(np.argmax(turned.max(axis=1) > 127))
-    turned[: first + rng.integers(1, 4)] = 0
-    return cut
+def _crop_side(image: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
+    smallest, largest = config.crop_depths
+    result = image.copy()
+    rotated = np.rot90(result, int(rng.integers(4)))
+    first_row = int(np.argmax(rotated.max(axis=1) > 127))
+    rotated[: first_row + rng.integers(smallest, largest + 1)] = 0
+    return result
 
 
-def _drawn(image: Images, rng: np.random.Generator) -> Images:
-    """With a pen up to one pixel thinner or two thicker."""
+def _change_pen(image: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
     kernel = _DISC if rng.random() < 0.5 else _SQUARE
-    wider = rng.uniform(-0.8, 2)
-    other = cv2.erode(image, kernel) if wider < 0 else cv2.dilate(image, kernel)
-    # Either moves both edges of a stroke by a pixel; half of it is half of the grey in between.
-    return np.asarray(cv2.addWeighted(image, 1 - abs(wider) / 2, other, abs(wider) / 2, 0), np.uint8)
+    change = rng.uniform(*config.pen_range)
+    other = cv2.erode(image, kernel) if change < 0 else cv2.dilate(image, kernel)
+    # Erosion and dilation change a stroke's width by two pixels; blending gives the fractions in between.
+    return np.asarray(cv2.addWeighted(image, 1 - abs(change) / 2, other, abs(change) / 2, 0), np.uint8)
 
 
-def _places(images: Images, rng: np.random.Generator, hand: Hand) -> Floats:
-    """Where each pixel comes from, x and y, when digits are turned, framed anew and bent: [n, 2, 28, 28]."""
+def _coordinate_maps(images: Images, rng: np.random.Generator, config: AugmentationConfig) -> Floats:
+    """Return each pixel's source coordinates, x and y, for an affine map and a bend: [n, 2, 28, 28].
+
+    The maps normalise size and position anew, as serving does.
+    """
     count = len(images)
-    deviations = [[hand.rotation], [hand.slant], [hand.aspect], [SIZE]]
+    deviations = [[config.rotation_std], [config.shear_std], [config.aspect_std], [config.size_std]]
     angle, slant, aspect, size = rng.normal(0, deviations, (4, count))
     zero, one = np.zeros(count), np.ones(count)
-    turn = _matrices(np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle))
-    lean = _matrices(one, slant, zero, one)
+    rotation = _matrices(np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle))
+    shear = _matrices(one, slant, zero, one)
     stretch = _matrices(np.exp(aspect), zero, zero, np.exp(-aspect))
-    forward = (turn @ lean @ stretch).astype(np.float32)
-    centres = _centres(images)
-    scale = BOX * np.exp(size).astype(np.float32) / _extents(images, centres, forward)
-    back = np.linalg.inv(forward * scale[:, None, None])
-    middle = MIDDLE + rng.normal(0, SHIFT, (count, 2, 1)).astype(np.float32)
-    weights = np.concatenate((back, centres[:, :, None] - back @ middle, _bends(count, rng)), axis=2)
-    return (weights @ _TERMS).reshape(count, 2, SIDE, SIDE)
+    forward = (rotation @ shear @ stretch).astype(np.float32)
+    centers = _centers_of_mass(images)
+    scale = BOX * np.exp(size).astype(np.float32) / _longer_sides(images, centers, forward)
+    inverse = np.linalg.inv(forward * scale[:, None, None])
+    target = CENTER + rng.normal(0, config.shift_std, (count, 2, 1)).astype(np.float32)
+    bends = _knot_displacements(count, rng, config)
+    weights = np.concatenate((inverse, centers[:, :, None] - inverse @ target, bends), axis=2)
+    return (weights @ _BASIS).reshape(count, 2, SIDE, SIDE)
 
 
-def _centres(images: Images) -> Floats:
-    """Each digit's centre of mass, x and y: [n, 2]."""
+def _centers_of_mass(images: Images) -> Floats:
+    """Return each digit's centre of mass, x and y: [n, 2]."""
     sums = np.stack((images.sum(axis=1, dtype=np.float32), images.sum(axis=2, dtype=np.float32)), axis=1)
     mass = np.maximum(sums[:, :1].sum(axis=2), 1)
-    centres: Floats = sums @ _AXIS / mass
-    return centres
+    centers: Floats = sums @ _AXIS / mass
+    return centers
 
 
 def _matrices(*entries: NDArray[np.float64]) -> Floats:
-    """Row by row: [n, 2, 2]."""
+    """Return 2x2 matrices from their entries [n], row by row: [n, 2, 2]."""
     return np.stack(entries, axis=-1).reshape(-1, 2, 2).astype(np.float32)
 
 
-def _extents(images: Images, centres: Floats, forward: Floats) -> Floats:
-    """The longer side of each digit's box after it is turned, in pixels: [n]."""
+def _longer_sides(images: Images, centers: Floats, forward: Floats) -> Floats:
+    """Return the longer side of each digit's bounding box after the affine map, in pixels: [n]."""
     ink = images > 64
-    written = np.any(ink, axis=2)
-    # Of each row its first and last pixel: no other can be a corner of the box. Nor can the centre, so that
-    # it stands for those of a row without ink.
+    has_ink = np.any(ink, axis=2)
+    # The first and last inked pixel of each row suffice: all others lie between them. The centre of mass,
+    # which is inside the box, stands in for those of an empty row.
     columns = np.stack((ink.argmax(axis=2), SIDE - 1 - ink[:, :, ::-1].argmax(axis=2)), axis=1)
-    x = np.where(written[:, None], columns, centres[:, 0, None, None])
-    y = np.where(written, _AXIS, centres[:, 1, None])
+    x = np.where(has_ink[:, None], columns, centers[:, 0, None, None])
+    y = np.where(has_ink, _AXIS, centers[:, 1, None])
     ends = np.stack((x.reshape(len(images), -1), np.tile(y, 2)), axis=1).astype(np.float32)
     sides = np.ptp(forward @ ends, axis=2).max(axis=1) + 1
-    return np.where(np.any(written, axis=1), sides, BOX).astype(np.float32)
+    return np.where(np.any(has_ink, axis=1), sides, BOX).astype(np.float32)
 
 
-def _bends(count: int, rng: np.random.Generator) -> Floats:
-    """How far each knot is drawn aside, along x and y, in pixels: [n, 2, knots * knots]."""
-    strength = rng.uniform(0, BEND, (count, 1, 1))
+def _knot_displacements(count: int, rng: np.random.Generator, config: AugmentationConfig) -> Floats:
+    """Return the displacement of each knot of the bending grid in pixels: [n, 2, knots * knots]."""
+    strength = rng.uniform(*config.bend_range, (count, 1, 1))
     return (rng.standard_normal((count, 2, _KNOTS * _KNOTS)) * strength).astype(np.float32)
 
 
-def _seen(image: Images, rng: np.random.Generator, hand: Hand) -> Images:
-    """Some as from a scan of five to thirteen pixels, enlarged."""
-    if rng.random() > hand.blurred:
+def _reduce_resolution(image: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
+    if rng.random() > config.blur_fraction:
         return image
-    side = int(rng.integers(8, 20))
+    smallest, largest = config.blur_sides
+    side = int(rng.integers(smallest, largest + 1))
     small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
-    how = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(rng.integers(3))]
-    return np.asarray(cv2.resize(small, (SIDE, SIDE), interpolation=how), np.uint8)
+    method = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(rng.integers(3))]
+    return np.asarray(cv2.resize(small, (SIDE, SIDE), interpolation=method), np.uint8)
 
 
-def _exposed(images: Images, rng: np.random.Generator, hand: Hand) -> Images:
-    """Ink that is rough, and softer or harder against its ground; its brightest is always 255."""
-    count = (len(images), 1, 1)
+def _change_tones(images: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
+    """Add grain to some digits and change the contrast of all; the brightest pixel of each becomes 255."""
+    shape = (len(images), 1, 1)
     ink = images.astype(np.float32)
-    rough = np.flatnonzero(rng.random(len(images)) < hand.grainy)
-    grain = rng.standard_normal((len(rough), SIDE, SIDE), np.float32)
-    ink[rough] *= np.clip(
-        1 - rng.uniform(0, 0.4, (len(rough), 1, 1)).astype(np.float32) * np.abs(grain), 0, 1
-    )
+    grainy = np.flatnonzero(rng.random(len(images)) < config.grain_fraction)
+    grain = rng.standard_normal((len(grainy), SIDE, SIDE), np.float32)
+    strength = rng.uniform(*config.grain_range, (len(grainy), 1, 1)).astype(np.float32)
+    ink[grainy] *= np.clip(1 - strength * np.abs(grain), 0, 1)
     ink /= np.maximum(ink.max(axis=(1, 2), keepdims=True), 1)
-    threshold, hardness = rng.uniform(0.3, 0.6, count), np.exp(rng.uniform(0, 1.4, count))
-    ink = (ink - threshold.astype(np.float32)) * hardness.astype(np.float32) + threshold.astype(np.float32)
+    pivot = rng.uniform(*config.pivot_range, shape).astype(np.float32)
+    gain = np.exp(rng.uniform(*config.log_gain_range, shape)).astype(np.float32)
+    ink = (ink - pivot) * gain + pivot
     return np.rint(np.clip(ink, 0, 1) * 255).astype(np.uint8)

@@ -1,9 +1,9 @@
-"""The best of a fit's epochs."""
+"""Keras callbacks: best weights, deferred Ctrl-C and a progress display."""
 
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -14,146 +14,156 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+MAX_EPOCHS_SHOWN = 20
+"""Number of epochs in the progress display; a longer fit shows every n-th."""
 
-class BestEpoch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps the weights of the epoch with the lowest loss on the held-out examples; without any, of the last.
+Logs = dict[str, Any]
 
-    `epoch` counts from 1 and is 0 before the first has ended; `ended` is how many have.
-    """
+
+class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps the weights of the epoch with the lowest validation loss, or of the last without validation."""
 
     def __init__(self) -> None:
         super().__init__()
         self.epoch = 0
-        self.ended = 0
+        """Epoch of the kept weights, from 1; 0 before the first epoch has ended."""
+        self.completed = 0
+        """Number of completed epochs."""
         self.loss = math.inf
         self.weights: list[NDArray[np.float32]] = []
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.ended = epoch + 1
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self.completed = epoch + 1
         loss = (logs or {}).get("val_loss")
         if loss is None or loss < self.loss or not self.weights:
-            self.epoch = self.ended
+            self.epoch = self.completed
             self.loss = math.inf if loss is None else loss
             self.weights = self.model.get_weights()
 
     def restore(self) -> None:
-        """Gives the model the weights that were kept."""
+        """Set the model's weights to those that were kept."""
         self.model.set_weights(self.weights)
 
 
-class BetweenBatches(keras.callbacks.Callback):  # type: ignore[misc]
-    """Raises the KeyboardInterrupt that was asked for when the batch under way has ended."""
+class DeferredInterrupt(keras.callbacks.Callback):  # type: ignore[misc]
+    """Raises a requested KeyboardInterrupt at the end of the current batch."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked = False
+        self.requested = False
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._raise_if_asked()
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self._raise_if_requested()
 
-    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._raise_if_asked()
+    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self._raise_if_requested()
 
-    def ask(self, _number: int, _frame: FrameType | None) -> None:
-        """Handles SIGINT; who presses Ctrl-C again doesn't want to wait."""
-        if self.asked:
+    def handle_sigint(self, _number: int, _frame: FrameType | None) -> None:
+        """Defer the first SIGINT; raise KeyboardInterrupt on the second."""
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
-    def _raise_if_asked(self) -> None:
-        if self.asked:
+    def _raise_if_requested(self) -> None:
+        if self.requested:
             raise KeyboardInterrupt
 
 
 @contextmanager
-def between_batches() -> Iterator[BetweenBatches]:
-    """For the block, in the main thread, Ctrl-C waits for the callback to be between two batches.
+def defer_interrupt() -> Iterator[DeferredInterrupt]:
+    """Yield a callback that defers Ctrl-C to the end of a batch; for the main thread only.
 
-    TensorFlow reads a batch by calling Python from threads of its own, which an exception that comes at any
-    instruction can take apart.
+    TensorFlow's threads call Python to read batches. A KeyboardInterrupt at an arbitrary instruction can
+    break that.
     """
-    callback = BetweenBatches()
-    before = signal.signal(signal.SIGINT, callback.ask)
+    callback = DeferredInterrupt()
+    previous = signal.signal(signal.SIGINT, callback.handle_sigint)
     try:
         yield callback
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
 
 
-SHOWN_EPOCHS = 20
-"""A fit of more epochs than this leaves only every n-th on the screen."""
+class FitProgress(keras.callbacks.Callback):  # type: ignore[misc]
+    """Prints the layers, then a progress bar with loss and accuracy for each epoch.
 
-
-class FitDisplay(keras.callbacks.Callback):  # type: ignore[misc]
-    """Shows the layers, then progress, loss and accuracy of each epoch while it runs.
-
-    It may be told of the fits of several `networks`, one after the other.
+    One display serves the consecutive fits of an ensemble's `networks`.
     """
 
-    def __init__(self, console: Console, networks: int = 1) -> None:
+    def __init__(
+        self, console: Console, networks: int = 1, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         super().__init__()
         self.console = console
+        self.clock = clock
         self.networks = networks
         self.network = 0
-        self.bar = Progress(
+        self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(24),
             TaskProgressColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[metrics]}"),
+            TextColumn("{task.fields[time_left]}"),
             console=console,
         )
         self.task = TaskID(0)
         self.epoch = 0
         self.started = 0.0
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self.network += 1
         if self.network > 1:
             return
         self.model.summary()
-        self.started = time.perf_counter()
+        self.started = self.clock()
         if self.console.is_terminal:
-            self.bar.start()
+            self.bars.start()
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch = epoch
-        self.task = self.bar.add_task(self._title(epoch), total=self.params["steps"], figures="", left="")
+        self.task = self.bars.add_task(
+            self._title(epoch), total=self.params["steps"], metrics="", time_left=""
+        )
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        done = min(batch + 1, self.params["steps"])
-        self.bar.update(self.task, completed=done, figures=_figures(logs or {}), left=self._left(done))
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        steps_done = min(batch + 1, self.params["steps"])
+        self.bars.update(
+            self.task,
+            completed=steps_done,
+            metrics=_format_metrics(logs or {}),
+            time_left=self._time_left(steps_done),
+        )
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.bar.update(self.task, figures=_figures(logs or {}), left="")
-        if not self._stays(epoch):
-            self.bar.remove_task(self.task)
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self.bars.update(self.task, metrics=_format_metrics(logs or {}), time_left="")
+        if not self._is_shown(epoch):
+            self.bars.remove_task(self.task)
         elif not self.console.is_terminal:
-            self.console.print(self._title(epoch), _figures(logs or {}))
+            self.console.print(self._title(epoch), _format_metrics(logs or {}))
 
     def close(self) -> None:
-        """Gives the terminal its cursor back, also where the fit was interrupted."""
+        """Stop the display and restore the terminal's cursor, also after an interrupted fit."""
         if self.console.is_terminal:
-            self.bar.stop()
+            self.bars.stop()
 
     def _title(self, epoch: int) -> str:
         epochs = self.params["epochs"]
         title = f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
         return title if self.networks == 1 else f"network {self.network}/{self.networks}, {title}"
 
-    def _left(self, done: int) -> str:
-        """How long the whole fit will still take at the pace so far."""
+    def _time_left(self, steps_done: int) -> str:
+        """Return the time left for all networks at the average pace so far."""
         steps, epochs = self.params["steps"], self.params["epochs"]
-        share = (self.network - 1 + (self.epoch + done / steps) / epochs) / self.networks
-        seconds = round((time.perf_counter() - self.started) * (1 / share - 1))
+        fraction = (self.network - 1 + (self.epoch + steps_done / steps) / epochs) / self.networks
+        seconds = round((self.clock() - self.started) * (1 / fraction - 1))
         return f"{seconds // 60}:{seconds % 60:02} left"
 
-    def _stays(self, epoch: int) -> bool:
-        done, epochs = epoch + 1, int(self.params["epochs"])
-        return done % math.ceil(epochs / SHOWN_EPOCHS) == 0 or done == epochs
+    def _is_shown(self, epoch: int) -> bool:
+        completed, epochs = epoch + 1, int(self.params["epochs"])
+        return completed % math.ceil(epochs / MAX_EPOCHS_SHOWN) == 0 or completed == epochs
 
 
-def _figures(logs: dict[str, Any]) -> str:
+def _format_metrics(logs: Logs) -> str:
     names = {"loss": "loss", "accuracy": "accuracy", "val_accuracy": "validation"}
     return "  ".join(f"{name} {logs[key]:.4f}" for key, name in names.items() if key in logs)

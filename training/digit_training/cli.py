@@ -1,4 +1,7 @@
-"""The commands `digits train` and `digits export`."""
+"""Commands `digits train` and `digits export`.
+
+This module imports neither Keras nor TensorFlow: `--help` and `--if-needed` must answer at once.
+"""
 
 import logging
 import os
@@ -12,10 +15,9 @@ import click
 
 from digit_training import registry
 from digit_training.errors import Interrupted, TrainingError
-from digit_training.quality_gate import Bar
 
-INTERRUPTED = 130
-"""The exit status of a command that Ctrl-C ended, as shells count it: 128 and the number of SIGINT."""
+INTERRUPTED_STATUS = 130
+"""Exit status after Ctrl-C by the shells' convention: 128 + SIGINT."""
 
 _path = click.Path(path_type=Path)
 
@@ -31,24 +33,24 @@ output_option = click.option(
     default=Path("models/digits"),
     show_default=True,
     type=_path,
-    help="The directory of versions that the model server watches.",
+    help="Folder of model versions that the model server watches.",
 )
 min_accuracy_option = click.option(
     "--min-accuracy",
     default=0.85,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Publish no model whose accuracy on the test set is lower.",
+    help="Lowest accuracy on the test set at which a model is published.",
 )
 max_regression_option = click.option(
     "--max-regression",
     default=0.01,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Publish no model whose accuracy is lower by more than this than that of the stable version, "
-    "or where none is stable of the newest.",
+    help="Largest accepted loss of accuracy compared with the stable version, or with the newest "
+    "if none is stable.",
 )
-force_option = click.option("--force", is_flag=True, help="Publish it however right it is.")
+force_option = click.option("--force", is_flag=True, help="Publish the model whatever its accuracy.")
 
 
 @click.command()
@@ -58,22 +60,30 @@ force_option = click.option("--force", is_flag=True, help="Publish it however ri
     default="quick",
     show_default=True,
     type=click.Choice(["quick", "full", "best"]),
-    help="How well the convnet is fitted: quick in a minute and a half, full in five to eight, "
-    "best as five networks that answer together in half an hour.",
+    help="Effort for the convnet: quick takes a minute and a half, full five to eight minutes, "
+    "best half an hour for an ensemble of five networks.",
 )
 @data_option
 @output_option
-@click.option("--report", type=_path, help="Where the report goes.  [default: runs/<time>]")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1))
-@click.option("--epochs", type=click.IntRange(1), help="By default what suits the model.")
-@click.option("--batch-size", type=click.IntRange(1), help="By default what suits the model.")
+@click.option("--report", type=_path, help="Folder for the report.  [default: runs/<time>]")
 @click.option(
-    "--learning-rate", type=click.FloatRange(0, min_open=True), help="By default what suits the model."
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**32 - 1),
+    help="Seed of the random numbers: on one machine, the same seed gives the same model.",
+)
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the data.  [default: the recipe's]")
+@click.option("--batch-size", type=click.IntRange(1), help="Digits per step.  [default: the recipe's]")
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    help="Size of the optimizer's steps.  [default: the recipe's]",
 )
 @min_accuracy_option
 @max_regression_option
 @force_option
-@click.option("--if-needed", is_flag=True, help="Do nothing where a version is published already.")
+@click.option("--if-needed", is_flag=True, help="Do nothing if a version is already published.")
 def train(
     model: str,
     recipe: str,
@@ -90,11 +100,12 @@ def train(
     if_needed: bool,
 ) -> None:
     """Fit a model to MNIST and publish it as the next version."""
-    if if_needed and (version := registry.latest(output)):
-        click.echo(f"Nothing to train: {version} is there.")
+    if if_needed and (version := registry.latest_version(output)):
+        click.echo(f"Nothing to train: {version} is already published.")
         return
     with _plain_errors():
         from digit_training import pipeline
+        from digit_training.quality_gate import QualityGate
 
         pipeline.train(
             recipe=recipe if model == "convnet" else model,
@@ -105,7 +116,7 @@ def train(
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
-            bar=Bar(min_accuracy, max_regression, force),
+            gate=QualityGate(min_accuracy, max_regression, force),
         )
 
 
@@ -119,33 +130,37 @@ def train(
 def export(
     file: Path, data: Path | None, output: Path, min_accuracy: float, max_regression: float, force: bool
 ) -> None:
-    """Publish a Keras model fitted elsewhere as the next version.
+    """Publish a Keras model that was fitted elsewhere as the next version.
 
-    It takes pixels 0..1 as [n, 784], [n, 28, 28] or [n, 28, 28, 1] and answers probabilities [n, 10].
+    The model takes pixels 0..1 as [n, 784], [n, 28, 28] or [n, 28, 28, 1] and returns probabilities
+    [n, 10].
     """
     with _plain_errors():
         from digit_training import pipeline
+        from digit_training.quality_gate import QualityGate
 
-        pipeline.export(file=file, data=data, output=output, bar=Bar(min_accuracy, max_regression, force))
+        gate = QualityGate(min_accuracy, max_regression, force)
+        pipeline.export(file=file, data=data, output=output, gate=gate)
 
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    # TensorFlow's C++ side greets every start with a page about CUDA; its errors arrive as exceptions anyway.
+    """Turn the expected exceptions of the block into one line on stderr, and silence TensorFlow's logs."""
+    # Its C++ log prints a page about CUDA at every start. Errors arrive as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Its Python side warns of the fifth network that it is another one than those before.
+    # Its Python log warns of retracing when the fifth network is fitted.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         yield
     except Interrupted as error:
         click.echo(f"\n{error}", err=True)
-        _leave(INTERRUPTED)
+        _hard_exit(INTERRUPTED_STATUS)
     except (TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error
 
 
-def _leave(status: int) -> NoReturn:
-    # TensorFlow's threads may still read ahead through Python, which has crashed where Python was ending.
+def _hard_exit(status: int) -> NoReturn:
+    # os._exit skips the interpreter's shutdown, in which TensorFlow's prefetching threads have crashed.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

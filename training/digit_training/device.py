@@ -1,4 +1,4 @@
-"""What a fit runs on."""
+"""Compute device of the Keras backend: its name, determinism, and XLA's log output."""
 
 import os
 from functools import cache
@@ -9,43 +9,46 @@ import keras
 
 
 def name() -> str:
-    """`CPU`, or `GPU: ` and the card's name, as the backend of Keras sees it."""
-    gpu = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[keras.backend.backend()]()
+    """Return `CPU`, or `GPU: ` and the model of the first GPU that Keras's backend sees."""
+    gpu = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}[keras.backend.backend()]()
     return f"GPU: {gpu}" if gpu else "CPU"
 
 
-def make_repeatable() -> None:
-    """Has a GPU add in a fixed order, as a CPU does, so that a seed gives the same model each time."""
-    if keras.backend.backend() == "tensorflow" and _tensorflow():
+def enable_determinism() -> None:
+    """Make TensorFlow sum in a fixed order on a GPU, so that a seed gives the same model each time.
+
+    A CPU needs no such setting.
+    """
+    if keras.backend.backend() == "tensorflow" and _tensorflow_gpu():
         import_module("tensorflow").config.experimental.enable_op_determinism()
 
 
 @cache
-def hush_xla() -> None:
-    """XLA tells stderr when it has compiled something for the first time: here nobody hears it."""
+def silence_xla() -> None:
+    """Compile a trivial function with stderr discarded: XLA logs its first compilation there, once."""
     tensorflow = import_module("tensorflow")
     stderr = os.dup(2)
     try:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
+        with Path(os.devnull).open("w") as null:
+            os.dup2(null.fileno(), 2)
         tensorflow.function(lambda: tensorflow.constant(0), jit_compile=True)()
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
 
 
-def _tensorflow() -> str | None:
+def _tensorflow_gpu() -> str | None:
     config = import_module("tensorflow").config
     for gpu in config.list_physical_devices("GPU"):
         return str(config.experimental.get_device_details(gpu).get("device_name", gpu.name))
     return None
 
 
-def _jax() -> str | None:
+def _jax_gpu() -> str | None:
     device = import_module("jax").devices()[0]
     return None if device.platform == "cpu" else str(device.device_kind)
 
 
-def _torch() -> str | None:
+def _torch_gpu() -> str | None:
     cuda = import_module("torch").cuda
     return str(cuda.get_device_name()) if cuda.is_available() else None

@@ -1,28 +1,28 @@
-"""What can go wrong with a user's data or model; each message is one line for the person at the terminal.
+"""Exceptions of the training room; each message is one line for the person at the terminal.
 
 TrainingError
-├── DataError      a data file is missing, truncated, mislabelled or not digits
-├── ModelError     a model that cannot answer the two signatures of the artifact
-├── AccuracyError  a model below the bar for publishing
-└── Interrupted    the user ended a fit before its time
+├── DataError      a data file that is missing, truncated, mislabelled or not digits
+├── ModelError     a model that cannot be loaded, evaluated or exported
+├── AccuracyError  a model below the quality gate
+└── Interrupted    Ctrl-C ended a fit early
 """
 
 
 class TrainingError(Exception):
-    """The root: whatever this room raises on purpose."""
+    """Root of all exceptions that this package raises on purpose."""
 
 
 class DataError(TrainingError):
-    """Names the file and says what is wrong with it."""
+    """Names the file and its fault."""
 
 
 class ModelError(TrainingError):
-    """Names the model and says what is wrong with it."""
+    """Names the model and its fault."""
 
 
 class AccuracyError(TrainingError):
-    """Says the accuracy reached and the one required."""
+    """States the accuracy reached and the accuracy required."""
 
 
 class Interrupted(TrainingError):  # noqa: N818
-    """Says what was kept of the fit and how to go on."""
+    """States how much of the fit was kept and how to publish it."""

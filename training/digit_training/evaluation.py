@@ -1,4 +1,4 @@
-"""How good a model is on examples it has not seen."""
+"""Evaluation metrics and probability calibration."""
 
 import math
 from dataclasses import dataclass
@@ -10,77 +10,51 @@ from numpy.typing import NDArray
 from digit_training.data import Examples
 from digit_training.errors import ModelError
 
-BINS = 15
+Labels = NDArray[np.uint8]
+Probabilities = NDArray[np.float32]
+
+CALIBRATION_BINS = 15
+MAX_TEMPERATURE = 5.0
+"""Bound of the temperature; its inverse is the lower bound. Labels without errors would drive it to 0."""
+
+_BISECTIONS = 40
+_Z_95 = 1.96
+"""Quantile of the standard normal distribution for a two-sided confidence of 95%."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`accuracy` and `calibration_error` are 0..1, `probabilities` float32 [n, 10] the model's answers."""
+    """Accuracy and calibration error, 0..1, and the model's probabilities float32 [n, 10]."""
 
     accuracy: float
     calibration_error: float
-    probabilities: NDArray[np.float32]
-
-
-def evaluate(model: keras.Model, examples: Examples) -> Evaluation:
-    """Raises ModelError where the answers are not probabilities."""
-    probabilities = model.predict(examples.pixels, batch_size=500, verbose=0)
-    if not np.isfinite(probabilities).all():
-        raise ModelError(
-            "the model's answers are not numbers: its fit diverged, and needs a lower learning rate"
-        )
-    if np.any(probabilities < 0) or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
-        raise ModelError("the model's answers do not sum to 1: end it with a softmax")
-    right = probabilities.argmax(axis=1) == examples.labels
-    confidence = probabilities.max(axis=1)
-    return Evaluation(float(right.mean()), calibration_error(confidence, right), probabilities)
-
-
-def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
-    """Expected calibration error of the top label, 0..1.
-
-    The mean gap between confidence and accuracy over bins of equal width, weighted by the examples in each
-    (Guo et al., 2017). `confidence` is [n], 0..1, `right` is [n].
-    """
-    gaps = np.bincount(bins(confidence), weights=confidence.astype(float) - right, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(right))
-
-
-def bins(confidence: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Which of BINS bins of equal width each confidence, 0..1, falls into: [n]."""
-    return np.minimum((confidence * BINS).astype(np.intp), BINS - 1)
-
-
-Labels = NDArray[np.uint8]
-Probabilities = NDArray[np.float32]
-
-_DEVIATIONS = 1.96
-"""On either side of the middle, these hold 95 % of a normal distribution."""
+    probabilities: Probabilities
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """So many right of so many, which are at least one."""
+    """Number of correct answers among `count`, which is at least 1."""
 
-    right: int
+    correct: int
     count: int
 
     @property
-    def share(self) -> float:
-        return self.right / self.count
+    def ratio(self) -> float:
+        """Observed accuracy, 0..1."""
+        return self.correct / self.count
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's: where the accuracy on endless examples of this kind lies, with 95 % confidence."""
-        spread = _DEVIATIONS**2 / self.count
-        middle = self.share + spread / 2
-        half = math.sqrt(spread * (self.share * (1 - self.share) + spread / 4))
-        return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
+        """Wilson score interval: bounds, 0..1, of the true accuracy with 95% confidence."""
+        spread = _Z_95**2 / self.count
+        center = self.ratio + spread / 2
+        half = math.sqrt(spread * (self.ratio * (1 - self.ratio) + spread / 4))
+        return max(0.0, (center - half) / (1 + spread)), min(1.0, (center + half) / (1 + spread))
 
 
 @dataclass(frozen=True)
-class Bin:
-    """The answers whose confidence is from `low` to `high`, and what it is on average."""
+class ReliabilityBin:
+    """Answers whose confidence is between `low` and `high`, with their mean confidence and accuracy."""
 
     low: float
     high: float
@@ -88,15 +62,45 @@ class Bin:
     accuracy: Accuracy
 
 
-def confusion_matrix(labels: Labels, probabilities: Probabilities) -> NDArray[np.intp]:
-    """How often each digit, a row, got each answer, a column: [10, 10]."""
-    return np.bincount(10 * labels.astype(np.intp) + probabilities.argmax(axis=1), minlength=100).reshape(
-        10, 10
+def evaluate(model: keras.Model, examples: Examples) -> Evaluation:
+    """Return the model's accuracy, calibration error and probabilities on the examples.
+
+    Raise ModelError if its outputs are not probabilities.
+    """
+    probabilities = model.predict(examples.pixels, batch_size=500, verbose=0)
+    if not np.isfinite(probabilities).all():
+        raise ModelError(
+            "the model's answers are not finite numbers: its fit diverged and needs a lower learning rate"
+        )
+    if np.any(probabilities < 0) or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
+        raise ModelError("the model's answers do not sum to 1: its last layer needs a softmax")
+    correct = probabilities.argmax(axis=1) == examples.labels
+    confidence = probabilities.max(axis=1)
+    return Evaluation(float(correct.mean()), calibration_error(confidence, correct), probabilities)
+
+
+def calibration_error(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> float:
+    """Return the expected calibration error of the top label, 0..1.
+
+    The error is the mean gap between confidence and accuracy over bins of equal width, weighted by the
+    examples in each (Guo et al., 2017). `confidence` is [n], 0..1, `correct` is [n].
+    """
+    gaps = np.bincount(
+        _bin_indices(confidence),
+        weights=confidence.astype(float) - correct,
+        minlength=CALIBRATION_BINS,
     )
+    return float(np.abs(gaps).sum() / len(correct))
+
+
+def confusion_matrix(labels: Labels, probabilities: Probabilities) -> NDArray[np.intp]:
+    """Return how often each digit (row) got each answer (column): [10, 10]."""
+    pairs = 10 * labels.astype(np.intp) + probabilities.argmax(axis=1)
+    return np.bincount(pairs, minlength=100).reshape(10, 10)
 
 
 def accuracy_per_digit(confusion: NDArray[np.intp]) -> dict[int, Accuracy]:
-    """The accuracy on each digit that was asked for."""
+    """Return the accuracy on each digit that has examples."""
     return {
         digit: Accuracy(int(answers[digit]), int(answers.sum()))
         for digit, answers in enumerate(confusion)
@@ -104,59 +108,58 @@ def accuracy_per_digit(confusion: NDArray[np.intp]) -> dict[int, Accuracy]:
     }
 
 
-def reliability_bins(labels: Labels, probabilities: Probabilities) -> list[Bin]:
-    """The bins of the calibration error that hold any answer, by rising confidence."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    bin_of = bins(confidence)
+def reliability_bins(labels: Labels, probabilities: Probabilities) -> list[ReliabilityBin]:
+    """Return the calibration error's bins that are not empty, by rising confidence."""
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    indices = _bin_indices(confidence)
     return [
-        Bin(
-            low=index / BINS,
-            high=(index + 1) / BINS,
-            confidence=float(confidence[bin_of == index].mean()),
-            accuracy=Accuracy(int(right[bin_of == index].sum()), int((bin_of == index).sum())),
+        ReliabilityBin(
+            low=index / CALIBRATION_BINS,
+            high=(index + 1) / CALIBRATION_BINS,
+            confidence=float(confidence[indices == index].mean()),
+            accuracy=Accuracy(int(correct[indices == index].sum()), int((indices == index).sum())),
         )
-        for index in np.unique(bin_of).tolist()
+        for index in np.unique(indices).tolist()
     ]
 
 
 def worst_mistakes(labels: Labels, probabilities: Probabilities) -> NDArray[np.intp]:
-    """Which answers are wrong, the most confident first: their places."""
+    """Return the indices of the wrong answers, the most confident first."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
 
 
-LIMIT = 5.0
-"""The highest temperature, and the inverse of the lowest: digits that are all read right would ask for 0."""
+def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
+    """Return the temperature, 1/5..5, that minimises the negative log-likelihood of the labels [n].
 
-_HALVINGS = 40
-
-
-def temperature(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
-    """The temperature at which these answers, float32 [n, 10], explain the labels [n] best.
-
-    To divide the logits by, 1/5..5. It minimises the negative log-likelihood, which is convex in its inverse:
-    the minimum is where the slope changes its sign.
+    Temperature scaling divides the logits by it (Guo et al., 2017). The negative log-likelihood is convex in
+    the inverse temperature, so that a bisection on the sign of its slope finds the minimum.
     """
-    # Softmax forgets a constant, so the logarithms of its answers serve as logits.
+    # Softmax ignores a constant offset, so that the logarithms of its outputs serve as logits.
     logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-30))
-    low, high = -math.log(LIMIT), math.log(LIMIT)
-    for _ in range(_HALVINGS):
+    low, high = -math.log(MAX_TEMPERATURE), math.log(MAX_TEMPERATURE)
+    for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        if _slope(logits, labels, math.exp(middle)) > 0:
+        if _nll_slope(logits, labels, math.exp(middle)) > 0:
             high = middle
         else:
             low = middle
     return math.exp(-(low + high) / 2)
 
 
-def fold(model: keras.Model, temperature: float) -> None:
-    """Divides the logits by it, in the weights of the model's last layer: Dense with a softmax."""
+def fold_temperature(model: keras.Model, temperature: float) -> None:
+    """Divide the weights of the model's last layer, Dense with a softmax, by the temperature."""
     last = model.layers[-1]
     last.set_weights([weights / np.float32(temperature) for weights in last.get_weights()])
 
 
-def _slope(logits: NDArray[np.float64], labels: NDArray[np.uint8], sharpness: float) -> float:
-    """Of the negative log-likelihood by the sharpness, the inverse of the temperature."""
-    sharp = np.exp(sharpness * (logits - logits.max(axis=1, keepdims=True)))
-    expected = (sharp * logits).sum(axis=1) / sharp.sum(axis=1)
+def _bin_indices(confidence: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return the index of each confidence's bin, 0..CALIBRATION_BINS - 1: [n]."""
+    return np.minimum((confidence * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
+
+
+def _nll_slope(logits: NDArray[np.float64], labels: Labels, inverse_temperature: float) -> float:
+    """Return the derivative of the mean negative log-likelihood by the inverse temperature."""
+    powers = np.exp(inverse_temperature * (logits - logits.max(axis=1, keepdims=True)))
+    expected = (powers * logits).sum(axis=1) / powers.sum(axis=1)
     return float((expected - logits[np.arange(len(labels)), labels]).mean())

@@ -1,5 +1,6 @@
-"""A Keras model as a SavedModel that answers two signatures over the same weights."""
+"""Artifact export: a SavedModel with two signatures, warm-up requests and a model card."""
 
+import json
 import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,25 +18,45 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from digit_training.data import Dataset, Examples
 from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation
-from digit_training.fit import Fit
+from digit_training.fit import FitResult
 
-SERVING_DEFAULT = "serving_default"
-IMAGES = "images"
-_BATCH = 500
+PIXELS_SIGNATURE = "serving_default"
+IMAGES_SIGNATURE = "images"
+MODEL_NAME = "digits"
+WARMUP_BATCH_SIZES = (1, 32)
+LIBRARIES = ("digit-serving", "keras", "tensorflow", "numpy")
+"""Distributions whose versions the model card states."""
+
+_PREDICT_BATCH_SIZE = 500
 
 
-def save(model: keras.Model, directory: Path) -> None:
-    """Writes a model that maps pixels float32 [n, 784] to probabilities float32 [n, 10].
+def write_artifact(
+    model: keras.Model, card: dict[str, Any], warmup_examples: Examples, directory: Path
+) -> None:
+    """Write the SavedModel, and into `assets.extra` the warm-up requests and the model card.
 
-    `serving_default` reads pixels float32 [n, 784], 0..1; `images` reads images uint8 [n, 28, 28], 0..255.
-    Raises ModelError where Keras runs another backend than TensorFlow, or the disk takes no more.
+    Raise ModelError if the SavedModel cannot be written.
+    """
+    save_model(model, directory)
+    extra = directory / "assets.extra"
+    extra.mkdir()
+    write_warmup_requests(extra / "tf_serving_warmup_requests", warmup_examples)
+    (extra / "model.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def save_model(model: keras.Model, directory: Path) -> None:
+    """Write a SavedModel of a model that maps pixels float32 [n, 784] to probabilities float32 [n, 10].
+
+    Its signature `serving_default` takes pixels float32 [n, 784], 0..1; `images` takes images uint8
+    [n, 28, 28], 0..255. Raise ModelError if Keras runs on another backend than TensorFlow, or if the
+    directory cannot be written.
     """
     if keras.backend.backend() != "tensorflow":
         raise ModelError(
-            "only TensorFlow writes what the model server reads: KERAS_BACKEND=tensorflow digits export"
+            "only Keras's TensorFlow backend writes SavedModels: KERAS_BACKEND=tensorflow digits export …"
         )
-    # No constant: TensorFlow would rewrite the division as a multiplication, which is off by a bit.
-    brightest = tf.Variable(255.0, trainable=False)
+    # A variable: TensorFlow turns division by a constant into a multiplication, which rounds differently.
+    max_pixel = tf.Variable(255.0, trainable=False)
 
     @tf.function(input_signature=[tf.TensorSpec([None, 784], tf.float32, "pixels")])  # type: ignore[untyped-decorator]
     def from_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -43,68 +64,51 @@ def save(model: keras.Model, directory: Path) -> None:
 
     @tf.function(input_signature=[tf.TensorSpec([None, 28, 28], tf.uint8, "images")])  # type: ignore[untyped-decorator]
     def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels = tf.cast(tf.reshape(images, [-1, 784]), tf.float32) / brightest
+        pixels = tf.cast(tf.reshape(images, [-1, 784]), tf.float32) / max_pixel
         return {"probabilities": model(pixels, training=False)}
 
-    # The weights alone: a module that held the model would store the state of its optimizer as well.
+    # The module holds the weights only: with the model it would store the optimizer's state as well.
     module = tf.Module()
-    module.weights = [brightest, *(weight.value for weight in model.weights)]
-    signatures = {SERVING_DEFAULT: from_pixels, IMAGES: from_images}
+    module.weights = [max_pixel, *(weight.value for weight in model.weights)]
+    signatures = {PIXELS_SIGNATURE: from_pixels, IMAGES_SIGNATURE: from_images}
     try:
         tf.saved_model.save(module, str(directory), signatures)
     except tf.errors.OpError as error:
-        raise ModelError(f"{directory} can't be written: {error.message}") from error
+        raise ModelError(f"{directory} cannot be written: {error.message}") from error
 
 
-def answers(directory: Path, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The probabilities float32 [n, 10] that a saved model gives for pixels float32 [n, 784].
+def predict_saved_model(directory: Path, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probabilities float32 [n, 10] of a SavedModel for pixels float32 [n, 784].
 
-    Raises ModelError for one that can't be asked.
+    Raise ModelError if it cannot be loaded or fails.
     """
+    starts = range(0, len(pixels), _PREDICT_BATCH_SIZE)
     try:
-        signature = tf.saved_model.load(str(directory)).signatures[SERVING_DEFAULT]
-        batches = (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
+        signature = tf.saved_model.load(str(directory)).signatures[PIXELS_SIGNATURE]
+        batches = (pixels[start : start + _PREDICT_BATCH_SIZE] for start in starts)
         return np.concatenate(
             [signature(pixels=tf.constant(batch))["probabilities"].numpy() for batch in batches]
         )
-    # What a damaged file or another model makes TensorFlow raise is not documented.
+    # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
     except Exception as error:
-        raise ModelError(f"{directory} can't be asked: {error}") from error
+        raise ModelError(f"{directory} cannot be loaded and evaluated: {error}") from error
 
 
-MODEL_NAME = "digits"
-BATCH_SIZES = (1, 32)
-
-
-def write(path: Path, examples: Examples) -> None:
-    """Writes a TFRecord file of one request for each signature and batch size."""
+def write_warmup_requests(path: Path, examples: Examples) -> None:
+    """Write a TFRecord file with a prediction request for each signature and warm-up batch size."""
     with tf.io.TFRecordWriter(str(path)) as records:
-        for request in _requests(examples):
+        for request in _warmup_requests(examples):
             log = PredictionLog(predict_log={"request": request})
             records.write(log.SerializeToString())
 
 
-def _requests(examples: Examples) -> Iterator[PredictRequest]:
-    for size in BATCH_SIZES:
-        batch = examples[:size]
-        for signature, key, values in (
-            (SERVING_DEFAULT, "pixels", batch.pixels),
-            (IMAGES, "images", batch.images),
-        ):
-            request = PredictRequest()
-            request.model_spec.name = MODEL_NAME
-            request.model_spec.signature_name = signature
-            request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
-            yield request
-
-
-LIBRARIES = ("digit-serving", "keras", "tensorflow", "numpy")
-
-
-def card(
-    model: keras.Model, dataset: Dataset, evaluation: Evaluation, fit: Fit | None = None
+def model_card(
+    model: keras.Model, dataset: Dataset, evaluation: Evaluation, fit: FitResult | None = None
 ) -> dict[str, Any]:
-    """`fit` is null for a model fitted elsewhere: the data are then those it was judged on."""
+    """Return the model card as JSON values.
+
+    Without `fit`, for a model that was fitted elsewhere, `data` describes the data of the evaluation.
+    """
     return {
         "model": model.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -119,15 +123,15 @@ def card(
             "train": len(dataset.train),
             "test": len(dataset.test),
         },
-        "fit": _fit(fit) if fit else None,
+        "fit": _fit_card(fit) if fit else None,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
     }
 
 
-def _fit(fit: Fit) -> dict[str, Any]:
+def _fit_card(fit: FitResult) -> dict[str, Any]:
     return {
         "examples": fit.examples,
-        "drawn": fit.drawn,
+        "synthetic_examples": fit.synthetic_examples,
         "validation_examples": fit.validation_examples,
         "seed": fit.seed,
         "networks": fit.networks,
@@ -142,3 +146,17 @@ def _fit(fit: Fit) -> dict[str, Any]:
         "device": fit.device,
         "backend": keras.backend.backend(),
     }
+
+
+def _warmup_requests(examples: Examples) -> Iterator[PredictRequest]:
+    for size in WARMUP_BATCH_SIZES:
+        batch = examples[:size]
+        for signature, key, values in (
+            (PIXELS_SIGNATURE, "pixels", batch.pixels),
+            (IMAGES_SIGNATURE, "images", batch.images),
+        ):
+            request = PredictRequest()
+            request.model_spec.name = MODEL_NAME
+            request.model_spec.signature_name = signature
+            request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
+            yield request

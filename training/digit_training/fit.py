@@ -1,4 +1,4 @@
-"""What an augmented fit is fed with, batch by batch, on every backend of Keras."""
+"""Training loop: fits a recipe's networks on any Keras backend, with augmentation or multi-step calls."""
 
 import gc
 import math
@@ -14,22 +14,93 @@ from keras import ops
 from numpy.typing import NDArray
 
 from digit_training import device, evaluation, models, synthetic
-from digit_training.augment import ANYBODY, CAREFUL, augment
-from digit_training.callbacks import BestEpoch, between_batches
+from digit_training.augment import MILD, STRONG, augment
+from digit_training.callbacks import BestWeights, defer_interrupt
 from digit_training.data import Examples
 from digit_training.recipes import Recipe
 
 STEPS_PER_EXECUTION = 25
-"""Steps that are run as one call, for each of which Keras fetches a batch."""
+"""Steps that Keras runs as one call on separately fetched batches, for augmented fits."""
+
+STEPS_PER_CHUNK = 375
+"""Steps on one chunk, which Keras fetches as a single batch: small models spend their time between steps."""
+
+SEEDS = 2**32
+"""Number of seeds that NumPy accepts."""
+
+Chunk = tuple[Any, Any]
+Logs = dict[str, Any]
 
 
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """The examples in another order each epoch, each written anew each time.
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted model and the record of its fit.
 
-    A batch is pixels float32 [batch size, 784], 0..1, and labels uint8 [batch size]; it depends on nothing
-    but the seed, the epoch and its index, so that a thread that reads ahead changes nothing. From the epoch
-    `careful_from` on, which counts from 0, they are written with more care, and where `first` is given it is
-    the first so many of the examples, some of them twice.
+    For an ensemble, `epochs`, `best_epoch`, `history` and `temperature` are those of the first network.
+    """
+
+    model: keras.Model
+    recipe: Recipe
+    seed: int
+    examples: int
+    """Number of training examples, without the synthetic ones."""
+    synthetic_examples: int
+    validation_examples: int
+    epochs: int
+    """Number of completed epochs."""
+    best_epoch: int
+    """Epoch, from 1, that the weights are from."""
+    history: dict[str, list[float]]
+    """Loss and accuracy of each epoch by Keras's names."""
+    temperature: float | None
+    """Temperature, fitted to the validation examples and folded into the weights; None without them."""
+    seconds: float
+    """Duration of the fit, of all networks together."""
+    device: str
+    networks: int = 1
+    """Number of complete networks in the ensemble."""
+
+    @property
+    def complete(self) -> bool:
+        """True if the fit was not interrupted."""
+        return (self.epochs, self.networks) == (self.recipe.epochs, self.recipe.networks)
+
+    @property
+    def progress(self) -> str:
+        """Completed share of the recipe, such as "3 of 9 epochs"."""
+        if self.recipe.networks > 1 and self.epochs == self.recipe.epochs:
+            return f"{self.networks} of {self.recipe.networks} networks"
+        return f"{self.epochs} of {self.recipe.epochs} epochs"
+
+
+def fit(
+    recipe: Recipe, examples: Examples, seed: int, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> FitResult:
+    """Fit the recipe's networks, from consecutive seeds; the same seed and machine give the same model.
+
+    Ctrl-C ends the fit early with the complete networks, or with the best epoch of the first network. Raise
+    KeyboardInterrupt if not even one epoch has ended.
+    """
+    results = [_fit_network(recipe, examples, seed, callbacks)]
+    with suppress(KeyboardInterrupt):
+        while len(results) < recipe.networks and results[-1].epochs == recipe.epochs:
+            results.append(_fit_network(recipe, examples, (seed + len(results)) % SEEDS, callbacks))
+    complete = [result for result in results if result.epochs == recipe.epochs]
+    if len(complete) < 2:
+        return results[0]
+    return replace(
+        results[0],
+        model=models.ensemble([result.model for result in complete]),
+        networks=len(complete),
+        seconds=sum(result.seconds for result in results),
+    )
+
+
+class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Shuffled batches of the examples, each distorted anew in each epoch.
+
+    A batch is pixels float32 [batch_size, 784], 0..1, and labels uint8 [batch_size]. It depends only on the
+    seed, the epoch and its index, so that prefetching threads do not affect the result.
     """
 
     def __init__(
@@ -37,20 +108,24 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         examples: Examples,
         batch_size: int,
         seed: int,
-        careful_from: float = math.inf,
-        first: int | None = None,
+        mild_from_epoch: float = math.inf,
+        mild_examples: int | None = None,
     ) -> None:
-        # With one thread TensorFlow tunes its reader, and an epoch ends when the tuner next wakes up: up to
+        """Distort mildly from `mild_from_epoch`, from 0, on; take only the first `mild_examples` then.
+
+        The number of batches per epoch stays the same: some of the `mild_examples` appear twice.
+        """
+        # With one worker, TensorFlow tunes its reader: an epoch then ends when the tuner next wakes up, up to
         # twice as late. With two, other backends read some batches of the first epoch twice.
         workers = 2 if keras.backend.backend() == "tensorflow" else 1
         super().__init__(workers=workers, max_queue_size=2 * STEPS_PER_EXECUTION)
-        self.careful_from = careful_from
-        self.first = first
+        self.mild_from_epoch = mild_from_epoch
+        self.mild_examples = mild_examples
         self.examples = examples
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
-        self.order = self._shuffled()
+        self.order = self._shuffle()
 
     def __len__(self) -> int:
         return -(-len(self.examples) // self.batch_size)
@@ -59,218 +134,153 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         batch = self.examples[rows]
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        hand = CAREFUL if self._is_careful else ANYBODY
-        return Examples(augment(batch.images, rng, hand), batch.labels).pixels, batch.labels
+        config = MILD if self._is_mild else STRONG
+        return Examples(augment(batch.images, rng, config), batch.labels).pixels, batch.labels
 
-    def begin(self, epoch: int) -> None:
-        """Before an epoch, which counts from 0.
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle for an epoch, from 0, before it begins.
 
-        Keras's own calls come once too often, and while its threads are reading.
+        PyDataset.on_epoch_end is not used: Keras calls it once too often, and while its threads read batches.
         """
         self.epoch = epoch
-        self.order = self._shuffled()
+        self.order = self._shuffle()
 
     @property
-    def _is_careful(self) -> bool:
-        return self.epoch >= self.careful_from
+    def _is_mild(self) -> bool:
+        return self.epoch >= self.mild_from_epoch
 
-    def _shuffled(self) -> NDArray[np.intp]:
-        count = self.first if self.first and self._is_careful else len(self.examples)
+    def _shuffle(self) -> NDArray[np.intp]:
+        count = self.mild_examples if self.mild_examples and self._is_mild else len(self.examples)
         order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
-        # Keras counts the batches of the first epoch.
+        # Keras expects as many batches in each epoch as in the first.
         return np.resize(order, len(self.examples))
 
 
-Block = tuple[Any, Any]
-Logs = dict[str, Any]
+def multi_step(model: keras.Model, batch_size: int) -> Callable[[Chunk], Logs]:
+    """Return a train step that runs the model's own train step on each batch of a chunk.
 
-
-def by_block(model: keras.Model, batch_size: int) -> Callable[[Block], Logs]:
-    """A training step that takes a block of batches and makes the model's own step of each of them.
-
-    A block is tensors of pixels [n, 784] and labels [n]; its last batch is what is left of it. Blocks of
-    a multiple of the batch size lead to the very steps that their batches would have led to one by one.
-    The model measures its accuracy and nothing else.
+    A chunk is tensors of pixels [n, 784] and labels [n]; its last batch may be smaller. Chunks of a multiple
+    of `batch_size` give the same weights as their batches one by one. The model's only metric is accuracy.
     """
     step = model.train_step
 
-    def train(block: Block) -> Logs:
-        pixels, labels = block
+    def train_on_chunk(chunk: Chunk) -> Logs:
+        pixels, labels = chunk
         count = ops.shape(labels)[0]
-        whole, left = count // batch_size, count % batch_size
+        full_batches, remainder = count // batch_size, count % batch_size
 
-        def batch(number: Any, size: Any) -> Logs:
+        def train_on_batch(number: Any, size: Any) -> Logs:
             first = number * batch_size
             rows = ops.slice(pixels, (first, 0), (size, pixels.shape[1]))
             logs: Logs = step((rows, ops.slice(labels, (first,), (size,))))
             return logs
 
-        # XLA compiles the loop also for a block that is shorter than a batch, and doesn't run through it.
+        # XLA compiles the loop's body even if the chunk is shorter than a batch and the body never runs.
         size = ops.minimum(batch_size, count)
-        none = {"accuracy": 0.0, "loss": 0.0}
-        logs = ops.fori_loop(0, whole, lambda number, _: batch(number, size), none)
-        last: Logs = ops.cond(left > 0, lambda: batch(whole, left), lambda: logs)
+        initial = {"accuracy": 0.0, "loss": 0.0}
+        logs = ops.fori_loop(0, full_batches, lambda number, _: train_on_batch(number, size), initial)
+        last: Logs = ops.cond(remainder > 0, lambda: train_on_batch(full_batches, remainder), lambda: logs)
         return last
 
-    return train
+    return train_on_chunk
 
 
-STEPS_PER_BLOCK = 375
-"""Steps on a block, which Keras fetches as one batch: a small model's time goes between the steps."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A fitted model and how it came to be; `examples`, `drawn` and `validation_examples` are counts.
-
-    Of the `epochs` that were fitted the model has the weights of the best, which counts from 1; `history` has
-    loss and accuracy of each, under Keras's names. `temperature` was fitted to the held-out examples and is
-    in the weights already; None where none were held out. Where the model is several `networks`, these four
-    are of the first, and `seconds` is the time of all.
-    """
-
-    model: keras.Model
-    recipe: Recipe
-    seed: int
-    examples: int
-    drawn: int
-    validation_examples: int
-    epochs: int
-    best_epoch: int
-    history: dict[str, list[float]]
-    temperature: float | None
-    seconds: float
-    device: str
-    networks: int = 1
-
-    @property
-    def complete(self) -> bool:
-        """Whether it was not interrupted."""
-        return (self.epochs, self.networks) == (self.recipe.epochs, self.recipe.networks)
-
-    @property
-    def extent(self) -> str:
-        """How much was fitted of what the recipe has."""
-        if self.recipe.networks > 1 and self.epochs == self.recipe.epochs:
-            return f"{self.networks} of {self.recipe.networks} networks"
-        return f"{self.epochs} of {self.recipe.epochs} epochs"
-
-
-def fit(
-    recipe: Recipe, examples: Examples, seed: int, callbacks: Sequence[keras.callbacks.Callback] = ()
-) -> Fit:
-    """The same seed on the same machine gives the same model.
-
-    The first network has this seed, each other one the next. Ctrl-C ends it early, with the networks that
-    were complete, or else the best epoch of the first; before the first epoch has ended it raises
-    KeyboardInterrupt.
-    """
-    fits = [_fit(recipe, examples, seed, callbacks)]
-    with suppress(KeyboardInterrupt):
-        while len(fits) < recipe.networks and fits[-1].epochs == recipe.epochs:
-            # There are as many seeds for NumPy.
-            fits.append(_fit(recipe, examples, (seed + len(fits)) % 2**32, callbacks))
-    whole = [each for each in fits if each.epochs == recipe.epochs]
-    if len(whole) < 2:
-        return fits[0]
-    return replace(
-        fits[0],
-        model=models.together([each.model for each in whole]),
-        networks=len(whole),
-        seconds=sum(each.seconds for each in fits),
-    )
-
-
-def _fit(recipe: Recipe, examples: Examples, seed: int, callbacks: Sequence[keras.callbacks.Callback]) -> Fit:
-    """A single network. Raises KeyboardInterrupt before an epoch has ended."""
-    device.make_repeatable()
+def _fit_network(
+    recipe: Recipe, examples: Examples, seed: int, callbacks: Sequence[keras.callbacks.Callback]
+) -> FitResult:
+    """Fit a single network. Raise KeyboardInterrupt if Ctrl-C comes before the end of the first epoch."""
+    device.enable_determinism()
     keras.utils.set_random_seed(seed)
-    held, train = _split(examples, recipe.holdout, seed)
-    drawn = synthetic.drawn(round(recipe.drawn * len(train)), np.random.default_rng(seed))
-    model = _compiled(recipe, len(train) + len(drawn))
-    history, best = keras.callbacks.History(), BestEpoch()
-    fed, begun = _fed(recipe, train, drawn, seed)
+    validation, train = _split(examples, recipe.validation_split, seed)
+    synthetic_count = round(recipe.synthetic_fraction * len(train))
+    extra = synthetic.draw_digits(synthetic_count, np.random.default_rng(seed))
+    model = _compile(recipe, len(train) + len(extra))
+    history, best_weights = keras.callbacks.History(), BestWeights()
+    inputs, input_callbacks = _fit_inputs(recipe, train, extra, seed)
     started = time.perf_counter()
-    with suppress(KeyboardInterrupt), between_batches() as interrupted:
+    with suppress(KeyboardInterrupt), defer_interrupt() as interrupt:
         model.fit(
-            **fed,
+            **inputs,
             epochs=recipe.epochs,
-            validation_data=(held.pixels, held.labels) if len(held) else None,
+            validation_data=(validation.pixels, validation.labels) if len(validation) else None,
             validation_batch_size=500,
-            callbacks=[history, best, *callbacks, *begun, interrupted],
+            callbacks=[history, best_weights, *callbacks, *input_callbacks, interrupt],
             verbose=0,
         )
-    if best.ended < recipe.epochs:
-        # TensorFlow's reader of the batches calls Python when it is freed: not when Python itself is ending.
+    if best_weights.completed < recipe.epochs:
+        # TensorFlow's batch reader calls Python when it is freed. Free it before the interpreter shuts down.
         gc.collect()
-    if not best.ended:
+    if not best_weights.completed:
         raise KeyboardInterrupt
-    best.restore()
-    return Fit(
+    best_weights.restore()
+    return FitResult(
         model=model,
         recipe=recipe,
         seed=seed,
         examples=len(train),
-        drawn=len(drawn),
-        validation_examples=len(held),
-        epochs=best.ended,
-        best_epoch=best.epoch,
+        synthetic_examples=len(extra),
+        validation_examples=len(validation),
+        epochs=best_weights.completed,
+        best_epoch=best_weights.epoch,
         history=history.history,
-        temperature=_calibrate(model, held) if len(held) else None,
+        temperature=_calibrate(model, validation) if len(validation) else None,
         seconds=time.perf_counter() - started,
         device=device.name(),
     )
 
 
-def _split(examples: Examples, holdout: float, seed: int) -> tuple[Examples, Examples]:
-    held = round(len(examples) * holdout)
-    if not held:
-        # In the order they came in, a seed makes the model that Keras's own lines make of it.
+def _split(examples: Examples, validation_split: float, seed: int) -> tuple[Examples, Examples]:
+    """Return the validation and the training examples."""
+    count = round(len(examples) * validation_split)
+    if not count:
+        # The original order makes the fit equal to that of the article's Keras code with the same seed.
         return examples[:0], examples
     order = np.random.default_rng(seed).permutation(len(examples))
-    return examples[order[:held]], examples[order[held:]]
+    return examples[order[:count]], examples[order[count:]]
 
 
-def _compiled(recipe: Recipe, examples: int) -> keras.Model:
+def _compile(recipe: Recipe, examples: int) -> keras.Model:
     steps = recipe.epochs * math.ceil(examples / recipe.batch_size)
-    blocks = _in_blocks(recipe)
-    # On a CPU Keras leaves XLA off, which makes convolutions slower and all that is small faster.
-    xla = blocks and device.name() == "CPU"
-    if xla:
-        device.hush_xla()
+    is_multi_step = _is_multi_step(recipe)
+    # XLA on a CPU speeds up small layers and slows convolutions down; Keras leaves it off there.
+    use_xla = is_multi_step and device.name() == "CPU"
+    if use_xla:
+        device.silence_xla()
     model = recipe.build()
     model.compile(
         optimizer=recipe.optimizer(recipe.learning_rate, steps),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
-        steps_per_execution=1 if blocks else STEPS_PER_EXECUTION,
-        jit_compile=True if xla else "auto",
+        steps_per_execution=1 if is_multi_step else STEPS_PER_EXECUTION,
+        jit_compile=True if use_xla else "auto",
     )
-    if blocks:
-        model.train_step = by_block(model, recipe.batch_size)
+    if is_multi_step:
+        model.train_step = multi_step(model, recipe.batch_size)
     return model
 
 
-def _in_blocks(recipe: Recipe) -> bool:
-    """Whether Keras feeds blocks: the examples are the same in each epoch, and TensorFlow runs the loop."""
+def _is_multi_step(recipe: Recipe) -> bool:
+    """True if Keras can fetch chunks: the examples do not change, and TensorFlow runs the loop."""
     return not recipe.augmented and keras.backend.backend() == "tensorflow"
 
 
-def _fed(
-    recipe: Recipe, train: Examples, drawn: Examples, seed: int
+def _fit_inputs(
+    recipe: Recipe, train: Examples, extra: Examples, seed: int
 ) -> tuple[dict[str, Any], list[keras.callbacks.Callback]]:
-    """What Keras's fit is fed with, and what has to be told when an epoch begins."""
-    learned = train + drawn
+    """Return the data arguments of Keras's fit, and the callbacks that they need."""
+    examples = train + extra
     if recipe.augmented:
-        first = None if recipe.drawn_to_the_end else len(train)
-        batches = Batches(learned, recipe.batch_size, seed, recipe.epochs - recipe.careful, first)
-        begun = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.begin(epoch))
-        return {"x": batches}, [begun]
-    rows = recipe.batch_size * (STEPS_PER_BLOCK if _in_blocks(recipe) else 1)
-    return {"x": learned.pixels, "y": learned.labels, "batch_size": rows}, []
+        mild_examples = None if recipe.synthetic_in_mild_epochs else len(train)
+        mild_from_epoch = recipe.epochs - recipe.mild_epochs
+        batches = AugmentedBatches(examples, recipe.batch_size, seed, mild_from_epoch, mild_examples)
+        set_epoch = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.set_epoch(epoch))
+        return {"x": batches}, [set_epoch]
+    rows = recipe.batch_size * (STEPS_PER_CHUNK if _is_multi_step(recipe) else 1)
+    return {"x": examples.pixels, "y": examples.labels, "batch_size": rows}, []
 
 
-def _calibrate(model: keras.Model, held: Examples) -> float:
-    temperature = evaluation.temperature(model.predict(held.pixels, batch_size=500, verbose=0), held.labels)
-    evaluation.fold(model, temperature)
+def _calibrate(model: keras.Model, validation: Examples) -> float:
+    probabilities = model.predict(validation.pixels, batch_size=500, verbose=0)
+    temperature = evaluation.fit_temperature(probabilities, validation.labels)
+    evaluation.fold_temperature(model, temperature)
     return temperature

@@ -1,4 +1,4 @@
-"""The networks: plain Keras 3, from pixels float32 [n, 784], 0..1, to probabilities float32 [n, 10]."""
+"""Network architectures in plain Keras 3: pixels float32 [n, 784], 0..1, to probabilities float32 [n, 10]."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,11 @@ from keras import layers
 
 from digit_training.errors import ModelError
 
+INPUT_SHAPES = {(784,), (28, 28), (28, 28, 1)}
+
 
 def perceptron() -> keras.Model:
-    """The article's network to the letter: 7,960 parameters."""
+    """Return the article's network, unchanged: 7,960 parameters."""
     return keras.Sequential(
         [
             keras.Input((784,), name="pixels"),
@@ -22,22 +24,22 @@ def perceptron() -> keras.Model:
 
 
 def convnet() -> keras.Model:
-    """Small enough to fit in a minute and a half on two cores: 135,594 parameters.
+    """Return a convolutional network that two cores fit in a minute and a half: 135,594 parameters.
 
-    The first convolution moves by two pixels, so that none of the rest works at full size.
+    The first convolution has stride 2, so that no later layer computes at full resolution.
     """
     return keras.Sequential(
         [
             keras.Input((784,), name="pixels"),
             layers.Reshape((28, 28, 1)),
-            *_normalised(layers.Conv2D(32, 5, strides=2, padding="same", use_bias=False)),
-            *_normalised(layers.Conv2D(32, 3, use_bias=False)),
+            *_batch_normalized(layers.Conv2D(32, 5, strides=2, padding="same", use_bias=False)),
+            *_batch_normalized(layers.Conv2D(32, 3, use_bias=False)),
             layers.MaxPooling2D(),
-            *_normalised(layers.Conv2D(64, 3, use_bias=False)),
-            *_normalised(layers.Conv2D(96, 3, use_bias=False)),
+            *_batch_normalized(layers.Conv2D(64, 3, use_bias=False)),
+            *_batch_normalized(layers.Conv2D(96, 3, use_bias=False)),
             layers.Flatten(),
             layers.Dropout(0.2),
-            *_normalised(layers.Dense(128, use_bias=False)),
+            *_batch_normalized(layers.Dense(128, use_bias=False)),
             layers.Dropout(0.2),
             layers.Dense(10, activation="softmax"),
         ],
@@ -45,48 +47,49 @@ def convnet() -> keras.Model:
     )
 
 
-def together(members: Sequence[keras.Model]) -> keras.Model:
-    """One network that answers with the softmax of the mean of the members' logits.
+def ensemble(members: Sequence[keras.Model]) -> keras.Model:
+    """Return one network that answers with the softmax of the mean of the members' logits.
 
-    Each takes [n, 784] and ends in Dense with a softmax; of these last layers one is made.
+    Each member takes [n, 784] and ends in Dense with a softmax. The ensemble merges these last layers.
     """
     pixels = keras.Input((784,), name="pixels")
-    seen = [
+    features = [
         keras.Model(member.inputs, member.layers[-1].input, name=f"{member.name}_{number}")(pixels)
         for number, member in enumerate(members, 1)
     ]
     last = layers.Dense(10, activation="softmax")
-    name = f"{members[0].name}_committee"
-    committee = keras.Model(pixels, last(layers.Concatenate()(seen)), name=name)
+    name = f"{members[0].name}_ensemble"
+    model = keras.Model(pixels, last(layers.Concatenate()(features)), name=name)
     weights, biases = zip(*(member.layers[-1].get_weights() for member in members), strict=True)
     last.set_weights([np.concatenate(weights) / len(members), np.mean(biases, axis=0)])
-    return committee
+    return model
 
 
-def _normalised(layer: keras.Layer) -> tuple[keras.Layer, ...]:
-    """Followed by a normalisation over the batch (Ioffe and Szegedy, 2015), which has biases of its own.
+def with_flat_input(model: keras.Model) -> keras.Model:
+    """Return a model that takes [n, 784] and shares the weights; the model itself if it takes that already.
 
-    Of few digits there are fewer batches than Keras's own momentum averages over.
+    Raise ModelError if its input is not [n, 784], [n, 28, 28] or [n, 28, 28, 1], or its output not [n, 10].
     """
-    return layer, layers.BatchNormalization(momentum=0.9), layers.ReLU()
-
-
-def reading_pixels(model: keras.Model) -> keras.Model:
-    """The model itself where it takes [n, 784], else one over the same weights that does.
-
-    Raises ModelError where its input is none of the three or its output is not [n, 10].
-    """
-    if isinstance(model.input_shape, list) or model.input_shape[1:] not in {(784,), (28, 28), (28, 28, 1)}:
+    if isinstance(model.input_shape, list) or model.input_shape[1:] not in INPUT_SHAPES:
         raise ModelError(
-            f"the model takes {_shape(model.input_shape)}, not [n, 784], [n, 28, 28] or [n, 28, 28, 1]"
+            f"the model takes {_format_shape(model.input_shape)}, not [n, 784], [n, 28, 28] or [n, 28, 28, 1]"
         )
     if isinstance(model.output_shape, list) or model.output_shape[1:] != (10,):
-        raise ModelError(f"the model answers {_shape(model.output_shape)}, not [n, 10]")
+        raise ModelError(f"the model answers {_format_shape(model.output_shape)}, not [n, 10]")
     if model.input_shape[1:] == (784,):
         return model
     pixels = keras.Input((784,), name="pixels")
     return keras.Model(pixels, model(layers.Reshape(model.input_shape[1:])(pixels)), name=model.name)
 
 
-def _shape(shape: object) -> str:
+def _batch_normalized(layer: keras.Layer) -> tuple[keras.Layer, ...]:
+    """Return the layer, batch normalisation (Ioffe and Szegedy, 2015) and ReLU.
+
+    The layer needs no bias: the normalisation has one. A small training set has fewer batches than Keras's
+    default momentum of 0.99 averages over, hence 0.9.
+    """
+    return layer, layers.BatchNormalization(momentum=0.9), layers.ReLU()
+
+
+def _format_shape(shape: object) -> str:
     return str(shape).replace("None", "n").replace("(", "[").replace(")", "]")

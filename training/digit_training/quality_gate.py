@@ -1,57 +1,67 @@
-"""How right a model has to be to be published: right enough, and not much less than what is served."""
+"""Quality gate: the accuracy that a model must reach to be published."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf import text_format
-from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
+from digit_client.tfserving.protos import ModelServerConfig
 from digit_training import registry
 from digit_training.errors import AccuracyError, DataError
 
+STABLE = "stable"
+"""Label of the version that callers get by default."""
+
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """`minimum` and `regression`, what may be lost at most, are accuracies, 0..1; `forced` lets all pass."""
+class Baseline:
+    """The served version, named by its path, and its accuracy, 0..1, on the new model's test set."""
 
-    minimum: float
-    regression: float
-    forced: bool = False
+    name: str
+    accuracy: float
 
-    def require(self, accuracy: float, standard: tuple[str, float] | None) -> None:
-        """Raises AccuracyError below the bar. `standard` is what is served now, and its accuracy."""
-        if self.forced:
+
+@dataclass(frozen=True, slots=True)
+class QualityGate:
+    """Requirements on the accuracy, 0..1; `force` publishes any model."""
+
+    min_accuracy: float
+    max_regression: float
+    force: bool = False
+
+    def check(self, accuracy: float, baseline: Baseline | None) -> None:
+        """Raise AccuracyError if `accuracy` is below the minimum or too far below the baseline."""
+        if self.force:
             return
-        if accuracy < self.minimum:
+        if accuracy < self.min_accuracy:
             raise AccuracyError(
-                f"not published: the accuracy {accuracy:.4f} is below the minimum of {self.minimum} "
-                "(--min-accuracy, or --force)"
+                f"not published: the accuracy {accuracy:.4f} is below the minimum of {self.min_accuracy} "
+                "(see --min-accuracy and --force)"
             )
-        # Accuracies are counts over counts: a difference that looks like the bar is not below it.
-        if standard and round(standard[1] - accuracy, 9) > self.regression:
-            name, reached = standard
+        # Rounding absorbs the float error of a difference between two fractions of counts.
+        if baseline and round(baseline.accuracy - accuracy, 9) > self.max_regression:
             raise AccuracyError(
-                f"not published: the accuracy {accuracy:.4f} is more than {self.regression} below the "
-                f"{reached:.4f} of {name} (--max-regression, or --force)"
+                f"not published: the accuracy {accuracy:.4f} is more than {self.max_regression} below the "
+                f"{baseline.accuracy:.4f} of {baseline.name} (see --max-regression and --force)"
             )
 
 
-STABLE = "stable"
+def baseline_version(models: Path) -> Path | None:
+    """Return the version labelled `stable` in `models.config`, else the newest, else None.
+
+    Raise DataError if `models.config` cannot be parsed.
+    """
+    number = _stable_number(models / "models.config")
+    stable = next((path for path in registry.list_versions(models) if int(path.name) == number), None)
+    return stable or registry.latest_version(models)
 
 
-def find(models: Path) -> Path | None:
-    """What callers get now. Raises DataError for a `models.config` that can't be read."""
-    number = _stable(models / "models.config")
-    stable = next((path for path in registry.every(models) if int(path.name) == number), None)
-    return stable or registry.latest(models)
-
-
-def _stable(config: Path) -> int | None:
+def _stable_number(config: Path) -> int | None:
     if not config.exists():
         return None
     try:
-        found = text_format.Parse(config.read_text(), ModelServerConfig())
+        parsed = text_format.Parse(config.read_text(), ModelServerConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise DataError(f"{config} is not what TensorFlow Serving reads: {error}") from error
-    labels = (dict(model.version_labels) for model in found.model_config_list.config)
+        raise DataError(f"{config} is no valid TensorFlow Serving configuration: {error}") from error
+    labels = (dict(model.version_labels) for model in parsed.model_config_list.config)
     return next((versions[STABLE] for versions in labels if STABLE in versions), None)

@@ -1,4 +1,4 @@
-"""What a Flask service can reach at all on the product's WSGI server: an answer of 300 fixed bytes."""
+"""Upper bound for a Flask service behind Granian: a constant response of 300 bytes."""
 
 from flask import Flask, Response, request
 
@@ -8,12 +8,12 @@ _BODY = b"x" * 300
 
 @app.get("/readyz")
 def ready() -> Response:
-    """Nothing to wait for."""
+    """Report readiness at once."""
     return Response(_BODY)
 
 
 @app.post("/v1/predict")
 def predict() -> Response:
-    """What was sent is read, and that is all."""
+    """Read the request's body, and nothing more."""
     request.get_data(cache=False)
     return Response(_BODY, content_type="application/json")

@@ -1,7 +1,7 @@
-"""The strongest way to serve the model without a model server: FastAPI, TensorFlow in each worker process.
+"""Strongest peer without a model server: FastAPI with TensorFlow in each worker process.
 
-Tuned by hand: an async handler, no thread pool, no schema, the SavedModel's signature called directly. It
-knows less of images than the product: it scales them and takes the ink to be light.
+Tuned by hand: an async handler, no thread pool, no schema, the SavedModel's signature called directly. Images
+are only resized, and their ink is assumed to be light.
 """
 
 import base64
@@ -25,13 +25,13 @@ app = FastAPI()
 
 @app.get("/readyz")
 async def ready() -> dict[str, str]:
-    """Whether the model is loaded, which it is."""
+    """Report readiness: the model is loaded at import."""
     return {"status": "ready"}
 
 
 @app.post("/v1/predict")
 async def predict(request: Request) -> Response:
-    """The same answer as the product's for the same bodies."""
+    """Answer as the product does for the same bodies."""
     images = _read(request.headers["content-type"], await request.body())
     probabilities = _signature(images=tf.constant(images))["probabilities"].numpy()
     predictions = [

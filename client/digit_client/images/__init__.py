@@ -1,10 +1,19 @@
-"""Images of digits: decoding, segmentation, and normalisation to MNIST's form (extra `[images]`).
+"""Image reading: decoding, segmentation of a digit, and normalisation to MNIST's form (extra `[images]`).
 
     from digit_client import images
 
     digit = images.normalise(images.decode(Path("five.jpg").read_bytes()))  # uint8 [28, 28]
 
-All functions are pure: bytes and arrays in, arrays out.
+All functions are pure: bytes and arrays in, arrays out. The stages and their modules, in order:
+
+    bytes ─ decode ─▶ pixels ─ segmentation ─▶ ink ─ normalisation ─▶ uint8 [28, 28]
+    segmentation: scaling ─ background ─ thresholding (line_removal, components) ─ document, illumination,
+                  and stroke_metrics, which distinguish strokes from sheets, shadows and noise
+
+Terms of these modules: a `level` is a step of the range 0..255; `contrast`, float32 [h, w], is the
+difference of each pixel from the background, in levels; `ink`, float32 [h, w], is a soft mask, from 0 for
+background to 1 for ink; a `mask` is binary; `paper` is the background, of any material; a `sheet` is paper
+with a table around it.
 """
 
 from digit_client._inputs import Pixels, to_png, to_uint8, to_uint8_image

@@ -1,4 +1,4 @@
-"""Decoding of image files with bounded memory and time."""
+"""Image decoding with bounded memory and time: limits are checked before pixels are decoded."""
 
 import io
 import struct
@@ -12,32 +12,61 @@ from digit_client._inputs import PNG_SIGNATURE, Pixels, to_uint8, to_uint8_image
 from digit_client.images import scaling
 
 MAX_PIXELS = 16_000_000
-"""The most pixels that are decoded. A JPEG may have four times as many: it is decoded at a reduced size."""
+"""Largest number of pixels of a file; a JPEG, which is decoded downscaled, may have four times as many."""
 
-# Pillow knows many more, one of which starts a program.
-_OTHERS = ("BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
-# In pixels: photographs are decoded no larger than they need be to see a thin pen's line.
-_JPEG_SIDE = 1000
+# Allow list: Pillow reads many more formats, and runs Ghostscript for EPS.
+_PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
+# Width and height, in pixels, to which the JPEG decoder may always downscale: thin lines stay visible.
+_MIN_JPEG_SIDE = 1000
+# Largest number of start-of-scan markers in a JPEG. Cameras and editors write about ten per picture; a file
+# may hold two or three pictures and their thumbnails.
+_MAX_SCANS = 64
+_TIFF_TILE_TAGS = range(322, 326)
+_PNG_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+
+_DAMAGED = "the image file ends early or is damaged"
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Open an image file: PNG, JPEG, GIF, BMP, WebP, TIFF or PPM.
+    """Decode an image file: PNG, JPEG, GIF, BMP, WebP, TIFF or PPM.
 
-    Its size is checked before its pixels are decoded. A JPEG comes at a half, a quarter or an eighth of its
-    size where that is enough to find a digit on it. EXIF orientation is applied; of several frames the first
-    is taken. Raises NotAnImageError, TruncatedImageError, ImageTooLargeError or PixelValueError.
+    A JPEG larger than needed for segmentation is decoded at a half, a quarter or an eighth of its size. EXIF
+    orientation is applied; only the first frame is decoded. Raise NotAnImageError, TruncatedImageError,
+    ImageTooLargeError or PixelValueError.
     """
-    # The format of nearly all drawings, which Pillow takes twice as long to read.
+    # OpenCV decodes PNG, the format of most drawings, twice as fast as Pillow.
     return _decode_png(data, max_pixels) if data.startswith(PNG_SIGNATURE) else _decode_any(data, max_pixels)
+
+
+def strip_ancillary_chunks(data: bytes) -> bytes:
+    """Return a PNG file with only the chunks that define its pixels.
+
+    A compressed text chunk of a few kilobytes may expand to megabytes, and a file may hold thousands of them.
+    Raise TruncatedImageError if a chunk is cut off or the first or last one is missing: OpenCV would return
+    the rows before the damage.
+    """
+    kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while start + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, start)
+        end = start + 12 + length
+        if name in _PNG_PIXEL_CHUNKS:
+            kept.append(data[start:end])
+        start = end
+        if name == b"IEND":
+            break
+    stripped = b"".join(kept)
+    if start > len(data) or stripped[12:16] != b"IHDR" or stripped[-8:-4] != b"IEND":
+        raise TruncatedImageError(_DAMAGED)
+    return stripped
 
 
 def _decode_png(data: bytes, max_pixels: int) -> Pixels:
     file = strip_ancillary_chunks(data)
     width, height = struct.unpack_from(">II", file, 16)
-    check_size(width, height, max_pixels)
+    _check_size(width, height, max_pixels)
     image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise TruncatedImageError("the image file ends early or is damaged")
+        raise TruncatedImageError(_DAMAGED)
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
     return to_uint8_image(np.asarray(image))
@@ -45,39 +74,70 @@ def _decode_png(data: bytes, max_pixels: int) -> Pixels:
 
 def _decode_any(data: bytes, max_pixels: int) -> Pixels:
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=_OTHERS)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(
-            f"the image has more than the {max_pixels:,} pixels that are decoded"
+            f"the image has too many pixels; at most {max_pixels:,} are decoded"
         ) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise NotAnImageError("the data is in no image format that is read") from error
+        formats = ", ".join(("PNG", *_PILLOW_FORMATS))
+        raise NotAnImageError(f"the data is in no supported image format; supported: {formats}") from error
     try:
-        _bound(image, data, max_pixels)
+        _limit_cost(image, data, max_pixels)
         ImageOps.exif_transpose(image, in_place=True)
         return _to_pixels(image)
     except (OSError, ValueError, TypeError, SyntaxError, struct.error, EOFError) as error:
-        raise TruncatedImageError("the image file ends early or is damaged") from error
+        raise TruncatedImageError(_DAMAGED) from error
 
 
-def _bound(image: Image.Image, data: bytes, max_pixels: int) -> None:
-    """See that it can be decoded within the limits, a JPEG at a reduced size."""
+def _limit_cost(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    """Raise an ImageError if decoding would exceed the limits; make Pillow decode a large JPEG downscaled."""
     if image.format in ("JPEG", "MPO"):
-        check_size(*image.size, 4 * max_pixels)
-        check_scans(data)
-        image.draft(None, _jpeg_size(*image.size))
+        _check_size(*image.size, 4 * max_pixels)
+        _check_scans(data)
+        image.draft(None, _draft_size(*image.size))
     elif image.format == "TIFF":
-        check_strips(data)
-    # One that is long and narrow may not be reduced.
-    check_size(*image.size, max_pixels)
+        _check_tiff(data)
+    # Check the size after draft(), which leaves a long, narrow JPEG at its full size.
+    _check_size(*image.size, max_pixels)
 
 
-def _jpeg_size(width: int, height: int) -> tuple[int, int]:
-    """To no less than this a JPEG's decoder may reduce it, which can divide by two, four and eight."""
-    factor = scaling.factor((width, height))
-    # What it would be reduced by later on, as far as it can.
-    by = factor & -factor
-    return max(1, min(_JPEG_SIDE, width // by)), max(1, min(_JPEG_SIDE, height // by))
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageTooLargeError(f"the image has {width}×{height} pixels; at most {max_pixels:,} are decoded")
+
+
+def _check_scans(jpeg: bytes) -> None:
+    """Raise ImageTooLargeError for a progressive JPEG of too many scans.
+
+    An empty scan of a few bytes takes as long to decode as any other.
+    """
+    scans = jpeg.count(b"\xff\xda")
+    if scans > _MAX_SCANS:
+        raise ImageTooLargeError(f"the image has {scans:,} scans; at most {_MAX_SCANS} are decoded")
+
+
+def _check_tiff(tiff: bytes) -> None:
+    """Raise NotAnImageError for BigTIFF and tiled TIFF: a picture of one pixel may have a tile of gigabytes.
+
+    The tags are parsed here because Pillow and libtiff differ on duplicate tags.
+    """
+    order = "<" if tiff.startswith(b"II") else ">"
+    if tiff[2:4] not in (b"*\0", b"\0*") or len(tiff) < 8:
+        raise NotAnImageError("BigTIFF is not supported; supported: TIFF of less than four gigabytes")
+    (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+    (count,) = struct.unpack_from(f"{order}H", tiff, directory)
+    entries = tiff[directory + 2 : directory + 2 + 12 * count]
+    if any(tag in _TIFF_TILE_TAGS for tag, _ in struct.iter_unpack(f"{order}H10s", entries)):
+        raise NotAnImageError("a TIFF in tiles is not supported; supported: TIFF in strips")
+
+
+def _draft_size(width: int, height: int) -> tuple[int, int]:
+    """Return the least width and height, in pixels, to which libjpeg may downscale, by two, four or eight."""
+    factor = scaling.downscale_factor((width, height))
+    # The largest power of two that divides the factor is the decoder's part of the downscaling.
+    power = factor & -factor
+    return max(1, min(_MIN_JPEG_SIDE, width // power)), max(1, min(_MIN_JPEG_SIDE, height // power))
 
 
 def _to_pixels(image: Image.Image) -> Pixels:
@@ -90,66 +150,5 @@ def _to_pixels(image: Image.Image) -> Pixels:
     if has_alpha:
         return np.asarray(image.convert("RGBA"))
     mode = "L" if image.mode in ("1", "L") else "RGB"
-    # What is of the mode already would be copied.
+    # convert() to the same mode would copy the pixels.
     return np.asarray(image if image.mode == mode else image.convert(mode))
-
-
-# Cameras and editors write ten or so; two or three pictures and their thumbnails may be in one file.
-_MOST_SCANS = 64
-_TILES = range(322, 326)
-
-
-def check_size(width: int, height: int, most: int) -> None:
-    """Raises ImageTooLargeError where a picture has more than `most` pixels."""
-    if width * height > most:
-        raise ImageTooLargeError(f"the image has {width}×{height} pixels; at most {most:,} are decoded")
-
-
-def check_scans(jpeg: bytes) -> None:
-    """Raises ImageTooLargeError where a progressive JPEG goes over its picture too often.
-
-    A scan that changes nothing is a few bytes, and takes as long as any other.
-    """
-    scans = jpeg.count(b"\xff\xda")
-    if scans > _MOST_SCANS:
-        raise ImageTooLargeError(f"the image comes in {scans:,} scans; at most {_MOST_SCANS} are decoded")
-
-
-def check_strips(tiff: bytes) -> None:
-    """Raises NotAnImageError for a TIFF in tiles: of a picture of one pixel they may have gigabytes.
-
-    The tags are read here, since Pillow and the library that it decodes with differ on tags that come twice.
-    """
-    order = "<" if tiff.startswith(b"II") else ">"
-    if tiff[2:4] not in (b"*\0", b"\0*") or len(tiff) < 8:
-        raise NotAnImageError("of TIFF, only what is smaller than four gigabytes is read")
-    (at,) = struct.unpack_from(f"{order}I", tiff, 4)
-    (count,) = struct.unpack_from(f"{order}H", tiff, at)
-    entries = tiff[at + 2 : at + 2 + 12 * count]
-    if any(tag in _TILES for tag, _ in struct.iter_unpack(f"{order}H10s", entries)):
-        raise NotAnImageError("of TIFF, only pictures in strips are read, none in tiles")
-
-
-_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
-
-
-def strip_ancillary_chunks(data: bytes) -> bytes:
-    """Reduce a PNG file to the chunks that its pixels need.
-
-    A compressed text chunk of a few kilobytes may expand to megabytes, and a file may hold thousands of them.
-    Raises TruncatedImageError where a chunk is cut off or the first or last one is missing: OpenCV would
-    return the rows that it could read.
-    """
-    kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
-    while start + 12 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, start)
-        end = start + 12 + length
-        if name in _PIXEL_CHUNKS:
-            kept.append(data[start:end])
-        start = end
-        if name == b"IEND":
-            break
-    stripped = b"".join(kept)
-    if start > len(data) or stripped[12:16] != b"IHDR" or stripped[-8:-4] != b"IEND":
-        raise TruncatedImageError("the image file ends early or is damaged")
-    return stripped

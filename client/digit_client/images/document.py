@@ -1,105 +1,145 @@
-"""Sheets of paper, tables and shadows: what stands out on a picture and is more than strokes."""
+"""Document detection: sheets of paper, tables and shadows, by solidity and rectangularity of their masks.
+
+Extent is a region's area over that of its minimum-area rectangle, solidity over that of its convex hull.
+"""
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client.images.stroke_metrics import sides, thickness
-
-_COARSE = 4
-# No digit's strokes are this thick, of its length, and fill this much of the box around it, turned as it is,
-# or of the tightest outline without dents; none runs along this much of a side of the picture.
-_THICK = 0.4
-_FULL, _TIGHT = 0.8, 0.9
-_ALONG = 0.8
-# Of the picture's border: paper lies along more of it, ink along less.
-_SURROUNDING = 0.5
-# Of a side of the picture: so much of it shows what is beside a sheet.
-_BESIDE = 0.25
-# A sheet is more paper than this, of its outline, and this of the box around it, turned as it is.
-_PAPER, _RECTANGULAR = 0.6, 0.82
-# One that is written on is more than this of its outline without dents, and that more than the next of the
-# box; less than the last of it is paper.
-_CONVEX, _CORNERED, _BLANK = 0.95, 0.9, 0.97
-# Of a picture: so much of it a sheet covers at least. Of _COARSE pixels: what is narrower is no part of it.
-_LEAST, _SCRAP = 0.05, 3
+from digit_client.images.stroke_metrics import border_pixels, max_stroke_width
 
 
-def is_a_thing(mask: NDArray[np.bool_]) -> bool:
-    """Whether this is a sheet of paper, a table's edge or a shadow, and not strokes: bool [h, w]."""
-    return is_full(mask) or any(side.mean() > _ALONG for side in sides(mask))
+@dataclass(frozen=True, slots=True)
+class DocumentConfig:
+    """Thresholds of document detection. Rectangles are minimum-area rectangles, rotated with the region."""
+
+    step: int = 4
+    """Stride, in pixels, of the subsampled mask on which outlines are measured."""
+
+    min_solid_width: float = 0.4
+    """Width from which a region may be solid, as a share of the rectangle's longer side: strokes of digits
+    are narrower or less solid."""
+    min_solid_extent: float = 0.8
+    """Extent from which a region is solid."""
+    min_solidity: float = 0.9
+    """Solidity from which a region is solid."""
+    min_side_coverage: float = 0.8
+    """Share of a side of the picture that is covered: strokes of digits lie along less of it."""
+    min_border_coverage: float = 0.5
+    """Share of the whole border that is covered: paper covers more, ink less."""
+
+    min_sheet_area: float = 0.05
+    """Least area of a sheet's paper, as a share of the picture."""
+    min_surroundings: float = 0.25
+    """Least share of one side of the picture that shows the surroundings of a sheet."""
+    scrap_width: int = 3
+    """Width, in sampled pixels, below which an attachment does not belong to a sheet."""
+    min_sheet_solidity: float = 0.6
+    """Least solidity of a sheet with its holes filled."""
+    min_sheet_rectangularity: float = 0.82
+    """Least area of a sheet's convex hull, as a share of its rectangle."""
+
+    min_written_solidity: float = 0.95
+    """The same as `min_sheet_solidity` for a written sheet: a bold 8 has concavities."""
+    min_written_rectangularity: float = 0.9
+    """The same as `min_sheet_rectangularity` for a written sheet: a bold 0 has no corners."""
+    max_blank: float = 0.97
+    """Largest share of a written sheet that is paper: more is a blank sheet."""
 
 
-def surrounds(mask: NDArray[np.bool_]) -> bool:
-    """Whether this is along most of the picture's border, where paper is and a digit not: bool [h, w]."""
-    return bool(np.concatenate(sides(mask)).mean() > _SURROUNDING)
+_CONFIG = DocumentConfig()
 
 
-def is_full(mask: NDArray[np.bool_]) -> bool:
-    """Whether this fills a broad box: bool [h, w]."""
-    coarse = cv2.findNonZero(mask[::_COARSE, ::_COARSE].astype(np.uint8))
-    if coarse is None:
+def is_not_strokes(mask: NDArray[np.bool_]) -> bool:
+    """True if the mask, bool [h, w], is a sheet of paper, a table's edge or a shadow."""
+    return is_solid(mask) or any(side.mean() > _CONFIG.min_side_coverage for side in border_pixels(mask))
+
+
+def covers_border(mask: NDArray[np.bool_]) -> bool:
+    """True if the mask, bool [h, w], covers most of the picture's border, as paper does."""
+    return bool(np.concatenate(border_pixels(mask)).mean() > _CONFIG.min_border_coverage)
+
+
+def is_solid(mask: NDArray[np.bool_]) -> bool:
+    """True if the mask, bool [h, w], is a solid, wide region, such as a sheet of paper."""
+    points = cv2.findNonZero(_subsample(mask).astype(np.uint8))
+    if points is None:
         return False
-    longer, shorter, hull = _outline(coarse)
-    # A bold 1 is as full as a sheet, but slim.
-    fills = shorter > longer / 2 and mask.sum() > min(_FULL * longer * shorter, _TIGHT * hull)
-    return bool(fills and thickness(_filled(mask)) > _THICK * longer)
+    longer, shorter, hull_area = _rectangle_and_hull(points)
+    least_area = min(_CONFIG.min_solid_extent * longer * shorter, _CONFIG.min_solidity * hull_area)
+    # A bold 1 is as solid as a sheet, but slender.
+    is_filled = shorter > longer / 2 and mask.sum() > least_area
+    return bool(is_filled and max_stroke_width(_fill_holes(mask)) > _CONFIG.min_solid_width * longer)
 
 
-def sheet(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-    """The sheet of paper that this is, with what is written on it: bool [h, w]. None where it is none."""
-    if mask.mean() < _LEAST or not any(side.mean() > _BESIDE for side in sides(~mask)):
+def find_sheet(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """Return the convex hull, bool [h, w], of the sheet whose paper is the mask, or None for no sheet."""
+    if mask.mean() < _CONFIG.min_sheet_area:
         return None
-    paper = _largest(mask[::_COARSE, ::_COARSE])
+    if not any(side.mean() > _CONFIG.min_surroundings for side in border_pixels(~mask)):
+        return None
+    paper = _largest_component(_subsample(mask))
     points = cv2.findNonZero(paper.astype(np.uint8))
     if points is None:
         return None
-    longer, shorter, hull = _outline(points)
-    is_rectangular = hull >= _RECTANGULAR * longer * shorter
-    if not is_rectangular or _COARSE**2 * _filled(paper).sum() < _PAPER * hull:
+    longer, shorter, hull_area = _rectangle_and_hull(points)
+    if hull_area < _CONFIG.min_sheet_rectangularity * longer * shorter:
         return None
-    corners = cv2.convexHull(points) * _COARSE
+    if _CONFIG.step**2 * _fill_holes(paper).sum() < _CONFIG.min_sheet_solidity * hull_area:
+        return None
+    corners = cv2.convexHull(points) * _CONFIG.step
     return np.asarray(cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), corners, 1) > 0)
 
 
-def is_written_on(mask: NDArray[np.bool_]) -> bool:
-    """Whether this is the paper of a sheet around what is written on it: bool [h, w]."""
-    whole = sheet(mask)
-    if whole is None:
+def is_written_sheet(mask: NDArray[np.bool_]) -> bool:
+    """True if the mask, bool [h, w], is the paper of a rectangular sheet, with writing left out."""
+    sheet = find_sheet(mask)
+    if sheet is None:
         return False
-    longer, shorter, _ = _outline(cv2.findNonZero(whole[::_COARSE, ::_COARSE].astype(np.uint8)))
-    hull, filled = np.count_nonzero(whole), np.count_nonzero(_filled(mask))
-    # A bold 8 has dents, and a bold 0 no corners.
-    is_a_rectangle = filled > _CONVEX * hull > _CONVEX * _CORNERED * longer * shorter
-    return bool(is_a_rectangle and np.count_nonzero(mask) < _BLANK * filled)
+    longer, shorter, _ = _rectangle_and_hull(cv2.findNonZero(_subsample(sheet).astype(np.uint8)))
+    hull_area, filled_area = np.count_nonzero(sheet), np.count_nonzero(_fill_holes(mask))
+    return bool(
+        filled_area > _CONFIG.min_written_solidity * hull_area
+        and hull_area > _CONFIG.min_written_rectangularity * longer * shorter
+        and np.count_nonzero(mask) < _CONFIG.max_blank * filled_area
+    )
 
 
-def inside(sheet: NDArray[np.bool_], rim: int) -> NDArray[np.bool_]:
-    """Without its outermost pixels, so many: bool [h, w]."""
-    return np.asarray(cv2.erode(sheet.astype(np.uint8), np.ones((2 * rim + 1,) * 2, np.uint8)) > 0)
+def erode(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """Erode the mask, bool [h, w], by `width` pixels."""
+    return np.asarray(cv2.erode(mask.astype(np.uint8), np.ones((2 * width + 1,) * 2, np.uint8)) > 0)
 
 
-def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Its largest piece, without scraps that hang on it."""
-    kernel = np.ones((_SCRAP, _SCRAP), np.uint8)
-    # What is beyond the picture is as what is at its border.
+def _subsample(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return mask[:: _CONFIG.step, :: _CONFIG.step]
+
+
+def _largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the largest connected component, without narrow attachments."""
+    kernel = np.ones((_CONFIG.scrap_width, _CONFIG.scrap_width), np.uint8)
+    # OpenCV's default border does not erode regions at the picture's border.
     opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, kernel)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
     return np.asarray((labels == 1 + boxes[1:, cv2.CC_STAT_AREA].argmax()) if count > 1 else opened > 0)
 
 
-def _outline(points: NDArray[np.int32]) -> tuple[float, float, float]:
-    """The sides of the tightest box around them, turned as it is, the longer first, and the area of their
-    outline without dents, in pixels: points of the coarse mask, [n, 1, 2].
+def _rectangle_and_hull(points: NDArray[np.int32]) -> tuple[float, float, float]:
+    """Return the longer and shorter side of the minimum-area rectangle and the convex hull's area, in pixels.
+
+    Takes the points of a subsampled mask, int32 [n, 1, 2].
     """
+    step = _CONFIG.step
     _, lengths, _ = cv2.minAreaRect(points)
-    longer, shorter = _COARSE * (max(lengths) + 1), _COARSE * (min(lengths) + 1)
-    # The outline runs through the middles of the outermost pixels.
-    hull = _COARSE**2 * cv2.contourArea(cv2.convexHull(points)) + _COARSE * (longer + shorter)
-    return longer, shorter, hull
+    longer, shorter = step * (max(lengths) + 1), step * (min(lengths) + 1)
+    # OpenCV's hull runs through the centres of the outermost pixels: add half a pixel around it.
+    hull_area = step**2 * cv2.contourArea(cv2.convexHull(points)) + step * (longer + shorter)
+    return longer, shorter, hull_area
 
 
-def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Without the holes that a digit leaves in a sheet: bool [h, w]."""
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return np.asarray(cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, -1) > 0)
+def _fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill the holes in the mask, such as a digit on a sheet: bool [h, w]."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(np.zeros(mask.shape, np.uint8), contours, -1, 1, -1) > 0)

@@ -1,6 +1,7 @@
-"""Ink where the light is uneven: in a shadow or beside one, and in a lamp's gleam."""
+"""Shading removal: ink under uneven illumination, in shadows or beside them, and in glare."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -9,71 +10,92 @@ from numpy.typing import NDArray
 from digit_client._exceptions import NoDigitError
 from digit_client.images import background, components, document, line_removal, stroke_metrics, thresholding
 
-Floats = NDArray[np.float32]
 
-# So much broader at least than the strokes is a shadow, and it departs less than this, of what they do.
-_BROADER, _SHADE = 2, 0.75
-# What is rougher may be the edges of something, and is compared with what departs from what is around it,
-# which is less rough than this, of it, where it shows the strokes.
-_ROUGH, _SMOOTHER = 2.0, 0.75
+@dataclass(frozen=True, slots=True)
+class IlluminationConfig:
+    """Thresholds that distinguish ink from shadows and object edges."""
+
+    min_shadow_width: float = 2.0
+    """Least ratio of a shadow's largest width to that of the strokes."""
+    max_shadow_contrast: float = 0.75
+    """Largest contrast of a shadow, as a share of the ink's."""
+    max_roughness: float = 2.0
+    """Roughness above which a mask may be an object's edges, so that local thresholding is tried."""
+    max_local_roughness: float = 0.75
+    """Roughness, as a share of the mask's, below which the locally thresholded mask replaces this mask."""
 
 
-def unshaded(picture: Floats, departure: Floats, ink: Floats) -> Floats:
-    """The ink itself, or where it shows more than strokes, those that are in a shadow or beside it; or less,
-    those that are in a gleam.
+_CONFIG = IlluminationConfig()
 
-    Takes how far the picture, float32 [h, w] or [h, w, 3], departs from its ground, float32 [h, w], and what
-    was taken for ink by that, float32 [h, w] in 0..1.
+
+def remove_shading(
+    picture: NDArray[np.float32], contrast: NDArray[np.float32], ink: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the ink without shadows, and with strokes that glare had hidden: float32 [h, w] in 0..1.
+
+    Takes the picture in levels, float32 [h, w] or [h, w, 3], its signed contrast with the background, float32
+    [h, w], and the ink found by that contrast. Return the same ink if there is no shadow or glare, or if
+    strokes can't be separated from a shadow or glare.
     """
-    mask, contrast = ink > stroke_metrics.EDGE, np.maximum(departure, 0)
-    is_a_thing, is_even = document.is_a_thing(mask), stroke_metrics.is_even(ink)
-    has_shadow = is_a_thing or background.has_shadow(contrast)
+    mask, positive = ink > stroke_metrics.INK_THRESHOLD, np.maximum(contrast, 0)
+    is_not_strokes, is_even = document.is_not_strokes(mask), stroke_metrics.has_even_width(ink)
+    has_shadow = is_not_strokes or background.has_shadow(positive)
     if has_shadow or not is_even:
-        # What is not even may be no strokes, and have hidden them.
-        strongest = _strongest(contrast, mask if is_even else contrast > thresholding.levels(contrast)[0])
-        if strongest is not None and stroke_metrics.is_written(strongest, picture):
-            is_rough = has_shadow and stroke_metrics.roughness(strongest) > _ROUGH
-            return _smoother(strongest, picture) if is_rough else strongest
-    if is_a_thing:
+        # An uneven mask may be an object that displaced the strokes: search all pixels above the threshold.
+        searched = mask if is_even else positive > thresholding.ink_levels(positive)[0]
+        separated = _separate_shadow(positive, searched)
+        if separated is not None and stroke_metrics.looks_like_strokes(separated, picture):
+            is_rough = has_shadow and stroke_metrics.roughness(separated) > _CONFIG.max_roughness
+            return _prefer_smoother(separated, picture) if is_rough else separated
+    if is_not_strokes:
         with suppress(NoDigitError):
-            return local_ink(picture)
+            return threshold_locally(picture)
     elif has_shadow:
-        return ink if is_even else _smoother(ink, picture)
-    elif background.has_gleam(departure):
+        return ink if is_even else _prefer_smoother(ink, picture)
+    elif background.has_glare(contrast):
         with suppress(NoDigitError):
-            local = local_ink(picture)
-            if stroke_metrics.is_of_a_pen(local, picture):
+            local = threshold_locally(picture)
+            if stroke_metrics.looks_like_even_strokes(local, picture):
                 return local
     return ink
 
 
-def local_ink(picture: Floats) -> Floats:
-    """What departs from what is around it: float32 [h, w] in 0..1. Raises NoDigitError where nothing does."""
-    return thresholding.ink(background.local_contrast(picture), is_paper=True)
+def threshold_locally(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ink by contrast with the neighbourhood instead of the whole picture's background.
+
+    Takes float32 [h, w] or [h, w, 3] in levels, returns float32 [h, w] in 0..1. Raise NoDigitError if nothing
+    has enough contrast.
+    """
+    return thresholding.threshold_ink(background.local_contrast(picture), is_paper=True)
 
 
-def _smoother(ink: Floats, picture: Floats) -> Floats:
-    """The ink, or what departs from what is around it, where that is much more like strokes."""
+def _prefer_smoother(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return locally thresholded ink if it has high contrast and is much smoother; else the given ink."""
     with suppress(NoDigitError):
-        local = local_ink(picture)
-        if stroke_metrics.is_clear(local, picture) and stroke_metrics.roughness(
-            local
-        ) < _SMOOTHER * stroke_metrics.roughness(ink):
+        local = threshold_locally(picture)
+        if stroke_metrics.looks_like_high_contrast_strokes(local, picture) and (
+            stroke_metrics.roughness(local) < _CONFIG.max_local_roughness * stroke_metrics.roughness(ink)
+        ):
             return local
     return ink
 
 
-def _strongest(contrast: Floats, mask: NDArray[np.bool_]) -> Floats | None:
-    """The ink where the mask shows strokes and something fainter and broader; None where it does not."""
+def _separate_shadow(contrast: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32] | None:
+    """Split the mask by Otsu's threshold into ink and a fainter, wider shadow; return the ink.
+
+    Return None if the fainter part is not a shadow.
+    """
     levels = cv2.convertScaleAbs(contrast, alpha=255 / max(1.0, float(contrast.max())))
     otsu, _ = cv2.threshold(levels[mask], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    strong, rest = mask & (levels > otsu), mask & (levels <= otsu)
-    if stroke_metrics.thickness(rest) < _BROADER * stroke_metrics.thickness(strong) or not strong.any():
+    strong, weak = mask & (levels > otsu), mask & (levels <= otsu)
+    least_width = _CONFIG.min_shadow_width * stroke_metrics.max_stroke_width(strong)
+    if stroke_metrics.max_stroke_width(weak) < least_width or not strong.any():
         return None
-    faint, full = float(np.median(contrast[rest])), float(np.median(contrast[strong]))
-    if faint > _SHADE * full:
+    shadow_contrast, ink_contrast = float(np.median(contrast[weak])), float(np.median(contrast[strong]))
+    if shadow_contrast > _CONFIG.max_shadow_contrast * ink_contrast:
         return None
     with suppress(NoDigitError):
-        unruled = line_removal.remove(strong.astype(np.uint8), mask.astype(np.uint8))
-        return thresholding.graded(contrast, components.strokes(unruled, is_paper=True), faint, full)
+        without_lines = line_removal.remove_lines(strong.astype(np.uint8), mask.astype(np.uint8))
+        digit = components.select_digit(without_lines, is_paper=True)
+        return thresholding.soft_mask(contrast, digit, shadow_contrast, ink_contrast)
     return None

@@ -1,4 +1,6 @@
-"""Printed lines on paper, which are no ink."""
+"""Ruled-line removal: a Hough transform finds printed lines, which are removed from a mask of ink."""
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -6,70 +8,85 @@ from numpy.typing import NDArray
 
 from digit_client.images import stroke_metrics
 
-_THICKEST = 5
-# Lines are looked for within six degrees of level, half a degree apart.
-_LEAN = np.deg2rad(6)
-_STEP = np.deg2rad(0.5)
-# Of a line's length: how much of it must be there, and how near to both edges it must come.
-_SUPPORT = 0.55
-_EDGE = 0.08
+
+@dataclass(frozen=True, slots=True)
+class LineRemovalConfig:
+    """Parameters of the search for printed lines."""
+
+    max_thickness: int = 5
+    """Largest thickness of a printed line, in pixels."""
+    max_skew: float = float(np.deg2rad(6))
+    """Radians: largest angle between a line and the picture's side."""
+    angle_step: float = float(np.deg2rad(0.5))
+    """Radians: resolution of the Hough transform."""
+    vote_share: float = 0.7
+    """Least votes of a candidate, as a share of `min_coverage`; the whole line is verified afterwards."""
+    max_candidates: int = 200
+    """Largest number of verified candidates: those with the most votes."""
+    min_coverage: float = 0.55
+    """Least share of a line's length that is ink."""
+    edge_share: float = 0.08
+    """Share of the picture's width at each edge in which a line must have ink: it runs from edge to edge."""
 
 
-def remove(mask: NDArray[np.uint8], faint: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Take lines that run across the whole picture, or down it, off a mask of ink: uint8 [h, w] of 0 and 1.
+_CONFIG = LineRemovalConfig()
 
-    They are looked for in `faint`, which holds what is fainter than ink as well: where the light changes,
-    only parts of a line are as dark as ink. Strokes that cross a line stay whole. Returns the mask itself
-    where there are no such lines.
+
+def remove_lines(mask: NDArray[np.uint8], faint: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Remove horizontal and vertical lines across the whole picture from a mask: uint8 [h, w] of 0 and 1.
+
+    Lines are searched for in `faint`, a mask with a lower threshold: in uneven light only parts of a line are
+    as dark as ink. Strokes that cross a line stay whole. Return the mask unchanged if there are no lines.
     """
-    if min(mask.shape) < stroke_metrics.SMALLEST:
+    if min(mask.shape) < stroke_metrics.MIN_PAGE_SIDE:
         return mask
-    level = _without_level_lines(mask, faint)
-    return _without_level_lines(np.ascontiguousarray(level.T), np.ascontiguousarray(faint.T)).T
+    without_lines = _remove_horizontal_lines(mask, faint)
+    return _remove_horizontal_lines(np.ascontiguousarray(without_lines.T), np.ascontiguousarray(faint.T)).T
 
 
-def _without_level_lines(mask: NDArray[np.uint8], faint: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    lines = _level_lines(_thin(faint))
+def _remove_horizontal_lines(mask: NDArray[np.uint8], faint: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    lines = _find_horizontal_lines(_thin_parts(faint))
     if not lines:
         return mask
-    drawn = np.zeros_like(mask)
+    line_mask = np.zeros_like(mask)
     for left, right in lines:
-        cv2.line(drawn, (0, round(left)), (mask.shape[1] - 1, round(right)), 1, _THICKEST)
-    rest = mask & ~(drawn & _thin(mask))
-    # Strokes that a line went through are closed again, but only where it was.
-    closed = cv2.morphologyEx(rest, cv2.MORPH_CLOSE, np.ones((_THICKEST + 2, 3), np.uint8))
-    return np.asarray(rest | (closed & drawn & mask), np.uint8)
+        cv2.line(line_mask, (0, round(left)), (mask.shape[1] - 1, round(right)), 1, _CONFIG.max_thickness)
+    without_lines = mask & ~(line_mask & _thin_parts(mask))
+    # Morphological closing, restricted to the removed lines, reconnects strokes that cross these.
+    closed = cv2.morphologyEx(
+        without_lines, cv2.MORPH_CLOSE, np.ones((_CONFIG.max_thickness + 2, 3), np.uint8)
+    )
+    return np.asarray(without_lines | (closed & line_mask & mask), np.uint8)
 
 
-def _thin(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What is thin up and down: printed lines are, while a pen's strokes are thicker or stand steeper."""
-    thick = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((_THICKEST + 1, 1), np.uint8))
+def _thin_parts(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Vertical top hat: keep parts as thin as printed lines. A pen's strokes are thicker or steeper."""
+    thick = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((_CONFIG.max_thickness + 1, 1), np.uint8))
     return np.asarray(mask & ~thick, np.uint8)
 
 
-def _level_lines(thin: NDArray[np.uint8]) -> list[tuple[float, float]]:
-    """The lines from edge to edge: how high each is at the left and at the right edge."""
+def _find_horizontal_lines(thin: NDArray[np.uint8]) -> list[tuple[float, float]]:
+    """Return each line from edge to edge, as its rows at the left and at the right edge."""
     width = thin.shape[1]
-    middle = np.pi / 2
     found = cv2.HoughLines(
         thin,
         1,
-        _STEP,
-        int(_SUPPORT * 0.7 * width),
-        min_theta=middle - _LEAN,
-        max_theta=middle + _LEAN,
+        _CONFIG.angle_step,
+        int(_CONFIG.min_coverage * _CONFIG.vote_share * width),
+        min_theta=np.pi / 2 - _CONFIG.max_skew,
+        max_theta=np.pi / 2 + _CONFIG.max_skew,
     )
     if found is None:
         return []
     thick = cv2.dilate(thin, np.ones((3, 1), np.uint8))
     columns = np.arange(width)
+    edge = max(2, int(_CONFIG.edge_share * width))
     lines = []
-    for distance, angle in found.reshape(-1, 2)[:200]:
+    for distance, angle in found.reshape(-1, 2)[: _CONFIG.max_candidates]:
         rows = (distance - columns * np.cos(angle)) / np.sin(angle)
-        inside = (rows >= 0) & (rows < thin.shape[0])
-        there = np.zeros(width, bool)
-        there[inside] = thick[rows[inside].astype(int), columns[inside]] > 0
-        edge = max(2, int(_EDGE * width))
-        if there.mean() >= _SUPPORT and there[:edge].any() and there[-edge:].any():
+        is_inside = (rows >= 0) & (rows < thin.shape[0])
+        covered = np.zeros(width, bool)
+        covered[is_inside] = thick[rows[is_inside].astype(int), columns[is_inside]] > 0
+        if covered.mean() >= _CONFIG.min_coverage and covered[:edge].any() and covered[-edge:].any():
             lines.append((float(rows[0]), float(rows[-1])))
     return lines

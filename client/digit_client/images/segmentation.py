@@ -1,8 +1,12 @@
-"""Where on a picture there is ink, whatever the paper, the pen and the light."""
+"""Segmentation of the digit on a picture, for any paper, pen and illumination.
+
+Drawings have a flat background; photographs and scans are tried as paper, as a sheet on a table, as a bold
+digit that fills the picture, and as shaded paper, until the ink looks like the strokes of a digit.
+"""
 
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,183 +22,203 @@ from digit_client.images import (
     stroke_metrics,
     thresholding,
 )
-from digit_client.images.scaling import padded
-
-# In pixels: to this the ink of drawings is reduced, which has clear edges.
-_DRAWN_SIDE = 128
-# Of what is no paper: so much at least is a bold digit's ink.
-_REST = 0.9
-# Of the thickest stroke: finer lines were not drawn with its pen.
-_FINE = 0.4
-# In pixels: how far a sheet's edge reaches into it, and how far from that there is nothing but paper.
-_RIM = 3
-# So much broader at least than the strokes on it is the paper of a sheet.
-_BROADER = 2
-# In pixels: a picture whose shorter side has fewer shows nothing but the digit.
-_LEAST_PHOTO = 50
-# Of the way from the lightest to the darkest on such a picture: so far from its end there is paper.
-_PAPER = 0.4
-# In pixels: what is drawn and smaller is a speck.
-_LEAST_SIZE = 3
+from digit_client.images.stroke_metrics import INK_THRESHOLD
 
 
-def find_ink(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How much each pixel is ink: float32 [h, w] in 0..1, cropped to the digit, 0 where there is none.
+@dataclass(frozen=True, slots=True)
+class SegmentationConfig:
+    """Parameters of the choice between the methods of segmentation."""
 
-    Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]. Raises NoDigitError when nothing is drawn.
+    drawing_side: int = 128
+    """Longer side, in pixels, to which drawings are downscaled: their sharp edges allow it."""
+    min_drawing_side: int = 3
+    """Longer side, in pixels, below which a drawing is a speck."""
+    min_photo_side: int = 50
+    """Shorter side, in pixels, below which a picture is a tight crop: it shows nothing but the digit."""
+    max_paper_distance: float = 0.4
+    """Share of a tight crop's range of levels within which pixels are as light or dark as the paper."""
+    min_bold_share: float = 0.9
+    """Least share of the pixels outside of the paper that a bold digit's ink covers."""
+    max_fine_width: float = 0.4
+    """Largest width of a fine line, printed or by another pen, as a share of the strokes' largest width."""
+    sheet_margin: int = 3
+    """Width, in pixels, of a sheet's edge, which may show the table, and of the blank paper inside of it."""
+    min_sheet_width: float = 2.0
+    """Least ratio of the largest width of a sheet's paper to that of the strokes on it."""
+
+
+_CONFIG = SegmentationConfig()
+
+
+def segment_digit(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the digit's ink as a soft mask: float32 [h, w] in 0..1, cropped to the digit.
+
+    Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]. Raise NoDigitError if nothing on the picture looks
+    like the strokes of a digit.
     """
-    picture = _opaque(scaling.reduced(pixels))
-    if not _is_small(picture):
-        picture = scaling.undone(picture)
-    if _is_small(picture):
-        picture = _stretched(picture)
-    drawn = background.flat_foreground(picture)
-    if drawn is not None and max(drawn.shape) >= _LEAST_SIZE:
-        # What is full may be a sheet of paper, drawn as well.
+    picture = _flatten_alpha(scaling.downscale(pixels))
+    if not _is_tight_crop(picture.shape):
+        picture = scaling.undo_upscaling(picture)
+    if _is_tight_crop(picture.shape):
+        picture = _stretch_contrast(picture)
+    drawing = background.flat_foreground(picture)
+    if drawing is not None and max(drawing.shape) >= _CONFIG.min_drawing_side:
         with suppress(NoDigitError):
-            ink = thresholding.ink(scaling.reduced(drawn, _DRAWN_SIDE).astype(np.float32), is_paper=False)
-            if not document.is_full(ink > stroke_metrics.EDGE):
-                return _cropped(ink)
+            contrast = scaling.downscale(drawing, _CONFIG.drawing_side).astype(np.float32)
+            ink = thresholding.threshold_ink(contrast, is_paper=False)
+            # A solid region may be a drawn sheet of paper with the digit on it.
+            if not document.is_solid(ink > INK_THRESHOLD):
+                return _crop(ink)
     levels = picture.astype(np.float32)
-    ink = _ink_on_paper(levels)
-    # What is drawn may be a digit's first dot.
-    is_photo = not _is_small(picture) and not background.has_plain_border(picture)
-    if is_photo and not stroke_metrics.is_written(ink, levels):
-        ink = _hidden_ink(levels, ink)
-    return _cropped(ink)
+    ink = _segment_paper(levels)
+    # Drawings of any shape are accepted: a client may send the first dot of an unfinished digit.
+    is_photo = not _is_tight_crop(picture.shape) and not background.has_uniform_border(picture)
+    if is_photo and not stroke_metrics.looks_like_strokes(ink, levels):
+        ink = _retry_segmentation(levels, ink)
+    return _crop(ink)
 
 
-def _hidden_ink(picture: NDArray[np.float32], found: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The strokes where what was found is none, but printed lines that touch them, light or shadow."""
-    for find in (partial(_without_fine_lines, found), partial(_the_other_way, picture)):
-        with suppress(NoDigitError):
-            if stroke_metrics.is_of_a_pen(ink := find(), picture):
-                return ink
-    ink = illumination.local_ink(picture)
-    if stroke_metrics.is_clear(ink, picture):
-        return ink
-    raise NoDigitError("nothing on the image looks like the strokes of a digit")
-
-
-def _the_other_way(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What departs from the paper the other way than what departs most."""
-    return thresholding.ink(np.maximum(-background.departure(picture), 0), is_paper=True)
-
-
-def _ink_on_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    if _is_small(picture):
-        return _ink_alone(picture)
-    departure = background.departure(picture)
-    contrast = np.maximum(departure, 0)
+def _segment_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the ink by contrast with paper, a sheet's paper, or the paper around a bold digit."""
+    if _is_tight_crop(picture.shape):
+        return _segment_tight_crop(picture)
+    signed = background.subtract_background(picture)
+    contrast = np.maximum(signed, 0)
     try:
-        ink = thresholding.ink(contrast, is_paper=True)
+        ink = thresholding.threshold_ink(contrast, is_paper=True)
     except NoDigitError:
         if not background.has_shadow(contrast):
             raise
-        return illumination.local_ink(picture)
-    mask = ink > stroke_metrics.EDGE
-    if (written := _ink_on_sheet(picture, mask)) is not None:
-        return written
-    if document.surrounds(mask) and (bold := _bold_ink(picture, mask)) is not None:
-        return bold
-    return illumination.unshaded(picture, departure, ink)
+        return illumination.threshold_locally(picture)
+    mask = ink > INK_THRESHOLD
+    ink_on_sheet = _segment_sheet(picture, mask)
+    if ink_on_sheet is not None:
+        return ink_on_sheet
+    if document.covers_border(mask):
+        bold_ink = _segment_bold(picture, mask)
+        if bold_ink is not None:
+            return bold_ink
+    return illumination.remove_shading(picture, signed, ink)
 
 
-def _ink_alone(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The ink where nothing but the digit is shown, which may reach every side and be most of it."""
-    contrast = np.maximum(background.departure(picture, _like_corners(picture)), 0)
-    # With as much paper around it, for what is on most of a picture passes for noise.
-    return thresholding.ink(padded(contrast, min(contrast.shape) // 2 + 1), is_paper=True)
+def _retry_segmentation(picture: NDArray[np.float32], ink: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Segment without fine lines, by opposite contrast, then by local contrast, until ink looks like strokes.
 
-
-def _like_corners(picture: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Where a picture is as light or dark as most of its corners: a digit has none of them or few."""
-    lightness = picture.reshape(*picture.shape[:2], -1).mean(axis=2)
-    least, most = float(lightness.min()), float(lightness.max())
-    share = (lightness - least) / max(most - least, 1.0)
-    are_light = share[[0, 0, -1, -1], [0, -1, 0, -1]].mean() > 0.5
-    return np.asarray(share > 1 - _PAPER if are_light else share < _PAPER)
-
-
-def _bold_ink(picture: NDArray[np.float32], paper: NDArray[np.bool_]) -> NDArray[np.float32] | None:
-    """The ink where there is more of it than of paper, that of a bold digit which fills the picture.
-
-    None where not all but the paper is ink.
+    Raise NoDigitError if no method finds strokes.
     """
-    with suppress(NoDigitError):
-        ink = thresholding.ink(np.maximum(background.departure(picture, paper), 0), is_paper=True)
-        mask = ink > stroke_metrics.EDGE
-        is_the_rest = mask.sum() > _REST * np.count_nonzero(~paper)
-        if is_the_rest and not document.is_a_thing(mask) and not document.is_written_on(mask):
-            return ink
-    return None
+    for segment in (partial(_remove_fine_lines, ink), partial(_segment_opposite_contrast, picture)):
+        with suppress(NoDigitError):
+            strokes = segment()
+            if stroke_metrics.looks_like_even_strokes(strokes, picture):
+                return strokes
+    local = illumination.threshold_locally(picture)
+    if stroke_metrics.looks_like_high_contrast_strokes(local, picture):
+        return local
+    raise NoDigitError("nothing on the image looks like the strokes of a digit")
 
 
-def _without_fine_lines(ink: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The ink without lines that are much finer than the rest, as printed ones are that strokes touch."""
-    mask = ink > stroke_metrics.EDGE
-    side = max(3, round(_FINE * stroke_metrics.thickness(mask)))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    bold = components.strokes(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, kernel), is_paper=True)
-    return np.asarray(ink * cv2.dilate(bold, np.ones((3, 3), np.uint8)), np.float32)
+def _segment_tight_crop(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the ink of a digit that may touch every side and cover most of the picture."""
+    contrast = np.maximum(background.subtract_background(picture, _paper_by_corners(picture)), 0)
+    # Pad with paper: ink on most of a picture would be mistaken for noise.
+    padded = scaling.pad(contrast, min(contrast.shape) // 2 + 1)
+    return thresholding.threshold_ink(padded, is_paper=True)
 
 
-def _ink_on_sheet(picture: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32] | None:
-    """What is written on a sheet of paper, which is the mask or what is left by it; None where none is."""
+def _paper_by_corners(picture: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return the pixels as light or dark as the corners, most of which show paper: bool [h, w]."""
+    lightness = picture.reshape(*picture.shape[:2], -1).mean(axis=2)
+    low, high = float(lightness.min()), float(lightness.max())
+    share = (lightness - low) / max(high - low, 1.0)
+    is_light = share[[0, 0, -1, -1], [0, -1, 0, -1]].mean() > 0.5
+    distance = _CONFIG.max_paper_distance
+    return np.asarray(share > 1 - distance if is_light else share < distance)
+
+
+def _segment_sheet(picture: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32] | None:
+    """Return the ink on a sheet whose paper is the mask or its complement, or None if there is no sheet."""
     for paper in (mask, ~mask):
-        sheet = document.sheet(paper)
-        if sheet is None or not (inside := document.inside(sheet, _RIM)).any():
+        sheet = document.find_sheet(paper)
+        if sheet is None:
             continue
-        ink = _ink_within(picture, inside)
-        # The paper within a bold 0 could pass for written on it.
-        if ink is not None and _BROADER * stroke_metrics.thickness(
-            ink > stroke_metrics.EDGE
-        ) < stroke_metrics.thickness(paper):
+        inside = document.erode(sheet, _CONFIG.sheet_margin)
+        ink = _segment_inside(picture, inside) if inside.any() else None
+        if ink is None:
+            continue
+        # Narrow paper may be the inside of a bold 0, which would pass for writing on a sheet.
+        ink_width = stroke_metrics.max_stroke_width(ink > INK_THRESHOLD)
+        if _CONFIG.min_sheet_width * ink_width < stroke_metrics.max_stroke_width(paper):
             return ink
     return None
 
 
-def _ink_within(picture: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32] | None:
-    """What is written there; None where nothing is, or it is a shadow."""
+def _segment_inside(picture: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32] | None:
+    """Return the strokes inside of the mask, or None if it shows no strokes, or only a shadow's edge."""
     with suppress(NoDigitError):
-        ink = thresholding.ink(background.contrast_within(picture, inside), is_paper=True)
-        # The edge of a shadow is no line, and reaches into it.
-        if (
-            stroke_metrics.is_written(ink, picture)
-            and not (ink > stroke_metrics.EDGE)[~document.inside(inside, _RIM)].any()
-        ):
+        ink = thresholding.threshold_ink(background.contrast_in_mask(picture, inside), is_paper=True)
+        if not stroke_metrics.looks_like_strokes(ink, picture):
+            return None
+        # A shadow's edge extends to the sheet's edge; writing leaves a margin.
+        margin = ~document.erode(inside, _CONFIG.sheet_margin)
+        if not (ink > INK_THRESHOLD)[margin].any():
             return ink
     return None
 
 
-def _is_small(picture: NDArray[Any]) -> bool:
-    """Whether it shows nothing but the digit."""
-    return bool(min(picture.shape[:2]) < _LEAST_PHOTO)
+def _segment_bold(picture: NDArray[np.float32], paper: NDArray[np.bool_]) -> NDArray[np.float32] | None:
+    """Return the ink of a bold digit that fills the picture, given the paper, or None for another picture."""
+    with suppress(NoDigitError):
+        contrast = np.maximum(background.subtract_background(picture, paper), 0)
+        ink = thresholding.threshold_ink(contrast, is_paper=True)
+        mask = ink > INK_THRESHOLD
+        covers_rest = mask.sum() > _CONFIG.min_bold_share * np.count_nonzero(~paper)
+        if covers_rest and not document.is_not_strokes(mask) and not document.is_written_sheet(mask):
+            return ink
+    return None
 
 
-def _cropped(ink: NDArray[np.float32]) -> NDArray[np.float32]:
-    # A fainter edge would make the digit look larger than it is where it has few pixels.
-    left, top, width, height = cv2.boundingRect((ink > stroke_metrics.EDGE).astype(np.uint8))
-    return np.asarray(ink[top : top + height, left : left + width], np.float32)
+def _segment_opposite_contrast(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ink of negative contrast, as on a picture whose glare differs more from the paper than ink."""
+    contrast = np.maximum(-background.subtract_background(picture), 0)
+    return thresholding.threshold_ink(contrast, is_paper=True)
 
 
-def _stretched(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """From 0 to 255: a small scan may have no more than sixteen levels."""
-    least, most, _, _ = cv2.minMaxLoc(picture.reshape(len(picture), -1))
-    if most - least < thresholding.LEAST_CONTRAST:
+def _remove_fine_lines(ink: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Remove lines much finer than the strokes, such as printed lines that touch them, by opening."""
+    mask = ink > INK_THRESHOLD
+    side = max(3, round(_CONFIG.max_fine_width * stroke_metrics.max_stroke_width(mask)))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    digit = components.select_digit(opened, is_paper=True)
+    return np.asarray(ink * cv2.dilate(digit, np.ones((3, 3), np.uint8)), np.float32)
+
+
+def _is_tight_crop(shape: tuple[int, ...]) -> bool:
+    return min(shape[:2]) < _CONFIG.min_photo_side
+
+
+def _crop(ink: NDArray[np.float32]) -> NDArray[np.float32]:
+    # Crop to pixels above the threshold: fainter pixels would enlarge the box of a small digit.
+    return np.asarray(ink[stroke_metrics.bounding_box(ink > INK_THRESHOLD)], np.float32)
+
+
+def _stretch_contrast(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Stretch the levels to 0..255: a small scan may have only sixteen levels."""
+    low, high, _, _ = cv2.minMaxLoc(picture.reshape(len(picture), -1))
+    if high - low < thresholding.MIN_CONTRAST:
         return picture
-    scale = 255 / (most - least)
-    return np.asarray(cv2.convertScaleAbs(picture, alpha=scale, beta=-least * scale))
+    scale = 255 / (high - low)
+    return np.asarray(cv2.convertScaleAbs(picture, alpha=scale, beta=-low * scale))
 
 
-def _opaque(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture on paper that its ink shows on: uint8 [h, w] or [h, w, 3]."""
+def _flatten_alpha(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Blend RGBA with white or black paper, in contrast to the ink: uint8 [h, w] or [h, w, 3]."""
     if pixels.ndim == 2 or pixels.shape[2] == 3:
         return pixels
     if pixels[:, :, 3].min() == 255:
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), np.uint8)
-    colour, alpha = pixels[:, :, :3].astype(np.float32), pixels[:, :, 3:] / np.float32(255)
+    color, alpha = pixels[:, :, :3].astype(np.float32), pixels[:, :, 3:] / np.float32(255)
     weight = float(alpha.sum())
-    luminance = float((colour.mean(axis=2, keepdims=True) * alpha).sum()) / weight if weight else 0.0
+    luminance = float((color.mean(axis=2, keepdims=True) * alpha).sum()) / weight if weight else 0.0
     paper = np.float32(0 if luminance > 127 else 255)
-    return np.asarray(np.rint(colour * alpha + paper * (1 - alpha)), np.uint8)
+    return np.asarray(np.rint(color * alpha + paper * (1 - alpha)), np.uint8)

@@ -1,135 +1,188 @@
-"""Whether what stands out on a picture is the strokes of a digit, a shadow or a blotch."""
+"""Stroke metrics: width, length, contrast and roughness.
+
+They distinguish the strokes of a digit from shadows, glare, blotches and remains of printed lines.
+"""
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client.images.scaling import padded
+from digit_client.images.scaling import pad
 
-EDGE = 0.2
-"""How much ink there is on a pixel that counts as a part of what is drawn."""
+INK_THRESHOLD = 0.2
+"""Ink, in 0..1, above which a pixel belongs to the drawing."""
 
-SMALLEST = 100
-"""In pixels: where the shorter side has fewer, strokes are as fine as printed lines, and often cut off."""
+MIN_PAGE_SIDE = 100
+"""Least shorter side of a page, in pixels: on smaller pictures, strokes are as fine as printed lines, and the
+border often cuts them off."""
 
-MOST_PIECES = 9
-"""How many pieces the strokes of a digit are in, at most: more are noise."""
-
-# What is thicker than this of its length, or so much thicker in one place than by and large, is a blotch or a
-# lamp's image. Strokes no longer than this of what they span are what is left of printed lines.
-_THICKEST = 0.5
-_BLOTCH = 3.0
-_SHORT = 0.7
-# What the picture's border cuts off is a shadow, a gleam or a table where it differs less from what is beside
-# it than this, or where the border is so much of its outline. What is finer than this, of its length, is the
-# edge of something but where it is black on white or white on black.
-_FAINT, _CUT_OFF, _FINE, _BLACK = 0.52, 0.34, 0.04, 0.1
-# What differs less than the one and fades over more of what it covers than the other is a shade, sooner where
-# it is broader than this, of its length.
-_SHADE, _BROAD_SHADE, _BROAD = (0.9, 0.6), (0.7, 0.55), 0.13
-_STRONG = 0.8
-# What differs less than this is a shade or noise, where nothing else tells it from strokes: of both and so
-# many levels, since on a dark board a few are a large share.
-_WEAK, _DIM = 0.8, 40
-# A pen's strokes are at most so much broader in one place, as where they cross, than by and large.
-_EVEN = 1.5
-# A line is at most this thick, of its length.
-_BROADER = 0.3
-_BESIDE = 40  # in parts of a picture
+MAX_COMPONENTS = 9
+"""Largest number of connected components of a digit's strokes; more are noise."""
 
 
-def is_written(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
-    """Whether these can be the strokes of a digit: float32 [h, w] in 0..1, and not all 0.
+@dataclass(frozen=True, slots=True)
+class StrokeConfig:
+    """Thresholds of the stroke metrics.
 
-    `picture` is what they were found on, in levels: float32 [h, w] or [h, w, 3].
+    *Span* is the longer side of the bounding box, *width* twice the distance to the nearest edge, *length*
+    the area divided by the mean width. The *contrast ratio* is 0 for black on white and 1 without contrast.
     """
-    mask = ink > EDGE
-    strokes = _cropped(mask)
-    span, thickest, broad = max(strokes.shape), thickness(strokes), _width(strokes)
-    length = float(strokes.sum()) / broad
-    are_many = cv2.connectedComponents(strokes.astype(np.uint8))[0] - 1 > MOST_PIECES
-    is_blotch = thickest > min(_THICKEST * span, _BLOTCH * broad)
-    # Each stroke has two edges.
-    cut_off = sum(map(np.count_nonzero, sides(mask))) / (2 * length)
-    if are_many or is_blotch or cut_off > _CUT_OFF or length <= _SHORT * span:
+
+    core_ink: float = 0.8
+    """Ink, in 0..1, above which a pixel belongs to a stroke's core; the rest is its soft edge."""
+
+    max_width_of_span: float = 0.5
+    """Largest width, as a share of the span: a blotch or a lamp's reflection is wider."""
+    max_width_of_mean: float = 3.0
+    """Largest width, as a multiple of the mean width: that of a blotch or a lamp's reflection is larger."""
+    min_length_of_span: float = 0.7
+    """Least length, as a share of the span: remains of printed lines are shorter."""
+
+    max_border_share: float = 0.34
+    """Largest share of the outline that the border cuts off: that of a shadow, glare or a table is larger."""
+    max_ratio_cut_off: float = 0.52
+    """Largest contrast ratio of strokes that the border cuts off: a shadow, glare or a table exceeds it."""
+    fine_width_of_span: float = 0.04
+    """Width, as a share of the span, up to which strokes are fine: they may be the edge of an object."""
+    max_ratio_fine_cut_off: float = 0.1
+    """Largest contrast ratio of fine strokes that the border cuts off: black on white or white on black."""
+
+    max_fading: float = 0.6
+    """Largest share of pixels outside of the core; a shade fades over more of its area."""
+    max_ratio_fading: float = 0.9
+    """Largest contrast ratio of strokes that fade over more than `max_fading`: a shade has a larger one."""
+    broad_width_of_length: float = 0.13
+    """Width, as a share of length or span, above which strokes are broad: a shade may be as broad."""
+    max_fading_broad: float = 0.55
+    """`max_fading` of broad strokes."""
+    max_ratio_fading_broad: float = 0.7
+    """`max_ratio_fading` of broad strokes."""
+
+    max_ratio_high_contrast: float = 0.8
+    """Largest contrast ratio of strokes with high contrast: a shade or noise has a larger one."""
+    high_contrast_offset: int = 40
+    """Levels added to both terms of this ratio: on a dark board, a few levels of noise are a large share."""
+
+    max_unevenness: float = 1.5
+    """Largest width of one pen's strokes, as where they cross, as a multiple of the mean width."""
+    max_width_of_line: float = 0.3
+    """Largest width of a line, as a share of the span."""
+    neighbourhood_parts: int = 40
+    """Picture's longer side divided by the radius around ink in which it is compared with paper."""
+
+
+_CONFIG = StrokeConfig()
+
+
+def looks_like_strokes(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
+    """True if the ink can be the strokes of a digit.
+
+    Takes ink, float32 [h, w] in 0..1 and not all 0, and the picture it was found on, in levels of 255:
+    float32 [h, w] or [h, w, 3].
+    """
+    mask = ink > INK_THRESHOLD
+    strokes = mask[bounding_box(mask)]
+    span, width, mean_width = max(strokes.shape), max_stroke_width(strokes), _mean_stroke_width(strokes)
+    length = float(strokes.sum()) / mean_width
+    is_noise = _count_components(strokes) > MAX_COMPONENTS
+    is_blotch = width > min(_CONFIG.max_width_of_span * span, _CONFIG.max_width_of_mean * mean_width)
+    # A stroke's outline is twice as long as the stroke.
+    border_share = sum(map(np.count_nonzero, border_pixels(mask))) / (2 * length)
+    if (
+        is_noise
+        or is_blotch
+        or border_share > _CONFIG.max_border_share
+        or length <= _CONFIG.min_length_of_span * span
+    ):
         return False
-    # The broader it is, the more it has to be bent to be no shade.
-    faintest, most = _BROAD_SHADE if thickest > _BROAD * max(span, length) else _SHADE
-    is_fading = np.count_nonzero(mask & (ink < _STRONG)) > most * np.count_nonzero(mask)
-    if not cut_off and not is_fading:
+    # Width relative to the length: bent strokes are longer than their span, and may be broader.
+    if width > _CONFIG.broad_width_of_length * max(span, length):
+        max_ratio, max_fading = _CONFIG.max_ratio_fading_broad, _CONFIG.max_fading_broad
+    else:
+        max_ratio, max_fading = _CONFIG.max_ratio_fading, _CONFIG.max_fading
+    is_fading = np.count_nonzero(mask & (ink < _CONFIG.core_ink)) > max_fading * np.count_nonzero(mask)
+    if not border_share and not is_fading:
         return True
-    if cut_off:
-        faintest = _FAINT if thickest > _FINE * span else _BLACK
-    return _likeness(ink, picture) <= faintest
+    if border_share:
+        is_fine = width <= _CONFIG.fine_width_of_span * span
+        max_ratio = _CONFIG.max_ratio_fine_cut_off if is_fine else _CONFIG.max_ratio_cut_off
+    return _contrast_ratio(ink, picture) <= max_ratio
 
 
-def is_slim(strokes: NDArray[np.bool_]) -> bool:
-    """Whether this is a line and no blob: bool [h, w], cropped to it."""
-    return bool(thickness(strokes) <= _BROADER * max(strokes.shape))
+def looks_like_even_strokes(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
+    """True if the ink can be strokes of one pen, by `has_even_width` and `looks_like_strokes`."""
+    return has_even_width(ink) and looks_like_strokes(ink, picture)
 
 
-def is_even(ink: NDArray[np.float32]) -> bool:
-    """Whether these are as broad all along as a pen's strokes are: float32 [h, w]."""
-    return _unevenness(ink) <= _EVEN
+def looks_like_high_contrast_strokes(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
+    """True if the ink can be strokes, by `looks_like_strokes`, and has high contrast with the paper."""
+    if not looks_like_strokes(ink, picture):
+        return False
+    return _contrast_ratio(ink, picture, _CONFIG.high_contrast_offset) <= _CONFIG.max_ratio_high_contrast
 
 
-def is_of_a_pen(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
-    """Whether these can be strokes and are as even as a pen's: both as for `is_written`."""
-    return is_even(ink) and is_written(ink, picture)
+def is_slender(mask: NDArray[np.bool_]) -> bool:
+    """True if the mask, bool [h, w] cropped to its component, is a line, not a blob."""
+    return bool(max_stroke_width(mask) <= _CONFIG.max_width_of_line * max(mask.shape))
 
 
-def is_clear(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> bool:
-    """Whether these can be strokes and differ much from the paper beside them: both as for `is_written`."""
-    return is_written(ink, picture) and _likeness(ink, picture, _DIM) <= _WEAK
+def has_even_width(ink: NDArray[np.float32]) -> bool:
+    """True if the ink, float32 [h, w], is about as wide everywhere, as one pen's strokes are."""
+    return _unevenness(ink) <= _CONFIG.max_unevenness
 
 
 def roughness(ink: NDArray[np.float32]) -> float:
-    """How little this is like one line of a pen, which has 1: float32 [h, w].
-
-    It is more for what is broader in one place than by and large, and for each piece.
-    """
-    return _unevenness(ink) * (cv2.connectedComponents((ink > EDGE).astype(np.uint8))[0] - 1)
+    """Return the number of components times the ratio of maximum to mean width; 1 for a single even line."""
+    return _unevenness(ink) * _count_components(ink > INK_THRESHOLD)
 
 
-def _unevenness(ink: NDArray[np.float32]) -> float:
-    mask = ink > EDGE
-    return thickness(mask) / _width(mask)
-
-
-def _likeness(ink: NDArray[np.float32], picture: NDArray[np.float32], dim: int = 1) -> float:
-    """How dark it is where the ink is strong, as a share of the paper beside it, or this of that: 0..1.
-
-    So many levels are added to both, one at least: black is no share of anything.
-    """
-    mask, strong = (ink > EDGE).astype(np.uint8), ink > _STRONG
-    side = 2 * (max(mask.shape) // _BESIDE) + 1
-    around = cv2.dilate(mask, np.ones((side, side), np.uint8)) > 0
-    beside = around & (cv2.dilate(mask, np.ones((5, 5), np.uint8)) == 0)
-    if not strong.any() or not beside.any():
-        return 0.0
-    levels = picture.reshape(*mask.shape, -1)
-    here, there = (np.median(levels[where], axis=0) + dim for where in (strong, beside))
-    return float(np.minimum(here / there, there / here).min())
-
-
-def _width(mask: NDArray[np.bool_]) -> float:
-    """Of the strokes in the mask, by and large, in pixels: what they cover for each two pixels of edge."""
-    ink = padded(_cropped(mask).astype(np.uint8), 1)
-    inside = cv2.erode(ink, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
-    return 2 * float(ink.sum()) / (float(ink.sum()) - float(inside.sum()))
-
-
-def thickness(mask: NDArray[np.bool_]) -> float:
-    """Of what is in the mask, where it is thickest, in pixels: bool [h, w]."""
-    ink = padded(_cropped(mask).astype(np.uint8), 1)
+def max_stroke_width(mask: NDArray[np.bool_]) -> float:
+    """Return the largest width in the mask, bool [h, w], in pixels: twice the distance transform's peak."""
+    ink = pad(mask[bounding_box(mask)].astype(np.uint8), 1)
     return 2 * float(cv2.distanceTransform(ink, cv2.DIST_L2, 3).max())
 
 
-def _cropped(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Return the rows and columns of the smallest box around the mask, bool [h, w]."""
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    return mask[top : top + height, left : left + width]
+    return slice(top, top + height), slice(left, left + width)
 
 
-def sides(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
-    """What of it is along each of the picture's four sides."""
+def border_pixels(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
+    """Return the mask's first and last row, and first and last column: bool [w], [w], [h] and [h]."""
     return mask[0], mask[-1], mask[:, 0], mask[:, -1]
+
+
+def _unevenness(ink: NDArray[np.float32]) -> float:
+    mask = ink > INK_THRESHOLD
+    return max_stroke_width(mask) / _mean_stroke_width(mask)
+
+
+def _count_components(mask: NDArray[np.bool_]) -> int:
+    return int(cv2.connectedComponents(mask.astype(np.uint8))[0]) - 1
+
+
+def _mean_stroke_width(mask: NDArray[np.bool_]) -> float:
+    """Return the mean width in pixels: twice the area divided by the number of edge pixels."""
+    ink = pad(mask[bounding_box(mask)].astype(np.uint8), 1)
+    eroded = cv2.erode(ink, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
+    return 2 * float(ink.sum()) / (float(ink.sum()) - float(eroded.sum()))
+
+
+def _contrast_ratio(ink: NDArray[np.float32], picture: NDArray[np.float32], offset: int = 1) -> float:
+    """Return the darker over the lighter level of the ink's core and the paper beside it, in 0..1.
+
+    Levels are medians, of the channel with the highest contrast. The offset, in levels and at least 1, is
+    added to both levels: a ratio to 0 is undefined.
+    """
+    mask, core = (ink > INK_THRESHOLD).astype(np.uint8), ink > _CONFIG.core_ink
+    side = 2 * (max(mask.shape) // _CONFIG.neighbourhood_parts) + 1
+    near = cv2.dilate(mask, np.ones((side, side), np.uint8)) > 0
+    paper = near & (cv2.dilate(mask, np.ones((5, 5), np.uint8)) == 0)
+    if not core.any() or not paper.any():
+        return 0.0
+    levels = picture.reshape(*mask.shape, -1)
+    core_level, paper_level = (np.median(levels[region], axis=0) + offset for region in (core, paper))
+    return float(np.minimum(core_level / paper_level, paper_level / core_level).min())

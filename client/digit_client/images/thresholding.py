@@ -1,6 +1,10 @@
-"""What is marked on a picture: from how far each pixel departs from the ground to how much of it is ink."""
+"""Thresholding by Otsu's method: contrast with the background becomes a soft mask of ink.
+
+N. Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. Syst. Man Cybern. 9, 1979.
+"""
 
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -9,63 +13,93 @@ from numpy.typing import NDArray
 from digit_client._exceptions import NoDigitError
 from digit_client.images import components, line_removal
 
-LEAST_CONTRAST = 10.0
-"""In levels of 255: less than this can't be told from noise and compression."""
+MIN_CONTRAST = 10.0
+"""Least contrast of ink, in levels: noise and compression have less."""
 
 
-def ink(contrast: NDArray[np.float32], *, is_paper: bool) -> NDArray[np.float32]:
-    """How much each pixel is ink that departs so far from the ground, in levels: float32 [h, w] in 0..1.
+@dataclass(frozen=True, slots=True)
+class ThresholdingConfig:
+    """Parameters of the choice of thresholds."""
 
-    On paper there may be printed lines, and what reaches into the picture. Raises NoDigitError where nothing
-    is marked.
+    peak_quantile: float = 0.999
+    """Quantile of the contrast at the histogram's upper end: a few outliers would waste most bins."""
+    noise_scale: float = 1.5
+    """Noise level as a multiple of the median of the histogram's lower half; 1.48 for the absolute
+    value of Gaussian noise."""
+    min_peak_to_noise: float = 5.0
+    """Least peak contrast of ink, as a multiple of the noise level."""
+    min_threshold_to_noise: float = 3.0
+    """Least threshold, as a multiple of the noise level."""
+    full_quantile: float = 0.75
+    """Quantile of the contrast above the threshold that is full ink."""
+    min_threshold: float = 0.4
+    """Least threshold, as a share of full ink's contrast: if printed lines or shade cover more than the ink,
+    Otsu's threshold lies below their contrast, but the ink has more contrast."""
+    min_full_to_threshold: float = 1.05
+    """Least contrast of full ink, as a multiple of the threshold."""
+
+
+_CONFIG = ThresholdingConfig()
+
+
+def threshold_ink(contrast: NDArray[np.float32], *, is_paper: bool) -> NDArray[np.float32]:
+    """Return the ink of the digit as a soft mask: float32 [h, w] in 0..1.
+
+    Takes contrast with the background in levels, float32 [h, w]. With `is_paper`, printed lines and objects
+    that extend beyond the border are removed. Raise NoDigitError if nothing has enough contrast.
     """
-    threshold, full = levels(contrast)
+    threshold, full = ink_levels(contrast)
     mask, faint = ((contrast > least).astype(np.uint8) for least in (threshold, threshold / 2))
-    mask = components.strokes(line_removal.remove(mask, faint) if is_paper else mask, is_paper=is_paper)
-    # Half the threshold keeps the soft edge of a stroke.
-    return graded(contrast, mask, threshold / 2, full)
+    without_lines = line_removal.remove_lines(mask, faint) if is_paper else mask
+    digit = components.select_digit(without_lines, is_paper=is_paper)
+    # Ink starts at half the threshold, which keeps a stroke's soft edge.
+    return soft_mask(contrast, digit, threshold / 2, full)
 
 
-def graded(
-    contrast: NDArray[np.float32], strokes: NDArray[np.uint8], none: float, full: float
+def soft_mask(
+    contrast: NDArray[np.float32], mask: NDArray[np.uint8], low: float, high: float
 ) -> NDArray[np.float32]:
-    """The strokes, uint8 [h, w] of 0 and 1, with soft edges: from 0 at that contrast to 1 at this."""
-    # A pixel further out belongs to something else.
-    near = cv2.dilate(strokes, np.ones((3, 3), np.uint8))
-    return np.asarray(np.clip((contrast - none) / (full - none), 0, 1) * near, np.float32)
+    """Return ink that rises from 0 at contrast `low` to 1 at `high`, at most one pixel outside of the mask.
+
+    Takes float32 [h, w] in levels and uint8 [h, w] of 0 and 1. Returns float32 [h, w] in 0..1.
+    """
+    near = cv2.dilate(mask, np.ones((3, 3), np.uint8))
+    return np.asarray(np.clip((contrast - low) / (high - low), 0, 1) * near, np.float32)
 
 
-def levels(contrast: NDArray[np.float32]) -> tuple[float, float]:
-    """From which contrast on a pixel is ink, and the contrast of ink at its fullest."""
-    scaled, counts, unit = _histogram(contrast, float(contrast.max()))
-    top = _quantile(counts, 0.999)
-    if top < 255:
-        scaled, counts, unit = _histogram(contrast, top * unit)
-    noise = 1.5 * _quantile(counts[:128], 0.5) * unit
-    if 255 * unit < max(LEAST_CONTRAST, 5 * noise):
+def ink_levels(contrast: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the threshold above which a pixel is ink, and the contrast of full ink, in levels.
+
+    Raise NoDigitError if the peak contrast is within the noise.
+    """
+    scaled, counts, bin_width = _histogram(contrast, float(contrast.max()))
+    peak = _quantile(counts, _CONFIG.peak_quantile)
+    if peak < 255:
+        scaled, counts, bin_width = _histogram(contrast, peak * bin_width)
+    noise = _CONFIG.noise_scale * _quantile(counts[:128], 0.5) * bin_width
+    if 255 * bin_width < max(MIN_CONTRAST, _CONFIG.min_peak_to_noise * noise):
         raise NoDigitError("nothing is drawn on the image")
     otsu, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    threshold = max(otsu * unit, 3 * noise)
-    above = min(255, math.floor(threshold / unit) + 1)
-    # Where printed lines or shade outnumber the ink, the threshold lies below them, but ink is the darkest.
-    full = (above + _quantile(counts[above:], 0.75)) * unit
-    threshold = max(threshold, 0.4 * full)
-    return threshold, max(full, threshold * 1.05)
+    threshold = max(otsu * bin_width, _CONFIG.min_threshold_to_noise * noise)
+    above = min(255, math.floor(threshold / bin_width) + 1)
+    full = (above + _quantile(counts[above:], _CONFIG.full_quantile)) * bin_width
+    threshold = max(threshold, _CONFIG.min_threshold * full)
+    return threshold, max(full, threshold * _CONFIG.min_full_to_threshold)
 
 
 def _histogram(
-    contrast: NDArray[np.float32], most: float
+    contrast: NDArray[np.float32], top: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], float]:
-    """The contrast as uint8 of which 255 is `most`, how often each level is there, and what one level is."""
-    unit = max(most, 1.0) / 255
-    levels = cv2.convertScaleAbs(contrast, alpha=1 / unit)
-    counts = cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel()
-    return np.asarray(levels, np.uint8), np.asarray(counts, np.float32), unit
+    """Return the contrast as uint8 with 255 for `top`, its histogram, float32 [256], and the bins' width."""
+    bin_width = max(top, 1.0) / 255
+    scaled = cv2.convertScaleAbs(contrast, alpha=1 / bin_width)
+    counts = cv2.calcHist([scaled], [0], None, [256], [0, 256]).ravel()
+    return np.asarray(scaled, np.uint8), np.asarray(counts, np.float32), bin_width
 
 
 def _quantile(counts: NDArray[np.float32], share: float) -> float:
-    """The level up to which such a share of what is counted lies, as np.quantile has it; 0 of nothing."""
-    upto = counts.cumsum(dtype=np.float64)
-    place = share * max(0.0, float(upto[-1]) - 1)
-    below, above = upto.searchsorted((math.floor(place), math.ceil(place)), "right").tolist()
-    return float(below + (above - below) * (place % 1)) if upto[-1] else 0.0
+    """Return a quantile of a histogram, in bins, interpolated as by np.quantile; 0 for an empty histogram."""
+    cumulative = counts.cumsum(dtype=np.float64)
+    rank = share * max(0.0, float(cumulative[-1]) - 1)
+    below, above = cumulative.searchsorted((math.floor(rank), math.ceil(rank)), "right").tolist()
+    return float(below + (above - below) * (rank % 1)) if cumulative[-1] else 0.0

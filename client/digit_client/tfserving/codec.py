@@ -1,11 +1,11 @@
-"""Arrays as TensorFlow Serving's messages, and back. Pure: nothing is sent here."""
+"""Codec between NumPy arrays and TensorFlow Serving's messages. Pure: no I/O."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client._types import DIGITS
+from digit_client._types import Prediction
 from digit_client.tfserving.protos import (
     DT_FLOAT,
     DT_UINT8,
@@ -15,15 +15,16 @@ from digit_client.tfserving.protos import (
     TensorProto,
 )
 
+DIGITS = 10
 OUTPUT = "probabilities"
 
 Batch = NDArray[np.uint8] | NDArray[np.float32]
-"""What the model takes: uint8 [n, 28, 28], light ink on dark, or float32 [n, 784] in 0..1."""
+"""Model input: uint8 [n, 28, 28], light ink on dark, or float32 [n, 784] in 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """Which model is to answer: its name and, at most one of, a version number or a version label."""
+    """Reference to a model: its name, and optionally either a version number or a version label."""
 
     name: str = "digits"
     version: int | None = None
@@ -40,7 +41,7 @@ class ModelRef:
 
 
 def model_spec(model: ModelRef) -> ModelSpec:
-    """The reference as TensorFlow Serving's message."""
+    """Convert a model reference to its message."""
     spec = ModelSpec(name=model.name)
     if model.version is not None:
         spec.version.value = model.version
@@ -50,7 +51,7 @@ def model_spec(model: ModelRef) -> ModelSpec:
 
 
 def encode(batch: Batch, model: ModelRef) -> PredictRequest:
-    """Ask `model` about a batch; its dtype chooses the signature."""
+    """Convert a batch to a request to `model`. The batch's dtype selects the signature."""
     request = PredictRequest(model_spec=model_spec(model), output_filter=[OUTPUT])
     is_images = batch.dtype == np.uint8
     request.model_spec.signature_name = "images" if is_images else "serving_default"
@@ -62,21 +63,31 @@ def encode(batch: Batch, model: ModelRef) -> PredictRequest:
     return request
 
 
-def decode(response: PredictResponse) -> tuple[NDArray[np.float32], int]:
-    """Read the answer: probabilities float32 [n, 10] and the version that gave them.
+def decode(response: PredictResponse) -> list[Prediction]:
+    """Convert a response with probabilities float32 [n, 10] to n predictions.
 
-    Raises ValueError when the response holds no such tensor.
+    Raise ValueError if the tensor is missing, has another type or shape, or a row is not a probability
+    distribution.
     """
     if OUTPUT not in response.outputs:
         raise ValueError(f"the response has no output {OUTPUT!r}")
-    return _floats(response.outputs[OUTPUT]), response.model_spec.version.value
+    probabilities = _decode_tensor(response.outputs[OUTPUT])
+    # NaN fails the comparisons. They come before the sum, for which NumPy would warn about infinities.
+    in_range = (probabilities >= 0) & (probabilities < 1.001)
+    if not in_range.all() or not (np.abs(probabilities.sum(axis=1) - 1) < 1e-3).all():
+        raise ValueError("the model's output is not a probability distribution")
+    version = response.model_spec.version.value
+    return [
+        Prediction(digit, row[digit], tuple(row), version)
+        for digit, row in zip(probabilities.argmax(axis=1).tolist(), probabilities.tolist(), strict=True)
+    ]
 
 
-def _floats(tensor: TensorProto) -> NDArray[np.float32]:
+def _decode_tensor(tensor: TensorProto) -> NDArray[np.float32]:
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
     if tensor.dtype != DT_FLOAT or len(shape) != 2 or shape[1] != DIGITS:
         raise ValueError(f"expected float32 [n, 10], got data type {tensor.dtype} of shape {list(shape)}")
-    # TensorFlow Serving chooses between the two by a flag.
+    # TensorFlow Serving sends packed bytes or a list of floats, depending on its flags.
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, dtype="<f4").reshape(shape)
     return np.array(tensor.float_val, dtype=np.float32).reshape(shape)

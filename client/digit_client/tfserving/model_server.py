@@ -1,4 +1,4 @@
-"""Connections to TensorFlow Serving over gRPC: arrays in, probabilities out, errors of this package."""
+"""Blocking and asyncio connections to TensorFlow Serving. gRPC errors become errors of this package."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from digit_client import _types
 from digit_client._exceptions import (
     DeadlineExceededError,
     DigitError,
@@ -33,14 +32,14 @@ _ERRORS: dict[grpc.StatusCode, type[ServiceError]] = {
     grpc.StatusCode.NOT_FOUND: ModelNotFoundError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
-    # What a server that shuts down says to the calls that it drops.
+    # A server that shuts down cancels its calls.
     grpc.StatusCode.CANCELLED: UnavailableError,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """A version that the server knows: `state` is START, LOADING, AVAILABLE, UNLOADING or END."""
+    """Status of one model version: `state` is START, LOADING, AVAILABLE, UNLOADING or END."""
 
     version: int
     state: str
@@ -48,15 +47,15 @@ class VersionStatus:
 
     @property
     def is_available(self) -> bool:
-        """Whether it answers predictions."""
+        """True if the version answers predictions."""
         return self.state == "AVAILABLE"
 
 
 class ModelServer:
-    """Blocking connection to the server at `target` (host:port or unix:path). Threads may share it.
+    """Blocking connection to the server at `target` (host:port or unix:path). Thread-safe.
 
-    A name with several addresses shares the calls among them. `timeout`, in seconds, bounds every call with
-    all its retries; every call raises errors of this package only.
+    Calls are spread over all addresses of the target's name. `timeout` in seconds bounds a call with all its
+    retries. Every failure is a DigitError.
     """
 
     def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
@@ -65,16 +64,16 @@ class ModelServer:
         self._stub = _Stub(self._channel)
 
     def predict(self, batch: Batch, model: ModelRef, *, timeout: float) -> list[Prediction]:
-        """The predictions for the n images of the batch, in their order."""
+        """Return the predictions for the n images of the batch, in their order."""
         response = self._call(self._stub.predict, codec.encode(batch, model), timeout)
         return _to_predictions(response, len(batch))
 
     def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
-        """Every version of the model that the server knows, newest first."""
+        """Return the status of every version of the model, newest first."""
         return _to_statuses(self._call(self._stub.status, _status_request(model), timeout))
 
     def resolve(self, model: ModelRef, *, timeout: float) -> int:
-        """The version that would answer for this reference. Raises ModelNotFoundError where none would."""
+        """Return the version that the reference resolves to. Raise ModelNotFoundError if there is none."""
         return _to_version(self._call(self._stub.metadata, _metadata_request(model), timeout))
 
     def close(self) -> None:
@@ -89,7 +88,7 @@ class ModelServer:
 
 
 class AsyncModelServer:
-    """asyncio connection: the calls of ModelServer as coroutines, for the event loop that creates it."""
+    """asyncio connection: ModelServer with coroutines, bound to the event loop of its creation."""
 
     def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
         self.target = target
@@ -105,20 +104,20 @@ class AsyncModelServer:
         request_id: str | None = None,
         trace: Mapping[str, str] | None = None,
     ) -> list[Prediction]:
-        """The predictions for the n images of the batch, in their order.
+        """Return the predictions for the n images of the batch, in their order.
 
-        `request_id` and `trace`, W3C's trace context headers, travel as metadata of the call.
+        `request_id` and `trace` (W3C trace context headers) are sent as metadata.
         """
         metadata = (*((("x-request-id", request_id),) if request_id else ()), *(trace or {}).items())
         response = await self._call(self._stub.predict, codec.encode(batch, model), timeout, metadata)
         return _to_predictions(response, len(batch))
 
     async def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
-        """Every version of the model that the server knows, newest first."""
+        """Return the status of every version of the model, newest first."""
         return _to_statuses(await self._call(self._stub.status, _status_request(model), timeout))
 
     async def resolve(self, model: ModelRef, *, timeout: float) -> int:
-        """The version that would answer for this reference. Raises ModelNotFoundError where none would."""
+        """Return the version that the reference resolves to. Raise ModelNotFoundError if there is none."""
         return _to_version(await self._call(self._stub.metadata, _metadata_request(model), timeout))
 
     async def close(self) -> None:
@@ -135,11 +134,11 @@ class AsyncModelServer:
 
 
 class _Stub:
-    """Multicallables of the three methods, blocking or asyncio as the channel is."""
+    """gRPC stub of the three methods, blocking or asyncio like its channel."""
 
-    def __init__(self, channel: Any) -> None:
+    def __init__(self, grpc_channel: Any) -> None:
         def method(name: str, request: Any, response: Any) -> Any:
-            return channel.unary_unary(
+            return grpc_channel.unary_unary(
                 f"/tensorflow.serving.{name}",
                 request_serializer=request.SerializeToString,
                 response_deserializer=response.FromString,
@@ -162,12 +161,12 @@ def _metadata_request(model: ModelRef) -> GetModelMetadataRequest:
 
 def _to_predictions(response: PredictResponse, count: int) -> list[Prediction]:
     try:
-        found = _types.decode(*codec.decode(response))
+        predictions = codec.decode(response)
     except ValueError as error:
         raise ServiceError(f"unusable answer from the model server: {error}") from error
-    if len(found) != count:
-        raise ServiceError(f"the model server gave {len(found)} answers for {count} images")
-    return found
+    if len(predictions) != count:
+        raise ServiceError(f"the model server gave {len(predictions)} answers for {count} images")
+    return predictions
 
 
 def _to_statuses(response: GetModelStatusResponse) -> list[VersionStatus]:
@@ -185,11 +184,11 @@ def _to_version(response: GetModelMetadataResponse) -> int:
 
 
 def _translate(error: grpc.RpcError, target: str) -> DigitError:
-    # Every error that a unary call raises is a grpc.Call as well.
+    # Errors of unary calls are grpc.Call objects too: these have code() and details().
     code, details = error.code(), error.details()
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceededError(f"the model server at {target} did not answer in time")
-    # TensorFlow Serving calls an unknown version not found, but an unknown label an invalid argument.
+    # TensorFlow Serving reports an unknown version as NOT_FOUND, an unknown label as INVALID_ARGUMENT.
     if code is grpc.StatusCode.INVALID_ARGUMENT and "servable version label" in (details or ""):
         code = grpc.StatusCode.NOT_FOUND
     return _ERRORS.get(code, ServiceError)(f"the model server at {target}: {details}", reason=code.name)

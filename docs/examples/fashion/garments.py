@@ -1,4 +1,4 @@
-"""Fashion-MNIST, from Debian's dataset-fashion-mnist: small grey pictures of ten kinds of garment."""
+"""Fashion-MNIST from Debian's package dataset-fashion-mnist: grey 28×28 pictures of ten kinds of garment."""
 
 import gzip
 from pathlib import Path
@@ -20,19 +20,19 @@ NAMES = (
     "bag",
     "ankle boot",
 )
-"""What the labels 0 to 9 mean."""
+"""Class names of the labels 0 to 9."""
 
 Examples = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-"""Images [n, 28, 28], light on dark, and labels [n]."""
+"""Images uint8 [n, 28, 28], light on dark, and labels uint8 [n]."""
 
 
-def to_learn() -> Examples:
-    """60,000 of them."""
+def training_set() -> Examples:
+    """Return the 60,000 training examples."""
     return _read("train")
 
 
-def to_test() -> Examples:
-    """10,000 others."""
+def test_set() -> Examples:
+    """Return the 10,000 test examples."""
     return _read("t10k")
 
 

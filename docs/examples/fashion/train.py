@@ -1,4 +1,4 @@
-"""Fits a small network to Fashion-MNIST, with nothing but Keras.
+"""Fit a small network to Fashion-MNIST with Keras alone.
 
 python -m docs.examples.fashion.train FILE.keras
 """
@@ -12,8 +12,8 @@ from docs.examples.fashion import garments
 
 
 def main(file: str) -> None:
-    """Leave the fitted model in the file."""
-    images, labels = garments.to_learn()
+    """Fit the model and save it in the file."""
+    images, labels = garments.training_set()
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [

@@ -1,1 +1,1 @@
-"""The gateway: Flask, images over HTTP in, predictions out, TensorFlow Serving behind."""
+"""HTTP gateway: images in, predictions out, Flask in front of TensorFlow Serving."""

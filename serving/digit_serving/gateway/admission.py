@@ -1,4 +1,4 @@
-"""Admission control: bounds how many requests a process holds and how long they wait, refuses the rest."""
+"""Admission control: bounds the requests that a process holds and the time that they wait; 429 beyond."""
 
 import asyncio
 import time
@@ -6,19 +6,26 @@ from collections.abc import Callable
 
 from digit_client import OverloadedError
 from digit_serving.gateway import context, errors
-from digit_serving.gateway.asgi import ARRIVED_AT, Application, Message, Receive, Scope, Send
+from digit_serving.gateway.asgi import (
+    ARRIVED_AT,
+    SLICE_SECONDS,
+    Application,
+    Message,
+    Receive,
+    Scope,
+    Send,
+)
 
-_SLICE_SECONDS = 0.01  # of work between two looks at the network
 _STATUS, _CODE, _DETAIL = errors.problem_fields(OverloadedError)
 
 
 class Admission:
-    """ASGI middleware that holds at most `capacity` requests: those that arrive, wait and are in flight.
+    """ASGI middleware that holds at most `capacity` requests: arriving, waiting and in flight.
 
-    The request beyond gets 429 with Retry-After before its body is read, so that a flood costs little, and so
-    does one that has waited for `max_queue_time` seconds. Probes and metrics always pass. A request waits,
-    in order of arrival, only for its turn to be worked on; one that sends slowly, or whose model is slow,
-    holds up nobody. The body, of which `max_body` bytes and a little more are read, is passed on as a whole.
+    A request beyond the capacity gets 429 with Retry-After before its body is read, so that a flood costs
+    little. A request that has waited for `max_queue_time` seconds gets the same. Probes and metrics always
+    pass. Requests wait for the event loop only, in order of arrival: a slow sender or a slow model delays no
+    other request. A body is passed on as one message, truncated once it exceeds `max_body` bytes.
     """
 
     def __init__(
@@ -47,19 +54,19 @@ class Admission:
         try:
             message = await self._receive_all(scope, receive)
             scope[ARRIVED_AT] = time.perf_counter()
-            if is_probe or await self._take_turn(scope[ARRIVED_AT]):
+            if is_probe or await self._wait_for_slice(scope[ARRIVED_AT]):
                 await self._app(scope, _replay(message), send)
             else:
                 await self._refuse(scope, send)
         finally:
             self._held -= 1
 
-    async def _take_turn(self, arrived_at: float) -> bool:
-        """Cooperative scheduling: yield while this iteration of the event loop has worked for 10 ms.
+    async def _wait_for_slice(self, arrived_at: float) -> bool:
+        """Cooperative scheduling: yield until an event-loop iteration has worked less than SLICE_SECONDS.
 
-        False after `max_queue_time` seconds.
+        Return False after `max_queue_time` seconds.
         """
-        while self._slice_began and time.perf_counter() - self._slice_began > _SLICE_SECONDS:
+        while self._slice_began and time.perf_counter() - self._slice_began > SLICE_SECONDS:
             if time.perf_counter() - arrived_at > self._max_queue_time:
                 return False
             await asyncio.sleep(0)
@@ -72,7 +79,7 @@ class Admission:
         self._slice_began = None
 
     async def _receive_all(self, scope: Scope, receive: Receive) -> Message:
-        """The request as one message: all of a body, or enough to see that it is larger than `max_body`."""
+        """Return the request as one message: the whole body, or enough to exceed `max_body`."""
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         parts, size, more = [], 0, int(declared) <= self._max_body
         while more and size <= self._max_body:
@@ -86,8 +93,8 @@ class Admission:
     async def _refuse(self, scope: Scope, send: Send) -> None:
         self._on_refusal()
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = context.request_id(given.decode("latin-1"))
-        body = errors.encode(errors.document(_STATUS, _CODE, _DETAIL, request_id))
+        request_id = context.request_id_or_new(given.decode("latin-1"))
+        body = errors.encode(errors.problem_document(_STATUS, _CODE, _DETAIL, request_id))
         headers = [
             (b"content-type", b"application/problem+json"),
             (b"content-length", b"%d" % len(body)),

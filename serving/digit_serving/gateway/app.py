@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: Flask, and what it shares between requests, in one event loop."""
+"""Application factory: the gateway as an ASGI application, Flask and its shared objects in one event loop."""
 
 import time
 from typing import TYPE_CHECKING
@@ -7,21 +7,21 @@ from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from digit_client.tfserving.model_server import AsyncModelServer
-from digit_serving.gateway import context, errors, logging, openapi, ops, routes, tls, tracing_setup
+from digit_serving.gateway import errors, logging, openapi, ops, routes, tls, tracing_setup
 from digit_serving.gateway.admission import Admission
 from digit_serving.gateway.asgi import Application, Receive, Scope, Send, WsgiAdapter
 from digit_serving.gateway.batching import Batcher
-from digit_serving.gateway.context import RequestContext
+from digit_serving.gateway.context import PROBE_ROUTES, RequestContext
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.routing import Router
 from digit_serving.gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from digit_serving.gateway.tracing import Traces
+    from digit_serving.gateway.tracing import RequestTracer
 
 
 class Gateway:
-    """ASGI application that connects to the model server at startup, in the loop that serves it."""
+    """ASGI application that connects to the model server at startup, in the event loop that serves."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -29,15 +29,17 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _live(self, receive: Receive, send: Send) -> None:
-        settings, metrics, traces = self._settings, Metrics(), tracing_setup.traces(self._settings)
-        model_server = AsyncModelServer(settings.model_server, tls.credentials(settings))
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
+        settings = self._settings
+        metrics = Metrics()
+        tracer = tracing_setup.create_tracer(settings)
+        model_server = AsyncModelServer(settings.model_server, tls.channel_credentials(settings))
         self._app = Admission(
-            WsgiAdapter(create_app(settings, model_server, metrics, traces), settings.max_body),
+            WsgiAdapter(create_app(settings, model_server, metrics, tracer), settings.max_body),
             capacity=settings.queue_capacity,
             max_queue_time=settings.max_queue_time,
             max_body=settings.max_body,
@@ -47,18 +49,19 @@ class Gateway:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await model_server.close()
-        if traces:
-            traces.close()
+        if tracer:
+            tracer.shutdown()
         await send({"type": "lifespan.shutdown.complete"})
 
 
 def create_app(
-    settings: Settings, model_server: AsyncModelServer, metrics: Metrics, traces: "Traces | None"
+    settings: Settings, model_server: AsyncModelServer, metrics: Metrics, tracer: "RequestTracer | None"
 ) -> Flask:
-    """The gateway as a WSGI application, to be called below `bridge.run`."""
+    """Create the gateway's WSGI application. Its views use `asgi.await_`, so `asgi.run` must call it."""
     app = Flask(__name__, static_folder=None)
-    # Flask would redirect a path with two slashes, to a host that the request names.
+    # Werkzeug merges slashes by a redirect to the Host header, which the caller chooses.
     app.url_map.merge_slashes = False
+    # One form part above the limit is parsed, so that the answer is `too_many_images`.
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + 1)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
@@ -66,41 +69,40 @@ def create_app(
         model_server,
         max_inflight_calls=settings.max_inflight_calls,
         max_images=settings.max_images,
-        traces=traces,
+        tracer=tracer,
     )
-    _observe_requests(app, metrics, traces)
-    errors.register(app)
+    _observe_requests(app, metrics, tracer)
+    errors.register_error_handlers(app)
     app.register_blueprint(routes.blueprint(settings, model_server, Router(settings, batcher)))
-    app.register_blueprint(ops.blueprint(settings, model_server, metrics))
     app.register_blueprint(openapi.blueprint(settings))
-    app.register_blueprint(ops.blueprint_docs())
-    app.register_blueprint(ops.blueprint_page())
+    app.register_blueprint(ops.probes(settings, model_server, metrics))
+    app.register_blueprint(ops.pages())
     return app
 
 
-def _observe_requests(app: Flask, metrics: Metrics, traces: "Traces | None") -> None:
-    """Name, count, log and trace each request of the app; `g.context` is what is known of it.
+def _observe_requests(app: Flask, metrics: Metrics, tracer: "RequestTracer | None") -> None:
+    """Count, log and trace each request of the app; `g.context` is its RequestContext.
 
-    X-Request-ID is taken where it is sane, else made; it is in the answer, the log and the call to the model
-    server. Health checks are neither counted, nor logged, nor traced.
+    The request ID is the caller's X-Request-ID if valid, otherwise a new one. The answer, the call to the
+    model server and the log line carry this ID. Probes and metrics are not counted, logged or traced.
     """
 
     def begin() -> None:
-        g.context = record = context.begin(request)
-        if traces and record.route not in context.PROBE_ROUTES:
-            traces.begin(record, request)
+        g.context = context = RequestContext.from_request(request)
+        if tracer and context.route not in PROBE_ROUTES:
+            tracer.start_request(context, request)
 
     def end(response: Response) -> Response:
-        record: RequestContext = g.context
-        record.ended = time.perf_counter()
-        record.status = response.status_code
-        response.headers.add("X-Request-ID", record.request_id)
+        context: RequestContext = g.context
+        context.ended_at = time.perf_counter()
+        context.status = response.status_code
+        response.headers.add("X-Request-ID", context.request_id)
         response.headers.add("X-Content-Type-Options", "nosniff")
-        if record.route not in context.PROBE_ROUTES:
-            metrics.count(record)
-            logging.write(record)
-            if traces:
-                traces.end(record)
+        if context.route not in PROBE_ROUTES:
+            metrics.count_request(context)
+            logging.log_request(context)
+            if tracer:
+                tracer.end_request(context)
         return response
 
     app.before_request(begin)

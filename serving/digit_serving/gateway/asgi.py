@@ -1,7 +1,7 @@
-"""Greenlet bridge: synchronous code awaits coroutines, as in SQLAlchemy's asyncio extension.
+"""WSGI-to-ASGI adapter over a greenlet bridge: Flask, which is synchronous, shares one thread with asyncio.
 
-`run` calls a function in a greenlet of its own; `await_`, called anywhere below it, hands a coroutine to the
-event loop and suspends that greenlet alone. So Flask, which is synchronous, shares one thread with asyncio.
+The bridge works as in SQLAlchemy's asyncio extension: `run` calls a function in a greenlet of its own.
+Anywhere in that call, `await_` hands a coroutine to the event loop and suspends this greenlet alone.
 """
 
 import io
@@ -15,40 +15,6 @@ from greenlet import getcurrent, greenlet
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
-
-_Result = TypeVar("_Result")
-
-
-class _Bridged(greenlet):
-    """Greenlet whose parent is the task that drives it."""
-
-
-async def run(function: Callable[..., _Result], *arguments: Any) -> _Result:
-    """Call the function in a greenlet and await on its behalf; returns or raises as it does."""
-    bridged = _Bridged(function)
-    try:
-        outcome = bridged.switch(*arguments)
-        while not bridged.dead:
-            try:
-                awaited = await outcome
-            except BaseException:
-                outcome = bridged.throw(*sys.exc_info())
-            else:
-                outcome = bridged.switch(awaited)
-        return outcome  # type: ignore[no-any-return]
-    finally:
-        # Break the reference cycle of frame, error and traceback, which keeps a request's body alive.
-        del bridged
-
-
-def await_(awaitable: Awaitable[_Result]) -> _Result:
-    """Await from synchronous code below `run`. Raises RuntimeError elsewhere."""
-    current = getcurrent()
-    if not isinstance(current, _Bridged) or current.parent is None:
-        raise RuntimeError("await_ works only in functions that bridge.run calls")
-    return current.parent.switch(awaitable)  # type: ignore[no-any-return]
-
-
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -56,16 +22,46 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ARRIVED_AT = "digits.arrived_at"
-"""Key of scope and environment: when the whole request was there, by time.perf_counter."""
+"""Key in scope and environ: arrival of the request's last byte, by time.perf_counter."""
+SLICE_SECONDS = 0.01
+"""Cooperative scheduling: longest work between two yields to the event loop, so that probes get answers."""
 
+_Result = TypeVar("_Result")
 _Response = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 
-class WsgiAdapter:
-    """Serves a WSGI application below `run`.
+async def run(function: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Call the function in a greenlet and await on its behalf. Return its result or raise its error."""
+    bridge = _BridgeGreenlet(function)
+    try:
+        outcome = bridge.switch(*arguments)
+        while not bridge.dead:
+            try:
+                awaited = await outcome
+            except BaseException:
+                outcome = bridge.throw(*sys.exc_info())
+            else:
+                outcome = bridge.switch(awaited)
+        return outcome  # type: ignore[no-any-return]
+    finally:
+        # Break the reference cycle of frame, error and traceback, which keeps a request's body alive.
+        del bridge
 
-    The body has to arrive as one message, as Admission sends it. A body larger than `max_body` bytes may be
-    cut there, so its connection is closed: the unread rest would be parsed as the next request.
+
+def await_(awaitable: Awaitable[_Result]) -> _Result:
+    """Await in synchronous code that `run` calls. Raise RuntimeError in other code."""
+    current = getcurrent()
+    if not isinstance(current, _BridgeGreenlet) or current.parent is None:
+        raise RuntimeError("await_ works only in functions that asgi.run calls")
+    return current.parent.switch(awaitable)  # type: ignore[no-any-return]
+
+
+class WsgiAdapter:
+    """Serves a WSGI application through `run`.
+
+    The body must arrive as one message, as Admission sends it. Admission truncates bodies larger than
+    `max_body` bytes; the adapter then closes the connection, since the unread rest would be parsed as the
+    next request.
     """
 
     def __init__(self, app: "WSGIApplication", max_body: int) -> None:
@@ -105,6 +101,10 @@ class WsgiAdapter:
         return int(status[:3]), headers, content
 
 
+class _BridgeGreenlet(greenlet):
+    """Greenlet of `run`, a class of its own so that `await_` recognises it."""
+
+
 def _environ(scope: Scope, body: bytes) -> "WSGIEnvironment":
     (host, port), (client, _) = scope["server"] or ("", None), scope["client"] or ("", 0)
     environ: dict[str, Any] = {
@@ -127,7 +127,7 @@ def _environ(scope: Scope, body: bytes) -> "WSGIEnvironment":
     for field, content in scope["headers"]:
         _add_header(environ, field.decode("latin-1"), content.decode("latin-1"))
     if body:
-        # A chunked body has no length of its own.
+        # A chunked body comes without a Content-Length.
         environ["CONTENT_LENGTH"] = str(len(body))
     if ARRIVED_AT in scope:
         environ[ARRIVED_AT] = scope[ARRIVED_AT]
@@ -135,7 +135,8 @@ def _environ(scope: Scope, body: bytes) -> "WSGIEnvironment":
 
 
 def _add_header(environ: dict[str, Any], field: str, content: str) -> None:
-    # WSGI writes hyphens as underscores, so a field with an underscore could pass for another one.
+    # WSGI writes hyphens as underscores, so a field with an underscore could spoof one with a hyphen.
+    # The body is complete, so its transfer encoding is of no use.
     if "_" in field or field == "transfer-encoding":
         return
     name = field.upper().replace("-", "_")

@@ -1,4 +1,4 @@
-"""Who may ask, and how often."""
+"""API keys: bearer authentication (RFC 6750), and the file that holds the keys' hashes."""
 
 import fcntl
 import hashlib
@@ -8,100 +8,70 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from flask import Blueprint, g, request
 
 from digit_serving.gateway.errors import UnauthorizedError
-from digit_serving.gateway.settings import Settings
 
-
-def guard(api: Blueprint, settings: Settings) -> None:
-    """Have the routes ask for a key, and bound each caller's rate, where the settings want it.
-
-    A caller is its key where keys are asked for, else its address.
-    """
-    if settings.api_keys:
-        keys = Keys(settings.api_keys)
-
-        @api.before_request
-        def ask_for_key() -> None:
-            # Browsers ask without a key what they may ask with one.
-            if request.method != "OPTIONS":
-                g.context.key = _name_of_key(keys)
-
-    if settings.rate_limit:
-        # It takes a while to import.
-        from digit_serving.gateway.rate_limit import RateLimiter, network
-
-        rates = RateLimiter(settings.rate_limit, settings.rate_limit_store)
-
-        @api.before_request
-        def bound_rate() -> None:
-            rates.check(g.context.key or network(request.remote_addr))
-
-
-def _name_of_key(keys: "Keys") -> str:
-    shown = request.authorization
-    name = keys.name_of(shown.token) if shown and shown.type == "bearer" and shown.token else None
-    if name is None:
-        raise UnauthorizedError("Send a key of this service as `Authorization: Bearer <key>`.")
-    return name
-
-
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-_LINE = re.compile(rf"({_NAME}) ([0-9a-f]{{64}})")
-_SECONDS = 1.0
+_NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_LINE = re.compile(rf"({_NAME_PATTERN}) ([0-9a-f]{{64}})")
+_RELOAD_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
 
 class KeyFileError(Exception):
-    """The file of keys can't be used so, or not changed so."""
+    """The key file is malformed, or the requested change contradicts its content."""
 
 
 class KeyFile:
-    """It is replaced whenever it changes, never written to, since gateways read it while they run."""
+    """File of API keys, one line `name sha256` per key.
+
+    Changes replace the file atomically, because running gateways read it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> dict[str, str]:
-        """The hashes by their names. Raises OSError, KeyFileError."""
+        """Return the hashes by key name. Raise OSError, KeyFileError."""
         hashes = {}
         for number, line in enumerate(self.path.read_text(errors="replace").splitlines(), 1):
-            if not (found := _LINE.fullmatch(line)):
-                raise KeyFileError(f"{self.path}: line {number} is no name and hash")
-            hashes[found[1]] = found[2]
+            if not (match := _LINE.fullmatch(line)):
+                raise KeyFileError(f"{self.path}: line {number} is not a name and a hash")
+            hashes[match[1]] = match[2]
         return hashes
 
-    def stamp(self) -> tuple[int, int, int]:
-        """What is another one after each change. Raises OSError."""
+    def fingerprint(self) -> tuple[int, int, int]:
+        """Return the file's inode, modification time and size: any change alters them. Raise OSError."""
         status = self.path.stat()
         return status.st_ino, status.st_mtime_ns, status.st_size
 
     def add(self, name: str) -> str:
-        """A new key with that name; nobody can tell it again. Raises OSError, KeyFileError."""
-        if not re.fullmatch(_NAME, name):
-            raise KeyFileError(f"{name!r} is no name: up to 64 letters, digits, dots, hyphens, underscores")
-        with self._changing() as hashes:
+        """Create a key, store its hash and return the key itself. Raise OSError, KeyFileError."""
+        if not re.fullmatch(_NAME_PATTERN, name):
+            raise KeyFileError(
+                f"{name!r} is not a valid name: up to 64 letters, digits, dots, hyphens, underscores"
+            )
+        with self._locked_update() as hashes:
             if name in hashes:
-                raise KeyFileError(f"there is a key {name} already")
+                raise KeyFileError(f"a key named {name} already exists")
             key = f"digits_{secrets.token_urlsafe(32)}"
             hashes[name] = _digest(key)
         return key
 
     def remove(self, name: str) -> None:
-        """Forget a key. Raises OSError, KeyFileError."""
-        with self._changing() as hashes:
+        """Revoke a key. Raise OSError, KeyFileError."""
+        with self._locked_update() as hashes:
             if hashes.pop(name, None) is None:
-                raise KeyFileError(f"there is no key {name}")
+                raise KeyFileError(f"no key is named {name}")
 
     @contextmanager
-    def _changing(self) -> Iterator[dict[str, str]]:
-        """The hashes, written after the block; who else changes them waits meanwhile."""
+    def _locked_update(self) -> Iterator[dict[str, str]]:
+        """Yield the hashes under an exclusive lock; write them durably after the block."""
         with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             hashes = self.read() if self.path.exists() else {}
@@ -114,38 +84,59 @@ class KeyFile:
             new.replace(self.path)
 
 
-class Keys:
-    """The keys of a file, which is looked at again every second. Threads may share it.
+class KeyVerifier:
+    """Verifies API keys against a key file, and checks once a second for changes to the file. Thread-safe.
 
-    Raises OSError and KeyFileError where the file is of no use at first. Where it is later, what it said
-    before holds.
+    The constructor raises OSError and KeyFileError if the file is unusable. If the file becomes unusable
+    later, its last valid content stays in force. `clock` returns seconds, like time.monotonic.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._file = KeyFile(path)
-        self._stamp = self._file.stamp()
+        self._clock = clock
+        self._fingerprint = self._file.fingerprint()
         self._hashes: Mapping[str, str] = self._file.read()
-        self._looks_again = time.monotonic() + _SECONDS
+        self._next_check = clock() + _RELOAD_SECONDS
 
     def name_of(self, key: str) -> str | None:
-        """The name of a key, if it is one of these."""
-        if time.monotonic() >= self._looks_again:
-            self._looks_again = time.monotonic() + _SECONDS
-            self._look()
-        shown = _digest(key)
-        # All are compared, and to their ends, so that the time it takes tells nothing.
-        names = [name for name, kept in self._hashes.items() if hmac.compare_digest(shown, kept)]
+        """Return the key's name, or None if the file does not contain the key."""
+        if self._clock() >= self._next_check:
+            self._next_check = self._clock() + _RELOAD_SECONDS
+            self._reload_if_changed()
+        presented = _digest(key)
+        # Constant time: compare with every stored hash, so that the duration reveals nothing.
+        names = [name for name, stored in self._hashes.items() if hmac.compare_digest(presented, stored)]
         return names[0] if names else None
 
-    def _look(self) -> None:
+    def _reload_if_changed(self) -> None:
         try:
-            stamp = self._file.stamp()
-            if stamp != self._stamp:
-                self._hashes, self._stamp = self._file.read(), stamp
+            fingerprint = self._file.fingerprint()
+            if fingerprint != self._fingerprint:
+                self._hashes, self._fingerprint = self._file.read(), fingerprint
         except (OSError, KeyFileError) as error:
-            _log.error("the keys stay what they were: %s", error)
+            _log.error("key file is unusable, the previous keys remain valid: %s", error)
+
+
+def require_api_key(api: Blueprint, path: Path) -> None:
+    """Require a key of this file on every route of the API; `g.context.key` becomes the key's name."""
+    verifier = KeyVerifier(path)
+
+    @api.before_request
+    def authenticate() -> None:
+        # CORS preflight requests carry no credentials.
+        if request.method != "OPTIONS":
+            g.context.key = _authenticated_name(verifier)
+
+
+def _authenticated_name(verifier: KeyVerifier) -> str:
+    presented = request.authorization
+    if presented and presented.type == "bearer" and presented.token:
+        name = verifier.name_of(presented.token)
+        if name is not None:
+            return name
+    raise UnauthorizedError("Send a key of this service as `Authorization: Bearer <key>`.")
 
 
 def _digest(key: str) -> str:
-    # A key is 256 random bits: who has its hash can't guess it, however fast that is, with or without salt.
+    # A fast, unsalted hash is enough: a key is 256 random bits, too many to guess.
     return hashlib.sha256(key.encode()).hexdigest()

@@ -17,22 +17,25 @@ from digit_serving.gateway.circuit_breaker import CircuitBreaker
 from digit_serving.gateway.context import Call, RequestContext, Wait
 
 if TYPE_CHECKING:
-    from digit_serving.gateway.tracing import Traces
+    from digit_serving.gateway.tracing import RequestTracer
 
 _MAX_REQUESTS = 32
-"""Requests in a call: their ids are its metadata, of which gRPC takes 8 kB; an id has up to 128 letters."""
-_QUIET_ITERATIONS = 12  # an idle one takes some 10 µs; a caller on this machine asks again within 100
-_MAX_COLLECT_SECONDS = 0.1  # decoding 32 pictures of 280×280 takes less on a core of its own
+"""Requests per call: their IDs, up to 128 bytes each, travel as metadata, which gRPC limits to 8 kB."""
+_QUIET_ITERATIONS = 12
+"""Event-loop iterations without a new request after which the next batch is complete. An idle iteration takes
+some 10 µs; a caller on the same machine sends its next request within 100 µs of its answer."""
+_MAX_COLLECT_SECONDS = 0.1
+"""Longest collection of a batch. Decoding 32 pictures of 280×280 takes less on a core of its own."""
 
 _BatchKey = tuple[ModelRef, str]
-"""Requests share a call if they have the same model and the same type of numbers."""
+"""Model and dtype character: requests with the same key can share a call."""
 
 
 class Batcher:
-    """Sends the requests that have come by the time the last call has ended, without a timer.
+    """Sends the requests that arrive during a call together in the next call, without a timer.
 
-    A model has at most `max_inflight_calls` calls out; requests that come meanwhile wait and go together,
-    up to `max_images`, or alone where one has more. For coroutines of one event loop.
+    Each model has at most `max_inflight_calls` calls in flight. A call holds up to `max_images` images, or a
+    single request that has more. For coroutines of one event loop.
     """
 
     def __init__(
@@ -41,12 +44,12 @@ class Batcher:
         *,
         max_inflight_calls: int,
         max_images: int,
-        traces: "Traces | None" = None,
+        tracer: "RequestTracer | None" = None,
     ) -> None:
         self._model_server = model_server
         self._max_inflight_calls = max_inflight_calls
         self._max_images = max_images
-        self._traces = traces
+        self._tracer = tracer
         self._breaker = CircuitBreaker()
         self._queues: dict[_BatchKey, _BatchQueue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -54,9 +57,9 @@ class Batcher:
     async def predict(
         self, batch: Batch, model: ModelRef, *, timeout: float, context: RequestContext
     ) -> list[Prediction]:
-        """The predictions for the n images of the batch, in their order, within `timeout` seconds.
+        """Return the predictions for the n images of the batch, in order, within `timeout` seconds.
 
-        The context gets the wait and the call. Raises what AsyncModelServer.predict raises, and
+        Record the wait and the call in the context. Raise what AsyncModelServer.predict raises, and
         UnavailableError while the circuit of the model is open.
         """
         self._breaker.check(model)
@@ -78,7 +81,7 @@ class Batcher:
         queue.waiting.append(request)
         if queue.inflight < self._max_inflight_calls:
             queue.inflight += 1
-            task = asyncio.create_task(self._dispatch(key, queue))
+            task = asyncio.create_task(self._process(key, queue))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -87,49 +90,52 @@ class Batcher:
             self._breaker.record_timeout(model)
             request.future.set_exception(DeadlineExceededError("the model server did not answer in time"))
 
-    async def _dispatch(self, key: _BatchKey, queue: "_BatchQueue") -> None:
-        """Call for the requests that wait until none is left."""
+    async def _process(self, key: _BatchKey, queue: "_BatchQueue") -> None:
+        """Send batch after batch until the queue is empty."""
+        model, _ = key
+        # Two iterations: only requests that arrived together can join.
         await queue.collect(quiet_iterations=2)
         while group := queue.next_group(self._max_images):
-            await self._call(key[0], group)
-            # Callers who have just been answered join with their next request: a fuller call costs less.
+            await self._call(model, group)
+            # Callers that have just been answered may join with their next request: a fuller call costs less.
             await queue.collect(_QUIET_ITERATIONS)
         queue.inflight -= 1
-        # Callers may name any version: queues that nobody uses must not add up.
+        # Remove unused queues: callers may name any version.
         if not queue.inflight:
             del self._queues[key]
 
     async def _call(self, model: ModelRef, group: list["_Request"]) -> None:
-        """Give each request of the group its predictions, or all of them the error of the call."""
-        call = _call_for(group)
+        """Resolve the requests' futures with their predictions, or all with the call's error."""
+        call = _start_call(group)
         try:
-            answers = await self._ask(model, group, call)
+            answers = await self._dispatch(model, group, call)
         except Exception as error:
-            self._end(call, error)
+            self._end_call(call, error)
+            # Only timeouts open the circuit: any other error is an answer.
             if not isinstance(error, DeadlineExceededError):
                 self._breaker.record_answer(model)
             for request in group:
                 if not request.future.done():
-                    # A copy each: one error would gather, and keep alive, the frames of all who raise it.
+                    # Copy the error: a shared one would collect, and keep alive, the frames of all waiters.
                     request.future.set_exception(copy.copy(error))
         else:
-            self._end(call, None)
+            self._end_call(call, None)
             self._breaker.record_answer(model)
             for request, answer in zip(group, answers, strict=True):
                 if not request.future.done():
                     request.future.set_result(answer)
 
-    def _end(self, call: Call, error: Exception | None) -> None:
-        call.ended = time.perf_counter()
-        if self._traces:
-            self._traces.end_call(call, error)
+    def _end_call(self, call: Call, error: Exception | None) -> None:
+        call.ended_at = time.perf_counter()
+        if self._tracer:
+            self._tracer.end_call(call, error)
 
-    async def _ask(self, model: ModelRef, group: list["_Request"], call: Call) -> list[list[Prediction]]:
+    async def _dispatch(self, model: ModelRef, group: list["_Request"], call: Call) -> list[list[Prediction]]:
         trace = (
-            self._traces.begin_call(call, [request.context for request in group]) if self._traces else None
+            self._tracer.start_call(call, [request.context for request in group]) if self._tracer else None
         )
         batch = group[0].batch if len(group) == 1 else np.concatenate([request.batch for request in group])
-        # The last deadline: the others expire by themselves, and leave the call to those who still wait.
+        # Use the latest deadline: requests with an earlier one expire by their own timers.
         deadline = max(request.deadline for request in group)
         answers = await self._model_server.predict(
             batch,
@@ -148,28 +154,21 @@ class _Request:
     context: RequestContext
     wait: Wait
     future: asyncio.Future[list[Prediction]]
-    """Done early where its caller was cancelled or its deadline has passed."""
+    """Done before the call ends if the caller was cancelled or the deadline passed."""
     deadline: float
-    """By the event loop's clock."""
-
-
-def _call_for(group: list[_Request]) -> Call:
-    call = Call(sum(len(request.batch) for request in group), len(group), time.perf_counter())
-    for request in group:
-        request.wait.call = call
-    group[0].wait.leads = True
-    return call
+    """Time by the event loop's clock."""
 
 
 @dataclass(slots=True)
 class _BatchQueue:
-    """Requests of one key that wait, and how many dispatch tasks are under way."""
+    """Waiting requests of one key."""
 
     inflight: int = 0
+    """Tasks that process the queue, each with one call in flight."""
     waiting: deque[_Request] = field(default_factory=deque)
 
     async def collect(self, quiet_iterations: int) -> None:
-        """Yield until so many iterations of the event loop bring no new request, at most 100 ms."""
+        """Yield until `quiet_iterations` event-loop iterations in a row add no request, at most 100 ms."""
         count, quiet, end = 0, 0, time.perf_counter() + _MAX_COLLECT_SECONDS
         while quiet < quiet_iterations and time.perf_counter() < end:
             quiet = 0 if len(self.waiting) > count else quiet + 1
@@ -177,7 +176,7 @@ class _BatchQueue:
             await asyncio.sleep(0)
 
     def next_group(self, max_images: int) -> list[_Request]:
-        """Take those who waited longest off the queue; together `max_images`, or one that has more."""
+        """Pop the oldest requests: up to `max_images` images, or a single request that has more."""
         group: list[_Request] = []
         images = 0
         while self.waiting and len(group) < _MAX_REQUESTS:
@@ -189,3 +188,13 @@ class _BatchQueue:
                 group.append(request)
                 images += len(request.batch)
         return group
+
+
+def _start_call(group: list[_Request]) -> Call:
+    """Create the call that ends the wait of these requests; the first one is the batch leader."""
+    images = sum(len(request.batch) for request in group)
+    call = Call(images, len(group), started_at=time.perf_counter())
+    for request in group:
+        request.wait.call = call
+    group[0].wait.is_leader = True
+    return call

@@ -1,4 +1,4 @@
-"""Circuit breaker: a model that lets requests run out of time is asked once a second until it answers."""
+"""Circuit breaker: after repeated timeouts a model gets one trial request a second until it answers."""
 
 import time
 from collections.abc import Callable
@@ -8,16 +8,18 @@ from digit_client import UnavailableError
 from digit_client.tfserving.codec import ModelRef
 
 _MAX_TIMEOUTS = 3
+"""Timeouts in a row that open the circuit."""
 _RETRY_SECONDS = 1.0
-# Callers may name any model.
+"""Time between two trial requests through an open circuit."""
 _MAX_MODELS = 1000
+"""Circuits kept in memory, since callers may name any version. Beyond this number all are discarded."""
 
 
 class CircuitBreaker:
-    """Opens the circuit of a model after three timeouts in a row, so that callers hear at once.
+    """Opens a model's circuit after three timeouts in a row, so that further requests fail at once.
 
-    An open circuit lets one request a second pass; an answer closes it. Circuits are per model and version:
-    a slow canary stops nobody but itself. `clock` gives seconds, like time.monotonic.
+    An open circuit lets one request a second pass; an answer closes it. Circuits are per model and version: a
+    slow canary affects no other version. `clock` returns seconds, like time.monotonic.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,13 +27,13 @@ class CircuitBreaker:
         self._circuits: dict[ModelRef, _CircuitState] = {}
 
     def check(self, model: ModelRef) -> None:
-        """Raises UnavailableError where the circuit is open and this is not the request that may pass."""
+        """Raise UnavailableError if the circuit is open and no trial request is due."""
         circuit = self._circuits.get(model)
         if circuit and not circuit.allows_request(self._clock()):
-            raise UnavailableError(f"{model} has kept no deadline lately")
+            raise UnavailableError(f"circuit open: {model} timed out {circuit.timeouts} times in a row")
 
     def record_timeout(self, model: ModelRef) -> None:
-        """Count a request that ran out of time."""
+        """Count a request that timed out."""
         if len(self._circuits) >= _MAX_MODELS:
             self._circuits.clear()
         self._circuits.setdefault(model, _CircuitState()).timeouts += 1
@@ -44,12 +46,14 @@ class CircuitBreaker:
 @dataclass(slots=True)
 class _CircuitState:
     timeouts: int = 0
-    """In a row."""
-    next_attempt: float = 0.0
+    """Timeouts in a row."""
+    next_trial_at: float = 0.0
+    """Earliest time of the next trial request, by the breaker's clock."""
 
     def allows_request(self, now: float) -> bool:
+        """True if the circuit is closed or a trial request is due; the next one is due a second later."""
         if self.timeouts >= _MAX_TIMEOUTS:
-            if now < self.next_attempt:
+            if now < self.next_trial_at:
                 return False
-            self.next_attempt = now + _RETRY_SECONDS
+            self.next_trial_at = now + _RETRY_SECONDS
         return True

@@ -1,4 +1,4 @@
-"""`digits gateway` and `digits keys`."""
+"""Command line: `digits gateway` and `digits keys`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,22 +12,22 @@ _file_option = click.option(
     envvar="DIGITS_API_KEYS",
     show_envvar=True,
     type=click.Path(path_type=Path),
-    help="The gateway's file of keys.",
+    help="The gateway's file of API keys.",
 )
 
 
 @click.command()
 def gateway() -> None:
-    """Answer HTTP requests with the digits on their images.
+    """Serve the HTTP API: images in, predictions out.
 
-    Set by environment variables: DIGITS_HOST, DIGITS_PORT, DIGITS_MODEL_SERVER and more; see
+    Settings are environment variables such as DIGITS_HOST, DIGITS_PORT and DIGITS_MODEL_SERVER; see
     docs/reference/settings.md.
     """
     from pydantic import ValidationError
 
-    from digit_serving.gateway.preflight import UnusableSettingError, check
     from digit_serving.gateway.server import serve
     from digit_serving.gateway.settings import Settings
+    from digit_serving.gateway.startup_checks import UnusableSettingError, check
 
     try:
         settings = Settings()
@@ -44,27 +44,27 @@ def gateway() -> None:
 
 @click.group()
 def keys() -> None:
-    """Which keys the gateway lets in, by their names."""
+    """Manage the API keys that the gateway accepts."""
 
 
 @keys.command()
 @click.argument("name")
 @_file_option
 def add(name: str, file: Path) -> None:
-    """Make a key called NAME and print it, this once: only its hash is kept."""
+    """Create a key named NAME and print it; it can't be shown again, since only its hash is stored."""
     from digit_serving.gateway.auth import KeyFile
 
-    with _plain_errors():
+    with _click_errors():
         click.echo(KeyFile(file).add(name))
 
 
 @keys.command()
 @_file_option
 def ls(file: Path) -> None:
-    """List the keys' names."""
+    """List the names of the keys."""
     from digit_serving.gateway.auth import KeyFile
 
-    with _plain_errors():
+    with _click_errors():
         for name in KeyFile(file).read():
             click.echo(name)
 
@@ -73,15 +73,15 @@ def ls(file: Path) -> None:
 @click.argument("name")
 @_file_option
 def remove(name: str, file: Path) -> None:
-    """Forget the key called NAME: within a second nobody gets in with it."""
+    """Revoke the key named NAME; gateways refuse it within a second."""
     from digit_serving.gateway.auth import KeyFile
 
-    with _plain_errors():
+    with _click_errors():
         KeyFile(file).remove(name)
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
+def _click_errors() -> Iterator[None]:
     from digit_serving.gateway.auth import KeyFileError
 
     try:

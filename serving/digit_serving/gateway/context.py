@@ -1,120 +1,123 @@
-"""What is known of a request at its end: its counts, its line in the log and its spans are made from it."""
+"""Request context: facts about one request, the source of its metrics, log line and spans."""
 
 import os
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from flask import Request
 
 from digit_client import Prediction
 from digit_serving.gateway.asgi import ARRIVED_AT
 
+REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
+"""Request IDs that are accepted from callers."""
+PROBE_ROUTES = {"/livez", "/readyz", "/metrics"}
+"""Routes of probes and of the metrics scraper: always admitted; not counted, logged or traced."""
+
+_REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
+# Unknown methods share the label value `other`: a caller may send any word, each a new time series.
+_KNOWN_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
+
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A call to the model server, which several requests may share. Times are time.perf_counter's."""
+    """A call to the model server, which several requests may share. Times are by time.perf_counter."""
 
     images: int
     requests: int
-    started: float
-    ended: float | None = None
+    started_at: float
+    ended_at: float | None = None
     span: Any = None
 
 
 @dataclass(slots=True, eq=False)
 class Wait:
-    """A request's wait for its call, and that call; none where its deadline came first."""
+    """A request's wait in a batch queue, and the call that ended the wait: None after a timeout."""
 
-    started: float
+    started_at: float
     call: Call | None = None
-    leads: bool = False
-    """Of those who share the call it is counted, as theirs all, once: with the first."""
+    is_leader: bool = False
+    """True for the batch leader, so that a shared call is counted once."""
 
 
 @dataclass(slots=True, eq=False)
 class RequestContext:
-    """One request. Each step writes here what it did; times are time.perf_counter's, durations in seconds."""
+    """One request; each step adds facts. Times (`…_at`) are by time.perf_counter, durations in seconds."""
 
     request_id: str
     route: str
-    """The rule that matched, or `unmatched`, so that paths don't multiply what is counted."""
+    """The URL rule that matched, or `unmatched`: paths would be an unlimited number of label values."""
     method: str
-    """A known one, or `other`."""
-    started: float
-    """When it came."""
-    begun: float
-    """When it was its turn."""
+    """The HTTP method, or `other` for an unknown one."""
+    arrived_at: float
+    """Arrival of the last byte of the body."""
+    dequeued_at: float
+    """End of the wait in the admission queue."""
     key: str | None = None
-    """Name of the caller's key, where keys are asked for."""
-    ended: float = 0.0
+    """Name of the caller's API key, if keys are required."""
+    ended_at: float = 0.0
     status: int = 0
-    problem: str | None = None
-    """Code of the error that was answered."""
-    refused: str | None = None
-    """The same, where an image was at fault."""
+    problem_code: str | None = None
+    """Code of the problem that was answered."""
+    image_error_code: str | None = None
+    """Code of the problem, if an image caused it."""
 
-    read_from: float = 0.0
-    """When the first image was looked at."""
-    decode: float = 0.0
-    normalise: float = 0.0
-    """Of all images together, which are decoded and normalised in turn."""
+    read_started_at: float = 0.0
+    """Start of reading the first image."""
+    decode_seconds: float = 0.0
+    """Time spent on decoding, over all images."""
+    normalise_seconds: float = 0.0
+    """Time spent on normalisation, over all images."""
 
     waits: list[Wait] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
-    """Who was asked in vain, and the code of the error."""
+    """Failed calls: the route (`named`, `canary`, `default`) and the error's code."""
     predictions: Sequence[Prediction] = ()
     span: Any = None
-    """OpenTelemetry's, where traces are on."""
+    """OpenTelemetry span, if tracing is on."""
 
-    @property
-    def duration(self) -> float:
-        """From the request to its answer."""
-        return self.ended - self.started
-
-    @property
-    def queue(self) -> float:
-        """How long it waited for its turn, and for its calls to begin."""
-        return (self.begun - self.started) + sum(
-            (wait.call.started if wait.call else self.ended) - wait.started for wait in self.waits
+    @classmethod
+    def from_request(cls, request: Request) -> Self:
+        """Create the context of a request that has left the admission queue."""
+        now = time.perf_counter()
+        environ = request.environ
+        rule = request.url_rule
+        method = environ["REQUEST_METHOD"]
+        return cls(
+            request_id_or_new(environ.get("HTTP_X_REQUEST_ID", "")),
+            rule.rule if rule else "unmatched",
+            method if method in _KNOWN_METHODS else "other",
+            arrived_at=environ.get(ARRIVED_AT, now),
+            dequeued_at=now,
         )
 
     @property
-    def model_server(self) -> float:
-        """How long its calls took, or were waited for."""
+    def duration(self) -> float:
+        """Seconds from the request's arrival to its answer."""
+        return self.ended_at - self.arrived_at
+
+    @property
+    def queue_seconds(self) -> float:
+        """Time in the admission queue and in batch queues."""
+        return (self.dequeued_at - self.arrived_at) + sum(
+            (wait.call.started_at if wait.call else self.ended_at) - wait.started_at for wait in self.waits
+        )
+
+    @property
+    def model_server_seconds(self) -> float:
+        """Duration of the calls; a call in flight counts up to the request's end."""
         calls = [wait.call for wait in self.waits if wait.call]
-        return sum((call.ended or self.ended) - call.started for call in calls)
+        return sum((call.ended_at or self.ended_at) - call.started_at for call in calls)
 
     @property
     def trace_id(self) -> str | None:
-        """The trace's, where there is one."""
+        """The trace's ID in hexadecimal, if tracing is on."""
         return format(self.span.get_span_context().trace_id, "032x") if self.span else None
 
 
-REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
-"""The request ids that are taken from callers."""
-
-_SANE = re.compile(REQUEST_ID_PATTERN)
-# A caller may send any word as method.
-_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
-PROBE_ROUTES = {"/livez", "/readyz", "/metrics"}
-"""The routes for whoever runs this."""
-
-
-def request_id(given: str) -> str:
-    """The caller's where it is sane, else one made for the request."""
-    return given if _SANE.fullmatch(given) else os.urandom(16).hex()
-
-
-def begin(request: Request) -> RequestContext:
-    begun = time.perf_counter()
-    environ = request.environ
-    rule = request.url_rule
-    method = environ["REQUEST_METHOD"]
-    method = method if method in _METHODS else "other"
-    name = request_id(environ.get("HTTP_X_REQUEST_ID", ""))
-    return RequestContext(
-        name, rule.rule if rule else "unmatched", method, environ.get(ARRIVED_AT, begun), begun
-    )
+def request_id_or_new(given: str) -> str:
+    """Return the caller's request ID if it matches REQUEST_ID_PATTERN, otherwise a random one."""
+    return given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()

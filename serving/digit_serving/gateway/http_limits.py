@@ -1,4 +1,4 @@
-"""HTTP limits that uvicorn lacks: size of the head, time to arrive, offers of another protocol."""
+"""HTTP limits that uvicorn lacks: head size, arrival time, and ignored protocol upgrades."""
 
 import re
 from asyncio import TimerHandle
@@ -7,17 +7,20 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-_MAX_HEAD = 64 * 1024  # bytes of request line and headers, and again of trailers
-_ARRIVAL_SECONDS = 30.0  # from the first byte of a request to the last one
+_MAX_HEAD = 64 * 1024
+"""Maximum bytes of request line and headers together, and of the trailers."""
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 protocol; overrides only callbacks that asyncio and httptools document.
 
-    Refuses a request whose head is too long (414, 431), which is cut off or of another protocol (400), and
-    closes a connection on which one takes too long to arrive.
+    Refuses a request whose head is too long (414, 431) and one that is incomplete or of another protocol
+    (400). Closes a connection on which a request takes longer than `arrival_seconds` to arrive.
     """
+
+    arrival_seconds = 30.0
+    """Maximum seconds from a request's first byte, or from a new connection, to the request's last byte."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -43,8 +46,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             if self._head_size > _MAX_HEAD:
                 self._refuse(431 if self._has_request_line else 414)
                 return
-            # The parser takes what follows an offer of another protocol for that protocol. Java's HttpClient
-            # offers h2c by default; a server may ignore the offer (RFC 9110, 7.8).
+            # Remove Upgrade headers: after one, the parser stops parsing HTTP. Java's HttpClient offers h2c
+            # by default; a server may ignore the offer (RFC 9110, 7.8).
             data = _UPGRADE.sub(b"", head) + data[len(head) :]
         super().data_received(data)
 
@@ -53,7 +56,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._refuse(400)
         else:
             self.shutdown()
-        # The transport stays open for the answer.
+        # Keep the transport open for the answer.
         return True
 
     def on_message_begin(self) -> None:
@@ -65,12 +68,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if not self._in_head:
             self._trailer_size += len(name) + len(value) + len(": \r\n")
             if self._trailer_size > _MAX_HEAD:
-                raise ValueError("trailers are too long")
+                raise ValueError("trailers too long")
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self.parser.get_http_version() not in ("1.0", "1.1") or self.parser.get_method() == b"CONNECT":
-            raise ValueError("another protocol")
+            raise ValueError("unsupported protocol")
         self._in_head = False
         super().on_headers_complete()
 
@@ -81,7 +84,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _start_arrival_timer(self) -> None:
         if self._arrival_timer is None:
-            self._arrival_timer = self.loop.call_later(_ARRIVAL_SECONDS, self.transport.close)
+            self._arrival_timer = self.loop.call_later(self.arrival_seconds, self.transport.close)
 
     def _stop_arrival_timer(self) -> None:
         if self._arrival_timer:

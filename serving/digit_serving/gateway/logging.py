@@ -1,70 +1,73 @@
-"""The gateway's log: a line for each request, and what went wrong, for machines or for humans."""
+"""Structured logging: one line per request, and errors, as JSON or as readable text on standard error."""
 
 import logging
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.settings import Settings
 
-_IN_MESSAGE = {"method", "route", "status"}
+if TYPE_CHECKING:
+    from digit_serving.gateway.context import RequestContext
 
-_requests = logging.getLogger("digit_serving.gateway.requests")
+_FIELDS_IN_MESSAGE = {"method", "route", "status"}
+
+_request_log = logging.getLogger("digit_serving.gateway.requests")
 
 
-def config(settings: Settings) -> dict[str, Any]:
-    """Configuration for logging.config.dictConfig: all to standard error, in the settings' format.
+def dict_config(settings: Settings) -> dict[str, Any]:
+    """Return the configuration for logging.config.dictConfig.
 
-    gunicorn's logger, with whose handlers uvicorn logs as well, tells errors alone: of requests that are
-    malformed, and of its processes' lives, it would tell each one.
+    The level of gunicorn's logger, whose handlers uvicorn also uses, is ERROR: at lower levels each malformed
+    request and each start and end of a process would be logged.
     """
+    formatter = _JsonFormatter if settings.log_format == "json" else _PrettyFormatter
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"ours": {"()": _Json if settings.log_format == "json" else _Pretty}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "ours"}},
+        "formatters": {"fields": {"()": formatter}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "fields"}},
         "loggers": {"gunicorn.error": {"level": "ERROR", "handlers": ["stderr"], "propagate": False}},
         "root": {"level": settings.log_level.upper(), "handlers": ["stderr"]},
     }
 
 
-def write(record: RequestContext) -> None:
-    """Log a request that has ended."""
-    if _requests.isEnabledFor(logging.INFO):
-        _requests.info(
-            "%s %s %s", record.method, record.route, record.status, extra={"fields": _fields(record)}
+def log_request(context: "RequestContext") -> None:
+    """Log a completed request at level INFO."""
+    if _request_log.isEnabledFor(logging.INFO):
+        _request_log.info(
+            "%s %s %s", context.method, context.route, context.status, extra={"fields": _fields(context)}
         )
 
 
-def _fields(record: RequestContext) -> dict[str, Any]:
+def _fields(context: "RequestContext") -> dict[str, Any]:
     fields: dict[str, Any] = {
-        "request_id": record.request_id,
-        "method": record.method,
-        "route": record.route,
-        "status": record.status,
-        "ms": _milliseconds(record.duration),
+        "request_id": context.request_id,
+        "method": context.method,
+        "route": context.route,
+        "status": context.status,
+        "ms": _milliseconds(context.duration),
     }
-    if record.key:
-        fields["key"] = record.key
-    if record.read_from:
-        fields["decode_ms"] = _milliseconds(record.decode)
-        fields["normalise_ms"] = _milliseconds(record.normalise)
-    if record.waits:
-        fields["queue_ms"] = _milliseconds(record.queue)
-        fields["model_server_ms"] = _milliseconds(record.model_server)
-    if record.predictions:
-        first = record.predictions[0]
+    if context.key:
+        fields["key"] = context.key
+    if context.read_started_at:
+        fields["decode_ms"] = _milliseconds(context.decode_seconds)
+        fields["normalise_ms"] = _milliseconds(context.normalise_seconds)
+    if context.waits:
+        fields["queue_ms"] = _milliseconds(context.queue_seconds)
+        fields["model_server_ms"] = _milliseconds(context.model_server_seconds)
+    if context.predictions:
+        first = context.predictions[0]
         fields["version"] = first.model_version
-        fields["images"] = len(record.predictions)
-        if len(record.predictions) == 1:
+        fields["images"] = len(context.predictions)
+        if len(context.predictions) == 1:
             fields["digit"] = first.digit
             fields["confidence"] = round(first.confidence, 4)
-    if record.problem:
-        fields["code"] = record.problem
-    if record.span:
-        fields["trace_id"] = record.trace_id
+    if context.problem_code:
+        fields["code"] = context.problem_code
+    if context.span:
+        fields["trace_id"] = context.trace_id
     return fields
 
 
@@ -72,8 +75,8 @@ def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
 
-class _Json(logging.Formatter):
-    """One JSON object a line."""
+class _JsonFormatter(logging.Formatter):
+    """One JSON object per line, with the record's `fields` as members."""
 
     def format(self, record: logging.LogRecord) -> str:
         document = {
@@ -87,8 +90,8 @@ class _Json(logging.Formatter):
         return orjson.dumps(document, default=str).decode()
 
 
-class _Pretty(logging.Formatter):
-    """A line to read, with a traceback below it where there is one."""
+class _PrettyFormatter(logging.Formatter):
+    """Readable line with the record's `fields` as name=value, followed by a traceback if there is one."""
 
     default_time_format = "%H:%M:%S"
     default_msec_format = ""
@@ -96,8 +99,7 @@ class _Pretty(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging names it so
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - overrides logging.Formatter
         fields: dict[str, Any] = getattr(record, "fields", {})
-        # The line begins with these.
-        rest = (f"{name}={value}" for name, value in fields.items() if name not in _IN_MESSAGE)
-        return " ".join((super().formatMessage(record), *rest))
+        pairs = (f"{name}={value}" for name, value in fields.items() if name not in _FIELDS_IN_MESSAGE)
+        return " ".join((super().formatMessage(record), *pairs))

@@ -1,4 +1,4 @@
-"""A request's body as the model's input."""
+"""Request parsing: HTTP bodies to the model's input batch."""
 
 import asyncio
 import base64
@@ -30,46 +30,46 @@ from digit_client import (
     images,
 )
 from digit_client.tfserving.codec import Batch
-from digit_serving.gateway.asgi import await_
+from digit_serving.gateway.asgi import SLICE_SECONDS, await_
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.errors import MalformedBodyError, TooManyImagesError
 from digit_serving.gateway.settings import Settings
 
-_Read = TypeVar("_Read")
+_MAX_INLINE_PIXELS = 1_000_000
+"""Larger pictures are read in a thread, since they would block the event loop. The limit for JPEGs, which are
+decoded downscaled, is four times as high."""
+_MAX_INLINE_JSON = 1_000_000
+"""Bytes of JSON above which a thread parses the body."""
+_UNTYPED = ("application/octet-stream", "")
+"""Media types whose content is recognised by its bytes."""
+_NUMBER_TYPES = {int, float}
 
-_NUMBERS = {int, float}
-_BINARY = ("application/octet-stream", "")
-_LARGE_PICTURE = 1_000_000  # pixels; a JPEG's are four times as many
-_LARGE_TEXT = 1_000_000  # bytes
-_SLICE_SECONDS = 0.01  # of reading pictures between two looks at the network
+_Result = TypeVar("_Result")
 
 
-def ignore_doubts() -> None:
-    """Have nothing written of what Pillow and NumPy doubt about a file, which can raise thousands of doubts.
-
-    They are its sender's affair.
-    """
+def silence_library_warnings() -> None:
+    """Silence Pillow's and NumPy's warnings about malformed uploads: one file can raise thousands."""
     warnings.filterwarnings("ignore", module="PIL")
     warnings.filterwarnings("ignore", message="Reading `.npy`")
 
 
 class RequestParser:
-    """Reads the bodies of requests, large pictures and texts one at a time in a thread."""
+    """Parses request bodies; large pictures and JSON texts one at a time in a thread."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # One thread: on the event loop all requests would wait, and two threads need the memory of two.
-        self._large = ThreadPoolExecutor(1, "large")
+        # One thread: two threads would need the memory of two large pictures.
+        self._executor = ThreadPoolExecutor(1, "large")
 
-    def read(self, request: Request, context: RequestContext) -> Batch:
-        """The images of the request: uint8 [n, 28, 28], or float32 [n, 784] where it brought such numbers.
+    def parse(self, request: Request, context: RequestContext) -> Batch:
+        """Return the request's images: uint8 [n, 28, 28], or float32 [n, 784] if it holds numbers.
 
-        Raises MalformedBodyError, TooManyImagesError, UnsupportedMediaType or ImageError; OverloadedError or
-        DeadlineExceededError where they can't be read in time.
+        Raise MalformedBodyError, TooManyImagesError, UnsupportedMediaType, RequestEntityTooLarge or
+        ImageError; OverloadedError if reading begins too late, DeadlineExceededError if it takes too long.
         """
         media_type = request.mimetype
-        if media_type.startswith("image/") or media_type in _BINARY:
-            return self._normalised([self._content(request)], context)
+        if media_type.startswith("image/") or media_type in _UNTYPED:
+            return self._read_images([self._content(request)], context)
         if media_type == "multipart/form-data":
             return self._from_parts(request.files.getlist("image"), context)
         if media_type == "application/json":
@@ -77,43 +77,44 @@ class RequestParser:
         if media_type == "application/x-npy":
             return self._from_npy(self._content(request), context)
         raise UnsupportedMediaType(
-            "Send an image as image/*, several as multipart/form-data, application/json or application/x-npy."
+            "Unsupported media type. Send one image as image/*, "
+            "several as multipart/form-data, application/json or application/x-npy."
         )
 
     def _content(self, request: Request) -> bytes:
-        """The body. Werkzeug's own way makes room for 64 kB at a time, however short it is."""
+        """Return the body, without Werkzeug's get_data, which allocates 64 kB even for a short body."""
         if int(request.environ.get("CONTENT_LENGTH") or 0) > self._settings.max_body:
             raise RequestEntityTooLarge
         return request.environ["wsgi.input"].read()  # type: ignore[no-any-return]
 
     def _from_parts(self, parts: list[FileStorage], context: RequestContext) -> Batch:
         if not parts:
-            raise MalformedBodyError("The form has no file part named image.")
+            raise MalformedBodyError("The form has no file part named `image`.")
         self._check_count(len(parts))
-        return self._normalised((part.read() for part in parts), context)
+        return self._read_images((part.read() for part in parts), context)
 
     def _from_json(self, data: bytes, context: RequestContext) -> Batch:
-        is_large = len(data) > _LARGE_TEXT
+        is_large = len(data) > _MAX_INLINE_JSON
         parsed = (
             self._run_in_thread(context, 0, self._parse_json, data) if is_large else self._parse_json(data)
         )
-        return parsed if isinstance(parsed, np.ndarray) else self._normalised(parsed, context)
+        return parsed if isinstance(parsed, np.ndarray) else self._read_images(parsed, context)
 
     def _parse_json(self, data: bytes) -> list[bytes] | NDArray[np.float32]:
-        """The image files of {"images": …}, or the numbers of {"instances": …}, float32 [n, 784]."""
+        """Return the files of {"images": …}, or the numbers of {"instances": …} as float32 [n, 784]."""
         try:
             document = orjson.loads(data)
         except orjson.JSONDecodeError as error:
-            raise MalformedBodyError(f"The body is not JSON: {error}.") from error
+            raise MalformedBodyError(f"The body is not valid JSON: {error}.") from error
         keys = {"images", "instances"} & document.keys() if isinstance(document, dict) else set()
         if len(keys) != 1:
             raise MalformedBodyError(
-                'The body is to be {"images": [base64, …]} or {"instances": [[784 numbers], …]}.'
+                'The body must be {"images": [base64, …]} or {"instances": [[784 numbers], …]}.'
             )
         key = keys.pop()
         items = document[key]
         if not isinstance(items, list) or not items:
-            raise MalformedBodyError(f"The field {key} is to be a list with at least one item.")
+            raise MalformedBodyError(f"The field `{key}` must be a list with at least one item.")
         self._check_count(len(items))
         return list(map(_from_base64, items)) if key == "images" else _from_numbers(items)
 
@@ -121,87 +122,102 @@ class RequestParser:
         array = _load_npy(data)
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[1:] != (28, 28) or not len(array):
             raise ImageShapeError(
-                f"the array is to be uint8 [n, 28, 28], not {array.dtype} {list(array.shape)}"
+                f"the array must be uint8 [n, 28, 28], not {array.dtype} {list(array.shape)}"
             )
         self._check_count(len(array))
-        context.read_from = time.perf_counter()
-        # Most are framed, which is seen of all at once.
+        context.read_started_at = time.perf_counter()
+        # Vectorised check: most images are normalised already.
         batch = array.copy()
-        for index in np.flatnonzero(~images.are_normalized(array)).tolist():
-            batch[index] = _normalise_at(array[index], index, context)
-        context.normalise = time.perf_counter() - context.read_from
+        others = np.flatnonzero(~images.are_normalized(array)).tolist()
+        slice_began = time.perf_counter()
+        context.normalise_seconds = slice_began - context.read_started_at
+        for index in others:
+            slice_began = self._yield_if_due(slice_began, context, index)
+            try:
+                batch[index] = _normalise(array[index], context)
+            except ImageError as error:
+                error.index = index
+                raise
         return batch
 
     def _run_in_thread(
-        self, context: RequestContext, index: int, read: Callable[..., _Read], *arguments: Any
-    ) -> _Read:
-        """Call the function in the thread for large input, which works on one at a time."""
+        self, context: RequestContext, index: int, function: Callable[..., _Result], *arguments: Any
+    ) -> _Result:
+        """Call the function in the single thread for large input, unless the request waited too long."""
 
-        def read_in_time() -> _Read:
+        def check_time_and_call() -> _Result:
             self._check_time(context, index)
-            return read(*arguments)
+            return function(*arguments)
 
-        return await_(asyncio.get_running_loop().run_in_executor(self._large, read_in_time))
+        return await_(asyncio.get_running_loop().run_in_executor(self._executor, check_time_and_call))
+
+    def _yield_if_due(self, slice_began: float, context: RequestContext, index: int) -> float:
+        """Cooperative scheduling: yield to the event loop after SLICE_SECONDS of work.
+
+        Return the start of the current slice.
+        """
+        if time.perf_counter() - slice_began <= SLICE_SECONDS:
+            return slice_began
+        self._check_time(context, index)
+        await_(asyncio.sleep(0))
+        return time.perf_counter()
 
     def _check_time(self, context: RequestContext, index: int) -> None:
-        """Raise OverloadedError where a request has waited too long to begin with its first image.
+        """Raise OverloadedError if the first image waited longer than `max_queue_time` to be read.
 
-        Raises DeadlineExceededError where the answer would come too late, whichever image it is.
+        Raise DeadlineExceededError if the deadline has passed, for any image.
         """
-        waited = time.perf_counter() - context.started
+        waited = time.perf_counter() - context.arrived_at
         if not index and waited > self._settings.max_queue_time:
-            raise OverloadedError("it waited too long to be read")
+            raise OverloadedError("the request waited too long to be read")
         if waited > self._settings.deadline:
-            raise DeadlineExceededError("it took too long to read")
+            raise DeadlineExceededError("reading the images took too long")
 
     def _check_count(self, count: int) -> None:
         if count > self._settings.max_images:
             raise TooManyImagesError(
-                f"A request may hold {self._settings.max_images} images; this one has {count}."
+                f"A request may hold {self._settings.max_images} images; this request has {count}."
             )
 
-    def _normalised(self, files: Iterable[bytes], context: RequestContext) -> NDArray[np.uint8]:
-        context.read_from = slice_began = time.perf_counter()
+    def _read_images(self, files: Iterable[bytes], context: RequestContext) -> NDArray[np.uint8]:
+        context.read_started_at = slice_began = time.perf_counter()
         read = []
         for index, data in enumerate(files):
-            if time.perf_counter() - slice_began > _SLICE_SECONDS:
-                # Cooperative scheduling: other requests go on between two slices of work.
-                self._check_time(context, index)
-                await_(asyncio.sleep(0))
-                slice_began = time.perf_counter()
+            slice_began = self._yield_if_due(slice_began, context, index)
             read.append(self._read_image(data, index, context))
         return np.array(read)
 
     def _read_image(self, data: bytes, index: int, context: RequestContext) -> NDArray[np.uint8]:
         try:
             if not data:
-                raise NotAnImageError("there is no image in the request")
-            most = self._settings.max_pixels
+                raise NotAnImageError("the request holds no image")
+            max_pixels = self._settings.max_pixels
+            # The size is in the file's header, so a larger picture is refused before it is decoded.
             try:
-                return _image(data, min(most, _LARGE_PICTURE), context)
+                return _decode_and_normalise(data, min(max_pixels, _MAX_INLINE_PIXELS), context)
             except ImageTooLargeError:
-                if most <= _LARGE_PICTURE:
+                if max_pixels <= _MAX_INLINE_PIXELS:
                     raise
-            return self._run_in_thread(context, index, _large_image, data, most, context)
+            return self._run_in_thread(context, index, _decode_and_normalise_large, data, max_pixels, context)
         except ImageError as error:
             error.index = index
             raise
 
 
-def _image(data: bytes, max_pixels: int, context: RequestContext) -> NDArray[np.uint8]:
+def _decode_and_normalise(data: bytes, max_pixels: int, context: RequestContext) -> NDArray[np.uint8]:
     started = time.perf_counter()
     try:
         pixels = images.decode(data, max_pixels=max_pixels)
     finally:
-        context.decode += time.perf_counter() - started
+        context.decode_seconds += time.perf_counter() - started
     return _normalise(pixels, context)
 
 
-def _large_image(data: bytes, max_pixels: int, context: RequestContext) -> NDArray[np.uint8]:
+def _decode_and_normalise_large(data: bytes, max_pixels: int, context: RequestContext) -> NDArray[np.uint8]:
     try:
-        return _image(data, max_pixels, context)
+        return _decode_and_normalise(data, max_pixels, context)
     except ImageError as error:
-        # They hold the pixels, and the next picture is opened before the error has been told.
+        # Clear the frames, which keep the pixels alive: the thread decodes the next picture meanwhile.
         traceback.clear_frames(error.__traceback__)
         raise
 
@@ -211,37 +227,29 @@ def _normalise(image: NDArray[np.generic], context: RequestContext) -> NDArray[n
     try:
         return images.normalise(image)
     finally:
-        context.normalise += time.perf_counter() - started
+        context.normalise_seconds += time.perf_counter() - started
 
 
 def _from_base64(item: Any) -> bytes:
     try:
-        # A canvas gives its picture as a data: URL.
+        # A browser's canvas exports its picture as a data: URL.
         return base64.b64decode(item.partition(",")[2] if item.startswith("data:") else item, validate=True)
     except (AttributeError, ValueError, binascii.Error) as error:
-        raise MalformedBodyError("The field images is to be a list of strings in base64.") from error
+        raise MalformedBodyError("The field `images` must be a list of base64 strings.") from error
 
 
 def _from_numbers(rows: list[Any]) -> NDArray[np.float32]:
     for index, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != 784:
-            raise ImageShapeError("an instance is a list of 784 numbers", index=index)
-        # NumPy would take "0.5" and true for numbers as well.
-        if not _NUMBERS.issuperset(map(type, row)):
-            raise PixelValueError("an instance is a list of 784 numbers", index=index)
+            raise ImageShapeError("an instance must be a list of 784 numbers", index=index)
+        # Check the types: NumPy would convert "0.5" and true to numbers.
+        if not _NUMBER_TYPES.issuperset(map(type, row)):
+            raise PixelValueError("an instance must be a list of 784 numbers", index=index)
     pixels = np.array(rows, dtype=np.float64)
     wrong = np.flatnonzero(((pixels < 0) | (pixels > 1)).any(axis=1))
     if wrong.size:
-        raise PixelValueError("the numbers of an instance lie in 0..1", index=int(wrong[0]))
+        raise PixelValueError("the numbers of an instance must lie in 0..1", index=int(wrong[0]))
     return pixels.astype(np.float32)
-
-
-def _normalise_at(image: NDArray[np.uint8], index: int, context: RequestContext) -> NDArray[np.uint8]:
-    try:
-        return _normalise(image, context)
-    except ImageError as error:
-        error.index = index
-        raise
 
 
 def _load_npy(data: bytes) -> NDArray[Any]:
@@ -249,10 +257,10 @@ def _load_npy(data: bytes) -> NDArray[Any]:
     try:
         version = np.lib.format.read_magic(stream)
         if version != (1, 0):
-            raise ValueError(f"format {version} is not read here")
+            raise ValueError(f"unsupported format {version}")
         shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-        # np.load would set aside as much memory as the header asks for before it reads.
+        # Avoid np.load: it allocates as much memory as the header declares before it reads.
         array = np.frombuffer(data, dtype, offset=stream.tell())
         return array.reshape(shape, order="F" if fortran_order else "C")
     except (ValueError, TypeError, SyntaxError, EOFError, tokenize.TokenError) as error:
-        raise MalformedBodyError("The body is not a whole .npy file.") from error
+        raise MalformedBodyError("The body is not a complete .npy file.") from error

@@ -1,11 +1,16 @@
-"""Which version of the model answers a request."""
+"""Canary routing: selects the model version that answers a request."""
 
 import hashlib
 import time
 from contextlib import suppress
 
-from digit_client import DigitError, ModelNotFoundError, Prediction, UnavailableError
-from digit_client._retries import Deadline
+from digit_client import (
+    DeadlineExceededError,
+    DigitError,
+    ModelNotFoundError,
+    Prediction,
+    UnavailableError,
+)
 from digit_client.tfserving.codec import Batch, ModelRef
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.batching import Batcher
@@ -16,14 +21,14 @@ _CANARY = "canary"
 
 
 def default_model(settings: Settings) -> ModelRef:
-    """What a request gets that names neither version nor label, unless it goes to the canary."""
+    """Return the default: the version that DIGITS_DEFAULT_LABEL names, otherwise the newest one."""
     return ModelRef(settings.model_name, label=settings.default_label or None)
 
 
 class Router:
-    """Asks the version that a request names; of those that name none, a share goes to the canary.
+    """Sends a request to the version that it names, otherwise to the canary (a percentage) or the default.
 
-    The deadline bounds a request's wait and its calls together. Its context tells who was asked in vain.
+    One deadline bounds a request's wait and all its calls. The request's context records failed calls.
     """
 
     def __init__(self, settings: Settings, batcher: Batcher) -> None:
@@ -32,38 +37,43 @@ class Router:
         self._default = default_model(settings)
         self._canary = ModelRef(settings.model_name, label=_CANARY)
 
-    def predict(self, batch: Batch, named: ModelRef | None, context: RequestContext) -> list[Prediction]:
-        """The predictions for the batch. Raises ModelNotFoundError only where the request names a version."""
-        left = self._settings.deadline - (time.perf_counter() - context.started)
-        # That it had to wait is not the model server's fault.
-        deadline = Deadline(max(left, self._settings.max_queue_time))
+    def predict(self, batch: Batch, requested: ModelRef | None, context: RequestContext) -> list[Prediction]:
+        """Return the batch's predictions, in order.
 
-        def ask(asked: str, model: ModelRef) -> list[Prediction]:
-            return self._ask(asked, batch, model, deadline, context)
+        Raise ModelNotFoundError if the requested version or label does not exist, UnavailableError if the
+        default does not; otherwise what Batcher.predict raises.
+        """
+        now = time.perf_counter()
+        # Leave at least `max_queue_time` for the call, however long the request has waited for admission.
+        remaining = self._settings.deadline - (now - context.arrived_at)
+        deadline = now + max(remaining, self._settings.max_queue_time)
 
-        if named:
-            return ask("named", named)
+        if requested:
+            return self._call("named", batch, requested, deadline, context)
         percent = self._settings.canary_percent
-        if percent and _is_among(percent, context.request_id):
-            # Between two canaries no version carries the label.
+        if percent and _in_canary(percent, context.request_id):
+            # Fall back to the default: between two canaries no version has the label.
             with suppress(ModelNotFoundError):
-                return ask("canary", self._canary)
+                return self._call("canary", batch, self._canary, deadline, context)
         try:
-            return ask("default", self._default)
+            return self._call("default", batch, self._default, deadline, context)
         except ModelNotFoundError as error:
             raise UnavailableError(error.message) from error
 
-    def _ask(
-        self, asked: str, batch: Batch, model: ModelRef, deadline: Deadline, context: RequestContext
+    def _call(
+        self, route: str, batch: Batch, model: ModelRef, deadline: float, context: RequestContext
     ) -> list[Prediction]:
         try:
-            return await_(self._batcher.predict(batch, model, timeout=deadline.remaining(), context=context))
+            timeout = deadline - time.perf_counter()
+            if timeout <= 0:
+                raise DeadlineExceededError("no time is left for another call")
+            return await_(self._batcher.predict(batch, model, timeout=timeout, context=context))
         except DigitError as error:
-            context.failures.append((asked, error.code))
+            context.failures.append((route, error.code))
             raise
 
 
-def _is_among(percent: float, request_id: str) -> bool:
-    """Whether the request is among so many percent of all; the same id always is, also among more percent."""
+def _in_canary(percent: float, request_id: str) -> bool:
+    """True for `percent` percent of the request IDs, by their hash: an ID is always routed the same way."""
     number = int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8).digest())
     return number / 2**64 * 100 < percent

@@ -1,19 +1,18 @@
-"""What a browser is told: what the pages here may do, and which other pages may ask the API."""
+"""Security headers: Content-Security-Policy for the gateway's pages, and CORS for the API."""
 
 from collections.abc import Collection
 
 from flask import Blueprint, Response, request
 
-# A page brings all that it needs, and what it shows of pictures it makes itself or has in its stylesheet.
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_HEADERS = {
-    "Content-Security-Policy": _POLICY,
+_SECURITY_HEADERS = {
+    # Pages load their own files only; images are drawn by the page (data:) or referenced by its stylesheet.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
     "Referrer-Policy": "no-referrer",
 }
-_FOR_OTHERS = {
+_CORS_HEADERS = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Request-ID",
     "Access-Control-Allow-Methods": "GET, POST",
     "Access-Control-Expose-Headers": "Retry-After, X-Request-ID",
@@ -21,24 +20,24 @@ _FOR_OTHERS = {
 }
 
 
-def guard(pages: Blueprint) -> None:
-    """Have the pages load nothing from elsewhere, run nothing that is not theirs, and not be framed."""
+def add_security_headers(pages: Blueprint) -> None:
+    """Forbid foreign resources, inline scripts and styles, and framing of the pages."""
 
     @pages.after_request
-    def tell(response: Response) -> Response:
-        response.headers.update(_HEADERS)
+    def add(response: Response) -> Response:
+        response.headers.update(_SECURITY_HEADERS)
         return response
 
 
-def admit(api: Blueprint, origins: Collection[str]) -> None:
-    """Let pages of these origins ask the API, and no others."""
+def enable_cors(api: Blueprint, origins: Collection[str]) -> None:
+    """Allow pages of these origins, such as `https://app.example.com`, to call the API."""
     if not origins:
         return
 
     @api.after_request
-    def tell(response: Response) -> Response:
+    def add(response: Response) -> Response:
         response.vary.add("Origin")
         origin = request.origin
         if origin in origins:
-            response.headers.update(_FOR_OTHERS | {"Access-Control-Allow-Origin": origin})
+            response.headers.update(_CORS_HEADERS | {"Access-Control-Allow-Origin": origin})
         return response

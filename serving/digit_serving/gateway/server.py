@@ -1,4 +1,4 @@
-"""The gateway under gunicorn, which supervises its processes, with uvicorn's HTTP server in each of them."""
+"""Process supervision: gunicorn with uvicorn workers serves the gateway."""
 
 import gc
 import os
@@ -17,24 +17,28 @@ from digit_serving.gateway import logging, tls
 from digit_serving.gateway.http_limits import LimitedHttpProtocol
 from digit_serving.gateway.settings import Settings
 
-_GRACE_SECONDS = 10  # for requests under way at the end
-_HUNG_SECONDS = 4  # without a sign of life from a worker's event loop
-_KEEP_ALIVE_SECONDS = 75  # longer than proxies keep connections, so that none is closed under a request
-_ACCEPTS = 4  # connections that a worker accepts in an iteration of its event loop
+_GRACE_SECONDS = 10
+"""Time for requests in flight at shutdown."""
+_HEARTBEAT_TIMEOUT_SECONDS = 4
+"""Time without a heartbeat from a worker's event loop after which the worker is replaced."""
+_KEEP_ALIVE_SECONDS = 75
+"""Idle time of a connection; longer than that of proxies, so that none sends a request as it is closed."""
+_ACCEPTS_PER_ITERATION = 4
+"""Connections that a worker accepts in an event-loop iteration."""
 
 
 def serve(settings: Settings) -> None:
-    """Answer until SIGTERM or SIGINT, then finish the requests under way, and exit.
+    """Serve until SIGTERM or SIGINT, then finish the requests in flight and exit.
 
-    gunicorn replaces a worker that dies or hangs, and exits with status 3 where one fails to start.
+    gunicorn replaces a worker that dies or hangs, and exits with status 3 if a worker fails to start.
     """
-    # prometheus_client reads the variable when it is imported; its files add up what the workers count.
+    # prometheus_client reads the variable at import; the folder's files hold each worker's counts.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = mkdtemp(prefix="digits-metrics-")
     _Server(settings).run()
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
-    """gunicorn's application object: its settings, and the ASGI application that workers inherit."""
+    """gunicorn application: its settings, and the ASGI application that workers inherit by fork."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -47,37 +51,38 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "workers": self._settings.workers,
             "worker_class": _worker_class(self._settings),
             "preload_app": True,
-            "timeout": _HUNG_SECONDS,
+            "timeout": _HEARTBEAT_TIMEOUT_SECONDS,
+            # Longer than uvicorn's own timeout, after which a worker still exports its last spans.
             "graceful_timeout": _GRACE_SECONDS + 5,
             "keepalive": _KEEP_ALIVE_SECONDS,
             "control_socket_disable": True,
-            "logconfig_dict": logging.config(self._settings),
+            "logconfig_dict": logging.dict_config(self._settings),
             "when_ready": _stop_on_interrupt,
             "post_fork": _duplicate_listener,
-            "on_exit": _remove_counts,
+            "on_exit": _remove_metrics,
         }
         for name, value in options.items():
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        """Import and set up all that the workers share before they are forked."""
+        """Import modules and create objects that the workers share, before they are forked."""
         import cv2
 
         from digit_serving.gateway.app import Gateway
-        from digit_serving.gateway.request_parsing import ignore_doubts
+        from digit_serving.gateway.request_parsing import silence_library_warnings
 
-        # Requests run side by side already: waking a thread for each costs more than it gains.
+        # Disable OpenCV's threads: requests run in parallel already, and waking threads costs too much.
         cv2.setNumThreads(1)
-        ignore_doubts()
-        # Garbage collection would touch, and so copy, the pages that forked processes share.
+        silence_library_warnings()
+        # Freeze the heap: garbage collection would write to, and so copy, pages that the workers share.
         gc.freeze()
-        # Answered requests leave no reference cycles, and those that wait are many objects to go through.
+        # Collect garbage rarely: requests leave no reference cycles, and a full queue is slow to scan.
         gc.set_threshold(50_000)
         return Gateway(self._settings)
 
 
 class _Worker(UvicornWorker):  # type: ignore[misc]
-    """uvicorn's worker for gunicorn, which ends with its arbiter even where that was killed."""
+    """uvicorn's gunicorn worker; exits when its arbiter is gone, even if the arbiter was killed."""
 
     def notify(self) -> None:
         super().notify()
@@ -86,6 +91,7 @@ class _Worker(UvicornWorker):  # type: ignore[misc]
 
 
 def _worker_class(settings: Settings) -> type[_Worker]:
+    """Return a class with uvicorn's options: gunicorn creates its workers itself."""
     certificate, key = settings.tls_certificate, settings.tls_key
     options = {
         "http": LimitedHttpProtocol,
@@ -95,31 +101,31 @@ def _worker_class(settings: Settings) -> type[_Worker]:
         "interface": "asgi3",
         "proxy_headers": False,
         "server_header": False,
-        # Each request has its line in the gateway's own log.
+        # The gateway logs each request itself.
         "access_log": False,
-        "ssl_context_factory": partial(_server_tls, certificate, key) if certificate else None,
+        "ssl_context_factory": partial(_tls_context, certificate, key) if certificate else None,
         "timeout_graceful_shutdown": _GRACE_SECONDS,
     }
     return type("GatewayWorker", (_Worker,), {"CONFIG_KWARGS": options})
 
 
-def _server_tls(certificate: Path, key: Path | None, *_: object) -> ssl.SSLContext:
-    return tls.server(certificate, key)
+def _tls_context(certificate: Path, key: Path | None, *_: object) -> ssl.SSLContext:
+    return tls.server_context(certificate, key)
 
 
 def _stop_on_interrupt(_: object) -> None:
-    """Have SIGINT end the server in good order, as SIGTERM does; gunicorn drops what is under way."""
+    """Handle SIGINT like SIGTERM: gunicorn's own handler drops the requests in flight."""
     signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def _duplicate_listener(_: object, worker: Any) -> None:
-    """Have the worker listen through several descriptors of its socket.
+    """Duplicate the worker's listening socket, so that it accepts several connections per iteration.
 
-    uvloop accepts one connection per descriptor and iteration. Where pictures make an iteration last 10 ms,
-    the health check that comes after 200 connections would wait for two seconds.
+    uvloop accepts one connection per descriptor and event-loop iteration. With iterations of 10 ms, a health
+    check behind 200 connections would wait for two seconds.
     """
-    worker.sockets = [listener.dup() for listener in worker.sockets for _ in range(_ACCEPTS)]
+    worker.sockets = [listener.dup() for listener in worker.sockets for _ in range(_ACCEPTS_PER_ITERATION)]
 
 
-def _remove_counts(_: object) -> None:
+def _remove_metrics(_: object) -> None:
     rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

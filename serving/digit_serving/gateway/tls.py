@@ -1,4 +1,4 @@
-"""The gateway's end of encrypted connections, from its callers and to the model server."""
+"""TLS: the server context for callers, and gRPC channel credentials for the model server."""
 
 import ssl
 from pathlib import Path
@@ -8,11 +8,18 @@ import grpc
 from digit_serving.gateway.settings import Settings
 
 
-def credentials(settings: Settings) -> grpc.ChannelCredentials | None:
-    """gRPC channel credentials: the authority of the model server's certificate, and the gateway's own pair.
+def server_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """Return a context for TLS 1.3 with this certificate. Raise OSError if the files are unusable."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    _load_certificate(context, certificate, key)
+    return context
 
-    None where the settings want no TLS. Raises OSError where the files are of no use, which gRPC would tell
-    only with the first call.
+
+def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
+    """Return credentials for the model server's channel, or None if DIGITS_MODEL_SERVER_CA is not set.
+
+    Raise OSError if a file is unusable; gRPC itself would fail only at the first call.
     """
     authority, certificate, key = (
         settings.model_server_ca,
@@ -24,25 +31,18 @@ def credentials(settings: Settings) -> grpc.ChannelCredentials | None:
     try:
         context = ssl.create_default_context(cafile=authority)
     except ssl.SSLError as error:
-        raise OSError(f"{authority} holds no certificate, in PEM: {error}") from error
+        raise OSError(f"{authority} contains no certificate in PEM: {error}") from error
     if not certificate or not key:
         return grpc.ssl_channel_credentials(authority.read_bytes())
-    load(context, certificate, key)
+    _load_certificate(context, certificate, key)
     return grpc.ssl_channel_credentials(authority.read_bytes(), key.read_bytes(), certificate.read_bytes())
 
 
-def server(certificate: Path, key: Path | None) -> ssl.SSLContext:
-    """What callers are shown. Raises OSError where the files are of no use."""
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.minimum_version = ssl.TLSVersion.TLSv1_3
-    load(tls, certificate, key)
-    return tls
-
-
-def load(tls: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
-    """Have it show that certificate. Raises OSError where the two files are of no use."""
+def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
     try:
-        # With no password at all OpenSSL would ask for one at the terminal.
-        tls.load_cert_chain(certificate, key, password="")
+        # Without a password argument OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(certificate, key, password="")
     except ssl.SSLError as error:
-        raise OSError(f"{certificate} and {key} are no certificate and its key, in PEM: {error}") from error
+        raise OSError(
+            f"{certificate} and {key} are not a certificate and its private key in PEM: {error}"
+        ) from error

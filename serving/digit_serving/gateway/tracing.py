@@ -1,4 +1,4 @@
-"""The spans of a request, after OpenTelemetry's conventions: its own, its stages', and the call's."""
+"""OpenTelemetry spans of a request, its stages, and the calls to the model server."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,45 +12,62 @@ from werkzeug import Request
 from digit_client import DigitError
 from digit_serving.gateway.context import Call, RequestContext
 
-_METHOD = "tensorflow.serving.PredictionService/Predict"
-_SHORTEST_WAIT = 0.001  # seconds; a request that is taken up at once waits for less
+_PREDICT_METHOD = "tensorflow.serving.PredictionService/Predict"
+_MIN_ADMISSION_SECONDS = 0.001
+"""Shortest wait for admission that gets a span; a request that is admitted at once waits for less."""
 
 
-class Traces:
-    """Makes the spans. Those whose context others need are begun in time, the stages' are made at the end.
+class RequestTracer:
+    """Creates the spans of requests, with OpenTelemetry's semantic conventions.
 
-    `close` sends those that are not sent yet.
+    The spans of a request and of a call are created when it starts, because other spans need their context;
+    the spans of stages when the request ends. `shutdown` exports the last spans.
     """
 
-    def __init__(self, tracer: Tracer, target: str, close: Callable[[], None]) -> None:
-        self.close = close
+    def __init__(self, tracer: Tracer, target: str, shutdown: Callable[[], None]) -> None:
+        self.shutdown = shutdown
         self._tracer = tracer
         self._call_attributes = {
             "rpc.system.name": "grpc",
-            "rpc.method": _METHOD,
-            **_address(target),
+            "rpc.method": _PREDICT_METHOD,
+            **_address_attributes(target),
         }
         self._propagator = TraceContextTextMapPropagator()
 
-    def begin(self, context: RequestContext, request: Request) -> None:
-        """Begin the span of a request, in the trace of its headers where they name one."""
+    def start_request(self, context: RequestContext, request: Request) -> None:
+        """Start the request's span, in the caller's trace if the header `traceparent` names one."""
         context.span = self._tracer.start_span(
             f"{context.method} {context.route}",
             self._propagator.extract(request.headers),
             SpanKind.SERVER,
-            _of_request(context, request),
-            start_time=_nanoseconds(context.started),
+            _request_attributes(context, request),
+            start_time=_unix_nanoseconds(context.arrived_at),
         )
 
-    def begin_call(self, call: Call, records: Sequence[RequestContext]) -> dict[str, str]:
-        """Begin the span of a call and return its context as headers.
+    def end_request(self, context: RequestContext) -> None:
+        """Create the spans of the request's stages, and end the request's span."""
+        span = context.span
+        if span.is_recording():
+            self._create_stages(context)
+            span.set_attribute("http.response.status_code", context.status)
+            if context.predictions:
+                span.set_attribute("digits.images", len(context.predictions))
+                span.set_attribute("digits.model_version", context.predictions[0].model_version)
+            if context.problem_code:
+                span.set_attribute("error.type", context.problem_code)
+            if context.status >= 500:
+                span.set_status(StatusCode.ERROR)
+        span.end()
 
-        It is the child of the first of the requests that is traced, and linked to the others.
+    def start_call(self, call: Call, contexts: Sequence[RequestContext]) -> dict[str, str]:
+        """Start the span of a call that these requests share, and return its context as headers.
+
+        Its parent is the span of the first sampled request; the spans of the other requests are linked.
         """
-        spans: list[Span] = [context.span for context in records]
+        spans: list[Span] = [context.span for context in contexts]
         parent = next((span for span in spans if span.is_recording()), spans[0])
         call.span = self._tracer.start_span(
-            _METHOD,
+            _PREDICT_METHOD,
             set_span_in_context(parent),
             SpanKind.CLIENT,
             {
@@ -75,59 +92,47 @@ class Traces:
             call.span.set_attribute("rpc.response.status_code", "OK")
         call.span.end()
 
-    def end(self, context: RequestContext) -> None:
-        """End the span of a request, after those of its stages."""
-        span = context.span
-        if span.is_recording():
-            self._make_stages(context)
-            span.set_attribute("http.response.status_code", context.status)
-            if context.predictions:
-                span.set_attribute("digits.images", len(context.predictions))
-                span.set_attribute("digits.model_version", context.predictions[0].model_version)
-            if context.problem:
-                span.set_attribute("error.type", context.problem)
-            if context.status >= 500:
-                span.set_status(StatusCode.ERROR)
-        span.end()
-
-    def _make_stages(self, context: RequestContext) -> None:
+    def _create_stages(self, context: RequestContext) -> None:
         parent = set_span_in_context(context.span)
-        if context.begun - context.started > _SHORTEST_WAIT:
-            self._make("queue", parent, context.started, context.begun - context.started)
-        if context.decode:
-            self._make("decode", parent, context.read_from, context.decode)
-        if context.normalise:
-            # Several images are decoded and normalised in turn; the spans show the sums one after the other.
-            self._make("normalise", parent, context.read_from + context.decode, context.normalise)
+        admission = context.dequeued_at - context.arrived_at
+        if admission > _MIN_ADMISSION_SECONDS:
+            self._create_span("queue", parent, context.arrived_at, admission)
+        if context.decode_seconds:
+            self._create_span("decode", parent, context.read_started_at, context.decode_seconds)
+        if context.normalise_seconds:
+            # Several images alternate between the stages; the spans show the two sums one after the other.
+            start = context.read_started_at + context.decode_seconds
+            self._create_span("normalise", parent, start, context.normalise_seconds)
         for wait in context.waits:
             call = wait.call
-            begun = call.started if call else context.ended
-            self._make("queue", parent, wait.started, begun - wait.started)
-            if call and not wait.leads:
+            start = call.started_at if call else context.ended_at
+            self._create_span("queue", parent, wait.started_at, start - wait.started_at)
+            if call and not wait.is_leader:
                 links = [Link(call.span.get_span_context())]
-                self._make("shared call", parent, begun, (call.ended or context.ended) - begun, links)
+                seconds = (call.ended_at or context.ended_at) - start
+                self._create_span("shared call", parent, start, seconds, links)
 
-    def _make(
-        self, name: str, parent: Context, started: float, seconds: float, links: Sequence[Link] = ()
+    def _create_span(
+        self, name: str, parent: Context, start: float, seconds: float, links: Sequence[Link] = ()
     ) -> None:
-        begun = _nanoseconds(started)
-        span = self._tracer.start_span(name, parent, links=links, start_time=begun)
-        span.end(begun + int(seconds * 1e9))
+        nanoseconds = _unix_nanoseconds(start)
+        span = self._tracer.start_span(name, parent, links=links, start_time=nanoseconds)
+        span.end(nanoseconds + int(seconds * 1e9))
 
 
-def _nanoseconds(moment: float) -> int:
-    """The time of day at a moment of time.perf_counter's."""
+def _unix_nanoseconds(moment: float) -> int:
+    """Convert a time of time.perf_counter to Unix time in nanoseconds."""
     return int(time.time_ns() - (time.perf_counter() - moment) * 1e9)
 
 
-def _address(target: str) -> dict[str, str | int]:
+def _address_attributes(target: str) -> dict[str, str | int]:
     host, _, port = target.removeprefix("dns:///").rpartition(":")
     return (
         {"server.address": host, "server.port": int(port)} if port.isdecimal() else {"server.address": target}
     )
 
 
-def _of_request(context: RequestContext, request: Request) -> Mapping[str, Any]:
+def _request_attributes(context: RequestContext, request: Request) -> Mapping[str, Any]:
     attributes = {
         "http.request.method": context.method,
         "http.route": context.route,

@@ -1,4 +1,4 @@
-"""The way to a collector of traces, where OpenTelemetry's standard variables name one."""
+"""Tracing setup: exporter and tracer from OpenTelemetry's standard environment variables."""
 
 import logging
 import os
@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 from digit_serving.gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from digit_serving.gateway.tracing import Traces
+    from digit_serving.gateway.tracing import RequestTracer
 
-_log = logging.getLogger(__name__)
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
+_log = logging.getLogger(__name__)
 
-def traces(settings: Settings) -> "Traces | None":
-    """What makes the traces and sends them, in the background; None where they are off.
 
-    They are on where OTEL_EXPORTER_OTLP_ENDPOINT is set, or the same for traces alone, and
-    OTEL_SDK_DISABLED is not. OpenTelemetry's SDK reads the variables that set it.
+def create_tracer(settings: Settings) -> "RequestTracer | None":
+    """Return a tracer that exports in the background, or None if tracing is off.
+
+    Tracing is on if OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set and
+    OTEL_SDK_DISABLED is not true. OpenTelemetry's SDK reads its other variables itself.
     """
     if not any(map(os.environ.get, _ENDPOINTS)) or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
@@ -27,16 +28,19 @@ def traces(settings: Settings) -> "Traces | None":
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        _log.warning("no traces, though OTEL_… names a collector: in a clone, pip install '.[otel]'")
+        _log.warning(
+            "tracing is off: the OTEL_EXPORTER_… variables need the extra otel; "
+            "install it in a clone of digit-serving: pip install '.[otel]'"
+        )
         return None
-    from digit_serving.gateway.tracing import Traces
+    from digit_serving.gateway.tracing import RequestTracer
 
-    service = {"service.name": "digits-gateway", "service.version": version("digit-serving")}
-    # What the variables say of the service goes first.
-    resource = Resource.create(service).merge(OTELResourceDetector().detect())
+    defaults = {"service.name": "digits-gateway", "service.version": version("digit-serving")}
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override the defaults.
+    resource = Resource.create(defaults).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(_exporter()))
-    return Traces(provider.get_tracer("digit_serving"), settings.model_server, provider.shutdown)
+    return RequestTracer(provider.get_tracer("digit_serving"), settings.model_server, provider.shutdown)
 
 
 def _exporter() -> Any:

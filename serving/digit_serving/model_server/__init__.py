@@ -1,1 +1,1 @@
-"""The drop-in for `tensorflow_model_server`: the same flags, files and answers, in Python."""
+"""Drop-in for `tensorflow_model_server`: the same flags, configuration files and APIs, in Python."""

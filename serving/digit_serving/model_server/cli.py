@@ -1,4 +1,4 @@
-"""`digits model-server`."""
+"""`digits model-server`: the command line of the drop-in."""
 
 import os
 from importlib.metadata import version
@@ -6,34 +6,32 @@ from importlib.metadata import version
 import click
 
 from digit_serving.model_server import flags
-from digit_serving.model_server.shutdown import Shutdown
+from digit_serving.model_server.shutdown import ShutdownListener
 
 
 @click.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.option("--host", default="")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def model_server(args: tuple[str, ...], host: str) -> None:
-    """Serve SavedModels as tensorflow_model_server does, flag for flag.
+    """Serve SavedModels like tensorflow_model_server.
 
-    --host is none of its flags: the address to listen on in place of all.
+    The flags are the same; --host is added.
     """
     try:
         options = flags.parse([arg for arg in args if arg != "--help"])
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if "--help" in args:
-        click.echo("--host=\tstring")
-        click.echo("\n".join("--{flag}={default}\t{type}".format(**flag) for flag in flags.table().values()))
+        click.echo("--host=\tstring\taddress to listen on instead of every address")
+        for flag in flags.table().values():
+            effect = "" if flag["acts"] == "yes" else "\tignored"
+            click.echo("--{flag}={default}\t{type}".format(**flag) + effect)
     elif options.version:
         click.echo("TensorFlow ModelServer: {0}\nTensorFlow Library: {0}".format(version("tensorflow")))
     else:
-        _serve(options, host)
+        # The signal handlers come first: importing TensorFlow takes seconds and starts threads.
+        shutdown = ShutdownListener()
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        from digit_serving.model_server.server import run
 
-
-def _serve(options: flags.Options, host: str) -> None:
-    shutdown = Shutdown()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow takes seconds to import, and starts threads.
-    from digit_serving.model_server.server import run
-
-    run(options, host, shutdown)
+        run(options, host, shutdown)

@@ -1,4 +1,4 @@
-"""The model server without its transports: each call of TensorFlow Serving's API answered, or refused."""
+"""Server core: TensorFlow Serving's API without a transport."""
 
 import time
 from pathlib import Path
@@ -19,11 +19,15 @@ from digit_serving.model_server.metrics import Metrics
 from digit_serving.model_server.servable import Servable, warm_up
 from digit_serving.model_server.tensors import Array, encode
 
-_DEFAULT, _NEVER = "serving_default", float("inf")
+_DEFAULT_SIGNATURE = "serving_default"
+_NO_DEADLINE = float("inf")
 
 
-class Core:
-    """Every call may raise ServingError; a `deadline` is on the monotonic clock."""
+class ServerCore:
+    """Calls of the API as methods. Every method raises ServingError if the call fails.
+
+    A `deadline` is on the monotonic clock.
+    """
 
     def __init__(self, options: Options, batcher: Batcher | None) -> None:
         self._options, self._batcher = options, batcher
@@ -32,38 +36,23 @@ class Core:
         self.reload = self._manager.reload
 
     def predict(self, request: PredictRequest, deadline: float) -> PredictResponse:
-        with self._manager.serving(_spec(request)) as servable:
+        """Run the model."""
+        with self._manager.lease(_spec(request)) as servable:
             return self._predict(servable, request, deadline)
 
-    def unimplemented(self) -> NoReturn:
-        raise ServingError("This model server answers Predict only.", StatusCode.UNIMPLEMENTED)
-
-    def reconfigure(self, request: Any) -> ReloadConfigResponse:
-        if not request.config.HasField("model_config_list"):
-            raise ServingError("ServerModelConfig type not supported by HandleReloadConfigRequest.")
-        self.reload(request.config)
-        return ReloadConfigResponse(status={})
-
-    def inputs(self, spec: ModelSpec) -> Any:
-        """The TensorInfo of each input by name, by which a request in JSON is to be read."""
-        name = spec.signature_name or _DEFAULT
-        with self._manager.serving(spec) as servable:
-            if name not in servable.signatures:
-                raise ServingError(f'Serving signature name: "{name}" not found in signature def')
-            return servable.signatures[name].inputs
-
     def metadata(self, request: Any) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        """Return the version that the request selects, and its signatures."""
         spec, response = _spec(request), get_model_metadata_pb2.GetModelMetadataResponse()
         if set(request.metadata_field) != {"signature_def"}:
-            problem = "GetModelMetadataRequest must specify at least one metadata_field"
-            raise ServingError("Metadata field is not supported" if request.metadata_field else problem)
-        with self._manager.serving(spec) as servable:
+            raise ServingError("metadata_field must be signature_def")
+        with self._manager.lease(spec) as servable:
             response.model_spec.name, response.model_spec.version.value = spec.name, servable.version
             signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
         response.metadata["signature_def"].Pack(signatures)
         return response
 
     def status(self, request: Any) -> GetModelStatusResponse:
+        """Return the state of each version, newest first."""
         response = GetModelStatusResponse()
         for version in self._manager.status(_spec(request)):
             entry = response.model_version_status.add(version=version.number, state=version.state, status={})
@@ -72,18 +61,37 @@ class Core:
                 entry.status.error_message = version.error.message
         return response
 
+    def inputs(self, spec: ModelSpec) -> Any:
+        """Return the TensorInfo of each input of the signature that `spec` names."""
+        name = spec.signature_name or _DEFAULT_SIGNATURE
+        with self._manager.lease(spec) as servable:
+            if name not in servable.signatures:
+                raise ServingError(f'Serving signature name: "{name}" not found in signature def')
+            return servable.signatures[name].inputs
+
+    def reload_config(self, request: Any) -> ReloadConfigResponse:
+        """Replace the configuration, and wait until the models new in it are loaded."""
+        if not request.config.HasField("model_config_list"):
+            raise ServingError("the new configuration must have a model_config_list")
+        self.reload(request.config)
+        return ReloadConfigResponse(status={})
+
+    def unimplemented(self) -> NoReturn:
+        """Refuse a call of TensorFlow Serving that the drop-in lacks."""
+        raise ServingError("This model server implements Predict only.", StatusCode.UNIMPLEMENTED)
+
     def _load(self, directory: Path, version: int) -> Servable:
-        with self.metrics.counting("load_attempt_count", str(directory), "success", "fail"):
+        with self.metrics.count("load_attempt_count", str(directory), "success", "fail"):
             servable = Servable(directory, version, self._options)
         if self._options.enable_model_warmup:
             started = time.perf_counter()
             iterations = max(self._options.num_request_iterations_for_warmup, 1)
-            warm_up(directory, lambda request: self._predict(servable, request, _NEVER), iterations)
+            warm_up(directory, lambda request: self._predict(servable, request, _NO_DEADLINE), iterations)
             self.metrics.observe("model_warmup_latency", started, str(directory), "OK")
         return servable
 
     def _predict(self, servable: Servable, request: PredictRequest, deadline: float) -> PredictResponse:
-        model, name = request.model_spec.name, request.model_spec.signature_name or _DEFAULT
+        model, name = request.model_spec.name, request.model_spec.signature_name or _DEFAULT_SIGNATURE
         signature = servable.calls.get(name)
         if signature is None:
             raise ServingError(f'Serving signature key "{name}" not found.', StatusCode.FAILED_PRECONDITION)
@@ -116,4 +124,4 @@ def _spec(request: Any) -> ModelSpec:
 
 def _check(deadline: float) -> None:
     if time.monotonic() > deadline:
-        raise ServingError("Timed out waiting for notification", StatusCode.DEADLINE_EXCEEDED)
+        raise ServingError("Deadline exceeded", StatusCode.DEADLINE_EXCEEDED)

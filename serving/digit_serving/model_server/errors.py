@@ -1,10 +1,13 @@
-"""The core's one error: a canonical status code and a message in TensorFlow Serving's words."""
+"""Error of the model server: a canonical status code and a message."""
 
 from grpc import StatusCode
 
 
 class ServingError(Exception):
-    """Reads `CODE: message`, as the original prints a status; the codes have TensorFlow's numbers."""
+    """Failed call or load. The text is `CODE: message`, as TensorFlow Serving prints a status.
+
+    `code` is gRPC's status code or its number, which TensorFlow shares.
+    """
 
     def __init__(self, message: str, code: StatusCode | int = StatusCode.INVALID_ARGUMENT) -> None:
         self.code = next(each for each in StatusCode if code in (each, each.value[0]))

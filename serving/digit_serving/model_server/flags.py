@@ -1,4 +1,4 @@
-"""The flags of `tensorflow_model_server`: flags.csv has them all, with the original's types and defaults."""
+"""Command-line flags of `tensorflow_model_server`, with the types and defaults that flags.csv lists."""
 
 import csv
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 Options = SimpleNamespace
-_READERS: dict[str, Callable[[str], Any]] = {
+_PARSERS: dict[str, Callable[[str], Any]] = {
     "bool": lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],
     "int": int,
     "float": float,
@@ -16,24 +16,27 @@ _READERS: dict[str, Callable[[str], Any]] = {
 
 
 def table() -> dict[str, dict[str, str]]:
-    """Type, default, and whether it acts here, of every flag by its name."""
+    """Return type, default and `acts` (yes or no: the drop-in heeds the flag) of every flag by name."""
     text = files("digit_serving.model_server").joinpath("flags.csv").read_text()
     return {row["flag"]: row for row in csv.DictReader(text.splitlines())}
 
 
 def parse(args: Sequence[str]) -> Options:
-    """`--flag=value`, `--flag value` or `--switch`, with one dash or two; ValueError names what is unfit."""
+    """Parse `--flag=value`, `--flag value` and `--switch`, with one dash or two.
+
+    Raises ValueError, which names the argument, for an unknown flag or a value of another type.
+    """
     flags, remaining = table(), iter(args)
-    options = {name: _READERS[flag["type"]](flag["default"]) for name, flag in flags.items()}
+    options = {name: _PARSERS[flag["type"]](flag["default"]) for name, flag in flags.items()}
     for arg in remaining:
-        name, given, text = arg.lstrip("-").partition("=")
+        name, equals, text = arg.lstrip("-").partition("=")
         if name not in flags or not arg.startswith("-"):
             raise ValueError(f"unknown argument: {arg}")
         kind = flags[name]["type"]
-        if not given:
+        if not equals:
             text = "true" if kind == "bool" else next(remaining, "")
         try:
-            options[name] = _READERS[kind](text)
+            options[name] = _PARSERS[kind](text)
         except (KeyError, ValueError):
-            raise ValueError(f"couldn't interpret value {text!r} for flag {name}") from None
+            raise ValueError(f"invalid value {text!r} for flag {name}; expected type: {kind}") from None
     return Options(**options)

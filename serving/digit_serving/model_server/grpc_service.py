@@ -1,4 +1,4 @@
-"""The gRPC transport: TensorFlow Serving's PredictionService and ModelService on grpcio's server."""
+"""gRPC transport: TensorFlow Serving's PredictionService and ModelService on grpcio's server."""
 
 import os
 import re
@@ -13,11 +13,11 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from digit_serving.model_server import config
-from digit_serving.model_server.core import Core
+from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
 
-_OPTIONS: dict[str, int | str] = {
+_CHANNEL_ARGUMENTS: dict[str, int | str] = {
     "grpc.max_receive_message_length": -1,
     "grpc.max_send_message_length": -1,
     # SO_REUSEPORT, gRPC's default, would let a second server share the port instead of failing to start.
@@ -26,15 +26,18 @@ _OPTIONS: dict[str, int | str] = {
 _INT32 = range(-(2**31), 2**31)
 
 
-def start(options: Options, core: Core, host: str) -> grpc.Server:
-    """Start a server on the port and the Unix socket of the flags. Raises ServingError where it can't."""
+def start(options: Options, core: ServerCore, host: str) -> grpc.Server:
+    """Start a server on the TCP port and the Unix socket that the flags name.
+
+    An empty `host` stands for every address. Raises ServingError if the server can't start.
+    """
     threads = options.grpc_max_threads or 4 * (os.cpu_count() or 1)
-    arguments = _OPTIONS | _channel_arguments(options.grpc_channel_arguments)
+    arguments = _CHANNEL_ARGUMENTS | _parse_channel_arguments(options.grpc_channel_arguments)
     server = grpc.server(ThreadPoolExecutor(threads, "grpc"), options=list(arguments.items()))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionServicer(core), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(core), server)
     if options.enable_grpc_healthcheck_service:
-        # Health is SERVING from the first answer on: the ports open when every model serves.
+        # Always SERVING: the port opens only once every model is available.
         health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
     credentials = _credentials(options.ssl_config_file) if options.ssl_config_file else None
     addresses = []
@@ -49,21 +52,21 @@ def start(options: Options, core: Core, host: str) -> grpc.Server:
             else:
                 server.add_insecure_port(address)
         except RuntimeError:
-            raise ServingError(f"Failed to BuildAndStart gRPC server at {address}") from None
+            raise ServingError(f"The gRPC server can't listen on {address}") from None
     server.start()
     return server
 
 
 class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]
-    """PredictionService: predictions and metadata."""
+    """PredictionService: Predict and GetModelMetadata."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: ServerCore) -> None:
         self._core = core
 
     def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:  # noqa: N802
         with _aborting(context), self._core.metrics.request(request.model_spec.name, "Predict", "GRPC"):
-            # gRPC ends a call at its deadline, also one that still waits for a thread. How much time remains
-            # it tells by the time of day, which may jump.
+            # gRPC ends a call at its deadline, even one that waits for a thread. `time_remaining` is no
+            # substitute: it compares with the time of day, which may jump.
             if not context.is_active():
                 raise ServingError("Deadline Exceeded", grpc.StatusCode.DEADLINE_EXCEEDED)
             return self._core.predict(request, deadline=float("inf"))
@@ -80,9 +83,9 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
-    """ModelService: the versions' states, and a new configuration."""
+    """ModelService: GetModelStatus and HandleReloadConfigRequest."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: ServerCore) -> None:
         self._core = core
 
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
@@ -91,12 +94,12 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):  # type: ignor
 
     def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         with _aborting(context):
-            return self._core.reconfigure(request)
+            return self._core.reload_config(request)
 
 
 @contextmanager
 def _aborting(context: grpc.ServicerContext) -> Iterator[None]:
-    """End the call with the status of a ServingError."""
+    """Turn a ServingError into the status of the call."""
     try:
         yield
     except ServingError as error:
@@ -104,16 +107,16 @@ def _aborting(context: grpc.ServicerContext) -> Iterator[None]:
 
 
 def _credentials(path: str) -> grpc.ServerCredentials:
-    given = config.read(path, "SSLConfig")
-    pair = (given.server_key.encode(), given.server_cert.encode())
+    ssl = config.read(path, "SSLConfig")
+    pair = (ssl.server_key.encode(), ssl.server_cert.encode())
     try:
-        return grpc.ssl_server_credentials([pair], given.custom_ca.encode() or None, given.client_verify)
+        return grpc.ssl_server_credentials([pair], ssl.custom_ca.encode() or None, ssl.client_verify)
     except ValueError as error:
-        raise ServingError(f"Failed to BuildAndStart gRPC server at {path}: {error}") from None
+        raise ServingError(f"{path}: {error}") from None
 
 
-def _channel_arguments(text: str) -> dict[str, int | str]:
-    """The `name=value,…` of the flag; a value that is a 32-bit integer is passed to gRPC as one."""
+def _parse_channel_arguments(text: str) -> dict[str, int | str]:
+    """Parse the flag's `name=value,…`. A value that is a 32-bit integer becomes an int, for gRPC."""
     arguments: dict[str, int | str] = {}
     for entry in filter(None, text.split(",")):
         name, equals, value = entry.partition("=")

@@ -1,10 +1,10 @@
-"""The REST API's JSON: a predict request's tensors in, a response's tensors out."""
+"""REST API: a WSGI application over the core, with TensorFlow Serving's paths and JSON."""
 
 import base64
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from threading import Condition
 from typing import Any
 
@@ -18,163 +18,34 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from werkzeug.wrappers import Request, Response
 from werkzeug.wsgi import ClosingIterator
 
-from digit_serving.model_server.core import Core
+from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.tensors import Array, decode, encode, type_name
 
 Inputs = Mapping[str, Any]  # TensorInfo by name
-_TYPES = {dict: "Object", str: "String", int: "Number", float: "Number", type(None): "Null"}
 
-
-def read(body: bytes, request: PredictRequest, inputs_of: Callable[[Any], Inputs]) -> bool:
-    """Fills `request` from `body`, where NaN and Infinity are numbers; whether the tensors are by row.
-
-    Raises:
-        ServingError: the body is not JSON, or not formatted as the signature's inputs.
-    """
-    try:
-        document = json.loads(body)
-    except ValueError as error:
-        raise ServingError(
-            f"JSON Parse error: Invalid value. at offset: {getattr(error, 'pos', 0)}"
-        ) from None
-    if not isinstance(document, dict) or not isinstance(document.get("signature_name", ""), str):
-        problem = (
-            "'signature_name' key must be a string value." if isinstance(document, dict) else "Is not object"
-        )
-        raise ServingError(f"JSON Value: {_text(document)} {problem}")
-    request.model_spec.signature_name = document.get("signature_name", "")
-    inputs, by_row = inputs_of(request.model_spec), "instances" in document
-    if by_row == ("inputs" in document):
-        problem = f"JSON Value: {_text(document)} Not formatted correctly expecting only one of them"
-        raise ServingError(problem if by_row else "Missing 'inputs' or 'instances' key")
-    arrays = _rows(document["instances"], inputs) if by_row else _columns(document["inputs"], inputs)
-    for name, array in arrays.items():
-        encode(array, request.inputs[name], as_content=True)
-    return by_row
-
-
-def _columns(value: Any, inputs: Inputs) -> dict[str, Array]:
-    if not _is_object(value) and len(inputs) > 1:
-        raise ServingError("inputs is a plain value/list, but expecting an object as multiple input tensors")
-    columns = value if _is_object(value) else dict.fromkeys(inputs, value)
-    for name in inputs:
-        if name not in columns:
-            raise ServingError(f"Missing named input: {name} in 'inputs' object.")
-    return {name: _array(columns[name], info.dtype) for name, info in inputs.items()}
-
-
-def _rows(rows: Any, inputs: Inputs) -> dict[str, Array]:
-    if not isinstance(rows, list) or not rows:
-        raise ServingError(f"JSON Value: {_text(rows)} Excepting 'instances' to be an list/array with values")
-    named = _is_object(rows[0])
-    if len(inputs) > 1 and not named:
-        raise ServingError(
-            "instances is a plain list, but expecting list of objects as multiple input tensors"
-        )
-    columns: dict[str, list[Array]] = {name: [] for name in inputs}
-    for index, row in enumerate(rows):
-        if _is_object(row) != named:
-            expected = "object but got list" if named else "value/list but got object"
-            raise ServingError(f"Expecting {expected} at item {index} of input list")
-        try:
-            if named and row.keys() != inputs.keys():
-                raise ServingError(f"JSON object: keys must be equal to: {','.join(sorted(inputs))}")
-            for name, column in columns.items():
-                column.append(_array(row[name] if named else row, inputs[name].dtype))
-                if column[-1].shape != column[0].shape:
-                    raise ServingError(f"Expecting tensor size: {column[0].size} but got: {column[-1].size}")
-        except ServingError as error:
-            raise ServingError(
-                f"Failed to process element: {index} of 'instances' list. Error: {error}"
-            ) from None
-    return {name: np.stack(column) for name, column in columns.items()}
-
-
-def _array(value: Any, type_number: int) -> Array:
-    dtype, name, nested = tf.as_dtype(type_number), type_name(type_number), np.array(value, object)
-    flat = [_bytes(leaf) for leaf in nested.flat] if name == "string" else nested.ravel().tolist()
-    kinds = (int, float) if dtype.is_floating else ({"string": bytes, "bool": bool}.get(name, int),)
-    whole, largest = 2 ** (53 if name == "double" else 24) - 1, dtype.max if dtype.is_floating else 0
-    for leaf in flat:
-        if isinstance(leaf, list):
-            raise ServingError("Encountered list at unexpected level or size")
-        if type(leaf) not in kinds:
-            found = f"{_text(leaf)} Type: {_TYPES.get(type(leaf), str(leaf))}"
-            raise ServingError(f"JSON Value: {found} is not of expected type: {name}")
-        if largest and float("inf") != abs(leaf) > (whole if type(leaf) is int else largest):
-            raise ServingError(f"Cannot convert JSON value: {leaf} to {name} without loss of precision.")
-    return np.array(flat, dtype.as_numpy_dtype).reshape(nested.shape)
-
-
-def _bytes(leaf: Any) -> Any:
-    if not isinstance(leaf, dict) or _is_object(leaf):
-        return leaf.encode() if isinstance(leaf, str) else leaf
-    try:
-        return base64.b64decode(leaf["b64"], validate=True)
-    except ValueError:
-        raise ServingError("Unable to base64 decode") from None
-
-
-def _is_object(value: Any) -> bool:
-    """A JSON object, other than the one that stands for bytes."""
-    return isinstance(value, dict) and not (value.keys() == {"b64"} and isinstance(value["b64"], str))
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def write(response: PredictResponse, by_row: bool) -> str:
-    """The answer to a request by row or by column; ServingError if the outputs are not all as many rows."""
-    arrays = {name: decode(name, proto) for name, proto in response.outputs.items()}
-    columns = {name: _values(name, array) for name, array in arrays.items()}
-    for name, array in arrays.items() if by_row else ():
-        if array.ndim == 0:
-            raise ServingError(f"Tensor name: {name} has no shape information ")
-        if len(array) != (size := len(next(iter(columns.values())))):
-            raise ServingError(
-                f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {size}"
-            )
-    answer = next(iter(columns.values())) if len(columns) == 1 else columns
-    if by_row and len(columns) > 1:
-        answer = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return _text({"predictions" if by_row else "outputs": answer})
-
-
-def _values(name: str, array: Array) -> Any:
-    """Nested lists; floats with six digits where these tell them apart, else with all that matter."""
-    flat: Any = array.ravel().tolist()
-    values = np.empty(array.size, object)
-    if array.dtype.kind == "f":
-        digits = 9 if array.itemsize < 8 else 17
-        short, long = ([float(f"{value:.{n}g}") for value in flat] for n in (6, digits))
-        flat = np.where(np.array(short, array.dtype) == array.ravel(), short, long)
-    elif array.dtype.kind == "O" and name.endswith("_bytes"):
-        flat = [{"b64": base64.b64encode(value).decode()} for value in flat]
-    elif array.dtype.kind == "O":
-        flat = [value.decode(errors="replace") for value in flat]
-    values[:] = flat
-    return values.reshape(array.shape).tolist()
-
-
-_MODEL = r"/v1/models(?:/(?P<name>[^/:]+))?(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_MODEL = r"/v1/models(?:/(?P<name>[^/:]+))?(?:/versions/(?P<version>\d{1,18})|/labels/(?P<label>[^/:]+))?"
 _PATHS = {
     "GET": re.compile(rf"{_MODEL}(?:/(?P<call>metadata))?", re.IGNORECASE),
     "POST": re.compile(rf"{_MODEL}:(?P<call>classify|regress|predict)", re.IGNORECASE),
 }
 _CORS = {"Origin": "*", "Methods": "POST, GET", "Headers": "Content-Type"}
-_STATUS = dict.fromkeys(("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE"), 400)
-_STATUS |= {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403, "NOT_FOUND": 404, "RESOURCE_EXHAUSTED": 429}
-_STATUS |= {"CANCELLED": 499, "UNIMPLEMENTED": 501, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504}
-_STATUS |= {"ALREADY_EXISTS": 409, "ABORTED": 409}  # and all others 500
+_HTTP_STATUS = {
+    **dict.fromkeys(("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE"), 400),
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+"""HTTP status of each code; 500 of every other one."""
 
 
 class RestApi:
-    """A WSGI application; the metrics are at `metrics_path`, unless that is empty."""
+    """WSGI application; serves the metrics at `metrics_path`, or nowhere if that is empty."""
 
-    def __init__(self, options: Options, core: Core, metrics_path: str) -> None:
+    def __init__(self, options: Options, core: ServerCore, metrics_path: str) -> None:
         self._timeout = options.rest_api_timeout_in_ms / 1000
         self._core, self._metrics_path = core, metrics_path
         self._cors = _CORS if options.rest_api_enable_cors_support else {}
@@ -183,10 +54,12 @@ class RestApi:
         request = Request(environ)
         if request.path == self._metrics_path:
             response = Response(self._core.metrics.page(), content_type="text/plain")
-        elif not request.path.lower().startswith("/v1/") or (self._cors and request.method == "OPTIONS"):
-            response = Response(status=200 if self._cors and request.method == "OPTIONS" else 404)
-        else:
+        elif self._cors and request.method == "OPTIONS":
+            response = Response()
+        elif request.path.lower().startswith("/v1/"):
             response = self._answer(request)
+        else:
+            response = Response(status=404)
         response.headers.extend({f"Access-Control-Allow-{name}": value for name, value in self._cors.items()})
         return response(environ, start_response)
 
@@ -196,13 +69,11 @@ class RestApi:
         try:
             if match is None:
                 raise ServingError(f"Malformed request: {request.method} {request.path}")
-            if int(match["version"] or 0) >= 2**63:
-                raise ServingError(f"Failed to convert version: {match['version']} to numeric.")
             with self._core.metrics.request(match["name"] or "", match["call"] or "", "REST"):
-                text = self._call(match["call"], _spec(match), request.get_data())
+                answer = self._call(match["call"], _spec(match), request.get_data())
         except ServingError as error:
-            return _error(error.message, _STATUS.get(error.code.name, 500))
-        return Response(text, content_type="application/json")
+            return _error(error.message, _HTTP_STATUS.get(error.code.name, 500))
+        return Response(answer, content_type="application/json")
 
     def _call(self, call: str | None, spec: ModelSpec, body: bytes) -> str:
         if not spec.name:
@@ -211,19 +82,42 @@ class RestApi:
             self._core.unimplemented()
         if call == "predict":
             deadline, request = time.monotonic() + self._timeout, PredictRequest(model_spec=spec)
-            by_row = read(body, request, self._core.inputs)
-            return write(self._core.predict(request, deadline), by_row)
+            by_row = self._parse(body, request)
+            return _format(self._core.predict(request, deadline), by_row)
         if call is None:
-            return _json(self._core.status(GetModelStatusRequest(model_spec=spec)))
-        asked = GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
-        response = self._core.metadata(asked)
+            return json.dumps(_to_dict(self._core.status(GetModelStatusRequest(model_spec=spec))), indent=1)
+        response = self._core.metadata(
+            GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
+        )
         signatures = SignatureDefMap.FromString(response.metadata["signature_def"].value)
-        metadata = f'{{"signature_def": {_json(signatures)}}}'
-        return f'{{\n"model_spec": {_json(response.model_spec)},\n"metadata": {metadata}\n}}\n'
+        metadata = {"signature_def": _to_dict(signatures)}
+        return json.dumps({"model_spec": _to_dict(response.model_spec), "metadata": metadata}, indent=1)
+
+    def _parse(self, body: bytes, request: PredictRequest) -> bool:
+        """Write the body's tensors into `request`. Return True for `instances`, False for `inputs`."""
+        try:
+            document = json.loads(body)
+        except (RecursionError, ValueError) as error:
+            raise ServingError(f"JSON Parse error: {error}") from None
+        if not isinstance(document, dict):
+            raise ServingError("the body must be a JSON object")
+        signature = document.get("signature_name", "")
+        if not isinstance(signature, str):
+            raise ServingError("'signature_name' must be a string")
+        request.model_spec.signature_name = signature
+        inputs, by_row = self._core.inputs(request.model_spec), "instances" in document
+        if by_row == ("inputs" in document):
+            raise ServingError("the body must have either 'instances' or 'inputs'")
+        arrays = (
+            _from_rows(document["instances"], inputs) if by_row else _from_columns(document["inputs"], inputs)
+        )
+        for name, array in arrays.items():
+            encode(array, request.inputs[name], as_content=True)
+        return by_row
 
 
 class DrainMiddleware:
-    """WSGI middleware that counts the requests in flight; once it drains, it answers 503 to new ones."""
+    """WSGI middleware that counts the requests in flight, and refuses new ones with 503 once it drains."""
 
     def __init__(self, app: Any) -> None:
         self._app, self._in_flight, self._is_draining = app, 0, False
@@ -241,7 +135,7 @@ class DrainMiddleware:
             raise
 
     def drain(self, grace: float) -> None:
-        """Wait until no request is in flight, `grace` seconds at most."""
+        """Wait until no request is in flight, at most `grace` seconds."""
         with self._changed:
             self._is_draining = True
             self._changed.wait_for(lambda: not self._in_flight, grace)
@@ -252,18 +146,108 @@ class DrainMiddleware:
             self._changed.notify_all()
 
 
-def _error(message: str, status: int) -> Response:
-    text = json.dumps({"error": message}, indent=4, ensure_ascii=False)
-    return Response(text, status, content_type="application/json")
-
-
 def _spec(match: re.Match[str]) -> ModelSpec:
     version = {"value": int(match["version"])} if match["version"] else None
     return ModelSpec(name=match["name"], version=version, version_label=match["label"])
 
 
-def _json(message: Any) -> str:
-    values = MessageToDict(
-        message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True
-    )
-    return json.dumps(values, indent=1)
+def _error(message: str, status: int) -> Response:
+    return Response(_dump({"error": message}), status, content_type="application/json")
+
+
+def _to_dict(message: Any) -> Any:
+    return MessageToDict(message, always_print_fields_with_no_presence=True, preserving_proto_field_name=True)
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _from_columns(value: Any, inputs: Inputs) -> dict[str, Array]:
+    """Return the arrays of `inputs`: an object of one value an input, or the value of the only input."""
+    if not _is_object(value) and len(inputs) > 1:
+        raise ServingError("'inputs' must be an object: the signature has several inputs")
+    columns = value if _is_object(value) else dict.fromkeys(inputs, value)
+    for name in inputs:
+        if name not in columns:
+            raise ServingError(f"'inputs' lacks the input {name}")
+    return {name: _to_array(columns[name], info.dtype) for name, info in inputs.items()}
+
+
+def _from_rows(rows: Any, inputs: Inputs) -> dict[str, Array]:
+    """Return the arrays of `instances`: a list of objects, or of values of the only input."""
+    if not isinstance(rows, list) or not rows:
+        raise ServingError("'instances' must be a list with at least one entry")
+    named = _is_object(rows[0])
+    if len(inputs) > 1 and not named:
+        raise ServingError("'instances' must be a list of objects: the signature has several inputs")
+    columns: dict[str, list[Array]] = {name: [] for name in inputs}
+    for index, row in enumerate(rows):
+        try:
+            if _is_object(row) != named or (named and row.keys() != inputs.keys()):
+                expected = f"an object with the keys {sorted(inputs)}" if named else "a value"
+                raise ServingError(f"expected {expected}")
+            for name, column in columns.items():
+                column.append(_to_array(row[name] if named else row, inputs[name].dtype))
+                if column[-1].shape != column[0].shape:
+                    raise ServingError(f"expected the shape {column[0].shape}, not {column[-1].shape}")
+        except ServingError as error:
+            raise ServingError(f"entry {index} of 'instances': {error.message}") from None
+    return {name: np.stack(column) for name, column in columns.items()}
+
+
+def _to_array(value: Any, type_number: int) -> Array:
+    dtype, name, nested = tf.as_dtype(type_number), type_name(type_number), np.array(value, object)
+    flat = [_to_bytes(leaf) for leaf in nested.flat] if name == "string" else nested.ravel().tolist()
+    types = (int, float) if dtype.is_floating else ({"string": bytes, "bool": bool}.get(name, int),)
+    for leaf in flat:
+        if isinstance(leaf, list):
+            raise ServingError("lists of different lengths or depths")
+        if type(leaf) not in types:
+            raise ServingError(f"JSON Value: {_dump(leaf)} is not of expected type: {name}")
+    try:
+        with np.errstate(over="raise"):
+            return np.array(flat, dtype.as_numpy_dtype).reshape(nested.shape)
+    except (OverflowError, FloatingPointError):
+        raise ServingError(f"a number is too large for {name}") from None
+
+
+def _to_bytes(leaf: Any) -> Any:
+    if not isinstance(leaf, dict) or _is_object(leaf):
+        return leaf.encode() if isinstance(leaf, str) else leaf
+    try:
+        return base64.b64decode(leaf["b64"], validate=True)
+    except ValueError:
+        raise ServingError("Unable to base64 decode") from None
+
+
+def _is_object(value: Any) -> bool:
+    """True for a JSON object other than `{"b64": "…"}`, the notation of bytes."""
+    return isinstance(value, dict) and not (value.keys() == {"b64"} and isinstance(value["b64"], str))
+
+
+def _format(response: PredictResponse, by_row: bool) -> str:
+    """Return the answer's JSON. Raises ServingError if rows are asked for and outputs differ in length."""
+    arrays = {name: decode(name, proto) for name, proto in response.outputs.items()}
+    sizes = {array.shape[:1] for array in arrays.values()}
+    if by_row and (len(sizes) != 1 or () in sizes):
+        raise ServingError("the outputs have no common size in dimension 0; send 'inputs'")
+    columns = {name: _to_list(name, array) for name, array in arrays.items()}
+    answer: Any = next(iter(columns.values())) if len(columns) == 1 else columns
+    if by_row and len(columns) > 1:
+        answer = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return _dump({"predictions" if by_row else "outputs": answer})
+
+
+def _to_list(name: str, array: Array) -> Any:
+    """Return nested lists: floats with the fewest digits that keep the value, bytes in base64."""
+    flat: Any = array.ravel().tolist()
+    if array.dtype.kind == "f":
+        flat = [float(str(value)) for value in array.ravel()]
+    elif array.dtype.kind == "O" and name.endswith("_bytes"):
+        flat = [{"b64": base64.b64encode(value).decode()} for value in flat]
+    elif array.dtype.kind == "O":
+        flat = [value.decode(errors="replace") for value in flat]
+    values = np.empty(array.size, object)
+    values[:] = flat
+    return values.reshape(array.shape).tolist()

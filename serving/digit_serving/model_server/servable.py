@@ -1,4 +1,4 @@
-"""Signatures: they turn a request into feeds and fetches, with lookups made once, when the model loads."""
+"""Servable: a loaded SavedModel, its signatures and its warm-up."""
 
 import gc
 from collections.abc import Callable
@@ -8,7 +8,6 @@ from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from grpc import StatusCode
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
@@ -18,31 +17,36 @@ from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.tensors import Array, decode, type_name
 
+# Operations run in the calling thread: those of a small model take less time than a handover to a pool.
+_RUN_OPTIONS = tf.compat.v1.RunOptions(inter_op_thread_pool=-1)
+
 
 class Signature:
-    """The methods raise ServingError where the request doesn't fit it."""
+    """Lookups of a SignatureDef, made once when the model loads."""
 
     def __init__(self, definition: SignatureDef) -> None:
-        self._definition = definition
-        inputs = [(str(info.name), alias, info.dtype) for alias, info in definition.inputs.items()]
-        self._inputs = sorted(inputs)
+        self._inputs = {alias: (str(info.name), info.dtype) for alias, info in definition.inputs.items()}
         self._outputs = {alias: definition.outputs[alias].name for alias in sorted(definition.outputs)}
+        self._defaults = definition.defaults
 
     def feeds(self, request: PredictRequest) -> dict[str, Array]:
-        """The arrays by tensor name, in the order by which the runtime numbers arguments in its messages."""
-        given, feeds = request.inputs, dict[str, Array]()
-        if len(given) != len(self._inputs) or any(alias not in given for _, alias, _ in self._inputs):
-            self._check(request)
-        for tensor, alias, dtype in self._inputs:
-            proto = (given if alias in given else self._definition.defaults)[alias]
+        """Return the request's arrays by tensor name. Raises ServingError if they don't fit the signature."""
+        missing = sorted(self._inputs.keys() - request.inputs.keys() - self._defaults.keys())
+        unexpected = sorted(request.inputs.keys() - self._inputs.keys())
+        if missing or unexpected:
+            raise ServingError(
+                f"inputs do not match the signature; missing: {missing}, unexpected: {unexpected}"
+            )
+        feeds = dict[str, Array]()
+        for alias, (tensor, dtype) in self._inputs.items():
+            proto = (request.inputs if alias in request.inputs else self._defaults)[alias]
             if proto.dtype != dtype:
-                types = f"{type_name(dtype)} but {type_name(proto.dtype)}"
-                raise ServingError(f"Expects arg[{len(feeds)}] to be {types} is provided")
+                raise ServingError(f"input {alias} must be {type_name(dtype)}, not {type_name(proto.dtype)}")
             feeds[tensor] = decode(alias, proto)
         return feeds
 
     def fetches(self, request: PredictRequest) -> dict[str, str]:
-        """The requested tensors' names by the outputs' names."""
+        """Return the tensor name of each requested output. Raises ServingError for an unknown output."""
         aliases = list(request.output_filter)
         for alias in aliases:
             if alias not in self._outputs:
@@ -51,32 +55,19 @@ class Signature:
                 raise ServingError(f"duplicate output tensor alias: {alias}")
         return {alias: self._outputs[alias] for alias in aliases} if aliases else self._outputs
 
-    def _check(self, request: PredictRequest) -> None:
-        wanted, defaults = self._definition.inputs.keys(), self._definition.defaults.keys()
-        extra, missing = (
-            sorted(request.inputs.keys() - wanted),
-            sorted(wanted - request.inputs.keys() - defaults),
-        )
-        if extra or missing:
-            sets = f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
-            sizes = f"{len(request.inputs)}!={len(wanted)}"
-            raise ServingError(f"input size does not match signature: {sizes}. {sets}")
-
-
-_MAX_WARMUP_RECORDS = 1000
-# The calling thread runs the operations: a small model's take less time than the handover to a pool would.
-_IN_CALLING_THREAD = tf.compat.v1.RunOptions(inter_op_thread_pool=-1)
-
 
 class Servable:
-    """Loaded when constructed; ServingError where the directory holds no SavedModel with these tags."""
+    """A version in memory, loaded by the constructor.
+
+    Raises ServingError if the directory holds no SavedModel with the tags of the flags.
+    """
 
     def __init__(self, directory: Path, version: int, options: Options) -> None:
         self.version = version
-        both = options.tensorflow_session_parallelism
+        threads = options.tensorflow_session_parallelism
         config = tf.compat.v1.ConfigProto(
-            intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism or both,
-            inter_op_parallelism_threads=options.tensorflow_inter_op_parallelism or both,
+            intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism or threads,
+            inter_op_parallelism_threads=options.tensorflow_inter_op_parallelism or threads,
         )
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         self._callable = lru_cache(maxsize=64)(self._make_callable)
@@ -84,13 +75,17 @@ class Servable:
         self.calls = {name: Signature(definition) for name, definition in self.signatures.items()}
 
     def run(self, feeds: tuple[str, ...], fetches: tuple[str, ...], arrays: list[Array]) -> list[Array]:
-        """The tensors named `fetches`, for `arrays` as the tensors named `feeds`; safe in threads."""
+        """Compute the tensors named `fetches` from `arrays`, the values of the tensors named `feeds`.
+
+        Thread-safe. Raises ServingError if an operation fails.
+        """
         try:
             return self._callable(feeds, fetches)(*arrays)  # type: ignore[no-any-return]
         except tf.errors.OpError as error:
             raise ServingError(error.message, error.error_code) from None
 
     def close(self) -> None:
+        """Free the memory. No call may be running."""
         self._callable.cache_clear()
         self._session.close()
         # Graphs contain reference cycles, which only the garbage collector frees.
@@ -101,8 +96,24 @@ class Servable:
         # Private API, bounded by pyproject.toml's exact minor version of TensorFlow. Session.run and
         # Session.make_callable, its public counterparts, refuse shapes that differ from the graph's static
         # ones. TensorFlow Serving leaves them to the operations, and its own integration test needs that.
-        options = CallableOptions(feed=feeds, fetch=fetches, run_options=_IN_CALLING_THREAD)
+        options = CallableOptions(feed=feeds, fetch=fetches, run_options=_RUN_OPTIONS)
         return self._session._make_callable_from_options(options)
+
+
+def warm_up(directory: Path, predict: Callable[[PredictRequest], object], iterations: int) -> None:
+    """Send each warm-up request in the version's directory to `predict`, `iterations` times.
+
+    A version without warm-up requests is left cold. Raises ServingError if the file can't be read.
+    """
+    path = directory / "assets.extra" / "tf_serving_warmup_requests"
+    if not path.exists():
+        return
+    try:
+        for record in tf.compat.v1.io.tf_record_iterator(str(path)):
+            for _ in range(iterations):
+                predict(PredictionLog.FromString(record).predict_log.request)
+    except (tf.errors.OpError, DecodeError) as error:
+        raise ServingError(f"unusable warm-up requests in {path}: {error}") from None
 
 
 def _load(session: Any, directory: Path, tags: list[str]) -> Any:
@@ -110,30 +121,5 @@ def _load(session: Any, directory: Path, tags: list[str]) -> Any:
         return tf.compat.v1.saved_model.load(session, tags, str(directory))
     except tf.errors.OpError as error:
         raise ServingError(error.message, error.error_code) from None
-    except OSError:
-        if any(directory.glob("saved_model.pb*")):
-            raise ServingError("Read less bytes than requested", StatusCode.OUT_OF_RANGE) from None
-        problem = f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {directory}"
-    except RuntimeError:
-        problem = f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}"
-    except Exception as error:  # the graph's importer raises many types
+    except Exception as error:  # the importer of graphs raises many types
         raise ServingError(str(error)) from None
-    raise ServingError(problem, StatusCode.NOT_FOUND)
-
-
-def warm_up(directory: Path, predict: Callable[[PredictRequest], object], iterations: int) -> None:
-    """Runs every record, if there are any; ServingError for a bad one, one too many, or a failing request."""
-    path = directory / "assets.extra" / "tf_serving_warmup_requests"
-    records = tf.compat.v1.io.tf_record_iterator(str(path)) if path.exists() else ()
-    try:
-        for count, record in enumerate(records, 1):
-            for _ in range(iterations):
-                predict(PredictionLog.FromString(record).predict_log.request)
-            if count > _MAX_WARMUP_RECORDS:
-                limit = f"the maximum ({_MAX_WARMUP_RECORDS})"
-                raise ServingError(f"Number of warmup records exceeds {limit} at {path}")
-    except DecodeError:
-        raise ServingError(f"Failed to parse warmup record: {record!r} from {path}") from None
-    except tf.errors.DataLossError as error:
-        problem = f"{error.message}. Please verify your warmup data is in TFRecord format."
-        raise ServingError(problem, StatusCode.DATA_LOSS) from None

@@ -1,4 +1,4 @@
-"""The model server as a whole: models, ports, and a graceful stop."""
+"""Model server process: start of the core and its transports, and graceful shutdown."""
 
 import gc
 import logging
@@ -13,25 +13,27 @@ import waitress
 from digit_serving import sockets
 from digit_serving.model_server import config, grpc_service
 from digit_serving.model_server.batching import Batcher
-from digit_serving.model_server.core import Core
+from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.rest import DrainMiddleware, RestApi
-from digit_serving.model_server.shutdown import Shutdown
+from digit_serving.model_server.shutdown import ShutdownListener
 
 log = logging.getLogger(__name__)
-_GRACE = 5.0  # seconds for the requests in flight when the server is told to stop
+
+_GRACE = 5.0
+"""Seconds for the requests in flight at shutdown."""
 
 
-def run(options: Options, host: str, shutdown: Shutdown) -> NoReturn:
-    """Serve until the shutdown; exit with 255, as the original, where the start fails.
+def run(options: Options, host: str, shutdown: ShutdownListener) -> NoReturn:
+    """Serve until the shutdown, on every address if `host` is empty.
 
-    Without a `host` it listens on every address.
+    Exits with 255, as tensorflow_model_server does, if the start fails.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     for name in ("tensorflow", "waitress.queue"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Freezing takes TensorFlow's own objects out of garbage collection, which else takes a sixth of a second.
+    # Freezing takes TensorFlow's own objects out of garbage collection: a collection of them takes 1/6 s.
     gc.freeze()
     try:
         _serve(options, host, shutdown)
@@ -39,15 +41,21 @@ def run(options: Options, host: str, shutdown: Shutdown) -> NoReturn:
         log.error("Failed to start server. Error: %s", error)
     except Exception:
         log.exception("Failed to start server.")
-    os._exit(255)  # leaves behind the threads that are still at work
+    os._exit(255)  # sys.exit would wait for worker threads
 
 
-def _serve(options: Options, host: str, shutdown: Shutdown) -> None:
-    parameters = config.batching(options)
-    core = Core(options, Batcher(parameters) if parameters is not None else None)
-    core.reload(config.models(options))
-    if options.model_config_file and options.model_config_file_poll_wait_seconds > 0:
-        Thread(target=_poll, args=(options, core), daemon=True).start()
+def create_core(options: Options) -> ServerCore:
+    """Return a core whose models are available. Raises ServingError for bad flags, files or models."""
+    parameters = config.read_batching(options)
+    core = ServerCore(options, Batcher(parameters) if parameters is not None else None)
+    core.reload(config.read_models(options))
+    if options.model_config_file:
+        Thread(target=_poll_config, args=(options, core), daemon=True).start()
+    return core
+
+
+def _serve(options: Options, host: str, shutdown: ShutdownListener) -> None:
+    core = create_core(options)
     grpc_server, rest = grpc_service.start(options, core, host), _start_rest(options, core, host)
     shutdown.stop = lambda: _stop(grpc_server, rest)
     log.info("Running gRPC ModelServer at port %d, REST at port %d", options.port, options.rest_api_port)
@@ -60,25 +68,26 @@ def _stop(grpc_server: grpc.Server, rest: DrainMiddleware) -> None:
     stopped.wait()
 
 
-def _poll(options: Options, core: Core) -> None:
-    while True:
-        time.sleep(options.model_config_file_poll_wait_seconds)
+def _poll_config(options: Options, core: ServerCore) -> None:
+    while (seconds := options.model_config_file_poll_wait_seconds) > 0:
+        time.sleep(seconds)
         try:
-            core.reload(config.models(options))
+            core.reload(config.read_models(options))
         except ServingError as error:
             log.error("Failed to reload %s: %s", options.model_config_file, error)
 
 
-def _start_rest(options: Options, core: Core, host: str) -> DrainMiddleware:
+def _start_rest(options: Options, core: ServerCore, host: str) -> DrainMiddleware:
     prometheus = config.read(options.monitoring_config_file, "MonitoringConfig").prometheus_config
     path = (prometheus.path or "/monitoring/prometheus/metrics") if prometheus.enable else ""
     threads = options.rest_api_num_threads or 4 * (os.cpu_count() or 1)
     app = DrainMiddleware(RestApi(options, core, path))
     if options.rest_api_port not in (0, options.port):
         try:
-            listener = sockets.tcp(host, options.rest_api_port)
+            listener = sockets.listen(host, options.rest_api_port)
         except OSError as error:
-            log.error("Failed to start HTTP Server at localhost:%d: %s", options.rest_api_port, error)
+            # tensorflow_model_server goes on without REST as well.
+            log.error("The REST server can't listen on port %d: %s", options.rest_api_port, error)
             return app
         server = waitress.create_server(app, sockets=[listener], threads=threads, connection_limit=1000)
         Thread(target=server.run, name="rest", daemon=True).start()

@@ -1,4 +1,4 @@
-"""The end of the process at SIGTERM or SIGINT, whatever it is doing."""
+"""Signal handling: SIGTERM or SIGINT ends the process in any state, also while a model loads."""
 
 import logging
 import os
@@ -9,12 +9,13 @@ from threading import Thread
 log = logging.getLogger(__name__)
 
 
-class Shutdown:
-    """A thread that waits for a signal, calls `stop`, and exits with 0. Construct it in the main thread.
+class ShutdownListener:
+    """Thread that waits for SIGTERM or SIGINT, calls `stop` and exits with 0.
 
-    `set_wakeup_fd` serves whichever thread the kernel gives the signal to. A Python handler would have to
-    wait for the main thread, which may be waiting for a model; blocked signals and `sigwait` would need every
-    thread to block them, and OpenBLAS has started some when NumPy is imported.
+    Construct it in the main thread. `signal.set_wakeup_fd` works for any thread that the kernel delivers the
+    signal to. A Python handler alone would run only once the main thread returns to Python code, and the main
+    thread may be waiting for a model. `sigwait` needs the signals blocked in every thread, but OpenBLAS has
+    started threads when NumPy is imported.
     """
 
     def __init__(self) -> None:
@@ -24,17 +25,17 @@ class Shutdown:
         signal.set_wakeup_fd(write)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
-        self._thread = Thread(target=self._wait, name="shutdown", daemon=True)
+        self._thread = Thread(target=self._run, name="shutdown", daemon=True)
         self._thread.start()
 
     def join(self) -> None:
-        """Wait for the end of the process."""
+        """Block until the process ends."""
         self._thread.join()
 
-    def _wait(self) -> None:
+    def _run(self) -> None:
         os.read(self._wakeup, 1)
         try:
             self.stop()
             log.info("Stopped")
         finally:
-            os._exit(0)  # leaves behind the threads that are still at work
+            os._exit(0)  # sys.exit would wait for worker threads

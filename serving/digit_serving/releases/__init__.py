@@ -1,1 +1,1 @@
-"""`digits models`: which published versions are served, under which labels."""
+"""Releases, `digits models`: versions on disk, their labels, and the model server's models.config."""

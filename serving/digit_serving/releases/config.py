@@ -1,4 +1,4 @@
-"""What can go wrong with a release; each message is one line for the person at the terminal."""
+"""models.config: the model server's configuration, which holds versions to load, labels and label history."""
 
 import fcntl
 import os
@@ -14,64 +14,69 @@ from google.protobuf import text_format
 
 from digit_client.tfserving.protos import ModelServerConfig
 
-
-class ReleaseError(Exception):
-    """Says what is wrong, and what was changed if anything was."""
-
-
 MODEL_NAME = "digits"
 
 _HEADER = "# Changed by `digits models promote` and `digits models rollback`.\n"
-_EARLIER = "# Earlier, {label} was: {versions}\n"
-_EARLIER_PATTERN = re.compile(r"^# Earlier, (\w+) was: (\d+(?: \d+)*)$", re.MULTILINE | re.ASCII)
+_HISTORY = "# Earlier, {label} was: {versions}\n"
+_HISTORY_PATTERN = re.compile(r"^# Earlier, (\w+) was: (\d+(?: \d+)*)$", re.MULTILINE | re.ASCII)
 _LABEL = re.compile(r"\w+", re.ASCII)
-_REMEMBERED = 10
+_MAX_HISTORY = 10
+"""Versions remembered for each label."""
+_LOCK_RETRY_SECONDS = 0.1
+_ENSURE_TIMEOUT = 10.0
+"""Seconds that `ensure_config` waits for the lock."""
+
+
+class ReleaseError(Exception):
+    """Failed change or lookup of a release. The message is one line for a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelsConfig:
-    """`earlier` has the versions that carried a label before the one that does, the last one last."""
+    """Content of models.config. Changes return a new object."""
 
     message: Any
-    earlier: Mapping[str, tuple[int, ...]]
+    """The file's ModelServerConfig."""
+    history: Mapping[str, tuple[int, ...]]
+    """Previous versions of each label, oldest first."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ReleaseError where the text is no configuration, or none of this model."""
+        """Raise ReleaseError if the text is not a ModelServerConfig, or lacks the model."""
         try:
             message = text_format.Parse(text, ModelServerConfig())
         except text_format.ParseError as error:
-            raise ReleaseError(f"it is not what TensorFlow Serving reads: {error}") from error
+            raise ReleaseError(f"invalid model server configuration: {error}") from error
         if MODEL_NAME not in (model.name for model in message.model_config_list.config):
-            raise ReleaseError(f"it has no model {MODEL_NAME}")
-        earlier = {label: tuple(map(int, found.split())) for label, found in _EARLIER_PATTERN.findall(text)}
-        return cls(message, earlier)
+            raise ReleaseError(f"no model named {MODEL_NAME}")
+        history = {label: tuple(map(int, found.split())) for label, found in _HISTORY_PATTERN.findall(text)}
+        return cls(message, history)
 
     @classmethod
     def of_newest(cls, base_path: Path) -> Self:
-        """What loads the newest version alone, and has no labels."""
+        """Return a configuration without labels, which loads the newest version only."""
         model = {"name": MODEL_NAME, "base_path": str(base_path), "model_platform": "tensorflow"}
         return cls(ModelServerConfig(model_config_list={"config": [model]}), {})
 
     def __str__(self) -> str:
-        earlier = "".join(
-            _EARLIER.format(label=label, versions=" ".join(map(str, versions)))
-            for label, versions in sorted(self.earlier.items())
+        history = "".join(
+            _HISTORY.format(label=label, versions=" ".join(map(str, versions)))
+            for label, versions in sorted(self.history.items())
         )
-        return _HEADER + earlier + text_format.MessageToString(self.message)
+        return _HEADER + history + text_format.MessageToString(self.message)
 
     @property
     def base_path(self) -> Path:
-        """The folder of versions, as the model server sees it."""
+        """Folder of versions, as the model server sees it."""
         return Path(self._model.base_path)
 
     @property
     def labels(self) -> dict[str, int]:
-        """The version that each label stands for."""
+        """Version of each label."""
         return dict(self._model.version_labels)
 
-    def wanted(self, published: Collection[int]) -> set[int]:
-        """Those of the published versions that the server is to load."""
+    def versions_to_load(self, published: Collection[int]) -> set[int]:
+        """Return the published versions that the version policy selects."""
         policy = self._model.model_version_policy
         kind = policy.WhichOneof("policy_choice")
         if kind == "all":
@@ -80,43 +85,46 @@ class ModelsConfig:
             return set(published) & set(policy.specific.versions)
         return set(sorted(published)[-max(policy.latest.num_versions, 1) :])
 
-    def at(self, base_path: Path) -> Self:
-        """The same for another folder."""
+    def with_base_path(self, base_path: Path) -> Self:
+        """Return the configuration for another folder of versions."""
         changed = self._copy()
         changed._model.base_path = str(base_path)
         return changed
 
-    def loading(self, versions: Collection[int]) -> Self:
-        """The same with these versions loaded, and no others."""
+    def with_versions(self, versions: Collection[int]) -> Self:
+        """Return the configuration that loads exactly these versions."""
         changed = self._copy()
         changed._model.model_version_policy.specific.versions[:] = sorted(versions)
         return changed
 
-    def promoting(self, version: int, label: str) -> Self:
-        """The same with the label on the version, and the one that it was on remembered.
+    def promote(self, version: int, label: str) -> Self:
+        """Return the configuration with the label on the version, and its previous version in the history.
 
-        Raises ReleaseError for a label that is no word.
+        Raises ReleaseError for an invalid label.
         """
         if not _LABEL.fullmatch(label):
-            raise ReleaseError(f"{label!r} is no label: letters, digits and underscores make one")
+            raise ReleaseError(f"{label!r} is not a label; a label has letters, digits and underscores only")
         current = self.labels.get(label)
-        before = self.earlier.get(label, ())
+        history = self.history.get(label, ())
         if current not in (None, version):
-            before = (*before, current)[-_REMEMBERED:]
-        return self._labelled(label, version, before)
+            history = (*history, current)[-_MAX_HISTORY:]
+        return self._label(label, version, history)
 
-    def rolling_back(self, label: str) -> Self:
-        """The same with the label on the version before; ReleaseError where none is remembered."""
-        *before, version = self.earlier.get(label, ()) or (None,)
+    def roll_back(self, label: str) -> Self:
+        """Return the configuration with the label on its previous version.
+
+        Raises ReleaseError if the label has none.
+        """
+        *history, version = self.history.get(label, ()) or (None,)
         if version is None:
-            raise ReleaseError(f"nothing is known of a version that was {label} before")
-        return self._labelled(label, version, tuple(before))
+            raise ReleaseError(f"label {label} has no previous version")
+        return self._label(label, version, tuple(history))
 
-    def _labelled(self, label: str, version: int, before: tuple[int, ...]) -> Self:
+    def _label(self, label: str, version: int, history: tuple[int, ...]) -> Self:
         changed = self._copy()
         changed._model.version_labels[label] = version
-        earlier = {**self.earlier, label: before}
-        return replace(changed, earlier={name: versions for name, versions in earlier.items() if versions})
+        histories = {**self.history, label: history}
+        return replace(changed, history={name: versions for name, versions in histories.items() if versions})
 
     def _copy(self) -> Self:
         message = ModelServerConfig()
@@ -128,72 +136,76 @@ class ModelsConfig:
         return next(m for m in self.message.model_config_list.config if m.name == MODEL_NAME)
 
 
-_PAUSE = 0.1
-_PATIENCE = 10.0
-
-
 class ConfigFile:
-    """The model server reads it again and again, so it is replaced, never written to."""
+    """models.config in a folder of versions. Writes replace the file, since the model server polls it."""
 
     def __init__(self, models: Path) -> None:
         self.path = models / "models.config"
 
-    def text(self) -> str:
-        """Raises ReleaseError where there is none."""
+    def read_text(self) -> str:
+        """Raise ReleaseError if the file does not exist."""
         try:
             return self.path.read_text()
         except FileNotFoundError:
             raise ReleaseError(
-                f"there is no {self.path}: `digits up` makes it, and `docker compose up`"
+                f"{self.path} does not exist; `digits up` and `docker compose up` create it"
             ) from None
 
     def read(self) -> ModelsConfig:
-        """Raises ReleaseError where there is none, or where it is of no use."""
-        text = self.text()
+        """Raise ReleaseError if the file does not exist or is invalid."""
+        text = self.read_text()
         try:
             return ModelsConfig.parse(text)
         except ReleaseError as error:
             raise ReleaseError(f"{self.path}: {error}") from error
 
     @contextmanager
-    def locked(self, seconds: float) -> Iterator[None]:
-        """Keeps other processes from changing it during the block; ReleaseError if one of them takes longer.
+    def lock(self, timeout: float) -> Iterator[None]:
+        """Hold an exclusive lock between processes during the block.
 
-        The lock goes with the process, however that ends.
+        The lock ends with the process. Raises ReleaseError if the folder does not exist, or another process
+        holds the lock for `timeout` seconds.
         """
-        end = time.monotonic() + seconds
-        # Not the file itself: it is another one after each change.
-        with self.path.with_name(".models.config.lock").open("w") as lock:
-            while not _lock(lock.fileno()):
+        end = time.monotonic() + timeout
+        # The lock has a file of its own, because a write replaces the inode of models.config.
+        try:
+            lock = self.path.with_name(".models.config.lock").open("w")
+        except FileNotFoundError:
+            raise ReleaseError(f"the folder {self.path.parent} does not exist") from None
+        with lock:
+            while not _try_lock(lock.fileno()):
                 if time.monotonic() > end:
-                    raise ReleaseError(f"{self.path} is being changed by somebody else, after {seconds:g} s")
-                time.sleep(_PAUSE)
+                    raise ReleaseError(f"{self.path} has been locked by another process for {timeout:g} s")
+                time.sleep(_LOCK_RETRY_SECONDS)
             yield
 
     def write(self, text: str) -> None:
-        """Replaces it, on the disk as well. Only for who has it locked."""
+        """Replace the file atomically and durably. The caller holds the lock."""
         new = self.path.with_name(".models.config.new")
         with new.open("w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         new.replace(self.path)
-        sync(self.path.parent)
+        fsync_folder(self.path.parent)
 
 
-def prepared(models: Path) -> ConfigFile:
-    """The folder's file: made where there is none, put right where the folder was moved. Raises OSError."""
+def ensure_config(models: Path) -> ConfigFile:
+    """Create the folder's models.config if it is missing; correct its base path if the folder has moved.
+
+    Raises OSError if the folder is read-only, and ReleaseError if the file is invalid or locked.
+    """
     file, base_path = ConfigFile(models), models.resolve()
-    with file.locked(_PATIENCE):
+    with file.lock(_ENSURE_TIMEOUT):
         if not file.path.exists():
             file.write(str(ModelsConfig.of_newest(base_path)))
         elif (config := file.read()).base_path != base_path:
-            file.write(str(config.at(base_path)))
+            file.write(str(config.with_base_path(base_path)))
     return file
 
 
-def sync(folder: Path) -> None:
-    """Returns when the names in the folder are on the disk."""
+def fsync_folder(folder: Path) -> None:
+    """Block until the folder's entries (created, renamed, removed) are on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -201,7 +213,7 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

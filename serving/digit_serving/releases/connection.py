@@ -1,4 +1,4 @@
-"""The options of a command that asks the model server: where it is, and the files to speak TLS with."""
+"""Command-line options for a connection to the model server: address and TLS files."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -18,35 +18,35 @@ _OPTIONS = (
         envvar="DIGITS_MODEL_SERVER",
         show_default=True,
         show_envvar=True,
-        help="The model server's gRPC address.",
+        help="Model server's gRPC address.",
     ),
     click.option(
         "--ca",
         envvar="DIGITS_MODEL_SERVER_CA",
         show_envvar=True,
         type=_FILE,
-        help="Certificate of the authority that vouches for it; with it they speak TLS.",
+        help="CA certificate of the model server (PEM). With it, the connection uses TLS.",
     ),
     click.option(
         "--certificate",
         envvar="DIGITS_MODEL_SERVER_CERTIFICATE",
         show_envvar=True,
         type=_FILE,
-        help="What it is shown.",
+        help="Client certificate (PEM), for a model server that demands one.",
     ),
     click.option(
         "--key",
         envvar="DIGITS_MODEL_SERVER_KEY",
         show_envvar=True,
         type=_FILE,
-        help="That certificate's key.",
+        help="Key of the client certificate (PEM).",
     ),
 )
 
 
 @dataclass(frozen=True)
-class Address:
-    """The model server that the user named; the files are in PEM."""
+class Endpoint:
+    """Address of a model server, and the PEM files for TLS with it."""
 
     target: str
     ca: Path | None
@@ -54,8 +54,8 @@ class Address:
     key: Path | None
 
     @contextmanager
-    def connected(self) -> Iterator[Any]:
-        """A connection to it, closed after the block."""
+    def connect(self) -> Iterator[Any]:
+        """Open a ModelServer for the block. Raises click.UsageError for an incomplete set of TLS files."""
         from digit_client.tfserving.model_server import ModelServer
 
         server = ModelServer(self.target, self._credentials())
@@ -68,22 +68,22 @@ class Address:
         import grpc
 
         if bool(self.certificate) != bool(self.key) or (self.certificate and not self.ca):
-            raise click.UsageError("--certificate and --key go together, and with --ca")
+            raise click.UsageError("--certificate needs --key and --ca, and --key needs --certificate")
         if not self.ca:
             return None
-        own = (path.read_bytes() for path in (self.key, self.certificate) if path)
-        return grpc.ssl_channel_credentials(self.ca.read_bytes(), *own)
+        pair = (path.read_bytes() for path in (self.key, self.certificate) if path)
+        return grpc.ssl_channel_credentials(self.ca.read_bytes(), *pair)
 
 
-def address_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give the command these options, and what they say as its parameter `server`, an Address."""
+def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options to the command, which gets their values as its parameter `endpoint`."""
 
     @functools.wraps(command)
-    def with_server(
+    def with_endpoint(
         target: str, ca: Path | None, certificate: Path | None, key: Path | None, **others: Any
     ) -> None:
-        command(server=Address(target, ca, certificate, key), **others)
+        command(endpoint=Endpoint(target, ca, certificate, key), **others)
 
     for option in reversed(_OPTIONS):
-        with_server = option(with_server)
-    return with_server
+        with_endpoint = option(with_endpoint)
+    return with_endpoint

@@ -1,4 +1,4 @@
-"""The published versions for a terminal and for programs, and the card of one of them."""
+"""Output of `digits models ls` and `show`: tables, JSON and model cards."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from digit_serving.releases.config import MODEL_NAME
-from digit_serving.releases.versions import Published
+from digit_serving.releases.versions import PublishedVersion
 
 _HEADINGS = ("VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE")
 _NONE = "–"
@@ -15,9 +15,10 @@ _NONE = "–"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A version. `published` (ISO 8601) and `accuracy` (0..1) are its card's, and None where that lacks them.
+    """One version in the list.
 
-    `state` is None where the server doesn't know the version, or no server answers.
+    `published` (ISO 8601) and `accuracy` (0..1) come from the model card, None if the card lacks them.
+    `state` is None if the server does not know the version or does not answer. `bytes` is the size on disk.
     """
 
     version: int
@@ -28,8 +29,8 @@ class Row:
     bytes: int
 
 
-def row(version: Published, labels: Mapping[str, int], states: Mapping[int, str]) -> Row:
-    """What there is to tell about a version."""
+def make_row(version: PublishedVersion, labels: Mapping[str, int], states: Mapping[int, str]) -> Row:
+    """Return the row of a version, from the versions of the labels and the states of the versions."""
     card = version.card()
     return Row(
         version.number,
@@ -41,36 +42,36 @@ def row(version: Published, labels: Mapping[str, int], states: Mapping[int, str]
     )
 
 
-def table(rows: Sequence[Row]) -> str:
-    """A line for each version under a line of headings; numbers are set to the right."""
+def format_table(rows: Sequence[Row]) -> str:
+    """Return a table with headings. Numbers are right-aligned."""
     cells = [_HEADINGS, *map(_cells, rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(_line(line, widths) for line in cells)
 
 
-def document(rows: Sequence[Row], server: str, reachable: bool) -> str:
-    """The same as a JSON object."""
+def format_json(rows: Sequence[Row], server: str, reachable: bool) -> str:
+    """Return the rows as a JSON object, with the server's address and True if the server answers."""
     versions = [asdict(row) for row in rows]
     return json.dumps(
         {"model": MODEL_NAME, "server": server, "reachable": reachable, "versions": versions}, indent=2
     )
 
 
-def card(card: Mapping[str, Any]) -> str:
-    """A model card, a figure on each line."""
-    figures = list(_figures(card, ""))
-    width = max((len(name) for name, _ in figures), default=0)
-    return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in figures)
+def format_card(card: Mapping[str, Any]) -> str:
+    """Return the model card with one entry a line; nested entries are indented."""
+    entries = list(_entries(card, ""))
+    width = max((len(name) for name, _ in entries), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in entries)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     return (
         str(row.version),
-        _time(row.published),
+        _format_time(row.published),
         f"{row.accuracy:.4f}" if isinstance(row.accuracy, float) else _NONE,
         row.state or _NONE,
         ", ".join(row.labels) or _NONE,
-        _size(row.bytes),
+        _format_size(row.bytes),
     )
 
 
@@ -79,28 +80,28 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join((version.strip().rjust(widths[0]), *texts, size.strip().rjust(widths[-1])))
 
 
-def _time(text: Any) -> str:
+def _format_time(text: Any) -> str:
     try:
         return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
     except (TypeError, ValueError):
         return _NONE
 
 
-def _size(size: int) -> str:
+def _format_size(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
-def _figures(card: Mapping[str, Any], indent: str) -> Iterator[tuple[str, str]]:
+def _entries(card: Mapping[str, Any], indent: str) -> Iterator[tuple[str, str]]:
     for name, value in card.items():
         title = indent + name.replace("_", " ")
         if isinstance(value, Mapping):
             yield title, ""
-            yield from _figures(value, indent + "  ")
+            yield from _entries(value, indent + "  ")
         else:
-            yield title, _text(value)
+            yield title, _format_value(value)
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: _NONE, True: "yes", False: "no"}[value]
     if isinstance(value, int):

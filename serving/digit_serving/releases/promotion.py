@@ -1,4 +1,4 @@
-"""Moving a label to another version, in the order that leaves no gap: load, wait, move, verify, unload."""
+"""Promotion and rollback: move a label between versions without a gap in service."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,60 +6,64 @@ from pathlib import Path
 
 from digit_client.tfserving.model_server import ModelServer
 from digit_serving.releases.config import ConfigFile, ModelsConfig, ReleaseError
-from digit_serving.releases.readiness import Watch
-from digit_serving.releases.versions import published
+from digit_serving.releases.readiness import ReadinessWaiter
+from digit_serving.releases.versions import list_versions
 
 
 @dataclass(frozen=True, slots=True)
-class Mover:
-    """A move is made and seen in the server within `seconds`, or else taken back, whatever it raises.
+class Promoter:
+    """Moves labels: load the version, wait, move the label, verify, unload versions without a label.
 
-    Without a server, for one that doesn't run, only the file is changed. `say` tells the user what goes on.
+    If a step fails or `timeout` seconds pass, models.config is restored. Without a server, for one that is
+    not running, only models.config is changed. `report` gets one line for each step.
     """
 
     models: Path
     server: ModelServer | None
-    seconds: float
-    say: Callable[[str], None]
+    timeout: float
+    report: Callable[[str], None]
 
     def promote(self, version: int, label: str) -> None:
-        """Puts the label on the version. Raises ReleaseError, or DigitError where no server answers."""
-        self._move(label, lambda config: config.promoting(version, label))
+        """Put the label on the version. Raises ReleaseError, or DigitError if the server does not answer."""
+        self._move(label, lambda config: config.promote(version, label))
 
-    def rollback(self, label: str) -> None:
-        """Puts the label back on the version that had it before. Raises as `promote` does."""
-        self._move(label, lambda config: config.rolling_back(label))
+    def roll_back(self, label: str) -> None:
+        """Put the label on its previous version. Raises as `promote` does."""
+        self._move(label, lambda config: config.roll_back(label))
 
     def _move(self, label: str, change: Callable[[ModelsConfig], ModelsConfig]) -> None:
         file = ConfigFile(self.models)
-        with file.locked(self.seconds):
+        with file.lock(self.timeout):
             old = file.read()
             new = change(old)
             version = new.labels[label]
-            if version not in published(self.models):
-                raise ReleaseError(f"there is no version {version} in {self.models}")
+            if version not in list_versions(self.models):
+                raise ReleaseError(f"version {version} does not exist in {self.models}")
             if self.server:
-                self._lead(Watch(self.server, self.seconds), file, old, new, label)
-            # Nothing else: callers who name no version get the newest that is loaded.
-            file.write(str(new.loading(new.labels.values())))
-        self.say(f"Version {version} is {label}.")
+                self._apply(ReadinessWaiter(self.server, self.timeout), file, old, new, label)
+            # Unload the others: callers without a version or label get the newest version that is loaded.
+            file.write(str(new.with_versions(new.labels.values())))
+        self.report(f"Version {version} is {label}.")
 
-    def _lead(self, watch: Watch, file: ConfigFile, old: ModelsConfig, new: ModelsConfig, label: str) -> None:
-        """Until the server has followed; the versions that are loaded stay so."""
-        text, version = file.text(), new.labels[label]
-        loaded = old.wanted(published(self.models))
-        known = watch.versions().get(version)
+    def _apply(
+        self, waiter: ReadinessWaiter, file: ConfigFile, old: ModelsConfig, new: ModelsConfig, label: str
+    ) -> None:
+        """Load the new version beside the loaded ones, then move the label; restore the file on failure."""
+        text, version = file.read_text(), new.labels[label]
+        loaded = old.versions_to_load(list_versions(self.models))
+        stale = waiter.statuses().get(version)
         try:
             if version in loaded:
-                known = None
+                # No new attempt to load begins, so an error in the status is current.
+                stale = None
             else:
-                file.write(str(old.loading({*loaded, version})))
-            self.say(f"Waiting for the model server to load version {version} ...")
-            watch.until_available(version, known)
-            file.write(str(new.loading({*loaded, version})))
-            self.say(f"Waiting for it to answer for {label} with version {version} ...")
-            watch.until_labelled(label, version)
+                file.write(str(old.with_versions({*loaded, version})))
+            self.report(f"Waiting for the model server to load version {version} ...")
+            waiter.wait_until_loaded(version, stale)
+            file.write(str(new.with_versions({*loaded, version})))
+            self.report(f"Waiting for the model server to move label {label} to version {version} ...")
+            waiter.wait_until_labelled(label, version)
         except BaseException:
             file.write(text)
-            self.say(f"Taken back: {file.path} is as it was.")
+            self.report(f"Restored {file.path}.")
             raise

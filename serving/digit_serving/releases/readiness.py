@@ -1,4 +1,4 @@
-"""Watching the model server until it has done what models.config says."""
+"""Readiness polling: waits until the model server has applied models.config."""
 
 import time
 from collections.abc import Callable
@@ -8,50 +8,53 @@ from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.model_server import ModelServer, VersionStatus
 from digit_serving.releases.config import MODEL_NAME, ReleaseError
 
-_CALL_SECONDS = 2.0
-_PAUSE = 0.1
+_CALL_TIMEOUT = 2.0
+_POLL_SECONDS = 0.1
 
 
-class Watch:
-    """Whatever waits here raises ReleaseError when `seconds` have passed since this was made."""
+class ReadinessWaiter:
+    """Polls a model server. All waits share one timeout in seconds, which starts with the construction."""
 
-    def __init__(self, server: ModelServer, seconds: float) -> None:
-        self._server, self._seconds = server, seconds
-        self._end = time.monotonic() + seconds
+    def __init__(self, server: ModelServer, timeout: float) -> None:
+        self._server, self._timeout = server, timeout
+        self._end = time.monotonic() + timeout
 
-    def versions(self) -> dict[int, VersionStatus]:
-        """What the server knows of each version. Raises DigitError where it doesn't answer."""
-        found = self._server.versions(ModelRef(MODEL_NAME), timeout=_CALL_SECONDS)
+    def statuses(self) -> dict[int, VersionStatus]:
+        """Return the status of each version that the server knows. Raises DigitError without an answer."""
+        found = self._server.versions(ModelRef(MODEL_NAME), timeout=_CALL_TIMEOUT)
         return {status.version: status for status in found}
 
-    def until_available(self, version: int, before: VersionStatus | None) -> None:
-        """Raises ReleaseError also where the version fails to load; `before` is what an earlier try left."""
+    def wait_until_loaded(self, version: int, stale: VersionStatus | None) -> None:
+        """Wait until the version is available. An error in the status `stale` is of an earlier attempt.
 
-        def is_available() -> bool:
-            status = self.versions().get(version)
-            if status and status.error and status != before:
+        Raises ReleaseError if the version fails to load, or at the timeout.
+        """
+
+        def is_loaded() -> bool:
+            status = self.statuses().get(version)
+            if status and status.error and status != stale:
                 raise ReleaseError(f"the model server can't load version {version}: {status.error}")
             return bool(status and status.is_available)
 
-        self._wait(is_available, f"the model server did not load version {version}, its log may say why,")
+        self._wait(is_loaded, f"the model server did not load version {version} (see its log)")
 
-    def until_labelled(self, label: str, version: int) -> None:
-        """The label is looked up as callers do it."""
+    def wait_until_labelled(self, label: str, version: int) -> None:
+        """Wait until the server resolves the label to the version. Raises ReleaseError at the timeout."""
         model = ModelRef(MODEL_NAME, label=label)
         self._wait(
-            lambda: self._server.resolve(model, timeout=_CALL_SECONDS) == version,
-            f"the model server did not make version {version} {label}",
+            lambda: self._server.resolve(model, timeout=_CALL_TIMEOUT) == version,
+            f"the model server did not move label {label} to version {version}",
         )
 
-    def _wait(self, holds: Callable[[], bool], otherwise: str) -> None:
+    def _wait(self, is_done: Callable[[], bool], failure: str) -> None:
         reason = ""
         while time.monotonic() < self._end:
             try:
-                if holds():
+                if is_done():
                     return
                 reason = ""
             except DigitError as error:
-                # It may be starting just now.
+                # The server may be starting: go on until the timeout.
                 reason = f": {error.message}"
-            time.sleep(_PAUSE)
-        raise ReleaseError(f"{otherwise} within {self._seconds:g} s{reason}")
+            time.sleep(_POLL_SECONDS)
+        raise ReleaseError(f"{failure} within {self._timeout:g} s{reason}")

@@ -1,60 +1,64 @@
+"""Line removal: printed lines are removed from a mask, strokes stay."""
+
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from digit_client.images import line_removal
-
-Mask = NDArray[np.uint8]
-
-
-def ruled(height: int, width: int, gap: int, lean: float) -> Mask:
-    mask = np.zeros((height, width), np.uint8)
-    for row in range(gap, height, gap):
-        cv2.line(mask, (0, row), (width - 1, int(row + lean * width)), 1, 2)
-    return mask
+from tests.client.images.pictures import Pixels
 
 
 @pytest.fixture
-def stroke() -> Mask:
-    """A slanted stroke with a bar on top, as in a 7, ten pixels wide."""
+def stroke() -> Pixels:
+    """An oblique stroke with a bar on top, as in a seven, ten pixels wide: uint8 [240, 320]."""
     mask = np.zeros((240, 320), np.uint8)
     points = np.array([[100, 60], [200, 60], [140, 200]], np.int32)
     cv2.polylines(mask, [points], False, 1, 10)
     return mask
 
 
-@pytest.mark.parametrize("lean", [0.0, 0.03, -0.03])
-def test_lines_across_go_and_the_stroke_stays(stroke: Mask, lean: float) -> None:
-    mask = stroke | ruled(240, 320, 31, lean)
-    left = line_removal.remove(mask, mask)
-    assert (left & stroke).sum() > 0.95 * stroke.sum()
-    assert (left & ~cv2.dilate(stroke, np.ones((9, 9), np.uint8))).sum() < 0.02 * stroke.sum()
+def horizontal_lines(height: int, width: int, slope: float) -> Pixels:
+    mask = np.zeros((height, width), np.uint8)
+    for row in range(31, height, 31):
+        cv2.line(mask, (0, row), (width - 1, int(row + slope * width)), 1, 2)
+    return mask
 
 
-def test_lines_down_go_as_well(stroke: Mask) -> None:
-    squares = ruled(240, 320, 31, 0.01) | ruled(320, 240, 31, 0.01).T
-    mask = stroke | squares
-    left = line_removal.remove(mask, mask)
-    assert (left & stroke).sum() > 0.9 * stroke.sum()
-    assert (left & ~cv2.dilate(stroke, np.ones((9, 9), np.uint8))).sum() < 0.05 * stroke.sum()
+def count_remains(found: Pixels, stroke: Pixels) -> int:
+    """Return the number of pixels further than four pixels away from the stroke."""
+    return int((found & ~cv2.dilate(stroke, np.ones((9, 9), np.uint8))).sum())
 
 
-def test_lines_that_are_dark_in_parts_go_there(stroke: Mask) -> None:
-    lines = ruled(240, 320, 31, 0.0)
+@pytest.mark.parametrize("slope", [0.0, 0.03, -0.03])
+def test_remove_lines_horizontal_lines_are_removed(stroke: Pixels, slope: float) -> None:
+    mask = stroke | horizontal_lines(240, 320, slope)
+    found = line_removal.remove_lines(mask, mask)
+    assert (found & stroke).sum() > 0.95 * stroke.sum()
+    assert count_remains(found, stroke) < 0.02 * stroke.sum()
+
+
+def test_remove_lines_squared_paper_is_removed(stroke: Pixels) -> None:
+    mask = stroke | horizontal_lines(240, 320, 0.01) | horizontal_lines(320, 240, 0.01).T
+    found = line_removal.remove_lines(mask, mask)
+    assert (found & stroke).sum() > 0.9 * stroke.sum()
+    assert count_remains(found, stroke) < 0.05 * stroke.sum()
+
+
+def test_remove_lines_partly_dark_lines_are_removed(stroke: Pixels) -> None:
+    lines = horizontal_lines(240, 320, 0.0)
     dark = lines.copy()
     dark[:, :170] = 0
-    left = line_removal.remove(stroke | dark, stroke | lines)
-    assert (left & ~cv2.dilate(stroke, np.ones((9, 9), np.uint8))).sum() < 0.02 * stroke.sum()
+    found = line_removal.remove_lines(stroke | dark, stroke | lines)
+    assert count_remains(found, stroke) < 0.02 * stroke.sum()
 
 
-def test_a_thin_stroke_is_no_printed_line() -> None:
+def test_remove_lines_thin_stroke_is_kept() -> None:
     mask = np.zeros((240, 320), np.uint8)
     cv2.polylines(mask, [np.array([[30, 40], [290, 40], [150, 220]], np.int32)], False, 1, 2)
-    assert np.array_equal(line_removal.remove(mask, mask), mask)
+    assert np.array_equal(line_removal.remove_lines(mask, mask), mask)
 
 
-def test_a_small_picture_has_no_printed_lines() -> None:
+def test_remove_lines_small_picture_is_kept() -> None:
     mask = np.zeros((28, 28), np.uint8)
     mask[14] = 1
-    assert np.array_equal(line_removal.remove(mask, mask), mask)
+    assert np.array_equal(line_removal.remove_lines(mask, mask), mask)

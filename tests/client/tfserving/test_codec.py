@@ -1,25 +1,30 @@
+"""Conversion of arrays to TensorFlow Serving's messages and back."""
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
 
 from digit_client.tfserving import codec
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.protos import DT_FLOAT, DT_UINT8, PredictRequest, PredictResponse
 
+UNIFORM = np.full((2, 10), 0.1, np.float32)
+
 
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 4), st.just(28), st.just(28))))
-def test_images_arrive_as_they_were(images: np.ndarray) -> None:
-    sent = PredictRequest.FromString(codec.encode(images, ModelRef()).SerializeToString())
-    tensor = sent.inputs["images"]
-    assert sent.model_spec.signature_name == "images"
+def test_encode_uint8_keeps_images(images: np.ndarray) -> None:
+    request = PredictRequest.FromString(codec.encode(images, ModelRef()).SerializeToString())
+    tensor = request.inputs["images"]
+    assert request.model_spec.signature_name == "images"
     assert tensor.dtype == DT_UINT8
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     assert np.array_equal(np.frombuffer(tensor.tensor_content, np.uint8).reshape(shape), images)
 
 
-def test_floats_go_to_the_article_s_signature() -> None:
+def test_encode_float32_uses_serving_default() -> None:
     pixels = np.random.default_rng(0).random((3, 784), dtype=np.float32)
     request = codec.encode(pixels, ModelRef())
     tensor = request.inputs["pixels"]
@@ -32,54 +37,86 @@ def test_floats_go_to_the_article_s_signature() -> None:
     ("model", "version", "label"),
     [(ModelRef(), 0, ""), (ModelRef(version=3), 3, ""), (ModelRef(label="stable"), 0, "stable")],
 )
-def test_the_request_names_the_model(model: ModelRef, version: int, label: str) -> None:
+def test_encode_sets_model_spec(model: ModelRef, version: int, label: str) -> None:
     spec = codec.encode(np.zeros((1, 28, 28), np.uint8), model).model_spec
     assert (spec.name, spec.version.value, spec.version_label) == ("digits", version, label)
 
 
-def test_a_model_is_named_by_version_or_label() -> None:
+def test_model_ref_with_version_and_label_raises_value_error() -> None:
     with pytest.raises(ValueError, match="not both"):
         ModelRef(version=1, label="stable")
 
 
-def _response(*, content: bool, dtype: int = DT_FLOAT, columns: int = 10) -> PredictResponse:
-    response = PredictResponse()
-    response.model_spec.version.value = 5
-    tensor = response.outputs["probabilities"]
+def response(
+    probabilities: NDArray[np.float32], *, version: int = 5, packed: bool = True, dtype: int = DT_FLOAT
+) -> PredictResponse:
+    """Return a response with the tensor as packed bytes, or as a list of floats."""
+    message = PredictResponse()
+    message.model_spec.version.value = version
+    tensor = message.outputs["probabilities"]
     tensor.dtype = dtype
-    for size in (2, columns):
+    for size in probabilities.shape:
         tensor.tensor_shape.dim.add(size=size)
-    values = np.arange(2 * columns, dtype=np.float32)
-    if content:
-        tensor.tensor_content = values.tobytes()
+    if packed:
+        tensor.tensor_content = probabilities.tobytes()
     else:
-        tensor.float_val.extend(values.tolist())
-    return response
+        tensor.float_val.extend(probabilities.ravel().tolist())
+    return message
 
 
-@pytest.mark.parametrize("content", [True, False])
-def test_both_forms_of_a_tensor_are_read(content: bool) -> None:
-    probabilities, version = codec.decode(_response(content=content))
-    assert version == 5
-    assert probabilities.dtype == np.float32
-    assert np.array_equal(probabilities, np.arange(20, dtype=np.float32).reshape(2, 10))
+@given(
+    arrays.arrays(np.float32, st.tuples(st.integers(1, 5), st.just(10)), elements=st.floats(0, 8, width=32))
+)
+def test_decode_returns_most_probable_digits(scores: np.ndarray) -> None:
+    exponents = np.exp(scores)
+    probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
+    for prediction, row in zip(codec.decode(response(probabilities, version=7)), probabilities, strict=True):
+        assert prediction.digit == int(row.argmax())
+        assert prediction.confidence == max(prediction.probabilities) == float(row.max())
+        assert prediction.probabilities == tuple(row.tolist())
+        assert prediction.model_version == 7
+
+
+def test_decode_packed_and_listed_tensor_are_equal() -> None:
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(10), 3).astype(np.float32)
+    listed = codec.decode(response(probabilities, packed=False))
+    assert listed == codec.decode(response(probabilities, packed=True))
+    assert [prediction.probabilities for prediction in listed] == [
+        tuple(row) for row in probabilities.tolist()
+    ]
 
 
 @pytest.mark.parametrize(
-    "response",
+    "message",
     [
-        PredictResponse(),
-        _response(content=True, dtype=DT_UINT8),
-        _response(content=True, columns=9),
+        pytest.param(PredictResponse(), id="no-output"),
+        pytest.param(response(UNIFORM, dtype=DT_UINT8), id="wrong-type"),
+        pytest.param(response(np.full((2, 9), 1 / 9, np.float32)), id="nine-columns"),
+        pytest.param(response(np.full(10, 0.1, np.float32)), id="one-dimension"),
     ],
 )
-def test_another_answer_is_refused(response: PredictResponse) -> None:
-    with pytest.raises(ValueError, match=r"output|expected"):
-        codec.decode(response)
+def test_decode_missing_or_other_tensor_raises_value_error(message: PredictResponse) -> None:
+    with pytest.raises(ValueError, match=r"probabilities|float32"):
+        codec.decode(message)
 
 
-def test_a_tensor_shorter_than_its_shape_is_refused() -> None:
-    response = _response(content=False)
-    del response.outputs["probabilities"].float_val[-1]
+@pytest.mark.parametrize(
+    "probabilities",
+    [
+        np.full((1, 10), np.nan, np.float32),
+        np.full((1, 10), np.inf, np.float32),
+        np.full((1, 10), 0.2, np.float32),
+        np.array([[2, -1, 0, 0, 0, 0, 0, 0, 0, 0]], np.float32),
+    ],
+    ids=["nan", "infinity", "sum", "range"],
+)
+def test_decode_no_distribution_raises_value_error(probabilities: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="not a probability distribution"):
+        codec.decode(response(probabilities))
+
+
+def test_decode_tensor_shorter_than_shape_raises_value_error() -> None:
+    message = response(UNIFORM, packed=False)
+    del message.outputs["probabilities"].float_val[-1]
     with pytest.raises(ValueError, match="reshape"):
-        codec.decode(response)
+        codec.decode(message)

@@ -1,4 +1,4 @@
-"""The vendored protos against the official packages, tensorflow-serving-api and tensorflow."""
+"""Vendored protos compared with the official ones of tensorflow-serving-api and tensorflow."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +12,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from digit_client.tfserving import protos
 
-Pair = tuple[Descriptor, Descriptor]
-
-PAIRS: dict[str, tuple[Any, Any]] = {
+MESSAGE_CLASSES: dict[str, tuple[Any, Any]] = {
     "GetModelMetadataRequest": (
         protos.GetModelMetadataRequest,
         get_model_metadata_pb2.GetModelMetadataRequest,
@@ -32,6 +30,8 @@ PAIRS: dict[str, tuple[Any, Any]] = {
     "PredictResponse": (protos.PredictResponse, predict_pb2.PredictResponse),
     "TensorProto": (protos.TensorProto, tensor_pb2.TensorProto),
 }
+"""Vendored and official class of each exported message."""
+
 COMPLETE = {
     "tensorflow.TensorShapeProto",
     "tensorflow.TensorShapeProto.Dim",
@@ -52,10 +52,10 @@ COMPLETE = {
     "tensorflow.serving.StatusProto",
     "tensorflow.serving.FileSystemStoragePathSourceConfig.ServableVersionPolicy",
 }
-"""Messages of which no field is left out: files in text format may name any of them."""
+"""Messages that keep every official field, since configuration files may name any of them."""
 
 
-def field_facts(field: FieldDescriptor) -> tuple[object, ...]:
+def field_properties(field: FieldDescriptor) -> tuple[object, ...]:
     message, enum, oneof = field.message_type, field.enum_type, field.containing_oneof
     return (
         field.name,
@@ -72,63 +72,66 @@ def field_facts(field: FieldDescriptor) -> tuple[object, ...]:
     )
 
 
-def reachable(
-    message: Descriptor, official: Descriptor, seen: set[str]
+def reachable_pairs(
+    vendored: Descriptor, official: Descriptor, seen: set[str]
 ) -> Iterator[tuple[Descriptor, Descriptor]]:
-    """The pair, and every pair of messages that its fields lead to, each once."""
-    if message.full_name in seen:
+    """Yield the pair, and each pair of message types that its fields refer to, once."""
+    if vendored.full_name in seen:
         return
-    seen.add(message.full_name)
-    yield message, official
-    for field in message.fields:
+    seen.add(vendored.full_name)
+    yield vendored, official
+    for field in vendored.fields:
         expected = official.fields_by_number[field.number]
         if field.message_type and expected.message_type:
-            yield from reachable(field.message_type, expected.message_type, seen)
+            yield from reachable_pairs(field.message_type, expected.message_type, seen)
 
 
-def pairs() -> list[Pair]:
+def descriptor_pairs() -> list[tuple[Descriptor, Descriptor]]:
+    """Return the vendored and the official descriptor of every message type."""
     seen: set[str] = set()
     return [
         pair
-        for ours, official in PAIRS.values()
-        for pair in reachable(ours.DESCRIPTOR, official.DESCRIPTOR, seen)
+        for vendored, official in MESSAGE_CLASSES.values()
+        for pair in reachable_pairs(vendored.DESCRIPTOR, official.DESCRIPTOR, seen)
     ]
 
 
-def check_enum(enum: EnumDescriptor, official: EnumDescriptor) -> None:
+def assert_enum_is_subset(enum: EnumDescriptor, official: EnumDescriptor) -> None:
     assert enum.full_name == official.full_name
     values = {value.name: value.number for value in official.values}
     assert {value.name: value.number for value in enum.values}.items() <= values.items()
 
 
-def test_every_exported_message_is_compared() -> None:
+def test_message_classes_cover_exported_messages() -> None:
     messages = {name for name, value in vars(protos).items() if isinstance(value, type) and name[0].isupper()}
-    assert messages - {"Any", "DescriptorPool", "FileDescriptorSet", "Path"} == PAIRS.keys()
+    assert messages - {"Any", "DescriptorPool", "FileDescriptorSet", "Path"} == MESSAGE_CLASSES.keys()
 
 
-@pytest.mark.parametrize(("ours", "official"), pairs(), ids=lambda each: each.full_name)
-def test_message_agrees_with_the_official_one(ours: Descriptor, official: Descriptor) -> None:
-    assert ours.full_name == official.full_name
-    for field in ours.fields:
+@pytest.mark.parametrize(
+    ("vendored", "official"), descriptor_pairs(), ids=lambda descriptor: descriptor.full_name
+)
+def test_message_fields_equal_official(vendored: Descriptor, official: Descriptor) -> None:
+    assert vendored.full_name == official.full_name
+    for field in vendored.fields:
         expected = official.fields_by_number[field.number]
-        assert field_facts(field) == field_facts(expected)
+        assert field_properties(field) == field_properties(expected)
         if field.enum_type and expected.enum_type:
-            check_enum(field.enum_type, expected.enum_type)
-    for enum in ours.enum_types:
-        check_enum(enum, official.enum_types_by_name[enum.name])
-    if ours.full_name in COMPLETE:
-        assert {field.number for field in ours.fields} == {field.number for field in official.fields}
+            assert_enum_is_subset(field.enum_type, expected.enum_type)
+    for enum in vendored.enum_types:
+        assert_enum_is_subset(enum, official.enum_types_by_name[enum.name])
+    if vendored.full_name in COMPLETE:
+        assert {field.number for field in vendored.fields} == {field.number for field in official.fields}
 
 
-def test_complete_messages_are_reached() -> None:
-    assert {ours.full_name for ours, _ in pairs()} >= COMPLETE
+def test_descriptor_pairs_include_complete_messages() -> None:
+    assert {vendored.full_name for vendored, _ in descriptor_pairs()} >= COMPLETE
 
 
-def test_data_types_agree_with_the_official_ones() -> None:
+def test_data_types_equal_official() -> None:
     assert (protos.DT_FLOAT, protos.DT_UINT8) == (types_pb2.DT_FLOAT, types_pb2.DT_UINT8)
 
 
-def test_states_agree_with_the_official_ones() -> None:
+def test_version_states_equal_official() -> None:
     official = get_model_status_pb2.ModelVersionStatus.State
     assert protos.ModelVersionStatus.State.items() == official.items()
 
@@ -192,16 +195,16 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_bytes_are_read_by_either_side(name: str) -> None:
-    ours, official = PAIRS[name]
-    theirs = text_format.Parse(EXAMPLES[name], official())
-    mine = text_format.Parse(EXAMPLES[name], ours())
-    assert ours.FromString(theirs.SerializeToString()) == mine
-    assert official.FromString(mine.SerializeToString()) == theirs
-    assert text_format.MessageToString(mine) == text_format.MessageToString(theirs)
+def test_serialized_message_is_parsed_by_both_classes(name: str) -> None:
+    vendored_class, official_class = MESSAGE_CLASSES[name]
+    official = text_format.Parse(EXAMPLES[name], official_class())
+    vendored = text_format.Parse(EXAMPLES[name], vendored_class())
+    assert vendored_class.FromString(official.SerializeToString()) == vendored
+    assert official_class.FromString(vendored.SerializeToString()) == official
+    assert text_format.MessageToString(vendored) == text_format.MessageToString(official)
 
 
-def test_fields_that_are_left_out_survive() -> None:
+def test_parse_unknown_field_is_kept() -> None:
     request = predict_pb2.PredictRequest(client_id=b"me")
-    ours = protos.PredictRequest.FromString(request.SerializeToString())
-    assert predict_pb2.PredictRequest.FromString(ours.SerializeToString()) == request
+    vendored = protos.PredictRequest.FromString(request.SerializeToString())
+    assert predict_pb2.PredictRequest.FromString(vendored.SerializeToString()) == request

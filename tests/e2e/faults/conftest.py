@@ -1,4 +1,4 @@
-"""A service whose parts can be hurt one by one, and callers who go on asking meanwhile."""
+"""Fault injection: a gateway and a model server to damage under continuous load."""
 
 import os
 import signal
@@ -18,18 +18,18 @@ from digit_client.images import to_png
 from tests.processes import DIGITS, answers, free_port, running, wait_until
 
 DEADLINE = 5.0
-"""The gateway's, by default."""
+"""Default request deadline of the gateway, in seconds."""
 
 RECOVERY = 2.0
-"""Seconds after the end of a fault until all is well."""
+"""Maximum recovery time after the end of a fault, in seconds."""
 
 GONE = 0
-"""Instead of a status, where the connection broke or was refused."""
+"""Status of a request whose connection broke or was refused."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one request came to: `started` on the monotonic clock, how many `seconds` it took."""
+    """Result of one request: `started` on the monotonic clock, duration in `seconds`."""
 
     started: float
     seconds: float
@@ -40,16 +40,16 @@ class Outcome:
 
 @dataclass
 class Callers:
-    """What those saw who asked, one request after the other each."""
+    """Outcomes of clients that each send one request after another."""
 
     outcomes: list[Outcome] = field(default_factory=list)
 
     def statuses(self, since: float = 0.0) -> set[int]:
-        """Of the requests that began after this moment."""
+        """Return the statuses of requests that began after `since`."""
         return {outcome.status for outcome in self.outcomes if outcome.started >= since}
 
     def check(self) -> None:
-        """No answer was wrong, none came later than it may, and each refusal says when to come again."""
+        """Check that no answer is wrong or late, and that each refusal has Retry-After."""
         assert self.outcomes
         assert all(outcome.right for outcome in self.outcomes if outcome.status == 200)
         assert max(outcome.seconds for outcome in self.outcomes) < DEADLINE + 1
@@ -58,7 +58,7 @@ class Callers:
 
 @dataclass
 class Service:
-    """A gateway, and the model server before which it stands once that is started."""
+    """Gateway, and its model server once that is started."""
 
     models: Path
     digits: Any
@@ -70,35 +70,35 @@ class Service:
     model_server: subprocess.Popen[bytes] | None = None
 
     def start_model_server(self, under: Sequence[str] = (), **options: Any) -> None:
-        """Start it, `under` another command where one is given, without waiting for it."""
+        """Start the model server, as an argument of the command `under` if given, without waiting."""
         flags = self.flags or ("--model_name=digits", f"--model_base_path={self.models}")
         command = [*under, *DIGITS, "model-server", f"--port={self.grpc_port}", "--rest_api_port=0", *flags]
         with self.log.open("ab") as log:
             self.model_server = subprocess.Popen(command, stderr=log, **options)
 
     def kill_model_server(self) -> None:
-        """As the kernel does when there is no memory left."""
+        """Kill the model server, as the kernel's out-of-memory killer does."""
         assert self.model_server is not None
         self.model_server.kill()
         self.model_server.wait()
 
     def signal_model_server(self, number: int) -> None:
-        """Send it a signal."""
+        """Send the model server a signal."""
         assert self.model_server is not None
         self.model_server.send_signal(number)
 
     @property
     def is_ready(self) -> bool:
-        """Whether the gateway says so."""
+        """True if /readyz answers with 200."""
         return answers(f"{self.url}/readyz")
 
     def wait_until_ready(self, seconds: float = 60.0) -> None:
-        """Wait, so long at most, until each of the gateway's workers says so."""
-        # A connection each, of which the kernel gives some to either worker.
+        """Wait until all gateway workers are ready, at most `seconds`."""
+        # Eight connections: the kernel gives some of them to each worker.
         wait_until(lambda: all(self.is_ready for _ in range(8)), self.gateway, seconds)
 
     def ask(self, image: bytes | None = None, client: Any = httpx) -> httpx.Response:
-        """The answer to one image, without trying again."""
+        """Send one image, without retries; return the response."""
         image = image or to_png(self.digits.one(7))
         answer: httpx.Response = client.post(
             f"{self.url}/v1/predict",
@@ -109,13 +109,13 @@ class Service:
         return answer
 
     def version(self) -> int:
-        """The version that answers."""
+        """Return the model version that answers."""
         number: int = self.ask().json()["model"]["version"]
         return number
 
     @contextmanager
     def callers(self, count: int = 8) -> Iterator[Callers]:
-        """So many ask without pause inside the block; a moment passes before it and at its end."""
+        """Send requests from `count` clients during the block, and half a second before and after."""
         images = [to_png(self.digits.one(digit)) for digit in range(10)]
         expected = [self.ask(image).json()["predictions"][0]["digit"] for image in images]
         callers, stop = Callers(), threading.Event()
@@ -146,7 +146,7 @@ class Service:
                 outcome = self._outcome(images[which], expected[which], client, started)
                 callers.outcomes.append(outcome)
                 if outcome.status != 200:
-                    # A caller who pauses less than it is asked to, but is no flood.
+                    # Pause shorter than Retry-After, but long enough not to flood.
                     time.sleep(0.05)
 
     def _outcome(self, image: bytes, expected: int, client: httpx.Client, started: float) -> Outcome:
@@ -164,7 +164,7 @@ Serve = Callable[..., Service]
 
 @pytest.fixture
 def serve(models: Path, digits: Any, tmp_path: Path) -> Iterator[Serve]:
-    """Starts a gateway for one test, and where it is not told otherwise the model server."""
+    """Start a gateway for one test and, unless `alone`, a model server."""
     with ExitStack() as stack:
 
         def start(

@@ -1,4 +1,4 @@
-"""What callers see when the gateway itself is hurt, or its other callers misbehave."""
+"""Faults of the gateway and of its clients."""
 
 import os
 import resource
@@ -14,20 +14,22 @@ from digit_client.images import to_png
 from tests.e2e.faults.conftest import DEADLINE, GONE, RECOVERY, Serve, Service
 from tests.processes import children, wait_until
 
+pytestmark = pytest.mark.e2e
+
 GRACE = 10.0
-"""Seconds that a gateway has for the end, half of what Kubernetes gives it."""
+"""Maximum shutdown time of a gateway in seconds, half of the Kubernetes grace period."""
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
 def wait_until_replaced(victim: int, service: Service, seconds: float) -> None:
-    """Wait, so long at most, until another worker serves in its place."""
+    """Wait until another worker has replaced `victim`, at most `seconds`."""
     pid = service.gateway.pid
     wait_until(lambda: len(children(pid)) == 2 and victim not in children(pid), seconds=seconds)
     service.wait_until_ready(RECOVERY)
 
 
-def test_a_worker_is_killed(serve: Serve) -> None:
+def test_gateway_killed_worker_is_replaced(serve: Serve) -> None:
     service = serve()
     with service.callers() as callers:
         victim, survivor = children(service.gateway.pid)
@@ -40,7 +42,7 @@ def test_a_worker_is_killed(serve: Serve) -> None:
     assert callers.statuses(since=well) == {200}
 
 
-def test_a_worker_hangs(serve: Serve) -> None:
+def test_gateway_hanging_worker_is_replaced(serve: Serve) -> None:
     service = serve()
     with service.callers() as callers:
         victim, survivor = children(service.gateway.pid)
@@ -53,7 +55,7 @@ def test_a_worker_hangs(serve: Serve) -> None:
     assert callers.statuses(since=well) == {200}
 
 
-def test_it_is_told_to_stop_while_everybody_asks(serve: Serve) -> None:
+def test_gateway_sigterm_under_load_drains(serve: Serve) -> None:
     service = serve()
     with service.callers(16) as callers:
         told = time.monotonic()
@@ -64,7 +66,7 @@ def test_it_is_told_to_stop_while_everybody_asks(serve: Serve) -> None:
     assert callers.statuses() == {200, GONE}
 
 
-def test_callers_go_away(serve: Serve) -> None:
+def test_gateway_aborted_requests_harm_no_others(serve: Serve) -> None:
     service = serve()
     request = _request(to_png(service.digits.one(7)))
     with service.callers(4) as callers:
@@ -75,26 +77,26 @@ def test_callers_go_away(serve: Serve) -> None:
     assert callers.statuses() == {200}
 
 
-def test_it_has_no_file_descriptors_left(serve: Serve) -> None:
+def test_gateway_out_of_file_descriptors_recovers(serve: Serve) -> None:
     service = serve(limits={resource.RLIMIT_NOFILE: 100})
     with ExitStack() as stack, service.callers(4) as callers:
         for _ in range(400):
             stack.enter_context(socket.create_connection(_address(service)))
         time.sleep(1)
-    # Who is connected is answered on.
+    # Open connections go on being served.
     assert callers.statuses() == {200}
     service.wait_until_ready(RECOVERY)
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="needs faketime")
-def test_the_clock_jumps(serve: Serve, tmp_path: Path) -> None:
+def test_gateway_clock_jump_is_harmless(serve: Serve, tmp_path: Path) -> None:
     _put_clock(tmp_path, "+0")
     clock = {
         "LD_PRELOAD": str(FAKETIME),
         "FAKETIME_TIMESTAMP_FILE": str(tmp_path / "clock"),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        # gunicorn writes the monotonic time of a worker's sign of life into a file, as its modification time.
+        # gunicorn keeps worker heartbeats (monotonic time) as the modification time of a file.
         "NO_FAKE_STAT": "1",
     }
     service = serve(environment=clock)

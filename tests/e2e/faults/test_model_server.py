@@ -1,4 +1,4 @@
-"""What callers see while the model server is in trouble, and how soon all is well again."""
+"""Faults of the model server, and the time to recover from them."""
 
 import resource
 import signal
@@ -15,8 +15,10 @@ import pytest
 from tests.e2e.faults.conftest import DEADLINE, RECOVERY, Serve, Service
 from tests.processes import accepts, limit, wait_until
 
+pytestmark = pytest.mark.e2e
 
-def test_it_is_not_there_at_the_start(serve: Serve) -> None:
+
+def test_model_server_absent_at_start_is_found_later(serve: Serve) -> None:
     service = serve(alone=True)
     assert not service.is_ready
     started = time.monotonic()
@@ -30,7 +32,7 @@ def test_it_is_not_there_at_the_start(serve: Serve) -> None:
     assert service.ask().status_code == 200
 
 
-def test_it_is_killed_again_and_again(serve: Serve) -> None:
+def test_model_server_killed_twice_recovers(serve: Serve) -> None:
     service = serve()
     with service.callers() as callers:
         for _ in range(2):
@@ -45,7 +47,7 @@ def test_it_is_killed_again_and_again(serve: Serve) -> None:
     assert callers.statuses() == {200, 503}
 
 
-def test_it_hangs(serve: Serve) -> None:
+def test_model_server_hanging_opens_circuit_and_recovers(serve: Serve) -> None:
     service = serve()
     with service.callers() as callers:
         service.signal_model_server(signal.SIGSTOP)
@@ -53,7 +55,7 @@ def test_it_hangs(serve: Serve) -> None:
         time.sleep(DEADLINE)
         given_up = time.monotonic()
         time.sleep(1)
-        # Nobody waits any more for what does not come.
+        # The circuit breaker refuses requests at once.
         waits = [outcome.seconds for outcome in callers.outcomes if outcome.started > given_up]
         assert max(waits) < 0.5
         service.signal_model_server(signal.SIGCONT)
@@ -64,7 +66,7 @@ def test_it_hangs(serve: Serve) -> None:
     assert callers.statuses() <= {200, 503, 504}
 
 
-def test_it_is_slow(serve: Serve) -> None:
+def test_model_server_slow_delays_answers(serve: Serve) -> None:
     service = serve()
     with service.callers() as callers:
         for _ in range(6):
@@ -81,7 +83,7 @@ def test_it_is_slow(serve: Serve) -> None:
     [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", bytes(range(256)) * 64],
     ids=["nothing", "HTTP/1.1", "noise"],
 )
-def test_something_else_answers_at_its_address(serve: Serve, says: bytes) -> None:
+def test_model_server_other_program_at_address_is_refused(serve: Serve, says: bytes) -> None:
     service = serve(alone=True)
     with _listening(service.grpc_port, says):
         started = time.monotonic()
@@ -94,13 +96,13 @@ def test_something_else_answers_at_its_address(serve: Serve, says: bytes) -> Non
     service.wait_until_ready(RECOVERY)
 
 
-def test_it_has_no_file_descriptors_left(serve: Serve) -> None:
+def test_model_server_out_of_file_descriptors_recovers(serve: Serve) -> None:
     service = serve(alone=True)
     service.start_model_server(preexec_fn=partial(limit, {resource.RLIMIT_NOFILE: 256}))
     service.wait_until_ready()
     with service.callers() as callers, _many_connections(service.grpc_port, 400):
         time.sleep(2)
-    # The gateway has its connections already.
+    # The gateway's connections were open before.
     assert callers.statuses() == {200}
     time.sleep(RECOVERY)
     assert service.is_ready
@@ -125,7 +127,7 @@ def _many_connections(port: int, count: int) -> Iterator[None]:
 
 @contextmanager
 def _listening(port: int, says: bytes) -> Iterator[None]:
-    """Something that sends the same to whoever connects, and hears nothing."""
+    """Server that sends `says` to each connection and reads nothing."""
     stop, held = threading.Event(), []
 
     def accept(listener: Any) -> None:
@@ -148,8 +150,8 @@ def _listening(port: int, says: bytes) -> Iterator[None]:
                 connection.close()
 
 
-def test_a_service_that_is_well(serve: Serve) -> None:
-    """That the callers of these tests see nothing else by themselves."""
+def test_service_without_fault_answers_all(serve: Serve) -> None:
+    """Control experiment: without a fault all requests succeed."""
     service: Service = serve()
     with service.callers() as callers:
         time.sleep(1)

@@ -1,4 +1,4 @@
-"""What callers see when the folder of models, or the file that says what is served of it, is in trouble."""
+"""Faults of the models folder and of models.config."""
 
 import math
 import os
@@ -17,16 +17,20 @@ from digit_training import export
 from tests.e2e.faults.conftest import Serve
 from tests.processes import DIGITS, wait_until
 
-# To root nothing is unreadable, unless it gives that up.
-AS_ANYBODY = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+pytestmark = pytest.mark.e2e
+
+# Root reads every file, unless it drops these capabilities.
+NOT_ROOT = (
+    ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+)
 
 LOADING = 5.0
-"""Seconds in which a version is found and loaded, on a machine that does other things as well."""
+"""Maximum time to find and load a version on a loaded machine, in seconds."""
 
 
 @pytest.fixture
 def folder(models: Path) -> Iterator[Path]:
-    """A folder of its own with version 1, which any user can reach."""
+    """Models folder with version 1, accessible to any user."""
     with tempfile.TemporaryDirectory() as root:
         Path(root).chmod(0o755)
         folder = Path(root) / "digits"
@@ -35,11 +39,11 @@ def folder(models: Path) -> Iterator[Path]:
 
 
 def add(folder: Path, version: int) -> None:
-    """A copy of version 1, visible all at once."""
+    """Publish a copy of version 1 by an atomic rename."""
     (shutil.copytree(folder / "1", folder / "new")).rename(folder / str(version))
 
 
-def test_it_is_empty_until_something_is_published(serve: Serve, folder: Path) -> None:
+def test_models_folder_empty_is_served_after_publication(serve: Serve, folder: Path) -> None:
     (folder / "1").rename(folder.parent / "1")
     service = serve(folder=folder, alone=True)
     service.start_model_server()
@@ -52,13 +56,13 @@ def test_it_is_empty_until_something_is_published(serve: Serve, folder: Path) ->
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_it_vanishes_and_comes_back(serve: Serve, folder: Path, version: int) -> None:
+def test_models_folder_moved_away_and_back_is_served(serve: Serve, folder: Path, version: int) -> None:
     service = serve(folder=folder)
     away = folder.parent / "away"
     with service.callers() as callers:
         folder.rename(away)
         time.sleep(2)
-        # What is loaded is served on.
+        # Loaded versions go on being served.
         assert callers.statuses() == {200}
         if version != 1:
             (away / "1").rename(away / str(version))
@@ -67,7 +71,7 @@ def test_it_vanishes_and_comes_back(serve: Serve, folder: Path, version: int) ->
     assert callers.statuses() == {200}
 
 
-def test_all_versions_are_deleted_and_restored(serve: Serve, folder: Path) -> None:
+def test_models_folder_versions_deleted_and_restored_recovers(serve: Serve, folder: Path) -> None:
     service = serve(folder=folder)
     with service.callers() as callers:
         (folder / "1").rename(folder.parent / "1")
@@ -107,11 +111,11 @@ def _unreadable(version: Path) -> None:
 
 
 @pytest.mark.parametrize("publish", [_half_copied, _torn_weights, _noise, _nothing, _unreadable])
-def test_a_version_that_is_of_no_use_replaces_none(
+def test_models_folder_broken_version_keeps_older_version(
     serve: Serve, folder: Path, publish: Callable[[Path], None]
 ) -> None:
     service = serve(folder=folder, alone=True)
-    service.start_model_server(AS_ANYBODY)
+    service.start_model_server(NOT_ROOT)
     service.wait_until_ready()
     with service.callers() as callers:
         publish(folder / "2")
@@ -125,14 +129,14 @@ def test_a_version_that_is_of_no_use_replaces_none(
 
 
 @pytest.mark.parametrize(("bias", "outputs"), [(math.nan, 10), (0.0, 9)], ids=["NaN", "nine digits"])
-def test_a_version_that_answers_nonsense_is_not_believed(
+def test_models_folder_version_with_invalid_output_gives_502(
     serve: Serve, folder: Path, bias: float, outputs: int
 ) -> None:
     model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(outputs, activation="softmax")])
     model.set_weights([np.zeros((784, outputs)), np.full(outputs, bias)])
     service = serve(folder=folder)
     with service.callers() as callers:
-        export.save(model, folder / "new")
+        export.save_model(model, folder / "new")
         (folder / "new").rename(folder / "2")
         wait_until(lambda: service.ask().status_code != 200, seconds=LOADING)
         assert service.ask().json()["code"] == "model_server_error"
@@ -145,7 +149,7 @@ def test_a_version_that_answers_nonsense_is_not_believed(
 @pytest.mark.parametrize(
     "text", ["", "model_config_list { config { name: 'dig", "{}{}", "\0", "model_config"]
 )
-def test_its_file_is_torn_and_made_whole(serve: Serve, folder: Path, text: str) -> None:
+def test_models_config_damaged_keeps_versions_until_repaired(serve: Serve, folder: Path, text: str) -> None:
     add(folder, 2)
     file = folder / "models.config"
     whole = (
@@ -163,10 +167,10 @@ def test_its_file_is_torn_and_made_whole(serve: Serve, folder: Path, text: str) 
     assert callers.statuses() == {200}
 
 
-def test_a_full_disk_leaves_nothing_half_published(models: Path, folder: Path) -> None:
+def test_export_full_disk_publishes_nothing(models: Path, folder: Path) -> None:
     file = models.parent / "report" / "model.keras"
     export = " ".join([*DIGITS, "export", str(file), "--output", "digits", "--force"])
-    # A disk of 300 kB, which only these commands see.
+    # File system of 300 kB in a mount namespace of its own.
     script = (
         f"mount -t tmpfs -o size=300k none . && cd $PWD && {export}; status=$?; ls -A digits; exit $status"
     )
@@ -175,5 +179,5 @@ def test_a_full_disk_leaves_nothing_half_published(models: Path, folder: Path) -
     assert done.returncode == 1, done.stderr
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
-    # Nor is anything there for a model server to find.
+    # The listing of the models folder is empty: its line would come last.
     assert "accuracy" in done.stdout.splitlines()[-1]

@@ -1,39 +1,78 @@
-"""The page in a real Chromium, before real services."""
+"""Fixtures: one browser and one instance of each service for all tests of the page."""
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from subprocess import Popen
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from digit_serving.gateway.auth import KeyFile
+from tests.e2e.page.services import CanaryService, ProtectedService
 from tests.processes import accepts, answers, free_port, running, wait_until
 
-# What Chromium else asks of the network by itself.
-QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+# Switches off the requests that Chromium sends on its own.
+BROWSER_ARGUMENTS = [
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 DESKTOP = {"width": 1440, "height": 900}
 
-# A machine that does much else besides is slow, not broken.
+# A busy machine must not fail a test.
 expect.set_options(timeout=30_000)
 
 
-# No longer than for a module: as long as Playwright runs, no test can run an event loop of its own.
-@pytest.fixture(scope="module")
+# Package scope: no test outside can run an event loop in this process while Playwright runs its own.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if not path:
         pytest.skip("Chromium is not installed")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        browser = playwright.chromium.launch(executable_path=path, args=BROWSER_ARGUMENTS)
         yield browser
         browser.close()
 
 
+@pytest.fixture
+def console_errors() -> list[str]:
+    """Errors in the browser's console. A test removes those that it expects."""
+    return []
+
+
+@pytest.fixture
+def open_page(browser: Browser, url: str, console_errors: list[str]) -> Iterator[Callable[..., Page]]:
+    """Return a function that opens the page in a new context. Fails the test on unexpected console errors."""
+    with ExitStack() as contexts:
+
+        def open_page(address: str = url, **options: Any) -> Page:
+            context = contexts.enter_context(browser.new_context(**({"viewport": DESKTOP} | options)))
+            page = context.new_page()
+            page.on("pageerror", lambda error: console_errors.append(str(error)))
+            page.on(
+                "console",
+                lambda message: console_errors.append(message.text) if message.type == "error" else None,
+            )
+            page.goto(address)
+            return page
+
+        yield open_page
+    assert console_errors == []
+
+
+@pytest.fixture
+def page(open_page: Callable[..., Page]) -> Page:
+    """The page on a desktop."""
+    return open_page()
+
+
 @pytest.fixture(scope="session")
 def url(models: Path) -> Iterator[str]:
-    """Where `digits up` serves the page."""
+    """URL of `digits up` with one version of a model."""
     ports = {name: str(free_port()) for name in ("DIGITS_PORT", "DIGITS_GRPC_PORT", "DIGITS_REST_PORT")}
     with running("up", "--models", str(models), environment=ports) as process:
         url = f"http://127.0.0.1:{ports['DIGITS_PORT']}"
@@ -41,38 +80,7 @@ def url(models: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def errors() -> list[str]:
-    """What the browser's console complains about. There is to be nothing left at the end of a test."""
-    return []
-
-
-@pytest.fixture
-def page(browser: Browser, url: str, errors: list[str]) -> Iterator[Page]:
-    """The page as it opens on a desktop."""
-    with browser.new_context(viewport=DESKTOP) as context:  # type: ignore[arg-type]
-        page = context.new_page()
-        watch(page, errors)
-        page.goto(url)
-        yield page
-    assert errors == []
-
-
-def watch(page: Page, errors: list[str]) -> None:
-    """Add what the page's console complains about to the list."""
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A gateway before a model server that has versions 1 and 2, labelled stable and canary."""
-
-    url: str
-    model_server: Popen[bytes]
-
-
-CONFIG = """
+MODELS_CONFIG = """
 model_config_list {{ config {{
   name: "digits" base_path: "{folder}" model_platform: "tensorflow" model_version_policy {{ all {{}} }}
   version_labels {{ key: "stable" value: 1 }} version_labels {{ key: "canary" value: 2 }}
@@ -81,12 +89,12 @@ model_config_list {{ config {{
 
 
 @pytest.fixture(scope="session")
-def pair(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    folder = tmp_path_factory.mktemp("two") / "digits"
+def canary_service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CanaryService]:
+    folder = tmp_path_factory.mktemp("canary") / "digits"
     for version in ("1", "2"):
         shutil.copytree(models / "1", folder / version)
     config = folder.parent / "models.config"
-    config.write_text(CONFIG.format(folder=folder))
+    config.write_text(MODELS_CONFIG.format(folder=folder))
     grpc, http = free_port(), free_port()
     flags = [
         f"--port={grpc}",
@@ -103,4 +111,22 @@ def pair(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pai
         wait_until(lambda: accepts(grpc), model_server)
         with running("gateway", environment=settings) as gateway:
             wait_until(lambda: answers(f"http://127.0.0.1:{http}/readyz"), gateway)
-            yield Pair(f"http://127.0.0.1:{http}", model_server)
+            yield CanaryService(f"http://127.0.0.1:{http}", model_server)
+
+
+@pytest.fixture(scope="session")
+def protected_service(
+    model_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProtectedService]:
+    port, file = free_port(), KeyFile(tmp_path_factory.mktemp("keys") / "keys")
+    key = file.add("pupil")
+    settings = {
+        "DIGITS_PORT": str(port),
+        "DIGITS_MODEL_SERVER": model_server,
+        "DIGITS_API_KEYS": str(file.path),
+        "DIGITS_WORKERS": "1",
+    }
+    with running("gateway", environment=settings) as process:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: answers(f"{url}/readyz"), process)
+        yield ProtectedService(url, key)

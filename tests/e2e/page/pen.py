@@ -1,12 +1,12 @@
-"""Ten digits written by hand."""
+"""Handwritten digits as pen strokes, and a mouse that draws them."""
 
 from playwright.sync_api import Page
 
 Stroke = list[tuple[float, float]]
-"""Where the pen went: x and y, as parts of the paper's width."""
+"""Points of a stroke: x and y as fractions of the canvas's width."""
 
-# In hundredths.
-WRITTEN = {
+# Polylines of each digit: "x,y" pairs in hundredths of the canvas's width.
+POLYLINES = {
     0: ["54,20 42,23 34,36 31,53 35,70 46,80 57,78 66,66 69,48 65,31 55,20"],
     1: ["51,18 51,33 50,50 50,66 49,83"],
     2: ["34,32 40,21 52,18 63,25 64,38 55,53 43,67 32,80 47,80 70,79"],
@@ -20,31 +20,31 @@ WRITTEN = {
 }
 
 
-def _stroke(text: str) -> Stroke:
-    pairs = (pair.split(",") for pair in text.split())
+def _parse(polyline: str) -> Stroke:
+    pairs = (pair.split(",") for pair in polyline.split())
     return [(int(x) / 100, int(y) / 100) for x, y in pairs]
 
 
-STROKES = {digit: [_stroke(text) for text in texts] for digit, texts in WRITTEN.items()}
+STROKES = {digit: [_parse(polyline) for polyline in polylines] for digit, polylines in POLYLINES.items()}
 
 
-def write(page: Page, digit: int) -> None:
-    """Write the digit on the paper, with the mouse."""
+def draw(page: Page, digit: int) -> None:
+    """Draw the digit with the mouse."""
     for stroke in STROKES[digit]:
-        press(page, stroke)
+        draw_without_release(page, stroke)
         page.mouse.up()
 
 
-def press(page: Page, stroke: Stroke) -> None:
-    """Draw the stroke, and leave the pen on the paper."""
-    for index, (x, y) in enumerate(on_screen(page, stroke)):
+def draw_without_release(page: Page, stroke: Stroke) -> None:
+    """Draw the stroke and keep the mouse button down."""
+    for index, (x, y) in enumerate(to_viewport(page, stroke)):
         page.mouse.move(x, y, steps=3)
         if index == 0:
             page.mouse.down()
 
 
-def on_screen(page: Page, stroke: Stroke) -> Stroke:
-    """The stroke in the window's pixels."""
+def to_viewport(page: Page, stroke: Stroke) -> Stroke:
+    """Return the stroke in pixels of the viewport."""
     box = page.locator("#drawing").bounding_box()
     assert box
     return [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in stroke]

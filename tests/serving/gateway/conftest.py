@@ -1,5 +1,12 @@
-from collections.abc import Callable, Iterator
+"""Fixtures of the gateway's tests: its application in process and as a process, and a stub model server."""
+
+import io
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +19,75 @@ from numpy.typing import NDArray
 from digit_client.tfserving import codec
 from digit_client.tfserving.protos import DT_FLOAT, PredictRequest, PredictResponse
 from digit_serving.gateway.asgi import Receive, Scope, Send
+from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
+from tests.processes import answers, free_port, running, wait_until
 
 FIVE = Path(__file__).parents[3] / "docs" / "five.jpg"
-"""A photograph."""
+"""Photograph of a handwritten five."""
+IMAGE = np.eye(28, dtype=np.uint8) * 255
+"""Diagonal stroke, uint8 [28, 28]."""
+
+StartGateway = Callable[..., FlaskClient]
 
 
-@pytest.fixture(scope="session")
-def http(model_server: str) -> FlaskClient:
-    """The app before the real model server, called without a socket."""
-    return greenlet_loop.client(Settings(model_server=model_server, labels=()))
+class ManualClock:
+    """Clock in seconds that only the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def answer(probabilities: NDArray[np.float32]) -> PredictResponse:
-    """What a model server says that has come to these, float32 [n, 10]."""
+@dataclass(frozen=True)
+class GatewayProcess:
+    """Gateway process that listens on loopback."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def gateway_process(
+    model_server: str, environment: Mapping[str, str] | None = None, **settings: object
+) -> Iterator[GatewayProcess]:
+    """Run a gateway process, by default with one worker; yield it once /livez answers.
+
+    `settings` are fields of Settings, `environment` is passed on as it is.
+    """
+    port = free_port()
+    settings = {"port": port, "model_server": model_server, "workers": 1} | settings
+    variables = {f"DIGITS_{name.upper()}": str(value) for name, value in settings.items()}
+    with running("gateway", environment={**variables, **(environment or {})}) as process:
+        gateway = GatewayProcess(port, process)
+        wait_until(lambda: answers(f"{gateway.url}/livez"), process)
+        yield gateway
+
+
+def npy(array: NDArray[Any]) -> bytes:
+    """Return the array as a .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def request_context(request_id: str = "id", waited: float = 0.0) -> RequestContext:
+    """Create the context of a prediction request that arrived `waited` seconds ago."""
+    arrived = time.perf_counter() - waited
+    return RequestContext(request_id, "/v1/predict", "POST", arrived_at=arrived, dequeued_at=arrived)
+
+
+def predict_response(probabilities: NDArray[np.float32], version: int = 1) -> PredictResponse:
+    """Build a model server's response with these probabilities, float32 [n, 10]."""
     response = PredictResponse()
+    response.model_spec.version.value = version
     tensor = response.outputs[codec.OUTPUT]
     tensor.dtype = DT_FLOAT
     tensor.tensor_content = probabilities.tobytes()
@@ -36,14 +96,16 @@ def answer(probabilities: NDArray[np.float32]) -> PredictResponse:
     return response
 
 
-def sevens(request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
-    """What a model server says that takes every image for a seven."""
+def predict_sevens(
+    request: PredictRequest, _context: grpc.ServicerContext, version: int = 1
+) -> PredictResponse:
+    """Answer every image with a seven."""
     count = request.inputs["images"].tensor_shape.dim[0].size
-    return answer(np.eye(10, dtype=np.float32)[[7] * count])
+    return predict_response(np.eye(10, dtype=np.float32)[[7] * count], version)
 
 
 async def echo(_: Scope, receive: Receive, send: Send) -> None:
-    """An ASGI application that answers what it was sent."""
+    """ASGI application that sends the request's body back."""
     body, more = b"", True
     while more:
         message = await receive()
@@ -55,11 +117,11 @@ async def echo(_: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-class FaultyModelServer:
-    """A model server that answers predictions as the test tells it."""
+class StubModelServer:
+    """gRPC server of PredictionService.Predict; a test sets the handler `answer` and reads what arrived."""
 
     def __init__(self) -> None:
-        self.answer: Callable[[PredictRequest, grpc.ServicerContext], PredictResponse]
+        self.answer: Callable[[PredictRequest, grpc.ServicerContext], PredictResponse] = predict_sevens
         self.metadata: dict[str, Any] = {}
         self.calls = 0
         self._server = grpc.server(ThreadPoolExecutor(4))
@@ -82,14 +144,32 @@ class FaultyModelServer:
         self._server.stop(0).wait()
 
 
+@pytest.fixture(scope="session")
+def http(model_server: str) -> FlaskClient:
+    """Test client of the gateway in front of a real model server."""
+    return greenlet_loop.client(Settings(model_server=model_server, labels=()))
+
+
+@pytest.fixture(scope="session")
+def offline_http() -> FlaskClient:
+    """Test client of a gateway whose model server is unreachable."""
+    return greenlet_loop.client(Settings(model_server="127.0.0.1:1", deadline=0.5))
+
+
 @pytest.fixture
-def faulty() -> Iterator[FaultyModelServer]:
-    server = FaultyModelServer()
+def start_gateway(model_server: str) -> StartGateway:
+    """Function that creates a gateway with these settings and returns a test client of it."""
+    return lambda **settings: greenlet_loop.client(Settings(model_server=model_server, labels=(), **settings))
+
+
+@pytest.fixture
+def stub() -> Iterator[StubModelServer]:
+    server = StubModelServer()
     yield server
     server.close()
 
 
 @pytest.fixture
-def faulty_http(faulty: FaultyModelServer) -> FlaskClient:
-    """The app before the faulty model server, with a deadline of half a second."""
-    return greenlet_loop.client(Settings(model_server=faulty.target, deadline=0.5))
+def stub_http(stub: StubModelServer) -> FlaskClient:
+    """Test client of the gateway in front of the stub, with a deadline of half a second."""
+    return greenlet_loop.client(Settings(model_server=stub.target, deadline=0.5))

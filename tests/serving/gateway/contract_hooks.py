@@ -1,7 +1,6 @@
-"""What Schemathesis has to be told beyond the description."""
+"""Schemathesis hooks: generators and constraints that OpenAPI can't express."""
 
 import base64
-import io
 from typing import Any
 
 import numpy as np
@@ -9,24 +8,16 @@ import schemathesis
 from hypothesis import strategies as st
 
 from digit_client.images import to_png
+from tests.serving.gateway.conftest import IMAGE, npy
 
 
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-ARRAYS = st.integers(1, 3).map(lambda count: np.stack([np.eye(28, dtype=np.uint8) * 255] * count))
-
-
-def line(size: int) -> bytes:
-    """From corner to corner, as wide as a pen's: a finer one would be the edge of something."""
+def diagonal_line(size: int) -> bytes:
+    """Return a PNG of a line as wide as a pen's; a thinner one would look like an object's edge."""
     return to_png(255 * (np.tri(size, k=2, dtype=np.uint8) - np.tri(size, k=-3, dtype=np.uint8)))
 
 
-FILES = st.integers(28, 100).map(line)
-
+ARRAYS = st.integers(1, 3).map(lambda count: np.stack([IMAGE] * count))
+FILES = st.integers(28, 100).map(diagonal_line)
 
 schemathesis.openapi.format("byte", FILES.map(lambda file: base64.b64encode(file).decode()))
 schemathesis.openapi.format("binary", FILES)
@@ -36,6 +27,6 @@ schemathesis.openapi.media_type("application/x-npy", ARRAYS.map(npy))
 
 @schemathesis.hook
 def before_call(_context: schemathesis.HookContext, case: Any, _arguments: Any) -> None:
-    """A version and a label exclude each other, which OpenAPI can't say."""
+    """Drop the label beside a version: a request may have only one of the two."""
     if "version" in case.query:
         case.query.pop("label", None)

@@ -1,3 +1,5 @@
+"""Admission control: capacity, queue time, probes and bodies, before small ASGI applications."""
+
 import asyncio
 import json
 import time
@@ -13,7 +15,7 @@ CAPACITY = 3
 
 
 class Caller:
-    """A request and what has been sent back; `parts` of its body arrive when the test puts them there."""
+    """Request whose body arrives in parts, and its response."""
 
     def __init__(
         self, *parts: bytes, path: str = "/v1/predict", headers: dict[str, str] | None = None
@@ -47,11 +49,11 @@ class Caller:
         return b"".join(message["body"] for message in self.sent[1:])
 
 
-class Fixture:
-    """Admission before an application that waits for `go_on`, and the count of its refusals."""
+class GatedAdmission:
+    """Admission in front of an application that waits for `release`; counts refusals."""
 
     def __init__(self, max_queue_time: float = 60.0, max_body: int = 100) -> None:
-        self.go_on = asyncio.Event()
+        self.release = asyncio.Event()
         self.refusals = 0
         self.admission = Admission(
             self._app,
@@ -62,7 +64,7 @@ class Fixture:
         )
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.go_on.wait()
+        await self.release.wait()
         await echo(scope, receive, send)
 
     def _count(self) -> None:
@@ -70,79 +72,78 @@ class Fixture:
 
 
 async def settle() -> None:
+    """Run the event loop until every task waits."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-async def test_requests_beyond_the_capacity_are_refused_unread() -> None:
-    fixture = Fixture()
+async def test_admission_beyond_capacity_refuses_unread_request() -> None:
+    gated = GatedAdmission()
     held = [Caller(b"x") for _ in range(CAPACITY)]
-    tasks = [caller.start(fixture.admission) for caller in held]
+    tasks = [caller.start(gated.admission) for caller in held]
     await settle()
     refused = Caller(headers={"x-request-id": "mine"})
-    await asyncio.wait_for(refused.start(fixture.admission), 1)
+    await asyncio.wait_for(refused.start(gated.admission), 1)
     assert refused.status == 429
     assert refused.headers[b"retry-after"] == b"1"
     assert refused.headers[b"content-type"] == b"application/problem+json"
     problem = json.loads(refused.body)
     assert (problem["code"], problem["request_id"]) == ("overloaded", "mine")
-    assert fixture.refusals == 1
-    fixture.go_on.set()
+    assert gated.refusals == 1
+    gated.release.set()
     await asyncio.gather(*tasks)
     assert [caller.status for caller in held] == [200] * CAPACITY
     after = Caller(b"x")
-    await after.start(fixture.admission)
+    await after.start(gated.admission)
     assert after.status == 200
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
-async def test_probes_pass_a_full_service(path: str) -> None:
-    fixture = Fixture()
-    tasks = [Caller(b"x").start(fixture.admission) for _ in range(CAPACITY)]
+async def test_admission_at_capacity_admits_probes(path: str) -> None:
+    gated = GatedAdmission()
+    tasks = [Caller(b"x").start(gated.admission) for _ in range(CAPACITY)]
     await settle()
     probe = Caller(b"", path=path)
-    probing = probe.start(fixture.admission)
-    fixture.go_on.set()
+    probing = probe.start(gated.admission)
+    gated.release.set()
     await asyncio.wait_for(probing, 1)
     assert probe.status == 200
     await asyncio.gather(*tasks)
 
 
-async def test_body_in_parts_reaches_the_application_as_one() -> None:
-    fixture = Fixture()
-    fixture.go_on.set()
+async def test_admission_body_in_parts_is_passed_on_as_one_message() -> None:
+    gated = GatedAdmission()
+    gated.release.set()
     caller = Caller(b"12", b"34", b"5")
-    await caller.start(fixture.admission)
+    await caller.start(gated.admission)
     assert caller.body == b"12345"
 
 
-async def test_body_that_is_too_large_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    fixture = Fixture(max_body=100)
-    fixture.go_on.set()
+async def test_admission_body_beyond_max_body_is_truncated() -> None:
+    gated = GatedAdmission(max_body=100)
+    gated.release.set()
     declared = Caller(headers={"content-length": "101"})
-    await asyncio.wait_for(declared.start(fixture.admission), 1)
+    await asyncio.wait_for(declared.start(gated.admission), 1)
     assert declared.body == b""
     chunked = Caller(bytes(60), bytes(60), bytes(60))
-    await asyncio.wait_for(chunked.start(fixture.admission), 1)
+    await asyncio.wait_for(chunked.start(gated.admission), 1)
     assert chunked.body == bytes(120)
 
 
-async def test_sender_that_goes_away_frees_its_place() -> None:
-    fixture = Fixture()
-    fixture.go_on.set()
+async def test_admission_disconnected_sender_frees_capacity() -> None:
+    gated = GatedAdmission()
+    gated.release.set()
     for _ in range(2 * CAPACITY):
-        caller = Caller(b"12", b"34")
-        caller.messages.get_nowait()
-        caller.messages.get_nowait()
+        caller = Caller()
         caller.send_part(b"12", more=True)
         caller.messages.put_nowait({"type": "http.disconnect"})
-        await asyncio.wait_for(caller.start(fixture.admission), 1)
+        await asyncio.wait_for(caller.start(gated.admission), 1)
         assert caller.sent == []
-    assert fixture.refusals == 0
+    assert gated.refusals == 0
 
 
-class Busy:
-    """Admission before an application that computes for 20 ms without a pause."""
+class BusyAdmission:
+    """Admission in front of an application that computes for 20 ms without yielding."""
 
     def __init__(self, max_queue_time: float) -> None:
         self.admission = Admission(
@@ -156,8 +157,8 @@ class Busy:
         await echo(scope, receive, send)
 
 
-async def longest_pause(done: Any) -> float:
-    """The longest time that an iteration of the event loop takes until the awaitable is done."""
+async def longest_iteration(done: Any) -> float:
+    """Return the duration of the longest event-loop iteration until the awaitable is done."""
     task, longest = asyncio.ensure_future(done), 0.0
     while not task.done():
         started = time.perf_counter()
@@ -166,16 +167,18 @@ async def longest_pause(done: Any) -> float:
     return longest
 
 
-async def test_requests_that_arrive_together_leave_the_loop_time_for_others() -> None:
-    busy = Busy(max_queue_time=60.0)
+@pytest.mark.xdist_group("timing")
+async def test_admission_burst_of_requests_leaves_loop_responsive() -> None:
+    busy = BusyAdmission(max_queue_time=60.0)
     callers = [Caller(b"x") for _ in range(20)]
-    pause = await longest_pause(asyncio.gather(*(caller.start(busy.admission) for caller in callers)))
-    assert pause < 0.2
+    longest = await longest_iteration(asyncio.gather(*(caller.start(busy.admission) for caller in callers)))
+    assert longest < 0.2
     assert [caller.status for caller in callers] == [200] * 20
 
 
-async def test_requests_that_wait_too_long_for_their_turn_are_refused() -> None:
-    busy = Busy(max_queue_time=0.1)
+@pytest.mark.xdist_group("timing")
+async def test_admission_after_max_queue_time_refuses() -> None:
+    busy = BusyAdmission(max_queue_time=0.1)
     callers = [Caller(b"x") for _ in range(20)]
     await asyncio.gather(*(caller.start(busy.admission) for caller in callers))
     statuses = [caller.status for caller in callers]

@@ -1,3 +1,5 @@
+"""Greenlet bridge: awaiting from synchronous functions."""
+
 import asyncio
 import gc
 import time
@@ -14,13 +16,13 @@ async def after(seconds: float, result: int) -> int:
     return result
 
 
-async def test_run_function_returns_or_raises_as_it_does() -> None:
+async def test_run_function_returns_its_result_or_raises_its_error() -> None:
     assert await asgi.run(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         await asgi.run(divmod, 7, 0)
 
 
-async def test_await_coroutine_gives_its_result_or_error() -> None:
+async def test_await_coroutine_returns_its_result_or_raises_its_error() -> None:
     async def fail() -> None:
         await asyncio.sleep(0)
         raise LookupError("gone")
@@ -33,7 +35,7 @@ async def test_await_coroutine_gives_its_result_or_error() -> None:
     assert await asgi.run(function) == [0, 1, 2]
 
 
-async def test_await_lets_other_functions_go_on() -> None:
+async def test_await_many_functions_run_concurrently() -> None:
     started = time.monotonic()
     results = await asyncio.gather(
         *(asgi.run(lambda number=number: await_(after(0.2, number))) for number in range(50))
@@ -42,7 +44,7 @@ async def test_await_lets_other_functions_go_on() -> None:
     assert time.monotonic() - started < 1
 
 
-async def test_cancelled_task_raises_in_the_function() -> None:
+async def test_run_cancelled_task_raises_in_function() -> None:
     seen: list[BaseException] = []
 
     def function() -> None:
@@ -60,22 +62,22 @@ async def test_cancelled_task_raises_in_the_function() -> None:
     assert len(seen) == 1
 
 
-async def test_await_outside_run_is_refused() -> None:
+async def test_await_outside_run_raises_runtime_error() -> None:
     coroutine = after(0, 1)
-    with pytest.raises(RuntimeError, match=r"only in functions that bridge\.run calls"):
+    with pytest.raises(RuntimeError, match=r"only in functions that asgi\.run calls"):
         await_(coroutine)
     coroutine.close()
 
 
-async def test_error_that_was_caught_keeps_nothing_alive() -> None:
+async def test_run_caught_error_leaves_no_reference_cycle() -> None:
     class Body:
         pass
 
-    gone: list[weakref.ref[Body]] = []
+    references: list[weakref.ref[Body]] = []
 
     def function() -> None:
         body = Body()
-        gone.append(weakref.ref(body))
+        references.append(weakref.ref(body))
         await_(after(0, 1))
         raise LookupError
 
@@ -84,6 +86,6 @@ async def test_error_that_was_caught_keeps_nothing_alive() -> None:
         with pytest.raises(LookupError):
             await asgi.run(function)
         await asyncio.sleep(0)
-        assert gone[0]() is None
+        assert references[0]() is None
     finally:
         gc.enable()

@@ -1,7 +1,6 @@
-"""Dynamic batching before a model server that answers when the test lets it; no socket, no greenlets."""
+"""Dynamic batching in front of a stub of AsyncModelServer; no socket, no greenlets."""
 
 import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,18 +11,19 @@ from numpy.typing import NDArray
 from digit_client import DeadlineExceededError, Prediction, ServiceError, UnavailableError
 from digit_client.tfserving.codec import Batch, ModelRef
 from digit_serving.gateway.batching import Batcher
-from digit_serving.gateway.context import RequestContext
+from tests.serving.gateway.conftest import request_context
 
 MODEL = ModelRef("digits")
 
 
-def context(request_id: str) -> RequestContext:
-    now = time.perf_counter()
-    return RequestContext(request_id, "/v1/predict", "POST", started=now, begun=now)
+async def settle() -> None:
+    """Run the event loop until the batcher has sent the waiting requests or queued them."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
-def showing(*numbers: int) -> NDArray[np.uint8]:
-    """Images whose first pixel tells what the server below is to answer."""
+def images_of(*numbers: int) -> NDArray[np.uint8]:
+    """Return images whose first pixel is the digit that the stub answers."""
     batch = np.zeros((len(numbers), 28, 28), np.uint8)
     batch[:, 0, 0] = numbers
     return batch
@@ -31,6 +31,8 @@ def showing(*numbers: int) -> NDArray[np.uint8]:
 
 @dataclass
 class Call:
+    """Arguments of a call to the stub; `numbers` are the first pixels of its images."""
+
     model: ModelRef
     numbers: list[int]
     request_id: str
@@ -38,8 +40,8 @@ class Call:
 
 
 @dataclass
-class Server:
-    """Stands in for AsyncModelServer: notes its calls, and answers while `open` is set."""
+class StubServer:
+    """Stub of AsyncModelServer: records its calls, and answers while `open` is set."""
 
     open: asyncio.Event = field(default_factory=asyncio.Event)
     calls: list[Call] = field(default_factory=list)
@@ -67,31 +69,33 @@ class Server:
 
     @property
     def numbers(self) -> list[list[int]]:
-        """First pixels of the images of each call."""
+        """First pixel of each image, by call."""
         return [call.numbers for call in self.calls]
 
 
 class Callers:
+    """Batcher of a stub, and requests to it."""
+
     def __init__(self, calls: int = 1, max_images: int = 256) -> None:
-        self.server = Server()
+        self.server = StubServer()
         self.batcher = Batcher(
             self.server,  # type: ignore[arg-type]
             max_inflight_calls=calls,
             max_images=max_images,
         )
 
-    def ask(
+    def send(
         self, *numbers: int, model: ModelRef = MODEL, timeout: float = 5.0, request_id: str = ""
     ) -> asyncio.Task[list[Prediction]]:
-        one = context(request_id or "+".join(map(str, numbers)))
+        context = request_context(request_id or "+".join(map(str, numbers)))
         return asyncio.create_task(
-            self.batcher.predict(showing(*numbers), model, timeout=timeout, context=one)
+            self.batcher.predict(images_of(*numbers), model, timeout=timeout, context=context)
         )
 
-    async def ask_later(self, *numbers: int, **options: object) -> asyncio.Task[list[Prediction]]:
-        """Ask once the requests before have been called for."""
-        task = self.ask(*numbers, **options)  # type: ignore[arg-type]
-        await asyncio.sleep(0.01)
+    async def send_later(self, *numbers: int, **options: object) -> asyncio.Task[list[Prediction]]:
+        """Send a request, and wait until the batcher has sent or queued it."""
+        task = self.send(*numbers, **options)  # type: ignore[arg-type]
+        await settle()
         return task
 
 
@@ -99,71 +103,71 @@ async def digits(task: asyncio.Task[list[Prediction]]) -> list[int]:
     return [prediction.digit for prediction in await task]
 
 
-async def test_lone_request_has_a_call_of_its_own() -> None:
+async def test_predict_lone_request_has_call_of_its_own() -> None:
     callers = Callers()
     callers.server.open.set()
-    assert await digits(callers.ask(3, 1, 4)) == [3, 1, 4]
-    assert await digits(callers.ask(1)) == [1]
+    assert await digits(callers.send(3, 1, 4)) == [3, 1, 4]
+    assert await digits(callers.send(1)) == [1]
     assert callers.server.numbers == [[3, 1, 4], [1]]
     assert [call.request_id for call in callers.server.calls] == ["3+1+4", "1"]
 
 
-async def test_requests_that_arrive_together_share_a_call() -> None:
+async def test_predict_requests_that_arrive_together_share_call() -> None:
     callers = Callers()
     callers.server.open.set()
-    tasks = [callers.ask(number) for number in range(8)]
+    tasks = [callers.send(number) for number in range(8)]
     assert [await digits(task) for task in tasks] == [[number] for number in range(8)]
     assert callers.server.numbers == [list(range(8))]
 
 
-async def test_requests_during_a_call_share_the_next_one() -> None:
+async def test_predict_requests_during_call_share_next_one() -> None:
     callers = Callers()
-    tasks = [await callers.ask_later(*numbers) for numbers in [(0,), (1, 2), (3,), (4, 5, 6)]]
+    tasks = [await callers.send_later(*numbers) for numbers in [(0,), (1, 2), (3,), (4, 5, 6)]]
     callers.server.open.set()
     assert [await digits(task) for task in tasks] == [[0], [1, 2], [3], [4, 5, 6]]
     assert callers.server.numbers == [[0], [1, 2, 3, 4, 5, 6]]
     assert callers.server.calls[1].request_id == "1+2,3,4+5+6"
 
 
-async def test_calls_in_flight_are_bounded() -> None:
+async def test_predict_calls_in_flight_are_bounded() -> None:
     callers = Callers(calls=2)
-    tasks = [await callers.ask_later(number) for number in range(4)]
+    tasks = [await callers.send_later(number) for number in range(4)]
     assert callers.server.numbers == [[0], [1]]
     callers.server.open.set()
     assert [await digits(task) for task in tasks] == [[0], [1], [2], [3]]
 
 
-async def test_call_holds_no_more_images_than_max_images() -> None:
+async def test_predict_call_holds_at_most_max_images() -> None:
     callers = Callers(max_images=3)
     requests = [(0,), (1, 1), (2, 2), (3, 3, 3, 3), (4,)]
-    tasks = [await callers.ask_later(*numbers) for numbers in requests]
+    tasks = [await callers.send_later(*numbers) for numbers in requests]
     callers.server.open.set()
     assert [await digits(task) for task in tasks] == [list(numbers) for numbers in requests]
     assert callers.server.numbers == [[0], [1, 1], [2, 2], [3, 3, 3, 3], [4]]
 
 
-async def test_call_holds_no_more_request_ids_than_metadata_takes() -> None:
+async def test_predict_call_holds_no_more_request_ids_than_metadata_allows() -> None:
     callers = Callers()
     callers.server.open.set()
-    tasks = [callers.ask(5, request_id=f"{number:0128}") for number in range(150)]
+    tasks = [callers.send(5, request_id=f"{number:0128}") for number in range(150)]
     assert [await digits(task) for task in tasks] == [[5]] * 150
     assert max(len(call.request_id) for call in callers.server.calls) < 8000
     assert sum(map(len, callers.server.numbers)) == 150
 
 
-async def test_requests_for_other_models_or_types_have_calls_of_their_own() -> None:
+async def test_predict_other_model_or_dtype_has_call_of_its_own() -> None:
     callers = Callers()
     version = ModelRef("digits", version=7)
     tasks = [
-        await callers.ask_later(0),
-        await callers.ask_later(1),
-        await callers.ask_later(2, model=version),
+        await callers.send_later(0),
+        await callers.send_later(1),
+        await callers.send_later(2, model=version),
     ]
-    numbers = callers.batcher.predict(
-        np.full((1, 784), 3, np.float32), MODEL, timeout=5, context=context("floats")
+    pixels = np.full((1, 784), 3, np.float32)
+    floats = asyncio.create_task(
+        callers.batcher.predict(pixels, MODEL, timeout=5, context=request_context("floats"))
     )
-    floats = asyncio.create_task(numbers)
-    await asyncio.sleep(0.01)
+    await settle()
     callers.server.open.set()
     assert [await digits(task) for task in [*tasks, floats]] == [[0], [1], [2], [3]]
     assert callers.server.numbers == [[0], [2], [3], [1]]
@@ -171,23 +175,23 @@ async def test_requests_for_other_models_or_types_have_calls_of_their_own() -> N
 
 
 @pytest.mark.parametrize("error", [UnavailableError("no"), ServiceError("wrong"), RuntimeError("a bug")])
-async def test_error_of_a_call_reaches_all_who_share_it(error: Exception) -> None:
+async def test_predict_failed_call_raises_copy_of_error_in_each_request(error: Exception) -> None:
     callers = Callers()
     callers.server.error = error
-    tasks = [await callers.ask_later(number) for number in range(3)]
+    tasks = [await callers.send_later(number) for number in range(3)]
     callers.server.open.set()
     raised = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [(type(one), str(one)) for one in raised] == [(type(error), str(error))] * 3
+    assert [(type(copy), str(copy)) for copy in raised] == [(type(error), str(error))] * 3
     assert len(set(map(id, raised))) == 3
     callers.server.error = None
-    assert await digits(callers.ask(3)) == [3]
+    assert await digits(callers.send(3)) == [3]
 
 
-async def test_deadline_of_one_request_leaves_the_others_alone() -> None:
+async def test_predict_expired_request_leaves_others_waiting() -> None:
     callers = Callers()
-    first = await callers.ask_later(0, timeout=0.3)
-    waiting = await callers.ask_later(1, timeout=0.2), await callers.ask_later(2)
-    sharing = callers.ask(3)
+    first = await callers.send_later(0, timeout=0.3)
+    waiting = await callers.send_later(1, timeout=0.2), await callers.send_later(2)
+    sharing = callers.send(3)
     with pytest.raises(DeadlineExceededError):
         await waiting[0]
     with pytest.raises(DeadlineExceededError):
@@ -198,9 +202,9 @@ async def test_deadline_of_one_request_leaves_the_others_alone() -> None:
     assert callers.server.numbers == [[0], [2, 3]]
 
 
-async def test_call_is_given_the_last_deadline_of_those_who_share_it() -> None:
+async def test_predict_shared_call_has_latest_deadline() -> None:
     callers = Callers()
-    impatient, patient = callers.ask(1, timeout=0.1), callers.ask(2, timeout=4)
+    impatient, patient = callers.send(1, timeout=0.1), callers.send(2, timeout=4)
     with pytest.raises(DeadlineExceededError):
         await impatient
     assert 3.5 < callers.server.calls[0].timeout <= 4
@@ -208,43 +212,43 @@ async def test_call_is_given_the_last_deadline_of_those_who_share_it() -> None:
     assert await digits(patient) == [2]
 
 
-async def test_cancelled_request_leaves_the_others_alone() -> None:
+async def test_predict_cancelled_request_leaves_others_waiting() -> None:
     callers = Callers()
-    first = await callers.ask_later(0)
-    waiting, sharing = await callers.ask_later(1), await callers.ask_later(2)
+    first = await callers.send_later(0)
+    waiting, sharing = await callers.send_later(1), await callers.send_later(2)
     first.cancel()
     waiting.cancel()
-    await asyncio.sleep(0.01)
+    await settle()
     callers.server.open.set()
     assert await digits(sharing) == [2]
     assert callers.server.numbers == [[0], [2]]
 
 
-async def test_requests_of_a_model_that_times_out_are_refused_at_once() -> None:
+async def test_predict_after_timeouts_opens_circuit_of_that_model() -> None:
     callers = Callers()
     late = await asyncio.gather(
-        *(callers.ask(number, timeout=0.1) for number in range(3)), return_exceptions=True
+        *(callers.send(number, timeout=0.1) for number in range(3)), return_exceptions=True
     )
-    assert {type(one) for one in late} == {DeadlineExceededError}
-    probe = callers.ask(3, timeout=0.1)
+    assert {type(error) for error in late} == {DeadlineExceededError}
+    probe = callers.send(3, timeout=0.1)
     with pytest.raises(UnavailableError):
-        await callers.ask(4)
+        await callers.send(4)
     with pytest.raises(DeadlineExceededError):
         await probe
     callers.server.open.set()
-    assert await digits(callers.ask(5, model=ModelRef("digits", version=2))) == [5]
+    assert await digits(callers.send(5, model=ModelRef("digits", version=2))) == [5]
 
 
-async def test_wait_and_call_are_written_into_the_record() -> None:
+async def test_predict_shared_call_is_recorded_in_each_context() -> None:
     callers = Callers()
     callers.server.open.set()
-    records = [context(str(number)) for number in range(2)]
+    contexts = [request_context(str(number)) for number in range(2)]
     await asyncio.gather(
-        *(callers.batcher.predict(showing(1, 2), MODEL, timeout=5, context=one) for one in records)
+        *(callers.batcher.predict(images_of(1, 2), MODEL, timeout=5, context=context) for context in contexts)
     )
-    calls = [one.waits[0].call for one in records]
+    calls = [context.waits[0].call for context in contexts]
     assert calls[0] is calls[1]
     assert calls[0] is not None
     assert (calls[0].images, calls[0].requests) == (4, 2)
-    assert [one.waits[0].leads for one in records] == [True, False]
-    assert all(one.model_server > 0 for one in records)
+    assert [context.waits[0].is_leader for context in contexts] == [True, False]
+    assert all(context.model_server_seconds > 0 for context in contexts)

@@ -1,26 +1,22 @@
+"""Circuit breaker with a clock that the tests set."""
+
 import pytest
 
 from digit_client import UnavailableError
 from digit_client.tfserving.codec import ModelRef
 from digit_serving.gateway.circuit_breaker import CircuitBreaker
+from tests.serving.gateway.conftest import ManualClock
 
 SLOW, OTHER = ModelRef(label="canary"), ModelRef(label="stable")
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def breaker(clock: Clock) -> CircuitBreaker:
+def breaker(clock: ManualClock) -> CircuitBreaker:
     return CircuitBreaker(clock)
 
 
@@ -37,7 +33,7 @@ def time_out(breaker: CircuitBreaker, times: int) -> None:
         breaker.record_timeout(SLOW)
 
 
-def test_circuit_opens_after_three_timeouts(breaker: CircuitBreaker) -> None:
+def test_circuit_after_three_timeouts_opens_for_that_model_only(breaker: CircuitBreaker) -> None:
     time_out(breaker, 2)
     assert all(allows(breaker) for _ in range(5))
     time_out(breaker, 1)
@@ -45,15 +41,15 @@ def test_circuit_opens_after_three_timeouts(breaker: CircuitBreaker) -> None:
     assert allows(breaker, OTHER)
 
 
-def test_circuit_answer_between_timeouts_keeps_it_closed(breaker: CircuitBreaker) -> None:
+def test_circuit_answer_between_timeouts_stays_closed(breaker: CircuitBreaker) -> None:
     time_out(breaker, 2)
     breaker.record_answer(SLOW)
     time_out(breaker, 2)
     assert all(allows(breaker) for _ in range(5))
 
 
-def test_circuit_open_passes_one_request_a_second_until_an_answer(
-    breaker: CircuitBreaker, clock: Clock
+def test_circuit_open_allows_one_request_a_second_until_answer(
+    breaker: CircuitBreaker, clock: ManualClock
 ) -> None:
     time_out(breaker, 3)
     assert [allows(breaker), allows(breaker)] == [True, False]
@@ -63,7 +59,7 @@ def test_circuit_open_passes_one_request_a_second_until_an_answer(
     assert all(allows(breaker) for _ in range(5))
 
 
-def test_circuits_of_models_named_at_will_are_bounded(breaker: CircuitBreaker) -> None:
+def test_circuits_of_thousands_of_models_stay_usable(breaker: CircuitBreaker) -> None:
     for number in range(3000):
         breaker.record_timeout(ModelRef(version=number))
     time_out(breaker, 3)

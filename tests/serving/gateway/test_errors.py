@@ -1,29 +1,45 @@
+"""Error handlers: problem details for every error."""
+
+import pytest
 from flask.testing import FlaskClient
 
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 
 
-def test_every_error_has_one_shape(http: FlaskClient) -> None:
-    for response, status, code in (
-        (http.get("/nowhere"), 404, "not_found"),
-        (http.get("/v1//models"), 404, "not_found"),
-        (http.get("/v1/predict"), 405, "method_not_allowed"),
-        (http.post("/v1/predict", data=b"x", content_type="text/plain"), 415, "unsupported_media_type"),
-        (http.post("/v1/predict", data=b"x", content_type="image/png"), 400, "not_an_image"),
-        (http.post("/v1/predict", data=bytes(9_000_000), content_type="image/png"), 413, "body_too_large"),
-    ):
-        assert response.content_type == "application/problem+json"
-        document = response.get_json(force=True)
-        assert (response.status_code, document["code"]) == (status, code)
-        assert document.keys() >= {"type", "title", "status", "code", "detail", "request_id"}
+@pytest.mark.parametrize(
+    ("method", "path", "body", "content_type", "status", "code"),
+    [
+        ("GET", "/nowhere", b"", None, 404, "not_found"),
+        ("GET", "/v1//models", b"", None, 404, "not_found"),
+        ("GET", "/v1/predict", b"", None, 405, "method_not_allowed"),
+        ("POST", "/v1/predict", b"x", "text/plain", 415, "unsupported_media_type"),
+        ("POST", "/v1/predict", b"x", "image/png", 400, "not_an_image"),
+        ("POST", "/v1/predict", bytes(9_000_000), "image/png", 413, "body_too_large"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_error_any_is_problem_json(
+    offline_http: FlaskClient,
+    method: str,
+    path: str,
+    body: bytes,
+    content_type: str | None,
+    status: int,
+    code: str,
+) -> None:
+    response = offline_http.open(path, method=method, data=body, content_type=content_type)
+    assert response.content_type == "application/problem+json"
+    document = response.get_json(force=True)
+    assert (response.status_code, document["code"]) == (status, code)
+    assert document.keys() >= {"type", "title", "status", "code", "detail", "request_id"}
 
 
-def test_an_allowed_method_is_told(http: FlaskClient) -> None:
-    assert "POST" in http.get("/v1/predict").headers["Allow"]
+def test_error_method_not_allowed_lists_allowed_methods(offline_http: FlaskClient) -> None:
+    assert "POST" in offline_http.get("/v1/predict").headers["Allow"]
 
 
-def test_an_unforeseen_error_keeps_its_secrets() -> None:
+def test_error_unexpected_exception_hides_its_message() -> None:
     app = greenlet_loop.app(Settings())
 
     @app.get("/broken")

@@ -1,9 +1,9 @@
-"""What callers see who mean harm; and that the gateway's process goes on, within its memory."""
+"""Hostile requests: a gateway process refuses them, stays alive and within its memory."""
 
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,12 +14,13 @@ import httpx
 import pytest
 
 from digit_client.images import to_png
-from tests import bombs
-from tests.processes import answers, children, free_port, running, wait_until
+from tests import decompression_bombs
+from tests.processes import answers, children, wait_until
+from tests.serving.gateway.conftest import gateway_process
 
 MEBIBYTE = 2**20
-# 16 million pixels, as DIGITS_MAX_PIXELS has it, of which none takes more than 30 bytes while it is decoded.
-MOST_MEMORY = 16_000_000 * 30
+# Bytes that decoding the default DIGITS_MAX_PIXELS may take: at most 30 per pixel.
+MAX_MEMORY = 16_000_000 * 30
 PREDICT = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
 CHUNKED = PREDICT + b"Transfer-Encoding: chunked\r\n"
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -27,29 +28,29 @@ LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
 @dataclass(frozen=True)
 class Target:
-    """A gateway with one worker process, and that process."""
+    """Port of a gateway, and the process ID of its only worker."""
 
     port: int
     worker: int
 
-    def send(self, *parts: bytes, ends: bool = False) -> list[int]:
-        """The status of each answer to these bytes, until the gateway closes the connection or is silent."""
-        got = b""
+    def send(self, *parts: bytes, half_close: bool = False) -> list[int]:
+        """Return the statuses that arrive until the gateway closes the connection or is silent for 1 s."""
+        received = b""
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
             connection.settimeout(1)
-            # It may answer and close before all is sent.
+            # The gateway may answer and close before it has received all parts.
             with suppress(OSError):
                 for part in parts:
                     connection.sendall(part)
-                if ends:
+                if half_close:
                     connection.shutdown(socket.SHUT_WR)
             with suppress(OSError):
                 while data := connection.recv(65_536):
-                    got += data
-        return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", got)]
+                    received += data
+        return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", received)]
 
     def post(self, body: bytes, content_type: str, query: str = "") -> tuple[int, str]:
-        """The status and the code of a request's answer, which takes no more memory than there is."""
+        """Return an answer's status and problem code; fail if the worker needed more than MAX_MEMORY."""
         before = self.memory("VmRSS")
         Path(f"/proc/{self.worker}/clear_refs").write_text("5")
         response = httpx.post(
@@ -58,53 +59,52 @@ class Target:
             headers={"content-type": content_type},
             timeout=60,
         )
-        assert self.memory("VmHWM") - before < MOST_MEMORY
+        assert self.memory("VmHWM") - before < MAX_MEMORY
         return response.status_code, response.json().get("code", "")
 
-    def lives(self) -> bool:
-        """Whether it still answers, in the same process."""
+    def is_alive(self) -> bool:
+        """True if the gateway is ready and the worker process still exists."""
         return answers(f"http://127.0.0.1:{self.port}/readyz") and Path(f"/proc/{self.worker}").exists()
 
     def memory(self, name: str) -> int:
-        """Bytes, by the name that /proc gives them."""
+        """Return a size in /proc/<pid>/status, in bytes."""
         status = Path(f"/proc/{self.worker}/status").read_text()
         return int(status.partition(f"{name}:")[2].split()[0]) * 1024
 
 
 @pytest.fixture(scope="module")
 def target(model_server: str) -> Iterator[Target]:
-    port = free_port()
-    environment = {
-        "DIGITS_PORT": str(port),
-        "DIGITS_MODEL_SERVER": model_server,
-        "DIGITS_WORKERS": "1",
-        # Several large pictures take a while.
-        "DIGITS_DEADLINE": "60",
-    }
-    with running("gateway", environment=environment) as process:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), process)
-        yield Target(port, children(process.pid)[-1])
-        assert process.poll() is None
+    # Several large pictures take longer than the default deadline.
+    with gateway_process(model_server, deadline=60) as gateway:
+        wait_until(lambda: answers(f"{gateway.url}/readyz"), gateway.process)
+        yield Target(gateway.port, children(gateway.process.pid)[-1])
+        assert gateway.process.poll() is None
 
 
 @pytest.fixture(autouse=True)
-def lives(target: Target) -> Iterator[None]:
+def stays_alive(target: Target) -> Iterator[None]:
     yield
-    assert target.lives()
+    assert target.is_alive()
 
 
 class TestImages:
-    def test_a_bomb_costs_no_more_than_any_picture(self, target: Target) -> None:
-        for files, allowed in (
-            (bombs.too_large(), {(422, "image_too_large")}),
-            (bombs.lies(), {(400, "not_an_image"), (400, "truncated_image")}),
-            (bombs.large(), {(422, "no_digit")}),
-            (bombs.no_numbers(), {(422, "invalid_pixels")}),
-        ):
-            for name, data in files.items():
-                assert target.post(data, "image/*") in allowed, name
+    @pytest.mark.parametrize(
+        ("files", "allowed"),
+        [
+            (decompression_bombs.oversized_files, {(422, "image_too_large")}),
+            (decompression_bombs.malformed_files, {(400, "not_an_image"), (400, "truncated_image")}),
+            pytest.param(decompression_bombs.largest_files, {(422, "no_digit")}, marks=pytest.mark.slow),
+            (decompression_bombs.non_finite_files, {(422, "invalid_pixels")}),
+        ],
+        ids=["oversized", "malformed", "largest", "non-finite"],
+    )
+    def test_image_decompression_bomb_is_refused_within_memory(
+        self, target: Target, files: Callable[[], dict[str, bytes]], allowed: set[tuple[int, str]]
+    ) -> None:
+        for name, data in files().items():
+            assert target.post(data, "image/*") in allowed, name
 
-    def test_a_file_is_what_it_holds_not_what_it_is_called(self, target: Target, digits: Any) -> None:
+    def test_image_declared_as_svg_is_read_by_content(self, target: Target, digits: Any) -> None:
         assert target.post(to_png(digits.one(7)) + b"<script>", "image/svg+xml") == (200, "")
 
 
@@ -124,11 +124,11 @@ class TestBodies:
         ],
         ids=lambda body: body[:12].decode("latin-1"),
     )
-    def test_json_that_is_deep_huge_or_not_utf_8(self, target: Target, body: bytes) -> None:
+    def test_json_deep_huge_or_not_utf_8_is_malformed(self, target: Target, body: bytes) -> None:
         assert target.post(body, "application/json") == (400, "malformed_body")
 
     @pytest.mark.parametrize("item", [b"[]", b"{}", b'""', b"0"])
-    def test_json_of_millions_of_items(self, target: Target, item: bytes) -> None:
+    def test_json_millions_of_items_are_too_many(self, target: Target, item: bytes) -> None:
         body = b'{"images": [' + (item + b",") * 2 * MEBIBYTE + item + b"]}"
         assert target.post(body, "application/json") == (413, "too_many_images")
 
@@ -137,7 +137,7 @@ class TestBodies:
         [("1e-400", 200), ("5e-324", 200), ("-0", 200), ("0." + "1" * MEBIBYTE, 200), (str(2**64), 422)],
         ids=["1e-400", "5e-324", "-0", "a million digits", "2^64"],
     )
-    def test_numbers_as_far_as_they_go(self, target: Target, number: str, status: int) -> None:
+    def test_json_extreme_numbers_are_read_or_refused(self, target: Target, number: str, status: int) -> None:
         row = f"[{','.join([number] + ['1'] * 783)}]"
         assert target.post(f'{{"instances": [{row}]}}'.encode(), "application/json")[0] == status
 
@@ -157,10 +157,10 @@ class TestBodies:
         ],
         ids=["parts", "nameless parts", "headers", "long header", "no line ends", "no UTF-8", "a path"],
     )
-    def test_forms(self, target: Target, body: bytes, status: int) -> None:
+    def test_form_malformed_is_refused(self, target: Target, body: bytes, status: int) -> None:
         assert target.post(body, "multipart/form-data; boundary=x")[0] == status
 
-    def test_nothing_is_kept_of_those_that_are_refused(self, target: Target, digits: Any) -> None:
+    def test_body_refused_leaves_no_memory(self, target: Target, digits: Any) -> None:
         large = to_png(digits.one(7)) + bytes(7 * MEBIBYTE)
         target.post(large, "image/png", "?version=77")
         before = target.memory("VmRSS")
@@ -168,36 +168,37 @@ class TestBodies:
             assert target.post(large, "image/png", "?version=77") == (404, "model_not_found")
         assert target.memory("VmRSS") - before < 40 * MEBIBYTE
 
-    def test_one_larger_than_may_be_is_refused_whether_it_says_so_or_not(self, target: Target) -> None:
+    def test_body_too_large_declared_or_chunked_is_refused(self, target: Target) -> None:
         size = b"Content-Length: %d\r\n\r\n" % 2**63
         assert target.send(PREDICT + size, b"x") == [413]
         many = b"100000\r\n" + bytes(MEBIBYTE) + b"\r\n"
         assert target.send(CHUNKED + b"\r\n", *[many] * 9, b"0\r\n\r\n") == [413]
 
-    def test_slow_ones_keep_nobody_waiting_who_asks_beside_them(self, target: Target, digits: Any) -> None:
+    def test_body_slow_senders_delay_no_other_request(self, target: Target, digits: Any) -> None:
         started = PREDICT + b"Content-Length: 100\r\n\r\nabc"
         with ExitStack() as stack:
             for _ in range(100):
-                stack.enter_context(_opened(target.port, started))
+                stack.enter_context(_connected(target.port, started))
             time.sleep(0.5)
             assert target.post(to_png(digits.one(7)), "image/png") == (200, "")
 
-    def test_nor_do_connections_over_which_nothing_comes(self, target: Target, digits: Any) -> None:
+    def test_connections_idle_delay_no_other_request(self, target: Target, digits: Any) -> None:
         with ExitStack() as stack:
             for _ in range(800):
-                stack.enter_context(_opened(target.port, b""))
+                stack.enter_context(_connected(target.port, b""))
             time.sleep(0.5)
             assert target.post(to_png(digits.one(7)), "image/png") == (200, "")
 
-    def test_large_pictures_are_opened_one_after_the_other(self, target: Target) -> None:
-        picture = next(iter(bombs.large().values()))
+    @pytest.mark.slow
+    def test_image_large_pictures_at_once_are_decoded_one_by_one(self, target: Target) -> None:
+        picture = next(iter(decompression_bombs.largest_files().values()))
         with ThreadPoolExecutor(8) as threads:
             statuses = list(threads.map(lambda _: target.post(picture, "image/png")[0], range(8)))
         assert statuses == [422] * 8
 
 
 class TestRequests:
-    """What is no request gets 400 and the end of the connection, so that nothing hides behind it."""
+    """Malformed requests get 400 and close the connection, so that no request can be smuggled."""
 
     @pytest.mark.parametrize(
         "head",
@@ -217,20 +218,20 @@ class TestRequests:
         ],
         ids=lambda head: head.decode()[:40],
     )
-    def test_what_proxies_may_read_otherwise(self, target: Target, head: bytes) -> None:
+    def test_request_ambiguous_framing_gets_400(self, target: Target, head: bytes) -> None:
         assert target.send(PREDICT + head + b"\r\nhello" + LIVEZ) == [400]
 
     @pytest.mark.parametrize("size", [b"zz", b"-1", b"10000000000000005", b"0x5", b"5 5"])
-    def test_chunks_of_no_size(self, target: Target, size: bytes) -> None:
+    def test_request_invalid_chunk_size_gets_400(self, target: Target, size: bytes) -> None:
         assert target.send(CHUNKED + b"\r\n" + size + b"\r\nhello\r\n0\r\n\r\n" + LIVEZ) == [400]
 
-    def test_a_length_beside_chunks_does_not_count_and_nothing_may_follow(self, target: Target) -> None:
+    def test_request_length_beside_chunks_gets_400(self, target: Target) -> None:
         assert target.send(CHUNKED + b"Content-Length: 5\r\n\r\n0\r\n\r\n" + LIVEZ) == [400]
 
-    def test_half_of_a_request_is_none(self, target: Target, digits: Any) -> None:
+    def test_request_cut_off_gets_400(self, target: Target, digits: Any) -> None:
         image = to_png(digits.one(7))
         size = b"Content-Length: %d\r\n\r\n" % (len(image) + 1)
-        assert target.send(PREDICT + size, image, ends=True) == [400]
+        assert target.send(PREDICT + size, image, half_close=True) == [400]
 
     @pytest.mark.parametrize(
         ("request_", "status"),
@@ -245,7 +246,9 @@ class TestRequests:
         ],
         ids=["headers", "long header", "long path", "HTTP/3", "HTTP/0.9", "HTTP/2", "TLS"],
     )
-    def test_floods_and_other_protocols(self, target: Target, request_: bytes, status: int) -> None:
+    def test_request_flood_or_other_protocol_is_refused(
+        self, target: Target, request_: bytes, status: int
+    ) -> None:
         assert target.send(request_) == [status]
 
     @pytest.mark.parametrize(
@@ -263,17 +266,17 @@ class TestRequests:
             "/v1\\models",
         ],
     )
-    def test_paths_lead_nowhere_else(self, target: Target, path: str) -> None:
+    def test_path_traversal_is_not_found(self, target: Target, path: str) -> None:
         assert target.send(f"GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode()) == [404]
 
     @pytest.mark.parametrize("label", ["a" * 30_000, "%C3%A9" * 5_000, "%00", "%FF", "%ED%A0%80", "a%0D%0Ab"])
-    def test_labels_of_any_kind_are_unknown(self, target: Target, digits: Any, label: str) -> None:
+    def test_label_unusual_is_not_found(self, target: Target, digits: Any, label: str) -> None:
         image = to_png(digits.one(7))
         assert target.post(image, "image/png", f"?label={label}") == (404, "model_not_found")
 
 
 @contextmanager
-def _opened(port: int, data: bytes) -> Iterator[socket.socket]:
+def _connected(port: int, data: bytes) -> Iterator[socket.socket]:
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.settimeout(10)
         connection.sendall(data)

@@ -1,16 +1,14 @@
-"""What a gateway writes to its log, read from the real process."""
+"""Log lines of requests and errors, as JSON and as readable text."""
 
+import io
 import json
-import os
+import logging
 import re
-import subprocess
-import sys
-import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import httpx
@@ -19,56 +17,82 @@ from flask.testing import FlaskClient
 
 from digit_client.images import to_png
 from digit_serving.gateway.asgi import ARRIVED_AT
-from tests.processes import answers, free_port, running, wait_until
+from digit_serving.gateway.logging import dict_config
+from digit_serving.gateway.settings import Settings
+from tests import greenlet_loop
+from tests.serving.gateway.conftest import StubModelServer, gateway_process
 
 
 @contextmanager
-def logging_gateway(target: str, capfd: pytest.CaptureFixture[str], **environment: str) -> Iterator[Any]:
-    """Its client, and a function that stops it and gives the lines that it wrote."""
-    port = free_port()
-    settings = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": target, "DIGITS_DEADLINE": "1"}
-    url = f"http://127.0.0.1:{port}"
+def captured_log(log_format: Literal["json", "pretty"] = "json") -> Iterator[Callable[[], list[str]]]:
+    """Yield a function that returns the lines logged in the block, in this format."""
+    formatter = dict_config(Settings(log_format=log_format))["formatters"]["fields"]["()"]()
+    handler = logging.StreamHandler(io.StringIO())
+    handler.setFormatter(formatter)
+    logger = logging.getLogger("digit_serving.gateway")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    try:
+        yield lambda: handler.stream.getvalue().splitlines()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@contextmanager
+def logging_process(
+    target: str, capfd: pytest.CaptureFixture[str], log_level: str = "info"
+) -> Iterator[tuple[httpx.Client, Callable[[], list[str]]]]:
+    """Yield a client of a gateway process, and a function that stops it and returns its log lines."""
     with (
-        running("gateway", environment=settings | environment) as process,
-        httpx.Client(base_url=url) as http,
+        gateway_process(target, log_level=log_level) as gateway,
+        httpx.Client(base_url=gateway.url) as client,
     ):
-        wait_until(lambda: answers(f"{url}/livez"), process)
         capfd.readouterr()
 
-        def lines() -> list[str]:
-            process.terminate()
-            process.wait(20)
+        def stop_and_read() -> list[str]:
+            gateway.process.terminate()
+            gateway.process.wait(20)
             return capfd.readouterr().err.splitlines()
 
-        yield http, lines
+        yield client, stop_and_read
 
 
-def test_the_time_before_its_turn_is_a_requests_too(
-    caplog: pytest.LogCaptureFixture, http: FlaskClient, digits: Any
+def test_gateway_process_logs_only_requests_as_json(
+    stub: StubModelServer, digits: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    caplog.set_level("INFO", "digit_serving.gateway.requests")
-    image, waited = to_png(digits.one(7)), {ARRIVED_AT: time.perf_counter() - 2.0}
-    answer = http.post("/v1/predict", data=image, content_type="image/png", environ_overrides=waited)
-    assert answer.status_code == 200
-    (line,) = caplog.records
-    fields = line.fields  # type: ignore[attr-defined]
-    assert fields["queue_ms"] >= 2000
-    assert fields["ms"] >= fields["queue_ms"]
-
-
-def test_a_request_is_a_line_of_json(
-    model_server: str, digits: Any, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with logging_gateway(model_server, capfd) as (http, lines):
+    with logging_process(stub.target, capfd) as (http, stop_and_read):
         headers = {"Content-Type": "image/png", "X-Request-ID": "id-1"}
-        answer = http.post("/v1/predict", content=to_png(digits.one(7)), headers=headers).json()
+        assert http.post("/v1/predict", content=to_png(digits.one(7)), headers=headers).status_code == 200
+        for path in ("/livez", "/metrics"):
+            assert http.get(path).status_code == 200
+        (line,) = map(json.loads, stop_and_read())
+    assert (line["level"], line["message"]) == ("info", "POST /v1/predict 200")
+    assert (line["request_id"], line["digit"]) == ("id-1", 7)
+
+
+@pytest.mark.e2e
+def test_gateway_process_at_level_warning_logs_no_requests(
+    stub: StubModelServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with logging_process(stub.target, capfd, log_level="warning") as (http, stop_and_read):
+        assert http.get("/nowhere").status_code == 404
+        assert stop_and_read() == []
+
+
+def test_prediction_is_logged_with_stages_and_result(http: FlaskClient, digits: Any) -> None:
+    headers = {"X-Request-ID": "id-1"}
+    image = to_png(digits.one(7))
+    with captured_log() as lines:
+        answer = http.post("/v1/predict", data=image, content_type="image/png", headers=headers).get_json()
         for path in ("/livez", "/readyz", "/metrics"):
             assert http.get(path).status_code == 200
-        (line,) = map(json.loads, lines())
+    (line,) = map(json.loads, lines())
     assert datetime.now(UTC) - datetime.fromisoformat(line.pop("time")) < timedelta(minutes=1)
-    times = [line.pop(name) for name in ("decode_ms", "normalise_ms", "queue_ms", "model_server_ms")]
-    assert all(each > 0 for each in times)
-    assert sum(times) <= line.pop("ms")
+    stages = [line.pop(name) for name in ("decode_ms", "normalise_ms", "queue_ms", "model_server_ms")]
+    assert all(milliseconds > 0 for milliseconds in stages)
+    assert sum(stages) <= line.pop("ms")
     assert line == {
         "level": "info",
         "message": "POST /v1/predict 200",
@@ -83,59 +107,51 @@ def test_a_request_is_a_line_of_json(
     }
 
 
-def test_what_went_wrong_is_told_beside_the_request(faulty: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    faulty.answer = lambda _request, context: context.abort(grpc.StatusCode.INTERNAL, 'it "broke"\nbadly')
-    with logging_gateway(faulty.target, capfd) as (http, lines):
-        http.post("/v1/predict", content=b"x", headers={"Content-Type": "image/png", "X-Request-ID": "id-1"})
-        http.post("/v1/predict", json={"instances": [[0.5] * 784]}, headers={"X-Request-ID": "id-2"})
-        refused, trouble, failed = map(json.loads, lines())
+def test_admission_wait_is_logged_as_queue_time(stub_http: FlaskClient, digits: Any) -> None:
+    image, waited = to_png(digits.one(7)), {ARRIVED_AT: time.perf_counter() - 2.0}
+    with captured_log() as lines:
+        answer = stub_http.post("/v1/predict", data=image, content_type="image/png", environ_overrides=waited)
+    assert answer.status_code == 200
+    (line,) = map(json.loads, lines())
+    assert line["queue_ms"] >= 2000
+    assert line["ms"] >= line["queue_ms"]
+
+
+def test_failed_request_is_logged_with_code_and_cause(stub: StubModelServer, stub_http: FlaskClient) -> None:
+    stub.answer = lambda _request, context: context.abort(grpc.StatusCode.INTERNAL, 'it "broke"\nbadly')
+    with captured_log() as lines:
+        stub_http.post("/v1/predict", data=b"x", content_type="image/png", headers={"X-Request-ID": "id-1"})
+        stub_http.post("/v1/predict", json={"instances": [[0.5] * 784]}, headers={"X-Request-ID": "id-2"})
+    refused, cause, failed = map(json.loads, lines())
     assert (refused["request_id"], refused["status"], refused["code"]) == ("id-1", 400, "not_an_image")
-    assert (trouble["request_id"], trouble["level"]) == ("id-2", "warning")
-    assert 'it "broke"\nbadly' in trouble["message"]
+    assert (cause["request_id"], cause["level"]) == ("id-2", "warning")
+    assert 'it "broke"\nbadly' in cause["message"]
     assert (failed["request_id"], failed["status"], failed["code"]) == ("id-2", 502, "model_server_error")
 
 
-def test_humans_read_a_line_without_braces(faulty: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    with logging_gateway(faulty.target, capfd, DIGITS_LOG_FORMAT="pretty") as (http, lines):
-        http.get("/nowhere", headers={"X-Request-ID": "id-1"})
-        (line,) = lines()
+def test_pretty_format_request_is_one_readable_line(offline_http: FlaskClient) -> None:
+    with captured_log("pretty") as lines:
+        offline_http.get("/nowhere", headers={"X-Request-ID": "id-1"})
+    (line,) = lines()
     assert re.fullmatch(
         r"\d\d:\d\d:\d\d INFO GET unmatched 404 request_id=id-1 ms=[\d.]+ code=not_found", line
     )
 
 
-@pytest.mark.parametrize("chosen", ["json", "pretty"])
-def test_an_exception_brings_its_traceback(chosen: str) -> None:
-    code = """
-        import logging.config
-        from digit_serving.gateway import logs, settings
+@pytest.mark.parametrize("log_format", ["json", "pretty"])
+def test_unexpected_exception_is_logged_with_traceback(log_format: Literal["json", "pretty"]) -> None:
+    app = greenlet_loop.app(Settings())
 
-        logging.config.dictConfig(logs.config(settings.Settings()))
-        try:
-            1 / 0
-        except ZeroDivisionError as error:
-            logging.error("no", exc_info=error, extra={"fields": {"request_id": "id-1"}})
-    """
-    err = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, "DIGITS_LOG_FORMAT": chosen},
-        stderr=subprocess.PIPE,
-        text=True,
-        check=True,
-    ).stderr
-    first, *rest = err.splitlines()
-    if chosen == "json":
+    @app.get("/broken")
+    def broken() -> str:
+        return str(1 / 0)
+
+    with captured_log(log_format) as lines:
+        app.test_client().get("/broken", headers={"X-Request-ID": "id-1"})
+    first, *rest = lines()
+    if log_format == "json":
         assert json.loads(first)["exception"].endswith("ZeroDivisionError: division by zero")
-        assert not rest
+        assert len(rest) == 1, "the request itself"
     else:
-        assert first.endswith("ERROR no request_id=id-1")
-        assert rest[-1] == "ZeroDivisionError: division by zero"
-
-
-@pytest.mark.parametrize("level", ["warning", "error"])
-def test_a_quiet_one_tells_of_no_request(
-    model_server: str, capfd: pytest.CaptureFixture[str], level: str
-) -> None:
-    with logging_gateway(model_server, capfd, DIGITS_LOG_LEVEL=level) as (http, lines):
-        assert http.get("/v1/models").status_code == 200
-        assert lines() == []
+        assert first.endswith("ERROR unexpected error request_id=id-1")
+        assert rest[-2] == "ZeroDivisionError: division by zero"

@@ -1,3 +1,5 @@
+"""Prometheus metrics of requests, calls and predictions."""
+
 import platform
 from importlib.metadata import version
 from typing import Any
@@ -11,15 +13,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from digit_client.images import to_png
 
 
-class Counted:
-    """What a gateway counted since this was made."""
+class MetricsDelta:
+    """Difference of a gateway's metrics since this object was created."""
 
     def __init__(self, http: FlaskClient) -> None:
         self._http = http
         self._before = self._samples()
 
     def __call__(self, name: str, **labels: str) -> float:
-        """The sum of the samples of this name that have these labels."""
+        """Return the increase of the samples with this name and these labels, summed."""
         return sum(
             value - self._before.get(key, 0)
             for key, value in self._samples().items()
@@ -35,99 +37,96 @@ class Counted:
         }
 
 
-def test_what_was_answered_is_counted(http: FlaskClient, digits: Any) -> None:
-    counted = Counted(http)
+def test_prediction_is_counted_once_in_each_metric(http: FlaskClient, digits: Any) -> None:
+    delta = MetricsDelta(http)
     http.post("/v1/predict", data=to_png(digits.one(7)), content_type="image/png")
-    assert counted("digits_requests_total", route="/v1/predict", method="POST", status="200") == 1
-    assert counted("digits_request_duration_seconds_count", route="/v1/predict") == 1
-    assert counted("digits_predictions_total", version="1", digit="7") == 1
-    assert counted("digits_confidence_count", version="1") == 1
-    assert counted("digits_model_duration_seconds_count", version="1") == 1
-    assert counted("digits_call_images_sum") == counted("digits_call_images_count") == 1
+    assert delta("digits_requests_total", route="/v1/predict", method="POST", status="200") == 1
+    assert delta("digits_request_duration_seconds_count", route="/v1/predict") == 1
+    assert delta("digits_predictions_total", version="1", digit="7") == 1
+    assert delta("digits_confidence_count", version="1") == 1
+    assert delta("digits_model_duration_seconds_count", version="1") == 1
+    assert delta("digits_call_images_sum") == delta("digits_call_images_count") == 1
 
 
-def test_the_stages_are_parts_of_the_whole(http: FlaskClient, digits: Any) -> None:
-    counted = Counted(http)
+def test_stage_durations_sum_to_less_than_the_request(http: FlaskClient, digits: Any) -> None:
+    delta = MetricsDelta(http)
     for label in range(10):
         http.post("/v1/predict", data=to_png(digits.one(label)), content_type="image/png")
     stages = [
-        counted("digits_stage_duration_seconds_sum", stage=stage)
-        for stage in ("decode", "normalise", "queue")
+        delta("digits_stage_duration_seconds_sum", stage=stage) for stage in ("decode", "normalise", "queue")
     ]
-    stages.append(counted("digits_model_duration_seconds_sum"))
+    stages.append(delta("digits_model_duration_seconds_sum"))
     assert all(seconds > 0 for seconds in stages)
-    assert sum(stages) < counted("digits_request_duration_seconds_sum", route="/v1/predict")
+    assert sum(stages) < delta("digits_request_duration_seconds_sum", route="/v1/predict")
 
 
-def test_each_image_of_a_request_counts(http: FlaskClient, digits: Any) -> None:
-    counted = Counted(http)
+def test_batch_request_counts_each_image(http: FlaskClient, digits: Any) -> None:
+    delta = MetricsDelta(http)
     instances = (digits.images[:20].reshape(-1, 784) / np.float32(255)).tolist()
     answers = http.post("/v1/predict", json={"instances": instances}).get_json()["predictions"]
-    assert counted("digits_requests_total", route="/v1/predict") == 1
+    assert delta("digits_requests_total", route="/v1/predict") == 1
     for digit in range(10):
         expected = sum(answer["digit"] == digit for answer in answers)
-        assert counted("digits_predictions_total", digit=str(digit)) == expected
+        assert delta("digits_predictions_total", digit=str(digit)) == expected
     confidences = [answer["confidence"] for answer in answers]
-    assert counted("digits_confidence_sum") == pytest.approx(sum(confidences))
-    for most in ("0.5", "0.9", "0.99", "0.999", "+Inf"):
-        expected = sum(confidence <= float(most) for confidence in confidences)
-        assert counted("digits_confidence_bucket", le=most) == expected
-    assert counted("digits_call_images_sum") == 20
-    assert counted("digits_call_images_count") == 1
-    assert counted("digits_stage_duration_seconds_count", stage="decode") == 0, "numbers need none"
+    assert delta("digits_confidence_sum") == pytest.approx(sum(confidences))
+    for bound in ("0.5", "0.9", "0.99", "0.999", "+Inf"):
+        expected = sum(confidence <= float(bound) for confidence in confidences)
+        assert delta("digits_confidence_bucket", le=bound) == expected
+    assert delta("digits_call_images_sum") == 20
+    assert delta("digits_call_images_count") == 1
+    assert delta("digits_stage_duration_seconds_count", stage="decode") == 0, "pixels need no decoding"
 
 
 @pytest.mark.parametrize(
     ("body", "code"), [(b"x", "not_an_image"), (to_png(np.zeros((28, 28), np.uint8)), "no_digit")]
 )
-def test_refused_images_are_counted_by_reason(http: FlaskClient, body: bytes, code: str) -> None:
-    counted = Counted(http)
+def test_refused_image_is_counted_by_code(http: FlaskClient, body: bytes, code: str) -> None:
+    delta = MetricsDelta(http)
     http.post("/v1/predict", data=body, content_type="image/png")
     http.post("/v1/predict", data=b"{", content_type="application/json")
-    assert counted("digits_images_refused_total", code=code) == counted("digits_images_refused_total") == 1
-    assert counted("digits_predictions_total") == 0
+    assert delta("digits_images_refused_total", code=code) == delta("digits_images_refused_total") == 1
+    assert delta("digits_predictions_total") == 0
 
 
-def test_failed_calls_are_counted_by_who_was_asked(
-    faulty: Any, faulty_http: FlaskClient, digits: Any
-) -> None:
-    faulty.answer = lambda _request, context: context.abort(grpc.StatusCode.INTERNAL, "")
-    counted = Counted(faulty_http)
+def test_failed_call_is_counted_by_model_asked(stub: Any, stub_http: FlaskClient, digits: Any) -> None:
+    stub.answer = lambda _request, context: context.abort(grpc.StatusCode.INTERNAL, "")
+    delta = MetricsDelta(stub_http)
     image = to_png(digits.one(7))
     for query in ("", "?version=1", "?label=canary"):
-        faulty_http.post(f"/v1/predict{query}", data=image, content_type="image/png")
-    assert counted("digits_model_failures_total", asked="default", code="service_error") == 1
-    assert counted("digits_model_failures_total", asked="named", code="service_error") == 2
-    assert counted("digits_model_duration_seconds_count") == 0
+        stub_http.post(f"/v1/predict{query}", data=image, content_type="image/png")
+    assert delta("digits_model_failures_total", asked="default", code="service_error") == 1
+    assert delta("digits_model_failures_total", asked="named", code="service_error") == 2
+    assert delta("digits_model_duration_seconds_count") == 0
 
 
-def test_hostile_requests_make_no_new_series(http: FlaskClient, digits: Any) -> None:
+def test_hostile_requests_create_no_time_series(http: FlaskClient, digits: Any) -> None:
     image = to_png(digits.one(7))
 
-    def names() -> set[str]:
+    def series() -> set[str]:
         return {line.rpartition(" ")[0] for line in http.get("/metrics").text.splitlines()}
 
-    def ask(number: int) -> None:
+    def send(number: int) -> None:
         http.open(f"/nowhere/{number}", method=f"METHOD{number}")
         http.post(f"/v1/predict?version={number}", data=image, content_type="image/png")
         http.post(f"/v1/predict?label=label{number}", data=image, content_type="image/png")
         http.get("/v1/models", headers={"X-Request-ID": f"id-{number}"})
 
-    ask(100)
-    once = names()
-    for number in range(101, 120):
-        ask(number)
-    assert names() == once
-    assert not [name for name in once if "nowhere" in name or "METHOD" in name or "label1" in name]
+    send(100)
+    first = series()
+    for number in range(101, 105):
+        send(number)
+    assert series() == first
+    assert not [name for name in first if "nowhere" in name or "METHOD" in name or "label1" in name]
 
 
-def test_health_checks_are_not_counted(http: FlaskClient) -> None:
-    counted = Counted(http)
+def test_probes_are_not_counted(http: FlaskClient) -> None:
+    delta = MetricsDelta(http)
     for path in ("/livez", "/readyz", "/metrics"):
         http.get(path)
-    assert counted("digits_requests_total") == 0
+    assert delta("digits_requests_total") == 0
 
 
-def test_it_says_what_runs(http: FlaskClient) -> None:
+def test_build_info_has_versions(http: FlaskClient) -> None:
     labels = f'python="{platform.python_version()}",version="{version("digit-serving")}"'
     assert f"digits_build_info{{{labels}}} 1.0" in http.get("/metrics").text.splitlines()

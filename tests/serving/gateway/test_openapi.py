@@ -1,145 +1,256 @@
+"""OpenAPI document: complete, consistent with the code, and true of real responses."""
+
+import typing
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 from flask.testing import FlaskClient
+from werkzeug import exceptions
 from werkzeug.test import TestResponse
 
+from digit_client import ConnectionFailedError, DigitError, ImageError
 from digit_client.images import to_png
+from digit_client.tfserving.protos import ModelVersionStatus
+from digit_serving.gateway import schemas
+from digit_serving.gateway.context import REQUEST_ID_PATTERN
+from digit_serving.gateway.errors import RETRY_AFTER_STATUSES, GatewayError, status_and_code
 from digit_serving.gateway.openapi import describe
+from digit_serving.gateway.routes import MAX_VERSION
 from digit_serving.gateway.settings import Settings
+from tests.serving.gateway.conftest import StubModelServer
 
-PAGES = {"/docs", "/docs/<name>", "/static/<name>"}
-SETTINGS = Settings(max_images=7, max_body=1234)
-DESCRIBED = describe(SETTINGS)
+UNDOCUMENTED_PATHS = {"/docs", "/docs/<name>", "/static/<name>"}
+DOCUMENT = describe(Settings(max_images=7, max_body=1234, max_pixels=5678))
+PATHS = DOCUMENT["paths"]
+COMPONENTS = DOCUMENT["components"]
 
 
-def test_every_route_and_method_is_described(http: FlaskClient) -> None:
-    described = http.get("/openapi.json").get_json()
-    assert described["openapi"].startswith("3.1")
-    rules = [rule for rule in http.application.url_map.iter_rules() if rule.rule not in PAGES]
-    assert {path: {method.upper() for method in item} for path, item in described["paths"].items()} == {
+def resolve(node: Any) -> Any:
+    """Follow the node's reference into the document, if it is one."""
+    while isinstance(node, dict) and set(node) == {"$ref"}:
+        reference, node = node["$ref"], DOCUMENT
+        for part in reference.removeprefix("#/").split("/"):
+            node = node[part]
+    return node
+
+
+def items(node: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(node, dict):
+        return node.items()
+    return enumerate(node) if isinstance(node, list) else ()
+
+
+def values_of(key: str, node: Any) -> Iterator[Any]:
+    """Yield every value of this key below the node."""
+    for name, value in items(node):
+        if name == key:
+            yield value
+        yield from values_of(key, value)
+
+
+def operations() -> Iterator[dict[str, Any]]:
+    for operations in PATHS.values():
+        yield from operations.values()
+
+
+def problems(operation: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return the operation's error responses by status."""
+    return {int(status): resolve(node) for status, node in operation["responses"].items() if status != "200"}
+
+
+def codes(response: dict[str, Any]) -> list[str]:
+    listed: list[str] = response["content"]["application/problem+json"]["schema"]["properties"]["code"][
+        "enum"
+    ]
+    return listed
+
+
+def validate(document: Any, schema: dict[str, Any]) -> None:
+    jsonschema.Draft202012Validator({**schema, "components": COMPONENTS}).validate(document)
+
+
+def validate_response(response: TestResponse, operation: dict[str, Any]) -> None:
+    documented = resolve(operation["responses"][str(response.status_code)])
+    validate(response.get_json(force=True), documented["content"][response.content_type]["schema"])
+    for name, header in documented["headers"].items():
+        validate_header(response.headers[name], resolve(header)["schema"])
+
+
+def validate_header(value: str, schema: dict[str, Any]) -> None:
+    validate(int(value) if schema["type"] == "integer" else value, schema)
+
+
+def subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from subclasses(child)
+
+
+def test_document_contains_every_route_and_method(offline_http: FlaskClient) -> None:
+    document = offline_http.get("/openapi.json").get_json()
+    assert document["openapi"].startswith("3.1")
+    rules = [
+        rule for rule in offline_http.application.url_map.iter_rules() if rule.rule not in UNDOCUMENTED_PATHS
+    ]
+    assert {path: {method.upper() for method in item} for path, item in document["paths"].items()} == {
         rule.rule: (rule.methods or set()) - {"HEAD", "OPTIONS"} for rule in rules
     }
 
 
-def test_every_reference_leads_somewhere() -> None:
-    for reference in set(_references(DESCRIBED)):
-        assert _follow(reference)
-
-
-def test_every_error_has_its_codes() -> None:
-    codes = {
-        status: set(answer["content"]["application/problem+json"]["schema"]["properties"]["code"]["enum"])
-        for status, answer in DESCRIBED["paths"]["/v1/predict"]["post"]["responses"].items()
-        if status != "200"
+def test_references_resolve_and_components_are_used() -> None:
+    references = set(values_of("$ref", DOCUMENT))
+    assert all(resolve({"$ref": reference}) for reference in references)
+    defined = {
+        f"#/components/{kind}/{name}"
+        for kind, components in COMPONENTS.items()
+        for name in components
+        if kind != "securitySchemes"
     }
-    assert codes == {
-        "400": {"bad_request", "invalid_selection", "malformed_body", "not_an_image", "truncated_image"},
-        "401": {"unauthorized"},
-        "404": {"model_not_found"},
-        "405": {"method_not_allowed"},
-        "413": {"body_too_large", "too_many_images"},
-        "415": {"unsupported_media_type"},
-        "422": {"image_too_large", "invalid_pixels", "no_digit", "wrong_shape"},
-        "429": {"overloaded", "rate_limited"},
-        "500": {"internal_error"},
-        "502": {"model_server_error"},
-        "503": {"model_unavailable"},
-        "504": {"deadline_exceeded"},
+    assert references == defined
+
+
+def test_predict_errors_have_documented_codes() -> None:
+    responses = problems(PATHS["/v1/predict"]["post"])
+    assert {status: set(codes(response)) for status, response in responses.items()} == {
+        400: {"bad_request", "invalid_selection", "malformed_body", "not_an_image", "truncated_image"},
+        401: {"unauthorized"},
+        404: {"model_not_found"},
+        405: {"method_not_allowed"},
+        413: {"body_too_large", "too_many_images"},
+        415: {"unsupported_media_type"},
+        422: {"image_too_large", "invalid_pixels", "no_digit", "wrong_shape"},
+        429: {"overloaded", "rate_limited"},
+        500: {"internal_error"},
+        502: {"model_server_error"},
+        503: {"model_unavailable"},
+        504: {"deadline_exceeded"},
     }
 
 
-def test_the_limits_are_those_of_the_settings() -> None:
-    schemas = DESCRIBED["components"]["schemas"]
-    assert schemas["Images"]["properties"]["images"]["maxItems"] == 7
-    assert "1,234 bytes" in DESCRIBED["paths"]["/v1/predict"]["post"]["description"]
+def test_documented_codes_are_those_of_the_error_classes() -> None:
+    documented = {
+        (status, code)
+        for operation in operations()
+        for status, response in problems(operation).items()
+        for code in codes(response)
+    }
+    http_errors = (
+        exceptions.BadRequest,
+        exceptions.MethodNotAllowed,
+        exceptions.RequestEntityTooLarge,
+        exceptions.UnsupportedMediaType,
+    )
+    # ImageError is abstract, and only the HTTP clients raise ConnectionFailedError.
+    upstream = set(subclasses(DigitError)) - {ImageError, ConnectionFailedError}
+    kinds = {*subclasses(GatewayError), *upstream, *http_errors, Exception}
+    raised = {status_and_code(kind) for kind in kinds if not kind.__module__.startswith("tests.")}
+    assert documented == raised
 
 
-def test_every_example_is_as_described() -> None:
-    for media in _media(DESCRIBED["paths"]):
-        examples = [example["value"] for example in media.get("examples", {}).values()]
-        for example in examples + ([media["example"]] if "example" in media else []):
-            _check(example, media["schema"])
-    for schema in DESCRIBED["components"]["schemas"].values():
+def test_error_responses_agree_with_their_examples_and_headers() -> None:
+    for operation in operations():
+        for status, response in problems(operation).items():
+            example = response["content"]["application/problem+json"]["example"]
+            assert example["status"] == status
+            assert example["code"] == codes(response)[0]
+            assert all(f"- `{code}`: " in response["description"] for code in codes(response))
+            assert ("Retry-After" in response["headers"]) == (status in RETRY_AFTER_STATUSES)
+            assert ("Allow" in response["headers"]) == (status == 405)
+            assert ("WWW-Authenticate" in response["headers"]) == (status == 401)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Model", "Prediction", "Predictions", "ModelVersion", "Models", "Index", "Alive", "Ready", "Problem"],
+)
+def test_schema_has_the_properties_of_its_type(name: str) -> None:
+    kind, schema = getattr(schemas, name), COMPONENTS["schemas"][name]
+    assert set(schema["properties"]) == set(typing.get_type_hints(kind))
+    assert set(schema["required"]) == kind.__required_keys__
+
+
+def test_patterns_and_limits_are_those_of_the_code() -> None:
+    schema = COMPONENTS["schemas"]
+    assert COMPONENTS["headers"]["X-Request-ID"]["schema"]["pattern"] == f"^{REQUEST_ID_PATTERN}$"
+    assert f"`{REQUEST_ID_PATTERN}`" in COMPONENTS["parameters"]["RequestId"]["description"]
+    assert schema["ModelVersion"]["properties"]["state"]["enum"] == ModelVersionStatus.State.keys()
+    (version,) = [
+        node for node in PATHS["/v1/predict"]["post"]["parameters"] if node.get("name") == "version"
+    ]
+    assert version["schema"]["maximum"] == MAX_VERSION
+
+
+def test_limits_are_those_of_the_settings() -> None:
+    for name, field in (("Images", "images"), ("Instances", "instances"), ("Form", "image")):
+        assert COMPONENTS["schemas"][name]["properties"][field]["maxItems"] == 7
+    predict = PATHS["/v1/predict"]["post"]
+    assert "1,234 bytes" in predict["description"]
+    assert "5,678 pixels" in predict["description"]
+    assert "n ≤ 7" in predict["requestBody"]["content"]["application/x-npy"]["schema"]["description"]
+
+
+def test_security_is_required_only_with_api_keys(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.touch()
+    secured = describe(Settings(api_keys=keys))["paths"]
+    for path, item in PATHS.items():
+        for method, operation in item.items():
+            with_keys = secured[path][method].get("security", [])
+            assert operation.get("security", []) == []
+            assert with_keys == ([{"Key": []}] if path.startswith("/v1/") else [])
+
+
+def test_examples_match_their_schemas() -> None:
+    for contents in values_of("content", DOCUMENT):
+        for media in contents.values():
+            examples = [example["value"] for example in media.get("examples", {}).values()]
+            for example in examples + ([media["example"]] if "example" in media else []):
+                validate(example, media["schema"])
+    for schema in COMPONENTS["schemas"].values():
         for field in schema["properties"].values():
             for example in field.get("examples", []) if isinstance(field, dict) else []:
-                _check(example, field)
+                validate(example, field)
 
 
-def test_the_examples_are_read(http: FlaskClient) -> None:
-    content = DESCRIBED["paths"]["/v1/predict"]["post"]["requestBody"]["content"]["application/json"]
+def test_request_examples_are_classified_as_one(http: FlaskClient) -> None:
+    content = PATHS["/v1/predict"]["post"]["requestBody"]["content"]["application/json"]
     for example in content["examples"].values():
         (prediction,) = http.post("/v1/predict", json=example["value"]).get_json()["predictions"]
         assert prediction["digit"] == 1
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/models", "/livez", "/readyz", "/openapi.json"])
-def test_an_answer_is_as_described(http: FlaskClient, path: str) -> None:
-    answer = http.get(path, headers={"Accept": "application/json"})
-    _check_answer(answer, DESCRIBED["paths"][path]["get"])
+def test_get_response_matches_its_schema(http: FlaskClient, path: str) -> None:
+    response = http.get(path, headers={"Accept": "application/json"})
+    assert response.status_code == 200
+    validate_response(response, PATHS[path]["get"])
 
 
 @pytest.mark.parametrize("query", ["", "?include=image"])
-def test_a_prediction_is_as_described(http: FlaskClient, digits: Any, query: str) -> None:
+def test_prediction_matches_its_schema(http: FlaskClient, digits: Any, query: str) -> None:
     response = http.post(f"/v1/predict{query}", data=to_png(digits.one(1)), content_type="image/png")
-    _check_answer(response, DESCRIBED["paths"]["/v1/predict"]["post"])
+    assert response.status_code == 200
+    validate_response(response, PATHS["/v1/predict"]["post"])
 
 
 @pytest.mark.parametrize(
     ("query", "content_type"),
     [("", "image/png"), ("", "application/json"), ("", "text/plain"), ("?version=x", "image/png")],
 )
-def test_a_problem_is_as_described(http: FlaskClient, query: str, content_type: str) -> None:
-    response = http.post(f"/v1/predict{query}", data=b"x", content_type=content_type)
-    assert response.status_code >= 400
-    _check_answer(response, DESCRIBED["paths"]["/v1/predict"]["post"])
+def test_client_error_matches_its_schema(offline_http: FlaskClient, query: str, content_type: str) -> None:
+    response = offline_http.post(f"/v1/predict{query}", data=b"x", content_type=content_type)
+    assert 400 <= response.status_code < 500
+    validate_response(response, PATHS["/v1/predict"]["post"])
 
 
-def test_a_model_server_that_is_gone_is_described(faulty: Any, faulty_http: FlaskClient) -> None:
-    faulty.close()
-    for path in ("/v1/models", "/readyz"):
-        response = faulty_http.get(path)
-        assert response.status_code == 503
-        _check_answer(response, DESCRIBED["paths"][path]["get"])
-
-
-def _check_answer(response: TestResponse, operation: dict[str, Any]) -> None:
-    described = operation["responses"][str(response.status_code)]
-    media_type = response.content_type
-    _check(response.get_json(force=True), described["content"][media_type]["schema"])
-    for name, header in described["headers"].items():
-        assert response.headers[name], header
-
-
-def _check(document: Any, schema: dict[str, Any]) -> None:
-    whole = {**schema, "components": DESCRIBED["components"]}
-    jsonschema.Draft202012Validator(whole).validate(document)
-
-
-def _references(node: Any) -> Iterator[str]:
-    for key, value in _items(node):
-        if key == "$ref":
-            yield value
-        yield from _references(value)
-
-
-def _media(node: Any) -> Iterator[dict[str, Any]]:
-    for key, value in _items(node):
-        if key == "content":
-            yield from value.values()
-        yield from _media(value)
-
-
-def _items(node: Any) -> Iterable[tuple[Any, Any]]:
-    if isinstance(node, dict):
-        return node.items()
-    return enumerate(node) if isinstance(node, list) else ()
-
-
-def _follow(reference: str) -> Any:
-    node: Any = DESCRIBED
-    for part in reference.removeprefix("#/").split("/"):
-        node = node[part]
-    return node
+@pytest.mark.parametrize("path", ["/v1/models", "/readyz"])
+def test_unreachable_model_server_error_matches_its_schema(
+    stub: StubModelServer, stub_http: FlaskClient, path: str
+) -> None:
+    stub.close()
+    response = stub_http.get(path)
+    assert response.status_code == 503
+    validate_response(response, PATHS[path]["get"])

@@ -1,119 +1,109 @@
+"""Overload of a gateway process: refusals at capacity, slow models, and pictures that are slow to read."""
+
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import cv2
 import grpc
 import httpx
+import pytest
 
 from digit_client.images import to_png
 from digit_client.tfserving.protos import PredictRequest, PredictResponse
-from tests.processes import answers, free_port, running, wait_until
-from tests.serving.gateway.conftest import FIVE, sevens
+from tests.processes import wait_until
+from tests.serving.gateway.conftest import FIVE, IMAGE, StubModelServer, gateway_process, predict_sevens
+
+PNG = to_png(IMAGE)
 
 
-@contextmanager
-def gateway(model_server: str, queue: int, deadline: float = 5.0) -> Iterator[str]:
-    """The address of one with one process, which takes on so many requests at once."""
-    port = free_port()
-    environment = {
-        "DIGITS_PORT": str(port),
-        "DIGITS_MODEL_SERVER": model_server,
-        "DIGITS_WORKERS": "1",
-        "DIGITS_QUEUE_CAPACITY": str(queue),
-        "DIGITS_DEADLINE": str(deadline),
-    }
-    url = f"http://127.0.0.1:{port}"
-    with running("gateway", environment=environment) as process:
-        wait_until(lambda: answers(f"{url}/livez"), process)
-        yield url
-
-
-def ask(url: str, image: bytes, *, version: int = 1, request_id: str = "") -> httpx.Response:
+def predict(url: str, image: bytes, *, version: int = 1, request_id: str = "") -> httpx.Response:
     headers = {"Content-Type": "image/png", "X-Request-ID": request_id}
     return httpx.post(f"{url}/v1/predict", params={"version": version}, content=image, headers=headers)
 
 
-def held_up(faulty: Any) -> threading.Event:
-    """What the answers of its version 1, sevens as the others', wait for."""
-    go_on = threading.Event()
+def hold_version_1(stub: StubModelServer) -> threading.Event:
+    """Make the stub hold calls of version 1 until the returned event is set."""
+    release = threading.Event()
 
     def wait(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
-        assert request.model_spec.version.value != 1 or go_on.wait(10)
-        return sevens(request, context)
+        assert request.model_spec.version.value != 1 or release.wait(10)
+        return predict_sevens(request, context)
 
-    faulty.answer = wait
-    return go_on
+    stub.answer = wait
+    return release
 
 
-def test_what_is_too_much_is_refused_at_once_and_the_rest_answered(faulty: Any, digits: Any) -> None:
-    go_on = held_up(faulty)
-    image = to_png(digits.one(7))
-    with gateway(faulty.target, queue=3) as url, ThreadPoolExecutor(3) as threads:
-        asked = [threads.submit(ask, url, image) for _ in range(3)]
-        wait_until(lambda: faulty.calls == 1)
-        wait_until(lambda: ask(url, image).status_code == 429)
-        refused = ask(url, image, request_id="mine")
+def test_gateway_at_capacity_refuses_at_once_and_answers_the_rest(stub: StubModelServer) -> None:
+    release = hold_version_1(stub)
+    with gateway_process(stub.target, queue_capacity=3) as gateway, ThreadPoolExecutor(3) as threads:
+        held = [threads.submit(predict, gateway.url, PNG) for _ in range(3)]
+        wait_until(lambda: stub.calls == 1)
+        wait_until(lambda: predict(gateway.url, PNG).status_code == 429)
+        refused = predict(gateway.url, PNG, request_id="mine")
         assert refused.status_code == 429
         assert refused.headers["Content-Type"] == "application/problem+json"
         assert refused.headers["Retry-After"] == "1"
         assert refused.headers["X-Request-ID"] == "mine"
         assert refused.json()["code"] == "overloaded"
         assert refused.json()["request_id"] == "mine"
-        assert httpx.get(f"{url}/livez").status_code == 200
-        assert "digits_overload_total 2.0" in httpx.get(f"{url}/metrics").text
-        go_on.set()
-        assert [one.result().status_code for one in asked] == [200] * 3
-        assert ask(url, image).status_code == 200
+        assert httpx.get(f"{gateway.url}/livez").status_code == 200
+        assert "digits_overload_total 2.0" in httpx.get(f"{gateway.url}/metrics").text
+        release.set()
+        assert [request.result().status_code for request in held] == [200] * 3
+        assert predict(gateway.url, PNG).status_code == 200
 
 
-def test_many_who_wait_for_a_version_that_hangs_hold_up_nobody_else(faulty: Any, digits: Any) -> None:
-    go_on = held_up(faulty)
-    image = to_png(digits.one(7))
-    with gateway(faulty.target, queue=80) as url, ThreadPoolExecutor(79) as threads:
-        asked = [threads.submit(ask, url, image) for _ in range(79)]
-        wait_until(lambda: faulty.calls == 1)
+@pytest.mark.e2e
+def test_gateway_many_requests_for_hanging_version_delay_no_other_version(stub: StubModelServer) -> None:
+    release = hold_version_1(stub)
+    with gateway_process(stub.target, queue_capacity=80) as gateway, ThreadPoolExecutor(79) as threads:
+        held = [threads.submit(predict, gateway.url, PNG) for _ in range(79)]
+        wait_until(lambda: stub.calls == 1)
         for _ in range(3):
-            other = ask(url, image, version=2)
+            other = predict(gateway.url, PNG, version=2)
             assert other.status_code == 200
             assert other.elapsed.total_seconds() < 1
-        asked.append(threads.submit(ask, url, image))
-        go_on.set()
-        assert [one.result().status_code for one in asked] == [200] * 80
+        held.append(threads.submit(predict, gateway.url, PNG))
+        release.set()
+        assert [request.result().status_code for request in held] == [200] * 80
 
 
-def test_those_who_wait_for_their_turn_are_taken_on_as_well(faulty: Any, digits: Any) -> None:
-    go_on = held_up(faulty)
-    image = to_png(digits.one(7))
-    with gateway(faulty.target, queue=70) as url, ThreadPoolExecutor(100) as threads:
-        asked = [threads.submit(ask, url, image) for _ in range(100)]
-        wait_until(lambda: sum(one.done() for one in asked) == 30)
-        go_on.set()
-        assert sorted(one.result().status_code for one in asked) == [200] * 70 + [429] * 30
+@pytest.mark.e2e
+def test_gateway_burst_beyond_capacity_answers_exactly_capacity(stub: StubModelServer) -> None:
+    release = hold_version_1(stub)
+    with gateway_process(stub.target, queue_capacity=70) as gateway, ThreadPoolExecutor(100) as threads:
+        requests = [threads.submit(predict, gateway.url, PNG) for _ in range(100)]
+        wait_until(lambda: sum(request.done() for request in requests) == 30)
+        release.set()
+        statuses = sorted(request.result().status_code for request in requests)
+        assert statuses == [200] * 70 + [429] * 30
 
 
-def test_a_place_is_free_again_whatever_became_of_its_request(faulty: Any, digits: Any) -> None:
+@pytest.mark.e2e
+def test_gateway_failed_requests_free_their_capacity(stub: StubModelServer) -> None:
     def fail(_request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         context.abort(grpc.StatusCode.INTERNAL, "no")
 
-    faulty.answer = fail
-    with gateway(faulty.target, queue=1) as url:
+    stub.answer = fail
+    with gateway_process(stub.target, queue_capacity=1) as gateway:
         for _ in range(3):
-            assert ask(url, to_png(digits.one(7))).status_code == 502
+            assert predict(gateway.url, PNG).status_code == 502
         for _ in range(3):
-            assert ask(url, b"no image").status_code == 400
+            assert predict(gateway.url, b"no image").status_code == 400
 
 
-def test_nobody_waits_longer_than_the_deadline_for_pictures_that_take_long(faulty: Any) -> None:
-    faulty.answer = sevens
-    # Thirty milliseconds each.
+@pytest.mark.slow
+@pytest.mark.xdist_group("timing")
+def test_gateway_large_photographs_end_within_deadline(stub: StubModelServer) -> None:
+    # Reading one takes some 30 ms.
     large = cv2.resize(cv2.imread(str(FIVE)), (4000, 3000))
     photograph = cv2.imencode(".jpg", large)[1].tobytes()
     deadline = 2.0
-    with gateway(faulty.target, queue=256, deadline=deadline) as url, ThreadPoolExecutor(200) as threads:
-        answered = [*threads.map(partial(ask, url), [photograph] * 200)]
-    assert {answer.status_code for answer in answered} == {200, 429}
-    assert max(answer.elapsed.total_seconds() for answer in answered) < deadline + 1
+    with (
+        gateway_process(stub.target, queue_capacity=256, deadline=deadline) as gateway,
+        ThreadPoolExecutor(200) as threads,
+    ):
+        responses = [*threads.map(partial(predict, gateway.url), [photograph] * 200)]
+    assert {response.status_code for response in responses} == {200, 429}
+    assert max(response.elapsed.total_seconds() for response in responses) < deadline + 1

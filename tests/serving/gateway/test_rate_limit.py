@@ -1,4 +1,4 @@
-"""RateLimiter that several gateways count together, in a real Redis."""
+"""Rate limits per caller, counted in memory and in a real Redis."""
 
 import shutil
 import subprocess
@@ -12,10 +12,11 @@ from digit_serving.gateway.errors import RateLimitedError
 from digit_serving.gateway.rate_limit import RateLimiter
 from tests import greenlet_loop
 from tests.processes import accepts, free_port, wait_until
+from tests.serving.gateway.conftest import StartGateway
 
 
 class Redis:
-    """A server on a port of its own, which keeps nothing."""
+    """Redis server without persistence, on a port of its own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._port = folder, free_port()
@@ -41,43 +42,80 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
     server.stop()
 
 
-def is_refused(rates: RateLimiter, caller: str = "shop") -> bool:
+def is_refused(limiter: RateLimiter, caller: str = "shop") -> bool:
     try:
-        greenlet_loop.call(rates.check, caller)
+        greenlet_loop.call(limiter.check, caller)
     except RateLimitedError:
         return True
     return False
 
 
-def test_gateways_count_together(redis: Redis) -> None:
-    here, there = RateLimiter("2/hour", redis.url), RateLimiter("2/hour", redis.url)
-    assert [is_refused(rates) for rates in (here, there, here, there)] == [False, False, True, True]
-    assert not is_refused(there, "lab")
+def test_request_beyond_limit_gets_429(start_gateway: StartGateway) -> None:
+    http = start_gateway(rate_limit="3/hour")
+    answers = [http.get("/v1/models") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    problem = answers[-1].get_json(force=True)
+    assert problem["code"] == "rate_limited"
+    assert problem["detail"] == "Rate limit exceeded: 3 per 1 hour."
+    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 3600
+    assert http.get("/livez").status_code == 200
 
 
-def test_of_several_limits_the_tightest_holds(redis: Redis) -> None:
-    rates = RateLimiter("100/hour;1/day", redis.url)
-    assert [is_refused(rates) for _ in range(2)] == [False, True]
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "statuses"),
+    [
+        # Without trusted proxies X-Forwarded-For is ignored: any caller can set it.
+        (0, ("192.0.2.1", "192.0.2.2"), [200, 429]),
+        (1, ("192.0.2.1", "192.0.2.2"), [200, 200]),
+        (1, ("192.0.2.8, 192.0.2.1", "192.0.2.9, 192.0.2.1"), [200, 429]),
+        (2, ("192.0.2.8, 192.0.2.1", "192.0.2.9, 192.0.2.1"), [200, 200]),
+        (1, ("2001:db8::1", "2001:db8::2"), [200, 429]),
+        (1, ("2001:db8:0:1::1", "2001:db8:0:2::1"), [200, 200]),
+        (1, ("nonsense:", "nonsense:"), [200, 429]),
+    ],
+)
+def test_caller_behind_trusted_proxies_is_address_before_them(
+    start_gateway: StartGateway,
+    proxies: int,
+    forwarded: tuple[str, str],
+    statuses: list[int],
+) -> None:
+    http = start_gateway(rate_limit="1/hour", trusted_proxies=proxies)
+    answers = [http.get("/v1/models", headers={"X-Forwarded-For": value}) for value in forwarded]
+    assert [answer.status_code for answer in answers] == statuses
 
 
-def test_nobody_is_refused_while_the_store_is_away(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    rates = RateLimiter("1/hour", redis.url)
-    assert [is_refused(rates) for _ in range(2)] == [False, True]
+def test_memory_store_counts_each_limiter_separately() -> None:
+    limiters = RateLimiter("1/hour", "memory://"), RateLimiter("1/hour", "memory://")
+    refused = [is_refused(limiter) for limiter in (*limiters, *limiters)]
+    assert refused == [False, False, True, True]
+
+
+def test_limit_after_its_window_admits_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    limiter = RateLimiter("1/second", "memory://")
+    assert [is_refused(limiter) for _ in range(2)] == [False, True]
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 2)
+    assert not is_refused(limiter)
+
+
+def test_redis_store_counts_for_all_limiters_together(redis: Redis) -> None:
+    limiters = RateLimiter("2/hour", redis.url), RateLimiter("2/hour", redis.url)
+    refused = [is_refused(limiter) for limiter in (*limiters, *limiters)]
+    assert refused == [False, False, True, True]
+    assert not is_refused(limiters[1], "lab")
+
+
+def test_limits_several_apply_the_tightest(redis: Redis) -> None:
+    limiter = RateLimiter("100/hour;1/day", redis.url)
+    assert [is_refused(limiter) for _ in range(2)] == [False, True]
+
+
+def test_unreachable_store_refuses_no_request(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    limiter = RateLimiter("1/hour", redis.url)
+    assert [is_refused(limiter) for _ in range(2)] == [False, True]
     redis.stop()
-    assert not any(is_refused(rates) for _ in range(100))
-    # Nor is it asked for each of them.
-    assert len(caplog.messages) == 1
+    assert not any(is_refused(limiter) for _ in range(100))
+    assert len(caplog.messages) == 1, "one request tried the store, the others didn't"
     redis.start()
-    wait_until(lambda: is_refused(rates), seconds=10)
-
-
-def test_each_process_counts_for_itself_without_one() -> None:
-    here, there = RateLimiter("1/hour", "memory://"), RateLimiter("1/hour", "memory://")
-    assert [is_refused(rates) for rates in (here, there, here, there)] == [False, False, True, True]
-
-
-def test_a_rate_comes_back() -> None:
-    rates = RateLimiter("1/second", "memory://")
-    assert not is_refused(rates)
-    time.sleep(2)
-    assert not is_refused(rates)
+    wait_until(lambda: is_refused(limiter), seconds=10)

@@ -1,6 +1,9 @@
+"""API routes: predictions, models, request IDs, and the model server's faults."""
+
 import base64
 import io
 import re
+import threading
 import time
 from typing import Any
 
@@ -10,16 +13,9 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from digit_client import images
-from digit_client.images import to_png
+from digit_client.images import decode, to_png
 from digit_client.tfserving.protos import PredictRequest, PredictResponse
-from tests.serving.gateway.conftest import answer
-
-
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
+from tests.serving.gateway.conftest import IMAGE, StubModelServer, npy, predict_response
 
 
 def assert_problem(response: TestResponse, status: int, code: str) -> dict[str, Any]:
@@ -29,12 +25,12 @@ def assert_problem(response: TestResponse, status: int, code: str) -> dict[str, 
     assert document["code"] == code
     assert document["status"] == status
     assert document["request_id"] == response.headers["X-Request-ID"]
-    assert re.fullmatch(r"[A-Z].*\.", document["detail"], re.DOTALL), "a sentence"
+    assert re.fullmatch(r"[A-Z].*\.", document["detail"], re.DOTALL), "detail is a sentence"
     return document
 
 
-class TestAnswers:
-    def test_one_image(self, http: FlaskClient, digits: Any) -> None:
+class TestPredict:
+    def test_predict_one_image_returns_its_digit(self, http: FlaskClient, digits: Any) -> None:
         response = http.post("/v1/predict", data=to_png(digits.one(7)), content_type="image/png")
         assert response.status_code == 200
         document = response.get_json()
@@ -46,13 +42,15 @@ class TestAnswers:
         assert document["request_id"] == response.headers["X-Request-ID"]
 
     @pytest.mark.parametrize("content_type", ["application/octet-stream", None])
-    def test_one_image_of_no_named_type(
+    def test_predict_untyped_body_is_read_as_image(
         self, http: FlaskClient, digits: Any, content_type: str | None
     ) -> None:
         response = http.post("/v1/predict", data=to_png(digits.one(1)), content_type=content_type)
         assert response.get_json()["predictions"][0]["digit"] == 1
 
-    def test_every_way_of_sending_many_gives_the_same_in_order(self, http: FlaskClient, digits: Any) -> None:
+    def test_predict_many_images_gives_same_digits_in_every_format(
+        self, http: FlaskClient, digits: Any
+    ) -> None:
         images = digits.images[:20]
         files = [to_png(image) for image in images]
         texts = [base64.b64encode(file).decode() for file in files]
@@ -68,9 +66,9 @@ class TestAnswers:
         expected = [prediction["digit"] for prediction in responses[0].get_json()["predictions"]]
         assert np.mean(expected == digits.labels[:20]) > 0.8
         for response in responses:
-            assert [p["digit"] for p in response.get_json()["predictions"]] == expected
+            assert [prediction["digit"] for prediction in response.get_json()["predictions"]] == expected
 
-    def test_it_can_include_what_the_network_saw(self, http: FlaskClient, digits: Any) -> None:
+    def test_predict_include_image_returns_model_input(self, http: FlaskClient, digits: Any) -> None:
         seen = digits.one(3)
         drawing = np.full((200, 300), 255, np.uint8)
         drawing[60:144, 90:174] = 255 - np.kron(seen, np.ones((3, 3), np.uint8))
@@ -81,25 +79,27 @@ class TestAnswers:
         ):
             plain = http.post("/v1/predict", **request).get_json()["predictions"]
             (prediction,) = http.post("/v1/predict?include=image", **request).get_json()["predictions"]
-            image = images.decode(base64.b64decode(prediction.pop("image")))
+            image = decode(base64.b64decode(prediction.pop("image")))
             assert [prediction] == plain
             assert image.shape == (28, 28)
-            # A caller that sends it back gets the same answer.
+            # The returned image, sent back, gets the same answer.
             again = http.post("/v1/predict", data=to_png(image)).get_json()["predictions"]
             assert again[0]["probabilities"] == pytest.approx(prediction["probabilities"], abs=1e-6)
         assert np.array_equal(image, seen)
 
-    def test_nothing_else_can_be_included(self, http: FlaskClient, digits: Any) -> None:
-        response = http.post("/v1/predict?include=weights", data=to_png(digits.one(1)))
+    def test_predict_include_other_value_is_refused(self, offline_http: FlaskClient) -> None:
+        response = offline_http.post("/v1/predict?include=weights", data=b"")
         assert_problem(response, 400, "invalid_selection")
 
-    def test_a_version_can_be_asked_for(self, http: FlaskClient, digits: Any) -> None:
+    def test_predict_named_version_answers(self, http: FlaskClient, digits: Any) -> None:
         image = to_png(digits.one(1))
         response = http.post("/v1/predict?version=1", data=image, content_type="image/png")
         assert response.get_json()["model"]["version"] == 1
 
     @pytest.mark.parametrize("query", ["version=99", "label=nonsense"])
-    def test_an_unknown_model_is_not_found(self, http: FlaskClient, digits: Any, query: str) -> None:
+    def test_predict_unknown_version_or_label_is_not_found(
+        self, http: FlaskClient, digits: Any, query: str
+    ) -> None:
         image = to_png(digits.one(1))
         response = http.post(f"/v1/predict?{query}", data=image, content_type="image/png")
         assert_problem(response, 404, "model_not_found")
@@ -115,11 +115,11 @@ class TestAnswers:
             f"version={'1' * 5000}",
         ],
     )
-    def test_a_senseless_model_is_refused(self, http: FlaskClient, query: str) -> None:
-        response = http.post(f"/v1/predict?{query}", data=b"", content_type="image/png")
+    def test_predict_malformed_version_is_refused(self, offline_http: FlaskClient, query: str) -> None:
+        response = offline_http.post(f"/v1/predict?{query}", data=b"", content_type="image/png")
         assert_problem(response, 400, "invalid_selection")
 
-    def test_the_models_are_listed(self, http: FlaskClient) -> None:
+    def test_models_lists_versions_and_labels(self, http: FlaskClient) -> None:
         document = http.get("/v1/models").get_json()
         assert document["name"] == "digits"
         assert document["versions"] == [{"version": 1, "state": "AVAILABLE"}]
@@ -127,24 +127,24 @@ class TestAnswers:
 
 
 class TestRequestIds:
-    def test_a_sane_one_is_kept(self, http: FlaskClient) -> None:
-        response = http.get("/v1/models", headers={"X-Request-ID": "order-66.a:b_c"})
+    def test_request_id_valid_is_kept(self, offline_http: FlaskClient) -> None:
+        response = offline_http.get("/livez", headers={"X-Request-ID": "order-66.a:b_c"})
         assert response.headers["X-Request-ID"] == "order-66.a:b_c"
 
     @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "é", "<script>"])
-    def test_another_is_replaced(self, http: FlaskClient, given: str) -> None:
-        response = http.get("/v1/models", headers={"X-Request-ID": given})
+    def test_request_id_invalid_is_replaced(self, offline_http: FlaskClient, given: str) -> None:
+        response = offline_http.get("/livez", headers={"X-Request-ID": given})
         assert re.fullmatch("[0-9a-f]{32}", response.headers["X-Request-ID"])
 
 
 class TestModelServerFaults:
-    """What a caller sees when the model server fails; no real one can be made to fail like this."""
+    """Answers to faults that a real model server can't be made to have."""
 
-    IMAGE = npy(np.eye(28, dtype=np.uint8)[None] * 255)
+    NPY = npy(IMAGE[None])
 
     def _post(self, http: FlaskClient) -> TestResponse:
         headers = {"X-Request-ID": "id-1"}
-        return http.post("/v1/predict", data=self.IMAGE, content_type="application/x-npy", headers=headers)
+        return http.post("/v1/predict", data=self.NPY, content_type="application/x-npy", headers=headers)
 
     @pytest.mark.parametrize(
         ("code", "status", "problem", "retry_after"),
@@ -157,10 +157,10 @@ class TestModelServerFaults:
             (grpc.StatusCode.INTERNAL, 502, "model_server_error", None),
         ],
     )
-    def test_its_errors_are_told_without_its_words(
+    def test_predict_failed_call_hides_model_server_message(
         self,
-        faulty: Any,
-        faulty_http: FlaskClient,
+        stub: StubModelServer,
+        stub_http: FlaskClient,
         code: grpc.StatusCode,
         status: int,
         problem: str,
@@ -169,8 +169,8 @@ class TestModelServerFaults:
         def fail(_request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
             context.abort(code, "secret of the machine room")
 
-        faulty.answer = fail
-        response = self._post(faulty_http)
+        stub.answer = fail
+        response = self._post(stub_http)
         assert_problem(response, status, problem)
         assert response.headers.get("Retry-After") == retry_after
         assert "secret" not in response.text
@@ -184,33 +184,40 @@ class TestModelServerFaults:
             (grpc.StatusCode.INTERNAL, 1),
         ],
     )
-    def test_what_it_drops_is_asked_again_but_not_what_it_refuses(
-        self, faulty: Any, faulty_http: FlaskClient, code: grpc.StatusCode, calls: int
+    def test_predict_failed_call_is_retried_if_transient(
+        self, stub: StubModelServer, stub_http: FlaskClient, code: grpc.StatusCode, calls: int
     ) -> None:
-        faulty.answer = lambda _request, context: context.abort(code, "")
-        self._post(faulty_http)
-        assert faulty.calls == calls
+        stub.answer = lambda _request, context: context.abort(code, "")
+        self._post(stub_http)
+        assert stub.calls == calls
 
-    def test_a_large_request_is_asked_again_too(self, faulty: Any, faulty_http: FlaskClient) -> None:
-        faulty.answer = lambda _request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "")
-        faulty_http.post("/v1/predict", json={"instances": [[0.5] * 784] * 256})
-        assert faulty.calls == 3
+    def test_predict_failed_large_call_is_retried(
+        self, stub: StubModelServer, stub_http: FlaskClient
+    ) -> None:
+        stub.answer = lambda _request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "")
+        stub_http.post("/v1/predict", json={"instances": [[0.5] * 784] * 256})
+        assert stub.calls == 3
 
-    def test_an_outage_is_not_made_worse(self, faulty: Any, faulty_http: FlaskClient) -> None:
-        faulty.answer = lambda _request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "")
+    def test_predict_outage_limits_retries(self, stub: StubModelServer, stub_http: FlaskClient) -> None:
+        stub.answer = lambda _request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "")
         for _ in range(200):
-            self._post(faulty_http)
-        assert faulty.calls < 260
+            self._post(stub_http)
+        assert stub.calls < 260
 
-    def test_one_that_hangs_is_given_up(self, faulty: Any, faulty_http: FlaskClient) -> None:
+    def test_predict_hanging_call_ends_at_deadline(
+        self, stub: StubModelServer, stub_http: FlaskClient
+    ) -> None:
+        released = threading.Event()
+
         def hang(_request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
-            time.sleep(2)
+            released.wait(2)
             return PredictResponse()
 
-        faulty.answer = hang
+        stub.answer = hang
         started = time.monotonic()
-        assert_problem(self._post(faulty_http), 504, "deadline_exceeded")
+        assert_problem(self._post(stub_http), 504, "deadline_exceeded")
         assert time.monotonic() - started < 1.0
+        released.set()
 
     @pytest.mark.parametrize(
         "output",
@@ -222,21 +229,23 @@ class TestModelServerFaults:
         ],
         ids=["nan", "nine", "two rows", "nothing"],
     )
-    def test_a_senseless_answer_is_no_answer(
-        self, faulty: Any, faulty_http: FlaskClient, output: np.ndarray | None
+    def test_predict_invalid_response_is_bad_gateway(
+        self, stub: StubModelServer, stub_http: FlaskClient, output: np.ndarray | None
     ) -> None:
-        given = PredictResponse() if output is None else answer(output)
-        faulty.answer = lambda _request, _context: given
-        assert_problem(self._post(faulty_http), 502, "model_server_error")
+        invalid = PredictResponse() if output is None else predict_response(output)
+        stub.answer = lambda _request, _context: invalid
+        assert_problem(self._post(stub_http), 502, "model_server_error")
 
-    def test_it_gets_the_request_id(self, faulty: Any, faulty_http: FlaskClient) -> None:
-        faulty.answer = lambda _request, _context: PredictResponse()
-        self._post(faulty_http)
-        assert faulty.metadata["x-request-id"] == "id-1"
+    def test_predict_call_carries_request_id(self, stub: StubModelServer, stub_http: FlaskClient) -> None:
+        stub.answer = lambda _request, _context: PredictResponse()
+        self._post(stub_http)
+        assert stub.metadata["x-request-id"] == "id-1"
 
-    def test_one_that_is_gone(self, faulty: Any, faulty_http: FlaskClient) -> None:
-        faulty.close()
-        assert_problem(self._post(faulty_http), 503, "model_unavailable")
-        assert_problem(faulty_http.get("/v1/models"), 503, "model_unavailable")
-        assert_problem(faulty_http.get("/readyz"), 503, "not_ready")
-        assert faulty_http.get("/livez").status_code == 200
+    def test_routes_unreachable_model_server_are_unavailable(
+        self, stub: StubModelServer, stub_http: FlaskClient
+    ) -> None:
+        stub.close()
+        assert_problem(self._post(stub_http), 503, "model_unavailable")
+        assert_problem(stub_http.get("/v1/models"), 503, "model_unavailable")
+        assert_problem(stub_http.get("/readyz"), 503, "not_ready")
+        assert stub_http.get("/livez").status_code == 200

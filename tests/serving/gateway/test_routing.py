@@ -1,27 +1,126 @@
-"""A canary's life: a model server of two versions with the labels of serving/config, before real gateways."""
+"""Canary routing: in process in front of a stub, and end to end with a model server that reads labels."""
 
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
+from flask.testing import FlaskClient
 
 from digit_client.images import to_png
-from tests.processes import accepts, answers, free_port, running, wait_until
+from digit_client.tfserving.protos import PredictRequest, PredictResponse
+from digit_serving.gateway.settings import Settings
+from tests import greenlet_loop
+from tests.processes import accepts, free_port, running, wait_until
+from tests.serving.gateway.conftest import IMAGE, StubModelServer, gateway_process, predict_sevens
 
-CONFIG = Path(__file__).parent.parent.parent.parent / "serving" / "config" / "models.config"
+CONFIG = Path(__file__).parents[3] / "serving" / "config" / "models.config"
 COUNTS = ("digits_predictions_total", "digits_model_duration_seconds_count")
 REQUESTS = [f"request-{number}" for number in range(1000)]
+PNG = to_png(IMAGE)
+
+StartCanaryGateway = Callable[[float], FlaskClient]
+
+
+def predict_labelled(**labels: int) -> Callable[[PredictRequest, grpc.ServicerContext], PredictResponse]:
+    """Return a Predict handler of a model with these labels, whose newest version is 9."""
+
+    def predict(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        spec = request.model_spec
+        version = spec.version.value or 9
+        if spec.version_label:
+            if spec.version_label not in labels:
+                message = f"Unrecognized servable version label: {spec.version_label}"
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+            version = labels[spec.version_label]
+        return predict_sevens(request, context, version)
+
+    return predict
+
+
+@pytest.fixture
+def start_canary_gateway(stub: StubModelServer) -> StartCanaryGateway:
+    """Function that creates a gateway of the stub, with `stable` as default label and a canary percentage."""
+
+    def start(canary_percent: float) -> FlaskClient:
+        return greenlet_loop.client(
+            Settings(model_server=stub.target, default_label="stable", canary_percent=canary_percent)
+        )
+
+    return start
+
+
+def predict_version(http: FlaskClient, request_id: str, query: str = "") -> int:
+    """Return the version that answers a request."""
+    headers = {"X-Request-ID": request_id}
+    response = http.post(f"/v1/predict{query}", data=PNG, content_type="image/png", headers=headers)
+    assert response.status_code == 200, response.text
+    version: int = response.get_json()["model"]["version"]
+    return version
+
+
+def test_predict_with_canary_percent_sends_share_to_canary(
+    stub: StubModelServer, start_canary_gateway: StartCanaryGateway
+) -> None:
+    stub.answer = predict_labelled(stable=1, canary=2)
+    http = start_canary_gateway(30)
+    versions = {request_id: predict_version(http, request_id) for request_id in REQUESTS[:400]}
+    # Within four standard deviations of 400 draws.
+    assert abs(Counter(versions.values())[2] - 120) < 37
+    assert set(versions.values()) == {1, 2}
+    assert all(predict_version(http, request_id) == versions[request_id] for request_id in REQUESTS[:50])
+
+
+def test_predict_with_larger_percent_keeps_canary_requests(
+    stub: StubModelServer, start_canary_gateway: StartCanaryGateway
+) -> None:
+    stub.answer = predict_labelled(stable=1, canary=2)
+    few, more = (
+        {request_id for request_id in REQUESTS[:100] if predict_version(http, request_id) == 2}
+        for http in (start_canary_gateway(20), start_canary_gateway(50))
+    )
+    assert few < more
+
+
+def test_predict_without_canary_label_falls_back_to_default(
+    stub: StubModelServer, start_canary_gateway: StartCanaryGateway
+) -> None:
+    stub.answer = predict_labelled(stable=1)
+    http = start_canary_gateway(100)
+    assert predict_version(http, "any") == 1
+
+
+def test_predict_named_version_or_label_overrides_canary(
+    stub: StubModelServer, start_canary_gateway: StartCanaryGateway
+) -> None:
+    stub.answer = predict_labelled(stable=1, canary=2)
+    assert predict_version(start_canary_gateway(100), "any", "?version=1") == 1
+    assert predict_version(start_canary_gateway(100), "any", "?label=stable") == 1
+    assert predict_version(start_canary_gateway(0), "any", "?label=canary") == 2
+
+
+def test_predict_without_default_label_asks_newest_version(stub: StubModelServer) -> None:
+    stub.answer = predict_labelled(stable=1)
+    assert predict_version(greenlet_loop.client(Settings(model_server=stub.target)), "any") == 9
+
+
+def test_predict_missing_default_label_answers_unavailable(
+    stub: StubModelServer, start_canary_gateway: StartCanaryGateway
+) -> None:
+    stub.answer = predict_labelled(canary=2)
+    response = start_canary_gateway(0).post("/v1/predict", data=PNG, content_type="image/png")
+    assert (response.status_code, response.get_json(force=True)["code"]) == (503, "model_unavailable")
 
 
 @dataclass(frozen=True)
 class Served:
-    """A folder of versions, the model server's gRPC address, and the file that gives it labels."""
+    """A models folder, the model server's gRPC address, and its config file with the labels."""
 
     models: Path
     target: str
@@ -32,7 +131,7 @@ class Served:
         (self.models / "being-published").rename(self.models / str(version))
 
     def label(self, **versions: int) -> None:
-        """Move labels. The model server reads the file every second."""
+        """Move labels in the config file, which the model server polls every second."""
         text = self.config.read_text()
         for label, version in versions.items():
             text = re.sub(rf'key: "{label}" value: \d+', f'key: "{label}" value: {version}', text)
@@ -57,19 +156,19 @@ def served(models: Path, tmp_path: Path) -> Iterator[Served]:
 
 
 @dataclass(frozen=True)
-class Gateway:
-    """A gateway's HTTP, and the picture that it is asked about."""
+class GatewayClient:
+    """HTTP client of a gateway process, and the picture that it sends."""
 
     http: httpx.Client
     picture: bytes
 
-    def ask(self, request_id: str, **query: Any) -> httpx.Response:
+    def predict(self, request_id: str, **query: Any) -> httpx.Response:
         headers = {"Content-Type": "image/png", "X-Request-ID": request_id}
         return self.http.post("/v1/predict", content=self.picture, headers=headers, params=query)
 
     def version(self, request_id: str, **query: Any) -> int:
-        """Which version answers."""
-        answer = self.ask(request_id, **query)
+        """Return the version that answers."""
+        answer = self.predict(request_id, **query)
         assert answer.status_code == 200, answer.text
         version: int = answer.json()["model"]["version"]
         return version
@@ -77,8 +176,8 @@ class Gateway:
     def versions(self, request_ids: list[str] = REQUESTS) -> dict[str, int]:
         return {request_id: self.version(request_id) for request_id in request_ids}
 
-    def counted(self, name: str) -> dict[str, float]:
-        """A metric's sum by version."""
+    def sum_by_version(self, name: str) -> dict[str, float]:
+        """Return a metric's sum by version."""
         sums: dict[str, float] = {}
         for version, count in re.findall(
             rf'^{name}{{.*version="(\d+)".*}} (\S+)$', self.http.get("/metrics").text, re.MULTILINE
@@ -88,47 +187,48 @@ class Gateway:
 
 
 @pytest.fixture
-def gateway(served: Served, digits: Any, request: pytest.FixtureRequest) -> Iterator[Gateway]:
-    """A gateway that answers from `stable`, except for the percentage of the test's parameter."""
-    port = free_port()
-    environment = {
-        "DIGITS_PORT": str(port),
-        "DIGITS_MODEL_SERVER": served.target,
-        "DIGITS_DEFAULT_LABEL": "stable",
-        "DIGITS_CANARY_PERCENT": request.param,
-        "DIGITS_LOG_LEVEL": "warning",
+def gateway(served: Served, digits: Any, request: pytest.FixtureRequest) -> Iterator[GatewayClient]:
+    """Gateway process with `stable` as default label; the canary percentage is the test's parameter."""
+    settings = {
+        "workers": 2,
+        "default_label": "stable",
+        "canary_percent": request.param,
+        "log_level": "warning",
     }
-    url = f"http://127.0.0.1:{port}"
-    with running("gateway", environment=environment) as process, httpx.Client(base_url=url) as http:
-        wait_until(lambda: answers(f"{url}/livez"), process)
-        yield Gateway(http, to_png(digits.one(7)))
+    with gateway_process(served.target, **settings) as process, httpx.Client(base_url=process.url) as http:
+        yield GatewayClient(http, to_png(digits.one(7)))
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("gateway", ["30"], indirect=True)
-def test_a_share_goes_to_the_canary_always_the_same(served: Served, gateway: Gateway) -> None:
+def test_canary_published_at_runtime_gets_stable_share(served: Served, gateway: GatewayClient) -> None:
     assert set(gateway.versions(REQUESTS[:50]).values()) == {1}, "no version carries the label canary"
 
     served.publish(2)
     wait_until(lambda: 2 in gateway.versions(REQUESTS[:20]).values(), seconds=30)
-    before = [gateway.counted(name) for name in COUNTS]
+    before = [gateway.sum_by_version(name) for name in COUNTS]
     chosen = gateway.versions()
     shares = Counter(chosen.values())
-    # Four standard deviations of a thousand draws.
+    # Within four standard deviations of a thousand draws.
     assert abs(shares[2] - 300) < 58
     assert shares[1] + shares[2] == 1000
-    after = [gateway.counted(name) for name in COUNTS]
-    for b, a in zip(before, after, strict=True):
-        assert {version: a[version] - b.get(version, 0) for version in a} == {"1": shares[1], "2": shares[2]}
+    after = [gateway.sum_by_version(name) for name in COUNTS]
+    for earlier, later in zip(before, after, strict=True):
+        increase = {version: later[version] - earlier.get(version, 0) for version in later}
+        assert increase == {"1": shares[1], "2": shares[2]}
     assert gateway.versions(REQUESTS[:100]).items() <= chosen.items()
 
-    # Who names a version or label gets it.
-    stable, canary = ({each for each in REQUESTS if chosen[each] == version} for version in (1, 2))
+    # A version or label in the request overrides the canary choice.
+    stable, canary = (
+        {request_id for request_id in REQUESTS if chosen[request_id] == version} for version in (1, 2)
+    )
     assert gateway.version(canary.pop(), version=1) == 1
     assert gateway.version(stable.pop(), label="canary") == 2
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("gateway", ["0"], indirect=True)
-def test_a_new_version_waits_for_the_label(served: Served, gateway: Gateway) -> None:
+def test_version_published_at_runtime_serves_once_label_moves(served: Served, gateway: GatewayClient) -> None:
     served.publish(2)
     wait_until(lambda: gateway.http.get("/v1/models").json()["labels"] == {"stable": 1, "canary": 2})
     assert set(gateway.versions(REQUESTS[:50]).values()) == {1}
@@ -138,7 +238,7 @@ def test_a_new_version_waits_for_the_label(served: Served, gateway: Gateway) -> 
     wait_until(lambda: gateway.version("any") == 1, seconds=10)
 
     assert gateway.http.get("/readyz").status_code == 200
-    # Of three versions the first is unloaded, which the label still stands for.
+    # The third version unloads the first, which still carries the label.
     served.publish(3)
     wait_until(lambda: "stable" in gateway.http.get("/readyz").text, seconds=10)
-    assert gateway.ask("any").status_code == 503
+    assert gateway.predict("any").status_code == 503

@@ -1,4 +1,4 @@
-"""The gateway as a process."""
+"""Process supervision: the gateway as processes that stop, die, restart and share their metrics."""
 
 import os
 import re
@@ -8,7 +8,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import grpc
 import httpx
@@ -16,108 +15,92 @@ import pytest
 
 from digit_client.images import to_png
 from digit_client.tfserving.protos import PredictRequest, PredictResponse
-from tests.processes import answers, children, free_port, running, wait_until
-from tests.serving.gateway.conftest import FIVE, sevens
+from tests.processes import answers, children, wait_until
+from tests.serving.gateway.conftest import FIVE, IMAGE, StubModelServer, gateway_process, predict_sevens
+
+PNG, HEADERS = to_png(IMAGE), {"content-type": "image/png"}
 
 
-def slowly(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+def predict_slowly(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
     time.sleep(1)
-    return sevens(request, context)
+    return predict_sevens(request, context)
 
 
-def call(port: int, request: bytes, stack: ExitStack) -> socket.socket:
-    """A connection of its own on which that was sent."""
+def send(port: int, request: bytes, stack: ExitStack) -> socket.socket:
+    """Send the bytes on a new connection."""
     caller = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
     caller.sendall(request)
     return caller
 
 
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_when_told_and_finishes_what_it_began(
-    faulty: Any, digits: Any, told: signal.Signals
+@pytest.mark.parametrize("stop_signal", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.e2e)])
+def test_server_stop_signal_finishes_requests_in_flight(
+    stub: StubModelServer, stop_signal: signal.Signals
 ) -> None:
-    faulty.answer = slowly
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    headers = {"content-type": "image/png"}
-    with (
-        running(
-            "gateway", environment={"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": faulty.target}
-        ) as process,
-        ThreadPoolExecutor() as threads,
-    ):
-        wait_until(lambda: answers(f"{url}/livez"), process)
-        image = to_png(digits.one(7))
-        asked = [
-            threads.submit(httpx.post, f"{url}/v1/predict", content=image, headers=headers) for _ in range(4)
-        ]
+    stub.answer = predict_slowly
+    with gateway_process(stub.target, workers=2, deadline=60) as gateway, ThreadPoolExecutor() as threads:
+        url = f"{gateway.url}/v1/predict"
+        requests = [threads.submit(httpx.post, url, content=PNG, headers=HEADERS) for _ in range(4)]
         time.sleep(0.5)
-        process.send_signal(told)
-        assert [request.result().status_code for request in asked] == [200] * 4
-        assert process.wait(5) == 0
+        gateway.process.send_signal(stop_signal)
+        assert [request.result().status_code for request in requests] == [200] * 4
+        assert gateway.process.wait(5) == 0
 
 
-def test_the_counts_of_all_workers_are_added_up(model_server: str, digits: Any) -> None:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    image, headers = to_png(digits.one(7)), {"content-type": "image/png"}
-    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": model_server, "DIGITS_WORKERS": "3"}
-    with running("gateway", environment=environment) as process, ThreadPoolExecutor(8) as threads:
-        wait_until(lambda: answers(f"{url}/readyz"), process)
-        # A connection each, for a connection stays with one worker.
-        list(
-            threads.map(lambda _: httpx.post(f"{url}/v1/predict", content=image, headers=headers), range(60))
-        )
+@pytest.mark.e2e
+def test_server_metrics_sum_over_workers(stub: StubModelServer) -> None:
+    with (
+        gateway_process(stub.target, workers=3, deadline=60) as gateway,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        # One connection per request, since a connection stays with one worker.
+        def post(_: int) -> int:
+            return httpx.post(f"{gateway.url}/v1/predict", content=PNG, headers=HEADERS).status_code
+
+        assert list(threads.map(post, range(60))) == [200] * 60
         for _ in range(10):
-            text = httpx.get(f"{url}/metrics").text
+            text = httpx.get(f"{gateway.url}/metrics").text
             assert 'digits_requests_total{method="POST",route="/v1/predict",status="200"} 60.0' in text
             assert 'digits_confidence_count{version="1"} 60.0' in text
             assert len(re.findall(r"^digits_build_info{.*} 1.0$", text, re.MULTILINE)) == 1
 
 
-def test_its_processes_end_with_it(faulty: Any) -> None:
-    port = free_port()
-    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": faulty.target}
-    with running("gateway", environment=environment) as process:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/livez"), process)
-        wait_until(lambda: len(children(process.pid)) == 2, process)
-        workers = children(process.pid)
-        process.kill()
+@pytest.mark.e2e
+def test_server_killed_arbiter_ends_workers(stub: StubModelServer) -> None:
+    with gateway_process(stub.target, workers=2) as gateway:
+        wait_until(lambda: len(children(gateway.process.pid)) == 2, gateway.process)
+        workers = children(gateway.process.pid)
+        gateway.process.kill()
         wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), seconds=5)
 
 
-def test_who_waits_at_a_process_that_dies_is_answered_by_its_successor(faulty: Any) -> None:
-    port = free_port()
-    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": faulty.target}
-    with running("gateway", environment=environment) as process, ThreadPoolExecutor() as threads:
-        url = f"http://127.0.0.1:{port}/livez"
-        wait_until(lambda: answers(url), process)
-        workers = children(process.pid)
+@pytest.mark.e2e
+def test_server_killed_workers_are_replaced_and_answer_waiting_connections(stub: StubModelServer) -> None:
+    with gateway_process(stub.target, workers=2) as gateway, ThreadPoolExecutor() as threads:
+        workers = children(gateway.process.pid)
         for worker in workers:
             os.kill(worker, signal.SIGSTOP)
-        asked = [threads.submit(answers, url) for _ in range(8)]
+        requests = [threads.submit(answers, f"{gateway.url}/livez") for _ in range(8)]
         time.sleep(0.5)
         for worker in workers:
             os.kill(worker, signal.SIGKILL)
-        assert all(answered.result() for answered in asked)
+        assert all(request.result() for request in requests)
 
 
-def test_who_calls_last_does_not_wait_for_all_who_called_before(faulty: Any) -> None:
-    faulty.answer = sevens
-    port = free_port()
-    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": faulty.target, "DIGITS_WORKERS": "1"}
+@pytest.mark.e2e
+def test_server_probe_behind_burst_of_connections_is_answered_early(stub: StubModelServer) -> None:
     photograph = FIVE.read_bytes()
     head = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\ncontent-length: %d\r\n\r\n"
-    with running("gateway", environment=environment) as process, ExitStack() as stack:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/livez"), process)
-        (worker,) = children(process.pid)
-        # All are there before the first is looked at.
+    # A busy machine may take long to read hundreds of photographs.
+    with gateway_process(stub.target, workers=1, deadline=60) as gateway, ExitStack() as stack:
+        (worker,) = children(gateway.process.pid)
+        # Stop the worker, so that all connections wait before it accepts the first.
         os.kill(worker, signal.SIGSTOP)
-        before = [call(port, head % len(photograph) + photograph, stack) for _ in range(200)]
-        last = call(port, b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n", stack)
+        burst = [send(gateway.port, head % len(photograph) + photograph, stack) for _ in range(200)]
+        probe = send(gateway.port, b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n", stack)
         os.kill(worker, signal.SIGCONT)
-        told = time.monotonic()
-        assert last.recv(1024).startswith(b"HTTP/1.1 200")
-        waited = time.monotonic() - told
-        assert all(one.recv(1024).startswith(b"HTTP/1.1 200") for one in before)
-        assert waited < 3 / 4 * (time.monotonic() - told)
+        started = time.monotonic()
+        assert probe.recv(1024).startswith(b"HTTP/1.1 200")
+        probe_seconds = time.monotonic() - started
+        assert all(caller.recv(1024).startswith(b"HTTP/1.1 200") for caller in burst)
+        assert probe_seconds < 3 / 4 * (time.monotonic() - started)

@@ -1,8 +1,10 @@
-"""Encrypted from the caller to the model server, through real processes."""
+"""TLS from callers to the gateway, and from the gateway to the model server."""
 
+import socket
 import ssl
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,10 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from click.testing import CliRunner
 
 from digit_client import ModelServerClient, RetryPolicy, UnavailableError
 from digit_client.images import to_png
-from digit_serving.gateway.cli import gateway as command
+from digit_serving.gateway import tls
 from digit_serving.gateway.settings import Settings
 from tests import certificates, greenlet_loop
 from tests.certificates import Pair
@@ -22,47 +23,133 @@ from tests.processes import accepts, free_port, running, wait_until
 
 
 @dataclass(frozen=True)
-class Stack:
-    """A model server that lets in the client's certificate only, and the files around it."""
+class Pairs:
+    """Certificates of a server, and of the only client that the server accepts."""
 
-    target: str
     server: Pair
     client: Pair
 
-    @property
     def settings(self) -> dict[str, Any]:
-        """How the gateway finds and trusts it."""
+        """Return the gateway's settings for a model server with these certificates."""
         return {
             "model_server_ca": self.server.certificate,
             "model_server_certificate": self.client.certificate,
             "model_server_key": self.client.key,
         }
 
+    def wrong_settings(self) -> dict[str, dict[str, Any]]:
+        """Return settings with which a connection must fail."""
+        return {
+            "no client certificate": {"model_server_ca": self.server.certificate},
+            "no TLS": {},
+            "foreign authority": {**self.settings(), "model_server_ca": self.client.certificate},
+        }
+
 
 @pytest.fixture(scope="module")
-def stack(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder, port = tmp_path_factory.mktemp("tls"), free_port()
-    server, client = certificates.make(folder, "server"), certificates.make(folder, "client")
-    config = certificates.ssl_config(folder, server, client)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tls")
+
+
+@pytest.fixture(scope="module")
+def pairs(folder: Path) -> Pairs:
+    return Pairs(certificates.make(folder, "server"), certificates.make(folder, "client"))
+
+
+@pytest.fixture(scope="module")
+def tls_model_server(models: Path, folder: Path, pairs: Pairs) -> Iterator[str]:
+    """gRPC address of a model server process that requires the client's certificate."""
+    port = free_port()
+    config = certificates.ssl_config(folder, pairs.server, pairs.client)
     flags = ["--model_name=digits", f"--model_base_path={models}", f"--ssl_config_file={config}"]
     with running("model-server", f"--port={port}", *flags) as process:
         wait_until(lambda: accepts(port), process)
-        yield Stack(f"127.0.0.1:{port}", server, client)
+        yield f"127.0.0.1:{port}"
 
 
-def test_nothing_travels_in_the_clear(stack: Stack, digits: Any) -> None:
+@pytest.fixture
+def mutual_tls_server(pairs: Pairs) -> Iterator[str]:
+    """Address of a gRPC server that echoes requests of the client with the accepted certificate."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    method: Any = grpc.unary_unary_rpc_method_handler(lambda request, _context: request)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", {"Echo": method}),))
+    credentials = grpc.ssl_server_credentials(
+        [(pairs.server.key.read_bytes(), pairs.server.certificate.read_bytes())],
+        pairs.client.certificate.read_bytes(),
+        require_client_auth=True,
+    )
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(0).wait()
+
+
+def echoes(target: str, settings: dict[str, Any]) -> bool:
+    """True if a channel with these settings' credentials reaches the echo server."""
+    credentials = tls.channel_credentials(Settings(**settings))
+    channel = grpc.secure_channel(target, credentials) if credentials else grpc.insecure_channel(target)
+    with channel:
+        try:
+            echo: Any = channel.unary_unary("/test.Echo/Echo")
+            return bool(echo(b"hello", timeout=5) == b"hello")
+        except grpc.RpcError:
+            return False
+
+
+def test_channel_credentials_only_complete_settings_connect(mutual_tls_server: str, pairs: Pairs) -> None:
+    assert echoes(mutual_tls_server, pairs.settings())
+    for name, settings in pairs.wrong_settings().items():
+        assert not echoes(mutual_tls_server, settings), name
+
+
+@pytest.mark.parametrize(
+    ("version", "succeeds"), [(ssl.TLSVersion.TLSv1_3, True), (ssl.TLSVersion.TLSv1_2, False)]
+)
+def test_server_context_accepts_only_tls_1_3(pairs: Pairs, version: ssl.TLSVersion, succeeds: bool) -> None:
+    client_context = ssl.create_default_context(cafile=pairs.server.certificate)
+    client_context.maximum_version = version
+    server_context = tls.server_context(pairs.server.certificate, pairs.server.key)
+
+    def handshake() -> None:
+        connection, _ = listener.accept()
+        try:
+            server_context.wrap_socket(connection, server_side=True).close()
+        except ssl.SSLError:
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=handshake)
+        thread.start()
+        try:
+            with (
+                socket.create_connection(listener.getsockname()) as connection,
+                client_context.wrap_socket(connection, server_hostname="localhost") as encrypted,
+            ):
+                negotiated = encrypted.version()
+        except ssl.SSLError:
+            negotiated = None
+        thread.join()
+    assert negotiated == ("TLSv1.3" if succeeds else None)
+
+
+@pytest.mark.e2e
+def test_gateway_process_with_certificate_answers_over_tls_only(
+    tls_model_server: str, pairs: Pairs, digits: Any
+) -> None:
     port = free_port()
-    files = {f"DIGITS_{name.upper()}": str(path) for name, path in stack.settings.items()}
-    own = {
-        "DIGITS_TLS_CERTIFICATE": str(stack.server.certificate),
-        "DIGITS_TLS_KEY": str(stack.server.key),
+    environment = {
+        "DIGITS_PORT": str(port),
+        "DIGITS_MODEL_SERVER": tls_model_server,
+        "DIGITS_TLS_CERTIFICATE": str(pairs.server.certificate),
+        "DIGITS_TLS_KEY": str(pairs.server.key),
     }
-    where = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": stack.target}
-    with ExitStack() as ends:
-        process = ends.enter_context(running("gateway", environment=where | own | files))
+    environment |= {f"DIGITS_{name.upper()}": str(path) for name, path in pairs.settings().items()}
+    trust = ssl.create_default_context(cafile=pairs.server.certificate)
+    with (
+        running("gateway", environment=environment) as process,
+        httpx.Client(base_url=f"https://localhost:{port}", verify=trust) as http,
+    ):
         wait_until(lambda: accepts(port), process)
-        trust = ssl.create_default_context(cafile=stack.server.certificate)
-        http = ends.enter_context(httpx.Client(base_url=f"https://localhost:{port}", verify=trust))
         assert http.get("/readyz").status_code == 200
         answer = http.post(
             "/v1/predict", content=to_png(digits.one(7)), headers={"Content-Type": "image/png"}
@@ -74,49 +161,28 @@ def test_nothing_travels_in_the_clear(stack: Stack, digits: Any) -> None:
             httpx.get(f"http://localhost:{port}/livez")
 
 
-def test_a_gateway_that_shows_nothing_is_not_ready(stack: Stack) -> None:
-    ready, cases = (
-        {},
-        {
-            "known": stack.settings,
-            "unknown": {"model_server_ca": stack.server.certificate},
-            "in the clear": {},
-            "distrustful": {**stack.settings, "model_server_ca": stack.client.certificate},
-        },
-    )
-    for name, settings in cases.items():
-        http = greenlet_loop.client(Settings(model_server=stack.target, deadline=1, **settings))
+@pytest.mark.e2e
+def test_gateway_with_incomplete_tls_settings_is_not_ready(tls_model_server: str, pairs: Pairs) -> None:
+    ready = {}
+    for name, settings in {"complete": pairs.settings(), **pairs.wrong_settings()}.items():
+        http = greenlet_loop.client(Settings(model_server=tls_model_server, deadline=1, **settings))
         ready[name] = http.get("/readyz").status_code
-    assert ready == {"known": 200, "unknown": 503, "in the clear": 503, "distrustful": 503}
+    assert ready == {"complete": 200, "no client certificate": 503, "no TLS": 503, "foreign authority": 503}
 
 
-def test_the_client_speaks_to_it_too(stack: Stack, digits: Any) -> None:
-    authority = stack.server.certificate.read_bytes()
-    own = stack.client.key.read_bytes(), stack.client.certificate.read_bytes()
-    credentials = grpc.ssl_channel_credentials(authority, *own)
-    with ModelServerClient(stack.target, credentials=credentials) as client:
+@pytest.mark.e2e
+def test_model_server_client_without_accepted_certificate_is_unavailable(
+    tls_model_server: str, pairs: Pairs, digits: Any
+) -> None:
+    authority = pairs.server.certificate.read_bytes()
+    key, certificate = pairs.client.key.read_bytes(), pairs.client.certificate.read_bytes()
+    credentials = grpc.ssl_channel_credentials(authority, key, certificate)
+    with ModelServerClient(tls_model_server, credentials=credentials) as client:
         assert client.predict(digits.one(7)).digit == 7
-    once = RetryPolicy(attempts=1)
-    strange = grpc.ssl_channel_credentials(authority)
-    for each in (strange, None):
+    once = RetryPolicy(max_attempts=1)
+    for wrong in (grpc.ssl_channel_credentials(authority), None):
         with (
-            ModelServerClient(stack.target, credentials=each, retries=once, timeout=5) as client,
+            ModelServerClient(tls_model_server, credentials=wrong, retries=once, timeout=5) as client,
             pytest.raises(UnavailableError),
         ):
             client.predict(digits.one(7))
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("TLS_CERTIFICATE", "DIGITS_TLS_KEY: Value error, goes together with DIGITS_TLS_CERTIFICATE"),
-        ("TLS_KEY", "DIGITS_TLS_KEY: Value error, goes together with DIGITS_TLS_CERTIFICATE"),
-        ("MODEL_SERVER_CERTIFICATE", "needs DIGITS_MODEL_SERVER_CA, else nothing is encrypted"),
-        ("MODEL_SERVER_KEY", "goes together with DIGITS_MODEL_SERVER_CERTIFICATE"),
-    ],
-)
-def test_half_of_it_is_refused(name: str, said: str, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(f"DIGITS_{name}", str(stack.server.key))
-    result = CliRunner().invoke(command)
-    assert result.exit_code == 2
-    assert said in result.output

@@ -1,21 +1,21 @@
-"""The command line, as the original reads it."""
+"""Command-line flags of tensorflow_model_server."""
 
 import pytest
 
 from digit_serving.model_server.flags import parse, table
 
 
-def test_there_are_all_flags_of_the_original() -> None:
+def test_table_has_all_flags_of_the_original() -> None:
     assert len(table()) == 48
 
 
-def test_no_flags_mean_the_originals_defaults() -> None:
+def test_parse_nothing_returns_the_defaults_of_the_original() -> None:
     options = parse([])
     assert (options.port, options.rest_api_port, options.model_name) == (8500, 0, "default")
     assert (options.enable_profiler, options.max_num_load_retries) == (True, 5)
 
 
-def test_forms() -> None:
+def test_parse_accepts_every_notation() -> None:
     args = [
         "--port=1",
         "-rest_api_port=2",
@@ -29,7 +29,7 @@ def test_forms() -> None:
     assert (options.enable_batching, options.enable_model_warmup) == (True, False)
 
 
-def test_flags_without_effect_are_read_all_the_same() -> None:
+def test_parse_accepts_flags_without_effect() -> None:
     options = parse(["--per_process_gpu_memory_fraction=0.5", "--use_alts_credentials"])
     assert (options.per_process_gpu_memory_fraction, options.use_alts_credentials) == (0.5, True)
 
@@ -39,11 +39,11 @@ def test_flags_without_effect_are_read_all_the_same() -> None:
     [
         ("--prot=1", "unknown argument: --prot=1"),
         ("stray", "unknown argument: stray"),
-        ("--port=one", "couldn't interpret value 'one' for flag port"),
-        ("--enable_batching=maybe", "couldn't interpret value 'maybe' for flag enable_batching"),
-        ("--num_load_threads=", "couldn't interpret value '' for flag num_load_threads"),
+        ("--port=one", "invalid value 'one' for flag port; expected type: int"),
+        ("--enable_batching=maybe", "invalid value 'maybe' for flag enable_batching; expected type: bool"),
+        ("--num_load_threads=", "invalid value '' for flag num_load_threads; expected type: int"),
     ],
 )
-def test_mistakes_are_named(arg: str, message: str) -> None:
+def test_parse_invalid_argument_raises_with_its_name(arg: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         parse([arg])

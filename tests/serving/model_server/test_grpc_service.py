@@ -1,143 +1,187 @@
-"""The gRPC transport: addresses, deadlines, health, encryption, channel arguments."""
+"""gRPC transport: addresses, deadlines, health, TLS and channel arguments."""
 
 import socket
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-import tensorflow as tf
-from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from google.protobuf import text_format
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
+from digit_serving.model_server import flags, grpc_service
+from digit_serving.model_server.core import ServerCore
+from digit_serving.model_server.errors import ServingError
+from digit_serving.model_server.metrics import Metrics
 from tests import certificates
+from tests.processes import free_port, wait_until
+from tests.serving.model_server.conftest import GrpcServer, ServeGrpc
+from tests.serving.model_servers import model_config, predict_request, running_core
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_addresses(server: Any, host: str) -> None:
-    with grpc.insecure_channel(f"{host}:{server.port}") as channel:
-        grpc.channel_ready_future(channel).result(5)
-
-
-def test_health(server: Any) -> None:
-    check = server.channel().unary_unary("/grpc.health.v1.Health/Check")
-    assert check(b"", timeout=5) == b"\x08\x01"
-    with pytest.raises(grpc.RpcError) as caught:
-        check(b"\x0a\x04none", timeout=5)
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-def test_big_messages(server: Any) -> None:
-    images = np.zeros((8000, 28, 28), np.uint8)
-    outputs = server.predict("tf2", "images", images=images).outputs
-    assert len(outputs["probabilities"].float_val) == 80_000
-
-
-def test_deadlines(server: Any) -> None:
-    request = PredictRequest(model_spec={"name": "tf2", "signature_name": "slow"})
-    request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
-    with pytest.raises(grpc.RpcError) as caught:
-        server.prediction.Predict(request, 0.05)
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-
-
-def test_a_connection_ends_at_its_age_and_its_calls_do_not(serve: Any, saved_models: Path) -> None:
-    age = "grpc.max_connection_age_ms=300,grpc.max_connection_age_grace_ms=5000"
-    server = serve(f"--model_base_path={saved_models / 'tf2'}", f"--grpc_channel_arguments={age}")
-    states: list[grpc.ChannelConnectivity] = []
-    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        channel.subscribe(states.append)
-        request = PredictRequest(model_spec={"name": "default", "signature_name": "slow"})
-        request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
-        PredictionServiceStub(channel).Predict(request, 10)
-        server.wait_for(lambda: states[-1] is grpc.ChannelConnectivity.IDLE)
-    assert grpc.ChannelConnectivity.READY in states
-
-
-def test_mutual_tls_admits_only_clients_with_a_trusted_certificate(
-    serve: Any, saved_models: Path, tmp_path: Path
-) -> None:
-    own, client, stranger = (certificates.make(tmp_path, name) for name in ("server", "client", "stranger"))
-    config = certificates.ssl_config(tmp_path, own, client)
-    server = serve(f"--model_base_path={saved_models / 'half_plus_two'}", f"--ssl_config_file={config}")
-    roots = own.certificate.read_bytes()
-    for pair, expected in ((client, "NOT_FOUND"), (stranger, "UNAVAILABLE"), (None, "UNAVAILABLE")):
-        files = (pair.key.read_bytes(), pair.certificate.read_bytes()) if pair else ()
-        credentials = grpc.ssl_channel_credentials(roots, *files)
-        with grpc.secure_channel(f"127.0.0.1:{server.port}", credentials) as channel:
-            assert failure(channel) is grpc.StatusCode[expected]
-    assert failure(server.channel()) is grpc.StatusCode.UNAVAILABLE
-
-
-def failure(channel: grpc.Channel) -> grpc.StatusCode:
-    """The status of a call for a model that doesn't exist."""
+def status_of_unknown_model(channel: grpc.Channel) -> grpc.StatusCode:
+    """Return NOT_FOUND if the channel reaches a server."""
     with pytest.raises(grpc.RpcError) as caught:
         PredictionServiceStub(channel).Predict(PredictRequest(model_spec={"name": "absent"}), 5)
     code: grpc.StatusCode = caught.value.code()
     return code
 
 
-def test_an_invalid_certificate_ends_the_start(serve: Any, saved_models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_start_without_host_listens_on_every_address(grpc_server: GrpcServer, host: str) -> None:
+    with grpc.insecure_channel(f"{host}:{grpc_server.port}") as channel:
+        grpc.channel_ready_future(channel).result(5)
+
+
+def test_start_on_port_in_use_raises(grpc_server: GrpcServer, core: ServerCore) -> None:
+    options = flags.parse([f"--port={grpc_server.port}"])
+    with pytest.raises(ServingError, match=rf"can't listen on \[::\]:{grpc_server.port}"):
+        grpc_service.start(options, core, "")
+
+
+def test_health_is_serving(grpc_server: GrpcServer) -> None:
+    check: Any = grpc_server.channel.unary_unary("/grpc.health.v1.Health/Check")
+    assert check(b"", timeout=5) == b"\x08\x01"
+    with pytest.raises(grpc.RpcError) as caught:
+        check(b"\x0a\x04none", timeout=5)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_predict_has_no_message_limit(grpc_server: GrpcServer) -> None:
+    request = predict_request("tf2", "images", images=np.zeros((8000, 28, 28), np.uint8))
+    with grpc.insecure_channel(
+        f"127.0.0.1:{grpc_server.port}", [("grpc.max_receive_message_length", -1)]
+    ) as channel:
+        outputs = PredictionServiceStub(channel).Predict(request, 10).outputs
+    assert len(outputs["probabilities"].float_val) == 80_000
+
+
+def test_predict_after_deadline_ends_with_deadline_exceeded(grpc_server: GrpcServer) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        grpc_server.prediction.Predict(predict_request("tf2", "wait", seconds=[0.2]), 0.05)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_errors_of_the_core_become_statuses(grpc_server: GrpcServer) -> None:
+    status = GetModelStatusRequest(model_spec={"name": "none"})
+    for call, request, code, details in (
+        (grpc_server.models.GetModelStatus, status, "NOT_FOUND", "Could not find any versions of model none"),
+        (
+            grpc_server.models.HandleReloadConfigRequest,
+            ReloadConfigRequest(),
+            "INVALID_ARGUMENT",
+            "the new configuration must have a model_config_list",
+        ),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            call(request, 5)
+        assert (caught.value.code().name, caught.value.details()) == (code, details)
+
+
+def test_reload_config_request_replaces_the_models(saved_models: Path) -> None:
+    base, port = saved_models / "half_plus_two", free_port()
+    with running_core(f"--model_base_path={base}", "--model_name=two") as core:
+        server = grpc_service.start(flags.parse([f"--port={port}"]), core, "127.0.0.1")
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = GrpcServer(port, channel)
+            three = model_config("three", saved_models / "half_plus_three")
+            text = f"config {{ model_config_list {{ {three} }} }}"
+            stub.models.HandleReloadConfigRequest(text_format.Parse(text, ReloadConfigRequest()), 10)
+            response = stub.prediction.Predict(predict_request("three", x=np.array([2.0], np.float32)), 5)
+        server.stop(None).wait()
+    assert list(response.outputs["y"].float_val) == [4.0]
+
+
+def test_connection_ends_at_its_age_and_its_calls_do_not(serve_grpc: ServeGrpc) -> None:
+    age = "grpc.max_connection_age_ms=300,grpc.max_connection_age_grace_ms=5000"
+    states: list[grpc.ChannelConnectivity] = []
+    with serve_grpc(f"--grpc_channel_arguments={age}") as server:
+        server.channel.subscribe(states.append)
+        server.prediction.Predict(predict_request("tf2", "wait", seconds=[0.7]), 10)
+        wait_until(lambda: states[-1] is grpc.ChannelConnectivity.IDLE)
+    assert grpc.ChannelConnectivity.READY in states
+
+
+def test_mutual_tls_admits_only_clients_with_a_trusted_certificate(
+    serve_grpc: ServeGrpc, tmp_path: Path
+) -> None:
+    own, client, stranger = (certificates.make(tmp_path, name) for name in ("server", "client", "stranger"))
+    config = certificates.ssl_config(tmp_path, own, client)
+    roots = own.certificate.read_bytes()
+    with serve_grpc(f"--ssl_config_file={config}") as server:
+        for pair, expected in ((client, "NOT_FOUND"), (stranger, "UNAVAILABLE"), (None, "UNAVAILABLE")):
+            files = (pair.key.read_bytes(), pair.certificate.read_bytes()) if pair else ()
+            credentials = grpc.ssl_channel_credentials(roots, *files)
+            with grpc.secure_channel(f"127.0.0.1:{server.port}", credentials) as channel:
+                assert status_of_unknown_model(channel) is grpc.StatusCode[expected]
+        assert status_of_unknown_model(server.channel) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_start_with_invalid_certificate_raises(core: ServerCore, tmp_path: Path) -> None:
     config = tmp_path / "ssl.config"
     config.write_text('server_key: "none" server_cert: "none"')
-    base = f"--model_base_path={saved_models / 'half_plus_two'}"
-    assert "Failed to BuildAndStart gRPC server" in refused(
-        serve(base, f"--ssl_config_file={config}", wait=False)
-    )
+    with pytest.raises(ServingError, match="can't listen on"):
+        grpc_service.start(flags.parse([f"--port={free_port()}", f"--ssl_config_file={config}"]), core, "")
 
 
-def refused(server: Any) -> str:
-    """The log of a server that can't start."""
-    assert server.process.wait(60) == 255
-    log: str = server.log.read_text()
-    assert "Traceback" not in log
-    return log
-
-
-def test_channel_arguments_are_passed_to_grpc(serve: Any, saved_models: Path) -> None:
+def test_channel_arguments_are_passed_to_grpc(serve_grpc: ServeGrpc) -> None:
     arguments = "grpc.max_receive_message_length=100,grpc.max_connection_age_ms=ignored,grpc.so_reuseport=1"
-    flags = (f"--model_base_path={saved_models / 'tf2'}", f"--grpc_channel_arguments={arguments}")
-    server = serve(*flags)
-    with pytest.raises(grpc.RpcError) as caught:
-        server.predict("default", pixels=np.zeros((1, 784), np.float32))
+    with (
+        serve_grpc(f"--grpc_channel_arguments={arguments}") as server,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
+        server.prediction.Predict(predict_request("tf2", pixels=np.zeros((1, 784), np.float32)), 5)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_a_channel_argument_without_a_value_ends_the_start(serve: Any, saved_models: Path) -> None:
-    base = f"--model_base_path={saved_models / 'half_plus_two'}"
-    log = refused(serve(base, "--grpc_channel_arguments=grpc.so_reuseport=1,grpc.x", wait=False))
-    assert "--grpc_channel_arguments: 'grpc.x' is not of the form name=value" in log
+def test_channel_argument_without_value_raises(core: ServerCore) -> None:
+    options = flags.parse(["--grpc_channel_arguments=grpc.so_reuseport=1,grpc.x"])
+    with pytest.raises(ServingError, match=r"'grpc\.x' is not of the form name=value"):
+        grpc_service.start(options, core, "")
 
 
-def test_keepalive_pings_of_every_second_leave_a_connection_open(server: Any) -> None:
-    options = (("grpc.keepalive_time_ms", 1000), ("grpc.keepalive_timeout_ms", 2000))
-    request = PredictRequest(model_spec={"name": "tf2", "signature_name": "wait"})
-    request.inputs["seconds"].CopyFrom(tf.make_tensor_proto([5.0]))
+@pytest.mark.slow
+def test_keepalive_pings_of_every_second_leave_a_connection_open() -> None:
+    """The core sleeps, since the model's busy wait would take ten seconds of CPU time."""
+
+    def sleep(request: PredictRequest, deadline: float) -> PredictResponse:
+        time.sleep(5)
+        return PredictResponse()
+
+    core: Any = SimpleNamespace(metrics=Metrics(), predict=sleep)
+    port = free_port()
+    server = grpc_service.start(flags.parse([f"--port={port}"]), core, "127.0.0.1")
+    keepalive = (("grpc.keepalive_time_ms", 1000), ("grpc.keepalive_timeout_ms", 2000))
     states: list[grpc.ChannelConnectivity] = []
-    with grpc.insecure_channel(f"127.0.0.1:{server.port}", options) as channel:
+    with grpc.insecure_channel(f"127.0.0.1:{port}", keepalive) as channel:
         grpc.channel_ready_future(channel).result(5)
         channel.subscribe(states.append)
         for _ in range(2):
-            PredictionServiceStub(channel).Predict(request, 10)
+            PredictionServiceStub(channel).Predict(PredictRequest(), 10)
+    server.stop(None).wait()
     assert set(states) == {grpc.ChannelConnectivity.READY}
 
 
-def test_a_left_over_socket_file_is_replaced(serve: Any, saved_models: Path, tmp_path: Path) -> None:
+def test_start_replaces_a_leftover_socket_file(core: ServerCore, tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    with socket.socket(socket.AF_UNIX) as left_over:
-        left_over.bind(str(path))
-    server = serve(f"--model_base_path={saved_models / 'half_plus_two'}", f"--grpc_socket_path={path}")
+    with socket.socket(socket.AF_UNIX) as leftover:
+        leftover.bind(str(path))
+    server = grpc_service.start(flags.parse(["--port=0", f"--grpc_socket_path={path}"]), core, "")
     with grpc.insecure_channel(f"unix:{path}") as channel:
-        assert failure(channel) is grpc.StatusCode.NOT_FOUND
-    server.stop()
+        assert status_of_unknown_model(channel) is grpc.StatusCode.NOT_FOUND
+    server.stop(None).wait()
     assert not path.exists()
 
 
-def test_another_file_is_not_replaced_by_a_socket(serve: Any, saved_models: Path, tmp_path: Path) -> None:
+def test_start_leaves_another_file_at_the_socket_path(core: ServerCore, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("precious")
-    base = f"--model_base_path={saved_models / 'half_plus_two'}"
-    log = refused(serve(base, f"--grpc_socket_path={path}", wait=False))
-    assert f"Failed to BuildAndStart gRPC server at unix:{path}" in log
+    with pytest.raises(ServingError, match=f"can't listen on unix:{path}"):
+        grpc_service.start(flags.parse(["--port=0", f"--grpc_socket_path={path}"]), core, "")
     assert path.read_text() == "precious"

@@ -1,24 +1,31 @@
-"""Version policies, and the order in which versions come and go."""
+"""Version policies, and the order in which versions are loaded and unloaded."""
 
 import shutil
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 from google.protobuf import text_format
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
-from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
-from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
+from tensorflow_serving.apis.model_pb2 import ModelSpec
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
+from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.errors import ServingError
-from digit_serving.model_server.manager import State, Version, aspired, next_step
+from digit_serving.model_server.manager import State, Version, aspired_versions, next_action
+from tests.processes import wait_until
+from tests.serving.model_servers import model_config, predict_request, running_core
+
+RETRIES = ("--load_retry_interval_micros=1000", "--max_num_load_retries=1")
+X = np.array([0.0], np.float32)
 
 
 @pytest.mark.parametrize(
-    ("policy", "wanted"),
+    ("policy", "selected"),
     [
         ("", {30}),
         ("latest {}", {30}),
@@ -27,17 +34,17 @@ from digit_serving.model_server.manager import State, Version, aspired, next_ste
         ("specific { versions: 2 versions: 7 }", {2}),
     ],
 )
-def test_policies(tmp_path: Path, policy: str, wanted: set[int]) -> None:
-    for name in ("1", "0002", "30", "tmp-40", "1_0", "x"):
+def test_aspired_versions_follow_the_policy(tmp_path: Path, policy: str, selected: set[int]) -> None:
+    for name in ("1", "0002", "30", "tmp-40", "1_0", "x", "9" * 19, "٣"):
         (tmp_path / name).mkdir()
     model = ModelConfig(base_path=str(tmp_path))
     text_format.Parse(policy, model.model_version_policy)
-    assert aspired(model).keys() == wanted
+    assert aspired_versions(model).keys() == selected
 
 
-def test_no_base_path() -> None:
+def test_aspired_versions_without_base_path_raises() -> None:
     with pytest.raises(ServingError, match="Could not find base path /none for servable m"):
-        aspired(ModelConfig(name="m", base_path="/none"))
+        aspired_versions(ModelConfig(name="m", base_path="/none"))
 
 
 def version(number: int, state: int, aspired: bool = True, retry_at: float = 0.0) -> Version:
@@ -45,7 +52,7 @@ def version(number: int, state: int, aspired: bool = True, retry_at: float = 0.0
 
 
 @pytest.mark.parametrize(
-    ("versions", "step"),
+    ("versions", "number"),
     [
         ([], None),
         ([version(2, State.START), version(1, State.START)], 2),
@@ -63,129 +70,133 @@ def version(number: int, state: int, aspired: bool = True, retry_at: float = 0.0
         ([version(1, State.AVAILABLE)], None),
     ],
 )
-def test_steps(versions: list[Version], step: int | None) -> None:
-    chosen = next_step(versions, now=1.0)
-    assert (chosen and chosen.number) == step
+def test_next_action_preserves_availability(versions: list[Version], number: int | None) -> None:
+    chosen = next_action(versions, now=1.0)
+    assert (chosen and chosen.number) == number
 
 
-FAST = ("--load_retry_interval_micros=1000", "--max_num_load_retries=1")
-X = np.array([0.0], np.float32)
+def states(core: ServerCore, model: str) -> dict[int, str]:
+    statuses = core.status(GetModelStatusRequest(model_spec={"name": model})).model_version_status
+    return {status.version: State.Name(status.state) for status in statuses}
 
 
-def entry(name: str, base: Path, extra: str = "") -> str:
-    return f'config {{ name: "{name}" base_path: "{base}" model_platform: "tensorflow" {extra} }}'
+def predict(core: ServerCore, **spec: Any) -> list[float]:
+    request = predict_request("", x=X)
+    request.model_spec.CopyFrom(ModelSpec(**spec))
+    return list(core.predict(request, time.monotonic() + 10).outputs["y"].float_val)
 
 
-def reload(server: Any, *entries: str, timeout: float = 10) -> Any:
-    from google.protobuf import text_format
-
-    text = f"config {{ model_config_list {{ {' '.join(entries)} }} }}"
-    return server.models.HandleReloadConfigRequest(text_format.Parse(text, ReloadConfigRequest()), timeout)
+def reload(core: ServerCore, *entries: str) -> None:
+    core.reload(text_format.Parse(f"model_config_list {{ {' '.join(entries)} }}", ModelServerConfig()))
 
 
-def test_versions_come_and_go(serve: Any, constant: Any, tmp_path: Path) -> None:
+def publish_corrupt(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    (directory / "saved_model.pb").write_bytes(b"no protocol buffer")
+
+
+def test_manager_replaces_versions_without_failing_requests(
+    publish: Callable[..., Path], tmp_path: Path
+) -> None:
     base = tmp_path / "model"
-    constant(base, 1, 1.0)
-    server = serve(f"--model_base_path={base}", *FAST)
+    publish(base, 1, 1.0)
     answers: list[float] = []
     stop = threading.Event()
+    with running_core(f"--model_base_path={base}", *RETRIES) as core:
 
-    def ask() -> None:
-        while not stop.is_set():
-            answers.extend(server.predict("default", x=X).outputs["y"].float_val)
+        def ask() -> None:
+            while not stop.is_set():
+                answers.extend(predict(core, name="default"))
+                time.sleep(0.005)
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    constant(base, 2, 2.0)
-    server.wait_for(lambda: server.states("default") == {"2": "AVAILABLE", "1": "END"})
-    _corrupt(base / "3")
-    server.wait_for(lambda: server.states("default").get("3") == "END")
-    assert server.states("default")["2"] == "AVAILABLE"
-    status = server.models.GetModelStatus(
-        GetModelStatusRequest(model_spec={"name": "default", "version": {"value": 3}}), 5
-    ).model_version_status[0]
-    assert (status.status.error_code, status.status.error_message) == (11, "Read less bytes than requested")
-    shutil.rmtree(base / "3")
-    shutil.rmtree(base / "2")
-    server.wait_for(lambda: server.states("default")["1"] == "AVAILABLE")
-    server.wait_for(lambda: server.states("default")["2"] == "END")
-    stop.set()
-    thread.join()
+        thread = threading.Thread(target=ask)
+        thread.start()
+        publish(base, 2, 2.0)
+        wait_until(lambda: states(core, "default") == {2: "AVAILABLE", 1: "END"})
+        publish_corrupt(base / "3")
+        wait_until(lambda: states(core, "default").get(3) == "END")
+        assert states(core, "default")[2] == "AVAILABLE"
+        spec = {"name": "default", "version": {"value": 3}}
+        (failed,) = core.status(GetModelStatusRequest(model_spec=spec)).model_version_status
+        assert failed.status.error_code == 3
+        assert str(base / "3") in failed.status.error_message
+        shutil.rmtree(base / "3")
+        shutil.rmtree(base / "2")
+        wait_until(lambda: states(core, "default")[1] == "AVAILABLE")
+        wait_until(lambda: states(core, "default")[2] == "END")
+        alive = thread.is_alive()
+        stop.set()
+        thread.join()
+    assert alive, "a request failed"
     assert set(answers) == {1.0, 2.0}
     assert len(answers) > 10
 
 
-def test_reconfiguration(serve: Any, constant: Any, saved_models: Path, tmp_path: Path) -> None:
+def test_reload_applies_policies_labels_and_models(
+    publish: Callable[..., Path], saved_models: Path, tmp_path: Path
+) -> None:
     base = tmp_path / "model"
-    for version in (1, 2, 3):
-        constant(base, version, float(version))
-    server = serve(f"--model_base_path={base}", "--model_name=m", *FAST)
-    assert server.states("m") == {"3": "AVAILABLE"}
+    for number in (1, 2, 3):
+        publish(base, number, float(number))
     policy = "model_version_policy {{ {} }}".format
     label = 'version_labels {{ key: "stable" value: {} }}'.format
-    reload(server, entry("m", base, policy("specific { versions: 1 versions: 2 }")))
-    server.wait_for(lambda: server.states("m") == {"1": "AVAILABLE", "2": "AVAILABLE", "3": "END"})
-    reload(server, entry("m", base, policy("latest { num_versions: 2 }")))
-    server.wait_for(lambda: server.states("m") == {"1": "END", "2": "AVAILABLE", "3": "AVAILABLE"})
-    reload(server, entry("m", base, policy("all {}") + label(2)))
-    server.wait_for(lambda: set(server.states("m").values()) == {"AVAILABLE"})
-    with pytest.raises(grpc.RpcError) as caught:
-        reload(server, entry("m", base, policy("all {}") + label(9)))
-    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert str(caught.value.details()).startswith(
-        "Request to assign label to version 9 of model m, which is not"
-    )
-    assert server.rest("/v1/models/m/labels/stable:predict", {"instances": [0.0]}).json()["predictions"] == [
-        2.0
-    ]
-    reload(server, entry("two", saved_models / "half_plus_two"))
-    assert server.states("two") == {"123": "AVAILABLE"}
-    server.wait_for(lambda: set(server.states("m").values()) == {"END"})
-    reload(server, entry("m", base))
-    assert server.states("m")["3"] == "AVAILABLE"
+    with running_core(f"--model_base_path={base}", "--model_name=m", *RETRIES) as core:
+        assert states(core, "m") == {3: "AVAILABLE"}
+        reload(core, model_config("m", base, policy("specific { versions: 1 versions: 2 }")))
+        wait_until(lambda: states(core, "m") == {1: "AVAILABLE", 2: "AVAILABLE", 3: "END"})
+        reload(core, model_config("m", base, policy("latest { num_versions: 2 }")))
+        wait_until(lambda: states(core, "m") == {1: "END", 2: "AVAILABLE", 3: "AVAILABLE"})
+        reload(core, model_config("m", base, policy("all {}") + label(2)))
+        wait_until(lambda: set(states(core, "m").values()) == {"AVAILABLE"})
+        with pytest.raises(ServingError, match="label stable of model m can't be assigned to version 9"):
+            reload(core, model_config("m", base, policy("all {}") + label(9)))
+        assert predict(core, name="m", version_label="stable") == [2.0]
+        reload(core, model_config("two", saved_models / "half_plus_two"))
+        assert states(core, "two") == {123: "AVAILABLE"}
+        wait_until(lambda: set(states(core, "m").values()) == {"END"})
+        reload(core, model_config("m", base))
+        assert states(core, "m")[3] == "AVAILABLE"
+        wait_until(lambda: states(core, "two") == {123: "END"})
 
 
-@pytest.mark.parametrize(
-    ("entries", "message"),
-    [
-        ([entry("m", Path("/m")), entry("m", Path("/m"))], "Illegal to list model m multiple times"),
-        ([entry("m", Path("relative"))], "Expected model m to have an absolute path or URI"),
-        (['config { name: "m" base_path: "/m" }'], "Illegal setting neither ModelServerConfig::model_type"),
-        (
-            ['config { name: "m" base_path: "/m" model_platform: "caffe" }'],
-            "Model m requests unsupported platform caffe",
-        ),
-    ],
-)
-def test_configurations_that_are_refused(server: Any, entries: list[str], message: str) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
-        reload(server, *entries)
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert str(caught.value.details()).startswith(message)
-    assert server.states("half_plus_two") == {"123": "AVAILABLE"}
-
-
-def test_a_reload_without_models_is_refused(server: Any) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
-        server.models.HandleReloadConfigRequest(ReloadConfigRequest(), 5)
-    assert str(caught.value.details()).startswith("ServerModelConfig type not supported")
-
-
-def test_a_new_model_that_does_not_load_fails_the_reload(
-    serve: Any, saved_models: Path, tmp_path: Path
-) -> None:
+def test_reload_with_model_that_does_not_load_raises(saved_models: Path, tmp_path: Path) -> None:
     base = saved_models / "half_plus_two"
-    server = serve(f"--model_base_path={base}", "--model_name=two", *FAST)
-    _corrupt(tmp_path / "bad" / "1")
-    with pytest.raises(grpc.RpcError) as caught:
-        reload(server, entry("two", base), entry("bad", tmp_path / "bad"))
-    assert caught.value.code() is grpc.StatusCode.UNKNOWN
-    assert str(caught.value.details()).startswith(
-        "1 servable(s) did not become available: {{{name: bad version: 1}"
-    )
-    assert server.states("two") == {"123": "AVAILABLE"}
+    publish_corrupt(tmp_path / "bad" / "1")
+    message = r"UNKNOWN: 1 servable\(s\) did not become available: {name: bad version: 1} due to error: "
+    with running_core(f"--model_base_path={base}", "--model_name=two", *RETRIES) as core:
+        with pytest.raises(ServingError, match=message):
+            reload(core, model_config("two", base), model_config("bad", tmp_path / "bad"))
+        assert states(core, "two") == {123: "AVAILABLE"}
 
 
-def _corrupt(directory: Path) -> None:
-    directory.mkdir(parents=True)
-    (directory / "saved_model.pb").write_bytes(b"no protocol buffer")
+def test_reload_refuses_invalid_configuration(core: ServerCore) -> None:
+    with pytest.raises(ServingError, match="Illegal to list model m multiple times"):
+        reload(core, model_config("m", Path("/m")), model_config("m", Path("/m")))
+    assert states(core, "half_plus_two") == {123: "AVAILABLE"}
+
+
+def test_config_file_is_polled(saved_models: Path, tmp_path: Path) -> None:
+    config = tmp_path / "models.config"
+
+    def write(name: str) -> None:
+        new = tmp_path / "new.config"
+        new.write_text(f"model_config_list {{ {model_config(name, saved_models / name)} }}")
+        new.replace(config)
+
+    write("half_plus_two")
+    with running_core(f"--model_config_file={config}") as core:
+        assert predict(core, name="half_plus_two") == [2.0]
+        config.write_text("model_config_list {")
+        time.sleep(0.2)
+        assert predict(core, name="half_plus_two") == [2.0]
+        write("half_plus_three")
+        wait_until(lambda: is_available(core, "half_plus_three"))
+        assert predict(core, name="half_plus_three") == [3.0]
+        wait_until(lambda: states(core, "half_plus_two") == {123: "END"})
+
+
+def is_available(core: ServerCore, model: str) -> bool:
+    try:
+        return "AVAILABLE" in states(core, model).values()
+    except ServingError:
+        return False

@@ -1,36 +1,49 @@
-"""The page for Prometheus."""
+"""Prometheus metrics: names, labels and text format."""
 
 import re
-from typing import Any
 
 import numpy as np
+import pytest
+from werkzeug.test import Client
 
+from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.metrics import Metrics
+from tests.serving.model_server.conftest import GrpcServer
+from tests.serving.model_servers import predict_request
 
 
-def test_counts_and_latencies_by_model(server: Any) -> None:
-    server.predict("versions", x=np.array([0.0], np.float32))
-    server.rest("/v1/models/versions:predict", {"instances": [0.0]})
-    server.rest("/v1/models/absent:predict", {"instances": [0.0]})
-    page = server.rest("/metrics")
+def test_page_has_counts_and_latencies_by_model(grpc_server: GrpcServer, http: Client) -> None:
+    grpc_server.prediction.Predict(predict_request("versions", x=np.array([0.0], np.float32)), 5)
+    http.post("/v1/models/versions:predict", json={"instances": [0.0]})
+    http.post("/v1/models/asked_once:predict", json={"instances": [0.0]})
+    page = http.get("/metrics")
     assert page.headers["content-type"].startswith("text/plain")
     lines = page.text.splitlines()
     assert "# TYPE :tensorflow:serving:request_count counter" in lines
     assert "# TYPE :tensorflow:serving:request_latency histogram" in lines
-    assert not any(line.startswith("# HELP") for line in lines)
-    assert ':tensorflow:serving:request_count{model_name="absent",status="NOT_FOUND"} 1' in lines
-    for labels in ('API="Predict",entrypoint="GRPC"', 'API="predict",entrypoint="REST"'):
-        count = rf':tensorflow:serving:request_latency_count{{model_name="versions",{labels}}} \d+'
-        assert re.search(f"^{count}$", page.text, re.MULTILINE)
-    assert (
-        ':tensorflow:serving:runtime_latency_bucket{model_name="versions",API="Predict",runtime="TF1",le="10"}'
-        in page.text
-    )
+    assert ':tensorflow:serving:request_count{model_name="asked_once",status="NOT_FOUND"} 1.0' in lines
+    for labels in (
+        'API="Predict",entrypoint="GRPC",model_name="versions"',
+        'API="predict",entrypoint="REST",model_name="versions"',
+    ):
+        count = rf":tensorflow:serving:request_latency_count{{{labels}}} [1-9]"
+        assert re.search(f"^{count}", page.text, re.MULTILINE)
+    labels = 'API="Predict",le="10.0",model_name="versions",runtime="TF1"'
+    assert f":tensorflow:serving:runtime_latency_bucket{{{labels}}}" in page.text
     assert re.search(r'load_attempt_count\{model_path="[^"]*/versions/2",status="success"\} 1', page.text)
 
 
-def test_labels_are_quoted() -> None:
+def test_page_escapes_labels() -> None:
     metrics = Metrics()
-    with metrics.counting("request_count", 'a"b\\'):
+    with metrics.count("request_count", 'a"b\\_total'):
         pass
-    assert r':tensorflow:serving:request_count{model_name="a\"b\\",status="OK"} 1' in metrics.page()
+    assert r':tensorflow:serving:request_count{model_name="a\"b\\_total",status="OK"} 1.0' in metrics.page()
+
+
+def test_failed_load_is_counted_under_the_label_of_the_alert() -> None:
+    metrics = Metrics()
+    with pytest.raises(ServingError), metrics.count("load_attempt_count", "/m/1", "success", "fail"):
+        raise ServingError("unreadable")
+    assert (
+        ':tensorflow:cc:saved_model:load_attempt_count{model_path="/m/1",status="fail"} 1.0' in metrics.page()
+    )

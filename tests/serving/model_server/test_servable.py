@@ -1,4 +1,4 @@
-"""Warm-up, and what is wrong with a SavedModel."""
+"""Loading, running and warming up SavedModels."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ def load(directory: Path, tags: str = "serve") -> Servable:
     return Servable(directory, 1, parse([f"--saved_model_tags={tags}"]))
 
 
-def test_runs_a_model_of_tensorflow_1(saved_models: Path) -> None:
+def test_run_model_of_tensorflow_1(saved_models: Path) -> None:
     servable = load(saved_models / "half_plus_two" / "00000123")
     [y] = servable.run(("x:0",), ("y:0",), [np.array([2.0], np.float32)])
     assert y.tolist() == [3.0]
@@ -26,77 +26,56 @@ def test_runs_a_model_of_tensorflow_1(saved_models: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "tags", "error"),
-    [
-        (
-            {},
-            "serve",
-            "NOT_FOUND: Could not find SavedModel .pb or .pbtxt at supplied export directory path: ",
-        ),
-        ({"saved_model.pb": b"x"}, "serve", "OUT_OF_RANGE: Read less bytes than requested"),
-        (
-            {"saved_model.pb": b""},
-            "serve",
-            "NOT_FOUND: Could not find meta graph def matching supplied tags: { serve }",
-        ),
-    ],
+    ("content", "error"),
+    [(None, "SavedModel file does not exist"), (b"x", "Cannot parse file"), (b"", "could not be found")],
+    ids=["missing", "corrupt", "empty"],
 )
-def test_directories_that_hold_no_model(
-    tmp_path: Path, files: dict[str, bytes], tags: str, error: str
+def test_load_directory_without_usable_model_raises(
+    tmp_path: Path, content: bytes | None, error: str
 ) -> None:
-    for name, content in files.items():
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(ServingError) as caught:
-        load(tmp_path, tags)
-    assert str(caught.value).startswith(error)
+    if content is not None:
+        (tmp_path / "saved_model.pb").write_bytes(content)
+    with pytest.raises(ServingError, match=error):
+        load(tmp_path)
 
 
-def test_missing_variables(constant: Callable[..., Path], tmp_path: Path) -> None:
-    directory = constant(tmp_path / "model", 1, 1.0)
+def test_load_other_tags_raises(saved_models: Path) -> None:
+    with pytest.raises(ServingError, match="'train'"):
+        load(saved_models / "half_plus_two" / "00000123", tags="train")
+
+
+def test_load_without_variables_raises(publish: Callable[..., Path], tmp_path: Path) -> None:
+    directory = publish(tmp_path / "model", 1, 1.0)
     for path in (directory / "variables").iterdir():
         path.unlink()
     with pytest.raises(ServingError):
         load(directory)
 
 
-def test_warm_up_runs_every_record_as_often_as_asked(tmp_path: Path) -> None:
-    requests = [PredictRequest(model_spec={"name": name}) for name in "ab"]
-    _write(
-        tmp_path,
-        [PredictionLog(predict_log={"request": request}).SerializeToString() for request in requests],
-    )
-    seen: list[PredictRequest] = []
-    warm_up(tmp_path, seen.append, iterations=2)
-    assert [request.model_spec.name for request in seen] == ["a", "a", "b", "b"]
+def write_warmup_records(directory: Path, records: list[bytes]) -> Path:
+    path = directory / "assets.extra" / "tf_serving_warmup_requests"
+    path.parent.mkdir()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    return path
 
 
-def test_no_warm_up_file(tmp_path: Path) -> None:
+def test_warm_up_sends_every_record_as_often_as_asked(tmp_path: Path) -> None:
+    logs = [PredictionLog(predict_log={"request": {"model_spec": {"name": name}}}) for name in "ab"]
+    write_warmup_records(tmp_path, [log.SerializeToString() for log in logs])
+    sent: list[PredictRequest] = []
+    warm_up(tmp_path, sent.append, iterations=2)
+    assert [request.model_spec.name for request in sent] == ["a", "a", "b", "b"]
+
+
+def test_warm_up_without_file_sends_nothing(tmp_path: Path) -> None:
     warm_up(tmp_path, pytest.fail, iterations=1)
 
 
-def test_warm_up_has_a_limit(tmp_path: Path) -> None:
-    _write(tmp_path, [PredictionLog(predict_log={}).SerializeToString()] * 1001)
-    with pytest.raises(
-        ServingError, match=r"INVALID_ARGUMENT: Number of warmup records exceeds the maximum \(1000\)"
-    ):
-        warm_up(tmp_path, lambda _: None, iterations=1)
-
-
-def test_warm_up_records_that_are_none(tmp_path: Path) -> None:
-    _write(tmp_path, [b"\xff"])
-    with pytest.raises(ServingError, match="INVALID_ARGUMENT: Failed to parse warmup record"):
-        warm_up(tmp_path, lambda _: None, iterations=1)
-    (tmp_path / "assets.extra" / "tf_serving_warmup_requests").write_bytes(
-        b"no records at all, but long enough"
-    )
-    with pytest.raises(
-        ServingError, match=r"DATA_LOSS: .*Please verify your warmup data is in TFRecord format"
-    ):
-        warm_up(tmp_path, lambda _: None, iterations=1)
-
-
-def _write(directory: Path, records: list[bytes]) -> None:
-    (directory / "assets.extra").mkdir()
-    with tf.io.TFRecordWriter(str(directory / "assets.extra" / "tf_serving_warmup_requests")) as writer:
-        for record in records:
-            writer.write(record)
+def test_warm_up_with_unusable_records_raises(tmp_path: Path) -> None:
+    path = write_warmup_records(tmp_path, [b"\xff"])
+    for content in (path.read_bytes(), b"no records at all, but long enough"):
+        path.write_bytes(content)
+        with pytest.raises(ServingError, match=f"unusable warm-up requests in {path}"):
+            warm_up(tmp_path, lambda _: None, iterations=1)

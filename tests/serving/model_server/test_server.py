@@ -1,86 +1,42 @@
-"""Starting, failing to start, and stopping."""
+"""Process of the model server: start, sockets and graceful shutdown."""
 
 import re
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.processes import DIGITS, accepts, free_port
+from tests.serving.model_server.conftest import Serve, ServerProcess
 
 
-def ended(*flags: str) -> subprocess.CompletedProcess[str]:
-    command = [*DIGITS, "model-server", f"--port={free_port()}", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ([], "Both server_options.model_base_path and server_options.model_config_file are empty!"),
-        (["--model_config_file=/missing"], "/missing; No such file or directory"),
-        (["--model_base_path=relative"], "Expected model default to have an absolute path or URI"),
-        (
-            ["--model_base_path=/m", "--batching_parameters_file=/b"],
-            "server_options.batching_parameters_file is set without setting",
-        ),
-    ],
-)
-def test_mistakes_end_the_start_in_a_sentence(flags: list[str], message: str) -> None:
-    result = ended(*flags)
-    assert result.returncode == 255
-    assert "Failed to start server. Error: " in result.stderr
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_a_model_that_does_not_load_ends_the_start(tmp_path: Path) -> None:
-    (tmp_path / "m" / "1").mkdir(parents=True)
-    result = ended(f"--model_base_path={tmp_path / 'm'}", "--max_num_load_retries=0")
-    assert result.returncode == 255
-    pattern = (
-        r"1 servable\(s\) did not become available: \{\{\{name: default version: 1\} due to error: NOT_FOUND"
-    )
-    assert re.search(pattern, result.stderr)
-
-
-def test_a_port_in_use_ends_the_start(server: Any, saved_models: Path) -> None:
-    result = ended(f"--port={server.port}", f"--model_base_path={saved_models / 'half_plus_two'}")
-    assert result.returncode == 255
-    assert "Failed to BuildAndStart gRPC server" in result.stderr
-
-
-def test_ports_stay_closed_until_there_is_a_model(serve: Any, constant: Any, tmp_path: Path) -> None:
+@pytest.mark.xdist_group("timing")
+def test_ports_open_with_the_model_and_requests_in_flight_outlast_sigterm(
+    serve: Serve, saved_models: Path, tmp_path: Path
+) -> None:
     base = tmp_path / "model"
     server = serve(f"--model_base_path={base}", wait=False)
     server.wait_for(lambda: "Could not find base path" in server.log.read_text())
     assert not accepts(server.port)
     assert not accepts(server.rest_port)
-    constant(base, 1, 1.0)
+    base.symlink_to(saved_models / "tf2")
     server.wait_for(lambda: accepts(server.rest_port))
-    assert server.stop() == 0
 
-
-def test_a_server_without_a_model_stops_too(serve: Any, tmp_path: Path) -> None:
-    server = serve(f"--model_base_path={tmp_path / 'none'}", wait=False)
-    server.wait_for(lambda: "Could not find base path" in server.log.read_text())
-    assert server.stop() == 0
-
-
-def test_requests_under_way_are_answered_before_the_end(serve: Any, saved_models: Path) -> None:
-    server = serve(f"--model_base_path={saved_models / 'tf2'}")
-    body = {"signature_name": "slow", "inputs": [1.0]}
+    body = {"signature_name": "wait", "inputs": [1.0]}
     answers: list[Any] = []
-    x = np.array([1.0], np.float32)
     threads = [
         threading.Thread(
-            target=lambda: answers.append(server.rest("/v1/models/default:predict", body).json())
+            target=lambda: answers.append(server.rest("/v1/models/default:predict", body).json()["outputs"])
         ),
-        threading.Thread(target=lambda: answers.append(server.predict("default", "slow", x=x).outputs["y"])),
+        threading.Thread(
+            target=lambda: answers.append(
+                list(server.predict("default", "wait", seconds=[1.0]).outputs["y"].float_val)
+            )
+        ),
     ]
     for thread in threads:
         thread.start()
@@ -89,11 +45,44 @@ def test_requests_under_way_are_answered_before_the_end(serve: Any, saved_models
     for thread in threads:
         thread.join()
     assert server.process.wait(10) == 0
-    assert {"outputs": [1.0]} in answers
-    assert len(answers) == 2
+    assert answers == [[1.0], [1.0]]
+    assert "Traceback" not in server.log.read_text()
 
 
-def test_an_idle_server_stops_at_once(serve: Any, saved_models: Path) -> None:
+def failed_start(*flags: str) -> str:
+    """Return the log of a server that ends by itself."""
+    command = [*DIGITS, "model-server", f"--port={free_port()}", *flags]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 255
+    assert "Failed to start server. Error: " in result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+@pytest.mark.e2e
+def test_start_with_relative_base_path_exits_with_255() -> None:
+    log = failed_start("--model_base_path=relative")
+    assert "Expected model default to have an absolute path or URI" in log
+
+
+@pytest.mark.e2e
+def test_start_with_broken_model_exits_with_255(tmp_path: Path) -> None:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    log = failed_start(f"--model_base_path={tmp_path / 'm'}", "--max_num_load_retries=0")
+    assert re.search(
+        r"1 servable\(s\) did not become available: {name: default version: 1} due to error: ", log
+    )
+
+
+@pytest.mark.e2e
+def test_start_on_port_in_use_exits_with_255(server: ServerProcess, saved_models: Path) -> None:
+    log = failed_start(f"--port={server.port}", f"--model_base_path={saved_models / 'half_plus_two'}")
+    assert "The gRPC server can't listen on" in log
+
+
+@pytest.mark.e2e
+@pytest.mark.xdist_group("timing")
+def test_sigterm_ends_an_idle_server_within_a_second(serve: Serve, saved_models: Path) -> None:
     server = serve(f"--model_base_path={saved_models / 'half_plus_two'}")
     started = time.monotonic()
     assert server.stop() == 0
@@ -101,10 +90,20 @@ def test_an_idle_server_stops_at_once(serve: Any, saved_models: Path) -> None:
     assert "Traceback" not in server.log.read_text()
 
 
-def test_tensor_content_on_demand(serve: Any, constant: Any, tmp_path: Path) -> None:
-    constant(tmp_path / "model", 1, 1.0)
-    server = serve(f"--model_base_path={tmp_path / 'model'}", "--enable_serialization_as_tensor_content=true")
-    output = server.predict("default", x=np.array([0.0], np.float32)).outputs["y"]
-    assert np.frombuffer(output.tensor_content, np.float32).tolist() == [1.0]
-    assert not output.float_val
-    assert server.rest("/v1/models/default:predict", {"instances": [0.0]}).json() == {"predictions": [1.0]}
+@pytest.mark.e2e
+def test_sigterm_ends_a_server_that_waits_for_its_model(serve: Serve, tmp_path: Path) -> None:
+    server = serve(f"--model_base_path={tmp_path / 'none'}", wait=False)
+    server.wait_for(lambda: "Could not find base path" in server.log.read_text())
+    assert server.stop() == 0
+
+
+@pytest.mark.e2e
+def test_new_version_is_served_by_the_process(
+    serve: Serve, publish: Callable[..., Path], tmp_path: Path
+) -> None:
+    base = tmp_path / "model"
+    publish(base, 1, 1.0)
+    server = serve(f"--model_base_path={base}")
+    publish(base, 2, 2.0)
+    server.wait_for(lambda: server.states("default") == {"2": "AVAILABLE", "1": "END"})
+    assert server.rest("/v1/models/default:predict", {"instances": [0.0]}).json() == {"predictions": [2.0]}

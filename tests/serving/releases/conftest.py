@@ -1,5 +1,6 @@
-"""Published versions, a model server that reads their models.config, and `digits models` beside it."""
+"""Published versions, a model server in this process that reads their models.config, and `digits models`."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,17 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 from digit_client import ModelNotFoundError
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.model_server import ModelServer
-from digit_serving.releases.config import ConfigFile, prepared
-from tests.processes import DIGITS, accepts, free_port, running, wait_until
+from digit_serving.model_server import flags, grpc_service
+from digit_serving.releases.cli import models
+from digit_serving.releases.config import ConfigFile, ensure_config
+from tests.processes import DIGITS, free_port
+from tests.serving.model_servers import running_core, save_perceptron
+
+CARD = {
+    "created": "2026-11-25T03:18:10+00:00",
+    "accuracy": 0.9712,
+    "parameters": 135594,
+    "canonical": False,
+    "error": None,
+    "data": {"name": "MNIST", "digits": 5000},
+}
 
 
 @dataclass(frozen=True)
 class Service:
-    """Versions 1, 2, … in `models`, and the port of a model server, which need not run."""
+    """Models folder with versions 1, 2, …, and the port of a model server, which need not run."""
 
     models: Path
     port: int
@@ -32,75 +46,82 @@ class Service:
     def config(self) -> ConfigFile:
         return ConfigFile(self.models)
 
+    def run(self, *arguments: object) -> Result:
+        """Run `digits models …` in this process."""
+        return CliRunner().invoke(models, [*map(str, arguments)], env=self._environment)
+
     def start(self, *arguments: object) -> "subprocess.Popen[str]":
-        """`digits models …`, under way."""
-        environment = {
-            **os.environ,
-            "DIGITS_MODELS": str(self.models),
-            "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.port}",
-        }
+        """Start `digits models …` as a process."""
         command = [*DIGITS, "models", *map(str, arguments)]
+        environment = os.environ | self._environment
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    def run(self, *arguments: object) -> "subprocess.CompletedProcess[str]":
-        """`digits models …`, done."""
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=120)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
     def promote(self, version: int, *options: str) -> None:
-        """`digits models promote`, which succeeds."""
-        done = self.run("promote", version, *options)
-        assert done.returncode == 0, done.stderr
+        """Run `digits models promote`, which has to succeed."""
+        result = self.run("promote", version, *options)
+        assert result.exit_code == 0, result.stderr
 
-    def add(self, version: int) -> Path:
-        """Publishes a copy of version 1."""
+    def publish(self, version: int) -> Path:
+        """Publish a copy of version 1."""
         return Path(shutil.copytree(self.models / "1", self.models / str(version)))
 
     def loaded(self) -> set[int]:
-        """The versions that the server answers with."""
-        versions = self.server.versions(ModelRef(), timeout=5)
-        return {status.version for status in versions if status.is_available}
+        """Versions that the server has available."""
+        statuses = self.server.versions(ModelRef(), timeout=5)
+        return {status.version for status in statuses if status.is_available}
 
     def labelled(self, label: str = "stable") -> int | None:
-        """The version that the server answers with for the label."""
+        """Version that the server resolves the label to."""
         with suppress(ModelNotFoundError):
             return self.server.resolve(ModelRef(label=label), timeout=5)
         return None
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {"DIGITS_MODELS": str(self.models), "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.port}"}
 
 
 Serve = Callable[..., Service]
 
 
+@pytest.fixture(scope="session")
+def saved_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SavedModel with a model card."""
+    folder = tmp_path_factory.mktemp("released") / "1"
+    save_perceptron(folder)
+    (folder / "assets.extra").mkdir()
+    (folder / "assets.extra" / "model.json").write_text(json.dumps(CARD))
+    return folder
+
+
 @pytest.fixture
-def published(models: Path, tmp_path: Path) -> Service:
-    """Three versions and no server."""
+def published(saved_version: Path, tmp_path: Path) -> Service:
+    """Three versions, without a server."""
     service = Service(tmp_path / "digits", free_port())
-    shutil.copytree(models / "1", service.models / "1")
-    for version in (2, 3):
-        service.add(version)
-    prepared(service.models)
+    for version in ("1", "2", "3"):
+        shutil.copytree(saved_version, service.models / version)
+    ensure_config(service.models)
     return service
 
 
 @pytest.fixture
 def serve(published: Service) -> Iterator[Serve]:
-    """Starts a model server as `digits up` does, with more flags."""
+    """Start a model server in this process, with the flags of `digits up` and more."""
     with ExitStack() as stack:
 
-        def start(*flags: str) -> Service:
-            process = stack.enter_context(
-                running(
-                    "model-server",
-                    f"--port={published.port}",
+        def start(*arguments: str, **options: object) -> Service:
+            core = stack.enter_context(
+                running_core(
                     f"--model_config_file={published.config.path}",
                     "--allow_version_labels_for_unavailable_models=true",
-                    *flags,
+                    "--max_num_load_retries=0",
+                    **options,
                 )
             )
-            wait_until(lambda: accepts(published.port), process)
+            server = grpc_service.start(flags.parse([f"--port={published.port}", *arguments]), core, "")
+            stack.callback(lambda: server.stop(None).wait())
             return published
 
         yield start
@@ -108,5 +129,5 @@ def serve(published: Service) -> Iterator[Serve]:
 
 @pytest.fixture
 def service(serve: Serve) -> Service:
-    """Three versions and a server, which has loaded the newest."""
-    return serve("--model_config_file_poll_wait_seconds=1", "--max_num_load_retries=0")
+    """Three versions and a model server, which has loaded the newest."""
+    return serve()

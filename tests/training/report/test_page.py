@@ -1,4 +1,4 @@
-"""."""
+"""HTML report: sections, accessibility, escaping and special cases."""
 
 import base64
 import io
@@ -12,40 +12,41 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from digit_training import models
 from digit_training.data import Dataset
 from digit_training.evaluation import Evaluation, confusion_matrix, evaluate
-from digit_training.export import card
-from digit_training.fit import Fit, fit
+from digit_training.export import model_card
+from digit_training.fit import FitResult
 from digit_training.recipes import RECIPES
-from digit_training.report.page import MISTAKES, digits, page, signed
+from digit_training.report.page import MAX_MISTAKES, digits_data_uri, render_page, saliency_data_uri
 
 
-def opened(address: str) -> NDArray[np.uint8]:
-    kind, _, data = address.partition(",")
+def decode_data_uri(uri: str) -> NDArray[np.uint8]:
+    kind, _, data = uri.partition(",")
     assert kind == "data:image/png;base64"
     return np.array(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
-def test_digits_stand_side_by_side(dataset: Dataset) -> None:
+def test_digits_data_uri_places_images_side_by_side(dataset: Dataset) -> None:
     images = dataset.train.images[:3]
-    assert np.array_equal(opened(digits(images)), np.hstack(list(images)))
+    assert np.array_equal(decode_data_uri(digits_data_uri(images)), np.hstack(list(images)))
 
 
-def test_what_speaks_for_is_blue_and_against_is_red() -> None:
+def test_saliency_data_uri_is_blue_above_0_and_red_below() -> None:
     values = np.zeros((28, 28), np.float32)
     values[0, :3] = 1, -1, 4
-    picture = opened(signed(values, limit=2)).astype(int)
-    (blue, red, strong), ground = picture[0, :3], picture[1, 1]
+    image = decode_data_uri(saliency_data_uri(values, limit=2)).astype(int)
+    (blue, red, saturated), zero = image[0, :3], image[1, 1]
     assert blue[2] > blue[0] + 100
     assert red[0] > red[2] + 100
-    assert (blue[3], red[3], strong[3], ground[3]) == (127, 127, 255, 0)
+    assert (blue[3], red[3], saturated[3], zero[3]) == (127, 127, 255, 0)
 
 
-SECTIONS = ["samples", "curves", "evidence", "confusion", "mistakes", "reliability", "card"]
+SECTIONS = ["samples", "curves", "saliency", "confusion", "mistakes", "reliability", "card"]
 
 
-class Page(HTMLParser):
-    """A page taken apart: its tags in order, the text in each section, and that every tag is closed."""
+class ParsedPage(HTMLParser):
+    """Tags of a page in order and the text of each section. Parsing asserts that every tag is closed."""
 
     VOID = ("meta", "img", "br")
 
@@ -82,34 +83,43 @@ class Page(HTMLParser):
         return Counter((where, what) for where, what, _ in self.tags)[section, tag]
 
 
-def report(fit: Fit, dataset: Dataset, evaluation: Evaluation | None = None) -> str:
+def report(fit: FitResult, dataset: Dataset, evaluation: Evaluation | None = None) -> str:
     evaluation = evaluation or evaluate(fit.model, dataset.test)
-    return page(fit, dataset, evaluation, card(fit.model, dataset, evaluation, fit))
+    return render_page(fit, dataset, evaluation, model_card(fit.model, dataset, evaluation, fit))
 
 
 @pytest.fixture(scope="module")
-def html(fitted: Fit, dataset: Dataset) -> str:
+def html(fitted: FitResult, dataset: Dataset) -> str:
     return report(fitted, dataset)
 
 
 @pytest.fixture(scope="module")
-def convnet(dataset: Dataset) -> Fit:
-    """After a single epoch, some digits held out."""
-    return fit(RECIPES["quick"].lasting(1), dataset.train[:1200], seed=0)
+def convnet(fitted: FitResult) -> FitResult:
+    """Record of one epoch of an unfitted convnet, with validation."""
+    history = {"loss": [2.3], "accuracy": [0.1], "val_loss": [2.2], "val_accuracy": [0.2]}
+    return replace(
+        fitted,
+        model=models.convnet(),
+        recipe=RECIPES["quick"].with_epochs(1),
+        validation_examples=100,
+        epochs=1,
+        best_epoch=1,
+        history=history,
+    )
 
 
-def test_a_perceptrons_report_has_every_section(html: str) -> None:
-    parsed = Page(html)
+def test_page_of_perceptron_has_all_sections(html: str) -> None:
+    parsed = ParsedPage(html)
     assert list(parsed.sections) == SECTIONS
     assert parsed.count("samples", "img") == 10
     assert parsed.count("curves", "svg") == 2
-    assert parsed.count("evidence", "img") == 10
-    assert parsed.count("mistakes", "img") == MISTAKES
+    assert parsed.count("saliency", "img") == 10
+    assert parsed.count("mistakes", "img") == MAX_MISTAKES
     assert len(html) < 1_500_000
 
 
-def test_it_opens_offline_and_runs_nothing(html: str) -> None:
-    parsed = Page(html)
+def test_page_loads_and_runs_nothing(html: str) -> None:
+    parsed = ParsedPage(html)
     assert "://" not in html
     assert "url(" not in html
     assert not {"script", "link", "iframe", "object", "embed"} & {tag for _, tag, _ in parsed.tags}
@@ -117,15 +127,15 @@ def test_it_opens_offline_and_runs_nothing(html: str) -> None:
     assert all(source.startswith("data:image/png;base64,") for source in sources)
 
 
-def test_every_picture_is_described(html: str) -> None:
-    for _, tag, attributes in Page(html).tags:
+def test_page_images_have_descriptions(html: str) -> None:
+    for _, tag, attributes in ParsedPage(html).tags:
         if tag == "img":
             assert attributes["alt"]
         if tag == "svg":
             assert attributes.get("aria-label") or attributes.get("aria-hidden") == "true"
 
 
-def test_the_confusion_matrix_counts_the_test_digits(fitted: Fit, dataset: Dataset, html: str) -> None:
+def test_page_confusion_matrix_counts_the_test_digits(fitted: FitResult, dataset: Dataset, html: str) -> None:
     matrix = html.partition('<table class="confusion">')[2].partition("</table>")[0]
     counts = np.array([int(count) for count in re.findall(r"<td[^>]*>(\d+)</td>", matrix)]).reshape(10, 10)
     evaluation = evaluate(fitted.model, dataset.test)
@@ -133,48 +143,48 @@ def test_the_confusion_matrix_counts_the_test_digits(fitted: Fit, dataset: Datas
     assert counts.trace() == round(1000 * evaluation.accuracy)
 
 
-def test_the_card_is_there_in_full(fitted: Fit, dataset: Dataset, html: str) -> None:
-    text = Page(html).sections["card"]
-    for name in ("fit, learning rate", "versions, keras", "data, md5, test labels"):
+def test_page_shows_the_whole_model_card(fitted: FitResult, dataset: Dataset, html: str) -> None:
+    text = ParsedPage(html).sections["card"]
+    for name in ("fit.learning_rate", "versions.keras", "data.md5.test labels"):
         assert name in text
     assert dataset.md5["test labels"] in text
-    assert f"{fitted.model.name} reads" in html
+    assert f"<h1>{fitted.model.name}: " in html
 
 
-def test_what_comes_from_outside_is_escaped(fitted: Fit, dataset: Dataset) -> None:
+def test_page_escapes_the_data_source(fitted: FitResult, dataset: Dataset) -> None:
     hostile = replace(dataset, source="<script>alert(1)</script>\"'&.npz")
     html = report(fitted, hostile)
     assert "<script" not in html
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
-    assert list(Page(html).sections) == SECTIONS
+    assert list(ParsedPage(html).sections) == SECTIONS
 
 
-def test_a_convnet_after_one_epoch_has_no_evidence(convnet: Fit, dataset: Dataset) -> None:
-    parsed = Page(report(convnet, dataset))
-    assert list(parsed.sections) == [name for name in SECTIONS if name != "evidence"]
+def test_page_of_convnet_has_no_saliency_maps(convnet: FitResult, dataset: Dataset) -> None:
+    parsed = ParsedPage(report(convnet, dataset))
+    assert list(parsed.sections) == [name for name in SECTIONS if name != "saliency"]
     assert parsed.count("curves", "circle") == 4
-    assert "held out" in parsed.sections["curves"]
+    assert "100 validation digits" in parsed.sections["curves"]
 
 
-def test_an_interrupted_fit_says_so(fitted: Fit, dataset: Dataset, html: str) -> None:
-    interrupted = replace(fitted, recipe=fitted.recipe.lasting(9))
+def test_page_of_interrupted_fit_says_so(fitted: FitResult, dataset: Dataset, html: str) -> None:
+    interrupted = replace(fitted, recipe=fitted.recipe.with_epochs(9))
     assert "Interrupted" not in html
     assert re.search(r"Interrupted</strong> after 3 of 9 epochs", report(interrupted, dataset))
 
 
-def test_several_networks_are_told_of(fitted: Fit, dataset: Dataset) -> None:
+def test_page_of_ensemble_states_the_networks(fitted: FitResult, dataset: Dataset) -> None:
     three = replace(fitted.recipe, networks=3)
     html = report(replace(fitted, recipe=three, networks=3), dataset)
-    assert "<dt>Networks</dt><dd>3</dd><dd>of 3 epochs</dd>" in html
-    assert "This is the first of 3 networks" in Page(html).sections["curves"]
+    assert "<dt>Networks</dt><dd>3</dd><dd>of 3 epochs each</dd>" in html
+    assert "the first of 3 networks" in ParsedPage(html).sections["curves"]
     two = report(replace(fitted, recipe=three, networks=2), dataset)
     assert "Interrupted</strong> after 2 of 3 networks" in two
 
 
-def test_no_mistakes_and_few_digits_are_no_error(fitted: Fit, dataset: Dataset) -> None:
+def test_page_of_few_digits_and_no_mistakes_renders(fitted: FitResult, dataset: Dataset) -> None:
     few = replace(dataset, train=dataset.train[:3], test=dataset.test[:3])
     perfect = Evaluation(1.0, 0.0, np.eye(10, dtype=np.float32)[few.test.labels])
-    parsed = Page(report(fitted, few, perfect))
+    parsed = ParsedPage(report(fitted, few, perfect))
     assert parsed.count("mistakes", "img") == 0
-    assert "every test digit right" in parsed.sections["mistakes"]
+    assert "every test digit correctly" in parsed.sections["mistakes"]
     assert parsed.count("samples", "img") == len(set(few.train.labels.tolist()))

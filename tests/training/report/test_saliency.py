@@ -1,3 +1,5 @@
+"""Saliency maps of the perceptron."""
+
 import keras
 import numpy as np
 import pytest
@@ -5,17 +7,17 @@ from keras import layers
 
 from digit_training import models
 from digit_training.data import Dataset, Examples
-from digit_training.fit import Fit
-from digit_training.report.saliency import evidence
+from digit_training.fit import FitResult
+from digit_training.report.saliency import saliency_maps
 
 
-def test_ink_that_raises_a_digit_speaks_for_it(dataset: Dataset) -> None:
-    """One pixel wakes one hidden unit, which raises a 3 and lowers an 8."""
+def test_saliency_maps_of_one_connection_mark_its_pixel(dataset: Dataset) -> None:
+    """One pixel drives one hidden unit, which raises the 3 and lowers the 8."""
     model = models.perceptron()
     first, bias, second, last = (np.zeros_like(weights) for weights in model.get_weights())
     first[14 * 28 + 10, 5], second[5, 3], second[5, 8] = 2.0, 1.0, -1.0
     model.set_weights([first, bias, second, last])
-    values = evidence(model, dataset.test)
+    values = saliency_maps(model, dataset.test)
     assert values is not None
     assert values.shape == (10, 28, 28)
     assert values[3, 14, 10] > 0 > values[8, 14, 10]
@@ -23,8 +25,10 @@ def test_ink_that_raises_a_digit_speaks_for_it(dataset: Dataset) -> None:
     assert np.count_nonzero(values) == 2
 
 
-def test_a_step_along_it_changes_the_scores_as_it_says(fitted: Fit, dataset: Dataset) -> None:
-    values = evidence(fitted.model, dataset.test)
+def test_saliency_maps_equal_the_finite_differences_of_the_scores(
+    fitted: FitResult, dataset: Dataset
+) -> None:
+    values = saliency_maps(fitted.model, dataset.test)
     assert values is not None
     pixels, spread, step = dataset.test.pixels, dataset.test.pixels.std(axis=0), 1e-2
 
@@ -39,10 +43,10 @@ def test_a_step_along_it_changes_the_scores_as_it_says(fitted: Fit, dataset: Dat
         assert slope == pytest.approx(values.reshape(10, 784)[:, pixel], rel=0.02, abs=1e-3)
 
 
-def test_a_pixel_without_ink_is_no_evidence(fitted: Fit, dataset: Dataset) -> None:
+def test_saliency_maps_of_a_pixel_without_ink_are_0(fitted: FitResult, dataset: Dataset) -> None:
     images = dataset.test.images.copy()
     images[:, 14, 14] = 0
-    values = evidence(fitted.model, Examples(images, dataset.test.labels))
+    values = saliency_maps(fitted.model, Examples(images, dataset.test.labels))
     assert values is not None
     assert not values[:, 14, 14].any()
     assert values[:, 13, 14].all()
@@ -57,5 +61,5 @@ def test_a_pixel_without_ink_is_no_evidence(fitted: Fit, dataset: Dataset) -> No
     ],
     ids=["convnet", "relu", "no hidden layer"],
 )
-def test_other_networks_have_none(model: keras.Model, dataset: Dataset) -> None:
-    assert evidence(model, dataset.test[:10]) is None
+def test_saliency_maps_of_other_networks_are_none(model: keras.Model, dataset: Dataset) -> None:
+    assert saliency_maps(model, dataset.test[:10]) is None

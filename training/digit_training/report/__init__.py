@@ -1,1 +1,1 @@
-"""Report of a fit: one HTML page and PNG plots."""
+"""Training report: one HTML page and two PNG plots."""

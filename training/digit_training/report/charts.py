@@ -1,4 +1,4 @@
-"""What the report's charts are drawn from: lines of points, and axes that place them."""
+"""Chart geometry for the report's SVG: lines of points, and axes that place them."""
 
 import math
 from collections.abc import Iterable
@@ -8,73 +8,77 @@ from matplotlib.ticker import MaxNLocator
 
 from digit_training.evaluation import Accuracy
 
-TICKS = 5
+MAX_INTERVALS = 5
+"""Most intervals between the ticks of an axis."""
 
-STEPS = [1, 2, 5, 10]
-"""Between ticks, with any power of ten: each divides 1, where an axis of accuracy ends."""
+TICK_STEPS = [1, 2, 5, 10]
+"""Allowed distances between ticks, times a power of ten. All divide 1, so that an accuracy axis ends at 1."""
+
+Lines = dict[str, list[tuple[int, float]]]
+"""Points (epoch from 1, value) by the name of the data set."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Runs from the value `low` to the higher value `high`; `ticks` are values between them."""
+    """Axis from `low` to the higher value `high`, with the tick values between them."""
 
     low: float
     high: float
     ticks: list[float]
 
-    def share(self, value: float) -> float:
-        """How far along the axis the value is: 0 at its begin, 1 at its end."""
+    def position(self, value: float) -> float:
+        """Return the value's position along the axis: 0 at its start, 1 at its end."""
         return (value - self.low) / (self.high - self.low)
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What each epoch, from 1, came to: points of epoch and value, by the name of what it was measured on."""
+    """A metric by epoch, with a line for training and, if there was validation, one for that."""
 
     name: str
     x: Axis
     y: Axis
-    lines: dict[str, list[tuple[int, float]]]
+    lines: Lines
 
 
-def learning(history: dict[str, list[float]]) -> list[Curves]:
-    """Loss and accuracy, from Keras's history."""
+def learning_curves(history: dict[str, list[float]]) -> list[Curves]:
+    """Return the curves of loss and accuracy from Keras's history."""
     loss, accuracy = _lines(history, "loss"), _lines(history, "accuracy")
-    epochs = _epochs(len(history["loss"]))
+    epochs = _epoch_axis(len(history["loss"]))
     return [
-        Curves("loss", epochs, _axis(0, max(_values(loss))), loss),
-        Curves("accuracy", epochs, _axis(min(*_values(accuracy), 0.99), 1), accuracy),
+        Curves("loss", epochs, _value_axis(0, max(_values(loss))), loss),
+        Curves("accuracy", epochs, _value_axis(min(*_values(accuracy), 0.99), 1), accuracy),
     ]
 
 
-def accuracies(them: Iterable[Accuracy]) -> Axis:
-    """An axis that holds the intervals of all of them and ends at 1."""
-    return _axis(min(accuracy.interval[0] for accuracy in them), 1)
+def accuracy_axis(accuracies: Iterable[Accuracy]) -> Axis:
+    """Return an axis that contains all confidence intervals and ends at 1."""
+    return _value_axis(min(accuracy.interval[0] for accuracy in accuracies), 1)
 
 
-def _lines(history: dict[str, list[float]], name: str) -> dict[str, list[tuple[int, float]]]:
-    """A fit may diverge after its best epoch: what is no number is left out."""
+def _lines(history: dict[str, list[float]], name: str) -> Lines:
+    """Return the metric's lines without NaN and infinity: a fit may diverge after its best epoch."""
     return {
         title: [(epoch, value) for epoch, value in enumerate(history[key], 1) if math.isfinite(value)]
-        for title, key in (("training", name), ("held out", f"val_{name}"))
+        for title, key in (("training", name), ("validation", f"val_{name}"))
         if key in history
     }
 
 
-def _values(lines: dict[str, list[tuple[int, float]]]) -> list[float]:
+def _values(lines: Lines) -> list[float]:
     return [value for points in lines.values() for _, value in points]
 
 
-def _axis(low: float, high: float) -> Axis:
-    """From the round number below to the one above."""
-    ticks = _ticks(MaxNLocator(TICKS, steps=STEPS), low, high)
+def _value_axis(low: float, high: float) -> Axis:
+    """Return an axis that extends to the next round numbers."""
+    ticks = _ticks(MaxNLocator(MAX_INTERVALS, steps=TICK_STEPS), low, high)
     return Axis(ticks[0], ticks[-1], ticks)
 
 
-def _epochs(epochs: int) -> Axis:
+def _epoch_axis(epochs: int) -> Axis:
     if epochs == 1:
         return Axis(0.5, 1.5, [1])
-    ticks = _ticks(MaxNLocator(TICKS, steps=STEPS, integer=True), 1, epochs)
+    ticks = _ticks(MaxNLocator(MAX_INTERVALS, steps=TICK_STEPS, integer=True), 1, epochs)
     return Axis(1, epochs, [tick for tick in ticks if 1 <= tick <= epochs])
 
 

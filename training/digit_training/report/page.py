@@ -1,4 +1,4 @@
-"""Digits as pictures that a page carries within itself: PNG files as `data:` addresses."""
+"""HTML report of a fit: a self-contained page with images as `data:` URIs and charts as SVG."""
 
 import base64
 from collections.abc import Iterator
@@ -17,45 +17,25 @@ from digit_training.evaluation import (
     reliability_bins,
     worst_mistakes,
 )
-from digit_training.fit import Fit
+from digit_training.fit import FitResult
 from digit_training.report import charts
-from digit_training.report.saliency import evidence
+from digit_training.report.saliency import saliency_maps
 
-FOR = (212, 122, 40)
-AGAINST = (52, 62, 220)
-"""Blue and red, in OpenCV's order, that stand out from white and from black, and for the colour-blind."""
+SAMPLES_PER_DIGIT = 10
+MAX_MISTAKES = 24
 
+SATURATION_QUANTILE = 0.995
+"""Quantile of the saliency's magnitude from which on colours are saturated."""
 
-def digits(images: NDArray[np.uint8]) -> str:
-    """Images uint8 [n, 28, 28] side by side."""
-    return _data(np.hstack(list(images)))
-
-
-def signed(values: NDArray[np.float32], limit: float) -> str:
-    """Values float32 [28, 28]: blue above 0, red below, the page's ground at 0, full colour from `limit`."""
-    colours = np.where(values[:, :, None] > 0, np.array(FOR), np.array(AGAINST))
-    strength = np.minimum(np.abs(values[:, :, None]) / limit, 1) * 255
-    return _data(np.dstack((colours, strength)).astype(np.uint8))
+POSITIVE_BGR = (212, 122, 40)
+NEGATIVE_BGR = (52, 62, 220)
+"""Blue and red with contrast to white and black, and distinct for the colour-blind."""
 
 
-def _data(image: NDArray[np.uint8]) -> str:
-    png = cv2.imencode(".png", image)[1].tobytes()
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def render_page(fit: FitResult, dataset: Dataset, evaluation: Evaluation, card: dict[str, Any]) -> str:
+    """Return the report as HTML that loads nothing else; `card` is the model card.
 
-
-SAMPLES = 10
-"""Shown of each digit."""
-
-MISTAKES = 24
-
-FULL_COLOUR = 0.995
-"""The share of the evidence that is weaker than what gets the full colour."""
-
-
-def page(fit: Fit, dataset: Dataset, evaluation: Evaluation, card: dict[str, Any]) -> str:
-    """The page as HTML that needs nothing but itself; `card` is the model card in figures.
-
-    Whatever comes from outside, such as the data's path, is escaped.
+    Values from outside, such as the path of the data, are escaped.
     """
     environment = Environment(
         loader=PackageLoader("digit_training.report"),
@@ -68,58 +48,78 @@ def page(fit: Fit, dataset: Dataset, evaluation: Evaluation, card: dict[str, Any
     confusion = confusion_matrix(labels, probabilities)
     per_digit = accuracy_per_digit(confusion)
     mistakes = worst_mistakes(labels, probabilities)
+    worst = mistakes[:MAX_MISTAKES].tolist()
     return environment.get_template("report.html").render(
         fit=fit,
         dataset=dataset,
         evaluation=evaluation,
-        card=list(_rows(card)),
+        card=list(_flatten(card)),
         created=card["created"],
         parameters=card["parameters"],
         samples=_samples(dataset.train),
-        curves=charts.learning(fit.history),
-        evidence=_evidence(fit, dataset.test),
+        curves=charts.learning_curves(fit.history),
+        saliency=_saliency(fit, dataset.test),
         confusion=confusion.tolist(),
         most_confused=int((confusion - np.diag(confusion.diagonal())).max()),
         per_digit=per_digit,
-        accuracies=charts.accuracies(per_digit.values()),
+        accuracy_axis=charts.accuracy_axis(per_digit.values()),
         mistakes=len(mistakes),
-        worst=[_mistake(index, dataset.test, probabilities[index]) for index in mistakes[:MISTAKES].tolist()],
+        worst=[_mistake(index, dataset.test, probabilities[index]) for index in worst],
         reliability=reliability_bins(labels, probabilities),
     )
 
 
+def digits_data_uri(images: NDArray[np.uint8]) -> str:
+    """Return images uint8 [n, 28, 28], side by side, as a PNG data URI."""
+    return _png_data_uri(np.hstack(list(images)))
+
+
+def saliency_data_uri(values: NDArray[np.float32], limit: float) -> str:
+    """Return values float32 [28, 28] as a PNG data URI: blue above 0, red below.
+
+    The opacity grows with the magnitude, from transparent at 0 to opaque at `limit`.
+    """
+    colors = np.where(values[:, :, None] > 0, np.array(POSITIVE_BGR), np.array(NEGATIVE_BGR))
+    opacity = np.minimum(np.abs(values[:, :, None]) / limit, 1) * 255
+    return _png_data_uri(np.dstack((colors, opacity)).astype(np.uint8))
+
+
+def _png_data_uri(image: NDArray[np.uint8]) -> str:
+    png = cv2.imencode(".png", image)[1].tobytes()
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
 def _samples(examples: Examples) -> dict[int, str]:
-    """The first of each digit that there is, side by side."""
+    """Return a data URI of the first examples of each digit that occurs."""
     return {
-        digit: digits(examples.images[examples.labels == digit][:SAMPLES])
+        digit: digits_data_uri(examples.images[examples.labels == digit][:SAMPLES_PER_DIGIT])
         for digit in np.unique(examples.labels).tolist()
     }
 
 
-def _evidence(fit: Fit, examples: Examples) -> list[str]:
-    """A picture for each digit, all to the same scale; none for a network that is no perceptron."""
-    values = evidence(fit.model, examples)
-    if values is None:
+def _saliency(fit: FitResult, examples: Examples) -> list[str]:
+    """Return a data URI for each digit, all at one scale; [] for a network that is not the perceptron."""
+    maps = saliency_maps(fit.model, examples)
+    if maps is None:
         return []
-    limit = float(np.quantile(np.abs(values), FULL_COLOUR)) or 1.0
-    return [signed(of_digit, limit) for of_digit in values]
+    limit = float(np.quantile(np.abs(maps), SATURATION_QUANTILE)) or 1.0
+    return [saliency_data_uri(values, limit) for values in maps]
 
 
 def _mistake(index: int, examples: Examples, probabilities: NDArray[np.float32]) -> dict[str, Any]:
     return {
         "index": index,
-        "picture": digits(examples.images[index : index + 1]),
+        "image": digits_data_uri(examples.images[index : index + 1]),
         "label": int(examples.labels[index]),
         "answer": int(probabilities.argmax()),
         "confidence": float(probabilities.max()),
     }
 
 
-def _rows(figures: dict[str, Any], *above: str) -> Iterator[tuple[str, str]]:
-    """Each figure of the card, and the names that lead to it."""
-    for key, value in figures.items():
-        names = (*above, key.replace("_", " "))
+def _flatten(card: dict[str, Any], *parents: str) -> Iterator[tuple[str, str]]:
+    """Yield each value of the card with its dotted key, such as "fit.seed"."""
+    for key, value in card.items():
         if isinstance(value, dict):
-            yield from _rows(value, *names)
+            yield from _flatten(value, *parents, key)
         else:
-            yield ", ".join(names), str(value)
+            yield ".".join((*parents, key)), str(value)

@@ -1,4 +1,4 @@
-"""Pictures of digits, as PNG files."""
+"""PNG plots of digits and of a prediction, drawn by Matplotlib."""
 
 from pathlib import Path
 
@@ -10,45 +10,50 @@ from numpy.typing import NDArray
 
 from digit_training.data import Examples
 
-INK = "#1f4e79"
-FAINT = "#c9d6e3"
+ANSWER_COLOR = "#1f4e79"
+OTHER_COLOR = "#c9d6e3"
 
 
-def digits(examples: Examples, path: Path) -> None:
-    """The first twenty examples, or all of fewer, each under its label."""
+def save_samples(examples: Examples, path: Path) -> None:
+    """Draw the first twenty examples, or all if there are fewer, each under its label."""
     figure = _figure(10, 2.8)
     grid = list(figure.subplots(2, 10).flat)
     for axes in grid:
         axes.set_axis_off()
     for axes, image, label in zip(grid, examples.images, examples.labels, strict=False):
-        _digit(axes, image)
+        _draw_digit(axes, image)
         axes.set_title(str(label))
     figure.savefig(path)
 
 
-def prediction(examples: Examples, index: int, probabilities: NDArray[np.float32], path: Path) -> None:
-    """One example beside the ten probabilities that a model gives its image."""
+def save_prediction(examples: Examples, index: int, probabilities: NDArray[np.float32], path: Path) -> None:
+    """Draw one example beside the model's ten probabilities for it, [10]."""
     figure = _figure(8, 3.2)
     left, right = figure.subplots(1, 2, width_ratios=(1, 2))
-    _digit(left, examples.images[index])
-    left.set_title(f"labelled {examples.labels[index]}")
+    _draw_digit(left, examples.images[index])
+    left.set_title(f"label {examples.labels[index]}")
     answer = int(probabilities.argmax())
-    bars = right.bar(
-        range(10), probabilities, color=[INK if digit == answer else FAINT for digit in range(10)]
-    )
+    colors = [ANSWER_COLOR if digit == answer else OTHER_COLOR for digit in range(10)]
+    bars = right.bar(range(10), probabilities, color=colors)
     right.bar_label(bars, [f"{100 * p:.1f}" for p in probabilities], fontsize=8, padding=2)
-    right.set(title=f"read as {answer}", ylabel="probability, %", xticks=range(10), ylim=(0, 1.08), yticks=[])
+    right.set(
+        title=f"prediction {answer}",
+        ylabel="probability, %",
+        xticks=range(10),
+        ylim=(0, 1.08),
+        yticks=[],
+    )
     right.spines[["top", "right", "left"]].set_visible(False)
     figure.savefig(path)
 
 
 def _figure(width: float, height: float) -> Figure:
-    # Without pyplot, which would look for a screen and keep every figure alive.
+    # Pyplot would look for a display and keep every figure in memory.
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _digit(axes: Axes, image: NDArray[np.uint8]) -> None:
+def _draw_digit(axes: Axes, image: NDArray[np.uint8]) -> None:
     axes.imshow(image, cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()

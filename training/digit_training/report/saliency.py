@@ -1,4 +1,4 @@
-"""What a perceptron looks at: where ink speaks for a digit, and where against it."""
+"""Saliency maps of the perceptron: the influence of ink at each pixel on each digit's score."""
 
 import keras
 import numpy as np
@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 from digit_training.data import Examples
 
 
-def evidence(model: keras.Model, examples: Examples) -> NDArray[np.float32] | None:
-    """How far usual ink at each pixel moves each digit's score: float32 [10, 28, 28], above 0 for the digit.
+def saliency_maps(model: keras.Model, examples: Examples) -> NDArray[np.float32] | None:
+    """Return the change of each digit's score per standard deviation of each pixel: float32 [10, 28, 28].
 
-    It is the mean slope over the examples of the digit's logit, less that of all ten, since a softmax forgets
-    what they share, times the standard deviation of the pixel, since the weights of a pixel that never has
-    ink are still the random ones of the start. None for any network but pixels, sigmoids, softmax.
+    Positive values raise the digit's score. The score is the digit's logit minus the mean of all ten, since
+    softmax ignores a common offset; its slope is averaged over the examples. The standard deviation removes
+    pixels that never have ink, whose weights are still the random initial ones.
+
+    Return None for any other network than pixels, sigmoid layer, softmax layer.
     """
     if not _is_perceptron(model):
         return None

@@ -1,7 +1,7 @@
-"""TensorFlow Serving's protocol messages, without TensorFlow.
+"""TensorFlow Serving's protobuf messages, without TensorFlow.
 
-The message classes are made at run time from the descriptors that the build compiles from the .proto files
-beside this module (`hatch_build.py`). Generated Python code would tie the package to one or two major
+The build compiles the .proto files beside this module to descriptors (`hatch_build.py`); this module creates
+the message classes from them at run time. Generated Python code would tie the package to one or two major
 versions of the protobuf runtime. The descriptor pool is private, so that the official modules
 `tensorflow_serving.apis` can be imported in the same process.
 """

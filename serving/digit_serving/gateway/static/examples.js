@@ -1,10 +1,10 @@
-// Ten digits for those who won't draw.
-import { outline } from "./strokes.js";
+// Example digits: ready-made strokes and their buttons.
+import { toPath } from "./strokes.js";
 
-const WIDTH = 0.08;
+const PEN_WIDTH = 0.08;
 
-// The strokes of each: x and y in turn, in hundredths of the paper's width.
-const LINES = [
+// Polylines of each digit: alternating x and y in hundredths of the canvas's width.
+const POLYLINES = [
   [[56, 17, 44, 18, 33, 32, 29, 52, 33, 72, 45, 84, 58, 81, 69, 66, 71, 45, 66, 26, 56, 17, 46, 18]],
   [[39, 31, 48, 24, 55, 16, 55, 16, 54, 40, 53, 62, 52, 85]],
   [[31, 32, 36, 20, 50, 15, 64, 22, 66, 36, 57, 52, 43, 68, 30, 83, 30, 83, 48, 82, 72, 83]],
@@ -17,23 +17,23 @@ const LINES = [
   [[66, 27, 54, 16, 39, 20, 33, 34, 40, 46, 54, 46, 65, 34, 67, 22, 67, 22, 65, 50, 62, 68, 56, 86]],
 ];
 
-/** Each digit's strokes. */
-export const EXAMPLES = LINES.map((lines) => lines.map((line) => ({ width: WIDTH, points: pairs(line) })));
+/** Strokes of each digit, by digit. */
+export const EXAMPLES = POLYLINES.map((lines) => lines.map((line) => ({ width: PEN_WIDTH, points: toPoints(line) })));
 
-/** A button for each, which calls `write` with its strokes. */
-export function buttons(write) {
+/** Create a button per example, which calls `onPick` with its strokes. */
+export function exampleButtons(onPick) {
   return EXAMPLES.map((strokes, digit) => {
     const button = document.createElement("button");
     button.type = "button";
     button.ariaLabel = `Example: ${digit}`;
-    const lines = strokes.map((stroke) => `<path stroke-width="${stroke.width}" d="${outline(stroke)}"/>`);
-    button.innerHTML = `<svg viewBox="0.1 0 0.8 1" aria-hidden="true">${lines.join("")}</svg>`;
-    button.addEventListener("click", () => write(strokes));
+    const paths = strokes.map((stroke) => `<path stroke-width="${stroke.width}" d="${toPath(stroke)}"/>`);
+    button.innerHTML = `<svg viewBox="0.1 0 0.8 1" aria-hidden="true">${paths.join("")}</svg>`;
+    button.addEventListener("click", () => onPick(strokes));
     return button;
   });
 }
 
-function pairs(numbers) {
+function toPoints(numbers) {
   const points = [];
   for (let i = 0; i < numbers.length; i += 2) points.push([numbers[i] / 100, numbers[i + 1] / 100]);
   return points;

@@ -1,122 +1,120 @@
-// The page: whatever is on the paper is read, and what came of it is shown.
-import { Answer } from "./answer.js";
-import { EXAMPLES, buttons } from "./examples.js";
-import { explain, paint } from "./heat.js";
-import { Models } from "./models.js";
-import { Paper } from "./paper.js";
-import { onFile, open } from "./picture.js";
-import { Reader } from "./reader.js";
-import { predict } from "./service.js";
+// Entry point: connects the canvas, the API, the prediction and the heat map.
+import { predict } from "./api.js";
+import { DrawingCanvas } from "./canvas.js";
+import { EXAMPLES, exampleButtons } from "./examples.js";
+import { explain, paint } from "./heatmap.js";
+import { onImageFile, openImage } from "./image-input.js";
+import { describeScale } from "./messages.js";
+import { PredictionView } from "./prediction.js";
+import { Scheduler } from "./scheduler.js";
+import { VersionMenu } from "./version-menu.js";
 
-const INVITATION = "Draw a digit, or pick one.";
+const NO_PREDICTION = "The answer appears here while you draw.";
 
 const find = (selector) => document.querySelector(selector);
 
-const paper = new Paper(find("#drawing"));
-const answer = new Answer(find("main"));
-const models = new Models(find("#version"));
-const reader = new Reader(onProblem);
-const why = find("#why");
-const trouble = find("#trouble");
+const canvas = new DrawingCanvas(find("#drawing"));
+const view = new PredictionView(find("#result"));
+const versionMenu = new VersionMenu(find("#model"));
+const scheduler = new Scheduler(onError);
+const whyButton = find("#why");
+const errorText = find("#error");
 
 let isDrawing = false;
 
-async function read(signal) {
-  const { sheet } = paper;
-  const before = trouble.textContent;
-  const reading = await predict(await paper.file(), models.version, signal);
-  answer.show(reading);
-  models.meet(reading.version);
-  // What was said meanwhile is about a file.
-  if (trouble.textContent === before) tell("");
-  why.disabled = false;
-  const isStill = () => isAsked() && !isDrawing && sheet === paper.sheet;
-  if (!isStill()) return;
-  const found = await explain(reading, signal);
-  if (!isStill()) return;
-  paint(find("#heat"), found, sheet);
-  find("main").dataset.why = sheet.picture ? "picture" : "strokes";
+async function predictCanvas(signal) {
+  const { content } = canvas;
+  const errorBefore = errorText.textContent;
+  const prediction = await predict(await canvas.toFile(), versionMenu.version, signal);
+  view.show(prediction);
+  versionMenu.ensure(prediction.version);
+  // An error that appeared during the request is about a file: keep it.
+  if (errorText.textContent === errorBefore) showError("");
+  whyButton.disabled = false;
+  const isCurrent = () => isWhyPressed() && !isDrawing && content === canvas.content;
+  if (!isCurrent()) return;
+  const explanation = await explain(prediction, signal);
+  if (!isCurrent()) return;
+  paint(find("#heatmap"), explanation, content);
+  find("#scale-text").textContent = describeScale(prediction.digit, explanation.peak);
+  find("main").dataset.explained = content.image ? "image" : "strokes";
 }
 
-function isAsked() {
-  return why.getAttribute("aria-pressed") === "true";
+function isWhyPressed() {
+  return whyButton.getAttribute("aria-pressed") === "true";
 }
 
-function hideWhy() {
-  delete find("main").dataset.why;
-}
-
-function onProblem(problem) {
-  if (problem.status === 404 && models.version) {
-    // It was served when it was chosen.
-    models.reset();
-    models.refresh();
+function onError(error) {
+  if (error.status === 404 && versionMenu.version) {
+    // The chosen version was unloaded: fall back to the default.
+    versionMenu.reset();
+    versionMenu.refresh();
     return restart();
   }
-  answer.clear("");
-  const comfort = problem.passes ? " Your drawing is kept and will be read as soon as that passes." : "";
-  tell(problem.message + comfort);
+  view.clear("");
+  const retryNote = error.isRetryable ? " Your drawing is kept and will be read as soon as the service answers." : "";
+  showError(error.message + retryNote);
 }
 
-function tell(sentence) {
-  // Said once only by screen readers.
-  if (trouble.textContent !== sentence) trouble.textContent = sentence;
+function showError(message) {
+  // Writing the same text again would make screen readers repeat it.
+  if (errorText.textContent !== message) errorText.textContent = message;
 }
 
 function update() {
-  hideWhy();
-  find("#undo").disabled = !paper.canUndo;
-  find("#clear").disabled = paper.isBlank;
-  find("#invitation").hidden = !paper.isBlank;
-  if (!paper.isBlank) return reader.want(read);
-  reader.drop();
-  answer.clear(INVITATION);
-  tell("");
-  why.disabled = true;
+  delete find("main").dataset.explained;
+  find("#undo").disabled = !canvas.canUndo;
+  find("#clear").disabled = canvas.isEmpty;
+  find("#placeholder").hidden = !canvas.isEmpty;
+  if (!canvas.isEmpty) return scheduler.schedule(predictCanvas);
+  scheduler.cancel();
+  view.clear(NO_PREDICTION);
+  showError("");
+  whyButton.disabled = true;
 }
 
 function restart() {
-  reader.drop();
+  scheduler.cancel();
   update();
 }
 
-async function take(file) {
+async function showFile(file) {
   try {
-    paper.show(await open(file));
+    canvas.showImage(await openImage(file));
   } catch {
-    tell("This file is no picture that the browser can show.");
+    showError("The browser can’t open this file as an image.");
   }
 }
 
-function onKey(event) {
-  const isTyping = event.target.matches("select, input:not([type=file])");
-  if ((event.ctrlKey || event.metaKey) && event.key === "z") paper.undo();
-  else if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
-  else if (["Delete", "Backspace"].includes(event.key)) paper.clear();
-  else if (event.target === find("#drawing") && /^[0-9]$/.test(event.key)) paper.write(EXAMPLES[event.key]);
+function onKeyDown(event) {
+  const isFormField = event.target.matches("select, input:not([type=file])");
+  if ((event.ctrlKey || event.metaKey) && event.key === "z") canvas.undo();
+  else if (isFormField || event.ctrlKey || event.metaKey || event.altKey) return;
+  else if (["Delete", "Backspace"].includes(event.key)) canvas.clear();
+  else if (event.target === find("#drawing") && /^[0-9]$/.test(event.key)) canvas.showStrokes(EXAMPLES[event.key]);
   else return;
   event.preventDefault();
 }
 
-paper.addEventListener("grown", () => {
+canvas.addEventListener("strokechange", () => {
   isDrawing = true;
   update();
 });
-paper.addEventListener("done", () => {
+canvas.addEventListener("strokeend", () => {
   isDrawing = false;
   update();
 });
-paper.addEventListener("replaced", restart);
-models.onChange(restart);
-find("#undo").addEventListener("click", () => paper.undo());
-find("#clear").addEventListener("click", () => paper.clear());
-find("#brush input").addEventListener("input", ({ target }) => (paper.width = target.value / 100));
-why.addEventListener("click", () => {
-  why.setAttribute("aria-pressed", String(!isAsked()));
+canvas.addEventListener("replace", restart);
+versionMenu.onChange(restart);
+find("#undo").addEventListener("click", () => canvas.undo());
+find("#clear").addEventListener("click", () => canvas.clear());
+find("#pen input").addEventListener("input", ({ target }) => (canvas.penWidth = target.value / 100));
+whyButton.addEventListener("click", () => {
+  whyButton.setAttribute("aria-pressed", String(!isWhyPressed()));
   update();
 });
-onFile(document.querySelectorAll("input[type=file]"), take);
-document.addEventListener("keydown", onKey);
-find("#examples div").append(...buttons((strokes) => paper.write(strokes)));
-answer.clear(INVITATION);
-models.refresh();
+onImageFile(document.querySelectorAll("input[type=file]"), showFile);
+document.addEventListener("keydown", onKeyDown);
+find("#examples div").append(...exampleButtons((strokes) => canvas.showStrokes(strokes)));
+view.clear(NO_PREDICTION);
+versionMenu.refresh();

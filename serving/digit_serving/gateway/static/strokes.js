@@ -1,37 +1,37 @@
-// A stroke is {width, points}: the pen's width and where it went, each [x, y] from 0, 0 at the top left to 1, 1.
+// Strokes: {width, points}, the pen's width and [x, y] pairs, all as fractions of the canvas's width.
 
-/** The stroke as an SVG path, rounded at its points. */
-export function outline({ points }) {
+/** Return the stroke as an SVG path of quadratic curves through the midpoints of its segments. */
+export function toPath({ points }) {
   const [first, ...rest] = points;
-  // A pen that only touched the paper leaves a dot.
+  // A tap leaves a dot: with round caps, a segment of almost no length.
   if (!rest.length) return `M${first} l0.001 0`;
   const parts = [`M${first}`];
-  for (let i = 0; i < rest.length - 1; i++) parts.push(`Q${rest[i]} ${middle(rest[i], rest[i + 1])}`);
+  for (let i = 0; i < rest.length - 1; i++) parts.push(`Q${rest[i]} ${midpoint(rest[i], rest[i + 1])}`);
   return [...parts, `L${rest.at(-1)}`].join(" ");
 }
 
-/** Draw the strokes on a canvas whose sides are that many pixels long. */
-export function ink(context, strokes, side, colour) {
+/** Draw the strokes on a square canvas with sides of `side` pixels. */
+export function drawStrokes(context, strokes, side, colour) {
   context.save();
   context.scale(side, side);
   context.lineCap = context.lineJoin = "round";
   context.strokeStyle = colour;
   for (const stroke of strokes) {
     context.lineWidth = stroke.width;
-    context.stroke(new Path2D(outline(stroke)));
+    context.stroke(new Path2D(toPath(stroke)));
   }
   context.restore();
 }
 
-/** The smallest rectangle that holds the strokes: {left, top, width, height}. */
-export function extent(strokes) {
-  const along = (axis, sign) =>
+/** Return the strokes' bounding box: {left, top, width, height}. */
+export function boundingBox(strokes) {
+  const extreme = (axis, sign) =>
     Math.max(...strokes.flatMap(({ width, points }) => points.map((point) => sign * point[axis] + width / 2)));
-  const left = -along(0, -1);
-  const top = -along(1, -1);
-  return { left, top, width: along(0, 1) - left, height: along(1, 1) - top };
+  const left = -extreme(0, -1);
+  const top = -extreme(1, -1);
+  return { left, top, width: extreme(0, 1) - left, height: extreme(1, 1) - top };
 }
 
-function middle([x0, y0], [x1, y1]) {
+function midpoint([x0, y0], [x1, y1]) {
   return [(x0 + x1) / 2, (y0 + y1) / 2];
 }

@@ -3,6 +3,6 @@ SwaggerUIBundle({
   dom_id: "#api",
   deepLinking: true,
   displayRequestDuration: true,
-  // It would send the description to a service of theirs.
+  // Disables Swagger's online validator, which would receive the document's address.
   validatorUrl: null,
 });

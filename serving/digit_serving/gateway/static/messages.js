@@ -1,0 +1,51 @@
+// Messages: predictions and explanations as text.
+
+// Probabilities of the answer from which it counts as sure, and as likely.
+const SURE = 0.9;
+const LIKELY = 0.6;
+// Factors above this one are only named as larger.
+const MAX_FACTOR = 1e6;
+
+/** Describe how sure the prediction is, without the answer itself. */
+export function describeCertainty(probabilities) {
+  const [first, second] = byProbability(probabilities);
+  if (first.probability >= SURE) return "The network is sure.";
+  const alternative = `it could also be ${withArticle(second.digit)}.`;
+  return first.probability >= LIKELY ? capitalize(alternative) : `Hard to tell: ${alternative}`;
+}
+
+/** Describe the whole prediction, for screen readers. */
+export function describePrediction(probabilities) {
+  const [first] = byProbability(probabilities);
+  const answer = `This is ${withArticle(first.digit)}, ${formatPercent(first.probability)}.`;
+  return `${answer} ${describeCertainty(probabilities)}`;
+}
+
+/** Describe full colour in the heat map; `peak` is the largest effect in natural log-odds. */
+export function describeScale(digit, peak) {
+  const factor = Number(Math.exp(peak).toPrecision(2));
+  const method = "The network was asked again with each part covered.";
+  if (factor <= 1) return `${method} No single part changes the odds of ${withArticle(digit)}.`;
+  const size = factor > MAX_FACTOR ? "more than a million" : factor.toLocaleString("en");
+  return `${method} Full colour: without that part, the odds of ${withArticle(digit)} change by a factor of ${size}.`;
+}
+
+/** Format a probability as a percentage. Only certainty is 100%. */
+export function formatPercent(probability) {
+  const rounded = Math.round(probability * 1000) / 10;
+  return `${rounded >= 100 && probability < 1 ? "99.9" : rounded.toFixed(1)}%`;
+}
+
+function byProbability(probabilities) {
+  return probabilities
+    .map((probability, digit) => ({ probability, digit }))
+    .sort((one, other) => other.probability - one.probability);
+}
+
+function withArticle(digit) {
+  return `${digit === 8 ? "an" : "a"} ${digit}`;
+}
+
+function capitalize(text) {
+  return text[0].toUpperCase() + text.slice(1);
+}

@@ -1,0 +1,41 @@
+"""Pruning: removal of old versions that nobody needs."""
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+from digit_client.tfserving.model_server import ModelServer
+from digit_serving.releases.config import ConfigFile
+from digit_serving.releases.readiness import ReadinessWaiter
+from digit_serving.releases.versions import list_versions, remove_leftovers
+
+
+def prune(
+    models: Path, server: ModelServer, keep: int, timeout: float, report: Callable[[str], None]
+) -> None:
+    """Remove all versions but the newest `keep`, those in use, and those that a rollback would return to.
+
+    A version is in use if it has a label, is to be loaded, or is known to the server and not unloaded.
+    `timeout` is the wait for the lock in seconds; `report` gets one line for each removal.
+
+    Raises ReleaseError, or DigitError if the server does not answer: nothing is removed then.
+    """
+    file = ConfigFile(models)
+    with file.lock(timeout):
+        config, found = file.read(), list_versions(models)
+        statuses = ReadinessWaiter(server, timeout).statuses().values()
+        needed = {
+            *config.labels.values(),
+            *(versions[-1] for versions in config.history.values()),
+            *config.versions_to_load(found),
+            *(status.version for status in statuses if status.state != "END"),
+        }
+        retained = {*islice(found, keep), *needed}
+        remove_leftovers(models)
+        for number, version in found.items():
+            if number not in retained:
+                size = version.size()
+                version.remove()
+                report(f"Removed {version.path} ({size / 1e6:.1f} MB).")
+    kept = sorted(retained & found.keys())
+    report(f"Kept {', '.join(map(str, kept))}.")

@@ -1,0 +1,45 @@
+"""HTTP server in this process that sends the responses that a test sets."""
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Response
+
+
+class FaultyServer:
+    """HTTP server that sends the given responses in turn, the last one repeatedly."""
+
+    def __init__(self) -> None:
+        self.responses: list[Callable[[], Response]] = []
+        self.requests = 0
+        self._server = make_server("127.0.0.1", 0, self._respond, threaded=True)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=[0.01])
+        self._thread.start()
+
+    def _respond(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        self.requests += 1
+        response = self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
+        return response()(environ, start_response)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def success() -> Response:
+    """Return a gateway's response for one image: the digit 0 with probability 1."""
+    probabilities = "[1,0,0,0,0,0,0,0,0,0]"
+    prediction = f'{{"digit":0,"confidence":1,"probabilities":{probabilities}}}'
+    return Response(f'{{"model":{{"name":"digits","version":1}},"predictions":[{prediction}]}}')
+
+
+def failure(status: int, **headers: str) -> Callable[[], Response]:
+    """Create responses of this status without a problem document."""
+    return lambda: Response("{}", status, headers)

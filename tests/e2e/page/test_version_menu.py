@@ -1,0 +1,48 @@
+"""Menu of the model versions that are served."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.e2e.page.pen import draw
+from tests.e2e.page.services import CanaryService
+
+pytestmark = pytest.mark.e2e
+
+
+def test_version_menu_with_one_version_is_hidden(page: Page) -> None:
+    with page.expect_response("**/v1/models") as response:
+        page.reload()
+    assert len(response.value.json()["versions"]) == 1
+    expect(page.locator("#version option")).to_have_text(["Default", "1"])
+    expect(page.locator("#model")).to_be_hidden()
+
+
+def test_version_menu_choice_selects_version_of_prediction(
+    open_page: Callable[..., Page], canary_service: CanaryService
+) -> None:
+    page = open_page(canary_service.url)
+    menu = page.get_by_label("Model")
+    expect(menu).to_be_visible()
+    expect(menu.locator("option")).to_have_text(["Default", "2 · canary", "1 · stable"])
+    draw(page, 1)
+    expect(page.locator("#source")).to_contain_text("Version 2 answered")
+    menu.select_option("1")
+    expect(page.locator("#source")).to_contain_text("Version 1 answered")
+
+
+def test_version_menu_choice_of_unloaded_version_falls_back_to_default(
+    open_page: Callable[..., Page], canary_service: CanaryService, console_errors: list[str]
+) -> None:
+    page = open_page(canary_service.url)
+    menu = page.get_by_label("Model")
+    expect(menu.locator("option")).to_have_count(3)
+    menu.evaluate("select => { select.append(new Option('9', '9')); select.value = '9'; }")
+    draw(page, 1)
+    expect(page.locator("#source")).to_contain_text("Version 2 answered")
+    expect(menu).to_have_value("")
+    expect(menu.locator("option")).to_have_count(3)
+    # Chromium reports the response of status 404 as an error.
+    assert all("404" in error for error in console_errors)
+    console_errors.clear()
