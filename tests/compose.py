@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Project:
-    """Compose project that shares only images with others on this machine."""
+    """Compose project that shares only images with other projects on this machine."""
 
     name: str
     port: int
@@ -60,14 +60,14 @@ class Project:
 
 @dataclass
 class Load(Generic[_Result]):
-    """Repeat a call in four threads until the end of the block, and keep the results.
+    """Repeats a call in four threads until the end of the block, and keeps the results.
 
-    The block raises the error of a failed call at its end.
+    The end of the block raises the error of a failed call.
     """
 
     call: Callable[[], _Result]
     results: list[_Result] = field(default_factory=list)
-    _over: Event = field(default_factory=Event)
+    _stop: Event = field(default_factory=Event)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
     _workers: list[Future[None]] = field(default_factory=list)
 
@@ -78,7 +78,7 @@ class Load(Generic[_Result]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stop.set()
         self._pool.shutdown()
         if error is None:
             for worker in self._workers:
@@ -86,5 +86,5 @@ class Load(Generic[_Result]):
 
     def _work(self) -> None:
         # Pause: leave CPU time to the services under test.
-        while not self._over.wait(0.02):
+        while not self._stop.wait(0.02):
             self.results.append(self.call())

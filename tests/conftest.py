@@ -1,4 +1,4 @@
-"""Fixtures for many tests: digits, a small model of them, and the services that serve it."""
+"""Fixtures for many tests: digits, a small model that reads them, and services that serve the model."""
 
 import fcntl
 import subprocess
@@ -59,13 +59,13 @@ def digits() -> Digits:
 
 @pytest.fixture(scope="session")
 def mnist_npz() -> Path:
-    """File of the same digits, in the layout of Keras's mnist.npz."""
+    """File of the digits of `digits`, in the layout of Keras's mnist.npz."""
     return SAMPLE
 
 
 @pytest.fixture(scope="session")
 def models(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A models folder with one version of a small model, fitted by `digits train` once for all workers."""
+    """Models folder with one version of a small model, fitted once for all pytest-xdist workers."""
     root = tmp_path_factory.getbasetemp()
     root = root if worker_id == "master" else root.parent
     folder = root / "models" / "digits"
@@ -80,7 +80,7 @@ def models(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory, worker_id:
 
 @pytest.fixture(scope="session")
 def model_server(models: Path) -> Iterator[str]:
-    """gRPC address of a model server process with that model."""
+    """gRPC address of a model server process with the small model."""
     port = free_port()
     flags = [f"--port={port}", "--model_name=digits", f"--model_base_path={models}"]
     with running("model-server", *flags) as process:
@@ -90,7 +90,7 @@ def model_server(models: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def gateway(model_server: str) -> Iterator[str]:
-    """URL of a gateway process in front of that model server."""
+    """URL of a gateway process in front of the model server."""
     port = free_port()
     environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": model_server}
     with running("gateway", environment=environment) as process:

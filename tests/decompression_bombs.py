@@ -27,12 +27,12 @@ def encode(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 def blank(mode: str, form: str, **options: Any) -> bytes:
-    """Return an empty picture of SIDE × SIDE pixels as a file of this format."""
+    """Return a blank picture of SIDE × SIDE pixels as a file of this format."""
     return encode(Image.new(mode, (SIDE, SIDE)), form, **options)
 
 
 def png(width: int, height: int, *, color_type: int = 0, depth: int = 8, extra: bytes = b"") -> bytes:
-    """Return an empty PNG with these chunks before its pixels; colour type and bit depth as in its header."""
+    """Return a blank PNG with these chunks before its pixels; colour type as in its header, depth in bits."""
     row = 1 + width * {0: 1, 2: 3, 6: 4}[color_type] * depth // 8
     header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
     pixels = zlib.compress(bytes(row * height))
@@ -121,7 +121,7 @@ def valid_files() -> dict[str, bytes]:
 
 @cache
 def oversized_files() -> dict[str, bytes]:
-    """Return files that are refused before their pixels are decoded, since they have too many."""
+    """Return files with too many pixels, which are refused before any pixel is decoded."""
     huge = png(8, 8).replace(struct.pack(">II", 8, 8), struct.pack(">II", 100_000, 100_000))
     small = Image.new("L", (64, 64))
     return {
@@ -161,8 +161,8 @@ def malformed_files() -> dict[str, bytes]:
 
 @cache
 def largest_files() -> dict[str, bytes]:
-    """Return valid files without a digit: the largest pictures within the limits, and small ones with more
-    than pixels in them.
+    """Return valid files without a digit: the largest pictures within the limits, and small pictures with a
+    large payload beside their pixels.
     """
     text = b"a\0\0" + zlib.compress(bytes(7_900_000))
     large = Image.new("RGB", (2 * SIDE, 2 * SIDE))

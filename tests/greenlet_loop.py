@@ -1,4 +1,4 @@
-"""Event loop in a background thread, in which tests call functions through the gateway's greenlet bridge."""
+"""Event loop in a background thread: tests call functions in it through the gateway's greenlet bridge."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Objects that `kubectl apply -k` would send."""
+"""Kubernetes objects of k8s/, as `kubectl apply -k` would send them."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def build(overlay: str, *components: str, k8s: Path = K8S, **fields: Any) -> lis
             # Kustomize refuses absolute paths.
             "resources": [os.path.relpath(k8s.resolve() / "overlays" / overlay, folder)],
             "components": [
-                os.path.relpath(k8s.resolve() / "components" / each, folder) for each in components
+                os.path.relpath(k8s.resolve() / "components" / component, folder) for component in components
             ],
             **fields,
         }
@@ -38,7 +38,7 @@ def build(overlay: str, *components: str, k8s: Path = K8S, **fields: Any) -> lis
         return kustomize(folder)
 
 
-def copied(folder: Path) -> Path:
+def copy_k8s(folder: Path) -> Path:
     """Copy k8s/ and the configuration that it uses into a folder; return the copy of k8s/."""
     shutil.copytree(K8S, folder / "k8s")
     shutil.copytree(K8S.parent / "serving" / "config", folder / "serving" / "config")
@@ -57,7 +57,7 @@ def kustomize(folder: Path) -> list[Object]:
 
 @cache
 def built(name: str) -> tuple[Object, ...]:
-    """Return the objects of "overlay" or "overlay+component", shared and read-only."""
+    """Return the objects of "overlay" or "overlay+component". The result is cached: don't change it."""
     return tuple(build(*name.split("+")))
 
 
@@ -74,12 +74,12 @@ def every_build() -> list[str]:
 
 def of_kind(objects: Sequence[Object], *kinds: str) -> list[Object]:
     """Return the objects of these kinds."""
-    return [each for each in objects if each["kind"] in kinds]
+    return [item for item in objects if item["kind"] in kinds]
 
 
 def named(objects: Sequence[Object], kind: str, name: str) -> Object:
     """Return the only object of this kind and name."""
-    (found,) = [each for each in of_kind(objects, kind) if each["metadata"]["name"] == name]
+    (found,) = [item for item in of_kind(objects, kind) if item["metadata"]["name"] == name]
     return found
 
 
@@ -92,7 +92,7 @@ def pod(workload: Object) -> Object:
 
 def pods(objects: Sequence[Object]) -> list[Object]:
     """Return the pod templates of all workloads."""
-    return [pod(each) for each in of_kind(objects, "Deployment", "Job", "CronJob")]
+    return [pod(workload) for workload in of_kind(objects, "Deployment", "Job", "CronJob")]
 
 
 def containers(template: Object) -> list[Object]:

@@ -24,9 +24,9 @@ PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 class PodmanCluster:
     """Pods on a Podman network; the names of all its objects begin with `name`.
 
-    `podman kube play` runs jobs, deployments (one pod each) and config maps. This class adds volumes with
-    subdirectories and fsGroup, the DNS names of the Services that select a pod, and probes: Podman would run
-    curl in the container.
+    `podman kube play` runs jobs, deployments (one pod each) and config maps. This class adds subdirectories
+    and fsGroup of volumes, the DNS names of the Services that select a pod, and probes: for these, Podman
+    would need curl in the container.
     """
 
     name: str
@@ -39,25 +39,25 @@ class PodmanCluster:
 
     def stop(self) -> None:
         """Remove pods, volumes, network and firewall rule."""
-        for what in ("pod", "volume"):
-            names = self._podman(what, "ls", "--quiet", "--filter", f"name=^{self.name}-").split()
+        for kind in ("pod", "volume"):
+            names = self._podman(kind, "ls", "--quiet", "--filter", f"name=^{self.name}-").split()
             if names:
-                self._podman(what, "rm", "--force", *names)
+                self._podman(kind, "rm", "--force", *names)
         self._podman("network", "rm", "--force", self.name)
         self._firewall("-D")
 
     def play(self, workload: Object, objects: Sequence[Object]) -> None:
         """Start a workload's pod with the config maps and Services of `objects`; replace a running one."""
-        played = self._to_podman(workload)
+        manifest = self._to_podman(workload)
         names = [
             service["metadata"]["name"]
             for service in of_kind(objects, "Service")
             if service["spec"]["selector"].items() <= pod(workload)["metadata"]["labels"].items()
         ]
         network = ":".join([self.name, ",".join(f"alias={name}" for name in names)]).rstrip(":")
-        for claim in self._claims(played):
-            self._make_volume(claim, pod(played))
-        document = yaml.safe_dump_all([*of_kind(objects, "ConfigMap"), played])
+        for claim in self._claims(manifest):
+            self._make_volume(claim, pod(manifest))
+        document = yaml.safe_dump_all([*of_kind(objects, "ConfigMap"), manifest])
         self._podman("kube", "play", "--replace", "--network", network, "-", stdin=document)
 
     def wait_for_job(self, workload: Object) -> str:
@@ -82,9 +82,9 @@ class PodmanCluster:
         address = self.address(workload)
         timeout = probe.get("timeoutSeconds", 1)
         if "grpc" in probe:
-            return _healthy(f"{address}:{probe['grpc']['port']}", timeout)
+            return _is_serving(f"{address}:{probe['grpc']['port']}", timeout)
         if "tcpSocket" in probe:
-            return _open(address, ports[probe["tcpSocket"]["port"]], timeout)
+            return _accepts(address, ports[probe["tcpSocket"]["port"]], timeout)
         return _answers(
             f"http://{address}:{ports[probe['httpGet']['port']]}{probe['httpGet']['path']}", timeout
         )
@@ -116,19 +116,19 @@ class PodmanCluster:
         self._podman("build", "--tag", tag, "--file", "-", str(folder), stdin=containerfile)
 
     def _to_podman(self, workload: Object) -> Object:
-        played = copy.deepcopy(workload)
-        played["metadata"]["name"] = f"{self.name}-{workload['metadata']['name']}"
-        for container in containers(pod(played)):
+        manifest = copy.deepcopy(workload)
+        manifest["metadata"]["name"] = f"{self.name}-{workload['metadata']['name']}"
+        for container in containers(pod(manifest)):
             for kind in PROBES:
                 container.pop(kind, None)
-        for volume in pod(played)["spec"]["volumes"]:
+        for volume in pod(manifest)["spec"]["volumes"]:
             if "persistentVolumeClaim" in volume:
                 claim = volume["persistentVolumeClaim"]
                 claim["claimName"] = f"{self.name}-{claim['claimName']}"
-        return played
+        return manifest
 
-    def _claims(self, played: Object) -> list[Object]:
-        return [volume for volume in pod(played)["spec"]["volumes"] if "persistentVolumeClaim" in volume]
+    def _claims(self, manifest: Object) -> list[Object]:
+        return [volume for volume in pod(manifest)["spec"]["volumes"] if "persistentVolumeClaim" in volume]
 
     def _make_volume(self, volume: Object, template: Object) -> None:
         name = volume["persistentVolumeClaim"]["claimName"]
@@ -173,7 +173,7 @@ def _answers(url: str, timeout: float) -> bool:
         return False
 
 
-def _open(address: str, port: int, timeout: float) -> bool:
+def _accepts(address: str, port: int, timeout: float) -> bool:
     try:
         socket.create_connection((address, port), timeout).close()
     except OSError:
@@ -181,7 +181,7 @@ def _open(address: str, port: int, timeout: float) -> bool:
     return True
 
 
-def _healthy(target: str, timeout: float) -> bool:
+def _is_serving(target: str, timeout: float) -> bool:
     with grpc.insecure_channel(target) as channel:
         check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
         try:

@@ -1,4 +1,4 @@
-"""Model servers with an address each behind one DNS name, as pods of a headless Service."""
+"""Model servers behind one DNS name, each with its own address, as pods of a headless Service."""
 
 import contextlib
 import re
@@ -20,8 +20,8 @@ from tests.processes import accepts, free_port, running, wait_until
 _MONITORING = Path(__file__).parent.parent / "serving" / "config" / "monitoring.config"
 
 
-class Name(BaseResolver):  # type: ignore[misc]
-    """DNS server for one name, the gRPC target `target`, with the records in `addresses`."""
+class NameServer(BaseResolver):  # type: ignore[misc]
+    """DNS server for one name: the gRPC target `target` resolves to the IP addresses in `addresses`."""
 
     def __init__(self, port: int, stack: ExitStack) -> None:
         self.addresses: list[str] = []
@@ -43,16 +43,16 @@ class Name(BaseResolver):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Pod:
-    """Model server at its own address, with connections of at most ten seconds."""
+    """Model server at its own address, which closes connections after ten seconds."""
 
     address: str
     process: Popen[bytes]
     _rest_port: int
-    _tunnel: "_Tunnel"
+    _proxy: "_TcpProxy"
 
     @property
     def calls(self) -> int:
-        """Number of requests that it has answered."""
+        """Number of requests that the model server has answered."""
         page = httpx.get(f"http://127.0.0.1:{self._rest_port}/monitoring/prometheus/metrics").text
         counts = re.findall(r"^:tensorflow:serving:request_count{.*} (\S+)$", page, re.MULTILINE)
         return sum(int(float(count)) for count in counts)
@@ -60,7 +60,7 @@ class Pod:
     def kill(self) -> None:
         """Kill the process and drop its connections."""
         self.process.kill()
-        self._tunnel.close()
+        self._proxy.close()
 
 
 def start(address: str, port: int, models: Path, stack: ExitStack) -> Pod:
@@ -76,13 +76,13 @@ def start(address: str, port: int, models: Path, stack: ExitStack) -> Pod:
     ]
     process = stack.enter_context(running("model-server", *flags))
     wait_until(lambda: accepts(rest_port), process)
-    tunnel = _Tunnel((address, port), grpc_port)
-    stack.callback(tunnel.close)
-    return Pod(address, process, rest_port, tunnel)
+    proxy = _TcpProxy((address, port), grpc_port)
+    stack.callback(proxy.close)
+    return Pod(address, process, rest_port, proxy)
 
 
-class _Tunnel(ThreadingTCPServer):
-    """TCP proxy that gives a server on loopback an address of its own."""
+class _TcpProxy(ThreadingTCPServer):
+    """TCP proxy that makes a server on 127.0.0.1 available at another address."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -98,17 +98,20 @@ class _Tunnel(ThreadingTCPServer):
 
 
 class _Connection(BaseRequestHandler):
-    server: _Tunnel
+    server: _TcpProxy
 
     def handle(self) -> None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.server.port)) as inner:
-            back = Thread(target=_carry, args=[inner, self.request])
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self.server.port)) as upstream,
+        ):
+            back = Thread(target=_forward, args=[upstream, self.request])
             back.start()
-            _carry(self.request, inner)
+            _forward(self.request, upstream)
             back.join()
 
 
-def _carry(source: socket.socket, sink: socket.socket) -> None:
+def _forward(source: socket.socket, sink: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             sink.sendall(data)

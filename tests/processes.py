@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 DIGITS = [sys.executable, "-m", "digit_client"]
 READY_SECONDS = 60
-# Ports below the kernel's ephemeral range, which may take a free port before a server does. Each worker of
-# pytest-xdist has 3,000 of its own; the first one differs from run to run.
+# Ports below the kernel's ephemeral range: an outgoing connection could take an ephemeral port before the
+# server does. Each worker of pytest-xdist has 3,000 ports of its own, and each run starts with another one.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 _FIRST, _START = 20_000 + 3_000 * (_WORKER % 4), os.getpid() % 3_000
 _ports: Iterator[int] = cycle([_FIRST + (_START + offset) % 3_000 for offset in range(3_000)])
@@ -31,7 +32,7 @@ def running(
     process = subprocess.Popen(
         [*DIGITS, *arguments],
         env={**os.environ, **(environment or {})},
-        preexec_fn=partial(limit, limits) if limits else None,
+        preexec_fn=partial(set_limits, limits) if limits else None,
     )
     try:
         yield process
@@ -40,14 +41,14 @@ def running(
         process.wait(20)
 
 
-def limit(limits: dict[int, int]) -> None:
+def set_limits(limits: dict[int, int]) -> None:
     """Set resource limits of this process, by RLIMIT_… number."""
-    for what, most in limits.items():
-        resource.setrlimit(what, (most, most))
+    for number, limit in limits.items():
+        resource.setrlimit(number, (limit, limit))
 
 
 def children(pid: int) -> list[int]:
-    """Process IDs of the children of a process, oldest first."""
+    """Return the process IDs of the children of a process, oldest first."""
     return sorted(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
@@ -58,14 +59,14 @@ def free_port() -> int:
 
 def wait_until(
     condition: Callable[[], bool],
-    process: subprocess.Popen[bytes] | None = None,
+    process: subprocess.Popen[Any] | None = None,
     seconds: float = READY_SECONDS,
 ) -> None:
     """Poll until the condition holds. Fail after `seconds`, or when the process has ended."""
     end = time.monotonic() + seconds
     while not condition():
-        assert process is None or process.poll() is None, f"ended with {process.returncode}"
-        assert time.monotonic() < end, f"not within {seconds} s"
+        assert process is None or process.poll() is None, f"process ended with status {process.returncode}"
+        assert time.monotonic() < end, f"condition does not hold after {seconds} s"
         time.sleep(0.1)
 
 

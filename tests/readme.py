@@ -1,11 +1,11 @@
-"""Blocks of commands and code in the README and in docs, which tests run."""
+"""Code blocks of the README and of docs, which tests run."""
 
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
-# Order in which the blocks are run.
+# Pages in the order in which tests run their blocks.
 PAGES = (
     "README.md",
     "docs/tutorials/from-ten-lines.md",
@@ -19,5 +19,5 @@ TEXT = "\n".join((ROOT / page).read_text() for page in PAGES)
 
 
 def blocks(language: str, text: str = TEXT) -> list[str]:
-    """Return the blocks of `sh` (beside `make run`), `shell` (Docker), `bash` (Kubernetes) or `python`."""
+    """Return the blocks of `sh` (with `make run`), `shell` (with Docker), `bash` (Kubernetes) or `python`."""
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

@@ -36,9 +36,8 @@ def test_model_server_flags_are_known(model_server: Any) -> None:
 
 
 def test_releases_service_creates_models_config_once(model_server: Any, tmp_path: Path) -> None:
-    """The service `releases` creates models.config before the server starts, and keeps an existing one."""
-    read = Path(flags.parse(model_server["command"]).model_config_file)
-    assert read == ConfigFile(Path("/models/digits")).path
+    path = Path(flags.parse(model_server["command"]).model_config_file)
+    assert path == ConfigFile(Path("/models/digits")).path
     assert model_server["depends_on"] == {"releases": {"condition": "service_completed_successfully"}}
     shell, option, script = SERVICES["releases"]["command"]
     for name, folder in (("/models/digits", tmp_path), ("/config", ROOT / "serving" / "config")):

@@ -9,22 +9,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = {"digit_client": "client", "digit_serving": "serving", "digit_training": "training"}
+FOLDERS = {"digit_client": "client", "digit_serving": "serving", "digit_training": "training"}
 MAY_IMPORT = {
     "digit_client": {"digit_client"},
     "digit_serving": {"digit_serving", "digit_client"},
     "digit_training": {"digit_training", "digit_client"},
 }
-
-
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
-def test_version_of_installed_package_is_that_of_pyproject() -> None:
+def test_installed_version_is_that_of_pyproject() -> None:
     assert version("digit-serving") == VERSION
 
 
-def test_changelog_has_unreleased_changes_then_this_version_with_its_date() -> None:
+def test_changelog_headings_are_unreleased_then_this_version_with_date() -> None:
     headings = re.findall(r"^## (.*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == "Unreleased"
     assert re.fullmatch(rf"{re.escape(VERSION)} - \d{{4}}-\d\d-\d\d", headings[1])
@@ -37,11 +35,11 @@ def test_kubernetes_images_have_this_version() -> None:
     assert set(tags) == {VERSION}
 
 
-@pytest.mark.parametrize("package", ROOMS)
+@pytest.mark.parametrize("package", FOLDERS)
 def test_package_imports_only_packages_below_it(package: str) -> None:
-    for path in (ROOT / ROOMS[package] / package).rglob("*.py"):
-        ours = {name for name in _imports(path) if name in ROOMS}
-        assert ours <= MAY_IMPORT[package], path
+    for path in (ROOT / FOLDERS[package] / package).rglob("*.py"):
+        imported = {name for name in _imports(path) if name in FOLDERS}
+        assert imported <= MAY_IMPORT[package], path
 
 
 def test_constraints_name_no_address() -> None:

@@ -29,7 +29,7 @@ class ProcessGroup:
 
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _stop: bool = False
-    """A plain flag: the handler of a signal may run while the main thread holds the lock of an Event."""
+    """A plain flag, not an Event: a signal handler may run while the main thread holds the Event's lock."""
     _handlers: dict[signal.Signals, object] = field(default_factory=dict)
 
     def __enter__(self) -> "ProcessGroup":
@@ -45,7 +45,7 @@ class ProcessGroup:
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
         """Start a process with additional environment variables and this process's output streams."""
-        # In a session of its own, Ctrl-C reaches it through this process only, in the right order.
+        # A session of its own keeps Ctrl-C from the child, so that this process stops the children in order.
         self._children[name] = subprocess.Popen(
             command, env={**os.environ, **env}, start_new_session=True, stdin=subprocess.DEVNULL
         )
@@ -53,7 +53,7 @@ class ProcessGroup:
     def wait(self, until: Callable[[], bool] = lambda: False) -> bool:
         """Wait until the condition holds (True) or a signal arrives (False).
 
-        Raises ProcessDiedError if a process ends before.
+        Raises ProcessDiedError if a process of the group ends first.
         """
         while not self._stop:
             for name, child in self._children.items():
@@ -85,6 +85,6 @@ def _stop_session(child: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-    # The child's own children may outlive it.
+    # The child's own children may outlive the child.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)

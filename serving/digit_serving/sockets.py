@@ -4,9 +4,9 @@ import socket
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on `host`, or on every IPv4 and IPv6 address if that is empty.
+    """Return a socket that listens on `host`, or on every IPv4 and IPv6 address if `host` is empty.
 
-    Port 0 stands for any free port. Raises OSError if the port is taken.
+    Port 0 selects a free port. Raises OSError if the port is taken.
     """
     dual_stack = not host and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual_stack or ":" in host else socket.AF_INET

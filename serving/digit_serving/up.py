@@ -21,11 +21,11 @@ _TLS_SETTINGS = (
     "DIGITS_MODEL_SERVER_CERTIFICATE",
     "DIGITS_MODEL_SERVER_KEY",
 )
-# glibc returns the buffers of a picture to the kernel after each request, and the kernel clears as many pages
-# for the next one. With these settings glibc keeps up to 16 MiB, in blocks of at most 4 MiB.
+# By default, glibc returns a picture's buffers to the kernel after each request, and the kernel clears new
+# pages for the next request. With these settings glibc keeps up to 16 MiB, in blocks of at most 4 MiB.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 * 2**20), "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20)}
 _READY_ANSWERS = 8
-"""Consecutive 200s of /readyz that count as ready: every gateway worker connects to the model server."""
+"""Consecutive successes of /readyz that count as ready: enough to reach every gateway worker."""
 
 
 def _option(name: str, default: Any, kind: Any, text: str) -> Callable[..., Any]:
@@ -63,7 +63,7 @@ def up(models: Path, host: str, port: int, grpc_port: int, rest_port: int) -> No
 
 
 class CannotStartError(Exception):
-    """A model, a version or a port that the services need is missing."""
+    """No model exists, no version is to be loaded, or a port is in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Stack:
         return program
 
     def is_ready(self) -> bool:
-        """True if the gateway answers repeatedly that a prediction would succeed."""
+        """True if /readyz succeeds _READY_ANSWERS times: a prediction would succeed."""
         import httpx
 
         try:
@@ -160,7 +160,7 @@ class Stack:
         return (
             f"--model_config_file={file.path}",
             "--model_config_file_poll_wait_seconds=1",
-            # At its start the server reads the labels before it has loaded their versions.
+            # The server reads the labels at its start, before it has loaded their versions.
             "--allow_version_labels_for_unavailable_models=true",
         )
 

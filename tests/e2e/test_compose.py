@@ -34,7 +34,7 @@ def built(mnist_npz: Path) -> Iterator[Project]:
         pytest.skip("Docker does not run here")
     settings = {
         "MODEL_SERVER_IMAGE": "digits-model-server",
-        # Few digits and a short fit.
+        # Train quickly: few digits and few epochs.
         "DIGITS_MNIST": str(mnist_npz),
         "DIGITS_TRAIN": "--if-needed --epochs 4",
     }
@@ -59,7 +59,7 @@ def seven(digits: Any) -> bytes:
     return to_png(digits.one(7))
 
 
-def ask(http: httpx.Client, image: bytes, **query: str) -> httpx.Response:
+def post_image(http: httpx.Client, image: bytes, **query: str) -> httpx.Response:
     return http.post("/v1/predict", content=image, headers={"Content-Type": "image/png"}, params=query)
 
 
@@ -131,7 +131,7 @@ def test_compose_second_up_and_down_are_quick(project: Project) -> None:
     assert versions(project) == before
 
 
-def test_ctrl_c_ends_an_up_in_the_foreground(project: Project) -> None:
+def test_compose_up_interrupted_by_ctrl_c_stops_services(project: Project) -> None:
     project.compose("stop")
     up = subprocess.Popen(
         ["docker", "compose", "up"], cwd=project.folder, env=project.environment, stdout=subprocess.DEVNULL
@@ -145,8 +145,7 @@ def test_ctrl_c_ends_an_up_in_the_foreground(project: Project) -> None:
     assert not answers(f"{project.url}/livez")
 
 
-def test_training_does_without_a_file(project: Project) -> None:
-    """MNIST is downloaded, or its sample in the package is taken."""
+def test_training_without_mnist_file_downloads_or_uses_sample(project: Project) -> None:
     options = ("--epochs", "1", "--min-accuracy", "0", "--output", "/tmp/models")
     printed = project.compose(
         "run", "--rm", "training", "digits", "train", *options, DIGITS_MNIST="", DIGITS_TRAIN=""
@@ -154,7 +153,7 @@ def test_training_does_without_a_file(project: Project) -> None:
     assert re.search(r"^Data: .* from (keras\.datasets\.mnist|the sample of MNIST)", printed, re.M)
 
 
-def test_the_model_server_answers_over_grpc_on_the_inner_network(project: Project, seven: bytes) -> None:
+def test_model_server_from_inner_network_answers_grpc(project: Project, seven: bytes) -> None:
     code = (
         "import sys; from digit_client import ModelServerClient;"
         "print(ModelServerClient('model-server:8500').predict(sys.stdin.buffer.read()).digit)"
@@ -163,7 +162,7 @@ def test_the_model_server_answers_over_grpc_on_the_inner_network(project: Projec
     assert project.compose(*caller, stdin=seven).splitlines()[-1] == "7"
 
 
-def test_the_model_server_is_out_of_reach_elsewhere(project: Project) -> None:
+def test_model_server_from_outer_network_is_unreachable(project: Project) -> None:
     container = project.compose("ps", "--quiet", "model-server").strip()
     (inspected,) = json.loads(project.run("docker", "inspect", container))
     assert not any(inspected["NetworkSettings"]["Ports"].values())
@@ -177,13 +176,13 @@ def test_the_model_server_is_out_of_reach_elsewhere(project: Project) -> None:
 
 def test_compose_new_version_drops_no_request(project: Project, seven: bytes) -> None:
     with httpx.Client(base_url=project.url, timeout=20) as http:
-        with Load(lambda: ask(http, seven)) as load:
+        with Load(lambda: post_image(http, seven)) as load:
             new = train(project)
             wait_until(lambda: load.results[-1].json()["model"]["version"] == new, seconds=30)
         assert {response.status_code for response in load.results} == {200}
-        # The version before stays available by its number.
-        assert ask(http, seven, version=str(new - 1)).status_code == 200
-        assert ask(http, seven, version=str(new)).json()["model"]["version"] == new
+        # The previous version stays available by its number.
+        assert post_image(http, seven, version=str(new - 1)).status_code == 200
+        assert post_image(http, seven, version=str(new)).json()["model"]["version"] == new
 
 
 def test_compose_releases_promotes_and_rolls_back(project: Project) -> None:
@@ -192,28 +191,28 @@ def test_compose_releases_promotes_and_rolls_back(project: Project) -> None:
     assert f"Version {newest} is stable." in project.compose(*models, "promote", str(newest))
     assert httpx.get(f"{project.url}/v1/models").json()["labels"]["stable"] == newest
     listed = json.loads(project.compose(*models, "ls", "--json"))["versions"]
-    assert "stable" in next(each for each in listed if each["version"] == newest)["labels"]
+    assert "stable" in next(row for row in listed if row["version"] == newest)["labels"]
     assert "Version 1 is stable." in project.compose(*models, "rollback")
     assert httpx.get(f"{project.url}/v1/models").json()["labels"]["stable"] == 1
 
 
 def test_compose_killed_model_server_restarts(project: Project, seven: bytes) -> None:
     with httpx.Client(base_url=project.url, timeout=20) as http:
-        assert ask(http, seven).status_code == 200
+        assert post_image(http, seven).status_code == 200
         # Kill from inside: Docker restarts no container that it killed itself.
         project.compose("exec", "--no-TTY", "model-server", "bash", "-c", "kill -KILL -1")
-        refusal = ask(http, seven)
+        refusal = post_image(http, seven)
         assert refusal.status_code == 503
         assert int(refusal.headers["Retry-After"]) >= 1
         assert http.get("/readyz").status_code == 503
         assert http.get("/livez").status_code == 200
         wait_until(lambda: http.get("/readyz").status_code == 200, seconds=45)
-        assert ask(http, seven).json()["predictions"][0]["digit"] == 7
+        assert post_image(http, seven).json()["predictions"][0]["digit"] == 7
 
 
 def test_compose_model_server_at_new_address_is_found(project: Project, seven: bytes) -> None:
     project.compose("stop", "model-server")
-    # Occupy the address that the model server had.
+    # Another container takes the model server's old address.
     project.compose("run", "--detach", "--rm", "--no-deps", "gateway", "sleep", "20")
     project.compose("up", "--detach", "--wait", "model-server")
     with DigitClient(project.url) as client:
@@ -222,7 +221,7 @@ def test_compose_model_server_at_new_address_is_found(project: Project, seven: b
 
 
 def test_compose_gateway_restart_fails_no_call(project: Project, seven: bytes) -> None:
-    # Retries until the deadline: a restart outlasts three attempts.
+    # A restart takes longer than the default of three attempts.
     retries = RetryPolicy(max_attempts=100, max_backoff=0.5)
     with DigitClient(project.url, timeout=30, retries=retries) as client:
         with Load(lambda: client.predict(seven)) as load:
@@ -244,7 +243,9 @@ def test_compose_service_has_no_privileges(project: Project, service: str) -> No
 
 
 def test_gateway_image_is_small_without_tensorflow(project: Project) -> None:
-    code = "from importlib.metadata import distributions; print(*[each.name for each in distributions()])"
+    code = (
+        "from importlib.metadata import distributions; print(*[package.name for package in distributions()])"
+    )
     assert "tensorflow" not in project.compose("exec", "--no-TTY", "gateway", "python", "-c", code)
     sizes = [
         int(project.run("docker", "image", "inspect", "--format", "{{.Size}}", image))
@@ -256,7 +257,7 @@ def test_gateway_image_is_small_without_tensorflow(project: Project) -> None:
 
 @pytest.fixture(scope="module")
 def copy(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Fresh copy of the project, started, whose files the commands may change."""
+    """Running copy of the project, in which commands may change files."""
     ignored = shutil.ignore_patterns(".*", "models", "runs", "__pycache__")
     folder = shutil.copytree(ROOT, tmp_path_factory.mktemp("readme") / "digits", ignore=ignored)
     shutil.copy(ROOT / ".dockerignore", folder)

@@ -15,7 +15,7 @@ import pytest
 
 from digit_client import DigitClient, RetryPolicy
 from digit_client.images import to_png
-from tests.kustomize import Object, build, copied, named, pod
+from tests.kustomize import Object, build, copy_k8s, named, pod
 from tests.podman_cluster import PodmanCluster
 from tests.processes import wait_until
 from tests.readme import blocks
@@ -24,16 +24,16 @@ pytestmark = pytest.mark.containers
 
 ROOT = Path(__file__).parent.parent.parent
 IMAGES = ("digits-gateway", "digits-training", "digits-model-server")
-# Short fit.
-QUICK = {
+# Patch for a short fit.
+QUICK_TRAINING = {
     "target": {"kind": "Job"},
     "patch": json.dumps(
         [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--epochs=4"}]
     ),
 }
-# Commands of the documentation that promote a version and roll back.
-EDITS = re.findall(r"^sed .*", "\n".join(blocks("bash")), re.MULTILINE)
-# Images built on this machine.
+# Commands of the documentation: promotion of a version, then rollback.
+RELEASE_COMMANDS = re.findall(r"^sed .*", "\n".join(blocks("bash")), re.MULTILINE)
+# Images built on this machine in place of those in a registry.
 LOCAL_IMAGES = [{"name": f"registry.example.com/{image}", "newName": image} for image in IMAGES]
 
 
@@ -41,7 +41,7 @@ def run(*command: str) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
 
-def identity(tool: str, image: str) -> str:
+def image_id(tool: str, image: str) -> str:
     """Return the ID of an image, or an empty string."""
     command = [tool, "image", "inspect", "--format", "{{.Id}}", f"{image}:0.1.0"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -56,7 +56,7 @@ def cluster() -> Iterator[PodmanCluster]:
     run("docker", "compose", "--profile", "drop-in", "build")
     for image in IMAGES:
         run("docker", "tag", image, f"{image}:0.1.0")
-        if identity("docker", image) != identity("podman", image):
+        if image_id("docker", image) != image_id("podman", image):
             run("podman", "pull", "--quiet", f"docker-daemon:{image}:0.1.0")
     cluster = PodmanCluster("digits-tests")
     cluster.start()
@@ -69,17 +69,17 @@ def cluster() -> Iterator[PodmanCluster]:
 @pytest.fixture(scope="module")
 def objects() -> list[Object]:
     """Objects of the overlay `local` with the drop-in."""
-    return build("local", "drop-in", patches=[QUICK])
+    return build("local", "drop-in", patches=[QUICK_TRAINING])
 
 
 @pytest.fixture(scope="module")
 def workloads(cluster: PodmanCluster, objects: list[Object]) -> dict[str, Object]:
-    """Training job, which has run_retrain_job a model, and both services, ready."""
+    """Training job, which has published a model, and both services, which are ready."""
     keys = {"model-server": "Deployment", "gateway": "Deployment", "training": "Job"}
     workloads = {name: named(objects, kind, name) for name, kind in keys.items()}
     for workload in workloads.values():
         cluster.play(workload, objects)
-    # No model is run_retrain_job yet.
+    # No model is published yet.
     assert not cluster.probe_succeeds(workloads["model-server"], "startupProbe")
     wait_until(lambda: cluster.probe_succeeds(workloads["gateway"], "livenessProbe"))
     assert not cluster.probe_succeeds(workloads["gateway"], "readinessProbe")
@@ -89,14 +89,14 @@ def workloads(cluster: PodmanCluster, objects: list[Object]) -> dict[str, Object
     return workloads
 
 
-def gateway(cluster: PodmanCluster, workloads: dict[str, Object]) -> str:
+def gateway_url(cluster: PodmanCluster, workloads: dict[str, Object]) -> str:
     return f"http://{cluster.address(workloads['gateway'])}:8080"
 
 
 def test_local_overlay_trains_serves_and_answers(
     cluster: PodmanCluster, workloads: dict[str, Object], digits: Any
 ) -> None:
-    with DigitClient(gateway(cluster, workloads)) as client:
+    with DigitClient(gateway_url(cluster, workloads)) as client:
         answers = client.predict_many(to_png(digits.one(digit)) for digit in range(10))
     assert sum(answer.digit == digit for digit, answer in enumerate(answers)) >= 9
 
@@ -125,13 +125,13 @@ def test_training_report_is_kept_on_volume(cluster: PodmanCluster, workloads: di
     assert list(cluster.volume("models").glob("runs/*/report.html"))
 
 
-def calls(cluster: PodmanCluster, server: Object) -> int:
+def count_calls(cluster: PodmanCluster, server: Object) -> int:
     """Return the number of requests that a model server has answered, probes included."""
     page = httpx.get(f"http://{cluster.address(server)}:8501/monitoring/prometheus/metrics").text
     return sum(int(float(count)) for count in re.findall(r'request_count{.*status="OK".*} (\S+)', page))
 
 
-def test_second_model_server_shares_load_and_may_die(
+def test_model_server_second_pod_shares_load_until_killed(
     cluster: PodmanCluster, workloads: dict[str, Object], objects: list[Object], digits: Any
 ) -> None:
     servers = [workloads["model-server"], deepcopy(workloads["model-server"])]
@@ -139,18 +139,18 @@ def test_second_model_server_shares_load_and_may_die(
     cluster.play(servers[1], objects)
     cluster.wait_until_ready(servers[1])
     seven = to_png(digits.one(7))
-    with DigitClient(gateway(cluster, workloads), retries=RetryPolicy(max_attempts=1)) as client:
+    with DigitClient(gateway_url(cluster, workloads), retries=RetryPolicy(max_attempts=1)) as client:
+        idle = count_calls(cluster, servers[1])
 
-        def is_asked() -> bool:
+        def gets_calls() -> bool:
             client.predict(seven)
-            return calls(cluster, servers[1]) > unasked
+            return count_calls(cluster, servers[1]) > idle
 
-        unasked = calls(cluster, servers[1])
-        wait_until(is_asked)
-        before = [calls(cluster, server) for server in servers]
+        wait_until(gets_calls)
+        before = [count_calls(cluster, server) for server in servers]
         for _ in range(100):
             client.predict(seven)
-        after = [calls(cluster, server) for server in servers]
+        after = [count_calls(cluster, server) for server in servers]
         assert all(40 <= end - start <= 60 for start, end in zip(before, after, strict=True))
         cluster.kill(servers[1])
         assert {client.predict(seven).digit for _ in range(100)} == {7}
@@ -182,20 +182,20 @@ def deploy_and_count_versions(
         return Counter(client.predict(image).model_version for _ in range(requests))
 
 
-def test_version_is_published_canaried_promoted_and_rolled_back(
+def test_release_publish_canary_promote_and_roll_back_select_version(
     cluster: PodmanCluster, workloads: dict[str, Object], digits: Any, tmp_path: Path
 ) -> None:
     seven = to_png(digits.one(7))
     production = build("production", "drop-in", images=LOCAL_IMAGES)
     assert "Published: models/digits/2" in run_retrain_job(cluster, production)
-    # A run_retrain_job version is not served before its promotion.
+    # A published version is not served before its promotion.
     assert deploy_and_count_versions(cluster, production, seven, 50) == {1: 50}
     shares = deploy_and_count_versions(cluster, build("canary", "drop-in", images=LOCAL_IMAGES), seven, 400)
     assert 2 <= shares[2] <= 50
     assert shares[1] == 400 - shares[2]
 
-    k8s = copied(tmp_path)
-    for command, version in zip(EDITS, (2, 1), strict=True):
+    k8s = copy_k8s(tmp_path)
+    for command, version in zip(RELEASE_COMMANDS, (2, 1), strict=True):
         subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
         objects = build("production", "drop-in", k8s=k8s, images=LOCAL_IMAGES)
         assert deploy_and_count_versions(cluster, objects, seven, 50) == {version: 50}

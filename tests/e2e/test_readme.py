@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 
 @dataclass(frozen=True)
 class Copy:
-    """Copy of the project with running services on other ports."""
+    """Copy of the project, with services that run on free ports."""
 
     folder: Path
     environment: dict[str, str]
@@ -44,7 +44,7 @@ def copy(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("copy")
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
-        # Timestamps before those of .venv, so that make does not rebuild it.
+        # Timestamps older than .venv, so that make does not rebuild it.
         os.utime(folder / name, (0, 0))
     shutil.copytree(ROOT / "docs", folder / "docs")
     (folder / ".venv").symlink_to(sys.prefix)
@@ -61,7 +61,7 @@ def copy(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     run = subprocess.Popen(
         ["make", "run"],
         cwd=folder,
-        # Few digits for `make run`; other commands use the whole of MNIST where there is one.
+        # Few digits for `make run`; the other commands use the whole of MNIST if it is there.
         env={**environment, "DIGITS_MNIST": str(mnist_npz)},
         stdout=subprocess.PIPE,
         text=True,

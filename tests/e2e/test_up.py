@@ -61,20 +61,16 @@ def start_up(models: Path, ports: Ports, **environment: str) -> subprocess.Popen
 
 
 def wait_until_ready(process: subprocess.Popen[str], ports: Ports) -> None:
-    end = time.monotonic() + 60
-    while not answers(f"http://127.0.0.1:{ports.gateway}/readyz"):
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    wait_until(lambda: answers(f"http://127.0.0.1:{ports.gateway}/readyz"), process)
 
 
-def pids_that_know(ports: Ports) -> list[int]:
+def pids_with_ports(ports: Ports) -> list[int]:
     """Return the IDs of processes with these ports in their environment."""
-    mark = f"DIGITS_GRPC_PORT={ports.grpc}".encode()
+    variable = f"DIGITS_GRPC_PORT={ports.grpc}".encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if mark in (entry / "environ").read_bytes():
+            if variable in (entry / "environ").read_bytes():
                 found.append(int(entry.name))
         except OSError:
             continue
@@ -143,9 +139,7 @@ class TestPredict:
         assert [Path(document["image"]).name for document in documents] == ["3.png", "4.png"]
         assert all(len(document["probabilities"]) == 10 for document in documents)
 
-    def test_predict_unreadable_file_is_reported(
-        self, running_ports: Ports, folder: Path
-    ) -> None:
+    def test_predict_unreadable_file_is_reported(self, running_ports: Ports, folder: Path) -> None:
         done = self.run(running_ports, folder / "notes.txt", folder / "3.png")
         assert done.returncode == 1
         assert "notes.txt" in done.stderr
@@ -162,7 +156,7 @@ class TestPredict:
         assert "Traceback" not in done.stderr
 
 
-def listening(port: int) -> set[str]:
+def listening_addresses(port: int) -> set[str]:
     """Return the listening addresses of a port, in the notation of /proc/net/tcp."""
     lines = Path("/proc/net/tcp").read_text().splitlines() + Path("/proc/net/tcp6").read_text().splitlines()
     sockets = (line.split()[1:4] for line in lines[1:] if line.split()[0] != "sl")
@@ -173,11 +167,11 @@ def listening(port: int) -> set[str]:
     }
 
 
-def test_gateway_listens_on_loopback_only(running_ports: Ports) -> None:
-    assert listening(running_ports.gateway) == {"0100007F"}
+def test_up_gateway_listens_on_one_address_only(running_ports: Ports) -> None:
+    assert listening_addresses(running_ports.gateway) == {"0100007F"}
 
 
-def test_model_server_answers_grpc_client(running_ports: Ports, digits: Any) -> None:
+def test_up_model_server_answers_grpc_client(running_ports: Ports, digits: Any) -> None:
     with ModelServerClient(f"127.0.0.1:{running_ports.grpc}") as client:
         assert client.predict(digits.one(7)).digit == 7
 
@@ -194,7 +188,7 @@ def test_up_signal_stops_all_processes(models: Path, ports: Ports, number: signa
     for port in (ports.gateway, ports.grpc, ports.rest):
         assert f":{port}" in out
     assert "Traceback" not in err
-    assert pids_that_know(ports) == []
+    assert pids_with_ports(ports) == []
 
 
 @pytest.mark.parametrize("environment", [{}, {"DIGITS_LOG_LEVEL": "info"}], ids=["quiet", "info"])
@@ -205,21 +199,21 @@ def test_up_log_level_info_logs_requests(models: Path, ports: Ports, environment
     wait_until(lambda: answers(f"http://127.0.0.1:{ports.gateway}/v1/models"))
     process.terminate()
     _, err = process.communicate(timeout=20)
-    told = re.findall(r"^\d\d:\d\d:\d\d INFO GET /v1/models 200 request_id=.* ms=.*$", err, re.MULTILINE)
-    assert len(told) == len(environment)
+    lines = re.findall(r"^\d\d:\d\d:\d\d INFO GET /v1/models 200 request_id=.* ms=.*$", err, re.MULTILINE)
+    assert len(lines) == len(environment)
 
 
 def test_up_killed_model_server_stops_all_processes(models: Path, ports: Ports) -> None:
     process = start_up(models, ports)
     wait_until_ready(process, ports)
     (model_server,) = [
-        pid for pid in pids_that_know(ports) if b"model-server" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        pid for pid in pids_with_ports(ports) if b"model-server" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     os.kill(model_server, signal.SIGKILL)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "model server was killed by SIGKILL" in err
-    assert pids_that_know(ports) == []
+    assert pids_with_ports(ports) == []
 
 
 def test_up_taken_port_is_reported_before_start(models: Path, ports: Ports) -> None:
@@ -246,11 +240,11 @@ def digits_models(models: Path, ports: Ports, *arguments: str) -> subprocess.Com
 
 
 def wait_until_served(ports: Ports, version: int, labels: dict[str, int]) -> None:
-    """Wait until this version alone is available, for the gateway workers that answer."""
+    """Wait until only this version is available and the labels are these."""
 
     def is_served() -> bool:
         document = httpx.get(f"http://127.0.0.1:{ports.gateway}/v1/models", timeout=20).json()
-        found = [each["version"] for each in document.get("versions", []) if each["state"] == "AVAILABLE"]
+        found = [row["version"] for row in document.get("versions", []) if row["state"] == "AVAILABLE"]
         return found == [version] and document["labels"] == labels
 
     wait_until(is_served, seconds=20)
@@ -279,7 +273,7 @@ def test_up_missing_promoted_version_is_reported_and_replaceable(two_versions: P
 
 
 def test_up_read_only_folder_is_served(two_versions: Path, ports: Ports) -> None:
-    # A folder in place of the lock file: root may write to any folder.
+    # A folder in place of the lock file makes the lock fail even for root, who may write to any folder.
     (two_versions / ".models.config.lock").mkdir()
     with serving(two_versions, ports):
         wait_until_served(ports, 2, {})

@@ -36,9 +36,9 @@ def test_gpu_training_component_requests_gpu() -> None:
 
 def test_retrain_component_runs_training_job_without_if_needed() -> None:
     objects = build("local", "gpu-training", "retrain")
-    job, again = (pod(named(objects, *key)) for key in (("Job", "training"), ("CronJob", "retrain")))
+    job, retrain = (pod(named(objects, *key)) for key in (("Job", "training"), ("CronJob", "retrain")))
     assert job["spec"]["containers"][0].pop("args") == ["--if-needed"]
-    assert again == job
+    assert retrain == job
 
 
 def test_drop_in_component_changes_only_image() -> None:
@@ -64,22 +64,22 @@ def test_model_image_component_mounts_or_copies_image() -> None:
     assert copier["image"] == "digits-model:1"
 
 
-def models(name: str) -> tuple[set[int], dict[str, int]]:
+def versions_and_labels(name: str) -> tuple[set[int], dict[str, int]]:
     """Return the versions in the model servers' models.config, and its labels."""
-    (configuration,) = [each for each in of_kind(built(name), "ConfigMap") if "models.config" in each["data"]]
-    text = configuration["data"]["models.config"]
+    (config_map,) = [item for item in of_kind(built(name), "ConfigMap") if "models.config" in item["data"]]
+    text = config_map["data"]["models.config"]
     (model,) = text_format.Parse(text, ModelServerConfig()).model_config_list.config
     return set(model.model_version_policy.specific.versions), dict(model.version_labels)
 
 
 def test_canary_overlay_loads_canary_beside_stable() -> None:
-    versions, labels = models("production")
-    assert versions == set(labels.values())
-    assert labels.keys() == {"stable"}
-    more, labels_with_canary = models("canary")
-    canary = labels_with_canary.pop("canary")
-    assert labels_with_canary == labels
-    assert more == versions | {canary} > versions
+    stable_versions, stable_labels = versions_and_labels("production")
+    assert stable_versions == set(stable_labels.values())
+    assert stable_labels.keys() == {"stable"}
+    versions, labels = versions_and_labels("canary")
+    canary = labels.pop("canary")
+    assert labels == stable_labels
+    assert versions == stable_versions | {canary} > stable_versions
 
 
 def public_routes() -> set[str]:
@@ -88,7 +88,7 @@ def public_routes() -> set[str]:
     return rules - {"/livez", "/readyz", "/metrics"}
 
 
-def matches_path(path: str, prefix: bool, route: str) -> bool:
+def is_routed_by(path: str, prefix: bool, route: str) -> bool:
     return route == path or (prefix and route.startswith(f"{path}/"))
 
 
@@ -96,11 +96,12 @@ def test_ingress_routes_public_paths_only() -> None:
     ingress = named(built("production+ingress"), "Ingress", "gateway")["spec"]
     (rule,) = ingress["rules"]
     assert ingress["tls"] == [{"hosts": [rule["host"]], "secretName": "digits-tls"}]
-    paths = [(each["path"], each["pathType"] == "Prefix") for each in rule["http"]["paths"]]
-    check_paths(paths)
+    assert_routes_public_paths_only(
+        [(path["path"], path["pathType"] == "Prefix") for path in rule["http"]["paths"]]
+    )
     service = named(built("production"), "Service", "gateway")
-    for each in rule["http"]["paths"]:
-        assert each["backend"]["service"] == {
+    for path in rule["http"]["paths"]:
+        assert path["backend"]["service"] == {
             "name": "gateway",
             "port": {"name": service["spec"]["ports"][0]["name"]},
         }
@@ -108,17 +109,19 @@ def test_ingress_routes_public_paths_only() -> None:
 
 def test_http_route_routes_public_paths_only() -> None:
     (rule,) = named(built("production+gateway-api"), "HTTPRoute", "gateway")["spec"]["rules"]
-    check_paths([(each["path"]["value"], each["path"]["type"] == "PathPrefix") for each in rule["matches"]])
+    assert_routes_public_paths_only(
+        [(match["path"]["value"], match["path"]["type"] == "PathPrefix") for match in rule["matches"]]
+    )
     service = named(built("production"), "Service", "gateway")
     assert rule["backendRefs"] == [{"name": "gateway", "port": service["spec"]["ports"][0]["port"]}]
 
 
-def check_paths(paths: list[tuple[str, bool]]) -> None:
-    def is_open(route: str) -> bool:
-        return any(matches_path(path, prefix, route) for path, prefix in paths)
+def assert_routes_public_paths_only(paths: list[tuple[str, bool]]) -> None:
+    def is_routed(route: str) -> bool:
+        return any(is_routed_by(path, prefix, route) for path, prefix in paths)
 
-    assert all(is_open(route) for route in public_routes())
-    assert not any(is_open(route) for route in ("/livez", "/readyz", "/metrics"))
+    assert all(is_routed(route) for route in public_routes())
+    assert not any(is_routed(route) for route in ("/livez", "/readyz", "/metrics"))
 
 
 def test_monitoring_component_has_alerts_of_prometheus_configuration() -> None:
@@ -128,7 +131,7 @@ def test_monitoring_component_has_alerts_of_prometheus_configuration() -> None:
 
 def test_monitoring_component_has_dashboard_of_grafana_configuration() -> None:
     (dashboard,) = [
-        each for each in of_kind(built("local+monitoring"), "ConfigMap") if "digits.json" in each["data"]
+        item for item in of_kind(built("local+monitoring"), "ConfigMap") if "digits.json" in item["data"]
     ]
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert dashboard["data"]["digits.json"] == (CONFIG / "grafana" / "dashboards" / "digits.json").read_text()
@@ -138,14 +141,14 @@ def test_monitoring_component_scrapes_jobs_of_prometheus_configuration() -> None
     objects = built("local+monitoring")
     jobs = {}
     for monitor in of_kind(objects, "ServiceMonitor"):
-        wanted = monitor["spec"]["selector"]["matchLabels"]
+        selector = monitor["spec"]["selector"]["matchLabels"]
         (service,) = [
-            each
-            for each in of_kind(objects, "Service")
-            if wanted.items() <= each["metadata"]["labels"].items()
+            item
+            for item in of_kind(objects, "Service")
+            if selector.items() <= item["metadata"]["labels"].items()
         ]
         (endpoint,) = monitor["spec"]["endpoints"]
         assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
         jobs[service["metadata"]["name"]] = endpoint["path"]
     scraped = yaml.safe_load((CONFIG / "prometheus.yml").read_text())["scrape_configs"]
-    assert jobs == {each["job_name"]: each.get("metrics_path", "/metrics") for each in scraped}
+    assert jobs == {job["job_name"]: job.get("metrics_path", "/metrics") for job in scraped}

@@ -9,7 +9,7 @@ import pytest
 
 from tests.kustomize import COMPONENTS, K8S, OVERLAYS, built, every_build, kustomize, named, of_kind
 
-# kubectl of Debian, the first version with image volumes by default, and the newest.
+# Kubernetes of Debian's kubectl, the first with image volumes by default, and the newest.
 VERSIONS = ["1.32", "1.35", "1.37"]
 # Custom resources, with the fields that these objects may have.
 CUSTOM_RESOURCES: dict[str, set[str]] = {
@@ -28,11 +28,11 @@ def validate(document: str, version: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", every_build())
 def test_object_matches_schema(name: str, version: str) -> None:
-    for each in built(name):
-        if each["kind"] in CUSTOM_RESOURCES:
-            assert each["spec"].keys() == CUSTOM_RESOURCES[each["kind"]]
+    for item in built(name):
+        if item["kind"] in CUSTOM_RESOURCES:
+            assert item["spec"].keys() == CUSTOM_RESOURCES[item["kind"]]
         else:
-            validate(json.dumps(each), version)
+            validate(json.dumps(item), version)
 
 
 def test_schema_unknown_field_is_refused() -> None:
@@ -50,11 +50,11 @@ def test_schema_unknown_field_is_refused() -> None:
 @pytest.mark.parametrize("name", every_build())
 def test_objects_are_in_namespace_and_unique(name: str) -> None:
     objects = built(name)
-    for each in objects:
-        assert each["kind"] == "Namespace" or each["metadata"]["namespace"] == "digits"
-    keys = [(each["kind"], each["metadata"]["name"]) for each in objects]
+    for item in objects:
+        assert item["kind"] == "Namespace" or item["metadata"]["namespace"] == "digits"
+    keys = [(item["kind"], item["metadata"]["name"]) for item in objects]
     assert len(keys) == len(set(keys))
-    # kubectl applies the objects in order, and the others are in the namespace.
+    # kubectl applies the objects in order: the namespace must exist before the objects in it.
     assert objects[0]["kind"] == "Namespace"
 
 
@@ -69,8 +69,8 @@ def test_base_builds_alone() -> None:
 
 def test_kustomizations_are_all_covered() -> None:
     folders = {path.parent for path in K8S.rglob("kustomization.yaml")}
-    assert folders == {K8S / "base"} | {K8S / "overlays" / each for each in OVERLAYS} | {
-        K8S / "components" / each for each in COMPONENTS
+    assert folders == {K8S / "base"} | {K8S / "overlays" / name for name in OVERLAYS} | {
+        K8S / "components" / name for name in COMPONENTS
     }
 
 
@@ -79,8 +79,8 @@ def test_configuration_change_renames_config_map_and_rolls_pods(name: str) -> No
     (config,) = of_kind(built(name), "ConfigMap")
     volumes = named(built(name), "Deployment", "model-server")["spec"]["template"]["spec"]["volumes"]
     assert {"name": "config", "configMap": {"name": config["metadata"]["name"]}} in volumes
-    others = {of_kind(built(each), "ConfigMap")[0]["metadata"]["name"] for each in OVERLAYS}
-    assert len(others) == len(OVERLAYS)
+    names = {of_kind(built(overlay), "ConfigMap")[0]["metadata"]["name"] for overlay in OVERLAYS}
+    assert len(names) == len(OVERLAYS)
 
 
 def test_configuration_is_that_of_compose() -> None:

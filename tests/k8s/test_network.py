@@ -4,70 +4,68 @@ from typing import Any
 
 import pytest
 
-from tests.kustomize import Object, built, containers, every_build, named, of_kind, pods
+from tests.kustomize import Object, built, containers, every_build, named, of_kind, pod, pods
 
 
 def selects(selector: Object, labels: dict[str, str]) -> bool:
     """True if a label selector matches a pod with these labels."""
     assert selector.keys() <= {"matchLabels", "matchExpressions"}
     expressions = selector.get("matchExpressions", [])
-    assert all(each["operator"] == "In" for each in expressions)
+    assert all(expression["operator"] == "In" for expression in expressions)
     return selector.get("matchLabels", {}).items() <= labels.items() and all(
-        labels.get(each["key"]) in each["values"] for each in expressions
+        labels.get(expression["key"]) in expression["values"] for expression in expressions
     )
 
 
 def labels(name: str, component: str) -> dict[str, str]:
     """Return the labels of a component's pods."""
-    found = [each["metadata"]["labels"] for each in pods(built(name))]
-    (first, *_) = [each for each in found if each["app.kubernetes.io/component"] == component]
-    return dict(first)
+    candidates = (dict(template["metadata"]["labels"]) for template in pods(built(name)))
+    return next(found for found in candidates if found["app.kubernetes.io/component"] == component)
 
 
 def policies(name: str, component: str) -> list[Any]:
     """Return the network policies that select a component's pods."""
-    mine = labels(name, component)
+    pod_labels = labels(name, component)
     return [
-        each["spec"]
-        for each in of_kind(built(name), "NetworkPolicy")
-        if selects(each["spec"]["podSelector"], mine)
+        policy["spec"]
+        for policy in of_kind(built(name), "NetworkPolicy")
+        if selects(policy["spec"]["podSelector"], pod_labels)
     ]
 
 
 def ports(rule: Object) -> set[int]:
-    return {each["port"] for each in rule["ports"]}
+    return {port["port"] for port in rule["ports"]}
 
 
 @pytest.mark.parametrize("name", every_build())
 def test_deployments_select_their_pods(name: str) -> None:
-    for each in of_kind(built(name), "Deployment"):
-        assert selects(each["spec"]["selector"], each["spec"]["template"]["metadata"]["labels"])
+    for deployment in of_kind(built(name), "Deployment"):
+        assert selects(deployment["spec"]["selector"], pod(deployment)["metadata"]["labels"])
 
 
 @pytest.mark.parametrize("name", every_build())
 def test_services_and_probes_name_existing_ports(name: str) -> None:
     for service in of_kind(built(name), "Service"):
-        targets = [
-            each
-            for each in pods(built(name))
-            if selects({"matchLabels": service["spec"]["selector"]}, each["metadata"]["labels"])
+        (target,) = [
+            template
+            for template in pods(built(name))
+            if selects({"matchLabels": service["spec"]["selector"]}, template["metadata"]["labels"])
         ]
-        (target,) = targets
-        open_ports = {port["name"] for one in containers(target) for port in one.get("ports", [])}
+        open_ports = {port["name"] for container in containers(target) for port in container.get("ports", [])}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= open_ports
-    for each in pods(built(name)):
-        for one in containers(each):
-            known = {value for port in one.get("ports", []) for value in port.values()}
+    for template in pods(built(name)):
+        for container in containers(template):
+            known = {value for port in container.get("ports", []) for value in port.values()}
             for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
-                probe = one.get(kind, {})
-                for how in probe.keys() & {"httpGet", "tcpSocket", "grpc"}:
-                    assert probe[how]["port"] in known
+                probe = container.get(kind, {})
+                for protocol in probe.keys() & {"httpGet", "tcpSocket", "grpc"}:
+                    assert probe[protocol]["port"] in known
 
 
 @pytest.mark.parametrize("name", every_build())
 def test_gateway_targets_headless_service(name: str) -> None:
-    (gateway,) = named(built(name), "Deployment", "gateway")["spec"]["template"]["spec"]["containers"]
-    (target,) = [each["value"] for each in gateway["env"] if each["name"] == "DIGITS_MODEL_SERVER"]
+    (gateway,) = containers(pod(named(built(name), "Deployment", "gateway")))
+    (target,) = [entry["value"] for entry in gateway["env"] if entry["name"] == "DIGITS_MODEL_SERVER"]
     service = named(built(name), "Service", "model-server-grpc")["spec"]
     # Headless Service: its DNS name has the addresses of all pods.
     assert service["clusterIP"] == "None"
@@ -76,13 +74,13 @@ def test_gateway_targets_headless_service(name: str) -> None:
 
 @pytest.mark.parametrize("name", every_build())
 def test_pod_has_default_deny_and_own_policy(name: str) -> None:
-    for each in pods(built(name)):
-        component = each["metadata"]["labels"]["app.kubernetes.io/component"]
+    for template in pods(built(name)):
+        component = template["metadata"]["labels"]["app.kubernetes.io/component"]
         assert named(built(name), "NetworkPolicy", "default-deny")["spec"] == {
             "podSelector": {},
             "policyTypes": ["Ingress", "Egress"],
         }
-        # One of the component itself besides default-deny.
+        # default-deny and the component's own policy.
         assert len(policies(name, component)) >= 2
 
 

@@ -16,7 +16,7 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 SERVICES = ["gateway", "model-server"]
 
 
-def container(name: str, build: str = "local") -> Any:
+def service_container(name: str, build: str = "local") -> Any:
     """Return the only container of a service's pods."""
     (only,) = pod(named(built(build), "Deployment", name))["spec"]["containers"]
     return only
@@ -25,15 +25,15 @@ def container(name: str, build: str = "local") -> Any:
 @pytest.mark.parametrize("name", every_build())
 def test_pod_is_restricted(name: str) -> None:
     assert pods(built(name))
-    for each in pods(built(name)):
-        security = each["spec"]["securityContext"]
+    for template in pods(built(name)):
+        security = template["spec"]["securityContext"]
         assert security["runAsNonRoot"]
         assert (security["runAsUser"], security["runAsGroup"]) == (1000, 1000)
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert each["spec"]["automountServiceAccountToken"] is False
-        assert each["spec"]["enableServiceLinks"] is False
-        for one in containers(each):
-            assert one["securityContext"] == {
+        assert template["spec"]["automountServiceAccountToken"] is False
+        assert template["spec"]["enableServiceLinks"] is False
+        for container in containers(template):
+            assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
@@ -42,27 +42,27 @@ def test_pod_is_restricted(name: str) -> None:
 
 @pytest.mark.parametrize("name", every_build())
 def test_pod_has_own_service_account_without_token(name: str) -> None:
-    accounts = {each["metadata"]["name"]: each for each in of_kind(built(name), "ServiceAccount")}
-    used = {each["spec"]["serviceAccountName"] for each in pods(built(name))}
-    assert used == accounts.keys()
-    assert not any(each["automountServiceAccountToken"] for each in accounts.values())
+    accounts = of_kind(built(name), "ServiceAccount")
+    used = {template["spec"]["serviceAccountName"] for template in pods(built(name))}
+    assert used == {account["metadata"]["name"] for account in accounts}
+    assert not any(account["automountServiceAccountToken"] for account in accounts)
 
 
 @pytest.mark.parametrize("name", every_build())
 def test_container_has_resource_limits(name: str) -> None:
-    for each in pods(built(name)):
-        for one in containers(each):
-            for what in ("requests", "limits"):
-                assert one["resources"][what].keys() >= {"cpu", "memory"}
-        for volume in each["spec"]["volumes"]:
+    for template in pods(built(name)):
+        for container in containers(template):
+            for kind in ("requests", "limits"):
+                assert container["resources"][kind].keys() >= {"cpu", "memory"}
+        for volume in template["spec"]["volumes"]:
             assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"]
 
 
 @pytest.mark.parametrize("name", every_build())
 def test_image_has_exact_tag(name: str) -> None:
-    for each in pods(built(name)):
-        for one in containers(each):
-            image, _, tag = one["image"].rpartition(":")
+    for template in pods(built(name)):
+        for container in containers(template):
+            image, _, tag = container["image"].rpartition(":")
             if "digits-model" not in image or "server" in image:
                 assert tag == ("2.20.0" if image == "tensorflow/serving" else VERSION)
             assert re.fullmatch(r"\d[\d.]*", tag)
@@ -71,13 +71,13 @@ def test_image_has_exact_tag(name: str) -> None:
 def test_tensorflow_serving_image_matches_serving_api() -> None:
     pinned = re.search(r"^tensorflow-serving-api==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
     assert pinned
-    assert container("model-server")["image"] == f"tensorflow/serving:{pinned[1]}"
+    assert service_container("model-server")["image"] == f"tensorflow/serving:{pinned[1]}"
 
 
 @pytest.mark.parametrize("name", every_build())
 def test_model_server_flags_are_known(name: str) -> None:
     """TensorFlow Serving ignores an unknown flag after a line in its log."""
-    server = container("model-server", name)
+    server = service_container("model-server", name)
     assert server["command"] == ["/usr/bin/tensorflow_model_server"]
     options = flags.parse(server["args"])
     assert (options.port, options.rest_api_port) == (8500, 8501)
@@ -85,33 +85,35 @@ def test_model_server_flags_are_known(name: str) -> None:
     assert options.enable_grpc_healthcheck_service
     assert not options.enable_profiler
     assert options.tensorflow_intra_op_parallelism <= int(server["resources"]["limits"]["cpu"])
-    (config,) = [each for each in of_kind(built(name), "ConfigMap") if "models.config" in each["data"]]
+    (config,) = [item for item in of_kind(built(name), "ConfigMap") if "models.config" in item["data"]]
     for file in (options.model_config_file, options.monitoring_config_file):
         assert Path(file).name in config["data"]
 
 
 @pytest.mark.parametrize("name", every_build())
 def test_gateway_environment_is_valid_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = {each["name"]: each["value"] for each in container("gateway", name)["env"]}
+    environment = {entry["name"]: entry["value"] for entry in service_container("gateway", name)["env"]}
     assert environment.keys() <= {f"DIGITS_{field.upper()}" for field in Settings.model_fields}
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
-    # A path inside the pod.
+    # The key file exists only inside the pod.
     monkeypatch.setenv("DIGITS_API_KEYS", "")
     assert Settings().model_server == "dns:///model-server-grpc:8500"
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_probes_use_expected_endpoints(service: str) -> None:
-    probes = {kind: container(service)[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")}
-    asked = {
+    probes = {
+        kind: service_container(service)[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")
+    }
+    endpoints = {
         kind: probe["httpGet"]["path"]
         if "httpGet" in probe
         else next(key for key in ("tcpSocket", "grpc") if key in probe)
         for kind, probe in probes.items()
     }
     assert (
-        asked
+        endpoints
         == {
             "gateway": {"startup": "/livez", "readiness": "/readyz", "liveness": "/livez"},
             "model-server": {
@@ -129,19 +131,19 @@ def test_probes_use_expected_endpoints(service: str) -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_grace_period_covers_shutdown(service: str) -> None:
     spec = pod(named(built("local"), "Deployment", service))["spec"]
-    pre_stop_seconds = container(service)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    pre_stop_seconds = service_container(service)["lifecycle"]["preStop"]["sleep"]["seconds"]
     if service == "gateway":
         # gunicorn gives requests in flight ten seconds.
         needed = pre_stop_seconds + 10
     else:
         arguments = dict(
             pair.split("=")
-            for pair in flags.parse(container(service)["args"]).grpc_channel_arguments.split(",")
+            for pair in flags.parse(service_container(service)["args"]).grpc_channel_arguments.split(",")
         )
         age, grace = (
-            int(arguments[f"grpc.max_connection_{each}_ms"]) / 1000 for each in ("age", "age_grace")
+            int(arguments[f"grpc.max_connection_{name}_ms"]) / 1000 for name in ("age", "age_grace")
         )
-        # gRPC varies the age of connections by a tenth.
+        # gRPC varies the age of connections by 10%.
         assert pre_stop_seconds >= 1.1 * age + grace
         needed = pre_stop_seconds
     assert needed < spec["terminationGracePeriodSeconds"] <= needed + 10
@@ -151,7 +153,7 @@ def test_grace_period_covers_shutdown(service: str) -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_deployment_is_autoscaled_spread_and_protected(name: str, service: str) -> None:
     deployment = named(built(name), "Deployment", service)
-    # A replica count would reset the autoscaler's with each `kubectl apply`.
+    # With a replica count, each `kubectl apply` would undo the autoscaler's count.
     assert "replicas" not in deployment["spec"]
     assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     scaler = named(built(name), "HorizontalPodAutoscaler", service)["spec"]
@@ -162,21 +164,22 @@ def test_deployment_is_autoscaled_spread_and_protected(name: str, service: str) 
     labels = pod(deployment)["metadata"]["labels"]
     assert budget["selector"]["matchLabels"].items() <= labels.items()
     spread = pod(deployment)["spec"]["topologySpreadConstraints"]
-    assert {each["topologyKey"] for each in spread} == {
+    assert {constraint["topologyKey"] for constraint in spread} == {
         "kubernetes.io/hostname",
         "topology.kubernetes.io/zone",
     }
-    assert all(each["labelSelector"]["matchLabels"].items() <= labels.items() for each in spread)
+    for constraint in spread:
+        assert constraint["labelSelector"]["matchLabels"].items() <= labels.items()
 
 
 @pytest.mark.parametrize("name", every_build())
 def test_models_volume_is_writable_in_training_only(name: str) -> None:
-    for each in pods(built(name)):
-        mounts = [mount for one in each["spec"]["containers"] for mount in one["volumeMounts"]]
-        for mount in mounts:
-            if mount["mountPath"] == "/models":
-                training = each["metadata"]["labels"]["app.kubernetes.io/component"] == "training"
-                assert mount.get("readOnly", False) is not training
+    for template in pods(built(name)):
+        is_training = template["metadata"]["labels"]["app.kubernetes.io/component"] == "training"
+        for container in template["spec"]["containers"]:
+            for mount in container["volumeMounts"]:
+                if mount["mountPath"] == "/models":
+                    assert mount.get("readOnly", False) is not is_training
 
 
 def test_training_job_is_bounded() -> None:

@@ -1,4 +1,4 @@
-"""Commands of the documentation for a cluster, run with stand-ins that record their arguments."""
+"""Kubernetes commands of the documentation, run with fake programs that record their arguments."""
 
 import os
 import re
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kustomize import COMPONENTS, Object, built, containers, copied, kustomize, pods
+from tests.kustomize import COMPONENTS, built, containers, copy_k8s, kustomize, named, pods
 from tests.readme import TEXT, blocks
 
-STAND_IN = '#!/bin/sh\necho "$(basename "$0") $*" >>"$CALLS"\n'
+RECORDER = '#!/bin/sh\necho "$(basename "$0") $*" >>"$CALLS"\n'
 KINDS = {"job": "Job", "cronjob": "CronJob", "deployment": "Deployment", "service": "Service"}
 # Objects that commands of the documentation create.
 CREATED = {("Job", "publish")}
@@ -18,22 +18,22 @@ CREATED = {("Job", "publish")}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder in which the blocks of commands are run in order, as a reader would."""
+    """Folder in which the tests run the blocks of commands in order, as a reader would."""
     folder = tmp_path_factory.mktemp("readme")
-    copied(folder)
+    copy_k8s(folder)
     for program in ("kubectl", "kind", "docker"):
         path = folder / "bin" / program
         path.parent.mkdir(exist_ok=True)
-        path.write_text(STAND_IN)
+        path.write_text(RECORDER)
         path.chmod(0o755)
     return folder
 
 
 def recorded_calls(block: str, folder: Path) -> list[str]:
-    """Run a block of commands; return the recorded calls."""
+    """Run a block of commands; return the calls of the fake programs."""
     calls = folder / "calls"
     calls.write_text("")
-    # kustomize() below runs the real kubectl.
+    # Only the block gets the fake programs: kustomize() runs the real kubectl.
     path = f"{folder / 'bin'}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-e", "-c", block], cwd=folder, env={**os.environ, "PATH": path, "CALLS": str(calls)}
@@ -44,28 +44,22 @@ def recorded_calls(block: str, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("block", blocks("bash"))
 def test_commands_name_existing_objects(block: str, folder: Path) -> None:
-    known = {(each["kind"], each["metadata"]["name"]) for each in built("production")} | CREATED
+    known = {(item["kind"], item["metadata"]["name"]) for item in built("production")} | CREATED
     for call in recorded_calls(block, folder):
         if applied := re.fullmatch(r"kubectl apply -k (\S+)", call):
             assert kustomize(folder / applied[1])
         for kind, name in re.findall(rf"({'|'.join(KINDS)})/(\S+)", call):
             assert (KINDS[kind], name) in known
         if forwarded := re.search(r"service/gateway \d+:(\d+)", call):
-            assert int(forwarded[1]) in ports(built("local"))
-
-
-def ports(objects: tuple[Object, ...]) -> set[int]:
-    (gateway,) = [
-        each for each in objects if (each["kind"], each["metadata"]["name"]) == ("Service", "gateway")
-    ]
-    return {port["port"] for port in gateway["spec"]["ports"]}
+            gateway = named(built("local"), "Service", "gateway")["spec"]
+            assert int(forwarded[1]) in {port["port"] for port in gateway["ports"]}
 
 
 def test_local_cluster_commands_load_all_local_images(folder: Path) -> None:
-    (block,) = [each for each in blocks("bash") if "kind load" in each]
+    (block,) = [block for block in blocks("bash") if "kind load" in block]
     calls = recorded_calls(block, folder)
     loaded = {call.split()[-1] for call in calls if call.startswith("kind load docker-image ")}
-    used = {one["image"] for each in pods(built("local")) for one in containers(each)}
+    used = {container["image"] for template in pods(built("local")) for container in containers(template)}
     assert loaded == {image for image in used if image.startswith("digits-")}
     tagged = {call.split()[-1] for call in calls if call.startswith("docker tag ")}
     assert tagged == loaded

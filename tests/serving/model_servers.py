@@ -22,7 +22,7 @@ _FLOATS = [tf.TensorSpec([None], tf.float32)]
 
 @contextmanager
 def running_core(*arguments: str, **options: Any) -> Iterator[ServerCore]:
-    """Run a core with these flags, and `options` in place of some, until the end of the block.
+    """Run a core with these flags, overridden by `options`, until the end of the block.
 
     The core polls its configuration file and its base paths every POLL_SECONDS.
     """
@@ -63,7 +63,7 @@ def model_config(name: str, base_path: Path, extra: str = "") -> str:
 
 
 def save_half_plus(directory: Path, addend: float) -> None:
-    """Save `y = x / 2 + addend` with TensorFlow 1, and signatures of all three kinds."""
+    """Save `y = x / 2 + addend` with TensorFlow 1, with a predict, a regress and a classify signature."""
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         a, b = v1.get_variable("a", initializer=0.5), v1.get_variable("b", initializer=addend)
@@ -98,7 +98,7 @@ def save_constant(directory: Path, value: float) -> None:
 
 
 def save_perceptron(directory: Path) -> None:
-    """Save an unfitted classifier of digits with TensorFlow 2, and signatures for tests of many kinds."""
+    """Save an unfitted classifier of digits with TensorFlow 2, and signatures of many types."""
     root = tf.Module()
     root.weights = tf.Variable(np.random.default_rng(0).normal(size=(784, 10)).astype(np.float32) / 100)
 
@@ -117,8 +117,8 @@ def save_perceptron(directory: Path) -> None:
 
     def wait(seconds: Any) -> dict[str, Any]:
         end = tf.timestamp() + tf.cast(seconds[0], tf.float64)
-        waited = tf.while_loop(lambda _: tf.timestamp() < end, lambda turns: turns + 1, [0])[0]
-        return {"y": seconds + 0.0 * tf.cast(waited, tf.float32)}
+        iterations = tf.while_loop(lambda _: tf.timestamp() < end, lambda count: count + 1, [0])[0]
+        return {"y": seconds + 0.0 * tf.cast(iterations, tf.float32)}
 
     functions: dict[str, tuple[Callable[..., dict[str, Any]], list[tf.TensorSpec]]] = {
         "serving_default": (probabilities, [tf.TensorSpec([None, 784], tf.float32)]),

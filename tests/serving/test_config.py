@@ -1,4 +1,4 @@
-"""Files in serving/config, read with the official messages where the wheel has them."""
+"""Files in serving/config, parsed as the model server parses them."""
 
 from pathlib import Path
 from typing import Any

@@ -35,16 +35,16 @@ PROMETHEUS_METRICS = {"up"}
 
 
 def metrics_in_query(query: str) -> set[str]:
-    """Return the metric names in a query: all names but labels, label values and functions."""
-    bare = re.sub(r"\{.*?\}|\[.*?\]|by \(.*?\)", "", query)
-    return set(re.findall(r"[a-zA-Z_:][\w:]*(?!\w*\s*\()", bare))
+    """Return the metric names in a query: all names except labels, label values and functions."""
+    without_labels = re.sub(r"\{.*?\}|\[.*?\]|by \(.*?\)", "", query)
+    return set(re.findall(r"[a-zA-Z_:][\w:]*(?!\w*\s*\()", without_labels))
 
 
 def metrics_in_exposition(text: str) -> set[str]:
     return set(re.findall(r"^[a-zA-Z_:][\w:]*", text, re.MULTILINE))
 
 
-USED = set().union(*map(metrics_in_query, (*ALERTS, *QUERIES))) - PROMETHEUS_METRICS
+USED_METRICS = set().union(*map(metrics_in_query, (*ALERTS, *QUERIES))) - PROMETHEUS_METRICS
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_gateway_metrics_in_queries_exist(gateway_http: FlaskClient, digits: Any
     image = to_png(digits.one(7))
     for query, body in (("", image), ("", b"no image"), ("?version=99", image)):
         gateway_http.post(f"/v1/predict{query}", data=body, content_type="image/png")
-    used = {name for name in USED if name.startswith("digits_")}
+    used = {name for name in USED_METRICS if name.startswith("digits_")}
     assert used
     assert used <= metrics_in_exposition(gateway_http.get("/metrics").text)
 
@@ -96,7 +96,7 @@ def test_model_server_metrics_in_queries_exist(model_server_url: str) -> None:
     (path,) = [config["metrics_path"] for config in SCRAPE_CONFIGS if "metrics_path" in config]
     instances = {"instances": [[0.0] * 784]}
     httpx.post(f"{model_server_url}/v1/models/digits:predict", json=instances).raise_for_status()
-    used = {name for name in USED if not name.startswith("digits_")}
+    used = {name for name in USED_METRICS if not name.startswith("digits_")}
     assert used
     assert used <= metrics_in_exposition(httpx.get(f"{model_server_url}{path}").text)
 
@@ -122,7 +122,7 @@ def test_promtool_accepts_dashboard_queries(promtool: str, tmp_path: Path) -> No
 
 @dataclass(frozen=True)
 class Case:
-    """Time series with one value per `minutes`, and whether the alert fires after `hours`."""
+    """Time series with one value per `minutes`; `fires` is True if the alert fires after `hours`."""
 
     alert: str
     series: dict[str, str]

@@ -17,7 +17,7 @@ SLEEP = ["sleep", "60"]
 
 
 def is_running(pid: int) -> bool:
-    """True if the process exists and is not a zombie: an orphan stays one until somebody reaps it."""
+    """True if the process exists and is not a zombie, as an orphan is until its new parent reaps it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -30,6 +30,7 @@ def ignoring_sigint(path: Path) -> list[str]:
 
 
 def run(*commands: list[str], env: dict[str, str] | None = None) -> None:
+    """Run the commands as a group until one of them ends."""
     with ProcessGroup() as group:
         for number, command in enumerate(commands):
             group.start(f"process {number}", command, env or {})

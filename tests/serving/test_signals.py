@@ -1,4 +1,4 @@
-"""SIGTERM in any thread: the kernel delivers a process's signal to whichever thread it picks."""
+"""SIGTERM in any thread: the kernel may deliver a process's signal to any of its threads."""
 
 import os
 import re
@@ -41,7 +41,7 @@ def terminate(pid: int) -> None:
     os.kill(min(threads(pid)), signal.SIGTERM)
 
 
-def test_sigterm_in_a_thread_ends_a_model_server_that_starts(tmp_path: Path) -> None:
+def test_sigterm_in_thread_of_starting_model_server_ends_it(tmp_path: Path) -> None:
     with running("model-server", f"--port={free_port()}", f"--model_base_path={tmp_path}") as process:
         wait_until(lambda: has_thread_for_sigterm(process.pid), process)
         terminate(process.pid)
@@ -49,7 +49,7 @@ def test_sigterm_in_a_thread_ends_a_model_server_that_starts(tmp_path: Path) -> 
 
 
 @pytest.mark.e2e
-def test_sigterm_in_a_thread_ends_a_model_server(models: Path) -> None:
+def test_sigterm_in_thread_of_ready_model_server_ends_it(models: Path) -> None:
     port = free_port()
     flags = [f"--port={port}", "--model_name=digits", f"--model_base_path={models}"]
     with running("model-server", *flags) as process:
@@ -59,7 +59,7 @@ def test_sigterm_in_a_thread_ends_a_model_server(models: Path) -> None:
 
 
 @pytest.mark.e2e
-def test_sigterm_in_a_thread_ends_a_gateway_worker_and_not_the_gateway(gateway: Popen[bytes]) -> None:
+def test_sigterm_in_thread_of_gateway_worker_ends_only_the_worker(gateway: Popen[bytes]) -> None:
     worker, *_ = children(gateway.pid)
     # Another worker may have answered already.
     wait_until(lambda: has_thread_for_sigterm(worker), gateway)

@@ -7,10 +7,10 @@ import pytest
 from digit_serving import sockets
 
 
-@pytest.mark.parametrize(("host", "elsewhere"), [("", True), ("127.0.0.1", False)])
-def test_listen_opens_the_port_on_one_address_or_all(host: str, elsewhere: bool) -> None:
+@pytest.mark.parametrize(("host", "on_every_address"), [("", True), ("127.0.0.1", False)])
+def test_listen_opens_the_port_on_one_address_or_all(host: str, on_every_address: bool) -> None:
     with sockets.listen(host, 0) as listener, socket.socket() as client:
-        assert (client.connect_ex(("127.0.0.2", listener.getsockname()[1])) == 0) is elsewhere
+        assert (client.connect_ex(("127.0.0.2", listener.getsockname()[1])) == 0) is on_every_address
 
 
 def test_listen_on_port_in_use_raises() -> None:

@@ -3,12 +3,13 @@
 import gzip
 import os
 import struct
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+from keras import ops
 from numpy.typing import NDArray
 
 from digit_training import data, export, models, registry
@@ -19,6 +20,16 @@ from digit_training.recipes import QUICK, RECIPES
 from tests.conftest import Digits
 
 
+def encode_idx(array: NDArray[np.uint8]) -> bytes:
+    """Return the content of an IDX file with this array."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def predict(model: keras.Model, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the model's outputs, computed eagerly: Model.predict would compile each model."""
+    return np.asarray(ops.convert_to_numpy(model(inputs, training=False)))
+
+
 @pytest.fixture(scope="session")
 def dataset(mnist_npz: Path) -> Dataset:
     """4,000 training and 1,000 test digits."""
@@ -27,7 +38,7 @@ def dataset(mnist_npz: Path) -> Dataset:
 
 @pytest.fixture(scope="session")
 def mnist() -> Dataset:
-    """All of MNIST, or the bundled sample if MNIST cannot be downloaded."""
+    """MNIST, or the bundled sample if MNIST cannot be downloaded."""
     path = os.environ.get("DIGITS_MNIST")
     return data.load(Path(path) if path else None)
 
@@ -41,7 +52,7 @@ def fitted(dataset: Dataset) -> FitResult:
 
 @pytest.fixture(scope="session")
 def calibrated(dataset: Dataset) -> FitResult:
-    """Perceptron after two epochs of 240 digits by the convnet's quick recipe."""
+    """Perceptron after two epochs of 240 digits, fitted and calibrated by the convnet's quick recipe."""
     return fit(replace(QUICK, build=models.perceptron).with_epochs(2), dataset.train[:240], seed=1)
 
 
@@ -57,7 +68,7 @@ def published(fitted: FitResult, dataset: Dataset, tmp_path_factory: pytest.Temp
 
 @pytest.fixture
 def idx_folder(digits: Digits, tmp_path: Path) -> Path:
-    """The first 300 digits as IDX files: 200 for training, gzipped, and 100 for testing."""
+    """Folder of IDX files: 200 training digits, gzipped, and 100 test digits."""
     images, labels = digits.images, digits.labels
     for name, array in (
         ("train-images-idx3-ubyte.gz", images[:200]),
@@ -68,14 +79,3 @@ def idx_folder(digits: Digits, tmp_path: Path) -> Path:
         content = encode_idx(array)
         (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     return tmp_path
-
-
-@pytest.fixture
-def as_idx() -> Callable[[NDArray[np.uint8]], bytes]:
-    """Encoder of uint8 arrays in IDX format."""
-    return encode_idx
-
-
-def encode_idx(array: NDArray[np.uint8]) -> bytes:
-    """Return the content of an IDX file with this array."""
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()

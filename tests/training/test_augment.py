@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from digit_training.augment import augment
+from digit_training.augment import Images, augment
 from digit_training.data import Dataset
-
-Images = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +15,10 @@ def augmented(dataset: Dataset) -> Images:
 
 
 def stroke_widths(images: Images) -> NDArray[np.float64]:
-    """Return each digit's mean stroke width in pixels: about twice the area divided by the outline."""
+    """Return each digit's mean stroke width in pixels: about twice the area divided by the perimeter."""
     ink = images > 127
-    outline = sum(np.abs(np.diff(ink.astype(int), axis=axis)).sum(axis=(1, 2)) for axis in (1, 2))
-    return np.asarray(2 * ink.sum(axis=(1, 2)) / np.maximum(outline, 1))
+    perimeter = sum(np.abs(np.diff(ink.astype(int), axis=axis)).sum(axis=(1, 2)) for axis in (1, 2))
+    return np.asarray(2 * ink.sum(axis=(1, 2)) / np.maximum(perimeter, 1))
 
 
 def test_augment_same_seed_gives_the_same_images(dataset: Dataset) -> None:
@@ -66,7 +64,7 @@ def test_augment_empty_image_stays_empty() -> None:
 
 
 def test_augment_keeps_digits_legible(dataset: Dataset) -> None:
-    """A nearest-mean classifier reads augmented digits nearly as well as the originals."""
+    """A nearest-mean classifier is nearly as accurate on augmented digits as on the originals."""
     train = dataset.train
     means = np.stack([train.images[train.labels == digit].mean(axis=0).ravel() for digit in range(10)])
 

@@ -85,7 +85,7 @@ def test_deferred_interrupt_in_validation_raises_at_the_end_of_the_batch() -> No
 
 
 def run_epochs(progress: FitProgress, epochs: int) -> Iterator[None]:
-    """Call the display as Keras does for one network and one batch per epoch; yield after each batch."""
+    """Call the display as Keras does for a network with one batch per epoch; yield after each batch."""
     progress.set_model(models.perceptron())
     progress.set_params({"epochs": epochs, "steps": 1})
     progress.on_train_begin()
@@ -96,8 +96,8 @@ def run_epochs(progress: FitProgress, epochs: int) -> Iterator[None]:
         progress.on_epoch_end(epoch, {"loss": 0.5, "accuracy": 0.8, "val_loss": 0.4, "val_accuracy": 0.9})
 
 
-def output_of(epochs: int, is_terminal: bool, networks: int = 1) -> str:
-    """Return the output of the display for these epochs of each network."""
+def display_output(epochs: int, is_terminal: bool, networks: int = 1) -> str:
+    """Return the output for fits of `networks` networks with `epochs` epochs each."""
     file = io.StringIO()
     console = Console(file=file, width=120, force_terminal=is_terminal)
     with closing(FitProgress(console, networks)) as progress:
@@ -106,23 +106,23 @@ def output_of(epochs: int, is_terminal: bool, networks: int = 1) -> str:
     return file.getvalue()
 
 
-def test_progress_without_terminal_prints_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
-    assert output_of(3, is_terminal=False).splitlines() == [
+def test_fit_progress_without_terminal_prints_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert display_output(3, is_terminal=False).splitlines() == [
         f"epoch {epoch}/3 loss 0.5000  accuracy 0.8000  validation 0.9000" for epoch in (1, 2, 3)
     ]
     assert "7,960" in capsys.readouterr().out
 
 
-def test_progress_on_terminal_keeps_a_bar_per_epoch() -> None:
-    output = output_of(2, is_terminal=True)
+def test_fit_progress_on_terminal_keeps_a_bar_per_epoch() -> None:
+    output = display_output(2, is_terminal=True)
     for text in ("epoch 1/2", "epoch 2/2", "100%", "accuracy 0.8000"):
         assert text in output
 
 
-def test_progress_of_ensemble_numbers_networks_and_prints_layers_once(
+def test_fit_progress_of_ensemble_numbers_networks_and_prints_layers_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    lines = output_of(2, is_terminal=False, networks=2).splitlines()
+    lines = display_output(2, is_terminal=False, networks=2).splitlines()
     assert [line.partition(" loss")[0] for line in lines] == [
         "network 1/2, epoch 1/2",
         "network 1/2, epoch 2/2",
@@ -132,7 +132,7 @@ def test_progress_of_ensemble_numbers_networks_and_prints_layers_once(
     assert capsys.readouterr().out.count("Trainable params") == 1
 
 
-def test_progress_interrupted_restores_the_cursor() -> None:
+def test_fit_progress_interrupted_restores_the_cursor() -> None:
     file = io.StringIO()
     with (
         suppress(KeyboardInterrupt),
@@ -144,7 +144,7 @@ def test_progress_interrupted_restores_the_cursor() -> None:
 
 
 @pytest.mark.parametrize(("epochs", "networks"), [(4, 1), (2, 2)])
-def test_progress_time_left_is_that_of_all_networks(epochs: int, networks: int) -> None:
+def test_fit_progress_time_left_is_that_of_all_networks(epochs: int, networks: int) -> None:
     clock = iter([0.0, 30.0, 60.0, 90.0, 120.0]).__next__
     shown: list[str] = []
     with closing(FitProgress(Console(file=io.StringIO()), networks, clock)) as progress:
@@ -154,7 +154,7 @@ def test_progress_time_left_is_that_of_all_networks(epochs: int, networks: int) 
     assert shown == ["1:30 left", "1:00 left", "0:30 left", "0:00 left"]
 
 
-def test_progress_of_many_epochs_prints_every_nth() -> None:
-    lines = output_of(45, is_terminal=False).splitlines()
+def test_fit_progress_of_many_epochs_prints_every_nth() -> None:
+    lines = display_output(45, is_terminal=False).splitlines()
     assert [line.split()[1] for line in lines][-2:] == ["42/45", "45/45"]
     assert len(lines) == 15

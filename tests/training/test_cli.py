@@ -1,4 +1,4 @@
-"""Commands `digits train` and `digits export`, in this process; marked e2e, as a user runs them."""
+"""Commands `digits train` and `digits export`, run in this process; with the mark e2e, as subprocesses."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import keras
 import pytest
@@ -21,6 +22,7 @@ from digit_training.errors import Interrupted
 from digit_training.fit import FitResult
 from digit_training.quality_gate import QualityGate
 from digit_training.recipes import RECIPES, Recipe
+from digit_training.report import plots
 from tests.processes import DIGITS
 
 # TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
@@ -33,16 +35,21 @@ def read_card(version: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def fast_recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    """Recipe of the perceptron whose fit compiles fast, in place of the article's."""
+    """Recipe of the perceptron without multi-step calls, which take longer to compile than these fits."""
     recipe = replace(RECIPES["perceptron"], augmented=True)
     monkeypatch.setitem(RECIPES, "perceptron", recipe)
     return recipe
 
 
-def run_offline(
-    *arguments: str | Path, folder: Path, **environment: str
-) -> "subprocess.CompletedProcess[str]":
-    """Run `digits` in a process without network, Keras cache and MNIST, in `folder`."""
+@pytest.fixture
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the PNG plots, which take longer than the fits."""
+    monkeypatch.setattr(plots, "save_samples", Mock())
+    monkeypatch.setattr(plots, "save_prediction", Mock())
+
+
+def run_offline(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run `digits` as a process in `folder`, without network, Keras cache and MNIST."""
     offline = {
         "DIGITS_MNIST": "",
         "KERAS_HOME": str(folder / "keras"),
@@ -52,7 +59,7 @@ def run_offline(
     return subprocess.run(
         [*map(str, DIGITS), *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, **offline, **environment},
+        env={**os.environ, **offline},
         capture_output=True,
         text=True,
         check=False,
@@ -80,7 +87,7 @@ def test_train_offline_uses_the_sample_and_publishes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_train_best_publishes_five_networks_as_one(idx_folder: Path, tmp_path: Path) -> None:
+def test_train_best_publishes_an_ensemble_of_five_networks(idx_folder: Path, tmp_path: Path) -> None:
     options = ["--recipe", "best", "--epochs", "1", "--min-accuracy", "0"]
     result = run_offline("train", *options, "--data", idx_folder, folder=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -91,7 +98,7 @@ def test_train_best_publishes_five_networks_as_one(idx_folder: Path, tmp_path: P
     assert card["fit"]["networks"] == 5
 
 
-def test_train_recipe_of_several_networks_writes_report_and_publishes_the_ensemble(
+def test_train_recipe_of_two_networks_writes_report_and_publishes_the_ensemble(
     idx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast_recipe: Recipe
 ) -> None:
     monkeypatch.setitem(RECIPES, "best", replace(fast_recipe, networks=2))
@@ -116,7 +123,7 @@ def test_train_recipe_of_several_networks_writes_report_and_publishes_the_ensemb
     assert card["fit"]["networks"] == 2
 
 
-def test_train_damaged_data_prints_one_plain_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_damaged_data_prints_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIGITS_MNIST", "mnist.npz")
     monkeypatch.chdir(tmp_path)
     Path("mnist.npz").write_bytes(b"PK\x03\x04 and no more")
@@ -128,7 +135,7 @@ def test_train_damaged_data_prints_one_plain_line(tmp_path: Path, monkeypatch: p
     assert not Path("models").exists()
 
 
-@pytest.mark.usefixtures("fast_recipe")
+@pytest.mark.usefixtures("fast_recipe", "without_plots")
 def test_train_below_minimum_accuracy_publishes_nothing(idx_folder: Path, tmp_path: Path) -> None:
     places = ["--data", str(idx_folder), "--output", str(tmp_path / "models"), "--report", str(tmp_path)]
     options = ["--model", "perceptron", "--epochs", "1", "--learning-rate", "1e-9"]
@@ -138,7 +145,7 @@ def test_train_below_minimum_accuracy_publishes_nothing(idx_folder: Path, tmp_pa
     assert not (tmp_path / "models").exists()
 
 
-@pytest.mark.usefixtures("fast_recipe")
+@pytest.mark.usefixtures("fast_recipe", "without_plots")
 def test_train_interrupted_writes_report_and_publishes_nothing(
     idx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +154,7 @@ def test_train_interrupted_writes_report_and_publishes_nothing(
             super().on_epoch_end(epoch, logs)
             signal.raise_signal(signal.SIGINT)
 
-    # The command would end this process: it exits without the interpreter's shutdown.
+    # pipeline.train instead of the command, which would end this process with os._exit.
     monkeypatch.setattr(pipeline, "FitProgress", InterruptingProgress)
     report, output = tmp_path / "report", tmp_path / "models"
     with pytest.raises(Interrupted, match=r"after [12] of 20 epochs; the model is not published") as caught:
@@ -168,8 +175,8 @@ def test_train_interrupted_writes_report_and_publishes_nothing(
     assert not output.exists()
 
 
-def interrupt_train(mnist_npz: Path, folder: Path, after: str) -> "tuple[int, str, str]":
-    """Return status, output and errors of `digits train` that gets SIGINT after printing a text."""
+def interrupt_train(mnist_npz: Path, folder: Path, after: str) -> tuple[int, str, str]:
+    """Send SIGINT to `digits train` once it has printed `after`; return exit status, stdout and stderr."""
     command = [*DIGITS, "train", "--data", str(mnist_npz), "--report", "report", "--epochs", "20"]
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -212,7 +219,7 @@ def test_train_ctrl_c_in_first_epoch_saves_no_model(mnist_npz: Path, tmp_path: P
     assert not (tmp_path / "report" / "model.keras").exists()
 
 
-def test_train_if_needed_with_a_version_does_nothing(tmp_path: Path) -> None:
+def test_train_if_needed_with_published_version_does_nothing(tmp_path: Path) -> None:
     (tmp_path / "3").mkdir()
     result = CliRunner().invoke(cli.train, ["--if-needed", "--output", str(tmp_path)])
     assert result.exit_code == 0
@@ -289,21 +296,21 @@ def test_export_worse_than_the_served_version_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "message"),
     [
         (None, "mine.keras does not exist"),
         (b"no model", "mine.keras is not a model that Keras can load"),
     ],
 )
-def test_export_missing_or_damaged_file_is_named(
-    tmp_path: Path, content: bytes | None, complaint: str
+def test_export_missing_or_damaged_file_names_the_file(
+    tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     file = tmp_path / "mine.keras"
     if content:
         file.write_bytes(content)
     result = CliRunner().invoke(cli.export, [str(file), "--output", str(tmp_path / "models")])
     assert result.exit_code == 1
-    assert complaint in result.stderr
+    assert message in result.stderr
 
 
 def test_export_model_of_26_classes_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from digit_training import data
 from digit_training.data import Dataset, Examples, RawArray, RawDataset, idx_md5
 from digit_training.errors import DataError
 from tests.conftest import Digits
+from tests.training.conftest import encode_idx
 
 
 def as_raw(dataset: Dataset) -> RawDataset:
@@ -27,7 +28,7 @@ def as_raw(dataset: Dataset) -> RawDataset:
     )
 
 
-def test_pixels_are_flat_floats_from_0_to_1(dataset: Dataset) -> None:
+def test_examples_pixels_are_flat_floats_from_0_to_1(dataset: Dataset) -> None:
     pixels = dataset.train.pixels
     assert pixels.shape == (4000, 784)
     assert pixels.dtype == np.float32
@@ -39,19 +40,17 @@ def test_load_mnist_is_canonical_unless_offline(mnist: Dataset) -> None:
     assert (len(mnist.train), len(mnist.test)) == ((4000, 1000) if mnist.offline else (60_000, 10_000))
 
 
-def test_validate_sample_is_not_canonical(dataset: Dataset) -> None:
+def test_dataset_of_the_sample_is_not_canonical(dataset: Dataset) -> None:
     assert not dataset.canonical
 
 
-def test_idx_md5_is_the_md5_of_the_idx_file(
-    dataset: Dataset, as_idx: Callable[[NDArray[np.uint8]], bytes]
-) -> None:
+def test_idx_md5_is_the_md5_of_the_idx_file(dataset: Dataset) -> None:
     for array in (dataset.test.images, dataset.test.labels):
-        assert idx_md5(array) == hashlib.md5(as_idx(array)).hexdigest()
+        assert idx_md5(array) == hashlib.md5(encode_idx(array)).hexdigest()
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "message"),
     [
         (lambda x: x / 255, "type float64, not uint8"),
         (lambda x: x[:, :27], r"shape \[1000, 27, 28\], not \[n, 28, 28\]"),
@@ -63,15 +62,15 @@ def test_idx_md5_is_the_md5_of_the_idx_file(
     ],
 )
 def test_validate_wrong_images_raises_data_error_with_their_name(
-    dataset: Dataset, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], complaint: str
+    dataset: Dataset, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], message: str
 ) -> None:
     wrong = replace(as_raw(dataset), test_images=RawArray("a.npz: x_test", change(dataset.test.images)))
-    with pytest.raises(DataError, match=f"a.npz: .*{complaint}"):
+    with pytest.raises(DataError, match=f"a.npz: .*{message}"):
         wrong.validate("here")
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "message"),
     [
         (lambda y: y + 1, "ranges from 1 to 10, not from 0 to 9"),
         (lambda y: y.astype(np.int64) - 1, "ranges from -1 to 8"),
@@ -80,10 +79,10 @@ def test_validate_wrong_images_raises_data_error_with_their_name(
     ],
 )
 def test_validate_wrong_labels_raises_data_error_with_their_name(
-    dataset: Dataset, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], complaint: str
+    dataset: Dataset, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], message: str
 ) -> None:
     wrong = replace(as_raw(dataset), train_labels=RawArray("a.npz: y_train", change(dataset.train.labels)))
-    with pytest.raises(DataError, match=f"a.npz: y_train.*{complaint}"):
+    with pytest.raises(DataError, match=f"a.npz: y_train.*{message}"):
         wrong.validate("here")
 
 
@@ -159,16 +158,16 @@ def test_read_npz_without_mnists_keys_raises_data_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "complaint"),
+    ("kept", "message"),
     [
-        (7, "is truncated: its 7 bytes"),
+        (7, "is truncated: 7 bytes"),
         (5000, "is truncated: its header announces 78,400 bytes, it holds 4,984"),
     ],
 )
-def test_read_truncated_idx_raises_data_error(idx_folder: Path, kept: int, complaint: str) -> None:
+def test_read_truncated_idx_raises_data_error(idx_folder: Path, kept: int, message: str) -> None:
     path = idx_folder / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DataError, match=f"t10k-images-idx3-ubyte {complaint}"):
+    with pytest.raises(DataError, match=f"t10k-images-idx3-ubyte {message}"):
         data.read(idx_folder)
 
 
@@ -186,14 +185,14 @@ def test_read_truncated_gzip_raises_data_error(idx_folder: Path) -> None:
         data.read(idx_folder)
 
 
-def test_read_idx_labels_named_as_images_raises_data_error(idx_folder: Path) -> None:
+def test_read_idx_labels_in_place_of_images_raises_data_error(idx_folder: Path) -> None:
     labels = idx_folder / "t10k-labels-idx1-ubyte"
     (idx_folder / "t10k-images-idx3-ubyte").write_bytes(labels.read_bytes())
     with pytest.raises(DataError, match="t10k-images-idx3-ubyte begins with 00000801, not 00000803"):
         data.read(idx_folder)
 
 
-def test_sample_is_balanced_and_its_sets_are_disjoint() -> None:
+def test_read_sample_is_balanced_and_has_disjoint_sets() -> None:
     dataset = data.read_sample().validate("sample", offline=True)
     train = {image.tobytes() for image in dataset.train.images}
     test = {image.tobytes() for image in dataset.test.images}
@@ -202,15 +201,15 @@ def test_sample_is_balanced_and_its_sets_are_disjoint() -> None:
     assert np.bincount(dataset.test.labels).tolist() == [100] * 10
 
 
-def test_sample_sets_are_subsets_of_the_same_sets_of_mnist(mnist: Dataset) -> None:
+def test_read_sample_sets_are_subsets_of_those_of_mnist(mnist: Dataset) -> None:
     if mnist.offline:
         pytest.skip("needs all of MNIST")
     sample = data.read_sample().validate("sample", offline=True)
     for subset, whole in ((sample.train, mnist.train), (sample.test, mnist.test)):
-        assert _labelled_images(subset) <= _labelled_images(whole)
+        assert labelled_images(subset) <= labelled_images(whole)
 
 
-def _labelled_images(examples: Examples) -> set[tuple[bytes, int]]:
+def labelled_images(examples: Examples) -> set[tuple[bytes, int]]:
     return {
         (image.tobytes(), int(label)) for image, label in zip(examples.images, examples.labels, strict=True)
     }
@@ -218,7 +217,7 @@ def _labelled_images(examples: Examples) -> set[tuple[bytes, int]]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Path of MNIST in an empty Keras cache."""
+    """Path at which Keras would cache MNIST; the cache is empty."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     (tmp_path / "datasets").mkdir()
     return tmp_path / "datasets" / "mnist.npz"
@@ -242,7 +241,7 @@ def test_load_damaged_cache_raises_data_error_with_its_path(mnist_npz: Path, cac
         data.load(None)
 
 
-def test_load_without_cache_reads_kerass_download(
+def test_load_without_cache_reads_the_download_of_keras(
     dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, test = dataset.train, dataset.test

@@ -11,11 +11,12 @@ from digit_training.data import Dataset
 from digit_training.errors import ModelError
 from digit_training.evaluation import Accuracy, calibration_error, evaluate
 from digit_training.fit import FitResult
+from tests.training.conftest import predict
 
 
 def test_evaluate_accuracy_is_the_share_of_correct_answers(fitted: FitResult, dataset: Dataset) -> None:
     evaluation = evaluate(fitted.model, dataset.test)
-    answers = fitted.model.predict(dataset.test.pixels, verbose=0).argmax(axis=1)
+    answers = predict(fitted.model, dataset.test.pixels).argmax(axis=1)
     assert evaluation.accuracy == pytest.approx(np.mean(answers == dataset.test.labels))
     assert evaluation.probabilities.shape == (1000, 10)
     assert 0 < evaluation.calibration_error < 1

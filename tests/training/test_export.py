@@ -16,6 +16,7 @@ from digit_training.evaluation import evaluate
 from digit_training.export import model_card
 from digit_training.fit import FitResult
 from digit_training.recipes import QUICK
+from tests.training.conftest import predict
 
 
 def test_artifact_signatures_are_those_of_the_contract(published: Path) -> None:
@@ -37,7 +38,7 @@ def test_artifact_both_signatures_answer_as_the_keras_model(
     published: Path, fitted: FitResult, dataset: Dataset, size: int
 ) -> None:
     batch = dataset.test[:size]
-    expected = fitted.model.predict(batch.pixels, verbose=0)
+    expected = predict(fitted.model, batch.pixels)
     signatures = tf.saved_model.load(str(published)).signatures
     pixels = signatures["serving_default"](pixels=tf.constant(batch.pixels))["probabilities"]
     images = signatures["images"](images=tf.constant(batch.images))["probabilities"]
@@ -69,7 +70,7 @@ def test_predict_saved_model_answers_as_the_keras_model(
     published: Path, fitted: FitResult, dataset: Dataset
 ) -> None:
     pixels = dataset.test.pixels
-    expected = fitted.model.predict(pixels, verbose=0)
+    expected = predict(fitted.model, pixels)
     assert np.abs(export.predict_saved_model(published, pixels) - expected).max() <= 1e-6
 
 

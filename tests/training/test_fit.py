@@ -7,7 +7,6 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from digit_training import evaluation, models, synthetic
 from digit_training import fit as fitting
@@ -15,12 +14,13 @@ from digit_training.augment import MILD, STRONG, AugmentationConfig, Images, aug
 from digit_training.data import Dataset, Examples
 from digit_training.evaluation import evaluate
 from digit_training.fit import SEEDS, AugmentedBatches, FitResult, fit, multi_step
-from digit_training.recipes import RECIPES, sgd
+from digit_training.recipes import RECIPES, Recipe, sgd
+from tests.training.conftest import predict
 
 PERCEPTRON = RECIPES["perceptron"]
 
 FAST = replace(PERCEPTRON, augmented=True).with_epochs(2)
-"""Recipe without multi-step calls, whose compilation takes longer than these fits."""
+"""Recipe without multi-step calls, which take longer to compile than these fits."""
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,16 @@ def two_epochs(dataset: Dataset) -> FitResult:
 
 @pytest.fixture(scope="module")
 def members(dataset: Dataset) -> list[keras.Model]:
-    """Networks of the last seed and of the first, fitted one by one."""
+    """Networks fitted one by one with the last seed and the first, which follows the last."""
     return [fit(FAST, dataset.train[:200], seed).model for seed in (SEEDS - 1, 0)]
 
 
 def have_equal_weights(one: keras.Model, other: keras.Model) -> bool:
     return all(map(np.array_equal, one.get_weights(), other.get_weights()))
+
+
+def have_equal_outputs(one: keras.Model, other: keras.Model, dataset: Dataset) -> bool:
+    return np.array_equal(predict(one, dataset.test.pixels), predict(other, dataset.test.pixels))
 
 
 def test_augmented_batches_each_epoch_holds_every_example_once_in_another_order(dataset: Dataset) -> None:
@@ -79,7 +83,7 @@ def test_augmented_batches_mild_epochs_distort_less(dataset: Dataset) -> None:
     assert mean_distortion() < 0.9 * strong
 
 
-def test_augmented_batches_mild_examples_restricts_mild_epochs_to_the_first(dataset: Dataset) -> None:
+def test_augmented_batches_mild_epochs_hold_only_the_first_mild_examples(dataset: Dataset) -> None:
     batches = AugmentedBatches(dataset.train[:100], 32, seed=0, mild_from_epoch=1, mild_examples=80)
     assert np.array_equal(np.sort(batches.order), np.arange(100))
     batches.set_epoch(1)
@@ -90,7 +94,7 @@ def test_augmented_batches_mild_examples_restricts_mild_epochs_to_the_first(data
 def fit_with_keras(
     dataset: Dataset, examples: int, batches_per_chunk: int | None = None, xla: bool = False
 ) -> keras.Model:
-    """Return a perceptron after two epochs of batches of 32, in chunks or one by one."""
+    """Return a perceptron after two epochs with batches of 32, fetched one by one or in chunks."""
     keras.utils.set_random_seed(3)
     model = models.perceptron()
     model.compile(sgd(0.5, 1), loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=xla)
@@ -162,32 +166,32 @@ def test_fit_perceptron_gives_the_model_of_the_articles_code(two_epochs: FitResu
 
 
 @pytest.mark.parametrize("name", ["full", "best"])
-def test_fit_mild_epochs_include_synthetic_digits_if_the_recipe_says_so(
+def test_fit_mild_epochs_include_synthetic_digits_unless_disabled(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     # Two threads augment the batches: appending to a list is atomic, adding to a number is not.
-    written = defaultdict[AugmentationConfig, list[int]](list)
-    synthetic_written = defaultdict[AugmentationConfig, list[int]](list)
+    counts = defaultdict[AugmentationConfig, list[int]](list)
+    synthetic_counts = defaultdict[AugmentationConfig, list[int]](list)
 
     def draw_solid_squares(count: int, rng: np.random.Generator) -> Examples:
         return Examples(np.full((count, 28, 28), 255, np.uint8), np.zeros(count, np.uint8))
 
-    def counting_augment(images: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
-        written[config].append(len(images))
-        synthetic_written[config].append(int((images.min(axis=(1, 2)) == 255).sum()))
+    def count_and_augment(images: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
+        counts[config].append(len(images))
+        synthetic_counts[config].append(int((images.min(axis=(1, 2)) == 255).sum()))
         return augment(images, rng, config)
 
     monkeypatch.setattr(synthetic, "draw_digits", draw_solid_squares)
-    monkeypatch.setattr(fitting, "augment", counting_augment)
-    recipe = replace(RECIPES[name], build=models.perceptron, epochs=3, mild_epochs=1, networks=1)
-    result = fit(recipe, dataset.train[:600], seed=0)
-    assert result.synthetic_examples == round(0.05 * 550)
-    assert sum(written[MILD]) == 550 + result.synthetic_examples
-    assert sum(synthetic_written[STRONG]) >= 2 * result.synthetic_examples
-    assert sum(synthetic_written[MILD]) == (result.synthetic_examples if name == "full" else 0)
+    monkeypatch.setattr(fitting, "augment", count_and_augment)
+    recipe = replace(RECIPES[name], epochs=3, mild_epochs=1, networks=1, validation_split=0)
+    result = fit(replace(recipe, build=models.perceptron), dataset.train[:240], seed=0)
+    assert result.synthetic_examples == round(0.05 * 240)
+    assert sum(counts[MILD]) == 240 + result.synthetic_examples
+    assert sum(synthetic_counts[STRONG]) >= 2 * result.synthetic_examples
+    assert sum(synthetic_counts[MILD]) == (result.synthetic_examples if name == "full" else 0)
 
 
-def test_fit_validation_examples_are_held_out_choose_the_epoch_and_calibrate(dataset: Dataset) -> None:
+def test_fit_validation_examples_choose_the_epoch_and_calibrate(dataset: Dataset) -> None:
     recipe = replace(FAST, epochs=4, learning_rate=1.0, validation_split=1 / 4)
 
     def zero_weights_in_last_epoch(batch: int, logs: object) -> None:
@@ -222,7 +226,7 @@ def test_fit_result_describes_the_fit(fitted: FitResult, calibrated: FitResult) 
 
 
 def interrupt_after(epochs: int, networks: int = 0) -> keras.callbacks.Callback:
-    """Return a callback that sends SIGINT after so many complete networks and epochs of the next network."""
+    """Return a callback that sends SIGINT after `networks` networks and then `epochs` epochs of the next."""
     begun: list[object] = []
 
     def interrupt(batch: int, logs: object) -> None:
@@ -233,16 +237,19 @@ def interrupt_after(epochs: int, networks: int = 0) -> keras.callbacks.Callback:
     return callback
 
 
-def test_fit_interrupted_in_third_epoch_returns_the_best_of_two(
-    two_epochs: FitResult, dataset: Dataset
+@pytest.mark.parametrize(
+    "recipe", [FAST, pytest.param(PERCEPTRON, marks=pytest.mark.slow)], ids=["augmented", "multi-step"]
+)
+def test_fit_interrupted_in_third_epoch_returns_the_model_of_two(
+    recipe: Recipe, dataset: Dataset, members: list[keras.Model], two_epochs: FitResult
 ) -> None:
     handler = signal.getsignal(signal.SIGINT)
-    result = fit(PERCEPTRON, dataset.train[:200], 0, [interrupt_after(2)])
+    result = fit(recipe.with_epochs(10), dataset.train[:200], 0, [interrupt_after(2)])
     assert (result.epochs, result.best_epoch, result.complete) == (2, 2, False)
     assert len(result.history["loss"]) == 2
     assert signal.getsignal(signal.SIGINT) is handler
     assert two_epochs.complete
-    assert have_equal_weights(result.model, two_epochs.model)
+    assert have_equal_weights(result.model, members[1] if recipe is FAST else two_epochs.model)
 
 
 def test_fit_interrupted_in_first_epoch_raises_keyboard_interrupt(dataset: Dataset) -> None:
@@ -250,15 +257,12 @@ def test_fit_interrupted_in_first_epoch_raises_keyboard_interrupt(dataset: Datas
         fit(FAST, dataset.train[:200], 0, [interrupt_after(0)])
 
 
-def predict(model: keras.Model, dataset: Dataset) -> NDArray[np.float32]:
-    return np.asarray(model.predict(dataset.test.pixels, verbose=0))
-
-
+@pytest.mark.slow
 def test_fit_ensemble_averages_networks_of_consecutive_seeds(
     dataset: Dataset, members: list[keras.Model]
 ) -> None:
     result = fit(replace(FAST, networks=2), dataset.train[:200], seed=SEEDS - 1)
-    assert np.array_equal(predict(result.model, dataset), predict(models.ensemble(members), dataset))
+    assert have_equal_outputs(result.model, models.ensemble(members), dataset)
     assert (result.networks, result.epochs, result.seed, result.complete) == (2, 2, SEEDS - 1, True)
 
 
@@ -277,8 +281,9 @@ def test_fit_ensemble_interrupted_returns_the_complete_networks(
     recipe, callback = replace(FAST, networks=3), interrupt_after(epochs, networks)
     result = fit(recipe, dataset.train[:200], SEEDS - 1, [callback])
     assert (result.progress, result.complete) == (f"{networks} of 3 networks", False)
+    assert (result.networks, result.epochs, result.seed) == (networks, 2, SEEDS - 1)
     expected = members[0] if networks == 1 else models.ensemble(members)
-    assert np.array_equal(predict(result.model, dataset), predict(expected, dataset))
+    assert have_equal_outputs(result.model, expected, dataset)
 
 
 @pytest.mark.slow

@@ -5,22 +5,18 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from keras import layers, ops
+from keras import layers
 from numpy.typing import NDArray
 
 from digit_training import models
 from digit_training.errors import ModelError
+from tests.training.conftest import predict
 
 
 @pytest.fixture
 def pixels() -> NDArray[np.float32]:
     """Random pixels: float32 [3, 784]."""
     return np.random.default_rng(0).random((3, 784), np.float32)
-
-
-def answers(model: keras.Model, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the model's outputs, computed eagerly: predict would compile each model."""
-    return np.asarray(ops.convert_to_numpy(model(inputs, training=False)))
 
 
 def linear_classifier(shape: tuple[int, ...], classes: int = 10) -> keras.Model:
@@ -36,8 +32,8 @@ def test_perceptron_is_the_articles_network() -> None:
 
 
 @pytest.mark.parametrize("build", [models.perceptron, models.convnet])
-def test_model_maps_pixels_to_probabilities(build: type[keras.Model], pixels: NDArray[np.float32]) -> None:
-    probabilities = answers(build(), pixels)
+def test_network_maps_pixels_to_probabilities(build: type[keras.Model], pixels: NDArray[np.float32]) -> None:
+    probabilities = predict(build(), pixels)
     assert probabilities.shape == (3, 10)
     assert probabilities.dtype == np.float32
     assert np.allclose(probabilities.sum(axis=1), 1)
@@ -48,9 +44,9 @@ def test_ensemble_answers_with_the_softmax_of_mean_logits(
     build: type[keras.Model], pixels: NDArray[np.float32]
 ) -> None:
     members = [build() for _ in range(3)]
-    expected = np.exp(np.mean([np.log(answers(member, pixels)) for member in members], axis=0))
+    expected = np.exp(np.mean([np.log(predict(member, pixels)) for member in members], axis=0))
     ensemble = models.ensemble(members)
-    assert np.allclose(answers(ensemble, pixels), expected / expected.sum(axis=1, keepdims=True), atol=1e-6)
+    assert np.allclose(predict(ensemble, pixels), expected / expected.sum(axis=1, keepdims=True), atol=1e-6)
     assert ensemble.count_params() == sum(member.count_params() for member in members) - 2 * 10
 
 
@@ -60,27 +56,27 @@ def test_ensemble_saved_and_loaded_answers_the_same(tmp_path: Path, pixels: NDAr
     ensemble = models.ensemble([models.convnet(), models.convnet()])
     ensemble.save(tmp_path / "model.keras")
     loaded = models.with_flat_input(keras.saving.load_model(tmp_path / "model.keras"))
-    assert np.array_equal(answers(loaded, pixels), answers(ensemble, pixels))
+    assert np.array_equal(predict(loaded, pixels), predict(ensemble, pixels))
 
 
 @pytest.mark.parametrize("shape", [(784,), (28, 28), (28, 28, 1)])
 def test_with_flat_input_answers_as_the_original(shape: tuple[int, ...], pixels: NDArray[np.float32]) -> None:
     model = linear_classifier(shape)
-    expected = answers(model, pixels.reshape(3, *shape))
-    assert np.array_equal(answers(models.with_flat_input(model), pixels), expected)
+    expected = predict(model, pixels.reshape(3, *shape))
+    assert np.array_equal(predict(models.with_flat_input(model), pixels), expected)
 
 
 @pytest.mark.parametrize(
-    ("shape", "classes", "complaint"),
+    ("shape", "classes", "message"),
     [
         ((32, 32, 3), 10, r"takes \[n, 32, 32, 3\], not \[n, 784\]"),
         ((784,), 26, r"answers \[n, 26\], not \[n, 10\]"),
     ],
 )
 def test_with_flat_input_other_shapes_raise_model_error(
-    shape: tuple[int, ...], classes: int, complaint: str
+    shape: tuple[int, ...], classes: int, message: str
 ) -> None:
-    with pytest.raises(ModelError, match=complaint):
+    with pytest.raises(ModelError, match=message):
         models.with_flat_input(linear_classifier(shape, classes))
 
 

@@ -18,7 +18,7 @@ def test_check_accuracy_at_the_thresholds_passes(baseline: Baseline | None) -> N
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "baseline", "complaint"),
+    ("accuracy", "baseline", "message"),
     [
         (0.8499, None, "0.8499 is below the minimum of 0.85"),
         (0.8499, Baseline("models/1", 0.1), "0.8499 is below the minimum of 0.85"),
@@ -26,16 +26,16 @@ def test_check_accuracy_at_the_thresholds_passes(baseline: Baseline | None) -> N
     ],
 )
 def test_check_accuracy_below_a_threshold_passes_only_with_force(
-    accuracy: float, baseline: Baseline | None, complaint: str
+    accuracy: float, baseline: Baseline | None, message: str
 ) -> None:
-    with pytest.raises(AccuracyError, match=complaint):
+    with pytest.raises(AccuracyError, match=message):
         GATE.check(accuracy, baseline)
     replace(GATE, force=True).check(accuracy, baseline)
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """Models folder with versions 1 to 3."""
+    """Models folder with versions 1, 2 and 3, and a folder that is not a version."""
     for name in ("00001", "2", "3", "canary"):
         (tmp_path / name).mkdir()
     return tmp_path
@@ -45,7 +45,7 @@ def write_label(models: Path, name: str, version: int) -> None:
     """Write a `models.config` with one label, as `digits models promote` does."""
     labels = f'version_labels {{ key: "{name}" value: {version} }}'
     (models / "models.config").write_text(
-        f'# Earlier, stable was: 2\nmodel_config_list {{ config {{ name: "digits" {labels} }} }}'
+        f'# Previous stable version: 2\nmodel_config_list {{ config {{ name: "digits" {labels} }} }}'
     )
 
 
@@ -68,5 +68,5 @@ def test_baseline_version_with_label_of_missing_version_is_the_newest(models: Pa
 
 def test_baseline_version_with_damaged_config_raises_data_error(models: Path) -> None:
     (models / "models.config").write_text("model_config_list {")
-    with pytest.raises(DataError, match=r"models\.config is no valid TensorFlow Serving configuration"):
+    with pytest.raises(DataError, match=r"models\.config is not a valid TensorFlow Serving configuration"):
         quality_gate.baseline_version(models)

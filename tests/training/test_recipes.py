@@ -13,7 +13,7 @@ def test_perceptron_recipe_has_the_articles_hyperparameters() -> None:
     assert float(optimizer.learning_rate) == pytest.approx(0.01)
 
 
-def test_with_overrides_replaces_what_is_not_none() -> None:
+def test_with_overrides_none_keeps_the_value() -> None:
     recipe = RECIPES["quick"]
     changed = recipe.with_overrides(batch_size=7, learning_rate=None).with_epochs(3)
     assert (changed.epochs, changed.batch_size) == (3, 7)

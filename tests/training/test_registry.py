@@ -20,7 +20,7 @@ def writer(text: str = "weights") -> Callable[[Path], None]:
     return write
 
 
-def test_publish_takes_the_number_after_the_highest(tmp_path: Path) -> None:
+def test_publish_numbers_the_version_after_the_highest(tmp_path: Path) -> None:
     models = tmp_path / "models" / "digits"
     assert registry.latest_version(models) is None
     assert registry.publish(models, writer()) == models / "1"
@@ -86,7 +86,7 @@ def test_publish_number_taken_while_writing_leaves_the_other_version_alone(tmp_p
     assert (tmp_path / "1" / "variables" / "data").read_text() == "theirs"
 
 
-def test_publish_makes_the_version_readable_by_other_users(tmp_path: Path) -> None:
+def test_publish_with_umask_022_makes_the_version_readable_by_others(tmp_path: Path) -> None:
     umask = os.umask(0o022)
     try:
         version = registry.publish(tmp_path, writer())

@@ -42,7 +42,7 @@ def test_draw_digits_uses_styles_equally_and_repeats_no_image(examples: Examples
     assert len({image.tobytes() for image in examples.images}) == len(examples)
 
 
-def test_draw_digits_normalises_as_serving_does(examples: Examples) -> None:
+def test_draw_digits_images_are_normalised_as_in_serving(examples: Examples) -> None:
     for image in examples.images[:50]:
         assert is_normalized(image)
         rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
@@ -64,7 +64,7 @@ def test_draw_digits_same_seed_gives_the_same_images() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_draw_digits_returns_as_few_as_requested(count: int) -> None:
+def test_draw_digits_small_count_returns_that_many(count: int) -> None:
     examples = draw_digits(count, np.random.default_rng(0))
     assert examples.images.shape == (count, 28, 28)
     assert len(examples.labels) == count

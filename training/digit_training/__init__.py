@@ -1,1 +1,1 @@
-"""Training room: fits, evaluates and publishes models of handwritten digits."""
+"""Training: fits, evaluates and publishes models of handwritten digits."""

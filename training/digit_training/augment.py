@@ -1,6 +1,6 @@
 """Data augmentation: random distortions of digits that imitate other hands, pens and cameras.
 
-All functions are pure: images uint8 [n, 28, 28], light ink on dark, in and out; randomness comes from `rng`.
+Images are uint8 [n, 28, 28], light ink on dark. Functions change no argument except `rng`.
 """
 
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ class AugmentationConfig:
     gap_fraction: float
     """Digits with gaps in their strokes, as a dry pen leaves them."""
     crop_fraction: float
-    """Digits of which one side is beyond the picture's edge."""
+    """Digits cut off on one side, as at the edge of a picture."""
     pen_fraction: float
     """Digits drawn with a thinner or thicker pen."""
     blur_fraction: float
-    """Digits from a scan of low resolution, enlarged."""
+    """Digits enlarged from a low resolution."""
     grain_fraction: float
     """Digits with rough ink, as pencils and paper make it."""
     rotation_std: float
@@ -41,11 +41,11 @@ class AugmentationConfig:
     shear_std: float
     """Slant in pixels to the side per pixel upwards."""
     aspect_std: float
-    """Logarithm of the stretch along x, which is the squeeze along y."""
+    """Logarithm of the stretch along x; y shrinks by the same factor."""
     size_std: float = 0.05
-    """Logarithm of the size, since a digit's measured box varies with pen and noise."""
+    """Logarithm of the size: the box that serving measures varies with pen and noise."""
     shift_std: float = 0.5
-    """Offset along x and y in pixels, since the measured centre of mass varies with them as well."""
+    """Offset along x and y in pixels: the centre of mass that serving measures varies with pen and noise."""
     bend_range: tuple[float, float] = (0.0, 1.0)
     """Standard deviation, in pixels, of the displacements of the grid that bends the strokes."""
     gap_counts: tuple[int, int] = (1, 3)
@@ -55,13 +55,13 @@ class AugmentationConfig:
     pen_range: tuple[float, float] = (-0.8, 2.0)
     """Change of the stroke width in pixels."""
     blur_sides: tuple[int, int] = (8, 19)
-    """Smallest and largest side of the scan in pixels: the digit's longer side then has 5 to 13."""
+    """Smallest and largest side of that resolution's image in pixels: 5 to 13 for the digit's longer side."""
     grain_range: tuple[float, float] = (0.0, 0.4)
-    """Standard deviation of the loss of brightness, as a fraction of it."""
+    """Standard deviation of the loss of brightness, as a fraction of the brightness."""
     pivot_range: tuple[float, float] = (0.3, 0.6)
     """Brightness, 0..1, that a change of contrast preserves."""
     log_gain_range: tuple[float, float] = (0.0, 1.4)
-    """Logarithm of the contrast gain: 1 to 4, as between soft and binarised scans."""
+    """Logarithm of the contrast gain; the gain is 1, for a soft scan, to 4, for a binarised scan."""
 
 
 STRONG = AugmentationConfig(
@@ -74,7 +74,7 @@ STRONG = AugmentationConfig(
     shear_std=0.2,
     aspect_std=0.1,
 )
-"""Variety of the digits that serving receives."""
+"""Distortions with the variety of the digits that serving receives."""
 
 MILD = AugmentationConfig(
     gap_fraction=0.02,
@@ -86,18 +86,21 @@ MILD = AugmentationConfig(
     shear_std=0.12,
     aspect_std=0.06,
 )
-"""Variety close to that of MNIST itself."""
+"""Distortions with little more variety than MNIST has."""
 
 _DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
 _SQUARE = np.ones((3, 3), np.uint8)
 _AXIS = np.arange(SIDE, dtype=np.float32)
 _KNOTS = 5
-# Interpolation weights of the bending grid's knots for each pixel of an axis: [28, knots].
+"""Control points of the bending grid along each axis."""
+
 _SPLINE = cv2.resize(np.eye(_KNOTS, dtype=np.float32), (_KNOTS, SIDE), interpolation=cv2.INTER_CUBIC)
-# Basis of all coordinate maps: x, y, 1, and the displacement by each knot: [3 + knots * knots, 784].
+"""Interpolation weights of the knots for each pixel of an axis: [28, knots]."""
+
 _BASIS = np.vstack(
     [np.tile(_AXIS, SIDE), np.repeat(_AXIS, SIDE), np.ones(SIDE * SIDE), np.kron(_SPLINE, _SPLINE).T]
 ).astype(np.float32)
+"""Basis of the coordinate maps: x, y, 1, and the displacement by each knot: [3 + knots * knots, 784]."""
 
 
 def augment(images: Images, rng: np.random.Generator, config: AugmentationConfig = STRONG) -> Images:
@@ -116,7 +119,7 @@ def _change_strokes(image: Images, rng: np.random.Generator, config: Augmentatio
         image = _add_gaps(image, rng, config)
     elif damage < config.gap_fraction + config.crop_fraction:
         image = _crop_side(image, rng, config)
-    return _change_pen(image, rng, config) if rng.random() < config.pen_fraction else image
+    return _change_stroke_width(image, rng, config) if rng.random() < config.pen_fraction else image
 
 
 def _add_gaps(image: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
@@ -137,18 +140,18 @@ def _crop_side(image: Images, rng: np.random.Generator, config: AugmentationConf
     return result
 
 
-def _change_pen(image: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
+def _change_stroke_width(image: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
     kernel = _DISC if rng.random() < 0.5 else _SQUARE
     change = rng.uniform(*config.pen_range)
-    other = cv2.erode(image, kernel) if change < 0 else cv2.dilate(image, kernel)
-    # Erosion and dilation change a stroke's width by two pixels; blending gives the fractions in between.
-    return np.asarray(cv2.addWeighted(image, 1 - abs(change) / 2, other, abs(change) / 2, 0), np.uint8)
+    changed = cv2.erode(image, kernel) if change < 0 else cv2.dilate(image, kernel)
+    # Erosion and dilation change the stroke width by two pixels. Blending gives smaller changes.
+    return np.asarray(cv2.addWeighted(image, 1 - abs(change) / 2, changed, abs(change) / 2, 0), np.uint8)
 
 
 def _coordinate_maps(images: Images, rng: np.random.Generator, config: AugmentationConfig) -> Floats:
     """Return each pixel's source coordinates, x and y, for an affine map and a bend: [n, 2, 28, 28].
 
-    The maps normalise size and position anew, as serving does.
+    The maps also normalise size and position, as serving does.
     """
     count = len(images)
     deviations = [[config.rotation_std], [config.shear_std], [config.aspect_std], [config.size_std]]
@@ -184,8 +187,8 @@ def _longer_sides(images: Images, centers: Floats, forward: Floats) -> Floats:
     """Return the longer side of each digit's bounding box after the affine map, in pixels: [n]."""
     ink = images > 64
     has_ink = np.any(ink, axis=2)
-    # The first and last inked pixel of each row suffice: all others lie between them. The centre of mass,
-    # which is inside the box, stands in for those of an empty row.
+    # The first and last inked pixel of each row suffice. A row without ink gets the centre of mass instead,
+    # which is inside the box.
     columns = np.stack((ink.argmax(axis=2), SIDE - 1 - ink[:, :, ::-1].argmax(axis=2)), axis=1)
     x = np.where(has_ink[:, None], columns, centers[:, 0, None, None])
     y = np.where(has_ink, _AXIS, centers[:, 1, None])
@@ -211,7 +214,7 @@ def _reduce_resolution(image: Images, rng: np.random.Generator, config: Augmenta
 
 
 def _change_tones(images: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
-    """Add grain to some digits and change the contrast of all; the brightest pixel of each becomes 255."""
+    """Add grain to some digits and change the contrast of all; the brightest pixel of a digit becomes 255."""
     shape = (len(images), 1, 1)
     ink = images.astype(np.float32)
     grainy = np.flatnonzero(rng.random(len(images)) < config.grain_fraction)

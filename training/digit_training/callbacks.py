@@ -21,7 +21,7 @@ Logs = dict[str, Any]
 
 
 class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps the weights of the epoch with the lowest validation loss, or of the last without validation."""
+    """Keeps the weights of the epoch with the lowest validation loss, or without validation, of the last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,12 +41,12 @@ class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]
             self.weights = self.model.get_weights()
 
     def restore(self) -> None:
-        """Set the model's weights to those that were kept."""
+        """Set the model's weights to the kept weights."""
         self.model.set_weights(self.weights)
 
 
 class DeferredInterrupt(keras.callbacks.Callback):  # type: ignore[misc]
-    """Raises a requested KeyboardInterrupt at the end of the current batch."""
+    """Raises KeyboardInterrupt at the end of the batch in which the first SIGINT arrived."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,10 +71,10 @@ class DeferredInterrupt(keras.callbacks.Callback):  # type: ignore[misc]
 
 @contextmanager
 def defer_interrupt() -> Iterator[DeferredInterrupt]:
-    """Yield a callback that defers Ctrl-C to the end of a batch; for the main thread only.
+    """Yield a callback that defers Ctrl-C to the end of the batch; for the main thread only.
 
-    TensorFlow's threads call Python to read batches. A KeyboardInterrupt at an arbitrary instruction can
-    break that.
+    TensorFlow's threads call Python to read batches. A KeyboardInterrupt at an arbitrary
+    instruction can break this reading.
     """
     callback = DeferredInterrupt()
     previous = signal.signal(signal.SIGINT, callback.handle_sigint)
@@ -143,7 +143,7 @@ class FitProgress(keras.callbacks.Callback):  # type: ignore[misc]
             self.console.print(self._title(epoch), _format_metrics(logs or {}))
 
     def close(self) -> None:
-        """Stop the display and restore the terminal's cursor, also after an interrupted fit."""
+        """Stop the display and restore the terminal's cursor; also needed after an interrupted fit."""
         if self.console.is_terminal:
             self.bars.stop()
 
@@ -153,7 +153,7 @@ class FitProgress(keras.callbacks.Callback):  # type: ignore[misc]
         return title if self.networks == 1 else f"network {self.network}/{self.networks}, {title}"
 
     def _time_left(self, steps_done: int) -> str:
-        """Return the time left for all networks at the average pace so far."""
+        """Return the time left for all networks, extrapolated from the average pace."""
         steps, epochs = self.params["steps"], self.params["epochs"]
         fraction = (self.network - 1 + (self.epoch + steps_done / steps) / epochs) / self.networks
         seconds = round((self.clock() - self.started) * (1 / fraction - 1))

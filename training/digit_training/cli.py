@@ -1,6 +1,6 @@
 """Commands `digits train` and `digits export`.
 
-This module imports neither Keras nor TensorFlow: `--help` and `--if-needed` must answer at once.
+The imports of Keras and TensorFlow are deferred, so that `--help` and `--if-needed` answer at once.
 """
 
 import logging
@@ -17,22 +17,22 @@ from digit_training import registry
 from digit_training.errors import Interrupted, TrainingError
 
 INTERRUPTED_STATUS = 130
-"""Exit status after Ctrl-C by the shells' convention: 128 + SIGINT."""
+"""Exit status after Ctrl-C, 128 + SIGINT, as in shells."""
 
-_path = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path)
 
 data_option = click.option(
     "--data",
     envvar="DIGITS_MNIST",
     show_envvar=True,
-    type=_path,
+    type=PATH,
     help="Keras's mnist.npz or a folder of IDX files.  [default: Keras's cache, or its download]",
 )
 output_option = click.option(
     "--output",
     default=Path("models/digits"),
     show_default=True,
-    type=_path,
+    type=PATH,
     help="Folder of model versions that the model server watches.",
 )
 min_accuracy_option = click.option(
@@ -47,8 +47,7 @@ max_regression_option = click.option(
     default=0.01,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help="Largest accepted loss of accuracy compared with the stable version, or with the newest "
-    "if none is stable.",
+    help="Largest accepted drop in accuracy below the stable version, or below the newest if none is stable.",
 )
 force_option = click.option("--force", is_flag=True, help="Publish the model whatever its accuracy.")
 
@@ -61,24 +60,24 @@ force_option = click.option("--force", is_flag=True, help="Publish the model wha
     show_default=True,
     type=click.Choice(["quick", "full", "best"]),
     help="Effort for the convnet: quick takes a minute and a half, full five to eight minutes, "
-    "best half an hour for an ensemble of five networks.",
+    "best half an hour (an ensemble of five networks).",
 )
 @data_option
 @output_option
-@click.option("--report", type=_path, help="Folder for the report.  [default: runs/<time>]")
+@click.option("--report", type=PATH, help="Folder for the report.  [default: runs/<time>]")
 @click.option(
     "--seed",
     default=0,
     show_default=True,
     type=click.IntRange(0, 2**32 - 1),
-    help="Seed of the random numbers: on one machine, the same seed gives the same model.",
+    help="Seed of the random numbers. On one machine, the same seed gives the same model.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the data.  [default: the recipe's]")
 @click.option("--batch-size", type=click.IntRange(1), help="Digits per step.  [default: the recipe's]")
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, min_open=True),
-    help="Size of the optimizer's steps.  [default: the recipe's]",
+    help="Learning rate of the optimizer, at its peak.  [default: the recipe's]",
 )
 @min_accuracy_option
 @max_regression_option
@@ -103,12 +102,13 @@ def train(
     if if_needed and (version := registry.latest_version(output)):
         click.echo(f"Nothing to train: {version} is already published.")
         return
-    with _plain_errors():
+    _silence_tensorflow()
+    with _exit_on_error():
         from digit_training import pipeline
         from digit_training.quality_gate import QualityGate
 
         pipeline.train(
-            recipe=recipe if model == "convnet" else model,
+            recipe=recipe if model == "convnet" else "perceptron",
             data=data,
             output=output,
             report=report,
@@ -121,7 +121,7 @@ def train(
 
 
 @click.command()
-@click.argument("file", metavar="FILE.keras", type=_path)
+@click.argument("file", metavar="FILE.keras", type=PATH)
 @data_option
 @output_option
 @min_accuracy_option
@@ -135,7 +135,8 @@ def export(
     The model takes pixels 0..1 as [n, 784], [n, 28, 28] or [n, 28, 28, 1] and returns probabilities
     [n, 10].
     """
-    with _plain_errors():
+    _silence_tensorflow()
+    with _exit_on_error():
         from digit_training import pipeline
         from digit_training.quality_gate import QualityGate
 
@@ -143,13 +144,16 @@ def export(
         pipeline.export(file=file, data=data, output=output, gate=gate)
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Turn the expected exceptions of the block into one line on stderr, and silence TensorFlow's logs."""
-    # Its C++ log prints a page about CUDA at every start. Errors arrive as exceptions.
+def _silence_tensorflow() -> None:
+    # The C++ log prints a page about CUDA at every start. Errors arrive as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Its Python log warns of retracing when the fifth network is fitted.
+    # The Python log warns of retracing when the fifth network of an ensemble is fitted.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
+@contextmanager
+def _exit_on_error() -> Iterator[None]:
+    """Print an expected exception of the block as one line on stderr, and exit with a status above 0."""
     try:
         yield
     except Interrupted as error:
@@ -160,7 +164,7 @@ def _plain_errors() -> Iterator[None]:
 
 
 def _hard_exit(status: int) -> NoReturn:
-    # os._exit skips the interpreter's shutdown, in which TensorFlow's prefetching threads have crashed.
+    # TensorFlow's prefetching threads may crash in the interpreter's shutdown, which os._exit skips.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -32,7 +32,7 @@ MNIST_MD5 = {
 """MD5 of MNIST's four files in IDX format, uncompressed."""
 
 DOWNLOAD_TIMEOUT = 10.0
-"""Seconds without an answer after which the machine counts as offline."""
+"""Socket timeout of the download in seconds; after a timeout, the machine counts as offline."""
 
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 _IDX_UINT8 = 0x08
@@ -84,7 +84,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class RawArray:
-    """An unvalidated array and its location for error messages: a file, or a file and a key."""
+    """An unvalidated array. `name` is its location for error messages: a file, or a file and a key."""
 
     name: str
     values: NDArray[Any]
@@ -92,7 +92,7 @@ class RawArray:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """The four arrays of a data set as they were read, unvalidated."""
+    """The four arrays of a data set, unvalidated."""
 
     train_images: RawArray
     train_labels: RawArray
@@ -100,7 +100,7 @@ class RawDataset:
     test_labels: RawArray
 
     def validate(self, source: str, offline: bool = False) -> Dataset:
-        """Return the data set. Raise DataError for wrong shapes, types, ranges or swapped MNIST files."""
+        """Return the data set. Raise DataError for wrong shapes, types or ranges, or swapped MNIST files."""
         train = _validate_examples(self.train_images, self.train_labels)
         test = _validate_examples(self.test_images, self.test_labels)
         arrays = (train.images, train.labels, test.images, test.labels)
@@ -109,14 +109,14 @@ class RawDataset:
         return Dataset(train, test, source, offline, md5)
 
     def _check_roles(self, md5: dict[str, str]) -> None:
-        """Raise DataError for an MNIST array in another one's place, or MNIST images with other labels."""
+        """Raise DataError if MNIST's arrays are swapped, or if MNIST's images have other labels."""
         arrays = (self.train_images, self.train_labels, self.test_images, self.test_labels)
         mnist_roles = {checksum: role for role, checksum in MNIST_MD5.items()}
         for (role, checksum), array in zip(md5.items(), arrays, strict=True):
             if mnist_roles.get(checksum, role) != role:
                 raise DataError(f"{array.name} holds MNIST's {mnist_roles[checksum]}, not its {role}")
-        for half, labels in (("train", self.train_labels), ("test", self.test_labels)):
-            images_role, labels_role = f"{half} images", f"{half} labels"
+        for subset, labels in (("train", self.train_labels), ("test", self.test_labels)):
+            images_role, labels_role = f"{subset} images", f"{subset} labels"
             if md5[images_role] == MNIST_MD5[images_role] and md5[labels_role] != MNIST_MD5[labels_role]:
                 raise DataError(
                     f"{labels.name} does not label MNIST's {images_role}: its MD5 is {md5[labels_role]}, "
@@ -125,7 +125,7 @@ class RawDataset:
 
 
 def load(path: Path | None) -> Dataset:
-    """Return the validated digits at `path`, else from Keras's cache, its download, or the bundled sample.
+    """Return the validated digits at `path`. If None, try Keras's cache, its download and the bundled sample.
 
     Raise DataError if the file is missing or invalid.
     """
@@ -215,7 +215,11 @@ def _check_labels(labels: RawArray) -> None:
 
 def _find_idx(folder: Path, stem: str, dimensions: int) -> Path:
     # The original names have a dash before "idx"; some mirrors have a dot.
-    names = [f"{stem}{mark}idx{dimensions}-ubyte{suffix}" for suffix in ("", ".gz") for mark in ("-", ".")]
+    names = [
+        f"{stem}{separator}idx{dimensions}-ubyte{suffix}"
+        for suffix in ("", ".gz")
+        for separator in ("-", ".")
+    ]
     for name in names:
         if (folder / name).is_file():
             return folder / name
@@ -226,12 +230,12 @@ def _read_idx(path: Path, dimensions: int) -> RawArray:
     content = _decompress(path)
     header_size = 4 + 4 * dimensions
     if len(content) < header_size:
-        raise DataError(f"{path} is truncated: its {len(content)} bytes are less than an IDX header")
+        raise DataError(f"{path} is truncated: {len(content)} bytes are less than an IDX header")
     zeros, kind, actual_dimensions = struct.unpack(">HBB", content[:4])
     if (zeros, kind, actual_dimensions) != (0, _IDX_UINT8, dimensions):
         raise DataError(
             f"{path} begins with {content[:4].hex()}, not 000008{dimensions:02x}: "
-            f"it is no IDX file of bytes in {dimensions} dimension{'s'[: dimensions - 1]}"
+            f"it is not a {dimensions}-dimensional IDX file of unsigned bytes"
         )
     shape = struct.unpack(f">{dimensions}I", content[4:header_size])
     expected, actual = math.prod(shape), len(content) - header_size
@@ -242,7 +246,7 @@ def _read_idx(path: Path, dimensions: int) -> RawArray:
 
 
 def _decompress(path: Path) -> bytes:
-    # The magic number decides, not the suffix: browsers may unpack a download and keep its .gz.
+    # Browsers may unpack a download and keep its suffix .gz: only the magic number is reliable.
     content = path.read_bytes()
     if not content.startswith(_GZIP_MAGIC):
         return content
@@ -263,7 +267,7 @@ def _download() -> RawDataset | None:
     try:
         with _socket_timeout(DOWNLOAD_TIMEOUT), contextlib.redirect_stdout(io.StringIO()):
             (x_train, y_train), (x_test, y_test) = mnist.load_data()
-    # Keras raises a bare Exception or a ValueError for any failed download, even for a wrong checksum.
+    # Keras raises Exception or ValueError for any failed download, even for a wrong checksum.
     except Exception:
         return None
     arrays = zip(_NPZ_KEYS, (x_train, y_train, x_test, y_test), strict=True)

@@ -17,7 +17,7 @@ def name() -> str:
 def enable_determinism() -> None:
     """Make TensorFlow sum in a fixed order on a GPU, so that a seed gives the same model each time.
 
-    A CPU needs no such setting.
+    On a CPU, the order is fixed anyway.
     """
     if keras.backend.backend() == "tensorflow" and _tensorflow_gpu():
         import_module("tensorflow").config.experimental.enable_op_determinism()
@@ -25,7 +25,7 @@ def enable_determinism() -> None:
 
 @cache
 def silence_xla() -> None:
-    """Compile a trivial function with stderr discarded: XLA logs its first compilation there, once."""
+    """Discard the line that XLA logs on stderr at its first compilation, by compiling a trivial function."""
     tensorflow = import_module("tensorflow")
     stderr = os.dup(2)
     try:

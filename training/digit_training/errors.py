@@ -1,28 +1,21 @@
-"""Exceptions of the training room; each message is one line for the person at the terminal.
-
-TrainingError
-├── DataError      a data file that is missing, truncated, mislabelled or not digits
-├── ModelError     a model that cannot be loaded, evaluated or exported
-├── AccuracyError  a model below the quality gate
-└── Interrupted    Ctrl-C ended a fit early
-"""
+"""Exceptions of this package. Each message is one line for the terminal."""
 
 
 class TrainingError(Exception):
-    """Root of all exceptions that this package raises on purpose."""
+    """Base class of the package's exceptions."""
 
 
 class DataError(TrainingError):
-    """Names the file and its fault."""
+    """A data file is missing, truncated, mislabelled or not digits; the message names it."""
 
 
 class ModelError(TrainingError):
-    """Names the model and its fault."""
+    """A model cannot be loaded, evaluated or exported; the message states why."""
 
 
 class AccuracyError(TrainingError):
-    """States the accuracy reached and the accuracy required."""
+    """A model fails the quality gate; the message states the accuracy reached and the accuracy required."""
 
 
 class Interrupted(TrainingError):  # noqa: N818
-    """States how much of the fit was kept and how to publish it."""
+    """Ctrl-C ended a fit early; the message states what was kept and how to publish it."""

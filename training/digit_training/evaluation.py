@@ -15,9 +15,9 @@ Probabilities = NDArray[np.float32]
 
 CALIBRATION_BINS = 15
 MAX_TEMPERATURE = 5.0
-"""Bound of the temperature; its inverse is the lower bound. Labels without errors would drive it to 0."""
+"""Upper bound of the temperature; the lower bound is the inverse. Without wrong answers, the optimum is 0."""
 
-_BISECTIONS = 40
+_BISECTION_STEPS = 40
 _Z_95 = 1.96
 """Quantile of the standard normal distribution for a two-sided confidence of 95%."""
 
@@ -94,7 +94,7 @@ def calibration_error(confidence: NDArray[np.float32], correct: NDArray[np.bool_
 
 
 def confusion_matrix(labels: Labels, probabilities: Probabilities) -> NDArray[np.intp]:
-    """Return how often each digit (row) got each answer (column): [10, 10]."""
+    """Return the number of examples of each digit (row) with each answer (column): [10, 10]."""
     pairs = 10 * labels.astype(np.intp) + probabilities.argmax(axis=1)
     return np.bincount(pairs, minlength=100).reshape(10, 10)
 
@@ -109,7 +109,7 @@ def accuracy_per_digit(confusion: NDArray[np.intp]) -> dict[int, Accuracy]:
 
 
 def reliability_bins(labels: Labels, probabilities: Probabilities) -> list[ReliabilityBin]:
-    """Return the calibration error's bins that are not empty, by rising confidence."""
+    """Return the bins of the calibration error by rising confidence, without the empty ones."""
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     indices = _bin_indices(confidence)
     return [
@@ -132,13 +132,14 @@ def worst_mistakes(labels: Labels, probabilities: Probabilities) -> NDArray[np.i
 def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
     """Return the temperature, 1/5..5, that minimises the negative log-likelihood of the labels [n].
 
-    Temperature scaling divides the logits by it (Guo et al., 2017). The negative log-likelihood is convex in
-    the inverse temperature, so that a bisection on the sign of its slope finds the minimum.
+    Temperature scaling divides the logits by the temperature (Guo et al., 2017). The negative log-likelihood
+    is convex in the inverse temperature, so that bisection on the sign of the slope finds the minimum.
     """
-    # Softmax ignores a constant offset, so that the logarithms of its outputs serve as logits.
+    # Softmax ignores a common offset of the logits, so that the logarithms of its outputs serve as logits.
     logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-30))
+    # Bounds of the logarithm of the inverse temperature.
     low, high = -math.log(MAX_TEMPERATURE), math.log(MAX_TEMPERATURE)
-    for _ in range(_BISECTIONS):
+    for _ in range(_BISECTION_STEPS):
         middle = (low + high) / 2
         if _nll_slope(logits, labels, math.exp(middle)) > 0:
             high = middle
@@ -159,7 +160,7 @@ def _bin_indices(confidence: NDArray[np.float32]) -> NDArray[np.intp]:
 
 
 def _nll_slope(logits: NDArray[np.float64], labels: Labels, inverse_temperature: float) -> float:
-    """Return the derivative of the mean negative log-likelihood by the inverse temperature."""
-    powers = np.exp(inverse_temperature * (logits - logits.max(axis=1, keepdims=True)))
-    expected = (powers * logits).sum(axis=1) / powers.sum(axis=1)
-    return float((expected - logits[np.arange(len(labels)), labels]).mean())
+    """Return the derivative of the mean negative log-likelihood with respect to the inverse temperature."""
+    exponentials = np.exp(inverse_temperature * (logits - logits.max(axis=1, keepdims=True)))
+    expected_logits = (exponentials * logits).sum(axis=1) / exponentials.sum(axis=1)
+    return float((expected_logits - logits[np.arange(len(labels)), labels]).mean())

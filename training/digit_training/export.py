@@ -55,7 +55,8 @@ def save_model(model: keras.Model, directory: Path) -> None:
         raise ModelError(
             "only Keras's TensorFlow backend writes SavedModels: KERAS_BACKEND=tensorflow digits export …"
         )
-    # A variable: TensorFlow turns division by a constant into a multiplication, which rounds differently.
+    # A variable, since TensorFlow replaces division by a constant with a multiplication, which rounds
+    # differently.
     max_pixel = tf.Variable(255.0, trainable=False)
 
     @tf.function(input_signature=[tf.TensorSpec([None, 784], tf.float32, "pixels")])  # type: ignore[untyped-decorator]
@@ -67,7 +68,7 @@ def save_model(model: keras.Model, directory: Path) -> None:
         pixels = tf.cast(tf.reshape(images, [-1, 784]), tf.float32) / max_pixel
         return {"probabilities": model(pixels, training=False)}
 
-    # The module holds the weights only: with the model it would store the optimizer's state as well.
+    # The module holds only the weights: with the model, the optimizer's state would be saved as well.
     module = tf.Module()
     module.weights = [max_pixel, *(weight.value for weight in model.weights)]
     signatures = {PIXELS_SIGNATURE: from_pixels, IMAGES_SIGNATURE: from_images}
@@ -95,7 +96,7 @@ def predict_saved_model(directory: Path, pixels: NDArray[np.float32]) -> NDArray
 
 
 def write_warmup_requests(path: Path, examples: Examples) -> None:
-    """Write a TFRecord file with a prediction request for each signature and warm-up batch size."""
+    """Write a TFRecord file with a prediction request for each warm-up batch size and signature."""
     with tf.io.TFRecordWriter(str(path)) as records:
         for request in _warmup_requests(examples):
             log = PredictionLog(predict_log={"request": request})
@@ -107,7 +108,7 @@ def model_card(
 ) -> dict[str, Any]:
     """Return the model card as JSON values.
 
-    Without `fit`, for a model that was fitted elsewhere, `data` describes the data of the evaluation.
+    `fit` is None for a model that was fitted elsewhere; `data` then describes the data of the evaluation.
     """
     return {
         "model": model.name,

@@ -20,10 +20,10 @@ from digit_training.data import Examples
 from digit_training.recipes import Recipe
 
 STEPS_PER_EXECUTION = 25
-"""Steps that Keras runs as one call on separately fetched batches, for augmented fits."""
+"""Steps per call of the training function in fits whose batches are fetched one by one."""
 
 STEPS_PER_CHUNK = 375
-"""Steps on one chunk, which Keras fetches as a single batch: small models spend their time between steps."""
+"""Steps per chunk in other fits. Keras fetches a chunk as one batch, which saves time between short steps."""
 
 SEEDS = 2**32
 """Number of seeds that NumPy accepts."""
@@ -34,7 +34,7 @@ Logs = dict[str, Any]
 
 @dataclass(frozen=True)
 class FitResult:
-    """A fitted model and the record of its fit.
+    """A fitted model and how it was fitted.
 
     For an ensemble, `epochs`, `best_epoch`, `history` and `temperature` are those of the first network.
     """
@@ -49,16 +49,16 @@ class FitResult:
     epochs: int
     """Number of completed epochs."""
     best_epoch: int
-    """Epoch, from 1, that the weights are from."""
+    """Epoch, from 1, of the model's weights."""
     history: dict[str, list[float]]
-    """Loss and accuracy of each epoch by Keras's names."""
+    """Values per epoch by Keras's names: loss, accuracy, val_loss, val_accuracy."""
     temperature: float | None
-    """Temperature, fitted to the validation examples and folded into the weights; None without them."""
+    """Temperature fitted to the validation examples, folded into the weights; None without such examples."""
     seconds: float
-    """Duration of the fit, of all networks together."""
+    """Duration of the fit of all networks."""
     device: str
     networks: int = 1
-    """Number of complete networks in the ensemble."""
+    """Number of completely fitted networks in the ensemble."""
 
     @property
     def complete(self) -> bool:
@@ -67,7 +67,7 @@ class FitResult:
 
     @property
     def progress(self) -> str:
-        """Completed share of the recipe, such as "3 of 9 epochs"."""
+        """Completed part of the recipe, such as "3 of 9 epochs"."""
         if self.recipe.networks > 1 and self.epochs == self.recipe.epochs:
             return f"{self.networks} of {self.recipe.networks} networks"
         return f"{self.epochs} of {self.recipe.epochs} epochs"
@@ -78,8 +78,8 @@ def fit(
 ) -> FitResult:
     """Fit the recipe's networks, from consecutive seeds; the same seed and machine give the same model.
 
-    Ctrl-C ends the fit early with the complete networks, or with the best epoch of the first network. Raise
-    KeyboardInterrupt if not even one epoch has ended.
+    After Ctrl-C, return the completely fitted networks, else the best epoch of the first network. Raise
+    KeyboardInterrupt if no epoch has ended.
     """
     results = [_fit_network(recipe, examples, seed, callbacks)]
     with suppress(KeyboardInterrupt):
@@ -97,10 +97,10 @@ def fit(
 
 
 class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Shuffled batches of the examples, each distorted anew in each epoch.
+    """Shuffled batches of the examples, distorted anew in each epoch.
 
-    A batch is pixels float32 [batch_size, 784], 0..1, and labels uint8 [batch_size]. It depends only on the
-    seed, the epoch and its index, so that prefetching threads do not affect the result.
+    A batch is pixels float32 [batch_size, 784], 0..1, and labels uint8 [batch_size]. A batch depends only on
+    seed, epoch and index, so that prefetching threads do not affect the result.
     """
 
     def __init__(
@@ -111,12 +111,13 @@ class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
         mild_from_epoch: float = math.inf,
         mild_examples: int | None = None,
     ) -> None:
-        """Distort mildly from `mild_from_epoch`, from 0, on; take only the first `mild_examples` then.
+        """Create the batches of epoch 0. Epochs from `mild_from_epoch` on are mild.
 
-        The number of batches per epoch stays the same: some of the `mild_examples` appear twice.
+        A mild epoch has weaker distortions. With `mild_examples`, it also has only the first `mild_examples`
+        examples, some of them twice: every epoch has the same number of batches.
         """
-        # With one worker, TensorFlow tunes its reader: an epoch then ends when the tuner next wakes up, up to
-        # twice as late. With two, other backends read some batches of the first epoch twice.
+        # TensorFlow tunes a reader with one worker, and an epoch then ends only when the tuner next wakes up:
+        # it takes up to twice as long. Other backends with two workers read some batches of epoch 0 twice.
         workers = 2 if keras.backend.backend() == "tensorflow" else 1
         super().__init__(workers=workers, max_queue_size=2 * STEPS_PER_EXECUTION)
         self.mild_from_epoch = mild_from_epoch
@@ -128,7 +129,7 @@ class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
         self.order = self._shuffle()
 
     def __len__(self) -> int:
-        return -(-len(self.examples) // self.batch_size)
+        return math.ceil(len(self.examples) / self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
@@ -138,9 +139,9 @@ class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
         return Examples(augment(batch.images, rng, config), batch.labels).pixels, batch.labels
 
     def set_epoch(self, epoch: int) -> None:
-        """Shuffle for an epoch, from 0, before it begins.
+        """Shuffle the examples for this epoch, counted from 0; to be called before the epoch begins.
 
-        PyDataset.on_epoch_end is not used: Keras calls it once too often, and while its threads read batches.
+        PyDataset.on_epoch_end does not suit: Keras calls it once too often, and while threads read batches.
         """
         self.epoch = epoch
         self.order = self._shuffle()
@@ -159,8 +160,9 @@ class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
 def multi_step(model: keras.Model, batch_size: int) -> Callable[[Chunk], Logs]:
     """Return a train step that runs the model's own train step on each batch of a chunk.
 
-    A chunk is tensors of pixels [n, 784] and labels [n]; its last batch may be smaller. Chunks of a multiple
-    of `batch_size` give the same weights as their batches one by one. The model's only metric is accuracy.
+    A chunk is a pair of tensors, pixels [n, 784] and labels [n]. If n is a multiple of `batch_size` in all
+    chunks but the last, the weights become the same as from single batches. The model's only metric must be
+    accuracy.
     """
     step = model.train_step
 
@@ -175,7 +177,7 @@ def multi_step(model: keras.Model, batch_size: int) -> Callable[[Chunk], Logs]:
             logs: Logs = step((rows, ops.slice(labels, (first,), (size,))))
             return logs
 
-        # XLA compiles the loop's body even if the chunk is shorter than a batch and the body never runs.
+        # XLA compiles the loop's body even for a chunk smaller than a batch, where the body never runs.
         size = ops.minimum(batch_size, count)
         initial = {"accuracy": 0.0, "loss": 0.0}
         logs = ops.fori_loop(0, full_batches, lambda number, _: train_on_batch(number, size), initial)
@@ -188,7 +190,7 @@ def multi_step(model: keras.Model, batch_size: int) -> Callable[[Chunk], Logs]:
 def _fit_network(
     recipe: Recipe, examples: Examples, seed: int, callbacks: Sequence[keras.callbacks.Callback]
 ) -> FitResult:
-    """Fit a single network. Raise KeyboardInterrupt if Ctrl-C comes before the end of the first epoch."""
+    """Fit a single network. Raise KeyboardInterrupt after Ctrl-C in the first epoch."""
     device.enable_determinism()
     keras.utils.set_random_seed(seed)
     validation, train = _split(examples, recipe.validation_split, seed)
@@ -208,7 +210,7 @@ def _fit_network(
             verbose=0,
         )
     if best_weights.completed < recipe.epochs:
-        # TensorFlow's batch reader calls Python when it is freed. Free it before the interpreter shuts down.
+        # The destructor of TensorFlow's batch reader calls Python: run it before the interpreter shuts down.
         gc.collect()
     if not best_weights.completed:
         raise KeyboardInterrupt
@@ -233,7 +235,7 @@ def _split(examples: Examples, validation_split: float, seed: int) -> tuple[Exam
     """Return the validation and the training examples."""
     count = round(len(examples) * validation_split)
     if not count:
-        # The original order makes the fit equal to that of the article's Keras code with the same seed.
+        # The original order gives the same fit as the article's Keras code with the same seed.
         return examples[:0], examples
     order = np.random.default_rng(seed).permutation(len(examples))
     return examples[order[:count]], examples[order[count:]]
@@ -242,7 +244,7 @@ def _split(examples: Examples, validation_split: float, seed: int) -> tuple[Exam
 def _compile(recipe: Recipe, examples: int) -> keras.Model:
     steps = recipe.epochs * math.ceil(examples / recipe.batch_size)
     is_multi_step = _is_multi_step(recipe)
-    # XLA on a CPU speeds up small layers and slows convolutions down; Keras leaves it off there.
+    # XLA on a CPU speeds up small layers and slows down convolutions. Keras's "auto" never uses it there.
     use_xla = is_multi_step and device.name() == "CPU"
     if use_xla:
         device.silence_xla()
@@ -260,14 +262,14 @@ def _compile(recipe: Recipe, examples: int) -> keras.Model:
 
 
 def _is_multi_step(recipe: Recipe) -> bool:
-    """True if Keras can fetch chunks: the examples do not change, and TensorFlow runs the loop."""
+    """True if Keras can fetch chunks: examples are the same in each epoch, and TensorFlow is the backend."""
     return not recipe.augmented and keras.backend.backend() == "tensorflow"
 
 
 def _fit_inputs(
     recipe: Recipe, train: Examples, extra: Examples, seed: int
 ) -> tuple[dict[str, Any], list[keras.callbacks.Callback]]:
-    """Return the data arguments of Keras's fit, and the callbacks that they need."""
+    """Return the data arguments of Model.fit, and the callbacks that these data need."""
     examples = train + extra
     if recipe.augmented:
         mild_examples = None if recipe.synthetic_in_mild_epochs else len(train)

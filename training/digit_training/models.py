@@ -1,4 +1,7 @@
-"""Network architectures in plain Keras 3: pixels float32 [n, 784], 0..1, to probabilities float32 [n, 10]."""
+"""Network architectures in plain Keras 3.
+
+Each network maps pixels float32 [n, 784], 0..1, to probabilities float32 [n, 10].
+"""
 
 from collections.abc import Sequence
 
@@ -12,7 +15,10 @@ INPUT_SHAPES = {(784,), (28, 28), (28, 28, 1)}
 
 
 def perceptron() -> keras.Model:
-    """Return the article's network, unchanged: 7,960 parameters."""
+    """Return the article's network, unchanged: 7,960 parameters.
+
+    The article is "How to build a Deep Learning model in 10 lines"; see docs/tutorials/from-ten-lines.md.
+    """
     return keras.Sequential(
         [
             keras.Input((784,), name="pixels"),
@@ -24,9 +30,10 @@ def perceptron() -> keras.Model:
 
 
 def convnet() -> keras.Model:
-    """Return a convolutional network that two cores fit in a minute and a half: 135,594 parameters.
+    """Return a convolutional network of 135,594 parameters.
 
-    The first convolution has stride 2, so that no later layer computes at full resolution.
+    The first convolution has stride 2, so that no later layer computes at full resolution: two cores fit the
+    network in a minute and a half.
     """
     return keras.Sequential(
         [
@@ -48,9 +55,9 @@ def convnet() -> keras.Model:
 
 
 def ensemble(members: Sequence[keras.Model]) -> keras.Model:
-    """Return one network that answers with the softmax of the mean of the members' logits.
+    """Return a network whose output is the softmax of the mean of the members' logits.
 
-    Each member takes [n, 784] and ends in Dense with a softmax. The ensemble merges these last layers.
+    Each member takes [n, 784] and ends in a Dense layer with softmax; the ensemble merges these layers.
     """
     pixels = keras.Input((784,), name="pixels")
     features = [
@@ -66,9 +73,9 @@ def ensemble(members: Sequence[keras.Model]) -> keras.Model:
 
 
 def with_flat_input(model: keras.Model) -> keras.Model:
-    """Return a model that takes [n, 784] and shares the weights; the model itself if it takes that already.
+    """Return a model that takes [n, 784] and shares the weights; the model itself if it takes [n, 784].
 
-    Raise ModelError if its input is not [n, 784], [n, 28, 28] or [n, 28, 28, 1], or its output not [n, 10].
+    Raise ModelError if the input is not [n, 784], [n, 28, 28] or [n, 28, 28, 1], or the output not [n, 10].
     """
     if isinstance(model.input_shape, list) or model.input_shape[1:] not in INPUT_SHAPES:
         raise ModelError(
@@ -85,8 +92,8 @@ def with_flat_input(model: keras.Model) -> keras.Model:
 def _batch_normalized(layer: keras.Layer) -> tuple[keras.Layer, ...]:
     """Return the layer, batch normalisation (Ioffe and Szegedy, 2015) and ReLU.
 
-    The layer needs no bias: the normalisation has one. A small training set has fewer batches than Keras's
-    default momentum of 0.99 averages over, hence 0.9.
+    The layer needs no bias, since the normalisation has one. The momentum is 0.9, since a small training set
+    has fewer batches than Keras's default of 0.99 averages over.
     """
     return layer, layers.BatchNormalization(momentum=0.9), layers.ReLU()
 

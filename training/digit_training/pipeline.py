@@ -1,6 +1,6 @@
 """Training pipeline: data, fit, evaluation, report, quality gate, export.
 
-A model that was fitted elsewhere enters at evaluation and has no report.
+A model that was fitted elsewhere skips fit and report.
 """
 
 from contextlib import closing
@@ -41,9 +41,9 @@ def train(
 ) -> None:
     """Fit a recipe, write the report and the Keras file into `report`, and publish the model under `output`.
 
-    None selects the recipe's own value; for `data` the default source, for `report` a folder named by the
-    time. Raise TrainingError for bad data and for a model below the gate. Raise Interrupted after Ctrl-C; the
-    report and the Keras file then hold the incomplete fit.
+    None selects the recipe's own value, for `data` the default source (see data.load), and for `report` a
+    folder named by the time. Raise TrainingError for bad data or a model that fails the gate. Raise
+    Interrupted after Ctrl-C; report and Keras file then hold the incomplete fit, if an epoch has ended.
     """
     console = _console()
     dataset = _load(console, data)
@@ -52,12 +52,12 @@ def train(
     plots.save_samples(dataset.train, folder / "digits.png")
     console.print(f"Sample digits: {folder / 'digits.png'}")
 
-    chosen = RECIPES[recipe].with_overrides(batch_size, learning_rate)
+    selected = RECIPES[recipe].with_overrides(batch_size, learning_rate)
     if epochs:
-        chosen = chosen.with_epochs(epochs)
+        selected = selected.with_epochs(epochs)
     elif dataset.offline:
-        chosen = chosen.scaled_to(len(dataset.train))
-    result = _fit(console, chosen, dataset, seed)
+        selected = selected.scaled_to(len(dataset.train))
+    result = _fit(console, selected, dataset, seed)
     result.model.save(folder / "model.keras")
     console.print(f"Keras model: {folder / 'model.keras'}")
 
@@ -75,14 +75,14 @@ def train(
         )
     gate.check(evaluation.accuracy, _evaluate_baseline(console, output, dataset))
     _publish(console, result.model, dataset, card, output)
-    if chosen.hint:
-        console.print(chosen.hint)
+    if selected.hint:
+        console.print(selected.hint)
 
 
 def export(*, file: Path, data: Path | None, output: Path, gate: QualityGate) -> None:
     """Evaluate the model in a Keras file and publish it under `output`.
 
-    Raise TrainingError for bad data, an unsuitable model, and a model below the gate.
+    Raise TrainingError for bad data, an unsuitable model, or a model that fails the gate.
     """
     console = _console()
     model = _load_model(file)
@@ -97,7 +97,7 @@ def _console() -> Console:
 
 
 def _load(console: Console, data: Path | None) -> Dataset:
-    with console.status("Reading MNIST; the first time, this downloads 11 MB"):
+    with console.status("Reading MNIST (the first time, a download of 11 MB)"):
         dataset = datasets.load(data)
     if dataset.offline:
         console.print("MNIST cannot be downloaded (offline?). Using the bundled sample of 5,000 digits.")
@@ -126,7 +126,7 @@ def _evaluate(console: Console, model: keras.Model, dataset: Dataset) -> Evaluat
 
 
 def _evaluate_baseline(console: Console, output: Path, dataset: Dataset) -> Baseline | None:
-    """Return the served version and its accuracy on these test digits; its card may state that on others."""
+    """Evaluate the served version on this test set; the accuracy in its model card may be that of another."""
     version = baseline_version(output)
     if version is None:
         return None

@@ -10,12 +10,12 @@ from digit_training import registry
 from digit_training.errors import AccuracyError, DataError
 
 STABLE = "stable"
-"""Label of the version that callers get by default."""
+"""Label of the version that the gateway serves by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The served version, named by its path, and its accuracy, 0..1, on the new model's test set."""
+    """The served version: its path, and its accuracy, 0..1, on the test set of the new model."""
 
     name: str
     accuracy: float
@@ -23,7 +23,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True)
 class QualityGate:
-    """Requirements on the accuracy, 0..1; `force` publishes any model."""
+    """Accuracy, 0..1, required of a model; with `force`, every model passes."""
 
     min_accuracy: float
     max_regression: float
@@ -38,7 +38,7 @@ class QualityGate:
                 f"not published: the accuracy {accuracy:.4f} is below the minimum of {self.min_accuracy} "
                 "(see --min-accuracy and --force)"
             )
-        # Rounding absorbs the float error of a difference between two fractions of counts.
+        # Rounding removes the floating-point error of the difference.
         if baseline and round(baseline.accuracy - accuracy, 9) > self.max_regression:
             raise AccuracyError(
                 f"not published: the accuracy {accuracy:.4f} is more than {self.max_regression} below the "
@@ -62,6 +62,6 @@ def _stable_number(config: Path) -> int | None:
     try:
         parsed = text_format.Parse(config.read_text(), ModelServerConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise DataError(f"{config} is no valid TensorFlow Serving configuration: {error}") from error
+        raise DataError(f"{config} is not a valid TensorFlow Serving configuration: {error}") from error
     labels = (dict(model.version_labels) for model in parsed.model_config_list.config)
     return next((versions[STABLE] for versions in labels if STABLE in versions), None)

@@ -1,4 +1,4 @@
-"""Training recipes: a network and the hyperparameters of its fit."""
+"""Training recipes: for each network, the hyperparameters of its fit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ class Recipe:
 
     build: Callable[[], keras.Model]
     optimizer: Callable[[float, int], keras.Optimizer]
-    """Makes an optimizer from the learning rate and the number of steps of the whole fit."""
+    """Factory that takes the learning rate and the number of steps of the whole fit."""
     epochs: int
     batch_size: int
     learning_rate: float
@@ -27,16 +27,16 @@ class Recipe:
     augmented: bool = False
     """True to distort each example anew in each epoch."""
     mild_epochs: int = 0
-    """Number of last epochs whose augmentation is mild."""
+    """Number of epochs with mild augmentation at the end of the fit."""
     synthetic_in_mild_epochs: bool = True
     """False to leave the synthetic digits out of the mild epochs."""
     networks: int = 1
     """Number of networks, fitted from consecutive seeds, that form an ensemble."""
     hint: str = ""
-    """Sentence that is printed after publication: the next better recipe."""
+    """Advice printed after publication: the next better recipe."""
 
     def with_overrides(self, batch_size: int | None, learning_rate: float | None) -> "Recipe":
-        """Return the recipe with the user's settings; None keeps the recipe's own."""
+        """Return the recipe with these settings; None keeps the recipe's own."""
         return replace(
             self,
             batch_size=batch_size or self.batch_size,
@@ -44,16 +44,16 @@ class Recipe:
         )
 
     def with_epochs(self, epochs: int) -> "Recipe":
-        """Return the recipe for another number of epochs, of which the same share is mild."""
+        """Return the recipe with another number of epochs and the same share of mild epochs."""
         return replace(self, epochs=epochs, mild_epochs=round(self.mild_epochs * epochs / self.epochs))
 
     def scaled_to(self, examples: int) -> "Recipe":
-        """Return the recipe with as many steps on `examples` digits as it makes on all of MNIST."""
+        """Scale the epochs, so that a fit of `examples` digits has as many steps as one of all of MNIST."""
         return self.with_epochs(round(self.epochs * MNIST_TRAINING_EXAMPLES / examples))
 
 
 def sgd(learning_rate: float, steps: int) -> keras.Optimizer:  # noqa: ARG001
-    """Return plain stochastic gradient descent, as in the article."""
+    """Return plain stochastic gradient descent, the optimizer of the article with the perceptron."""
     return keras.optimizers.SGD(learning_rate)
 
 

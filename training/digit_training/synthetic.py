@@ -1,6 +1,6 @@
 """Synthetic training data: digits drawn with a virtual pen in handwriting styles that are rare in MNIST.
 
-MNIST is American; the styles are common elsewhere.
+MNIST's writers are American; the styles are common in other countries.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,10 @@ Stroke = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class PenConfig:
-    """Variation of the virtual pen. A `_fraction` is a share of the digits, a `_range` is uniform."""
+    """Variation of the virtual pen.
+
+    A `_fraction` is the share of digits with a property, 0..1. A `_range` bounds a uniform distribution.
+    """
 
     height: int = 100
     """Height of a digit in pixels, before it is normalised to 20."""
@@ -27,15 +30,15 @@ class PenConfig:
     thickness_range: tuple[float, float] = (0.05, 0.18)
     """Stroke width as a fraction of the height."""
     corner_std: float = 0.08
-    """Standard deviation of a corner's position as a fraction of width and height: an unsteady hand."""
+    """Unsteady hand: standard deviation of a corner's position as a fraction of width and height."""
     joined_fraction: float = 0.4
-    """Digits whose strokes are connected, since the pen is not lifted."""
+    """Digits drawn without lifting the pen, so that the strokes are connected."""
     smooth_fraction: float = 0.7
     """Digits with rounded corners."""
     sparse_fraction: float = 0.6
-    """Digits as from a tablet that reports few points of a stroke and connects them by straight lines."""
+    """Digits drawn on a tablet that reports few points per stroke, connected by straight lines."""
     sparse_points: tuple[int, int] = (7, 12)
-    """Fewest and most points that such a tablet reports of a stroke."""
+    """Fewest and most points per stroke on such a tablet."""
 
 
 PEN = PenConfig()
@@ -43,8 +46,7 @@ PEN = PenConfig()
 STYLES: tuple[tuple[int, str], ...] = (
     (0, "45,0 0,35 10,85 50,100 95,70 90,20 50,0"),
     (0, "70,10 30,0 0,40 20,95 70,100 100,50 75,5 40,10"),
-    # With a short or long flag, with and without a foot.
-    # A network that learns none of these takes the flag for the bar of a 7.
+    # Short or long flag, with and without a foot. An untrained network takes the flag for the bar of a 7.
     (1, "25,25 50,0 50,100"),
     (1, "15,45 55,0 55,100"),
     (1, "0,45 95,0 50,100"),
@@ -61,7 +63,7 @@ STYLES: tuple[tuple[int, str], ...] = (
     (2, "20,20 50,0 80,30 35,95 0,90 30,80 100,100"),
     (3, "0,0 95,0 45,40 100,65 70,100 0,95"),
     (3, "5,15 50,0 90,20 35,45 95,70 50,100 0,85"),
-    # Open and closed; in one stroke; with the stem to the right or through the loop.
+    # Open and closed; in one stroke; stem to the right or through the loop.
     (4, "20,0 10,60 85,60 / 70,10 65,100"),
     (4, "30,0 0,65 80,60 / 95,20 75,100"),
     (4, "65,100 65,0 5,65 90,65"),
@@ -101,7 +103,7 @@ STYLES: tuple[tuple[int, str], ...] = (
     (8, "100,5 20,0 20,35 90,60 60,100 10,90 30,50 80,10"),
     (8, "90,0 30,10 30,40 80,70 50,100 10,85 40,55 100,20"),
     (8, "10,20 80,60 90,90 10,95 15,65 90,25 50,0 10,20"),
-    # In one stroke: an open or closed loop, then a stem, straight or with a tail to the left.
+    # One stroke: an open or closed loop, then a stem, straight or with a tail to the left.
     (9, "95,10 40,0 10,30 50,45 90,10 85,100"),
     (9, "95,10 35,0 10,25 50,40 90,15 85,75 50,100 0,95"),
     (9, "85,5 45,5 40,35 90,20 90,80 45,100 0,90"),
@@ -113,7 +115,7 @@ STYLES: tuple[tuple[int, str], ...] = (
     (9, "95,10 50,5 40,25 80,30 100,10 60,60 10,100"),
     (9, "70,10 30,5 10,35 80,35 75,5 95,60 70,100 20,100"),
 )
-"""A digit and its strokes in writing order, separated by `/`; each corner is `x,y` in percent."""
+"""Pairs of a digit and its strokes in writing order, separated by `/`; each corner is `x,y` in percent."""
 
 _SUBPIXEL_BITS = 4
 _CURVE_POINTS = 10
@@ -121,7 +123,7 @@ _CURVE_POINTS = 10
 
 
 def draw_digits(count: int, rng: np.random.Generator) -> Examples:
-    """Return `count` digits in all styles, equally often, normalised as serving normalises them."""
+    """Return `count` digits, equally distributed over the styles and normalised as in serving."""
     styles = [(label, parse_strokes(style)) for label, style in STYLES]
     chosen = [styles[index % len(styles)] for index in range(count)]
     images = [_draw(strokes, rng) for _, strokes in chosen]

@@ -17,7 +17,9 @@ Run = Callable[[list[Array]], list[Array]]
 
 
 class Batcher:
-    """Batches as BatchingParameters say. The call that opens a batch leads it: its thread runs the batch.
+    """Merges concurrent calls, as TensorFlow Serving's BatchingParameters say.
+
+    The first call of a batch leads it: its thread waits for further calls and runs the batch.
 
     Raises ServingError for invalid `allowed_batch_sizes`.
     """
@@ -45,8 +47,8 @@ class Batcher:
         size, future = self._count_rows(inputs), Future[list[Array]]()
         with self._lock:
             batch = self._open.get(key)
-            leads = batch is None or batch.size + size > self._max_size
-            if batch is None or leads:
+            is_leader = batch is None or batch.size + size > self._max_size
+            if batch is None or is_leader:
                 if self._enqueued[key] >= self._max_enqueued:
                     raise ServingError("the batching queue is full", StatusCode.UNAVAILABLE)
                 if batch is not None:
@@ -57,7 +59,7 @@ class Batcher:
             batch.tasks.append((inputs, future))
             if batch.size == self._max_size:
                 batch.full.set()
-        if leads:
+        if is_leader:
             self._lead(key, batch, run)
         return future.result()
 
@@ -72,7 +74,7 @@ class Batcher:
 
     def _lead(self, key: Hashable, batch: "_Batch", run: Run) -> None:
         batch.full.wait(self._timeout)
-        with self._threads:  # the batch stays open while every thread is busy
+        with self._threads:  # the batch accepts calls while every thread is busy
             with self._lock:
                 self._enqueued -= Counter([key])
                 if self._open.get(key) is batch:
@@ -85,7 +87,7 @@ class Batcher:
                     future.set_exception(error)
 
     def _run_batch(self, batch: "_Batch", run: Run) -> list[list[Array]]:
-        """Return the outputs of each task."""
+        """Return the output rows of each task. Pad the batch to an allowed size with copies of a row."""
         total = next((size for size in self._sizes if size >= batch.size), batch.size)
         padding = [np.repeat(array[:1], total - batch.size, axis=0) for array in batch.tasks[-1][0]]
         columns = zip(*(inputs for inputs, _ in batch.tasks), padding, strict=True)

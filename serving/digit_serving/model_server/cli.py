@@ -24,8 +24,8 @@ def model_server(args: tuple[str, ...], host: str) -> None:
     if "--help" in args:
         click.echo("--host=\tstring\taddress to listen on instead of every address")
         for flag in flags.table().values():
-            effect = "" if flag["acts"] == "yes" else "\tignored"
-            click.echo("--{flag}={default}\t{type}".format(**flag) + effect)
+            note = "" if flag["supported"] == "yes" else "\tignored"
+            click.echo("--{flag}={default}\t{type}".format(**flag) + note)
     elif options.version:
         click.echo("TensorFlow ModelServer: {0}\nTensorFlow Library: {0}".format(version("tensorflow")))
     else:

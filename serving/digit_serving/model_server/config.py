@@ -32,7 +32,10 @@ def read(path: str, name: str) -> Any:
 
 
 def read_models(options: Options) -> ModelServerConfig:
-    """Return the models that the flags name. Raises ServingError if they name none, and as `read` does."""
+    """Return the configuration of the models that the flags name.
+
+    Raises ServingError if the flags name no model, or the file can't be read or parsed.
+    """
     if options.model_config_file:
         return read(options.model_config_file, "ModelServerConfig")
     if not options.model_base_path:
@@ -42,7 +45,10 @@ def read_models(options: Options) -> ModelServerConfig:
 
 
 def read_batching(options: Options) -> Any:
-    """Return the BatchingParameters that the flags name, or None without batching."""
+    """Return the BatchingParameters that the flags name, or None if batching is off.
+
+    Raises ServingError for contradictory flags, or if the file can't be read or parsed.
+    """
     if options.enable_batching:
         return read(options.batching_parameters_file, "BatchingParameters")
     if options.batching_parameters_file:

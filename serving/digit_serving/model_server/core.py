@@ -24,9 +24,9 @@ _NO_DEADLINE = float("inf")
 
 
 class ServerCore:
-    """Calls of the API as methods. Every method raises ServingError if the call fails.
+    """TensorFlow Serving's API as methods, which raise ServingError if a call fails.
 
-    A `deadline` is on the monotonic clock.
+    A `deadline` is a time on the monotonic clock, in seconds.
     """
 
     def __init__(self, options: Options, batcher: Batcher | None) -> None:
@@ -47,7 +47,7 @@ class ServerCore:
             raise ServingError("metadata_field must be signature_def")
         with self._manager.lease(spec) as servable:
             response.model_spec.name, response.model_spec.version.value = spec.name, servable.version
-            signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
+            signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signature_defs)
         response.metadata["signature_def"].Pack(signatures)
         return response
 
@@ -65,19 +65,19 @@ class ServerCore:
         """Return the TensorInfo of each input of the signature that `spec` names."""
         name = spec.signature_name or _DEFAULT_SIGNATURE
         with self._manager.lease(spec) as servable:
-            if name not in servable.signatures:
+            if name not in servable.signature_defs:
                 raise ServingError(f'Serving signature name: "{name}" not found in signature def')
-            return servable.signatures[name].inputs
+            return servable.signature_defs[name].inputs
 
     def reload_config(self, request: Any) -> ReloadConfigResponse:
-        """Replace the configuration, and wait until the models new in it are loaded."""
+        """Replace the configuration, and wait until its new models are loaded."""
         if not request.config.HasField("model_config_list"):
             raise ServingError("the new configuration must have a model_config_list")
         self.reload(request.config)
         return ReloadConfigResponse(status={})
 
     def unimplemented(self) -> NoReturn:
-        """Refuse a call of TensorFlow Serving that the drop-in lacks."""
+        """Raise UNIMPLEMENTED, for a call of TensorFlow Serving that the drop-in lacks."""
         raise ServingError("This model server implements Predict only.", StatusCode.UNIMPLEMENTED)
 
     def _load(self, directory: Path, version: int) -> Servable:
@@ -92,15 +92,15 @@ class ServerCore:
 
     def _predict(self, servable: Servable, request: PredictRequest, deadline: float) -> PredictResponse:
         model, name = request.model_spec.name, request.model_spec.signature_name or _DEFAULT_SIGNATURE
-        signature = servable.calls.get(name)
+        signature = servable.signatures.get(name)
         if signature is None:
             raise ServingError(f'Serving signature key "{name}" not found.', StatusCode.FAILED_PRECONDITION)
         feeds, fetches = signature.feeds(request), signature.fetches(request)
-        _check(deadline)
+        _check_deadline(deadline)
         started = time.perf_counter()
         arrays = self._run(servable, feeds, tuple(fetches.values()))
         self.metrics.observe("runtime_latency", started, model, "Predict", "TF1")
-        _check(deadline)
+        _check_deadline(deadline)
         response = PredictResponse()
         spec, outputs = response.model_spec, response.outputs
         spec.name, spec.signature_name, spec.version.value = model, name, servable.version
@@ -122,6 +122,6 @@ def _spec(request: Any) -> ModelSpec:
     return request.model_spec
 
 
-def _check(deadline: float) -> None:
+def _check_deadline(deadline: float) -> None:
     if time.monotonic() > deadline:
         raise ServingError("Deadline exceeded", StatusCode.DEADLINE_EXCEEDED)

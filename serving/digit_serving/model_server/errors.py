@@ -6,10 +6,10 @@ from grpc import StatusCode
 class ServingError(Exception):
     """Failed call or load. The text is `CODE: message`, as TensorFlow Serving prints a status.
 
-    `code` is gRPC's status code or its number, which TensorFlow shares.
+    `code` is a gRPC status code, or its number: TensorFlow's errors have the same numbers.
     """
 
     def __init__(self, message: str, code: StatusCode | int = StatusCode.INVALID_ARGUMENT) -> None:
-        self.code = next(each for each in StatusCode if code in (each, each.value[0]))
+        self.code = next(status for status in StatusCode if code in (status, status.value[0]))
         self.message = message
         super().__init__(f"{self.code.name}: {message}")

@@ -16,7 +16,10 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 
 
 def table() -> dict[str, dict[str, str]]:
-    """Return type, default and `acts` (yes or no: the drop-in heeds the flag) of every flag by name."""
+    """Return the row of flags.csv of each flag by name.
+
+    `supported` is "no" for a flag that the drop-in accepts and ignores.
+    """
     text = files("digit_serving.model_server").joinpath("flags.csv").read_text()
     return {row["flag"]: row for row in csv.DictReader(text.splitlines())}
 

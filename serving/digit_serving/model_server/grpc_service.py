@@ -64,19 +64,19 @@ class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._core = core
 
     def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:  # noqa: N802
-        with _aborting(context), self._core.metrics.request(request.model_spec.name, "Predict", "GRPC"):
-            # gRPC ends a call at its deadline, even one that waits for a thread. `time_remaining` is no
-            # substitute: it compares with the time of day, which may jump.
+        with _abort_on_error(context), self._core.metrics.request(request.model_spec.name, "Predict", "GRPC"):
+            # Skip the model for a call that gRPC has ended: its deadline passed while it waited for a thread.
+            # `time_remaining` is no substitute: it uses the wall clock, which may jump.
             if not context.is_active():
                 raise ServingError("Deadline Exceeded", grpc.StatusCode.DEADLINE_EXCEEDED)
             return self._core.predict(request, deadline=float("inf"))
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        with _aborting(context):
+        with _abort_on_error(context):
             return self._core.metadata(request)
 
     def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        with _aborting(context):
+        with _abort_on_error(context):
             self._core.unimplemented()
 
     Regress = MultiInference = Classify
@@ -89,17 +89,17 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):  # type: ignor
         self._core = core
 
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        with _aborting(context):
+        with _abort_on_error(context):
             return self._core.status(request)
 
     def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        with _aborting(context):
+        with _abort_on_error(context):
             return self._core.reload_config(request)
 
 
 @contextmanager
-def _aborting(context: grpc.ServicerContext) -> Iterator[None]:
-    """Turn a ServingError into the status of the call."""
+def _abort_on_error(context: grpc.ServicerContext) -> Iterator[None]:
+    """End the call with the status of a ServingError that the block raises."""
     try:
         yield
     except ServingError as error:

@@ -53,9 +53,9 @@ def aspired_versions(model: ModelConfig) -> dict[int, Path]:
     base, policy = Path(model.base_path), model.model_version_policy
     if not base.exists():
         raise ServingError(f"Could not find base path {base} for servable {model.name}")
-    # A longer number may not fit into the 64 bits that the API has for a version.
-    number = re.compile(r"[+-]?[0-9]{1,18}")
-    found = {int(child.name): child for child in sorted(base.iterdir()) if number.fullmatch(child.name)}
+    # At most 18 digits: the API has 64 bits for a version.
+    version_name = re.compile(r"[+-]?[0-9]{1,18}")
+    found = {int(child.name): child for child in sorted(base.iterdir()) if version_name.fullmatch(child.name)}
     latest = sorted(found)[-max(policy.latest.num_versions, 1) :]
     choices = {"all": found, "specific": policy.specific.versions}
     selected = choices.get(policy.WhichOneof("policy_choice"), latest)
@@ -63,10 +63,10 @@ def aspired_versions(model: ModelConfig) -> dict[int, Path]:
 
 
 def next_action(versions: Sequence[Version], now: float) -> Version | None:
-    """Return the version to unload, if it is available, or to load, if it is not.
+    """Return the next version to unload (one that is available) or to load (any other), or None.
 
-    Availability-preserving policy: a version is unloaded once another one is available. The versions are
-    those of one model, newest first.
+    Availability-preserving policy: a version is unloaded once another one is available. `versions` are all
+    versions of one model, newest first; `now` is on the monotonic clock.
     """
     available = [version for version in versions if version.state == State.AVAILABLE]
     surplus = [version for version in available if not version.aspired]
@@ -100,16 +100,17 @@ class Manager:
         """
         with self._reloading, self._changed:
             validate(config, self._config)
-            names, old = (
-                {model.name for model in each.model_config_list.config} for each in (config, self._config)
+            old_names, new_names = (
+                {model.name for model in models.model_config_list.config} for models in (self._config, config)
             )
+            added = new_names - old_names
             self._labels = self._assign_labels(config)
-            for name in old - names:
+            for name in old_names - new_names:
                 self._set_aspired(name, {})
             self._config = config
             self._wake.set()
-            self._changed.wait_for(lambda: all(self._settled(name) for name in names - old))
-            settled = [self._settled(name) for name in names - old]
+            self._changed.wait_for(lambda: all(self._settled(name) for name in added))
+            settled = [self._settled(name) for name in added]
         failed = [version for version in settled if version and version.state == State.END]
         if failed:
             reasons = ", ".join(f"{version} due to error: {version.error}" for version in failed)
@@ -119,7 +120,10 @@ class Manager:
 
     @contextmanager
     def lease(self, spec: ModelSpec) -> Iterator[Servable]:
-        """Keep the servable that `spec` selects loaded during the block. Raises ServingError if none fits."""
+        """Keep the servable that `spec` selects loaded during the block.
+
+        Raises ServingError if no available version matches `spec`.
+        """
         with self._changed:
             version = self._find(spec)
             version.active_requests += 1
@@ -164,16 +168,16 @@ class Manager:
         raise ServingError(f"Servable not found for request: {request}", StatusCode.NOT_FOUND)
 
     def _settled(self, name: str) -> Version | None:
-        """Return a version of the model that is available or has failed to load."""
+        """Return an aspired version of the model that is available or has failed to load, or None."""
         return next((v for v in self._select(name, State.AVAILABLE, State.END) if v.aspired), None)
 
     def _assign_labels(self, config: ModelServerConfig) -> dict[tuple[str, str], int]:
         models = config.model_config_list.config
         labels = {(m.name, label): number for m in models for label, number in m.version_labels.items()}
         for key, number in labels.items():
-            unmoved = self._labels.get(key, number) == number
-            free = unmoved and self._options.allow_version_labels_for_unavailable_models
-            if not free and not self._select(key[0], State.AVAILABLE, number=number):
+            is_unmoved = self._labels.get(key, number) == number
+            may_wait = is_unmoved and self._options.allow_version_labels_for_unavailable_models
+            if not may_wait and not self._select(key[0], State.AVAILABLE, number=number):
                 message = f"label {key[1]} of model {key[0]} can't be assigned to version {number},"
                 raise ServingError(f"{message} which is not available", StatusCode.FAILED_PRECONDITION)
         return labels
@@ -187,7 +191,10 @@ class Manager:
             models = {version.model for version in list(self._versions.values())}
             actions = [next_action(self._select(model), time.monotonic()) for model in sorted(models)]
             for version in filter(None, actions):
-                (self._unload if version.state == State.AVAILABLE else self._load)(version)
+                if version.state == State.AVAILABLE:
+                    self._unload(version)
+                else:
+                    self._load(version)
             if not any(actions):
                 self._wake.wait(period if period > 0 else 1)
 
@@ -202,9 +209,10 @@ class Manager:
             log.warning("%s", warning)
         self._last_warning = warning
         with self._changed:
-            # A reload during the poll makes its result obsolete.
-            for name, paths in found.items() if config is self._config else ():
-                self._set_aspired(name, paths)
+            # A reload during the poll makes the poll's result obsolete.
+            if config is self._config:
+                for name, paths in found.items():
+                    self._set_aspired(name, paths)
 
     def _set_aspired(self, name: str, paths: dict[int, Path]) -> None:
         for number, path in paths.items():
@@ -221,7 +229,7 @@ class Manager:
         try:
             version.servable = self._load_servable(version.path, version.number)
             self._set_state(version, State.AVAILABLE)
-        except Exception as error:  # a model's files may raise anything, and this thread must go on
+        except Exception as error:  # a broken model may raise any type, and the thread must survive
             if not isinstance(error, ServingError):
                 error = ServingError(repr(error), StatusCode.INTERNAL)
             version.error = error

@@ -37,12 +37,15 @@ class Metrics:
         }
 
     def observe(self, name: str, started: float, *labels: str) -> None:
-        """Observe the time since `started`, a reading of time.perf_counter()."""
+        """Observe the time since `started`, a time of time.perf_counter()."""
         self._histograms[name].labels(*labels).observe((time.perf_counter() - started) * 1e6)
 
     @contextmanager
     def count(self, name: str, label: str, success: str = "OK", failure: str = "") -> Iterator[None]:
-        """Count the block under the status `success`, or if it raises under `failure` or the error's code."""
+        """Count the block with the status `success`.
+
+        If the block raises ServingError, the status is `failure`, or the error's code if `failure` is empty.
+        """
         status = success
         try:
             yield

@@ -39,11 +39,11 @@ _HTTP_STATUS = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
-"""HTTP status of each code; 500 of every other one."""
+"""HTTP status of each gRPC status code; any other code becomes 500."""
 
 
 class RestApi:
-    """WSGI application; serves the metrics at `metrics_path`, or nowhere if that is empty."""
+    """WSGI application. Serves the metrics at `metrics_path`, unless the path is empty."""
 
     def __init__(self, options: Options, core: ServerCore, metrics_path: str) -> None:
         self._timeout = options.rest_api_timeout_in_ms / 1000
@@ -164,7 +164,7 @@ def _dump(value: Any) -> str:
 
 
 def _from_columns(value: Any, inputs: Inputs) -> dict[str, Array]:
-    """Return the arrays of `inputs`: an object of one value an input, or the value of the only input."""
+    """Return the arrays of `inputs`: an object with a value for each input, or the only input's value."""
     if not _is_object(value) and len(inputs) > 1:
         raise ServingError("'inputs' must be an object: the signature has several inputs")
     columns = value if _is_object(value) else dict.fromkeys(inputs, value)
@@ -175,20 +175,20 @@ def _from_columns(value: Any, inputs: Inputs) -> dict[str, Array]:
 
 
 def _from_rows(rows: Any, inputs: Inputs) -> dict[str, Array]:
-    """Return the arrays of `instances`: a list of objects, or of values of the only input."""
+    """Return the arrays of `instances`: a list of objects, or of the only input's values."""
     if not isinstance(rows, list) or not rows:
         raise ServingError("'instances' must be a list with at least one entry")
-    named = _is_object(rows[0])
-    if len(inputs) > 1 and not named:
+    has_names = _is_object(rows[0])
+    if len(inputs) > 1 and not has_names:
         raise ServingError("'instances' must be a list of objects: the signature has several inputs")
     columns: dict[str, list[Array]] = {name: [] for name in inputs}
     for index, row in enumerate(rows):
         try:
-            if _is_object(row) != named or (named and row.keys() != inputs.keys()):
-                expected = f"an object with the keys {sorted(inputs)}" if named else "a value"
+            if _is_object(row) != has_names or (has_names and row.keys() != inputs.keys()):
+                expected = f"an object with the keys {sorted(inputs)}" if has_names else "a value"
                 raise ServingError(f"expected {expected}")
             for name, column in columns.items():
-                column.append(_to_array(row[name] if named else row, inputs[name].dtype))
+                column.append(_to_array(row[name] if has_names else row, inputs[name].dtype))
                 if column[-1].shape != column[0].shape:
                     raise ServingError(f"expected the shape {column[0].shape}, not {column[-1].shape}")
         except ServingError as error:
@@ -227,7 +227,7 @@ def _is_object(value: Any) -> bool:
 
 
 def _format(response: PredictResponse, by_row: bool) -> str:
-    """Return the answer's JSON. Raises ServingError if rows are asked for and outputs differ in length."""
+    """Return the answer's JSON. Raises ServingError if `by_row` and the outputs differ in length."""
     arrays = {name: decode(name, proto) for name, proto in response.outputs.items()}
     sizes = {array.shape[:1] for array in arrays.values()}
     if by_row and (len(sizes) != 1 or () in sizes):

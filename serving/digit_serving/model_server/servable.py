@@ -17,12 +17,12 @@ from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.tensors import Array, decode, type_name
 
-# Operations run in the calling thread: those of a small model take less time than a handover to a pool.
+# Run operations in the calling thread: in a small model they take less time than a handover to a pool.
 _RUN_OPTIONS = tf.compat.v1.RunOptions(inter_op_thread_pool=-1)
 
 
 class Signature:
-    """Lookups of a SignatureDef, made once when the model loads."""
+    """Index of a SignatureDef, built once when the model loads."""
 
     def __init__(self, definition: SignatureDef) -> None:
         self._inputs = {alias: (str(info.name), info.dtype) for alias, info in definition.inputs.items()}
@@ -71,8 +71,9 @@ class Servable:
         )
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         self._callable = lru_cache(maxsize=64)(self._make_callable)
-        self.signatures = _load(self._session, directory, options.saved_model_tags.split(",")).signature_def
-        self.calls = {name: Signature(definition) for name, definition in self.signatures.items()}
+        tags = options.saved_model_tags.split(",")
+        self.signature_defs = _load(self._session, directory, tags).signature_def
+        self.signatures = {name: Signature(definition) for name, definition in self.signature_defs.items()}
 
     def run(self, feeds: tuple[str, ...], fetches: tuple[str, ...], arrays: list[Array]) -> list[Array]:
         """Compute the tensors named `fetches` from `arrays`, the values of the tensors named `feeds`.
@@ -93,9 +94,9 @@ class Servable:
         gc.collect()
 
     def _make_callable(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:
-        # Private API, bounded by pyproject.toml's exact minor version of TensorFlow. Session.run and
-        # Session.make_callable, its public counterparts, refuse shapes that differ from the graph's static
-        # ones. TensorFlow Serving leaves them to the operations, and its own integration test needs that.
+        # Private API, bounded by pyproject.toml's exact minor version of TensorFlow. The public functions,
+        # Session.run and Session.make_callable, refuse shapes that differ from the graph's static shapes.
+        # TensorFlow Serving lets the operations check shapes, and its own integration test needs that.
         options = CallableOptions(feed=feeds, fetch=fetches, run_options=_RUN_OPTIONS)
         return self._session._make_callable_from_options(options)
 
@@ -103,7 +104,7 @@ class Servable:
 def warm_up(directory: Path, predict: Callable[[PredictRequest], object], iterations: int) -> None:
     """Send each warm-up request in the version's directory to `predict`, `iterations` times.
 
-    A version without warm-up requests is left cold. Raises ServingError if the file can't be read.
+    Does nothing if the directory has no warm-up requests. Raises ServingError if they can't be read.
     """
     path = directory / "assets.extra" / "tf_serving_warmup_requests"
     if not path.exists():
@@ -121,5 +122,5 @@ def _load(session: Any, directory: Path, tags: list[str]) -> Any:
         return tf.compat.v1.saved_model.load(session, tags, str(directory))
     except tf.errors.OpError as error:
         raise ServingError(error.message, error.error_code) from None
-    except Exception as error:  # the importer of graphs raises many types
+    except Exception as error:  # TensorFlow's graph importer raises many types
         raise ServingError(str(error)) from None

@@ -22,7 +22,7 @@ from digit_serving.model_server.shutdown import ShutdownListener
 log = logging.getLogger(__name__)
 
 _GRACE = 5.0
-"""Seconds for the requests in flight at shutdown."""
+"""Seconds in which the requests in flight at shutdown may end."""
 
 
 def run(options: Options, host: str, shutdown: ShutdownListener) -> NoReturn:
@@ -33,7 +33,7 @@ def run(options: Options, host: str, shutdown: ShutdownListener) -> NoReturn:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     for name in ("tensorflow", "waitress.queue"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Freezing takes TensorFlow's own objects out of garbage collection: a collection of them takes 1/6 s.
+    # Exclude TensorFlow's own objects from garbage collection: to scan them takes 1/6 s.
     gc.freeze()
     try:
         _serve(options, host, shutdown)
@@ -45,7 +45,7 @@ def run(options: Options, host: str, shutdown: ShutdownListener) -> NoReturn:
 
 
 def create_core(options: Options) -> ServerCore:
-    """Return a core whose models are available. Raises ServingError for bad flags, files or models."""
+    """Return a core once its models are available. Raises ServingError for bad flags, files or models."""
     parameters = config.read_batching(options)
     core = ServerCore(options, Batcher(parameters) if parameters is not None else None)
     core.reload(config.read_models(options))
@@ -86,7 +86,7 @@ def _start_rest(options: Options, core: ServerCore, host: str) -> DrainMiddlewar
         try:
             listener = sockets.listen(host, options.rest_api_port)
         except OSError as error:
-            # tensorflow_model_server goes on without REST as well.
+            # Like tensorflow_model_server, serve gRPC alone.
             log.error("The REST server can't listen on port %d: %s", options.rest_api_port, error)
             return app
         server = waitress.create_server(app, sockets=[listener], threads=threads, connection_limit=1000)

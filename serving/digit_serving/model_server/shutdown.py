@@ -12,10 +12,10 @@ log = logging.getLogger(__name__)
 class ShutdownListener:
     """Thread that waits for SIGTERM or SIGINT, calls `stop` and exits with 0.
 
-    Construct it in the main thread. `signal.set_wakeup_fd` works for any thread that the kernel delivers the
-    signal to. A Python handler alone would run only once the main thread returns to Python code, and the main
-    thread may be waiting for a model. `sigwait` needs the signals blocked in every thread, but OpenBLAS has
-    started threads when NumPy is imported.
+    Construct it in the main thread. `signal.set_wakeup_fd` works whichever thread the kernel delivers the
+    signal to. A Python handler alone would run only when the main thread returns to Python code, and the main
+    thread may be waiting for a model. `sigwait` would need the signals blocked in every thread, and OpenBLAS
+    starts threads when NumPy is imported.
     """
 
     def __init__(self) -> None:

@@ -42,7 +42,7 @@ class ModelsConfig:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raise ReleaseError if the text is not a ModelServerConfig, or lacks the model."""
+        """Parse the text of a file. Raises ReleaseError if it is no ModelServerConfig or lacks the model."""
         try:
             message = text_format.Parse(text, ModelServerConfig())
         except text_format.ParseError as error:
@@ -98,7 +98,7 @@ class ModelsConfig:
         return changed
 
     def promote(self, version: int, label: str) -> Self:
-        """Return the configuration with the label on the version, and its previous version in the history.
+        """Return the configuration with the label on the version, and the label's old version in the history.
 
         Raises ReleaseError for an invalid label.
         """
@@ -108,19 +108,19 @@ class ModelsConfig:
         history = self.history.get(label, ())
         if current not in (None, version):
             history = (*history, current)[-_MAX_HISTORY:]
-        return self._label(label, version, history)
+        return self._with_label(label, version, history)
 
     def roll_back(self, label: str) -> Self:
         """Return the configuration with the label on its previous version.
 
-        Raises ReleaseError if the label has none.
+        Raises ReleaseError if the label has no previous version.
         """
-        *history, version = self.history.get(label, ()) or (None,)
-        if version is None:
+        history = self.history.get(label, ())
+        if not history:
             raise ReleaseError(f"label {label} has no previous version")
-        return self._label(label, version, tuple(history))
+        return self._with_label(label, history[-1], history[:-1])
 
-    def _label(self, label: str, version: int, history: tuple[int, ...]) -> Self:
+    def _with_label(self, label: str, version: int, history: tuple[int, ...]) -> Self:
         changed = self._copy()
         changed._model.version_labels[label] = version
         histories = {**self.history, label: history}
@@ -137,13 +137,13 @@ class ModelsConfig:
 
 
 class ConfigFile:
-    """models.config in a folder of versions. Writes replace the file, since the model server polls it."""
+    """models.config in a folder of versions, which the model server polls."""
 
     def __init__(self, models: Path) -> None:
         self.path = models / "models.config"
 
     def read_text(self) -> str:
-        """Raise ReleaseError if the file does not exist."""
+        """Return the file's text. Raises ReleaseError if the file does not exist."""
         try:
             return self.path.read_text()
         except FileNotFoundError:
@@ -152,7 +152,7 @@ class ConfigFile:
             ) from None
 
     def read(self) -> ModelsConfig:
-        """Raise ReleaseError if the file does not exist or is invalid."""
+        """Return the parsed file. Raises ReleaseError if the file does not exist or is invalid."""
         text = self.read_text()
         try:
             return ModelsConfig.parse(text)
@@ -167,7 +167,7 @@ class ConfigFile:
         holds the lock for `timeout` seconds.
         """
         end = time.monotonic() + timeout
-        # The lock has a file of its own, because a write replaces the inode of models.config.
+        # A separate lock file: each write replaces the inode of models.config.
         try:
             lock = self.path.with_name(".models.config.lock").open("w")
         except FileNotFoundError:

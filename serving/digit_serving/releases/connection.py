@@ -76,7 +76,7 @@ class Endpoint:
 
 
 def endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options to the command, which gets their values as its parameter `endpoint`."""
+    """Add the options to the command, and pass their values to its parameter `endpoint`."""
 
     @functools.wraps(command)
     def with_endpoint(

@@ -30,7 +30,7 @@ class Row:
 
 
 def make_row(version: PublishedVersion, labels: Mapping[str, int], states: Mapping[int, str]) -> Row:
-    """Return the row of a version, from the versions of the labels and the states of the versions."""
+    """Return the row of a version. `labels` maps labels to versions, `states` maps versions to states."""
     card = version.card()
     return Row(
         version.number,
@@ -50,7 +50,7 @@ def format_table(rows: Sequence[Row]) -> str:
 
 
 def format_json(rows: Sequence[Row], server: str, reachable: bool) -> str:
-    """Return the rows as a JSON object, with the server's address and True if the server answers."""
+    """Return a JSON object of the rows, the server's address, and `reachable`: the server answers."""
     versions = [asdict(row) for row in rows]
     return json.dumps(
         {"model": MODEL_NAME, "server": server, "reachable": reachable, "versions": versions}, indent=2
@@ -58,7 +58,7 @@ def format_json(rows: Sequence[Row], server: str, reachable: bool) -> str:
 
 
 def format_card(card: Mapping[str, Any]) -> str:
-    """Return the model card with one entry a line; nested entries are indented."""
+    """Return the model card with one entry per line; nested entries are indented."""
     entries = list(_entries(card, ""))
     width = max((len(name) for name, _ in entries), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in entries)

@@ -14,8 +14,8 @@ from digit_serving.releases.versions import list_versions
 class Promoter:
     """Moves labels: load the version, wait, move the label, verify, unload versions without a label.
 
-    If a step fails or `timeout` seconds pass, models.config is restored. Without a server, for one that is
-    not running, only models.config is changed. `report` gets one line for each step.
+    If a step fails or `timeout` seconds pass, models.config is restored. `server` is None if the model server
+    is not running: then only models.config changes. `report` gets one line for each step.
     """
 
     models: Path
@@ -41,26 +41,26 @@ class Promoter:
                 raise ReleaseError(f"version {version} does not exist in {self.models}")
             if self.server:
                 self._apply(ReadinessWaiter(self.server, self.timeout), file, old, new, label)
-            # Unload the others: callers without a version or label get the newest version that is loaded.
+            # Unload versions without a label: a call without a version or label gets the newest one loaded.
             file.write(str(new.with_versions(new.labels.values())))
         self.report(f"Version {version} is {label}.")
 
     def _apply(
         self, waiter: ReadinessWaiter, file: ConfigFile, old: ModelsConfig, new: ModelsConfig, label: str
     ) -> None:
-        """Load the new version beside the loaded ones, then move the label; restore the file on failure."""
+        """Load the version beside the others, then move the label; restore the file on failure."""
         text, version = file.read_text(), new.labels[label]
-        loaded = old.versions_to_load(list_versions(self.models))
-        stale = waiter.statuses().get(version)
+        selected = old.versions_to_load(list_versions(self.models))
+        statuses = waiter.statuses()
+        # The status may hold the error of an earlier attempt to load the version. If the file already selects
+        # the version, no new attempt begins, and the error counts.
+        stale = None if version in selected else statuses.get(version)
         try:
-            if version in loaded:
-                # No new attempt to load begins, so an error in the status is current.
-                stale = None
-            else:
-                file.write(str(old.with_versions({*loaded, version})))
+            if version not in selected:
+                file.write(str(old.with_versions({*selected, version})))
             self.report(f"Waiting for the model server to load version {version} ...")
             waiter.wait_until_loaded(version, stale)
-            file.write(str(new.with_versions({*loaded, version})))
+            file.write(str(new.with_versions({*selected, version})))
             self.report(f"Waiting for the model server to move label {label} to version {version} ...")
             waiter.wait_until_labelled(label, version)
         except BaseException:

@@ -1,4 +1,4 @@
-"""Pruning: removal of old versions that nobody needs."""
+"""Pruning: removal of old versions that are not in use."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -18,7 +18,7 @@ def prune(
     A version is in use if it has a label, is to be loaded, or is known to the server and not unloaded.
     `timeout` is the wait for the lock in seconds; `report` gets one line for each removal.
 
-    Raises ReleaseError, or DigitError if the server does not answer: nothing is removed then.
+    Raises ReleaseError, or DigitError if the server does not answer, before it removes anything.
     """
     file = ConfigFile(models)
     with file.lock(timeout):

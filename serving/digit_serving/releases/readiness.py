@@ -1,4 +1,4 @@
-"""Readiness polling: waits until the model server has applied models.config."""
+"""Readiness polling: wait until the model server has applied models.config."""
 
 import time
 from collections.abc import Callable
@@ -13,19 +13,19 @@ _POLL_SECONDS = 0.1
 
 
 class ReadinessWaiter:
-    """Polls a model server. All waits share one timeout in seconds, which starts with the construction."""
+    """Polls a model server. All waits share one timeout, in seconds from construction."""
 
     def __init__(self, server: ModelServer, timeout: float) -> None:
         self._server, self._timeout = server, timeout
         self._end = time.monotonic() + timeout
 
     def statuses(self) -> dict[int, VersionStatus]:
-        """Return the status of each version that the server knows. Raises DigitError without an answer."""
+        """Return the status of each version that the server knows. Raises DigitError for a failed call."""
         found = self._server.versions(ModelRef(MODEL_NAME), timeout=_CALL_TIMEOUT)
         return {status.version: status for status in found}
 
     def wait_until_loaded(self, version: int, stale: VersionStatus | None) -> None:
-        """Wait until the version is available. An error in the status `stale` is of an earlier attempt.
+        """Wait until the version is available. Ignore the error of `stale`, the status of an earlier attempt.
 
         Raises ReleaseError if the version fails to load, or at the timeout.
         """
@@ -54,7 +54,7 @@ class ReadinessWaiter:
                     return
                 reason = ""
             except DigitError as error:
-                # The server may be starting: go on until the timeout.
+                # The server may be starting: poll until the timeout.
                 reason = f": {error.message}"
             time.sleep(_POLL_SECONDS)
         raise ReleaseError(f"{failure} within {self._timeout:g} s{reason}")

@@ -1,4 +1,4 @@
-"""Fault injection: a gateway and a model server to damage under continuous load."""
+"""Fault injection: a gateway and a model server under continuous load."""
 
 import os
 import signal
@@ -34,13 +34,13 @@ class Outcome:
     started: float
     seconds: float
     status: int
-    right: bool
+    is_correct: bool
     retry_after: str | None
 
 
 @dataclass
 class Callers:
-    """Outcomes of clients that each send one request after another."""
+    """Clients that each send one request after another, and the outcomes of their requests."""
 
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -49,16 +49,16 @@ class Callers:
         return {outcome.status for outcome in self.outcomes if outcome.started >= since}
 
     def check(self) -> None:
-        """Check that no answer is wrong or late, and that each refusal has Retry-After."""
+        """Assert that no answer is wrong or late, and that each refusal has Retry-After."""
         assert self.outcomes
-        assert all(outcome.right for outcome in self.outcomes if outcome.status == 200)
+        assert all(outcome.is_correct for outcome in self.outcomes if outcome.status == 200)
         assert max(outcome.seconds for outcome in self.outcomes) < DEADLINE + 1
         assert all(outcome.retry_after for outcome in self.outcomes if outcome.status in {429, 503, 504})
 
 
 @dataclass
 class Service:
-    """Gateway, and its model server once that is started."""
+    """Gateway and its model server, which is None until its start."""
 
     models: Path
     digits: Any
@@ -69,10 +69,10 @@ class Service:
     log: Path
     model_server: subprocess.Popen[bytes] | None = None
 
-    def start_model_server(self, under: Sequence[str] = (), **options: Any) -> None:
-        """Start the model server, as an argument of the command `under` if given, without waiting."""
+    def start_model_server(self, wrapper: Sequence[str] = (), **options: Any) -> None:
+        """Start the model server, through the command `wrapper` if given; don't wait until it is ready."""
         flags = self.flags or ("--model_name=digits", f"--model_base_path={self.models}")
-        command = [*under, *DIGITS, "model-server", f"--port={self.grpc_port}", "--rest_api_port=0", *flags]
+        command = [*wrapper, *DIGITS, "model-server", f"--port={self.grpc_port}", "--rest_api_port=0", *flags]
         with self.log.open("ab") as log:
             self.model_server = subprocess.Popen(command, stderr=log, **options)
 
@@ -94,7 +94,7 @@ class Service:
 
     def wait_until_ready(self, seconds: float = 60.0) -> None:
         """Wait until all gateway workers are ready, at most `seconds`."""
-        # Eight connections: the kernel gives some of them to each worker.
+        # Eight connections, so that the kernel gives some to each worker.
         wait_until(lambda: all(self.is_ready for _ in range(8)), self.gateway, seconds)
 
     def ask(self, image: bytes | None = None, client: Any = httpx) -> httpx.Response:
@@ -141,9 +141,9 @@ class Service:
         with httpx.Client() as client:
             while not stop.is_set():
                 number += 1
-                which = number % len(images)
+                index = number % len(images)
                 started = time.monotonic()
-                outcome = self._outcome(images[which], expected[which], client, started)
+                outcome = self._outcome(images[index], expected[index], client, started)
                 callers.outcomes.append(outcome)
                 if outcome.status != 200:
                     # Pause shorter than Retry-After, but long enough not to flood.
@@ -155,8 +155,8 @@ class Service:
         except httpx.HTTPError:
             return Outcome(started, time.monotonic() - started, GONE, False, None)
         seconds = time.monotonic() - started
-        right = answer.status_code == 200 and answer.json()["predictions"][0]["digit"] == expected
-        return Outcome(started, seconds, answer.status_code, right, answer.headers.get("retry-after"))
+        is_correct = answer.status_code == 200 and answer.json()["predictions"][0]["digit"] == expected
+        return Outcome(started, seconds, answer.status_code, is_correct, answer.headers.get("retry-after"))
 
 
 Serve = Callable[..., Service]
@@ -164,13 +164,13 @@ Serve = Callable[..., Service]
 
 @pytest.fixture
 def serve(models: Path, digits: Any, tmp_path: Path) -> Iterator[Serve]:
-    """Start a gateway for one test and, unless `alone`, a model server."""
+    """Start a gateway and, with `model_server`, a model server for one test."""
     with ExitStack() as stack:
 
         def start(
             *flags: str,
             folder: Path = models,
-            alone: bool = False,
+            model_server: bool = True,
             environment: dict[str, str] | None = None,
             limits: dict[int, int] | None = None,
         ) -> Service:
@@ -180,9 +180,9 @@ def serve(models: Path, digits: Any, tmp_path: Path) -> Iterator[Serve]:
             gateway = stack.enter_context(running("gateway", environment=settings, limits=limits))
             url = f"http://127.0.0.1:{port}"
             service = Service(folder, digits, gateway, url, grpc_port, flags, tmp_path / "log")
-            stack.callback(_end, service)
+            stack.callback(_stop_model_server, service)
             wait_until(lambda: answers(f"{url}/livez"), gateway)
-            if not alone:
+            if model_server:
                 service.start_model_server(env={**os.environ, **(environment or {})})
                 service.wait_until_ready()
             return service
@@ -190,7 +190,7 @@ def serve(models: Path, digits: Any, tmp_path: Path) -> Iterator[Serve]:
         yield start
 
 
-def _end(service: Service) -> None:
+def _stop_model_server(service: Service) -> None:
     if service.model_server is not None:
         with suppress(ProcessLookupError):
             service.model_server.send_signal(signal.SIGCONT)

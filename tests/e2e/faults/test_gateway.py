@@ -35,11 +35,11 @@ def test_gateway_killed_worker_is_replaced(serve: Serve) -> None:
         victim, survivor = children(service.gateway.pid)
         os.kill(victim, signal.SIGKILL)
         wait_until_replaced(victim, service, RECOVERY)
-        well = time.monotonic()
+        recovered = time.monotonic()
         time.sleep(1)
     assert survivor in children(service.gateway.pid)
     assert callers.statuses() <= {200, GONE}
-    assert callers.statuses(since=well) == {200}
+    assert callers.statuses(since=recovered) == {200}
 
 
 def test_gateway_hanging_worker_is_replaced(serve: Serve) -> None:
@@ -48,21 +48,21 @@ def test_gateway_hanging_worker_is_replaced(serve: Serve) -> None:
         victim, survivor = children(service.gateway.pid)
         os.kill(victim, signal.SIGSTOP)
         wait_until_replaced(victim, service, DEADLINE + RECOVERY)
-        well = time.monotonic()
+        recovered = time.monotonic()
         time.sleep(1)
     assert survivor in children(service.gateway.pid)
     assert callers.statuses() <= {200, GONE}
-    assert callers.statuses(since=well) == {200}
+    assert callers.statuses(since=recovered) == {200}
 
 
 def test_gateway_sigterm_under_load_drains(serve: Serve) -> None:
     service = serve()
     with service.callers(16) as callers:
-        told = time.monotonic()
+        terminated = time.monotonic()
         service.gateway.terminate()
         assert service.gateway.wait(GRACE) == 0
-    began = [outcome.status for outcome in callers.outcomes if outcome.started < told - 0.05]
-    assert set(began) == {200}
+    earlier = [outcome.status for outcome in callers.outcomes if outcome.started < terminated - 0.05]
+    assert set(earlier) == {200}
     assert callers.statuses() == {200, GONE}
 
 
@@ -83,14 +83,14 @@ def test_gateway_out_of_file_descriptors_recovers(serve: Serve) -> None:
         for _ in range(400):
             stack.enter_context(socket.create_connection(_address(service)))
         time.sleep(1)
-    # Open connections go on being served.
+    # The callers' connections were open before and stay served.
     assert callers.statuses() == {200}
     service.wait_until_ready(RECOVERY)
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="needs faketime")
 def test_gateway_clock_jump_is_harmless(serve: Serve, tmp_path: Path) -> None:
-    _put_clock(tmp_path, "+0")
+    _set_clock(tmp_path, "+0")
     clock = {
         "LD_PRELOAD": str(FAKETIME),
         "FAKETIME_TIMESTAMP_FILE": str(tmp_path / "clock"),
@@ -101,14 +101,14 @@ def test_gateway_clock_jump_is_harmless(serve: Serve, tmp_path: Path) -> None:
     }
     service = serve(environment=clock)
     with service.callers() as callers:
-        for jump in ("+1d", "-400d", "+0"):
-            _put_clock(tmp_path, jump)
+        for offset in ("+1d", "-400d", "+0"):
+            _set_clock(tmp_path, offset)
             time.sleep(1)
             assert service.is_ready
     assert callers.statuses() == {200}
 
 
-def _put_clock(folder: Path, offset: str) -> None:
+def _set_clock(folder: Path, offset: str) -> None:
     (folder / "new").write_text(offset)
     (folder / "new").rename(folder / "clock")
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from tests.e2e.faults.conftest import DEADLINE, RECOVERY, Serve, Service
-from tests.processes import accepts, limit, wait_until
+from tests.processes import accepts, set_limits, wait_until
 
 pytestmark = pytest.mark.e2e
 
 
 def test_model_server_absent_at_start_is_found_later(serve: Serve) -> None:
-    service = serve(alone=True)
+    service = serve(model_server=False)
     assert not service.is_ready
     started = time.monotonic()
     answer = service.ask()
@@ -41,9 +41,9 @@ def test_model_server_killed_twice_recovers(serve: Serve) -> None:
             service.start_model_server()
             wait_until(lambda: accepts(service.grpc_port), service.model_server)
             service.wait_until_ready(RECOVERY)
-            well = time.monotonic()
+            recovered = time.monotonic()
             time.sleep(1)
-            assert callers.statuses(since=well) == {200}
+            assert callers.statuses(since=recovered) == {200}
     assert callers.statuses() == {200, 503}
 
 
@@ -53,16 +53,16 @@ def test_model_server_hanging_opens_circuit_and_recovers(serve: Serve) -> None:
         service.signal_model_server(signal.SIGSTOP)
         wait_until(lambda: not service.is_ready, seconds=RECOVERY)
         time.sleep(DEADLINE)
-        given_up = time.monotonic()
+        circuit_opened = time.monotonic()
         time.sleep(1)
         # The circuit breaker refuses requests at once.
-        waits = [outcome.seconds for outcome in callers.outcomes if outcome.started > given_up]
-        assert max(waits) < 0.5
+        durations = [outcome.seconds for outcome in callers.outcomes if outcome.started > circuit_opened]
+        assert max(durations) < 0.5
         service.signal_model_server(signal.SIGCONT)
         service.wait_until_ready(RECOVERY)
-        well = time.monotonic()
+        recovered = time.monotonic()
         time.sleep(1)
-        assert callers.statuses(since=well) == {200}
+        assert callers.statuses(since=recovered) == {200}
     assert callers.statuses() <= {200, 503, 504}
 
 
@@ -79,13 +79,13 @@ def test_model_server_slow_delays_answers(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    "says",
+    "greeting",
     [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", bytes(range(256)) * 64],
     ids=["nothing", "HTTP/1.1", "noise"],
 )
-def test_model_server_other_program_at_address_is_refused(serve: Serve, says: bytes) -> None:
-    service = serve(alone=True)
-    with _listening(service.grpc_port, says):
+def test_model_server_other_program_at_address_is_refused(serve: Serve, greeting: bytes) -> None:
+    service = serve(model_server=False)
+    with _foreign_server(service.grpc_port, greeting):
         started = time.monotonic()
         answer = service.ask()
         assert time.monotonic() - started < DEADLINE + 1
@@ -97,8 +97,8 @@ def test_model_server_other_program_at_address_is_refused(serve: Serve, says: by
 
 
 def test_model_server_out_of_file_descriptors_recovers(serve: Serve) -> None:
-    service = serve(alone=True)
-    service.start_model_server(preexec_fn=partial(limit, {resource.RLIMIT_NOFILE: 256}))
+    service = serve(model_server=False)
+    service.start_model_server(preexec_fn=partial(set_limits, {resource.RLIMIT_NOFILE: 256}))
     service.wait_until_ready()
     with service.callers() as callers, _many_connections(service.grpc_port, 400):
         time.sleep(2)
@@ -111,31 +111,31 @@ def test_model_server_out_of_file_descriptors_recovers(serve: Serve) -> None:
 
 @contextmanager
 def _many_connections(port: int, count: int) -> Iterator[None]:
-    opened = []
+    connections = []
     try:
         for _ in range(count):
             connection = socket.socket()
             connection.settimeout(0.2)
-            opened.append(connection)
+            connections.append(connection)
             with suppress(OSError):
                 connection.connect(("127.0.0.1", port))
         yield
     finally:
-        for connection in opened:
+        for connection in connections:
             connection.close()
 
 
 @contextmanager
-def _listening(port: int, says: bytes) -> Iterator[None]:
-    """Server that sends `says` to each connection and reads nothing."""
-    stop, held = threading.Event(), []
+def _foreign_server(port: int, greeting: bytes) -> Iterator[None]:
+    """Run a server that sends `greeting` to each connection and reads nothing."""
+    stop, connections = threading.Event(), []
 
     def accept(listener: Any) -> None:
         while not stop.is_set():
             with suppress(OSError):
                 connection, _ = listener.accept()
-                held.append(connection)
-                connection.sendall(says)
+                connections.append(connection)
+                connection.sendall(greeting)
 
     with socket.create_server(("127.0.0.1", port)) as listener:
         listener.settimeout(0.1)
@@ -146,12 +146,12 @@ def _listening(port: int, says: bytes) -> Iterator[None]:
         finally:
             stop.set()
             thread.join()
-            for connection in held:
+            for connection in connections:
                 connection.close()
 
 
 def test_service_without_fault_answers_all(serve: Serve) -> None:
-    """Control experiment: without a fault all requests succeed."""
+    """Control experiment."""
     service: Service = serve()
     with service.callers() as callers:
         time.sleep(1)

@@ -19,13 +19,13 @@ from tests.processes import DIGITS, wait_until
 
 pytestmark = pytest.mark.e2e
 
-# Root reads every file, unless it drops these capabilities.
-NOT_ROOT = (
+# Command that drops root's capabilities to read every file.
+DROP_CAPABILITIES = (
     ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.getuid() == 0 else []
 )
 
-LOADING = 5.0
-"""Maximum time to find and load a version on a loaded machine, in seconds."""
+LOADING_SECONDS = 5.0
+"""Maximum time in which a busy machine finds and loads a version."""
 
 
 @pytest.fixture
@@ -38,20 +38,20 @@ def folder(models: Path) -> Iterator[Path]:
         yield folder
 
 
-def add(folder: Path, version: int) -> None:
+def publish_copy(folder: Path, version: int) -> None:
     """Publish a copy of version 1 by an atomic rename."""
-    (shutil.copytree(folder / "1", folder / "new")).rename(folder / str(version))
+    shutil.copytree(folder / "1", folder / "new").rename(folder / str(version))
 
 
 def test_models_folder_empty_is_served_after_publication(serve: Serve, folder: Path) -> None:
     (folder / "1").rename(folder.parent / "1")
-    service = serve(folder=folder, alone=True)
+    service = serve(folder=folder, model_server=False)
     service.start_model_server()
-    time.sleep(LOADING)
+    time.sleep(LOADING_SECONDS)
     assert not service.is_ready
     assert service.ask().status_code == 503
     (folder.parent / "1").rename(folder / "1")
-    service.wait_until_ready(LOADING)
+    service.wait_until_ready(LOADING_SECONDS)
     assert service.version() == 1
 
 
@@ -62,12 +62,12 @@ def test_models_folder_moved_away_and_back_is_served(serve: Serve, folder: Path,
     with service.callers() as callers:
         folder.rename(away)
         time.sleep(2)
-        # Loaded versions go on being served.
+        # Loaded versions stay served.
         assert callers.statuses() == {200}
         if version != 1:
             (away / "1").rename(away / str(version))
         away.rename(folder)
-        wait_until(lambda: service.version() == version, seconds=LOADING)
+        wait_until(lambda: service.version() == version, seconds=LOADING_SECONDS)
     assert callers.statuses() == {200}
 
 
@@ -75,14 +75,14 @@ def test_models_folder_versions_deleted_and_restored_recovers(serve: Serve, fold
     service = serve(folder=folder)
     with service.callers() as callers:
         (folder / "1").rename(folder.parent / "1")
-        wait_until(lambda: not service.is_ready, seconds=LOADING)
+        wait_until(lambda: not service.is_ready, seconds=LOADING_SECONDS)
         time.sleep(1)
         (folder.parent / "1").rename(folder / "1")
-        service.wait_until_ready(LOADING)
-        well = time.monotonic()
+        service.wait_until_ready(LOADING_SECONDS)
+        recovered = time.monotonic()
         time.sleep(1)
     assert callers.statuses() == {200, 503}
-    assert callers.statuses(since=well) == {200}
+    assert callers.statuses(since=recovered) == {200}
 
 
 def _half_copied(version: Path) -> None:
@@ -90,18 +90,18 @@ def _half_copied(version: Path) -> None:
     shutil.copy(version.parent / "1" / "saved_model.pb", version)
 
 
-def _torn_weights(version: Path) -> None:
+def _truncated_weights(version: Path) -> None:
     shutil.copytree(version.parent / "1", version)
     for part in (version / "variables").glob("variables.data*"):
         os.truncate(part, part.stat().st_size // 2)
 
 
-def _noise(version: Path) -> None:
+def _random_bytes(version: Path) -> None:
     version.mkdir()
     (version / "saved_model.pb").write_bytes(os.urandom(10_000))
 
 
-def _nothing(version: Path) -> None:
+def _empty(version: Path) -> None:
     version.mkdir()
 
 
@@ -110,21 +110,21 @@ def _unreadable(version: Path) -> None:
     version.chmod(0)
 
 
-@pytest.mark.parametrize("publish", [_half_copied, _torn_weights, _noise, _nothing, _unreadable])
+@pytest.mark.parametrize("publish", [_half_copied, _truncated_weights, _random_bytes, _empty, _unreadable])
 def test_models_folder_broken_version_keeps_older_version(
     serve: Serve, folder: Path, publish: Callable[[Path], None]
 ) -> None:
-    service = serve(folder=folder, alone=True)
-    service.start_model_server(NOT_ROOT)
+    service = serve(folder=folder, model_server=False)
+    service.start_model_server(DROP_CAPABILITIES)
     service.wait_until_ready()
     with service.callers() as callers:
         publish(folder / "2")
-        wait_until(lambda: b"version: 2} failed" in service.log.read_bytes(), seconds=LOADING)
+        wait_until(lambda: b"version: 2} failed" in service.log.read_bytes(), seconds=LOADING_SECONDS)
         assert service.is_ready
         assert service.version() == 1
         (folder / "2").chmod(0o755)
-        add(folder, 3)
-        wait_until(lambda: service.version() == 3, seconds=LOADING)
+        publish_copy(folder, 3)
+        wait_until(lambda: service.version() == 3, seconds=LOADING_SECONDS)
     assert callers.statuses() == {200}
 
 
@@ -138,10 +138,10 @@ def test_models_folder_version_with_invalid_output_gives_502(
     with service.callers() as callers:
         export.save_model(model, folder / "new")
         (folder / "new").rename(folder / "2")
-        wait_until(lambda: service.ask().status_code != 200, seconds=LOADING)
+        wait_until(lambda: service.ask().status_code != 200, seconds=LOADING_SECONDS)
         assert service.ask().json()["code"] == "model_server_error"
-        add(folder, 3)
-        wait_until(lambda: service.ask().status_code == 200, seconds=LOADING)
+        publish_copy(folder, 3)
+        wait_until(lambda: service.ask().status_code == 200, seconds=LOADING_SECONDS)
         assert service.version() == 3
     assert callers.statuses() == {200, 502}
 
@@ -150,20 +150,20 @@ def test_models_folder_version_with_invalid_output_gives_502(
     "text", ["", "model_config_list { config { name: 'dig", "{}{}", "\0", "model_config"]
 )
 def test_models_config_damaged_keeps_versions_until_repaired(serve: Serve, folder: Path, text: str) -> None:
-    add(folder, 2)
+    publish_copy(folder, 2)
     file = folder / "models.config"
-    whole = (
+    template = (
         f'model_config_list {{ config {{ name: "digits" base_path: "{folder}" model_platform: "tensorflow" '
         "model_version_policy { specific { versions: %d } } } }"
     )
-    file.write_text(whole % 1)
+    file.write_text(template % 1)
     service = serve(f"--model_config_file={file}", "--model_config_file_poll_wait_seconds=1", folder=folder)
     with service.callers() as callers:
         file.write_text(text)
         time.sleep(2)
         assert service.version() == 1
-        file.write_text(whole % 2)
-        wait_until(lambda: service.version() == 2, seconds=LOADING)
+        file.write_text(template % 2)
+        wait_until(lambda: service.version() == 2, seconds=LOADING_SECONDS)
     assert callers.statuses() == {200}
 
 
@@ -179,5 +179,5 @@ def test_export_full_disk_publishes_nothing(models: Path, folder: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
-    # The listing of the models folder is empty: its line would come last.
+    # `ls` prints nothing: a file in the models folder would be the last line.
     assert "accuracy" in done.stdout.splitlines()[-1]

@@ -1,1 +1,1 @@
-"""The page in a real Chromium, in front of real services. A package, so that its tests share one browser."""
+"""The gateway's pages in Chromium, with real services. A package, so that all its tests share one browser."""

@@ -13,12 +13,13 @@ from digit_serving.gateway.auth import KeyFile
 from tests.e2e.page.services import CanaryService, ProtectedService
 from tests.processes import accepts, answers, free_port, running, wait_until
 
-# Switches off the requests that Chromium sends on its own.
+# No background requests of Chromium itself, and no host but the services under test.
 BROWSER_ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 DESKTOP = {"width": 1440, "height": 900}
 

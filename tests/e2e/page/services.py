@@ -1,4 +1,4 @@
-"""Services that the page is served by, beside `digits up`."""
+"""Services that serve the page in addition to `digits up`."""
 
 from dataclasses import dataclass
 from subprocess import Popen

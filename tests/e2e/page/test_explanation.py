@@ -77,9 +77,11 @@ def test_why_on_drawing_sends_one_request_and_paints_heat_map_with_scale(page: P
     expect(why).to_be_disabled()
     draw(page, 4)
     expect(page.locator("#digit")).to_have_text("4")
-    with page.expect_request(lambda request: request.headers["content-type"] == "application/json") as asked:
+    with page.expect_request(
+        lambda request: request.headers["content-type"] == "application/json"
+    ) as request:
         why.click()
-    assert 20 < len(json.loads(asked.value.post_data or "")["instances"]) <= 256
+    assert 20 < len(json.loads(request.value.post_data or "")["instances"]) <= 256
     expect(page.locator("main[data-explained=strokes]")).to_be_visible()
     for text in ("Red: against", "Blue: for", "without that part, the odds of a 4 change by a factor of"):
         expect(page.get_by_text(text)).to_be_visible()

@@ -1,4 +1,4 @@
-"""SavedModels, and model servers of them: a core and its transports in this process, or processes."""
+"""SavedModels, and model servers that serve them: in this process or as a process."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def config_file(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """models.config of all these models; `versions` serves both of its versions, and 1 is stable."""
+    """models.config of all saved models; `versions` serves both of its versions, and 1 is stable."""
     path = tmp_path_factory.mktemp("config") / "models.config"
     entries = [
         model_config(base.name, base, VERSIONS_POLICY if base.name == "versions" else "")
@@ -65,14 +65,14 @@ def core(config_file: Path) -> Iterator[ServerCore]:
 
 @pytest.fixture(scope="session")
 def http(core: ServerCore) -> Client:
-    """Client of the REST API of that core, without a socket."""
+    """Client of the core's REST API, without a socket."""
     options = flags.parse(["--rest_api_enable_cors_support"])
     return Client(RestApi(options, core, "/metrics"))
 
 
 @dataclass
 class GrpcServer:
-    """gRPC server of that core, on a port of 127.0.0.1."""
+    """gRPC server of the core, on a port of 127.0.0.1."""
 
     port: int
     channel: grpc.Channel
@@ -91,7 +91,7 @@ ServeGrpc = Callable[..., AbstractContextManager[GrpcServer]]
 
 @pytest.fixture(scope="session")
 def serve_grpc(core: ServerCore) -> ServeGrpc:
-    """Start a gRPC server of that core with these flags, for a block."""
+    """Start a gRPC server of the core with these flags, until the end of a block."""
 
     @contextmanager
     def serve(*arguments: str, host: str = "127.0.0.1") -> Iterator[GrpcServer]:

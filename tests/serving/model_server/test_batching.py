@@ -1,4 +1,4 @@
-"""Batching: which requests share a batch, padding, and refusals."""
+"""Batching: merging of requests, padding, and refusals."""
 
 import threading
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def batcher(text: str) -> Batcher:
 
 
 class Doubler:
-    """Model that records the sizes of its runs, and waits in them for `go`."""
+    """Model that records the sizes of its runs, and blocks each run until `go` is set."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -46,7 +46,7 @@ def test_run_waiting_requests_share_a_batch() -> None:
         assert future.result()[0].tolist() == [[2.0 * n] * 3] * 2
 
 
-def test_run_alone_ends_at_the_timeout() -> None:
+def test_run_single_request_ends_at_timeout() -> None:
     run, batches = Doubler(), batcher("batch_timeout_micros { value: 1000 }")
     assert batches.run("key", run, [ROW])[0].tolist() == [[2.0, 2.0]]
 
@@ -106,7 +106,7 @@ def test_batcher_unfit_allowed_sizes_raises(sizes: str) -> None:
         batcher(f"max_batch_size {{ value: 8 }} {sizes}")
 
 
-def test_run_failure_reaches_every_request() -> None:
+def test_run_failing_model_raises() -> None:
     def fail(_: Any) -> list[Any]:
         raise ServingError("no")
 
@@ -128,5 +128,5 @@ def test_predict_with_enable_batching_merges_requests(saved_models: Path, tmp_pa
         return list(core.predict(request, float("inf")).outputs["y"].float_val)
 
     with running_core(*flags) as core, ThreadPoolExecutor(2) as threads:
-        # Alone, each of the requests would wait for ten seconds.
+        # Without merging, each request would wait for ten seconds.
         assert list(threads.map(predict, (2.0, 4.0))) == [[3.0], [4.0]]

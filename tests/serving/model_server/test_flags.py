@@ -5,11 +5,11 @@ import pytest
 from digit_serving.model_server.flags import parse, table
 
 
-def test_table_has_all_flags_of_the_original() -> None:
+def test_table_has_every_tensorflow_serving_flag() -> None:
     assert len(table()) == 48
 
 
-def test_parse_nothing_returns_the_defaults_of_the_original() -> None:
+def test_parse_nothing_returns_tensorflow_serving_defaults() -> None:
     options = parse([])
     assert (options.port, options.rest_api_port, options.model_name) == (8500, 0, "default")
     assert (options.enable_profiler, options.max_num_load_retries) == (True, 5)
@@ -29,7 +29,7 @@ def test_parse_accepts_every_notation() -> None:
     assert (options.enable_batching, options.enable_model_warmup) == (True, False)
 
 
-def test_parse_accepts_flags_without_effect() -> None:
+def test_parse_ignored_flags_returns_their_values() -> None:
     options = parse(["--per_process_gpu_memory_fraction=0.5", "--use_alts_credentials"])
     assert (options.per_process_gpu_memory_fraction, options.use_alts_credentials) == (0.5, True)
 

@@ -45,7 +45,7 @@ def test_start_on_port_in_use_raises(grpc_server: GrpcServer, core: ServerCore) 
         grpc_service.start(options, core, "")
 
 
-def test_health_is_serving(grpc_server: GrpcServer) -> None:
+def test_health_check_answers_serving(grpc_server: GrpcServer) -> None:
     check: Any = grpc_server.channel.unary_unary("/grpc.health.v1.Health/Check")
     assert check(b"", timeout=5) == b"\x08\x01"
     with pytest.raises(grpc.RpcError) as caught:
@@ -68,7 +68,7 @@ def test_predict_after_deadline_ends_with_deadline_exceeded(grpc_server: GrpcSer
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_errors_of_the_core_become_statuses(grpc_server: GrpcServer) -> None:
+def test_model_service_error_of_core_becomes_status(grpc_server: GrpcServer) -> None:
     status = GetModelStatusRequest(model_spec={"name": "none"})
     for call, request, code, details in (
         (grpc_server.models.GetModelStatus, status, "NOT_FOUND", "Could not find any versions of model none"),
@@ -98,7 +98,7 @@ def test_reload_config_request_replaces_the_models(saved_models: Path) -> None:
     assert list(response.outputs["y"].float_val) == [4.0]
 
 
-def test_connection_ends_at_its_age_and_its_calls_do_not(serve_grpc: ServeGrpc) -> None:
+def test_connection_at_maximum_age_closes_after_its_calls(serve_grpc: ServeGrpc) -> None:
     age = "grpc.max_connection_age_ms=300,grpc.max_connection_age_grace_ms=5000"
     states: list[grpc.ChannelConnectivity] = []
     with serve_grpc(f"--grpc_channel_arguments={age}") as server:
@@ -108,14 +108,15 @@ def test_connection_ends_at_its_age_and_its_calls_do_not(serve_grpc: ServeGrpc) 
     assert grpc.ChannelConnectivity.READY in states
 
 
-def test_mutual_tls_admits_only_clients_with_a_trusted_certificate(
+def test_mutual_tls_client_without_trusted_certificate_is_refused(
     serve_grpc: ServeGrpc, tmp_path: Path
 ) -> None:
-    own, client, stranger = (certificates.make(tmp_path, name) for name in ("server", "client", "stranger"))
-    config = certificates.ssl_config(tmp_path, own, client)
-    roots = own.certificate.read_bytes()
+    names = ("server", "client", "untrusted")
+    server_pair, client, untrusted = (certificates.make(tmp_path, name) for name in names)
+    config = certificates.ssl_config(tmp_path, server_pair, client)
+    roots = server_pair.certificate.read_bytes()
     with serve_grpc(f"--ssl_config_file={config}") as server:
-        for pair, expected in ((client, "NOT_FOUND"), (stranger, "UNAVAILABLE"), (None, "UNAVAILABLE")):
+        for pair, expected in ((client, "NOT_FOUND"), (untrusted, "UNAVAILABLE"), (None, "UNAVAILABLE")):
             files = (pair.key.read_bytes(), pair.certificate.read_bytes()) if pair else ()
             credentials = grpc.ssl_channel_credentials(roots, *files)
             with grpc.secure_channel(f"127.0.0.1:{server.port}", credentials) as channel:
@@ -147,8 +148,8 @@ def test_channel_argument_without_value_raises(core: ServerCore) -> None:
 
 
 @pytest.mark.slow
-def test_keepalive_pings_of_every_second_leave_a_connection_open() -> None:
-    """The core sleeps, since the model's busy wait would take ten seconds of CPU time."""
+def test_connection_with_keepalive_ping_every_second_stays_open() -> None:
+    """Uses a core that sleeps: the model `wait` would take ten seconds of CPU time."""
 
     def sleep(request: PredictRequest, deadline: float) -> PredictResponse:
         time.sleep(5)

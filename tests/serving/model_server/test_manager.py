@@ -104,12 +104,12 @@ def test_manager_replaces_versions_without_failing_requests(
     stop = threading.Event()
     with running_core(f"--model_base_path={base}", *RETRIES) as core:
 
-        def ask() -> None:
+        def keep_predicting() -> None:
             while not stop.is_set():
                 answers.extend(predict(core, name="default"))
                 time.sleep(0.005)
 
-        thread = threading.Thread(target=ask)
+        thread = threading.Thread(target=keep_predicting)
         thread.start()
         publish(base, 2, 2.0)
         wait_until(lambda: states(core, "default") == {2: "AVAILABLE", 1: "END"})

@@ -177,7 +177,7 @@ def test_options_with_cors_answers_200(http: Client) -> None:
     assert response.headers["access-control-allow-origin"] == "*"
 
 
-def test_options_without_cors_is_no_request(core: ServerCore) -> None:
+def test_options_without_cors_answers_400(core: ServerCore) -> None:
     response = Client(RestApi(flags.parse([]), core, "")).options(HALF_PLUS_TWO)
     assert response.status_code == 400
     assert "access-control-allow-origin" not in response.headers

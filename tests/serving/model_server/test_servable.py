@@ -18,7 +18,7 @@ def load(directory: Path, tags: str = "serve") -> Servable:
     return Servable(directory, 1, parse([f"--saved_model_tags={tags}"]))
 
 
-def test_run_model_of_tensorflow_1(saved_models: Path) -> None:
+def test_run_tensorflow_1_model_returns_output(saved_models: Path) -> None:
     servable = load(saved_models / "half_plus_two" / "00000123")
     [y] = servable.run(("x:0",), ("y:0",), [np.array([2.0], np.float32)])
     assert y.tolist() == [3.0]
@@ -61,7 +61,7 @@ def write_warmup_records(directory: Path, records: list[bytes]) -> Path:
     return path
 
 
-def test_warm_up_sends_every_record_as_often_as_asked(tmp_path: Path) -> None:
+def test_warm_up_several_iterations_sends_every_record_each_time(tmp_path: Path) -> None:
     logs = [PredictionLog(predict_log={"request": {"model_spec": {"name": name}}}) for name in "ab"]
     write_warmup_records(tmp_path, [log.SerializeToString() for log in logs])
     sent: list[PredictRequest] = []

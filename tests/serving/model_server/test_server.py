@@ -15,7 +15,7 @@ from tests.serving.model_server.conftest import Serve, ServerProcess
 
 
 @pytest.mark.xdist_group("timing")
-def test_ports_open_with_the_model_and_requests_in_flight_outlast_sigterm(
+def test_server_opens_ports_with_model_and_drains_at_sigterm(
     serve: Serve, saved_models: Path, tmp_path: Path
 ) -> None:
     base = tmp_path / "model"
@@ -49,8 +49,8 @@ def test_ports_open_with_the_model_and_requests_in_flight_outlast_sigterm(
     assert "Traceback" not in server.log.read_text()
 
 
-def failed_start(*flags: str) -> str:
-    """Return the log of a server that ends by itself."""
+def log_of_failed_start(*flags: str) -> str:
+    """Return the log of a server that fails to start."""
     command = [*DIGITS, "model-server", f"--port={free_port()}", *flags]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 255
@@ -61,14 +61,14 @@ def failed_start(*flags: str) -> str:
 
 @pytest.mark.e2e
 def test_start_with_relative_base_path_exits_with_255() -> None:
-    log = failed_start("--model_base_path=relative")
+    log = log_of_failed_start("--model_base_path=relative")
     assert "Expected model default to have an absolute path or URI" in log
 
 
 @pytest.mark.e2e
 def test_start_with_broken_model_exits_with_255(tmp_path: Path) -> None:
     (tmp_path / "m" / "1").mkdir(parents=True)
-    log = failed_start(f"--model_base_path={tmp_path / 'm'}", "--max_num_load_retries=0")
+    log = log_of_failed_start(f"--model_base_path={tmp_path / 'm'}", "--max_num_load_retries=0")
     assert re.search(
         r"1 servable\(s\) did not become available: {name: default version: 1} due to error: ", log
     )
@@ -76,13 +76,13 @@ def test_start_with_broken_model_exits_with_255(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 def test_start_on_port_in_use_exits_with_255(server: ServerProcess, saved_models: Path) -> None:
-    log = failed_start(f"--port={server.port}", f"--model_base_path={saved_models / 'half_plus_two'}")
+    log = log_of_failed_start(f"--port={server.port}", f"--model_base_path={saved_models / 'half_plus_two'}")
     assert "The gRPC server can't listen on" in log
 
 
 @pytest.mark.e2e
 @pytest.mark.xdist_group("timing")
-def test_sigterm_ends_an_idle_server_within_a_second(serve: Serve, saved_models: Path) -> None:
+def test_sigterm_idle_server_ends_within_a_second(serve: Serve, saved_models: Path) -> None:
     server = serve(f"--model_base_path={saved_models / 'half_plus_two'}")
     started = time.monotonic()
     assert server.stop() == 0
@@ -91,7 +91,7 @@ def test_sigterm_ends_an_idle_server_within_a_second(serve: Serve, saved_models:
 
 
 @pytest.mark.e2e
-def test_sigterm_ends_a_server_that_waits_for_its_model(serve: Serve, tmp_path: Path) -> None:
+def test_sigterm_server_waiting_for_model_ends(serve: Serve, tmp_path: Path) -> None:
     server = serve(f"--model_base_path={tmp_path / 'none'}", wait=False)
     server.wait_for(lambda: "Could not find base path" in server.log.read_text())
     assert server.stop() == 0

@@ -114,17 +114,17 @@ def test_other_methods_are_unimplemented(server: ServerProcess, method: str, req
     assert "Predict" in str(caught.value.details())
 
 
-def test_bad_config_file_ends_the_start(tmp_path: Path) -> None:
+def test_start_with_bad_config_file_exits_with_255(tmp_path: Path) -> None:
     config = tmp_path / "bad.config"
     config.write_text('improperly formatted file!\n{ name: "x" }')
     command = [*DIGITS, "model-server", f"--model_config_file={config}"]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    assert ended.returncode == 255
-    assert "Error parsing text-format tensorflow.serving.ModelServerConfig" in ended.stderr
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 255
+    assert "Error parsing text-format tensorflow.serving.ModelServerConfig" in result.stderr
     assert (
-        f"Failed to start server. Error: INVALID_ARGUMENT: Invalid protobuf file: '{config}'" in ended.stderr
+        f"Failed to start server. Error: INVALID_ARGUMENT: Invalid protobuf file: '{config}'" in result.stderr
     )
-    assert "Traceback" not in ended.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.e2e

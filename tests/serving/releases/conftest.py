@@ -1,4 +1,4 @@
-"""Published versions, a model server in this process that reads their models.config, and `digits models`."""
+"""Fixtures: published versions, a model server of them in this process, and `digits models`."""
 
 import json
 import os
@@ -73,7 +73,7 @@ class Service:
         return {status.version for status in statuses if status.is_available}
 
     def labelled(self, label: str = "stable") -> int | None:
-        """Version that the server resolves the label to."""
+        """Version that the server resolves the label to, or None."""
         with suppress(ModelNotFoundError):
             return self.server.resolve(ModelRef(label=label), timeout=5)
         return None
@@ -108,7 +108,7 @@ def published(saved_version: Path, tmp_path: Path) -> Service:
 
 @pytest.fixture
 def serve(published: Service) -> Iterator[Serve]:
-    """Start a model server in this process, with the flags of `digits up` and more."""
+    """Start a model server in this process, with the flags of `digits up` and further ones."""
     with ExitStack() as stack:
 
         def start(*arguments: str, **options: object) -> Service:

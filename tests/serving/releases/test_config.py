@@ -63,7 +63,7 @@ def test_promote_and_roll_back_keep_the_history_in_the_file(config: ModelsConfig
             config.roll_back(label)
 
 
-def test_history_has_ten_versions(config: ModelsConfig) -> None:
+def test_promote_many_versions_keeps_ten_in_history(config: ModelsConfig) -> None:
     for version in range(20):
         config = config.promote(version, "stable")
     assert parsed(config).history == {"stable": tuple(range(9, 19))}
@@ -80,7 +80,7 @@ def test_with_base_path_keeps_labels(config: ModelsConfig) -> None:
     assert moved.labels == {"stable": 1}
 
 
-def test_changes_leave_other_models_alone() -> None:
+def test_promote_keeps_other_models_unchanged() -> None:
     other = 'config { name: "letters" base_path: "/l" model_platform: "tensorflow" }'
     ours = 'config { name: "digits" base_path: "/d" model_platform: "tensorflow" }'
     config = ModelsConfig.parse(f"model_config_list {{ {other} {ours} }}")
@@ -112,8 +112,8 @@ def test_promote_invalid_label_raises(config: ModelsConfig, label: str) -> None:
         config.promote(1, label)
 
 
-# Forks a process for every line of the module that a change runs through, and kills the process there. After
-# each kill the file must be the old one or the new one, and the next process must be able to change it.
+# For every line of the module that a change executes, forks a process and kills it at that line. After each
+# kill the file must have the old or the new text, and the next process must be able to change it.
 KILL_AT_EVERY_LINE = """
 import itertools, os, signal, sys
 from pathlib import Path
@@ -158,7 +158,7 @@ print(len(seen), seen.count(False))
 """
 
 
-def test_write_killed_at_any_line_leaves_the_old_or_the_new_file(file: ConfigFile) -> None:
+def test_write_killed_at_any_line_leaves_old_or_new_file(file: ConfigFile) -> None:
     result = subprocess.run(
         [sys.executable, "-c", KILL_AT_EVERY_LINE, file.path.parent], capture_output=True, text=True
     )
@@ -185,7 +185,7 @@ for number in range(10):
     assert len(file.read().labels) == 20
 
 
-def test_lock_held_by_another_raises_after_the_timeout(file: ConfigFile) -> None:
+def test_lock_held_elsewhere_raises_at_timeout(file: ConfigFile) -> None:
     refused = pytest.raises(ReleaseError, match=r"locked by another process for 0\.2 s")
     with file.lock(1), refused, file.lock(0.2):
         pass
@@ -214,6 +214,6 @@ def test_ensure_config_keeps_labels_after_a_restart_and_a_move(tmp_path: Path) -
     assert (config.base_path, config.labels) == (moved, {"stable": 1})
 
 
-def test_file_is_readable_for_other_users(file: ConfigFile) -> None:
+def test_ensure_config_file_is_readable_for_other_users(file: ConfigFile) -> None:
     assert file.path.stat().st_mode & 0o444 == 0o444
     assert ModelsConfig.parse(file.read_text()).base_path.is_absolute()

@@ -12,10 +12,10 @@ def test_commands_use_the_client_certificate(serve: Serve, tmp_path: Path) -> No
     server, client = (certificates.make(tmp_path, name) for name in ("server", "client"))
     config = certificates.ssl_config(tmp_path, server, client)
     service = serve(f"--ssl_config_file={config}")
-    own = ("--ca", server.certificate, "--certificate", client.certificate, "--key", client.key)
-    assert service.run("promote", 2, *own).stdout.endswith("Version 2 is stable.\n")
-    assert "AVAILABLE" in service.run("ls", *own).stdout
-    for incomplete in ((), own[:2]):
+    tls_options = ("--ca", server.certificate, "--certificate", client.certificate, "--key", client.key)
+    assert service.run("promote", 2, *tls_options).stdout.endswith("Version 2 is stable.\n")
+    assert "AVAILABLE" in service.run("ls", *tls_options).stdout
+    for incomplete in ((), tls_options[:2]):
         assert "States are unknown" in service.run("ls", *incomplete).stderr
 
 

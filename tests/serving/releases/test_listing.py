@@ -33,7 +33,7 @@ def test_ls_json_has_the_same_rows(service: Service) -> None:
     assert newest["bytes"] == sum(
         path.stat().st_size for path in (service.models / "3").rglob("*") if path.is_file()
     )
-    assert [(each["version"], each["state"], each["labels"]) for each in rest] == [
+    assert [(row["version"], row["state"], row["labels"]) for row in rest] == [
         (2, None, []),
         (1, None, []),
     ]
@@ -46,7 +46,7 @@ def test_ls_without_server_has_no_states(published: Service) -> None:
     assert result.stderr.startswith(f"States are unknown: the model server at 127.0.0.1:{published.port}")
     document = json.loads(published.run("ls", "--json").stdout)
     assert document["reachable"] is False
-    assert {each["state"] for each in document["versions"]} == {None}
+    assert {row["state"] for row in document["versions"]} == {None}
 
 
 def test_ls_empty_folder_prints_headings_only(published: Service) -> None:

@@ -33,7 +33,7 @@ def test_promote_loads_the_version_before_it_moves_the_label(service: Service) -
         "Version 1 is stable.",
     ]
     assert service.labelled() == 1
-    # Callers without a version or label get the newest loaded version, so that others are unloaded.
+    # Versions without a label are unloaded: a call without a version or label gets the newest one loaded.
     wait_until(lambda: service.loaded() == {1}, seconds=10)
     service.promote(2, "--label", "canary")
     assert (service.labelled(), service.labelled("canary")) == (1, 2)
@@ -54,25 +54,25 @@ def test_rollback_returns_to_each_previous_version(service: Service) -> None:
 
 def test_promote_fails_no_call_for_the_label(service: Service) -> None:
     service.promote(1)
-    server, over = service.server, threading.Event()
+    server, stop = service.server, threading.Event()
     answers: list[int] = []
     images = np.zeros((1, 28, 28), np.uint8)
 
-    def ask() -> None:
-        while not over.is_set():
+    def keep_predicting() -> None:
+        while not stop.is_set():
             answers.extend(
                 prediction.model_version
                 for prediction in server.predict(images, ModelRef(label="stable"), timeout=10)
             )
             time.sleep(0.002)
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=keep_predicting)
     thread.start()
     for version in (2, 3):
         service.promote(version)
     wait_until(lambda: service.loaded() == {3}, seconds=10)
     alive = thread.is_alive()
-    over.set()
+    stop.set()
     thread.join()
     assert alive, "a call failed"
     assert answers == sorted(answers)
@@ -89,8 +89,8 @@ def test_promote_version_that_does_not_load_restores_the_file(service: Service) 
     assert f"Restored {service.config.path}." in result.stdout
     assert service.config.read_text() == text
     assert service.labelled() == 2
-    # The error of this attempt stays in the status, and must not end the next one. The server needs a moment
-    # to read the restored file.
+    # The error of this attempt stays in the version's status, and must not end the next attempt. The server
+    # needs a moment to read the restored file.
     time.sleep(1)
     shutil.rmtree(service.models / "4")
     service.publish(4)
@@ -148,7 +148,9 @@ def test_concurrent_promotions_both_succeed(service: Service) -> None:
     def promote(version: int, label: str) -> None:
         Promoter(service.models, service.server, 60, lambda _: None).promote(version, label)
 
-    threads = [threading.Thread(target=promote, args=each) for each in ((1, "stable"), (2, "canary"))]
+    threads = [
+        threading.Thread(target=promote, args=arguments) for arguments in ((1, "stable"), (2, "canary"))
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -156,7 +158,7 @@ def test_concurrent_promotions_both_succeed(service: Service) -> None:
     assert (service.labelled(), service.labelled("canary")) == (1, 2)
 
 
-def test_ctrl_c_restores_the_file(serve: Serve) -> None:
+def test_promote_interrupted_by_ctrl_c_restores_the_file(serve: Serve) -> None:
     service = serve(model_config_file_poll_wait_seconds=0)
     text = service.config.read_text()
     process = service.start("promote", 2)
@@ -169,8 +171,8 @@ def test_ctrl_c_restores_the_file(serve: Serve) -> None:
 
 
 @pytest.mark.slow
-def test_service_goes_on_wherever_a_promotion_is_killed(service: Service) -> None:
-    """Each process is killed after another number of progress lines, or of seconds."""
+def test_promote_killed_at_any_step_keeps_label_served(service: Service) -> None:
+    """Kills each promotion after a different number of progress lines and of seconds."""
     service.promote(1)
     for number in range(6):
         process = service.start("promote", 2 + number % 2)
@@ -181,14 +183,14 @@ def test_service_goes_on_wherever_a_promotion_is_killed(service: Service) -> Non
         process.kill()
         process.communicate()
         assert service.config.read().labels["stable"] in (1, 2, 3)
-        assert answers_for_a_second(service)
+        assert answers_for_a_while(service)
     service.promote(1)
     assert service.labelled() == 1
     wait_until(lambda: service.loaded() == {1}, seconds=10)
 
 
-def answers_for_a_second(service: Service) -> bool:
-    """True if no call for the label fails for longer than the server needs to read the file."""
+def answers_for_a_while(service: Service) -> bool:
+    """True if no call for the label fails in 1.2 s, more time than the server needs to read the file."""
     images, server = np.zeros((1, 28, 28), np.uint8), service.server
     end = time.monotonic() + 1.2
     try:

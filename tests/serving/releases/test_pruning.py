@@ -7,7 +7,7 @@ from tests.processes import wait_until
 from tests.serving.releases.conftest import Service
 
 
-def test_prune_removes_only_versions_that_nobody_needs(service: Service) -> None:
+def test_prune_removes_only_unused_versions(service: Service) -> None:
     for version in (4, 5, 6):
         service.publish(version)
     # Versions in use: 6 is the newest, 2 is stable, and 3 is the previous version of stable.
@@ -29,11 +29,10 @@ def test_prune_removes_only_versions_that_nobody_needs(service: Service) -> None
 
 
 def test_prune_keeps_loaded_versions_that_the_file_omits(service: Service) -> None:
-    """The file may have changed since the server read it."""
     service.promote(1)
     wait_until(lambda: service.loaded() == {1}, seconds=10)
     with service.config.lock(1):
-        # Invalid for the server, which therefore keeps version 1: its path is relative.
+        # A relative base path is invalid for the server, which goes on with the file before and version 1.
         config = service.config.read()
         service.config.write(
             str(config.with_versions([3]).promote(3, "stable")).replace('path: "/', 'path: "')

@@ -28,7 +28,7 @@ def test_list_versions_returns_numbered_folders_newest_first(tmp_path: Path) -> 
     assert list_versions(tmp_path / "none") == {}
 
 
-def test_card_and_size_of_a_version(version: PublishedVersion) -> None:
+def test_published_version_has_card_and_size(version: PublishedVersion) -> None:
     assert version.card() == {"accuracy": 0.5}
     assert version.size() == 117
 

@@ -1,4 +1,4 @@
-"""Chart geometry: axes and lines."""
+"""Geometry of charts: axes and lines."""
 
 import math
 
@@ -14,7 +14,7 @@ def test_axis_position_is_0_at_low_and_1_at_high() -> None:
     assert [axis.position(value) for value in (0.5, 0.75, 1.0)] == [0, 0.5, 1]
 
 
-def test_learning_curves_have_a_line_for_training_and_validation() -> None:
+def test_learning_curves_with_validation_have_two_lines_each() -> None:
     history = {"loss": [1.9, 0.4], "accuracy": [0.5, 0.9], "val_loss": [1.1, 0.3], "val_accuracy": [0.7, 0.9]}
     loss, accuracy = charts.learning_curves(history)
     assert (loss.name, accuracy.name) == ("loss", "accuracy")

@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -46,7 +45,7 @@ SECTIONS = ["samples", "curves", "saliency", "confusion", "mistakes", "reliabili
 
 
 class ParsedPage(HTMLParser):
-    """Tags of a page in order and the text of each section. Parsing asserts that every tag is closed."""
+    """Tags of a page in order, and the text of each section; asserts that every tag is closed."""
 
     VOID = ("meta", "img", "br")
 
@@ -80,22 +79,22 @@ class ParsedPage(HTMLParser):
             self.sections[self.section] += data
 
     def count(self, section: str, tag: str) -> int:
-        return Counter((where, what) for where, what, _ in self.tags)[section, tag]
+        return sum(found[:2] == (section, tag) for found in self.tags)
 
 
-def report(fit: FitResult, dataset: Dataset, evaluation: Evaluation | None = None) -> str:
+def render(fit: FitResult, dataset: Dataset, evaluation: Evaluation | None = None) -> str:
     evaluation = evaluation or evaluate(fit.model, dataset.test)
     return render_page(fit, dataset, evaluation, model_card(fit.model, dataset, evaluation, fit))
 
 
 @pytest.fixture(scope="module")
 def html(fitted: FitResult, dataset: Dataset) -> str:
-    return report(fitted, dataset)
+    return render(fitted, dataset)
 
 
 @pytest.fixture(scope="module")
 def convnet(fitted: FitResult) -> FitResult:
-    """Record of one epoch of an unfitted convnet, with validation."""
+    """Result as of one epoch with validation, but with an unfitted convnet."""
     history = {"loss": [2.3], "accuracy": [0.1], "val_loss": [2.2], "val_accuracy": [0.2]}
     return replace(
         fitted,
@@ -108,7 +107,7 @@ def convnet(fitted: FitResult) -> FitResult:
     )
 
 
-def test_page_of_perceptron_has_all_sections(html: str) -> None:
+def test_render_page_of_perceptron_has_all_sections(html: str) -> None:
     parsed = ParsedPage(html)
     assert list(parsed.sections) == SECTIONS
     assert parsed.count("samples", "img") == 10
@@ -118,7 +117,7 @@ def test_page_of_perceptron_has_all_sections(html: str) -> None:
     assert len(html) < 1_500_000
 
 
-def test_page_loads_and_runs_nothing(html: str) -> None:
+def test_render_page_has_no_external_resources_or_scripts(html: str) -> None:
     parsed = ParsedPage(html)
     assert "://" not in html
     assert "url(" not in html
@@ -127,7 +126,7 @@ def test_page_loads_and_runs_nothing(html: str) -> None:
     assert all(source.startswith("data:image/png;base64,") for source in sources)
 
 
-def test_page_images_have_descriptions(html: str) -> None:
+def test_render_page_images_have_descriptions(html: str) -> None:
     for _, tag, attributes in ParsedPage(html).tags:
         if tag == "img":
             assert attributes["alt"]
@@ -135,7 +134,9 @@ def test_page_images_have_descriptions(html: str) -> None:
             assert attributes.get("aria-label") or attributes.get("aria-hidden") == "true"
 
 
-def test_page_confusion_matrix_counts_the_test_digits(fitted: FitResult, dataset: Dataset, html: str) -> None:
+def test_render_page_confusion_matrix_counts_the_test_digits(
+    fitted: FitResult, dataset: Dataset, html: str
+) -> None:
     matrix = html.partition('<table class="confusion">')[2].partition("</table>")[0]
     counts = np.array([int(count) for count in re.findall(r"<td[^>]*>(\d+)</td>", matrix)]).reshape(10, 10)
     evaluation = evaluate(fitted.model, dataset.test)
@@ -143,7 +144,7 @@ def test_page_confusion_matrix_counts_the_test_digits(fitted: FitResult, dataset
     assert counts.trace() == round(1000 * evaluation.accuracy)
 
 
-def test_page_shows_the_whole_model_card(fitted: FitResult, dataset: Dataset, html: str) -> None:
+def test_render_page_shows_the_whole_model_card(fitted: FitResult, dataset: Dataset, html: str) -> None:
     text = ParsedPage(html).sections["card"]
     for name in ("fit.learning_rate", "versions.keras", "data.md5.test labels"):
         assert name in text
@@ -151,40 +152,40 @@ def test_page_shows_the_whole_model_card(fitted: FitResult, dataset: Dataset, ht
     assert f"<h1>{fitted.model.name}: " in html
 
 
-def test_page_escapes_the_data_source(fitted: FitResult, dataset: Dataset) -> None:
+def test_render_page_escapes_the_data_source(fitted: FitResult, dataset: Dataset) -> None:
     hostile = replace(dataset, source="<script>alert(1)</script>\"'&.npz")
-    html = report(fitted, hostile)
+    html = render(fitted, hostile)
     assert "<script" not in html
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
     assert list(ParsedPage(html).sections) == SECTIONS
 
 
-def test_page_of_convnet_has_no_saliency_maps(convnet: FitResult, dataset: Dataset) -> None:
-    parsed = ParsedPage(report(convnet, dataset))
+def test_render_page_of_convnet_has_no_saliency_maps(convnet: FitResult, dataset: Dataset) -> None:
+    parsed = ParsedPage(render(convnet, dataset))
     assert list(parsed.sections) == [name for name in SECTIONS if name != "saliency"]
     assert parsed.count("curves", "circle") == 4
     assert "100 validation digits" in parsed.sections["curves"]
 
 
-def test_page_of_interrupted_fit_says_so(fitted: FitResult, dataset: Dataset, html: str) -> None:
+def test_render_page_of_interrupted_fit_says_so(fitted: FitResult, dataset: Dataset, html: str) -> None:
     interrupted = replace(fitted, recipe=fitted.recipe.with_epochs(9))
     assert "Interrupted" not in html
-    assert re.search(r"Interrupted</strong> after 3 of 9 epochs", report(interrupted, dataset))
+    assert re.search(r"Interrupted</strong> after 3 of 9 epochs", render(interrupted, dataset))
 
 
-def test_page_of_ensemble_states_the_networks(fitted: FitResult, dataset: Dataset) -> None:
+def test_render_page_of_ensemble_states_the_networks(fitted: FitResult, dataset: Dataset) -> None:
     three = replace(fitted.recipe, networks=3)
-    html = report(replace(fitted, recipe=three, networks=3), dataset)
+    html = render(replace(fitted, recipe=three, networks=3), dataset)
     assert "<dt>Networks</dt><dd>3</dd><dd>of 3 epochs each</dd>" in html
     assert "the first of 3 networks" in ParsedPage(html).sections["curves"]
-    two = report(replace(fitted, recipe=three, networks=2), dataset)
+    two = render(replace(fitted, recipe=three, networks=2), dataset)
     assert "Interrupted</strong> after 2 of 3 networks" in two
 
 
-def test_page_of_few_digits_and_no_mistakes_renders(fitted: FitResult, dataset: Dataset) -> None:
+def test_render_page_of_few_digits_and_no_mistakes_renders(fitted: FitResult, dataset: Dataset) -> None:
     few = replace(dataset, train=dataset.train[:3], test=dataset.test[:3])
     perfect = Evaluation(1.0, 0.0, np.eye(10, dtype=np.float32)[few.test.labels])
-    parsed = ParsedPage(report(fitted, few, perfect))
+    parsed = ParsedPage(render(fitted, few, perfect))
     assert parsed.count("mistakes", "img") == 0
     assert "every test digit correctly" in parsed.sections["mistakes"]
     assert parsed.count("samples", "img") == len(set(few.train.labels.tolist()))

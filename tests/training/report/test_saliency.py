@@ -9,10 +9,11 @@ from digit_training import models
 from digit_training.data import Dataset, Examples
 from digit_training.fit import FitResult
 from digit_training.report.saliency import saliency_maps
+from tests.training.conftest import predict
 
 
-def test_saliency_maps_of_one_connection_mark_its_pixel(dataset: Dataset) -> None:
-    """One pixel drives one hidden unit, which raises the 3 and lowers the 8."""
+def test_saliency_maps_of_one_connected_pixel_mark_only_that_pixel(dataset: Dataset) -> None:
+    # One pixel drives one hidden unit, which raises the score of 3 and lowers that of 8.
     model = models.perceptron()
     first, bias, second, last = (np.zeros_like(weights) for weights in model.get_weights())
     first[14 * 28 + 10, 5], second[5, 3], second[5, 8] = 2.0, 1.0, -1.0
@@ -33,7 +34,7 @@ def test_saliency_maps_equal_the_finite_differences_of_the_scores(
     pixels, spread, step = dataset.test.pixels, dataset.test.pixels.std(axis=0), 1e-2
 
     def scores(pixels: np.ndarray) -> np.ndarray:
-        logits = np.log(fitted.model.predict(pixels, verbose=0).astype(float)).mean(axis=0)
+        logits = np.log(predict(fitted.model, pixels).astype(float)).mean(axis=0)
         return np.asarray(logits - logits.mean())
 
     for pixel in (14 * 28 + 14, 8 * 28 + 16):

@@ -1,4 +1,4 @@
-"""Chart geometry for the report's SVG: lines of points, and axes that place them."""
+"""Geometry of the report's SVG charts: axes, ticks and lines."""
 
 import math
 from collections.abc import Iterable
@@ -12,15 +12,15 @@ MAX_INTERVALS = 5
 """Most intervals between the ticks of an axis."""
 
 TICK_STEPS = [1, 2, 5, 10]
-"""Allowed distances between ticks, times a power of ten. All divide 1, so that an accuracy axis ends at 1."""
+"""Allowed distances between ticks, times a power of ten. All divide 1: an accuracy axis has a tick at 1."""
 
 Lines = dict[str, list[tuple[int, float]]]
-"""Points (epoch from 1, value) by the name of the data set."""
+"""Points (epoch from 1, value) by "training" and "validation"."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Axis from `low` to the higher value `high`, with the tick values between them."""
+    """Axis from `low` to `high`, with the values of the ticks between them."""
 
     low: float
     high: float
@@ -33,7 +33,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Curves:
-    """A metric by epoch, with a line for training and, if there was validation, one for that."""
+    """A metric by epoch: a line for training and, if the fit had validation examples, one for validation."""
 
     name: str
     x: Axis
@@ -45,6 +45,7 @@ def learning_curves(history: dict[str, list[float]]) -> list[Curves]:
     """Return the curves of loss and accuracy from Keras's history."""
     loss, accuracy = _lines(history, "loss"), _lines(history, "accuracy")
     epochs = _epoch_axis(len(history["loss"]))
+    # The bound of 0.99 keeps the axis from being empty if all accuracies are 1.
     return [
         Curves("loss", epochs, _value_axis(0, max(_values(loss))), loss),
         Curves("accuracy", epochs, _value_axis(min(*_values(accuracy), 0.99), 1), accuracy),
@@ -70,7 +71,7 @@ def _values(lines: Lines) -> list[float]:
 
 
 def _value_axis(low: float, high: float) -> Axis:
-    """Return an axis that extends to the next round numbers."""
+    """Return an axis from a tick at or below `low` to a tick at or above `high`."""
     ticks = _ticks(MaxNLocator(MAX_INTERVALS, steps=TICK_STEPS), low, high)
     return Axis(ticks[0], ticks[-1], ticks)
 

@@ -25,17 +25,17 @@ SAMPLES_PER_DIGIT = 10
 MAX_MISTAKES = 24
 
 SATURATION_QUANTILE = 0.995
-"""Quantile of the saliency's magnitude from which on colours are saturated."""
+"""Quantile of the saliency's magnitude at which colours reach full opacity."""
 
 POSITIVE_BGR = (212, 122, 40)
 NEGATIVE_BGR = (52, 62, 220)
-"""Blue and red with contrast to white and black, and distinct for the colour-blind."""
+"""Blue and red that contrast with white and with black, and that colour-blind people can tell apart."""
 
 
 def render_page(fit: FitResult, dataset: Dataset, evaluation: Evaluation, card: dict[str, Any]) -> str:
-    """Return the report as HTML that loads nothing else; `card` is the model card.
+    """Return the report as HTML without external resources; `card` is the model card.
 
-    Values from outside, such as the path of the data, are escaped.
+    Untrusted values, such as the path of the data, are escaped.
     """
     environment = Environment(
         loader=PackageLoader("digit_training.report"),
@@ -48,7 +48,6 @@ def render_page(fit: FitResult, dataset: Dataset, evaluation: Evaluation, card: 
     confusion = confusion_matrix(labels, probabilities)
     per_digit = accuracy_per_digit(confusion)
     mistakes = worst_mistakes(labels, probabilities)
-    worst = mistakes[:MAX_MISTAKES].tolist()
     return environment.get_template("report.html").render(
         fit=fit,
         dataset=dataset,
@@ -60,11 +59,13 @@ def render_page(fit: FitResult, dataset: Dataset, evaluation: Evaluation, card: 
         curves=charts.learning_curves(fit.history),
         saliency=_saliency(fit, dataset.test),
         confusion=confusion.tolist(),
-        most_confused=int((confusion - np.diag(confusion.diagonal())).max()),
+        max_confused=int((confusion - np.diag(confusion.diagonal())).max()),
         per_digit=per_digit,
         accuracy_axis=charts.accuracy_axis(per_digit.values()),
-        mistakes=len(mistakes),
-        worst=[_mistake(index, dataset.test, probabilities[index]) for index in worst],
+        mistake_count=len(mistakes),
+        worst_mistakes=[
+            _mistake(index, dataset.test, probabilities[index]) for index in mistakes[:MAX_MISTAKES].tolist()
+        ],
         reliability=reliability_bins(labels, probabilities),
     )
 
@@ -98,7 +99,7 @@ def _samples(examples: Examples) -> dict[int, str]:
 
 
 def _saliency(fit: FitResult, examples: Examples) -> list[str]:
-    """Return a data URI for each digit, all at one scale; [] for a network that is not the perceptron."""
+    """Return a data URI for each digit, all on one colour scale; [] unless the network is the perceptron."""
     maps = saliency_maps(fit.model, examples)
     if maps is None:
         return []

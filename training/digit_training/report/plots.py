@@ -17,10 +17,8 @@ OTHER_COLOR = "#c9d6e3"
 def save_samples(examples: Examples, path: Path) -> None:
     """Draw the first twenty examples, or all if there are fewer, each under its label."""
     figure = _figure(10, 2.8)
-    grid = list(figure.subplots(2, 10).flat)
-    for axes in grid:
-        axes.set_axis_off()
-    for axes, image, label in zip(grid, examples.images, examples.labels, strict=False):
+    grid = figure.subplots(2, 10, subplot_kw={"xticks": [], "yticks": [], "frame_on": False})
+    for axes, image, label in zip(grid.flat, examples.images, examples.labels, strict=False):
         _draw_digit(axes, image)
         axes.set_title(str(label))
     figure.savefig(path)
@@ -48,7 +46,7 @@ def save_prediction(examples: Examples, index: int, probabilities: NDArray[np.fl
 
 
 def _figure(width: float, height: float) -> Figure:
-    # Pyplot would look for a display and keep every figure in memory.
+    # Figure instead of pyplot, which looks for a display and keeps every figure in memory.
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -11,11 +11,11 @@ from digit_training.data import Examples
 def saliency_maps(model: keras.Model, examples: Examples) -> NDArray[np.float32] | None:
     """Return the change of each digit's score per standard deviation of each pixel: float32 [10, 28, 28].
 
-    Positive values raise the digit's score. The score is the digit's logit minus the mean of all ten, since
-    softmax ignores a common offset; its slope is averaged over the examples. The standard deviation removes
-    pixels that never have ink, whose weights are still the random initial ones.
+    The score is the digit's logit minus the mean of all ten, since softmax ignores a common offset. Its
+    change is its mean slope over the examples, times the pixel's standard deviation, which is 0 for pixels
+    that never have ink: their weights are still random.
 
-    Return None for any other network than pixels, sigmoid layer, softmax layer.
+    Return None unless the network is a sigmoid layer followed by a softmax layer.
     """
     if not _is_perceptron(model):
         return None
