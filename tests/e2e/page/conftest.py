@@ -27,6 +27,11 @@ DESKTOP = {"width": 1440, "height": 900}
 expect.set_options(timeout=30_000)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Run all tests of the page on one worker of pytest-xdist: they share the browser and the services."""
+    item.add_marker(pytest.mark.xdist_group("page"))
+
+
 # Package scope: no test outside can run an event loop in this process while Playwright runs its own.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:

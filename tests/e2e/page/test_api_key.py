@@ -12,8 +12,9 @@ from tests.e2e.page.services import ProtectedService
 pytestmark = pytest.mark.e2e
 
 
-def clear_unauthorized(console_errors: list[str]) -> None:
-    """Remove the errors that Chromium reports for each response of status 401."""
+def close_and_clear_unauthorized(page: Page, console_errors: list[str]) -> None:
+    """Close the page, and remove the errors that Chromium reports for each response of status 401."""
+    page.close()
     assert all("401" in error for error in console_errors)
     console_errors.clear()
 
@@ -33,7 +34,7 @@ def test_api_key_wrong_then_right_is_accepted_and_kept(
     draw(page, 1)
     expect(page.locator("#digit")).to_have_text("1")
     expect(page.get_by_role("dialog")).to_be_hidden()
-    clear_unauthorized(console_errors)
+    close_and_clear_unauthorized(page, console_errors)
 
 
 def test_api_key_dialog_dismissed_shows_error(
@@ -48,4 +49,4 @@ def test_api_key_dialog_dismissed_shows_error(
     problem = httpx.post(f"{protected_service.url}/v1/predict").json()
     assert problem["code"] == "unauthorized"
     expect(page.locator("#error")).to_have_text(problem["detail"])
-    clear_unauthorized(console_errors)
+    close_and_clear_unauthorized(page, console_errors)
