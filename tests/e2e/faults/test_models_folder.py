@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from digit_training import export
-from tests.e2e.faults.conftest import Serve
+from tests.e2e.faults.conftest import Serve, Service
 from tests.processes import DIGITS, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -43,6 +43,16 @@ def publish_copy(folder: Path, version: int) -> None:
     shutil.copytree(folder / "1", folder / "new").rename(folder / str(version))
 
 
+def wait_until_served(service: Service, version: int) -> None:
+    wait_until(lambda: service.version() == version, seconds=LOADING_SECONDS)
+
+
+def wait_until_failed(service: Service, version: int) -> None:
+    """Wait until the model server has logged that the version failed to load."""
+    message = f"version: {version}}} failed".encode()
+    wait_until(lambda: message in service.log.read_bytes(), seconds=LOADING_SECONDS)
+
+
 def test_models_folder_empty_is_served_after_publication(serve: Serve, folder: Path) -> None:
     (folder / "1").rename(folder.parent / "1")
     service = serve(folder=folder, model_server=False)
@@ -67,7 +77,7 @@ def test_models_folder_moved_away_and_back_is_served(serve: Serve, folder: Path,
         if version != 1:
             (away / "1").rename(away / str(version))
         away.rename(folder)
-        wait_until(lambda: service.version() == version, seconds=LOADING_SECONDS)
+        wait_until_served(service, version)
     assert callers.statuses() == {200}
 
 
@@ -110,21 +120,22 @@ def _unreadable(version: Path) -> None:
     version.chmod(0)
 
 
-@pytest.mark.parametrize("publish", [_half_copied, _truncated_weights, _random_bytes, _empty, _unreadable])
-def test_models_folder_broken_version_keeps_older_version(
-    serve: Serve, folder: Path, publish: Callable[[Path], None]
-) -> None:
+def test_models_folder_broken_version_keeps_older_version(serve: Serve, folder: Path) -> None:
     service = serve(folder=folder, model_server=False)
     service.start_model_server(DROP_CAPABILITIES)
     service.wait_until_ready()
+    good = 1
     with service.callers() as callers:
-        publish(folder / "2")
-        wait_until(lambda: b"version: 2} failed" in service.log.read_bytes(), seconds=LOADING_SECONDS)
-        assert service.is_ready
-        assert service.version() == 1
-        (folder / "2").chmod(0o755)
-        publish_copy(folder, 3)
-        wait_until(lambda: service.version() == 3, seconds=LOADING_SECONDS)
+        for publish in (_half_copied, _truncated_weights, _random_bytes, _empty, _unreadable):
+            broken, repaired = good + 1, good + 2
+            publish(folder / f"{broken}")
+            wait_until_failed(service, broken)
+            assert service.is_ready
+            assert service.version() == good
+            (folder / f"{broken}").chmod(0o755)
+            publish_copy(folder, repaired)
+            wait_until_served(service, repaired)
+            good = repaired
     assert callers.statuses() == {200}
 
 
@@ -146,10 +157,7 @@ def test_models_folder_version_with_invalid_output_gives_502(
     assert callers.statuses() == {200, 502}
 
 
-@pytest.mark.parametrize(
-    "text", ["", "model_config_list { config { name: 'dig", "{}{}", "\0", "model_config"]
-)
-def test_models_config_damaged_keeps_versions_until_repaired(serve: Serve, folder: Path, text: str) -> None:
+def test_models_config_damaged_keeps_versions_until_repaired(serve: Serve, folder: Path) -> None:
     publish_copy(folder, 2)
     file = folder / "models.config"
     template = (
@@ -158,12 +166,15 @@ def test_models_config_damaged_keeps_versions_until_repaired(serve: Serve, folde
     )
     file.write_text(template % 1)
     service = serve(f"--model_config_file={file}", "--model_config_file_poll_wait_seconds=1", folder=folder)
+    served, other = 1, 2
     with service.callers() as callers:
-        file.write_text(text)
-        time.sleep(2)
-        assert service.version() == 1
-        file.write_text(template % 2)
-        wait_until(lambda: service.version() == 2, seconds=LOADING_SECONDS)
+        for text in ("", "model_config_list { config { name: 'dig", "{}{}", "\0", "model_config"):
+            file.write_text(text)
+            time.sleep(2)
+            assert service.version() == served
+            file.write_text(template % other)
+            wait_until_served(service, other)
+            served, other = other, served
     assert callers.statuses() == {200}
 
 
