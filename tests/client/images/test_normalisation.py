@@ -207,3 +207,11 @@ def test_drop_redundant_channels_single_colored_pixel_returns_picture(channel: i
 
 def test_drop_redundant_channels_transparent_picture_returns_picture() -> None:
     assert drop_redundant_channels(repeat_channels(254)).shape == (40, 30, 4)
+
+
+def test_fit_to_mnist_canvas_fine_stroke_is_thickened() -> None:
+    ink = np.zeros((200, 100), np.float32)
+    ink[:, :2] = ink[-2:] = 1
+    canvas = images.fit_to_mnist_canvas(ink)
+    assert (canvas[10] > 100).sum() >= 2
+    assert (canvas[:, 14] > 100).sum() >= 2
