@@ -25,10 +25,12 @@ from digit_client._exceptions import (
     OverloadedError,
     PixelValueError,
     ServiceError,
+    SeveralDigitsError,
+    TooManyDigitsError,
     TruncatedImageError,
     UnavailableError,
 )
-from digit_client._types import Prediction
+from digit_client._types import Digit, Line, Prediction, Reading
 
 if typing.TYPE_CHECKING:
     from digit_client._client import AsyncDigitClient, DigitClient
@@ -40,12 +42,14 @@ __all__ = [
     "AsyncDigitClient",
     "ConnectionFailedError",
     "DeadlineExceededError",
+    "Digit",
     "DigitClient",
     "DigitError",
     "ImageError",
     "ImageShapeError",
     "ImageSource",
     "ImageTooLargeError",
+    "Line",
     "ModelNotFoundError",
     "ModelServerClient",
     "NoDigitError",
@@ -53,8 +57,11 @@ __all__ = [
     "OverloadedError",
     "PixelValueError",
     "Prediction",
+    "Reading",
     "RetryPolicy",
     "ServiceError",
+    "SeveralDigitsError",
+    "TooManyDigitsError",
     "TruncatedImageError",
     "UnavailableError",
 ]

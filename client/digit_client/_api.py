@@ -1,11 +1,11 @@
-"""Codec of the gateway's HTTP API: images to request bodies, responses to predictions or errors."""
+"""Codec of the gateway's HTTP API: images to request bodies, responses to results or errors."""
 
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,10 +16,11 @@ from digit_client._exceptions import (
     ModelNotFoundError,
     OverloadedError,
     ServiceError,
+    SeveralDigitsError,
     UnavailableError,
 )
 from digit_client._inputs import ImageSource
-from digit_client._types import Prediction
+from digit_client._types import Box, Digit, Line, Prediction, Reading
 
 # Within the gateway's default limits of 256 images and 8 MiB a request.
 _MAX_IMAGES = 256
@@ -34,10 +35,12 @@ _STATUS_ERRORS = {
     504: UnavailableError,
 }
 
+_Result = TypeVar("_Result")
+
 
 @dataclass(frozen=True, slots=True)
 class RequestBody:
-    """Body of one prediction request.
+    """Body of one request for predictions or readings.
 
     `arguments` are keyword arguments for httpx; `first_index` is the position of the body's first image among
     all images of the call.
@@ -79,7 +82,7 @@ def encode_batches(images: Iterable[ImageSource]) -> Iterator[RequestBody]:
 
     An array uint8 [n, 28, 28] is sent as npy, everything else as multipart.
     """
-    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == (28, 28):
+    if _inputs.is_digit_array(images):
         yield from _encode_array(images)
         return
     batch = _MultipartBatch()
@@ -102,11 +105,15 @@ def parse_predictions(
     `first_index` is added to the index of the image in an ImageError.
     """
     document = parse_document(status, headers, content, first_index=first_index)
-    try:
-        version = int(document["model"]["version"])
-        return [_parse_prediction(item, version) for item in document["predictions"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ServiceError("the response does not come from a digits gateway", status=status) from error
+    return _parse_items(document, "predictions", _parse_prediction, status)
+
+
+def parse_readings(
+    status: int, headers: Mapping[str, str], content: bytes, *, first_index: int = 0
+) -> list[Reading]:
+    """Return the readings in a response, as `parse_predictions` returns predictions."""
+    document = parse_document(status, headers, content, first_index=first_index)
+    return _parse_items(document, "readings", _parse_reading, status)
 
 
 def parse_document(
@@ -133,9 +140,46 @@ def _encode_array(images: np.ndarray[Any, Any]) -> Iterator[RequestBody]:
         yield RequestBody({"content": buffer.getvalue(), "headers": headers}, first_index)
 
 
+def _parse_items(
+    document: dict[str, Any], key: str, parse: Callable[[dict[str, Any], int], _Result], status: int
+) -> list[_Result]:
+    try:
+        version = int(document["model"]["version"])
+        return [parse(item, version) for item in document[key]]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ServiceError("the response does not come from a digits gateway", status=status) from error
+
+
 def _parse_prediction(item: dict[str, Any], version: int) -> Prediction:
-    probabilities = tuple(float(probability) for probability in item["probabilities"])
-    return Prediction(int(item["digit"]), float(item["confidence"]), probabilities, version)
+    is_digit = item.get("is_digit")
+    return Prediction(
+        int(item["digit"]),
+        float(item["confidence"]),
+        _parse_probabilities(item),
+        version,
+        None if is_digit is None else float(is_digit),
+    )
+
+
+def _parse_reading(item: dict[str, Any], version: int) -> Reading:
+    return Reading(str(item["text"]), tuple(map(_parse_line, item["lines"])), version)
+
+
+def _parse_line(item: dict[str, Any]) -> Line:
+    return Line(str(item["text"]), _parse_box(item), tuple(map(_parse_digit, item["digits"])))
+
+
+def _parse_digit(item: dict[str, Any]) -> Digit:
+    return Digit(int(item["digit"]), float(item["confidence"]), _parse_probabilities(item), _parse_box(item))
+
+
+def _parse_probabilities(item: dict[str, Any]) -> tuple[float, ...]:
+    return tuple(map(float, item["probabilities"]))
+
+
+def _parse_box(item: dict[str, Any]) -> Box:
+    left, top, width, height = map(int, item["box"])
+    return left, top, width, height
 
 
 def _parse_problem(
@@ -145,8 +189,11 @@ def _parse_problem(
     code = str(problem.get("code", ""))
     message = str(problem.get("detail") or problem.get("title") or f"the service answered with {status}")
     if code in _IMAGE_ERRORS:
-        index = problem.get("index")
-        return _IMAGE_ERRORS[code](message, index=index + first_index if isinstance(index, int) else None)
+        image_error, index = _IMAGE_ERRORS[code](message), problem.get("index")
+        image_error.index = index + first_index if isinstance(index, int) else None
+        if isinstance(image_error, SeveralDigitsError):
+            image_error.count = problem.get("count")
+        return image_error
     return _STATUS_ERRORS.get(status, ServiceError)(
         message,
         status=status,

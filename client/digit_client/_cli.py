@@ -1,29 +1,34 @@
-"""Command line `digits`: a group of commands from entry points, and the command `predict`."""
+"""Command line `digits`: a group of commands from entry points, and the commands `predict` and `read`."""
 
 import glob
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import wraps
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
 from digit_client._exceptions import DigitError
-from digit_client._types import Prediction
+from digit_client._types import Prediction, Reading
+
+if TYPE_CHECKING:
+    from digit_client._client import DigitClient
 
 REQUIRED_EXTRAS = {
     "export": "training",
     "gateway": "gateway",
     "model-server": "model-server",
     "models": "grpc",
+    "read": "images",
     "train": "training",
     "up": "gateway,model-server",
 }
-"""Optional dependencies (extras) that each command needs."""
+"""Optional dependencies (extras) that each command needs; `read` needs them for `--show`."""
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 """Suffixes of image files; other files in a folder are skipped."""
@@ -67,36 +72,86 @@ def main() -> None:
     """Train a model of handwritten digits, serve it, and read images with it."""
 
 
-@click.command()
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("--url", help="URL of the gateway.  [default: $DIGITS_URL or http://127.0.0.1:8080]")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Timeout per image, in seconds.")
-@click.option("--version", type=click.IntRange(min=0), help="Version of the model.")
-@click.option("--label", help="Label of the model's version.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each image.")
-def predict(
-    images: Sequence[str],
-    url: str | None,
-    timeout: float | None,
-    version: int | None,
-    label: str | None,
-    as_json: bool,
-) -> None:
-    """Read the digit on each IMAGE: a file, a folder of images, or a glob pattern."""
-    # Lazy import: httpx takes longer to import than the rest of the command line.
-    from digit_client._client import DigitClient
+def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the argument and the options that `predict` and `read` share.
 
-    if version is not None and label is not None:
-        raise click.UsageError("--version and --label are mutually exclusive")
-    paths = [path for image in images for path in _expand_argument(image)]
+    The command gets a client, the paths of the images, and the keyword arguments that select the model.
+    """
+
+    @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+    @click.option("--url", help="URL of the gateway.  [default: $DIGITS_URL or http://127.0.0.1:8080]")
+    @click.option(
+        "--timeout", type=click.FloatRange(min=0, min_open=True), help="Timeout per image, in seconds."
+    )
+    @click.option("--version", type=click.IntRange(min=0), help="Version of the model.")
+    @click.option("--label", help="Label of the model's version.")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each image.")
+    @wraps(command)
+    def decorated(
+        images: Sequence[str],
+        url: str | None,
+        timeout: float | None,
+        version: int | None,
+        label: str | None,
+        **options: Any,
+    ) -> None:
+        # Lazy import: httpx takes longer to import than the rest of the command line.
+        from digit_client._client import DigitClient
+
+        if version is not None and label is not None:
+            raise click.UsageError("--version and --label are mutually exclusive")
+        paths = [path for image in images for path in _expand_argument(image)]
+        with DigitClient(url, timeout=timeout) as client:
+            command(client, paths, {"version": version, "label": label}, **options)
+
+    return decorated
+
+
+@click.command()
+@_asks_gateway
+def predict(client: "DigitClient", paths: list[Path], model: dict[str, Any], as_json: bool) -> None:
+    """Read the digit on each IMAGE: a file, a folder of images, or a glob pattern."""
     format_text = format_chart if len(paths) == 1 else format_line
     format_prediction = format_json if as_json else format_text
+    _print_answers(paths, lambda path: format_prediction(str(path), client.predict(path, **model)))
+
+
+@click.command()
+@_asks_gateway
+@click.option(
+    "--show",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT.png",
+    help="Write the image with the boxes of its digits; for one IMAGE.",
+)
+def read(
+    client: "DigitClient", paths: list[Path], model: dict[str, Any], as_json: bool, show: Path | None
+) -> None:
+    """Read all digits on each IMAGE, in lines: a file, a folder of images, or a glob pattern."""
+    if show and len(paths) > 1:
+        raise click.UsageError("--show takes one image")
+    if show:
+        # Lazy import: Pillow and OpenCV are optional.
+        from digit_client import _drawing
+
+    def answer(path: Path) -> str:
+        reading = client.read(path, **model)
+        if show:
+            _drawing.save_boxes(path, reading, show)
+        if as_json:
+            return format_json(str(path), reading)
+        return format_lines(reading, name=None if len(paths) == 1 else str(path))
+
+    _print_answers(paths, answer)
+
+
+def _print_answers(paths: list[Path], answer: Callable[[Path], str]) -> NoReturn:
+    """Print the answer for each path, or its error; then exit, with status 1 after an error."""
     failed = False
-    with DigitClient(url, timeout=timeout) as client, _progress_bar(paths) as bar:
+    with _progress_bar(paths) as bar:
         for path in bar:
             try:
-                prediction = client.predict(path, version=version, label=label)
-                click.echo(_over_progress_bar(format_prediction(str(path), prediction), sys.stdout))
+                click.echo(_over_progress_bar(answer(path), sys.stdout))
             except (DigitError, OSError) as error:
                 click.echo(_over_progress_bar(f"{path}: {error}", sys.stderr), err=True)
                 failed = True
@@ -126,9 +181,15 @@ def _over_progress_bar(text: str, stream: TextIO) -> str:
     return f"\r\x1b[K{text}" if stream.isatty() and sys.stderr.isatty() else text
 
 
-def format_json(name: str, prediction: Prediction) -> str:
-    """Return one JSON object: the image's name and the fields of the prediction."""
-    return json.dumps({"image": name, **asdict(prediction)})
+def format_json(name: str, result: Prediction | Reading) -> str:
+    """Return one JSON object: the image's name and the fields of the result."""
+    return json.dumps({"image": name, **asdict(result)})
+
+
+def format_lines(reading: Reading, *, name: str | None) -> str:
+    """Return the lines of the reading, each after the image's name if there is one."""
+    prefix = f"{name}: " if name is not None else ""
+    return "\n".join(f"{prefix}{line.text}" for line in reading.lines)
 
 
 def format_chart(name: str, prediction: Prediction) -> str:

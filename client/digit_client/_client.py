@@ -16,7 +16,7 @@ from digit_client._api import RequestBody
 from digit_client._exceptions import ConnectionFailedError, DeadlineExceededError
 from digit_client._inputs import ImageSource
 from digit_client._retries import Deadline, Retrier, RetryPolicy
-from digit_client._types import Prediction
+from digit_client._types import Prediction, Reading
 
 _DEFAULT_URL = "http://127.0.0.1:8080"
 _DEFAULT_TIMEOUT = 10.0
@@ -32,6 +32,10 @@ class _Request(Generic[_Result]):
     path: str
     parse: Callable[[int, Mapping[str, str], bytes], _Result]
     arguments: dict[str, Any] = field(default_factory=dict)
+
+
+_MakeRequest = Callable[[RequestBody, dict[str, str]], _Request[list[_Result]]]
+"""Function that makes the request for a body of images and the query that selects the model."""
 
 
 class _BaseClient:
@@ -50,6 +54,10 @@ class _BaseClient:
     def _predict_request(self, body: RequestBody, query: dict[str, str]) -> _Request[list[Prediction]]:
         parse = partial(_api.parse_predictions, first_index=body.first_index)
         return _Request("POST", "/v1/predict", parse, body.arguments | {"params": query})
+
+    def _read_request(self, body: RequestBody, query: dict[str, str]) -> _Request[list[Reading]]:
+        parse = partial(_api.parse_readings, first_index=body.first_index)
+        return _Request("POST", "/v1/read", parse, body.arguments | {"params": query})
 
     def _models_request(self) -> _Request[dict[str, Any]]:
         return _Request("GET", "/v1/models", _api.parse_document)
@@ -93,23 +101,34 @@ class DigitClient(_BaseClient):
     def predict(
         self, image: ImageSource, *, version: int | None = None, label: str | None = None
     ) -> Prediction:
-        """Read the digit on one image. A version or label selects another model than the default one."""
-        deadline = Deadline(self.timeout)
-        query = _api.model_query(version, label)
-        return self._call(self._predict_request(_api.encode_image(image), query), deadline)[0]
+        """Read the digit on one image. A version or label selects another model than the default one.
+
+        Raise NoDigitError or SeveralDigitsError for an image without or with several digits.
+        """
+        return self._send_image(self._predict_request, image, version, label)
 
     def predict_many(
         self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
     ) -> list[Prediction]:
         """Read the digit on each image, in their order, with as few requests as the gateway allows.
 
-        An array uint8 [n, 28, 28] of light ink on dark is the fastest input.
+        An array uint8 [n, 28, 28] of light ink on dark is the fastest input. Its images in MNIST's form are
+        answered, digits or not: `Prediction.is_accepted` tells them apart.
         """
-        deadline = Deadline(self.timeout)
-        query = _api.model_query(version, label)
-        bodies = _api.encode_batches(images)
-        answers = (self._call(self._predict_request(body, query), deadline) for body in bodies)
-        return [prediction for answer in answers for prediction in answer]
+        return self._send_images(self._predict_request, images, version, label)
+
+    def read(self, image: ImageSource, *, version: int | None = None, label: str | None = None) -> Reading:
+        """Read all digits on one image, in lines. Version and label as for `predict`.
+
+        Raise NoDigitError if there is none, TooManyDigitsError for more than the gateway's limit.
+        """
+        return self._send_image(self._read_request, image, version, label)
+
+    def read_many(
+        self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
+    ) -> list[Reading]:
+        """Read all digits on each image, in the images' order, with as few requests as the gateway allows."""
+        return self._send_images(self._read_request, images, version, label)
 
     def models(self) -> dict[str, Any]:
         """Return the served model's name, versions with their states, and labels."""
@@ -126,6 +145,25 @@ class DigitClient(_BaseClient):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _send_image(
+        self, make_request: _MakeRequest[_Result], image: ImageSource, version: int | None, label: str | None
+    ) -> _Result:
+        deadline = Deadline(self.timeout)
+        query = _api.model_query(version, label)
+        return self._call(make_request(_api.encode_image(image), query), deadline)[0]
+
+    def _send_images(
+        self,
+        make_request: _MakeRequest[_Result],
+        images: Iterable[ImageSource],
+        version: int | None,
+        label: str | None,
+    ) -> list[_Result]:
+        deadline = Deadline(self.timeout)
+        query = _api.model_query(version, label)
+        answers = (self._call(make_request(body, query), deadline) for body in _api.encode_batches(images))
+        return [result for answer in answers for result in answer]
 
     def _call(self, request: _Request[_Result], deadline: Deadline) -> _Result:
         return self._retrier.run(partial(self._send, request), deadline)
@@ -169,20 +207,25 @@ class AsyncDigitClient(_BaseClient):
         self, image: ImageSource, *, version: int | None = None, label: str | None = None
     ) -> Prediction:
         """Read the digit on one image. A version or label selects another model than the default one."""
-        deadline = Deadline(self.timeout)
-        query = _api.model_query(version, label)
-        body = await asyncio.to_thread(_api.encode_image, image)
-        return (await self._call(self._predict_request(body, query), deadline))[0]
+        return await self._send_image(self._predict_request, image, version, label)
 
     async def predict_many(
         self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
     ) -> list[Prediction]:
         """Read the digit on each image, in their order, with as few requests as the gateway allows."""
-        deadline = Deadline(self.timeout)
-        query = _api.model_query(version, label)
-        bodies = await asyncio.to_thread(lambda: list(_api.encode_batches(images)))
-        answers = [await self._call(self._predict_request(body, query), deadline) for body in bodies]
-        return [prediction for answer in answers for prediction in answer]
+        return await self._send_images(self._predict_request, images, version, label)
+
+    async def read(
+        self, image: ImageSource, *, version: int | None = None, label: str | None = None
+    ) -> Reading:
+        """Read all digits on one image, in lines. Version and label as for `predict`."""
+        return await self._send_image(self._read_request, image, version, label)
+
+    async def read_many(
+        self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
+    ) -> list[Reading]:
+        """Read all digits on each image, in the images' order, with as few requests as the gateway allows."""
+        return await self._send_images(self._read_request, images, version, label)
 
     async def models(self) -> dict[str, Any]:
         """Return the served model's name, versions with their states, and labels."""
@@ -199,6 +242,27 @@ class AsyncDigitClient(_BaseClient):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _send_image(
+        self, make_request: _MakeRequest[_Result], image: ImageSource, version: int | None, label: str | None
+    ) -> _Result:
+        deadline = Deadline(self.timeout)
+        query = _api.model_query(version, label)
+        body = await asyncio.to_thread(_api.encode_image, image)
+        return (await self._call(make_request(body, query), deadline))[0]
+
+    async def _send_images(
+        self,
+        make_request: _MakeRequest[_Result],
+        images: Iterable[ImageSource],
+        version: int | None,
+        label: str | None,
+    ) -> list[_Result]:
+        deadline = Deadline(self.timeout)
+        query = _api.model_query(version, label)
+        bodies = await asyncio.to_thread(lambda: list(_api.encode_batches(images)))
+        answers = [await self._call(make_request(body, query), deadline) for body in bodies]
+        return [result for answer in answers for result in answer]
 
     async def _call(self, request: _Request[_Result], deadline: Deadline) -> _Result:
         return await self._retrier.run_async(partial(self._send, request), deadline)

@@ -13,7 +13,9 @@ class DigitError(Exception):
         │   ├── ImageTooLargeError   more pixels than the limit
         │   ├── ImageShapeError      an array without the shape of an image
         │   ├── PixelValueError      a pixel is NaN, infinite or out of range
-        │   └── NoDigitError         an image without a digit
+        │   ├── NoDigitError         an image without a digit
+        │   ├── SeveralDigitsError   an image with several digits, where one is expected
+        │   └── TooManyDigitsError   an image with more digits than are read
         ├── ConnectionFailedError    the service can't be reached
         ├── DeadlineExceededError    no answer in time
         └── ServiceError             the service answered with an error
@@ -72,9 +74,25 @@ class PixelValueError(ImageError):
 
 
 class NoDigitError(ImageError):
-    """The image is blank, or nothing on it looks like the strokes of a digit."""
+    """The image is blank, or nothing on it looks like a digit."""
 
     code = "no_digit"
+
+
+class SeveralDigitsError(ImageError):
+    """The image shows several digits, where one is expected; `count` is their number."""
+
+    code = "several_digits"
+
+    def __init__(self, message: str, *, index: int | None = None, count: int | None = None) -> None:
+        super().__init__(message, index=index)
+        self.count = count
+
+
+class TooManyDigitsError(ImageError):
+    """The image shows more digits than are read."""
+
+    code = "too_many_digits"
 
 
 class ConnectionFailedError(DigitError):

@@ -5,7 +5,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,11 @@ def read_source(image: ImageSource) -> bytes:
     raise NotAnImageError(
         f"an image is a path, bytes, a file, a Pillow image or an array, not {type(image).__name__}"
     )
+
+
+def is_digit_array(images: object) -> TypeGuard[NDArray[np.uint8]]:
+    """True for an array of digits of the model's size: uint8 [n, 28, 28]."""
+    return isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == (28, 28)
 
 
 def media_type(data: bytes) -> str:

@@ -2,17 +2,74 @@
 
 from dataclasses import dataclass
 
+MIN_IS_DIGIT = 0.5
+"""Least `is_digit` of a digit. Training shifts the output so that this is the threshold of every model."""
+MIN_CONFIDENCE = 0.15
+"""Least confidence of a digit from a model without the output `is_digit`; ten digits have 0.1 by chance. Such
+a model gives a letter the digit that it resembles most, often with high confidence: a higher bar would refuse
+digits and few letters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """Predicted digit of an image.
 
-    `digit` is the most probable of 0 to 9 and `confidence` its probability. `probabilities` holds the
-    probability of each of the ten digits; they sum to 1. `model_version` is the version of the model that
-    answered.
+    `digit` is the most probable of 0 to 9. `probabilities` holds the probability of each of the ten, given
+    that the image shows a digit; they sum to 1. `is_digit` is the probability that it does, or None from a
+    model without this output. `confidence` is the probability that the image shows `digit`: the product of
+    both. `model_version` is the version of the model that answered.
     """
 
     digit: int
     confidence: float
     probabilities: tuple[float, ...]
     model_version: int
+    is_digit: float | None = None
+
+    @property
+    def is_accepted(self) -> bool:
+        """True if the image shows a digit: by `is_digit`, or by the confidence where that is None."""
+        if self.is_digit is None:
+            return self.confidence >= MIN_CONFIDENCE
+        return self.is_digit >= MIN_IS_DIGIT
+
+
+Box = tuple[int, int, int, int]
+"""Left, top, width and height in pixels of the picture as sent, with its EXIF orientation applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digit:
+    """One digit of a reading: the most probable of 0 to 9, the probabilities of all ten, and its box."""
+
+    digit: int
+    confidence: float
+    probabilities: tuple[float, ...]
+    box: Box
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Digits of one line, from left to right; `text` joins them, `box` encloses them."""
+
+    text: str
+    box: Box
+    digits: tuple[Digit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All digits on a picture, in lines from top to bottom.
+
+    `text` joins the texts of the lines by line breaks. `model_version` is the version of the model that
+    answered.
+    """
+
+    text: str
+    lines: tuple[Line, ...]
+    model_version: int
+
+    @property
+    def digits(self) -> tuple[Digit, ...]:
+        """The digits of all lines, in reading order."""
+        return tuple(digit for line in self.lines for digit in line.digits)

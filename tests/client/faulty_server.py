@@ -1,5 +1,6 @@
 """HTTP server in this process that sends the responses that a test sets."""
 
+import json
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Self
@@ -38,6 +39,32 @@ def success() -> Response:
     probabilities = "[1,0,0,0,0,0,0,0,0,0]"
     prediction = f'{{"digit":0,"confidence":1,"probabilities":{probabilities}}}'
     return Response(f'{{"model":{{"name":"digits","version":1}},"predictions":[{prediction}]}}')
+
+
+def read_success() -> Response:
+    """Return a gateway's response to `read` for one image of 60×120 pixels: the lines 12 and 3."""
+    lines = [
+        _line("12", [5, 5, 50, 30], [5, 5, 20, 30], [35, 5, 20, 30]),
+        _line("3", [5, 75, 20, 30], [5, 75, 20, 30]),
+    ]
+    document = {
+        "model": {"name": "digits", "version": 1},
+        "readings": [{"text": "12\n3", "lines": lines}],
+    }
+    return Response(json.dumps(document))
+
+
+def _line(text: str, box: list[int], *boxes: list[int]) -> dict[str, Any]:
+    digits = [
+        {
+            "digit": int(digit),
+            "confidence": 1.0,
+            "probabilities": [float(digit == str(other)) for other in range(10)],
+            "box": digit_box,
+        }
+        for digit, digit_box in zip(text, boxes, strict=True)
+    ]
+    return {"text": text, "box": box, "digits": digits}
 
 
 def failure(status: int, **headers: str) -> Callable[[], Response]:

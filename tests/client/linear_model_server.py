@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client.tfserving.codec import OUTPUT
+from digit_client.tfserving.codec import IS_DIGIT_OUTPUT, OUTPUT
 from digit_client.tfserving.protos import (
     DT_FLOAT,
     GetModelMetadataRequest,
@@ -20,6 +20,7 @@ from digit_client.tfserving.protos import (
     ModelVersionStatus,
     PredictRequest,
     PredictResponse,
+    TensorProto,
 )
 
 NAME, VERSION = "digits", 1
@@ -28,10 +29,15 @@ NAME, VERSION = "digits", 1
 class LinearModelServer:
     """gRPC server of version 1 of the model "digits": a ridge regression from pixels to labels.
 
-    `delay` in seconds precedes every answer; `failures` are status codes for the next calls, one each.
+    With `with_is_digit` the model also gives `is_digit`: above 0.5 if the image's cosine similarity to an
+    image of the regression is above `min_similarity`, which two digits on one image don't reach. `delay` in
+    seconds precedes every answer; `failures` are status codes for the next calls, one each.
     """
 
-    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+    def __init__(
+        self, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, with_is_digit: bool = False
+    ) -> None:
+        self.min_similarity = 0.7
         self.delay = 0.0
         self.failures: list[grpc.StatusCode] = []
         self.calls = 0
@@ -39,6 +45,7 @@ class LinearModelServer:
         targets = np.eye(10, dtype=np.float32)[labels]
         ridge = 10 * np.eye(inputs.shape[1], dtype=np.float32)
         self._weights = np.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ targets)
+        self._digits = _with_unit_norm(inputs[:, :-1]) if with_is_digit else None
         self._server = grpc.server(ThreadPoolExecutor(4))
         self._server.add_generic_rpc_handlers(
             (
@@ -70,13 +77,13 @@ class LinearModelServer:
         rows = values.reshape(tensor.tensor_shape.dim[0].size, -1).astype(np.float32)
         pixels = rows / np.float32(255 if is_images else 1)
         scores = np.exp(10 * (_with_bias(pixels) @ self._weights))
-        probabilities = (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+        probabilities = scores / scores.sum(axis=1, keepdims=True)
         response = PredictResponse(model_spec=_version_spec())
-        output = response.outputs[OUTPUT]
-        output.dtype = DT_FLOAT
-        for size in probabilities.shape:
-            output.tensor_shape.dim.add(size=size)
-        output.tensor_content = probabilities.tobytes()
+        _encode(probabilities, response.outputs[OUTPUT])
+        if self._digits is not None:
+            similarity = (_with_unit_norm(pixels) @ self._digits.T).max(axis=1)
+            is_digit = 1 / (1 + np.exp(40 * (self.min_similarity - similarity)))
+            _encode(is_digit, response.outputs[IS_DIGIT_OUTPUT])
         return response
 
     def _metadata(
@@ -113,6 +120,19 @@ def _version_spec() -> ModelSpec:
     spec = ModelSpec(name=NAME)
     spec.version.value = VERSION
     return spec
+
+
+def _encode(array: NDArray[np.floating], tensor: TensorProto) -> None:
+    tensor.dtype = DT_FLOAT
+    for size in array.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = array.astype(np.float32).tobytes()
+
+
+def _with_unit_norm(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    norms = np.sqrt((pixels**2).sum(axis=1, keepdims=True))
+    normalized: NDArray[np.float32] = pixels / np.maximum(norms, np.float32(1e-6))
+    return normalized
 
 
 def _with_bias(pixels: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,13 +16,31 @@ from digit_client import (
     NoDigitError,
     OverloadedError,
     ServiceError,
+    SeveralDigitsError,
+    TooManyDigitsError,
     UnavailableError,
     _api,
 )
 
+PREDICTION = {"digit": 2, "confidence": 0.91, "probabilities": [0.01] * 2 + [0.91] + [0.01] * 7}
 ANSWER = {
     "model": {"name": "digits", "version": 3},
-    "predictions": [{"digit": 2, "confidence": 0.91, "probabilities": [0.01] * 2 + [0.91] + [0.01] * 7}],
+    "predictions": [PREDICTION],
+    "request_id": "r",
+}
+
+
+READ_ANSWER = {
+    "model": {"name": "digits", "version": 3},
+    "readings": [
+        {
+            "text": "2\n2",
+            "lines": [
+                {"text": "2", "box": [1, top, 3, 4], "digits": [{**PREDICTION, "box": [1, top, 3, 4]}]}
+                for top in (2, 12)
+            ],
+        }
+    ],
     "request_id": "r",
 }
 
@@ -34,9 +52,31 @@ def test_parse_predictions_success_returns_predictions() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "expected"), [({"is_digit": 0.5}, 0.5), ({"is_digit": None}, None), ({}, None)]
+)
+def test_parse_predictions_is_digit_is_optional(fields: dict[str, Any], expected: float | None) -> None:
+    answer = ANSWER | {"predictions": [PREDICTION | fields]}
+    (prediction,) = _api.parse_predictions(200, {}, json.dumps(answer).encode())
+    assert prediction.is_digit == expected
+
+
+def test_parse_readings_success_returns_readings() -> None:
+    (reading,) = _api.parse_readings(200, {}, json.dumps(READ_ANSWER).encode())
+    assert (reading.text, reading.model_version) == ("2\n2", 3)
+    assert [(line.text, line.box) for line in reading.lines] == [("2", (1, 2, 3, 4)), ("2", (1, 12, 3, 4))]
+    assert [digit.box for digit in reading.digits] == [(1, 2, 3, 4), (1, 12, 3, 4)]
+    assert {(digit.digit, digit.confidence, digit.probabilities[2]) for digit in reading.digits} == {
+        (2, 0.91, 0.91)
+    }
+    assert hash(reading)
+
+
+@pytest.mark.parametrize(
     ("status", "problem", "error_class"),
     [
         (422, {"code": "no_digit", "detail": "Nothing there."}, NoDigitError),
+        (422, {"code": "several_digits", "detail": "Two digits.", "count": 2}, SeveralDigitsError),
+        (422, {"code": "too_many_digits", "detail": "Hundred digits."}, TooManyDigitsError),
         (400, {"code": "malformed_body"}, ServiceError),
         (404, {"code": "model_not_found"}, ModelNotFoundError),
         (429, {}, OverloadedError),
@@ -69,6 +109,14 @@ def test_parse_predictions_image_error_adds_first_index() -> None:
     assert raised.value.index == 259
 
 
+@pytest.mark.parametrize("count", [2, None])
+def test_parse_predictions_several_digits_has_count_and_index(count: int | None) -> None:
+    problem = {"code": "several_digits", "detail": "Several digits.", "index": 1, "count": count}
+    with pytest.raises(SeveralDigitsError) as raised:
+        _api.parse_predictions(422, {}, json.dumps(problem).encode())
+    assert (raised.value.count, raised.value.index) == (count, 1)
+
+
 @pytest.mark.parametrize("value", ["", "soon", "-1", "nan", "inf", "Wed, 21 Oct 2026 07:28:00 GMT"])
 def test_parse_document_unusable_retry_after_is_ignored(value: str) -> None:
     with pytest.raises(UnavailableError) as raised:
@@ -88,6 +136,21 @@ def test_parse_predictions_any_other_content_raises_digit_error(status: int, con
 def test_parse_predictions_foreign_document_raises_service_error(document: Any) -> None:
     with pytest.raises(ServiceError, match="does not come from a digits gateway"):
         _api.parse_predictions(200, {}, json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    "readings",
+    [
+        None,
+        [1],
+        [{"text": "1"}],
+        [{"text": "1", "lines": [{"text": "1", "box": [1, 2, 3], "digits": []}]}],
+        [{"text": "1", "lines": [{"text": "1", "box": [1, 2, 3, 4], "digits": [{"digit": 1}]}]}],
+    ],
+)
+def test_parse_readings_foreign_document_raises_service_error(readings: Any) -> None:
+    with pytest.raises(ServiceError, match="does not come from a digits gateway"):
+        _api.parse_readings(200, {}, json.dumps(READ_ANSWER | {"readings": readings}).encode())
 
 
 def test_encode_batches_many_images_fill_requests() -> None:

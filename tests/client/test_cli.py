@@ -1,14 +1,16 @@
-"""Command `digits predict`: its arguments, output and exit status."""
+"""Commands `digits predict` and `digits read`: their arguments, output and exit status."""
 
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from digit_client import Prediction, _cli
-from tests.client.faulty_server import FaultyServer, failure, success
+from digit_client.images import decode, to_png
+from tests.client.faulty_server import FaultyServer, failure, read_success, success
 
 PREDICTION = Prediction(3, 0.75, (0.0, 0.0, 0.25, 0.75, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), 1)
 
@@ -25,6 +27,15 @@ def predict(server: FaultyServer) -> Callable[..., Result]:
     """Function that runs `digits predict` in this process, with `server` as the gateway."""
     return lambda *arguments: CliRunner().invoke(
         _cli.predict, [*map(str, arguments)], env={"DIGITS_URL": server.url}
+    )
+
+
+@pytest.fixture
+def read(server: FaultyServer) -> Callable[..., Result]:
+    """Function that runs `digits read` in this process, with `server` as the gateway."""
+    server.responses = [read_success]
+    return lambda *arguments: CliRunner().invoke(
+        _cli.read, [*map(str, arguments)], env={"DIGITS_URL": server.url}
     )
 
 
@@ -96,3 +107,63 @@ def test_predict_invalid_arguments_exits_2(
     result = predict(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_read_one_file_prints_lines(read: Callable[..., Result], folder: Path) -> None:
+    result = read(folder / "b.png")
+    assert (result.exit_code, result.stdout) == (0, "12\n3\n")
+
+
+def test_read_folder_prints_name_before_each_line(read: Callable[..., Result], folder: Path) -> None:
+    result = read(folder)
+    assert result.exit_code == 0
+    lines = [(Path(name).name, text) for name, text in map(str.split, result.stdout.splitlines())]
+    assert lines == [("a.JPG:", "12"), ("a.JPG:", "3"), ("b.png:", "12"), ("b.png:", "3")]
+
+
+def test_read_json_prints_object_for_each_image(read: Callable[..., Result], folder: Path) -> None:
+    records = [json.loads(line) for line in read(folder, "--json").stdout.splitlines()]
+    assert [Path(record["image"]).name for record in records] == ["a.JPG", "b.png"]
+    assert {record["text"] for record in records} == {"12\n3"}
+    (first, _), (second,) = (line["digits"] for line in records[0]["lines"])
+    assert (first["digit"], first["box"]) == (1, [5, 5, 20, 30])
+    assert (second["digit"], second["box"]) == (3, [5, 75, 20, 30])
+
+
+def test_read_failing_image_continues_and_exits_1(
+    read: Callable[..., Result], server: FaultyServer, folder: Path
+) -> None:
+    server.responses = [failure(422), read_success]
+    result = read(folder)
+    assert result.exit_code == 1
+    assert f"{folder / 'a.JPG'}: the service answered with 422" in result.stderr
+    assert len(result.stdout.splitlines()) == 2
+
+
+def test_read_show_writes_picture_with_boxes(read: Callable[..., Result], tmp_path: Path) -> None:
+    source, target = tmp_path / "number.png", tmp_path / "shown.png"
+    source.write_bytes(to_png(np.full((120, 60), 255, np.uint8)))
+    result = read(source, "--show", target)
+    assert (result.exit_code, result.stdout) == (0, "12\n3\n")
+    shown = decode(target.read_bytes())
+    assert shown.shape == (120, 60, 3)
+    is_drawn = (shown != 255).any(axis=2)
+    for left, top in ((5, 5), (35, 5), (5, 75)):
+        right, bottom = left + 20, top + 30
+        assert is_drawn[top - 1 : bottom + 1, [left - 1, right]].all()
+        assert not is_drawn[top:bottom, left:right].any()
+
+
+@pytest.mark.parametrize("name", ["missing/shown.png", "."])
+def test_read_show_unwritable_target_fails(read: Callable[..., Result], tmp_path: Path, name: str) -> None:
+    source = tmp_path / "number.png"
+    source.write_bytes(to_png(np.full((120, 60), 255, np.uint8)))
+    result = read(source, "--show", tmp_path / name)
+    assert result.exit_code in (1, 2)
+    assert name.strip("./") in result.stderr
+
+
+def test_read_show_with_several_images_exits_2(read: Callable[..., Result], folder: Path) -> None:
+    result = read(folder, "--show", folder / "shown.png")
+    assert result.exit_code == 2
+    assert "--show takes one image" in result.stderr

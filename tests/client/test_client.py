@@ -21,14 +21,17 @@ from digit_client import (
     ModelNotFoundError,
     NoDigitError,
     Prediction,
+    Reading,
     RetryPolicy,
     ServiceError,
+    SeveralDigitsError,
     UnavailableError,
 )
 from digit_client.images import to_png
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.client.faulty_server import FaultyServer, failure, success
+from tests.client.drawn_numbers import draw_lines
+from tests.client.faulty_server import FaultyServer, failure, read_success, success
 from tests.client.linear_model_server import LinearModelServer
 
 FAST_RETRIES = RetryPolicy(max_attempts=3, initial_backoff=0.001, max_backoff=0.01)
@@ -86,7 +89,8 @@ def gateway_options(request: pytest.FixtureRequest, digits: Any) -> Iterator[dic
     if request.param == "processes":
         yield {"url": request.getfixturevalue("gateway")}
         return
-    with LinearModelServer(digits.images[:1000], digits.labels[:1000]) as model_server:
+    images, labels = digits.images[:1000], digits.labels[:1000]
+    with LinearModelServer(images, labels, with_is_digit=True) as model_server:
         flask_client = greenlet_loop.client(Settings(model_server=model_server.target, labels=()))
         yield {"url": "http://gateway.test", "transport": GatewayTransport(flask_client)}
 
@@ -97,11 +101,17 @@ class TestGateway:
         with client_type(**gateway_options) as client:
             yield client
 
+    @pytest.fixture
+    def number(self, digits: Any) -> Any:
+        """Picture with two lines: 17 and 4."""
+        return draw_lines([digits.one(1), digits.one(7)], [digits.one(4)])
+
     def test_predict_array_returns_prediction(self, client: Any, digits: Any) -> None:
         prediction = client.predict(digits.one(7))
         assert isinstance(prediction, Prediction)
         assert prediction.digit == 7
         assert prediction.model_version == 1
+        assert prediction.is_accepted
 
     def test_predict_every_source_returns_same_prediction(
         self, client: Any, digits: Any, tmp_path: Path
@@ -137,6 +147,45 @@ class TestGateway:
             client.predict_many(images)
         assert raised.value.index == 1
 
+    def test_predict_several_digits_raises_several_digits_with_count(self, client: Any, number: Any) -> None:
+        with pytest.raises(SeveralDigitsError) as raised:
+            client.predict(number)
+        assert raised.value.count == 3
+
+    def test_read_returns_lines_with_boxes(self, client: Any, number: Any) -> None:
+        reading = client.read(number, version=1)
+        assert isinstance(reading, Reading)
+        assert reading.text == "17\n4"
+        assert [digit.digit for line in reading.lines for digit in line.digits] == [1, 7, 4]
+        assert reading.model_version == 1
+        height, width = number.shape
+        for digit in reading.digits:
+            assert digit.confidence <= max(digit.probabilities) == digit.probabilities[digit.digit]
+            left, top, box_width, box_height = digit.box
+            assert 0 <= left < left + box_width <= width
+            assert 0 <= top < top + box_height <= height
+
+    def test_read_every_source_returns_same_reading(self, client: Any, number: Any, tmp_path: Path) -> None:
+        path = tmp_path / "number.png"
+        path.write_bytes(to_png(number))
+        assert len({client.read(source) for source in (number, path, path.read_bytes())}) == 1
+
+    def test_read_many_returns_readings_in_order(self, client: Any, digits: Any, number: Any) -> None:
+        readings = client.read_many([digits.one(3), number])
+        assert [reading.text for reading in readings] == ["3", "17\n4"]
+        assert client.read_many([]) == []
+
+    def test_read_unknown_version_raises_model_not_found(self, client: Any, number: Any) -> None:
+        with pytest.raises(ModelNotFoundError):
+            client.read(number, version=99)
+        with pytest.raises(ValueError, match="not both"):
+            client.read(number, version=1, label="stable")
+
+    def test_read_many_blank_image_raises_no_digit_with_index(self, client: Any, digits: Any) -> None:
+        with pytest.raises(NoDigitError) as raised:
+            client.read_many([digits.one(1), np.zeros((28, 28), np.uint8)])
+        assert raised.value.index == 1
+
     def test_models_lists_versions(self, client: Any) -> None:
         models = client.models()
         assert models["name"] == "digits"
@@ -157,6 +206,12 @@ class TestFaults:
         with client_type(server.url, retries=FAST_RETRIES) as client:
             assert client.predict(b"image").digit == 0
         assert server.requests == 3
+
+    def test_read_failure_is_retried_until_success(self, client_type: Any, server: FaultyServer) -> None:
+        server.responses = [failure(503), read_success]
+        with client_type(server.url, retries=FAST_RETRIES) as client:
+            assert client.read(b"image").text == "12\n3"
+        assert server.requests == 2
 
     def test_predict_persistent_failure_is_raised_after_all_attempts(
         self, client_type: Any, server: FaultyServer
@@ -251,7 +306,7 @@ def test_api_key_is_sent_as_bearer_token(
         assert client.models() == {"authorization": f"Bearer {key}" if key else None}
 
 
-@pytest.mark.parametrize("name", ["predict", "predict_many", "models", "close"])
+@pytest.mark.parametrize("name", ["predict", "predict_many", "read", "read_many", "models", "close"])
 def test_client_methods_have_same_signature_in_both_clients(name: str) -> None:
     blocking, asynchronous = getattr(DigitClient, name), getattr(AsyncDigitClient, name)
     assert inspect.signature(blocking) == inspect.signature(asynchronous)

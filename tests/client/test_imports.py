@@ -35,6 +35,7 @@ COMMANDS_AND_EXTRAS = {
     ("gateway",): "gateway",
     ("model-server",): "model-server",
     ("models", "ls"): "grpc",
+    ("read", __file__, "--show", "shown.png"): "images",
     ("train",): "training",
     ("up",): "gateway,model-server",
 }

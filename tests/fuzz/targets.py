@@ -17,11 +17,16 @@ from digit_client.tfserving.protos import PredictResponse
 from digit_serving.gateway import asgi
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.errors import GatewayError
+from digit_serving.gateway.image_processing import ImageProcessor, ModelInput
 from digit_serving.gateway.request_parsing import RequestParser
+from digit_serving.gateway.scheduling import Scheduler
 from digit_serving.gateway.settings import Settings
 
 _MAX_PIXELS = 50_000
-_PARSER = RequestParser(Settings(max_images=4, max_pixels=_MAX_PIXELS, max_body=100_000))
+_SETTINGS = Settings(max_images=4, max_pixels=_MAX_PIXELS, max_body=100_000)
+_SCHEDULER = Scheduler(_SETTINGS)
+_PARSER = RequestParser(_SETTINGS, _SCHEDULER)
+_PROCESSOR = ImageProcessor(_SETTINGS, _SCHEDULER)
 _LOOP = asyncio.new_event_loop()
 _CONTENT_TYPES = ("application/json", "application/x-npy", "multipart/form-data; boundary=x", "image/*")
 
@@ -35,7 +40,7 @@ def image(data: bytes) -> None:
 
 
 def body(data: bytes) -> None:
-    """Parse a request body. The first byte selects the content type."""
+    """Parse a request body and normalise its pictures. The first byte selects the content type."""
     selector, data = data[:1], data[1:]
     environment = {
         "REQUEST_METHOD": "POST",
@@ -45,8 +50,12 @@ def body(data: bytes) -> None:
     }
     now = time.perf_counter()
     context = RequestContext("id", "/v1/predict", "POST", arrived_at=now, dequeued_at=now)
+
+    def parse_and_normalise(request: Request) -> ModelInput:
+        return _PROCESSOR.normalise(_PARSER.parse(request, context), context)
+
     with suppress(GatewayError, ImageError, HTTPException), Request(environment) as request:
-        batch = _LOOP.run_until_complete(asgi.run(_PARSER.parse, request, context))
+        batch = _LOOP.run_until_complete(asgi.run(parse_and_normalise, request)).batch
         assert batch.shape[1:] in ((28, 28), (784,))
         assert np.isfinite(batch).all()
 

@@ -187,7 +187,7 @@ CASES = [
         requests(200, 70) | requests(422, 30) | {REFUSED: "0+30x60"},
         True,
         severity="warning",
-        summary="30% of the prediction requests are refused because of an image.",
+        summary="30% of the requests for predictions and readings are refused because of an image.",
     ),
     Case("ImagesRefused", requests(200, 90) | requests(422, 10) | {REFUSED: "0+10x60"}, False),
     Case(

@@ -9,13 +9,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras import layers, ops
 from numpy.typing import NDArray
 
 from digit_training import data, export, models, registry
 from digit_training.data import Dataset
-from digit_training.evaluation import evaluate
+from digit_training.evaluation import Evaluation, evaluate
 from digit_training.fit import FitResult, fit
+from digit_training.models import IS_DIGIT, PROBABILITIES
 from digit_training.recipes import QUICK, RECIPES
 from tests.conftest import Digits
 
@@ -26,8 +27,25 @@ def encode_idx(array: NDArray[np.uint8]) -> bytes:
 
 
 def predict(model: keras.Model, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the model's outputs, computed eagerly: Model.predict would compile each model."""
-    return np.asarray(ops.convert_to_numpy(model(inputs, training=False)))
+    """Return the model's probabilities, computed eagerly: Model.predict would compile each model."""
+    return predict_outputs(model, inputs)[PROBABILITIES]
+
+
+def predict_outputs(model: keras.Model, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Return `probabilities` [n, 10] and, from a network with two outputs, `is_digit` [n]."""
+    outputs = models.named_outputs(model, model(inputs, training=False))
+    return {name: np.asarray(ops.convert_to_numpy(values)) for name, values in outputs.items()}
+
+
+def small_network() -> keras.Model:
+    """Return a network with two outputs that is fitted in seconds."""
+    pixels = keras.Input((784,), name="pixels")
+    features = layers.Dense(64, activation="relu")(pixels)
+    outputs = {
+        PROBABILITIES: layers.Dense(10, activation="softmax", name=PROBABILITIES)(features),
+        IS_DIGIT: layers.Dense(1, activation="sigmoid", name=IS_DIGIT)(features),
+    }
+    return keras.Model(pixels, outputs, name="small")
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +72,18 @@ def fitted(dataset: Dataset) -> FitResult:
 def calibrated(dataset: Dataset) -> FitResult:
     """Perceptron after two epochs of 240 digits, fitted and calibrated by the convnet's quick recipe."""
     return fit(replace(QUICK, build=models.perceptron).with_epochs(2), dataset.train[:240], seed=1)
+
+
+@pytest.fixture(scope="session")
+def refusing(dataset: Dataset) -> FitResult:
+    """Small network with two outputs after three epochs of 600 digits, fitted by the quick recipe."""
+    return fit(replace(QUICK, build=small_network).with_epochs(3), dataset.train[:600], seed=1)
+
+
+@pytest.fixture(scope="session")
+def refusing_evaluation(refusing: FitResult, dataset: Dataset) -> Evaluation:
+    """Evaluation of the small network with two outputs on the test digits."""
+    return evaluate(refusing.model, dataset.test)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,13 @@ import pytest
 from rich.console import Console
 
 from digit_training import models
-from digit_training.callbacks import BestWeights, DeferredInterrupt, FitProgress, defer_interrupt
+from digit_training.callbacks import (
+    BestWeights,
+    DeferredInterrupt,
+    FitProgress,
+    class_logs,
+    defer_interrupt,
+)
 
 SHOW_CURSOR = "\x1b[?25h"
 
@@ -43,6 +49,20 @@ def test_best_weights_restore_sets_the_epoch_of_lowest_validation_loss_else_the_
     best_weights.restore()
     assert (best_weights.epoch, best_weights.completed) == (expected, len(losses))
     assert all((weights == expected).all() for weights in model.get_weights())
+
+
+def test_best_weights_of_two_outputs_watch_the_loss_of_the_probabilities(model: keras.Model) -> None:
+    best_weights = BestWeights()
+    best_weights.set_model(model)
+    for epoch, (total, probabilities) in enumerate([(0.5, 0.2), (0.3, 0.3)]):
+        best_weights.on_epoch_end(epoch, {"val_loss": total, "val_probabilities_loss": probabilities})
+    assert best_weights.epoch == 1
+
+
+def test_class_logs_strip_the_name_of_the_output() -> None:
+    logs = {"loss": 0.5, "is_digit_loss": 0.3, "probabilities_loss": 0.2, "val_probabilities_accuracy": 0.9}
+    assert class_logs(logs) == {"loss": 0.2, "val_accuracy": 0.9}
+    assert class_logs({"loss": 0.5, "accuracy": 0.9}) == {"loss": 0.5, "accuracy": 0.9}
 
 
 def test_defer_interrupt_first_sigint_raises_at_the_end_of_the_batch(model: keras.Model) -> None:

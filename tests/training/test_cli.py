@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from unittest.mock import Mock
 
 import keras
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 from keras import layers
 
@@ -94,7 +96,7 @@ def test_train_best_publishes_an_ensemble_of_five_networks(idx_folder: Path, tmp
     assert result.stderr == ""
     assert "network 5/5, epoch 1/1" in result.stdout
     card = read_card(tmp_path / "models" / "digits" / "1")
-    assert (card["model"], card["parameters"]) == ("convnet_ensemble", 5 * 135_594 - 4 * 10)
+    assert (card["model"], card["parameters"]) == ("convnet_ensemble", 5 * 135_723 - 4 * 11)
     assert card["fit"]["networks"] == 5
 
 
@@ -255,6 +257,19 @@ def test_export_publishes_a_model_fitted_elsewhere(
     assert f"Published: {output / '1'}" in result.output
     card = read_card(output / "1")
     assert (card["model"], card["parameters"], card["fit"]) == ("mine", 7960, None)
+
+
+def test_export_of_two_outputs_keeps_is_digit(refusing: FitResult, mnist_npz: Path, tmp_path: Path) -> None:
+    file, output = tmp_path / "model.keras", tmp_path / "models"
+    refusing.model.save(file)
+    result = CliRunner().invoke(
+        cli.export, [str(file), "--data", str(mnist_npz), "--output", str(output), "--min-accuracy", "0.5"]
+    )
+    assert result.exit_code == 0, result.output
+    assert re.search(r"Refused as no digit: \d+\.\d\d% of the test digits, \d+% of", result.output)
+    outputs = tf.saved_model.load(str(output / "1")).signatures["images"].structured_outputs
+    assert set(outputs) == {"probabilities", "is_digit"}
+    assert read_card(output / "1")["is_digit"]["threshold"] is None
 
 
 def test_export_worse_than_the_served_version_is_refused(

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from digit_training import evaluation, models
 from digit_training.data import Dataset
 from digit_training.errors import ModelError
-from digit_training.evaluation import Accuracy, calibration_error, evaluate
+from digit_training.evaluation import Accuracy, Evaluation, Scored, calibration_error, evaluate
 from digit_training.fit import FitResult
-from tests.training.conftest import predict
+from digit_training.models import IS_DIGIT, PROBABILITIES
+from digit_training.negatives import KINDS
+from tests.training.conftest import predict, predict_outputs, small_network
 
 
 def test_evaluate_accuracy_is_the_share_of_correct_answers(fitted: FitResult, dataset: Dataset) -> None:
@@ -20,6 +22,30 @@ def test_evaluate_accuracy_is_the_share_of_correct_answers(fitted: FitResult, da
     assert evaluation.accuracy == pytest.approx(np.mean(answers == dataset.test.labels))
     assert evaluation.probabilities.shape == (1000, 10)
     assert 0 < evaluation.calibration_error < 1
+
+
+def test_evaluate_model_of_one_output_has_no_refusals(fitted: FitResult, dataset: Dataset) -> None:
+    assert evaluate(fitted.model, dataset.test).refusals is None
+
+
+def test_evaluate_model_of_two_outputs_scores_digits_and_every_kind_of_negative(
+    refusing: FitResult, refusing_evaluation: Evaluation, dataset: Dataset
+) -> None:
+    expected = predict_outputs(refusing.model, dataset.test.pixels)
+    refusals = refusing_evaluation.refusals
+    assert refusals
+    assert np.allclose(refusing_evaluation.probabilities, expected[PROBABILITIES], atol=1e-6)
+    assert np.allclose(refusals.digits.is_digit, expected[IS_DIGIT], atol=1e-6)
+    assert refusals.digits.refused_share == np.mean(refusals.digits.is_digit < 0.5)
+    assert list(refusals.negatives) == list(KINDS)
+    assert {len(scored.images) for scored in refusals.negatives.values()} == {evaluation.NEGATIVES_PER_KIND}
+
+
+def test_scored_surest_first_sorts_by_distance_from_the_threshold() -> None:
+    scored = Scored(np.zeros((5, 28, 28), np.uint8), np.array([0.6, 0.1, 0.9, 0.4, 0.5], np.float32))
+    assert scored.surest_first(refused=True).tolist() == [1, 3]
+    assert scored.surest_first(refused=False).tolist() == [2, 0, 4]
+    assert scored.refused_share == pytest.approx(0.4)
 
 
 def test_calibration_error_is_the_weighted_gap_between_confidence_and_accuracy() -> None:
@@ -146,3 +172,37 @@ def test_fold_temperature_divides_the_logits(dataset: Dataset) -> None:
     evaluation.fold_temperature(model, 0.4)
     after = evaluate(model, dataset.test).probabilities
     assert np.allclose(after, softmax(np.log(before.astype(np.float64)) / 0.4), atol=1e-5)
+
+
+def test_fold_temperature_leaves_is_digit_unchanged(dataset: Dataset) -> None:
+    model = small_network()
+    before = predict_outputs(model, dataset.test.pixels)
+    evaluation.fold_temperature(model, 0.4)
+    after = predict_outputs(model, dataset.test.pixels)
+    assert not np.allclose(after[PROBABILITIES], before[PROBABILITIES])
+    assert np.array_equal(after[IS_DIGIT], before[IS_DIGIT])
+
+
+@pytest.mark.parametrize("count", [1, 199, 200, 1000])
+def test_fit_threshold_refuses_at_most_the_share(count: int) -> None:
+    scores = np.random.default_rng(0).random(count).astype(np.float32)
+    threshold = evaluation.fit_threshold(scores, 0.005)
+    assert (scores < threshold).sum() == int(0.005 * count)
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_fit_threshold_of_saturated_scores_lies_between_0_and_1(score: float) -> None:
+    assert 0 < evaluation.fit_threshold(np.full(10, score, np.float32), 0.005) < 1
+
+
+@pytest.mark.parametrize("refused", [0.05, 0.5, 0.97])
+def test_fold_threshold_moves_the_threshold_to_one_half(refused: float, dataset: Dataset) -> None:
+    model = small_network()
+    before = predict_outputs(model, dataset.test.pixels)
+    threshold = float(np.quantile(before[IS_DIGIT], refused))
+    evaluation.fold_threshold(model, threshold)
+    after = predict_outputs(model, dataset.test.pixels)
+    clear = np.abs(before[IS_DIGIT] - threshold) > 1e-5
+    assert np.mean(after[IS_DIGIT] < 0.5) == pytest.approx(refused, abs=0.01)
+    assert np.array_equal((after[IS_DIGIT] < 0.5)[clear], (before[IS_DIGIT] < threshold)[clear])
+    assert np.array_equal(after[PROBABILITIES], before[PROBABILITIES])

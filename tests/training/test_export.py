@@ -12,11 +12,12 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from digit_training import export
 from digit_training.data import Dataset
 from digit_training.errors import ModelError
-from digit_training.evaluation import evaluate
+from digit_training.evaluation import Evaluation, evaluate
 from digit_training.export import model_card
 from digit_training.fit import FitResult
+from digit_training.negatives import KINDS
 from digit_training.recipes import QUICK
-from tests.training.conftest import predict
+from tests.training.conftest import predict, predict_outputs
 
 
 def test_artifact_signatures_are_those_of_the_contract(published: Path) -> None:
@@ -45,6 +46,27 @@ def test_artifact_both_signatures_answer_as_the_keras_model(
     assert np.abs(pixels - expected).max() <= 1e-6
     assert np.abs(images - expected).max() <= 1e-6
     assert np.array_equal(pixels, images)
+
+
+def test_artifact_of_two_outputs_answers_as_the_keras_model(
+    refusing: FitResult, dataset: Dataset, tmp_path: Path
+) -> None:
+    export.save_model(refusing.model, tmp_path / "1")
+    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+    batch = dataset.test[:100]
+    expected = predict_outputs(refusing.model, batch.pixels)
+    answers = [
+        signatures["serving_default"](pixels=tf.constant(batch.pixels)),
+        signatures["images"](images=tf.constant(batch.images)),
+    ]
+    for signature, answer in zip(signatures.values(), answers, strict=True):
+        spec = signature.structured_outputs["is_digit"]
+        assert (spec.shape.as_list(), spec.dtype) == ([None], tf.float32)
+        assert set(answer) == {"probabilities", "is_digit"}
+        assert all(np.abs(answer[name] - expected[name]).max() <= 1e-6 for name in expected)
+    assert np.array_equal(answers[0]["is_digit"], answers[1]["is_digit"])
+    probabilities = export.predict_saved_model(tmp_path / "1", batch.pixels)
+    assert np.array_equal(probabilities, answers[0]["probabilities"])
 
 
 def test_artifact_stores_the_weights_once(published: Path) -> None:
@@ -95,6 +117,39 @@ def test_model_card_states_figures_data_fit_and_versions(fitted: FitResult, data
     assert card["fit"]["device"] == fitted.device
     assert card["fit"]["temperature"] is None
     assert json.loads(json.dumps(card)) == card
+
+
+def test_model_card_of_two_outputs_states_threshold_and_refusals(
+    refusing: FitResult, refusing_evaluation: Evaluation, dataset: Dataset
+) -> None:
+    card = model_card(refusing.model, dataset, refusing_evaluation, refusing)
+    stated, refusals = card["is_digit"], refusing_evaluation.refusals
+    assert refusing.threshold
+    assert refusals
+    assert stated["threshold"] == refusing.threshold.value
+    assert stated["chosen_on"]["refused"] <= stated["chosen_on"]["max_refused"] == 0.005
+    assert stated["chosen_on"]["readable_digits"] == refusing.threshold.readable_digits
+    assert stated["refused_digits"] == refusals.digits.refused_share
+    kinds = stated["refused_negatives"] | stated["refused_held_out_negatives"]
+    assert kinds == {name: scored.refused_share for name, scored in refusals.negatives.items()}
+    assert set(stated["refused_held_out_negatives"]) == {
+        name for name, kind in KINDS.items() if kind.is_held_out
+    }
+    assert card["fit"]["negative_examples"] == refusing.negative_examples
+    assert json.loads(json.dumps(card)) == card
+
+
+def test_model_card_of_two_outputs_without_fit_has_no_threshold(
+    refusing: FitResult, refusing_evaluation: Evaluation, dataset: Dataset
+) -> None:
+    stated = model_card(refusing.model, dataset, refusing_evaluation)["is_digit"]
+    assert (stated["threshold"], stated["chosen_on"]) == (None, None)
+    assert 0 <= stated["refused_digits"] <= 1
+
+
+def test_model_card_without_is_digit_has_null_there(fitted: FitResult, dataset: Dataset) -> None:
+    card = model_card(fitted.model, dataset, evaluate(fitted.model, dataset.test), fitted)
+    assert card["is_digit"] is None
 
 
 def test_model_card_without_fit_has_null_there(fitted: FitResult, dataset: Dataset) -> None:

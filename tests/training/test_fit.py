@@ -8,14 +8,15 @@ import keras
 import numpy as np
 import pytest
 
-from digit_training import evaluation, models, synthetic
+from digit_training import evaluation, models, negatives, synthetic
 from digit_training import fit as fitting
 from digit_training.augment import MILD, STRONG, AugmentationConfig, Images, augment
-from digit_training.data import Dataset, Examples
-from digit_training.evaluation import evaluate
-from digit_training.fit import SEEDS, AugmentedBatches, FitResult, fit, multi_step
+from digit_training.data import NO_DIGIT, Dataset, Examples
+from digit_training.evaluation import Evaluation, evaluate
+from digit_training.fit import MAX_REFUSED, SEEDS, AugmentedBatches, FitResult, fit, multi_step
+from digit_training.models import IS_DIGIT, PROBABILITIES
 from digit_training.recipes import RECIPES, Recipe, sgd
-from tests.training.conftest import predict
+from tests.training.conftest import predict, small_network
 
 PERCEPTRON = RECIPES["perceptron"]
 
@@ -89,6 +90,56 @@ def test_augmented_batches_mild_epochs_hold_only_the_first_mild_examples(dataset
     batches.set_epoch(1)
     assert len(batches.order) == 100
     assert np.array_equal(np.unique(batches.order), np.arange(80))
+
+
+def test_augmented_batches_of_two_outputs_give_targets_and_weights_by_output(dataset: Dataset) -> None:
+    negatives = Examples(dataset.train.images[:20], np.full(20, NO_DIGIT, np.uint8))
+    batches = AugmentedBatches(dataset.train[:30] + negatives, 50, seed=0, has_two_outputs=True)
+    pixels, targets, weights = batches[0]
+    is_digit = batches.order < 30
+    assert pixels.shape == (50, 784)
+    assert np.array_equal(targets[IS_DIGIT], is_digit[:, None])
+    assert np.array_equal(targets[PROBABILITIES][is_digit], dataset.train.labels[batches.order[is_digit]])
+    assert np.array_equal(weights[PROBABILITIES], is_digit)
+    assert np.array_equal(weights[IS_DIGIT], np.ones(50))
+
+
+def test_fit_of_two_outputs_learns_to_refuse_negatives(
+    refusing: FitResult, refusing_evaluation: Evaluation
+) -> None:
+    assert refusing.negative_examples == round(0.3 * refusing.examples)
+    assert set(refusing.history) == {"accuracy", "loss", "val_accuracy", "val_loss"}
+    assert refusing_evaluation.accuracy > 0.6
+    refusals = refusing_evaluation.refusals
+    assert refusals
+    digits = refusals.digits.is_digit.mean()
+    assert all(digits > refusals.negatives[name].is_digit.mean() for name in ("words", "numbers", "specks"))
+
+
+def test_fit_threshold_refuses_few_readable_digits(
+    refusing: FitResult, refusing_evaluation: Evaluation
+) -> None:
+    assert refusing.threshold
+    assert refusing.threshold.refused_share <= MAX_REFUSED
+    assert 0 < refusing.threshold.value < 1
+    assert refusing_evaluation.refusals
+    assert refusing_evaluation.refusals.digits.refused_share < 0.1
+
+
+def test_fit_of_one_output_has_no_negatives_and_no_threshold(calibrated: FitResult) -> None:
+    assert (calibrated.negative_examples, calibrated.threshold) == (0, None)
+
+
+def test_fit_negatives_change_neither_loss_nor_accuracy_of_the_probabilities(dataset: Dataset) -> None:
+    """Without training, a fit with as many blank negatives as digits has the figures of the digits."""
+    frozen = replace(FAST, build=small_network, learning_rate=0.0, epochs=1)
+    plain, mixed = (
+        fit(replace(frozen, negative_fraction=fraction), dataset.train[:200], seed=0)
+        for fraction in (0.0, 1.0)
+    )
+    assert mixed.negative_examples == 200
+    for name in ("loss", "accuracy"):
+        assert mixed.history[name] == pytest.approx(plain.history[name], rel=0.15)
 
 
 def fit_with_keras(
@@ -166,12 +217,13 @@ def test_fit_perceptron_gives_the_model_of_the_articles_code(two_epochs: FitResu
 
 
 @pytest.mark.parametrize("name", ["full", "best"])
-def test_fit_mild_epochs_include_synthetic_digits_unless_disabled(
+def test_fit_mild_epochs_include_negatives_and_unless_disabled_synthetic_digits(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     # Two threads augment the batches: appending to a list is atomic, adding to a number is not.
     counts = defaultdict[AugmentationConfig, list[int]](list)
     synthetic_counts = defaultdict[AugmentationConfig, list[int]](list)
+    negative_counts = defaultdict[AugmentationConfig, list[int]](list)
 
     def draw_solid_squares(count: int, rng: np.random.Generator) -> Examples:
         return Examples(np.full((count, 28, 28), 255, np.uint8), np.zeros(count, np.uint8))
@@ -179,14 +231,22 @@ def test_fit_mild_epochs_include_synthetic_digits_unless_disabled(
     def count_and_augment(images: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
         counts[config].append(len(images))
         synthetic_counts[config].append(int((images.min(axis=(1, 2)) == 255).sum()))
+        negative_counts[config].append(int((images.max(axis=(1, 2)) == 0).sum()))
         return augment(images, rng, config)
 
-    monkeypatch.setattr(synthetic, "draw_digits", draw_solid_squares)
+    def draw_nothing(count: int, rng: np.random.Generator, digits: Examples) -> Examples:
+        return Examples(np.zeros((count, 28, 28), np.uint8), np.full(count, NO_DIGIT, np.uint8))
+
+    monkeypatch.setattr(synthetic, "make_digits", draw_solid_squares)
+    monkeypatch.setattr(negatives, "draw_negatives", draw_nothing)
     monkeypatch.setattr(fitting, "augment", count_and_augment)
     recipe = replace(RECIPES[name], epochs=3, mild_epochs=1, networks=1, validation_split=0)
-    result = fit(replace(recipe, build=models.perceptron), dataset.train[:240], seed=0)
+    result = fit(replace(recipe, build=small_network), dataset.train[:240], seed=0)
     assert result.synthetic_examples == round(0.05 * 240)
-    assert sum(counts[MILD]) == 240 + result.synthetic_examples
+    assert result.negative_examples == round(0.3 * 240)
+    assert sum(counts[MILD]) == 240 + result.synthetic_examples + result.negative_examples
+    assert sum(negative_counts[MILD]) >= result.negative_examples
+    assert sum(negative_counts[STRONG]) >= 2 * result.negative_examples
     assert sum(synthetic_counts[STRONG]) >= 2 * result.synthetic_examples
     assert sum(synthetic_counts[MILD]) == (result.synthetic_examples if name == "full" else 0)
 

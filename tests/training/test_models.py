@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from digit_training import models
 from digit_training.errors import ModelError
-from tests.training.conftest import predict
+from digit_training.models import IS_DIGIT, PROBABILITIES
+from tests.training.conftest import predict, predict_outputs, small_network
 
 
 @pytest.fixture
@@ -39,6 +40,16 @@ def test_network_maps_pixels_to_probabilities(build: type[keras.Model], pixels: 
     assert np.allclose(probabilities.sum(axis=1), 1)
 
 
+def test_convnet_also_answers_whether_it_is_a_digit(pixels: NDArray[np.float32]) -> None:
+    convnet = models.convnet()
+    is_digit = predict_outputs(convnet, pixels)[IS_DIGIT]
+    assert is_digit.shape == (3,)
+    assert is_digit.dtype == np.float32
+    assert np.all((is_digit > 0) & (is_digit < 1))
+    assert models.has_is_digit(convnet)
+    assert not models.has_is_digit(models.perceptron())
+
+
 @pytest.mark.parametrize("build", [models.perceptron, models.convnet])
 def test_ensemble_answers_with_the_softmax_of_mean_logits(
     build: type[keras.Model], pixels: NDArray[np.float32]
@@ -47,7 +58,17 @@ def test_ensemble_answers_with_the_softmax_of_mean_logits(
     expected = np.exp(np.mean([np.log(predict(member, pixels)) for member in members], axis=0))
     ensemble = models.ensemble(members)
     assert np.allclose(predict(ensemble, pixels), expected / expected.sum(axis=1, keepdims=True), atol=1e-6)
-    assert ensemble.count_params() == sum(member.count_params() for member in members) - 2 * 10
+    outputs = 11 if models.has_is_digit(ensemble) else 10
+    assert ensemble.count_params() == sum(member.count_params() for member in members) - 2 * outputs
+
+
+def test_ensemble_is_digit_is_the_sigmoid_of_mean_logits(pixels: NDArray[np.float32]) -> None:
+    members = [small_network() for _ in range(3)]
+    for number, member in enumerate(members):
+        member.get_layer(IS_DIGIT).bias.assign([float(number)])
+    answers = np.array([predict_outputs(member, pixels)[IS_DIGIT] for member in members])
+    expected = 1 / (1 + np.exp(-np.log(answers / (1 - answers)).mean(axis=0)))
+    assert np.allclose(predict_outputs(models.ensemble(members), pixels)[IS_DIGIT], expected, atol=1e-6)
 
 
 # TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
@@ -56,7 +77,9 @@ def test_ensemble_saved_and_loaded_answers_the_same(tmp_path: Path, pixels: NDAr
     ensemble = models.ensemble([models.convnet(), models.convnet()])
     ensemble.save(tmp_path / "model.keras")
     loaded = models.with_flat_input(keras.saving.load_model(tmp_path / "model.keras"))
-    assert np.array_equal(predict(loaded, pixels), predict(ensemble, pixels))
+    actual, expected = predict_outputs(loaded, pixels), predict_outputs(ensemble, pixels)
+    assert set(actual) == {PROBABILITIES, IS_DIGIT}
+    assert all(np.array_equal(actual[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("shape", [(784,), (28, 28), (28, 28, 1)])
@@ -64,6 +87,22 @@ def test_with_flat_input_answers_as_the_original(shape: tuple[int, ...], pixels:
     model = linear_classifier(shape)
     expected = predict(model, pixels.reshape(3, *shape))
     assert np.array_equal(predict(models.with_flat_input(model), pixels), expected)
+
+
+def test_with_flat_input_keeps_two_outputs(pixels: NDArray[np.float32]) -> None:
+    small = small_network()
+    image = keras.Input((28, 28))
+    model = keras.Model(image, small(layers.Flatten()(image)))
+    actual, expected = (predict_outputs(one, pixels) for one in (models.with_flat_input(model), small))
+    assert all(np.array_equal(actual[name], expected[name]) for name in (PROBABILITIES, IS_DIGIT))
+
+
+def test_with_flat_input_other_outputs_raise_model_error() -> None:
+    pixels = keras.Input((784,))
+    probabilities = layers.Dense(10, activation="softmax")(pixels)
+    for outputs in ({"digit": probabilities}, [probabilities, layers.Dense(1)(pixels)]):
+        with pytest.raises(ModelError, match="the model answers"):
+            models.with_flat_input(keras.Model(pixels, outputs))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,16 @@ import pytest
 
 from digit_client.images import is_normalized
 from digit_training.data import Examples
-from digit_training.synthetic import STYLES, draw_digits, parse_strokes
+from digit_training.synthetic import (
+    PRINT,
+    PRINTED_FRACTION,
+    STYLES,
+    draw_digits,
+    draw_text,
+    make_digits,
+    parse_strokes,
+    print_digits,
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +77,23 @@ def test_draw_digits_small_count_returns_that_many(count: int) -> None:
     examples = draw_digits(count, np.random.default_rng(0))
     assert examples.images.shape == (count, 28, 28)
     assert len(examples.labels) == count
+
+
+def test_print_digits_are_equally_many_of_each_and_normalised() -> None:
+    printed = print_digits(60, np.random.default_rng(0))
+    assert np.bincount(printed.labels).tolist() == [6] * 10
+    assert len({image.tobytes() for image in printed.images}) == 60
+    assert np.mean([is_normalized(image) for image in printed.images]) > 0.9
+
+
+@pytest.mark.parametrize("font", PRINT.fonts)
+def test_draw_text_eight_has_two_holes_in_every_font(font: str) -> None:
+    ink = draw_text("8", [font], np.random.default_rng(0))
+    assert cv2.connectedComponents((np.pad(ink, 1) < 0.5).astype(np.uint8))[0] - 2 == 2
+
+
+def test_make_digits_adds_a_share_of_printed_digits_to_drawn_ones() -> None:
+    made = make_digits(100, np.random.default_rng(0))
+    drawn = draw_digits(100 - round(PRINTED_FRACTION * 100), np.random.default_rng(0))
+    assert len(made) == 100
+    assert np.array_equal(made.images[: len(drawn)], drawn.images)

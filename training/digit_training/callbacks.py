@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from digit_training.models import PROBABILITIES
+
 MAX_EPOCHS_SHOWN = 20
 """Number of epochs in the progress display; a longer fit shows every n-th."""
 
@@ -34,7 +36,7 @@ class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self.completed = epoch + 1
-        loss = (logs or {}).get("val_loss")
+        loss = class_logs(logs or {}).get("val_loss")
         if loss is None or loss < self.loss or not self.weights:
             self.epoch = self.completed
             self.loss = math.inf if loss is None else loss
@@ -67,6 +69,12 @@ class DeferredInterrupt(keras.callbacks.Callback):  # type: ignore[misc]
     def _raise_if_requested(self) -> None:
         if self.requested:
             raise KeyboardInterrupt
+
+
+def class_logs(logs: Logs) -> Logs:
+    """Return loss and accuracy of the probabilities, which Keras prefixes in a network with two outputs."""
+    prefix = f"{PROBABILITIES}_"
+    return {key.replace(prefix, ""): value for key, value in logs.items() if prefix in key} or logs
 
 
 @contextmanager
@@ -166,4 +174,5 @@ class FitProgress(keras.callbacks.Callback):  # type: ignore[misc]
 
 def _format_metrics(logs: Logs) -> str:
     names = {"loss": "loss", "accuracy": "accuracy", "val_accuracy": "validation"}
-    return "  ".join(f"{name} {logs[key]:.4f}" for key, name in names.items() if key in logs)
+    shown = class_logs(logs)
+    return "  ".join(f"{name} {shown[key]:.4f}" for key, name in names.items() if key in shown)

@@ -31,6 +31,9 @@ MNIST_MD5 = {
 }
 """MD5 of MNIST's four files in IDX format, uncompressed."""
 
+NO_DIGIT = 10
+"""Label of a negative: an image without a digit, or with more than one."""
+
 DOWNLOAD_TIMEOUT = 10.0
 """Socket timeout of the download in seconds; after a timeout, the machine counts as offline."""
 
@@ -41,7 +44,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class Examples:
-    """Images uint8 [n, 28, 28], light ink on dark, and their labels uint8 [n], 0..9."""
+    """Images uint8 [n, 28, 28], light ink on dark, and their labels uint8 [n]: 0..9 or NO_DIGIT."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""Evaluation metrics and probability calibration."""
+"""Evaluation metrics, and calibration of probabilities and of the threshold of `is_digit`."""
 
 import math
 from dataclasses import dataclass
@@ -7,28 +7,73 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_client.images import MIN_IS_DIGIT
+from digit_training import negatives
 from digit_training.data import Examples
 from digit_training.errors import ModelError
+from digit_training.models import IS_DIGIT, PROBABILITIES, named_outputs, output_layers
 
+Images = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
+Scores = NDArray[np.float32]
 
 CALIBRATION_BINS = 15
 MAX_TEMPERATURE = 5.0
 """Upper bound of the temperature; the lower bound is the inverse. Without wrong answers, the optimum is 0."""
 
+NEGATIVES_PER_KIND = 100
+"""Number of negatives of each kind in an evaluation."""
+
+_MIN_SCORE = 1e-6
 _BISECTION_STEPS = 40
 _Z_95 = 1.96
 """Quantile of the standard normal distribution for a two-sided confidence of 95%."""
 
 
 @dataclass(frozen=True)
+class Scored:
+    """Images uint8 [n, 28, 28] and the model's `is_digit` for each, float32 [n]."""
+
+    images: Images
+    is_digit: Scores
+
+    @property
+    def refused(self) -> NDArray[np.bool_]:
+        """True for each image that the model takes for no digit: [n]."""
+        return self.is_digit < MIN_IS_DIGIT
+
+    @property
+    def refused_share(self) -> float:
+        """Share of refused images, 0..1."""
+        return float(self.refused.mean())
+
+    def surest_first(self, refused: bool) -> NDArray[np.intp]:
+        """Return the indices of the refused, or else the accepted images, the surest answers first."""
+        chosen = np.flatnonzero(self.refused == refused)
+        scores = self.is_digit[chosen]
+        return chosen[np.argsort(scores if refused else -scores, kind="stable")]
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """Answers of `is_digit` for the evaluated digits, and for negatives by kind."""
+
+    digits: Scored
+    negatives: dict[str, Scored]
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """Accuracy and calibration error, 0..1, and the model's probabilities float32 [n, 10]."""
+    """Accuracy and calibration error, 0..1, and the model's probabilities float32 [n, 10].
+
+    `refusals` is None for a model without the output `is_digit`.
+    """
 
     accuracy: float
     calibration_error: float
     probabilities: Probabilities
+    refusals: Refusals | None
 
 
 @dataclass(frozen=True)
@@ -63,11 +108,12 @@ class ReliabilityBin:
 
 
 def evaluate(model: keras.Model, examples: Examples) -> Evaluation:
-    """Return the model's accuracy, calibration error and probabilities on the examples.
+    """Return the model's accuracy, calibration error and probabilities on the examples, and its refusals.
 
     Raise ModelError if its outputs are not probabilities.
     """
-    probabilities = model.predict(examples.pixels, batch_size=500, verbose=0)
+    outputs = predict(model, examples)
+    probabilities = outputs[PROBABILITIES]
     if not np.isfinite(probabilities).all():
         raise ModelError(
             "the model's answers are not finite numbers: its fit diverged and needs a lower learning rate"
@@ -76,7 +122,15 @@ def evaluate(model: keras.Model, examples: Examples) -> Evaluation:
         raise ModelError("the model's answers do not sum to 1: its last layer needs a softmax")
     correct = probabilities.argmax(axis=1) == examples.labels
     confidence = probabilities.max(axis=1)
-    return Evaluation(float(correct.mean()), calibration_error(confidence, correct), probabilities)
+    refusals = None
+    if IS_DIGIT in outputs:
+        refusals = Refusals(Scored(examples.images, outputs[IS_DIGIT]), _score_negatives(model, examples))
+    return Evaluation(float(correct.mean()), calibration_error(confidence, correct), probabilities, refusals)
+
+
+def predict(model: keras.Model, examples: Examples) -> dict[str, NDArray[np.float32]]:
+    """Return `probabilities` float32 [n, 10] and, if the model gives it, `is_digit` float32 [n]."""
+    return named_outputs(model, model.predict(examples.pixels, batch_size=500, verbose=0))
 
 
 def calibration_error(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> float:
@@ -149,9 +203,41 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
 
 
 def fold_temperature(model: keras.Model, temperature: float) -> None:
-    """Divide the weights of the model's last layer, Dense with a softmax, by the temperature."""
-    last = model.layers[-1]
-    last.set_weights([weights / np.float32(temperature) for weights in last.get_weights()])
+    """Divide the weights of the layer of the probabilities, Dense with a softmax, by the temperature."""
+    layer = output_layers(model)[PROBABILITIES]
+    layer.set_weights([weights / np.float32(temperature) for weights in layer.get_weights()])
+
+
+def fit_threshold(is_digit: Scores, max_refused: float) -> float:
+    """Return the highest threshold that refuses at most a share `max_refused` of the scores of digits.
+
+    `is_digit` is [n], 0..1, n at least 1; the result is in 0..1, both excluded.
+    """
+    rank = int(max_refused * len(is_digit))
+    return float(np.clip(np.sort(is_digit)[rank], _MIN_SCORE, 1 - _MIN_SCORE))
+
+
+def fold_threshold(model: keras.Model, threshold: float) -> None:
+    """Shift the bias of the layer of `is_digit`, Dense with a sigmoid: MIN_IS_DIGIT replaces `threshold`."""
+    layer = output_layers(model)[IS_DIGIT]
+    weights, bias = layer.get_weights()
+    layer.set_weights([weights, bias - np.float32(_logit(threshold) - _logit(MIN_IS_DIGIT))])
+
+
+def _score_negatives(model: keras.Model, digits: Examples) -> dict[str, Scored]:
+    """Score negatives of each kind, the same ones for the same digits."""
+    rng = np.random.default_rng(0)
+    drawn = [negatives.draw_kind(name, NEGATIVES_PER_KIND, rng, digits) for name in negatives.KINDS]
+    # A single prediction for all kinds, since each call of Model.predict takes time to begin.
+    scores = np.split(predict(model, sum(drawn[1:], drawn[0]))[IS_DIGIT], len(drawn))
+    return {
+        name: Scored(examples.images, is_digit)
+        for name, examples, is_digit in zip(negatives.KINDS, drawn, scores, strict=True)
+    }
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))
 
 
 def _bin_indices(confidence: NDArray[np.float32]) -> NDArray[np.intp]:

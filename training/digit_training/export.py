@@ -17,8 +17,10 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_training.data import Dataset, Examples
 from digit_training.errors import ModelError
-from digit_training.evaluation import Evaluation
-from digit_training.fit import FitResult
+from digit_training.evaluation import Evaluation, Refusals
+from digit_training.fit import MAX_REFUSED, FitResult
+from digit_training.models import named_outputs
+from digit_training.negatives import KINDS
 
 PIXELS_SIGNATURE = "serving_default"
 IMAGES_SIGNATURE = "images"
@@ -47,9 +49,9 @@ def write_artifact(
 def save_model(model: keras.Model, directory: Path) -> None:
     """Write a SavedModel of a model that maps pixels float32 [n, 784] to probabilities float32 [n, 10].
 
-    Its signature `serving_default` takes pixels float32 [n, 784], 0..1; `images` takes images uint8
-    [n, 28, 28], 0..255. Raise ModelError if Keras runs on another backend than TensorFlow, or if the
-    directory cannot be written.
+    The SavedModel also gives `is_digit` float32 [n] if the model has this output. Its signature
+    `serving_default` takes pixels float32 [n, 784], 0..1; `images` takes images uint8 [n, 28, 28], 0..255.
+    Raise ModelError if Keras runs on another backend than TensorFlow, or if the directory cannot be written.
     """
     if keras.backend.backend() != "tensorflow":
         raise ModelError(
@@ -61,12 +63,12 @@ def save_model(model: keras.Model, directory: Path) -> None:
 
     @tf.function(input_signature=[tf.TensorSpec([None, 784], tf.float32, "pixels")])  # type: ignore[untyped-decorator]
     def from_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": model(pixels, training=False)}
+        return named_outputs(model, model(pixels, training=False))
 
     @tf.function(input_signature=[tf.TensorSpec([None, 28, 28], tf.uint8, "images")])  # type: ignore[untyped-decorator]
     def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels = tf.cast(tf.reshape(images, [-1, 784]), tf.float32) / max_pixel
-        return {"probabilities": model(pixels, training=False)}
+        return named_outputs(model, model(pixels, training=False))
 
     # The module holds only the weights: with the model, the optimizer's state would be saved as well.
     module = tf.Module()
@@ -116,6 +118,7 @@ def model_card(
         "parameters": model.count_params(),
         "accuracy": evaluation.accuracy,
         "calibration_error": evaluation.calibration_error,
+        "is_digit": _is_digit_card(evaluation.refusals, fit) if evaluation.refusals else None,
         "data": {
             "source": dataset.source,
             "canonical": dataset.canonical,
@@ -129,10 +132,32 @@ def model_card(
     }
 
 
+def _is_digit_card(refusals: Refusals, fit: FitResult | None) -> dict[str, Any]:
+    """Return the refused shares of digits and negatives, and how the threshold was chosen, if known."""
+    shares = {kind: scored.refused_share for kind, scored in refusals.negatives.items()}
+    threshold = fit.threshold if fit else None
+    return {
+        "threshold": threshold.value if threshold else None,
+        "chosen_on": {
+            "readable_digits": threshold.readable_digits,
+            "refused": threshold.refused_share,
+            "max_refused": MAX_REFUSED,
+        }
+        if threshold
+        else None,
+        "refused_digits": refusals.digits.refused_share,
+        "refused_negatives": {name: shares[name] for name, kind in KINDS.items() if not kind.is_held_out},
+        "refused_held_out_negatives": {
+            name: shares[name] for name, kind in KINDS.items() if kind.is_held_out
+        },
+    }
+
+
 def _fit_card(fit: FitResult) -> dict[str, Any]:
     return {
         "examples": fit.examples,
         "synthetic_examples": fit.synthetic_examples,
+        "negative_examples": fit.negative_examples,
         "validation_examples": fit.validation_examples,
         "seed": fit.seed,
         "networks": fit.networks,

@@ -13,10 +13,11 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from digit_training import device, evaluation, models, synthetic
+from digit_training import device, evaluation, models, negatives, synthetic
 from digit_training.augment import MILD, STRONG, augment
-from digit_training.callbacks import BestWeights, defer_interrupt
-from digit_training.data import Examples
+from digit_training.callbacks import BestWeights, class_logs, defer_interrupt
+from digit_training.data import NO_DIGIT, Examples
+from digit_training.models import IS_DIGIT, PROBABILITIES
 from digit_training.recipes import Recipe
 
 STEPS_PER_EXECUTION = 25
@@ -28,15 +29,32 @@ STEPS_PER_CHUNK = 375
 SEEDS = 2**32
 """Number of seeds that NumPy accepts."""
 
+MAX_REFUSED = 0.005
+"""Share of readable held-out digits that the threshold of `is_digit` may refuse."""
+
+MIN_CONFIDENCE = 0.9
+"""Least confidence of the right answer on a readable digit."""
+
 Chunk = tuple[Any, Any]
 Logs = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Threshold of `is_digit` before it was folded into the weights, and the digits that it was chosen on."""
+
+    value: float
+    readable_digits: int
+    refused_share: float
+    """Share of these digits below the threshold."""
 
 
 @dataclass(frozen=True)
 class FitResult:
     """A fitted model and how it was fitted.
 
-    For an ensemble, `epochs`, `best_epoch`, `history` and `temperature` are those of the first network.
+    For an ensemble, `epochs`, `best_epoch`, `history`, `temperature` and `threshold` are those of the first
+    network.
     """
 
     model: keras.Model
@@ -45,15 +63,18 @@ class FitResult:
     examples: int
     """Number of training examples, without the synthetic ones."""
     synthetic_examples: int
+    negative_examples: int
     validation_examples: int
     epochs: int
     """Number of completed epochs."""
     best_epoch: int
     """Epoch, from 1, of the model's weights."""
     history: dict[str, list[float]]
-    """Values per epoch by Keras's names: loss, accuracy, val_loss, val_accuracy."""
+    """Values per epoch by Keras's names, for the probabilities: loss, accuracy, val_loss, val_accuracy."""
     temperature: float | None
     """Temperature fitted to the validation examples, folded into the weights; None without such examples."""
+    threshold: Threshold | None
+    """Threshold of `is_digit`, folded into the weights; None without that output or validation examples."""
     seconds: float
     """Duration of the fit of all networks."""
     device: str
@@ -99,8 +120,9 @@ def fit(
 class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
     """Shuffled batches of the examples, distorted anew in each epoch.
 
-    A batch is pixels float32 [batch_size, 784], 0..1, and labels uint8 [batch_size]. A batch depends only on
-    seed, epoch and index, so that prefetching threads do not affect the result.
+    A batch is pixels float32 [batch_size, 784], 0..1, and labels uint8 [batch_size]; for two outputs,
+    `fit_targets` replaces the labels. A batch depends only on seed, epoch and index, so that prefetching
+    threads do not affect the result.
     """
 
     def __init__(
@@ -110,6 +132,7 @@ class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
         seed: int,
         mild_from_epoch: float = math.inf,
         mild_examples: int | None = None,
+        has_two_outputs: bool = False,
     ) -> None:
         """Create the batches of epoch 0. Epochs from `mild_from_epoch` on are mild.
 
@@ -122,6 +145,7 @@ class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
         super().__init__(workers=workers, max_queue_size=2 * STEPS_PER_EXECUTION)
         self.mild_from_epoch = mild_from_epoch
         self.mild_examples = mild_examples
+        self.has_two_outputs = has_two_outputs
         self.examples = examples
         self.batch_size = batch_size
         self.seed = seed
@@ -131,12 +155,13 @@ class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
     def __len__(self) -> int:
         return math.ceil(len(self.examples) / self.batch_size)
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         batch = self.examples[rows]
         rng = np.random.default_rng([self.seed, self.epoch, index])
         config = MILD if self._is_mild else STRONG
-        return Examples(augment(batch.images, rng, config), batch.labels).pixels, batch.labels
+        pixels = Examples(augment(batch.images, rng, config), batch.labels).pixels
+        return pixels, *fit_targets(batch.labels, self.has_two_outputs)
 
     def set_epoch(self, epoch: int) -> None:
         """Shuffle the examples for this epoch, counted from 0; to be called before the epoch begins.
@@ -155,6 +180,19 @@ class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
         order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
         # Keras expects as many batches in each epoch as in the first.
         return np.resize(order, len(self.examples))
+
+
+def fit_targets(labels: NDArray[np.uint8], has_two_outputs: bool) -> tuple[Any, ...]:
+    """Return the labels [n], or for two outputs the targets and the weights of the examples, each by output.
+
+    Negatives have the weight 0 in the loss and the accuracy of the probabilities.
+    """
+    if not has_two_outputs:
+        return (labels,)
+    is_digit = (labels != NO_DIGIT).astype(np.float32)
+    # Labels must be in range even where the weight is 0.
+    targets = {PROBABILITIES: np.where(labels == NO_DIGIT, 0, labels), IS_DIGIT: is_digit[:, None]}
+    return targets, {PROBABILITIES: is_digit, IS_DIGIT: np.ones_like(is_digit)}
 
 
 def multi_step(model: keras.Model, batch_size: int) -> Callable[[Chunk], Logs]:
@@ -194,17 +232,22 @@ def _fit_network(
     device.enable_determinism()
     keras.utils.set_random_seed(seed)
     validation, train = _split(examples, recipe.validation_split, seed)
-    synthetic_count = round(recipe.synthetic_fraction * len(train))
-    extra = synthetic.draw_digits(synthetic_count, np.random.default_rng(seed))
-    model = _compile(recipe, len(train) + len(extra))
+    rng = np.random.default_rng(seed)
+    extra = synthetic.make_digits(round(recipe.synthetic_fraction * len(train)), rng)
+    model = recipe.build()
+    has_two_outputs = models.has_is_digit(model)
+    negative_count = round(recipe.negative_fraction * len(train)) if has_two_outputs else 0
+    refused = negatives.draw_negatives(negative_count, rng, train + extra)
+    _compile(model, recipe, len(train) + len(extra) + len(refused))
     history, best_weights = keras.callbacks.History(), BestWeights()
-    inputs, input_callbacks = _fit_inputs(recipe, train, extra, seed)
+    inputs, input_callbacks = _fit_inputs(recipe, train + refused, extra, seed, has_two_outputs)
+    validation_data = (validation.pixels, *fit_targets(validation.labels, has_two_outputs))
     started = time.perf_counter()
     with suppress(KeyboardInterrupt), defer_interrupt() as interrupt:
         model.fit(
             **inputs,
             epochs=recipe.epochs,
-            validation_data=(validation.pixels, validation.labels) if len(validation) else None,
+            validation_data=validation_data if len(validation) else None,
             validation_batch_size=500,
             callbacks=[history, best_weights, *callbacks, *input_callbacks, interrupt],
             verbose=0,
@@ -221,11 +264,13 @@ def _fit_network(
         seed=seed,
         examples=len(train),
         synthetic_examples=len(extra),
+        negative_examples=len(refused),
         validation_examples=len(validation),
         epochs=best_weights.completed,
         best_epoch=best_weights.epoch,
-        history=history.history,
+        history=class_logs(history.history),
         temperature=_calibrate(model, validation) if len(validation) else None,
+        threshold=_choose_threshold(model, validation, rng) if has_two_outputs and len(validation) else None,
         seconds=time.perf_counter() - started,
         device=device.name(),
     )
@@ -241,24 +286,25 @@ def _split(examples: Examples, validation_split: float, seed: int) -> tuple[Exam
     return examples[order[:count]], examples[order[count:]]
 
 
-def _compile(recipe: Recipe, examples: int) -> keras.Model:
+def _compile(model: keras.Model, recipe: Recipe, examples: int) -> None:
     steps = recipe.epochs * math.ceil(examples / recipe.batch_size)
     is_multi_step = _is_multi_step(recipe)
     # XLA on a CPU speeds up small layers and slows down convolutions. Keras's "auto" never uses it there.
     use_xla = is_multi_step and device.name() == "CPU"
     if use_xla:
         device.silence_xla()
-    model = recipe.build()
+    # The mean over the weights, so that negatives change neither loss nor accuracy of the probabilities.
+    loss = keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight")
+    has_two_outputs = models.has_is_digit(model)
     model.compile(
         optimizer=recipe.optimizer(recipe.learning_rate, steps),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
+        loss={PROBABILITIES: loss, IS_DIGIT: "binary_crossentropy"} if has_two_outputs else loss,
+        weighted_metrics={PROBABILITIES: "accuracy"} if has_two_outputs else ["accuracy"],
         steps_per_execution=1 if is_multi_step else STEPS_PER_EXECUTION,
         jit_compile=True if use_xla else "auto",
     )
     if is_multi_step:
         model.train_step = multi_step(model, recipe.batch_size)
-    return model
 
 
 def _is_multi_step(recipe: Recipe) -> bool:
@@ -267,14 +313,16 @@ def _is_multi_step(recipe: Recipe) -> bool:
 
 
 def _fit_inputs(
-    recipe: Recipe, train: Examples, extra: Examples, seed: int
+    recipe: Recipe, train: Examples, extra: Examples, seed: int, has_two_outputs: bool
 ) -> tuple[dict[str, Any], list[keras.callbacks.Callback]]:
     """Return the data arguments of Model.fit, and the callbacks that these data need."""
     examples = train + extra
     if recipe.augmented:
         mild_examples = None if recipe.synthetic_in_mild_epochs else len(train)
         mild_from_epoch = recipe.epochs - recipe.mild_epochs
-        batches = AugmentedBatches(examples, recipe.batch_size, seed, mild_from_epoch, mild_examples)
+        batches = AugmentedBatches(
+            examples, recipe.batch_size, seed, mild_from_epoch, mild_examples, has_two_outputs
+        )
         set_epoch = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.set_epoch(epoch))
         return {"x": batches}, [set_epoch]
     rows = recipe.batch_size * (STEPS_PER_CHUNK if _is_multi_step(recipe) else 1)
@@ -282,7 +330,23 @@ def _fit_inputs(
 
 
 def _calibrate(model: keras.Model, validation: Examples) -> float:
-    probabilities = model.predict(validation.pixels, batch_size=500, verbose=0)
+    probabilities = evaluation.predict(model, validation)[PROBABILITIES]
     temperature = evaluation.fit_temperature(probabilities, validation.labels)
     evaluation.fold_temperature(model, temperature)
     return temperature
+
+
+def _choose_threshold(model: keras.Model, validation: Examples, rng: np.random.Generator) -> Threshold:
+    """Choose the threshold of `is_digit` on readable held-out digits, and fold it into the weights.
+
+    The digits are the validation examples, plain and mildly distorted, and synthetic ones.
+    """
+    digits = validation + Examples(augment(validation.images, rng, MILD), validation.labels)
+    digits += synthetic.make_digits(len(validation) // 5, rng)
+    outputs = evaluation.predict(model, digits)
+    probabilities = outputs[PROBABILITIES]
+    is_readable = probabilities[np.arange(len(digits)), digits.labels] >= MIN_CONFIDENCE
+    scores = outputs[IS_DIGIT][is_readable] if is_readable.any() else outputs[IS_DIGIT]
+    threshold = evaluation.fit_threshold(scores, MAX_REFUSED)
+    evaluation.fold_threshold(model, threshold)
+    return Threshold(threshold, len(scores), float((scores < threshold).mean()))

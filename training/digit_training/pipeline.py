@@ -122,6 +122,12 @@ def _evaluate(console: Console, model: keras.Model, dataset: Dataset) -> Evaluat
         f"Test accuracy: {evaluation.accuracy:.4f} on {len(dataset.test):,} digits, "
         f"calibration error {evaluation.calibration_error:.4f}"
     )
+    if evaluation.refusals:
+        shares = [scored.refused_share for scored in evaluation.refusals.negatives.values()]
+        console.print(
+            f"Refused as no digit: {evaluation.refusals.digits.refused_share:.2%} of the test digits, "
+            f"{sum(shares) / len(shares):.0%} of {len(shares)} kinds of negatives"
+        )
     return evaluation
 
 

@@ -1,13 +1,19 @@
-"""Synthetic training data: digits drawn with a virtual pen in handwriting styles that are rare in MNIST.
+"""Synthetic training data: digits that are rare in MNIST, drawn with a virtual pen or printed in fonts.
 
-MNIST's writers are American; the styles are common in other countries.
+MNIST's writers are American; the styles of the pen are common in other countries.
 """
 
+import functools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
+from matplotlib import get_data_path
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from digit_client.images import fit_to_mnist_canvas
 from digit_training.data import Examples
@@ -41,7 +47,38 @@ class PenConfig:
     """Fewest and most points per stroke on such a tablet."""
 
 
+@dataclass(frozen=True)
+class PrintConfig:
+    """Variation of printed text."""
+
+    fonts: tuple[str, ...] = (
+        "DejaVuSans",
+        "DejaVuSans-Bold",
+        "DejaVuSans-Oblique",
+        "DejaVuSansMono",
+        "DejaVuSerif",
+        "DejaVuSerif-Bold",
+        "DejaVuSerif-Italic",
+        "cmb10",
+        "cmr10",
+        "cmss10",
+        "cmtt10",
+    )
+    """Names of fonts that Matplotlib brings."""
+    size: int = 48
+    """Size of the font in pixels."""
+    weight_changes: tuple[int, int] = (-1, 3)
+    """Bounds of the change of the stroke width in pixels."""
+    slant_std: float = 0.12
+    """Standard deviation of the slant in pixels to the side per pixel upwards."""
+    stretch_range: tuple[float, float] = (0.7, 1.3)
+    """Bounds of the factor of the width."""
+
+
 PEN = PenConfig()
+PRINT = PrintConfig()
+PRINTED_FRACTION = 0.1
+"""Share of printed digits among synthetic ones."""
 
 STYLES: tuple[tuple[int, str], ...] = (
     (0, "45,0 0,35 10,85 50,100 95,70 90,20 50,0"),
@@ -122,11 +159,24 @@ _CURVE_POINTS = 10
 """Points of a smooth curve between two corners."""
 
 
+def make_digits(count: int, rng: np.random.Generator) -> Examples:
+    """Return `count` synthetic digits, normalised as in serving: a tenth printed, the rest drawn."""
+    printed = round(PRINTED_FRACTION * count)
+    return draw_digits(count - printed, rng) + print_digits(printed, rng)
+
+
+def print_digits(count: int, rng: np.random.Generator) -> Examples:
+    """Return `count` digits in fonts, equally distributed over 0 to 9 and normalised as in serving."""
+    labels = np.arange(count, dtype=np.uint8) % 10
+    images = [fit_to_mnist_canvas(draw_text(str(label), PRINT.fonts, rng)) for label in labels]
+    return Examples(np.array(images, np.uint8).reshape(-1, 28, 28), labels)
+
+
 def draw_digits(count: int, rng: np.random.Generator) -> Examples:
     """Return `count` digits, equally distributed over the styles and normalised as in serving."""
     styles = [(label, parse_strokes(style)) for label, style in STYLES]
     chosen = [styles[index % len(styles)] for index in range(count)]
-    images = [_draw(strokes, rng) for _, strokes in chosen]
+    images = [fit_to_mnist_canvas(draw_strokes(strokes, rng)) for _, strokes in chosen]
     return Examples(
         np.array(images, np.uint8).reshape(-1, 28, 28), np.array([label for label, _ in chosen], np.uint8)
     )
@@ -142,27 +192,67 @@ def _parse_corner(text: str) -> tuple[float, float]:
     return int(x) / 100, int(y) / 100
 
 
-def _draw(strokes: tuple[Stroke, ...], rng: np.random.Generator) -> NDArray[np.uint8]:
-    if rng.random() < PEN.joined_fraction:
+def draw_strokes(
+    strokes: tuple[Stroke, ...], rng: np.random.Generator, pen: PenConfig = PEN
+) -> NDArray[np.float32]:
+    """Draw strokes with a random pen: a soft mask, float32 [h, w] in 0..1, cropped to the ink."""
+    if rng.random() < pen.joined_fraction:
         strokes = (sum(strokes, ()),)
-    is_smooth = rng.random() < PEN.smooth_fraction
-    fewest, most = PEN.sparse_points
-    points = int(rng.integers(fewest, most + 1)) if rng.random() < PEN.sparse_fraction else None
-    width = PEN.height * rng.uniform(*PEN.width_range)
-    thickness = int(PEN.height * rng.uniform(*PEN.thickness_range))
-    canvas = np.zeros((2 * PEN.height, 2 * PEN.height), np.float32)
+    is_smooth = rng.random() < pen.smooth_fraction
+    fewest, most = pen.sparse_points
+    points = int(rng.integers(fewest, most + 1)) if rng.random() < pen.sparse_fraction else None
+    width = pen.height * rng.uniform(*pen.width_range)
+    thickness = int(pen.height * rng.uniform(*pen.thickness_range))
+    canvas = np.zeros((2 * pen.height, 2 * pen.height), np.float32)
     for stroke in strokes:
-        noise = rng.normal(0, PEN.corner_std, (len(stroke), 2))
-        corners = (np.array(stroke) + noise) * (width, PEN.height) + PEN.height / 2
-        curve = _smooth(corners) if is_smooth else corners
+        noise = rng.normal(0, pen.corner_std, (len(stroke), 2))
+        corners = (np.array(stroke) + noise) * (width, pen.height) + pen.height / 2
+        curve = smooth(corners) if is_smooth else corners
         reported = _resample(curve, points) if points else curve
-        fixed_point = (reported * 2**_SUBPIXEL_BITS).astype(np.int32)
-        cv2.polylines(canvas, [fixed_point], False, 1.0, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
-    rows, columns = np.flatnonzero(canvas.any(axis=1)), np.flatnonzero(canvas.any(axis=0))
-    return fit_to_mnist_canvas(canvas[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+        draw_polyline(canvas, reported, thickness)
+    return crop(canvas)
 
 
-def _smooth(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+def draw_text(text: str, fonts: Sequence[str], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Print text in one of the fonts, with a random weight, slant and width.
+
+    Return a soft mask as `draw_strokes` does.
+    """
+    font = _load_font(fonts[int(rng.integers(len(fonts)))])
+    left, top, right, bottom = map(int, font.getbbox(text))
+    picture = Image.new("L", (right - left + 8, bottom - top + 8))
+    ImageDraw.Draw(picture).text((4 - left, 4 - top), text, fill=255, font=font)
+    ink = np.asarray(picture, np.float32) / np.float32(255)
+    fewest, most = PRINT.weight_changes
+    change = int(rng.integers(fewest, most + 1))
+    change_weight = cv2.erode if change < 0 else cv2.dilate
+    ink = crop(change_weight(ink, np.ones((abs(change) + 1, abs(change) + 1), np.uint8)))
+    height, width = ink.shape
+    slant, stretch = rng.normal(0, PRINT.slant_std), rng.uniform(*PRINT.stretch_range)
+    shear = np.array([[stretch, -slant, max(slant * height, 0)], [0, 1, 0]])
+    size = (math.ceil(stretch * width + abs(slant) * height), height)
+    return crop(np.asarray(cv2.warpAffine(ink, shear, size), np.float32))
+
+
+@functools.cache
+def _load_font(name: str) -> ImageFont.FreeTypeFont:
+    """Load a font that Matplotlib brings."""
+    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / f"{name}.ttf", PRINT.size)
+
+
+def draw_polyline(canvas: NDArray[np.float32], corners: NDArray[np.float64], thickness: int) -> None:
+    """Draw an antialiased polyline of corners (x, y), in pixels, into a soft mask: float32 [h, w] in 0..1."""
+    fixed_point = (corners * 2**_SUBPIXEL_BITS).astype(np.int32)
+    cv2.polylines(canvas, [fixed_point], False, 1.0, max(1, thickness), cv2.LINE_AA, _SUBPIXEL_BITS)
+
+
+def crop(canvas: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the part of the canvas, float32 [h, w], that holds its ink; a single pixel if there is none."""
+    left, top, width, height = cv2.boundingRect((canvas > 0).astype(np.uint8))
+    return canvas[top : top + max(height, 1), left : left + max(width, 1)]
+
+
+def smooth(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a spline through the corners (Catmull and Rom, 1974): [points, 2]."""
     outer = 2 * corners[[0, -1]] - corners[[1, -2]]
     controls = np.concatenate((outer[:1], corners, outer[1:]))

@@ -17,7 +17,9 @@ with a table around it.
 """
 
 from digit_client._inputs import Pixels, to_png, to_uint8, to_uint8_image
-from digit_client.images.decode import MAX_PIXELS, decode
+from digit_client._types import MIN_IS_DIGIT
+from digit_client.images.candidates import READING_SIDE, Candidates, segment
+from digit_client.images.decode import MAX_PIXELS, decode, original_size
 from digit_client.images.normalisation import (
     SIDE,
     are_normalized,
@@ -25,16 +27,25 @@ from digit_client.images.normalisation import (
     is_normalized,
     normalise,
 )
+from digit_client.images.reading import glyphs, read, single_digit
 
 __all__ = [
     "MAX_PIXELS",
+    "MIN_IS_DIGIT",
+    "READING_SIDE",
     "SIDE",
+    "Candidates",
     "Pixels",
     "are_normalized",
     "decode",
     "fit_to_mnist_canvas",
+    "glyphs",
     "is_normalized",
     "normalise",
+    "original_size",
+    "read",
+    "segment",
+    "single_digit",
     "to_png",
     "to_uint8",
     "to_uint8_image",

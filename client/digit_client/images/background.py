@@ -133,11 +133,12 @@ def has_glare(contrast: NDArray[np.float32]) -> bool:
     return strongest > least and float(_opening(-small, _CONFIG.broad_width).max()) > least
 
 
-def flat_foreground(picture: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """Return a drawing's contrast with its flat background, in levels: uint8 [h, w], cropped to the drawing.
+def flat_foreground(picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, int]] | None:
+    """Return a drawing's contrast with its flat background, and the left and top of the drawing.
 
-    Takes uint8 [h, w] or [h, w, 3]. Frames around the drawing are cropped away. Return None for other
-    pictures: the border has several colours, or most pixels differ from the border.
+    Takes uint8 [h, w] or [h, w, 3]. The contrast is uint8 [h, w], in levels, cropped to the drawing. Frames
+    around the drawing are cropped away. Return None for other pictures: the border has several colours, or
+    most pixels differ from the border.
     """
     if not has_uniform_border(picture):
         return None
@@ -148,9 +149,9 @@ def flat_foreground(picture: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     if 0 < cropped.size < contrast.size:
         inner = flat_foreground(picture[box])
         # A frame has a drawing inside, a solid bar nothing, and a rectangular 0 a filled rectangle.
-        if inner is not None and cv2.countNonZero(inner) < inner.size:
-            return inner
-    return None if 2 * cv2.countNonZero(cropped) > contrast.size else cropped
+        if inner is not None and cv2.countNonZero(inner[0]) < inner[0].size:
+            return inner[0], (left + inner[1][0], top + inner[1][1])
+    return None if 2 * cv2.countNonZero(cropped) > contrast.size else (cropped, (left, top))
 
 
 def has_uniform_border(picture: NDArray[np.uint8]) -> bool:

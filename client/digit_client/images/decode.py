@@ -5,7 +5,7 @@ import struct
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from digit_client._exceptions import ImageTooLargeError, NotAnImageError, PixelValueError, TruncatedImageError
 from digit_client._inputs import PNG_SIGNATURE, Pixels, to_uint8, to_uint8_image
@@ -21,21 +21,39 @@ _MIN_JPEG_SIDE = 1000
 # Largest number of start-of-scan markers in a JPEG. Cameras and editors write about ten per picture; a file
 # may hold two or three pictures and their thumbnails.
 _MAX_SCANS = 64
+# EXIF orientations that swap width and height.
+_TURNED = range(5, 9)
 _TIFF_TILE_TAGS = range(322, 326)
 _PNG_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 
 _DAMAGED = "the image file ends early or is damaged"
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, side: int = scaling.MAX_SIDE) -> Pixels:
     """Decode an image file: PNG, JPEG, GIF, BMP, WebP, TIFF or PPM.
 
-    A JPEG larger than needed for segmentation is decoded at a half, a quarter or an eighth of its size. EXIF
-    orientation is applied; only the first frame is decoded. Raise NotAnImageError, TruncatedImageError,
-    ImageTooLargeError or PixelValueError.
+    A JPEG whose longer side exceeds `side` pixels may be decoded at a half, a quarter or an eighth of its
+    size. EXIF orientation is applied; only the first frame is decoded. Raise NotAnImageError,
+    TruncatedImageError, ImageTooLargeError or PixelValueError.
     """
     # OpenCV decodes PNG, the format of most drawings, twice as fast as Pillow.
-    return _decode_png(data, max_pixels) if data.startswith(PNG_SIGNATURE) else _decode_any(data, max_pixels)
+    if data.startswith(PNG_SIGNATURE):
+        return _decode_png(data, max_pixels)
+    return _decode_any(data, max_pixels, side)
+
+
+def original_size(data: bytes) -> tuple[int, int]:
+    """Return height and width, in pixels, of an image file that `decode` accepts, EXIF orientation applied.
+
+    A large JPEG is decoded downscaled: its array is smaller.
+    """
+    if data.startswith(PNG_SIGNATURE):
+        width, height = struct.unpack_from(">II", data, 16)
+        return height, width
+    image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
+    width, height = image.size
+    is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+    return (width, height) if is_turned else (height, width)
 
 
 def strip_ancillary_chunks(data: bytes) -> bytes:
@@ -72,7 +90,7 @@ def _decode_png(data: bytes, max_pixels: int) -> Pixels:
     return to_uint8_image(np.asarray(image))
 
 
-def _decode_any(data: bytes, max_pixels: int) -> Pixels:
+def _decode_any(data: bytes, max_pixels: int, side: int) -> Pixels:
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
     except Image.DecompressionBombError as error:
@@ -83,19 +101,19 @@ def _decode_any(data: bytes, max_pixels: int) -> Pixels:
         formats = ", ".join(("PNG", *_PILLOW_FORMATS))
         raise NotAnImageError(f"the data is in no supported image format; supported: {formats}") from error
     try:
-        _limit_cost(image, data, max_pixels)
+        _limit_cost(image, data, max_pixels, side)
         ImageOps.exif_transpose(image, in_place=True)
         return _to_pixels(image)
     except (OSError, ValueError, TypeError, SyntaxError, struct.error, EOFError) as error:
         raise TruncatedImageError(_DAMAGED) from error
 
 
-def _limit_cost(image: Image.Image, data: bytes, max_pixels: int) -> None:
+def _limit_cost(image: Image.Image, data: bytes, max_pixels: int, side: int) -> None:
     """Raise an ImageError if decoding would exceed the limits; make Pillow decode a large JPEG downscaled."""
     if image.format in ("JPEG", "MPO"):
         _check_size(*image.size, 4 * max_pixels)
         _check_scans(data)
-        image.draft(None, _draft_size(*image.size))
+        image.draft(None, _draft_size(*image.size, side))
     elif image.format == "TIFF":
         _check_tiff(data)
     # Check the size after draft(), which leaves a long, narrow JPEG at its full size.
@@ -132,9 +150,9 @@ def _check_tiff(tiff: bytes) -> None:
         raise NotAnImageError("a TIFF in tiles is not supported; supported: TIFF in strips")
 
 
-def _draft_size(width: int, height: int) -> tuple[int, int]:
+def _draft_size(width: int, height: int, side: int) -> tuple[int, int]:
     """Return the least width and height, in pixels, to which libjpeg may downscale, by two, four or eight."""
-    factor = scaling.downscale_factor((width, height))
+    factor = scaling.downscale_factor((width, height), side)
     # The largest power of two that divides the factor is the decoder's part of the downscaling.
     power = factor & -factor
     return max(1, min(_MIN_JPEG_SIDE, width // power)), max(1, min(_MIN_JPEG_SIDE, height // power))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_client._inputs import Pixels, to_uint8_image
+from digit_client._types import Box
 from digit_client.images.scaling import pad
 from digit_client.images.segmentation import segment_digit
 
@@ -49,13 +50,22 @@ def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
     NoDigitError if nothing on the picture looks like a digit, ImageShapeError or PixelValueError for other
     arrays.
     """
-    pixels = drop_redundant_channels(to_uint8_image(image))
+    digit, _ = locate_and_normalise(drop_redundant_channels(to_uint8_image(image)))
+    return digit
+
+
+def locate_and_normalise(pixels: Pixels) -> tuple[NDArray[np.uint8], Box | None]:
+    """Return the digit in MNIST's form, uint8 [28, 28], and its box; None if it fills the picture.
+
+    Takes uint8 [h, w], [h, w, 3] or [h, w, 4]. Raise NoDigitError as `normalise` does.
+    """
     if is_normalized(pixels):
-        return pixels
+        return pixels, None
     # Check the shape first: inversion of a large picture is slow.
     if pixels.shape == (SIDE, SIDE) and is_normalized(255 - pixels):
-        return 255 - pixels
-    return fit_to_mnist_canvas(segment_digit(pixels))
+        return 255 - pixels, None
+    digit = segment_digit(pixels)
+    return fit_to_mnist_canvas(digit.ink), digit.box
 
 
 def fit_to_mnist_canvas(ink: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_client._exceptions import NoDigitError
+from digit_client._types import Box
 from digit_client.images import (
     background,
     components,
@@ -50,32 +51,45 @@ class SegmentationConfig:
 _CONFIG = SegmentationConfig()
 
 
-def segment_digit(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the digit's ink as a soft mask: float32 [h, w] in 0..1, cropped to the digit.
+@dataclass(frozen=True, slots=True)
+class DigitInk:
+    """Ink of a digit: a soft mask, float32 [h, w] in 0..1, and its box on the picture."""
+
+    ink: NDArray[np.float32]
+    box: Box
+
+
+def segment_digit(pixels: NDArray[np.uint8]) -> DigitInk:
+    """Return the digit's ink, cropped to the digit.
 
     Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]. Raise NoDigitError if nothing on the picture looks
     like the strokes of a digit.
     """
-    picture = _flatten_alpha(scaling.downscale(pixels))
+    picture = flatten_alpha(scaling.downscale(pixels))
     if not _is_tight_crop(picture.shape):
         picture = scaling.undo_upscaling(picture)
     if _is_tight_crop(picture.shape):
         picture = _stretch_contrast(picture)
-    drawing = background.flat_foreground(picture)
-    if drawing is not None and max(drawing.shape) >= _CONFIG.min_drawing_side:
+    scale = pixels.shape[1] / picture.shape[1], pixels.shape[0] / picture.shape[0]
+    foreground = background.flat_foreground(picture)
+    if foreground is not None and max(foreground[0].shape) >= _CONFIG.min_drawing_side:
+        drawing, offset = foreground
         with suppress(NoDigitError):
+            factor = scaling.downscale_factor(drawing.shape, _CONFIG.drawing_side)
             contrast = scaling.downscale(drawing, _CONFIG.drawing_side).astype(np.float32)
             ink = thresholding.threshold_ink(contrast, is_paper=False)
             # A solid region may be a drawn sheet of paper with the digit on it.
             if not document.is_solid(ink > INK_THRESHOLD):
-                return _crop(ink)
+                return _crop(ink, offset, factor, scale)
     levels = picture.astype(np.float32)
     ink = _segment_paper(levels)
     # Drawings of any shape are accepted: a client may send the first dot of an unfinished digit.
     is_photo = not _is_tight_crop(picture.shape) and not background.has_uniform_border(picture)
     if is_photo and not stroke_metrics.looks_like_strokes(ink, levels):
         ink = _retry_segmentation(levels, ink)
-    return _crop(ink)
+    # The ink of a tight crop is padded.
+    padding = (picture.shape[1] - ink.shape[1]) // 2
+    return _crop(ink, (padding, padding), 1, scale)
 
 
 def _segment_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -197,9 +211,15 @@ def _is_tight_crop(shape: tuple[int, ...]) -> bool:
     return min(shape[:2]) < _CONFIG.min_photo_side
 
 
-def _crop(ink: NDArray[np.float32]) -> NDArray[np.float32]:
+def _crop(
+    ink: NDArray[np.float32], offset: tuple[int, int], factor: int, scale: tuple[float, float]
+) -> DigitInk:
+    """Crop to the digit. A pixel of the ink is `factor` pixels from `offset`, each `scale` of the picture."""
     # Crop to pixels above the threshold: fainter pixels would enlarge the box of a small digit.
-    return np.asarray(ink[stroke_metrics.bounding_box(ink > INK_THRESHOLD)], np.float32)
+    rows, columns = stroke_metrics.bounding_box(ink > INK_THRESHOLD)
+    left, right = (round((offset[0] + factor * x) * scale[0]) for x in (columns.start, columns.stop))
+    top, bottom = (round((offset[1] + factor * y) * scale[1]) for y in (rows.start, rows.stop))
+    return DigitInk(np.asarray(ink[rows, columns], np.float32), (left, top, right - left, bottom - top))
 
 
 def _stretch_contrast(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -211,7 +231,7 @@ def _stretch_contrast(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.convertScaleAbs(picture, alpha=scale, beta=-low * scale))
 
 
-def _flatten_alpha(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def flatten_alpha(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Blend RGBA with white or black paper, in contrast to the ink: uint8 [h, w] or [h, w, 3]."""
     if pixels.ndim == 2 or pixels.shape[2] == 3:
         return pixels

@@ -1,5 +1,6 @@
 """Codec between NumPy arrays and TensorFlow Serving's messages. Pure: no I/O."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from digit_client.tfserving.protos import (
 )
 
 DIGITS = 10
-OUTPUT = "probabilities"
+OUTPUT, IS_DIGIT_OUTPUT = "probabilities", "is_digit"
 
 Batch = NDArray[np.uint8] | NDArray[np.float32]
 """Model input: uint8 [n, 28, 28], light ink on dark, or float32 [n, 784] in 0..1."""
@@ -52,7 +53,9 @@ def model_spec(model: ModelRef) -> ModelSpec:
 
 def encode(batch: Batch, model: ModelRef) -> PredictRequest:
     """Convert a batch to a request to `model`. The batch's dtype selects the signature."""
-    request = PredictRequest(model_spec=model_spec(model), output_filter=[OUTPUT])
+    # No output filter: TensorFlow Serving refuses a filter that names an output which the model lacks, and
+    # gives all outputs without one.
+    request = PredictRequest(model_spec=model_spec(model))
     is_images = batch.dtype == np.uint8
     request.model_spec.signature_name = "images" if is_images else "serving_default"
     tensor = request.inputs["images" if is_images else "pixels"]
@@ -66,27 +69,47 @@ def encode(batch: Batch, model: ModelRef) -> PredictRequest:
 def decode(response: PredictResponse) -> list[Prediction]:
     """Convert a response with probabilities float32 [n, 10] to n predictions.
 
-    Raise ValueError if the tensor is missing, has another type or shape, or a row is not a probability
-    distribution.
+    `is_digit` float32 [n] or [n, 1] is optional. Raise ValueError if the probabilities are missing, a tensor
+    has another type or shape, a row is not a probability distribution, or `is_digit` lies outside 0..1.
     """
     if OUTPUT not in response.outputs:
         raise ValueError(f"the response has no output {OUTPUT!r}")
     probabilities = _decode_tensor(response.outputs[OUTPUT])
+    if probabilities.ndim != 2 or probabilities.shape[1] != DIGITS:
+        raise ValueError(f"expected probabilities float32 [n, 10], got shape {list(probabilities.shape)}")
     # NaN fails the comparisons. They come before the sum, for which NumPy would warn about infinities.
     in_range = (probabilities >= 0) & (probabilities < 1.001)
     if not in_range.all() or not (np.abs(probabilities.sum(axis=1) - 1) < 1e-3).all():
         raise ValueError("the model's output is not a probability distribution")
     version = response.model_spec.version.value
     return [
-        Prediction(digit, row[digit], tuple(row), version)
-        for digit, row in zip(probabilities.argmax(axis=1).tolist(), probabilities.tolist(), strict=True)
+        Prediction(digit, row[digit] * (1.0 if is_digit is None else is_digit), tuple(row), version, is_digit)
+        for digit, row, is_digit in zip(
+            probabilities.argmax(axis=1).tolist(),
+            probabilities.tolist(),
+            _decode_is_digit(response, len(probabilities)),
+            strict=True,
+        )
     ]
+
+
+def _decode_is_digit(response: PredictResponse, count: int) -> Sequence[float | None]:
+    if IS_DIGIT_OUTPUT not in response.outputs:
+        return [None] * count
+    values = _decode_tensor(response.outputs[IS_DIGIT_OUTPUT])
+    if values.shape not in ((count,), (count, 1)):
+        raise ValueError(f"expected is_digit float32 [{count}], got shape {list(values.shape)}")
+    # NaN fails the comparisons.
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("the model's output is_digit lies outside 0..1")
+    numbers: list[float] = values.ravel().tolist()
+    return numbers
 
 
 def _decode_tensor(tensor: TensorProto) -> NDArray[np.float32]:
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
-    if tensor.dtype != DT_FLOAT or len(shape) != 2 or shape[1] != DIGITS:
-        raise ValueError(f"expected float32 [n, 10], got data type {tensor.dtype} of shape {list(shape)}")
+    if tensor.dtype != DT_FLOAT:
+        raise ValueError(f"expected float32, got data type {tensor.dtype} of shape {list(shape)}")
     # TensorFlow Serving sends packed bytes or a list of floats, depending on its flags.
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, dtype="<f4").reshape(shape)

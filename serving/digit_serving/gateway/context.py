@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from flask import Request
 
-from digit_client import Prediction
+from digit_client import Digit, Prediction, Reading
 from digit_serving.gateway.asgi import ARRIVED_AT
 
 REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
@@ -71,11 +71,18 @@ class RequestContext:
     """Time spent on decoding, over all images."""
     normalise_seconds: float = 0.0
     """Time spent on normalisation, over all images."""
+    segment_started_at: float = 0.0
+    """Start of the first segmentation."""
+    segment_seconds: float = 0.0
+    """Time spent on candidates for digits, and on the choice among them, over all images."""
 
     waits: list[Wait] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
-    """Failed calls: the route (`named`, `canary`, `default`) and the error's code."""
+    """Failed calls: the route (`named`, `canary`, `default`, `pinned`) and the error's code."""
+    model_version: int | None = None
+    """Version that answered the first call."""
     predictions: Sequence[Prediction] = ()
+    readings: Sequence[Reading] = ()
     span: Any = None
     """OpenTelemetry span, if tracing is on."""
 
@@ -93,6 +100,16 @@ class RequestContext:
             arrived_at=environ.get(ARRIVED_AT, now),
             dequeued_at=now,
         )
+
+    @property
+    def images(self) -> int:
+        """Number of images that were answered."""
+        return len(self.predictions) + len(self.readings)
+
+    @property
+    def digits(self) -> list[Prediction | Digit]:
+        """Digits in the answer."""
+        return [*self.predictions, *(digit for reading in self.readings for digit in reading.digits)]
 
     @property
     def duration(self) -> float:

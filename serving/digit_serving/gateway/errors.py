@@ -29,6 +29,7 @@ from digit_client import (
     NotAnImageError,
     OverloadedError,
     ServiceError,
+    SeveralDigitsError,
     TruncatedImageError,
     UnavailableError,
 )
@@ -165,7 +166,10 @@ def _on_gateway_error(error: GatewayError) -> Response:
 
 def _on_image_error(error: ImageError) -> Response:
     g.context.image_error_code = error.code
-    return _problem_response(*status_and_code(type(error)), _as_sentence(error.message), index=error.index)
+    detail, count = _as_sentence(error.message), None
+    if isinstance(error, SeveralDigitsError):
+        detail, count = f"{detail} Send it to /v1/read, which reads all of them.", error.count
+    return _problem_response(*status_and_code(type(error)), detail, index=error.index, count=count)
 
 
 def _on_model_server_error(error: DigitError) -> Response:
@@ -190,12 +194,15 @@ def _problem_response(
     detail: str,
     *,
     index: int | None = None,
+    count: int | None = None,
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
     g.context.problem_code = code
     content = problem_document(status, code, detail, g.context.request_id)
     if index is not None:
         content["index"] = index
+    if count is not None:
+        content["count"] = count
     retry = {"Retry-After": "1"} if status in RETRY_AFTER_STATUSES else {}
     return Response(encode(content), status, retry | dict(headers), content_type="application/problem+json")
 

@@ -51,19 +51,22 @@ def _fields(context: "RequestContext") -> dict[str, Any]:
     }
     if context.key:
         fields["key"] = context.key
-    if context.read_started_at:
-        fields["decode_ms"] = _milliseconds(context.decode_seconds)
-        fields["normalise_ms"] = _milliseconds(context.normalise_seconds)
+    for stage in ("decode", "normalise", "segment"):
+        if seconds := getattr(context, f"{stage}_seconds"):
+            fields[f"{stage}_ms"] = _milliseconds(seconds)
     if context.waits:
         fields["queue_ms"] = _milliseconds(context.queue_seconds)
         fields["model_server_ms"] = _milliseconds(context.model_server_seconds)
-    if context.predictions:
-        first = context.predictions[0]
-        fields["version"] = first.model_version
-        fields["images"] = len(context.predictions)
-        if len(context.predictions) == 1:
-            fields["digit"] = first.digit
-            fields["confidence"] = round(first.confidence, 4)
+    if context.model_version is not None:
+        fields["version"] = context.model_version
+    if context.images:
+        fields["images"] = context.images
+    if len(context.predictions) == 1:
+        fields["digit"] = context.predictions[0].digit
+        fields["confidence"] = round(context.predictions[0].confidence, 4)
+    if context.readings:
+        # The count only: a number, such as a card's, may be confidential.
+        fields["digits"] = len(context.digits)
     if context.problem_code:
         fields["code"] = context.problem_code
     if context.span:

@@ -19,6 +19,7 @@ _REQUEST_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5
 # Decoding a normalised image takes some 30 µs.
 _STAGE_SECONDS = (0.00002, 0.00005, 0.0001, 0.0002, *_REQUEST_SECONDS)
 _CALL_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_READING_DIGITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 _CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1)
 
 
@@ -39,7 +40,7 @@ class Metrics:
         )
         self._stage_seconds = self._histogram(
             "stage_duration_seconds",
-            "Time in a prediction's stages: decode, normalise, and queue (admission and batching).",
+            "Time in a prediction's stages: decode, normalise, segment, and queue (admission and batching).",
             _STAGE_SECONDS,
             "stage",
         )
@@ -51,14 +52,18 @@ class Metrics:
         )
         self._model_failures = self._counter(
             "model_failures",
-            "Failed calls to the model server, by the model asked: default, canary, or named by the request.",
+            "Failed calls to the model server, by the model asked: default, canary, named by the request, or "
+            "pinned to the version that answered the request's first call.",
             "asked",
             "code",
         )
         self._call_images = self._histogram(
-            "call_images", "Images per call to the model server; requests may share a call.", _CALL_IMAGES
+            "call_images",
+            "Images, and candidates for digits, per call to the model server; requests may share a call.",
+            _CALL_IMAGES,
         )
-        self._predictions = self._counter("predictions", "Images classified.", "digit", "version")
+        self._predictions = self._counter("predictions", "Digits answered.", "digit", "version")
+        self._reading_digits = self._histogram("reading_digits", "Digits per image read.", _READING_DIGITS)
         self._confidence = self._histogram(
             "confidence", "Probability of the predicted digit.", _CONFIDENCES, "version"
         )
@@ -81,10 +86,12 @@ class Metrics:
             self._stage_seconds("decode").observe(context.decode_seconds)
         if context.normalise_seconds:
             self._stage_seconds("normalise").observe(context.normalise_seconds)
+        if context.segment_seconds:
+            self._stage_seconds("segment").observe(context.segment_seconds)
         if context.waits:
             self._count_calls(context)
-        if context.predictions:
-            self._count_predictions(context)
+        if context.model_version is not None:
+            self._count_digits(context, context.model_version)
         if context.key:
             self._key_requests(context.key, context.status).inc()
         if context.image_error_code:
@@ -110,15 +117,16 @@ class Metrics:
         for failure in context.failures:
             self._model_failures(*failure).inc()
 
-    def _count_predictions(self, context: RequestContext) -> None:
-        model_version = context.predictions[0].model_version
+    def _count_digits(self, context: RequestContext, model_version: int) -> None:
         self._model_seconds(model_version).observe(context.model_server_seconds)
-        digits = collections.Counter(prediction.digit for prediction in context.predictions)
-        for digit, count in digits.items():
+        digits = context.digits
+        for digit, count in collections.Counter(answer.digit for answer in digits).items():
             self._predictions(digit, model_version).inc(count)
         observe = self._confidence(model_version).observe
-        for prediction in context.predictions:
-            observe(prediction.confidence)
+        for answer in digits:
+            observe(answer.confidence)
+        for reading in context.readings:
+            self._reading_digits().observe(len(reading.digits))
 
     def _set_build_info(self) -> None:
         build = Gauge(

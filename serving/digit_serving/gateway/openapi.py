@@ -35,10 +35,10 @@ def describe(settings: Settings) -> dict[str, Any]:
     """Return the document with the package's version, and with the limits and security of the settings."""
     document: dict[str, Any] = orjson.loads(_FILE.read_bytes())
     document["info"]["version"] = version("digit-serving")
-    predict = document["paths"]["/v1/predict"]["post"]
-    array = predict["requestBody"]["content"]["application/x-npy"]["schema"]
-    limits = settings.model_dump(include={"max_body", "max_images", "max_pixels"})
-    for node in (predict, array):
+    predict, read = (document["paths"][path]["post"] for path in ("/v1/predict", "/v1/read"))
+    array = document["components"]["requestBodies"]["Pictures"]["content"]["application/x-npy"]["schema"]
+    limits = settings.model_dump(include={"max_body", "max_digits", "max_images", "max_pixels"})
+    for node in (predict, read, array):
         node["description"] = node["description"].format(**limits)
     for name, field in _IMAGE_LISTS:
         document["components"]["schemas"][name]["properties"][field]["maxItems"] = settings.max_images

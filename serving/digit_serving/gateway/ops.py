@@ -20,6 +20,7 @@ from digit_serving.gateway.settings import Settings
 
 LINKS = {
     "predict": "/v1/predict",
+    "read": "/v1/read",
     "models": "/v1/models",
     "openapi": "/openapi.json",
     "docs": "/docs",

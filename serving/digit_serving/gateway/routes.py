@@ -1,21 +1,23 @@
-"""API routes under /v1: predictions, and the model's versions and labels."""
+"""API routes under /v1: predictions, readings, and the model's versions and labels."""
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
-import numpy as np
 import orjson
 from flask import Blueprint, Response, g, request
 
-from digit_client import ModelNotFoundError, Prediction, UnavailableError
-from digit_client.images import to_png, to_uint8
-from digit_client.tfserving.codec import Batch, ModelRef
+from digit_client import Digit, Line, ModelNotFoundError, Prediction, Reading, UnavailableError, images
+from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.model_server import AsyncModelServer
-from digit_serving.gateway import auth, rate_limit, request_parsing, schemas, security_headers
+from digit_serving.gateway import auth, rate_limit, schemas, security_headers
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.errors import InvalidSelectionError
+from digit_serving.gateway.image_processing import ImageProcessor, to_image
+from digit_serving.gateway.recognition import Recognizer
+from digit_serving.gateway.request_parsing import RequestParser
 from digit_serving.gateway.routing import Router
+from digit_serving.gateway.scheduling import Scheduler
 from digit_serving.gateway.settings import Settings
 
 MAX_VERSION = 2**63 - 1
@@ -25,23 +27,44 @@ MAX_VERSION = 2**63 - 1
 def blueprint(settings: Settings, model_server: AsyncModelServer, router: Router) -> Blueprint:
     """Return the blueprint of /v1."""
     api = Blueprint("api", __name__, url_prefix="/v1")
-    parser = request_parsing.RequestParser(settings)
+    scheduler = Scheduler(settings)
+    parser = RequestParser(settings, scheduler)
+    recognizer = Recognizer(settings, ImageProcessor(settings, scheduler), router)
 
     @api.post("/predict")
     def predict() -> Response:
-        query = request.args
-        requested = _requested_model(query, settings.model_name)
-        includes_image = _includes_image(query)
+        requested, includes_image = _parse_query(request.args, settings.model_name)
         context: RequestContext = g.context
-        batch = parser.parse(request, context)
-        context.predictions = predictions = router.predict(batch, requested, context)
-        documents = [_document(prediction) for prediction in predictions]
+        pictures = parser.parse(request, context)
+        predictions, batch = recognizer.predict(pictures, requested, context)
+        context.predictions = predictions
+        documents = [_prediction(prediction) for prediction in predictions]
         if includes_image:
-            for document, image in zip(documents, _encode_images(batch), strict=True):
-                document["image"] = image
+            _add_images(documents, map(to_image, batch))
         content: schemas.Predictions = {
             "model": {"name": settings.model_name, "version": predictions[0].model_version},
             "predictions": documents,
+            "request_id": context.request_id,
+        }
+        return _json_response(content)
+
+    @api.post("/read")
+    def read() -> Response:
+        requested, includes_image = _parse_query(request.args, settings.model_name)
+        context: RequestContext = g.context
+        pictures = parser.parse(request, context)
+        readings, documents = [], []
+        for reading, glyphs in recognizer.read(pictures, requested, context):
+            readings.append(reading)
+            document = _reading(reading)
+            if includes_image:
+                digits = (digit for line in document["lines"] for digit in line["digits"])
+                _add_images(digits, glyphs)
+            documents.append(document)
+        context.readings = readings
+        content: schemas.Readings = {
+            "model": {"name": settings.model_name, "version": readings[0].model_version},
+            "readings": documents,
             "request_id": context.request_id,
         }
         return _json_response(content)
@@ -67,6 +90,11 @@ def blueprint(settings: Settings, model_server: AsyncModelServer, router: Router
         rate_limit.limit_rate(api, settings.rate_limit, settings.rate_limit_store)
     security_headers.enable_cors(api, settings.cors_origins)
     return api
+
+
+def _parse_query(query: Mapping[str, str], model_name: str) -> tuple[ModelRef | None, bool]:
+    """Return the model that the request names, if it does, and True if the answer includes images."""
+    return _requested_model(query, model_name), _includes_image(query)
 
 
 def _requested_model(query: Mapping[str, str], name: str) -> ModelRef | None:
@@ -95,13 +123,6 @@ def _includes_image(query: Mapping[str, str]) -> bool:
     return True
 
 
-def _encode_images(batch: Batch) -> Iterator[str]:
-    """Yield the model's input images as PNG files in base64."""
-    scale = 1 if batch.dtype == np.uint8 else 255
-    pixels = to_uint8(batch.astype(np.float32).reshape(-1, 28, 28) * scale)
-    return (base64.b64encode(to_png(image)).decode() for image in pixels)
-
-
 def _resolve_labels(settings: Settings, model_server: AsyncModelServer) -> dict[str, int]:
     """Return the version of each label that has one. TensorFlow Serving has no call that lists labels."""
     labels = {}
@@ -114,12 +135,40 @@ def _resolve_labels(settings: Settings, model_server: AsyncModelServer) -> dict[
     return labels
 
 
-def _document(prediction: Prediction) -> schemas.Prediction:
-    return {
+def _prediction(prediction: Prediction) -> schemas.Prediction:
+    document: schemas.Prediction = {
         "digit": prediction.digit,
         "confidence": prediction.confidence,
         "probabilities": prediction.probabilities,
     }
+    if prediction.is_digit is not None:
+        document["is_digit"] = prediction.is_digit
+    return document
+
+
+def _reading(reading: Reading) -> schemas.Reading:
+    return {"text": reading.text, "lines": [_line(line) for line in reading.lines]}
+
+
+def _line(line: Line) -> schemas.Line:
+    return {"text": line.text, "box": line.box, "digits": [_digit(digit) for digit in line.digits]}
+
+
+def _digit(digit: Digit) -> schemas.Digit:
+    return {
+        "digit": digit.digit,
+        "confidence": digit.confidence,
+        "probabilities": digit.probabilities,
+        "box": digit.box,
+    }
+
+
+def _add_images(
+    documents: Iterable[schemas.Prediction] | Iterable[schemas.Digit], inputs: Iterable[images.Pixels]
+) -> None:
+    """Add the model's input, uint8 [28, 28], to each digit, as a PNG file in base64."""
+    for document, pixels in zip(documents, inputs, strict=True):
+        document["image"] = base64.b64encode(images.to_png(pixels)).decode()
 
 
 def _json_response(document: Mapping[str, object]) -> Response:

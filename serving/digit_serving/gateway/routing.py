@@ -40,9 +40,19 @@ class Router:
     def predict(self, batch: Batch, requested: ModelRef | None, context: RequestContext) -> list[Prediction]:
         """Return the batch's predictions, in order.
 
-        Raise ModelNotFoundError if the requested version or label does not exist, UnavailableError if the
-        default does not; otherwise what Batcher.predict raises.
+        The version that answers the request's first call answers all further ones. Raise ModelNotFoundError
+        if the requested version or label does not exist, UnavailableError if the default does not, or if
+        the version was unloaded between two calls; otherwise what Batcher.predict raises.
         """
+        if context.model_version is not None:
+            return self._predict_again(batch, context.model_version, context)
+        predictions = self._predict_first(batch, requested, context)
+        context.model_version = predictions[0].model_version
+        return predictions
+
+    def _predict_first(
+        self, batch: Batch, requested: ModelRef | None, context: RequestContext
+    ) -> list[Prediction]:
         now = time.perf_counter()
         # Leave at least `max_queue_time` for the call, however long the request has waited for admission.
         remaining = self._settings.deadline - (now - context.arrived_at)
@@ -57,6 +67,14 @@ class Router:
                 return self._call("canary", batch, self._canary, deadline, context)
         try:
             return self._call("default", batch, self._default, deadline, context)
+        except ModelNotFoundError as error:
+            raise UnavailableError(error.message) from error
+
+    def _predict_again(self, batch: Batch, version: int, context: RequestContext) -> list[Prediction]:
+        model = ModelRef(self._settings.model_name, version=version)
+        try:
+            deadline = context.arrived_at + self._settings.deadline
+            return self._call("pinned", batch, model, deadline, context)
         except ModelNotFoundError as error:
             raise UnavailableError(error.message) from error
 

@@ -12,11 +12,12 @@ class Model(TypedDict):
 
 
 class Prediction(TypedDict):
-    """The digit on one image; `image` is a PNG in base64."""
+    """The digit on one image; models without the output `is_digit` omit it. `image` is a PNG in base64."""
 
     digit: int
     confidence: float
     probabilities: Sequence[float]
+    is_digit: NotRequired[float]
     image: NotRequired[str]
 
 
@@ -25,6 +26,39 @@ class Predictions(TypedDict):
 
     model: Model
     predictions: list[Prediction]
+    request_id: str
+
+
+class Digit(TypedDict):
+    """A digit of a line; `box` is left, top, width and height in pixels, `image` a PNG in base64."""
+
+    digit: int
+    confidence: float
+    probabilities: Sequence[float]
+    box: Sequence[int]
+    image: NotRequired[str]
+
+
+class Line(TypedDict):
+    """A line of digits, from left to right."""
+
+    text: str
+    box: Sequence[int]
+    digits: list[Digit]
+
+
+class Reading(TypedDict):
+    """The digits on one image, in lines from top to bottom."""
+
+    text: str
+    lines: list[Line]
+
+
+class Readings(TypedDict):
+    """A reading of each image, in the order of the request."""
+
+    model: Model
+    readings: list[Reading]
     request_id: str
 
 
@@ -66,7 +100,10 @@ class Ready(TypedDict):
 
 
 class Problem(TypedDict):
-    """Problem details (RFC 9457); `index` is the position of the image that caused the error, from 0."""
+    """Problem details (RFC 9457).
+
+    `index` is the position of the image that caused the error, from 0, and `count` its number of digits.
+    """
 
     type: str
     title: str
@@ -75,3 +112,4 @@ class Problem(TypedDict):
     detail: str
     request_id: str
     index: NotRequired[int]
+    count: NotRequired[int]

@@ -73,7 +73,10 @@ class Settings(BaseSettings):
     max_body: int = Field(default=8 * 1024 * 1024, ge=1)
     """Largest request body, in bytes."""
     max_images: int = Field(default=256, ge=1)
-    """Largest number of images in a request. TensorFlow Serving's max_batch_size must not be smaller."""
+    """Largest number of images in a request, and of candidates for digits in a call. TensorFlow Serving's
+    max_batch_size must not be smaller."""
+    max_digits: int = Field(default=64, ge=1)
+    """Largest number of digits that /v1/read answers for an image."""
     max_pixels: int = Field(default=16_000_000, ge=784)
     """Largest image that is decoded, in pixels."""
 

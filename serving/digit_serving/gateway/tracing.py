@@ -50,9 +50,12 @@ class RequestTracer:
         if span.is_recording():
             self._create_stages(context)
             span.set_attribute("http.response.status_code", context.status)
-            if context.predictions:
-                span.set_attribute("digits.images", len(context.predictions))
-                span.set_attribute("digits.model_version", context.predictions[0].model_version)
+            if context.images:
+                span.set_attribute("digits.images", context.images)
+            if context.readings:
+                span.set_attribute("digits.digits", len(context.digits))
+            if context.model_version is not None:
+                span.set_attribute("digits.model_version", context.model_version)
             if context.problem_code:
                 span.set_attribute("error.type", context.problem_code)
             if context.status >= 500:
@@ -103,6 +106,8 @@ class RequestTracer:
             # Several images alternate between the stages; the spans show the two sums one after the other.
             start = context.read_started_at + context.decode_seconds
             self._create_span("normalise", parent, start, context.normalise_seconds)
+        if context.segment_seconds:
+            self._create_span("segment", parent, context.segment_started_at, context.segment_seconds)
         for wait in context.waits:
             call = wait.call
             start = call.started_at if call else context.ended_at

@@ -46,6 +46,12 @@ def test_normalise_less_paper_than_ink_is_read(label: int, digits: Any) -> None:
     assert_same_digit(images.normalise(picture), images.normalise(bold))
 
 
+def foreground(picture: Pixels) -> tuple[Pixels, tuple[int, int]]:
+    found = background.flat_foreground(picture)
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize(
     ("paper", "ink", "peak"),
     [
@@ -58,11 +64,17 @@ def test_normalise_less_paper_than_ink_is_read(label: int, digits: Any) -> None:
 def test_flat_foreground_drawing_returns_contrast(
     paper: tuple[int, ...], ink: tuple[int, ...], peak: int
 ) -> None:
-    contrast = background.flat_foreground(draw_line(paper, ink))
-    assert contrast is not None
+    contrast, _ = foreground(draw_line(paper, ink))
     assert contrast.max() == peak
     assert contrast.shape[0] < 160
     assert contrast.shape[1] < 120
+
+
+@pytest.mark.parametrize("frame", [0, 7])
+def test_flat_foreground_drawing_returns_position(frame: int) -> None:
+    picture = cv2.circle(np.full((200, 300), 255, np.uint8), (150, 60), 20, 0)
+    _, position = foreground(np.pad(picture, frame))
+    assert position == (130 + frame, 40 + frame)
 
 
 def test_flat_foreground_photograph_returns_none() -> None:
@@ -87,25 +99,21 @@ def test_flat_foreground_mostly_another_color_returns_none() -> None:
 def test_flat_foreground_frames_are_cropped(colors: tuple[int, int], frames: list[tuple[int, int]]) -> None:
     paper, ink = colors
     framed = draw_line((paper,), (ink,))
-    expected = background.flat_foreground(framed)
+    expected, _ = foreground(framed)
     for width, color in frames:
         framed = np.pad(framed, width, constant_values=color)
-    assert expected is not None
-    contrast = background.flat_foreground(framed)
-    assert contrast is not None
+    contrast, _ = foreground(framed)
     assert np.array_equal(contrast, expected)
 
 
 @pytest.mark.parametrize(("thickness", "shape"), [(cv2.FILLED, (121, 41)), (12, (133, 53))])
 def test_flat_foreground_bar_or_rectangle_is_kept(thickness: int, shape: tuple[int, int]) -> None:
     picture = cv2.rectangle(np.full((200, 300), 255, np.uint8), (120, 40), (160, 160), 0, thickness)
-    contrast = background.flat_foreground(picture)
-    assert contrast is not None
+    contrast, _ = foreground(picture)
     assert contrast.shape == shape
 
 
 @pytest.mark.parametrize("shape", [(200, 300), (4, 1), (1, 4), (4, 1, 3), (1, 1)])
 def test_flat_foreground_single_color_returns_no_pixels(shape: tuple[int, ...]) -> None:
-    contrast = background.flat_foreground(np.full(shape, 200, np.uint8))
-    assert contrast is not None
+    contrast, _ = foreground(np.full(shape, 200, np.uint8))
     assert not contrast.size

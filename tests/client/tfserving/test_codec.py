@@ -42,25 +42,38 @@ def test_encode_sets_model_spec(model: ModelRef, version: int, label: str) -> No
     assert (spec.name, spec.version.value, spec.version_label) == ("digits", version, label)
 
 
+def test_encode_requests_all_outputs() -> None:
+    # A model without `is_digit` refuses a filter that names it.
+    assert not codec.encode(np.zeros((1, 28, 28), np.uint8), ModelRef()).output_filter
+
+
 def test_model_ref_with_version_and_label_raises_value_error() -> None:
     with pytest.raises(ValueError, match="not both"):
         ModelRef(version=1, label="stable")
 
 
 def response(
-    probabilities: NDArray[np.float32], *, version: int = 5, packed: bool = True, dtype: int = DT_FLOAT
+    probabilities: NDArray[np.float32],
+    is_digit: NDArray[np.float32] | None = None,
+    *,
+    version: int = 5,
+    packed: bool = True,
+    dtype: int = DT_FLOAT,
 ) -> PredictResponse:
-    """Return a response with the tensor as packed bytes, or as a list of floats."""
+    """Return a response with the tensors as packed bytes, or as lists of floats."""
     message = PredictResponse()
     message.model_spec.version.value = version
-    tensor = message.outputs["probabilities"]
-    tensor.dtype = dtype
-    for size in probabilities.shape:
-        tensor.tensor_shape.dim.add(size=size)
-    if packed:
-        tensor.tensor_content = probabilities.tobytes()
-    else:
-        tensor.float_val.extend(probabilities.ravel().tolist())
+    for name, array in (("probabilities", probabilities), ("is_digit", is_digit)):
+        if array is None:
+            continue
+        tensor = message.outputs[name]
+        tensor.dtype = dtype
+        for size in array.shape:
+            tensor.tensor_shape.dim.add(size=size)
+        if packed:
+            tensor.tensor_content = array.tobytes()
+        else:
+            tensor.float_val.extend(array.ravel().tolist())
     return message
 
 
@@ -113,6 +126,28 @@ def test_decode_missing_or_other_tensor_raises_value_error(message: PredictRespo
 def test_decode_no_distribution_raises_value_error(probabilities: np.ndarray) -> None:
     with pytest.raises(ValueError, match="not a probability distribution"):
         codec.decode(response(probabilities))
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "listed"])
+@pytest.mark.parametrize("shape", [(2,), (2, 1)], ids=str)
+def test_decode_is_digit_sets_is_digit(shape: tuple[int, ...], packed: bool) -> None:
+    is_digit = np.array([0.25, 1], np.float32).reshape(shape)
+    predictions = codec.decode(response(UNIFORM, is_digit, packed=packed))
+    assert [prediction.is_digit for prediction in predictions] == [0.25, 1]
+
+
+def test_decode_without_is_digit_sets_none() -> None:
+    assert [prediction.is_digit for prediction in codec.decode(response(UNIFORM))] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "is_digit",
+    [[0.5], [0.5, 0.5, 0.5], [[0.5, 0.5]], [0.5, np.nan], [0.5, -0.1], [0.5, 1.1], [0.5, np.inf]],
+    ids=["one", "three", "row", "nan", "negative", "above-one", "infinity"],
+)
+def test_decode_unusable_is_digit_raises_value_error(is_digit: list[float]) -> None:
+    with pytest.raises(ValueError, match="is_digit"):
+        codec.decode(response(UNIFORM, np.array(is_digit, np.float32)))
 
 
 def test_decode_tensor_shorter_than_shape_raises_value_error() -> None:

@@ -35,6 +35,14 @@ def draw(page: Page, digit: int) -> None:
         page.mouse.up()
 
 
+def write(page: Page, number: str) -> None:
+    """Write the digits of the number side by side with the mouse, each at half the size of `draw`."""
+    for place, digit in enumerate(number):
+        for stroke in STROKES[int(digit)]:
+            draw_without_release(page, [(x / 2 + 0.4 * place, y / 2 + 0.25) for x, y in stroke])
+            page.mouse.up()
+
+
 def draw_without_release(page: Page, stroke: Stroke) -> None:
     """Draw the stroke and keep the mouse button down."""
     for index, (x, y) in enumerate(to_viewport(page, stroke)):

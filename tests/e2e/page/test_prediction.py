@@ -1,24 +1,18 @@
 """The prediction's texts and bars."""
 
-import base64
-import json
-
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from digit_client.images import to_png
+from tests.e2e.page.responses import respond_with_lines
 
 pytestmark = pytest.mark.e2e
 
 
 def respond_with(page: Page, probabilities: dict[int, float]) -> None:
-    """Answer each prediction request with these probabilities by digit."""
+    """Answer each picture with one digit of these probabilities by digit."""
     values = [probabilities.get(digit, 0.0) for digit in range(10)]
-    image = base64.b64encode(to_png(np.zeros((28, 28), np.uint8))).decode()
-    prediction = {"digit": int(np.argmax(values)), "probabilities": values, "image": image}
-    body = json.dumps({"model": {"version": 1}, "predictions": [prediction]})
-    page.route("**/v1/predict*", lambda route: route.fulfill(body=body, content_type="application/json"))
+    respond_with_lines(page, str(np.argmax(values)), probabilities=values)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +34,7 @@ def test_describe_certainty_by_probability_names_alternative(
 def test_prediction_doubtful_names_answer_once_and_mutes_zero_bars(page: Page) -> None:
     respond_with(page, {4: 0.82, 9: 0.1797, 7: 0.0003})
     page.get_by_role("button", name="Example: 4").click()
-    expect(page.locator("#digit")).to_have_text("4")
+    expect(page.locator("#reading")).to_have_text("4")
     expect(page.locator("#certainty")).to_have_text("It could also be a 9.")
     expect(page.locator("#bars .answer b")).to_have_text("82.0%")
     assert "82.0%" not in page.locator("#prediction").inner_text()

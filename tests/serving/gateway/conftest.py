@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import grpc
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
 from digit_client.tfserving import codec
-from digit_client.tfserving.protos import DT_FLOAT, PredictRequest, PredictResponse
+from digit_client.tfserving.protos import DT_FLOAT, ModelSpec, PredictRequest, PredictResponse
 from digit_serving.gateway.asgi import Receive, Scope, Send
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.settings import Settings
@@ -84,15 +85,19 @@ def request_context(request_id: str = "id", waited: float = 0.0) -> RequestConte
     return RequestContext(request_id, "/v1/predict", "POST", arrived_at=arrived, dequeued_at=arrived)
 
 
-def predict_response(probabilities: NDArray[np.float32], version: int = 1) -> PredictResponse:
-    """Build a model server's response with these probabilities, float32 [n, 10]."""
+def predict_response(
+    probabilities: NDArray[np.float32], version: int = 1, is_digit: NDArray[np.float32] | None = None
+) -> PredictResponse:
+    """Build a model server's response: probabilities float32 [n, 10], and optionally is_digit float32 [n]."""
     response = PredictResponse()
     response.model_spec.version.value = version
-    tensor = response.outputs[codec.OUTPUT]
-    tensor.dtype = DT_FLOAT
-    tensor.tensor_content = probabilities.tobytes()
-    for size in probabilities.shape:
-        tensor.tensor_shape.dim.add(size=size)
+    for name, output in ((codec.OUTPUT, probabilities), (codec.IS_DIGIT_OUTPUT, is_digit)):
+        if output is not None:
+            tensor = response.outputs[name]
+            tensor.dtype = DT_FLOAT
+            tensor.tensor_content = output.tobytes()
+            for size in output.shape:
+                tensor.tensor_shape.dim.add(size=size)
     return response
 
 
@@ -102,6 +107,59 @@ def predict_sevens(
     """Answer every image with a seven."""
     count = request.inputs["images"].tensor_shape.dim[0].size
     return predict_response(np.eye(10, dtype=np.float32)[[7] * count], version)
+
+
+def request_pixels(request: PredictRequest) -> NDArray[np.float32]:
+    """Return a request's images, of either signature, as float32 [n, 784] in 0..1."""
+    if "images" in request.inputs:
+        images = np.frombuffer(request.inputs["images"].tensor_content, np.uint8)
+        return np.asarray(images.reshape(-1, 784) / 255, np.float32)
+    return np.frombuffer(request.inputs["pixels"].tensor_content, np.float32).reshape(-1, 784)
+
+
+class TemplateModel:
+    """Predict handler that matches images with typical digits; it gives `is_digit`, and `version` answers.
+
+    `sizes` and `specs` are the number of images and the model of each request.
+    """
+
+    def __init__(self, digits: Any, version: int = 1) -> None:
+        self._templates = unit_rows(np.stack([digits.typical(digit, 5) for digit in range(10)]))
+        self.version = version
+        self.sizes: list[int] = []
+        self.specs: list[ModelSpec] = []
+
+    def __call__(self, request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
+        pixels = request_pixels(request)
+        self.sizes.append(len(pixels))
+        self.specs.append(request.model_spec)
+        correlations = np.einsum("ip,dtp->idt", unit_rows(pixels), self._templates).max(axis=2)
+        scores = np.exp(40 * (correlations - correlations.max(axis=1, keepdims=True)))
+        probabilities = (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+        is_digit = 1 / (1 + np.exp(-100 * (correlations.max(axis=1) - 0.9)))
+        version = request.model_spec.version.value or self.version
+        return predict_response(probabilities, version, is_digit.astype(np.float32))
+
+
+def draw_number(digits: Any, *lines: str, scale: int = 4) -> NDArray[np.uint8]:
+    """Return dark typical digits on white, each in a square of 28 times `scale` pixels."""
+    rows = [np.hstack([digits.one(int(digit)) for digit in line]) for line in lines]
+    width = max(row.shape[1] for row in rows)
+    ink = np.vstack([np.pad(row, ((0, 0), (0, width - row.shape[1]))) for row in rows])
+    large = cv2.resize(ink, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    return np.asarray(255 - large, np.uint8)
+
+
+def unit_rows(images: NDArray[Any]) -> NDArray[np.float32]:
+    """Blur images [..., 28, 28] or [..., 784], and scale each to the length 1: float32 [..., 784].
+
+    Blurred images correlate even if their strokes are a pixel apart.
+    """
+    flat = images.reshape(-1, 28, 28).astype(np.float32)
+    blurred = np.stack([cv2.GaussianBlur(image, (5, 5), 0) for image in flat]).reshape(len(flat), 784)
+    rows = blurred / np.maximum(np.linalg.norm(blurred, axis=1, keepdims=True), 1e-6)
+    shape = images.shape[:-2] if images.shape[-1] == 28 else images.shape[:-1]
+    return np.asarray(rows.reshape(*shape, 784), np.float32)
 
 
 async def echo(_: Scope, receive: Receive, send: Send) -> None:

@@ -3,21 +3,27 @@
 import base64
 from typing import Any
 
+import cv2
 import numpy as np
 import schemathesis
 from hypothesis import strategies as st
 
 from digit_client.images import to_png
-from tests.serving.gateway.conftest import IMAGE, npy
+from digit_training.data import SAMPLE
+from tests.conftest import Digits
+from tests.serving.gateway.conftest import npy
+
+with np.load(SAMPLE) as sample:
+    THREE = Digits(sample["x_train"], sample["y_train"]).one(3)
 
 
-def diagonal_line(size: int) -> bytes:
-    """Return a PNG of a line as wide as a pen's; a thinner one would look like an object's edge."""
-    return to_png(255 * (np.tri(size, k=2, dtype=np.uint8) - np.tri(size, k=-3, dtype=np.uint8)))
+def picture(size: int) -> bytes:
+    """Return a PNG of a digit, `size` pixels high."""
+    return to_png(np.asarray(cv2.resize(THREE, (size, size)), np.uint8))
 
 
-ARRAYS = st.integers(1, 3).map(lambda count: np.stack([IMAGE] * count))
-FILES = st.integers(28, 100).map(diagonal_line)
+ARRAYS = st.integers(1, 3).map(lambda count: np.stack([THREE] * count))
+FILES = st.integers(28, 100).map(picture)
 
 schemathesis.openapi.format("byte", FILES.map(lambda file: base64.b64encode(file).decode()))
 schemathesis.openapi.format("binary", FILES)

@@ -59,7 +59,8 @@ def test_request_without_valid_key_gets_401(
 ) -> None:
     key_file.add("shop")
     http = start_gateway(api_keys=key_file.path)
-    for answer in (http.get("/v1/models", headers=headers), http.post("/v1/predict", headers=headers)):
+    posts = [http.post(path, headers=headers) for path in ("/v1/predict", "/v1/read")]
+    for answer in (http.get("/v1/models", headers=headers), *posts):
         assert answer.status_code == 401
         assert answer.get_json(force=True)["code"] == "unauthorized"
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")

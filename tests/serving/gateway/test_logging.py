@@ -20,7 +20,7 @@ from digit_serving.gateway.asgi import ARRIVED_AT
 from digit_serving.gateway.logging import dict_config
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.serving.gateway.conftest import StubModelServer, gateway_process
+from tests.serving.gateway.conftest import StubModelServer, TemplateModel, draw_number, gateway_process
 
 
 @contextmanager
@@ -105,6 +105,20 @@ def test_prediction_is_logged_with_stages_and_result(http: FlaskClient, digits: 
         "digit": 7,
         "confidence": round(answer["predictions"][0]["confidence"], 4),
     }
+
+
+def test_reading_is_logged_without_its_text(
+    stub: StubModelServer, stub_http: FlaskClient, digits: Any
+) -> None:
+    stub.answer = TemplateModel(digits)
+    number = to_png(draw_number(digits, "2026"))
+    with captured_log() as lines:
+        answer = stub_http.post("/v1/read", data=number, content_type="image/png").get_json()
+    assert answer["readings"][0]["text"] == "2026"
+    (line,) = map(json.loads, lines())
+    assert {"version": 1, "images": 1, "digits": 4}.items() <= line.items()
+    assert line["segment_ms"] > 0
+    assert not {"text", "digit", "confidence", "normalise_ms"} & line.keys()
 
 
 def test_admission_wait_is_logged_as_queue_time(stub_http: FlaskClient, digits: Any) -> None:

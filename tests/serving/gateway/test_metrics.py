@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from digit_client.images import to_png
+from tests.serving.gateway.conftest import StubModelServer, TemplateModel, draw_number
 
 
 class MetricsDelta:
@@ -76,6 +77,38 @@ def test_batch_request_counts_each_image(http: FlaskClient, digits: Any) -> None
     assert delta("digits_call_images_sum") == 20
     assert delta("digits_call_images_count") == 1
     assert delta("digits_stage_duration_seconds_count", stage="decode") == 0, "pixels need no decoding"
+
+
+def test_reading_counts_its_digits_candidates_and_stages(
+    stub: StubModelServer, stub_http: FlaskClient, digits: Any
+) -> None:
+    stub.answer = model = TemplateModel(digits)
+    delta = MetricsDelta(stub_http)
+    number = to_png(draw_number(digits, "2026"))
+    document = stub_http.post("/v1/read", data=number, content_type="image/png").get_json()
+    assert document["readings"][0]["text"] == "2026"
+    assert delta("digits_requests_total", route="/v1/read", status="200") == 1
+    assert delta("digits_predictions_total", digit="2", version="1") == 2
+    assert delta("digits_predictions_total") == delta("digits_confidence_count") == 4
+    assert delta("digits_reading_digits_count") == 1
+    assert delta("digits_reading_digits_sum") == 4
+    assert delta("digits_call_images_sum") == sum(model.sizes)
+    assert delta("digits_model_duration_seconds_count", version="1") == 1
+    for stage, count in (("decode", 1), ("normalise", 0), ("segment", 1), ("queue", 1)):
+        assert delta("digits_stage_duration_seconds_count", stage=stage) == count
+
+
+def test_refused_number_is_counted_by_code_and_version(
+    stub: StubModelServer, stub_http: FlaskClient, digits: Any
+) -> None:
+    stub.answer = TemplateModel(digits, version=3)
+    delta = MetricsDelta(stub_http)
+    number = to_png(draw_number(digits, "27"))
+    assert stub_http.post("/v1/predict", data=number, content_type="image/png").status_code == 422
+    assert delta("digits_images_refused_total", code="several_digits") == 1
+    assert delta("digits_predictions_total") == 0
+    assert delta("digits_model_duration_seconds_count", version="3") == 1
+    assert delta("digits_call_images_count") == 2
 
 
 @pytest.mark.parametrize(

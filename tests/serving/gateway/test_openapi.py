@@ -20,12 +20,13 @@ from digit_serving.gateway.errors import RETRY_AFTER_STATUSES, GatewayError, sta
 from digit_serving.gateway.openapi import describe
 from digit_serving.gateway.routes import MAX_VERSION
 from digit_serving.gateway.settings import Settings
-from tests.serving.gateway.conftest import StubModelServer
+from tests.serving.gateway.conftest import StubModelServer, TemplateModel, draw_number
 
 UNDOCUMENTED_PATHS = {"/docs", "/docs/<name>", "/static/<name>"}
-DOCUMENT = describe(Settings(max_images=7, max_body=1234, max_pixels=5678))
+DOCUMENT = describe(Settings(max_images=7, max_body=1234, max_pixels=5678, max_digits=9))
 PATHS = DOCUMENT["paths"]
 COMPONENTS = DOCUMENT["components"]
+BODIES = COMPONENTS["requestBodies"]["Pictures"]["content"]
 
 
 def resolve(node: Any) -> Any:
@@ -112,8 +113,11 @@ def test_references_resolve_and_components_are_used() -> None:
     assert references == defined
 
 
-def test_predict_errors_have_documented_codes() -> None:
-    responses = problems(PATHS["/v1/predict"]["post"])
+@pytest.mark.parametrize(
+    ("path", "code"), [("/v1/predict", "several_digits"), ("/v1/read", "too_many_digits")]
+)
+def test_recognition_errors_have_documented_codes(path: str, code: str) -> None:
+    responses = problems(PATHS[path]["post"])
     assert {status: set(codes(response)) for status, response in responses.items()} == {
         400: {"bad_request", "invalid_selection", "malformed_body", "not_an_image", "truncated_image"},
         401: {"unauthorized"},
@@ -121,7 +125,7 @@ def test_predict_errors_have_documented_codes() -> None:
         405: {"method_not_allowed"},
         413: {"body_too_large", "too_many_images"},
         415: {"unsupported_media_type"},
-        422: {"image_too_large", "invalid_pixels", "no_digit", "wrong_shape"},
+        422: {"image_too_large", "invalid_pixels", "no_digit", "wrong_shape", code},
         429: {"overloaded", "rate_limited"},
         500: {"internal_error"},
         502: {"model_server_error"},
@@ -164,7 +168,21 @@ def test_error_responses_agree_with_their_examples_and_headers() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["Model", "Prediction", "Predictions", "ModelVersion", "Models", "Index", "Alive", "Ready", "Problem"],
+    [
+        "Model",
+        "Prediction",
+        "Predictions",
+        "Digit",
+        "Line",
+        "Reading",
+        "Readings",
+        "ModelVersion",
+        "Models",
+        "Index",
+        "Alive",
+        "Ready",
+        "Problem",
+    ],
 )
 def test_schema_has_the_properties_of_its_type(name: str) -> None:
     kind, schema = getattr(schemas, name), COMPONENTS["schemas"][name]
@@ -177,19 +195,18 @@ def test_patterns_and_limits_are_those_of_the_code() -> None:
     assert COMPONENTS["headers"]["X-Request-ID"]["schema"]["pattern"] == f"^{REQUEST_ID_PATTERN}$"
     assert f"`{REQUEST_ID_PATTERN}`" in COMPONENTS["parameters"]["RequestId"]["description"]
     assert schema["ModelVersion"]["properties"]["state"]["enum"] == ModelVersionStatus.State.keys()
-    (version,) = [
-        node for node in PATHS["/v1/predict"]["post"]["parameters"] if node.get("name") == "version"
-    ]
-    assert version["schema"]["maximum"] == MAX_VERSION
+    assert COMPONENTS["parameters"]["Version"]["schema"]["maximum"] == MAX_VERSION
 
 
 def test_limits_are_those_of_the_settings() -> None:
     for name, field in (("Images", "images"), ("Instances", "instances"), ("Form", "image")):
         assert COMPONENTS["schemas"][name]["properties"][field]["maxItems"] == 7
-    predict = PATHS["/v1/predict"]["post"]
-    assert "1,234 bytes" in predict["description"]
-    assert "5,678 pixels" in predict["description"]
-    assert "n ≤ 7" in predict["requestBody"]["content"]["application/x-npy"]["schema"]["description"]
+    predict, read = (PATHS[path]["post"]["description"] for path in ("/v1/predict", "/v1/read"))
+    for description in (predict, read):
+        assert "1,234 bytes" in description
+        assert "5,678 pixels" in description
+    assert "9 digits" in read
+    assert "n ≤ 7" in BODIES["application/x-npy"]["schema"]["description"]
 
 
 def test_security_is_required_only_with_api_keys(tmp_path: Path) -> None:
@@ -210,14 +227,13 @@ def test_examples_match_their_schemas() -> None:
             for example in examples + ([media["example"]] if "example" in media else []):
                 validate(example, media["schema"])
     for schema in COMPONENTS["schemas"].values():
-        for field in schema["properties"].values():
+        for field in (schema, *schema.get("properties", {}).values()):
             for example in field.get("examples", []) if isinstance(field, dict) else []:
                 validate(example, field)
 
 
 def test_request_examples_are_classified_as_one(http: FlaskClient) -> None:
-    content = PATHS["/v1/predict"]["post"]["requestBody"]["content"]["application/json"]
-    for example in content["examples"].values():
+    for example in BODIES["application/json"]["examples"].values():
         (prediction,) = http.post("/v1/predict", json=example["value"]).get_json()["predictions"]
         assert prediction["digit"] == 1
 
@@ -233,6 +249,27 @@ def test_get_response_matches_its_schema(http: FlaskClient, path: str) -> None:
 def test_prediction_matches_its_schema(http: FlaskClient, digits: Any, query: str) -> None:
     response = http.post(f"/v1/predict{query}", data=to_png(digits.one(1)), content_type="image/png")
     assert response.status_code == 200
+    validate_response(response, PATHS["/v1/predict"]["post"])
+
+
+@pytest.mark.parametrize("query", ["", "?include=image"])
+def test_reading_matches_its_schema(
+    stub: StubModelServer, stub_http: FlaskClient, digits: Any, query: str
+) -> None:
+    stub.answer = TemplateModel(digits)
+    number = to_png(draw_number(digits, "27", "4"))
+    response = stub_http.post(f"/v1/read{query}", data=number, content_type="image/png")
+    assert response.status_code == 200
+    validate_response(response, PATHS["/v1/read"]["post"])
+
+
+def test_refused_number_matches_its_schema(
+    stub: StubModelServer, stub_http: FlaskClient, digits: Any
+) -> None:
+    stub.answer = TemplateModel(digits)
+    number = to_png(draw_number(digits, "27"))
+    response = stub_http.post("/v1/predict", data=number, content_type="image/png")
+    assert response.status_code == 422
     validate_response(response, PATHS["/v1/predict"]["post"])
 
 

@@ -1,6 +1,5 @@
 """Request parsing: every body format, its limits and its errors."""
 
-import asyncio
 import base64
 import contextlib
 import io
@@ -17,21 +16,11 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 from werkzeug.test import EnvironBuilder
 
-from digit_client import (
-    DeadlineExceededError,
-    ImageError,
-    ImageShapeError,
-    ImageTooLargeError,
-    NoDigitError,
-    NotAnImageError,
-    OverloadedError,
-    PixelValueError,
-    TruncatedImageError,
-)
+from digit_client import ImageError, ImageShapeError, OverloadedError, PixelValueError
 from digit_client.images import to_png
-from digit_serving.gateway import asgi
 from digit_serving.gateway.errors import GatewayError, MalformedBodyError, TooManyImagesError
-from digit_serving.gateway.request_parsing import RequestParser
+from digit_serving.gateway.request_parsing import Pictures, RequestParser
+from digit_serving.gateway.scheduling import Scheduler
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.serving.gateway.conftest import npy, request_context
@@ -39,71 +28,49 @@ from tests.serving.gateway.conftest import npy, request_context
 SETTINGS = Settings(max_images=4, max_pixels=10_000)
 IMAGE = np.pad(np.eye(20, dtype=np.uint8) * 255, 4)
 PNG = to_png(IMAGE)
-LARGE = to_png(np.pad(np.kron(IMAGE, np.ones((36, 36), np.uint8)), 50))
 
 
 def parse(
     data: Any, content_type: str | None, settings: Settings = SETTINGS, waited: float = 0.0
-) -> np.ndarray:
+) -> Pictures:
     """Parse a request that arrived `waited` seconds ago."""
     builder = EnvironBuilder(method="POST", data=data, content_type=content_type)
+    parser = RequestParser(settings, Scheduler(settings))
     try:
         with Request(builder.get_environ()) as request:
-            return greenlet_loop.call(RequestParser(settings).parse, request, request_context(waited=waited))
+            return greenlet_loop.call(parser.parse, request, request_context(waited=waited))
     finally:
         builder.close()
 
 
-def parse_json(document: Any) -> np.ndarray:
+def parse_json(document: Any) -> Pictures:
     return parse(json.dumps(document).encode(), "application/json")
 
 
-def parse_npy(array: np.ndarray) -> np.ndarray:
+def parse_npy(array: np.ndarray) -> Pictures:
     return parse(npy(array), "application/x-npy")
 
 
 def test_parse_instances_returns_float_pixels() -> None:
     pixels = np.random.default_rng(0).random((3, 784), dtype=np.float32)
-    batch = parse_json({"instances": pixels.tolist()})
-    assert batch.dtype == np.float32
-    assert np.allclose(batch, pixels)
+    parsed = parse_json({"instances": pixels.tolist()})
+    assert isinstance(parsed, np.ndarray)
+    assert parsed.dtype == np.float32
+    assert np.allclose(parsed, pixels)
 
 
-def test_parse_normalized_image_returns_it_unchanged() -> None:
-    batch = parse(PNG, "image/png")
-    assert batch.dtype == np.uint8
-    assert np.array_equal(batch, IMAGE[None])
+def test_parse_files_returns_them_in_every_format() -> None:
+    files = [PNG, b"no image", b""]
+    texts = [base64.b64encode(file).decode() for file in files]
+    parts = {"image": [FileStorage(io.BytesIO(file), "a.png") for file in files]}
+    assert parse(PNG, "image/png") == [PNG]
+    assert parse_json({"images": texts}) == files
+    assert parse(parts, "multipart/form-data") == files
 
 
-@pytest.mark.parametrize(
-    ("data", "error"),
-    [
-        (b"", NotAnImageError),
-        (b"hello", NotAnImageError),
-        (PNG[:40], TruncatedImageError),
-        (to_png(np.zeros((28, 28), np.uint8)), NoDigitError),
-        (to_png(np.zeros((200, 200), np.uint8)), ImageTooLargeError),
-    ],
-)
-def test_parse_unusable_image_raises_image_error_in_every_format(
-    data: bytes, error: type[ImageError]
-) -> None:
-    parse_in_each_format: list[Callable[[], object]] = [
-        lambda: parse(data, "image/png"),
-        lambda: parse_json({"images": [base64.b64encode(data).decode()]}),
-        lambda: parse({"image": FileStorage(io.BytesIO(data), "a.png")}, "multipart/form-data"),
-    ]
-    for parse_in_format in parse_in_each_format:
-        with pytest.raises(error) as raised:
-            parse_in_format()
-        assert raised.value.index == 0
-
-
-def test_parse_unusable_image_sets_its_index() -> None:
-    images = [base64.b64encode(data).decode() for data in (PNG, PNG, b"hello")]
-    with pytest.raises(NotAnImageError) as raised:
-        parse_json({"images": images})
-    assert raised.value.index == 2
+def test_parse_npy_returns_its_array() -> None:
+    array = np.stack([IMAGE, 255 - IMAGE])
+    assert np.array_equal(parse_npy(array), array)
 
 
 @pytest.mark.parametrize(
@@ -216,54 +183,14 @@ def test_parse_other_media_type_raises_unsupported_media_type(content_type: str)
         ["image/png", "application/json", "application/x-npy", "multipart/form-data; boundary=x"]
     ),
 )
-def test_parse_any_bytes_returns_batch_or_raises_known_error(data: bytes, content_type: str) -> None:
+def test_parse_any_bytes_returns_pictures_or_raises_known_error(data: bytes, content_type: str) -> None:
     with contextlib.suppress(GatewayError, ImageError, HTTPException):
         assert len(parse(data, content_type))
 
 
-def parse_after(seconds: float, *files: bytes) -> np.ndarray:
-    """Parse a request that arrived `seconds` ago, with a deadline of 60 s and a queue time of 30 s."""
-    document = json.dumps({"images": [base64.b64encode(file).decode() for file in files]})
-    settings = Settings(max_pixels=2_000_000, deadline=60)
-    return parse(document.encode(), "application/json", settings, seconds)
-
-
-def test_parse_large_picture_after_queue_time_raises_overloaded() -> None:
-    assert parse_after(20, LARGE).shape == (1, 28, 28)
+def test_parse_long_json_after_queue_time_raises_overloaded() -> None:
+    data = json.dumps({"images": ["A" * 1_000_000]}).encode()
+    settings = Settings(deadline=60)
+    assert len(parse(data, "application/json", settings, waited=20)) == 1
     with pytest.raises(OverloadedError):
-        parse_after(40, LARGE)
-
-
-def test_parse_later_large_picture_may_wait_until_deadline() -> None:
-    assert parse_after(40, PNG, LARGE).shape == (2, 28, 28)
-    with pytest.raises(DeadlineExceededError):
-        parse_after(70, PNG, LARGE)
-
-
-@pytest.mark.parametrize("content_type", ["application/x-npy", "application/json"])
-def test_parse_many_images_yields_to_event_loop(content_type: str) -> None:
-    # Normalising a diagonal off the centre takes some 0.2 ms.
-    images = np.stack([np.pad(np.eye(10, dtype=np.uint8) * 255, ((2, 16), (2, 16)))] * 500)
-    texts = [base64.b64encode(to_png(image)).decode() for image in images]
-    data = npy(images) if content_type == "application/x-npy" else json.dumps({"images": texts}).encode()
-    iterations = 0
-
-    async def count_iterations() -> None:
-        nonlocal iterations
-        while True:
-            await asyncio.sleep(0)
-            iterations += 1
-
-    async def parse_beside_counter() -> np.ndarray:
-        counter = asyncio.create_task(count_iterations())
-        try:
-            environ = EnvironBuilder(method="POST", data=data, content_type=content_type).get_environ()
-            with Request(environ) as request:
-                return await asgi.run(
-                    RequestParser(Settings(max_images=500)).parse, request, request_context()
-                )
-        finally:
-            counter.cancel()
-
-    assert greenlet_loop.run(parse_beside_counter()).shape == (500, 28, 28)
-    assert iterations >= 2
+        parse(data, "application/json", settings, waited=40)

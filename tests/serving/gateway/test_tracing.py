@@ -27,7 +27,14 @@ from digit_serving.gateway.asgi import ARRIVED_AT
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.processes import wait_until
-from tests.serving.gateway.conftest import FIVE, StubModelServer, gateway_process, predict_sevens
+from tests.serving.gateway.conftest import (
+    FIVE,
+    StubModelServer,
+    TemplateModel,
+    draw_number,
+    gateway_process,
+    predict_sevens,
+)
 
 CALL = "tensorflow.serving.PredictionService/Predict"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -182,6 +189,23 @@ def test_spans_of_sampled_request_join_callers_trace(
     )
     assert stub.metadata["traceparent"] == f"00-{TRACE}-{call.span_id.hex()}-01"
     assert collector.resources[0]["service.name"] == "digits-gateway"
+
+
+def test_spans_of_reading_include_segmentation(
+    stub: StubModelServer, collector: Collector, monkeypatch: pytest.MonkeyPatch, digits: Any
+) -> None:
+    stub.answer = TemplateModel(digits)
+    number = to_png(draw_number(digits, "27"))
+    with traced_app(stub, collector, monkeypatch) as app:
+        response = app.test_client().post("/v1/read", data=number, content_type="image/png")
+        assert response.status_code == 200
+    (server_span,) = collector.spans_named("POST /v1/read")
+    assert {"digits.images": 1, "digits.digits": 2}.items() <= attributes(server_span).items()
+    stages = [span for span in collector.spans if span is not server_span]
+    assert {span.name for span in stages} == {"decode", "segment", "queue", CALL}
+    for span in stages:
+        assert server_span.start_time_unix_nano - CLOCK_SKEW <= span.start_time_unix_nano
+        assert span.end_time_unix_nano <= server_span.end_time_unix_nano + CLOCK_SKEW
 
 
 def test_span_of_shared_call_links_to_its_requests(

@@ -16,6 +16,7 @@ from digit_training.data import Dataset
 from digit_training.evaluation import Evaluation, confusion_matrix, evaluate
 from digit_training.export import model_card
 from digit_training.fit import FitResult
+from digit_training.negatives import KINDS
 from digit_training.recipes import RECIPES
 from digit_training.report.page import MAX_MISTAKES, digits_data_uri, render_page, saliency_data_uri
 
@@ -41,7 +42,9 @@ def test_saliency_data_uri_is_blue_above_0_and_red_below() -> None:
     assert (blue[3], red[3], saturated[3], zero[3]) == (127, 127, 255, 0)
 
 
-SECTIONS = ["samples", "curves", "saliency", "confusion", "mistakes", "reliability", "card"]
+SECTIONS = ["samples", "curves", "saliency", "confusion", "mistakes", "refusals", "reliability", "card"]
+OF_ONE_OUTPUT = [name for name in SECTIONS if name != "refusals"]
+OF_TWO_OUTPUTS = [name for name in SECTIONS if name != "saliency"]
 
 
 class ParsedPage(HTMLParser):
@@ -109,7 +112,7 @@ def convnet(fitted: FitResult) -> FitResult:
 
 def test_render_page_of_perceptron_has_all_sections(html: str) -> None:
     parsed = ParsedPage(html)
-    assert list(parsed.sections) == SECTIONS
+    assert list(parsed.sections) == OF_ONE_OUTPUT
     assert parsed.count("samples", "img") == 10
     assert parsed.count("curves", "svg") == 2
     assert parsed.count("saliency", "img") == 10
@@ -157,14 +160,36 @@ def test_render_page_escapes_the_data_source(fitted: FitResult, dataset: Dataset
     html = render(fitted, hostile)
     assert "<script" not in html
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
-    assert list(ParsedPage(html).sections) == SECTIONS
+    assert list(ParsedPage(html).sections) == OF_ONE_OUTPUT
 
 
-def test_render_page_of_convnet_has_no_saliency_maps(convnet: FitResult, dataset: Dataset) -> None:
-    parsed = ParsedPage(render(convnet, dataset))
-    assert list(parsed.sections) == [name for name in SECTIONS if name != "saliency"]
+def test_render_page_of_convnet_has_no_saliency_maps(
+    convnet: FitResult, refusing_evaluation: Evaluation, dataset: Dataset
+) -> None:
+    parsed = ParsedPage(render(convnet, dataset, refusing_evaluation))
+    assert list(parsed.sections) == OF_TWO_OUTPUTS
     assert parsed.count("curves", "circle") == 4
     assert "100 validation digits" in parsed.sections["curves"]
+
+
+def test_render_page_of_two_outputs_shows_refusals(
+    refusing: FitResult, refusing_evaluation: Evaluation, dataset: Dataset
+) -> None:
+    refusals = refusing_evaluation.refusals
+    assert refusals
+    parsed = ParsedPage(render(refusing, dataset, refusing_evaluation))
+    text = " ".join(parsed.sections["refusals"].split())
+    count = int(refusals.digits.refused.sum())
+    assert (
+        f"Refused wrongly: {count} of 1,000 test digits, {100 * refusals.digits.refused_share:.2f}%" in text
+    )
+    for name, kind in KINDS.items():
+        held_out = " (held out)" if kind.is_held_out else ""
+        assert f"{name}{held_out} {100 * refusals.negatives[name].refused_share:.0f}%" in text
+    strips = sum(
+        bool(scored.refused.any()) + bool((~scored.refused).any()) for scored in refusals.negatives.values()
+    )
+    assert parsed.count("refusals", "img") == min(count, MAX_MISTAKES) + strips
 
 
 def test_render_page_of_interrupted_fit_says_so(fitted: FitResult, dataset: Dataset, html: str) -> None:
@@ -184,7 +209,7 @@ def test_render_page_of_ensemble_states_the_networks(fitted: FitResult, dataset:
 
 def test_render_page_of_few_digits_and_no_mistakes_renders(fitted: FitResult, dataset: Dataset) -> None:
     few = replace(dataset, train=dataset.train[:3], test=dataset.test[:3])
-    perfect = Evaluation(1.0, 0.0, np.eye(10, dtype=np.float32)[few.test.labels])
+    perfect = Evaluation(1.0, 0.0, np.eye(10, dtype=np.float32)[few.test.labels], None)
     parsed = ParsedPage(render(fitted, few, perfect))
     assert parsed.count("mistakes", "img") == 0
     assert "every test digit correctly" in parsed.sections["mistakes"]

@@ -12,17 +12,22 @@ from numpy.typing import NDArray
 from digit_training.data import Dataset, Examples
 from digit_training.evaluation import (
     Evaluation,
+    Refusals,
+    Scored,
     accuracy_per_digit,
     confusion_matrix,
     reliability_bins,
     worst_mistakes,
 )
-from digit_training.fit import FitResult
+from digit_training.fit import MAX_REFUSED, FitResult
+from digit_training.negatives import KINDS
 from digit_training.report import charts
 from digit_training.report.saliency import saliency_maps
 
 SAMPLES_PER_DIGIT = 10
 MAX_MISTAKES = 24
+MAX_NEGATIVES = 10
+"""Most refused, and most accepted, negatives shown of a kind."""
 
 SATURATION_QUANTILE = 0.995
 """Quantile of the saliency's magnitude at which colours reach full opacity."""
@@ -67,6 +72,8 @@ def render_page(fit: FitResult, dataset: Dataset, evaluation: Evaluation, card: 
             _mistake(index, dataset.test, probabilities[index]) for index in mistakes[:MAX_MISTAKES].tolist()
         ],
         reliability=reliability_bins(labels, probabilities),
+        max_refused=MAX_REFUSED,
+        refusals=_refusals(evaluation.refusals, dataset.test) if evaluation.refusals else None,
     )
 
 
@@ -114,6 +121,41 @@ def _mistake(index: int, examples: Examples, probabilities: NDArray[np.float32])
         "label": int(examples.labels[index]),
         "answer": int(probabilities.argmax()),
         "confidence": float(probabilities.max()),
+    }
+
+
+def _refusals(refusals: Refusals, examples: Examples) -> dict[str, Any]:
+    """Return the refused digits, surest first, and the refused and accepted negatives of each kind."""
+    digits = refusals.digits
+    refused = digits.surest_first(refused=True)
+    return {
+        "count": len(refused),
+        "share": digits.refused_share,
+        "digits": [_refused_digit(index, examples, digits) for index in refused[:MAX_MISTAKES].tolist()],
+        "kinds": [_kind(name, scored) for name, scored in refusals.negatives.items()],
+    }
+
+
+def _refused_digit(index: int, examples: Examples, scored: Scored) -> dict[str, Any]:
+    return {
+        "index": index,
+        "image": digits_data_uri(examples.images[index : index + 1]),
+        "label": int(examples.labels[index]),
+        "is_digit": float(scored.is_digit[index]),
+    }
+
+
+def _kind(name: str, scored: Scored) -> dict[str, Any]:
+    images = {
+        answer: scored.images[scored.surest_first(refused)[:MAX_NEGATIVES]]
+        for answer, refused in (("refused", True), ("accepted", False))
+    }
+    return {
+        "name": name,
+        "held_out": KINDS[name].is_held_out,
+        "share": scored.refused_share,
+        **{answer: digits_data_uri(shown) if len(shown) else None for answer, shown in images.items()},
+        "widths": {answer: len(shown) for answer, shown in images.items()},
     }
 
 

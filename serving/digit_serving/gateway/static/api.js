@@ -7,23 +7,27 @@ const BUSY = "The service is busy.";
 const UNAVAILABLE = "The service is unavailable.";
 const RETRYABLE = { 429: BUSY, 502: UNAVAILABLE, 503: UNAVAILABLE, 504: BUSY };
 
-/** A failed request: a sentence for the user, the HTTP status (0 without a response), and if a retry may succeed. */
+/** A failed request: a sentence for the user, the HTTP status (0 without a response), the problem's code, and if a
+ *  retry may succeed. */
 export class ApiError extends Error {
-  constructor(message, { isRetryable = false, status = 0 } = {}) {
+  constructor(message, { isRetryable = false, status = 0, code } = {}) {
     super(message);
     this.isRetryable = isRetryable;
     this.status = status;
+    this.code = code;
   }
 }
 
-/** Predict the digit of an image file: {digit, probabilities, image, version, milliseconds}.
+/** Read the digits of an image file: {lines: [{text, digits: [{digit, probabilities, box, image}]}], version,
+ *  milliseconds}.
  *
- *  `image` is the network's input as a PNG in base64; an empty `version` selects the service's default. */
-export async function predict(file, version, signal) {
+ *  `box` is [left, top, width, height] in pixels of the file, `image` the network's input as a PNG in base64; an empty
+ *  `version` selects the service's default. */
+export async function read(file, version, signal) {
   const query = new URLSearchParams({ include: "image", ...(version && { version }) });
   const start = performance.now();
-  const { model, predictions } = await request(`v1/predict?${query}`, { method: "POST", body: file, signal });
-  return { ...predictions[0], version: model.version, milliseconds: performance.now() - start };
+  const { model, readings } = await request(`v1/read?${query}`, { method: "POST", body: file, signal });
+  return { lines: readings[0].lines, version: model.version, milliseconds: performance.now() - start };
 }
 
 /** Predict the probabilities of each instance, 784 numbers in 0..1, in one request. */
@@ -63,5 +67,5 @@ async function request(path, { signal, headers, ...options }) {
     return request(path, { signal, headers, ...options });
   }
   const message = RETRYABLE[status] ?? document?.detail ?? "The service sent an invalid response.";
-  throw new ApiError(message, { isRetryable: status in RETRYABLE, status });
+  throw new ApiError(message, { isRetryable: status in RETRYABLE, status, code: document?.code });
 }

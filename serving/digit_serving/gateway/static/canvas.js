@@ -4,20 +4,27 @@ import { drawStrokes } from "./strokes.js";
 // Side in pixels of the drawing that is sent: ten times the network's 28.
 const EXPORT_SIDE = 280;
 const EMPTY = { strokes: [], image: null };
+// The pen's path within this distance from its start, as a fraction of the canvas's width, is a tap.
+const TAP_DISTANCE = 0.02;
 
-/** Dispatches "strokechange" while a stroke is drawn, "strokeend" at its end, "replace" on any other change. */
+/** Dispatches "strokechange" while a stroke is drawn, "strokeend" at its end, "replace" on any other change, and "tap"
+ *  with the point as `detail` for a tap on a tap target. */
 export class DrawingCanvas extends EventTarget {
   #canvas;
+  #isTapTarget;
   #history = [EMPTY];
   #stroke = null;
+  #isTap = false;
   #isRepaintPending = false;
 
   /** Pen width as a fraction of the canvas's width. */
-  penWidth = 0.08;
+  penWidth = 0.06;
 
-  constructor(canvas) {
+  /** `isTapTarget` receives a point [x, y] and returns true where a tap leaves no dot. */
+  constructor(canvas, isTapTarget) {
     super();
     this.#canvas = canvas;
+    this.#isTapTarget = isTapTarget;
     canvas.addEventListener("pointerdown", (event) => this.#onPointerDown(event));
     canvas.addEventListener("pointermove", (event) => this.#onPointerMove(event));
     for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (event) => this.#onPointerUp(event));
@@ -28,7 +35,7 @@ export class DrawingCanvas extends EventTarget {
   /** The content {strokes, image}: strokes, or an image, or neither. */
   get content() {
     const content = this.#history.at(-1);
-    return this.#stroke ? { strokes: [...content.strokes, this.#stroke], image: null } : content;
+    return this.#stroke && !this.#isTap ? { strokes: [...content.strokes, this.#stroke], image: null } : content;
   }
 
   get isEmpty() {
@@ -59,40 +66,54 @@ export class DrawingCanvas extends EventTarget {
     this.#push({ strokes: [], image }, "replace");
   }
 
-  /** Return the content as an image file; strokes become black on white. */
-  async toFile() {
+  /** Return the content as an image file {file, width, height}; strokes become black on white. */
+  async toPicture() {
     const { strokes, image } = this.content;
-    if (image) return image.file;
+    if (image) return image;
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = EXPORT_SIDE;
     const context = canvas.getContext("2d");
     context.fillStyle = "white";
     context.fillRect(0, 0, EXPORT_SIDE, EXPORT_SIDE);
     drawStrokes(context, strokes, EXPORT_SIDE, "black");
-    return new Promise((resolve) => canvas.toBlob(resolve));
+    const file = await new Promise((resolve) => canvas.toBlob(resolve));
+    return { file, width: EXPORT_SIDE, height: EXPORT_SIDE };
   }
 
   #onPointerDown(event) {
     if (this.#stroke || event.button) return;
-    // Strokes replace an image: the image's own ink would be read with them.
-    if (this.content.image) this.#history.push(EMPTY);
     this.#canvas.setPointerCapture(event.pointerId);
-    this.#stroke = { width: this.penWidth, points: [this.#toPoint(event)], pointerId: event.pointerId };
-    this.#notify("strokechange");
+    const point = this.#toPoint(event);
+    this.#stroke = { width: this.penWidth, points: [point], pointerId: event.pointerId };
+    this.#isTap = this.#isTapTarget(point);
+    if (!this.#isTap) this.#beginStroke();
   }
 
   #onPointerMove(event) {
     if (this.#stroke?.pointerId !== event.pointerId) return;
     const events = event.getCoalescedEvents?.() ?? [];
-    this.#stroke.points.push(...(events.length ? events : [event]).map((each) => this.#toPoint(each)));
-    this.#notify("strokechange");
+    const { points } = this.#stroke;
+    points.push(...(events.length ? events : [event]).map((each) => this.#toPoint(each)));
+    if (!this.#isTap) return this.#notify("strokechange");
+    const [[startX, startY], [x, y]] = [points[0], points.at(-1)];
+    if (Math.hypot(x - startX, y - startY) > TAP_DISTANCE) this.#beginStroke();
   }
 
   #onPointerUp(event) {
     if (this.#stroke?.pointerId !== event.pointerId) return;
     const { content } = this;
+    const [point] = this.#stroke.points;
     this.#stroke = null;
-    this.#push(content, "strokeend");
+    if (!this.#isTap) return this.#push(content, "strokeend");
+    this.#isTap = false;
+    this.dispatchEvent(new CustomEvent("tap", { detail: point }));
+  }
+
+  #beginStroke() {
+    this.#isTap = false;
+    // Strokes replace an image: the image's own ink would be read with them.
+    if (this.#history.at(-1).image) this.#history.push(EMPTY);
+    this.#notify("strokechange");
   }
 
   #toPoint(event) {
@@ -135,10 +156,20 @@ export class DrawingCanvas extends EventTarget {
   }
 }
 
-/** Draw the bitmap centred, scaled to fit. */
+/** Return a box [left, top, width, height] in pixels of a picture as fractions of the canvas that shows the picture. */
+export function toCanvas([left, top, ...size], { width, height }) {
+  const [pictureLeft, pictureTop, scale] = contain({ width, height });
+  return [pictureLeft + left * scale, pictureTop + top * scale, ...size.map((length) => length * scale)];
+}
+
 function drawContained(context, bitmap, side) {
-  const scale = side / Math.max(bitmap.width, bitmap.height);
-  const [width, height] = [bitmap.width * scale, bitmap.height * scale];
+  const [left, top, scale] = contain(bitmap).map((length) => length * side);
   context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, (side - width) / 2, (side - height) / 2, width, height);
+  context.drawImage(bitmap, left, top, bitmap.width * scale, bitmap.height * scale);
+}
+
+/** Return left, top and scale of a picture that is centred on a canvas of side 1, as large as fits. */
+function contain({ width, height }) {
+  const scale = 1 / Math.max(width, height);
+  return [(1 - width * scale) / 2, (1 - height * scale) / 2, scale];
 }

@@ -1,29 +1,56 @@
-// Heat map over the drawing: blue parts speak for the answer, red parts against it.
+// Heat map over the drawing: blue parts speak for the chosen digit, red parts against it.
 import { predictInstances } from "./api.js";
 import { SIDE, inkedPatches, occlude, saliency } from "./saliency.js";
-import { boundingBox, drawStrokes } from "./strokes.js";
+import { drawStrokes } from "./strokes.js";
 
 // Lowest grey level (0..255) that counts as ink when drawing and network input are aligned.
 const INK_LEVEL = 64;
 // Opacity of a pixel without effect. page.css has the same in the scale's gradient.
 const MIN_OPACITY = 0.25;
+// Opacity of the strokes outside the digit's box.
+const OTHER_OPACITY = 0.2;
+// The box's edges cut antialiased ink: widen it by this fraction of the canvas's width.
+const BOX_MARGIN = 0.01;
 
-/** Compute the saliency of the prediction's network input with one request: {pixels, values, peak}. */
-export async function explain(prediction, signal) {
-  const pixels = await decodePixels(prediction.image);
+/** Compute the saliency of the digit's network input with one request: {pixels, values, peak}. */
+export async function explain({ digit, image }, version, signal) {
+  const pixels = await decodePixels(image);
   const patches = inkedPatches(pixels);
-  const probabilities = await predictInstances(occlude(pixels, patches), prediction.version, signal);
-  return { pixels, ...saliency(patches, probabilities, prediction.digit) };
+  const probabilities = await predictInstances(occlude(pixels, patches), version, signal);
+  return { pixels, ...saliency(patches, probabilities, digit) };
 }
 
-/** Paint the heat map: clipped to the strokes, or for an image to the network's input. */
-export function paint(canvas, { pixels, values }, { strokes, image }) {
-  const side = canvas.width = canvas.height = 2 * canvas.clientWidth;
+/** Paint the heat map: on the strokes in the digit's box, or for an image on the network's input. */
+export function paint(canvas, explanation, box, { strokes, image }) {
+  canvas.width = canvas.height = 2 * canvas.clientWidth;
+  if (image) paintInput(canvas, explanation);
+  else paintStrokes(canvas, explanation, box, strokes);
+}
+
+function paintInput(canvas, { pixels, values }) {
   const context = canvas.getContext("2d");
-  const frame = image ? [0, 0, side, side] : inputFrame(pixels, strokes).map((length) => length * side);
-  context.drawImage(colourMap(canvas, values), ...frame);
+  context.drawImage(colourMap(canvas, values), 0, 0, canvas.width, canvas.height);
   context.globalCompositeOperation = "destination-in";
-  context.drawImage(image ? inputMask(pixels) : strokeMask(strokes, side), 0, 0, side, side);
+  context.drawImage(inputMask(pixels), 0, 0, canvas.width, canvas.height);
+}
+
+function paintStrokes(canvas, { pixels, values }, box, strokes) {
+  const side = canvas.width;
+  const context = canvas.getContext("2d");
+  // Strokes of other digits stay visible without colour.
+  context.fillStyle = `rgb(${getComputedStyle(canvas).getPropertyValue("--ink")} / ${OTHER_OPACITY})`;
+  context.fillRect(0, 0, side, side);
+  const margin = BOX_MARGIN * side;
+  const [left, top, width, height] = box.map((length) => length * side);
+  context.save();
+  context.beginPath();
+  context.rect(left - margin, top - margin, width + 2 * margin, height + 2 * margin);
+  context.clip();
+  context.clearRect(0, 0, side, side);
+  context.drawImage(colourMap(canvas, values), ...inputFrame(pixels, box).map((length) => length * side));
+  context.restore();
+  context.globalCompositeOperation = "destination-in";
+  context.drawImage(strokeMask(strokes, side), 0, 0);
 }
 
 /** Return the values as a coloured canvas of 28×28 pixels. */
@@ -56,16 +83,16 @@ function fromPixels(rgbaOf) {
   return canvas;
 }
 
-/** Return the place of the network's input on the drawing, [left, top, width, height], that aligns the ink of both. */
-function inputFrame(pixels, strokes) {
-  const box = boundingBox(strokes);
+/** Return the place of the network's input on the drawing, [left, top, width, height], that aligns its ink with the
+ *  digit's box. */
+function inputFrame(pixels, [boxLeft, boxTop, boxWidth, boxHeight]) {
   const inked = [...pixels.keys()].filter((pixel) => pixels[pixel] >= INK_LEVEL);
   const columns = inked.map((pixel) => pixel % SIDE);
   const rows = inked.map((pixel) => Math.floor(pixel / SIDE));
   const [left, top] = [Math.min(...columns), Math.min(...rows)];
   const longest = 1 + Math.max(Math.max(...columns) - left, Math.max(...rows) - top);
-  const scale = Math.max(box.width, box.height) / longest;
-  return [box.left - left * scale, box.top - top * scale, SIDE * scale, SIDE * scale];
+  const scale = Math.max(boxWidth, boxHeight) / longest;
+  return [boxLeft - left * scale, boxTop - top * scale, SIDE * scale, SIDE * scale];
 }
 
 /** Decode a PNG in base64 into 784 grey levels from 0 (background) to 255. */

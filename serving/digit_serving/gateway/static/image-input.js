@@ -22,17 +22,20 @@ export function onImageFile(inputs, onFile) {
   document.addEventListener("paste", (event) => takeFirst(event.clipboardData.files));
 }
 
-/** Open the file as an image {file, bitmap}. Rejects if the browser can't decode it. */
+/** Open the file as an image {file, width, height, bitmap}; width and height are the file's. Rejects if the browser
+ *  can't decode it. */
 export async function openImage(file) {
   const bitmap = await createImageBitmap(file);
-  return { file: file.size > MAX_BYTES ? await downscale(bitmap) : file, bitmap };
+  const { width, height } = bitmap;
+  return { ...(file.size > MAX_BYTES ? await downscale(bitmap) : { file, width, height }), bitmap };
 }
 
-function downscale(bitmap) {
+async function downscale(bitmap) {
   const scale = Math.min(1, MAX_SIDE / Math.max(bitmap.width, bitmap.height));
   const canvas = document.createElement("canvas");
   canvas.width = bitmap.width * scale;
   canvas.height = bitmap.height * scale;
   canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.9));
+  const file = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.9));
+  return { file, width: canvas.width, height: canvas.height };
 }

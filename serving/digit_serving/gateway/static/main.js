@@ -1,43 +1,92 @@
-// Entry point: connects the canvas, the API, the prediction and the heat map.
-import { predict } from "./api.js";
-import { DrawingCanvas } from "./canvas.js";
+// Entry point: connects the canvas, the API, the reading and the heat map.
+import { read } from "./api.js";
+import { Boxes } from "./boxes.js";
+import { DrawingCanvas, toCanvas } from "./canvas.js";
 import { EXAMPLES, exampleButtons } from "./examples.js";
 import { explain, paint } from "./heatmap.js";
 import { onImageFile, openImage } from "./image-input.js";
-import { describeScale } from "./messages.js";
+import { describePrediction, describeReading, describeRefusal, describeScale } from "./messages.js";
 import { PredictionView } from "./prediction.js";
+import { ReadingView } from "./reading.js";
 import { Scheduler } from "./scheduler.js";
 import { VersionMenu } from "./version-menu.js";
 
-const NO_PREDICTION = "The answer appears here while you draw.";
+const NO_ANSWER = "The answer appears here while you draw.";
 
 const find = (selector) => document.querySelector(selector);
 
-const canvas = new DrawingCanvas(find("#drawing"));
-const view = new PredictionView(find("#result"));
+const boxes = new Boxes(find("#boxes"));
+const canvas = new DrawingCanvas(find("#drawing"), (point) => boxes.indexAt(point) >= 0);
+const readingView = new ReadingView(find("#reading"), onChoose);
+const predictionView = new PredictionView(find("#result"));
 const versionMenu = new VersionMenu(find("#model"));
 const scheduler = new Scheduler(onError);
 const whyButton = find("#why");
 const errorText = find("#error");
 
 let isDrawing = false;
+/** The answer that is shown {content, digits, version, chosen}, or null; `chosen` is one of the digits. */
+let answer = null;
 
-async function predictCanvas(signal) {
+async function refresh(signal) {
+  if (canvas.content !== answer?.content) await readCanvas(signal);
+  await explainChosen(signal);
+}
+
+async function readCanvas(signal) {
   const { content } = canvas;
   const errorBefore = errorText.textContent;
-  const prediction = await predict(await canvas.toFile(), versionMenu.version, signal);
-  view.show(prediction);
-  versionMenu.ensure(prediction.version);
+  const picture = await canvas.toPicture();
+  const { lines, ...source } = await read(picture.file, versionMenu.version, signal);
+  const digits = lines
+    .flatMap((line) => line.digits)
+    .map((digit) => ({ ...digit, box: toCanvas(digit.box, picture) }));
+  answer = { content, digits, version: source.version };
+  readingView.show(lines);
+  boxes.show(digits.length > 1 ? digits : []);
+  predictionView.showSource(source);
+  // At first, the digit that was drawn last is chosen.
+  const penPoint = content.strokes.at(-1)?.points.at(-1);
+  choose(Math.max(0, penPoint ? boxes.indexAt(penPoint) : 0));
+  predictionView.announce(digits.length > 1 ? describeReading(lines) : describePrediction(digits[0].probabilities));
+  versionMenu.ensure(source.version);
   // An error that appeared during the request is about a file: keep it.
   if (errorText.textContent === errorBefore) showError("");
   whyButton.disabled = false;
-  const isCurrent = () => isWhyPressed() && !isDrawing && content === canvas.content;
+}
+
+async function explainChosen(signal) {
+  const { content, version, chosen } = answer;
+  const isCurrent = () => isWhyPressed() && !isDrawing && content === canvas.content && chosen === answer?.chosen;
   if (!isCurrent()) return;
-  const explanation = await explain(prediction, signal);
+  const explanation = await explain(chosen, version, signal);
   if (!isCurrent()) return;
-  paint(find("#heatmap"), explanation, content);
-  find("#scale-text").textContent = describeScale(prediction.digit, explanation.peak);
+  paint(find("#heatmap"), explanation, chosen.box, content);
+  find("#scale-text").textContent = describeScale(chosen.digit, explanation.peak);
   find("main").dataset.explained = content.image ? "image" : "strokes";
+}
+
+function onChoose(index) {
+  choose(index);
+  predictionView.announce(describePrediction(answer.chosen.probabilities));
+  scheduler.schedule(refresh);
+}
+
+function choose(index) {
+  answer.chosen = answer.digits[index];
+  readingView.choose(index);
+  boxes.choose(index);
+  predictionView.show(answer.chosen);
+}
+
+/** Show no answer, and a message in its place. */
+function clearAnswer(message) {
+  answer = null;
+  readingView.clear();
+  boxes.clear();
+  predictionView.clear(message);
+  whyButton.disabled = true;
+  delete find("main").dataset.explained;
 }
 
 function isWhyPressed() {
@@ -51,7 +100,14 @@ function onError(error) {
     versionMenu.refresh();
     return restart();
   }
-  view.clear("");
+  const refusal = describeRefusal(error.code);
+  if (refusal) {
+    // The beginning of a digit is none yet.
+    clearAnswer(isDrawing ? NO_ANSWER : refusal);
+    if (!isDrawing) predictionView.announce(refusal);
+    return showError("");
+  }
+  clearAnswer("");
   const retryNote = error.isRetryable ? " Your drawing is kept and will be read as soon as the service answers." : "";
   showError(error.message + retryNote);
 }
@@ -66,15 +122,18 @@ function update() {
   find("#undo").disabled = !canvas.canUndo;
   find("#clear").disabled = canvas.isEmpty;
   find("#placeholder").hidden = !canvas.isEmpty;
-  if (!canvas.isEmpty) return scheduler.schedule(predictCanvas);
+  if (!canvas.isEmpty) return scheduler.schedule(refresh);
   scheduler.cancel();
-  view.clear(NO_PREDICTION);
+  clearAnswer(NO_ANSWER);
   showError("");
-  whyButton.disabled = true;
 }
 
+/** Read other content, or with another version. */
 function restart() {
   scheduler.cancel();
+  boxes.clear();
+  // The answer stays in view until the next one, but belongs to no content.
+  if (answer) answer.content = null;
   update();
 }
 
@@ -87,7 +146,7 @@ async function showFile(file) {
 }
 
 function onKeyDown(event) {
-  const isFormField = event.target.matches("select, input:not([type=file])");
+  const isFormField = event.target.matches("select, input:not([type=file], [type=radio])");
   if ((event.ctrlKey || event.metaKey) && event.key === "z") canvas.undo();
   else if (isFormField || event.ctrlKey || event.metaKey || event.altKey) return;
   else if (["Delete", "Backspace"].includes(event.key)) canvas.clear();
@@ -105,16 +164,22 @@ canvas.addEventListener("strokeend", () => {
   update();
 });
 canvas.addEventListener("replace", restart);
+canvas.addEventListener("tap", ({ detail }) => {
+  const index = boxes.indexAt(detail);
+  // An answer that came during the tap may have moved the boxes.
+  if (index >= 0) onChoose(index);
+});
 versionMenu.onChange(restart);
 find("#undo").addEventListener("click", () => canvas.undo());
 find("#clear").addEventListener("click", () => canvas.clear());
 find("#pen input").addEventListener("input", ({ target }) => (canvas.penWidth = target.value / 100));
 whyButton.addEventListener("click", () => {
   whyButton.setAttribute("aria-pressed", String(!isWhyPressed()));
-  update();
+  delete find("main").dataset.explained;
+  scheduler.schedule(refresh);
 });
 onImageFile(document.querySelectorAll("input[type=file]"), showFile);
 document.addEventListener("keydown", onKeyDown);
 find("#examples div").append(...exampleButtons((strokes) => canvas.showStrokes(strokes)));
-view.clear(NO_PREDICTION);
+clearAnswer(NO_ANSWER);
 versionMenu.refresh();

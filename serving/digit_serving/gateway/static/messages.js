@@ -1,10 +1,26 @@
-// Messages: predictions and explanations as text.
+// Messages: readings, predictions, refusals and explanations as text.
 
 // Probabilities of the answer from which it counts as sure, and as likely.
 const SURE = 0.9;
 const LIKELY = 0.6;
 // Factors above this one are only named as larger.
 const MAX_FACTOR = 1e6;
+
+const REFUSALS = {
+  no_digit: "That doesn't look like a digit.",
+  too_many_digits: "Those are more digits than the network reads at once.",
+};
+
+/** Describe why the service refuses the picture; undefined unless the problem's code is about what the picture shows. */
+export function describeRefusal(code) {
+  return REFUSALS[code];
+}
+
+/** Describe several digits, for screen readers. */
+export function describeReading(lines) {
+  const count = lines.reduce((sum, { digits }) => sum + digits.length, 0);
+  return `These are ${count} digits: ${lines.map(({ text }) => text).join(", ")}.`;
+}
 
 /** Describe how sure the prediction is, without the answer itself. */
 export function describeCertainty(probabilities) {

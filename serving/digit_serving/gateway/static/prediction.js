@@ -1,5 +1,5 @@
-// Prediction view: the digit, its certainty, ten bars, and the network's input.
-import { describeCertainty, describePrediction, formatPercent } from "./messages.js";
+// Prediction view: the certainty of one digit, ten bars, and the network's input.
+import { describeCertainty, formatPercent } from "./messages.js";
 
 // Delay before screen readers announce a prediction, so that they are silent while the user draws.
 const ANNOUNCEMENT_DELAY_MS = 500;
@@ -16,30 +16,31 @@ export class PredictionView {
     this.#find("#bars").append(...this.#bars);
   }
 
-  show({ digit, probabilities, image, version, milliseconds }) {
-    this.#find("#digit").textContent = digit;
+  show({ digit, probabilities, image }) {
     this.#find("#certainty").textContent = describeCertainty(probabilities);
-    const duration = `${Math.max(1, Math.round(milliseconds))}\u00a0ms`;
-    this.#find("#source").textContent = `Version ${version} answered in ${duration}.`;
     this.#bars.forEach((bar, each) => setBar(bar, probabilities[each], each === digit));
     const input = this.#find("#network-input");
     input.src = `data:image/png;base64,${image}`;
     input.alt = "Input of the network, 28 by 28 pixels";
     input.hidden = false;
-    this.#announce(describePrediction(probabilities));
+  }
+
+  showSource({ version, milliseconds }) {
+    const duration = `${Math.max(1, Math.round(milliseconds))}\u00a0ms`;
+    this.#find("#source").textContent = `Version ${version} answered in ${duration}.`;
   }
 
   /** Show no prediction, and a message in its place. */
   clear(message) {
-    this.#find("#digit").textContent = "";
     this.#find("#certainty").textContent = message;
     this.#find("#source").textContent = "";
     for (const bar of this.#bars) setBar(bar, null);
     this.#find("#network-input").hidden = true;
-    this.#announce("");
+    this.announce("");
   }
 
-  #announce(text) {
+  /** Let screen readers say the text, after a pause in drawing. */
+  announce(text) {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => (this.#find("#announcement").textContent = text), ANNOUNCEMENT_DELAY_MS);
   }

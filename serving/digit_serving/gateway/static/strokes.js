@@ -23,15 +23,6 @@ export function drawStrokes(context, strokes, side, colour) {
   context.restore();
 }
 
-/** Return the strokes' bounding box: {left, top, width, height}. */
-export function boundingBox(strokes) {
-  const extreme = (axis, sign) =>
-    Math.max(...strokes.flatMap(({ width, points }) => points.map((point) => sign * point[axis] + width / 2)));
-  const left = -extreme(0, -1);
-  const top = -extreme(1, -1);
-  return { left, top, width: extreme(0, 1) - left, height: extreme(1, 1) - top };
-}
-
 function midpoint([x0, y0], [x1, y1]) {
   return [(x0 + x1) / 2, (y0 + y1) / 2];
 }

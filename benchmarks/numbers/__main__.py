@@ -1,0 +1,164 @@
+"""Numbers and no-digits, by family: `python -m benchmarks.numbers MNIST.npz`.
+
+Reads pictures with a model in this process, or sends them to a gateway (`--url`). Prints Markdown tables, and
+writes a contact sheet of each family to a PNG file (`--sheets`), errors first.
+"""
+
+import argparse
+import sys
+import zlib
+from collections.abc import Callable, Iterable
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.numbers.families import NUMBERS, SINGLES
+from benchmarks.numbers.negatives import NEGATIVES
+from benchmarks.numbers.readers import GatewayReader, LocalReader, Reader, load_model, newest
+from benchmarks.numbers.sheets import Result, write_sheet
+from benchmarks.numbers.writing import Digits
+from digit_client import DigitClient
+
+_CONFIDENT = 0.9
+"""Confidence that a caller would trust."""
+
+
+def main() -> None:
+    """Print a row for each family."""
+    arguments = _arguments()
+    with np.load(arguments.mnist) as mnist:
+        digits = Digits(mnist["x_test"], mnist["y_test"])
+    reader = _reader(arguments)
+
+    def read_family(name: str) -> list[Result]:
+        results = list(_read(name, digits, reader, arguments))
+        if arguments.sheets:
+            write_sheet(arguments.sheets / f"{name.replace(' ', '-')}.png", results)
+        return results
+
+    numbers = _print_table(("numbers", "read exactly"), NUMBERS, arguments.family, read_family, (_is_read,))
+    singles = _print_table(
+        ("single digits", "read", "predicted", "refused by read", "refused by predict"),
+        SINGLES,
+        arguments.family,
+        read_family,
+        (_is_read, _is_predicted, _is_refused_by_read, _is_refused_by_predict),
+    )
+    negatives = _print_table(
+        ("no digits", "refused by read", "refused by predict", "read at ≥ 0.9", "predicted at ≥ 0.9"),
+        NEGATIVES,
+        arguments.family,
+        read_family,
+        (_is_refused_by_read, _is_refused_by_predict, _is_read_confidently, _is_predicted_confidently),
+    )
+    if not arguments.url:
+        _print_cost([*numbers, *singles, *negatives])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.numbers", description=__doc__)
+    parser.add_argument("mnist", type=Path, help="path of mnist.npz, in Keras's layout")
+    parser.add_argument("--count", type=int, default=60, help="number of pictures of each family")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the pictures")
+    parser.add_argument(
+        "--family",
+        nargs="+",
+        choices=[*NUMBERS, *SINGLES, *NEGATIVES],
+        metavar="NAME",
+        help="families to read, else all: %(choices)s",
+    )
+    parser.add_argument("--sheets", type=Path, help="directory for the contact sheets")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--model", type=Path, help="a version's SavedModel, else the newest in models/digits")
+    source.add_argument("--url", help="URL of a running gateway, to read there instead")
+    arguments = parser.parse_args()
+    if arguments.sheets:
+        arguments.sheets.mkdir(parents=True, exist_ok=True)
+    return arguments
+
+
+def _reader(arguments: argparse.Namespace) -> Reader:
+    if arguments.url:
+        return GatewayReader(DigitClient(arguments.url, timeout=60))
+    return LocalReader(load_model(arguments.model or newest(Path("models/digits"))))
+
+
+def _read(name: str, digits: Digits, reader: Reader, arguments: argparse.Namespace) -> Iterable[Result]:
+    for number in range(arguments.count):
+        rng = np.random.default_rng([arguments.seed, zlib.crc32(name.encode()), number])
+        if name in NEGATIVES:
+            file, text = NEGATIVES[name](rng)
+        else:
+            file, text = (NUMBERS | SINGLES)[name](digits, rng)
+        yield Result(file, text, reader(file))
+
+
+def _print_table(
+    titles: tuple[str, ...],
+    families: Iterable[str],
+    chosen: list[str] | None,
+    read_family: Callable[[str], list[Result]],
+    measures: tuple[Callable[[Result], bool], ...],
+) -> list[Result]:
+    """Print the share of results of which each measure is true, by family and in the mean; return all."""
+    names = [name for name in families if not chosen or name in chosen]
+    if not names:
+        return []
+    _print_row(*titles, "n")
+    _print_row("---", *["---:"] * len(titles))
+    results = {}
+    for name in names:
+        results[name] = read_family(name)
+        _print_row(name, *_shares(results[name], measures), str(len(results[name])))
+    every = list(chain.from_iterable(results.values()))
+    _print_row("*mean*", *_shares(every, measures), str(len(every)))
+    sys.stdout.write("\n")
+    return every
+
+
+def _shares(results: list[Result], measures: tuple[Callable[[Result], bool], ...]) -> list[str]:
+    return [f"{np.mean([measure(result) for result in results]):.1%}" for measure in measures]
+
+
+def _print_row(*cells: str) -> None:
+    sys.stdout.write(f"| {' | '.join(cells)} |\n")
+    sys.stdout.flush()
+
+
+def _print_cost(results: list[Result]) -> None:
+    """Print the mean times and the mean number of candidates of a picture."""
+    segment, read, candidates = (
+        np.mean([getattr(result.answer, name) for result in results])
+        for name in ("segment_time", "read_time", "candidates")
+    )
+    times = f"segment {1000 * segment:.1f} ms, read {1000 * read:.1f} ms"
+    sys.stdout.write(f"Per picture: {times}, {candidates:.0f} candidates\n")
+
+
+def _is_read(result: Result) -> bool:
+    return result.answer.text == result.expected
+
+
+def _is_predicted(result: Result) -> bool:
+    return str(result.answer.digit) == result.expected
+
+
+def _is_refused_by_read(result: Result) -> bool:
+    return result.answer.text is None
+
+
+def _is_refused_by_predict(result: Result) -> bool:
+    return result.answer.digit is None
+
+
+def _is_read_confidently(result: Result) -> bool:
+    return result.answer.text_confidence >= _CONFIDENT
+
+
+def _is_predicted_confidently(result: Result) -> bool:
+    return result.answer.digit_confidence >= _CONFIDENT
+
+
+if __name__ == "__main__":
+    main()

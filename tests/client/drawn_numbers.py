@@ -1,0 +1,25 @@
+"""Synthetic pictures of numbers."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_CELL, _MARGIN = 40, 20
+
+
+def draw_lines(*lines: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Draw lines of digits, uint8 [28, 28] each, in black on white: uint8 [h, w].
+
+    Line i and digit j fill at most the square of 80 pixels that begins at row 40 + 80 i and column 40 + 80 j.
+    """
+    height = 2 * _MARGIN + _CELL * len(lines)
+    width = 2 * _MARGIN + _CELL * max(map(len, lines))
+    page = np.zeros((height, width), np.uint8)
+    inset = (_CELL - 28) // 2
+    for row, line in enumerate(lines):
+        for column, digit in enumerate(line):
+            top, left = (_MARGIN + _CELL * place + inset for place in (row, column))
+            page[top : top + 28, left : left + 28] = digit
+    return np.asarray(255 - cv2.resize(page, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC), np.uint8)

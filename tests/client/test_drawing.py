@@ -1,0 +1,61 @@
+"""Drawing of readings."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from digit_client import Digit, Line, Reading
+from digit_client._drawing import draw_boxes, save_boxes
+
+BOX = (40, 30, 20, 30)
+READING = Reading("7", (Line("7", BOX, (Digit(7, 1.0, (0.0,) * 7 + (1.0, 0.0, 0.0), BOX),)),), 1)
+
+
+def drawn_extent(before: Image.Image, after: Image.Image) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of the pixels that differ."""
+    differs = (np.asarray(before.convert("RGB")) != np.asarray(after.convert("RGB"))).any(axis=2)
+    rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_draw_boxes_draws_around_ink_of_copy(mode: str) -> None:
+    picture = Image.new(mode, (100, 80))
+    drawn = draw_boxes(picture, READING)
+    assert drawn.size == picture.size
+    assert not np.asarray(picture).any()
+    left, _, right, bottom = drawn_extent(picture, drawn)
+    assert (left, right, bottom) == (39, 60, 60)
+    assert not np.asarray(drawn.convert("RGB"))[30:60, 40:60].any()
+
+
+def test_draw_boxes_without_room_above_writes_below() -> None:
+    picture = Image.new("RGB", (100, 80))
+    digit = Digit(7, 1.0, (), (40, 2, 20, 30))
+    drawn = draw_boxes(picture, Reading("7", (Line("7", digit.box, (digit,)),), 1))
+    _, top, _, bottom = drawn_extent(picture, drawn)
+    assert top == 1
+    assert bottom > 34
+
+
+def test_save_boxes_keeps_size_of_jpeg_and_applies_orientation(tmp_path: Path) -> None:
+    source, target = tmp_path / "turned.jpg", tmp_path / "shown.png"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (600, 800), "white").save(source, exif=exif)
+    box = (400, 300, 80, 160)
+    save_boxes(source, Reading("7", (Line("7", box, (Digit(7, 1.0, (), box),)),), 1), target)
+    with Image.open(target) as shown:
+        assert shown.size == (800, 600)
+        left, _, right, bottom = drawn_extent(Image.new("RGB", shown.size, "white"), shown)
+    assert (left, right, bottom) == (397, 482, 462)
+
+
+def test_save_boxes_picture_of_16_bits_is_written(tmp_path: Path) -> None:
+    source, target = tmp_path / "deep.png", tmp_path / "shown.png"
+    Image.fromarray(np.full((80, 100), 65535, np.uint16)).save(source)
+    save_boxes(source, READING, target)
+    with Image.open(target) as shown:
+        assert shown.size == (100, 80)
