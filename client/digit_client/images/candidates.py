@@ -119,12 +119,11 @@ def segment(pixels: NDArray[np.generic], *, size: tuple[int, int] | None = None)
     height, width = image.shape[:2]
     size = size or (height, width)
     picture = _upscale(flatten_alpha(scaling.downscale(image, READING_SIDE)))
-    scale = width / picture.shape[1], height / picture.shape[0]
     glyphs: list[NDArray[np.uint8]] = []
     lone_box = None
     with suppress(NoDigitError):
         digit, box = locate_and_normalise(image)
-        lone_box = _scale(box or (0, 0, width, height), 1 / scale[0], 1 / scale[1])
+        lone_box = _scale(box, picture.shape[1] / width, picture.shape[0] / height)
         glyphs.append(digit)
     layers = tuple(_layer(mask, lone_box, glyphs, size) for mask in ink_masks(picture))
     if not glyphs:

@@ -23,6 +23,12 @@ class FrameConfig:
     """Least share of each side of a box that its lines cover."""
     side_share: float = 0.12
     """Distance from the box's side within which its lines lie, as a share of its height or width."""
+    min_row_ratio: float = 2.0
+    """Least ratio of width to height of a row of cells without a lid: digits are narrower."""
+    min_line_share: float = 0.85
+    """Least share of such a row's ink that is lines."""
+    gap_shape: tuple[int, int] = (5, 5)
+    """Height and width, in pixels, of the gaps that are closed where a stroke crosses a line."""
     min_rule: float = 0.5
     """Least length of a rule that runs to the picture's edge, as a share of the picture's width or height."""
     max_rule_width: float = 0.04
@@ -32,6 +38,15 @@ class FrameConfig:
 
 
 _CONFIG = FrameConfig()
+
+
+def remove_lines(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Remove printed lines from a mask, uint8 [h, w] of 0 and 1; strokes that cross a line stay whole."""
+    lines = find_lines(mask)
+    without_lines = mask & ~lines
+    # Morphological closing, restricted to the lines, reconnects strokes.
+    closed = cv2.morphologyEx(without_lines, cv2.MORPH_CLOSE, np.ones(_CONFIG.gap_shape, np.uint8))
+    return np.asarray(without_lines | (closed & lines), np.uint8)
 
 
 def find_lines(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -61,7 +76,8 @@ def _add_frames(mask: NDArray[np.uint8], lines: NDArray[np.uint8]) -> None:
         box = slice(top, top + height), slice(left, left + width)
         component = (labels[box] == number).astype(np.uint8)
         straight = _straight(component, side) | _straight(component.T, side).T
-        if _covers_sides(straight):
+        is_row = width > _CONFIG.min_row_ratio * height
+        if _covers_sides(straight) or (is_row and _consists_of(straight, component)):
             lines[box] |= straight
 
 
@@ -87,8 +103,10 @@ def _straight(mask: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     # Dilate across the lines first, since a line that is turned by a few degrees has steps.
     thick = cv2.dilate(np.ascontiguousarray(mask), np.ones((3, 1), np.uint8))
     straight = cv2.morphologyEx(thick, cv2.MORPH_OPEN, np.ones((1, length), np.uint8)) & mask
-    broad = np.ones((max(4, round(_CONFIG.max_width * side)), 1), np.uint8)
-    return np.asarray(straight & ~cv2.morphologyEx(straight, cv2.MORPH_OPEN, broad))
+    kernel = np.ones((max(4, round(_CONFIG.max_width * side)), 1), np.uint8)
+    # By default, the outside of the array counts as ink: a line along its side would be broad.
+    border = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
+    return np.asarray(straight & ~cv2.morphologyEx(straight, cv2.MORPH_OPEN, kernel, **border))
 
 
 def _covers_sides(lines: NDArray[np.uint8]) -> bool:
@@ -102,3 +120,8 @@ def _covers_sides(lines: NDArray[np.uint8]) -> bool:
         lines[:, -columns:].any(axis=1),
     )
     return all(side.mean() > _CONFIG.min_coverage for side in sides)
+
+
+def _consists_of(lines: NDArray[np.uint8], component: NDArray[np.uint8]) -> bool:
+    """True for a row of cells without a lid: nearly all of the component's ink is lines."""
+    return cv2.countNonZero(lines) > _CONFIG.min_line_share * cv2.countNonZero(component)

@@ -113,8 +113,9 @@ def _remove_lines(
     fainter lines.
     """
     for _ in range(_CONFIG.line_rounds):
-        without_rules = line_removal.remove_lines(mask, mask)
-        kept = without_rules & ~frames.find_lines(without_rules)
+        # Frames first: without rules, those that consist of rules would fall apart.
+        without_frames = frames.remove_lines(mask)
+        kept = line_removal.remove_lines(without_frames, without_frames)
         lines = mask & ~kept
         mask = kept
         if not cv2.countNonZero(lines):

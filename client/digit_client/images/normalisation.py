@@ -54,16 +54,16 @@ def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
     return digit
 
 
-def locate_and_normalise(pixels: Pixels) -> tuple[NDArray[np.uint8], Box | None]:
-    """Return the digit in MNIST's form, uint8 [28, 28], and its box; None if it fills the picture.
+def locate_and_normalise(pixels: Pixels) -> tuple[NDArray[np.uint8], Box]:
+    """Return the digit in MNIST's form, uint8 [28, 28], and its box.
 
     Takes uint8 [h, w], [h, w, 3] or [h, w, 4]. Raise NoDigitError as `normalise` does.
     """
     if is_normalized(pixels):
-        return pixels, None
+        return pixels, cv2.boundingRect(pixels)
     # Check the shape first: inversion of a large picture is slow.
     if pixels.shape == (SIDE, SIDE) and is_normalized(255 - pixels):
-        return 255 - pixels, None
+        return 255 - pixels, cv2.boundingRect(255 - pixels)
     digit = segment_digit(pixels)
     return fit_to_mnist_canvas(digit.ink), digit.box
 

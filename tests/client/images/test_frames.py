@@ -37,6 +37,14 @@ def test_find_lines_row_of_cells_is_found(stroke: Pixels) -> None:
     assert (lines & table).sum() > 0.95 * table.sum()
 
 
+def test_find_lines_row_of_open_cells_is_found(stroke: Pixels) -> None:
+    comb = cv2.line(np.zeros_like(stroke), (40, 150), (280, 150), 1, 2)
+    for column in range(40, 281, 60):
+        cv2.line(comb, (column, 110), (column, 150), 1, 2)
+    lines = frames.find_lines(comb)
+    assert (lines & comb).sum() > 0.95 * comb.sum()
+
+
 def test_find_lines_thick_rule_at_edge_is_found(stroke: Pixels) -> None:
     rule = cv2.line(np.zeros_like(stroke), (0, 200), (319, 203), 1, 8)
     lines = frames.find_lines(stroke | rule)
