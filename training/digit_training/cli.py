@@ -59,8 +59,8 @@ force_option = click.option("--force", is_flag=True, help="Publish the model wha
     default="quick",
     show_default=True,
     type=click.Choice(["quick", "full", "best"]),
-    help="Effort for the convnet: quick takes a minute and a half, full five to eight minutes, "
-    "best half an hour (an ensemble of five networks).",
+    help="Effort for the convnet: quick takes two and a half minutes, full ten minutes, "
+    "best an hour (an ensemble of five networks).",
 )
 @data_option
 @output_option

@@ -79,7 +79,7 @@ QUICK = Recipe(
     negative_fraction=0.25,
     augmented=True,
     mild_epochs=1,
-    hint="About 30 fewer errors on MNIST's 10,000 test digits, in five to eight minutes: "
+    hint="About 30 fewer errors on MNIST's 10,000 test digits, in ten minutes: "
     "digits train --recipe full",
 )
 
@@ -89,7 +89,7 @@ FULL = replace(
     # Synthetic digits cost accuracy on MNIST, which the mild epochs win back.
     synthetic_fraction=0.05,
     mild_epochs=6,
-    hint="About ten fewer errors on MNIST's 10,000 test digits, in half an hour: digits train --recipe best",
+    hint="About ten fewer errors on MNIST's 10,000 test digits, in an hour: digits train --recipe best",
 )
 
 RECIPES = {

@@ -38,11 +38,16 @@ class ReadingConfig:
     edge_share: float = 0.07
     """Distance from the picture's left or right edge within which strips lie, as a share of its width."""
     min_strip_ratio: float = 3.0
-    """Least ratio of height to width of a strip."""
+    """Least ratio of height to width of a strip at the picture's edge."""
+    min_hairline_ratio: float = 8.0
+    """Least ratio of height to width of a hairline; that of most handwritten 1s is lower."""
+    max_strip_height: float = 1.2
+    """Largest height of a 1 as narrow as a strip, as a multiple of the height of the highest other digit."""
     max_ones: int = 5
     """Largest number of 1s of a picture without other digits: more are a barcode or bricks."""
     min_mean_confidence: float = 0.75
-    """Least mean confidence of a picture's digits, from a model with the output `is_digit`."""
+    """Least mean confidence of a picture's digits, from a model with the output `is_digit`. A lone digit is
+    accepted as by `/v1/predict`."""
     min_explained: float = 0.7
     """Least share of the ink that the digits cover."""
     min_component_explained: float = 0.7
@@ -125,10 +130,13 @@ def _value(glyphs: list[_Glyph], layer: Layer, width: int) -> float:
     if not glyphs or (len(glyphs) > _CONFIG.max_ones and {glyph.prediction.digit for glyph in glyphs} == {1}):
         return 0.0
     confidence = sum(glyph.prediction.confidence for glyph in glyphs) / len(glyphs)
-    has_is_digit = glyphs[0].prediction.is_digit is not None
-    least = _CONFIG.min_mean_confidence if has_is_digit else MIN_CONFIDENCE
+    if len(glyphs) == 1 and not glyphs[0].candidate.is_piece:
+        is_sure = glyphs[0].prediction.is_accepted
+    else:
+        has_is_digit = glyphs[0].prediction.is_digit is not None
+        is_sure = confidence >= (_CONFIG.min_mean_confidence if has_is_digit else MIN_CONFIDENCE)
     explained = _explained(glyphs, layer, width)
-    if confidence < least or explained < _CONFIG.min_explained:
+    if not is_sure or explained < _CONFIG.min_explained:
         return 0.0
     return confidence * math.sqrt(explained)
 
@@ -256,20 +264,24 @@ def _without_signs(glyphs: list[_Glyph]) -> list[_Glyph]:
 
 
 def _without_strips(glyphs: list[_Glyph], width: int) -> list[_Glyph]:
-    """Leave out strips that are far from all digits, such as a table beside a sheet of paper."""
+    """Leave out strips that are far from all digits or higher: remains of rules, a table beside a sheet."""
     others = [glyph for glyph in glyphs if not _is_strip(glyph.box, width)]
+    highest = _CONFIG.max_strip_height * max((other.box[3] for other in others), default=0)
     return [
         glyph
         for glyph in glyphs
-        if not others or any(_gap(glyph.box, other.box) < other.box[3] for other in others)
+        if not others
+        or glyph in others
+        or (glyph.box[3] <= highest and any(_gap(glyph.box, other.box) < other.box[3] for other in others))
     ]
 
 
 def _is_strip(box: Box, width: int) -> bool:
-    """True for a vertical bar at the left or right edge of a picture of this width."""
+    """True for a hairline, and for a vertical bar at the left or right edge of a picture of this width."""
     margin = _CONFIG.edge_share * width
     is_at_edge = not margin < box[0] + box[2] / 2 < width - margin
-    return is_at_edge and box[3] > _CONFIG.min_strip_ratio * box[2]
+    ratio = _CONFIG.min_strip_ratio if is_at_edge else _CONFIG.min_hairline_ratio
+    return box[3] > ratio * box[2]
 
 
 def _gap(box: Box, other: Box) -> int:

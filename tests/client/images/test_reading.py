@@ -87,6 +87,21 @@ def test_read_strip_at_edge_is_left_out() -> None:
     assert images.read(candidates(with_strip), [prediction(4), prediction(2), prediction(1)]).text == "42"
 
 
+def test_read_remains_of_grid_are_left_out() -> None:
+    hairlines = layer(
+        (1, (150, 50, 20, 40)), (2, (180, 50, 20, 40)), (4, (200, 10, 3, 120)), (8, (260, 130, 2, 40))
+    )
+    answers = [prediction(4), prediction(2), prediction(1), prediction(1)]
+    assert images.read(candidates(hairlines), answers).text == "42"
+
+
+def test_read_lone_unsure_digit_is_accepted_as_by_predict() -> None:
+    lone = candidates(layer((1, (10, 10, 30, 50))))
+    assert images.read(lone, [prediction(7, 0.6, 0.7)]).text == "7"
+    with pytest.raises(NoDigitError):
+        images.read(lone, [prediction(7, 0.4)])
+
+
 def test_read_surer_mask_wins() -> None:
     unsure, sure = layer((1, (10, 10, 30, 50))), layer((1, (12, 10, 28, 50)), first=1)
     assert images.read(candidates(unsure, sure), [prediction(4, 0.6), prediction(9)]).text == "9"
