@@ -75,6 +75,8 @@ class Candidate:
     """Index among the glyphs of the picture."""
     is_piece: bool = False
     """True for a part of a component, cut from the rest."""
+    is_lone: bool = False
+    """True for the digit that `normalise` finds, alone on the picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ def segment(pixels: NDArray[np.generic], *, size: tuple[int, int] | None = None)
         raise NoDigitError("nothing on the image looks like a digit")
     if lone_box and not layers:
         box = _scale(lone_box, size[1] / picture.shape[1], size[0] / picture.shape[0])
-        layers = (Layer((Candidate(1, box, 0),), (box,), (0,), (1.0,)),)
+        layers = (Layer((Candidate(1, box, 0, is_lone=True),), (box,), (0,), (1.0,)),)
     return Candidates(np.stack(glyphs), layers, size)
 
 
@@ -154,7 +156,7 @@ def _layer(
     scale = size[1] / labels.shape[1], size[0] / labels.shape[0]
     candidates = []
     if lone_box and (atoms := _atoms_in(lone_box, labels, counts)):
-        candidates.append(Candidate(atoms, _scale(lone_box, *scale), 0))
+        candidates.append(Candidate(atoms, _scale(lone_box, *scale), 0, is_lone=True))
     room = _CONFIG.max_candidates - len(glyphs)
     for atoms, box, is_piece in islice(_unions(components, labels), room):
         candidates.append(Candidate(atoms, _scale(box, *scale), len(glyphs), is_piece))

@@ -46,8 +46,8 @@ class ReadingConfig:
     max_ones: int = 5
     """Largest number of 1s of a picture without other digits: more are a barcode or bricks."""
     min_mean_confidence: float = 0.75
-    """Least mean confidence of a picture's digits, from a model with the output `is_digit`. A lone digit is
-    accepted as by `/v1/predict`."""
+    """Least mean confidence of a picture's digits, from a model with the output `is_digit`. The digit
+    that `normalise` finds is accepted as by `/v1/predict`."""
     min_explained: float = 0.7
     """Least share of the ink that the digits cover."""
     min_component_explained: float = 0.7
@@ -130,7 +130,7 @@ def _value(glyphs: list[_Glyph], layer: Layer, width: int) -> float:
     if not glyphs or (len(glyphs) > _CONFIG.max_ones and {glyph.prediction.digit for glyph in glyphs} == {1}):
         return 0.0
     confidence = sum(glyph.prediction.confidence for glyph in glyphs) / len(glyphs)
-    if len(glyphs) == 1 and not glyphs[0].candidate.is_piece:
+    if len(glyphs) == 1 and glyphs[0].candidate.is_lone:
         is_sure = glyphs[0].prediction.is_accepted
     else:
         has_is_digit = glyphs[0].prediction.is_digit is not None

@@ -1,5 +1,7 @@
 """Reading: predictions of the candidates become digits in lines."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -95,11 +97,12 @@ def test_read_remains_of_grid_are_left_out() -> None:
     assert images.read(candidates(hairlines), answers).text == "42"
 
 
-def test_read_lone_unsure_digit_is_accepted_as_by_predict() -> None:
-    lone = candidates(layer((1, (10, 10, 30, 50))))
-    assert images.read(lone, [prediction(7, 0.6, 0.7)]).text == "7"
-    with pytest.raises(NoDigitError):
-        images.read(lone, [prediction(7, 0.4)])
+@pytest.mark.parametrize("is_lone", [True, False])
+def test_read_unsure_digit_is_accepted_if_normalise_finds_it(is_lone: bool) -> None:
+    box = (10, 10, 30, 50)
+    picture = candidates(Layer((Candidate(1, box, 0, is_lone=is_lone),), (box,), (0,), (1.0,)))
+    with nullcontext() if is_lone else pytest.raises(NoDigitError):
+        assert images.read(picture, [prediction(7, 0.6, 0.7)]).text == "7"
 
 
 def test_read_surer_mask_wins() -> None:
