@@ -107,7 +107,7 @@ def test_augmented_batches_of_two_outputs_give_targets_and_weights_by_output(dat
 def test_fit_of_two_outputs_learns_to_refuse_negatives(
     refusing: FitResult, refusing_evaluation: Evaluation
 ) -> None:
-    assert refusing.negative_examples == round(0.3 * refusing.examples)
+    assert refusing.negative_examples == round(refusing.recipe.negative_fraction * refusing.examples)
     assert set(refusing.history) == {"accuracy", "loss", "val_accuracy", "val_loss"}
     assert refusing_evaluation.accuracy > 0.6
     refusals = refusing_evaluation.refusals
@@ -243,7 +243,7 @@ def test_fit_mild_epochs_include_negatives_and_unless_disabled_synthetic_digits(
     recipe = replace(RECIPES[name], epochs=3, mild_epochs=1, networks=1, validation_split=0)
     result = fit(replace(recipe, build=small_network), dataset.train[:240], seed=0)
     assert result.synthetic_examples == round(0.05 * 240)
-    assert result.negative_examples == round(0.3 * 240)
+    assert result.negative_examples == round(result.recipe.negative_fraction * 240)
     assert sum(counts[MILD]) == 240 + result.synthetic_examples + result.negative_examples
     assert sum(negative_counts[MILD]) >= result.negative_examples
     assert sum(negative_counts[STRONG]) >= 2 * result.negative_examples
