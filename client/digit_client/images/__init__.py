@@ -10,6 +10,11 @@ All functions are pure: bytes and arrays in, arrays out. The stages and their mo
     segmentation: scaling ─ background ─ thresholding (line_removal, components) ─ document, illumination,
                   and stroke_metrics, which distinguish strokes from sheets, shadows and noise
 
+and for any number of digits:
+
+    bytes ─ decode ─▶ pixels ─ candidates ─▶ uint8 [k, 28, 28] ─ the model ─▶ predictions ─ reading ─▶ Reading
+    candidates: ink_masks (frames, line_removal) ─ seams ─ normalisation
+
 Terms of these modules: a `level` is a step of the range 0..255; `contrast`, float32 [h, w], is the
 difference of each pixel from the background, in levels; `ink`, float32 [h, w], is a soft mask, from 0 for
 background to 1 for ink; a `mask` is binary; `paper` is the background, of any material; a `sheet` is paper

@@ -18,6 +18,7 @@ from digit_client._exceptions import NoDigitError
 from digit_client._inputs import to_uint8_image
 from digit_client._types import Box
 from digit_client.images import scaling, seams
+from digit_client.images.boxes import enclose, gaps, slices
 from digit_client.images.ink_masks import InkMask, ink_masks
 from digit_client.images.normalisation import (
     drop_redundant_channels,
@@ -171,7 +172,7 @@ def _layer(
 
 def _atoms_in(box: Box, labels: NDArray[np.int32], counts: NDArray[np.intp]) -> int:
     """Return the atoms that lie mostly in the box, as a bit set."""
-    inside = labels[_slices(box)].ravel()
+    inside = labels[slices(box)].ravel()
     is_in = 2 * np.bincount(inside, minlength=len(counts) + 1)[1:] > counts
     return sum(1 << int(atom) for atom in np.flatnonzero(is_in))
 
@@ -179,7 +180,7 @@ def _atoms_in(box: Box, labels: NDArray[np.int32], counts: NDArray[np.intp]) -> 
 def _atoms(mask: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[_Component]]:
     """Label the atoms, from 1 on: int32 [h, w], and return the components that they belong to."""
     box = cv2.boundingRect(mask)
-    count, found, stats, _ = cv2.connectedComponentsWithStats(mask[_slices(box)], connectivity=8)
+    count, found, stats, _ = cv2.connectedComponentsWithStats(mask[slices(box)], connectivity=8)
     stats[:, :2] += box[:2]
     lengths = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
     least = max(_CONFIG.min_pixels, _CONFIG.min_length * max(mask.shape))
@@ -195,8 +196,8 @@ def _atoms(mask: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[_Component]
     components, first = [], 1
     for number in large:
         left, top, width, height = stats[number, :4].tolist()
-        component = _slices((left, top, width, height))
-        is_ink = found[_slices((left - box[0], top - box[1], width, height))] == number
+        component = slices((left, top, width, height))
+        is_ink = found[slices((left - box[0], top - box[1], width, height))] == number
         pieces = np.zeros(is_ink.shape, np.int32)
         if width >= _CONFIG.min_cut_width * height:
             pieces = seams.cut(is_ink.astype(np.uint8))
@@ -226,7 +227,7 @@ def _unions(components: list[_Component], labels: NDArray[np.int32]) -> Iterator
             if length > _CONFIG.max_run and not is_whole:
                 continue
             for start in range(component.pieces - length + 1):
-                box = _enclose(boxes[start : start + length])
+                box = enclose(boxes[start : start + length])
                 if box[2] <= _CONFIG.max_digit_width * max(box[3], component.box[3] / 2):
                     yield ((1 << length) - 1) << (component.first - 1 + start), box, not is_whole
     neighbours = [
@@ -248,7 +249,7 @@ def _unions(components: list[_Component], labels: NDArray[np.int32]) -> Iterator
 
 def _union(members: tuple[_Component, ...]) -> Iterator[tuple[int, Box, bool]]:
     boxes = [member.box for member in members]
-    box = _enclose(boxes)
+    box = enclose(boxes)
     # A line as wide as the union is a rule under or over the digit.
     has_rule = any(other[2] == box[2] and other[2] > _CONFIG.min_rule_ratio * other[3] for other in boxes)
     if box[2] <= _CONFIG.max_digit_width * box[3] and not has_rule:
@@ -257,28 +258,21 @@ def _union(members: tuple[_Component, ...]) -> Iterator[tuple[int, Box, bool]]:
 
 
 def _are_near(box: Box, other: Box) -> bool:
-    gap_x = max(box[0], other[0]) - min(box[0] + box[2], other[0] + other[2])
-    gap_y = max(box[1], other[1]) - min(box[1] + box[3], other[1] + other[3])
+    distances = gaps(box, other)
     length = max(*box[2:], *other[2:])
-    return max(gap_x, gap_y) <= _CONFIG.max_gap * length and min(gap_x, gap_y) < 0
+    return max(distances) <= _CONFIG.max_gap * length and min(distances) < 0
 
 
 def _piece_boxes(component: _Component, labels: NDArray[np.int32]) -> list[Box]:
     left, top, _, _ = component.box
     if component.pieces == 1:
         return [component.box]
-    crop = labels[_slices(component.box)]
+    crop = labels[slices(component.box)]
     boxes = []
     for label in range(component.first, component.first + component.pieces):
         x, y, w, h = cv2.boundingRect((crop == label).astype(np.uint8))
         boxes.append((left + x, top + y, w, h))
     return boxes
-
-
-def _enclose(boxes: list[Box]) -> Box:
-    left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
-    right, bottom = max(box[0] + box[2] for box in boxes), max(box[1] + box[3] for box in boxes)
-    return left, top, right - left, bottom - top
 
 
 def _glyph(ink: NDArray[np.float32], labels: NDArray[np.int32], atoms: int, box: Box) -> NDArray[np.uint8]:
@@ -298,12 +292,6 @@ def _glyph(ink: NDArray[np.float32], labels: NDArray[np.int32], atoms: int, box:
         small = max(1, round(glyph.shape[1] * scale)), max(1, round(glyph.shape[0] * scale))
         glyph = np.asarray(cv2.resize(glyph, small, interpolation=cv2.INTER_AREA), np.float32)
     return fit_to_mnist_canvas(glyph)
-
-
-def _slices(box: Sequence[int]) -> tuple[slice, slice]:
-    """Return the rows and columns of a box."""
-    left, top, width, height = box
-    return slice(top, top + height), slice(left, left + width)
 
 
 def _scale(box: Box, scale_x: float, scale_y: float) -> Box:

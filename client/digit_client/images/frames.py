@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_client.images.boxes import slices
+
 
 @dataclass(frozen=True, slots=True)
 class FrameConfig:
@@ -60,8 +62,8 @@ def find_lines(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return lines
     _add_rules(mask, lines)
     # Label the box around the ink alone: labelling takes as long as all else.
-    left, top, width, height = cv2.boundingRect(mask)
-    _add_frames(mask[top : top + height, left : left + width], lines[top : top + height, left : left + width])
+    box = slices(cv2.boundingRect(mask))
+    _add_frames(mask[box], lines[box])
     return lines
 
 
@@ -69,11 +71,11 @@ def _add_frames(mask: NDArray[np.uint8], lines: NDArray[np.uint8]) -> None:
     """Add the lines of boxes and tables to `lines`."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     for number in range(1, count):
-        left, top, width, height, area = stats[number].tolist()
+        *_, width, height, area = stats[number].tolist()
         side = min(width, height)
         if side < _CONFIG.min_side or area > _CONFIG.max_area * width * height:
             continue
-        box = slice(top, top + height), slice(left, left + width)
+        box = slices(stats[number].tolist())
         component = (labels[box] == number).astype(np.uint8)
         straight = _straight(component, side) | _straight(component.T, side).T
         is_row = width > _CONFIG.min_row_ratio * height

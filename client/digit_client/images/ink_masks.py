@@ -51,8 +51,9 @@ def ink_masks(picture: NDArray[np.uint8]) -> list[InkMask]:
     """
     separated = []
     for levels in _darkness_and_lightness(picture):
+        small = _downscale(levels)
         for window in _CONFIG.windows:
-            contrast = _contrast(levels, window)
+            contrast = _contrast(levels, small, window)
             try:
                 threshold, full = thresholding.ink_levels(contrast)
             except NoDigitError:
@@ -85,16 +86,19 @@ def _darkness_and_lightness(picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint
     return 255 - cv2.min(cv2.min(red, green), blue), np.asarray(cv2.max(cv2.max(red, green), blue))
 
 
-def _contrast(levels: NDArray[np.uint8], window: float) -> NDArray[np.float32]:
-    """Return the contrast with the background, in levels: float32 [h, w].
+def _downscale(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    factor = scaling.downscale_factor(levels.shape, _CONFIG.background_side)
+    size = (max(1, levels.shape[1] // factor), max(1, levels.shape[0] // factor))
+    return np.asarray(cv2.resize(levels, size, interpolation=cv2.INTER_AREA))
+
+
+def _contrast(levels: NDArray[np.uint8], small: NDArray[np.uint8], window: float) -> NDArray[np.float32]:
+    """Return the contrast with the background, which is estimated on the small picture: float32 [h, w].
 
     The contrast is the lower one of a white top hat, which removes structures wider than the window, and of
     the difference from the median in the window, which leaves no gaps and loops of strokes.
     """
-    factor = scaling.downscale_factor(levels.shape, _CONFIG.background_side)
-    size = (max(1, levels.shape[1] // factor), max(1, levels.shape[0] // factor))
-    small = cv2.resize(levels, size, interpolation=cv2.INTER_AREA)
-    width = max(3, round(window * min(size)) | 1)
+    width = max(3, round(window * min(small.shape)) | 1)
     median = cv2.medianBlur(small, min(width, 255))
     # Replicate the border, so that strokes and tables there are removed as elsewhere.
     padded = cv2.copyMakeBorder(small, width, width, width, width, cv2.BORDER_REPLICATE)

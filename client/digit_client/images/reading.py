@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from digit_client._exceptions import NoDigitError, SeveralDigitsError
 from digit_client._types import MIN_CONFIDENCE, Box, Digit, Line, Prediction, Reading
+from digit_client.images.boxes import contains, enclose, gaps
 from digit_client.images.candidates import Candidate, Candidates, Layer
 
 
@@ -35,6 +36,8 @@ class ReadingConfig:
     """Least height of an upright bar, such as a cell's line, as a multiple of its neighbours' height."""
     min_gain: float = 1.05
     """Least ratio of the values of two masks at which the one of lower contrast is preferred."""
+    min_line_overlap: float = 0.35
+    """Least share of a digit's rows that the line before it covers, if it belongs to the line."""
     edge_share: float = 0.07
     """Distance from the picture's left or right edge within which strips lie, as a share of its width."""
     min_strip_ratio: float = 3.0
@@ -150,7 +153,7 @@ def _explained(glyphs: list[_Glyph], layer: Layer, width: int) -> float:
         box = layer.components[owner]
         if atoms >> atom & 1:
             explained += share
-        elif box[3] < least or _is_strip(box, width) or any(_contains(box, glyph.box) for glyph in glyphs):
+        elif box[3] < least or _is_strip(box, width) or any(contains(box, glyph.box) for glyph in glyphs):
             continue
         total += share
     return explained / total
@@ -181,7 +184,7 @@ def _select(layer: Layer, predictions: Sequence[Prediction]) -> list[_Glyph]:
         best = nlargest(_CONFIG.beam, options.items(), key=lambda option: option[1][0])
         states = dict(best)
     _, chosen = max(states.values(), key=lambda state: state[0])
-    return [glyph for glyph in chosen if glyph.score >= _CONFIG.min_score]
+    return list(chosen)
 
 
 def _keep_better(
@@ -257,9 +260,13 @@ def _without_signs(glyphs: list[_Glyph]) -> list[_Glyph]:
     inner = [
         glyph
         for glyph in glyphs
-        if not any(other is not glyph and _contains(glyph.box, other.box) for other in glyphs)
+        if not any(other is not glyph and contains(glyph.box, other.box) for other in glyphs)
     ]
-    tall = [glyph for glyph in inner if not _is_low(glyph, inner)]
+    if not inner:
+        return inner
+    # Points, commas, dashes and specks are low.
+    least = _CONFIG.min_height * _median_height(inner)
+    tall = [glyph for glyph in inner if glyph.box[3] >= least]
     return [glyph for line in _lines(tall) for glyph in _without_slashes(line)]
 
 
@@ -272,7 +279,10 @@ def _without_strips(glyphs: list[_Glyph], width: int) -> list[_Glyph]:
         for glyph in glyphs
         if not others
         or glyph in others
-        or (glyph.box[3] <= highest and any(_gap(glyph.box, other.box) < other.box[3] for other in others))
+        or (
+            glyph.box[3] <= highest
+            and any(max(gaps(glyph.box, other.box)) < other.box[3] for other in others)
+        )
     ]
 
 
@@ -284,21 +294,11 @@ def _is_strip(box: Box, width: int) -> bool:
     return box[3] > ratio * box[2]
 
 
-def _gap(box: Box, other: Box) -> int:
-    """Return the distance of two boxes, in pixels, along the axis on which it is larger."""
-    return max(
-        max(box[0], other[0]) - min(box[0] + box[2], other[0] + other[2]),
-        max(box[1], other[1]) - min(box[1] + box[3], other[1] + other[3]),
-    )
-
-
-def _is_low(glyph: _Glyph, glyphs: list[_Glyph]) -> bool:
-    """True for points, commas, dashes and specks."""
-    # Median weighted by ink: specks may outnumber digits.
-    by_height = sorted(glyphs, key=lambda other: other.box[3])
-    shares = list(accumulate(other.share for other in by_height))
-    median = by_height[bisect_left(shares, shares[-1] / 2)].box[3]
-    return glyph.box[3] < _CONFIG.min_height * median
+def _median_height(glyphs: list[_Glyph]) -> int:
+    """Return the median weighted by ink, since specks may outnumber digits; there is at least one glyph."""
+    by_height = sorted(glyphs, key=lambda glyph: glyph.box[3])
+    shares = list(accumulate(glyph.share for glyph in by_height))
+    return by_height[bisect_left(shares, shares[-1] / 2)].box[3]
 
 
 def _without_slashes(line: list[_Glyph]) -> list[_Glyph]:
@@ -316,15 +316,6 @@ def _without_slashes(line: list[_Glyph]) -> list[_Glyph]:
     return kept
 
 
-def _contains(box: Box, other: Box) -> bool:
-    return (
-        box[0] <= other[0]
-        and box[1] <= other[1]
-        and box[0] + box[2] >= other[0] + other[2]
-        and box[1] + box[3] >= other[1] + other[3]
-    )
-
-
 def _lines(glyphs: list[_Glyph]) -> list[list[_Glyph]]:
     """Group glyphs into lines, from top to bottom, each from left to right.
 
@@ -333,7 +324,7 @@ def _lines(glyphs: list[_Glyph]) -> list[list[_Glyph]]:
     lines: list[list[_Glyph]] = []
     for glyph in sorted(glyphs, key=lambda item: item.box[0]):
         overlaps = [_overlap(line[-1].box, glyph.box) for line in lines]
-        if overlaps and max(overlaps) > 0.35:
+        if overlaps and max(overlaps) > _CONFIG.min_line_overlap:
             lines[overlaps.index(max(overlaps))].append(glyph)
         else:
             lines.append([glyph])
@@ -351,9 +342,5 @@ def _line(glyphs: list[_Glyph]) -> Line:
         Digit(glyph.prediction.digit, glyph.prediction.confidence, glyph.prediction.probabilities, glyph.box)
         for glyph in glyphs
     )
-    left, top = min(digit.box[0] for digit in digits), min(digit.box[1] for digit in digits)
-    right = max(digit.box[0] + digit.box[2] for digit in digits)
-    bottom = max(digit.box[1] + digit.box[3] for digit in digits)
-    return Line(
-        "".join(str(digit.digit) for digit in digits), (left, top, right - left, bottom - top), digits
-    )
+    text = "".join(str(digit.digit) for digit in digits)
+    return Line(text, enclose(digit.box for digit in digits), digits)
