@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import DigitClient, NoDigitError, Prediction, Reading, SeveralDigitsError, images
+from digit_client import DIGITS, DigitClient, NoDigitError, Prediction, Reading, SeveralDigitsError, images
 
 T = TypeVar("T")
 
@@ -98,6 +98,7 @@ def load_model(directory: Path) -> Model:
                 int(row.argmax()),
                 float(row.max()) * (1.0 if score is None else score),
                 tuple(row.tolist()),
+                DIGITS.labels,
                 version,
                 score,
             )

@@ -5,8 +5,8 @@
     with DigitClient() as client:
         print(client.predict("five.png").digit)
 
-Each client is imported on first use, so `import digit_client` stays light. `ModelServerClient` needs the
-extra `[grpc]`.
+`ClassifierClient` is the client for models of other tasks. Each client is imported on first use, so
+`import digit_client` stays light. `ModelServerClient` needs the extra `[grpc]`.
 """
 
 import importlib
@@ -24,22 +24,32 @@ from digit_client._exceptions import (
     NotAnImageError,
     OverloadedError,
     PixelValueError,
+    ReadingNotSupportedError,
     ServiceError,
     SeveralDigitsError,
     TooManyDigitsError,
     TruncatedImageError,
     UnavailableError,
 )
+from digit_client._task import DIGITS, TaskCard, TaskCardError
 from digit_client._types import Digit, Line, Prediction, Reading
 
 if typing.TYPE_CHECKING:
-    from digit_client._client import AsyncDigitClient, DigitClient
+    from digit_client._client import (
+        AsyncClassifierClient,
+        AsyncDigitClient,
+        ClassifierClient,
+        DigitClient,
+    )
     from digit_client._inputs import ImageSource
     from digit_client._retries import RetryPolicy
     from digit_client.tfserving.client import ModelServerClient
 
 __all__ = [
+    "DIGITS",
+    "AsyncClassifierClient",
     "AsyncDigitClient",
+    "ClassifierClient",
     "ConnectionFailedError",
     "DeadlineExceededError",
     "Digit",
@@ -58,16 +68,21 @@ __all__ = [
     "PixelValueError",
     "Prediction",
     "Reading",
+    "ReadingNotSupportedError",
     "RetryPolicy",
     "ServiceError",
     "SeveralDigitsError",
+    "TaskCard",
+    "TaskCardError",
     "TooManyDigitsError",
     "TruncatedImageError",
     "UnavailableError",
 ]
 
 _LAZY_MODULES = {
+    "AsyncClassifierClient": "_client",
     "AsyncDigitClient": "_client",
+    "ClassifierClient": "_client",
     "DigitClient": "_client",
     "ImageSource": "_inputs",
     "ModelServerClient": "tfserving.client",

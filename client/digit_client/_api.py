@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from digit_client import _inputs
 from digit_client._exceptions import (
@@ -27,6 +28,10 @@ _MAX_IMAGES = 256
 _MAX_BYTES = 6 * 1024 * 1024
 
 _IMAGE_ERRORS: dict[str, type[ImageError]] = {error.code: error for error in ImageError.__subclasses__()}
+_SERVICE_ERRORS: dict[str, type[ServiceError]] = {
+    error.code: error for error in ServiceError.__subclasses__()
+}
+# A proxy's error has no code of ours.
 _STATUS_ERRORS = {
     404: ModelNotFoundError,
     429: OverloadedError,
@@ -50,6 +55,14 @@ class RequestBody:
     first_index: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """Version that answered, and the labels of its classes."""
+
+    version: int
+    labels: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class _MultipartBatch:
     first_index: int = 0
@@ -62,8 +75,8 @@ def auth_headers(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
-def model_query(version: int | None, label: str | None) -> dict[str, str]:
-    """Return the query parameters that select the model. Raise ValueError for both a version and a label."""
+def version_query(version: int | None, label: str | None) -> dict[str, str]:
+    """Return the query parameters that select the version. Raise ValueError for a number and a label."""
     if version is not None and label is not None:
         raise ValueError("name a version or a label, not both")
     if version is not None:
@@ -80,9 +93,9 @@ def encode_image(image: ImageSource) -> RequestBody:
 def encode_batches(images: Iterable[ImageSource]) -> Iterator[RequestBody]:
     """Yield request bodies for the images, as few as the gateway's limits allow.
 
-    An array uint8 [n, 28, 28] is sent as npy, everything else as multipart.
+    An array that may be a batch in the model's form is sent as npy, everything else as multipart.
     """
-    if _inputs.is_digit_array(images):
+    if _inputs.is_batch(images) and images[:1].nbytes <= _MAX_BYTES:
         yield from _encode_array(images)
         return
     batch = _MultipartBatch()
@@ -132,37 +145,45 @@ def parse_document(
     return document
 
 
-def _encode_array(images: np.ndarray[Any, Any]) -> Iterator[RequestBody]:
-    for first_index in range(0, len(images), _MAX_IMAGES):
+def _encode_array(images: NDArray[np.uint8]) -> Iterator[RequestBody]:
+    size = min(_MAX_IMAGES, _MAX_BYTES // max(1, images[:1].nbytes))
+    for first_index in range(0, len(images), size):
         buffer = io.BytesIO()
-        np.save(buffer, images[first_index : first_index + _MAX_IMAGES], allow_pickle=False)
+        np.save(buffer, images[first_index : first_index + size], allow_pickle=False)
         headers = {"Content-Type": "application/x-npy"}
         yield RequestBody({"content": buffer.getvalue(), "headers": headers}, first_index)
 
 
 def _parse_items(
-    document: dict[str, Any], key: str, parse: Callable[[dict[str, Any], int], _Result], status: int
+    document: dict[str, Any], key: str, parse: Callable[[dict[str, Any], _Model], _Result], status: int
 ) -> list[_Result]:
     try:
-        version = int(document["model"]["version"])
-        return [parse(item, version) for item in document[key]]
+        model = _parse_model(document["model"])
+        return [parse(item, model) for item in document[key]]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ServiceError("the response does not come from a digits gateway", status=status) from error
 
 
-def _parse_prediction(item: dict[str, Any], version: int) -> Prediction:
-    is_digit = item.get("is_digit")
+def _parse_model(model: dict[str, Any]) -> _Model:
+    return _Model(int(model["version"]), tuple(map(str, model["labels"])))
+
+
+def _parse_prediction(item: dict[str, Any], model: _Model) -> Prediction:
+    index, probabilities, is_digit = int(item["index"]), _parse_probabilities(item), item.get("is_digit")
+    if len(probabilities) != len(model.labels) or not 0 <= index < len(model.labels):
+        raise ValueError("the prediction does not match the model's labels")
     return Prediction(
-        int(item["digit"]),
+        index,
         float(item["confidence"]),
-        _parse_probabilities(item),
-        version,
+        probabilities,
+        model.labels,
+        model.version,
         None if is_digit is None else float(is_digit),
     )
 
 
-def _parse_reading(item: dict[str, Any], version: int) -> Reading:
-    return Reading(str(item["text"]), tuple(map(_parse_line, item["lines"])), version)
+def _parse_reading(item: dict[str, Any], model: _Model) -> Reading:
+    return Reading(str(item["text"]), tuple(map(_parse_line, item["lines"])), model.version)
 
 
 def _parse_line(item: dict[str, Any]) -> Line:
@@ -194,7 +215,8 @@ def _parse_problem(
         if isinstance(image_error, SeveralDigitsError):
             image_error.count = problem.get("count")
         return image_error
-    return _STATUS_ERRORS.get(status, ServiceError)(
+    error_class = _SERVICE_ERRORS.get(code) or _STATUS_ERRORS.get(status, ServiceError)
+    return error_class(
         message,
         status=status,
         reason=code or None,

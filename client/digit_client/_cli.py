@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 import click
 
 from digit_client._exceptions import DigitError
+from digit_client._task import DIGIT_LABELS
 from digit_client._types import Prediction, Reading
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ REQUIRED_EXTRAS = {
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 """Suffixes of image files; other files in a folder are skipped."""
 
+# Labels of a chart, the most probable ones; the ten digits are shown in order.
+_CHART_LABELS = 5
+# Largest number of classes that a line shows as bars.
+_MAX_LINE_BARS = 10
 # Characters that a probability of 1 fills.
 _BAR_WIDTH = 24
 # Block characters of zero to eight eighths of a character's width, and of one to eight eighths of its height.
@@ -69,13 +74,13 @@ class RegisteredCommands(click.Group):
 @click.command(cls=RegisteredCommands)
 @click.version_option(package_name="digit-serving", prog_name="digits")
 def main() -> None:
-    """Train a model of handwritten digits, serve it, and read images with it."""
+    """Train, serve and ask image classifiers: of handwritten digits, or your own."""
 
 
 def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
     """Add the argument and the options that `predict` and `read` share.
 
-    The command gets a client, the paths of the images, and the keyword arguments that select the model.
+    The command gets a client, the paths of the images, and the keyword arguments that select the version.
     """
 
     @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
@@ -83,6 +88,7 @@ def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--timeout", type=click.FloatRange(min=0, min_open=True), help="Timeout per image, in seconds."
     )
+    @click.option("--model", metavar="NAME", help="Name of the model.  [default: the gateway's]")
     @click.option("--version", type=click.IntRange(min=0), help="Version of the model.")
     @click.option("--label", help="Label of the model's version.")
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each image.")
@@ -91,6 +97,7 @@ def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
         images: Sequence[str],
         url: str | None,
         timeout: float | None,
+        model: str | None,
         version: int | None,
         label: str | None,
         **options: Any,
@@ -101,7 +108,7 @@ def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
         if version is not None and label is not None:
             raise click.UsageError("--version and --label are mutually exclusive")
         paths = [path for image in images for path in _expand_argument(image)]
-        with DigitClient(url, timeout=timeout) as client:
+        with DigitClient(url, model=model, timeout=timeout) as client:
             command(client, paths, {"version": version, "label": label}, **options)
 
     return decorated
@@ -109,11 +116,11 @@ def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @_asks_gateway
-def predict(client: "DigitClient", paths: list[Path], model: dict[str, Any], as_json: bool) -> None:
-    """Read the digit on each IMAGE: a file, a folder of images, or a glob pattern."""
+def predict(client: "DigitClient", paths: list[Path], selection: dict[str, Any], as_json: bool) -> None:
+    """Classify each IMAGE: a file, a folder of images, or a glob pattern."""
     format_text = format_chart if len(paths) == 1 else format_line
     format_prediction = format_json if as_json else format_text
-    _print_answers(paths, lambda path: format_prediction(str(path), client.predict(path, **model)))
+    _print_answers(paths, lambda path: format_prediction(str(path), client.predict(path, **selection)))
 
 
 @click.command()
@@ -125,7 +132,7 @@ def predict(client: "DigitClient", paths: list[Path], model: dict[str, Any], as_
     help="Write the image with the boxes of its digits; for one IMAGE.",
 )
 def read(
-    client: "DigitClient", paths: list[Path], model: dict[str, Any], as_json: bool, show: Path | None
+    client: "DigitClient", paths: list[Path], selection: dict[str, Any], as_json: bool, show: Path | None
 ) -> None:
     """Read all digits on each IMAGE, in lines: a file, a folder of images, or a glob pattern."""
     if show and len(paths) > 1:
@@ -135,7 +142,7 @@ def read(
         from digit_client import _drawing
 
     def answer(path: Path) -> str:
-        reading = client.read(path, **model)
+        reading = client.read(path, **selection)
         if show:
             _drawing.save_boxes(path, reading, show)
         if as_json:
@@ -182,8 +189,16 @@ def _over_progress_bar(text: str, stream: TextIO) -> str:
 
 
 def format_json(name: str, result: Prediction | Reading) -> str:
-    """Return one JSON object: the image's name and the fields of the result."""
-    return json.dumps({"image": name, **asdict(result)})
+    """Return one JSON object: the image's name and the fields of the result.
+
+    A prediction begins with its label, and with its digit if the labels are the ten digits.
+    """
+    answer: dict[str, Any] = {"image": name}
+    if isinstance(result, Prediction):
+        answer["label"] = result.label
+        if result.labels == DIGIT_LABELS:
+            answer["digit"] = result.digit
+    return json.dumps(answer | asdict(result))
 
 
 def format_lines(reading: Reading, *, name: str | None) -> str:
@@ -193,15 +208,23 @@ def format_lines(reading: Reading, *, name: str | None) -> str:
 
 
 def format_chart(name: str, prediction: Prediction) -> str:
-    """Return eleven lines: a headline, and a bar for each digit."""
-    rows = [f"  {digit} {_bar(value)} {value:6.1%}" for digit, value in enumerate(prediction.probabilities)]
-    return "\n".join([f"{name}: {prediction.digit} ({prediction.confidence:.1%})", *rows])
+    """Return a headline, and a bar for each of the ten digits in order, or of the most probable labels."""
+    if prediction.labels == DIGIT_LABELS:
+        shown = list(zip(prediction.labels, prediction.probabilities, strict=True))
+    else:
+        shown = prediction.top(_CHART_LABELS)
+    width = max(len(label) for label, _ in shown)
+    rows = [f"  {label:<{width}} {_bar(value)} {value:6.1%}" for label, value in shown]
+    return "\n".join([f"{name}: {prediction.label} ({prediction.confidence:.1%})", *rows])
 
 
 def format_line(name: str, prediction: Prediction) -> str:
-    """Return one line: the digit, its probability, and a small bar for each of the ten digits."""
-    bars = "".join(_HEIGHT_BLOCKS[min(int(value * 8), 7)] for value in prediction.probabilities)
-    return f"{prediction.digit}  {prediction.confidence:6.1%}  {bars}  {name}"
+    """Return one line: label, probability, a small bar for each class unless they are many, and name."""
+    width = max(map(len, prediction.labels))
+    columns = [f"{prediction.label:<{width}}", f"{prediction.confidence:6.1%}"]
+    if len(prediction.labels) <= _MAX_LINE_BARS:
+        columns.append("".join(_HEIGHT_BLOCKS[min(int(value * 8), 7)] for value in prediction.probabilities))
+    return "  ".join([*columns, name])
 
 
 def _bar(value: float) -> str:

@@ -11,9 +11,9 @@ from typing import Any, Generic, Self, TypeVar
 
 import httpx
 
-from digit_client import _api
+from digit_client import _api, _inputs
 from digit_client._api import RequestBody
-from digit_client._exceptions import ConnectionFailedError, DeadlineExceededError
+from digit_client._exceptions import ConnectionFailedError, DeadlineExceededError, ImageShapeError
 from digit_client._inputs import ImageSource
 from digit_client._retries import Deadline, Retrier, RetryPolicy
 from digit_client._types import Prediction, Reading
@@ -35,20 +35,30 @@ class _Request(Generic[_Result]):
 
 
 _MakeRequest = Callable[[RequestBody, dict[str, str]], _Request[list[_Result]]]
-"""Function that makes the request for a body of images and the query that selects the model."""
+"""Function that makes the request for a body of images and the query that selects the version."""
 
 
 class _BaseClient:
     """Settings, requests and error translation of both clients."""
 
     def __init__(
-        self, url: str | None, api_key: str | None, timeout: float | None, retries: RetryPolicy | None
+        self,
+        url: str | None,
+        model: str | None,
+        api_key: str | None,
+        timeout: float | None,
+        retries: RetryPolicy | None,
     ) -> None:
         self.url = (url or os.environ.get("DIGITS_URL") or _DEFAULT_URL).rstrip("/")
+        self.model = model
         self.timeout = (
             float(os.environ.get("DIGITS_TIMEOUT") or _DEFAULT_TIMEOUT) if timeout is None else timeout
         )
-        self._headers = _api.auth_headers(api_key or os.environ.get("DIGITS_API_KEY"))
+        self._options: dict[str, Any] = {
+            "base_url": self.url,
+            "headers": _api.auth_headers(api_key or os.environ.get("DIGITS_API_KEY")),
+            "params": {} if model is None else {"model": model},
+        }
         self._retrier = Retrier(retries or RetryPolicy())
 
     def _predict_request(self, body: RequestBody, query: dict[str, str]) -> _Request[list[Prediction]]:
@@ -73,65 +83,57 @@ class _BaseClient:
             raise ConnectionFailedError(f"can't reach {self.url}: {error}") from error
 
 
-class DigitClient(_BaseClient):
-    """Blocking client of a digits gateway.
+class ClassifierClient(_BaseClient):
+    """Blocking client of a gateway in front of any image classifier.
 
-        with DigitClient() as client:
-            print(client.predict("five.png").digit)
+        with ClassifierClient(model="flowers") as client:
+            print(client.predict("rose.jpg").label)
 
-    `url` is the gateway's URL (default: DIGITS_URL, or http://127.0.0.1:8080). `api_key` is needed if the
-    gateway requires one (default: DIGITS_API_KEY). `timeout` in seconds bounds a call with all its retries
-    (default: DIGITS_TIMEOUT, or 10). An image is a path, the bytes of an image file, an open binary file, a
-    Pillow image or a NumPy array. The client is thread-safe. Failures raise DigitError; a path that can't be
-    read raises OSError.
+    `url` is the gateway's URL (default: DIGITS_URL, or http://127.0.0.1:8080). `model` is the name of a model
+    (default: the gateway's default model). `api_key` is needed if the gateway requires one (default:
+    DIGITS_API_KEY). `timeout` in seconds bounds a call with all its retries (default: DIGITS_TIMEOUT, or 10).
+    An image is a path, the bytes of an image file, an open binary file, a Pillow image or a NumPy array. The
+    client is thread-safe. Failures raise DigitError; a path that can't be read raises OSError.
     """
 
     def __init__(
         self,
         url: str | None = None,
         *,
+        model: str | None = None,
         api_key: str | None = None,
         timeout: float | None = None,
         retries: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        super().__init__(url, api_key, timeout, retries)
-        self._http = httpx.Client(base_url=self.url, headers=self._headers, transport=transport)
+        super().__init__(url, model, api_key, timeout, retries)
+        self._http = httpx.Client(**self._options, transport=transport)
 
     def predict(
         self, image: ImageSource, *, version: int | None = None, label: str | None = None
     ) -> Prediction:
-        """Read the digit on one image. A version or label selects another model than the default one.
+        """Classify one image. A version number or label selects another version than the default one.
 
-        Raise NoDigitError or SeveralDigitsError for an image without or with several digits.
+        A model of digits raises NoDigitError or SeveralDigitsError for an image without or with several.
         """
         return self._send_image(self._predict_request, image, version, label)
 
     def predict_many(
         self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
     ) -> list[Prediction]:
-        """Read the digit on each image, in their order, with as few requests as the gateway allows.
+        """Classify each image, in their order, with as few requests as the gateway allows.
 
-        An array uint8 [n, 28, 28] of light ink on dark is the fastest input. Its images in MNIST's form are
-        answered, digits or not: `Prediction.is_accepted` tells them apart.
+        An array uint8 [n, *shape] of the shape of the model's task is the fastest input. A model of digits
+        answers its images in MNIST's form, light ink on dark, digits or not: `Prediction.is_accepted` tells
+        them apart.
         """
         return self._send_images(self._predict_request, images, version, label)
 
-    def read(self, image: ImageSource, *, version: int | None = None, label: str | None = None) -> Reading:
-        """Read all digits on one image, in lines. Version and label as for `predict`.
-
-        Raise NoDigitError if there is none, TooManyDigitsError for more than the gateway's limit.
-        """
-        return self._send_image(self._read_request, image, version, label)
-
-    def read_many(
-        self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
-    ) -> list[Reading]:
-        """Read all digits on each image, in the images' order, with as few requests as the gateway allows."""
-        return self._send_images(self._read_request, images, version, label)
-
     def models(self) -> dict[str, Any]:
-        """Return the served model's name, versions with their states, and labels."""
+        """Return the model's name, versions with their states, version labels and task card.
+
+        The key `models` lists the names of all models; `task` is None while no version answers.
+        """
         return self._call(self._models_request(), Deadline(self.timeout))
 
     def close(self) -> None:
@@ -150,7 +152,7 @@ class DigitClient(_BaseClient):
         self, make_request: _MakeRequest[_Result], image: ImageSource, version: int | None, label: str | None
     ) -> _Result:
         deadline = Deadline(self.timeout)
-        query = _api.model_query(version, label)
+        query = _api.version_query(version, label)
         return self._call(make_request(_api.encode_image(image), query), deadline)[0]
 
     def _send_images(
@@ -161,9 +163,20 @@ class DigitClient(_BaseClient):
         label: str | None,
     ) -> list[_Result]:
         deadline = Deadline(self.timeout)
-        query = _api.model_query(version, label)
-        answers = (self._call(make_request(body, query), deadline) for body in _api.encode_batches(images))
-        return [result for answer in answers for result in answer]
+        query = _api.version_query(version, label)
+
+        def send(images: Iterable[ImageSource]) -> list[_Result]:
+            bodies = _api.encode_batches(images)
+            answers = (self._call(make_request(body, query), deadline) for body in bodies)
+            return [result for answer in answers for result in answer]
+
+        try:
+            return send(images)
+        except ImageShapeError:
+            if not _inputs.is_batch(images):
+                raise
+            # The model takes another shape: send the array's items as pictures, which the gateway prepares.
+            return send(list(images))
 
     def _call(self, request: _Request[_Result], deadline: Deadline) -> _Result:
         return self._retrier.run(partial(self._send, request), deadline)
@@ -182,53 +195,66 @@ class DigitClient(_BaseClient):
         return request.parse(response.status_code, response.headers, bytes(content))
 
 
-class AsyncDigitClient(_BaseClient):
-    """asyncio client of a digits gateway: DigitClient with coroutines.
+class DigitClient(ClassifierClient):
+    """Blocking client of a gateway in front of a model of digits: ClassifierClient, and reading of numbers.
 
-        async with AsyncDigitClient() as client:
-            print((await client.predict("five.png")).digit)
+        with DigitClient() as client:
+            print(client.predict("five.png").digit, client.read("receipt.jpg").text)
 
-    Arguments, results and errors are those of DigitClient.
+    Arguments, results and errors are those of ClassifierClient.
+    """
+
+    def read(self, image: ImageSource, *, version: int | None = None, label: str | None = None) -> Reading:
+        """Read all digits on one image, in lines. Version and label as for `predict`.
+
+        Raise NoDigitError if there is none, TooManyDigitsError for more than the gateway's limit,
+        ReadingNotSupportedError if the model's classes are not the ten digits.
+        """
+        return self._send_image(self._read_request, image, version, label)
+
+    def read_many(
+        self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
+    ) -> list[Reading]:
+        """Read all digits on each image, in the images' order, with as few requests as the gateway allows."""
+        return self._send_images(self._read_request, images, version, label)
+
+
+class AsyncClassifierClient(_BaseClient):
+    """asyncio client of a gateway: ClassifierClient with coroutines.
+
+        async with AsyncClassifierClient(model="flowers") as client:
+            print((await client.predict("rose.jpg")).label)
+
+    Arguments, results and errors are those of ClassifierClient.
     """
 
     def __init__(
         self,
         url: str | None = None,
         *,
+        model: str | None = None,
         api_key: str | None = None,
         timeout: float | None = None,
         retries: RetryPolicy | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(url, api_key, timeout, retries)
-        self._http = httpx.AsyncClient(base_url=self.url, headers=self._headers, transport=transport)
+        super().__init__(url, model, api_key, timeout, retries)
+        self._http = httpx.AsyncClient(**self._options, transport=transport)
 
     async def predict(
         self, image: ImageSource, *, version: int | None = None, label: str | None = None
     ) -> Prediction:
-        """Read the digit on one image. A version or label selects another model than the default one."""
+        """Classify one image. A version number or label selects another version than the default one."""
         return await self._send_image(self._predict_request, image, version, label)
 
     async def predict_many(
         self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
     ) -> list[Prediction]:
-        """Read the digit on each image, in their order, with as few requests as the gateway allows."""
+        """Classify each image, in their order, with as few requests as the gateway allows."""
         return await self._send_images(self._predict_request, images, version, label)
 
-    async def read(
-        self, image: ImageSource, *, version: int | None = None, label: str | None = None
-    ) -> Reading:
-        """Read all digits on one image, in lines. Version and label as for `predict`."""
-        return await self._send_image(self._read_request, image, version, label)
-
-    async def read_many(
-        self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
-    ) -> list[Reading]:
-        """Read all digits on each image, in the images' order, with as few requests as the gateway allows."""
-        return await self._send_images(self._read_request, images, version, label)
-
     async def models(self) -> dict[str, Any]:
-        """Return the served model's name, versions with their states, and labels."""
+        """Return the model's name, versions with their states, version labels and task card."""
         return await self._call(self._models_request(), Deadline(self.timeout))
 
     async def close(self) -> None:
@@ -247,7 +273,7 @@ class AsyncDigitClient(_BaseClient):
         self, make_request: _MakeRequest[_Result], image: ImageSource, version: int | None, label: str | None
     ) -> _Result:
         deadline = Deadline(self.timeout)
-        query = _api.model_query(version, label)
+        query = _api.version_query(version, label)
         body = await asyncio.to_thread(_api.encode_image, image)
         return (await self._call(make_request(body, query), deadline))[0]
 
@@ -259,10 +285,20 @@ class AsyncDigitClient(_BaseClient):
         label: str | None,
     ) -> list[_Result]:
         deadline = Deadline(self.timeout)
-        query = _api.model_query(version, label)
-        bodies = await asyncio.to_thread(lambda: list(_api.encode_batches(images)))
-        answers = [await self._call(make_request(body, query), deadline) for body in bodies]
-        return [result for answer in answers for result in answer]
+        query = _api.version_query(version, label)
+
+        async def send(images: Iterable[ImageSource]) -> list[_Result]:
+            bodies = await asyncio.to_thread(lambda: list(_api.encode_batches(images)))
+            answers = [await self._call(make_request(body, query), deadline) for body in bodies]
+            return [result for answer in answers for result in answer]
+
+        try:
+            return await send(images)
+        except ImageShapeError:
+            if not _inputs.is_batch(images):
+                raise
+            # The model takes another shape: send the array's items as pictures, which the gateway prepares.
+            return await send(list(images))
 
     async def _call(self, request: _Request[_Result], deadline: Deadline) -> _Result:
         return await self._retrier.run_async(partial(self._send, request), deadline)
@@ -274,3 +310,25 @@ class AsyncDigitClient(_BaseClient):
                     request.method, request.path, timeout=timeout, **request.arguments
                 )
         return request.parse(response.status_code, response.headers, response.content)
+
+
+class AsyncDigitClient(AsyncClassifierClient):
+    """asyncio client of a gateway in front of a model of digits: DigitClient with coroutines.
+
+        async with AsyncDigitClient() as client:
+            print((await client.predict("five.png")).digit)
+
+    Arguments, results and errors are those of DigitClient.
+    """
+
+    async def read(
+        self, image: ImageSource, *, version: int | None = None, label: str | None = None
+    ) -> Reading:
+        """Read all digits on one image, in lines. Version and label as for `predict`."""
+        return await self._send_image(self._read_request, image, version, label)
+
+    async def read_many(
+        self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
+    ) -> list[Reading]:
+        """Read all digits on each image, in the images' order, with as few requests as the gateway allows."""
+        return await self._send_images(self._read_request, images, version, label)

@@ -7,7 +7,7 @@ class DigitError(Exception):
     """Base class of this package's errors.
 
         DigitError
-        ├── ImageError               the image can't be read as a digit; send another image
+        ├── ImageError               the image can't be classified or read; send another image
         │   ├── NotAnImageError      unknown file format
         │   ├── TruncatedImageError  the file ends early or is damaged
         │   ├── ImageTooLargeError   more pixels than the limit
@@ -19,9 +19,10 @@ class DigitError(Exception):
         ├── ConnectionFailedError    the service can't be reached
         ├── DeadlineExceededError    no answer in time
         └── ServiceError             the service answered with an error
-            ├── ModelNotFoundError   unknown model, version or label
-            ├── OverloadedError      the service is overloaded; retry later
-            └── UnavailableError     the service is temporarily unavailable; retry later
+            ├── ModelNotFoundError        unknown model, version or label
+            ├── ReadingNotSupportedError  the model's classes are not the ten digits
+            ├── OverloadedError           the service is overloaded; retry later
+            └── UnavailableError          the service is temporarily unavailable; retry later
 
     `code` is the stable, machine-readable name, the same as in the HTTP API.
     """
@@ -34,7 +35,7 @@ class DigitError(Exception):
 
 
 class ImageError(DigitError):
-    """The image can't be read as a digit. `index` is its position among several images, else None."""
+    """The image can't be classified or read. `index` is its position among several images, else None."""
 
     code = "invalid_image"
 
@@ -136,6 +137,12 @@ class ModelNotFoundError(ServiceError):
     """The service has no such model, version or label."""
 
     code = "model_not_found"
+
+
+class ReadingNotSupportedError(ServiceError):
+    """The model's task has no reading: its classes are not the ten digits."""
+
+    code = "reading_not_supported"
 
 
 class OverloadedError(ServiceError):

@@ -58,9 +58,11 @@ def read_source(image: ImageSource) -> bytes:
     )
 
 
-def is_digit_array(images: object) -> TypeGuard[NDArray[np.uint8]]:
-    """True for an array of digits of the model's size: uint8 [n, 28, 28]."""
-    return isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == (28, 28)
+def is_batch(images: object) -> TypeGuard[NDArray[np.uint8]]:
+    """True for an array that may be a batch in a model's form: uint8 [n, h, w] or [n, h, w, 1 or 3]."""
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        return False
+    return images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
 
 
 def media_type(data: bytes) -> str:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from digit_client._task import DIGIT_LABELS
+
 MIN_IS_DIGIT = 0.5
 """Least `is_digit` of a digit. Training shifts the output so that this is the threshold of every model."""
 MIN_CONFIDENCE = 0.15
@@ -12,19 +14,37 @@ digits and few letters."""
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Predicted digit of an image.
+    """Predicted class of an image.
 
-    `digit` is the most probable of 0 to 9. `probabilities` holds the probability of each of the ten, given
-    that the image shows a digit; they sum to 1. `is_digit` is the probability that it does, or None from a
-    model without this output. `confidence` is the probability that the image shows `digit`: the product of
-    both. `model_version` is the version of the model that answered.
+    `index` is the position of the most probable class in `labels`. `probabilities` holds the probability of
+    each class; they sum to 1. `is_digit` is the probability that the image shows a digit at all, or None from
+    a model without this output. `confidence` is the probability of `label`, multiplied by `is_digit` where
+    the model gives it. `model_version` is the version of the model that answered.
     """
 
-    digit: int
+    index: int
     confidence: float
     probabilities: tuple[float, ...]
+    labels: tuple[str, ...]
     model_version: int
     is_digit: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.labels[self.index]
+
+    @property
+    def digit(self) -> int:
+        """The digit, 0 to 9. Raise AttributeError if the model's classes are not the ten digits."""
+        if self.labels != DIGIT_LABELS:
+            raise AttributeError(f"the classes are not the ten digits; the label is {self.label!r}")
+        return self.index
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """Return the `count` most probable classes, each label with its probability, the first one first."""
+        ranked = sorted(zip(self.labels, self.probabilities, strict=True), key=lambda pair: -pair[1])
+        return ranked[:count]
 
     @property
     def is_accepted(self) -> bool:

@@ -3,13 +3,14 @@
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
 
+from digit_client import DIGITS
 from digit_serving import sockets
 from digit_serving.processes import ProcessDiedError, ProcessGroup, python_command
 
@@ -36,26 +37,33 @@ def _option(name: str, default: Any, kind: Any, text: str) -> Callable[..., Any]
 
 
 @click.command()
-@_option("--models", Path("models/digits"), click.Path(path_type=Path), "Folder of the model's versions.")
+@_option(
+    "--models",
+    Path("models/digits"),
+    click.Path(path_type=Path),
+    "Folder of a model's versions, or of several models' folders.",
+)
 @_option("--host", "127.0.0.1", str, "Gateway's address.")
 @_option("--port", 8080, _PORT, "Gateway's port.")
 @_option("--grpc-port", 8500, _PORT, "Model server's gRPC port.")
 @_option("--rest-port", 8501, _PORT, "Model server's REST port.")
 def up(models: Path, host: str, port: int, grpc_port: int, rest_port: int) -> None:
     """Run the model server and the gateway until Ctrl-C."""
-    from digit_serving.releases.config import MODEL_NAME, ReleaseError
+    from digit_serving.releases.config import ReleaseError
 
-    stack = Stack(models, host, port, grpc_port, rest_port)
     try:
+        stack = Stack.of_folder(models, host, port, grpc_port, rest_port)
         stack.check()
         started = time.monotonic()
         with ProcessGroup() as group:
             program = stack.start(group)
             if not group.wait(stack.is_ready):
                 return
-            click.echo(f"Model server  http://127.0.0.1:{rest_port}/v1/models/{MODEL_NAME}  (REST)")
+            click.echo(f"Model server  http://127.0.0.1:{rest_port}/v1/models/{stack.default_name}  (REST)")
             click.echo(f"              127.0.0.1:{grpc_port}  (gRPC; {program})")
             click.echo(f"Gateway       {stack.url}")
+            if len(stack.models) > 1:
+                click.echo(f"Models        {', '.join(stack.models)}; default: {stack.default_name}")
             click.echo(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
             group.wait()
     except (CannotStartError, ProcessDiedError, ReleaseError) as error:
@@ -63,22 +71,40 @@ def up(models: Path, host: str, port: int, grpc_port: int, rest_port: int) -> No
 
 
 class CannotStartError(Exception):
-    """No model exists, no version is to be loaded, or a port is in use."""
+    """No model exists, no version is to be loaded, the models can't be served, or a port is in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Addresses of both services, and the models folder.
+    """Addresses of both services, and the models.
+
+    `root` is the folder of models.config, and `models` maps each model's name to its folder of versions. The
+    gateway uses `default_name` for requests that name no model.
 
     `host` and `port` are the gateway's. The model server's gRPC and REST ports listen on 127.0.0.1, but
     TensorFlow Serving itself opens them on every address.
     """
 
-    models: Path
+    root: Path
+    models: Mapping[str, Path]
+    default_name: str
     host: str
     port: int
     grpc_port: int
     rest_port: int
+
+    @classmethod
+    def of_folder(cls, root: Path, host: str, port: int, grpc_port: int, rest_port: int) -> Self:
+        """Return the stack of a folder of versions, or of several models' folders.
+
+        Raises CannotStartError if there is no model, and ReleaseError if two have the same name.
+        """
+        from digit_serving.releases.versions import list_models
+
+        models = {model.name: model.path for model in list_models(root)}
+        if not models:
+            raise CannotStartError(f"{root} has no model; create one with `digits train` or `digits export`")
+        return cls(root, models, _choose_default(root, models), host, port, grpc_port, rest_port)
 
     @property
     def url(self) -> str:
@@ -86,18 +112,7 @@ class Stack:
         return f"http://{self.host}:{self.port}"
 
     def check(self) -> None:
-        """Raise CannotStartError if there is no version to serve or a port is taken."""
-        from digit_serving.releases.config import ConfigFile
-        from digit_serving.releases.versions import list_versions
-
-        versions = list_versions(self.models)
-        if not versions:
-            raise CannotStartError(f"{self.models} has no model; create one with `digits train`")
-        file = ConfigFile(self.models)
-        if file.path.exists() and not file.read().versions_to_load(versions):
-            raise CannotStartError(
-                f"no version in {file.path} exists; choose one with `digits models promote N --offline`"
-            )
+        """Raise CannotStartError if a port is taken."""
         taken = [
             f"{port} ({name})"
             for name, host, port in (
@@ -111,9 +126,11 @@ class Stack:
             raise CannotStartError(f"ports in use: {', '.join(taken)}")
 
     def start(self, group: ProcessGroup) -> str:
-        """Start both services and return the name of the model server: TensorFlow Serving or the drop-in."""
-        from digit_serving.releases.config import MODEL_NAME
+        """Start both services and return the name of the model server: TensorFlow Serving or the drop-in.
 
+        Raises CannotStartError, before a start, if a model has no version to load or the models can't be
+        served, and ReleaseError if models.config is invalid or locked.
+        """
         program, command = _find_model_server()
         flags = (
             f"--port={self.grpc_port}",
@@ -126,7 +143,8 @@ class Stack:
             "DIGITS_HOST": self.host,
             "DIGITS_PORT": str(self.port),
             "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.grpc_port}",
-            "DIGITS_MODEL_NAME": MODEL_NAME,
+            "DIGITS_MODEL_NAME": self.default_name,
+            "DIGITS_MODEL_NAMES": ",".join(self.models),
             **_MALLOC,
             # Loopback connections need no TLS.
             **dict.fromkeys(_TLS_SETTINGS, ""),
@@ -150,19 +168,41 @@ class Stack:
             return False
 
     def _model_flags(self) -> tuple[str, ...]:
-        from digit_serving.releases.config import MODEL_NAME, ensure_config
+        from digit_serving.releases.config import ensure_config
+        from digit_serving.releases.versions import list_versions
 
+        default = self.models[self.default_name]
         try:
-            file = ensure_config(self.models)
-        except OSError:
+            file = ensure_config(self.root, self.models)
+        except OSError as error:
+            if len(self.models) > 1:
+                raise CannotStartError(
+                    f"{self.root} must be writable to serve several models; serve one: --models {default}"
+                ) from error
             # A read-only folder can't have a models.config: serve the newest version, without labels.
-            return f"--model_name={MODEL_NAME}", f"--model_base_path={self.models.resolve()}"
+            return f"--model_name={self.default_name}", f"--model_base_path={default.resolve()}"
+        config = file.read()
+        for name, path in self.models.items():
+            if not config.versions_to_load(name, list_versions(path)):
+                option = f" --model {name}" if len(self.models) > 1 else ""
+                raise CannotStartError(
+                    f"no version of {name} in {file.path} exists; "
+                    f"choose one with `digits models promote N --offline{option}`"
+                )
         return (
             f"--model_config_file={file.path}",
             "--model_config_file_poll_wait_seconds=1",
             # The server reads the labels at its start, before it has loaded their versions.
             "--allow_version_labels_for_unavailable_models=true",
         )
+
+
+def _choose_default(root: Path, models: Mapping[str, Path]) -> str:
+    """Return the model of DIGITS_MODEL_NAME, else the digits, else the first by name."""
+    named = os.environ.get("DIGITS_MODEL_NAME")
+    if named and named not in models:
+        raise CannotStartError(f"DIGITS_MODEL_NAME is {named}, but {root} has {', '.join(models)}")
+    return named or (DIGITS.name if DIGITS.name in models else next(iter(models)))
 
 
 def _find_model_server() -> tuple[str, list[str]]:

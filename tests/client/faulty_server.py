@@ -4,9 +4,13 @@ import json
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Self
+from urllib.parse import parse_qsl
 
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Response
+
+DIGITS: dict[str, Any] = {"name": "digits", "version": 1, "labels": [*"0123456789"]}
+"""Model object of a gateway's answers."""
 
 
 class FaultyServer:
@@ -15,6 +19,7 @@ class FaultyServer:
     def __init__(self) -> None:
         self.responses: list[Callable[[], Response]] = []
         self.requests = 0
+        self.queries: list[dict[str, str]] = []
         self._server = make_server("127.0.0.1", 0, self._respond, threaded=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=[0.01])
@@ -22,6 +27,7 @@ class FaultyServer:
 
     def _respond(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         self.requests += 1
+        self.queries.append(dict(parse_qsl(environ["QUERY_STRING"])))
         response = self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
         return response()(environ, start_response)
 
@@ -36,9 +42,20 @@ class FaultyServer:
 
 def success() -> Response:
     """Return a gateway's response for one image: the digit 0 with probability 1."""
-    probabilities = "[1,0,0,0,0,0,0,0,0,0]"
-    prediction = f'{{"digit":0,"confidence":1,"probabilities":{probabilities}}}'
-    return Response(f'{{"model":{{"name":"digits","version":1}},"predictions":[{prediction}]}}')
+    return prediction(DIGITS, [1.0] + [0.0] * 9, digit=0)()
+
+
+def prediction(model: dict[str, Any], probabilities: list[float], **fields: Any) -> Callable[[], Response]:
+    """Create responses for one image: the most probable class of the model."""
+    index, confidence = max(enumerate(probabilities), key=lambda pair: pair[1])
+    answer = {"label": model["labels"][index], "index": index, "confidence": confidence}
+    document = {"model": model, "predictions": [answer | {"probabilities": probabilities} | fields]}
+    return lambda: Response(json.dumps(document))
+
+
+def problem(status: int, code: str, detail: str) -> Callable[[], Response]:
+    """Create responses with a problem document."""
+    return lambda: Response(json.dumps({"status": status, "code": code, "detail": detail}), status)
 
 
 def read_success() -> Response:
@@ -47,11 +64,7 @@ def read_success() -> Response:
         _line("12", [5, 5, 50, 30], [5, 5, 20, 30], [35, 5, 20, 30]),
         _line("3", [5, 75, 20, 30], [5, 75, 20, 30]),
     ]
-    document = {
-        "model": {"name": "digits", "version": 1},
-        "readings": [{"text": "12\n3", "lines": lines}],
-    }
-    return Response(json.dumps(document))
+    return Response(json.dumps({"model": DIGITS, "readings": [{"text": "12\n3", "lines": lines}]}))
 
 
 def _line(text: str, box: list[int], *boxes: list[int]) -> dict[str, Any]:

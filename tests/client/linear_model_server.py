@@ -1,5 +1,6 @@
 """Model server in this process: TensorFlow Serving's gRPC methods over a linear model in NumPy."""
 
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,8 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client.tfserving.codec import IS_DIGIT_OUTPUT, OUTPUT
+from digit_client import DIGITS, TaskCard
+from digit_client.tfserving.codec import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, IS_DIGIT_OUTPUT, OUTPUT
 from digit_client.tfserving.protos import (
     DT_FLOAT,
     GetModelMetadataRequest,
@@ -23,30 +25,37 @@ from digit_client.tfserving.protos import (
     TensorProto,
 )
 
-NAME, VERSION = "digits", 1
+DT_STRING = 7
+"""tensorflow.DataType.DT_STRING."""
 
 
 class LinearModelServer:
-    """gRPC server of version 1 of the model "digits": a ridge regression from pixels to labels.
+    """gRPC server of version 1 of a model: a ridge regression from pixels to labels.
 
-    With `with_is_digit` the model also gives `is_digit`: above 0.5 if the image's cosine similarity to an
-    image of the regression is above `min_similarity`, which two digits on one image don't reach. `delay` in
-    seconds precedes every answer; `failures` are status codes for the next calls, one each.
+    Without `task` the model is "digits", which has no task card; with it, the model has the card's name, and
+    gives `card`, the card's JSON. With `with_is_digit` the model also gives `is_digit`: above 0.5 if the
+    image's cosine similarity to an image of the regression is above `min_similarity`, which two digits on one
+    image don't reach. `delay` in seconds precedes every answer; `failures` are status codes for the next
+    calls, one each. `card_calls` counts the calls for the task card, `calls` all others.
     """
 
     def __init__(
-        self, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, with_is_digit: bool = False
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.uint8],
+        *,
+        with_is_digit: bool = False,
+        task: TaskCard | None = None,
     ) -> None:
         self.min_similarity = 0.7
         self.delay = 0.0
         self.failures: list[grpc.StatusCode] = []
-        self.calls = 0
-        inputs = _with_bias(images.reshape(len(images), -1).astype(np.float32) / np.float32(255))
-        targets = np.eye(10, dtype=np.float32)[labels]
-        ridge = 10 * np.eye(inputs.shape[1], dtype=np.float32)
-        self._weights = np.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ targets)
-        self._digits = _with_unit_norm(inputs[:, :-1]) if with_is_digit else None
-        self._server = grpc.server(ThreadPoolExecutor(4))
+        self.calls = self.card_calls = 0
+        self.card: bytes | None = None
+        self._name, self._version = (task or DIGITS).name, 0
+        self.publish(images, labels, with_is_digit=with_is_digit, task=task)
+        # TensorFlow Serving takes messages of any size, too.
+        self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
         self._server.add_generic_rpc_handlers(
             (
                 _service(
@@ -63,6 +72,23 @@ class LinearModelServer:
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
+    def publish(
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.uint8],
+        *,
+        with_is_digit: bool = False,
+        task: TaskCard | None = None,
+    ) -> None:
+        """Replace the served version by the next one, which may have another task but keeps the name."""
+        self._task = task or DIGITS
+        self.card = json.dumps(task.to_document()).encode() if task else None
+        inputs = _with_bias(images.reshape(len(images), -1).astype(np.float32) / np.float32(255))
+        targets = np.eye(len(self._task.labels), dtype=np.float32)[labels]
+        self._weights = _ridge_regression(inputs, targets)
+        self._digits = _with_unit_norm(inputs[:, :-1]) if with_is_digit else None
+        self._version += 1
+
     def __enter__(self) -> Self:
         return self
 
@@ -71,14 +97,12 @@ class LinearModelServer:
 
     def _predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         self._check(request.model_spec, context)
-        is_images = request.model_spec.signature_name == "images"
-        tensor = request.inputs["images" if is_images else "pixels"]
-        values = np.frombuffer(tensor.tensor_content, np.uint8 if is_images else np.float32)
-        rows = values.reshape(tensor.tensor_shape.dim[0].size, -1).astype(np.float32)
-        pixels = rows / np.float32(255 if is_images else 1)
+        if request.model_spec.signature_name == CARD_SIGNATURE:
+            return self._answer_card(request, context)
+        pixels = self._decode_pixels(request, context)
         scores = np.exp(10 * (_with_bias(pixels) @ self._weights))
         probabilities = scores / scores.sum(axis=1, keepdims=True)
-        response = PredictResponse(model_spec=_version_spec())
+        response = PredictResponse(model_spec=self._version_spec())
         _encode(probabilities, response.outputs[OUTPUT])
         if self._digits is not None:
             similarity = (_with_unit_norm(pixels) @ self._digits.T).max(axis=1)
@@ -86,29 +110,65 @@ class LinearModelServer:
             _encode(is_digit, response.outputs[IS_DIGIT_OUTPUT])
         return response
 
+    def _answer_card(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        if self.card is None:
+            message = f'Serving signature key "{CARD_SIGNATURE}" not found.'
+            _abort(context, grpc.StatusCode.FAILED_PRECONDITION, message)
+        (batch_size,) = (dim.size for dim in request.inputs[CARD_INPUT].tensor_shape.dim)
+        response = PredictResponse(model_spec=self._version_spec())
+        tensor = response.outputs[CARD_OUTPUT]
+        tensor.dtype = DT_STRING
+        tensor.tensor_shape.dim.add(size=batch_size)
+        tensor.string_val.extend([self.card] * batch_size)
+        return response
+
+    def _decode_pixels(self, request: PredictRequest, context: grpc.ServicerContext) -> NDArray[np.float32]:
+        """Return the pixels of both signatures in 0..1: float32 [n, pixels]."""
+        is_images = request.model_spec.signature_name == "images"
+        tensor = request.inputs["images" if is_images else "pixels"]
+        count, *shape = (dim.size for dim in tensor.tensor_shape.dim)
+        expected = self._task.shape if is_images else self._task.instance_shape
+        if tuple(shape) != expected:
+            message = f"input must have shape [n, {expected}], not [n, {shape}]"
+            _abort(context, grpc.StatusCode.INVALID_ARGUMENT, message)
+        low, high = (0.0, 255.0) if is_images else self._task.range
+        values = np.frombuffer(tensor.tensor_content, np.uint8 if is_images else np.float32)
+        pixels: NDArray[np.float32] = (values.reshape(count, -1).astype(np.float32) - np.float32(low)) / (
+            np.float32(high - low)
+        )
+        return pixels
+
     def _metadata(
         self, request: GetModelMetadataRequest, context: grpc.ServicerContext
     ) -> GetModelMetadataResponse:
         self._check(request.model_spec, context)
-        return GetModelMetadataResponse(model_spec=_version_spec())
+        return GetModelMetadataResponse(model_spec=self._version_spec())
 
     def _status(
         self, request: GetModelStatusRequest, context: grpc.ServicerContext
     ) -> GetModelStatusResponse:
         self._check(request.model_spec, context)
-        status = ModelVersionStatus(version=VERSION, state=ModelVersionStatus.State.Value("AVAILABLE"))
+        status = ModelVersionStatus(version=self._version, state=ModelVersionStatus.State.Value("AVAILABLE"))
         return GetModelStatusResponse(model_version_status=[status])
 
     def _check(self, spec: ModelSpec, context: grpc.ServicerContext) -> None:
-        self.calls += 1
+        if spec.signature_name == CARD_SIGNATURE:
+            self.card_calls += 1
+        else:
+            self.calls += 1
         time.sleep(self.delay)
         if self.failures:
             _abort(context, self.failures.pop(0), "injected")
-        if spec.name != NAME or (spec.HasField("version") and spec.version.value != VERSION):
+        if spec.name != self._name or (spec.HasField("version") and spec.version.value != self._version):
             _abort(context, grpc.StatusCode.NOT_FOUND, "Servable not found")
         if spec.version_label:
             message = f"Unrecognized servable version label: {spec.version_label}"
             _abort(context, grpc.StatusCode.INVALID_ARGUMENT, message)
+
+    def _version_spec(self) -> ModelSpec:
+        spec = ModelSpec(name=self._name)
+        spec.version.value = self._version
+        return spec
 
 
 def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
@@ -116,17 +176,20 @@ def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, message: str) -
     raise AssertionError
 
 
-def _version_spec() -> ModelSpec:
-    spec = ModelSpec(name=NAME)
-    spec.version.value = VERSION
-    return spec
-
-
 def _encode(array: NDArray[np.floating], tensor: TensorProto) -> None:
     tensor.dtype = DT_FLOAT
     for size in array.shape:
         tensor.tensor_shape.dim.add(size=size)
     tensor.tensor_content = array.astype(np.float32).tobytes()
+
+
+def _ridge_regression(inputs: NDArray[np.float32], targets: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the weights, float32 [inputs, targets]; by the dual form where the inputs outnumber the rows."""
+    rows, columns = inputs.shape
+    ridge = 10 * np.eye(min(rows, columns), dtype=np.float32)
+    if rows < columns:
+        return inputs.T @ np.linalg.solve(inputs @ inputs.T + ridge, targets)
+    return np.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ targets)
 
 
 def _with_unit_norm(pixels: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,6 +15,8 @@ from digit_client import (
     ModelNotFoundError,
     NoDigitError,
     OverloadedError,
+    Prediction,
+    ReadingNotSupportedError,
     ServiceError,
     SeveralDigitsError,
     TooManyDigitsError,
@@ -22,21 +24,22 @@ from digit_client import (
     _api,
 )
 
-PREDICTION = {"digit": 2, "confidence": 0.91, "probabilities": [0.01] * 2 + [0.91] + [0.01] * 7}
-ANSWER = {
-    "model": {"name": "digits", "version": 3},
-    "predictions": [PREDICTION],
+MODEL = {"name": "digits", "version": 3, "labels": [*"0123456789"]}
+DIGIT = {"digit": 2, "confidence": 0.91, "probabilities": [0.01] * 2 + [0.91] + [0.01] * 7}
+PREDICTION = DIGIT | {"label": "2", "index": 2}
+ANSWER = {"model": MODEL, "predictions": [PREDICTION], "request_id": "r"}
+FLOWERS_ANSWER = {
+    "model": {"name": "flowers", "version": 7, "labels": ["daisy", "rose"]},
+    "predictions": [{"label": "rose", "index": 1, "confidence": 0.75, "probabilities": [0.25, 0.75]}],
     "request_id": "r",
 }
-
-
 READ_ANSWER = {
-    "model": {"name": "digits", "version": 3},
+    "model": MODEL,
     "readings": [
         {
             "text": "2\n2",
             "lines": [
-                {"text": "2", "box": [1, top, 3, 4], "digits": [{**PREDICTION, "box": [1, top, 3, 4]}]}
+                {"text": "2", "box": [1, top, 3, 4], "digits": [DIGIT | {"box": [1, top, 3, 4]}]}
                 for top in (2, 12)
             ],
         }
@@ -49,6 +52,12 @@ def test_parse_predictions_success_returns_predictions() -> None:
     (prediction,) = _api.parse_predictions(200, {}, json.dumps(ANSWER).encode())
     assert (prediction.digit, prediction.confidence, prediction.model_version) == (2, 0.91, 3)
     assert prediction.probabilities[2] == 0.91
+
+
+def test_parse_predictions_of_other_labels_returns_them() -> None:
+    (prediction,) = _api.parse_predictions(200, {}, json.dumps(FLOWERS_ANSWER).encode())
+    assert prediction == Prediction(1, 0.75, (0.25, 0.75), ("daisy", "rose"), 7)
+    assert prediction.label == "rose"
 
 
 @pytest.mark.parametrize(
@@ -79,6 +88,8 @@ def test_parse_readings_success_returns_readings() -> None:
         (422, {"code": "too_many_digits", "detail": "Hundred digits."}, TooManyDigitsError),
         (400, {"code": "malformed_body"}, ServiceError),
         (404, {"code": "model_not_found"}, ModelNotFoundError),
+        (404, {"code": "reading_not_supported"}, ReadingNotSupportedError),
+        (404, {}, ModelNotFoundError),
         (429, {}, OverloadedError),
         (502, {}, UnavailableError),
         (503, {"code": "not_ready"}, UnavailableError),
@@ -131,7 +142,18 @@ def test_parse_predictions_any_other_content_raises_digit_error(status: int, con
 
 
 @pytest.mark.parametrize(
-    "document", [[], {}, {"model": 1}, {"model": {"version": 1}, "predictions": [{"digit": "x"}]}]
+    "document",
+    [
+        [],
+        {},
+        {"model": 1},
+        ANSWER | {"model": {"name": "digits", "version": 3}},
+        ANSWER | {"predictions": [DIGIT]},
+        ANSWER | {"predictions": [PREDICTION | {"index": "x"}]},
+        ANSWER | {"predictions": [PREDICTION | {"index": 10}]},
+        ANSWER | {"predictions": [PREDICTION | {"index": -1}]},
+        ANSWER | {"predictions": [PREDICTION | {"probabilities": [0.5, 0.5]}]},
+    ],
 )
 def test_parse_predictions_foreign_document_raises_service_error(document: Any) -> None:
     with pytest.raises(ServiceError, match="does not come from a digits gateway"):
@@ -164,12 +186,33 @@ def test_encode_batches_large_images_are_split_by_size() -> None:
     assert [len(body.arguments["files"]) for body in bodies] == [1, 1, 1]
 
 
-def test_encode_batches_digit_array_is_sent_as_npy() -> None:
-    images = np.arange(300 * 784, dtype=np.uint32).astype(np.uint8).reshape(300, 28, 28)
+@pytest.mark.parametrize("shape", [(28, 28), (9, 7, 1), (9, 7, 3)], ids=str)
+def test_encode_batches_uint8_array_is_sent_as_npy(shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (300, *shape), np.uint8)
     bodies = list(_api.encode_batches(images))
     assert [body.first_index for body in bodies] == [0, 256]
     sent = np.concatenate([np.load(io.BytesIO(body.arguments["content"])) for body in bodies])
     assert np.array_equal(sent, images)
+
+
+def test_encode_batches_array_of_large_images_is_split_by_size() -> None:
+    bodies = list(_api.encode_batches(np.zeros((3, 1000, 1000, 3), np.uint8)))
+    assert [body.first_index for body in bodies] == [0, 2]
+    assert max(len(body.arguments["content"]) for body in bodies) < 8 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 9, 7), np.float32),
+        np.zeros((2, 9, 7, 4), np.uint8),
+        np.zeros((2, 2000, 1100, 3), np.uint8),
+    ],
+    ids=["floats", "alpha", "larger-than-request"],
+)
+def test_encode_batches_other_array_is_sent_as_pictures(images: np.ndarray) -> None:
+    (body,) = _api.encode_batches(images)
+    assert len(body.arguments["files"]) == 2
 
 
 def test_encode_batches_without_images_yields_no_body() -> None:

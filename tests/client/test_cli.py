@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,16 @@ from click.testing import CliRunner, Result
 
 from digit_client import Prediction, _cli
 from digit_client.images import decode, to_png
-from tests.client.faulty_server import FaultyServer, failure, read_success, success
+from tests.client.faulty_server import FaultyServer, failure, prediction, problem, read_success, success
 
-PREDICTION = Prediction(3, 0.75, (0.0, 0.0, 0.25, 0.75, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), 1)
+PROBABILITIES = (0.0, 0.0, 0.25, 0.75, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+THREE = Prediction(3, 0.75, PROBABILITIES, tuple("0123456789"), 1)
+FLOWERS: dict[str, Any] = {
+    "name": "flowers",
+    "version": 4,
+    "labels": ["daisy", "iris", "lily", "rose", "sunflower", "tulip"],
+}
+ROSE = [0.0, 0.125, 0.0, 0.75, 0.0, 0.125]
 
 
 @pytest.fixture
@@ -48,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_format_chart_draws_bar_for_each_digit() -> None:
-    headline, *bars = _cli.format_chart("three.png", PREDICTION).splitlines()
+    headline, *bars = _cli.format_chart("three.png", THREE).splitlines()
     assert headline == "three.png: 3 (75.0%)"
     assert [bar.count("█") for bar in bars] == [0, 0, 6, 18, 0, 0, 0, 0, 0, 0]
     assert bars[3].endswith(" 75.0%")
@@ -56,7 +64,31 @@ def test_format_chart_draws_bar_for_each_digit() -> None:
 
 
 def test_format_line_shows_digit_probability_and_bars() -> None:
-    assert _cli.format_line("three.png", PREDICTION) == "3   75.0%  ▁▁▃▇▁▁▁▁▁▁  three.png"
+    assert _cli.format_line("three.png", THREE) == "3   75.0%  ▁▁▃▇▁▁▁▁▁▁  three.png"
+
+
+def test_format_chart_of_other_labels_draws_bars_of_five_best() -> None:
+    rose = Prediction(3, 0.75, tuple(ROSE), tuple(FLOWERS["labels"]), 4)
+    headline, *bars = _cli.format_chart("rose.jpg", rose).splitlines()
+    assert headline == "rose.jpg: rose (75.0%)"
+    assert [bar.split()[0] for bar in bars] == ["rose", "iris", "tulip", "daisy", "lily"]
+    assert [bar.count("█") for bar in bars] == [18, 3, 3, 0, 0]
+    assert bars[0].startswith("  rose  █")
+    assert len({len(bar) for bar in bars}) == 1
+
+
+@pytest.mark.parametrize(("classes", "bars"), [(2, ["█▁"]), (10, ["█▁▁▁▁▁▁▁▁▁"]), (11, []), (1000, [])])
+def test_format_line_of_many_classes_has_no_bars(classes: int, bars: list[str]) -> None:
+    labels = tuple(f"label-{number}" for number in range(classes))
+    probabilities = (1.0,) + (0.0,) * (classes - 1)
+    line = _cli.format_line("a.png", Prediction(0, 0.971, probabilities, labels, 1))
+    assert line.split() == ["label-0", "97.1%", *bars, "a.png"]
+
+
+def test_format_line_aligns_labels() -> None:
+    labels = ("rose", "sunflower")
+    lines = [_cli.format_line("a.png", Prediction(index, 0.5, (0.5, 0.5), labels, 1)) for index in range(2)]
+    assert lines == ["rose        50.0%  ▅▅  a.png", "sunflower   50.0%  ▅▅  a.png"]
 
 
 def test_predict_one_file_prints_chart(predict: Callable[..., Result], folder: Path) -> None:
@@ -79,8 +111,32 @@ def test_predict_json_prints_object_for_each_image(predict: Callable[..., Result
     result = predict(folder, "--json")
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [Path(record["image"]).name for record in records] == ["a.JPG", "b.png"]
-    fields = {(record["digit"], record["confidence"], record["model_version"]) for record in records}
-    assert fields == {(0, 1.0, 1)}
+    record = records[0]
+    assert (record["label"], record["digit"], record["index"], record["confidence"]) == ("0", 0, 0, 1.0)
+    assert (record["model_version"], record["is_digit"]) == (1, None)
+    assert dict(zip(record["labels"], record["probabilities"], strict=True))["0"] == 1.0
+
+
+def test_predict_json_of_other_labels_has_no_digit(
+    predict: Callable[..., Result], server: FaultyServer, folder: Path
+) -> None:
+    server.responses = [prediction(FLOWERS, ROSE)]
+    record = json.loads(predict(folder / "b.png", "--json").stdout)
+    assert (record["label"], record["index"], record["model_version"]) == ("rose", 3, 4)
+    assert record["labels"] == FLOWERS["labels"]
+    assert record["probabilities"] == ROSE
+    assert "digit" not in record
+
+
+@pytest.mark.parametrize("model", ["flowers", None])
+def test_predict_model_is_asked_of_gateway(
+    predict: Callable[..., Result], server: FaultyServer, folder: Path, model: str | None
+) -> None:
+    server.responses = [prediction(FLOWERS, ROSE)]
+    result = predict(folder / "b.png", *(["--model", model] if model else []))
+    assert result.stdout.startswith(f"{folder / 'b.png'}: rose (75.0%)\n")
+    assert len(result.stdout.splitlines()) == 6
+    assert server.queries == [{"model": model} if model else {}]
 
 
 def test_predict_failing_image_continues_and_exits_1(
@@ -138,6 +194,16 @@ def test_read_failing_image_continues_and_exits_1(
     assert result.exit_code == 1
     assert f"{folder / 'a.JPG'}: the service answered with 422" in result.stderr
     assert len(result.stdout.splitlines()) == 2
+
+
+def test_read_model_without_numbers_prints_sentence(
+    read: Callable[..., Result], server: FaultyServer, folder: Path
+) -> None:
+    server.responses = [problem(404, "reading_not_supported", "The model flowers reads no numbers.")]
+    result = read(folder / "b.png", "--model", "flowers")
+    assert result.exit_code == 1
+    assert result.stderr == f"{folder / 'b.png'}: The model flowers reads no numbers.\n"
+    assert server.queries == [{"model": "flowers"}]
 
 
 def test_read_show_writes_picture_with_boxes(read: Callable[..., Result], tmp_path: Path) -> None:

@@ -14,17 +14,22 @@ from flask.testing import FlaskClient
 from werkzeug.wrappers import Response
 
 from digit_client import (
+    AsyncClassifierClient,
     AsyncDigitClient,
+    ClassifierClient,
     ConnectionFailedError,
     DeadlineExceededError,
     DigitClient,
+    ImageShapeError,
     ModelNotFoundError,
     NoDigitError,
     Prediction,
     Reading,
+    ReadingNotSupportedError,
     RetryPolicy,
     ServiceError,
     SeveralDigitsError,
+    TaskCard,
     UnavailableError,
 )
 from digit_client.images import to_png
@@ -129,6 +134,13 @@ class TestGateway:
         assert from_array == [prediction.digit for prediction in client.predict_many(list(images))]
         assert np.mean(from_array == digits.labels[:300]) > 0.85
 
+    def test_predict_many_and_read_many_array_of_other_size_is_prepared(
+        self, client: Any, digits: Any
+    ) -> None:
+        large = np.kron(digits.typical(3, 2), np.ones((1, 2, 2), np.uint8))
+        assert [prediction.digit for prediction in client.predict_many(large)] == [3, 3]
+        assert [reading.text for reading in client.read_many(large)] == ["3", "3"]
+
     def test_predict_many_empty_list_returns_empty_list(self, client: Any) -> None:
         assert client.predict_many([]) == []
 
@@ -190,6 +202,61 @@ class TestGateway:
         models = client.models()
         assert models["name"] == "digits"
         assert models["versions"] == [{"version": 1, "state": "AVAILABLE"}]
+
+
+COLORS = TaskCard("colors", ("red", "green", "blue"), (6, 8, 3), (-1.0, 1.0))
+
+
+@pytest.fixture(scope="module")
+def colors_options() -> Iterator[dict[str, Any]]:
+    """Arguments of a client for a gateway whose model classifies colors."""
+    images = np.zeros((3, *COLORS.shape), np.uint8)
+    for color in range(3):
+        images[color, :, :, color] = 255
+    with LinearModelServer(images, np.arange(3, dtype=np.uint8), task=COLORS) as model_server:
+        settings = Settings(model_server=model_server.target, model_name="colors", labels=())
+        transport = GatewayTransport(greenlet_loop.client(settings))
+        yield {"url": "http://gateway.test", "transport": transport}
+
+
+class TestOtherTask:
+    @pytest.fixture
+    def client(self, client_type: Any, colors_options: dict[str, Any]) -> Iterator[Any]:
+        with client_type(**colors_options) as client:
+            yield client
+
+    @pytest.fixture
+    def picture(self) -> Any:
+        """Green picture of another size and aspect ratio than the model's."""
+        return np.full((30, 20, 3), (0, 200, 0), np.uint8)
+
+    def test_predict_returns_label_of_task(self, client: Any, picture: Any) -> None:
+        prediction = client.predict(picture)
+        assert (prediction.label, prediction.index, prediction.labels) == ("green", 1, COLORS.labels)
+        assert (prediction.confidence, prediction.is_digit) == (max(prediction.probabilities), None)
+        assert not hasattr(prediction, "digit")
+
+    def test_predict_many_array_and_list_return_same_predictions(self, client: Any) -> None:
+        images = np.random.default_rng(0).integers(0, 256, (5, *COLORS.shape), np.uint8)
+        assert client.predict_many(images) == client.predict_many(list(images))
+
+    def test_read_raises_reading_not_supported(self, client: Any, picture: Any) -> None:
+        with pytest.raises(ReadingNotSupportedError) as raised:
+            client.read(picture)
+        assert (raised.value.status, raised.value.reason) == (404, "reading_not_supported")
+
+    def test_models_has_task_card(self, client: Any) -> None:
+        assert TaskCard.from_document(client.models()["task"]) == COLORS
+
+    def test_unknown_model_raises_model_not_found(
+        self, client_type: Any, colors_options: dict[str, Any], picture: Any
+    ) -> None:
+        with client_type(**colors_options, model="colors") as client:
+            assert client.predict(picture).label == "green"
+        with client_type(**colors_options, model="nonsense") as client:
+            for call in (client.models, lambda: client.predict(picture), lambda: client.read(picture)):
+                with pytest.raises(ModelNotFoundError):
+                    call()
 
 
 class TestFaults:
@@ -276,9 +343,11 @@ class TestFaults:
             client.predict(b"image")
 
 
-@pytest.mark.parametrize("client_class", [DigitClient, AsyncDigitClient])
+@pytest.mark.parametrize(
+    "client_class", [ClassifierClient, DigitClient, AsyncClassifierClient, AsyncDigitClient]
+)
 def test_client_without_arguments_takes_environment(
-    client_class: type[DigitClient] | type[AsyncDigitClient], monkeypatch: pytest.MonkeyPatch
+    client_class: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIGITS_URL", "http://example.test:1234/")
     monkeypatch.setenv("DIGITS_TIMEOUT", "2.5")
@@ -306,8 +375,64 @@ def test_api_key_is_sent_as_bearer_token(
         assert client.models() == {"authorization": f"Bearer {key}" if key else None}
 
 
-@pytest.mark.parametrize("name", ["predict", "predict_many", "read", "read_many", "models", "close"])
-def test_client_methods_have_same_signature_in_both_clients(name: str) -> None:
-    blocking, asynchronous = getattr(DigitClient, name), getattr(AsyncDigitClient, name)
-    assert inspect.signature(blocking) == inspect.signature(asynchronous)
-    assert inspect.iscoroutinefunction(asynchronous)
+@pytest.mark.parametrize("model", ["flowers", None])
+def test_model_is_in_every_query(client_type: Any, model: str | None) -> None:
+    queries: list[dict[str, str]] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        queries.append(dict(request.url.params))
+        return httpx.Response(500)
+
+    selected = {} if model is None else {"model": model}
+    with client_type("http://gateway.test", model=model, transport=httpx.MockTransport(respond)) as client:
+        for method, arguments in (
+            ("predict", [b""]),
+            ("predict_many", [[b""]]),
+            ("read", [b""]),
+            ("models", []),
+        ):
+            with pytest.raises(ServiceError):
+                getattr(client, method)(*arguments)
+        with pytest.raises(ServiceError):
+            client.predict(b"", version=3)
+    assert queries == [selected] * 4 + [selected | {"version": "3"}]
+
+
+def test_predict_many_array_of_wrong_shape_is_sent_as_pictures(client_type: Any) -> None:
+    media_types: list[str] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        media_types.append(request.headers["content-type"].partition(";")[0])
+        return httpx.Response(422, json={"code": "wrong_shape", "detail": "Another shape.", "index": 1})
+
+    with client_type("http://gateway.test", transport=httpx.MockTransport(refuse)) as client:
+        for images in (np.zeros((2, 9, 7), np.uint8), [np.zeros((9, 7), np.uint8)]):
+            with pytest.raises(ImageShapeError, match="Another shape") as raised:
+                client.predict_many(images)
+            assert raised.value.index == 1
+    assert media_types == ["application/x-npy", "multipart/form-data", "multipart/form-data"]
+
+
+@pytest.mark.parametrize(
+    ("blocking_class", "asynchronous_class", "names"),
+    [
+        (ClassifierClient, AsyncClassifierClient, ["predict", "predict_many", "models", "close"]),
+        (DigitClient, AsyncDigitClient, ["read", "read_many"]),
+    ],
+)
+def test_client_methods_have_same_signature_in_both_clients(
+    blocking_class: type[ClassifierClient],
+    asynchronous_class: type[AsyncClassifierClient],
+    names: list[str],
+) -> None:
+    for name in names:
+        blocking, asynchronous = getattr(blocking_class, name), getattr(asynchronous_class, name)
+        assert inspect.signature(blocking) == inspect.signature(asynchronous)
+        assert inspect.iscoroutinefunction(asynchronous)
+
+
+def test_digit_clients_are_classifier_clients_that_read() -> None:
+    assert issubclass(DigitClient, ClassifierClient)
+    assert issubclass(AsyncDigitClient, AsyncClassifierClient)
+    assert not hasattr(ClassifierClient, "read")
+    assert not hasattr(AsyncClassifierClient, "read")

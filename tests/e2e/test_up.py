@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
-from digit_client import ModelServerClient
+from digit_client import ClassifierClient, ModelServerClient
 from digit_client.images import to_png
 from digit_serving.releases.config import ModelsConfig
 from tests.processes import DIGITS, answers, free_port, wait_until
+from tests.serving.model_servers import COLORS, save_classifier
 
 pytestmark = pytest.mark.e2e
 
@@ -262,7 +264,11 @@ def test_up_promoted_version_is_served_after_folder_moved(two_versions: Path, po
 
 def test_up_missing_promoted_version_is_reported_and_replaceable(two_versions: Path, ports: Ports) -> None:
     (two_versions / "models.config").write_text(
-        str(ModelsConfig.of_newest(two_versions).promote(1, "stable").with_versions([1]))
+        str(
+            ModelsConfig.of_newest({"digits": two_versions})
+            .promote("digits", 1, "stable")
+            .with_versions("digits", [1])
+        )
     )
     shutil.rmtree(two_versions / "1")
     _, err = start_up(two_versions, ports).communicate(timeout=20)
@@ -277,6 +283,63 @@ def test_up_read_only_folder_is_served(two_versions: Path, ports: Ports) -> None
     (two_versions / ".models.config.lock").mkdir()
     with serving(two_versions, ports):
         wait_until_served(ports, 2, {})
+
+
+@pytest.fixture
+def several(models: Path, tmp_path: Path) -> Path:
+    """Folder of two models: the digits, and `colors` in a folder of another name."""
+    shutil.copytree(models / "1", tmp_path / "digits" / "1")
+    save_classifier(tmp_path / "boxes" / "1", COLORS)
+    return tmp_path
+
+
+def test_up_serves_several_models(several: Path, ports: Ports, digits: Any) -> None:
+    process = start_up(several, ports)
+    try:
+        assert process.stdout
+        out = "".join(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
+        assert "colors, digits; default: digits" in out
+        with ModelServerClient(f"127.0.0.1:{ports.grpc}") as client:
+            assert client.predict(digits.one(7)).digit == 7
+        url = f"http://127.0.0.1:{ports.gateway}"
+        with ClassifierClient(url, model="colors") as colors:
+            assert colors.predict(np.zeros((30, 20, 3), np.uint8)).label in COLORS.labels
+        listed = httpx.get(f"{url}/v1/models").json()
+        assert (listed["name"], sorted(listed["models"])) == ("digits", ["colors", "digits"])
+        assert digits_models(several, ports, "promote", "1", "--model", "colors").returncode == 0
+        listed = httpx.get(f"{url}/v1/models", params={"model": "colors"}).json()
+        assert (listed["name"], listed["labels"]) == ("colors", {"stable": 1})
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def test_up_of_one_model_serves_it_under_the_name_of_its_task(several: Path, ports: Ports) -> None:
+    with serving(several / "boxes", ports):
+        listed = httpx.get(f"http://127.0.0.1:{ports.gateway}/v1/models").json()
+    assert (listed["name"], listed["models"]) == ("colors", ["colors"])
+
+
+def test_up_unservable_models_are_reported_before_start(several: Path, ports: Ports) -> None:
+    def error(**environment: str) -> str:
+        process = start_up(several, ports, **environment)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 1
+        return err
+
+    assert "DIGITS_MODEL_NAME is flowers, but" in error(DIGITS_MODEL_NAME="flowers")
+    config = ModelsConfig.of_newest({"colors": several / "boxes"}).with_versions("colors", [9])
+    (several / "models.config").write_text(str(config))
+    err = error()
+    assert "no version of colors in" in err
+    assert "`digits models promote N --offline --model colors`" in err
+    (several / "models.config").unlink()
+    # A folder in place of the lock file makes the folder unwritable, even for root.
+    (several / ".models.config.lock").unlink()
+    (several / ".models.config.lock").mkdir()
+    assert f"serve one: --models {several / 'digits'}" in error()
+    shutil.copytree(several / "digits", several / "copy")
+    assert "have models of the same name, digits" in error()
 
 
 def test_up_without_model_names_digits_train(tmp_path: Path, ports: Ports) -> None:

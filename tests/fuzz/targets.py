@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from werkzeug import Request
 from werkzeug.exceptions import HTTPException
 
-from digit_client import ImageError, images
+from digit_client import DIGITS, ImageError, TaskCard, images
 from digit_client.tfserving import codec
 from digit_client.tfserving.protos import PredictResponse
 from digit_serving.gateway import asgi
@@ -27,21 +27,24 @@ _SETTINGS = Settings(max_images=4, max_pixels=_MAX_PIXELS, max_body=100_000)
 _SCHEDULER = Scheduler(_SETTINGS)
 _PARSER = RequestParser(_SETTINGS, _SCHEDULER)
 _PROCESSOR = ImageProcessor(_SETTINGS, _SCHEDULER)
+_PHOTOS = TaskCard("photos", ("day", "night"), (9, 12, 3), (-1.0, 1.0), "resize", "pad")
 _LOOP = asyncio.new_event_loop()
 _CONTENT_TYPES = ("application/json", "application/x-npy", "multipart/form-data; boundary=x", "image/*")
 
 
 def image(data: bytes) -> None:
-    """Decode and normalise an image file."""
-    with suppress(ImageError):
-        found = images.normalise(images.decode(data, max_pixels=_MAX_PIXELS))
-        assert found.shape == (28, 28)
-        assert found.dtype == np.uint8
+    """Decode an image file and prepare it for two tasks."""
+    for task in (_PHOTOS, DIGITS):
+        with suppress(ImageError):
+            found = images.prepare(images.decode(data, max_pixels=_MAX_PIXELS), task)
+            assert found.shape == task.shape
+            assert found.dtype == np.uint8
 
 
 def body(data: bytes) -> None:
-    """Parse a request body and normalise its pictures. The first byte selects the content type."""
+    """Parse a request body and prepare its pictures. The first byte selects the content type and the task."""
     selector, data = data[:1], data[1:]
+    task = _PHOTOS if sum(selector) >= 128 else DIGITS
     environment = {
         "REQUEST_METHOD": "POST",
         "CONTENT_TYPE": _CONTENT_TYPES[sum(selector) % len(_CONTENT_TYPES)],
@@ -51,19 +54,20 @@ def body(data: bytes) -> None:
     now = time.perf_counter()
     context = RequestContext("id", "/v1/predict", "POST", arrived_at=now, dequeued_at=now)
 
-    def parse_and_normalise(request: Request) -> ModelInput:
-        return _PROCESSOR.normalise(_PARSER.parse(request, context), context)
+    def parse_and_prepare(request: Request) -> ModelInput:
+        pictures = _PARSER.pictures(_PARSER.parse(request, context), task, context)
+        return _PROCESSOR.prepare(pictures, task, context)
 
     with suppress(GatewayError, ImageError, HTTPException), Request(environment) as request:
-        batch = _LOOP.run_until_complete(asgi.run(parse_and_normalise, request)).batch
-        assert batch.shape[1:] in ((28, 28), (784,))
+        batch = _LOOP.run_until_complete(asgi.run(parse_and_prepare, request)).batch
+        assert batch.shape[1:] in (task.shape, task.instance_shape)
         assert np.isfinite(batch).all()
 
 
 def response(data: bytes) -> None:
     """Decode a model server's response."""
     with suppress(ValueError, DecodeError):
-        for prediction in codec.decode(PredictResponse.FromString(data)):
+        for prediction in codec.decode(PredictResponse.FromString(data), DIGITS.labels):
             assert 0 <= prediction.digit <= 9
             assert 0 <= prediction.confidence <= 1.001
 

@@ -1,5 +1,7 @@
 """Components of k8s/: the objects and fields that each one adds."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from google.protobuf import text_format
 from digit_client.tfserving.protos import ModelServerConfig
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.kustomize import K8S, build, built, named, of_kind, pod
+from tests.kustomize import K8S, Object, build, built, containers, copy_k8s, named, of_kind, pod
 
 CONFIG = K8S.parent / "serving" / "config"
 
@@ -64,11 +66,17 @@ def test_model_image_component_mounts_or_copies_image() -> None:
     assert copier["image"] == "digits-model:1"
 
 
-def versions_and_labels(name: str) -> tuple[set[int], dict[str, int]]:
-    """Return the versions in the model servers' models.config, and its labels."""
-    (config_map,) = [item for item in of_kind(built(name), "ConfigMap") if "models.config" in item["data"]]
+def served_model(objects: Sequence[Object]) -> Any:
+    """Return the only entry of the model servers' models.config."""
+    (config_map,) = [item for item in of_kind(objects, "ConfigMap") if "models.config" in item["data"]]
     text = config_map["data"]["models.config"]
     (model,) = text_format.Parse(text, ModelServerConfig()).model_config_list.config
+    return model
+
+
+def versions_and_labels(name: str) -> tuple[set[int], dict[str, int]]:
+    """Return the versions in the model servers' models.config, and its labels."""
+    model = served_model(built(name))
     return set(model.model_version_policy.specific.versions), dict(model.version_labels)
 
 
@@ -80,6 +88,23 @@ def test_canary_overlay_loads_canary_beside_stable() -> None:
     canary = labels.pop("canary")
     assert labels == stable_labels
     assert versions == stable_versions | {canary} > stable_versions
+
+
+@pytest.mark.parametrize("overlay", ["local", "production"])
+def test_own_model_component_has_the_name_in_one_place(overlay: str, tmp_path: Path) -> None:
+    k8s, name = copy_k8s(tmp_path), "my-flowers_2"
+    component = k8s / "components" / "own-model" / "kustomization.yaml"
+    assert component.read_text().count("flowers") == 1
+    component.write_text(component.read_text().replace("flowers", name))
+    objects = build(overlay, "model-image", "own-model", k8s=k8s)
+    model = served_model(objects)
+    assert (model.name, model.base_path) == (name, f"/models/{name}")
+    assert dict(model.version_labels) == {"stable": 1}
+    (gateway,), (server,) = (
+        containers(pod(named(objects, "Deployment", workload))) for workload in ("gateway", "model-server")
+    )
+    assert {"name": "DIGITS_MODEL_NAME", "value": name} in gateway["env"]
+    assert server["readinessProbe"]["httpGet"]["path"] == f"/v1/models/{name}/labels/stable/metadata"
 
 
 def public_routes() -> set[str]:

@@ -1,5 +1,6 @@
 """Model servers for tests: SavedModels to serve, cores in this process, and requests."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,12 +12,16 @@ import tensorflow as tf
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
+from digit_client import TaskCard
+from digit_client.tfserving.codec import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE
 from digit_serving.model_server import config, flags
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.server import create_core
 from tests.processes import wait_until
 
 POLL_SECONDS = 0.05
+COLORS = TaskCard("colors", ("blue", "grün", "red", "yellow"), (6, 4, 3), (-1.0, 1.0))
+"""Task of a small classifier of colour pictures."""
 _FLOATS = [tf.TensorSpec([None], tf.float32)]
 
 
@@ -95,6 +100,34 @@ def save_constant(directory: Path, value: float) -> None:
     root = tf.Module()
     root.value = tf.Variable(value)
     _save(directory, root, {"serving_default": (lambda x: {"y": tf.ones_like(x) * root.value}, _FLOATS)})
+
+
+def save_classifier(directory: Path, task: TaskCard) -> None:
+    """Save an unfitted classifier with the signatures of a published version, and a model card."""
+    root, pixels = tf.Module(), int(np.prod(task.shape))
+    weights = np.random.default_rng(0).normal(size=(pixels, len(task.labels))).astype(np.float32)
+    root.weights = tf.Variable(weights / pixels)
+    low, high = task.range
+    document = json.dumps(task.to_document())
+
+    def probabilities(pixels: Any) -> dict[str, Any]:
+        rows = tf.reshape(pixels, [-1, root.weights.shape[0]])
+        return {"probabilities": tf.nn.softmax(rows @ root.weights)}
+
+    def images(images: Any) -> dict[str, Any]:
+        return probabilities(tf.cast(images, tf.float32) * ((high - low) / 255.0) + low)
+
+    def card(unused: Any) -> dict[str, Any]:
+        return {CARD_OUTPUT: tf.fill(tf.shape(unused), document)}
+
+    functions: dict[str, tuple[Callable[..., dict[str, Any]], list[tf.TensorSpec]]] = {
+        "serving_default": (probabilities, [tf.TensorSpec([None, *task.instance_shape], tf.float32)]),
+        "images": (images, [tf.TensorSpec([None, *task.shape], tf.uint8)]),
+        CARD_SIGNATURE: (card, [tf.TensorSpec([None], tf.uint8, CARD_INPUT)]),
+    }
+    _save(directory, root, functions)
+    (directory / "assets.extra").mkdir()
+    (directory / "assets.extra" / "model.json").write_text(json.dumps({"task": task.to_document()}))
 
 
 def save_perceptron(directory: Path) -> None:

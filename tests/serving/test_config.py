@@ -5,7 +5,6 @@ from typing import Any
 
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import config
-from digit_serving.releases.config import MODEL_NAME
 
 FOLDER = Path(__file__).parent.parent.parent / "serving" / "config"
 
@@ -16,7 +15,7 @@ def read(name: str, message: str) -> Any:
 
 def test_models_config_serves_the_two_newest_versions() -> None:
     (model,) = read("models.config", "ModelServerConfig").model_config_list.config
-    assert (model.name, model.base_path, model.model_platform) == (MODEL_NAME, "/models/digits", "tensorflow")
+    assert (model.name, model.base_path, model.model_platform) == ("digits", "/models/digits", "tensorflow")
     assert model.model_version_policy.WhichOneof("policy_choice") == "latest"
     assert model.model_version_policy.latest.num_versions == 2
 

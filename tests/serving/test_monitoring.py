@@ -144,9 +144,10 @@ def requests(status: int, each_minute: int) -> dict[str, str]:
 
 def confidence(before: float, after: float) -> dict[str, str]:
     """Mean confidences of 1,000 images per 10 minutes: `before` for 25 hours, then `after` for 4 hours."""
+    labels = '{model="digits",version="1"}'
     return {
-        'digits_confidence_sum{version="1"}': f"0+{1000 * before}x150 {150_000 * before}+{1000 * after}x24",
-        'digits_confidence_count{version="1"}': "0+1000x174",
+        f"digits_confidence_sum{labels}": f"0+{1000 * before}x150 {150_000 * before}+{1000 * after}x24",
+        f"digits_confidence_count{labels}": "0+1000x174",
     }
 
 
@@ -197,7 +198,8 @@ CASES = [
         hours=27,
         minutes=10,
         severity="warning",
-        summary="Mean confidence is 90%, over 5 points below that of the last day.",
+        summary="Mean confidence of digits is 90%, over 5 points below that of the last day.",
+        labels={"model": "digits"},
     ),
     Case("ConfidenceFalls", confidence(0.99, 0.97), False, hours=27, minutes=10),
     Case(

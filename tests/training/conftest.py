@@ -1,17 +1,20 @@
-"""Fixtures of the training tests: digits as arrays and files, fitted models and a published artifact."""
+"""Fixtures of the training tests: digits and pictures of other tasks, fitted models, a published artifact."""
 
 import gzip
 import os
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 from numpy.typing import NDArray
+from PIL import Image
 
+from digit_client import DIGITS, TaskCard, images
 from digit_training import data, export, models, registry
 from digit_training.data import Dataset
 from digit_training.evaluation import Evaluation, evaluate
@@ -21,7 +24,7 @@ from digit_training.recipes import QUICK, RECIPES
 from tests.conftest import Digits
 
 
-def encode_idx(array: NDArray[np.uint8]) -> bytes:
+def encode_idx(array: NDArray[np.integer[Any]]) -> bytes:
     """Return the content of an IDX file with this array."""
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
@@ -35,6 +38,24 @@ def predict_outputs(model: keras.Model, inputs: NDArray[np.float32]) -> dict[str
     """Return `probabilities` [n, 10] and, from a network with two outputs, `is_digit` [n]."""
     outputs = models.named_outputs(model, model(inputs, training=False))
     return {name: np.asarray(ops.convert_to_numpy(values)) for name, values in outputs.items()}
+
+
+COLORS = TaskCard("colors", ("red", "green", "blue", "grey"), (64, 48, 3), (-1.0, 1.0))
+COLORS_TOML = """
+name = "colors"
+labels = ["red", "green", "blue", "grey"]
+[input]
+range = [-1, 1]
+"""
+
+
+def draw_color(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return a noisy picture in one of the colours of COLORS: uint8 [h, w, 3] of a random size."""
+    height, width = rng.integers(70, 160, 2)
+    picture = np.full((height, width, 3), rng.integers(60, 120), float)
+    if label < 3:
+        picture[:, :, label] += 100
+    return np.clip(picture + rng.normal(0, 20, (height, width, 1)), 0, 255).astype(np.uint8)
 
 
 def small_network() -> keras.Model:
@@ -83,27 +104,65 @@ def refusing(dataset: Dataset) -> FitResult:
 @pytest.fixture(scope="session")
 def refusing_evaluation(refusing: FitResult, dataset: Dataset) -> Evaluation:
     """Evaluation of the small network with two outputs on the test digits."""
-    return evaluate(refusing.model, dataset.test)
+    return evaluate(refusing.model, dataset.test, DIGITS)
+
+
+@pytest.fixture(scope="session")
+def colors_model() -> keras.Model:
+    """Model of COLORS, which answers nearly all of its pictures correctly."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 4
+    pixels = np.stack([images.prepare(draw_color(label, rng), COLORS) for label in labels.tolist()])
+    model = keras.Sequential(
+        [keras.Input((64, 48, 3)), layers.GlobalAveragePooling2D(), layers.Dense(4, activation="softmax")],
+        name="averages",
+    )
+    model.compile(keras.optimizers.Adam(0.3), "sparse_categorical_crossentropy")
+    model.fit(pixels / np.float32(127.5) - 1, labels, batch_size=200, epochs=40, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def colors_file(colors_model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keras file of the model of COLORS."""
+    file = tmp_path_factory.mktemp("colors") / "colors.keras"
+    colors_model.save(file)
+    return file
+
+
+@pytest.fixture
+def colors_folder(tmp_path: Path) -> Path:
+    """Folder of test pictures with a folder for each label of COLORS; five JPEG files in each."""
+    rng = np.random.default_rng(1)
+    for label, name in enumerate(COLORS.labels):
+        (tmp_path / "validation" / name).mkdir(parents=True)
+        for number in range(5):
+            picture = Image.fromarray(draw_color(label, rng))
+            picture.save(tmp_path / "validation" / name / f"{number}.jpg")
+    return tmp_path / "validation"
 
 
 @pytest.fixture(scope="session")
 def published(fitted: FitResult, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Artifact of the fitted perceptron, published as version 1."""
-    card = export.model_card(fitted.model, dataset, evaluate(fitted.model, dataset.test), fitted)
+    card = export.model_card(
+        fitted.model, DIGITS, dataset.describe(), evaluate(fitted.model, dataset.test, DIGITS), fitted
+    )
     return registry.publish(
         tmp_path_factory.mktemp("published"),
-        lambda directory: export.write_artifact(fitted.model, card, dataset.test, directory),
+        lambda directory: export.write_artifact(fitted.model, DIGITS, card, dataset.test.images, directory),
     )
 
 
 @pytest.fixture
 def idx_folder(digits: Digits, tmp_path: Path) -> Path:
     """Folder of IDX files: 200 training digits, gzipped, and 100 test digits."""
-    images, labels = digits.images, digits.labels
+    pixels, labels = digits.images, digits.labels
     for name, array in (
-        ("train-images-idx3-ubyte.gz", images[:200]),
+        ("train-images-idx3-ubyte.gz", pixels[:200]),
         ("train-labels-idx1-ubyte.gz", labels[:200]),
-        ("t10k-images-idx3-ubyte", images[200:300]),
+        ("t10k-images-idx3-ubyte", pixels[200:300]),
         ("t10k-labels-idx1-ubyte", labels[200:300]),
     ):
         content = encode_idx(array)

@@ -13,19 +13,26 @@ from typing import Any
 from unittest.mock import Mock
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 from keras import layers
+from PIL import Image
 
-from digit_training import cli, pipeline
+from digit_client import TaskCard
+from digit_training import cli, pictures, pipeline
 from digit_training.callbacks import FitProgress
+from digit_training.classifier import to_pixels
 from digit_training.errors import Interrupted
+from digit_training.export import predict_saved_model
 from digit_training.fit import FitResult
 from digit_training.quality_gate import QualityGate
 from digit_training.recipes import RECIPES, Recipe
 from digit_training.report import plots
+from tests.conftest import Digits
 from tests.processes import DIGITS
+from tests.training.conftest import COLORS, COLORS_TOML, predict
 
 # TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -284,28 +291,26 @@ def test_export_worse_than_the_served_version_is_refused(
     worse.set_weights([*weights, biases])
     worse.save(bad)
 
-    def export(file: Path, *options: str) -> tuple[int, str]:
-        places = ["--data", str(mnist_npz), "--output", str(output), "--min-accuracy", "0.5"]
-        result = CliRunner().invoke(cli.export, [str(file), *places, *options])
-        return result.exit_code, result.output
+    def publish(file: Path, *options: str) -> tuple[int, str]:
+        return export(file, "--data", mnist_npz, "--output", output, "--min-accuracy", "0.5", *options)
 
-    assert export(good)[0] == 0
-    status, printed = export(bad)
+    assert publish(good)[0] == 0
+    status, printed = publish(bad)
     assert status == 1
     accuracy = read_card(output / "1")["accuracy"]
-    assert f"Accuracy of {output / '1'} on the same digits: {accuracy:.4f}" in printed
+    assert f"Accuracy of {output / '1'} on the same pictures: {accuracy:.4f}" in printed
     assert f"of {output / '1'} (see --max-regression and --force)" in printed
-    assert export(bad, "--max-regression", "0.3")[0] == 0
+    assert publish(bad, "--max-regression", "0.3")[0] == 0
     # The newest version, 2, is equally bad; the stable version below is better.
-    assert export(bad)[0] == 0
+    assert publish(bad)[0] == 0
     (output / "models.config").write_text(
         'model_config_list { config { name: "digits" version_labels { key: "stable" value: 1 } } }'
     )
-    assert export(bad)[0] == 1
-    assert export(bad, "--force")[0] == 0
+    assert publish(bad)[0] == 1
+    assert publish(bad, "--force")[0] == 0
     assert {path.name for path in output.glob("[0-9]*")} == {"1", "2", "3", "4"}
     shutil.rmtree(output / "1" / "variables")
-    status, printed = export(bad)
+    status, printed = publish(bad)
     assert status == 0
     assert f"No comparison with the served version: {output / '1'} cannot be loaded" in printed
 
@@ -313,8 +318,8 @@ def test_export_worse_than_the_served_version_is_refused(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "mine.keras does not exist"),
-        (b"no model", "mine.keras is not a model that Keras can load"),
+        (None, "mine.keras: the file does not exist"),
+        (b"no model", "mine.keras: not a model that Keras can load"),
     ],
 )
 def test_export_missing_or_damaged_file_names_the_file(
@@ -328,12 +333,184 @@ def test_export_missing_or_damaged_file_names_the_file(
     assert message in result.stderr
 
 
-def test_export_model_of_26_classes_is_refused(tmp_path: Path) -> None:
+def export(*arguments: object, environment: dict[str, str] | None = None) -> tuple[int, str]:
+    """Run `digits export`; return its exit status and all that it prints."""
+    result = CliRunner(env=environment).invoke(cli.export, [*map(str, arguments)])
+    return result.exit_code, result.output
+
+
+def test_export_of_another_task_judges_reports_and_publishes(
+    colors_file: Path, colors_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (colors_folder / "red" / "notes.txt").write_text("no picture")
+    Path("colors.toml").write_text(COLORS_TOML)
+    task = ["--task", "colors.toml", "--data", "validation"]
+    status, printed = export(colors_file, *task, "--report", "report")
+    assert status == 0, printed
+    lines = printed.splitlines()
+    assert lines[0] == "Data: 20 pictures in validation"
+    assert lines[1].startswith("Left out 1 unreadable file: red/notes.txt: ")
+    assert re.fullmatch(r"Test accuracy: [01]\.\d{4} on 20 pictures, calibration error 0\.\d{4}", lines[2])
+    assert lines[3:] == ["Report: report/report.html", "Published: models/colors/1"]
+    card = read_card(Path("models/colors/1"))
+    assert TaskCard.from_document(card["task"]) == COLORS
+    assert card["data"] == {"source": "validation", "test": 20, "unreadable": 1}
+    assert card["accuracy"] >= 0.9
+    loaded = pictures.load(Path("validation"), COLORS)
+    answers = predict_saved_model(Path("models/colors/1"), loaded.examples.images).argmax(axis=1)
+    assert (answers == loaded.examples.labels).mean() == card["accuracy"]
+    assert "red/notes.txt" in Path("report/report.html").read_text()
+    status, printed = export(colors_file, *task)
+    assert f"Accuracy of models/colors/1 on the same pictures: {card['accuracy']:.4f}" in printed
+
+
+def test_export_compares_with_versions_of_the_same_pictures_and_labels_only(
+    colors_file: Path, colors_folder: Path, tmp_path: Path
+) -> None:
+    output, card = tmp_path / "models", tmp_path / "colors.toml"
+    places = ["--task", card, "--data", colors_folder, "--output", output, "--min-accuracy", "0"]
+    refusal = (
+        f"No comparison with the served version: {output / '1'} has other labels or takes other pictures"
+    )
+    card.write_text(COLORS_TOML)
+    assert export(colors_file, *places)[0] == 0
+    card.write_text(COLORS_TOML.replace("[-1, 1]", "[0, 1]"))
+    _, printed = export(colors_file, *places)
+    assert "on the same pictures" in printed
+    shutil.rmtree(output / "2", ignore_errors=True)
+    card.write_text(COLORS_TOML + '[prepare]\nfit = "pad"')
+    status, printed = export(colors_file, *places)
+    assert (status, refusal in printed) == (0, True)
+
+
+def test_export_of_labels_writes_a_minimal_card(
+    tmp_path: Path, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = keras.Sequential(
+        [keras.Input((28, 28)), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(10, "softmax")]
+    )
+    model.save("my garments.keras")
+    np.savez("test.npz", images=digits.images[:50], labels=digits.labels[:50])
+    labels = ["--labels", "T-shirt, trousers,c,d,e,f,g,h,i,ankle boot", "--data", "test.npz"]
+    status, printed = export("my garments.keras", *labels, "--min-accuracy", "0")
+    assert status == 0, printed
+    task = TaskCard.from_document(read_card(Path("models/my-garments/1"))["task"])
+    assert (task.name, task.labels[1], task.labels[9]) == ("my-garments", "trousers", "ankle boot")
+    assert (task.shape, task.range, task.kind) == ((28, 28), (0, 255), "resize")
+
+
+def test_export_from_saved_model_answers_as_the_saved_model(
+    colors_model: keras.Model, colors_folder: Path, tmp_path: Path
+) -> None:
+    source, card = tmp_path / "plain", tmp_path / "colors.toml"
+    colors_model.export(source, verbose=False)
+    card.write_text(COLORS_TOML)
+    places = ["--task", card, "--data", colors_folder, "--output", tmp_path / "models"]
+    status, printed = export("--from-saved-model", source, *places)
+    assert status == 0, printed
+    shutil.rmtree(source)
+    loaded = pictures.load(colors_folder, COLORS)
+    expected = predict(colors_model, to_pixels(loaded.examples.images, COLORS))
+    answers = predict_saved_model(tmp_path / "models" / "1", loaded.examples.images)
+    assert np.abs(answers - expected).max() <= 1e-6
+    assert read_card(tmp_path / "models" / "1")["parameters"] == colors_model.count_params()
+
+
+def test_export_without_data_is_unjudged_and_needs_force(colors_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "colors.toml").write_text(COLORS_TOML)
+    places = ["--task", tmp_path / "colors.toml", "--output", tmp_path / "models"]
+    environment = {"DIGITS_MNIST": str(tmp_path / "not the data of this task")}
+    status, printed = export(colors_file, *places, environment=environment)
+    assert (status, printed) == (
+        1,
+        "Error: --data is needed to evaluate the model; --force publishes it without\n",
+    )
+    assert not (tmp_path / "models").exists()
+    status, printed = export(colors_file, *places, "--force", environment=environment)
+    assert status == 0, printed
+    card = read_card(tmp_path / "models" / "1")
+    assert (card["accuracy"], card["data"]) == (None, None)
+    assert list((tmp_path / "models" / "1" / "assets.extra").glob("tf_serving_warmup_requests"))
+
+
+def test_export_digits_from_a_folder_per_class(fitted: FitResult, digits: Digits, tmp_path: Path) -> None:
+    fitted.model.save(tmp_path / "mine.keras")
+    for label in range(10):
+        (tmp_path / "data" / str(label)).mkdir(parents=True)
+        for number, image in enumerate(digits.typical(label, 3)):
+            Image.fromarray(image).save(tmp_path / "data" / str(label) / f"{number}.png")
+    places = ["--data", tmp_path / "data", "--output", tmp_path / "models", "--report", tmp_path / "report"]
+    status, printed = export(tmp_path / "mine.keras", *places, "--min-accuracy", "0.5")
+    assert status == 0, printed
+    assert "Data: 30 pictures in" in printed
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def save_model(
+    file: Path, *, classes: int = 4, activation: str = "softmax", shape: Any = (64, 48, 3)
+) -> None:
+    image = keras.Input(shape)
+    features = layers.GlobalAveragePooling2D()(image)
+    keras.Model(image, layers.Dense(classes, activation=activation)(features)).save(file)
+
+
+@pytest.mark.parametrize(
+    ("model", "card", "message"),
+    [
+        ({"classes": 5}, COLORS_TOML, "mine.keras: the model answers 5 classes, the card has 4 labels"),
+        ({"activation": "linear"}, COLORS_TOML, "mine.keras: the model's answers do not sum to 1"),
+        ({"classes": 1, "activation": "sigmoid"}, COLORS_TOML, "mine.keras: the model answers one value"),
+        (
+            {"shape": (3, 64, 48)},
+            f"{COLORS_TOML}\nshape = [64, 48, 3]",
+            "mine.keras: the model takes [n, 3, 64, 48], the card says [n, 64, 48, 3]",
+        ),
+        ({"shape": (None, None, 3)}, COLORS_TOML, "card.toml: the model takes [n, any, any, 3]: state shape"),
+        ({}, COLORS_TOML.replace("range = [-1, 1]", ""), "card.toml: the model begins with no Rescaling"),
+        ({}, f"size = 3\n{COLORS_TOML}", "card.toml: the task card has the unknown key 'size'"),
+        ({}, "name = ", "card.toml: not TOML: "),
+        ({}, None, "card.toml: the file does not exist"),
+    ],
+)
+def test_export_model_and_card_that_contradict_print_one_line(
+    model: dict[str, Any], card: str | None, message: str, tmp_path: Path
+) -> None:
+    save_model(tmp_path / "mine.keras", **model)
+    if card:
+        (tmp_path / "card.toml").write_text(card)
+    places = ["--task", tmp_path / "card.toml", "--output", tmp_path / "models", "--force"]
+    status, printed = export(tmp_path / "mine.keras", *places)
+    assert status == 1
+    assert printed.startswith(f"Error: {tmp_path}/{message}")
+    assert len(printed.splitlines()) == 1
+    assert not (tmp_path / "models").exists()
+
+
+def test_export_model_of_26_classes_without_card_names_the_options(tmp_path: Path) -> None:
     file = tmp_path / "letters.keras"
     keras.Sequential([keras.Input((784,)), layers.Dense(26, activation="softmax")]).save(file)
-    result = CliRunner().invoke(cli.export, [str(file), "--output", str(tmp_path / "models")])
-    assert result.exit_code == 1
-    assert result.stderr == f"Error: {file}: the model answers [n, 26], not [n, 10]\n"
+    status, printed = export(file, "--output", tmp_path / "models")
+    assert (status, printed) == (
+        1,
+        f"Error: {file}: the model answers 26 classes, the card has 10 labels "
+        "(the digits' card; see --task and --labels)\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Give either FILE.keras or --from-saved-model."),
+        (["a.keras", "--from-saved-model", "b"], "Give either FILE.keras or --from-saved-model."),
+        (["a.keras", "--task", "a.toml", "--labels", "a,b"], "Give either --task or --labels."),
+    ],
+)
+def test_export_contradictory_options_exit_with_2(arguments: list[str], message: str) -> None:
+    status, printed = export(*arguments)
+    assert status == 2
+    assert message in printed
 
 
 def test_cli_import_loads_no_tensorflow() -> None:

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from digit_training import data
-from digit_training.data import Dataset, Examples, RawArray, RawDataset, idx_md5
+from digit_training.data import Dataset, Examples, Labels, RawArray, RawDataset, idx_md5
 from digit_training.errors import DataError
 from tests.conftest import Digits
 from tests.training.conftest import encode_idx
@@ -79,7 +79,7 @@ def test_validate_wrong_images_raises_data_error_with_their_name(
     ],
 )
 def test_validate_wrong_labels_raises_data_error_with_their_name(
-    dataset: Dataset, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], message: str
+    dataset: Dataset, change: Callable[[Labels], Labels], message: str
 ) -> None:
     wrong = replace(as_raw(dataset), train_labels=RawArray("a.npz: y_train", change(dataset.train.labels)))
     with pytest.raises(DataError, match=f"a.npz: y_train.*{message}"):

@@ -6,10 +6,11 @@ import pytest
 from keras import layers
 from numpy.typing import NDArray
 
+from digit_client import DIGITS
 from digit_training import evaluation, models
 from digit_training.data import Dataset
 from digit_training.errors import ModelError
-from digit_training.evaluation import Accuracy, Evaluation, Scored, calibration_error, evaluate
+from digit_training.evaluation import Accuracy, Confused, Evaluation, Scored, calibration_error, evaluate
 from digit_training.fit import FitResult
 from digit_training.models import IS_DIGIT, PROBABILITIES
 from digit_training.negatives import KINDS
@@ -17,7 +18,7 @@ from tests.training.conftest import predict, predict_outputs, small_network
 
 
 def test_evaluate_accuracy_is_the_share_of_correct_answers(fitted: FitResult, dataset: Dataset) -> None:
-    evaluation = evaluate(fitted.model, dataset.test)
+    evaluation = evaluate(fitted.model, dataset.test, DIGITS)
     answers = predict(fitted.model, dataset.test.pixels).argmax(axis=1)
     assert evaluation.accuracy == pytest.approx(np.mean(answers == dataset.test.labels))
     assert evaluation.probabilities.shape == (1000, 10)
@@ -25,7 +26,7 @@ def test_evaluate_accuracy_is_the_share_of_correct_answers(fitted: FitResult, da
 
 
 def test_evaluate_model_of_one_output_has_no_refusals(fitted: FitResult, dataset: Dataset) -> None:
-    assert evaluate(fitted.model, dataset.test).refusals is None
+    assert evaluate(fitted.model, dataset.test, DIGITS).refusals is None
 
 
 def test_evaluate_model_of_two_outputs_scores_digits_and_every_kind_of_negative(
@@ -63,14 +64,14 @@ def test_calibration_error_of_matching_confidence_is_0() -> None:
 def test_evaluate_logits_raise_model_error(dataset: Dataset) -> None:
     model = keras.Sequential([keras.Input((784,)), layers.Dense(10)])
     with pytest.raises(ModelError, match="its last layer needs a softmax"):
-        evaluate(model, dataset.test)
+        evaluate(model, dataset.test, DIGITS)
 
 
 def test_evaluate_nan_raises_model_error(dataset: Dataset) -> None:
     bias = keras.initializers.Constant(float("nan"))
     model = keras.Sequential([keras.Input((784,)), layers.Dense(10, "softmax", bias_initializer=bias)])
     with pytest.raises(ModelError, match="its fit diverged"):
-        evaluate(model, dataset.test)
+        evaluate(model, dataset.test, DIGITS)
 
 
 def probabilities_of(*answers: tuple[int, float]) -> NDArray[np.float32]:
@@ -89,10 +90,17 @@ def test_confusion_matrix_counts_answers_by_digit() -> None:
     assert np.array_equal(confusion, expected)
 
 
-def test_accuracy_per_digit_covers_digits_with_examples() -> None:
+def test_most_confused_is_sorted_and_leaves_out_right_answers() -> None:
+    confusion = np.array([[9, 2, 0], [0, 9, 5], [1, 0, 9]])
+    pairs = [Confused(1, 2, 5), Confused(0, 1, 2), Confused(2, 0, 1)]
+    assert evaluation.most_confused(confusion, limit=20) == pairs
+    assert evaluation.most_confused(confusion, limit=2) == pairs[:2]
+
+
+def test_accuracy_per_label_covers_labels_with_examples() -> None:
     confusion = np.zeros((10, 10), np.intp)
     confusion[4, 4], confusion[4, 9], confusion[9, 4] = 3, 1, 2
-    assert evaluation.accuracy_per_digit(confusion) == {4: Accuracy(3, 4), 9: Accuracy(0, 2)}
+    assert evaluation.accuracy_per_label(confusion) == {4: Accuracy(3, 4), 9: Accuracy(0, 2)}
     assert Accuracy(3, 4).ratio == 0.75
 
 
@@ -168,9 +176,9 @@ def test_fit_temperature_with_zero_probabilities_stops_at_the_upper_bound() -> N
 
 def test_fold_temperature_divides_the_logits(dataset: Dataset) -> None:
     model = models.perceptron()
-    before = evaluate(model, dataset.test).probabilities
+    before = evaluate(model, dataset.test, DIGITS).probabilities
     evaluation.fold_temperature(model, 0.4)
-    after = evaluate(model, dataset.test).probabilities
+    after = evaluate(model, dataset.test, DIGITS).probabilities
     assert np.allclose(after, softmax(np.log(before.astype(np.float64)) / 0.4), atol=1e-5)
 
 

@@ -4,12 +4,16 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
+from digit_client import DIGITS, TaskCard
 from digit_training import export
+from digit_training.classifier import to_pixels
 from digit_training.data import Dataset
 from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, evaluate
@@ -17,21 +21,78 @@ from digit_training.export import model_card
 from digit_training.fit import FitResult
 from digit_training.negatives import KINDS
 from digit_training.recipes import QUICK
-from tests.training.conftest import predict, predict_outputs
+from tests.training.conftest import COLORS, predict, predict_outputs
+
+FASHION = TaskCard("fashion", tuple("abcdefghij"), (28, 28), (0.0, 1.0))
+UNEVEN = TaskCard("uneven", ("cat", "dog"), (32, 32), (-0.1, 0.3))
+PHOTOS = TaskCard("photos", ("cat", "dog"), (300, 200, 3), (0.0, 255.0), fit="pad")
 
 
-def test_artifact_signatures_are_those_of_the_contract(published: Path) -> None:
-    signatures = tf.saved_model.load(str(published)).signatures
-    assert set(signatures) == {"serving_default", "images"}
+def unfitted_model(task: TaskCard) -> keras.Model:
+    """Return a linear model of the task."""
+    pixels = keras.Input(task.instance_shape)
+    features = layers.Flatten()(pixels)
+    return keras.Model(pixels, layers.Dense(len(task.labels), activation="softmax")(features))
+
+
+@pytest.mark.parametrize("task", [DIGITS, FASHION, COLORS, PHOTOS], ids=lambda task: task.name)
+def test_artifact_signatures_are_those_of_the_contract(task: TaskCard, tmp_path: Path) -> None:
+    export.save_model(unfitted_model(task), task, tmp_path / "1")
+    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+    assert set(signatures) == {"serving_default", "images", "card"}
     for name, key, spec in (
-        ("serving_default", "pixels", tf.TensorSpec([None, 784], tf.float32, "pixels")),
-        ("images", "images", tf.TensorSpec([None, 28, 28], tf.uint8, "images")),
+        ("serving_default", "pixels", tf.TensorSpec([None, *task.instance_shape], tf.float32, "pixels")),
+        ("images", "images", tf.TensorSpec([None, *task.shape], tf.uint8, "images")),
     ):
         assert signatures[name].structured_input_signature == ((), {key: spec})
         outputs = signatures[name].structured_outputs
         assert list(outputs) == ["probabilities"]
-        assert outputs["probabilities"].shape.as_list() == [None, 10]
+        assert outputs["probabilities"].shape.as_list() == [None, len(task.labels)]
         assert outputs["probabilities"].dtype == tf.float32
+    card = signatures["card"]
+    assert card.structured_input_signature == (
+        (),
+        {"unused": tf.TensorSpec([None], tf.uint8, "unused")},
+    )
+    documents = card(unused=tf.zeros([2], tf.uint8))["card"].numpy().tolist()
+    assert [TaskCard.from_document(json.loads(document)) for document in documents] == [task] * 2
+
+
+@pytest.mark.parametrize("task", [DIGITS, FASHION, COLORS, PHOTOS, UNEVEN], ids=lambda task: task.name)
+def test_artifact_scales_images_as_numpy_does(task: TaskCard, tmp_path: Path) -> None:
+    pixels = keras.Input(task.instance_shape)
+    # A model that answers its input: the first pixels, as if they were probabilities.
+    export.save_model(keras.Model(pixels, layers.Flatten()(pixels)), task, tmp_path / "1")
+    images = np.random.default_rng(0).integers(0, 256, (3, *task.shape), np.uint8)
+    answered = tf.saved_model.load(str(tmp_path / "1")).signatures["images"](images=tf.constant(images))
+    scaled = to_pixels(images, task)
+    assert scaled.dtype == np.float32
+    assert np.array_equal(answered["probabilities"], scaled.reshape(3, -1))
+    low, high = task.range
+    assert np.allclose(scaled, low + images.reshape(scaled.shape) / 255 * (high - low), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("task", "sizes"),
+    [(DIGITS, {1, 32}), (COLORS, {1, 32}), (PHOTOS, {1, 5})],
+    ids=["digits", "colors", "photos"],
+)
+def test_write_warmup_requests_bounds_their_size(task: TaskCard, sizes: set[int], tmp_path: Path) -> None:
+    images = np.zeros((40, *task.shape), np.uint8)
+    export.write_warmup_requests(tmp_path / "requests", task, images)
+    requests = [
+        PredictionLog.FromString(record.numpy()).predict_log.request
+        for record in tf.data.TFRecordDataset(str(tmp_path / "requests"))
+    ]
+    assert {request.model_spec.name for request in requests} == {task.name}
+    shapes = {
+        (request.model_spec.signature_name, tuple(tf.make_ndarray(tensor).shape))
+        for request in requests
+        for tensor in request.inputs.values()
+    }
+    assert shapes == {("images", (size, *task.shape)) for size in sizes} | {
+        ("serving_default", (size, *task.instance_shape)) for size in sizes
+    }
 
 
 @pytest.mark.parametrize("size", [1, 1000])
@@ -51,7 +112,7 @@ def test_artifact_both_signatures_answer_as_the_keras_model(
 def test_artifact_of_two_outputs_answers_as_the_keras_model(
     refusing: FitResult, dataset: Dataset, tmp_path: Path
 ) -> None:
-    export.save_model(refusing.model, tmp_path / "1")
+    export.save_model(refusing.model, DIGITS, tmp_path / "1")
     signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
     batch = dataset.test[:100]
     expected = predict_outputs(refusing.model, batch.pixels)
@@ -59,13 +120,13 @@ def test_artifact_of_two_outputs_answers_as_the_keras_model(
         signatures["serving_default"](pixels=tf.constant(batch.pixels)),
         signatures["images"](images=tf.constant(batch.images)),
     ]
-    for signature, answer in zip(signatures.values(), answers, strict=True):
-        spec = signature.structured_outputs["is_digit"]
+    for name, answer in zip(("serving_default", "images"), answers, strict=True):
+        spec = signatures[name].structured_outputs["is_digit"]
         assert (spec.shape.as_list(), spec.dtype) == ([None], tf.float32)
         assert set(answer) == {"probabilities", "is_digit"}
         assert all(np.abs(answer[name] - expected[name]).max() <= 1e-6 for name in expected)
     assert np.array_equal(answers[0]["is_digit"], answers[1]["is_digit"])
-    probabilities = export.predict_saved_model(tmp_path / "1", batch.pixels)
+    probabilities = export.predict_saved_model(tmp_path / "1", batch.images)
     assert np.array_equal(probabilities, answers[0]["probabilities"])
 
 
@@ -91,19 +152,31 @@ def test_artifact_answers_every_warmup_request(published: Path) -> None:
 def test_predict_saved_model_answers_as_the_keras_model(
     published: Path, fitted: FitResult, dataset: Dataset
 ) -> None:
-    pixels = dataset.test.pixels
-    expected = predict(fitted.model, pixels)
-    assert np.abs(export.predict_saved_model(published, pixels) - expected).max() <= 1e-6
+    expected = predict(fitted.model, dataset.test.pixels)
+    assert np.abs(export.predict_saved_model(published, dataset.test.images) - expected).max() <= 1e-6
 
 
 def test_predict_saved_model_in_empty_folder_raises_model_error(tmp_path: Path, dataset: Dataset) -> None:
     with pytest.raises(ModelError, match="cannot be loaded"):
-        export.predict_saved_model(tmp_path, dataset.test.pixels)
+        export.predict_saved_model(tmp_path, dataset.test.images)
+
+
+def test_read_task_is_the_card_of_the_artifact_or_of_the_digits(published: Path, tmp_path: Path) -> None:
+    assert export.read_task(published) == DIGITS
+    assert export.read_task(tmp_path) == DIGITS
+    (tmp_path / "assets.extra").mkdir()
+    file = tmp_path / "assets.extra" / "model.json"
+    file.write_text(json.dumps({"task": COLORS.to_document()}))
+    assert export.read_task(tmp_path) == COLORS
+    for damaged in ("{", '{"task": 1}', '{"task": {"name": "x"}}'):
+        file.write_text(damaged)
+        with pytest.raises(ModelError, match=r"model\.json holds no valid task card"):
+            export.read_task(tmp_path)
 
 
 def test_model_card_states_figures_data_fit_and_versions(fitted: FitResult, dataset: Dataset) -> None:
-    evaluation = evaluate(fitted.model, dataset.test)
-    card = model_card(fitted.model, dataset, evaluation, fitted)
+    evaluation = evaluate(fitted.model, dataset.test, DIGITS)
+    card = model_card(fitted.model, DIGITS, dataset.describe(), evaluation, fitted)
     assert card["model"] == "perceptron"
     assert card["parameters"] == 7960
     assert card["accuracy"] == evaluation.accuracy
@@ -122,7 +195,7 @@ def test_model_card_states_figures_data_fit_and_versions(fitted: FitResult, data
 def test_model_card_of_two_outputs_states_threshold_and_refusals(
     refusing: FitResult, refusing_evaluation: Evaluation, dataset: Dataset
 ) -> None:
-    card = model_card(refusing.model, dataset, refusing_evaluation, refusing)
+    card = model_card(refusing.model, DIGITS, dataset.describe(), refusing_evaluation, refusing)
     stated, refusals = card["is_digit"], refusing_evaluation.refusals
     assert refusing.threshold
     assert refusals
@@ -142,30 +215,43 @@ def test_model_card_of_two_outputs_states_threshold_and_refusals(
 def test_model_card_of_two_outputs_without_fit_has_no_threshold(
     refusing: FitResult, refusing_evaluation: Evaluation, dataset: Dataset
 ) -> None:
-    stated = model_card(refusing.model, dataset, refusing_evaluation)["is_digit"]
+    stated = model_card(refusing.model, DIGITS, dataset.describe(), refusing_evaluation)["is_digit"]
     assert (stated["threshold"], stated["chosen_on"]) == (None, None)
     assert 0 <= stated["refused_digits"] <= 1
 
 
 def test_model_card_without_is_digit_has_null_there(fitted: FitResult, dataset: Dataset) -> None:
-    card = model_card(fitted.model, dataset, evaluate(fitted.model, dataset.test), fitted)
+    card = model_card(
+        fitted.model, DIGITS, dataset.describe(), evaluate(fitted.model, dataset.test, DIGITS), fitted
+    )
     assert card["is_digit"] is None
 
 
-def test_model_card_without_fit_has_null_there(fitted: FitResult, dataset: Dataset) -> None:
-    assert model_card(fitted.model, dataset, evaluate(fitted.model, dataset.test))["fit"] is None
+def test_model_card_without_evaluation_and_fit_has_null_there(colors_model: keras.Model) -> None:
+    card = model_card(colors_model, COLORS, None, None)
+    unknown = ("accuracy", "calibration_error", "is_digit", "data", "fit")
+    assert [card[key] for key in unknown] == [None] * 5
+    assert TaskCard.from_document(card["task"]) == COLORS
 
 
 def test_model_card_is_part_of_the_artifact(published: Path, fitted: FitResult, dataset: Dataset) -> None:
     stored = json.loads((published / "assets.extra" / "model.json").read_text())
-    expected = model_card(fitted.model, dataset, evaluate(fitted.model, dataset.test), fitted)
+    expected = model_card(
+        fitted.model, DIGITS, dataset.describe(), evaluate(fitted.model, dataset.test, DIGITS), fitted
+    )
     assert {**stored, "created": None} == {**expected, "created": None}
 
 
 def test_model_card_of_calibrated_fit_states_synthetic_and_validation_examples(
     calibrated: FitResult, dataset: Dataset
 ) -> None:
-    fit = model_card(calibrated.model, dataset, evaluate(calibrated.model, dataset.test), calibrated)["fit"]
+    fit = model_card(
+        calibrated.model,
+        DIGITS,
+        dataset.describe(),
+        evaluate(calibrated.model, dataset.test, DIGITS),
+        calibrated,
+    )["fit"]
     assert fit["synthetic_examples"] == round(QUICK.synthetic_fraction * fit["examples"])
     assert fit["examples"] + fit["validation_examples"] == 240
     assert 0.2 <= fit["temperature"] <= 5

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from digit_client import DIGITS
 from digit_training import evaluation, models, negatives, synthetic
 from digit_training import fit as fitting
 from digit_training.augment import MILD, STRONG, AugmentationConfig, Images, augment
@@ -267,7 +268,7 @@ def test_fit_validation_examples_choose_the_epoch_and_calibrate(dataset: Dataset
     losses = result.history["val_loss"]
     assert result.best_epoch == np.argmin(losses) + 1 < 4
     validation = dataset.train[:1200][np.random.default_rng(0).permutation(1200)[:300]]
-    probabilities = evaluate(result.model, validation).probabilities
+    probabilities = evaluate(result.model, validation, DIGITS).probabilities
     loss = -np.log(probabilities[np.arange(300), validation.labels]).mean()
     assert loss < min(losses)
     assert evaluation.fit_temperature(probabilities, validation.labels) == pytest.approx(1, abs=1e-3)
@@ -349,5 +350,5 @@ def test_fit_ensemble_interrupted_returns_the_complete_networks(
 @pytest.mark.slow
 def test_fit_perceptron_on_mnist_reaches_the_articles_accuracy(mnist: Dataset) -> None:
     recipe = PERCEPTRON.scaled_to(len(mnist.train))
-    accuracy = evaluate(fit(recipe, mnist.train, seed=0).model, mnist.test).accuracy
+    accuracy = evaluate(fit(recipe, mnist.train, seed=0).model, mnist.test, DIGITS).accuracy
     assert 0.86 < accuracy < 0.93

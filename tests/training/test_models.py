@@ -9,7 +9,6 @@ from keras import layers
 from numpy.typing import NDArray
 
 from digit_training import models
-from digit_training.errors import ModelError
 from digit_training.models import IS_DIGIT, PROBABILITIES
 from tests.training.conftest import predict, predict_outputs, small_network
 
@@ -76,51 +75,7 @@ def test_ensemble_is_digit_is_the_sigmoid_of_mean_logits(pixels: NDArray[np.floa
 def test_ensemble_saved_and_loaded_answers_the_same(tmp_path: Path, pixels: NDArray[np.float32]) -> None:
     ensemble = models.ensemble([models.convnet(), models.convnet()])
     ensemble.save(tmp_path / "model.keras")
-    loaded = models.with_flat_input(keras.saving.load_model(tmp_path / "model.keras"))
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
     actual, expected = predict_outputs(loaded, pixels), predict_outputs(ensemble, pixels)
     assert set(actual) == {PROBABILITIES, IS_DIGIT}
     assert all(np.array_equal(actual[name], expected[name]) for name in expected)
-
-
-@pytest.mark.parametrize("shape", [(784,), (28, 28), (28, 28, 1)])
-def test_with_flat_input_answers_as_the_original(shape: tuple[int, ...], pixels: NDArray[np.float32]) -> None:
-    model = linear_classifier(shape)
-    expected = predict(model, pixels.reshape(3, *shape))
-    assert np.array_equal(predict(models.with_flat_input(model), pixels), expected)
-
-
-def test_with_flat_input_keeps_two_outputs(pixels: NDArray[np.float32]) -> None:
-    small = small_network()
-    image = keras.Input((28, 28))
-    model = keras.Model(image, small(layers.Flatten()(image)))
-    actual, expected = (predict_outputs(one, pixels) for one in (models.with_flat_input(model), small))
-    assert all(np.array_equal(actual[name], expected[name]) for name in (PROBABILITIES, IS_DIGIT))
-
-
-def test_with_flat_input_other_outputs_raise_model_error() -> None:
-    pixels = keras.Input((784,))
-    probabilities = layers.Dense(10, activation="softmax")(pixels)
-    for outputs in ({"digit": probabilities}, [probabilities, layers.Dense(1)(pixels)]):
-        with pytest.raises(ModelError, match="the model answers"):
-            models.with_flat_input(keras.Model(pixels, outputs))
-
-
-@pytest.mark.parametrize(
-    ("shape", "classes", "message"),
-    [
-        ((32, 32, 3), 10, r"takes \[n, 32, 32, 3\], not \[n, 784\]"),
-        ((784,), 26, r"answers \[n, 26\], not \[n, 10\]"),
-    ],
-)
-def test_with_flat_input_other_shapes_raise_model_error(
-    shape: tuple[int, ...], classes: int, message: str
-) -> None:
-    with pytest.raises(ModelError, match=message):
-        models.with_flat_input(linear_classifier(shape, classes))
-
-
-def test_with_flat_input_two_inputs_raise_model_error() -> None:
-    inputs = [keras.Input((784,)), keras.Input((784,))]
-    model = keras.Model(inputs, layers.Dense(10)(layers.Add()(inputs)))
-    with pytest.raises(ModelError, match="the model takes"):
-        models.with_flat_input(model)

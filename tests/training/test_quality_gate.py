@@ -61,6 +61,17 @@ def test_baseline_version_is_the_one_labelled_stable(models: Path) -> None:
     assert quality_gate.baseline_version(models) == models / "00001"
 
 
+def test_baseline_version_in_shared_config_is_that_of_its_folder(tmp_path: Path) -> None:
+    for name in ("digits/1", "flowers/1", "flowers/2"):
+        (tmp_path / name).mkdir(parents=True)
+    entries = [
+        f'config {{ base_path: "/models/{name}" version_labels {{ key: "stable" value: {version} }} }}'
+        for name, version in (("digits", 2), ("flowers", 1))
+    ]
+    (tmp_path / "models.config").write_text(f"model_config_list {{ {' '.join(entries)} }}")
+    assert quality_gate.baseline_version(tmp_path / "flowers") == tmp_path / "flowers" / "1"
+
+
 def test_baseline_version_with_label_of_missing_version_is_the_newest(models: Path) -> None:
     write_label(models, "stable", 7)
     assert quality_gate.baseline_version(models) == models / "3"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
+from click.core import ParameterSource
 
 from digit_training import registry
 from digit_training.errors import Interrupted, TrainingError
@@ -28,12 +29,9 @@ data_option = click.option(
     type=PATH,
     help="Keras's mnist.npz or a folder of IDX files.  [default: Keras's cache, or its download]",
 )
+OUTPUT_HELP = "Folder of model versions that the model server watches."
 output_option = click.option(
-    "--output",
-    default=Path("models/digits"),
-    show_default=True,
-    type=PATH,
-    help="Folder of model versions that the model server watches.",
+    "--output", default=Path("models/digits"), show_default=True, type=PATH, help=OUTPUT_HELP
 )
 min_accuracy_option = click.option(
     "--min-accuracy",
@@ -121,27 +119,76 @@ def train(
 
 
 @click.command()
-@click.argument("file", metavar="FILE.keras", type=PATH)
-@data_option
-@output_option
+@click.argument("file", metavar="[FILE.keras]", type=PATH, required=False)
+@click.option(
+    "--from-saved-model",
+    "saved_model",
+    metavar="FOLDER",
+    type=PATH,
+    help="TensorFlow SavedModel in place of a Keras file.",
+)
+@click.option(
+    "--signature",
+    default="serving_default",
+    show_default=True,
+    help="Signature of the SavedModel, from one float32 tensor to one.",
+)
+@click.option("--task", "card", metavar="CARD.toml", type=PATH, help="Task card.  [default: the digits']")
+@click.option("--labels", metavar="A,B,C", help="Labels in the order of the output, instead of a task card.")
+@click.option(
+    "--data",
+    envvar="DIGITS_MNIST",
+    type=PATH,
+    help="Test pictures: a folder with a folder for each label, an .npz file with x_test and y_test or "
+    "images and labels, or IDX files.  [default for the digits: DIGITS_MNIST, or as in digits train]",
+)
+@click.option("--output", type=PATH, help=f"{OUTPUT_HELP}  [default: models/<name of the task>]")
+@click.option("--report", type=PATH, help="Folder for a report with confusion matrix and worst mistakes.")
 @min_accuracy_option
 @max_regression_option
 @force_option
+@click.pass_context
 def export(
-    file: Path, data: Path | None, output: Path, min_accuracy: float, max_regression: float, force: bool
+    context: click.Context,
+    file: Path | None,
+    saved_model: Path | None,
+    signature: str,
+    card: Path | None,
+    labels: str | None,
+    data: Path | None,
+    output: Path | None,
+    report: Path | None,
+    min_accuracy: float,
+    max_regression: float,
+    force: bool,
 ) -> None:
-    """Publish a Keras model that was fitted elsewhere as the next version.
+    """Publish a model that was fitted elsewhere as the next version.
 
-    The model takes pixels 0..1 as [n, 784], [n, 28, 28] or [n, 28, 28, 1] and returns probabilities
-    [n, 10].
+    The task card names the labels and says how the model takes pictures. Without --task and --labels, the
+    model is one of the digits: it takes pixels 0..1 as [n, 784], [n, 28, 28] or [n, 28, 28, 1].
     """
+    if (file is None) == (saved_model is None):
+        raise click.UsageError("Give either FILE.keras or --from-saved-model.")
+    if card and labels is not None:
+        raise click.UsageError("Give either --task or --labels.")
+    if (card or labels is not None) and context.get_parameter_source("data") is ParameterSource.ENVIRONMENT:
+        data = None  # DIGITS_MNIST is not the data of another task.
     _silence_tensorflow()
     with _exit_on_error():
         from digit_training import pipeline
         from digit_training.quality_gate import QualityGate
 
-        gate = QualityGate(min_accuracy, max_regression, force)
-        pipeline.export(file=file, data=data, output=output, gate=gate)
+        pipeline.export(
+            file=file,
+            saved_model=saved_model,
+            signature=signature,
+            card=card,
+            labels=labels,
+            data=data,
+            output=output,
+            report=report,
+            gate=QualityGate(min_accuracy, max_regression, force),
+        )
 
 
 def _silence_tensorflow() -> None:

@@ -10,7 +10,7 @@ import socket
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ NO_DIGIT = 10
 DOWNLOAD_TIMEOUT = 10.0
 """Socket timeout of the download in seconds; after a timeout, the machine counts as offline."""
 
+Labels = NDArray[np.integer[Any]]
+
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 _IDX_UINT8 = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -44,10 +46,13 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class Examples:
-    """Images uint8 [n, 28, 28], light ink on dark, and their labels uint8 [n]: 0..9 or NO_DIGIT."""
+    """Images uint8 [n, *shape] and the indices of their labels, integer [n].
+
+    Of digits, the images are [n, 28, 28], light ink on dark, and the labels 0..9 or NO_DIGIT.
+    """
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
+    labels: Labels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,7 +67,7 @@ class Examples:
 
     @property
     def pixels(self) -> NDArray[np.float32]:
-        """Input of a model: float32 [n, 784], 0..1."""
+        """Input of the digits' networks: float32 [n, 784], 0..1."""
         return self.images.reshape(-1, 784).astype(np.float32) / np.float32(255)
 
 
@@ -83,6 +88,17 @@ class Dataset:
     def canonical(self) -> bool:
         """True if the checksums are those of the complete, original MNIST."""
         return self.md5 == MNIST_MD5
+
+    def describe(self) -> dict[str, Any]:
+        """Return origin, checksums and sizes as JSON values for the model card."""
+        return {
+            "source": self.source,
+            "canonical": self.canonical,
+            "offline": self.offline,
+            "md5": self.md5,
+            "train": len(self.train),
+            "test": len(self.test),
+        }
 
 
 @dataclass(frozen=True)
@@ -152,24 +168,32 @@ def read(path: Path) -> RawDataset:
 
 def read_npz(path: Path) -> RawDataset:
     """Read `x_train`, `y_train`, `x_test` and `y_test`. Raise DataError if the file is damaged."""
+    with open_npz(path) as arrays:
+        missing = set(_NPZ_KEYS) - set(arrays)
+        if missing:
+            raise DataError(f"{path} lacks {', '.join(sorted(missing))}: it is not Keras's mnist.npz")
+        return RawDataset(*(RawArray(f"{path}: {key}", arrays[key]) for key in _NPZ_KEYS))
+
+
+@contextlib.contextmanager
+def open_npz(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Open an `.npz` file, whose arrays are read on access. Raise DataError if the file is damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            missing = set(_NPZ_KEYS) - set(arrays)
-            if missing:
-                raise DataError(f"{path} lacks {', '.join(sorted(missing))}: it is not Keras's mnist.npz")
-            return RawDataset(*(RawArray(f"{path}: {key}", arrays[key]) for key in _NPZ_KEYS))
+            yield arrays
     except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is truncated or not an .npz file: {error}") from error
 
 
 def read_idx_folder(folder: Path) -> RawDataset:
     """Read MNIST's four original files, gzipped or not. Raise DataError if one is missing or damaged."""
-    return RawDataset(
-        _read_idx(_find_idx(folder, "train-images", 3), 3),
-        _read_idx(_find_idx(folder, "train-labels", 1), 1),
-        _read_idx(_find_idx(folder, "t10k-images", 3), 3),
-        _read_idx(_find_idx(folder, "t10k-labels", 1), 1),
-    )
+    return RawDataset(*read_idx_pair(folder, "train"), *read_idx_pair(folder, "t10k"))
+
+
+def read_idx_pair(folder: Path, subset: str) -> tuple[RawArray, RawArray]:
+    """Read images and labels of a subset, `train` or `t10k`. Raise DataError as `read_idx_folder` does."""
+    images = _read_idx(_find_idx(folder, f"{subset}-images", 3), 3)
+    return images, _read_idx(_find_idx(folder, f"{subset}-labels", 1), 1)
 
 
 def read_sample() -> RawDataset:
@@ -177,7 +201,7 @@ def read_sample() -> RawDataset:
     return read_npz(SAMPLE)
 
 
-def idx_md5(array: NDArray[np.uint8]) -> str:
+def idx_md5(array: NDArray[np.integer[Any]]) -> str:
     """Return the MD5 of the array as an IDX file: magic number, sizes, bytes."""
     header = struct.pack(f">HBB{array.ndim}I", 0, _IDX_UINT8, array.ndim, *array.shape)
     return hashlib.md5(header + array.tobytes(), usedforsecurity=False).hexdigest()

@@ -6,7 +6,11 @@ class TrainingError(Exception):
 
 
 class DataError(TrainingError):
-    """A data file is missing, truncated, mislabelled or not digits; the message names it."""
+    """A data file is missing, truncated, mislabelled or of another task; the message names it."""
+
+
+class CardError(TrainingError):
+    """A task card is missing, incomplete, or contradicts itself; the message is for its author."""
 
 
 class ModelError(TrainingError):

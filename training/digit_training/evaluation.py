@@ -7,14 +7,14 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_client import DIGITS, TaskCard
 from digit_client.images import MIN_IS_DIGIT
 from digit_training import negatives
-from digit_training.data import Examples
-from digit_training.errors import ModelError
-from digit_training.models import IS_DIGIT, PROBABILITIES, named_outputs, output_layers
+from digit_training.classifier import check_probabilities, predict
+from digit_training.data import Examples, Labels
+from digit_training.models import IS_DIGIT, PROBABILITIES, output_layers
 
 Images = NDArray[np.uint8]
-Labels = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
 Scores = NDArray[np.float32]
 
@@ -65,7 +65,7 @@ class Refusals:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy and calibration error, 0..1, and the model's probabilities float32 [n, 10].
+    """Accuracy and calibration error, 0..1, and the model's probabilities float32 [n, k].
 
     `refusals` is None for a model without the output `is_digit`.
     """
@@ -98,6 +98,15 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Confused:
+    """Number of examples of a label, given by its index, with one wrong answer."""
+
+    label: int
+    answer: int
+    count: int
+
+
+@dataclass(frozen=True)
 class ReliabilityBin:
     """Answers whose confidence is between `low` and `high`, with their mean confidence and accuracy."""
 
@@ -107,30 +116,20 @@ class ReliabilityBin:
     accuracy: Accuracy
 
 
-def evaluate(model: keras.Model, examples: Examples) -> Evaluation:
+def evaluate(model: keras.Model, examples: Examples, task: TaskCard) -> Evaluation:
     """Return the model's accuracy, calibration error and probabilities on the examples, and its refusals.
 
     Raise ModelError if its outputs are not probabilities.
     """
-    outputs = predict(model, examples)
+    outputs = predict(model, examples.images, task)
     probabilities = outputs[PROBABILITIES]
-    if not np.isfinite(probabilities).all():
-        raise ModelError(
-            "the model's answers are not finite numbers: its fit diverged and needs a lower learning rate"
-        )
-    if np.any(probabilities < 0) or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
-        raise ModelError("the model's answers do not sum to 1: its last layer needs a softmax")
+    check_probabilities(probabilities)
     correct = probabilities.argmax(axis=1) == examples.labels
     confidence = probabilities.max(axis=1)
     refusals = None
     if IS_DIGIT in outputs:
         refusals = Refusals(Scored(examples.images, outputs[IS_DIGIT]), _score_negatives(model, examples))
     return Evaluation(float(correct.mean()), calibration_error(confidence, correct), probabilities, refusals)
-
-
-def predict(model: keras.Model, examples: Examples) -> dict[str, NDArray[np.float32]]:
-    """Return `probabilities` float32 [n, 10] and, if the model gives it, `is_digit` float32 [n]."""
-    return named_outputs(model, model.predict(examples.pixels, batch_size=500, verbose=0))
 
 
 def calibration_error(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> float:
@@ -148,16 +147,25 @@ def calibration_error(confidence: NDArray[np.float32], correct: NDArray[np.bool_
 
 
 def confusion_matrix(labels: Labels, probabilities: Probabilities) -> NDArray[np.intp]:
-    """Return the number of examples of each digit (row) with each answer (column): [10, 10]."""
-    pairs = 10 * labels.astype(np.intp) + probabilities.argmax(axis=1)
-    return np.bincount(pairs, minlength=100).reshape(10, 10)
+    """Return the number of examples of each label (row) with each answer (column): [k, k]."""
+    count = probabilities.shape[1]
+    pairs = count * labels.astype(np.intp) + probabilities.argmax(axis=1)
+    return np.bincount(pairs, minlength=count**2).reshape(count, count)
 
 
-def accuracy_per_digit(confusion: NDArray[np.intp]) -> dict[int, Accuracy]:
-    """Return the accuracy on each digit that has examples."""
+def most_confused(confusion: NDArray[np.intp], limit: int) -> list[Confused]:
+    """Return the `limit` most frequent pairs of a label and a wrong answer, the most frequent first."""
+    wrong = confusion - np.diag(confusion.diagonal())
+    frequent = np.argsort(-wrong, axis=None, kind="stable")[:limit]
+    pairs = (np.unravel_index(index, wrong.shape) for index in frequent if wrong.flat[index])
+    return [Confused(int(label), int(answer), int(wrong[label, answer])) for label, answer in pairs]
+
+
+def accuracy_per_label(confusion: NDArray[np.intp]) -> dict[int, Accuracy]:
+    """Return the accuracy on each label that has examples, by the label's index."""
     return {
-        digit: Accuracy(int(answers[digit]), int(answers.sum()))
-        for digit, answers in enumerate(confusion)
+        label: Accuracy(int(answers[label]), int(answers.sum()))
+        for label, answers in enumerate(confusion)
         if answers.any()
     }
 
@@ -229,7 +237,7 @@ def _score_negatives(model: keras.Model, digits: Examples) -> dict[str, Scored]:
     rng = np.random.default_rng(0)
     drawn = [negatives.draw_kind(name, NEGATIVES_PER_KIND, rng, digits) for name in negatives.KINDS]
     # A single prediction for all kinds, since each call of Model.predict takes time to begin.
-    scores = np.split(predict(model, sum(drawn[1:], drawn[0]))[IS_DIGIT], len(drawn))
+    scores = np.split(predict(model, sum(drawn[1:], drawn[0]).images, DIGITS)[IS_DIGIT], len(drawn))
     return {
         name: Scored(examples.images, is_digit)
         for name, examples, is_digit in zip(negatives.KINDS, drawn, scores, strict=True)

@@ -1,6 +1,7 @@
-"""Artifact export: a SavedModel with two signatures, warm-up requests and a model card."""
+"""Artifact export: a SavedModel with three signatures, warm-up requests and a model card."""
 
 import json
+import math
 import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,118 +16,143 @@ from numpy.typing import NDArray
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from digit_training.data import Dataset, Examples
+from digit_client import DIGITS, TaskCard, TaskCardError
+from digit_training.classifier import batch_size, check_backend, split, to_pixels
 from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, Refusals
 from digit_training.fit import MAX_REFUSED, FitResult
-from digit_training.models import named_outputs
+from digit_training.models import PROBABILITIES, named_outputs
 from digit_training.negatives import KINDS
 
 PIXELS_SIGNATURE = "serving_default"
 IMAGES_SIGNATURE = "images"
-MODEL_NAME = "digits"
+CARD_SIGNATURE = "card"
 WARMUP_BATCH_SIZES = (1, 32)
+WARMUP_VALUES = 1_000_000
+"""Most values of pixels in a warm-up request, unless one picture has more."""
+
 LIBRARIES = ("digit-serving", "keras", "tensorflow", "numpy")
 """Distributions whose versions the model card states."""
 
-_PREDICT_BATCH_SIZE = 500
-
 
 def write_artifact(
-    model: keras.Model, card: dict[str, Any], warmup_examples: Examples, directory: Path
+    model: keras.Model,
+    task: TaskCard,
+    card: dict[str, Any],
+    warmup_images: NDArray[np.uint8],
+    directory: Path,
 ) -> None:
     """Write the SavedModel, and into `assets.extra` the warm-up requests and the model card.
 
     Raise ModelError if the SavedModel cannot be written.
     """
-    save_model(model, directory)
+    save_model(model, task, directory)
     extra = directory / "assets.extra"
     extra.mkdir()
-    write_warmup_requests(extra / "tf_serving_warmup_requests", warmup_examples)
+    write_warmup_requests(extra / "tf_serving_warmup_requests", task, warmup_images)
     (extra / "model.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
-def save_model(model: keras.Model, directory: Path) -> None:
-    """Write a SavedModel of a model that maps pixels float32 [n, 784] to probabilities float32 [n, 10].
+def save_model(model: keras.Model, task: TaskCard, directory: Path) -> None:
+    """Write a SavedModel of a model that maps pixels float32 [n, *instance_shape] to probabilities [n, k].
 
-    The SavedModel also gives `is_digit` float32 [n] if the model has this output. Its signature
-    `serving_default` takes pixels float32 [n, 784], 0..1; `images` takes images uint8 [n, 28, 28], 0..255.
-    Raise ModelError if Keras runs on another backend than TensorFlow, or if the directory cannot be written.
+    Its signature `serving_default` takes pixels float32 [n, *instance_shape] in the card's range; `images`
+    takes images uint8 [n, *shape] and scales them; both give `probabilities` float32 [n, k], and `is_digit`
+    float32 [n] if the model has this output. `card` takes `unused` uint8 [n] and gives the task card as JSON,
+    string [n]. Raise ModelError if Keras runs on another backend than TensorFlow, or if the directory cannot
+    be written.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ModelError(
-            "only Keras's TensorFlow backend writes SavedModels: KERAS_BACKEND=tensorflow digits export …"
-        )
+    check_backend()
+    low, high = task.range
     # A variable, since TensorFlow replaces division by a constant with a multiplication, which rounds
     # differently.
     max_pixel = tf.Variable(255.0, trainable=False)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 784], tf.float32, "pixels")])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[tf.TensorSpec([None, *task.instance_shape], tf.float32, "pixels")])  # type: ignore[untyped-decorator]
     def from_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         return named_outputs(model, model(pixels, training=False))
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 28, 28], tf.uint8, "images")])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[tf.TensorSpec([None, *task.shape], tf.uint8, "images")])  # type: ignore[untyped-decorator]
     def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels = tf.cast(tf.reshape(images, [-1, 784]), tf.float32) / max_pixel
+        pixels = tf.cast(tf.reshape(images, [-1, *task.instance_shape]), tf.float32)
+        if task.range != (0, 255):
+            pixels = pixels / max_pixel
+            pixels = pixels if task.range == (0, 1) else low + pixels * (high - low)
         return named_outputs(model, model(pixels, training=False))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.uint8, "unused")])  # type: ignore[untyped-decorator]
+    def card(unused: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"card": tf.fill(tf.shape(unused), json.dumps(task.to_document()))}
 
     # The module holds only the weights: with the model, the optimizer's state would be saved as well.
     module = tf.Module()
     module.weights = [max_pixel, *(weight.value for weight in model.weights)]
-    signatures = {PIXELS_SIGNATURE: from_pixels, IMAGES_SIGNATURE: from_images}
+    signatures = {PIXELS_SIGNATURE: from_pixels, IMAGES_SIGNATURE: from_images, CARD_SIGNATURE: card}
     try:
         tf.saved_model.save(module, str(directory), signatures)
     except tf.errors.OpError as error:
         raise ModelError(f"{directory} cannot be written: {error.message}") from error
+    except AssertionError as error:
+        # TensorFlow's exception for a lookup table, or another resource that is no variable.
+        raise ModelError("the model holds a resource other than variables, such as a lookup table") from error
 
 
-def predict_saved_model(directory: Path, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the probabilities float32 [n, 10] of a SavedModel for pixels float32 [n, 784].
+def predict_saved_model(directory: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the probabilities float32 [n, k] of an artifact for images uint8 [n, *shape].
 
     Raise ModelError if it cannot be loaded or fails.
     """
-    starts = range(0, len(pixels), _PREDICT_BATCH_SIZE)
     try:
-        signature = tf.saved_model.load(str(directory)).signatures[PIXELS_SIGNATURE]
-        batches = (pixels[start : start + _PREDICT_BATCH_SIZE] for start in starts)
+        signature = tf.saved_model.load(str(directory)).signatures[IMAGES_SIGNATURE]
+        batches = split(images, batch_size(images))
         return np.concatenate(
-            [signature(pixels=tf.constant(batch))["probabilities"].numpy() for batch in batches]
+            [signature(images=tf.constant(batch))[PROBABILITIES].numpy() for batch in batches]
         )
     # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
     except Exception as error:
         raise ModelError(f"{directory} cannot be loaded and evaluated: {error}") from error
 
 
-def write_warmup_requests(path: Path, examples: Examples) -> None:
+def read_task(directory: Path) -> TaskCard:
+    """Return the task card of an artifact; without a card, it is of the digits. Raise ModelError."""
+    path = directory / "assets.extra" / "model.json"
+    try:
+        card = json.loads(path.read_text()) if path.exists() else {}
+        return TaskCard.from_document(card["task"]) if "task" in card else DIGITS
+    except (OSError, ValueError, TypeError, TaskCardError) as error:
+        raise ModelError(f"{path} holds no valid task card: {error}") from error
+
+
+def write_warmup_requests(path: Path, task: TaskCard, images: NDArray[np.uint8]) -> None:
     """Write a TFRecord file with a prediction request for each warm-up batch size and signature."""
     with tf.io.TFRecordWriter(str(path)) as records:
-        for request in _warmup_requests(examples):
+        for request in _warmup_requests(task, images):
             log = PredictionLog(predict_log={"request": request})
             records.write(log.SerializeToString())
 
 
 def model_card(
-    model: keras.Model, dataset: Dataset, evaluation: Evaluation, fit: FitResult | None = None
+    model: keras.Model,
+    task: TaskCard,
+    data: dict[str, Any] | None,
+    evaluation: Evaluation | None,
+    fit: FitResult | None = None,
 ) -> dict[str, Any]:
     """Return the model card as JSON values.
 
-    `fit` is None for a model that was fitted elsewhere; `data` then describes the data of the evaluation.
+    `data` describes the data of fit and evaluation; both are None for a model that is not evaluated. `fit` is
+    None for a model that was fitted elsewhere.
     """
+    refusals = evaluation.refusals if evaluation else None
     return {
         "model": model.name,
+        "task": task.to_document(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": model.count_params(),
-        "accuracy": evaluation.accuracy,
-        "calibration_error": evaluation.calibration_error,
-        "is_digit": _is_digit_card(evaluation.refusals, fit) if evaluation.refusals else None,
-        "data": {
-            "source": dataset.source,
-            "canonical": dataset.canonical,
-            "offline": dataset.offline,
-            "md5": dataset.md5,
-            "train": len(dataset.train),
-            "test": len(dataset.test),
-        },
+        "accuracy": evaluation.accuracy if evaluation else None,
+        "calibration_error": evaluation.calibration_error if evaluation else None,
+        "is_digit": _is_digit_card(refusals, fit) if refusals else None,
+        "data": data,
         "fit": _fit_card(fit) if fit else None,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
     }
@@ -174,15 +200,16 @@ def _fit_card(fit: FitResult) -> dict[str, Any]:
     }
 
 
-def _warmup_requests(examples: Examples) -> Iterator[PredictRequest]:
-    for size in WARMUP_BATCH_SIZES:
-        batch = examples[:size]
+def _warmup_requests(task: TaskCard, images: NDArray[np.uint8]) -> Iterator[PredictRequest]:
+    most = max(1, WARMUP_VALUES // math.prod(task.shape))
+    for size in sorted({min(size, most) for size in WARMUP_BATCH_SIZES}):
+        batch = images[:size]
         for signature, key, values in (
-            (PIXELS_SIGNATURE, "pixels", batch.pixels),
-            (IMAGES_SIGNATURE, "images", batch.images),
+            (PIXELS_SIGNATURE, "pixels", to_pixels(batch, task)),
+            (IMAGES_SIGNATURE, "images", batch),
         ):
             request = PredictRequest()
-            request.model_spec.name = MODEL_NAME
+            request.model_spec.name = task.name
             request.model_spec.signature_name = signature
             request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
             yield request

@@ -13,10 +13,12 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from digit_client import DIGITS
 from digit_training import device, evaluation, models, negatives, synthetic
 from digit_training.augment import MILD, STRONG, augment
 from digit_training.callbacks import BestWeights, class_logs, defer_interrupt
-from digit_training.data import NO_DIGIT, Examples
+from digit_training.classifier import predict
+from digit_training.data import NO_DIGIT, Examples, Labels
 from digit_training.models import IS_DIGIT, PROBABILITIES
 from digit_training.recipes import Recipe
 
@@ -182,7 +184,7 @@ class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
         return np.resize(order, len(self.examples))
 
 
-def fit_targets(labels: NDArray[np.uint8], has_two_outputs: bool) -> tuple[Any, ...]:
+def fit_targets(labels: Labels, has_two_outputs: bool) -> tuple[Any, ...]:
     """Return the labels [n], or for two outputs the targets and the weights of the examples, each by output.
 
     Negatives have the weight 0 in the loss and the accuracy of the probabilities.
@@ -330,7 +332,7 @@ def _fit_inputs(
 
 
 def _calibrate(model: keras.Model, validation: Examples) -> float:
-    probabilities = evaluation.predict(model, validation)[PROBABILITIES]
+    probabilities = predict(model, validation.images, DIGITS)[PROBABILITIES]
     temperature = evaluation.fit_temperature(probabilities, validation.labels)
     evaluation.fold_temperature(model, temperature)
     return temperature
@@ -343,7 +345,7 @@ def _choose_threshold(model: keras.Model, validation: Examples, rng: np.random.G
     """
     digits = validation + Examples(augment(validation.images, rng, MILD), validation.labels)
     digits += synthetic.make_digits(len(validation) // 5, rng)
-    outputs = evaluation.predict(model, digits)
+    outputs = predict(model, digits.images, DIGITS)
     probabilities = outputs[PROBABILITIES]
     is_readable = probabilities[np.arange(len(digits)), digits.labels] >= MIN_CONFIDENCE
     scores = outputs[IS_DIGIT][is_readable] if is_readable.any() else outputs[IS_DIGIT]

@@ -11,13 +11,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from digit_training.errors import ModelError
-
 PROBABILITIES = "probabilities"
 IS_DIGIT = "is_digit"
 """Names of the outputs, and of the layers that give them."""
-
-INPUT_SHAPES = {(784,), (28, 28), (28, 28, 1)}
 
 
 def perceptron() -> keras.Model:
@@ -103,32 +99,13 @@ def output_layers(model: keras.Model) -> dict[str, keras.Layer]:
 
 
 def named_outputs(model: keras.Model, outputs: Any) -> dict[str, Any]:
-    """Return what the model answers as a dictionary of `probabilities` [n, 10] and, if any, `is_digit` [n].
+    """Return what the model answers as a dictionary of `probabilities` [n, k] and, if any, `is_digit` [n].
 
     `outputs` are tensors or arrays in the structure of the model's outputs.
     """
     if not has_is_digit(model):
         return {PROBABILITIES: outputs}
     return {PROBABILITIES: outputs[PROBABILITIES], IS_DIGIT: outputs[IS_DIGIT][:, 0]}
-
-
-def with_flat_input(model: keras.Model) -> keras.Model:
-    """Return a model that takes [n, 784] and shares the weights; the model itself if it takes [n, 784].
-
-    Raise ModelError if the input is not [n, 784], [n, 28, 28] or [n, 28, 28, 1], or the output neither
-    [n, 10] nor a dictionary of `probabilities` [n, 10] and `is_digit` [n, 1].
-    """
-    if isinstance(model.input_shape, list) or model.input_shape[1:] not in INPUT_SHAPES:
-        raise ModelError(
-            f"the model takes {_format_shape(model.input_shape)}, not [n, 784], [n, 28, 28] or [n, 28, 28, 1]"
-        )
-    shape = _output_shape(model)
-    if not _is_known_output(shape):
-        raise ModelError(f"the model answers {_format_shape(shape)}, not [n, 10]")
-    if model.input_shape[1:] == (784,):
-        return model
-    pixels = keras.Input((784,), name="pixels")
-    return keras.Model(pixels, model(layers.Reshape(model.input_shape[1:])(pixels)), name=model.name)
 
 
 def _batch_normalized(layer: keras.Layer) -> tuple[keras.Layer, ...]:
@@ -143,13 +120,3 @@ def _batch_normalized(layer: keras.Layer) -> tuple[keras.Layer, ...]:
 def _output_shape(model: keras.Model) -> Any:
     """Return a shape, or shapes by the names of the outputs; Model.output_shape omits the names."""
     return model.compute_output_shape(model.input_shape)
-
-
-def _is_known_output(shape: Any) -> bool:
-    if isinstance(shape, dict):
-        return {name: one[1:] for name, one in shape.items()} == {PROBABILITIES: (10,), IS_DIGIT: (1,)}
-    return not isinstance(shape, list) and shape[1:] == (10,)
-
-
-def _format_shape(shape: object) -> str:
-    return str(shape).replace("None", "n").replace("(", "[").replace(")", "]")

@@ -1,30 +1,38 @@
 """Training pipeline: data, fit, evaluation, report, quality gate, export.
 
-A model that was fitted elsewhere skips fit and report.
+A model that was fitted elsewhere, for any task, skips the fit.
 """
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
+from digit_client import DIGITS, TaskCard
+from digit_training import cards, classifier, device, pictures, registry
 from digit_training import data as datasets
-from digit_training import device, registry
 from digit_training import export as exports
 from digit_training.callbacks import FitProgress
 from digit_training.data import Dataset
-from digit_training.errors import Interrupted, ModelError
+from digit_training.errors import CardError, DataError, Interrupted, ModelError
 from digit_training.evaluation import Evaluation, evaluate
 from digit_training.export import model_card
 from digit_training.fit import FitResult, fit
-from digit_training.models import with_flat_input
+from digit_training.pictures import LabelledPictures
 from digit_training.quality_gate import Baseline, QualityGate, baseline_version
 from digit_training.recipes import RECIPES, Recipe
 from digit_training.report import plots
 from digit_training.report.page import render_page
+
+MAX_NAMED = 5
+"""Most unreadable pictures that are named."""
 
 
 def train(
@@ -61,35 +69,60 @@ def train(
     result.model.save(folder / "model.keras")
     console.print(f"Keras model: {folder / 'model.keras'}")
 
-    evaluation = _evaluate(console, result.model, dataset)
+    judged = _test_digits(dataset)
+    evaluation = _evaluate(console, result.model, DIGITS, judged)
     plots.save_prediction(dataset.test, 0, evaluation.probabilities[0], folder / "prediction.png")
     console.print(f"Prediction for a test image: {folder / 'prediction.png'}")
-    card = model_card(result.model, dataset, evaluation, result)
-    html = render_page(result, dataset, evaluation, card)
-    (folder / "report.html").write_text(html, encoding="utf-8")
-    console.print(f"Report: {folder / 'report.html'}")
+    card = model_card(result.model, DIGITS, judged.description, evaluation, result)
+    page = render_page(DIGITS, card, judged, evaluation, result, dataset.train)
+    _write_report(console, page, folder)
     if not result.complete:
         raise Interrupted(
             f"Interrupted after {result.progress}; the model is not published. "
             f"To publish it as it is: digits export {folder / 'model.keras'}"
         )
-    gate.check(evaluation.accuracy, _evaluate_baseline(console, output, dataset))
-    _publish(console, result.model, dataset, card, output)
+    gate.check(evaluation.accuracy, _evaluate_baseline(console, output, DIGITS, judged))
+    _publish(console, result.model, DIGITS, card, judged.examples.images, output)
     if selected.hint:
         console.print(selected.hint)
 
 
-def export(*, file: Path, data: Path | None, output: Path, gate: QualityGate) -> None:
-    """Evaluate the model in a Keras file and publish it under `output`.
+def export(
+    *,
+    file: Path | None,
+    saved_model: Path | None,
+    signature: str,
+    card: Path | None,
+    labels: str | None,
+    data: Path | None,
+    output: Path | None,
+    report: Path | None,
+    gate: QualityGate,
+) -> None:
+    """Evaluate the model in a Keras file, or else in a SavedModel, and publish it under `output`.
 
-    Raise TrainingError for bad data, an unsuitable model, or a model that fails the gate.
+    `card` is a TOML file; `labels`, separated by commas, stand for a minimal card; without either, the task
+    is that of the digits. None selects for `data` the digits' default source, for `output` `models/<name>`
+    with the card's name, and for `report` none. Raise TrainingError for bad data, an unsuitable model or
+    card, or a model that fails the gate.
     """
+    classifier.check_backend()
     console = _console()
-    model = _load_model(file)
-    dataset = _load(console, data)
-    evaluation = _evaluate(console, model, dataset)
-    gate.check(evaluation.accuracy, _evaluate_baseline(console, output, dataset))
-    _publish(console, model, dataset, model_card(model, dataset, evaluation), output)
+    model, task = _load_model(file, saved_model, signature, card, labels)
+    judged = _load_judged(console, data, task, gate.force)
+    folder = output or Path("models") / task.name
+    if judged is None:
+        console.print("Without --data the model is not evaluated.")
+        description = model_card(model, task, None, None)
+        _publish(console, model, task, description, np.zeros((1, *task.shape), np.uint8), folder)
+        return
+    evaluation = _evaluate(console, model, task, judged)
+    description = model_card(model, task, judged.description, evaluation)
+    if report:
+        report.mkdir(parents=True, exist_ok=True)
+        _write_report(console, render_page(task, description, judged, evaluation), report)
+    gate.check(evaluation.accuracy, _evaluate_baseline(console, folder, task, judged))
+    _publish(console, model, task, description, judged.examples.images, folder)
 
 
 def _console() -> Console:
@@ -116,10 +149,65 @@ def _fit(console: Console, recipe: Recipe, dataset: Dataset, seed: int) -> FitRe
         raise Interrupted("Interrupted before the end of the first epoch; no model is saved.") from None
 
 
-def _evaluate(console: Console, model: keras.Model, dataset: Dataset) -> Evaluation:
-    evaluation = evaluate(model, dataset.test)
+def _load_model(
+    file: Path | None, saved_model: Path | None, signature: str, card: Path | None, labels: str | None
+) -> tuple[keras.Model, TaskCard]:
+    """Return the model, with the input of its card, and the card."""
+    source = file or saved_model
+    assert source
+    with _blaming(source):
+        model = classifier.load_keras(file) if file else classifier.load_saved_model(source, signature)
+    hint = ""
+    if card:
+        with _blaming(card):
+            task = cards.complete(cards.read(card), model)
+    elif labels is not None:
+        with _blaming(source):
+            task = cards.complete(cards.minimal(source, labels), model)
+    else:
+        task, hint = DIGITS, " (the digits' card; see --task and --labels)"
+    with _blaming(source, hint):
+        return classifier.adapt(model, task), task
+
+
+@contextmanager
+def _blaming(path: Path, hint: str = "") -> Iterator[None]:
+    """Name the file in the message of a CardError or ModelError."""
+    try:
+        yield
+    except (CardError, ModelError) as error:
+        raise type(error)(f"{path}: {error}{hint}") from error
+
+
+def _load_judged(console: Console, data: Path | None, task: TaskCard, force: bool) -> LabelledPictures | None:
+    """Return the pictures of the evaluation; None if there are none and `force` allows it."""
+    if task.reads_numbers and not (data and pictures.is_folder_per_class(data)):
+        return _test_digits(_load(console, data))
+    if data is None:
+        if force:
+            return None
+        raise DataError("--data is needed to evaluate the model; --force publishes it without")
+    with console.status("Reading pictures"):
+        judged = pictures.load(data, task)
+    console.print(f"Data: {len(judged):,} pictures in {data}")
+    if judged.unreadable:
+        named = "; ".join(judged.unreadable[:MAX_NAMED])
+        more = len(judged.unreadable) - MAX_NAMED
+        rest = f"; and {more:,} more" if more > 0 else ""
+        files = "file" if len(judged.unreadable) == 1 else "files"
+        console.print(f"Left out {len(judged.unreadable):,} unreadable {files}: {named}{rest}")
+    return judged
+
+
+def _test_digits(dataset: Dataset) -> LabelledPictures:
+    names = [f"index {index}" for index in range(len(dataset.test))]
+    return LabelledPictures(dataset.test, dataset.describe(), names)
+
+
+def _evaluate(console: Console, model: keras.Model, task: TaskCard, judged: LabelledPictures) -> Evaluation:
+    evaluation = evaluate(model, judged.examples, task)
     console.print(
-        f"Test accuracy: {evaluation.accuracy:.4f} on {len(dataset.test):,} digits, "
+        f"Test accuracy: {evaluation.accuracy:.4f} on {len(judged):,} pictures, "
         f"calibration error {evaluation.calibration_error:.4f}"
     )
     if evaluation.refusals:
@@ -131,38 +219,41 @@ def _evaluate(console: Console, model: keras.Model, dataset: Dataset) -> Evaluat
     return evaluation
 
 
-def _evaluate_baseline(console: Console, output: Path, dataset: Dataset) -> Baseline | None:
-    """Evaluate the served version on this test set; the accuracy in its model card may be that of another."""
+def _evaluate_baseline(
+    console: Console, output: Path, task: TaskCard, judged: LabelledPictures
+) -> Baseline | None:
+    """Evaluate the served version on these pictures; the accuracy in its model card may be that of others."""
     version = baseline_version(output)
     if version is None:
         return None
     try:
-        probabilities = exports.predict_saved_model(version, dataset.test.pixels)
+        served = exports.read_task(version)
+        # The signature `images` scales to each version's own range.
+        if served.labels != task.labels or not replace(served, range=task.range).prepares_as(task):
+            raise ModelError(f"{version} has other labels or takes other pictures")
+        probabilities = exports.predict_saved_model(version, judged.examples.images)
     except ModelError as error:
         console.print(f"No comparison with the served version: {error}")
         return None
-    accuracy = float((probabilities.argmax(axis=1) == dataset.test.labels).mean())
-    console.print(f"Accuracy of {version} on the same digits: {accuracy:.4f}")
+    accuracy = float((probabilities.argmax(axis=1) == judged.examples.labels).mean())
+    console.print(f"Accuracy of {version} on the same pictures: {accuracy:.4f}")
     return Baseline(str(version), accuracy)
 
 
-def _load_model(file: Path) -> keras.Model:
-    if not file.is_file():
-        raise ModelError(f"{file} does not exist")
-    try:
-        return with_flat_input(keras.saving.load_model(file, compile=False))
-    except ModelError as error:
-        raise ModelError(f"{file}: {error}") from error
-    # Keras does not document its exceptions for damaged files and unknown layers.
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"{file} is not a model that Keras can load: {reason}") from error
+def _write_report(console: Console, page: str, folder: Path) -> None:
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    console.print(f"Report: {folder / 'report.html'}")
 
 
 def _publish(
-    console: Console, model: keras.Model, dataset: Dataset, card: dict[str, Any], output: Path
+    console: Console,
+    model: keras.Model,
+    task: TaskCard,
+    card: dict[str, Any],
+    warmup_images: NDArray[np.uint8],
+    output: Path,
 ) -> None:
     version = registry.publish(
-        output, lambda directory: exports.write_artifact(model, card, dataset.test, directory)
+        output, lambda directory: exports.write_artifact(model, task, card, warmup_images, directory)
     )
     console.print(f"Published: {version}")

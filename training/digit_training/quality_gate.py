@@ -9,6 +9,7 @@ from digit_client.tfserving.protos import ModelServerConfig
 from digit_training import registry
 from digit_training.errors import AccuracyError, DataError
 
+CONFIG = "models.config"
 STABLE = "stable"
 """Label of the version that the gateway serves by default."""
 
@@ -49,19 +50,28 @@ class QualityGate:
 def baseline_version(models: Path) -> Path | None:
     """Return the version labelled `stable` in `models.config`, else the newest, else None.
 
-    Raise DataError if `models.config` cannot be parsed.
+    The file lies in the folder, or in its parent if several models are served together. Raise DataError if it
+    cannot be parsed.
     """
-    number = _stable_number(models / "models.config")
+    number = _stable_number(models / CONFIG)
+    if number is None:
+        number = _stable_number(models.parent / CONFIG, models.resolve().name)
     stable = next((path for path in registry.list_versions(models) if int(path.name) == number), None)
     return stable or registry.latest_version(models)
 
 
-def _stable_number(config: Path) -> int | None:
+def _stable_number(config: Path, folder: str | None = None) -> int | None:
+    """Return the version labelled `stable`, of the model in this folder where one is given."""
     if not config.exists():
         return None
     try:
         parsed = text_format.Parse(config.read_text(), ModelServerConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise DataError(f"{config} is not a valid TensorFlow Serving configuration: {error}") from error
-    labels = (dict(model.version_labels) for model in parsed.model_config_list.config)
+    models = [
+        model
+        for model in parsed.model_config_list.config
+        if folder is None or Path(model.base_path).name == folder
+    ]
+    labels = (dict(model.version_labels) for model in models)
     return next((versions[STABLE] for versions in labels if STABLE in versions), None)

@@ -15,6 +15,10 @@ and for any number of digits:
     bytes ─ decode ─▶ pixels ─ candidates ─▶ uint8 [k, 28, 28] ─ the model ─▶ predictions ─ reading ─▶ Reading
     candidates: ink_masks (frames, line_removal) ─ seams ─ normalisation
 
+and for a model of another task, as its task card says:
+
+    bytes ─ decode ─▶ pixels ─ prepare ─▶ uint8 [h, w] or [h, w, c]
+
 Terms of these modules: a `level` is a step of the range 0..255; `contrast`, float32 [h, w], is the
 difference of each pixel from the background, in levels; `ink`, float32 [h, w], is a soft mask, from 0 for
 background to 1 for ink; a `mask` is binary; `paper` is the background, of any material; a `sheet` is paper
@@ -32,6 +36,7 @@ from digit_client.images.normalisation import (
     is_normalized,
     normalise,
 )
+from digit_client.images.preparation import prepare
 from digit_client.images.reading import glyphs, read, single_digit
 
 __all__ = [
@@ -48,6 +53,7 @@ __all__ = [
     "is_normalized",
     "normalise",
     "original_size",
+    "prepare",
     "read",
     "segment",
     "single_digit",

@@ -1,5 +1,6 @@
 """gRPC client of TensorFlow Serving, with DigitClient's interface and without a gateway."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,16 +15,19 @@ from numpy.typing import NDArray
 
 from digit_client import _inputs
 from digit_client import images as digit_images
-from digit_client._exceptions import ImageError, NoDigitError
+from digit_client._exceptions import ImageError, NoDigitError, ReadingNotSupportedError
 from digit_client._inputs import ImageSource
 from digit_client._retries import Deadline, Retrier, RetryPolicy
+from digit_client._task import TaskCard
 from digit_client._types import Prediction, Reading
 from digit_client.images import Candidates
 from digit_client.tfserving.codec import Batch, ModelRef
-from digit_client.tfserving.model_server import ModelServer
+from digit_client.tfserving.model_server import ModelServer, with_current_task
 
 _DEFAULT_TARGET = "127.0.0.1:8500"
 _BATCH_SIZE = 256
+# Bytes of prepared pictures in a call; the channel buffers 16 MiB for a retry.
+_BATCH_BYTES = 8 * 1024 * 1024
 # Shape of a glyph.
 _GLYPH = (digit_images.SIDE, digit_images.SIDE)
 
@@ -32,15 +36,15 @@ _Decide: TypeAlias = Callable[[Candidates, Sequence[Prediction]], _Result]
 
 
 class ModelServerClient:
-    """Blocking gRPC client of TensorFlow Serving. This process decodes the images and finds their digits.
+    """Blocking gRPC client of TensorFlow Serving. This process decodes and prepares the images.
 
-        with ModelServerClient("127.0.0.1:8500") as client:
-            print(client.predict("five.png").digit)
+        with ModelServerClient("127.0.0.1:8500", name="flowers") as client:
+            print(client.predict("rose.jpg").label)
 
     `target` is host:port or unix:path (default: DIGITS_MODEL_SERVER, or 127.0.0.1:8500), `name` the model's
-    name. `timeout` in seconds bounds a call with all its retries. `credentials` from
-    grpc.ssl_channel_credentials enable TLS. Images, results, errors and thread safety are those of
-    DigitClient.
+    name. The model's task card says how images are prepared; the client asks for it once per version.
+    `timeout` in seconds bounds a call with all its retries. `credentials` from grpc.ssl_channel_credentials
+    enable TLS. Images, results, errors and thread safety are those of DigitClient.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class ModelServerClient:
     def predict(
         self, image: ImageSource, *, version: int | None = None, label: str | None = None
     ) -> Prediction:
-        """Read the digit on one image. A version or label selects another model than the newest one."""
+        """Classify one image. A version number or label selects another version than the newest one."""
         deadline = Deadline(self.timeout)
         model = ModelRef(self.name, version, label)
         return self._predict([_Picture(_reusable(image))], model, deadline)[0]
@@ -69,7 +73,7 @@ class ModelServerClient:
     def predict_many(
         self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
     ) -> list[Prediction]:
-        """Read the digit on each image, in their order, 256 images a call."""
+        """Classify each image, in their order, at most 256 images a call."""
         deadline = Deadline(self.timeout)
         model = ModelRef(self.name, version, label)
         answers = (self._predict(pictures, model, deadline) for pictures in _batches(images))
@@ -79,7 +83,7 @@ class ModelServerClient:
         """Read all digits on one image, in lines. Version and label as for `predict`."""
         deadline = Deadline(self.timeout)
         model = ModelRef(self.name, version, label)
-        return self._decide_by_candidates([_Picture(_reusable(image))], digit_images.read, model, deadline)[0]
+        return self._read([_Picture(_reusable(image))], model, deadline)[0]
 
     def read_many(
         self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
@@ -87,10 +91,7 @@ class ModelServerClient:
         """Read all digits on each image, in the images' order, 256 candidates for digits a call."""
         deadline = Deadline(self.timeout)
         model = ModelRef(self.name, version, label)
-        answers = (
-            self._decide_by_candidates(pictures, digit_images.read, model, deadline)
-            for pictures in _batches(images)
-        )
+        answers = (self._read(pictures, model, deadline) for pictures in _batches(images))
         return [reading for answer in answers for reading in answer]
 
     def close(self) -> None:
@@ -108,6 +109,24 @@ class ModelServerClient:
     def _predict(
         self, pictures: Sequence["_Picture"], model: ModelRef, deadline: Deadline
     ) -> list[Prediction]:
+        def predict(task: TaskCard) -> list[Prediction]:
+            if task.reads_numbers:
+                return self._predict_digits(pictures, model, deadline)
+            return self._predict_prepared(pictures, task, model, deadline)
+
+        return with_current_task(lambda: self._task(model, deadline), predict)
+
+    def _predict_prepared(
+        self, pictures: Sequence["_Picture"], task: TaskCard, model: ModelRef, deadline: Deadline
+    ) -> list[Prediction]:
+        size = max(1, min(_BATCH_SIZE, _BATCH_BYTES // math.prod(task.shape)))
+        groups = (pictures[start : start + size] for start in range(0, len(pictures), size))
+        batches = (np.stack([picture.prepare(task) for picture in group]) for group in groups)
+        return [prediction for batch in batches for prediction in self._send(batch, model, deadline)]
+
+    def _predict_digits(
+        self, pictures: Sequence["_Picture"], model: ModelRef, deadline: Deadline
+    ) -> list[Prediction]:
         """Cascade: the normalised picture decides where the model accepts it, else its candidates do."""
         glyphs = [picture.normalise() for picture in pictures]
         answers = self._classify(glyphs, model, deadline)
@@ -118,6 +137,23 @@ class ModelServerClient:
         others = [picture for picture, answer in zip(pictures, accepted, strict=True) if answer is None]
         decided = iter(self._decide_by_candidates(others, digit_images.single_digit, model, deadline))
         return [answer or next(decided) for answer in accepted]
+
+    def _read(self, pictures: Sequence["_Picture"], model: ModelRef, deadline: Deadline) -> list[Reading]:
+        def read(task: TaskCard) -> list[Reading]:
+            if not task.reads_numbers:
+                raise ReadingNotSupportedError(
+                    f"the model {model} classifies {task.name}; it reads no numbers"
+                )
+            return self._decide_by_candidates(pictures, digit_images.read, model, deadline)
+
+        return with_current_task(lambda: self._task(model, deadline), read)
+
+    def _task(self, model: ModelRef, deadline: Deadline) -> TaskCard:
+        def ask(timeout: float) -> TaskCard:
+            return self._server.task(model, timeout=timeout)
+
+        # A known task is no call: it needs no time, and adds nothing to the retry budget.
+        return self._server.known_task(model) or self._retrier.run(ask, deadline)
 
     def _decide_by_candidates(
         self,
@@ -155,12 +191,17 @@ class _Picture:
     """Picture of a call. Each use decodes it anew: the pixels of a batch might not fit into memory.
 
     `index` is its position among several; ImageErrors get it. `is_array_item` is True for an item of an array
-    uint8 [n, 28, 28].
+    that may be a batch in the model's form.
     """
 
     source: ImageSource
     index: int | None = None
     is_array_item: bool = False
+
+    def prepare(self, task: TaskCard) -> NDArray[np.uint8]:
+        """Return the picture in the model's form: uint8 of the task's shape."""
+        with self._adding_index():
+            return digit_images.prepare(self._decode(), task)
 
     def normalise(self) -> NDArray[np.uint8]:
         """Return the normalised picture, uint8 [1, 28, 28], or an empty array if it shows no digit."""
@@ -205,7 +246,7 @@ class _Picture:
 
 
 def _batches(images: Iterable[ImageSource]) -> Iterator[list[_Picture]]:
-    is_array = _inputs.is_digit_array(images)
+    is_array = _inputs.is_batch(images)
     numbered = enumerate(images)
     while batch := list(islice(numbered, _BATCH_SIZE)):
         yield [_Picture(_reusable(image), index, is_array) for index, image in batch]

@@ -1,11 +1,13 @@
 """Codec between NumPy arrays and TensorFlow Serving's messages. Pure: no I/O."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_client._task import TaskCard
 from digit_client._types import Prediction
 from digit_client.tfserving.protos import (
     DT_FLOAT,
@@ -16,18 +18,20 @@ from digit_client.tfserving.protos import (
     TensorProto,
 )
 
-DIGITS = 10
 OUTPUT, IS_DIGIT_OUTPUT = "probabilities", "is_digit"
+CARD_SIGNATURE, CARD_INPUT, CARD_OUTPUT = "card", "unused", "card"
+"""Signature that returns the task card: uint8 [n] to string [n]. Its input is unused; TensorFlow Serving's
+batching requires one."""
 
 Batch = NDArray[np.uint8] | NDArray[np.float32]
-"""Model input: uint8 [n, 28, 28], light ink on dark, or float32 [n, 784] in 0..1."""
+"""Model input: uint8 [n, *shape], or float32 [n, *instance_shape] in the task card's range."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
     """Reference to a model: its name, and optionally either a version number or a version label."""
 
-    name: str = "digits"
+    name: str
     version: int | None = None
     label: str | None = None
 
@@ -66,8 +70,35 @@ def encode(batch: Batch, model: ModelRef) -> PredictRequest:
     return request
 
 
-def decode(response: PredictResponse) -> list[Prediction]:
-    """Convert a response with probabilities float32 [n, 10] to n predictions.
+def encode_card_request(model: ModelRef) -> PredictRequest:
+    """Return the request for a model's task card: signature `card`, input `unused` uint8 [1]."""
+    request = PredictRequest(model_spec=model_spec(model))
+    request.model_spec.signature_name = CARD_SIGNATURE
+    tensor = request.inputs[CARD_INPUT]
+    tensor.dtype = DT_UINT8
+    tensor.tensor_shape.dim.add(size=1)
+    tensor.tensor_content = b"\0"
+    return request
+
+
+def decode_card(response: PredictResponse) -> TaskCard:
+    """Return the task card in a response. Raise ValueError if there is none or it is invalid."""
+    values = response.outputs[CARD_OUTPUT].string_val if CARD_OUTPUT in response.outputs else ()
+    if not values:
+        raise ValueError(f"the response has no output {CARD_OUTPUT!r}")
+    document = json.loads(values[0])
+    if not isinstance(document, dict):
+        raise ValueError("the task card is not a JSON object")
+    return TaskCard.from_document(document)
+
+
+def version_of(response: PredictResponse) -> int:
+    """Return the version of the model that answered."""
+    return int(response.model_spec.version.value)
+
+
+def decode(response: PredictResponse, labels: tuple[str, ...]) -> list[Prediction]:
+    """Convert a response with probabilities float32 [n, k] to n predictions; `labels` names the k classes.
 
     `is_digit` float32 [n] or [n, 1] is optional. Raise ValueError if the probabilities are missing, a tensor
     has another type or shape, a row is not a probability distribution, or `is_digit` lies outside 0..1.
@@ -75,16 +106,20 @@ def decode(response: PredictResponse) -> list[Prediction]:
     if OUTPUT not in response.outputs:
         raise ValueError(f"the response has no output {OUTPUT!r}")
     probabilities = _decode_tensor(response.outputs[OUTPUT])
-    if probabilities.ndim != 2 or probabilities.shape[1] != DIGITS:
-        raise ValueError(f"expected probabilities float32 [n, 10], got shape {list(probabilities.shape)}")
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(labels):
+        raise ValueError(
+            f"expected probabilities float32 [n, {len(labels)}], got shape {list(probabilities.shape)}"
+        )
     # NaN fails the comparisons. They come before the sum, for which NumPy would warn about infinities.
     in_range = (probabilities >= 0) & (probabilities < 1.001)
     if not in_range.all() or not (np.abs(probabilities.sum(axis=1) - 1) < 1e-3).all():
         raise ValueError("the model's output is not a probability distribution")
-    version = response.model_spec.version.value
+    version = version_of(response)
     return [
-        Prediction(digit, row[digit] * (1.0 if is_digit is None else is_digit), tuple(row), version, is_digit)
-        for digit, row, is_digit in zip(
+        Prediction(
+            index, row[index] * (1.0 if is_digit is None else is_digit), tuple(row), labels, version, is_digit
+        )
+        for index, row, is_digit in zip(
             probabilities.argmax(axis=1).tolist(),
             probabilities.tolist(),
             _decode_is_digit(response, len(probabilities)),

@@ -1,8 +1,10 @@
 """Blocking and asyncio connections to TensorFlow Serving. gRPC errors become errors of this package."""
 
-from collections.abc import Mapping
+import asyncio
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -15,6 +17,7 @@ from digit_client._exceptions import (
     ServiceError,
     UnavailableError,
 )
+from digit_client._task import DIGITS, TaskCard
 from digit_client._types import Prediction
 from digit_client.tfserving import channel, codec
 from digit_client.tfserving.codec import Batch, ModelRef
@@ -37,6 +40,11 @@ _ERRORS: dict[grpc.StatusCode, type[ServiceError]] = {
 }
 
 
+_Result = TypeVar("_Result")
+
+_INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.name
+
+
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
     """Status of one model version: `state` is START, LOADING, AVAILABLE, UNLOADING or END."""
@@ -51,6 +59,24 @@ class VersionStatus:
         return self.state == "AVAILABLE"
 
 
+def with_current_task(current_task: Callable[[], TaskCard], run: Callable[[TaskCard], _Result]) -> _Result:
+    """Return `run(task)`; run again if a version with another preparation has answered, or refused the input.
+
+    `current_task` returns the task as of the latest answer.
+    """
+    task = current_task()
+    try:
+        result = run(task)
+    except Exception:
+        # Another version's answer may fail anywhere: reading needs labels that are digits.
+        latest = current_task()
+        if latest.prepares_as(task):
+            raise
+        return run(latest)
+    latest = current_task()
+    return result if latest.prepares_as(task) else run(latest)
+
+
 class ModelServer:
     """Blocking connection to the server at `target` (host:port or unix:path). Thread-safe.
 
@@ -62,11 +88,30 @@ class ModelServer:
         self.target = target
         self._channel = channel.connect(target, credentials)
         self._stub = _Stub(self._channel)
+        self._tasks: dict[ModelRef, TaskCard] = {}
 
     def predict(self, batch: Batch, model: ModelRef, *, timeout: float) -> list[Prediction]:
         """Return the predictions for the n images of the batch, in their order."""
-        response = self._call(self._stub.predict, codec.encode(batch, model), timeout)
-        return _to_predictions(response, len(batch))
+        end = time.monotonic() + timeout
+        try:
+            response = self._call(self._stub.predict, codec.encode(batch, model), timeout)
+        except ServiceError as error:
+            if error.reason == _INVALID_ARGUMENT:
+                # The input may be that of an earlier version: ask for the task anew.
+                self._tasks.clear()
+            raise
+        answered = ModelRef(model.name, codec.version_of(response))
+        task = self._tasks.get(answered) or self._fetch_task(answered, end - time.monotonic())
+        self._tasks[model] = task
+        return _to_predictions(response, len(batch), task)
+
+    def known_task(self, model: ModelRef) -> TaskCard | None:
+        """Return the model's task card as of its latest answer, None before the first one."""
+        return self._tasks.get(model)
+
+    def task(self, model: ModelRef, *, timeout: float) -> TaskCard:
+        """Return the model's task card, as of its latest answer; without an answer yet, ask for it."""
+        return self.known_task(model) or self._fetch_task(model, timeout)
 
     def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
         """Return the status of every version of the model, newest first."""
@@ -79,6 +124,17 @@ class ModelServer:
     def close(self) -> None:
         """Close the connection; calls in flight fail."""
         self._channel.close()
+
+    def _fetch_task(self, model: ModelRef, timeout: float) -> TaskCard:
+        try:
+            response = self._call(self._stub.predict, codec.encode_card_request(model), timeout)
+        except ServiceError as error:
+            if not _lacks_card(error):
+                raise
+            task, version = DIGITS, model.version
+        else:
+            task, version = _to_task(response), codec.version_of(response)
+        return _remember(self._tasks, model, version, task)
 
     def _call(self, method: Any, request: object, timeout: float) -> Any:
         try:
@@ -94,6 +150,8 @@ class AsyncModelServer:
         self.target = target
         self._channel = channel.connect_async(target, credentials)
         self._stub = _Stub(self._channel)
+        self._tasks: dict[ModelRef, TaskCard] = {}
+        self._fetching = asyncio.Lock()
 
     async def predict(
         self,
@@ -109,8 +167,26 @@ class AsyncModelServer:
         `request_id` and `trace` (W3C trace context headers) are sent as metadata.
         """
         metadata = (*((("x-request-id", request_id),) if request_id else ()), *(trace or {}).items())
-        response = await self._call(self._stub.predict, codec.encode(batch, model), timeout, metadata)
-        return _to_predictions(response, len(batch))
+        end = time.monotonic() + timeout
+        try:
+            response = await self._call(self._stub.predict, codec.encode(batch, model), timeout, metadata)
+        except ServiceError as error:
+            if error.reason == _INVALID_ARGUMENT:
+                # The input may be that of an earlier version: ask for the task anew.
+                self._tasks.clear()
+            raise
+        answered = ModelRef(model.name, codec.version_of(response))
+        task = self._tasks.get(answered) or await self._fetch_task(answered, end - time.monotonic())
+        self._tasks[model] = task
+        return _to_predictions(response, len(batch), task)
+
+    def known_task(self, model: ModelRef) -> TaskCard | None:
+        """Return the model's task card as of its latest answer, None before the first one."""
+        return self._tasks.get(model)
+
+    async def task(self, model: ModelRef, *, timeout: float) -> TaskCard:
+        """Return the model's task card, as of its latest answer; without an answer yet, ask for it."""
+        return self.known_task(model) or await self._fetch_task(model, timeout)
 
     async def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
         """Return the status of every version of the model, newest first."""
@@ -123,6 +199,22 @@ class AsyncModelServer:
     async def close(self) -> None:
         """Close the connection; calls in flight fail."""
         await self._channel.close()
+
+    async def _fetch_task(self, model: ModelRef, timeout: float) -> TaskCard:
+        # One request asks for the card; concurrent ones wait for its answer.
+        async with self._fetching:
+            known = self._tasks.get(model)
+            if known:
+                return known
+            try:
+                response = await self._call(self._stub.predict, codec.encode_card_request(model), timeout)
+            except ServiceError as error:
+                if not _lacks_card(error):
+                    raise
+                task, version = DIGITS, model.version
+            else:
+                task, version = _to_task(response), codec.version_of(response)
+            return _remember(self._tasks, model, version, task)
 
     async def _call(
         self, method: Any, request: object, timeout: float, metadata: tuple[tuple[str, str], ...] = ()
@@ -159,9 +251,31 @@ def _metadata_request(model: ModelRef) -> GetModelMetadataRequest:
     return GetModelMetadataRequest(model_spec=codec.model_spec(model), metadata_field=["signature_def"])
 
 
-def _to_predictions(response: PredictResponse, count: int) -> list[Prediction]:
+def _remember(
+    tasks: dict[ModelRef, TaskCard], model: ModelRef, version: int | None, task: TaskCard
+) -> TaskCard:
+    """Add the task of the model that was asked, and of the version that answered, if it is known."""
+    tasks[model] = task
+    if version is not None:
+        tasks[ModelRef(model.name, version)] = task
+    return task
+
+
+def _to_task(response: PredictResponse) -> TaskCard:
     try:
-        predictions = codec.decode(response)
+        return codec.decode_card(response)
+    except (ValueError, RecursionError) as error:
+        raise ServiceError(f"unusable task card from the model server: {error}") from error
+
+
+def _lacks_card(error: ServiceError) -> bool:
+    """True if the error says that the model has no card: it is the digits'."""
+    return error.reason == grpc.StatusCode.FAILED_PRECONDITION.name and "signature" in error.message
+
+
+def _to_predictions(response: PredictResponse, count: int, task: TaskCard) -> list[Prediction]:
+    try:
+        predictions = codec.decode(response, task.labels)
     except ValueError as error:
         raise ServiceError(f"unusable answer from the model server: {error}") from error
     if len(predictions) != count:

@@ -73,7 +73,7 @@ def create_app(
     )
     _observe_requests(app, metrics, tracer)
     errors.register_error_handlers(app)
-    app.register_blueprint(routes.blueprint(settings, model_server, Router(settings, batcher)))
+    app.register_blueprint(routes.blueprint(settings, model_server, Router(settings, model_server, batcher)))
     app.register_blueprint(openapi.blueprint(settings))
     app.register_blueprint(ops.probes(settings, model_server, metrics))
     app.register_blueprint(ops.pages())

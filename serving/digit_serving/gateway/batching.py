@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
 _MAX_REQUESTS = 32
 """Requests per call: their IDs, up to 128 bytes each, travel as metadata, which gRPC limits to 8 kB."""
+_MAX_CALL_BYTES = 64 * 2**20
+"""Bytes that requests may share in a call; a single request may have more."""
 _QUIET_ITERATIONS = 12
 """Event-loop iterations without a new request after which the next batch is complete. An idle iteration takes
 some 10 µs; a caller on the same machine sends its next request within 100 µs of its answer."""
 _MAX_COLLECT_SECONDS = 0.1
 """Longest collection of a batch. Decoding 32 pictures of 280×280 takes less on a core of its own."""
 
-_BatchKey = tuple[ModelRef, str]
-"""Model and dtype character: requests with the same key can share a call."""
+_BatchKey = tuple[ModelRef, str, tuple[int, ...]]
+"""Model, dtype character and shape of an image: requests with the same key can share a call."""
 
 
 class Batcher:
@@ -67,7 +69,7 @@ class Batcher:
         wait = Wait(time.perf_counter())
         context.waits.append(wait)
         request = _Request(batch, context, wait, loop.create_future(), loop.time() + timeout)
-        self._enqueue((model, batch.dtype.char), request)
+        self._enqueue((model, batch.dtype.char, batch.shape[1:]), request)
         timer = loop.call_at(request.deadline, self._expire, model, request)
         try:
             return await request.future
@@ -92,7 +94,7 @@ class Batcher:
 
     async def _process(self, key: _BatchKey, queue: "_BatchQueue") -> None:
         """Send batch after batch until the queue is empty."""
-        model, _ = key
+        model, *_ = key
         # Two iterations: only requests that arrived together can join.
         await queue.collect(quiet_iterations=2)
         while group := queue.next_group(self._max_images):
@@ -178,10 +180,11 @@ class _BatchQueue:
     def next_group(self, max_images: int) -> list[_Request]:
         """Pop the oldest requests: up to `max_images` images, or a single request that has more."""
         group: list[_Request] = []
-        images = 0
+        images, size = 0, 0
         while self.waiting and len(group) < _MAX_REQUESTS:
             request = self.waiting[0]
-            if group and images + len(request.batch) > max_images:
+            size += request.batch.nbytes
+            if group and (images + len(request.batch) > max_images or size > _MAX_CALL_BYTES):
                 break
             self.waiting.popleft()
             if not request.future.done():

@@ -70,7 +70,7 @@ class RequestContext:
     decode_seconds: float = 0.0
     """Time spent on decoding, over all images."""
     normalise_seconds: float = 0.0
-    """Time spent on normalisation, over all images."""
+    """Time spent on preparing images as the model takes them, over all images."""
     segment_started_at: float = 0.0
     """Start of the first segmentation."""
     segment_seconds: float = 0.0
@@ -79,6 +79,8 @@ class RequestContext:
     waits: list[Wait] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     """Failed calls: the route (`named`, `canary`, `default`, `pinned`) and the error's code."""
+    model: str = ""
+    """Name of the model that is asked: the one that the request names, or the default."""
     model_version: int | None = None
     """Version that answered the first call."""
     predictions: Sequence[Prediction] = ()
@@ -107,9 +109,9 @@ class RequestContext:
         return len(self.predictions) + len(self.readings)
 
     @property
-    def digits(self) -> list[Prediction | Digit]:
-        """Digits in the answer."""
-        return [*self.predictions, *(digit for reading in self.readings for digit in reading.digits)]
+    def digits(self) -> list[Digit]:
+        """Digits of all readings."""
+        return [digit for reading in self.readings for digit in reading.digits]
 
     @property
     def duration(self) -> float:

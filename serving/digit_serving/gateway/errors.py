@@ -2,11 +2,12 @@
 
     GatewayError                   has an HTTP status and a code
     ├── MalformedBodyError    400  the body does not match its content type
-    ├── InvalidSelectionError 400  invalid ?version=, ?label= or ?include=
+    ├── InvalidSelectionError 400  invalid ?version=, ?label=, ?include= or ?top=
     ├── NotReadyError         503  no version of the model is available
     ├── RateLimitedError      429  the caller exceeded its rate limit
     ├── TooManyImagesError    413  the request holds more images than allowed
-    └── UnauthorizedError     401  the request has no valid API key
+    ├── UnauthorizedError     401  the request has no valid API key
+    └── UnknownModelError     404  ?model= names no model of the settings
 
 Errors of digit_client are mapped as well: image errors and errors of the connection to the model server.
 """
@@ -28,6 +29,7 @@ from digit_client import (
     ModelNotFoundError,
     NotAnImageError,
     OverloadedError,
+    ReadingNotSupportedError,
     ServiceError,
     SeveralDigitsError,
     TruncatedImageError,
@@ -40,7 +42,8 @@ RETRY_AFTER_STATUSES = {429, 503, 504}
 
 # Status and detail. The model server's own messages may reveal internals, and a caller can't act on them.
 _MODEL_SERVER_ERRORS: dict[type[DigitError], tuple[int, str]] = {
-    ModelNotFoundError: (404, "The model server has no such version or label."),
+    ModelNotFoundError: (404, "There is no such model, version or label."),
+    ReadingNotSupportedError: (404, "The model reads no numbers. Send the image to /v1/predict."),
     OverloadedError: (429, "The service is overloaded. Try again later."),
     UnavailableError: (503, "The model server is unreachable or has no model yet. Try again later."),
     DeadlineExceededError: (504, "The model server did not answer in time. Try again later."),
@@ -112,6 +115,13 @@ class UnauthorizedError(GatewayError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, {"WWW-Authenticate": 'Bearer realm="digits"'})
+
+
+class UnknownModelError(GatewayError):
+    """The request names a model that the settings don't list."""
+
+    status = 404
+    code = ModelNotFoundError.code
 
 
 def register_error_handlers(app: Flask) -> None:

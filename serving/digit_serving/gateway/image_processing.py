@@ -1,4 +1,4 @@
-"""Image processing: a request's pictures to the model's input, one glyph or many candidates a picture."""
+"""Image processing: a request's pictures to the model's input, one row or many candidates a picture."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import ImageError, ImageTooLargeError, NoDigitError, NotAnImageError, images
+from digit_client import ImageError, ImageTooLargeError, NoDigitError, NotAnImageError, TaskCard, images
 from digit_client.images import Candidates
 from digit_client.tfserving.codec import Batch
 from digit_serving.gateway.context import RequestContext
@@ -20,42 +20,41 @@ from digit_serving.gateway.settings import Settings
 _MAX_INLINE_PIXELS = 1_000_000
 """Larger pictures are read in a thread, since they would block the event loop. The limit for JPEGs, which are
 decoded downscaled, is four times as high."""
-_BLACK = np.zeros((images.SIDE, images.SIDE), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
     """Pictures of a request in the model's form, a row of `batch` each.
 
-    `missing` lists the pictures, in ascending order, on which normalisation finds no digit; their rows are
-    black. `normalised` lists those that were not in the model's form already.
+    `missing` lists the pictures, in ascending order, on which the preparation finds no digit though the task
+    reads numbers; their rows are black. `prepared` lists those that were not in the model's form already.
     """
 
     batch: Batch
     missing: Sequence[int]
-    normalised: Sequence[int]
+    prepared: Sequence[int]
 
 
 class ImageProcessor:
-    """Decodes, normalises and segments pictures; each method may yield to the event loop."""
+    """Decodes, prepares and segments pictures; each method may yield to the event loop."""
 
     def __init__(self, settings: Settings, scheduler: Scheduler) -> None:
         self._max_pixels = settings.max_pixels
         self._scheduler = scheduler
 
-    def normalise(self, pictures: Pictures, context: RequestContext) -> ModelInput:
+    def prepare(self, pictures: Pictures, task: TaskCard, context: RequestContext) -> ModelInput:
         """Return the pictures in the model's form.
 
-        Raise an ImageError, though not NoDigitError, with the picture's index; OverloadedError if reading
-        begins too late, DeadlineExceededError if it takes too long.
+        Raise an ImageError with the picture's index, though not NoDigitError if the task reads numbers;
+        OverloadedError if reading begins too late, DeadlineExceededError if it takes too long.
         """
         if not isinstance(pictures, np.ndarray):
-            return self._normalise_files(pictures, context)
-        if pictures.dtype == np.uint8:
-            return self._normalise_arrays(pictures, context)
+            return self._prepare_files(pictures, task, context)
+        if pictures.dtype == np.uint8 and task.kind == "digits":
+            return self._normalise_arrays(pictures, task, context)
         return ModelInput(pictures, (), ())
 
-    def segment(self, pictures: Pictures, index: int, context: RequestContext) -> Candidates:
+    def segment(self, pictures: Pictures, index: int, task: TaskCard, context: RequestContext) -> Candidates:
         """Return candidates for the digits on the picture at `index`.
 
         A file is decoded again: the pixels of all files might not fit into memory. The thread does it, since
@@ -64,25 +63,25 @@ class ImageProcessor:
         """
         with errors_at(index):
             return self._scheduler.run_in_thread(
-                context, index, _segment, pictures[index], self._max_pixels, context
+                context, index, _segment, pictures[index], task, self._max_pixels, context
             )
 
-    def _normalise_files(self, files: Sequence[bytes], context: RequestContext) -> ModelInput:
+    def _prepare_files(self, files: Sequence[bytes], task: TaskCard, context: RequestContext) -> ModelInput:
         context.read_started_at = slice_began = time.perf_counter()
-        glyphs, missing = [], []
+        rows, missing = [], []
         for index, data in enumerate(files):
             slice_began = self._scheduler.yield_if_due(slice_began, context, index)
             try:
-                glyphs.append(self._normalise_file(data, index, context))
-            except NoDigitError:
-                missing.append(index)
-                glyphs.append(_BLACK)
+                row = self._prepare_file(data, index, task, context)
             except ImageError as error:
                 error.index = index
                 raise
-        return ModelInput(np.array(glyphs), missing, range(len(files)))
+            if row is None:
+                missing.append(index)
+            rows.append(np.zeros(task.shape, np.uint8) if row is None else row)
+        return ModelInput(np.array(rows), missing, range(len(files)))
 
-    def _normalise_arrays(self, array: NDArray[Any], context: RequestContext) -> ModelInput:
+    def _normalise_arrays(self, array: NDArray[Any], task: TaskCard, context: RequestContext) -> ModelInput:
         context.read_started_at = time.perf_counter()
         # Vectorised check: most images are normalised already.
         batch = array.copy()
@@ -92,32 +91,33 @@ class ImageProcessor:
         missing, changed = [], []
         for index in others:
             slice_began = self._scheduler.yield_if_due(slice_began, context, index)
-            try:
-                batch[index] = _normalise(array[index], context)
-                is_changed = not np.array_equal(batch[index], array[index])
-            except NoDigitError:
+            with errors_at(index):
+                row = _prepare(array[index], task, context)
+            if row is None:
                 missing.append(index)
-                batch[index], is_changed = _BLACK, True
-            if is_changed:
+            batch[index] = 0 if row is None else row
+            if row is None or not np.array_equal(row, array[index]):
                 changed.append(index)
         return ModelInput(batch, missing, changed)
 
-    def _normalise_file(self, data: bytes, index: int, context: RequestContext) -> NDArray[np.uint8]:
+    def _prepare_file(
+        self, data: bytes, index: int, task: TaskCard, context: RequestContext
+    ) -> NDArray[np.uint8] | None:
         # The size is in the file's header, so a larger picture is refused before it is decoded.
         try:
-            return _decode_and_normalise(data, min(self._max_pixels, _MAX_INLINE_PIXELS), context)
+            return _decode_and_prepare(data, task, min(self._max_pixels, _MAX_INLINE_PIXELS), context)
         except ImageTooLargeError:
             if self._max_pixels <= _MAX_INLINE_PIXELS:
                 raise
         return self._scheduler.run_in_thread(
-            context, index, _decode_and_normalise, data, self._max_pixels, context
+            context, index, _decode_and_prepare, data, task, self._max_pixels, context
         )
 
 
-def to_image(picture: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return an array in the model's form, uint8 [28, 28] or float32 [784] in 0..1, as uint8 [28, 28]."""
-    scale = 1 if picture.dtype == np.uint8 else 255
-    return images.to_uint8(picture.astype(np.float32).reshape(images.SIDE, images.SIDE) * scale)
+def to_image(picture: NDArray[np.uint8] | NDArray[np.float32], task: TaskCard) -> NDArray[np.uint8]:
+    """Return an array in the model's form, uint8 or float32 in the task's range, as uint8 of its shape."""
+    low, high = (0.0, 255.0) if picture.dtype == np.uint8 else task.range
+    return images.to_uint8((picture.astype(np.float32) - low).reshape(task.shape) * (255 / (high - low)))
 
 
 @contextmanager
@@ -141,19 +141,24 @@ def segmentation_timer(context: RequestContext) -> Iterator[None]:
         context.segment_seconds += time.perf_counter() - started
 
 
-def _decode_and_normalise(data: bytes, max_pixels: int, context: RequestContext) -> NDArray[np.uint8]:
-    return _normalise(_decode(data, max_pixels, context), context)
+def _decode_and_prepare(
+    data: bytes, task: TaskCard, max_pixels: int, context: RequestContext
+) -> NDArray[np.uint8] | None:
+    return _prepare(_decode(data, max_pixels, context), task, context)
 
 
 def _segment(
-    picture: bytes | NDArray[np.uint8] | NDArray[np.float32], max_pixels: int, context: RequestContext
+    picture: bytes | NDArray[np.uint8] | NDArray[np.float32],
+    task: TaskCard,
+    max_pixels: int,
+    context: RequestContext,
 ) -> Candidates:
     size = None
     if isinstance(picture, bytes):
         pixels = _decode(picture, max_pixels, context, side=images.READING_SIDE)
         size = images.original_size(picture)
     else:
-        pixels = to_image(picture)
+        pixels = to_image(picture, task)
     with segmentation_timer(context):
         return images.segment(pixels, size=size)
 
@@ -168,9 +173,15 @@ def _decode(data: bytes, max_pixels: int, context: RequestContext, **options: in
         context.decode_seconds += time.perf_counter() - started
 
 
-def _normalise(pixels: images.Pixels, context: RequestContext) -> NDArray[np.uint8]:
+def _prepare(pixels: images.Pixels, task: TaskCard, context: RequestContext) -> NDArray[np.uint8] | None:
+    """Return the picture in the model's form, None if the task reads numbers and it shows no digit."""
     started = time.perf_counter()
     try:
-        return images.normalise(pixels)
+        return images.prepare(pixels, task)
+    except NoDigitError:
+        # Candidates may show the digit.
+        if task.reads_numbers:
+            return None
+        raise
     finally:
         context.normalise_seconds += time.perf_counter() - started

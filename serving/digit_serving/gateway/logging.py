@@ -58,12 +58,14 @@ def _fields(context: "RequestContext") -> dict[str, Any]:
         fields["queue_ms"] = _milliseconds(context.queue_seconds)
         fields["model_server_ms"] = _milliseconds(context.model_server_seconds)
     if context.model_version is not None:
+        fields["model"] = context.model
         fields["version"] = context.model_version
     if context.images:
         fields["images"] = context.images
     if len(context.predictions) == 1:
-        fields["digit"] = context.predictions[0].digit
-        fields["confidence"] = round(context.predictions[0].confidence, 4)
+        (prediction,) = context.predictions
+        fields["label"] = prediction.label
+        fields["confidence"] = round(prediction.confidence, 4)
     if context.readings:
         # The count only: a number, such as a card's, may be confidential.
         fields["digits"] = len(context.digits)

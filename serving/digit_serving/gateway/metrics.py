@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from digit_client import Digit, Prediction
 from digit_serving.gateway.context import RequestContext
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -20,6 +21,8 @@ _REQUEST_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5
 _STAGE_SECONDS = (0.00002, 0.00005, 0.0001, 0.0002, *_REQUEST_SECONDS)
 _CALL_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _READING_DIGITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+_MAX_LABELS = 100
+"""Labels of a model with series of their own. The others share the label value `other`."""
 _CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1)
 
 
@@ -48,12 +51,14 @@ class Metrics:
             "model_duration_seconds",
             "Time of successful calls to the model server.",
             _REQUEST_SECONDS,
+            "model",
             "version",
         )
         self._model_failures = self._counter(
             "model_failures",
-            "Failed calls to the model server, by the model asked: default, canary, named by the request, or "
-            "pinned to the version that answered the request's first call.",
+            "Failed calls to the model server, by the version asked: default, canary, named by the request, "
+            "or pinned to the version that answered the request's first call.",
+            "model",
             "asked",
             "code",
         )
@@ -62,10 +67,10 @@ class Metrics:
             "Images, and candidates for digits, per call to the model server; requests may share a call.",
             _CALL_IMAGES,
         )
-        self._predictions = self._counter("predictions", "Digits answered.", "digit", "version")
+        self._predictions = self._counter("predictions", "Labels answered.", "model", "label", "version")
         self._reading_digits = self._histogram("reading_digits", "Digits per image read.", _READING_DIGITS)
         self._confidence = self._histogram(
-            "confidence", "Probability of the predicted digit.", _CONFIDENCES, "version"
+            "confidence", "Probability of the predicted label.", _CONFIDENCES, "model", "version"
         )
         self._key_requests = self._counter(
             "key_requests", "Requests answered, by the name of the API key.", "key", "status"
@@ -90,8 +95,10 @@ class Metrics:
             self._stage_seconds("segment").observe(context.segment_seconds)
         if context.waits:
             self._count_calls(context)
+        for failure in context.failures:
+            self._model_failures(context.model, *failure).inc()
         if context.model_version is not None:
-            self._count_digits(context, context.model_version)
+            self._count_answers(context, context.model_version)
         if context.key:
             self._key_requests(context.key, context.status).inc()
         if context.image_error_code:
@@ -114,16 +121,15 @@ class Metrics:
         for wait in context.waits:
             if wait.call and wait.is_leader:
                 self._call_images().observe(wait.call.images)
-        for failure in context.failures:
-            self._model_failures(*failure).inc()
 
-    def _count_digits(self, context: RequestContext, model_version: int) -> None:
-        self._model_seconds(model_version).observe(context.model_server_seconds)
-        digits = context.digits
-        for digit, count in collections.Counter(answer.digit for answer in digits).items():
-            self._predictions(digit, model_version).inc(count)
-        observe = self._confidence(model_version).observe
-        for answer in digits:
+    def _count_answers(self, context: RequestContext, version: int) -> None:
+        model = context.model
+        answers: list[Prediction | Digit] = [*context.predictions, *context.digits]
+        self._model_seconds(model, version).observe(context.model_server_seconds)
+        for label, count in collections.Counter(map(_label, answers)).items():
+            self._predictions(model, label, version).inc(count)
+        observe = self._confidence(model, version).observe
+        for answer in answers:
             observe(answer.confidence)
         for reading in context.readings:
             self._reading_digits().observe(len(reading.digits))
@@ -145,6 +151,13 @@ class Metrics:
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Any:
         histogram = Histogram(f"digits_{name}", text, labels, buckets=buckets, registry=self._registry)
         return _cached_labels(histogram)
+
+
+def _label(answer: Prediction | Digit) -> str:
+    """Return the label value of an answer, one of at most `_MAX_LABELS` + 1 per model."""
+    if isinstance(answer, Digit):
+        return str(answer.digit)
+    return answer.label if answer.index < _MAX_LABELS else "other"
 
 
 def _cached_labels(metric: Counter | Histogram) -> Any:

@@ -32,7 +32,7 @@ def blueprint(settings: Settings) -> Blueprint:
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """Return the document with the package's version, and with the limits and security of the settings."""
+    """Return the document with the package's version and the settings' models, limits and security."""
     document: dict[str, Any] = orjson.loads(_FILE.read_bytes())
     document["info"]["version"] = version("digit-serving")
     predict, read = (document["paths"][path]["post"] for path in ("/v1/predict", "/v1/read"))
@@ -42,6 +42,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         node["description"] = node["description"].format(**limits)
     for name, field in _IMAGE_LISTS:
         document["components"]["schemas"][name]["properties"][field]["maxItems"] = settings.max_images
+    document["components"]["parameters"]["Model"]["schema"]["enum"] = list(settings.models)
     if settings.api_keys:
         for path, operations in document["paths"].items():
             if path.startswith("/v1/"):

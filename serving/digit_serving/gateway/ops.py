@@ -13,7 +13,7 @@ from digit_client.tfserving.model_server import AsyncModelServer
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.errors import NotReadyError
 from digit_serving.gateway.metrics import CONTENT_TYPE, Metrics
-from digit_serving.gateway.routing import default_model
+from digit_serving.gateway.routing import default_version
 from digit_serving.gateway.schemas import Alive, Index, Ready
 from digit_serving.gateway.security_headers import add_security_headers
 from digit_serving.gateway.settings import Settings
@@ -47,7 +47,11 @@ _SWAGGER_UI_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.pn
 
 
 def probes(settings: Settings, model_server: AsyncModelServer, metrics: Metrics) -> Blueprint:
-    """Return the routes /livez, /readyz and /metrics."""
+    """Return the routes /livez, /readyz and /metrics.
+
+    The default model alone decides on readiness: a pod that has lost one of several models still answers for
+    the others, and Kubernetes would withdraw it from all of them.
+    """
     blueprint = Blueprint("probes", __name__)
 
     @blueprint.get("/livez")
@@ -117,7 +121,8 @@ def pages() -> Blueprint:
 
 def _check_default_label(settings: Settings, model_server: AsyncModelServer) -> None:
     try:
-        await_(model_server.resolve(default_model(settings), timeout=_PROBE_TIMEOUT_SECONDS))
+        default = default_version(settings, settings.model_name)
+        await_(model_server.resolve(default, timeout=_PROBE_TIMEOUT_SECONDS))
     except DigitError as error:
         raise NotReadyError(f"No version has the label {settings.default_label}.") from error
 

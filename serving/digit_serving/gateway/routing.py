@@ -1,17 +1,22 @@
-"""Canary routing: selects the model version that answers a request."""
+"""Canary routing: selects the model version that answers a request, and finds its task."""
 
+import asyncio
 import hashlib
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from digit_client import (
     DeadlineExceededError,
     DigitError,
     ModelNotFoundError,
     Prediction,
+    TaskCard,
     UnavailableError,
 )
 from digit_client.tfserving.codec import Batch, ModelRef
+from digit_client.tfserving.model_server import AsyncModelServer
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.context import RequestContext
@@ -19,79 +24,128 @@ from digit_serving.gateway.settings import Settings
 
 _CANARY = "canary"
 
+_Result = TypeVar("_Result")
+_Ask = Callable[[ModelRef, float], Awaitable[_Result]]
+"""Function that asks a version of a model, within a timeout in seconds."""
 
-def default_model(settings: Settings) -> ModelRef:
-    """Return the default: the version that DIGITS_DEFAULT_LABEL names, otherwise the newest one."""
-    return ModelRef(settings.model_name, label=settings.default_label or None)
+
+def default_version(settings: Settings, name: str) -> ModelRef:
+    """Return a model's default: the version that DIGITS_DEFAULT_LABEL names, otherwise the newest one."""
+    return ModelRef(name, label=settings.default_label or None)
 
 
 class Router:
     """Sends a request to the version that it names, otherwise to the canary (a percentage) or the default.
 
-    One deadline bounds a request's wait and all its calls. The request's context records failed calls.
+    `requested` is a model of the settings, with the version or the label that the request names, if any. The
+    version that answers a request's first prediction answers all further ones. One deadline bounds a
+    request's wait and all its calls. The request's context records failed calls.
+
+    Every method raises ModelNotFoundError if the requested version or label does not exist, UnavailableError
+    if the default does not, or if the version was unloaded between two calls, and errors of the call.
     """
 
-    def __init__(self, settings: Settings, batcher: Batcher) -> None:
+    def __init__(self, settings: Settings, model_server: AsyncModelServer, batcher: Batcher) -> None:
         self._settings = settings
+        self._model_server = model_server
         self._batcher = batcher
-        self._default = default_model(settings)
-        self._canary = ModelRef(settings.model_name, label=_CANARY)
+        self._defaults = {name: default_version(settings, name) for name in settings.models}
+        self._canaries = {name: ModelRef(name, label=_CANARY) for name in settings.models}
 
-    def predict(self, batch: Batch, requested: ModelRef | None, context: RequestContext) -> list[Prediction]:
-        """Return the batch's predictions, in order.
+    def predict(self, batch: Batch, requested: ModelRef, context: RequestContext) -> list[Prediction]:
+        """Return the batch's predictions, in order."""
 
-        The version that answers the request's first call answers all further ones. Raise ModelNotFoundError
-        if the requested version or label does not exist, UnavailableError if the default does not, or if
-        the version was unloaded between two calls; otherwise what Batcher.predict raises.
-        """
-        if context.model_version is not None:
-            return self._predict_again(batch, context.model_version, context)
-        predictions = self._predict_first(batch, requested, context)
+        def ask(model: ModelRef, timeout: float) -> Awaitable[list[Prediction]]:
+            return self._batcher.predict(batch, model, timeout=timeout, context=context)
+
+        predictions = self._route(ask, requested, context)
         context.model_version = predictions[0].model_version
         return predictions
 
-    def _predict_first(
-        self, batch: Batch, requested: ModelRef | None, context: RequestContext
-    ) -> list[Prediction]:
-        now = time.perf_counter()
-        # Leave at least `max_queue_time` for the call, however long the request has waited for admission.
-        remaining = self._settings.deadline - (now - context.arrived_at)
-        deadline = now + max(remaining, self._settings.max_queue_time)
+    def task(self, requested: ModelRef, context: RequestContext) -> TaskCard:
+        """Return the task of the version that has answered the request, or will presumably answer it.
 
-        if requested:
-            return self._call("named", batch, requested, deadline, context)
-        percent = self._settings.canary_percent
-        if percent and _in_canary(percent, context.request_id):
+        A call is needed only before the version's first answer.
+        """
+        return self._known_task(requested, context) or self._route(self._fetch_task, requested, context)
+
+    def latest_task(self, requested: ModelRef, context: RequestContext) -> TaskCard:
+        """Return the task of the version that has answered the request, or answers now; asks which."""
+        if context.model_version is not None:
+            return self.task(requested, context)
+        return self._route(self._fetch_latest_task, requested, context)
+
+    def _known_task(self, requested: ModelRef, context: RequestContext) -> TaskCard | None:
+        known_task = self._model_server.known_task
+        if context.model_version is not None:
+            return known_task(ModelRef(requested.name, version=context.model_version))
+        if _names_version(requested):
+            return known_task(requested)
+        if self._is_for_canary(context):
+            canary = known_task(self._canaries[requested.name])
+            # Until the canary answers, the default's task is the best guess. A failed call disproves it.
+            if canary or context.failures:
+                return canary
+        return known_task(self._defaults[requested.name])
+
+    async def _fetch_task(self, model: ModelRef, timeout: float) -> TaskCard:
+        try:
+            # Concurrent requests wait for the same answer; this wait is bounded, too.
+            async with asyncio.timeout(timeout):
+                return await self._model_server.task(model, timeout=timeout)
+        except TimeoutError as error:
+            raise DeadlineExceededError("the model server did not answer in time") from error
+
+    async def _fetch_latest_task(self, model: ModelRef, timeout: float) -> TaskCard:
+        version = await self._model_server.resolve(model, timeout=timeout)
+        return await self._fetch_task(ModelRef(model.name, version=version), timeout)
+
+    def _route(self, ask: _Ask[_Result], requested: ModelRef, context: RequestContext) -> _Result:
+        """Ask the version that has answered the request before, is named, or is the canary or the default."""
+        now = time.perf_counter()
+        deadline = context.arrived_at + self._settings.deadline
+        if context.model_version is not None:
+            pinned = ModelRef(requested.name, version=context.model_version)
+            return self._call_existing("pinned", ask, pinned, deadline, context)
+        # Leave at least `max_queue_time` for the call, however long the request has waited for admission.
+        deadline = max(deadline, now + self._settings.max_queue_time)
+        if _names_version(requested):
+            return self._call("named", ask, requested, deadline, context)
+        if self._is_for_canary(context):
             # Fall back to the default: between two canaries no version has the label.
             with suppress(ModelNotFoundError):
-                return self._call("canary", batch, self._canary, deadline, context)
-        try:
-            return self._call("default", batch, self._default, deadline, context)
-        except ModelNotFoundError as error:
-            raise UnavailableError(error.message) from error
+                return self._call("canary", ask, self._canaries[requested.name], deadline, context)
+        return self._call_existing("default", ask, self._defaults[requested.name], deadline, context)
 
-    def _predict_again(self, batch: Batch, version: int, context: RequestContext) -> list[Prediction]:
-        model = ModelRef(self._settings.model_name, version=version)
+    def _call_existing(
+        self, route: str, ask: _Ask[_Result], model: ModelRef, deadline: float, context: RequestContext
+    ) -> _Result:
+        """Call a version that the caller has not named, so that its absence is not the caller's error."""
         try:
-            deadline = context.arrived_at + self._settings.deadline
-            return self._call("pinned", batch, model, deadline, context)
+            return self._call(route, ask, model, deadline, context)
         except ModelNotFoundError as error:
             raise UnavailableError(error.message) from error
 
     def _call(
-        self, route: str, batch: Batch, model: ModelRef, deadline: float, context: RequestContext
-    ) -> list[Prediction]:
+        self, route: str, ask: _Ask[_Result], model: ModelRef, deadline: float, context: RequestContext
+    ) -> _Result:
         try:
             timeout = deadline - time.perf_counter()
             if timeout <= 0:
                 raise DeadlineExceededError("no time is left for another call")
-            return await_(self._batcher.predict(batch, model, timeout=timeout, context=context))
+            return await_(ask(model, timeout))
         except DigitError as error:
             context.failures.append((route, error.code))
             raise
 
+    def _is_for_canary(self, context: RequestContext) -> bool:
+        """True for `canary_percent` percent of the request IDs, by their hash: always for the same ones."""
+        percent = self._settings.canary_percent
+        if not percent:
+            return False
+        number = int.from_bytes(hashlib.blake2b(context.request_id.encode(), digest_size=8).digest())
+        return number / 2**64 * 100 < percent
 
-def _in_canary(percent: float, request_id: str) -> bool:
-    """True for `percent` percent of the request IDs, by their hash: an ID is always routed the same way."""
-    number = int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8).digest())
-    return number / 2**64 * 100 < percent
+
+def _names_version(requested: ModelRef) -> bool:
+    return requested.version is not None or requested.label is not None

@@ -5,19 +5,37 @@ from typing import Literal, NotRequired, TypedDict
 
 
 class Model(TypedDict):
-    """The model that answered."""
+    """The model that answered, with the names of its classes."""
 
     name: str
     version: int
+    labels: Sequence[str]
+
+
+class RankedClass(TypedDict):
+    """One of the most probable classes."""
+
+    label: str
+    index: int
+    probability: float
 
 
 class Prediction(TypedDict):
-    """The digit on one image; models without the output `is_digit` omit it. `image` is a PNG in base64."""
+    """The class of one image.
 
-    digit: int
+    Only models whose classes are the ten digits have `digit`, only those with the output `is_digit` have it.
+    `top` replaces `probabilities` on request. `labels`, the probability of each label, and `image`, a PNG in
+    base64, are added on request.
+    """
+
+    label: str
+    index: int
     confidence: float
-    probabilities: Sequence[float]
+    probabilities: NotRequired[Sequence[float]]
+    top: NotRequired[list[RankedClass]]
+    digit: NotRequired[int]
     is_digit: NotRequired[float]
+    labels: NotRequired[dict[str, float]]
     image: NotRequired[str]
 
 
@@ -70,11 +88,16 @@ class ModelVersion(TypedDict):
 
 
 class Models(TypedDict):
-    """The model's versions, and the version of each label."""
+    """A model's versions, the version of each label, and its task card: null while no version answers.
+
+    `models` are the names of all models.
+    """
 
     name: str
     versions: list[ModelVersion]
     labels: dict[str, int]
+    task: dict[str, object] | None
+    models: Sequence[str]
     request_id: str
 
 

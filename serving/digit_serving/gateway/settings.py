@@ -51,14 +51,17 @@ class Settings(BaseSettings):
     model_server_key: FilePath | None = Field(default=None, validate_default=True)
     """Private key of DIGITS_MODEL_SERVER_CERTIFICATE, in PEM."""
     model_name: str = "digits"
-    """Name of the model on the model server."""
+    """Name of the model on the model server that answers requests without `?model=`."""
+    model_names: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names of all models that requests may select by `?model=`, separated by commas. DIGITS_MODEL_NAME is
+    always one of them."""
     labels: Annotated[tuple[str, ...], NoDecode] = ("stable", "canary")
     """Version labels that /v1/models looks up, separated by commas."""
 
     default_label: str = ""
-    """Version label that serves requests which name neither version nor label. If empty, the newest loaded
-    version serves these requests. If set, for example to stable, a new version serves them once the label
-    moves to it; while no version has the label, they fail with 503."""
+    """Version label, of each model, that serves requests which name neither version nor label. If empty, the
+    newest loaded version serves these requests. If set, for example to stable, a new version serves them once
+    the label moves to it; while no version has the label, they fail with 503."""
     canary_percent: float = Field(default=0, ge=0, le=100)
     """Percentage of the requests without version and label that the label canary serves, as long as a version
     has this label; DIGITS_DEFAULT_LABEL serves the others. The same request ID is always routed the same way.
@@ -77,7 +80,7 @@ class Settings(BaseSettings):
     max_batch_size must not be smaller."""
     max_digits: int = Field(default=64, ge=1)
     """Largest number of digits that /v1/read answers for an image."""
-    max_pixels: int = Field(default=16_000_000, ge=784)
+    max_pixels: int = Field(default=16_000_000, ge=1)
     """Largest image that is decoded, in pixels."""
 
     api_keys: FilePath | None = None
@@ -93,6 +96,11 @@ class Settings(BaseSettings):
     """Number of reverse proxies in front of the gateway; each must append to X-Forwarded-For."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may call /v1 (CORS), separated by commas, such as https://app.example.com."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of all models that requests may select, without repetition, the default model first."""
+        return tuple(dict.fromkeys((self.model_name, *self.model_names)))
 
     @property
     def max_queue_time(self) -> float:
@@ -136,7 +144,7 @@ class Settings(BaseSettings):
     def _empty_to_none(cls, value: object) -> object:
         return value or None
 
-    @field_validator("labels", "cors_origins", mode="before")
+    @field_validator("model_names", "labels", "cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value

@@ -55,6 +55,7 @@ class RequestTracer:
             if context.readings:
                 span.set_attribute("digits.digits", len(context.digits))
             if context.model_version is not None:
+                span.set_attribute("digits.model", context.model)
                 span.set_attribute("digits.model_version", context.model_version)
             if context.problem_code:
                 span.set_attribute("error.type", context.problem_code)

@@ -12,19 +12,23 @@ from typing import Any, Self
 
 from google.protobuf import text_format
 
+from digit_client import DIGITS
 from digit_client.tfserving.protos import ModelServerConfig
 
-MODEL_NAME = "digits"
-
 _HEADER = "# Changed by `digits models promote` and `digits models rollback`.\n"
-_HISTORY = "# Earlier, {label} was: {versions}\n"
-_HISTORY_PATTERN = re.compile(r"^# Earlier, (\w+) was: (\d+(?: \d+)*)$", re.MULTILINE | re.ASCII)
+_HISTORY = "# Earlier, {model} {label} was: {versions}\n"
+_HISTORY_PATTERN = re.compile(
+    r"^# Earlier, (?:([\w-]+) )?(\w+) was: (\d+(?: \d+)*)$", re.MULTILINE | re.ASCII
+)
 _LABEL = re.compile(r"\w+", re.ASCII)
 _MAX_HISTORY = 10
 """Versions remembered for each label."""
 _LOCK_RETRY_SECONDS = 0.1
 _ENSURE_TIMEOUT = 10.0
 """Seconds that `ensure_config` waits for the lock."""
+
+History = Mapping[str, tuple[int, ...]]
+"""Previous versions of each label of a model, oldest first."""
 
 
 class ReleaseError(Exception):
@@ -33,51 +37,61 @@ class ReleaseError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ModelsConfig:
-    """Content of models.config. Changes return a new object."""
+    """Content of models.config: one entry for each model. Changes return a new object.
+
+    Methods that take a model's name raise ReleaseError if the file does not list the model.
+    """
 
     message: Any
     """The file's ModelServerConfig."""
-    history: Mapping[str, tuple[int, ...]]
-    """Previous versions of each label, oldest first."""
+    histories: Mapping[str, History]
+    """Label history of each model that has one."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse the text of a file. Raises ReleaseError if it is no ModelServerConfig or lacks the model."""
+        """Parse the text of a file. Raises ReleaseError if it is no ModelServerConfig."""
         try:
             message = text_format.Parse(text, ModelServerConfig())
         except text_format.ParseError as error:
             raise ReleaseError(f"invalid model server configuration: {error}") from error
-        if MODEL_NAME not in (model.name for model in message.model_config_list.config):
-            raise ReleaseError(f"no model named {MODEL_NAME}")
-        history = {label: tuple(map(int, found.split())) for label, found in _HISTORY_PATTERN.findall(text)}
-        return cls(message, history)
+        # Earlier releases, which served the digits only, wrote lines without a model's name.
+        histories: dict[str, dict[str, tuple[int, ...]]] = {}
+        for model, label, versions in _HISTORY_PATTERN.findall(text):
+            histories.setdefault(model or DIGITS.name, {})[label] = tuple(map(int, versions.split()))
+        return cls(message, histories)
 
     @classmethod
-    def of_newest(cls, base_path: Path) -> Self:
-        """Return a configuration without labels, which loads the newest version only."""
-        model = {"name": MODEL_NAME, "base_path": str(base_path), "model_platform": "tensorflow"}
-        return cls(ModelServerConfig(model_config_list={"config": [model]}), {})
+    def of_newest(cls, models: Mapping[str, Path]) -> Self:
+        """Return a configuration that loads the newest version of each model, without labels.
+
+        `models` maps each name to the folder of versions, as the model server sees it.
+        """
+        return cls(ModelServerConfig(model_config_list={}), {}).with_models(models)
 
     def __str__(self) -> str:
         history = "".join(
-            _HISTORY.format(label=label, versions=" ".join(map(str, versions)))
-            for label, versions in sorted(self.history.items())
+            _HISTORY.format(model=model, label=label, versions=" ".join(map(str, versions)))
+            for model, labels in sorted(self.histories.items())
+            for label, versions in sorted(labels.items())
         )
         return _HEADER + history + text_format.MessageToString(self.message)
 
     @property
-    def base_path(self) -> Path:
-        """Folder of versions, as the model server sees it."""
-        return Path(self._model.base_path)
+    def base_paths(self) -> dict[str, Path]:
+        """Folder of versions of each model, as the model server sees it."""
+        return {model.name: Path(model.base_path) for model in self.message.model_config_list.config}
 
-    @property
-    def labels(self) -> dict[str, int]:
-        """Version of each label."""
-        return dict(self._model.version_labels)
+    def labels(self, name: str) -> dict[str, int]:
+        """Return the version of each label."""
+        return dict(self._model(name).version_labels)
 
-    def versions_to_load(self, published: Collection[int]) -> set[int]:
-        """Return the published versions that the version policy selects."""
-        policy = self._model.model_version_policy
+    def history(self, name: str) -> History:
+        """Return the previous versions of each label, oldest first."""
+        return self.histories.get(name, {})
+
+    def versions_to_load(self, name: str, published: Collection[int]) -> set[int]:
+        """Return the published versions that the model's version policy selects."""
+        policy = self._model(name).model_version_policy
         kind = policy.WhichOneof("policy_choice")
         if kind == "all":
             return set(published)
@@ -85,62 +99,87 @@ class ModelsConfig:
             return set(published) & set(policy.specific.versions)
         return set(sorted(published)[-max(policy.latest.num_versions, 1) :])
 
-    def with_base_path(self, base_path: Path) -> Self:
-        """Return the configuration for another folder of versions."""
+    def with_models(self, models: Mapping[str, Path]) -> Self:
+        """Return the configuration that lists these models in their folders.
+
+        Listed models keep versions and labels. Other entries stay, unless their folder has no version or is
+        that of one of `models`: the model server does not start until each model has a version.
+        """
+        changed, listed = self._copy(), self.base_paths
+        entries = changed.message.model_config_list.config
+        for entry in [entry for entry in entries if entry.name not in models]:
+            base_path = Path(entry.base_path)
+            if base_path in models.values() or not any(p.name.isdigit() for p in base_path.glob("*/")):
+                entries.remove(entry)
+        for name, base_path in models.items():
+            if name in listed:
+                changed._model(name).base_path = str(base_path)
+            else:
+                entries.add(name=name, base_path=str(base_path), model_platform="tensorflow")
+        kept = self.histories.keys() & changed.base_paths.keys()
+        return replace(changed, histories={name: self.histories[name] for name in kept})
+
+    def with_release(self, name: str, other: "ModelsConfig") -> Self:
+        """Return the configuration with another one's versions, labels and history of a model."""
         changed = self._copy()
-        changed._model.base_path = str(base_path)
+        base_path = changed._model(name).base_path
+        changed._model(name).CopyFrom(other._model(name))
+        changed._model(name).base_path = base_path
+        return replace(changed, histories={**self.histories, name: other.history(name)})
+
+    def with_versions(self, name: str, versions: Collection[int]) -> Self:
+        """Return the configuration that loads exactly these versions of the model."""
+        changed = self._copy()
+        changed._model(name).model_version_policy.specific.versions[:] = sorted(versions)
         return changed
 
-    def with_versions(self, versions: Collection[int]) -> Self:
-        """Return the configuration that loads exactly these versions."""
-        changed = self._copy()
-        changed._model.model_version_policy.specific.versions[:] = sorted(versions)
-        return changed
-
-    def promote(self, version: int, label: str) -> Self:
+    def promote(self, name: str, version: int, label: str) -> Self:
         """Return the configuration with the label on the version, and the label's old version in the history.
 
         Raises ReleaseError for an invalid label.
         """
         if not _LABEL.fullmatch(label):
             raise ReleaseError(f"{label!r} is not a label; a label has letters, digits and underscores only")
-        current = self.labels.get(label)
-        history = self.history.get(label, ())
+        current = self.labels(name).get(label)
+        history = self.history(name).get(label, ())
         if current not in (None, version):
             history = (*history, current)[-_MAX_HISTORY:]
-        return self._with_label(label, version, history)
+        return self._with_label(name, label, version, history)
 
-    def roll_back(self, label: str) -> Self:
+    def roll_back(self, name: str, label: str) -> Self:
         """Return the configuration with the label on its previous version.
 
         Raises ReleaseError if the label has no previous version.
         """
-        history = self.history.get(label, ())
+        history = self.history(name).get(label, ())
         if not history:
             raise ReleaseError(f"label {label} has no previous version")
-        return self._with_label(label, history[-1], history[:-1])
+        return self._with_label(name, label, history[-1], history[:-1])
 
-    def _with_label(self, label: str, version: int, history: tuple[int, ...]) -> Self:
+    def _with_label(self, name: str, label: str, version: int, history: tuple[int, ...]) -> Self:
         changed = self._copy()
-        changed._model.version_labels[label] = version
-        histories = {**self.history, label: history}
-        return replace(changed, history={name: versions for name, versions in histories.items() if versions})
+        changed._model(name).version_labels[label] = version
+        labels = {**self.history(name), label: history}
+        kept = {label: versions for label, versions in labels.items() if versions}
+        return replace(changed, histories={**self.histories, name: kept})
 
     def _copy(self) -> Self:
         message = ModelServerConfig()
         message.CopyFrom(self.message)
         return replace(self, message=message)
 
-    @property
-    def _model(self) -> Any:
-        return next(m for m in self.message.model_config_list.config if m.name == MODEL_NAME)
+    def _model(self, name: str) -> Any:
+        for model in self.message.model_config_list.config:
+            if model.name == name:
+                return model
+        raise ReleaseError(f"models.config has no model named {name}; `digits up` adds it when it starts")
 
 
 class ConfigFile:
-    """models.config in a folder of versions, which the model server polls."""
+    """models.config in a folder of versions or of several models, which the model server polls."""
 
-    def __init__(self, models: Path) -> None:
-        self.path = models / "models.config"
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "models.config"
 
     def read_text(self) -> str:
         """Return the file's text. Raises ReleaseError if the file does not exist."""
@@ -190,17 +229,23 @@ class ConfigFile:
         fsync_folder(self.path.parent)
 
 
-def ensure_config(models: Path) -> ConfigFile:
-    """Create the folder's models.config if it is missing; correct its base path if the folder has moved.
+def ensure_config(folder: Path, models: Mapping[str, Path]) -> ConfigFile:
+    """Create the folder's models.config if it is missing; correct its models and their base paths.
 
-    Raises OSError if the folder is read-only, and ReleaseError if the file is invalid or locked.
+    `models` maps each name to its folder of versions. A model that is new to the file keeps the labels of a
+    models.config in its own folder. Raises OSError if `folder` is read-only, and ReleaseError if a file is
+    invalid or locked.
     """
-    file, base_path = ConfigFile(models), models.resolve()
+    file = ConfigFile(folder)
     with file.lock(_ENSURE_TIMEOUT):
-        if not file.path.exists():
-            file.write(str(ModelsConfig.of_newest(base_path)))
-        elif (config := file.read()).base_path != base_path:
-            file.write(str(config.with_base_path(base_path)))
+        old = file.read() if file.path.exists() else ModelsConfig.of_newest({})
+        new = old.with_models({name: path.resolve() for name, path in models.items()})
+        for name in models.keys() - old.base_paths.keys():
+            own = ConfigFile(models[name])
+            if own.path.exists() and name in (config := own.read()).base_paths:
+                new = new.with_release(name, config)
+        if new != old or not file.path.exists():
+            file.write(str(new))
     return file
 
 

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from digit_serving.releases.config import MODEL_NAME
 from digit_serving.releases.versions import PublishedVersion
 
 _HEADINGS = ("VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE")
@@ -49,11 +48,11 @@ def format_table(rows: Sequence[Row]) -> str:
     return "\n".join(_line(line, widths) for line in cells)
 
 
-def format_json(rows: Sequence[Row], server: str, reachable: bool) -> str:
-    """Return a JSON object of the rows, the server's address, and `reachable`: the server answers."""
+def format_json(model: str, rows: Sequence[Row], server: str, reachable: bool) -> str:
+    """Return a JSON object. `server` is an address, and `reachable` is True if the server answers."""
     versions = [asdict(row) for row in rows]
     return json.dumps(
-        {"model": MODEL_NAME, "server": server, "reachable": reachable, "versions": versions}, indent=2
+        {"model": model, "server": server, "reachable": reachable, "versions": versions}, indent=2
     )
 
 
@@ -104,6 +103,8 @@ def _entries(card: Mapping[str, Any], indent: str) -> Iterator[tuple[str, str]]:
 def _format_value(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: _NONE, True: "yes", False: "no"}[value]
+    if isinstance(value, list):
+        return ", ".join(map(_format_value, value))
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -2,36 +2,35 @@
 
 from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 
 from digit_client.tfserving.model_server import ModelServer
 from digit_serving.releases.config import ConfigFile
 from digit_serving.releases.readiness import ReadinessWaiter
-from digit_serving.releases.versions import list_versions, remove_leftovers
+from digit_serving.releases.versions import PublishedModel, list_versions, remove_leftovers
 
 
 def prune(
-    models: Path, server: ModelServer, keep: int, timeout: float, report: Callable[[str], None]
+    model: PublishedModel, server: ModelServer, keep: int, timeout: float, report: Callable[[str], None]
 ) -> None:
-    """Remove all versions but the newest `keep`, those in use, and those that a rollback would return to.
+    """Remove a model's versions but the newest `keep`, those in use, and those that a rollback needs.
 
     A version is in use if it has a label, is to be loaded, or is known to the server and not unloaded.
     `timeout` is the wait for the lock in seconds; `report` gets one line for each removal.
 
     Raises ReleaseError, or DigitError if the server does not answer, before it removes anything.
     """
-    file = ConfigFile(models)
+    file = ConfigFile(model.root)
     with file.lock(timeout):
-        config, found = file.read(), list_versions(models)
-        statuses = ReadinessWaiter(server, timeout).statuses().values()
+        config, found = file.read(), list_versions(model.path)
+        statuses = ReadinessWaiter(server, model.name, timeout).statuses().values()
         needed = {
-            *config.labels.values(),
-            *(versions[-1] for versions in config.history.values()),
-            *config.versions_to_load(found),
+            *config.labels(model.name).values(),
+            *(versions[-1] for versions in config.history(model.name).values()),
+            *config.versions_to_load(model.name, found),
             *(status.version for status in statuses if status.state != "END"),
         }
         retained = {*islice(found, keep), *needed}
-        remove_leftovers(models)
+        remove_leftovers(model.path)
         for number, version in found.items():
             if number not in retained:
                 size = version.size()

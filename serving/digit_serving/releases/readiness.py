@@ -6,22 +6,22 @@ from collections.abc import Callable
 from digit_client import DigitError
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.model_server import ModelServer, VersionStatus
-from digit_serving.releases.config import MODEL_NAME, ReleaseError
+from digit_serving.releases.config import ReleaseError
 
 _CALL_TIMEOUT = 2.0
 _POLL_SECONDS = 0.1
 
 
 class ReadinessWaiter:
-    """Polls a model server. All waits share one timeout, in seconds from construction."""
+    """Polls a model server about a model. All waits share one timeout, in seconds from construction."""
 
-    def __init__(self, server: ModelServer, timeout: float) -> None:
-        self._server, self._timeout = server, timeout
+    def __init__(self, server: ModelServer, name: str, timeout: float) -> None:
+        self._server, self._name, self._timeout = server, name, timeout
         self._end = time.monotonic() + timeout
 
     def statuses(self) -> dict[int, VersionStatus]:
         """Return the status of each version that the server knows. Raises DigitError for a failed call."""
-        found = self._server.versions(ModelRef(MODEL_NAME), timeout=_CALL_TIMEOUT)
+        found = self._server.versions(ModelRef(self._name), timeout=_CALL_TIMEOUT)
         return {status.version: status for status in found}
 
     def wait_until_loaded(self, version: int, stale: VersionStatus | None) -> None:
@@ -40,7 +40,7 @@ class ReadinessWaiter:
 
     def wait_until_labelled(self, label: str, version: int) -> None:
         """Wait until the server resolves the label to the version. Raises ReleaseError at the timeout."""
-        model = ModelRef(MODEL_NAME, label=label)
+        model = ModelRef(self._name, label=label)
         self._wait(
             lambda: self._server.resolve(model, timeout=_CALL_TIMEOUT) == version,
             f"the model server did not move label {label} to version {version}",

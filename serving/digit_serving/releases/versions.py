@@ -1,4 +1,4 @@
-"""Published versions on disk: model card, size and removal."""
+"""Published models and versions on disk: names, model cards, sizes and removal."""
 
 import json
 import shutil
@@ -6,9 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from digit_serving.releases.config import fsync_folder
+from digit_client import DIGITS
+from digit_serving.releases.config import ReleaseError, fsync_folder
 
 _REMOVED_PREFIX = ".removing-"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedModel:
+    """Folder of a model's versions. `root` is the folder of the models.config that lists the model."""
+
+    name: str
+    path: Path
+    root: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,34 @@ class PublishedVersion:
         shutil.rmtree(removed)
 
 
+def list_models(root: Path) -> list[PublishedModel]:
+    """Return the model whose versions are in the folder, or else those in its subfolders, by name.
+
+    Raises ReleaseError if two subfolders have models of the same name.
+    """
+    folders = [root] if list_versions(root) else [path for path in root.glob("*/") if list_versions(path)]
+    models: dict[str, PublishedModel] = {}
+    for folder in folders:
+        name = _model_name(folder)
+        if name in models:
+            raise ReleaseError(f"{models[name].path} and {folder} have models of the same name, {name}")
+        models[name] = PublishedModel(name, folder, root)
+    return [models[name] for name in sorted(models)]
+
+
+def find_model(root: Path, name: str | None) -> PublishedModel:
+    """Return the folder's model of this name, or its only model. Raises ReleaseError if there is none."""
+    models = {model.name: model for model in list_models(root)}
+    if not models:
+        raise ReleaseError(f"{root} has no model; create one with `digits train` or `digits export`")
+    if name is None and len(models) > 1:
+        raise ReleaseError(f"{root} has several models; choose one with --model: {', '.join(models)}")
+    found = models.get(name) if name else next(iter(models.values()))
+    if found is None:
+        raise ReleaseError(f"{root} has no model named {name}, but {', '.join(models)}")
+    return found
+
+
 def list_versions(models: Path) -> dict[int, PublishedVersion]:
     """Return every version in the folder by its number, newest first."""
     paths = [path for path in models.glob("*/") if path.name.isascii() and path.name.isdigit()]
@@ -48,3 +86,11 @@ def remove_leftovers(models: Path) -> None:
     """Delete what interrupted removals have left."""
     for leftover in models.glob(f"{_REMOVED_PREFIX}*/"):
         shutil.rmtree(leftover)
+
+
+def _model_name(folder: Path) -> str:
+    """Return the name of the task in the newest model card; a version may be damaged and lack its card."""
+    cards = (version.card() for version in list_versions(folder).values())
+    task = next(filter(None, cards), {}).get("task")
+    name = task.get("name") if isinstance(task, dict) else None
+    return name if isinstance(name, str) else DIGITS.name

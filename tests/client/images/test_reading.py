@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from digit_client import NoDigitError, Prediction, SeveralDigitsError, images
+from digit_client._task import DIGIT_LABELS
 from digit_client.images.candidates import Candidate, Candidates, Layer
 
 
@@ -13,7 +14,7 @@ def prediction(digit: int, is_digit: float | None = 0.99, probability: float = 0
     rest = (1 - probability) / 9
     probabilities = tuple(probability if other == digit else rest for other in range(10))
     confidence = probability if is_digit is None else probability * is_digit
-    return Prediction(digit, confidence, probabilities, 3, is_digit)
+    return Prediction(digit, confidence, probabilities, DIGIT_LABELS, 3, is_digit)
 
 
 NOTHING = prediction(1, 0.01)

@@ -1,23 +1,31 @@
 """ModelServerClient against a gRPC server in this process."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from PIL import Image
 
 from digit_client import (
+    DIGITS,
+    ImageShapeError,
     ModelNotFoundError,
     ModelServerClient,
     NoDigitError,
     OverloadedError,
+    ReadingNotSupportedError,
     RetryPolicy,
     SeveralDigitsError,
+    TaskCard,
 )
-from digit_client.images import normalise, to_png
+from digit_client.images import decode, normalise, prepare, to_png
+from digit_client.tfserving.codec import ModelRef
+from digit_client.tfserving.model_server import ModelServer
 from tests.client.drawn_numbers import draw_lines
 from tests.client.linear_model_server import LinearModelServer
 
@@ -185,3 +193,160 @@ def test_client_without_target_takes_environment(
     monkeypatch.setenv("DIGITS_MODEL_SERVER", server.target)
     with ModelServerClient() as client:
         assert client.predict(digits.one(1)).digit == 1
+
+
+COLORS = TaskCard("colors", ("grey", "red", "green", "blue"), (12, 16, 3), (-1.0, 1.0), "resize", "pad")
+SHADES = [(128, 128, 128), (255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
+def picture_of(color: int, height: int = 120, width: int = 90) -> np.ndarray:
+    """Return a picture with this color's shade and noise: uint8 [height, width, 3]."""
+    noise = np.random.default_rng(color).integers(-60, 60, (height, width, 3))
+    picture: np.ndarray = np.clip(SHADES[color] + noise, 0, 255).astype(np.uint8)
+    return picture
+
+
+def examples(task: TaskCard) -> tuple[np.ndarray, np.ndarray]:
+    """Return one prepared picture of each color, uint8 [4, *shape], and the indexes of the labels."""
+    return np.stack([prepare(picture_of(color), task) for color in range(4)]), np.arange(4, dtype=np.uint8)
+
+
+Serve = Callable[[TaskCard], tuple[LinearModelServer, ModelServerClient]]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Function that serves a model of colors with this task card, and returns the server and a client."""
+    opened: list[Any] = []
+
+    def serve(task: TaskCard) -> tuple[LinearModelServer, ModelServerClient]:
+        server = LinearModelServer(*examples(task), task=task)
+        client = ModelServerClient(server.target, name=task.name)
+        opened.extend((server, client))
+        return server, client
+
+    yield serve
+    for each in reversed(opened):
+        each.__exit__(None, None, None)
+
+
+def test_predict_other_task_every_source_returns_its_label(serve: Serve, tmp_path: Path) -> None:
+    server, client = serve(COLORS)
+    for color, label in enumerate(COLORS.labels):
+        image = picture_of(color)
+        path = tmp_path / f"{label}.png"
+        path.write_bytes(to_png(image))
+        sources: list[Any] = [
+            image,
+            path,
+            path.read_bytes(),
+            Image.fromarray(image),
+            io.BytesIO(to_png(image)),
+        ]
+        (prediction,) = {client.predict(source) for source in sources}
+        assert (prediction.label, prediction.index, prediction.is_digit) == (label, color, None)
+        assert prediction.labels == COLORS.labels
+    assert server.card_calls == 1
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_predict_sends_prepared_picture(serve: Serve, fit: Any) -> None:
+    task = replace(COLORS, fit=fit)
+    server, client = serve(task)
+    buffer = io.BytesIO()
+    Image.fromarray(picture_of(1, 123, 45)).save(buffer, "JPEG")
+    prepared = prepare(decode(buffer.getvalue()), task)
+    connection = ModelServer(server.target)
+    assert [client.predict(buffer.getvalue())] == connection.predict(
+        prepared[np.newaxis], ModelRef("colors"), timeout=5
+    )
+    connection.close()
+
+
+def test_predict_many_batch_of_models_shape_and_pictures_return_same_predictions(serve: Serve) -> None:
+    server, client = serve(COLORS)
+    noise = np.random.default_rng(0).integers(-60, 60, (300, *COLORS.shape))
+    shades = np.tile(SHADES, (75, 1))[:, np.newaxis, np.newaxis]
+    images = np.clip(shades + noise, 0, 255).astype(np.uint8)
+    predictions = client.predict_many(images)
+    assert server.calls == 2
+    assert predictions == client.predict_many(list(images))
+    assert predictions == client.predict_many([to_png(image) for image in images])
+    assert [prediction.index for prediction in predictions] == [0, 1, 2, 3] * 75
+
+
+def test_predict_many_large_pictures_are_split_by_size(serve: Serve) -> None:
+    server, client = serve(replace(COLORS, shape=(512, 1024, 3)))
+    predictions = client.predict_many([picture_of(number % 4) for number in range(7)])
+    assert [prediction.index for prediction in predictions] == [0, 1, 2, 3, 0, 1, 2]
+    assert server.calls == 2
+
+
+def test_predict_many_kind_none_refuses_other_size_with_index(serve: Serve) -> None:
+    _, client = serve(replace(COLORS, shape=(120, 90, 3), kind="none"))
+    assert client.predict(picture_of(2)).label == "green"
+    with pytest.raises(ImageShapeError, match="90×120 pixels, not of 91×120") as raised:
+        client.predict_many([picture_of(2), picture_of(1, 120, 91)])
+    assert raised.value.index == 1
+
+
+def test_read_other_task_raises_reading_not_supported(serve: Serve) -> None:
+    server, client = serve(COLORS)
+    with pytest.raises(
+        ReadingNotSupportedError, match="the model colors classifies colors; it reads no numbers"
+    ):
+        client.read(picture_of(1))
+    with pytest.raises(ReadingNotSupportedError):
+        client.read_many([picture_of(1)])
+    assert server.calls == 0
+
+
+def test_predict_letters_are_framed_and_never_read_as_digits(digits: Any) -> None:
+    task = replace(DIGITS, name="letters", labels=tuple("ABCDEFGHIJ"))
+    images, labels = digits.images[:1000], digits.labels[:1000]
+    with (
+        LinearModelServer(images, labels, task=task) as server,
+        ModelServerClient(server.target, name="letters") as client,
+    ):
+        assert client.predict(draw_lines([digits.one(3)])).label == "D"
+        with pytest.raises(NoDigitError) as raised:
+            client.predict_many([digits.one(1), np.zeros((28, 28), np.uint8)])
+        assert raised.value.index == 1
+        with pytest.raises(ReadingNotSupportedError):
+            client.read(digits.one(3))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"shape": (16, 12, 3)}, {"shape": (12, 16)}, {"fit": "crop"}, {"labels": ("a", "b", "c", "d")}],
+    ids=str,
+)
+def test_predict_new_version_of_other_preparation_is_followed(serve: Serve, change: dict[str, Any]) -> None:
+    server, client = serve(COLORS)
+    assert client.predict(picture_of(1)).label == "red"
+    task = replace(COLORS, **change)
+    server.publish(*examples(task), task=task)
+    prediction = client.predict(picture_of(1))
+    assert (prediction.labels, prediction.model_version) == (task.labels, 2)
+    with ModelServerClient(server.target, name="colors") as fresh:
+        assert prediction == fresh.predict(picture_of(1))
+
+
+def test_read_new_version_of_other_task_raises_reading_not_supported(digits: Any, number: np.ndarray) -> None:
+    images, labels = digits.images[:1000], digits.labels[:1000]
+    with LinearModelServer(images, labels) as server, ModelServerClient(server.target) as client:
+        assert client.read(number).text == "17\n4"
+        server.publish(images, labels, task=TaskCard("digits", tuple("ABCDEFGHIJ"), (28, 28), (0.0, 1.0)))
+        with pytest.raises(ReadingNotSupportedError):
+            client.read(number)
+        assert client.predict(digits.one(3)).label == "D"
+
+
+def test_client_without_card_asks_for_it_once(
+    client: ModelServerClient, server: LinearModelServer, digits: Any
+) -> None:
+    client.predict(digits.one(1))
+    calls, card_calls = server.calls, server.card_calls
+    for _ in range(3):
+        assert client.predict(digits.one(1)).digit == 1
+    assert (server.calls, server.card_calls) == (calls + 3, card_calls)

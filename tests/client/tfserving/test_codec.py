@@ -1,5 +1,7 @@
 """Conversion of arrays to TensorFlow Serving's messages and back."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,16 +9,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
+from digit_client import TaskCard
+from digit_client._task import DIGIT_LABELS, DIGITS
 from digit_client.tfserving import codec
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.protos import DT_FLOAT, DT_UINT8, PredictRequest, PredictResponse
 
 UNIFORM = np.full((2, 10), 0.1, np.float32)
+FLOWERS = TaskCard("flowers", ("daisy", "rosé"), (180, 240, 3), (-1.0, 1.0), "resize", "pad")
 
 
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 4), st.just(28), st.just(28))))
 def test_encode_uint8_keeps_images(images: np.ndarray) -> None:
-    request = PredictRequest.FromString(codec.encode(images, ModelRef()).SerializeToString())
+    request = PredictRequest.FromString(codec.encode(images, ModelRef("digits")).SerializeToString())
     tensor = request.inputs["images"]
     assert request.model_spec.signature_name == "images"
     assert tensor.dtype == DT_UINT8
@@ -26,7 +31,7 @@ def test_encode_uint8_keeps_images(images: np.ndarray) -> None:
 
 def test_encode_float32_uses_serving_default() -> None:
     pixels = np.random.default_rng(0).random((3, 784), dtype=np.float32)
-    request = codec.encode(pixels, ModelRef())
+    request = codec.encode(pixels, ModelRef("digits"))
     tensor = request.inputs["pixels"]
     assert request.model_spec.signature_name == "serving_default"
     assert tensor.dtype == DT_FLOAT
@@ -35,21 +40,25 @@ def test_encode_float32_uses_serving_default() -> None:
 
 @pytest.mark.parametrize(
     ("model", "version", "label"),
-    [(ModelRef(), 0, ""), (ModelRef(version=3), 3, ""), (ModelRef(label="stable"), 0, "stable")],
+    [
+        (ModelRef("flowers"), 0, ""),
+        (ModelRef("flowers", version=3), 3, ""),
+        (ModelRef("flowers", label="stable"), 0, "stable"),
+    ],
 )
 def test_encode_sets_model_spec(model: ModelRef, version: int, label: str) -> None:
     spec = codec.encode(np.zeros((1, 28, 28), np.uint8), model).model_spec
-    assert (spec.name, spec.version.value, spec.version_label) == ("digits", version, label)
+    assert (spec.name, spec.version.value, spec.version_label) == ("flowers", version, label)
 
 
 def test_encode_requests_all_outputs() -> None:
     # A model without `is_digit` refuses a filter that names it.
-    assert not codec.encode(np.zeros((1, 28, 28), np.uint8), ModelRef()).output_filter
+    assert not codec.encode(np.zeros((1, 28, 28), np.uint8), ModelRef("digits")).output_filter
 
 
 def test_model_ref_with_version_and_label_raises_value_error() -> None:
     with pytest.raises(ValueError, match="not both"):
-        ModelRef(version=1, label="stable")
+        ModelRef("flowers", version=1, label="stable")
 
 
 def response(
@@ -83,7 +92,8 @@ def response(
 def test_decode_returns_most_probable_digits(scores: np.ndarray) -> None:
     exponents = np.exp(scores)
     probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
-    for prediction, row in zip(codec.decode(response(probabilities, version=7)), probabilities, strict=True):
+    predictions = codec.decode(response(probabilities, version=7), DIGIT_LABELS)
+    for prediction, row in zip(predictions, probabilities, strict=True):
         assert prediction.digit == int(row.argmax())
         assert prediction.confidence == max(prediction.probabilities) == float(row.max())
         assert prediction.probabilities == tuple(row.tolist())
@@ -92,8 +102,8 @@ def test_decode_returns_most_probable_digits(scores: np.ndarray) -> None:
 
 def test_decode_packed_and_listed_tensor_are_equal() -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(10), 3).astype(np.float32)
-    listed = codec.decode(response(probabilities, packed=False))
-    assert listed == codec.decode(response(probabilities, packed=True))
+    listed = codec.decode(response(probabilities, packed=False), DIGIT_LABELS)
+    assert listed == codec.decode(response(probabilities, packed=True), DIGIT_LABELS)
     assert [prediction.probabilities for prediction in listed] == [
         tuple(row) for row in probabilities.tolist()
     ]
@@ -110,7 +120,7 @@ def test_decode_packed_and_listed_tensor_are_equal() -> None:
 )
 def test_decode_missing_or_other_tensor_raises_value_error(message: PredictResponse) -> None:
     with pytest.raises(ValueError, match=r"probabilities|float32"):
-        codec.decode(message)
+        codec.decode(message, DIGIT_LABELS)
 
 
 @pytest.mark.parametrize(
@@ -125,19 +135,22 @@ def test_decode_missing_or_other_tensor_raises_value_error(message: PredictRespo
 )
 def test_decode_no_distribution_raises_value_error(probabilities: np.ndarray) -> None:
     with pytest.raises(ValueError, match="not a probability distribution"):
-        codec.decode(response(probabilities))
+        codec.decode(response(probabilities), DIGIT_LABELS)
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "listed"])
 @pytest.mark.parametrize("shape", [(2,), (2, 1)], ids=str)
 def test_decode_is_digit_sets_is_digit(shape: tuple[int, ...], packed: bool) -> None:
     is_digit = np.array([0.25, 1], np.float32).reshape(shape)
-    predictions = codec.decode(response(UNIFORM, is_digit, packed=packed))
+    predictions = codec.decode(response(UNIFORM, is_digit, packed=packed), DIGIT_LABELS)
     assert [prediction.is_digit for prediction in predictions] == [0.25, 1]
 
 
 def test_decode_without_is_digit_sets_none() -> None:
-    assert [prediction.is_digit for prediction in codec.decode(response(UNIFORM))] == [None, None]
+    assert [prediction.is_digit for prediction in codec.decode(response(UNIFORM), DIGIT_LABELS)] == [
+        None,
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -147,11 +160,94 @@ def test_decode_without_is_digit_sets_none() -> None:
 )
 def test_decode_unusable_is_digit_raises_value_error(is_digit: list[float]) -> None:
     with pytest.raises(ValueError, match="is_digit"):
-        codec.decode(response(UNIFORM, np.array(is_digit, np.float32)))
+        codec.decode(response(UNIFORM, np.array(is_digit, np.float32)), DIGIT_LABELS)
 
 
 def test_decode_tensor_shorter_than_shape_raises_value_error() -> None:
     message = response(UNIFORM, packed=False)
     del message.outputs["probabilities"].float_val[-1]
     with pytest.raises(ValueError, match="reshape"):
-        codec.decode(message)
+        codec.decode(message, DIGIT_LABELS)
+
+
+@given(
+    st.integers(2, 30).flatmap(
+        lambda classes: arrays.arrays(
+            np.float32, st.tuples(st.integers(1, 5), st.just(classes)), elements=st.floats(0, 8, width=32)
+        )
+    )
+)
+def test_decode_any_number_of_classes_returns_labels(scores: np.ndarray) -> None:
+    labels = tuple(f"label {number}" for number in range(scores.shape[1]))
+    exponents = np.exp(scores)
+    probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
+    predictions = codec.decode(response(probabilities), labels)
+    assert [prediction.label for prediction in predictions] == [labels[row.argmax()] for row in probabilities]
+    assert {prediction.labels for prediction in predictions} == {labels}
+
+
+@pytest.mark.parametrize("classes", [9, 11])
+def test_decode_other_number_of_classes_than_labels_raises_value_error(classes: int) -> None:
+    probabilities = np.full((2, classes), 1 / classes, np.float32)
+    with pytest.raises(
+        ValueError, match=rf"expected probabilities float32 \[n, 10\], got shape \[2, {classes}\]"
+    ):
+        codec.decode(response(probabilities), DIGIT_LABELS)
+
+
+def card_response(*values: bytes, output: str = "card") -> PredictResponse:
+    """Return a model server's answer with these strings as its output."""
+    message = PredictResponse()
+    message.model_spec.version.value = 5
+    message.outputs[output].string_val.extend(values)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "label"),
+    [
+        (ModelRef("flowers"), 0, ""),
+        (ModelRef("flowers", version=3), 3, ""),
+        (ModelRef("flowers", label="stable"), 0, "stable"),
+    ],
+)
+def test_encode_card_request_has_one_unused_byte(model: ModelRef, version: int, label: str) -> None:
+    request = codec.encode_card_request(model)
+    spec = request.model_spec
+    assert (spec.name, spec.version.value, spec.version_label) == ("flowers", version, label)
+    assert spec.signature_name == "card"
+    assert list(request.inputs) == ["unused"]
+    tensor = request.inputs["unused"]
+    assert tensor.dtype == DT_UINT8
+    assert [dim.size for dim in tensor.tensor_shape.dim] == [1]
+    assert len(tensor.tensor_content) == 1
+
+
+@pytest.mark.parametrize("card", [DIGITS, FLOWERS], ids=["digits", "flowers"])
+def test_decode_card_returns_card(card: TaskCard) -> None:
+    message = card_response(json.dumps(card.to_document()).encode())
+    assert codec.decode_card(PredictResponse.FromString(message.SerializeToString())) == card
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (PredictResponse(), "no output 'card'"),
+        (card_response(), "no output 'card'"),
+        (card_response(b"{}", output="other"), "no output 'card'"),
+        (card_response(b""), "Expecting value"),
+        (card_response(b"{"), "Expecting property name"),
+        (card_response(b"\xff"), "decode"),
+        (card_response(b"[1]"), "not a JSON object"),
+        (card_response(b"{}"), "the task card lacks 'name'"),
+        (card_response(json.dumps(FLOWERS.to_document() | {"labels": ["a"]}).encode()), "2 to 1,000 names"),
+    ],
+    ids=["no-output", "empty", "other-output", "no-text", "json", "utf-8", "list", "empty-card", "labels"],
+)
+def test_decode_card_malformed_card_raises_value_error(message: PredictResponse, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        codec.decode_card(message)
+
+
+def test_version_of_returns_version_that_answered() -> None:
+    assert codec.version_of(response(UNIFORM, version=8)) == 8

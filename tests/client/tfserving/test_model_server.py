@@ -1,7 +1,10 @@
 """Blocking and asyncio connections: against a gRPC server in this process."""
 
 import asyncio
+import inspect
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -9,18 +12,28 @@ import numpy as np
 import pytest
 
 from digit_client import (
+    DIGITS,
     DeadlineExceededError,
     DigitError,
     ModelNotFoundError,
     OverloadedError,
     ServiceError,
+    TaskCard,
     UnavailableError,
 )
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.model_server import AsyncModelServer, ModelServer, VersionStatus
+from digit_client.tfserving.model_server import (
+    AsyncModelServer,
+    ModelServer,
+    VersionStatus,
+    with_current_task,
+)
 from tests.client.linear_model_server import LinearModelServer
 
-MODEL = ModelRef()
+MODEL = ModelRef("digits")
+COLORS = ModelRef("colors")
+CARD = TaskCard("colors", ("dark", "light"), (2, 3), (-1.0, 1.0))
+WIDER_CARD = replace(CARD, shape=(2, 4))
 
 
 class BlockingAsyncModelServer:
@@ -35,7 +48,12 @@ class BlockingAsyncModelServer:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._server, name)
-        return lambda *arguments, **options: self._runner.run(method(*arguments, **options))
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            result = method(*arguments, **options)
+            return self._runner.run(result) if inspect.iscoroutine(result) else result
+
+        return call
 
     def close(self) -> None:
         self._runner.run(self._server.close())
@@ -127,3 +145,166 @@ def test_versions_slow_server_raises_deadline_exceeded(
     monkeypatch.setattr(server, "delay", 0.3)
     with pytest.raises(DeadlineExceededError):
         connection.versions(MODEL, timeout=0.1)
+
+
+def dark_and_light(card: TaskCard) -> np.ndarray:
+    """Return one picture of each class: uint8 [2, *shape]."""
+    return np.stack([np.full(card.shape, level, np.uint8) for level in (0, 255)])
+
+
+@pytest.fixture
+def colors() -> Iterator[LinearModelServer]:
+    """Server of a model with a task card."""
+    with LinearModelServer(dark_and_light(CARD), np.arange(2, dtype=np.uint8), task=CARD) as server:
+        yield server
+
+
+def publish(server: LinearModelServer, card: TaskCard | None) -> None:
+    server.publish(dark_and_light(card or DIGITS), np.arange(2, dtype=np.uint8), task=card)
+
+
+@pytest.fixture(params=[ModelServer, BlockingAsyncModelServer])
+def to_colors(request: pytest.FixtureRequest, colors: LinearModelServer) -> Iterator[Any]:
+    connection = request.param(colors.target)
+    yield connection
+    connection.close()
+
+
+@pytest.mark.parametrize("form", ["images", "pixels"])
+def test_predict_other_task_returns_its_labels(to_colors: Any, form: str) -> None:
+    images = dark_and_light(CARD)
+    batch = images if form == "images" else images.astype(np.float32) / 127.5 - 1
+    predictions = to_colors.predict(batch, COLORS, timeout=5)
+    assert [prediction.label for prediction in predictions] == ["dark", "light"]
+
+
+def test_task_without_card_is_that_of_digits(connection: Any) -> None:
+    assert connection.known_task(MODEL) is None
+    assert connection.task(MODEL, timeout=5) == DIGITS
+    assert connection.known_task(MODEL) == DIGITS
+
+
+@pytest.mark.parametrize("asks_first", [True, False], ids=["task-first", "predict-first"])
+def test_task_is_asked_once_per_version(to_colors: Any, colors: LinearModelServer, asks_first: bool) -> None:
+    if asks_first:
+        assert to_colors.task(COLORS, timeout=5) == CARD
+    for version in (1, 2, 3):
+        for _ in range(2):
+            to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
+            assert to_colors.task(COLORS, timeout=5).labels == colors_labels(version)
+            assert to_colors.task(ModelRef("colors", version=version), timeout=5) == to_colors.task(
+                COLORS, timeout=5
+            )
+        assert colors.card_calls == version
+        publish(colors, replace(CARD, labels=colors_labels(version + 1)))
+
+
+def colors_labels(version: int) -> tuple[str, ...]:
+    return CARD.labels if version == 1 else (f"dark {version}", f"light {version}")
+
+
+def test_predict_new_version_without_card_is_answered_by_digits_labels(
+    to_colors: Any, colors: LinearModelServer
+) -> None:
+    assert to_colors.task(COLORS, timeout=5) == CARD
+    publish(colors, None)
+    (prediction,) = to_colors.predict(np.zeros((1, *DIGITS.shape), np.uint8), COLORS, timeout=5)
+    assert prediction.labels == DIGITS.labels
+    assert to_colors.known_task(COLORS) == DIGITS
+
+
+def test_predict_invalid_argument_forgets_tasks(to_colors: Any, colors: LinearModelServer) -> None:
+    assert to_colors.task(COLORS, timeout=5) == CARD
+    publish(colors, WIDER_CARD)
+    assert to_colors.task(COLORS, timeout=5) == CARD
+    with pytest.raises(ServiceError) as raised:
+        to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
+    assert raised.value.reason == "INVALID_ARGUMENT"
+    assert to_colors.known_task(COLORS) is None
+    assert to_colors.task(COLORS, timeout=5) == WIDER_CARD
+
+
+@pytest.mark.parametrize(
+    ("code", "error_class"),
+    [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, OverloadedError),
+        (grpc.StatusCode.FAILED_PRECONDITION, ServiceError),
+        (grpc.StatusCode.NOT_FOUND, ModelNotFoundError),
+    ],
+    ids=["RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "NOT_FOUND"],
+)
+def test_task_other_failure_is_raised_and_not_remembered(
+    to_colors: Any, colors: LinearModelServer, code: grpc.StatusCode, error_class: type[DigitError]
+) -> None:
+    colors.failures = [code]
+    with pytest.raises(ServiceError, match="injected") as raised:
+        to_colors.task(COLORS, timeout=5)
+    assert type(raised.value) is error_class
+    assert to_colors.task(COLORS, timeout=5) == CARD
+
+
+@pytest.mark.parametrize("card", [b"", b"[]", b"{}", b'{"name": "colors"}'])
+def test_task_unusable_card_raises_service_error(
+    to_colors: Any, colors: LinearModelServer, card: bytes
+) -> None:
+    colors.card = card
+    with pytest.raises(ServiceError, match="unusable task card"):
+        to_colors.task(COLORS, timeout=5)
+    with pytest.raises(ServiceError, match="unusable task card"):
+        to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
+
+
+def test_predict_other_number_of_classes_than_card_raises_service_error(
+    to_colors: Any, colors: LinearModelServer
+) -> None:
+    colors.card = json.dumps(CARD.to_document() | {"labels": ["a", "b", "c"]}).encode()
+    with pytest.raises(ServiceError, match="unusable answer"):
+        to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
+
+
+async def test_task_concurrent_requests_ask_once(colors: LinearModelServer) -> None:
+    connection = AsyncModelServer(colors.target)
+    colors.delay = 0.05
+    tasks = await asyncio.gather(*(connection.task(COLORS, timeout=5) for _ in range(5)))
+    assert tasks == [CARD] * 5
+    assert colors.card_calls == 1
+    await connection.close()
+
+
+class Tasks:
+    """Task of the latest answer: the first one, and from the second look on the second one."""
+
+    def __init__(self, *cards: TaskCard) -> None:
+        self._cards = [*cards]
+
+    def __call__(self) -> TaskCard:
+        return self._cards.pop(0) if len(self._cards) > 1 else self._cards[0]
+
+
+@pytest.mark.parametrize(
+    ("cards", "expected"),
+    [
+        ([CARD], [CARD]),
+        ([CARD, replace(CARD, labels=("a", "b"))], [CARD]),
+        ([CARD, WIDER_CARD], [CARD, WIDER_CARD]),
+    ],
+    ids=["same", "other-labels", "other-shape"],
+)
+@pytest.mark.parametrize("error", [None, ServiceError("refused"), AttributeError("no digit")], ids=repr)
+def test_with_current_task_runs_again_after_other_preparation(
+    cards: list[TaskCard], expected: list[TaskCard], error: Exception | None
+) -> None:
+    runs: list[TaskCard] = []
+
+    def run(task: TaskCard) -> TaskCard:
+        runs.append(task)
+        if error and task == CARD:
+            raise error
+        return task
+
+    if error and len(expected) == 1:
+        with pytest.raises(type(error)):
+            with_current_task(Tasks(*cards), run)
+    else:
+        assert with_current_task(Tasks(*cards), run) == expected[-1]
+    assert runs == expected

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 
+from digit_client import DIGITS as DIGITS_TASK
 from digit_training import export
 from tests.e2e.faults.conftest import Serve, Service
 from tests.processes import DIGITS, wait_until
@@ -147,7 +148,7 @@ def test_models_folder_version_with_invalid_output_gives_502(
     model.set_weights([np.zeros((784, outputs)), np.full(outputs, bias)])
     service = serve(folder=folder)
     with service.callers() as callers:
-        export.save_model(model, folder / "new")
+        export.save_model(model, DIGITS_TASK, folder / "new")
         (folder / "new").rename(folder / "2")
         wait_until(lambda: service.ask().status_code != 200, seconds=LOADING_SECONDS)
         assert service.ask().json()["code"] == "model_server_error"

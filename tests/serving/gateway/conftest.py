@@ -1,6 +1,7 @@
 """Fixtures of the gateway's tests: its application in process and as a process, and a stub model server."""
 
 import io
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,8 +18,19 @@ import pytest
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
+from digit_client import TaskCard
 from digit_client.tfserving import codec
-from digit_client.tfserving.protos import DT_FLOAT, ModelSpec, PredictRequest, PredictResponse
+from digit_client.tfserving.protos import (
+    DT_FLOAT,
+    GetModelMetadataRequest,
+    GetModelMetadataResponse,
+    GetModelStatusRequest,
+    GetModelStatusResponse,
+    ModelSpec,
+    ModelVersionStatus,
+    PredictRequest,
+    PredictResponse,
+)
 from digit_serving.gateway.asgi import Receive, Scope, Send
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.settings import Settings
@@ -29,6 +41,18 @@ FIVE = Path(__file__).parents[3] / "docs" / "five.jpg"
 """Photograph of a handwritten five."""
 IMAGE = np.eye(28, dtype=np.uint8) * 255
 """Diagonal stroke, uint8 [28, 28]."""
+
+DT_STRING = 7
+"""tensorflow.DataType.DT_STRING."""
+FASHION = TaskCard(
+    "fashion",
+    ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
+    (28, 28),
+    (0.0, 1.0),
+)
+"""Task of small grey pictures with ten names."""
+SHAPES = TaskCard("shapes", ("circle", "cross", "square", "star"), (64, 48, 3), (-1.0, 1.0))
+"""Task of colour pictures of another shape, range and number of classes."""
 
 StartGateway = Callable[..., FlaskClient]
 
@@ -109,6 +133,24 @@ def predict_sevens(
     return predict_response(np.eye(10, dtype=np.float32)[[7] * count], version)
 
 
+def card_response(card: str, version: int = 1) -> PredictResponse:
+    """Build a model server's response to a request for a task card, the text of a JSON document."""
+    response = PredictResponse()
+    response.model_spec.version.value = version
+    tensor = response.outputs[codec.CARD_OUTPUT]
+    tensor.dtype = DT_STRING
+    tensor.tensor_shape.dim.add(size=1)
+    tensor.string_val.append(card.encode())
+    return response
+
+
+def request_input(request: PredictRequest) -> NDArray[Any]:
+    """Return a request's input, of either signature."""
+    (tensor,) = request.inputs.values()
+    dtype = np.uint8 if "images" in request.inputs else np.float32
+    return np.frombuffer(tensor.tensor_content, dtype).reshape([dim.size for dim in tensor.tensor_shape.dim])
+
+
 def request_pixels(request: PredictRequest) -> NDArray[np.float32]:
     """Return a request's images, of either signature, as float32 [n, 784] in 0..1."""
     if "images" in request.inputs:
@@ -139,6 +181,49 @@ class TemplateModel:
         is_digit = 1 / (1 + np.exp(-100 * (correlations.max(axis=1) - 0.9)))
         version = request.model_spec.version.value or self.version
         return predict_response(probabilities, version, is_digit.astype(np.float32))
+
+
+class TaskModels:
+    """Predict handler of models with task cards, by name and version in `tasks`; the newest one answers.
+
+    Like TensorFlow Serving it refuses input of another shape. The mean of an image decides its class: black
+    is the first one, white the last one. `inputs` are the inputs of the calls, `versions` what answered them.
+    """
+
+    def __init__(self, **tasks: dict[int, TaskCard]) -> None:
+        self.tasks = tasks
+        self.labels: dict[str, int] = {}
+        """Version labels, the same for all models."""
+        self.inputs: list[NDArray[Any]] = []
+        self.versions: list[tuple[str, int]] = []
+
+    def resolve(self, spec: ModelSpec, context: grpc.ServicerContext) -> int:
+        """Return the version that answers; abort if there is none."""
+        versions = self.tasks.get(spec.name, {})
+        if spec.version_label and spec.version_label not in self.labels:
+            message = f"Unrecognized servable version label: {spec.version_label}"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+        version = self.labels.get(spec.version_label) or spec.version.value or max(versions, default=0)
+        if version not in versions:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found: {spec.name}")
+        return version
+
+    def __call__(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        spec = request.model_spec
+        version = self.resolve(spec, context)
+        task = self.tasks[spec.name][version]
+        if spec.signature_name == codec.CARD_SIGNATURE:
+            return card_response(json.dumps(task.to_document()), version)
+        batch = request_input(request)
+        is_images = spec.signature_name == "images"
+        if batch.shape[1:] != (task.shape if is_images else task.instance_shape):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "input size does not match signature")
+        self.inputs.append(batch)
+        self.versions.append((spec.name, version))
+        low, high = (0, 255) if is_images else task.range
+        shares = (batch.reshape(len(batch), -1).mean(axis=1) - low) / (high - low)
+        classes = np.minimum(shares * len(task.labels), len(task.labels) - 1).astype(int)
+        return predict_response(np.eye(len(task.labels), dtype=np.float32)[classes], version)
 
 
 def draw_number(digits: Any, *lines: str, scale: int = 4) -> NDArray[np.uint8]:
@@ -176,27 +261,72 @@ async def echo(_: Scope, receive: Receive, send: Send) -> None:
 
 
 class StubModelServer:
-    """gRPC server of PredictionService.Predict; a test sets the handler `answer` and reads what arrived."""
+    """gRPC model server; a test sets the handler `answer` of predictions and reads what arrived.
+
+    Its models have no task card, unless `answer` is a TaskModels. `answer_card`, if set, answers requests for
+    a card.
+    """
 
     def __init__(self) -> None:
         self.answer: Callable[[PredictRequest, grpc.ServicerContext], PredictResponse] = predict_sevens
+        self.answer_card: Callable[[PredictRequest, grpc.ServicerContext], PredictResponse] | None = None
         self.metadata: dict[str, Any] = {}
         self.calls = 0
+        """Predictions asked."""
+        self.card_calls = 0
+        """Task cards asked."""
         self._server = grpc.server(ThreadPoolExecutor(4))
-        method = grpc.unary_unary_rpc_method_handler(
-            self._predict, PredictRequest.FromString, PredictResponse.SerializeToString
-        )
-        service = grpc.method_handlers_generic_handler(
-            "tensorflow.serving.PredictionService", {"Predict": method}
-        )
-        self._server.add_generic_rpc_handlers((service,))
+        self._add_method("PredictionService/Predict", self._predict, PredictRequest)
+        self._add_method("PredictionService/GetModelMetadata", self._metadata, GetModelMetadataRequest)
+        self._add_method("ModelService/GetModelStatus", self._status, GetModelStatusRequest)
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
+    def _add_method(self, name: str, function: Callable[..., Any], request: Any) -> None:
+        service, _, method = name.partition("/")
+        handler: Any = grpc.unary_unary_rpc_method_handler(
+            function, request.FromString, lambda response: response.SerializeToString()
+        )
+        generic = grpc.method_handlers_generic_handler(f"tensorflow.serving.{service}", {method: handler})
+        self._server.add_generic_rpc_handlers((generic,))
+
     def _predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        if request.model_spec.signature_name == codec.CARD_SIGNATURE:
+            return self._card(request, context)
         self.calls += 1
         self.metadata = dict(context.invocation_metadata())
         return self.answer(request, context)
+
+    def _card(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        self.card_calls += 1
+        if self.answer_card:
+            return self.answer_card(request, context)
+        if isinstance(self.answer, TaskModels):
+            return self.answer(request, context)
+        message = 'Serving signature name: "card" not found in signature def'
+        raise context.abort(grpc.StatusCode.FAILED_PRECONDITION, message)
+
+    def _metadata(
+        self, request: GetModelMetadataRequest, context: grpc.ServicerContext
+    ) -> GetModelMetadataResponse:
+        response = GetModelMetadataResponse()
+        response.model_spec.version.value = 1
+        if isinstance(self.answer, TaskModels):
+            response.model_spec.version.value = self.answer.resolve(request.model_spec, context)
+        return response
+
+    def _status(
+        self, request: GetModelStatusRequest, context: grpc.ServicerContext
+    ) -> GetModelStatusResponse:
+        versions = [1]
+        if isinstance(self.answer, TaskModels):
+            versions = list(self.answer.tasks.get(request.model_spec.name, {}))
+        if not versions:
+            context.abort(grpc.StatusCode.NOT_FOUND, "Could not find any versions of model")
+        response = GetModelStatusResponse()
+        for version in versions:
+            response.model_version_status.add(version=version, state=ModelVersionStatus.AVAILABLE)
+        return response
 
     def close(self) -> None:
         self._server.stop(0).wait()

@@ -14,6 +14,7 @@ from digit_serving.gateway.batching import Batcher
 from tests.serving.gateway.conftest import request_context
 
 MODEL = ModelRef("digits")
+LABELS = tuple("0123456789")
 
 
 async def settle() -> None:
@@ -65,7 +66,7 @@ class StubServer:
             raise DeadlineExceededError("late") from None
         if self.error:
             raise self.error
-        return [Prediction(number, 1.0, (), 1) for number in numbers]
+        return [Prediction(number, 1.0, (), LABELS, 1) for number in numbers]
 
     @property
     def numbers(self) -> list[list[int]]:
@@ -100,7 +101,7 @@ class Callers:
 
 
 async def digits(task: asyncio.Task[list[Prediction]]) -> list[int]:
-    return [prediction.digit for prediction in await task]
+    return [prediction.index for prediction in await task]
 
 
 async def test_predict_lone_request_has_call_of_its_own() -> None:
@@ -155,7 +156,7 @@ async def test_predict_call_holds_no_more_request_ids_than_metadata_allows() -> 
     assert sum(map(len, callers.server.numbers)) == 150
 
 
-async def test_predict_other_model_or_dtype_has_call_of_its_own() -> None:
+async def test_predict_other_model_dtype_or_shape_has_call_of_its_own() -> None:
     callers = Callers()
     version = ModelRef("digits", version=7)
     tasks = [
@@ -163,14 +164,13 @@ async def test_predict_other_model_or_dtype_has_call_of_its_own() -> None:
         await callers.send_later(1),
         await callers.send_later(2, model=version),
     ]
-    pixels = np.full((1, 784), 3, np.float32)
-    floats = asyncio.create_task(
-        callers.batcher.predict(pixels, MODEL, timeout=5, context=request_context("floats"))
-    )
-    await settle()
+    for batch in (np.full((1, 784), 3, np.float32), np.full((1, 64, 48, 3), 4, np.uint8)):
+        predict = callers.batcher.predict(batch, MODEL, timeout=5, context=request_context("other"))
+        tasks.append(asyncio.create_task(predict))
+        await settle()
     callers.server.open.set()
-    assert [await digits(task) for task in [*tasks, floats]] == [[0], [1], [2], [3]]
-    assert callers.server.numbers == [[0], [2], [3], [1]]
+    assert [await digits(task) for task in tasks] == [[0], [1], [2], [3], [4]]
+    assert callers.server.numbers == [[0], [2], [3], [4], [1]]
     assert callers.server.calls[1].model == version
 
 

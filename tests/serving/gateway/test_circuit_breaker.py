@@ -7,7 +7,7 @@ from digit_client.tfserving.codec import ModelRef
 from digit_serving.gateway.circuit_breaker import CircuitBreaker
 from tests.serving.gateway.conftest import ManualClock
 
-SLOW, OTHER = ModelRef(label="canary"), ModelRef(label="stable")
+SLOW, OTHER = ModelRef("digits", label="canary"), ModelRef("digits", label="stable")
 
 
 @pytest.fixture
@@ -61,6 +61,6 @@ def test_circuit_open_allows_one_request_a_second_until_answer(
 
 def test_circuits_of_thousands_of_models_stay_usable(breaker: CircuitBreaker) -> None:
     for number in range(3000):
-        breaker.record_timeout(ModelRef(version=number))
+        breaker.record_timeout(ModelRef("digits", version=number))
     time_out(breaker, 3)
     assert [allows(breaker), allows(breaker)] == [True, False]

@@ -20,7 +20,7 @@ from tests import greenlet_loop
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_error_any_is_problem_json(
-    offline_http: FlaskClient,
+    stub_http: FlaskClient,
     method: str,
     path: str,
     body: bytes,
@@ -28,7 +28,7 @@ def test_error_any_is_problem_json(
     status: int,
     code: str,
 ) -> None:
-    response = offline_http.open(path, method=method, data=body, content_type=content_type)
+    response = stub_http.open(path, method=method, data=body, content_type=content_type)
     assert response.content_type == "application/problem+json"
     document = response.get_json(force=True)
     assert (response.status_code, document["code"]) == (status, code)

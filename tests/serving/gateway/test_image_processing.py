@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from digit_client import (
+    DIGITS,
     DeadlineExceededError,
     ImageError,
     ImageTooLargeError,
     NotAnImageError,
     OverloadedError,
+    TaskCard,
     TruncatedImageError,
 )
 from digit_client.images import Candidates, to_png
@@ -37,36 +39,36 @@ def create_processor(**settings: Any) -> ImageProcessor:
     return ImageProcessor(parsed, Scheduler(parsed))
 
 
-def normalise(pictures: Pictures, waited: float = 0.0, **settings: Any) -> ModelInput:
-    """Normalise the pictures of a request that arrived `waited` seconds ago."""
+def prepare(pictures: Pictures, task: TaskCard = DIGITS, waited: float = 0.0, **settings: Any) -> ModelInput:
+    """Prepare the pictures of a request that arrived `waited` seconds ago."""
     processor = create_processor(**settings)
-    return greenlet_loop.call(processor.normalise, pictures, request_context(waited=waited))
+    return greenlet_loop.call(processor.prepare, pictures, task, request_context(waited=waited))
 
 
-def test_normalise_normalized_picture_returns_it_unchanged() -> None:
+def test_prepare_normalized_picture_returns_it_unchanged() -> None:
     for pictures in ([PNG], IMAGE[None]):
-        batch = normalise(pictures).batch
+        batch = prepare(pictures).batch
         assert batch.dtype == np.uint8
         assert np.array_equal(batch, IMAGE[None])
 
 
-def test_normalise_floats_returns_them_unchanged() -> None:
+def test_prepare_floats_returns_them_unchanged() -> None:
     pixels = np.random.default_rng(0).random((3, 784), dtype=np.float32)
-    result = normalise(pixels)
+    result = prepare(pixels)
     assert np.array_equal(result.batch, pixels)
     assert not result.missing
-    assert not result.normalised
+    assert not result.prepared
 
 
-def test_normalise_arrays_lists_those_not_in_the_models_form() -> None:
-    result = normalise(np.stack([IMAGE, OFF_CENTRE, IMAGE, BLANK]))
-    assert list(result.normalised) == [1, 3]
+def test_prepare_arrays_lists_those_not_in_the_models_form() -> None:
+    result = prepare(np.stack([IMAGE, OFF_CENTRE, IMAGE, BLANK]))
+    assert list(result.prepared) == [1, 3]
     assert list(result.missing) == [3]
 
 
-def test_normalise_files_lists_those_without_a_digit() -> None:
-    result = normalise([PNG, to_png(BLANK), PNG])
-    assert list(result.normalised) == [0, 1, 2]
+def test_prepare_files_lists_those_without_a_digit() -> None:
+    result = prepare([PNG, to_png(BLANK), PNG])
+    assert list(result.prepared) == [0, 1, 2]
     assert list(result.missing) == [1]
     assert result.batch.shape == (3, 28, 28)
 
@@ -80,34 +82,34 @@ def test_normalise_files_lists_those_without_a_digit() -> None:
         (to_png(np.zeros((200, 200), np.uint8)), ImageTooLargeError),
     ],
 )
-def test_normalise_unusable_image_raises_image_error_with_index(data: bytes, error: type[ImageError]) -> None:
+def test_prepare_unusable_image_raises_image_error_with_index(data: bytes, error: type[ImageError]) -> None:
     for index in (0, 2):
         with pytest.raises(error) as raised:
-            normalise([PNG] * index + [data], max_pixels=10_000)
+            prepare([PNG] * index + [data], max_pixels=10_000)
         assert raised.value.index == index
 
 
-def normalise_after(seconds: float, *files: bytes) -> ModelInput:
-    """Normalise the files of a request that arrived `seconds` ago; deadline 60 s, queue time 30 s."""
-    return normalise(files, waited=seconds, max_pixels=2_000_000, deadline=60)
+def prepare_after(seconds: float, *files: bytes) -> ModelInput:
+    """Prepare the files of a request that arrived `seconds` ago; deadline 60 s, queue time 30 s."""
+    return prepare(files, waited=seconds, max_pixels=2_000_000, deadline=60)
 
 
-def test_normalise_large_picture_after_queue_time_raises_overloaded() -> None:
-    assert normalise_after(20, LARGE).batch.shape == (1, 28, 28)
+def test_prepare_large_picture_after_queue_time_raises_overloaded() -> None:
+    assert prepare_after(20, LARGE).batch.shape == (1, 28, 28)
     with pytest.raises(OverloadedError):
-        normalise_after(40, LARGE)
+        prepare_after(40, LARGE)
 
 
-def test_normalise_later_large_picture_may_wait_until_deadline() -> None:
-    assert normalise_after(40, PNG, LARGE).batch.shape == (2, 28, 28)
+def test_prepare_later_large_picture_may_wait_until_deadline() -> None:
+    assert prepare_after(40, PNG, LARGE).batch.shape == (2, 28, 28)
     with pytest.raises(DeadlineExceededError):
-        normalise_after(70, PNG, LARGE)
+        prepare_after(70, PNG, LARGE)
 
 
 def segment_after(seconds: float, index: int) -> Candidates:
     """Segment a file of a request that arrived `seconds` ago; deadline 60 s, queue time 30 s."""
     processor = create_processor(deadline=60)
-    return greenlet_loop.call(processor.segment, [PNG] * 2, index, request_context(waited=seconds))
+    return greenlet_loop.call(processor.segment, [PNG] * 2, index, DIGITS, request_context(waited=seconds))
 
 
 def test_segment_first_picture_after_queue_time_raises_overloaded() -> None:
@@ -124,14 +126,14 @@ def test_segment_later_picture_may_wait_until_deadline() -> None:
 
 def test_segment_slow_picture_leaves_event_loop_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("digit_client.images.segment", lambda *_, **__: time.sleep(0.1))
-    assert iterations_beside(create_processor().segment, [PNG], 0) > 10
+    assert iterations_beside(create_processor().segment, [PNG], 0, DIGITS) > 10
 
 
 @pytest.mark.parametrize("are_files", [False, True], ids=["arrays", "files"])
-def test_normalise_many_pictures_yields_to_event_loop(are_files: bool) -> None:
+def test_prepare_many_pictures_yields_to_event_loop(are_files: bool) -> None:
     # Normalising a diagonal off the centre takes some 0.2 ms.
     pictures = [to_png(OFF_CENTRE)] * 500 if are_files else np.stack([OFF_CENTRE] * 500)
-    assert iterations_beside(create_processor().normalise, pictures) >= 2
+    assert iterations_beside(create_processor().prepare, pictures, DIGITS) >= 2
 
 
 def iterations_beside(method: Callable[..., object], *arguments: Any) -> int:

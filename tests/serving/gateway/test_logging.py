@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
@@ -20,7 +21,14 @@ from digit_serving.gateway.asgi import ARRIVED_AT
 from digit_serving.gateway.logging import dict_config
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.serving.gateway.conftest import StubModelServer, TemplateModel, draw_number, gateway_process
+from tests.serving.gateway.conftest import (
+    SHAPES,
+    StubModelServer,
+    TaskModels,
+    TemplateModel,
+    draw_number,
+    gateway_process,
+)
 
 
 @contextmanager
@@ -69,7 +77,7 @@ def test_gateway_process_logs_only_requests_as_json(
             assert http.get(path).status_code == 200
         (line,) = map(json.loads, stop_and_read())
     assert (line["level"], line["message"]) == ("info", "POST /v1/predict 200")
-    assert (line["request_id"], line["digit"]) == ("id-1", 7)
+    assert (line["request_id"], line["label"]) == ("id-1", "7")
 
 
 @pytest.mark.e2e
@@ -100,11 +108,21 @@ def test_prediction_is_logged_with_stages_and_result(http: FlaskClient, digits: 
         "method": "POST",
         "route": "/v1/predict",
         "status": 200,
+        "model": "digits",
         "version": 1,
         "images": 1,
-        "digit": 7,
+        "label": "7",
         "confidence": round(answer["predictions"][0]["confidence"], 4),
     }
+
+
+def test_prediction_of_another_task_is_logged_by_label(stub: StubModelServer, stub_http: FlaskClient) -> None:
+    stub.answer = TaskModels(digits={2: SHAPES})
+    with captured_log() as lines:
+        picture = to_png(np.zeros((10, 10), np.uint8))
+        assert stub_http.post("/v1/predict", data=picture, content_type="image/png").status_code == 200
+    (line,) = map(json.loads, lines())
+    assert {"model": "digits", "version": 2, "label": "circle", "confidence": 1}.items() <= line.items()
 
 
 def test_reading_is_logged_without_its_text(
@@ -118,7 +136,7 @@ def test_reading_is_logged_without_its_text(
     (line,) = map(json.loads, lines())
     assert {"version": 1, "images": 1, "digits": 4}.items() <= line.items()
     assert line["segment_ms"] > 0
-    assert not {"text", "digit", "confidence", "normalise_ms"} & line.keys()
+    assert not {"text", "label", "confidence", "normalise_ms"} & line.keys()
 
 
 def test_admission_wait_is_logged_as_queue_time(stub_http: FlaskClient, digits: Any) -> None:

@@ -10,8 +10,18 @@ import pytest
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from digit_client import TaskCard
 from digit_client.images import to_png
-from tests.serving.gateway.conftest import StubModelServer, TemplateModel, draw_number
+from digit_serving.gateway.settings import Settings
+from tests import greenlet_loop
+from tests.serving.gateway.conftest import (
+    SHAPES,
+    StubModelServer,
+    TaskModels,
+    TemplateModel,
+    draw_number,
+    npy,
+)
 
 
 class MetricsDelta:
@@ -43,9 +53,9 @@ def test_prediction_is_counted_once_in_each_metric(http: FlaskClient, digits: An
     http.post("/v1/predict", data=to_png(digits.one(7)), content_type="image/png")
     assert delta("digits_requests_total", route="/v1/predict", method="POST", status="200") == 1
     assert delta("digits_request_duration_seconds_count", route="/v1/predict") == 1
-    assert delta("digits_predictions_total", version="1", digit="7") == 1
-    assert delta("digits_confidence_count", version="1") == 1
-    assert delta("digits_model_duration_seconds_count", version="1") == 1
+    assert delta("digits_predictions_total", model="digits", version="1", label="7") == 1
+    assert delta("digits_confidence_count", model="digits", version="1") == 1
+    assert delta("digits_model_duration_seconds_count", model="digits", version="1") == 1
     assert delta("digits_call_images_sum") == delta("digits_call_images_count") == 1
 
 
@@ -68,7 +78,7 @@ def test_batch_request_counts_each_image(http: FlaskClient, digits: Any) -> None
     assert delta("digits_requests_total", route="/v1/predict") == 1
     for digit in range(10):
         expected = sum(answer["digit"] == digit for answer in answers)
-        assert delta("digits_predictions_total", digit=str(digit)) == expected
+        assert delta("digits_predictions_total", label=str(digit)) == expected
     confidences = [answer["confidence"] for answer in answers]
     assert delta("digits_confidence_sum") == pytest.approx(sum(confidences))
     for bound in ("0.5", "0.9", "0.99", "0.999", "+Inf"):
@@ -88,7 +98,7 @@ def test_reading_counts_its_digits_candidates_and_stages(
     document = stub_http.post("/v1/read", data=number, content_type="image/png").get_json()
     assert document["readings"][0]["text"] == "2026"
     assert delta("digits_requests_total", route="/v1/read", status="200") == 1
-    assert delta("digits_predictions_total", digit="2", version="1") == 2
+    assert delta("digits_predictions_total", label="2", version="1") == 2
     assert delta("digits_predictions_total") == delta("digits_confidence_count") == 4
     assert delta("digits_reading_digits_count") == 1
     assert delta("digits_reading_digits_sum") == 4
@@ -128,9 +138,37 @@ def test_failed_call_is_counted_by_model_asked(stub: Any, stub_http: FlaskClient
     image = to_png(digits.one(7))
     for query in ("", "?version=1", "?label=canary"):
         stub_http.post(f"/v1/predict{query}", data=image, content_type="image/png")
-    assert delta("digits_model_failures_total", asked="default", code="service_error") == 1
+    assert delta("digits_model_failures_total", model="digits", asked="default", code="service_error") == 1
     assert delta("digits_model_failures_total", asked="named", code="service_error") == 2
     assert delta("digits_model_duration_seconds_count") == 0
+
+
+def test_failed_card_request_is_counted(stub: StubModelServer, stub_http: FlaskClient) -> None:
+    stub.answer_card = lambda _request, context: context.abort(grpc.StatusCode.INTERNAL, "")
+    delta = MetricsDelta(stub_http)
+    stub_http.post("/v1/predict", data=to_png(np.zeros((28, 28), np.uint8)), content_type="image/png")
+    assert delta("digits_model_failures_total", model="digits", asked="default") == 1
+
+
+def test_predictions_of_many_labels_share_series_beyond_the_first_hundred(stub: StubModelServer) -> None:
+    names = tuple(f"class {number}" for number in range(200))
+    task = TaskCard("many", names, (8, 8), (0.0, 255.0))
+    stub.answer = TaskModels(many={1: task}, few={4: SHAPES})
+    http = greenlet_loop.client(Settings(model_server=stub.target, model_name="many", model_names=("few",)))
+    delta = MetricsDelta(http)
+    greys = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None], (256, 8, 8))
+    document = http.post("/v1/predict", data=npy(greys), content_type="application/x-npy").get_json()
+    black = to_png(np.zeros((9, 9), np.uint8))
+    assert http.post("/v1/predict?model=few", data=black, content_type="image/png").status_code == 200
+    indexes = [prediction["index"] for prediction in document["predictions"]]
+    assert delta("digits_predictions_total", model="many", label="class 7") == indexes.count(7) > 0
+    others = sum(index >= 100 for index in indexes)
+    assert delta("digits_predictions_total", model="many", label="other", version="1") == others > 100
+    assert "class 100" not in http.get("/metrics").text
+    assert delta("digits_predictions_total", model="few") == 1
+    assert delta("digits_predictions_total", model="few", label="circle", version="4") == 1
+    assert delta("digits_confidence_count", model="few", version="4") == 1
+    assert delta("digits_model_duration_seconds_count", model="few", version="4") == 1
 
 
 def test_hostile_requests_create_no_time_series(http: FlaskClient, digits: Any) -> None:
@@ -143,6 +181,7 @@ def test_hostile_requests_create_no_time_series(http: FlaskClient, digits: Any) 
         http.open(f"/nowhere/{number}", method=f"METHOD{number}")
         http.post(f"/v1/predict?version={number}", data=image, content_type="image/png")
         http.post(f"/v1/predict?label=label{number}", data=image, content_type="image/png")
+        http.post(f"/v1/predict?model=model{number}", data=image, content_type="image/png")
         http.get("/v1/models", headers={"X-Request-ID": f"id-{number}"})
 
     send(100)
@@ -150,7 +189,8 @@ def test_hostile_requests_create_no_time_series(http: FlaskClient, digits: Any) 
     for number in range(101, 105):
         send(number)
     assert series() == first
-    assert not [name for name in first if "nowhere" in name or "METHOD" in name or "label1" in name]
+    chosen_by_callers = ("nowhere", "METHOD", "label1", "model1")
+    assert not [name for name in first if any(word in name for word in chosen_by_callers)]
 
 
 def test_probes_are_not_counted(http: FlaskClient) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from werkzeug import exceptions
@@ -18,9 +19,9 @@ from digit_serving.gateway import schemas
 from digit_serving.gateway.context import REQUEST_ID_PATTERN
 from digit_serving.gateway.errors import RETRY_AFTER_STATUSES, GatewayError, status_and_code
 from digit_serving.gateway.openapi import describe
-from digit_serving.gateway.routes import MAX_VERSION
+from digit_serving.gateway.query_parsing import MAX_TOP, MAX_VERSION
 from digit_serving.gateway.settings import Settings
-from tests.serving.gateway.conftest import StubModelServer, TemplateModel, draw_number
+from tests.serving.gateway.conftest import SHAPES, StubModelServer, TaskModels, TemplateModel, draw_number
 
 UNDOCUMENTED_PATHS = {"/docs", "/docs/<name>", "/static/<name>"}
 DOCUMENT = describe(Settings(max_images=7, max_body=1234, max_pixels=5678, max_digits=9))
@@ -114,14 +115,18 @@ def test_references_resolve_and_components_are_used() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "code"), [("/v1/predict", "several_digits"), ("/v1/read", "too_many_digits")]
+    ("path", "not_found", "code"),
+    [
+        ("/v1/predict", {"model_not_found"}, "several_digits"),
+        ("/v1/read", {"model_not_found", "reading_not_supported"}, "too_many_digits"),
+    ],
 )
-def test_recognition_errors_have_documented_codes(path: str, code: str) -> None:
+def test_recognition_errors_have_documented_codes(path: str, not_found: set[str], code: str) -> None:
     responses = problems(PATHS[path]["post"])
     assert {status: set(codes(response)) for status, response in responses.items()} == {
         400: {"bad_request", "invalid_selection", "malformed_body", "not_an_image", "truncated_image"},
         401: {"unauthorized"},
-        404: {"model_not_found"},
+        404: not_found,
         405: {"method_not_allowed"},
         413: {"body_too_large", "too_many_images"},
         415: {"unsupported_media_type"},
@@ -172,6 +177,7 @@ def test_error_responses_agree_with_their_examples_and_headers() -> None:
         "Model",
         "Prediction",
         "Predictions",
+        "RankedClass",
         "Digit",
         "Line",
         "Reading",
@@ -196,6 +202,7 @@ def test_patterns_and_limits_are_those_of_the_code() -> None:
     assert f"`{REQUEST_ID_PATTERN}`" in COMPONENTS["parameters"]["RequestId"]["description"]
     assert schema["ModelVersion"]["properties"]["state"]["enum"] == ModelVersionStatus.State.keys()
     assert COMPONENTS["parameters"]["Version"]["schema"]["maximum"] == MAX_VERSION
+    assert COMPONENTS["parameters"]["Top"]["schema"]["maximum"] == MAX_TOP
 
 
 def test_limits_are_those_of_the_settings() -> None:
@@ -207,6 +214,11 @@ def test_limits_are_those_of_the_settings() -> None:
         assert "5,678 pixels" in description
     assert "9 digits" in read
     assert "n ≤ 7" in BODIES["application/x-npy"]["schema"]["description"]
+
+
+def test_models_are_those_of_the_settings() -> None:
+    document = describe(Settings(model_names=("flowers", "digits")))
+    assert document["components"]["parameters"]["Model"]["schema"]["enum"] == ["digits", "flowers"]
 
 
 def test_security_is_required_only_with_api_keys(tmp_path: Path) -> None:
@@ -245,11 +257,28 @@ def test_get_response_matches_its_schema(http: FlaskClient, path: str) -> None:
     validate_response(response, PATHS[path]["get"])
 
 
-@pytest.mark.parametrize("query", ["", "?include=image"])
+@pytest.mark.parametrize("query", ["", "?include=image", "?include=image,labels&top=3"])
 def test_prediction_matches_its_schema(http: FlaskClient, digits: Any, query: str) -> None:
     response = http.post(f"/v1/predict{query}", data=to_png(digits.one(1)), content_type="image/png")
     assert response.status_code == 200
     validate_response(response, PATHS["/v1/predict"]["post"])
+
+
+@pytest.mark.parametrize("query", ["", "?include=image", "?include=image,labels", "?top=2"])
+def test_prediction_of_another_task_matches_its_schema(
+    stub: StubModelServer, stub_http: FlaskClient, query: str
+) -> None:
+    stub.answer = TaskModels(digits={1: SHAPES})
+    picture = to_png(np.zeros((100, 80, 3), np.uint8))
+    response = stub_http.post(f"/v1/predict{query}", data=picture, content_type="image/png")
+    assert response.status_code == 200
+    validate_response(response, PATHS["/v1/predict"]["post"])
+    response = stub_http.get("/v1/models")
+    assert response.get_json()["task"] == SHAPES.to_document()
+    validate_response(response, PATHS["/v1/models"]["get"])
+    response = stub_http.post("/v1/read", data=picture, content_type="image/png")
+    assert response.status_code == 404
+    validate_response(response, PATHS["/v1/read"]["post"])
 
 
 @pytest.mark.parametrize("query", ["", "?include=image"])
@@ -275,10 +304,16 @@ def test_refused_number_matches_its_schema(
 
 @pytest.mark.parametrize(
     ("query", "content_type"),
-    [("", "image/png"), ("", "application/json"), ("", "text/plain"), ("?version=x", "image/png")],
+    [
+        ("", "image/png"),
+        ("", "application/json"),
+        ("", "text/plain"),
+        ("?version=x", "image/png"),
+        ("?model=x", "image/png"),
+    ],
 )
-def test_client_error_matches_its_schema(offline_http: FlaskClient, query: str, content_type: str) -> None:
-    response = offline_http.post(f"/v1/predict{query}", data=b"x", content_type=content_type)
+def test_client_error_matches_its_schema(stub_http: FlaskClient, query: str, content_type: str) -> None:
+    response = stub_http.post(f"/v1/predict{query}", data=b"x", content_type=content_type)
     assert 400 <= response.status_code < 500
     validate_response(response, PATHS["/v1/predict"]["post"])
 

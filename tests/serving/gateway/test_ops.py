@@ -9,6 +9,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from digit_serving.gateway import ops
+from digit_serving.gateway.settings import Settings
+from tests import greenlet_loop
+from tests.serving.gateway.conftest import SHAPES, StubModelServer, TaskModels
 
 STATIC = Path(ops.__file__).parent / "static"
 STATIC_FILES = sorted(path.name for path in STATIC.iterdir() if path.name != "index.html")
@@ -19,6 +22,18 @@ CHROMIUM = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,ima
 def test_probes_with_available_model_succeed(http: FlaskClient) -> None:
     assert http.get("/livez").get_json() == {"status": "alive"}
     assert http.get("/readyz").get_json() == {"status": "ready", "versions": [1]}
+
+
+def test_readyz_depends_on_default_model_only(stub: StubModelServer) -> None:
+    stub.answer = TaskModels(shapes={3: SHAPES})
+    ready = greenlet_loop.client(
+        Settings(model_server=stub.target, model_name="shapes", model_names=("lost",))
+    )
+    assert ready.get("/readyz").get_json() == {"status": "ready", "versions": [3]}
+    lost = greenlet_loop.client(
+        Settings(model_server=stub.target, model_name="lost", model_names=("shapes",))
+    )
+    assert lost.get("/readyz").status_code == 503
 
 
 def test_probes_without_model_server_are_alive_but_not_ready(offline_http: FlaskClient) -> None:
@@ -86,7 +101,7 @@ def test_unchanged_file_gets_304(offline_http: FlaskClient, path: str) -> None:
 
 
 def test_page_is_small_and_loads_no_other_files() -> None:
-    assert sum(path.stat().st_size for path in STATIC.iterdir()) < 60_000
+    assert sum(path.stat().st_size for path in STATIC.iterdir()) < 90_000
     links = {path.removeprefix("/") for path in ops.LINKS.values()}
     assert set(_references()) <= set(STATIC_FILES) | links
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -13,11 +14,20 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from werkzeug.test import TestResponse
 
-from digit_client.images import decode, to_png
+from digit_client import TaskCard
+from digit_client.images import decode, prepare, to_png
 from digit_client.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.serving.gateway.conftest import StubModelServer, TemplateModel, draw_number, npy
+from tests.serving.gateway.conftest import (
+    FASHION,
+    SHAPES,
+    StubModelServer,
+    TaskModels,
+    TemplateModel,
+    draw_number,
+    npy,
+)
 
 Pixels = NDArray[np.uint8]
 
@@ -75,7 +85,7 @@ class TestPredict:
 
     def test_predict_model_without_is_digit_omits_it(self, stub_http: FlaskClient, digits: Any) -> None:
         (prediction,) = post(stub_http, "/v1/predict", digits.one(7)).get_json()["predictions"]
-        assert set(prediction) == {"digit", "confidence", "probabilities"}
+        assert set(prediction) == {"label", "index", "digit", "confidence", "probabilities"}
 
     def test_predict_number_is_refused_with_count(self, http: FlaskClient, digits: Any) -> None:
         response = post(http, "/v1/predict", draw_number(digits, "27"))
@@ -105,7 +115,7 @@ class TestPredict:
     ) -> None:
         # Normalisation that finds a cross instead of the digit.
         monkeypatch.setattr(
-            "digit_client.images.normalise", lambda _: cv2.resize(255 - draw_cross(), (28, 28))
+            "digit_client.images.preparation.normalise", lambda _: cv2.resize(255 - draw_cross(), (28, 28))
         )
         pictures = [draw_number(digits, "3"), draw_number(digits, "5")]
         response = post(http, "/v1/predict?include=image", *pictures)
@@ -166,7 +176,7 @@ class TestRead:
     ) -> None:
         response = post(http, "/v1/read", draw_number(digits, "2026"))
         document = response.get_json()
-        assert document["model"] == {"name": "digits", "version": 1}
+        assert document["model"] == {"name": "digits", "version": 1, "labels": list("0123456789")}
         assert document["request_id"] == response.headers["X-Request-ID"]
         (reading,) = document["readings"]
         (line,) = reading["lines"]
@@ -250,3 +260,184 @@ class TestRead:
     def test_read_unusable_image_is_refused(self, http: FlaskClient) -> None:
         response = http.post("/v1/read", data=b"hello", content_type="image/png")
         assert (response.status_code, response.get_json(force=True)["code"]) == (400, "not_an_image")
+
+
+LETTERS = TaskCard("letters", tuple("abcdefghij"), (28, 28), (0.0, 1.0), "digits")
+"""Task that frames what is written, but reads no numbers."""
+EXACT = replace(SHAPES, kind="none")
+
+
+def photo(seed: int, height: int = 90, width: int = 120) -> Pixels:
+    """Return a blurred colour picture, uint8 [h, w, 3]."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 10, width // 10, 3), np.uint8)
+    return np.asarray(cv2.resize(noise, (width, height)), np.uint8)
+
+
+class TestOtherTasks:
+    """Tasks without a cascade: each request is one call."""
+
+    @pytest.mark.parametrize("task", [FASHION, SHAPES, replace(SHAPES, fit="pad")], ids=str)
+    def test_predict_files_are_prepared_as_the_card_says(
+        self, stub: StubModelServer, http: FlaskClient, task: TaskCard
+    ) -> None:
+        stub.answer = models = TaskModels(digits={1: task})
+        pictures = [photo(0), photo(1, 30, 200), photo(2, 400, 40)]
+        response = post(http, "/v1/predict?include=image", *pictures)
+        assert response.status_code == 200, response.text
+        document = response.get_json()
+        assert document["model"] == {"name": "digits", "version": 1, "labels": list(task.labels)}
+        expected = np.stack([prepare(decode(to_png(picture)), task) for picture in pictures])
+        (batch,) = models.inputs
+        assert np.array_equal(batch, expected)
+        for prediction, row in zip(document["predictions"], expected, strict=True):
+            assert set(prediction) == {"label", "index", "confidence", "probabilities", "image"}
+            assert prediction["label"] == task.labels[prediction["index"]]
+            assert len(prediction["probabilities"]) == len(task.labels)
+            assert np.array_equal(decode(base64.b64decode(prediction["image"])), row)
+
+    def test_predict_arrays_and_instances_reach_model_unchanged(
+        self, stub: StubModelServer, http: FlaskClient
+    ) -> None:
+        stub.answer = models = TaskModels(digits={1: SHAPES})
+        images = np.stack([np.full((64, 48, 3), grey, np.uint8) for grey in (0, 100, 255)])
+        instances = images / np.float32(127.5) - 1
+        array = http.post("/v1/predict?include=image", data=npy(images), content_type="application/x-npy")
+        numbers = http.post("/v1/predict?include=image", json={"instances": instances.tolist()})
+        assert [batch.dtype for batch in models.inputs] == [np.uint8, np.float32]
+        assert np.array_equal(models.inputs[0], images)
+        assert np.array_equal(models.inputs[1], instances)
+        for response in (array, numbers):
+            predictions = response.get_json()["predictions"]
+            assert [prediction["label"] for prediction in predictions] == ["circle", "cross", "star"]
+            shown = np.stack([decode(base64.b64decode(prediction["image"])) for prediction in predictions])
+            assert np.array_equal(shown, images)
+
+    def test_predict_large_file_is_prepared_alike(self, stub: StubModelServer, http: FlaskClient) -> None:
+        stub.answer = models = TaskModels(digits={1: SHAPES})
+        large = photo(3, 1200, 1000)
+        assert post(http, "/v1/predict", large).status_code == 200
+        assert np.array_equal(models.inputs[0][0], prepare(decode(to_png(large)), SHAPES))
+
+    def test_predict_include_labels_and_top_select_the_classes(
+        self, stub: StubModelServer, http: FlaskClient
+    ) -> None:
+        task = TaskCard("many", tuple(f"class {number}" for number in range(1000)), (8, 8), (0.0, 1.0))
+        stub.answer = TaskModels(digits={1: task})
+        response = post(http, "/v1/predict?include=labels&top=5", np.full((8, 8), 255, np.uint8))
+        (prediction,) = response.get_json()["predictions"]
+        assert "probabilities" not in prediction
+        assert len(prediction["labels"]) == 1000
+        assert prediction["labels"]["class 999"] == 1
+        assert [entry["index"] for entry in prediction["top"]] == [999, 0, 1, 2, 3]
+        assert prediction["top"][0] == {"label": "class 999", "index": 999, "probability": 1}
+
+    def test_predict_letters_are_framed_and_never_segmented(
+        self, stub: StubModelServer, http: FlaskClient, digits: Any
+    ) -> None:
+        stub.answer = models = TaskModels(digits={1: LETTERS})
+        pictures = [draw_number(digits, "27"), draw_number(digits, "3")]
+        response = post(http, "/v1/predict", *pictures)
+        assert {prediction["label"] for prediction in response.get_json()["predictions"]} <= set(
+            LETTERS.labels
+        )
+        assert "digit" not in response.get_json()["predictions"][0]
+        (batch,) = models.inputs
+        assert np.array_equal(batch, [prepare(decode(to_png(picture)), LETTERS) for picture in pictures])
+        blank = np.full((50, 50), 255, np.uint8)
+        assert_refused(post(http, "/v1/predict", draw_number(digits, "3"), blank), "no_digit", index=1)
+
+    def test_predict_other_size_for_exact_task_is_refused(
+        self, stub: StubModelServer, http: FlaskClient
+    ) -> None:
+        stub.answer = TaskModels(digits={1: EXACT})
+        assert post(http, "/v1/predict", photo(0, 64, 48)).status_code == 200
+        response = post(http, "/v1/predict", photo(0, 64, 48), photo(0, 48, 64))
+        assert "48×64" in assert_refused(response, "wrong_shape", index=1)
+
+    @pytest.mark.parametrize("task", [FASHION, LETTERS], ids=str)
+    def test_read_other_task_is_not_supported(
+        self, stub: StubModelServer, http: FlaskClient, task: TaskCard
+    ) -> None:
+        stub.answer = models = TaskModels(digits={1: task})
+        response = post(http, "/v1/read", photo(0))
+        document = response.get_json(force=True)
+        assert (response.status_code, document["code"]) == (404, "reading_not_supported")
+        assert "/v1/predict" in document["detail"]
+        assert not models.inputs
+
+
+class TestNewVersion:
+    """A version of another task that takes over between two requests."""
+
+    def test_predict_file_for_version_of_other_shape_is_answered(
+        self, stub: StubModelServer, http: FlaskClient
+    ) -> None:
+        stub.answer = models = TaskModels(digits={1: FASHION})
+        assert post(http, "/v1/predict", photo(0)).get_json()["model"]["version"] == 1
+        models.tasks["digits"][2] = SHAPES
+        calls = stub.calls
+        document = post(http, "/v1/predict", photo(0)).get_json()
+        assert document["model"] == {"name": "digits", "version": 2, "labels": list(SHAPES.labels)}
+        assert stub.calls - calls == 2, "one call more: the refused one"
+        assert np.array_equal(models.inputs[-1][0], prepare(photo(0), SHAPES))
+        post(http, "/v1/predict", photo(0))
+        assert stub.calls - calls == 3
+        assert stub.card_calls == 2
+
+    def test_predict_file_for_version_of_other_preparation_is_prepared_again(
+        self, stub: StubModelServer, http: FlaskClient
+    ) -> None:
+        stub.answer = models = TaskModels(digits={1: SHAPES})
+        post(http, "/v1/predict", photo(0))
+        models.tasks["digits"][2] = padded = replace(SHAPES, fit="pad")
+        document = post(http, "/v1/predict", photo(0)).get_json()
+        assert document["model"]["version"] == 2
+        assert models.versions == [("digits", 1), ("digits", 2), ("digits", 2)]
+        assert np.array_equal(models.inputs[-1][0], prepare(photo(0), padded))
+
+    def test_predict_file_for_version_of_other_labels_needs_no_further_call(
+        self, stub: StubModelServer, http: FlaskClient
+    ) -> None:
+        stub.answer = models = TaskModels(digits={1: SHAPES})
+        post(http, "/v1/predict", photo(0))
+        models.tasks["digits"][2] = replace(SHAPES, labels=("a", "b"))
+        document = post(http, "/v1/predict", photo(0)).get_json()
+        assert document["model"]["labels"] == ["a", "b"]
+        assert stub.calls == 2
+
+    @pytest.mark.parametrize("task", [FASHION, SHAPES, LETTERS], ids=str)
+    def test_predict_and_read_digits_for_version_of_other_task_are_answered_by_it(
+        self, stub: StubModelServer, http: FlaskClient, model: TemplateModel, digits: Any, task: TaskCard
+    ) -> None:
+        number = draw_number(digits, "27")
+        assert texts(post(http, "/v1/read", number)) == ["27"]
+        stub.answer = TaskModels(digits={2: task})
+        response = post(http, "/v1/predict", number)
+        assert response.status_code == 200, response.text
+        assert response.get_json()["predictions"][0]["label"] in task.labels
+        stub.answer = model
+        model.version = 3
+        assert texts(post(http, "/v1/read", number)) == ["27"], "back again"
+        stub.answer = TaskModels(digits={4: task})
+        assert post(http, "/v1/read", number).status_code == 404
+
+    def test_predict_blank_for_version_of_other_task_is_answered(
+        self, stub: StubModelServer, http: FlaskClient, digits: Any
+    ) -> None:
+        blank = np.full((50, 50), 255, np.uint8)
+        assert_refused(post(http, "/v1/predict", blank), "no_digit")
+        stub.answer = TaskModels(digits={2: SHAPES})
+        assert post(http, "/v1/predict", blank).get_json()["predictions"][0]["label"] == "star"
+
+    def test_predict_array_of_new_shape_is_answered(self, stub: StubModelServer, http: FlaskClient) -> None:
+        stub.answer = models = TaskModels(digits={1: FASHION})
+        old, new = np.zeros((1, 28, 28), np.uint8), np.zeros((1, 64, 48, 3), np.uint8)
+
+        def status(array: Pixels) -> int:
+            return http.post("/v1/predict", data=npy(array), content_type="application/x-npy").status_code
+
+        assert (status(old), status(new)) == (200, 422)
+        models.tasks["digits"][2] = SHAPES
+        assert (status(new), status(old)) == (200, 422)
+        models.tasks["digits"][3] = FASHION
+        assert (status(old), status(new)) == (200, 422)

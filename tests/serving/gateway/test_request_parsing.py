@@ -16,14 +16,14 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 from werkzeug.test import EnvironBuilder
 
-from digit_client import ImageError, ImageShapeError, OverloadedError, PixelValueError
+from digit_client import DIGITS, ImageError, ImageShapeError, OverloadedError, PixelValueError, TaskCard
 from digit_client.images import to_png
 from digit_serving.gateway.errors import GatewayError, MalformedBodyError, TooManyImagesError
 from digit_serving.gateway.request_parsing import Pictures, RequestParser
 from digit_serving.gateway.scheduling import Scheduler
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.serving.gateway.conftest import npy, request_context
+from tests.serving.gateway.conftest import SHAPES, npy, request_context
 
 SETTINGS = Settings(max_images=4, max_pixels=10_000)
 IMAGE = np.pad(np.eye(20, dtype=np.uint8) * 255, 4)
@@ -31,24 +31,33 @@ PNG = to_png(IMAGE)
 
 
 def parse(
-    data: Any, content_type: str | None, settings: Settings = SETTINGS, waited: float = 0.0
+    data: Any,
+    content_type: str | None,
+    task: TaskCard = DIGITS,
+    settings: Settings = SETTINGS,
+    waited: float = 0.0,
 ) -> Pictures:
-    """Parse a request that arrived `waited` seconds ago."""
+    """Parse a request for this task that arrived `waited` seconds ago."""
     builder = EnvironBuilder(method="POST", data=data, content_type=content_type)
     parser = RequestParser(settings, Scheduler(settings))
+    context = request_context(waited=waited)
+
+    def parse_for_task(request: Request) -> Pictures:
+        return parser.pictures(parser.parse(request, context), task, context)
+
     try:
         with Request(builder.get_environ()) as request:
-            return greenlet_loop.call(parser.parse, request, request_context(waited=waited))
+            return greenlet_loop.call(parse_for_task, request)
     finally:
         builder.close()
 
 
-def parse_json(document: Any) -> Pictures:
-    return parse(json.dumps(document).encode(), "application/json")
+def parse_json(document: Any, task: TaskCard = DIGITS) -> Pictures:
+    return parse(json.dumps(document).encode(), "application/json", task)
 
 
-def parse_npy(array: np.ndarray) -> Pictures:
-    return parse(npy(array), "application/x-npy")
+def parse_npy(array: np.ndarray, task: TaskCard = DIGITS) -> Pictures:
+    return parse(npy(array), "application/x-npy", task)
 
 
 def test_parse_instances_returns_float_pixels() -> None:
@@ -57,6 +66,49 @@ def test_parse_instances_returns_float_pixels() -> None:
     assert isinstance(parsed, np.ndarray)
     assert parsed.dtype == np.float32
     assert np.allclose(parsed, pixels)
+
+
+def test_parse_nested_instances_returns_pixels_of_the_tasks_shape() -> None:
+    pixels = np.random.default_rng(0).uniform(-1, 1, (2, 64, 48, 3)).astype(np.float32)
+    parsed = parse_json({"instances": pixels.tolist()}, SHAPES)
+    assert isinstance(parsed, np.ndarray)
+    assert parsed.dtype == np.float32
+    assert np.array_equal(parsed, pixels)
+
+
+@pytest.mark.parametrize(
+    "shape", [(64 * 48 * 3,), (64, 48), (64, 48, 1), (48, 64, 3), (64, 48, 3, 1), (1, 64, 48, 3)]
+)
+def test_parse_nested_instance_of_other_shape_names_the_tasks_shape(shape: tuple[int, ...]) -> None:
+    right, wrong = np.zeros((64, 48, 3)).tolist(), np.zeros(shape).tolist()
+    expected = "an instance must be nested lists of 64×48×3 numbers"
+    with pytest.raises((ImageShapeError, PixelValueError), match=expected) as raised:
+        parse_json({"instances": [right, wrong]}, SHAPES)
+    assert raised.value.index == 1
+
+
+def test_parse_nested_instance_with_one_short_row_raises_image_shape() -> None:
+    instance = np.zeros((64, 48, 3)).tolist()
+    instance[5][7] = [0.0, 0.0]
+    with pytest.raises(ImageShapeError):
+        parse_json({"instances": [instance]}, SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(-1.5, r"-1\.\.1"), (1.01, r"-1\.\.1"), ("0", "64×48×3"), (False, "64×48×3")]
+)
+def test_parse_nested_instance_of_other_values_raises_pixel_value(value: Any, message: str) -> None:
+    instance = np.zeros((64, 48, 3)).tolist()
+    instance[63][47][2] = value
+    with pytest.raises(PixelValueError, match=message):
+        parse_json({"instances": [instance]}, SHAPES)
+
+
+def test_parse_array_of_the_tasks_shape_returns_it() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), np.uint8)
+    assert np.array_equal(parse_npy(array, SHAPES), array)
+    with pytest.raises(ImageShapeError, match=r"uint8 \[n, 64, 48, 3\], not uint8 \[1, 28, 28\]"):
+        parse_npy(IMAGE[None], SHAPES)
 
 
 def test_parse_files_returns_them_in_every_format() -> None:
@@ -191,6 +243,6 @@ def test_parse_any_bytes_returns_pictures_or_raises_known_error(data: bytes, con
 def test_parse_long_json_after_queue_time_raises_overloaded() -> None:
     data = json.dumps({"images": ["A" * 1_000_000]}).encode()
     settings = Settings(deadline=60)
-    assert len(parse(data, "application/json", settings, waited=20)) == 1
+    assert len(parse(data, "application/json", settings=settings, waited=20)) == 1
     with pytest.raises(OverloadedError):
-        parse(data, "application/json", settings, waited=40)
+        parse(data, "application/json", settings=settings, waited=40)

@@ -13,6 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from digit_client import DIGITS
 from digit_client.images import decode, to_png
 from digit_client.tfserving.protos import PredictRequest, PredictResponse
 from tests.serving.gateway.conftest import IMAGE, StubModelServer, npy, predict_response
@@ -34,9 +35,9 @@ class TestPredict:
         response = http.post("/v1/predict", data=to_png(digits.one(7)), content_type="image/png")
         assert response.status_code == 200
         document = response.get_json()
-        assert document["model"] == {"name": "digits", "version": 1}
+        assert document["model"] == {"name": "digits", "version": 1, "labels": list("0123456789")}
         (prediction,) = document["predictions"]
-        assert prediction["digit"] == 7
+        assert (prediction["label"], prediction["index"], prediction["digit"]) == ("7", 7, 7)
         assert prediction["confidence"] <= prediction["probabilities"][7]
         assert sum(prediction["probabilities"]) == pytest.approx(1, abs=1e-3)
         assert document["request_id"] == response.headers["X-Request-ID"]
@@ -88,8 +89,11 @@ class TestPredict:
         assert np.array_equal(image, seen)
 
     def test_predict_include_other_value_is_refused(self, offline_http: FlaskClient) -> None:
-        response = offline_http.post("/v1/predict?include=weights", data=b"")
-        assert_problem(response, 400, "invalid_selection")
+        for query in ("include=weights", "include=", "include=image,", "include=image,weights"):
+            response = offline_http.post(f"/v1/predict?{query}", data=b"")
+            assert_problem(response, 400, "invalid_selection")
+        # A reading has no labels.
+        assert_problem(offline_http.post("/v1/read?include=labels", data=b""), 400, "invalid_selection")
 
     def test_predict_named_version_answers(self, http: FlaskClient, digits: Any) -> None:
         image = to_png(digits.one(1))
@@ -113,9 +117,14 @@ class TestPredict:
             "version=1&label=a",
             f"version={2**63}",
             f"version={'1' * 5000}",
+            "top=0",
+            "top=1001",
+            "top=",
+            "top=-1",
+            "top=five",
         ],
     )
-    def test_predict_malformed_version_is_refused(self, offline_http: FlaskClient, query: str) -> None:
+    def test_predict_malformed_parameter_is_refused(self, offline_http: FlaskClient, query: str) -> None:
         response = offline_http.post(f"/v1/predict?{query}", data=b"", content_type="image/png")
         assert_problem(response, 400, "invalid_selection")
 
@@ -124,6 +133,8 @@ class TestPredict:
         assert document["name"] == "digits"
         assert document["versions"] == [{"version": 1, "state": "AVAILABLE"}]
         assert document["labels"] == {}
+        assert document["models"] == ["digits"]
+        assert document["task"] == DIGITS.to_document()
 
 
 class TestRequestIds:

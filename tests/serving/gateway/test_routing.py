@@ -1,24 +1,40 @@
 """Canary routing: in process in front of a stub, and end to end with a model server that reads labels."""
 
+import json
 import re
 import shutil
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from digit_client.images import to_png
+from digit_client import TaskCard
+from digit_client.images import prepare, to_png
 from digit_client.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.processes import accepts, free_port, running, wait_until
-from tests.serving.gateway.conftest import IMAGE, StubModelServer, gateway_process, predict_sevens
+from tests.serving.gateway.conftest import (
+    FASHION,
+    IMAGE,
+    SHAPES,
+    StubModelServer,
+    TaskModels,
+    card_response,
+    gateway_process,
+    predict_sevens,
+)
 
 CONFIG = Path(__file__).parents[3] / "serving" / "config" / "models.config"
 COUNTS = ("digits_predictions_total", "digits_model_duration_seconds_count")
@@ -116,6 +132,163 @@ def test_predict_missing_default_label_answers_unavailable(
     stub.answer = predict_labelled(canary=2)
     response = start_canary_gateway(0).post("/v1/predict", data=PNG, content_type="image/png")
     assert (response.status_code, response.get_json(force=True)["code"]) == (503, "model_unavailable")
+
+
+def predict_model(http: FlaskClient, query: str, request_id: str = "any") -> dict[str, Any]:
+    """Return the model that answers a picture."""
+    headers = {"X-Request-ID": request_id}
+    response = http.post(f"/v1/predict{query}", data=PNG, content_type="image/png", headers=headers)
+    assert response.status_code == 200, response.text
+    model: dict[str, Any] = response.get_json()["model"]
+    return model
+
+
+def test_predict_named_model_answers_with_its_labels(stub: StubModelServer) -> None:
+    stub.answer = TaskModels(shapes={3: SHAPES}, fashion={5: FASHION, 6: FASHION})
+    http = greenlet_loop.client(
+        Settings(model_server=stub.target, model_name="shapes", model_names=("fashion", "lost"))
+    )
+    assert predict_model(http, "") == {"name": "shapes", "version": 3, "labels": list(SHAPES.labels)}
+    assert predict_model(http, "?model=shapes")["version"] == 3
+    fashion = {"name": "fashion", "version": 6, "labels": list(FASHION.labels)}
+    assert predict_model(http, "?model=fashion") == fashion
+    assert predict_model(http, "?model=fashion&version=5")["version"] == 5
+    lost = http.post("/v1/predict?model=lost", data=PNG, content_type="image/png")
+    assert (lost.status_code, lost.get_json(force=True)["code"]) == (503, "model_unavailable")
+
+
+def test_predict_unlisted_model_is_not_found(stub: StubModelServer) -> None:
+    stub.answer = TaskModels(shapes={3: SHAPES}, secret={1: FASHION})
+    http = greenlet_loop.client(Settings(model_server=stub.target, model_name="shapes"))
+    for send in (http.post, http.get):
+        path = "/v1/predict" if send == http.post else "/v1/models"
+        response = send(f"{path}?model=secret", data=PNG if send == http.post else None)
+        assert (response.status_code, response.get_json(force=True)["code"]) == (404, "model_not_found")
+    assert stub.calls == stub.card_calls == 0
+
+
+def test_models_describes_each_model(stub: StubModelServer) -> None:
+    stub.answer = models = TaskModels(shapes={3: SHAPES}, fashion={5: FASHION})
+    models.labels = {"stable": 5}
+    http = greenlet_loop.client(
+        Settings(model_server=stub.target, model_name="shapes", model_names=("fashion",))
+    )
+    document = http.get("/v1/models?model=fashion").get_json()
+    assert document.pop("request_id")
+    assert document == {
+        "name": "fashion",
+        "versions": [{"version": 5, "state": "AVAILABLE"}],
+        "labels": {"stable": 5},
+        "task": FASHION.to_document(),
+        "models": ["shapes", "fashion"],
+    }
+    assert http.get("/v1/models").get_json()["name"] == "shapes"
+    # The task is that of the newest version, also before its first prediction.
+    models.tasks["shapes"][4] = FASHION
+    assert http.get("/v1/models").get_json()["task"] == FASHION.to_document()
+
+
+def test_models_without_default_version_has_no_task(stub: StubModelServer) -> None:
+    stub.answer = TaskModels(digits={3: SHAPES})
+    http = greenlet_loop.client(Settings(model_server=stub.target, default_label="stable"))
+    assert http.get("/v1/models").get_json()["task"] is None
+
+
+def test_canary_and_default_label_apply_to_every_model(
+    stub: StubModelServer, start_canary_gateway: StartCanaryGateway
+) -> None:
+    stub.answer = models = TaskModels(digits={1: SHAPES, 2: SHAPES}, fashion={1: FASHION, 2: FASHION})
+    models.labels = {"stable": 1, "canary": 2}
+    for percent, version in ((0, 1), (100, 2)):
+        settings = Settings(
+            model_server=stub.target,
+            model_names=("fashion",),
+            default_label="stable",
+            canary_percent=percent,
+        )
+        http = greenlet_loop.client(settings)
+        assert predict_model(http, "")["version"] == version
+        assert predict_model(http, "?model=fashion")["version"] == version
+
+
+@pytest.mark.parametrize("canary", [FASHION, replace(SHAPES, fit="pad")], ids=str)
+def test_canary_of_another_task_answers_its_share(
+    stub: StubModelServer, start_canary_gateway: StartCanaryGateway, canary: TaskCard
+) -> None:
+    stub.answer = models = TaskModels(digits={1: SHAPES, 2: canary})
+    models.labels = {"stable": 1}
+    http = start_canary_gateway(50)
+    assert {predict_model(http, "", request_id)["version"] for request_id in REQUESTS[:20]} == {1}
+    models.labels["canary"] = 2
+    answers = [predict_model(http, "", request_id) for request_id in REQUESTS[:20]]
+    assert {answer["version"] for answer in answers} == {1, 2}
+    for answer in answers:
+        assert answer["labels"] == list((SHAPES if answer["version"] == 1 else canary).labels)
+    for (_, version), batch in list(zip(models.versions, models.inputs, strict=True))[-10:]:
+        assert np.array_equal(batch[0], prepare(IMAGE, SHAPES if version == 1 else canary))
+    del models.labels["canary"]
+    assert {predict_model(http, "", request_id)["version"] for request_id in REQUESTS[:20]} == {1}
+
+
+def test_task_is_asked_once_by_concurrent_first_requests(stub: StubModelServer) -> None:
+    stub.answer = TaskModels(digits={1: SHAPES})
+    http = greenlet_loop.client(Settings(model_server=stub.target))
+    with ThreadPoolExecutor(8) as threads:
+        models = list(threads.map(lambda _: predict_model(http, ""), range(24)))
+    assert {model["version"] for model in models} == {1}
+    assert stub.card_calls == 1
+    assert http.get("/v1/models").status_code == 200
+    assert predict_model(http, "?version=1")["version"] == 1
+    assert stub.card_calls <= 2, "one more for a request that names the version"
+
+
+def test_predict_slow_card_ends_at_deadline(stub: StubModelServer, stub_http: FlaskClient) -> None:
+    released = threading.Event()
+
+    def wait(_request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
+        released.wait(3)
+        return PredictResponse()
+
+    stub.answer_card = wait
+    started = time.monotonic()
+    with ThreadPoolExecutor(4) as threads:
+        send = partial(stub_http.post, "/v1/predict", data=PNG, content_type="image/png")
+        answers = [future.result() for future in [threads.submit(send) for _ in range(4)]]
+    assert {answer.status_code for answer in answers} == {504}
+    assert time.monotonic() - started < 2
+    released.set()
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        "[" * 100_000,
+        json.dumps({**SHAPES.to_document(), "labels": ["a"]}),
+        json.dumps({**SHAPES.to_document(), "labels": ["a", "a"]}),
+        json.dumps({**SHAPES.to_document(), "input": {"shape": [10**9, 10**9], "range": [0, 1]}}),
+        json.dumps(SHAPES.to_document()).replace("1.0", "1e999"),
+    ],
+    ids=lambda card: card[:20],
+)
+def test_predict_unusable_card_is_bad_gateway(
+    stub: StubModelServer, stub_http: FlaskClient, card: str
+) -> None:
+    stub.answer_card = lambda _request, _context: card_response(card)
+    response = stub_http.post("/v1/predict", data=PNG, content_type="image/png")
+    assert (response.status_code, response.get_json(force=True)["code"]) == (502, "model_server_error")
+
+
+def test_predict_labels_that_contradict_output_are_bad_gateway(
+    stub: StubModelServer, stub_http: FlaskClient
+) -> None:
+    stub.answer_card = lambda _request, _context: card_response(json.dumps(SHAPES.to_document()))
+    response = stub_http.post("/v1/predict", data=PNG, content_type="image/png")
+    assert (response.status_code, response.get_json(force=True)["code"]) == (502, "model_server_error")
 
 
 @dataclass(frozen=True)

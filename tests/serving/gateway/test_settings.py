@@ -42,6 +42,21 @@ def test_settings_are_read_from_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert (settings.port, settings.labels, settings.max_images) == (9000, ("stable", "next"), 256)
 
 
+@pytest.mark.parametrize(
+    ("names", "models"),
+    [
+        ("", ("digits",)),
+        ("flowers, shapes", ("digits", "flowers", "shapes")),
+        ("flowers,digits,flowers", ("digits", "flowers")),
+    ],
+)
+def test_models_are_default_and_listed_names(
+    names: str, models: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITS_MODEL_NAMES", names)
+    assert Settings().models == models
+
+
 def test_settings_are_immutable() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1

@@ -170,6 +170,7 @@ def test_spans_of_sampled_request_join_callers_trace(
             "http.response.status_code": 200,
             "url.path": "/v1/predict",
             "digits.request_id": "id-1",
+            "digits.model": "digits",
         }.items()
     )
     for span in stages:

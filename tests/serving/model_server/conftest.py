@@ -18,9 +18,11 @@ from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.rest import RestApi
 from tests.processes import DIGITS, accepts, free_port, wait_until
 from tests.serving.model_servers import (
+    COLORS,
     model_config,
     predict_request,
     running_core,
+    save_classifier,
     save_constant,
     save_half_plus,
     save_perceptron,
@@ -36,6 +38,7 @@ def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_half_plus(folder / "half_plus_two" / "00000123", 2.0)
     save_half_plus(folder / "half_plus_three" / "00000123", 3.0)
     save_perceptron(folder / "tf2" / "1")
+    save_classifier(folder / "colors" / "1", COLORS)
     for number in (1, 2):
         save_constant(folder / "versions" / str(number), float(number))
     return folder

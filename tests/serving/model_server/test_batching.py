@@ -1,5 +1,6 @@
 """Batching: merging of requests, padding, and refusals."""
 
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
+from digit_client import TaskCard
 from digit_serving.model_server.batching import Batcher
 from digit_serving.model_server.config import read
 from digit_serving.model_server.errors import ServingError
-from tests.serving.model_servers import predict_request, running_core
+from tests.serving.model_servers import COLORS, predict_request, running_core
 
 ROW = np.ones((1, 2))
 
@@ -130,3 +132,14 @@ def test_predict_with_enable_batching_merges_requests(saved_models: Path, tmp_pa
     with running_core(*flags) as core, ThreadPoolExecutor(2) as threads:
         # Without merging, each request would wait for ten seconds.
         assert list(threads.map(predict, (2.0, 4.0))) == [[3.0], [4.0]]
+
+
+def test_predict_with_enable_batching_serves_task_cards_and_color_images(saved_models: Path) -> None:
+    images = np.zeros((3, *COLORS.shape), np.uint8)
+    with running_core(f"--model_base_path={saved_models / 'colors'}", "--enable_batching") as core:
+        for count in (1, 2):
+            request = predict_request("default", "card", unused=np.zeros(count, np.uint8))
+            cards = core.predict(request, float("inf")).outputs["card"].string_val
+            assert [TaskCard.from_document(json.loads(card)) for card in cards] == [COLORS] * count
+        output = core.predict(predict_request("default", "images", images=images), float("inf")).outputs
+        assert [dim.size for dim in output["probabilities"].tensor_shape.dim] == [3, len(COLORS.labels)]

@@ -15,6 +15,8 @@ from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
+from digit_client.tfserving.codec import ModelRef
+from digit_client.tfserving.model_server import ModelServer
 from digit_serving.model_server import flags, grpc_service
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.errors import ServingError
@@ -22,7 +24,7 @@ from digit_serving.model_server.metrics import Metrics
 from tests import certificates
 from tests.processes import free_port, wait_until
 from tests.serving.model_server.conftest import GrpcServer, ServeGrpc
-from tests.serving.model_servers import model_config, predict_request, running_core
+from tests.serving.model_servers import COLORS, model_config, predict_request, running_core
 
 
 def status_of_unknown_model(channel: grpc.Channel) -> grpc.StatusCode:
@@ -51,6 +53,18 @@ def test_health_check_answers_serving(grpc_server: GrpcServer) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         check(b"\x0a\x04none", timeout=5)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_predict_serves_task_card_and_color_images(grpc_server: GrpcServer) -> None:
+    server, model = ModelServer(f"127.0.0.1:{grpc_server.port}"), ModelRef("colors")
+    images = np.random.default_rng(1).integers(0, 256, (3, *COLORS.shape), np.uint8)
+    assert server.task(model, timeout=5) == COLORS
+    assert [prediction.labels for prediction in server.predict(images, model, timeout=5)] == [
+        COLORS.labels
+    ] * len(images)
+    # The perceptron has no card: it is that of the digits.
+    assert server.task(ModelRef("tf2"), timeout=5).has_digit_labels
+    server.close()
 
 
 def test_predict_has_no_message_limit(grpc_server: GrpcServer) -> None:

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from werkzeug.test import Client, TestResponse
 
+from digit_client import TaskCard
 from digit_serving.model_server import flags
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.rest import DrainMiddleware, RestApi
+from tests.serving.model_servers import COLORS
 
 MODEL = "/v1/models/half_plus_two"
 HALF_PLUS_TWO = f"{MODEL}:predict"
 TF2 = "/v1/models/tf2:predict"
+COLORS_PREDICT = "/v1/models/colors:predict"
 
 
 def post(http: Client, path: str, body: Any) -> TestResponse:
@@ -97,6 +100,23 @@ def test_predict_several_inputs_and_outputs_are_objects(http: Client) -> None:
     ):
         response = post(http, TF2, {"signature_name": "many", **plain})
         assert response.get_json()["error"].startswith(error)
+
+
+def test_predict_card_signature_answers_task_card(http: Client) -> None:
+    body = {"signature_name": "card", "instances": [0]}
+    (card,) = post(http, COLORS_PREDICT, body).get_json()["predictions"]
+    assert TaskCard.from_document(json.loads(card)) == COLORS
+
+
+def test_predict_color_images_answers_same_by_row_and_by_column(http: Client) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (3, *COLORS.shape)).tolist()
+    rows = post(http, COLORS_PREDICT, {"signature_name": "images", "instances": images}).get_json()
+    columns = post(http, COLORS_PREDICT, {"signature_name": "images", "inputs": {"images": images}})
+    assert np.shape(rows["predictions"]) == (3, len(COLORS.labels))
+    assert columns.get_json() == {"outputs": rows["predictions"]}
+    images[1][0][0][2] = 256
+    response = post(http, COLORS_PREDICT, {"signature_name": "images", "instances": images})
+    assert response.get_json()["error"] == "entry 1 of 'instances': a number is too large for uint8"
 
 
 def test_predict_invalid_base64_answers_400(http: Client) -> None:

@@ -69,13 +69,13 @@ class Service:
 
     def loaded(self) -> set[int]:
         """Versions that the server has available."""
-        statuses = self.server.versions(ModelRef(), timeout=5)
+        statuses = self.server.versions(ModelRef("digits"), timeout=5)
         return {status.version for status in statuses if status.is_available}
 
     def labelled(self, label: str = "stable") -> int | None:
         """Version that the server resolves the label to, or None."""
         with suppress(ModelNotFoundError):
-            return self.server.resolve(ModelRef(label=label), timeout=5)
+            return self.server.resolve(ModelRef("digits", label=label), timeout=5)
         return None
 
     @property
@@ -102,7 +102,7 @@ def published(saved_version: Path, tmp_path: Path) -> Service:
     service = Service(tmp_path / "digits", free_port())
     for version in ("1", "2", "3"):
         shutil.copytree(saved_version, service.models / version)
-    ensure_config(service.models)
+    ensure_config(service.models, {"digits": service.models})
     return service
 
 

@@ -8,17 +8,18 @@ import pytest
 
 from digit_serving.releases.config import ConfigFile, ModelsConfig, ReleaseError, ensure_config
 
+NAME = "digits"
 COMPOSE_CONFIG = Path(__file__).parent.parent.parent.parent / "serving" / "config" / "models.config"
 
 
 @pytest.fixture
 def config() -> ModelsConfig:
-    return ModelsConfig.of_newest(Path("/models/digits"))
+    return ModelsConfig.of_newest({NAME: Path("/models/digits")})
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> ConfigFile:
-    return ensure_config(tmp_path)
+    return ensure_config(tmp_path, {NAME: tmp_path})
 
 
 def parsed(config: ModelsConfig) -> ModelsConfig:
@@ -26,9 +27,9 @@ def parsed(config: ModelsConfig) -> ModelsConfig:
 
 
 def test_of_newest_loads_the_newest_version_without_labels(config: ModelsConfig) -> None:
-    assert config.labels == {}
-    assert config.versions_to_load([1, 2, 10]) == {10}
-    assert config.versions_to_load([]) == set()
+    assert config.labels(NAME) == {}
+    assert config.versions_to_load(NAME, [1, 2, 10]) == {10}
+    assert config.versions_to_load(NAME, []) == set()
 
 
 @pytest.mark.parametrize(
@@ -45,71 +46,90 @@ def test_versions_to_load_follow_the_policy(policy: str, versions: set[int]) -> 
     text = f"""model_config_list {{ config {{
         name: "digits" base_path: "/m" model_platform: "tensorflow" model_version_policy {{ {policy} }}
     }} }}"""
-    assert ModelsConfig.parse(text).versions_to_load([3, 1, 2]) == versions
+    assert ModelsConfig.parse(text).versions_to_load(NAME, [3, 1, 2]) == versions
 
 
 def test_promote_and_roll_back_keep_the_history_in_the_file(config: ModelsConfig) -> None:
     for version in (1, 2, 2, 5):
-        config = parsed(config.promote(version, "stable"))
-    config = parsed(config.promote(5, "canary"))
-    assert config.labels == {"stable": 5, "canary": 5}
-    assert config.history == {"stable": (1, 2)}
-    config = parsed(config.roll_back("stable"))
-    assert config.labels == {"stable": 2, "canary": 5}
-    config = parsed(config.roll_back("stable"))
-    assert config.labels["stable"] == 1
+        config = parsed(config.promote(NAME, version, "stable"))
+    config = parsed(config.promote(NAME, 5, "canary"))
+    assert config.labels(NAME) == {"stable": 5, "canary": 5}
+    assert config.history(NAME) == {"stable": (1, 2)}
+    config = parsed(config.roll_back(NAME, "stable"))
+    assert config.labels(NAME) == {"stable": 2, "canary": 5}
+    config = parsed(config.roll_back(NAME, "stable"))
+    assert config.labels(NAME)["stable"] == 1
     for label in ("stable", "canary", "none"):
         with pytest.raises(ReleaseError, match=f"label {label} has no previous version"):
-            config.roll_back(label)
+            config.roll_back(NAME, label)
 
 
 def test_promote_many_versions_keeps_ten_in_history(config: ModelsConfig) -> None:
     for version in range(20):
-        config = config.promote(version, "stable")
-    assert parsed(config).history == {"stable": tuple(range(9, 19))}
+        config = config.promote(NAME, version, "stable")
+    assert parsed(config).history(NAME) == {"stable": tuple(range(9, 19))}
 
 
 def test_with_versions_returns_a_changed_copy(config: ModelsConfig) -> None:
-    assert parsed(config.with_versions({3, 1})).versions_to_load([1, 2, 3]) == {1, 3}
-    assert config.versions_to_load([1, 2, 3]) == {3}
+    assert parsed(config.with_versions(NAME, {3, 1})).versions_to_load(NAME, [1, 2, 3]) == {1, 3}
+    assert config.versions_to_load(NAME, [1, 2, 3]) == {3}
 
 
-def test_with_base_path_keeps_labels(config: ModelsConfig) -> None:
-    moved = parsed(config.promote(1, "stable").with_base_path(Path("/elsewhere")))
-    assert moved.base_path == Path("/elsewhere")
-    assert moved.labels == {"stable": 1}
+def test_with_models_adds_moves_and_removes_entries_and_keeps_labels(
+    config: ModelsConfig, tmp_path: Path
+) -> None:
+    elsewhere, flowers = tmp_path / "elsewhere", tmp_path / "flowers"
+    (elsewhere / "1").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    listed = {NAME: Path("/old"), "other": elsewhere, "renamed": flowers, "gone": tmp_path / "empty"}
+    old = config.with_models(listed).promote(NAME, 1, "stable")
+    for version in (1, 2):
+        old = old.promote("gone", version, "stable")
+    new = parsed(old.with_models({NAME: Path("/new"), "flowers": flowers}))
+    assert new.base_paths == {NAME: Path("/new"), "other": elsewhere, "flowers": flowers}
+    assert (new.labels(NAME), new.labels("flowers")) == ({"stable": 1}, {})
+    assert new.history("gone") == {}
 
 
-def test_promote_keeps_other_models_unchanged() -> None:
-    other = 'config { name: "letters" base_path: "/l" model_platform: "tensorflow" }'
-    ours = 'config { name: "digits" base_path: "/d" model_platform: "tensorflow" }'
-    config = ModelsConfig.parse(f"model_config_list {{ {other} {ours} }}")
-    changed = parsed(config.promote(1, "stable").with_versions([1]))
-    letters, digits = changed.message.model_config_list.config
-    assert (letters.name, letters.base_path, dict(letters.version_labels)) == ("letters", "/l", {})
-    assert not letters.HasField("model_version_policy")
-    assert dict(digits.version_labels) == {"stable": 1}
+def test_promote_and_roll_back_keep_other_models_unchanged() -> None:
+    config = ModelsConfig.of_newest({"letters": Path("/l"), "my-flowers_2": Path("/f")})
+    for version in (1, 2, 3):
+        config = parsed(config.promote("letters", version, "stable"))
+        config = parsed(config.promote("my-flowers_2", 10 * version, "stable"))
+    config = parsed(config.roll_back("letters", "stable").with_versions("letters", [2]))
+    assert (config.labels("letters"), config.history("letters")) == ({"stable": 2}, {"stable": (1,)})
+    assert config.labels("my-flowers_2") == {"stable": 30}
+    assert config.history("my-flowers_2") == {"stable": (10, 20)}
+    assert config.versions_to_load("my-flowers_2", [10, 20, 40]) == {40}
+
+
+def test_parse_history_without_model_name_is_that_of_the_digits() -> None:
+    text = str(ModelsConfig.of_newest({"letters": Path("/l"), NAME: Path("/d")}).promote(NAME, 3, "stable"))
+    config = ModelsConfig.parse("# Earlier, stable was: 1 2\n" + text)
+    assert (config.history(NAME), config.history("letters")) == ({"stable": (1, 2)}, {})
+    assert "# Earlier, digits stable was: 1 2\n" in str(config)
 
 
 def test_parse_configuration_of_compose() -> None:
     config = ModelsConfig.parse(COMPOSE_CONFIG.read_text())
-    assert config.labels == {"stable": 1, "canary": 2}
-    assert parsed(config.promote(2, "stable")).history == {"stable": (1,)}
+    assert config.labels(NAME) == {"stable": 1, "canary": 2}
+    assert parsed(config.promote(NAME, 2, "stable")).history(NAME) == {"stable": (1,)}
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("", "no model named digits"), ("model_config_list {", "invalid model server configuration")],
-)
-def test_parse_unusable_text_raises(text: str, message: str) -> None:
-    with pytest.raises(ReleaseError, match=message):
-        ModelsConfig.parse(text)
+def test_parse_invalid_text_raises() -> None:
+    with pytest.raises(ReleaseError, match="invalid model server configuration"):
+        ModelsConfig.parse("model_config_list {")
+
+
+def test_promote_unlisted_model_raises(config: ModelsConfig) -> None:
+    with pytest.raises(ReleaseError, match="no model named flowers; `digits up` adds it"):
+        config.promote("flowers", 1, "stable")
 
 
 @pytest.mark.parametrize("label", ["", "a b", "a:b", "a/b", "é", "x\n# Earlier, y was: 1"])
 def test_promote_invalid_label_raises(config: ModelsConfig, label: str) -> None:
     with pytest.raises(ReleaseError, match="is not a label"):
-        config.promote(1, label)
+        config.promote(NAME, 1, label)
 
 
 # For every line of the module that a change executes, forks a process and kills it at that line. After each
@@ -122,7 +142,7 @@ from digit_serving.releases.config import ConfigFile
 
 file = ConfigFile(Path(sys.argv[1]))
 old = str(file.read())
-new = str(file.read().promote(7, "stable").with_versions([7]))
+new = str(file.read().promote("digits", 7, "stable").with_versions("digits", [7]))
 
 def change(text):
     with file.lock(1):
@@ -175,14 +195,14 @@ from digit_serving.releases.config import ConfigFile
 file = ConfigFile(Path(sys.argv[1]))
 for number in range(10):
     with file.lock(60):
-        file.write(str(file.read().promote(number, f"{sys.argv[2]}_{number}")))
+        file.write(str(file.read().promote("digits", number, f"{sys.argv[2]}_{number}")))
 """
     writers = [subprocess.Popen([sys.executable, "-c", code, file.path.parent, name]) for name in ("a", "b")]
     while any(writer.poll() is None for writer in writers):
         # A reader needs no lock.
-        assert file.read().versions_to_load([1]) == {1}
+        assert file.read().versions_to_load(NAME, [1]) == {1}
     assert [writer.returncode for writer in writers] == [0, 0]
-    assert len(file.read().labels) == 20
+    assert len(file.read().labels(NAME)) == 20
 
 
 def test_lock_held_elsewhere_raises_at_timeout(file: ConfigFile) -> None:
@@ -203,17 +223,34 @@ def test_read_missing_or_invalid_file_raises(tmp_path: Path) -> None:
 
 
 def test_ensure_config_keeps_labels_after_a_restart_and_a_move(tmp_path: Path) -> None:
-    file = ensure_config(tmp_path)
-    assert file.read().base_path == tmp_path
+    file = ensure_config(tmp_path, {NAME: tmp_path})
+    assert file.read().base_paths == {NAME: tmp_path}
     with file.lock(1):
-        file.write(str(file.read().promote(1, "stable")))
+        file.write("# A note.\n" + str(file.read().promote(NAME, 1, "stable")))
     text = file.read_text()
-    assert ensure_config(tmp_path).read_text() == text
+    assert ensure_config(tmp_path, {NAME: tmp_path}).read_text() == text
     moved = tmp_path.rename(tmp_path.with_name("moved"))
-    config = ensure_config(moved).read()
-    assert (config.base_path, config.labels) == (moved, {"stable": 1})
+    config = ensure_config(moved, {NAME: moved}).read()
+    assert (config.base_paths, config.labels(NAME)) == ({NAME: moved}, {"stable": 1})
+
+
+def test_ensure_config_of_several_models_takes_over_the_labels_of_their_folders(tmp_path: Path) -> None:
+    models = {name: tmp_path / name for name in ("colors", NAME, "flowers")}
+    for folder in models.values():
+        folder.mkdir()
+    own = ensure_config(models[NAME], {NAME: models[NAME]})
+    own.write(str(own.read().promote(NAME, 1, "stable").promote(NAME, 2, "stable").with_versions(NAME, [2])))
+    ensure_config(models["colors"], {"earlier": models["colors"]})
+    config = ensure_config(tmp_path, models).read()
+    assert config.base_paths == models
+    assert (config.labels(NAME), config.history(NAME)) == ({"stable": 2}, {"stable": (1,)})
+    assert config.versions_to_load(NAME, [1, 2, 3]) == {2}
+    assert config.labels("colors") == config.labels("flowers") == {}
+    # Later, the folder's own file has no effect.
+    own.write(str(own.read().promote(NAME, 3, "stable")))
+    assert ensure_config(tmp_path, models).read().labels(NAME) == {"stable": 2}
 
 
 def test_ensure_config_file_is_readable_for_other_users(file: ConfigFile) -> None:
     assert file.path.stat().st_mode & 0o444 == 0o444
-    assert ModelsConfig.parse(file.read_text()).base_path.is_absolute()
+    assert file.read().base_paths[NAME].is_absolute()

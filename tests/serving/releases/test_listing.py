@@ -1,6 +1,7 @@
 """`digits models ls` and `show`."""
 
 import json
+import shutil
 
 import pytest
 
@@ -49,9 +50,29 @@ def test_ls_without_server_has_no_states(published: Service) -> None:
     assert {row["state"] for row in document["versions"]} == {None}
 
 
-def test_ls_empty_folder_prints_headings_only(published: Service) -> None:
+def test_ls_folder_without_model_names_digits_train(published: Service) -> None:
     result = published.run("ls", "--models", published.models / "none")
-    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "none has no model; create one with `digits train`" in result.stderr
+
+
+def test_ls_and_show_choose_a_model_of_several_by_name(published: Service) -> None:
+    root, card = published.models.parent, {"task": {"name": "flowers", "labels": ["daisy", "rose"]}}
+    shutil.copytree(published.models / "1", root / "garden" / "4")
+    (root / "garden" / "4" / "assets.extra" / "model.json").write_text(json.dumps(card))
+    arguments = ("--models", root, "--model", "flowers")
+    document = json.loads(published.run("ls", "--json", *arguments).stdout)
+    assert (document["model"], [row["version"] for row in document["versions"]]) == ("flowers", [4])
+    assert published.run("show", 4, *arguments).stdout.splitlines() == [
+        "task",
+        "  name    flowers",
+        "  labels  daisy, rose",
+    ]
+    result = published.run("show", 1, *arguments)
+    assert f"version 1 does not exist in {root / 'garden'}" in result.stderr
+    result = published.run("ls", "--models", root)
+    assert result.exit_code == 1
+    assert "has several models; choose one with --model: digits, flowers" in result.stderr
 
 
 def test_show_prints_the_card(published: Service) -> None:

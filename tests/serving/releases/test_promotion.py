@@ -13,6 +13,7 @@ import pytest
 from digit_client import DigitError
 from digit_client.tfserving.codec import ModelRef
 from digit_serving.releases.promotion import Promoter
+from digit_serving.releases.versions import find_model
 from tests.processes import wait_until
 from tests.serving.releases.conftest import Serve, Service
 
@@ -44,7 +45,8 @@ def test_rollback_returns_to_each_previous_version(service: Service) -> None:
     for version in (1, 2, 3):
         service.promote(version)
     for version in (2, 1):
-        assert service.run("rollback").stdout.endswith(f"Version {version} is stable.\n")
+        result = service.run("rollback")
+        assert result.stdout.endswith(f"Version {version} is stable.\n"), result.stderr
         assert service.labelled() == version
     result = service.run("rollback")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -62,7 +64,7 @@ def test_promote_fails_no_call_for_the_label(service: Service) -> None:
         while not stop.is_set():
             answers.extend(
                 prediction.model_version
-                for prediction in server.predict(images, ModelRef(label="stable"), timeout=10)
+                for prediction in server.predict(images, ModelRef("digits", label="stable"), timeout=10)
             )
             time.sleep(0.002)
 
@@ -120,14 +122,14 @@ def test_promote_without_server_needs_offline(published: Service) -> None:
         assert published.run("promote", version, "--offline").stdout == f"Version {version} is stable.\n"
     assert published.run("rollback", "--offline").exit_code == 0
     config = published.config.read()
-    assert (config.labels, config.versions_to_load([1, 2, 3])) == ({"stable": 2}, {2})
+    assert (config.labels("digits"), config.versions_to_load("digits", [1, 2, 3])) == ({"stable": 2}, {2})
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         (["promote", 9], 1, "version 9 does not exist in"),
-        (["promote", 1, "--models", "none"], 1, "Error: the folder none does not exist"),
+        (["promote", 1, "--models", "none"], 1, "Error: none has no model; create one with `digits train`"),
         (["promote", 1, "--label", "a/b"], 1, "'a/b' is not a label"),
         (["promote", "newest"], 2, "not a valid integer"),
         (["promote"], 2, "Missing argument 'N'"),
@@ -146,7 +148,7 @@ def test_promote_invalid_arguments_changes_nothing(
 
 def test_concurrent_promotions_both_succeed(service: Service) -> None:
     def promote(version: int, label: str) -> None:
-        Promoter(service.models, service.server, 60, lambda _: None).promote(version, label)
+        Promoter(find_model(service.models, None), service.server, 60, lambda _: None).promote(version, label)
 
     threads = [
         threading.Thread(target=promote, args=arguments) for arguments in ((1, "stable"), (2, "canary"))
@@ -182,7 +184,7 @@ def test_promote_killed_at_any_step_keeps_label_served(service: Service) -> None
         time.sleep(0.06 * number)
         process.kill()
         process.communicate()
-        assert service.config.read().labels["stable"] in (1, 2, 3)
+        assert service.config.read().labels("digits")["stable"] in (1, 2, 3)
         assert answers_for_a_while(service)
     service.promote(1)
     assert service.labelled() == 1
@@ -195,7 +197,7 @@ def answers_for_a_while(service: Service) -> bool:
     end = time.monotonic() + 1.2
     try:
         while time.monotonic() < end:
-            server.predict(images, ModelRef(label="stable"), timeout=10)
+            server.predict(images, ModelRef("digits", label="stable"), timeout=10)
     except DigitError:
         return False
     return True

@@ -35,7 +35,9 @@ def test_prune_keeps_loaded_versions_that_the_file_omits(service: Service) -> No
         # A relative base path is invalid for the server, which goes on with the file before and version 1.
         config = service.config.read()
         service.config.write(
-            str(config.with_versions([3]).promote(3, "stable")).replace('path: "/', 'path: "')
+            str(config.with_versions("digits", [3]).promote("digits", 3, "stable")).replace(
+                'path: "/', 'path: "'
+            )
         )
     result = service.run("prune", "--keep", 1)
     assert result.stdout == f"Removed {service.models / '2'} (0.1 MB).\nKept 1, 3.\n"

@@ -1,12 +1,21 @@
-"""Published versions on disk."""
+"""Published models and versions on disk."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from digit_serving.releases.versions import PublishedVersion, list_versions, remove_leftovers
+from digit_serving.releases.config import ReleaseError
+from digit_serving.releases.versions import (
+    PublishedModel,
+    PublishedVersion,
+    find_model,
+    list_models,
+    list_versions,
+    remove_leftovers,
+)
 
 
 @pytest.fixture
@@ -26,6 +35,55 @@ def test_list_versions_returns_numbered_folders_newest_first(tmp_path: Path) -> 
     assert list(found) == [10, 9, 2]
     assert found[10].path == tmp_path / "00010"
     assert list_versions(tmp_path / "none") == {}
+
+
+def publish(folder: Path, version: int, task: str | None = None) -> None:
+    """Write a version with a model card; `task` is the name in its task card."""
+    extra = folder / str(version) / "assets.extra"
+    extra.mkdir(parents=True)
+    card = {"created": "2026-11-25", **({"task": {"name": task}} if task else {})}
+    (extra / "model.json").write_text(json.dumps(card))
+
+
+def test_list_models_of_folder_of_versions_returns_its_model(tmp_path: Path) -> None:
+    publish(tmp_path, 1, "earlier")
+    publish(tmp_path, 2, "flowers")
+    (tmp_path / "3").mkdir()  # a damaged version without a card
+    publish(tmp_path / "nested", 1)
+    assert list_models(tmp_path) == [PublishedModel("flowers", tmp_path, tmp_path)]
+
+
+def test_list_models_of_several_folders_returns_them_by_name(tmp_path: Path) -> None:
+    publish(tmp_path / "a", 1, "zebras")
+    publish(tmp_path / "b", 1)
+    (tmp_path / "empty").mkdir()
+    assert list_models(tmp_path) == [
+        PublishedModel("digits", tmp_path / "b", tmp_path),
+        PublishedModel("zebras", tmp_path / "a", tmp_path),
+    ]
+    assert list_models(tmp_path / "empty") == []
+
+
+def test_list_models_of_the_same_name_raises(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        publish(tmp_path / name, 1, "flowers")
+    with pytest.raises(ReleaseError, match="have models of the same name, flowers"):
+        list_models(tmp_path)
+
+
+def test_find_model_returns_the_named_or_only_model(tmp_path: Path) -> None:
+    for name in ("flowers", "colors"):
+        publish(tmp_path / name, 1, name)
+    assert find_model(tmp_path, "flowers").path == tmp_path / "flowers"
+    assert find_model(tmp_path / "flowers", None).name == "flowers"
+    refused: list[tuple[Path, str | None, str]] = [
+        (tmp_path, None, "has several models; choose one with --model: colors, flowers"),
+        (tmp_path, "digits", "has no model named digits, but colors, flowers"),
+        (tmp_path / "none", None, "has no model; create one with"),
+    ]
+    for folder, wanted, message in refused:
+        with pytest.raises(ReleaseError, match=message):
+            find_model(folder, wanted)
 
 
 def test_published_version_has_card_and_size(version: PublishedVersion) -> None:

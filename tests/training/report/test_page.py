@@ -11,14 +11,23 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from digit_client import DIGITS, TaskCard
 from digit_training import models
-from digit_training.data import Dataset
+from digit_training.data import Dataset, Examples
 from digit_training.evaluation import Evaluation, confusion_matrix, evaluate
 from digit_training.export import model_card
 from digit_training.fit import FitResult
 from digit_training.negatives import KINDS
+from digit_training.pictures import LabelledPictures
 from digit_training.recipes import RECIPES
-from digit_training.report.page import MAX_MISTAKES, digits_data_uri, render_page, saliency_data_uri
+from digit_training.report.page import (
+    MAX_LABELS,
+    MAX_MISTAKES,
+    THUMBNAIL_SIDE,
+    data_uri,
+    render_page,
+    saliency_data_uri,
+)
 
 
 def decode_data_uri(uri: str) -> NDArray[np.uint8]:
@@ -27,9 +36,9 @@ def decode_data_uri(uri: str) -> NDArray[np.uint8]:
     return np.array(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
-def test_digits_data_uri_places_images_side_by_side(dataset: Dataset) -> None:
+def test_data_uri_places_images_side_by_side(dataset: Dataset) -> None:
     images = dataset.train.images[:3]
-    assert np.array_equal(decode_data_uri(digits_data_uri(images)), np.hstack(list(images)))
+    assert np.array_equal(decode_data_uri(data_uri(images)), np.hstack(list(images)))
 
 
 def test_saliency_data_uri_is_blue_above_0_and_red_below() -> None:
@@ -40,6 +49,16 @@ def test_saliency_data_uri_is_blue_above_0_and_red_below() -> None:
     assert blue[2] > blue[0] + 100
     assert red[0] > red[2] + 100
     assert (blue[3], red[3], saturated[3], zero[3]) == (127, 127, 255, 0)
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_data_uri_scales_large_pictures_down_and_keeps_colours(channels: tuple[int, ...]) -> None:
+    images = np.zeros((2, 400, 200, *channels), np.uint8)
+    images[1] = (200, 100, 50) if channels == (3,) else 200
+    decoded = decode_data_uri(data_uri(images))
+    assert decoded.shape[:2] == (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    assert decoded[0, -1].tolist() == ([200, 100, 50] if channels == (3,) else 200)
+    assert not decoded[0, 0].any()
 
 
 SECTIONS = ["samples", "curves", "saliency", "confusion", "mistakes", "refusals", "reliability", "card"]
@@ -86,8 +105,11 @@ class ParsedPage(HTMLParser):
 
 
 def render(fit: FitResult, dataset: Dataset, evaluation: Evaluation | None = None) -> str:
-    evaluation = evaluation or evaluate(fit.model, dataset.test)
-    return render_page(fit, dataset, evaluation, model_card(fit.model, dataset, evaluation, fit))
+    evaluation = evaluation or evaluate(fit.model, dataset.test, DIGITS)
+    names = [f"index {index}" for index in range(len(dataset.test))]
+    judged = LabelledPictures(dataset.test, dataset.describe(), names)
+    card = model_card(fit.model, DIGITS, judged.description, evaluation, fit)
+    return render_page(DIGITS, card, judged, evaluation, fit, dataset.train)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +164,7 @@ def test_render_page_confusion_matrix_counts_the_test_digits(
 ) -> None:
     matrix = html.partition('<table class="confusion">')[2].partition("</table>")[0]
     counts = np.array([int(count) for count in re.findall(r"<td[^>]*>(\d+)</td>", matrix)]).reshape(10, 10)
-    evaluation = evaluate(fitted.model, dataset.test)
+    evaluation = evaluate(fitted.model, dataset.test, DIGITS)
     assert np.array_equal(counts, confusion_matrix(dataset.test.labels, evaluation.probabilities))
     assert counts.trace() == round(1000 * evaluation.accuracy)
 
@@ -212,5 +234,50 @@ def test_render_page_of_few_digits_and_no_mistakes_renders(fitted: FitResult, da
     perfect = Evaluation(1.0, 0.0, np.eye(10, dtype=np.float32)[few.test.labels], None)
     parsed = ParsedPage(render(fitted, few, perfect))
     assert parsed.count("mistakes", "img") == 0
-    assert "every test digit correctly" in parsed.sections["mistakes"]
+    assert "every test picture correctly" in parsed.sections["mistakes"]
     assert parsed.count("samples", "img") == len(set(few.train.labels.tolist()))
+
+
+def render_task(task: TaskCard, probabilities: NDArray[np.float32], labels: NDArray[np.intp]) -> str:
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), *task.shape), np.uint8)
+    names = [f"{task.labels[label]}/{index}.jpg" for index, label in enumerate(labels.tolist())]
+    judged = LabelledPictures(
+        Examples(images, labels),
+        {"source": "photos/validation", "test": len(labels), "unreadable": 7},
+        names,
+        [f"broken {number}: <damaged>" for number in range(7)],
+    )
+    accuracy = float((probabilities.argmax(axis=1) == labels).mean())
+    evaluation = Evaluation(accuracy, 0.1, probabilities, None)
+    model = models.perceptron()
+    return render_page(task, model_card(model, task, judged.description, evaluation), judged, evaluation)
+
+
+def test_render_page_of_another_task_names_labels_and_pictures() -> None:
+    task = TaskCard("flowers", ("daisy", "rose", "<tulip>"), (64, 48, 3), (-1.0, 1.0))
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.1, 0.2, 0.7], [0.2, 0.1, 0.7]], np.float32)
+    html = render_task(task, probabilities, np.array([0, 1, 2]))
+    parsed = ParsedPage(html)
+    assert list(parsed.sections) == ["confusion", "mistakes", "reliability", "card"]
+    text = " ".join(parsed.sections["mistakes"].split())
+    assert "rose taken for <tulip> 70.0% confidentrose/1.jpg" in text
+    assert "rose0 of 1 0.00%" in " ".join(parsed.sections["confusion"].split())
+    assert parsed.count("mistakes", "img") == 1
+    assert "<tulip>" not in html
+    assert "Left out 7 unreadable files:" in html
+    assert html.count("&lt;damaged&gt;") == 5
+    assert "digit" not in html.replace("is_digit", "").replace("digit-serving", "")
+
+
+def test_render_page_of_many_labels_shows_the_most_confused_pairs() -> None:
+    count = 1000
+    task = TaskCard("things", tuple(f"thing {number}" for number in range(count)), (8, 8), (0.0, 1.0))
+    labels = np.arange(2 * count) % count
+    answers = np.where(labels < 30, labels + 1, labels)
+    html = render_task(task, np.eye(count, dtype=np.float32)[answers], labels)
+    parsed = ParsedPage(html)
+    text = " ".join(parsed.sections["confusion"].split())
+    assert "thing 0thing 12 thing 1thing 22" in text
+    assert "thing 00 of 2 0.00%" in text
+    assert parsed.count("confusion", "tr") == 2 * (1 + MAX_LABELS)
+    assert len(html) < 500_000

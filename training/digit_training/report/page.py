@@ -1,4 +1,4 @@
-"""HTML report of a fit: a self-contained page with images as `data:` URIs and charts as SVG."""
+"""HTML report of a model: a self-contained page with images as `data:` URIs and charts as SVG."""
 
 import base64
 from collections.abc import Iterator
@@ -9,23 +9,33 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from digit_training.data import Dataset, Examples
+from digit_client import TaskCard
+from digit_training.data import Examples
 from digit_training.evaluation import (
+    Accuracy,
     Evaluation,
     Refusals,
     Scored,
-    accuracy_per_digit,
+    accuracy_per_label,
     confusion_matrix,
+    most_confused,
     reliability_bins,
     worst_mistakes,
 )
 from digit_training.fit import MAX_REFUSED, FitResult
 from digit_training.negatives import KINDS
+from digit_training.pictures import LabelledPictures
 from digit_training.report import charts
 from digit_training.report.saliency import saliency_maps
 
 SAMPLES_PER_DIGIT = 10
 MAX_MISTAKES = 24
+MAX_LABELS = 20
+"""Most labels of a confusion matrix, and most rows of the tables that replace it for more labels."""
+
+THUMBNAIL_SIDE = 160
+"""Longest side of a picture in the page, in pixels."""
+
 MAX_NEGATIVES = 10
 """Most refused, and most accepted, negatives shown of a kind."""
 
@@ -37,10 +47,19 @@ NEGATIVE_BGR = (52, 62, 220)
 """Blue and red that contrast with white and with black, and that colour-blind people can tell apart."""
 
 
-def render_page(fit: FitResult, dataset: Dataset, evaluation: Evaluation, card: dict[str, Any]) -> str:
-    """Return the report as HTML without external resources; `card` is the model card.
+def render_page(
+    task: TaskCard,
+    card: dict[str, Any],
+    judged: LabelledPictures,
+    evaluation: Evaluation,
+    fit: FitResult | None = None,
+    train: Examples | None = None,
+) -> str:
+    """Return the report as HTML without external resources.
 
-    Untrusted values, such as the path of the data, are escaped.
+    `card` is the model card; `judged` are the pictures of the evaluation; `fit` and `train`, the fit and its
+    digits, are None for a model that was fitted elsewhere. Untrusted values, such as labels and the path of
+    the data, are escaped.
     """
     environment = Environment(
         loader=PackageLoader("digit_training.report"),
@@ -49,37 +68,42 @@ def render_page(fit: FitResult, dataset: Dataset, evaluation: Evaluation, card: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    labels, probabilities = dataset.test.labels, evaluation.probabilities
+    labels, probabilities = judged.examples.labels, evaluation.probabilities
     confusion = confusion_matrix(labels, probabilities)
-    per_digit = accuracy_per_digit(confusion)
+    per_label = accuracy_per_label(confusion)
     mistakes = worst_mistakes(labels, probabilities)
     return environment.get_template("report.html").render(
+        task=task,
         fit=fit,
-        dataset=dataset,
         evaluation=evaluation,
-        card=list(_flatten(card)),
+        model_name=card["model"],
+        model_card=list(_flatten(card)),
+        data=card["data"],
         created=card["created"],
         parameters=card["parameters"],
-        samples=_samples(dataset.train),
-        curves=charts.learning_curves(fit.history),
-        saliency=_saliency(fit, dataset.test),
-        confusion=confusion.tolist(),
+        test_count=len(judged),
+        unreadable=judged.unreadable,
+        samples=_samples(train) if train else {},
+        curves=charts.learning_curves(fit.history) if fit else [],
+        saliency=_saliency(fit, judged.examples) if fit else [],
+        confusion=confusion.tolist() if len(task.labels) <= MAX_LABELS else None,
         max_confused=int((confusion - np.diag(confusion.diagonal())).max()),
-        per_digit=per_digit,
-        accuracy_axis=charts.accuracy_axis(per_digit.values()),
+        confused=most_confused(confusion, MAX_LABELS),
+        per_label=_least_accurate(per_label),
+        accuracy_axis=charts.accuracy_axis(per_label.values()),
         mistake_count=len(mistakes),
         worst_mistakes=[
-            _mistake(index, dataset.test, probabilities[index]) for index in mistakes[:MAX_MISTAKES].tolist()
+            _mistake(index, judged, probabilities[index]) for index in mistakes[:MAX_MISTAKES].tolist()
         ],
         reliability=reliability_bins(labels, probabilities),
         max_refused=MAX_REFUSED,
-        refusals=_refusals(evaluation.refusals, dataset.test) if evaluation.refusals else None,
+        refusals=_refusals(evaluation.refusals, judged) if evaluation.refusals else None,
     )
 
 
-def digits_data_uri(images: NDArray[np.uint8]) -> str:
-    """Return images uint8 [n, 28, 28], side by side, as a PNG data URI."""
-    return _png_data_uri(np.hstack(list(images)))
+def data_uri(images: NDArray[np.uint8]) -> str:
+    """Return images uint8 [n, h, w] or [n, h, w, c], side by side, as a PNG data URI."""
+    return _png_data_uri(_thumbnail(np.hstack([_to_bgr(image) for image in images]), len(images)))
 
 
 def saliency_data_uri(values: NDArray[np.float32], limit: float) -> str:
@@ -92,6 +116,21 @@ def saliency_data_uri(values: NDArray[np.float32], limit: float) -> str:
     return _png_data_uri(np.dstack((colors, opacity)).astype(np.uint8))
 
 
+def _to_bgr(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    is_rgb = image.shape[2:] == (3,)
+    return image[:, :, ::-1] if is_rgb else image.reshape(image.shape[:2])
+
+
+def _thumbnail(row: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """Return a row of `count` pictures, scaled down to THUMBNAIL_SIDE if they are larger."""
+    height, width = row.shape[:2]
+    scale = min(1, THUMBNAIL_SIDE / max(height, width / count))
+    if scale == 1:
+        return row
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    return np.asarray(cv2.resize(row, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _png_data_uri(image: NDArray[np.uint8]) -> str:
     png = cv2.imencode(".png", image)[1].tobytes()
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
@@ -100,7 +139,7 @@ def _png_data_uri(image: NDArray[np.uint8]) -> str:
 def _samples(examples: Examples) -> dict[int, str]:
     """Return a data URI of the first examples of each digit that occurs."""
     return {
-        digit: digits_data_uri(examples.images[examples.labels == digit][:SAMPLES_PER_DIGIT])
+        digit: data_uri(examples.images[examples.labels == digit][:SAMPLES_PER_DIGIT])
         for digit in np.unique(examples.labels).tolist()
     }
 
@@ -114,33 +153,40 @@ def _saliency(fit: FitResult, examples: Examples) -> list[str]:
     return [saliency_data_uri(values, limit) for values in maps]
 
 
-def _mistake(index: int, examples: Examples, probabilities: NDArray[np.float32]) -> dict[str, Any]:
+def _least_accurate(per_label: dict[int, Accuracy]) -> dict[int, Accuracy]:
+    """Return all labels in order, or of more than MAX_LABELS the least accurate, the worst first."""
+    if len(per_label) <= MAX_LABELS:
+        return per_label
+    return dict(sorted(per_label.items(), key=lambda item: item[1].ratio)[:MAX_LABELS])
+
+
+def _mistake(index: int, judged: LabelledPictures, probabilities: NDArray[np.float32]) -> dict[str, Any]:
     return {
-        "index": index,
-        "image": digits_data_uri(examples.images[index : index + 1]),
-        "label": int(examples.labels[index]),
+        "name": judged.names[index],
+        "image": data_uri(judged.examples.images[index : index + 1]),
+        "label": int(judged.examples.labels[index]),
         "answer": int(probabilities.argmax()),
         "confidence": float(probabilities.max()),
     }
 
 
-def _refusals(refusals: Refusals, examples: Examples) -> dict[str, Any]:
+def _refusals(refusals: Refusals, judged: LabelledPictures) -> dict[str, Any]:
     """Return the refused digits, surest first, and the refused and accepted negatives of each kind."""
     digits = refusals.digits
     refused = digits.surest_first(refused=True)
     return {
         "count": len(refused),
         "share": digits.refused_share,
-        "digits": [_refused_digit(index, examples, digits) for index in refused[:MAX_MISTAKES].tolist()],
+        "digits": [_refused_digit(index, judged, digits) for index in refused[:MAX_MISTAKES].tolist()],
         "kinds": [_kind(name, scored) for name, scored in refusals.negatives.items()],
     }
 
 
-def _refused_digit(index: int, examples: Examples, scored: Scored) -> dict[str, Any]:
+def _refused_digit(index: int, judged: LabelledPictures, scored: Scored) -> dict[str, Any]:
     return {
-        "index": index,
-        "image": digits_data_uri(examples.images[index : index + 1]),
-        "label": int(examples.labels[index]),
+        "name": judged.names[index],
+        "image": data_uri(judged.examples.images[index : index + 1]),
+        "label": int(judged.examples.labels[index]),
         "is_digit": float(scored.is_digit[index]),
     }
 
@@ -154,7 +200,7 @@ def _kind(name: str, scored: Scored) -> dict[str, Any]:
         "name": name,
         "held_out": KINDS[name].is_held_out,
         "share": scored.refused_share,
-        **{answer: digits_data_uri(shown) if len(shown) else None for answer, shown in images.items()},
+        **{answer: data_uri(shown) if len(shown) else None for answer, shown in images.items()},
         "widths": {answer: len(shown) for answer, shown in images.items()},
     }
 
@@ -165,4 +211,5 @@ def _flatten(card: dict[str, Any], *parents: str) -> Iterator[tuple[str, str]]:
         if isinstance(value, dict):
             yield from _flatten(value, *parents, key)
         else:
-            yield ".".join((*parents, key)), str(value)
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield ".".join((*parents, key)), text

@@ -1,0 +1,193 @@
+"""Task card: pictures and answers of a model. It travels inside the artifact, from export to callers."""
+
+import math
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args
+
+Kind = Literal["digits", "resize", "none"]
+Fit = Literal["crop", "pad", "stretch"]
+Color = Literal["grey", "rgb"]
+
+MAX_LABELS = 1000
+MAX_SIDE = 2048
+"""Largest height and width of a model's input, in pixels."""
+DIGIT_LABELS = tuple("0123456789")
+"""Labels of a task whose classes are the ten digits."""
+
+_MAX_BOUND = sys.float_info.max
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_CHANNELS: dict[Color, int] = {"grey": 1, "rgb": 3}
+_DIGIT_SHAPE = (28, 28)
+_KEYS = {"name", "labels", "input", "prepare"}
+_INPUT_KEYS = {"shape", "range"}
+_PREPARE_KEYS = {"kind", "fit", "color"}
+
+
+class TaskCardError(ValueError):
+    """A task card is incomplete or contradictory; the message is one sentence for the card's author."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCard:
+    """Name, labels and input of a classifier.
+
+    A model takes pictures as uint8 [n, *shape] in its signature `images`, and as float32
+    [n, *instance_shape] in the range `range` in `serving_default`.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    """Names of the classes, in the order of the model's output."""
+    shape: tuple[int, ...]
+    """Shape of a prepared picture: [h, w], or [h, w, c] with one or three channels."""
+    range: tuple[float, float]
+    """Values of black and white in the model's input."""
+    kind: Kind = "resize"
+    """Preparation: `digits` finds what is written and frames it as MNIST does, `resize` scales the picture,
+    `none` takes pictures of exactly this shape."""
+    fit: Fit = "crop"
+    """Treatment of another aspect ratio by `resize`: cut to the centre, pad with black, or stretch."""
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Return the card of a parsed TOML or JSON document. Raise TaskCardError."""
+        _check_keys(document, _KEYS, "the task card")
+        _require(document, ("name", "labels", "input"), "the task card")
+        pixels, prepare = _table(document, "input"), _table(document, "prepare")
+        _check_keys(pixels, _INPUT_KEYS, "[input]")
+        _check_keys(prepare, _PREPARE_KEYS, "[prepare]")
+        _require(pixels, ("shape", "range"), "[input]")
+        kind = _choice(prepare, "kind", get_args(Kind), "resize")
+        shape = _parse_shape(pixels["shape"], kind)
+        if "color" in prepare:
+            _check_color(_choice(prepare, "color", get_args(Color), "grey"), shape)
+        return cls(
+            _parse_name(document["name"]),
+            _parse_labels(document["labels"]),
+            shape,
+            _parse_range(pixels["range"]),
+            kind,
+            _choice(prepare, "fit", get_args(Fit), "crop"),
+        )
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the card as JSON values, which `from_document` reads."""
+        return {
+            "name": self.name,
+            "labels": list(self.labels),
+            "input": {"shape": list(self.shape), "range": list(self.range)},
+            "prepare": {"kind": self.kind, "fit": self.fit, "color": self.color},
+        }
+
+    @property
+    def color(self) -> Color:
+        """Colour of a prepared picture."""
+        return "rgb" if self.shape[2:] == (3,) else "grey"
+
+    @property
+    def instance_shape(self) -> tuple[int, ...]:
+        """Shape of one row of `serving_default`; digits are flat vectors of pixels."""
+        return (math.prod(self.shape),) if self.kind == "digits" else self.shape
+
+    @property
+    def has_digit_labels(self) -> bool:
+        """True if the classes are the ten digits."""
+        return self.labels == DIGIT_LABELS
+
+    @property
+    def reads_numbers(self) -> bool:
+        """True if several digits can be read from one picture."""
+        return self.kind == "digits" and self.has_digit_labels
+
+    def prepares_as(self, other: "TaskCard") -> bool:
+        """True if both cards prepare and answer a picture in the same way, whatever the names."""
+        return (self.shape, self.range, self.kind, self.fit, self.reads_numbers) == (
+            other.shape,
+            other.range,
+            other.kind,
+            other.fit,
+            other.reads_numbers,
+        )
+
+
+DIGITS = TaskCard("digits", DIGIT_LABELS, _DIGIT_SHAPE, (0.0, 1.0), "digits")
+"""Card of the handwritten digits, and of every model without a card."""
+
+
+def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise TaskCardError(f"{where} has the unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
+
+
+def _require(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    for key in keys:
+        if key not in table:
+            raise TaskCardError(f"{where} lacks {key!r}")
+
+
+def _table(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    table = document.get(key, {})
+    if not isinstance(table, Mapping):
+        raise TaskCardError(f"{key!r} must be a table")
+    return table
+
+
+def _choice(table: Mapping[str, Any], key: str, choices: tuple[Any, ...], default: str) -> Any:
+    value = table.get(key, default)
+    if value not in choices:
+        raise TaskCardError(f"{key} must be {' or '.join(map(repr, choices))}, not {value!r}")
+    return value
+
+
+def _parse_name(name: Any) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise TaskCardError(f"name must consist of letters, digits, - and _, not be {name!r}")
+    return name
+
+
+def _parse_labels(labels: Any) -> tuple[str, ...]:
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise TaskCardError("labels must be a list of strings")
+    if not 2 <= len(labels) <= MAX_LABELS:
+        raise TaskCardError(f"labels must be 2 to {MAX_LABELS:,} names, not {len(labels)}")
+    for label in labels:
+        if not label.strip() or not label.isprintable():
+            raise TaskCardError(f"a label must be a printable name, not {label!r}")
+        if labels.count(label) > 1:
+            raise TaskCardError(f"the label {label!r} occurs twice")
+    return tuple(labels)
+
+
+def _parse_shape(shape: Any, kind: Kind) -> tuple[int, ...]:
+    is_list = isinstance(shape, list) and all(type(size) is int for size in shape)
+    if not is_list or len(shape) not in (2, 3) or not all(1 <= size <= MAX_SIDE for size in shape[:2]):
+        raise TaskCardError(
+            f"shape must be [height, width] or [height, width, channels] of 1 to {MAX_SIDE} pixels, "
+            f"not {shape!r}"
+        )
+    if len(shape) == 3 and shape[2] not in _CHANNELS.values():
+        raise TaskCardError(f"shape must have one channel (grey) or three (rgb), not {shape[2]}")
+    if kind == "digits" and tuple(shape) != _DIGIT_SHAPE:
+        raise TaskCardError(f"prepare kind 'digits' needs the shape {list(_DIGIT_SHAPE)}, not {shape!r}")
+    return tuple(shape)
+
+
+def _parse_range(bounds: Any) -> tuple[float, float]:
+    is_pair = isinstance(bounds, list) and len(bounds) == 2
+    # NaN, infinity and integers beyond the range of floats fail the comparison.
+    if not is_pair or not all(type(bound) in (int, float) and abs(bound) <= _MAX_BOUND for bound in bounds):
+        raise TaskCardError(f"range must be two numbers, such as [0, 255], not {bounds!r}")
+    low, high = map(float, bounds)
+    if low >= high:
+        raise TaskCardError(f"range must rise from black to white, not be {bounds!r}")
+    return low, high
+
+
+def _check_color(color: Color, shape: tuple[int, ...]) -> None:
+    channels = shape[2] if len(shape) == 3 else 1
+    if channels != _CHANNELS[color]:
+        raise TaskCardError(f"color {color!r} contradicts the shape {list(shape)}")

@@ -1,0 +1,75 @@
+"""Task cards: TOML files, minimal cards of labels, and completion from the model."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+from keras import layers
+
+from digit_client._task import DIGITS
+from digit_training import cards
+from digit_training.errors import CardError
+
+
+def model_of(shape: tuple[int | None, ...], *first: keras.Layer) -> keras.Model:
+    return keras.Sequential([keras.Input(shape), *first, layers.Flatten(), layers.Activation("softmax")])
+
+
+LABELS = {"name": "flowers", "labels": ["daisy", "rose"]}
+
+
+def test_complete_takes_shape_and_range_from_the_model() -> None:
+    task = cards.complete(LABELS, model_of((18, 12, 3), layers.Rescaling(1 / 255)))
+    assert (task.shape, task.range, task.kind) == ((18, 12, 3), (0, 255), "resize")
+
+
+def test_complete_keeps_what_the_card_states() -> None:
+    document = {**LABELS, "input": {"shape": [18, 12, 1], "range": [0, 1]}, "prepare": {"kind": "none"}}
+    task = cards.complete(document, model_of((18, 12), layers.Rescaling(1 / 255)))
+    assert (task.shape, task.range, task.kind) == ((18, 12, 1), (0, 1), "none")
+
+
+def test_complete_of_kind_digits_has_their_shape() -> None:
+    document = {**LABELS, "input": {"range": [0, 1]}, "prepare": {"kind": "digits"}}
+    assert cards.complete(document, model_of((784,))).shape == DIGITS.shape
+
+
+@pytest.mark.parametrize(
+    ("document", "shape", "message"),
+    [
+        (LABELS, (18, 12, 3), "begins with no Rescaling or Normalization layer: state range under .input."),
+        (LABELS, (None, None, 3), r"the model takes \[n, any, any, 3\]: state shape under .input."),
+        (LABELS, (784,), r"the model takes \[n, 784\]: state shape under .input."),
+        ({**LABELS, "input": {"range": [0, 1], "size": 3}}, (18, 12, 3), "unknown key 'size'"),
+        ({**LABELS, "input": 3}, (18, 12, 3), "'input' must be a table"),
+        ({"name": "flowers"}, (18, 12, 3), "state range"),
+    ],
+)
+def test_complete_incomplete_or_invalid_card_raises_card_error(
+    document: dict[str, Any], shape: tuple[int | None, ...], message: str
+) -> None:
+    with pytest.raises(CardError, match=message):
+        cards.complete(document, model_of(shape))
+
+
+def test_minimal_is_named_after_the_file_and_splits_labels() -> None:
+    assert cards.minimal(Path("my models/tulips & co (2).keras"), "a, b,c") == {
+        "name": "tulips-co-2",
+        "labels": ["a", "b", "c"],
+    }
+    assert cards.minimal(Path("ß.keras"), "a,b")["name"] == "model"
+
+
+def test_read_returns_the_toml_document(tmp_path: Path) -> None:
+    (tmp_path / "card.toml").write_text('name = "flowers"\n[input]\nrange = [0, 1]\n')
+    assert cards.read(tmp_path / "card.toml") == {"name": "flowers", "input": {"range": [0, 1]}}
+
+
+def test_read_missing_or_damaged_file_raises_card_error(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match="the file does not exist"):
+        cards.read(tmp_path / "card.toml")
+    for content in (b"name =", b"\xff\xfe"):
+        (tmp_path / "card.toml").write_bytes(content)
+        with pytest.raises(CardError, match="not TOML: "):
+            cards.read(tmp_path / "card.toml")

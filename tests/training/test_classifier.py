@@ -1,0 +1,242 @@
+"""Classifiers: loading, checks against a task card, and adaption to its input."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from numpy.typing import NDArray
+
+from digit_client import TaskCard
+from digit_client._task import DIGITS
+from digit_training import classifier
+from digit_training.errors import ModelError
+from digit_training.models import IS_DIGIT, PROBABILITIES
+from tests.training.conftest import COLORS, predict, predict_outputs, small_network
+
+GREY = TaskCard("grey", tuple("abcdefghij"), (28, 28), (0.0, 1.0))
+
+
+def linear_model(shape: tuple[int | None, ...], classes: int, activation: str = "softmax") -> keras.Model:
+    image = keras.Input(shape)
+    features = layers.GlobalAveragePooling2D()(image) if None in shape else layers.Flatten()(image)
+    return keras.Model(image, layers.Dense(classes, activation=activation)(features), name="linear")
+
+
+@pytest.fixture(scope="module")
+def pixels() -> NDArray[np.float32]:
+    return np.random.default_rng(0).random((3, 784), np.float32)
+
+
+@pytest.mark.parametrize("shape", [(784,), (28, 28), (28, 28, 1)])
+def test_adapt_model_of_digits_takes_flat_pixels(shape: tuple[int, ...], pixels: NDArray[np.float32]) -> None:
+    model = linear_model(shape, 10)
+    adapted = classifier.adapt(model, DIGITS)
+    assert adapted.name == "linear"
+    assert (adapted is model) == (shape == (784,))
+    assert np.array_equal(predict(adapted, pixels), predict(model, pixels.reshape(3, *shape)))
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (28, 28, 1), (None, None, 1)])
+def test_adapt_model_with_or_without_grey_channel_takes_pictures_of_the_card(
+    shape: tuple[int | None, ...], pixels: NDArray[np.float32]
+) -> None:
+    model = linear_model(shape, 10)
+    for task in (GREY, replace(GREY, shape=(28, 28, 1))):
+        images = pixels.reshape(3, *task.shape)
+        expected = predict(model, images.reshape(3, *((28, 28, 1) if len(shape) == 3 else (28, 28))))
+        assert np.array_equal(predict(classifier.adapt(model, task), images), expected)
+
+
+def test_adapt_keeps_is_digit_of_the_ten_digits(pixels: NDArray[np.float32]) -> None:
+    small = small_network()
+    image = keras.Input((28, 28))
+    model = keras.Model(image, small(layers.Flatten()(image)))
+    actual, expected = (predict_outputs(one, pixels) for one in (classifier.adapt(model, DIGITS), small))
+    assert all(np.array_equal(actual[name], expected[name]) for name in (PROBABILITIES, IS_DIGIT))
+    letters = replace(DIGITS, labels=tuple("abcdefghij"))
+    with pytest.raises(ModelError, match="the model has 2 outputs, not one"):
+        classifier.adapt(small, letters)
+
+
+def test_adapt_unwraps_a_dictionary_of_one_output(pixels: NDArray[np.float32]) -> None:
+    model = linear_model((784,), 10)
+    named = keras.Model(model.inputs, {"class": model.outputs[0]})
+    assert np.array_equal(predict(classifier.adapt(named, DIGITS), pixels), predict(model, pixels))
+
+
+def test_adapt_shapes_of_equal_size_but_other_axes_raise_model_error() -> None:
+    message = r"the model takes \[n, 3, 64, 48\], the card says \[n, 64, 48, 3\]"
+    with pytest.raises(ModelError, match=message):
+        classifier.adapt(linear_model((3, 64, 48), 4), COLORS)
+    with pytest.raises(ModelError, match=r"takes \[n, 784\], the card says \[n, 28, 28\]"):
+        classifier.adapt(linear_model((784,), 10), GREY)
+    with pytest.raises(ModelError, match=r"takes \[n, any, any, 3\], the card says \[n, 28, 28\]"):
+        classifier.adapt(linear_model((None, None, 3), 10), GREY)
+
+
+@pytest.mark.parametrize(
+    ("classes", "activation", "message"),
+    [
+        (3, "softmax", "the model answers 3 classes, the card has 4 labels"),
+        (1, "sigmoid", "the model answers one value, as of a sigmoid: it needs a softmax over two labels"),
+        (4, "sigmoid", "the model's answers do not sum to 1: its last layer needs a softmax"),
+        (4, "linear", "the model's answers do not sum to 1: its last layer needs a softmax"),
+    ],
+)
+def test_adapt_other_answers_raise_model_error(classes: int, activation: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        classifier.adapt(linear_model((64, 48, 3), classes, activation), COLORS)
+
+
+def test_adapt_several_inputs_or_outputs_raise_model_error() -> None:
+    inputs = [keras.Input((64, 48, 3)), keras.Input((64, 48, 3))]
+    features = layers.GlobalAveragePooling2D()(layers.Add()(inputs))
+    two_inputs = keras.Model(inputs, layers.Dense(4, activation="softmax")(features))
+    with pytest.raises(ModelError, match="the model has 2 inputs, not one"):
+        classifier.adapt(two_inputs, COLORS)
+    one = linear_model((64, 48, 3), 4)
+    with pytest.raises(ModelError, match="the model has 2 outputs, not one"):
+        classifier.adapt(keras.Model(one.inputs, [one.outputs[0], one.outputs[0] * 2]), COLORS)
+
+
+def test_adapt_other_dtypes_batches_and_ranks_raise_model_error() -> None:
+    image = keras.Input((64, 48, 3), dtype="uint8")
+    features = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(image))
+    softmax = layers.Dense(4, activation="softmax")
+    with pytest.raises(ModelError, match="the model takes uint8, not float32"):
+        classifier.adapt(keras.Model(image, softmax(features)), COLORS)
+    image = keras.Input(batch_shape=(8, 64, 48, 3))
+    with pytest.raises(ModelError, match="the model takes batches of 8 only"):
+        classifier.adapt(keras.Model(image, softmax(layers.GlobalAveragePooling2D()(image))), COLORS)
+    image = keras.Input((64, 48, 3))
+    half = layers.Dense(4, activation="softmax", dtype="float16")(layers.Flatten()(image))
+    with pytest.raises(ModelError, match="answers float16: its last layer needs dtype='float32'"):
+        classifier.adapt(keras.Model(image, half), COLORS)
+    with pytest.raises(ModelError, match=r"the model answers \[n, 64, 48, 4\], not \[n, classes\]"):
+        classifier.adapt(keras.Model(image, layers.Dense(4, activation="softmax")(image)), COLORS)
+
+
+def test_takes_bytes_sees_the_first_layer_that_scales() -> None:
+    def begins_with(*first: keras.Layer) -> bool:
+        return classifier.takes_bytes(keras.Sequential([keras.Input((8, 8, 3)), *first, layers.Flatten()]))
+
+    assert begins_with(layers.Rescaling(1 / 127.5, offset=-1))
+    assert begins_with(layers.RandomFlip("horizontal"), layers.Resizing(4, 4), layers.Rescaling(1 / 255))
+    assert begins_with(keras.Sequential([layers.RandomZoom(0.1), layers.Normalization()]))
+    assert not begins_with(layers.Rescaling(255))
+    assert not begins_with(layers.Conv2D(3, 3), layers.Rescaling(1 / 255))
+    assert not begins_with(layers.Reshape((8, 8, 3)))
+
+
+def test_to_pixels_reaches_both_ends_of_the_range() -> None:
+    images = np.zeros((2, 64, 48, 3), np.uint8)
+    images[1] = 255
+    for bounds in ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0), (-2.0, 0.5)):
+        scaled = classifier.to_pixels(images, replace(COLORS, range=bounds))
+        assert scaled.shape == images.shape
+        assert scaled.dtype == np.float32
+        assert [scaled[0].max(), scaled[1].min()] == list(bounds)
+    assert classifier.to_pixels(np.zeros((5, 28, 28), np.uint8), DIGITS).shape == (5, 784)
+
+
+def test_predict_in_batches_answers_as_in_one(
+    colors_model: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 64, 48, 3), np.uint8)
+    expected = classifier.predict(colors_model, images, COLORS)[PROBABILITIES]
+    monkeypatch.setattr(classifier, "BATCH_SIZE", 2)
+    monkeypatch.setattr(classifier, "CHUNK_BATCHES", 2)
+    assert np.allclose(classifier.predict(colors_model, images, COLORS)[PROBABILITIES], expected, atol=1e-6)
+
+
+class Ranked(tf.Module):  # type: ignore[misc]
+    """SavedModel with signatures that fit and that do not."""
+
+    def __init__(self) -> None:
+        self.weights = tf.Variable(tf.random.stateless_uniform((3, 4), (0, 1)), name="a/weights")
+
+    def save(self, folder: Path) -> None:
+        def signature(dtype: tf.DType, *shape: int | None) -> tf.TensorSpec:
+            return tf.TensorSpec([None, *shape], dtype, "x")
+
+        @tf.function  # type: ignore[untyped-decorator]
+        def answer(x: tf.Tensor) -> dict[str, tf.Tensor]:
+            means = tf.reduce_mean(tf.cast(x, tf.float32), axis=[1, 2])
+            return {"scores": tf.nn.softmax(means @ self.weights)}
+
+        @tf.function  # type: ignore[untyped-decorator]
+        def answer_twice(x: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"one": answer(x)["scores"], "two": answer(x)["scores"]}
+
+        fitting = signature(tf.float32, 64, 48, 3)
+        signatures = {
+            "serving_default": answer.get_concrete_function(fitting),
+            "bytes": answer.get_concrete_function(signature(tf.uint8, 64, 48, 3)),
+            "twice": answer_twice.get_concrete_function(fitting),
+        }
+        tf.saved_model.save(self, str(folder), signatures)
+
+
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "ranked.v1"
+    Ranked().save(folder)
+    return folder
+
+
+def test_load_saved_model_answers_as_its_signature_and_has_its_weights(saved_model: Path) -> None:
+    model = classifier.load_saved_model(saved_model, "serving_default")
+    pixels = np.random.default_rng(0).random((2, 64, 48, 3), np.float32)
+    expected = tf.saved_model.load(str(saved_model)).signatures["serving_default"](x=tf.constant(pixels))
+    assert np.array_equal(predict(classifier.adapt(model, COLORS), pixels), expected["scores"])
+    assert (model.name, model.count_params()) == ("ranked_v1", 12)
+
+
+@pytest.mark.parametrize(
+    ("signature", "message"),
+    [
+        ("bytes", "the signature 'bytes' takes uint8, not float32"),
+        ("twice", "the signature 'twice' has 2 outputs, not one"),
+        (
+            "other",
+            r"there is no signature 'other' \(see --signature\); signatures: bytes, serving_default, twice",
+        ),
+    ],
+)
+def test_load_saved_model_other_signatures_raise_model_error(
+    saved_model: Path, signature: str, message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        classifier.load_saved_model(saved_model, signature)
+
+
+def test_load_saved_model_missing_or_damaged_raises_model_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"not a SavedModel: the folder has no saved_model\.pb"):
+        classifier.load_saved_model(tmp_path, "serving_default")
+    (tmp_path / "saved_model.pb").write_bytes(b"no model")
+    with pytest.raises(ModelError, match="not a SavedModel that TensorFlow can load"):
+        classifier.load_saved_model(tmp_path, "serving_default")
+
+
+# Keras warns that HDF5 is a legacy format.
+@pytest.mark.filterwarnings("ignore")
+def test_load_keras_reads_legacy_h5(tmp_path: Path) -> None:
+    model = linear_model((8, 8, 3), 4)
+    model.save(tmp_path / "model.h5")
+    pixels = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+    loaded = classifier.load_keras(tmp_path / "model.h5")
+    assert np.array_equal(predict(loaded, pixels), predict(model, pixels))
+
+
+def test_load_keras_other_paths_raise_model_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="the file does not exist"):
+        classifier.load_keras(tmp_path / "none.keras")
+    with pytest.raises(ModelError, match="a folder is exported by --from-saved-model"):
+        classifier.load_keras(tmp_path)
+    (tmp_path / "damaged.keras").write_bytes(b"no model")
+    with pytest.raises(ModelError, match="not a model that Keras can load"):
+        classifier.load_keras(tmp_path / "damaged.keras")

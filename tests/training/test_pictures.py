@@ -1,0 +1,142 @@
+"""Labelled pictures: a folder per class, `.npz` and IDX files."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from digit_client import TaskCard, images
+from digit_client._task import DIGITS
+from digit_training import pictures
+from digit_training.errors import DataError
+from tests.conftest import Digits
+from tests.training.conftest import COLORS
+
+GREY = TaskCard("grey", tuple("abcdefghij"), (28, 28), (0.0, 1.0))
+
+
+def test_load_folder_prepares_each_picture_as_in_serving(colors_folder: Path) -> None:
+    loaded = pictures.load(colors_folder, COLORS)
+    assert loaded.examples.labels.tolist() == [label for label in range(4) for _ in range(5)]
+    assert loaded.names[:6] == [*(f"red/{number}.jpg" for number in range(5)), "green/0.jpg"]
+    for name, image in zip(loaded.names, loaded.examples.images, strict=True):
+        data = (colors_folder / name).read_bytes()
+        assert np.array_equal(image, images.prepare(images.decode(data), COLORS))
+    assert loaded.description == {"source": str(colors_folder), "test": 20, "unreadable": 0}
+
+
+def test_load_folder_leaves_out_unreadable_and_hidden_files(colors_folder: Path) -> None:
+    (colors_folder / "red" / "Thumbs.db").write_bytes(b"no picture")
+    (colors_folder / "red" / "nested").mkdir()
+    (colors_folder / "red" / "0.jpg").rename(colors_folder / "red" / "nested" / "0.jpg")
+    (colors_folder / "red" / ".DS_Store").touch()
+    (colors_folder / ".cache").mkdir()
+    loaded = pictures.load(colors_folder, COLORS)
+    assert len(loaded) == 20
+    assert "red/nested/0.jpg" in loaded.names
+    assert [name.partition(": ")[0] for name in loaded.unreadable] == ["red/Thumbs.db"]
+    assert loaded.description["unreadable"] == 1
+
+
+def test_load_folder_of_other_labels_raises_data_error(colors_folder: Path) -> None:
+    (colors_folder / "red").rename(colors_folder / "Red")
+    with pytest.raises(DataError, match="validation has no folder 'red'; it needs one for each label"):
+        pictures.load(colors_folder, COLORS)
+    with pytest.raises(DataError, match="validation has the folder 'Red', which is no label of the card"):
+        pictures.load(colors_folder, replace(COLORS, labels=("green", "blue", "grey")))
+
+
+def test_load_folder_without_readable_picture_raises_data_error(tmp_path: Path) -> None:
+    for label in COLORS.labels:
+        (tmp_path / label).mkdir()
+    with pytest.raises(DataError, match=r"holds no picture that can be read$"):
+        pictures.load(tmp_path, COLORS)
+    (tmp_path / "red" / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"holds no picture that can be read; the first: red/a\.jpg: "):
+        pictures.load(tmp_path, COLORS)
+
+
+@pytest.mark.parametrize("keys", [("x_test", "y_test"), ("images", "labels")])
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda labels: labels,
+        lambda labels: labels[:, None].astype(np.int64),
+        lambda labels: np.array(list("abcdefghij"))[labels],
+    ],
+    ids=["indices", "column", "names"],
+)
+def test_load_npz_reads_indices_and_names(
+    digits: Digits, tmp_path: Path, keys: tuple[str, str], encode: Callable[[NDArray[Any]], NDArray[Any]]
+) -> None:
+    arrays: dict[str, Any] = dict(zip(keys, (digits.images[:9], encode(digits.labels[:9])), strict=True))
+    np.savez(tmp_path / "test.npz", **arrays)
+    loaded = pictures.load(tmp_path / "test.npz", GREY)
+    assert np.array_equal(loaded.examples.images, digits.images[:9])
+    assert np.array_equal(loaded.examples.labels, digits.labels[:9])
+    assert loaded.names[8] == "index 8"
+
+
+def test_load_npz_scales_pictures_to_the_card(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (4, 100, 90), np.uint8)
+    np.savez(tmp_path / "test.npz", x_test=x, y_test=np.arange(4))
+    loaded = pictures.load(tmp_path / "test.npz", COLORS)
+    assert np.array_equal(loaded.examples.images, [images.prepare(image, COLORS) for image in x])
+
+
+def test_load_idx_reads_the_test_set(idx_folder: Path, digits: Digits) -> None:
+    for path in idx_folder.glob("train-*"):
+        path.unlink()
+    loaded = pictures.load(idx_folder, GREY)
+    assert np.array_equal(loaded.examples.images, digits.images[200:300])
+    assert np.array_equal(loaded.examples.labels, digits.labels[200:300])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": [1]}, "has neither x_test and y_test nor images and labels"),
+        ({"images": np.zeros((2, 784)), "labels": [0, 1]}, r"images has shape \[2, 784\], not \[n, height"),
+        ({"images": np.zeros((2, 8, 8)), "labels": [0]}, "labels holds 1 labels for the 2 images of"),
+        ({"images": np.zeros((2, 8, 8)), "labels": [0, 4]}, "labels ranges from 0 to 4, not from 0 to 3"),
+        ({"images": np.zeros((2, 8, 8)), "labels": [-1, 0]}, "labels ranges from -1 to 0, not from 0 to 3"),
+        ({"images": np.zeros((2, 8, 8)), "labels": [0.0, 1.0]}, "type float64, neither integer nor text"),
+        ({"images": np.zeros((2, 8, 8)), "labels": np.eye(2)}, r"labels has shape \[2, 2\], not \[n\]"),
+        (
+            {"images": np.zeros((2, 8, 8)), "labels": ["red", "pink"]},
+            "'pink', which is not on the card",
+        ),
+    ],
+)
+def test_load_npz_of_other_content_raises_data_error(
+    tmp_path: Path, arrays: dict[str, Any], message: str
+) -> None:
+    np.savez(tmp_path / "test.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        pictures.load(tmp_path / "test.npz", COLORS)
+
+
+def test_load_missing_or_damaged_file_raises_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.npz does not exist"):
+        pictures.load(tmp_path / "none.npz", COLORS)
+    (tmp_path / "test.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(DataError, match=r"is truncated or not an \.npz file"):
+        pictures.load(tmp_path / "test.npz", COLORS)
+
+
+def test_load_of_kind_digits_leaves_out_blank_pictures(digits: Digits, tmp_path: Path) -> None:
+    x = np.stack([digits.one(7), np.zeros((28, 28), np.uint8)])
+    np.savez(tmp_path / "test.npz", x_test=x, y_test=[7, 0])
+    loaded = pictures.load(tmp_path / "test.npz", replace(DIGITS, labels=tuple("abcdefghij")))
+    assert (loaded.examples.labels.tolist(), len(loaded.unreadable)) == ([7], 1)
+
+
+def test_is_folder_per_class_tells_classes_from_idx_files(colors_folder: Path, tmp_path: Path) -> None:
+    assert pictures.is_folder_per_class(colors_folder)
+    assert not pictures.is_folder_per_class(colors_folder / "red")
+    (colors_folder / "t10k-images-idx3-ubyte.gz").touch()
+    assert not pictures.is_folder_per_class(colors_folder)

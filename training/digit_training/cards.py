@@ -1,0 +1,74 @@
+"""Task cards of models to export: read from TOML, or made of labels, and completed from the model."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from digit_client import TaskCard, TaskCardError
+from digit_client._task import DIGITS
+from digit_training import classifier
+from digit_training.errors import CardError
+
+Document = Mapping[str, Any]
+"""Parsed card; what the model states may be missing."""
+
+_BYTES = [0, 255]
+_NAME_LENGTH = 63
+
+
+def read(path: Path) -> Document:
+    """Return the document in a TOML file. Raise CardError."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CardError("the file does not exist") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CardError(f"not TOML: {error}") from error
+
+
+def minimal(file: Path, labels: str) -> Document:
+    """Return a document of labels, separated by commas, named after the model's file."""
+    name = re.sub("[^A-Za-z0-9_-]+", "-", file.stem).strip("-_")[:_NAME_LENGTH]
+    return {"name": name or "model", "labels": [label.strip() for label in labels.split(",")]}
+
+
+def complete(document: Document, model: keras.Model) -> TaskCard:
+    """Return the card with the model's input shape and range where the document states none.
+
+    Raise CardError if the card is invalid, or if neither the card nor the model states shape or range.
+    """
+    pixels, prepare = document.get("input", {}), document.get("prepare", {})
+    if isinstance(pixels, Mapping) and isinstance(prepare, Mapping):
+        is_digits = prepare.get("kind") == DIGITS.kind
+        stated = {
+            "shape": list(DIGITS.shape) if is_digits else _shape_of(model),
+            "range": _BYTES if classifier.takes_bytes(model) else None,
+        }
+        completed = {key: value for key, value in stated.items() if value} | dict(pixels)
+        _check_complete(completed, model)
+        document = {**document, "input": completed}
+    try:
+        return TaskCard.from_document(document)
+    except TaskCardError as error:
+        raise CardError(str(error)) from error
+
+
+def _shape_of(model: keras.Model) -> list[int] | None:
+    """Return the model's input shape, unless a size of it is free or it is a flat vector."""
+    shape = classifier.input_shape(model)
+    return list(shape) if len(shape) in (2, 3) and None not in shape else None  # type: ignore[arg-type]
+
+
+def _check_complete(pixels: Mapping[str, Any], model: keras.Model) -> None:
+    if "shape" not in pixels:
+        taken = classifier.format_shape(classifier.input_shape(model))
+        raise CardError(f"the model takes {taken}: state shape under [input] of the card (--task)")
+    if "range" not in pixels:
+        raise CardError(
+            "the model begins with no Rescaling or Normalization layer: state range under [input] of the "
+            "card (--task); [0, 1], [-1, 1] and [0, 255] are usual"
+        )

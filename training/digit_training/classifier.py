@@ -1,0 +1,262 @@
+"""Classifiers to publish: Keras files and SavedModels, checked against a task card.
+
+A classifier is a Keras model that maps pixels float32 [n, *instance_shape] of its card to probabilities
+float32 [n, k].
+"""
+
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+from numpy.typing import NDArray
+
+from digit_client import TaskCard
+from digit_training.errors import ModelError
+from digit_training.models import IS_DIGIT, PROBABILITIES, named_outputs
+
+Outputs = dict[str, NDArray[np.float32]]
+Shape = tuple[int | None, ...]
+"""Shape of one picture; None stands for any size."""
+
+BATCH_SIZE = 500
+"""Most pictures in a batch of a prediction."""
+
+BATCH_VALUES = 500_000
+"""Most values of pixels in a batch of a prediction, unless one picture has more."""
+
+CHUNK_BATCHES = 25
+"""Batches whose pixels are in memory as float32 at a time."""
+
+_TOLERANCE = 1e-3
+"""Largest distance from 1 of a sum of probabilities."""
+
+_KEEPS_RANGE = (
+    layers.InputLayer,
+    layers.Reshape,
+    layers.CenterCrop,
+    layers.Cropping2D,
+    layers.Resizing,
+    layers.ZeroPadding2D,
+    layers.RandomBrightness,
+    layers.RandomContrast,
+    layers.RandomCrop,
+    layers.RandomFlip,
+    layers.RandomRotation,
+    layers.RandomTranslation,
+    layers.RandomZoom,
+)
+"""Layers that leave the range of the pixels as it is when the model predicts."""
+
+
+def check_backend() -> None:
+    """Raise ModelError if Keras runs on another backend than TensorFlow, which alone writes SavedModels."""
+    if keras.backend.backend() != "tensorflow":
+        raise ModelError(
+            "only Keras's TensorFlow backend writes SavedModels: KERAS_BACKEND=tensorflow digits export …"
+        )
+
+
+def load_keras(file: Path) -> keras.Model:
+    """Return the model in a `.keras` or legacy `.h5` file. Raise ModelError if Keras cannot load it."""
+    if file.is_dir():
+        raise ModelError("a folder is exported by --from-saved-model")
+    if not file.is_file():
+        raise ModelError("the file does not exist")
+    try:
+        model = keras.saving.load_model(file, compile=False)
+    # Keras does not document its exceptions for damaged files and unknown layers.
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"not a model that Keras can load: {reason}") from error
+    if not getattr(model, "inputs", None):
+        raise ModelError("the model states no shape of its input: build it from keras.Input")
+    return model
+
+
+def load_saved_model(folder: Path, signature: str) -> keras.Model:
+    """Return a signature of a SavedModel as a model that shares its variables.
+
+    Raise ModelError if it cannot be loaded, or does not map one float32 tensor to another.
+    """
+    import tensorflow as tf
+
+    if not (folder / "saved_model.pb").is_file():
+        raise ModelError("not a SavedModel: the folder has no saved_model.pb")
+    try:
+        signatures = tf.saved_model.load(str(folder)).signatures
+    # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"not a SavedModel that TensorFlow can load: {reason}") from error
+    if signature not in signatures:
+        known = ", ".join(sorted(signatures)) or "none"
+        raise ModelError(f"there is no signature {signature!r} (see --signature); signatures: {known}")
+    (taken,) = signatures[signature].structured_input_signature[1:]
+    answered = signatures[signature].structured_outputs
+    _check_single(f"the signature {signature!r}", len(taken), len(answered))
+    (spec,), (output,) = taken.values(), answered
+    if spec.dtype != tf.float32:
+        raise ModelError(f"the signature {signature!r} takes {spec.dtype.name}, not float32")
+    if spec.shape.rank is None:
+        raise ModelError(f"the signature {signature!r} states no shape of its input")
+    pixels = keras.Input(batch_shape=spec.shape.as_list(), name="pixels")
+    answers = layers.TFSMLayer(str(folder), call_endpoint=signature)(pixels)
+    name = "".join(character if character.isalnum() else "_" for character in folder.name)
+    return keras.Model(pixels, answers[output], name=name or "saved_model")
+
+
+def input_shape(model: keras.Model) -> Shape:
+    """Return the shape of one picture. Raise ModelError if the model has several inputs or a fixed batch."""
+    _check_single("the model", len(model.inputs), 1)
+    taken = model.inputs[0]
+    if taken.shape[0] is not None:
+        raise ModelError(f"the model takes batches of {taken.shape[0]} only; build it without a batch size")
+    if taken.dtype != "float32":
+        raise ModelError(f"the model takes {taken.dtype}, not float32")
+    return tuple(taken.shape[1:])
+
+
+def takes_bytes(model: keras.Model) -> bool:
+    """True if the model begins with a layer that scales 0..255: Rescaling or Normalization."""
+    first = _first_scaling_layer(model)
+    if isinstance(first, layers.Rescaling):
+        return bool(np.max(first.scale) < 1)
+    return isinstance(first, layers.Normalization)
+
+
+def adapt(model: keras.Model, task: TaskCard) -> keras.Model:
+    """Return a model that takes [n, *instance_shape] and shares the weights; often `model` itself.
+
+    Raise ModelError if input or output contradict the card, or if the answers to random pictures are not
+    probabilities. A dictionary of `probabilities` and `is_digit` [n, 1] is an output for the ten digits only.
+    """
+    target = _input_for(model, task)
+    _check_output(model, task)
+    adapted = model
+    if target != task.instance_shape or not _has_known_structure(model, task):
+        pixels = keras.Input(task.instance_shape, name="pixels")
+        answers = model(pixels if target == task.instance_shape else layers.Reshape(target)(pixels))
+        if not _has_known_structure(model, task):
+            (answers,) = keras.tree.flatten(answers)
+        adapted = keras.Model(pixels, answers, name=model.name)
+    noise = np.random.default_rng(0).integers(0, 256, (2, *task.shape), np.uint8)
+    check_probabilities(predict(adapted, noise, task)[PROBABILITIES])
+    return adapted
+
+
+def to_pixels(images: NDArray[np.uint8], task: TaskCard) -> NDArray[np.float32]:
+    """Return the input of a classifier for images uint8 [n, *shape]: float32 [n, *instance_shape].
+
+    The operations are those of the signature `images`, so that the results are equal in every bit.
+    """
+    values = images.reshape(-1, *task.instance_shape).astype(np.float32)
+    if task.range == (0, 255):
+        return values
+    values /= np.float32(255)
+    low, high = task.range
+    return values if task.range == (0, 1) else np.float32(low) + values * np.float32(high - low)
+
+
+def predict(model: keras.Model, images: NDArray[np.uint8], task: TaskCard) -> Outputs:
+    """Return `probabilities` [n, k] for images uint8 [n, *shape], and `is_digit` [n] if there is one."""
+    size = batch_size(images)
+    parts = [
+        named_outputs(model, model.predict(to_pixels(chunk, task), batch_size=size, verbose=0))
+        for chunk in split(images, CHUNK_BATCHES * size)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def batch_size(images: NDArray[np.uint8]) -> int:
+    """Return the number of images [n, …] in a batch of bounded memory."""
+    return max(1, min(BATCH_SIZE, BATCH_VALUES // math.prod(images.shape[1:])))
+
+
+def split(images: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:
+    """Split images [n, …] into parts of at most `size`."""
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+def check_probabilities(probabilities: NDArray[np.float32]) -> None:
+    """Raise ModelError unless each row of [n, k] is a probability distribution."""
+    if not np.isfinite(probabilities).all():
+        raise ModelError(
+            "the model's answers are not finite numbers: its fit diverged and needs a lower learning rate"
+        )
+    if np.any(probabilities < 0) or not np.allclose(probabilities.sum(axis=1), 1, atol=_TOLERANCE):
+        raise ModelError("the model's answers do not sum to 1: its last layer needs a softmax")
+
+
+def format_shape(shape: Shape) -> str:
+    """Return the shape of a batch for a message, such as "[n, 180, 180, 3]"."""
+    return f"[{', '.join(['n', *('any' if size is None else str(size) for size in shape)])}]"
+
+
+def _check_single(subject: str, inputs: int, outputs: int) -> None:
+    for count, name in ((inputs, "inputs"), (outputs, "outputs")):
+        if count != 1:
+            raise ModelError(f"{subject} has {count} {name}, not one")
+
+
+def _first_scaling_layer(model: keras.Model) -> keras.Layer | None:
+    """Return the first layer, within nested models, too, that may change the range of the pixels."""
+    for layer in model.layers:
+        first = _first_scaling_layer(layer) if isinstance(layer, keras.Model) else layer
+        if first is not None and not isinstance(first, _KEEPS_RANGE):
+            return first
+    return None
+
+
+def _input_for(model: keras.Model, task: TaskCard) -> tuple[int, ...]:
+    """Return the shape, of one picture, in which the model takes the card's pictures.
+
+    A trailing channel of 1 may be left out on either side. A flat vector fits the kind `digits` alone: for
+    other models, an equal number of values may hide another order of the axes.
+    """
+    taken = input_shape(model)
+    candidates = [task.instance_shape, task.shape]
+    if task.color == "grey":
+        candidates += [task.shape[:2], (*task.shape[:2], 1)]
+    for shape in candidates:
+        if len(shape) == len(taken) and all(
+            size in (None, wanted) for size, wanted in zip(taken, shape, strict=True)
+        ):
+            return shape
+    raise ModelError(f"the model takes {format_shape(taken)}, the card says {format_shape(task.shape)}")
+
+
+def _check_output(model: keras.Model, task: TaskCard) -> None:
+    """Raise ModelError unless the model answers probabilities float32 of the card's labels."""
+    output = model.outputs[0]
+    if _has_is_digit(model, task):
+        output = model.compute_output_spec(model.inputs[0])[PROBABILITIES]
+    else:
+        _check_single("the model", 1, len(model.outputs))
+    if len(output.shape) != 2 or output.shape[1] is None:
+        raise ModelError(f"the model answers {format_shape(output.shape[1:])}, not [n, classes]")
+    count = output.shape[1]
+    if count == 1:
+        raise ModelError("the model answers one value, as of a sigmoid: it needs a softmax over two labels")
+    if count != len(task.labels):
+        raise ModelError(f"the model answers {count} classes, the card has {len(task.labels)} labels")
+    if output.dtype != "float32":
+        raise ModelError(f"the model answers {output.dtype}: its last layer needs dtype='float32'")
+
+
+def _has_known_structure(model: keras.Model, task: TaskCard) -> bool:
+    """True if the model answers a tensor, or a dictionary with `is_digit` as the digits' networks do."""
+    return _has_is_digit(model, task) or not isinstance(_answered(model), (dict, list, tuple))
+
+
+def _has_is_digit(model: keras.Model, task: TaskCard) -> bool:
+    answered = _answered(model)
+    if not isinstance(answered, dict) or not task.reads_numbers or set(answered) != {PROBABILITIES, IS_DIGIT}:
+        return False
+    return tuple(answered[IS_DIGIT].shape[1:]) == (1,)
+
+
+def _answered(model: keras.Model) -> object:
+    """Return the model's outputs in their structure; Model.outputs is a flat list."""
+    return model.compute_output_spec(model.inputs[0])

@@ -1,0 +1,156 @@
+"""Labelled pictures of any task: a folder per class, an `.npz` file or IDX files.
+
+Each picture is prepared as in serving: `images.prepare(images.decode(data), task)`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_client import ImageError, TaskCard, images
+from digit_training.data import Examples, Labels, RawArray, open_npz, read_idx_pair
+from digit_training.errors import DataError
+
+_NPZ_KEYS = (("x_test", "y_test"), ("images", "labels"))
+
+
+@dataclass(frozen=True)
+class LabelledPictures:
+    """Prepared pictures of known labels: images uint8 [n, *shape], n at least 1."""
+
+    examples: Examples
+    description: dict[str, Any]
+    """Origin and sizes as JSON values for the model card."""
+    names: Sequence[str]
+    """Name of each picture: its path within the folder, or its index."""
+    unreadable: Sequence[str] = ()
+    """Names of the pictures that are left out, each with the reason."""
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    name: str
+    label: int
+    prepare: Callable[[], NDArray[np.uint8]]
+    """Return the prepared picture. Raise ImageError."""
+
+
+def is_folder_per_class(path: Path) -> bool:
+    """True for a folder of folders that holds no IDX file."""
+    return path.is_dir() and not _has_idx_files(path) and bool(_subfolders(path))
+
+
+def load(path: Path, task: TaskCard) -> LabelledPictures:
+    """Return the pictures at `path`, prepared; the unreadable ones are left out and named.
+
+    A folder has a folder per label, or the IDX files t10k-images and t10k-labels. An `.npz` file has
+    `x_test` and `y_test`, or `images` and `labels`: names, or indices from 0. Raise DataError if there is no
+    such data, if its labels are not those of the card, or if no picture can be read.
+    """
+    if path.is_dir() and _has_idx_files(path):
+        pictures = _from_arrays(*read_idx_pair(path, "t10k"), task)
+    elif path.is_dir():
+        pictures = _read_folder(path, task)
+    elif path.is_file():
+        pictures = _read_npz(path, task)
+    else:
+        raise DataError(f"{path} does not exist")
+    return _prepare(pictures, path)
+
+
+def _has_idx_files(folder: Path) -> bool:
+    return any(folder.glob("*idx*-ubyte*"))
+
+
+def _read_folder(folder: Path, task: TaskCard) -> Iterable[_Picture]:
+    found, wanted = _subfolders(folder), set(task.labels)
+    if missing := sorted(wanted - set(found)):
+        raise DataError(f"{folder} has no folder {missing[0]!r}; it needs one for each label of the card")
+    if unknown := sorted(set(found) - wanted):
+        raise DataError(f"{folder} has the folder {unknown[0]!r}, which is no label of the card")
+    return [
+        _Picture(f"{label}/{path.relative_to(found[label])}", index, lambda path=path: _read(path, task))  # type: ignore[misc]
+        for index, label in enumerate(task.labels)
+        for path in sorted(found[label].rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    ]
+
+
+def _subfolders(folder: Path) -> dict[str, Path]:
+    return {path.name: path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+
+
+def _read(path: Path, task: TaskCard) -> NDArray[np.uint8]:
+    return images.prepare(images.decode(path.read_bytes()), task)
+
+
+def _read_npz(path: Path, task: TaskCard) -> Iterable[_Picture]:
+    with open_npz(path) as arrays:
+        for keys in _NPZ_KEYS:
+            if set(keys) <= set(arrays):
+                pixels, labels = (RawArray(f"{path}: {key}", arrays[key]) for key in keys)
+                return _from_arrays(pixels, labels, task)
+    raise DataError(f"{path} has neither x_test and y_test nor images and labels")
+
+
+def _from_arrays(pixels: RawArray, labels: RawArray, task: TaskCard) -> Iterable[_Picture]:
+    if pixels.values.ndim not in (3, 4) or not len(pixels.values):
+        raise DataError(
+            f"{pixels.name} has shape {list(pixels.values.shape)}, not [n, height, width] "
+            "or [n, height, width, channels]"
+        )
+    indices = _label_indices(labels, task)
+    if len(pixels.values) != len(indices):
+        raise DataError(
+            f"{labels.name} holds {len(indices):,} labels for the {len(pixels.values):,} images "
+            f"of {pixels.name}"
+        )
+    return (
+        _Picture(f"index {index}", label, lambda image=image: images.prepare(image, task))  # type: ignore[misc]
+        for index, (image, label) in enumerate(zip(pixels.values, indices.tolist(), strict=True))
+    )
+
+
+def _label_indices(labels: RawArray, task: TaskCard) -> Labels:
+    """Return the index of each label, given as names or as indices."""
+    values = labels.values[:, 0] if labels.values.ndim == 2 and labels.values.shape[1] == 1 else labels.values
+    if values.ndim != 1:
+        raise DataError(f"{labels.name} has shape {list(values.shape)}, not [n]")
+    if values.dtype.kind == "U":
+        if unknown := sorted(set(values.tolist()) - set(task.labels)):
+            raise DataError(f"{labels.name} has the label {unknown[0]!r}, which is not on the card")
+        index_of = {label: index for index, label in enumerate(task.labels)}
+        return np.array([index_of[name] for name in values.tolist()], np.intp)
+    if not np.issubdtype(values.dtype, np.integer):
+        raise DataError(f"{labels.name} is of type {values.dtype}, neither integer nor text")
+    if len(values) and (values.min() < 0 or values.max() >= len(task.labels)):
+        raise DataError(
+            f"{labels.name} ranges from {values.min()} to {values.max()}, "
+            f"not from 0 to {len(task.labels) - 1}"
+        )
+    return values.astype(np.intp)
+
+
+def _prepare(pictures: Iterable[_Picture], path: Path) -> LabelledPictures:
+    prepared, labels, names, unreadable = [], [], [], []
+    for picture in pictures:
+        try:
+            prepared.append(picture.prepare())
+        except (ImageError, OSError) as error:
+            unreadable.append(f"{picture.name}: {error}")
+            continue
+        labels.append(picture.label)
+        names.append(picture.name)
+    if not prepared:
+        reason = f"; the first: {unreadable[0]}" if unreadable else ""
+        raise DataError(f"{path} holds no picture that can be read{reason}")
+    description = {"source": str(path), "test": len(prepared), "unreadable": len(unreadable)}
+    examples = Examples(np.stack(prepared), np.array(labels, np.intp))
+    return LabelledPictures(examples, description, names, unreadable)
