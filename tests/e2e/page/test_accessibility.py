@@ -37,6 +37,7 @@ def test_page_of_any_width_and_scheme_has_no_violations_and_no_overflow(
         reduced_motion="reduce",
         has_touch=width == 320,
     )
+    page.locator("body[data-ready]").wait_for()
     assert violations(page) == []
     page.get_by_role("button", name="Example: 5").click()
     expect(page.locator("#reading")).to_have_text("5")

@@ -37,7 +37,7 @@ def execute(page: Page) -> str:
 
 def test_docs_page_lists_operations(docs: Page) -> None:
     expect(docs.locator(".title")).to_contain_text("Digits")
-    expect(docs.locator("[id$=-predict]")).to_contain_text("Recognise the digit in each image.")
+    expect(docs.locator("[id$=-predict]")).to_contain_text("Classify each image.")
     expect(docs.locator(".opblock")).to_have_count(8)
 
 

@@ -27,7 +27,8 @@ COUNT_COLOURS = """canvas => {
 # Saliency of two vertical strokes for a synthetic model: the left stroke raises the probability of a 1, the
 # right stroke lowers it.
 SALIENCY = """async () => {
-  const { SIDE, saliency, inkedPatches, occlude } = await import("/static/saliency.js");
+  const { saliency } = await import("/static/saliency.js");
+  const { SIDE, inkedPatches, occlude } = await import("/static/written-occlusion.js");
   const pixels = Array.from({ length: SIDE * SIDE }, (_, pixel) => [8, 20].includes(pixel % SIDE) ? 255 : 0);
   const patches = inkedPatches(pixels);
   const instances = occlude(pixels, patches);
@@ -37,7 +38,8 @@ SALIENCY = """async () => {
     const probability = 0.4 + 0.5 * left - 0.3 * right;
     return Array.from({ length: 10 }, (_, digit) => digit === 1 ? probability : (1 - probability) / 9);
   });
-  const { values, peak } = saliency(patches, probabilities, 1);
+  const [whole, ...covered] = probabilities;
+  const { values, peak } = saliency(patches, whole, covered, 1, SIDE * SIDE);
   const at = (column) => values[14 * SIDE + column];
   return { count: instances.length, left: at(8), right: at(20), between: at(14), peak };
 }"""
@@ -68,7 +70,7 @@ def test_saliency_peak_is_largest_change_of_log_odds(page: Page) -> None:
     ],
 )
 def test_describe_scale_by_peak_names_factor_of_odds(page: Page, peak: float, text: str) -> None:
-    call = "async (peak) => (await import('/static/messages.js')).describeScale(8, peak)"
+    call = "async (peak) => (await import('/static/messages.js')).describeScale('8', peak)"
     assert page.evaluate(call, peak).endswith(text)
 
 

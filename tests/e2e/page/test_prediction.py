@@ -27,7 +27,9 @@ def test_describe_certainty_by_probability_names_alternative(
     page: Page, probabilities: dict[int, float], text: str
 ) -> None:
     values = [probabilities.get(digit, 0.0) for digit in range(10)]
-    call = "async (values) => (await import('/static/messages.js')).describeCertainty(values)"
+    call = (
+        "async (values) => (await import('/static/messages.js')).describeCertainty(values, [...'0123456789'])"
+    )
     assert page.evaluate(call, values) == text
 
 

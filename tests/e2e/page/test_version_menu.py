@@ -15,14 +15,14 @@ pytestmark = pytest.mark.e2e
 def test_version_menu_with_one_version_is_hidden(page: Page, url: str) -> None:
     assert len(httpx.get(f"{url}/v1/models").json()["versions"]) == 1
     expect(page.locator("#version option")).to_have_text(["Default", "1"])
-    expect(page.locator("#model")).to_be_hidden()
+    expect(page.get_by_label("Version")).to_be_hidden()
 
 
 def test_version_menu_choice_selects_version_of_prediction(
     open_page: Callable[..., Page], canary_service: CanaryService
 ) -> None:
     page = open_page(canary_service.url)
-    menu = page.get_by_label("Model")
+    menu = page.get_by_label("Version")
     expect(menu).to_be_visible()
     expect(menu.locator("option")).to_have_text(["Default", "2 · canary", "1 · stable"])
     draw(page, 1)
@@ -35,7 +35,7 @@ def test_version_menu_choice_of_unloaded_version_falls_back_to_default(
     open_page: Callable[..., Page], canary_service: CanaryService, console_errors: list[str]
 ) -> None:
     page = open_page(canary_service.url)
-    menu = page.get_by_label("Model")
+    menu = page.get_by_label("Version")
     expect(menu.locator("option")).to_have_count(3)
     menu.evaluate("select => { select.append(new Option('9', '9')); select.value = '9'; }")
     draw(page, 1)

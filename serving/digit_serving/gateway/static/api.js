@@ -18,32 +18,66 @@ export class ApiError extends Error {
   }
 }
 
-/** Read the digits of an image file: {lines: [{text, digits: [{digit, probabilities, box, image}]}], version,
- *  milliseconds}.
+/** Read the digits of an image file: {lines: [{text, answers: [{label, index, labels, probabilities, box, image}]}],
+ *  version, milliseconds}.
  *
- *  `box` is [left, top, width, height] in pixels of the file, `image` the network's input as a PNG in base64; an empty
- *  `version` selects the service's default. */
-export async function read(file, version, signal) {
-  const query = new URLSearchParams({ include: "image", ...(version && { version }) });
-  const start = performance.now();
-  const { model, readings } = await request(`v1/read?${query}`, { method: "POST", body: file, signal });
-  return { lines: readings[0].lines, version: model.version, milliseconds: performance.now() - start };
+ *  `selection` is {model, version}; an empty string selects the service's default. `box` is [left, top, width, height]
+ *  in pixels of the file, `image` the network's input as a PNG in base64. */
+export async function read(file, selection, signal) {
+  const { model, readings, milliseconds } = await send("v1/read", file, selection, signal);
+  const { labels } = model;
+  const lines = readings[0].lines.map(({ text, digits }) => ({
+    text,
+    answers: digits.map(({ digit, ...rest }) => ({ ...rest, label: labels[digit], index: digit, labels })),
+  }));
+  return { lines, version: model.version, milliseconds };
 }
 
-/** Predict the probabilities of each instance, 784 numbers in 0..1, in one request. */
-export async function predictInstances(instances, version, signal) {
-  const body = JSON.stringify({ instances });
-  const headers = { "Content-Type": "application/json" };
-  const { predictions } = await request(`v1/predict?version=${version}`, { method: "POST", headers, body, signal });
+/** Classify an image file. The answer is like that of `read`, with one line of one answer without a box. */
+export async function classify(file, selection, signal) {
+  const { model, predictions, milliseconds } = await send("v1/predict", file, selection, signal);
+  const { label, index, probabilities, image } = predictions[0];
+  const answers = [{ label, index, labels: model.labels, probabilities, image }];
+  return { lines: [{ text: label, answers }], version: model.version, milliseconds };
+}
+
+/** Predict the probabilities of each instance, numbers in the range of the model's input, in one request. */
+export function predictInstances(instances, selection, signal) {
+  return predict({ instances }, selection, signal);
+}
+
+/** Predict the probabilities of each image, a data URL, in one request. */
+export function predictImages(images, selection, signal) {
+  return predict({ images }, selection, signal);
+}
+
+/** Describe a model: its available versions, newest first, its task card (null while no version answers), and the
+ *  names of all models: {name, versions: [{version, labels}], task, models}. An empty `model` is the default one. */
+export async function describeModel(model) {
+  const { name, versions, labels, task, models } = await request(`v1/models${toQuery({ model })}`, {});
+  const available = versions
+    .filter(({ state }) => state === "AVAILABLE")
+    .map(({ version }) => ({ version, labels: Object.keys(labels).filter((label) => labels[label] === version) }));
+  return { name, versions: available, task, models };
+}
+
+async function send(path, file, selection, signal) {
+  const start = performance.now();
+  const options = { method: "POST", body: file, signal };
+  const document = await request(path + toQuery({ ...selection, include: "image" }), options);
+  return { ...document, milliseconds: performance.now() - start };
+}
+
+async function predict(document, selection, signal) {
+  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(document) };
+  const { predictions } = await request(`v1/predict${toQuery(selection)}`, { ...options, signal });
   return predictions.map((prediction) => prediction.probabilities);
 }
 
-/** List the available versions, newest first: [{version, labels}]. */
-export async function listVersions() {
-  const { versions, labels } = await request("v1/models", {});
-  return versions
-    .filter(({ state }) => state === "AVAILABLE")
-    .map(({ version }) => ({ version, labels: Object.keys(labels).filter((label) => labels[label] === version) }));
+/** Return the query of the parameters that are not empty, with its question mark, or "". */
+function toQuery(parameters) {
+  const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== ""));
+  return query.size ? `?${query}` : "";
 }
 
 async function request(path, { signal, headers, ...options }) {

@@ -1,4 +1,4 @@
-// Bounding boxes on the paper: one for each of several digits, labelled with the digit.
+// Bounding boxes on the paper: one for each of several answers, with its label.
 
 // Space between ink and box, as a fraction of the paper's width.
 const PADDING = 0.015;
@@ -13,15 +13,15 @@ export class Boxes {
     this.#root = root;
   }
 
-  /** Show the boxes of digits {digit, box}; each box is [left, top, width, height] as fractions of the paper. */
-  show(digits) {
-    this.#boxes = digits.map(({ box: [left, top, width, height] }) => [
+  /** Show the boxes of answers {label, box}; each box is [left, top, width, height] as fractions of the paper. */
+  show(answers) {
+    this.#boxes = answers.map(({ box: [left, top, width, height] }) => [
       left - PADDING,
       top - PADDING,
       width + 2 * PADDING,
       height + 2 * PADDING,
     ]);
-    this.#root.replaceChildren(...digits.map(({ digit }, index) => createBox(digit, this.#boxes[index])));
+    this.#root.replaceChildren(...answers.map(({ label }, index) => createBox(label, this.#boxes[index])));
   }
 
   choose(index) {
@@ -45,10 +45,10 @@ export class Boxes {
   }
 }
 
-function createBox(digit, [left, top, width, height]) {
+function createBox(text, [left, top, width, height]) {
   const box = document.createElement("div");
   const label = document.createElement("b");
-  label.textContent = digit;
+  label.textContent = text;
   box.append(label);
   box.classList.toggle("high", top < LABEL_HEIGHT);
   Object.entries({ left, top, width, height }).forEach(([name, share]) => (box.style[name] = `${100 * share}%`));

@@ -1,4 +1,5 @@
 // Drawing canvas: shows pen strokes or one image, and keeps an undo history.
+import { contain } from "./geometry.js";
 import { drawStrokes } from "./strokes.js";
 
 // Side in pixels of the drawing that is sent: ten times the network's 28.
@@ -19,6 +20,8 @@ export class DrawingCanvas extends EventTarget {
 
   /** Pen width as a fraction of the canvas's width. */
   penWidth = 0.06;
+  /** False on a canvas that only shows images. */
+  hasPen = true;
 
   /** `isTapTarget` receives a point [x, y] and returns true where a tap leaves no dot. */
   constructor(canvas, isTapTarget) {
@@ -57,6 +60,13 @@ export class DrawingCanvas extends EventTarget {
     if (!this.isEmpty) this.#push(EMPTY, "replace");
   }
 
+  /** Forget the history and the strokes; an image stays. */
+  reset() {
+    const { image } = this.content;
+    this.#history = image ? [EMPTY, { strokes: [], image }] : [EMPTY];
+    this.#notify("replace");
+  }
+
   showStrokes(strokes) {
     this.#push({ strokes, image: null }, "replace");
   }
@@ -81,7 +91,7 @@ export class DrawingCanvas extends EventTarget {
   }
 
   #onPointerDown(event) {
-    if (this.#stroke || event.button) return;
+    if (!this.hasPen || this.#stroke || event.button) return;
     this.#canvas.setPointerCapture(event.pointerId);
     const point = this.#toPoint(event);
     this.#stroke = { width: this.penWidth, points: [point], pointerId: event.pointerId };
@@ -156,20 +166,8 @@ export class DrawingCanvas extends EventTarget {
   }
 }
 
-/** Return a box [left, top, width, height] in pixels of a picture as fractions of the canvas that shows the picture. */
-export function toCanvas([left, top, ...size], { width, height }) {
-  const [pictureLeft, pictureTop, scale] = contain({ width, height });
-  return [pictureLeft + left * scale, pictureTop + top * scale, ...size.map((length) => length * scale)];
-}
-
 function drawContained(context, bitmap, side) {
   const [left, top, scale] = contain(bitmap).map((length) => length * side);
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, left, top, bitmap.width * scale, bitmap.height * scale);
-}
-
-/** Return left, top and scale of a picture that is centred on a canvas of side 1, as large as fits. */
-function contain({ width, height }) {
-  const scale = 1 / Math.max(width, height);
-  return [(1 - width * scale) / 2, (1 - height * scale) / 2, scale];
 }

@@ -1,17 +1,21 @@
-// Entry point: connects the canvas, the API, the reading and the heat map.
-import { read } from "./api.js";
+// Entry point: connects the canvas, the API, the task, the answer and the heat map.
+import { classify, describeModel, read } from "./api.js";
 import { Boxes } from "./boxes.js";
-import { DrawingCanvas, toCanvas } from "./canvas.js";
+import { DrawingCanvas } from "./canvas.js";
 import { EXAMPLES, exampleButtons } from "./examples.js";
-import { explain, paint } from "./heatmap.js";
+import { explain } from "./explanation.js";
+import { toPaper } from "./geometry.js";
+import { paint } from "./heatmap.js";
 import { onImageFile, openImage } from "./image-input.js";
 import { describePrediction, describeReading, describeRefusal, describeScale } from "./messages.js";
+import { ModelMenu } from "./model-menu.js";
 import { PredictionView } from "./prediction.js";
 import { ReadingView } from "./reading.js";
 import { Scheduler } from "./scheduler.js";
+import { inkBox } from "./strokes.js";
+import { DIGITS, Task } from "./task.js";
+import { showTask } from "./task-view.js";
 import { VersionMenu } from "./version-menu.js";
-
-const NO_ANSWER = "The answer appears here while you draw.";
 
 const find = (selector) => document.querySelector(selector);
 
@@ -19,14 +23,45 @@ const boxes = new Boxes(find("#boxes"));
 const canvas = new DrawingCanvas(find("#drawing"), (point) => boxes.indexAt(point) >= 0);
 const readingView = new ReadingView(find("#reading"), onChoose);
 const predictionView = new PredictionView(find("#result"));
-const versionMenu = new VersionMenu(find("#model"));
+const modelMenu = new ModelMenu(find("#model"));
+const versionMenu = new VersionMenu(find("#version"));
 const scheduler = new Scheduler(onError);
 const whyButton = find("#why");
 const errorText = find("#error");
 
+let task;
+let texts;
 let isDrawing = false;
-/** The answer that is shown {content, digits, version, chosen}, or null; `chosen` is one of the digits. */
+/** The answer that is shown {content, answers, version, chosen}, or null; `chosen` is one of the answers. */
 let answer = null;
+
+/** Show the page for a task. */
+function setTask(newTask) {
+  task = newTask;
+  texts = showTask(task);
+  canvas.hasPen = task.isWritten;
+  predictionView.setLabels(task.labels);
+  canvas.reset();
+}
+
+/** Follow the model's task, and list its versions and the other models. */
+async function refreshModel() {
+  try {
+    const { name, versions, task: card, models } = await describeModel(modelMenu.model);
+    modelMenu.show(models ?? [], name);
+    versionMenu.show(versions);
+    const newTask = card ? new Task(card) : task;
+    if (!newTask.equals(task)) setTask(newTask);
+  } catch (error) {
+    if (error.status !== 404 || !modelMenu.model) return;
+    // The address names a model that is not served: fall back to the default.
+    modelMenu.reset();
+    await refreshModel();
+    showError(error.message);
+  } finally {
+    document.body.dataset.ready = "";
+  }
+}
 
 async function refresh(signal) {
   if (canvas.content !== answer?.content) await readCanvas(signal);
@@ -37,19 +72,19 @@ async function readCanvas(signal) {
   const { content } = canvas;
   const errorBefore = errorText.textContent;
   const picture = await canvas.toPicture();
-  const { lines, ...source } = await read(picture.file, versionMenu.version, signal);
-  const digits = lines
-    .flatMap((line) => line.digits)
-    .map((digit) => ({ ...digit, box: toCanvas(digit.box, picture) }));
-  answer = { content, digits, version: source.version };
+  const { lines, ...source } = await (task.readsNumbers ? read : classify)(picture.file, selection(), signal);
+  const answers = lines
+    .flatMap((line) => line.answers)
+    .map((each) => ({ ...each, box: each.box ? toPaper(each.box, picture) : inkBox(content.strokes) }));
+  answer = { content, answers, version: source.version };
   readingView.show(lines);
-  boxes.show(digits.length > 1 ? digits : []);
+  boxes.show(answers.length > 1 ? answers : []);
   predictionView.showSource(source);
   // At first, the digit that was drawn last is chosen.
   const penPoint = content.strokes.at(-1)?.points.at(-1);
   choose(Math.max(0, penPoint ? boxes.indexAt(penPoint) : 0));
-  predictionView.announce(digits.length > 1 ? describeReading(lines) : describePrediction(digits[0].probabilities));
-  versionMenu.ensure(source.version);
+  predictionView.announce(answers.length > 1 ? describeReading(lines) : describePrediction(answers[0]));
+  if (!versionMenu.has(source.version)) refreshModel();
   // An error that appeared during the request is about a file: keep it.
   if (errorText.textContent === errorBefore) showError("");
   whyButton.disabled = false;
@@ -59,21 +94,25 @@ async function explainChosen(signal) {
   const { content, version, chosen } = answer;
   const isCurrent = () => isWhyPressed() && !isDrawing && content === canvas.content && chosen === answer?.chosen;
   if (!isCurrent()) return;
-  const explanation = await explain(chosen, version, signal);
+  const explanation = await explain(chosen, task.isWritten, { ...selection(), version }, signal);
   if (!isCurrent()) return;
   paint(find("#heatmap"), explanation, chosen.box, content);
-  find("#scale-text").textContent = describeScale(chosen.digit, explanation.peak);
+  find("#scale-text").textContent = describeScale(chosen.label, explanation.peak);
   find("main").dataset.explained = content.image ? "image" : "strokes";
+}
+
+function selection() {
+  return { model: modelMenu.model, version: versionMenu.version };
 }
 
 function onChoose(index) {
   choose(index);
-  predictionView.announce(describePrediction(answer.chosen.probabilities));
+  predictionView.announce(describePrediction(answer.chosen));
   scheduler.schedule(refresh);
 }
 
 function choose(index) {
-  answer.chosen = answer.digits[index];
+  answer.chosen = answer.answers[index];
   readingView.choose(index);
   boxes.choose(index);
   predictionView.show(answer.chosen);
@@ -94,22 +133,28 @@ function isWhyPressed() {
 }
 
 function onError(error) {
+  if (error.code === "reading_not_supported") {
+    // The service has another task by now.
+    clearAnswer("");
+    return refreshModel();
+  }
   if (error.status === 404 && versionMenu.version) {
     // The chosen version was unloaded: fall back to the default.
     versionMenu.reset();
-    versionMenu.refresh();
+    refreshModel();
     return restart();
   }
-  const refusal = describeRefusal(error.code);
+  const refusal = describeRefusal(error.code, task);
   if (refusal) {
     // The beginning of a digit is none yet.
-    clearAnswer(isDrawing ? NO_ANSWER : refusal);
+    clearAnswer(isDrawing ? texts.noAnswer : refusal);
     if (!isDrawing) predictionView.announce(refusal);
     return showError("");
   }
+  // The answer stays if only its explanation failed.
+  if (!error.isRetryable && answer?.content === canvas.content) return showError(error.message);
   clearAnswer("");
-  const retryNote = error.isRetryable ? " Your drawing is kept and will be read as soon as the service answers." : "";
-  showError(error.message + retryNote);
+  showError(error.isRetryable ? `${error.message} ${texts.retryNote}` : error.message);
 }
 
 function showError(message) {
@@ -124,7 +169,7 @@ function update() {
   find("#placeholder").hidden = !canvas.isEmpty;
   if (!canvas.isEmpty) return scheduler.schedule(refresh);
   scheduler.cancel();
-  clearAnswer(NO_ANSWER);
+  clearAnswer(texts.noAnswer);
   showError("");
 }
 
@@ -147,10 +192,11 @@ async function showFile(file) {
 
 function onKeyDown(event) {
   const isFormField = event.target.matches("select, input:not([type=file], [type=radio])");
+  const isExample = task.readsNumbers && event.target === find("#drawing") && /^[0-9]$/.test(event.key);
   if ((event.ctrlKey || event.metaKey) && event.key === "z") canvas.undo();
   else if (isFormField || event.ctrlKey || event.metaKey || event.altKey) return;
   else if (["Delete", "Backspace"].includes(event.key)) canvas.clear();
-  else if (event.target === find("#drawing") && /^[0-9]$/.test(event.key)) canvas.showStrokes(EXAMPLES[event.key]);
+  else if (isExample) canvas.showStrokes(EXAMPLES[event.key]);
   else return;
   event.preventDefault();
 }
@@ -173,6 +219,9 @@ versionMenu.onChange(restart);
 find("#undo").addEventListener("click", () => canvas.undo());
 find("#clear").addEventListener("click", () => canvas.clear());
 find("#pen input").addEventListener("input", ({ target }) => (canvas.penWidth = target.value / 100));
+find("#drawing").addEventListener("click", () => {
+  if (!canvas.hasPen && canvas.isEmpty) find("#file").click();
+});
 whyButton.addEventListener("click", () => {
   whyButton.setAttribute("aria-pressed", String(!isWhyPressed()));
   delete find("main").dataset.explained;
@@ -181,5 +230,7 @@ whyButton.addEventListener("click", () => {
 onImageFile(document.querySelectorAll("input[type=file]"), showFile);
 document.addEventListener("keydown", onKeyDown);
 find("#examples div").append(...exampleButtons((strokes) => canvas.showStrokes(strokes)));
-clearAnswer(NO_ANSWER);
-versionMenu.refresh();
+setTask(DIGITS);
+// The versions and the task may have changed while another window had the focus.
+addEventListener("focus", refreshModel);
+refreshModel();

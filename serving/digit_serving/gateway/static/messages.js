@@ -7,43 +7,44 @@ const LIKELY = 0.6;
 const MAX_FACTOR = 1e6;
 
 const REFUSALS = {
-  no_digit: "That doesn't look like a digit.",
-  too_many_digits: "Those are more digits than the network reads at once.",
+  no_digit: ({ hasDigitLabels }) =>
+    hasDigitLabels ? "That doesn't look like a digit." : "There is nothing written in the picture.",
+  too_many_digits: () => "Those are more digits than the network reads at once.",
 };
 
 /** Describe why the service refuses the picture; undefined unless the problem's code is about what the picture shows. */
-export function describeRefusal(code) {
-  return REFUSALS[code];
+export function describeRefusal(code, task) {
+  return REFUSALS[code]?.(task);
 }
 
 /** Describe several digits, for screen readers. */
 export function describeReading(lines) {
-  const count = lines.reduce((sum, { digits }) => sum + digits.length, 0);
+  const count = lines.reduce((sum, { answers }) => sum + answers.length, 0);
   return `These are ${count} digits: ${lines.map(({ text }) => text).join(", ")}.`;
 }
 
 /** Describe how sure the prediction is, without the answer itself. */
-export function describeCertainty(probabilities) {
-  const [first, second] = byProbability(probabilities);
-  if (first.probability >= SURE) return "The network is sure.";
-  const alternative = `it could also be ${withArticle(second.digit)}.`;
-  return first.probability >= LIKELY ? capitalize(alternative) : `Hard to tell: ${alternative}`;
+export function describeCertainty(probabilities, labels) {
+  const [first, second] = ranked(probabilities);
+  if (probabilities[first] >= SURE) return "The network is sure.";
+  const alternative = `it could also be ${nameOf(labels[second])}.`;
+  return probabilities[first] >= LIKELY ? capitalize(alternative) : `Hard to tell: ${alternative}`;
 }
 
 /** Describe the whole prediction, for screen readers. */
-export function describePrediction(probabilities) {
-  const [first] = byProbability(probabilities);
-  const answer = `This is ${withArticle(first.digit)}, ${formatPercent(first.probability)}.`;
-  return `${answer} ${describeCertainty(probabilities)}`;
+export function describePrediction({ probabilities, labels }) {
+  const [first] = ranked(probabilities);
+  const answer = `This is ${nameOf(labels[first])}, ${formatPercent(probabilities[first])}.`;
+  return `${answer} ${describeCertainty(probabilities, labels)}`;
 }
 
 /** Describe full colour in the heat map; `peak` is the largest effect in natural log-odds. */
-export function describeScale(digit, peak) {
+export function describeScale(label, peak) {
   const factor = Number(Math.exp(peak).toPrecision(2));
   const method = "The network was asked again with each part covered.";
-  if (factor <= 1) return `${method} No single part changes the odds of ${withArticle(digit)}.`;
+  if (factor <= 1) return `${method} No single part changes the odds of ${nameOf(label)}.`;
   const size = factor > MAX_FACTOR ? "more than a million" : factor.toLocaleString("en");
-  return `${method} Full colour: without that part, the odds of ${withArticle(digit)} change by a factor of ${size}.`;
+  return `${method} Full colour: without that part, the odds of ${nameOf(label)} change by a factor of ${size}.`;
 }
 
 /** Format a probability as a percentage. Only certainty is 100%. */
@@ -52,14 +53,15 @@ export function formatPercent(probability) {
   return `${rounded >= 100 && probability < 1 ? "99.9" : rounded.toFixed(1)}%`;
 }
 
-function byProbability(probabilities) {
-  return probabilities
-    .map((probability, digit) => ({ probability, digit }))
-    .sort((one, other) => other.probability - one.probability);
+/** Return the indices of probabilities, the highest first. */
+export function ranked(probabilities) {
+  return [...probabilities.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
 }
 
-function withArticle(digit) {
-  return `${digit === 8 ? "an" : "a"} ${digit}`;
+/** Return a digit with its article, and any other label in quotation marks. */
+function nameOf(label) {
+  if (!/^[0-9]$/.test(label)) return `“${label}”`;
+  return `${label === "8" ? "an" : "a"} ${label}`;
 }
 
 function capitalize(text) {

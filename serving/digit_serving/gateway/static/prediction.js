@@ -1,9 +1,12 @@
-// Prediction view: the certainty of one digit, ten bars, and the network's input.
-import { describeCertainty, formatPercent } from "./messages.js";
+// Prediction view: the certainty of one answer, the bars, and the network's input.
+import { Bars } from "./bars.js";
+import { describeCertainty } from "./messages.js";
+import { toDataUrl } from "./pixels.js";
 
 // Delay before screen readers announce a prediction, so that they are silent while the user draws.
 const ANNOUNCEMENT_DELAY_MS = 500;
-const ZERO = formatPercent(0);
+// Inputs smaller than their place on the page show their pixels.
+const SMOOTH_SIDE = 100;
 
 export class PredictionView {
   #root;
@@ -12,16 +15,20 @@ export class PredictionView {
 
   constructor(root) {
     this.#root = root;
-    this.#bars = Array.from({ length: 10 }, (_, digit) => createBar(digit));
-    this.#find("#bars").append(...this.#bars);
+    this.#bars = new Bars(this.#find("#bars"));
+    this.#find("#network-input").addEventListener("load", ({ target }) => describeInput(target));
   }
 
-  show({ digit, probabilities, image }) {
-    this.#find("#certainty").textContent = describeCertainty(probabilities);
-    this.#bars.forEach((bar, each) => setBar(bar, probabilities[each], each === digit));
+  setLabels(labels) {
+    this.#bars.setLabels(labels);
+  }
+
+  show({ index, labels, probabilities, image }) {
+    this.#find("#certainty").textContent = describeCertainty(probabilities, labels);
+    this.#bars.setLabels(labels);
+    this.#bars.show(probabilities, index);
     const input = this.#find("#network-input");
-    input.src = `data:image/png;base64,${image}`;
-    input.alt = "Input of the network, 28 by 28 pixels";
+    input.src = toDataUrl(image);
     input.hidden = false;
   }
 
@@ -34,7 +41,7 @@ export class PredictionView {
   clear(message) {
     this.#find("#certainty").textContent = message;
     this.#find("#source").textContent = "";
-    for (const bar of this.#bars) setBar(bar, null);
+    this.#bars.clear();
     this.#find("#network-input").hidden = true;
     this.announce("");
   }
@@ -50,17 +57,8 @@ export class PredictionView {
   }
 }
 
-function createBar(digit) {
-  const bar = document.createElement("li");
-  bar.innerHTML = `<span>${digit}</span><i></i><b></b>`;
-  setBar(bar, null);
-  return bar;
-}
-
-function setBar(bar, probability, isAnswer = false) {
-  const percent = probability === null ? "" : formatPercent(probability);
-  bar.style.setProperty("--share", probability ?? 0);
-  bar.classList.toggle("answer", isAnswer);
-  bar.classList.toggle("zero", ["", ZERO].includes(percent));
-  bar.querySelector("b").textContent = percent;
+function describeInput(input) {
+  const { naturalWidth: width, naturalHeight: height } = input;
+  input.alt = `Input of the network, ${width} by ${height} pixels`;
+  input.classList.toggle("smooth", Math.max(width, height) >= SMOOTH_SIDE);
 }

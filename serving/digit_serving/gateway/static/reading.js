@@ -1,4 +1,7 @@
-// Reading view: the text of the picture. Several digits are radio buttons, of which one is chosen.
+// Reading view: the answer to the picture. Several digits are radio buttons, of which one is chosen.
+
+// Labels up to this length are shown in the size of a digit.
+const SHORT_LENGTH = 2;
 
 export class ReadingView {
   #root;
@@ -11,13 +14,14 @@ export class ReadingView {
     this.#onChoose = onChoose;
   }
 
-  /** Show lines {text, digits: [{digit}]}. */
+  /** Show lines {text, answers: [{label}]}. */
   show(lines) {
     const hadFocus = this.#root.contains(document.activeElement);
-    const digits = lines.flatMap((line) => line.digits);
-    const isSeveral = digits.length > 1;
-    this.#inputs = isSeveral ? digits.map(({ digit }, index) => this.#createInput(digit, index, digits.length)) : [];
-    this.#root.replaceChildren(isSeveral ? this.#createGroup(lines) : String(digits[0].digit));
+    const labels = lines.flatMap(({ answers }) => answers.map(({ label }) => label));
+    const isSeveral = labels.length > 1;
+    this.#inputs = isSeveral ? labels.map((label, index) => this.#createInput(label, index, labels.length)) : [];
+    this.#root.classList.toggle("word", labels[0].length > SHORT_LENGTH);
+    this.#root.replaceChildren(isSeveral ? this.#createGroup(lines) : labels[0]);
     if (hadFocus) this.#inputs[0]?.focus();
   }
 
@@ -33,9 +37,9 @@ export class ReadingView {
     this.#root.replaceChildren();
   }
 
-  #createInput(digit, index, count) {
+  #createInput(label, index, count) {
     const input = document.createElement("input");
-    Object.assign(input, { type: "radio", name: "digit", ariaLabel: `${digit}, digit ${index + 1} of ${count}` });
+    Object.assign(input, { type: "radio", name: "digit", ariaLabel: `${label}, digit ${index + 1} of ${count}` });
     input.addEventListener("change", () => this.#onChoose(index));
     return input;
   }
@@ -45,18 +49,18 @@ export class ReadingView {
     group.role = "radiogroup";
     group.ariaLabel = "Digits";
     group.style.setProperty("--lines", lines.length);
-    group.style.setProperty("--columns", Math.max(...lines.map(({ digits }) => digits.length)));
+    group.style.setProperty("--columns", Math.max(...lines.map(({ answers }) => answers.length)));
     const inputs = this.#inputs.values();
-    group.append(...lines.map(({ digits }) => createLine(digits.map(({ digit }) => [inputs.next().value, digit]))));
+    group.append(...lines.map(({ answers }) => createLine(answers.map(({ label }) => [inputs.next().value, label]))));
     return group;
   }
 }
 
 function createLine(choices) {
   const line = document.createElement("p");
-  for (const [input, digit] of choices) {
+  for (const [input, text] of choices) {
     const label = document.createElement("label");
-    label.append(input, digit);
+    label.append(input, text);
     line.append(label);
   }
   return line;

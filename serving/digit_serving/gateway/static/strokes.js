@@ -23,6 +23,15 @@ export function drawStrokes(context, strokes, side, colour) {
   context.restore();
 }
 
+/** Return the box [left, top, width, height] of the strokes' ink. */
+export function inkBox(strokes) {
+  const edges = (axis, sign) =>
+    strokes.flatMap(({ width, points }) => points.map((point) => point[axis] + (sign * width) / 2));
+  const [left, top] = [0, 1].map((axis) => Math.min(...edges(axis, -1)));
+  const [right, bottom] = [0, 1].map((axis) => Math.max(...edges(axis, 1)));
+  return [left, top, right - left, bottom - top];
+}
+
 function midpoint([x0, y0], [x1, y1]) {
   return [(x0 + x1) / 2, (y0 + y1) / 2];
 }

@@ -1,5 +1,4 @@
 // Version menu: selects the model version that predicts. Hidden unless several versions are served.
-import { listVersions } from "./api.js";
 
 export class VersionMenu {
   #label;
@@ -9,8 +8,6 @@ export class VersionMenu {
   constructor(label) {
     this.#label = label;
     this.#select = label.querySelector("select");
-    // The versions may have changed while another window had the focus.
-    addEventListener("focus", () => this.refresh());
   }
 
   /** The chosen version, or "" for the service's default. */
@@ -27,19 +24,17 @@ export class VersionMenu {
     this.#select.value = "";
   }
 
-  /** Refresh the menu if it lacks this version. */
-  ensure(version) {
-    if (![...this.#select.options].some((option) => option.value === String(version))) this.refresh();
+  /** True if the menu lists this version. */
+  has(version) {
+    return [...this.#select.options].some((option) => option.value === String(version));
   }
 
-  /** Fetch the served versions and list them. */
-  async refresh() {
-    const served = await listVersions().catch(() => null);
-    if (!served) return;
+  /** List the served versions [{version, labels}]. */
+  show(versions) {
     const chosen = this.version;
-    const options = served.map(({ version, labels }) => new Option([version, ...labels].join(" · "), version));
+    const options = versions.map(({ version, labels }) => new Option([version, ...labels].join(" · "), version));
     this.#select.replaceChildren(new Option("Default", ""), ...options);
     this.#select.value = options.some((option) => option.value === chosen) ? chosen : "";
-    this.#label.hidden = served.length < 2;
+    this.#label.hidden = versions.length < 2;
   }
 }

@@ -1,0 +1,314 @@
+"""Pages of other tasks than the digits: texts, pictures, bars, explanation, and the menu of models."""
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from playwright.sync_api import Page, Request, expect
+
+from digit_client import TaskCard, images
+from tests.e2e.page.pen import draw
+from tests.e2e.page.stub import ORIGIN, StubGateway, inputs_of
+from tests.e2e.page.test_accessibility import violations
+from tests.e2e.page.test_images import DISPATCH_FILE
+
+pytestmark = pytest.mark.e2e
+
+OpenTask = Callable[..., Page]
+
+# Mean of blue minus red in each quarter of the heat map: left top, right top, left bottom, right bottom.
+BLUE_BY_QUARTER = """canvas => [[0, 0], [1, 0], [0, 1], [1, 1]].map(([column, row]) => {
+  const [width, height] = [canvas.width / 2, canvas.height / 2];
+  const { data } = canvas.getContext("2d").getImageData(column * width, row * height, width, height);
+  let sum = 0;
+  for (let i = 0; i < data.length; i += 4) sum += data[i + 2] - data[i];
+  return sum / (data.length / 4);
+})"""
+
+
+def task(
+    name: str = "flowers",
+    labels: tuple[str, ...] = ("daisy", "rose", "tulip"),
+    shape: tuple[int, ...] = (64, 48, 3),
+    **options: Any,
+) -> TaskCard:
+    return TaskCard(name, labels, shape, (0.0, 255.0), **options)
+
+
+NUMBERED = tuple(f"class {number}" for number in range(100))
+LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+FLOWERS, MANY = task(), task("many", NUMBERED)
+
+
+def picture_file(folder: Path, brightness: int = 255) -> Path:
+    """Write a picture of noise around a brightness, of another aspect ratio than the models'."""
+    noise = np.random.default_rng(0).integers(-20, 20, (150, 240, 3))
+    file = folder / f"{brightness}.png"
+    file.write_bytes(images.to_png((brightness + noise).clip(0, 255).astype(np.uint8)))
+    return file
+
+
+def choose(page: Page, file: Path) -> None:
+    page.locator("#file").set_input_files(file)
+
+
+def predict_requests(gateway: StubGateway) -> list[Request]:
+    return [request for request in gateway.requests if "/v1/predict" in request.url]
+
+
+def test_task_of_pictures_has_its_texts_and_no_drawing(open_task: OpenTask) -> None:
+    gateway = StubGateway(FLOWERS)
+    page = open_task(gateway)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Flowers")
+    expect(page).to_have_title("Flowers")
+    expect(page.locator("header")).to_contain_text("A neural network tells apart daisy, rose and tulip.")
+    expect(page.locator("#placeholder")).to_contain_text("Choose, drop or paste a picture")
+    expect(page.get_by_text("or press 0 to 9")).to_be_hidden()
+    expect(page.locator("#bars span")).to_have_text(["daisy", "rose", "tulip"])
+    for part in ("#pen", "#examples", "#model"):
+        expect(page.locator(part)).to_be_hidden()
+    box = page.locator("#drawing").bounding_box()
+    assert box
+    page.on("filechooser", lambda _: None)
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 200, box["y"] + 200, steps=5)
+    page.mouse.up()
+    page.locator("main").press("5")
+    expect(page.locator("#clear")).to_be_disabled()
+    assert predict_requests(gateway) == []
+
+
+def test_task_of_many_classes_has_some_in_headline(open_task: OpenTask) -> None:
+    page = open_task(StubGateway(MANY))
+    expect(page.locator("#subject")).to_contain_text("100 classes, such as class 0, class 1 and class 2.")
+
+
+@pytest.mark.parametrize("kind", ["choose", "click", "paste", "drop"])
+def test_picture_shows_label_bars_and_network_input(open_task: OpenTask, tmp_path: Path, kind: str) -> None:
+    gateway = StubGateway(FLOWERS)
+    page = open_task(gateway)
+    expect(page).to_have_title("Flowers")
+    file = picture_file(tmp_path)
+    if kind == "choose":
+        choose(page, file)
+    elif kind == "click":
+        with page.expect_file_chooser() as chooser:
+            page.locator("#drawing").click()
+        chooser.value.set_files(file)
+    else:
+        page.evaluate(DISPATCH_FILE, [kind, base64.b64encode(file.read_bytes()).decode()])
+    expect(page.locator("#reading")).to_have_text("tulip")
+    expect(page.locator("#bars .answer span")).to_have_text("tulip")
+    expect(page.locator("#source")).to_contain_text("Version 1 answered in")
+    expect(page.locator("#network-input")).to_have_attribute("alt", "Input of the network, 48 by 64 pixels")
+    expect(page.get_by_role("status").filter(has_text="This is “tulip”")).to_have_count(1)
+    assert inputs_of(predict_requests(gateway)[0], FLOWERS)[0].shape == (64, 48, 3)
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#certainty")).to_have_text("The answer appears here once there is a picture.")
+
+
+def test_picture_before_service_names_task_is_classified(open_task: OpenTask, tmp_path: Path) -> None:
+    page = open_task(StubGateway(FLOWERS))
+    choose(page, picture_file(tmp_path))
+    expect(page.locator("#reading")).to_have_text("tulip")
+
+
+def test_picture_of_many_classes_shows_five_best(open_task: OpenTask, tmp_path: Path) -> None:
+    page = open_task(StubGateway(MANY))
+    choose(page, picture_file(tmp_path, brightness=128))
+    expect(page.locator("#reading")).to_have_text("class 49")
+    labels = page.locator("#bars span").all_text_contents()
+    shares = [float(text.rstrip("%")) for text in page.locator("#bars b").all_text_contents()]
+    assert labels[0] == "class 49"
+    assert len(set(labels)) == len(shares) == 5
+    assert shares == sorted(shares, reverse=True)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (180, 180, 3), (64, 48, 3), (40, 160, 1)])
+def test_why_of_any_shape_covers_parts_and_colours_those_that_matter(
+    open_task: OpenTask, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    """The answer of this model depends on the picture's left top quarter only."""
+    height, width = shape[:2]
+
+    def classify(pixels: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
+        bright = 0.2 + 0.6 * pixels[: height // 2, : width // 2].mean() / 255
+        return np.array([bright, 1 - bright])
+
+    card = task("halves", ("bright", "dark"), shape, fit="stretch")
+    gateway = StubGateway(card, classify=classify)
+    page = open_task(gateway)
+    pixels = np.zeros((120, 120), np.uint8)
+    pixels[:60, :60] = 255
+    file = tmp_path / "quarter.png"
+    file.write_bytes(images.to_png(pixels))
+    choose(page, file)
+    expect(page.locator("#reading")).to_have_text("bright")
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator("main[data-explained]")).to_be_visible()
+    picture, covered = (inputs_of(request, card) for request in predict_requests(gateway))
+    assert 30 < len(covered) <= 64
+    document = json.loads(predict_requests(gateway)[1].post_data or "")
+    sizes = {images.decode(base64.b64decode(url.partition(",")[2])).shape[:2] for url in document["images"]}
+    assert sizes == {(height, width)}
+    changed = np.array([(each != picture[0]).reshape(height, width, -1).any(axis=2) for each in covered])
+    assert changed.any(axis=0).all()
+    assert changed.mean(axis=(1, 2)).max() < 0.2
+    quarters = page.locator("#heatmap").evaluate(BLUE_BY_QUARTER)
+    assert quarters[0] > 10
+    assert max(map(abs, quarters[1:])) < quarters[0] / 3
+    expect(page.locator("#scale-text")).to_contain_text("the odds of “bright” change by a factor of")
+
+
+def test_why_of_large_picture_sends_fewer_parts(open_task: OpenTask, tmp_path: Path) -> None:
+    card = task("large", shape=(400, 400, 3))
+    gateway = StubGateway(card)
+    page = open_task(gateway)
+    file = tmp_path / "noise.png"
+    file.write_bytes(images.to_png(np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)))
+    choose(page, file)
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator("main[data-explained]")).to_be_visible()
+    assert 9 <= len(inputs_of(predict_requests(gateway)[1], card)) < 64
+    assert len(predict_requests(gateway)[1].post_data_buffer or b"") < 8 * 1024 * 1024
+
+
+def test_why_refused_shows_sentence_and_keeps_answer(
+    open_task: OpenTask, tmp_path: Path, console_errors: list[str]
+) -> None:
+    page = open_task(StubGateway(FLOWERS))
+    choose(page, picture_file(tmp_path))
+    expect(page.locator("#reading")).to_have_text("tulip")
+    problem = {"status": 413, "code": "body_too_large", "detail": "The body is too large."}
+    page.route("**/v1/predict*", lambda route: route.fulfill(status=413, json=problem))
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator("#error")).to_have_text("The body is too large.")
+    expect(page.locator("#reading")).to_have_text("tulip")
+    console_errors.clear()
+
+
+def test_task_of_letters_is_drawn_and_explained_on_strokes(open_task: OpenTask) -> None:
+    gateway = StubGateway(task("letters", LETTERS, (28, 28), kind="digits"))
+    page = open_task(gateway)
+    expect(page).to_have_title("Letters")
+    expect(page.locator("#pen")).to_be_visible()
+    expect(page.locator("#examples")).to_be_hidden()
+    draw(page, 4)
+    expect(page.locator("#reading")).not_to_be_empty()
+    expect(page.locator("#bars li")).to_have_count(5)
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator("main[data-explained=strokes]")).to_be_visible()
+    assert not any("/v1/read" in request.url for request in gateway.requests)
+
+
+def test_model_menu_choice_is_in_address_and_requests(open_task: OpenTask, tmp_path: Path) -> None:
+    gateway = StubGateway(FLOWERS, MANY)
+    page = open_task(gateway)
+    menu = page.get_by_label("Model")
+    expect(menu).to_have_value("flowers")
+    menu.select_option("many")
+    expect(page).to_have_url(f"{ORIGIN}/?model=many")
+    expect(page).to_have_title("Many")
+    expect(page.get_by_label("Model")).to_have_value("many")
+    choose(page, picture_file(tmp_path))
+    expect(page.locator("#reading")).to_contain_text("class 9")
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator("main[data-explained]")).to_be_visible()
+    queries = [parse_qs(urlsplit(request.url).query) for request in predict_requests(gateway)]
+    assert [query["model"] for query in queries] == [["many"], ["many"]]
+    page.go_back()
+    expect(page).to_have_title("Flowers")
+    expect(page.get_by_label("Model")).to_have_value("flowers")
+
+
+def test_model_in_address_unknown_shows_error_and_default(
+    open_task: OpenTask, console_errors: list[str]
+) -> None:
+    page = open_task(StubGateway(FLOWERS), "?model=roses")
+    expect(page).to_have_title("Flowers")
+    expect(page.locator("#error")).to_have_text("No model is named roses.")
+    assert page.url == f"{ORIGIN}/"
+    # Chromium reports the response of status 404 as an error.
+    assert all("404" in error for error in console_errors)
+    console_errors.clear()
+
+
+def test_picture_while_service_is_unavailable_is_kept(
+    open_task: OpenTask, tmp_path: Path, console_errors: list[str]
+) -> None:
+    page = open_task(StubGateway(FLOWERS))
+    page.route("**/v1/predict*", lambda route: route.fulfill(status=503))
+    choose(page, picture_file(tmp_path))
+    expect(page.locator("#error")).to_contain_text("The service is unavailable. Your picture is kept")
+    page.unroute("**/v1/predict*")
+    expect(page.locator("#reading")).to_have_text("tulip")
+    expect(page.locator("#error")).to_be_empty()
+    assert all("503" in error for error in console_errors)
+    console_errors.clear()
+
+
+def test_picture_refused_shows_sentence(
+    open_task: OpenTask, tmp_path: Path, console_errors: list[str]
+) -> None:
+    page = open_task(StubGateway(FLOWERS))
+    problem = {"status": 422, "code": "image_shape", "detail": "The picture has another shape."}
+    page.route("**/v1/predict*", lambda route: route.fulfill(status=422, json=problem))
+    choose(page, picture_file(tmp_path))
+    expect(page.locator("#error")).to_have_text("The picture has another shape.")
+    expect(page.locator("#reading")).to_be_empty()
+    console_errors.clear()
+
+
+@pytest.mark.parametrize("card", [FLOWERS, MANY], ids=["flowers", "many"])
+@pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (320, "dark"), (768, "light"), (1440, "dark")])
+def test_task_page_of_any_width_and_scheme_has_no_violations_and_no_overflow(
+    open_task: OpenTask, tmp_path: Path, card: TaskCard, width: int, scheme: str
+) -> None:
+    page = open_task(
+        StubGateway(card, FLOWERS, MANY),
+        viewport={"width": width, "height": 800},
+        color_scheme=scheme,
+        reduced_motion="reduce",
+        has_touch=width == 320,
+    )
+    page.locator("body[data-ready]").wait_for()
+    assert violations(page) == []
+    choose(page, picture_file(tmp_path, brightness=128))
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator("main[data-explained]")).to_be_visible()
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_colors_of_real_service_are_named_and_explained(
+    new_page: Callable[..., Page], tasks_url: str, tmp_path: Path
+) -> None:
+    """A red square in the left top quarter makes the picture red; its grey parts speak against that."""
+    page = new_page()
+    page.goto(tasks_url)
+    expect(page).to_have_title("Digits")
+    page.get_by_role("button", name="Example: 5").click()
+    expect(page.locator("#reading")).to_have_text("5")
+    page.get_by_label("Model").select_option("colors")
+    expect(page).to_have_url(f"{tasks_url}/?model=colors")
+    expect(page.locator("#bars span")).to_have_text(["red", "green", "blue", "grey"])
+    pixels = np.full((320, 240, 3), 120, np.uint8)
+    pixels[:160, :120] = 255, 0, 0
+    file = tmp_path / "square.png"
+    file.write_bytes(images.to_png(pixels))
+    choose(page, file)
+    expect(page.locator("#reading")).to_have_text("red")
+    size = page.locator("#network-input").evaluate("image => [image.naturalWidth, image.naturalHeight]")
+    assert size == [48, 64]
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator("main[data-explained]")).to_be_visible()
+    quarters = page.locator("#heatmap").evaluate(BLUE_BY_QUARTER)
+    assert quarters[0] > 10
+    assert max(quarters[1:]) < 0
