@@ -1,85 +1,89 @@
-"""Commands of docs/how-to/serve-your-own-model.md, run in a copy of the client and docs."""
+"""Commands and code of docs/tutorials/your-own-model.md, run in a copy of docs beside the service."""
 
 import os
-import re
-import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from docs.examples.fashion import garments
+from digit_client import TaskCard
 from tests.processes import answers, free_port, running, wait_until
 from tests.readme import ROOT, blocks
 
-CHANGE, PUBLISH, ASK = blocks("sh", (ROOT / "docs" / "how-to" / "serve-your-own-model.md").read_text())
-CHANGED_FILE = Path("client") / "digit_client" / "images" / "normalisation.py"
+pytestmark = pytest.mark.e2e
+
+TUTORIAL = (ROOT / "docs" / "tutorials" / "your-own-model.md").read_text()
+FIT, PUBLISH, ASK = blocks("sh", TUTORIAL)
 
 
 @dataclass(frozen=True)
 class Copy:
-    """Copy of the client's package and of docs, whose commands import this client."""
+    """Folder with docs and .venv, whose service has ports of its own."""
 
     folder: Path
     environment: dict[str, str]
 
-    def run(self, block: str) -> str:
-        """Run commands that have to succeed; return their output."""
+    def run(self, *command: str) -> str:
+        """Run a command that has to succeed; return its output."""
         done = subprocess.run(
-            ["bash", "-e", "-c", block],
-            cwd=self.folder,
-            env=os.environ | self.environment,
-            capture_output=True,
-            text=True,
+            command, cwd=self.folder, env=os.environ | self.environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def with_ports(self, text: str) -> str:
+        """Return the text with the gateway's address of this copy."""
+        return text.replace("http://localhost:8080", self.environment["DIGITS_URL"])
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Copy:
-    for room in ("client", "docs"):
-        shutil.copytree(ROOT / room, tmp_path / room)
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    port, grpc_port = free_port(), free_port()
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    folder = tmp_path_factory.mktemp("tutorial")
+    for name, target in (("docs", ROOT / "docs"), (".venv", Path(sys.prefix))):
+        (folder / name).symlink_to(target)
+    port = free_port()
     environment = {
-        "PYTHONPATH": str(tmp_path / "client"),
         "DIGITS_PORT": str(port),
-        "DIGITS_GRPC_PORT": str(grpc_port),
+        "DIGITS_GRPC_PORT": str(free_port()),
         "DIGITS_REST_PORT": str(free_port()),
-        "DIGITS_MODELS": str(tmp_path / "models" / "fashion"),
+        "DIGITS_MODELS": str(folder / "models" / "shapes"),
         "DIGITS_URL": f"http://127.0.0.1:{port}",
-        "DIGITS_MODEL_SERVER": f"127.0.0.1:{grpc_port}",
     }
-    return Copy(tmp_path, environment)
+    return Copy(folder, environment)
 
 
-@pytest.fixture
-def correct(copy: Copy) -> Iterator[int]:
-    """Number of garments that the published model reads right, while it is served."""
-    copy.run(CHANGE)
-    accuracy = re.search(r"^Test accuracy: ([\d.]+) on 10,000", copy.run(PUBLISH), re.MULTILINE)
-    assert accuracy
+@pytest.fixture(scope="module")
+def service(copy: Copy) -> Iterator[Copy]:
+    """The copy, after the commands that fit and publish, with its service."""
+    copy.run("bash", "-e", "-c", FIT)
+    assert "Published: models/shapes/1" in copy.run("bash", "-e", "-c", PUBLISH)
     with running("up", environment=copy.environment) as process:
         wait_until(lambda: answers(f"{copy.environment['DIGITS_URL']}/readyz"), process)
-        yield round(float(accuracy[1]) * 10_000)
+        yield copy
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not garments.FOLDER.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed"
-)
-def test_served_model_reads_as_many_garments_as_evaluated(copy: Copy, correct: int) -> None:
-    *examples, over_http, over_grpc = copy.run(ASK).splitlines()
-    assert over_http == f"Over HTTP {correct:,} of 10,000 are right"
-    assert over_grpc == f"Over gRPC {correct:,} of 10,000 are right"
-    assert all(line.startswith(garments.NAMES) for line in examples)
+def test_tutorial_commands_name_the_star(service: Copy) -> None:
+    answer = service.run("bash", "-e", "-c", service.with_ports(ASK))
+    assert answer.startswith("shapes/validation/star/000.jpg: star")
+    assert '"label":"star"' in answer
 
 
-def test_change_edits_one_line(copy: Copy) -> None:
-    copy.run(CHANGE)
-    before, after = ((folder / CHANGED_FILE).read_text().splitlines() for folder in (ROOT, copy.folder))
-    assert sum(old != new for old, new in zip(before, after, strict=True)) == 1
+def test_tutorial_code_names_the_star(service: Copy) -> None:
+    (code,) = blocks("python", TUTORIAL)
+    assert service.run(sys.executable, "-W", "error", "-c", service.with_ports(code)).startswith("star ")
+
+
+def test_card_request_over_rest_returns_the_card(service: Copy) -> None:
+    (command,) = (line for line in TUTORIAL.splitlines() if line.startswith("curl --data"))
+    command = command.replace("localhost:8501", f"localhost:{service.environment['DIGITS_REST_PORT']}")
+    assert '\\"circle\\"' in service.run("bash", "-e", "-c", command)
+
+
+def test_complete_card_is_valid() -> None:
+    (_, complete) = blocks(r'toml title="[\w./]+"', TUTORIAL)
+    card = TaskCard.from_document(tomllib.loads(complete))
+    assert (card.name, card.shape, card.range, card.fit) == ("flowers", (180, 180, 3), (0, 255), "crop")
