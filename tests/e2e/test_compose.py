@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import keras
+import numpy as np
 import pytest
+from keras import layers
 
-from digit_client import DigitClient, RetryPolicy
+from digit_client import ClassifierClient, DigitClient, RetryPolicy, TaskCard
 from digit_client.images import to_png
+from digit_training import export
 from tests.compose import ROOT, Load, Project
 from tests.processes import answers, free_port, wait_until
 from tests.readme import blocks
@@ -253,6 +257,34 @@ def test_gateway_image_is_small_without_tensorflow(project: Project) -> None:
     ]
     # OpenCV is half of the size; Redis and OpenTelemetry are optional features.
     assert sizes[0] - sizes[1] < 330 * MEGABYTE
+
+
+@pytest.fixture
+def own(built: Project, tmp_path: Path) -> Iterator[Project]:
+    """Project, not started, whose folder `models` has a model of shapes."""
+    ignored = shutil.ignore_patterns(".*", "models", "runs", "__pycache__")
+    folder = shutil.copytree(ROOT, tmp_path / "digits", ignore=ignored)
+    task = TaskCard("shapes", ("circle", "square"), (6, 8, 3), (0.0, 255.0))
+    model = keras.Sequential(
+        [keras.Input(task.shape), layers.Flatten(), layers.Dense(2, activation="softmax")]
+    )
+    export.save_model(model, task, folder / "models" / "shapes" / "1")
+    # The containers' user writes labels into the folder.
+    for path in (tmp_path.parent, tmp_path, *folder.glob("models/**")):
+        path.chmod(0o777)
+    project = replace(built, name="digits-own-tests", port=free_port(), folder=folder)
+    try:
+        yield project
+    finally:
+        project.compose(*REMOVAL)
+
+
+def test_compose_serves_model_of_another_name(own: Project) -> None:
+    (block,) = blocks("shell", (ROOT / "docs" / "tutorials" / "your-own-model.md").read_text())
+    own.run("bash", "-e", "-c", block)
+    with ClassifierClient(own.url) as client:
+        assert client.predict(np.zeros((30, 40, 3), np.uint8)).labels == ("circle", "square")
+        assert client.models()["name"] == "shapes"
 
 
 @pytest.fixture(scope="module")

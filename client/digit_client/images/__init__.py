@@ -17,7 +17,7 @@ and for any number of digits:
 
 and for a model of another task, as its task card says:
 
-    bytes ─ decode ─▶ pixels ─ prepare ─▶ uint8 [h, w] or [h, w, c]
+    bytes ─ decode_for_task ─▶ pixels ─ prepare ─▶ uint8 [h, w] or [h, w, c]
 
 Terms of these modules: a `level` is a step of the range 0..255; `contrast`, float32 [h, w], is the
 difference of each pixel from the background, in levels; `ink`, float32 [h, w], is a soft mask, from 0 for
@@ -36,7 +36,7 @@ from digit_client.images.normalisation import (
     is_normalized,
     normalise,
 )
-from digit_client.images.preparation import prepare
+from digit_client.images.preparation import decode_for_task, prepare
 from digit_client.images.reading import glyphs, read, single_digit
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "Pixels",
     "are_normalized",
     "decode",
+    "decode_for_task",
     "fit_to_mnist_canvas",
     "glyphs",
     "is_normalized",

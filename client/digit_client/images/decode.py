@@ -29,17 +29,24 @@ _PNG_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _DAMAGED = "the image file ends early or is damaged"
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, side: int = scaling.MAX_SIDE) -> Pixels:
+def decode(
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    side: int = scaling.MAX_SIDE,
+    min_side: int | None = None,
+) -> Pixels:
     """Decode an image file: PNG, JPEG, GIF, BMP, WebP, TIFF or PPM.
 
     A JPEG whose longer side exceeds `side` pixels may be decoded at a half, a quarter or an eighth of its
-    size. EXIF orientation is applied; only the first frame is decoded. Raise NotAnImageError,
-    TruncatedImageError, ImageTooLargeError or PixelValueError.
+    size; with `min_side`, if both sides keep at least this number of pixels. EXIF orientation is applied;
+    only the first frame is decoded. Raise NotAnImageError, TruncatedImageError, ImageTooLargeError or
+    PixelValueError.
     """
     # OpenCV decodes PNG, the format of most drawings, twice as fast as Pillow.
     if data.startswith(PNG_SIGNATURE):
         return _decode_png(data, max_pixels)
-    return _decode_any(data, max_pixels, side)
+    return _decode_any(data, max_pixels, side, min_side)
 
 
 def original_size(data: bytes) -> tuple[int, int]:
@@ -90,7 +97,7 @@ def _decode_png(data: bytes, max_pixels: int) -> Pixels:
     return to_uint8_image(np.asarray(image))
 
 
-def _decode_any(data: bytes, max_pixels: int, side: int) -> Pixels:
+def _decode_any(data: bytes, max_pixels: int, side: int, min_side: int | None) -> Pixels:
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
     except Image.DecompressionBombError as error:
@@ -101,19 +108,19 @@ def _decode_any(data: bytes, max_pixels: int, side: int) -> Pixels:
         formats = ", ".join(("PNG", *_PILLOW_FORMATS))
         raise NotAnImageError(f"the data is in no supported image format; supported: {formats}") from error
     try:
-        _limit_cost(image, data, max_pixels, side)
+        _limit_cost(image, data, max_pixels, side, min_side)
         ImageOps.exif_transpose(image, in_place=True)
         return _to_pixels(image)
     except (OSError, ValueError, TypeError, SyntaxError, struct.error, EOFError) as error:
         raise TruncatedImageError(_DAMAGED) from error
 
 
-def _limit_cost(image: Image.Image, data: bytes, max_pixels: int, side: int) -> None:
+def _limit_cost(image: Image.Image, data: bytes, max_pixels: int, side: int, min_side: int | None) -> None:
     """Raise an ImageError if decoding would exceed the limits; make Pillow decode a large JPEG downscaled."""
     if image.format in ("JPEG", "MPO"):
         _check_size(*image.size, 4 * max_pixels)
         _check_scans(data)
-        image.draft(None, _draft_size(*image.size, side))
+        image.draft(None, (min_side, min_side) if min_side else _draft_size(*image.size, side))
     elif image.format == "TIFF":
         _check_tiff(data)
     # Check the size after draft(), which leaves a long, narrow JPEG at its full size.

@@ -7,9 +7,19 @@ from numpy.typing import NDArray
 from digit_client._exceptions import ImageShapeError
 from digit_client._inputs import Pixels, to_uint8_image
 from digit_client._task import TaskCard
+from digit_client.images.decode import MAX_PIXELS, decode
 from digit_client.images.normalisation import normalise
 
 _WHITE = 255
+_OVERSAMPLING = 2
+"""Least ratio of a decoded picture's sides to the model's, so that area interpolation averages pixels."""
+
+
+def decode_for_task(data: bytes, task: TaskCard, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode an image file at the resolution that the task needs, as `decode` does, and with its errors."""
+    if task.kind == "digits":
+        return decode(data, max_pixels=max_pixels)
+    return decode(data, max_pixels=max_pixels, min_side=_OVERSAMPLING * max(task.shape[:2]))
 
 
 def prepare(image: NDArray[np.generic], task: TaskCard) -> NDArray[np.uint8]:

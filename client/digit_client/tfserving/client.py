@@ -18,11 +18,12 @@ from digit_client import images as digit_images
 from digit_client._exceptions import ImageError, NoDigitError, ReadingNotSupportedError
 from digit_client._inputs import ImageSource
 from digit_client._retries import Deadline, Retrier, RetryPolicy
-from digit_client._task import TaskCard
+from digit_client._task import DIGITS, TaskCard
 from digit_client._types import Prediction, Reading
 from digit_client.images import Candidates
 from digit_client.tfserving.codec import Batch, ModelRef
-from digit_client.tfserving.model_server import ModelServer, with_current_task
+from digit_client.tfserving.model_server import ModelServer
+from digit_client.tfserving.tasks import with_current_task
 
 _DEFAULT_TARGET = "127.0.0.1:8500"
 _BATCH_SIZE = 256
@@ -114,7 +115,7 @@ class ModelServerClient:
                 return self._predict_digits(pictures, model, deadline)
             return self._predict_prepared(pictures, task, model, deadline)
 
-        return with_current_task(lambda: self._task(model, deadline), predict)
+        return self._with_task(predict, model, deadline)
 
     def _predict_prepared(
         self, pictures: Sequence["_Picture"], task: TaskCard, model: ModelRef, deadline: Deadline
@@ -146,14 +147,23 @@ class ModelServerClient:
                 )
             return self._decide_by_candidates(pictures, digit_images.read, model, deadline)
 
-        return with_current_task(lambda: self._task(model, deadline), read)
+        return self._with_task(read, model, deadline)
 
-    def _task(self, model: ModelRef, deadline: Deadline) -> TaskCard:
-        def ask(timeout: float) -> TaskCard:
-            return self._server.task(model, timeout=timeout)
+    def _with_task(
+        self, run: Callable[[TaskCard], list[_Result]], model: ModelRef, deadline: Deadline
+    ) -> list[_Result]:
+        def known_task() -> TaskCard:
+            # A known task is no call: it needs no time, and adds nothing to the retry budget.
+            return self._server.known_task(model) or self._retrier.run(
+                lambda timeout: self._server.task(model, timeout=timeout), deadline
+            )
 
-        # A known task is no call: it needs no time, and adds nothing to the retry budget.
-        return self._server.known_task(model) or self._retrier.run(ask, deadline)
+        def latest_task() -> TaskCard:
+            return self._retrier.run(
+                lambda timeout: self._server.latest_task(model, timeout=timeout), deadline
+            )
+
+        return with_current_task(known_task, latest_task, run)
 
     def _decide_by_candidates(
         self,
@@ -201,13 +211,13 @@ class _Picture:
     def prepare(self, task: TaskCard) -> NDArray[np.uint8]:
         """Return the picture in the model's form: uint8 of the task's shape."""
         with self._adding_index():
-            return digit_images.prepare(self._decode(), task)
+            return digit_images.prepare(self._decode(task), task)
 
     def normalise(self) -> NDArray[np.uint8]:
         """Return the normalised picture, uint8 [1, 28, 28], or an empty array if it shows no digit."""
         with self._adding_index():
             try:
-                return digit_images.normalise(self._decode())[np.newaxis]
+                return digit_images.normalise(self._decode(DIGITS))[np.newaxis]
             except NoDigitError:
                 return np.empty((0, *_GLYPH), np.uint8)
 
@@ -231,10 +241,10 @@ class _Picture:
         with self._adding_index():
             return decide(candidates, predictions)
 
-    def _decode(self) -> NDArray[Any]:
+    def _decode(self, task: TaskCard) -> NDArray[Any]:
         if isinstance(self.source, np.ndarray):
             return self.source
-        return digit_images.decode(_inputs.read_source(self.source))
+        return digit_images.decode_for_task(_inputs.read_source(self.source), task)
 
     @contextmanager
     def _adding_index(self) -> Iterator[None]:

@@ -19,6 +19,8 @@ from digit_client.tfserving.protos import (
 )
 
 OUTPUT, IS_DIGIT_OUTPUT = "probabilities", "is_digit"
+IMAGES_SIGNATURE, IMAGES_INPUT = "images", "images"
+PIXELS_SIGNATURE, PIXELS_INPUT = "serving_default", "pixels"
 CARD_SIGNATURE, CARD_INPUT, CARD_OUTPUT = "card", "unused", "card"
 """Signature that returns the task card: uint8 [n] to string [n]. Its input is unused; TensorFlow Serving's
 batching requires one."""
@@ -61,8 +63,8 @@ def encode(batch: Batch, model: ModelRef) -> PredictRequest:
     # gives all outputs without one.
     request = PredictRequest(model_spec=model_spec(model))
     is_images = batch.dtype == np.uint8
-    request.model_spec.signature_name = "images" if is_images else "serving_default"
-    tensor = request.inputs["images" if is_images else "pixels"]
+    request.model_spec.signature_name = IMAGES_SIGNATURE if is_images else PIXELS_SIGNATURE
+    tensor = request.inputs[IMAGES_INPUT if is_images else PIXELS_INPUT]
     tensor.dtype = DT_UINT8 if is_images else DT_FLOAT
     for size in batch.shape:
         tensor.tensor_shape.dim.add(size=size)

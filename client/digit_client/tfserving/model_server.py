@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -30,6 +30,7 @@ from digit_client.tfserving.protos import (
     PredictRequest,
     PredictResponse,
 )
+from digit_client.tfserving.tasks import TaskCache
 
 _ERRORS: dict[grpc.StatusCode, type[ServiceError]] = {
     grpc.StatusCode.NOT_FOUND: ModelNotFoundError,
@@ -38,11 +39,6 @@ _ERRORS: dict[grpc.StatusCode, type[ServiceError]] = {
     # A server that shuts down cancels its calls.
     grpc.StatusCode.CANCELLED: UnavailableError,
 }
-
-
-_Result = TypeVar("_Result")
-
-_INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +55,6 @@ class VersionStatus:
         return self.state == "AVAILABLE"
 
 
-def with_current_task(current_task: Callable[[], TaskCard], run: Callable[[TaskCard], _Result]) -> _Result:
-    """Return `run(task)`; run again if a version with another preparation has answered, or refused the input.
-
-    `current_task` returns the task as of the latest answer.
-    """
-    task = current_task()
-    try:
-        result = run(task)
-    except Exception:
-        # Another version's answer may fail anywhere: reading needs labels that are digits.
-        latest = current_task()
-        if latest.prepares_as(task):
-            raise
-        return run(latest)
-    latest = current_task()
-    return result if latest.prepares_as(task) else run(latest)
-
-
 class ModelServer:
     """Blocking connection to the server at `target` (host:port or unix:path). Thread-safe.
 
@@ -88,22 +66,17 @@ class ModelServer:
         self.target = target
         self._channel = channel.connect(target, credentials)
         self._stub = _Stub(self._channel)
-        self._tasks: dict[ModelRef, TaskCard] = {}
+        self._tasks = TaskCache()
 
     def predict(self, batch: Batch, model: ModelRef, *, timeout: float) -> list[Prediction]:
         """Return the predictions for the n images of the batch, in their order."""
         end = time.monotonic() + timeout
-        try:
+        with self._tasks.forget_if_unfit(model.name):
             response = self._call(self._stub.predict, codec.encode(batch, model), timeout)
-        except ServiceError as error:
-            if error.reason == _INVALID_ARGUMENT:
-                # The input may be that of an earlier version: ask for the task anew.
-                self._tasks.clear()
-            raise
-        answered = ModelRef(model.name, codec.version_of(response))
-        task = self._tasks.get(answered) or self._fetch_task(answered, end - time.monotonic())
-        self._tasks[model] = task
-        return _to_predictions(response, len(batch), task)
+            answered = ModelRef(model.name, codec.version_of(response))
+            task = self._tasks.get(answered) or self._fetch_task(answered, end - time.monotonic())
+            self._tasks.remember(model, answered.version, task)
+            return _to_predictions(response, len(batch), task)
 
     def known_task(self, model: ModelRef) -> TaskCard | None:
         """Return the model's task card as of its latest answer, None before the first one."""
@@ -112,6 +85,12 @@ class ModelServer:
     def task(self, model: ModelRef, *, timeout: float) -> TaskCard:
         """Return the model's task card, as of its latest answer; without an answer yet, ask for it."""
         return self.known_task(model) or self._fetch_task(model, timeout)
+
+    def latest_task(self, model: ModelRef, *, timeout: float) -> TaskCard:
+        """Return the task card of the version that answers now."""
+        version = self.resolve(model, timeout=timeout)
+        task = self.task(ModelRef(model.name, version), timeout=timeout)
+        return self._tasks.remember(model, version, task)
 
     def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
         """Return the status of every version of the model, newest first."""
@@ -134,7 +113,7 @@ class ModelServer:
             task, version = DIGITS, model.version
         else:
             task, version = _to_task(response), codec.version_of(response)
-        return _remember(self._tasks, model, version, task)
+        return self._tasks.remember(model, version, task)
 
     def _call(self, method: Any, request: object, timeout: float) -> Any:
         try:
@@ -150,7 +129,7 @@ class AsyncModelServer:
         self.target = target
         self._channel = channel.connect_async(target, credentials)
         self._stub = _Stub(self._channel)
-        self._tasks: dict[ModelRef, TaskCard] = {}
+        self._tasks = TaskCache()
         self._fetching = asyncio.Lock()
 
     async def predict(
@@ -168,17 +147,12 @@ class AsyncModelServer:
         """
         metadata = (*((("x-request-id", request_id),) if request_id else ()), *(trace or {}).items())
         end = time.monotonic() + timeout
-        try:
+        with self._tasks.forget_if_unfit(model.name):
             response = await self._call(self._stub.predict, codec.encode(batch, model), timeout, metadata)
-        except ServiceError as error:
-            if error.reason == _INVALID_ARGUMENT:
-                # The input may be that of an earlier version: ask for the task anew.
-                self._tasks.clear()
-            raise
-        answered = ModelRef(model.name, codec.version_of(response))
-        task = self._tasks.get(answered) or await self._fetch_task(answered, end - time.monotonic())
-        self._tasks[model] = task
-        return _to_predictions(response, len(batch), task)
+            answered = ModelRef(model.name, codec.version_of(response))
+            task = self._tasks.get(answered) or await self._fetch_task(answered, end - time.monotonic())
+            self._tasks.remember(model, answered.version, task)
+            return _to_predictions(response, len(batch), task)
 
     def known_task(self, model: ModelRef) -> TaskCard | None:
         """Return the model's task card as of its latest answer, None before the first one."""
@@ -187,6 +161,12 @@ class AsyncModelServer:
     async def task(self, model: ModelRef, *, timeout: float) -> TaskCard:
         """Return the model's task card, as of its latest answer; without an answer yet, ask for it."""
         return self.known_task(model) or await self._fetch_task(model, timeout)
+
+    async def latest_task(self, model: ModelRef, *, timeout: float) -> TaskCard:
+        """Return the task card of the version that answers now."""
+        version = await self.resolve(model, timeout=timeout)
+        task = await self.task(ModelRef(model.name, version), timeout=timeout)
+        return self._tasks.remember(model, version, task)
 
     async def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
         """Return the status of every version of the model, newest first."""
@@ -201,20 +181,25 @@ class AsyncModelServer:
         await self._channel.close()
 
     async def _fetch_task(self, model: ModelRef, timeout: float) -> TaskCard:
-        # One request asks for the card; concurrent ones wait for its answer.
-        async with self._fetching:
-            known = self._tasks.get(model)
-            if known:
-                return known
-            try:
-                response = await self._call(self._stub.predict, codec.encode_card_request(model), timeout)
-            except ServiceError as error:
-                if not _lacks_card(error):
-                    raise
-                task, version = DIGITS, model.version
-            else:
-                task, version = _to_task(response), codec.version_of(response)
-            return _remember(self._tasks, model, version, task)
+        try:
+            # One request asks for the card; concurrent ones wait for its answer.
+            async with asyncio.timeout(timeout), self._fetching:
+                return self._tasks.get(model) or await self._ask_for_card(model, timeout)
+        except TimeoutError as error:
+            raise DeadlineExceededError(
+                f"the model server at {self.target} did not answer in time"
+            ) from error
+
+    async def _ask_for_card(self, model: ModelRef, timeout: float) -> TaskCard:
+        try:
+            response = await self._call(self._stub.predict, codec.encode_card_request(model), timeout)
+        except ServiceError as error:
+            if not _lacks_card(error):
+                raise
+            task, version = DIGITS, model.version
+        else:
+            task, version = _to_task(response), codec.version_of(response)
+        return self._tasks.remember(model, version, task)
 
     async def _call(
         self, method: Any, request: object, timeout: float, metadata: tuple[tuple[str, str], ...] = ()
@@ -249,16 +234,6 @@ def _status_request(model: ModelRef) -> GetModelStatusRequest:
 
 def _metadata_request(model: ModelRef) -> GetModelMetadataRequest:
     return GetModelMetadataRequest(model_spec=codec.model_spec(model), metadata_field=["signature_def"])
-
-
-def _remember(
-    tasks: dict[ModelRef, TaskCard], model: ModelRef, version: int | None, task: TaskCard
-) -> TaskCard:
-    """Add the task of the model that was asked, and of the version that answered, if it is known."""
-    tasks[model] = task
-    if version is not None:
-        tasks[ModelRef(model.name, version)] = task
-    return task
 
 
 def _to_task(response: PredictResponse) -> TaskCard:

@@ -29,7 +29,7 @@ def main(folder: str, file: str) -> None:
         name="shapes",
     )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.fit(pictures, epochs=10, verbose=2)
+    model.fit(pictures, epochs=20, verbose=2)
     model.save(file)
 
 

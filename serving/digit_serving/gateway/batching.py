@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MAX_REQUESTS = 32
 """Requests per call: their IDs, up to 128 bytes each, travel as metadata, which gRPC limits to 8 kB."""
-_MAX_CALL_BYTES = 64 * 2**20
+_MAX_CALL_BYTES = 16 * 2**20
 """Bytes that requests may share in a call; a single request may have more."""
 _QUIET_ITERATIONS = 12
 """Event-loop iterations without a new request after which the next batch is complete. An idle iteration takes
@@ -183,13 +183,16 @@ class _BatchQueue:
         images, size = 0, 0
         while self.waiting and len(group) < _MAX_REQUESTS:
             request = self.waiting[0]
-            size += request.batch.nbytes
-            if group and (images + len(request.batch) > max_images or size > _MAX_CALL_BYTES):
+            is_full = (
+                images + len(request.batch) > max_images or size + request.batch.nbytes > _MAX_CALL_BYTES
+            )
+            if group and is_full:
                 break
             self.waiting.popleft()
             if not request.future.done():
                 group.append(request)
                 images += len(request.batch)
+                size += request.batch.nbytes
         return group
 
 

@@ -76,6 +76,8 @@ class RequestContext:
     segment_seconds: float = 0.0
     """Time spent on candidates for digits, and on the choice among them, over all images."""
 
+    deadline: float | None = None
+    """End of the time for calls to the model server, set before the first one."""
     waits: list[Wait] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     """Failed calls: the route (`named`, `canary`, `default`, `pinned`) and the error's code."""

@@ -1,9 +1,10 @@
 """Image processing: a request's pictures to the model's input, one row or many candidates a picture."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,8 @@ class ImageProcessor:
 
     def _prepare_files(self, files: Sequence[bytes], task: TaskCard, context: RequestContext) -> ModelInput:
         context.read_started_at = slice_began = time.perf_counter()
-        rows, missing = [], []
+        batch = np.zeros((len(files), *task.shape), np.uint8)
+        missing = []
         for index, data in enumerate(files):
             slice_began = self._scheduler.yield_if_due(slice_began, context, index)
             try:
@@ -78,8 +80,9 @@ class ImageProcessor:
                 raise
             if row is None:
                 missing.append(index)
-            rows.append(np.zeros(task.shape, np.uint8) if row is None else row)
-        return ModelInput(np.array(rows), missing, range(len(files)))
+            else:
+                batch[index] = row
+        return ModelInput(batch, missing, range(len(files)))
 
     def _normalise_arrays(self, array: NDArray[Any], task: TaskCard, context: RequestContext) -> ModelInput:
         context.read_started_at = time.perf_counter()
@@ -144,7 +147,8 @@ def segmentation_timer(context: RequestContext) -> Iterator[None]:
 def _decode_and_prepare(
     data: bytes, task: TaskCard, max_pixels: int, context: RequestContext
 ) -> NDArray[np.uint8] | None:
-    return _prepare(_decode(data, max_pixels, context), task, context)
+    pixels = _decode(data, context, partial(images.decode_for_task, task=task, max_pixels=max_pixels))
+    return _prepare(pixels, task, context)
 
 
 def _segment(
@@ -155,7 +159,8 @@ def _segment(
 ) -> Candidates:
     size = None
     if isinstance(picture, bytes):
-        pixels = _decode(picture, max_pixels, context, side=images.READING_SIDE)
+        decode = partial(images.decode, max_pixels=max_pixels, side=images.READING_SIDE)
+        pixels = _decode(picture, context, decode)
         size = images.original_size(picture)
     else:
         pixels = to_image(picture, task)
@@ -163,12 +168,12 @@ def _segment(
         return images.segment(pixels, size=size)
 
 
-def _decode(data: bytes, max_pixels: int, context: RequestContext, **options: int) -> images.Pixels:
+def _decode(data: bytes, context: RequestContext, decode: Callable[[bytes], images.Pixels]) -> images.Pixels:
     if not data:
         raise NotAnImageError("the request holds no image")
     started = time.perf_counter()
     try:
-        return images.decode(data, max_pixels=max_pixels, **options)
+        return decode(data)
     finally:
         context.decode_seconds += time.perf_counter() - started
 

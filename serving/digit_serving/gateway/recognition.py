@@ -8,21 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_client import (
-    ImageShapeError,
-    NoDigitError,
-    PixelValueError,
     Prediction,
     Reading,
     ReadingNotSupportedError,
     ServiceError,
-    SeveralDigitsError,
     TaskCard,
     TooManyDigitsError,
     images,
 )
 from digit_client.images import Candidates
 from digit_client.tfserving.codec import Batch, ModelRef
-from digit_client.tfserving.model_server import with_current_task
+from digit_client.tfserving.tasks import with_current_task
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.image_processing import ImageProcessor, errors_at, segmentation_timer
 from digit_serving.gateway.request_parsing import Body, Pictures, RequestParser
@@ -30,16 +26,6 @@ from digit_serving.gateway.routing import Router
 from digit_serving.gateway.settings import Settings
 
 _Result = TypeVar("_Result")
-
-_REFUSALS = (
-    ImageShapeError,
-    NoDigitError,
-    PixelValueError,
-    ReadingNotSupportedError,
-    SeveralDigitsError,
-    TooManyDigitsError,
-)
-"""Refusals that depend on the task."""
 
 
 class Recognizer:
@@ -93,23 +79,11 @@ class Recognizer:
     def _with_task(
         self, run: Callable[[TaskCard], _Result], requested: ModelRef, context: RequestContext
     ) -> _Result:
-        """Return `run(task)`; run again if a version with another task has answered, or answers now.
-
-        A refusal may be due to the task of an earlier version, so ask which one answers now.
-        """
-        tasks: list[TaskCard] = []
-
-        def run_and_remember(task: TaskCard) -> _Result:
-            tasks.append(task)
-            return run(task)
-
-        try:
-            return with_current_task(lambda: self._router.task(requested, context), run_and_remember)
-        except _REFUSALS:
-            latest = self._router.latest_task(requested, context)
-            if latest.prepares_as(tasks[-1]):
-                raise
-            return run(latest)
+        return with_current_task(
+            lambda: self._router.task(requested, context),
+            lambda: self._router.latest_task(requested, context),
+            run,
+        )
 
     def _predict_digits(
         self, pictures: Pictures, task: TaskCard, requested: ModelRef, context: RequestContext

@@ -29,7 +29,7 @@ Pictures = Sequence[bytes] | Batch
 """Pictures of a request: image files, or an array uint8 [n, *shape] or float32 [n, *instance_shape] in the
 task's range."""
 
-_MAX_BATCH_BYTES = 64 * 2**20
+_MAX_BATCH_BYTES = 16 * 2**20
 """Largest sum of the prepared pictures of a request: a compressed file may have a thousandth of its size."""
 _MAX_INLINE_JSON = 1_000_000
 """Bytes of JSON above which a thread parses the body."""
@@ -67,7 +67,7 @@ class RequestParser:
         self._scheduler = scheduler
 
     def parse(self, request: Request, context: RequestContext) -> Body:
-        """Return the request's content, with at least one picture.
+        """Return the request's content, unchecked against the task.
 
         Raise MalformedBodyError, TooManyImagesError, UnsupportedMediaType or RequestEntityTooLarge;
         OverloadedError if parsing begins too late.

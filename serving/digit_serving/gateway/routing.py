@@ -1,6 +1,5 @@
 """Canary routing: selects the model version that answers a request, and finds its task."""
 
-import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
@@ -63,17 +62,17 @@ class Router:
         return predictions
 
     def task(self, requested: ModelRef, context: RequestContext) -> TaskCard:
-        """Return the task of the version that has answered the request, or will presumably answer it.
+        """Return the task of the version that has answered the request, or is expected to.
 
         A call is needed only before the version's first answer.
         """
-        return self._known_task(requested, context) or self._route(self._fetch_task, requested, context)
+        return self._known_task(requested, context) or self._route(self._ask_task, requested, context)
 
     def latest_task(self, requested: ModelRef, context: RequestContext) -> TaskCard:
         """Return the task of the version that has answered the request, or answers now; asks which."""
         if context.model_version is not None:
             return self.task(requested, context)
-        return self._route(self._fetch_latest_task, requested, context)
+        return self._route(self._ask_latest_task, requested, context)
 
     def _known_task(self, requested: ModelRef, context: RequestContext) -> TaskCard | None:
         known_task = self._model_server.known_task
@@ -88,27 +87,22 @@ class Router:
                 return canary
         return known_task(self._defaults[requested.name])
 
-    async def _fetch_task(self, model: ModelRef, timeout: float) -> TaskCard:
-        try:
-            # Concurrent requests wait for the same answer; this wait is bounded, too.
-            async with asyncio.timeout(timeout):
-                return await self._model_server.task(model, timeout=timeout)
-        except TimeoutError as error:
-            raise DeadlineExceededError("the model server did not answer in time") from error
+    def _ask_task(self, model: ModelRef, timeout: float) -> Awaitable[TaskCard]:
+        return self._model_server.task(model, timeout=timeout)
 
-    async def _fetch_latest_task(self, model: ModelRef, timeout: float) -> TaskCard:
-        version = await self._model_server.resolve(model, timeout=timeout)
-        return await self._fetch_task(ModelRef(model.name, version=version), timeout)
+    def _ask_latest_task(self, model: ModelRef, timeout: float) -> Awaitable[TaskCard]:
+        return self._model_server.latest_task(model, timeout=timeout)
 
     def _route(self, ask: _Ask[_Result], requested: ModelRef, context: RequestContext) -> _Result:
         """Ask the version that has answered the request before, is named, or is the canary or the default."""
-        now = time.perf_counter()
-        deadline = context.arrived_at + self._settings.deadline
+        if context.deadline is None:
+            # Leave at least `max_queue_time` for calls, however long the request has waited for admission.
+            deadline = context.arrived_at + self._settings.deadline
+            context.deadline = max(deadline, time.perf_counter() + self._settings.max_queue_time)
+        deadline = context.deadline
         if context.model_version is not None:
             pinned = ModelRef(requested.name, version=context.model_version)
             return self._call_existing("pinned", ask, pinned, deadline, context)
-        # Leave at least `max_queue_time` for the call, however long the request has waited for admission.
-        deadline = max(deadline, now + self._settings.max_queue_time)
         if _names_version(requested):
             return self._call("named", ask, requested, deadline, context)
         if self._is_for_canary(context):

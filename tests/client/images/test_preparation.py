@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import ExifTags, Image
 
-from digit_client import ImageShapeError, NoDigitError, PixelValueError, TaskCard, images
-from digit_client._task import DIGITS
+from digit_client import DIGITS, ImageShapeError, NoDigitError, PixelValueError, TaskCard, images
 from tests.client.images.pictures import Pixels
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -36,6 +35,40 @@ def stripes(height: int, width: int) -> Pixels:
 
 def random_pixels(*shape: int) -> Pixels:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def gradient(height: int, width: int) -> Pixels:
+    """Return grey that rises from left to right and from top to bottom: uint8 [h, w]."""
+    column, row = np.linspace(0, 127, width), np.linspace(0, 127, height)[:, None]
+    return np.asarray(np.rint(row + column), np.uint8)
+
+
+def encode(pixels: Pixels, format_name: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format_name, **({"quality": 98} if format_name == "JPEG" else {}))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("size", [(640, 640), (700, 700), (500, 4000), (3000, 300)], ids=str)
+def test_decode_for_task_jpeg_keeps_the_resolution_of_the_model(size: tuple[int, int], fit: str) -> None:
+    pixels, model = gradient(*size), task(300, 260, fit=fit)
+    from_jpeg, from_png = (
+        images.prepare(images.decode_for_task(encode(pixels, name), model), model) for name in ("JPEG", "PNG")
+    )
+    assert np.abs(from_jpeg.astype(int) - from_png).max() <= 4
+
+
+def test_decode_for_task_large_jpeg_is_decoded_downscaled_above_the_model() -> None:
+    decoded = images.decode_for_task(encode(gradient(1600, 2400), "JPEG"), task(96, 64))
+    assert decoded.shape == (200, 300)
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (1500, 2048)], ids=str)
+def test_decode_for_task_jpeg_of_exact_shape_is_accepted_without_preparation(size: tuple[int, int]) -> None:
+    model = task(*size, kind="none")
+    data = encode(gradient(*size), "JPEG")
+    assert images.prepare(images.decode_for_task(data, model), model).shape == size
 
 
 @given(

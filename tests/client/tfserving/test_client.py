@@ -298,7 +298,8 @@ def test_read_other_task_raises_reading_not_supported(serve: Serve) -> None:
         client.read(picture_of(1))
     with pytest.raises(ReadingNotSupportedError):
         client.read_many([picture_of(1)])
-    assert server.calls == 0
+    # One question each: which version answers now?
+    assert server.calls == 2
 
 
 def test_predict_letters_are_framed_and_never_read_as_digits(digits: Any) -> None:
@@ -330,6 +331,30 @@ def test_predict_new_version_of_other_preparation_is_followed(serve: Serve, chan
     assert (prediction.labels, prediction.model_version) == (task.labels, 2)
     with ModelServerClient(server.target, name="colors") as fresh:
         assert prediction == fresh.predict(picture_of(1))
+
+
+def test_predict_refused_by_earlier_task_only_is_asked_again(serve: Serve) -> None:
+    server, client = serve(COLORS)
+    height, width, channels = COLORS.shape
+    for version, shape in ((2, COLORS.shape), (3, (height + 4, width + 2, channels))):
+        task = replace(COLORS, shape=shape)
+        server.publish(*examples(task), task=replace(task, kind="none"))
+        assert client.predict(np.zeros(shape, np.uint8)).model_version == version
+    with pytest.raises(ImageShapeError):
+        client.predict(np.zeros(COLORS.shape, np.uint8))
+
+
+def test_read_after_change_to_digits_reads(digits: Any, number: np.ndarray) -> None:
+    images, labels = digits.images[:1000], digits.labels[:1000]
+    letters = replace(DIGITS, labels=tuple("ABCDEFGHIJ"))
+    with (
+        LinearModelServer(images, labels, task=letters) as server,
+        ModelServerClient(server.target) as client,
+    ):
+        with pytest.raises(ReadingNotSupportedError):
+            client.read(number)
+        server.publish(images, labels, task=DIGITS)
+        assert client.read(number).text == "17\n4"
 
 
 def test_read_new_version_of_other_task_raises_reading_not_supported(digits: Any, number: np.ndarray) -> None:

@@ -26,7 +26,6 @@ from digit_client.tfserving.model_server import (
     AsyncModelServer,
     ModelServer,
     VersionStatus,
-    with_current_task,
 )
 from tests.client.linear_model_server import LinearModelServer
 
@@ -269,42 +268,3 @@ async def test_task_concurrent_requests_ask_once(colors: LinearModelServer) -> N
     assert tasks == [CARD] * 5
     assert colors.card_calls == 1
     await connection.close()
-
-
-class Tasks:
-    """Task of the latest answer: the first one, and from the second look on the second one."""
-
-    def __init__(self, *cards: TaskCard) -> None:
-        self._cards = [*cards]
-
-    def __call__(self) -> TaskCard:
-        return self._cards.pop(0) if len(self._cards) > 1 else self._cards[0]
-
-
-@pytest.mark.parametrize(
-    ("cards", "expected"),
-    [
-        ([CARD], [CARD]),
-        ([CARD, replace(CARD, labels=("a", "b"))], [CARD]),
-        ([CARD, WIDER_CARD], [CARD, WIDER_CARD]),
-    ],
-    ids=["same", "other-labels", "other-shape"],
-)
-@pytest.mark.parametrize("error", [None, ServiceError("refused"), AttributeError("no digit")], ids=repr)
-def test_with_current_task_runs_again_after_other_preparation(
-    cards: list[TaskCard], expected: list[TaskCard], error: Exception | None
-) -> None:
-    runs: list[TaskCard] = []
-
-    def run(task: TaskCard) -> TaskCard:
-        runs.append(task)
-        if error and task == CARD:
-            raise error
-        return task
-
-    if error and len(expected) == 1:
-        with pytest.raises(type(error)):
-            with_current_task(Tasks(*cards), run)
-    else:
-        assert with_current_task(Tasks(*cards), run) == expected[-1]
-    assert runs == expected

@@ -147,6 +147,20 @@ async def test_predict_call_holds_at_most_max_images() -> None:
     assert callers.server.numbers == [[0], [1, 1], [2, 2], [3, 3, 3, 3], [4]]
 
 
+async def test_predict_call_of_large_images_holds_fewer() -> None:
+    callers = Callers()
+    callers.server.open.set()
+    large = np.zeros((1, 7 * 2**20), np.uint8)
+    tasks = [
+        asyncio.create_task(
+            callers.batcher.predict(large, MODEL, timeout=5, context=request_context(str(number)))
+        )
+        for number in range(5)
+    ]
+    assert [await digits(task) for task in tasks] == [[0]] * 5
+    assert callers.server.numbers == [[0, 0], [0, 0], [0]]
+
+
 async def test_predict_call_holds_no_more_request_ids_than_metadata_allows() -> None:
     callers = Callers()
     callers.server.open.set()
