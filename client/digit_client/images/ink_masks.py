@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_client._exceptions import NoDigitError
-from digit_client.images import frames, line_removal, scaling, thresholding
+from digit_client.images import frames, scaling, thresholding
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class InkMaskConfig:
     """Least contrast of a mask's ink, as a share of that of the mask with the highest contrast."""
     max_overlap: float = 0.9
     """Intersection over union from which two masks are the same."""
+    faint_share: float = 0.5
+    """Contrast of printed lines, as a share of the ink's threshold."""
     line_rounds: int = 3
     """Largest number of rounds in which printed lines are removed."""
     min_ink: float = 0.5
@@ -117,9 +119,8 @@ def _remove_lines(
     fainter lines.
     """
     for _ in range(_CONFIG.line_rounds):
-        # Frames first: without rules, those that consist of rules would fall apart.
-        without_frames = frames.remove_lines(mask)
-        kept = line_removal.remove_lines(without_frames, without_frames)
+        faint = (contrast > _CONFIG.faint_share * threshold).astype(np.uint8)
+        kept = frames.remove_lines(mask, faint)
         lines = mask & ~kept
         mask = kept
         if not cv2.countNonZero(lines):
