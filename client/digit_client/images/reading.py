@@ -55,6 +55,12 @@ class ReadingConfig:
     """Least share of the ink that the digits cover."""
     min_component_explained: float = 0.7
     """Least share of a component's ink that belongs to the digits cut from it."""
+    min_number: int = 3
+    """Least number of digits of a number that may have signs such as # or a currency at its ends."""
+    min_number_confidence: float = 0.95
+    """Least mean confidence of such a number's digits."""
+    max_sign_reach: float = 1.5
+    """Largest distance of a sign's far end from the number, as a multiple of the number's height."""
     low_skip_cost: float = 0.25
     """Cost of leaving out a component that is too low for a digit, as a share of that of another one."""
     beam: int = 50
@@ -132,7 +138,7 @@ def _value(glyphs: list[_Glyph], layer: Layer, width: int) -> float:
     """
     if not glyphs or (len(glyphs) > _CONFIG.max_ones and {glyph.prediction.digit for glyph in glyphs} == {1}):
         return 0.0
-    confidence = sum(glyph.prediction.confidence for glyph in glyphs) / len(glyphs)
+    confidence = _mean_confidence(glyphs)
     if len(glyphs) == 1 and glyphs[0].candidate.is_lone:
         is_sure = glyphs[0].prediction.is_accepted
     else:
@@ -144,19 +150,41 @@ def _value(glyphs: list[_Glyph], layer: Layer, width: int) -> float:
     return confidence * math.sqrt(explained)
 
 
+def _mean_confidence(glyphs: list[_Glyph]) -> float:
+    return sum(glyph.prediction.confidence for glyph in glyphs) / len(glyphs)
+
+
 def _explained(glyphs: list[_Glyph], layer: Layer, width: int) -> float:
     """Return the share of ink that belongs to the glyphs, without signs, strips and frames around glyphs."""
     atoms = reduce(or_, (glyph.candidate.atoms for glyph in glyphs))
+    number = enclose(glyph.box for glyph in glyphs)
+    is_certain = (
+        len(glyphs) >= _CONFIG.min_number and _mean_confidence(glyphs) >= _CONFIG.min_number_confidence
+    )
     least = _CONFIG.min_height * max(glyph.box[3] for glyph in glyphs)
     explained = total = 0.0
     for atom, (share, owner) in enumerate(zip(layer.shares, layer.owners, strict=True)):
         box = layer.components[owner]
         if atoms >> atom & 1:
             explained += share
-        elif box[3] < least or _is_strip(box, width) or any(contains(box, glyph.box) for glyph in glyphs):
+        elif (
+            box[3] < least
+            or _is_strip(box, width)
+            or any(contains(box, glyph.box) for glyph in glyphs)
+            or (is_certain and _is_at_end(box, number))
+        ):
             continue
         total += share
     return explained / total
+
+
+def _is_at_end(box: Box, number: Box) -> bool:
+    """True for a sign on the number's line, at its left or right end."""
+    reach = _CONFIG.max_sign_reach * number[3]
+    middle = box[0] + box[2] / 2
+    is_outside = not number[0] <= middle <= number[0] + number[2]
+    is_near = box[0] >= number[0] - reach and box[0] + box[2] <= number[0] + number[2] + reach
+    return is_outside and is_near and gaps(box, number)[1] < 0
 
 
 def _select(layer: Layer, predictions: Sequence[Prediction]) -> list[_Glyph]:

@@ -80,6 +80,28 @@ def test_read_comma_is_left_out() -> None:
     assert images.read(candidates(with_comma), [prediction(3), prediction(1), prediction(5)]).text == "35"
 
 
+SIGNED = layer(*((1 << number, (30 * number, 50, 20, 40)) for number in range(5)))
+
+
+def test_read_signs_at_ends_of_number_are_left_out() -> None:
+    answers = [NOTHING, prediction(2), prediction(0), prediction(6), NOTHING]
+    assert images.read(candidates(SIGNED), answers).text == "206"
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [NOTHING, prediction(2), prediction(0), prediction(6, 0.8), NOTHING],
+        [NOTHING, NOTHING, prediction(2), prediction(0), NOTHING],
+        [prediction(2), NOTHING, prediction(0), NOTHING, prediction(6)],
+    ],
+    ids=["unsure", "two digits", "between digits"],
+)
+def test_read_digits_among_letters_are_refused(answers: list[Prediction]) -> None:
+    with pytest.raises(NoDigitError):
+        images.read(candidates(SIGNED), answers)
+
+
 def test_read_frame_around_digit_is_left_out() -> None:
     framed = layer((1, (0, 0, 100, 100)), (2, (30, 20, 30, 60)))
     assert images.read(candidates(framed), [prediction(0), prediction(5)]).text == "5"
