@@ -50,8 +50,10 @@ class CandidateConfig:
     """Least ratio of length to width of a strip along an edge of the picture."""
     min_rule_ratio: float = 4.0
     """Least ratio of width to height of a line under a digit."""
-    min_cut_width: float = 1.1
+    min_cut_width: float = 0.8
     """Least width of a component that may be several digits, as a share of its height."""
+    min_lone_cut_width: float = 1.1
+    """The same where no other component is half as high: letters may be as wide as two digits."""
     max_digit_width: float = 1.5
     """Largest width of a digit, as a multiple of its height."""
     max_run: int = 4
@@ -194,12 +196,14 @@ def _atoms(mask: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[_Component]
     large.sort(key=lambda number: int(stats[number, cv2.CC_STAT_LEFT]))
     labels = np.zeros(mask.shape, np.int32)
     components, first = [], 1
+    heights = [int(stats[number, cv2.CC_STAT_HEIGHT]) for number in large]
     for number in large:
         left, top, width, height = stats[number, :4].tolist()
         component = slices((left, top, width, height))
         is_ink = found[slices((left - box[0], top - box[1], width, height))] == number
         pieces = np.zeros(is_ink.shape, np.int32)
-        if width >= _CONFIG.min_cut_width * height:
+        is_only = sum(2 * other >= height for other in heights) == 1
+        if width >= (_CONFIG.min_lone_cut_width if is_only else _CONFIG.min_cut_width) * height:
             pieces = seams.cut(is_ink.astype(np.uint8))
         # Two seams may have no ink between them.
         values, inverse = np.unique(pieces[is_ink], return_inverse=True)

@@ -24,7 +24,7 @@ class ReadingConfig:
 
     min_score: float = 0.15
     """Least score of a digit in a number."""
-    cut_cost: float = 0.4
+    cut_cost: float = 0.25
     """Cost of a piece, as a negative logarithm of a score: most digits are not cut."""
     min_height: float = 0.42
     """Least height of a digit, as a share of the median height of the digits: lower ones are signs."""
@@ -48,7 +48,7 @@ class ReadingConfig:
     """Largest height of a 1 as narrow as a strip, as a multiple of the height of the highest other digit."""
     max_ones: int = 5
     """Largest number of 1s of a picture without other digits: more are a barcode or bricks."""
-    min_mean_confidence: float = 0.75
+    min_mean_confidence: float = 0.8
     """Least mean confidence of a picture's digits, from a model with the output `is_digit`. The digit
     that `normalise` finds is accepted as by `/v1/predict`."""
     min_explained: float = 0.7

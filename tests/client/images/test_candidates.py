@@ -81,3 +81,17 @@ def test_segment_many_specks_is_bounded() -> None:
 def test_segment_blank_picture_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(NoDigitError):
         images.segment(np.full(shape, 200, np.uint8))
+
+
+@pytest.mark.parametrize(("has_other", "is_cut"), [(True, True), (False, False)])
+def test_segment_narrow_touching_pair_is_cut_beside_other_digit(
+    digits: Any, has_other: bool, is_cut: bool
+) -> None:
+    page = np.full((160, 320), 230, np.float32)
+    for column in (40, 92):
+        cv2.line(page, (column, 50), (column, 110), 50, 5)
+    cv2.line(page, (40, 80), (92, 80), 50, 3)
+    if has_other:
+        crop = cv2.resize(crop_digit(digits.one(2)), (40, 60), interpolation=cv2.INTER_CUBIC)
+        page[50:110, 150:190] -= 0.7 * crop
+    assert any(candidate.is_piece for candidate in all_of(images.segment(photograph(page)))) is is_cut
