@@ -7,7 +7,7 @@ import keras
 import pytest
 from keras import layers
 
-from digit_client._task import DIGITS
+from digit_client import DIGITS
 from digit_training import cards
 from digit_training.errors import CardError
 
@@ -38,7 +38,7 @@ def test_complete_of_kind_digits_has_their_shape() -> None:
 @pytest.mark.parametrize(
     ("document", "shape", "message"),
     [
-        (LABELS, (18, 12, 3), "begins with no Rescaling or Normalization layer: state range under .input."),
+        (LABELS, (18, 12, 3), "first layers do not tell the range of its pixels: state range under .input."),
         (LABELS, (None, None, 3), r"the model takes \[n, any, any, 3\]: state shape under .input."),
         (LABELS, (784,), r"the model takes \[n, 784\]: state shape under .input."),
         ({**LABELS, "input": {"range": [0, 1], "size": 3}}, (18, 12, 3), "unknown key 'size'"),

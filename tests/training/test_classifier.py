@@ -10,8 +10,7 @@ import tensorflow as tf
 from keras import layers
 from numpy.typing import NDArray
 
-from digit_client import TaskCard
-from digit_client._task import DIGITS
+from digit_client import DIGITS, TaskCard
 from digit_training import classifier
 from digit_training.errors import ModelError
 from digit_training.models import IS_DIGIT, PROBABILITIES
@@ -126,10 +125,23 @@ def test_takes_bytes_sees_the_first_layer_that_scales() -> None:
 
     assert begins_with(layers.Rescaling(1 / 127.5, offset=-1))
     assert begins_with(layers.RandomFlip("horizontal"), layers.Resizing(4, 4), layers.Rescaling(1 / 255))
-    assert begins_with(keras.Sequential([layers.RandomZoom(0.1), layers.Normalization()]))
+    assert begins_with(keras.Sequential([layers.RandomZoom(0.1), layers.Normalization(mean=110, variance=9)]))
     assert not begins_with(layers.Rescaling(255))
+    assert not begins_with(layers.Normalization())
     assert not begins_with(layers.Conv2D(3, 3), layers.Rescaling(1 / 255))
     assert not begins_with(layers.Reshape((8, 8, 3)))
+
+
+# TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize(("scale", "expected"), [(255, True), (1, False)])
+def test_takes_bytes_of_normalization_depends_on_the_data_that_it_was_adapted_to(
+    scale: float, expected: bool, tmp_path: Path
+) -> None:
+    normalization = layers.Normalization()
+    normalization.adapt(scale * np.random.default_rng(0).random((20, 8, 8, 3), np.float32))
+    keras.Sequential([keras.Input((8, 8, 3)), normalization]).save(tmp_path / "model.keras")
+    assert classifier.takes_bytes(classifier.load_keras(tmp_path / "model.keras")) == expected
 
 
 def test_to_pixels_reaches_both_ends_of_the_range() -> None:

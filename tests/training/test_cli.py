@@ -339,7 +339,7 @@ def export(*arguments: object, environment: dict[str, str] | None = None) -> tup
     return result.exit_code, result.output
 
 
-def test_export_of_another_task_judges_reports_and_publishes(
+def test_export_of_another_task_evaluates_reports_and_publishes(
     colors_file: Path, colors_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -350,12 +350,12 @@ def test_export_of_another_task_judges_reports_and_publishes(
     assert status == 0, printed
     lines = printed.splitlines()
     assert lines[0] == "Data: 20 pictures in validation"
-    assert lines[1].startswith("Left out 1 unreadable file: red/notes.txt: ")
+    assert lines[1].startswith("Left out as unreadable: 1 (red/notes.txt: ")
     assert re.fullmatch(r"Test accuracy: [01]\.\d{4} on 20 pictures, calibration error 0\.\d{4}", lines[2])
     assert lines[3:] == ["Report: report/report.html", "Published: models/colors/1"]
     card = read_card(Path("models/colors/1"))
     assert TaskCard.from_document(card["task"]) == COLORS
-    assert card["data"] == {"source": "validation", "test": 20, "unreadable": 1}
+    assert card["data"] == {"source": "validation", "test": 20, "unreadable": 1, "refused": 0}
     assert card["accuracy"] >= 0.9
     loaded = pictures.load(Path("validation"), COLORS)
     answers = predict_saved_model(Path("models/colors/1"), loaded.examples.images).argmax(axis=1)
@@ -418,7 +418,7 @@ def test_export_from_saved_model_answers_as_the_saved_model(
     assert read_card(tmp_path / "models" / "1")["parameters"] == colors_model.count_params()
 
 
-def test_export_without_data_is_unjudged_and_needs_force(colors_file: Path, tmp_path: Path) -> None:
+def test_export_without_data_is_not_evaluated_and_needs_force(colors_file: Path, tmp_path: Path) -> None:
     (tmp_path / "colors.toml").write_text(COLORS_TOML)
     places = ["--task", tmp_path / "colors.toml", "--output", tmp_path / "models"]
     environment = {"DIGITS_MNIST": str(tmp_path / "not the data of this task")}
@@ -448,6 +448,18 @@ def test_export_digits_from_a_folder_per_class(fitted: FitResult, digits: Digits
     assert (tmp_path / "report" / "report.html").is_file()
 
 
+def test_export_digits_from_test_pictures_alone(fitted: FitResult, digits: Digits, tmp_path: Path) -> None:
+    fitted.model.save(tmp_path / "mine.keras")
+    test, blank = digits.images[:50], np.zeros((1, 28, 28), np.uint8)
+    labels = np.append(digits.labels[:50], 0)
+    np.savez(tmp_path / "test.npz", x_test=np.concatenate((test, blank)), y_test=labels)
+    places = ["--data", tmp_path / "test.npz", "--output", tmp_path / "models"]
+    status, printed = export(tmp_path / "mine.keras", *places, "--min-accuracy", "0.5")
+    assert status == 0, printed
+    assert "Data: 50 pictures in" in printed
+    assert "Left out as refused in serving: 1 (index 50: " in printed
+
+
 def save_model(
     file: Path, *, classes: int = 4, activation: str = "softmax", shape: Any = (64, 48, 3)
 ) -> None:
@@ -468,7 +480,11 @@ def save_model(
             "mine.keras: the model takes [n, 3, 64, 48], the card says [n, 64, 48, 3]",
         ),
         ({"shape": (None, None, 3)}, COLORS_TOML, "card.toml: the model takes [n, any, any, 3]: state shape"),
-        ({}, COLORS_TOML.replace("range = [-1, 1]", ""), "card.toml: the model begins with no Rescaling"),
+        (
+            {},
+            COLORS_TOML.replace("range = [-1, 1]", ""),
+            "card.toml: the model's first layers do not tell the range",
+        ),
         ({}, f"size = 3\n{COLORS_TOML}", "card.toml: the task card has the unknown key 'size'"),
         ({}, "name = ", "card.toml: not TOML: "),
         ({}, None, "card.toml: the file does not exist"),

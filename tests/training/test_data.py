@@ -127,6 +127,18 @@ def test_read_idx_accepts_uncompressed_file_named_gz(idx_folder: Path) -> None:
     assert len(data.read(idx_folder).validate("idx").train) == 200
 
 
+def test_has_training_set_tells_mnist_from_test_pictures(
+    mnist_npz: Path, idx_folder: Path, tmp_path: Path
+) -> None:
+    assert data.has_training_set(mnist_npz)
+    assert data.has_training_set(idx_folder)
+    for path in idx_folder.glob("train-images*"):
+        path.unlink()
+    np.savez(tmp_path / "test.npz", x_test=[0], y_test=[0])
+    for path in (idx_folder, tmp_path / "test.npz", tmp_path / "none.npz"):
+        assert not data.has_training_set(path)
+
+
 def test_read_missing_path_raises_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere.npz does not exist"):
         data.read(tmp_path / "nowhere.npz")

@@ -64,10 +64,10 @@ def test_artifact_scales_images_as_numpy_does(task: TaskCard, tmp_path: Path) ->
     # A model that answers its input: the first pixels, as if they were probabilities.
     export.save_model(keras.Model(pixels, layers.Flatten()(pixels)), task, tmp_path / "1")
     images = np.random.default_rng(0).integers(0, 256, (3, *task.shape), np.uint8)
-    answered = tf.saved_model.load(str(tmp_path / "1")).signatures["images"](images=tf.constant(images))
+    outputs = tf.saved_model.load(str(tmp_path / "1")).signatures["images"](images=tf.constant(images))
     scaled = to_pixels(images, task)
     assert scaled.dtype == np.float32
-    assert np.array_equal(answered["probabilities"], scaled.reshape(3, -1))
+    assert np.array_equal(outputs["probabilities"], scaled.reshape(3, -1))
     low, high = task.range
     assert np.allclose(scaled, low + images.reshape(scaled.shape) / 255 * (high - low), atol=1e-4)
 
@@ -196,16 +196,16 @@ def test_model_card_of_two_outputs_states_threshold_and_refusals(
     refusing: FitResult, refusing_evaluation: Evaluation, dataset: Dataset
 ) -> None:
     card = model_card(refusing.model, DIGITS, dataset.describe(), refusing_evaluation, refusing)
-    stated, refusals = card["is_digit"], refusing_evaluation.refusals
+    is_digit, refusals = card["is_digit"], refusing_evaluation.refusals
     assert refusing.threshold
     assert refusals
-    assert stated["threshold"] == refusing.threshold.value
-    assert stated["chosen_on"]["refused"] <= stated["chosen_on"]["max_refused"] == 0.005
-    assert stated["chosen_on"]["readable_digits"] == refusing.threshold.readable_digits
-    assert stated["refused_digits"] == refusals.digits.refused_share
-    kinds = stated["refused_negatives"] | stated["refused_held_out_negatives"]
+    assert is_digit["threshold"] == refusing.threshold.value
+    assert is_digit["chosen_on"]["refused"] <= is_digit["chosen_on"]["max_refused"] == 0.005
+    assert is_digit["chosen_on"]["readable_digits"] == refusing.threshold.readable_digits
+    assert is_digit["refused_digits"] == refusals.digits.refused_share
+    kinds = is_digit["refused_negatives"] | is_digit["refused_held_out_negatives"]
     assert kinds == {name: scored.refused_share for name, scored in refusals.negatives.items()}
-    assert set(stated["refused_held_out_negatives"]) == {
+    assert set(is_digit["refused_held_out_negatives"]) == {
         name for name, kind in KINDS.items() if kind.is_held_out
     }
     assert card["fit"]["negative_examples"] == refusing.negative_examples
@@ -215,9 +215,9 @@ def test_model_card_of_two_outputs_states_threshold_and_refusals(
 def test_model_card_of_two_outputs_without_fit_has_no_threshold(
     refusing: FitResult, refusing_evaluation: Evaluation, dataset: Dataset
 ) -> None:
-    stated = model_card(refusing.model, DIGITS, dataset.describe(), refusing_evaluation)["is_digit"]
-    assert (stated["threshold"], stated["chosen_on"]) == (None, None)
-    assert 0 <= stated["refused_digits"] <= 1
+    is_digit = model_card(refusing.model, DIGITS, dataset.describe(), refusing_evaluation)["is_digit"]
+    assert (is_digit["threshold"], is_digit["chosen_on"]) == (None, None)
+    assert 0 <= is_digit["refused_digits"] <= 1
 
 
 def test_model_card_without_is_digit_has_null_there(fitted: FitResult, dataset: Dataset) -> None:

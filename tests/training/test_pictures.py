@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from digit_client import TaskCard, images
-from digit_client._task import DIGITS
+from digit_client import DIGITS, TaskCard, images
 from digit_training import pictures
 from digit_training.errors import DataError
 from tests.conftest import Digits
@@ -25,8 +24,13 @@ def test_load_folder_prepares_each_picture_as_in_serving(colors_folder: Path) ->
     assert loaded.names[:6] == [*(f"red/{number}.jpg" for number in range(5)), "green/0.jpg"]
     for name, image in zip(loaded.names, loaded.examples.images, strict=True):
         data = (colors_folder / name).read_bytes()
-        assert np.array_equal(image, images.prepare(images.decode(data), COLORS))
-    assert loaded.description == {"source": str(colors_folder), "test": 20, "unreadable": 0}
+        assert np.array_equal(image, images.prepare(images.decode_for_task(data, COLORS), COLORS))
+    assert loaded.description == {
+        "source": str(colors_folder),
+        "test": 20,
+        "unreadable": 0,
+        "refused": 0,
+    }
 
 
 def test_load_folder_leaves_out_unreadable_and_hidden_files(colors_folder: Path) -> None:
@@ -53,10 +57,10 @@ def test_load_folder_of_other_labels_raises_data_error(colors_folder: Path) -> N
 def test_load_folder_without_readable_picture_raises_data_error(tmp_path: Path) -> None:
     for label in COLORS.labels:
         (tmp_path / label).mkdir()
-    with pytest.raises(DataError, match=r"holds no picture that can be read$"):
+    with pytest.raises(DataError, match=r"holds no picture that can be evaluated$"):
         pictures.load(tmp_path, COLORS)
     (tmp_path / "red" / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"holds no picture that can be read; the first: red/a\.jpg: "):
+    with pytest.raises(DataError, match=r"holds no picture that can be evaluated; the first: red/a\.jpg: "):
         pictures.load(tmp_path, COLORS)
 
 
@@ -128,15 +132,16 @@ def test_load_missing_or_damaged_file_raises_data_error(tmp_path: Path) -> None:
         pictures.load(tmp_path / "test.npz", COLORS)
 
 
-def test_load_of_kind_digits_leaves_out_blank_pictures(digits: Digits, tmp_path: Path) -> None:
-    x = np.stack([digits.one(7), np.zeros((28, 28), np.uint8)])
-    np.savez(tmp_path / "test.npz", x_test=x, y_test=[7, 0])
+def test_load_of_kind_digits_counts_blank_pictures_as_refused(digits: Digits, tmp_path: Path) -> None:
+    x = np.stack([np.zeros((28, 28), np.uint8), digits.one(7)])
+    np.savez(tmp_path / "test.npz", x_test=x, y_test=[0, 7])
     loaded = pictures.load(tmp_path / "test.npz", replace(DIGITS, labels=tuple("abcdefghij")))
-    assert (loaded.examples.labels.tolist(), len(loaded.unreadable)) == ([7], 1)
-
-
-def test_is_folder_per_class_tells_classes_from_idx_files(colors_folder: Path, tmp_path: Path) -> None:
-    assert pictures.is_folder_per_class(colors_folder)
-    assert not pictures.is_folder_per_class(colors_folder / "red")
-    (colors_folder / "t10k-images-idx3-ubyte.gz").touch()
-    assert not pictures.is_folder_per_class(colors_folder)
+    assert (loaded.names, loaded.examples.labels.tolist(), loaded.unreadable) == (["index 1"], [7], [])
+    assert np.array_equal(loaded.examples.images, x[1:])
+    assert [name.partition(": ")[0] for name in loaded.refused] == ["index 0"]
+    assert loaded.description == {
+        "source": str(tmp_path / "test.npz"),
+        "test": 1,
+        "unreadable": 0,
+        "refused": 1,
+    }

@@ -8,8 +8,7 @@ from typing import Any
 
 import keras
 
-from digit_client import TaskCard, TaskCardError
-from digit_client._task import DIGITS
+from digit_client import DIGITS, TaskCard, TaskCardError
 from digit_training import classifier
 from digit_training.errors import CardError
 
@@ -44,11 +43,11 @@ def complete(document: Document, model: keras.Model) -> TaskCard:
     pixels, prepare = document.get("input", {}), document.get("prepare", {})
     if isinstance(pixels, Mapping) and isinstance(prepare, Mapping):
         is_digits = prepare.get("kind") == DIGITS.kind
-        stated = {
+        from_model = {
             "shape": list(DIGITS.shape) if is_digits else _shape_of(model),
             "range": _BYTES if classifier.takes_bytes(model) else None,
         }
-        completed = {key: value for key, value in stated.items() if value} | dict(pixels)
+        completed = {key: value for key, value in from_model.items() if value} | dict(pixels)
         _check_complete(completed, model)
         document = {**document, "input": completed}
     try:
@@ -65,10 +64,10 @@ def _shape_of(model: keras.Model) -> list[int] | None:
 
 def _check_complete(pixels: Mapping[str, Any], model: keras.Model) -> None:
     if "shape" not in pixels:
-        taken = classifier.format_shape(classifier.input_shape(model))
-        raise CardError(f"the model takes {taken}: state shape under [input] of the card (--task)")
+        shape = classifier.format_shape(classifier.input_shape(model))
+        raise CardError(f"the model takes {shape}: state shape under [input] of the card (--task)")
     if "range" not in pixels:
         raise CardError(
-            "the model begins with no Rescaling or Normalization layer: state range under [input] of the "
+            "the model's first layers do not tell the range of its pixels: state range under [input] of the "
             "card (--task); [0, 1], [-1, 1] and [0, 255] are usual"
         )

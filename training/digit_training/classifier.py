@@ -93,15 +93,15 @@ def load_saved_model(folder: Path, signature: str) -> keras.Model:
     if signature not in signatures:
         known = ", ".join(sorted(signatures)) or "none"
         raise ModelError(f"there is no signature {signature!r} (see --signature); signatures: {known}")
-    (taken,) = signatures[signature].structured_input_signature[1:]
-    answered = signatures[signature].structured_outputs
-    _check_single(f"the signature {signature!r}", len(taken), len(answered))
-    (spec,), (output,) = taken.values(), answered
-    if spec.dtype != tf.float32:
-        raise ModelError(f"the signature {signature!r} takes {spec.dtype.name}, not float32")
-    if spec.shape.rank is None:
+    (input_specs,) = signatures[signature].structured_input_signature[1:]
+    output_specs = signatures[signature].structured_outputs
+    _check_single(f"the signature {signature!r}", len(input_specs), len(output_specs))
+    (input_spec,), (output,) = input_specs.values(), output_specs
+    if input_spec.dtype != tf.float32:
+        raise ModelError(f"the signature {signature!r} takes {input_spec.dtype.name}, not float32")
+    if input_spec.shape.rank is None:
         raise ModelError(f"the signature {signature!r} states no shape of its input")
-    pixels = keras.Input(batch_shape=spec.shape.as_list(), name="pixels")
+    pixels = keras.Input(batch_shape=input_spec.shape.as_list(), name="pixels")
     answers = layers.TFSMLayer(str(folder), call_endpoint=signature)(pixels)
     name = "".join(character if character.isalnum() else "_" for character in folder.name)
     return keras.Model(pixels, answers[output], name=name or "saved_model")
@@ -110,20 +110,21 @@ def load_saved_model(folder: Path, signature: str) -> keras.Model:
 def input_shape(model: keras.Model) -> Shape:
     """Return the shape of one picture. Raise ModelError if the model has several inputs or a fixed batch."""
     _check_single("the model", len(model.inputs), 1)
-    taken = model.inputs[0]
-    if taken.shape[0] is not None:
-        raise ModelError(f"the model takes batches of {taken.shape[0]} only; build it without a batch size")
-    if taken.dtype != "float32":
-        raise ModelError(f"the model takes {taken.dtype}, not float32")
-    return tuple(taken.shape[1:])
+    batch, *shape = model.inputs[0].shape
+    if batch is not None:
+        raise ModelError(f"the model takes batches of {batch} only; build it without a batch size")
+    if (dtype := model.inputs[0].dtype) != "float32":
+        raise ModelError(f"the model takes {dtype}, not float32")
+    return tuple(shape)
 
 
 def takes_bytes(model: keras.Model) -> bool:
-    """True if the model begins with a layer that scales 0..255: Rescaling or Normalization."""
+    """True if the first layer that scales takes 0..255: a Rescaling, or a Normalization adapted to bytes."""
     first = _first_scaling_layer(model)
     if isinstance(first, layers.Rescaling):
         return bool(np.max(first.scale) < 1)
-    return isinstance(first, layers.Normalization)
+    # Pixels in 0..1 or -1..1 have means of at most 1.
+    return isinstance(first, layers.Normalization) and bool(np.max(first.mean) > 1)
 
 
 def adapt(model: keras.Model, task: TaskCard) -> keras.Model:
@@ -215,16 +216,16 @@ def _input_for(model: keras.Model, task: TaskCard) -> tuple[int, ...]:
     A trailing channel of 1 may be left out on either side. A flat vector fits the kind `digits` alone: for
     other models, an equal number of values may hide another order of the axes.
     """
-    taken = input_shape(model)
+    accepted = input_shape(model)
     candidates = [task.instance_shape, task.shape]
     if task.color == "grey":
         candidates += [task.shape[:2], (*task.shape[:2], 1)]
     for shape in candidates:
-        if len(shape) == len(taken) and all(
-            size in (None, wanted) for size, wanted in zip(taken, shape, strict=True)
+        if len(shape) == len(accepted) and all(
+            size in (None, wanted) for size, wanted in zip(accepted, shape, strict=True)
         ):
             return shape
-    raise ModelError(f"the model takes {format_shape(taken)}, the card says {format_shape(task.shape)}")
+    raise ModelError(f"the model takes {format_shape(accepted)}, the card says {format_shape(task.shape)}")
 
 
 def _check_output(model: keras.Model, task: TaskCard) -> None:
@@ -247,16 +248,16 @@ def _check_output(model: keras.Model, task: TaskCard) -> None:
 
 def _has_known_structure(model: keras.Model, task: TaskCard) -> bool:
     """True if the model answers a tensor, or a dictionary with `is_digit` as the digits' networks do."""
-    return _has_is_digit(model, task) or not isinstance(_answered(model), (dict, list, tuple))
+    return _has_is_digit(model, task) or not isinstance(_output_specs(model), (dict, list, tuple))
 
 
 def _has_is_digit(model: keras.Model, task: TaskCard) -> bool:
-    answered = _answered(model)
-    if not isinstance(answered, dict) or not task.reads_numbers or set(answered) != {PROBABILITIES, IS_DIGIT}:
+    specs = _output_specs(model)
+    if not isinstance(specs, dict) or not task.reads_numbers or set(specs) != {PROBABILITIES, IS_DIGIT}:
         return False
-    return tuple(answered[IS_DIGIT].shape[1:]) == (1,)
+    return tuple(specs[IS_DIGIT].shape[1:]) == (1,)
 
 
-def _answered(model: keras.Model) -> object:
-    """Return the model's outputs in their structure; Model.outputs is a flat list."""
+def _output_specs(model: keras.Model) -> object:
+    """Return shapes and types of the outputs in their structure; Model.outputs is a flat list."""
     return model.compute_output_spec(model.inputs[0])

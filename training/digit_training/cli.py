@@ -27,7 +27,8 @@ data_option = click.option(
     envvar="DIGITS_MNIST",
     show_envvar=True,
     type=PATH,
-    help="Keras's mnist.npz or a folder of IDX files.  [default: Keras's cache, or its download]",
+    help="Keras's mnist.npz, or a folder of MNIST's four IDX files.  "
+    "[default: Keras's cache, or its download]",
 )
 OUTPUT_HELP = "Folder of model versions that the model server watches."
 output_option = click.option(
@@ -140,7 +141,8 @@ def train(
     envvar="DIGITS_MNIST",
     type=PATH,
     help="Test pictures: a folder with a folder for each label, an .npz file with x_test and y_test or "
-    "images and labels, or IDX files.  [default for the digits: DIGITS_MNIST, or as in digits train]",
+    "images and labels, or a folder with the IDX files t10k-images and t10k-labels.  "
+    "[default for the digits: DIGITS_MNIST, or as in digits train]",
 )
 @click.option("--output", type=PATH, help=f"{OUTPUT_HELP}  [default: models/<name of the task>]")
 @click.option("--report", type=PATH, help="Folder for a report with confusion matrix and worst mistakes.")

@@ -175,6 +175,17 @@ def read_npz(path: Path) -> RawDataset:
         return RawDataset(*(RawArray(f"{path}: {key}", arrays[key]) for key in _NPZ_KEYS))
 
 
+def has_training_set(path: Path) -> bool:
+    """True for an `.npz` file with `x_train` and for a folder with IDX files of training images.
+
+    Raise DataError if the file is damaged.
+    """
+    if not path.is_file():
+        return any(path.glob("train-images*idx3-ubyte*"))
+    with open_npz(path) as arrays:
+        return "x_train" in arrays
+
+
 @contextlib.contextmanager
 def open_npz(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
     """Open an `.npz` file, whose arrays are read on access. Raise DataError if the file is damaged."""

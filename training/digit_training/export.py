@@ -17,6 +17,15 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_client import DIGITS, TaskCard, TaskCardError
+from digit_client.tfserving.codec import (
+    CARD_INPUT,
+    CARD_OUTPUT,
+    CARD_SIGNATURE,
+    IMAGES_INPUT,
+    IMAGES_SIGNATURE,
+    PIXELS_INPUT,
+    PIXELS_SIGNATURE,
+)
 from digit_training.classifier import batch_size, check_backend, split, to_pixels
 from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, Refusals
@@ -24,9 +33,6 @@ from digit_training.fit import MAX_REFUSED, FitResult
 from digit_training.models import PROBABILITIES, named_outputs
 from digit_training.negatives import KINDS
 
-PIXELS_SIGNATURE = "serving_default"
-IMAGES_SIGNATURE = "images"
-CARD_SIGNATURE = "card"
 WARMUP_BATCH_SIZES = (1, 32)
 WARMUP_VALUES = 1_000_000
 """Most values of pixels in a warm-up request, unless one picture has more."""
@@ -68,11 +74,11 @@ def save_model(model: keras.Model, task: TaskCard, directory: Path) -> None:
     # differently.
     max_pixel = tf.Variable(255.0, trainable=False)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *task.instance_shape], tf.float32, "pixels")])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[tf.TensorSpec([None, *task.instance_shape], tf.float32, PIXELS_INPUT)])  # type: ignore[untyped-decorator]
     def from_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         return named_outputs(model, model(pixels, training=False))
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *task.shape], tf.uint8, "images")])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[tf.TensorSpec([None, *task.shape], tf.uint8, IMAGES_INPUT)])  # type: ignore[untyped-decorator]
     def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels = tf.cast(tf.reshape(images, [-1, *task.instance_shape]), tf.float32)
         if task.range != (0, 255):
@@ -80,9 +86,9 @@ def save_model(model: keras.Model, task: TaskCard, directory: Path) -> None:
             pixels = pixels if task.range == (0, 1) else low + pixels * (high - low)
         return named_outputs(model, model(pixels, training=False))
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.uint8, "unused")])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.uint8, CARD_INPUT)])  # type: ignore[untyped-decorator]
     def card(unused: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"card": tf.fill(tf.shape(unused), json.dumps(task.to_document()))}
+        return {CARD_OUTPUT: tf.fill(tf.shape(unused), json.dumps(task.to_document()))}
 
     # The module holds only the weights: with the model, the optimizer's state would be saved as well.
     module = tf.Module()
@@ -106,7 +112,7 @@ def predict_saved_model(directory: Path, images: NDArray[np.uint8]) -> NDArray[n
         signature = tf.saved_model.load(str(directory)).signatures[IMAGES_SIGNATURE]
         batches = split(images, batch_size(images))
         return np.concatenate(
-            [signature(images=tf.constant(batch))[PROBABILITIES].numpy() for batch in batches]
+            [signature(**{IMAGES_INPUT: tf.constant(batch)})[PROBABILITIES].numpy() for batch in batches]
         )
     # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
     except Exception as error:
@@ -205,8 +211,8 @@ def _warmup_requests(task: TaskCard, images: NDArray[np.uint8]) -> Iterator[Pred
     for size in sorted({min(size, most) for size in WARMUP_BATCH_SIZES}):
         batch = images[:size]
         for signature, key, values in (
-            (PIXELS_SIGNATURE, "pixels", to_pixels(batch, task)),
-            (IMAGES_SIGNATURE, "images", batch),
+            (PIXELS_SIGNATURE, PIXELS_INPUT, to_pixels(batch, task)),
+            (IMAGES_SIGNATURE, IMAGES_INPUT, batch),
         ):
             request = PredictRequest()
             request.model_spec.name = task.name

@@ -1,9 +1,9 @@
 """Labelled pictures of any task: a folder per class, an `.npz` file or IDX files.
 
-Each picture is prepared as in serving: `images.prepare(images.decode(data), task)`.
+Each picture is prepared as in serving: `images.prepare(images.decode_for_task(data, task), task)`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,10 @@ class LabelledPictures:
     names: Sequence[str]
     """Name of each picture: its path within the folder, or its index."""
     unreadable: Sequence[str] = ()
-    """Names of the pictures that are left out, each with the reason."""
+    """Names of the files that are left out because they cannot be decoded, each with the reason."""
+    refused: Sequence[str] = ()
+    """Names of the pictures that are left out because serving refuses them, such as a blank picture for a
+    card of the kind `digits`, each with the reason."""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -38,21 +41,16 @@ class LabelledPictures:
 class _Picture:
     name: str
     label: int
-    prepare: Callable[[], NDArray[np.uint8]]
-    """Return the prepared picture. Raise ImageError."""
-
-
-def is_folder_per_class(path: Path) -> bool:
-    """True for a folder of folders that holds no IDX file."""
-    return path.is_dir() and not _has_idx_files(path) and bool(_subfolders(path))
+    read: Callable[[], NDArray[Any]]
+    """Return the pixels, of any size. Raise ImageError or OSError."""
 
 
 def load(path: Path, task: TaskCard) -> LabelledPictures:
-    """Return the pictures at `path`, prepared; the unreadable ones are left out and named.
+    """Return the pictures at `path`, prepared; unreadable and refused ones are left out and named.
 
     A folder has a folder per label, or the IDX files t10k-images and t10k-labels. An `.npz` file has
     `x_test` and `y_test`, or `images` and `labels`: names, or indices from 0. Raise DataError if there is no
-    such data, if its labels are not those of the card, or if no picture can be read.
+    such data, if its labels are not those of the card, or if every picture is left out.
     """
     if path.is_dir() and _has_idx_files(path):
         pictures = _from_arrays(*read_idx_pair(path, "t10k"), task)
@@ -62,21 +60,21 @@ def load(path: Path, task: TaskCard) -> LabelledPictures:
         pictures = _read_npz(path, task)
     else:
         raise DataError(f"{path} does not exist")
-    return _prepare(pictures, path)
+    return _prepare(pictures, task, path)
 
 
 def _has_idx_files(folder: Path) -> bool:
     return any(folder.glob("*idx*-ubyte*"))
 
 
-def _read_folder(folder: Path, task: TaskCard) -> Iterable[_Picture]:
+def _read_folder(folder: Path, task: TaskCard) -> Sequence[_Picture]:
     found, wanted = _subfolders(folder), set(task.labels)
     if missing := sorted(wanted - set(found)):
         raise DataError(f"{folder} has no folder {missing[0]!r}; it needs one for each label of the card")
     if unknown := sorted(set(found) - wanted):
         raise DataError(f"{folder} has the folder {unknown[0]!r}, which is no label of the card")
     return [
-        _Picture(f"{label}/{path.relative_to(found[label])}", index, lambda path=path: _read(path, task))  # type: ignore[misc]
+        _Picture(f"{label}/{path.relative_to(found[label])}", index, lambda path=path: _decode(path, task))  # type: ignore[misc]
         for index, label in enumerate(task.labels)
         for path in sorted(found[label].rglob("*"))
         if path.is_file() and not path.name.startswith(".")
@@ -87,11 +85,11 @@ def _subfolders(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
 
 
-def _read(path: Path, task: TaskCard) -> NDArray[np.uint8]:
-    return images.prepare(images.decode(path.read_bytes()), task)
+def _decode(path: Path, task: TaskCard) -> NDArray[np.uint8]:
+    return images.decode_for_task(path.read_bytes(), task)
 
 
-def _read_npz(path: Path, task: TaskCard) -> Iterable[_Picture]:
+def _read_npz(path: Path, task: TaskCard) -> Sequence[_Picture]:
     with open_npz(path) as arrays:
         for keys in _NPZ_KEYS:
             if set(keys) <= set(arrays):
@@ -100,7 +98,7 @@ def _read_npz(path: Path, task: TaskCard) -> Iterable[_Picture]:
     raise DataError(f"{path} has neither x_test and y_test nor images and labels")
 
 
-def _from_arrays(pixels: RawArray, labels: RawArray, task: TaskCard) -> Iterable[_Picture]:
+def _from_arrays(pixels: RawArray, labels: RawArray, task: TaskCard) -> Sequence[_Picture]:
     if pixels.values.ndim not in (3, 4) or not len(pixels.values):
         raise DataError(
             f"{pixels.name} has shape {list(pixels.values.shape)}, not [n, height, width] "
@@ -112,10 +110,10 @@ def _from_arrays(pixels: RawArray, labels: RawArray, task: TaskCard) -> Iterable
             f"{labels.name} holds {len(indices):,} labels for the {len(pixels.values):,} images "
             f"of {pixels.name}"
         )
-    return (
-        _Picture(f"index {index}", label, lambda image=image: images.prepare(image, task))  # type: ignore[misc]
+    return [
+        _Picture(f"index {index}", label, lambda image=image: image)  # type: ignore[misc]
         for index, (image, label) in enumerate(zip(pixels.values, indices.tolist(), strict=True))
-    )
+    ]
 
 
 def _label_indices(labels: RawArray, task: TaskCard) -> Labels:
@@ -138,19 +136,35 @@ def _label_indices(labels: RawArray, task: TaskCard) -> Labels:
     return values.astype(np.intp)
 
 
-def _prepare(pictures: Iterable[_Picture], path: Path) -> LabelledPictures:
-    prepared, labels, names, unreadable = [], [], [], []
+def _prepare(pictures: Sequence[_Picture], task: TaskCard, path: Path) -> LabelledPictures:
+    # Preallocated: a list of arrays and their stack would be two copies in memory.
+    prepared = np.empty((len(pictures), *task.shape), np.uint8)
+    labels: list[int] = []
+    names: list[str] = []
+    unreadable: list[str] = []
+    refused: list[str] = []
     for picture in pictures:
         try:
-            prepared.append(picture.prepare())
+            pixels = picture.read()
         except (ImageError, OSError) as error:
             unreadable.append(f"{picture.name}: {error}")
             continue
+        try:
+            prepared[len(names)] = images.prepare(pixels, task)
+        except ImageError as error:
+            refused.append(f"{picture.name}: {error}")
+            continue
         labels.append(picture.label)
         names.append(picture.name)
-    if not prepared:
-        reason = f"; the first: {unreadable[0]}" if unreadable else ""
-        raise DataError(f"{path} holds no picture that can be read{reason}")
-    description = {"source": str(path), "test": len(prepared), "unreadable": len(unreadable)}
-    examples = Examples(np.stack(prepared), np.array(labels, np.intp))
-    return LabelledPictures(examples, description, names, unreadable)
+    if not names:
+        left_out = [*unreadable, *refused]
+        reason = f"; the first: {left_out[0]}" if left_out else ""
+        raise DataError(f"{path} holds no picture that can be evaluated{reason}")
+    description = {
+        "source": str(path),
+        "test": len(names),
+        "unreadable": len(unreadable),
+        "refused": len(refused),
+    }
+    examples = Examples(prepared[: len(names)], np.array(labels, np.intp))
+    return LabelledPictures(examples, description, names, unreadable, refused)

@@ -3,7 +3,7 @@
 A model that was fitted elsewhere, for any task, skips the fit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -32,7 +32,7 @@ from digit_training.report import plots
 from digit_training.report.page import render_page
 
 MAX_NAMED = 5
-"""Most unreadable pictures that are named."""
+"""Most left-out pictures that are named, of each kind."""
 
 
 def train(
@@ -69,20 +69,20 @@ def train(
     result.model.save(folder / "model.keras")
     console.print(f"Keras model: {folder / 'model.keras'}")
 
-    judged = _test_digits(dataset)
-    evaluation = _evaluate(console, result.model, DIGITS, judged)
+    test_pictures = _test_digits(dataset)
+    evaluation = _evaluate(console, result.model, DIGITS, test_pictures)
     plots.save_prediction(dataset.test, 0, evaluation.probabilities[0], folder / "prediction.png")
     console.print(f"Prediction for a test image: {folder / 'prediction.png'}")
-    card = model_card(result.model, DIGITS, judged.description, evaluation, result)
-    page = render_page(DIGITS, card, judged, evaluation, result, dataset.train)
+    card = model_card(result.model, DIGITS, test_pictures.description, evaluation, result)
+    page = render_page(DIGITS, card, test_pictures, evaluation, result, dataset.train)
     _write_report(console, page, folder)
     if not result.complete:
         raise Interrupted(
             f"Interrupted after {result.progress}; the model is not published. "
             f"To publish it as it is: digits export {folder / 'model.keras'}"
         )
-    gate.check(evaluation.accuracy, _evaluate_baseline(console, output, DIGITS, judged))
-    _publish(console, result.model, DIGITS, card, judged.examples.images, output)
+    gate.check(evaluation.accuracy, _evaluate_baseline(console, output, DIGITS, test_pictures))
+    _publish(console, result.model, DIGITS, card, test_pictures.examples.images, output)
     if selected.hint:
         console.print(selected.hint)
 
@@ -109,20 +109,20 @@ def export(
     classifier.check_backend()
     console = _console()
     model, task = _load_model(file, saved_model, signature, card, labels)
-    judged = _load_judged(console, data, task, gate.force)
+    test_pictures = _load_test_pictures(console, data, task, gate.force)
     folder = output or Path("models") / task.name
-    if judged is None:
+    if test_pictures is None:
         console.print("Without --data the model is not evaluated.")
         description = model_card(model, task, None, None)
         _publish(console, model, task, description, np.zeros((1, *task.shape), np.uint8), folder)
         return
-    evaluation = _evaluate(console, model, task, judged)
-    description = model_card(model, task, judged.description, evaluation)
+    evaluation = _evaluate(console, model, task, test_pictures)
+    description = model_card(model, task, test_pictures.description, evaluation)
     if report:
         report.mkdir(parents=True, exist_ok=True)
-        _write_report(console, render_page(task, description, judged, evaluation), report)
-    gate.check(evaluation.accuracy, _evaluate_baseline(console, folder, task, judged))
-    _publish(console, model, task, description, judged.examples.images, folder)
+        _write_report(console, render_page(task, description, test_pictures, evaluation), report)
+    gate.check(evaluation.accuracy, _evaluate_baseline(console, folder, task, test_pictures))
+    _publish(console, model, task, description, test_pictures.examples.images, folder)
 
 
 def _console() -> Console:
@@ -155,23 +155,23 @@ def _load_model(
     """Return the model, with the input of its card, and the card."""
     source = file or saved_model
     assert source
-    with _blaming(source):
+    with _naming_file_in_errors(source):
         model = classifier.load_keras(file) if file else classifier.load_saved_model(source, signature)
     hint = ""
     if card:
-        with _blaming(card):
+        with _naming_file_in_errors(card):
             task = cards.complete(cards.read(card), model)
     elif labels is not None:
-        with _blaming(source):
+        with _naming_file_in_errors(source):
             task = cards.complete(cards.minimal(source, labels), model)
     else:
         task, hint = DIGITS, " (the digits' card; see --task and --labels)"
-    with _blaming(source, hint):
+    with _naming_file_in_errors(source, hint):
         return classifier.adapt(model, task), task
 
 
 @contextmanager
-def _blaming(path: Path, hint: str = "") -> Iterator[None]:
+def _naming_file_in_errors(path: Path, hint: str = "") -> Iterator[None]:
     """Name the file in the message of a CardError or ModelError."""
     try:
         yield
@@ -179,24 +179,29 @@ def _blaming(path: Path, hint: str = "") -> Iterator[None]:
         raise type(error)(f"{path}: {error}{hint}") from error
 
 
-def _load_judged(console: Console, data: Path | None, task: TaskCard, force: bool) -> LabelledPictures | None:
+def _load_test_pictures(
+    console: Console, data: Path | None, task: TaskCard, force: bool
+) -> LabelledPictures | None:
     """Return the pictures of the evaluation; None if there are none and `force` allows it."""
-    if task.reads_numbers and not (data and pictures.is_folder_per_class(data)):
+    if task.reads_numbers and (data is None or datasets.has_training_set(data)):
         return _test_digits(_load(console, data))
     if data is None:
         if force:
             return None
         raise DataError("--data is needed to evaluate the model; --force publishes it without")
     with console.status("Reading pictures"):
-        judged = pictures.load(data, task)
-    console.print(f"Data: {len(judged):,} pictures in {data}")
-    if judged.unreadable:
-        named = "; ".join(judged.unreadable[:MAX_NAMED])
-        more = len(judged.unreadable) - MAX_NAMED
+        test_pictures = pictures.load(data, task)
+    console.print(f"Data: {len(test_pictures):,} pictures in {data}")
+    _print_left_out(console, "unreadable", test_pictures.unreadable)
+    _print_left_out(console, "refused in serving", test_pictures.refused)
+    return test_pictures
+
+
+def _print_left_out(console: Console, reason: str, names: Sequence[str]) -> None:
+    if names:
+        more = len(names) - MAX_NAMED
         rest = f"; and {more:,} more" if more > 0 else ""
-        files = "file" if len(judged.unreadable) == 1 else "files"
-        console.print(f"Left out {len(judged.unreadable):,} unreadable {files}: {named}{rest}")
-    return judged
+        console.print(f"Left out as {reason}: {len(names):,} ({'; '.join(names[:MAX_NAMED])}{rest})")
 
 
 def _test_digits(dataset: Dataset) -> LabelledPictures:
@@ -204,10 +209,12 @@ def _test_digits(dataset: Dataset) -> LabelledPictures:
     return LabelledPictures(dataset.test, dataset.describe(), names)
 
 
-def _evaluate(console: Console, model: keras.Model, task: TaskCard, judged: LabelledPictures) -> Evaluation:
-    evaluation = evaluate(model, judged.examples, task)
+def _evaluate(
+    console: Console, model: keras.Model, task: TaskCard, test_pictures: LabelledPictures
+) -> Evaluation:
+    evaluation = evaluate(model, test_pictures.examples, task)
     console.print(
-        f"Test accuracy: {evaluation.accuracy:.4f} on {len(judged):,} pictures, "
+        f"Test accuracy: {evaluation.accuracy:.4f} on {len(test_pictures):,} pictures, "
         f"calibration error {evaluation.calibration_error:.4f}"
     )
     if evaluation.refusals:
@@ -220,7 +227,7 @@ def _evaluate(console: Console, model: keras.Model, task: TaskCard, judged: Labe
 
 
 def _evaluate_baseline(
-    console: Console, output: Path, task: TaskCard, judged: LabelledPictures
+    console: Console, output: Path, task: TaskCard, test_pictures: LabelledPictures
 ) -> Baseline | None:
     """Evaluate the served version on these pictures; the accuracy in its model card may be that of others."""
     version = baseline_version(output)
@@ -231,11 +238,11 @@ def _evaluate_baseline(
         # The signature `images` scales to each version's own range.
         if served.labels != task.labels or not replace(served, range=task.range).prepares_as(task):
             raise ModelError(f"{version} has other labels or takes other pictures")
-        probabilities = exports.predict_saved_model(version, judged.examples.images)
+        probabilities = exports.predict_saved_model(version, test_pictures.examples.images)
     except ModelError as error:
         console.print(f"No comparison with the served version: {error}")
         return None
-    accuracy = float((probabilities.argmax(axis=1) == judged.examples.labels).mean())
+    accuracy = float((probabilities.argmax(axis=1) == test_pictures.examples.labels).mean())
     console.print(f"Accuracy of {version} on the same pictures: {accuracy:.4f}")
     return Baseline(str(version), accuracy)
 

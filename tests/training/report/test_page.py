@@ -107,9 +107,9 @@ class ParsedPage(HTMLParser):
 def render(fit: FitResult, dataset: Dataset, evaluation: Evaluation | None = None) -> str:
     evaluation = evaluation or evaluate(fit.model, dataset.test, DIGITS)
     names = [f"index {index}" for index in range(len(dataset.test))]
-    judged = LabelledPictures(dataset.test, dataset.describe(), names)
-    card = model_card(fit.model, DIGITS, judged.description, evaluation, fit)
-    return render_page(DIGITS, card, judged, evaluation, fit, dataset.train)
+    test_pictures = LabelledPictures(dataset.test, dataset.describe(), names)
+    card = model_card(fit.model, DIGITS, test_pictures.description, evaluation, fit)
+    return render_page(DIGITS, card, test_pictures, evaluation, fit, dataset.train)
 
 
 @pytest.fixture(scope="module")
@@ -241,16 +241,19 @@ def test_render_page_of_few_digits_and_no_mistakes_renders(fitted: FitResult, da
 def render_task(task: TaskCard, probabilities: NDArray[np.float32], labels: NDArray[np.intp]) -> str:
     images = np.random.default_rng(0).integers(0, 256, (len(labels), *task.shape), np.uint8)
     names = [f"{task.labels[label]}/{index}.jpg" for index, label in enumerate(labels.tolist())]
-    judged = LabelledPictures(
+    test_pictures = LabelledPictures(
         Examples(images, labels),
-        {"source": "photos/validation", "test": len(labels), "unreadable": 7},
+        {"source": "photos/validation", "test": len(labels), "unreadable": 7, "refused": 1},
         names,
         [f"broken {number}: <damaged>" for number in range(7)],
+        ["blank: nothing is written"],
     )
     accuracy = float((probabilities.argmax(axis=1) == labels).mean())
     evaluation = Evaluation(accuracy, 0.1, probabilities, None)
     model = models.perceptron()
-    return render_page(task, model_card(model, task, judged.description, evaluation), judged, evaluation)
+    return render_page(
+        task, model_card(model, task, test_pictures.description, evaluation), test_pictures, evaluation
+    )
 
 
 def test_render_page_of_another_task_names_labels_and_pictures() -> None:
@@ -264,7 +267,8 @@ def test_render_page_of_another_task_names_labels_and_pictures() -> None:
     assert "rose0 of 1 0.00%" in " ".join(parsed.sections["confusion"].split())
     assert parsed.count("mistakes", "img") == 1
     assert "<tulip>" not in html
-    assert "Left out 7 unreadable files:" in html
+    assert "Left out as unreadable: 7" in html
+    assert re.search(r"Left out as refused in serving: 1\s+\(blank: nothing is written\)", html)
     assert html.count("&lt;damaged&gt;") == 5
     assert "digit" not in html.replace("is_digit", "").replace("digit-serving", "")
 

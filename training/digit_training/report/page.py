@@ -50,16 +50,15 @@ NEGATIVE_BGR = (52, 62, 220)
 def render_page(
     task: TaskCard,
     card: dict[str, Any],
-    judged: LabelledPictures,
+    test_pictures: LabelledPictures,
     evaluation: Evaluation,
     fit: FitResult | None = None,
     train: Examples | None = None,
 ) -> str:
     """Return the report as HTML without external resources.
 
-    `card` is the model card; `judged` are the pictures of the evaluation; `fit` and `train`, the fit and its
-    digits, are None for a model that was fitted elsewhere. Untrusted values, such as labels and the path of
-    the data, are escaped.
+    `card` is the model card; `fit` and `train`, the fit and its digits, are None for a model that was fitted
+    elsewhere. Untrusted values, such as labels and the path of the data, are escaped.
     """
     environment = Environment(
         loader=PackageLoader("digit_training.report"),
@@ -68,7 +67,7 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    labels, probabilities = judged.examples.labels, evaluation.probabilities
+    labels, probabilities = test_pictures.examples.labels, evaluation.probabilities
     confusion = confusion_matrix(labels, probabilities)
     per_label = accuracy_per_label(confusion)
     mistakes = worst_mistakes(labels, probabilities)
@@ -81,11 +80,11 @@ def render_page(
         data=card["data"],
         created=card["created"],
         parameters=card["parameters"],
-        test_count=len(judged),
-        unreadable=judged.unreadable,
+        test_count=len(test_pictures),
+        left_out={"unreadable": test_pictures.unreadable, "refused in serving": test_pictures.refused},
         samples=_samples(train) if train else {},
         curves=charts.learning_curves(fit.history) if fit else [],
-        saliency=_saliency(fit, judged.examples) if fit else [],
+        saliency=_saliency(fit, test_pictures.examples) if fit else [],
         confusion=confusion.tolist() if len(task.labels) <= MAX_LABELS else None,
         max_confused=int((confusion - np.diag(confusion.diagonal())).max()),
         confused=most_confused(confusion, MAX_LABELS),
@@ -93,11 +92,11 @@ def render_page(
         accuracy_axis=charts.accuracy_axis(per_label.values()),
         mistake_count=len(mistakes),
         worst_mistakes=[
-            _mistake(index, judged, probabilities[index]) for index in mistakes[:MAX_MISTAKES].tolist()
+            _mistake(index, test_pictures, probabilities[index]) for index in mistakes[:MAX_MISTAKES].tolist()
         ],
         reliability=reliability_bins(labels, probabilities),
         max_refused=MAX_REFUSED,
-        refusals=_refusals(evaluation.refusals, judged) if evaluation.refusals else None,
+        refusals=_refusals(evaluation.refusals, test_pictures) if evaluation.refusals else None,
     )
 
 
@@ -160,33 +159,35 @@ def _least_accurate(per_label: dict[int, Accuracy]) -> dict[int, Accuracy]:
     return dict(sorted(per_label.items(), key=lambda item: item[1].ratio)[:MAX_LABELS])
 
 
-def _mistake(index: int, judged: LabelledPictures, probabilities: NDArray[np.float32]) -> dict[str, Any]:
+def _mistake(
+    index: int, test_pictures: LabelledPictures, probabilities: NDArray[np.float32]
+) -> dict[str, Any]:
     return {
-        "name": judged.names[index],
-        "image": data_uri(judged.examples.images[index : index + 1]),
-        "label": int(judged.examples.labels[index]),
+        "name": test_pictures.names[index],
+        "image": data_uri(test_pictures.examples.images[index : index + 1]),
+        "label": int(test_pictures.examples.labels[index]),
         "answer": int(probabilities.argmax()),
         "confidence": float(probabilities.max()),
     }
 
 
-def _refusals(refusals: Refusals, judged: LabelledPictures) -> dict[str, Any]:
+def _refusals(refusals: Refusals, test_pictures: LabelledPictures) -> dict[str, Any]:
     """Return the refused digits, surest first, and the refused and accepted negatives of each kind."""
     digits = refusals.digits
     refused = digits.surest_first(refused=True)
     return {
         "count": len(refused),
         "share": digits.refused_share,
-        "digits": [_refused_digit(index, judged, digits) for index in refused[:MAX_MISTAKES].tolist()],
+        "digits": [_refused_digit(index, test_pictures, digits) for index in refused[:MAX_MISTAKES].tolist()],
         "kinds": [_kind(name, scored) for name, scored in refusals.negatives.items()],
     }
 
 
-def _refused_digit(index: int, judged: LabelledPictures, scored: Scored) -> dict[str, Any]:
+def _refused_digit(index: int, test_pictures: LabelledPictures, scored: Scored) -> dict[str, Any]:
     return {
-        "name": judged.names[index],
-        "image": data_uri(judged.examples.images[index : index + 1]),
-        "label": int(judged.examples.labels[index]),
+        "name": test_pictures.names[index],
+        "image": data_uri(test_pictures.examples.images[index : index + 1]),
+        "label": int(test_pictures.examples.labels[index]),
         "is_digit": float(scored.is_digit[index]),
     }
 
