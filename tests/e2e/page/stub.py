@@ -1,4 +1,7 @@
-"""Gateway of any tasks inside the browser's routing: the page's files, and predictions by brightness."""
+"""Gateway of any tasks inside the browser's routing: the page's files, and predictions by brightness.
+
+It reads no numbers.
+"""
 
 import base64
 import json
@@ -45,6 +48,9 @@ class StubGateway:
             problem = {"status": 404, "code": "model_not_found", "detail": f"No model is named {name}."}
             return route.fulfill(status=404, json=problem)
         task = self.tasks[name]
+        if url.path == "/v1/read":
+            problem = {"status": 404, "code": "reading_not_supported", "detail": f"{name} reads no numbers."}
+            return route.fulfill(status=404, json=problem)
         if url.path == "/v1/models":
             return route.fulfill(json=self._describe(task))
         return route.fulfill(json=self._predict(task, route.request))
@@ -83,13 +89,16 @@ class StubGateway:
 
 
 def inputs_of(request: Request, task: TaskCard) -> list[NDArray[np.uint8]]:
-    """Return the prepared pictures of a request: its file, data URLs, or instances of pixels in 0..1."""
+    """Return the prepared pictures of a request: its file, data URLs, or instances in the task's range."""
     body = request.post_data_buffer or b""
     if request.headers.get("content-type") != "application/json":
         return [images.prepare(images.decode(body), task)]
     document = json.loads(body)
     if "instances" in document:
-        scaled = np.rint(np.array(document["instances"], np.float32) * 255)
+        low, high = task.range
+        instances = np.array(document["instances"])
+        assert low <= instances.min() <= instances.max() <= high
+        scaled = np.rint((instances - low) / (high - low) * 255)
         return [*scaled.astype(np.uint8).reshape(-1, *task.shape)]
     files = [base64.b64decode(url.partition(",")[2]) for url in document["images"]]
     return [images.prepare(images.decode(file), task) for file in files]

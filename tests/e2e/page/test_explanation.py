@@ -31,7 +31,7 @@ SALIENCY = """async () => {
   const { SIDE, inkedPatches, occlude } = await import("/static/written-occlusion.js");
   const pixels = Array.from({ length: SIDE * SIDE }, (_, pixel) => [8, 20].includes(pixel % SIDE) ? 255 : 0);
   const patches = inkedPatches(pixels);
-  const instances = occlude(pixels, patches);
+  const instances = occlude(pixels, patches, [0, 1]);
   const probabilities = instances.map((instance) => {
     const left = instance.filter((value, pixel) => value && pixel % SIDE === 8).length / SIDE;
     const right = instance.filter((value, pixel) => value && pixel % SIDE === 20).length / SIDE;

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -12,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Page, Request, expect
 
-from digit_client import TaskCard, images
+from digit_client import DIGITS, TaskCard, images
 from tests.e2e.page.pen import draw
 from tests.e2e.page.stub import ORIGIN, StubGateway, inputs_of
 from tests.e2e.page.test_accessibility import violations
@@ -44,6 +46,7 @@ def task(
 NUMBERED = tuple(f"class {number}" for number in range(100))
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 FLOWERS, MANY = task(), task("many", NUMBERED)
+LETTERS_CARD = task("letters", LETTERS, (28, 28), kind="digits")
 
 
 def picture_file(folder: Path, brightness: int = 255) -> Path:
@@ -51,6 +54,14 @@ def picture_file(folder: Path, brightness: int = 255) -> Path:
     noise = np.random.default_rng(0).integers(-20, 20, (150, 240, 3))
     file = folder / f"{brightness}.png"
     file.write_bytes(images.to_png((brightness + noise).clip(0, 255).astype(np.uint8)))
+    return file
+
+
+def noise_file(folder: Path, shape: tuple[int, ...], contrast: int) -> Path:
+    """Write a picture of noise in 0..contrast - 1: black for 1, hard to compress for 256."""
+    noise = np.random.default_rng(0).integers(0, contrast, shape, np.uint8)
+    file = folder / f"noise-{contrast}.png"
+    file.write_bytes(images.to_png(noise))
     return file
 
 
@@ -167,17 +178,54 @@ def test_why_of_any_shape_covers_parts_and_colours_those_that_matter(
     expect(page.locator("#scale-text")).to_contain_text("the odds of “bright” change by a factor of")
 
 
-def test_why_of_large_picture_sends_fewer_parts(open_task: OpenTask, tmp_path: Path) -> None:
-    card = task("large", shape=(400, 400, 3))
+@pytest.mark.parametrize(
+    ("shape", "contrast"), [((400, 400, 3), 256), ((400, 400), 256), ((700, 700, 3), 1)], ids=str
+)
+def test_why_of_large_picture_sends_fewer_parts(
+    open_task: OpenTask, tmp_path: Path, shape: tuple[int, ...], contrast: int
+) -> None:
+    """Noise makes the body large; a black picture makes only the prepared pictures large."""
+    card = task("large", shape=shape)
     gateway = StubGateway(card)
     page = open_task(gateway)
-    file = tmp_path / "noise.png"
-    file.write_bytes(images.to_png(np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)))
-    choose(page, file)
+    choose(page, noise_file(tmp_path, shape, contrast))
     page.get_by_role("button", name="Why?").click()
     expect(page.locator("main[data-explained]")).to_be_visible()
-    assert 9 <= len(inputs_of(predict_requests(gateway)[1], card)) < 64
+    count = len(inputs_of(predict_requests(gateway)[1], card))
+    assert 9 <= count < 64
+    assert count * math.prod(shape) <= 16 * 1024 * 1024
     assert len(predict_requests(gateway)[1].post_data_buffer or b"") < 8 * 1024 * 1024
+
+
+@pytest.mark.parametrize(("shape", "contrast"), [((700, 700, 3), 256), ((900, 900, 3), 1)], ids=str)
+def test_why_of_too_large_picture_is_disabled_with_sentence(
+    open_task: OpenTask, tmp_path: Path, shape: tuple[int, ...], contrast: int
+) -> None:
+    gateway = StubGateway(task("large", shape=shape))
+    page = open_task(gateway)
+    why = page.get_by_role("button", name="Why?")
+    choose(page, noise_file(tmp_path, shape, contrast))
+    expect(page.locator("#why-hint")).to_contain_text("too large to be sent again with each part covered.")
+    expect(page.locator("#reading")).not_to_be_empty()
+    expect(why).to_be_disabled()
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#why-hint")).to_contain_text("Colour the parts that speak for the answer")
+    assert len(predict_requests(gateway)) == 1
+
+
+def test_why_pressed_before_too_large_picture_keeps_answer(open_task: OpenTask, tmp_path: Path) -> None:
+    shape = (700, 700, 3)
+    gateway = StubGateway(task("large", shape=shape))
+    page = open_task(gateway)
+    choose(page, noise_file(tmp_path, shape, contrast=1))
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator("main[data-explained]")).to_be_visible()
+    choose(page, noise_file(tmp_path, shape, contrast=256))
+    expect(page.get_by_role("button", name="Why?")).to_be_disabled()
+    expect(page.locator("main[data-explained]")).to_have_count(0)
+    expect(page.locator("#reading")).not_to_be_empty()
+    expect(page.locator("#error")).to_be_empty()
+    assert len(predict_requests(gateway)) == 3
 
 
 def test_why_refused_shows_sentence_and_keeps_answer(
@@ -194,8 +242,12 @@ def test_why_refused_shows_sentence_and_keeps_answer(
     console_errors.clear()
 
 
-def test_task_of_letters_is_drawn_and_explained_on_strokes(open_task: OpenTask) -> None:
-    gateway = StubGateway(task("letters", LETTERS, (28, 28), kind="digits"))
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, 255.0), (-1.0, 1.0), (0.1, 0.7)], ids=str)
+def test_task_of_letters_is_drawn_and_explained_on_strokes(
+    open_task: OpenTask, bounds: tuple[float, float]
+) -> None:
+    card = replace(LETTERS_CARD, range=bounds)
+    gateway = StubGateway(card)
     page = open_task(gateway)
     expect(page).to_have_title("Letters")
     expect(page.locator("#pen")).to_be_visible()
@@ -206,6 +258,42 @@ def test_task_of_letters_is_drawn_and_explained_on_strokes(open_task: OpenTask) 
     page.get_by_role("button", name="Why?").click()
     expect(page.locator("main[data-explained=strokes]")).to_be_visible()
     assert not any("/v1/read" in request.url for request in gateway.requests)
+    inputs = [inputs_of(request, card) for request in predict_requests(gateway)]
+    *_, picture = [pictures[0] for pictures in inputs if len(pictures) == 1]
+    *_, (whole, *covered) = [pictures for pictures in inputs if len(pictures) > 1]
+    assert np.array_equal(whole, picture)
+    for each in covered:
+        assert set(each[each != whole]) == {0}
+
+
+def test_reading_not_supported_by_same_task_shows_sentence(
+    open_task: OpenTask, console_errors: list[str]
+) -> None:
+    page = open_task(StubGateway(DIGITS))
+    page.locator("body[data-ready]").wait_for()
+    page.get_by_role("button", name="Example: 5").click()
+    expect(page.locator("#error")).to_have_text("digits reads no numbers.")
+    expect(page.locator("#reading")).to_be_empty()
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#error")).to_be_empty()
+    # Chromium reports the response of status 404 as an error.
+    assert all("404" in error for error in console_errors)
+    console_errors.clear()
+
+
+def test_reading_not_supported_by_new_task_shows_it(
+    open_task: OpenTask, tmp_path: Path, console_errors: list[str]
+) -> None:
+    gateway = StubGateway(DIGITS)
+    page = open_task(gateway)
+    page.locator("body[data-ready]").wait_for()
+    gateway.tasks = {FLOWERS.name: FLOWERS}
+    choose(page, picture_file(tmp_path))
+    expect(page).to_have_title("Flowers")
+    expect(page.locator("#reading")).to_have_text("tulip")
+    expect(page.locator("#error")).to_be_empty()
+    assert all("404" in error for error in console_errors)
+    console_errors.clear()
 
 
 def test_model_menu_choice_is_in_address_and_requests(open_task: OpenTask, tmp_path: Path) -> None:

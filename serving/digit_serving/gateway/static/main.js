@@ -3,11 +3,11 @@ import { classify, describeModel, read } from "./api.js";
 import { Boxes } from "./boxes.js";
 import { DrawingCanvas } from "./canvas.js";
 import { EXAMPLES, exampleButtons } from "./examples.js";
-import { explain } from "./explanation.js";
+import { canExplain, explain } from "./explanation.js";
 import { toPaper } from "./geometry.js";
 import { paint } from "./heatmap.js";
 import { onImageFile, openImage } from "./image-input.js";
-import { describePrediction, describeReading, describeRefusal, describeScale } from "./messages.js";
+import { describePrediction, describeReading, describeRefusal, describeScale, describeWhy } from "./messages.js";
 import { ModelMenu } from "./model-menu.js";
 import { PredictionView } from "./prediction.js";
 import { ReadingView } from "./reading.js";
@@ -63,6 +63,14 @@ async function refreshModel() {
   }
 }
 
+/** Follow the task that the service has by now; show the message if it is the same one. */
+async function followTask(message) {
+  const { content } = canvas;
+  const taskBefore = task;
+  await refreshModel();
+  if (task === taskBefore && content === canvas.content) showError(message);
+}
+
 async function refresh(signal) {
   if (canvas.content !== answer?.content) await readCanvas(signal);
   await explainChosen(signal);
@@ -87,14 +95,16 @@ async function readCanvas(signal) {
   if (!versionMenu.has(source.version)) refreshModel();
   // An error that appeared during the request is about a file: keep it.
   if (errorText.textContent === errorBefore) showError("");
-  whyButton.disabled = false;
+  const isExplainable = await canExplain(answer.chosen, task);
+  signal.throwIfAborted();
+  updateWhy(isExplainable);
 }
 
 async function explainChosen(signal) {
   const { content, version, chosen } = answer;
   const isCurrent = () => isWhyPressed() && !isDrawing && content === canvas.content && chosen === answer?.chosen;
-  if (!isCurrent()) return;
-  const explanation = await explain(chosen, task.isWritten, { ...selection(), version }, signal);
+  if (whyButton.disabled || !isCurrent()) return;
+  const explanation = await explain(chosen, task, { ...selection(), version }, signal);
   if (!isCurrent()) return;
   paint(find("#heatmap"), explanation, chosen.box, content);
   find("#scale-text").textContent = describeScale(chosen.label, explanation.peak);
@@ -124,8 +134,14 @@ function clearAnswer(message) {
   readingView.clear();
   boxes.clear();
   predictionView.clear(message);
-  whyButton.disabled = true;
+  updateWhy(true);
   delete find("main").dataset.explained;
+}
+
+/** Enable "Why?" if there is an answer that can be explained. */
+function updateWhy(isExplainable) {
+  whyButton.disabled = !answer || !isExplainable;
+  find("#why-hint").textContent = describeWhy(isExplainable);
 }
 
 function isWhyPressed() {
@@ -134,9 +150,8 @@ function isWhyPressed() {
 
 function onError(error) {
   if (error.code === "reading_not_supported") {
-    // The service has another task by now.
     clearAnswer("");
-    return refreshModel();
+    return followTask(error.message);
   }
   if (error.status === 404 && versionMenu.version) {
     // The chosen version was unloaded: fall back to the default.

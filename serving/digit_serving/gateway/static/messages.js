@@ -38,6 +38,13 @@ export function describePrediction({ probabilities, labels }) {
   return `${answer} ${describeCertainty(probabilities, labels)}`;
 }
 
+/** Describe the explanation that an answer can have, or why it has none. */
+export function describeWhy(isExplainable) {
+  return isExplainable
+    ? "Colour the parts that speak for the answer and those that speak against it."
+    : "The network's input is too large to be sent again with each part covered.";
+}
+
 /** Describe full colour in the heat map; `peak` is the largest effect in natural log-odds. */
 export function describeScale(label, peak) {
   const factor = Number(Math.exp(peak).toPrecision(2));

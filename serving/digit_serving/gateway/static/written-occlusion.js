@@ -1,4 +1,4 @@
-// Occlusion of what is written: light ink on an empty background of 28×28 pixels, sent as numbers in 0..1.
+// Occlusion of what is written: light ink on an empty background of 28×28 pixels, sent as numbers.
 import { patchAt } from "./saliency.js";
 
 export const SIDE = 28;
@@ -17,14 +17,22 @@ export function inkedPatches(pixels) {
   return patches;
 }
 
-/** Return the instances to predict: the whole input of grey levels 0 to 255, then one with each patch covered. */
-export function occlude(pixels, patches) {
-  const whole = pixels.map((value) => Math.round((value / 255) * 1e4) / 1e4);
-  return [whole, ...patches.map((patch) => cover(whole, patch))];
+/** Return the instances to predict: the whole input of grey levels 0 to 255, then one with each patch covered. `range`
+ *  are the values of background and full ink in the model's input. */
+export function occlude(pixels, patches, range) {
+  const whole = pixels.map((value) => interpolate(range, value / 255));
+  return [whole, ...patches.map((patch) => cover(whole, patch, range[0]))];
 }
 
-function cover(whole, patch) {
+function cover(whole, patch, background) {
   const instance = whole.slice();
-  for (const pixel of patch) instance[pixel] = 0;
+  for (const pixel of patch) instance[pixel] = background;
   return instance;
+}
+
+/** Linear interpolation, exact at both ends: the service refuses numbers outside the range. */
+function interpolate([low, high], fraction) {
+  // Four decimals keep the request short.
+  const rounded = Math.round(fraction * 1e4) / 1e4;
+  return low * (1 - rounded) + high * rounded;
 }
