@@ -54,11 +54,9 @@ class TaskCard:
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         """Return the card of a parsed TOML or JSON document. Raise TaskCardError."""
-        _check_keys(document, _KEYS, "the task card")
+        cls.check_keys(document)
         _require(document, ("name", "labels", "input"), "the task card")
         pixels, prepare = _table(document, "input"), _table(document, "prepare")
-        _check_keys(pixels, _INPUT_KEYS, "[input]")
-        _check_keys(prepare, _PREPARE_KEYS, "[prepare]")
         _require(pixels, ("shape", "range"), "[input]")
         kind = _choice(prepare, "kind", get_args(Kind), "resize")
         shape = _parse_shape(pixels["shape"], kind)
@@ -72,6 +70,13 @@ class TaskCard:
             kind,
             _choice(prepare, "fit", get_args(Fit), "crop"),
         )
+
+    @staticmethod
+    def check_keys(document: Mapping[str, Any]) -> None:
+        """Raise TaskCardError if a document, complete or not, has a key that no card has."""
+        _check_keys(document, _KEYS, "the task card")
+        _check_keys(_table(document, "input"), _INPUT_KEYS, "[input]")
+        _check_keys(_table(document, "prepare"), _PREPARE_KEYS, "[prepare]")
 
     def to_document(self) -> dict[str, Any]:
         """Return the card as JSON values, which `from_document` reads."""

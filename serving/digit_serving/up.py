@@ -97,7 +97,8 @@ class Stack:
     def of_folder(cls, root: Path, host: str, port: int, grpc_port: int, rest_port: int) -> Self:
         """Return the stack of a folder of versions, or of several models' folders.
 
-        Raises CannotStartError if there is no model, and ReleaseError if two have the same name.
+        Raises CannotStartError if there is no model, and ReleaseError if two have the same name or a model's
+        task card is invalid.
         """
         from digit_serving.releases.versions import list_models
 
@@ -173,7 +174,7 @@ class Stack:
 
         default = self.models[self.default_name]
         try:
-            file = ensure_config(self.root, self.models)
+            file = ensure_config(self.root, self.models, click.echo)
         except OSError as error:
             if len(self.models) > 1:
                 raise CannotStartError(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from digit_client import TaskCard
 from digit_serving.up import CannotStartError, Stack
 
 
@@ -16,7 +17,8 @@ def publish(folder: Path, name: str) -> None:
     """Write a version whose model card names the model."""
     extra = folder / "1" / "assets.extra"
     extra.mkdir(parents=True)
-    (extra / "model.json").write_text(json.dumps({"task": {"name": name}}))
+    task = TaskCard(name, ("left", "right"), (8, 6), (0.0, 1.0))
+    (extra / "model.json").write_text(json.dumps({"task": task.to_document()}))
 
 
 @pytest.fixture(autouse=True)

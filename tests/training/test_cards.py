@@ -42,6 +42,7 @@ def test_complete_of_kind_digits_has_their_shape() -> None:
         (LABELS, (None, None, 3), r"the model takes \[n, any, any, 3\]: state shape under .input."),
         (LABELS, (784,), r"the model takes \[n, 784\]: state shape under .input."),
         ({**LABELS, "input": {"range": [0, 1], "size": 3}}, (18, 12, 3), "unknown key 'size'"),
+        ({**LABELS, "inptu": {"shape": [9, 9]}}, (None, None, 3), "unknown key 'inptu'"),
         ({**LABELS, "input": 3}, (18, 12, 3), "'input' must be a table"),
         ({"name": "flowers"}, (18, 12, 3), "state range"),
     ],

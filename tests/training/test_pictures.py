@@ -64,6 +64,13 @@ def test_load_folder_without_readable_picture_raises_data_error(tmp_path: Path) 
         pictures.load(tmp_path, COLORS)
 
 
+def test_load_folder_with_untested_label_raises_data_error(colors_folder: Path) -> None:
+    for picture in (colors_folder / "blue").iterdir():
+        picture.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"validation/blue holds no picture that can be evaluated$"):
+        pictures.load(colors_folder, COLORS)
+
+
 @pytest.mark.parametrize("keys", [("x_test", "y_test"), ("images", "labels")])
 @pytest.mark.parametrize(
     "encode",

@@ -40,18 +40,17 @@ def complete(document: Document, model: keras.Model) -> TaskCard:
 
     Raise CardError if the card is invalid, or if neither the card nor the model states shape or range.
     """
-    pixels, prepare = document.get("input", {}), document.get("prepare", {})
-    if isinstance(pixels, Mapping) and isinstance(prepare, Mapping):
-        is_digits = prepare.get("kind") == DIGITS.kind
+    try:
+        # Before what is missing: a mistyped name of a table hides its keys.
+        TaskCard.check_keys(document)
+        is_digits = document.get("prepare", {}).get("kind") == DIGITS.kind
         from_model = {
             "shape": list(DIGITS.shape) if is_digits else _shape_of(model),
             "range": _BYTES if classifier.takes_bytes(model) else None,
         }
-        completed = {key: value for key, value in from_model.items() if value} | dict(pixels)
-        _check_complete(completed, model)
-        document = {**document, "input": completed}
-    try:
-        return TaskCard.from_document(document)
+        pixels = {key: value for key, value in from_model.items() if value} | document.get("input", {})
+        _check_complete(pixels, model)
+        return TaskCard.from_document({**document, "input": pixels})
     except TaskCardError as error:
         raise CardError(str(error)) from error
 

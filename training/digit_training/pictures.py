@@ -50,17 +50,28 @@ def load(path: Path, task: TaskCard) -> LabelledPictures:
 
     A folder has a folder per label, or the IDX files t10k-images and t10k-labels. An `.npz` file has
     `x_test` and `y_test`, or `images` and `labels`: names, or indices from 0. Raise DataError if there is no
-    such data, if its labels are not those of the card, or if every picture is left out.
+    such data, if its labels are not those of the card, or if every
+    picture, or every one in a label's folder, is left out.
     """
     if path.is_dir() and _has_idx_files(path):
         pictures = _from_arrays(*read_idx_pair(path, "t10k"), task)
     elif path.is_dir():
-        pictures = _read_folder(path, task)
+        return _load_folder(path, task)
     elif path.is_file():
         pictures = _read_npz(path, task)
     else:
         raise DataError(f"{path} does not exist")
     return _prepare(pictures, task, path)
+
+
+def _load_folder(path: Path, task: TaskCard) -> LabelledPictures:
+    loaded = _prepare(_read_folder(path, task), task, path)
+    tested = set(loaded.examples.labels.tolist())
+    for index, label in enumerate(task.labels):
+        # A folder without a picture is a mistake, which the accuracy would hide.
+        if index not in tested:
+            raise DataError(f"{path / label} holds no picture that can be evaluated")
+    return loaded
 
 
 def _has_idx_files(folder: Path) -> bool:

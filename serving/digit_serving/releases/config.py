@@ -4,7 +4,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,22 +102,27 @@ class ModelsConfig:
     def with_models(self, models: Mapping[str, Path]) -> Self:
         """Return the configuration that lists these models in their folders.
 
-        Listed models keep versions and labels. Other entries stay, unless their folder has no version or is
-        that of one of `models`: the model server does not start until each model has a version.
+        The entry of a model is that of its folder, or else that of its name; it keeps versions, labels and
+        history under the new name. Other entries stay, unless their folder has no version: the model server
+        does not start until each model has a version.
         """
-        changed, listed = self._copy(), self.base_paths
+        names = {listed: name for name, listed in self._listed_names(models).items()}
+        for name, base_path in self.base_paths.items():
+            if name not in {*names, *models} and base_path not in models.values() and _has_version(base_path):
+                names[name] = name
+        changed = self._copy()
         entries = changed.message.model_config_list.config
-        for entry in [entry for entry in entries if entry.name not in models]:
-            base_path = Path(entry.base_path)
-            if base_path in models.values() or not any(p.name.isdigit() for p in base_path.glob("*/")):
-                entries.remove(entry)
+        for entry in [entry for entry in entries if entry.name not in names]:
+            entries.remove(entry)
+        for entry in entries:
+            entry.name = names[entry.name]
         for name, base_path in models.items():
-            if name in listed:
+            if name in names.values():
                 changed._model(name).base_path = str(base_path)
             else:
                 entries.add(name=name, base_path=str(base_path), model_platform="tensorflow")
-        kept = self.histories.keys() & changed.base_paths.keys()
-        return replace(changed, histories={name: self.histories[name] for name in kept})
+        histories = {names[name]: history for name, history in self.histories.items() if name in names}
+        return replace(changed, histories=histories)
 
     def with_release(self, name: str, other: "ModelsConfig") -> Self:
         """Return the configuration with another one's versions, labels and history of a model."""
@@ -162,6 +167,16 @@ class ModelsConfig:
         labels = {**self.history(name), label: history}
         kept = {label: versions for label, versions in labels.items() if versions}
         return replace(changed, histories={**self.histories, name: kept})
+
+    def _listed_names(self, models: Mapping[str, Path]) -> dict[str, str]:
+        """Return the name under which each model is listed so far."""
+        listed, found = self.base_paths, dict[str, str]()
+        for name, folder in models.items():
+            of_folder = [other for other, base_path in listed.items() if base_path == folder]
+            if of_folder:
+                found[name] = name if name in of_folder else of_folder[0]
+        moved = models.keys() & listed.keys() - found.keys() - set(found.values())
+        return found | {name: name for name in moved}
 
     def _copy(self) -> Self:
         message = ModelServerConfig()
@@ -228,24 +243,53 @@ class ConfigFile:
         new.replace(self.path)
         fsync_folder(self.path.parent)
 
+    def move_away(self) -> Path:
+        """Rename the file to models.config.moved, which no program reads, and return its new path."""
+        moved = self.path.replace(self.path.with_name("models.config.moved"))
+        fsync_folder(moved.parent)
+        return moved
 
-def ensure_config(folder: Path, models: Mapping[str, Path]) -> ConfigFile:
+
+def find_config(folder: Path) -> ConfigFile:
+    """Return the models.config for a folder of versions: its own, or else its parent's that lists the folder.
+
+    Raises ReleaseError if the parent's is needed and invalid.
+    """
+    own, shared = ConfigFile(folder), ConfigFile(folder.absolute().parent)
+    if own.path.exists() or not shared.path.exists():
+        return own
+    return shared if folder.resolve() in shared.read().base_paths.values() else own
+
+
+def ensure_config(folder: Path, models: Mapping[str, Path], report: Callable[[str], None]) -> ConfigFile:
     """Create the folder's models.config if it is missing; correct its models and their base paths.
 
-    `models` maps each name to its folder of versions. A model that is new to the file keeps the labels of a
-    models.config in its own folder. Raises OSError if `folder` is read-only, and ReleaseError if a file is
-    invalid or locked.
+    `models` maps each name to its folder of versions. A model that was served from another models.config (see
+    `find_config`) keeps that file's versions, labels and history. If the other file lies in the model's own
+    folder, it is moved away, so that commands find the live one; a read-only folder keeps it. `report` gets a
+    line for each such model and each moved file.
+
+    Raises OSError if `folder` is read-only, and ReleaseError if a file is invalid or locked.
     """
-    file = ConfigFile(folder)
+    file, root = ConfigFile(folder), folder.resolve()
+    folders = {name: path.resolve() for name, path in models.items()}
     with file.lock(_ENSURE_TIMEOUT):
         old = file.read() if file.path.exists() else ModelsConfig.of_newest({})
-        new = old.with_models({name: path.resolve() for name, path in models.items()})
-        for name in models.keys() - old.base_paths.keys():
-            own = ConfigFile(models[name])
-            if own.path.exists() and name in (config := own.read()).base_paths:
-                new = new.with_release(name, config)
+        new = old.with_models(folders)
+        others: dict[str, ConfigFile] = {}
+        for name, path in folders.items():
+            other = find_config(models[name])
+            # A read-only folder keeps its file, which must not undo later changes at each start.
+            is_done = path in old.base_paths.values() and not os.access(path, os.W_OK)
+            if other.path.exists() and other.path.parent.resolve() != root and not is_done:
+                others[name] = other
+                new = new.with_release(name, other.read().with_models({name: path}))
         if new != old or not file.path.exists():
             file.write(str(new))
+        for name, other in others.items():
+            report(f"The labels of {name} are those of {other.path}.")
+            if other.path.parent == models[name] and os.access(models[name], os.W_OK):
+                report(f"{other.path} is not read any more; it is now {other.move_away().name}.")
     return file
 
 
@@ -256,6 +300,10 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _has_version(folder: Path) -> bool:
+    return any(path.name.isdigit() for path in folder.glob("*/"))
 
 
 def _try_lock(descriptor: int) -> bool:

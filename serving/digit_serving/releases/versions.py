@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from digit_client import DIGITS
-from digit_serving.releases.config import ReleaseError, fsync_folder
+from digit_client import DIGITS, TaskCard, TaskCardError
+from digit_serving.releases.config import ReleaseError, find_config, fsync_folder
 
 _REMOVED_PREFIX = ".removing-"
 
@@ -50,9 +50,11 @@ class PublishedVersion:
 def list_models(root: Path) -> list[PublishedModel]:
     """Return the model whose versions are in the folder, or else those in its subfolders, by name.
 
-    Raises ReleaseError if two subfolders have models of the same name.
+    Raises ReleaseError if two subfolders have models of the same name, or a task card is invalid.
     """
-    folders = [root] if list_versions(root) else [path for path in root.glob("*/") if list_versions(path)]
+    if list_versions(root):
+        return [PublishedModel(_model_name(root), root, find_config(root).path.parent)]
+    folders = [path for path in root.glob("*/") if list_versions(path)]
     models: dict[str, PublishedModel] = {}
     for folder in folders:
         name = _model_name(folder)
@@ -90,7 +92,17 @@ def remove_leftovers(models: Path) -> None:
 
 def _model_name(folder: Path) -> str:
     """Return the name of the task in the newest model card; a version may be damaged and lack its card."""
-    cards = (version.card() for version in list_versions(folder).values())
-    task = next(filter(None, cards), {}).get("task")
-    name = task.get("name") if isinstance(task, dict) else None
-    return name if isinstance(name, str) else DIGITS.name
+    for version in list_versions(folder).values():
+        if card := version.card():
+            return _task_name(card, version.path)
+    return DIGITS.name
+
+
+def _task_name(card: dict[str, Any], path: Path) -> str:
+    if "task" not in card:
+        return DIGITS.name
+    task = card["task"]
+    try:
+        return TaskCard.from_document(task if isinstance(task, dict) else {}).name
+    except TaskCardError as error:
+        raise ReleaseError(f"{path} has an invalid task card in its model.json: {error}") from error

@@ -102,7 +102,7 @@ def published(saved_version: Path, tmp_path: Path) -> Service:
     service = Service(tmp_path / "digits", free_port())
     for version in ("1", "2", "3"):
         shutil.copytree(saved_version, service.models / version)
-    ensure_config(service.models, {"digits": service.models})
+    ensure_config(service.models, {"digits": service.models}, print)
     return service
 
 

@@ -19,7 +19,7 @@ def config() -> ModelsConfig:
 
 @pytest.fixture
 def file(tmp_path: Path) -> ConfigFile:
-    return ensure_config(tmp_path, {NAME: tmp_path})
+    return ensure_config(tmp_path, {NAME: tmp_path}, print)
 
 
 def parsed(config: ModelsConfig) -> ModelsConfig:
@@ -78,17 +78,37 @@ def test_with_versions_returns_a_changed_copy(config: ModelsConfig) -> None:
 def test_with_models_adds_moves_and_removes_entries_and_keeps_labels(
     config: ModelsConfig, tmp_path: Path
 ) -> None:
-    elsewhere, flowers = tmp_path / "elsewhere", tmp_path / "flowers"
+    elsewhere = tmp_path / "elsewhere"
     (elsewhere / "1").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
-    listed = {NAME: Path("/old"), "other": elsewhere, "renamed": flowers, "gone": tmp_path / "empty"}
+    listed = {NAME: Path("/old"), "other": elsewhere, "gone": tmp_path / "empty"}
     old = config.with_models(listed).promote(NAME, 1, "stable")
     for version in (1, 2):
         old = old.promote("gone", version, "stable")
-    new = parsed(old.with_models({NAME: Path("/new"), "flowers": flowers}))
-    assert new.base_paths == {NAME: Path("/new"), "other": elsewhere, "flowers": flowers}
+    new = parsed(old.with_models({NAME: Path("/new"), "flowers": Path("/f")}))
+    assert new.base_paths == {NAME: Path("/new"), "other": elsewhere, "flowers": Path("/f")}
     assert (new.labels(NAME), new.labels("flowers")) == ({"stable": 1}, {})
     assert new.history("gone") == {}
+
+
+def test_with_models_renamed_keeps_versions_labels_and_history() -> None:
+    old = ModelsConfig.of_newest({NAME: Path("/a"), "flowers": Path("/b"), "letters": Path("/l")})
+    for version in (1, 2):
+        old = old.promote("flowers", version, "stable").promote(NAME, 10 * version, "canary")
+    old = old.with_versions("flowers", [2]).promote("letters", 7, "stable")
+    # `flowers` gets another name, and its name goes to the model that was listed as the digits.
+    new = parsed(old.with_models({"flowers": Path("/a"), "blooms": Path("/b"), NAME: Path("/c")}))
+    assert new.base_paths == {"flowers": Path("/a"), "blooms": Path("/b"), NAME: Path("/c")}
+    assert (new.labels("blooms"), new.history("blooms")) == ({"stable": 2}, {"stable": (1,)})
+    assert new.versions_to_load("blooms", [1, 2, 3]) == {2}
+    assert (new.labels("flowers"), new.history("flowers")) == ({"canary": 20}, {"canary": (10,)})
+    assert (new.labels(NAME), new.history(NAME)) == ({}, {})
+
+
+def test_with_models_of_a_folder_listed_twice_keeps_the_entry_of_the_name() -> None:
+    old = ModelsConfig.of_newest({"alias": Path("/f"), "flowers": Path("/f")}).promote("flowers", 1, "stable")
+    new = old.with_models({"flowers": Path("/f")})
+    assert (new.base_paths, new.labels("flowers")) == ({"flowers": Path("/f")}, {"stable": 1})
 
 
 def test_promote_and_roll_back_keep_other_models_unchanged() -> None:
@@ -223,32 +243,76 @@ def test_read_missing_or_invalid_file_raises(tmp_path: Path) -> None:
 
 
 def test_ensure_config_keeps_labels_after_a_restart_and_a_move(tmp_path: Path) -> None:
-    file = ensure_config(tmp_path, {NAME: tmp_path})
+    file = ensure_config(tmp_path, {NAME: tmp_path}, print)
     assert file.read().base_paths == {NAME: tmp_path}
     with file.lock(1):
         file.write("# A note.\n" + str(file.read().promote(NAME, 1, "stable")))
     text = file.read_text()
-    assert ensure_config(tmp_path, {NAME: tmp_path}).read_text() == text
+    assert ensure_config(tmp_path, {NAME: tmp_path}, print).read_text() == text
     moved = tmp_path.rename(tmp_path.with_name("moved"))
-    config = ensure_config(moved, {NAME: moved}).read()
+    config = ensure_config(moved, {NAME: moved}, print).read()
     assert (config.base_paths, config.labels(NAME)) == ({NAME: moved}, {"stable": 1})
 
 
-def test_ensure_config_of_several_models_takes_over_the_labels_of_their_folders(tmp_path: Path) -> None:
+def test_ensure_config_of_a_renamed_model_keeps_its_labels(file: ConfigFile) -> None:
+    file.write(str(file.read().promote(NAME, 1, "stable").with_versions(NAME, [1])))
+    config = ensure_config(file.path.parent, {"flowers": file.path.parent}, print).read()
+    assert (config.base_paths, config.labels("flowers")) == ({"flowers": file.path.parent}, {"stable": 1})
+    assert config.versions_to_load("flowers", [1, 2]) == {1}
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> dict[str, Path]:
+    """Folders of three models by name. The digits have a models.config of their own, and a stable version."""
     models = {name: tmp_path / name for name in ("colors", NAME, "flowers")}
     for folder in models.values():
         folder.mkdir()
-    own = ensure_config(models[NAME], {NAME: models[NAME]})
+    own = ensure_config(models[NAME], {NAME: models[NAME]}, print)
     own.write(str(own.read().promote(NAME, 1, "stable").promote(NAME, 2, "stable").with_versions(NAME, [2])))
-    ensure_config(models["colors"], {"earlier": models["colors"]})
-    config = ensure_config(tmp_path, models).read()
-    assert config.base_paths == models
+    return models
+
+
+def test_ensure_config_of_several_models_takes_over_the_labels_of_their_folders(
+    several: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ensure_config(several["colors"], {"earlier": several["colors"]}, print)
+    own.write(str(own.read().promote("earlier", 4, "canary")))
+    config = ensure_config(tmp_path, several, print).read()
+    assert config.base_paths == several
     assert (config.labels(NAME), config.history(NAME)) == ({"stable": 2}, {"stable": (1,)})
     assert config.versions_to_load(NAME, [1, 2, 3]) == {2}
-    assert config.labels("colors") == config.labels("flowers") == {}
-    # Later, the folder's own file has no effect.
-    own.write(str(own.read().promote(NAME, 3, "stable")))
-    assert ensure_config(tmp_path, models).read().labels(NAME) == {"stable": 2}
+    assert (config.labels("colors"), config.labels("flowers")) == ({"canary": 4}, {})
+    assert not own.path.exists()
+    assert own.path.with_name("models.config.moved").exists()
+    assert f"{own.path} is not read any more; it is now models.config.moved.\n" in capsys.readouterr().out
+
+
+def test_ensure_config_keeps_labels_between_one_model_and_several(
+    several: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = ensure_config(tmp_path, several, print)
+    shared.write(str(shared.read().promote(NAME, 3, "stable").promote("flowers", 5, "stable")))
+    own = ensure_config(several[NAME], {NAME: several[NAME]}, print)
+    assert (own.read().labels(NAME), own.read().history(NAME)) == ({"stable": 3}, {"stable": (1, 2)})
+    assert own.read().base_paths == {NAME: several[NAME]}
+    own.write(str(own.read().roll_back(NAME, "stable")))
+    ensure_config(tmp_path, several, print)
+    capsys.readouterr()
+    config = ensure_config(tmp_path, several, print).read()
+    assert (config.labels(NAME), config.labels("flowers")) == ({"stable": 2}, {"stable": 5})
+    assert capsys.readouterr().out == ""
+
+
+def test_ensure_config_takes_over_the_file_of_a_read_only_folder_once(
+    several: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may write to any folder.
+    monkeypatch.setattr("os.access", lambda *_: False)
+    shared = ensure_config(tmp_path, several, print)
+    assert shared.read().labels(NAME) == {"stable": 2}
+    assert ConfigFile(several[NAME]).path.exists()
+    shared.write(str(shared.read().promote(NAME, 3, "stable")))
+    assert ensure_config(tmp_path, several, print).read().labels(NAME) == {"stable": 3}
 
 
 def test_ensure_config_file_is_readable_for_other_users(file: ConfigFile) -> None:

@@ -57,7 +57,8 @@ def test_ls_folder_without_model_names_digits_train(published: Service) -> None:
 
 
 def test_ls_and_show_choose_a_model_of_several_by_name(published: Service) -> None:
-    root, card = published.models.parent, {"task": {"name": "flowers", "labels": ["daisy", "rose"]}}
+    root, pixels = published.models.parent, {"shape": [8, 6], "range": [0, 1]}
+    card = {"task": {"name": "flowers", "labels": ["daisy", "rose"], "input": pixels}}
     shutil.copytree(published.models / "1", root / "garden" / "4")
     (root / "garden" / "4" / "assets.extra" / "model.json").write_text(json.dumps(card))
     arguments = ("--models", root, "--model", "flowers")
@@ -65,8 +66,11 @@ def test_ls_and_show_choose_a_model_of_several_by_name(published: Service) -> No
     assert (document["model"], [row["version"] for row in document["versions"]]) == ("flowers", [4])
     assert published.run("show", 4, *arguments).stdout.splitlines() == [
         "task",
-        "  name    flowers",
-        "  labels  daisy, rose",
+        "  name     flowers",
+        "  labels   daisy, rose",
+        "  input",
+        "    shape  8, 6",
+        "    range  0, 1",
     ]
     result = published.run("show", 1, *arguments)
     assert f"version 1 does not exist in {root / 'garden'}" in result.stderr

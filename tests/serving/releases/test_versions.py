@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from digit_serving.releases.config import ReleaseError
+from digit_client import TaskCard
+from digit_serving.releases.config import ReleaseError, ensure_config
 from digit_serving.releases.versions import (
     PublishedModel,
     PublishedVersion,
@@ -41,7 +43,9 @@ def publish(folder: Path, version: int, task: str | None = None) -> None:
     """Write a version with a model card; `task` is the name in its task card."""
     extra = folder / str(version) / "assets.extra"
     extra.mkdir(parents=True)
-    card = {"created": "2026-11-25", **({"task": {"name": task}} if task else {})}
+    card: dict[str, Any] = {"created": "2026-11-25"}
+    if task:
+        card["task"] = TaskCard(task, ("left", "right"), (8, 6), (0.0, 1.0)).to_document()
     (extra / "model.json").write_text(json.dumps(card))
 
 
@@ -69,6 +73,33 @@ def test_list_models_of_the_same_name_raises(tmp_path: Path) -> None:
         publish(tmp_path / name, 1, "flowers")
     with pytest.raises(ReleaseError, match="have models of the same name, flowers"):
         list_models(tmp_path)
+
+
+@pytest.mark.parametrize("task", [None, 1, {}, {"name": "x"}])
+def test_list_models_with_an_invalid_task_card_raises(tmp_path: Path, task: object) -> None:
+    publish(tmp_path, 1)
+    (tmp_path / "1" / "assets.extra" / "model.json").write_text(json.dumps({"task": task}))
+    with pytest.raises(ReleaseError, match=r"1 has an invalid task card in its model\.json: .* lacks"):
+        list_models(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a,b", "a\nb", " "])
+def test_list_models_with_an_invalid_name_raises(tmp_path: Path, name: str) -> None:
+    publish(tmp_path / "a", 1, "flowers")
+    publish(tmp_path / "b", 1, name)
+    with pytest.raises(ReleaseError, match="name must consist of letters") as caught:
+        list_models(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_find_model_names_the_folder_of_the_models_config_in_use(tmp_path: Path) -> None:
+    folder = tmp_path / "flowers"
+    publish(folder, 1, "flowers")
+    assert find_model(folder, None).root == folder
+    ensure_config(tmp_path, {"flowers": folder}, print)
+    assert find_model(folder, None).root == tmp_path
+    ensure_config(folder, {"flowers": folder}, print)
+    assert find_model(folder, None).root == folder
 
 
 def test_find_model_returns_the_named_or_only_model(tmp_path: Path) -> None:
