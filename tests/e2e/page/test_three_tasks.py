@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from keras import layers
 from numpy.typing import NDArray
+from playwright.sync_api import Page, expect
 
 from digit_client import (
     ClassifierClient,
@@ -25,6 +26,7 @@ from digit_client import (
     Prediction,
     ReadingNotSupportedError,
 )
+from digit_client.images import to_png
 from tests.processes import DIGITS, answers, free_port, running, wait_until
 
 pytestmark = [
@@ -45,7 +47,7 @@ range = [-1, 1]
 kind = "resize"
 fit = "stretch"
 """
-FIVE = Path(__file__).parents[2] / "docs" / "five.jpg"
+FIVE = Path(__file__).parents[3] / "docs" / "five.jpg"
 
 
 @dataclass(frozen=True)
@@ -245,3 +247,24 @@ def test_predict_command_prints_label_and_best_classes(service: Service, stripes
     headline, *bars = done.stdout.decode().splitlines()
     assert re.fullmatch(r"/dev/stdin: \w+ \(\d+\.\d%\)", headline), done
     assert len(bars) == 4
+
+
+@pytest.mark.parametrize("task", ["stripes", "garments"])
+def test_page_names_and_explains_a_picture(
+    task: str, service: Service, new_page: Callable[..., Page], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    published = request.getfixturevalue(task)
+    if published is None:
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    picture = published.pictures[0]
+    file = tmp_path / "picture"
+    file.write_bytes(picture if isinstance(picture, bytes) else to_png(picture))
+    with ClassifierClient(service.url, model=task) as client:
+        expected = client.predict(file)
+    page = new_page()
+    page.goto(f"{service.url}/?model={task}")
+    page.locator("#file").set_input_files(file)
+    expect(page.locator("#reading")).to_have_text(expected.label)
+    expect(page.locator("#bars span")).to_have_text(list(expected.labels))
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator("main[data-explained]")).to_be_visible()
