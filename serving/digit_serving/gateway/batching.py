@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _MAX_REQUESTS = 32
 """Requests per call: their IDs, up to 128 bytes each, travel as metadata, which gRPC limits to 8 kB."""
-_MAX_CALL_BYTES = 16 * 2**20
-"""Bytes that requests may share in a call; a single request may have more."""
+MAX_CALL_BYTES = 16 * 2**20
+"""Largest model input of a call: a compressed picture may have a thousandth of its size."""
 _QUIET_ITERATIONS = 12
 """Event-loop iterations without a new request after which the next batch is complete. An idle iteration takes
 some 10 µs; a caller on the same machine sends its next request within 100 µs of its answer."""
@@ -183,9 +183,7 @@ class _BatchQueue:
         images, size = 0, 0
         while self.waiting and len(group) < _MAX_REQUESTS:
             request = self.waiting[0]
-            is_full = (
-                images + len(request.batch) > max_images or size + request.batch.nbytes > _MAX_CALL_BYTES
-            )
+            is_full = images + len(request.batch) > max_images or size + request.batch.nbytes > MAX_CALL_BYTES
             if group and is_full:
                 break
             self.waiting.popleft()

@@ -1,13 +1,16 @@
 """Recognition: the class of each picture of a request, or all of its digits."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from digit_client import (
+    ImageError,
     Prediction,
     Reading,
     ReadingNotSupportedError,
@@ -19,6 +22,7 @@ from digit_client import (
 from digit_client.images import Candidates
 from digit_client.tfserving.codec import Batch, ModelRef
 from digit_client.tfserving.tasks import with_current_task
+from digit_serving.gateway.batching import MAX_CALL_BYTES
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.image_processing import ImageProcessor, errors_at, segmentation_timer
 from digit_serving.gateway.request_parsing import Body, Pictures, RequestParser
@@ -42,19 +46,25 @@ class Recognizer:
 
     def predict(
         self, body: Body, requested: ModelRef, context: RequestContext
-    ) -> tuple[list[Prediction], Batch, TaskCard]:
-        """Return the class of each picture, the model's input that showed it, and the task.
+    ) -> tuple[list[Prediction], Iterable[Batch], TaskCard]:
+        """Return the class of each picture, the model's inputs that showed them, in batches, and the task.
 
         Raise an ImageError with the picture's index, what RequestParser.pictures raises, and what
         Router.predict raises.
         """
 
-        def predict(task: TaskCard) -> tuple[list[Prediction], Batch, TaskCard]:
+        def predict(task: TaskCard) -> tuple[list[Prediction], Iterable[Batch], TaskCard]:
             pictures = self._parser.pictures(body, task, context)
             if task.reads_numbers:
-                return *self._predict_digits(pictures, task, requested, context), task
-            batch = self._processor.prepare(pictures, task, context).batch
-            return self._router.predict(batch, requested, context), batch, task
+                predictions, batch = self._predict_digits(pictures, task, requested, context)
+                return predictions, [batch], task
+            # One batch after the other is prepared and sent: the pixels of all might not fit into memory.
+            batches = partial(self._prepare_batches, pictures, task, context)
+            predictions = []
+            for batch in batches():
+                predictions += self._router.predict(batch, requested, context)
+            # A lone batch is kept, several are prepared anew if the answer includes them.
+            return predictions, [batch] if len(batch) == len(predictions) else batches(), task
 
         return self._with_task(predict, requested, context)
 
@@ -84,6 +94,18 @@ class Recognizer:
             lambda: self._router.latest_task(requested, context),
             run,
         )
+
+    def _prepare_batches(
+        self, pictures: Pictures, task: TaskCard, context: RequestContext
+    ) -> Iterator[Batch]:
+        """Yield the pictures in the model's form, in batches of at most MAX_CALL_BYTES."""
+        size = max(1, MAX_CALL_BYTES // math.prod(task.shape))
+        for start in range(0, len(pictures), size):
+            try:
+                yield self._processor.prepare(pictures[start : start + size], task, context).batch
+            except ImageError as error:
+                error.index = start + (error.index or 0)
+                raise
 
     def _predict_digits(
         self, pictures: Pictures, task: TaskCard, requested: ModelRef, context: RequestContext

@@ -3,7 +3,6 @@
 import base64
 import binascii
 import io
-import math
 import tokenize
 import warnings
 from collections.abc import Sequence
@@ -29,8 +28,6 @@ Pictures = Sequence[bytes] | Batch
 """Pictures of a request: image files, or an array uint8 [n, *shape] or float32 [n, *instance_shape] in the
 task's range."""
 
-_MAX_BATCH_BYTES = 16 * 2**20
-"""Largest sum of the prepared pictures of a request: a compressed file may have a thousandth of its size."""
 _MAX_INLINE_JSON = 1_000_000
 """Bytes of JSON above which a thread parses the body."""
 _UNTYPED = ("application/octet-stream", "")
@@ -93,7 +90,6 @@ class RequestParser:
         if checking begins too late.
         """
         if isinstance(body, list):
-            _check_size(len(body), task)
             return body
         if isinstance(body, np.ndarray):
             return self._check_array(body, task)
@@ -150,16 +146,6 @@ class RequestParser:
             raise TooManyImagesError(
                 f"A request may hold {self._settings.max_images} images; this request has {count}."
             )
-
-
-def _check_size(count: int, task: TaskCard) -> None:
-    limit = max(1, _MAX_BATCH_BYTES // math.prod(task.shape))
-    if count > limit:
-        height, width = task.shape[:2]
-        raise TooManyImagesError(
-            f"A request may hold {limit} images for a model of {width}×{height} pixels; "
-            f"this request has {count}."
-        )
 
 
 def _from_base64(item: Any) -> bytes:

@@ -1,7 +1,6 @@
 """API routes under /v1: predictions, readings, and the models with their versions, labels and tasks."""
 
 from collections.abc import Mapping
-from functools import partial
 
 import orjson
 from flask import Blueprint, Response, g, request
@@ -52,11 +51,12 @@ class _Recognition:
         context: RequestContext = g.context
         context.model = requested.name
         body = self._parser.parse(request, context)
-        predictions, batch, task = self._recognizer.predict(body, requested, context)
+        predictions, batches, task = self._recognizer.predict(body, requested, context)
         context.predictions = predictions
         documents = responses.prediction_documents(predictions, include, top)
         if "image" in include:
-            responses.add_images(documents, map(partial(to_image, task=task), batch))
+            inputs = (to_image(row, task) for batch in batches for row in batch)
+            responses.add_images(documents, inputs)
         first = predictions[0]
         content: schemas.Predictions = {
             "model": responses.model_document(requested.name, first.model_version, first.labels),

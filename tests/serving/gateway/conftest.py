@@ -275,7 +275,7 @@ class StubModelServer:
         """Predictions asked."""
         self.card_calls = 0
         """Task cards asked."""
-        self._server = grpc.server(ThreadPoolExecutor(4))
+        self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
         self._add_method("PredictionService/Predict", self._predict, PredictRequest)
         self._add_method("PredictionService/GetModelMetadata", self._metadata, GetModelMetadataRequest)
         self._add_method("ModelService/GetModelStatus", self._status, GetModelStatusRequest)

@@ -295,6 +295,27 @@ class TestOtherTasks:
             assert len(prediction["probabilities"]) == len(task.labels)
             assert np.array_equal(decode(base64.b64decode(prediction["image"])), row)
 
+    def test_predict_files_for_large_model_are_sent_in_several_calls(
+        self, stub: StubModelServer, http: FlaskClient
+    ) -> None:
+        task = replace(SHAPES, shape=(1400, 1400, 3))
+        stub.answer = models = TaskModels(digits={1: task})
+        greys = [0, 100, 255, 100, 0]
+        pictures = [np.full((5, 5), grey, np.uint8) for grey in greys]
+        response = post(http, "/v1/predict?include=image", *pictures)
+        assert [len(batch) for batch in models.inputs] == [2, 2, 1]
+        predictions = response.get_json()["predictions"]
+        labels = ["circle", "cross", "star", "cross", "circle"]
+        assert [prediction["label"] for prediction in predictions] == labels
+        shown = [decode(base64.b64decode(prediction["image"]))[0, 0] for prediction in predictions]
+        assert [pixel.tolist() if pixel.ndim else [int(pixel)] * 3 for pixel in shown] == [
+            [grey] * 3 for grey in greys
+        ]
+        files = [to_png(picture) for picture in pictures[:3]] + [b"no picture"]
+        form = {"image": [(io.BytesIO(file), "a.png") for file in files]}
+        refused = http.post("/v1/predict", data=form)
+        assert (refused.get_json()["code"], refused.get_json()["index"]) == ("not_an_image", 3)
+
     def test_predict_arrays_and_instances_reach_model_unchanged(
         self, stub: StubModelServer, http: FlaskClient
     ) -> None:

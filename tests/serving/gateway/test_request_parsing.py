@@ -216,14 +216,6 @@ def test_parse_too_many_images_raises_in_every_format() -> None:
             parse_in_format()
 
 
-def test_parse_files_for_large_model_raises_too_many_images() -> None:
-    large = TaskCard("views", ("near", "far"), (2000, 2048, 3), (0.0, 1.0))
-    document = {"images": [base64.b64encode(PNG).decode()] * 2}
-    assert len(parse_json({"images": document["images"][:1]}, large)) == 1
-    with pytest.raises(TooManyImagesError, match="1 images for a model of 2048×2000 pixels"):
-        parse_json(document, large)
-
-
 def test_parse_form_without_image_raises_malformed_body() -> None:
     with pytest.raises(MalformedBodyError, match="image"):
         parse({"photo": FileStorage(io.BytesIO(PNG), "a.png")}, "multipart/form-data")
