@@ -4,16 +4,16 @@ import { createCanvas } from "./pixels.js";
 // Most and fewest patches in each direction.
 const MAX_GRID = 8;
 const MIN_GRID = 3;
-// Limit of a request's prepared pictures in the gateway, in bytes.
-const MAX_PREPARED_BYTES = 16 * 2 ** 20;
+// Pixel values of all copies, so that the answer comes within seconds.
+const MAX_VALUES = 16 * 2 ** 20;
 // All copies together stay below the gateway's limit of a request's body, 8 MiB by default.
 const MAX_CHARACTERS = 7e6;
 
 /** Return the largest grid, in patches per direction, whose pictures fit one request, or 0 if none is fine enough;
  *  `shape` is that of the model's input. */
 export function gridFor(picture, shape) {
-  const preparedBytes = shape.reduce((product, size) => product * size);
-  const count = Math.min(MAX_PREPARED_BYTES / preparedBytes, MAX_CHARACTERS / picture.toDataURL().length);
+  const values = shape.reduce((product, size) => product * size);
+  const count = Math.min(MAX_VALUES / values, MAX_CHARACTERS / picture.toDataURL().length);
   const grid = Math.min(MAX_GRID, Math.floor(Math.sqrt(count)));
   return grid < MIN_GRID ? 0 : grid;
 }
