@@ -198,7 +198,7 @@ def canary_service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     settings = {
         "DIGITS_PORT": str(http),
         "DIGITS_MODEL_SERVER": f"127.0.0.1:{grpc}",
-        "DIGITS_DEADLINE": "0.5",
+        "DIGITS_DEADLINE": "2",
         "DIGITS_WORKERS": "1",
     }
     with running("model-server", *flags) as model_server:

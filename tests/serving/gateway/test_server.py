@@ -61,7 +61,7 @@ def test_server_metrics_sum_over_workers(stub: StubModelServer) -> None:
         for _ in range(10):
             text = httpx.get(f"{gateway.url}/metrics").text
             assert 'digits_requests_total{method="POST",route="/v1/predict",status="200"} 60.0' in text
-            assert 'digits_confidence_count{version="1"} 60.0' in text
+            assert 'digits_confidence_count{model="digits",version="1"} 60.0' in text
             assert len(re.findall(r"^digits_build_info{.*} 1.0$", text, re.MULTILINE)) == 1
 
 
