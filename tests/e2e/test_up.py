@@ -63,7 +63,9 @@ def start_up(models: Path, ports: Ports, **environment: str) -> subprocess.Popen
 
 
 def wait_until_ready(process: subprocess.Popen[str], ports: Ports) -> None:
-    wait_until(lambda: answers(f"http://127.0.0.1:{ports.gateway}/readyz"), process)
+    url = f"http://127.0.0.1:{ports.gateway}/readyz"
+    # Each connection may reach another worker, whose channel may not be connected yet.
+    wait_until(lambda: all(answers(url) for _ in range(8)), process)
 
 
 def pids_with_ports(ports: Ports) -> list[int]:
@@ -316,7 +318,9 @@ def test_up_serves_several_models(several: Path, ports: Ports, digits: Any) -> N
 
 def test_up_of_one_model_serves_it_under_the_name_of_its_task(several: Path, ports: Ports) -> None:
     with serving(several / "boxes", ports):
-        listed = httpx.get(f"http://127.0.0.1:{ports.gateway}/v1/models").json()
+        response = httpx.get(f"http://127.0.0.1:{ports.gateway}/v1/models")
+    assert response.status_code == 200, response.text
+    listed = response.json()
     assert (listed["name"], listed["models"]) == ("colors", ["colors"])
 
 

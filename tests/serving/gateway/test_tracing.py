@@ -339,6 +339,8 @@ def test_gateway_process_under_load_traces_admission_wait(
     photograph = FIVE.read_bytes()
     head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
     with traced_process(stub, collector) as http, ExitStack() as stack:
+        # The first request would wait for the task card, and leave admission free for the others.
+        assert http.get("/v1/models").status_code == 200
         address = (http.base_url.host, http.base_url.port)
         clients = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(40)]
         for client in clients:
