@@ -78,6 +78,11 @@ def answers(url: str) -> bool:
         return False
 
 
+def is_ready(url: str) -> bool:
+    """True if each worker of the gateway at this URL is ready: eight connections reach all of a few."""
+    return all(answers(f"{url}/readyz") for _ in range(8))
+
+
 def accepts(port: int) -> bool:
     """True if a server listens on the port."""
     with socket.socket() as probe:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from digit_client import TaskCard
-from tests.processes import answers, free_port, running, wait_until
+from tests.processes import free_port, is_ready, running, wait_until
 from tests.readme import ROOT, blocks
 
 pytestmark = pytest.mark.e2e
@@ -62,7 +62,7 @@ def service(copy: Copy) -> Iterator[Copy]:
     copy.run("bash", "-e", "-c", FIT)
     assert "Published: models/shapes/1" in copy.run("bash", "-e", "-c", PUBLISH)
     with running("up", environment=copy.environment) as process:
-        wait_until(lambda: answers(f"{copy.environment['DIGITS_URL']}/readyz"), process)
+        wait_until(lambda: is_ready(copy.environment["DIGITS_URL"]), process)
         yield copy
 
 

@@ -22,7 +22,7 @@ import pytest
 from digit_client import ClassifierClient, ModelServerClient
 from digit_client.images import to_png
 from digit_serving.releases.config import ModelsConfig
-from tests.processes import DIGITS, answers, free_port, wait_until
+from tests.processes import DIGITS, answers, free_port, is_ready, wait_until
 from tests.serving.model_servers import COLORS, save_classifier
 
 pytestmark = pytest.mark.e2e
@@ -63,9 +63,7 @@ def start_up(models: Path, ports: Ports, **environment: str) -> subprocess.Popen
 
 
 def wait_until_ready(process: subprocess.Popen[str], ports: Ports) -> None:
-    url = f"http://127.0.0.1:{ports.gateway}/readyz"
-    # Each connection may reach another worker, whose channel may not be connected yet.
-    wait_until(lambda: all(answers(url) for _ in range(8)), process)
+    wait_until(lambda: is_ready(f"http://127.0.0.1:{ports.gateway}"), process)
 
 
 def pids_with_ports(ports: Ports) -> list[int]:

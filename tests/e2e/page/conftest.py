@@ -16,7 +16,7 @@ from digit_client.images import to_png
 from digit_serving.gateway.auth import KeyFile
 from tests.e2e.page.services import CanaryService, ProtectedService
 from tests.e2e.page.stub import ORIGIN, StubGateway
-from tests.processes import DIGITS, accepts, answers, free_port, running, wait_until
+from tests.processes import DIGITS, accepts, answers, free_port, is_ready, running, wait_until
 
 # No background requests of Chromium itself, and no host but the services under test.
 BROWSER_ARGUMENTS = [
@@ -124,7 +124,7 @@ def stack(models: Path) -> Iterator[str]:
     ports = {name: str(free_port()) for name in ("DIGITS_PORT", "DIGITS_GRPC_PORT", "DIGITS_REST_PORT")}
     with running("up", "--models", str(models), environment=ports) as process:
         url = f"http://127.0.0.1:{ports['DIGITS_PORT']}"
-        wait_until(lambda: answers(f"{url}/readyz"), process)
+        wait_until(lambda: is_ready(url), process)
         yield url
 
 
@@ -222,5 +222,5 @@ def protected_service(
     }
     with running("gateway", environment=settings) as process:
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/readyz"), process)
+        wait_until(lambda: is_ready(url), process)
         yield ProtectedService(url, key)

@@ -27,7 +27,7 @@ from digit_client import (
     ReadingNotSupportedError,
 )
 from digit_client.images import to_png
-from tests.processes import DIGITS, answers, free_port, running, wait_until
+from tests.processes import DIGITS, free_port, is_ready, running, wait_until
 
 pytestmark = [
     pytest.mark.e2e,
@@ -181,7 +181,7 @@ def service(folder: Path, stripes: Published, garments: Published | None) -> Ite
     }
     with running("up", environment=environment) as process:
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/readyz"), process)
+        wait_until(lambda: is_ready(url), process)
         yield Service(url, f"127.0.0.1:{grpc_port}")
 
 
