@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 import click
 
 from digit_client._exceptions import DigitError
-from digit_client._task import DIGIT_LABELS
 from digit_client._types import Prediction, Reading
 
 if TYPE_CHECKING:
@@ -196,7 +195,7 @@ def format_json(name: str, result: Prediction | Reading) -> str:
     answer: dict[str, Any] = {"image": name}
     if isinstance(result, Prediction):
         answer["label"] = result.label
-        if result.labels == DIGIT_LABELS:
+        if result.has_digit_labels:
             answer["digit"] = result.digit
     return json.dumps(answer | asdict(result))
 
@@ -209,7 +208,7 @@ def format_lines(reading: Reading, *, name: str | None) -> str:
 
 def format_chart(name: str, prediction: Prediction) -> str:
     """Return a headline, and a bar for each of the ten digits in order, or of the most probable labels."""
-    if prediction.labels == DIGIT_LABELS:
+    if prediction.has_digit_labels:
         shown = list(zip(prediction.labels, prediction.probabilities, strict=True))
     else:
         shown = prediction.top(_CHART_LABELS)

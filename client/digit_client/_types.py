@@ -37,9 +37,14 @@ class Prediction:
     @property
     def digit(self) -> int:
         """The digit, 0 to 9. Raise AttributeError if the model's classes are not the ten digits."""
-        if self.labels != DIGIT_LABELS:
+        if not self.has_digit_labels:
             raise AttributeError(f"the classes are not the ten digits; the label is {self.label!r}")
         return self.index
+
+    @property
+    def has_digit_labels(self) -> bool:
+        """True if the classes are the ten digits, so that `digit` has a value."""
+        return self.labels == DIGIT_LABELS
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """Return the `count` most probable classes, each label with its probability, the first one first."""

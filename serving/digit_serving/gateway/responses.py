@@ -4,7 +4,7 @@ import base64
 from collections.abc import Collection, Iterable, Sequence
 from heapq import nlargest
 
-from digit_client import DIGITS, Digit, Line, Prediction, Reading, images
+from digit_client import Digit, Line, Prediction, Reading, images
 from digit_serving.gateway import schemas
 
 
@@ -21,7 +21,7 @@ def prediction_documents(
     `labels` in `include` adds the probability of each label; `top` replaces the probabilities of all classes
     by this number of the most probable ones.
     """
-    has_digit = predictions[0].labels == DIGITS.labels
+    has_digit = predictions[0].has_digit_labels
     documents = []
     for prediction in predictions:
         document: schemas.Prediction = {
