@@ -6,13 +6,14 @@
         print(client.predict("five.png").digit)
 
 `ClassifierClient` is the client for models of other tasks. Each client is imported on first use, so
-`import digit_client` stays light. `ModelServerClient` needs the extra `[grpc]`.
+`import digit_client` stays light. `ModelServerClient` and `AsyncModelServerClient` need the extra `[grpc]`.
 """
 
 import importlib
 import typing
 
 from digit_client._exceptions import (
+    AuthenticationError,
     ConnectionFailedError,
     DeadlineExceededError,
     DigitError,
@@ -32,7 +33,16 @@ from digit_client._exceptions import (
     UnavailableError,
 )
 from digit_client._task import DIGITS, TaskCard, TaskCardError
-from digit_client._types import Digit, Line, Prediction, Reading
+from digit_client._types import (
+    CallOptions,
+    Digit,
+    GatewayOptions,
+    Line,
+    Models,
+    ModelVersion,
+    Prediction,
+    Reading,
+)
 
 if typing.TYPE_CHECKING:
     from digit_client._client import (
@@ -43,18 +53,22 @@ if typing.TYPE_CHECKING:
     )
     from digit_client._inputs import ImageSource
     from digit_client._retries import RetryPolicy
-    from digit_client.tfserving.client import ModelServerClient
+    from digit_client.tfserving.client import AsyncModelServerClient, ModelServerClient
 
 __all__ = [
     "DIGITS",
     "AsyncClassifierClient",
     "AsyncDigitClient",
+    "AsyncModelServerClient",
+    "AuthenticationError",
+    "CallOptions",
     "ClassifierClient",
     "ConnectionFailedError",
     "DeadlineExceededError",
     "Digit",
     "DigitClient",
     "DigitError",
+    "GatewayOptions",
     "ImageError",
     "ImageShapeError",
     "ImageSource",
@@ -62,6 +76,8 @@ __all__ = [
     "Line",
     "ModelNotFoundError",
     "ModelServerClient",
+    "ModelVersion",
+    "Models",
     "NoDigitError",
     "NotAnImageError",
     "OverloadedError",
@@ -82,6 +98,7 @@ __all__ = [
 _LAZY_MODULES = {
     "AsyncClassifierClient": "_client",
     "AsyncDigitClient": "_client",
+    "AsyncModelServerClient": "tfserving.client",
     "ClassifierClient": "_client",
     "DigitClient": "_client",
     "ImageSource": "_inputs",

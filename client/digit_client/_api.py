@@ -1,10 +1,11 @@
 """Codec of the gateway's HTTP API: images to request bodies, responses to results or errors."""
 
+import base64
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,19 +13,22 @@ from numpy.typing import NDArray
 
 from digit_client import _inputs
 from digit_client._exceptions import (
+    AuthenticationError,
     DigitError,
     ImageError,
-    ModelNotFoundError,
     OverloadedError,
     ServiceError,
     SeveralDigitsError,
     UnavailableError,
 )
 from digit_client._inputs import ImageSource
-from digit_client._types import Box, Digit, Line, Prediction, Reading
+from digit_client._task import TaskCard
+from digit_client._types import Box, Digit, Line, Models, ModelVersion, Prediction, Reading
 
-# Within the gateway's default limits of 256 images and 8 MiB a request.
-_MAX_IMAGES = 256
+# Within the gateway's default limits of 256 images and 8 MiB a request. Files are fewer: the gateway prepares
+# them, which takes milliseconds each.
+_MAX_ARRAY_ITEMS = 256
+_MAX_FILES = 64
 _MAX_BYTES = 6 * 1024 * 1024
 
 _IMAGE_ERRORS: dict[str, type[ImageError]] = {error.code: error for error in ImageError.__subclasses__()}
@@ -32,8 +36,9 @@ _SERVICE_ERRORS: dict[str, type[ServiceError]] = {
     error.code: error for error in ServiceError.__subclasses__()
 }
 # A proxy's error has no code of ours.
-_STATUS_ERRORS = {
-    404: ModelNotFoundError,
+_STATUS_ERRORS: dict[int, type[ServiceError]] = {
+    401: AuthenticationError,
+    403: AuthenticationError,
     429: OverloadedError,
     502: UnavailableError,
     503: UnavailableError,
@@ -45,34 +50,76 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class RequestBody:
-    """Body of one request for predictions or readings.
-
-    `arguments` are keyword arguments for httpx; `first_index` is the position of the body's first image among
-    all images of the call.
-    """
+    """Body of a request for predictions or readings: keyword arguments for httpx."""
 
     arguments: dict[str, Any]
-    first_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Model:
-    """Version that answered, and the labels of its classes."""
+class ImageBatch:
+    """Images of one request: encoded files, or an array in the model's form, uint8 [n, *shape].
+
+    `indices` are their positions among all images of the call.
+    """
+
+    indices: Sequence[int]
+    images: Sequence[bytes] | NDArray[np.uint8]
+
+    @property
+    def is_array(self) -> bool:
+        """True for an array, which the gateway refuses if its shape is not that of the model's input."""
+        return isinstance(self.images, np.ndarray)
+
+    def body(self) -> RequestBody:
+        """Return the body of the request: npy for an array, multipart for files."""
+        if isinstance(self.images, np.ndarray):
+            buffer = io.BytesIO()
+            np.save(buffer, self.images, allow_pickle=False)
+            return RequestBody(
+                {"content": buffer.getvalue(), "headers": {"Content-Type": "application/x-npy"}}
+            )
+        parts = zip(self.indices, self.images, strict=True)
+        return RequestBody(
+            {"files": [("image", (f"{index}", data, _inputs.media_type(data))) for index, data in parts]}
+        )
+
+    def as_files(self) -> "ImageBatch":
+        """Return the items of the array as encoded pictures, which the gateway prepares."""
+        return ImageBatch(self.indices, [_inputs.read_source(image) for image in self.images])
+
+    def split(self) -> "Iterator[ImageBatch]":
+        """Yield a batch for each image."""
+        for position, index in enumerate(self.indices):
+            yield ImageBatch([index], self.images[position : position + 1])
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableImage:
+    """Image that can't be sent: an unreadable path, or a source that is no image."""
+
+    index: int
+    error: DigitError | OSError
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What all items of a response share: version and labels of the model, and the request's ID."""
 
     version: int
     labels: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _MultipartBatch:
-    first_index: int = 0
-    size: int = 0
-    files: list[tuple[str, tuple[str, bytes, str]]] = field(default_factory=list)
+    request_id: str | None
 
 
 def auth_headers(api_key: str | None) -> dict[str, str]:
-    """Return the Authorization header for the API key, or no header without a key."""
-    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    """Return the Authorization header for the API key, or no header without a key.
+
+    Raise ValueError for a key that no header can hold, without the key in the message.
+    """
+    if not api_key:
+        return {}
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise ValueError("the API key has a line break or another character that no header can hold")
+    return {"Authorization": f"Bearer {api_key}"}
 
 
 def version_query(version: int | None, label: str | None) -> dict[str, str]:
@@ -90,100 +137,150 @@ def encode_image(image: ImageSource) -> RequestBody:
     return RequestBody({"content": data, "headers": {"Content-Type": _inputs.media_type(data)}})
 
 
-def encode_batches(images: Iterable[ImageSource]) -> Iterator[RequestBody]:
-    """Yield request bodies for the images, as few as the gateway's limits allow.
+def encode_batches(images: Iterable[ImageSource]) -> Iterator[ImageBatch | UnreadableImage]:
+    """Yield the images in batches, as few as the gateway's limits allow. Images are read as they are needed.
 
-    An array that may be a batch in the model's form is sent as npy, everything else as multipart.
+    An array that may be a batch in the model's form is sent as such, everything else as files.
     """
     if _inputs.is_batch(images) and images[:1].nbytes <= _MAX_BYTES:
-        yield from _encode_array(images)
+        yield from _split_array(images)
         return
-    batch = _MultipartBatch()
+    indices: list[int] = []
+    files: list[bytes] = []
+    size = 0
     for index, image in enumerate(images):
-        data = _inputs.read_source(image)
-        if batch.files and (len(batch.files) == _MAX_IMAGES or batch.size + len(data) > _MAX_BYTES):
-            yield RequestBody({"files": batch.files}, batch.first_index)
-            batch = _MultipartBatch(first_index=index)
-        batch.files.append(("image", (f"{index}", data, _inputs.media_type(data))))
-        batch.size += len(data)
-    if batch.files:
-        yield RequestBody({"files": batch.files}, batch.first_index)
+        try:
+            data = _inputs.read_source(image)
+        except (DigitError, OSError) as error:
+            if isinstance(error, ImageError):
+                error.index = index
+            yield UnreadableImage(index, error)
+            continue
+        if files and (len(files) == _MAX_FILES or size + len(data) > _MAX_BYTES):
+            yield ImageBatch(indices, files)
+            indices, files, size = [], [], 0
+        indices.append(index)
+        files.append(data)
+        size += len(data)
+    if files:
+        yield ImageBatch(indices, files)
 
 
 def parse_predictions(
-    status: int, headers: Mapping[str, str], content: bytes, *, first_index: int = 0
+    status: int, headers: Mapping[str, str], content: bytes, *, indices: Sequence[int] | None = None
 ) -> list[Prediction]:
     """Return the predictions in a response. Raise the DigitError that an error response describes.
 
-    `first_index` is added to the index of the image in an ImageError.
+    `indices` are the positions of the request's images among all of the call, for the index of an ImageError;
+    None for a call with one image.
     """
-    document = parse_document(status, headers, content, first_index=first_index)
-    return _parse_items(document, "predictions", _parse_prediction, status)
+    document = parse_document(status, headers, content, indices=indices)
+    return _parse_items(document, "predictions", _parse_prediction, status, indices)
 
 
 def parse_readings(
-    status: int, headers: Mapping[str, str], content: bytes, *, first_index: int = 0
+    status: int, headers: Mapping[str, str], content: bytes, *, indices: Sequence[int] | None = None
 ) -> list[Reading]:
     """Return the readings in a response, as `parse_predictions` returns predictions."""
-    document = parse_document(status, headers, content, first_index=first_index)
-    return _parse_items(document, "readings", _parse_reading, status)
+    document = parse_document(status, headers, content, indices=indices)
+    return _parse_items(document, "readings", _parse_reading, status, indices)
+
+
+def parse_models(status: int, headers: Mapping[str, str], content: bytes) -> Models:
+    """Return the model in a response. Raise the DigitError that an error response describes."""
+    document = parse_document(status, headers, content)
+    try:
+        task = document["task"]
+        return Models(
+            name=str(document["name"]),
+            versions=tuple(
+                ModelVersion(int(item["version"]), str(item["state"])) for item in document["versions"]
+            ),
+            labels={str(label): int(version) for label, version in document["labels"].items()},
+            task=None if task is None else TaskCard.from_document(task),
+            models=tuple(map(str, document["models"])),
+            request_id=_parse_request_id(document),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _foreign_response(status) from error
 
 
 def parse_document(
-    status: int, headers: Mapping[str, str], content: bytes, *, first_index: int = 0
+    status: int, headers: Mapping[str, str], content: bytes, *, indices: Sequence[int] | None = None
 ) -> dict[str, Any]:
     """Return the JSON object in a response. Raise the DigitError that an error response describes."""
     try:
         document = json.loads(content)
     except ValueError:
         document = None
-    document = document if isinstance(document, dict) else None
     if status >= 400:
-        raise _parse_problem(status, headers, document or {}, first_index)
-    if document is None or status >= 300:
-        raise ServiceError("the response does not come from a digits gateway", status=status)
+        raise _parse_problem(status, headers, document if isinstance(document, dict) else {}, indices)
+    if status >= 300:
+        target = headers.get("location", "another URL")
+        raise ServiceError(f"the service redirects to {target}; use the gateway's own URL", status=status)
+    if not isinstance(document, dict):
+        kind = headers.get("content-type", "no content type").partition(";")[0]
+        raise ServiceError(
+            f"the service answered with {kind} instead of JSON: is this the URL of a Digits gateway?",
+            status=status,
+        )
     return document
 
 
-def _encode_array(images: NDArray[np.uint8]) -> Iterator[RequestBody]:
-    size = min(_MAX_IMAGES, _MAX_BYTES // max(1, images[:1].nbytes))
-    for first_index in range(0, len(images), size):
-        buffer = io.BytesIO()
-        np.save(buffer, images[first_index : first_index + size], allow_pickle=False)
-        headers = {"Content-Type": "application/x-npy"}
-        yield RequestBody({"content": buffer.getvalue(), "headers": headers}, first_index)
+def _split_array(images: NDArray[np.uint8]) -> Iterator[ImageBatch]:
+    size = min(_MAX_ARRAY_ITEMS, _MAX_BYTES // max(1, images[:1].nbytes))
+    for start in range(0, len(images), size):
+        items = images[start : start + size]
+        yield ImageBatch(range(start, start + len(items)), items)
 
 
 def _parse_items(
-    document: dict[str, Any], key: str, parse: Callable[[dict[str, Any], _Model], _Result], status: int
+    document: dict[str, Any],
+    key: str,
+    parse: Callable[[dict[str, Any], _Answer], _Result],
+    status: int,
+    indices: Sequence[int] | None,
 ) -> list[_Result]:
+    count = 1 if indices is None else len(indices)
     try:
-        model = _parse_model(document["model"])
-        return [parse(item, model) for item in document[key]]
+        answer = _parse_answer(document)
+        results = [parse(item, answer) for item in document[key]]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ServiceError("the response does not come from a digits gateway", status=status) from error
+        raise _foreign_response(status) from error
+    if len(results) != count:
+        raise ServiceError(f"the service gave {len(results)} answers for {count} images", status=status)
+    return results
 
 
-def _parse_model(model: dict[str, Any]) -> _Model:
-    return _Model(int(model["version"]), tuple(map(str, model["labels"])))
+def _parse_answer(document: dict[str, Any]) -> _Answer:
+    model = document["model"]
+    return _Answer(int(model["version"]), tuple(map(str, model["labels"])), _parse_request_id(document))
 
 
-def _parse_prediction(item: dict[str, Any], model: _Model) -> Prediction:
+def _parse_request_id(document: dict[str, Any]) -> str | None:
+    request_id = document.get("request_id")
+    return None if request_id is None else str(request_id)
+
+
+def _parse_prediction(item: dict[str, Any], answer: _Answer) -> Prediction:
     index, probabilities, is_digit = int(item["index"]), _parse_probabilities(item), item.get("is_digit")
-    if len(probabilities) != len(model.labels) or not 0 <= index < len(model.labels):
+    if len(probabilities) != len(answer.labels) or not 0 <= index < len(answer.labels):
         raise ValueError("the prediction does not match the model's labels")
     return Prediction(
         index,
         float(item["confidence"]),
         probabilities,
-        model.labels,
-        model.version,
+        answer.labels,
+        answer.version,
         None if is_digit is None else float(is_digit),
+        answer.request_id,
+        _parse_image(item),
     )
 
 
-def _parse_reading(item: dict[str, Any], model: _Model) -> Reading:
-    return Reading(str(item["text"]), tuple(map(_parse_line, item["lines"])), model.version)
+def _parse_reading(item: dict[str, Any], answer: _Answer) -> Reading:
+    lines = tuple(map(_parse_line, item["lines"]))
+    return Reading(str(item["text"]), lines, answer.version, answer.request_id)
 
 
 def _parse_line(item: dict[str, Any]) -> Line:
@@ -191,7 +288,17 @@ def _parse_line(item: dict[str, Any]) -> Line:
 
 
 def _parse_digit(item: dict[str, Any]) -> Digit:
-    return Digit(int(item["digit"]), float(item["confidence"]), _parse_probabilities(item), _parse_box(item))
+    return Digit(
+        int(item["digit"]),
+        float(item["confidence"]),
+        _parse_probabilities(item),
+        _parse_box(item),
+        _parse_image(item),
+    )
+
+
+def _parse_image(item: dict[str, Any]) -> bytes | None:
+    return base64.b64decode(item["image"], validate=True) if "image" in item else None
 
 
 def _parse_probabilities(item: dict[str, Any]) -> tuple[float, ...]:
@@ -204,14 +311,15 @@ def _parse_box(item: dict[str, Any]) -> Box:
 
 
 def _parse_problem(
-    status: int, headers: Mapping[str, str], problem: dict[str, Any], first_index: int
+    status: int, headers: Mapping[str, str], problem: dict[str, Any], indices: Sequence[int] | None
 ) -> DigitError:
     """Convert a problem document (RFC 9457) to an error."""
     code = str(problem.get("code", ""))
-    message = str(problem.get("detail") or problem.get("title") or f"the service answered with {status}")
+    message = str(problem.get("detail") or problem.get("title") or f"the service answered status {status}")
     if code in _IMAGE_ERRORS:
-        image_error, index = _IMAGE_ERRORS[code](message), problem.get("index")
-        image_error.index = index + first_index if isinstance(index, int) else None
+        image_error, position = _IMAGE_ERRORS[code](message), problem.get("index")
+        if indices is not None and isinstance(position, int) and 0 <= position < len(indices):
+            image_error.index = indices[position]
         if isinstance(image_error, SeveralDigitsError):
             image_error.count = problem.get("count")
         return image_error
@@ -223,6 +331,10 @@ def _parse_problem(
         request_id=problem.get("request_id") or headers.get("x-request-id"),
         retry_after=_parse_retry_after(headers.get("retry-after")),
     )
+
+
+def _foreign_response(status: int) -> ServiceError:
+    return ServiceError("the response does not come from a Digits gateway", status=status)
 
 
 def _parse_retry_after(value: str | None) -> float | None:

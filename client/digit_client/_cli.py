@@ -1,20 +1,30 @@
 """Command line `digits`: a group of commands from entry points, and the commands `predict` and `read`."""
 
+import csv
 import glob
+import io
 import json
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import wraps
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeAlias, TypeVar
 
 import click
 
-from digit_client._exceptions import DigitError
-from digit_client._types import Prediction, Reading
+from digit_client._exceptions import (
+    AuthenticationError,
+    ConnectionFailedError,
+    DigitError,
+    ModelNotFoundError,
+    ReadingNotSupportedError,
+    UnavailableError,
+)
+from digit_client._types import GatewayOptions, Prediction, Reading
 
 if TYPE_CHECKING:
     from digit_client._client import DigitClient
@@ -32,6 +42,39 @@ REQUIRED_EXTRAS = {
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 """Suffixes of image files; other files in a folder are skipped."""
+
+PREDICTION_COLUMNS = ("image", "label", "confidence", "is_digit", "model_version", "error")
+"""Columns of `predict --format csv`: a row for each image."""
+READING_COLUMNS = (
+    "image",
+    "line",
+    "text",
+    "left",
+    "top",
+    "width",
+    "height",
+    "confidence",
+    "model_version",
+    "error",
+)
+"""Columns of `read --format csv`: a row for each line of an image, or for the image if it can't be read.
+
+`line` counts from 1; `confidence` is the lowest of the line's digits.
+"""
+
+_Image: TypeAlias = tuple[str, Path | bytes]
+"""Name of an image, and its path or content."""
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result", Prediction, Reading)
+
+# Errors that every other image would meet too.
+_SERVICE_FAILURES = (
+    AuthenticationError,
+    ConnectionFailedError,
+    ModelNotFoundError,
+    ReadingNotSupportedError,
+    UnavailableError,
+)
 
 # Labels of a chart, the most probable ones; the ten digits are shown in order.
 _CHART_LABELS = 5
@@ -79,22 +122,41 @@ def main() -> None:
 def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
     """Add the argument and the options that `predict` and `read` share.
 
-    The command gets a client, the paths of the images, and the keyword arguments that select the version.
+    The command gets a client, the images, the options that select the version, and the output format.
     """
 
     @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+    @click.option("-r", "--recursive", is_flag=True, help="Include the images in subfolders.")
     @click.option("--url", help="URL of the gateway.  [default: $DIGITS_URL or http://127.0.0.1:8080]")
     @click.option(
-        "--timeout", type=click.FloatRange(min=0, min_open=True), help="Timeout per image, in seconds."
+        "--api-key",
+        metavar="KEY",
+        envvar="DIGITS_API_KEY",
+        show_envvar=True,
+        help="API key of the gateway. Other users see it in `ps`, unlike the environment variable.",
+    )
+    @click.option(
+        "--timeout", type=click.FloatRange(min=0, min_open=True), help="Timeout per request, in seconds."
     )
     @click.option("--model", metavar="NAME", help="Name of the model.  [default: the gateway's]")
     @click.option("--version", type=click.IntRange(min=0), help="Version of the model.")
     @click.option("--label", help="Label of the model's version.")
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each image.")
+    # Above --format: in click 8.2 the default of the option that comes last counts.
+    @click.option("--json", "output_format", flag_value="jsonl", help="Short for --format jsonl.")
+    @click.option(
+        "--format",
+        "output_format",
+        type=click.Choice(["table", "csv", "jsonl"]),
+        default="table",
+        show_default=True,
+        help="Output for people, for spreadsheets, or as one JSON object for each image.",
+    )
     @wraps(command)
     def decorated(
         images: Sequence[str],
+        recursive: bool,
         url: str | None,
+        api_key: str | None,
         timeout: float | None,
         model: str | None,
         version: int | None,
@@ -106,20 +168,31 @@ def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
 
         if version is not None and label is not None:
             raise click.UsageError("--version and --label are mutually exclusive")
-        paths = [path for image in images for path in _expand_argument(image)]
-        with DigitClient(url, model=model, timeout=timeout) as client:
-            command(client, paths, {"version": version, "label": label}, **options)
+        found = [image for argument in images for image in _expand_argument(argument, recursive)]
+        try:
+            client = DigitClient(url, model=model, api_key=api_key, timeout=timeout)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        with client:
+            command(client, found, {"version": version, "label": label}, **options)
 
     return decorated
 
 
 @click.command()
 @_asks_gateway
-def predict(client: "DigitClient", paths: list[Path], selection: dict[str, Any], as_json: bool) -> None:
-    """Classify each IMAGE: a file, a folder of images, or a glob pattern."""
-    format_text = format_chart if len(paths) == 1 else format_line
-    format_prediction = format_json if as_json else format_text
-    _print_answers(paths, lambda path: format_prediction(str(path), client.predict(path, **selection)))
+def predict(
+    client: "DigitClient", images: list[_Image], selection: GatewayOptions, output_format: str
+) -> None:
+    """Classify each IMAGE: a file, a folder of images, a glob pattern, or - for standard input."""
+    answers = _in_order(client.iter_predict([source for _, source in images], **selection))
+    match output_format:
+        case "csv":
+            _print_answers(images, answers, format_prediction_row, PREDICTION_COLUMNS)
+        case "jsonl":
+            _print_answers(images, answers, format_json)
+        case _:
+            _print_answers(images, answers, format_chart if len(images) == 1 else format_line)
 
 
 @click.command()
@@ -131,55 +204,122 @@ def predict(client: "DigitClient", paths: list[Path], selection: dict[str, Any],
     help="Write the image with the boxes of its digits; for one IMAGE.",
 )
 def read(
-    client: "DigitClient", paths: list[Path], selection: dict[str, Any], as_json: bool, show: Path | None
+    client: "DigitClient",
+    images: list[_Image],
+    selection: GatewayOptions,
+    output_format: str,
+    show: Path | None,
 ) -> None:
-    """Read all digits on each IMAGE, in lines: a file, a folder of images, or a glob pattern."""
-    if show and len(paths) > 1:
+    """Read all digits on each IMAGE, in lines.
+
+    An IMAGE is a file, a folder of images, a glob pattern, or - for standard input.
+    """
+    if show and len(images) > 1:
         raise click.UsageError("--show takes one image")
+    answers = _in_order(client.iter_read([source for _, source in images], **selection))
     if show:
-        # Lazy import: Pillow and OpenCV are optional.
-        from digit_client import _drawing
-
-    def answer(path: Path) -> str:
-        reading = client.read(path, **selection)
-        if show:
-            _drawing.save_boxes(path, reading, show)
-        if as_json:
-            return format_json(str(path), reading)
-        return format_lines(reading, name=None if len(paths) == 1 else str(path))
-
-    _print_answers(paths, answer)
+        answers = _save_boxes(answers, images[0][1], show)
+    match output_format:
+        case "csv":
+            _print_answers(images, answers, format_reading_rows, READING_COLUMNS)
+        case "jsonl":
+            _print_answers(images, answers, format_json)
+        case _:
+            _print_answers(images, answers, format_text if len(images) == 1 else format_lines)
 
 
-def _print_answers(paths: list[Path], answer: Callable[[Path], str]) -> NoReturn:
-    """Print the answer for each path, or its error; then exit, with status 1 after an error."""
-    failed = False
-    with _progress_bar(paths) as bar:
-        for path in bar:
-            try:
-                click.echo(_over_progress_bar(answer(path), sys.stdout))
-            except (DigitError, OSError) as error:
-                click.echo(_over_progress_bar(f"{path}: {error}", sys.stderr), err=True)
-                failed = True
-    sys.exit(1 if failed else 0)
-
-
-def _expand_argument(image: str) -> Iterator[Path]:
-    path = Path(image)
+def _expand_argument(argument: str, recursive: bool) -> Iterator[_Image]:
+    path = Path(argument)
+    if argument == "-":
+        yield argument, sys.stdin.buffer.read()
+        return
     if path.is_dir():
-        found = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in _SUFFIXES)
+        found = sorted(_list_folder(path, recursive))
     elif path.exists():
         found = [path]
     else:
         # Path.glob rejects absolute patterns.
-        found = sorted(map(Path, glob.glob(image, recursive=True)))  # noqa: PTH207
+        found = sorted(map(Path, glob.glob(argument, recursive=True)))  # noqa: PTH207
     if not found:
-        raise click.UsageError(f"no image at {image!r}")
-    yield from found
+        raise click.UsageError(f"no image at {argument!r}")
+    yield from ((click.format_filename(path), path) for path in found)
 
 
-def _progress_bar(paths: list[Path]) -> AbstractContextManager[Iterable[Path]]:
-    return click.progressbar(paths, label="Reading", file=sys.stderr, show_pos=True, hidden=len(paths) == 1)
+def _list_folder(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Yield the image files of the folder, and of its subfolders if `recursive`."""
+
+    def fail(error: OSError) -> NoReturn:
+        raise click.FileError(str(error.filename), error.strerror)
+
+    # Unlike Path.rglob, os.walk reports a folder that can't be listed.
+    for directory, subfolders, names in os.walk(folder, onerror=fail):
+        if not recursive:
+            subfolders.clear()
+        yield from (Path(directory, name) for name in names if Path(name).suffix.lower() in _SUFFIXES)
+
+
+def _save_boxes(
+    answers: Iterable[Reading | DigitError | OSError], source: Path | bytes, target: Path
+) -> Generator[Reading | DigitError | OSError, None, None]:
+    """Write the image with the boxes of its reading to `target`; a failure takes the reading's place."""
+    # Lazy import: Pillow and OpenCV are optional.
+    from digit_client import _drawing
+
+    for answer in answers:
+        if isinstance(answer, Reading):
+            try:
+                _drawing.save_boxes(source, answer, target)
+            except (DigitError, OSError) as error:
+                answer = error
+        yield answer
+
+
+def _print_answers(
+    images: Sequence[_Image],
+    answers: Generator[_Result | DigitError | OSError, None, None],
+    format_answer: Callable[[str, _Result], str],
+    columns: Sequence[str] = (),
+) -> NoReturn:
+    """Print the answer or the error of each image, in the images' order; exit with status 1 after an error.
+
+    `columns` are those of CSV: the first one has the image, the last one the error.
+    """
+    failed = False
+    if columns:
+        click.echo(format_csv(columns))
+    with (
+        closing(answers),
+        click.progressbar(
+            length=len(images),
+            label="Reading",
+            file=sys.stderr,
+            show_pos=True,
+            hidden=len(images) == 1 or not sys.stderr.isatty(),
+        ) as bar,
+    ):
+        for (name, _), answer in zip(images, answers, strict=True):
+            if isinstance(answer, _SERVICE_FAILURES):
+                raise click.ClickException(str(answer))
+            if isinstance(answer, (DigitError, OSError)):
+                failed = True
+                click.echo(_over_progress_bar(f"{name}: {answer}", sys.stderr), err=True)
+                if columns:
+                    click.echo(format_csv([name, *[None] * (len(columns) - 2), answer]))
+            else:
+                click.echo(_over_progress_bar(format_answer(name, answer), sys.stdout))
+            bar.update(1)
+    sys.exit(1 if failed else 0)
+
+
+def _in_order(answers: Iterable[tuple[int, _Item]]) -> Generator[_Item, None, None]:
+    """Yield the answers by their positions, each as soon as those before it have come."""
+    waiting = {}
+    position = 0
+    for index, answer in answers:
+        waiting[index] = answer
+        while position in waiting:
+            yield waiting.pop(position)
+            position += 1
 
 
 def _over_progress_bar(text: str, stream: TextIO) -> str:
@@ -197,13 +337,44 @@ def format_json(name: str, result: Prediction | Reading) -> str:
         answer["label"] = result.label
         if result.has_digit_labels:
             answer["digit"] = result.digit
-    return json.dumps(answer | asdict(result))
+    return json.dumps(answer | asdict(result, dict_factory=_json_fields))
 
 
-def format_lines(reading: Reading, *, name: str | None) -> str:
-    """Return the lines of the reading, each after the image's name if there is one."""
-    prefix = f"{name}: " if name is not None else ""
-    return "\n".join(f"{prefix}{line.text}" for line in reading.lines)
+def _json_fields(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a result, without the objects that only a client's caller can ask for."""
+    return {name: value for name, value in fields if name not in ("image", "response")}
+
+
+def format_csv(*rows: Sequence[object]) -> str:
+    """Return lines of CSV; None is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().removesuffix("\n")
+
+
+def format_prediction_row(name: str, prediction: Prediction) -> str:
+    """Return the CSV row of an image, with the cells of PREDICTION_COLUMNS."""
+    confidences = prediction.confidence, prediction.is_digit
+    return format_csv([name, prediction.label, *confidences, prediction.model_version, None])
+
+
+def format_reading_rows(name: str, reading: Reading) -> str:
+    """Return the CSV rows of an image, with the cells of READING_COLUMNS."""
+    rows = []
+    for number, line in enumerate(reading.lines, 1):
+        confidence = min(digit.confidence for digit in line.digits)
+        rows.append([name, number, line.text, *line.box, confidence, reading.model_version, None])
+    return format_csv(*rows)
+
+
+def format_text(_name: str, reading: Reading) -> str:
+    """Return the lines of the reading."""
+    return reading.text
+
+
+def format_lines(name: str, reading: Reading) -> str:
+    """Return the lines of the reading, each after the image's name."""
+    return "\n".join(f"{name}: {line.text}" for line in reading.lines)
 
 
 def format_chart(name: str, prediction: Prediction) -> str:

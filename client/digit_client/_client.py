@@ -1,89 +1,35 @@
-"""HTTP clients of the gateway, blocking and asyncio, with a common base class."""
+"""HTTP clients of the gateway, blocking and asyncio."""
 
 import asyncio
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Generator, Iterable
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Literal, Self, Unpack, overload
 
 import httpx
 
-from digit_client import _api, _inputs
-from digit_client._api import RequestBody
-from digit_client._exceptions import ConnectionFailedError, DeadlineExceededError, ImageShapeError
+from digit_client import _api, _bulk, _flows
+from digit_client._api import ImageBatch, UnreadableImage
+from digit_client._base_client import (
+    PREDICT,
+    READ,
+    Answer,
+    BaseClient,
+    Options,
+    Outcome,
+    Request,
+    Result,
+    Route,
+    adding_request_id,
+)
+from digit_client._bulk import OnError
+from digit_client._exceptions import DigitError
 from digit_client._inputs import ImageSource
-from digit_client._retries import Deadline, Retrier, RetryPolicy
-from digit_client._types import Prediction, Reading
-
-_DEFAULT_URL = "http://127.0.0.1:8080"
-_DEFAULT_TIMEOUT = 10.0
-
-_Result = TypeVar("_Result")
+from digit_client._retries import Deadline
+from digit_client._types import GatewayOptions, Models, Prediction, Reading
 
 
-@dataclass(frozen=True, slots=True)
-class _Request(Generic[_Result]):
-    """HTTP request, and the function that parses status, headers and content of its response."""
-
-    method: str
-    path: str
-    parse: Callable[[int, Mapping[str, str], bytes], _Result]
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-_MakeRequest = Callable[[RequestBody, dict[str, str]], _Request[list[_Result]]]
-"""Function that makes the request for a body of images and the query that selects the version."""
-
-
-class _BaseClient:
-    """Settings, requests and error translation of both clients."""
-
-    def __init__(
-        self,
-        url: str | None,
-        model: str | None,
-        api_key: str | None,
-        timeout: float | None,
-        retries: RetryPolicy | None,
-    ) -> None:
-        self.url = (url or os.environ.get("DIGITS_URL") or _DEFAULT_URL).rstrip("/")
-        self.model = model
-        self.timeout = (
-            float(os.environ.get("DIGITS_TIMEOUT") or _DEFAULT_TIMEOUT) if timeout is None else timeout
-        )
-        self._options: dict[str, Any] = {
-            "base_url": self.url,
-            "headers": _api.auth_headers(api_key or os.environ.get("DIGITS_API_KEY")),
-            "params": {} if model is None else {"model": model},
-        }
-        self._retrier = Retrier(retries or RetryPolicy())
-
-    def _predict_request(self, body: RequestBody, query: dict[str, str]) -> _Request[list[Prediction]]:
-        parse = partial(_api.parse_predictions, first_index=body.first_index)
-        return _Request("POST", "/v1/predict", parse, body.arguments | {"params": query})
-
-    def _read_request(self, body: RequestBody, query: dict[str, str]) -> _Request[list[Reading]]:
-        parse = partial(_api.parse_readings, first_index=body.first_index)
-        return _Request("POST", "/v1/read", parse, body.arguments | {"params": query})
-
-    def _models_request(self) -> _Request[dict[str, Any]]:
-        return _Request("GET", "/v1/models", _api.parse_document)
-
-    @contextmanager
-    def _translate_errors(self, timeout: float) -> Iterator[None]:
-        """Convert httpx's errors to errors of this package."""
-        try:
-            yield
-        except (TimeoutError, httpx.TimeoutException) as error:
-            raise DeadlineExceededError(f"no answer from {self.url} within {timeout:.3g} s") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ConnectionFailedError(f"can't reach {self.url}: {error}") from error
-
-
-class ClassifierClient(_BaseClient):
+class ClassifierClient(BaseClient[httpx.Client]):
     """Blocking client of a gateway in front of any image classifier.
 
         with ClassifierClient(model="flowers") as client:
@@ -91,54 +37,85 @@ class ClassifierClient(_BaseClient):
 
     `url` is the gateway's URL (default: DIGITS_URL, or http://127.0.0.1:8080). `model` is the name of a model
     (default: the gateway's default model). `api_key` is needed if the gateway requires one (default:
-    DIGITS_API_KEY). `timeout` in seconds bounds a call with all its retries (default: DIGITS_TIMEOUT, or 10).
+    DIGITS_API_KEY). `timeout` in seconds bounds a request with all its retries (default: DIGITS_TIMEOUT, or
+    10). `default_headers` are sent with each request. With `keep_response`, each result and error has its
+    HTTP response. `http_client` is an httpx client with settings of its own, such as proxies or a private CA;
+    the caller closes it.
+
     An image is a path, the bytes of an image file, an open binary file, a Pillow image or a NumPy array. The
-    client is thread-safe. Failures raise DigitError; a path that can't be read raises OSError.
+    client is thread-safe, and can be pickled unless it was given an `http_client`. Failures raise DigitError;
+    a path that can't be read raises OSError, a URL without http:// or https:// ValueError.
     """
 
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        model: str | None = None,
-        api_key: str | None = None,
-        timeout: float | None = None,
-        retries: RetryPolicy | None = None,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        super().__init__(url, model, api_key, timeout, retries)
-        self._http = httpx.Client(**self._options, transport=transport)
-
-    def predict(
-        self, image: ImageSource, *, version: int | None = None, label: str | None = None
-    ) -> Prediction:
-        """Classify one image. A version number or label selects another version than the default one.
+    def predict(self, image: ImageSource, **options: Unpack[GatewayOptions]) -> Prediction:
+        """Classify one image. `include="image"` adds the model's input to the prediction.
 
         A model of digits raises NoDigitError or SeveralDigitsError for an image without or with several.
         """
-        return self._send_image(self._predict_request, image, version, label)
+        return self._send_image(PREDICT, image, self._resolve(**options))
+
+    @overload
+    def predict_many(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        on_error: Literal["raise"] = "raise",
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict_many(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        on_error: Literal["return"],
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> list[Prediction | DigitError | OSError]: ...
 
     def predict_many(
-        self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
-    ) -> list[Prediction]:
-        """Classify each image, in their order, with as few requests as the gateway allows.
+        self,
+        images: Iterable[ImageSource],
+        *,
+        on_error: OnError = "raise",
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> list[Any]:
+        """Classify each image, in their order, with few requests, `concurrency` of them at a time.
+
+        An error of one image fails the call; with `on_error="return"` it takes the place of the image's
+        prediction. The timeout bounds each request.
 
         An array uint8 [n, *shape] of the shape of the model's task is the fastest input. A model of digits
         answers its images in MNIST's form, light ink on dark, digits or not: `Prediction.is_accepted` tells
         them apart.
         """
-        return self._send_images(self._predict_request, images, version, label)
+        options_ = self._resolve(**options)
+        return _bulk.in_order(self._send_images(PREDICT, images, options_, on_error, concurrency))
 
-    def models(self) -> dict[str, Any]:
-        """Return the model's name, versions with their states, version labels and task card.
+    def iter_predict(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> Generator[tuple[int, Prediction | DigitError | OSError], None, None]:
+        """Classify any number of images: yield the position of each, and its prediction or error.
 
-        The key `models` lists the names of all models; `task` is None while no version answers.
+        The order is that of the answers. Images are read as requests end, so that memory is bounded. The
+        timeout bounds each request.
         """
-        return self._call(self._models_request(), Deadline(self.timeout))
+        return self._send_images(PREDICT, images, self._resolve(**options), "return", concurrency)
+
+    def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
+        """Return the model's versions, their labels, its task card, and the names of all models."""
+        return self._call(self._models_request(self._resolve(timeout=timeout, request_id=request_id)))
 
     def close(self) -> None:
-        """Close the connections. A closed client can't be used again."""
-        self._http.close()
+        """Close the connections, except those of an `http_client` of the caller. End of the client's use."""
+        if self._owns_http:
+            self._http.close()
 
     def __enter__(self) -> Self:
         return self
@@ -148,51 +125,45 @@ class ClassifierClient(_BaseClient):
     ) -> None:
         self.close()
 
-    def _send_image(
-        self, make_request: _MakeRequest[_Result], image: ImageSource, version: int | None, label: str | None
-    ) -> _Result:
-        deadline = Deadline(self.timeout)
-        query = _api.version_query(version, label)
-        return self._call(make_request(_api.encode_image(image), query), deadline)[0]
+    def _connect(self) -> httpx.Client:
+        return httpx.Client()
+
+    def _send_image(self, route: Route[Result], image: ImageSource, options: Options) -> Result:
+        body = _api.encode_image(image)
+        return self._call(self._images_request(route, options, body, None))[0]
 
     def _send_images(
         self,
-        make_request: _MakeRequest[_Result],
+        route: Route[Result],
         images: Iterable[ImageSource],
-        version: int | None,
-        label: str | None,
-    ) -> list[_Result]:
-        deadline = Deadline(self.timeout)
-        query = _api.version_query(version, label)
+        options: Options,
+        on_error: OnError,
+        concurrency: int,
+    ) -> Generator[tuple[int, Outcome[Result]], None, None]:
+        def send(batch: ImageBatch | UnreadableImage) -> list[tuple[int, Outcome[Result]]]:
+            return _flows.drive(self._batch_flow(route, options, on_error, batch), self._call)
 
-        def send(images: Iterable[ImageSource]) -> list[_Result]:
-            bodies = _api.encode_batches(images)
-            answers = (self._call(make_request(body, query), deadline) for body in bodies)
-            return [result for answer in answers for result in answer]
+        _bulk.check(images, on_error)
+        return _bulk.run(_api.encode_batches(images), send, concurrency)
 
-        try:
-            return send(images)
-        except ImageShapeError:
-            if not _inputs.is_batch(images):
-                raise
-            # The model takes another shape: send the array's items as pictures, which the gateway prepares.
-            return send(list(images))
+    def _call(self, request: Request[Answer]) -> Answer:
+        with adding_request_id(request.request_id):
+            return self._retrier.run(partial(self._send, request), Deadline(request.timeout))
 
-    def _call(self, request: _Request[_Result], deadline: Deadline) -> _Result:
-        return self._retrier.run(partial(self._send, request), deadline)
-
-    def _send(self, request: _Request[_Result], timeout: float) -> _Result:
+    def _send(self, request: Request[Answer], timeout: float) -> Answer:
         deadline = Deadline(timeout)
         content = bytearray()
         with (
             self._translate_errors(timeout),
-            self._http.stream(request.method, request.path, timeout=timeout, **request.arguments) as response,
+            self._http.stream(
+                request.method, self.url + request.path, timeout=timeout, **request.arguments
+            ) as response,
         ):
             for chunk in response.iter_bytes():
                 content += chunk
                 # httpx's timeout bounds the wait for each chunk; remaining() raises at the deadline of all.
                 deadline.remaining()
-        return request.parse(response.status_code, response.headers, bytes(content))
+        return self._parse(request, response, bytes(content))
 
 
 class DigitClient(ClassifierClient):
@@ -204,62 +175,124 @@ class DigitClient(ClassifierClient):
     Arguments, results and errors are those of ClassifierClient.
     """
 
-    def read(self, image: ImageSource, *, version: int | None = None, label: str | None = None) -> Reading:
-        """Read all digits on one image, in lines. Version and label as for `predict`.
+    def read(self, image: ImageSource, **options: Unpack[GatewayOptions]) -> Reading:
+        """Read all digits on one image, in lines. `include="image"` adds the model's input to each digit.
 
         Raise NoDigitError if there is none, TooManyDigitsError for more than the gateway's limit,
         ReadingNotSupportedError if the model's classes are not the ten digits.
         """
-        return self._send_image(self._read_request, image, version, label)
+        return self._send_image(READ, image, self._resolve(**options))
+
+    @overload
+    def read_many(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        on_error: Literal["raise"] = "raise",
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> list[Reading]: ...
+
+    @overload
+    def read_many(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        on_error: Literal["return"],
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> list[Reading | DigitError | OSError]: ...
 
     def read_many(
-        self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
-    ) -> list[Reading]:
-        """Read all digits on each image, in the images' order, with as few requests as the gateway allows."""
-        return self._send_images(self._read_request, images, version, label)
+        self,
+        images: Iterable[ImageSource],
+        *,
+        on_error: OnError = "raise",
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> list[Any]:
+        """Read all digits on each image, in the images' order; arguments as for `predict_many`."""
+        options_ = self._resolve(**options)
+        return _bulk.in_order(self._send_images(READ, images, options_, on_error, concurrency))
+
+    def iter_read(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> Generator[tuple[int, Reading | DigitError | OSError], None, None]:
+        """Read any number of images: yield the position of each, and its reading or error, as they come."""
+        return self._send_images(READ, images, self._resolve(**options), "return", concurrency)
 
 
-class AsyncClassifierClient(_BaseClient):
+class AsyncClassifierClient(BaseClient[httpx.AsyncClient]):
     """asyncio client of a gateway: ClassifierClient with coroutines.
 
         async with AsyncClassifierClient(model="flowers") as client:
             print((await client.predict("rose.jpg")).label)
 
-    Arguments, results and errors are those of ClassifierClient.
+    Arguments, results and errors are those of ClassifierClient; `http_client` is an httpx.AsyncClient.
     """
 
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        model: str | None = None,
-        api_key: str | None = None,
-        timeout: float | None = None,
-        retries: RetryPolicy | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        super().__init__(url, model, api_key, timeout, retries)
-        self._http = httpx.AsyncClient(**self._options, transport=transport)
+    async def predict(self, image: ImageSource, **options: Unpack[GatewayOptions]) -> Prediction:
+        """Classify one image. `include="image"` adds the model's input to the prediction."""
+        return await self._send_image(PREDICT, image, self._resolve(**options))
 
-    async def predict(
-        self, image: ImageSource, *, version: int | None = None, label: str | None = None
-    ) -> Prediction:
-        """Classify one image. A version number or label selects another version than the default one."""
-        return await self._send_image(self._predict_request, image, version, label)
+    @overload
+    async def predict_many(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        on_error: Literal["raise"] = "raise",
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> list[Prediction]: ...
+
+    @overload
+    async def predict_many(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        on_error: Literal["return"],
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> list[Prediction | DigitError | OSError]: ...
 
     async def predict_many(
-        self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
-    ) -> list[Prediction]:
-        """Classify each image, in their order, with as few requests as the gateway allows."""
-        return await self._send_images(self._predict_request, images, version, label)
+        self,
+        images: Iterable[ImageSource],
+        *,
+        on_error: OnError = "raise",
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> list[Any]:
+        """Classify each image, in their order, with few requests, `concurrency` of them at a time."""
+        options_ = self._resolve(**options)
+        outcomes = self._send_images(PREDICT, images, options_, on_error, concurrency)
+        return _bulk.in_order([outcome async for outcome in outcomes])
 
-    async def models(self) -> dict[str, Any]:
-        """Return the model's name, versions with their states, version labels and task card."""
-        return await self._call(self._models_request(), Deadline(self.timeout))
+    def iter_predict(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> AsyncGenerator[tuple[int, Prediction | DigitError | OSError], None]:
+        """Classify any number of images: yield the position of each, and its prediction or error.
+
+        The order is that of the answers. A thread reads the images as requests end.
+        """
+        return self._send_images(PREDICT, images, self._resolve(**options), "return", concurrency)
+
+    async def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
+        """Return the model's versions, their labels, its task card, and the names of all models."""
+        return await self._call(self._models_request(self._resolve(timeout=timeout, request_id=request_id)))
 
     async def close(self) -> None:
-        """Close the connections. A closed client can't be used again."""
-        await self._http.aclose()
+        """Close the connections, except those of an `http_client` of the caller. End of the client's use."""
+        if self._owns_http:
+            await self._http.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -269,47 +302,38 @@ class AsyncClassifierClient(_BaseClient):
     ) -> None:
         await self.close()
 
-    async def _send_image(
-        self, make_request: _MakeRequest[_Result], image: ImageSource, version: int | None, label: str | None
-    ) -> _Result:
-        deadline = Deadline(self.timeout)
-        query = _api.version_query(version, label)
+    def _connect(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient()
+
+    async def _send_image(self, route: Route[Result], image: ImageSource, options: Options) -> Result:
         body = await asyncio.to_thread(_api.encode_image, image)
-        return (await self._call(make_request(body, query), deadline))[0]
+        return (await self._call(self._images_request(route, options, body, None)))[0]
 
-    async def _send_images(
+    def _send_images(
         self,
-        make_request: _MakeRequest[_Result],
+        route: Route[Result],
         images: Iterable[ImageSource],
-        version: int | None,
-        label: str | None,
-    ) -> list[_Result]:
-        deadline = Deadline(self.timeout)
-        query = _api.version_query(version, label)
+        options: Options,
+        on_error: OnError,
+        concurrency: int,
+    ) -> AsyncGenerator[tuple[int, Outcome[Result]], None]:
+        async def send(batch: ImageBatch | UnreadableImage) -> list[tuple[int, Outcome[Result]]]:
+            return await _flows.drive_async(self._batch_flow(route, options, on_error, batch), self._call)
 
-        async def send(images: Iterable[ImageSource]) -> list[_Result]:
-            bodies = await asyncio.to_thread(lambda: list(_api.encode_batches(images)))
-            answers = [await self._call(make_request(body, query), deadline) for body in bodies]
-            return [result for answer in answers for result in answer]
+        _bulk.check(images, on_error)
+        return _bulk.run_async(_api.encode_batches(images), send, concurrency)
 
-        try:
-            return await send(images)
-        except ImageShapeError:
-            if not _inputs.is_batch(images):
-                raise
-            # The model takes another shape: send the array's items as pictures, which the gateway prepares.
-            return await send(list(images))
+    async def _call(self, request: Request[Answer]) -> Answer:
+        with adding_request_id(request.request_id):
+            return await self._retrier.run_async(partial(self._send, request), Deadline(request.timeout))
 
-    async def _call(self, request: _Request[_Result], deadline: Deadline) -> _Result:
-        return await self._retrier.run_async(partial(self._send, request), deadline)
-
-    async def _send(self, request: _Request[_Result], timeout: float) -> _Result:
+    async def _send(self, request: Request[Answer], timeout: float) -> Answer:
         with self._translate_errors(timeout):
             async with asyncio.timeout(timeout):
                 response = await self._http.request(
-                    request.method, request.path, timeout=timeout, **request.arguments
+                    request.method, self.url + request.path, timeout=timeout, **request.arguments
                 )
-        return request.parse(response.status_code, response.headers, response.content)
+        return self._parse(request, response, response.content)
 
 
 class AsyncDigitClient(AsyncClassifierClient):
@@ -321,14 +345,49 @@ class AsyncDigitClient(AsyncClassifierClient):
     Arguments, results and errors are those of DigitClient.
     """
 
-    async def read(
-        self, image: ImageSource, *, version: int | None = None, label: str | None = None
-    ) -> Reading:
-        """Read all digits on one image, in lines. Version and label as for `predict`."""
-        return await self._send_image(self._read_request, image, version, label)
+    async def read(self, image: ImageSource, **options: Unpack[GatewayOptions]) -> Reading:
+        """Read all digits on one image, in lines. `include="image"` adds the model's input to each digit."""
+        return await self._send_image(READ, image, self._resolve(**options))
+
+    @overload
+    async def read_many(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        on_error: Literal["raise"] = "raise",
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> list[Reading]: ...
+
+    @overload
+    async def read_many(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        on_error: Literal["return"],
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> list[Reading | DigitError | OSError]: ...
 
     async def read_many(
-        self, images: Iterable[ImageSource], *, version: int | None = None, label: str | None = None
-    ) -> list[Reading]:
-        """Read all digits on each image, in the images' order, with as few requests as the gateway allows."""
-        return await self._send_images(self._read_request, images, version, label)
+        self,
+        images: Iterable[ImageSource],
+        *,
+        on_error: OnError = "raise",
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> list[Any]:
+        """Read all digits on each image, in the images' order; arguments as for `predict_many`."""
+        options_ = self._resolve(**options)
+        outcomes = self._send_images(READ, images, options_, on_error, concurrency)
+        return _bulk.in_order([outcome async for outcome in outcomes])
+
+    def iter_read(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        concurrency: int = 4,
+        **options: Unpack[GatewayOptions],
+    ) -> AsyncGenerator[tuple[int, Reading | DigitError | OSError], None]:
+        """Read any number of images: yield the position of each, and its reading or error, as they come."""
+        return self._send_images(READ, images, self._resolve(**options), "return", concurrency)

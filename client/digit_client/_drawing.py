@@ -5,7 +5,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from digit_client import images
+from digit_client import _inputs, images
+from digit_client._inputs import ImageSource
 from digit_client._types import Reading
 
 _COLOR = (220, 30, 60)
@@ -15,12 +16,12 @@ _LINE_WIDTH = 0.005
 _TEXT_HEIGHT, _MIN_TEXT_HEIGHT = 0.4, 10
 
 
-def save_boxes(source: Path, reading: Reading, target: Path) -> None:
-    """Write the picture at `source` with the boxes of its reading to `target`, as PNG.
+def save_boxes(source: ImageSource, reading: Reading, target: Path) -> None:
+    """Write the picture with the boxes of its reading to `target`, as PNG.
 
-    Raise ImageError if the file is no image, OSError if it can't be read or the target can't be written.
+    Raise ImageError if the source is no image, OSError if it can't be read or the target can't be written.
     """
-    draw_boxes(_decode_full_size(source.read_bytes()), reading).save(target, "PNG")
+    draw_boxes(_decode_full_size(_inputs.read_source(source)), reading).save(target, "PNG")
 
 
 def draw_boxes(picture: Image.Image, reading: Reading) -> Image.Image:

@@ -1,6 +1,9 @@
 """Exception hierarchy of the package."""
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import httpx
 
 
 class DigitError(Exception):
@@ -19,19 +22,24 @@ class DigitError(Exception):
         ├── ConnectionFailedError    the service can't be reached
         ├── DeadlineExceededError    no answer in time
         └── ServiceError             the service answered with an error
+            ├── AuthenticationError       no API key, or one that is not valid here
             ├── ModelNotFoundError        unknown model, version or label
             ├── ReadingNotSupportedError  the model's classes are not the ten digits
             ├── OverloadedError           the service is overloaded; retry later
             └── UnavailableError          the service is temporarily unavailable; retry later
 
-    `code` is the stable, machine-readable name, the same as in the HTTP API.
+    `code` is the stable, machine-readable name, the same as in the HTTP API. `request_id` is the ID to report
+    to the service's operator, None if no request was sent. `response` is the HTTP response to the request, of
+    a client with `keep_response`.
     """
 
     code: ClassVar[str] = "error"
+    response: "httpx.Response | None" = None
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.request_id = request_id
 
 
 class ImageError(DigitError):
@@ -111,8 +119,8 @@ class DeadlineExceededError(DigitError):
 class ServiceError(DigitError):
     """The service answered with an error.
 
-    `status` is the HTTP status (None over gRPC), `reason` the service's own error code, `request_id` the ID
-    to report to the service's operator, `retry_after` the service's Retry-After in seconds.
+    `status` is the HTTP status (None over gRPC), `reason` the service's own error code, `retry_after` the
+    service's Retry-After in seconds.
     """
 
     code = "service_error"
@@ -126,11 +134,16 @@ class ServiceError(DigitError):
         request_id: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, request_id=request_id)
         self.status = status
         self.reason = reason
-        self.request_id = request_id
         self.retry_after = retry_after
+
+
+class AuthenticationError(ServiceError):
+    """The request has no API key, or one that is not valid here."""
+
+    code = "unauthorized"
 
 
 class ModelNotFoundError(ServiceError):

@@ -1,6 +1,7 @@
 """Retries with exponential backoff and full jitter, a retry budget, and one deadline over all attempts."""
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,8 @@ from digit_client._exceptions import (
 
 MAX_TOKENS, REFILL_PER_SECOND, TOKENS_PER_SUCCESS = 100, 10, 0.1
 """Retry budget: capacity of the token bucket, tokens per second, and tokens per successful call."""
+
+_logger = logging.getLogger("digit_client")
 
 _Result = TypeVar("_Result")
 
@@ -68,6 +71,10 @@ class Deadline:
             raise DeadlineExceededError(f"no answer within {self._seconds:g} s")
         return remaining
 
+    def extend(self, seconds: float) -> None:
+        """Move the end by the seconds in which no answer was awaited."""
+        self._end += seconds
+
 
 class Retrier:
     """Retry loop of one client, with a retry budget. Thread-safe.
@@ -116,7 +123,10 @@ class Retrier:
 
     def _backoff(self, attempt: int, error: DigitError, deadline: Deadline) -> float | None:
         backoff = self._policy.backoff(attempt, error, deadline.remaining())
-        return backoff if backoff is not None and self._add_tokens(-1) else None
+        if backoff is None or not self._add_tokens(-1):
+            return None
+        _logger.info("retry %d in %.2f s: %s", attempt, backoff, error)
+        return backoff
 
     def _add_tokens(self, count: float) -> bool:
         """Refill the bucket and add `count` tokens. Return False and change nothing if it holds too few."""

@@ -2,12 +2,11 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Self
-from urllib.parse import parse_qsl
 
 from werkzeug.serving import make_server
-from werkzeug.wrappers import Response
+from werkzeug.wrappers import Request, Response
 
 DIGITS: dict[str, Any] = {"name": "digits", "version": 1, "labels": [*"0123456789"]}
 """Model object of a gateway's answers."""
@@ -20,16 +19,21 @@ class FaultyServer:
         self.responses: list[Callable[[], Response]] = []
         self.requests = 0
         self.queries: list[dict[str, str]] = []
-        self._server = make_server("127.0.0.1", 0, self._respond, threaded=True)
+        self._server = make_server(
+            "127.0.0.1", 0, Request.application(self._count_and_respond), threaded=True
+        )
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=[0.01])
         self._thread.start()
 
-    def _respond(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+    def respond(self, request: Request) -> Response:
+        """Return the response to the request. Called in the request's thread."""
+        return (self.responses.pop(0) if len(self.responses) > 1 else self.responses[0])()
+
+    def _count_and_respond(self, request: Request) -> Response:
         self.requests += 1
-        self.queries.append(dict(parse_qsl(environ["QUERY_STRING"])))
-        response = self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
-        return response()(environ, start_response)
+        self.queries.append(request.args.to_dict())
+        return self.respond(request)
 
     def __enter__(self) -> Self:
         return self

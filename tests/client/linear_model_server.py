@@ -36,7 +36,8 @@ class LinearModelServer:
     gives `card`, the card's JSON. With `with_is_digit` the model also gives `is_digit`: above 0.5 if the
     image's cosine similarity to an image of the regression is above `min_similarity`, which two digits on one
     image don't reach. `delay` in seconds precedes every answer; `failures` are status codes for the next
-    calls, one each. `card_calls` counts the calls for the task card, `calls` all others.
+    calls, one each. `card_calls` counts the calls for the task card, `calls` all others; `request_ids` has
+    those that calls sent.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class LinearModelServer:
         self.delay = 0.0
         self.failures: list[grpc.StatusCode] = []
         self.calls = self.card_calls = 0
+        self.request_ids: list[str] = []
         self.card: bytes | None = None
         self._name, self._version = (task or DIGITS).name, 0
         self.publish(images, labels, with_is_digit=with_is_digit, task=task)
@@ -156,6 +158,8 @@ class LinearModelServer:
             self.card_calls += 1
         else:
             self.calls += 1
+        metadata = context.invocation_metadata()
+        self.request_ids += [str(value) for key, value in metadata if key == "x-request-id"]
         time.sleep(self.delay)
         if self.failures:
             _abort(context, self.failures.pop(0), "injected")

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digit_client import (
+    AuthenticationError,
     DigitError,
     ImageError,
+    ImageShapeError,
+    ImageSource,
     ModelNotFoundError,
+    ModelVersion,
     NoDigitError,
     OverloadedError,
     Prediction,
     ReadingNotSupportedError,
     ServiceError,
     SeveralDigitsError,
+    TaskCard,
     TooManyDigitsError,
     UnavailableError,
     _api,
@@ -89,7 +95,10 @@ def test_parse_readings_success_returns_readings() -> None:
         (400, {"code": "malformed_body"}, ServiceError),
         (404, {"code": "model_not_found"}, ModelNotFoundError),
         (404, {"code": "reading_not_supported"}, ReadingNotSupportedError),
-        (404, {}, ModelNotFoundError),
+        (404, {}, ServiceError),
+        (401, {"code": "unauthorized"}, AuthenticationError),
+        (401, {}, AuthenticationError),
+        (403, {}, AuthenticationError),
         (429, {}, OverloadedError),
         (502, {}, UnavailableError),
         (503, {"code": "not_ready"}, UnavailableError),
@@ -113,19 +122,20 @@ def test_parse_document_problem_sets_error_attributes() -> None:
     assert (error.status, error.reason, error.request_id, error.retry_after) == (503, "not_ready", "abc", 1.5)
 
 
-def test_parse_predictions_image_error_adds_first_index() -> None:
-    problem = {"code": "no_digit", "detail": "Nothing there.", "index": 3}
+@pytest.mark.parametrize(("position", "index"), [(1, 259), (2, None), (-1, None), ("1", None)])
+def test_parse_predictions_image_error_has_index_among_all_images(position: Any, index: int | None) -> None:
+    problem = {"code": "no_digit", "detail": "Nothing there.", "index": position}
     with pytest.raises(NoDigitError) as raised:
-        _api.parse_predictions(422, {}, json.dumps(problem).encode(), first_index=256)
-    assert raised.value.index == 259
+        _api.parse_predictions(422, {}, json.dumps(problem).encode(), indices=[256, 259])
+    assert raised.value.index == index
 
 
 @pytest.mark.parametrize("count", [2, None])
-def test_parse_predictions_several_digits_has_count_and_index(count: int | None) -> None:
-    problem = {"code": "several_digits", "detail": "Several digits.", "index": 1, "count": count}
+def test_parse_predictions_several_digits_has_count(count: int | None) -> None:
+    problem = {"code": "several_digits", "detail": "Several digits.", "index": 0, "count": count}
     with pytest.raises(SeveralDigitsError) as raised:
         _api.parse_predictions(422, {}, json.dumps(problem).encode())
-    assert (raised.value.count, raised.value.index) == (count, 1)
+    assert (raised.value.count, raised.value.index) == (count, None)
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-1", "nan", "inf", "Wed, 21 Oct 2026 07:28:00 GMT"])
@@ -144,7 +154,6 @@ def test_parse_predictions_any_other_content_raises_digit_error(status: int, con
 @pytest.mark.parametrize(
     "document",
     [
-        [],
         {},
         {"model": 1},
         ANSWER | {"model": {"name": "digits", "version": 3}},
@@ -156,7 +165,7 @@ def test_parse_predictions_any_other_content_raises_digit_error(status: int, con
     ],
 )
 def test_parse_predictions_foreign_document_raises_service_error(document: Any) -> None:
-    with pytest.raises(ServiceError, match="does not come from a digits gateway"):
+    with pytest.raises(ServiceError, match="does not come from a Digits gateway"):
         _api.parse_predictions(200, {}, json.dumps(document).encode())
 
 
@@ -171,34 +180,118 @@ def test_parse_predictions_foreign_document_raises_service_error(document: Any) 
     ],
 )
 def test_parse_readings_foreign_document_raises_service_error(readings: Any) -> None:
-    with pytest.raises(ServiceError, match="does not come from a digits gateway"):
+    with pytest.raises(ServiceError, match="does not come from a Digits gateway"):
         _api.parse_readings(200, {}, json.dumps(READ_ANSWER | {"readings": readings}).encode())
 
 
+def test_parse_predictions_other_number_of_answers_raises_service_error() -> None:
+    with pytest.raises(ServiceError, match="1 answers for 2 images"):
+        _api.parse_predictions(200, {}, json.dumps(ANSWER).encode(), indices=[0, 1])
+
+
+def test_parse_predictions_includes_image_and_request_id() -> None:
+    answer = ANSWER | {"predictions": [PREDICTION | {"image": "aW1hZ2U="}]}
+    (prediction,) = _api.parse_predictions(200, {}, json.dumps(answer).encode())
+    assert (prediction.image, prediction.request_id) == (b"image", "r")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "content", "message"),
+    [
+        (302, {"location": "https://login.test/"}, b"", "redirects to https://login.test/"),
+        (200, {"content-type": "text/html"}, b"<html>", "text/html instead of JSON"),
+        (200, {"content-type": "application/json"}, b"[]", "instead of JSON|Digits gateway"),
+        (404, {"content-type": "text/html"}, b"<html>", "answered status 404"),
+    ],
+)
+def test_parse_document_foreign_response_raises_service_error_that_names_it(
+    status: int, headers: dict[str, str], content: bytes, message: str
+) -> None:
+    with pytest.raises(ServiceError, match=message) as raised:
+        _api.parse_document(status, headers, content)
+    assert type(raised.value) is ServiceError
+    assert raised.value.status == status
+
+
+MODELS_ANSWER = {
+    "name": "digits",
+    "versions": [{"version": 2, "state": "AVAILABLE"}, {"version": 1, "state": "END"}],
+    "labels": {"stable": 2},
+    "task": {
+        "name": "digits",
+        "labels": [*"0123456789"],
+        "input": {"shape": [28, 28], "range": [0, 1]},
+        "prepare": {"kind": "digits"},
+    },
+    "models": ["digits", "flowers"],
+    "request_id": "r",
+}
+
+
+def test_parse_models_returns_typed_models() -> None:
+    models = _api.parse_models(200, {}, json.dumps(MODELS_ANSWER).encode())
+    assert models.versions == (ModelVersion(2, "AVAILABLE"), ModelVersion(1, "END"))
+    assert [version.is_available for version in models.versions] == [True, False]
+    assert models.task == TaskCard.from_document(MODELS_ANSWER["task"])  # type: ignore[arg-type]
+    assert (models.name, models.labels, models.models) == ("digits", {"stable": 2}, ("digits", "flowers"))
+    assert models.request_id == "r"
+
+
+@pytest.mark.parametrize("fields", [{"versions": 1}, {"versions": [{}]}, {"task": {}}, {"labels": []}])
+def test_parse_models_foreign_document_raises_service_error(fields: dict[str, Any]) -> None:
+    with pytest.raises(ServiceError, match="does not come from a Digits gateway"):
+        _api.parse_models(200, {}, json.dumps(MODELS_ANSWER | fields).encode())
+
+
+def encode_batches(images: Any) -> list[_api.ImageBatch]:
+    """Return the batches of images that can all be read."""
+    batches = list(_api.encode_batches(images))
+    assert all(isinstance(batch, _api.ImageBatch) for batch in batches)
+    return batches  # type: ignore[return-value]
+
+
 def test_encode_batches_many_images_fill_requests() -> None:
-    bodies = list(_api.encode_batches(np.zeros((3, 4), np.uint8) for _ in range(600)))
-    assert [len(body.arguments["files"]) for body in bodies] == [256, 256, 88]
-    assert [body.first_index for body in bodies] == [0, 256, 512]
+    batches = encode_batches(np.zeros((3, 4), np.uint8) for _ in range(150))
+    assert [len(batch.body().arguments["files"]) for batch in batches] == [64, 64, 22]
+    assert [batch.indices[0] for batch in batches] == [0, 64, 128]
+
+
+def test_encode_batches_reads_images_as_they_are_needed() -> None:
+    images = iter([b"image"] * 1000)
+    next(_api.encode_batches(images))
+    assert len(list(images)) == 1000 - 65
 
 
 def test_encode_batches_large_images_are_split_by_size() -> None:
-    bodies = list(_api.encode_batches([b"x" * 4_000_000] * 3))
-    assert [len(body.arguments["files"]) for body in bodies] == [1, 1, 1]
+    batches = encode_batches([b"x" * 4_000_000] * 3)
+    assert [len(batch.indices) for batch in batches] == [1, 1, 1]
+
+
+def test_encode_batches_unreadable_images_keep_their_errors_and_positions(tmp_path: Path) -> None:
+    images: list[ImageSource] = [b"a", tmp_path / "missing.png", np.zeros(7), b"b"]
+    missing, no_image, batch = _api.encode_batches(images)
+    assert isinstance(missing, _api.UnreadableImage)
+    assert (missing.index, type(missing.error)) == (1, FileNotFoundError)
+    assert isinstance(no_image, _api.UnreadableImage)
+    assert (no_image.index, type(no_image.error)) == (2, ImageShapeError)
+    assert isinstance(no_image.error, ImageShapeError)
+    assert no_image.error.index == 2
+    assert batch == _api.ImageBatch([0, 3], [b"a", b"b"])
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (9, 7, 1), (9, 7, 3)], ids=str)
 def test_encode_batches_uint8_array_is_sent_as_npy(shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (300, *shape), np.uint8)
-    bodies = list(_api.encode_batches(images))
-    assert [body.first_index for body in bodies] == [0, 256]
-    sent = np.concatenate([np.load(io.BytesIO(body.arguments["content"])) for body in bodies])
+    batches = encode_batches(images)
+    assert [batch.indices for batch in batches] == [range(256), range(256, 300)]
+    sent = np.concatenate([np.load(io.BytesIO(batch.body().arguments["content"])) for batch in batches])
     assert np.array_equal(sent, images)
 
 
 def test_encode_batches_array_of_large_images_is_split_by_size() -> None:
-    bodies = list(_api.encode_batches(np.zeros((3, 1000, 1000, 3), np.uint8)))
-    assert [body.first_index for body in bodies] == [0, 2]
-    assert max(len(body.arguments["content"]) for body in bodies) < 8 * 1024 * 1024
+    batches = encode_batches(np.zeros((3, 1000, 1000, 3), np.uint8))
+    assert [batch.indices for batch in batches] == [range(2), range(2, 3)]
+    assert max(len(batch.body().arguments["content"]) for batch in batches) < 8 * 1024 * 1024
 
 
 @pytest.mark.parametrize(
@@ -211,8 +304,15 @@ def test_encode_batches_array_of_large_images_is_split_by_size() -> None:
     ids=["floats", "alpha", "larger-than-request"],
 )
 def test_encode_batches_other_array_is_sent_as_pictures(images: np.ndarray) -> None:
-    (body,) = _api.encode_batches(images)
-    assert len(body.arguments["files"]) == 2
+    (batch,) = encode_batches(images)
+    assert len(batch.body().arguments["files"]) == 2
+
+
+def test_image_batch_split_yields_one_batch_for_each_image() -> None:
+    assert list(_api.ImageBatch([3, 7], [b"a", b"b"]).split()) == [
+        _api.ImageBatch([3], [b"a"]),
+        _api.ImageBatch([7], [b"b"]),
+    ]
 
 
 def test_encode_batches_without_images_yields_no_body() -> None:

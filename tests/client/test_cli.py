@@ -1,17 +1,24 @@
 """Commands `digits predict` and `digits read`: their arguments, output and exit status."""
 
+import csv
 import json
+import os
+import pty
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from werkzeug.wrappers import Request, Response
 
 from digit_client import Prediction, _cli
 from digit_client.images import decode, to_png
-from tests.client.faulty_server import FaultyServer, failure, prediction, problem, read_success, success
+from tests.client.faulty_server import DIGITS, FaultyServer, prediction, problem, read_success
 
 PROBABILITIES = (0.0, 0.0, 0.25, 0.75, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 THREE = Prediction(3, 0.75, PROBABILITIES, tuple("0123456789"), 1)
@@ -23,35 +30,74 @@ FLOWERS: dict[str, Any] = {
 ROSE = [0.0, 0.125, 0.0, 0.75, 0.0, 0.125]
 
 
+class ContentServer(FaultyServer):
+    """Gateway of images that are text: a digit, or broken. Its `/v1/read` finds the lines 12 and 3 on all.
+
+    Contents in `held` are answered once `release` is set. `responses`, if any, replace the answers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: set[bytes] = set()
+        self.release = threading.Event()
+        self.authorizations: list[str | None] = []
+
+    def respond(self, request: Request) -> Response:
+        self.authorizations.append(request.headers.get("Authorization"))
+        if self.responses:
+            return super().respond(request)
+        contents = [part.read() for part in request.files.getlist("image")]
+        if self.held.intersection(contents):
+            assert self.release.wait(10)
+        if not all(map(bytes.isdigit, contents)):
+            return problem(400, "not_an_image", "The data is no image.")()
+        if request.path == "/v1/read":
+            return self._join("readings", [read_success() for _ in contents])
+        certain = np.eye(10).tolist()
+        return self._join("predictions", [prediction(DIGITS, certain[int(text)])() for text in contents])
+
+    def _join(self, key: str, responses: list[Response]) -> Response:
+        items = [json.loads(response.get_data())[key][0] for response in responses]
+        return Response(json.dumps({"model": DIGITS, key: items, "request_id": "id"}))
+
+
 @pytest.fixture
-def server() -> Iterator[FaultyServer]:
-    with FaultyServer() as server:
-        server.responses = [success]
+def server() -> Iterator[ContentServer]:
+    with ContentServer() as server:
         yield server
 
 
 @pytest.fixture
-def predict(server: FaultyServer) -> Callable[..., Result]:
+def predict(server: ContentServer) -> Callable[..., Result]:
     """Function that runs `digits predict` in this process, with `server` as the gateway."""
-    return lambda *arguments: CliRunner().invoke(
-        _cli.predict, [*map(str, arguments)], env={"DIGITS_URL": server.url}
+    return lambda *arguments, **options: CliRunner().invoke(
+        _cli.predict, [*map(str, arguments)], env={"DIGITS_URL": server.url}, **options
     )
 
 
 @pytest.fixture
-def read(server: FaultyServer) -> Callable[..., Result]:
+def read(server: ContentServer) -> Callable[..., Result]:
     """Function that runs `digits read` in this process, with `server` as the gateway."""
-    server.responses = [read_success]
-    return lambda *arguments: CliRunner().invoke(
-        _cli.read, [*map(str, arguments)], env={"DIGITS_URL": server.url}
+    return lambda *arguments, **options: CliRunner().invoke(
+        _cli.read, [*map(str, arguments)], env={"DIGITS_URL": server.url}, **options
     )
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Folder with two images and a text file."""
-    for name in ("b.png", "a.JPG", "notes.txt"):
-        (tmp_path / name).write_bytes(b"content")
+    """Folder with two images, of a seven and a four, a text file, and a subfolder with an image."""
+    folder = tmp_path / "images"
+    (folder / "more").mkdir(parents=True)
+    for name, content in (("b.png", "4"), ("a.JPG", "7"), ("notes.txt", "text"), ("more/c.png", "1")):
+        (folder / name).write_text(content)
+    return folder
+
+
+@pytest.fixture
+def large_folder(tmp_path: Path) -> Path:
+    """Folder with the images of two requests, the first ones of a one, the others of a two."""
+    for number in range(100):
+        (tmp_path / f"{number:03}.png").write_text("1" if number < 64 else "2")
     return tmp_path
 
 
@@ -94,7 +140,7 @@ def test_format_line_aligns_labels() -> None:
 def test_predict_one_file_prints_chart(predict: Callable[..., Result], folder: Path) -> None:
     result = predict(folder / "b.png")
     assert result.exit_code == 0
-    assert result.stdout.startswith(f"{folder / 'b.png'}: 0 (100.0%)\n")
+    assert result.stdout.startswith(f"{folder / 'b.png'}: 4 (100.0%)\n")
     assert len(result.stdout.splitlines()) == 11
 
 
@@ -104,21 +150,52 @@ def test_predict_folder_or_pattern_prints_sorted_lines(
 ) -> None:
     result = predict(folder / pattern)
     assert result.exit_code == 0
-    assert [Path(line.split()[-1]).name for line in result.stdout.splitlines()] == ["a.JPG", "b.png"]
+    assert [(line[0], Path(line.split()[-1]).name) for line in result.stdout.splitlines()] == [
+        ("7", "a.JPG"),
+        ("4", "b.png"),
+    ]
+
+
+def test_predict_recursive_includes_subfolders(predict: Callable[..., Result], folder: Path) -> None:
+    lines = predict("-r", folder).stdout.splitlines()
+    assert [Path(line.split()[-1]) for line in lines] == [
+        folder / name for name in ("a.JPG", "b.png", "more/c.png")
+    ]
+
+
+def test_predict_unreadable_folder_prints_path(
+    predict: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> NoReturn:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    result = predict(folder)
+    assert result.exit_code == 1
+    assert str(folder) in result.stderr
+    assert "Permission denied" in result.stderr
+
+
+def test_predict_dash_reads_standard_input(predict: Callable[..., Result], folder: Path) -> None:
+    assert predict("-", input=b"7").stdout.startswith("-: 7 (100.0%)\n")
+    result = predict(folder / "b.png", "-", input=b"7")
+    assert [line.split()[-1] for line in result.stdout.splitlines()] == [str(folder / "b.png"), "-"]
 
 
 def test_predict_json_prints_object_for_each_image(predict: Callable[..., Result], folder: Path) -> None:
     result = predict(folder, "--json")
+    assert result.stdout == predict(folder, "--format", "jsonl").stdout
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [Path(record["image"]).name for record in records] == ["a.JPG", "b.png"]
     record = records[0]
-    assert (record["label"], record["digit"], record["index"], record["confidence"]) == ("0", 0, 0, 1.0)
-    assert (record["model_version"], record["is_digit"]) == (1, None)
-    assert dict(zip(record["labels"], record["probabilities"], strict=True))["0"] == 1.0
+    assert (record["label"], record["digit"], record["index"], record["confidence"]) == ("7", 7, 7, 1.0)
+    assert (record["model_version"], record["is_digit"], record["request_id"]) == (1, None, "id")
+    assert dict(zip(record["labels"], record["probabilities"], strict=True))["7"] == 1.0
+    assert "response" not in record
 
 
 def test_predict_json_of_other_labels_has_no_digit(
-    predict: Callable[..., Result], server: FaultyServer, folder: Path
+    predict: Callable[..., Result], server: ContentServer, folder: Path
 ) -> None:
     server.responses = [prediction(FLOWERS, ROSE)]
     record = json.loads(predict(folder / "b.png", "--json").stdout)
@@ -130,7 +207,7 @@ def test_predict_json_of_other_labels_has_no_digit(
 
 @pytest.mark.parametrize("model", ["flowers", None])
 def test_predict_model_is_asked_of_gateway(
-    predict: Callable[..., Result], server: FaultyServer, folder: Path, model: str | None
+    predict: Callable[..., Result], server: ContentServer, folder: Path, model: str | None
 ) -> None:
     server.responses = [prediction(FLOWERS, ROSE)]
     result = predict(folder / "b.png", *(["--model", model] if model else []))
@@ -139,14 +216,121 @@ def test_predict_model_is_asked_of_gateway(
     assert server.queries == [{"model": model} if model else {}]
 
 
-def test_predict_failing_image_continues_and_exits_1(
-    predict: Callable[..., Result], server: FaultyServer, folder: Path
-) -> None:
-    server.responses = [failure(422), success]
-    result = predict(folder)
+def test_predict_csv_has_row_for_each_image(predict: Callable[..., Result], folder: Path) -> None:
+    broken = folder / "a, broken.png"
+    broken.write_text("text")
+    result = predict(folder, "--format", "csv")
     assert result.exit_code == 1
-    assert f"{folder / 'a.JPG'}: the service answered with 422" in result.stderr
-    assert result.stdout.endswith("b.png\n")
+    assert result.stderr == f"{broken}: The data is no image.\n"
+    rows = list(csv.reader(result.stdout.splitlines()))
+    assert rows == [
+        ["image", "label", "confidence", "is_digit", "model_version", "error"],
+        [str(broken), "", "", "", "", "The data is no image."],
+        [str(folder / "a.JPG"), "7", "1.0", "", "1", ""],
+        [str(folder / "b.png"), "4", "1.0", "", "1", ""],
+    ]
+
+
+@pytest.mark.parametrize("command", ["predict", "read"])
+def test_failing_image_continues_and_exits_1(
+    command: str, folder: Path, request: pytest.FixtureRequest
+) -> None:
+    (folder / "a.JPG").write_text("text")
+    (folder / "a.png").symlink_to("nowhere.png")
+    result = request.getfixturevalue(command)(folder)
+    assert result.exit_code == 1
+    first, second = result.stderr.splitlines()
+    assert first == f"{folder / 'a.JPG'}: The data is no image."
+    assert second.startswith(f"{folder / 'a.png'}: ")
+    assert str(folder / "b.png") in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(401, "unauthorized"), (404, "model_not_found"), (404, "reading_not_supported")],
+)
+def test_failure_of_service_is_printed_once_and_exits_1(
+    read: Callable[..., Result], server: ContentServer, large_folder: Path, status: int, code: str
+) -> None:
+    server.responses = [problem(status, code, "The sentence.")]
+    result = read(large_folder)
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "Error: The sentence.\n")
+
+
+def test_predict_unreachable_service_is_printed_once_and_exits_1(
+    predict: Callable[..., Result], large_folder: Path
+) -> None:
+    result = predict(large_folder, "--url", "http://127.0.0.1:1")
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: can't reach http://127.0.0.1:1: ")
+
+
+def test_predict_many_images_prints_in_order_of_paths(
+    predict: Callable[..., Result], server: ContentServer, large_folder: Path
+) -> None:
+    server.held = {b"1"}
+    threading.Timer(0.2, server.release.set).start()
+    result = predict(large_folder)
+    assert (result.exit_code, result.stderr) == (0, "")
+    paths = [line.split()[-1] for line in result.stdout.splitlines()]
+    assert paths == sorted(map(str, large_folder.iterdir()))
+
+
+def test_predict_prints_each_answer_at_once(server: ContentServer, large_folder: Path) -> None:
+    server.held = {b"2"}
+    with digits_process(server, large_folder) as process:
+        assert process.stdout
+        first = [process.stdout.readline() for _ in range(64)]
+        server.release.set()
+        assert {line[0] for line in first} == {"1"}
+        assert len(process.stdout.readlines()) == 36
+        assert process.wait() == 0
+
+
+def test_predict_closed_output_ends_quietly(server: ContentServer, large_folder: Path) -> None:
+    with digits_process(server, large_folder) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_predict_terminal_shows_progress(server: ContentServer, large_folder: Path) -> None:
+    terminal, stderr = pty.openpty()
+    with digits_process(server, large_folder, stderr=stderr) as process:
+        os.close(stderr)
+        shown = b""
+        while b"100/100" not in shown:
+            shown += os.read(terminal, 4096)
+        assert process.stdout
+        assert len(process.stdout.readlines()) == 100
+    os.close(terminal)
+
+
+def digits_process(
+    server: ContentServer, folder: Path, stderr: int = subprocess.PIPE
+) -> "subprocess.Popen[str]":
+    """Start `digits predict` with pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "digit_client", "predict", folder],
+        env={**os.environ, "DIGITS_URL": server.url, "PYTHONUTF8": "1"},
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def test_predict_api_key_is_taken_from_option_or_environment(
+    predict: Callable[..., Result], server: ContentServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITS_API_KEY", "from-environment")
+    predict(folder)
+    predict(folder, "--api-key", "from-option")
+    assert server.authorizations == ["Bearer from-environment", "Bearer from-option"]
+    assert "from-environment" not in predict("--help").stdout
 
 
 @pytest.mark.parametrize(
@@ -155,6 +339,7 @@ def test_predict_failing_image_continues_and_exits_1(
         (("missing.png",), "no image at 'missing.png'"),
         ((".", "--version", "1", "--label", "stable"), "mutually exclusive"),
         ((".", "--timeout", "0"), "--timeout"),
+        (("-", "--url", "example.org"), "http:// or https://, unlike 'example.org'"),
     ],
 )
 def test_predict_invalid_arguments_exits_2(
@@ -183,33 +368,41 @@ def test_read_json_prints_object_for_each_image(read: Callable[..., Result], fol
     assert {record["text"] for record in records} == {"12\n3"}
     (first, _), (second,) = (line["digits"] for line in records[0]["lines"])
     assert (first["digit"], first["box"]) == (1, [5, 5, 20, 30])
+    assert "image" not in first
     assert (second["digit"], second["box"]) == (3, [5, 75, 20, 30])
 
 
-def test_read_failing_image_continues_and_exits_1(
-    read: Callable[..., Result], server: FaultyServer, folder: Path
-) -> None:
-    server.responses = [failure(422), read_success]
-    result = read(folder)
-    assert result.exit_code == 1
-    assert f"{folder / 'a.JPG'}: the service answered with 422" in result.stderr
-    assert len(result.stdout.splitlines()) == 2
+def test_read_csv_has_row_for_each_line(read: Callable[..., Result], folder: Path) -> None:
+    (folder / "a.JPG").write_text("text")
+    result = read(folder, "--format", "csv")
+    first, *others = csv.reader(result.stdout.splitlines())
+    error, *lines = [dict(zip(first, row, strict=True)) for row in others]
+    assert error["image"] == str(folder / "a.JPG")
+    assert error["error"] == "The data is no image."
+    assert [[line[column] for column in first] for line in lines] == [
+        [str(folder / "b.png"), "1", "12", "5", "5", "50", "30", "1.0", "1", ""],
+        [str(folder / "b.png"), "2", "3", "5", "75", "20", "30", "1.0", "1", ""],
+    ]
 
 
 def test_read_model_without_numbers_prints_sentence(
-    read: Callable[..., Result], server: FaultyServer, folder: Path
+    read: Callable[..., Result], server: ContentServer, folder: Path
 ) -> None:
     server.responses = [problem(404, "reading_not_supported", "The model flowers reads no numbers.")]
     result = read(folder / "b.png", "--model", "flowers")
     assert result.exit_code == 1
-    assert result.stderr == f"{folder / 'b.png'}: The model flowers reads no numbers.\n"
+    assert result.stderr == "Error: The model flowers reads no numbers.\n"
     assert server.queries == [{"model": "flowers"}]
 
 
-def test_read_show_writes_picture_with_boxes(read: Callable[..., Result], tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_piped", [False, True])
+def test_read_show_writes_picture_with_boxes(
+    read: Callable[..., Result], server: ContentServer, tmp_path: Path, is_piped: bool
+) -> None:
     source, target = tmp_path / "number.png", tmp_path / "shown.png"
     source.write_bytes(to_png(np.full((120, 60), 255, np.uint8)))
-    result = read(source, "--show", target)
+    server.responses = [read_success]
+    result = read("-" if is_piped else source, "--show", target, input=source.read_bytes())
     assert (result.exit_code, result.stdout) == (0, "12\n3\n")
     shown = decode(target.read_bytes())
     assert shown.shape == (120, 60, 3)
@@ -221,7 +414,10 @@ def test_read_show_writes_picture_with_boxes(read: Callable[..., Result], tmp_pa
 
 
 @pytest.mark.parametrize("name", ["missing/shown.png", "."])
-def test_read_show_unwritable_target_fails(read: Callable[..., Result], tmp_path: Path, name: str) -> None:
+def test_read_show_unwritable_target_fails(
+    read: Callable[..., Result], server: ContentServer, tmp_path: Path, name: str
+) -> None:
+    server.responses = [read_success]
     source = tmp_path / "number.png"
     source.write_bytes(to_png(np.full((120, 60), 255, np.uint8)))
     result = read(source, "--show", tmp_path / name)

@@ -284,7 +284,7 @@ def test_compose_serves_model_of_another_name(own: Project) -> None:
     own.run("bash", "-e", "-c", block)
     with ClassifierClient(own.url) as client:
         assert client.predict(np.zeros((30, 40, 3), np.uint8)).labels == ("circle", "square")
-        assert client.models()["name"] == "shapes"
+        assert client.models().name == "shapes"
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,18 @@
 """Blocking and asyncio connections to TensorFlow Serving. gRPC errors become errors of this package."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
 
 from digit_client._exceptions import (
+    AuthenticationError,
     DeadlineExceededError,
     DigitError,
     ModelNotFoundError,
@@ -32,7 +35,13 @@ from digit_client.tfserving.protos import (
 )
 from digit_client.tfserving.tasks import TaskCache
 
+_logger = logging.getLogger("digit_client")
+
+_Metadata: TypeAlias = tuple[tuple[str, str], ...]
+
 _ERRORS: dict[grpc.StatusCode, type[ServiceError]] = {
+    grpc.StatusCode.UNAUTHENTICATED: AuthenticationError,
+    grpc.StatusCode.PERMISSION_DENIED: AuthenticationError,
     grpc.StatusCode.NOT_FOUND: ModelNotFoundError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
@@ -68,14 +77,22 @@ class ModelServer:
         self._stub = _Stub(self._channel)
         self._tasks = TaskCache()
 
-    def predict(self, batch: Batch, model: ModelRef, *, timeout: float) -> list[Prediction]:
-        """Return the predictions for the n images of the batch, in their order."""
-        end = time.monotonic() + timeout
+    def predict(
+        self, batch: Batch, model: ModelRef, *, timeout: float, request_id: str | None = None
+    ) -> list[Prediction]:
+        """Return the predictions for the n images of the batch, in their order.
+
+        `request_id` is sent as metadata.
+        """
+        started = time.monotonic()
         with self._tasks.forget_if_unfit(model.name):
-            response = self._call(self._stub.predict, codec.encode(batch, model), timeout)
+            request = codec.encode(batch, model)
+            response = self._call(self._stub.predict, request, timeout, _metadata(request_id))
             answered = ModelRef(model.name, codec.version_of(response))
-            task = self._tasks.get(answered) or self._fetch_task(answered, end - time.monotonic())
+            left = started + timeout - time.monotonic()
+            task = self._tasks.get(answered) or self._fetch_task(answered, left)
             self._tasks.remember(model, answered.version, task)
+            _log_predict(self.target, answered, len(batch), started, request_id)
             return _to_predictions(response, len(batch), task)
 
     def known_task(self, model: ModelRef) -> TaskCard | None:
@@ -115,9 +132,9 @@ class ModelServer:
             task, version = _to_task(response), codec.version_of(response)
         return self._tasks.remember(model, version, task)
 
-    def _call(self, method: Any, request: object, timeout: float) -> Any:
+    def _call(self, method: Any, request: object, timeout: float, metadata: _Metadata = ()) -> Any:
         try:
-            return method(request, timeout=timeout)
+            return method(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise _translate(error, self.target) from error
 
@@ -145,13 +162,15 @@ class AsyncModelServer:
 
         `request_id` and `trace` (W3C trace context headers) are sent as metadata.
         """
-        metadata = (*((("x-request-id", request_id),) if request_id else ()), *(trace or {}).items())
-        end = time.monotonic() + timeout
+        started = time.monotonic()
         with self._tasks.forget_if_unfit(model.name):
-            response = await self._call(self._stub.predict, codec.encode(batch, model), timeout, metadata)
+            request, metadata = codec.encode(batch, model), _metadata(request_id, trace or {})
+            response = await self._call(self._stub.predict, request, timeout, metadata)
             answered = ModelRef(model.name, codec.version_of(response))
-            task = self._tasks.get(answered) or await self._fetch_task(answered, end - time.monotonic())
+            left = started + timeout - time.monotonic()
+            task = self._tasks.get(answered) or await self._fetch_task(answered, left)
             self._tasks.remember(model, answered.version, task)
+            _log_predict(self.target, answered, len(batch), started, request_id)
             return _to_predictions(response, len(batch), task)
 
     def known_task(self, model: ModelRef) -> TaskCard | None:
@@ -201,9 +220,7 @@ class AsyncModelServer:
             task, version = _to_task(response), codec.version_of(response)
         return self._tasks.remember(model, version, task)
 
-    async def _call(
-        self, method: Any, request: object, timeout: float, metadata: tuple[tuple[str, str], ...] = ()
-    ) -> Any:
+    async def _call(self, method: Any, request: object, timeout: float, metadata: _Metadata = ()) -> Any:
         try:
             return await method(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
@@ -226,6 +243,22 @@ class _Stub:
             "PredictionService/GetModelMetadata", GetModelMetadataRequest, GetModelMetadataResponse
         )
         self.status = method("ModelService/GetModelStatus", GetModelStatusRequest, GetModelStatusResponse)
+
+
+def _metadata(request_id: str | None, trace: Mapping[str, str] = MappingProxyType({})) -> _Metadata:
+    return (*((("x-request-id", request_id),) if request_id else ()), *trace.items())
+
+
+def _log_predict(target: str, model: ModelRef, count: int, started: float, request_id: str | None) -> None:
+    milliseconds = 1000 * (time.monotonic() - started)
+    _logger.debug(
+        "%s: Predict of %d images by %s in %.1f ms (request %s)",
+        target,
+        count,
+        model,
+        milliseconds,
+        request_id,
+    )
 
 
 def _status_request(model: ModelRef) -> GetModelStatusRequest:

@@ -42,7 +42,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         node["description"] = node["description"].format(**limits)
     for name, field in _IMAGE_LISTS:
         document["components"]["schemas"][name]["properties"][field]["maxItems"] = settings.max_images
-    document["components"]["parameters"]["Model"]["schema"]["enum"] = list(settings.models)
+    document["components"]["schemas"]["ModelName"]["enum"] = list(settings.models)
     if settings.api_keys:
         for path, operations in document["paths"].items():
             if path.startswith("/v1/"):

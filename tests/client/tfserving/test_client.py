@@ -1,7 +1,13 @@
-"""ModelServerClient against a gRPC server in this process."""
+"""ModelServerClient and AsyncModelServerClient against a gRPC server in this process."""
 
+import asyncio
+import inspect
 import io
-from collections.abc import Callable, Iterator
+import pickle
+import re
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +19,24 @@ from PIL import Image
 
 from digit_client import (
     DIGITS,
+    AsyncModelServerClient,
+    AuthenticationError,
+    DeadlineExceededError,
+    DigitError,
     ImageShapeError,
     ModelNotFoundError,
     ModelServerClient,
     NoDigitError,
+    NotAnImageError,
     OverloadedError,
+    Prediction,
+    Reading,
     ReadingNotSupportedError,
     RetryPolicy,
+    ServiceError,
     SeveralDigitsError,
     TaskCard,
+    TruncatedImageError,
 )
 from digit_client.images import decode, normalise, prepare, to_png
 from digit_client.tfserving.codec import ModelRef
@@ -37,16 +52,49 @@ def server(digits: Any) -> Iterator[LinearModelServer]:
         yield server
 
 
-@pytest.fixture
-def client(server: LinearModelServer) -> Iterator[ModelServerClient]:
+class BlockingAsyncClient:
+    """AsyncModelServerClient with ModelServerClient's blocking methods, so that a test covers both."""
+
+    def __init__(self, target: str, **settings: Any) -> None:
+        self._runner = asyncio.Runner()
+        self._client = AsyncModelServerClient(target, **settings)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            result = method(*arguments, **options)
+            if isinstance(result, AsyncGenerator):
+                return self._iterate(result)
+            return self._runner.run(result) if inspect.iscoroutine(result) else result
+
+        return call
+
+    def _iterate(self, items: AsyncGenerator[Any, None]) -> Iterator[Any]:
+        try:
+            while True:
+                yield self._runner.run(anext(items))
+        except StopAsyncIteration:
+            pass
+        finally:
+            self._runner.run(items.aclose())
+
+    def __enter__(self) -> "BlockingAsyncClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+
+@pytest.fixture(params=[ModelServerClient, BlockingAsyncClient])
+def client(request: pytest.FixtureRequest, server: LinearModelServer) -> Iterator[Any]:
     retries = RetryPolicy(max_attempts=3, initial_backoff=0.001)
-    with ModelServerClient(server.target, retries=retries) as client:
+    with request.param(server.target, retries=retries) as client:
         yield client
 
 
-def test_predict_every_source_returns_same_prediction(
-    client: ModelServerClient, digits: Any, tmp_path: Path
-) -> None:
+def test_predict_every_source_returns_same_prediction(client: Any, digits: Any, tmp_path: Path) -> None:
     image = digits.one(3)
     path = tmp_path / "three.png"
     path.write_bytes(to_png(image))
@@ -55,7 +103,7 @@ def test_predict_every_source_returns_same_prediction(
 
 
 def test_predict_many_several_batches_returns_predictions_in_order(
-    client: ModelServerClient, server: LinearModelServer, digits: Any
+    client: Any, server: LinearModelServer, digits: Any
 ) -> None:
     calls = server.calls
     predictions = client.predict_many(digits.images[:300])
@@ -63,7 +111,7 @@ def test_predict_many_several_batches_returns_predictions_in_order(
     assert np.mean([prediction.digit for prediction in predictions] == digits.labels[:300]) > 0.85
 
 
-def test_predict_many_blank_image_raises_no_digit_with_index(client: ModelServerClient, digits: Any) -> None:
+def test_predict_many_blank_image_raises_no_digit_with_index(client: Any, digits: Any) -> None:
     with pytest.raises(NoDigitError) as raised:
         client.predict_many([digits.one(1), np.zeros((28, 28), np.uint8)])
     assert raised.value.index == 1
@@ -75,9 +123,7 @@ def number(digits: Any) -> np.ndarray:
     return draw_lines([digits.one(1), digits.one(7)], [digits.one(4)])
 
 
-def test_predict_one_digit_asks_server_once(
-    client: ModelServerClient, server: LinearModelServer, digits: Any
-) -> None:
+def test_predict_one_digit_asks_server_once(client: Any, server: LinearModelServer, digits: Any) -> None:
     calls = server.calls
     prediction = client.predict(draw_lines([digits.one(3)]))
     assert prediction.digit == 3
@@ -86,23 +132,21 @@ def test_predict_one_digit_asks_server_once(
     assert server.calls == calls + 1
 
 
-def test_predict_several_digits_raises_several_digits(client: ModelServerClient, number: np.ndarray) -> None:
+def test_predict_several_digits_raises_several_digits(client: Any, number: np.ndarray) -> None:
     for source in (number, to_png(number), io.BytesIO(to_png(number))):
         with pytest.raises(SeveralDigitsError) as raised:
             client.predict(source)
         assert (raised.value.count, raised.value.index) == (3, None)
 
 
-def test_predict_many_several_digits_raises_with_index(
-    client: ModelServerClient, digits: Any, number: np.ndarray
-) -> None:
+def test_predict_many_several_digits_raises_with_index(client: Any, digits: Any, number: np.ndarray) -> None:
     with pytest.raises(SeveralDigitsError) as raised:
         client.predict_many([digits.one(1), number])
     assert (raised.value.count, raised.value.index) == (3, 1)
 
 
 def test_predict_many_digits_with_specks_share_second_call(
-    client: ModelServerClient, server: LinearModelServer, digits: Any
+    client: Any, server: LinearModelServer, digits: Any
 ) -> None:
     def with_speck(label: int) -> np.ndarray:
         page = draw_lines([digits.one(label)])
@@ -116,7 +160,7 @@ def test_predict_many_digits_with_specks_share_second_call(
 
 
 def test_predict_and_read_nothing_accepted_raise_no_digit(
-    client: ModelServerClient, server: LinearModelServer, number: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    client: Any, server: LinearModelServer, number: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "min_similarity", 1.1)
     with pytest.raises(NoDigitError):
@@ -125,15 +169,13 @@ def test_predict_and_read_nothing_accepted_raise_no_digit(
         client.read(number)
 
 
-def test_predict_many_model_inputs_are_answered_digit_or_not(
-    client: ModelServerClient, number: np.ndarray
-) -> None:
+def test_predict_many_model_inputs_are_answered_digit_or_not(client: Any, number: np.ndarray) -> None:
     (prediction,) = client.predict_many(normalise(number)[np.newaxis])
     assert prediction.is_digit is not None
     assert prediction.is_digit < 0.5
 
 
-def test_read_returns_lines_with_boxes(client: ModelServerClient, number: np.ndarray) -> None:
+def test_read_returns_lines_with_boxes(client: Any, number: np.ndarray) -> None:
     for source in (number, to_png(number), io.BytesIO(to_png(number))):
         reading = client.read(source, version=1)
         assert reading.text == "17\n4"
@@ -147,7 +189,7 @@ def test_read_returns_lines_with_boxes(client: ModelServerClient, number: np.nda
 
 
 def test_read_many_pictures_share_calls(
-    client: ModelServerClient, server: LinearModelServer, digits: Any, number: np.ndarray
+    client: Any, server: LinearModelServer, digits: Any, number: np.ndarray
 ) -> None:
     calls = server.calls
     readings = client.read_many([number, digits.one(3), number])
@@ -155,19 +197,246 @@ def test_read_many_pictures_share_calls(
     assert server.calls == calls + 1
 
 
-def test_read_many_blank_image_raises_no_digit_with_index(client: ModelServerClient, digits: Any) -> None:
+def test_read_many_blank_image_raises_no_digit_with_index(client: Any, digits: Any) -> None:
     with pytest.raises(NoDigitError) as raised:
         client.read_many([digits.one(1), np.zeros((28, 28), np.uint8)])
     assert raised.value.index == 1
 
 
-def test_read_many_empty_list_returns_empty_list(client: ModelServerClient) -> None:
+def test_read_many_empty_list_returns_empty_list(client: Any) -> None:
     assert client.read_many([]) == []
 
 
-def test_predict_unknown_version_or_label_raises_model_not_found(
-    client: ModelServerClient, digits: Any
+@pytest.fixture
+def mixed(digits: Any, number: np.ndarray, tmp_path: Path) -> list[Any]:
+    """Sources of every kind: two are one digit, one is three; blank, broken, and missing ones."""
+    path = tmp_path / "three.png"
+    path.write_bytes(to_png(draw_lines([digits.one(3)])))
+    return [
+        path,
+        number,
+        Image.fromarray(digits.one(4)),
+        np.zeros((28, 28), np.uint8),
+        to_png(number)[:200],
+        tmp_path / "missing.png",
+        b"no image",
+        io.BytesIO(to_png(draw_lines([digits.one(7)]))),
+    ]
+
+
+def test_predict_many_return_puts_each_error_in_its_place(
+    client: Any, server: LinearModelServer, mixed: list[Any]
 ) -> None:
+    client.predict(mixed[0])
+    calls = server.calls
+    outcomes = client.predict_many(mixed, on_error="return", request_id="request-5")
+    assert [type(outcome) for outcome in outcomes] == [
+        Prediction,
+        SeveralDigitsError,
+        Prediction,
+        NoDigitError,
+        TruncatedImageError,
+        FileNotFoundError,
+        NotAnImageError,
+        Prediction,
+    ]
+    assert [outcome.digit for outcome in outcomes if isinstance(outcome, Prediction)] == [3, 4, 7]
+    # One call for all good pictures, and one for the candidates of the others.
+    assert server.calls == calls + 2
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, DigitError):
+            assert outcome.index == index  # type: ignore[attr-defined]
+        if not isinstance(outcome, OSError):
+            assert outcome.request_id == "request-5"
+        # Frames would keep the picture's pixels in memory.
+        assert getattr(outcome, "__traceback__", None) is None
+
+
+def test_predict_many_raise_raises_first_error_of_batch(
+    client: Any, digits: Any, number: np.ndarray, tmp_path: Path
+) -> None:
+    with pytest.raises(SeveralDigitsError) as raised:
+        client.predict_many([digits.one(1), number, b"no image", tmp_path / "missing.png"])
+    assert raised.value.index == 1
+    with pytest.raises(FileNotFoundError):
+        client.predict_many([digits.one(1), tmp_path / "missing.png", number])
+
+
+def test_read_many_return_puts_each_error_in_its_place(client: Any, mixed: list[Any]) -> None:
+    outcomes = client.read_many(mixed, on_error="return")
+    assert [outcome.text if isinstance(outcome, Reading) else type(outcome) for outcome in outcomes] == [
+        "3",
+        "17\n4",
+        "4",
+        NoDigitError,
+        TruncatedImageError,
+        FileNotFoundError,
+        NotAnImageError,
+        "7",
+    ]
+
+
+def test_every_call_gives_equal_results(server: LinearModelServer, digits: Any, number: np.ndarray) -> None:
+    pictures = [draw_lines([digits.one(label)]) for label in range(10)]
+    files: list[Any] = [*map(to_png, pictures), *pictures]
+    with ModelServerClient(server.target) as client, BlockingAsyncClient(server.target) as other:
+        predictions = client.predict_many(files)
+        readings = client.read_many([*files, number])
+        each: Any
+        for each in (client, other):
+            for on_error in ("raise", "return"):
+                assert each.predict_many(files, on_error=on_error) == predictions
+                assert each.read_many([*files, number], on_error=on_error) == readings
+            assert sorted(each.iter_predict(files)) == [*enumerate(predictions)]
+            assert sorted(each.iter_read([*files, number])) == [*enumerate(readings)]
+            # The server's rounding depends on the size of the batch.
+            for file, prediction in zip(files, predictions, strict=True):
+                alone = each.predict(file)
+                assert alone.probabilities == pytest.approx(prediction.probabilities, abs=1e-5)
+                assert alone.is_digit == pytest.approx(prediction.is_digit, abs=1e-5)
+
+
+def test_iter_predict_failed_call_is_outcome_of_each_image_of_its_batch(
+    client: Any, server: LinearModelServer, digits: Any
+) -> None:
+    client.predict(digits.one(1))
+    server.failures = [grpc.StatusCode.INTERNAL]
+    outcomes = dict(client.iter_predict(digits.images[:300], concurrency=1))
+    assert {type(outcomes[index]) for index in range(256)} == {ServiceError}
+    assert {type(outcomes[index]) for index in range(256, 300)} == {Prediction}
+    server.failures = [grpc.StatusCode.INTERNAL]
+    with pytest.raises(ServiceError):
+        client.predict_many(digits.images[:300])
+
+
+def test_iter_predict_takes_images_as_batches_end(client: Any, digits: Any) -> None:
+    taken = []
+
+    def endless() -> Iterator[np.ndarray]:
+        while True:
+            taken.append(1)
+            yield digits.one(1)
+
+    outcomes = client.iter_predict(endless(), concurrency=2)
+    for _ in range(300):
+        assert isinstance(next(outcomes)[1], Prediction)
+    assert len(taken) <= 2 * 2 * 256
+    outcomes.close()
+
+
+def test_predict_many_timeout_bounds_each_batch(
+    client: Any, server: LinearModelServer, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.predict(digits.one(1))
+    monkeypatch.setattr(server, "delay", 0.2)
+    with pytest.raises(DeadlineExceededError) as raised:
+        client.predict(digits.one(1), timeout=0.05, request_id="request-3")
+    assert raised.value.request_id == "request-3"
+    images = digits.images[:1024]
+    assert len(client.predict_many(images, timeout=0.7, concurrency=1)) == 1024
+
+
+def test_predict_preparation_does_not_count_as_waiting(
+    client: Any, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.predict(digits.one(1))
+
+    class SlowFile(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            time.sleep(0.6)
+            return super().read(size)
+
+    assert client.predict(SlowFile(to_png(digits.one(3))), timeout=0.5).digit == 3
+
+
+def test_many_methods_refuse_one_image_and_unknown_options(client: Any) -> None:
+    for method in (client.predict_many, client.iter_predict, client.read_many, client.iter_read):
+        with pytest.raises(TypeError, match="put it in a list"):
+            method("five.png")
+        with pytest.raises(TypeError, match="nonsense"):
+            method([], nonsense=1)
+        with pytest.raises(ValueError, match="not both"):
+            method([], version=1, label="stable")
+
+
+def test_request_id_is_sent_and_on_results_and_errors(
+    client: Any, server: LinearModelServer, digits: Any, number: np.ndarray
+) -> None:
+    assert client.predict(digits.one(1), request_id="request-1").request_id == "request-1"
+    assert client.read(number, request_id="request-2").request_id == "request-2"
+    assert server.request_ids[-2:] == ["request-1", "request-2"]
+    with pytest.raises(SeveralDigitsError) as raised:
+        client.predict(number, request_id="request-3")
+    assert raised.value.request_id == "request-3"
+    with pytest.raises(ModelNotFoundError) as not_found:
+        client.predict(digits.one(1), version=99, request_id="request-4")
+    assert not_found.value.request_id == "request-4"
+    random = [client.predict(digits.one(1)).request_id for _ in range(2)]
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in random)
+    assert random[0] != random[1]
+    assert server.request_ids[-2:] == random
+
+
+def test_predict_refused_call_raises_authentication_error(
+    client: Any, server: LinearModelServer, digits: Any
+) -> None:
+    client.predict(digits.one(1))
+    server.failures = [grpc.StatusCode.PERMISSION_DENIED]
+    with pytest.raises(AuthenticationError):
+        client.predict(digits.one(1))
+
+
+def test_with_options_shares_connection(server: LinearModelServer, digits: Any) -> None:
+    with ModelServerClient(server.target, timeout=5) as client:
+        client.predict(digits.one(1))
+        card_calls = server.card_calls
+        other = client.with_options(timeout=2, retries=RetryPolicy(max_attempts=1))
+        assert (client.timeout, other.timeout) == (5, 2)
+        assert other.predict(digits.one(1)).digit == 1
+        assert server.card_calls == card_calls
+        server.failures = [grpc.StatusCode.RESOURCE_EXHAUSTED]
+        with pytest.raises(OverloadedError):
+            other.predict(digits.one(1))
+        server.failures = [grpc.StatusCode.RESOURCE_EXHAUSTED]
+        assert client.predict(digits.one(1)).digit == 1
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        other.predict(digits.one(1))
+
+
+@pytest.mark.parametrize("kind", [ModelServerClient, AsyncModelServerClient])
+def test_client_is_pickled_without_connection(
+    kind: Any, server: LinearModelServer, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITS_TIMEOUT", "7")
+    client = kind(server.target, name="flowers", retries=RetryPolicy(max_attempts=1))
+    copy = pickle.loads(pickle.dumps(client))
+    assert repr(copy) == repr(client) == f"{kind.__name__}('{server.target}', name='flowers', timeout=7)"
+    credentials = grpc.ssl_channel_credentials()
+    with pytest.raises(TypeError, match="a client with credentials can't be pickled"):
+        pickle.dumps(kind(server.target, credentials=credentials))
+    blocking = ModelServerClient(server.target)
+    blocking.predict(digits.one(1))
+    with pickle.loads(pickle.dumps(blocking)) as copy:
+        assert copy.predict(digits.one(1)).digit == 1
+    blocking.close()
+
+
+async def test_async_client_waits_for_answer_without_a_thread(server: LinearModelServer, digits: Any) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    async with AsyncModelServerClient(server.target) as client:
+        await client.predict(digits.one(1))
+        calls, server.delay = server.calls, 0.5
+        try:
+            waiting = [asyncio.ensure_future(client.predict(digits.one(1))) for _ in range(3)]
+            while server.calls < calls + 3:
+                await asyncio.sleep(0.01)
+            assert not any(call.done() for call in waiting)
+            assert [prediction.digit for prediction in await asyncio.gather(*waiting)] == [1, 1, 1]
+        finally:
+            server.delay = 0.0
+
+
+def test_predict_unknown_version_or_label_raises_model_not_found(client: Any, digits: Any) -> None:
     assert client.predict(digits.one(1), version=1).model_version == 1
     with pytest.raises(ModelNotFoundError):
         client.predict(digits.one(1), version=99)
@@ -177,9 +446,7 @@ def test_predict_unknown_version_or_label_raises_model_not_found(
         client.predict(digits.one(1), version=1, label="stable")
 
 
-def test_predict_overloaded_server_is_retried(
-    client: ModelServerClient, server: LinearModelServer, digits: Any
-) -> None:
+def test_predict_overloaded_server_is_retried(client: Any, server: LinearModelServer, digits: Any) -> None:
     server.failures = [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
     assert client.predict(digits.one(1)).digit == 1
     server.failures = [grpc.StatusCode.RESOURCE_EXHAUSTED] * 3
@@ -367,9 +634,7 @@ def test_read_new_version_of_other_task_raises_reading_not_supported(digits: Any
         assert client.predict(digits.one(3)).label == "D"
 
 
-def test_client_without_card_asks_for_it_once(
-    client: ModelServerClient, server: LinearModelServer, digits: Any
-) -> None:
+def test_client_without_card_asks_for_it_once(client: Any, server: LinearModelServer, digits: Any) -> None:
     client.predict(digits.one(1))
     calls, card_calls = server.calls, server.card_calls
     for _ in range(3):

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from digit_client import (
     DIGITS,
+    AuthenticationError,
     DeadlineExceededError,
     DigitError,
     ModelNotFoundError,
@@ -81,6 +83,18 @@ def test_predict_returns_predictions_in_order(connection: Any, digits: Any, form
     assert {prediction.model_version for prediction in predictions} == {1}
 
 
+def test_predict_sends_request_id_and_logs_call(
+    connection: Any, server: LinearModelServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("DEBUG", logger="digit_client"):
+        connection.predict(np.zeros((2, 28, 28), np.uint8), MODEL, timeout=5, request_id="request-7")
+    assert server.request_ids[-1] == "request-7"
+    assert re.search(
+        rf"^{server.target}: Predict of 2 images by digits, version 1 in [\d.]+ ms \(request request-7\)$",
+        caplog.messages[-1],
+    )
+
+
 def test_versions_returns_statuses(connection: Any) -> None:
     assert connection.versions(MODEL, timeout=5) == [VersionStatus(1, "AVAILABLE", "")]
 
@@ -107,8 +121,10 @@ def test_predict_and_resolve_unknown_version_or_label_raise_model_not_found(
         (grpc.StatusCode.RESOURCE_EXHAUSTED, OverloadedError),
         (grpc.StatusCode.INVALID_ARGUMENT, ServiceError),
         (grpc.StatusCode.INTERNAL, ServiceError),
+        (grpc.StatusCode.UNAUTHENTICATED, AuthenticationError),
+        (grpc.StatusCode.PERMISSION_DENIED, AuthenticationError),
     ],
-    ids=["RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "INTERNAL"],
+    ids=lambda value: getattr(value, "name", None),
 )
 def test_predict_error_status_is_raised_without_retry(
     connection: Any, server: LinearModelServer, code: grpc.StatusCode, error_class: type[DigitError]

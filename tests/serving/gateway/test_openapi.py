@@ -1,5 +1,11 @@
 """OpenAPI document: complete, consistent with the code, and true of real responses."""
 
+import importlib
+import io
+import json
+import os
+import subprocess
+import sys
 import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,8 +27,16 @@ from digit_serving.gateway.errors import RETRY_AFTER_STATUSES, GatewayError, sta
 from digit_serving.gateway.openapi import describe
 from digit_serving.gateway.query_parsing import MAX_TOP, MAX_VERSION
 from digit_serving.gateway.settings import Settings
-from tests.serving.gateway.conftest import SHAPES, StubModelServer, TaskModels, TemplateModel, draw_number
+from tests.serving.gateway.conftest import (
+    SHAPES,
+    StubModelServer,
+    TaskModels,
+    TemplateModel,
+    draw_number,
+    gateway_process,
+)
 
+GENERATOR = [sys.executable, "-m", "openapi_python_client"]
 UNDOCUMENTED_PATHS = {"/docs", "/docs/<name>", "/static/<name>"}
 DOCUMENT = describe(Settings(max_images=7, max_body=1234, max_pixels=5678, max_digits=9))
 PATHS = DOCUMENT["paths"]
@@ -89,6 +103,27 @@ def subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
     for child in kind.__subclasses__():
         yield child
         yield from subclasses(child)
+
+
+def generate_client(target: Path) -> None:
+    """Generate a package from the document, without warnings.
+
+    The generator knows binary bodies only as application/octet-stream.
+    """
+    document = describe(Settings())
+    bodies = document["components"]["requestBodies"]["Pictures"]["content"]
+    del bodies["image/*"], bodies["application/x-npy"]
+    source = target.with_suffix(".json")
+    source.write_text(json.dumps(document))
+    options = ["--fail-on-warning", "--meta", "none"]
+    completed = subprocess.run(
+        [*GENERATOR, "generate", "--path", source, "--output-path", target, *options],
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
 def test_document_contains_every_route_and_method(offline_http: FlaskClient) -> None:
@@ -218,7 +253,7 @@ def test_limits_are_those_of_the_settings() -> None:
 
 def test_models_are_those_of_the_settings() -> None:
     document = describe(Settings(model_names=("flowers", "digits")))
-    assert document["components"]["parameters"]["Model"]["schema"]["enum"] == ["digits", "flowers"]
+    assert document["components"]["schemas"]["ModelName"]["enum"] == ["digits", "flowers"]
 
 
 def test_security_is_required_only_with_api_keys(tmp_path: Path) -> None:
@@ -326,3 +361,27 @@ def test_unreachable_model_server_error_matches_its_schema(
     response = stub_http.get(path)
     assert response.status_code == 503
     validate_response(response, PATHS[path]["get"])
+
+
+def test_client_generated_from_document_predicts(
+    stub: StubModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Any
+) -> None:
+    generate_client(tmp_path / "generated")
+    monkeypatch.syspath_prepend(tmp_path)
+    generated = importlib.import_module("generated")
+    models = importlib.import_module("generated.models")
+    predict = importlib.import_module("generated.api.digits.predict")
+    types = importlib.import_module("generated.types")
+    stub.answer = TemplateModel(digits)
+    seven = digits.one(7)
+    picture = types.File(io.BytesIO(to_png(seven)), "seven.png")
+    pixels = (seven / 255).ravel().tolist()
+    with gateway_process(stub.target) as gateway, generated.Client(gateway.url) as client:
+        for body in (picture, models.Form([picture]), models.Instances([pixels])):
+            picture.payload.seek(0)
+            answer = predict.sync(client=client, body=body, model=models.ModelName.DIGITS, x_request_id="id")
+            assert isinstance(answer, models.Predictions)
+            assert (answer.predictions[0].digit, answer.request_id) == (7, "id")
+        answer = predict.sync(client=client, body=models.Images(["no base64"]))
+        assert isinstance(answer, models.Problem)
+        assert (answer.status, answer.code) == (400, "malformed_body")

@@ -1,0 +1,333 @@
+"""Base of the HTTP clients: settings, requests for images, parsing of responses, and error translation."""
+
+import logging
+import os
+import platform
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from importlib import metadata
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
+
+import httpx
+
+from digit_client import _api
+from digit_client._api import ImageBatch, RequestBody, UnreadableImage
+from digit_client._bulk import OnError
+from digit_client._exceptions import (
+    ConnectionFailedError,
+    DeadlineExceededError,
+    DigitError,
+    ImageError,
+    ImageShapeError,
+)
+from digit_client._flows import Flow
+from digit_client._retries import Retrier, RetryPolicy
+from digit_client._types import Models, Prediction, Reading
+
+_DEFAULT_URL = "http://127.0.0.1:8080"
+_DEFAULT_TIMEOUT = 10.0
+
+_logger = logging.getLogger("digit_client")
+
+Answer = TypeVar("Answer")
+HttpClient = TypeVar("HttpClient", httpx.Client, httpx.AsyncClient)
+Result = TypeVar("Result", Prediction, Reading)
+Outcome: TypeAlias = Result | DigitError | OSError
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """Settings of a client. They are all that a copy in another process needs."""
+
+    url: str
+    model: str | None
+    api_key: str | None
+    timeout: float
+    retries: RetryPolicy
+    default_headers: Mapping[str, str]
+    keep_response: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[Result]):
+    """Route that answers images, and the parser of its responses."""
+
+    path: str
+    parse: Callable[..., list[Result]]
+
+
+PREDICT = Route("/v1/predict", _api.parse_predictions)
+READ = Route("/v1/read", _api.parse_readings)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of a call, completed by the client's settings."""
+
+    query: dict[str, str]
+    timeout: float
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[Answer]):
+    """HTTP request, and the function that parses status, headers and content of its response."""
+
+    method: str
+    path: str
+    parse: Callable[[int, Mapping[str, str], bytes], Answer]
+    timeout: float
+    request_id: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+class BaseClient(Generic[HttpClient]):
+    """What the blocking and the asyncio client share: settings, and requests without their sending."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        model: str | None = None,
+        api_key: str | None = None,
+        timeout: float | None = None,
+        retries: RetryPolicy | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        keep_response: bool = False,
+        http_client: HttpClient | None = None,
+    ) -> None:
+        if timeout is None:
+            timeout = float(os.environ.get("DIGITS_TIMEOUT") or _DEFAULT_TIMEOUT)
+        settings = _Settings(
+            _check_url(url or os.environ.get("DIGITS_URL") or _DEFAULT_URL),
+            model,
+            api_key or os.environ.get("DIGITS_API_KEY"),
+            timeout,
+            retries or RetryPolicy(),
+            dict(default_headers or {}),
+            keep_response,
+        )
+        self._configure(settings)
+        self._retrier = Retrier(settings.retries)
+        self._owns_http = http_client is None
+        self._http: HttpClient = http_client or self._connect()
+
+    @property
+    def url(self) -> str:
+        """The gateway's URL."""
+        return self._settings.url
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for a request with its retries."""
+        return self._settings.timeout
+
+    def with_options(
+        self,
+        *,
+        model: str | None = None,
+        api_key: str | None = None,
+        timeout: float | None = None,
+        retries: RetryPolicy | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        keep_response: bool | None = None,
+    ) -> Self:
+        """Return a client with other settings that shares the connections of this one.
+
+        Closing either closes the connections of both.
+        """
+        changes: dict[str, Any] = {
+            "model": model,
+            "api_key": api_key,
+            "timeout": timeout,
+            "retries": retries,
+            "default_headers": default_headers,
+            "keep_response": keep_response,
+        }
+        client = object.__new__(type(self))
+        client.__dict__.update(self.__dict__)
+        client._configure(
+            replace(self._settings, **{name: value for name, value in changes.items() if value is not None})
+        )
+        if retries is not None:
+            client._retrier = Retrier(retries)
+        return client
+
+    def __repr__(self) -> str:
+        settings = self._settings
+        return (
+            f"{type(self).__name__}({_without_password(settings.url)!r}, model={settings.model!r}, "
+            f"timeout={settings.timeout:g})"
+        )
+
+    def __getstate__(self) -> _Settings:
+        if not self._owns_http:
+            raise TypeError("a client with its own http_client can't be pickled; create it in each process")
+        return self._settings
+
+    def __setstate__(self, settings: _Settings) -> None:
+        self._configure(settings)
+        self._retrier = Retrier(settings.retries)
+        self._owns_http = True
+        self._http = self._connect()
+
+    def _configure(self, settings: _Settings) -> None:
+        self._settings: _Settings = settings
+        self._headers = httpx.Headers({"User-Agent": _user_agent()} | _api.auth_headers(settings.api_key))
+        self._headers.update(settings.default_headers)
+
+    def _connect(self) -> HttpClient:
+        raise NotImplementedError
+
+    def _resolve(
+        self,
+        *,
+        include: Literal["image"] | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Options:
+        query = _api.version_query(version, label) | ({} if include is None else {"include": include})
+        return Options(query, self.timeout if timeout is None else timeout, request_id)
+
+    def _batch_flow(
+        self,
+        route: Route[Result],
+        options: Options,
+        on_error: OnError,
+        batch: ImageBatch | UnreadableImage,
+    ) -> Flow[Request[list[Result]], list[tuple[int, Outcome[Result]]]]:
+        """Send the images of a batch, and return the outcome of each with its position.
+
+        The gateway refuses all images of a request for one of them: without it, the others would be sent
+        again for each faulty one. Sending each alone bounds the cost.
+        """
+        if isinstance(batch, UnreadableImage):
+            if on_error == "raise":
+                raise batch.error
+            return [(batch.index, batch.error)]
+        try:
+            results = yield self._images_request(route, options, batch.body(), batch.indices)
+        except DigitError as error:
+            if isinstance(error, ImageShapeError) and batch.is_array:
+                # The model takes another shape: the gateway prepares the items as pictures.
+                return (yield from self._batch_flow(route, options, on_error, batch.as_files()))
+            if on_error == "raise":
+                raise
+            if not isinstance(error, ImageError) or len(batch.indices) == 1:
+                return [(index, error) for index in batch.indices]
+        else:
+            return list(zip(batch.indices, results, strict=True))
+        outcomes = []
+        for part in batch.split():
+            outcomes += yield from self._batch_flow(route, options, on_error, part)
+        return outcomes
+
+    def _images_request(
+        self,
+        route: Route[Result],
+        options: Options,
+        body: RequestBody,
+        indices: Sequence[int] | None,
+    ) -> Request[list[Result]]:
+        parse = partial(route.parse, indices=indices)
+        return self._request("POST", route.path, parse, options, body.arguments)
+
+    def _models_request(self, options: Options) -> Request[Models]:
+        return self._request("GET", "/v1/models", _api.parse_models, options, {})
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        parse: Callable[[int, Mapping[str, str], bytes], Answer],
+        options: Options,
+        arguments: Mapping[str, Any],
+    ) -> Request[Answer]:
+        settings = self._settings
+        request_id = options.request_id or uuid.uuid4().hex
+        headers = self._headers.copy()
+        headers.update({**arguments.get("headers", {}), "X-Request-ID": request_id})
+        query = options.query | ({} if settings.model is None else {"model": settings.model})
+        return Request(
+            method,
+            path,
+            parse,
+            options.timeout,
+            request_id,
+            {**arguments, "headers": headers, "params": query},
+        )
+
+    def _parse(self, request: Request[Answer], response: httpx.Response, content: bytes) -> Answer:
+        _logger.debug(
+            "%s %s: status %d, %d bytes (request %s)",
+            request.method,
+            request.path,
+            response.status_code,
+            len(content),
+            request.request_id,
+        )
+        kept = _copy_response(response, content) if self._settings.keep_response else None
+        try:
+            answer = request.parse(response.status_code, response.headers, content)
+        except DigitError as error:
+            error.response = kept
+            raise
+        return answer if kept is None else _with_response(answer, kept)
+
+    @contextmanager
+    def _translate_errors(self, timeout: float) -> Iterator[None]:
+        """Convert httpx's errors to errors of this package."""
+        try:
+            yield
+        except (TimeoutError, httpx.TimeoutException) as error:
+            url = _without_password(self.url)
+            raise DeadlineExceededError(f"no answer from {url} within {timeout:.3g} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            url = _without_password(self.url)
+            raise ConnectionFailedError(f"can't reach {url}: {error}") from error
+
+
+def _check_url(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"the gateway's URL {url!r} is invalid: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"the gateway's URL begins with http:// or https://, unlike {url!r}")
+    return url.rstrip("/")
+
+
+def _without_password(url: str) -> str:
+    return str(httpx.URL(url).copy_with(userinfo=b""))
+
+
+@cache
+def _user_agent() -> str:
+    return f"digit-serving/{metadata.version('digit-serving')} python/{platform.python_version()}"
+
+
+def _copy_response(response: httpx.Response, content: bytes) -> httpx.Response:
+    """Return the response with its content, decoded: httpx does not keep a streamed one."""
+    encoded = ("content-encoding", "content-length", "transfer-encoding")
+    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in encoded]
+    return httpx.Response(response.status_code, headers=headers, content=content, request=response.request)
+
+
+def _with_response(answer: Any, response: httpx.Response) -> Any:
+    if isinstance(answer, list):
+        return [replace(result, response=response) for result in answer]
+    return replace(answer, response=response)
+
+
+@contextmanager
+def adding_request_id(request_id: str) -> Iterator[None]:
+    try:
+        yield
+    except DigitError as error:
+        error.request_id = error.request_id or request_id
+        raise

@@ -1,0 +1,125 @@
+"""Window of concurrent requests: bounded memory, results as they arrive, errors."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from digit_client import _bulk
+
+
+class Sender:
+    """Blocking or asyncio sending of batches that counts those in flight. A batch is its own answer."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, batch: Sequence[int]) -> Sequence[int]:
+        self._enter()
+        time.sleep(0.01)
+        self._leave()
+        return self._answer(batch)
+
+    async def send(self, batch: Sequence[int]) -> Sequence[int]:
+        self._enter()
+        try:
+            await asyncio.sleep(0.01)
+        finally:
+            self._leave()
+        return self._answer(batch)
+
+    def _enter(self) -> None:
+        with self._lock:
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+
+    def _leave(self) -> None:
+        with self._lock:
+            self.in_flight -= 1
+
+    def _answer(self, batch: Sequence[int]) -> Sequence[int]:
+        if 13 in batch:
+            raise LookupError(f"no {batch}")
+        return batch
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def collect(request: pytest.FixtureRequest) -> Any:
+    """Function that returns the items of all batches in the order of their answers."""
+    if request.param == "blocking":
+        return lambda batches, sender, concurrency: list(_bulk.run(batches, sender, concurrency))
+
+    def collect_async(batches: Any, sender: Sender, concurrency: int) -> list[int]:
+        async def run() -> list[int]:
+            return [item async for item in _bulk.run_async(batches, sender.send, concurrency)]
+
+        return asyncio.run(run())
+
+    return collect_async
+
+
+def test_run_sends_concurrency_batches_at_a_time(collect: Any) -> None:
+    sender = Sender()
+    items = collect(([2 * number, 2 * number + 1] for number in range(50, 70)), sender, 3)
+    assert sorted(items) == list(range(100, 140))
+    assert sender.most_in_flight == 3
+
+
+def test_run_takes_batches_as_others_are_answered(collect: Any) -> None:
+    sender = Sender()
+    taken: list[int] = []
+
+    def batches() -> Iterator[list[int]]:
+        for number in range(20, 40):
+            taken.append(number)
+            assert sender.in_flight <= 3
+            yield [number]
+
+    assert sorted(collect(batches(), sender, 3)) == taken
+
+
+def test_run_error_of_send_ends_it(collect: Any) -> None:
+    taken: list[int] = []
+
+    def batches() -> Iterator[list[int]]:
+        for number in range(100):
+            taken.append(number)
+            yield [number]
+
+    with pytest.raises(LookupError, match=r"no \[13\]"):
+        collect(batches(), Sender(), 2)
+    assert len(taken) < 20
+
+
+def test_run_abandoned_takes_no_more_batches() -> None:
+    numbers = iter(range(20, 100))
+    items = _bulk.run(([number] for number in numbers), Sender(), 2)
+    next(items)
+    items.close()
+    assert len(list(numbers)) > 70
+
+
+async def test_run_async_abandoned_cancels_requests_in_flight() -> None:
+    sender = Sender()
+    items = _bulk.run_async(([number] for number in range(20, 100)), sender.send, 2)
+    await anext(items)
+    await items.aclose()
+    assert sender.in_flight == 0
+
+
+def test_run_without_batches_yields_nothing(collect: Any) -> None:
+    assert collect([], Sender(), 4) == []
+
+
+def test_run_concurrency_below_one_raises_value_error(collect: Any) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        collect([[1]], Sender(), 0)
+
+
+def test_in_order_returns_results_by_position() -> None:
+    assert _bulk.in_order([(2, "c"), (0, "a"), (1, "b")]) == ["a", "b", "c"]
