@@ -49,13 +49,6 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
-class RequestBody:
-    """Body of a request for predictions or readings: keyword arguments for httpx."""
-
-    arguments: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class ImageBatch:
     """Images of one request: encoded files, or an array in the model's form, uint8 [n, *shape].
 
@@ -70,27 +63,33 @@ class ImageBatch:
         """True for an array, which the gateway refuses if its shape is not that of the model's input."""
         return isinstance(self.images, np.ndarray)
 
-    def body(self) -> RequestBody:
-        """Return the body of the request: npy for an array, multipart for files."""
+    def arguments(self) -> dict[str, Any]:
+        """Return httpx's keyword arguments for the request's body: npy for an array, multipart for files."""
         if isinstance(self.images, np.ndarray):
             buffer = io.BytesIO()
             np.save(buffer, self.images, allow_pickle=False)
-            return RequestBody(
-                {"content": buffer.getvalue(), "headers": {"Content-Type": "application/x-npy"}}
-            )
+            return {"content": buffer.getvalue(), "headers": {"Content-Type": "application/x-npy"}}
         parts = zip(self.indices, self.images, strict=True)
-        return RequestBody(
-            {"files": [("image", (f"{index}", data, _inputs.media_type(data))) for index, data in parts]}
-        )
+        return {"files": [("image", (f"{index}", data, _inputs.media_type(data))) for index, data in parts]}
 
-    def as_files(self) -> "ImageBatch":
-        """Return the items of the array as encoded pictures, which the gateway prepares."""
-        return ImageBatch(self.indices, [_inputs.read_source(image) for image in self.images])
+    def as_files(self) -> "Iterator[ImageBatch]":
+        """Yield the items of the array as encoded pictures, which the gateway prepares."""
+        for start in range(0, len(self.indices), _MAX_FILES):
+            items = self.images[start : start + _MAX_FILES]
+            yield ImageBatch(
+                self.indices[start : start + _MAX_FILES], [_inputs.read_source(item) for item in items]
+            )
 
-    def split(self) -> "Iterator[ImageBatch]":
-        """Yield a batch for each image."""
-        for position, index in enumerate(self.indices):
-            yield ImageBatch([index], self.images[position : position + 1])
+    def halves(self, *, without: int | None) -> "Iterator[ImageBatch]":
+        """Yield the images in two batches, or one, except the image at this position of the call."""
+        kept = [position for position, index in enumerate(self.indices) if index != without]
+        middle = (len(kept) + 1) // 2
+        for half in filter(None, (kept[:middle], kept[middle:])):
+            indices = [self.indices[position] for position in half]
+            if isinstance(self.images, np.ndarray):
+                yield ImageBatch(indices, self.images[half])
+            else:
+                yield ImageBatch(indices, [self.images[position] for position in half])
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +130,10 @@ def version_query(version: int | None, label: str | None) -> dict[str, str]:
     return {"label": label} if label is not None else {}
 
 
-def encode_image(image: ImageSource) -> RequestBody:
-    """Return the body of a request for one image."""
+def encode_image(image: ImageSource) -> dict[str, Any]:
+    """Return httpx's keyword arguments for the body of a request for one image."""
     data = _inputs.read_source(image)
-    return RequestBody({"content": data, "headers": {"Content-Type": _inputs.media_type(data)}})
+    return {"content": data, "headers": {"Content-Type": _inputs.media_type(data)}}
 
 
 def encode_batches(images: Iterable[ImageSource]) -> Iterator[ImageBatch | UnreadableImage]:
@@ -220,6 +219,8 @@ def parse_document(
         raise ServiceError(f"the service redirects to {target}; use the gateway's own URL", status=status)
     if not isinstance(document, dict):
         kind = headers.get("content-type", "no content type").partition(";")[0]
+        if kind == "application/json":
+            raise _foreign_response(status)
         raise ServiceError(
             f"the service answered with {kind} instead of JSON: is this the URL of a Digits gateway?",
             status=status,
@@ -316,10 +317,12 @@ def _parse_problem(
     """Convert a problem document (RFC 9457) to an error."""
     code = str(problem.get("code", ""))
     message = str(problem.get("detail") or problem.get("title") or f"the service answered status {status}")
+    request_id = _parse_request_id(problem) or headers.get("x-request-id")
     if code in _IMAGE_ERRORS:
         image_error, position = _IMAGE_ERRORS[code](message), problem.get("index")
         if indices is not None and isinstance(position, int) and 0 <= position < len(indices):
             image_error.index = indices[position]
+        image_error.request_id = request_id
         if isinstance(image_error, SeveralDigitsError):
             image_error.count = problem.get("count")
         return image_error
@@ -328,7 +331,7 @@ def _parse_problem(
         message,
         status=status,
         reason=code or None,
-        request_id=problem.get("request_id") or headers.get("x-request-id"),
+        request_id=request_id,
         retry_after=_parse_retry_after(headers.get("retry-after")),
     )
 

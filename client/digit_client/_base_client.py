@@ -3,7 +3,6 @@
 import logging
 import os
 import platform
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
 import httpx
 
 from digit_client import _api
-from digit_client._api import ImageBatch, RequestBody, UnreadableImage
+from digit_client._api import ImageBatch, UnreadableImage
 from digit_client._bulk import OnError
 from digit_client._exceptions import (
     ConnectionFailedError,
@@ -22,13 +21,14 @@ from digit_client._exceptions import (
     DigitError,
     ImageError,
     ImageShapeError,
+    without_tracebacks,
 )
 from digit_client._flows import Flow
+from digit_client._options import check_request_id, check_timeout, default_timeout, new_request_id
 from digit_client._retries import Retrier, RetryPolicy
 from digit_client._types import Models, Prediction, Reading
 
 _DEFAULT_URL = "http://127.0.0.1:8080"
-_DEFAULT_TIMEOUT = 10.0
 
 _logger = logging.getLogger("digit_client")
 
@@ -42,12 +42,12 @@ Outcome: TypeAlias = Result | DigitError | OSError
 class _Settings:
     """Settings of a client. They are all that a copy in another process needs."""
 
-    url: str
+    url: str = field(repr=False)
     model: str | None
-    api_key: str | None
+    api_key: str | None = field(repr=False)
     timeout: float
     retries: RetryPolicy
-    default_headers: Mapping[str, str]
+    default_headers: Mapping[str, str] = field(repr=False)
     keep_response: bool
 
 
@@ -99,13 +99,11 @@ class BaseClient(Generic[HttpClient]):
         keep_response: bool = False,
         http_client: HttpClient | None = None,
     ) -> None:
-        if timeout is None:
-            timeout = float(os.environ.get("DIGITS_TIMEOUT") or _DEFAULT_TIMEOUT)
         settings = _Settings(
             _check_url(url or os.environ.get("DIGITS_URL") or _DEFAULT_URL),
             model,
             api_key or os.environ.get("DIGITS_API_KEY"),
-            timeout,
+            default_timeout() if timeout is None else timeout,
             retries or RetryPolicy(),
             dict(default_headers or {}),
             keep_response,
@@ -114,6 +112,7 @@ class BaseClient(Generic[HttpClient]):
         self._retrier = Retrier(settings.retries)
         self._owns_http = http_client is None
         self._http: HttpClient = http_client or self._connect()
+        self._process_id = os.getpid()
 
     @property
     def url(self) -> str:
@@ -135,9 +134,9 @@ class BaseClient(Generic[HttpClient]):
         default_headers: Mapping[str, str] | None = None,
         keep_response: bool | None = None,
     ) -> Self:
-        """Return a client with other settings that shares the connections of this one.
+        """Return a client with other settings that shares the connections and the retry budget of this one.
 
-        Closing either closes the connections of both.
+        `default_headers` replace those of this client. Closing either client closes the connections of both.
         """
         changes: dict[str, Any] = {
             "model": model,
@@ -153,7 +152,7 @@ class BaseClient(Generic[HttpClient]):
             replace(self._settings, **{name: value for name, value in changes.items() if value is not None})
         )
         if retries is not None:
-            client._retrier = Retrier(retries)
+            client._retrier = self._retrier.with_policy(retries)
         return client
 
     def __repr__(self) -> str:
@@ -173,11 +172,21 @@ class BaseClient(Generic[HttpClient]):
         self._retrier = Retrier(settings.retries)
         self._owns_http = True
         self._http = self._connect()
+        self._process_id = os.getpid()
 
     def _configure(self, settings: _Settings) -> None:
+        check_timeout(settings.timeout)
         self._settings: _Settings = settings
         self._headers = httpx.Headers({"User-Agent": _user_agent()} | _api.auth_headers(settings.api_key))
         self._headers.update(settings.default_headers)
+
+    def _connection(self) -> HttpClient:
+        """Return the HTTP client; after a fork a new one, since two processes would mix up their answers."""
+        if self._process_id != os.getpid():
+            if not self._owns_http:
+                raise RuntimeError("a client with its own http_client can't be used after a fork")
+            self._http, self._process_id = self._connect(), os.getpid()
+        return self._http
 
     def _connect(self) -> HttpClient:
         raise NotImplementedError
@@ -192,7 +201,11 @@ class BaseClient(Generic[HttpClient]):
         request_id: str | None = None,
     ) -> Options:
         query = _api.version_query(version, label) | ({} if include is None else {"include": include})
-        return Options(query, self.timeout if timeout is None else timeout, request_id)
+        return Options(
+            query,
+            self.timeout if timeout is None else check_timeout(timeout),
+            None if request_id is None else check_request_id(request_id),
+        )
 
     def _batch_flow(
         self,
@@ -203,27 +216,31 @@ class BaseClient(Generic[HttpClient]):
     ) -> Flow[Request[list[Result]], list[tuple[int, Outcome[Result]]]]:
         """Send the images of a batch, and return the outcome of each with its position.
 
-        The gateway refuses all images of a request for one of them: without it, the others would be sent
-        again for each faulty one. Sending each alone bounds the cost.
+        The gateway refuses all images of a request for the first faulty one. Bisection: the others are sent
+        again in two halves, so that few faulty images cost few requests.
         """
         if isinstance(batch, UnreadableImage):
             if on_error == "raise":
                 raise batch.error
-            return [(batch.index, batch.error)]
+            return [(batch.index, without_tracebacks(batch.error))]
+        outcomes: list[tuple[int, Outcome[Result]]] = []
         try:
-            results = yield self._images_request(route, options, batch.body(), batch.indices)
+            results = yield self._images_request(route, options, batch.arguments(), batch.indices)
         except DigitError as error:
             if isinstance(error, ImageShapeError) and batch.is_array:
                 # The model takes another shape: the gateway prepares the items as pictures.
-                return (yield from self._batch_flow(route, options, on_error, batch.as_files()))
-            if on_error == "raise":
+                parts = batch.as_files()
+            elif on_error == "raise":
                 raise
-            if not isinstance(error, ImageError) or len(batch.indices) == 1:
-                return [(index, error) for index in batch.indices]
+            elif isinstance(error, ImageError) and len(batch.indices) > 1:
+                if error.index is not None:
+                    outcomes.append((error.index, without_tracebacks(error)))
+                parts = batch.halves(without=error.index)
+            else:
+                return [(index, without_tracebacks(error)) for index in batch.indices]
         else:
             return list(zip(batch.indices, results, strict=True))
-        outcomes = []
-        for part in batch.split():
+        for part in parts:
             outcomes += yield from self._batch_flow(route, options, on_error, part)
         return outcomes
 
@@ -231,11 +248,11 @@ class BaseClient(Generic[HttpClient]):
         self,
         route: Route[Result],
         options: Options,
-        body: RequestBody,
+        arguments: Mapping[str, Any],
         indices: Sequence[int] | None,
     ) -> Request[list[Result]]:
         parse = partial(route.parse, indices=indices)
-        return self._request("POST", route.path, parse, options, body.arguments)
+        return self._request("POST", route.path, parse, options, arguments)
 
     def _models_request(self, options: Options) -> Request[Models]:
         return self._request("GET", "/v1/models", _api.parse_models, options, {})
@@ -249,7 +266,7 @@ class BaseClient(Generic[HttpClient]):
         arguments: Mapping[str, Any],
     ) -> Request[Answer]:
         settings = self._settings
-        request_id = options.request_id or uuid.uuid4().hex
+        request_id = options.request_id or new_request_id()
         headers = self._headers.copy()
         headers.update({**arguments.get("headers", {}), "X-Request-ID": request_id})
         query = options.query | ({} if settings.model is None else {"model": settings.model})
@@ -287,6 +304,8 @@ class BaseClient(Generic[HttpClient]):
         except (TimeoutError, httpx.TimeoutException) as error:
             url = _without_password(self.url)
             raise DeadlineExceededError(f"no answer from {url} within {timeout:.3g} s") from error
+        except httpx.LocalProtocolError as error:
+            raise ValueError(f"a header of the request is invalid: {error}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             url = _without_password(self.url)
             raise ConnectionFailedError(f"can't reach {url}: {error}") from error

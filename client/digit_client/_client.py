@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Iterable
 from functools import partial
+from threading import Event
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack, overload
 
@@ -129,8 +130,8 @@ class ClassifierClient(BaseClient[httpx.Client]):
         return httpx.Client()
 
     def _send_image(self, route: Route[Result], image: ImageSource, options: Options) -> Result:
-        body = _api.encode_image(image)
-        return self._call(self._images_request(route, options, body, None))[0]
+        arguments = _api.encode_image(image)
+        return self._call(self._images_request(route, options, arguments, None))[0]
 
     def _send_images(
         self,
@@ -140,10 +141,10 @@ class ClassifierClient(BaseClient[httpx.Client]):
         on_error: OnError,
         concurrency: int,
     ) -> Generator[tuple[int, Outcome[Result]], None, None]:
-        def send(batch: ImageBatch | UnreadableImage) -> list[tuple[int, Outcome[Result]]]:
-            return _flows.drive(self._batch_flow(route, options, on_error, batch), self._call)
+        def send(batch: ImageBatch | UnreadableImage, stopped: Event) -> list[tuple[int, Outcome[Result]]]:
+            return _flows.drive(self._batch_flow(route, options, on_error, batch), self._call, stopped)
 
-        _bulk.check(images, on_error)
+        _bulk.check(images, on_error, concurrency)
         return _bulk.run(_api.encode_batches(images), send, concurrency)
 
     def _call(self, request: Request[Answer]) -> Answer:
@@ -155,13 +156,14 @@ class ClassifierClient(BaseClient[httpx.Client]):
         content = bytearray()
         with (
             self._translate_errors(timeout),
-            self._http.stream(
+            self._connection().stream(
                 request.method, self.url + request.path, timeout=timeout, **request.arguments
             ) as response,
         ):
             for chunk in response.iter_bytes():
                 content += chunk
-                # httpx's timeout bounds the wait for each chunk; remaining() raises at the deadline of all.
+                # httpx's timeout bounds each wait: for a connection, the headers, a chunk of the body.
+                # remaining() raises at the deadline of all chunks.
                 deadline.remaining()
         return self._parse(request, response, bytes(content))
 
@@ -306,8 +308,8 @@ class AsyncClassifierClient(BaseClient[httpx.AsyncClient]):
         return httpx.AsyncClient()
 
     async def _send_image(self, route: Route[Result], image: ImageSource, options: Options) -> Result:
-        body = await asyncio.to_thread(_api.encode_image, image)
-        return (await self._call(self._images_request(route, options, body, None)))[0]
+        arguments = await asyncio.to_thread(_api.encode_image, image)
+        return (await self._call(self._images_request(route, options, arguments, None)))[0]
 
     def _send_images(
         self,
@@ -320,7 +322,7 @@ class AsyncClassifierClient(BaseClient[httpx.AsyncClient]):
         async def send(batch: ImageBatch | UnreadableImage) -> list[tuple[int, Outcome[Result]]]:
             return await _flows.drive_async(self._batch_flow(route, options, on_error, batch), self._call)
 
-        _bulk.check(images, on_error)
+        _bulk.check(images, on_error, concurrency)
         return _bulk.run_async(_api.encode_batches(images), send, concurrency)
 
     async def _call(self, request: Request[Answer]) -> Answer:
@@ -330,7 +332,7 @@ class AsyncClassifierClient(BaseClient[httpx.AsyncClient]):
     async def _send(self, request: Request[Answer], timeout: float) -> Answer:
         with self._translate_errors(timeout):
             async with asyncio.timeout(timeout):
-                response = await self._http.request(
+                response = await self._connection().request(
                     request.method, self.url + request.path, timeout=timeout, **request.arguments
                 )
         return self._parse(request, response, response.content)

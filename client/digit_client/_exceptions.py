@@ -1,9 +1,12 @@
 """Exception hierarchy of the package."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 if TYPE_CHECKING:
     import httpx
+
+
+_Error = TypeVar("_Error", bound=BaseException)
 
 
 class DigitError(Exception):
@@ -168,3 +171,12 @@ class UnavailableError(ServiceError):
     """The service is temporarily unavailable; retry later."""
 
     code = "model_unavailable"
+
+
+def without_tracebacks(error: _Error) -> _Error:
+    """Remove the tracebacks of an error that is kept, and of its causes: their frames hold pixels."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import CancelledError
 from functools import partial
+from threading import Event
 from typing import Any, TypeAlias, TypeVar
 
 from digit_client._exceptions import DigitError
@@ -14,8 +16,10 @@ Flow: TypeAlias = Generator[_Request, Any, _Result]
 """Generator that yields requests, gets the answer or the DigitError of each, and returns a result."""
 
 
-def drive(flow: Flow[_Request, _Result], send: Callable[[_Request], Any]) -> _Result:
-    """Run the flow: `send` returns the answer to a request."""
+def drive(
+    flow: Flow[_Request, _Result], send: Callable[[_Request], Any], stopped: Event | None = None
+) -> _Result:
+    """Run the flow: `send` returns the answer to a request. Raise CancelledError once `stopped` is set."""
     resume: Callable[[], _Request] = partial(next, flow)
     while True:
         try:
@@ -23,6 +27,8 @@ def drive(flow: Flow[_Request, _Result], send: Callable[[_Request], Any]) -> _Re
         except StopIteration as stop:
             result: _Result = stop.value
             return result
+        if stopped and stopped.is_set():
+            raise CancelledError
         try:
             resume = partial(flow.send, send(request))
         except DigitError as error:

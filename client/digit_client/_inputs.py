@@ -43,6 +43,17 @@ def read_source(image: ImageSource) -> bytes:
 
     Raise OSError if a path can't be read, ImageError if the source is no image.
     """
+    try:
+        data = _read_bytes(image)
+    except ValueError as error:
+        # A path with a null character, or a closed file.
+        raise NotAnImageError(f"the image can't be read: {error}") from error
+    if not isinstance(data, bytes):
+        raise NotAnImageError("an open image file must be in binary mode")
+    return data
+
+
+def _read_bytes(image: ImageSource) -> bytes:
     if isinstance(image, (str, os.PathLike)):
         return Path(image).read_bytes()
     if isinstance(image, (bytes, bytearray, memoryview)):
@@ -60,7 +71,7 @@ def read_source(image: ImageSource) -> bytes:
 
 def is_batch(images: object) -> TypeGuard[NDArray[np.uint8]]:
     """True for an array that may be a batch in a model's form: uint8 [n, h, w] or [n, h, w, 1 or 3]."""
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or 0 in images.shape[1:]:
         return False
     return images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
 

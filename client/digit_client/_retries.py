@@ -64,9 +64,14 @@ class Deadline:
         self._seconds = seconds
         self._end = time.monotonic() + seconds
 
+    @property
+    def seconds_left(self) -> float:
+        """The seconds left, negative after the end."""
+        return self._end - time.monotonic()
+
     def remaining(self) -> float:
         """Return the seconds left. Raise DeadlineExceededError if none are left."""
-        remaining = self._end - time.monotonic()
+        remaining = self.seconds_left
         if remaining <= 0:
             raise DeadlineExceededError(f"no answer within {self._seconds:g} s")
         return remaining
@@ -76,18 +81,38 @@ class Deadline:
         self._end += seconds
 
 
-class Retrier:
-    """Retry loop of one client, with a retry budget. Thread-safe.
+class _RetryBudget:
+    """Token bucket of MAX_TOKENS, refilled by REFILL_PER_SECOND. Thread-safe.
 
-    The budget is a token bucket of MAX_TOKENS: a retry takes one token; each second returns
-    REFILL_PER_SECOND, each successful call TOKENS_PER_SUCCESS. An empty bucket stops retries, which would
-    multiply the load on an overloaded service.
+    A retry takes one token, a successful call returns TOKENS_PER_SUCCESS. An empty bucket stops retries: they
+    would multiply the load on an overloaded service.
     """
 
-    def __init__(self, policy: RetryPolicy) -> None:
-        self._policy = policy
+    def __init__(self) -> None:
         self._lock = Lock()
         self._tokens, self._refilled_at = float(MAX_TOKENS), time.monotonic()
+
+    def add(self, count: float) -> bool:
+        """Refill the bucket and add `count` tokens. Return False and change nothing if it holds too few."""
+        with self._lock:
+            now = time.monotonic()
+            tokens = self._tokens + REFILL_PER_SECOND * (now - self._refilled_at) + count
+            if tokens < 0:
+                return False
+            self._tokens, self._refilled_at = min(tokens, MAX_TOKENS), now
+            return True
+
+
+class Retrier:
+    """Retry loop of a client, within a retry budget. Thread-safe."""
+
+    def __init__(self, policy: RetryPolicy, budget: _RetryBudget | None = None) -> None:
+        self._policy = policy
+        self._budget = budget or _RetryBudget()
+
+    def with_policy(self, policy: RetryPolicy) -> "Retrier":
+        """Return a Retrier of another policy with the same budget."""
+        return Retrier(policy, self._budget)
 
     def run(self, send: Callable[[float], _Result], deadline: Deadline) -> _Result:
         """Call `send` with the remaining seconds until it succeeds; raise its last error on giving up."""
@@ -100,7 +125,7 @@ class Retrier:
                 if backoff is None:
                     raise
             else:
-                self._add_tokens(TOKENS_PER_SUCCESS)
+                self._budget.add(TOKENS_PER_SUCCESS)
                 return result
             time.sleep(backoff)
             attempt += 1
@@ -116,24 +141,14 @@ class Retrier:
                 if backoff is None:
                     raise
             else:
-                self._add_tokens(TOKENS_PER_SUCCESS)
+                self._budget.add(TOKENS_PER_SUCCESS)
                 return result
             await asyncio.sleep(backoff)
             attempt += 1
 
     def _backoff(self, attempt: int, error: DigitError, deadline: Deadline) -> float | None:
-        backoff = self._policy.backoff(attempt, error, deadline.remaining())
-        if backoff is None or not self._add_tokens(-1):
+        backoff = self._policy.backoff(attempt, error, deadline.seconds_left)
+        if backoff is None or not self._budget.add(-1):
             return None
         _logger.info("retry %d in %.2f s: %s", attempt, backoff, error)
         return backoff
-
-    def _add_tokens(self, count: float) -> bool:
-        """Refill the bucket and add `count` tokens. Return False and change nothing if it holds too few."""
-        with self._lock:
-            now = time.monotonic()
-            tokens = self._tokens + REFILL_PER_SECOND * (now - self._refilled_at) + count
-            if tokens < 0:
-                return False
-            self._tokens, self._refilled_at = min(tokens, MAX_TOKENS), now
-            return True

@@ -124,10 +124,10 @@ def test_parse_document_problem_sets_error_attributes() -> None:
 
 @pytest.mark.parametrize(("position", "index"), [(1, 259), (2, None), (-1, None), ("1", None)])
 def test_parse_predictions_image_error_has_index_among_all_images(position: Any, index: int | None) -> None:
-    problem = {"code": "no_digit", "detail": "Nothing there.", "index": position}
+    problem = {"code": "no_digit", "detail": "Nothing there.", "index": position, "request_id": "r"}
     with pytest.raises(NoDigitError) as raised:
         _api.parse_predictions(422, {}, json.dumps(problem).encode(), indices=[256, 259])
-    assert raised.value.index == index
+    assert (raised.value.index, raised.value.request_id) == (index, "r")
 
 
 @pytest.mark.parametrize("count", [2, None])
@@ -252,7 +252,7 @@ def encode_batches(images: Any) -> list[_api.ImageBatch]:
 
 def test_encode_batches_many_images_fill_requests() -> None:
     batches = encode_batches(np.zeros((3, 4), np.uint8) for _ in range(150))
-    assert [len(batch.body().arguments["files"]) for batch in batches] == [64, 64, 22]
+    assert [len(batch.arguments()["files"]) for batch in batches] == [64, 64, 22]
     assert [batch.indices[0] for batch in batches] == [0, 64, 128]
 
 
@@ -284,14 +284,14 @@ def test_encode_batches_uint8_array_is_sent_as_npy(shape: tuple[int, ...]) -> No
     images = np.random.default_rng(0).integers(0, 256, (300, *shape), np.uint8)
     batches = encode_batches(images)
     assert [batch.indices for batch in batches] == [range(256), range(256, 300)]
-    sent = np.concatenate([np.load(io.BytesIO(batch.body().arguments["content"])) for batch in batches])
+    sent = np.concatenate([np.load(io.BytesIO(batch.arguments()["content"])) for batch in batches])
     assert np.array_equal(sent, images)
 
 
 def test_encode_batches_array_of_large_images_is_split_by_size() -> None:
     batches = encode_batches(np.zeros((3, 1000, 1000, 3), np.uint8))
     assert [batch.indices for batch in batches] == [range(2), range(2, 3)]
-    assert max(len(batch.body().arguments["content"]) for batch in batches) < 8 * 1024 * 1024
+    assert max(len(batch.arguments()["content"]) for batch in batches) < 8 * 1024 * 1024
 
 
 @pytest.mark.parametrize(
@@ -305,14 +305,35 @@ def test_encode_batches_array_of_large_images_is_split_by_size() -> None:
 )
 def test_encode_batches_other_array_is_sent_as_pictures(images: np.ndarray) -> None:
     (batch,) = encode_batches(images)
-    assert len(batch.body().arguments["files"]) == 2
+    assert len(batch.arguments()["files"]) == 2
 
 
-def test_image_batch_split_yields_one_batch_for_each_image() -> None:
-    assert list(_api.ImageBatch([3, 7], [b"a", b"b"]).split()) == [
-        _api.ImageBatch([3], [b"a"]),
-        _api.ImageBatch([7], [b"b"]),
+def test_image_batch_halves_leave_out_the_faulty_image() -> None:
+    batch = _api.ImageBatch([3, 7, 8, 9], [b"a", b"b", b"c", b"d"])
+    assert list(batch.halves(without=7)) == [
+        _api.ImageBatch([3, 8], [b"a", b"c"]),
+        _api.ImageBatch([9], [b"d"]),
     ]
+    assert [list(half.indices) for half in batch.halves(without=None)] == [[3, 7], [8, 9]]
+    assert list(_api.ImageBatch([3], [b"a"]).halves(without=3)) == []
+
+
+def test_image_batch_halves_of_array_are_arrays() -> None:
+    images = np.arange(3 * 4, dtype=np.uint8).reshape(3, 2, 2)
+    first, second = _api.ImageBatch(range(10, 13), images).halves(without=10)
+    assert first.is_array
+    assert np.array_equal(np.concatenate([first.images, second.images]), images[1:])
+
+
+def test_image_batch_as_files_are_as_many_as_a_request_of_files_has() -> None:
+    batch = _api.ImageBatch(range(100, 250), np.zeros((150, 9, 7), np.uint8))
+    files = list(batch.as_files())
+    assert [list(part.indices) for part in files] == [
+        [*range(100, 164)],
+        [*range(164, 228)],
+        [*range(228, 250)],
+    ]
+    assert not any(part.is_array for part in files)
 
 
 def test_encode_batches_without_images_yields_no_body() -> None:

@@ -1,6 +1,7 @@
 """Window of concurrent requests: bounded memory, results as they arrive, errors."""
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,8 @@ class Sender:
         self.most_in_flight = 0
         self._lock = threading.Lock()
 
-    def __call__(self, batch: Sequence[int]) -> Sequence[int]:
+    def __call__(self, batch: Sequence[int], stopped: threading.Event) -> Sequence[int]:
+        self.stopped = stopped
         self._enter()
         time.sleep(0.01)
         self._leave()
@@ -96,11 +98,13 @@ def test_run_error_of_send_ends_it(collect: Any) -> None:
     assert len(taken) < 20
 
 
-def test_run_abandoned_takes_no_more_batches() -> None:
-    numbers = iter(range(20, 100))
-    items = _bulk.run(([number] for number in numbers), Sender(), 2)
+def test_run_abandoned_takes_no_more_batches_and_stops_those_in_flight() -> None:
+    sender, numbers = Sender(), iter(range(20, 100))
+    items = _bulk.run(([number] for number in numbers), sender, 2)
     next(items)
+    assert not sender.stopped.is_set()
     items.close()
+    assert sender.stopped.is_set()
     assert len(list(numbers)) > 70
 
 
@@ -116,9 +120,22 @@ def test_run_without_batches_yields_nothing(collect: Any) -> None:
     assert collect([], Sender(), 4) == []
 
 
-def test_run_concurrency_below_one_raises_value_error(collect: Any) -> None:
+async def test_run_async_several_errors_at_once_raise_the_first_and_log_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(batch: int) -> list[int]:
+        raise LookupError(f"no {batch}")
+
+    with pytest.raises(LookupError):
+        async for _ in _bulk.run_async(range(8), fail, 4):
+            pass
+    gc.collect()
+    assert caplog.messages == []
+
+
+def test_check_concurrency_below_one_raises_value_error() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        collect([[1]], Sender(), 0)
+        _bulk.check([b"image"], "raise", 0)
 
 
 def test_in_order_returns_results_by_position() -> None:

@@ -4,11 +4,14 @@ import asyncio
 import inspect
 import io
 import json
+import os
 import pickle
 import platform
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -429,8 +432,8 @@ class TestFaults:
         assert server.requests == 2
 
     def test_predict_many_deadline_bounds_each_request(self, client_type: Any, server: FaultyServer) -> None:
-        server.responses = [lambda: time.sleep(0.2) or success()]  # type: ignore[func-returns-value]
-        with client_type(server.url, timeout=0.5) as client:
+        server.responses = [lambda: time.sleep(0.4) or success()]  # type: ignore[func-returns-value]
+        with client_type(server.url, timeout=1.5) as client:
             assert len(client.predict_many([b"x" * 4_000_000] * 4, concurrency=1)) == 4
 
     def test_predict_timeout_of_call_and_of_options_replace_the_clients(
@@ -443,6 +446,41 @@ class TestFaults:
             with pytest.raises(DeadlineExceededError, match=r"within 0\.1 s"):
                 client.with_options(timeout=0.1).predict(b"image")
             assert client.predict(b"image").digit == 0
+
+    def test_predict_many_few_faulty_images_cost_few_requests(self, client_type: Any) -> None:
+        requests: list[httpx.Request] = []
+
+        def respond(request: httpx.Request) -> httpx.Response:
+            requests.append(request)
+            parts = request.content.split(b"image/png")[1:]
+            faulty = [index for index, part in enumerate(parts) if b"faulty" in part]
+            if faulty:
+                return httpx.Response(400, json={"code": "not_an_image", "detail": "no", "index": faulty[0]})
+            answer = json.loads(success().data)
+            return httpx.Response(200, json=answer | {"predictions": answer["predictions"] * len(parts)})
+
+        images = [b"\x89PNG good"] * 64
+        images[5] = images[40] = b"\x89PNG faulty"
+        with connect(client_type, httpx.MockTransport(respond)) as client:
+            outcomes = client.predict_many(images, on_error="return")
+        errors = {index for index, outcome in enumerate(outcomes) if isinstance(outcome, NotAnImageError)}
+        assert errors == {5, 40}
+        assert all(outcomes[index].index == index for index in errors)
+        assert len(requests) <= 5
+
+    def test_predict_many_outcomes_hold_no_images(self, client_type: Any, server: FaultyServer) -> None:
+        server.responses = [failure(500)]
+        with client_type(server.url, retries=FAST_RETRIES) as client:
+            (outcome,) = client.predict_many([b"image"], on_error="return")
+        assert outcome.__traceback__ is None
+
+    def test_error_at_the_deadline_is_raised_itself(self, client_type: Any, server: FaultyServer) -> None:
+        server.responses = [lambda: time.sleep(0.5) or success()]  # type: ignore[func-returns-value]
+        with (
+            client_type(server.url, timeout=0.2) as client,
+            pytest.raises(DeadlineExceededError, match="from http://127"),
+        ):
+            client.predict(b"image")
 
     def test_with_options_retries_replaces_the_clients(self, client_type: Any, server: FaultyServer) -> None:
         server.responses = [failure(503)]
@@ -542,6 +580,18 @@ def test_error_without_response_has_request_id(client_type: Any) -> None:
         assert raised.value.request_id
 
 
+def test_request_id_that_the_gateway_replaces_raises_value_error(client_type: Any) -> None:
+    with client_type() as client, pytest.raises(ValueError, match="a request ID has"):
+        client.predict(b"image", request_id="order 17")
+
+
+def test_invalid_default_header_raises_value_error(client_type: Any) -> None:
+    with FaultyServer() as server, client_type(server.url, default_headers={"X-Tenant": "a\nb"}) as client:
+        server.responses = [success]
+        with pytest.raises(ValueError, match="header"):
+            client.predict(b"image")
+
+
 def test_keep_response_adds_response_to_results_and_errors(client_type: Any) -> None:
     requests, transport = record_requests()
     with connect(client_type, transport, keep_response=True) as client:
@@ -628,6 +678,41 @@ def test_client_with_http_client_is_not_picklable() -> None:
     http_client = httpx.Client(transport=transport)
     with http_client, pytest.raises(TypeError, match="http_client"):
         pickle.dumps(DigitClient("http://gateway.test", http_client=http_client))
+
+
+class KeepingHandler(BaseHTTPRequestHandler):
+    """Handler that keeps connections open, and answers each request with its own port as confidence."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        document = json.loads(success().data)
+        document["predictions"][0]["confidence"] = self.client_address[1]
+        body = json.dumps(document).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_client_used_after_a_fork_connects_anew() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), KeepingHandler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        with DigitClient(f"http://127.0.0.1:{server.server_port}") as client:
+            port = client.predict(b"image").confidence
+            assert client.predict(b"image").confidence == port
+            child = os.fork()
+            if child == 0:
+                os._exit(client.predict(b"image").confidence == port)
+            _, status = os.waitpid(child, 0)
+            assert client.predict(b"image").confidence == port
+        server.shutdown()
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_close_leaves_http_client_of_the_caller_open() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
@@ -47,6 +48,19 @@ def test_drive_passes_answers_and_errors_to_flow(drive: Any) -> None:
 def test_drive_error_of_flow_is_raised(drive: Any) -> None:
     with pytest.raises(LookupError, match="nothing to add"):
         drive(adding_flow(0))
+
+
+def test_drive_stopped_sends_no_more_requests() -> None:
+    stopped, sent = threading.Event(), []
+
+    def send(number: int) -> int:
+        sent.append(number)
+        stopped.set()
+        return number
+
+    with pytest.raises(CancelledError):
+        _flows.drive(adding_flow(4), send, stopped)
+    assert sent == [0]
 
 
 def test_drive_unhandled_error_of_request_is_raised(drive: Any) -> None:

@@ -109,6 +109,17 @@ def test_budget_limits_retries_of_failing_service() -> None:
     assert _retries.MAX_TOKENS <= retries <= limit
 
 
+def test_budget_is_shared_with_other_policies() -> None:
+    policy = RetryPolicy(max_attempts=2, initial_backoff=0)
+    retrier, calls, started = Retrier(policy), 300, time.monotonic()
+    call = FlakyCall(*[OverloadedError("x") for _ in range(10_000)])
+    for _ in range(calls):
+        with pytest.raises(OverloadedError):
+            retrier.with_policy(policy).run(call, Deadline(1))
+    limit = _retries.MAX_TOKENS + _retries.REFILL_PER_SECOND * (time.monotonic() - started) + 1
+    assert call.count - calls <= limit
+
+
 def test_budget_is_refilled_by_successes_and_time() -> None:
     retrier = Retrier(RetryPolicy(max_attempts=2, initial_backoff=0))
 

@@ -2,7 +2,6 @@
 
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,18 +12,18 @@ from typing import Generic, Self, TypeAlias, TypeVar
 import grpc
 
 from digit_client._bulk import OnError
-from digit_client._exceptions import DigitError
+from digit_client._exceptions import DigitError, without_tracebacks
 from digit_client._flows import Flow
 from digit_client._inputs import ImageSource
+from digit_client._options import check_request_id, check_timeout, default_timeout, new_request_id
 from digit_client._retries import Deadline, Retrier, RetryPolicy
 from digit_client._types import Prediction, Reading
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.model_server import AsyncModelServer, ModelServer
-from digit_client.tfserving.pictures import Picture, without_tracebacks
+from digit_client.tfserving.pictures import Picture
 from digit_client.tfserving.recognition import Call, Recognition, RecognitionFlow
 
 _DEFAULT_TARGET = "127.0.0.1:8500"
-_DEFAULT_TIMEOUT = 10.0
 
 Result = TypeVar("Result", Prediction, Reading)
 Server = TypeVar("Server", ModelServer, AsyncModelServer)
@@ -63,8 +62,7 @@ class BaseClient(Generic[Server]):
         timeout: float | None = None,
         retries: RetryPolicy | None = None,
     ) -> None:
-        if timeout is None:
-            timeout = float(os.environ.get("DIGITS_TIMEOUT") or _DEFAULT_TIMEOUT)
+        timeout = default_timeout() if timeout is None else check_timeout(timeout)
         target = target or os.environ.get("DIGITS_MODEL_SERVER") or _DEFAULT_TARGET
         self._connect(_Settings(target, name, timeout, retries or RetryPolicy()), credentials)
 
@@ -91,10 +89,10 @@ class BaseClient(Generic[Server]):
         client = object.__new__(type(self))
         client.__dict__.update(self.__dict__)
         if timeout is not None:
-            client._settings = replace(client._settings, timeout=timeout)
+            client._settings = replace(client._settings, timeout=check_timeout(timeout))
         if retries is not None:
             client._settings = replace(client._settings, retries=retries)
-            client._retrier = Retrier(retries)
+            client._retrier = self._retrier.with_policy(retries)
         return client
 
     def __repr__(self) -> str:
@@ -128,7 +126,11 @@ class BaseClient(Generic[Server]):
         request_id: str | None = None,
     ) -> Options:
         model = ModelRef(self.name, version, label)
-        return Options(model, self.timeout if timeout is None else timeout, request_id)
+        return Options(
+            model,
+            self.timeout if timeout is None else check_timeout(timeout),
+            None if request_id is None else check_request_id(request_id),
+        )
 
     def _image_flow(
         self, recognize: Recognize[Result], options: Options, image: ImageSource
@@ -156,7 +158,7 @@ class BaseClient(Generic[Server]):
         return [(picture.index or 0, outcome) for picture, outcome in zip(batch, outcomes, strict=True)]
 
     def _recognition(self, options: Options) -> Recognition:
-        request_id = options.request_id or uuid.uuid4().hex
+        request_id = options.request_id or new_request_id()
         return Recognition(options.model, request_id, self._connection.server().known_task)
 
 

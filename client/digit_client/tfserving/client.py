@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from functools import partial
+from threading import Event
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
@@ -169,20 +170,20 @@ class ModelServerClient(BaseClient[ModelServer]):
         on_error: OnError,
         concurrency: int,
     ) -> Generator[tuple[int, Outcome[Result]], None, None]:
-        def send(batch: Sequence[Picture]) -> list[tuple[int, Outcome[Result]]]:
-            return self._drive(self._batch_flow(recognize, options, on_error, batch), options)
+        def send(batch: Sequence[Picture], stopped: Event) -> list[tuple[int, Outcome[Result]]]:
+            return self._drive(self._batch_flow(recognize, options, on_error, batch), options, stopped)
 
-        _bulk.check(images, on_error)
+        _bulk.check(images, on_error, concurrency)
         return _bulk.run(pictures.batches(images), send, concurrency)
 
-    def _drive(self, flow: Flow[Call, _Answer], options: Options) -> _Answer:
+    def _drive(self, flow: Flow[Call, _Answer], options: Options, stopped: Event | None = None) -> _Answer:
         server, deadline = self._connection.server(), CallsDeadline(options.timeout)
 
         def send(call: Call) -> Any:
             with deadline.running() as running:
                 return self._retrier.run(partial(call, server), running)
 
-        return _flows.drive(flow, send)
+        return _flows.drive(flow, send, stopped)
 
 
 class AsyncModelServerClient(BaseClient[AsyncModelServer]):
@@ -316,7 +317,7 @@ class AsyncModelServerClient(BaseClient[AsyncModelServer]):
         async def send(batch: Sequence[Picture]) -> list[tuple[int, Outcome[Result]]]:
             return await self._drive(self._batch_flow(recognize, options, on_error, batch), options)
 
-        _bulk.check(images, on_error)
+        _bulk.check(images, on_error, concurrency)
         return _bulk.run_async(pictures.batches(images), send, concurrency)
 
     async def _drive(self, flow: Flow[Call, _Answer], options: Options) -> _Answer:

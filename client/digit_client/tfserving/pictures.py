@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from digit_client import _inputs
 from digit_client import images as digit_images
-from digit_client._exceptions import ImageError
+from digit_client._exceptions import ImageError, without_tracebacks
 from digit_client._inputs import ImageSource
 from digit_client._task import DIGITS, TaskCard
 from digit_client.images import Candidates
@@ -34,7 +34,7 @@ class Picture:
     form.
     """
 
-    source: "ImageSource | OSError"
+    source: "ImageSource | PictureError"
     index: int | None = None
     is_array_item: bool = False
 
@@ -42,9 +42,10 @@ class Picture:
     def of(cls, image: ImageSource, index: int | None = None, *, is_array_item: bool = False) -> "Picture":
         """Read an open file, which can be read only once; leave other images as they are."""
         try:
-            return cls(image.read() if hasattr(image, "read") else image, index, is_array_item)
-        except OSError as error:
+            source = _inputs.read_source(image) if hasattr(image, "read") else image
+        except (ImageError, OSError) as error:
             return cls(without_tracebacks(error), index)
+        return cls(source, index, is_array_item)
 
     def attempt(self, step: Callable[[], _Result]) -> _Result | PictureError:
         """Return what the step returns, or the error of this picture that it raises."""
@@ -91,7 +92,7 @@ class Picture:
         return digit_images.decode_for_task(self._read(), task)
 
     def _read(self) -> bytes:
-        if isinstance(self.source, OSError):
+        if isinstance(self.source, (ImageError, OSError)):
             raise self.source
         return _inputs.read_source(self.source)
 
@@ -110,15 +111,3 @@ def batches(images: Iterable[ImageSource]) -> Iterator[list[Picture]]:
             batch, memory = [], 0
     if batch:
         yield batch
-
-
-_Error = TypeVar("_Error", bound=BaseException)
-
-
-def without_tracebacks(error: _Error) -> _Error:
-    """Remove the tracebacks of an error that is kept, and of its causes: their frames hold pixels."""
-    link: BaseException | None = error
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
-    return error

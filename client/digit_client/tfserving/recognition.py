@@ -15,14 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_client import images as digit_images
-from digit_client._exceptions import DigitError, ImageError, NoDigitError, ReadingNotSupportedError
+from digit_client._exceptions import (
+    DigitError,
+    ImageError,
+    NoDigitError,
+    ReadingNotSupportedError,
+    without_tracebacks,
+)
 from digit_client._flows import Flow
 from digit_client._task import TaskCard
 from digit_client._types import Prediction, Reading
 from digit_client.images import Candidates
 from digit_client.tfserving.codec import Batch, ModelRef
 from digit_client.tfserving.model_server import AsyncModelServer, ModelServer
-from digit_client.tfserving.pictures import BATCH_SIZE, Picture, PictureError, without_tracebacks
+from digit_client.tfserving.pictures import BATCH_SIZE, Picture, PictureError
 from digit_client.tfserving.tasks import REFUSALS, current_task_flow
 
 # Bytes of prepared pictures in a call; the channel buffers 16 MiB for a retry.

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from digit_client import ImageSource, NotAnImageError
-from digit_client.tfserving.pictures import BATCH_SIZE, Picture, batches, without_tracebacks
+from digit_client._exceptions import without_tracebacks
+from digit_client.tfserving.pictures import BATCH_SIZE, Picture, batches
 
 
 def test_batches_number_pictures_and_end_at_their_size() -> None:
