@@ -65,7 +65,7 @@ bench: .venv/installed-dev
 	@$(BIN)/python -m benchmarks.throughput
 
 lock: .venv/installed-dev
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra dev \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra dev --extra score-cluster \
 		--no-emit-index-url --no-annotate --no-header --output-file constraints.txt pyproject.toml
 
 clean:

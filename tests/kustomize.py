@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -90,9 +91,18 @@ def pod(workload: Object) -> Object:
     return template
 
 
+def ray_pods(job: Object) -> list[Object]:
+    """Return the pod templates of a RayJob: submitter, head and worker groups."""
+    cluster = job["spec"]["rayClusterSpec"]
+    nodes = (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+    return [job["spec"]["submitterPodTemplate"], *(node["template"] for node in nodes)]
+
+
 def pods(objects: Sequence[Object]) -> list[Object]:
     """Return the pod templates of all workloads."""
-    return [pod(workload) for workload in of_kind(objects, "Deployment", "Job", "CronJob")]
+    workloads = of_kind(objects, "Deployment", "Job", "CronJob")
+    ray_jobs = of_kind(objects, "RayJob")
+    return [*map(pod, workloads), *chain.from_iterable(map(ray_pods, ray_jobs))]
 
 
 def containers(template: Object) -> list[Object]:

@@ -164,3 +164,21 @@ def test_dockerfile_names_an_unprivileged_user(dockerfile: Path) -> None:
     text = dockerfile.read_text()
     assert set(re.findall(r"^USER (.*)", text, re.MULTILINE)) == {"1000:1000"}
     assert re.search(r"^HEALTHCHECK ", text, re.MULTILINE)
+
+
+def test_release_builds_every_image() -> None:
+    release = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    images = {
+        (str(dockerfile.relative_to(ROOT)), target, image)
+        for dockerfile in DOCKERFILES
+        for target, image in re.findall(
+            r'^FROM .* AS (\S+)\nLABEL org\.opencontainers\.image\.title="(\S+)"',
+            dockerfile.read_text(),
+            re.MULTILINE,
+        )
+    }
+    assert len(images) == 4
+    assert images == {
+        (entry["dockerfile"], entry["target"], entry["image"])
+        for entry in release["jobs"]["images"]["strategy"]["matrix"]["include"]
+    }

@@ -35,12 +35,13 @@ REQUIRED_EXTRAS = {
     "model-server": "model-server",
     "models": "grpc",
     "read": "images",
+    "score": "score",
     "train": "training",
     "up": "gateway,model-server",
 }
 """Optional dependencies (extras) that each command needs; `read` needs them for `--show`."""
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 """Suffixes of image files; other files in a folder are skipped."""
 
 PREDICTION_COLUMNS = ("image", "label", "confidence", "is_digit", "model_version", "error")
@@ -255,7 +256,7 @@ def _list_folder(folder: Path, recursive: bool) -> Iterator[Path]:
     for directory, subfolders, names in os.walk(folder, onerror=fail):
         if not recursive:
             subfolders.clear()
-        yield from (Path(directory, name) for name in names if Path(name).suffix.lower() in _SUFFIXES)
+        yield from (Path(directory, name) for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _save_boxes(

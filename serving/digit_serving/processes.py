@@ -9,10 +9,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import IO
 
 _GRACE_SECONDS = 10.0
 """Time from SIGTERM to SIGKILL."""
 _POLL_SECONDS = 0.1
+# A shell becomes the command, under the same process ID. Another one ends it when standard input, a pipe from
+# this process, is closed: the kernel closes the pipe even if this process is killed.
+_DIE_WITH_PARENT = (
+    "sh",
+    "-c",
+    """exec 3<&0 </dev/null; sh -c 'read -r _ <&3; kill "$0"' $$ & exec "$@" 3<&-""",
+    "sh",
+)
 
 
 class ProcessDiedError(Exception):
@@ -23,9 +32,12 @@ class ProcessDiedError(Exception):
 class ProcessGroup:
     """Child processes, stopped in reverse order when one of them dies or this process gets a signal.
 
-    Use the group as a context manager in the main thread. SIGINT, SIGTERM and SIGHUP end its `wait`; leaving
-    the block stops its processes and their children.
+    Use the group as a context manager in the main thread. SIGINT, SIGTERM and SIGHUP end its `wait`, or raise
+    KeyboardInterrupt if `interrupt` is true; leaving the block stops its processes and their children. Each
+    process also gets SIGTERM if this process is killed.
     """
+
+    interrupt: bool = False
 
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _stop: bool = False
@@ -43,11 +55,21 @@ class ProcessGroup:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def start(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
-        """Start a process with additional environment variables and this process's output streams."""
+    def start(
+        self, name: str, command: Sequence[str], env: Mapping[str, str], log: IO[bytes] | None = None
+    ) -> None:
+        """Start a process with additional environment variables.
+
+        Its output goes to the file `log`, or to this process's output streams.
+        """
         # A session of its own keeps Ctrl-C from the child, so that this process stops the children in order.
         self._children[name] = subprocess.Popen(
-            command, env={**os.environ, **env}, start_new_session=True, stdin=subprocess.DEVNULL
+            [*_DIE_WITH_PARENT, *command],
+            env={**os.environ, **env},
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
         )
 
     def wait(self, until: Callable[[], bool] = lambda: False) -> bool:
@@ -56,15 +78,21 @@ class ProcessGroup:
         Raises ProcessDiedError if a process of the group ends first.
         """
         while not self._stop:
-            for name, child in self._children.items():
-                if child.poll() is not None:
-                    raise ProcessDiedError(f"{name} {describe_exit(child.returncode)}")
+            self.check()
             if until():
                 return True
             time.sleep(_POLL_SECONDS)
         return False
 
+    def check(self) -> None:
+        """Raise ProcessDiedError if a process of the group has ended."""
+        for name, child in self._children.items():
+            if child.poll() is not None:
+                raise ProcessDiedError(f"{name} {describe_exit(child.returncode)}")
+
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self.interrupt:
+            raise KeyboardInterrupt
         self._stop = True
 
 
@@ -88,3 +116,5 @@ def _stop_session(child: subprocess.Popen[bytes]) -> None:
     # The child's own children may outlive the child.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
+    if child.stdin:
+        child.stdin.close()

@@ -25,6 +25,8 @@ _TLS_SETTINGS = (
 # By default, glibc returns a picture's buffers to the kernel after each request, and the kernel clears new
 # pages for the next request. With these settings glibc keeps up to 16 MiB, in blocks of at most 4 MiB.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 * 2**20), "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20)}
+MODEL_SERVER_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", **_MALLOC}
+"""Environment variables of a model server: errors only, and its memory settings."""
 _READY_ANSWERS = 8
 """Consecutive successes of /readyz that count as ready: enough to reach every gateway worker."""
 
@@ -132,14 +134,14 @@ class Stack:
         Raises CannotStartError, before a start, if a model has no version to load or the models can't be
         served, and ReleaseError if models.config is invalid or locked.
         """
-        program, command = _find_model_server()
+        program, command = find_model_server()
         flags = (
             f"--port={self.grpc_port}",
             f"--rest_api_port={self.rest_port}",
             *self._model_flags(),
             "--enable_profiler=false",
         )
-        group.start("model server", [*command, *flags], {"TF_CPP_MIN_LOG_LEVEL": "3", **_MALLOC})
+        group.start("model server", [*command, *flags], MODEL_SERVER_ENVIRONMENT)
         settings = {
             "DIGITS_HOST": self.host,
             "DIGITS_PORT": str(self.port),
@@ -206,7 +208,7 @@ def _choose_default(root: Path, models: Mapping[str, Path]) -> str:
     return named or (DIGITS.name if DIGITS.name in models else next(iter(models)))
 
 
-def _find_model_server() -> tuple[str, list[str]]:
+def find_model_server() -> tuple[str, list[str]]:
     """Return name and command of `tensorflow_model_server` if it is installed, else of the drop-in."""
     real = shutil.which("tensorflow_model_server")
     if real:

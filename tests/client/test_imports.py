@@ -13,8 +13,29 @@ import pytest
 import digit_client
 from digit_client import _cli
 
-HEAVY = ("tensorflow", "tensorflow_serving", "keras", "flask", "grpc", "cv2", "opentelemetry")
-EXTRAS = (*HEAVY, "google", "greenlet", "matplotlib", "PIL", "pydantic", "rich", "uvicorn", "uvloop")
+HEAVY = (
+    "tensorflow",
+    "tensorflow_serving",
+    "keras",
+    "flask",
+    "grpc",
+    "cv2",
+    "opentelemetry",
+    "pyarrow",
+    "ray",
+)
+EXTRAS = (
+    *HEAVY,
+    "fsspec",
+    "google",
+    "greenlet",
+    "matplotlib",
+    "PIL",
+    "pydantic",
+    "rich",
+    "uvicorn",
+    "uvloop",
+)
 
 IMPORTS: tuple[tuple[str, set[str]], ...] = (
     ("import digit_client", set()),
@@ -23,7 +44,7 @@ IMPORTS: tuple[tuple[str, set[str]], ...] = (
     ("import digit_client.tfserving.protos", set()),
     ("import digit_training.cli", set()),
     ("import digit_serving.gateway.cli, digit_serving.model_server.cli", set()),
-    ("import digit_serving.releases.cli, digit_serving.up", set()),
+    ("import digit_serving.releases.cli, digit_serving.scoring.cli, digit_serving.up", set()),
     ("import digit_serving.gateway.server", {"grpc"}),
     ("from digit_client import ModelServerClient", {"cv2"}),
     ("import digit_serving.gateway.app", {"flask"}),
@@ -36,6 +57,7 @@ COMMANDS_AND_EXTRAS = {
     ("model-server",): "model-server",
     ("models", "ls"): "grpc",
     ("read", __file__, "--show", "shown.png"): "images",
+    ("score", "photos", "--output", "results"): "score",
     ("train",): "training",
     ("up",): "gateway,model-server",
 }
@@ -142,4 +164,4 @@ def test_public_classes_have_their_name_and_docstring() -> None:
 
 def test_getattr_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
-        digit_client.nonsense  # noqa: B018
+        digit_client.nonsense  # type: ignore[attr-defined]  # noqa: B018

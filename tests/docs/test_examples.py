@@ -1,43 +1,38 @@
 """Examples of docs/examples, run as a reader runs them."""
 
-import csv
+import os
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
+import pytest
+
+from digit_client import ModelServerClient
 from digit_client.images import to_png
 from tests.readme import ROOT
 
 
-def score_folder(folder: Path, results: Path, target: str) -> None:
-    script = ROOT / "docs" / "examples" / "score_folder.py"
-    command = [sys.executable, "-W", "error", str(script), str(folder), str(results), target]
-    subprocess.run(command, check=True)
-
-
-def test_score_folder_with_a_broken_image_scores_the_others(
-    model_server: str, digits: Any, tmp_path: Path
-) -> None:
-    folder, results = tmp_path / "images", tmp_path / "results"
+@pytest.mark.slow
+@pytest.mark.skipif(not (find_spec("pyspark") and shutil.which("java")), reason="needs PySpark and Java")
+def test_score_with_spark_answers_as_the_client(model_server: str, digits: Any, tmp_path: Path) -> None:
+    folder, results = tmp_path / "pictures", tmp_path / "results"
     folder.mkdir()
     for digit in range(10):
         (folder / f"{digit}.png").write_bytes(to_png(digits.one(digit)))
-    (folder / "4.txt").write_text("no image")
-    score_folder(folder, results, model_server)
-    with (results / "part-00000.csv").open() as file:
-        rows = {Path(path).name: (digit, problem) for path, digit, _, problem in csv.reader(file)}
-    assert len(rows) == 11
-    assert rows["4.txt"][0] == ""
-    assert rows["4.txt"][1]
-    assert sum(rows[f"{digit}.png"] == (str(digit), "") for digit in range(10)) >= 9
-
-
-def test_score_folder_with_a_complete_partition_skips_it(digits: Any, tmp_path: Path) -> None:
-    folder, results = tmp_path / "images", tmp_path / "results"
-    for path in (folder / "7.png", results / "part-00000.csv"):
-        path.parent.mkdir()
-        path.write_bytes(to_png(digits.one(7)))
-    unreachable = "127.0.0.1:1"
-    score_folder(folder, results, unreachable)
-    assert (results / "part-00000.csv").read_bytes() == to_png(digits.one(7))
+    (folder / "broken.png").write_text("no image")
+    script = ROOT / "docs" / "examples" / "score_with_spark.py"
+    command = [sys.executable, str(script), str(folder), str(results), model_server]
+    subprocess.run(command, check=True, env={**os.environ, "PYSPARK_PYTHON": sys.executable})
+    rows = {row["path"]: row for row in pyarrow.parquet.read_table(results).to_pylist()}
+    assert rows.pop(str(folder / "broken.png"))["error_code"] == "not_an_image"
+    with ModelServerClient(model_server) as client:
+        expected = client.predict_many(sorted(rows))
+    for path, prediction in zip(sorted(rows), expected, strict=True):
+        row = rows[path]
+        assert (row["label"], row["digit"]) == (prediction.label, prediction.digit)
+        assert row["probabilities"] == pytest.approx(prediction.probabilities, abs=1e-5)
+    assert len(rows) == 10

@@ -1,6 +1,9 @@
 """Components of k8s/: the objects and fields that each one adds."""
 
+import re
+import shlex
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from google.protobuf import text_format
 from digit_client.tfserving.protos import ModelServerConfig
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.kustomize import K8S, Object, build, built, containers, copy_k8s, named, of_kind, pod
+from tests.kustomize import K8S, Object, build, built, containers, copy_k8s, named, of_kind, pod, ray_pods
 
 CONFIG = K8S.parent / "serving" / "config"
 
@@ -64,6 +67,49 @@ def test_model_image_component_mounts_or_copies_image() -> None:
     assert {"name": "models", "image": {"reference": "digits-model:1"}} in mounted["volumes"]
     (copier,) = copied["initContainers"]
     assert copier["image"] == "digits-model:1"
+
+
+def ray_job() -> Any:
+    return named(built("production+score"), "RayJob", "score")["spec"]
+
+
+def test_score_component_entrypoint_is_valid_command() -> None:
+    program, subcommand, *arguments = shlex.split(ray_job()["entrypoint"])
+    assert (program, subcommand) == ("digits", "score")
+    (entry_point,) = entry_points(group="digits.commands", name=subcommand)
+    options = entry_point.load().make_context(subcommand, arguments).params
+    assert options["cluster"] == "auto"
+    (gateway,) = containers(pod(named(built("production"), "Deployment", "gateway")))
+    assert {"name": "DIGITS_MODEL_SERVER", "value": options["target"]} in gateway["env"]
+
+
+def test_score_component_ray_version_is_pinned_one() -> None:
+    pinned = re.search(r"^ray==(\S+)$", (K8S.parent / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned
+    assert ray_job()["rayClusterSpec"]["rayVersion"] == pinned[1]
+
+
+def test_score_component_ends_cluster_and_is_bounded() -> None:
+    assert ray_job()["shutdownAfterJobFinishes"]
+    assert ray_job()["activeDeadlineSeconds"]
+
+
+def test_score_component_gives_storage_keys_to_ray_nodes_only() -> None:
+    submitter, *nodes = ray_pods(named(built("production+score"), "RayJob", "score"))
+    assert "envFrom" not in submitter["spec"]["containers"][0]
+    for node in nodes:
+        assert node["spec"]["containers"][0]["envFrom"] == [{"secretRef": {"name": "score-s3"}}]
+
+
+def test_score_component_scores_on_workers_only() -> None:
+    assert ray_job()["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_score_component_takes_image_of_registry() -> None:
+    image = {"name": "digits-score", "newName": "registry.example.com/digits-score"}
+    job = named(build("production", "score", images=[image]), "RayJob", "score")
+    images = {container["image"] for template in ray_pods(job) for container in containers(template)}
+    assert {name.rpartition(":")[0] for name in images} == {image["newName"]}
 
 
 def served_model(objects: Sequence[Object]) -> Any:

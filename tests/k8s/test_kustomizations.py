@@ -4,18 +4,59 @@ import json
 from functools import cache
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 
-from tests.kustomize import COMPONENTS, K8S, OVERLAYS, built, every_build, kustomize, named, of_kind
+from tests.kustomize import COMPONENTS, K8S, OVERLAYS, built, every_build, kustomize, named, of_kind, pods
 
 # Kubernetes of Debian's kubectl, the first with image volumes by default, and the newest.
 VERSIONS = ["1.32", "1.35", "1.37"]
-# Custom resources, with the fields that these objects may have.
-CUSTOM_RESOURCES: dict[str, set[str]] = {
-    "ServiceMonitor": {"selector", "endpoints"},
-    "PrometheusRule": {"groups"},
-    "HTTPRoute": {"parentRefs", "hostnames", "rules"},
+
+
+def fields(**properties: Any) -> dict[str, Any]:
+    """Return the JSON schema of an object that has these fields and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+ANYTHING: dict[str, Any] = {}
+INTEGER = {"type": "integer"}
+BOOLEAN = {"type": "boolean"}
+STRING = {"type": "string"}
+STRINGS = {"type": "object", "additionalProperties": STRING}
+# Specifications of the custom resources, as far as k8s/ uses them. Pod templates have a test of their own.
+CUSTOM_RESOURCES = {
+    "ServiceMonitor": fields(selector=ANYTHING, endpoints=ANYTHING),
+    "PrometheusRule": fields(groups=ANYTHING),
+    "HTTPRoute": fields(parentRefs=ANYTHING, hostnames=ANYTHING, rules=ANYTHING),
+    "RayJob": fields(
+        entrypoint=STRING,
+        backoffLimit=INTEGER,
+        activeDeadlineSeconds=INTEGER,
+        shutdownAfterJobFinishes=BOOLEAN,
+        ttlSecondsAfterFinished=INTEGER,
+        submitterPodTemplate=ANYTHING,
+        rayClusterSpec=fields(
+            rayVersion=STRING,
+            headGroupSpec=fields(rayStartParams=STRINGS, template=ANYTHING),
+            workerGroupSpecs={
+                "type": "array",
+                "items": fields(
+                    groupName=STRING,
+                    replicas=INTEGER,
+                    minReplicas=INTEGER,
+                    maxReplicas=INTEGER,
+                    rayStartParams=STRINGS,
+                    template=ANYTHING,
+                ),
+            },
+        ),
+    ),
 }
 
 
@@ -30,9 +71,17 @@ def validate(document: str, version: str) -> None:
 def test_object_matches_schema(name: str, version: str) -> None:
     for item in built(name):
         if item["kind"] in CUSTOM_RESOURCES:
-            assert item["spec"].keys() == CUSTOM_RESOURCES[item["kind"]]
+            jsonschema.validate(item["spec"], CUSTOM_RESOURCES[item["kind"]])
         else:
             validate(json.dumps(item), version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", every_build())
+def test_pod_template_matches_schema(name: str, version: str) -> None:
+    for template in pods(built(name)):
+        document = {"apiVersion": "v1", "kind": "PodTemplate", "template": template}
+        validate(json.dumps(document), version)
 
 
 def test_schema_unknown_field_is_refused() -> None:

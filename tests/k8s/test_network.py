@@ -85,7 +85,7 @@ def test_pod_has_default_deny_and_own_policy(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", every_build())
-def test_model_server_ingress_is_gateway_and_prometheus(name: str) -> None:
+def test_model_server_ingress_is_gateway_prometheus_and_scoring(name: str) -> None:
     rules = [rule for policy in policies(name, "model-server") for rule in policy.get("ingress", [])]
     callers = {
         caller["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
@@ -94,7 +94,8 @@ def test_model_server_ingress_is_gateway_and_prometheus(name: str) -> None:
         for rule in rules
         for caller in rule["from"]
     }
-    assert callers == {"gateway": {8500, 8501}, "monitoring": {8501}}
+    scoring = {"score": {8500}} if name.endswith("+score") else {}
+    assert callers == {"gateway": {8500, 8501}, "monitoring": {8501}, **scoring}
 
 
 @pytest.mark.parametrize("name", every_build())
@@ -118,4 +119,26 @@ def test_training_has_https_egress_and_no_ingress() -> None:
     assert sorted(sorted(ports(rule)) for policy in found for rule in policy.get("egress", [])) == [
         [53],
         [443],
+    ]
+
+
+def test_score_egress_is_own_pods_model_server_dns_and_storage() -> None:
+    rules = [rule for policy in policies("local+score", "score") for rule in policy.get("egress", [])]
+    (own,) = [rule for rule in rules if "ports" not in rule]
+    assert [selects(peer["podSelector"], labels("local+score", "score")) for peer in own["to"]] == [True]
+    assert sorted(sorted(ports(rule)) for rule in rules if rule is not own) == [[53], [443], [8500]]
+    (calls,) = [rule for rule in rules if "ports" in rule and 8500 in ports(rule)]
+    (callee,) = calls["to"]
+    assert selects(callee["podSelector"], labels("local+score", "model-server"))
+
+
+def test_score_ingress_is_own_pods_and_operator() -> None:
+    rules = [rule for policy in policies("local+score", "score") for rule in policy.get("ingress", [])]
+    own, operator = sorted(rules, key=lambda rule: "ports" in rule)
+    assert [peer["podSelector"]["matchLabels"] for peer in own["from"]] == [
+        {"app.kubernetes.io/component": "score"}
+    ]
+    assert ports(operator) == {8265}
+    assert [peer["podSelector"]["matchLabels"] for peer in operator["from"]] == [
+        {"app.kubernetes.io/component": "kuberay-operator"}
     ]

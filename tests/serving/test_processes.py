@@ -96,3 +96,47 @@ def test_wait_returns_true_when_the_condition_holds() -> None:
 def test_start_adds_environment_variables() -> None:
     with pytest.raises(ProcessDiedError, match="status 42"):
         run(["sh", "-c", "exit $DIGITS_PORT"], env={"DIGITS_PORT": "42"})
+
+
+def test_signal_interrupts_the_block_if_asked_to() -> None:
+    def interrupted() -> None:
+        with ProcessGroup(interrupt=True) as group:
+            group.start("sleep", SLEEP, {})
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+
+def test_check_raises_when_a_process_has_ended() -> None:
+    with ProcessGroup() as group:
+        group.start("sleep", SLEEP, {})
+        group.check()
+        group.start("short", ["true"], {})
+        time.sleep(1)
+        with pytest.raises(ProcessDiedError, match="short ended with status 0"):
+            group.check()
+
+
+def test_start_log_gets_the_output(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log, ProcessGroup() as group:
+        group.start("talk", ["sh", "-c", "echo out; echo err >&2; sleep 60"], {}, log)
+        wait_until(lambda: (tmp_path / "log").read_text() == "out\nerr\n", seconds=10)
+
+
+def test_killed_parent_takes_its_processes_along(tmp_path: Path) -> None:
+    code = f"""
+from digit_serving.processes import ProcessGroup
+with ProcessGroup() as group:
+    group.start("sleep", ["sh", "-c", "echo $$ > {tmp_path / "pid"}; exec sleep 60"], {{}})
+    group.wait()
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    path = tmp_path / "pid"
+    wait_until(lambda: path.exists() and path.read_text().endswith("\n"), seconds=10)
+    child = int(path.read_text())
+    assert is_running(child)
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not is_running(child), seconds=10)

@@ -1,0 +1,115 @@
+"""Listing of images on any fsspec filesystem: paths, sizes, modification times and ETags."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
+"""Suffixes of image files; other files in a folder are skipped."""
+
+LISTING = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("size", pa.int64()),
+        pa.field("modified", pa.timestamp("us", "UTC")),
+        pa.field("etag", pa.string(), nullable=False),
+    ]
+)
+"""Columns of a listing. `path` is an absolute path, or the URL of a file elsewhere. `etag` is the object
+store's ETag, or modification time and size where there is none: another value means another content."""
+
+_MODIFIED = ("mtime", "LastModified", "last_modified", "updated")
+"""Keys of the modification time, as the filesystems of fsspec name it."""
+
+
+def open_folder(url: str) -> tuple[Any, str]:
+    """Return the filesystem of a path or URL, which caches no listings, and the folder's path on it."""
+    filesystem, path = fsspec.url_to_fs(url, use_listings_cache=False)
+    is_local = isinstance(filesystem, LocalFileSystem)
+    # Unlike Path.resolve, abspath keeps symbolic links: a link's new target has changed pictures, not others.
+    return filesystem, os.path.abspath(path) if is_local else path  # noqa: PTH100
+
+
+def to_url(filesystem: Any, path: str) -> str:
+    """Return the path, with its protocol unless it is local."""
+    return path if isinstance(filesystem, LocalFileSystem) else str(filesystem.unstrip_protocol(path))
+
+
+def absolute(url: str) -> str:
+    """Return the absolute path of a folder, or its URL."""
+    return to_url(*open_folder(url)).rstrip("/")
+
+
+def without(listing: pa.Table, keys: pa.Table) -> pa.Table:
+    """Return the images whose path and ETag are not among the keys, by path (an anti-join)."""
+    return listing.join(keys, ["path", "etag"], join_type="left anti").sort_by("path").cast(LISTING)
+
+
+def list_images(source: str) -> pa.Table:
+    """Return the images in the folder and its subfolders, in the columns of LISTING.
+
+    Raise FileNotFoundError if there is no such folder, OSError if one can't be listed: a listing without its
+    images would make them look removed.
+    """
+    filesystem, root = open_folder(source)
+    tables = [
+        pa.Table.from_pylist([_to_row(filesystem, info) for info in infos], LISTING)
+        for infos in _walk(filesystem, root)
+    ]
+    return pa.concat_tables(tables) if tables else LISTING.empty_table()
+
+
+def _walk(filesystem: Any, root: str) -> Iterator[list[Mapping[str, Any]]]:
+    """Yield the images of each folder: at most one folder's listing is in memory."""
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            infos = filesystem.ls(folder, detail=True)
+        except FileNotFoundError:
+            if folder == root:
+                raise
+            # The subfolder was removed in the meantime.
+            continue
+        # Object stores may list a folder's own marker in it.
+        infos = [info for info in infos if info["name"].rstrip("/") != folder.rstrip("/")]
+        folders += [info["name"] for info in infos if info["type"] == "directory"]
+        yield [info for info in infos if info["type"] != "directory" and _is_image(info["name"])]
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def _to_row(filesystem: Any, info: Mapping[str, Any]) -> dict[str, Any]:
+    if info.get("islink"):
+        # The listing has the link's own time. A broken link stays as listed; reading it fails.
+        with contextlib.suppress(OSError):
+            info = filesystem.info(info["name"])
+    size, modified = info.get("size"), _modified(info)
+    etag = info.get("ETag") or info.get("etag")
+    return {
+        # A name that is no UTF-8 can't be in a table. Its escaped form can, and makes an error row.
+        "path": to_url(filesystem, info["name"])
+        .encode(errors="surrogateescape")
+        .decode(errors="backslashreplace"),
+        "size": size,
+        "modified": modified,
+        "etag": str(etag).strip('"') if etag else f"{modified.timestamp() if modified else ''}-{size}",
+    }
+
+
+def _modified(info: Mapping[str, Any]) -> datetime | None:
+    value = next((info[key] for key in _MODIFIED if info.get(key)), None)
+    if isinstance(value, int | float):
+        return datetime.fromtimestamp(value, UTC)
+    if isinstance(value, str):
+        return datetime.fromisoformat(value)
+    return value

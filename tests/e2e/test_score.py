@@ -1,0 +1,383 @@
+"""`digits score` as a process: on this machine, on a Ray cluster of two nodes, on S3, stopped and killed."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+import ray.util
+from moto.server import ThreadedMotoServer
+
+from digit_client import DigitError, ModelServerClient
+from digit_client.images import to_png
+from digit_serving.scoring import files
+from digit_serving.scoring.results import FINAL_CODES, ResultsFolder
+from tests.client.linear_model_server import LinearModelServer
+from tests.processes import DIGITS, children, free_port, wait_until
+
+pytestmark = pytest.mark.e2e
+
+BATCH = 25
+
+
+def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """Start `digits score` as the leader of a process group, as a shell does."""
+    return subprocess.Popen(
+        [*DIGITS, "score", *map(str, arguments)],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def score(*arguments: object, status: int = 0, **environment: str) -> str:
+    """Run `digits score` and return its summary."""
+    process = start(*arguments, **environment)
+    out, err = process.communicate(timeout=150)
+    assert process.returncode == status, out + err
+    assert "Traceback" not in err
+    return out
+
+
+def rows(output: str) -> dict[str, dict[str, Any]]:
+    """Return the rows by path; fail if a picture has several."""
+    results = ResultsFolder(output)
+    run = results.read_run()
+    assert run is not None
+    found = results.read(run).to_pylist()
+    by_path = {row["path"]: row for row in found}
+    assert len(by_path) == len(found)
+    return by_path
+
+
+def assert_complete(source: str, output: str) -> dict[str, dict[str, Any]]:
+    """Assert that the pictures that are there, and no others, have a row each; return the rows."""
+    found = rows(output)
+    listed = {row["path"]: row["etag"] for row in files.list_images(source).to_pylist()}
+    assert {path: row["etag"] for path, row in found.items()} == listed
+    return found
+
+
+def draw(folder: Path, digits: Any, count: int, *, first: int = 0) -> Path:
+    """Draw digits as PNG files in three subfolders; each tenth file is damaged, cut off, or blank."""
+    blank = to_png(np.zeros((40, 40), np.uint8))
+    for number in range(first, first + count):
+        png = to_png(digits.images[number % len(digits.images)])
+        path = folder / f"{number % 3}" / f"{number:05}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        broken = (b"no picture", png[: len(png) // 2], blank)
+        path.write_bytes(broken[number // 10 % 3] if number % 10 == 9 else png)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path, digits: Any) -> Path:
+    return draw(tmp_path / "photos", digits, 400)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> str:
+    return str(tmp_path / "results")
+
+
+@pytest.fixture(scope="module")
+def linear(digits: Any) -> Iterator[LinearModelServer]:
+    with LinearModelServer(digits.images[:1000], digits.labels[:1000], with_is_digit=True) as server:
+        yield server
+
+
+@pytest.fixture
+def slow(linear: LinearModelServer) -> Iterator[LinearModelServer]:
+    """The model server with a delay, so that a run of 400 pictures takes seconds."""
+    linear.delay = 0.4
+    yield linear
+    linear.delay = 0.0
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    """Environment variables of an S3 server."""
+    server = ThreadedMotoServer(port=free_port(), verbose=False)
+    server.start()
+    yield {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server._port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    server.stop()
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Ray cluster: address of its head, its address for Ray Client, and its two processes."""
+
+    address: str
+    client_address: str
+    nodes: list[subprocess.Popen[bytes]]
+
+    def workers(self) -> list[int]:
+        """Return the process IDs of the actors that score."""
+        return [pid for node in self.nodes for pid in descendants(node.pid) if "_BatchScorer" in command(pid)]
+
+
+@pytest.fixture(scope="module")
+def cluster(s3: dict[str, str]) -> Iterator[Cluster]:
+    """Two nodes with a CPU each."""
+    host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    port, client_port = free_port(), free_port()
+    environment = {**os.environ, **s3, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    ray_start = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1"]
+    head = [
+        "--head",
+        "--include-dashboard=false",
+        f"--port={port}",
+        f"--ray-client-server-port={client_port}",
+        f"--runtime-env-agent-port={free_port()}",
+    ]
+    nodes: list[subprocess.Popen[bytes]] = []
+
+    def run(*flags: str) -> None:
+        command = [*ray_start, *flags]
+        nodes.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        )
+
+    try:
+        run(*head)
+        wait_until(lambda: accepts(host, client_port), nodes[0])
+        run(f"--address={host}:{port}")
+        yield Cluster(f"{host}:{port}", f"ray://{host}:{client_port}", nodes)
+    finally:
+        # A node that is asked to end waits half a minute for its workers.
+        for pid in [pid for node in nodes for pid in (node.pid, *descendants(node.pid))]:
+            os.kill(pid, signal.SIGKILL)
+        for node in nodes:
+            node.wait()
+
+
+def test_score_on_this_machine_equals_predict_many(
+    models: Path, model_server: str, digits: Any, tmp_path: Path, output: str
+) -> None:
+    photos = draw(tmp_path / "photos", digits, 2000)
+    summary = score(photos, "--output", output, "--models", models, DIGITS_TEST_RUN=output)
+    found = assert_complete(str(photos), output)
+    with ModelServerClient(model_server, timeout=60) as client:
+        expected = client.predict_many(list(found), on_error="return")
+    for row, outcome in zip(found.values(), expected, strict=True):
+        if isinstance(outcome, DigitError):
+            assert (row["error_code"], row["error"]) == (outcome.code, outcome.message)
+        else:
+            assert not isinstance(outcome, OSError)
+            assert (row["digit"], row["version"]) == (outcome.digit, outcome.model_version)
+            # The sums of a matrix product depend on the size of the batch.
+            assert row["probabilities"] == pytest.approx(outcome.probabilities, abs=1e-5)
+            assert row["confidence"] == pytest.approx(outcome.confidence, abs=1e-5)
+    refused = sum(row["error_code"] is not None for row in found.values())
+    assert refused >= 200
+    assert f"Scored     {2000 - refused:,} of 2,000 pictures" in summary
+    assert f"Refused    {refused}: " in summary
+    assert "not_an_image" in summary
+    assert pids(output) == []
+    assert "Skipped    2,000" in score(photos, "--output", output, "--models", models)
+
+
+def test_score_killed_driver_leaves_no_process_and_can_be_repeated(
+    models: Path, photos: Path, output: str
+) -> None:
+    arguments = (photos, "--output", output, "--models", models, "--batch", BATCH)
+    process = start(*arguments, DIGITS_TEST_RUN=output)
+    wait_until(lambda: parts(output) > 0, process)
+    process.kill()
+    process.communicate()
+    # Ray's agents, which neither score nor write, wait a minute for the killed cluster.
+    wait_until(lambda: all("Agent" in command(pid) for pid in pids(output)), seconds=30)
+    # The model server may die before the workers, whose rows are errors of their calls then.
+    before = {path: row for path, row in rows(output).items() if row["error_code"] in {None, *FINAL_CODES}}
+    summary = score(*arguments)
+    found = assert_complete(str(photos), output)
+    assert count("Skipped", summary) == len(before)
+    assert before.items() <= found.items()
+
+
+def test_score_ctrl_c_leaves_whole_files_and_no_process(
+    photos: Path, output: str, slow: LinearModelServer
+) -> None:
+    arguments = (photos, "--output", output, "--model-server", slow.target, "--batch", BATCH)
+    process = start(*arguments, DIGITS_TEST_RUN=output)
+    wait_until(lambda: parts(output) > 0, process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "Stopped; run the command again to go on." in err
+    assert "Traceback" not in err
+    assert pids(output) == []
+    before = rows(output)
+    assert 0 < len(before) < 400
+    # The last files may be written before the command hears of them.
+    assert count("Scored", out) + count("Refused", out) <= len(before)
+    slow.delay = 0
+    assert count("Skipped", score(*arguments)) == len(before)
+    assert_complete(str(photos), output)
+
+
+def test_score_by_ray_client_on_two_nodes(cluster: Cluster, photos: Path, output: str, linear: Any) -> None:
+    arguments = ("--output", output, "--model-server", linear.target, "--cluster", cluster.client_address)
+    summary = score(photos, *arguments, RAY_AUTH_MODE="disabled")
+    assert " of 400 pictures" in summary
+    assert_complete(str(photos), output)
+
+
+class TestCluster:
+    @pytest.fixture
+    def options(self, cluster: Cluster, output: str, linear: LinearModelServer) -> list[object]:
+        options = ["--output", output, "--model-server", linear.target, "--batch", BATCH]
+        return [*options, "--cluster", cluster.address]
+
+    def score(self, *arguments: object, status: int = 0, **environment: str) -> str:
+        return score(*arguments, status=status, RAY_AUTH_MODE="disabled", **environment)
+
+    def test_killed_worker_costs_no_picture(
+        self, cluster: Cluster, photos: Path, output: str, options: list[object], slow: LinearModelServer
+    ) -> None:
+        process = start(photos, *options, RAY_AUTH_MODE="disabled")
+        wait_until(lambda: parts(output) > 0, process)
+        os.kill(cluster.workers()[0], signal.SIGKILL)
+        assert parts(output) < 400 // BATCH
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert " of 400 pictures" in out
+        assert_complete(str(photos), output)
+
+    def test_killed_driver_can_be_repeated(
+        self, photos: Path, output: str, options: list[object], slow: LinearModelServer
+    ) -> None:
+        process = start(photos, *options, RAY_AUTH_MODE="disabled")
+        wait_until(lambda: parts(output) > 0, process)
+        process.kill()
+        process.communicate()
+        summary = self.score(photos, *options)
+        assert 0 < count("Skipped", summary) < 400
+        assert_complete(str(photos), output)
+
+    def test_changes_of_pictures_change_their_rows(
+        self, photos: Path, output: str, options: list[object], digits: Any
+    ) -> None:
+        self.score(photos, *options)
+        draw(photos, digits, 30, first=400)
+        changed = photos / "1" / "00001.png"
+        changed.write_bytes(to_png(digits.one(4)) + b" ")
+        (photos / "0" / "00003.png").unlink()
+        before = rows(output)
+        summary = self.score(photos, *options)
+        found = assert_complete(str(photos), output)
+        assert count("Skipped", summary) == 398
+        assert count("Removed", summary) == 1
+        assert " of 31 pictures" in summary
+        assert found[str(changed)]["digit"] == 4
+        kept = before.keys() & found.keys() - {str(changed)}
+        assert {path: before[path] for path in kept} == {path: found[path] for path in kept}
+
+    def test_s3_to_s3(
+        self,
+        s3: dict[str, str],
+        photos: Path,
+        options: list[object],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        for name, value in s3.items():
+            monkeypatch.setenv(name, value)
+        filesystem = fsspec.filesystem("s3")
+        filesystem.mkdir("photos")
+        filesystem.mkdir("results")
+        filesystem.put(f"{photos}/", "photos/", recursive=True)
+        source, output = "s3://photos", "s3://results/of/photos"
+        arguments = (source, *options, "--output", output, "--format", "jsonl")
+        assert " of 400 pictures" in self.score(*arguments)
+        found = assert_complete(source, output)
+        assert found["s3://photos/1/00001.png"]["digit"] is not None
+        filesystem.rm("photos/1/00001.png")
+        assert count("Removed", self.score(*arguments)) == 1
+        assert_complete(source, output)
+
+    def test_failed_calls_are_repeated_by_the_next_run(
+        self, photos: Path, output: str, options: list[object], linear: LinearModelServer
+    ) -> None:
+        unreadable = photos / "0" / "00003.png"
+        unreadable.unlink()
+        unreadable.symlink_to("none.png")
+        summary = self.score(photos, *options, status=1)
+        assert count("To repeat", summary) == 1
+        assert rows(output)[str(unreadable)]["error_code"] == "not_found"
+        unreadable.unlink()
+        unreadable.write_bytes((photos / "0" / "00000.png").read_bytes())
+        assert " of 1 pictures" in self.score(photos, *options)
+        assert_complete(str(photos), output)
+
+    def test_stopped_model_server_ends_the_run(
+        self, photos: Path, output: str, options: list[object], digits: Any
+    ) -> None:
+        with LinearModelServer(digits.images[:1000], digits.labels[:1000]) as server:
+            server.delay = 0.4
+            arguments = (photos, *options, "--model-server", server.target, "--timeout", 2)
+            process = start(*arguments, RAY_AUTH_MODE="disabled")
+            wait_until(lambda: parts(output) > 0, process)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "run the command again to go on" in err
+
+
+def parts(output: str) -> int:
+    """Return the number of result files."""
+    return len(list(Path(output).glob("part-*")))
+
+
+def count(name: str, summary: str) -> int:
+    """Return the number on a line of the summary."""
+    found = re.search(rf"^{name} +([\d,]+)", summary, re.MULTILINE)
+    return int(found[1].replace(",", "")) if found else 0
+
+
+def pids(mark: str) -> list[int]:
+    """Return the IDs of processes that inherited the mark, without zombies."""
+    return [
+        int(entry.name)
+        for entry in Path("/proc").glob("[0-9]*")
+        if f"DIGITS_TEST_RUN={mark}\0".encode() in read(entry / "environ")
+    ]
+
+
+def command(pid: int) -> str:
+    """Return the command line of a process."""
+    return read(Path(f"/proc/{pid}/cmdline")).decode()
+
+
+def read(path: Path) -> bytes:
+    """Return the content of a file, nothing if its process has ended."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the process IDs of all descendants."""
+    found = children(pid)
+    return [*found, *(each for child in found for each in descendants(child))]
+
+
+def accepts(host: str, port: int) -> bool:
+    """True if a server listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0

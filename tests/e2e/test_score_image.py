@@ -1,0 +1,70 @@
+"""Image of the nodes of a Ray cluster, run as KubeRay runs `k8s/components/score`."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from tests.kustomize import K8S, Object, built, named, ray_pods
+from tests.processes import answers, wait_until
+
+pytestmark = pytest.mark.containers
+
+# Restrictions of the pods in k8s/.
+RESTRICTED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+# Command that KubeRay makes of the head's rayStartParams.
+START_HEAD = "ray start --head --block --dashboard-host=0.0.0.0 --dashboard-agent-listen-port=52365"
+
+
+def docker(*arguments: str) -> str:
+    """Run Docker; return its output."""
+    done = subprocess.run(["docker", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def image() -> str:
+    if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True).returncode:
+        pytest.skip("Docker does not run here")
+    dockerfile = K8S.parent / "serving" / "Dockerfile"
+    docker("build", "--tag=digits-score", f"--file={dockerfile}", "--target=score", str(K8S.parent))
+    return "digits-score"
+
+
+@pytest.fixture
+def head_container(image: str) -> Iterator[str]:
+    """ID of a container with the head of a Ray cluster."""
+    container = docker(
+        "run", "--detach", *RESTRICTED, "--shm-size=2g", "--memory=4g", image, "bash", "-c", START_HEAD
+    )
+    try:
+        yield container
+    finally:
+        docker("rm", "--force", container)
+
+
+def probe_url(container: Object, kind: str, address: str) -> str:
+    """Return the URL that a pod's HTTP probe of this kind asks for."""
+    probe = container[kind]["httpGet"]
+    (port,) = [port["containerPort"] for port in container["ports"] if port["name"] == probe["port"]]
+    return f"http://{address}:{port}{probe['path']}"
+
+
+def test_image_runs_command_as_unprivileged_user(image: str) -> None:
+    assert "--cluster" in docker("run", "--rm", *RESTRICTED, image, "digits", "score", "--help")
+    assert docker("run", "--rm", *RESTRICTED, image, "id", "--user") == "1000"
+
+
+def test_image_as_head_passes_probes_and_takes_job(head_container: str) -> None:
+    (inspected,) = json.loads(docker("inspect", head_container))
+    (network,) = inspected["NetworkSettings"]["Networks"].values()
+    _, head, _ = ray_pods(named(built("local+score"), "RayJob", "score"))
+    (container,) = head["spec"]["containers"]
+    for kind in ("readinessProbe", "livenessProbe"):
+        wait_until(partial(answers, probe_url(container, kind, network["IPAddress"])))
+    submit = "ray job submit --address http://127.0.0.1:8265 -- digits score --help"
+    assert "--cluster" in docker("exec", head_container, "bash", "-c", submit)

@@ -1,0 +1,116 @@
+"""Refusals of `digits score`, which come before Ray starts, with a model server in this process."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from digit_client.images import to_png
+from digit_serving.scoring.cli import score
+from digit_serving.scoring.files import list_images
+from digit_serving.scoring.results import ResultsFolder, Run
+from digit_serving.scoring.worker import Scorer
+from tests.client.linear_model_server import LinearModelServer
+
+
+@pytest.fixture(scope="module")
+def server(digits: Any) -> Iterator[LinearModelServer]:
+    with LinearModelServer(digits.images[:500], digits.labels[:500]) as server:
+        yield server
+
+
+@pytest.fixture
+def photos(tmp_path: Path, digits: Any) -> Path:
+    (tmp_path / "photos").mkdir()
+    for label in range(3):
+        (tmp_path / "photos" / f"{label}.png").write_bytes(to_png(digits.one(label)))
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def output(tmp_path: Path, photos: Path, server: LinearModelServer) -> Path:
+    """Complete results of the photos, by version 1."""
+    run = Run(str(photos), "digits", 1, False, "parquet")
+    results = ResultsFolder(str(tmp_path / "results"))
+    results.write_run(run)
+    results.write(Scorer(run.source, server.target, "digits", 1)(list_images(run.source)), "parquet")
+    return tmp_path / "results"
+
+
+def run(*arguments: object, status: int) -> str:
+    """Run the command; return its standard output after success, else standard error."""
+    result = CliRunner().invoke(score, [*map(str, arguments)])
+    assert result.exit_code == status, result.output
+    return result.stderr if status else result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--version", 1, "--label", "stable"), "mutually exclusive"),
+        (("--models", "m", "--model-server", "127.0.0.1:1"), "mutually exclusive"),
+        (("--cluster", "auto"), "--cluster needs --model-server"),
+        (("--workers", 0), "not in the range"),
+        (("--format", "xml"), "xml"),
+    ],
+)
+def test_score_contradictory_options_are_refused(options: tuple[object, ...], message: str) -> None:
+    assert message in run("photos", "--output", "results", *options, status=2)
+
+
+def test_score_complete_results_start_nothing(output: Path, photos: Path, server: LinearModelServer) -> None:
+    (photos / "1.png").unlink()
+    summary = run(photos, "--output", output, "--model-server", server.target, status=0)
+    assert "Skipped    2 that had a row" in summary
+    assert "Removed    1 that are gone" in summary
+    assert "(digits, version 1)" in summary
+    assert ResultsFolder(str(output)).read(Run(str(photos), "digits", 1, False, "parquet")).num_rows == 2
+
+
+@pytest.mark.parametrize("option", ["--version=2", "--model=flowers", "--read", "--format=csv"])
+def test_score_other_results_need_another_folder(
+    output: Path, photos: Path, server: LinearModelServer, option: str
+) -> None:
+    error = run(photos, "--output", output, "--model-server", server.target, option, status=2)
+    assert "use another folder" in error
+
+
+def test_score_other_source_needs_another_folder(
+    output: Path, photos: Path, server: LinearModelServer
+) -> None:
+    (photos / "more").mkdir()
+    (photos / "1.png").rename(photos / "more" / "1.png")
+    error = run(photos / "more", "--output", output, "--model-server", server.target, status=2)
+    assert "use another folder" in error
+
+
+def test_score_empty_source_keeps_the_results(output: Path, photos: Path, server: LinearModelServer) -> None:
+    before = sorted(output.iterdir())
+    for path in photos.iterdir():
+        path.unlink()
+    assert "no image in" in run(photos, "--output", output, "--model-server", server.target, status=1)
+    assert sorted(output.iterdir()) == before
+
+
+def test_score_version_that_is_not_served_is_an_error(
+    photos: Path, server: LinearModelServer, tmp_path: Path
+) -> None:
+    error = run(
+        photos, "--output", tmp_path / "new", "--model-server", server.target, "--version", 9, status=1
+    )
+    assert "Servable not found" in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_score_version_that_is_no_longer_served_is_an_error(output: Path, photos: Path, digits: Any) -> None:
+    with LinearModelServer(digits.images[:500], digits.labels[:500]) as server:
+        server.publish(digits.images[:500], digits.labels[:500])
+        error = run(photos, "--output", output, "--model-server", server.target, status=1)
+    assert "results of version 1, which is no longer served" in error
+
+
+def test_score_without_model_names_digits_train(photos: Path, tmp_path: Path) -> None:
+    error = run(photos, "--output", tmp_path / "new", "--models", tmp_path / "none", status=1)
+    assert "digits train" in error

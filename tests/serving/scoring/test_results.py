@@ -1,0 +1,180 @@
+"""Result files: formats, atomic writes, and rows that go."""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import csv, parquet
+
+from digit_serving.scoring.files import LISTING
+from digit_serving.scoring.results import Format, InvalidResultsError, ResultsFolder, Run
+
+FORMATS: tuple[Format, ...] = ("parquet", "csv", "jsonl")
+RUN = Run("/photos", "digits", 7, False, "parquet")
+
+
+def prediction(path: str, etag: str = "1", code: str | None = None) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "label": "3",
+        "digit": 3,
+        "confidence": 0.1 + 0.2,
+        "is_digit": None,
+        "probabilities": [0.1, 1 / 3, 1e-30],
+    }
+    return {
+        **dict.fromkeys(RUN.schema.names),
+        "path": path,
+        "etag": etag,
+        "size": 12,
+        "modified": datetime(2026, 11, 29, 1, 2, 3, 456789, UTC),
+        "model": "digits",
+        "version": 7,
+        **({"error_code": code, "error": f'line one\n"{code}", two'} if code else answer),
+    }
+
+
+def reading(path: str) -> dict[str, Any]:
+    box = {"left": 1, "top": 2, "width": 3, "height": 4}
+    digits = [{"digit": 0, "confidence": 0.25, "probabilities": [0.25, 0.75], "box": box}]
+    row = {name: value for name, value in prediction(path).items() if name in LISTING.names}
+    return {
+        **row,
+        "text": "0\n0",
+        "lines": [{"text": "0", "box": box, "digits": digits}] * 2,
+        "model": "digits",
+        "version": 7,
+        "error_code": None,
+        "error": None,
+    }
+
+
+def table(rows: Sequence[dict[str, Any]], run: Run = RUN) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), run.schema)
+
+
+def listing(**etags: str) -> pa.Table:
+    return pa.Table.from_pylist([{"path": path, "etag": etag} for path, etag in etags.items()], LISTING)
+
+
+def keys(results: ResultsFolder, run: Run = RUN) -> list[tuple[str, str]]:
+    rows = results.read(run)
+    return sorted(zip(rows["path"].to_pylist(), rows["etag"].to_pylist(), strict=True))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> ResultsFolder:
+    return ResultsFolder(str(tmp_path / "results"))
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("make", [prediction, reading])
+def test_write_read_returns_the_same_rows(
+    results: ResultsFolder, file_format: Format, make: Callable[[str], dict[str, Any]]
+) -> None:
+    run = Run("/photos", "digits", 7, make is reading, file_format)
+    failed = {**make("ö,\n.png"), **dict.fromkeys(("label", "digit", "text", "lines"), None)}
+    rows = table([make("a"), {name: failed[name] for name in run.schema.names}], run)
+    results.write(rows, file_format)
+    assert results.read(run).to_pylist() == rows.to_pylist()
+
+
+def test_write_same_pictures_replaces_their_file(results: ResultsFolder) -> None:
+    first = results.write(table([prediction("a", code="unreadable"), prediction("b")]), "parquet")
+    again = results.write(table([prediction("a"), prediction("b")]), "parquet")
+    other = results.write(table([prediction("a", etag="2"), prediction("b")]), "parquet")
+    assert first == again != other
+    assert results.names("parquet") == {first, other}
+
+
+def test_write_leaves_whole_files_only(results: ResultsFolder) -> None:
+    results.write(table([prediction("a")]), "csv")
+    assert [path.name for path in Path(results.url).iterdir()] == list(results.names("csv"))
+
+
+def test_csv_is_readable_by_others_with_lists_as_json(results: ResultsFolder) -> None:
+    name = results.write(table([prediction("a")]), "csv")
+    row = csv.read_csv(Path(results.url) / name).to_pylist()[0]
+    assert json.loads(row["probabilities"]) == [0.1, 1 / 3, 1e-30]
+    assert (row["path"], row["label"], row["confidence"]) == ("a", 3, 0.1 + 0.2)
+
+
+def test_parquet_folder_is_readable_as_dataset_beside_the_run_file(results: ResultsFolder) -> None:
+    results.write_run(RUN)
+    results.write(table([prediction("a")]), "parquet")
+    results.write(table([prediction("b")]), "parquet")
+    assert parquet.read_table(results.url).num_rows == 2
+
+
+def test_read_run_returns_what_was_written_or_none(results: ResultsFolder) -> None:
+    assert results.read_run() is None
+    results.write_run(RUN)
+    assert results.read_run() == RUN
+
+
+def test_read_run_of_other_files_raises(results: ResultsFolder) -> None:
+    results.write(table([prediction("a")]), "parquet")
+    with pytest.raises(InvalidResultsError, match="no results of `digits score`"):
+        results.read_run()
+    (Path(results.url) / "_score.json").write_text("{")
+    with pytest.raises(InvalidResultsError, match=r"_score\.json is damaged"):
+        results.read_run()
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_remove_stale_rows_keeps_current_final_rows(results: ResultsFolder, file_format: Format) -> None:
+    run = Run("/photos", "digits", 7, False, file_format)
+    rows = [
+        prediction("kept"),
+        prediction("changed"),
+        prediction("gone"),
+        prediction("refused", code="no_digit"),
+        prediction("unanswered", code="deadline_exceeded"),
+        prediction("unreadable", code="unreadable"),
+    ]
+    results.write(table(rows), file_format)
+    results.write(table([prediction("gone too")]), file_format)
+    now = listing(kept="1", changed="2", refused="1", unanswered="1", unreadable="1", added="1")
+    kept = results.remove_stale_rows(run, now, with_failures=True)
+    expected = [("kept", "1"), ("refused", "1")]
+    assert keys(results, run) == expected
+    assert sorted(map(tuple, (row.values() for row in kept.keys.to_pylist()))) == expected
+    assert kept.removed == 2
+    assert len(results.names(file_format)) == 1
+
+
+def test_remove_stale_rows_keeps_one_row_of_each_picture(results: ResultsFolder) -> None:
+    results.write(table([prediction("a"), prediction("b")]), "parquet")
+    results.write(table([prediction("b"), prediction("c")]), "parquet")
+    results.remove_stale_rows(RUN, listing(a="1", b="1", c="1"), with_failures=True)
+    assert keys(results) == [("a", "1"), ("b", "1"), ("c", "1")]
+
+
+def test_remove_stale_rows_may_keep_failures(results: ResultsFolder) -> None:
+    results.write(table([prediction("a", code="deadline_exceeded"), prediction("gone")]), "parquet")
+    results.remove_stale_rows(RUN, listing(a="1"), with_failures=False)
+    assert keys(results) == [("a", "1")]
+
+
+def test_remove_stale_rows_of_new_folder_keeps_nothing(results: ResultsFolder) -> None:
+    kept = results.remove_stale_rows(RUN, listing(a="1"), with_failures=True)
+    assert (len(kept.keys), kept.removed) == (0, 0)
+
+
+def test_remove_stale_rows_damaged_file_raises_with_its_name(results: ResultsFolder) -> None:
+    name = results.write(table([prediction("a")]), "parquet")
+    path = Path(results.url) / name
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InvalidResultsError, match=f"{name} is damaged; remove it"):
+        results.remove_stale_rows(RUN, listing(a="1"), with_failures=True)
+
+
+def test_remove_leftovers_deletes_interrupted_writes_only(results: ResultsFolder) -> None:
+    name = results.write(table([prediction("a")]), "parquet")
+    results.write_run(RUN)
+    (Path(results.url) / f".{name}.0000.unfinished").write_bytes(b"half")
+    results.remove_leftovers()
+    assert {path.name for path in Path(results.url).iterdir()} == {name, "_score.json"}
