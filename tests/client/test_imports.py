@@ -13,8 +13,19 @@ import pytest
 import digit_client
 from digit_client import _cli
 
-HEAVY = ("tensorflow", "tensorflow_serving", "keras", "flask", "grpc", "cv2", "opentelemetry")
-EXTRAS = (*HEAVY, "google", "greenlet", "matplotlib", "PIL", "pydantic", "rich", "uvicorn", "uvloop")
+HEAVY = ("tensorflow", "tensorflow_serving", "keras", "flask", "grpc", "cv2", "opentelemetry", "sqlalchemy")
+EXTRAS = (
+    *HEAVY,
+    "alembic",
+    "google",
+    "greenlet",
+    "matplotlib",
+    "PIL",
+    "pydantic",
+    "rich",
+    "uvicorn",
+    "uvloop",
+)
 
 IMPORTS: tuple[tuple[str, set[str]], ...] = (
     ("import digit_client", set()),
@@ -23,7 +34,7 @@ IMPORTS: tuple[tuple[str, set[str]], ...] = (
     ("import digit_client.tfserving.protos", set()),
     ("import digit_training.cli", set()),
     ("import digit_serving.gateway.cli, digit_serving.model_server.cli", set()),
-    ("import digit_serving.releases.cli, digit_serving.up", set()),
+    ("import digit_serving.feedback.cli, digit_serving.releases.cli, digit_serving.up", set()),
     ("import digit_serving.gateway.server", {"grpc"}),
     ("from digit_client import ModelServerClient", {"cv2"}),
     ("import digit_serving.gateway.app", {"flask"}),
@@ -32,6 +43,7 @@ IMPORTS: tuple[tuple[str, set[str]], ...] = (
 
 COMMANDS_AND_EXTRAS = {
     ("export", "model.keras"): "training",
+    ("feedback", "stats", "--store", "sqlite:///feedback.db"): "feedback",
     ("gateway",): "gateway",
     ("model-server",): "model-server",
     ("models", "ls"): "grpc",
