@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import orjson
 from flask import Response, g, request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
@@ -30,13 +30,18 @@ MAX_LABEL = 1000
 _MAX_BODY = 16 * 1024
 
 
+def _to_integer(value: object) -> object:
+    """Convert 1.0 to 1: both are integers in JSON Schema."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Feedback(BaseModel):
     """Body of a request: the label of a picture of an earlier request, or that its answer was right."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     request_id: Annotated[str, Field(pattern=f"^{REQUEST_ID_PATTERN}$")]
-    index: Annotated[int, Field(ge=0, le=MAX_INDEX)] = 0
+    index: Annotated[int, Field(ge=0, le=MAX_INDEX), BeforeValidator(_to_integer)] = 0
     label: Annotated[str, Field(max_length=MAX_LABEL)] = NO_CLASS
     is_: Annotated[Literal["right"], Field(alias="is")] = "right"
 

@@ -97,6 +97,13 @@ def gateway_process(
         yield gateway
 
 
+def remove_kept_answers(store: Path) -> None:
+    """Remove the answers that a gateway process kept in memory for this SQLite store."""
+    file = kept._file_in_memory(store)
+    for path in file.parent.glob(f"{file.name}*"):
+        path.unlink()
+
+
 def npy(array: NDArray[Any]) -> bytes:
     """Return the array as a .npy file."""
     buffer = io.BytesIO()

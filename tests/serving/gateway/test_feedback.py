@@ -134,7 +134,8 @@ class TestOfPredictions:
         sevens = np.eye(10, dtype=np.float32)[[7] * 3]
         stub.answer = lambda _request, _context: predict_response(sevens)
         predict_pixels(http, IMAGE, IMAGE[::-1], IMAGE)
-        assert give(http, index=1, label=NO_CLASS).get_json()["feedback"]["index"] == 1
+        # In JSON Schema, 1.0 is an integer.
+        assert give(http, index=1.0, label=NO_CLASS).get_json()["feedback"]["index"] == 1
         (record,) = stored(url)
         assert (record.index, record.label) == (1, NO_CLASS)
         assert np.array_equal(decode(record.input), IMAGE[::-1])
