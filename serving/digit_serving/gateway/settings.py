@@ -106,7 +106,8 @@ class Settings(BaseSettings):
     unlogged table."""
     feedback_max_kept: int = Field(default=10_000, ge=1)
     """Largest number of inputs that are kept, of all workers and gateways with the same store; the oldest are
-    deleted first. The input of a digit takes about half a kilobyte."""
+    deleted first. With SQLite, /dev/shm must have room for twice their size: a digit takes about half a
+    kilobyte, larger inputs and originals take what they do as PNG files."""
     feedback_originals: bool = False
     """Keep, and store with the feedback, also the image files as they were sent, which may show more than
     digits, and with their metadata."""
