@@ -59,6 +59,8 @@ def service(model_server: str, tmp_path: Path, digits: Any) -> Iterator[Service]
     with gateway_process(model_server, workers=2, feedback=f"sqlite:///{store}") as gateway:
         wait_until(lambda: len(children(gateway.process.pid)) == 2, gateway.process)
         service = Service(gateway, store, to_png(digits.one(7)))
+        # Workers open the store after their start.
+        wait_until(lambda: service.give(service.predict(), "7").status_code == 200)
         yield service
     remove_kept_answers(store)
 
@@ -67,7 +69,7 @@ def test_feedback_reaches_any_worker(service: Service) -> None:
     for label in "0123456789":
         response = service.give(service.predict(), label)
         assert response.status_code == 200, response.text
-    records = service.stored()
+    records = service.stored()[-10:]
     assert [record.label for record in records] == list("0123456789")
     assert {record.predicted for record in records} == {"7"}
     assert (decode(records[0].input) == decode(service.picture)).all()
@@ -95,8 +97,8 @@ def test_feedback_answered_before_a_worker_is_killed_is_stored(service: Service)
     stop.set()
     for thread in threads:
         thread.join()
-    assert set(answered) <= {record.request_id for record in service.stored()}
-    assert all(record.label == "1" for record in service.stored())
+    labels = {record.request_id: record.label for record in service.stored()}
+    assert [labels.get(request_id) for request_id in answered] == ["1"] * len(answered)
 
 
 def test_answers_kept_by_a_killed_worker_get_feedback(service: Service) -> None:
@@ -110,7 +112,6 @@ def test_answers_kept_by_a_killed_worker_get_feedback(service: Service) -> None:
 
 
 def test_predictions_go_on_while_the_store_is_locked(service: Service) -> None:
-    assert service.give(service.predict(), "7").status_code == 200
     with _locked(service.store):
         request_id = service.predict()
         response = service.give(request_id, "1")

@@ -37,6 +37,7 @@ from tests.serving.gateway.conftest import (
     draw_number,
     gateway_process,
 )
+from tests.serving.gateway.test_feedback import give, give_once
 
 GENERATOR = [sys.executable, "-m", "openapi_python_client"]
 UNDOCUMENTED_PATHS = {"/docs", "/docs/<name>", "/static/<name>"}
@@ -378,12 +379,12 @@ def test_feedback_matches_its_schema(
     stub: StubModelServer, feedback_http: FlaskClient, body: dict[str, object], status: int
 ) -> None:
     operation = PATHS["/v1/feedback"]["post"]
-    document = {"request_id": "id-1", **body}
+    document: dict[str, Any] = {"request_id": "id-1", **body}
     if status != 400:
         validate(document, operation["requestBody"]["content"]["application/json"]["schema"])
     picture = {"data": to_png(IMAGE), "content_type": "image/png"}
     feedback_http.post("/v1/predict", **picture, headers={"X-Request-ID": "id-1"})
-    response = feedback_http.post("/v1/feedback", json=document)
+    response = (give_once if status == 404 else give)(feedback_http, **document)
     assert response.status_code == status, response.text
     validate_response(response, operation)
 
