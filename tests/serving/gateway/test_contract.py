@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,10 @@ def test_gateway_any_request_conforms_to_openapi(gateway: str) -> None:
 @pytest.mark.e2e
 def test_feedback_any_request_conforms_to_openapi(model_server: str, tmp_path: Path) -> None:
     store = tmp_path / "feedback.db"
-    with gateway_process(model_server, feedback=f"sqlite:///{store}") as gateway:
+    with ExitStack() as stack:
+        stack.callback(remove_kept_answers, store)
+        gateway = stack.enter_context(gateway_process(model_server, feedback=f"sqlite:///{store}"))
         assert passed_cases(gateway.url, "--include-path", "/v1/feedback") > 50
-    remove_kept_answers(store)
 
 
 def passed_cases(url: str, *options: str) -> int:
