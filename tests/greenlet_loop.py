@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from flask.testing import FlaskClient
 
 from digit_client.tfserving.model_server import AsyncModelServer
 from digit_serving.gateway import asgi, tls
+from digit_serving.gateway.answer_keeper import AnswerKeeper
 from digit_serving.gateway.app import create_app
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.settings import Settings
@@ -33,18 +35,36 @@ def run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
 def app(settings: Settings, tracer: RequestTracer | None = None) -> Flask:
     """Create the gateway's Flask application, whose test clients call it in the loop."""
 
-    async def create() -> Flask:
-        model_server = AsyncModelServer(settings.model_server, tls.channel_credentials(settings))
-        return create_app(settings, model_server, Metrics(), tracer)
-
-    flask = run(create())
-    flask.test_client_class = _Client
-    return flask
+    return _app(settings, Metrics(), tracer, None)
 
 
 def client(settings: Settings, tracer: RequestTracer | None = None) -> FlaskClient:
     """Create a test client of the gateway's application, which needs no HTTP socket."""
     return app(settings, tracer).test_client()
+
+
+@contextmanager
+def keeping(settings: Settings) -> Iterator[FlaskClient]:
+    """Yield a test client of an application that keeps answers for feedback, as DIGITS_FEEDBACK says."""
+    metrics = Metrics()
+    keeper = AnswerKeeper(settings, metrics)
+    keeper.start()
+    try:
+        yield _app(settings, metrics, None, keeper).test_client()
+    finally:
+        keeper.close()
+
+
+def _app(
+    settings: Settings, metrics: Metrics, tracer: RequestTracer | None, keeper: AnswerKeeper | None
+) -> Flask:
+    async def create() -> Flask:
+        model_server = AsyncModelServer(settings.model_server, tls.channel_credentials(settings))
+        return create_app(settings, model_server, metrics, tracer, keeper)
+
+    flask = run(create())
+    flask.test_client_class = _Client
+    return flask
 
 
 class _Client(FlaskClient):

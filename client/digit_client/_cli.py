@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 REQUIRED_EXTRAS = {
     "export": "training",
+    "feedback": "feedback",
     "gateway": "gateway",
     "model-server": "model-server",
     "models": "grpc",

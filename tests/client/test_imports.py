@@ -23,9 +23,11 @@ HEAVY = (
     "opentelemetry",
     "pyarrow",
     "ray",
+    "sqlalchemy",
 )
 EXTRAS = (
     *HEAVY,
+    "alembic",
     "fsspec",
     "google",
     "greenlet",
@@ -44,7 +46,8 @@ IMPORTS: tuple[tuple[str, set[str]], ...] = (
     ("import digit_client.tfserving.protos", set()),
     ("import digit_training.cli", set()),
     ("import digit_serving.gateway.cli, digit_serving.model_server.cli", set()),
-    ("import digit_serving.releases.cli, digit_serving.scoring.cli, digit_serving.up", set()),
+    ("import digit_serving.feedback.cli, digit_serving.scoring.cli", set()),
+    ("import digit_serving.releases.cli, digit_serving.up", set()),
     ("import digit_serving.gateway.server", {"grpc"}),
     ("from digit_client import ModelServerClient", {"cv2"}),
     ("import digit_serving.gateway.app", {"flask"}),
@@ -53,6 +56,7 @@ IMPORTS: tuple[tuple[str, set[str]], ...] = (
 
 COMMANDS_AND_EXTRAS = {
     ("export", "model.keras"): "training",
+    ("feedback", "stats", "--store", "sqlite:///feedback.db"): "feedback",
     ("gateway",): "gateway",
     ("model-server",): "model-server",
     ("models", "ls"): "grpc",

@@ -1,5 +1,6 @@
 """Application factory: the gateway as an ASGI application, Flask and its shared objects in one event loop."""
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from digit_serving.gateway.routing import Router
 from digit_serving.gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from digit_serving.gateway.answer_keeper import AnswerKeeper
     from digit_serving.gateway.tracing import RequestTracer
 
 
@@ -38,24 +40,33 @@ class Gateway:
         metrics = Metrics()
         tracer = tracing_setup.create_tracer(settings)
         model_server = AsyncModelServer(settings.model_server, tls.channel_credentials(settings))
+        keeper = _create_answer_keeper(settings, metrics)
         self._app = Admission(
-            WsgiAdapter(create_app(settings, model_server, metrics, tracer), settings.max_body),
+            WsgiAdapter(create_app(settings, model_server, metrics, tracer, keeper), settings.max_body),
             capacity=settings.queue_capacity,
             max_queue_time=settings.max_queue_time,
             max_body=settings.max_body,
             on_refusal=metrics.count_overload,
         )
         await receive()
+        if keeper:
+            keeper.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await model_server.close()
+        if keeper:
+            await asyncio.to_thread(keeper.close)
         if tracer:
             tracer.shutdown()
         await send({"type": "lifespan.shutdown.complete"})
 
 
 def create_app(
-    settings: Settings, model_server: AsyncModelServer, metrics: Metrics, tracer: "RequestTracer | None"
+    settings: Settings,
+    model_server: AsyncModelServer,
+    metrics: Metrics,
+    tracer: "RequestTracer | None",
+    keeper: "AnswerKeeper | None",
 ) -> Flask:
     """Create the gateway's WSGI application. Its views use `asgi.await_`, so `asgi.run` must call it."""
     app = Flask(__name__, static_folder=None)
@@ -73,11 +84,21 @@ def create_app(
     )
     _observe_requests(app, metrics, tracer)
     errors.register_error_handlers(app)
-    app.register_blueprint(routes.blueprint(settings, model_server, Router(settings, model_server, batcher)))
+    router = Router(settings, model_server, batcher)
+    app.register_blueprint(routes.blueprint(settings, model_server, router, metrics, keeper))
     app.register_blueprint(openapi.blueprint(settings))
     app.register_blueprint(ops.probes(settings, model_server, metrics))
-    app.register_blueprint(ops.pages())
+    app.register_blueprint(ops.pages(settings))
     return app
+
+
+def _create_answer_keeper(settings: Settings, metrics: Metrics) -> "AnswerKeeper | None":
+    if not settings.feedback:
+        return None
+    # Lazy, because it needs the extra feedback.
+    from digit_serving.gateway.answer_keeper import AnswerKeeper
+
+    return AnswerKeeper(settings, metrics)
 
 
 def _observe_requests(app: Flask, metrics: Metrics, tracer: "RequestTracer | None") -> None:

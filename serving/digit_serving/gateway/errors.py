@@ -1,13 +1,16 @@
 """Error handlers: turn every error into one response format, RFC 9457 problem details.
 
-    GatewayError                   has an HTTP status and a code
-    ├── MalformedBodyError    400  the body does not match its content type
-    ├── InvalidSelectionError 400  invalid ?version=, ?label=, ?include= or ?top=
-    ├── NotReadyError         503  no version of the model is available
-    ├── RateLimitedError      429  the caller exceeded its rate limit
-    ├── TooManyImagesError    413  the request holds more images than allowed
-    ├── UnauthorizedError     401  the request has no valid API key
-    └── UnknownModelError     404  ?model= names no model of the settings
+    GatewayError                      has an HTTP status and a code
+    ├── FeedbackMismatchError    422  the label does not suit the answer
+    ├── FeedbackUnavailableError 503  the store of feedback fails
+    ├── FeedbackUnknownError     404  no such answer is kept
+    ├── MalformedBodyError       400  the body does not match its content type
+    ├── InvalidSelectionError    400  invalid ?version=, ?label=, ?include= or ?top=
+    ├── NotReadyError            503  no version of the model is available
+    ├── RateLimitedError         429  the caller exceeded its rate limit
+    ├── TooManyImagesError       413  the request holds more images than allowed
+    ├── UnauthorizedError        401  the request has no valid API key
+    └── UnknownModelError        404  ?model= names no model of the settings
 
 Errors of digit_client are mapped as well: image errors and errors of the connection to the model server.
 """
@@ -69,6 +72,27 @@ class GatewayError(Exception):
     def __init__(self, message: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         super().__init__(message)
         self.headers = headers
+
+
+class FeedbackMismatchError(GatewayError):
+    """The label does not suit the answer."""
+
+    status = 422
+    code = "feedback_mismatch"
+
+
+class FeedbackUnavailableError(GatewayError):
+    """The store of feedback fails."""
+
+    status = 503
+    code = "feedback_unavailable"
+
+
+class FeedbackUnknownError(GatewayError):
+    """No such answer is kept."""
+
+    status = 404
+    code = "feedback_unknown"
 
 
 class MalformedBodyError(GatewayError):

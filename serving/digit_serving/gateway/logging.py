@@ -20,7 +20,7 @@ def dict_config(settings: Settings) -> dict[str, Any]:
     """Return the configuration for logging.config.dictConfig.
 
     The level of gunicorn's logger, whose handlers uvicorn also uses, is ERROR: at lower levels each malformed
-    request and each start and end of a process would be logged.
+    request and each start and end of a process would be logged. Alembic logs each opening of a store at INFO.
     """
     formatter = _JsonFormatter if settings.log_format == "json" else _PrettyFormatter
     return {
@@ -28,7 +28,10 @@ def dict_config(settings: Settings) -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {"fields": {"()": formatter}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "fields"}},
-        "loggers": {"gunicorn.error": {"level": "ERROR", "handlers": ["stderr"], "propagate": False}},
+        "loggers": {
+            "alembic": {"level": "WARNING"},
+            "gunicorn.error": {"level": "ERROR", "handlers": ["stderr"], "propagate": False},
+        },
         "root": {"level": settings.log_level.upper(), "handlers": ["stderr"]},
     }
 

@@ -81,6 +81,12 @@ class Metrics:
         self._overload = self._counter(
             "overload", "Requests refused by admission control: queue full, or waited too long."
         )
+        self._feedback = self._counter(
+            "feedback", "Model inputs that got a label, by its agreement.", "model", "version", "agrees"
+        )
+        self._feedback_dropped = self._counter(
+            "feedback_dropped", "Model inputs that were not kept, so that they can't get feedback."
+        )
         self._set_build_info()
 
     def count_request(self, context: RequestContext) -> None:
@@ -107,6 +113,14 @@ class Metrics:
     def count_overload(self) -> None:
         """Count a request that admission control refused."""
         self._overload().inc()
+
+    def count_feedback(self, model: str, version: int, agrees: bool) -> None:
+        """Count a model input that got a label, which agrees with the answer or does not."""
+        self._feedback(model, version, str(agrees).lower()).inc()
+
+    def count_dropped_feedback(self, inputs: int) -> None:
+        """Count model inputs that were not kept."""
+        self._feedback_dropped().inc(inputs)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus's text format."""

@@ -43,9 +43,20 @@ def describe(settings: Settings) -> dict[str, Any]:
     for name, field in _IMAGE_LISTS:
         document["components"]["schemas"][name]["properties"][field]["maxItems"] = settings.max_images
     document["components"]["schemas"]["ModelName"]["enum"] = list(settings.models)
+    if not settings.feedback:
+        _remove_feedback(document)
     if settings.api_keys:
         for path, operations in document["paths"].items():
             if path.startswith("/v1/"):
                 for operation in operations.values():
                     operation["security"] = [{"Key": []}]
     return document
+
+
+def _remove_feedback(document: dict[str, Any]) -> None:
+    """Remove the route, and the components that it alone uses: their names begin with Feedback."""
+    del document["paths"]["/v1/feedback"]
+    for kind, components in document["components"].items():
+        document["components"][kind] = {
+            name: component for name, component in components.items() if not name.startswith("Feedback")
+        }

@@ -83,10 +83,11 @@ def probes(settings: Settings, model_server: AsyncModelServer, metrics: Metrics)
     return blueprint
 
 
-def pages() -> Blueprint:
+def pages(settings: Settings) -> Blueprint:
     """Return the demo page at / and Swagger UI at /docs, whose files stay in memory."""
     blueprint = Blueprint("pages", __name__)
-    index: Index = {"name": "Digits", "version": version("digit-serving"), "links": LINKS}
+    links = LINKS | ({"feedback": "/v1/feedback"} if settings.feedback else {})
+    index: Index = {"name": "Digits", "version": version("digit-serving"), "links": links}
     index_json = orjson.dumps(index)
     page_files = {path.name: path.read_bytes() for path in _STATIC.iterdir()}
     docs_files = {path.name: path.read_bytes() for path in _SWAGGER.iterdir()}

@@ -1,6 +1,7 @@
-"""API routes under /v1: predictions, readings, and the models with their versions, labels and tasks."""
+"""API routes under /v1: predictions, readings, feedback, and the models with their versions and tasks."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import orjson
 from flask import Blueprint, Response, g, request
@@ -11,7 +12,9 @@ from digit_client.tfserving.model_server import AsyncModelServer
 from digit_serving.gateway import auth, rate_limit, responses, schemas, security_headers
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.context import RequestContext
+from digit_serving.gateway.feedback import FeedbackView
 from digit_serving.gateway.image_processing import ImageProcessor, to_image
+from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.query_parsing import ModelSelector, parse_include, parse_top
 from digit_serving.gateway.recognition import Recognizer
 from digit_serving.gateway.request_parsing import RequestParser
@@ -19,15 +22,26 @@ from digit_serving.gateway.routing import Router, default_version
 from digit_serving.gateway.scheduling import Scheduler
 from digit_serving.gateway.settings import Settings
 
+if TYPE_CHECKING:
+    from digit_serving.gateway.answer_keeper import AnswerKeeper
 
-def blueprint(settings: Settings, model_server: AsyncModelServer, router: Router) -> Blueprint:
-    """Return the blueprint of /v1."""
+
+def blueprint(
+    settings: Settings,
+    model_server: AsyncModelServer,
+    router: Router,
+    metrics: Metrics,
+    keeper: "AnswerKeeper | None",
+) -> Blueprint:
+    """Return the blueprint of /v1, with feedback if answers are kept."""
     api = Blueprint("api", __name__, url_prefix="/v1")
     selector = ModelSelector(settings)
-    recognition = _Recognition(settings, selector, router)
+    recognition = _Recognition(settings, selector, router, keeper)
     api.post("/predict")(recognition.predict)
     api.post("/read")(recognition.read)
     api.get("/models")(_Models(settings, selector, model_server, router).models)
+    if keeper:
+        api.post("/feedback")(FeedbackView(keeper, router, metrics).feedback)
     if settings.api_keys:
         auth.require_api_key(api, settings.api_keys)
     if settings.rate_limit:
@@ -37,11 +51,14 @@ def blueprint(settings: Settings, model_server: AsyncModelServer, router: Router
 
 
 class _Recognition:
-    """Views that answer pictures."""
+    """Views that answer pictures, and have the answers kept for feedback if there is a keeper."""
 
-    def __init__(self, settings: Settings, selector: ModelSelector, router: Router) -> None:
+    def __init__(
+        self, settings: Settings, selector: ModelSelector, router: Router, keeper: "AnswerKeeper | None"
+    ) -> None:
         scheduler = Scheduler(settings)
         self._selector = selector
+        self._keeper = keeper
         self._parser = RequestParser(settings, scheduler)
         self._recognizer = Recognizer(settings, self._parser, ImageProcessor(settings, scheduler), router)
 
@@ -53,6 +70,8 @@ class _Recognition:
         body = self._parser.parse(request, context)
         predictions, batches, task = self._recognizer.predict(body, requested, context)
         context.predictions = predictions
+        if self._keeper:
+            self._keeper.keep_predictions(context, predictions, batches, task, body)
         documents = responses.prediction_documents(predictions, include, top)
         if "image" in include:
             inputs = (to_image(row, task) for batch in batches for row in batch)
@@ -73,6 +92,8 @@ class _Recognition:
         body = self._parser.parse(request, context)
         answers, task = self._recognizer.read(body, requested, context)
         context.readings = [reading for reading, _ in answers]
+        if self._keeper:
+            self._keeper.keep_readings(context, answers, body)
         documents = [responses.reading_document(reading) for reading in context.readings]
         if "image" in include:
             for document, (_, glyphs) in zip(documents, answers, strict=True):
@@ -112,6 +133,7 @@ class _Models:
             "labels": self._resolve_labels(name),
             "task": self._describe_task(name, context),
             "models": self._settings.models,
+            "feedback": bool(self._settings.feedback),
             "request_id": context.request_id,
         }
         return _json_response(content)

@@ -90,7 +90,7 @@ class ModelVersion(TypedDict):
 class Models(TypedDict):
     """A model's versions, the version of each label, and its task card: null while no version answers.
 
-    `models` are the names of all models.
+    `models` are the names of all models. `feedback` is true if answers can get feedback.
     """
 
     name: str
@@ -98,6 +98,26 @@ class Models(TypedDict):
     labels: dict[str, int]
     task: dict[str, object] | None
     models: Sequence[str]
+    feedback: bool
+    request_id: str
+
+
+class FeedbackEntry(TypedDict):
+    """Feedback that was stored: `inputs` is the number of the model's inputs that have labels now.
+
+    `original` is true if the picture as sent was stored as well.
+    """
+
+    request_id: str
+    index: int
+    inputs: int
+    original: bool
+
+
+class FeedbackReceipt(TypedDict):
+    """Receipt of feedback."""
+
+    feedback: FeedbackEntry
     request_id: str
 
 

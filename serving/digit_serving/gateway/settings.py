@@ -97,6 +97,21 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may call /v1 (CORS), separated by commas, such as https://app.example.com."""
 
+    feedback: str = ""
+    """Store of feedback: sqlite:///feedback.db, or for several gateways postgresql://user@host/database. If
+    set, the gateway keeps the model's input of each answer for a while, and callers may send the right label
+    to /v1/feedback, which stores it with the input. Needs the extra feedback."""
+    feedback_keep: float = Field(default=600, gt=0)
+    """Seconds for which answers are kept, in memory, and can get feedback. With PostgreSQL they are in an
+    unlogged table."""
+    feedback_max_kept: int = Field(default=10_000, ge=1)
+    """Largest number of inputs that are kept, of all workers and gateways with the same store; the oldest are
+    deleted first. With SQLite, /dev/shm must have room for twice their size: a digit takes about half a
+    kilobyte, larger inputs and originals take what they do as PNG files."""
+    feedback_originals: bool = False
+    """Keep, and store with the feedback, also the image files as they were sent, which may show more than
+    digits, and with their metadata."""
+
     @property
     def models(self) -> tuple[str, ...]:
         """Names of all models that requests may select, without repetition, the default model first."""

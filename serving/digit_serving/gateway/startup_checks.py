@@ -30,6 +30,8 @@ def check(settings: Settings) -> None:
             tls.server_context(settings.tls_certificate, settings.tls_key)
     with _wrap_errors(_MODEL_SERVER_TLS, OSError):
         tls.channel_credentials(settings)
+    if settings.feedback:
+        _check_store(settings.feedback)
     if settings.rate_limit:
         # Lazy, because most gateways set no limit.
         from limits.errors import ConfigurationError
@@ -38,6 +40,19 @@ def check(settings: Settings) -> None:
 
         with _wrap_errors("DIGITS_RATE_LIMIT_STORE", ConfigurationError):
             RateLimiter(settings.rate_limit, settings.rate_limit_store)
+
+
+def _check_store(url: str) -> None:
+    """Check the form of the URL only: the gateway answers pictures also while a database is down."""
+    try:
+        from digit_serving.feedback.database import StoreError, parse_url
+    except ImportError as error:
+        raise UnusableSettingError(
+            "DIGITS_FEEDBACK: needs the extra feedback; "
+            "install it in a clone of digit-serving: pip install '.[feedback]'"
+        ) from error
+    with _wrap_errors("DIGITS_FEEDBACK", StoreError):
+        parse_url(url)
 
 
 @contextmanager

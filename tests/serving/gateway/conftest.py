@@ -31,6 +31,7 @@ from digit_client.tfserving.protos import (
     PredictRequest,
     PredictResponse,
 )
+from digit_serving.feedback import kept
 from digit_serving.gateway.asgi import Receive, Scope, Send
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.settings import Settings
@@ -94,6 +95,13 @@ def gateway_process(
         gateway = GatewayProcess(port, process)
         wait_until(lambda: answers(f"{gateway.url}/livez"), process)
         yield gateway
+
+
+def remove_kept_answers(store: Path) -> None:
+    """Remove the answers that a gateway process kept in memory for this SQLite store."""
+    file = kept._file_in_memory(store)
+    for path in file.parent.glob(f"{file.name}*"):
+        path.unlink()
 
 
 def npy(array: NDArray[Any]) -> bytes:
@@ -361,3 +369,26 @@ def stub() -> Iterator[StubModelServer]:
 def stub_http(stub: StubModelServer) -> FlaskClient:
     """Test client of the gateway in front of the stub, with a deadline of half a second."""
     return greenlet_loop.client(Settings(model_server=stub.target, deadline=0.5))
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of kept answers, in place of the system's folder in memory."""
+    folder = tmp_path / "memory"
+    folder.mkdir()
+    monkeypatch.setattr(kept, "_MEMORY", folder)
+    return folder
+
+
+@pytest.fixture
+def feedback_url(tmp_path: Path) -> str:
+    """URL of a store of feedback that does not exist."""
+    return f"sqlite:///{tmp_path / 'feedback.db'}"
+
+
+@pytest.fixture
+def feedback_http(stub: StubModelServer, feedback_url: str, memory: Path) -> Iterator[FlaskClient]:
+    """Test client of the gateway in front of the stub, with feedback."""
+    settings = Settings(model_server=stub.target, labels=(), feedback=feedback_url)
+    with greenlet_loop.keeping(settings) as client:
+        yield client

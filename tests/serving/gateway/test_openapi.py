@@ -24,10 +24,12 @@ from digit_client.tfserving.protos import ModelVersionStatus
 from digit_serving.gateway import schemas
 from digit_serving.gateway.context import REQUEST_ID_PATTERN
 from digit_serving.gateway.errors import RETRY_AFTER_STATUSES, GatewayError, status_and_code
+from digit_serving.gateway.feedback import MAX_INDEX, MAX_LABEL
 from digit_serving.gateway.openapi import describe
 from digit_serving.gateway.query_parsing import MAX_TOP, MAX_VERSION
 from digit_serving.gateway.settings import Settings
 from tests.serving.gateway.conftest import (
+    IMAGE,
     SHAPES,
     StubModelServer,
     TaskModels,
@@ -35,10 +37,12 @@ from tests.serving.gateway.conftest import (
     draw_number,
     gateway_process,
 )
+from tests.serving.gateway.test_feedback import give, give_once
 
 GENERATOR = [sys.executable, "-m", "openapi_python_client"]
 UNDOCUMENTED_PATHS = {"/docs", "/docs/<name>", "/static/<name>"}
-DOCUMENT = describe(Settings(max_images=7, max_body=1234, max_pixels=5678, max_digits=9))
+STORE = "sqlite:///feedback.db"
+DOCUMENT = describe(Settings(max_images=7, max_body=1234, max_pixels=5678, max_digits=9, feedback=STORE))
 PATHS = DOCUMENT["paths"]
 COMPONENTS = DOCUMENT["components"]
 BODIES = COMPONENTS["requestBodies"]["Pictures"]["content"]
@@ -110,7 +114,7 @@ def generate_client(target: Path) -> None:
 
     The generator knows binary bodies only as application/octet-stream.
     """
-    document = describe(Settings())
+    document = describe(Settings(feedback=STORE))
     bodies = document["components"]["requestBodies"]["Pictures"]["content"]
     del bodies["image/*"], bodies["application/x-npy"]
     source = target.with_suffix(".json")
@@ -137,12 +141,13 @@ def test_document_contains_every_route_and_method(offline_http: FlaskClient) -> 
     }
 
 
-def test_references_resolve_and_components_are_used() -> None:
-    references = set(values_of("$ref", DOCUMENT))
+@pytest.mark.parametrize("document", [DOCUMENT, describe(Settings())], ids=["feedback", "no feedback"])
+def test_references_resolve_and_components_are_used(document: dict[str, Any]) -> None:
+    references = set(values_of("$ref", document))
     assert all(resolve({"$ref": reference}) for reference in references)
     defined = {
         f"#/components/{kind}/{name}"
-        for kind, components in COMPONENTS.items()
+        for kind, components in document["components"].items()
         for name in components
         if kind != "securitySchemes"
     }
@@ -219,6 +224,8 @@ def test_error_responses_agree_with_their_examples_and_headers() -> None:
         "Readings",
         "ModelVersion",
         "Models",
+        "FeedbackEntry",
+        "FeedbackReceipt",
         "Index",
         "Alive",
         "Ready",
@@ -238,6 +245,11 @@ def test_patterns_and_limits_are_those_of_the_code() -> None:
     assert schema["ModelVersion"]["properties"]["state"]["enum"] == ModelVersionStatus.State.keys()
     assert COMPONENTS["parameters"]["Version"]["schema"]["maximum"] == MAX_VERSION
     assert COMPONENTS["parameters"]["Top"]["schema"]["maximum"] == MAX_TOP
+    for name in ("FeedbackLabel", "FeedbackRight", "FeedbackEntry"):
+        properties = schema[name]["properties"]
+        assert properties["request_id"]["pattern"] == f"^{REQUEST_ID_PATTERN}$"
+        assert properties["index"]["maximum"] == MAX_INDEX
+    assert schema["FeedbackLabel"]["properties"]["label"]["maxLength"] == MAX_LABEL
 
 
 def test_limits_are_those_of_the_settings() -> None:
@@ -259,7 +271,7 @@ def test_models_are_those_of_the_settings() -> None:
 def test_security_is_required_only_with_api_keys(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.touch()
-    secured = describe(Settings(api_keys=keys))["paths"]
+    secured = describe(Settings(api_keys=keys, feedback=STORE))["paths"]
     for path, item in PATHS.items():
         for method, operation in item.items():
             with_keys = secured[path][method].get("security", [])
@@ -351,6 +363,30 @@ def test_client_error_matches_its_schema(stub_http: FlaskClient, query: str, con
     response = stub_http.post(f"/v1/predict{query}", data=b"x", content_type=content_type)
     assert 400 <= response.status_code < 500
     validate_response(response, PATHS["/v1/predict"]["post"])
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"label": "1"}, 200),
+        ({"is": "right"}, 200),
+        ({}, 400),
+        ({"label": "1", "index": 1}, 404),
+        ({"label": "one"}, 422),
+    ],
+)
+def test_feedback_matches_its_schema(
+    stub: StubModelServer, feedback_http: FlaskClient, body: dict[str, object], status: int
+) -> None:
+    operation = PATHS["/v1/feedback"]["post"]
+    document: dict[str, Any] = {"request_id": "id-1", **body}
+    if status != 400:
+        validate(document, operation["requestBody"]["content"]["application/json"]["schema"])
+    picture = {"data": to_png(IMAGE), "content_type": "image/png"}
+    feedback_http.post("/v1/predict", **picture, headers={"X-Request-ID": "id-1"})
+    response = (give_once if status == 404 else give)(feedback_http, **document)
+    assert response.status_code == status, response.text
+    validate_response(response, operation)
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/readyz"])

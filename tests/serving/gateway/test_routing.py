@@ -181,6 +181,7 @@ def test_models_describes_each_model(stub: StubModelServer) -> None:
         "labels": {"stable": 5},
         "task": FASHION.to_document(),
         "models": ["shapes", "fashion"],
+        "feedback": False,
     }
     assert http.get("/v1/models").get_json()["name"] == "shapes"
     # The task is that of the newest version, also before its first prediction.

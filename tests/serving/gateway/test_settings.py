@@ -128,3 +128,8 @@ def test_encrypted_key_is_rejected(pair: Pair, tmp_path: Path) -> None:
 def test_unknown_rate_limit_store_is_rejected() -> None:
     message = rejection(DIGITS_RATE_LIMIT="10/minute", DIGITS_RATE_LIMIT_STORE="clay://tablet")
     assert "DIGITS_RATE_LIMIT_STORE: unknown storage scheme : clay://tablet" in message
+
+
+def test_malformed_feedback_store_is_rejected() -> None:
+    message = rejection(DIGITS_FEEDBACK="clay://tablet")
+    assert "DIGITS_FEEDBACK: the URL of a store is sqlite:///FILE" in message

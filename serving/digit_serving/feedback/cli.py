@@ -1,0 +1,169 @@
+"""`digits feedback`: list, show, export and delete records. Commands import their modules lazily."""
+
+import re
+import typing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+if typing.TYPE_CHECKING:
+    from digit_serving.feedback.store import FeedbackStore
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def _parse_time(_ctx: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
+    """Return the time of an age such as 7d, or of a date or time in ISO 8601, local without a time zone."""
+    if value is None:
+        return None
+    try:
+        if age := re.fullmatch(r"(\d+)([mhdw])", value):
+            return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        return datetime.fromisoformat(value).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(
+            f"{value!r} is neither an age, such as 12h or 7d, nor a date, such as 2026-11-28"
+        ) from error
+
+
+_store_option = click.option(
+    "--store",
+    "url",
+    metavar="URL",
+    required=True,
+    envvar="DIGITS_FEEDBACK",
+    show_envvar=True,
+    help="The gateway's store: sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
+)
+_since_option = click.option(
+    "--since", metavar="AGE|DATE", callback=_parse_time, help="Only answers from this time on, such as 7d."
+)
+_model_option = click.option("--model", metavar="NAME", help="Only answers of this model.")
+
+
+@contextmanager
+def _open_store(url: str) -> Iterator["FeedbackStore"]:
+    """Yield the store. Expected errors become one line on standard error and exit status 1."""
+    from digit_serving.feedback.database import StoreError, parse_url, sqlite_file
+    from digit_serving.feedback.export import ExportError
+    from digit_serving.feedback.store import FeedbackStore
+
+    try:
+        file = sqlite_file(parse_url(url))
+        # A mistyped name would become an empty store.
+        if file and not file.exists():
+            raise click.ClickException(f"{file} does not exist")
+        with closing(FeedbackStore(url)) as store:
+            yield store
+    except (StoreError, ExportError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.group()
+def feedback() -> None:
+    """List, show, export and delete answers that got feedback."""
+
+
+@feedback.command()
+@_store_option
+@_since_option
+@_model_option
+@click.option("--unlabelled", is_flag=True, help="Only answers without a label.")
+def ls(url: str, since: datetime | None, model: str | None, unlabelled: bool) -> None:
+    """List the answers, oldest first."""
+    from digit_serving.feedback import listing
+
+    with _open_store(url) as store:
+        labelled = False if unlabelled else None
+        click.echo(listing.format_records(store.records(since=since, model=model, labelled=labelled)))
+
+
+@feedback.command()
+@click.argument("request_id", metavar="REQUEST")
+@_store_option
+@click.option(
+    "--png",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT.png",
+    help="Write the inputs as a picture, side by side.",
+)
+def show(request_id: str, url: str, png: Path | None) -> None:
+    """Show the answers and the inputs of REQUEST."""
+    from digit_serving.feedback import export, listing
+
+    with _open_store(url) as store:
+        records = sorted(
+            store.records(request_id=request_id), key=lambda found: (found.index, found.position)
+        )
+        if not records:
+            raise click.ClickException(f"the store has no request {request_id}")
+        click.echo("\n\n".join(map(listing.format_record, records)))
+        if png:
+            export.side_by_side(records).save(png, "PNG")
+
+
+@feedback.command("export")
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@_store_option
+@_since_option
+@_model_option
+def export_records(target: Path, url: str, since: datetime | None, model: str | None) -> None:
+    """Write the labelled inputs to OUT: a folder for each label, or one .npz file.
+
+    `digits export --data` takes both. `digits train --data` takes the .npz file, whose test set has a fifth
+    of the requests. Inputs without a class are left out.
+    """
+    from digit_serving.feedback.export import write_folder, write_npz
+
+    with _open_store(url) as store:
+        models = {version.model for version in store.stats()}
+        if model is None and len(models) > 1:
+            names = ", ".join(sorted(models))
+            raise click.ClickException(f"the store has several models; choose one with --model: {names}")
+        write = write_npz if target.suffix == ".npz" else write_folder
+        counts = write(store.records(since=since, model=model, labelled=True), target)
+    click.echo(", ".join(f"{label}: {count:,}" for label, count in sorted(counts.items())))
+
+
+@feedback.command()
+@_store_option
+@click.option(
+    "--before", metavar="AGE|DATE", callback=_parse_time, help="Answers before this time, such as 30d."
+)
+@click.option("--request", "request_id", metavar="ID", help="Answers of this request.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
+def delete(url: str, before: datetime | None, request_id: str | None, yes: bool) -> None:
+    """Delete answers, so that no byte of them remains in the store's files.
+
+    Also those that the gateway keeps for feedback, as far as this machine has them. Backups are not reached.
+    """
+    from digit_serving.feedback.kept import KeptAnswers
+
+    if before is None and request_id is None:
+        raise click.UsageError("give --before, --request or both")
+    with _open_store(url) as store:
+        if not yes:
+            count = sum(1 for _ in store.records(before=before, request_id=request_id))
+            click.confirm(f"Delete {_answers(count)}?", abort=True)
+        # Kept answers first: feedback on one of them would write it into the store again.
+        with closing(KeptAnswers(url)) as kept:
+            kept.delete(before=before, request_id=request_id)
+        deleted = store.delete(before=before, request_id=request_id)
+    click.echo(f"Deleted {_answers(deleted)}.")
+
+
+@feedback.command()
+@_store_option
+def stats(url: str) -> None:
+    """Count the answers, and those whose label is the predicted one, of each version."""
+    from digit_serving.feedback.listing import format_stats
+
+    with _open_store(url) as store:
+        click.echo(format_stats(store.stats()))
+
+
+def _answers(count: int) -> str:
+    return f"{count:,} answer{'s' * (count != 1)}"

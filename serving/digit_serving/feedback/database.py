@@ -1,0 +1,220 @@
+"""Database of records: connection, schema and writing, alike for SQLite and PostgreSQL."""
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from digit_serving.feedback.records import Record
+from digit_serving.feedback.tables import VERSION_TABLE, metadata
+
+_BUSY_SECONDS = 30
+"""Longest wait for another process that writes into the same SQLite file."""
+_RETRY_SECONDS = 0.02
+_CONNECT_SECONDS = 10
+_MIGRATION_LOCK = 0x6469676974
+"""Key of PostgreSQL's advisory lock that lets one process at a time upgrade the schema."""
+_KEY = ("request_id", "index", "position")
+
+
+class StoreError(Exception):
+    """A store cannot be opened, read or written; the message is one sentence for its operator."""
+
+
+def parse_url(url: str) -> sa.URL:
+    """Return the URL of an SQLite file, with its absolute path, or of a PostgreSQL database.
+
+    Raise StoreError for another one.
+    """
+    forms = "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE"
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        # Without the URL, which may contain a password.
+        raise StoreError(f"{forms}; this one cannot be parsed") from None
+    backend = parsed.get_backend_name()
+    if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return parsed.set(database=str(Path(parsed.database).absolute()))
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    raise StoreError(f"{forms}, not {parsed.render_as_string()}")
+
+
+def sqlite_file(url: sa.URL) -> Path | None:
+    """Return the path of an SQLite file, None for PostgreSQL."""
+    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+
+
+class Database:
+    """Pool of connections to a database with the newest schema.
+
+    Use it in the process that opened it: connections do not survive a fork. Threads may share it.
+    """
+
+    def __init__(self, url: sa.URL, *, durable: bool = True) -> None:
+        """Open the database, create or upgrade its schema. Raise StoreError.
+
+        If `durable` is false, SQLite does not wait for the disk: a crash of the machine, not of the process,
+        loses the latest transactions.
+        """
+        self._url = url
+        file = sqlite_file(url)
+        self._is_sqlite = file is not None
+        # Built once: building takes longer than writing a row.
+        self._upserts = {table: _upsert(table, self._is_sqlite) for table in metadata.sorted_tables}
+        with self._translated_errors():
+            if file:
+                # Readable by its owner only. An existing file must not be opened: closing it would drop the
+                # locks that SQLite holds for this process.
+                file.touch(mode=0o600)
+            self._engine = _create_engine(url, durable)
+            try:
+                with self._engine.begin() as connection:
+                    self._lock_schema(connection)
+                    self._upgrade(connection)
+            except BaseException:
+                self.close()
+                raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Yield a connection in a transaction, which is committed at the end. Raise StoreError."""
+        with self._translated_errors(), self._engine.begin() as connection:
+            yield connection
+
+    def upsert(self, table: sa.Table, records: Sequence[Record]) -> None:
+        """Insert the records, or replace rows of the same key whose label is not newer. Raise StoreError."""
+        if not records:
+            return
+        # PostgreSQL locks row by row: the same order everywhere excludes deadlocks.
+        rows = sorted(map(vars, records), key=lambda row: [row[column] for column in _KEY])
+        with self.transaction() as connection:
+            connection.execute(self._upserts[table], rows)
+
+    def fetch(self, query: "sa.Select[Any]") -> list[Record]:
+        """Return the records of a query for all columns of a table. Raise StoreError."""
+        with self.transaction() as connection:
+            return [Record(**row) for row in connection.execute(query).mappings()]
+
+    def delete(self, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> int:
+        """Delete the rows that meet all conditions and return their number.
+
+        Raise StoreError, and ValueError without a condition.
+        """
+        if not conditions:
+            raise ValueError("a deletion needs a condition")
+        with self.transaction() as connection:
+            return connection.execute(sa.delete(table).where(*conditions)).rowcount
+
+    def vacuum(self, table: sa.Table) -> None:
+        """Write the table anew from its rows, so that no byte of a deleted one remains. Raise StoreError.
+
+        Writers wait meanwhile. PostgreSQL needs the owner of the table, and keeps deleted rows in the file as
+        long as an older transaction may read them.
+        """
+        with (
+            self._translated_errors(),
+            self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+        ):
+            if not self._is_sqlite:
+                connection.execute(sa.text(f"VACUUM FULL {table.name}"))
+                return
+            connection.execute(sa.text("VACUUM"))
+            self._truncate_wal(connection)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def _truncate_wal(self, connection: sa.Connection) -> None:
+        """Move all pages from the WAL to the file: until then both contain deleted rows."""
+        end = time.monotonic() + _BUSY_SECONDS
+        # The busy timeout does not apply while another process moves pages.
+        while connection.execute(sa.text("PRAGMA wal_checkpoint(TRUNCATE)")).scalar():
+            if time.monotonic() > end:
+                raise StoreError(
+                    f"the rows are deleted, but {self._url.database} may still contain them, because another "
+                    "process is reading it; repeat the deletion"
+                )
+            time.sleep(_RETRY_SECONDS)
+
+    def _lock_schema(self, connection: sa.Connection) -> None:
+        if self._is_sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+
+    def _upgrade(self, connection: sa.Connection) -> None:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("path_separator", "os")
+        config.set_main_option("script_location", "digit_serving.feedback:migrations")
+        script = ScriptDirectory.from_config(config)
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        current, newest = context.get_current_revision(), script.get_current_head()
+        if current == newest:
+            return
+        if current and current not in {known.revision for known in script.walk_revisions()}:
+            raise StoreError(
+                f"{self._url.render_as_string()} has schema {current}, which is newer than {newest}, "
+                "the newest that this digit-serving knows; upgrade digit-serving"
+            )
+        command.upgrade(config, "head")
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            cause = error.orig if isinstance(error, sa.exc.StatementError) else error
+            sentence, *_ = str(cause).splitlines()
+            raise StoreError(f"{self._url.render_as_string()}: {sentence}") from error
+
+
+def _upsert(table: sa.Table, is_sqlite: bool) -> sa.Insert:
+    insert = sqlite_insert(table) if is_sqlite else postgresql_insert(table)
+    return insert.on_conflict_do_update(
+        index_elements=_KEY,
+        set_={column.name: insert.excluded[column.name] for column in table.c},
+        # A label must not be lost to an unlabelled sample that is written later.
+        where=table.c.labelled_at.is_(None) | (insert.excluded.labelled_at >= table.c.labelled_at),
+    )
+
+
+def _create_engine(url: sa.URL, durable: bool) -> sa.Engine:
+    """Return an engine whose errors do not quote parameters: inputs must not get into logs."""
+    if url.get_backend_name() != "sqlite":
+        arguments = {"connect_timeout": _CONNECT_SECONDS}
+        return sa.create_engine(url, connect_args=arguments, hide_parameters=True, pool_pre_ping=True)
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, hide_parameters=True)
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: Any) -> None:
+        _use_wal(connection)
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        connection.execute("PRAGMA secure_delete = ON")
+
+    return engine
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch the file to a write-ahead log, which it remains."""
+    end = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            # The busy timeout does not apply to the lock that the switch needs.
+            if time.monotonic() > end:
+                raise
+            time.sleep(_RETRY_SECONDS)

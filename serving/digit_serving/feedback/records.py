@@ -1,0 +1,72 @@
+"""Records: one input of a model, its answer and its label."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+NO_CLASS = ""
+"""Label of an input that shows no digit, or none of the classes."""
+
+_HELD_OUT_SHARE = 5
+
+Kind = Literal["predict", "read"]
+Source = Literal["feedback", "sample", "label"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One input of a model, with its answer and, once known, its label.
+
+    `request_id`, `index` and `position` identify the record.
+    """
+
+    request_id: str
+    index: int
+    """Position of the picture in the request."""
+    position: int
+    """Position of the digit in the picture's reading; 0 if the kind is `predict`."""
+    kind: Kind
+    model: str
+    version: int
+    predicted: str
+    """Label that the model answered."""
+    confidence: float
+    """Probability of `predicted`, 0..1."""
+    is_digit: float | None
+    """Probability that the input shows one digit, 0..1; None if the model does not answer it."""
+    input: bytes
+    """PNG of the model's input: grey [h, w] or RGB [h, w, 3]."""
+    answered_at: datetime
+    """Time of the answer, with a time zone."""
+    label: str | None = None
+    """Label that a person gave, NO_CLASS for none of the classes; None if there is no label."""
+    labelled_at: datetime | None = None
+    """Time at which the label was given or withdrawn, with a time zone."""
+    source: Source | None = None
+    """Origin of the record in a store: a caller's feedback, a sample of unsure answers, or labelling."""
+    original: bytes | None = None
+    """The picture as sent, if originals are kept."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Counts of the records of one version of a model.
+
+    A record agrees if its label is the predicted one, or if its label is NO_CLASS and the answer was no
+    digit.
+    """
+
+    model: str
+    version: int
+    records: int
+    labelled: int
+    agreeing: int
+
+
+def is_held_out(request_id: str) -> bool:
+    """True for a fixed fifth of all requests, whose records test a model and never train it.
+
+    The split by request keeps the digits of one picture, which one hand wrote, on the same side.
+    """
+    return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8]) % _HELD_OUT_SHARE == 0

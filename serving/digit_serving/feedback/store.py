@@ -1,0 +1,103 @@
+"""Feedback store: records with labels, and those that wait for one, in SQLite or PostgreSQL."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from digit_client.images import MIN_IS_DIGIT
+from digit_serving.feedback.database import Database, parse_url
+from digit_serving.feedback.records import NO_CLASS, Agreement, Record
+from digit_serving.feedback.tables import criteria, feedback
+
+_PAGE_ROWS = 100
+
+_columns = feedback.c
+_OLDEST_FIRST = (_columns.answered_at, _columns.request_id, _columns.index, _columns.position)
+
+
+class FeedbackStore:
+    """Records in `sqlite:///FILE`, or for several gateways in `postgresql://USER@HOST/DATABASE`.
+
+    Every method raises StoreError if the database fails. Open the store in the process that uses it, after a
+    fork; threads may share it.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Open the store; create or upgrade its schema. Raise StoreError, also for a newer schema."""
+        self._database = Database(parse_url(url))
+
+    def save(self, records: Sequence[Record]) -> None:
+        """Insert the records in one transaction, on disk at the return.
+
+        A record replaces the stored one of the same request, index and position, unless the label of that is
+        newer.
+        """
+        self._database.upsert(feedback, records)
+
+    def records(
+        self,
+        *,
+        since: datetime | None = None,
+        before: datetime | None = None,
+        request_id: str | None = None,
+        model: str | None = None,
+        labelled: bool | None = None,
+    ) -> Iterator[Record]:
+        """Yield the records that were answered from `since` on and before `before`, oldest first.
+
+        Keyset pagination: no transaction stays open between pages, which would delay a deletion.
+        """
+        conditions = criteria(
+            feedback, since=since, before=before, request_id=request_id, model=model, labelled=labelled
+        )
+        query = sa.select(feedback).where(*conditions).order_by(*_OLDEST_FIRST).limit(_PAGE_ROWS)
+        page = self._database.fetch(query)
+        while page:
+            yield from page
+            last = page[-1]
+            key = (last.answered_at, last.request_id, last.index, last.position)
+            page = self._database.fetch(query.where(sa.tuple_(*_OLDEST_FIRST) > key))
+
+    def unlabelled(self, limit: int) -> list[Record]:
+        """Return records without a label, of the lowest confidence first."""
+        return self._database.fetch(
+            sa.select(feedback)
+            .where(*criteria(feedback, labelled=False))
+            .order_by(_columns.confidence, *_OLDEST_FIRST)
+            .limit(limit)
+        )
+
+    def stats(self) -> list[Agreement]:
+        """Return the counts of each version, by model and version."""
+        agrees = (_columns.label == _columns.predicted) | (
+            (_columns.label == NO_CLASS) & (_columns.is_digit < MIN_IS_DIGIT)
+        )
+        version = (_columns.model, _columns.version)
+        query = (
+            sa.select(
+                *version,
+                sa.func.count(),
+                sa.func.count(_columns.label),
+                sa.func.count().filter(agrees),
+            )
+            .group_by(*version)
+            .order_by(*version)
+        )
+        with self._database.transaction() as connection:
+            return [Agreement(*row) for row in connection.execute(query)]
+
+    def delete(self, *, before: datetime | None = None, request_id: str | None = None) -> int:
+        """Delete records answered before `before`, of the request, or both, and return their number.
+
+        The file is written anew, so that no byte of them remains; backups and replicas are not reached. Raise
+        ValueError without a criterion, and StoreError if a reader delays the removal of the bytes.
+        """
+        count = self._database.delete(feedback, *criteria(feedback, before=before, request_id=request_id))
+        # Also after no deletion: an earlier one may have been interrupted before its end.
+        self._database.vacuum(feedback)
+        return count
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._database.close()

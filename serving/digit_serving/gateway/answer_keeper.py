@@ -1,0 +1,275 @@
+"""Answer keeper: writes a worker's answers in the background, and feedback on any worker's answers."""
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_client import Prediction, Reading, TaskCard, images
+from digit_client.tfserving.codec import Batch
+from digit_serving.feedback.database import StoreError
+from digit_serving.feedback.kept import KeptAnswers
+from digit_serving.feedback.records import Kind, Record
+from digit_serving.feedback.store import FeedbackStore
+from digit_serving.gateway.asgi import await_
+from digit_serving.gateway.context import RequestContext
+from digit_serving.gateway.errors import FeedbackUnavailableError
+from digit_serving.gateway.image_processing import to_image
+from digit_serving.gateway.metrics import Metrics
+from digit_serving.gateway.request_parsing import Body
+from digit_serving.gateway.settings import Settings
+
+_MAX_QUEUED_BYTES = 32 * 2**20
+"""Pictures that wait for the thread. Further answers are dropped."""
+_BATCH_SECONDS = 0.1
+"""Time in which answers gather for one transaction."""
+_EXPIRY_SECONDS = 1.0
+"""Least time between two deletions of expired answers."""
+_IDLE_SECONDS = 10.0
+"""Longest time between two deletions of expired answers."""
+_FIND_SECONDS = 0.5
+"""Longest wait for an answer that another worker is about to write."""
+_FIND_INTERVAL_SECONDS = 0.05
+_CALL_SECONDS = 2.0
+"""Longest wait for the store."""
+_CALL_THREADS = 2
+_RETRY_SECONDS = 1.0
+"""Time between two attempts to open a database, which take some 10 ms."""
+_CLOSE_SECONDS = 5.0
+"""Longest wait for the thread at the end."""
+
+_Input = tuple[int, int, str, float, float | None, images.Pixels]
+"""Index, position, predicted label, confidence, is_digit, and uint8 [h, w] or [h, w, c]."""
+_Database = TypeVar("_Database", KeptAnswers, FeedbackStore)
+_Result = TypeVar("_Result")
+
+_log = logging.getLogger(__name__)
+
+
+class _Lazy(Generic[_Database]):
+    """Database that is opened at its first use. After a failure, uses within a second fail at once."""
+
+    def __init__(self, kind: type[_Database], url: str) -> None:
+        self._kind: type[_Database] = kind
+        self._url = url
+        self._lock = threading.Lock()
+        self._next_attempt = 0.0
+        self._database: _Database | None = None
+
+    def get(self) -> _Database:
+        """Return the open database. Raise StoreError if it can't be opened."""
+        with self._lock:
+            if self._database is None:
+                if time.monotonic() < self._next_attempt:
+                    raise StoreError("the latest attempt to open the database failed")
+                self._next_attempt = time.monotonic() + _RETRY_SECONDS
+                self._database = self._kind(self._url)
+            return self._database
+
+    def close(self) -> None:
+        if self._database:
+            self._database.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Answer of a request. `count` is the number of inputs, `size` the bytes of all pictures."""
+
+    request_id: str
+    kind: Kind
+    model: str
+    version: int
+    inputs: Iterable[_Input]
+    count: int
+    originals: Sequence[bytes | None]
+    size: int
+    answered_at: datetime
+
+    def records(self) -> Iterator[Record]:
+        for index, position, predicted, confidence, is_digit, pixels in self.inputs:
+            yield Record(
+                request_id=self.request_id,
+                index=index,
+                position=position,
+                kind=self.kind,
+                model=self.model,
+                version=self.version,
+                predicted=predicted,
+                confidence=confidence,
+                is_digit=is_digit,
+                input=images.to_png(pixels),
+                answered_at=self.answered_at,
+                # One copy of the picture is enough for all of its digits.
+                original=None if position else self.originals[index],
+            )
+
+
+class AnswerKeeper:
+    """Keeps the worker's answers for a while, in the background, and stores feedback on any worker's answers.
+
+    Call `start` in the process that serves, `close` after its last request. Keeping never blocks and never
+    raises: answers that can't be kept are counted. While a database can't be opened, later uses try again.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._seconds = settings.feedback_keep
+        self._max_rows = settings.feedback_max_kept
+        self._keeps_originals = settings.feedback_originals
+        self._metrics = metrics
+        self._answers: queue.SimpleQueue[_Answer | None] = queue.SimpleQueue()
+        # Each counter has one thread that writes it, so that neither needs a lock.
+        self._queued_bytes = self._written_bytes = 0
+        self._closing = threading.Event()
+        self._kept = _Lazy(KeptAnswers, settings.feedback)
+        self._store = _Lazy(FeedbackStore, settings.feedback)
+        self._writer = threading.Thread(target=self._write, name="answers", daemon=True)
+        # Threads of its own: a store that hangs must not delay other work in threads.
+        self._executor = ThreadPoolExecutor(_CALL_THREADS, "feedback")
+
+    def start(self) -> None:
+        """Start the thread, which writes the answers."""
+        self._answers.put(None)
+        self._writer.start()
+
+    def close(self) -> None:
+        """Write the answers in the queue, within `_CLOSE_SECONDS`, and close the databases."""
+        self._closing.set()
+        self._answers.put(None)
+        self._writer.join(_CLOSE_SECONDS)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._kept.close()
+        self._store.close()
+
+    def keep_predictions(
+        self,
+        context: RequestContext,
+        predictions: Sequence[Prediction],
+        batches: Iterable[Batch],
+        task: TaskCard,
+        body: Body,
+    ) -> None:
+        """Queue a prediction for each picture of `body`, with the model's inputs in `batches`."""
+        match batches:
+            case [batch]:
+                # A generator leaves the conversion of the pixels to the thread.
+                inputs = (
+                    (index, 0, answer.label, answer.confidence, answer.is_digit, to_image(pixels, task))
+                    for index, (answer, pixels) in enumerate(zip(predictions, batch, strict=True))
+                )
+                version, count = predictions[0].model_version, len(predictions)
+                self._put(context, "predict", version, inputs, count, batch.nbytes, body)
+            case _:
+                # Several batches may not fit into memory together.
+                self._metrics.count_dropped_feedback(len(predictions))
+
+    def keep_readings(
+        self, context: RequestContext, answers: Sequence[tuple[Reading, list[NDArray[np.uint8]]]], body: Body
+    ) -> None:
+        """Queue the digits of the reading of each picture of `body`, with the model's input of each."""
+        # A copy, because a glyph is a part of the array of all candidates, which would stay in memory.
+        inputs = [
+            (index, position, str(digit.digit), digit.confidence, None, glyph.copy())
+            for index, (reading, glyphs) in enumerate(answers)
+            for position, (digit, glyph) in enumerate(zip(reading.digits, glyphs, strict=True))
+        ]
+        size = sum(glyph.nbytes for *_, glyph in inputs)
+        self._put(context, "read", answers[0][0].model_version, inputs, len(inputs), size, body)
+
+    def find(self, request_id: str, index: int) -> list[Record]:
+        """Return the records of a picture of a request that any worker answered; none if it is unknown.
+
+        Raise FeedbackUnavailableError. In code that `asgi.run` calls, as `save`.
+        """
+        end = time.perf_counter() + _FIND_SECONDS
+        while True:
+            records = self._call(lambda: self._kept.get().find(request_id, index))
+            if records or time.perf_counter() > end:
+                return records
+            await_(asyncio.sleep(_FIND_INTERVAL_SECONDS))
+
+    def save(self, records: Sequence[Record]) -> None:
+        """Store the records, on disk at the return. Raise FeedbackUnavailableError."""
+        self._call(lambda: self._store.get().save(records))
+
+    def _put(
+        self,
+        context: RequestContext,
+        kind: Kind,
+        version: int,
+        inputs: Iterable[_Input],
+        count: int,
+        size: int,
+        body: Body,
+    ) -> None:
+        """Queue the answer, unless too many pictures are in the queue."""
+        originals: Sequence[bytes | None] = [None] * context.images
+        if self._keeps_originals and isinstance(body, list):
+            originals = body
+            size += sum(map(len, body))
+        if self._queued_bytes - self._written_bytes + size > _MAX_QUEUED_BYTES:
+            self._metrics.count_dropped_feedback(count)
+            return
+        self._queued_bytes += size
+        now = datetime.now(UTC)
+        self._answers.put(
+            _Answer(context.request_id, kind, context.model, version, inputs, count, originals, size, now)
+        )
+
+    def _write(self) -> None:
+        """Write answers until `close`, and delete expired ones."""
+        expired_at, is_failing = 0.0, False
+        while True:
+            answers = self._take()
+            unwritten = sum(answer.count for answer in answers)
+            try:
+                kept = self._kept.get()
+                kept.keep([record for answer in answers for record in answer.records()])
+                unwritten = 0
+                if time.monotonic() - expired_at >= _EXPIRY_SECONDS:
+                    kept.expire(self._seconds, self._max_rows)
+                    expired_at = time.monotonic()
+                # Open it before the first feedback, which would have to wait.
+                self._store.get()
+                is_failing = False
+            except Exception as error:
+                # Whatever it is, the next answers get another attempt.
+                if not is_failing:
+                    _log.error(
+                        "feedback is unavailable: %s",
+                        error,
+                        exc_info=not isinstance(error, StoreError),
+                    )
+                is_failing = True
+            self._metrics.count_dropped_feedback(unwritten)
+            self._written_bytes += sum(answer.size for answer in answers)
+            if self._closing.is_set() and self._answers.empty():
+                return
+
+    def _take(self) -> list[_Answer]:
+        """Return the answers in the queue. Wait for the first at most `_IDLE_SECONDS`, and gather others."""
+        taken = []
+        with suppress(queue.Empty):
+            taken.append(self._answers.get(timeout=_IDLE_SECONDS))
+            self._closing.wait(_BATCH_SECONDS)
+            while True:
+                taken.append(self._answers.get_nowait())
+        return [answer for answer in taken if answer]
+
+    def _call(self, function: Callable[[], _Result]) -> _Result:
+        """Call the function in a thread."""
+        future = asyncio.get_running_loop().run_in_executor(self._executor, function)
+        try:
+            return await_(asyncio.wait_for(future, _CALL_SECONDS))
+        except (StoreError, OSError) as error:
+            _log.warning("feedback is unavailable: %s", str(error) or f"no answer in {_CALL_SECONDS:g} s")
+            raise FeedbackUnavailableError("Feedback can't be stored at present. Try again later.") from error

@@ -1,0 +1,141 @@
+"""Feedback in processes: a gateway of two workers, its store, and faults of both."""
+
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from digit_client.images import decode, to_png
+from digit_serving.feedback.records import Record
+from digit_serving.feedback.store import FeedbackStore
+from tests.processes import children, wait_until
+from tests.serving.gateway.conftest import GatewayProcess, gateway_process, remove_kept_answers
+
+pytestmark = pytest.mark.e2e
+
+
+@dataclass(frozen=True)
+class Service:
+    """Gateway of two workers with feedback, and the store's file."""
+
+    gateway: GatewayProcess
+    store: Path
+    picture: bytes
+
+    @property
+    def store_url(self) -> str:
+        return f"sqlite:///{self.store}"
+
+    def predict(self) -> str:
+        """Send the picture over a connection of its own; return the request's ID."""
+        headers = {"Content-Type": "image/png"}
+        response = httpx.post(f"{self.gateway.url}/v1/predict", content=self.picture, headers=headers)
+        assert response.status_code == 200, response.text
+        return str(response.json()["request_id"])
+
+    def give(self, request_id: str, label: str) -> httpx.Response:
+        """Give feedback over a connection of its own, which any worker may accept."""
+        body = {"request_id": request_id, "label": label}
+        return httpx.post(f"{self.gateway.url}/v1/feedback", json=body, timeout=10)
+
+    def stored(self) -> list[Record]:
+        with closing(FeedbackStore(self.store_url)) as store:
+            return list(store.records())
+
+
+@pytest.fixture
+def service(model_server: str, tmp_path: Path, digits: Any) -> Iterator[Service]:
+    store = tmp_path / "feedback.db"
+    with gateway_process(model_server, workers=2, feedback=f"sqlite:///{store}") as gateway:
+        wait_until(lambda: len(children(gateway.process.pid)) == 2, gateway.process)
+        service = Service(gateway, store, to_png(digits.one(7)))
+        # Workers open the store after their start.
+        wait_until(lambda: service.give(service.predict(), "7").status_code == 200)
+        yield service
+    remove_kept_answers(store)
+
+
+def test_feedback_reaches_any_worker(service: Service) -> None:
+    for label in "0123456789":
+        response = service.give(service.predict(), label)
+        assert response.status_code == 200, response.text
+    records = service.stored()[-10:]
+    assert [record.label for record in records] == list("0123456789")
+    assert {record.predicted for record in records} == {"7"}
+    assert (decode(records[0].input) == decode(service.picture)).all()
+
+
+def test_feedback_answered_before_a_worker_is_killed_is_stored(service: Service) -> None:
+    answered: list[str] = []
+    stop = threading.Event()
+
+    def call() -> None:
+        while not stop.is_set():
+            try:
+                request_id = service.predict()
+                if service.give(request_id, "1").status_code == 200:
+                    answered.append(request_id)
+            except httpx.HTTPError:
+                time.sleep(0.05)
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(1, 4):
+        wait_until(partial(_has, answered, 10 * number))
+        os.kill(children(service.gateway.process.pid)[0], signal.SIGKILL)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    labels = {record.request_id: record.label for record in service.stored()}
+    assert [labels.get(request_id) for request_id in answered] == ["1"] * len(answered)
+
+
+def test_answers_kept_by_a_killed_worker_get_feedback(service: Service) -> None:
+    request_id = service.predict()
+    # Longer than answers wait to be written.
+    time.sleep(0.5)
+    for worker in children(service.gateway.process.pid):
+        os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: _is_answering(service))
+    assert service.give(request_id, "7").status_code == 200
+
+
+def test_predictions_go_on_while_the_store_is_locked(service: Service) -> None:
+    with _locked(service.store):
+        request_id = service.predict()
+        response = service.give(request_id, "1")
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+        started = time.monotonic()
+        for _ in range(20):
+            service.predict()
+        assert time.monotonic() - started < 5
+    wait_until(lambda: service.give(request_id, "1").status_code == 200)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def _has(items: list[str], count: int) -> bool:
+    return len(items) >= count
+
+
+def _is_answering(service: Service) -> bool:
+    try:
+        return bool(service.predict())
+    except httpx.HTTPError:
+        return False

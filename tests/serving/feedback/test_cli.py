@@ -1,0 +1,284 @@
+"""`digits feedback`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from digit_client import DIGITS, TaskCard
+from digit_client.images import to_png
+from digit_serving.feedback.cli import feedback
+from digit_serving.feedback.kept import KeptAnswers
+from digit_serving.feedback.records import NO_CLASS, is_held_out
+from digit_serving.feedback.store import FeedbackStore
+from digit_training import data, pictures
+from tests.conftest import Digits
+from tests.serving.feedback.conftest import START, MakeRecord
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def store(sqlite_url: str) -> Iterator[FeedbackStore]:
+    """Return a new store."""
+    with closing(FeedbackStore(sqlite_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def run(sqlite_url: str) -> Run:
+    """Return a function that runs `digits feedback …` with the store of `store`."""
+
+    def run_command(*arguments: object, **options: Any) -> Result:
+        environment = {"DIGITS_FEEDBACK": sqlite_url}
+        return CliRunner().invoke(feedback, [*map(str, arguments)], env=environment, **options)
+
+    return run_command
+
+
+def test_ls_prints_a_table_oldest_first(run: Run, store: FeedbackStore, make_record: MakeRecord) -> None:
+    store.save(
+        [
+            make_record(predicted="1", label="7", source="feedback"),
+            make_record(kind="read", index=12, position=3, predicted="2", source="sample"),
+            make_record(predicted="3", label=NO_CLASS, source="label"),
+        ]
+    )
+    result = run("ls")
+    assert (result.exit_code, result.stderr) == (0, "")
+    headings, *lines = result.stdout.splitlines()
+    assert headings.split() == [
+        *("ANSWERED", "REQUEST", "INPUT", "MODEL", "VERSION", "PREDICTED", "CONFIDENCE", "LABEL", "SOURCE"),
+    ]
+    time = START.astimezone().strftime("%Y-%m-%d %H:%M").split()
+    assert lines[0].split() == [*time, "request-0", "0", "digits", "1", "1", "75.0%", "7", "feedback"]
+    assert lines[1].split()[2:] == ["request-1", "12.3", "digits", "1", "2", "75.0%", "–", "sample"]
+    assert lines[2].split()[-2:] == ["(none)", "label"]
+    assert len({line.index("digits") for line in lines} | {headings.index("MODEL")}) == 1
+
+
+def test_ls_selects_by_time_model_and_label(run: Run, store: FeedbackStore, make_record: MakeRecord) -> None:
+    now = datetime.now(UTC)
+    store.save(
+        [
+            make_record(request_id="old", answered_at=now - timedelta(days=8)),
+            make_record(request_id="labelled", answered_at=now, label="1"),
+            make_record(request_id="other", answered_at=now, model="fashion"),
+        ]
+    )
+    day = (now - timedelta(days=2)).strftime("%Y-%m-%d")
+    assert _requests(run("ls", "--since", "7d")) == ["labelled", "other"]
+    assert _requests(run("ls", "--since", day)) == ["labelled", "other"]
+    assert _requests(run("ls", "--unlabelled", "--model", "digits")) == ["old"]
+
+
+@pytest.mark.parametrize("time", ["yesterday", "7y", "2026-13-01", "99999999999d"])
+def test_ls_since_no_time_is_refused(run: Run, store: FeedbackStore, time: str) -> None:
+    result = run("ls", "--since", time)
+    assert result.exit_code == 2
+    assert f"'{time}' is neither an age, such as 12h or 7d, nor a date" in result.stderr
+
+
+def test_show_prints_fields_and_picture_of_each_input(
+    run: Run, store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    pixels = np.zeros((28, 28), np.uint8)
+    pixels[1, 2:4] = 255
+    store.save(
+        [
+            make_record(request_id="asked", kind="read", position=1, predicted="8"),
+            make_record(request_id="asked", kind="read", input=to_png(pixels), label="7", original=b"1234"),
+            make_record(request_id="another"),
+        ]
+    )
+    lines = run("show", "asked").stdout.splitlines()
+    fields, picture, second = lines[:9], lines[9:37], lines[38:]
+    assert fields[0].split() == ["request", "asked"]
+    assert fields[1].split() == ["input", "0.0", "(read)"]
+    assert fields[6].split() == ["label", "7"]
+    assert fields[8].split() == ["original", "0.0", "kB"]
+    assert picture[:3] == ["", "    ████", ""]
+    assert "predicted  8 (75.0%)" in second
+    assert len(second) == 9 + 28
+
+
+def test_show_unknown_request_says_so(run: Run, store: FeedbackStore) -> None:
+    result = run("show", "unknown")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: the store has no request unknown\n"
+
+
+def test_show_png_writes_the_inputs_side_by_side(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, digits: Digits, tmp_path: Path
+) -> None:
+    store.save([make_record(request_id="asked", position=position) for position in range(3)])
+    assert run("show", "asked", "--png", tmp_path / "out.png").exit_code == 0
+    with Image.open(tmp_path / "out.png") as image:
+        assert (np.asarray(image) == np.hstack([*digits.images[:3]])).all()
+
+
+def test_export_npz_is_a_data_set_for_train_and_export(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, digits: Digits, tmp_path: Path
+) -> None:
+    labels = [str(label) for label in digits.labels[:200]]
+    store.save([make_record(label=label) for label in labels])
+    store.save([make_record(label=NO_CLASS), make_record()])
+    result = run("export", tmp_path / "out.npz")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"0: {labels.count('0')}, 1: {labels.count('1')}, ")
+    dataset = data.load(tmp_path / "out.npz")
+    held_out = np.array([is_held_out(f"request-{number}") for number in range(200)])
+    assert (dataset.train.images == digits.images[:200][~held_out]).all()
+    assert (dataset.test.images == digits.images[:200][held_out]).all()
+    assert (dataset.test.labels == digits.labels[:200][held_out]).all()
+    evaluated = pictures.load(tmp_path / "out.npz", DIGITS)
+    assert (evaluated.examples.images == dataset.test.images).all()
+
+
+def test_export_folder_is_a_test_set_for_export(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, digits: Digits, tmp_path: Path
+) -> None:
+    images = np.concatenate([digits.typical(label, 2) for label in range(10)])
+    store.save([make_record(label=str(row // 2), input=to_png(image)) for row, image in enumerate(images)])
+    result = run("export", tmp_path / "out")
+    assert (result.exit_code, result.stderr) == (0, "")
+    loaded = pictures.load(tmp_path / "out", DIGITS)
+    assert (loaded.examples.images == images).all()
+    assert loaded.examples.labels.tolist() == [row // 2 for row in range(20)]
+
+
+def test_export_npz_of_colour_pictures_has_names_as_labels(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    task = TaskCard("colours", ("red", "green"), (8, 6, 3), (0.0, 255.0))
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 6, 3), np.uint8)
+    labels = [task.labels[row % 2] for row in range(20)]
+    store.save(
+        [make_record(label=label, input=to_png(image)) for label, image in zip(labels, images, strict=True)]
+    )
+    assert run("export", tmp_path / "out.npz").exit_code == 0
+    loaded = pictures.load(tmp_path / "out.npz", task)
+    held_out = np.array([is_held_out(f"request-{number}") for number in range(20)])
+    assert (loaded.examples.images == images[held_out]).all()
+    assert [task.labels[index] for index in loaded.examples.labels] == list(np.array(labels)[held_out])
+
+
+def test_export_of_several_models_needs_one(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    store.save([make_record(label="1"), make_record(model="fashion", label="shirt")])
+    result = run("export", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "several models; choose one with --model: digits, fashion" in result.stderr
+    assert run("export", tmp_path / "out", "--model", "fashion").exit_code == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["shirt"]
+
+
+def test_export_npz_of_several_shapes_is_refused(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    other = to_png(np.zeros((8, 6), np.uint8))
+    store.save([make_record(label="1"), make_record(label="1", version=2, input=other)])
+    result = run("export", tmp_path / "out.npz")
+    assert result.exit_code == 1
+    assert "the inputs have several shapes" in result.stderr
+    assert not (tmp_path / "out.npz").exists()
+
+
+@pytest.mark.parametrize("label", ["..", ".hidden", "a/b", "/etc"])
+def test_export_label_that_leads_out_of_the_folder_is_refused(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path, label: str
+) -> None:
+    store.save([make_record(label=label)])
+    result = run("export", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "cannot name a folder" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["out", "out.npz"])
+def test_export_to_existing_path_is_refused(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path, name: str
+) -> None:
+    store.save([make_record(label="1")])
+    (tmp_path / name).mkdir()
+    result = run("export", tmp_path / name)
+    assert (result.exit_code, list((tmp_path / name).iterdir())) == (1, [])
+    assert result.stderr == f"Error: {tmp_path / name} exists\n"
+
+
+@pytest.mark.parametrize("name", ["out", "out.npz"])
+def test_export_without_labels_writes_nothing(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path, name: str
+) -> None:
+    store.save([make_record(), make_record(label=NO_CLASS)])
+    result = run("export", tmp_path / name)
+    assert (result.exit_code, result.stderr) == (1, "Error: no answer has a label of a class\n")
+    assert not (tmp_path / name).exists()
+
+
+def test_delete_asks_before_it_deletes(run: Run, store: FeedbackStore, make_record: MakeRecord) -> None:
+    first, second = make_record(), make_record()
+    store.save([first, second])
+    arguments = ("delete", "--before", second.answered_at.isoformat())
+    result = run(*arguments, input="n\n")
+    assert result.exit_code == 1
+    assert "Delete 1 answer?" in result.stdout
+    assert len(list(store.records())) == 2
+    assert "Deleted 1 answer." in run(*arguments, input="y\n").stdout
+    assert list(store.records()) == [second]
+
+
+def test_delete_request_also_deletes_its_kept_answer(
+    run: Run, store: FeedbackStore, sqlite_url: str, make_record: MakeRecord
+) -> None:
+    record = make_record()
+    store.save([record])
+    with closing(KeptAnswers(sqlite_url)) as kept:
+        kept.keep([record])
+        assert run("delete", "--request", record.request_id, "--yes").exit_code == 0
+        assert kept.find(record.request_id, 0) == []
+    assert list(store.records()) == []
+
+
+def test_delete_without_criterion_is_refused(run: Run, store: FeedbackStore) -> None:
+    result = run("delete", "--yes")
+    assert result.exit_code == 2
+    assert "give --before, --request or both" in result.stderr
+
+
+def test_stats_prints_counts_and_share_of_agreement(
+    run: Run, store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    store.save([make_record(predicted="1", label=label) for label in ("1", "1", "7", None)])
+    store.save([make_record(version=12)])
+    headings, *lines = run("stats").stdout.splitlines()
+    assert headings.split() == ["MODEL", "VERSION", "RECORDS", "LABELLED", "AGREEING"]
+    assert [line.split() for line in lines] == [
+        ["digits", "1", "4", "3", "2", "(66.7%)"],
+        ["digits", "12", "1", "0", "–"],
+    ]
+
+
+def test_missing_file_is_an_error_and_is_not_created(run: Run, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.db"
+    result = run("ls", "--store", f"sqlite:///{missing}")
+    assert (result.exit_code, result.stderr) == (1, f"Error: {missing} does not exist\n")
+    assert not missing.exists()
+
+
+def test_missing_store_option_names_its_variable() -> None:
+    result = CliRunner().invoke(feedback, ["ls"], env={"DIGITS_FEEDBACK": None})
+    assert result.exit_code == 2
+    assert "DIGITS_FEEDBACK" in result.stderr
+
+
+def _requests(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.stderr
+    return [line.split()[2] for line in result.stdout.splitlines()[1:]]

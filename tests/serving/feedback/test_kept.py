@@ -1,0 +1,125 @@
+"""KeptAnswers in memory and in a real PostgreSQL server."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from digit_serving.feedback.database import StoreError, parse_url
+from digit_serving.feedback.kept import KeptAnswers
+from tests.serving.feedback.conftest import START, MakeRecord
+
+
+@pytest.fixture
+def kept(url: str) -> Iterator[KeptAnswers]:
+    """Return kept answers of a new store."""
+    with closing(KeptAnswers(url)) as opened:
+        yield opened
+
+
+def test_find_returns_the_positions_of_one_picture_in_order(
+    kept: KeptAnswers, make_record: MakeRecord
+) -> None:
+    first = make_record(kind="read", index=1)
+    second, other = replace(first, position=1), replace(first, index=2)
+    kept.keep([second, other, first])
+    assert kept.find(first.request_id, 1) == [first, second]
+
+
+def test_find_unknown_request_returns_nothing(kept: KeptAnswers, make_record: MakeRecord) -> None:
+    record = make_record()
+    kept.keep([record])
+    assert kept.find("unknown", 0) == []
+    assert kept.find(record.request_id, 1) == []
+
+
+def test_find_reused_request_id_returns_the_latest_answer(kept: KeptAnswers, make_record: MakeRecord) -> None:
+    long = [make_record(request_id="same", position=position, answered_at=START) for position in range(3)]
+    short = make_record(request_id="same", answered_at=START + timedelta(seconds=1))
+    kept.keep(long)
+    kept.keep([short])
+    assert kept.find("same", 0) == [short]
+
+
+def test_other_process_of_the_same_store_finds_the_answer(url: str, make_record: MakeRecord) -> None:
+    record = make_record()
+    with closing(KeptAnswers(url)) as one, closing(KeptAnswers(url)) as another:
+        one.keep([record])
+        assert another.find(record.request_id, 0) == [record]
+
+
+def test_expire_deletes_answers_older_than_the_age(kept: KeptAnswers, make_record: MakeRecord) -> None:
+    now = datetime.now(UTC)
+    old = make_record(answered_at=now - timedelta(seconds=90))
+    new = make_record(answered_at=now - timedelta(seconds=30))
+    kept.keep([old, new])
+    assert kept.expire(60, max_rows=100) == 1
+    assert kept.find(old.request_id, 0) == []
+    assert kept.find(new.request_id, 0) == [new]
+
+
+def test_expire_deletes_the_oldest_answers_beyond_the_rows(
+    kept: KeptAnswers, make_record: MakeRecord
+) -> None:
+    now = datetime.now(UTC)
+    records = [make_record(answered_at=now - timedelta(seconds=number)) for number in range(5)]
+    kept.keep(records)
+    assert kept.expire(60, max_rows=2) == 3
+    assert [bool(kept.find(record.request_id, 0)) for record in records] == [True, True, *[False] * 3]
+
+
+def test_delete_removes_the_answers_of_a_request(kept: KeptAnswers, make_record: MakeRecord) -> None:
+    record, other = make_record(), make_record()
+    kept.keep([record, other])
+    assert kept.delete(request_id=record.request_id) == 1
+    assert kept.find(record.request_id, 0) == []
+    assert kept.find(other.request_id, 0) == [other]
+
+
+def test_answers_of_an_sqlite_store_are_in_memory_only(
+    sqlite_url: str, memory: Path, tmp_path: Path, make_record: MakeRecord
+) -> None:
+    with closing(KeptAnswers(sqlite_url)) as kept:
+        kept.keep([make_record()])
+    (folder,) = memory.iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert list(tmp_path.glob("feedback.db*")) == []
+
+
+def test_stores_of_different_files_share_no_answers(
+    sqlite_url: str, tmp_path: Path, make_record: MakeRecord
+) -> None:
+    record, other_url = make_record(), f"sqlite:///{tmp_path / 'other.db'}"
+    with closing(KeptAnswers(sqlite_url)) as kept, closing(KeptAnswers(other_url)) as other:
+        kept.keep([record])
+        assert other.find(record.request_id, 0) == []
+
+
+def test_folder_that_others_may_enter_is_refused(sqlite_url: str, memory: Path) -> None:
+    (memory / f"digits-{os.getuid()}").mkdir()
+    with pytest.raises(StoreError, match="not a folder that only this user may enter"):
+        KeptAnswers(sqlite_url)
+
+
+def test_link_in_place_of_the_folder_is_refused(sqlite_url: str, memory: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (memory / f"digits-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="not a folder that only this user may enter"):
+        KeptAnswers(sqlite_url)
+
+
+@pytest.mark.slow
+def test_table_of_kept_answers_in_postgresql_is_unlogged(postgresql_url: str) -> None:
+    KeptAnswers(postgresql_url).close()
+    engine = sa.create_engine(parse_url(postgresql_url))
+    query = sa.text("SELECT relname, relpersistence FROM pg_class WHERE relname IN ('kept', 'feedback')")
+    with engine.connect() as connection:
+        persistence = {row.relname: row.relpersistence for row in connection.execute(query)}
+    engine.dispose()
+    assert persistence == {"kept": "u", "feedback": "p"}

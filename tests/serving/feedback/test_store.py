@@ -1,0 +1,352 @@
+"""FeedbackStore in SQLite files and in a real PostgreSQL server."""
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from digit_serving.feedback.database import StoreError, parse_url
+from digit_serving.feedback.records import NO_CLASS, Agreement
+from digit_serving.feedback.store import FeedbackStore
+from digit_serving.feedback.tables import VERSION_TABLE, metadata
+from tests.serving.feedback.conftest import START, MakeRecord
+
+HOUR = timedelta(hours=1)
+OPEN_AT_A_SIGN = textwrap.dedent(
+    """
+    import sys
+    from digit_serving.feedback.store import FeedbackStore
+
+    print("ready", flush=True)
+    sys.stdin.read()
+    FeedbackStore(sys.argv[1]).close()
+    """
+)
+SAVE_FOREVER = textwrap.dedent(
+    """
+    import sys
+    from datetime import UTC, datetime
+    from digit_serving.feedback.records import Record
+    from digit_serving.feedback.store import FeedbackStore
+
+    store = FeedbackStore(sys.argv[1])
+    for number in range(100_000):
+        request, now = f"request-{number}", datetime.now(UTC)
+        store.save([Record(request, 0, 0, "predict", "digits", 1, "7", 0.5, None, b"input", now)])
+        print(request, flush=True)
+    """
+)
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[FeedbackStore]:
+    """Return a new store."""
+    with closing(FeedbackStore(url)) as opened:
+        yield opened
+
+
+def test_saved_records_are_returned_oldest_first(store: FeedbackStore, make_record: MakeRecord) -> None:
+    unlabelled = make_record(is_digit=None, source="sample")
+    labelled = make_record(
+        kind="read",
+        position=3,
+        label="7",
+        labelled_at=START + HOUR,
+        source="feedback",
+        original=b"\0picture\xff",
+    )
+    store.save([labelled, unlabelled])
+    assert list(store.records()) == [unlabelled, labelled]
+
+
+def test_records_of_many_pages_are_complete_and_in_order(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    # Equal times on both sides of a page's end.
+    records = [make_record(answered_at=START + number // 70 * HOUR) for number in range(350)]
+    store.save(records[::-1])
+    assert list(store.records()) == sorted(records, key=lambda it: (it.answered_at, it.request_id))
+
+
+def test_records_are_selected_by_each_criterion(store: FeedbackStore, make_record: MakeRecord) -> None:
+    old, labelled, other = make_record(), make_record(label=NO_CLASS), make_record(model="fashion")
+    store.save([old, labelled, other])
+    assert list(store.records(since=labelled.answered_at)) == [labelled, other]
+    assert list(store.records(before=labelled.answered_at)) == [old]
+    assert list(store.records(request_id=old.request_id)) == [old]
+    assert list(store.records(model="fashion")) == [other]
+    assert list(store.records(labelled=True)) == [labelled]
+    assert list(store.records(labelled=False, model="digits")) == [old]
+
+
+def test_save_nothing_changes_nothing(store: FeedbackStore) -> None:
+    store.save([])
+    assert list(store.records()) == []
+
+
+def test_save_record_again_replaces_it(store: FeedbackStore, make_record: MakeRecord) -> None:
+    sample = make_record(source="sample")
+    first = replace(sample, label="1", labelled_at=START, source="feedback")
+    second = replace(first, label="2", labelled_at=START + HOUR)
+    store.save([sample])
+    store.save([first])
+    store.save([second])
+    assert list(store.records()) == [second]
+
+
+def test_save_repeated_record_in_one_call_keeps_the_last(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    first = make_record(label="1", labelled_at=START)
+    second = replace(first, label="2")
+    store.save([first, second])
+    assert list(store.records()) == [second]
+
+
+def test_save_older_label_or_sample_keeps_the_newer_label(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    labelled = make_record(label="2", labelled_at=START + HOUR, source="feedback")
+    store.save([labelled])
+    store.save([replace(labelled, label="1", labelled_at=START)])
+    store.save([replace(labelled, label=None, labelled_at=None, source="sample")])
+    assert list(store.records()) == [labelled]
+
+
+def test_save_withdrawn_label_leaves_the_record_unlabelled(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    labelled = make_record(label="2", labelled_at=START)
+    withdrawn = replace(labelled, label=None, labelled_at=START + HOUR)
+    store.save([labelled])
+    store.save([withdrawn])
+    assert list(store.records(labelled=False)) == [withdrawn]
+
+
+def test_save_time_without_zone_is_refused_without_the_input(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    secret = os.urandom(8).hex()
+    with pytest.raises(StoreError, match="needs a time zone") as refused:
+        store.save([make_record(answered_at=datetime(2026, 11, 1), input=secret.encode())])
+    assert secret not in "".join(traceback.format_exception(refused.value))
+
+
+def test_unlabelled_returns_the_least_confident_first(store: FeedbackStore, make_record: MakeRecord) -> None:
+    sure, unsure, middle = (make_record(confidence=value) for value in (0.75, 0.25, 0.5))
+    store.save([sure, unsure, middle, make_record(confidence=0.125, label="1")])
+    assert store.unlabelled(2) == [unsure, middle]
+
+
+def test_stats_count_labels_and_agreement_by_version(store: FeedbackStore, make_record: MakeRecord) -> None:
+    store.save(
+        [
+            make_record(predicted="1"),
+            make_record(predicted="1", label="1"),
+            make_record(predicted="1", label="7"),
+            make_record(predicted="1", label=NO_CLASS, is_digit=0.75),
+            make_record(predicted="1", label=NO_CLASS, is_digit=0.25),
+            make_record(predicted="1", label=NO_CLASS, is_digit=None),
+            make_record(version=2),
+            make_record(model="fashion"),
+        ]
+    )
+    assert store.stats() == [
+        Agreement("digits", 1, records=6, labelled=5, agreeing=2),
+        Agreement("digits", 2, records=1, labelled=0, agreeing=0),
+        Agreement("fashion", 1, records=1, labelled=0, agreeing=0),
+    ]
+
+
+def test_delete_removes_the_records_that_meet_all_criteria(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    first, second, third = (make_record() for _ in range(3))
+    store.save([first, second, third])
+    assert store.delete(request_id=third.request_id, before=third.answered_at) == 0
+    assert store.delete(before=second.answered_at) == 1
+    assert store.delete(request_id=third.request_id) == 1
+    assert list(store.records()) == [second]
+
+
+def test_delete_without_criterion_is_refused(store: FeedbackStore, make_record: MakeRecord) -> None:
+    store.save([make_record()])
+    with pytest.raises(ValueError, match="condition"):
+        store.delete()
+    assert len(list(store.records())) == 1
+
+
+def test_delete_leaves_no_byte_of_the_record_in_sqlite_files(
+    sqlite_url: str, tmp_path: Path, make_record: MakeRecord
+) -> None:
+    marker, kept_marker = os.urandom(16), os.urandom(16)
+    secret = make_record(input=marker * 64, original=marker * 2000)
+    with closing(FeedbackStore(sqlite_url)) as store:
+        store.save([make_record(input=kept_marker), secret, *(make_record() for _ in range(300))])
+        assert marker in _content(tmp_path)
+        store.delete(request_id=secret.request_id)
+        assert kept_marker in _content(tmp_path)
+        assert marker not in _content(tmp_path)
+
+
+@pytest.mark.slow
+def test_delete_leaves_no_byte_of_the_record_in_postgresql_tables(
+    postgresql_url: str, make_record: MakeRecord
+) -> None:
+    marker, kept_marker = os.urandom(16), os.urandom(16)
+    secret = make_record(input=marker, original=marker * 64)
+    engine = sa.create_engine(parse_url(postgresql_url), isolation_level="AUTOCOMMIT")
+    with closing(FeedbackStore(postgresql_url)) as store:
+        store.save([make_record(input=kept_marker), secret])
+        assert {marker, kept_marker} <= _found_in_table(engine, {marker, kept_marker})
+        store.delete(request_id=secret.request_id)
+        assert _found_in_table(engine, {marker, kept_marker}) == {kept_marker}
+    engine.dispose()
+
+
+def test_delete_while_a_reader_delays_it_says_so(
+    sqlite_url: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("digit_serving.feedback.database._BUSY_SECONDS", 0.1)
+    record = make_record()
+    with closing(FeedbackStore(sqlite_url)) as store:
+        store.save([record])
+        with closing(sqlite3.connect(parse_url(sqlite_url).database or "")) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM feedback").fetchone()
+            with pytest.raises(StoreError, match="another process is reading it; repeat the deletion"):
+                store.delete(request_id=record.request_id)
+        assert store.delete(request_id=record.request_id) == 0
+
+
+def test_new_sqlite_file_is_readable_by_its_owner_only(sqlite_url: str, tmp_path: Path) -> None:
+    with closing(FeedbackStore(sqlite_url)):
+        files = list(tmp_path.glob("feedback.db*"))
+        assert len(files) == 3
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_migrations_create_the_tables_of_the_code(url: str) -> None:
+    FeedbackStore(url).close()
+    engine = sa.create_engine(parse_url(url))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_open_store_of_newer_schema_is_refused(url: str, make_record: MakeRecord) -> None:
+    record = make_record()
+    with closing(FeedbackStore(url)) as store:
+        store.save([record])
+    _set_revision(url, "9999")
+    with pytest.raises(StoreError, match="has schema 9999, which is newer than 0001") as refused:
+        FeedbackStore(url)
+    assert str(refused.value).endswith("upgrade digit-serving")
+    _set_revision(url, "0001")
+    with closing(FeedbackStore(url)) as store:
+        assert list(store.records()) == [record]
+
+
+def test_open_new_store_in_several_processes_at_once_succeeds(url: str) -> None:
+    command = [sys.executable, "-c", OPEN_AT_A_SIGN, url]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for _ in range(3)
+        ]
+        for process in processes:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin
+            process.stdin.close()
+    assert [process.returncode for process in processes] == [0] * 3
+
+
+def test_killed_process_loses_nothing_that_it_saved(url: str) -> None:
+    FeedbackStore(url).close()
+    command = [sys.executable, "-c", SAVE_FOREVER, url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        printed = [process.stdout.readline().strip() for _ in range(50)]
+        process.send_signal(signal.SIGKILL)
+        printed += process.stdout.read().splitlines(keepends=False)
+    with closing(FeedbackStore(url)) as store:
+        saved = {record.request_id for record in store.records()}
+    assert set(printed) <= saved
+    assert len(saved) <= len(printed) + 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "feedback.db",
+        "postgresql//user:secret@host/name",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "mysql://host/name",
+    ],
+)
+def test_open_url_of_no_store_names_the_forms(wrong: str) -> None:
+    with pytest.raises(StoreError, match="sqlite:///FILE or postgresql://") as refused:
+        FeedbackStore(wrong)
+    assert "secret" not in str(refused.value)
+
+
+def test_open_file_in_missing_folder_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"No such file or directory: .*/none/feedback\.db"):
+        FeedbackStore(f"sqlite:///{tmp_path}/none/feedback.db")
+
+
+def test_open_file_that_is_no_database_says_so(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a database" * 100)
+    with pytest.raises(StoreError, match=r"notes\.txt: file is not a database"):
+        FeedbackStore(f"sqlite:///{tmp_path}/notes.txt")
+
+
+def test_open_unreachable_server_hides_the_password() -> None:
+    with pytest.raises(StoreError, match="connection failed") as failed:
+        FeedbackStore("postgresql://user:secret@127.0.0.1:1/name")
+    assert "secret" not in str(failed.value)
+
+
+def _content(folder: Path) -> bytes:
+    # By another process: a process that closes a file loses SQLite's locks on it.
+    return subprocess.run(["cat", *folder.glob("feedback.db*")], check=True, stdout=subprocess.PIPE).stdout
+
+
+def _found_in_table(engine: sa.Engine, markers: set[bytes]) -> set[bytes]:
+    """Return the markers that occur in the files of the table and of its large values."""
+    files = sa.text(
+        "SELECT pg_relation_filepath(oid) FROM pg_class WHERE relname = 'feedback' "
+        "UNION SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE relname = 'feedback'"
+    )
+    with engine.connect() as connection:
+        connection.execute(sa.text("CHECKPOINT"))
+        data = Path(connection.scalar(sa.text("SHOW data_directory")) or "")
+        content = b"".join((data / name).read_bytes() for (name,) in connection.execute(files))
+    return {marker for marker in markers if marker in content}
+
+
+def _set_revision(url: str, revision: str) -> None:
+    engine = sa.create_engine(parse_url(url))
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '{revision}'"))
+    engine.dispose()

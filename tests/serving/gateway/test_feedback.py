@@ -1,0 +1,379 @@
+"""Feedback: answers are kept for a while, and get labels by /v1/feedback, in a real SQLite store."""
+
+import base64
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from digit_client.images import decode, to_png
+from digit_serving.feedback.records import NO_CLASS, Record
+from digit_serving.feedback.store import FeedbackStore
+from digit_serving.gateway import answer_keeper, recognition
+from digit_serving.gateway.auth import KeyFile
+from digit_serving.gateway.settings import Settings
+from tests import greenlet_loop
+from tests.processes import wait_until
+from tests.serving.gateway.conftest import (
+    IMAGE,
+    SHAPES,
+    StubModelServer,
+    TaskModels,
+    TemplateModel,
+    draw_number,
+    predict_response,
+)
+from tests.serving.gateway.test_metrics import MetricsDelta
+from tests.serving.gateway.test_routes import assert_problem
+
+Start = Callable[..., FlaskClient]
+
+
+@pytest.fixture
+def url(feedback_url: str) -> str:
+    return feedback_url
+
+
+@pytest.fixture
+def start(stub: StubModelServer, url: str, memory: Path) -> Iterator[Start]:
+    """Function that starts a worker with these settings and returns a test client of it."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> FlaskClient:
+            values = {"model_server": stub.target, "labels": (), "feedback": url} | settings
+            return stack.enter_context(greenlet_loop.keeping(Settings(**values)))
+
+        yield start
+
+
+@pytest.fixture
+def http(feedback_http: FlaskClient) -> FlaskClient:
+    return feedback_http
+
+
+def stored(url: str) -> list[Record]:
+    with closing(FeedbackStore(url)) as store:
+        return list(store.records())
+
+
+def predict(http: FlaskClient, *pictures: np.ndarray, request_id: str = "id-1", query: str = "") -> Any:
+    """Send pictures as files; return the answer."""
+    files = [base64.b64encode(to_png(picture)).decode() for picture in pictures or (IMAGE,)]
+    headers = {"X-Request-ID": request_id}
+    response = http.post(f"/v1/predict{query}", json={"images": files}, headers=headers)
+    assert response.status_code == 200, response.text
+    return response.get_json()
+
+
+def predict_pixels(http: FlaskClient, *pictures: np.ndarray) -> None:
+    """Send pictures in the model's input format, which the gateway leaves as they are."""
+    instances = [(picture / 255).ravel().tolist() for picture in pictures]
+    response = http.post("/v1/predict", json={"instances": instances}, headers={"X-Request-ID": "id-1"})
+    assert response.status_code == 200, response.text
+
+
+def read(http: FlaskClient, number: np.ndarray, request_id: str = "id-1") -> Any:
+    headers = {"X-Request-ID": request_id}
+    response = http.post("/v1/read?include=image", data=to_png(number), headers=headers)
+    assert response.status_code == 200, response.text
+    return response.get_json()["readings"][0]
+
+
+def give(http: FlaskClient, request_id: str = "id-1", **fields: object) -> TestResponse:
+    """Give feedback on an answer, which a busy machine may not have written yet."""
+    end = time.monotonic() + 10
+    while True:
+        response = give_once(http, request_id, **fields)
+        if response.status_code != 404 or time.monotonic() > end:
+            return response
+
+
+def give_once(http: FlaskClient, request_id: str = "id-1", **fields: object) -> TestResponse:
+    return http.post("/v1/feedback", json={"request_id": request_id, **fields})
+
+
+class TestOfPredictions:
+    def test_feedback_label_is_stored_with_the_models_input(self, http: FlaskClient, url: str) -> None:
+        answer = predict(http, query="?include=image")
+        response = give(http, label="1")
+        assert response.status_code == 200, response.text
+        assert response.get_json() == {
+            "feedback": {"request_id": "id-1", "index": 0, "inputs": 1, "original": False},
+            "request_id": response.headers["X-Request-ID"],
+        }
+        (record,) = stored(url)
+        assert (record.request_id, record.index, record.position) == ("id-1", 0, 0)
+        assert (record.kind, record.model, record.version) == ("predict", "digits", 1)
+        assert (record.predicted, record.confidence, record.is_digit) == ("7", 1.0, None)
+        assert (record.label, record.source, record.original) == ("1", "feedback", None)
+        assert record.labelled_at
+        assert record.labelled_at > record.answered_at
+        shown = decode(base64.b64decode(answer["predictions"][0]["image"]))
+        assert np.array_equal(decode(record.input), shown)
+
+    def test_feedback_that_answer_was_right_stores_its_label(self, http: FlaskClient, url: str) -> None:
+        predict(http)
+        assert give(http, **{"is": "right"}).status_code == 200
+        assert [record.label for record in stored(url)] == ["7"]
+
+    def test_feedback_right_on_a_refused_array_stores_no_class(
+        self, stub: StubModelServer, http: FlaskClient, url: str
+    ) -> None:
+        is_digit = np.array([0.25], np.float32)
+        stub.answer = lambda _request, _context: predict_response(
+            np.eye(10, dtype=np.float32)[[3]], is_digit=is_digit
+        )
+        predict_pixels(http, IMAGE)
+        assert give(http, **{"is": "right"}).status_code == 200
+        (record,) = stored(url)
+        assert (record.label, record.is_digit) == (NO_CLASS, 0.25)
+        assert np.array_equal(decode(record.input), IMAGE)
+
+    def test_feedback_index_selects_the_picture(
+        self, stub: StubModelServer, http: FlaskClient, url: str
+    ) -> None:
+        sevens = np.eye(10, dtype=np.float32)[[7] * 3]
+        stub.answer = lambda _request, _context: predict_response(sevens)
+        predict_pixels(http, IMAGE, IMAGE[::-1], IMAGE)
+        # In JSON Schema, 1.0 is an integer.
+        assert give(http, index=1.0, label=NO_CLASS).get_json()["feedback"]["index"] == 1
+        (record,) = stored(url)
+        assert (record.index, record.label) == (1, NO_CLASS)
+        assert np.array_equal(decode(record.input), IMAGE[::-1])
+
+    def test_feedback_given_again_replaces_the_label(self, http: FlaskClient, url: str) -> None:
+        predict(http)
+        for label in ("1", "2"):
+            assert give(http, label=label).status_code == 200
+        assert [record.label for record in stored(url)] == ["2"]
+
+    def test_feedback_label_must_be_one_of_the_models(
+        self, stub: StubModelServer, start: Start, url: str
+    ) -> None:
+        stub.answer = TaskModels(digits={3: SHAPES})
+        http = start()
+        predict(http, np.zeros((64, 48, 3), np.uint8))
+        assert_problem(give(http, label="7"), 422, "feedback_mismatch")
+        # Another worker knows neither the answer nor the model's labels.
+        assert give(start(), label="cross").status_code == 200
+        (record,) = stored(url)
+        assert (record.model, record.version, record.predicted) == ("digits", 3, "circle")
+        assert (record.label, decode(record.input).shape) == ("cross", (64, 48, 3))
+
+
+class TestOfReadings:
+    def test_feedback_text_labels_each_digit(
+        self, stub: StubModelServer, http: FlaskClient, url: str, digits: Any
+    ) -> None:
+        stub.answer = TemplateModel(digits)
+        reading = read(http, draw_number(digits, "27", "4"))
+        assert give(http, label="21\n4").get_json()["feedback"]["inputs"] == 3
+        records = stored(url)
+        assert [record.position for record in records] == [0, 1, 2]
+        assert [record.predicted for record in records] == list("274")
+        assert [record.label for record in records] == list("214")
+        assert {record.kind for record in records} == {"read"}
+        shown = [digit["image"] for line in reading["lines"] for digit in line["digits"]]
+        for record, image in zip(records, shown, strict=True):
+            assert np.array_equal(decode(record.input), decode(base64.b64decode(image)))
+
+    @pytest.mark.parametrize("label", ["2", "274", "2x", "2²", " "])
+    def test_feedback_text_of_other_length_or_letters_is_a_mismatch(
+        self, stub: StubModelServer, http: FlaskClient, url: str, digits: Any, label: str
+    ) -> None:
+        stub.answer = TemplateModel(digits)
+        read(http, draw_number(digits, "27"))
+        assert_problem(give(http, label=label), 422, "feedback_mismatch")
+        assert stored(url) == []
+
+    @pytest.mark.parametrize(
+        ("fields", "labels"), [({"label": ""}, [NO_CLASS, NO_CLASS]), ({"is": "right"}, ["2", "7"])]
+    )
+    def test_feedback_empty_or_right_labels_all_digits(
+        self,
+        stub: StubModelServer,
+        http: FlaskClient,
+        url: str,
+        digits: Any,
+        fields: dict[str, str],
+        labels: list[str],
+    ) -> None:
+        stub.answer = TemplateModel(digits)
+        read(http, draw_number(digits, "27"))
+        assert give(http, **fields).status_code == 200
+        assert [record.label for record in stored(url)] == labels
+
+
+class TestKeeping:
+    def test_feedback_unknown_id_or_index_is_not_found(self, http: FlaskClient) -> None:
+        predict(http)
+        assert_problem(give_once(http, "id-2", label="1"), 404, "feedback_unknown")
+        assert_problem(give_once(http, index=1, label="1"), 404, "feedback_unknown")
+
+    def test_feedback_reaches_answers_of_other_workers(self, start: Start) -> None:
+        answering, other = start(), start()
+        predict(answering)
+        assert give(other, label="1").status_code == 200
+
+    def test_feedback_on_answer_before_shutdown_is_stored(
+        self, stub: StubModelServer, start: Start, url: str
+    ) -> None:
+        with greenlet_loop.keeping(Settings(model_server=stub.target, feedback=url)) as http:
+            predict(http)
+        assert give(start(), label="1").status_code == 200
+
+    def test_answer_expires_after_its_time(self, start: Start) -> None:
+        http = start(feedback_keep=0.1)
+        predict(http)
+        time.sleep(1.2)
+        predict(http, request_id="id-2")
+        time.sleep(0.3)
+        assert_problem(give_once(http, label="1"), 404, "feedback_unknown")
+
+    def test_oldest_answers_beyond_the_limit_expire(self, start: Start) -> None:
+        http = start(feedback_max_kept=1)
+        predict(http)
+        time.sleep(1.2)
+        predict(http, request_id="id-2")
+        assert give(http, "id-2", label="1").status_code == 200
+        assert_problem(give_once(http, label="1"), 404, "feedback_unknown")
+
+    @pytest.mark.parametrize("keeps", [False, True])
+    def test_original_is_stored_only_if_kept(
+        self, stub: StubModelServer, start: Start, url: str, digits: Any, keeps: bool
+    ) -> None:
+        stub.answer = TemplateModel(digits)
+        number = draw_number(digits, "27")
+        http = start(feedback_originals=keeps)
+        read(http, number)
+        assert give(http, **{"is": "right"}).get_json()["feedback"]["original"] is keeps
+        original = to_png(number) if keeps else None
+        assert [record.original for record in stored(url)] == [original, None]
+
+    def test_answers_beyond_the_queue_are_dropped_and_counted(
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(answer_keeper, "_MAX_QUEUED_BYTES", 2 * IMAGE.nbytes)
+        http = start()
+        delta = MetricsDelta(http)
+        predict(http, IMAGE, IMAGE, IMAGE)
+        assert delta("digits_feedback_dropped_total") == 3
+        predict(http, IMAGE, IMAGE, request_id="id-2")
+        assert give(http, "id-2", index=1, label="1").status_code == 200
+        assert delta("digits_feedback_dropped_total") == 3
+
+    def test_answers_of_several_calls_are_dropped_and_counted(
+        self, stub: StubModelServer, start: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(recognition, "MAX_CALL_BYTES", 64 * 48 * 3)
+        stub.answer = TaskModels(digits={1: SHAPES})
+        http = start()
+        delta = MetricsDelta(http)
+        predict(http, *np.zeros((2, 64, 48, 3), np.uint8))
+        assert delta("digits_feedback_dropped_total") == 2
+
+
+class TestFaults:
+    def test_predictions_go_on_while_the_store_cannot_be_opened(self, start: Start, tmp_path: Path) -> None:
+        http = start(feedback=f"sqlite:///{tmp_path}/missing/feedback.db")
+        predict(http)
+        response = give(http, label="1")
+        assert_problem(response, 503, "feedback_unavailable")
+        assert response.headers["Retry-After"] == "1"
+        (tmp_path / "missing").mkdir()
+        wait_until(lambda: give(http, label="1").status_code == 200, seconds=5)
+
+    def test_predictions_go_on_while_the_store_is_locked(
+        self, start: Start, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        http = start()
+        predict(http)
+        assert give(http, label="1").status_code == 200
+        monkeypatch.setattr(answer_keeper, "_CALL_SECONDS", 0.3)
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert_problem(give(http, label="2"), 503, "feedback_unavailable")
+            predict(http, request_id="id-2")
+        wait_until(lambda: give(http, label="2").status_code == 200, seconds=10)
+        assert [record.label for record in stored(url)] == ["2"]
+
+    def test_answers_that_cannot_be_written_are_counted(self, start: Start, memory: Path) -> None:
+        # Others may enter this folder.
+        (memory / f"digits-{os.getuid()}").mkdir(mode=0o755)
+        http = start()
+        delta = MetricsDelta(http)
+        predict(http, IMAGE, IMAGE)
+        wait_until(lambda: delta("digits_feedback_dropped_total") == 2, seconds=5)
+
+
+class TestRequests:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"[]",
+            b'{"request_id": "id-1"}',
+            b'{"request_id": "id-1", "label": "1", "is": "right"}',
+            b'{"request_id": "id-1", "is": "wrong"}',
+            b'{"request_id": "id-1", "label": null}',
+            b'{"request_id": "id-1", "label": 7}',
+            b'{"request_id": "id-1", "label": "1", "indx": 1}',
+            b'{"request_id": "id-1", "label": "1", "index": -1}',
+            b'{"request_id": "id-1", "label": "1", "index": true}',
+            b'{"request_id": "id-1", "label": "1", "index": 2147483648}',
+            b'{"request_id": "id-1", "label": "%b"}' % (b"1" * 1001),
+            b'{"request_id": "id 1", "label": "1"}',
+            b'{"label": "1"}',
+        ],
+    )
+    def test_feedback_malformed_body_is_refused(self, http: FlaskClient, body: bytes) -> None:
+        response = http.post("/v1/feedback", data=body, content_type="application/json")
+        assert_problem(response, 400, "malformed_body")
+
+    def test_feedback_of_other_type_or_size_is_refused(self, http: FlaskClient) -> None:
+        response = http.post("/v1/feedback", data=b"{}", content_type="text/plain")
+        assert_problem(response, 415, "unsupported_media_type")
+        response = http.post("/v1/feedback", data=bytes(20_000), content_type="application/json")
+        assert_problem(response, 413, "body_too_large")
+
+    def test_feedback_needs_key_and_obeys_rate_limit(self, start: Start, tmp_path: Path) -> None:
+        keys = tmp_path / "keys"
+        key = KeyFile(keys).add("alice")
+        http = start(api_keys=keys, rate_limit="1/hour")
+        assert_problem(give(http, label="1"), 401, "unauthorized")
+        headers = {"Authorization": f"Bearer {key}"}
+        body = {"request_id": "id-1", "label": "1"}
+        response = http.post("/v1/feedback", json=body, headers=headers)
+        assert_problem(response, 404, "feedback_unknown")
+        response = http.post("/v1/feedback", json=body, headers=headers)
+        assert_problem(response, 429, "rate_limited")
+
+    def test_feedback_is_counted_by_agreement(
+        self, stub: StubModelServer, http: FlaskClient, digits: Any
+    ) -> None:
+        stub.answer = TemplateModel(digits, version=2)
+        delta = MetricsDelta(http)
+        read(http, draw_number(digits, "274"))
+        assert give(http, label="271").status_code == 200
+        assert delta("digits_feedback_total", model="digits", version="2", agrees="true") == 2
+        assert delta("digits_feedback_total", model="digits", version="2", agrees="false") == 1
+
+    def test_index_and_models_say_whether_feedback_is_possible(
+        self, http: FlaskClient, stub_http: FlaskClient
+    ) -> None:
+        for client, has_feedback in ((http, True), (stub_http, False)):
+            index = client.get("/", headers={"Accept": "application/json"}).get_json()
+            assert ("feedback" in index["links"]) is has_feedback
+            assert client.get("/v1/models").get_json()["feedback"] is has_feedback
+
+    def test_feedback_without_store_is_not_found(self, stub_http: FlaskClient) -> None:
+        predict(stub_http)
+        assert_problem(give_once(stub_http, label="1"), 404, "not_found")
