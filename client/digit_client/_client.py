@@ -124,8 +124,8 @@ class ClassifierClient(BaseClient[httpx.Client]):
         `label` is the right text: as many digits as were read, with any white space.
 
         Feedback replaces earlier feedback on the same image. Raise ServiceError with `reason`
-        "feedback_unknown" if the service no longer has the answer, "feedback_mismatch" for a text of another
-        number of digits, and with `status` 404 if the service takes no feedback; ValueError for an answer of
+        "feedback_unknown" if the service no longer has the answer, "feedback_mismatch" if the label does not
+        suit it, and "not_found" if the service takes no feedback; ValueError for an answer of
         ModelServerClient, which has no request ID.
         """
         options = self._resolve(timeout=timeout, request_id=request_id)
