@@ -59,7 +59,7 @@ class StubGateway:
             problem = {"status": 404, "code": "reading_not_supported", "detail": f"{name} reads no numbers."}
             return route.fulfill(status=404, json=problem)
         if url.path == "/v1/feedback" and self._takes_feedback:
-            self.feedback.append(route.request.post_data_json)
+            self.feedback.append(json.loads(route.request.post_data or ""))
             kept = {"request_id": self.feedback[-1]["request_id"], "index": 0, "inputs": 1, "original": True}
             return route.fulfill(json={"request_id": "feedback", "feedback": kept})
         if url.path == "/v1/models":

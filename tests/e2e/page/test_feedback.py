@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from digit_client import DIGITS
+from tests.e2e.page.pen import STROKES, draw_without_release
 from tests.e2e.page.responses import respond_with_lines, respond_with_problem
 from tests.e2e.page.stub import StubGateway
 from tests.e2e.page.test_accessibility import HAS_FOCUS_OUTLINE, violations
@@ -154,6 +155,36 @@ def test_next_answer_gets_its_own_feedback(open_task: OpenTask, gateway: StubGat
     button(page, "Right").click()
     expect(status(page)).to_contain_text("Thank you")
     assert [feedback["request_id"] for feedback in gateway.feedback] == ["reading-of-7", "reading-of-1"]
+
+
+def test_buttons_while_drawing_are_disabled(open_task: OpenTask, gateway: StubGateway) -> None:
+    """The answer in view is that of an unfinished digit, and another one is to come."""
+    page = open_task(gateway)
+    page.locator("body[data-ready]").wait_for()
+    respond_with_lines(page, "1")
+    with page.expect_response("**/v1/read*"):
+        draw_without_release(page, STROKES[4][0])
+    expect(page.locator("#reading")).to_have_text("1")
+    expect(button(page, "Right")).to_be_disabled()
+    page.mouse.up()
+    expect(button(page, "Right")).to_be_enabled()
+    button(page, "Right").click()
+    expect(status(page)).to_contain_text("Thank you")
+    respond_with_lines(page, "4")
+    draw_without_release(page, STROKES[4][1])
+    expect(button(page, "Right")).to_be_disabled()
+    page.mouse.up()
+    expect(button(page, "Right")).to_be_enabled()
+
+
+def test_choice_and_explanation_keep_thanks(open_task: OpenTask, gateway: StubGateway) -> None:
+    page = open_number(open_task, gateway, "42")
+    button(page, "Right").click()
+    expect(status(page)).to_contain_text("Thank you")
+    page.locator("#reading label").first.click()
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator("main[data-explained]")).to_be_visible()
+    expect(status(page)).to_contain_text("Thank you")
 
 
 def test_feedback_that_ends_after_next_answer_leaves_its_buttons(

@@ -30,9 +30,9 @@ export class FeedbackView {
 
   /** Ask about an answer {requestId, lines, labels, noLabel}; `noLabel` names the choice of none of the labels. */
   show(answer) {
-    const hidesFocus = this.#root.dataset.state !== "question" && this.#root.contains(document.activeElement);
+    if (answer.requestId === this.#answer?.requestId) return;
     this.#answer = answer;
-    this.#ask(hidesFocus && "#wrong");
+    this.#ask();
   }
 
   clear() {

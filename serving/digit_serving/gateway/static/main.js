@@ -34,7 +34,8 @@ const errorText = find("#error");
 let task;
 let texts;
 let isDrawing = false;
-/** The answer that is shown {content, answers, version, chosen}, or null; `chosen` is one of the answers. */
+/** The answer that is shown {content, answers, version, requestId, lines, chosen}, or null; `chosen` is one of the
+ *  answers. */
 let answer = null;
 
 /** Show the page for a task. */
@@ -76,6 +77,7 @@ async function followTask(message) {
 
 async function refresh(signal) {
   if (canvas.content !== answer?.content) await readCanvas(signal);
+  offerFeedback();
   await explainChosen(signal);
 }
 
@@ -87,11 +89,10 @@ async function readCanvas(signal) {
   const answers = lines
     .flatMap((line) => line.answers)
     .map((each) => ({ ...each, box: each.box ? toPaper(each.box, picture) : inkBox(content.strokes) }));
-  answer = { content, answers, version: source.version };
+  answer = { content, answers, version: source.version, requestId, lines };
   readingView.show(lines);
   boxes.show(answers.length > 1 ? answers : []);
   predictionView.showSource(source);
-  feedbackView.show({ requestId, lines, labels: answers[0].labels, noLabel: texts.noLabel });
   // At first, the digit that was drawn last is chosen.
   const penPoint = content.strokes.at(-1)?.points.at(-1);
   choose(Math.max(0, penPoint ? boxes.indexAt(penPoint) : 0));
@@ -102,6 +103,13 @@ async function readCanvas(signal) {
   const isExplainable = await canExplain(answer.chosen, task);
   signal.throwIfAborted();
   updateWhy(isExplainable);
+}
+
+/** Let the user judge the answer, unless another one is to come. */
+function offerFeedback() {
+  const { content, answers, requestId, lines } = answer;
+  if (isDrawing || content !== canvas.content) return;
+  feedbackView.show({ requestId, lines, labels: answers[0].labels, noLabel: texts.noLabel });
 }
 
 async function explainChosen(signal) {
@@ -187,6 +195,7 @@ function update() {
   find("#undo").disabled = !canvas.canUndo;
   find("#clear").disabled = canvas.isEmpty;
   find("#placeholder").hidden = !canvas.isEmpty;
+  feedbackView.clear();
   if (!canvas.isEmpty) return scheduler.schedule(refresh);
   scheduler.cancel();
   clearAnswer(texts.noAnswer);
