@@ -36,6 +36,7 @@ from digit_client._task import DIGITS, TaskCard, TaskCardError
 from digit_client._types import (
     CallOptions,
     Digit,
+    Feedback,
     GatewayOptions,
     Line,
     Models,
@@ -68,6 +69,7 @@ __all__ = [
     "Digit",
     "DigitClient",
     "DigitError",
+    "Feedback",
     "GatewayOptions",
     "ImageError",
     "ImageShapeError",

@@ -23,7 +23,7 @@ from digit_client._exceptions import (
 )
 from digit_client._inputs import ImageSource
 from digit_client._task import TaskCard
-from digit_client._types import Box, Digit, Line, Models, ModelVersion, Prediction, Reading
+from digit_client._types import Box, Digit, Feedback, Line, Models, ModelVersion, Prediction, Reading
 
 # Within the gateway's default limits of 256 images and 8 MiB a request. Files are fewer: the gateway prepares
 # them, which takes milliseconds each.
@@ -136,6 +136,24 @@ def encode_image(image: ImageSource) -> dict[str, Any]:
     return {"content": data, "headers": {"Content-Type": _inputs.media_type(data)}}
 
 
+def encode_feedback(
+    answer: Prediction | Reading | str, label: str | int | None, index: int | None
+) -> dict[str, Any]:
+    """Return httpx's keyword arguments for the body of a request that says whether an answer is right.
+
+    Raise ValueError for an answer without a request ID.
+    """
+    if isinstance(answer, str):
+        request_id, position = answer, 0
+    elif answer.request_id:
+        request_id, position = answer.request_id, answer.request_index
+    else:
+        raise ValueError("the answer has no request ID: it does not come from a gateway")
+    verdict = {"is": "right"} if label is None else {"label": str(label)}
+    position = position if index is None else index
+    return {"json": {"request_id": request_id, "index": position} | verdict}
+
+
 def encode_batches(images: Iterable[ImageSource]) -> Iterator[ImageBatch | UnreadableImage]:
     """Yield the images in batches, as few as the gateway's limits allow. Images are read as they are needed.
 
@@ -204,6 +222,18 @@ def parse_models(status: int, headers: Mapping[str, str], content: bytes) -> Mod
         raise _foreign_response(status) from error
 
 
+def parse_feedback(status: int, headers: Mapping[str, str], content: bytes) -> Feedback:
+    """Return what the service keeps. Raise the DigitError that an error response describes."""
+    document = parse_document(status, headers, content)
+    try:
+        kept = document["feedback"]
+        return Feedback(
+            str(kept["request_id"]), int(kept["index"]), int(kept["inputs"]), bool(kept["original"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _foreign_response(status) from error
+
+
 def parse_document(
     status: int, headers: Mapping[str, str], content: bytes, *, indices: Sequence[int] | None = None
 ) -> dict[str, Any]:
@@ -238,14 +268,14 @@ def _split_array(images: NDArray[np.uint8]) -> Iterator[ImageBatch]:
 def _parse_items(
     document: dict[str, Any],
     key: str,
-    parse: Callable[[dict[str, Any], _Answer], _Result],
+    parse: Callable[[dict[str, Any], _Answer, int], _Result],
     status: int,
     indices: Sequence[int] | None,
 ) -> list[_Result]:
     count = 1 if indices is None else len(indices)
     try:
         answer = _parse_answer(document)
-        results = [parse(item, answer) for item in document[key]]
+        results = [parse(item, answer, position) for position, item in enumerate(document[key])]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _foreign_response(status) from error
     if len(results) != count:
@@ -263,7 +293,7 @@ def _parse_request_id(document: dict[str, Any]) -> str | None:
     return None if request_id is None else str(request_id)
 
 
-def _parse_prediction(item: dict[str, Any], answer: _Answer) -> Prediction:
+def _parse_prediction(item: dict[str, Any], answer: _Answer, position: int) -> Prediction:
     index, probabilities, is_digit = int(item["index"]), _parse_probabilities(item), item.get("is_digit")
     if len(probabilities) != len(answer.labels) or not 0 <= index < len(answer.labels):
         raise ValueError("the prediction does not match the model's labels")
@@ -276,12 +306,13 @@ def _parse_prediction(item: dict[str, Any], answer: _Answer) -> Prediction:
         None if is_digit is None else float(is_digit),
         answer.request_id,
         _parse_image(item),
+        request_index=position,
     )
 
 
-def _parse_reading(item: dict[str, Any], answer: _Answer) -> Reading:
+def _parse_reading(item: dict[str, Any], answer: _Answer, position: int) -> Reading:
     lines = tuple(map(_parse_line, item["lines"]))
-    return Reading(str(item["text"]), lines, answer.version, answer.request_id)
+    return Reading(str(item["text"]), lines, answer.version, answer.request_id, request_index=position)
 
 
 def _parse_line(item: dict[str, Any]) -> Line:

@@ -26,7 +26,7 @@ from digit_client._exceptions import (
 from digit_client._flows import Flow
 from digit_client._options import check_request_id, check_timeout, default_timeout, new_request_id
 from digit_client._retries import Retrier, RetryPolicy
-from digit_client._types import Models, Prediction, Reading
+from digit_client._types import Feedback, Models, Prediction, Reading
 
 _DEFAULT_URL = "http://127.0.0.1:8080"
 
@@ -253,6 +253,12 @@ class BaseClient(Generic[HttpClient]):
     ) -> Request[list[Result]]:
         parse = partial(route.parse, indices=indices)
         return self._request("POST", route.path, parse, options, arguments)
+
+    def _feedback_request(
+        self, answer: Prediction | Reading | str, label: str | int | None, index: int | None, options: Options
+    ) -> Request[Feedback]:
+        arguments = _api.encode_feedback(answer, label, index)
+        return self._request("POST", "/v1/feedback", _api.parse_feedback, options, arguments)
 
     def _models_request(self, options: Options) -> Request[Models]:
         return self._request("GET", "/v1/models", _api.parse_models, options, {})

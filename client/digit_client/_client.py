@@ -27,7 +27,7 @@ from digit_client._bulk import OnError
 from digit_client._exceptions import DigitError
 from digit_client._inputs import ImageSource
 from digit_client._retries import Deadline
-from digit_client._types import GatewayOptions, Models, Prediction, Reading
+from digit_client._types import Feedback, GatewayOptions, Models, Prediction, Reading
 
 
 class ClassifierClient(BaseClient[httpx.Client]):
@@ -108,6 +108,29 @@ class ClassifierClient(BaseClient[httpx.Client]):
         timeout bounds each request.
         """
         return self._send_images(PREDICT, images, self._resolve(**options), "return", concurrency)
+
+    def feedback(
+        self,
+        answer: Prediction | Reading | str,
+        label: str | int | None = None,
+        *,
+        index: int | None = None,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Feedback:
+        """Tell the service which `label` the image of an answer has, for training; None confirms the answer.
+
+        `answer` is a prediction, a reading, or the ID of its request; `index` is then the image's position in
+        the request. `label` is one of the model's labels, or "" for an image of none of them. For a reading,
+        `label` is the right text: as many digits as were read, with any white space.
+
+        Feedback replaces earlier feedback on the same image. Raise ServiceError with `reason`
+        "feedback_unknown" if the service no longer has the answer, "feedback_mismatch" if the label does not
+        suit it, and "not_found" if the service takes no feedback; ValueError for an answer without a request
+        ID.
+        """
+        options = self._resolve(timeout=timeout, request_id=request_id)
+        return self._call(self._feedback_request(answer, label, index, options))
 
     def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
         """Return the model's versions, their labels, its task card, and the names of all models."""
@@ -286,6 +309,19 @@ class AsyncClassifierClient(BaseClient[httpx.AsyncClient]):
         The order is that of the answers. A thread reads the images as requests end.
         """
         return self._send_images(PREDICT, images, self._resolve(**options), "return", concurrency)
+
+    async def feedback(
+        self,
+        answer: Prediction | Reading | str,
+        label: str | int | None = None,
+        *,
+        index: int | None = None,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Feedback:
+        """Tell the service which `label` the image of an answer has; arguments as for ClassifierClient."""
+        options = self._resolve(timeout=timeout, request_id=request_id)
+        return await self._call(self._feedback_request(answer, label, index, options))
 
     async def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
         """Return the model's versions, their labels, its task card, and the names of all models."""

@@ -49,9 +49,9 @@ class Prediction:
     a model without this output. `confidence` is the probability of `label`, multiplied by `is_digit` where
     the model gives it. `model_version` is the version of the model that answered.
 
-    `request_id` is the ID of the request in the service's log. `image` is the model's input as a PNG file if
-    the call had `include="image"`, `response` the HTTP response of a client with `keep_response`; both are
-    None otherwise. These three are not compared.
+    `request_id` is the ID of the request in the service's log, `request_index` the image's position in that
+    request. `image` is the model's input as a PNG file if the call had `include="image"`, `response` the HTTP
+    response of a client with `keep_response`; both are None otherwise. These four are not compared.
     """
 
     index: int
@@ -63,6 +63,7 @@ class Prediction:
     request_id: str | None = field(default=None, compare=False)
     image: bytes | None = field(default=None, compare=False, repr=False)
     response: "httpx.Response | None" = field(default=None, compare=False, repr=False)
+    request_index: int = field(default=0, compare=False)
 
     @property
     def label(self) -> str:
@@ -126,7 +127,7 @@ class Reading:
     """All digits on a picture, in lines from top to bottom.
 
     `text` joins the texts of the lines by line breaks. `model_version` is the version of the model that
-    answered. `request_id` and `response` are those of Prediction.
+    answered. `request_id`, `response` and `request_index` are those of Prediction.
     """
 
     text: str
@@ -134,11 +135,28 @@ class Reading:
     model_version: int
     request_id: str | None = field(default=None, compare=False)
     response: "httpx.Response | None" = field(default=None, compare=False, repr=False)
+    request_index: int = field(default=0, compare=False)
 
     @property
     def digits(self) -> tuple[Digit, ...]:
         """The digits of all lines, in reading order."""
         return tuple(digit for line in self.lines for digit in line.digits)
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What the service keeps of an answer after feedback.
+
+    `request_id` and `index` are the ID of the answered request and the image's position in it. `inputs` is
+    the number of the model's inputs that are kept, each with its label: one, or one for each digit of a
+    reading. `original` is True if the image as sent is kept, too. `response` is that of Prediction.
+    """
+
+    request_id: str
+    index: int
+    inputs: int
+    original: bool
+    response: "httpx.Response | None" = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from digit_client import (
     AuthenticationError,
     DigitError,
+    Feedback,
     ImageError,
     ImageShapeError,
     ImageSource,
@@ -21,6 +22,7 @@ from digit_client import (
     NoDigitError,
     OverloadedError,
     Prediction,
+    Reading,
     ReadingNotSupportedError,
     ServiceError,
     SeveralDigitsError,
@@ -95,6 +97,7 @@ def test_parse_readings_success_returns_readings() -> None:
         (400, {"code": "malformed_body"}, ServiceError),
         (404, {"code": "model_not_found"}, ModelNotFoundError),
         (404, {"code": "reading_not_supported"}, ReadingNotSupportedError),
+        (404, {"code": "feedback_unknown"}, ServiceError),
         (404, {}, ServiceError),
         (401, {"code": "unauthorized"}, AuthenticationError),
         (401, {}, AuthenticationError),
@@ -193,6 +196,49 @@ def test_parse_predictions_includes_image_and_request_id() -> None:
     answer = ANSWER | {"predictions": [PREDICTION | {"image": "aW1hZ2U="}]}
     (prediction,) = _api.parse_predictions(200, {}, json.dumps(answer).encode())
     assert (prediction.image, prediction.request_id) == (b"image", "r")
+
+
+def test_parse_results_have_their_position_in_the_request() -> None:
+    """The position in the request, where `indices` are positions in the call."""
+    answers = ANSWER | {"predictions": [PREDICTION] * 2, "readings": [*READ_ANSWER["readings"]] * 2}
+    for parse in (_api.parse_predictions, _api.parse_readings):
+        results = parse(200, {}, json.dumps(answers).encode(), indices=[256, 259])
+        assert [result.request_index for result in results] == [0, 1]
+        assert results[0] == results[1]
+
+
+@given(label=st.one_of(st.none(), st.text(), st.integers()), index=st.none() | st.integers(0))
+def test_encode_feedback_names_answered_image_and_label(label: str | int | None, index: int | None) -> None:
+    prediction = Prediction(0, 1.0, (1.0,), ("0",), 1, request_id="r", request_index=7)
+    reading = Reading("", (), 1, request_id="r", request_index=7)
+    for answer, position in ((prediction, 7), (reading, 7), ("r", 0)):
+        document = _api.encode_feedback(answer, label, index)["json"]
+        assert (document["request_id"], document["index"]) == ("r", position if index is None else index)
+        assert ("is" in document) != ("label" in document)
+        assert document.get("is") == ("right" if label is None else None)
+        assert document.get("label") == (None if label is None else str(label))
+
+
+def test_encode_feedback_on_answer_without_request_id_raises_value_error() -> None:
+    with pytest.raises(ValueError, match="no request ID"):
+        _api.encode_feedback(Prediction(0, 1.0, (1.0,), ("0",), 1), 7, None)
+
+
+FEEDBACK_ANSWER = {
+    "request_id": "f",
+    "feedback": {"request_id": "r", "index": 2, "inputs": 4, "original": False},
+}
+
+
+def test_parse_feedback_returns_what_is_kept() -> None:
+    feedback = _api.parse_feedback(200, {}, json.dumps(FEEDBACK_ANSWER).encode())
+    assert feedback == Feedback("r", 2, 4, False)
+
+
+@pytest.mark.parametrize("document", [{}, {"feedback": None}, {"feedback": {}}, {"feedback": []}])
+def test_parse_feedback_foreign_document_raises_service_error(document: dict[str, Any]) -> None:
+    with pytest.raises(ServiceError, match="does not come from a Digits gateway"):
+        _api.parse_feedback(200, {}, json.dumps(document).encode())
 
 
 @pytest.mark.parametrize(

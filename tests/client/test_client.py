@@ -567,6 +567,61 @@ def test_request_id_is_sent_and_returned(client_type: Any) -> None:
     assert len(set(sent)) == 3
 
 
+def test_feedback_on_result_of_many_names_its_request_and_position(client_type: Any) -> None:
+    """Two files of 3 MB fit into a request, so that a position in the call is none in its request."""
+    requests: list[httpx.Request] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        request_id = request.headers["x-request-id"]
+        if request.url.path == "/v1/feedback":
+            answered = json.loads(request.content)
+            document = {"feedback": {"inputs": 1, "original": False} | answered}
+        else:
+            count = request.content.count(b"Content-Disposition")
+            document = json.loads(success().data)
+            document["predictions"] *= count
+        return httpx.Response(200, json=document | {"request_id": request_id})
+
+    images = [bytes(3_000_000)] * 5
+    with connect(client_type, httpx.MockTransport(respond), keep_response=True) as client:
+        predictions = client.predict_many(images)
+        kept = [client.feedback(prediction, 7) for prediction in predictions]
+        by_id = client.feedback(predictions[3].request_id, index=1, timeout=5, request_id="mine")
+    assert [(each.request_id, each.index) for each in kept] == [
+        (prediction.request_id, prediction.request_index) for prediction in predictions
+    ]
+    assert len({(each.request_id, each.index) for each in kept}) == 5
+    assert len({each.request_id for each in kept}) == 3
+    documents = [json.loads(request.content) for request in requests if request.url.path == "/v1/feedback"]
+    assert [document["label"] for document in documents[:-1]] == ["7"] * 5
+    assert documents[-1] == {"request_id": predictions[3].request_id, "index": 1, "is": "right"}
+    assert requests[-1].headers["x-request-id"] == "mine"
+    assert by_id.response.status_code == 200
+
+
+def test_feedback_refused_raises_error_with_reason(client_type: Any) -> None:
+    statuses = {"feedback_unknown": 404, "feedback_mismatch": 422}
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        code = json.loads(request.content)["request_id"]
+        return httpx.Response(statuses[code], json={"code": code, "detail": "A sentence."})
+
+    with connect(client_type, httpx.MockTransport(refuse)) as client:
+        for code, status in statuses.items():
+            with pytest.raises(ServiceError, match="A sentence") as raised:
+                client.feedback(code)
+            assert (raised.value.reason, raised.value.status) == (code, status)
+
+
+def test_feedback_while_store_is_away_is_retried(client_type: Any) -> None:
+    kept = {"feedback": {"request_id": "r", "index": 0, "inputs": 1, "original": False}}
+    responses = [httpx.Response(503, json={"code": "feedback_unavailable"}), httpx.Response(200, json=kept)]
+    transport = httpx.MockTransport(lambda _: responses.pop(0))
+    with connect(client_type, transport, retries=FAST_RETRIES) as client:
+        assert client.feedback("r", 7).inputs == 1
+
+
 def test_error_without_response_has_request_id(client_type: Any) -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)
@@ -750,12 +805,13 @@ def test_model_is_in_every_query(client_type: Any, model: str | None) -> None:
             ("predict_many", [[b""]]),
             ("read", [b""]),
             ("models", []),
+            ("feedback", ["r"]),
         ):
             with pytest.raises(ServiceError):
                 getattr(client, method)(*arguments)
         with pytest.raises(ServiceError):
             client.predict(b"", version=3)
-    assert queries == [selected] * 4 + [selected | {"version": "3"}]
+    assert queries == [selected] * 5 + [selected | {"version": "3"}]
 
 
 def test_predict_many_array_of_wrong_shape_is_sent_as_pictures(client_type: Any) -> None:
@@ -779,7 +835,7 @@ def test_predict_many_array_of_wrong_shape_is_sent_as_pictures(client_type: Any)
         (
             ClassifierClient,
             AsyncClassifierClient,
-            ["predict", "predict_many", "iter_predict", "models", "close"],
+            ["predict", "predict_many", "iter_predict", "feedback", "models", "close"],
         ),
         (DigitClient, AsyncDigitClient, ["read", "read_many", "iter_read"]),
     ],

@@ -29,7 +29,8 @@ def respond_with_lines(page: Page, *lines: str, probabilities: Sequence[float] =
         for row, line in enumerate(lines)
     ]
     reading = {"text": "\n".join(lines), "lines": documents}
-    body = json.dumps({"model": {"version": 1, "labels": list("0123456789")}, "readings": [reading]})
+    model = {"version": 1, "labels": list("0123456789")}
+    body = json.dumps({"model": model, "readings": [reading], "request_id": f"reading-of-{'-'.join(lines)}"})
     page.route("**/v1/read*", lambda route: route.fulfill(body=body, content_type="application/json"))
 
 

@@ -26,12 +26,19 @@ Classify = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 
 
 class StubGateway:
-    """Answers the page as the gateway does, with version 1 of each task's model; the first is the default."""
+    """Answers the page as the gateway does, with version 1 of each task's model; the first is the default.
 
-    def __init__(self, *tasks: TaskCard, classify: Classify | None = None) -> None:
+    With `takes_feedback`, the service keeps each feedback, with the picture as sent.
+    """
+
+    def __init__(
+        self, *tasks: TaskCard, classify: Classify | None = None, takes_feedback: bool = False
+    ) -> None:
         self.tasks = {task.name: task for task in tasks}
         self.requests: list[Request] = []
+        self.feedback: list[dict[str, Any]] = []
         self._classify = classify
+        self._takes_feedback = takes_feedback
 
     def serve(self, context: BrowserContext) -> None:
         """Answer the context's requests to ORIGIN."""
@@ -51,14 +58,24 @@ class StubGateway:
         if url.path == "/v1/read":
             problem = {"status": 404, "code": "reading_not_supported", "detail": f"{name} reads no numbers."}
             return route.fulfill(status=404, json=problem)
+        if url.path == "/v1/feedback" and self._takes_feedback:
+            self.feedback.append(json.loads(route.request.post_data or ""))
+            kept = {"request_id": self.feedback[-1]["request_id"], "index": 0, "inputs": 1, "original": True}
+            return route.fulfill(json={"request_id": "feedback", "feedback": kept})
         if url.path == "/v1/models":
             return route.fulfill(json=self._describe(task))
         return route.fulfill(json=self._predict(task, route.request))
 
     def _describe(self, task: TaskCard) -> dict[str, Any]:
         versions = [{"version": 1, "state": "AVAILABLE"}]
-        card = task.to_document()
-        return {"name": task.name, "versions": versions, "labels": {}, "task": card, "models": [*self.tasks]}
+        return {
+            "name": task.name,
+            "versions": versions,
+            "labels": {},
+            "task": task.to_document(),
+            "models": [*self.tasks],
+            "feedback": self._takes_feedback,
+        }
 
     def _predict(self, task: TaskCard, request: Request) -> dict[str, Any]:
         predictions = []
@@ -76,7 +93,7 @@ class StubGateway:
                 }
             )
         model = {"name": task.name, "version": 1, "labels": list(task.labels)}
-        return {"model": model, "predictions": predictions}
+        return {"model": model, "predictions": predictions, "request_id": f"request-{len(self.requests)}"}
 
     def _probabilities(self, pixels: NDArray[np.uint8], task: TaskCard) -> NDArray[np.floating[Any]]:
         """Without `classify`, brighter pictures have later labels, and neighbours are likely, too."""

@@ -19,26 +19,26 @@ export class ApiError extends Error {
 }
 
 /** Read the digits of an image file: {lines: [{text, answers: [{label, index, labels, probabilities, box, image}]}],
- *  version, milliseconds}.
+ *  version, requestId, milliseconds}.
  *
  *  `selection` is {model, version}; an empty string selects the service's default. `box` is [left, top, width, height]
  *  in pixels of the file, `image` the network's input as a PNG in base64. */
 export async function read(file, selection, signal) {
-  const { model, readings, milliseconds } = await send("v1/read", file, selection, signal);
+  const { model, readings, request_id: requestId, milliseconds } = await send("v1/read", file, selection, signal);
   const { labels } = model;
   const lines = readings[0].lines.map(({ text, digits }) => ({
     text,
     answers: digits.map(({ digit, ...rest }) => ({ ...rest, label: labels[digit], index: digit, labels })),
   }));
-  return { lines, version: model.version, milliseconds };
+  return { lines, version: model.version, requestId, milliseconds };
 }
 
 /** Classify an image file. The answer is like that of `read`, with one line of one answer without a box. */
 export async function classify(file, selection, signal) {
-  const { model, predictions, milliseconds } = await send("v1/predict", file, selection, signal);
+  const { model, predictions, request_id: requestId, milliseconds } = await send("v1/predict", file, selection, signal);
   const { label, index, probabilities, image } = predictions[0];
   const answers = [{ label, index, labels: model.labels, probabilities, image }];
-  return { lines: [{ text: label, answers }], version: model.version, milliseconds };
+  return { lines: [{ text: label, answers }], version: model.version, requestId, milliseconds };
 }
 
 /** Predict the probabilities of each instance, numbers in the range of the model's input, in one request. */
@@ -51,14 +51,23 @@ export function predictImages(images, selection, signal) {
   return predict({ images }, selection, signal);
 }
 
-/** Describe a model: its available versions, newest first, its task card (null while no version answers), and the
- *  names of all models: {name, versions: [{version, labels}], task, models}. An empty `model` is the default one. */
+/** Give feedback on the answer of a request: its right label, or undefined if the answer is right. Resolves to what the
+ *  service keeps: {inputs, original}. */
+export async function sendFeedback(requestId, label) {
+  const verdict = label === undefined ? { is: "right" } : { label };
+  const { feedback } = await request("v1/feedback", toJsonPost({ request_id: requestId, ...verdict }));
+  return feedback;
+}
+
+/** Describe a model: its available versions, newest first, its task card (null while no version answers), the names of
+ *  all models, and if the service takes feedback: {name, versions: [{version, labels}], task, models, feedback}. An empty
+ *  `model` is the default one. */
 export async function describeModel(model) {
-  const { name, versions, labels, task, models } = await request(`v1/models${toQuery({ model })}`, {});
+  const { name, versions, labels, task, models, feedback } = await request(`v1/models${toQuery({ model })}`, {});
   const available = versions
     .filter(({ state }) => state === "AVAILABLE")
     .map(({ version }) => ({ version, labels: Object.keys(labels).filter((label) => labels[label] === version) }));
-  return { name, versions: available, task, models };
+  return { name, versions: available, task, models, feedback };
 }
 
 async function send(path, file, selection, signal) {
@@ -69,9 +78,12 @@ async function send(path, file, selection, signal) {
 }
 
 async function predict(document, selection, signal) {
-  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(document) };
-  const { predictions } = await request(`v1/predict${toQuery(selection)}`, { ...options, signal });
+  const { predictions } = await request(`v1/predict${toQuery(selection)}`, { ...toJsonPost(document), signal });
   return predictions.map((prediction) => prediction.probabilities);
+}
+
+function toJsonPost(document) {
+  return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(document) };
 }
 
 /** Return the query of the parameters that are not empty, with its question mark, or "". */

@@ -1,9 +1,10 @@
 // Entry point: connects the canvas, the API, the task, the answer and the heat map.
-import { classify, describeModel, read } from "./api.js";
+import { classify, describeModel, read, sendFeedback } from "./api.js";
 import { Boxes } from "./boxes.js";
 import { DrawingCanvas } from "./canvas.js";
 import { EXAMPLES, exampleButtons } from "./examples.js";
 import { canExplain, explain } from "./explanation.js";
+import { FeedbackView } from "./feedback.js";
 import { toPaper } from "./geometry.js";
 import { paint } from "./heatmap.js";
 import { onImageFile, openImage } from "./image-input.js";
@@ -23,6 +24,7 @@ const boxes = new Boxes(find("#boxes"));
 const canvas = new DrawingCanvas(find("#drawing"), (point) => boxes.indexAt(point) >= 0);
 const readingView = new ReadingView(find("#reading"), onChoose);
 const predictionView = new PredictionView(find("#result"));
+const feedbackView = new FeedbackView(find("#feedback"), sendFeedback);
 const modelMenu = new ModelMenu(find("#model"));
 const versionMenu = new VersionMenu(find("#version"));
 const scheduler = new Scheduler(onError);
@@ -32,7 +34,8 @@ const errorText = find("#error");
 let task;
 let texts;
 let isDrawing = false;
-/** The answer that is shown {content, answers, version, chosen}, or null; `chosen` is one of the answers. */
+/** The answer that is shown {content, answers, version, requestId, lines, chosen}, or null; `chosen` is one of the
+ *  answers. */
 let answer = null;
 
 /** Show the page for a task. */
@@ -47,9 +50,10 @@ function setTask(newTask) {
 /** Follow the model's task, and list its versions and the other models. */
 async function refreshModel() {
   try {
-    const { name, versions, task: card, models } = await describeModel(modelMenu.model);
+    const { name, versions, task: card, models, feedback } = await describeModel(modelMenu.model);
     modelMenu.show(models ?? [], name);
     versionMenu.show(versions);
+    feedbackView.isOffered = feedback;
     const newTask = card ? new Task(card) : task;
     if (!newTask.equals(task)) setTask(newTask);
   } catch (error) {
@@ -73,6 +77,7 @@ async function followTask(message) {
 
 async function refresh(signal) {
   if (canvas.content !== answer?.content) await readCanvas(signal);
+  offerFeedback();
   await explainChosen(signal);
 }
 
@@ -80,11 +85,11 @@ async function readCanvas(signal) {
   const { content } = canvas;
   const errorBefore = errorText.textContent;
   const picture = await canvas.toPicture();
-  const { lines, ...source } = await (task.readsNumbers ? read : classify)(picture.file, selection(), signal);
+  const { lines, requestId, ...source } = await (task.readsNumbers ? read : classify)(picture.file, selection(), signal);
   const answers = lines
     .flatMap((line) => line.answers)
     .map((each) => ({ ...each, box: each.box ? toPaper(each.box, picture) : inkBox(content.strokes) }));
-  answer = { content, answers, version: source.version };
+  answer = { content, answers, version: source.version, requestId, lines };
   readingView.show(lines);
   boxes.show(answers.length > 1 ? answers : []);
   predictionView.showSource(source);
@@ -98,6 +103,13 @@ async function readCanvas(signal) {
   const isExplainable = await canExplain(answer.chosen, task);
   signal.throwIfAborted();
   updateWhy(isExplainable);
+}
+
+/** Let the user judge the answer, unless another one is to come. */
+function offerFeedback() {
+  const { content, answers, requestId, lines } = answer;
+  if (isDrawing || content !== canvas.content) return;
+  feedbackView.show({ requestId, lines, labels: answers[0].labels, noLabel: texts.noLabel });
 }
 
 async function explainChosen(signal) {
@@ -134,6 +146,7 @@ function clearAnswer(message) {
   readingView.clear();
   boxes.clear();
   predictionView.clear(message);
+  feedbackView.clear();
   updateWhy(true);
   delete find("main").dataset.explained;
 }
@@ -182,6 +195,7 @@ function update() {
   find("#undo").disabled = !canvas.canUndo;
   find("#clear").disabled = canvas.isEmpty;
   find("#placeholder").hidden = !canvas.isEmpty;
+  feedbackView.clear();
   if (!canvas.isEmpty) return scheduler.schedule(refresh);
   scheduler.cancel();
   clearAnswer(texts.noAnswer);
@@ -206,6 +220,7 @@ async function showFile(file) {
 }
 
 function onKeyDown(event) {
+  if (event.target.matches("[type=text], [type=password]")) return;
   const isFormField = event.target.matches("select, input:not([type=file], [type=radio])");
   const isExample = task.readsNumbers && event.target === find("#drawing") && /^[0-9]$/.test(event.key);
   if ((event.ctrlKey || event.metaKey) && event.key === "z") canvas.undo();

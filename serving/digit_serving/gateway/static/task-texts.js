@@ -6,7 +6,8 @@ const EXAMPLES = 3;
 
 /** Return the page's texts for a task. */
 export function textsFor(task) {
-  return { ...(task.isWritten ? WRITING : PICTURE), ...(task.readsNumbers ? NUMBERS : headline(task)) };
+  const noLabel = task.hasDigitLabels ? "no digit" : "none of them";
+  return { noLabel, ...(task.isWritten ? WRITING : PICTURE), ...(task.readsNumbers ? NUMBERS : headline(task)) };
 }
 
 const WRITING = {
