@@ -1,4 +1,4 @@
-"""Speed and memory of `digits score` on this machine, and the speeds to hold it against.
+"""Speed and memory of `digits score` on this machine, and reference speeds.
 
 Needs Linux and a published model of digits; see `digits train`. Run as python -m benchmarks.scoring.
 

@@ -17,11 +17,12 @@ import httpx
 
 DIGITS = [sys.executable, "-m", "digit_client"]
 READY_SECONDS = 60
-# Ports below the kernel's ephemeral range: an outgoing connection could take an ephemeral port before the
-# server does. Each worker of pytest-xdist has 3,000 ports of its own, and each run starts with another one.
+# Ports between those of Ray's clients, 23,000 to 24,000, and the kernel's ephemeral range: an outgoing
+# connection could take an ephemeral port before the server does. Each worker of pytest-xdist has 2,000 ports
+# of its own, and each run starts with another one.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-_FIRST, _START = 20_000 + 3_000 * (_WORKER % 4), os.getpid() % 3_000
-_ports: Iterator[int] = cycle([_FIRST + (_START + offset) % 3_000 for offset in range(3_000)])
+_FIRST, _START = 24_100 + 2_000 * (_WORKER % 4), os.getpid() % 2_000
+_ports: Iterator[int] = cycle([_FIRST + (_START + offset) % 2_000 for offset in range(2_000)])
 
 
 @contextmanager

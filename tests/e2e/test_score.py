@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,31 @@ from digit_serving.scoring.results import FINAL_CODES, ResultsFolder
 from tests.client.linear_model_server import LinearModelServer
 from tests.processes import DIGITS, children, free_port, wait_until
 
-pytestmark = pytest.mark.e2e
+# One worker of pytest-xdist for all: they share a cluster, and two would take the same ports for clients.
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("ray")]
 
 BATCH = 25
 
 
+STARTED: list[subprocess.Popen[str]] = []
+"""Commands of the test that runs."""
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers() -> Iterator[None]:
+    """Kill what a failed test has left running."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            for pid in (process.pid, *descendants(process.pid)):
+                kill(pid)
+            process.communicate()
+
+
 def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     """Start `digits score` as the leader of a process group, as a shell does."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*DIGITS, "score", *map(str, arguments)],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
@@ -39,6 +57,8 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+    STARTED.append(process)
+    return process
 
 
 def score(*arguments: object, status: int = 0, **environment: str) -> str:
@@ -108,10 +128,11 @@ def slow(linear: LinearModelServer) -> Iterator[LinearModelServer]:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[dict[str, str]]:
     """Environment variables of an S3 server."""
-    server = ThreadedMotoServer(port=free_port(), verbose=False)
+    port = free_port()
+    server = ThreadedMotoServer(port=port, verbose=False)
     server.start()
     yield {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server._port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -162,7 +183,7 @@ def cluster(s3: dict[str, str]) -> Iterator[Cluster]:
     finally:
         # A node that is asked to end waits half a minute for its workers.
         for pid in [pid for node in nodes for pid in (node.pid, *descendants(node.pid))]:
-            os.kill(pid, signal.SIGKILL)
+            kill(pid)
         for node in nodes:
             node.wait()
 
@@ -189,7 +210,7 @@ def test_score_on_this_machine_equals_predict_many(
     assert f"Scored     {2000 - refused:,} of 2,000 pictures" in summary
     assert f"Refused    {refused}: " in summary
     assert "not_an_image" in summary
-    assert pids(output) == []
+    wait_until(lambda: not pids(output), seconds=30)
     assert "Skipped    2,000" in score(photos, "--output", output, "--models", models)
 
 
@@ -222,7 +243,7 @@ def test_score_ctrl_c_leaves_whole_files_and_no_process(
     assert process.returncode == 130, out + err
     assert "Stopped; run the command again to go on." in err
     assert "Traceback" not in err
-    assert pids(output) == []
+    wait_until(lambda: not pids(output), seconds=30)
     before = rows(output)
     assert 0 < len(before) < 400
     # The last files may be written before the command hears of them.
@@ -234,8 +255,14 @@ def test_score_ctrl_c_leaves_whole_files_and_no_process(
 
 def test_score_by_ray_client_on_two_nodes(cluster: Cluster, photos: Path, output: str, linear: Any) -> None:
     arguments = ("--output", output, "--model-server", linear.target, "--cluster", cluster.client_address)
-    summary = score(photos, *arguments, RAY_AUTH_MODE="disabled")
-    assert " of 400 pictures" in summary
+    for _ in range(4):
+        process = start(photos, *arguments, RAY_AUTH_MODE="disabled")
+        out, err = process.communicate(timeout=150)
+        # On a busy machine Ray's proxy may fail to start a process for its client.
+        if "Starting Ray client server failed" not in err:
+            break
+    assert process.returncode == 0, out + err
+    assert " of 400 pictures" in out
     assert_complete(str(photos), output)
 
 
@@ -253,7 +280,7 @@ class TestCluster:
     ) -> None:
         process = start(photos, *options, RAY_AUTH_MODE="disabled")
         wait_until(lambda: parts(output) > 0, process)
-        os.kill(cluster.workers()[0], signal.SIGKILL)
+        kill(cluster.workers()[0])
         assert parts(output) < 400 // BATCH
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
@@ -311,7 +338,7 @@ class TestCluster:
         assert count("Removed", self.score(*arguments)) == 1
         assert_complete(source, output)
 
-    def test_failed_calls_are_repeated_by_the_next_run(
+    def test_unreadable_picture_is_scored_by_the_next_run(
         self, photos: Path, output: str, options: list[object], linear: LinearModelServer
     ) -> None:
         unreadable = photos / "0" / "00003.png"
@@ -372,9 +399,18 @@ def read(path: Path) -> bytes:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the process IDs of all descendants."""
-    found = children(pid)
+    """Return the process IDs of all descendants that still run."""
+    try:
+        found = children(pid)
+    except OSError:
+        return []
     return [*found, *(each for child in found for each in descendants(child))]
+
+
+def kill(pid: int) -> None:
+    """Kill a process, unless it has ended."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def accepts(host: str, port: int) -> bool:

@@ -78,7 +78,8 @@ def score(ctx: click.Context, /, **options: Any) -> None:
     decoded, or that the model refuses, is a row with an error. A file that can't be read and a failed call
     are rows too, and the next run scores these pictures again.
 
-    Memory is bounded: each worker holds two groups of 256 pictures or 64 MiB.
+    Run one command at a time for an OUT. Memory is bounded: each worker holds two groups of 256 pictures or
+    64 MiB.
 
     Exit status: 0 if all pictures were answered or refused, 1 if some are to be scored again or the run
     failed, 2 for a wrong command, 130 after a stop.

@@ -30,11 +30,28 @@ _MODIFIED = ("mtime", "LastModified", "last_modified", "updated")
 
 
 def open_folder(url: str) -> tuple[Any, str]:
-    """Return the filesystem of a path or URL, which caches no listings, and the folder's path on it."""
-    filesystem, path = fsspec.url_to_fs(url, use_listings_cache=False)
+    """Return the filesystem of a path or URL, which caches no listings, and the folder's path on it.
+
+    Raise OSError for an unknown protocol, or one whose package is not installed.
+    """
+    try:
+        filesystem, path = fsspec.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise OSError(f"{url}: {error}") from error
     is_local = isinstance(filesystem, LocalFileSystem)
     # Unlike Path.resolve, abspath keeps symbolic links: a link's new target has changed pictures, not others.
     return filesystem, os.path.abspath(path) if is_local else path  # noqa: PTH100
+
+
+@contextlib.contextmanager
+def as_os_errors(path: str) -> Iterator[None]:
+    """Turn other errors into OSError: filesystems raise those of their libraries, for credentials say."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 def to_url(filesystem: Any, path: str) -> str:
@@ -72,7 +89,8 @@ def _walk(filesystem: Any, root: str) -> Iterator[list[Mapping[str, Any]]]:
     while folders:
         folder = folders.pop()
         try:
-            infos = filesystem.ls(folder, detail=True)
+            with as_os_errors(folder):
+                infos = filesystem.ls(folder, detail=True)
         except FileNotFoundError:
             if folder == root:
                 raise

@@ -109,7 +109,8 @@ class Job:
         ):
             self._check_server(current, target, group)
             results.write_run(current)
-            expected = results.names(current.format)
+            # Files that appear otherwise are those of a killed run's workers.
+            expected = set(kept.files)
             batches = run.score(
                 pending,
                 Scorer(current.source, target, current.model, current.version, current.read, self.timeout),
@@ -127,7 +128,6 @@ class Job:
                 summary.scoring_seconds = elapsed - summary.start_seconds
                 on_progress()
         if results.names(current.format) != expected:
-            # A worker of a killed run may have written a file in the meantime.
             results.remove_stale_rows(current, listing, with_failures=False)
 
     def _pin(self, earlier: Run | None) -> tuple[Run, LocalModel | None]:

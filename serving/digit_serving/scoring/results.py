@@ -1,10 +1,11 @@
-"""Result files: schemas, formats, atomic writes, and removal of rows that are no longer true."""
+"""Result files: schemas, formats, atomic writes, and removal of stale rows."""
 
 import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
@@ -60,7 +61,7 @@ READINGS = pa.schema(
 """Columns of readings, with `--read`."""
 
 FINAL_CODES = {ImageError.code, *(error.code for error in ImageError.__subclasses__())}
-"""Error codes of pictures that the model refuses. All others may pass: such pictures are scored again."""
+"""Error codes of pictures that the model refuses. All others are retryable: the next run scores again."""
 
 NOT_FOUND, UNREADABLE = READ_CODES = "not_found", "unreadable"
 """Error codes of files that are gone since they were listed, or that can't be read."""
@@ -140,12 +141,15 @@ class ResultsFolder:
         """Delete what interrupted writes have left."""
         for name in self._names():
             if name.endswith(_UNFINISHED):
-                self._filesystem.rm_file(self._path(name))
+                # A worker of a killed run may finish its write in the meantime.
+                with suppress(FileNotFoundError):
+                    self._filesystem.rm_file(self._path(name))
 
     def remove_stale_rows(self, run: Run, listing: pa.Table, *, with_failures: bool) -> "Kept":
         """Rewrite files without the rows of pictures that are not in `listing`, or have another ETag there.
 
-        With `with_failures`, rows of errors that may pass go, too. Of several rows of a picture one stays.
+        With `with_failures`, rows of retryable errors are removed too. Of duplicate rows of a picture one
+        stays, an answer or refusal rather than a retryable error.
         """
         names = sorted(self.names(run.format))
         with ThreadPoolExecutor(_READERS) as pool:
@@ -157,20 +161,23 @@ class ResultsFolder:
             ]
             or [_NO_KEYS]
         )
-        rows = rows.append_column("row", pa.array(np.arange(len(rows))))
         final = pc.or_(pc.is_null(rows["error_code"]), pc.is_in(rows["error_code"], _FINAL_CODES))
+        number = pa.array(np.arange(len(rows)))
+        # Unique numbers of the rows, those of final rows first.
+        rows = rows.append_column("rank", pc.if_else(final, number, pc.add(number, len(rows))))
         kept = (
             (rows.filter(final) if with_failures else rows)
             .join(listing.select(["path", "etag"]), ["path", "etag"], join_type="left semi")
             .group_by(["path", "etag"])
-            .aggregate([("row", "min")])
+            .aggregate([("rank", "min")])
         )
-        stays = pc.is_in(rows["row"], kept["row_min"].combine_chunks())
-        for number in pc.unique(rows["file"].filter(pc.invert(stays))).to_pylist():
-            mask = stays.filter(pc.equal(rows["file"], number))
-            self._filter_rows(names[number], run, mask)
+        stays = pc.is_in(rows["rank"], kept["rank_min"].combine_chunks())
+        for file in pc.unique(rows["file"].filter(pc.invert(stays))).to_pylist():
+            mask = stays.filter(pc.equal(rows["file"], file))
+            self._filter_rows(names[file], run, mask)
+        files_left = {names[file] for file in pc.unique(rows["file"].filter(stays)).to_pylist()}
         removed = rows.join(listing.select(["path"]), "path", join_type="left anti")
-        return Kept(kept.select(["path", "etag"]), len(pc.unique(removed["path"])))
+        return Kept(kept.select(["path", "etag"]), files_left, len(pc.unique(removed["path"])))
 
     def _filter_rows(self, name: str, run: Run, mask: pa.ChunkedArray) -> None:
         if pc.any(mask).as_py():
@@ -205,7 +212,8 @@ class ResultsFolder:
 
     def _names(self) -> list[str]:
         try:
-            infos = self._filesystem.ls(self._root, detail=True)
+            with files.as_os_errors(self._root):
+                infos = self._filesystem.ls(self._root, detail=True)
         except FileNotFoundError:
             return []
         return [info["name"].rpartition("/")[2] for info in infos if info["type"] == "file"]
@@ -224,9 +232,10 @@ class ResultsFolder:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Keys (path and etag) of the rows that stay, and the number of pictures that are gone."""
+    """Keys (path and etag) and files of the rows that stay, and the number of pictures that are gone."""
 
     keys: pa.Table
+    files: set[str]
     removed: int
 
 

@@ -71,8 +71,8 @@ def cluster(address: str | None, workers: int | None) -> Iterator[None]:
                 object_store_memory=_OBJECT_STORE_BYTES,
                 **quiet,
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ScoringError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise ScoringError(f"no Ray cluster at {address or 'this machine'}: {_last_line(error)}") from error
     try:
         yield
     finally:
@@ -194,7 +194,11 @@ def _to_batch(counts: pa.Table) -> Batch:
 
 def _explain(error: ray.exceptions.RayError) -> str:
     """Return the last line of the error, which ends with the error that a worker has raised."""
-    reason = str(error).strip().rpartition("\n")[2]
+    reason = _last_line(error)
     if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error, ray.exceptions.RayActorError):
         return f"a worker died {_MAX_DEATHS + 1} times over the same pictures: {reason}"
     return reason
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().rpartition("\n")[2]

@@ -1,6 +1,7 @@
 """Listing of images: local folders, links, and fsspec's in-memory filesystem in place of an object store."""
 
 import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from digit_client import _cli
 from digit_serving.scoring import files
@@ -99,3 +101,21 @@ def test_without_returns_images_of_other_path_or_etag() -> None:
 
 def test_suffixes_are_those_of_digits_predict() -> None:
     assert _cli.IMAGE_SUFFIXES == files.SUFFIXES
+
+
+@pytest.mark.parametrize("url", ["nonsense://bucket/photos", "gs://bucket/photos"])
+def test_open_folder_unknown_or_missing_filesystem_raises_os_error(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(OSError, match=url):
+        files.open_folder(url)
+
+
+def test_list_images_foreign_error_is_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise LookupError("no credentials")
+
+    monkeypatch.setattr(LocalFileSystem, "ls", fail)
+    with pytest.raises(OSError, match="no credentials"):
+        files.list_images(str(tmp_path))

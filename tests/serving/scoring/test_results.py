@@ -153,6 +153,24 @@ def test_remove_stale_rows_keeps_one_row_of_each_picture(results: ResultsFolder)
     assert keys(results) == [("a", "1"), ("b", "1"), ("c", "1")]
 
 
+def test_remove_stale_rows_keeps_answer_rather_than_retryable_error(results: ResultsFolder) -> None:
+    pictures = {f"picture {number}": "1" for number in range(20)}
+    for name in pictures:
+        # File names are hashes, so that either file may come first.
+        results.write(table([prediction(name, code="unavailable"), prediction("gone")]), "parquet")
+        results.write(table([prediction(name)]), "parquet")
+    results.remove_stale_rows(RUN, listing(**pictures), with_failures=False)
+    rows = results.read(RUN).to_pylist()
+    assert len(rows) == 20
+    assert {row["error_code"] for row in rows} == {None}
+
+
+def test_remove_stale_rows_names_the_files_that_stay(results: ResultsFolder) -> None:
+    name = results.write(table([prediction("a"), prediction("gone")]), "parquet")
+    results.write(table([prediction("gone too")]), "parquet")
+    assert results.remove_stale_rows(RUN, listing(a="1"), with_failures=True).files == {name}
+
+
 def test_remove_stale_rows_may_keep_failures(results: ResultsFolder) -> None:
     results.write(table([prediction("a", code="deadline_exceeded"), prediction("gone")]), "parquet")
     results.remove_stale_rows(RUN, listing(a="1"), with_failures=False)

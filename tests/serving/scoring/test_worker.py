@@ -17,7 +17,7 @@ from digit_serving.scoring.worker import Scorer
 from tests.client.drawn_numbers import draw_lines
 from tests.client.linear_model_server import LinearModelServer
 
-FINAL = ("label", "digit", "confidence", "is_digit", "probabilities")
+ANSWER_COLUMNS = ("label", "digit", "confidence", "is_digit", "probabilities")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_score_equals_predict_many(folder: Path, server: LinearModelServer) -> N
     for row, outcome in zip(rows.values(), expected, strict=True):
         if isinstance(outcome, ImageError):
             assert (row["error_code"], row["error"]) == (outcome.code, outcome.message)
-            assert not any(row[name] for name in FINAL)
+            assert not any(row[name] for name in ANSWER_COLUMNS)
         else:
             assert not isinstance(outcome, Exception)
             assert row["error_code"] is row["error"] is None
