@@ -16,10 +16,11 @@ import httpx
 import pytest
 
 from digit_client.images import decode, to_png
+from digit_serving.feedback.kept import KeptAnswers
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
 from tests.processes import children, wait_until
-from tests.serving.gateway.conftest import GatewayProcess, gateway_process, remove_kept_answers
+from tests.serving.gateway.conftest import GatewayProcess, gateway_process, kept_files
 
 pytestmark = pytest.mark.e2e
 
@@ -37,16 +38,22 @@ class Service:
         return f"sqlite:///{self.store}"
 
     def predict(self) -> str:
-        """Send the picture over a connection of its own; return the request's ID."""
+        """Send the picture over a connection of its own; return the request's ID. Raise HTTPError."""
         headers = {"Content-Type": "image/png"}
         response = httpx.post(f"{self.gateway.url}/v1/predict", content=self.picture, headers=headers)
-        assert response.status_code == 200, response.text
-        return str(response.json()["request_id"])
+        return str(response.raise_for_status().json()["request_id"])
 
     def give(self, request_id: str, label: str) -> httpx.Response:
         """Give feedback over a connection of its own, which any worker may accept."""
         body = {"request_id": request_id, "label": label}
         return httpx.post(f"{self.gateway.url}/v1/feedback", json=body, timeout=10)
+
+    def takes_feedback(self) -> bool:
+        """True if a new answer gets feedback."""
+        try:
+            return self.give(self.predict(), "7").status_code == 200
+        except httpx.HTTPError:
+            return False
 
     def stored(self) -> list[Record]:
         with closing(FeedbackStore(self.store_url)) as store:
@@ -60,9 +67,9 @@ def service(model_server: str, tmp_path: Path, digits: Any) -> Iterator[Service]
         wait_until(lambda: len(children(gateway.process.pid)) == 2, gateway.process)
         service = Service(gateway, store, to_png(digits.one(7)))
         # Workers open the store after their start.
-        wait_until(lambda: service.give(service.predict(), "7").status_code == 200)
+        wait_until(service.takes_feedback)
         yield service
-    remove_kept_answers(store)
+    assert kept_files(store) == []
 
 
 def test_feedback_reaches_any_worker(service: Service) -> None:
@@ -88,26 +95,28 @@ def test_feedback_answered_before_a_worker_is_killed_is_stored(service: Service)
             except httpx.HTTPError:
                 time.sleep(0.05)
 
-    threads = [threading.Thread(target=call) for _ in range(4)]
+    threads = [threading.Thread(target=call, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for number in range(1, 4):
-        wait_until(partial(_has, answered, 10 * number))
-        os.kill(children(service.gateway.process.pid)[0], signal.SIGKILL)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for number in range(1, 4):
+            wait_until(partial(_has, answered, 10 * number))
+            os.kill(children(service.gateway.process.pid)[0], signal.SIGKILL)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     labels = {record.request_id: record.label for record in service.stored()}
     assert [labels.get(request_id) for request_id in answered] == ["1"] * len(answered)
 
 
 def test_answers_kept_by_a_killed_worker_get_feedback(service: Service) -> None:
     request_id = service.predict()
-    # Longer than answers wait to be written.
-    time.sleep(0.5)
+    with closing(KeptAnswers(service.store_url)) as kept:
+        wait_until(lambda: bool(kept.find(request_id, 0)))
     for worker in children(service.gateway.process.pid):
         os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: _is_answering(service))
+    wait_until(service.takes_feedback)
     assert service.give(request_id, "7").status_code == 200
 
 
@@ -119,8 +128,15 @@ def test_predictions_go_on_while_the_store_is_locked(service: Service) -> None:
         started = time.monotonic()
         for _ in range(20):
             service.predict()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
     wait_until(lambda: service.give(request_id, "1").status_code == 200)
+
+
+def test_removed_store_is_made_anew(service: Service) -> None:
+    # Both workers have the file open, and its log and its shared memory remain.
+    service.store.unlink()
+    wait_until(service.takes_feedback)
+    assert {record.label for record in service.stored()} == {"7"}
 
 
 @contextmanager
@@ -132,10 +148,3 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _has(items: list[str], count: int) -> bool:
     return len(items) >= count
-
-
-def _is_answering(service: Service) -> bool:
-    try:
-        return bool(service.predict())
-    except httpx.HTTPError:
-        return False

@@ -1,5 +1,6 @@
 """`digits feedback`: list, show, export and delete records. Commands import their modules lazily."""
 
+import os
 import re
 import typing
 from collections.abc import Iterator
@@ -45,8 +46,11 @@ _model_option = click.option("--model", metavar="NAME", help="Only answers of th
 
 
 @contextmanager
-def _open_store(url: str) -> Iterator["FeedbackStore"]:
-    """Yield the store. Expected errors become one line on standard error and exit status 1."""
+def _open_store(url: str, *, as_owner: bool = False) -> Iterator["FeedbackStore"]:
+    """Yield the store. Expected errors become one line on standard error and exit status 1.
+
+    If `as_owner` is true, an SQLite file of another user is one: its kept answers are that user's, too.
+    """
     from digit_serving.feedback.database import StoreError, parse_url, sqlite_file
     from digit_serving.feedback.export import ExportError
     from digit_serving.feedback.store import FeedbackStore
@@ -56,6 +60,8 @@ def _open_store(url: str) -> Iterator["FeedbackStore"]:
         # A mistyped name would become an empty store.
         if file and not file.exists():
             raise click.ClickException(f"{file} does not exist")
+        if file and as_owner and file.stat().st_uid != os.getuid():
+            raise click.ClickException(f"run this as the owner of {file}")
         with closing(FeedbackStore(url)) as store:
             yield store
     except (StoreError, ExportError, OSError) as error:
@@ -96,7 +102,8 @@ def show(request_id: str, url: str, png: Path | None) -> None:
 
     with _open_store(url) as store:
         records = sorted(
-            store.records(request_id=request_id), key=lambda found: (found.index, found.position)
+            store.records(request_id=request_id, originals=True),
+            key=lambda found: (found.index, found.position),
         )
         if not records:
             raise click.ClickException(f"the store has no request {request_id}")
@@ -139,14 +146,15 @@ def delete(url: str, before: datetime | None, request_id: str | None, yes: bool)
     """Delete answers, so that no byte of them remains in the store's files.
 
     Also those that the gateway keeps for feedback, as far as this machine has them. Backups are not reached.
+    With PostgreSQL the write-ahead log and its archives keep copies until they are recycled.
     """
     from digit_serving.feedback.kept import KeptAnswers
 
     if before is None and request_id is None:
         raise click.UsageError("give --before, --request or both")
-    with _open_store(url) as store:
+    with _open_store(url, as_owner=True) as store:
         if not yes:
-            count = sum(1 for _ in store.records(before=before, request_id=request_id))
+            count = store.count(before=before, request_id=request_id)
             click.confirm(f"Delete {_answers(count)}?", abort=True)
         # Kept answers first: feedback on one of them would write it into the store again.
         with closing(KeptAnswers(url)) as kept:

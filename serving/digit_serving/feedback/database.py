@@ -3,7 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,14 @@ from digit_serving.feedback.tables import VERSION_TABLE, metadata
 _BUSY_SECONDS = 30
 """Longest wait for another process that writes into the same SQLite file."""
 _RETRY_SECONDS = 0.02
-_CONNECT_SECONDS = 10
+_LIBPQ_OPTIONS = {
+    "connect_timeout": 10,
+    # A server that vanishes without closing its connections is noticed within half a minute, not hours.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 _MIGRATION_LOCK = 0x6469676974
 """Key of PostgreSQL's advisory lock that lets one process at a time upgrade the schema."""
 _KEY = ("request_id", "index", "position")
@@ -32,27 +39,32 @@ class StoreError(Exception):
 
 
 def parse_url(url: str) -> sa.URL:
-    """Return the URL of an SQLite file, with its absolute path, or of a PostgreSQL database.
+    """Return the URL of an SQLite file, with its absolute path without links, or of a PostgreSQL database.
 
     Raise StoreError for another one.
     """
     forms = "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE"
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):
         # Without the URL, which may contain a password.
         raise StoreError(f"{forms}; this one cannot be parsed") from None
     backend = parsed.get_backend_name()
     if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
-        return parsed.set(database=str(Path(parsed.database).absolute()))
+        return parsed.set(database=str(Path(parsed.database).resolve()))
     if backend == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
-    raise StoreError(f"{forms}, not {parsed.render_as_string()}")
+    raise StoreError(f"{forms}, not {_shown(parsed)}")
 
 
 def sqlite_file(url: sa.URL) -> Path | None:
     """Return the path of an SQLite file, None for PostgreSQL."""
     return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+
+
+def _shown(url: sa.URL) -> str:
+    """Return the URL for a message: without its passwords, one of which may be in the query."""
+    return url.set(query={}).render_as_string()
 
 
 class Database:
@@ -68,7 +80,7 @@ class Database:
         loses the latest transactions.
         """
         self._url = url
-        file = sqlite_file(url)
+        self._file = file = sqlite_file(url)
         self._is_sqlite = file is not None
         # Built once: building takes longer than writing a row.
         self._upserts = {table: _upsert(table, self._is_sqlite) for table in metadata.sorted_tables}
@@ -77,18 +89,24 @@ class Database:
                 # Readable by its owner only. An existing file must not be opened: closing it would drop the
                 # locks that SQLite holds for this process.
                 file.touch(mode=0o600)
+            self._fingerprint = _fingerprint(file)
             self._engine = _create_engine(url, durable)
             try:
                 with self._engine.begin() as connection:
-                    self._lock_schema(connection)
                     self._upgrade(connection)
             except BaseException:
                 self.close()
                 raise
 
+    def check_file(self) -> None:
+        """Raise StoreError if connections would write into an SQLite file that nobody can open any more."""
+        if _fingerprint(self._file) != self._fingerprint:
+            raise StoreError(f"{self._file} was removed or replaced")
+
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
         """Yield a connection in a transaction, which is committed at the end. Raise StoreError."""
+        self.check_file()
         with self._translated_errors(), self._engine.begin() as connection:
             yield connection
 
@@ -119,9 +137,10 @@ class Database:
     def vacuum(self, table: sa.Table) -> None:
         """Write the table anew from its rows, so that no byte of a deleted one remains. Raise StoreError.
 
-        Writers wait meanwhile. PostgreSQL needs the owner of the table, and keeps deleted rows in the file as
-        long as an older transaction may read them.
+        Writers wait meanwhile. PostgreSQL needs the owner of the table, keeps deleted rows in the file as
+        long as an older transaction may read them, and copies of them in its write-ahead log.
         """
+        self.check_file()
         with (
             self._translated_errors(),
             self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
@@ -160,12 +179,17 @@ class Database:
         config.set_main_option("script_location", "digit_serving.feedback:migrations")
         script = ScriptDirectory.from_config(config)
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        current, newest = context.get_current_revision(), script.get_current_head()
+        newest = script.get_current_head()
+        # Without the lock first: a process that writes for long must not delay others that open the store.
+        if context.get_current_revision() == newest:
+            return
+        self._lock_schema(connection)
+        current = context.get_current_revision()
         if current == newest:
             return
         if current and current not in {known.revision for known in script.walk_revisions()}:
             raise StoreError(
-                f"{self._url.render_as_string()} has schema {current}, which is newer than {newest}, "
+                f"{_shown(self._url)} has schema {current}, which is newer than {newest}, "
                 "the newest that this digit-serving knows; upgrade digit-serving"
             )
         command.upgrade(config, "head")
@@ -177,7 +201,16 @@ class Database:
         except (sa.exc.SQLAlchemyError, OSError) as error:
             cause = error.orig if isinstance(error, sa.exc.StatementError) else error
             sentence, *_ = str(cause).splitlines()
-            raise StoreError(f"{self._url.render_as_string()}: {sentence}") from error
+            raise StoreError(f"{_shown(self._url)}: {sentence}") from error
+
+
+def _fingerprint(file: Path | None) -> tuple[int, int] | None:
+    """Return the device and inode of an existing file."""
+    with suppress(OSError):
+        if file:
+            status = file.stat()
+            return status.st_dev, status.st_ino
+    return None
 
 
 def _upsert(table: sa.Table, is_sqlite: bool) -> sa.Insert:
@@ -193,8 +226,7 @@ def _upsert(table: sa.Table, is_sqlite: bool) -> sa.Insert:
 def _create_engine(url: sa.URL, durable: bool) -> sa.Engine:
     """Return an engine whose errors do not quote parameters: inputs must not get into logs."""
     if url.get_backend_name() != "sqlite":
-        arguments = {"connect_timeout": _CONNECT_SECONDS}
-        return sa.create_engine(url, connect_args=arguments, hide_parameters=True, pool_pre_ping=True)
+        return sa.create_engine(url, connect_args=_LIBPQ_OPTIONS, hide_parameters=True, pool_pre_ping=True)
     engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, hide_parameters=True)
 
     @sa.event.listens_for(engine, "connect")
@@ -202,6 +234,8 @@ def _create_engine(url: sa.URL, durable: bool) -> sa.Engine:
         _use_wal(connection)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA secure_delete = ON")
+        # VACUUM would write its copy of the inputs into the system's folder for temporary files.
+        connection.execute("PRAGMA temp_store = MEMORY")
 
     return engine
 
@@ -213,8 +247,9 @@ def _use_wal(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as error:
             # The busy timeout does not apply to the lock that the switch needs.
-            if time.monotonic() > end:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > end:
                 raise
             time.sleep(_RETRY_SECONDS)

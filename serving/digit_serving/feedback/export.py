@@ -2,8 +2,10 @@
 
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -26,21 +28,20 @@ def write_folder(records: Iterable[Record], folder: Path) -> Counter[str]:
 
     Records without a class are left out. Raise ExportError or OSError.
     """
-    if folder.exists():
-        raise ExportError(f"{folder} exists")
     counts: Counter[str] = Counter()
-    for record in records:
-        if not record.label:
-            continue
-        # Labels are words of the model's author; no word may lead out of the folder.
-        if record.label.startswith(".") or Path(record.label).name != record.label:
-            raise ExportError(f"the label {record.label!r} cannot name a folder; write an .npz file")
-        target = folder / record.label / f"{_name(record)}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(record.input)
-        counts[record.label] += 1
-    if not counts:
-        raise ExportError(_NO_LABELS)
+    with _written_beside(folder) as unfinished:
+        for record in records:
+            if not record.label:
+                continue
+            # Labels are words of the model's author; no word may lead out of the folder.
+            if record.label.startswith(".") or Path(record.label).name != record.label:
+                raise ExportError(f"the label {record.label!r} cannot name a folder; write an .npz file")
+            target = unfinished / record.label / f"{_name(record)}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(record.input)
+            counts[record.label] += 1
+        if not counts:
+            raise ExportError(_NO_LABELS)
     return counts
 
 
@@ -50,8 +51,6 @@ def write_npz(records: Iterable[Record], file: Path) -> Counter[str]:
     The test set are the requests that `is_held_out` names. Labels are uint8 if the inputs are those of the
     digits' model, else names. Records without a class are left out. Raise ExportError or OSError.
     """
-    if file.exists():
-        raise ExportError(f"{file} exists")
     labelled = [record for record in records if record.label]
     if not labelled:
         raise ExportError(_NO_LABELS)
@@ -61,9 +60,9 @@ def write_npz(records: Iterable[Record], file: Path) -> Counter[str]:
     is_digits = x.shape[1:] == DIGITS.shape and counts.keys() <= set(DIGITS.labels)
     y: NDArray[Any] = np.array([record.label for record in labelled], np.str_)
     y = y.astype(np.uint8) if is_digits else y
-    with file.open("xb") as output:
+    with _written_beside(file) as unfinished:
         np.savez_compressed(
-            output, x_train=x[~held_out], y_train=y[~held_out], x_test=x[held_out], y_test=y[held_out]
+            unfinished, x_train=x[~held_out], y_train=y[~held_out], x_test=x[held_out], y_test=y[held_out]
         )
     return counts
 
@@ -71,6 +70,21 @@ def write_npz(records: Iterable[Record], file: Path) -> Counter[str]:
 def side_by_side(records: Iterable[Record]) -> Image.Image:
     """Return the inputs in one row. Raise ExportError."""
     return Image.fromarray(np.hstack(_read_inputs(records)))
+
+
+@contextmanager
+def _written_beside(target: Path) -> Iterator[Path]:
+    """Yield a path beside the target, and rename it to the target at the end: a failure leaves nothing.
+
+    Raise ExportError if the target exists.
+    """
+    if target.exists():
+        raise ExportError(f"{target} exists")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+        unfinished = Path(folder) / target.name
+        yield unfinished
+        unfinished.rename(target)
 
 
 def _read_inputs(records: Iterable[Record]) -> list[Pixels]:

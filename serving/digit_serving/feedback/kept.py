@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import sqlite3
 import stat
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -66,6 +68,20 @@ class KeptAnswers:
     def close(self) -> None:
         """Close all connections."""
         self._database.close()
+
+
+def remove_kept(url: str) -> None:
+    """Remove the answers kept for an SQLite store, unless another process has them open.
+
+    Raise StoreError, OSError or sqlite3.Error if they remain.
+    """
+    store = sqlite_file(parse_url(url))
+    if store is None or not (file := _file_in_memory(store)).exists():
+        return
+    with closing(sqlite3.connect(file, timeout=0)) as connection:
+        # Needs to be the only connection, and removes the write-ahead log.
+        connection.execute("PRAGMA journal_mode = DELETE")
+        file.unlink()
 
 
 def _file_in_memory(store: Path) -> Path:

@@ -43,15 +43,19 @@ class FeedbackStore:
         request_id: str | None = None,
         model: str | None = None,
         labelled: bool | None = None,
+        originals: bool = False,
     ) -> Iterator[Record]:
         """Yield the records that were answered from `since` on and before `before`, oldest first.
+
+        Their `original` is None unless `originals` is true: pictures as sent may be large.
 
         Keyset pagination: no transaction stays open between pages, which would delay a deletion.
         """
         conditions = criteria(
             feedback, since=since, before=before, request_id=request_id, model=model, labelled=labelled
         )
-        query = sa.select(feedback).where(*conditions).order_by(*_OLDEST_FIRST).limit(_PAGE_ROWS)
+        columns = [column for column in _columns if originals or column is not _columns.original]
+        query = sa.select(*columns).where(*conditions).order_by(*_OLDEST_FIRST).limit(_PAGE_ROWS)
         page = self._database.fetch(query)
         while page:
             yield from page
@@ -59,14 +63,12 @@ class FeedbackStore:
             key = (last.answered_at, last.request_id, last.index, last.position)
             page = self._database.fetch(query.where(sa.tuple_(*_OLDEST_FIRST) > key))
 
-    def unlabelled(self, limit: int) -> list[Record]:
-        """Return records without a label, of the lowest confidence first."""
-        return self._database.fetch(
-            sa.select(feedback)
-            .where(*criteria(feedback, labelled=False))
-            .order_by(_columns.confidence, *_OLDEST_FIRST)
-            .limit(limit)
-        )
+    def count(self, *, before: datetime | None = None, request_id: str | None = None) -> int:
+        """Return the number of records that `delete` would delete."""
+        conditions = criteria(feedback, before=before, request_id=request_id)
+        query = sa.select(sa.func.count()).select_from(feedback).where(*conditions)
+        with self._database.transaction() as connection:
+            return connection.execute(query).scalar_one()
 
     def stats(self) -> list[Agreement]:
         """Return the counts of each version, by model and version."""
@@ -90,13 +92,21 @@ class FeedbackStore:
     def delete(self, *, before: datetime | None = None, request_id: str | None = None) -> int:
         """Delete records answered before `before`, of the request, or both, and return their number.
 
-        The file is written anew, so that no byte of them remains; backups and replicas are not reached. Raise
-        ValueError without a criterion, and StoreError if a reader delays the removal of the bytes.
+        The file is written anew, so that no byte of them remains; backups and replicas are not reached. With
+        PostgreSQL the write-ahead log and its archives keep copies until they are recycled. Raise ValueError
+        without a criterion, and StoreError if a reader delays the removal of the bytes.
         """
         count = self._database.delete(feedback, *criteria(feedback, before=before, request_id=request_id))
         # Also after no deletion: an earlier one may have been interrupted before its end.
         self._database.vacuum(feedback)
         return count
+
+    def check_file(self) -> None:
+        """Raise StoreError if the file of an SQLite store was removed or replaced, without a query.
+
+        Close the store then: SQLite opens a new file only after all connections to the old one are closed.
+        """
+        self._database.check_file()
 
     def close(self) -> None:
         """Close all connections."""

@@ -57,7 +57,10 @@ _log = logging.getLogger(__name__)
 
 
 class _Lazy(Generic[_Database]):
-    """Database that is opened at its first use. After a failure, uses within a second fail at once."""
+    """Database that is opened at its first use, and anew after a failure, at most once a second.
+
+    A new opening is what a removed file needs. Uses until then fail at once.
+    """
 
     def __init__(self, kind: type[_Database], url: str) -> None:
         self._kind: type[_Database] = kind
@@ -66,19 +69,31 @@ class _Lazy(Generic[_Database]):
         self._next_attempt = 0.0
         self._database: _Database | None = None
 
-    def get(self) -> _Database:
-        """Return the open database. Raise StoreError if it can't be opened."""
-        with self._lock:
-            if self._database is None:
-                if time.monotonic() < self._next_attempt:
-                    raise StoreError("the latest attempt to open the database failed")
-                self._next_attempt = time.monotonic() + _RETRY_SECONDS
-                self._database = self._kind(self._url)
-            return self._database
+    def use(self, function: Callable[[_Database], _Result]) -> _Result:
+        """Call the function with the open database. Raise StoreError."""
+        database = self._open()
+        try:
+            return function(database)
+        except StoreError:
+            with self._lock:
+                if self._database is database:
+                    self._database = None
+            database.close()
+            raise
 
     def close(self) -> None:
         if self._database:
             self._database.close()
+
+    def _open(self) -> _Database:
+        """Return the open database."""
+        with self._lock:
+            if self._database is None:
+                if time.monotonic() < self._next_attempt:
+                    raise StoreError("the database failed within the last second")
+                self._next_attempt = time.monotonic() + _RETRY_SECONDS
+                self._database = self._kind(self._url)
+            return self._database
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,14 +207,14 @@ class AnswerKeeper:
         """
         end = time.perf_counter() + _FIND_SECONDS
         while True:
-            records = self._call(lambda: self._kept.get().find(request_id, index))
+            records = self._call(self._kept, lambda kept: kept.find(request_id, index))
             if records or time.perf_counter() > end:
                 return records
             await_(asyncio.sleep(_FIND_INTERVAL_SECONDS))
 
     def save(self, records: Sequence[Record]) -> None:
         """Store the records, on disk at the return. Raise FeedbackUnavailableError."""
-        self._call(lambda: self._store.get().save(records))
+        self._call(self._store, lambda store: store.save(records))
 
     def _put(
         self,
@@ -232,14 +247,15 @@ class AnswerKeeper:
             answers = self._take()
             unwritten = sum(answer.count for answer in answers)
             try:
-                kept = self._kept.get()
-                kept.keep([record for answer in answers for record in answer.records()])
-                unwritten = 0
+                # Before the answers are written: a full memory may get room for them.
                 if time.monotonic() - expired_at >= _EXPIRY_SECONDS:
-                    kept.expire(self._seconds, self._max_rows)
+                    self._kept.use(lambda kept: kept.expire(self._seconds, self._max_rows))
                     expired_at = time.monotonic()
-                # Open it before the first feedback, which would have to wait.
-                self._store.get()
+                self._keep([record for answer in answers for record in answer.records()])
+                unwritten = 0
+                # Open it before the first feedback, which would have to wait. A removed file must be closed
+                # by each worker before any can make a new one.
+                self._store.use(FeedbackStore.check_file)
                 is_failing = False
             except Exception as error:
                 # Whatever it is, the next answers get another attempt.
@@ -255,6 +271,9 @@ class AnswerKeeper:
             if self._closing.is_set() and self._answers.empty():
                 return
 
+    def _keep(self, records: Sequence[Record]) -> None:
+        self._kept.use(lambda kept: kept.keep(records))
+
     def _take(self) -> list[_Answer]:
         """Return the answers in the queue. Wait for the first at most `_IDLE_SECONDS`, and gather others."""
         taken = []
@@ -265,9 +284,9 @@ class AnswerKeeper:
                 taken.append(self._answers.get_nowait())
         return [answer for answer in taken if answer]
 
-    def _call(self, function: Callable[[], _Result]) -> _Result:
-        """Call the function in a thread."""
-        future = asyncio.get_running_loop().run_in_executor(self._executor, function)
+    def _call(self, database: _Lazy[_Database], function: Callable[[_Database], _Result]) -> _Result:
+        """Call the function with the database in a thread."""
+        future = asyncio.get_running_loop().run_in_executor(self._executor, database.use, function)
         try:
             return await_(asyncio.wait_for(future, _CALL_SECONDS))
         except (StoreError, OSError) as error:

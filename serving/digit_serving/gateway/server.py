@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import ssl
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -60,7 +61,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "logconfig_dict": logging.dict_config(self._settings),
             "when_ready": _stop_on_interrupt,
             "post_fork": _duplicate_listener,
-            "on_exit": _remove_metrics,
+            "on_exit": self._remove_files,
         }
         for name, value in options.items():
             self.cfg.set(name, value)
@@ -80,6 +81,16 @@ class _Server(BaseApplication):  # type: ignore[misc]
         # Collect garbage rarely: requests leave no reference cycles, and a full queue is slow to scan.
         gc.set_threshold(50_000)
         return Gateway(self._settings)
+
+    def _remove_files(self, _: object) -> None:
+        """Remove the files that the workers shared."""
+        rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+        if self._settings.feedback:
+            # A gateway that could not start ends here, too.
+            with suppress(Exception):
+                from digit_serving.feedback.kept import remove_kept
+
+                remove_kept(self._settings.feedback)
 
 
 class _Worker(UvicornWorker):  # type: ignore[misc]
@@ -129,7 +140,3 @@ def _duplicate_listener(_: object, worker: Any) -> None:
     check behind 200 connections would wait for two seconds.
     """
     worker.sockets = [listener.dup() for listener in worker.sockets for _ in range(_ACCEPTS_PER_ITERATION)]
-
-
-def _remove_metrics(_: object) -> None:
-    rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

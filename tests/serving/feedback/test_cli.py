@@ -1,5 +1,6 @@
 """`digits feedback`."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -195,11 +196,27 @@ def test_export_npz_of_several_shapes_is_refused(
 def test_export_label_that_leads_out_of_the_folder_is_refused(
     run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path, label: str
 ) -> None:
-    store.save([make_record(label=label)])
+    store.save([make_record(label="1"), make_record(label=label)])
+    before = set(tmp_path.iterdir())
     result = run("export", tmp_path / "out")
     assert result.exit_code == 1
     assert "cannot name a folder" in result.stderr
-    assert not (tmp_path / "out").exists()
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_export_npz_that_cannot_be_written_leaves_nothing(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_a_part(file: Path, **_arrays: np.ndarray) -> None:
+        file.write_bytes(b"PK")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", write_a_part)
+    store.save([make_record(label="1")])
+    before = set(tmp_path.iterdir())
+    result = run("export", tmp_path / "out.npz")
+    assert (result.exit_code, result.stderr) == (1, "Error: No space left on device\n")
+    assert set(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("name", ["out", "out.npz"])
@@ -245,6 +262,18 @@ def test_delete_request_also_deletes_its_kept_answer(
         assert run("delete", "--request", record.request_id, "--yes").exit_code == 0
         assert kept.find(record.request_id, 0) == []
     assert list(store.records()) == []
+
+
+def test_delete_in_a_file_of_another_user_is_refused(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = make_record()
+    store.save([record])
+    owner = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    result = run("delete", "--request", record.request_id, "--yes")
+    assert (result.exit_code, list(store.records())) == (1, [record])
+    assert result.stderr == f"Error: run this as the owner of {tmp_path / 'feedback.db'}\n"
 
 
 def test_delete_without_criterion_is_refused(run: Run, store: FeedbackStore) -> None:

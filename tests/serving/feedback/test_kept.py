@@ -1,6 +1,7 @@
 """KeptAnswers in memory and in a real PostgreSQL server."""
 
 import os
+import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from digit_serving.feedback.database import StoreError, parse_url
-from digit_serving.feedback.kept import KeptAnswers
+from digit_serving.feedback.kept import KeptAnswers, remove_kept
 from tests.serving.feedback.conftest import START, MakeRecord
 
 
@@ -99,6 +100,32 @@ def test_stores_of_different_files_share_no_answers(
     with closing(KeptAnswers(sqlite_url)) as kept, closing(KeptAnswers(other_url)) as other:
         kept.keep([record])
         assert other.find(record.request_id, 0) == []
+
+
+def test_other_path_of_the_same_file_has_the_same_answers(
+    sqlite_url: str, tmp_path: Path, make_record: MakeRecord
+) -> None:
+    record = make_record()
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    with closing(KeptAnswers(sqlite_url)) as kept:
+        kept.keep([record])
+    for path in ("link/feedback.db", "memory/../feedback.db"):
+        with closing(KeptAnswers(f"sqlite:///{tmp_path}/{path}")) as kept:
+            assert kept.find(record.request_id, 0) == [record]
+
+
+def test_remove_kept_leaves_answers_that_are_in_use(
+    sqlite_url: str, memory: Path, make_record: MakeRecord
+) -> None:
+    remove_kept(sqlite_url)
+    record = make_record()
+    with closing(KeptAnswers(sqlite_url)) as kept:
+        kept.keep([record])
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            remove_kept(sqlite_url)
+        assert kept.find(record.request_id, 0) == [record]
+    remove_kept(sqlite_url)
+    assert list(memory.glob("*/*")) == []
 
 
 def test_folder_that_others_may_enter_is_refused(sqlite_url: str, memory: Path) -> None:

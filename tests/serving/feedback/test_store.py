@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -70,7 +71,8 @@ def test_saved_records_are_returned_oldest_first(store: FeedbackStore, make_reco
         original=b"\0picture\xff",
     )
     store.save([labelled, unlabelled])
-    assert list(store.records()) == [unlabelled, labelled]
+    assert list(store.records(originals=True)) == [unlabelled, labelled]
+    assert list(store.records()) == [unlabelled, replace(labelled, original=None)]
 
 
 def test_records_of_many_pages_are_complete_and_in_order(
@@ -146,12 +148,6 @@ def test_save_time_without_zone_is_refused_without_the_input(
     assert secret not in "".join(traceback.format_exception(refused.value))
 
 
-def test_unlabelled_returns_the_least_confident_first(store: FeedbackStore, make_record: MakeRecord) -> None:
-    sure, unsure, middle = (make_record(confidence=value) for value in (0.75, 0.25, 0.5))
-    store.save([sure, unsure, middle, make_record(confidence=0.125, label="1")])
-    assert store.unlabelled(2) == [unsure, middle]
-
-
 def test_stats_count_labels_and_agreement_by_version(store: FeedbackStore, make_record: MakeRecord) -> None:
     store.save(
         [
@@ -177,6 +173,8 @@ def test_delete_removes_the_records_that_meet_all_criteria(
 ) -> None:
     first, second, third = (make_record() for _ in range(3))
     store.save([first, second, third])
+    assert store.count(request_id=third.request_id, before=third.answered_at) == 0
+    assert store.count(before=third.answered_at) == 2
     assert store.delete(request_id=third.request_id, before=third.answered_at) == 0
     assert store.delete(before=second.answered_at) == 1
     assert store.delete(request_id=third.request_id) == 1
@@ -302,6 +300,8 @@ def test_killed_process_loses_nothing_that_it_saved(url: str) -> None:
         "sqlite://",
         "sqlite:///:memory:",
         "mysql://host/name",
+        "mysql://host/name?password=secret",
+        "postgresql://user@host:secret/name",
     ],
 )
 def test_open_url_of_no_store_names_the_forms(wrong: str) -> None:
@@ -315,15 +315,49 @@ def test_open_file_in_missing_folder_names_the_file(tmp_path: Path) -> None:
         FeedbackStore(f"sqlite:///{tmp_path}/none/feedback.db")
 
 
+def test_open_file_whose_log_cannot_be_opened_fails_at_once(sqlite_url: str, tmp_path: Path) -> None:
+    FeedbackStore(sqlite_url).close()
+    (tmp_path / "feedback.db-wal").mkdir()
+    started = time.monotonic()
+    with pytest.raises(StoreError, match="unable to open database file"):
+        FeedbackStore(sqlite_url)
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_use_of_a_removed_file_is_refused(
+    sqlite_url: str, tmp_path: Path, make_record: MakeRecord, is_replaced: bool
+) -> None:
+    with closing(FeedbackStore(sqlite_url)) as store:
+        store.save([make_record()])
+        (tmp_path / "feedback.db").unlink()
+        if is_replaced:
+            (tmp_path / "feedback.db").touch()
+        for use in (lambda: store.save([make_record()]), lambda: store.delete(request_id="any")):
+            with pytest.raises(StoreError, match=r"feedback\.db was removed or replaced"):
+                use()
+
+
+def test_open_store_that_a_process_has_locked_succeeds(sqlite_url: str, make_record: MakeRecord) -> None:
+    record = make_record()
+    with closing(FeedbackStore(sqlite_url)) as store:
+        store.save([record])
+    with closing(sqlite3.connect(parse_url(sqlite_url).database or "", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with closing(FeedbackStore(sqlite_url)) as store:
+            assert list(store.records()) == [record]
+
+
 def test_open_file_that_is_no_database_says_so(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a database" * 100)
     with pytest.raises(StoreError, match=r"notes\.txt: file is not a database"):
         FeedbackStore(f"sqlite:///{tmp_path}/notes.txt")
 
 
-def test_open_unreachable_server_hides_the_password() -> None:
+@pytest.mark.parametrize("place", ["user:secret@127.0.0.1:1/name", "user@127.0.0.1:1/name?password=secret"])
+def test_open_unreachable_server_hides_the_password(place: str) -> None:
     with pytest.raises(StoreError, match="connection failed") as failed:
-        FeedbackStore("postgresql://user:secret@127.0.0.1:1/name")
+        FeedbackStore(f"postgresql://{place}")
     assert "secret" not in str(failed.value)
 
 

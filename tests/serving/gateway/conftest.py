@@ -97,11 +97,10 @@ def gateway_process(
         yield gateway
 
 
-def remove_kept_answers(store: Path) -> None:
-    """Remove the answers that a gateway process kept in memory for this SQLite store."""
+def kept_files(store: Path) -> list[Path]:
+    """Return the files in memory of the answers that gateway processes keep for this SQLite store."""
     file = kept._file_in_memory(store)
-    for path in file.parent.glob(f"{file.name}*"):
-        path.unlink()
+    return [*file.parent.glob(f"{file.name}*")]
 
 
 def npy(array: NDArray[Any]) -> bytes:

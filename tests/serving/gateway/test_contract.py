@@ -4,12 +4,11 @@ import os
 import re
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.serving.gateway.conftest import gateway_process, remove_kept_answers
+from tests.serving.gateway.conftest import gateway_process
 
 SCHEMATHESIS = [sys.executable, "-m", "schemathesis.cli"]
 CONFIG = Path(__file__).with_name("contract.toml")
@@ -23,10 +22,7 @@ def test_gateway_any_request_conforms_to_openapi(gateway: str) -> None:
 
 @pytest.mark.e2e
 def test_feedback_any_request_conforms_to_openapi(model_server: str, tmp_path: Path) -> None:
-    store = tmp_path / "feedback.db"
-    with ExitStack() as stack:
-        stack.callback(remove_kept_answers, store)
-        gateway = stack.enter_context(gateway_process(model_server, feedback=f"sqlite:///{store}"))
+    with gateway_process(model_server, feedback=f"sqlite:///{tmp_path}/feedback.db") as gateway:
         assert passed_cases(gateway.url, "--include-path", "/v1/feedback") > 50
 
 
