@@ -102,7 +102,7 @@ class UnreadableImage:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What all items of a response share: version and labels of the model, and the request's ID."""
+    """Fields that all items of a response share: version and labels of the model, and the request's ID."""
 
     version: int
     labels: tuple[str, ...]

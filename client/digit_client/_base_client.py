@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -84,8 +85,8 @@ class Request(Generic[Answer]):
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-class BaseClient(Generic[HttpClient]):
-    """What the blocking and the asyncio client share: settings, and requests without their sending."""
+class BaseClient(ABC, Generic[HttpClient]):
+    """Common base of the blocking and the asyncio client: settings, and requests without their sending."""
 
     def __init__(
         self,
@@ -188,8 +189,9 @@ class BaseClient(Generic[HttpClient]):
             self._http, self._process_id = self._connect(), os.getpid()
         return self._http
 
+    @abstractmethod
     def _connect(self) -> HttpClient:
-        raise NotImplementedError
+        """Return a new HTTP client."""
 
     def _resolve(
         self,

@@ -145,7 +145,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """What the service keeps of an answer after feedback.
+    """Record that the service keeps of an answer after feedback.
 
     `request_id` and `index` are the ID of the answered request and the image's position in it. `inputs` is
     the number of the model's inputs that are kept, each with its label: one, or one for each digit of a

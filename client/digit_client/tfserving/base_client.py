@@ -2,6 +2,7 @@
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -50,8 +51,8 @@ class Options:
     request_id: str | None
 
 
-class BaseClient(Generic[Server]):
-    """What the blocking and the asyncio client share: settings, and flows of calls without their sending."""
+class BaseClient(ABC, Generic[Server]):
+    """Common base of the blocking and the asyncio client: settings, and flows without sending their calls."""
 
     def __init__(
         self,
@@ -114,8 +115,9 @@ class BaseClient(Generic[Server]):
             partial(self._new_server, settings.target, credentials)
         )
 
+    @abstractmethod
     def _new_server(self, target: str, credentials: grpc.ChannelCredentials | None) -> Server:
-        raise NotImplementedError
+        """Return a new connection to the model server."""
 
     def _resolve(
         self,

@@ -77,7 +77,7 @@ _READERS = 16
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What all rows of a folder of results have in common."""
+    """Settings that all rows of a folder of results have in common."""
 
     source: str
     model: str
