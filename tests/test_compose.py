@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
+from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
 from digit_serving.releases.config import ConfigFile, ModelsConfig
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
+SERVICES["retrain"] = SERVICES["training"] | SERVICES["retrain"]
 # The service `drop-in` only builds an image.
 RUNNING = sorted(SERVICES.keys() - {"drop-in"})
 DOCKERFILES = [ROOT / "training" / "Dockerfile", ROOT / "serving" / "Dockerfile"]
@@ -91,6 +93,20 @@ def test_releases_service_without_folder_of_model_fails(tmp_path: Path) -> None:
         run_releases_service(tmp_path, "flowers")
 
 
+@pytest.fixture
+def fake_digits(tmp_path: Path) -> dict[str, str]:
+    """Environment whose command `digits` prints its arguments and ends with the status $STATUS."""
+    (tmp_path / "digits").write_text('#!/bin/sh\necho "$@"\n[ "$1" != train ] || exit "${STATUS:-0}"')
+    (tmp_path / "digits").chmod(0o755)
+    return {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+
+def run_service(name: str, environment: dict[str, str], **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a service's command in this environment, with the variables `settings` of Compose."""
+    command = [interpolated(part, **settings).replace("$$", "$") for part in SERVICES[name]["command"]]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize(
     ("settings", "trained"),
     [
@@ -100,14 +116,63 @@ def test_releases_service_without_folder_of_model_fails(tmp_path: Path) -> None:
     ],
 )
 def test_training_service_trains_the_digits_only(
-    tmp_path: Path, settings: dict[str, str], trained: str
+    fake_digits: dict[str, str], settings: dict[str, str], trained: str
 ) -> None:
-    (tmp_path / "digits").write_text('#!/bin/sh\necho "$@"')
-    (tmp_path / "digits").chmod(0o755)
-    command = [interpolated(argument, **settings) for argument in SERVICES["training"]["command"]]
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    assert printed.strip() == trained
+    done = run_service("training", fake_digits, **settings)
+    assert (done.returncode, done.stdout.strip()) == (0, trained)
+
+
+@pytest.mark.parametrize(
+    ("status", "ends", "prunes"),
+    [("0", 0, True), ("4", 0, True), ("1", 1, False), ("2", 2, False)],
+    ids=["published", "refused-by-the-gate", "failed", "wrong-usage"],
+)
+def test_retrain_service_succeeds_unless_training_fails(
+    fake_digits: dict[str, str], status: str, ends: int, prunes: bool
+) -> None:
+    store = "sqlite:////feedback/feedback.db"
+    done = run_service("retrain", fake_digits | {"STATUS": status, "DIGITS_FEEDBACK": store})
+    assert done.returncode == ends
+    trained, *pruned = done.stdout.splitlines()
+    assert trained == f"train --feedback {store} --from stable --min-gain 0.01"
+    assert bool(pruned) == prunes
+
+
+@pytest.mark.parametrize("store", ["", "sqlite:////feedback/feedback.db"])
+def test_drift_service_reads_the_store_if_there_is_one(fake_digits: dict[str, str], store: str) -> None:
+    done = run_service("drift", fake_digits | {"DIGITS_FEEDBACK": store})
+    assert done.returncode == 0
+    jobs = yaml.safe_load((ROOT / "serving" / "config" / "prometheus.yml").read_text())["scrape_configs"]
+    (pushed,) = [job["static_configs"][0]["targets"][0] for job in jobs if job.get("honor_labels")]
+    assert f"--push http://{pushed}" in done.stdout
+    assert done.stdout.strip().endswith(f"--store {store}" if store else pushed)
+
+
+def test_gateway_passes_on_every_setting_that_needs_no_file() -> None:
+    environment = SERVICES["gateway"]["environment"]
+    left_out = {name for name in Settings.model_fields if f"DIGITS_{name.upper()}" not in environment}
+    files = {name for name, field in Settings.model_fields.items() if "Path" in str(field.annotation)}
+    # The image's address and port; DIGITS_PORT is the published one.
+    assert left_out == files | {"host", "port"}
+
+
+def test_documentation_has_every_variable() -> None:
+    page = (ROOT / "docs" / "how-to" / "deploy-with-compose.md").read_text()
+    documented = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", page, re.MULTILINE))))
+    text = "".join(path.read_text() for path in ROOT.glob("docker-compose*.yml"))
+    assert set(re.findall(r"(?<!\$)\$\{(\w+):", text)) <= documented
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_public_image_has_exact_version(name: str) -> None:
+    image = interpolated(SERVICES[name]["image"])
+    assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", image) or ("build" in SERVICES[name] and ":" not in image)
+
+
+def test_prometheus_scrapes_services() -> None:
+    jobs = yaml.safe_load((ROOT / "serving" / "config" / "prometheus.yml").read_text())["scrape_configs"]
+    targets = [target for job in jobs for target in job["static_configs"][0]["targets"]]
+    assert {target.partition(":")[0] for target in targets} <= SERVICES.keys()
 
 
 def test_services_share_the_models_volume_or_folder() -> None:
