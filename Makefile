@@ -1,12 +1,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
+# Every package must be in constraints.txt, and have one of its hashes there.
+LOCKED = --constraint constraints.txt --require-hashes --requirements pyproject.toml
 BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard hatch_build.py $(addsuffix /*.proto, \
 	$(addprefix client/digit_client/tfserving/protos/, */*/* */*)))
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	echo "TensorFlow needs Python 3.11, 3.12 or 3.13; name one that you have: make PYTHON=python3.13 …" >&2; exit 1; }
 
-.PHONY: run test test-slow test-containers test-all test-newest check fuzz format docs bench lock clean
+.PHONY: run test test-slow test-containers test-all test-newest check fuzz format docs bench lock audit dist clean
 
 run: .venv/installed
 	@$(BIN)/digits train --if-needed
@@ -64,22 +66,41 @@ bench: .venv/installed-dev
 	@$(BIN)/python benchmarks/startup.py
 	@$(BIN)/python -m benchmarks.throughput
 
-lock: .venv/installed-dev
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra dev --extra score-cluster \
-		--no-emit-index-url --no-annotate --no-header --output-file constraints.txt pyproject.toml
+# `make lock UPGRADE=` keeps the versions, and adds those of new dependencies.
+UPGRADE ?= --upgrade
+lock: .venv/bin/uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 $(UPGRADE) --extra dev --extra gpu \
+		--extra score-cluster --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--output-file constraints.txt pyproject.toml
+
+# Known vulnerabilities of the packages in constraints.txt; a package that can't be looked up is an error too.
+audit: .venv/installed-dev
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement constraints.txt
+
+# The same packages with their hashes as a bill of materials: CycloneDX.
+build/sbom.cdx.json: constraints.txt .venv/installed-dev
+	@mkdir -p build
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file $@ constraints.txt
+
+dist: .venv/bin/uv
+	$(BIN)/uv build --build-constraint constraints.txt --require-hashes
 
 clean:
 	rm -rf .venv .venv-newest build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
-.venv/installed: $(BUILD_INPUTS)
+.venv/bin/uv:
 	@$(CHECK_PYTHON)
 	@echo "Setting up .venv, once ..."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(INSTALL) --editable '.[gateway,model-server,training]'
+	@sed -n '/^uv==/,/[^\]$$/p' constraints.txt | \
+		$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement /dev/stdin
+
+.venv/installed: $(BUILD_INPUTS) | .venv/bin/uv
+	@$(INSTALL) $(LOCKED) --extra gateway --extra model-server --extra training
+	@$(INSTALL) --build-constraint constraints.txt --no-deps --editable .
 	@touch $@
 
 .venv/installed-dev: .venv/installed
 	@echo "Adding the developers' tools, once ..."
-	@$(INSTALL) --editable '.[dev]'
+	@$(INSTALL) $(LOCKED) --extra dev
 	@touch $@

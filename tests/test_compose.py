@@ -191,7 +191,7 @@ def test_model_server_runs_binary_under_init(model_server: Any) -> None:
 
 
 def test_model_server_image_matches_serving_api(model_server: Any) -> None:
-    pinned = re.search(r"^tensorflow-serving-api==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
+    pinned = re.search(r"^tensorflow-serving-api==(\S+)", (ROOT / "constraints.txt").read_text(), re.M)
     assert pinned
     assert model_server["image"] == f"${{MODEL_SERVER_IMAGE:-tensorflow/serving:{pinned[1]}}}"
     gpu = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())["services"]["model-server"]
@@ -229,6 +229,13 @@ def test_dockerfile_names_an_unprivileged_user(dockerfile: Path) -> None:
     text = dockerfile.read_text()
     assert set(re.findall(r"^USER (.*)", text, re.MULTILINE)) == {"1000:1000"}
     assert re.search(r"^HEALTHCHECK ", text, re.MULTILINE)
+
+
+def test_dockerfiles_have_one_base_image() -> None:
+    """The release looks up the digest of one, and builds all images on it."""
+    bases = [re.findall(r"^ARG BASE=(.*)", path.read_text(), re.MULTILINE) for path in DOCKERFILES]
+    assert bases[0] == bases[1]
+    assert len(bases[0]) == 1
 
 
 def test_release_builds_every_image() -> None:

@@ -109,7 +109,7 @@ def test_compose_gpu_file_reserves_gpus(built: Project) -> None:
     for name in ("training", "model-server"):
         (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
         assert device["capabilities"] == ["gpu"]
-    assert services["training"]["build"]["args"] == {"TENSORFLOW": "tensorflow[and-cuda]"}
+    assert services["training"]["build"]["args"] == {"EXTRA": "gpu"}
     assert services["model-server"]["image"] == "tensorflow/serving:2.20.0-gpu"
     # Other options are kept.
     assert "--enable_profiler=false" in services["model-server"]["command"]

@@ -69,7 +69,7 @@ def test_image_has_exact_tag(name: str) -> None:
 
 
 def test_tensorflow_serving_image_matches_serving_api() -> None:
-    pinned = re.search(r"^tensorflow-serving-api==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
+    pinned = re.search(r"^tensorflow-serving-api==(\S+)", (ROOT / "constraints.txt").read_text(), re.M)
     assert pinned
     assert service_container("model-server")["image"] == f"tensorflow/serving:{pinned[1]}"
 
