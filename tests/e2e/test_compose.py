@@ -82,7 +82,7 @@ def train(project: Project) -> int:
 
 
 @pytest.mark.parametrize("files", [[], GPU])
-@pytest.mark.parametrize("profile", ["", "observability", "drop-in"])
+@pytest.mark.parametrize("profile", ["", "observability", "drop-in", "retrain", "drift"])
 @pytest.mark.parametrize("own_image", ["", "digits-model-server"])
 def test_compose_configuration_is_valid(
     built: Project, files: list[str], profile: str, own_image: str
@@ -234,6 +234,18 @@ def test_compose_gateway_restart_fails_no_call(project: Project, seven: bytes) -
             after = len(load.results)
             wait_until(lambda: len(load.results) > after + 20, seconds=30)
         assert {prediction.digit for prediction in load.results} == {7}
+
+
+def test_compose_feedback_survives_a_new_gateway(project: Project, seven: bytes) -> None:
+    store = "sqlite:////feedback/feedback.db"
+    project.compose("up", "--detach", "--wait", "gateway", DIGITS_FEEDBACK=store)
+    with DigitClient(project.url) as client:
+        prediction = client.predict(seven)
+        client.feedback(prediction, 7)
+    project.compose("up", "--detach", "--wait", "--force-recreate", "gateway", DIGITS_FEEDBACK=store)
+    for service in ("gateway", "drift", "retrain"):
+        command = ("run", "--rm", "--no-deps", "--no-TTY", service, "digits", "feedback", "ls")
+        assert str(prediction.request_id) in project.compose(*command, DIGITS_FEEDBACK=store)
 
 
 @pytest.mark.parametrize("service", ["gateway", "model-server"])
