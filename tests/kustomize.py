@@ -17,6 +17,14 @@ import yaml
 K8S = Path(__file__).parent.parent / "k8s"
 OVERLAYS = sorted(folder.name for folder in (K8S / "overlays").iterdir())
 COMPONENTS = sorted(folder.name for folder in (K8S / "components").iterdir())
+# Components that a large installation has together, in an order that suits them.
+STACK = (
+    *("feedback", "retrain", "drift", "redis", "api-keys", "monitoring", "keda", "gateway-api", "ingress"),
+    *("shadow", "score", "model-server-tls", "image-pull-secrets"),
+)
+
+TRAINING = "training-0-1-0"
+"""Name of the training job, which has the version: Jobs are immutable."""
 
 Object = dict[str, Any]
 
@@ -63,14 +71,12 @@ def built(name: str) -> tuple[Object, ...]:
 
 
 def every_build() -> list[str]:
-    """Return the names of all overlays, and of each component added to overlays without it."""
-    added = [
-        f"{overlay}+{component}"
-        for overlay in ("local", "production")
-        for component in COMPONENTS
-        if f"components/{component}]" not in (K8S / "overlays" / overlay / "kustomization.yaml").read_text()
+    """Return the names of all overlays, of production with each component, and of production with a stack."""
+    return [
+        *OVERLAYS,
+        *(f"production+{component}" for component in COMPONENTS),
+        "+".join(("production", *STACK)),
     ]
-    return [*OVERLAYS, *added]
 
 
 def of_kind(objects: Sequence[Object], *kinds: str) -> list[Object]:

@@ -2,8 +2,10 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
@@ -15,7 +17,7 @@ import pytest
 
 from digit_client import DigitClient, RetryPolicy
 from digit_client.images import to_png
-from tests.kustomize import Object, build, copy_k8s, named, pod
+from tests.kustomize import TRAINING, Object, build, containers, copy_k8s, named, pod
 from tests.podman_cluster import PodmanCluster
 from tests.processes import wait_until
 from tests.readme import blocks
@@ -32,7 +34,11 @@ QUICK_TRAINING = {
     ),
 }
 # Commands of the documentation: promotion of a version, then rollback.
-RELEASE_COMMANDS = re.findall(r"^sed .*", "\n".join(blocks("bash")), re.MULTILINE)
+RELEASE_BLOCKS = [
+    re.findall(r"^(digits models promote .*)", block, re.MULTILINE)
+    for block in blocks("bash")
+    if "models promote" in block
+]
 # Images built on this machine in place of those in a registry.
 LOCAL_IMAGES = [{"name": f"registry.example.com/{image}", "newName": image} for image in IMAGES]
 
@@ -75,8 +81,8 @@ def objects() -> list[Object]:
 @pytest.fixture(scope="module")
 def workloads(cluster: PodmanCluster, objects: list[Object]) -> dict[str, Object]:
     """Training job, which has published a model, and both services, which are ready."""
-    keys = {"model-server": "Deployment", "gateway": "Deployment", "training": "Job"}
-    workloads = {name: named(objects, kind, name) for name, kind in keys.items()}
+    workloads = {name: named(objects, "Deployment", name) for name in ("model-server", "gateway")}
+    workloads["training"] = named(objects, "Job", TRAINING)
     for workload in workloads.values():
         cluster.play(workload, objects)
     # No model is published yet.
@@ -164,7 +170,11 @@ def run_retrain_job(cluster: PodmanCluster, objects: list[Object]) -> str:
         "metadata": {"name": "publish"},
         "spec": deepcopy(named(objects, "CronJob", "retrain")["spec"]["jobTemplate"]["spec"]),
     }
-    pod(job)["spec"]["containers"][0]["args"] = ["--epochs=4", "--seed=1"]
+    # No database of feedback.
+    (container,) = containers(pod(job))
+    container["env"] = [entry for entry in container["env"] if "value" in entry]
+    container["command"] = ["digits", "train", "--epochs=4", "--seed=1"]
+    del container["args"]
     cluster.play(job, objects)
     return cluster.wait_for_job(job)
 
@@ -187,7 +197,8 @@ def test_release_publish_canary_promote_and_roll_back_select_version(
 ) -> None:
     seven = to_png(digits.one(7))
     production = build("production", "drop-in", images=LOCAL_IMAGES)
-    assert "Published: models/digits/2" in run_retrain_job(cluster, production)
+    retrain = build("production", "drop-in", "retrain", images=LOCAL_IMAGES)
+    assert "Published: models/digits/2" in run_retrain_job(cluster, retrain)
     # A published version is not served before its promotion.
     assert deploy_and_count_versions(cluster, production, seven, 50) == {1: 50}
     shares = deploy_and_count_versions(cluster, build("canary", "drop-in", images=LOCAL_IMAGES), seven, 400)
@@ -195,8 +206,11 @@ def test_release_publish_canary_promote_and_roll_back_select_version(
     assert shares[1] == 400 - shares[2]
 
     k8s = copy_k8s(tmp_path)
-    for command, version in zip(RELEASE_COMMANDS, (2, 1), strict=True):
-        subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    for commands, version in zip(RELEASE_BLOCKS, (2, 1), strict=True):
+        for command in commands:
+            subprocess.run(
+                [sys.executable, "-m", "digit_client", *shlex.split(command)[1:]], cwd=tmp_path, check=True
+            )
         objects = build("production", "drop-in", k8s=k8s, images=LOCAL_IMAGES)
         assert deploy_and_count_versions(cluster, objects, seven, 50) == {version: 50}
     assert objects == production

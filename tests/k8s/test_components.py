@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -12,9 +14,26 @@ import yaml
 from google.protobuf import text_format
 
 from digit_client.tfserving.protos import ModelServerConfig
+from digit_serving.gateway.errors import RateLimitedError
+from digit_serving.gateway.metrics import Metrics
+from digit_serving.gateway.rate_limit import RateLimiter
 from digit_serving.gateway.settings import Settings
+from digit_serving.model_server import flags
 from tests import greenlet_loop
-from tests.kustomize import K8S, Object, build, built, containers, copy_k8s, named, of_kind, pod, ray_pods
+from tests.kustomize import (
+    K8S,
+    TRAINING,
+    Object,
+    build,
+    built,
+    containers,
+    copy_k8s,
+    named,
+    of_kind,
+    pod,
+    ray_pods,
+)
+from tests.processes import accepts, free_port, wait_until
 
 CONFIG = K8S.parent / "serving" / "config"
 
@@ -32,18 +51,187 @@ def test_api_keys_component_mounts_secret() -> None:
 
 
 def test_gpu_training_component_requests_gpu() -> None:
-    spec = pod(named(built("local+gpu-training"), "Job", "training"))["spec"]
+    spec = pod(named(built("local+gpu-training"), "Job", TRAINING))["spec"]
     (training,) = spec["containers"]
     assert training["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert training["image"].startswith("digits-training-gpu:")
 
 
-def test_retrain_component_runs_training_job_without_if_needed() -> None:
+def test_retrain_component_runs_in_training_jobs_pod() -> None:
     objects = build("local", "gpu-training", "retrain")
-    job, retrain = (pod(named(objects, *key)) for key in (("Job", "training"), ("CronJob", "retrain")))
-    assert job["spec"]["containers"][0].pop("args") == ["--if-needed"]
-    assert retrain == job
+    job, retrain = (pod(named(objects, *key)) for key in (("Job", TRAINING), ("CronJob", "retrain")))
+    (trainer,), (retrainer,) = containers(job), containers(retrain)
+    assert {key for key in trainer if retrainer[key] != trainer[key]} == {"command", "args", "volumeMounts"}
+    (config,) = [item for item in of_kind(objects, "ConfigMap") if "models.config" in item["data"]]
+    added = {"name": "config", "configMap": {"name": config["metadata"]["name"]}}
+    assert retrain["spec"] == {
+        **job["spec"],
+        "containers": [retrainer],
+        "volumes": [*job["spec"]["volumes"], added],
+    }
+
+
+@pytest.mark.parametrize(
+    ("train_status", "status", "calls"),
+    [(0, 0, ["train", "models"]), (4, 0, ["train", "models"]), (1, 1, ["train"])],
+)
+def test_retrain_component_ignores_refusal_but_no_error(
+    train_status: int, status: int, calls: list[str], tmp_path: Path
+) -> None:
+    (retrainer,) = containers(pod(named(built("local+retrain"), "CronJob", "retrain")))
+    assert retrainer["command"] == ["sh", "-ec"]
+    for program, script in (
+        ("digits", f'echo "$1" >>{tmp_path}/calls; [ "$1" != train ] || exit {train_status}'),
+        ("cp", f'echo "$*" >{tmp_path}/copied'),
+    ):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / program).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "DIGITS_FEEDBACK": "postgresql://db/feedback"}
+    done = subprocess.run([*retrainer["command"], *retrainer["args"]], env=environment)
+    assert done.returncode == status
+    assert (tmp_path / "calls").read_text().split() == calls
+    assert (tmp_path / "copied").read_text() == "/config/models.config /models/digits/models.config\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("Deployment", "gateway"), ("CronJob", "retrain"), ("CronJob", "drift")]
+)
+def test_feedback_store_is_from_secret(kind: str, name: str) -> None:
+    build_name = "local+feedback" if name == "gateway" else f"local+{name}"
+    (container,) = containers(pod(named(built(build_name), kind, name)))
+    secret = {"secretKeyRef": {"name": "feedback", "key": "url"}}
+    assert {"name": "DIGITS_FEEDBACK", "valueFrom": secret} in container["env"]
+
+
+def test_shadow_component_gives_canary_no_answers() -> None:
+    assert versions_and_labels("production+shadow") == versions_and_labels("canary")
+    (gateway,) = containers(pod(named(built("production+shadow"), "Deployment", "gateway")))
+    variables = {entry["name"]: entry["value"] for entry in gateway["env"]}
+    assert variables["DIGITS_SHADOW_LABEL"] == "canary"
+    assert variables["DIGITS_DEFAULT_LABEL"] == "stable"
+    assert float(variables["DIGITS_CANARY_PERCENT"]) == 0
+
+
+def test_redis_component_counts_in_redis() -> None:
+    objects = built("production+redis")
+    (gateway,) = containers(pod(named(objects, "Deployment", "gateway")))
+    variables = {entry["name"]: entry.get("value") for entry in gateway["env"]}
+    service = named(objects, "Service", "redis")
+    port = service["spec"]["ports"][0]["port"]
+    assert variables["DIGITS_RATE_LIMIT_STORE"] == f"redis://{service['metadata']['name']}:{port}"
+    assert variables["DIGITS_RATE_LIMIT"]
+
+
+def test_redis_component_arguments_start_store_of_limits() -> None:
+    if not shutil.which("redis-server"):
+        pytest.skip("redis-server is not installed")
+    (redis,) = containers(pod(named(built("local+redis"), "Deployment", "redis")))
+    port = free_port()
+    command = [*redis["command"], "--port", str(port), "--bind", "127.0.0.1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: accepts(port), process)
+            limiter = RateLimiter("1/hour", f"redis://127.0.0.1:{port}")
+            greenlet_loop.call(limiter.check, "somebody")
+            with pytest.raises(RateLimitedError):
+                greenlet_loop.call(limiter.check, "somebody")
+        finally:
+            process.terminate()
+
+
+def test_keda_component_replaces_autoscaler() -> None:
+    before = named(built("production"), "HorizontalPodAutoscaler", "gateway")["spec"]
+    objects = built("production+keda")
+    scalers = of_kind(objects, "HorizontalPodAutoscaler")
+    assert [scaler["metadata"]["name"] for scaler in scalers] == ["model-server"]
+    scaled = named(objects, "ScaledObject", "gateway")["spec"]
+    assert scaled["scaleTargetRef"] == {"name": "gateway"}
+    bounds = (scaled["minReplicaCount"], scaled["maxReplicaCount"])
+    assert bounds == (before["minReplicas"], before["maxReplicas"])
+    autoscaler = scaled["advanced"]["horizontalPodAutoscalerConfig"]
+    assert autoscaler == {"name": "gateway", "behavior": before["behavior"]}
+
+
+def test_keda_component_queries_exposed_metrics(tmp_path: Path) -> None:
+    metrics = Metrics().exposition().decode()
+    triggers = named(built("production+keda"), "ScaledObject", "gateway")["spec"]["triggers"]
+    queries = [trigger["metadata"]["query"] for trigger in triggers if trigger["type"] == "prometheus"]
+    assert len(queries) == 2
+    for query in queries:
+        for family in re.findall(r"digits_(\w+?)(?:_sum|_total)\b", query):
+            assert f"# TYPE digits_{family}" in metrics
+    if not shutil.which("promtool"):
+        pytest.skip("promtool is not installed; Debian's package prometheus has it")
+    scraped = 'namespace="digits",app_kubernetes_io_instance="digits"'
+    # Two gateways, scraped four times a minute: 75 seconds of waiting at each, 150 refusals at one.
+    queue = f'digits_stage_duration_seconds_sum{{stage="queue",{scraped},pod="%d"}}'
+    series = [
+        *({"series": queue % pod, "values": "0+75x40"} for pod in (1, 2)),
+        *({"series": f'up{{job="gateway",{scraped},pod="{pod}"}}', "values": "1x40"} for pod in (1, 2)),
+        {"series": f"digits_overload_total{{{scraped}}}", "values": "0+150x20 3000x20"},
+    ]
+    tests = [
+        # Five requests wait at each gateway.
+        {"expr": queries[0], "eval_time": "5m", "exp_samples": [{"labels": "{}", "value": 10}]},
+        # Ten refusals a second ask for two more gateways, none for no number.
+        {"expr": queries[1], "eval_time": "4m", "exp_samples": [{"labels": "{}", "value": 4}]},
+        {"expr": queries[1], "eval_time": "9m", "exp_samples": []},
+    ]
+    group = {"interval": "15s", "input_series": series, "promql_expr_test": tests}
+    file = tmp_path / "tests.yml"
+    file.write_text(yaml.safe_dump({"tests": [group]}))
+    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_gpu_serving_component_batches_on_one_gpu_each() -> None:
+    spec = model_server("local+gpu-serving")
+    (server,) = spec["containers"]
+    assert server["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    options = flags.parse(server["args"])
+    assert options.enable_batching
+    (config,) = [
+        item for item in of_kind(built("local+gpu-serving"), "ConfigMap") if "models.config" in item["data"]
+    ]
+    assert Path(options.batching_parameters_file).name in config["data"]
+
+
+def test_model_server_tls_component_has_no_grpc_probe_and_mounts_files() -> None:
+    spec = model_server("local+model-server-tls")
+    (server,) = spec["containers"]
+    assert flags.parse(server["args"]).ssl_config_file == "/tls/ssl.config"
+    # The kubelet's gRPC probe has no TLS.
+    assert server["livenessProbe"]["httpGet"] == {"path": "/monitoring/prometheus/metrics", "port": "rest"}
+    assert {"name": "tls", "secret": {"secretName": "model-server-tls"}} in spec["volumes"]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("Deployment", "gateway"), ("CronJob", "retrain")])
+def test_model_server_tls_component_gives_certificate_to_callers(kind: str, name: str) -> None:
+    spec = pod(named(build("local", "retrain", "model-server-tls"), kind, name))["spec"]
+    (caller,) = spec["containers"]
+    variables = {entry["name"]: entry.get("value") for entry in caller["env"]}
+    assert variables["DIGITS_MODEL_SERVER_CA"] == "/tls/ca.crt"
+    assert variables["DIGITS_MODEL_SERVER_CERTIFICATE"] == "/tls/tls.crt"
+    assert variables["DIGITS_MODEL_SERVER_KEY"] == "/tls/tls.key"
+    assert {"name": "tls", "mountPath": "/tls", "readOnly": True} in caller["volumeMounts"]
+    assert {"name": "tls", "secret": {"secretName": "gateway-tls"}} in spec["volumes"]
+
+
+def test_image_pull_secrets_component_covers_every_pod() -> None:
+    accounts = of_kind(build("production", "redis", "image-pull-secrets"), "ServiceAccount")
+    assert {account["metadata"]["name"] for account in accounts} == {
+        *("gateway", "model-server", "training", "redis"),
+    }
+    assert all(account["imagePullSecrets"] == [{"name": "registry"}] for account in accounts)
+
+
+def test_production_overlay_takes_digest() -> None:
+    name, digest = "registry.example.com/digits-gateway", f"sha256:{'0' * 64}"
+    objects = build("production", images=[{"name": name, "digest": digest}])
+    (gateway,) = containers(pod(named(objects, "Deployment", "gateway")))
+    assert gateway["image"] == f"{name}@{digest}"
 
 
 def test_drop_in_component_changes_only_image() -> None:
@@ -166,6 +354,7 @@ def is_routed_by(path: str, prefix: bool, route: str) -> bool:
 def test_ingress_routes_public_paths_only() -> None:
     ingress = named(built("production+ingress"), "Ingress", "gateway")["spec"]
     (rule,) = ingress["rules"]
+    assert ingress["ingressClassName"]
     assert ingress["tls"] == [{"hosts": [rule["host"]], "secretName": "digits-tls"}]
     assert_routes_public_paths_only(
         [(path["path"], path["pathType"] == "Prefix") for path in rule["http"]["paths"]]
@@ -213,14 +402,14 @@ def test_monitoring_component_scrapes_jobs_of_prometheus_configuration() -> None
     jobs = {}
     for monitor in of_kind(objects, "ServiceMonitor"):
         selector = monitor["spec"]["selector"]["matchLabels"]
+        (endpoint,) = monitor["spec"]["endpoints"]
         (service,) = [
             item
             for item in of_kind(objects, "Service")
             if selector.items() <= item["metadata"]["labels"].items()
+            and endpoint["port"] in {port["name"] for port in item["spec"]["ports"]}
         ]
-        (endpoint,) = monitor["spec"]["endpoints"]
-        assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
-        jobs[service["metadata"]["name"]] = endpoint["path"]
+        jobs[service["metadata"]["labels"][monitor["spec"]["jobLabel"]]] = endpoint["path"]
     scraped = yaml.safe_load((CONFIG / "prometheus.yml").read_text())["scrape_configs"]
     # A pushgateway is the cluster's.
     own = [job for job in scraped if job["job_name"] != "pushgateway"]

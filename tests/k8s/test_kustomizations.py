@@ -31,9 +31,27 @@ STRING = {"type": "string"}
 STRINGS = {"type": "object", "additionalProperties": STRING}
 # Specifications of the custom resources, as far as k8s/ uses them. Pod templates have a test of their own.
 CUSTOM_RESOURCES = {
-    "ServiceMonitor": fields(selector=ANYTHING, endpoints=ANYTHING),
+    "ServiceMonitor": fields(jobLabel=STRING, targetLabels=ANYTHING, selector=ANYTHING, endpoints=ANYTHING),
     "PrometheusRule": fields(groups=ANYTHING),
     "HTTPRoute": fields(parentRefs=ANYTHING, hostnames=ANYTHING, rules=ANYTHING),
+    "ScaledObject": fields(
+        scaleTargetRef=fields(name=STRING),
+        minReplicaCount=INTEGER,
+        maxReplicaCount=INTEGER,
+        advanced=fields(horizontalPodAutoscalerConfig=fields(name=STRING, behavior=ANYTHING)),
+        triggers={
+            "type": "array",
+            "items": {
+                "oneOf": [
+                    fields(type={"const": "cpu"}, metricType=STRING, metadata=fields(value=STRING)),
+                    fields(
+                        type={"const": "prometheus"},
+                        metadata=fields(serverAddress=STRING, query=STRING, threshold=STRING),
+                    ),
+                ]
+            },
+        },
+    ),
     "RayJob": fields(
         entrypoint=STRING,
         backoffLimit=INTEGER,
@@ -118,7 +136,7 @@ def test_base_builds_alone() -> None:
 
 def test_kustomizations_are_all_covered() -> None:
     folders = {path.parent for path in K8S.rglob("kustomization.yaml")}
-    assert folders == {K8S / "base"} | {K8S / "overlays" / name for name in OVERLAYS} | {
+    assert folders == {K8S / "base", K8S / "labels"} | {K8S / "overlays" / name for name in OVERLAYS} | {
         K8S / "components" / name for name in COMPONENTS
     }
 

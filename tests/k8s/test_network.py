@@ -76,26 +76,26 @@ def test_gateway_targets_headless_service(name: str) -> None:
 def test_pod_has_default_deny_and_own_policy(name: str) -> None:
     for template in pods(built(name)):
         component = template["metadata"]["labels"]["app.kubernetes.io/component"]
-        assert named(built(name), "NetworkPolicy", "default-deny")["spec"] == {
-            "podSelector": {},
-            "policyTypes": ["Ingress", "Egress"],
-        }
+        deny = named(built(name), "NetworkPolicy", "default-deny")["spec"]
+        assert selects(deny["podSelector"], template["metadata"]["labels"])
+        assert deny.keys() == {"podSelector", "policyTypes"}
+        assert deny["policyTypes"] == ["Ingress", "Egress"]
         # default-deny and the component's own policy.
         assert len(policies(name, component)) >= 2
 
 
 @pytest.mark.parametrize("name", every_build())
-def test_model_server_ingress_is_gateway_prometheus_and_scoring(name: str) -> None:
+def test_model_server_ingress_is_gateway_prometheus_scoring_and_retraining(name: str) -> None:
     rules = [rule for policy in policies(name, "model-server") for rule in policy.get("ingress", [])]
-    callers = {
+    callers: dict[str, set[int]] = {
         caller["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
         if "podSelector" in caller
         else caller["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]: ports(rule)
         for rule in rules
         for caller in rule["from"]
     }
-    scoring = {"score": {8500}} if name.endswith("+score") else {}
-    assert callers == {"gateway": {8500, 8501}, "monitoring": {8501}, **scoring}
+    others = {component: {8500} for component in ("score", "retrain") if component in name.split("+")}
+    assert callers == {"gateway": {8500, 8501}, "monitoring": {8501}, **others}
 
 
 @pytest.mark.parametrize("name", every_build())
@@ -104,10 +104,11 @@ def test_model_server_egress_is_empty(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", every_build())
-def test_gateway_egress_is_model_server_dns_and_collector(name: str) -> None:
+def test_gateway_egress_is_model_server_dns_and_that_of_components(name: str) -> None:
     rules = [rule for policy in policies(name, "gateway") for rule in policy.get("egress", [])]
-    known = [[53], [4317, 4318], [8500, 8501]] if "monitoring" in name else [[53], [8500, 8501]]
-    assert sorted(map(sorted, map(ports, rules))) == known
+    added = {"monitoring": [4317, 4318], "feedback": [5432], "redis": [6379]}
+    known = [[53], [8500, 8501], *(added[component] for component in added.keys() & name.split("+"))]
+    assert sorted(map(sorted, map(ports, rules))) == sorted(known)
     (calls,) = [rule for rule in rules if 8500 in ports(rule)]
     (callee,) = calls["to"]
     assert selects(callee["podSelector"], labels(name, "model-server"))
@@ -135,10 +136,37 @@ def test_score_egress_is_own_pods_model_server_dns_and_storage() -> None:
 def test_score_ingress_is_own_pods_and_operator() -> None:
     rules = [rule for policy in policies("local+score", "score") for rule in policy.get("ingress", [])]
     own, operator = sorted(rules, key=lambda rule: "ports" in rule)
-    assert [peer["podSelector"]["matchLabels"] for peer in own["from"]] == [
-        {"app.kubernetes.io/component": "score"}
-    ]
+    assert [selects(peer["podSelector"], labels("local+score", "score")) for peer in own["from"]] == [True]
     assert ports(operator) == {8265}
-    assert [peer["podSelector"]["matchLabels"] for peer in operator["from"]] == [
-        {"app.kubernetes.io/component": "kuberay-operator"}
-    ]
+    (peer,) = operator["from"]
+    assert selects(peer["podSelector"], {"app.kubernetes.io/component": "kuberay-operator"})
+
+
+@pytest.mark.parametrize("name", every_build())
+def test_dns_policy_reaches_cluster_dns(name: str) -> None:
+    (rule,) = named(built(name), "NetworkPolicy", "dns")["spec"]["egress"]
+    assert selects(rule["to"][0]["podSelector"], {"k8s-app": "kube-dns"})
+
+
+def test_redis_ingress_is_gateways_only() -> None:
+    found = policies("local+redis", "redis")
+    (rule,) = [rule for policy in found for rule in policy.get("ingress", [])]
+    (caller,) = rule["from"]
+    assert ports(rule) == {6379}
+    reached = {
+        component: selects(caller["podSelector"], labels("local+redis", component))
+        for component in ("gateway", "model-server", "training", "redis")
+    }
+    assert reached == {"gateway": True, "model-server": False, "training": False, "redis": False}
+    assert not [rule for policy in found for rule in policy.get("egress", [])]
+
+
+@pytest.mark.parametrize(
+    ("component", "expected"),
+    [("retrain", [[53], [443, 5432], [8500]]), ("drift", [[53], [5432], [9090, 9091]])],
+)
+def test_scheduled_job_egress_is_that_of_its_work(component: str, expected: list[list[int]]) -> None:
+    found = policies(f"local+{component}", component)
+    assert not [rule for policy in found for rule in policy.get("ingress", [])]
+    rules = [rule for policy in found for rule in policy.get("egress", [])]
+    assert sorted(sorted(ports(rule)) for rule in rules) == expected

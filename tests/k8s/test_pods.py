@@ -9,11 +9,13 @@ import pytest
 
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
-from tests.kustomize import K8S, built, containers, every_build, named, of_kind, pod, pods
+from tests.kustomize import K8S, TRAINING, built, containers, every_build, named, of_kind, pod, pods
 
 ROOT = K8S.parent
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 SERVICES = ["gateway", "model-server"]
+# Settings of the gateway that are being built.
+PLANNED = {"DIGITS_SHADOW_LABEL"}
 
 
 def service_container(name: str, build: str = "local") -> Any:
@@ -63,15 +65,18 @@ def test_image_has_exact_tag(name: str) -> None:
     for template in pods(built(name)):
         for container in containers(template):
             image, _, tag = container["image"].rpartition(":")
-            if "digits-model" not in image or "server" in image:
-                assert tag == ("2.20.0" if image == "tensorflow/serving" else VERSION)
-            assert re.fullmatch(r"\d[\d.]*", tag)
+            # An image of models has versions of its own.
+            if "digits-" in image and not image.endswith("digits-model"):
+                assert tag == VERSION
+            assert re.fullmatch(r"\d[\d.]*(-gpu)?", tag)
 
 
-def test_tensorflow_serving_image_matches_serving_api() -> None:
+def test_tensorflow_serving_images_match_serving_api() -> None:
     pinned = re.search(r"^tensorflow-serving-api==(\S+)", (ROOT / "constraints.txt").read_text(), re.M)
     assert pinned
     assert service_container("model-server")["image"] == f"tensorflow/serving:{pinned[1]}"
+    on_gpu = service_container("model-server", "local+gpu-serving")
+    assert on_gpu["image"] == f"tensorflow/serving:{pinned[1]}-gpu"
 
 
 @pytest.mark.parametrize("name", every_build())
@@ -92,12 +97,13 @@ def test_model_server_flags_are_known(name: str) -> None:
 
 @pytest.mark.parametrize("name", every_build())
 def test_gateway_environment_is_valid_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = {entry["name"]: entry["value"] for entry in service_container("gateway", name)["env"]}
-    assert environment.keys() <= {f"DIGITS_{field.upper()}" for field in Settings.model_fields}
+    environment = {
+        entry["name"]: entry.get("value", "") for entry in service_container("gateway", name)["env"]
+    }
+    assert environment.keys() <= {f"DIGITS_{field.upper()}" for field in Settings.model_fields} | PLANNED
     for variable, value in environment.items():
-        monkeypatch.setenv(variable, value)
-    # The key file exists only inside the pod.
-    monkeypatch.setenv("DIGITS_API_KEYS", "")
+        # Mounted files exist only inside the pod.
+        monkeypatch.setenv(variable, "" if value.startswith("/") else value)
     assert Settings().model_server == "dns:///model-server-grpc:8500"
 
 
@@ -163,6 +169,7 @@ def test_deployment_is_autoscaled_spread_and_protected(name: str, service: str) 
     budget = named(built(name), "PodDisruptionBudget", service)["spec"]
     labels = pod(deployment)["metadata"]["labels"]
     assert budget["selector"]["matchLabels"].items() <= labels.items()
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
     spread = pod(deployment)["spec"]["topologySpreadConstraints"]
     assert {constraint["topologyKey"] for constraint in spread} == {
         "kubernetes.io/hostname",
@@ -175,7 +182,7 @@ def test_deployment_is_autoscaled_spread_and_protected(name: str, service: str) 
 @pytest.mark.parametrize("name", every_build())
 def test_models_volume_is_writable_in_training_only(name: str) -> None:
     for template in pods(built(name)):
-        is_training = template["metadata"]["labels"]["app.kubernetes.io/component"] == "training"
+        is_training = template["metadata"]["labels"]["app.kubernetes.io/component"] in ("training", "retrain")
         for container in template["spec"]["containers"]:
             for mount in container["volumeMounts"]:
                 if mount["mountPath"] == "/models":
@@ -183,8 +190,40 @@ def test_models_volume_is_writable_in_training_only(name: str) -> None:
 
 
 def test_training_job_is_bounded() -> None:
-    spec = named(built("local"), "Job", "training")["spec"]
+    spec = named(built("local"), "Job", TRAINING)["spec"]
     assert spec["backoffLimit"] == 1
     assert spec["activeDeadlineSeconds"]
-    assert spec["ttlSecondsAfterFinished"]
     assert pod({"spec": spec})["spec"]["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize("name", every_build())
+def test_job_of_the_build_does_not_expire_and_is_replaceable(name: str) -> None:
+    """GitOps tools create an expired Job again, and Kubernetes refuses a changed one as immutable."""
+    for job in of_kind(built(name), "Job"):
+        assert job["metadata"]["name"].endswith(f"-{VERSION.replace('.', '-')}")
+        assert "ttlSecondsAfterFinished" not in job["spec"]
+        assert job["metadata"]["annotations"] == {
+            "argocd.argoproj.io/hook": "Sync",
+            "argocd.argoproj.io/hook-delete-policy": "BeforeHookCreation",
+            "kustomize.toolkit.fluxcd.io/force": "enabled",
+        }
+
+
+def test_model_server_threads_are_enough_for_all_gateways_at_one_server() -> None:
+    scaler = named(built("production"), "HorizontalPodAutoscaler", "gateway")["spec"]
+    settings = Settings()
+    # Two versions, stable and canary, get calls of their own.
+    calls = scaler["maxReplicas"] * settings.workers * settings.max_inflight_calls * 2
+    assert flags.parse(service_container("model-server", "production")["args"]).grpc_max_threads > calls
+
+
+def test_models_volume_agrees_with_number_of_nodes() -> None:
+    claim = named(built("production"), "PersistentVolumeClaim", "models")["spec"]
+    assert claim["accessModes"] == ["ReadWriteMany"]
+    on_one_node = built("production+one-node")
+    claim = named(on_one_node, "PersistentVolumeClaim", "models")["spec"]
+    assert claim["accessModes"] == ["ReadWriteOnce"]
+    for template in pods(on_one_node):
+        is_mounted = any("persistentVolumeClaim" in volume for volume in template["spec"]["volumes"])
+        assert is_mounted == ("affinity" in template["spec"])
+    assert named(on_one_node, "HorizontalPodAutoscaler", "model-server")["spec"]["maxReplicas"] == 1

@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder in which the tests run the blocks of commands in order, as a reader would."""
     folder = tmp_path_factory.mktemp("readme")
     copy_k8s(folder)
-    for program in ("kubectl", "kind", "docker"):
+    for program in ("kubectl", "kind", "docker", "digits"):
         path = folder / "bin" / program
         path.parent.mkdir(exist_ok=True)
         path.write_text(RECORDER)
@@ -44,7 +44,7 @@ def recorded_calls(block: str, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("block", blocks("bash"))
 def test_commands_name_existing_objects(block: str, folder: Path) -> None:
-    known = {(item["kind"], item["metadata"]["name"]) for item in built("production")} | CREATED
+    known = {(item["kind"], item["metadata"]["name"]) for item in built("production+retrain")} | CREATED
     for call in recorded_calls(block, folder):
         if applied := re.fullmatch(r"kubectl apply -k (\S+)", call):
             assert kustomize(folder / applied[1])
