@@ -24,7 +24,7 @@ from digit_client.images import to_png
 FLAGS = [
     "--tensorflow_intra_op_parallelism=2",
     "--tensorflow_inter_op_parallelism=2",
-    "--grpc_max_threads=16",
+    "--grpc_max_threads=96",
 ]
 BATCH_SIZE = 256
 # Target utilisation of the autoscaler, as a share of the CPU that a pod requests.

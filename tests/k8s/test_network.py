@@ -87,7 +87,7 @@ def test_pod_has_default_deny_and_own_policy(name: str) -> None:
 @pytest.mark.parametrize("name", every_build())
 def test_model_server_ingress_is_gateway_prometheus_scoring_and_retraining(name: str) -> None:
     rules = [rule for policy in policies(name, "model-server") for rule in policy.get("ingress", [])]
-    callers: dict[str, set[int]] = {
+    callers = {
         caller["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
         if "podSelector" in caller
         else caller["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]: ports(rule)
@@ -95,7 +95,7 @@ def test_model_server_ingress_is_gateway_prometheus_scoring_and_retraining(name:
         for caller in rule["from"]
     }
     others = {component: {8500} for component in ("score", "retrain") if component in name.split("+")}
-    assert callers == {"gateway": {8500, 8501}, "monitoring": {8501}, **others}
+    assert callers == others | {"gateway": {8500, 8501}, "monitoring": {8501}}
 
 
 @pytest.mark.parametrize("name", every_build())

@@ -3,10 +3,13 @@
 import os
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
+from digit_serving.model_server.config import read
 from tests.kustomize import COMPONENTS, built, containers, copy_k8s, kustomize, named, pods
 from tests.readme import TEXT, blocks
 
@@ -67,3 +70,25 @@ def test_local_cluster_commands_load_all_local_images(folder: Path) -> None:
 
 def test_components_are_all_documented() -> None:
     assert set(COMPONENTS) <= set(re.findall(r"`([a-z-]+)`", TEXT))
+
+
+def test_tls_commands_make_certificates_that_both_sides_accept(folder: Path) -> None:
+    (block,) = [block for block in blocks("bash") if "ssl.config" in block]
+    recorded_calls(block, folder)
+    config = read(str(folder / "ssl.config"), "SSLConfig")
+    assert config.client_verify
+    pair = (config.server_key.encode(), config.server_cert.encode())
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_secure_port(
+        "127.0.0.1:0", grpc.ssl_server_credentials([pair], config.custom_ca.encode(), config.client_verify)
+    )
+    server.start()
+    files = (folder / name for name in ("ca.crt", "gateway.key", "gateway.crt"))
+    credentials = grpc.ssl_channel_credentials(*(file.read_bytes() for file in files))
+    # Name of the gateways' target.
+    name = [("grpc.ssl_target_name_override", "model-server-grpc")]
+    try:
+        with grpc.secure_channel(f"127.0.0.1:{port}", credentials, options=name) as channel:
+            grpc.channel_ready_future(channel).result(timeout=30)
+    finally:
+        server.stop(0)
