@@ -234,6 +234,17 @@ def test_production_overlay_takes_digest() -> None:
     assert gateway["image"] == f"{name}@{digest}"
 
 
+@pytest.mark.parametrize(("component", "source"), [("drift", "gateway"), ("retrain", TRAINING)])
+def test_scheduled_job_has_image_of_its_source(component: str, source: str) -> None:
+    objects = built(f"production+{component}")
+    kind = "Deployment" if source == "gateway" else "Job"
+    (job,), (other,) = (
+        containers(pod(named(objects, *key))) for key in (("CronJob", component), (kind, source))
+    )
+    assert job["image"] == other["image"]
+    assert job["image"].startswith("registry.example.com/")
+
+
 def test_drop_in_component_changes_only_image() -> None:
     before, after = model_server("local"), model_server("local+drop-in")
     (old,), (new,) = before["containers"], after["containers"]
@@ -241,7 +252,7 @@ def test_drop_in_component_changes_only_image() -> None:
     assert {**old, "image": new["image"]} == new
 
 
-@pytest.mark.parametrize("component", ["model-image", "model-image-copied"])
+@pytest.mark.parametrize("component", ["model-image", "model-image-copied", "model-bucket"])
 def test_model_image_component_has_no_training_and_no_volume_claim(component: str) -> None:
     objects = built(f"production+{component}")
     assert not of_kind(objects, "Job", "CronJob", "PersistentVolumeClaim")
@@ -255,6 +266,17 @@ def test_model_image_component_mounts_or_copies_image() -> None:
     assert {"name": "models", "image": {"reference": "digits-model:1"}} in mounted["volumes"]
     (copier,) = copied["initContainers"]
     assert copier["image"] == "digits-model:1"
+
+
+def test_model_bucket_component_pulls_versions_of_configuration() -> None:
+    spec = model_server("production+model-bucket")
+    (puller,), (server,) = spec["initContainers"], spec["containers"]
+    (gateway,) = containers(pod(named(built("production"), "Deployment", "gateway")))
+    assert puller["image"] == gateway["image"]
+    assert f"--config={flags.parse(server['args']).model_config_file}" in puller["command"]
+    assert f"--to={served_model(built('production+model-bucket')).base_path}" in puller["command"]
+    mounts = {mount["name"]: mount for mount in puller["volumeMounts"]}
+    assert mounts["models"] == {"name": "models", "mountPath": "/models"}
 
 
 def ray_job() -> Any:
