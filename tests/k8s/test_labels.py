@@ -106,6 +106,29 @@ def test_second_installation_calls_its_own_model_servers() -> None:
     assert not [item for item in objects if item["kind"] == "Namespace"]
 
 
+def test_second_installation_names_its_own_objects() -> None:
+    objects = second(*STACK)
+    names = {(item["kind"], item["metadata"]["name"]) for item in objects}
+    used = {("ServiceAccount", template["spec"]["serviceAccountName"]) for template in pods(objects)}
+    for template in pods(objects):
+        for volume in template["spec"]["volumes"]:
+            if "configMap" in volume:
+                used.add(("ConfigMap", volume["configMap"]["name"]))
+            if "persistentVolumeClaim" in volume:
+                used.add(("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]))
+    (rule,) = named(objects, "HTTPRoute", "gateway-b")["spec"]["rules"]
+    used.add(("Service", rule["backendRefs"][0]["name"]))
+    (rule,) = named(objects, "Ingress", "gateway-b")["spec"]["rules"]
+    used.update(("Service", path["backend"]["service"]["name"]) for path in rule["http"]["paths"])
+    scaled = named(objects, "ScaledObject", "gateway-b")["spec"]
+    used.add(("Deployment", scaled["scaleTargetRef"]["name"]))
+    scaler = named(objects, "HorizontalPodAutoscaler", "model-server-b")["spec"]
+    used.add(("Deployment", scaler["scaleTargetRef"]["name"]))
+    assert used <= names
+    # KEDA creates this autoscaler.
+    assert scaled["advanced"]["horizontalPodAutoscalerConfig"]["name"] == "gateway-b"
+
+
 def test_version_is_in_no_selector() -> None:
     text = (K8S / "labels" / "kustomization.yaml").read_text()
     in_selectors = [pair for pair in yaml.safe_load(text)["labels"] if pair.get("includeSelectors")]
