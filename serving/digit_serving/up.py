@@ -27,6 +27,14 @@ _TLS_SETTINGS = (
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 * 2**20), "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20)}
 MODEL_SERVER_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", **_MALLOC}
 """Environment variables of a model server: errors only, and its memory settings."""
+MODEL_SERVER_FLAGS = (
+    "--enable_profiler=false",
+    # The server refuses calls beyond this number, by default four for each core. Threads start on demand.
+    "--grpc_max_threads=256",
+    # Retries of a broken version would keep every other version from loading, by default for five minutes.
+    "--max_num_load_retries=0",
+)
+"""Flags of a model server for this machine's callers, in addition to its ports and models."""
 _READY_ANSWERS = 8
 """Consecutive successes of /readyz that count as ready: enough to reach every gateway worker."""
 
@@ -139,7 +147,7 @@ class Stack:
             f"--port={self.grpc_port}",
             f"--rest_api_port={self.rest_port}",
             *self._model_flags(),
-            "--enable_profiler=false",
+            *MODEL_SERVER_FLAGS,
         )
         group.start("model server", [*command, *flags], MODEL_SERVER_ENVIRONMENT)
         settings = {

@@ -70,11 +70,19 @@ class ServerCore:
             return servable.signature_defs[name].inputs
 
     def reload_config(self, request: Any) -> ReloadConfigResponse:
-        """Replace the configuration, and wait until its new models are loaded."""
+        """Replace the configuration, and wait until its new models are loaded.
+
+        The response has the increase of each counter that the request names.
+        """
         if not request.config.HasField("model_config_list"):
             raise ServingError("the new configuration must have a model_config_list")
+        before = {name: self.metrics.first_count(name) for name in request.metric_names}
         self.reload(request.config)
-        return ReloadConfigResponse(status={})
+        increases = {name: self.metrics.first_count(name) - count for name, count in before.items()}
+        return ReloadConfigResponse(
+            status={},
+            metric=[{"name": name, "int64_value_increase": value} for name, value in increases.items()],
+        )
 
     def unimplemented(self) -> NoReturn:
         """Raise UNIMPLEMENTED, for a call of TensorFlow Serving that the drop-in lacks."""
@@ -86,7 +94,10 @@ class ServerCore:
         if self._options.enable_model_warmup:
             started = time.perf_counter()
             iterations = max(self._options.num_request_iterations_for_warmup, 1)
-            warm_up(directory, lambda request: self._predict(servable, request, _NO_DEADLINE), iterations)
+            records = warm_up(
+                directory, lambda request: self._predict(servable, request, _NO_DEADLINE), iterations
+            )
+            self.metrics.add("model_warmup_records_read", records, str(directory))
             self.metrics.observe("model_warmup_latency", started, str(directory), "OK")
         return servable
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
@@ -29,16 +29,22 @@ _INT32 = range(-(2**31), 2**31)
 def start(options: Options, core: ServerCore, host: str) -> grpc.Server:
     """Start a server on the TCP port and the Unix socket that the flags name.
 
-    An empty `host` stands for every address. Raises ServingError if the server can't start.
+    An empty `host` stands for every address. While every thread of the server is busy, further calls end
+    with RESOURCE_EXHAUSTED. Raises ServingError if the server can't start.
     """
     threads = options.grpc_max_threads or 4 * (os.cpu_count() or 1)
     arguments = _CHANNEL_ARGUMENTS | _parse_channel_arguments(options.grpc_channel_arguments)
-    server = grpc.server(ThreadPoolExecutor(threads, "grpc"), options=list(arguments.items()))
+    server = grpc.server(
+        ThreadPoolExecutor(threads, "grpc"), options=list(arguments.items()), maximum_concurrent_rpcs=threads
+    )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionServicer(core), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(core), server)
     if options.enable_grpc_healthcheck_service:
-        # Always SERVING: the port opens only once every model is available.
-        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+        # SERVING as long as the process runs: the port opens only once every model is available.
+        servicer = health.HealthServicer()
+        for service in ("ModelService", "PredictionService"):
+            servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     credentials = _credentials(options.ssl_config_file) if options.ssl_config_file else None
     addresses = []
     if options.port:

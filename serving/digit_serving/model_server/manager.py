@@ -37,9 +37,6 @@ class Version:
     error: ServingError | None = None
     servable: Any = None
     active_requests: int = 0
-    attempts: int = 0
-    retry_at: float = 0.0
-    """Time of the next attempt to load, on the monotonic clock."""
 
     def __str__(self) -> str:
         return f"{{name: {self.model} version: {self.number}}}"
@@ -62,19 +59,18 @@ def aspired_versions(model: ModelConfig) -> dict[int, Path]:
     return {number: path for number, path in found.items() if number in selected}
 
 
-def next_action(versions: Sequence[Version], now: float) -> Version | None:
+def next_action(versions: Sequence[Version]) -> Version | None:
     """Return the next version to unload (one that is available) or to load (any other), or None.
 
     Availability-preserving policy: a version is unloaded once another one is available. `versions` are all
-    versions of one model, newest first; `now` is on the monotonic clock.
+    versions of one model, newest first.
     """
     available = [version for version in versions if version.state == State.AVAILABLE]
     surplus = [version for version in available if not version.aspired]
     replaced = len(available) > len(surplus) or not any(version.aspired for version in versions)
     if surplus and (replaced or len(surplus) > 1):
         return surplus[-1]
-    loadable = (State.START, State.LOADING)
-    return next((v for v in versions if v.aspired and v.state in loadable and v.retry_at <= now), None)
+    return next((version for version in versions if version.aspired and version.state == State.START), None)
 
 
 class Manager:
@@ -189,7 +185,7 @@ class Manager:
                 self._wake.clear()
                 self._poll()
             models = {version.model for version in list(self._versions.values())}
-            actions = [next_action(self._select(model), time.monotonic()) for model in sorted(models)]
+            actions = [next_action(self._select(model)) for model in sorted(models)]
             for version in filter(None, actions):
                 if version.state == State.AVAILABLE:
                     self._unload(version)
@@ -225,19 +221,24 @@ class Manager:
                 self._set_state(version, State.END)
 
     def _load(self, version: Version) -> None:
+        """Load the version, with retries.
+
+        As in TensorFlow Serving, no other version is loaded or unloaded between the retries.
+        """
         self._set_state(version, State.LOADING)
-        try:
-            version.servable = self._load_servable(version.path, version.number)
-            self._set_state(version, State.AVAILABLE)
-        except Exception as error:  # a broken model may raise any type, and the thread must survive
-            if not isinstance(error, ServingError):
-                error = ServingError(repr(error), StatusCode.INTERNAL)
-            version.error = error
-            log.error("Loading servable: %s failed: %s", version, version.error)
-            version.attempts += 1
-            version.retry_at = time.monotonic() + self._options.load_retry_interval_micros / 1e6
-            if version.attempts > self._options.max_num_load_retries:
-                self._set_state(version, State.END)
+        for retries_left in range(max(self._options.max_num_load_retries, 0), -1, -1):
+            try:
+                version.servable = self._load_servable(version.path, version.number)
+                self._set_state(version, State.AVAILABLE)
+                return
+            except Exception as error:  # a broken model may raise any type, and the thread must survive
+                if not isinstance(error, ServingError):
+                    error = ServingError(repr(error), StatusCode.INTERNAL)
+                version.error = error
+                log.error("Loading servable: %s failed: %s", version, version.error)
+            if retries_left:
+                time.sleep(self._options.load_retry_interval_micros / 1e6)
+        self._set_state(version, State.END)
 
     def _unload(self, version: Version) -> None:
         self._set_state(version, State.UNLOADING)

@@ -12,7 +12,11 @@ from digit_serving.model_server.errors import ServingError
 _BUCKETS = [10 * 1.8**power for power in range(33)]
 """Upper bounds in microseconds, those of TensorFlow Serving."""
 
-_COUNTERS = {"cc:saved_model:load_attempt_count": "model_path", "serving:request_count": "model_name"}
+_COUNTERS = {
+    "cc:saved_model:load_attempt_count": ("model_path", "status"),
+    "serving:model_warmup_records_read": ("model_path",),
+    "serving:request_count": ("model_name", "status"),
+}
 _HISTOGRAMS = {
     "serving:model_warmup_latency": ("model_path", "status"),
     "serving:request_latency": ("model_name", "API", "entrypoint"),
@@ -26,8 +30,8 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._counters = {
-            _short(name): Counter(f":tensorflow:{name}", "", [label, "status"], registry=self._registry)
-            for name, label in _COUNTERS.items()
+            _short(name): Counter(f":tensorflow:{name}", "", labels, registry=self._registry)
+            for name, labels in _COUNTERS.items()
         }
         self._histograms = {
             _short(name): Histogram(
@@ -35,6 +39,22 @@ class Metrics:
             )
             for name, labels in _HISTOGRAMS.items()
         }
+
+    def add(self, name: str, amount: int, *labels: str) -> None:
+        """Increase the counter."""
+        self._counters[name].labels(*labels).inc(amount)
+
+    def first_count(self, path: str) -> int:
+        """Return the count under the first labels in alphabetical order, as ReloadConfig reads a metric.
+
+        `path` is TensorFlow's name of the metric, such as `/tensorflow/serving/request_count`. A counter
+        without counts, another kind of metric or an unknown one has 0.
+        """
+        name = path.replace("/", ":")
+        families = (family for family in self._registry.collect() if family.name == name)
+        samples = (sample for family in families for sample in family.samples)
+        counts = {tuple(s.labels.values()): s.value for s in samples if s.name == f"{name}_total"}
+        return int(counts[min(counts)]) if counts else 0
 
     def observe(self, name: str, started: float, *labels: str) -> None:
         """Observe the time since `started`, a time of time.perf_counter()."""

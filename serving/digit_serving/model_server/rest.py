@@ -21,7 +21,7 @@ from werkzeug.wsgi import ClosingIterator
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
-from digit_serving.model_server.tensors import Array, decode, encode, type_name
+from digit_serving.model_server.tensors import NARROW_TYPES, Array, decode, encode, type_name
 
 Inputs = Mapping[str, Any]  # TensorInfo by name
 
@@ -205,11 +205,14 @@ def _to_array(value: Any, type_number: int) -> Array:
             raise ServingError("lists of different lengths or depths")
         if type(leaf) not in types:
             raise ServingError(f"JSON Value: {_dump(leaf)} is not of expected type: {name}")
+    # Of integers for 8 and 16 bits, the lowest of 32 bits count: 300 is 44 in a uint8.
+    wide_type = np.int32 if type_number in NARROW_TYPES else dtype.as_numpy_dtype
     try:
         with np.errstate(over="raise"):
-            return np.array(flat, dtype.as_numpy_dtype).reshape(nested.shape)
+            array = np.array(flat, wide_type).reshape(nested.shape)
     except (OverflowError, FloatingPointError):
-        raise ServingError(f"a number is too large for {name}") from None
+        raise ServingError(f"a number is out of range for {name}") from None
+    return array.astype(dtype.as_numpy_dtype, copy=False)
 
 
 def _to_bytes(leaf: Any) -> Any:

@@ -19,6 +19,7 @@ from digit_serving.model_server.tensors import Array, decode, type_name
 
 # Run operations in the calling thread: in a small model they take less time than a handover to a pool.
 _RUN_OPTIONS = tf.compat.v1.RunOptions(inter_op_thread_pool=-1)
+_MAX_WARMUP_REQUESTS = 1000
 
 
 class Signature:
@@ -101,20 +102,26 @@ class Servable:
         return self._session._make_callable_from_options(options)
 
 
-def warm_up(directory: Path, predict: Callable[[PredictRequest], object], iterations: int) -> None:
+def warm_up(directory: Path, predict: Callable[[PredictRequest], object], iterations: int) -> int:
     """Send each warm-up request in the version's directory to `predict`, `iterations` times.
 
-    Does nothing if the directory has no warm-up requests. Raises ServingError if they can't be read.
+    Returns the number of requests, 0 if the directory has none. Raises ServingError if they can't be read, or
+    are more than 1,000.
     """
     path = directory / "assets.extra" / "tf_serving_warmup_requests"
+    count = 0
     if not path.exists():
-        return
+        return count
     try:
         for record in tf.compat.v1.io.tf_record_iterator(str(path)):
+            count += 1
+            if count > _MAX_WARMUP_REQUESTS:
+                raise ServingError(f"{path} has more than {_MAX_WARMUP_REQUESTS} warm-up requests")
             for _ in range(iterations):
                 predict(PredictionLog.FromString(record).predict_log.request)
     except (tf.errors.OpError, DecodeError) as error:
         raise ServingError(f"unusable warm-up requests in {path}: {error}") from None
+    return count
 
 
 def _load(session: Any, directory: Path, tags: list[str]) -> Any:

@@ -7,6 +7,7 @@ import time
 from threading import Thread
 from typing import NoReturn
 
+import click
 import grpc
 import waitress
 
@@ -28,7 +29,7 @@ _GRACE = 5.0
 def run(options: Options, host: str, shutdown: ShutdownListener) -> NoReturn:
     """Serve until the shutdown, on every address if `host` is empty.
 
-    Exits with 255, as tensorflow_model_server does, if the start fails.
+    Exits with 255 and an error on standard output, as tensorflow_model_server does, if the start fails.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     for name in ("tensorflow", "waitress.queue"):
@@ -38,7 +39,7 @@ def run(options: Options, host: str, shutdown: ShutdownListener) -> NoReturn:
     try:
         _serve(options, host, shutdown)
     except ServingError as error:
-        log.error("Failed to start server. Error: %s", error)
+        click.echo(f"Failed to start server. Error: {error}")
     except Exception:
         log.exception("Failed to start server.")
     os._exit(255)  # sys.exit would wait for worker threads

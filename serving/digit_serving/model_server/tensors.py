@@ -11,6 +11,9 @@ from digit_serving.model_server.errors import ServingError
 
 Array = np.ndarray[Any, Any]
 
+NARROW_TYPES = frozenset({DataType.DT_INT8, DataType.DT_INT16, DataType.DT_UINT8, DataType.DT_UINT16})
+"""Integers of fewer bits than TensorProto has for a value: 32."""
+
 # TensorProto's value field of each type; an array of any other type is always written as `tensor_content`.
 _VALUE_FIELDS = {
     tf.float32: "float_val",
@@ -30,10 +33,18 @@ def type_name(number: int) -> str:
 
 
 def decode(name: str, proto: TensorProto) -> Array:
-    """Return the array of the tensor `name`. Raises ServingError if the values don't fill the shape."""
+    """Return the array of the tensor `name`. Raises ServingError if the values don't fill the shape.
+
+    Typed values of 8 and 16 bits are 32 bits wide in `proto`; the lowest count, so that 300 is 44 in a uint8.
+    """
+    if proto.int_val and proto.dtype in NARROW_TYPES:
+        wide = TensorProto()
+        wide.CopyFrom(proto)
+        wide.dtype = DataType.DT_INT32
+        return decode(name, wide).astype(tf.as_dtype(proto.dtype).as_numpy_dtype)
     try:
         return tf.make_ndarray(proto)  # type: ignore[no-any-return]
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise ServingError(f"tensor parsing error: {name}") from None
 
 

@@ -10,7 +10,7 @@ from digit_serving import sockets
 from digit_serving.processes import ProcessDiedError, ProcessGroup
 from digit_serving.releases.config import ModelsConfig, ReleaseError, find_config
 from digit_serving.releases.versions import find_model, list_versions
-from digit_serving.up import MODEL_SERVER_ENVIRONMENT, find_model_server
+from digit_serving.up import MODEL_SERVER_ENVIRONMENT, MODEL_SERVER_FLAGS, find_model_server
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class LocalModel:
             file, log = Path(folder) / "models.config", Path(folder) / "log"
             file.write_text(str(config.with_versions(self.name, [self.version])))
             _, command = find_model_server()
-            flags = (f"--port={port}", f"--model_config_file={file}", "--enable_profiler=false")
+            flags = (f"--port={port}", f"--model_config_file={file}", *MODEL_SERVER_FLAGS)
             with log.open("wb") as output:
                 group.start("model server", [*command, *flags], MODEL_SERVER_ENVIRONMENT, output)
             try:

@@ -128,6 +128,17 @@ def test_predict_single_value_fills_the_shape(core: ServerCore) -> None:
     assert len(predict(core, request).outputs["probabilities"].float_val) == 10
 
 
+@pytest.mark.parametrize("values", [[300, -1] * 392, [-(2**31)]])
+def test_predict_typed_values_for_uint8_wrap(core: ServerCore, values: list[int]) -> None:
+    def probabilities(values: list[int]) -> list[float]:
+        request = predict_request("tf2", "images", images=np.zeros((1, 28, 28), np.uint8))
+        request.inputs["images"].ClearField("tensor_content")
+        request.inputs["images"].int_val.extend(values)
+        return list(predict(core, request).outputs["probabilities"].float_val)
+
+    assert probabilities(values) == probabilities([value % 256 for value in values])
+
+
 def test_predict_selects_newest_version_number_or_label(core: ServerCore) -> None:
     for spec, version in (({}, 2), ({"version": {"value": 1}}, 1), ({"version_label": "stable"}, 1)):
         request = PredictRequest(model_spec={"name": "versions", **spec})

@@ -47,8 +47,8 @@ def test_aspired_versions_without_base_path_raises() -> None:
         aspired_versions(ModelConfig(name="m", base_path="/none"))
 
 
-def version(number: int, state: int, aspired: bool = True, retry_at: float = 0.0) -> Version:
-    return Version("m", number, Path(), aspired, state, retry_at=retry_at)
+def version(number: int, state: int, aspired: bool = True) -> Version:
+    return Version("m", number, Path(), aspired, state)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,6 @@ def version(number: int, state: int, aspired: bool = True, retry_at: float = 0.0
         ([version(2, State.START), version(1, State.AVAILABLE, False)], 2),
         ([version(2, State.AVAILABLE), version(1, State.AVAILABLE, False)], 1),
         ([version(2, State.END), version(1, State.AVAILABLE, False)], None),
-        ([version(2, State.LOADING, retry_at=2.0), version(1, State.AVAILABLE, False)], None),
-        ([version(2, State.LOADING, retry_at=0.5)], 2),
         ([version(2, State.AVAILABLE, False), version(1, State.AVAILABLE, False)], 1),
         (
             [version(3, State.START), version(2, State.AVAILABLE, False), version(1, State.AVAILABLE, False)],
@@ -71,7 +69,7 @@ def version(number: int, state: int, aspired: bool = True, retry_at: float = 0.0
     ],
 )
 def test_next_action_preserves_availability(versions: list[Version], number: int | None) -> None:
-    chosen = next_action(versions, now=1.0)
+    chosen = next_action(versions)
     assert (chosen and chosen.number) == number
 
 

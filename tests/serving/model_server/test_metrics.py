@@ -33,6 +33,15 @@ def test_page_has_counts_and_latencies_by_model(grpc_server: GrpcServer, http: C
     assert re.search(r'load_attempt_count\{model_path="[^"]*/versions/2",status="success"\} 1', page.text)
 
 
+def test_first_count_is_that_of_the_first_label_or_0() -> None:
+    metrics = Metrics()
+    for path, records in (("/m/2", 2), ("/m/1", 1)):
+        metrics.add("model_warmup_records_read", records, path)
+    assert metrics.first_count("/tensorflow/serving/model_warmup_records_read") == 1
+    for name in ("request_count", "request_latency", "unknown"):
+        assert metrics.first_count(f"/tensorflow/serving/{name}") == 0
+
+
 def test_page_escapes_labels() -> None:
     metrics = Metrics()
     with metrics.count("request_count", 'a"b\\_total'):

@@ -52,7 +52,7 @@ def post(http: Client, path: str, body: Any) -> TestResponse:
         ({"inputs": "a"}, 'JSON Value: "a" is not of expected type: float'),
         ({"inputs": [True]}, "JSON Value: true is not of expected type: float"),
         ({"inputs": [None]}, "JSON Value: null is not of expected type: float"),
-        ({"inputs": [1e39]}, "a number is too large for float"),
+        ({"inputs": [1e39]}, "a number is out of range for float"),
         ({"inputs": [[1.0, 2.0], [3.0]]}, "lists of different lengths or depths"),
         ({"inputs": [[1.0], 2.0]}, "lists of different lengths or depths"),
     ],
@@ -69,11 +69,19 @@ def test_predict_non_integer_for_integer_answers_400(http: Client, wrong: Any) -
     assert post(http, TF2, body).get_json()["error"].endswith("is not of expected type: int64")
 
 
-@pytest.mark.parametrize("number", [256, -1, 2**70])
-def test_predict_integer_out_of_range_answers_400(http: Client, number: int) -> None:
+@pytest.mark.parametrize("number", [2**31, -(2**31) - 1, 2**70])
+def test_predict_integer_of_more_than_32_bits_answers_400(http: Client, number: int) -> None:
     response = post(http, TF2, {"signature_name": "images", "inputs": [[[number] * 28] * 28]})
     assert response.status_code == 400
-    assert response.get_json()["error"] == "a number is too large for uint8"
+    assert response.get_json()["error"] == "a number is out of range for uint8"
+
+
+@pytest.mark.parametrize("number", [300, -1, 2**31 - 1, -(2**31)])
+def test_predict_integer_of_32_bits_for_uint8_wraps(http: Client, number: int) -> None:
+    def answer(value: int) -> Any:
+        return post(http, TF2, {"signature_name": "images", "inputs": [[[value] * 28] * 28]}).get_json()
+
+    assert answer(number) == answer(number % 256)
 
 
 def test_predict_rows_and_columns_of_one_input_named_or_not(http: Client) -> None:
@@ -114,9 +122,9 @@ def test_predict_color_images_answers_same_by_row_and_by_column(http: Client) ->
     columns = post(http, COLORS_PREDICT, {"signature_name": "images", "inputs": {"images": images}})
     assert np.shape(rows["predictions"]) == (3, len(COLORS.labels))
     assert columns.get_json() == {"outputs": rows["predictions"]}
-    images[1][0][0][2] = 256
+    images[1][0][0][2] = 2**31
     response = post(http, COLORS_PREDICT, {"signature_name": "images", "instances": images})
-    assert response.get_json()["error"] == "entry 1 of 'instances': a number is too large for uint8"
+    assert response.get_json()["error"] == "entry 1 of 'instances': a number is out of range for uint8"
 
 
 def test_predict_invalid_base64_answers_400(http: Client) -> None:

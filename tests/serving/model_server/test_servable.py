@@ -65,12 +65,18 @@ def test_warm_up_several_iterations_sends_every_record_each_time(tmp_path: Path)
     logs = [PredictionLog(predict_log={"request": {"model_spec": {"name": name}}}) for name in "ab"]
     write_warmup_records(tmp_path, [log.SerializeToString() for log in logs])
     sent: list[PredictRequest] = []
-    warm_up(tmp_path, sent.append, iterations=2)
+    assert warm_up(tmp_path, sent.append, iterations=2) == 2
     assert [request.model_spec.name for request in sent] == ["a", "a", "b", "b"]
 
 
 def test_warm_up_without_file_sends_nothing(tmp_path: Path) -> None:
-    warm_up(tmp_path, pytest.fail, iterations=1)
+    assert warm_up(tmp_path, pytest.fail, iterations=1) == 0
+
+
+def test_warm_up_with_more_than_a_thousand_records_raises(tmp_path: Path) -> None:
+    write_warmup_records(tmp_path, [b""] * 1001)
+    with pytest.raises(ServingError, match="has more than 1000 warm-up requests"):
+        warm_up(tmp_path, lambda _: None, iterations=1)
 
 
 def test_warm_up_with_unusable_records_raises(tmp_path: Path) -> None:
