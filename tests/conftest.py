@@ -12,7 +12,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 
 from digit_training.data import SAMPLE
-from tests.processes import DIGITS, accepts, answers, free_port, running, wait_until
+from tests.processes import DIGITS, MODEL_SERVER, accepts, answers, free_port, running, wait_until
 
 # Derandomised examples: the same ones in every run, so that a failure belongs to the change.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
@@ -81,7 +81,7 @@ def model_server(models: Path) -> Iterator[str]:
     """gRPC address of a model server process with the small model."""
     port = free_port()
     flags = [f"--port={port}", "--model_name=digits", f"--model_base_path={models}"]
-    with running("model-server", *flags) as process:
+    with running(*flags, command=MODEL_SERVER) as process:
         wait_until(lambda: accepts(port), process)
         yield f"127.0.0.1:{port}"
 

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import cycle
@@ -16,6 +16,9 @@ from typing import Any
 import httpx
 
 DIGITS = [sys.executable, "-m", "digit_client"]
+ORIGINAL = os.environ.get("TENSORFLOW_MODEL_SERVER")
+"""TensorFlow Serving's binary, for `make test-original`; None in other runs."""
+MODEL_SERVER = [ORIGINAL] if ORIGINAL else [*DIGITS, "model-server"]
 READY_SECONDS = 60
 # Ports between those of Ray's clients, 23,000 to 24,000, and the kernel's ephemeral range: an outgoing
 # connection could take an ephemeral port before the server does. Each worker of pytest-xdist has 2,000 ports
@@ -27,11 +30,14 @@ _ports: Iterator[int] = cycle([_FIRST + (_START + offset) % 2_000 for offset in 
 
 @contextmanager
 def running(
-    *arguments: str, environment: dict[str, str] | None = None, limits: dict[int, int] | None = None
+    *arguments: str,
+    command: Sequence[str] = DIGITS,
+    environment: dict[str, str] | None = None,
+    limits: dict[int, int] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `digits …` as a process until the end of the block, under resource limits by RLIMIT_… number."""
     process = subprocess.Popen(
-        [*DIGITS, *arguments],
+        [*command, *arguments],
         env={**os.environ, **(environment or {})},
         preexec_fn=partial(set_limits, limits) if limits else None,
     )

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from digit_client.images import to_png
-from tests.processes import DIGITS, answers, free_port, running, wait_until
+from digit_serving.up import MODEL_SERVER_FLAGS
+from tests.processes import MODEL_SERVER, answers, free_port, running, wait_until
 
 DEADLINE = 5.0
 """Default request deadline of the gateway, in seconds."""
@@ -71,10 +72,10 @@ class Service:
 
     def start_model_server(self, wrapper: Sequence[str] = (), **options: Any) -> None:
         """Start the model server, through the command `wrapper` if given; don't wait until it is ready."""
-        flags = self.flags or ("--model_name=digits", f"--model_base_path={self.models}")
-        command = [*wrapper, *DIGITS, "model-server", f"--port={self.grpc_port}", "--rest_api_port=0", *flags]
+        models = self.flags or ("--model_name=digits", f"--model_base_path={self.models}")
+        flags = (f"--port={self.grpc_port}", *MODEL_SERVER_FLAGS, *models)
         with self.log.open("ab") as log:
-            self.model_server = subprocess.Popen(command, stderr=log, **options)
+            self.model_server = subprocess.Popen([*wrapper, *MODEL_SERVER, *flags], stderr=log, **options)
 
     def kill_model_server(self) -> None:
         """Kill the model server, as the kernel's out-of-memory killer does."""

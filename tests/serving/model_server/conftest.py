@@ -1,5 +1,6 @@
 """SavedModels, and model servers that serve them: in this process or as a process."""
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -10,13 +11,14 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 from werkzeug.test import Client
 
 from digit_serving.model_server import flags, grpc_service
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.rest import RestApi
-from tests.processes import DIGITS, accepts, free_port, wait_until
+from tests.processes import MODEL_SERVER, accepts, free_port, wait_until
 from tests.serving.model_servers import (
     COLORS,
     model_config,
@@ -133,6 +135,10 @@ class ServerProcess:
     def models(self) -> Any:
         return model_service_pb2_grpc.ModelServiceStub(self._channel())
 
+    @property
+    def health(self) -> Any:
+        return health_pb2_grpc.HealthStub(self._channel())
+
     def predict(self, model: str, signature: str = "", **inputs: Any) -> Any:
         return self.prediction.Predict(predict_request(model, signature, **inputs), 10)
 
@@ -145,6 +151,11 @@ class ServerProcess:
         """State of each version."""
         status = self.rest(f"/v1/models/{model}").json().get("model_version_status", [])
         return {entry["version"]: entry["state"] for entry in status}
+
+    def metric(self, name: str, *labels: str) -> float:
+        """Sum of the metric's values under these labels, such as `status="fail"`."""
+        found = re.findall(rf"^:tensorflow:{name}\{{(.*)\}} (\S+)$", self.rest("/metrics").text, re.MULTILINE)
+        return sum(float(value) for given, value in found if all(label in given for label in labels))
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         wait_until(condition, self.process)
@@ -174,12 +185,10 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 def server(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """Model server process of all models. Tests must not reconfigure it."""
     folder = tmp_path_factory.mktemp("server")
-    monitoring = folder / "monitoring.config"
-    monitoring.write_text('prometheus_config { enable: true path: "/metrics" }')
     flags = (
         f"--model_config_file={config_file}",
         "--allow_version_labels_for_unavailable_models=true",
-        f"--monitoring_config_file={monitoring}",
+        "--enable_grpc_healthcheck_service",
         f"--grpc_socket_path={folder / 'grpc.sock'}",
     )
     with ExitStack() as stack:
@@ -188,7 +197,10 @@ def server(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def _serve(stack: ExitStack, folder: Path, flags: tuple[str, ...], wait: bool) -> ServerProcess:
     port, rest_port, log = free_port(), free_port(), folder / "log"
-    command = [*DIGITS, "model-server", f"--port={port}", f"--rest_api_port={rest_port}", *flags]
+    monitoring = folder / "monitoring.config"
+    monitoring.write_text('prometheus_config { enable: true path: "/metrics" }')
+    transports = (f"--port={port}", f"--rest_api_port={rest_port}", f"--monitoring_config_file={monitoring}")
+    command = [*MODEL_SERVER, *transports, *flags]
     with log.open("wb") as stderr:
         server = ServerProcess(subprocess.Popen(command, stderr=stderr), port, rest_port, log)
     stack.callback(server.stop)

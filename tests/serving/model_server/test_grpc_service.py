@@ -1,6 +1,7 @@
 """gRPC transport: addresses, deadlines, health, TLS and channel arguments."""
 
 import socket
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,8 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
@@ -47,12 +50,50 @@ def test_start_on_port_in_use_raises(grpc_server: GrpcServer, core: ServerCore) 
         grpc_service.start(options, core, "")
 
 
-def test_health_check_answers_serving(grpc_server: GrpcServer) -> None:
-    check: Any = grpc_server.channel.unary_unary("/grpc.health.v1.Health/Check")
-    assert check(b"", timeout=5) == b"\x08\x01"
+def test_health_check_knows_both_services(grpc_server: GrpcServer) -> None:
+    stub = health_pb2_grpc.HealthStub(grpc_server.channel)
+    for service in ("ModelService", "PredictionService"):
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("Classify", classification_pb2.ClassificationRequest()),
+        ("Regress", regression_pb2.RegressionRequest()),
+        ("MultiInference", inference_pb2.MultiInferenceRequest()),
+    ],
+)
+def test_other_methods_are_unimplemented(grpc_server: GrpcServer, method: str, request_: Any) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        check(b"\x0a\x04none", timeout=5)
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        getattr(grpc_server.prediction, method)(request_, 5)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "Predict" in str(caught.value.details())
+
+
+def test_call_beyond_the_threads_is_refused_until_one_is_free() -> None:
+    started, released = threading.Semaphore(0), threading.Event()
+
+    def wait(request: PredictRequest, deadline: float) -> PredictResponse:
+        started.release()
+        released.wait(10)
+        return PredictResponse()
+
+    core: Any = SimpleNamespace(metrics=Metrics(), predict=wait)
+    port = free_port()
+    server = grpc_service.start(flags.parse([f"--port={port}", "--grpc_max_threads=2"]), core, "127.0.0.1")
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = PredictionServiceStub(channel)
+        calls = [stub.Predict.future(PredictRequest(), 10) for _ in range(2)]
+        assert all(started.acquire(timeout=10) for _ in calls)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Predict(PredictRequest(), 10)
+        released.set()
+        assert [call.result() for call in calls] == [PredictResponse()] * 2
+        wait_until(lambda: stub.Predict.future(PredictRequest(), 10).exception() is None)
+    server.stop(None).wait()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_predict_serves_task_card_and_color_images(grpc_server: GrpcServer) -> None:

@@ -8,13 +8,15 @@ import grpc
 import httpx
 import pytest
 import tensorflow as tf
-from tensorflow_serving.apis import classification_pb2, get_model_status_pb2, inference_pb2, regression_pb2
+from tensorflow_serving.apis import get_model_status_pb2
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from tests.processes import DIGITS
+from tests.processes import MODEL_SERVER
 from tests.serving.model_server.conftest import Serve, ServerProcess
 from tests.serving.model_servers import model_config
+
+pytestmark = pytest.mark.original
 
 BATCHING = "max_batch_size { value: 8 } batch_timeout_micros { value: 0 } num_batch_threads { value: 2 }"
 
@@ -99,30 +101,15 @@ def test_metrics_page_is_served(server: ServerProcess) -> None:
     assert "# TYPE" in server.rest("/metrics").text
 
 
-@pytest.mark.parametrize(
-    ("method", "request_"),
-    [
-        ("Classify", classification_pb2.ClassificationRequest()),
-        ("Regress", regression_pb2.RegressionRequest()),
-        ("MultiInference", inference_pb2.MultiInferenceRequest()),
-    ],
-)
-def test_other_methods_are_unimplemented(server: ServerProcess, method: str, request_: Any) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
-        getattr(server.prediction, method)(request_, 5)
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "Predict" in str(caught.value.details())
-
-
 def test_start_with_bad_config_file_exits_with_255(tmp_path: Path) -> None:
     config = tmp_path / "bad.config"
     config.write_text('improperly formatted file!\n{ name: "x" }')
-    command = [*DIGITS, "model-server", f"--model_config_file={config}"]
+    command = [*MODEL_SERVER, f"--model_config_file={config}"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 255
     assert "Error parsing text-format tensorflow.serving.ModelServerConfig" in result.stderr
     assert (
-        f"Failed to start server. Error: INVALID_ARGUMENT: Invalid protobuf file: '{config}'" in result.stderr
+        f"Failed to start server. Error: INVALID_ARGUMENT: Invalid protobuf file: '{config}'" in result.stdout
     )
     assert "Traceback" not in result.stderr
 
