@@ -8,7 +8,8 @@ BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard hatch_build.py $(addsu
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	echo "TensorFlow needs Python 3.11, 3.12 or 3.13; name one that you have: make PYTHON=python3.13 …" >&2; exit 1; }
 
-.PHONY: run test test-slow test-containers test-all test-newest check fuzz format docs bench lock audit dist clean
+.PHONY: run test test-slow test-containers test-all test-original test-newest check fuzz format docs bench
+.PHONY: lock audit dist clean
 
 run: .venv/installed
 	@$(BIN)/digits train --if-needed
@@ -24,6 +25,17 @@ test-slow: .venv/installed-dev
 	$(PYTEST) -m "(e2e or slow) and not containers"
 
 test-all: test test-slow test-containers
+
+# Tests that hold for TensorFlow Serving too, with its binary in place of the drop-in.
+ifdef TENSORFLOW_MODEL_SERVER
+test-original: export TENSORFLOW_MODEL_SERVER := $(abspath $(TENSORFLOW_MODEL_SERVER))
+test-original: .venv/installed-dev
+	@$(TENSORFLOW_MODEL_SERVER) --version
+	$(PYTEST) -m original
+else
+test-original:
+	@echo "Skipped: name a binary, make test-original TENSORFLOW_MODEL_SERVER=/path/to/tensorflow_model_server"
+endif
 
 # Newest release of every dependency in place of constraints.txt; of Flask and Werkzeug also pre-releases.
 test-newest: NEWEST := .venv-newest/bin

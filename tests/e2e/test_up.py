@@ -22,7 +22,7 @@ import pytest
 from digit_client import ClassifierClient, ModelServerClient
 from digit_client.images import to_png
 from digit_serving.releases.config import ModelsConfig
-from tests.processes import DIGITS, answers, free_port, is_ready, wait_until
+from tests.processes import DIGITS, ORIGINAL, answers, free_port, is_ready, wait_until
 from tests.serving.model_servers import COLORS, save_classifier
 
 pytestmark = pytest.mark.e2e
@@ -77,6 +77,17 @@ def pids_with_ports(ports: Ports) -> list[int]:
         except OSError:
             continue
     return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def original_on_the_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let `digits up` find the binary of `make test-original`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if ORIGINAL:
+            folder = tmp_path_factory.mktemp("bin")
+            (folder / "tensorflow_model_server").symlink_to(ORIGINAL)
+            patch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+        yield
 
 
 @contextmanager
@@ -173,6 +184,7 @@ def test_up_gateway_listens_on_one_address_only(running_ports: Ports) -> None:
     assert listening_addresses(running_ports.gateway) == {"0100007F"}
 
 
+@pytest.mark.original
 def test_up_model_server_answers_grpc_client(running_ports: Ports, digits: Any) -> None:
     with ModelServerClient(f"127.0.0.1:{running_ports.grpc}") as client:
         assert client.predict(digits.one(7)).digit == 7
@@ -252,6 +264,7 @@ def wait_until_served(ports: Ports, version: int, labels: dict[str, int]) -> Non
     wait_until(is_served, seconds=20)
 
 
+@pytest.mark.original
 def test_up_promoted_version_is_served_after_folder_moved(two_versions: Path, ports: Ports) -> None:
     with serving(two_versions, ports):
         wait_until_served(ports, 2, {})
@@ -260,6 +273,21 @@ def test_up_promoted_version_is_served_after_folder_moved(two_versions: Path, po
     moved = two_versions.rename(two_versions.with_name("moved"))
     with serving(moved, ports):
         wait_until_served(ports, 1, {"stable": 1})
+
+
+@pytest.mark.original
+def test_up_broken_version_does_not_delay_the_next(two_versions: Path, ports: Ports) -> None:
+    with serving(two_versions, ports):
+        (two_versions / "3").mkdir()
+        wait_until(lambda: "END" in states_of_version(ports, 3), seconds=20)
+        shutil.copytree(two_versions / "1", two_versions / "new").rename(two_versions / "4")
+        wait_until_served(ports, 4, {})
+
+
+def states_of_version(ports: Ports, version: int) -> list[str]:
+    """Return the version's state on the model server, or nothing if it is unknown."""
+    response = httpx.get(f"http://127.0.0.1:{ports.rest}/v1/models/digits/versions/{version}")
+    return [status["state"] for status in response.json().get("model_version_status", [])]
 
 
 def test_up_missing_promoted_version_is_reported_and_replaceable(two_versions: Path, ports: Ports) -> None:
@@ -293,6 +321,7 @@ def several(models: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.original
 def test_up_serves_several_models(several: Path, ports: Ports, digits: Any) -> None:
     process = start_up(several, ports)
     try:

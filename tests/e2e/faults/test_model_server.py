@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.faults.conftest import DEADLINE, RECOVERY, Serve, Service
 from tests.processes import accepts, set_limits, wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.original]
 
 
 def test_model_server_absent_at_start_is_found_later(serve: Serve) -> None:

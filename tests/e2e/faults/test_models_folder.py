@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from digit_client import DIGITS as DIGITS_TASK
+from digit_serving.releases.config import ensure_config
 from digit_training import export
 from tests.e2e.faults.conftest import Serve, Service
 from tests.processes import DIGITS, wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.original]
 
 # Command that drops root's capabilities to read every file.
 DROP_CAPABILITIES = (
@@ -156,6 +157,19 @@ def test_models_folder_version_with_invalid_output_gives_502(
         wait_until(lambda: service.ask().status_code == 200, seconds=LOADING_SECONDS)
         assert service.version() == 3
     assert callers.statuses() == {200, 502}
+
+
+def test_models_config_promotion_and_rollback_lose_no_request(serve: Serve, folder: Path) -> None:
+    publish_copy(folder, 2)
+    file = ensure_config(folder, {"digits": folder}, print).path
+    flags = ("--model_config_file_poll_wait_seconds=1", "--allow_version_labels_for_unavailable_models=true")
+    service = serve(f"--model_config_file={file}", *flags, folder=folder)
+    models = {"DIGITS_MODELS": str(folder), "DIGITS_MODEL_SERVER": f"127.0.0.1:{service.grpc_port}"}
+    with service.callers() as callers:
+        for command, version in (("promote 2", 2), ("promote 1", 1), ("rollback", 2)):
+            subprocess.run([*DIGITS, "models", *command.split()], env={**os.environ, **models}, check=True)
+            wait_until_served(service, version)
+    assert callers.statuses() == {200}
 
 
 def test_models_config_damaged_keeps_versions_until_repaired(serve: Serve, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Behaviour of the process that the drop-in shares with TensorFlow Serving: loading, labels, limits, metrics."""
+"""Behaviour that the processes of the drop-in and TensorFlow Serving share: loading, limits, metrics."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -90,8 +90,8 @@ def test_broken_version_is_tried_again_before_another_one_is_loaded(
 ) -> None:
     base = tmp_path / "model"
     publish(base, 1, 1.0)
-    interval = f"--load_retry_interval_micros={3_000_000}"
-    server = serve(f"--model_base_path={base}", f"--max_num_load_retries={retries}", interval)
+    flags = (f"--max_num_load_retries={retries}", "--load_retry_interval_micros=3000000")
+    server = serve(f"--model_base_path={base}", *flags)
     (base / "2").mkdir()
     (base / "2" / "saved_model.pb").write_bytes(b"no protocol buffer")
     server.wait_for(lambda: "2" in server.states("default"))
