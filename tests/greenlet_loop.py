@@ -17,6 +17,7 @@ from digit_serving.gateway.answer_keeper import AnswerKeeper
 from digit_serving.gateway.app import create_app
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.shadow import Shadow
 from digit_serving.gateway.tracing import RequestTracer
 
 _Result = TypeVar("_Result")
@@ -60,7 +61,8 @@ def _app(
 ) -> Flask:
     async def create() -> Flask:
         model_server = AsyncModelServer(settings.model_server, tls.channel_credentials(settings))
-        return create_app(settings, model_server, metrics, tracer, keeper)
+        shadow = Shadow(settings, metrics) if settings.shadow_label else None
+        return create_app(settings, model_server, metrics, tracer, keeper, shadow)
 
     flask = run(create())
     flask.test_client_class = _Client

@@ -16,6 +16,7 @@ from digit_serving.gateway.context import PROBE_ROUTES, RequestContext
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.routing import Router
 from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.shadow import Shadow
 
 if TYPE_CHECKING:
     from digit_serving.gateway.answer_keeper import AnswerKeeper
@@ -41,8 +42,10 @@ class Gateway:
         tracer = tracing_setup.create_tracer(settings)
         model_server = AsyncModelServer(settings.model_server, tls.channel_credentials(settings))
         keeper = _create_answer_keeper(settings, metrics)
+        shadow = Shadow(settings, metrics) if settings.shadow_label else None
+        app = create_app(settings, model_server, metrics, tracer, keeper, shadow)
         self._app = Admission(
-            WsgiAdapter(create_app(settings, model_server, metrics, tracer, keeper), settings.max_body),
+            WsgiAdapter(app, settings.max_body),
             capacity=settings.queue_capacity,
             max_queue_time=settings.max_queue_time,
             max_body=settings.max_body,
@@ -53,6 +56,8 @@ class Gateway:
             keeper.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        if shadow:
+            await shadow.close()
         await model_server.close()
         if keeper:
             await asyncio.to_thread(keeper.close)
@@ -67,6 +72,7 @@ def create_app(
     metrics: Metrics,
     tracer: "RequestTracer | None",
     keeper: "AnswerKeeper | None",
+    shadow: Shadow | None,
 ) -> Flask:
     """Create the gateway's WSGI application. Its views use `asgi.await_`, so `asgi.run` must call it."""
     app = Flask(__name__, static_folder=None)
@@ -85,7 +91,7 @@ def create_app(
     _observe_requests(app, metrics, tracer)
     errors.register_error_handlers(app)
     router = Router(settings, model_server, batcher)
-    app.register_blueprint(routes.blueprint(settings, model_server, router, metrics, keeper))
+    app.register_blueprint(routes.blueprint(settings, model_server, router, metrics, keeper, shadow))
     app.register_blueprint(openapi.blueprint(settings))
     app.register_blueprint(ops.probes(settings, model_server, metrics))
     app.register_blueprint(ops.pages(settings))

@@ -87,6 +87,24 @@ class Metrics:
         self._feedback_dropped = self._counter(
             "feedback_dropped", "Model inputs that were not kept, so that they can't get feedback."
         )
+        self._shadow_predictions = self._counter(
+            "shadow_predictions",
+            "Model inputs that the shadow version answered as well, by its agreement.",
+            "model",
+            "version",
+            "shadow_version",
+            "agrees",
+        )
+        self._shadow_seconds = self._histogram(
+            "shadow_duration_seconds",
+            "Time of successful calls to the shadow version.",
+            _REQUEST_SECONDS,
+            "model",
+            "version",
+        )
+        self._shadow_dropped = self._counter(
+            "shadow_dropped", "Requests of the shadow's share that were not compared.", "model", "reason"
+        )
         self._set_build_info()
 
     def count_request(self, context: RequestContext) -> None:
@@ -121,6 +139,24 @@ class Metrics:
     def count_dropped_feedback(self, inputs: int) -> None:
         """Count model inputs that were not kept."""
         self._feedback_dropped().inc(inputs)
+
+    def count_shadow(
+        self,
+        model: str,
+        version: int | None,
+        shadow_version: int,
+        agreeing: int,
+        differing: int,
+        seconds: float,
+    ) -> None:
+        """Count the inputs of a request that the shadow version answered as well, and its call's seconds."""
+        for agrees, inputs in (("true", agreeing), ("false", differing)):
+            self._shadow_predictions(model, version, shadow_version, agrees).inc(inputs)
+        self._shadow_seconds(model, shadow_version).observe(seconds)
+
+    def count_dropped_shadow(self, model: str, reason: str) -> None:
+        """Count a request of the shadow's share that was not compared."""
+        self._shadow_dropped(model, reason).inc()
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus's text format."""

@@ -21,6 +21,7 @@ from digit_serving.gateway.request_parsing import RequestParser
 from digit_serving.gateway.routing import Router, default_version
 from digit_serving.gateway.scheduling import Scheduler
 from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.shadow import Shadow
 
 if TYPE_CHECKING:
     from digit_serving.gateway.answer_keeper import AnswerKeeper
@@ -32,11 +33,12 @@ def blueprint(
     router: Router,
     metrics: Metrics,
     keeper: "AnswerKeeper | None",
+    shadow: Shadow | None,
 ) -> Blueprint:
     """Return the blueprint of /v1, with feedback if answers are kept."""
     api = Blueprint("api", __name__, url_prefix="/v1")
     selector = ModelSelector(settings)
-    recognition = _Recognition(settings, selector, router, keeper)
+    recognition = _Recognition(settings, selector, router, keeper, shadow)
     api.post("/predict")(recognition.predict)
     api.post("/read")(recognition.read)
     api.get("/models")(_Models(settings, selector, model_server, router).models)
@@ -51,14 +53,20 @@ def blueprint(
 
 
 class _Recognition:
-    """Views that answer pictures, and have the answers kept for feedback if there is a keeper."""
+    """Views that answer pictures, and have the answers kept for feedback and compared, if anybody does so."""
 
     def __init__(
-        self, settings: Settings, selector: ModelSelector, router: Router, keeper: "AnswerKeeper | None"
+        self,
+        settings: Settings,
+        selector: ModelSelector,
+        router: Router,
+        keeper: "AnswerKeeper | None",
+        shadow: Shadow | None,
     ) -> None:
         scheduler = Scheduler(settings)
         self._selector = selector
         self._keeper = keeper
+        self._shadow = shadow
         self._parser = RequestParser(settings, scheduler)
         self._recognizer = Recognizer(settings, self._parser, ImageProcessor(settings, scheduler), router)
 
@@ -72,6 +80,8 @@ class _Recognition:
         context.predictions = predictions
         if self._keeper:
             self._keeper.keep_predictions(context, predictions, batches, task, body)
+        if self._shadow:
+            self._shadow.compare_predictions(requested, context, predictions, batches)
         documents = responses.prediction_documents(predictions, include, top)
         if "image" in include:
             inputs = (to_image(row, task) for batch in batches for row in batch)
@@ -94,6 +104,8 @@ class _Recognition:
         context.readings = [reading for reading, _ in answers]
         if self._keeper:
             self._keeper.keep_readings(context, answers, body)
+        if self._shadow:
+            self._shadow.compare_readings(requested, context, answers)
         documents = [responses.reading_document(reading) for reading in context.readings]
         if "image" in include:
             for document, (_, glyphs) in zip(documents, answers, strict=True):

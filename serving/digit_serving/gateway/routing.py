@@ -78,7 +78,7 @@ class Router:
         known_task = self._model_server.known_task
         if context.model_version is not None:
             return known_task(ModelRef(requested.name, version=context.model_version))
-        if _names_version(requested):
+        if names_version(requested):
             return known_task(requested)
         if self._is_for_canary(context):
             canary = known_task(self._canaries[requested.name])
@@ -103,7 +103,7 @@ class Router:
         if context.model_version is not None:
             pinned = ModelRef(requested.name, version=context.model_version)
             return self._call_existing("pinned", ask, pinned, deadline, context)
-        if _names_version(requested):
+        if names_version(requested):
             return self._call("named", ask, requested, deadline, context)
         if self._is_for_canary(context):
             # Fall back to the default: between two canaries no version has the label.
@@ -133,13 +133,20 @@ class Router:
             raise
 
     def _is_for_canary(self, context: RequestContext) -> bool:
-        """True for `canary_percent` percent of the request IDs, by their hash: always for the same ones."""
-        percent = self._settings.canary_percent
-        if not percent:
-            return False
-        number = int.from_bytes(hashlib.blake2b(context.request_id.encode(), digest_size=8).digest())
-        return number / 2**64 * 100 < percent
+        return in_share(self._settings.canary_percent, context.request_id)
 
 
-def _names_version(requested: ModelRef) -> bool:
+def in_share(percent: float, request_id: str, purpose: bytes = b"") -> bool:
+    """True for `percent` percent of the request IDs, by their hash: always for the same ones.
+
+    The shares of different purposes, of at most 16 bytes, are independent of each other.
+    """
+    if not percent:
+        return False
+    number = int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8, person=purpose).digest())
+    return number / 2**64 * 100 < percent
+
+
+def names_version(requested: ModelRef) -> bool:
+    """True if the request names a version or a label."""
     return requested.version is not None or requested.label is not None

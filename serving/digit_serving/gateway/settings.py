@@ -67,6 +67,14 @@ class Settings(BaseSettings):
     has this label; DIGITS_DEFAULT_LABEL serves the others. The same request ID is always routed the same way.
     Requires DIGITS_DEFAULT_LABEL: without it the newest version, the canary itself, serves all requests."""
 
+    shadow_label: str = ""
+    """Version label, for example canary, whose version also answers a share of the requests, unseen by the
+    callers. Metrics count its agreement and its time. If empty, no version does."""
+    shadow_percent: float = Field(default=10, ge=0, le=100)
+    """Percentage of the requests without version and label that DIGITS_SHADOW_LABEL's version answers, always
+    the same request IDs. The model server gets as many percent more load; 10 fits into the headroom that a
+    server needs anyway."""
+
     max_inflight_calls: int = Field(default=1, ge=1)
     """Calls to the model server that a worker keeps in flight per model version; requests that arrive
     meanwhile share the next call."""
@@ -127,6 +135,13 @@ class Settings(BaseSettings):
     def _require_default_label(cls, value: float, info: ValidationInfo) -> float:
         if value and not info.data["default_label"]:
             raise ValueError("requires DIGITS_DEFAULT_LABEL, such as stable, for the other requests")
+        return value
+
+    @field_validator("shadow_label")
+    @classmethod
+    def _require_another_label(cls, value: str, info: ValidationInfo) -> str:
+        if value and value == info.data["default_label"]:
+            raise ValueError("must differ from DIGITS_DEFAULT_LABEL: a version always agrees with itself")
         return value
 
     @field_validator("rate_limit")

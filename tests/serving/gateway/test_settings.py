@@ -76,6 +76,12 @@ def test_canary_percent_requires_default_label() -> None:
     assert Settings(canary_percent=5, default_label="stable").canary_percent == 5
 
 
+def test_shadow_label_differs_from_default_label() -> None:
+    message = rejection(DIGITS_SHADOW_LABEL="stable", DIGITS_DEFAULT_LABEL="stable")
+    assert "DIGITS_SHADOW_LABEL: Value error, must differ from DIGITS_DEFAULT_LABEL" in message
+    assert Settings(shadow_label="canary", default_label="stable").shadow_label == "canary"
+
+
 @pytest.mark.parametrize(
     ("variable", "message"),
     [

@@ -1,0 +1,202 @@
+"""Shadow: a second version also answers a share of the requests, unseen by the callers, and is compared."""
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_client import DigitError, ModelNotFoundError, Prediction, Reading
+from digit_client.tfserving.codec import Batch, ModelRef
+from digit_client.tfserving.model_server import AsyncModelServer
+from digit_serving.gateway import tls
+from digit_serving.gateway.batching import MAX_CALL_BYTES, Batcher
+from digit_serving.gateway.context import RequestContext
+from digit_serving.gateway.metrics import Metrics
+from digit_serving.gateway.routing import in_share, names_version
+from digit_serving.gateway.settings import Settings
+
+_MAX_PENDING = 32
+"""Requests of a worker that wait for the shadow version's answer. Further ones are dropped."""
+_MAX_PENDING_BYTES = 2 * MAX_CALL_BYTES
+"""Model inputs of these requests. Further requests are dropped."""
+_RECHECK_SECONDS = 1.0
+"""Time between two calls while no version has the label, or the version that answers the requests anyway."""
+
+_Judge = Callable[[Prediction], str | None]
+"""Function that returns an answer to be compared: a label, or None for an input that shows no digit."""
+
+_log = logging.getLogger(__name__)
+
+
+class Shadow:
+    """Compares the answers of a share of the requests with those of the version that has the shadow label.
+
+    A comparison begins when the answer is known, runs in the background, and never raises. Its calls have a
+    retry budget, a task cache, batches and circuits of their own, so that no failure of the shadow version
+    affects a request. Create the object in the event loop that serves.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._label = settings.shadow_label
+        self._percent = settings.shadow_percent
+        self._max_images = settings.max_images
+        self._timeout = settings.deadline
+        self._metrics = metrics
+        self._model_server = AsyncModelServer(settings.model_server, tls.channel_credentials(settings))
+        self._batcher = Batcher(
+            self._model_server,
+            max_inflight_calls=settings.max_inflight_calls,
+            max_images=settings.max_images,
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pending_bytes = 0
+        self._versions: dict[str, _Labelled] = {}
+        """What has the label, by the model's name, as of the latest answer."""
+        self._logged: set[tuple[str, str]] = set()
+        """Models and reasons that were logged since another version got the label."""
+
+    def compare_predictions(
+        self,
+        requested: ModelRef,
+        context: RequestContext,
+        predictions: Sequence[Prediction],
+        batches: Iterable[Batch],
+    ) -> None:
+        """Compare a request's predictions, whose inputs are in `batches`, if it is in the share."""
+        if not self._is_chosen(requested, context):
+            return
+        match batches:
+            case [batch]:
+                self._start(context, list(map(_verdict, predictions)), _verdict, batch)
+            case _:
+                # Several batches may not fit into memory together.
+                self._metrics.count_dropped_shadow(context.model, "too_large")
+
+    def compare_readings(
+        self,
+        requested: ModelRef,
+        context: RequestContext,
+        answers: Sequence[tuple[Reading, list[NDArray[np.uint8]]]],
+    ) -> None:
+        """Compare the digits of a request's readings, each with its input, if the request is in the share."""
+        if self._is_chosen(requested, context):
+            labels = [str(digit.digit) for digit in context.digits]
+            batch = np.stack([glyph for _, glyphs in answers for glyph in glyphs])
+            # Labels only: a reading accepts digits by the whole line, not by each one's own acceptance.
+            self._start(context, labels, lambda prediction: prediction.label, batch)
+
+    async def close(self) -> None:
+        """Cancel the comparisons and close the connection."""
+        for task in self._tasks:
+            task.cancel()
+        await self._model_server.close()
+
+    def _is_chosen(self, requested: ModelRef, context: RequestContext) -> bool:
+        """True for the share of the requests that name no version."""
+        return not names_version(requested) and in_share(self._percent, context.request_id, b"shadow")
+
+    def _start(
+        self, context: RequestContext, answered: Sequence[str | None], judge: _Judge, batch: Batch
+    ) -> None:
+        """Start the comparison in the background, unless it would be useless or too many are pending."""
+        if reason := self._reason_to_drop(context, batch):
+            self._metrics.count_dropped_shadow(context.model, reason)
+            return
+        comparison = _Comparison(
+            context.request_id, context.model, context.model_version, answered, judge, batch
+        )
+        self._pending_bytes += batch.nbytes
+        # An empty context: Flask's would keep the request's body in memory.
+        task = asyncio.get_running_loop().create_task(
+            self._compare(comparison), context=contextvars.Context()
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _reason_to_drop(self, context: RequestContext, batch: Batch) -> str | None:
+        if len(batch) > self._max_images or batch.nbytes > MAX_CALL_BYTES:
+            return "too_large"
+        labelled = self._versions.get(context.model)
+        if labelled and time.monotonic() < labelled.seen_at + _RECHECK_SECONDS:
+            if labelled.version is None:
+                return "absent"
+            if labelled.version == context.model_version:
+                return "same_version"
+        if len(self._tasks) >= _MAX_PENDING or self._pending_bytes + batch.nbytes > _MAX_PENDING_BYTES:
+            return "busy"
+        return None
+
+    async def _compare(self, comparison: "_Comparison") -> None:
+        """Ask the shadow version, and count its agreement and time, or the reason why there are none."""
+        now = time.perf_counter()
+        # A context of its own: no metric, log line or span of the request may show this call.
+        context = RequestContext(comparison.request_id, "shadow", "other", arrived_at=now, dequeued_at=now)
+        shadow = ModelRef(comparison.model, label=self._label)
+        try:
+            predictions = await self._batcher.predict(
+                comparison.batch, shadow, timeout=self._timeout, context=context
+            )
+        except Exception as error:
+            self._drop(shadow, error)
+        else:
+            self._count(comparison, predictions, context.model_server_seconds)
+        finally:
+            self._pending_bytes -= comparison.batch.nbytes
+
+    def _count(self, comparison: "_Comparison", predictions: Sequence[Prediction], seconds: float) -> None:
+        model, version = comparison.model, predictions[0].model_version
+        before = self._versions.get(model)
+        if before is None or before.version != version:
+            self._logged = {entry for entry in self._logged if entry[0] != model}
+        self._versions[model] = _Labelled(version, time.monotonic())
+        if version == comparison.version:
+            self._metrics.count_dropped_shadow(model, "same_version")
+            return
+        agreeing = sum(
+            comparison.judge(prediction) == answer
+            for prediction, answer in zip(predictions, comparison.answered, strict=True)
+        )
+        differing = len(predictions) - agreeing
+        self._metrics.count_shadow(model, comparison.version, version, agreeing, differing, seconds)
+
+    def _drop(self, shadow: ModelRef, error: Exception) -> None:
+        """Count a comparison that failed. Log each reason once per version: any request may have it."""
+        reason = error.code if isinstance(error, DigitError) else "internal_error"
+        if isinstance(error, ModelNotFoundError):
+            reason = "absent"
+            self._versions[shadow.name] = _Labelled(None, time.monotonic())
+        self._metrics.count_dropped_shadow(shadow.name, reason)
+        if (shadow.name, reason) not in self._logged:
+            self._logged.add((shadow.name, reason))
+            traceback = None if isinstance(error, DigitError) else error
+            _log.warning("no comparison with %s: %s", shadow, error, exc_info=traceback)
+
+
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    """Version that has the shadow label, None if there is none, at a time of time.monotonic."""
+
+    version: int | None
+    seen_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """Answer of a request: the version that gave it, and what it was for each input of the batch."""
+
+    request_id: str
+    model: str
+    version: int | None
+    answered: Sequence[str | None]
+    judge: _Judge
+    batch: Batch
+
+
+def _verdict(prediction: Prediction) -> str | None:
+    """Return the label, or None if a model of digits refuses the input."""
+    return prediction.label if prediction.is_accepted or not prediction.has_digit_labels else None

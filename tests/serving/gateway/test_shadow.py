@@ -1,0 +1,318 @@
+"""Shadow: a second version also answers, unseen by the callers, in front of a stub model server."""
+
+import base64
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from digit_client.images import to_png
+from digit_client.tfserving.protos import PredictRequest, PredictResponse
+from digit_serving.gateway import recognition, shadow
+from digit_serving.gateway.settings import Settings
+from tests import greenlet_loop
+from tests.processes import wait_until
+from tests.serving.gateway.conftest import (
+    FASHION,
+    IMAGE,
+    SHAPES,
+    StubModelServer,
+    TaskModels,
+    TemplateModel,
+    draw_number,
+    gateway_process,
+    predict_response,
+)
+from tests.serving.gateway.test_metrics import MetricsDelta
+from tests.serving.gateway.test_routing import REQUESTS
+
+DROPPED = "digits_shadow_dropped_total"
+COMPARED = "digits_shadow_predictions_total"
+SETTINGS: dict[str, Any] = {"default_label": "stable", "shadow_label": "canary", "shadow_percent": 100}
+
+Answer = Callable[[PredictRequest, grpc.ServicerContext], PredictResponse]
+
+
+class LabelledVersions:
+    """Predict handler of version 1, which is `stable` and answers seven, and of others by their labels.
+
+    `answers` are the handlers of the other versions' labels, which answer as version 2.
+    """
+
+    def __init__(self, **answers: Answer) -> None:
+        self.answers = answers
+        self.shadowed: list[int] = []
+        """Number of images of each call by one of these labels."""
+
+    def __call__(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        label, count = request.model_spec.version_label, request.inputs["images"].tensor_shape.dim[0].size
+        if label in ("", "stable"):
+            return predict_response(np.eye(10, dtype=np.float32)[[7] * count], 1)
+        self.shadowed.append(count)
+        if label not in self.answers:
+            message = f"Unrecognized servable version label: {label}"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+        return self.answers[label](request, context)
+
+
+def answer(digit: int, version: int = 2, is_digit: float | None = None) -> Answer:
+    """Return a Predict handler that answers every image with this digit."""
+
+    def predict(request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
+        count = request.inputs["images"].tensor_shape.dim[0].size
+        shares = None if is_digit is None else np.full(count, is_digit, np.float32)
+        return predict_response(np.eye(10, dtype=np.float32)[[digit] * count], version, shares)
+
+    return predict
+
+
+def abort(code: grpc.StatusCode) -> Answer:
+    """Return a Predict handler that fails."""
+
+    def predict(_request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        raise context.abort(code, "broken")
+
+    return predict
+
+
+@pytest.fixture
+def hang() -> Iterator[Answer]:
+    """Predict handler that hangs until the end of the test."""
+    released = threading.Event()
+
+    def predict(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        released.wait(30)
+        return answer(7)(request, context)
+
+    yield predict
+    released.set()
+
+
+def start(stub: StubModelServer, **settings: Any) -> FlaskClient:
+    """Return a test client of a gateway whose shadow is `canary`, for all requests."""
+    values: dict[str, Any] = SETTINGS | settings
+    return greenlet_loop.client(Settings(model_server=stub.target, **values))
+
+
+def predict(
+    http: FlaskClient, *pictures: np.ndarray, query: str = "", request_id: str = "id-1"
+) -> TestResponse:
+    """Send pictures as files, by default a diagonal stroke, which version 1 answers with a seven."""
+    files = [base64.b64encode(to_png(picture)).decode() for picture in pictures or (IMAGE,)]
+    headers = {"X-Request-ID": request_id}
+    response = http.post(f"/v1/predict{query}", json={"images": files}, headers=headers)
+    assert response.status_code == 200, response.text
+    return response
+
+
+def test_shadow_is_counted_and_unseen(stub: StubModelServer) -> None:
+    stub.answer = versions = LabelledVersions(canary=answer(8))
+    http = start(stub)
+    delta = MetricsDelta(http)
+    document = predict(http, IMAGE, IMAGE).get_json()
+    assert document["model"]["version"] == 1
+    assert {prediction["digit"] for prediction in document["predictions"]} == {7}
+    wait_until(lambda: delta(COMPARED) == 2)
+    labels = {"model": "digits", "version": "1", "shadow_version": "2"}
+    assert delta(COMPARED, agrees="false", **labels) == 2
+    assert versions.shadowed == [2]
+    assert stub.metadata["x-request-id"] == "id-1"
+    assert delta("digits_shadow_duration_seconds_count", model="digits", version="2") == 1
+    assert delta("digits_shadow_duration_seconds_sum") > 0
+    for metric in ("digits_predictions_total", "digits_call_images_sum"):
+        assert delta(metric) == 2, "only the answer is in the other metrics"
+    assert delta("digits_model_duration_seconds_count", version="2") == 0
+    assert delta(DROPPED) == 0
+
+
+@pytest.mark.parametrize(
+    ("shadowing", "agrees"),
+    [
+        (answer(7), "true"),
+        (answer(7, is_digit=0.6), "true"),
+        # Version 2 would refuse the picture.
+        (answer(7, is_digit=0.4), "false"),
+    ],
+)
+def test_agreement_is_in_label_and_refusal(stub: StubModelServer, shadowing: Answer, agrees: str) -> None:
+    stub.answer = LabelledVersions(canary=shadowing)
+    http = start(stub)
+    delta = MetricsDelta(http)
+    predict(http)
+    wait_until(lambda: delta(COMPARED) == 1)
+    assert delta(COMPARED, agrees=agrees) == 1
+
+
+def test_reading_is_compared_by_digit(stub: StubModelServer, digits: Any) -> None:
+    template = TemplateModel(digits)
+    stub.answer = lambda request, context: (
+        answer(2) if request.model_spec.version_label == "canary" else template
+    )(request, context)
+    http = start(stub)
+    delta = MetricsDelta(http)
+    response = http.post("/v1/read", data=to_png(draw_number(digits, "2026")), content_type="image/png")
+    assert response.get_json()["readings"][0]["text"] == "2026"
+    wait_until(lambda: delta(COMPARED) == 4)
+    assert delta(COMPARED, agrees="true") == delta(COMPARED, agrees="false") == 2
+
+
+@pytest.mark.parametrize("query", ["?version=1", "?label=stable"])
+def test_request_that_names_a_version_has_no_shadow(stub: StubModelServer, query: str) -> None:
+    stub.answer = versions = LabelledVersions(canary=answer(7))
+    http = start(stub)
+    delta = MetricsDelta(http)
+    predict(http, query=query)
+    predict(http, IMAGE, IMAGE)
+    wait_until(lambda: delta(COMPARED) == 2)
+    assert versions.shadowed == [2]
+
+
+def test_share_of_request_ids_is_independent_of_canary(stub: StubModelServer) -> None:
+    stub.answer = LabelledVersions(canary=answer(7), next=answer(7, version=3))
+    http = start(stub, canary_percent=50, shadow_label="next", shadow_percent=50)
+    delta = MetricsDelta(http)
+    for request_id in REQUESTS[:200]:
+        predict(http, request_id=request_id)
+    wait_until(lambda: delta(COMPARED) + delta(DROPPED, reason="busy") > 70)
+    by_version = [delta(COMPARED, version=version) for version in ("1", "2")]
+    # Within four standard deviations of 200 draws.
+    assert all(abs(count - 50) < 25 for count in by_version)
+
+
+def test_version_that_answered_is_not_compared_with_itself(stub: StubModelServer) -> None:
+    stub.answer = versions = LabelledVersions(canary=answer(7, version=1))
+    http = start(stub)
+    delta = MetricsDelta(http)
+    predict(http)
+    wait_until(lambda: delta(DROPPED, reason="same_version") == 1)
+    for _ in range(3):
+        predict(http)
+    assert delta(DROPPED, reason="same_version") == 4
+    assert versions.shadowed == [1], "one call a second finds out when the label moves"
+    assert delta(COMPARED) == delta("digits_shadow_duration_seconds_count") == 0
+
+
+def test_version_of_moved_label_is_compared(stub: StubModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadow, "_RECHECK_SECONDS", 0)
+    stub.answer = versions = LabelledVersions()
+    http = start(stub)
+    delta = MetricsDelta(http)
+    predict(http)
+    wait_until(lambda: delta(DROPPED, reason="absent") == 1)
+    versions.answers["canary"] = answer(7)
+    predict(http)
+    wait_until(lambda: delta(COMPARED) == 1)
+
+
+def test_absent_label_is_logged_once(stub: StubModelServer, caplog: pytest.LogCaptureFixture) -> None:
+    stub.answer = versions = LabelledVersions()
+    http = start(stub)
+    delta = MetricsDelta(http)
+    predict(http)
+    wait_until(lambda: delta(DROPPED, reason="absent") == 1)
+    for _ in range(3):
+        predict(http)
+    assert delta(DROPPED, reason="absent") == 4
+    assert versions.shadowed == [1]
+    messages = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(messages) == 1
+    assert messages[0].startswith("no comparison with digits, label 'canary': ")
+
+
+def test_hung_shadow_delays_no_answer_and_is_bounded(stub: StubModelServer, hang: Answer) -> None:
+    stub.answer = LabelledVersions(canary=hang)
+    http = start(stub, deadline=20)
+    delta = MetricsDelta(http)
+    for _ in range(shadow._MAX_PENDING + 5):
+        predict(http)
+    assert delta(DROPPED, reason="busy") == delta(DROPPED) == 5
+
+
+def test_large_inputs_pending_are_bounded(
+    stub: StubModelServer, hang: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "_MAX_PENDING_BYTES", 3 * 784)
+    stub.answer = LabelledVersions(canary=hang)
+    http = start(stub)
+    delta = MetricsDelta(http)
+    predict(http, IMAGE, IMAGE)
+    predict(http, IMAGE, IMAGE)
+    predict(http)
+    assert delta(DROPPED, reason="busy") == delta(DROPPED) == 1
+
+
+def test_timeouts_of_shadow_open_its_circuit_only(stub: StubModelServer, hang: Answer) -> None:
+    stub.answer = LabelledVersions(canary=hang)
+    http = start(stub, deadline=0.5)
+    delta = MetricsDelta(http)
+    for _ in range(3):
+        predict(http)
+    wait_until(lambda: delta(DROPPED, reason="deadline_exceeded") == 3)
+    for _ in range(5):
+        predict(http)
+    wait_until(lambda: delta(DROPPED, reason="model_unavailable") >= 4)
+    stub.answer = LabelledVersions(canary=answer(8))
+    assert predict(http, query="?label=canary").get_json()["model"]["version"] == 2
+    assert delta("digits_model_failures_total") == 0
+
+
+def test_failing_shadow_leaves_tasks_known(stub: StubModelServer) -> None:
+    stub.answer = models = TaskModels(digits={1: FASHION, 2: SHAPES})
+    models.labels = {"stable": 1, "canary": 2}
+    http = start(stub)
+    delta = MetricsDelta(http)
+    predict(http)
+    wait_until(lambda: delta(DROPPED, reason="service_error") == 1)
+    asked = stub.card_calls
+    for count in range(2, 5):
+        predict(http)
+        wait_until(lambda count=count: delta(DROPPED, reason="service_error") == count)  # type: ignore[misc]
+    assert stub.card_calls == asked, "the input of the wrong shape concerns the shadow's own cache"
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED])
+def test_failure_of_shadow_is_counted_and_logged_once(
+    stub: StubModelServer, code: grpc.StatusCode, caplog: pytest.LogCaptureFixture
+) -> None:
+    stub.answer = LabelledVersions(canary=abort(code))
+    http = start(stub)
+    delta = MetricsDelta(http)
+    for _ in range(3):
+        predict(http)
+    wait_until(lambda: delta(DROPPED) == 3)
+    assert delta("digits_requests_total", status="200") == 3
+    assert delta("digits_model_failures_total") == 0
+    messages = [record.message for record in caplog.records if "no comparison" in record.message]
+    assert len(messages) == 1
+    assert messages[0].endswith("broken")
+
+
+def test_request_of_several_calls_is_not_compared(
+    stub: StubModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recognition, "MAX_CALL_BYTES", 64 * 48 * 3)
+    stub.answer = TaskModels(digits={1: SHAPES})
+    http = start(stub, default_label="")
+    delta = MetricsDelta(http)
+    predict(http, *np.zeros((2, 64, 48, 3), np.uint8))
+    assert delta(DROPPED, reason="too_large") == 1
+
+
+def test_gateway_with_hung_shadow_stops_at_once(
+    stub: StubModelServer, hang: Answer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stub.answer = versions = LabelledVersions(canary=hang)
+    with gateway_process(stub.target, deadline=30, **SETTINGS) as gateway:
+        response = httpx.post(f"{gateway.url}/v1/predict", content=to_png(IMAGE))
+        assert response.json()["model"]["version"] == 1
+        wait_until(lambda: versions.shadowed == [1])
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.process.wait(10) == 0
+    assert "Traceback" not in capfd.readouterr().err
