@@ -12,7 +12,8 @@ _SERVICE_CONFIG = {
         {
             "name": [{}],
             # Predictions are idempotent: a call that a terminating server drops goes to another one at once.
-            # RESOURCE_EXHAUSTED is not retried: a retry would overload the next server as well.
+            # RESOURCE_EXHAUSTED is not: it may have cost the server work, or come again. ModelServer retries
+            # the one refusal of this status that did not, which gRPC can't tell from others.
             "retryPolicy": {
                 "maxAttempts": 3,
                 "initialBackoff": "0.01s",

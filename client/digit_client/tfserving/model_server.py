@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,6 +50,13 @@ _ERRORS: dict[grpc.StatusCode, type[ServiceError]] = {
     grpc.StatusCode.CANCELLED: UnavailableError,
 }
 
+_THREADS_EXHAUSTED = "Server Threadpool Exhausted"
+"""Detail of RESOURCE_EXHAUSTED from a server whose threads (`--grpc_max_threads`) are all busy. Other calls
+with this status may have cost the server work, or would fail again: one that lacks memory, for example."""
+_MAX_REFUSED_BACKOFF = 0.02
+"""Longest wait before the second attempt of a refused call, in seconds. The wait is random: calls that were
+refused together should not come back together."""
+
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
@@ -67,7 +75,8 @@ class VersionStatus:
 class ModelServer:
     """Blocking connection to the server at `target` (host:port or unix:path). Thread-safe.
 
-    Calls are spread over all addresses of the target's name. `timeout` in seconds bounds a call with all its
+    Calls are spread over all addresses of the target's name. A call that a server refuses because its threads
+    are all busy is sent once more, to the next address. `timeout` in seconds bounds a call with all its
     retries. Every failure is a DigitError.
     """
 
@@ -132,11 +141,18 @@ class ModelServer:
             task, version = _to_task(response), codec.version_of(response)
         return self._tasks.remember(model, version, task)
 
-    def _call(self, method: Any, request: object, timeout: float, metadata: _Metadata = ()) -> Any:
+    def _call(
+        self, method: Any, request: object, timeout: float, metadata: _Metadata = (), attempts: int = 2
+    ) -> Any:
+        started = time.monotonic()
         try:
             return method(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
-            raise _translate(error, self.target) from error
+            if attempts == 1 or not _is_refused(error):
+                raise _translate(error, self.target) from error
+        time.sleep(_refused_backoff())
+        left = started + timeout - time.monotonic()
+        return self._call(method, request, left, metadata, attempts - 1)
 
 
 class AsyncModelServer:
@@ -220,11 +236,18 @@ class AsyncModelServer:
             task, version = _to_task(response), codec.version_of(response)
         return self._tasks.remember(model, version, task)
 
-    async def _call(self, method: Any, request: object, timeout: float, metadata: _Metadata = ()) -> Any:
+    async def _call(
+        self, method: Any, request: object, timeout: float, metadata: _Metadata = (), attempts: int = 2
+    ) -> Any:
+        started = time.monotonic()
         try:
             return await method(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
-            raise _translate(error, self.target) from error
+            if attempts == 1 or not _is_refused(error):
+                raise _translate(error, self.target) from error
+        await asyncio.sleep(_refused_backoff())
+        left = started + timeout - time.monotonic()
+        return await self._call(method, request, left, metadata, attempts - 1)
 
 
 class _Stub:
@@ -303,6 +326,17 @@ def _to_statuses(response: GetModelStatusResponse) -> list[VersionStatus]:
 
 def _to_version(response: GetModelMetadataResponse) -> int:
     return int(response.model_spec.version.value)
+
+
+def _is_refused(error: grpc.RpcError) -> bool:
+    """True if the server refused the call before any work."""
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _THREADS_EXHAUSTED in (
+        error.details() or ""
+    )
+
+
+def _refused_backoff() -> float:
+    return random.uniform(0, _MAX_REFUSED_BACKOFF)  # noqa: S311
 
 
 def _translate(error: grpc.RpcError, target: str) -> DigitError:

@@ -5,6 +5,8 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -59,6 +61,34 @@ class BlockingAsyncModelServer:
     def close(self) -> None:
         self._runner.run(self._server.close())
         self._runner.close()
+
+
+class BusyServer:
+    """gRPC server that refuses every call, as TensorFlow Serving does without a free thread."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._server = grpc.server(ThreadPoolExecutor(1))
+        self._server.add_generic_rpc_handlers((self,))  # type: ignore[arg-type]
+        self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def service(self, _details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        return grpc.unary_unary_rpc_method_handler(self._refuse)
+
+    def _refuse(self, _request: bytes, context: grpc.ServicerContext) -> bytes:
+        self.calls += 1
+        raise context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
+
+    def close(self) -> None:
+        self._server.stop(0).wait()
+
+
+def connect_to(server: BusyServer, connection: Any) -> None:
+    """Call until the server has got a call: the first address that is connected gets all until then."""
+    while not server.calls:
+        with suppress(OverloadedError):
+            connection.versions(MODEL, timeout=5)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +174,42 @@ def test_predict_unavailable_status_is_retried(
     calls, server.failures = server.calls, [code, code]
     assert len(connection.predict(np.zeros((1, 28, 28), np.uint8), MODEL, timeout=5)) == 1
     assert server.calls == calls + 3
+
+
+@pytest.fixture
+def busy() -> Iterator[BusyServer]:
+    server = BusyServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=[ModelServer, BlockingAsyncModelServer])
+def to_both(request: pytest.FixtureRequest, server: LinearModelServer, busy: BusyServer) -> Iterator[Any]:
+    """Connection to two addresses: one server answers, all threads of the other are busy."""
+    connection = request.param(f"ipv4:{server.target},{busy.target}")
+    yield connection
+    connection.close()
+
+
+def test_predict_refused_by_busy_server_is_answered_by_next_one(to_both: Any, busy: BusyServer) -> None:
+    connect_to(busy, to_both)
+    calls = busy.calls
+    for _ in range(6):
+        assert len(to_both.predict(np.zeros((1, 28, 28), np.uint8), MODEL, timeout=5)) == 1
+    assert busy.calls > calls
+
+
+@pytest.mark.parametrize("connect", [ModelServer, BlockingAsyncModelServer])
+def test_predict_refused_by_all_servers_raises_overloaded(
+    connect: Callable[[str], Any], busy: BusyServer
+) -> None:
+    other = BusyServer()
+    connection = connect(f"ipv4:{busy.target},{other.target}")
+    with pytest.raises(OverloadedError, match="Server Threadpool Exhausted"):
+        connection.predict(np.zeros((1, 28, 28), np.uint8), MODEL, timeout=5)
+    assert busy.calls + other.calls == 2
+    connection.close()
+    other.close()
 
 
 @pytest.mark.parametrize("connect", [ModelServer, BlockingAsyncModelServer])

@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from digit_client import DIGITS
 from digit_client.images import decode, to_png
 from digit_client.tfserving.protos import PredictRequest, PredictResponse
-from tests.serving.gateway.conftest import IMAGE, StubModelServer, npy, predict_response
+from tests.serving.gateway.conftest import IMAGE, StubModelServer, npy, predict_response, predict_sevens
 
 
 def assert_problem(response: TestResponse, status: int, code: str) -> dict[str, Any]:
@@ -201,6 +201,20 @@ class TestModelServerFaults:
         stub.answer = lambda _request, context: context.abort(code, "")
         self._post(stub_http)
         assert stub.calls == calls
+
+    @pytest.mark.parametrize(("refusals", "status"), [(1, 200), (2, 429)])
+    def test_predict_call_refused_for_threads_is_sent_once_more(
+        self, stub: StubModelServer, stub_http: FlaskClient, refusals: int, status: int
+    ) -> None:
+        def refuse(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+            if stub.calls <= refusals:
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
+            return predict_sevens(request, context)
+
+        stub.answer = refuse
+        response = self._post(stub_http)
+        assert (response.status_code, stub.calls) == (status, 2)
+        assert response.headers.get("Retry-After") == ("1" if status == 429 else None)
 
     def test_predict_failed_large_call_is_retried(
         self, stub: StubModelServer, stub_http: FlaskClient
