@@ -144,6 +144,8 @@ class AnswerKeeper:
         self._answers: queue.SimpleQueue[_Answer | None] = queue.SimpleQueue()
         # Each counter has one thread that writes it, so that neither needs a lock.
         self._queued_bytes = self._written_bytes = 0
+        self.is_available = True
+        """False while answers or feedback can't be written, as of the latest attempt in the last ten seconds."""
         self._closing = threading.Event()
         self._kept = _Lazy(KeptAnswers, settings.feedback)
         self._store = _Lazy(FeedbackStore, settings.feedback)
@@ -242,7 +244,7 @@ class AnswerKeeper:
 
     def _write(self) -> None:
         """Write answers until `close`, and delete expired ones."""
-        expired_at, is_failing = 0.0, False
+        expired_at = 0.0
         while True:
             answers = self._take()
             unwritten = sum(answer.count for answer in answers)
@@ -256,16 +258,16 @@ class AnswerKeeper:
                 # Open it before the first feedback, which would have to wait. A removed file must be closed
                 # by each worker before any can make a new one.
                 self._store.use(FeedbackStore.check_file)
-                is_failing = False
+                self.is_available = True
             except Exception as error:
                 # Whatever it is, the next answers get another attempt.
-                if not is_failing:
+                if self.is_available:
                     _log.error(
                         "feedback is unavailable: %s",
                         error,
                         exc_info=not isinstance(error, StoreError),
                     )
-                is_failing = True
+                self.is_available = False
             self._metrics.count_dropped_feedback(unwritten)
             self._written_bytes += sum(answer.size for answer in answers)
             if self._closing.is_set() and self._answers.empty():

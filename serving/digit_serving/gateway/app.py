@@ -14,6 +14,7 @@ from digit_serving.gateway.asgi import Application, Receive, Scope, Send, WsgiAd
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.context import PROBE_ROUTES, RequestContext
 from digit_serving.gateway.metrics import Metrics
+from digit_serving.gateway.rate_limit import RateLimiter
 from digit_serving.gateway.routing import Router
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.shadow import Shadow
@@ -91,9 +92,10 @@ def create_app(
     _observe_requests(app, metrics, tracer)
     errors.register_error_handlers(app)
     router = Router(settings, model_server, batcher)
-    app.register_blueprint(routes.blueprint(settings, model_server, router, metrics, keeper, shadow))
+    limiter = RateLimiter(settings.rate_limit, settings.rate_limit_store) if settings.rate_limit else None
+    app.register_blueprint(routes.blueprint(settings, model_server, router, metrics, keeper, shadow, limiter))
     app.register_blueprint(openapi.blueprint(settings))
-    app.register_blueprint(ops.probes(settings, model_server, metrics))
+    app.register_blueprint(ops.probes(settings, model_server, metrics, keeper, limiter))
     app.register_blueprint(ops.pages(settings))
     return app
 

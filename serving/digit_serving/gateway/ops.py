@@ -3,6 +3,7 @@
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 from flask import Blueprint, Response, abort, request
@@ -13,10 +14,14 @@ from digit_client.tfserving.model_server import AsyncModelServer
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.errors import NotReadyError
 from digit_serving.gateway.metrics import CONTENT_TYPE, Metrics
+from digit_serving.gateway.rate_limit import RateLimiter
 from digit_serving.gateway.routing import default_version
 from digit_serving.gateway.schemas import Alive, Index, Ready
 from digit_serving.gateway.security_headers import add_security_headers
 from digit_serving.gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from digit_serving.gateway.answer_keeper import AnswerKeeper
 
 LINKS = {
     "predict": "/v1/predict",
@@ -46,11 +51,18 @@ _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 _SWAGGER_UI_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 
 
-def probes(settings: Settings, model_server: AsyncModelServer, metrics: Metrics) -> Blueprint:
+def probes(
+    settings: Settings,
+    model_server: AsyncModelServer,
+    metrics: Metrics,
+    keeper: "AnswerKeeper | None",
+    limiter: RateLimiter | None,
+) -> Blueprint:
     """Return the routes /livez, /readyz and /metrics.
 
     The default model alone decides on readiness: a pod that has lost one of several models still answers for
-    the others, and Kubernetes would withdraw it from all of them.
+    the others, and Kubernetes would withdraw it from all of them. So does a pod that has lost a store: it is
+    ready, with a warning.
     """
     blueprint = Blueprint("probes", __name__)
 
@@ -74,6 +86,8 @@ def probes(settings: Settings, model_server: AsyncModelServer, metrics: Metrics)
         if settings.default_label:
             _check_default_label(settings, model_server)
         document: Ready = {"status": "ready", "versions": available}
+        if warnings := _warnings(keeper, limiter):
+            document["warnings"] = warnings
         return Response(orjson.dumps(document), content_type="application/json")
 
     @blueprint.get("/metrics")
@@ -118,6 +132,16 @@ def pages(settings: Settings) -> Blueprint:
 
     add_security_headers(blueprint)
     return blueprint
+
+
+def _warnings(keeper: "AnswerKeeper | None", limiter: RateLimiter | None) -> list[str]:
+    """Return a sentence for each store that can't be reached."""
+    warnings = []
+    if limiter and not limiter.is_reachable():
+        warnings.append("The store of DIGITS_RATE_LIMIT_STORE does not answer: there are no rate limits.")
+    if keeper and not keeper.is_available:
+        warnings.append("The store of DIGITS_FEEDBACK can't be used: there is no feedback.")
+    return warnings
 
 
 def _check_default_label(settings: Settings, model_server: AsyncModelServer) -> None:

@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import math
 import time
+from collections.abc import Callable
 
 from flask import Blueprint, g, request
 from limits import parse_many
@@ -36,27 +37,52 @@ class RateLimiter:
             "socket_timeout": _STORE_TIMEOUT_SECONDS,
             "socket_connect_timeout": _STORE_TIMEOUT_SECONDS,
         }
-        self._limiter = SlidingWindowCounterRateLimiter(
-            storage_from_string(store, **(timeouts if store.startswith("redis") else {}))
-        )
+        self._storage = storage_from_string(store, **(timeouts if store.startswith("redis") else {}))
+        self._limiter = SlidingWindowCounterRateLimiter(self._storage)
         self._is_local = store.startswith("memory")
         self._next_attempt = 0.0
+        self._is_failing = False
 
     def check(self, caller: str) -> None:
         """Count a request, in code that `asgi.run` calls. Raise RateLimitedError if it exceeds a limit."""
         if time.monotonic() < self._next_attempt:
             return
+        if self._is_local:
+            self._hit(caller)
+        else:
+            self._use_store(lambda: self._hit(caller))
+
+    def is_reachable(self) -> bool:
+        """True if the store answers, in code that `asgi.run` calls."""
+        if not self._is_local and time.monotonic() >= self._next_attempt:
+            self._use_store(self._ping)
+        return not self._is_failing
+
+    def _use_store(self, function: Callable[[], None]) -> None:
+        """Call the function in a thread, and suspend the limits if the store fails."""
         try:
-            if self._is_local:
-                self._hit(caller)
-            else:
-                await_(asyncio.to_thread(self._hit, caller))
+            await_(asyncio.to_thread(function))
         except RateLimitedError:
+            self._set_failing(None)
             raise
         except Exception as error:
             # Each kind of store raises its own errors.
             self._next_attempt = time.monotonic() + _STORE_RETRY_SECONDS
-            _log.error("rate limits are suspended for %g s: %s", _STORE_RETRY_SECONDS, error)
+            self._set_failing(error)
+        else:
+            self._set_failing(None)
+
+    def _set_failing(self, error: Exception | None) -> None:
+        """Log the first failure, not each, and the end of the failures."""
+        if error and not self._is_failing:
+            _log.error("no rate limits until the store of DIGITS_RATE_LIMIT_STORE answers: %s", error)
+        if self._is_failing and not error:
+            _log.warning("rate limits apply again")
+        self._is_failing = error is not None
+
+    def _ping(self) -> None:
+        if not self._storage.check():
+            raise ConnectionError("it answers no ping")
 
     def _hit(self, caller: str) -> None:
         for limit in self._limits:
@@ -67,9 +93,8 @@ class RateLimiter:
                 )
 
 
-def limit_rate(api: Blueprint, limits: str, store: str) -> None:
+def limit_rate(api: Blueprint, limiter: RateLimiter) -> None:
     """Limit each caller's request rate. A caller is the name of an API key, or a network if keys are off."""
-    limiter = RateLimiter(limits, store)
 
     @api.before_request
     def check() -> None:

@@ -9,13 +9,14 @@ from flask import Blueprint, Response, g, request
 from digit_client import ModelNotFoundError, UnavailableError
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.model_server import AsyncModelServer
-from digit_serving.gateway import auth, rate_limit, responses, schemas, security_headers
+from digit_serving.gateway import auth, responses, schemas, security_headers
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.feedback import FeedbackView
 from digit_serving.gateway.image_processing import ImageProcessor, to_image
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.query_parsing import ModelSelector, parse_include, parse_top
+from digit_serving.gateway.rate_limit import RateLimiter, limit_rate
 from digit_serving.gateway.recognition import Recognizer
 from digit_serving.gateway.request_parsing import RequestParser
 from digit_serving.gateway.routing import Router, default_version
@@ -34,6 +35,7 @@ def blueprint(
     metrics: Metrics,
     keeper: "AnswerKeeper | None",
     shadow: Shadow | None,
+    limiter: RateLimiter | None,
 ) -> Blueprint:
     """Return the blueprint of /v1, with feedback if answers are kept."""
     api = Blueprint("api", __name__, url_prefix="/v1")
@@ -46,8 +48,8 @@ def blueprint(
         api.post("/feedback")(FeedbackView(keeper, router, metrics).feedback)
     if settings.api_keys:
         auth.require_api_key(api, settings.api_keys)
-    if settings.rate_limit:
-        rate_limit.limit_rate(api, settings.rate_limit, settings.rate_limit_store)
+    if limiter:
+        limit_rate(api, limiter)
     security_headers.enable_cors(api, settings.cors_origins)
     return api
 

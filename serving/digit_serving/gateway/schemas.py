@@ -136,10 +136,11 @@ class Alive(TypedDict):
 
 
 class Ready(TypedDict):
-    """The gateway can answer predictions."""
+    """The gateway can answer predictions. `warnings` are sentences on stores that can't be reached."""
 
     status: Literal["ready"]
     versions: list[int]
+    warnings: NotRequired[list[str]]
 
 
 class Problem(TypedDict):

@@ -313,6 +313,22 @@ class TestFaults:
         (tmp_path / "missing").mkdir()
         wait_until(lambda: give(http, label="1").status_code == 200, seconds=5)
 
+    def test_readyz_warns_while_the_store_cannot_be_opened(self, start: Start, tmp_path: Path) -> None:
+        http = start(feedback=f"sqlite:///{tmp_path}/missing/feedback.db")
+        wait_until(lambda: "warnings" in http.get("/readyz").get_json(), seconds=5)
+        response = http.get("/readyz")
+        assert response.status_code == 200
+        assert response.get_json()["warnings"] == [
+            "The store of DIGITS_FEEDBACK can't be used: there is no feedback."
+        ]
+        (tmp_path / "missing").mkdir()
+
+        def is_free_of_warnings() -> bool:
+            predict(http)
+            return "warnings" not in http.get("/readyz").get_json()
+
+        wait_until(is_free_of_warnings, seconds=5)
+
     def test_predictions_go_on_while_the_store_is_locked(
         self, start: Start, url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

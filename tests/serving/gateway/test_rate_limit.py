@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from digit_serving.gateway import rate_limit
 from digit_serving.gateway.errors import RateLimitedError
 from digit_serving.gateway.rate_limit import RateLimiter
 from tests import greenlet_loop
@@ -116,6 +117,34 @@ def test_unreachable_store_refuses_no_request(redis: Redis, caplog: pytest.LogCa
     assert [is_refused(limiter) for _ in range(2)] == [False, True]
     redis.stop()
     assert not any(is_refused(limiter) for _ in range(100))
-    assert len(caplog.messages) == 1, "one request tried the store, the others didn't"
+    assert len(caplog.messages) == 1
+    assert not greenlet_loop.call(limiter.is_reachable)
     redis.start()
-    wait_until(lambda: is_refused(limiter), seconds=10)
+    wait_until(lambda: greenlet_loop.call(limiter.is_reachable), seconds=10)
+    assert caplog.messages[1:] == ["rate limits apply again"]
+    # The counts were in the server's memory.
+    assert [is_refused(limiter) for _ in range(2)] == [False, True]
+
+
+def test_readyz_with_unreachable_store_warns_and_logs_once(
+    start_gateway: StartGateway, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limit, "_STORE_RETRY_SECONDS", 0)
+    http = start_gateway(rate_limit="1/hour", rate_limit_store=f"redis://127.0.0.1:{free_port()}")
+    for _ in range(3):
+        response = http.get("/readyz")
+        assert response.status_code == 200
+        assert response.get_json() == {
+            "status": "ready",
+            "versions": [1],
+            "warnings": ["The store of DIGITS_RATE_LIMIT_STORE does not answer: there are no rate limits."],
+        }
+        assert http.get("/v1/models").status_code == 200
+    messages = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert messages == [
+        "no rate limits until the store of DIGITS_RATE_LIMIT_STORE answers: it answers no ping"
+    ]
+
+
+def test_readyz_with_limits_in_memory_warns_of_nothing(start_gateway: StartGateway) -> None:
+    assert "warnings" not in start_gateway(rate_limit="1/hour").get("/readyz").get_json()

@@ -305,6 +305,7 @@ def test_request_of_several_calls_is_not_compared(
     assert delta(DROPPED, reason="too_large") == 1
 
 
+@pytest.mark.e2e
 def test_gateway_with_hung_shadow_stops_at_once(
     stub: StubModelServer, hang: Answer, capfd: pytest.CaptureFixture[str]
 ) -> None:
