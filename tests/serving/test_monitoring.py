@@ -33,6 +33,10 @@ SCRAPE_CONFIGS: list[dict[str, Any]] = yaml.safe_load((CONFIG / "prometheus.yml"
 PROMETHEUS_METRICS = {"up"}
 """Metrics that Prometheus itself adds."""
 
+SHADOW_QUERIES = re.findall(
+    r"`([^`]*\(digits_shadow_[^`]*)`", (CONFIG.parents[1] / "docs/how-to/train-and-release.md").read_text()
+)
+
 
 def metrics_in_query(query: str) -> set[str]:
     """Return the metric names in a query: all names except labels, label values and functions."""
@@ -77,7 +81,7 @@ def promtool() -> str:
     return program
 
 
-@pytest.mark.parametrize("query", [*ALERTS, *QUERIES])
+@pytest.mark.parametrize("query", [*ALERTS, *QUERIES, *SHADOW_QUERIES])
 def test_query_names_at_least_one_metric(query: str) -> None:
     assert metrics_in_query(query)
 
@@ -114,10 +118,10 @@ def test_promtool_accepts_configuration(promtool: str) -> None:
     subprocess.run([promtool, "check", "config", CONFIG / "prometheus.yml"], check=True)
 
 
-def test_promtool_accepts_dashboard_queries(promtool: str, tmp_path: Path) -> None:
+def test_promtool_accepts_queries(promtool: str, tmp_path: Path) -> None:
     rules = [
         {"record": f"query_{number}", "expr": query.replace("$__rate_interval", "1m")}
-        for number, query in enumerate(QUERIES)
+        for number, query in enumerate((*QUERIES, *SHADOW_QUERIES))
     ]
     file = tmp_path / "rules.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))

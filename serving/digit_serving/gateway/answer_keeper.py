@@ -145,7 +145,7 @@ class AnswerKeeper:
         # Each counter has one thread that writes it, so that neither needs a lock.
         self._queued_bytes = self._written_bytes = 0
         self.is_available = True
-        """False while answers or feedback can't be written, as of the latest attempt in the last ten seconds."""
+        """False while answers or feedback can't be written, as of the latest attempt."""
         self._closing = threading.Event()
         self._kept = _Lazy(KeptAnswers, settings.feedback)
         self._store = _Lazy(FeedbackStore, settings.feedback)
