@@ -47,12 +47,13 @@ class Batcher:
         max_inflight_calls: int,
         max_images: int,
         tracer: "RequestTracer | None" = None,
+        breaker: CircuitBreaker | None = None,
     ) -> None:
         self._model_server = model_server
         self._max_inflight_calls = max_inflight_calls
         self._max_images = max_images
         self._tracer = tracer
-        self._breaker = CircuitBreaker()
+        self._breaker = breaker or CircuitBreaker()
         self._queues: dict[_BatchKey, _BatchQueue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -15,6 +15,7 @@ from digit_client.tfserving.codec import Batch, ModelRef
 from digit_client.tfserving.model_server import AsyncModelServer
 from digit_serving.gateway import tls
 from digit_serving.gateway.batching import MAX_CALL_BYTES, Batcher
+from digit_serving.gateway.circuit_breaker import CircuitBreaker
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.routing import in_share, names_version
@@ -26,6 +27,9 @@ _MAX_PENDING_BYTES = 2 * MAX_CALL_BYTES
 """Model inputs of these requests. Further requests are dropped."""
 _RECHECK_SECONDS = 1.0
 """Time between two calls while no version has the label, or the version that answers the requests anyway."""
+_RETRY_SECONDS = 60.0
+"""Time between two trial calls to a version that times out. A call may hold a thread of the model server for
+much longer than the gateway waits, and an answer is not urgent."""
 
 _Judge = Callable[[Prediction], str | None]
 """Function that returns an answer to be compared: a label, or None for an input that shows no digit."""
@@ -52,6 +56,7 @@ class Shadow:
             self._model_server,
             max_inflight_calls=settings.max_inflight_calls,
             max_images=settings.max_images,
+            breaker=CircuitBreaker(retry_seconds=_RETRY_SECONDS),
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending_bytes = 0

@@ -59,6 +59,18 @@ def test_circuit_open_allows_one_request_a_second_until_answer(
     assert all(allows(breaker) for _ in range(5))
 
 
+def test_circuit_open_allows_one_request_in_each_interval(clock: ManualClock) -> None:
+    breaker = CircuitBreaker(clock, retry_seconds=60)
+    time_out(breaker, 3)
+    trials = []
+    for _ in range(150):
+        if allows(breaker):
+            trials.append(clock.now)
+            time_out(breaker, 1)
+        clock.now += 1
+    assert trials == [0, 60, 120]
+
+
 def test_circuits_of_thousands_of_models_stay_usable(breaker: CircuitBreaker) -> None:
     for number in range(3000):
         breaker.record_timeout(ModelRef("digits", version=number))
