@@ -1,6 +1,7 @@
 """Answer keeper: writes a worker's answers in the background, and feedback on any worker's answers."""
 
 import asyncio
+import dataclasses
 import logging
 import queue
 import threading
@@ -19,7 +20,7 @@ from digit_client import Prediction, Reading, TaskCard, images
 from digit_client.tfserving.codec import Batch
 from digit_serving.feedback.database import StoreError
 from digit_serving.feedback.kept import KeptAnswers
-from digit_serving.feedback.records import Kind, Record
+from digit_serving.feedback.records import Kind, Record, is_sampled
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.context import RequestContext
@@ -132,6 +133,8 @@ class _Answer:
 class AnswerKeeper:
     """Keeps the worker's answers for a while, in the background, and stores feedback on any worker's answers.
 
+    A sample of unsure answers is stored, too, without labels.
+
     Call `start` in the process that serves, `close` after its last request. Keeping never blocks and never
     raises: answers that can't be kept are counted. While a database can't be opened, later uses try again.
     """
@@ -140,6 +143,8 @@ class AnswerKeeper:
         self._seconds = settings.feedback_keep
         self._max_rows = settings.feedback_max_kept
         self._keeps_originals = settings.feedback_originals
+        self._sample_share = settings.feedback_sample
+        self._sample_below = settings.feedback_sample_below
         self._metrics = metrics
         self._answers: queue.SimpleQueue[_Answer | None] = queue.SimpleQueue()
         # Each counter has one thread that writes it, so that neither needs a lock.
@@ -253,7 +258,11 @@ class AnswerKeeper:
                 if time.monotonic() - expired_at >= _EXPIRY_SECONDS:
                     self._kept.use(lambda kept: kept.expire(self._seconds, self._max_rows))
                     expired_at = time.monotonic()
-                self._keep([record for answer in answers for record in answer.records()])
+                records = [record for answer in answers for record in answer.records()]
+                self._keep(records)
+                samples = self._choose_samples(records)
+                unwritten = len(samples)
+                self._store_samples(samples)
                 unwritten = 0
                 # Open it before the first feedback, which would have to wait. A removed file must be closed
                 # by each worker before any can make a new one.
@@ -275,6 +284,20 @@ class AnswerKeeper:
 
     def _keep(self, records: Sequence[Record]) -> None:
         self._kept.use(lambda kept: kept.keep(records))
+
+    def _choose_samples(self, records: Sequence[Record]) -> list[Record]:
+        """Return the unsure answers of the sampled requests, without originals: nobody labels those."""
+        return [
+            dataclasses.replace(record, source="sample", original=None)
+            for record in records
+            if record.confidence < self._sample_below and is_sampled(record.request_id, self._sample_share)
+        ]
+
+    def _store_samples(self, samples: Sequence[Record]) -> None:
+        if samples:
+            self._store.use(lambda store: store.save(samples))
+        for sample in samples:
+            self._metrics.count_sampled_feedback(sample.model, sample.version)
 
     def _take(self) -> list[_Answer]:
         """Return the answers in the queue. Wait for the first at most `_IDLE_SECONDS`, and gather others."""

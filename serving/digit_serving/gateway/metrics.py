@@ -85,7 +85,10 @@ class Metrics:
             "feedback", "Model inputs that got a label, by its agreement.", "model", "version", "agrees"
         )
         self._feedback_dropped = self._counter(
-            "feedback_dropped", "Model inputs that were not kept, so that they can't get feedback."
+            "feedback_dropped", "Model inputs that were not kept for feedback, or sampled and not stored."
+        )
+        self._feedback_sampled = self._counter(
+            "feedback_sampled", "Model inputs of unsure answers that were stored.", "model", "version"
         )
         self._shadow_predictions = self._counter(
             "shadow_predictions",
@@ -136,8 +139,12 @@ class Metrics:
         """Count a model input that got a label, which agrees with the answer or does not."""
         self._feedback(model, version, str(agrees).lower()).inc()
 
+    def count_sampled_feedback(self, model: str, version: int) -> None:
+        """Count a model input that was stored without a label."""
+        self._feedback_sampled(model, version).inc()
+
     def count_dropped_feedback(self, inputs: int) -> None:
-        """Count model inputs that were not kept."""
+        """Count model inputs that were not kept, or sampled and not stored."""
         self._feedback_dropped().inc(inputs)
 
     def count_shadow(

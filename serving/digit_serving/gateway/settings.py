@@ -119,6 +119,11 @@ class Settings(BaseSettings):
     feedback_originals: bool = False
     """Keep, and store with the feedback, also the image files as they were sent, which may show more than
     digits, and with their metadata."""
+    feedback_sample: float = Field(default=0, ge=0, le=1)
+    """Share of the requests, by the hash of their IDs, whose unsure answers are stored without a label, to be
+    labelled by hand at /label: 0.01 is one in a hundred, 0 stores none. Requires DIGITS_FEEDBACK."""
+    feedback_sample_below: float = Field(default=0.9, gt=0, le=1)
+    """Confidence below which an answer is unsure."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -129,6 +134,11 @@ class Settings(BaseSettings):
     def max_queue_time(self) -> float:
         """Longest wait for admission, in seconds; the other half of the deadline is left for the call."""
         return self.deadline / 2
+
+    @property
+    def offers_labelling(self) -> bool:
+        """True if stored answers are shown, to be labelled by hand: only to callers with API keys."""
+        return bool(self.feedback and self.api_keys)
 
     @field_validator("canary_percent")
     @classmethod
@@ -142,6 +152,13 @@ class Settings(BaseSettings):
     def _require_another_label(cls, value: str, info: ValidationInfo) -> str:
         if value and value == info.data["default_label"]:
             raise ValueError("must differ from DIGITS_DEFAULT_LABEL: a version always agrees with itself")
+        return value
+
+    @field_validator("feedback_sample")
+    @classmethod
+    def _require_store(cls, value: float, info: ValidationInfo) -> float:
+        if value and not info.data.get("feedback"):
+            raise ValueError("requires DIGITS_FEEDBACK, the store of the samples")
         return value
 
     @field_validator("rate_limit")

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from digit_client.images import decode, to_png
-from digit_serving.feedback.records import NO_CLASS, Record
+from digit_serving.feedback.records import NO_CLASS, Record, is_sampled
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway import answer_keeper, recognition
 from digit_serving.gateway.auth import KeyFile
@@ -301,6 +301,80 @@ class TestKeeping:
         delta = MetricsDelta(http)
         predict(http, *np.zeros((2, 64, 48, 3), np.uint8))
         assert delta("digits_feedback_dropped_total") == 2
+
+
+class TestSampling:
+    @pytest.fixture(autouse=True)
+    def unsure(self, stub: StubModelServer) -> None:
+        """Make the model answer a 3 with 0.75 and a 7 with 0.9375, in turn."""
+        answers = np.zeros((2, 10), np.float32)
+        answers[0, [3, 8]], answers[1, [7, 1]] = (0.75, 0.25), (0.9375, 0.0625)
+        stub.answer = lambda request, _context: predict_response(
+            answers[: request.inputs["images"].tensor_shape.dim[0].size]
+        )
+
+    def test_unsure_answers_are_stored_unlabelled_without_originals(self, start: Start, url: str) -> None:
+        http = start(feedback_sample=1, feedback_originals=True)
+        delta = MetricsDelta(http)
+        predict(http, IMAGE, IMAGE[::-1])
+        wait_until(lambda: delta("digits_feedback_sampled_total", model="digits", version="1") == 1)
+        (record,) = stored(url)
+        assert (record.index, record.predicted, record.confidence) == (0, "3", 0.75)
+        assert (record.source, record.label, record.labelled_at) == ("sample", None, None)
+        assert record.original is None
+        assert delta("digits_feedback_dropped_total") == 0
+
+    def test_confidence_below_which_answers_are_unsure_is_a_setting(self, start: Start, url: str) -> None:
+        http = start(feedback_sample=1, feedback_sample_below=0.95)
+        predict(http, IMAGE, IMAGE)
+        wait_until(lambda: len(stored(url)) == 2)
+
+    def test_requests_outside_the_sample_store_nothing(self, start: Start, url: str) -> None:
+        http = start(feedback_sample=0.5)
+        delta = MetricsDelta(http)
+        requests = [f"id-{number}" for number in range(16)]
+        sampled = [request for request in requests if is_sampled(request, 0.5)]
+        for request in requests:
+            predict(http, IMAGE, request_id=request)
+        wait_until(
+            lambda: delta("digits_feedback_sampled_total", model="digits", version="1") >= len(sampled)
+        )
+        assert 0 < len(sampled) < len(requests)
+        assert sorted(record.request_id for record in stored(url)) == sorted(sampled)
+
+    def test_without_setting_nothing_is_stored(self, start: Start, url: str) -> None:
+        http = start()
+        predict(http)
+        assert give(http, label="1").status_code == 200
+        assert [record.source for record in stored(url)] == ["feedback"]
+
+    def test_later_feedback_replaces_the_sample(self, start: Start, url: str) -> None:
+        http = start(feedback_sample=1)
+        predict(http)
+        wait_until(lambda: bool(stored(url)))
+        assert give(http, label="1").status_code == 200
+        assert [(record.source, record.label) for record in stored(url)] == [("feedback", "1")]
+
+    def test_sample_that_comes_after_feedback_leaves_its_label(self, start: Start, url: str) -> None:
+        labelling, sampling = start(), start(feedback_sample=1)
+        predict(labelling)
+        assert give(labelling, label="1").status_code == 200
+        delta = MetricsDelta(sampling)
+        predict(sampling)
+        wait_until(lambda: delta("digits_feedback_sampled_total", model="digits", version="1") == 1)
+        assert [(record.source, record.label) for record in stored(url)] == [("feedback", "1")]
+
+    def test_samples_that_cannot_be_stored_are_counted_and_can_get_feedback(
+        self, start: Start, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "missing"
+        http = start(feedback=f"sqlite:///{folder}/feedback.db", feedback_sample=1)
+        delta = MetricsDelta(http)
+        predict(http, IMAGE, IMAGE)
+        wait_until(lambda: delta("digits_feedback_dropped_total") == 1)
+        assert delta("digits_feedback_sampled_total", model="digits", version="1") == 0
+        folder.mkdir()
+        wait_until(lambda: give(http, label="1").status_code == 200)
 
 
 class TestFaults:

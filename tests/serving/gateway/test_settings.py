@@ -136,6 +136,11 @@ def test_unknown_rate_limit_store_is_rejected() -> None:
     assert "DIGITS_RATE_LIMIT_STORE: unknown storage scheme : clay://tablet" in message
 
 
+def test_feedback_sample_requires_feedback() -> None:
+    message = rejection(DIGITS_FEEDBACK_SAMPLE=0.01)
+    assert "DIGITS_FEEDBACK_SAMPLE: Value error, requires DIGITS_FEEDBACK" in message
+
+
 def test_malformed_feedback_store_is_rejected() -> None:
     message = rejection(DIGITS_FEEDBACK="clay://tablet")
     assert "DIGITS_FEEDBACK: the URL of a store is sqlite:///FILE" in message
