@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from flask import Blueprint, g, request
@@ -17,7 +18,7 @@ from flask import Blueprint, g, request
 from digit_serving.gateway.errors import UnauthorizedError
 
 _NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-_LINE = re.compile(rf"({_NAME_PATTERN}) ([0-9a-f]{{64}})")
+_LINE = re.compile(rf"({_NAME_PATTERN}) ([0-9a-f]{{64}})( label)?")
 _RELOAD_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
@@ -27,8 +28,18 @@ class KeyFileError(Exception):
     """The key file is malformed, or the requested change contradicts its content."""
 
 
+@dataclass(frozen=True)
+class Key:
+    """API key as stored: without its text, of which `digest` is the SHA-256."""
+
+    name: str
+    digest: str
+    may_label: bool
+    """True if the key shows stored answers and labels them."""
+
+
 class KeyFile:
-    """File of API keys, one line `name sha256` per key.
+    """File of API keys, one line `name sha256` per key, followed by `label` if the key may label.
 
     Changes replace the file atomically, because running gateways read it.
     """
@@ -36,49 +47,51 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self) -> dict[str, str]:
-        """Return the hashes by key name. Raise OSError, KeyFileError."""
-        hashes = {}
+    def read(self) -> dict[str, Key]:
+        """Return the keys by name. Raise OSError, KeyFileError."""
+        keys = {}
         for number, line in enumerate(self.path.read_text(errors="replace").splitlines(), 1):
             if not (match := _LINE.fullmatch(line)):
                 raise KeyFileError(f"{self.path}: line {number} is not a name and a hash")
-            hashes[match[1]] = match[2]
-        return hashes
+            keys[match[1]] = Key(match[1], match[2], may_label=bool(match[3]))
+        return keys
 
     def fingerprint(self) -> tuple[int, int, int]:
         """Return the file's inode, modification time and size: any change alters them. Raise OSError."""
         status = self.path.stat()
         return status.st_ino, status.st_mtime_ns, status.st_size
 
-    def add(self, name: str) -> str:
+    def add(self, name: str, *, may_label: bool = False) -> str:
         """Create a key, store its hash and return the key itself. Raise OSError, KeyFileError."""
         if not re.fullmatch(_NAME_PATTERN, name):
             raise KeyFileError(
                 f"{name!r} is not a valid name: up to 64 letters, digits, dots, hyphens, underscores"
             )
-        with self._locked_update() as hashes:
-            if name in hashes:
+        with self._locked_update() as keys:
+            if name in keys:
                 raise KeyFileError(f"a key named {name} already exists")
             key = f"digits_{secrets.token_urlsafe(32)}"
-            hashes[name] = _digest(key)
+            keys[name] = Key(name, _digest(key), may_label)
         return key
 
     def remove(self, name: str) -> None:
         """Revoke a key. Raise OSError, KeyFileError."""
-        with self._locked_update() as hashes:
-            if hashes.pop(name, None) is None:
+        with self._locked_update() as keys:
+            if keys.pop(name, None) is None:
                 raise KeyFileError(f"no key is named {name}")
 
     @contextmanager
-    def _locked_update(self) -> Iterator[dict[str, str]]:
-        """Yield the hashes under an exclusive lock; write them durably after the block."""
+    def _locked_update(self) -> Iterator[dict[str, Key]]:
+        """Yield the keys under an exclusive lock; write them durably after the block."""
         with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            hashes = self.read() if self.path.exists() else {}
-            yield hashes
+            keys = self.read() if self.path.exists() else {}
+            yield keys
             new = self.path.with_name(f".{self.path.name}.new")
             with new.open("w") as file:
-                file.writelines(f"{name} {digest}\n" for name, digest in hashes.items())
+                file.writelines(
+                    f"{key.name} {key.digest}{' label' * key.may_label}\n" for key in keys.values()
+                )
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self.path)
@@ -95,45 +108,46 @@ class KeyVerifier:
         self._file = KeyFile(path)
         self._clock = clock
         self._fingerprint = self._file.fingerprint()
-        self._hashes: Mapping[str, str] = self._file.read()
+        self._keys: Mapping[str, Key] = self._file.read()
         self._next_check = clock() + _RELOAD_SECONDS
 
-    def name_of(self, key: str) -> str | None:
-        """Return the key's name, or None if the file does not contain the key."""
+    def find(self, text: str) -> Key | None:
+        """Return the key of this text, or None if the file does not contain it."""
         if self._clock() >= self._next_check:
             self._next_check = self._clock() + _RELOAD_SECONDS
             self._reload_if_changed()
-        presented = _digest(key)
+        presented = _digest(text)
         # Constant time: compare with every stored hash, so that the duration reveals nothing.
-        names = [name for name, stored in self._hashes.items() if hmac.compare_digest(presented, stored)]
-        return names[0] if names else None
+        found = [key for key in self._keys.values() if hmac.compare_digest(presented, key.digest)]
+        return found[0] if found else None
 
     def _reload_if_changed(self) -> None:
         try:
             fingerprint = self._file.fingerprint()
             if fingerprint != self._fingerprint:
-                self._hashes, self._fingerprint = self._file.read(), fingerprint
+                self._keys, self._fingerprint = self._file.read(), fingerprint
         except (OSError, KeyFileError) as error:
             _log.error("key file is unusable, the previous keys remain valid: %s", error)
 
 
 def require_api_key(api: Blueprint, path: Path) -> None:
-    """Require a key of this file on every route of the API; `g.context.key` becomes the key's name."""
+    """Require a key of this file on every route of the API, and put its name into `g.context`."""
     verifier = KeyVerifier(path)
 
     @api.before_request
     def authenticate() -> None:
         # CORS preflight requests carry no credentials.
         if request.method != "OPTIONS":
-            g.context.key = _authenticated_name(verifier)
+            key = _authenticated_key(verifier)
+            g.context.key, g.context.may_label = key.name, key.may_label
 
 
-def _authenticated_name(verifier: KeyVerifier) -> str:
+def _authenticated_key(verifier: KeyVerifier) -> Key:
     presented = request.authorization
     if presented and presented.type == "bearer" and presented.token:
-        name = verifier.name_of(presented.token)
-        if name is not None:
-            return name
+        key = verifier.find(presented.token)
+        if key:
+            return key
     raise UnauthorizedError("Send a key of this service as `Authorization: Bearer <key>`.")
 
 

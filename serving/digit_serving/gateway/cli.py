@@ -50,23 +50,24 @@ def keys() -> None:
 @keys.command()
 @click.argument("name")
 @_file_option
-def add(name: str, file: Path) -> None:
+@click.option("--label", is_flag=True, help="Let the key show stored answers and label them, at /label.")
+def add(name: str, file: Path, label: bool) -> None:
     """Create a key named NAME and print it; it can't be shown again, since only its hash is stored."""
     from digit_serving.gateway.auth import KeyFile
 
     with _click_errors():
-        click.echo(KeyFile(file).add(name))
+        click.echo(KeyFile(file).add(name, may_label=label))
 
 
 @keys.command()
 @_file_option
 def ls(file: Path) -> None:
-    """List the names of the keys."""
+    """List the names of the keys; "label" follows the name of a key that may label stored answers."""
     from digit_serving.gateway.auth import KeyFile
 
     with _click_errors():
-        for name in KeyFile(file).read():
-            click.echo(name)
+        for key in KeyFile(file).read().values():
+            click.echo(f"{key.name}{' label' * key.may_label}")
 
 
 @keys.command()

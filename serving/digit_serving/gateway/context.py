@@ -58,6 +58,8 @@ class RequestContext:
     """End of the wait in the admission queue."""
     key: str | None = None
     """Name of the caller's API key, if keys are required."""
+    may_label: bool = False
+    """True if the caller's API key shows stored answers and labels them."""
     ended_at: float = 0.0
     status: int = 0
     problem_code: str | None = None

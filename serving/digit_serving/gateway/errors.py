@@ -4,6 +4,8 @@
     ├── FeedbackMismatchError    422  the label does not suit the answer
     ├── FeedbackUnavailableError 503  the store of feedback fails
     ├── FeedbackUnknownError     404  no such answer is kept
+    ├── ForbiddenError           403  the API key lacks a permission
+    ├── LabelConflictError       409  the answer changed since it was shown
     ├── MalformedBodyError       400  the body does not match its content type
     ├── InvalidSelectionError    400  invalid ?version=, ?label=, ?include= or ?top=
     ├── NotReadyError            503  no version of the model is available
@@ -93,6 +95,20 @@ class FeedbackUnknownError(GatewayError):
 
     status = 404
     code = "feedback_unknown"
+
+
+class ForbiddenError(GatewayError):
+    """The request's API key lacks a permission."""
+
+    status = 403
+    code = "forbidden"
+
+
+class LabelConflictError(GatewayError):
+    """A stored answer got a label, or another answer, since it was shown."""
+
+    status = 409
+    code = "label_conflict"
 
 
 class MalformedBodyError(GatewayError):

@@ -135,19 +135,25 @@ async def test_client_with_key_is_answered_by_gateway_process(
         assert limited.value.retry_after
 
 
-def test_name_of_valid_key_returns_its_name(key_file: KeyFile) -> None:
-    shop, lab = key_file.add("shop"), key_file.add("lab")
+def name_of(verifier: KeyVerifier, key: str) -> str | None:
+    found = verifier.find(key)
+    return found.name if found else None
+
+
+def test_find_valid_key_returns_its_name_and_permission(key_file: KeyFile) -> None:
+    shop, lab = key_file.add("shop"), key_file.add("lab", may_label=True)
     verifier = KeyVerifier(key_file.path)
-    assert (verifier.name_of(shop), verifier.name_of(lab)) == ("shop", "lab")
+    assert [name_of(verifier, key) for key in (shop, lab)] == ["shop", "lab"]
+    assert [key and key.may_label for key in map(verifier.find, (shop, lab))] == [False, True]
 
 
 @pytest.mark.parametrize("wrong", ["", "digits_", "shop", "é", "x" * 10_000])
-def test_name_of_invalid_key_returns_none(key_file: KeyFile, wrong: str) -> None:
+def test_find_invalid_key_returns_none(key_file: KeyFile, wrong: str) -> None:
     key = key_file.add("shop")
     verifier = KeyVerifier(key_file.path)
-    assert verifier.name_of(wrong) is None
-    assert verifier.name_of(key[:-1]) is None
-    assert verifier.name_of(key_file.read()["shop"]) is None
+    assert verifier.find(wrong) is None
+    assert verifier.find(key[:-1]) is None
+    assert verifier.find(key_file.read()["shop"].digest) is None
 
 
 def test_changed_key_file_is_reloaded_after_one_second(key_file: KeyFile) -> None:
@@ -156,11 +162,11 @@ def test_changed_key_file_is_reloaded_after_one_second(key_file: KeyFile) -> Non
     verifier = KeyVerifier(key_file.path, clock)
     lab = key_file.add("lab")
     clock.now = 1.0
-    assert verifier.name_of(lab) == "lab"
+    assert name_of(verifier, lab) == "lab"
     key_file.remove("shop")
     clock.now = 2.0
-    assert verifier.name_of(shop) is None
-    assert verifier.name_of(lab) == "lab"
+    assert verifier.find(shop) is None
+    assert name_of(verifier, lab) == "lab"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +180,7 @@ def test_damaged_key_file_keeps_previous_keys_valid(
     verifier = KeyVerifier(key_file.path, clock)
     damage(key_file.path)
     clock.now = 1.0
-    assert verifier.name_of(key) == "shop"
+    assert name_of(verifier, key) == "shop"
     assert "the previous keys remain valid" in caplog.text
     assert key not in caplog.text
 
@@ -209,9 +215,21 @@ def test_keys_command_add_and_remove_change_list(
     key = digits_keys("add", "shop").stdout.strip()
     assert digits_keys("add", "lab").exit_code == 0
     assert digits_keys("ls").stdout.split() == ["shop", "lab"]
-    assert KeyVerifier(key_file.path).name_of(key) == "shop"
+    assert name_of(KeyVerifier(key_file.path), key) == "shop"
     assert digits_keys("remove", "shop").exit_code == 0
     assert digits_keys("ls").stdout.split() == ["lab"]
+
+
+def test_keys_command_add_label_lets_the_key_label(
+    digits_keys: Callable[..., Result], key_file: KeyFile
+) -> None:
+    digits_keys("add", "shop")
+    key = digits_keys("add", "lab", "--label").stdout.strip()
+    assert digits_keys("ls").stdout.splitlines() == ["shop", "lab label"]
+    digits_keys("remove", "shop")
+    found = KeyVerifier(key_file.path).find(key)
+    assert found
+    assert found.may_label
 
 
 @pytest.mark.parametrize(
