@@ -1,6 +1,7 @@
 """Database of records: connection, schema and writing, alike for SQLite and PostgreSQL."""
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -31,6 +32,8 @@ _LIBPQ_OPTIONS = {
 }
 _MIGRATION_LOCK = 0x6469676974
 """Key of PostgreSQL's advisory lock that lets one process at a time upgrade the schema."""
+_alembic = threading.Lock()
+"""Lock of a migration, whose connection Alembic keeps in a global variable."""
 _KEY = ("request_id", "index", "position")
 
 
@@ -192,7 +195,8 @@ class Database:
                 f"{_shown(self._url)} has schema {current}, which is newer than {newest}, "
                 "the newest that this digit-serving knows; upgrade digit-serving"
             )
-        command.upgrade(config, "head")
+        with _alembic:
+            command.upgrade(config, "head")
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:

@@ -1,7 +1,8 @@
 """Feedback store: records with labels, and those that wait for one, in SQLite or PostgreSQL."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
@@ -13,6 +14,7 @@ from digit_serving.feedback.tables import criteria, feedback
 _PAGE_ROWS = 100
 
 _columns = feedback.c
+_without_original = [column for column in _columns if column is not _columns.original]
 _OLDEST_FIRST = (_columns.answered_at, _columns.request_id, _columns.index, _columns.position)
 
 
@@ -54,7 +56,7 @@ class FeedbackStore:
         conditions = criteria(
             feedback, since=since, before=before, request_id=request_id, model=model, labelled=labelled
         )
-        columns = [column for column in _columns if originals or column is not _columns.original]
+        columns = _columns if originals else _without_original
         query = sa.select(*columns).where(*conditions).order_by(*_OLDEST_FIRST).limit(_PAGE_ROWS)
         page = self._database.fetch(query)
         while page:
@@ -88,6 +90,51 @@ class FeedbackStore:
         )
         with self._database.transaction() as connection:
             return [Agreement(*row) for row in connection.execute(query)]
+
+    def unlabelled(self, model: str, *, above: float | None = None, limit: int) -> list[Record]:
+        """Return records of the model that wait for a label, the least confident first, without `original`.
+
+        `above` leaves out those of this confidence and below.
+        """
+        conditions = criteria(feedback, model=model, labelled=False)
+        if above is not None:
+            conditions.append(_columns.confidence > above)
+        query = sa.select(*_without_original).where(*conditions)
+        order = (_columns.confidence, _columns.request_id, _columns.index, _columns.position)
+        return self._database.fetch(query.order_by(*order).limit(limit))
+
+    def progress(self, model: str, since: datetime) -> tuple[int, int]:
+        """Return how many records got labels by hand from `since` on, and how many wait for one."""
+        by_hand = (_columns.source == "label") & (_columns.labelled_at >= since)
+        query = sa.select(
+            sa.func.count(_columns.label).filter(by_hand),
+            sa.func.count().filter(_columns.label.is_(None)),
+        ).where(_columns.model == model)
+        with self._database.transaction() as connection:
+            labelled, unlabelled = connection.execute(query).one()
+            return labelled, unlabelled
+
+    def label(self, record: Record, label: str | None) -> Record | None:
+        """Give the record a label by hand, or with None withdraw its label, and return the labelled record.
+
+        Return None, and change nothing, if the stored record has got another label or answer than `record`.
+        """
+        labelled = dataclasses.replace(
+            record, label=label, labelled_at=datetime.now(UTC), source="sample" if label is None else "label"
+        )
+        change = (
+            sa.update(feedback)
+            .where(
+                _columns.request_id == record.request_id,
+                _columns.index == record.index,
+                _columns.position == record.position,
+                _columns.answered_at == record.answered_at,
+                _columns.labelled_at.is_not_distinct_from(record.labelled_at),
+            )
+            .values(label=label, labelled_at=labelled.labelled_at, source=labelled.source)
+        )
+        with self._database.transaction() as connection:
+            return labelled if connection.execute(change).rowcount else None
 
     def delete(self, *, before: datetime | None = None, request_id: str | None = None) -> int:
         """Delete records answered before `before`, of the request, or both, and return their number.

@@ -221,7 +221,11 @@ class AnswerKeeper:
 
     def save(self, records: Sequence[Record]) -> None:
         """Store the records, on disk at the return. Raise FeedbackUnavailableError."""
-        self._call(self._store, lambda store: store.save(records))
+        self.use_store(lambda store: store.save(records))
+
+    def use_store(self, function: Callable[[FeedbackStore], _Result]) -> _Result:
+        """Call the function with the store, in a thread. Raise FeedbackUnavailableError."""
+        return self._call(self._store, function)
 
     def _put(
         self,
@@ -316,4 +320,6 @@ class AnswerKeeper:
             return await_(asyncio.wait_for(future, _CALL_SECONDS))
         except (StoreError, OSError) as error:
             _log.warning("feedback is unavailable: %s", str(error) or f"no answer in {_CALL_SECONDS:g} s")
-            raise FeedbackUnavailableError("Feedback can't be stored at present. Try again later.") from error
+            raise FeedbackUnavailableError(
+                "The store of feedback does not answer. Try again later."
+            ) from error

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
 
 import orjson
 from flask import Response, g, request
@@ -35,14 +35,20 @@ def _to_integer(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+RequestId = Annotated[str, Field(pattern=f"^{REQUEST_ID_PATTERN}$")]
+Index = Annotated[int, Field(ge=0, le=MAX_INDEX), BeforeValidator(_to_integer)]
+Label = Annotated[str, Field(max_length=MAX_LABEL)]
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
 class Feedback(BaseModel):
     """Body of a request: the label of a picture of an earlier request, or that its answer was right."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    request_id: Annotated[str, Field(pattern=f"^{REQUEST_ID_PATTERN}$")]
-    index: Annotated[int, Field(ge=0, le=MAX_INDEX), BeforeValidator(_to_integer)] = 0
-    label: Annotated[str, Field(max_length=MAX_LABEL)] = NO_CLASS
+    request_id: RequestId
+    index: Index = 0
+    label: Label = NO_CLASS
     is_: Annotated[Literal["right"], Field(alias="is")] = "right"
 
     @model_validator(mode="after")
@@ -67,7 +73,7 @@ class FeedbackView:
 
     def feedback(self) -> Response:
         context: RequestContext = g.context
-        given = _parse()
+        given = parse_body(Feedback)
         records = self._keeper.find(given.request_id, given.index)
         if not records:
             raise FeedbackUnknownError(
@@ -116,13 +122,14 @@ class FeedbackView:
             raise FeedbackUnknownError("The version that answered is no longer served.") from error
 
 
-def _parse() -> Feedback:
+def parse_body(kind: type[_Body]) -> _Body:
+    """Return the request's body, a small JSON document. Raise MalformedBodyError or HTTPException."""
     if request.mimetype != "application/json":
         raise UnsupportedMediaType("Unsupported media type. Send application/json.")
     if int(request.environ.get("CONTENT_LENGTH") or 0) > _MAX_BODY:
         raise RequestEntityTooLarge
     try:
-        return Feedback.model_validate_json(request.environ["wsgi.input"].read())
+        return kind.model_validate_json(request.environ["wsgi.input"].read())
     except ValidationError as error:
         first = error.errors()[0]
         place = f"Field `{first['loc'][0]}`: " if first["loc"] else ""

@@ -43,8 +43,10 @@ def describe(settings: Settings) -> dict[str, Any]:
     for name, field in _IMAGE_LISTS:
         document["components"]["schemas"][name]["properties"][field]["maxItems"] = settings.max_images
     document["components"]["schemas"]["ModelName"]["enum"] = list(settings.models)
+    if not settings.offers_labelling:
+        _remove(document, "Labelling", "/v1/feedback/unlabelled", "/v1/feedback/labels")
     if not settings.feedback:
-        _remove_feedback(document)
+        _remove(document, "Feedback", "/v1/feedback")
     if settings.api_keys:
         for path, operations in document["paths"].items():
             if path.startswith("/v1/"):
@@ -53,10 +55,11 @@ def describe(settings: Settings) -> dict[str, Any]:
     return document
 
 
-def _remove_feedback(document: dict[str, Any]) -> None:
-    """Remove the route, and the components that it alone uses: their names begin with Feedback."""
-    del document["paths"]["/v1/feedback"]
+def _remove(document: dict[str, Any], prefix: str, *paths: str) -> None:
+    """Remove paths, and the components that they alone use: their names begin with the prefix."""
+    for path in paths:
+        del document["paths"][path]
     for kind, components in document["components"].items():
         document["components"][kind] = {
-            name: component for name, component in components.items() if not name.startswith("Feedback")
+            name: component for name, component in components.items() if not name.startswith(prefix)
         }

@@ -1,6 +1,7 @@
 """Query parsing: the model that a request asks, and the form of its answer."""
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from digit_client.tfserving.codec import ModelRef
 from digit_serving.gateway.errors import InvalidSelectionError, UnknownModelError
@@ -39,7 +40,7 @@ class ModelSelector:
         if version is not None and label is not None:
             raise InvalidSelectionError("Parameters `version` and `label` exclude each other.")
         if version is not None:
-            number = _parse_integer("version", version, 0, MAX_VERSION)
+            number = parse_integer("version", version, 0, MAX_VERSION)
             return ModelRef(model.name, version=number)
         return ModelRef(model.name, label=label) if label else model
 
@@ -56,10 +57,20 @@ def parse_include(query: Query, supported: Collection[str]) -> set[str]:
 
 def parse_top(query: Query) -> int | None:
     """Return the number of classes that each prediction shall list, None for all of them."""
-    return _parse_integer("top", query["top"], 1, MAX_TOP) if "top" in query else None
+    return parse_integer("top", query["top"], 1, MAX_TOP) if "top" in query else None
 
 
-def _parse_integer(name: str, text: str, least: int, largest: int) -> int:
+def parse_probability(name: str, text: str) -> float:
+    """Return the value of a parameter, 0..1. Raise InvalidSelectionError."""
+    with suppress(ValueError):
+        number = float(text)
+        if 0 <= number <= 1:
+            return number
+    raise InvalidSelectionError(f"Parameter `{name}` must be a number from 0 to 1.")
+
+
+def parse_integer(name: str, text: str, least: int, largest: int) -> int:
+    """Return the value of a parameter. Raise InvalidSelectionError unless it is within the limits."""
     # Check the length first: int() raises ValueError for thousands of digits.
     if text.isascii() and text.isdigit() and len(text) <= len(str(largest)):
         number = int(text)

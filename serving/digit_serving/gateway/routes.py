@@ -14,6 +14,7 @@ from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.feedback import FeedbackView
 from digit_serving.gateway.image_processing import ImageProcessor, to_image
+from digit_serving.gateway.labelling import LabellingViews
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.query_parsing import ModelSelector, parse_include, parse_top
 from digit_serving.gateway.rate_limit import RateLimiter, limit_rate
@@ -37,7 +38,7 @@ def blueprint(
     shadow: Shadow | None,
     limiter: RateLimiter | None,
 ) -> Blueprint:
-    """Return the blueprint of /v1, with feedback if answers are kept."""
+    """Return the blueprint of /v1, with feedback if answers are kept, and labelling if keys protect it."""
     api = Blueprint("api", __name__, url_prefix="/v1")
     selector = ModelSelector(settings)
     recognition = _Recognition(settings, selector, router, keeper, shadow)
@@ -46,6 +47,10 @@ def blueprint(
     api.get("/models")(_Models(settings, selector, model_server, router).models)
     if keeper:
         api.post("/feedback")(FeedbackView(keeper, router, metrics).feedback)
+    if keeper and settings.offers_labelling:
+        labelling = LabellingViews(settings, selector, keeper, router)
+        api.get("/feedback/unlabelled")(labelling.unlabelled)
+        api.post("/feedback/labels")(labelling.label)
     if settings.api_keys:
         auth.require_api_key(api, settings.api_keys)
     if limiter:

@@ -121,6 +121,37 @@ class FeedbackReceipt(TypedDict):
     request_id: str
 
 
+class LabellingRecord(TypedDict):
+    """Stored answer that waits for a label; `image` is the model's input, a PNG in base64."""
+
+    request_id: str
+    index: int
+    position: int
+    revision: str
+    image: str
+
+
+class LabellingRecords(TypedDict):
+    """Stored answers that wait for a label, and the numbers of those that got one by hand and that wait.
+
+    `next` is the value of `above` for further answers, null if there are no others.
+    """
+
+    records: list[LabellingRecord]
+    next: float | None
+    labelled: int
+    unlabelled: int
+    request_id: str
+
+
+class LabellingReceipt(TypedDict):
+    """Receipt of a label, null after a withdrawal; the answer has another revision now."""
+
+    label: str | None
+    revision: str
+    request_id: str
+
+
 class Index(TypedDict):
     """The service's name, version and paths."""
 

@@ -10,6 +10,7 @@ import textwrap
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -384,3 +385,65 @@ def _set_revision(url: str, revision: str) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '{revision}'"))
     engine.dispose()
+
+
+def test_threads_that_open_new_stores_at_once_all_get_the_schema(tmp_path: Path) -> None:
+    """A gateway opens its store and its kept answers at the same time."""
+
+    def open_and_count(number: int) -> int:
+        with closing(FeedbackStore(f"sqlite:///{tmp_path}/{number}.db")) as store:
+            return store.count()
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(open_and_count, range(16))) == [0] * 16
+
+
+def test_unlabelled_are_least_confident_first_without_originals(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    sure, unsure, tied = (make_record(confidence=value) for value in (0.75, 0.25, 0.25))
+    labelled = make_record(confidence=0.1, label="1", labelled_at=START)
+    other = make_record(model="other", confidence=0.1)
+    store.save([replace(sure, original=b"picture"), labelled, other, tied, unsure])
+    assert store.unlabelled("digits", limit=9) == [unsure, tied, sure]
+    assert store.unlabelled("digits", limit=2) == [unsure, tied]
+    assert store.unlabelled("digits", above=0.25, limit=9) == [sure]
+
+
+def test_progress_counts_labels_by_hand_and_those_to_come(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    by_hand = {"label": "1", "source": "label"}
+    store.save(
+        [
+            make_record(**by_hand, labelled_at=START),
+            make_record(**by_hand, labelled_at=START - HOUR),
+            make_record(label="1", source="feedback", labelled_at=START),
+            make_record(source="sample"),
+            make_record(source="sample", labelled_at=START),
+            make_record(**by_hand, labelled_at=START, model="other"),
+        ]
+    )
+    assert store.progress("digits", START) == (1, 2)
+    assert store.progress("none", START) == (0, 0)
+
+
+def test_label_changes_a_record_only_as_it_was_read(store: FeedbackStore, make_record: MakeRecord) -> None:
+    sample = make_record(source="sample", original=b"picture")
+    store.save([sample])
+    (read,) = store.unlabelled("digits", limit=1)
+    labelled = store.label(read, "3")
+    assert labelled
+    assert store.label(read, "8") is None
+    assert list(store.records(originals=True)) == [replace(labelled, original=b"picture")]
+    assert (labelled.label, labelled.source) == ("3", "label")
+    withdrawn = store.label(labelled, None)
+    assert withdrawn
+    assert (withdrawn.label, withdrawn.source) == (None, "sample")
+    assert store.unlabelled("digits", limit=1) == [withdrawn]
+    store.save([replace(sample, answered_at=START + HOUR, labelled_at=withdrawn.labelled_at)])
+    assert store.label(withdrawn, "3") is None
+    # A sample that is written late leaves the withdrawal.
+    store.save([sample])
+    (after,) = store.records()
+    assert after.answered_at == START + HOUR

@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from digit_client.tfserving.protos import (
     PredictResponse,
 )
 from digit_serving.feedback import kept
+from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.asgi import Receive, Scope, Send
+from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
@@ -391,3 +393,40 @@ def feedback_http(stub: StubModelServer, feedback_url: str, memory: Path) -> Ite
     settings = Settings(model_server=stub.target, labels=(), feedback=feedback_url)
     with greenlet_loop.keeping(settings) as client:
         yield client
+
+
+@pytest.fixture
+def feedback_store(feedback_url: str) -> Iterator[FeedbackStore]:
+    """Store of feedback, empty."""
+    with closing(FeedbackStore(feedback_url)) as store:
+        yield store
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> KeyFile:
+    """File of API keys that does not exist."""
+    return KeyFile(tmp_path / "keys")
+
+
+@pytest.fixture
+def start_labelling(
+    stub: StubModelServer, feedback_url: str, key_file: KeyFile, memory: Path
+) -> Iterator[StartGateway]:
+    """Function that starts a gateway with these settings; its test client has a key that may label."""
+    headers = {"HTTP_AUTHORIZATION": f"Bearer {key_file.add('lab', may_label=True)}"}
+    defaults: dict[str, Any] = {"model_server": stub.target, "labels": (), "feedback": feedback_url}
+    defaults["api_keys"] = key_file.path
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> FlaskClient:
+            client = stack.enter_context(greenlet_loop.keeping(Settings(**(defaults | settings))))
+            client.environ_base |= headers
+            return client
+
+        yield start
+
+
+@pytest.fixture
+def label_http(start_labelling: StartGateway) -> FlaskClient:
+    """Test client, with a key that may label, of a gateway in front of the stub."""
+    return start_labelling()

@@ -16,11 +16,6 @@ from tests.serving.gateway.conftest import ManualClock, StartGateway, gateway_pr
 
 
 @pytest.fixture
-def key_file(tmp_path: Path) -> KeyFile:
-    return KeyFile(tmp_path / "keys")
-
-
-@pytest.fixture
 def digits_keys(key_file: KeyFile) -> Callable[..., Result]:
     """Function that runs `digits keys` with these arguments."""
     environment = {"DIGITS_API_KEYS": str(key_file.path)}

@@ -21,16 +21,20 @@ from werkzeug.test import TestResponse
 from digit_client import ConnectionFailedError, DigitError, ImageError
 from digit_client.images import to_png
 from digit_client.tfserving.protos import ModelVersionStatus
+from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway import schemas
+from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.context import REQUEST_ID_PATTERN
 from digit_serving.gateway.errors import RETRY_AFTER_STATUSES, GatewayError, status_and_code
 from digit_serving.gateway.feedback import MAX_INDEX, MAX_LABEL
+from digit_serving.gateway.labelling import MAX_LIMIT, MAX_WITHIN
 from digit_serving.gateway.openapi import describe
 from digit_serving.gateway.query_parsing import MAX_TOP, MAX_VERSION
 from digit_serving.gateway.settings import Settings
 from tests.serving.gateway.conftest import (
     IMAGE,
     SHAPES,
+    StartGateway,
     StubModelServer,
     TaskModels,
     TemplateModel,
@@ -38,11 +42,15 @@ from tests.serving.gateway.conftest import (
     gateway_process,
 )
 from tests.serving.gateway.test_feedback import give, give_once
+from tests.serving.gateway.test_labelling import sample, shown
 
 GENERATOR = [sys.executable, "-m", "openapi_python_client"]
 UNDOCUMENTED_PATHS = {"/docs", "/docs/<name>", "/static/<name>"}
 STORE = "sqlite:///feedback.db"
-DOCUMENT = describe(Settings(max_images=7, max_body=1234, max_pixels=5678, max_digits=9, feedback=STORE))
+# Any file: keys are not read.
+KEYS = Path(__file__)
+LIMITS = {"max_images": 7, "max_body": 1234, "max_pixels": 5678, "max_digits": 9}
+DOCUMENT = describe(Settings(feedback=STORE, api_keys=KEYS, **LIMITS))
 PATHS = DOCUMENT["paths"]
 COMPONENTS = DOCUMENT["components"]
 BODIES = COMPONENTS["requestBodies"]["Pictures"]["content"]
@@ -114,7 +122,7 @@ def generate_client(target: Path) -> None:
 
     The generator knows binary bodies only as application/octet-stream.
     """
-    document = describe(Settings(feedback=STORE))
+    document = describe(Settings(feedback=STORE, api_keys=KEYS))
     bodies = document["components"]["requestBodies"]["Pictures"]["content"]
     del bodies["image/*"], bodies["application/x-npy"]
     source = target.with_suffix(".json")
@@ -141,7 +149,11 @@ def test_document_contains_every_route_and_method(offline_http: FlaskClient) -> 
     }
 
 
-@pytest.mark.parametrize("document", [DOCUMENT, describe(Settings())], ids=["feedback", "no feedback"])
+@pytest.mark.parametrize(
+    "document",
+    [DOCUMENT, describe(Settings(feedback=STORE)), describe(Settings())],
+    ids=["labelling", "feedback", "no feedback"],
+)
 def test_references_resolve_and_components_are_used(document: dict[str, Any]) -> None:
     references = set(values_of("$ref", document))
     assert all(resolve({"$ref": reference}) for reference in references)
@@ -226,6 +238,9 @@ def test_error_responses_agree_with_their_examples_and_headers() -> None:
         "Models",
         "FeedbackEntry",
         "FeedbackReceipt",
+        "LabellingRecord",
+        "LabellingRecords",
+        "LabellingReceipt",
         "Index",
         "Alive",
         "Ready",
@@ -245,11 +260,16 @@ def test_patterns_and_limits_are_those_of_the_code() -> None:
     assert schema["ModelVersion"]["properties"]["state"]["enum"] == ModelVersionStatus.State.keys()
     assert COMPONENTS["parameters"]["Version"]["schema"]["maximum"] == MAX_VERSION
     assert COMPONENTS["parameters"]["Top"]["schema"]["maximum"] == MAX_TOP
-    for name in ("FeedbackLabel", "FeedbackRight", "FeedbackEntry"):
+    for name in ("FeedbackLabel", "FeedbackRight", "FeedbackEntry", "LabellingLabel", "LabellingRecord"):
         properties = schema[name]["properties"]
         assert properties["request_id"]["pattern"] == f"^{REQUEST_ID_PATTERN}$"
         assert properties["index"]["maximum"] == MAX_INDEX
-    assert schema["FeedbackLabel"]["properties"]["label"]["maxLength"] == MAX_LABEL
+    for name in ("FeedbackLabel", "LabellingLabel"):
+        assert schema[name]["properties"]["label"]["maxLength"] == MAX_LABEL
+    query = {
+        item["name"]: item["schema"] for item in PATHS["/v1/feedback/unlabelled"]["get"]["parameters"][2:]
+    }
+    assert (query["limit"]["maximum"], query["within"]["maximum"]) == (MAX_LIMIT, MAX_WITHIN)
 
 
 def test_limits_are_those_of_the_settings() -> None:
@@ -268,15 +288,12 @@ def test_models_are_those_of_the_settings() -> None:
     assert document["components"]["schemas"]["ModelName"]["enum"] == ["digits", "flowers"]
 
 
-def test_security_is_required_only_with_api_keys(tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    keys.touch()
-    secured = describe(Settings(api_keys=keys, feedback=STORE))["paths"]
+def test_security_is_required_only_with_api_keys() -> None:
+    for item in describe(Settings(feedback=STORE))["paths"].values():
+        assert not any(operation.get("security") for operation in item.values())
     for path, item in PATHS.items():
-        for method, operation in item.items():
-            with_keys = secured[path][method].get("security", [])
-            assert operation.get("security", []) == []
-            assert with_keys == ([{"Key": []}] if path.startswith("/v1/") else [])
+        for operation in item.values():
+            assert operation.get("security", []) == ([{"Key": []}] if path.startswith("/v1/") else [])
 
 
 def test_examples_match_their_schemas() -> None:
@@ -385,6 +402,53 @@ def test_feedback_matches_its_schema(
     picture = {"data": to_png(IMAGE), "content_type": "image/png"}
     feedback_http.post("/v1/predict", **picture, headers={"X-Request-ID": "id-1"})
     response = (give_once if status == 404 else give)(feedback_http, **document)
+    assert response.status_code == status, response.text
+    validate_response(response, operation)
+
+
+@pytest.mark.parametrize(
+    ("key", "query", "status"), [("lab", "", 200), ("lab", "?limit=x", 400), ("shop", "", 403)]
+)
+def test_unlabelled_answers_match_their_schema(
+    start_labelling: StartGateway,
+    feedback_store: FeedbackStore,
+    key_file: KeyFile,
+    key: str,
+    query: str,
+    status: int,
+) -> None:
+    feedback_store.save([sample(1)])
+    shop = key_file.add("shop")
+    http = start_labelling()
+    if key == "shop":
+        http.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {shop}"
+    response = http.get(f"/v1/feedback/unlabelled{query}")
+    assert response.status_code == status
+    validate_response(response, PATHS["/v1/feedback/unlabelled"]["get"])
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({}, 200),
+        ({"label": None}, 200),
+        ({"label": "x"}, 422),
+        ({"index": 1}, 404),
+        ({"revision": ""}, 409),
+        ({"more": 1}, 400),
+    ],
+)
+def test_label_matches_its_schema(
+    label_http: FlaskClient, feedback_store: FeedbackStore, change: dict[str, Any], status: int
+) -> None:
+    operation = PATHS["/v1/feedback/labels"]["post"]
+    feedback_store.save([sample(1)])
+    (record,) = shown(label_http)["records"]
+    del record["image"]
+    document = record | {"label": "7"} | change
+    if status != 400:
+        validate(document, operation["requestBody"]["content"]["application/json"]["schema"])
+    response = label_http.post("/v1/feedback/labels", json=document)
     assert response.status_code == status, response.text
     validate_response(response, operation)
 

@@ -1,0 +1,150 @@
+"""Labelling: the views of people who label stored answers by hand, /v1/feedback/unlabelled and …/labels."""
+
+import base64
+import hashlib
+import random
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import orjson
+from flask import Response, g, request
+from pydantic import BaseModel, ConfigDict
+
+from digit_client import ModelNotFoundError, UnavailableError
+from digit_serving.feedback.records import Record
+from digit_serving.gateway import schemas
+from digit_serving.gateway.context import RequestContext
+from digit_serving.gateway.errors import (
+    FeedbackMismatchError,
+    FeedbackUnknownError,
+    ForbiddenError,
+    LabelConflictError,
+)
+from digit_serving.gateway.feedback import Index, Label, RequestId, parse_body
+from digit_serving.gateway.query_parsing import ModelSelector, parse_integer, parse_probability
+from digit_serving.gateway.routing import Router, default_version
+from digit_serving.gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from digit_serving.gateway.answer_keeper import AnswerKeeper
+
+MAX_LIMIT = 100
+"""Largest value of `limit`."""
+MAX_WITHIN = 10**9
+"""Largest value of `within`, in seconds."""
+_LIMIT = 20
+_WITHIN = 24 * 60 * 60
+_POOL = 10
+"""Answers of which each one that is shown is chosen: so seldom do two people get the same one."""
+
+
+class HandLabel(BaseModel):
+    """Body of a request: the label of a stored answer as it was shown, null to withdraw one."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    request_id: RequestId
+    index: Index
+    position: Index
+    revision: str
+    label: Label | None
+
+
+class LabellingViews:
+    """Views that show stored answers without a label and label them, for API keys with this permission.
+
+    They do not tell what the model answered: people would be inclined to agree.
+    """
+
+    def __init__(
+        self, settings: Settings, selector: ModelSelector, keeper: "AnswerKeeper", router: Router
+    ) -> None:
+        self._settings = settings
+        self._selector = selector
+        self._keeper = keeper
+        self._router = router
+
+    def unlabelled(self) -> Response:
+        """Answer some of the least confident answers, in random order."""
+        context = _permitted_context()
+        context.model = model = self._selector.model(request.args).name
+        query = request.args
+        limit = parse_integer("limit", query["limit"], 1, MAX_LIMIT) if "limit" in query else _LIMIT
+        within = parse_integer("within", query["within"], 0, MAX_WITHIN) if "within" in query else _WITHIN
+        above = parse_probability("above", query["above"]) if "above" in query else None
+        since = datetime.now(UTC) - timedelta(seconds=within)
+        pool = limit * _POOL
+        records, (labelled, unlabelled) = self._keeper.use_store(
+            lambda store: (store.unlabelled(model, above=above, limit=pool), store.progress(model, since))
+        )
+        chosen = random.sample(records, min(limit, len(records)))
+        content: schemas.LabellingRecords = {
+            "records": [_describe(record) for record in chosen],
+            "next": records[-1].confidence if len(records) == pool else None,
+            "labelled": labelled,
+            "unlabelled": unlabelled,
+            "request_id": context.request_id,
+        }
+        return Response(orjson.dumps(content), content_type="application/json")
+
+    def label(self) -> Response:
+        """Label an answer, unless it has changed since it was shown."""
+        context = _permitted_context()
+        given = parse_body(HandLabel)
+        record = self._find(given)
+        context.model = record.model
+        if _revision(record) != given.revision:
+            raise _conflict()
+        if given.label and given.label not in self._labels(record.model, context):
+            raise FeedbackMismatchError("The label is none of the model's labels.")
+        labelled = self._keeper.use_store(lambda store: store.label(record, given.label))
+        if labelled is None:
+            raise _conflict()
+        content: schemas.LabellingReceipt = {
+            "label": given.label,
+            "revision": _revision(labelled),
+            "request_id": context.request_id,
+        }
+        return Response(orjson.dumps(content), content_type="application/json")
+
+    def _find(self, given: HandLabel) -> Record:
+        key = (given.index, given.position)
+        records = self._keeper.use_store(lambda store: [*store.records(request_id=given.request_id)])
+        for record in records:
+            if (record.index, record.position) == key:
+                return record
+        raise FeedbackUnknownError("No such answer is stored: it is unknown, or was deleted.")
+
+    def _labels(self, model: str, context: RequestContext) -> tuple[str, ...]:
+        """Return the labels of the version that answers by default: that of the record may be gone."""
+        try:
+            return self._router.task(default_version(self._settings, model), context).labels
+        except ModelNotFoundError as error:
+            raise UnavailableError(error.message) from error
+
+
+def _permitted_context() -> RequestContext:
+    """Return the request's context. Raise ForbiddenError if the API key may not label."""
+    context: RequestContext = g.context
+    if not context.may_label:
+        raise ForbiddenError("This API key may not label answers. Ask the operator for one that may.")
+    return context
+
+
+def _describe(record: Record) -> schemas.LabellingRecord:
+    return {
+        "request_id": record.request_id,
+        "index": record.index,
+        "position": record.position,
+        "revision": _revision(record),
+        "image": base64.b64encode(record.input).decode(),
+    }
+
+
+def _revision(record: Record) -> str:
+    """Return a token of the record's answer and label, which are replaced at other times."""
+    return hashlib.sha256(f"{record.answered_at} {record.labelled_at}".encode()).hexdigest()[:16]
+
+
+def _conflict() -> LabelConflictError:
+    return LabelConflictError("Somebody else labelled this answer meanwhile; the new label was not stored.")

@@ -1,0 +1,258 @@
+"""Labelling: stored answers are shown to API keys with the permission, and get labels by hand."""
+
+import base64
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from digit_client.images import decode, to_png
+from digit_serving.feedback.records import NO_CLASS, Record
+from digit_serving.feedback.store import FeedbackStore
+from digit_serving.gateway import labelling
+from digit_serving.gateway.auth import KeyFile
+from tests.serving.gateway.conftest import SHAPES, StartGateway, StubModelServer, TaskModels
+from tests.serving.gateway.test_routes import assert_problem
+
+START = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(feedback_store: FeedbackStore) -> FeedbackStore:
+    return feedback_store
+
+
+@pytest.fixture
+def http(label_http: FlaskClient) -> FlaskClient:
+    return label_http
+
+
+def sample(number: int, confidence: float = 0.5, **fields: Any) -> Record:
+    """Return an unsure answer; the mean of its input is its number."""
+    values: dict[str, Any] = {
+        "request_id": f"id-{number}",
+        "index": 0,
+        "position": 0,
+        "kind": "predict",
+        "model": "digits",
+        "version": 1,
+        "predicted": "7",
+        "confidence": confidence,
+        "is_digit": None,
+        "input": to_png(np.full((28, 28), number, np.uint8)),
+        "answered_at": START + timedelta(minutes=number),
+        "source": "sample",
+    }
+    return Record(**(values | fields))
+
+
+def shown(http: FlaskClient, query: str = "") -> Any:
+    response = http.get(f"/v1/feedback/unlabelled{query}")
+    assert response.status_code == 200, response.text
+    return response.get_json()
+
+
+def label(http: FlaskClient, record: dict[str, Any], text: str | None, **fields: object) -> TestResponse:
+    """Label an answer as it was shown."""
+    key = {name: record[name] for name in ("request_id", "index", "position", "revision")}
+    return http.post("/v1/feedback/labels", json=key | {"label": text} | fields)
+
+
+def stored_labels(store: FeedbackStore) -> dict[str, str | None]:
+    return {record.request_id: record.label for record in store.records()}
+
+
+class TestUnlabelled:
+    def test_unlabelled_answers_are_shown_without_the_predicted_label(
+        self, http: FlaskClient, store: FeedbackStore
+    ) -> None:
+        store.save([sample(3, index=2, position=1, kind="read")])
+        document = shown(http)
+        (record,) = document["records"]
+        assert {name: record[name] for name in ("request_id", "index", "position")} == {
+            "request_id": "id-3",
+            "index": 2,
+            "position": 1,
+        }
+        assert np.array_equal(decode(base64.b64decode(record["image"])), np.full((28, 28), 3))
+        assert record.keys() == {"request_id", "index", "position", "revision", "image"}
+        assert (document["labelled"], document["unlabelled"], document["next"]) == (0, 1, None)
+
+    def test_labelled_answers_and_other_models_are_left_out(
+        self, start_labelling: StartGateway, store: FeedbackStore
+    ) -> None:
+        http = start_labelling(model_names=("shapes",))
+        feedback = {"label": "1", "labelled_at": START, "source": "feedback"}
+        store.save([sample(1), sample(2, model="shapes"), sample(3, **feedback)])
+        assert [record["request_id"] for record in shown(http)["records"]] == ["id-1"]
+        assert [record["request_id"] for record in shown(http, "?model=shapes")["records"]] == ["id-2"]
+        assert shown(http)["unlabelled"] == 1
+
+    def test_answers_are_chosen_among_the_least_confident(
+        self, http: FlaskClient, store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(labelling, "_POOL", 3)
+        store.save([sample(number, number / 16) for number in range(12)])
+        first = shown(http, "?limit=2")
+        assert len(first["records"]) == 2
+        assert {record["request_id"] for record in first["records"]} < {f"id-{n}" for n in range(6)}
+        assert first["next"] == 5 / 16
+        following = shown(http, f"?limit=2&above={first['next']}")
+        assert {record["request_id"] for record in following["records"]} < {f"id-{n}" for n in range(6, 12)}
+        assert shown(http, f"?above={following['next']}")["records"] == []
+
+    def test_two_people_get_different_orders(self, http: FlaskClient, store: FeedbackStore) -> None:
+        store.save([sample(number) for number in range(100)])
+        orders = {tuple(record["request_id"] for record in shown(http)["records"]) for _ in range(5)}
+        assert len(orders) > 1
+
+    def test_labels_by_hand_within_the_time_are_counted(
+        self, http: FlaskClient, store: FeedbackStore
+    ) -> None:
+        now = datetime.now(UTC)
+        by_hand = {"label": "1", "source": "label"}
+        store.save(
+            [
+                sample(1, **by_hand, labelled_at=now - timedelta(minutes=5)),
+                sample(2, **by_hand, labelled_at=now - timedelta(days=2)),
+                sample(3, label="1", source="feedback", labelled_at=now),
+                sample(4),
+            ]
+        )
+        assert shown(http)["labelled"] == 1
+        assert shown(http, "?within=60")["labelled"] == 0
+        assert shown(http, "?within=1000000")["labelled"] == 2
+
+    @pytest.mark.parametrize(
+        "query", ["limit=0", "limit=101", "limit=x", "above=2", "above=nan", "above=", "within=-1"]
+    )
+    def test_invalid_query_is_refused(self, http: FlaskClient, query: str) -> None:
+        assert_problem(http.get(f"/v1/feedback/unlabelled?{query}"), 400, "invalid_selection")
+
+    def test_unknown_model_is_not_found(self, http: FlaskClient) -> None:
+        assert_problem(http.get("/v1/feedback/unlabelled?model=x"), 404, "model_not_found")
+
+
+class TestLabels:
+    @pytest.mark.parametrize("text", ["3", NO_CLASS])
+    def test_label_is_stored_and_the_answer_no_longer_shown(
+        self, http: FlaskClient, store: FeedbackStore, text: str
+    ) -> None:
+        before = sample(1, original=b"picture")
+        store.save([before])
+        (record,) = shown(http)["records"]
+        receipt = label(http, record, text).get_json()
+        assert receipt["label"] == text
+        assert receipt["revision"] != record["revision"]
+        (after,) = store.records(originals=True)
+        assert (after.label, after.source, after.original) == (text, "label", b"picture")
+        assert after.labelled_at
+        assert after.labelled_at > after.answered_at
+        document = shown(http)
+        assert (document["records"], document["labelled"], document["unlabelled"]) == ([], 1, 0)
+
+    def test_null_withdraws_the_label_and_another_one_follows(
+        self, http: FlaskClient, store: FeedbackStore
+    ) -> None:
+        store.save([sample(1)])
+        (record,) = shown(http)["records"]
+        record |= label(http, record, "3").get_json() | {"request_id": "id-1"}
+        record |= label(http, record, None).get_json() | {"request_id": "id-1"}
+        (withdrawn,) = store.records()
+        assert (withdrawn.label, withdrawn.source) == (None, "sample")
+        assert [each["revision"] for each in shown(http)["records"]] == [record["revision"]]
+        assert label(http, record, "8").status_code == 200
+        assert stored_labels(store) == {"id-1": "8"}
+
+    def test_second_label_of_a_shown_answer_is_a_conflict(
+        self, start_labelling: StartGateway, store: FeedbackStore
+    ) -> None:
+        one, other = start_labelling(), start_labelling()
+        store.save([sample(1)])
+        (record,) = shown(one)["records"]
+        assert shown(other)["records"] == [record]
+        assert label(one, record, "3").status_code == 200
+        assert_problem(label(other, record, "8"), 409, "label_conflict")
+        assert_problem(label(other, record, None), 409, "label_conflict")
+        assert stored_labels(store) == {"id-1": "3"}
+
+    def test_answer_that_was_replaced_by_a_reused_request_id_is_a_conflict(
+        self, http: FlaskClient, store: FeedbackStore
+    ) -> None:
+        store.save([sample(1)])
+        (record,) = shown(http)["records"]
+        store.save([sample(1, answered_at=START + timedelta(days=1))])
+        assert_problem(label(http, record, "3"), 409, "label_conflict")
+
+    def test_label_of_a_caller_meanwhile_is_kept(self, http: FlaskClient, store: FeedbackStore) -> None:
+        store.save([sample(1)])
+        (record,) = shown(http)["records"]
+        store.save([sample(1, label="1", labelled_at=datetime.now(UTC), source="feedback")])
+        assert_problem(label(http, record, "3"), 409, "label_conflict")
+        assert stored_labels(store) == {"id-1": "1"}
+
+    def test_label_of_another_position_is_unknown(self, http: FlaskClient, store: FeedbackStore) -> None:
+        store.save([sample(1)])
+        (record,) = shown(http)["records"]
+        assert_problem(label(http, record, "3", position=1), 404, "feedback_unknown")
+
+    def test_label_must_be_one_of_the_served_models(
+        self, stub: StubModelServer, http: FlaskClient, store: FeedbackStore
+    ) -> None:
+        stub.answer = TaskModels(digits={9: SHAPES})
+        store.save([sample(1, input=to_png(np.zeros((64, 48, 3), np.uint8)))])
+        (record,) = shown(http)["records"]
+        assert_problem(label(http, record, "7"), 422, "feedback_mismatch")
+        assert label(http, record, "cross").status_code == 200
+
+    def test_label_without_model_server_is_unavailable(
+        self, stub: StubModelServer, http: FlaskClient, store: FeedbackStore
+    ) -> None:
+        stub.answer = TaskModels(other={1: SHAPES})
+        store.save([sample(1)])
+        (record,) = shown(http)["records"]
+        assert_problem(label(http, record, "7"), 503, "model_unavailable")
+
+    @pytest.mark.parametrize(
+        "change", [{"label": 7}, {"index": -1}, {"revision": None}, {"request_id": "id 1"}, {"more": 1}]
+    )
+    def test_malformed_label_is_refused(
+        self, http: FlaskClient, store: FeedbackStore, change: dict[str, object]
+    ) -> None:
+        store.save([sample(1)])
+        (record,) = shown(http)["records"]
+        assert_problem(label(http, record, "7", **change), 400, "malformed_body")
+
+
+class TestPermission:
+    def test_key_without_permission_is_forbidden_and_changes_nothing(
+        self, start_labelling: StartGateway, key_file: KeyFile, store: FeedbackStore
+    ) -> None:
+        store.save([sample(1)])
+        shop = key_file.add("shop")
+        http = start_labelling()
+        (record,) = shown(http)["records"]
+        for key, status, code in (("digits_wrong", 401, "unauthorized"), (shop, 403, "forbidden")):
+            http.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
+            assert_problem(http.get("/v1/feedback/unlabelled"), status, code)
+            assert_problem(label(http, record, "7"), status, code)
+        assert stored_labels(store) == {"id-1": None}
+
+    def test_labelling_without_keys_or_store_is_not_found(self, start_labelling: StartGateway) -> None:
+        for settings in ({"api_keys": None}, {"feedback": ""}):
+            http = start_labelling(**settings)
+            assert_problem(http.get("/v1/feedback/unlabelled"), 404, "not_found")
+            assert_problem(http.post("/v1/feedback/labels", json={}), 404, "not_found")
+            assert_problem(http.get("/label"), 404, "not_found")
+            paths = http.get("/openapi.json").get_json()["paths"]
+            assert not {"/v1/feedback/unlabelled", "/v1/feedback/labels"} & paths.keys()
+
+    def test_broken_store_is_unavailable(self, start_labelling: StartGateway, tmp_path: Path) -> None:
+        http = start_labelling(feedback=f"sqlite:///{tmp_path}/missing/feedback.db")
+        response = http.get("/v1/feedback/unlabelled")
+        assert_problem(response, 503, "feedback_unavailable")
+        assert response.headers["Retry-After"] == "1"
