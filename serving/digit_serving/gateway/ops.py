@@ -98,7 +98,7 @@ def probes(
 
 
 def pages(settings: Settings) -> Blueprint:
-    """Return the demo page at / and Swagger UI at /docs, whose files stay in memory."""
+    """Return the demo page at /, the labelling page and Swagger UI at /docs, whose files stay in memory."""
     blueprint = Blueprint("pages", __name__)
     links = LINKS | ({"feedback": "/v1/feedback"} if settings.feedback else {})
     index: Index = {"name": "Digits", "version": version("digit-serving"), "links": links}
@@ -107,6 +107,7 @@ def pages(settings: Settings) -> Blueprint:
     docs_files = {path.name: path.read_bytes() for path in _SWAGGER.iterdir()}
     docs_files |= {name: (_SWAGGER_UI / name).read_bytes() for name in _SWAGGER_UI_FILES}
     page_html, docs_html = page_files.pop("index.html"), docs_files.pop("index.html")
+    label_html = page_files.pop("label.html")
 
     @blueprint.get("/")
     def page() -> Response:
@@ -121,6 +122,12 @@ def pages(settings: Settings) -> Blueprint:
     @blueprint.get("/static/<name>")
     def page_file(name: str) -> Response:
         return _file(page_files, name)
+
+    if settings.offers_labelling:
+
+        @blueprint.get("/label")
+        def label() -> Response:
+            return _cacheable(label_html, _MIMETYPES[".html"])
 
     @blueprint.get("/docs")
     def docs() -> Response:

@@ -114,7 +114,7 @@ class TestUnlabelled:
         self, http: FlaskClient, store: FeedbackStore
     ) -> None:
         now = datetime.now(UTC)
-        by_hand = {"label": "1", "source": "label"}
+        by_hand: dict[str, Any] = {"label": "1", "source": "label"}
         store.save(
             [
                 sample(1, **by_hand, labelled_at=now - timedelta(minutes=5)),

@@ -49,8 +49,9 @@ UNDOCUMENTED_PATHS = {"/docs", "/docs/<name>", "/static/<name>"}
 STORE = "sqlite:///feedback.db"
 # Any file: keys are not read.
 KEYS = Path(__file__)
-LIMITS = {"max_images": 7, "max_body": 1234, "max_pixels": 5678, "max_digits": 9}
-DOCUMENT = describe(Settings(feedback=STORE, api_keys=KEYS, **LIMITS))
+DOCUMENT = describe(
+    Settings(max_images=7, max_body=1234, max_pixels=5678, max_digits=9, feedback=STORE, api_keys=KEYS)
+)
 PATHS = DOCUMENT["paths"]
 COMPONENTS = DOCUMENT["components"]
 BODIES = COMPONENTS["requestBodies"]["Pictures"]["content"]

@@ -82,17 +82,20 @@ async function predict(document, selection, signal) {
   return predictions.map((prediction) => prediction.probabilities);
 }
 
-function toJsonPost(document) {
+/** Return the options of a request that sends a JSON document. */
+export function toJsonPost(document) {
   return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(document) };
 }
 
 /** Return the query of the parameters that are not empty, with its question mark, or "". */
-function toQuery(parameters) {
+export function toQuery(parameters) {
   const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== ""));
   return query.size ? `?${query}` : "";
 }
 
-async function request(path, { signal, headers, ...options }) {
+/** Send a request with the stored API key, or the one that the user then gives. Resolves to the JSON document; rejects with
+ *  an ApiError, or with the signal's reason. */
+export async function request(path, { signal, headers, ...options }) {
   const key = storedKey();
   const allHeaders = { ...headers, ...(key && { Authorization: `Bearer ${key}` }) };
   const signals = [AbortSignal.timeout(TIMEOUT_MS), ...(signal ? [signal] : [])];
