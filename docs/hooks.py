@@ -20,7 +20,8 @@ NOTEBOOK = "tutorials/ten_lines"
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the OpenAPI document, and the notebook as a page with its pictures."""
-    document = json.dumps(describe(Settings.model_construct(feedback="sqlite:///feedback.db")), indent=2)
+    settings = Settings.model_construct(feedback="sqlite:///feedback.db", api_keys=Path("keys"))
+    document = json.dumps(describe(settings), indent=2)
     exporter = MarkdownExporter()  # type: ignore[no-untyped-call]
     text, resources = exporter.from_filename(f"{config.docs_dir}/{NOTEBOOK}.ipynb")
     generated = {

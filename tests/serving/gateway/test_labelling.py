@@ -86,7 +86,7 @@ class TestUnlabelled:
         self, start_labelling: StartGateway, store: FeedbackStore
     ) -> None:
         http = start_labelling(model_names=("shapes",))
-        feedback = {"label": "1", "labelled_at": START, "source": "feedback"}
+        feedback: dict[str, Any] = {"label": "1", "labelled_at": START, "source": "feedback"}
         store.save([sample(1), sample(2, model="shapes"), sample(3, **feedback)])
         assert [record["request_id"] for record in shown(http)["records"]] == ["id-1"]
         assert [record["request_id"] for record in shown(http, "?model=shapes")["records"]] == ["id-2"]

@@ -14,7 +14,8 @@ from tests import greenlet_loop
 from tests.serving.gateway.conftest import SHAPES, StubModelServer, TaskModels
 
 STATIC = Path(ops.__file__).parent / "static"
-STATIC_FILES = sorted(path.name for path in STATIC.iterdir() if path.name != "index.html")
+PAGES = ("index.html", "label.html")
+STATIC_FILES = sorted(path.name for path in STATIC.iterdir() if path.name not in PAGES)
 DOCS_FILES = ["swagger-ui-bundle.js", "swagger-ui.css", "start.js", "favicon-32x32.png"]
 CHROMIUM = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 
@@ -71,7 +72,7 @@ def test_docs_page_refers_to_existing_files(offline_http: FlaskClient, name: str
 
 @pytest.mark.parametrize("folder", ["static", "docs"])
 def test_unlisted_file_gets_404(offline_http: FlaskClient, folder: str) -> None:
-    for name in ("none.js", "index.html", "../ops.py", "..%2fops.py", "..%2Fops.py", "swagger-ui.js"):
+    for name in ("none.js", *PAGES, "../ops.py", "..%2fops.py", "..%2Fops.py", "swagger-ui.js"):
         response = offline_http.get(f"/{folder}/{name}")
         assert response.status_code == 404, name
         assert response.get_json(force=True)["code"] == "not_found"
@@ -100,20 +101,48 @@ def test_unchanged_file_gets_304(offline_http: FlaskClient, path: str) -> None:
     assert first.headers["Cache-Control"] == "no-cache"
 
 
-def test_page_is_small_and_loads_no_other_files() -> None:
-    assert sum(path.stat().st_size for path in STATIC.iterdir()) < 90_000
+@pytest.mark.parametrize(("page", "limit"), [("index.html", 90_000), ("label.html", 60_000)])
+def test_page_is_small_and_loads_no_other_files(page: str, limit: int) -> None:
     links = {path.removeprefix("/") for path in ops.LINKS.values()}
-    assert set(_references()) <= set(STATIC_FILES) | links
+    files = _loaded_files(page) - links
+    assert files <= {page, *STATIC_FILES}
+    assert sum((STATIC / name).stat().st_size for name in files) < limit
 
 
-def _references() -> Iterator[str]:
-    """Yield the files that the page loads or links to, and check that no script or style is inline."""
-    html = (STATIC / "index.html").read_text()
-    assert not re.search(r"<script(?! type=\"module\" src)|<style|\sstyle=|\son\w+=", html)
-    for reference in re.findall(r"(?:src|href)=\"([^\"]+)\"", html):
-        yield reference.removeprefix("static/")
-    for path in STATIC.glob("*.js"):
-        yield from re.findall(r"from \"\./(.+?)\"", path.read_text())
-    for path in STATIC.glob("*.css"):
-        assert "url(" not in path.read_text()
-        assert "@import" not in path.read_text()
+def test_every_file_belongs_to_a_page() -> None:
+    loaded = {name for page in PAGES for name in _loaded_files(page)}
+    assert set(STATIC_FILES) <= loaded
+
+
+def test_label_page_is_served_with_keys_and_store_only(
+    label_http: FlaskClient, feedback_http: FlaskClient
+) -> None:
+    page = label_http.get("/label")
+    assert (page.status_code, page.mimetype) == (200, "text/html")
+    assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
+    assert feedback_http.get("/label").status_code == 404
+
+
+def _loaded_files(page: str) -> set[str]:
+    """Return the page and the files that it loads or links to, also through its scripts."""
+    found, names = set(), [page]
+    while names:
+        name = names.pop()
+        if name not in found:
+            found.add(name)
+            names += _references(STATIC / name)
+    return found
+
+
+def _references(file: Path) -> Iterator[str]:
+    """Yield the files that a file loads or links to, and check that no script or style is inline."""
+    text = file.read_text() if file.is_file() else ""
+    if file.suffix == ".html":
+        assert not re.search(r"<script(?! type=\"module\" src)|<style|\sstyle=|\son\w+=", text)
+        for reference in re.findall(r"(?:src|href)=\"([^\"]+)\"", text):
+            yield reference.removeprefix("static/")
+    if file.suffix == ".js":
+        yield from re.findall(r"from \"\./(.+?)\"", text)
+    if file.suffix == ".css":
+        assert "url(" not in text
+        assert "@import" not in text

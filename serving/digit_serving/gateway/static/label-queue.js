@@ -26,6 +26,8 @@ export class LabelQueue {
   #counts = { labelled: 0, unlabelled: 0 };
   /** Labels that were given since then. */
   #given = 0;
+  /** Number of requests with labels that are not answered. */
+  #sending = 0;
   /** True once there is nothing more to fetch. */
   isAtEnd = false;
   /** ApiError of the last fetch, or null. */
@@ -69,11 +71,14 @@ export class LabelQueue {
     this.#given++;
     this.#send(item, label);
     this.#onChange();
+    this.fetch();
   }
 
   /** Go to the next picture without a label. */
   skip() {
-    if (this.#next()) this.#onChange();
+    if (!this.#next()) return;
+    this.#onChange();
+    this.fetch();
   }
 
   /** Show the picture of the last step again, and withdraw its label. */
@@ -117,16 +122,19 @@ export class LabelQueue {
   async #fetchSome() {
     const within = Math.floor((Date.now() - new Date().setHours(0, 0, 0, 0)) / 1000);
     const query = toQuery({ model: this.#model, limit: this.#limit, above: this.#above, within });
-    // The service shall count what was given so far.
     await Promise.all(this.#steps.map(({ item }) => item.sent));
     const given = this.#given;
+    const isSending = this.#sending > 0;
     const document = await request(`v1/feedback/unlabelled${query}`, {});
     const fresh = document.records.filter((record) => !this.#known.has(keyOf(record)));
     const items = await Promise.all(fresh.map(createItem));
     for (const { record } of items) this.#known.add(keyOf(record));
     this.#items.push(...items);
-    this.#counts = document;
-    this.#given -= given;
+    // While a label is on its way, the service's counts may have it or not.
+    if (!isSending && given === this.#given) {
+      this.#counts = document;
+      this.#given = 0;
+    }
     if (document.records.length < this.#limit) this.isAtEnd = true;
     else if (fresh.length === 0) this.#lookFurther(document.next);
     this.#onChange();
@@ -141,15 +149,13 @@ export class LabelQueue {
 
   #next(label) {
     const item = this.#items.shift();
-    if (item) {
-      this.#steps.push({ item, label });
-      this.fetch();
-    }
+    if (item) this.#steps.push({ item, label });
     return item;
   }
 
   /** Send a label, null to withdraw one, after what was sent of the item before: its revision is needed. */
   #send(item, label) {
+    this.#sending++;
     item.sent = item.sent.then(async () => {
       try {
         const options = toJsonPost({ ...item.record, label });
@@ -157,6 +163,8 @@ export class LabelQueue {
         item.record.revision = revision;
       } catch (error) {
         this.#takeBack(item, label, error);
+      } finally {
+        this.#sending--;
       }
     });
   }

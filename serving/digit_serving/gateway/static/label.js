@@ -127,6 +127,8 @@ function enableButtons() {
   const hasPicture = Boolean(queue?.image);
   for (const button of [...choices, find("#none"), find("#skip")]) button.disabled = !hasPicture;
   find("#undo-label").disabled = !queue?.lastStep;
+  // The keyboard scrolls the labels also while no button takes the focus.
+  find("#labels").tabIndex = hasPicture ? -1 : 0;
 }
 
 /** Show a sentence in place of the picture, and a button unless its text is missing. */
