@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from digit_client._client import DigitClient
 
 REQUIRED_EXTRAS = {
+    "drift": "feedback,gateway",
     "export": "training",
     "feedback": "feedback",
     "gateway": "gateway",

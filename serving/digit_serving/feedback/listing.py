@@ -1,13 +1,14 @@
 """Output of `digits feedback ls`, `show` and `stats`: tables, and pictures as text."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 
 import numpy as np
 from PIL import Image
 
 from digit_serving.feedback.records import NO_CLASS, Agreement, Record
+from digit_serving.text_tables import format_table
 
 _NONE = "–"
 _NO_CLASS = "(none)"
@@ -36,7 +37,7 @@ def format_records(records: Iterable[Record]) -> str:
         )
         for record in records
     ]
-    return _format_table(_RECORD_HEADINGS, rows, numbers={"INPUT", "VERSION", "CONFIDENCE"})
+    return format_table(_RECORD_HEADINGS, rows, numbers={"INPUT", "VERSION", "CONFIDENCE"})
 
 
 def format_stats(stats: Iterable[Agreement]) -> str:
@@ -51,7 +52,7 @@ def format_stats(stats: Iterable[Agreement]) -> str:
         )
         for version in stats
     ]
-    return _format_table(_VERSION_HEADINGS, rows, numbers=set(_VERSION_HEADINGS[1:]))
+    return format_table(_VERSION_HEADINGS, rows, numbers=set(_VERSION_HEADINGS[1:]))
 
 
 def format_record(record: Record) -> str:
@@ -94,20 +95,8 @@ def _format_label(label: str | None) -> str:
 def _format_agreement(version: Agreement) -> str:
     if not version.labelled:
         return _NONE
-    return f"{version.agreeing:,} ({version.agreeing / version.labelled:.1%})"
+    return f"{version.agreeing:,} ({version.share:.1%})"
 
 
 def _format_time(time: datetime) -> str:
     return time.astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def _format_table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: set[str]) -> str:
-    """Return aligned columns; those of `numbers` to the right."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if heading in numbers else cell.ljust(width)
-            for heading, cell, width in zip(headings, cells, widths, strict=True)
-        ).rstrip()
-        for cells in [headings, *rows]
-    )

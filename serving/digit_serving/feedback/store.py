@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from digit_client.images import MIN_IS_DIGIT
 from digit_serving.feedback.database import Database, parse_url
-from digit_serving.feedback.records import NO_CLASS, Agreement, Record
+from digit_serving.feedback.records import NO_CLASS, Agreement, Record, Source
 from digit_serving.feedback.tables import criteria, feedback
 
 _PAGE_ROWS = 100
@@ -72,8 +72,18 @@ class FeedbackStore:
         with self._database.transaction() as connection:
             return connection.execute(query).scalar_one()
 
-    def stats(self) -> list[Agreement]:
-        """Return the counts of each version, by model and version."""
+    def stats(
+        self,
+        *,
+        since: datetime | None = None,
+        before: datetime | None = None,
+        source: Source | None = None,
+    ) -> list[Agreement]:
+        """Return the counts of each version, by model and version.
+
+        Only of records that were answered from `since` on and before `before`, and that came from `source`.
+        """
+        conditions = criteria(feedback, since=since, before=before, source=source)
         agrees = (_columns.label == _columns.predicted) | (
             (_columns.label == NO_CLASS) & (_columns.is_digit < MIN_IS_DIGIT)
         )
@@ -85,6 +95,7 @@ class FeedbackStore:
                 sa.func.count(_columns.label),
                 sa.func.count().filter(agrees),
             )
+            .where(*conditions)
             .group_by(*version)
             .order_by(*version)
         )

@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
+from digit_serving.feedback.records import Source
+
 VERSION_TABLE = "feedback_schema"
 """Table of Alembic's revision: other programs' migrations may be in the same database."""
 
@@ -64,6 +66,7 @@ def criteria(
     request_id: str | None = None,
     model: str | None = None,
     labelled: bool | None = None,
+    source: Source | None = None,
 ) -> list[sa.ColumnElement[bool]]:
     """Return the conditions that are given; `since` is included and `before` is not."""
     columns = table.c
@@ -78,4 +81,6 @@ def criteria(
         given.append(columns.model == model)
     if labelled is not None:
         given.append(columns.label.is_not(None) if labelled else columns.label.is_(None))
+    if source is not None:
+        given.append(columns.source == source)
     return given
