@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import yaml
 from flask.testing import FlaskClient
 
 from digit_client.images import to_png
+from digit_serving.drift.analysis import Drift
+from digit_serving.drift.gauges import registry
+from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.processes import answers, free_port, running, wait_until
@@ -26,7 +30,7 @@ ALERTS = [
     for rule in group["rules"]
 ]
 DASHBOARD = json.loads((CONFIG / "grafana" / "dashboards" / "digits.json").read_text())
-QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
 SCRAPE_CONFIGS: list[dict[str, Any]] = yaml.safe_load((CONFIG / "prometheus.yml").read_text())[
     "scrape_configs"
 ]
@@ -40,7 +44,7 @@ SHADOW_QUERIES = re.findall(
 
 def metrics_in_query(query: str) -> set[str]:
     """Return the metric names in a query: all names except labels, label values and functions."""
-    without_labels = re.sub(r"\{.*?\}|\[.*?\]|by \(.*?\)", "", query)
+    without_labels = re.sub(r"\{.*?\}|\[.*?\]|\b(by|on|group_left) \(.*?\)", "", query)
     return set(re.findall(r"[a-zA-Z_:][\w:]*(?!\w*\s*\()", without_labels))
 
 
@@ -73,6 +77,13 @@ def model_server_url(models: Path) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def drift_metrics() -> set[str]:
+    """Names of the gauges of `digits drift`."""
+    nothing = Drift(datetime.now(UTC), timedelta(days=7), timedelta(days=28), None, None)
+    return {metric.name for metric in registry(nothing).collect()}
+
+
 @pytest.fixture
 def promtool() -> str:
     program = shutil.which("promtool")
@@ -86,13 +97,22 @@ def test_query_names_at_least_one_metric(query: str) -> None:
     assert metrics_in_query(query)
 
 
-def test_gateway_metrics_in_queries_exist(gateway_http: FlaskClient, digits: Any) -> None:
+def test_gateway_metrics_in_queries_exist(
+    gateway_http: FlaskClient, digits: Any, drift_metrics: set[str]
+) -> None:
     image = to_png(digits.one(7))
     for query, body in (("", image), ("", b"no image"), ("?version=99", image)):
         gateway_http.post(f"/v1/predict{query}", data=body, content_type="image/png")
-    used = {name for name in USED_METRICS if name.startswith("digits_")}
+    feedback = Metrics()
+    feedback.count_feedback("digits", 1, True)
+    exposed = gateway_http.get("/metrics").text + feedback.exposition().decode()
+    used = {name for name in USED_METRICS if name.startswith("digits_")} - drift_metrics
     assert used
-    assert used <= metrics_in_exposition(gateway_http.get("/metrics").text)
+    assert used <= metrics_in_exposition(exposed)
+
+
+def test_drift_metrics_are_all_queried(drift_metrics: set[str]) -> None:
+    assert drift_metrics <= USED_METRICS
 
 
 @pytest.mark.e2e
@@ -159,6 +179,19 @@ def confidence(before: float, after: float) -> dict[str, str]:
     }
 
 
+def psi(of: str, value: float) -> dict[str, str]:
+    return {f'digits_drift_psi{{job="digits-drift",model="digits",of="{of}"}}': f"{value}x60"}
+
+
+def agreement(current: float, reference: float | None) -> dict[str, str]:
+    """Agreement of feedback on version 2, and on the answers before if there was enough."""
+    series = {'digits_feedback_agreement{job="digits-drift",model="digits",version="2"}': f"{current}x60"}
+    if reference is not None:
+        series['digits_feedback_reference_agreement{job="digits-drift",model="digits"}'] = f"{reference}x60"
+    return series
+
+
+LAST_RUN = 'digits_drift_last_run_timestamp_seconds{job="digits-drift"}'
 FAILED_LOAD = ':tensorflow:cc:saved_model:load_attempt_count{model_path="/models/digits/2",status="fail"}'
 LATENCY = 'digits_request_duration_seconds_bucket{{route="/v1/predict",le="{}"}}'
 REFUSED = 'digits_images_refused_total{code="no_digit"}'
@@ -218,6 +251,56 @@ CASES = [
         summary="/models/digits/2 can't be loaded. The previous version keeps serving.",
         labels={"model_path": "/models/digits/2"},
     ),
+    Case(
+        "LabelsDrift",
+        psi("label", 0.3),
+        True,
+        severity="warning",
+        summary="The labels that digits answers have shifted (PSI 0.30). digits drift shows which.",
+        labels={"model": "digits"},
+    ),
+    Case("LabelsDrift", psi("label", 0.25) | psi("confidence", 0.3), False),
+    Case(
+        "ConfidencesDrift",
+        psi("confidence", 0.3),
+        True,
+        severity="warning",
+        summary="The confidences of digits have shifted (PSI 0.30). digits drift shows where to.",
+        labels={"model": "digits"},
+    ),
+    Case("ConfidencesDrift", psi("confidence", 0.25) | psi("label", 0.3), False),
+    Case(
+        "FeedbackDisagrees",
+        agreement(0.6, 0.8),
+        True,
+        severity="warning",
+        summary="Users confirm 60% of the answers of digits, version 2, over 15 points fewer than before.",
+        labels={"model": "digits", "version": "2"},
+    ),
+    Case("FeedbackDisagrees", agreement(0.66, 0.8), False),
+    Case("FeedbackDisagrees", agreement(0.1, None), False),
+    # The times of promtool begin at 0: the last run was at noon of the first day.
+    Case(
+        "DriftNotMeasured",
+        {LAST_RUN: "43200x120"},
+        True,
+        hours=61,
+        minutes=60,
+        severity="warning",
+        summary="The figures of drift are out of date: the last run of digits drift was 2d 1h 0m 0s ago.",
+    ),
+    # A Pushgateway that starts without its gauges.
+    Case(
+        "DriftNotMeasured",
+        {LAST_RUN: "43200x13 _x100"},
+        True,
+        hours=61,
+        minutes=60,
+        severity="warning",
+        summary="The figures of drift are out of date: the last run of digits drift was 2d 1h 0m 0s ago.",
+    ),
+    Case("DriftNotMeasured", {LAST_RUN: "43200x120"}, False, hours=59, minutes=60),
+    Case("DriftNotMeasured", {'up{job="gateway"}': "1x120"}, False, hours=61, minutes=60),
 ]
 
 

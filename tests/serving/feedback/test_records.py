@@ -1,6 +1,8 @@
 """Records without a database."""
 
-from digit_serving.feedback.records import is_held_out, is_sampled
+import pytest
+
+from digit_serving.feedback.records import Agreement, is_held_out, is_sampled
 
 
 def test_held_out_requests_are_a_fifth_of_all() -> None:
@@ -15,3 +17,12 @@ def test_sampled_requests_are_their_share_of_all_and_of_held_out_ones() -> None:
     assert 340 < sum(map(is_held_out, sampled)) < 460
     assert not any(is_sampled(request, 0) for request in requests)
     assert all(is_sampled(request, 1) for request in requests)
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "low", "high"), [(0, 0, 0.0370), (80, 0.7112, 0.8666), (100, 0.9630, 1)]
+)
+def test_agreement_interval_is_wilsons(agreeing: int, low: float, high: float) -> None:
+    agreement = Agreement("digits", 1, records=120, labelled=100, agreeing=agreeing)
+    assert agreement.share == agreeing / 100
+    assert agreement.interval == pytest.approx((low, high), abs=5e-5)
