@@ -26,7 +26,10 @@ def read_answers(url: str, window: timedelta, ended: timedelta = timedelta(0)) -
 
     All gateways count, also those that have stopped since. A window before the oldest data is shorter.
     """
-    times = f"[{window.total_seconds():.0f}s] offset {ended.total_seconds():.0f}s"
+    times = f"[{window.total_seconds():.0f}s]"
+    # Prometheus refuses an offset of 0.
+    if ended:
+        times += f" offset {ended.total_seconds():.0f}s"
     counted = _query(url, _LABELS.format(range=times))
     cumulated = _query(url, _CONFIDENCES.format(range=times))
     labels: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))

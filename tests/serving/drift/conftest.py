@@ -33,7 +33,7 @@ class StubPrometheus(ThreadingHTTPServer):
         model: str = "digits",
         version: str = "1",
     ) -> None:
-        """Add answers of one version in a window such as "[604800s] offset 0s"; confidences cumulate."""
+        """Add answers of one version in a window such as "[604800s]"; confidences cumulate."""
         self.results.setdefault(_labels_query(window), []).extend(
             ({"model": model, "version": version, "label": label}, value) for label, value in labels.items()
         )

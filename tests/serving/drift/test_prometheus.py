@@ -12,7 +12,7 @@ WEEK = timedelta(days=7)
 
 
 def test_read_answers_sums_versions_of_each_model(prometheus: StubPrometheus) -> None:
-    window = "[604800s] offset 0s"
+    window = "[604800s]"
     prometheus.count(window, {"7": 60.5, "1": 30}, {"+Inf": 120.5}, version="10")
     prometheus.count(window, {"7": 30}, {}, version="9")
     prometheus.count(window, {"boot": 5}, {"+Inf": 5}, model="fashion")
@@ -30,7 +30,7 @@ def test_read_answers_has_the_window_before_another(prometheus: StubPrometheus) 
 def test_read_answers_turns_buckets_into_bins(prometheus: StubPrometheus) -> None:
     # A confidence of 1.0000001 is above the bucket to 1. Estimates of buckets need not increase.
     buckets = {"+Inf": 101, "0.999": 40, "1.0": 100, "0.2": 10, "0.5": 9.9}
-    prometheus.count("[604800s] offset 0s", {"1": 101}, buckets)
+    prometheus.count("[604800s]", {"1": 101}, buckets)
     confidences = read_answers(prometheus.url, WEEK)["digits"].confidences
     assert list(confidences.items()) == [
         ("0–20%", 10),
