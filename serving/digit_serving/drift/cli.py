@@ -47,7 +47,7 @@ def _parse_duration(_ctx: click.Context, _option: click.Parameter, value: str) -
     metavar="URL",
     envvar="DIGITS_FEEDBACK",
     show_envvar=True,
-    help="The gateway's store of feedback: sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
+    help="The gateway's store: sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
 )
 @click.option(
     "--report",
