@@ -1,5 +1,6 @@
 """Comparison of two windows of answers: population stability index (PSI), verdicts and tables. No I/O."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,6 +33,7 @@ MIN_LABELS = 100
 """Labels below which an agreement has no gauge: its 95% interval may be 20 points wide."""
 
 _MIN_VERSION_CHANGE = 0.1
+_LINE_WIDTH = 90
 
 Quantity = Literal["label", "confidence", "version"]
 Verdict = Literal["stable", "moderate", "shifted", "too few answers"]
@@ -205,7 +207,7 @@ def format_drift(drift: Drift) -> str:
             if (new := model.new_version)
         ]
     if drift.feedback is not None:
-        parts.append(f"Agreement with users' feedback. {FEEDBACK_BIAS}")
+        parts.append(f"Agreement with users' feedback\n{textwrap.fill(FEEDBACK_BIAS, _LINE_WIDTH)}")
         parts.append(
             "None in either window." if drift.feedback.is_empty else _format_feedback(drift, drift.feedback)
         )

@@ -115,8 +115,9 @@ def test_format_drift_of_a_model_without_reference_has_no_change() -> None:
 def test_format_drift_of_feedback_has_interval_and_bias() -> None:
     feedback = FeedbackWindows([Agreement("digits", 2, 100, 100, 80)], [Agreement("digits", 1, 10, 10, 10)])
     assert format_drift(drift(feedback=feedback)).splitlines() == [
-        "Agreement with users' feedback. Users report wrong answers more often than right ones: compare the "
-        "rows with each other, not with the accuracy on test data.",
+        "Agreement with users' feedback",
+        "Users report wrong answers more often than right ones: compare the rows with each other,",
+        "not with the accuracy on test data.",
         "",
         "MODEL   VERSION  ANSWERS OF          LABELS  AGREEING  95% INTERVAL",
         "digits        2  the last 7 days        100     80.0%  71.1% to 86.7%",

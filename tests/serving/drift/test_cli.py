@@ -89,7 +89,7 @@ def test_drift_with_other_windows_asks_for_them(prometheus: StubPrometheus) -> N
 def test_drift_without_prometheus_shows_the_agreement_only(store: str) -> None:
     result = run(DIGITS_FEEDBACK=store)
     assert result.exit_code == 0
-    assert result.stdout.startswith("Agreement with users' feedback.")
+    assert result.stdout.startswith("Agreement with users' feedback\n")
 
 
 @pytest.mark.parametrize(
