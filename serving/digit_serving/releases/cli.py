@@ -122,19 +122,44 @@ def show(version: int, model: "PublishedModel") -> None:
 @models.command()
 @_version_argument
 @_label_option
-@_model_options
+@_models_option
+@_name_option
 @endpoint_options
 @_timeout_option
 @_offline_option
+@click.option(
+    "--file",
+    metavar="PATH",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Change only the numbers in this models.config, such as Kubernetes'; needs no models or server.",
+)
 def promote(
-    version: int, label: str, model: "PublishedModel", endpoint: Endpoint, timeout: float, offline: bool
+    version: int,
+    label: str,
+    models: Path,
+    name: str | None,
+    endpoint: Endpoint,
+    timeout: float,
+    offline: bool,
+    file: Path | None,
 ) -> None:
     """Move a label to version N once it is loaded.
 
     The model server loads the version first. After the first promotion it loads only versions with a label.
     """
-    with _click_errors(), _promoter(model, endpoint, timeout, offline) as promoter:
-        promoter.promote(version, label)
+    if file:
+        from digit_serving.releases.config_edit import promote_in_file
+
+        with _click_errors():
+            is_changed = promote_in_file(file, name, version, label)
+        click.echo(f"Version {version} is {label} in {file}." if is_changed else f"{file} needs no change.")
+        return
+    from digit_serving.releases.versions import find_model
+
+    with _click_errors():
+        model = find_model(models, name)
+        with _promoter(model, endpoint, timeout, offline) as promoter:
+            promoter.promote(version, label)
 
 
 @models.command()

@@ -99,6 +99,11 @@ class ModelsConfig:
             return set(published) & set(policy.specific.versions)
         return set(sorted(published)[-max(policy.latest.num_versions, 1) :])
 
+    def listed_versions(self, name: str) -> list[int] | None:
+        """Return the versions that the policy `specific` lists, None if the model has another policy."""
+        policy = self._model(name).model_version_policy
+        return list(policy.specific.versions) if policy.WhichOneof("policy_choice") == "specific" else None
+
     def with_models(self, models: Mapping[str, Path]) -> Self:
         """Return the configuration that lists these models in their folders.
 
