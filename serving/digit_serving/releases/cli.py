@@ -1,4 +1,4 @@
-"""`digits models`: list, promote, roll back and prune versions. Commands import their modules lazily."""
+"""`digits models`: list, promote, prune, push and pull versions. Commands import their modules lazily."""
 
 import functools
 import typing
@@ -68,7 +68,7 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def models() -> None:
-    """List, promote, roll back and prune published versions."""
+    """List, promote, roll back, prune, push and pull published versions."""
 
 
 @models.command()
@@ -188,6 +188,88 @@ def prune(keep: int, model: "PublishedModel", endpoint: Endpoint, timeout: float
 
     with _click_errors(), endpoint.connect() as server:
         prune(model, server, keep, timeout, click.echo)
+
+
+@models.command()
+@click.argument("url")
+@click.option("--version", metavar="N", type=click.IntRange(min=0), help="Version; by default the newest.")
+@_model_options
+def push(url: str, version: int | None, model: "PublishedModel") -> None:
+    """Copy a version into object storage, such as s3://bucket/digits.
+
+    It can be pulled when it is complete. An interrupted push goes on where it stopped. A version that is
+    there never changes.
+    """
+    from digit_serving.releases.versions import list_versions
+
+    with _click_errors(), _needs("s3"):
+        from digit_serving.releases.bucket import Bucket
+
+        published = list_versions(model.path)
+        number = max(published) if version is None else version
+        if number not in published:
+            raise click.ClickException(f"version {number} does not exist in {model.path}")
+        Bucket(url).push(published[number], click.echo)
+
+
+@models.command()
+@click.argument("url")
+@click.option(
+    "--to",
+    "folder",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the model's versions; created if it is missing.",
+)
+@click.option(
+    "--version",
+    "numbers",
+    metavar="N",
+    multiple=True,
+    type=click.IntRange(min=0),
+    help="Version; repeatable.",
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="models.config: pull the versions that it loads.",
+)
+@_name_option
+@click.option(
+    "--timeout",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds to wait for another pull into the folder.",
+)
+def pull(
+    url: str, folder: Path, numbers: tuple[int, ...], config: Path | None, name: str | None, timeout: float
+) -> None:
+    """Copy versions from object storage into a folder; by default the newest.
+
+    A version appears in the folder when it is complete and its checksums are right. An interrupted pull goes
+    on where it stopped. A version that is there never changes.
+    """
+    if numbers and config:
+        raise click.UsageError("--version and --config exclude each other")
+    with _click_errors(), _needs("s3"):
+        from digit_serving.releases.bucket import Bucket, versions_to_pull
+
+        bucket = Bucket(url)
+        for number in numbers or versions_to_pull(bucket, config, name):
+            bucket.pull(number, folder, lambda _: None, timeout, click.echo)
+
+
+@contextmanager
+def _needs(extra: str) -> Iterator[None]:
+    """Turn the error of a missing module into one line that says how to install it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"this command needs the module {error.name}; "
+            f"install it in a clone of digit-serving: pip install '.[{extra}]'"
+        ) from error
 
 
 @contextmanager

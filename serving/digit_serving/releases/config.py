@@ -81,6 +81,13 @@ class ModelsConfig:
         """Folder of versions of each model, as the model server sees it."""
         return {model.name: Path(model.base_path) for model in self.message.model_config_list.config}
 
+    def choose(self, name: str | None) -> str:
+        """Return the name, or that of the only model if it is None. Raises ReleaseError if neither exists."""
+        names = list(self.base_paths)
+        if name not in names and (name or len(names) != 1):
+            raise ReleaseError(f"choose one of its models with --model: {', '.join(names) or 'it has none'}")
+        return name or names[0]
+
     def labels(self, name: str) -> dict[str, int]:
         """Return the version of each label."""
         return dict(self._model(name).version_labels)
@@ -225,17 +232,8 @@ class ConfigFile:
         The lock ends with the process. Raises ReleaseError if the folder does not exist, or another process
         holds the lock for `timeout` seconds.
         """
-        end = time.monotonic() + timeout
         # A separate lock file: each write replaces the inode of models.config.
-        try:
-            lock = self.path.with_name(".models.config.lock").open("w")
-        except FileNotFoundError:
-            raise ReleaseError(f"the folder {self.path.parent} does not exist") from None
-        with lock:
-            while not _try_lock(lock.fileno()):
-                if time.monotonic() > end:
-                    raise ReleaseError(f"{self.path} has been locked by another process for {timeout:g} s")
-                time.sleep(_LOCK_RETRY_SECONDS)
+        with exclusive_lock(self.path.with_name(".models.config.lock"), self.path, timeout):
             yield
 
     def write(self, text: str) -> None:
@@ -246,12 +244,12 @@ class ConfigFile:
             file.flush()
             os.fsync(file.fileno())
         new.replace(self.path)
-        fsync_folder(self.path.parent)
+        fsync(self.path.parent)
 
     def move_away(self) -> Path:
         """Rename the file to models.config.moved, which no program reads, and return its new path."""
         moved = self.path.replace(self.path.with_name("models.config.moved"))
-        fsync_folder(moved.parent)
+        fsync(moved.parent)
         return moved
 
 
@@ -298,9 +296,29 @@ def ensure_config(folder: Path, models: Mapping[str, Path], report: Callable[[st
     return file
 
 
-def fsync_folder(folder: Path) -> None:
-    """Block until the folder's entries (created, renamed, removed) are on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextmanager
+def exclusive_lock(lock_file: Path, protected: Path, timeout: float) -> Iterator[None]:
+    """Hold an exclusive lock between processes during the block; it ends with the process.
+
+    Raises ReleaseError if the lock file's folder does not exist, or another process holds the lock for
+    `timeout` seconds. `protected` is the path for the message.
+    """
+    end = time.monotonic() + timeout
+    try:
+        lock = lock_file.open("w")
+    except FileNotFoundError:
+        raise ReleaseError(f"the folder {lock_file.parent} does not exist") from None
+    with lock:
+        while not _try_lock(lock.fileno()):
+            if time.monotonic() > end:
+                raise ReleaseError(f"{protected} has been locked by another process for {timeout:g} s")
+            time.sleep(_LOCK_RETRY_SECONDS)
+        yield
+
+
+def fsync(path: Path) -> None:
+    """Block until the file's content, or the folder's entries (created, renamed, removed), are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

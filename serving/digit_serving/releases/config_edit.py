@@ -48,10 +48,8 @@ def promote_in_file(path: Path, name: str | None, version: int, label: str) -> b
     try:
         # Bytes: text mode would change the ends of lines.
         text = path.read_bytes().decode()
-        names = list(ModelsConfig.parse(text).base_paths)
-        if name not in names and (name or len(names) != 1):
-            raise ReleaseError(f"choose one of its models with --model: {', '.join(names) or 'it has none'}")
-        new = promote_in_text(text, name or names[0], version, label)
+        name = ModelsConfig.parse(text).choose(name)
+        new = promote_in_text(text, name, version, label)
     except (ReleaseError, UnicodeDecodeError) as error:
         raise ReleaseError(f"{path}: {error}") from error
     if new != text:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from digit_client import DIGITS, TaskCard, TaskCardError
-from digit_serving.releases.config import ReleaseError, find_config, fsync_folder
+from digit_serving.releases.config import ReleaseError, find_config, fsync
 
 _REMOVED_PREFIX = ".removing-"
 
@@ -43,7 +43,7 @@ class PublishedVersion:
     def remove(self) -> None:
         """Rename the folder, then delete it, so that a model server never sees a part of the version."""
         removed = self.path.rename(self.path.with_name(_REMOVED_PREFIX + self.path.name))
-        fsync_folder(removed.parent)
+        fsync(removed.parent)
         shutil.rmtree(removed)
 
 

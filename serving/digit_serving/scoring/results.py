@@ -19,6 +19,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
 from digit_client import ImageError
+from digit_serving.filesystems import open_folder
 from digit_serving.scoring import files
 
 Format: TypeAlias = Literal["parquet", "csv", "jsonl"]
@@ -223,11 +224,11 @@ class ResultsFolder:
 
     @cached_property
     def _filesystem(self) -> Any:
-        return files.open_folder(self.url)[0]
+        return open_folder(self.url)[0]
 
     @cached_property
     def _root(self) -> str:
-        return files.open_folder(self.url)[1].rstrip("/")
+        return open_folder(self.url)[1].rstrip("/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from digit_client import DigitError, ModelServerClient, Prediction, Reading
+from digit_serving.filesystems import open_folder
 from digit_serving.scoring import files
 from digit_serving.scoring.results import NOT_FOUND, PREDICTIONS, READINGS, UNREADABLE
 
@@ -78,7 +79,7 @@ class Scorer:
 
     @cached_property
     def _filesystem(self) -> Any:
-        return files.open_folder(self.source)[0]
+        return open_folder(self.source)[0]
 
 
 def _read_file(path: str) -> bytes | OSError:

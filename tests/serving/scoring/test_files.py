@@ -1,7 +1,6 @@
 """Listing of images: local folders, links, and fsspec's in-memory filesystem in place of an object store."""
 
 import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -101,15 +100,6 @@ def test_without_returns_images_of_other_path_or_etag() -> None:
 
 def test_suffixes_are_those_of_digits_predict() -> None:
     assert _cli.IMAGE_SUFFIXES == files.SUFFIXES
-
-
-@pytest.mark.parametrize("url", ["nonsense://bucket/photos", "gs://bucket/photos"])
-def test_open_folder_unknown_or_missing_filesystem_raises_os_error(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(OSError, match=url):
-        files.open_folder(url)
 
 
 def test_list_images_foreign_error_is_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,122 @@
+"""`digits models push` and `pull` as processes, killed in the middle of files."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import DIGITS
+from tests.s3 import Handler, S3Server
+
+pytestmark = pytest.mark.e2e
+
+URL = "s3://bucket/digits"
+NAMES = ("assets.extra/model.json", "fingerprint.pb", "saved_model.pb", "variables/variables.index")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    with S3Server() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        server.filesystem().mkdir("bucket")
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Folder of a version, whose files are larger than the buffers of sockets."""
+    for name in NAMES:
+        path = tmp_path / "digits" / "1" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode() * 500_000)
+    return tmp_path / "digits"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def start(*arguments: object) -> "subprocess.Popen[str]":
+    command = [*DIGITS, "models", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run_killed_at_each_second(
+    server: S3Server, method: str, check: Callable[[], None], *arguments: object
+) -> tuple[list[str], str]:
+    """Run the command until it succeeds, killed each time in the middle of its second file.
+
+    `method` is that of the request for a file. Call `check` after each kill; return the first line of each
+    killed run and the output of the last.
+    """
+    lines: list[str] = []
+    while True:
+        process = start(*arguments)
+        server.handle = killing(process, method)
+        out, err = process.communicate(timeout=60)
+        if process.returncode == 0:
+            return lines, out
+        assert process.returncode == -signal.SIGKILL, err
+        lines.append(out.partition("\n")[0])
+        check()
+
+
+def killing(process: "subprocess.Popen[str]", method: str) -> Handler:
+    files: list[str] = []
+
+    def handle(asked: str, path: str, answer: Callable[[], bytes]) -> Iterable[bytes]:
+        if asked == method and path.rpartition("/")[2] in {Path(name).name for name in NAMES}:
+            files.append(path)
+        if len(files) != 2:
+            yield answer()
+        elif method == "PUT":
+            # Nobody has read the body, which is larger than the buffers.
+            process.kill()
+            yield answer()
+        else:
+            body = answer()
+            yield body[: len(body) // 2]
+            process.kill()
+
+    return handle
+
+
+def test_push_killed_in_each_file_goes_on_and_shows_no_part(
+    server: S3Server, folder: Path, tmp_path: Path
+) -> None:
+    bucket = server.filesystem()
+
+    def check() -> None:
+        assert not bucket.exists("bucket/digits/1/manifest.json")
+
+    lines, out = run_killed_at_each_second(server, "PUT", check, "push", URL, "--models", folder)
+    assert lines == [f"Pushing {count} of 4 files of version 1 ..." for count in (4, 3, 2)]
+    assert out == "Pushing 1 of 4 files of version 1 ...\ns3://bucket/digits/1 is complete.\n"
+    server.handle = lambda _method, _path, answer: [answer()]
+    bucket.get("bucket/digits/1/", str(tmp_path / "bucket"), recursive=True)
+    found = {name.partition("/")[2]: content for name, content in contents(tmp_path / "bucket").items()}
+    assert contents(folder / "1").items() <= found.items()
+
+
+def test_pull_killed_in_each_file_goes_on_and_shows_no_part(
+    server: S3Server, folder: Path, tmp_path: Path
+) -> None:
+    pushed = start("push", URL, "--models", folder)
+    assert pushed.communicate()[0].endswith("is complete.\n")
+    to = tmp_path / "pulled"
+
+    def check() -> None:
+        assert [path.name for path in to.iterdir() if not path.name.startswith(".pulling-")] == []
+
+    lines, out = run_killed_at_each_second(server, "GET", check, "pull", URL, "--to", to)
+    assert lines == [f"Pulling {count} of 4 files of version 1 ..." for count in (4, 3, 2)]
+    assert out == f"Pulling 1 of 4 files of version 1 ...\n{to}/1 is complete.\n"
+    assert contents(to / "1") == contents(folder / "1")

@@ -1,0 +1,58 @@
+"""S3 server on the loopback interface, whose requests a test can interrupt."""
+
+from collections.abc import Callable, Iterable
+from threading import Thread
+from typing import Any, Self
+
+import fsspec
+import httpx
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+Handler = Callable[[str, str, Callable[[], bytes]], Iterable[bytes]]
+
+
+class S3Server:
+    """Moto's S3 server.
+
+    `handle` gets the method and path of each request and a function that answers it; it returns the body of
+    the answer in pieces. The function reads the body of the request.
+    """
+
+    def __init__(self) -> None:
+        self.handle: Handler = lambda _method, _path, answer: [answer()]
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server("127.0.0.1", 0, self._respond, threaded=True)
+        self._thread = Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables of clients."""
+        return {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._server.port}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Moto keeps its buckets in this process.
+        httpx.post(f"{self.environment['AWS_ENDPOINT_URL']}/moto-api/reset").raise_for_status()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def filesystem(self) -> Any:
+        """Return the filesystem of fsspec, in a process with the environment variables."""
+        return fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
+
+    def _respond(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        return self.handle(
+            environ["REQUEST_METHOD"],
+            environ["PATH_INFO"],
+            lambda: b"".join(self._app(environ, start_response)),
+        )
