@@ -36,6 +36,8 @@ class S3Server:
         }
 
     def __enter__(self) -> Self:
+        # A filesystem keeps the address that the environment had at first.
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
         self._thread.start()
         return self
 
@@ -48,7 +50,7 @@ class S3Server:
 
     def filesystem(self) -> Any:
         """Return the filesystem of fsspec, in a process with the environment variables."""
-        return fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
+        return fsspec.filesystem("s3", use_listings_cache=False)
 
     def _respond(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         return self.handle(

@@ -29,8 +29,9 @@ class ServerCore:
     A `deadline` is a time on the monotonic clock, in seconds.
     """
 
-    def __init__(self, options: Options, batcher: Batcher | None) -> None:
-        self._options, self._batcher = options, batcher
+    def __init__(self, options: Options, batcher: Batcher | None, public_key: Path | None = None) -> None:
+        """Start without models. With a public key, versions that its owner has not signed are not loaded."""
+        self._options, self._batcher, self._public_key = options, batcher, public_key
         self.metrics = Metrics()
         self._manager = Manager(options, self._load)
         self.reload = self._manager.reload
@@ -90,6 +91,8 @@ class ServerCore:
 
     def _load(self, directory: Path, version: int) -> Servable:
         with self.metrics.count("load_attempt_count", str(directory), "success", "fail"):
+            if self._public_key:
+                _verify(directory, self._public_key)
             servable = Servable(directory, version, self._options)
         if self._options.enable_model_warmup:
             started = time.perf_counter()
@@ -131,6 +134,17 @@ def _spec(request: Any) -> ModelSpec:
     if not request.HasField("model_spec"):
         raise ServingError("Missing ModelSpec")
     return request.model_spec
+
+
+def _verify(directory: Path, public_key: Path) -> None:
+    # model-signing is optional, and takes a second to import.
+    from digit_serving.releases import signatures
+    from digit_serving.releases.config import ReleaseError
+
+    try:
+        signatures.verify(directory, public_key)
+    except ReleaseError as error:
+        raise ServingError(str(error), StatusCode.FAILED_PRECONDITION) from error
 
 
 def _check_deadline(deadline: float) -> None:

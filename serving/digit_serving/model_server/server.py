@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import time
+from pathlib import Path
 from threading import Thread
 from typing import NoReturn
 
@@ -48,7 +49,10 @@ def run(options: Options, host: str, shutdown: ShutdownListener) -> NoReturn:
 def create_core(options: Options) -> ServerCore:
     """Return a core once its models are available. Raises ServingError for bad flags, files or models."""
     parameters = config.read_batching(options)
-    core = ServerCore(options, Batcher(parameters) if parameters is not None else None)
+    batcher = Batcher(parameters) if parameters is not None else None
+    # A variable, not a flag: tensorflow_model_server, which takes the same flags, would refuse it.
+    public_key = os.environ.get("DIGITS_MODEL_PUBLIC_KEY")
+    core = ServerCore(options, batcher, Path(public_key) if public_key else None)
     core.reload(config.read_models(options))
     if options.model_config_file:
         Thread(target=_poll_config, args=(options, core), daemon=True).start()

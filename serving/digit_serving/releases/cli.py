@@ -1,4 +1,4 @@
-"""`digits models`: list, promote, prune, push and pull versions. Commands import their modules lazily."""
+"""`digits models`: list, promote, prune, copy and verify versions. Commands import their modules lazily."""
 
 import functools
 import typing
@@ -40,6 +40,18 @@ _offline_option = click.option(
 )
 
 
+def _public_key_option(required: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        "--public-key",
+        envvar="DIGITS_MODEL_PUBLIC_KEY",
+        required=required,
+        show_envvar=True,
+        type=click.Path(path_type=Path),
+        help="Public key (PEM) of the signer of versions."
+        + ("" if required else " Refuse what it has not signed."),
+    )
+
+
 @contextmanager
 def _click_errors() -> Iterator[None]:
     """Turn expected errors into one line on standard error and exit status 1."""
@@ -68,7 +80,7 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def models() -> None:
-    """List, promote, roll back, prune, push and pull published versions."""
+    """List, promote, roll back, prune, copy and verify published versions."""
 
 
 @models.command()
@@ -242,8 +254,15 @@ def push(url: str, version: int | None, model: "PublishedModel") -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds to wait for another pull into the folder.",
 )
+@_public_key_option(required=False)
 def pull(
-    url: str, folder: Path, numbers: tuple[int, ...], config: Path | None, name: str | None, timeout: float
+    url: str,
+    folder: Path,
+    numbers: tuple[int, ...],
+    config: Path | None,
+    name: str | None,
+    timeout: float,
+    public_key: Path | None,
 ) -> None:
     """Copy versions from object storage into a folder; by default the newest.
 
@@ -256,8 +275,32 @@ def pull(
         from digit_serving.releases.bucket import Bucket, versions_to_pull
 
         bucket = Bucket(url)
+        check = _signature_check(public_key) if public_key else lambda _: None
         for number in numbers or versions_to_pull(bucket, config, name):
-            bucket.pull(number, folder, lambda _: None, timeout, click.echo)
+            bucket.pull(number, folder, check, timeout, click.echo)
+
+
+@models.command()
+@_version_argument
+@_model_options
+@_public_key_option(required=True)
+def verify(version: int, model: "PublishedModel", public_key: Path) -> None:
+    """Check that version N has the files that the owner of a key signed, and no others."""
+    from digit_serving.releases.versions import list_versions
+
+    found = list_versions(model.path).get(version)
+    if found is None:
+        raise click.ClickException(f"version {version} does not exist in {model.path}")
+    with _click_errors():
+        _signature_check(public_key)(found.path)
+    click.echo(f"{found.path} is signed by the owner of {public_key}.")
+
+
+def _signature_check(public_key: Path) -> Callable[[Path], None]:
+    with _needs("signing"):
+        from digit_serving.releases import signatures
+
+    return lambda version: signatures.verify(version, public_key)
 
 
 @contextmanager

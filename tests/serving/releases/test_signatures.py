@@ -1,0 +1,174 @@
+"""Signatures by `model_signing`: `digits models verify`, and the checks of `pull` and of the drop-in."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from grpc import StatusCode
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, ModelVersionStatus
+
+from digit_serving.releases import signatures
+from digit_serving.releases.cli import models
+from digit_serving.releases.config import ReleaseError
+from digit_serving.releases.versions import list_versions
+from tests.processes import wait_until
+from tests.s3 import S3Server
+from tests.serving.model_servers import running_core
+
+
+@dataclass(frozen=True)
+class Keys:
+    """PEM files of a pair of keys, and of another public key."""
+
+    private: Path
+    public: Path
+    other: Path
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    folder = tmp_path_factory.mktemp("keys")
+    keys = Keys(folder / "private.pem", folder / "public.pem", folder / "other.pem")
+    for path in (keys.public, keys.other):
+        key = ec.generate_private_key(ec.SECP256R1())
+        path.write_bytes(
+            key.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+        )
+        if path == keys.public:
+            keys.private.write_bytes(
+                key.private_bytes(
+                    serialization.Encoding.PEM,
+                    serialization.PrivateFormat.PKCS8,
+                    serialization.NoEncryption(),
+                )
+            )
+    return keys
+
+
+@pytest.fixture(scope="session")
+def signed_version(keys: Keys, saved_version: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Version 1, signed as the documentation says."""
+    version = Path(shutil.copytree(saved_version, tmp_path_factory.mktemp("signed") / "digits" / "1"))
+    sign = Path(sys.executable).with_name("model_signing")
+    signature = version / signatures.SIGNATURE
+    subprocess.run(
+        [sign, "sign", "key", "--private_key", keys.private, "--signature", signature, version], check=True
+    )
+    return version
+
+
+@pytest.fixture
+def version(signed_version: Path, tmp_path: Path) -> Path:
+    """Copy of the signed version in another folder, by another number."""
+    return Path(shutil.copytree(signed_version, tmp_path / "digits" / "7"))
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(models, [*map(str, arguments)])
+
+
+def test_verify_signed_version_succeeds(version: Path, keys: Keys) -> None:
+    result = run("verify", 7, "--models", version.parent, "--public-key", keys.public)
+    assert (result.exit_code, result.output) == (0, f"{version} is signed by the owner of {keys.public}.\n")
+
+
+def append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def move_and_link(path: Path) -> None:
+    moved = path.rename(path.parent.with_name("elsewhere.pb"))
+    path.symlink_to(moved)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "changed file": lambda version: append(version / "saved_model.pb"),
+    "changed card": lambda version: append(version / "assets.extra" / "model.json"),
+    "missing file": lambda version: next(version.glob("variables/*")).unlink(),
+    "added file": lambda version: (version / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b""),
+    "link in place of a file": lambda version: move_and_link(version / "fingerprint.pb"),
+    "damaged signature": lambda version: (version / signatures.SIGNATURE).write_bytes(b"{}"),
+    "no signature": lambda version: (version / signatures.SIGNATURE).unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_verify_changed_version_fails(version: Path, keys: Keys, change: str) -> None:
+    CHANGES[change](version)
+    result = run("verify", 7, "--models", version.parent, "--public-key", keys.public)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert str(version) in result.stderr
+    with pytest.raises(ReleaseError):
+        signatures.verify(version, keys.public)
+
+
+@pytest.mark.parametrize("name", ["other", "private"])
+def test_verify_by_another_key_fails(version: Path, keys: Keys, name: str) -> None:
+    with pytest.raises(ReleaseError, match="a file, signature or key differs"):
+        signatures.verify(version, getattr(keys, name))
+
+
+def test_verify_without_key_fails(version: Path, tmp_path: Path) -> None:
+    result = run("verify", 7, "--models", version.parent, "--public-key", tmp_path / "none.pem")
+    assert f"can't be verified: {tmp_path / 'none.pem'} does not exist" in result.stderr
+    assert "Missing option '--public-key'" in run("verify", 7, "--models", version.parent).stderr
+    assert (
+        "version 8 does not exist" in run("verify", 8, "--models", version.parent, "--public-key", "x").stderr
+    )
+
+
+def test_verify_without_model_signing_says_what_to_install(
+    version: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "model_signing", None)
+    monkeypatch.delitem(sys.modules, "digit_serving.releases.signatures")
+    monkeypatch.delattr("digit_serving.releases.signatures")
+    result = run("verify", 7, "--models", version.parent, "--public-key", keys.public)
+    assert "pip install '.[signing]'" in result.stderr
+
+
+def test_drop_in_with_public_key_loads_only_what_is_signed(
+    version: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITS_MODEL_PUBLIC_KEY", str(keys.public))
+    arguments = ("--model_name=digits", f"--model_base_path={version.parent}", "--max_num_load_retries=0")
+    with running_core(*arguments) as core:
+        changed = Path(shutil.copytree(version, version.parent / "changed"))
+        append(changed / "assets.extra" / "model.json")
+        changed.rename(version.with_name("8"))
+
+        def states() -> dict[int, ModelVersionStatus]:
+            response = core.status(GetModelStatusRequest(model_spec={"name": "digits"}))
+            return {status.version: status for status in response.model_version_status}
+
+        wait_until(lambda: 8 in states() and states()[8].state == ModelVersionStatus.END)
+        assert states()[7].state == ModelVersionStatus.AVAILABLE
+        assert "8 is not what the owner of" in states()[8].status.error_message
+        assert states()[8].status.error_code == StatusCode.FAILED_PRECONDITION.value[0]
+
+
+def test_pull_with_public_key_refuses_what_is_not_signed(
+    version: Path, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with S3Server() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        server.filesystem().mkdir("bucket")
+        url, to = "s3://bucket/digits", tmp_path / "pulled"
+        assert run("push", url, "--models", version.parent).exit_code == 0
+        result = run("pull", url, "--to", to, "--public-key", keys.other)
+        assert (
+            f"Error: {url}/7: {to}/.pulling-7 is not what the owner of {keys.other} signed" in result.stderr
+        )
+        assert list_versions(to) == {}
+        assert run("pull", url, "--to", to, "--public-key", keys.public).exit_code == 0
+        assert list_versions(to).keys() == {7}
