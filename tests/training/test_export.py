@@ -12,7 +12,7 @@ from keras import layers
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_client import DIGITS, TaskCard
-from digit_training import export
+from digit_training import export, provenance
 from digit_training.classifier import to_pixels
 from digit_training.data import Dataset
 from digit_training.errors import ModelError
@@ -184,6 +184,7 @@ def test_model_card_states_figures_data_fit_and_versions(fitted: FitResult, data
     assert card["data"]["md5"] == dataset.md5
     assert card["data"]["source"] == "sample"
     assert not card["data"]["canonical"]
+    assert card["source"] == provenance.describe()
     assert card["versions"]["tensorflow"] == version("tensorflow")
     described = {key: card["fit"][key] for key in ("seed", "epochs", "batch_size", "learning_rate")}
     assert described == {"seed": 0, "epochs": 3, "batch_size": 32, "learning_rate": 0.5}

@@ -26,6 +26,7 @@ from digit_client.tfserving.codec import (
     PIXELS_INPUT,
     PIXELS_SIGNATURE,
 )
+from digit_training import provenance
 from digit_training.classifier import batch_size, check_backend, split, to_pixels
 from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, Refusals
@@ -160,6 +161,7 @@ def model_card(
         "is_digit": _is_digit_card(refusals, fit) if refusals else None,
         "data": data,
         "fit": _fit_card(fit) if fit else None,
+        "source": provenance.describe(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
     }
 
