@@ -11,6 +11,7 @@ import yaml
 
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
+from digit_serving.releases.cli import models
 from digit_serving.releases.config import ConfigFile, ModelsConfig
 
 ROOT = Path(__file__).parent.parent
@@ -254,3 +255,16 @@ def test_release_builds_every_image() -> None:
         (entry["dockerfile"], entry["target"], entry["image"])
         for entry in release["jobs"]["images"]["strategy"]["matrix"]["include"]
     }
+
+
+def test_documented_override_pulls_into_the_folder_of_the_releases_service() -> None:
+    page = (ROOT / "docs" / "how-to" / "deploy-with-compose.md").read_text()
+    (block,) = re.findall(r"^```yaml\n(.*?models, pull.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (service,) = yaml.safe_load(block)["services"].items()
+    name, override = service
+    assert SERVICES["releases"]["depends_on"].keys() == {name}
+    program, group, command, *arguments = override["command"]
+    assert (program, group) == ("digits", "models")
+    options = models.commands[command].make_context(command, arguments).params
+    assert str(options["folder"]) == interpolated(SERVICES["releases"]["environment"]["DIGITS_MODELS"])
+    assert f"AS {override['build']['target']}\n" in (ROOT / override["build"]["dockerfile"]).read_text()

@@ -1,14 +1,18 @@
-"""`digits models push` and `pull` as processes, killed in the middle of files."""
+"""`digits models push` and `pull` as processes, killed in the middle of files; commands of the docs."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.processes import DIGITS
+from tests.readme import ROOT
 from tests.s3 import Handler, S3Server
 
 pytestmark = pytest.mark.e2e
@@ -120,3 +124,31 @@ def test_pull_killed_in_each_file_goes_on_and_shows_no_part(
     assert lines == [f"Pulling {count} of 4 files of version 1 ..." for count in (4, 3, 2)]
     assert out == f"Pulling 1 of 4 files of version 1 ...\n{to}/1 is complete.\n"
     assert contents(to / "1") == contents(folder / "1")
+
+
+def documented(heading: str) -> list[str]:
+    """Return the blocks of a section: commands, their output, and others."""
+    page = (ROOT / "docs" / "how-to" / "train-and-release.md").read_text()
+    return re.findall(r"^```\n(.*?)^```", page.partition(f"\n## {heading}\n")[2], re.MULTILINE | re.DOTALL)
+
+
+def run_documented(commands: str, folder: Path) -> str:
+    done = subprocess.run(["bash", "-ec", commands], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_documented_commands_push_pull_and_sign(server: S3Server, tmp_path: Path) -> None:
+    server.filesystem().mkdir("models")
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    for number in ("1", "2"):
+        version = tmp_path / "models" / "digits" / number
+        (version / "assets.extra").mkdir(parents=True)
+        for name in ("a", "b", "c", "d", "e", "assets.extra/model.json"):
+            (version / name).write_text(number)
+    run_documented(".venv/bin/digits models push s3://models/digits --version 1", tmp_path)
+    shutil.rmtree(version.with_name("1"))
+    commands, output, *_ = documented("Keep versions in object storage")
+    assert run_documented(commands, tmp_path) == output
+    commands, output, *_ = documented("Sign versions")
+    assert run_documented(commands, tmp_path) == output

@@ -19,7 +19,7 @@ from digit_client import DigitClient, RetryPolicy
 from digit_client.images import to_png
 from tests.kustomize import TRAINING, Object, build, containers, copy_k8s, named, pod
 from tests.podman_cluster import PodmanCluster
-from tests.processes import DIGITS, wait_until
+from tests.processes import wait_until
 from tests.readme import blocks
 
 pytestmark = pytest.mark.containers

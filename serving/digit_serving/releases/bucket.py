@@ -170,7 +170,7 @@ def versions_to_pull(bucket: Bucket, config: Path | None, name: str | None) -> l
     """Return the versions in the bucket that a server with this models.config loads, or else the newest.
 
     `name` is that of the model, None if the configuration has one model. Raises ReleaseError if the bucket
-    lacks a version that is listed or labelled.
+    lacks a version that the policy lists.
     """
     found = bucket.versions()
     if not found:
@@ -179,9 +179,8 @@ def versions_to_pull(bucket: Bucket, config: Path | None, name: str | None) -> l
         return [max(found)]
     models = ModelsConfig.parse(config.read_text())
     name = models.choose(name)
-    needed = {*(models.listed_versions(name) or ()), *models.labels(name).values()}
-    if missing := needed - found:
-        raise ReleaseError(f"{bucket.url} lacks version {min(missing)}, which {config} names")
+    if missing := {*(models.listed_versions(name) or ())} - found:
+        raise ReleaseError(f"{bucket.url} lacks version {min(missing)}, which {config} lists")
     return sorted(models.versions_to_load(name, found))
 
 

@@ -47,8 +47,7 @@ def _public_key_option(required: bool) -> Callable[[Callable[..., None]], Callab
         required=required,
         show_envvar=True,
         type=click.Path(path_type=Path),
-        help="Public key (PEM) of the signer of versions."
-        + ("" if required else " Refuse what it has not signed."),
+        help="PEM file; a version must be signed by this key's owner. The drop-in reads the variable, too.",
     )
 
 
