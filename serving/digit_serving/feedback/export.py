@@ -14,7 +14,7 @@ from PIL import Image
 
 from digit_client import DIGITS
 from digit_client.images import Pixels
-from digit_serving.feedback.records import Record, is_held_out
+from digit_serving.feedback.records import Record
 
 _NO_LABELS = "no answer has a label of a class"
 
@@ -48,14 +48,14 @@ def write_folder(records: Iterable[Record], folder: Path) -> Counter[str]:
 def write_npz(records: Iterable[Record], file: Path) -> Counter[str]:
     """Write `x_train`, `y_train`, `x_test` and `y_test`, and return the number of inputs by label.
 
-    The test set are the requests that `is_held_out` names. Labels are uint8 if the inputs are those of the
+    The test set are the records that are held out. Labels are uint8 if the inputs are those of the
     digits' model, else names. Records without a class are left out. Raise ExportError or OSError.
     """
     labelled = [record for record in records if record.label]
     if not labelled:
         raise ExportError(_NO_LABELS)
     counts = Counter(str(record.label) for record in labelled)
-    held_out = np.array([is_held_out(record.request_id) for record in labelled], bool)
+    held_out = np.array([record.held_out for record in labelled], bool)
     x = np.stack(_read_inputs(labelled))
     is_digits = x.shape[1:] == DIGITS.shape and counts.keys() <= set(DIGITS.labels)
     y: NDArray[Any] = np.array([record.label for record in labelled], np.str_)

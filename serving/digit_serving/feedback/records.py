@@ -42,6 +42,8 @@ class Record:
     """PNG of the model's input: grey [h, w] or RGB [h, w, 3]."""
     answered_at: datetime
     """Time of the answer, with a time zone."""
+    held_out: bool
+    """True if the record tests a model and never trains it; see `is_held_out`."""
     label: str | None = None
     """Label that a person gave, NO_CLASS for none of the classes; None if there is no label."""
     labelled_at: datetime | None = None

@@ -46,6 +46,7 @@ def _record_table(name: str) -> sa.Table:
         sa.Column("is_digit", sa.Double),
         sa.Column("input", sa.LargeBinary, nullable=False),
         sa.Column("answered_at", _UtcDateTime, nullable=False),
+        sa.Column("held_out", sa.Boolean, nullable=False),
         sa.Column("label", sa.Text),
         sa.Column("labelled_at", _UtcDateTime),
         sa.Column("source", sa.Text),

@@ -20,7 +20,7 @@ from digit_client import Prediction, Reading, TaskCard, images
 from digit_client.tfserving.codec import Batch
 from digit_serving.feedback.database import StoreError
 from digit_serving.feedback.kept import KeptAnswers
-from digit_serving.feedback.records import Kind, Record, is_sampled
+from digit_serving.feedback.records import Kind, Record, is_held_out, is_sampled
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.context import RequestContext
@@ -125,6 +125,7 @@ class _Answer:
                 is_digit=is_digit,
                 input=images.to_png(pixels),
                 answered_at=self.answered_at,
+                held_out=is_held_out(self.request_id),
                 # One copy of the picture is enough for all of its digits.
                 original=None if position else self.originals[index],
             )

@@ -16,7 +16,7 @@ import pytest
 
 from digit_client.images import to_png
 from digit_serving.feedback import kept
-from digit_serving.feedback.records import Record
+from digit_serving.feedback.records import Record, is_held_out
 from tests.conftest import Digits
 
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -44,7 +44,8 @@ def make_record(digits: Digits) -> MakeRecord:
             "input": to_png(digits.images[number]),
             "answered_at": START + timedelta(minutes=number),
         }
-        return Record(**(values | fields))
+        values |= fields
+        return Record(**{"held_out": is_held_out(values["request_id"]), **values})
 
     return make
 

@@ -16,7 +16,7 @@ from digit_client import DIGITS, TaskCard
 from digit_client.images import to_png
 from digit_serving.feedback.cli import feedback
 from digit_serving.feedback.kept import KeptAnswers
-from digit_serving.feedback.records import NO_CLASS, is_held_out
+from digit_serving.feedback.records import NO_CLASS
 from digit_serving.feedback.store import FeedbackStore
 from digit_training import data, pictures
 from tests.conftest import Digits
@@ -128,13 +128,13 @@ def test_export_npz_is_a_data_set_for_train_and_export(
     run: Run, store: FeedbackStore, make_record: MakeRecord, digits: Digits, tmp_path: Path
 ) -> None:
     labels = [str(label) for label in digits.labels[:200]]
-    store.save([make_record(label=label) for label in labels])
-    store.save([make_record(label=NO_CLASS), make_record()])
+    records = [make_record(label=label) for label in labels]
+    store.save([*records, make_record(label=NO_CLASS), make_record()])
     result = run("export", tmp_path / "out.npz")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith(f"0: {labels.count('0')}, 1: {labels.count('1')}, ")
     dataset = data.load(tmp_path / "out.npz")
-    held_out = np.array([is_held_out(f"request-{number}") for number in range(200)])
+    held_out = np.array([record.held_out for record in records])
     assert (dataset.train.images == digits.images[:200][~held_out]).all()
     assert (dataset.test.images == digits.images[:200][held_out]).all()
     assert (dataset.test.labels == digits.labels[:200][held_out]).all()
@@ -160,12 +160,13 @@ def test_export_npz_of_colour_pictures_has_names_as_labels(
     task = TaskCard("colours", ("red", "green"), (8, 6, 3), (0.0, 255.0))
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 6, 3), np.uint8)
     labels = [task.labels[row % 2] for row in range(20)]
-    store.save(
-        [make_record(label=label, input=to_png(image)) for label, image in zip(labels, images, strict=True)]
-    )
+    records = [
+        make_record(label=label, input=to_png(image)) for label, image in zip(labels, images, strict=True)
+    ]
+    store.save(records)
     assert run("export", tmp_path / "out.npz").exit_code == 0
     loaded = pictures.load(tmp_path / "out.npz", task)
-    held_out = np.array([is_held_out(f"request-{number}") for number in range(20)])
+    held_out = np.array([record.held_out for record in records])
     assert (loaded.examples.images == images[held_out]).all()
     assert [task.labels[index] for index in loaded.examples.labels] == list(np.array(labels)[held_out])
 

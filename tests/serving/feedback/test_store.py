@@ -48,7 +48,7 @@ SAVE_FOREVER = textwrap.dedent(
     store = FeedbackStore(sys.argv[1])
     for number in range(100_000):
         request, now = f"request-{number}", datetime.now(UTC)
-        store.save([Record(request, 0, 0, "predict", "digits", 1, "7", 0.5, None, b"input", now)])
+        store.save([Record(request, 0, 0, "predict", "digits", 1, "7", 0.5, None, b"input", now, False)])
         print(request, flush=True)
     """
 )

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from digit_client.images import decode, to_png
-from digit_serving.feedback.records import NO_CLASS, Record, is_sampled
+from digit_serving.feedback.records import NO_CLASS, Record, is_held_out, is_sampled
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway import answer_keeper, recognition
 from digit_serving.gateway.auth import KeyFile
@@ -130,6 +130,14 @@ class TestOfPredictions:
         assert record.labelled_at > record.answered_at
         shown = decode(base64.b64decode(answer["predictions"][0]["image"]))
         assert np.array_equal(decode(record.input), shown)
+
+    def test_feedback_marks_the_requests_that_are_held_out(self, http: FlaskClient, url: str) -> None:
+        for request_id in ("id-5", "id-6"):
+            predict(http, request_id=request_id)
+            assert give(http, request_id, label="1").status_code == 200
+        assert [record.held_out for record in stored(url)] == [is_held_out("id-5"), is_held_out("id-6")]
+        assert not is_held_out("id-5")
+        assert is_held_out("id-6")
 
     def test_feedback_that_answer_was_right_stores_its_label(self, http: FlaskClient, url: str) -> None:
         predict(http)

@@ -34,6 +34,7 @@ def _create(name: str, prefixes: list[str] | None = None) -> None:
         sa.Column("is_digit", sa.Double),
         sa.Column("input", sa.LargeBinary, nullable=False),
         sa.Column("answered_at", moment, nullable=False),
+        sa.Column("held_out", sa.Boolean, nullable=False),
         sa.Column("label", sa.Text),
         sa.Column("labelled_at", moment),
         sa.Column("source", sa.Text),
