@@ -38,7 +38,7 @@ def main() -> None:
     arguments = _arguments()
     with np.load(arguments.mnist) as mnist:
         digits, labels = mnist["x_test"], mnist["y_test"]
-    chosen = _choose(digits, arguments.count, arguments.seed)
+    chosen = choose(digits, arguments.count, arguments.seed)
     examples = list(zip(digits[chosen], labels[chosen].tolist(), strict=True))
     empty = [(np.zeros_like(digits[0]), None)] * arguments.count
     strips, accuracies = [], []
@@ -69,7 +69,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _choose(digits: NDArray[np.uint8], count: int, seed: int) -> list[int]:
+def choose(digits: NDArray[np.uint8], count: int, seed: int) -> list[int]:
     """Return indexes of random digits whose strokes a thinner pen can follow."""
     order = np.random.default_rng(seed).permutation(len(digits)).tolist()
     thin = (index for index in order if stroke_width(digits[index]) < _MAX_STROKE_WIDTH)

@@ -7,7 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -16,23 +19,26 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from keras import layers
 from PIL import Image
 
 from digit_client import TaskCard
+from digit_serving.feedback.records import NO_CLASS
+from digit_serving.feedback.store import FeedbackStore
 from digit_training import cli, pictures, pipeline
+from digit_training.artifact import predict_saved_model
 from digit_training.callbacks import FitProgress
 from digit_training.classifier import to_pixels
+from digit_training.data import Examples, read_hard_pictures
 from digit_training.errors import Interrupted
-from digit_training.export import predict_saved_model
-from digit_training.fit import FitResult
+from digit_training.fit import FitResult, fit
 from digit_training.quality_gate import QualityGate
-from digit_training.recipes import RECIPES, Recipe
+from digit_training.recipes import RECIPES, Overrides, Recipe
 from digit_training.report import plots
 from tests.conftest import Digits
 from tests.processes import DIGITS
-from tests.training.conftest import COLORS, COLORS_TOML, predict
+from tests.training.conftest import COLORS, COLORS_TOML, make_record, predict
 
 # TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -149,7 +155,7 @@ def test_train_below_minimum_accuracy_publishes_nothing(idx_folder: Path, tmp_pa
     places = ["--data", str(idx_folder), "--output", str(tmp_path / "models"), "--report", str(tmp_path)]
     options = ["--model", "perceptron", "--epochs", "1", "--learning-rate", "1e-9"]
     result = CliRunner().invoke(cli.train, [*places, *options])
-    assert result.exit_code == 1
+    assert result.exit_code == 4
     assert "Error: not published: the accuracy" in result.stderr
     assert not (tmp_path / "models").exists()
 
@@ -169,19 +175,141 @@ def test_train_interrupted_writes_report_and_publishes_nothing(
     with pytest.raises(Interrupted, match=r"after [12] of 20 epochs; the model is not published") as caught:
         pipeline.train(
             recipe="perceptron",
+            overrides=Overrides(epochs=20),
+            seed=0,
+            from_stable=False,
             data=idx_folder,
+            feedback_url=None,
+            feedback_weight=1,
             output=output,
             report=report,
-            seed=0,
-            epochs=20,
-            batch_size=None,
-            learning_rate=None,
             gate=QualityGate(0, 1),
         )
     assert str(caught.value).endswith(f"digits export {report / 'model.keras'}")
     assert "Interrupted</strong> after" in (report / "report.html").read_text()
     assert (report / "model.keras").is_file()
     assert not output.exists()
+
+
+@pytest.fixture
+def store(digits: Digits, tmp_path: Path) -> Iterator[FeedbackStore]:
+    """Store with 40 labelled digits of 40 requests, of which every second is held out."""
+    with closing(FeedbackStore(f"sqlite:///{tmp_path / 'feedback.db'}")) as opened:
+        rows = range(300, 340)
+        opened.save(
+            [
+                make_record(row, digits.images[row], str(digits.labels[row]), held_out=row % 2 == 0)
+                for row in rows
+            ]
+        )
+        yield opened
+
+
+def train(folder: Path, idx_folder: Path, *options: str) -> Result:
+    """Run `digits train` for one epoch of the perceptron, with the store in `folder`."""
+    places = ["--data", idx_folder, "--output", folder / "models", "--report", folder / "report"]
+    places += ["--feedback", f"sqlite:///{folder / 'feedback.db'}"]
+    arguments = ["--model", "perceptron", "--epochs", "1", "--min-accuracy", "0", *places, *options]
+    return CliRunner().invoke(cli.train, list(map(str, arguments)))
+
+
+@pytest.mark.usefixtures("fast_recipe", "without_plots", "store")
+def test_train_with_feedback_from_stable_publishes_and_reports(idx_folder: Path, tmp_path: Path) -> None:
+    assert train(tmp_path, idx_folder).exit_code == 0
+    result = train(tmp_path, idx_folder, "--from", "stable", "--min-gain", "0", "--max-regression", "1")
+    assert result.exit_code == 0, result.output
+    first, url = tmp_path / "models" / "1", f"sqlite:///{tmp_path / 'feedback.db'}"
+    assert f"Feedback: 20 inputs of {url} to learn from, each 10 times, and 20 to test with" in result.output
+    assert f"Starting from {first}: epochs 1, learning rate 0.00333333" in result.output
+    assert re.search(
+        rf"Accuracy on the held-out feedback, 20 pictures: [01]\.\d{{4}}; that of {first}: [01]\.\d{{4}}\n",
+        result.output,
+    )
+    assert "Accuracy on the hard pictures, 460 pictures: " in result.output
+    card = read_card(tmp_path / "models" / "2")
+    assert card["started_from"] == str(first)
+    assert card["fit"]["feedback_examples"] == 200
+    assert (card["feedback"]["source"], card["feedback"]["weight"]) == (url, 10)
+    assert (
+        card["feedback"]["held_out"]["inputs"] == sum(card["feedback"]["held_out"]["by_label"].values()) == 20
+    )
+    assert card["comparisons"]["the hard pictures"]["served_accuracy"] is not None
+    assert "Held-out feedback" in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("fast_recipe", "without_plots")
+def test_train_with_feedback_never_trains_on_what_tests_it(
+    store: FeedbackStore, digits: Digits, idx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A held-out picture, a test digit and a hard picture, sent again in requests that are not held out.
+    hard = read_hard_pictures().images[0]
+    again = (digits.images[300], digits.images[200], hard)
+    store.save([make_record(number, image, "1") for number, image in enumerate(again)])
+    trained: list[Examples] = []
+
+    def record(recipe: Recipe, examples: Examples, *arguments: Any, **options: Any) -> FitResult:
+        trained.append(examples + options["feedback"])
+        return fit(recipe, examples, *arguments, **options)
+
+    monkeypatch.setattr(pipeline, "fit", record)
+    result = train(tmp_path, idx_folder)
+    assert result.exit_code == 0, result.output
+    assert "Left out of the feedback: 3 (also in the data that test the model)" in result.output
+    held_out = digits.images[300:340:2]
+    tested = {image.tobytes() for image in (*held_out, *digits.images[200:300], hard)}
+    assert not tested & {image.tobytes() for image in trained[0].images}
+    assert len(trained[0]) == 200 + 10 * 20
+
+
+@pytest.mark.usefixtures("fast_recipe", "without_plots")
+def test_train_with_feedback_of_no_digits_needs_is_digit(
+    store: FeedbackStore, digits: Digits, idx_folder: Path, tmp_path: Path
+) -> None:
+    store.save([make_record(number, digits.images[number], NO_CLASS) for number in range(4)])
+    result = train(tmp_path, idx_folder)
+    assert result.exit_code == 0, result.output
+    assert "Left out of the feedback: 4 (no digits, for which this network has no output)" in result.output
+
+
+@pytest.mark.usefixtures("fast_recipe", "without_plots", "store")
+def test_train_without_gain_exits_with_4_and_publishes_nothing(idx_folder: Path, tmp_path: Path) -> None:
+    assert train(tmp_path, idx_folder).exit_code == 0
+    options = ["--from", "stable", "--learning-rate", "1e-9", "--min-gain", "0.05"]
+    result = train(tmp_path, idx_folder, *options)
+    assert result.exit_code == 4
+    assert re.search(r"Error: not published: .* on the held-out feedback is not 0\.05 above", result.stderr)
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["1"]
+
+
+@pytest.mark.usefixtures("fast_recipe", "without_plots")
+def test_train_with_feedback_without_labels_exits_with_4(
+    store: FeedbackStore, digits: Digits, idx_folder: Path, tmp_path: Path
+) -> None:
+    store.delete(before=datetime.now(UTC))
+    store.save([make_record(0, digits.images[0], None)])
+    result = train(tmp_path, idx_folder)
+    assert result.exit_code == 4
+    assert "Error: not published: " in result.stderr
+    assert "has no labelled digits to learn from" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "has no version to start from; train the first without --from"),
+        (["--model", "convnet", "--recipe", "best"], "--from stable starts one network"),
+    ],
+)
+@pytest.mark.usefixtures("without_plots")
+def test_train_from_stable_that_cannot_start_prints_one_line(
+    options: list[str], message: str, idx_folder: Path, tmp_path: Path
+) -> None:
+    places = ["--data", str(idx_folder), "--output", str(tmp_path / "models"), "--report", str(tmp_path)]
+    arguments = ["--model", "perceptron", "--from", "stable", *places, *options]
+    result = CliRunner().invoke(cli.train, arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def interrupt_train(mnist_npz: Path, folder: Path, after: str) -> tuple[int, str, str]:
@@ -244,6 +372,9 @@ def test_train_if_needed_with_published_version_does_nothing(tmp_path: Path) -> 
         ["--epochs", "0"],
         ["--learning-rate", "0"],
         ["--min-accuracy", "2"],
+        ["--min-gain", "0.1"],
+        ["--feedback", "", "--min-gain", "0.1"],
+        ["--from", "newest"],
         ["x"],
     ],
 )
@@ -296,7 +427,7 @@ def test_export_worse_than_the_served_version_is_refused(
 
     assert publish(good)[0] == 0
     status, printed = publish(bad)
-    assert status == 1
+    assert status == 4
     accuracy = read_card(output / "1")["accuracy"]
     assert f"Accuracy of {output / '1'} on the same pictures: {accuracy:.4f}" in printed
     assert f"of {output / '1'} (see --max-regression and --force)" in printed
@@ -306,7 +437,7 @@ def test_export_worse_than_the_served_version_is_refused(
     (output / "models.config").write_text(
         'model_config_list { config { name: "digits" version_labels { key: "stable" value: 1 } } }'
     )
-    assert publish(bad)[0] == 1
+    assert publish(bad)[0] == 4
     assert publish(bad, "--force")[0] == 0
     assert {path.name for path in output.glob("[0-9]*")} == {"1", "2", "3", "4"}
     shutil.rmtree(output / "1" / "variables")
@@ -358,7 +489,8 @@ def test_export_of_another_task_evaluates_reports_and_publishes(
     assert card["data"] == {"source": "validation", "test": 20, "unreadable": 1, "refused": 0}
     assert card["accuracy"] >= 0.9
     loaded = pictures.load(Path("validation"), COLORS)
-    answers = predict_saved_model(Path("models/colors/1"), loaded.examples.images).argmax(axis=1)
+    (outputs,) = predict_saved_model(Path("models/colors/1"), loaded.examples.images)
+    answers = outputs["probabilities"].argmax(axis=1)
     assert (answers == loaded.examples.labels).mean() == card["accuracy"]
     assert "red/notes.txt" in Path("report/report.html").read_text()
     status, printed = export(colors_file, *task)
@@ -413,8 +545,8 @@ def test_export_from_saved_model_answers_as_the_saved_model(
     shutil.rmtree(source)
     loaded = pictures.load(colors_folder, COLORS)
     expected = predict(colors_model, to_pixels(loaded.examples.images, COLORS))
-    answers = predict_saved_model(tmp_path / "models" / "1", loaded.examples.images)
-    assert np.abs(answers - expected).max() <= 1e-6
+    (outputs,) = predict_saved_model(tmp_path / "models" / "1", loaded.examples.images)
+    assert np.abs(outputs["probabilities"] - expected).max() <= 1e-6
     assert read_card(tmp_path / "models" / "1")["parameters"] == colors_model.count_params()
 
 

@@ -12,10 +12,9 @@ from keras import layers
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_client import DIGITS, TaskCard
-from digit_training import export, provenance
+from digit_training import artifact, export, provenance
 from digit_training.classifier import to_pixels
 from digit_training.data import Dataset
-from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, evaluate
 from digit_training.export import model_card
 from digit_training.fit import FitResult
@@ -126,8 +125,8 @@ def test_artifact_of_two_outputs_answers_as_the_keras_model(
         assert set(answer) == {"probabilities", "is_digit"}
         assert all(np.abs(answer[name] - expected[name]).max() <= 1e-6 for name in expected)
     assert np.array_equal(answers[0]["is_digit"], answers[1]["is_digit"])
-    probabilities = export.predict_saved_model(tmp_path / "1", batch.images)
-    assert np.array_equal(probabilities, answers[0]["probabilities"])
+    (outputs,) = artifact.predict_saved_model(tmp_path / "1", batch.images)
+    assert all(np.array_equal(outputs[name], answers[0][name]) for name in answers[0])
 
 
 def test_artifact_stores_the_weights_once(published: Path) -> None:
@@ -147,31 +146,6 @@ def test_artifact_answers_every_warmup_request(published: Path) -> None:
         assert request.model_spec.name == "digits"
         seen.add((name, len(outputs["probabilities"])))
     assert seen == {("serving_default", 1), ("serving_default", 32), ("images", 1), ("images", 32)}
-
-
-def test_predict_saved_model_answers_as_the_keras_model(
-    published: Path, fitted: FitResult, dataset: Dataset
-) -> None:
-    expected = predict(fitted.model, dataset.test.pixels)
-    assert np.abs(export.predict_saved_model(published, dataset.test.images) - expected).max() <= 1e-6
-
-
-def test_predict_saved_model_in_empty_folder_raises_model_error(tmp_path: Path, dataset: Dataset) -> None:
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        export.predict_saved_model(tmp_path, dataset.test.images)
-
-
-def test_read_task_is_the_card_of_the_artifact_or_of_the_digits(published: Path, tmp_path: Path) -> None:
-    assert export.read_task(published) == DIGITS
-    assert export.read_task(tmp_path) == DIGITS
-    (tmp_path / "assets.extra").mkdir()
-    file = tmp_path / "assets.extra" / "model.json"
-    file.write_text(json.dumps({"task": COLORS.to_document()}))
-    assert export.read_task(tmp_path) == COLORS
-    for damaged in ("{", '{"task": 1}', '{"task": {"name": "x"}}'):
-        file.write_text(damaged)
-        with pytest.raises(ModelError, match=r"model\.json holds no valid task card"):
-            export.read_task(tmp_path)
 
 
 def test_model_card_states_figures_data_fit_and_versions(fitted: FitResult, dataset: Dataset) -> None:

@@ -8,10 +8,11 @@ import keras
 import numpy as np
 import pytest
 
-from digit_client import DIGITS
-from digit_training import evaluation, models, negatives, synthetic
+from digit_client import DIGITS, TaskCard
+from digit_training import classifier, evaluation, models, negatives, synthetic
 from digit_training import fit as fitting
 from digit_training.augment import MILD, STRONG, AugmentationConfig, Images, augment
+from digit_training.classifier import Outputs
 from digit_training.data import NO_DIGIT, Dataset, Examples
 from digit_training.evaluation import Evaluation, evaluate
 from digit_training.fit import MAX_REFUSED, SEEDS, AugmentedBatches, FitResult, fit, multi_step
@@ -352,3 +353,36 @@ def test_fit_perceptron_on_mnist_reaches_the_articles_accuracy(mnist: Dataset) -
     recipe = PERCEPTRON.scaled_to(len(mnist.train))
     accuracy = evaluate(fit(recipe, mnist.train, seed=0).model, mnist.test, DIGITS).accuracy
     assert 0.86 < accuracy < 0.93
+
+
+def test_fit_feedback_trains_and_never_validates(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    feedback = Examples(np.full((30, 28, 28), 77, np.uint8), np.zeros(30, np.uint8))
+    trained: list[Images] = []
+    validated: list[Images] = []
+
+    def augment_nothing(images: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
+        trained.append(images)
+        return images
+
+    def record(model: keras.Model, images: Images, task: TaskCard) -> Outputs:
+        validated.append(images)
+        return classifier.predict(model, images, task)
+
+    monkeypatch.setattr(fitting, "augment", augment_nothing)
+    monkeypatch.setattr(fitting, "predict", record)
+    recipe = replace(FAST.with_epochs(1), validation_split=0.5)
+    result = fit(recipe, dataset.train[:100], 0, feedback=feedback)
+    assert (result.examples, result.feedback_examples, result.validation_examples) == (50, 30, 50)
+
+    def count_feedback(batches: list[Images]) -> int:
+        return sum(int((images == 77).all(axis=(1, 2)).sum()) for images in batches)
+
+    assert (count_feedback(trained), count_feedback(validated)) == (30, 0)
+    assert len(validated[0]) == 50
+
+
+def test_fit_with_weights_starts_from_them(fitted: FitResult, dataset: Dataset) -> None:
+    weights = fitted.model.get_weights()
+    result = fit(replace(FAST, learning_rate=1e-9), dataset.train[:100], 0, weights=weights)
+    for one, other in zip(result.model.get_weights(), weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)

@@ -3,34 +3,79 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from digit_training import quality_gate
-from digit_training.errors import AccuracyError, DataError
-from digit_training.quality_gate import Baseline, QualityGate
+from digit_training.comparison import Comparison, Comparisons
+from digit_training.errors import DataError, NotPublishedError
+from digit_training.quality_gate import MIN_HELD_OUT, QualityGate
 
 GATE = QualityGate(min_accuracy=0.85, max_regression=0.01)
 
 
-@pytest.mark.parametrize("baseline", [None, Baseline("models/1", 0.85), Baseline("models/1", 0.86)])
-def test_check_accuracy_at_the_thresholds_passes(baseline: Baseline | None) -> None:
-    GATE.check(0.85, baseline)
+def make_comparison(name: str, right: int, served: int | None = None, count: int = 10_000) -> Comparison:
+    """Return a comparison of models that answer the first pictures correctly, in these numbers."""
+    numbers = np.arange(count)
+    return Comparison(name, numbers < right, None if served is None else numbers < served, count < 1000)
+
+
+def judge(
+    test: Comparison, feedback: Comparison | None = None, hard_pictures: Comparison | None = None
+) -> Comparisons:
+    return Comparisons("models/1", test, feedback, hard_pictures)
+
+
+EQUAL = make_comparison("the test set", 9900, 9900)
+
+
+@pytest.mark.parametrize("served", [None, 8500, 8600])
+def test_check_accuracy_at_the_thresholds_passes(served: int | None) -> None:
+    GATE.check(judge(make_comparison("the test set", 8500, served)))
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "baseline", "message"),
+    ("right", "served", "message"),
     [
-        (0.8499, None, "0.8499 is below the minimum of 0.85"),
-        (0.8499, Baseline("models/1", 0.1), "0.8499 is below the minimum of 0.85"),
-        (0.9799, Baseline("models/1", 0.99), "0.9799 is more than 0.01 below the 0.9900 of models/1"),
+        (8499, None, "0.8499 is below the minimum of 0.85"),
+        (8499, 1000, "0.8499 is below the minimum of 0.85"),
+        (9799, 9900, "0.9799 on the test set is more than 0.01 below the 0.9900 of models/1"),
     ],
 )
 def test_check_accuracy_below_a_threshold_passes_only_with_force(
-    accuracy: float, baseline: Baseline | None, message: str
+    right: int, served: int | None, message: str
 ) -> None:
-    with pytest.raises(AccuracyError, match=message):
-        GATE.check(accuracy, baseline)
-    replace(GATE, force=True).check(accuracy, baseline)
+    comparisons = judge(make_comparison("the test set", right, served))
+    with pytest.raises(NotPublishedError, match=message):
+        GATE.check(comparisons)
+    replace(GATE, force=True).check(comparisons)
+
+
+def test_check_loss_on_few_pictures_counts_only_if_it_is_no_chance() -> None:
+    # Of equally good models, one in 16 alone loses all of four different answers, one in 32 all of five.
+    GATE.check(judge(EQUAL, make_comparison("the held-out feedback", 36, 40, 40)))
+    feedback, hard_pictures = (make_comparison(name, 35, 40, 40) for name in ("the feedback", "the hard"))
+    for worse in (judge(EQUAL, feedback), judge(EQUAL, None, hard_pictures)):
+        with pytest.raises(NotPublishedError, match=r"0\.8750 on the .* is more than 0\.01 below the 1"):
+            GATE.check(worse)
+        replace(GATE, max_regression=0.125).check(worse)
+
+
+def test_check_gain_below_the_minimum_is_not_published() -> None:
+    gate = replace(GATE, min_gain=0.05)
+    gate.check(judge(EQUAL, make_comparison("the held-out feedback", 32, 30, 40)))
+    with pytest.raises(NotPublishedError, match=r"0\.7750 on the held-out feedback is not 0\.05 above"):
+        gate.check(judge(EQUAL, make_comparison("the held-out feedback", 31, 30, 40)))
+    gate.check(judge(EQUAL, make_comparison("the held-out feedback", 31, None, 40)))
+
+
+def test_check_held_out_too_few_for_a_gain_is_not_published() -> None:
+    GATE.check_held_out(0)
+    gate = replace(GATE, min_gain=0.0)
+    gate.check_held_out(MIN_HELD_OUT)
+    with pytest.raises(NotPublishedError, match="19 held-out digits are too few to show a gain"):
+        gate.check_held_out(MIN_HELD_OUT - 1)
+    replace(gate, force=True).check_held_out(0)
 
 
 @pytest.fixture

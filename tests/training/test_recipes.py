@@ -2,7 +2,7 @@
 
 import pytest
 
-from digit_training.recipes import RECIPES, adamw
+from digit_training.recipes import RECIPES, Overrides, adamw
 
 
 def test_perceptron_recipe_has_the_articles_hyperparameters() -> None:
@@ -15,9 +15,16 @@ def test_perceptron_recipe_has_the_articles_hyperparameters() -> None:
 
 def test_with_overrides_none_keeps_the_value() -> None:
     recipe = RECIPES["quick"]
-    changed = recipe.with_overrides(batch_size=7, learning_rate=None).with_epochs(3)
+    changed = recipe.with_overrides(Overrides(epochs=3, batch_size=7))
     assert (changed.epochs, changed.batch_size) == (3, 7)
     assert changed.learning_rate == recipe.learning_rate
+
+
+def test_fine_tuning_is_shorter_and_in_smaller_steps() -> None:
+    tuned = RECIPES["quick"].fine_tuning()
+    assert tuned.epochs == 2
+    assert tuned.learning_rate == pytest.approx(1e-3)
+    assert RECIPES["perceptron"].fine_tuning().epochs == 4
 
 
 def test_with_epochs_keeps_the_share_of_mild_epochs() -> None:

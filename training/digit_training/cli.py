@@ -15,10 +15,18 @@ import click
 from click.core import ParameterSource
 
 from digit_training import registry
-from digit_training.errors import Interrupted, TrainingError
+from digit_training.errors import Interrupted, NotPublishedError, TrainingError
+
+NOT_PUBLISHED_STATUS = 4
+"""Exit status of a model that the quality gate refuses, which a scheduled job can take for a success."""
 
 INTERRUPTED_STATUS = 130
 """Exit status after Ctrl-C, 128 + SIGINT, as in shells."""
+
+
+class _NotPublished(click.ClickException):
+    exit_code = NOT_PUBLISHED_STATUS
+
 
 PATH = click.Path(path_type=Path)
 
@@ -62,6 +70,26 @@ force_option = click.option("--force", is_flag=True, help="Publish the model wha
     "best an hour (an ensemble of five networks).",
 )
 @data_option
+@click.option(
+    "--feedback",
+    metavar="URL",
+    help="A gateway's store, whose labelled digits are added: sqlite:///FILE or "
+    "postgresql://USER@HOST/DATABASE. A fifth of the requests is held out and only tests.",
+)
+@click.option(
+    "--feedback-weight",
+    default=10,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of training digits for which one of the feedback counts.",
+)
+@click.option(
+    "--from",
+    "start",
+    type=click.Choice(["stable"]),
+    help="Start from the weights of the stable version, or of the newest if none is stable, with two fifths "
+    "of the recipe's epochs and a third of its learning rate.",
+)
 @output_option
 @click.option("--report", type=PATH, help="Folder for the report.  [default: runs/<time>]")
 @click.option(
@@ -80,12 +108,20 @@ force_option = click.option("--force", is_flag=True, help="Publish the model wha
 )
 @min_accuracy_option
 @max_regression_option
+@click.option(
+    "--min-gain",
+    type=click.FloatRange(0, 1),
+    help="Least gain in accuracy on the held-out feedback over the same version.  [default: none required]",
+)
 @force_option
 @click.option("--if-needed", is_flag=True, help="Do nothing if a version is already published.")
 def train(
     model: str,
     recipe: str,
     data: Path | None,
+    feedback: str | None,
+    feedback_weight: int,
+    start: str | None,
     output: Path,
     report: Path | None,
     seed: int,
@@ -94,10 +130,17 @@ def train(
     learning_rate: float | None,
     min_accuracy: float,
     max_regression: float,
+    min_gain: float | None,
     force: bool,
     if_needed: bool,
 ) -> None:
-    """Fit a model to MNIST and publish it as the next version."""
+    """Fit a model to MNIST, and to feedback, and publish it as the next version.
+
+    The exit status is 4 if the quality gate refuses the model, or if there is no feedback to learn from, and
+    1 after an error.
+    """
+    if min_gain is not None and not feedback:
+        raise click.UsageError("--min-gain needs --feedback.")
     if if_needed and (version := registry.latest_version(output)):
         click.echo(f"Nothing to train: {version} is already published.")
         return
@@ -105,17 +148,19 @@ def train(
     with _exit_on_error():
         from digit_training import pipeline
         from digit_training.quality_gate import QualityGate
+        from digit_training.recipes import Overrides
 
         pipeline.train(
             recipe=recipe if model == "convnet" else "perceptron",
+            overrides=Overrides(epochs, batch_size, learning_rate),
+            seed=seed,
+            from_stable=start == "stable",
             data=data,
+            feedback_url=feedback,
+            feedback_weight=feedback_weight,
             output=output,
             report=report,
-            seed=seed,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            gate=QualityGate(min_accuracy, max_regression, force),
+            gate=QualityGate(min_accuracy, max_regression, min_gain, force),
         )
 
 
@@ -167,7 +212,8 @@ def export(
     """Publish a model that was fitted elsewhere as the next version.
 
     The task card names the labels and says how the model takes pictures. Without --task and --labels, the
-    model is one of the digits: it takes pixels 0..1 as [n, 784], [n, 28, 28] or [n, 28, 28, 1].
+    model is one of the digits: it takes pixels 0..1 as [n, 784], [n, 28, 28] or [n, 28, 28, 1]. The exit
+    status is 4 if the quality gate refuses the model, and 1 after an error.
     """
     if (file is None) == (saved_model is None):
         raise click.UsageError("Give either FILE.keras or --from-saved-model.")
@@ -189,7 +235,7 @@ def export(
             data=data,
             output=output,
             report=report,
-            gate=QualityGate(min_accuracy, max_regression, force),
+            gate=QualityGate(min_accuracy, max_regression, force=force),
         )
 
 
@@ -208,6 +254,8 @@ def _exit_on_error() -> Iterator[None]:
     except Interrupted as error:
         click.echo(f"\n{error}", err=True)
         _hard_exit(INTERRUPTED_STATUS)
+    except NotPublishedError as error:
+        raise _NotPublished(str(error)) from error
     except (TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -23,6 +23,9 @@ from digit_training.errors import DataError
 SAMPLE = Path(__file__).parent / "sample" / "mnist_sample.npz"
 """5,000 MNIST digits for machines without internet. The README beside the file states origin and licence."""
 
+HARD_PICTURES = SAMPLE.parent / "hard_pictures.npz"
+"""460 difficult pictures of MNIST's test digits, prepared as in serving."""
+
 MNIST_MD5 = {
     "train images": "6bbc9ace898e44ae57da46a324031adb",
     "train labels": "a25bea736e30d166cdddb491f175f624",
@@ -57,13 +60,17 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: slice | NDArray[np.intp]) -> "Examples":
+    def __getitem__(self, rows: slice | NDArray[np.intp] | NDArray[np.bool_]) -> "Examples":
         return Examples(self.images[rows], self.labels[rows])
 
     def __add__(self, other: "Examples") -> "Examples":
         return Examples(
             np.concatenate((self.images, other.images)), np.concatenate((self.labels, other.labels))
         )
+
+    def repeat(self, times: int) -> "Examples":
+        """Return each example `times` times."""
+        return Examples(self.images.repeat(times, axis=0), self.labels.repeat(times))
 
     @property
     def pixels(self) -> NDArray[np.float32]:
@@ -210,6 +217,12 @@ def read_idx_pair(folder: Path, subset: str) -> tuple[RawArray, RawArray]:
 def read_sample() -> RawDataset:
     """Read the bundled MNIST sample, balanced by class: 4,000 training digits and 1,000 test digits."""
     return read_npz(SAMPLE)
+
+
+def read_hard_pictures() -> Examples:
+    """Read the bundled hard pictures, of which no network learns."""
+    with open_npz(HARD_PICTURES) as arrays:
+        return Examples(arrays["x_test"], arrays["y_test"])
 
 
 def idx_md5(array: NDArray[np.integer[Any]]) -> str:

@@ -17,8 +17,8 @@ class ModelError(TrainingError):
     """A model cannot be loaded, evaluated or exported; the message states why."""
 
 
-class AccuracyError(TrainingError):
-    """A model fails the quality gate; the message states the accuracy reached and the accuracy required."""
+class NotPublishedError(TrainingError):
+    """A model fails the quality gate, or nothing is new to learn; the message states why."""
 
 
 class Interrupted(TrainingError):  # noqa: N818

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from digit_client import DIGITS, TaskCard
 from digit_client.images import MIN_IS_DIGIT
 from digit_training import negatives
-from digit_training.classifier import check_probabilities, predict
-from digit_training.data import Examples, Labels
+from digit_training.classifier import Outputs, check_probabilities, predict
+from digit_training.data import NO_DIGIT, Examples, Labels
 from digit_training.models import IS_DIGIT, PROBABILITIES, output_layers
 
 Images = NDArray[np.uint8]
@@ -130,6 +130,16 @@ def evaluate(model: keras.Model, examples: Examples, task: TaskCard) -> Evaluati
     if IS_DIGIT in outputs:
         refusals = Refusals(Scored(examples.images, outputs[IS_DIGIT]), _score_negatives(model, examples))
     return Evaluation(float(correct.mean()), calibration_error(confidence, correct), probabilities, refusals)
+
+
+def are_right(outputs: Outputs, labels: Labels) -> NDArray[np.bool_]:
+    """Return for each example of digits and negatives whether the service would answer correctly: [n].
+
+    Refusing is right for a negative and wrong for a digit. A model without `is_digit` never refuses.
+    """
+    refused = outputs[IS_DIGIT] < MIN_IS_DIGIT if IS_DIGIT in outputs else np.zeros(len(labels), bool)
+    is_label = outputs[PROBABILITIES].argmax(axis=1) == labels
+    return np.where(labels == NO_DIGIT, refused, is_label & ~refused)
 
 
 def calibration_error(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> float:

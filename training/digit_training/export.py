@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from digit_client import DIGITS, TaskCard, TaskCardError
+from digit_client import TaskCard
 from digit_client.tfserving.codec import (
     CARD_INPUT,
     CARD_OUTPUT,
@@ -27,11 +27,12 @@ from digit_client.tfserving.codec import (
     PIXELS_SIGNATURE,
 )
 from digit_training import provenance
-from digit_training.classifier import batch_size, check_backend, split, to_pixels
+from digit_training.classifier import check_backend, to_pixels
+from digit_training.comparison import Comparisons
 from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, Refusals
 from digit_training.fit import MAX_REFUSED, FitResult
-from digit_training.models import PROBABILITIES, named_outputs
+from digit_training.models import named_outputs
 from digit_training.negatives import KINDS
 
 WARMUP_BATCH_SIZES = (1, 32)
@@ -104,32 +105,6 @@ def save_model(model: keras.Model, task: TaskCard, directory: Path) -> None:
         raise ModelError("the model holds a resource other than variables, such as a lookup table") from error
 
 
-def predict_saved_model(directory: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the probabilities float32 [n, k] of an artifact for images uint8 [n, *shape].
-
-    Raise ModelError if it cannot be loaded or fails.
-    """
-    try:
-        signature = tf.saved_model.load(str(directory)).signatures[IMAGES_SIGNATURE]
-        batches = split(images, batch_size(images))
-        return np.concatenate(
-            [signature(**{IMAGES_INPUT: tf.constant(batch)})[PROBABILITIES].numpy() for batch in batches]
-        )
-    # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
-    except Exception as error:
-        raise ModelError(f"{directory} cannot be loaded and evaluated: {error}") from error
-
-
-def read_task(directory: Path) -> TaskCard:
-    """Return the task card of an artifact; without a card, it is of the digits. Raise ModelError."""
-    path = directory / "assets.extra" / "model.json"
-    try:
-        card = json.loads(path.read_text()) if path.exists() else {}
-        return TaskCard.from_document(card["task"]) if "task" in card else DIGITS
-    except (OSError, ValueError, TypeError, TaskCardError) as error:
-        raise ModelError(f"{path} holds no valid task card: {error}") from error
-
-
 def write_warmup_requests(path: Path, task: TaskCard, images: NDArray[np.uint8]) -> None:
     """Write a TFRecord file with a prediction request for each warm-up batch size and signature."""
     with tf.io.TFRecordWriter(str(path)) as records:
@@ -144,6 +119,7 @@ def model_card(
     data: dict[str, Any] | None,
     evaluation: Evaluation | None,
     fit: FitResult | None = None,
+    comparisons: Comparisons | None = None,
 ) -> dict[str, Any]:
     """Return the model card as JSON values.
 
@@ -159,6 +135,7 @@ def model_card(
         "accuracy": evaluation.accuracy if evaluation else None,
         "calibration_error": evaluation.calibration_error if evaluation else None,
         "is_digit": _is_digit_card(refusals, fit) if refusals else None,
+        "comparisons": _comparisons_card(comparisons) if comparisons else None,
         "data": data,
         "fit": _fit_card(fit) if fit else None,
         "source": provenance.describe(),
@@ -187,9 +164,24 @@ def _is_digit_card(refusals: Refusals, fit: FitResult | None) -> dict[str, Any]:
     }
 
 
+def _comparisons_card(comparisons: Comparisons) -> dict[str, Any]:
+    return {
+        "served": comparisons.served,
+        **{
+            comparison.pictures: {
+                "pictures": len(comparison),
+                "accuracy": comparison.accuracy,
+                "served_accuracy": comparison.served_accuracy,
+            }
+            for comparison in comparisons.all
+        },
+    }
+
+
 def _fit_card(fit: FitResult) -> dict[str, Any]:
     return {
         "examples": fit.examples,
+        "feedback_examples": fit.feedback_examples,
         "synthetic_examples": fit.synthetic_examples,
         "negative_examples": fit.negative_examples,
         "validation_examples": fit.validation_examples,

@@ -63,7 +63,8 @@ class FitResult:
     recipe: Recipe
     seed: int
     examples: int
-    """Number of training examples, without the synthetic ones."""
+    """Number of training examples, without the feedback and the synthetic ones."""
+    feedback_examples: int
     synthetic_examples: int
     negative_examples: int
     validation_examples: int
@@ -97,17 +98,31 @@ class FitResult:
 
 
 def fit(
-    recipe: Recipe, examples: Examples, seed: int, callbacks: Sequence[keras.callbacks.Callback] = ()
+    recipe: Recipe,
+    examples: Examples,
+    seed: int,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    *,
+    feedback: Examples | None = None,
+    weights: Sequence[NDArray[np.float32]] | None = None,
 ) -> FitResult:
     """Fit the recipe's networks, from consecutive seeds; the same seed and machine give the same model.
+
+    Validation examples are chosen among `examples` only: the copies of one input in `feedback` are all in the
+    training set. With `weights`, every network starts from them.
 
     After Ctrl-C, return the completely fitted networks, else the best epoch of the first network. Raise
     KeyboardInterrupt if no epoch has ended.
     """
-    results = [_fit_network(recipe, examples, seed, callbacks)]
+    train_only = examples[:0] if feedback is None else feedback
+
+    def fit_network(seed: int) -> FitResult:
+        return _fit_network(recipe, examples, train_only, seed, callbacks, weights)
+
+    results = [fit_network(seed)]
     with suppress(KeyboardInterrupt):
         while len(results) < recipe.networks and results[-1].epochs == recipe.epochs:
-            results.append(_fit_network(recipe, examples, (seed + len(results)) % SEEDS, callbacks))
+            results.append(fit_network((seed + len(results)) % SEEDS))
     complete = [result for result in results if result.epochs == recipe.epochs]
     if len(complete) < 2:
         return results[0]
@@ -228,7 +243,12 @@ def multi_step(model: keras.Model, batch_size: int) -> Callable[[Chunk], Logs]:
 
 
 def _fit_network(
-    recipe: Recipe, examples: Examples, seed: int, callbacks: Sequence[keras.callbacks.Callback]
+    recipe: Recipe,
+    examples: Examples,
+    feedback: Examples,
+    seed: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+    weights: Sequence[NDArray[np.float32]] | None,
 ) -> FitResult:
     """Fit a single network. Raise KeyboardInterrupt after Ctrl-C in the first epoch."""
     device.enable_determinism()
@@ -237,12 +257,14 @@ def _fit_network(
     rng = np.random.default_rng(seed)
     extra = synthetic.make_digits(round(recipe.synthetic_fraction * len(train)), rng)
     model = recipe.build()
+    if weights is not None:
+        model.set_weights(weights)
     has_two_outputs = models.has_is_digit(model)
     negative_count = round(recipe.negative_fraction * len(train)) if has_two_outputs else 0
     refused = negatives.draw_negatives(negative_count, rng, train + extra)
-    _compile(model, recipe, len(train) + len(extra) + len(refused))
+    _compile(model, recipe, len(train) + len(feedback) + len(extra) + len(refused))
     history, best_weights = keras.callbacks.History(), BestWeights()
-    inputs, input_callbacks = _fit_inputs(recipe, train + refused, extra, seed, has_two_outputs)
+    inputs, input_callbacks = _fit_inputs(recipe, train + feedback + refused, extra, seed, has_two_outputs)
     validation_data = (validation.pixels, *fit_targets(validation.labels, has_two_outputs))
     started = time.perf_counter()
     with suppress(KeyboardInterrupt), defer_interrupt() as interrupt:
@@ -265,6 +287,7 @@ def _fit_network(
         recipe=recipe,
         seed=seed,
         examples=len(train),
+        feedback_examples=len(feedback),
         synthetic_examples=len(extra),
         negative_examples=len(refused),
         validation_examples=len(validation),

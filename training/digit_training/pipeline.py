@@ -5,7 +5,7 @@ A model that was fitted elsewhere, for any task, skips the fit.
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,19 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from digit_client import DIGITS, TaskCard
-from digit_training import cards, classifier, device, pictures, registry
+from digit_training import artifact, cards, classifier, device, feedback, models, pictures, registry
 from digit_training import data as datasets
 from digit_training import export as exports
 from digit_training.callbacks import FitProgress
-from digit_training.data import Dataset
-from digit_training.errors import CardError, DataError, Interrupted, ModelError
+from digit_training.comparison import Comparisons, compare
+from digit_training.data import Dataset, Examples
+from digit_training.errors import CardError, DataError, Interrupted, ModelError, NotPublishedError
 from digit_training.evaluation import Evaluation, evaluate
 from digit_training.export import model_card
 from digit_training.fit import FitResult, fit
 from digit_training.pictures import LabelledPictures
-from digit_training.quality_gate import Baseline, QualityGate, baseline_version
-from digit_training.recipes import RECIPES, Recipe
+from digit_training.quality_gate import QualityGate, baseline_version
+from digit_training.recipes import RECIPES, Overrides, Recipe
 from digit_training.report import plots
 from digit_training.report.page import render_page
 
@@ -35,37 +36,59 @@ MAX_NAMED = 5
 """Most left-out pictures that are named, of each kind."""
 
 
+@dataclass(frozen=True)
+class _Start:
+    """Version whose weights a fit starts from."""
+
+    version: Path
+    weights: list[NDArray[np.float32]]
+
+
 def train(
     *,
     recipe: str,
+    overrides: Overrides,
+    seed: int,
+    from_stable: bool,
     data: Path | None,
+    feedback_url: str | None,
+    feedback_weight: int,
     output: Path,
     report: Path | None,
-    seed: int,
-    epochs: int | None,
-    batch_size: int | None,
-    learning_rate: float | None,
     gate: QualityGate,
 ) -> None:
     """Fit a recipe, write the report and the Keras file into `report`, and publish the model under `output`.
 
-    None selects the recipe's own value, for `data` the default source (see data.load), and for `report` a
-    folder named by the time. Raise TrainingError for bad data or a model that fails the gate. Raise
-    Interrupted after Ctrl-C; report and Keras file then hold the incomplete fit, if an epoch has ended.
+    `feedback_url` is that of a store, whose training inputs count `feedback_weight` times each. With
+    `from_stable`, the fit starts from the served version. None selects for `data` the default source (see
+    data.load), and for `report` a folder named by the time. Raise TrainingError for bad data or a model that
+    fails the gate. Raise Interrupted after Ctrl-C; report and Keras file then hold the incomplete fit, if an
+    epoch has ended.
     """
     console = _console()
     dataset = _load(console, data)
+    selected = RECIPES[recipe]
+    labelled = None
+    if feedback_url:
+        labelled = _load_feedback(console, feedback_url, feedback_weight, selected, dataset)
+    if labelled and baseline_version(output):
+        gate.check_held_out(len(labelled.held_out))
     folder = report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
     plots.save_samples(dataset.train, folder / "digits.png")
     console.print(f"Sample digits: {folder / 'digits.png'}")
 
-    selected = RECIPES[recipe].with_overrides(batch_size, learning_rate)
-    if epochs:
-        selected = selected.with_epochs(epochs)
-    elif dataset.offline:
+    start = _load_start(output, selected) if from_stable else None
+    selected = (selected.fine_tuning() if start else selected).with_overrides(overrides)
+    if dataset.offline and not overrides.epochs:
         selected = selected.scaled_to(len(dataset.train))
-    result = _fit(console, selected, dataset, seed)
+    if start:
+        console.print(
+            f"Starting from {start.version}: epochs {selected.epochs}, "
+            f"learning rate {selected.learning_rate:g}"
+        )
+    train_only = labelled.train.repeat(feedback_weight) if labelled else None
+    result = _fit(console, selected, dataset, seed, train_only, start.weights if start else None)
     result.model.save(folder / "model.keras")
     console.print(f"Keras model: {folder / 'model.keras'}")
 
@@ -73,15 +96,20 @@ def train(
     evaluation = _evaluate(console, result.model, DIGITS, test_pictures)
     plots.save_prediction(dataset.test, 0, evaluation.probabilities[0], folder / "prediction.png")
     console.print(f"Prediction for a test image: {folder / 'prediction.png'}")
-    card = model_card(result.model, DIGITS, test_pictures.description, evaluation, result)
-    page = render_page(DIGITS, card, test_pictures, evaluation, result, dataset.train)
+    held_out = labelled.held_out if labelled else None
+    comparisons = _compare(console, result.model, DIGITS, test_pictures, evaluation, output, held_out)
+    card = model_card(result.model, DIGITS, test_pictures.description, evaluation, result, comparisons)
+    card["started_from"] = str(start.version) if start else None
+    right = comparisons.feedback.right if comparisons.feedback else np.zeros(0, bool)
+    card["feedback"] = labelled.describe(feedback_weight, right) if labelled else None
+    page = render_page(DIGITS, card, test_pictures, evaluation, comparisons, result, dataset.train)
     _write_report(console, page, folder)
     if not result.complete:
         raise Interrupted(
             f"Interrupted after {result.progress}; the model is not published. "
             f"To publish it as it is: digits export {folder / 'model.keras'}"
         )
-    gate.check(evaluation.accuracy, _evaluate_baseline(console, output, DIGITS, test_pictures))
+    gate.check(comparisons)
     _publish(console, result.model, DIGITS, card, test_pictures.examples.images, output)
     if selected.hint:
         console.print(selected.hint)
@@ -117,11 +145,12 @@ def export(
         _publish(console, model, task, description, np.zeros((1, *task.shape), np.uint8), folder)
         return
     evaluation = _evaluate(console, model, task, test_pictures)
-    description = model_card(model, task, test_pictures.description, evaluation)
+    comparisons = _compare(console, model, task, test_pictures, evaluation, folder)
+    description = model_card(model, task, test_pictures.description, evaluation, comparisons=comparisons)
     if report:
         report.mkdir(parents=True, exist_ok=True)
-        _write_report(console, render_page(task, description, test_pictures, evaluation), report)
-    gate.check(evaluation.accuracy, _evaluate_baseline(console, folder, task, test_pictures))
+        _write_report(console, render_page(task, description, test_pictures, evaluation, comparisons), report)
+    gate.check(comparisons)
     _publish(console, model, task, description, test_pictures.examples.images, folder)
 
 
@@ -140,11 +169,50 @@ def _load(console: Console, data: Path | None) -> Dataset:
     return dataset
 
 
-def _fit(console: Console, recipe: Recipe, dataset: Dataset, seed: int) -> FitResult:
+def _load_feedback(
+    console: Console, url: str, weight: int, recipe: Recipe, dataset: Dataset
+) -> feedback.Feedback:
+    """Return the feedback that a network of this recipe can learn from, without what tests it."""
+    stored = feedback.load(url)
+    if not len(stored):
+        raise NotPublishedError(f"not published: {stored.source} has no labelled digits to learn from")
+    known = stored if models.has_is_digit(recipe.build()) else stored.without_negatives()
+    usable = known.without_tested(np.concatenate((dataset.test.images, datasets.read_hard_pictures().images)))
+    for count, reason in (
+        (len(stored) - len(known), "no digits, for which this network has no output"),
+        (len(known) - len(usable), "also in the data that test the model"),
+    ):
+        if count:
+            console.print(f"Left out of the feedback: {count:,} ({reason})")
+    console.print(
+        f"Feedback: {len(usable.train):,} inputs of {usable.source} to learn from, each {weight} times, "
+        f"and {len(usable.held_out):,} to test with"
+    )
+    return usable
+
+
+def _load_start(output: Path, recipe: Recipe) -> _Start:
+    """Return the weights of the served version. Raise ModelError if the recipe cannot start from them."""
+    if recipe.networks > 1:
+        raise ModelError("--from stable starts one network: this recipe has several")
+    version = baseline_version(output)
+    if version is None:
+        raise ModelError(f"{output} has no version to start from; train the first without --from")
+    return _Start(version, artifact.read_weights(version, recipe.build()))
+
+
+def _fit(
+    console: Console,
+    recipe: Recipe,
+    dataset: Dataset,
+    seed: int,
+    train_only: Examples | None,
+    weights: Sequence[NDArray[np.float32]] | None,
+) -> FitResult:
     console.print(f"Device: {device.name()}")
     try:
         with closing(FitProgress(console, recipe.networks)) as progress:
-            return fit(recipe, dataset.train, seed, [progress])
+            return fit(recipe, dataset.train, seed, [progress], feedback=train_only, weights=weights)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted before the end of the first epoch; no model is saved.") from None
 
@@ -226,25 +294,37 @@ def _evaluate(
     return evaluation
 
 
-def _evaluate_baseline(
-    console: Console, output: Path, task: TaskCard, test_pictures: LabelledPictures
-) -> Baseline | None:
-    """Evaluate the served version on these pictures; the accuracy in its model card may be that of others."""
-    version = baseline_version(output)
-    if version is None:
-        return None
+def _compare(
+    console: Console,
+    model: keras.Model,
+    task: TaskCard,
+    test_pictures: LabelledPictures,
+    evaluation: Evaluation,
+    output: Path,
+    held_out: Examples | None = None,
+) -> Comparisons:
+    """Compare with the served version on these pictures: its model card may be about others."""
+
+    def compare_with(version: Path | None) -> Comparisons:
+        return compare(model, task, test_pictures.examples, evaluation, version, held_out)
+
     try:
-        served = exports.read_task(version)
-        # The signature `images` scales to each version's own range.
-        if served.labels != task.labels or not replace(served, range=task.range).prepares_as(task):
-            raise ModelError(f"{version} has other labels or takes other pictures")
-        probabilities = exports.predict_saved_model(version, test_pictures.examples.images)
+        comparisons = compare_with(baseline_version(output))
     except ModelError as error:
         console.print(f"No comparison with the served version: {error}")
-        return None
-    accuracy = float((probabilities.argmax(axis=1) == test_pictures.examples.labels).mean())
-    console.print(f"Accuracy of {version} on the same pictures: {accuracy:.4f}")
-    return Baseline(str(version), accuracy)
+        comparisons = compare_with(None)
+    if comparisons.served:
+        accuracy = comparisons.test.served_accuracy
+        console.print(f"Accuracy of {comparisons.served} on the same pictures: {accuracy:.4f}")
+    for comparison in (comparisons.feedback, comparisons.hard_pictures):
+        if comparison:
+            accuracy = comparison.served_accuracy
+            served = f"; that of {comparisons.served}: {accuracy:.4f}" if comparisons.served else ""
+            console.print(
+                f"Accuracy on {comparison.pictures}, {len(comparison):,} pictures: "
+                f"{comparison.accuracy:.4f}{served}"
+            )
+    return comparisons
 
 
 def _write_report(console: Console, page: str, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Quality gate: the accuracy that a model must reach to be published."""
+"""Quality gate: the accuracies that a model must reach to be published."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,19 +7,19 @@ from google.protobuf import text_format
 
 from digit_client.tfserving.protos import ModelServerConfig
 from digit_training import registry
-from digit_training.errors import AccuracyError, DataError
+from digit_training.comparison import Comparison, Comparisons
+from digit_training.errors import DataError, NotPublishedError
 
 CONFIG = "models.config"
 STABLE = "stable"
 """Label of the version that the gateway serves by default."""
 
 
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """The served version: its path, and its accuracy, 0..1, on the test set of the new model."""
+MIN_HELD_OUT = 20
+"""Least number of held-out inputs whose accuracy can show a gain."""
 
-    name: str
-    accuracy: float
+MAX_CHANCE = 0.05
+"""Highest probability of a loss by chance at which the loss counts, on few pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +28,52 @@ class QualityGate:
 
     min_accuracy: float
     max_regression: float
+    min_gain: float | None = None
+    """Required gain in accuracy on the held-out feedback."""
     force: bool = False
 
-    def check(self, accuracy: float, baseline: Baseline | None) -> None:
-        """Raise AccuracyError if `accuracy` is below the minimum or too far below the baseline."""
+    def check_held_out(self, count: int) -> None:
+        """Raise NotPublishedError if a gain is required and the held-out inputs are too few to show it."""
+        if self.min_gain is not None and count < MIN_HELD_OUT and not self.force:
+            raise NotPublishedError(
+                f"not published: {count} held-out digits are too few to show a gain, which takes "
+                f"{MIN_HELD_OUT} (see --min-gain and --force)"
+            )
+
+    def check(self, comparisons: Comparisons) -> None:
+        """Raise NotPublishedError unless the model reaches every accuracy.
+
+        On few pictures, a loss counts only if chance is an unlikely reason.
+        """
         if self.force:
             return
-        if accuracy < self.min_accuracy:
-            raise AccuracyError(
-                f"not published: the accuracy {accuracy:.4f} is below the minimum of {self.min_accuracy} "
-                "(see --min-accuracy and --force)"
+        served, test, feedback = comparisons.served, comparisons.test, comparisons.feedback
+        if test.accuracy < self.min_accuracy:
+            raise NotPublishedError(
+                f"not published: the accuracy {test.accuracy:.4f} is below the minimum of "
+                f"{self.min_accuracy} (see --min-accuracy and --force)"
             )
+        for comparison in comparisons.all:
+            if self._is_worse(comparison):
+                raise NotPublishedError(
+                    f"not published: the accuracy {comparison.accuracy:.4f} on {comparison.pictures} is more "
+                    f"than {self.max_regression} below the {comparison.served_accuracy:.4f} of {served} "
+                    "(see --max-regression and --force)"
+                )
+        if self.min_gain is None or feedback is None or feedback.served is None:
+            return
+        if round(feedback.gain, 9) < self.min_gain:
+            raise NotPublishedError(
+                f"not published: the accuracy {feedback.accuracy:.4f} on {feedback.pictures} is not "
+                f"{self.min_gain} above the {feedback.served_accuracy:.4f} of {served} "
+                "(see --min-gain and --force)"
+            )
+
+    def _is_worse(self, comparison: Comparison) -> bool:
         # Rounding removes the floating-point error of the difference.
-        if baseline and round(baseline.accuracy - accuracy, 9) > self.max_regression:
-            raise AccuracyError(
-                f"not published: the accuracy {accuracy:.4f} is more than {self.max_regression} below the "
-                f"{baseline.accuracy:.4f} of {baseline.name} (see --max-regression and --force)"
-            )
+        if round(-comparison.gain, 9) <= self.max_regression:
+            return False
+        return not comparison.are_few or comparison.chance < MAX_CHANCE
 
 
 def baseline_version(models: Path) -> Path | None:

@@ -1,5 +1,6 @@
 """Training recipes: for each network, the hyperparameters of its fit."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -8,6 +9,19 @@ import keras
 from digit_training import models
 
 MNIST_TRAINING_EXAMPLES = 60_000
+
+FINE_TUNING_EPOCHS = 2 / 5
+FINE_TUNING_RATE = 1 / 3
+"""Epochs and learning rate of a fit that starts from fitted weights, as shares of the recipe's."""
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Hyperparameters of a user; None keeps the recipe's own."""
+
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,17 +51,23 @@ class Recipe:
     hint: str = ""
     """Advice printed after publication: the next better recipe."""
 
-    def with_overrides(self, batch_size: int | None, learning_rate: float | None) -> "Recipe":
-        """Return the recipe with these settings; None keeps the recipe's own."""
+    def with_overrides(self, overrides: "Overrides") -> "Recipe":
+        """Return the recipe with these hyperparameters."""
+        recipe = self.with_epochs(overrides.epochs) if overrides.epochs else self
         return replace(
-            self,
-            batch_size=batch_size or self.batch_size,
-            learning_rate=learning_rate or self.learning_rate,
+            recipe,
+            batch_size=overrides.batch_size or self.batch_size,
+            learning_rate=overrides.learning_rate or self.learning_rate,
         )
 
     def with_epochs(self, epochs: int) -> "Recipe":
         """Return the recipe with another number of epochs and the same share of mild epochs."""
         return replace(self, epochs=epochs, mild_epochs=round(self.mild_epochs * epochs / self.epochs))
+
+    def fine_tuning(self) -> "Recipe":
+        """Return the recipe of a fit that starts from fitted weights: shorter, and in smaller steps."""
+        shorter = self.with_epochs(math.ceil(self.epochs * FINE_TUNING_EPOCHS))
+        return replace(shorter, learning_rate=self.learning_rate * FINE_TUNING_RATE, hint="")
 
     def scaled_to(self, examples: int) -> "Recipe":
         """Scale the epochs, so that a fit of `examples` digits has as many steps as one of all of MNIST."""

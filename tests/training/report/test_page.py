@@ -13,7 +13,8 @@ from PIL import Image
 
 from digit_client import DIGITS, TaskCard
 from digit_training import models
-from digit_training.data import Dataset, Examples
+from digit_training.comparison import Comparison, Comparisons
+from digit_training.data import Dataset, Examples, Labels
 from digit_training.evaluation import Evaluation, confusion_matrix, evaluate
 from digit_training.export import model_card
 from digit_training.fit import FitResult
@@ -104,12 +105,19 @@ class ParsedPage(HTMLParser):
         return sum(found[:2] == (section, tag) for found in self.tags)
 
 
+def only_test(evaluation: Evaluation, labels: Labels) -> Comparisons:
+    """Return the comparisons of a model without a served version."""
+    right = evaluation.probabilities.argmax(axis=1) == labels
+    return Comparisons(None, Comparison("the test set", right, None))
+
+
 def render(fit: FitResult, dataset: Dataset, evaluation: Evaluation | None = None) -> str:
     evaluation = evaluation or evaluate(fit.model, dataset.test, DIGITS)
     names = [f"index {index}" for index in range(len(dataset.test))]
     test_pictures = LabelledPictures(dataset.test, dataset.describe(), names)
+    comparisons = only_test(evaluation, dataset.test.labels)
     card = model_card(fit.model, DIGITS, test_pictures.description, evaluation, fit)
-    return render_page(DIGITS, card, test_pictures, evaluation, fit, dataset.train)
+    return render_page(DIGITS, card, test_pictures, evaluation, comparisons, fit, dataset.train)
 
 
 @pytest.fixture(scope="module")
@@ -251,9 +259,8 @@ def render_task(task: TaskCard, probabilities: NDArray[np.float32], labels: NDAr
     accuracy = float((probabilities.argmax(axis=1) == labels).mean())
     evaluation = Evaluation(accuracy, 0.1, probabilities, None)
     model = models.perceptron()
-    return render_page(
-        task, model_card(model, task, test_pictures.description, evaluation), test_pictures, evaluation
-    )
+    card = model_card(model, task, test_pictures.description, evaluation)
+    return render_page(task, card, test_pictures, evaluation, only_test(evaluation, labels))
 
 
 def test_render_page_of_another_task_names_labels_and_pictures() -> None:
@@ -285,3 +292,25 @@ def test_render_page_of_many_labels_shows_the_most_confused_pairs() -> None:
     assert "thing 00 of 2 0.00%" in text
     assert parsed.count("confusion", "tr") == 2 * (1 + MAX_LABELS)
     assert len(html) < 500_000
+
+
+def test_render_page_compares_with_the_served_version(fitted: FitResult, dataset: Dataset) -> None:
+    evaluation = evaluate(fitted.model, dataset.test, DIGITS)
+    names = [f"index {index}" for index in range(len(dataset.test))]
+    test_pictures = LabelledPictures(dataset.test, dataset.describe(), names)
+    card = model_card(fitted.model, DIGITS, test_pictures.description, evaluation, fitted)
+    inputs = {"inputs": 128, "by_label": {"7": 128}}
+    held_out = {"inputs": 4}
+    card["feedback"] = {"source": "sqlite:///<f>.db", "weight": 10, "train": inputs, "held_out": held_out}
+    few = np.array([True, True, True, False]), np.array([False, False, True, True])
+    comparisons = replace(
+        only_test(evaluation, dataset.test.labels),
+        served="models/1",
+        feedback=Comparison("the held-out feedback", *few),
+    )
+    comparisons = replace(comparisons, test=replace(comparisons.test, served=comparisons.test.right))
+    html = render_page(DIGITS, card, test_pictures, evaluation, comparisons, fitted, dataset.train)
+    text = " ".join(ParsedPage(html).sections["comparison"].split())
+    assert "Held-out feedback4 75.00%50.00%21" in text
+    assert "128 inputs of sqlite:///<f>.db trained the model, each 10 times; 4 were held out." in text
+    assert "Test set1,000" in text

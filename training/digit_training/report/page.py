@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from digit_client import TaskCard
+from digit_training.comparison import Comparisons
 from digit_training.data import Examples
 from digit_training.evaluation import (
     Accuracy,
@@ -52,6 +53,7 @@ def render_page(
     card: dict[str, Any],
     test_pictures: LabelledPictures,
     evaluation: Evaluation,
+    comparisons: Comparisons,
     fit: FitResult | None = None,
     train: Examples | None = None,
 ) -> str:
@@ -75,6 +77,8 @@ def render_page(
         task=task,
         fit=fit,
         evaluation=evaluation,
+        comparisons=comparisons,
+        feedback=card.get("feedback"),
         model_name=card["model"],
         model_card=list(_flatten(card)),
         data=card["data"],

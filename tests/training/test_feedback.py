@@ -1,0 +1,136 @@
+"""Feedback reader, on stores that serving writes."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from digit_client.images import to_png
+from digit_serving.feedback.records import NO_CLASS
+from digit_serving.feedback.store import FeedbackStore
+from digit_training import feedback
+from digit_training.data import NO_DIGIT
+from digit_training.errors import DataError
+from tests.conftest import Digits
+from tests.training.conftest import make_record
+
+Save = Callable[..., None]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'feedback.db'}"
+
+
+@pytest.fixture
+def save(url: str) -> Iterator[Callable[..., None]]:
+    """Function that saves records in the store."""
+    with closing(FeedbackStore(url)) as store:
+        yield lambda *records: store.save(records)
+
+
+def test_load_returns_labelled_inputs_oldest_first(save: Save, url: str, digits: Digits) -> None:
+    images, labels = digits.images, digits.labels
+    records = [
+        make_record(number, images[number], str(labels[number]), held_out=number % 3 == 0)
+        for number in range(9)
+    ]
+    save(*reversed(records))
+    save(make_record(10, images[10], None), make_record(11, images[11], "3", model="fashion"))
+    save(make_record(12, images[12], NO_CLASS))
+    loaded = feedback.load(url)
+    assert np.array_equal(loaded.held_out.images, images[[0, 3, 6]])
+    assert np.array_equal(loaded.held_out.labels, labels[[0, 3, 6]])
+    assert np.array_equal(loaded.train.images, images[[1, 2, 4, 5, 7, 8, 12]])
+    assert loaded.train.labels.tolist() == [*labels[[1, 2, 4, 5, 7, 8]], NO_DIGIT]
+    assert len(loaded) == 10
+    assert len(loaded.without_negatives()) == 9
+
+
+def test_without_tested_leaves_out_equal_inputs(save: Save, url: str, digits: Digits) -> None:
+    held_out, tested, new = digits.images[:3]
+    save(make_record(0, held_out, "1", held_out=True), make_record(1, held_out, "1"))
+    save(make_record(2, tested, "1"), make_record(3, new, "1"))
+    usable = feedback.load(url).without_tested(tested[None])
+    assert np.array_equal(usable.train.images, new[None])
+    assert len(usable.held_out) == 1
+
+
+def test_describe_counts_by_label(save: Save, url: str, digits: Digits) -> None:
+    save(make_record(0, digits.images[0], "7"), make_record(1, digits.images[1], NO_CLASS))
+    save(*(make_record(number, digits.images[2], "7", held_out=True) for number in (2, 3)))
+    assert feedback.load(url).describe(10, np.array([True, False])) == {
+        "source": url,
+        "weight": 10,
+        "train": {"inputs": 2, "by_label": {"7": 1, "no digit": 1}},
+        "held_out": {"inputs": 2, "right": 1, "by_label": {"7": 2}, "right_by_label": {"7": 1}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("sqlite:///missing.db", "missing.db does not exist"),
+        (
+            "sqlite://",
+            "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE, not sqlite://",
+        ),
+        (
+            "mysql://me:secret@host/db?password=secret",
+            r"the URL of a store is .*, not mysql://me:\*\*\*@host/db",
+        ),
+        ("secret", "this one cannot be parsed"),
+        (
+            "postgresql://me:secret@127.0.0.1:1/db?password=secret",
+            r"postgresql\+psycopg://me:\*\*\*@127.0.0.1:1/db: ",
+        ),
+    ],
+)
+def test_load_unusable_url_raises_data_error_without_password(
+    url: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=message) as caught:
+        feedback.load(url)
+    assert "secret" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_load_file_without_the_table_raises_data_error(tmp_path: Path) -> None:
+    file = tmp_path / "other.db"
+    file.touch()
+    with pytest.raises(DataError, match="has no table of feedback"):
+        feedback.load(f"sqlite:///{file}")
+    file.write_bytes(b"no database, but longer than its header " * 100)
+    with pytest.raises(DataError, match=r"other\.db: file is not a database"):
+        feedback.load(f"sqlite:///{file}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"input": b"no PNG"}, "holds an input that is no PNG file"),
+        (
+            {"input": to_png(np.zeros((28, 27), np.uint8))},
+            r"holds an input of shape \[28, 27\], not \[28, 28\]",
+        ),
+        ({"label": "seven"}, "holds the label 'seven', which is no digit"),
+    ],
+)
+def test_load_rows_of_another_task_raise_data_error(
+    fields: dict[str, Any], message: str, save: Save, url: str, digits: Digits
+) -> None:
+    save(make_record(0, digits.images[0], **{"label": "7", **fields}))
+    with pytest.raises(DataError, match=message):
+        feedback.load(url)
+
+
+def test_load_without_sqlalchemy_names_the_extra(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(DataError, match=r"pip install '.\[training,feedback\]'"):
+        feedback.load(url)
