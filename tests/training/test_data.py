@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from digit_client import DIGITS
+from digit_client.images import prepare
 from digit_training import data
 from digit_training.data import Dataset, Examples, Labels, RawArray, RawDataset, idx_md5
 from digit_training.errors import DataError
@@ -211,6 +213,15 @@ def test_read_sample_is_balanced_and_has_disjoint_sets() -> None:
     assert (len(train), len(test), len(train & test)) == (4000, 1000, 0)
     assert np.bincount(dataset.train.labels).tolist() == [400] * 10
     assert np.bincount(dataset.test.labels).tolist() == [100] * 10
+
+
+def test_read_hard_pictures_is_balanced_and_as_serving_prepares() -> None:
+    pictures = data.read_hard_pictures()
+    assert np.bincount(pictures.labels).tolist() == [46] * 10
+    assert (pictures.images.shape, pictures.images.dtype) == ((460, 28, 28), np.uint8)
+    assert len({image.tobytes() for image in pictures.images}) == 460
+    prepared = np.stack([prepare(image, DIGITS) for image in pictures.images])
+    assert np.array_equal(prepared, pictures.images)
 
 
 def test_read_sample_sets_are_subsets_of_those_of_mnist(mnist: Dataset) -> None:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -25,6 +26,9 @@ from digit_serving.feedback.database import StoreError, parse_url
 from digit_serving.feedback.records import NO_CLASS, Agreement
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.feedback.tables import VERSION_TABLE, metadata
+from digit_training import feedback
+from digit_training.data import NO_DIGIT
+from tests.conftest import Digits
 from tests.serving.feedback.conftest import START, MakeRecord
 
 HOUR = timedelta(hours=1)
@@ -457,3 +461,15 @@ def test_label_changes_a_record_only_as_it_was_read(store: FeedbackStore, make_r
     store.save([sample])
     (after,) = store.records()
     assert after.answered_at == START + HOUR
+
+
+def test_training_reads_what_the_store_holds(
+    store: FeedbackStore, url: str, make_record: MakeRecord, digits: Digits
+) -> None:
+    """The table is a contract between rooms, since training does not import serving."""
+    store.save([make_record(label="7", held_out=False), make_record(label=NO_CLASS, held_out=True)])
+    store.save([make_record(), make_record(label="7", model="fashion")])
+    loaded = feedback.load(url)
+    assert (loaded.train.labels.tolist(), loaded.held_out.labels.tolist()) == ([7], [NO_DIGIT])
+    assert np.array_equal(loaded.train.images, digits.images[:1])
+    assert np.array_equal(loaded.held_out.images, digits.images[1:2])
