@@ -22,9 +22,10 @@ def test_with_overrides_none_keeps_the_value() -> None:
 
 def test_fine_tuning_is_shorter_and_in_smaller_steps() -> None:
     tuned = RECIPES["quick"].fine_tuning()
-    assert tuned.epochs == 2
+    assert (tuned.epochs, tuned.mild_epochs) == (2, 1)
     assert tuned.learning_rate == pytest.approx(1e-3)
-    assert RECIPES["perceptron"].fine_tuning().epochs == 4
+    perceptron = RECIPES["perceptron"].fine_tuning()
+    assert (perceptron.epochs, perceptron.mild_epochs) == (4, 0)
 
 
 def test_with_epochs_keeps_the_share_of_mild_epochs() -> None:

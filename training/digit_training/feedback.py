@@ -97,7 +97,8 @@ def load(url: str) -> Feedback:
         ) from error
     except (sa.exc.SQLAlchemyError, ImportError) as error:
         cause = error.orig if isinstance(error, sa.exc.StatementError) else error
-        raise DataError(f"{source}: {str(cause).partition(chr(10))[0]}") from error
+        sentence = str(cause).partition("\n")[0]
+        raise DataError(f"{source}: {sentence}") from error
     parts = [[row for row in rows if row.held_out == is_held_out] for is_held_out in (False, True)]
     train, held_out = (_to_examples(part, source) for part in parts)
     return Feedback(source, train, held_out)

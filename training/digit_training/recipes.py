@@ -67,7 +67,12 @@ class Recipe:
     def fine_tuning(self) -> "Recipe":
         """Return the recipe of a fit that starts from fitted weights: shorter, and in smaller steps."""
         shorter = self.with_epochs(math.ceil(self.epochs * FINE_TUNING_EPOCHS))
-        return replace(shorter, learning_rate=self.learning_rate * FINE_TUNING_RATE, hint="")
+        return replace(
+            shorter,
+            learning_rate=self.learning_rate * FINE_TUNING_RATE,
+            mild_epochs=max(shorter.mild_epochs, min(self.mild_epochs, 1)),
+            hint="",
+        )
 
     def scaled_to(self, examples: int) -> "Recipe":
         """Scale the epochs, so that a fit of `examples` digits has as many steps as one of all of MNIST."""
