@@ -214,6 +214,7 @@ def save_feedback(url: str, image: bytes) -> None:
             is_digit=0.9375,
             input=image,
             answered_at=now - timedelta(days=days),
+            held_out=False,
             label="7" if number < agreeing else "1",
             labelled_at=now,
             source="feedback",

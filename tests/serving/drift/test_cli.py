@@ -45,6 +45,7 @@ def store(tmp_path: Path, digits: Digits) -> str:
             is_digit=0.9375,
             input=image,
             answered_at=time,
+            held_out=False,
             label=label,
             labelled_at=time,
             source=source,

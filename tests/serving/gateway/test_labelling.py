@@ -45,6 +45,7 @@ def sample(number: int, confidence: float = 0.5, **fields: Any) -> Record:
         "is_digit": None,
         "input": to_png(np.full((28, 28), number, np.uint8)),
         "answered_at": START + timedelta(minutes=number),
+        "held_out": False,
         "source": "sample",
     }
     return Record(**(values | fields))
