@@ -1,6 +1,7 @@
 """Feedback store: records with labels, and those that wait for one, in SQLite or PostgreSQL."""
 
 import dataclasses
+import random
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -14,8 +15,9 @@ from digit_serving.feedback.tables import criteria, feedback
 _PAGE_ROWS = 100
 
 _columns = feedback.c
+_key = (_columns.request_id, _columns.index, _columns.position)
 _without_original = [column for column in _columns if column is not _columns.original]
-_OLDEST_FIRST = (_columns.answered_at, _columns.request_id, _columns.index, _columns.position)
+_OLDEST_FIRST = (_columns.answered_at, *_key)
 
 
 class FeedbackStore:
@@ -102,17 +104,26 @@ class FeedbackStore:
         with self._database.transaction() as connection:
             return [Agreement(*row) for row in connection.execute(query)]
 
-    def unlabelled(self, model: str, *, above: float | None = None, limit: int) -> list[Record]:
-        """Return records of the model that wait for a label, the least confident first, without `original`.
+    def unlabelled(
+        self, model: str, *, above: float | None = None, limit: int, pool: int
+    ) -> tuple[list[Record], float | None]:
+        """Return at most `limit` records of the model that wait for a label, without `original`.
 
-        `above` leaves out those of this confidence and below.
+        They are chosen at random among the `pool` least confident ones whose confidence exceeds `above`. The
+        second result is the `above` of further records, None if there are none beyond the pool.
         """
         conditions = criteria(feedback, model=model, labelled=False)
         if above is not None:
             conditions.append(_columns.confidence > above)
-        query = sa.select(*_without_original).where(*conditions)
-        order = (_columns.confidence, _columns.request_id, _columns.index, _columns.position)
-        return self._database.fetch(query.order_by(*order).limit(limit))
+        # Without inputs, which may be large: only those of the chosen records are read.
+        order = (_columns.confidence, *_key)
+        query = sa.select(*order).where(*conditions).order_by(*order).limit(pool)
+        with self._database.transaction() as connection:
+            found = connection.execute(query).all()
+        chosen = random.sample([row[1:] for row in found], min(limit, len(found)))
+        records = self._database.fetch(sa.select(*_without_original).where(sa.tuple_(*_key).in_(chosen)))
+        random.shuffle(records)
+        return records, found[-1].confidence if len(found) == pool else None
 
     def progress(self, model: str, since: datetime) -> tuple[int, int]:
         """Return how many records got labels by hand from `since` on, and how many wait for one."""

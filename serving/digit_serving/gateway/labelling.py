@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import random
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -73,14 +72,15 @@ class LabellingViews:
         within = parse_integer("within", query["within"], 0, MAX_WITHIN) if "within" in query else _WITHIN
         above = parse_probability("above", query["above"]) if "above" in query else None
         since = datetime.now(UTC) - timedelta(seconds=within)
-        pool = limit * _POOL
-        records, (labelled, unlabelled) = self._keeper.use_store(
-            lambda store: (store.unlabelled(model, above=above, limit=pool), store.progress(model, since))
+        (records, following), (labelled, unlabelled) = self._keeper.use_store(
+            lambda store: (
+                store.unlabelled(model, above=above, limit=limit, pool=limit * _POOL),
+                store.progress(model, since),
+            )
         )
-        chosen = random.sample(records, min(limit, len(records)))
         content: schemas.LabellingRecords = {
-            "records": [_describe(record) for record in chosen],
-            "next": records[-1].confidence if len(records) == pool else None,
+            "records": [_describe(record) for record in records],
+            "next": following,
             "labelled": labelled,
             "unlabelled": unlabelled,
             "request_id": context.request_id,

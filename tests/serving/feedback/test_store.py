@@ -412,16 +412,21 @@ def test_threads_that_open_new_stores_at_once_all_get_the_schema(tmp_path: Path)
         assert list(threads.map(open_and_count, range(16))) == [0] * 16
 
 
-def test_unlabelled_are_least_confident_first_without_originals(
+def test_unlabelled_are_among_the_least_confident_without_originals(
     store: FeedbackStore, make_record: MakeRecord
 ) -> None:
-    sure, unsure, tied = (make_record(confidence=value) for value in (0.75, 0.25, 0.25))
+    records = [make_record(confidence=number / 16) for number in range(12)]
     labelled = make_record(confidence=0.1, label="1", labelled_at=START)
     other = make_record(model="other", confidence=0.1)
-    store.save([replace(sure, original=b"picture"), labelled, other, tied, unsure])
-    assert store.unlabelled("digits", limit=9) == [unsure, tied, sure]
-    assert store.unlabelled("digits", limit=2) == [unsure, tied]
-    assert store.unlabelled("digits", above=0.25, limit=9) == [sure]
+    store.save([*(replace(record, original=b"picture") for record in records), labelled, other])
+    chosen, following = store.unlabelled("digits", limit=4, pool=6)
+    assert len(chosen) == 4
+    assert all(record in records[:6] for record in chosen)
+    assert following == 5 / 16
+    others, end = store.unlabelled("digits", above=following, limit=9, pool=9)
+    assert sorted(others, key=lambda record: record.confidence) == records[6:]
+    assert end is None
+    assert store.unlabelled("none", limit=1, pool=1) == ([], None)
 
 
 def test_progress_counts_labels_by_hand_and_those_to_come(
@@ -445,7 +450,7 @@ def test_progress_counts_labels_by_hand_and_those_to_come(
 def test_label_changes_a_record_only_as_it_was_read(store: FeedbackStore, make_record: MakeRecord) -> None:
     sample = make_record(source="sample", original=b"picture")
     store.save([sample])
-    (read,) = store.unlabelled("digits", limit=1)
+    (read,), _ = store.unlabelled("digits", limit=1, pool=1)
     labelled = store.label(read, "3")
     assert labelled
     assert store.label(read, "8") is None
@@ -454,7 +459,7 @@ def test_label_changes_a_record_only_as_it_was_read(store: FeedbackStore, make_r
     withdrawn = store.label(labelled, None)
     assert withdrawn
     assert (withdrawn.label, withdrawn.source) == (None, "sample")
-    assert store.unlabelled("digits", limit=1) == [withdrawn]
+    assert store.unlabelled("digits", limit=1, pool=9) == ([withdrawn], None)
     store.save([replace(sample, answered_at=START + HOUR, labelled_at=withdrawn.labelled_at)])
     assert store.label(withdrawn, "3") is None
     # A sample that is written late leaves the withdrawal.
