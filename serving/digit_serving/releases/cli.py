@@ -25,7 +25,7 @@ _models_option = click.option(
     help="Folder of a model's versions, or of several models' folders.",
 )
 _name_option = click.option(
-    "--model", "name", metavar="NAME", help="Name of the model; needed if the folder has several."
+    "--model", "name", metavar="NAME", help="Name of the model; needed if there are several."
 )
 _label_option = click.option("--label", default="stable", show_default=True, help="Label to move.")
 _timeout_option = click.option(
