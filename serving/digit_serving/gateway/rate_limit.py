@@ -75,14 +75,14 @@ class RateLimiter:
     def _set_failing(self, error: Exception | None) -> None:
         """Log the first failure, not each, and the end of the failures."""
         if error and not self._is_failing:
-            _log.error("no rate limits until the store of DIGITS_RATE_LIMIT_STORE answers: %s", error)
+            _log.error("rate limits are off until DIGITS_RATE_LIMIT_STORE answers: %s", error)
         if self._is_failing and not error:
             _log.warning("rate limits apply again")
         self._is_failing = error is not None
 
     def _ping(self) -> None:
         if not self._storage.check():
-            raise ConnectionError("it answers no ping")
+            raise ConnectionError("no answer to a ping")
 
     def _hit(self, caller: str) -> None:
         for limit in self._limits:

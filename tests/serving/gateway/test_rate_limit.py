@@ -141,9 +141,7 @@ def test_readyz_with_unreachable_store_warns_and_logs_once(
         }
         assert http.get("/v1/models").status_code == 200
     messages = [record.message for record in caplog.records if record.levelname == "ERROR"]
-    assert messages == [
-        "no rate limits until the store of DIGITS_RATE_LIMIT_STORE answers: it answers no ping"
-    ]
+    assert messages == ["rate limits are off until DIGITS_RATE_LIMIT_STORE answers: no answer to a ping"]
 
 
 def test_readyz_with_limits_in_memory_warns_of_nothing(start_gateway: StartGateway) -> None:

@@ -250,7 +250,7 @@ def test_large_inputs_pending_are_bounded(
 
 def test_timeouts_of_shadow_open_its_circuit_only(stub: StubModelServer, hang: Answer) -> None:
     stub.answer = LabelledVersions(canary=hang)
-    http = start(stub, deadline=0.5)
+    http = start(stub, deadline=1.5)
     delta = MetricsDelta(http)
     for _ in range(3):
         predict(http)
