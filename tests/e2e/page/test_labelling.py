@@ -174,7 +174,7 @@ def test_skipped_pictures_keep_no_label_and_come_again(
     expect(page.locator("#last")).to_have_text("Last: skipped")
     labelled = press(page, "5")
     press(page, "ArrowRight")
-    expect(page.get_by_text("Nothing is left to label. 2 skipped.")).to_be_visible()
+    expect(page.get_by_text("Nothing is left but 2 that you skipped.")).to_be_visible()
     page.keyboard.press("u")
     assert number_of(page) not in (skipped, labelled)
     page.keyboard.press("s")
@@ -203,6 +203,7 @@ def test_key_without_permission_is_told_and_may_be_replaced(
     labelling.add(1)
     page = open_labelling(key=labelling.other_key)
     expect(page.get_by_text("This API key may not label answers.")).to_be_visible()
+    expect(page.locator("#progress")).to_be_hidden()
     assert violations(page) == []
     page.get_by_role("button", name="Use another key").click()
     page.get_by_label("Labelling requires an API key that may label").fill(labelling.key)
@@ -311,7 +312,7 @@ def test_page_of_any_width_and_scheme_has_no_violations_and_no_overflow(
     for name in ("Skip", "Undo"):
         expect(page.get_by_role("button", name=name)).to_be_in_viewport(ratio=1)
     page.keyboard.press("s")
-    expect(page.get_by_text("Nothing is left to label. 1 skipped.")).to_be_visible()
+    expect(page.get_by_text("Nothing is left but 1 that you skipped.")).to_be_visible()
     assert violations(page) == []
 
 

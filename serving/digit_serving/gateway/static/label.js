@@ -95,6 +95,7 @@ function act(step) {
 function show() {
   const { image, labelled, unlabelled, isAtEnd, skipped } = queue;
   find("#progress").replaceChildren(bold(labelled), " labelled today · ", bold(unlabelled), " left");
+  find("#progress").hidden = !image && Boolean(queue.failure);
   find("#last").textContent = describe(queue.lastStep);
   if (image) {
     image.alt = "Picture to label";
@@ -104,8 +105,8 @@ function show() {
   } else if (queue.failure) {
     pauseFor(queue.failure);
   } else if (isAtEnd) {
-    const rest = skipped ? ` ${skipped.toLocaleString("en")} skipped.` : "";
-    pause(`Nothing is left to label.${rest}`, "Look again", () => queue.restart());
+    const rest = skipped ? `but ${skipped.toLocaleString("en")} that you skipped` : "to label";
+    pause(`Nothing is left ${rest}.`, "Look again", () => queue.restart());
   } else {
     pause("Loading …");
   }
