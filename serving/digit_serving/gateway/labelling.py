@@ -34,7 +34,7 @@ MAX_WITHIN = 10**9
 _LIMIT = 20
 _WITHIN = 24 * 60 * 60
 _POOL = 10
-"""Answers of which each one that is shown is chosen: so seldom do two people get the same one."""
+"""Candidates for each answer that is shown: the random choice seldom gives two people the same one."""
 
 
 class HandLabel(BaseModel):
