@@ -217,9 +217,13 @@ def _choose_default(root: Path, models: Mapping[str, Path]) -> str:
 
 
 def find_model_server() -> tuple[str, list[str]]:
-    """Return name and command of `tensorflow_model_server` if it is installed, else of the drop-in."""
+    """Return name and command of `tensorflow_model_server` if it is installed, else of the drop-in.
+
+    Signatures need the drop-in: TensorFlow Serving would load what the owner of DIGITS_MODEL_PUBLIC_KEY has not
+    signed.
+    """
     real = shutil.which("tensorflow_model_server")
-    if real:
+    if real and not os.environ.get("DIGITS_MODEL_PUBLIC_KEY"):
         return "TensorFlow Serving", [real]
     return "drop-in for TensorFlow Serving", python_command("model-server", "--host=127.0.0.1")
 

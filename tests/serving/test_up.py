@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from digit_client import TaskCard
-from digit_serving.up import CannotStartError, Stack
+from digit_serving.up import CannotStartError, Stack, find_model_server
 
 
 def stack(root: Path) -> Stack:
@@ -45,3 +45,17 @@ def test_of_folder_default_is_named_model_or_digits_or_first(
 def test_of_folder_without_model_raises(tmp_path: Path) -> None:
     with pytest.raises(CannotStartError, match="has no model; create one with `digits train`"):
         stack(tmp_path / "none")
+
+
+def test_find_model_server_with_public_key_is_the_drop_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = tmp_path / "tensorflow_model_server"
+    original.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("DIGITS_MODEL_PUBLIC_KEY", raising=False)
+    assert find_model_server() == ("TensorFlow Serving", [str(original)])
+    monkeypatch.setenv("DIGITS_MODEL_PUBLIC_KEY", "public.pem")
+    name, command = find_model_server()
+    assert name == "drop-in for TensorFlow Serving"
+    assert "model-server" in command
