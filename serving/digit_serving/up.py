@@ -219,8 +219,7 @@ def _choose_default(root: Path, models: Mapping[str, Path]) -> str:
 def find_model_server() -> tuple[str, list[str]]:
     """Return name and command of `tensorflow_model_server` if it is installed, else of the drop-in.
 
-    Signatures need the drop-in: TensorFlow Serving would load what the owner of DIGITS_MODEL_PUBLIC_KEY has not
-    signed.
+    DIGITS_MODEL_PUBLIC_KEY needs the drop-in: TensorFlow Serving does not verify signatures.
     """
     real = shutil.which("tensorflow_model_server")
     if real and not os.environ.get("DIGITS_MODEL_PUBLIC_KEY"):
