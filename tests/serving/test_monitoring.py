@@ -103,9 +103,12 @@ def test_gateway_metrics_in_queries_exist(
     image = to_png(digits.one(7))
     for query, body in (("", image), ("", b"no image"), ("?version=99", image)):
         gateway_http.post(f"/v1/predict{query}", data=body, content_type="image/png")
-    feedback = Metrics()
-    feedback.count_feedback("digits", 1, True)
-    exposed = gateway_http.get("/metrics").text + feedback.exposition().decode()
+    # Metrics of what is off by default.
+    optional = Metrics()
+    optional.count_feedback("digits", 1, True)
+    optional.count_shadow("digits", 1, 2, agreeing=1, differing=0, seconds=0.01)
+    optional.count_dropped_shadow("digits", "busy")
+    exposed = gateway_http.get("/metrics").text + optional.exposition().decode()
     used = {name for name in USED_METRICS if name.startswith("digits_")} - drift_metrics
     assert used
     assert used <= metrics_in_exposition(exposed)
