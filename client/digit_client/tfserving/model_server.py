@@ -50,9 +50,10 @@ _ERRORS: dict[grpc.StatusCode, type[ServiceError]] = {
     grpc.StatusCode.CANCELLED: UnavailableError,
 }
 
-_THREADS_EXHAUSTED = "Server Threadpool Exhausted"
-"""Detail of RESOURCE_EXHAUSTED from a server whose threads (`--grpc_max_threads`) are all busy. Other calls
-with this status may have cost the server work, or would fail again: one that lacks memory, for example."""
+_THREADS_EXHAUSTED = ("Server Threadpool Exhausted", "Concurrent RPC limit exceeded")
+"""Details of RESOURCE_EXHAUSTED from a server whose threads (`--grpc_max_threads`) are all busy: TensorFlow
+Serving, and the drop-in. Other calls with this status may have cost the server work, or would fail again: one
+that lacks memory, for example."""
 _MAX_REFUSED_BACKOFF = 0.02
 """Longest wait before the second attempt of a refused call, in seconds. The wait is random: calls that were
 refused together should not come back together."""
@@ -330,8 +331,8 @@ def _to_version(response: GetModelMetadataResponse) -> int:
 
 def _is_refused(error: grpc.RpcError) -> bool:
     """True if the server refused the call before any work."""
-    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _THREADS_EXHAUSTED in (
-        error.details() or ""
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and any(
+        detail in (error.details() or "") for detail in _THREADS_EXHAUSTED
     )
 
 

@@ -64,9 +64,10 @@ class BlockingAsyncModelServer:
 
 
 class BusyServer:
-    """gRPC server that refuses every call, as TensorFlow Serving does without a free thread."""
+    """gRPC server that refuses every call, as a model server does without a free thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, details: str) -> None:
+        self._details = details
         self.calls = 0
         self._server = grpc.server(ThreadPoolExecutor(1))
         self._server.add_generic_rpc_handlers((self,))  # type: ignore[arg-type]
@@ -78,7 +79,7 @@ class BusyServer:
 
     def _refuse(self, _request: bytes, context: grpc.ServicerContext) -> bytes:
         self.calls += 1
-        raise context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
+        raise context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, self._details)
 
     def close(self) -> None:
         self._server.stop(0).wait()
@@ -176,9 +177,9 @@ def test_predict_unavailable_status_is_retried(
     assert server.calls == calls + 3
 
 
-@pytest.fixture
-def busy() -> Iterator[BusyServer]:
-    server = BusyServer()
+@pytest.fixture(params=["Server Threadpool Exhausted", "Concurrent RPC limit exceeded!"])
+def busy(request: pytest.FixtureRequest) -> Iterator[BusyServer]:
+    server = BusyServer(request.param)
     yield server
     server.close()
 
@@ -203,9 +204,9 @@ def test_predict_refused_by_busy_server_is_answered_by_next_one(to_both: Any, bu
 def test_predict_refused_by_all_servers_raises_overloaded(
     connect: Callable[[str], Any], busy: BusyServer
 ) -> None:
-    other = BusyServer()
+    other = BusyServer("Server Threadpool Exhausted")
     connection = connect(f"ipv4:{busy.target},{other.target}")
-    with pytest.raises(OverloadedError, match="Server Threadpool Exhausted"):
+    with pytest.raises(OverloadedError, match=r"Threadpool Exhausted|RPC limit exceeded"):
         connection.predict(np.zeros((1, 28, 28), np.uint8), MODEL, timeout=5)
     assert busy.calls + other.calls == 2
     connection.close()
