@@ -18,7 +18,7 @@ from digit_training.evaluation import Evaluation, evaluate
 from digit_training.fit import MAX_REFUSED, SEEDS, AugmentedBatches, FitResult, fit, multi_step
 from digit_training.models import IS_DIGIT, PROBABILITIES
 from digit_training.recipes import RECIPES, Recipe, sgd
-from tests.training.conftest import predict, small_network
+from tests.training.conftest import predict, predict_outputs, small_network
 
 PERCEPTRON = RECIPES["perceptron"]
 
@@ -388,3 +388,14 @@ def test_fit_with_weights_starts_from_them(fitted: FitResult, dataset: Dataset) 
     result = fit(replace(FAST, learning_rate=1e-9), dataset.train[:100], 0, weights=weights)
     for one, other in zip(result.model.get_weights(), weights, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+def test_fit_feedback_of_no_digits_teaches_is_digit(refusing: FitResult, dataset: Dataset) -> None:
+    # A digit, which the network accepts without the feedback.
+    digit = dataset.train[:1]
+    feedback = Examples(digit.images, np.full(1, NO_DIGIT, np.uint8)).repeat(200)
+    result = fit(refusing.recipe, dataset.train[1:600], seed=1, feedback=feedback)
+    before, after = (
+        predict_outputs(model, digit.pixels)[IS_DIGIT] for model in (refusing.model, result.model)
+    )
+    assert after < before - 0.3
