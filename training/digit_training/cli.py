@@ -88,7 +88,7 @@ force_option = click.option("--force", is_flag=True, help="Publish the model wha
     "start",
     type=click.Choice(["stable"]),
     help="Start from the weights of the stable version, or of the newest if none is stable, with two fifths "
-    "of the recipe's epochs and a third of its learning rate.",
+    "of the recipe's epochs.",
 )
 @output_option
 @click.option("--report", type=PATH, help="Folder for the report.  [default: runs/<time>]")

@@ -83,10 +83,7 @@ def train(
     if dataset.offline and not overrides.epochs:
         selected = selected.scaled_to(len(dataset.train))
     if start:
-        console.print(
-            f"Starting from {start.version}: epochs {selected.epochs}, "
-            f"learning rate {selected.learning_rate:g}"
-        )
+        console.print(f"Starting from {start.version}, epochs: {selected.epochs}")
     train_only = labelled.train.repeat(feedback_weight) if labelled else None
     result = _fit(console, selected, dataset, seed, train_only, start.weights if start else None)
     result.model.save(folder / "model.keras")
