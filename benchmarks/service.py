@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +37,16 @@ class Service:
 
 
 @contextmanager
-def service(models: Path, flags: Sequence[str] = ()) -> Iterator[Service]:
-    """Start both processes, wait until they are ready, and stop them at the end of the block."""
-    settings = {**PORTS, "DIGITS_MODEL_SERVER": f"127.0.0.1:{PORTS['DIGITS_GRPC_PORT']}"}
+def service(
+    models: Path, flags: Sequence[str] = (), settings: Mapping[str, str] | None = None
+) -> Iterator[Service]:
+    """Start both processes, wait until they are ready, and stop them at the end of the block.
+
+    `settings` are environment variables of the gateway.
+    """
+    addresses = {**PORTS, "DIGITS_MODEL_SERVER": f"127.0.0.1:{PORTS['DIGITS_GRPC_PORT']}"}
     gateway = subprocess.Popen(
-        [*DIGITS, "gateway"], env={**os.environ, **settings}, stderr=subprocess.DEVNULL
+        [*DIGITS, "gateway"], env={**os.environ, **addresses, **(settings or {})}, stderr=subprocess.DEVNULL
     )
     running = Service(models, flags, gateway, _start_model_server(models, flags))
     try:
