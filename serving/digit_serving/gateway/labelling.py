@@ -85,7 +85,9 @@ class LabellingViews:
             "unlabelled": unlabelled,
             "request_id": context.request_id,
         }
-        return Response(orjson.dumps(content), content_type="application/json")
+        # Inputs of other people must not remain in the browser's cache.
+        headers = {"Cache-Control": "no-store"}
+        return Response(orjson.dumps(content), content_type="application/json", headers=headers)
 
     def label(self) -> Response:
         """Label an answer, unless it has changed since it was shown."""
@@ -147,4 +149,6 @@ def _revision(record: Record) -> str:
 
 
 def _conflict() -> LabelConflictError:
-    return LabelConflictError("Somebody else labelled this answer meanwhile; the new label was not stored.")
+    return LabelConflictError(
+        "This answer was labelled or replaced since it was shown; the new label was not stored."
+    )

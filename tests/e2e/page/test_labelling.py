@@ -224,7 +224,7 @@ def test_second_label_of_two_people_is_not_stored_and_told(
     labelling.expect(n1="3")
     press(other, "8")
     expect(other.get_by_role("alert")).to_have_text(
-        "Somebody else labelled this answer meanwhile; the new label was not stored."
+        "This answer was labelled or replaced since it was shown; the new label was not stored."
     )
     expect(other.get_by_text("Nothing is left to label.")).to_be_visible()
     assert labelling.labels() == {"id-1": "3"}

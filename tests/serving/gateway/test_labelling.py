@@ -128,6 +128,10 @@ class TestUnlabelled:
         assert shown(http, "?within=60")["labelled"] == 0
         assert shown(http, "?within=1000000")["labelled"] == 2
 
+    def test_inputs_are_not_cached(self, http: FlaskClient) -> None:
+        response = http.get("/v1/feedback/unlabelled")
+        assert response.headers["Cache-Control"] == "no-store"
+
     @pytest.mark.parametrize(
         "query", ["limit=0", "limit=101", "limit=x", "above=2", "above=nan", "above=", "within=-1"]
     )
