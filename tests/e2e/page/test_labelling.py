@@ -17,7 +17,7 @@ from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
 from tests.e2e.page.test_accessibility import HAS_FOCUS_OUTLINE, violations
 from tests.processes import wait_until
-from tests.serving.gateway.conftest import FASHION, StubModelServer, TaskModels, gateway_process
+from tests.serving.gateway.conftest import FASHION, SHAPES, StubModelServer, TaskModels, gateway_process
 from tests.serving.gateway.test_labelling import sample
 
 pytestmark = pytest.mark.e2e
@@ -56,8 +56,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labelling]:
     keys, store = KeyFile(folder / "keys"), f"sqlite:///{folder}/feedback.db"
     lab, shop = keys.add("lab", may_label=True), keys.add("shop")
     stub = StubModelServer()
-    stub.answer = TaskModels(digits={1: DIGITS}, fashion={1: FASHION}, words={1: WORDS})
-    settings: dict[str, Any] = {"feedback": store, "api_keys": keys.path, "model_names": "fashion,words"}
+    stub.answer = TaskModels(digits={1: DIGITS}, fashion={1: FASHION}, shapes={1: SHAPES}, words={1: WORDS})
+    models = "fashion,shapes,words"
+    settings: dict[str, Any] = {"feedback": store, "api_keys": keys.path, "model_names": models}
     with gateway_process(stub.target, None, **settings) as process, closing(FeedbackStore(store)) as opened:
         yield Labelling(process.url, opened, lab, shop)
     stub.close()
@@ -271,6 +272,14 @@ def test_other_task_has_buttons_with_the_keys_1_to_9(
     expect(picture(page)).to_be_visible()
     page.get_by_label("Model").select_option("digits")
     expect(page.get_by_text("Nothing is left to label.")).to_be_visible()
+
+
+def test_input_that_is_not_square_is_shown_whole(open_labelling: OpenLabelling, labelling: Labelling) -> None:
+    labelling.add(1, model="shapes", input=to_png(np.zeros((64, 48, 3), np.uint8)))
+    page = open_labelling("?model=shapes")
+    expect(picture(page)).to_be_visible()
+    assert picture(page).bounding_box() == page.locator("#picture").bounding_box()
+    expect(page.locator("#label-keys")).to_have_text("1 to 4")
 
 
 def test_many_labels_are_searched(open_labelling: OpenLabelling, labelling: Labelling) -> None:

@@ -44,7 +44,8 @@ function setTask(newTask) {
   find("#none-help").textContent = noLabel;
   find("#labels").classList.toggle("digits", task.hasDigitLabels);
   find("#search").hidden = find("#search-help").hidden = task.labels.length <= SEARCHED;
-  find("#label-keys").replaceChildren(...keys(...(task.hasDigitLabels ? ["0", "9"] : ["1", "9"])));
+  const [first, last] = task.hasDigitLabels ? [0, 9] : [1, Math.min(NUMBERED, task.labels.length)];
+  find("#label-keys").replaceChildren(createKey(first), " to ", createKey(last));
   showLabels();
 }
 
@@ -65,10 +66,6 @@ function createButton(label, position) {
   if (!task.hasDigitLabels && position < NUMBERED) button.append(createKey(position + 1));
   button.addEventListener("click", () => choose(label));
   return button;
-}
-
-function keys(first, last) {
-  return [createKey(first), " to ", createKey(last)];
 }
 
 function createKey(text) {
