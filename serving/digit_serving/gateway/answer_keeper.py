@@ -320,6 +320,8 @@ class AnswerKeeper:
         try:
             return await_(asyncio.wait_for(future, _CALL_SECONDS))
         except (StoreError, OSError) as error:
+            # The thread that writes may hang as well, and then tells nothing.
+            self.is_available = False
             _log.warning("feedback is unavailable: %s", str(error) or f"no answer in {_CALL_SECONDS:g} s")
             raise FeedbackUnavailableError(
                 "The store of feedback does not answer. Try again later."

@@ -411,7 +411,7 @@ class TestFaults:
 
         wait_until(is_free_of_warnings, seconds=5)
 
-    def test_predictions_go_on_while_the_store_is_locked(
+    def test_predictions_go_on_while_the_store_is_locked_and_readyz_warns(
         self, start: Start, url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         http = start()
@@ -421,6 +421,7 @@ class TestFaults:
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             assert_problem(give(http, label="2"), 503, "feedback_unavailable")
+            assert http.get("/readyz").get_json()["warnings"]
             predict(http, request_id="id-2")
         wait_until(lambda: give(http, label="2").status_code == 200, seconds=10)
         assert [record.label for record in stored(url)] == ["2"]
