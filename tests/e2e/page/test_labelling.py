@@ -253,6 +253,23 @@ def test_label_that_cannot_be_stored_comes_again_after_the_current_picture(
     console_errors.clear()
 
 
+def test_skip_withdraws_a_label_whose_undo_failed(
+    open_labelling: OpenLabelling, labelling: Labelling, console_errors: list[str]
+) -> None:
+    labelling.add(1, 2)
+    page = open_labelling()
+    first = press(page, "3")
+    labelling.expect(**{f"n{first}": "3"})
+    page.route("**/v1/feedback/labels", lambda route: route.fulfill(status=503))
+    page.keyboard.press("u")
+    expect(page.get_by_role("alert")).to_have_text("The service is unavailable. Try again.")
+    page.unroute("**/v1/feedback/labels")
+    assert press(page, "s") == first
+    labelling.expect(**{f"n{first}": None})
+    assert all("503" in error for error in console_errors)
+    console_errors.clear()
+
+
 def test_other_task_has_buttons_with_the_keys_1_to_9(
     open_labelling: OpenLabelling, labelling: Labelling
 ) -> None:

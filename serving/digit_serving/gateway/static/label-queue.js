@@ -12,8 +12,9 @@ export class LabelQueue {
   #model;
   #onChange;
   #onError;
-  /** Pictures that wait, the current one first: {record, image, sent}. `record` is {request_id, index, position,
-   *  revision}, `image` a decoded image element, and `sent` the promise of what was last sent. */
+  /** Pictures that wait, the current one first: {record, image, sent, isLabelled}. `record` is {request_id, index,
+   *  position, revision}, `image` a decoded image element, `sent` the promise of what was last sent, and `isLabelled`
+   *  true if the stored answer has a label. */
   #items = [];
   /** Steps that can be undone, the last one last: {item, label}; `label` is undefined for a skip. */
   #steps = [];
@@ -76,7 +77,10 @@ export class LabelQueue {
 
   /** Go to the next picture without a label. */
   skip() {
-    if (!this.#next()) return;
+    const item = this.#next();
+    if (!item) return;
+    // The undo of its label may have failed.
+    if (item.isLabelled) this.#send(item, null);
     this.#onChange();
     this.fetch();
   }
@@ -161,6 +165,7 @@ export class LabelQueue {
         const options = toJsonPost({ ...item.record, label });
         const { revision } = await request("v1/feedback/labels", options);
         item.record.revision = revision;
+        item.isLabelled = label !== null;
       } catch (error) {
         this.#takeBack(item, label, error);
       } finally {
@@ -192,5 +197,5 @@ async function createItem({ image: base64, ...record }) {
   image.src = toDataUrl(base64);
   // Decoded before it is needed, so that a key press shows it at once.
   await image.decode();
-  return { record, image, sent: Promise.resolve() };
+  return { record, image, sent: Promise.resolve(), isLabelled: false };
 }
