@@ -1,18 +1,22 @@
 """Properties of docker-compose.yml and the Dockerfiles, without Docker."""
 
+import json
 import os
 import re
+import shlex
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
-from digit_serving.releases.cli import models
 from digit_serving.releases.config import ConfigFile, ModelsConfig
+from tests.commands import parse
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -149,6 +153,26 @@ def test_drift_service_reads_the_store_if_there_is_one(fake_digits: dict[str, st
     assert done.stdout.strip().endswith(f"--store {store}" if store else pushed)
 
 
+@pytest.mark.parametrize("name", ["training", "retrain", "drift"])
+def test_service_command_of_digits_is_valid(fake_digits: dict[str, str], name: str) -> None:
+    store = {"DIGITS_FEEDBACK": "sqlite:////feedback/feedback.db"}
+    calls = run_service(name, fake_digits | store).stdout.splitlines()
+    assert calls
+    for call in calls:
+        parse(shlex.split(call))
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_dockerfile_command_of_digits_is_valid(dockerfile: Path) -> None:
+    commands = [json.loads(line) for line in re.findall(r"^CMD (.*)", dockerfile.read_text(), re.MULTILINE)]
+    assert commands
+    for program, *arguments in commands:
+        assert program == "digits"
+        # --help ends the parsing.
+        with suppress(click.exceptions.Exit):
+            parse(arguments)
+
+
 def test_gateway_passes_on_every_setting_that_needs_no_file() -> None:
     environment = SERVICES["gateway"]["environment"]
     left_out = {name for name in Settings.model_fields if f"DIGITS_{name.upper()}" not in environment}
@@ -263,8 +287,8 @@ def test_documented_override_pulls_into_the_folder_of_the_releases_service() -> 
     (service,) = yaml.safe_load(block)["services"].items()
     name, override = service
     assert SERVICES["releases"]["depends_on"].keys() == {name}
-    program, group, command, *arguments = override["command"]
-    assert (program, group) == ("digits", "models")
-    options = models.commands[command].make_context(command, arguments).params
+    program, *arguments = override["command"]
+    assert program == "digits"
+    options = parse(arguments)
     assert str(options["folder"]) == interpolated(SERVICES["releases"]["environment"]["DIGITS_MODELS"])
     assert f"AS {override['build']['target']}\n" in (ROOT / override["build"]["dockerfile"]).read_text()

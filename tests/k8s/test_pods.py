@@ -1,6 +1,8 @@
 """Pods of k8s/: security, resources, images, flags, settings, probes, shutdown and scaling."""
 
 import re
+import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
+from tests.commands import parse
 from tests.kustomize import K8S, TRAINING, built, containers, every_build, named, of_kind, pod, pods
 
 ROOT = K8S.parent
@@ -91,6 +94,25 @@ def test_model_server_flags_are_known(name: str) -> None:
     (config,) = [item for item in of_kind(built(name), "ConfigMap") if "models.config" in item["data"]]
     for file in (options.model_config_file, options.monitoring_config_file):
         assert Path(file).name in config["data"]
+
+
+@pytest.mark.parametrize("name", every_build())
+def test_digits_command_is_valid(name: str, tmp_path: Path) -> None:
+    for program, script in (("digits", 'echo "$@"'), ("cp", "")):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / program).chmod(0o755)
+    for template in pods(built(name)):
+        for container in containers(template):
+            command = [*container.get("command", []), *container.get("args", [])]
+            if not command or not re.search("digits-(gateway|training)", container["image"]):
+                continue
+            environment = {entry["name"]: "postgresql://db/digits" for entry in container.get("env", [])}
+            environment["PATH"] = f"{tmp_path}:/usr/bin:/bin"
+            printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+            calls = printed.stdout.splitlines()
+            assert calls
+            for call in calls:
+                parse(shlex.split(call.replace("/config/", f"{ROOT}/serving/config/")))
 
 
 @pytest.mark.parametrize("name", every_build())

@@ -1,8 +1,9 @@
-"""Kubernetes commands of the documentation, run with fake programs that record their arguments."""
+"""Kubernetes commands of the documentation, run with fakes of kubectl, kind and docker."""
 
 import os
 import re
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder in which the tests run the blocks of commands in order, as a reader would."""
     folder = tmp_path_factory.mktemp("readme")
     copy_k8s(folder)
-    for program in ("kubectl", "kind", "docker", "digits"):
+    for program in ("kubectl", "kind", "docker"):
         path = folder / "bin" / program
         path.parent.mkdir(exist_ok=True)
         path.write_text(RECORDER)
@@ -36,8 +37,8 @@ def recorded_calls(block: str, folder: Path) -> list[str]:
     """Run a block of commands; return the calls of the fake programs."""
     calls = folder / "calls"
     calls.write_text("")
-    # Only the block gets the fake programs: kustomize() runs the real kubectl.
-    path = f"{folder / 'bin'}:{os.environ['PATH']}"
+    # Only the block gets the fake programs: kustomize() runs the real kubectl. Python's folder has `digits`.
+    path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-e", "-c", block], cwd=folder, env={**os.environ, "PATH": path, "CALLS": str(calls)}
     )
