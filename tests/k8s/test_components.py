@@ -50,8 +50,9 @@ def test_api_keys_component_mounts_secret() -> None:
     assert {"name": "keys", "secret": {"secretName": "gateway-keys"}} in spec["volumes"]
 
 
-def test_gpu_training_component_requests_gpu() -> None:
-    spec = pod(named(built("local+gpu-training"), "Job", TRAINING))["spec"]
+@pytest.mark.parametrize("overlay", ["local", "production"])
+def test_gpu_training_component_requests_gpu(overlay: str) -> None:
+    spec = pod(named(built(f"{overlay}+gpu-training"), "Job", TRAINING))["spec"]
     (training,) = spec["containers"]
     assert training["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
