@@ -200,6 +200,13 @@ def test_prometheus_scrapes_services() -> None:
     assert {target.partition(":")[0] for target in targets} <= SERVICES.keys()
 
 
+def test_pushgateway_keeps_results_in_a_volume() -> None:
+    option, _, file = SERVICES["pushgateway"]["command"].partition("=")
+    assert option == "--persistence.file"
+    assert f"pushed:{Path(file).parent}" in SERVICES["pushgateway"]["volumes"]
+    assert "pushed" in COMPOSE["volumes"]
+
+
 def test_services_share_the_models_volume_or_folder() -> None:
     mounts = [volume for service in SERVICES.values() for volume in service.get("volumes", ())]
     models = [mount for mount in mounts if isinstance(mount, str) and ":/models" in mount]
