@@ -103,13 +103,14 @@ def test_compose_platform_is_amd64_for_tensorflow_serving_only(built: Project) -
 
 
 def test_compose_gpu_file_reserves_gpus(built: Project) -> None:
-    services = json.loads(built.compose(*GPU, "config", "--format", "json", MODEL_SERVER_IMAGE=""))[
-        "services"
-    ]
-    for name in ("training", "model-server"):
+    config = built.compose(*GPU, "--profile", "retrain", "config", "--format", "json", MODEL_SERVER_IMAGE="")
+    services = json.loads(config)["services"]
+    for name in ("training", "retrain", "model-server"):
         (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
         assert device["capabilities"] == ["gpu"]
-    assert services["training"]["build"]["args"] == {"EXTRA": "gpu"}
+    for name in ("training", "retrain"):
+        assert services[name]["build"]["args"] == {"EXTRA": "gpu"}
+        assert services[name]["image"] == "digits-training-gpu"
     assert services["model-server"]["image"] == "tensorflow/serving:2.20.0-gpu"
     # Other options are kept.
     assert "--enable_profiler=false" in services["model-server"]["command"]
@@ -318,4 +319,6 @@ def test_documentation_commands_succeed(block: str, copy: Project) -> None:
     block = block.replace("localhost:8080", f"localhost:{copy.port}")
     # Commands that need public images or a GPU are validated, not run.
     block = re.sub(r"^(.*(?:observability|gpu).*) up .*$", r"\1 config --quiet", block, flags=re.MULTILINE)
+    # `drift` alone, without Prometheus, compares the answers with the feedback.
+    block = re.sub("(run --rm drift)$", r"\1 digits drift", block, flags=re.MULTILINE)
     copy.run("bash", "-e", "-c", block)
