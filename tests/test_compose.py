@@ -288,6 +288,14 @@ def test_release_builds_every_image() -> None:
     }
 
 
+def test_release_gives_every_argument_of_the_dockerfiles_without_default() -> None:
+    release = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    (build,) = [step["with"] for step in release["jobs"]["images"]["steps"] if step.get("id") == "build"]
+    given = {line.partition("=")[0] for line in build["build-args"].splitlines()}
+    text = "".join(dockerfile.read_text() for dockerfile in DOCKERFILES)
+    assert given == {"BASE", *re.findall(r'^ARG (\w+)=""', text, re.MULTILINE)}
+
+
 def test_documented_override_pulls_into_the_folder_of_the_releases_service() -> None:
     page = (ROOT / "docs" / "how-to" / "deploy-with-compose.md").read_text()
     (block,) = re.findall(r"^```yaml\n(.*?models, pull.*?)^```", page, re.MULTILINE | re.DOTALL)
