@@ -16,11 +16,9 @@ _HOURS = {"h": 1, "d": 24, "w": 168}
 
 
 def _parse_duration(_ctx: click.Context, _option: click.Parameter, value: str) -> timedelta:
-    try:
-        if (found := re.fullmatch(r"(\d+)([hdw])", value)) and int(found[1]):
-            return timedelta(hours=int(found[1]) * _HOURS[found[2]])
-    except OverflowError:
-        pass
+    # Four digits: at most 192 years, so that both windows begin within the calendar.
+    if (found := re.fullmatch(r"(\d{1,4})([hdw])", value)) and int(found[1]):
+        return timedelta(hours=int(found[1]) * _HOURS[found[2]])
     raise click.BadParameter(f"{value!r} is not a duration, such as 12h, 7d or 4w")
 
 

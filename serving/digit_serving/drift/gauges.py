@@ -1,6 +1,7 @@
 """Gauges of a run, pushed to a Pushgateway: Prometheus scrapes no command that has ended."""
 
 from collections import Counter
+from http.client import HTTPException, InvalidURL
 
 from prometheus_client import CollectorRegistry, Gauge, push_to_gateway
 
@@ -14,7 +15,10 @@ def push_gauges(drift: Drift, url: str) -> None:
     """Replace the gauges of earlier runs in the Pushgateway at `url`. Raise OSError with a message."""
     try:
         push_to_gateway(url, job=JOB, registry=registry(drift), timeout=_TIMEOUT)
-    except (OSError, ValueError) as error:
+    except InvalidURL:
+        # Without its message, which takes a password for a port and quotes it.
+        raise OSError("can't push the gauges: the URL must be http://HOST:PORT, without a user") from None
+    except (OSError, ValueError, HTTPException) as error:
         raise OSError(f"can't push the gauges: {error}") from error
 
 

@@ -1,5 +1,6 @@
 """Reader of the gateways' counters in Prometheus, over its HTTP API."""
 
+import math
 from collections import defaultdict
 from datetime import timedelta
 from typing import Any
@@ -30,8 +31,8 @@ def read_answers(url: str, window: timedelta, ended: timedelta = timedelta(0)) -
     # Prometheus refuses an offset of 0.
     if ended:
         times += f" offset {ended.total_seconds():.0f}s"
-    counted = _query(url, _LABELS.format(range=times))
-    cumulated = _query(url, _CONFIDENCES.format(range=times))
+    counted = _query(url, _LABELS.format(range=times), {"model", "version", "label"})
+    cumulated = _query(url, _CONFIDENCES.format(range=times), {"model", "le"})
     labels: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     versions: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     bounds: dict[str, dict[float, float]] = defaultdict(dict)
@@ -50,8 +51,10 @@ def read_answers(url: str, window: timedelta, ended: timedelta = timedelta(0)) -
     }
 
 
-def _query(url: str, query: str) -> list[tuple[dict[str, str], float]]:
+def _query(url: str, query: str, names: set[str]) -> list[tuple[dict[str, str], float]]:
     """Return the labels and the value of each series that the query finds. Raise PrometheusError.
+
+    `names` are the labels that every series must have.
 
     Messages leave out the URL, which may contain a password.
     """
@@ -61,13 +64,24 @@ def _query(url: str, query: str) -> list[tuple[dict[str, str], float]]:
         answer: Any = response.json()
         if answer["status"] != "success":
             raise PrometheusError(f"Prometheus refuses the query: {answer['error']}")
-        return [(series["metric"], float(series["value"][1])) for series in answer["data"]["result"]]
+        found = [(series["metric"], float(series["value"][1])) for series in answer["data"]["result"]]
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise PrometheusError(f"can't reach Prometheus: {error}") from error
     except (ValueError, LookupError, TypeError) as error:
         raise PrometheusError(
             f"the URL is not Prometheus': its answer has HTTP status {response.status_code}"
         ) from error
+    # A label of the target, such as Istio's `version`, displaces the metric's without `honor_labels`.
+    is_countable = all(
+        math.isfinite(value) and metric.get("version", "0").isdecimal() and names <= metric.keys()
+        for metric, value in found
+    )
+    if not is_countable:
+        raise PrometheusError(
+            f"Prometheus has other labels than the gateways' {', '.join(sorted(names))}, or no numbers; "
+            "scrape the gateways with honor_labels: true"
+        )
+    return found
 
 
 def _by_bin(cumulated: dict[float, float]) -> dict[str, float]:

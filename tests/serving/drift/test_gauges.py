@@ -44,7 +44,9 @@ def test_registry_of_few_answers_and_labels_has_the_time_only() -> None:
     assert samples(run(answers=99, labels=99)).keys() == {"digits_drift_last_run_timestamp_seconds"}
 
 
-@pytest.mark.parametrize("url", ["http://user:secret@127.0.0.1:{port}", "http://user:secret@["])
+@pytest.mark.parametrize(
+    "url", ["http://user:secret@127.0.0.1:{port}", "http://user:secret@[", "http://user:secret@127.0.0.1"]
+)
 def test_push_gauges_to_no_pushgateway_hides_the_password(url: str) -> None:
     with pytest.raises(OSError, match="can't push the gauges: ") as failed:
         push_gauges(run(answers=0, labels=0), url.format(port=free_port()))

@@ -1,5 +1,6 @@
 """Reader of Prometheus, in front of a stub; tests/e2e/test_drift.py has a real one."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -63,6 +64,24 @@ def test_read_answers_of_an_error_names_it(
     with pytest.raises(PrometheusError) as failed:
         read_answers(prometheus.url, WEEK)
     assert str(failed.value) == message
+
+
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [
+        ({"model": "digits", "version": "1", "label": "7"}, "NaN"),
+        ({"model": "digits", "version": "v2", "label": "7"}, "1"),
+        ({"model": "digits", "version": "1"}, "1"),
+    ],
+    ids=["not a number", "displaced label", "missing label"],
+)
+def test_read_answers_of_other_series_raises_prometheus_error(
+    prometheus: StubPrometheus, metric: dict[str, str], value: str
+) -> None:
+    result = [{"metric": metric, "value": [1.0, value]}]
+    prometheus.raw = (200, json.dumps({"status": "success", "data": {"result": result}}).encode())
+    with pytest.raises(PrometheusError, match="other labels than the gateways' label, model"):
+        read_answers(prometheus.url, WEEK)
 
 
 @pytest.mark.parametrize("place", ["user:secret@127.0.0.1:{port}", "user:secret@[", "", "/none"])
