@@ -114,12 +114,12 @@ def test_load_file_without_the_table_raises_data_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"input": b"no PNG"}, "holds an input that is no PNG file"),
+        ({"input": b"no PNG"}, r"request request-0 in .*feedback\.db has an input that is no PNG file"),
         (
             {"input": to_png(np.zeros((28, 27), np.uint8))},
-            r"holds an input of shape \[28, 27\], not \[28, 28\]",
+            r"an input of shape \[28, 27\], not \[28, 28\]; remove it with digits feedback delete",
         ),
-        ({"label": "seven"}, "holds the label 'seven', which is no digit"),
+        ({"label": "seven"}, "has the label 'seven', which is no digit"),
     ],
 )
 def test_load_rows_of_another_task_raise_data_error(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _NO_CLASS = ""
 """Label of an input that shows no digit."""
-_COLUMNS = ("label", "input", "held_out")
+_COLUMNS = ("label", "input", "held_out", "request_id")
 _OLDEST_FIRST = ("answered_at", "request_id", "index", "position")
 _CONNECT_SECONDS = 10
 _URL_FORMS = "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE"
@@ -133,7 +133,7 @@ def _select(url: "sa.URL") -> "list[sa.Row[Any]]":
     with engine.connect() as connection:
         if not sa.inspect(connection).has_table("feedback"):
             raise sa.exc.NoSuchTableError("feedback")
-        names = (*_COLUMNS, *_OLDEST_FIRST, "model")
+        names = {*_COLUMNS, *_OLDEST_FIRST, "model"}
         table = sa.table("feedback", *(sa.column(name) for name in names))
         columns = table.c
         query = (
@@ -145,8 +145,16 @@ def _select(url: "sa.URL") -> "list[sa.Row[Any]]":
 
 
 def _to_examples(rows: "list[sa.Row[Any]]", source: str) -> Examples:
-    images = [_decode(row.input, source) for row in rows]
-    labels = [_label_index(row.label, source) for row in rows]
+    images, labels = [], []
+    for row in rows:
+        try:
+            images.append(_decode(row.input))
+            labels.append(_label_index(row.label))
+        except DataError as error:
+            raise DataError(
+                f"request {row.request_id} in {source} {error}; "
+                "remove it with digits feedback delete --request"
+            ) from error
     return Examples(np.array(images, np.uint8).reshape(-1, *DIGITS.shape), np.array(labels, np.uint8))
 
 
@@ -155,20 +163,20 @@ def _count_labels(labels: Labels) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
 
 
-def _decode(png: bytes, source: str) -> NDArray[np.uint8]:
+def _decode(png: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{source} holds an input that is no PNG file: {error}") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"has an input that is no PNG file of a digit: {error}") from error
     if pixels.shape != DIGITS.shape or pixels.dtype != np.uint8:
-        raise DataError(f"{source} holds an input of shape {list(pixels.shape)}, not {list(DIGITS.shape)}")
+        raise DataError(f"has an input of shape {list(pixels.shape)}, not {list(DIGITS.shape)}")
     return pixels
 
 
-def _label_index(label: str, source: str) -> int:
+def _label_index(label: str) -> int:
     if label == _NO_CLASS:
         return NO_DIGIT
     if label not in DIGITS.labels:
-        raise DataError(f"{source} holds the label {label!r}, which is no digit")
+        raise DataError(f"has the label {label!r}, which is no digit")
     return DIGITS.labels.index(label)
