@@ -282,11 +282,16 @@ def test_train_without_gain_exits_with_4_and_publishes_nothing(idx_folder: Path,
 
 
 @pytest.mark.usefixtures("fast_recipe", "without_plots")
-def test_train_with_feedback_without_labels_exits_with_4(
-    store: FeedbackStore, digits: Digits, idx_folder: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("label", "held_out"),
+    [(None, False), ("7", True), (NO_CLASS, False)],
+    ids=["none", "held out", "no digit"],
+)
+def test_train_with_feedback_that_trains_nothing_exits_with_4(
+    label: str | None, held_out: bool, store: FeedbackStore, digits: Digits, idx_folder: Path, tmp_path: Path
 ) -> None:
     store.delete(before=datetime.now(UTC))
-    store.save([make_record(0, digits.images[0], None)])
+    store.save([make_record(0, digits.images[0], label, held_out=held_out)])
     result = train(tmp_path, idx_folder)
     assert result.exit_code == 4
     assert "Error: not published: " in result.stderr
@@ -373,7 +378,7 @@ def test_train_if_needed_with_published_version_does_nothing(tmp_path: Path) -> 
         ["--learning-rate", "0"],
         ["--min-accuracy", "2"],
         ["--min-gain", "0.1"],
-        ["--feedback", "", "--min-gain", "0.1"],
+        ["--feedback", ""],
         ["--from", "newest"],
         ["x"],
     ],

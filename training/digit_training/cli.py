@@ -139,6 +139,8 @@ def train(
     The exit status is 4 if the quality gate refuses the model, or if there is no feedback to learn from, and
     1 after an error.
     """
+    if feedback == "":
+        raise click.UsageError("--feedback needs the URL of a store; it is empty.")
     if min_gain is not None and not feedback:
         raise click.UsageError("--min-gain needs --feedback.")
     if if_needed and (version := registry.latest_version(output)):

@@ -171,8 +171,6 @@ def _load_feedback(
 ) -> feedback.Feedback:
     """Return the feedback that a network of this recipe can learn from, without what tests it."""
     stored = feedback.load(url)
-    if not len(stored):
-        raise NotPublishedError(f"not published: {stored.source} has no labelled digits to learn from")
     known = stored if models.has_is_digit(recipe.build()) else stored.without_negatives()
     usable = known.without_tested(np.concatenate((dataset.test.images, datasets.read_hard_pictures().images)))
     for count, reason in (
@@ -181,6 +179,8 @@ def _load_feedback(
     ):
         if count:
             console.print(f"Left out of the feedback: {count:,} ({reason})")
+    if not len(usable.train):
+        raise NotPublishedError(f"not published: {stored.source} has no labelled digits to learn from")
     console.print(
         f"Feedback: {len(usable.train):,} inputs of {usable.source} to learn from, each {weight} times, "
         f"and {len(usable.held_out):,} to test with"
