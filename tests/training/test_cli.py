@@ -185,7 +185,7 @@ def test_train_interrupted_writes_report_and_publishes_nothing(
             report=report,
             gate=QualityGate(0, 1),
         )
-    assert str(caught.value).endswith(f"digits export {report / 'model.keras'}")
+    assert str(caught.value).endswith(f"digits export {report / 'model.keras'} --output {output}")
     assert "Interrupted</strong> after" in (report / "report.html").read_text()
     assert (report / "model.keras").is_file()
     assert not output.exists()
@@ -309,12 +309,14 @@ def test_train_with_feedback_that_trains_nothing_exits_with_4(
 def test_train_from_stable_that_cannot_start_prints_one_line(
     options: list[str], message: str, idx_folder: Path, tmp_path: Path
 ) -> None:
-    places = ["--data", str(idx_folder), "--output", str(tmp_path / "models"), "--report", str(tmp_path)]
+    report, models = str(tmp_path / "report"), str(tmp_path / "models")
+    places = ["--data", str(idx_folder), "--output", models, "--report", report]
     arguments = ["--model", "perceptron", "--from", "stable", *places, *options]
     result = CliRunner().invoke(cli.train, arguments)
     assert result.exit_code == 1
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "report").exists()
 
 
 def interrupt_train(mnist_npz: Path, folder: Path, after: str) -> tuple[int, str, str]:

@@ -73,12 +73,12 @@ def train(
         labelled = _load_feedback(console, feedback_url, feedback_weight, selected, dataset)
     if labelled and baseline_version(output):
         gate.check_held_out(len(labelled.held_out))
+    start = _load_start(output, selected) if from_stable else None
     folder = report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
     plots.save_samples(dataset.train, folder / "digits.png")
     console.print(f"Sample digits: {folder / 'digits.png'}")
 
-    start = _load_start(output, selected) if from_stable else None
     selected = (selected.fine_tuning() if start else selected).with_overrides(overrides)
     if dataset.offline and not overrides.epochs:
         selected = selected.scaled_to(len(dataset.train))
@@ -104,7 +104,7 @@ def train(
     if not result.complete:
         raise Interrupted(
             f"Interrupted after {result.progress}; the model is not published. "
-            f"To publish it as it is: digits export {folder / 'model.keras'}"
+            f"To publish it as it is: digits export {folder / 'model.keras'} --output {output}"
         )
     gate.check(comparisons)
     _publish(console, result.model, DIGITS, card, test_pictures.examples.images, output)
