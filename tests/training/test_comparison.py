@@ -23,13 +23,14 @@ def test_comparison_counts_what_each_model_alone_answers_correctly() -> None:
     assert comparison.accuracy == pytest.approx(4 / 6)
     assert comparison.served_accuracy == pytest.approx(2 / 6)
     assert comparison.gain == pytest.approx(2 / 6)
-    # At least one of four coins shows heads.
-    assert comparison.chance == pytest.approx(15 / 16)
+    # At least one, and at least three of four coins show heads.
+    assert comparison.chance_of_loss == pytest.approx(15 / 16)
+    assert comparison.chance_of_gain == pytest.approx(5 / 16)
 
 
 def test_comparison_without_served_version_has_no_gain() -> None:
     comparison = Comparison("the test set", np.array([True, False]), None)
-    assert (comparison.served_accuracy, comparison.gain, comparison.chance) == (None, 0, 1)
+    assert (comparison.served_accuracy, comparison.gain, comparison.chance_of_loss) == (None, 0, 1)
 
 
 def test_compare_with_itself_has_equal_answers_on_all_pictures(

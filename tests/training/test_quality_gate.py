@@ -63,10 +63,16 @@ def test_check_loss_on_few_pictures_counts_only_if_it_is_no_chance() -> None:
 
 def test_check_gain_below_the_minimum_is_not_published() -> None:
     gate = replace(GATE, min_gain=0.05)
-    gate.check(judge(EQUAL, make_comparison("the held-out feedback", 32, 30, 40)))
-    with pytest.raises(NotPublishedError, match=r"0\.7750 on the held-out feedback is not 0\.05 above"):
-        gate.check(judge(EQUAL, make_comparison("the held-out feedback", 31, 30, 40)))
-    gate.check(judge(EQUAL, make_comparison("the held-out feedback", 31, None, 40)))
+    gate.check(judge(EQUAL, make_comparison("the held-out feedback", 350, 300, 999)))
+    with pytest.raises(NotPublishedError, match=r"0\.3483 on the held-out feedback is not 0\.05 above"):
+        gate.check(judge(EQUAL, make_comparison("the held-out feedback", 348, 300, 999)))
+    gate.check(judge(EQUAL, make_comparison("the held-out feedback", 31, None, 100)))
+
+
+def test_check_gain_that_may_be_chance_is_not_published() -> None:
+    gate = replace(GATE, min_gain=0.05)
+    with pytest.raises(NotPublishedError, match="beyond chance: 4 answers gained, 0 lost"):
+        gate.check(judge(EQUAL, make_comparison("the held-out feedback", 34, 30, 40)))
 
 
 def test_check_held_out_too_few_for_a_gain_is_not_published() -> None:

@@ -63,15 +63,14 @@ class Comparison:
         return (self.gained - self.lost) / len(self)
 
     @property
-    def chance(self) -> float:
-        """Probability that two equally good models differ by this loss or more.
+    def chance_of_loss(self) -> float:
+        """Probability that two equally good models differ by this loss or more (McNemar, 1947)."""
+        return _binomial_tail(self.lost, self.gained + self.lost)
 
-        The exact, one-sided test of McNemar (1947): of the pictures that one model alone answers correctly,
-        each is as likely to be lost as to be gained.
-        """
-        count = self.gained + self.lost
-        outcomes = sum(math.comb(count, lost) for lost in range(self.lost, count + 1))
-        return float(outcomes / 2**count)
+    @property
+    def chance_of_gain(self) -> float:
+        """Probability that two equally good models differ by this gain or more (McNemar, 1947)."""
+        return _binomial_tail(self.gained, self.gained + self.lost)
 
 
 @dataclass(frozen=True)
@@ -128,6 +127,15 @@ def compare(
         ),
         **comparisons,
     )
+
+
+def _binomial_tail(least: int, count: int) -> float:
+    """Probability of at least `least` heads of `count` coins.
+
+    Of the pictures that one of two equally good models alone answers correctly, each is as likely to be lost
+    as to be gained.
+    """
+    return float(sum(math.comb(count, heads) for heads in range(least, count + 1)) / 2**count)
 
 
 def _are_labels(probabilities: NDArray[np.float32], labels: Labels) -> Answers:

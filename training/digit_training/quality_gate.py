@@ -19,7 +19,7 @@ MIN_HELD_OUT = 20
 """Least number of held-out inputs whose accuracy can show a gain."""
 
 MAX_CHANCE = 0.05
-"""Highest probability of a loss by chance at which the loss counts, on few pictures."""
+"""Probability of a difference by chance below which it counts, on few pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class QualityGate:
     def check(self, comparisons: Comparisons) -> None:
         """Raise NotPublishedError unless the model reaches every accuracy.
 
-        On few pictures, a loss counts only if chance is an unlikely reason.
+        On few pictures, a loss or a gain counts only if chance is an unlikely reason.
         """
         if self.force:
             return
@@ -62,18 +62,18 @@ class QualityGate:
                 )
         if self.min_gain is None or feedback is None or feedback.served is None:
             return
-        if round(feedback.gain, 9) < self.min_gain:
+        if round(feedback.gain, 9) < self.min_gain or feedback.chance_of_gain >= MAX_CHANCE:
             raise NotPublishedError(
                 f"not published: the accuracy {feedback.accuracy:.4f} on {feedback.pictures} is not "
-                f"{self.min_gain} above the {feedback.served_accuracy:.4f} of {served} "
-                "(see --min-gain and --force)"
+                f"{self.min_gain} above the {feedback.served_accuracy:.4f} of {served}, beyond chance: "
+                f"{feedback.gained} answers gained, {feedback.lost} lost (see --min-gain and --force)"
             )
 
     def _is_worse(self, comparison: Comparison) -> bool:
         # Rounding removes the floating-point error of the difference.
         if round(-comparison.gain, 9) <= self.max_regression:
             return False
-        return not comparison.are_few or comparison.chance < MAX_CHANCE
+        return not comparison.are_few or comparison.chance_of_loss < MAX_CHANCE
 
 
 def baseline_version(models: Path) -> Path | None:
