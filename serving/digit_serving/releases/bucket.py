@@ -8,6 +8,7 @@ exists from then on, and concurrent pushers of different files write into differ
 import errno
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -32,8 +33,12 @@ class Manifest:
 
     @classmethod
     def of(cls, folder: Path) -> Self:
-        """Return the manifest of the files in a folder."""
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        """Return the manifest of the files in a folder. Raises ReleaseError for a link to a folder."""
+        paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+        for path in paths:
+            # rglob does not look into links to folders, whose files would be missing.
+            if not path.is_file():
+                raise ReleaseError(f"{path} is neither a file nor a folder; put a copy in place of a link")
         return cls({path.relative_to(folder).as_posix(): _sha256(path) for path in paths})
 
     @classmethod
@@ -69,11 +74,12 @@ class Bucket:
         """Return the complete versions."""
         with _release_errors(self.url):
             try:
-                names = [name.rpartition("/")[2] for name in self._files.ls(self._root, detail=False)]
+                # One request for a thousand files; `exists` would be one for each version.
+                paths = self._files.find(self._root)
             except FileNotFoundError:
                 return set()
-            found = {int(name) for name in names if name.isascii() and name.isdigit()}
-            return {number for number in found if self._files.exists(f"{self._root}/{number}/{_MANIFEST}")}
+        manifest = re.compile(rf"{re.escape(self._root)}/(0|[1-9][0-9]*)/{re.escape(_MANIFEST)}")
+        return {int(found[1]) for path in paths if (found := manifest.fullmatch(path))}
 
     def push(self, version: PublishedVersion, report: Report) -> None:
         """Copy a version into the bucket, unless it is there. It is an error if it has other files there."""
@@ -177,8 +183,11 @@ def versions_to_pull(bucket: Bucket, config: Path | None, name: str | None) -> l
         raise ReleaseError(f"{bucket.url} has no version; `digits models push` puts one there")
     if config is None:
         return [max(found)]
-    models = ModelsConfig.parse(config.read_text())
-    name = models.choose(name)
+    try:
+        models = ModelsConfig.parse(config.read_text())
+        name = models.choose(name)
+    except (ReleaseError, UnicodeDecodeError) as error:
+        raise ReleaseError(f"{config}: {error}") from error
     if missing := {*(models.listed_versions(name) or ())} - found:
         raise ReleaseError(f"{bucket.url} lacks version {min(missing)}, which {config} lists")
     return sorted(models.versions_to_load(name, found))

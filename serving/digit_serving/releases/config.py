@@ -209,13 +209,15 @@ class ConfigFile:
         self.path = folder / "models.config"
 
     def read_text(self) -> str:
-        """Return the file's text. Raises ReleaseError if the file does not exist."""
+        """Return the file's text. Raises ReleaseError if the file does not exist or is not UTF-8."""
         try:
             return self.path.read_text()
         except FileNotFoundError:
             raise ReleaseError(
                 f"{self.path} does not exist; `digits up` and `docker compose up` create it"
             ) from None
+        except UnicodeDecodeError as error:
+            raise ReleaseError(f"{self.path}: {error}") from error
 
     def read(self) -> ModelsConfig:
         """Return the parsed file. Raises ReleaseError if the file does not exist or is invalid."""

@@ -200,6 +200,17 @@ def test_pull_invalid_manifest_publishes_nothing(s3: Any, to: Path, text: bytes)
     assert contents(to) == {}
 
 
+def test_push_version_with_a_link_to_a_folder_or_to_nothing_pushes_nothing(s3: Any, folder: Path) -> None:
+    variables = folder / "11" / "variables"
+    variables.rename(folder / "shared")
+    variables.symlink_to("../shared")
+    assert f"{variables} is neither a file nor a folder" in fail("push", URL, "--models", folder)
+    variables.unlink()
+    variables.symlink_to("nothing")
+    assert f"{variables} is neither a file nor a folder" in fail("push", URL, "--models", folder)
+    assert s3.find("bucket") == []
+
+
 def test_version_with_other_files_is_never_touched(s3: Any, folder: Path, to: Path) -> None:
     succeed("push", URL, "--models", folder)
     succeed("pull", URL, "--to", to)
@@ -301,6 +312,31 @@ def test_pull_by_config_of_a_missing_version_pulls_nothing(
     assert f"{URL} lacks version 2, which {config} lists" in error
     assert "choose one of its models" in fail("pull", URL, "--to", to, "--config", config, "--model", "x")
     assert not to.exists()
+
+
+def test_pull_by_invalid_config_names_the_file(s3: Any, folder: Path, to: Path, tmp_path: Path) -> None:
+    succeed("push", URL, "--models", folder)
+    config = tmp_path / "models.config"
+    for content in (b"\xff", b"model {"):
+        config.write_bytes(content)
+        assert f"Error: {config}: " in fail("pull", URL, "--to", to, "--config", config)
+
+
+def test_versions_of_many_are_listed_in_one_request(s3: Any, server: S3Server) -> None:
+    for name in ("2/manifest.json", "11/manifest.json", "12/a/file", "x/manifest.json", "3/a/manifest.json"):
+        s3.pipe(f"bucket/digits/{name}", b"{}")
+    requests: list[str] = []
+
+    def handle(method: str, path: str, answer: Callable[[], bytes]) -> list[bytes]:
+        requests.append(f"{method} {path}")
+        return [answer()]
+
+    usual, server.handle = server.handle, handle
+    try:
+        assert Bucket(URL).versions() == {2, 11}
+    finally:
+        server.handle = usual
+    assert requests == ["GET /bucket"]
 
 
 def test_pull_several_versions(s3: Any, folder: Path, to: Path) -> None:

@@ -240,6 +240,9 @@ def test_read_missing_or_invalid_file_raises(tmp_path: Path) -> None:
     file.path.write_text("model_config_list {")
     with pytest.raises(ReleaseError, match=r"models\.config: invalid model server configuration"):
         file.read()
+    file.path.write_bytes(b"\xff")
+    with pytest.raises(ReleaseError, match=r"models\.config: 'utf-8' codec can't decode"):
+        file.read()
 
 
 def test_ensure_config_keeps_labels_after_a_restart_and_a_move(tmp_path: Path) -> None:
