@@ -64,11 +64,13 @@ class Metrics:
     def count(self, name: str, label: str, success: str = "OK", failure: str = "") -> Iterator[None]:
         """Count the block with the status `success`.
 
-        If the block raises ServingError, the status is `failure`, or the error's code if `failure` is empty.
+        If the block raises, the status is `failure`. If `failure` is empty, the status is the code of a
+        ServingError, and UNKNOWN for other exceptions.
         """
-        status = success
+        status = failure or "UNKNOWN"
         try:
             yield
+            status = success
         except ServingError as error:
             status = failure or error.code.name
             raise

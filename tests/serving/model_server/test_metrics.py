@@ -56,3 +56,13 @@ def test_failed_load_is_counted_under_the_label_of_the_alert() -> None:
     assert (
         ':tensorflow:cc:saved_model:load_attempt_count{model_path="/m/1",status="fail"} 1.0' in metrics.page()
     )
+
+
+def test_unexpected_exception_is_counted_as_a_failure() -> None:
+    metrics = Metrics()
+    with pytest.raises(ModuleNotFoundError), metrics.count("load_attempt_count", "/m/1", "success", "fail"):
+        raise ModuleNotFoundError("model_signing")
+    with pytest.raises(MemoryError), metrics.request("m", "Predict", "GRPC"):
+        raise MemoryError
+    assert 'load_attempt_count{model_path="/m/1",status="fail"} 1.0' in metrics.page()
+    assert 'request_count{model_name="m",status="UNKNOWN"} 1.0' in metrics.page()
