@@ -25,7 +25,7 @@ from digit_client.images import to_png
 from digit_serving.feedback.records import Record, is_held_out
 from digit_serving.feedback.store import FeedbackStore
 
-ROUNDS = 5
+ROUNDS = 3
 REQUESTS = 2000
 STORE_SECONDS = 3.0
 BATCHES = (1, 50)

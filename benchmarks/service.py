@@ -50,7 +50,8 @@ def service(
     )
     running = Service(models, flags, gateway, _start_model_server(models, flags))
     try:
-        while not answers(f"{URL}/readyz"):
+        # Eight connections reach every worker.
+        while not all(answers(f"{URL}/readyz") for _ in range(8)):
             time.sleep(0.1)
         yield running
     finally:
