@@ -73,6 +73,8 @@ def test_check_gain_that_may_be_chance_is_not_published() -> None:
     gate = replace(GATE, min_gain=0.05)
     with pytest.raises(NotPublishedError, match="beyond chance: 4 answers gained, 0 lost"):
         gate.check(judge(EQUAL, make_comparison("the held-out feedback", 34, 30, 40)))
+    # No gain is asked for, so none needs evidence.
+    replace(GATE, min_gain=0.0).check(judge(EQUAL, make_comparison("the held-out feedback", 30, 30, 40)))
 
 
 def test_check_held_out_too_few_for_a_gain_is_not_published() -> None:

@@ -62,7 +62,8 @@ class QualityGate:
                 )
         if self.min_gain is None or feedback is None or feedback.served is None:
             return
-        if round(feedback.gain, 9) < self.min_gain or feedback.chance_of_gain >= MAX_CHANCE:
+        may_be_chance = self.min_gain > 0 and feedback.chance_of_gain >= MAX_CHANCE
+        if round(feedback.gain, 9) < self.min_gain or may_be_chance:
             raise NotPublishedError(
                 f"not published: the accuracy {feedback.accuracy:.4f} on {feedback.pictures} is not "
                 f"{self.min_gain} above the {feedback.served_accuracy:.4f} of {served}, beyond chance: "
