@@ -263,6 +263,8 @@ def test_page_names_and_explains_a_picture(
         expected = client.predict(file)
     page = new_page()
     page.goto(f"{service.url}/?model={task}")
+    # Until the page knows the task, it takes pictures for numbers.
+    page.locator("body[data-ready]").wait_for()
     page.locator("#file").set_input_files(file)
     expect(page.locator("#reading")).to_have_text(expected.label)
     expect(page.locator("#bars span")).to_have_text(list(expected.labels))
