@@ -270,7 +270,8 @@ class TestKeeping:
         (file,) = memory.glob("*/*.db")
         with closing(sqlite3.connect(file)) as connection:
             connection.execute(
-                "CREATE TRIGGER full BEFORE INSERT ON kept WHEN (SELECT count(*) FROM kept) > 0 "
+                "CREATE TRIGGER full BEFORE INSERT ON kept "
+                "WHEN EXISTS (SELECT 1 FROM kept WHERE request_id = 'id-1') "
                 "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
             )
         wait_until(lambda: is_unknown_after_another(http), seconds=20)
