@@ -14,7 +14,6 @@ CONFIG = "models.config"
 STABLE = "stable"
 """Label of the version that the gateway serves by default."""
 
-
 MIN_HELD_OUT = 20
 """Least number of held-out inputs whose accuracy can show a gain."""
 

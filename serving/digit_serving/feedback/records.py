@@ -10,7 +10,6 @@ NO_CLASS = ""
 """Label of an input that shows no digit, or none of the classes."""
 
 _HELD_OUT_SHARE = 5
-_SAMPLE_KEY = b"sample"
 _Z_95 = 1.959964
 
 Kind = Literal["predict", "read"]
@@ -80,15 +79,6 @@ class Agreement:
         center = self.share + spread / 2
         half = math.sqrt(spread * (self.share * (1 - self.share) + spread / 4))
         return max(0.0, (center - half) / (1 + spread)), min(1.0, (center + half) / (1 + spread))
-
-
-def is_sampled(request_id: str, share: float) -> bool:
-    """True for `share`, 0..1, of all requests: always for the same ones, in any process.
-
-    The hash has a key of its own, since equal hashes would sample the requests of the canary only.
-    """
-    digest = hashlib.blake2b(request_id.encode(), digest_size=8, key=_SAMPLE_KEY).digest()
-    return int.from_bytes(digest) / 2**64 < share
 
 
 def is_held_out(request_id: str) -> bool:

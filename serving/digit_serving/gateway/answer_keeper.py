@@ -20,7 +20,7 @@ from digit_client import Prediction, Reading, TaskCard, images
 from digit_client.tfserving.codec import Batch
 from digit_serving.feedback.database import StoreError
 from digit_serving.feedback.kept import KeptAnswers
-from digit_serving.feedback.records import Kind, Record, is_held_out, is_sampled
+from digit_serving.feedback.records import Kind, Record, is_held_out
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.context import RequestContext
@@ -28,6 +28,7 @@ from digit_serving.gateway.errors import FeedbackUnavailableError
 from digit_serving.gateway.image_processing import to_image
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.request_parsing import Body
+from digit_serving.gateway.routing import in_share
 from digit_serving.gateway.settings import Settings
 
 _MAX_QUEUED_BYTES = 32 * 2**20
@@ -295,7 +296,8 @@ class AnswerKeeper:
         return [
             dataclasses.replace(record, source="sample", original=None)
             for record in records
-            if record.confidence < self._sample_below and is_sampled(record.request_id, self._sample_share)
+            if record.confidence < self._sample_below
+            and in_share(100 * self._sample_share, record.request_id, b"sample")
         ]
 
     def _store_samples(self, samples: Sequence[Record]) -> None:

@@ -15,10 +15,11 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from digit_client.images import decode, to_png
-from digit_serving.feedback.records import NO_CLASS, Record, is_held_out, is_sampled
+from digit_serving.feedback.records import NO_CLASS, Record, is_held_out
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway import answer_keeper, recognition
 from digit_serving.gateway.auth import KeyFile
+from digit_serving.gateway.routing import in_share
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.processes import wait_until
@@ -342,7 +343,7 @@ class TestSampling:
         http = start(feedback_sample=0.5)
         delta = MetricsDelta(http)
         requests = [f"id-{number}" for number in range(16)]
-        sampled = [request for request in requests if is_sampled(request, 0.5)]
+        sampled = [request for request in requests if in_share(50, request, b"sample")]
         for request in requests:
             predict(http, IMAGE, request_id=request)
         wait_until(

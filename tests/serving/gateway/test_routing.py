@@ -22,6 +22,8 @@ from flask.testing import FlaskClient
 from digit_client import TaskCard
 from digit_client.images import prepare, to_png
 from digit_client.tfserving.protos import PredictRequest, PredictResponse
+from digit_serving.feedback.records import is_held_out
+from digit_serving.gateway.routing import in_share
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.processes import accepts, free_port, running, wait_until
@@ -416,3 +418,12 @@ def test_version_published_at_runtime_serves_once_label_moves(served: Served, ga
     served.publish(3)
     wait_until(lambda: "stable" in gateway.http.get("/readyz").text, seconds=10)
     assert gateway.predict("any").status_code == 503
+
+
+def test_sampled_requests_are_their_share_of_all_and_of_held_out_ones() -> None:
+    requests = [f"request-{number}" for number in range(20_000)]
+    sampled = [request for request in requests if in_share(10, request, b"sample")]
+    assert 1900 < len(sampled) < 2100
+    assert 340 < sum(map(is_held_out, sampled)) < 460
+    assert not any(in_share(0, request, b"sample") for request in requests)
+    assert all(in_share(100, request, b"sample") for request in requests)
