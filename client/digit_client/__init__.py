@@ -32,7 +32,6 @@ from digit_client._exceptions import (
     TruncatedImageError,
     UnavailableError,
 )
-from digit_client._task import DIGITS, TaskCard, TaskCardError
 from digit_client._types import (
     CallOptions,
     Digit,
@@ -44,6 +43,7 @@ from digit_client._types import (
     Prediction,
     Reading,
 )
+from digit_client.artifact.task_card import DIGITS, TaskCard, TaskCardError
 
 if typing.TYPE_CHECKING:
     from digit_client._client import (

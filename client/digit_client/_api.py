@@ -22,8 +22,8 @@ from digit_client._exceptions import (
     UnavailableError,
 )
 from digit_client._inputs import ImageSource
-from digit_client._task import TaskCard
 from digit_client._types import Box, Digit, Feedback, Line, Models, ModelVersion, Prediction, Reading
+from digit_client.artifact.task_card import TaskCard
 
 # Within the gateway's default limits of 256 images and 8 MiB a request. Files are fewer: the gateway prepares
 # them, which takes milliseconds each.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from digit_client._task import DIGIT_LABELS, TaskCard
+from digit_client.artifact.task_card import DIGIT_LABELS, TaskCard
 
 if TYPE_CHECKING:
     import httpx

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client._task import TaskCard
 from digit_client._types import Prediction
+from digit_client.artifact.task_card import TaskCard
 from digit_client.tfserving.protos import (
     DT_FLOAT,
     DT_UINT8,

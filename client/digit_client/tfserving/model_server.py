@@ -21,8 +21,8 @@ from digit_client._exceptions import (
     ServiceError,
     UnavailableError,
 )
-from digit_client._task import DIGITS, TaskCard
 from digit_client._types import Prediction
+from digit_client.artifact.task_card import DIGITS, TaskCard
 from digit_client.tfserving import channel, codec
 from digit_client.tfserving.codec import Batch, ModelRef
 from digit_client.tfserving.protos import (

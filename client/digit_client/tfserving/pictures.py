@@ -11,7 +11,7 @@ from digit_client import _inputs
 from digit_client import images as digit_images
 from digit_client._exceptions import ImageError, without_tracebacks
 from digit_client._inputs import ImageSource
-from digit_client._task import DIGITS, TaskCard
+from digit_client.artifact.task_card import DIGITS, TaskCard
 from digit_client.images import Candidates
 
 BATCH_SIZE = 256

@@ -23,8 +23,8 @@ from digit_client._exceptions import (
     without_tracebacks,
 )
 from digit_client._flows import Flow
-from digit_client._task import TaskCard
 from digit_client._types import Prediction, Reading
+from digit_client.artifact.task_card import TaskCard
 from digit_client.images import Candidates
 from digit_client.tfserving.codec import Batch, ModelRef
 from digit_client.tfserving.model_server import AsyncModelServer, ModelServer

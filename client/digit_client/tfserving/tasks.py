@@ -16,7 +16,7 @@ from digit_client._exceptions import (
     TooManyDigitsError,
 )
 from digit_client._flows import Flow
-from digit_client._task import TaskCard
+from digit_client.artifact.task_card import TaskCard
 from digit_client.tfserving.codec import ModelRef
 
 REFUSALS = (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from digit_client import NoDigitError, Prediction, SeveralDigitsError, images
-from digit_client._task import DIGIT_LABELS
+from digit_client.artifact.task_card import DIGIT_LABELS
 from digit_client.images.candidates import Candidate, Candidates, Layer
 
 

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from digit_client import TaskCard
-from digit_client._task import DIGIT_LABELS, DIGITS
+from digit_client.artifact.task_card import DIGIT_LABELS, DIGITS
 from digit_client.tfserving import codec
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.protos import DT_FLOAT, DT_UINT8, PredictRequest, PredictResponse

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digit_client import TaskCard, TaskCardError
-from digit_client._task import DIGIT_LABELS, DIGITS, MAX_LABELS, MAX_SIDE
+from digit_client.artifact.task_card import DIGIT_LABELS, DIGITS, MAX_LABELS, MAX_SIDE
 
 FLOWERS = """
 name = "flowers"
