@@ -24,7 +24,7 @@ from benchmarks.startup import DIGITS, children, proportional_set_size
 from digit_client import DigitError, ModelServerClient
 from digit_client.images import to_png
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.model_server import ModelServer
+from digit_client.tfserving.connection import Connection
 from digit_serving.processes import ProcessGroup
 from digit_serving.scoring.local_model import LocalModel
 from digit_training.data import SAMPLE
@@ -96,7 +96,7 @@ def command(models: Path, folder: Path) -> list[str]:
 
 def is_served(target: str, model: ModelRef) -> bool:
     """True if the model server answers."""
-    server = ModelServer(target)
+    server = Connection(target)
     try:
         return server.resolve(model, timeout=2) == model.version
     except DigitError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from digit_client.tfserving.model_server import AsyncModelServer
+from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway import errors, logging, openapi, ops, routes, tls, tracing_setup
 from digit_serving.gateway.admission import Admission
 from digit_serving.gateway.asgi import Application, Receive, Scope, Send, WsgiAdapter
@@ -41,7 +41,7 @@ class Gateway:
         settings = self._settings
         metrics = Metrics()
         tracer = tracing_setup.create_tracer(settings)
-        model_server = AsyncModelServer(settings.model_server, tls.channel_credentials(settings))
+        model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
         keeper = _create_answer_keeper(settings, metrics)
         shadow = Shadow(settings, metrics) if settings.shadow_label else None
         app = create_app(settings, model_server, metrics, tracer, keeper, shadow)
@@ -69,7 +69,7 @@ class Gateway:
 
 def create_app(
     settings: Settings,
-    model_server: AsyncModelServer,
+    model_server: AsyncConnection,
     metrics: Metrics,
     tracer: "RequestTracer | None",
     keeper: "AnswerKeeper | None",

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, g, request
 
 from digit_client import ModelNotFoundError, UnavailableError
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.model_server import AsyncModelServer
+from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway import auth, responses, schemas, security_headers
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.context import RequestContext
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def blueprint(
     settings: Settings,
-    model_server: AsyncModelServer,
+    model_server: AsyncConnection,
     router: Router,
     metrics: Metrics,
     keeper: "AnswerKeeper | None",
@@ -131,7 +131,7 @@ class _Models:
     """View that describes a model and names the others."""
 
     def __init__(
-        self, settings: Settings, selector: ModelSelector, model_server: AsyncModelServer, router: Router
+        self, settings: Settings, selector: ModelSelector, model_server: AsyncConnection, router: Router
     ) -> None:
         self._settings = settings
         self._selector = selector

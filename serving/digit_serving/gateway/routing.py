@@ -15,7 +15,7 @@ from digit_client import (
     UnavailableError,
 )
 from digit_client.tfserving.codec import Batch, ModelRef
-from digit_client.tfserving.model_server import AsyncModelServer
+from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.context import RequestContext
@@ -44,7 +44,7 @@ class Router:
     if the default does not, or if the version was unloaded between two calls, and errors of the call.
     """
 
-    def __init__(self, settings: Settings, model_server: AsyncModelServer, batcher: Batcher) -> None:
+    def __init__(self, settings: Settings, model_server: AsyncConnection, batcher: Batcher) -> None:
         self._settings = settings
         self._model_server = model_server
         self._batcher = batcher

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from digit_client import DigitError, ModelNotFoundError, Prediction, Reading
 from digit_client.tfserving.codec import Batch, ModelRef
-from digit_client.tfserving.model_server import AsyncModelServer
+from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway import tls
 from digit_serving.gateway.batching import MAX_CALL_BYTES, Batcher
 from digit_serving.gateway.circuit_breaker import CircuitBreaker
@@ -51,7 +51,7 @@ class Shadow:
         self._max_images = settings.max_images
         self._timeout = settings.deadline
         self._metrics = metrics
-        self._model_server = AsyncModelServer(settings.model_server, tls.channel_credentials(settings))
+        self._model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
         self._batcher = Batcher(
             self._model_server,
             max_inflight_calls=settings.max_inflight_calls,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from digit_client.tfserving.model_server import ModelServer
+from digit_client.tfserving.connection import Connection
 from digit_serving.releases.config import ConfigFile, ModelsConfig, ReleaseError
 from digit_serving.releases.readiness import ReadinessWaiter
 from digit_serving.releases.versions import PublishedModel, list_versions
@@ -18,7 +18,7 @@ class Promoter:
     """
 
     model: PublishedModel
-    server: ModelServer | None
+    server: Connection | None
     timeout: float
     report: Callable[[str], None]
 

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from itertools import islice
 
-from digit_client.tfserving.model_server import ModelServer
+from digit_client.tfserving.connection import Connection
 from digit_serving.releases.config import ConfigFile
 from digit_serving.releases.readiness import ReadinessWaiter
 from digit_serving.releases.versions import PublishedModel, list_versions, remove_leftovers
 
 
 def prune(
-    model: PublishedModel, server: ModelServer, keep: int, timeout: float, report: Callable[[str], None]
+    model: PublishedModel, server: Connection, keep: int, timeout: float, report: Callable[[str], None]
 ) -> None:
     """Remove a model's versions but the newest `keep`, those in use, and those that a rollback needs.
 

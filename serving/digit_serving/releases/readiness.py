@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from digit_client import DigitError
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.model_server import ModelServer, VersionStatus
+from digit_client.tfserving.connection import Connection, VersionStatus
 from digit_serving.releases.config import ReleaseError
 
 _CALL_TIMEOUT = 2.0
@@ -15,7 +15,7 @@ _POLL_SECONDS = 0.1
 class ReadinessWaiter:
     """Polls a model server about a model. All waits share one timeout, in seconds from construction."""
 
-    def __init__(self, server: ModelServer, name: str, timeout: float) -> None:
+    def __init__(self, server: Connection, name: str, timeout: float) -> None:
         self._server, self._name, self._timeout = server, name, timeout
         self._end = time.monotonic() + timeout
 

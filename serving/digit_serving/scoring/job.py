@@ -11,7 +11,7 @@ import click
 
 from digit_client import DIGITS, DigitError, ModelNotFoundError
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.model_server import ModelServer
+from digit_client.tfserving.connection import Connection
 from digit_serving.processes import ProcessGroup
 from digit_serving.scoring import files, run
 from digit_serving.scoring.local_model import LocalModel
@@ -190,15 +190,15 @@ class Job:
 
 
 @contextmanager
-def _connected(target: str) -> Iterator[ModelServer]:
-    server = ModelServer(target)
+def _connected(target: str) -> Iterator[Connection]:
+    server = Connection(target)
     try:
         yield server
     finally:
         server.close()
 
 
-def _is_served(server: ModelServer, model: ModelRef) -> bool:
+def _is_served(server: Connection, model: ModelRef) -> bool:
     try:
         server.resolve(model, timeout=_PROBE_SECONDS)
     except DigitError:

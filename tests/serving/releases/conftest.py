@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from digit_client import ModelNotFoundError
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.model_server import ModelServer
+from digit_client.tfserving.connection import Connection
 from digit_serving.model_server import flags, grpc_service
 from digit_serving.releases.cli import models
 from digit_serving.releases.config import ConfigFile, ensure_config
@@ -39,8 +39,8 @@ class Service:
     port: int
 
     @property
-    def server(self) -> ModelServer:
-        return ModelServer(f"127.0.0.1:{self.port}")
+    def server(self) -> Connection:
+        return Connection(f"127.0.0.1:{self.port}")
 
     @property
     def config(self) -> ConfigFile:
