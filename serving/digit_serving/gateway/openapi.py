@@ -154,17 +154,7 @@ def _operations(settings: Settings) -> Iterator[_Operation]:
         )
     if settings.offers_labelling:
         yield from _labelling_operations()
-    alive, ready = _json("Alive"), _json("Ready")
-    document = {"application/json": {"schema": {"type": "object", "additionalProperties": True}}}
-    yield _Operation("GET /livez", "isAlive", "Liveness: the process is running.", alive, _ANY)
-    yield _Operation(
-        *("GET /readyz", "isReady", "Readiness: the gateway can answer predictions.", ready),
-        (*_ANY, errors.NotReadyError),
-    )
-    yield _Operation(
-        *("GET /metrics", "metrics", "Metrics in Prometheus's text format.", {"text/plain": _TEXT}, _ANY)
-    )
-    yield _Operation("GET /openapi.json", "describe", "This OpenAPI document.", document, _ANY)
+    yield from _service_operations()
 
 
 def _recognition_operations(settings: Settings) -> Iterator[_Operation]:
@@ -221,6 +211,21 @@ def _labelling_operations() -> Iterator[_Operation]:
         f"the label of somebody else. {permission}",
         body=_body("HandLabel"),
     )
+
+
+def _service_operations() -> Iterator[_Operation]:
+    document = {"application/json": {"schema": {"type": "object", "additionalProperties": True}}}
+    text = {"text/plain": _TEXT}
+    yield _Operation("GET /livez", "isAlive", "Liveness: the process is running.", _json("Alive"), _ANY)
+    yield _Operation(
+        "GET /readyz",
+        "isReady",
+        "Readiness: the gateway can answer predictions.",
+        _json("Ready"),
+        (*_ANY, errors.NotReadyError),
+    )
+    yield _Operation("GET /metrics", "metrics", "Metrics in Prometheus's text format.", text, _ANY)
+    yield _Operation("GET /openapi.json", "describe", "This OpenAPI document.", document, _ANY)
 
 
 def _describe(operation: _Operation) -> _Json:
