@@ -40,8 +40,6 @@ from digit_serving.gateway.request_parsing import (
     Pictures,
     RequestParser,
     check_names,
-    parse_include,
-    parse_top,
 )
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
@@ -105,20 +103,6 @@ def test_version_names_model_version_and_label(query: dict[str, str], model: Mod
 def test_model_that_settings_do_not_list_is_unknown(name: str) -> None:
     with pytest.raises(UnknownModelError, match="digits, flowers"):
         SELECTOR.model({"model": name})
-
-
-def test_parse_include_returns_listed_values() -> None:
-    assert parse_include({}, ("image", "labels")) == set()
-    assert parse_include({"include": "labels,image"}, ("image", "labels")) == {"image", "labels"}
-    with pytest.raises(InvalidSelectionError, match="supported: image"):
-        parse_include({"include": "labels"}, ("image",))
-
-
-def test_parse_top_returns_number_of_classes() -> None:
-    assert parse_top({}) is None
-    assert parse_top({"top": "1000"}) == 1000
-    with pytest.raises(InvalidSelectionError, match="from 1 to 1000"):
-        parse_top({"top": "1001"})
 
 
 def test_check_names_unknown_parameter_is_named() -> None:
