@@ -1,6 +1,6 @@
 """Generate the blocking clients, `digit_client/_sync`, from the asyncio ones, `digit_client/_async`.
 
-python client/generate_sync.py
+python client/generate_sync.py [FOLDER]
 """
 
 import shutil
@@ -30,7 +30,7 @@ REPLACEMENTS = {
     "run_async": "run",
 }
 """Names and their blocking counterparts, beside those that unasync knows."""
-_DOCSTRING_REPLACEMENTS = {"async with": "with", "await ": "", "asyncio": "Blocking", "Async": ""}
+_DOCSTRING_REPLACEMENTS = {"async with": "with", "await ": "", '"""asyncio ': '"""Blocking ', "Async": ""}
 _HEADER = "# Generated from _async by client/generate_sync.py: change the source, then run the script.\n"
 
 
@@ -45,7 +45,7 @@ def generate(target: Path) -> None:
         shutil.copytree(Path(folder, "_sync"), target)
     for path in target.glob("*.py"):
         path.write_text(_HEADER + _in_docstrings(path.read_text()))
-    _run_ruff("check", "--quiet", "--fix", "--select=I", target)
+    _run_ruff("check", "--quiet", "--fix", "--select=I,SIM117", target)
     _run_ruff("format", "--quiet", target)
 
 
@@ -62,4 +62,4 @@ def _run_ruff(command: str, *arguments: str | Path) -> None:
 
 
 if __name__ == "__main__":
-    generate(PACKAGE / "_sync")
+    generate(Path(sys.argv[1]) if sys.argv[1:] else PACKAGE / "_sync")

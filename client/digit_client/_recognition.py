@@ -142,15 +142,16 @@ class Recognition:
 
     def _prepare(self, pictures: Pictures, indexes: range) -> Sequence[NDArray[Any] | PictureError | None]:
         """Return each picture in the model's form, None for one on which nothing is written, or its error."""
-        is_ready = np.zeros(len(indexes), np.bool_)
-        if self._is_in_form(pictures):
-            batch = pictures[indexes.start : indexes.stop]
-            is_picture = self.task.kind == "digits" and batch.dtype == np.uint8
-            # Vectorised check: most arrays of digits are normalised already.
-            is_ready = images.are_normalized(batch) if is_picture else ~is_ready
+        if not self._is_in_form(pictures):
+            return [self._attempt(pictures, index, self._prepare_or_none) for index in indexes]
+        batch = pictures[indexes.start : indexes.stop]
+        if self.task.kind != "digits" or batch.dtype == np.float32:
+            return list(batch)
+        # Vectorised check: most arrays of digits are normalised already.
+        is_normalized = images.are_normalized(np.asarray(batch, np.uint8))
         return [
-            pictures[index] if ready else self._attempt(pictures, index, self._prepare_or_none)
-            for index, ready in zip(indexes, is_ready.tolist(), strict=True)
+            row if ready else self._attempt(pictures, index, self._prepare_or_none)
+            for index, row, ready in zip(indexes, batch, is_normalized.tolist(), strict=True)
         ]
 
     def _prepare_or_none(self, picture: ImageSource) -> Pixels | None:
@@ -230,10 +231,10 @@ class Recognition:
     ) -> _Step | PictureError:
         """Return what the step makes of the picture, or its error."""
         picture = pictures[index]
-        if isinstance(picture, Exception):
+        if isinstance(picture, (ImageError, OSError)):
             return picture
         try:
-            return step(to_pixels(picture, self.task) if self._is_in_form(pictures) else picture)
+            return step(to_pixels(pictures[index], self.task) if self._is_in_form(pictures) else picture)
         except (ImageError, OSError) as error:
             if isinstance(error, ImageError):
                 error.index = index

@@ -88,7 +88,8 @@ def read(
 ) -> Reading:
     """Return the digits on the picture, in lines, from one prediction for each candidate.
 
-    `min_is_digit` is the least `is_digit` of a digit that `normalise` finds alone on the picture.
+    `min_is_digit` is the least `is_digit` of a digit that `normalise` finds alone on the picture; the mean
+    confidence of other digits is at least that, too.
     """
     lines = [_line(glyphs) for glyphs in _lines(_best_glyphs(candidates, predictions, min_is_digit))]
     return Reading("\n".join(line.text for line in lines), tuple(lines), predictions[0].model_version)
@@ -138,7 +139,8 @@ def _value(glyphs: list[_Glyph], layer: Layer, width: int, min_is_digit: float) 
         is_sure = glyphs[0].prediction.looks_like_digit(min_is_digit)
     else:
         has_is_digit = glyphs[0].prediction.is_digit is not None
-        is_sure = confidence >= (_CONFIG.min_mean_confidence if has_is_digit else MIN_CONFIDENCE)
+        least = max(_CONFIG.min_mean_confidence, min_is_digit) if has_is_digit else MIN_CONFIDENCE
+        is_sure = confidence >= least
     explained = _explained(glyphs, layer, width)
     if not is_sure or explained < _CONFIG.min_explained:
         return 0.0
