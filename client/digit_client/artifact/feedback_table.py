@@ -56,6 +56,7 @@ def _record_table(name: str) -> sa.Table:
         sa.Column("label", sa.Text),
         sa.Column("labelled_at", _UtcDateTime),
         sa.Column("source", sa.Text),
+        sa.Column("text", sa.Text),
         sa.Column("original", sa.LargeBinary),
         sa.Index(f"{name}_answered_at", "answered_at"),
     )

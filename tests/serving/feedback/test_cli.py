@@ -105,7 +105,7 @@ def test_show_prints_fields_and_picture_of_each_input(
     assert fields[1].split() == ["caller", "shop"]
     assert fields[2].split() == ["input", "0.0", "(read)"]
     assert fields[7].split() == ["label", "7"]
-    assert fields[9].split() == ["original", "0.0", "kB"]
+    assert fields[10].split() == ["original", "0.0", "kB"]
     assert picture[:3] == ["", "    ████", ""]
     assert "predicted  8 (75.0%)" in second
     assert len(second) == 10 + 28
