@@ -79,7 +79,7 @@ def create_app(
     app = Flask(__name__, static_folder=None)
     # Werkzeug merges slashes by a redirect to the Host header, which the caller chooses.
     app.url_map.merge_slashes = False
-    # One form part above the limit is parsed, so that the answer is `too_many_images`.
+    # Werkzeug's limit of parts is that of RequestParser, which counts them first.
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + 1)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]

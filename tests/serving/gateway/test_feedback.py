@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 from digit_client.images import decode, to_png
 from digit_serving.feedback.records import NO_CLASS, Record, is_held_out
 from digit_serving.feedback.store import FeedbackStore
-from digit_serving.gateway import answer_keeper, recognition
+from digit_serving.gateway import answer_keeper, answers
 from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.routing import in_share
 from digit_serving.gateway.settings import Settings
@@ -145,18 +145,30 @@ class TestOfPredictions:
         assert give(http, **{"is": "right"}).status_code == 200
         assert [record.label for record in stored(url)] == ["7"]
 
-    def test_feedback_right_on_a_refused_array_stores_no_class(
-        self, stub: StubModelServer, http: FlaskClient, url: str
+    @pytest.mark.parametrize(
+        ("fields", "label"), [({"is": "right"}, NO_CLASS), ({"label": "1"}, "1"), ({"label": ""}, NO_CLASS)]
+    )
+    def test_feedback_on_a_refused_picture_is_stored(
+        self,
+        stub: StubModelServer,
+        http: FlaskClient,
+        url: str,
+        digits: Any,
+        fields: dict[str, str],
+        label: str,
     ) -> None:
-        is_digit = np.array([0.25], np.float32)
-        stub.answer = lambda _request, _context: predict_response(
-            np.eye(10, dtype=np.float32)[[3]], is_digit=is_digit
-        )
-        predict_pixels(http, IMAGE)
-        assert give(http, **{"is": "right"}).status_code == 200
-        (record,) = stored(url)
-        assert (record.label, record.is_digit) == (NO_CLASS, 0.25)
-        assert np.array_equal(decode(record.input), IMAGE)
+        stub.answer = TemplateModel(digits)
+        answer = predict(http, IMAGE, draw_number(digits, "27"), query="?include=image")
+        delta = MetricsDelta(http)
+        for index, refused in enumerate(answer["predictions"]):
+            assert refused["refusal"] == ("several_digits" if index else "no_digit")
+            assert give(http, index=index, **fields).status_code == 200
+            record = stored(url)[index]
+            assert (record.predicted, record.label) == (NO_CLASS, label)
+            assert record.is_digit == refused["is_digit"]
+            assert np.array_equal(decode(record.input), decode(base64.b64decode(refused["image"])))
+        agrees = str(label == NO_CLASS).lower()
+        assert delta("digits_feedback_total", agrees=agrees) == delta("digits_feedback_total") == 2
 
     def test_feedback_index_selects_the_picture(
         self, stub: StubModelServer, http: FlaskClient, url: str
@@ -305,7 +317,7 @@ class TestKeeping:
     def test_answers_of_several_calls_are_dropped_and_counted(
         self, stub: StubModelServer, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(recognition, "MAX_CALL_BYTES", 64 * 48 * 3)
+        monkeypatch.setattr(answers, "MAX_CALL_BYTES", 64 * 48 * 3)
         stub.answer = TaskModels(digits={1: SHAPES})
         http = start()
         delta = MetricsDelta(http)
