@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from digit_client import DIGITS, Client, Prediction, Reading, images
 from digit_client._recognition import Recognition
+from digit_client.tfserving.codec import Batch
 
 T = TypeVar("T")
 
@@ -40,7 +38,7 @@ class Reader(Protocol):
         """Read the picture, and predict its digit."""
 
 
-Model = Callable[[NDArray[np.uint8]], list[Prediction]]
+Model = Callable[[Batch], list[Prediction]]
 """Predictions of glyphs, uint8 [k, 28, 28]."""
 
 
@@ -86,7 +84,7 @@ def load_model(directory: Path) -> Model:
     [name] = signature.structured_input_signature[1]
     version = int(directory.name)
 
-    def predict(glyphs: NDArray[np.uint8]) -> list[Prediction]:
+    def predict(glyphs: Batch) -> list[Prediction]:
         outputs = signature(**{name: tf.constant(glyphs)})
         probabilities = outputs["probabilities"].numpy().astype(float)
         is_digit = outputs["is_digit"].numpy().tolist() if "is_digit" in outputs else [None] * len(glyphs)

@@ -15,6 +15,7 @@ from digit_client import (
     DIGITS,
     AsyncClient,
     Client,
+    ImageError,
     ImageShapeError,
     ModelNotFoundError,
     ModelServerClient,
@@ -132,7 +133,7 @@ def test_many_pictures_have_each_an_outcome_and_few_requests(
     before = transport.requests
     outcomes = getattr(client, method)(images)
     assert transport.requests == before + 3
-    errors = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, Exception)}
+    errors = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, ImageError)}
     assert {index: type(error) for index, error in errors.items()} == {
         3: NotAnImageError,
         32: NotAnImageError,

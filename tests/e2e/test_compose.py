@@ -119,7 +119,8 @@ def test_compose_gpu_file_reserves_gpus(built: Project) -> None:
 def test_compose_up_trains_serves_and_answers(project: Project, digits: Any) -> None:
     assert "Published: models/digits/1" in project.compose("logs", "training")
     with Client(project.url) as client:
-        answers = client.predict_many(to_png(digits.one(digit)) for digit in range(10))
+        pictures = [to_png(digits.one(digit)) for digit in range(10)]
+        answers = client.predict_many(pictures, on_error="raise")
     assert sum(answer.digit == digit for digit, answer in enumerate(answers)) >= 9
     assert httpx.get(f"{project.url}/v1/models").json()["labels"]["stable"] == 1
 

@@ -103,7 +103,8 @@ def test_local_overlay_trains_serves_and_answers(
     cluster: PodmanCluster, workloads: dict[str, Object], digits: Any
 ) -> None:
     with Client(gateway_url(cluster, workloads)) as client:
-        answers = client.predict_many(to_png(digits.one(digit)) for digit in range(10))
+        pictures = [to_png(digits.one(digit)) for digit in range(10)]
+        answers = client.predict_many(pictures, on_error="raise")
     assert sum(answer.digit == digit for digit, answer in enumerate(answers)) >= 9
 
 

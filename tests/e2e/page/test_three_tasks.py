@@ -260,6 +260,7 @@ def test_page_names_and_explains_a_picture(
     file.write_bytes(picture if isinstance(picture, bytes) else to_png(picture))
     with Client(service.url, model=task) as client:
         expected = client.predict(file)
+    assert expected.label
     page = new_page()
     page.goto(f"{service.url}/?model={task}")
     # Until the page knows the task, it takes pictures for numbers.
