@@ -233,7 +233,7 @@ def test_every_call_gives_equal_results(server: LinearModelServer, digits: Any, 
     pictures = [draw_lines([digits.one(label)]) for label in range(10)]
     files: list[Any] = [*map(to_png, pictures), *pictures]
     with ModelServerClient(server.target) as client, BlockingAsyncClient(server.target) as other:
-        predictions = client.predict_many(files)
+        predictions = client.predict_many(files, on_error="raise")
         readings = client.read_many([*files, number])
         each: Any
         for each in (client, other):
@@ -486,7 +486,7 @@ def test_predict_many_batch_of_models_shape_and_pictures_return_same_predictions
     noise = np.random.default_rng(0).integers(-60, 60, (300, *COLORS.shape))
     shades = np.tile(SHADES, (75, 1))[:, np.newaxis, np.newaxis]
     images = np.clip(shades + noise, 0, 255).astype(np.uint8)
-    predictions = client.predict_many(images)
+    predictions = client.predict_many(images, on_error="raise")
     assert server.calls == 2
     assert predictions == client.predict_many(list(images))
     assert predictions == client.predict_many([to_png(image) for image in images])
@@ -495,7 +495,7 @@ def test_predict_many_batch_of_models_shape_and_pictures_return_same_predictions
 
 def test_predict_many_large_pictures_are_split_by_size(serve: Serve) -> None:
     server, client = serve(replace(COLORS, shape=(512, 1024, 3)))
-    predictions = client.predict_many([picture_of(number % 4) for number in range(7)])
+    predictions = client.predict_many([picture_of(number % 4) for number in range(7)], on_error="raise")
     assert [prediction.index for prediction in predictions] == [0, 1, 2, 3, 0, 1, 2]
     assert server.calls == 2
 

@@ -103,7 +103,7 @@ def test_predict_refusal_has_numbers_of_the_model(recognition: Recognition, pict
     for outcome in recognition.predict([pictures["dash"], pictures["blank"], pictures["two lines"]]):
         refused = outcome.result
         assert isinstance(refused, Prediction)
-        assert refused.label is refused.digit is None
+        assert (refused.label, refused.digit) == (None, None)
         (shown,) = outcome.inputs
         (expected,) = recognition.classify(shown[np.newaxis])
         assert refused.index == expected.index
@@ -122,7 +122,7 @@ def test_predict_mixed_batch_has_outcome_in_each_place(
     recognition: Recognition, calls: Calls, pictures: Any
 ) -> None:
     unreadable = FileNotFoundError("gone")
-    mixed = [b"no image", *map(to_png, pictures.values()), unreadable, np.zeros((2, 2, 2, 2)), b""]
+    mixed: list[Any] = [b"no image", *map(to_png, pictures.values()), unreadable, np.zeros((2, 2, 2, 2)), b""]
     outcomes = list(recognition.predict(mixed))
     assert [answer(outcome) for outcome in outcomes] == [
         NotAnImageError,

@@ -50,8 +50,8 @@ class Summary:
         return self.done / self.scoring_seconds if self.scoring_seconds else 0.0
 
     @property
-    def refused(self) -> Counter[str]:
-        """Number of refused pictures by error code."""
+    def broken(self) -> Counter[str]:
+        """Number of pictures that can't be taken, by error code."""
         return Counter({code: count for code, count in self.counts.items() if code in FINAL_CODES and code})
 
     @property
