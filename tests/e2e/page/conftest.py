@@ -185,7 +185,7 @@ model_config_list {{ config {{
 @pytest.fixture(scope="session")
 def canary_service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CanaryService]:
     folder = tmp_path_factory.mktemp("canary") / "digits"
-    for version in ("1", "2"):
+    for version in ("1", "2", "3"):
         shutil.copytree(models / "1", folder / version)
     config = folder.parent / "models.config"
     config.write_text(MODELS_CONFIG.format(folder=folder))
@@ -217,6 +217,7 @@ def protected_service(
     settings = {
         "DIGITS_PORT": str(port),
         "DIGITS_MODEL_SERVER": model_server,
+        "DIGITS_DEFAULT_LABEL": "",
         "DIGITS_API_KEYS": str(file.path),
         "DIGITS_WORKERS": "1",
     }
