@@ -10,8 +10,9 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from digit_client.artifact.feedback_table import NO_CLASS
 from digit_client.images import decode, to_png
-from digit_serving.feedback.records import NO_CLASS, Record
+from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway import labelling
 from digit_serving.gateway.auth import KeyFile
