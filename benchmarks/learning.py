@@ -64,7 +64,7 @@ def main() -> None:
         shadow = {"DIGITS_DEFAULT_LABEL": "stable", "DIGITS_SHADOW_LABEL": "canary"}
         cases = {
             "without": {},
-            "answers kept": {"DIGITS_FEEDBACK": sqlite},
+            "answers kept": {"DIGITS_FEEDBACK_OPEN": "1", "DIGITS_FEEDBACK": sqlite},
             "shadow of 10 %": {**shadow, "DIGITS_SHADOW_PERCENT": "10"},
             "shadow of 100 %": {**shadow, "DIGITS_SHADOW_PERCENT": "100"},
         }
