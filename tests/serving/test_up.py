@@ -55,7 +55,7 @@ def test_prepared_folder_without_model_raises(tmp_path: Path) -> None:
 def test_prepared_folder_of_no_complete_version_raises(tmp_path: Path) -> None:
     publish(tmp_path, "digits")
     shutil.rmtree(tmp_path / "digits" / "1" / "variables")
-    with pytest.raises(CannotStartError, match="no version in .* can be served"):
+    with pytest.raises(CannotStartError, match=r"no version in .* can be served"):
         default_name(tmp_path)
 
 
