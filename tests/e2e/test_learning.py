@@ -61,6 +61,7 @@ class Service:
             "DIGITS_MODELS": str(self.models),
             "DIGITS_MODEL_SERVER": f"127.0.0.1:{self._grpc_port}",
             "DIGITS_FEEDBACK": self.store,
+            "DIGITS_FEEDBACK_OPEN": "1",
             "DIGITS_DEFAULT_LABEL": "stable",
             "DIGITS_SHADOW_LABEL": "canary",
             "DIGITS_SHADOW_PERCENT": "100",

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_client import Prediction, Reading, TaskCard, images
+from digit_client.artifact.feedback_table import StoreError, is_held_out
 from digit_client.tfserving.codec import Batch
-from digit_serving.feedback.database import StoreError
 from digit_serving.feedback.kept import KeptAnswers
-from digit_serving.feedback.records import Kind, Record, is_held_out
+from digit_serving.feedback.records import Kind, Record
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.context import RequestContext
@@ -103,6 +103,7 @@ class _Answer:
     """Answer of a request. `count` is the number of inputs, `size` the bytes of all pictures."""
 
     request_id: str
+    caller: str
     kind: Kind
     model: str
     version: int
@@ -118,6 +119,7 @@ class _Answer:
                 request_id=self.request_id,
                 index=index,
                 position=position,
+                caller=self.caller,
                 kind=self.kind,
                 model=self.model,
                 version=self.version,
@@ -209,14 +211,16 @@ class AnswerKeeper:
         size = sum(glyph.nbytes for *_, glyph in inputs)
         self._put(context, "read", answers[0][0].model_version, inputs, len(inputs), size, body)
 
-    def find(self, request_id: str, index: int) -> list[Record]:
-        """Return the records of a picture of a request that any worker answered; none if it is unknown.
+    def find(self, request_id: str, index: int, caller: str) -> list[Record]:
+        """Return the records of a picture of the caller's request that any worker answered.
+
+        None if the request is unknown, or another caller's.
 
         Raise FeedbackUnavailableError. In code that `asgi.run` calls, as `save`.
         """
         end = time.perf_counter() + _FIND_SECONDS
         while True:
-            records = self._call(self._kept, lambda kept: kept.find(request_id, index))
+            records = self._call(self._kept, lambda kept: kept.find(request_id, index, caller))
             if records or time.perf_counter() > end:
                 return records
             await_(asyncio.sleep(_FIND_INTERVAL_SECONDS))
@@ -248,9 +252,19 @@ class AnswerKeeper:
             self._metrics.count_dropped_feedback(count)
             return
         self._queued_bytes += size
-        now = datetime.now(UTC)
         self._answers.put(
-            _Answer(context.request_id, kind, context.model, version, inputs, count, originals, size, now)
+            _Answer(
+                context.request_id,
+                context.caller,
+                kind,
+                context.model,
+                version,
+                inputs,
+                count,
+                originals,
+                size,
+                datetime.now(UTC),
+            )
         )
 
     def _write(self) -> None:

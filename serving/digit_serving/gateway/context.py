@@ -108,6 +108,11 @@ class RequestContext:
         )
 
     @property
+    def caller(self) -> str:
+        """Owner of the answer: the name of the API key, "" if no keys are required."""
+        return self.key or ""
+
+    @property
     def images(self) -> int:
         """Number of images that were answered."""
         return len(self.predictions) + len(self.readings)

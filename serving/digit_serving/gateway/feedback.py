@@ -12,9 +12,10 @@ from pydantic_core import PydanticCustomError
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from digit_client import ModelNotFoundError
+from digit_client.artifact.feedback_table import NO_CLASS
 from digit_client.images import MIN_IS_DIGIT
 from digit_client.tfserving.codec import ModelRef
-from digit_serving.feedback.records import NO_CLASS, Record
+from digit_serving.feedback.records import Record
 from digit_serving.gateway import schemas
 from digit_serving.gateway.context import REQUEST_ID_PATTERN, RequestContext
 from digit_serving.gateway.errors import FeedbackMismatchError, FeedbackUnknownError, MalformedBodyError
@@ -74,7 +75,7 @@ class FeedbackView:
     def feedback(self) -> Response:
         context: RequestContext = g.context
         given = parse_body(Feedback)
-        records = self._keeper.find(given.request_id, given.index)
+        records = self._keeper.find(given.request_id, given.index, context.caller)
         if not records:
             raise FeedbackUnknownError(
                 "No answer with this request ID and index is kept: it is unknown, or too old."

@@ -95,8 +95,6 @@ class LabellingViews:
         given = parse_body(HandLabel)
         record = self._find(given)
         context.model = record.model
-        if _revision(record) != given.revision:
-            raise _conflict()
         if given.label and given.label not in self._labels(record.model, context):
             raise FeedbackMismatchError("The label is none of the model's labels.")
         labelled = self._keeper.use_store(lambda store: store.label(record, given.label))
@@ -110,12 +108,16 @@ class LabellingViews:
         return Response(orjson.dumps(content), content_type="application/json")
 
     def _find(self, given: HandLabel) -> Record:
+        """Return the stored answer as it was shown: callers may have used the same request ID."""
         key = (given.index, given.position)
-        records = self._keeper.use_store(lambda store: [*store.records(request_id=given.request_id)])
+        stored = self._keeper.use_store(lambda store: [*store.records(request_id=given.request_id)])
+        records = [record for record in stored if (record.index, record.position) == key]
+        if not records:
+            raise FeedbackUnknownError("No such answer is stored: it is unknown, or was deleted.")
         for record in records:
-            if (record.index, record.position) == key:
+            if _revision(record) == given.revision:
                 return record
-        raise FeedbackUnknownError("No such answer is stored: it is unknown, or was deleted.")
+        raise _conflict()
 
     def _labels(self, model: str, context: RequestContext) -> tuple[str, ...]:
         """Return the labels of the version that answers by default: that of the record may be gone."""
@@ -145,7 +147,9 @@ def _describe(record: Record) -> schemas.LabellingRecord:
 
 def _revision(record: Record) -> str:
     """Return a token of the record's answer and label, which are replaced at other times."""
-    return hashlib.sha256(f"{record.answered_at} {record.labelled_at}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{record.caller} {record.answered_at} {record.labelled_at}".encode()).hexdigest()[
+        :16
+    ]
 
 
 def _conflict() -> LabelConflictError:

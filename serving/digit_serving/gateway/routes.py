@@ -12,9 +12,7 @@ from digit_client.tfserving.model_server import AsyncModelServer
 from digit_serving.gateway import auth, responses, schemas, security_headers
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.context import RequestContext
-from digit_serving.gateway.feedback import FeedbackView
 from digit_serving.gateway.image_processing import ImageProcessor, to_image
-from digit_serving.gateway.labelling import LabellingViews
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.query_parsing import ModelSelector, parse_include, parse_top
 from digit_serving.gateway.rate_limit import RateLimiter, limit_rate
@@ -46,11 +44,15 @@ def blueprint(
     api.post("/read")(recognition.read)
     api.get("/models")(_Models(settings, selector, model_server, router).models)
     if keeper:
+        # Lazy, because they need the extra feedback.
+        from digit_serving.gateway.feedback import FeedbackView
+        from digit_serving.gateway.labelling import LabellingViews
+
         api.post("/feedback")(FeedbackView(keeper, router, metrics).feedback)
-    if keeper and settings.offers_labelling:
-        labelling = LabellingViews(settings, selector, keeper, router)
-        api.get("/feedback/unlabelled")(labelling.unlabelled)
-        api.post("/feedback/labels")(labelling.label)
+        if settings.offers_labelling:
+            labelling = LabellingViews(settings, selector, keeper, router)
+            api.get("/feedback/unlabelled")(labelling.unlabelled)
+            api.post("/feedback/labels")(labelling.label)
     if settings.api_keys:
         auth.require_api_key(api, settings.api_keys)
     if limiter:

@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may call /v1 (CORS), separated by commas, such as https://app.example.com."""
 
+    feedback_open: bool = False
+    """Take feedback from everybody who may reach the gateway, on a trusted network: DIGITS_FEEDBACK needs
+    DIGITS_API_KEYS otherwise, with which each key corrects the answers to its own requests only."""
     feedback: str = ""
     """Store of feedback: sqlite:///feedback.db, or for several gateways postgresql://user@host/database. If
     set, the gateway keeps the model's input of each answer for a while, and callers may send the right label
@@ -152,6 +155,16 @@ class Settings(BaseSettings):
     def _require_another_label(cls, value: str, info: ValidationInfo) -> str:
         if value and value == info.data["default_label"]:
             raise ValueError("must differ from DIGITS_DEFAULT_LABEL: a version always agrees with itself")
+        return value
+
+    @field_validator("feedback")
+    @classmethod
+    def _require_keys(cls, value: str, info: ValidationInfo) -> str:
+        if value and not (info.data.get("api_keys") or info.data.get("feedback_open")):
+            raise ValueError(
+                "needs DIGITS_API_KEYS, with which a caller corrects no other's answers; "
+                "on a network where you trust everybody, set DIGITS_FEEDBACK_OPEN=1"
+            )
         return value
 
     @field_validator("feedback_sample")

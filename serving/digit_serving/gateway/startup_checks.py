@@ -45,7 +45,7 @@ def check(settings: Settings) -> None:
 def _check_store(url: str) -> None:
     """Check the form of the URL only: the gateway answers pictures also while a database is down."""
     try:
-        from digit_serving.feedback.database import StoreError, parse_url
+        from digit_client.artifact.feedback_table import StoreError, parse_url
     except ImportError as error:
         raise UnusableSettingError(
             "DIGITS_FEEDBACK: needs the extra feedback; "

@@ -390,7 +390,7 @@ def feedback_url(tmp_path: Path) -> str:
 @pytest.fixture
 def feedback_http(stub: StubModelServer, feedback_url: str, memory: Path) -> Iterator[FlaskClient]:
     """Test client of the gateway in front of the stub, with feedback."""
-    settings = Settings(model_server=stub.target, labels=(), feedback=feedback_url)
+    settings = Settings(model_server=stub.target, labels=(), feedback=feedback_url, feedback_open=True)
     with greenlet_loop.keeping(settings) as client:
         yield client
 

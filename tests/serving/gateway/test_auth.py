@@ -219,7 +219,7 @@ def test_keys_command_add_label_lets_the_key_label(
     digits_keys: Callable[..., Result], key_file: KeyFile
 ) -> None:
     digits_keys("add", "shop")
-    key = digits_keys("add", "lab", "--label").stdout.strip()
+    key = digits_keys("add", "lab", "--may-label").stdout.strip()
     assert digits_keys("ls").stdout.splitlines() == ["shop", "lab label"]
     digits_keys("remove", "shop")
     found = KeyVerifier(key_file.path).find(key)

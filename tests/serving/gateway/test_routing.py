@@ -20,9 +20,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from digit_client import TaskCard
+from digit_client.artifact.feedback_table import is_held_out
 from digit_client.images import prepare, to_png
 from digit_client.tfserving.protos import PredictRequest, PredictResponse
-from digit_serving.feedback.records import is_held_out
 from digit_serving.gateway.routing import in_share
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
 
+from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.cli import gateway
 from digit_serving.gateway.settings import Settings
 from tests import certificates
@@ -72,21 +73,21 @@ def test_invalid_value_is_rejected_by_name(variable: str, value: str) -> None:
 
 def test_canary_percent_requires_default_label() -> None:
     message = rejection(DIGITS_CANARY_PERCENT=5)
-    assert "DIGITS_CANARY_PERCENT: Value error, requires DIGITS_DEFAULT_LABEL" in message
+    assert "DIGITS_CANARY_PERCENT: requires DIGITS_DEFAULT_LABEL" in message
     assert Settings(canary_percent=5, default_label="stable").canary_percent == 5
 
 
 def test_shadow_label_differs_from_default_label() -> None:
     message = rejection(DIGITS_SHADOW_LABEL="stable", DIGITS_DEFAULT_LABEL="stable")
-    assert "DIGITS_SHADOW_LABEL: Value error, must differ from DIGITS_DEFAULT_LABEL" in message
+    assert "DIGITS_SHADOW_LABEL: must differ from DIGITS_DEFAULT_LABEL" in message
     assert Settings(shadow_label="canary", default_label="stable").shadow_label == "canary"
 
 
 @pytest.mark.parametrize(
     ("variable", "message"),
     [
-        ("TLS_CERTIFICATE", "DIGITS_TLS_KEY: Value error, must be set together with DIGITS_TLS_CERTIFICATE"),
-        ("TLS_KEY", "DIGITS_TLS_KEY: Value error, must be set together with DIGITS_TLS_CERTIFICATE"),
+        ("TLS_CERTIFICATE", "DIGITS_TLS_KEY: must be set together with DIGITS_TLS_CERTIFICATE"),
+        ("TLS_KEY", "DIGITS_TLS_KEY: must be set together with DIGITS_TLS_CERTIFICATE"),
         ("MODEL_SERVER_CERTIFICATE", "requires DIGITS_MODEL_SERVER_CA, without which the connection is not"),
         ("MODEL_SERVER_KEY", "must be set together with DIGITS_MODEL_SERVER_CERTIFICATE"),
     ],
@@ -138,9 +139,20 @@ def test_unknown_rate_limit_store_is_rejected() -> None:
 
 def test_feedback_sample_requires_feedback() -> None:
     message = rejection(DIGITS_FEEDBACK_SAMPLE=0.01)
-    assert "DIGITS_FEEDBACK_SAMPLE: Value error, requires DIGITS_FEEDBACK" in message
+    assert "DIGITS_FEEDBACK_SAMPLE: requires DIGITS_FEEDBACK" in message
+
+
+def test_feedback_without_keys_is_rejected_unless_open(key_file: KeyFile) -> None:
+    sentence = (
+        "DIGITS_FEEDBACK: needs DIGITS_API_KEYS, with which a caller corrects no other's answers; "
+        "on a network where you trust everybody, set DIGITS_FEEDBACK_OPEN=1"
+    )
+    assert sentence in rejection(DIGITS_FEEDBACK="sqlite:///feedback.db")
+    key_file.add("shop")
+    assert Settings(feedback="sqlite:///feedback.db", api_keys=key_file.path).feedback
+    assert Settings(feedback="sqlite:///feedback.db", feedback_open=True).feedback
 
 
 def test_malformed_feedback_store_is_rejected() -> None:
-    message = rejection(DIGITS_FEEDBACK="clay://tablet")
+    message = rejection(DIGITS_FEEDBACK="clay://tablet", DIGITS_FEEDBACK_OPEN=1)
     assert "DIGITS_FEEDBACK: the URL of a store is sqlite:///FILE" in message
