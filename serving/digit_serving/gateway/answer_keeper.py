@@ -311,7 +311,7 @@ class AnswerKeeper:
             dataclasses.replace(record, source="sample", original=None)
             for record in records
             if record.confidence < self._sample_below
-            and in_share(100 * self._sample_share, record.request_id, b"sample")
+            and in_share(self._sample_share, record.request_id, b"sample")
         ]
 
     def _store_samples(self, samples: Sequence[Record]) -> None:

@@ -162,10 +162,12 @@ class _Models:
     def _resolve_labels(self, name: str) -> dict[str, int]:
         """Return the version of each label that has one. TensorFlow Serving has no call that lists labels."""
         labels = {}
-        for label in self._settings.labels:
-            model = ModelRef(name, label=label)
+        model = self._settings.by_model[name]
+        used = (model.default_label, model.canary_label, model.shadow_label, *self._settings.labels)
+        for label in dict.fromkeys(filter(None, used)):
             try:
-                labels[label] = await_(self._model_server.resolve(model, timeout=self._settings.deadline))
+                labelled = ModelRef(name, label=label)
+                labels[label] = await_(self._model_server.resolve(labelled, timeout=self._settings.deadline))
             except ModelNotFoundError:
                 continue
         return labels

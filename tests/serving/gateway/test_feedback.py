@@ -50,7 +50,7 @@ def start(stub: StubModelServer, url: str, memory: Path) -> Iterator[Start]:
     with ExitStack() as stack:
 
         def start(**settings: Any) -> FlaskClient:
-            values = {"model_server": stub.target, "labels": (), "feedback": url, "feedback_open": True}
+            values = {"model_server": stub.target, "feedback": url, "feedback_open": True}
             values |= settings
             return stack.enter_context(greenlet_loop.keeping(Settings(**values)))
 
@@ -404,7 +404,7 @@ class TestSampling:
         http = start(feedback_sample=0.5)
         delta = MetricsDelta(http)
         requests = [f"id-{number}" for number in range(16)]
-        sampled = [request for request in requests if in_share(50, request, b"sample")]
+        sampled = [request for request in requests if in_share(0.5, request, b"sample")]
         for request in requests:
             predict(http, IMAGE, request_id=request)
         wait_until(

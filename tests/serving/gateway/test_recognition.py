@@ -149,7 +149,7 @@ class TestPredict:
         self, stub: StubModelServer, model: TemplateModel, digits: Any
     ) -> None:
         http = greenlet_loop.client(
-            Settings(model_server=stub.target, default_label="stable", canary_percent=100)
+            Settings(model_server=stub.target, default_label="stable", canary_share=1)
         )
         model.version = 8
         assert_refused(post(http, "/v1/predict", draw_number(digits, "27")), "several_digits")

@@ -64,11 +64,11 @@ def predict_labelled(**labels: int) -> Callable[[PredictRequest, grpc.ServicerCo
 
 @pytest.fixture
 def start_canary_gateway(stub: StubModelServer) -> StartCanaryGateway:
-    """Function that creates a gateway of the stub, with `stable` as default label and a canary percentage."""
+    """Function that creates a gateway of the stub, with `stable` as default label and a canary's share."""
 
-    def start(canary_percent: float) -> FlaskClient:
+    def start(canary_share: float) -> FlaskClient:
         return greenlet_loop.client(
-            Settings(model_server=stub.target, default_label="stable", canary_percent=canary_percent)
+            Settings(model_server=stub.target, default_label="stable", canary_share=canary_share)
         )
 
     return start
@@ -83,11 +83,11 @@ def predict_version(http: FlaskClient, request_id: str, query: str = "") -> int:
     return version
 
 
-def test_predict_with_canary_percent_sends_share_to_canary(
+def test_predict_with_canary_share_sends_share_to_canary(
     stub: StubModelServer, start_canary_gateway: StartCanaryGateway
 ) -> None:
     stub.answer = predict_labelled(stable=1, canary=2)
-    http = start_canary_gateway(30)
+    http = start_canary_gateway(0.3)
     versions = {request_id: predict_version(http, request_id) for request_id in REQUESTS[:400]}
     # Within four standard deviations of 400 draws.
     assert abs(Counter(versions.values())[2] - 120) < 37
@@ -95,13 +95,13 @@ def test_predict_with_canary_percent_sends_share_to_canary(
     assert all(predict_version(http, request_id) == versions[request_id] for request_id in REQUESTS[:50])
 
 
-def test_predict_with_larger_percent_keeps_canary_requests(
+def test_predict_with_larger_share_keeps_canary_requests(
     stub: StubModelServer, start_canary_gateway: StartCanaryGateway
 ) -> None:
     stub.answer = predict_labelled(stable=1, canary=2)
     few, more = (
         {request_id for request_id in REQUESTS[:100] if predict_version(http, request_id) == 2}
-        for http in (start_canary_gateway(20), start_canary_gateway(50))
+        for http in (start_canary_gateway(0.2), start_canary_gateway(0.5))
     )
     assert few < more
 
@@ -110,7 +110,7 @@ def test_predict_without_canary_label_falls_back_to_default(
     stub: StubModelServer, start_canary_gateway: StartCanaryGateway
 ) -> None:
     stub.answer = predict_labelled(stable=1)
-    http = start_canary_gateway(100)
+    http = start_canary_gateway(1)
     assert predict_version(http, "any") == 1
 
 
@@ -118,8 +118,8 @@ def test_predict_named_version_or_label_overrides_canary(
     stub: StubModelServer, start_canary_gateway: StartCanaryGateway
 ) -> None:
     stub.answer = predict_labelled(stable=1, canary=2)
-    assert predict_version(start_canary_gateway(100), "any", "?version=1") == 1
-    assert predict_version(start_canary_gateway(100), "any", "?label=stable") == 1
+    assert predict_version(start_canary_gateway(1), "any", "?version=1") == 1
+    assert predict_version(start_canary_gateway(1), "any", "?label=stable") == 1
     assert predict_version(start_canary_gateway(0), "any", "?label=canary") == 2
 
 
@@ -128,12 +128,40 @@ def test_predict_without_default_label_asks_newest_version(stub: StubModelServer
     assert predict_version(greenlet_loop.client(Settings(model_server=stub.target)), "any") == 9
 
 
-def test_predict_missing_default_label_answers_unavailable(
-    stub: StubModelServer, start_canary_gateway: StartCanaryGateway
+@pytest.mark.parametrize(
+    ("label", "command"),
+    [
+        ("stable", "digits models promote N --model digits"),
+        ("beta", "digits models promote N --model digits --version-label beta"),
+    ],
+)
+def test_default_label_without_version_names_model_label_and_command(
+    stub: StubModelServer, label: str, command: str
 ) -> None:
-    stub.answer = predict_labelled(canary=2)
-    response = start_canary_gateway(0).post("/v1/predict", data=PNG, content_type="image/png")
-    assert (response.status_code, response.get_json(force=True)["code"]) == (503, "model_unavailable")
+    stub.answer = models = TaskModels(digits={2: SHAPES}, fashion={1: FASHION})
+    models.labels = {"canary": 2}
+    http = greenlet_loop.client(Settings(model_server=stub.target, default_label=label))
+    sentence = (
+        f"No loaded version of the model digits has the label {label}; `{command}` gives it to version N."
+    )
+    for response, code in (
+        (http.post("/v1/predict", data=PNG, content_type="image/png"), "model_unavailable"),
+        (http.get("/readyz"), "not_ready"),
+    ):
+        assert response.headers["Retry-After"] == "1"
+        problem = response.get_json(force=True)
+        assert (response.status_code, problem["code"], problem["detail"]) == (503, code, sentence)
+    models.labels[label] = 2
+    assert predict_model(http, "")["version"] == 2
+    assert http.get("/readyz").status_code == 200
+
+
+def test_label_that_the_caller_names_without_version_is_not_found(stub: StubModelServer) -> None:
+    stub.answer = models = TaskModels(digits={2: SHAPES})
+    models.labels = {"stable": 2}
+    http = greenlet_loop.client(Settings(model_server=stub.target, default_label="stable"))
+    response = http.post("/v1/predict?label=next", data=PNG, content_type="image/png")
+    assert (response.status_code, response.get_json(force=True)["code"]) == (404, "model_not_found")
 
 
 def predict_model(http: FlaskClient, query: str, request_id: str = "any") -> dict[str, Any]:
@@ -202,16 +230,48 @@ def test_canary_and_default_label_apply_to_every_model(
 ) -> None:
     stub.answer = models = TaskModels(digits={1: SHAPES, 2: SHAPES}, fashion={1: FASHION, 2: FASHION})
     models.labels = {"stable": 1, "canary": 2}
-    for percent, version in ((0, 1), (100, 2)):
+    for share, version in ((0, 1), (1, 2)):
         settings = Settings(
             model_server=stub.target,
             model_names=("fashion",),
             default_label="stable",
-            canary_percent=percent,
+            canary_share=share,
         )
         http = greenlet_loop.client(settings)
         assert predict_model(http, "")["version"] == version
         assert predict_model(http, "?model=fashion")["version"] == version
+
+
+def test_models_file_routes_each_model_by_its_own_labels(stub: StubModelServer, tmp_path: Path) -> None:
+    stub.answer = models = TaskModels(
+        digits={1: SHAPES, 2: SHAPES}, fashion={1: FASHION, 2: FASHION, 3: FASHION}
+    )
+    models.labels = {"stable": 1, "next": 2, "beta": 3}
+    file = tmp_path / "models.toml"
+    file.write_text('[fashion]\ndefault_label = "beta"\ncanary_label = "next"\ncanary_share = 0.5\n')
+    http = greenlet_loop.client(
+        Settings(model_server=stub.target, model_names=("fashion",), default_label="stable", models_file=file)
+    )
+    answers = Counter(
+        predict_model(http, query, request_id)["version"]
+        for query in ("?model=digits", "?model=fashion")
+        for request_id in REQUESTS[:40]
+    )
+    assert answers[1] == 40
+    assert answers[2] + answers[3] == 40
+    assert answers[2] > 5
+    assert answers[3] > 5
+    assert http.get("/v1/models?model=fashion").get_json()["labels"] == {"stable": 1, "next": 2, "beta": 3}
+
+
+def test_candidate_is_listed_without_label_and_answers_by_number(stub: StubModelServer) -> None:
+    stub.answer = models = TaskModels(digits={1: SHAPES, 2: SHAPES})
+    models.labels = {"stable": 1}
+    http = greenlet_loop.client(Settings(model_server=stub.target, default_label="stable"))
+    document = http.get("/v1/models").get_json()
+    assert {version["version"] for version in document["versions"]} == {1, 2}
+    assert document["labels"] == {"stable": 1}
+    assert [predict_model(http, query)["version"] for query in ("", "?version=2")] == [1, 2]
 
 
 @pytest.mark.parametrize("canary", [FASHION, replace(SHAPES, fit="pad")], ids=str)
@@ -220,7 +280,7 @@ def test_canary_of_another_task_answers_its_share(
 ) -> None:
     stub.answer = models = TaskModels(digits={1: SHAPES, 2: canary})
     models.labels = {"stable": 1}
-    http = start_canary_gateway(50)
+    http = start_canary_gateway(0.5)
     assert {predict_model(http, "", request_id)["version"] for request_id in REQUESTS[:20]} == {1}
     models.labels["canary"] = 2
     answers = [predict_model(http, "", request_id) for request_id in REQUESTS[:20]]
@@ -364,11 +424,11 @@ class GatewayClient:
 
 @pytest.fixture
 def gateway(served: Served, digits: Any, request: pytest.FixtureRequest) -> Iterator[GatewayClient]:
-    """Gateway process with `stable` as default label; the canary percentage is the test's parameter."""
+    """Gateway process with `stable` as default label; the canary's share is the test's parameter."""
     settings = {
         "workers": 2,
         "default_label": "stable",
-        "canary_percent": request.param,
+        "canary_share": request.param,
         "log_level": "warning",
     }
     with gateway_process(served.target, **settings) as process, httpx.Client(base_url=process.url) as http:
@@ -376,7 +436,7 @@ def gateway(served: Served, digits: Any, request: pytest.FixtureRequest) -> Iter
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("gateway", ["30"], indirect=True)
+@pytest.mark.parametrize("gateway", ["0.3"], indirect=True)
 def test_canary_published_at_runtime_gets_stable_share(served: Served, gateway: GatewayClient) -> None:
     assert set(gateway.versions(REQUESTS[:50]).values()) == {1}, "no version carries the label canary"
 
@@ -422,8 +482,8 @@ def test_version_published_at_runtime_serves_once_label_moves(served: Served, ga
 
 def test_sampled_requests_are_their_share_of_all_and_of_held_out_ones() -> None:
     requests = [f"request-{number}" for number in range(20_000)]
-    sampled = [request for request in requests if in_share(10, request, b"sample")]
+    sampled = [request for request in requests if in_share(0.1, request, b"sample")]
     assert 1900 < len(sampled) < 2100
     assert 340 < sum(map(is_held_out, sampled)) < 460
     assert not any(in_share(0, request, b"sample") for request in requests)
-    assert all(in_share(100, request, b"sample") for request in requests)
+    assert all(in_share(1, request, b"sample") for request in requests)
