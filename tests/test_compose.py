@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -102,12 +103,25 @@ def test_training_service_trains_the_digits_only_and_checks_the_folder(
     fake_digits: dict[str, str], settings: dict[str, str], trained: list[str]
 ) -> None:
     done = run_service("training", fake_digits, **settings)
-    assert (done.returncode, done.stdout.splitlines()) == (0, [*trained, "models check"])
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        [*trained, f"models check --model {settings.get('DIGITS_MODEL_NAME', 'digits')}"],
+    )
 
 
 def test_training_service_fails_with_training(fake_digits: dict[str, str]) -> None:
     done = run_service("training", fake_digits | {"STATUS": "4"})
     assert (done.returncode, done.stdout.splitlines()) == (4, ["train --if-needed"])
+
+
+def test_training_service_without_version_of_the_named_model_fails(tmp_path: Path) -> None:
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "DIGITS_MODELS": str(tmp_path),
+    }
+    done = run_service("training", environment, DIGITS_MODEL_NAME="flowers")
+    assert done.returncode == 1
+    assert "has no model named flowers" in done.stderr
 
 
 @pytest.mark.parametrize(

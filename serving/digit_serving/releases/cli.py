@@ -360,13 +360,20 @@ def verify(number: int, folder: "ModelsFolder", name: str, public_key: Path | No
 
 @models.command()
 @_models_option
-def check(root: Path) -> None:
+@click.option("--model", "name", metavar="NAME", help="Fail if models.config does not name this model.")
+def check(root: Path, name: str | None) -> None:
     """Correct models.config before a model server starts.
 
     Enter models that have no entry, and take out versions whose files are missing.
     """
     with _click_errors():
-        _folder(root).prepare(click.echo)
+        folder = _folder(root)
+        folder.prepare(click.echo)
+        if name and name not in folder.read_config().base_paths:
+            raise click.ClickException(
+                f"{folder.config_path} has no model named {name}; "
+                "publish one with `digits train` or `digits export`"
+            )
 
 
 def _require_entered(folder: "ModelsFolder", version: "Version") -> None:
