@@ -65,8 +65,8 @@ def main() -> None:
         cases = {
             "without": {},
             "answers kept": {"DIGITS_FEEDBACK_OPEN": "1", "DIGITS_FEEDBACK": sqlite},
-            "shadow of 10 %": {**shadow, "DIGITS_SHADOW_PERCENT": "10"},
-            "shadow of 100 %": {**shadow, "DIGITS_SHADOW_PERCENT": "100"},
+            "shadow of 10 %": {**shadow, "DIGITS_SHADOW_SHARE": "0.1"},
+            "shadow of 100 %": {**shadow, "DIGITS_SHADOW_SHARE": "1"},
         }
         measured: dict[str, list[tuple[float, ...]]] = {name: [] for name in cases}
         for _ in range(ROUNDS):

@@ -135,7 +135,7 @@ def create_client(request: pytest.FixtureRequest, digits: Any) -> Iterator[Calla
         return
     images, labels = digits.images[:1000], digits.labels[:1000]
     with LinearModelServer(images, labels, with_is_digit=True) as model_server:
-        flask_client = greenlet_loop.client(Settings(model_server=model_server.target, labels=()))
+        flask_client = greenlet_loop.client(Settings(model_server=model_server.target, default_label=""))
         transport = GatewayTransport(flask_client)
         yield lambda client_type: connect(client_type, transport)
 
@@ -296,7 +296,7 @@ def colors_transport() -> Iterator[GatewayTransport]:
     for color in range(3):
         images[color, :, :, color] = 255
     with LinearModelServer(images, np.arange(3, dtype=np.uint8), task=COLORS) as model_server:
-        settings = Settings(model_server=model_server.target, model_name="colors", labels=())
+        settings = Settings(model_server=model_server.target, model_name="colors", default_label="")
         yield GatewayTransport(greenlet_loop.client(settings))
 
 

@@ -62,9 +62,8 @@ class Service:
             "DIGITS_MODEL_SERVER": f"127.0.0.1:{self._grpc_port}",
             "DIGITS_FEEDBACK": self.store,
             "DIGITS_FEEDBACK_OPEN": "1",
-            "DIGITS_DEFAULT_LABEL": "stable",
             "DIGITS_SHADOW_LABEL": "canary",
-            "DIGITS_SHADOW_PERCENT": "100",
+            "DIGITS_SHADOW_SHARE": "1",
         }
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -148,7 +147,7 @@ def test_corrected_crossed_sevens_are_right_in_the_next_version(
     service.run(*command, "--feedback", service.store, "--feedback-weight", 4, "--from", "stable", *gates)
 
     # A canary gets no answer of its own: the shadow calls compare it with the stable version.
-    service.run(*DIGITS, "models", "promote", 2, "--label", "canary")
+    service.run(*DIGITS, "models", "promote", 2, "--version-label", "canary")
     wait_until(lambda: bool(service.predict(unseen[:1]) and service.shadow_counts()))
     answers = service.predict(unseen)
     assert {answer.model_version for answer in answers} == {1}

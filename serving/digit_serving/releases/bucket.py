@@ -88,7 +88,7 @@ class Bucket:
             config, condition = self._read_config()
             changed = _with_entry(config, versions, labels)
             if not config.is_ours:
-                raise ArtifactError(f"{self.url}/models.config was not written by Digits")
+                raise ArtifactError(f"Digits did not write {self.url}/models.config")
             if changed == config or self._write_config(changed, condition):
                 return
         raise ArtifactError(f"{self.url}/models.config is changed by others all the time; try again")
@@ -236,7 +236,7 @@ class Pull:
         """Replace the entries of these models by those of the bucket."""
         old = changed = self.folder.read_config()
         if not old.is_ours:
-            raise ArtifactError(f"{self.folder.config_path} was not written by Digits")
+            raise ArtifactError(f"Digits did not write {self.folder.config_path}")
         for name in names:
             if name in changed.base_paths:
                 changed = changed.without(name)

@@ -223,8 +223,8 @@ def show(number: int, folder: "ModelsFolder", name: str) -> None:
 @models.command()
 @_version_argument
 @_label_option
-@_job_options
 @_change_options
+@_job_options
 def promote(number: int, label: str, change: _Change) -> None:
     """Serve version N: move a label to it once it is loaded.
 
@@ -237,8 +237,8 @@ def promote(number: int, label: str, change: _Change) -> None:
 
 @models.command()
 @_label_option
-@_job_options
 @_change_options
+@_job_options
 def rollback(label: str, change: _Change) -> None:
     """Move a label back to the version that had it before."""
     with change.releases() as releases:
@@ -354,7 +354,7 @@ def verify(number: int, folder: "ModelsFolder", name: str, public_key: Path | No
         else:
             folder.enter(version)
         is_entered = number in folder.read_config().listed(name)
-    kept = "" if is_entered else f"; {folder.config_path} was not written by Digits: name it there yourself"
+    kept = "" if is_entered else f"; Digits did not write {folder.config_path}: name it there yourself"
     click.echo(f"{version.path} can be served{kept}.")
 
 

@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,7 +38,6 @@ from tests.serving.gateway.conftest import (
     predict_sevens,
 )
 
-CONFIG = Path(__file__).parents[3] / "serving" / "config" / "models.config"
 COUNTS = ("digits_predictions_total", "digits_model_duration_seconds_count")
 REQUESTS = [f"request-{number}" for number in range(1000)]
 PNG = to_png(IMAGE)
@@ -356,29 +355,38 @@ def test_predict_labels_that_contradict_output_are_bad_gateway(
 
 @dataclass(frozen=True)
 class Served:
-    """A models folder, the model server's gRPC address, and its config file with the labels."""
+    """A model's folder, the model server's gRPC address, and its config file, which names versions."""
 
-    models: Path
+    folder: Path
     target: str
     config: Path
 
-    def publish(self, version: int) -> None:
-        shutil.copytree(self.models / "1", self.models / "being-published")
-        (self.models / "being-published").rename(self.models / str(version))
+    def serve(self, *versions: int, **labels: int) -> None:
+        """Load these versions with these labels; the model server polls the config file every second."""
+        _write_config(self.config, self.folder, versions, labels)
 
-    def label(self, **versions: int) -> None:
-        """Move labels in the config file, which the model server polls every second."""
-        text = self.config.read_text()
-        for label, version in versions.items():
-            text = re.sub(rf'key: "{label}" value: \d+', f'key: "{label}" value: {version}', text)
-        self.config.write_text(text)
+
+def _write_config(file: Path, folder: Path, versions: Iterable[int], labels: Mapping[str, int]) -> None:
+    named = " ".join(f"versions: {version}" for version in versions)
+    labelled = " ".join(
+        f'version_labels {{ key: "{label}" value: {version} }}' for label, version in labels.items()
+    )
+    new = file.with_name("new")
+    new.write_text(
+        f'model_config_list {{ config {{ name: "digits" base_path: "{folder}" model_platform: "tensorflow" '
+        f"model_version_policy {{ specific {{ {named} }} }} {labelled} }} }}"
+    )
+    new.replace(file)
 
 
 @pytest.fixture
 def served(models: Path, tmp_path: Path) -> Iterator[Served]:
-    shutil.copytree(models / "1", tmp_path / "models" / "1")
-    config = tmp_path / "models.config"
-    config.write_text(CONFIG.read_text().replace("/models/digits", str(tmp_path / "models")))
+    """Model server of versions 1 and 2 of a model; it serves version 1 as `stable`."""
+    folder = tmp_path / "models" / "digits"
+    for version in ("1", "2"):
+        shutil.copytree(models / "1", folder / version)
+    config = folder.parent / "models.config"
+    _write_config(config, folder, [1], {"stable": 1})
     port = free_port()
     flags = [
         f"--port={port}",
@@ -388,7 +396,7 @@ def served(models: Path, tmp_path: Path) -> Iterator[Served]:
     ]
     with running("model-server", *flags) as process:
         wait_until(lambda: accepts(port), process)
-        yield Served(tmp_path / "models", f"127.0.0.1:{port}", config)
+        yield Served(folder, f"127.0.0.1:{port}", config)
 
 
 @dataclass(frozen=True)
@@ -440,7 +448,7 @@ def gateway(served: Served, digits: Any, request: pytest.FixtureRequest) -> Iter
 def test_canary_published_at_runtime_gets_stable_share(served: Served, gateway: GatewayClient) -> None:
     assert set(gateway.versions(REQUESTS[:50]).values()) == {1}, "no version carries the label canary"
 
-    served.publish(2)
+    served.serve(1, 2, stable=1, canary=2)
     wait_until(lambda: 2 in gateway.versions(REQUESTS[:20]).values(), seconds=30)
     before = [gateway.sum_by_version(name) for name in COUNTS]
     chosen = gateway.versions()
@@ -464,20 +472,23 @@ def test_canary_published_at_runtime_gets_stable_share(served: Served, gateway: 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("gateway", ["0"], indirect=True)
-def test_version_published_at_runtime_serves_once_label_moves(served: Served, gateway: GatewayClient) -> None:
-    served.publish(2)
-    wait_until(lambda: gateway.http.get("/v1/models").json()["labels"] == {"stable": 1, "canary": 2})
+def test_candidate_serves_once_the_label_moves_and_no_longer_once_it_moves_back(
+    served: Served, gateway: GatewayClient
+) -> None:
+    served.serve(1, 2, stable=1)
+    wait_until(lambda: gateway.predict("any", version=2).status_code == 200, seconds=30)
+    assert gateway.http.get("/v1/models").json()["labels"] == {"stable": 1}
     assert set(gateway.versions(REQUESTS[:50]).values()) == {1}
-    served.label(stable=2)
+    served.serve(1, 2, stable=2)
     wait_until(lambda: gateway.version("any") == 2, seconds=10)
-    served.label(stable=1)
+    served.serve(1, 2, stable=1)
     wait_until(lambda: gateway.version("any") == 1, seconds=10)
 
     assert gateway.http.get("/readyz").status_code == 200
-    # The third version unloads the first, which still carries the label.
-    served.publish(3)
-    wait_until(lambda: "stable" in gateway.http.get("/readyz").text, seconds=10)
-    assert gateway.predict("any").status_code == 503
+    served.serve(1, 2)
+    wait_until(lambda: gateway.predict("any").status_code == 503, seconds=10)
+    for answer in (gateway.predict("any"), gateway.http.get("/readyz")):
+        assert "`digits models promote N --model digits`" in answer.json()["detail"]
 
 
 def test_sampled_requests_are_their_share_of_all_and_of_held_out_ones() -> None:
