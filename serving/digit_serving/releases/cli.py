@@ -347,7 +347,8 @@ def verify(number: int, folder: "ModelsFolder", name: str, public_key: Path | No
 
 @models.command()
 @_models_option
-def check(root: Path) -> None:
+@click.option("--model", "name", metavar="NAME", help="Fail if models.config does not name this model.")
+def check(root: Path, name: str | None) -> None:
     """Correct models.config before a model server starts.
 
     Enter models that have no entry, and take out versions whose files are missing.
@@ -355,7 +356,13 @@ def check(root: Path) -> None:
     from digit_client.artifact.models_folder import ModelsFolder
 
     with _click_errors():
-        ModelsFolder(root).prepare(click.echo)
+        folder = ModelsFolder(root)
+        folder.prepare(click.echo)
+        if name and name not in folder.read_config().base_paths:
+            raise click.ClickException(
+                f"{folder.config_path} has no model named {name}; "
+                "publish one with `digits train` or `digits export`"
+            )
 
 
 def _signature_check(public_key: Path) -> Callable[[Path], None]:
