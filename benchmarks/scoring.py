@@ -39,7 +39,7 @@ SPEED = re.compile(r"^Speed +([\d,]+) pictures/s, after a start of ([\d.]+) s$",
 def main() -> None:
     """Print the speeds for `--count` pictures, and the memory over `--memory-count` pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", type=Path, default=Path("models/digits"))
+    parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--count", type=int, default=20_000, help="pictures for the speeds")
     parser.add_argument(
         "--memory-count", type=int, default=100_000, help="pictures for the memory; 0: no run"
@@ -54,7 +54,7 @@ def main() -> None:
         with ProcessGroup() as group:
             local = LocalModel.find(arguments.models, "digits", None, None)
             with local.serving(group) as target:
-                model = ModelRef(local.name, local.version)
+                model = ModelRef(local.version.model, local.version.number)
                 group.wait(lambda: is_served(target, model))
                 bulk = predict_many(target, paths)
                 pure = cores / seconds_per_picture(target, paths)

@@ -70,8 +70,8 @@ def models(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory, worker_id:
     with (root / "models.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            command = [*DIGITS, "train", "--data", mnist_npz, "--output", folder]
-            command += ["--report", root / "models" / "report", "--epochs", "4"]
+            command = [*DIGITS, "train", "--data", mnist_npz, "--models", folder.parent]
+            command += ["--report", root / "report", "--epochs", "4"]
             subprocess.run([*map(str, command)], check=True, capture_output=True)
     return folder
 

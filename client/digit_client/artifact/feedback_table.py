@@ -67,6 +67,8 @@ feedback = _record_table("feedback")
 """Inputs that got a label, or wait for one."""
 kept = _record_table("kept")
 """Inputs of the last minutes, which may get feedback."""
+agrees = feedback.c.label == feedback.c.predicted
+"""Condition: the label is the predicted one."""
 
 
 def is_held_out(request_id: str) -> bool:

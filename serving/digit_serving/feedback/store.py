@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from digit_client.artifact.feedback_table import feedback, parse_url
+from digit_client.artifact.feedback_table import agrees, feedback, parse_url
 from digit_serving.feedback.database import Database, criteria
 from digit_serving.feedback.records import Agreement, Record, Source
 
@@ -85,7 +85,6 @@ class FeedbackStore:
         Only of records that were answered from `since` on and before `before`, and that came from `source`.
         """
         conditions = criteria(feedback, since=since, before=before, source=source)
-        agrees = _columns.label == _columns.predicted
         version = (_columns.model, _columns.version)
         query = (
             sa.select(
