@@ -90,7 +90,11 @@ def model_server(models: Path) -> Iterator[str]:
 def gateway(model_server: str) -> Iterator[str]:
     """URL of a gateway process in front of the model server."""
     port = free_port()
-    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": model_server}
+    environment = {
+        "DIGITS_PORT": str(port),
+        "DIGITS_MODEL_SERVER": model_server,
+        "DIGITS_DEFAULT_LABEL": "",
+    }
     with running("gateway", environment=environment) as process:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers(f"{url}/readyz"), process)

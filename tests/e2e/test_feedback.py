@@ -63,7 +63,9 @@ class Service:
 @pytest.fixture
 def service(model_server: str, tmp_path: Path, digits: Any) -> Iterator[Service]:
     store = tmp_path / "feedback.db"
-    with gateway_process(model_server, workers=2, feedback=f"sqlite:///{store}") as gateway:
+    with gateway_process(
+        model_server, workers=2, feedback=f"sqlite:///{store}", feedback_open=True
+    ) as gateway:
         wait_until(lambda: len(children(gateway.process.pid)) == 2, gateway.process)
         service = Service(gateway, store, to_png(digits.one(7)))
         # Workers open the store after their start.

@@ -61,9 +61,9 @@ class Service:
             "DIGITS_MODELS": str(self.models),
             "DIGITS_MODEL_SERVER": f"127.0.0.1:{self._grpc_port}",
             "DIGITS_FEEDBACK": self.store,
-            "DIGITS_DEFAULT_LABEL": "stable",
+            "DIGITS_FEEDBACK_OPEN": "1",
             "DIGITS_SHADOW_LABEL": "canary",
-            "DIGITS_SHADOW_PERCENT": "100",
+            "DIGITS_SHADOW_SHARE": "1",
         }
 
     def start(self) -> subprocess.Popen[bytes]:

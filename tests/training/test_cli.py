@@ -24,7 +24,7 @@ from keras import layers
 from PIL import Image
 
 from digit_client import TaskCard
-from digit_serving.feedback.records import NO_CLASS
+from digit_client.artifact.feedback_table import NO_CLASS
 from digit_serving.feedback.store import FeedbackStore
 from digit_training import cli, pictures, pipeline
 from digit_training.artifact import predict_saved_model

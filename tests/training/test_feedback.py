@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from digit_client.artifact.feedback_table import NO_CLASS
 from digit_client.images import to_png
-from digit_serving.feedback.records import NO_CLASS
 from digit_serving.feedback.store import FeedbackStore
 from digit_training import feedback
 from digit_training.data import NO_DIGIT

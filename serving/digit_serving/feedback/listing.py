@@ -7,7 +7,8 @@ from datetime import datetime
 import numpy as np
 from PIL import Image
 
-from digit_serving.feedback.records import NO_CLASS, Agreement, Record
+from digit_client.artifact.feedback_table import NO_CLASS
+from digit_serving.feedback.records import Agreement, Record
 from digit_serving.text_tables import format_table
 
 _NONE = "–"
@@ -60,6 +61,7 @@ def format_record(record: Record) -> str:
     labelled = f", {_format_time(record.labelled_at)}" if record.labelled_at else ""
     fields = {
         "request": record.request_id,
+        "caller": record.caller or _NONE,
         "input": f"{_format_input(record)} ({record.kind})",
         "model": f"{record.model}, version {record.version}",
         "answered": _format_time(record.answered_at),

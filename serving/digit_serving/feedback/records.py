@@ -1,15 +1,10 @@
 """Records: one input of a model, its answer and its label."""
 
-import hashlib
 import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-NO_CLASS = ""
-"""Label of an input that shows no digit, or none of the classes."""
-
-_HELD_OUT_SHARE = 5
 _Z_95 = 1.959964
 
 Kind = Literal["predict", "read"]
@@ -20,7 +15,7 @@ Source = Literal["feedback", "sample", "label"]
 class Record:
     """One input of a model, with its answer and, once known, its label.
 
-    `request_id`, `index` and `position` identify the record.
+    `request_id`, `index`, `position` and `caller` identify the record: callers choose request IDs.
     """
 
     request_id: str
@@ -43,6 +38,8 @@ class Record:
     """Time of the answer, with a time zone."""
     held_out: bool
     """True if the record tests a model and never trains it; see `is_held_out`."""
+    caller: str = ""
+    """Name of the API key that sent the request, "" if no keys are required."""
     label: str | None = None
     """Label that a person gave, NO_CLASS for none of the classes; None if there is no label."""
     labelled_at: datetime | None = None
@@ -79,11 +76,3 @@ class Agreement:
         center = self.share + spread / 2
         half = math.sqrt(spread * (self.share * (1 - self.share) + spread / 4))
         return max(0.0, (center - half) / (1 + spread)), min(1.0, (center + half) / (1 + spread))
-
-
-def is_held_out(request_id: str) -> bool:
-    """True for a fixed fifth of all requests, whose records test a model and never train it.
-
-    The split by request keeps the digits of one picture, which one hand wrote, on the same side.
-    """
-    return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8]) % _HELD_OUT_SHARE == 0

@@ -20,8 +20,9 @@ from pydantic import (
 from werkzeug.exceptions import UnsupportedMediaType
 
 from digit_client import ModelNotFoundError
+from digit_client.artifact.feedback_table import NO_CLASS
 from digit_client.tfserving.codec import ModelRef
-from digit_serving.feedback.records import NO_CLASS, Record
+from digit_serving.feedback.records import Record
 from digit_serving.gateway import schemas
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.errors import FeedbackMismatchError, FeedbackUnknownError, MalformedBodyError
@@ -95,7 +96,7 @@ class FeedbackView:
         context: RequestContext = g.context
         check_names(request.args, ())
         given = parse_body(_FEEDBACK)
-        records = self._keeper.find(given.request_id, given.index)
+        records = self._keeper.find(given.request_id, given.index, context.caller)
         if not records:
             raise FeedbackUnknownError(
                 "No answer with this request ID and index is kept: it is unknown, or too old."

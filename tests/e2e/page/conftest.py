@@ -217,6 +217,7 @@ def protected_service(
     settings = {
         "DIGITS_PORT": str(port),
         "DIGITS_MODEL_SERVER": model_server,
+        "DIGITS_DEFAULT_LABEL": "",
         "DIGITS_API_KEYS": str(file.path),
         "DIGITS_WORKERS": "1",
     }

@@ -22,10 +22,10 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from digit_serving.feedback.database import StoreError, parse_url
-from digit_serving.feedback.records import NO_CLASS, Agreement
+from digit_client.artifact.feedback_table import NO_CLASS, StoreError, metadata, parse_url
+from digit_serving.feedback.database import VERSION_TABLE
+from digit_serving.feedback.records import Agreement
 from digit_serving.feedback.store import FeedbackStore
-from digit_serving.feedback.tables import VERSION_TABLE, metadata
 from digit_training import feedback
 from digit_training.data import NO_DIGIT
 from tests.conftest import Digits
