@@ -48,7 +48,9 @@ class Server:
 def prepare() -> list[Server]:
     """Fit the article's model, install the peers, and return the servers, the product first."""
     if not MODELS.exists():
-        _digits("train", "--model", "perceptron", "--output", str(MODELS), "--report", str(CACHE / "run"))
+        _digits(
+            "train", "--model", "perceptron", "--models", str(MODELS.parent), "--report", str(CACHE / "run")
+        )
     if not _PEERS.exists():
         _install_peers()
     model, *_ = list_versions(MODELS).values()

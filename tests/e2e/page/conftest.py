@@ -160,8 +160,8 @@ def colors_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = folder / "colors.keras"
     subprocess.run([sys.executable, "-c", COLORS_MODEL, file], check=True)
     command = [*DIGITS, "export", file, "--task", folder / "colors.toml", "--data", folder / "data"]
-    subprocess.run([*map(str, command), "--output", str(folder / "model")], check=True)
-    return folder / "model"
+    subprocess.run([*map(str, command), "--models", str(folder / "models")], check=True)
+    return folder / "models" / "colors"
 
 
 @pytest.fixture(scope="session")

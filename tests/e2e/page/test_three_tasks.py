@@ -137,8 +137,8 @@ def stripes(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Published
         work / "stripes.toml",
         "--data",
         work / "validation",
-        "--output",
-        folder / "stripes",
+        "--models",
+        folder,
         "--min-accuracy",
         "0.5",
     )
@@ -164,7 +164,7 @@ def garments(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Publishe
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(images, labels, batch_size=256, epochs=2, verbose=0)
     model.save(work / "garments.keras")
-    options = ("--labels", GARMENTS, "--data", FASHION, "--output", folder / "garments")
+    options = ("--labels", GARMENTS, "--data", FASHION, "--models", folder)
     accuracy = export(work / "garments.keras", *options, "--min-accuracy", "0.5")
     tests, truth = read_fashion("t10k")
     return Published(accuracy, tests, truth.tolist())
