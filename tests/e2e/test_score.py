@@ -192,7 +192,7 @@ def test_score_on_this_machine_equals_predict_many(
     models: Path, model_server: str, digits: Any, tmp_path: Path, output: str
 ) -> None:
     photos = draw(tmp_path / "photos", digits, 2000)
-    summary = score(photos, "--output", output, "--models", models, DIGITS_TEST_RUN=output)
+    summary = score(photos, "--output", output, "--models", models.parent, DIGITS_TEST_RUN=output)
     found = assert_complete(str(photos), output)
     with ModelServerClient(model_server, timeout=60) as client:
         expected = client.predict_many(list(found), on_error="return")
@@ -211,13 +211,13 @@ def test_score_on_this_machine_equals_predict_many(
     assert f"Refused    {refused}: " in summary
     assert "not_an_image" in summary
     wait_until(lambda: not pids(output), seconds=30)
-    assert "Skipped    2,000" in score(photos, "--output", output, "--models", models)
+    assert "Skipped    2,000" in score(photos, "--output", output, "--models", models.parent)
 
 
 def test_score_killed_driver_leaves_no_process_and_can_be_repeated(
     models: Path, photos: Path, output: str
 ) -> None:
-    arguments = (photos, "--output", output, "--models", models, "--batch", BATCH)
+    arguments = (photos, "--output", output, "--models", models.parent, "--batch", BATCH)
     process = start(*arguments, DIGITS_TEST_RUN=output)
     wait_until(lambda: parts(output) > 0, process)
     process.kill()

@@ -93,6 +93,19 @@ class Bucket:
                 return
         raise ArtifactError(f"{self.url}/models.config is changed by others all the time; try again")
 
+    def publish(
+        self, folder: ModelsFolder, versions: Sequence[Version], labels: Mapping[str, int], report: Report
+    ) -> None:
+        """Copy versions of a model that the folder's models.config lists, enter them, and move labels."""
+        for version in versions:
+            if version.number not in folder.read_config().selected(version.model, {version.number}):
+                raise ArtifactError(
+                    f"version {version.number} is not entered in {folder.config_path}; "
+                    f"`digits models verify {version.number}` does it"
+                )
+            self.push(version, report)
+        self.enter(versions, labels)
+
     def push(self, version: Version, report: Report) -> None:
         """Copy a version into the bucket, unless it is there. It is an error if it has other files there."""
         url = f"{self.url}/{_key(version)}"

@@ -4,7 +4,7 @@ import functools
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from digit_serving.releases.connection import Endpoint, endpoint_options
 
 if typing.TYPE_CHECKING:
     from digit_client.artifact.models_folder import ModelsFolder
-    from digit_client.artifact.versions import Version
     from digit_serving.releases.promotion import Releases
 
 _version_argument = click.argument("number", metavar="N", type=click.IntRange(min=0))
@@ -81,19 +80,15 @@ def _click_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-def _folder(root: Path) -> "ModelsFolder":
-    from digit_client.artifact.models_folder import ModelsFolder
-
-    return ModelsFolder(root)
-
-
 def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add --models and --model to the command; pass the folder and the model's name that they stand for."""
 
     @functools.wraps(command)
     def with_model(root: Path, name: str | None, **others: Any) -> None:
+        from digit_client.artifact.models_folder import ModelsFolder
+
         with _click_errors():
-            folder = _folder(root)
+            folder = ModelsFolder(root)
             command(folder=folder, name=folder.choose(name), **others)
 
     return _models_option(_name_option(with_model))
@@ -115,11 +110,12 @@ class _Change:
     def releases(self) -> Iterator["Releases"]:
         """Connect to the services for the block."""
         from digit_client import ClassifierClient
+        from digit_client.artifact.models_folder import ModelsFolder
         from digit_serving.releases.promotion import Releases
         from digit_serving.releases.service import Service
 
         with _click_errors(), ExitStack() as stack:
-            folder = _folder(self.root)
+            folder = ModelsFolder(self.root)
             name, service = folder.choose(self.name), None
             if not self.offline:
                 server, gateway = stack.enter_context(self.endpoint.connect()), None
@@ -136,17 +132,9 @@ def _change_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a change to the command, and pass their values to its parameter `change`."""
 
     @functools.wraps(command)
-    def with_change(
-        root: Path,
-        name: str | None,
-        endpoint: Endpoint,
-        gateway: str | None,
-        timeout: float,
-        offline: bool,
-        force: bool,
-        **others: Any,
-    ) -> None:
-        command(change=_Change(root, name, endpoint, gateway, timeout, offline, force), **others)
+    def with_change(**options: Any) -> None:
+        change = _Change(*(options.pop(field.name) for field in fields(_Change)))
+        command(change=change, **options)
 
     with_options = endpoint_options(with_change)
     for option in reversed((_models_option, _name_option, *_CHANGE_OPTIONS)):
@@ -282,14 +270,12 @@ def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", na
         from digit_serving.releases.bucket import Bucket
 
         labels = folder.read_config().labels(name) if promote else {}
-        newest = () if promote else (max(folder.versions(name)),)
-        numbers = (number, *labels.values()) if number is not None else (*labels.values(), *newest)
-        versions = [folder.version(name, number) for number in sorted({*numbers})]
-        bucket = Bucket(url)
-        for version in versions:
-            _require_entered(folder, version)
-            bucket.push(version, click.echo)
-        bucket.enter(versions, labels)
+        if number is None and not labels:
+            number = max(folder.versions(name))
+        numbers = {*labels.values()} if number is None else {number, *labels.values()}
+        Bucket(url).publish(
+            folder, [folder.version(name, each) for each in sorted(numbers)], labels, click.echo
+        )
 
 
 @models.command()
@@ -326,11 +312,12 @@ def pull(
     on where it stopped. A version that is there never changes.
     """
     with _click_errors(), _needs("s3"):
+        from digit_client.artifact.models_folder import ModelsFolder
         from digit_serving.releases.bucket import Bucket, Pull
 
         check = _signature_check(public_key) if public_key else lambda _: None
         root.mkdir(parents=True, exist_ok=True)
-        folder = _folder(root)
+        folder = ModelsFolder(root)
         with folder.lock(timeout):
             Pull(Bucket(url), folder, check, click.echo).run(name, numbers)
 
@@ -366,23 +353,16 @@ def check(root: Path, name: str | None) -> None:
 
     Enter models that have no entry, and take out versions whose files are missing.
     """
+    from digit_client.artifact.models_folder import ModelsFolder
+
     with _click_errors():
-        folder = _folder(root)
+        folder = ModelsFolder(root)
         folder.prepare(click.echo)
         if name and name not in folder.read_config().base_paths:
             raise click.ClickException(
                 f"{folder.config_path} has no model named {name}; "
                 "publish one with `digits train` or `digits export`"
             )
-
-
-def _require_entered(folder: "ModelsFolder", version: "Version") -> None:
-    """Raise ClickException unless models.config lists the version: only verified versions are pushed."""
-    if version.number not in folder.read_config().selected(version.model, {version.number}):
-        raise click.ClickException(
-            f"version {version.number} is not entered in {folder.config_path}; "
-            f"`digits models verify {version.number}` does it"
-        )
 
 
 def _signature_check(public_key: Path) -> Callable[[Path], None]:

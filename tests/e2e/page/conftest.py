@@ -114,7 +114,7 @@ def page(open_page: Callable[..., Page]) -> Page:
 @pytest.fixture(scope="session")
 def url(models: Path) -> Iterator[str]:
     """URL of `digits up` with one version of a model."""
-    with stack(models) as url:
+    with stack(models.parent) as url:
         yield url
 
 
