@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +252,7 @@ def publish(root: Path, *versions: Path) -> ModelsFolder:
     """Publish copies of these versions of the digits, without a verification."""
     folder = ModelsFolder(root, verify=lambda _: None)
     for version in versions:
-        folder.publish("digits", lambda path, version=version: copy(version, path))
+        folder.publish("digits", partial(copy, version))
     return folder
 
 

@@ -175,7 +175,12 @@ def released(serve: Serve, models: Path, tmp_path: Path) -> Service:
 
 
 def publish_next(folder: ModelsFolder, version: Path) -> None:
-    folder.publish("digits", lambda path: shutil.copytree(version, path, dirs_exist_ok=True) and None)
+    """Publish a copy of a version."""
+
+    def write(path: Path) -> None:
+        shutil.copytree(version, path, dirs_exist_ok=True)
+
+    folder.publish("digits", write)
 
 
 def change(service: Service, *arguments: str) -> None:
