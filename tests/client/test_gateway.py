@@ -78,7 +78,7 @@ def linear_server(digits: Any) -> Iterator[LinearModelServer]:
 @pytest.fixture(scope="module")
 def transport(linear_server: LinearModelServer) -> GatewayTransport:
     # The searches for digits share a thread, and the machine with other tests.
-    settings = Settings(model_server=linear_server.target, labels=(), deadline=60)
+    settings = Settings(model_server=linear_server.target, default_label="", deadline=60)
     return GatewayTransport(greenlet_loop.client(settings))
 
 
@@ -204,7 +204,7 @@ def serve_colors() -> Iterator[Callable[[TaskCard], GatewayTransport]]:
     def serve(task: TaskCard) -> GatewayTransport:
         model_server = LinearModelServer(images, np.arange(3, dtype=np.uint8), task=task)
         opened.append(model_server)
-        settings = Settings(model_server=model_server.target, model_name="colors", labels=())
+        settings = Settings(model_server=model_server.target, model_name="colors", default_label="")
         return GatewayTransport(greenlet_loop.client(settings))
 
     yield serve
