@@ -24,7 +24,7 @@ from benchmarks.startup import DIGITS, children, proportional_set_size
 from digit_client import DigitError, ModelServerClient
 from digit_client.images import to_png
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.model_server import ModelServer
+from digit_client.tfserving.connection import Connection
 from digit_serving.processes import ProcessGroup
 from digit_serving.scoring.local_model import LocalModel
 from digit_training.data import SAMPLE
@@ -96,7 +96,7 @@ def command(models: Path, folder: Path) -> list[str]:
 
 def is_served(target: str, model: ModelRef) -> bool:
     """True if the model server answers."""
-    server = ModelServer(target)
+    server = Connection(target)
     try:
         return server.resolve(model, timeout=2) == model.version
     except DigitError:
@@ -108,9 +108,9 @@ def is_served(target: str, model: ModelRef) -> bool:
 def predict_many(target: str, paths: list[Path]) -> float:
     """Return the pictures a second of one call of `predict_many`, with its default concurrency."""
     with ModelServerClient(target, timeout=60) as client:
-        client.predict_many(paths[:CALL], on_error="return")
+        client.predict_many(paths[:CALL])
         started = time.perf_counter()
-        client.predict_many(paths, on_error="return")
+        client.predict_many(paths)
         return len(paths) / (time.perf_counter() - started)
 
 
@@ -120,7 +120,7 @@ def seconds_per_picture(target: str, paths: list[Path]) -> float:
     (pid,) = (child for child in children(os.getpid()) if "model-server" in command_line(child))
     with ModelServerClient(target, timeout=60) as client:
         started = time.process_time() + cpu_seconds(pid)
-        client.predict_many(contents, on_error="return", concurrency=1)
+        client.predict_many(contents, concurrency=1)
         return (time.process_time() + cpu_seconds(pid) - started) / len(paths)
 
 

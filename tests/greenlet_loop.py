@@ -11,7 +11,7 @@ import uvloop
 from flask import Flask
 from flask.testing import FlaskClient
 
-from digit_client.tfserving.model_server import AsyncModelServer
+from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway import asgi, tls
 from digit_serving.gateway.answer_keeper import AnswerKeeper
 from digit_serving.gateway.app import create_app
@@ -60,7 +60,7 @@ def _app(
     settings: Settings, metrics: Metrics, tracer: RequestTracer | None, keeper: AnswerKeeper | None
 ) -> Flask:
     async def create() -> Flask:
-        model_server = AsyncModelServer(settings.model_server, tls.channel_credentials(settings))
+        model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
         shadow = Shadow(settings, metrics) if settings.has_shadow else None
         return create_app(settings, model_server, metrics, tracer, keeper, shadow)
 

@@ -1,12 +1,12 @@
 """Python client of the Digits service. The names in `__all__` are its public API.
 
-    from digit_client import DigitClient
+    from digit_client import Client
 
-    with DigitClient() as client:
+    with Client() as client:
         print(client.predict("five.png").digit)
 
-`ClassifierClient` is the client for models of other tasks. Each client is imported on first use, so
-`import digit_client` stays light. `ModelServerClient` and `AsyncModelServerClient` need the extra `[grpc]`.
+Each client is for any task, and is imported on first use, so `import digit_client` stays light.
+`ModelServerClient` and `AsyncModelServerClient` need the extra `[grpc]`.
 """
 
 import importlib
@@ -21,22 +21,18 @@ from digit_client._exceptions import (
     ImageShapeError,
     ImageTooLargeError,
     ModelNotFoundError,
-    NoDigitError,
     NotAnImageError,
     OverloadedError,
     PixelValueError,
     ReadingNotSupportedError,
     ServiceError,
-    SeveralDigitsError,
     TooManyDigitsError,
     TruncatedImageError,
     UnavailableError,
 )
 from digit_client._types import (
-    CallOptions,
     Digit,
     Feedback,
-    GatewayOptions,
     Line,
     Models,
     ModelVersion,
@@ -46,31 +42,24 @@ from digit_client._types import (
 from digit_client.artifact.task_card import DIGITS, TaskCard, TaskCardError
 
 if typing.TYPE_CHECKING:
-    from digit_client._client import (
-        AsyncClassifierClient,
-        AsyncDigitClient,
-        ClassifierClient,
-        DigitClient,
-    )
+    from digit_client._async.client import AsyncClient
+    from digit_client._async.model_server_client import AsyncModelServerClient
     from digit_client._inputs import ImageSource
     from digit_client._retries import RetryPolicy
-    from digit_client.tfserving.client import AsyncModelServerClient, ModelServerClient
+    from digit_client._sync.client import Client
+    from digit_client._sync.model_server_client import ModelServerClient
 
 __all__ = [
     "DIGITS",
-    "AsyncClassifierClient",
-    "AsyncDigitClient",
+    "AsyncClient",
     "AsyncModelServerClient",
     "AuthenticationError",
-    "CallOptions",
-    "ClassifierClient",
+    "Client",
     "ConnectionFailedError",
     "DeadlineExceededError",
     "Digit",
-    "DigitClient",
     "DigitError",
     "Feedback",
-    "GatewayOptions",
     "ImageError",
     "ImageShapeError",
     "ImageSource",
@@ -80,7 +69,6 @@ __all__ = [
     "ModelServerClient",
     "ModelVersion",
     "Models",
-    "NoDigitError",
     "NotAnImageError",
     "OverloadedError",
     "PixelValueError",
@@ -89,7 +77,6 @@ __all__ = [
     "ReadingNotSupportedError",
     "RetryPolicy",
     "ServiceError",
-    "SeveralDigitsError",
     "TaskCard",
     "TaskCardError",
     "TooManyDigitsError",
@@ -98,24 +85,34 @@ __all__ = [
 ]
 
 _LAZY_MODULES = {
-    "AsyncClassifierClient": "_client",
-    "AsyncDigitClient": "_client",
-    "AsyncModelServerClient": "tfserving.client",
-    "ClassifierClient": "_client",
-    "DigitClient": "_client",
+    "AsyncClient": "_async.client",
+    "AsyncModelServerClient": "_async.model_server_client",
+    "Client": "_sync.client",
     "ImageSource": "_inputs",
-    "ModelServerClient": "tfserving.client",
+    "ModelServerClient": "_sync.model_server_client",
     "RetryPolicy": "_retries",
 }
+_EXTRAS = {"AsyncModelServerClient": "grpc", "ModelServerClient": "grpc", "images": "images"}
 
 
 # Type checkers see the imports above: with a __getattr__ they would accept any name.
 if not typing.TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        if name not in _LAZY_MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{__name__}.{_LAZY_MODULES[name]}"), name)
+        try:
+            if name == "images":
+                return importlib.import_module(f"{__name__}.images")
+            if name in _LAZY_MODULES:
+                return getattr(importlib.import_module(f"{__name__}.{_LAZY_MODULES[name]}"), name)
+        except ModuleNotFoundError as error:
+            if name not in _EXTRAS:
+                raise
+            raise ModuleNotFoundError(
+                f"{__name__}.{name} needs the module {error.name}; "
+                f"install it in a clone of digit-serving: pip install '.[{_EXTRAS[name]}]'",
+                name=error.name,
+            ) from error
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

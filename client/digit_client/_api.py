@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +18,25 @@ from digit_client._exceptions import (
     ImageError,
     OverloadedError,
     ServiceError,
-    SeveralDigitsError,
     UnavailableError,
 )
 from digit_client._inputs import ImageSource
-from digit_client._types import Box, Digit, Feedback, Line, Models, ModelVersion, Prediction, Reading
+from digit_client._options import CallOptions
+from digit_client._types import (
+    Box,
+    Digit,
+    Feedback,
+    Line,
+    Models,
+    ModelVersion,
+    Prediction,
+    Reading,
+    Refusal,
+)
 from digit_client.artifact.task_card import TaskCard
 
-# Within the gateway's default limits of 256 images and 8 MiB a request. Files are fewer: the gateway prepares
-# them, which takes milliseconds each.
+# Within the gateway's default limits of 256 images and 8 MiB a request.
 _MAX_ARRAY_ITEMS = 256
-_MAX_FILES = 64
 _MAX_BYTES = 6 * 1024 * 1024
 
 _IMAGE_ERRORS: dict[str, type[ImageError]] = {error.code: error for error in ImageError.__subclasses__()}
@@ -58,11 +66,6 @@ class ImageBatch:
     indices: Sequence[int]
     images: Sequence[bytes] | NDArray[np.uint8]
 
-    @property
-    def is_array(self) -> bool:
-        """True for an array, which the gateway refuses if its shape is not that of the model's input."""
-        return isinstance(self.images, np.ndarray)
-
     def arguments(self) -> dict[str, Any]:
         """Return httpx's keyword arguments for the request's body: npy for an array, multipart for files."""
         if isinstance(self.images, np.ndarray):
@@ -71,25 +74,6 @@ class ImageBatch:
             return {"content": buffer.getvalue(), "headers": {"Content-Type": "application/x-npy"}}
         parts = zip(self.indices, self.images, strict=True)
         return {"files": [("image", (f"{index}", data, _inputs.media_type(data))) for index, data in parts]}
-
-    def as_files(self) -> "Iterator[ImageBatch]":
-        """Yield the items of the array as encoded pictures, which the gateway prepares."""
-        for start in range(0, len(self.indices), _MAX_FILES):
-            items = self.images[start : start + _MAX_FILES]
-            yield ImageBatch(
-                self.indices[start : start + _MAX_FILES], [_inputs.read_source(item) for item in items]
-            )
-
-    def halves(self, *, without: int | None) -> "Iterator[ImageBatch]":
-        """Yield the images in two batches, or one, except the image at this position of the call."""
-        kept = [position for position, index in enumerate(self.indices) if index != without]
-        middle = (len(kept) + 1) // 2
-        for half in filter(None, (kept[:middle], kept[middle:])):
-            indices = [self.indices[position] for position in half]
-            if isinstance(self.images, np.ndarray):
-                yield ImageBatch(indices, self.images[half])
-            else:
-                yield ImageBatch(indices, [self.images[position] for position in half])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +105,15 @@ def auth_headers(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"}
 
 
-def version_query(version: int | None, label: str | None) -> dict[str, str]:
-    """Return the query parameters that select the version. Raise ValueError for a number and a label."""
-    if version is not None and label is not None:
-        raise ValueError("name a version or a label, not both")
-    if version is not None:
-        return {"version": str(version)}
-    return {"label": label} if label is not None else {}
+def query(options: CallOptions) -> dict[str, str]:
+    """Return the query parameters of the options."""
+    parameters = {
+        "version": options.version,
+        "label": options.label,
+        "min_is_digit": options.min_is_digit,
+        "include": options.include,
+    }
+    return {name: str(value) for name, value in parameters.items() if value is not None}
 
 
 def encode_image(image: ImageSource) -> dict[str, Any]:
@@ -154,8 +140,8 @@ def encode_feedback(
     return {"json": {"request_id": request_id, "index": position} | verdict}
 
 
-def encode_batches(images: Iterable[ImageSource]) -> Iterator[ImageBatch | UnreadableImage]:
-    """Yield the images in batches, as few as the gateway's limits allow. Images are read as they are needed.
+def encode_batches(images: Iterable[ImageSource], max_files: int) -> Iterator[ImageBatch | UnreadableImage]:
+    """Yield the images in batches, of at most `max_files` files. Images are read as they are needed.
 
     An array that may be a batch in the model's form is sent as such, everything else as files.
     """
@@ -173,7 +159,7 @@ def encode_batches(images: Iterable[ImageSource]) -> Iterator[ImageBatch | Unrea
                 error.index = index
             yield UnreadableImage(index, error)
             continue
-        if files and (len(files) == _MAX_FILES or size + len(data) > _MAX_BYTES):
+        if files and (len(files) == max_files or size + len(data) > _MAX_BYTES):
             yield ImageBatch(indices, files)
             indices, files, size = [], [], 0
         indices.append(index)
@@ -184,22 +170,22 @@ def encode_batches(images: Iterable[ImageSource]) -> Iterator[ImageBatch | Unrea
 
 
 def parse_predictions(
-    status: int, headers: Mapping[str, str], content: bytes, *, indices: Sequence[int] | None = None
-) -> list[Prediction]:
-    """Return the predictions in a response. Raise the DigitError that an error response describes.
+    status: int, headers: Mapping[str, str], content: bytes, *, indices: Sequence[int | None] = (None,)
+) -> list[Prediction | DigitError]:
+    """Return the prediction of each image in a response, or its error.
 
-    `indices` are the positions of the request's images among all of the call, for the index of an ImageError;
-    None for a call with one image.
+    `indices` are the positions of the request's images among all of the call, for the index of an ImageError.
+    Raise the DigitError that an error response describes.
     """
-    document = parse_document(status, headers, content, indices=indices)
+    document = parse_document(status, headers, content)
     return _parse_items(document, "predictions", _parse_prediction, status, indices)
 
 
 def parse_readings(
-    status: int, headers: Mapping[str, str], content: bytes, *, indices: Sequence[int] | None = None
-) -> list[Reading]:
+    status: int, headers: Mapping[str, str], content: bytes, *, indices: Sequence[int | None] = (None,)
+) -> list[Reading | DigitError]:
     """Return the readings in a response, as `parse_predictions` returns predictions."""
-    document = parse_document(status, headers, content, indices=indices)
+    document = parse_document(status, headers, content)
     return _parse_items(document, "readings", _parse_reading, status, indices)
 
 
@@ -234,16 +220,14 @@ def parse_feedback(status: int, headers: Mapping[str, str], content: bytes) -> F
         raise _foreign_response(status) from error
 
 
-def parse_document(
-    status: int, headers: Mapping[str, str], content: bytes, *, indices: Sequence[int] | None = None
-) -> dict[str, Any]:
+def parse_document(status: int, headers: Mapping[str, str], content: bytes) -> dict[str, Any]:
     """Return the JSON object in a response. Raise the DigitError that an error response describes."""
     try:
         document = json.loads(content)
     except ValueError:
         document = None
     if status >= 400:
-        raise _parse_problem(status, headers, document if isinstance(document, dict) else {}, indices)
+        raise _parse_problem(status, headers, document if isinstance(document, dict) else {})
     if status >= 300:
         target = headers.get("location", "another URL")
         raise ServiceError(f"the service redirects to {target}; use the gateway's own URL", status=status)
@@ -270,16 +254,25 @@ def _parse_items(
     key: str,
     parse: Callable[[dict[str, Any], _Answer, int], _Result],
     status: int,
-    indices: Sequence[int] | None,
-) -> list[_Result]:
-    count = 1 if indices is None else len(indices)
+    indices: Sequence[int | None],
+) -> list[_Result | DigitError]:
     try:
         answer = _parse_answer(document)
-        results = [parse(item, answer, position) for position, item in enumerate(document[key])]
+        results = [
+            _parse_problem(status, {}, item["error"]) if "error" in item else parse(item, answer, position)
+            for position, item in enumerate(document[key])
+        ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _foreign_response(status) from error
-    if len(results) != count:
-        raise ServiceError(f"the service gave {len(results)} answers for {count} images", status=status)
+    if len(results) != len(indices):
+        raise ServiceError(
+            f"the service gave {len(results)} answers for {len(indices)} images", status=status
+        )
+    for index, result in zip(indices, results, strict=True):
+        if isinstance(result, DigitError):
+            result.request_id = result.request_id or answer.request_id
+        if isinstance(result, ImageError):
+            result.index = index
     return results
 
 
@@ -297,6 +290,7 @@ def _parse_prediction(item: dict[str, Any], answer: _Answer, position: int) -> P
     index, probabilities, is_digit = int(item["index"]), _parse_probabilities(item), item.get("is_digit")
     if len(probabilities) != len(answer.labels) or not 0 <= index < len(answer.labels):
         raise ValueError("the prediction does not match the model's labels")
+    count = item.get("count")
     return Prediction(
         index,
         float(item["confidence"]),
@@ -304,10 +298,19 @@ def _parse_prediction(item: dict[str, Any], answer: _Answer, position: int) -> P
         answer.labels,
         answer.version,
         None if is_digit is None else float(is_digit),
+        _parse_refusal(item),
+        None if count is None else int(count),
         answer.request_id,
         _parse_image(item),
         request_index=position,
     )
+
+
+def _parse_refusal(item: dict[str, Any]) -> Refusal | None:
+    refusal: Refusal | None = item.get("refusal")
+    if refusal not in (None, *get_args(Refusal)):
+        raise ValueError(f"unknown refusal {refusal!r}")
+    return refusal
 
 
 def _parse_reading(item: dict[str, Any], answer: _Answer, position: int) -> Reading:
@@ -342,20 +345,14 @@ def _parse_box(item: dict[str, Any]) -> Box:
     return left, top, width, height
 
 
-def _parse_problem(
-    status: int, headers: Mapping[str, str], problem: dict[str, Any], indices: Sequence[int] | None
-) -> DigitError:
+def _parse_problem(status: int, headers: Mapping[str, str], problem: dict[str, Any]) -> DigitError:
     """Convert a problem document (RFC 9457) to an error."""
     code = str(problem.get("code", ""))
     message = str(problem.get("detail") or problem.get("title") or f"the service answered status {status}")
     request_id = _parse_request_id(problem) or headers.get("x-request-id")
     if code in _IMAGE_ERRORS:
-        image_error, position = _IMAGE_ERRORS[code](message), problem.get("index")
-        if indices is not None and isinstance(position, int) and 0 <= position < len(indices):
-            image_error.index = indices[position]
+        image_error = _IMAGE_ERRORS[code](message)
         image_error.request_id = request_id
-        if isinstance(image_error, SeveralDigitsError):
-            image_error.count = problem.get("count")
         return image_error
     error_class = _SERVICE_ERRORS.get(code) or _STATUS_ERRORS.get(status, ServiceError)
     return error_class(

@@ -9,23 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib import metadata
-from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 import httpx
 
 from digit_client import _api
-from digit_client._api import ImageBatch, UnreadableImage
-from digit_client._bulk import OnError
-from digit_client._exceptions import (
-    ConnectionFailedError,
-    DeadlineExceededError,
-    DigitError,
-    ImageError,
-    ImageShapeError,
-    without_tracebacks,
-)
-from digit_client._flows import Flow
-from digit_client._options import check_request_id, check_timeout, default_timeout, new_request_id
+from digit_client._exceptions import ConnectionFailedError, DeadlineExceededError, DigitError
+from digit_client._options import CallOptions, check_timeout, default_timeout, new_request_id
 from digit_client._retries import Retrier, RetryPolicy
 from digit_client._types import Feedback, Models, Prediction, Reading
 
@@ -54,23 +44,19 @@ class _Settings:
 
 @dataclass(frozen=True, slots=True)
 class Route(Generic[Result]):
-    """Route that answers images, and the parser of its responses."""
+    """Route that answers images, the parser of its responses, and the largest number of files in a request.
+
+    The gateway has 5 seconds for a request by default. It prepares a file in a millisecond or two; a search
+    for several digits takes ten to a hundred.
+    """
 
     path: str
-    parse: Callable[..., list[Result]]
+    parse: Callable[..., list[Result | DigitError]]
+    max_files: int
 
 
-PREDICT = Route("/v1/predict", _api.parse_predictions)
-READ = Route("/v1/read", _api.parse_readings)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Options of a call, completed by the client's settings."""
-
-    query: dict[str, str]
-    timeout: float
-    request_id: str | None
+PREDICT = Route("/v1/predict", _api.parse_predictions, 64)
+READ = Route("/v1/read", _api.parse_readings, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,76 +179,27 @@ class BaseClient(ABC, Generic[HttpClient]):
     def _connect(self) -> HttpClient:
         """Return a new HTTP client."""
 
-    def _resolve(
-        self,
-        *,
-        include: Literal["image"] | None = None,
-        version: int | None = None,
-        label: str | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> Options:
-        query = _api.version_query(version, label) | ({} if include is None else {"include": include})
-        return Options(
-            query,
-            self.timeout if timeout is None else check_timeout(timeout),
-            None if request_id is None else check_request_id(request_id),
-        )
-
-    def _batch_flow(
-        self,
-        route: Route[Result],
-        options: Options,
-        on_error: OnError,
-        batch: ImageBatch | UnreadableImage,
-    ) -> Flow[Request[list[Result]], list[tuple[int, Outcome[Result]]]]:
-        """Send the images of a batch, and return the outcome of each with its position.
-
-        The gateway refuses all images of a request for the first faulty one. Bisection: the others are sent
-        again in two halves, so that few faulty images cost few requests.
-        """
-        if isinstance(batch, UnreadableImage):
-            if on_error == "raise":
-                raise batch.error
-            return [(batch.index, without_tracebacks(batch.error))]
-        outcomes: list[tuple[int, Outcome[Result]]] = []
-        try:
-            results = yield self._images_request(route, options, batch.arguments(), batch.indices)
-        except DigitError as error:
-            if isinstance(error, ImageShapeError) and batch.is_array:
-                # The model takes another shape: the gateway prepares the items as pictures.
-                parts = batch.as_files()
-            elif on_error == "raise":
-                raise
-            elif isinstance(error, ImageError) and len(batch.indices) > 1:
-                if error.index is not None:
-                    outcomes.append((error.index, without_tracebacks(error)))
-                parts = batch.halves(without=error.index)
-            else:
-                return [(index, without_tracebacks(error)) for index in batch.indices]
-        else:
-            return list(zip(batch.indices, results, strict=True))
-        for part in parts:
-            outcomes += yield from self._batch_flow(route, options, on_error, part)
-        return outcomes
-
     def _images_request(
         self,
         route: Route[Result],
-        options: Options,
+        options: CallOptions,
         arguments: Mapping[str, Any],
-        indices: Sequence[int] | None,
-    ) -> Request[list[Result]]:
+        indices: Sequence[int | None] = (None,),
+    ) -> Request[list[Result | DigitError]]:
         parse = partial(route.parse, indices=indices)
         return self._request("POST", route.path, parse, options, arguments)
 
     def _feedback_request(
-        self, answer: Prediction | Reading | str, label: str | int | None, index: int | None, options: Options
+        self,
+        answer: Prediction | Reading | str,
+        label: str | int | None,
+        index: int | None,
+        options: CallOptions,
     ) -> Request[Feedback]:
         arguments = _api.encode_feedback(answer, label, index)
         return self._request("POST", "/v1/feedback", _api.parse_feedback, options, arguments)
 
-    def _models_request(self, options: Options) -> Request[Models]:
+    def _models_request(self, options: CallOptions) -> Request[Models]:
         return self._request("GET", "/v1/models", _api.parse_models, options, {})
 
     def _request(
@@ -270,19 +207,19 @@ class BaseClient(ABC, Generic[HttpClient]):
         method: str,
         path: str,
         parse: Callable[[int, Mapping[str, str], bytes], Answer],
-        options: Options,
+        options: CallOptions,
         arguments: Mapping[str, Any],
     ) -> Request[Answer]:
         settings = self._settings
         request_id = options.request_id or new_request_id()
         headers = self._headers.copy()
         headers.update({**arguments.get("headers", {}), "X-Request-ID": request_id})
-        query = options.query | ({} if settings.model is None else {"model": settings.model})
+        query = _api.query(options) | ({} if settings.model is None else {"model": settings.model})
         return Request(
             method,
             path,
             parse,
-            options.timeout,
+            self.timeout if options.timeout is None else options.timeout,
             request_id,
             {**arguments, "headers": headers, "params": query},
         )
@@ -347,7 +284,10 @@ def _copy_response(response: httpx.Response, content: bytes) -> httpx.Response:
 
 def _with_response(answer: Any, response: httpx.Response) -> Any:
     if isinstance(answer, list):
-        return [replace(result, response=response) for result in answer]
+        return [_with_response(result, response) for result in answer]
+    if isinstance(answer, DigitError):
+        answer.response = response
+        return answer
     return replace(answer, response=response)
 
 

@@ -8,23 +8,24 @@ from itertools import islice
 from threading import Event
 from typing import Literal, TypeAlias, TypeVar, get_args
 
-OnError: TypeAlias = Literal["raise", "return"]
-"""What a call for many images does with a failed one: raise its error, or return it in the image's place."""
+from digit_client._exceptions import ImageError
+
+OnError: TypeAlias = Literal["return", "raise"]
+"""Treatment of a broken picture in a call for many: its error takes its place, or fails the call."""
 
 _Batch = TypeVar("_Batch")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def check(images: object, on_error: OnError, concurrency: int) -> None:
-    """Raise TypeError for one image in place of several, ValueError for other arguments out of range."""
-    if isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(images, "read"):
+def check(images: object, concurrency: int) -> None:
+    """Raise TypeError for one image or None in place of several, ValueError for less than one request."""
+    is_one = isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(images, "read")
+    if is_one or not isinstance(images, Iterable):
         raise TypeError(
             f"images are an iterable of images or an array, not one {type(images).__name__}; "
             "put it in a list, or use the method for one image"
         )
-    if on_error not in get_args(OnError):
-        raise ValueError(f'on_error is "raise" or "return", not {on_error!r}')
     if concurrency < 1:
         raise ValueError(f"concurrency is at least 1, not {concurrency}")
 
@@ -58,16 +59,17 @@ def run(
 
 
 async def run_async(
-    batches: Iterable[_Batch], send: Callable[[_Batch], Awaitable[Iterable[_Item]]], concurrency: int
+    batches: Iterable[_Batch], send: Callable[[_Batch, Event], Awaitable[Iterable[_Item]]], concurrency: int
 ) -> AsyncGenerator[_Item, None]:
     """Send each batch as `run` does, in tasks, which the end cancels. Batches are taken in a thread."""
+    stopped = Event()
     remaining = iter(batches)
     pending: set[asyncio.Future[Iterable[_Item]]] = set()
     answered: set[asyncio.Future[Iterable[_Item]]] = set()
     try:
         while True:
             taken = await asyncio.to_thread(list, islice(remaining, concurrency - len(pending)))
-            pending |= {asyncio.ensure_future(send(batch)) for batch in taken}
+            pending |= {asyncio.ensure_future(send(batch, stopped)) for batch in taken}
             if not pending:
                 return
             answered, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -75,12 +77,27 @@ async def run_async(
                 for item in future.result():
                     yield item
     finally:
+        stopped.set()
         for future in pending:
             future.cancel()
         # Retrieve all errors: asyncio logs those that nobody retrieves.
         await asyncio.gather(*pending, *answered, return_exceptions=True)
 
 
+def check_on_error(on_error: OnError) -> None:
+    """Raise ValueError for another value than those of OnError."""
+    if on_error not in get_args(OnError):
+        raise ValueError(f'on_error is "return" or "raise", not {on_error!r}')
+
+
 def in_order(results: Iterable[tuple[int, _Result]]) -> list[_Result]:
     """Return the results of all images by their positions."""
     return [result for _, result in sorted(results, key=lambda indexed: indexed[0])]
+
+
+def raise_if_fatal(result: object, on_error: OnError) -> None:
+    """Raise an error of the whole request; with `on_error="raise"` that of a picture, too."""
+    if isinstance(result, Exception) and (
+        on_error == "raise" or not isinstance(result, (ImageError, OSError))
+    ):
+        raise result

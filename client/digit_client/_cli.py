@@ -8,11 +8,11 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import dataclass
 from functools import wraps
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TextIO, TypeAlias, TypeVar
 
 import click
 
@@ -24,10 +24,11 @@ from digit_client._exceptions import (
     ReadingNotSupportedError,
     UnavailableError,
 )
-from digit_client._types import GatewayOptions, Prediction, Reading
+from digit_client._options import GatewayKeywords
+from digit_client._types import Prediction, Reading
 
 if TYPE_CHECKING:
-    from digit_client._client import DigitClient
+    from digit_client import Client
 
 REQUIRED_EXTRAS = {
     "drift": "feedback,gateway",
@@ -46,8 +47,18 @@ REQUIRED_EXTRAS = {
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 """Suffixes of image files; other files in a folder are skipped."""
 
-PREDICTION_COLUMNS = ("image", "label", "confidence", "is_digit", "model_version", "error")
-"""Columns of `predict --format csv`: a row for each image."""
+PREDICTION_COLUMNS = (
+    "image",
+    "label",
+    "refusal",
+    "best",
+    "confidence",
+    "is_digit",
+    "model_version",
+    "error",
+)
+"""Columns of `predict --format csv`: a row for each image. `best` is the most probable class, of a refused
+image too."""
 READING_COLUMNS = (
     "image",
     "line",
@@ -57,10 +68,11 @@ READING_COLUMNS = (
     "width",
     "height",
     "confidence",
+    "refusal",
     "model_version",
     "error",
 )
-"""Columns of `read --format csv`: a row for each line of an image, or for the image if it can't be read.
+"""Columns of `read --format csv`: a row for each line of an image, or for the image if it has none.
 
 `line` counts from 1; `confidence` is the lowest of the line's digits.
 """
@@ -125,7 +137,7 @@ def main() -> None:
 def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
     """Add the argument and the options that `predict` and `read` share.
 
-    The command gets a client, the images, the options that select the version, and the output format.
+    The command gets a client, the images, the options of the call, and the output format.
     """
 
     @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
@@ -143,7 +155,12 @@ def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option("--model", metavar="NAME", help="Name of the model.  [default: the gateway's]")
     @click.option("--version", type=click.IntRange(min=0), help="Version of the model.")
-    @click.option("--label", help="Label of the model's version.")
+    @click.option("--version-label", help="Label of the model's version.")
+    @click.option(
+        "--min-is-digit",
+        type=click.FloatRange(0, 1),
+        help="Least probability that an image shows a digit at all.  [default: the gateway's]",
+    )
     # Above --format: in click 8.2 the default of the option that comes last counts.
     @click.option("--json", "output_format", flag_value="jsonl", help="Short for --format jsonl.")
     @click.option(
@@ -163,39 +180,39 @@ def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
         timeout: float | None,
         model: str | None,
         version: int | None,
-        label: str | None,
+        version_label: str | None,
+        min_is_digit: float | None,
         **options: Any,
     ) -> None:
         # Lazy import: httpx takes longer to import than the rest of the command line.
-        from digit_client._client import DigitClient
+        from digit_client import Client
 
-        if version is not None and label is not None:
-            raise click.UsageError("--version and --label are mutually exclusive")
+        if version is not None and version_label is not None:
+            raise click.UsageError("--version and --version-label are mutually exclusive")
         found = [image for argument in images for image in _expand_argument(argument, recursive)]
         try:
-            client = DigitClient(url, model=model, api_key=api_key, timeout=timeout)
+            client = Client(url, model=model, api_key=api_key, timeout=timeout)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         with client:
-            command(client, found, {"version": version, "label": label}, **options)
+            keywords = GatewayKeywords(version=version, label=version_label, min_is_digit=min_is_digit)
+            command(client, found, keywords, **options)
 
     return decorated
 
 
 @click.command()
 @_asks_gateway
-def predict(
-    client: "DigitClient", images: list[_Image], selection: GatewayOptions, output_format: str
-) -> None:
-    """Classify each IMAGE: a file, a folder of images, a glob pattern, or - for standard input."""
-    answers = _in_order(client.iter_predict([source for _, source in images], **selection))
-    match output_format:
-        case "csv":
-            _print_answers(images, answers, format_prediction_row, PREDICTION_COLUMNS)
-        case "jsonl":
-            _print_answers(images, answers, format_json)
-        case _:
-            _print_answers(images, answers, format_chart if len(images) == 1 else format_line)
+def predict(client: "Client", images: list[_Image], options: GatewayKeywords, output_format: str) -> None:
+    """Classify each IMAGE: a file, a folder of images, a glob pattern, or - for standard input.
+
+    An image that shows no digit, or several, gets a line with what the model made of it.
+    """
+    answers = _in_order(client.iter_predict([source for _, source in images], **options))
+    table = format_chart if len(images) == 1 else format_line
+    formats = {"csv": format_prediction_row, "jsonl": format_json, "table": table}
+    output = _Output(output_format, formats[output_format], PREDICTION_COLUMNS)
+    _print_answers(images, answers, output)
 
 
 @click.command()
@@ -207,9 +224,9 @@ def predict(
     help="Write the image with the boxes of its digits; for one IMAGE.",
 )
 def read(
-    client: "DigitClient",
+    client: "Client",
     images: list[_Image],
-    selection: GatewayOptions,
+    options: GatewayKeywords,
     output_format: str,
     show: Path | None,
 ) -> None:
@@ -219,20 +236,21 @@ def read(
     """
     if show and len(images) > 1:
         raise click.UsageError("--show takes one image")
-    answers = _in_order(client.iter_read([source for _, source in images], **selection))
+    answers = _in_order(client.iter_read([source for _, source in images], **options))
     if show:
         answers = _save_boxes(answers, images[0][1], show)
-    match output_format:
-        case "csv":
-            _print_answers(images, answers, format_reading_rows, READING_COLUMNS)
-        case "jsonl":
-            _print_answers(images, answers, format_json)
-        case _:
-            _print_answers(images, answers, format_text if len(images) == 1 else format_lines)
+    table = format_text if len(images) == 1 else format_lines
+    formats = {"csv": format_reading_rows, "jsonl": format_json, "table": table}
+    output = _Output(output_format, formats[output_format], READING_COLUMNS)
+    _print_answers(images, answers, output)
 
 
 def _expand_argument(argument: str, recursive: bool) -> Iterator[_Image]:
     path = Path(argument)
+    if argument.startswith(("http://", "https://")):
+        raise click.UsageError(
+            f"{argument} is a URL: download it first, or pipe it in: curl URL | digits … -"
+        )
     if argument == "-":
         yield argument, sys.stdin.buffer.read()
         return
@@ -277,19 +295,35 @@ def _save_boxes(
         yield answer
 
 
+@dataclass(frozen=True, slots=True)
+class _Output(Generic[_Result]):
+    """Output format, its formatter of answers, and the columns of CSV: the image first, the error last."""
+
+    name: str
+    format_answer: Callable[[str, _Result], str]
+    columns: Sequence[str]
+
+    def format_error(self, name: str, error: DigitError | OSError) -> str:
+        """Return the line or row of an image without an answer."""
+        match self.name:
+            case "csv":
+                return format_csv([name, *[None] * (len(self.columns) - 2), error])
+            case "jsonl":
+                code = error.code if isinstance(error, DigitError) else "unreadable"
+                return json.dumps({"image": name, "error": {"code": code, "message": str(error)}})
+            case _:
+                return f"{name}: {error}"
+
+
 def _print_answers(
     images: Sequence[_Image],
     answers: Generator[_Result | DigitError | OSError, None, None],
-    format_answer: Callable[[str, _Result], str],
-    columns: Sequence[str] = (),
+    output: _Output[_Result],
 ) -> NoReturn:
-    """Print the answer or the error of each image, in the images' order; exit with status 1 after an error.
-
-    `columns` are those of CSV: the first one has the image, the last one the error.
-    """
-    failed = False
-    if columns:
-        click.echo(format_csv(columns))
+    """Print the answer or the error of each image, in their order; exit with status 1 after an error."""
+    failures = 0
+    if output.name == "csv":
+        click.echo(format_csv(output.columns))
     with (
         closing(answers),
         click.progressbar(
@@ -304,14 +338,17 @@ def _print_answers(
             if isinstance(answer, _SERVICE_FAILURES):
                 raise click.ClickException(str(answer))
             if isinstance(answer, (DigitError, OSError)):
-                failed = True
-                click.echo(_over_progress_bar(f"{name}: {answer}", sys.stderr), err=True)
-                if columns:
-                    click.echo(format_csv([name, *[None] * (len(columns) - 2), answer]))
+                failures += 1
+                text = output.format_error(name, answer)
             else:
-                click.echo(_over_progress_bar(format_answer(name, answer), sys.stdout))
+                text = output.format_answer(name, answer)
+            # The text of the only image is for a program or a file: an error is none.
+            is_lone_error = failures == len(images) == 1 and output.name == "table"
+            click.echo(_over_progress_bar(text, sys.stdout), err=is_lone_error)
             bar.update(1)
-    sys.exit(1 if failed else 0)
+    if failures and len(images) > 1:
+        click.echo(f"{failures} of {len(images)} images failed", err=True)
+    sys.exit(1 if failures else 0)
 
 
 def _in_order(answers: Iterable[tuple[int, _Item]]) -> Generator[_Item, None, None]:
@@ -331,21 +368,8 @@ def _over_progress_bar(text: str, stream: TextIO) -> str:
 
 
 def format_json(name: str, result: Prediction | Reading) -> str:
-    """Return one JSON object: the image's name and the fields of the result.
-
-    A prediction begins with its label, and with its digit if the labels are the ten digits.
-    """
-    answer: dict[str, Any] = {"image": name}
-    if isinstance(result, Prediction):
-        answer["label"] = result.label
-        if result.has_digit_labels:
-            answer["digit"] = result.digit
-    return json.dumps(answer | asdict(result, dict_factory=_json_fields))
-
-
-def _json_fields(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the fields of a result, without the objects that only a client's caller can ask for."""
-    return {name: value for name, value in fields if name not in ("image", "response")}
+    """Return one JSON object: the image's name and the fields of the result."""
+    return json.dumps({"image": name, **result.to_dict()})
 
 
 def format_csv(*rows: Sequence[object]) -> str:
@@ -357,26 +381,31 @@ def format_csv(*rows: Sequence[object]) -> str:
 
 def format_prediction_row(name: str, prediction: Prediction) -> str:
     """Return the CSV row of an image, with the cells of PREDICTION_COLUMNS."""
-    confidences = prediction.confidence, prediction.is_digit
-    return format_csv([name, prediction.label, *confidences, prediction.model_version, None])
+    said = _best(prediction), prediction.confidence, prediction.is_digit
+    return format_csv([name, prediction.label, prediction.refusal, *said, prediction.model_version, None])
 
 
 def format_reading_rows(name: str, reading: Reading) -> str:
     """Return the CSV rows of an image, with the cells of READING_COLUMNS."""
+    last = reading.refusal, reading.model_version, None
+    if reading.refusal:
+        return format_csv([name, *[None] * 7, *last])
     rows = []
     for number, line in enumerate(reading.lines, 1):
         confidence = min(digit.confidence for digit in line.digits)
-        rows.append([name, number, line.text, *line.box, confidence, reading.model_version, None])
+        rows.append([name, number, line.text, *line.box, confidence, *last])
     return format_csv(*rows)
 
 
-def format_text(_name: str, reading: Reading) -> str:
+def format_text(name: str, reading: Reading) -> str:
     """Return the lines of the reading."""
-    return reading.text
+    return f"{name}: no digit" if reading.refusal else reading.text
 
 
 def format_lines(name: str, reading: Reading) -> str:
     """Return the lines of the reading, each after the image's name."""
+    if reading.refusal:
+        return f"{name}: no digit"
     return "\n".join(f"{name}: {line.text}" for line in reading.lines)
 
 
@@ -388,16 +417,36 @@ def format_chart(name: str, prediction: Prediction) -> str:
         shown = prediction.top(_CHART_LABELS)
     width = max(len(label) for label, _ in shown)
     rows = [f"  {label:<{width}} {_bar(value)} {value:6.1%}" for label, value in shown]
-    return "\n".join([f"{name}: {prediction.label} ({prediction.confidence:.1%})", *rows])
+    answer = _describe_refusal(prediction) or prediction.label
+    return "\n".join([f"{name}: {answer} ({prediction.confidence:.1%})", *rows])
 
 
 def format_line(name: str, prediction: Prediction) -> str:
-    """Return one line: label, probability, a small bar for each class unless they are many, and name."""
+    """Return one line: label, probability, a small bar for each class unless they are many, and name.
+
+    A refused image has no label; the refusal follows its name.
+    """
     width = max(map(len, prediction.labels))
-    columns = [f"{prediction.label:<{width}}", f"{prediction.confidence:6.1%}"]
+    columns = [f"{prediction.label or '-':<{width}}", f"{prediction.confidence:6.1%}"]
     if len(prediction.labels) <= _MAX_LINE_BARS:
         columns.append("".join(_HEIGHT_BLOCKS[min(int(value * 8), 7)] for value in prediction.probabilities))
-    return "  ".join([*columns, name])
+    refusal = _describe_refusal(prediction)
+    return "  ".join([*columns, f"{name}: {refusal}" if refusal else name])
+
+
+def _best(prediction: Prediction) -> str:
+    return prediction.labels[prediction.index]
+
+
+def _describe_refusal(prediction: Prediction) -> str | None:
+    match prediction.refusal:
+        case None:
+            return None
+        case "several_digits":
+            reason = f"{prediction.count} digits, which `digits read` reads"
+        case _:
+            reason = "no digit"
+    return f"{reason}; most like {_best(prediction)}"
 
 
 def _bar(value: float) -> str:

@@ -13,15 +13,14 @@ class DigitError(Exception):
     """Base class of this package's errors.
 
         DigitError
-        ├── ImageError               the image can't be classified or read; send another image
+        ├── ImageError               the image can't be decoded or taken; send another image
         │   ├── NotAnImageError      unknown file format
         │   ├── TruncatedImageError  the file ends early or is damaged
         │   ├── ImageTooLargeError   more pixels than the limit
         │   ├── ImageShapeError      an array without the shape of an image
         │   ├── PixelValueError      a pixel is NaN, infinite or out of range
-        │   ├── NoDigitError         an image without a digit
-        │   ├── SeveralDigitsError   an image with several digits, where one is expected
         │   └── TooManyDigitsError   an image with more digits than are read
+        ├── NoInkError               nothing is written on the image; only functions of `images` raise it
         ├── ConnectionFailedError    the service can't be reached
         ├── DeadlineExceededError    no answer in time
         └── ServiceError             the service answered with an error
@@ -46,7 +45,7 @@ class DigitError(Exception):
 
 
 class ImageError(DigitError):
-    """The image can't be classified or read. `index` is its position among several images, else None."""
+    """The image can't be decoded or taken. `index` is its position among several images, else None."""
 
     code = "invalid_image"
 
@@ -85,26 +84,16 @@ class PixelValueError(ImageError):
     code = "invalid_pixels"
 
 
-class NoDigitError(ImageError):
-    """The image is blank, or nothing on it looks like a digit."""
-
-    code = "no_digit"
-
-
-class SeveralDigitsError(ImageError):
-    """The image shows several digits, where one is expected; `count` is their number."""
-
-    code = "several_digits"
-
-    def __init__(self, message: str, *, index: int | None = None, count: int | None = None) -> None:
-        super().__init__(message, index=index)
-        self.count = count
-
-
 class TooManyDigitsError(ImageError):
     """The image shows more digits than are read."""
 
     code = "too_many_digits"
+
+
+class NoInkError(DigitError):
+    """The image is blank, or nothing on it looks like the strokes of a digit."""
+
+    code = "no_ink"
 
 
 class ConnectionFailedError(DigitError):

@@ -28,6 +28,7 @@ _MEDIA_TYPES = (
     (b"MM\0*", "image/tiff"),
 )
 
+_URLS = ("http://", "https://")
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 """Image modes that Pillow writes as PNG."""
 
@@ -54,6 +55,8 @@ def read_source(image: ImageSource) -> bytes:
 
 
 def _read_bytes(image: ImageSource) -> bytes:
+    if isinstance(image, str) and image.startswith(_URLS):
+        raise NotAnImageError(f"an image is no URL: download {image} and pass its bytes")
     if isinstance(image, (str, os.PathLike)):
         return Path(image).read_bytes()
     if isinstance(image, (bytes, bytearray, memoryview)):

@@ -24,20 +24,19 @@ from digit_client.tfserving.protos import (
     PredictResponse,
     TensorProto,
 )
+from tests.client.linear_model import LinearModel
 
 DT_STRING = 7
 """tensorflow.DataType.DT_STRING."""
 
 
 class LinearModelServer:
-    """gRPC server of version 1 of a model: a ridge regression from pixels to labels.
+    """gRPC server of version 1 of a LinearModel.
 
     Without `task` the model is "digits", which has no task card; with it, the model has the card's name, and
-    gives `card`, the card's JSON. With `with_is_digit` the model also gives `is_digit`: above 0.5 if the
-    image's cosine similarity to an image of the regression is above `min_similarity`, which two digits on one
-    image don't reach. `delay` in seconds precedes every answer; `failures` are status codes for the next
-    calls, one each. `card_calls` counts the calls for the task card, `calls` all others; `request_ids` has
-    those that calls sent.
+    gives `card`, the card's JSON. `delay` in seconds precedes every answer; `failures` are status codes for
+    the next calls, one each. `card_calls` counts the calls for the task card, `calls` all others;
+    `request_ids` has those that calls sent.
     """
 
     def __init__(
@@ -48,7 +47,6 @@ class LinearModelServer:
         with_is_digit: bool = False,
         task: TaskCard | None = None,
     ) -> None:
-        self.min_similarity = 0.7
         self.delay = 0.0
         self.failures: list[grpc.StatusCode] = []
         self.calls = self.card_calls = 0
@@ -85,10 +83,7 @@ class LinearModelServer:
         """Replace the served version by the next one, which may have another task but keeps the name."""
         self._task = task or DIGITS
         self.card = json.dumps(task.to_document()).encode() if task else None
-        inputs = _with_bias(images.reshape(len(images), -1).astype(np.float32) / np.float32(255))
-        targets = np.eye(len(self._task.labels), dtype=np.float32)[labels]
-        self._weights = _ridge_regression(inputs, targets)
-        self._digits = _with_unit_norm(inputs[:, :-1]) if with_is_digit else None
+        self.model = LinearModel(images, labels, with_is_digit=with_is_digit, task=self._task)
         self._version += 1
 
     def __enter__(self) -> Self:
@@ -102,13 +97,10 @@ class LinearModelServer:
         if request.model_spec.signature_name == CARD_SIGNATURE:
             return self._answer_card(request, context)
         pixels = self._decode_pixels(request, context)
-        scores = np.exp(10 * (_with_bias(pixels) @ self._weights))
-        probabilities = scores / scores.sum(axis=1, keepdims=True)
+        probabilities, is_digit = self.model(pixels)
         response = PredictResponse(model_spec=self._version_spec())
         _encode(probabilities, response.outputs[OUTPUT])
-        if self._digits is not None:
-            similarity = (_with_unit_norm(pixels) @ self._digits.T).max(axis=1)
-            is_digit = 1 / (1 + np.exp(40 * (self.min_similarity - similarity)))
+        if is_digit is not None:
             _encode(is_digit, response.outputs[IS_DIGIT_OUTPUT])
         return response
 
@@ -185,25 +177,6 @@ def _encode(array: NDArray[np.floating], tensor: TensorProto) -> None:
     for size in array.shape:
         tensor.tensor_shape.dim.add(size=size)
     tensor.tensor_content = array.astype(np.float32).tobytes()
-
-
-def _ridge_regression(inputs: NDArray[np.float32], targets: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the weights, float32 [inputs, targets]; by the dual form where the inputs outnumber the rows."""
-    rows, columns = inputs.shape
-    ridge = 10 * np.eye(min(rows, columns), dtype=np.float32)
-    if rows < columns:
-        return inputs.T @ np.linalg.solve(inputs @ inputs.T + ridge, targets)
-    return np.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ targets)
-
-
-def _with_unit_norm(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms = np.sqrt((pixels**2).sum(axis=1, keepdims=True))
-    normalized: NDArray[np.float32] = pixels / np.maximum(norms, np.float32(1e-6))
-    return normalized
-
-
-def _with_bias(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.hstack((pixels, np.ones((len(pixels), 1), np.float32)))
 
 
 def _service(name: str, **methods: tuple[Callable[..., Any], Any, Any]) -> grpc.GenericRpcHandler:

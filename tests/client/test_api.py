@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,12 @@ from digit_client import (
     ImageSource,
     ModelNotFoundError,
     ModelVersion,
-    NoDigitError,
+    NotAnImageError,
     OverloadedError,
     Prediction,
     Reading,
     ReadingNotSupportedError,
     ServiceError,
-    SeveralDigitsError,
     TaskCard,
     TooManyDigitsError,
     UnavailableError,
@@ -56,14 +56,26 @@ READ_ANSWER = {
 }
 
 
+def predictions(status: int, headers: dict[str, str], content: bytes) -> list[Prediction]:
+    """Return the predictions of a response without errors."""
+    results = _api.parse_predictions(status, headers, content)
+    return [result for result in results if isinstance(result, Prediction)]
+
+
+def readings(status: int, headers: dict[str, str], content: bytes) -> list[Reading]:
+    """Return the readings of a response without errors."""
+    results = _api.parse_readings(status, headers, content)
+    return [result for result in results if isinstance(result, Reading)]
+
+
 def test_parse_predictions_success_returns_predictions() -> None:
-    (prediction,) = _api.parse_predictions(200, {}, json.dumps(ANSWER).encode())
+    (prediction,) = predictions(200, {}, json.dumps(ANSWER).encode())
     assert (prediction.digit, prediction.confidence, prediction.model_version) == (2, 0.91, 3)
     assert prediction.probabilities[2] == 0.91
 
 
 def test_parse_predictions_of_other_labels_returns_them() -> None:
-    (prediction,) = _api.parse_predictions(200, {}, json.dumps(FLOWERS_ANSWER).encode())
+    (prediction,) = predictions(200, {}, json.dumps(FLOWERS_ANSWER).encode())
     assert prediction == Prediction(1, 0.75, (0.25, 0.75), ("daisy", "rose"), 7)
     assert prediction.label == "rose"
 
@@ -73,12 +85,12 @@ def test_parse_predictions_of_other_labels_returns_them() -> None:
 )
 def test_parse_predictions_is_digit_is_optional(fields: dict[str, Any], expected: float | None) -> None:
     answer = ANSWER | {"predictions": [PREDICTION | fields]}
-    (prediction,) = _api.parse_predictions(200, {}, json.dumps(answer).encode())
+    (prediction,) = predictions(200, {}, json.dumps(answer).encode())
     assert prediction.is_digit == expected
 
 
 def test_parse_readings_success_returns_readings() -> None:
-    (reading,) = _api.parse_readings(200, {}, json.dumps(READ_ANSWER).encode())
+    (reading,) = readings(200, {}, json.dumps(READ_ANSWER).encode())
     assert (reading.text, reading.model_version) == ("2\n2", 3)
     assert [(line.text, line.box) for line in reading.lines] == [("2", (1, 2, 3, 4)), ("2", (1, 12, 3, 4))]
     assert [digit.box for digit in reading.digits] == [(1, 2, 3, 4), (1, 12, 3, 4)]
@@ -91,8 +103,7 @@ def test_parse_readings_success_returns_readings() -> None:
 @pytest.mark.parametrize(
     ("status", "problem", "error_class"),
     [
-        (422, {"code": "no_digit", "detail": "Nothing there."}, NoDigitError),
-        (422, {"code": "several_digits", "detail": "Two digits.", "count": 2}, SeveralDigitsError),
+        (400, {"code": "not_an_image", "detail": "No image."}, NotAnImageError),
         (422, {"code": "too_many_digits", "detail": "Hundred digits."}, TooManyDigitsError),
         (400, {"code": "malformed_body"}, ServiceError),
         (404, {"code": "model_not_found"}, ModelNotFoundError),
@@ -125,20 +136,35 @@ def test_parse_document_problem_sets_error_attributes() -> None:
     assert (error.status, error.reason, error.request_id, error.retry_after) == (503, "not_ready", "abc", 1.5)
 
 
-@pytest.mark.parametrize(("position", "index"), [(1, 259), (2, None), (-1, None), ("1", None)])
-def test_parse_predictions_image_error_has_index_among_all_images(position: Any, index: int | None) -> None:
-    problem = {"code": "no_digit", "detail": "Nothing there.", "index": position, "request_id": "r"}
-    with pytest.raises(NoDigitError) as raised:
-        _api.parse_predictions(422, {}, json.dumps(problem).encode(), indices=[256, 259])
-    assert (raised.value.index, raised.value.request_id) == (index, "r")
+@pytest.mark.parametrize(("refusal", "count"), [("no_digit", None), ("several_digits", 2)])
+def test_parse_predictions_refusal_is_a_result(refusal: Any, count: int | None) -> None:
+    refused = PREDICTION | {"label": None, "digit": None, "refusal": refusal, "count": count}
+    answer = ANSWER | {"predictions": [PREDICTION, refused]}
+    accepted, prediction = _api.parse_predictions(200, {}, json.dumps(answer).encode(), indices=[5, 6])
+    assert isinstance(accepted, Prediction)
+    assert prediction == replace(accepted, refusal=refusal, count=count)
 
 
-@pytest.mark.parametrize("count", [2, None])
-def test_parse_predictions_several_digits_has_count(count: int | None) -> None:
-    problem = {"code": "several_digits", "detail": "Several digits.", "index": 0, "count": count}
-    with pytest.raises(SeveralDigitsError) as raised:
-        _api.parse_predictions(422, {}, json.dumps(problem).encode())
-    assert (raised.value.count, raised.value.index) == (count, None)
+def test_parse_items_errors_are_in_their_places() -> None:
+    error = {"error": {"code": "not_an_image", "detail": "No image."}}
+    other = {"error": {"code": "nonsense", "title": "Something else", "request_id": "x"}}
+    answer = ANSWER | {"predictions": [error, PREDICTION, other], "readings": [error] * 3}
+    content = json.dumps(answer).encode()
+    first, second, third = _api.parse_predictions(200, {}, content, indices=[256, 259, 260])
+    assert isinstance(second, Prediction)
+    assert isinstance(first, NotAnImageError)
+    assert (first.message, first.index, first.request_id) == ("No image.", 256, "r")
+    assert isinstance(third, ServiceError)
+    assert (third.message, third.reason, third.request_id) == ("Something else", "nonsense", "x")
+    assert [type(each) for each in _api.parse_readings(200, {}, content, indices=[0, 1, 2])] == [
+        NotAnImageError
+    ] * 3
+
+
+def test_parse_readings_without_lines_is_refusal() -> None:
+    answer = READ_ANSWER | {"readings": [{"text": "", "lines": [], "refusal": "no_digit"}]}
+    (reading,) = readings(200, {}, json.dumps(answer).encode())
+    assert reading == Reading("", (), 3)
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-1", "nan", "inf", "Wed, 21 Oct 2026 07:28:00 GMT"])
@@ -162,6 +188,8 @@ def test_parse_predictions_any_other_content_raises_digit_error(status: int, con
         ANSWER | {"model": {"name": "digits", "version": 3}},
         ANSWER | {"predictions": [DIGIT]},
         ANSWER | {"predictions": [PREDICTION | {"index": "x"}]},
+        ANSWER | {"predictions": [PREDICTION | {"refusal": "x"}]},
+        ANSWER | {"predictions": [{"error": "x"}]},
         ANSWER | {"predictions": [PREDICTION | {"index": 10}]},
         ANSWER | {"predictions": [PREDICTION | {"index": -1}]},
         ANSWER | {"predictions": [PREDICTION | {"probabilities": [0.5, 0.5]}]},
@@ -194,7 +222,7 @@ def test_parse_predictions_other_number_of_answers_raises_service_error() -> Non
 
 def test_parse_predictions_includes_image_and_request_id() -> None:
     answer = ANSWER | {"predictions": [PREDICTION | {"image": "aW1hZ2U="}]}
-    (prediction,) = _api.parse_predictions(200, {}, json.dumps(answer).encode())
+    (prediction,) = predictions(200, {}, json.dumps(answer).encode())
     assert (prediction.image, prediction.request_id) == (b"image", "r")
 
 
@@ -202,7 +230,7 @@ def test_parse_results_have_their_position_in_the_request() -> None:
     """The position in the request, where `indices` are positions in the call."""
     answers = ANSWER | {"predictions": [PREDICTION] * 2, "readings": [*READ_ANSWER["readings"]] * 2}
     for parse in (_api.parse_predictions, _api.parse_readings):
-        results = parse(200, {}, json.dumps(answers).encode(), indices=[256, 259])
+        results: Any = parse(200, {}, json.dumps(answers).encode(), indices=[256, 259])
         assert [result.request_index for result in results] == [0, 1]
         assert results[0] == results[1]
 
@@ -291,7 +319,7 @@ def test_parse_models_foreign_document_raises_service_error(fields: dict[str, An
 
 def encode_batches(images: Any) -> list[_api.ImageBatch]:
     """Return the batches of images that can all be read."""
-    batches = list(_api.encode_batches(images))
+    batches = list(_api.encode_batches(images, 64))
     assert all(isinstance(batch, _api.ImageBatch) for batch in batches)
     return batches  # type: ignore[return-value]
 
@@ -304,7 +332,7 @@ def test_encode_batches_many_images_fill_requests() -> None:
 
 def test_encode_batches_reads_images_as_they_are_needed() -> None:
     images = iter([b"image"] * 1000)
-    next(_api.encode_batches(images))
+    next(_api.encode_batches(images, 64))
     assert len(list(images)) == 1000 - 65
 
 
@@ -315,7 +343,7 @@ def test_encode_batches_large_images_are_split_by_size() -> None:
 
 def test_encode_batches_unreadable_images_keep_their_errors_and_positions(tmp_path: Path) -> None:
     images: list[ImageSource] = [b"a", tmp_path / "missing.png", np.zeros(7), b"b"]
-    missing, no_image, batch = _api.encode_batches(images)
+    missing, no_image, batch = _api.encode_batches(images, 64)
     assert isinstance(missing, _api.UnreadableImage)
     assert (missing.index, type(missing.error)) == (1, FileNotFoundError)
     assert isinstance(no_image, _api.UnreadableImage)
@@ -354,36 +382,8 @@ def test_encode_batches_other_array_is_sent_as_pictures(images: np.ndarray) -> N
     assert len(batch.arguments()["files"]) == 2
 
 
-def test_image_batch_halves_leave_out_the_faulty_image() -> None:
-    batch = _api.ImageBatch([3, 7, 8, 9], [b"a", b"b", b"c", b"d"])
-    assert list(batch.halves(without=7)) == [
-        _api.ImageBatch([3, 8], [b"a", b"c"]),
-        _api.ImageBatch([9], [b"d"]),
-    ]
-    assert [list(half.indices) for half in batch.halves(without=None)] == [[3, 7], [8, 9]]
-    assert list(_api.ImageBatch([3], [b"a"]).halves(without=3)) == []
-
-
-def test_image_batch_halves_of_array_are_arrays() -> None:
-    images = np.arange(3 * 4, dtype=np.uint8).reshape(3, 2, 2)
-    first, second = _api.ImageBatch(range(10, 13), images).halves(without=10)
-    assert first.is_array
-    assert np.array_equal(np.concatenate([first.images, second.images]), images[1:])
-
-
-def test_image_batch_as_files_are_as_many_as_a_request_of_files_has() -> None:
-    batch = _api.ImageBatch(range(100, 250), np.zeros((150, 9, 7), np.uint8))
-    files = list(batch.as_files())
-    assert [list(part.indices) for part in files] == [
-        [*range(100, 164)],
-        [*range(164, 228)],
-        [*range(228, 250)],
-    ]
-    assert not any(part.is_array for part in files)
-
-
 def test_encode_batches_without_images_yields_no_body() -> None:
-    assert list(_api.encode_batches([])) == []
+    assert list(_api.encode_batches([], 64)) == []
 
 
 def test_encode_image_invalid_array_raises_image_error() -> None:

@@ -27,7 +27,8 @@ class Sender:
         self._leave()
         return self._answer(batch)
 
-    async def send(self, batch: Sequence[int]) -> Sequence[int]:
+    async def send(self, batch: Sequence[int], stopped: threading.Event) -> Sequence[int]:
+        self.stopped = stopped
         self._enter()
         try:
             await asyncio.sleep(0.01)
@@ -112,8 +113,10 @@ async def test_run_async_abandoned_cancels_requests_in_flight() -> None:
     sender = Sender()
     items = _bulk.run_async(([number] for number in range(20, 100)), sender.send, 2)
     await anext(items)
+    assert not sender.stopped.is_set()
     await items.aclose()
     assert sender.in_flight == 0
+    assert sender.stopped.is_set()
 
 
 def test_run_without_batches_yields_nothing(collect: Any) -> None:
@@ -123,7 +126,7 @@ def test_run_without_batches_yields_nothing(collect: Any) -> None:
 async def test_run_async_several_errors_at_once_raise_the_first_and_log_none(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def fail(batch: int) -> list[int]:
+    async def fail(batch: int, _stopped: threading.Event) -> list[int]:
         raise LookupError(f"no {batch}")
 
     with pytest.raises(LookupError):
@@ -135,7 +138,7 @@ async def test_run_async_several_errors_at_once_raise_the_first_and_log_none(
 
 def test_check_concurrency_below_one_raises_value_error() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        _bulk.check([b"image"], "raise", 0)
+        _bulk.check([b"image"], 0)
 
 
 def test_in_order_returns_results_by_position() -> None:

@@ -30,8 +30,17 @@ FLOWERS: dict[str, Any] = {
 ROSE = [0.0, 0.125, 0.0, 0.75, 0.0, 0.125]
 
 
+REFUSALS: dict[bytes, dict[str, Any]] = {
+    b"none": {"label": None, "digit": None, "refusal": "no_digit", "is_digit": 0.25, "confidence": 0.25},
+    b"several": {"label": None, "digit": None, "refusal": "several_digits", "count": 3},
+}
+"""Contents of refused images, and what the gateway answers."""
+
+
 class ContentServer(FaultyServer):
-    """Gateway of images that are text: a digit, or broken. Its `/v1/read` finds the lines 12 and 3 on all.
+    """Gateway of images that are text: a digit, a refusal, or broken.
+
+    Its `/v1/read` finds the lines 12 and 3 on a digit.
 
     Contents in `held` are answered once `release` is set. `responses`, if any, replace the answers.
     """
@@ -49,16 +58,26 @@ class ContentServer(FaultyServer):
         contents = [part.read() for part in request.files.getlist("image")]
         if self.held.intersection(contents):
             assert self.release.wait(10)
-        if not all(map(bytes.isdigit, contents)):
-            return problem(400, "not_an_image", "The data is no image.")()
-        if request.path == "/v1/read":
-            return self._join("readings", [read_success() for _ in contents])
-        certain = np.eye(10).tolist()
-        return self._join("predictions", [prediction(DIGITS, certain[int(text)])() for text in contents])
-
-    def _join(self, key: str, responses: list[Response]) -> Response:
-        items = [json.loads(response.get_data())[key][0] for response in responses]
+        key, answer = (
+            ("readings", self._read) if request.path == "/v1/read" else ("predictions", self._predict)
+        )
+        items = [
+            answer(text)
+            if text in REFUSALS or text.isdigit()
+            else {"error": {"code": "not_an_image", "detail": "The data is no image."}}
+            for text in contents
+        ]
         return Response(json.dumps({"model": DIGITS, key: items, "request_id": "id"}))
+
+    def _predict(self, text: bytes) -> Any:
+        fields = REFUSALS.get(text, {})
+        response = prediction(DIGITS, np.eye(10).tolist()[0 if fields else int(text)], **fields)()
+        return json.loads(response.get_data())["predictions"][0]
+
+    def _read(self, text: bytes) -> Any:
+        if text in REFUSALS:
+            return {"text": "", "lines": [], "refusal": "no_digit"}
+        return json.loads(read_success().get_data())["readings"][0]
 
 
 @pytest.fixture
@@ -189,7 +208,7 @@ def test_predict_json_prints_object_for_each_image(predict: Callable[..., Result
     assert [Path(record["image"]).name for record in records] == ["a.JPG", "b.png"]
     record = records[0]
     assert (record["label"], record["digit"], record["index"], record["confidence"]) == ("7", 7, 7, 1.0)
-    assert (record["model_version"], record["is_digit"], record["request_id"]) == (1, None, "id")
+    assert (record["model_version"], record["refusal"], record["request_id"]) == (1, None, "id")
     assert dict(zip(record["labels"], record["probabilities"], strict=True))["7"] == 1.0
     assert "response" not in record
 
@@ -216,33 +235,91 @@ def test_predict_model_is_asked_of_gateway(
     assert server.queries == [{"model": model} if model else {}]
 
 
-def test_predict_csv_has_row_for_each_image(predict: Callable[..., Result], folder: Path) -> None:
-    broken = folder / "a, broken.png"
-    broken.write_text("text")
-    result = predict(folder, "--format", "csv")
-    assert result.exit_code == 1
-    assert result.stderr == f"{broken}: The data is no image.\n"
-    rows = list(csv.reader(result.stdout.splitlines()))
-    assert rows == [
-        ["image", "label", "confidence", "is_digit", "model_version", "error"],
-        [str(broken), "", "", "", "", "The data is no image."],
-        [str(folder / "a.JPG"), "7", "1.0", "", "1", ""],
-        [str(folder / "b.png"), "4", "1.0", "", "1", ""],
-    ]
+@pytest.fixture
+def mixed(folder: Path) -> Path:
+    """Folder with an image of each outcome: broken, dangling, a seven, none, several."""
+    (folder / "b.png").unlink()
+    (folder / "a, broken.png").write_text("text")
+    (folder / "a.png").symlink_to("nowhere.png")
+    (folder / "none.png").write_text("none")
+    (folder / "several.png").write_text("several")
+    return folder
+
+
+NAMES = ["a, broken.png", "a.JPG", "a.png", "none.png", "several.png"]
+
+
+def test_predict_csv_has_row_for_each_image(predict: Callable[..., Result], mixed: Path) -> None:
+    result = predict(mixed, "--format", "csv")
+    assert (result.exit_code, result.stderr) == (1, "2 of 5 images failed\n")
+    first, *others = csv.reader(result.stdout.splitlines())
+    assert first == [*_cli.PREDICTION_COLUMNS]
+    broken, seven, dangling, none, several = ([Path(row[0]).name, *row[1:]] for row in others)
+    assert broken == ["a, broken.png", "", "", "", "", "", "", "The data is no image."]
+    assert seven == ["a.JPG", "7", "", "7", "1.0", "", "1", ""]
+    assert dangling[:-1] == ["a.png", *[""] * 6]
+    assert "nowhere.png" in dangling[-1] or "No such file" in dangling[-1]
+    assert none == ["none.png", "", "no_digit", "0", "0.25", "0.25", "1", ""]
+    assert several == ["several.png", "", "several_digits", "0", "1.0", "", "1", ""]
+
+
+def test_predict_json_has_object_for_each_image(predict: Callable[..., Result], mixed: Path) -> None:
+    result = predict(mixed, "--json")
+    assert (result.exit_code, result.stderr) == (1, "2 of 5 images failed\n")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [Path(record["image"]).name for record in records] == NAMES
+    broken, seven, dangling, none, several = records
+    assert broken["error"] == {"code": "not_an_image", "message": "The data is no image."}
+    assert dangling["error"]["code"] == "unreadable"
+    assert (seven["label"], seven["refusal"]) == ("7", None)
+    assert (none["digit"], none["refusal"], none["is_digit"], none["index"]) == (None, "no_digit", 0.25, 0)
+    assert (several["refusal"], several["count"]) == ("several_digits", 3)
 
 
 @pytest.mark.parametrize("command", ["predict", "read"])
-def test_failing_image_continues_and_exits_1(
-    command: str, folder: Path, request: pytest.FixtureRequest
+def test_table_has_line_for_each_image(command: str, mixed: Path, request: pytest.FixtureRequest) -> None:
+    result = request.getfixturevalue(command)(mixed)
+    assert (result.exit_code, result.stderr) == (1, "2 of 5 images failed\n")
+    lines = result.stdout.splitlines()
+    if command == "read":
+        assert lines.pop(1) == f"{mixed / 'a.JPG'}: 12"
+    for name, line in zip(NAMES, lines, strict=True):
+        assert str(mixed / name) in line
+    assert lines[0] == f"{mixed / NAMES[0]}: The data is no image."
+    assert "no digit" in lines[3]
+    if command == "predict":
+        assert lines[3].startswith("-   25.0%")
+        assert lines[3].endswith(": no digit; most like 0")
+        assert lines[4].endswith(": 3 digits, which `digits read` reads; most like 0")
+
+
+def test_refused_image_alone_prints_what_the_model_said_and_exits_0(
+    predict: Callable[..., Result], read: Callable[..., Result], mixed: Path
 ) -> None:
-    (folder / "a.JPG").write_text("text")
-    (folder / "a.png").symlink_to("nowhere.png")
-    result = request.getfixturevalue(command)(folder)
-    assert result.exit_code == 1
-    first, second = result.stderr.splitlines()
-    assert first == f"{folder / 'a.JPG'}: The data is no image."
-    assert second.startswith(f"{folder / 'a.png'}: ")
-    assert str(folder / "b.png") in result.stdout
+    result = predict(mixed / "none.png")
+    assert (result.exit_code, result.stderr) == (0, "")
+    headline, *bars = result.stdout.splitlines()
+    assert headline == f"{mixed / 'none.png'}: no digit; most like 0 (25.0%)"
+    assert len(bars) == 10
+    result = read(mixed / "none.png")
+    assert (result.exit_code, result.stdout) == (0, f"{mixed / 'none.png'}: no digit\n")
+
+
+@pytest.mark.parametrize("command", ["predict", "read"])
+def test_broken_image_alone_prints_nothing_but_its_error(
+    command: str, mixed: Path, request: pytest.FixtureRequest
+) -> None:
+    path = mixed / NAMES[0]
+    result = request.getfixturevalue(command)(path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"{path}: The data is no image.\n"
+
+
+def test_options_reach_the_gateway(
+    predict: Callable[..., Result], server: ContentServer, folder: Path
+) -> None:
+    predict(folder / "b.png", "--version-label", "stable", "--min-is-digit", "0.2")
+    assert server.queries == [{"label": "stable", "min_is_digit": "0.2"}]
 
 
 @pytest.mark.parametrize(
@@ -337,7 +414,9 @@ def test_predict_api_key_is_taken_from_option_or_environment(
     ("arguments", "message"),
     [
         (("missing.png",), "no image at 'missing.png'"),
-        ((".", "--version", "1", "--label", "stable"), "mutually exclusive"),
+        ((".", "--version", "1", "--version-label", "stable"), "mutually exclusive"),
+        (("https://example.org/5.png",), "https://example.org/5.png is a URL: download it first"),
+        ((".", "--min-is-digit", "2"), "--min-is-digit"),
         ((".", "--timeout", "0"), "--timeout"),
         (("-", "--url", "example.org"), "http:// or https://, unlike 'example.org'"),
     ],
@@ -372,16 +451,22 @@ def test_read_json_prints_object_for_each_image(read: Callable[..., Result], fol
     assert (second["digit"], second["box"]) == (3, [5, 75, 20, 30])
 
 
-def test_read_csv_has_row_for_each_line(read: Callable[..., Result], folder: Path) -> None:
-    (folder / "a.JPG").write_text("text")
-    result = read(folder, "--format", "csv")
+def test_read_csv_has_row_for_each_line(read: Callable[..., Result], mixed: Path) -> None:
+    result = read(mixed, "--format", "csv")
     first, *others = csv.reader(result.stdout.splitlines())
-    error, *lines = [dict(zip(first, row, strict=True)) for row in others]
-    assert error["image"] == str(folder / "a.JPG")
-    assert error["error"] == "The data is no image."
+    broken, *lines, _, none, _ = [dict(zip(first, row, strict=True)) for row in others]
+    assert broken["image"] == str(mixed / "a, broken.png")
+    assert broken["error"] == "The data is no image."
     assert [[line[column] for column in first] for line in lines] == [
-        [str(folder / "b.png"), "1", "12", "5", "5", "50", "30", "1.0", "1", ""],
-        [str(folder / "b.png"), "2", "3", "5", "75", "20", "30", "1.0", "1", ""],
+        [str(mixed / "a.JPG"), "1", "12", "5", "5", "50", "30", "1.0", "", "1", ""],
+        [str(mixed / "a.JPG"), "2", "3", "5", "75", "20", "30", "1.0", "", "1", ""],
+    ]
+    assert [none[column] for column in first] == [
+        str(mixed / "none.png"),
+        *[""] * 7,
+        "no_digit",
+        "1",
+        "",
     ]
 
 

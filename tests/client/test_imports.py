@@ -42,7 +42,7 @@ EXTRAS = (
 IMPORTS: tuple[tuple[str, set[str]], ...] = (
     ("import digit_client", set()),
     ("import digit_client._cli", set()),
-    ("from digit_client import AsyncDigitClient, ClassifierClient, DigitClient", {"httpx", "numpy"}),
+    ("from digit_client import AsyncClient, Client", {"httpx", "numpy"}),
     ("import digit_client.tfserving.protos", set()),
     ("import digit_training.cli", set()),
     ("import digit_serving.gateway.cli, digit_serving.model_server.cli", set()),
@@ -136,6 +136,26 @@ def test_command_without_its_extra_names_install_command(
         rf"install it in a clone of digit-serving: pip install '\.\[{extras}\]'",
         line,
     )
+
+
+def test_library_without_its_extra_names_install_command() -> None:
+    code = """
+import json, sys
+sys.modules.update(dict.fromkeys(json.loads(sys.argv[1])))
+messages = []
+for name in ("ModelServerClient", "AsyncModelServerClient", "images"):
+    try:
+        exec(f"from digit_client import {name}")
+    except ImportError as error:
+        messages.append(str(error))
+print(json.dumps(messages))
+"""
+    messages = run_in_fresh_interpreter(code, EXTRAS)
+    extras = ("grpc", "grpc", "images")
+    assert [message.partition("install ")[2] for message in messages] == [
+        f"it in a clone of digit-serving: pip install '.[{extra}]'" for extra in extras
+    ]
+    assert all(re.match(r"digit_client\.\w+ needs the module \w+; ", message) for message in messages)
 
 
 def test_gateway_without_pydantic_names_pydantic() -> None:

@@ -122,3 +122,14 @@ def test_media_type_is_detected_by_content(format: str, media_type: str) -> None
     buffer = io.BytesIO()
     Image.fromarray(PIXELS).save(buffer, format)
     assert _inputs.media_type(buffer.getvalue()) == media_type
+
+
+@pytest.mark.parametrize("url", ["http://example.org/5.png", "https://example.org/5.png"])
+def test_read_source_url_raises_not_an_image_error_with_remedy(url: str) -> None:
+    with pytest.raises(NotAnImageError, match=f"download {url} and pass its bytes"):
+        _inputs.read_source(url)
+
+
+def test_read_source_none_raises_not_an_image_error_that_names_the_sources() -> None:
+    with pytest.raises(NotAnImageError, match=r"an image is a path, bytes, .* not NoneType"):
+        _inputs.read_source(None)  # type: ignore[arg-type]

@@ -28,12 +28,18 @@ def test_default_timeout_invalid_variable_raises_value_error_that_names_it(
 
 
 @pytest.mark.parametrize("request_id", ["", "order 17", "ünï", "a\nb", "x" * 129])
-def test_check_request_id_that_the_gateway_replaces_raises_value_error(request_id: str) -> None:
+def test_call_options_request_id_that_the_gateway_replaces_raises_value_error(request_id: str) -> None:
     with pytest.raises(ValueError, match="a request ID has"):
-        _options.check_request_id(request_id)
+        _options.CallOptions(request_id=request_id)
 
 
-def test_check_request_id_accepts_random_ids() -> None:
+def test_new_request_id_is_random_and_valid() -> None:
     first, second = _options.new_request_id(), _options.new_request_id()
     assert first != second
-    assert _options.check_request_id(first) == first
+    assert _options.CallOptions(request_id=first).request_id == first
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])
+def test_call_options_min_is_digit_out_of_range_raises_value_error(value: float) -> None:
+    with pytest.raises(ValueError, match="min_is_digit is a probability"):
+        _options.CallOptions(min_is_digit=value)

@@ -1,6 +1,7 @@
 """Results: equality, hash, immutability, and what follows from their fields."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -30,10 +31,32 @@ def test_prediction_of_digits_has_label_and_digit() -> None:
 @pytest.mark.parametrize("labels", [tuple("abcdefghij"), tuple("9876543210")], ids=["letters", "other-order"])
 def test_prediction_of_other_labels_has_no_digit(labels: tuple[str, ...]) -> None:
     prediction = dataclasses.replace(PREDICTION, labels=labels)
-    assert prediction.label == labels[3]
-    with pytest.raises(AttributeError, match=f"label is '{labels[3]}'"):
-        prediction.digit  # noqa: B018
-    assert not hasattr(prediction, "digit")
+    assert (prediction.label, prediction.digit) == (labels[3], None)
+    assert "digit" not in prediction.to_dict()
+
+
+def test_prediction_refused_has_neither_label_nor_digit_but_numbers() -> None:
+    refused = dataclasses.replace(PREDICTION, refusal="several_digits", count=2, is_digit=0.1)
+    assert (refused.label, refused.digit) == (None, None)
+    assert refused.to_dict() == {
+        "label": None,
+        "digit": None,
+        "refusal": "several_digits",
+        "count": 2,
+        "index": 3,
+        "confidence": 0.75,
+        "is_digit": 0.1,
+        "probabilities": list(PROBABILITIES),
+        "labels": list("0123456789"),
+        "model_version": 1,
+        "request_index": 0,
+    }
+
+
+def test_prediction_to_dict_has_image_as_base64_and_is_json() -> None:
+    document = dataclasses.replace(PREDICTION, image=b"image", request_id="r").to_dict()
+    assert (document["image"], document["request_id"]) == ("aW1hZ2U=", "r")
+    assert json.loads(json.dumps(document)) == document
 
 
 def test_prediction_top_returns_most_probable_first_and_ties_in_order() -> None:
@@ -45,16 +68,26 @@ def test_prediction_top_returns_most_probable_first_and_ties_in_order() -> None:
 
 @pytest.mark.parametrize(
     ("is_digit", "confidence", "expected"),
-    [(0.5, 0.2, True), (0.49, 0.99, False), (None, 0.4, True), (None, 0.12, False)],
+    [(0.345, 0.2, True), (0.34, 0.99, False), (None, 0.4, True), (None, 0.12, False)],
 )
-def test_prediction_is_accepted_by_is_digit_or_confidence(
+def test_prediction_looks_like_digit_by_is_digit_or_confidence(
     is_digit: float | None, confidence: float, expected: bool
 ) -> None:
     prediction = dataclasses.replace(PREDICTION, confidence=confidence, is_digit=is_digit)
-    assert prediction.is_accepted is expected
+    assert prediction.looks_like_digit() is expected
+    assert prediction.looks_like_digit(min_is_digit=0.0) is (expected or is_digit is not None)
 
 
 def test_reading_digits_are_those_of_all_lines_in_order() -> None:
     one, two, three = (Digit(digit, 1.0, (), (0, 0, 1, 1)) for digit in (1, 2, 3))
     lines = Line("12", (0, 0, 1, 1), (one, two)), Line("3", (0, 0, 1, 1), (three,))
     assert Reading("12\n3", lines, 1).digits == (one, two, three)
+
+
+def test_reading_to_dict_is_json_with_lines_and_refusal() -> None:
+    digit = Digit(1, 1.0, (0.0, 1.0), (0, 0, 1, 1), b"image")
+    document = Reading("1", (Line("1", (0, 0, 1, 1), (digit,)),), 2, "r").to_dict()
+    assert json.loads(json.dumps(document)) == document
+    assert (document["text"], document["refusal"], document["request_id"]) == ("1", None, "r")
+    assert document["lines"][0]["digits"][0]["image"] == "aW1hZ2U="
+    assert Reading("", (), 2).to_dict()["refusal"] == "no_digit"

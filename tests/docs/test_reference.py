@@ -55,5 +55,5 @@ def test_observability_page_has_every_metric() -> None:
 
 
 def test_observability_page_has_every_image_error() -> None:
-    (row,) = re.findall(r"^\| `digits_images_refused_total`.*", OBSERVABILITY, re.MULTILINE)
+    (row,) = re.findall(r"^\| `digits_images_total`.*", OBSERVABILITY, re.MULTILINE)
     assert {error.code for error in ImageError.__subclasses__()} <= set(re.findall(r"`(\w+)`", row))

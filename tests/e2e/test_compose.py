@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from digit_client import ClassifierClient, DigitClient, RetryPolicy, TaskCard
+from digit_client import Client, RetryPolicy, TaskCard
 from digit_client.images import to_png
 from digit_training import export
 from tests.compose import ROOT, Load, Project
@@ -152,8 +152,9 @@ def test_compose_gpu_file_reserves_gpus(built: Project) -> None:
 
 def test_compose_up_trains_serves_and_answers(project: Project, digits: Any) -> None:
     assert "Published: models/digits/1" in project.compose("logs", "training")
-    with DigitClient(project.url) as client:
-        answers = client.predict_many(to_png(digits.one(digit)) for digit in range(10))
+    with Client(project.url) as client:
+        pictures = [to_png(digits.one(digit)) for digit in range(10)]
+        answers = client.predict_many(pictures, on_error="raise")
     assert sum(answer.digit == digit for digit, answer in enumerate(answers)) >= 9
     assert httpx.get(f"{project.url}/v1/models").json()["labels"]["stable"] == 1
 
@@ -290,7 +291,7 @@ def test_compose_model_server_at_new_address_is_found(project: Project, seven: b
     # Another container takes the model server's old address.
     project.compose("run", "--detach", "--rm", "--no-deps", "gateway", "sleep", "20")
     project.compose("up", "--detach", "--wait", "model-server")
-    with DigitClient(project.url) as client:
+    with Client(project.url) as client:
         wait_until(lambda: answers(f"{project.url}/readyz"), seconds=10)
         assert client.predict(seven).digit == 7
 
@@ -298,7 +299,7 @@ def test_compose_model_server_at_new_address_is_found(project: Project, seven: b
 def test_compose_gateway_restart_fails_no_call(project: Project, seven: bytes) -> None:
     # A restart takes longer than the default of three attempts.
     retries = RetryPolicy(max_attempts=100, max_backoff=0.5)
-    with DigitClient(project.url, timeout=30, retries=retries) as client:
+    with Client(project.url, timeout=30, retries=retries) as client:
         with Load(lambda: client.predict(seven)) as load:
             wait_until(lambda: len(load.results) > 20, seconds=30)
             project.compose("restart", "gateway")
@@ -310,7 +311,7 @@ def test_compose_gateway_restart_fails_no_call(project: Project, seven: bytes) -
 def test_compose_feedback_survives_a_new_gateway(project: Project, seven: bytes) -> None:
     settings = {"DIGITS_FEEDBACK": "sqlite:////feedback/feedback.db", "DIGITS_FEEDBACK_OPEN": "1"}
     project.compose("up", "--detach", "--wait", "gateway", **settings)
-    with DigitClient(project.url) as client:
+    with Client(project.url) as client:
         prediction = client.predict(seven)
         client.feedback(prediction, 7)
     project.compose("up", "--detach", "--wait", "--force-recreate", "gateway", **settings)
@@ -365,7 +366,7 @@ def own(built: Project, tmp_path: Path) -> Iterator[Project]:
 def test_compose_serves_model_of_another_name(own: Project) -> None:
     (block,) = blocks("shell", (ROOT / "docs" / "tutorials" / "your-own-model.md").read_text())
     own.run("bash", "-e", "-c", block)
-    with ClassifierClient(own.url) as client:
+    with Client(own.url) as client:
         assert client.predict(np.zeros((30, 40, 3), np.uint8)).labels == ("circle", "square")
         assert client.models().name == "shapes"
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import yaml
 
-from digit_client import DigitClient, RetryPolicy
+from digit_client import Client, RetryPolicy
 from digit_client.images import to_png
 from tests.kustomize import TRAINING, Object, build, containers, named, pod
 from tests.podman_cluster import PodmanCluster
@@ -103,8 +103,9 @@ def gateway_url(cluster: PodmanCluster, workloads: dict[str, Object]) -> str:
 def test_local_overlay_trains_serves_and_answers(
     cluster: PodmanCluster, workloads: dict[str, Object], digits: Any
 ) -> None:
-    with DigitClient(gateway_url(cluster, workloads)) as client:
-        answers = client.predict_many(to_png(digits.one(digit)) for digit in range(10))
+    with Client(gateway_url(cluster, workloads)) as client:
+        pictures = [to_png(digits.one(digit)) for digit in range(10)]
+        answers = client.predict_many(pictures, on_error="raise")
     assert sum(answer.digit == digit for digit, answer in enumerate(answers)) >= 9
 
 
@@ -146,7 +147,7 @@ def test_model_server_second_pod_shares_load_until_killed(
     cluster.play(servers[1], objects)
     cluster.wait_until_ready(servers[1])
     seven = to_png(digits.one(7))
-    with DigitClient(gateway_url(cluster, workloads), retries=RetryPolicy(max_attempts=1)) as client:
+    with Client(gateway_url(cluster, workloads), retries=RetryPolicy(max_attempts=1)) as client:
         idle = count_calls(cluster, servers[1])
 
         def gets_calls() -> bool:
@@ -185,7 +186,7 @@ def count_versions(
 ) -> Counter[int]:
     """Return how many of `requests` each version answers."""
     url = f"http://{cluster.address(named(objects, 'Deployment', 'gateway'))}:8080"
-    with DigitClient(url) as client:
+    with Client(url) as client:
         return Counter(client.predict(image).model_version for _ in range(requests))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from digit_client import DigitClient, Prediction
+from digit_client import Client, Prediction
 from digit_client.images import to_png
 from digit_training.synthetic import draw_strokes, parse_strokes
 from tests.conftest import Digits
@@ -81,7 +81,7 @@ class Service:
 
     def predict(self, pictures: list[bytes], *, correct: bool = False) -> list[Prediction]:
         """Send each picture in a request of its own; with `correct`, send feedback that it is a seven."""
-        with DigitClient(self.url) as client:
+        with Client(self.url) as client:
             # Fixed IDs, which decide what is held out: each run fits the same digits.
             ids = [f"{len(pictures)}-{number}" for number in range(len(pictures))]
             predictions = [

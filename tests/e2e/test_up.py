@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 import pytest
 
-from digit_client import ClassifierClient, ModelServerClient
+from digit_client import Client, ModelServerClient
 from digit_client.artifact.models_folder import ModelsFolder
 from digit_client.images import to_png
 from digit_training.export import write_warmup_requests
@@ -378,7 +378,7 @@ def test_up_serves_several_models(several: Path, ports: Ports, digits: Any) -> N
         with ModelServerClient(f"127.0.0.1:{ports.grpc}") as client:
             assert client.predict(digits.one(7)).digit == 7
         url = f"http://127.0.0.1:{ports.gateway}"
-        with ClassifierClient(url, model="colors") as colors:
+        with Client(url, model="colors") as colors:
             assert colors.predict(np.zeros((30, 20, 3), np.uint8)).label in COLORS.labels
         listed = httpx.get(f"{url}/v1/models").json()
         assert (listed["name"], sorted(listed["models"])) == ("digits", ["colors", "digits"])

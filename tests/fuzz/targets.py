@@ -17,16 +17,14 @@ from digit_client.tfserving.protos import PredictResponse
 from digit_serving.gateway import asgi
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.errors import GatewayError
-from digit_serving.gateway.image_processing import ImageProcessor, ModelInput
-from digit_serving.gateway.request_parsing import RequestParser
-from digit_serving.gateway.scheduling import Scheduler
+from digit_serving.gateway.preparation import Preparation, Scheduler
+from digit_serving.gateway.request_parsing import Pictures, RequestParser
 from digit_serving.gateway.settings import Settings
 
 _MAX_PIXELS = 50_000
 _SETTINGS = Settings(max_images=4, max_pixels=_MAX_PIXELS, max_body=100_000)
 _SCHEDULER = Scheduler(_SETTINGS)
 _PARSER = RequestParser(_SETTINGS, _SCHEDULER)
-_PROCESSOR = ImageProcessor(_SETTINGS, _SCHEDULER)
 _PHOTOS = TaskCard("photos", ("day", "night"), (9, 12, 3), (-1.0, 1.0), "resize", "pad")
 _LOOP = asyncio.new_event_loop()
 _CONTENT_TYPES = ("application/json", "application/x-npy", "multipart/form-data; boundary=x", "image/*")
@@ -35,7 +33,7 @@ _CONTENT_TYPES = ("application/json", "application/x-npy", "multipart/form-data;
 def image(data: bytes) -> None:
     """Decode an image file and prepare it for two tasks."""
     for task in (_PHOTOS, DIGITS):
-        with suppress(ImageError):
+        with suppress(ImageError, images.NoInkError):
             found = images.prepare(images.decode(data, max_pixels=_MAX_PIXELS), task)
             assert found.shape == task.shape
             assert found.dtype == np.uint8
@@ -54,21 +52,29 @@ def body(data: bytes) -> None:
     now = time.perf_counter()
     context = RequestContext("id", "/v1/predict", "POST", arrived_at=now, dequeued_at=now)
 
-    def parse_and_prepare(request: Request) -> ModelInput:
-        pictures = _PARSER.pictures(_PARSER.parse(request, context), task, context)
-        return _PROCESSOR.prepare(pictures, task, context)
+    prepare = Preparation(_SCHEDULER, _MAX_PIXELS, context).prepare
+
+    def parse(request: Request) -> Pictures:
+        return _PARSER.pictures(_PARSER.parse(request, context), task, context)
 
     with suppress(GatewayError, ImageError, HTTPException), Request(environment) as request:
-        batch = _LOOP.run_until_complete(asgi.run(parse_and_prepare, request)).batch
-        assert batch.shape[1:] in (task.shape, task.instance_shape)
-        assert np.isfinite(batch).all()
+        pictures = _LOOP.run_until_complete(asgi.run(parse, request))
+        assert len(pictures.content) + len(pictures.errors)
+        if isinstance(pictures.content, np.ndarray) and pictures.content.dtype == np.float32:
+            assert pictures.content.shape[1:] == task.instance_shape
+            assert np.isfinite(pictures.content).all()
+            return
+        for picture in pictures.content:
+            with suppress(ImageError, images.NoInkError):
+                if not isinstance(picture, Exception):
+                    assert _LOOP.run_until_complete(asgi.run(prepare, picture, task)).shape == task.shape
 
 
 def response(data: bytes) -> None:
     """Decode a model server's response."""
     with suppress(ValueError, DecodeError):
         for prediction in codec.decode(PredictResponse.FromString(data), DIGITS.labels):
-            assert 0 <= prediction.digit <= 9
+            assert 0 <= prediction.index <= 9
             assert 0 <= prediction.confidence <= 1.001
 
 

@@ -197,7 +197,7 @@ def agreement(current: float, reference: float | None) -> dict[str, str]:
 LAST_RUN = 'digits_drift_last_run_timestamp_seconds{job="digits-drift"}'
 FAILED_LOAD = ':tensorflow:cc:saved_model:load_attempt_count{model_path="/models/digits/2",status="fail"}'
 LATENCY = 'digits_request_duration_seconds_bucket{{route="/v1/predict",le="{}"}}'
-REFUSED = 'digits_images_refused_total{code="no_digit"}'
+IMAGES = 'digits_images_total{{result="{}"}}'
 CASES = [
     Case(
         "GatewayDown",
@@ -229,12 +229,16 @@ CASES = [
     Case("PredictionsSlow", {LATENCY.format("0.5"): "0+60x60", LATENCY.format("+Inf"): "0+60x60"}, False),
     Case(
         "ImagesRefused",
-        requests(200, 70) | requests(422, 30) | {REFUSED: "0+30x60"},
+        {IMAGES.format("answered"): "0+70x60", IMAGES.format("no_digit"): "0+30x60"},
         True,
         severity="warning",
-        summary="30% of the requests for predictions and readings are refused because of an image.",
+        summary="30% of the images are refused or can't be used.",
     ),
-    Case("ImagesRefused", requests(200, 90) | requests(422, 10) | {REFUSED: "0+10x60"}, False),
+    Case(
+        "ImagesRefused",
+        {IMAGES.format("answered"): "0+90x60", IMAGES.format("not_an_image"): "0+10x60"},
+        False,
+    ),
     Case(
         "ConfidenceFalls",
         confidence(0.99, 0.9),

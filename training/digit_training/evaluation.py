@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_client import DIGITS, TaskCard
-from digit_client.images import MIN_IS_DIGIT
 from digit_training import negatives
 from digit_training.classifier import Outputs, check_probabilities, predict
 from digit_training.data import NO_DIGIT, Examples, Labels
@@ -21,6 +20,10 @@ Scores = NDArray[np.float32]
 CALIBRATION_BINS = 15
 MAX_TEMPERATURE = 5.0
 """Upper bound of the temperature; the lower bound is the inverse. Without wrong answers, the optimum is 0."""
+
+FOLDED_THRESHOLD = 0.5
+"""`is_digit` below which the model takes an image of its own data for no digit. Training shifts the output so
+that this is the quantile on the validation digits."""
 
 NEGATIVES_PER_KIND = 100
 """Number of negatives of each kind in an evaluation."""
@@ -41,7 +44,7 @@ class Scored:
     @property
     def refused(self) -> NDArray[np.bool_]:
         """True for each image that the model takes for no digit: [n]."""
-        return self.is_digit < MIN_IS_DIGIT
+        return self.is_digit < FOLDED_THRESHOLD
 
     @property
     def refused_share(self) -> float:
@@ -137,7 +140,7 @@ def are_right(outputs: Outputs, labels: Labels) -> NDArray[np.bool_]:
 
     Refusing is right for a negative and wrong for a digit. A model without `is_digit` never refuses.
     """
-    refused = outputs[IS_DIGIT] < MIN_IS_DIGIT if IS_DIGIT in outputs else np.zeros(len(labels), bool)
+    refused = outputs[IS_DIGIT] < FOLDED_THRESHOLD if IS_DIGIT in outputs else np.zeros(len(labels), bool)
     is_label = outputs[PROBABILITIES].argmax(axis=1) == labels
     return np.where(labels == NO_DIGIT, refused, is_label & ~refused)
 
@@ -236,10 +239,10 @@ def fit_threshold(is_digit: Scores, max_refused: float) -> float:
 
 
 def fold_threshold(model: keras.Model, threshold: float) -> None:
-    """Shift the bias of the layer of `is_digit`, Dense with a sigmoid: MIN_IS_DIGIT replaces `threshold`."""
+    """Shift the bias of `is_digit`, Dense with a sigmoid, so that FOLDED_THRESHOLD replaces `threshold`."""
     layer = output_layers(model)[IS_DIGIT]
     weights, bias = layer.get_weights()
-    layer.set_weights([weights, bias - np.float32(_logit(threshold) - _logit(MIN_IS_DIGIT))])
+    layer.set_weights([weights, bias - np.float32(_logit(threshold) - _logit(FOLDED_THRESHOLD))])
 
 
 def _score_negatives(model: keras.Model, digits: Examples) -> dict[str, Scored]:

@@ -170,7 +170,7 @@ def _prepare(pictures: Sequence[_Picture], task: TaskCard, path: Path) -> Labell
             continue
         try:
             prepared[len(names)] = images.prepare(pixels, task)
-        except ImageError as error:
+        except (ImageError, images.NoInkError) as error:
             refused.append(f"{picture.name}: {error}")
             continue
         labels.append(picture.label)

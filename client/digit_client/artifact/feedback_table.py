@@ -7,8 +7,6 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
-from digit_client._types import MIN_IS_DIGIT
-
 NO_CLASS = ""
 """Label of an input that shows no digit, or none of the classes."""
 
@@ -58,6 +56,7 @@ def _record_table(name: str) -> sa.Table:
         sa.Column("label", sa.Text),
         sa.Column("labelled_at", _UtcDateTime),
         sa.Column("source", sa.Text),
+        sa.Column("text", sa.Text),
         sa.Column("original", sa.LargeBinary),
         sa.Index(f"{name}_answered_at", "answered_at"),
     )
@@ -68,10 +67,8 @@ feedback = _record_table("feedback")
 """Inputs that got a label, or wait for one."""
 kept = _record_table("kept")
 """Inputs of the last minutes, which may get feedback."""
-agrees = (feedback.c.label == feedback.c.predicted) | (
-    (feedback.c.label == NO_CLASS) & (feedback.c.is_digit < MIN_IS_DIGIT)
-)
-"""Condition: the label is the predicted one, or NO_CLASS where the answer was no digit."""
+agrees = feedback.c.label == feedback.c.predicted
+"""Condition: the label is the predicted one."""
 
 
 def is_held_out(request_id: str) -> bool:

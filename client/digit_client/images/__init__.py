@@ -25,6 +25,7 @@ background to 1 for ink; a `mask` is binary; `paper` is the background, of any m
 with a table around it.
 """
 
+from digit_client._exceptions import NoInkError
 from digit_client._inputs import Pixels, to_png, to_uint8, to_uint8_image
 from digit_client._types import MIN_IS_DIGIT
 from digit_client.images.candidates import READING_SIDE, Candidates, segment
@@ -37,7 +38,7 @@ from digit_client.images.normalisation import (
     normalise,
 )
 from digit_client.images.preparation import decode_for_task, prepare
-from digit_client.images.reading import glyphs, read, single_digit
+from digit_client.images.reading import digit_indexes, glyphs, read
 
 __all__ = [
     "MAX_PIXELS",
@@ -45,10 +46,12 @@ __all__ = [
     "READING_SIDE",
     "SIDE",
     "Candidates",
+    "NoInkError",
     "Pixels",
     "are_normalized",
     "decode",
     "decode_for_task",
+    "digit_indexes",
     "fit_to_mnist_canvas",
     "glyphs",
     "is_normalized",
@@ -57,7 +60,6 @@ __all__ = [
     "prepare",
     "read",
     "segment",
-    "single_digit",
     "to_png",
     "to_uint8",
     "to_uint8_image",

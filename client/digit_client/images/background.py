@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client._exceptions import NoDigitError
+from digit_client._exceptions import NoInkError
 from digit_client.images import scaling
 
 
@@ -63,7 +63,7 @@ def subtract_background(
     glare if it is stronger. Contrast is positive towards that colour and negative away from it.
 
     Takes a picture with smooth shades, float32 [h, w] or [h, w, 3] in 0..255, and optionally a mask of pixels
-    that are known to be paper, bool [h, w]. Raise NoDigitError if nothing differs from the paper.
+    that are known to be paper, bool [h, w]. Raise NoInkError if nothing differs from the paper.
     """
     small = _downscale(image)
     background = _fit_background(small, paper)
@@ -93,7 +93,7 @@ def local_contrast(image: NDArray[np.float32]) -> NDArray[np.float32]:
 def contrast_in_mask(image: NDArray[np.float32], sheet: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Return the contrast with a sheet's paper, in levels, and 0 outside of the sheet: float32 [h, w].
 
-    Takes float32 [h, w] or [h, w, 3] and the sheet's mask, bool [h, w]. Raise NoDigitError if nothing
+    Takes float32 [h, w] or [h, w, 3] and the sheet's mask, bool [h, w]. Raise NoInkError if nothing
     differs from the paper.
     """
     background = _fit_background(_downscale(image), sheet)
@@ -221,7 +221,7 @@ def _polynomial_basis() -> NDArray[np.float32]:
 def _ink_direction(small: NDArray[np.float32], background: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the direction in colour space from paper to ink, as projection weights: float32 [1, channels].
 
-    The 0.5 % of pixels that differ most count as ink. Raise NoDigitError if they differ by less than a level.
+    The 0.5 % of pixels that differ most count as ink. Raise NoInkError if they differ by less than a level.
     """
     size = (small.shape[1], small.shape[0])
     difference = small - cv2.resize(background, size, interpolation=cv2.INTER_LINEAR).reshape(small.shape)
@@ -231,7 +231,7 @@ def _ink_direction(small: NDArray[np.float32], background: NDArray[np.float32]) 
     direction = difference[is_ink].mean(axis=0) if is_ink.any() else np.zeros(1, np.float32)
     length = float(np.linalg.norm(direction))
     if length < 1.0:
-        raise NoDigitError("nothing is drawn on the image")
+        raise NoInkError("nothing is drawn on the image")
     return np.asarray(direction / (length * len(direction) ** 0.5), np.float32)[None]
 
 

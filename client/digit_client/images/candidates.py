@@ -14,13 +14,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client._exceptions import NoDigitError
+from digit_client._exceptions import NoInkError
 from digit_client._inputs import to_uint8_image
 from digit_client._types import Box
 from digit_client.images import scaling, seams
 from digit_client.images.boxes import enclose, gaps, slices
 from digit_client.images.ink_masks import InkMask, ink_masks
 from digit_client.images.normalisation import (
+    SIDE,
     drop_redundant_channels,
     fit_to_mnist_canvas,
     locate_and_normalise,
@@ -117,8 +118,8 @@ def segment(pixels: NDArray[np.generic], *, size: tuple[int, int] | None = None)
     """Return candidates for the digits on a picture, in MNIST's form.
 
     Takes the arrays that `normalise` takes. `size` is the height and width of the picture as sent, if it was
-    decoded downscaled: boxes refer to it. Raise NoDigitError if nothing looks like ink, ImageShapeError or
-    PixelValueError for other arrays.
+    decoded downscaled: boxes refer to it. A picture without ink has one black glyph and no layers. Raise
+    ImageShapeError or PixelValueError for other arrays.
     """
     image = drop_redundant_channels(to_uint8_image(pixels))
     height, width = image.shape[:2]
@@ -126,13 +127,13 @@ def segment(pixels: NDArray[np.generic], *, size: tuple[int, int] | None = None)
     picture = _upscale(flatten_alpha(scaling.downscale(image, READING_SIDE)))
     glyphs: list[NDArray[np.uint8]] = []
     lone_box = None
-    with suppress(NoDigitError):
+    with suppress(NoInkError):
         digit, box = locate_and_normalise(image)
         lone_box = _scale(box, picture.shape[1] / width, picture.shape[0] / height)
         glyphs.append(digit)
     layers = tuple(_layer(mask, lone_box, glyphs, size) for mask in ink_masks(picture))
     if not glyphs:
-        raise NoDigitError("nothing on the image looks like a digit")
+        return Candidates(np.zeros((1, SIDE, SIDE), np.uint8), (), size)
     if lone_box and not layers:
         box = _scale(lone_box, size[1] / picture.shape[1], size[0] / picture.shape[0])
         layers = (Layer((Candidate(1, box, 0, is_lone=True),), (box,), (0,), (1.0,)),)

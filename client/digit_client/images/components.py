@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client._exceptions import NoDigitError
+from digit_client._exceptions import NoInkError
 from digit_client.images import stroke_metrics
 
 Labels = NDArray[np.int32]
@@ -64,12 +64,12 @@ def select_digit(mask: NDArray[np.uint8], *, is_paper: bool) -> NDArray[np.uint8
     """Remove components that do not belong to the digit from the mask: uint8 [h, w] of 0 and 1.
 
     These are specks, a box or circle around the digit, a line under it, and with `is_paper` objects that
-    extend beyond the picture's border. Raise NoDigitError if the mask is empty.
+    extend beyond the picture's border. Raise NoInkError if the mask is empty.
     """
     # Labelling without statistics takes a tenth of the time, and suffices for most drawings.
     count, _ = cv2.connectedComponents(mask, connectivity=8)
     if count < 2:
-        raise NoDigitError("nothing is drawn on the image")
+        raise NoInkError("nothing is drawn on the image")
     if count == 2:
         return mask
     _, labels, boxes, _ = cv2.connectedComponentsWithStatsWithAlgorithm(mask, 8, cv2.CV_32S, cv2.CCL_BBDT)

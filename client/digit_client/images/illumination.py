@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client._exceptions import NoDigitError
+from digit_client._exceptions import NoInkError
 from digit_client.images import background, components, document, line_removal, stroke_metrics, thresholding
 
 
@@ -48,12 +48,12 @@ def remove_shading(
             is_rough = has_shadow and stroke_metrics.roughness(separated) > _CONFIG.max_roughness
             return _prefer_smoother(separated, picture) if is_rough else separated
     if is_not_strokes:
-        with suppress(NoDigitError):
+        with suppress(NoInkError):
             return threshold_locally(picture)
     elif has_shadow:
         return ink if is_even else _prefer_smoother(ink, picture)
     elif background.has_glare(contrast):
-        with suppress(NoDigitError):
+        with suppress(NoInkError):
             local = threshold_locally(picture)
             if stroke_metrics.looks_like_even_strokes(local, picture):
                 return local
@@ -63,7 +63,7 @@ def remove_shading(
 def threshold_locally(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return ink by contrast with the neighbourhood instead of the whole picture's background.
 
-    Takes float32 [h, w] or [h, w, 3] in levels, returns float32 [h, w] in 0..1. Raise NoDigitError if nothing
+    Takes float32 [h, w] or [h, w, 3] in levels, returns float32 [h, w] in 0..1. Raise NoInkError if nothing
     has enough contrast.
     """
     return thresholding.threshold_ink(background.local_contrast(picture), is_paper=True)
@@ -71,7 +71,7 @@ def threshold_locally(picture: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _prefer_smoother(ink: NDArray[np.float32], picture: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return locally thresholded ink if it has high contrast and is much smoother; else the given ink."""
-    with suppress(NoDigitError):
+    with suppress(NoInkError):
         local = threshold_locally(picture)
         if stroke_metrics.looks_like_high_contrast_strokes(local, picture) and (
             stroke_metrics.roughness(local) < _CONFIG.max_local_roughness * stroke_metrics.roughness(ink)
@@ -94,7 +94,7 @@ def _separate_shadow(contrast: NDArray[np.float32], mask: NDArray[np.bool_]) -> 
     shadow_contrast, ink_contrast = float(np.median(contrast[weak])), float(np.median(contrast[strong]))
     if shadow_contrast > _CONFIG.max_shadow_contrast * ink_contrast:
         return None
-    with suppress(NoDigitError):
+    with suppress(NoInkError):
         without_lines = line_removal.remove_lines(strong.astype(np.uint8), mask.astype(np.uint8))
         digit = components.select_digit(without_lines, is_paper=True)
         return thresholding.soft_mask(contrast, digit, shadow_contrast, ink_contrast)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client._exceptions import NoDigitError
+from digit_client._exceptions import NoInkError
 from digit_client.images import frames, scaling, thresholding
 
 
@@ -58,7 +58,7 @@ def ink_masks(picture: NDArray[np.uint8]) -> list[InkMask]:
             contrast = _contrast(levels, small, window)
             try:
                 threshold, full = thresholding.ink_levels(contrast)
-            except NoDigitError:
+            except NoInkError:
                 continue
             separated.append((full, threshold, contrast))
     separated.sort(key=lambda item: -item[0])
@@ -128,7 +128,7 @@ def _remove_lines(
         contrast = np.where(cv2.dilate(lines, np.ones((3, 3), np.uint8)) > kept, np.float32(0), contrast)
         try:
             threshold, full = thresholding.ink_levels(contrast)
-        except NoDigitError:
+        except NoInkError:
             return None
         mask = kept | (contrast > threshold)
     if not cv2.countNonZero(mask):

@@ -47,7 +47,7 @@ def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
 
     Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4], of bytes, of 16-bit integers, or of floats in 0..1 or
     0..255. A picture in MNIST's form is returned unchanged, or inverted if its ink is dark. Raise
-    NoDigitError if nothing on the picture looks like a digit, ImageShapeError or PixelValueError for other
+    NoInkError if nothing on the picture looks like a digit, ImageShapeError or PixelValueError for other
     arrays.
     """
     digit, _ = locate_and_normalise(drop_redundant_channels(to_uint8_image(image)))
@@ -57,7 +57,7 @@ def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
 def locate_and_normalise(pixels: Pixels) -> tuple[NDArray[np.uint8], Box]:
     """Return the digit in MNIST's form, uint8 [28, 28], and its box.
 
-    Takes uint8 [h, w], [h, w, 3] or [h, w, 4]. Raise NoDigitError as `normalise` does.
+    Takes uint8 [h, w], [h, w, 3] or [h, w, 4]. Raise NoInkError as `normalise` does.
     """
     if is_normalized(pixels):
         return pixels, cv2.boundingRect(pixels)

@@ -28,7 +28,7 @@ def prepare(image: NDArray[np.generic], task: TaskCard) -> NDArray[np.uint8]:
     Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4], of the number types of `normalise`. The kind `resize`
     scales by area interpolation down and by linear interpolation up; alpha is laid on white. Raise
     ImageShapeError or PixelValueError for other arrays, ImageShapeError if the kind `none` gets another
-    shape, NoDigitError if the kind `digits` finds nothing written.
+    shape, NoInkError if the kind `digits` finds nothing written.
     """
     if task.kind == "digits":
         return normalise(image)

@@ -12,8 +12,7 @@ from operator import or_
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client._exceptions import NoDigitError, SeveralDigitsError
-from digit_client._types import MIN_CONFIDENCE, Box, Digit, Line, Prediction, Reading
+from digit_client._types import MIN_CONFIDENCE, MIN_IS_DIGIT, Box, Digit, Line, Prediction, Reading
 from digit_client.images.boxes import contains, enclose, gaps
 from digit_client.images.candidates import Candidate, Candidates, Layer
 
@@ -84,12 +83,15 @@ class _Glyph:
         return self.candidate.box
 
 
-def read(candidates: Candidates, predictions: Sequence[Prediction]) -> Reading:
+def read(
+    candidates: Candidates, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
+) -> Reading:
     """Return the digits on the picture, in lines, from one prediction for each candidate.
 
-    Raise NoDigitError if no candidate is a digit.
+    `min_is_digit` is the least `is_digit` of a digit that `normalise` finds alone on the picture; the mean
+    confidence of other digits is at least that, too.
     """
-    lines = [_line(glyphs) for glyphs in _lines(_best_glyphs(candidates, predictions))]
+    lines = [_line(glyphs) for glyphs in _lines(_best_glyphs(candidates, predictions, min_is_digit))]
     return Reading("\n".join(line.text for line in lines), tuple(lines), predictions[0].model_version)
 
 
@@ -102,20 +104,16 @@ def glyphs(
     return [candidates.glyphs[indexes[digit.probabilities]] for digit in reading.digits]
 
 
-def single_digit(candidates: Candidates, predictions: Sequence[Prediction]) -> Prediction:
-    """Return the prediction of the picture's only digit.
-
-    Raise NoDigitError if there is none, SeveralDigitsError if there are several.
-    """
-    glyphs = _best_glyphs(candidates, predictions)
-    if len(glyphs) > 1:
-        raise SeveralDigitsError(
-            f"the image shows {len(glyphs)} digits, where one is expected", count=len(glyphs)
-        )
-    return glyphs[0].prediction
+def digit_indexes(
+    candidates: Candidates, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
+) -> list[int]:
+    """Return the indexes of the glyphs that are the digits on the picture, as `read` finds them."""
+    return [glyph.candidate.glyph for glyph in _best_glyphs(candidates, predictions, min_is_digit)]
 
 
-def _best_glyphs(candidates: Candidates, predictions: Sequence[Prediction]) -> list[_Glyph]:
+def _best_glyphs(
+    candidates: Candidates, predictions: Sequence[Prediction], min_is_digit: float
+) -> list[_Glyph]:
     """Return the digits of the mask whose digits are the most certain."""
     best: list[_Glyph] = []
     best_value = 0.0
@@ -123,27 +121,26 @@ def _best_glyphs(candidates: Candidates, predictions: Sequence[Prediction]) -> l
     for layer in candidates.layers:
         glyphs = _without_fragments(_select(layer, predictions), layer)
         glyphs = _without_strips(_without_signs(glyphs), width)
-        value = _value(glyphs, layer, width)
+        value = _value(glyphs, layer, width, min_is_digit)
         if value > _CONFIG.min_gain * best_value:
             best, best_value = glyphs, value
-    if not best:
-        raise NoDigitError("nothing on the image looks like a digit")
     return best
 
 
-def _value(glyphs: list[_Glyph], layer: Layer, width: int) -> float:
+def _value(glyphs: list[_Glyph], layer: Layer, width: int, min_is_digit: float) -> float:
     """Return the mean confidence times the square root of the share of ink that the glyphs explain.
 
     The value is 0 for a picture without a number: unsure glyphs, other ink, or parallel bars.
     """
-    if not glyphs or (len(glyphs) > _CONFIG.max_ones and {glyph.prediction.digit for glyph in glyphs} == {1}):
+    if not glyphs or (len(glyphs) > _CONFIG.max_ones and {glyph.prediction.index for glyph in glyphs} == {1}):
         return 0.0
     confidence = _mean_confidence(glyphs)
     if len(glyphs) == 1 and glyphs[0].candidate.is_lone:
-        is_sure = glyphs[0].prediction.is_accepted
+        is_sure = glyphs[0].prediction.looks_like_digit(min_is_digit)
     else:
         has_is_digit = glyphs[0].prediction.is_digit is not None
-        is_sure = confidence >= (_CONFIG.min_mean_confidence if has_is_digit else MIN_CONFIDENCE)
+        least = max(_CONFIG.min_mean_confidence, min_is_digit) if has_is_digit else MIN_CONFIDENCE
+        is_sure = confidence >= least
     explained = _explained(glyphs, layer, width)
     if not is_sure or explained < _CONFIG.min_explained:
         return 0.0
@@ -278,7 +275,7 @@ def _without_fragments(glyphs: list[_Glyph], layer: Layer) -> list[_Glyph]:
         for owner, members in pieces.items()
         for glyph in members
         if sum(member.share for member in members) < _CONFIG.min_component_explained * inks[owner]
-        or all(member.prediction.digit == 1 for member in members)
+        or all(member.prediction.index == 1 for member in members)
     ]
     return [glyph for glyph in glyphs if glyph not in fragments]
 
@@ -339,7 +336,7 @@ def _without_slashes(line: list[_Glyph]) -> list[_Glyph]:
         is_higher = all(
             top <= other.box[1] and top + height >= other.box[1] + other.box[3] for other in (before, after)
         )
-        if glyph.prediction.digit == 1 and is_higher and height > least * max(before.box[3], after.box[3]):
+        if glyph.prediction.index == 1 and is_higher and height > least * max(before.box[3], after.box[3]):
             kept.remove(glyph)
     return kept
 
@@ -367,7 +364,7 @@ def _overlap(box: Box, other: Box) -> float:
 
 def _line(glyphs: list[_Glyph]) -> Line:
     digits = tuple(
-        Digit(glyph.prediction.digit, glyph.prediction.confidence, glyph.prediction.probabilities, glyph.box)
+        Digit(glyph.prediction.index, glyph.prediction.confidence, glyph.prediction.probabilities, glyph.box)
         for glyph in glyphs
     )
     text = "".join(str(digit.digit) for digit in digits)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client._exceptions import NoDigitError
+from digit_client._exceptions import NoInkError
 from digit_client._types import Box
 from digit_client.images import (
     background,
@@ -62,7 +62,7 @@ class DigitInk:
 def segment_digit(pixels: NDArray[np.uint8]) -> DigitInk:
     """Return the digit's ink, cropped to the digit.
 
-    Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]. Raise NoDigitError if nothing on the picture looks
+    Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]. Raise NoInkError if nothing on the picture looks
     like the strokes of a digit.
     """
     picture = flatten_alpha(scaling.downscale(pixels))
@@ -74,7 +74,7 @@ def segment_digit(pixels: NDArray[np.uint8]) -> DigitInk:
     foreground = background.flat_foreground(picture)
     if foreground is not None and max(foreground[0].shape) >= _CONFIG.min_drawing_side:
         drawing, offset = foreground
-        with suppress(NoDigitError):
+        with suppress(NoInkError):
             factor = scaling.downscale_factor(drawing.shape, _CONFIG.drawing_side)
             contrast = scaling.downscale(drawing, _CONFIG.drawing_side).astype(np.float32)
             ink = thresholding.threshold_ink(contrast, is_paper=False)
@@ -100,7 +100,7 @@ def _segment_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     contrast = np.maximum(signed, 0)
     try:
         ink = thresholding.threshold_ink(contrast, is_paper=True)
-    except NoDigitError:
+    except NoInkError:
         if not background.has_shadow(contrast):
             raise
         return illumination.threshold_locally(picture)
@@ -118,17 +118,17 @@ def _segment_paper(picture: NDArray[np.float32]) -> NDArray[np.float32]:
 def _retry_segmentation(picture: NDArray[np.float32], ink: NDArray[np.float32]) -> NDArray[np.float32]:
     """Segment without fine lines, by opposite contrast, then by local contrast, until ink looks like strokes.
 
-    Raise NoDigitError if no method finds strokes.
+    Raise NoInkError if no method finds strokes.
     """
     for segment in (partial(_remove_fine_lines, ink), partial(_segment_opposite_contrast, picture)):
-        with suppress(NoDigitError):
+        with suppress(NoInkError):
             strokes = segment()
             if stroke_metrics.looks_like_even_strokes(strokes, picture):
                 return strokes
     local = illumination.threshold_locally(picture)
     if stroke_metrics.looks_like_high_contrast_strokes(local, picture):
         return local
-    raise NoDigitError("nothing on the image looks like the strokes of a digit")
+    raise NoInkError("nothing on the image looks like the strokes of a digit")
 
 
 def _segment_tight_crop(picture: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -168,7 +168,7 @@ def _segment_sheet(picture: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDA
 
 def _segment_inside(picture: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32] | None:
     """Return the strokes inside of the mask, or None if it shows no strokes, or only a shadow's edge."""
-    with suppress(NoDigitError):
+    with suppress(NoInkError):
         ink = thresholding.threshold_ink(background.contrast_in_mask(picture, inside), is_paper=True)
         if not stroke_metrics.looks_like_strokes(ink, picture):
             return None
@@ -181,7 +181,7 @@ def _segment_inside(picture: NDArray[np.float32], inside: NDArray[np.bool_]) -> 
 
 def _segment_bold(picture: NDArray[np.float32], paper: NDArray[np.bool_]) -> NDArray[np.float32] | None:
     """Return the ink of a bold digit that fills the picture, given the paper, or None for another picture."""
-    with suppress(NoDigitError):
+    with suppress(NoInkError):
         contrast = np.maximum(background.subtract_background(picture, paper), 0)
         ink = thresholding.threshold_ink(contrast, is_paper=True)
         mask = ink > INK_THRESHOLD

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client._exceptions import NoDigitError
+from digit_client._exceptions import NoInkError
 from digit_client.images import components, line_removal
 
 MIN_CONTRAST = 10.0
@@ -46,7 +46,7 @@ def threshold_ink(contrast: NDArray[np.float32], *, is_paper: bool) -> NDArray[n
     """Return the ink of the digit as a soft mask: float32 [h, w] in 0..1.
 
     Takes contrast with the background in levels, float32 [h, w]. With `is_paper`, printed lines and objects
-    that extend beyond the border are removed. Raise NoDigitError if nothing has enough contrast.
+    that extend beyond the border are removed. Raise NoInkError if nothing has enough contrast.
     """
     threshold, full = ink_levels(contrast)
     mask, faint = ((contrast > least).astype(np.uint8) for least in (threshold, threshold / 2))
@@ -70,7 +70,7 @@ def soft_mask(
 def ink_levels(contrast: NDArray[np.float32]) -> tuple[float, float]:
     """Return the threshold above which a pixel is ink, and the contrast of full ink, in levels.
 
-    Raise NoDigitError if the peak contrast is within the noise.
+    Raise NoInkError if the peak contrast is within the noise.
     """
     scaled, counts, bin_width = _histogram(contrast, float(contrast.max()))
     peak = _quantile(counts, _CONFIG.peak_quantile)
@@ -78,7 +78,7 @@ def ink_levels(contrast: NDArray[np.float32]) -> tuple[float, float]:
         scaled, counts, bin_width = _histogram(contrast, peak * bin_width)
     noise = _CONFIG.noise_scale * _quantile(counts[:128], 0.5) * bin_width
     if 255 * bin_width < max(MIN_CONTRAST, _CONFIG.min_peak_to_noise * noise):
-        raise NoDigitError("nothing is drawn on the image")
+        raise NoInkError("nothing is drawn on the image")
     otsu, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     threshold = max(otsu * bin_width, _CONFIG.min_threshold_to_noise * noise)
     above = min(255, math.floor(threshold / bin_width) + 1)

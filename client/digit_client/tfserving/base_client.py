@@ -1,35 +1,25 @@
-"""Base of the gRPC clients: settings, the connection, and flows of calls without their sending."""
+"""Base of the gRPC clients: settings, and the connection."""
 
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
-from typing import Generic, Self, TypeAlias, TypeVar
+from typing import Generic, Self, TypeVar
 
 import grpc
 
-from digit_client._bulk import OnError
-from digit_client._exceptions import DigitError, without_tracebacks
-from digit_client._flows import Flow
-from digit_client._inputs import ImageSource
-from digit_client._options import check_request_id, check_timeout, default_timeout, new_request_id
+from digit_client._options import check_timeout, default_timeout
 from digit_client._retries import Deadline, Retrier, RetryPolicy
-from digit_client._types import Prediction, Reading
-from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.model_server import AsyncModelServer, ModelServer
-from digit_client.tfserving.pictures import Picture
-from digit_client.tfserving.recognition import Call, Recognition, RecognitionFlow
+from digit_client.tfserving.channel import check_target
+from digit_client.tfserving.connection import AsyncConnection, Connection
 
 _DEFAULT_TARGET = "127.0.0.1:8500"
 
-Result = TypeVar("Result", Prediction, Reading)
-Server = TypeVar("Server", ModelServer, AsyncModelServer)
-Recognize: TypeAlias = Callable[[Recognition, Sequence[Picture]], RecognitionFlow[Result]]
-Outcome: TypeAlias = Result | DigitError | OSError
+AnyConnection = TypeVar("AnyConnection", Connection, AsyncConnection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +32,8 @@ class _Settings:
     retries: RetryPolicy
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Options of a call, completed by the client's settings."""
-
-    model: ModelRef
-    timeout: float
-    request_id: str | None
-
-
-class BaseClient(ABC, Generic[Server]):
-    """Common base of the blocking and the asyncio client: settings, and flows without sending their calls."""
+class ModelServerBaseClient(ABC, Generic[AnyConnection]):
+    """Common base of the blocking and the asyncio client: settings, and the connection."""
 
     def __init__(
         self,
@@ -65,7 +46,7 @@ class BaseClient(ABC, Generic[Server]):
     ) -> None:
         timeout = default_timeout() if timeout is None else check_timeout(timeout)
         target = target or os.environ.get("DIGITS_MODEL_SERVER") or _DEFAULT_TARGET
-        self._connect(_Settings(target, name, timeout, retries or RetryPolicy()), credentials)
+        self._connect(_Settings(check_target(target), name, timeout, retries or RetryPolicy()), credentials)
 
     @property
     def target(self) -> str:
@@ -111,61 +92,17 @@ class BaseClient(ABC, Generic[Server]):
         self._settings = settings
         self._credentials = credentials
         self._retrier = Retrier(settings.retries)
-        self._connection: _Connection[Server] = _Connection(
-            partial(self._new_server, settings.target, credentials)
+        self._connection: _LazyConnection[AnyConnection] = _LazyConnection(
+            partial(self._new_connection, settings.target, credentials)
         )
 
     @abstractmethod
-    def _new_server(self, target: str, credentials: grpc.ChannelCredentials | None) -> Server:
+    def _new_connection(self, target: str, credentials: grpc.ChannelCredentials | None) -> AnyConnection:
         """Return a new connection to the model server."""
-
-    def _resolve(
-        self,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> Options:
-        model = ModelRef(self.name, version, label)
-        return Options(
-            model,
-            self.timeout if timeout is None else check_timeout(timeout),
-            None if request_id is None else check_request_id(request_id),
-        )
-
-    def _image_flow(
-        self, recognize: Recognize[Result], options: Options, image: ImageSource
-    ) -> Flow[Call, Result]:
-        """Return the result for one image."""
-        (outcome,) = yield from recognize(self._recognition(options), [Picture.of(image)])
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    def _batch_flow(
-        self, recognize: Recognize[Result], options: Options, on_error: OnError, batch: Sequence[Picture]
-    ) -> Flow[Call, list[tuple[int, Outcome[Result]]]]:
-        """Return the outcome of each picture of a batch with its position."""
-        outcomes: Sequence[Outcome[Result]]
-        try:
-            outcomes = yield from recognize(self._recognition(options), batch)
-        except DigitError as error:
-            if on_error == "raise":
-                raise
-            outcomes = [without_tracebacks(error)] * len(batch)
-        for outcome in outcomes:
-            if on_error == "raise" and isinstance(outcome, Exception):
-                raise outcome
-        return [(picture.index or 0, outcome) for picture, outcome in zip(batch, outcomes, strict=True)]
-
-    def _recognition(self, options: Options) -> Recognition:
-        request_id = options.request_id or new_request_id()
-        return Recognition(options.model, request_id, self._connection.server().known_task)
 
 
 class CallsDeadline:
-    """Deadline over the calls of a flow: its time runs while a call does, not while images are prepared."""
+    """Deadline over the calls of a recognition: its time runs while a call does."""
 
     def __init__(self, seconds: float) -> None:
         self._deadline = Deadline(seconds)
@@ -181,30 +118,30 @@ class CallsDeadline:
             self._paused_at = time.monotonic()
 
 
-class _Connection(Generic[Server]):
+class _LazyConnection(Generic[AnyConnection]):
     """Connection of a client and its copies, made at the first call. Thread-safe.
 
     gRPC's threads don't survive a fork, and an asyncio channel belongs to the running event loop.
     """
 
-    def __init__(self, connect: Callable[[], Server]) -> None:
-        self._connect: Callable[[], Server] = connect
+    def __init__(self, connect: Callable[[], AnyConnection]) -> None:
+        self._connect: Callable[[], AnyConnection] = connect
         self._lock = Lock()
-        self._server: Server | None = None
+        self._connection: AnyConnection | None = None
         self._is_closed = False
 
-    def server(self) -> Server:
-        """Return the connected server. Raise RuntimeError after the end of the connection."""
+    def get(self) -> AnyConnection:
+        """Return the connection. Raise RuntimeError after the end of the connection."""
         with self._lock:
             if self._is_closed:
                 raise RuntimeError("the client is closed")
-            if self._server is None:
-                self._server = self._connect()
-            return self._server
+            if self._connection is None:
+                self._connection = self._connect()
+            return self._connection
 
-    def close(self) -> Server | None:
-        """End the connection. Return the connected server, which the caller closes."""
+    def end(self) -> AnyConnection | None:
+        """End the use of the connection, and return it: the caller closes it."""
         with self._lock:
             self._is_closed = True
-            server, self._server = self._server, None
-            return server
+            connection, self._connection = self._connection, None
+            return connection

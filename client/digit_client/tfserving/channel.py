@@ -12,7 +12,7 @@ _SERVICE_CONFIG = {
         {
             "name": [{}],
             # Predictions are idempotent: a call that a terminating server drops goes to another one at once.
-            # RESOURCE_EXHAUSTED is not: it may have cost the server work, or come again. ModelServer retries
+            # RESOURCE_EXHAUSTED is not: it may have cost the server work, or come again. Connection retries
             # the one refusal of this status that did not, which gRPC can't tell from others.
             "retryPolicy": {
                 "maxAttempts": 3,
@@ -53,6 +53,13 @@ _OPTIONS = (
 )
 
 
+def check_target(target: str) -> str:
+    """Return the target. Raise ValueError for a URL of HTTP."""
+    if target.startswith(("http://", "https://")):
+        raise ValueError(f"the model server's gRPC address is host:port, as 127.0.0.1:8500, not {target!r}")
+    return target
+
+
 def connect(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
     """Create a blocking channel to host:port, unix:path, or another gRPC target, without connecting yet.
 
@@ -60,12 +67,12 @@ def connect(target: str, credentials: grpc.ChannelCredentials | None = None) -> 
     the maximum connection age (`--grpc_channel_arguments=grpc.max_connection_age_ms=30000`).
     """
     if credentials:
-        return grpc.secure_channel(target, credentials, options=_OPTIONS)
-    return grpc.insecure_channel(target, options=_OPTIONS)
+        return grpc.secure_channel(check_target(target), credentials, options=_OPTIONS)
+    return grpc.insecure_channel(check_target(target), options=_OPTIONS)
 
 
 def connect_async(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
     """Create an asyncio channel, as `connect` does, for the running event loop."""
     if credentials:
-        return grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
-    return grpc.aio.insecure_channel(target, options=_OPTIONS)
+        return grpc.aio.secure_channel(check_target(target), credentials, options=_OPTIONS)
+    return grpc.aio.insecure_channel(check_target(target), options=_OPTIONS)

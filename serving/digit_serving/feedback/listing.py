@@ -31,7 +31,7 @@ def format_records(records: Iterable[Record]) -> str:
             _format_input(record),
             record.model,
             str(record.version),
-            record.predicted,
+            _format_label(record.predicted),
             f"{record.confidence:.1%}",
             _format_label(record.label),
             record.source or _NONE,
@@ -65,10 +65,11 @@ def format_record(record: Record) -> str:
         "input": f"{_format_input(record)} ({record.kind})",
         "model": f"{record.model}, version {record.version}",
         "answered": _format_time(record.answered_at),
-        "predicted": f"{record.predicted} ({record.confidence:.1%})",
+        "predicted": f"{_format_label(record.predicted)} ({record.confidence:.1%})",
         "is digit": _NONE if record.is_digit is None else f"{record.is_digit:.1%}",
         "label": _format_label(record.label) + labelled,
         "source": record.source or _NONE,
+        "text": _NONE if record.text is None else repr(record.text),
         "original": "not kept" if record.original is None else f"{len(record.original) / 1e3:.1f} kB",
     }
     width = max(map(len, fields))

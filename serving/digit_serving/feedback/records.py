@@ -27,9 +27,9 @@ class Record:
     model: str
     version: int
     predicted: str
-    """Label that the model answered."""
+    """Label that the model answered, NO_CLASS of a refusal and of an empty reading."""
     confidence: float
-    """Probability of `predicted`, 0..1."""
+    """Probability of the most probable label, 0..1."""
     is_digit: float | None
     """Probability that the input shows one digit, 0..1; None if the model does not answer it."""
     input: bytes
@@ -46,6 +46,8 @@ class Record:
     """Time at which the label was given or withdrawn, with a time zone."""
     source: Source | None = None
     """Origin of the record in a store: a caller's feedback, a sample of unsure answers, or labelling."""
+    text: str | None = None
+    """Right text of the whole reading, of its first input with feedback."""
     original: bytes | None = None
     """The picture as sent, if originals are kept."""
 
@@ -54,8 +56,7 @@ class Record:
 class Agreement:
     """Counts of the records of one version of a model.
 
-    A record agrees if its label is the predicted one, or if its label is NO_CLASS and the answer was no
-    digit.
+    A record agrees if its label is the predicted one.
     """
 
     model: str

@@ -16,7 +16,7 @@ from digit_serving.gateway.asgi import (
     Send,
 )
 
-_STATUS, _CODE, _DETAIL = errors.problem_fields(OverloadedError)
+_OVERLOADED = errors.answer(OverloadedError)
 
 
 class Admission:
@@ -94,7 +94,7 @@ class Admission:
         self._on_refusal()
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = context.request_id_or_new(given.decode("latin-1"))
-        body = errors.encode(errors.problem_document(_STATUS, _CODE, _DETAIL, request_id))
+        body = errors.encode(errors.problem_document(_OVERLOADED, request_id))
         headers = [
             (b"content-type", b"application/problem+json"),
             (b"content-length", b"%d" % len(body)),
@@ -102,7 +102,7 @@ class Admission:
             (b"x-request-id", request_id.encode()),
             (b"x-content-type-options", b"nosniff"),
         ]
-        await send({"type": "http.response.start", "status": _STATUS, "headers": headers})
+        await send({"type": "http.response.start", "status": _OVERLOADED.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 

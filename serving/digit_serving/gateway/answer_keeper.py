@@ -11,21 +11,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import Prediction, Reading, TaskCard, images
-from digit_client.artifact.feedback_table import StoreError, is_held_out
-from digit_client.tfserving.codec import Batch
+from digit_client import ImageError, Prediction, Reading, TaskCard, images
+from digit_client._recognition import prepare_picture, to_pixels
+from digit_client.artifact.feedback_table import NO_CLASS, StoreError, is_held_out
 from digit_serving.feedback.kept import KeptAnswers
 from digit_serving.feedback.records import Kind, Record
 from digit_serving.feedback.store import FeedbackStore
+from digit_serving.gateway.answers import Answer
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.errors import FeedbackUnavailableError
-from digit_serving.gateway.image_processing import to_image
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.request_parsing import Body
 from digit_serving.gateway.routing import in_share
@@ -50,8 +51,9 @@ _RETRY_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
 """Longest wait for the thread at the end."""
 
-_Input = tuple[int, int, str, float, float | None, images.Pixels]
-"""Index, position, predicted label, confidence, is_digit, and uint8 [h, w] or [h, w, c]."""
+_Input = tuple[int, int, str, float, float | None, Callable[[], images.Pixels]]
+"""Index, position, predicted label, confidence, is_digit, and a function that returns uint8 [h, w] or
+[h, w, c]."""
 _Database = TypeVar("_Database", KeptAnswers, FeedbackStore)
 _Result = TypeVar("_Result")
 
@@ -109,7 +111,7 @@ class _Answer:
     version: int
     inputs: Iterable[_Input]
     count: int
-    originals: Sequence[bytes | None]
+    originals: Sequence[bytes | ImageError]
     size: int
     answered_at: datetime
 
@@ -126,12 +128,16 @@ class _Answer:
                 predicted=predicted,
                 confidence=confidence,
                 is_digit=is_digit,
-                input=images.to_png(pixels),
+                input=images.to_png(pixels()),
                 answered_at=self.answered_at,
                 held_out=is_held_out(self.request_id),
-                # One copy of the picture is enough for all of its digits.
-                original=None if position else self.originals[index],
+                original=self._original(index, position),
             )
+
+    def _original(self, index: int, position: int) -> bytes | None:
+        # One copy of the picture is enough for all of its digits.
+        original = self.originals[index] if self.originals and not position else None
+        return original if isinstance(original, bytes) else None
 
 
 class AnswerKeeper:
@@ -177,39 +183,43 @@ class AnswerKeeper:
         self._store.close()
 
     def keep_predictions(
-        self,
-        context: RequestContext,
-        predictions: Sequence[Prediction],
-        batches: Iterable[Batch],
-        task: TaskCard,
-        body: Body,
+        self, context: RequestContext, answers: Sequence[Answer[Prediction]], task: TaskCard, body: Body
     ) -> None:
-        """Queue a prediction for each picture of `body`, with the model's inputs in `batches`."""
-        match batches:
-            case [batch]:
-                # A generator leaves the conversion of the pixels to the thread.
-                inputs = (
-                    (index, 0, answer.label, answer.confidence, answer.is_digit, to_image(pixels, task))
-                    for index, (answer, pixels) in enumerate(zip(predictions, batch, strict=True))
-                )
-                version, count = predictions[0].model_version, len(predictions)
-                self._put(context, "predict", version, inputs, count, batch.nbytes, body)
-            case _:
-                # Several batches may not fit into memory together.
-                self._metrics.count_dropped_feedback(len(predictions))
+        """Queue the predictions, each with the model's input."""
+        if not all(answer.inputs for answer in answers):
+            # The inputs were too large to be kept together.
+            self._metrics.count_dropped_feedback(len(answers))
+            return
+        # A copy, because an input may be a part of an array of many, which would stay in memory. A generator
+        # leaves the conversion to the thread.
+        rows = [answer.inputs[0].copy() for answer in answers]
+        inputs = (
+            (answer.index, 0, *_predicted(answer.result), partial(to_pixels, row, task))
+            for answer, row in zip(answers, rows, strict=True)
+        )
+        size = sum(row.nbytes for row in rows)
+        self._put(context, "predict", answers[0].result.model_version, inputs, len(rows), size, body)
 
     def keep_readings(
-        self, context: RequestContext, answers: Sequence[tuple[Reading, list[NDArray[np.uint8]]]], body: Body
+        self, context: RequestContext, answers: Sequence[Answer[Reading]], task: TaskCard, body: Body
     ) -> None:
-        """Queue the digits of the reading of each picture of `body`, with the model's input of each."""
-        # A copy, because a glyph is a part of the array of all candidates, which would stay in memory.
-        inputs = [
-            (index, position, str(digit.digit), digit.confidence, None, glyph.copy())
-            for index, (reading, glyphs) in enumerate(answers)
-            for position, (digit, glyph) in enumerate(zip(reading.digits, glyphs, strict=True))
-        ]
-        size = sum(glyph.nbytes for *_, glyph in inputs)
-        self._put(context, "read", answers[0][0].model_version, inputs, len(inputs), size, body)
+        """Queue the digits of the readings, each with the model's input.
+
+        An empty reading has one input, the whole picture in the model's form.
+        """
+        inputs: list[_Input] = []
+        size = 0
+        for answer in answers:
+            for position, (digit, glyph) in enumerate(zip(answer.result.digits, answer.inputs, strict=True)):
+                row = glyph.copy()
+                size += row.nbytes
+                found = str(digit.digit), digit.confidence, None
+                inputs.append((answer.index, position, *found, partial(to_pixels, row, task)))
+            if not answer.inputs:
+                picture = body.picture(answer.index)
+                size += len(picture) if isinstance(picture, bytes) else picture.nbytes
+                inputs.append((answer.index, 0, NO_CLASS, 0.0, None, partial(_whole_input, picture, task)))
+        self._put(context, "read", answers[0].result.model_version, inputs, len(inputs), size, body)
 
     def find(self, request_id: str, index: int, caller: str) -> list[Record]:
         """Return the records of a picture of the caller's request that any worker answered.
@@ -244,10 +254,8 @@ class AnswerKeeper:
         body: Body,
     ) -> None:
         """Queue the answer, unless too many pictures are in the queue."""
-        originals: Sequence[bytes | None] = [None] * context.images
-        if self._keeps_originals and isinstance(body, list):
-            originals = body
-            size += sum(map(len, body))
+        originals = body.files if self._keeps_originals else ()
+        size += sum(len(file) for file in originals if isinstance(file, bytes))
         if self._queued_bytes - self._written_bytes + size > _MAX_QUEUED_BYTES:
             self._metrics.count_dropped_feedback(count)
             return
@@ -342,3 +350,18 @@ class AnswerKeeper:
             raise FeedbackUnavailableError(
                 "The store of feedback does not answer. Try again later."
             ) from error
+
+
+def _predicted(prediction: Prediction) -> tuple[str, float, float | None]:
+    """Return the label, NO_CLASS of a refusal, the confidence and `is_digit`."""
+    label = NO_CLASS if prediction.label is None else prediction.label
+    return label, prediction.confidence, prediction.is_digit
+
+
+def _whole_input(picture: bytes | NDArray[Any], task: TaskCard) -> images.Pixels:
+    """Return a picture in the model's form, black if nothing is written on it."""
+    try:
+        source = picture if isinstance(picture, bytes) else to_pixels(picture, task)
+        return prepare_picture(source, task)
+    except images.NoInkError:
+        return np.zeros(task.shape, np.uint8)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Flask, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from digit_client.tfserving.model_server import AsyncModelServer
+from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway import errors, logging, openapi, ops, routes, tls, tracing_setup
 from digit_serving.gateway.admission import Admission
 from digit_serving.gateway.asgi import Application, Receive, Scope, Send, WsgiAdapter
@@ -41,7 +41,7 @@ class Gateway:
         settings = self._settings
         metrics = Metrics()
         tracer = tracing_setup.create_tracer(settings)
-        model_server = AsyncModelServer(settings.model_server, tls.channel_credentials(settings))
+        model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
         keeper = _create_answer_keeper(settings, metrics)
         shadow = Shadow(settings, metrics) if settings.has_shadow else None
         app = create_app(settings, model_server, metrics, tracer, keeper, shadow)
@@ -69,7 +69,7 @@ class Gateway:
 
 def create_app(
     settings: Settings,
-    model_server: AsyncModelServer,
+    model_server: AsyncConnection,
     metrics: Metrics,
     tracer: "RequestTracer | None",
     keeper: "AnswerKeeper | None",
@@ -79,7 +79,7 @@ def create_app(
     app = Flask(__name__, static_folder=None)
     # Werkzeug merges slashes by a redirect to the Host header, which the caller chooses.
     app.url_map.merge_slashes = False
-    # One form part above the limit is parsed, so that the answer is `too_many_images`.
+    # Werkzeug's limit of parts is that of RequestParser, which counts them first.
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + 1)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ import numpy as np
 
 from digit_client import DeadlineExceededError, Prediction
 from digit_client.tfserving.codec import Batch, ModelRef
-from digit_client.tfserving.model_server import AsyncModelServer
+from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway.circuit_breaker import CircuitBreaker
 from digit_serving.gateway.context import Call, RequestContext, Wait
 
@@ -42,7 +42,7 @@ class Batcher:
 
     def __init__(
         self,
-        model_server: AsyncModelServer,
+        model_server: AsyncConnection,
         *,
         max_inflight_calls: int,
         max_images: int,
@@ -62,7 +62,7 @@ class Batcher:
     ) -> list[Prediction]:
         """Return the predictions for the n images of the batch, in order, within `timeout` seconds.
 
-        Record the wait and the call in the context. Raise what AsyncModelServer.predict raises, and
+        Record the wait and the call in the context. Raise what AsyncConnection.predict raises, and
         UnavailableError while the circuit of the model is open.
         """
         self._breaker.check(model)

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -10,6 +11,7 @@ from typing import Any, Self
 from flask import Request
 
 from digit_client import Digit, Prediction, Reading
+from digit_client.tfserving.codec import ModelRef
 from digit_serving.gateway.asgi import ARRIVED_AT
 
 REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
@@ -20,6 +22,7 @@ PROBE_ROUTES = {"/livez", "/readyz", "/metrics"}
 _REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
 # Unknown methods share the label value `other`: a caller may send any word, each a new time series.
 _KNOWN_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
+_NO_MODEL = ModelRef("")
 
 
 @dataclass(slots=True, eq=False)
@@ -64,9 +67,11 @@ class RequestContext:
     status: int = 0
     problem_code: str | None = None
     """Code of the problem that was answered."""
-    image_error_code: str | None = None
-    """Code of the problem, if an image caused it."""
+    image_errors: list[str] = field(default_factory=list)
+    """Codes of the errors of images, also of those in the places of results."""
 
+    slice_began: float = 0.0
+    """Start of the work since the latest yield to the event loop."""
     read_started_at: float = 0.0
     """Start of reading the first image."""
     decode_seconds: float = 0.0
@@ -76,15 +81,15 @@ class RequestContext:
     segment_started_at: float = 0.0
     """Start of the first segmentation."""
     segment_seconds: float = 0.0
-    """Time spent on candidates for digits, and on the choice among them, over all images."""
+    """Time spent on candidates for digits, over all images."""
 
+    requested: ModelRef = _NO_MODEL
+    """Model of the settings that is asked, with the version or the label that the request names, if any."""
     deadline: float | None = None
     """End of the time for calls to the model server, set before the first one."""
     waits: list[Wait] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     """Failed calls: the route (`named`, `canary`, `default`, `pinned`) and the error's code."""
-    model: str = ""
-    """Name of the model that is asked: the one that the request names, or the default."""
     model_version: int | None = None
     """Version that answered the first call."""
     predictions: Sequence[Prediction] = ()
@@ -105,7 +110,13 @@ class RequestContext:
             method if method in _KNOWN_METHODS else "other",
             arrived_at=environ.get(ARRIVED_AT, now),
             dequeued_at=now,
+            slice_began=now,
         )
+
+    @property
+    def model(self) -> str:
+        """Name of the model that is asked: the one that the request names, or the default."""
+        return self.requested.name
 
     @property
     def caller(self) -> str:
@@ -114,13 +125,19 @@ class RequestContext:
 
     @property
     def images(self) -> int:
-        """Number of images that were answered."""
+        """Number of images that have a result."""
         return len(self.predictions) + len(self.readings)
 
     @property
     def digits(self) -> list[Digit]:
         """Digits of all readings."""
         return [digit for reading in self.readings for digit in reading.digits]
+
+    @property
+    def image_results(self) -> Counter[str]:
+        """Numbers of images, by their result: `answered`, a refusal, or the code of an error."""
+        results: list[Prediction | Reading] = [*self.predictions, *self.readings]
+        return Counter([result.refusal or "answered" for result in results] + self.image_errors)
 
     @property
     def duration(self) -> float:

@@ -7,7 +7,7 @@
     ├── ForbiddenError           403  the API key lacks a permission
     ├── LabelConflictError       409  the answer changed since it was shown
     ├── MalformedBodyError       400  the body does not match its content type
-    ├── InvalidSelectionError    400  invalid ?version=, ?label=, ?include= or ?top=
+    ├── InvalidSelectionError    400  a query parameter is unknown or invalid
     ├── NotReadyError            503  no version of the model is available
     ├── RateLimitedError         429  the caller exceeded its rate limit
     ├── TooManyImagesError       413  the request holds more images than allowed
@@ -21,6 +21,7 @@ DefaultMissingError is an UnavailableError of it, 503, whose message is for call
 import http
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -37,7 +38,6 @@ from digit_client import (
     OverloadedError,
     ReadingNotSupportedError,
     ServiceError,
-    SeveralDigitsError,
     TruncatedImageError,
     UnavailableError,
 )
@@ -55,15 +55,25 @@ _MODEL_SERVER_ERRORS: dict[type[DigitError], tuple[int, str]] = {
     DeadlineExceededError: (504, "The model server did not answer in time. Try again later."),
     ServiceError: (502, "The model server returned an invalid response."),
 }
-
-_HTTP_CODES = {
-    404: "not_found",
-    405: "method_not_allowed",
-    413: "body_too_large",
-    415: "unsupported_media_type",
+# Code and detail by status. Werkzeug's own texts are about browsers and forms.
+_HTTP_ERRORS = {
+    400: ("bad_request", "The request is malformed."),
+    404: ("not_found", "There is nothing at this path; GET / lists the paths."),
+    405: ("method_not_allowed", "The path does not support this method."),
+    413: ("body_too_large", "The body is larger than this service takes."),
+    415: ("unsupported_media_type", "The body's media type or content encoding is not supported."),
 }
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status, code and general detail of an error response."""
+
+    status: int
+    code: str
+    detail: str
 
 
 class GatewayError(Exception):
@@ -119,7 +129,7 @@ class MalformedBodyError(GatewayError):
 
 
 class InvalidSelectionError(GatewayError):
-    """A query parameter is invalid."""
+    """A query parameter is unknown or invalid."""
 
     code = "invalid_selection"
 
@@ -178,36 +188,37 @@ def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(Exception, _on_unexpected)
 
 
-def status_and_code(kind: type[Exception]) -> tuple[int, str]:
-    """Return the HTTP status and the problem code of an error class."""
+def answer(kind: type[Exception]) -> Answer:
+    """Return the answer to an error of this class, which the OpenAPI document describes."""
     if issubclass(kind, GatewayError):
-        return kind.status, kind.code
+        return Answer(kind.status, kind.code, _summary(kind))
     if issubclass(kind, ImageError):
-        return 400 if issubclass(kind, (NotAnImageError, TruncatedImageError)) else 422, kind.code
+        status = 400 if issubclass(kind, (NotAnImageError, TruncatedImageError)) else 422
+        return Answer(status, kind.code, _summary(kind))
     if issubclass(kind, DigitError):
-        status, _ = _status_and_detail(kind)
-        return status, "model_server_error" if status == 502 else kind.code
+        status, detail = next(entry for base, entry in _MODEL_SERVER_ERRORS.items() if issubclass(kind, base))
+        return Answer(status, "model_server_error" if status == 502 else kind.code, detail)
     if issubclass(kind, HTTPException):
         status = kind.code or 500
-        return status, _HTTP_CODES.get(status, "bad_request")
-    return 500, "internal_error"
+        return Answer(status, *_HTTP_ERRORS.get(status, _HTTP_ERRORS[400]))
+    return Answer(500, "internal_error", "Internal error. Report this request ID to the operator.")
 
 
-def problem_fields(kind: type[DigitError]) -> tuple[int, str, str]:
-    """Return the HTTP status, code and detail of a model server error."""
-    return *status_and_code(kind), _status_and_detail(kind)[1]
-
-
-def problem_document(status: int, code: str, detail: str, request_id: str) -> Problem:
+def problem_document(answered: Answer, request_id: str) -> Problem:
     """Build problem details."""
     return {
         "type": "about:blank",
-        "title": http.HTTPStatus(status).phrase,
-        "status": status,
-        "code": code,
-        "detail": detail,
+        "title": http.HTTPStatus(answered.status).phrase,
+        "status": answered.status,
+        "code": answered.code,
+        "detail": answered.detail,
         "request_id": request_id,
     }
+
+
+def image_problem(error: ImageError, request_id: str) -> Problem:
+    """Build problem details of an image."""
+    return problem_document(_with_detail(error, _as_sentence(error.message)), request_id)
 
 
 def encode(content: Problem) -> bytes:
@@ -216,57 +227,51 @@ def encode(content: Problem) -> bytes:
 
 
 def _on_gateway_error(error: GatewayError) -> Response:
-    return _problem_response(*status_and_code(type(error)), str(error), headers=error.headers)
+    return _problem_response(_with_detail(error, str(error)), error.headers)
 
 
 def _on_image_error(error: ImageError) -> Response:
-    g.context.image_error_code = error.code
-    detail, count = _as_sentence(error.message), None
-    if isinstance(error, SeveralDigitsError):
-        detail, count = f"{detail} Send it to /v1/read, which reads all of them.", error.count
-    return _problem_response(*status_and_code(type(error)), detail, index=error.index, count=count)
+    g.context.image_errors.append(error.code)
+    return _problem_response(_with_detail(error, _as_sentence(error.message)))
 
 
 def _on_model_server_error(error: DigitError) -> Response:
     _log.warning("%s", error, extra=_log_fields())
-    status, code, detail = problem_fields(type(error))
-    if isinstance(error, DefaultMissingError):
-        detail = error.message
-    return _problem_response(status, code, detail)
+    general = answer(type(error))
+    missing = isinstance(error, DefaultMissingError)
+    return _problem_response(_with_detail(error, error.message) if missing else general)
 
 
 def _on_http_error(error: HTTPException) -> Response:
-    headers = {"Allow": ", ".join(error.valid_methods or ())} if isinstance(error, MethodNotAllowed) else {}
-    return _problem_response(*status_and_code(type(error)), error.description or "", headers=headers)
+    general = answer(type(error))
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        detail = f"The path does not support this method; it supports {allowed}."
+        return _problem_response(_with_detail(error, detail), {"Allow": allowed})
+    # A description of the gateway's own differs from that of the class.
+    own = error.description if error.description != type(error).description else None
+    return _problem_response(_with_detail(error, own or general.detail))
 
 
 def _on_unexpected(error: Exception) -> Response:
     _log.error("unexpected error", exc_info=error, extra=_log_fields())
-    detail = "Internal error. Report this request ID to the operator."
-    return _problem_response(*status_and_code(type(error)), detail)
+    return _problem_response(answer(type(error)))
 
 
-def _problem_response(
-    status: int,
-    code: str,
-    detail: str,
-    *,
-    index: int | None = None,
-    count: int | None = None,
-    headers: Mapping[str, str] = MappingProxyType({}),
-) -> Response:
-    g.context.problem_code = code
-    content = problem_document(status, code, detail, g.context.request_id)
-    if index is not None:
-        content["index"] = index
-    if count is not None:
-        content["count"] = count
-    retry = {"Retry-After": "1"} if status in RETRY_AFTER_STATUSES else {}
-    return Response(encode(content), status, retry | dict(headers), content_type="application/problem+json")
+def _problem_response(answered: Answer, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+    g.context.problem_code = answered.code
+    content = encode(problem_document(answered, g.context.request_id))
+    retry = {"Retry-After": "1"} if answered.status in RETRY_AFTER_STATUSES else {}
+    return Response(content, answered.status, retry | dict(headers), content_type="application/problem+json")
 
 
-def _status_and_detail(kind: type[DigitError]) -> tuple[int, str]:
-    return next(answer for base, answer in _MODEL_SERVER_ERRORS.items() if issubclass(kind, base))
+def _with_detail(error: Exception, detail: str) -> Answer:
+    general = answer(type(error))
+    return Answer(general.status, general.code, detail)
+
+
+def _summary(kind: type[Exception]) -> str:
+    return (kind.__doc__ or "").partition("\n")[0]
 
 
 def _log_fields() -> dict[str, dict[str, str]]:

@@ -3,31 +3,36 @@
 import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import orjson
 from flask import Response, g, request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
+from werkzeug.exceptions import UnsupportedMediaType
 
 from digit_client import ModelNotFoundError
 from digit_client.artifact.feedback_table import NO_CLASS
-from digit_client.images import MIN_IS_DIGIT
 from digit_client.tfserving.codec import ModelRef
 from digit_serving.feedback.records import Record
 from digit_serving.gateway import schemas
-from digit_serving.gateway.context import REQUEST_ID_PATTERN, RequestContext
+from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.errors import FeedbackMismatchError, FeedbackUnknownError, MalformedBodyError
 from digit_serving.gateway.metrics import Metrics
+from digit_serving.gateway.request_parsing import check_names, read_body
 from digit_serving.gateway.routing import Router
 
 if TYPE_CHECKING:
     from digit_serving.gateway.answer_keeper import AnswerKeeper
 
-MAX_INDEX = 2**31 - 1
-MAX_LABEL = 1000
-"""Longest label, in characters."""
 _MAX_BODY = 16 * 1024
 
 
@@ -36,32 +41,47 @@ def _to_integer(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-RequestId = Annotated[str, Field(pattern=f"^{REQUEST_ID_PATTERN}$")]
-Index = Annotated[int, Field(ge=0, le=MAX_INDEX), BeforeValidator(_to_integer)]
-Label = Annotated[str, Field(max_length=MAX_LABEL)]
-_Body = TypeVar("_Body", bound=BaseModel)
+RequestId = schemas.RequestId
+Index = Annotated[schemas.Position, BeforeValidator(_to_integer)]
+Label = Annotated[str, Field(max_length=schemas.MAX_LABEL, examples=["7"])]
+BODY = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+"""Configuration of request bodies."""
+_Body = TypeVar("_Body")
 
 
-class Feedback(BaseModel):
-    """Body of a request: the label of a picture of an earlier request, or that its answer was right."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
+class _Feedback(BaseModel):
+    model_config = BODY
 
     request_id: RequestId
+    """Value of the header X-Request-ID of the answer."""
     index: Index = 0
-    label: Label = NO_CLASS
-    is_: Annotated[Literal["right"], Field(alias="is")] = "right"
+    """Position of the picture in its request, from 0."""
 
-    @model_validator(mode="after")
-    def _require_label_or_is(self) -> Self:
-        if len({"label", "is_"} & self.model_fields_set) != 1:
-            raise PydanticCustomError("label_or_is", "Feedback needs either `label` or `is`")
-        return self
 
-    @property
-    def is_right(self) -> bool:
-        """True if the answer was right."""
-        return "is_" in self.model_fields_set
+class FeedbackLabel(_Feedback):
+    """The right label of a picture."""
+
+    label: Label
+    """One of the model's labels; of a reading its right text, digits and white space, of any length. Empty if
+    the picture shows none of the classes, or no digit."""
+
+
+class FeedbackRight(_Feedback):
+    """The answer to a picture was right."""
+
+    is_: Annotated[Literal["right"], Field(alias="is")]
+
+
+def _kind_of(document: object) -> str:
+    return "is" if isinstance(document, dict) and "is" in document else "label"
+
+
+_FEEDBACK: TypeAdapter[FeedbackLabel | FeedbackRight] = TypeAdapter(
+    Annotated[
+        Annotated[FeedbackLabel, Tag("label")] | Annotated[FeedbackRight, Tag("is")],
+        Discriminator(_kind_of),
+    ]
+)
 
 
 class FeedbackView:
@@ -74,22 +94,25 @@ class FeedbackView:
 
     def feedback(self) -> Response:
         context: RequestContext = g.context
-        given = parse_body(Feedback)
+        check_names(request.args, ())
+        given = parse_body(_FEEDBACK)
         records = self._keeper.find(given.request_id, given.index, context.caller)
         if not records:
             raise FeedbackUnknownError(
                 "No answer with this request ID and index is kept: it is unknown, or too old."
             )
-        context.model = records[0].model
+        context.requested = ModelRef(records[0].model, version=records[0].version)
         labels = self._labels(given, records, context)
         now = datetime.now(UTC)
         labelled = [
             dataclasses.replace(record, label=label, labelled_at=now, source="feedback")
             for record, label in zip(records, labels, strict=True)
         ]
+        if records[0].kind == "read":
+            labelled[0] = dataclasses.replace(labelled[0], text=_text(given, records))
         self._keeper.save(labelled)
         for record in labelled:
-            self._metrics.count_feedback(record.model, record.version, _agrees(record))
+            self._metrics.count_feedback(record.model, record.version, record.label == record.predicted)
         content: schemas.FeedbackReceipt = {
             "feedback": {
                 "request_id": given.request_id,
@@ -101,59 +124,55 @@ class FeedbackView:
         }
         return Response(orjson.dumps(content), content_type="application/json")
 
-    def _labels(self, given: Feedback, records: Sequence[Record], context: RequestContext) -> Sequence[str]:
+    def _labels(
+        self, given: FeedbackLabel | FeedbackRight, records: Sequence[Record], context: RequestContext
+    ) -> Sequence[str | None]:
         """Return the label of each record.
 
-        Raise FeedbackMismatchError if the given one does not suit the answer, and what Router.task raises.
+        Records of a reading have none if the number has another length: which digits differ is unknown. Raise
+        FeedbackMismatchError if the given label does not suit the answer, and what Router.task raises.
         """
-        if given.is_right:
-            return [NO_CLASS if _is_refused(record) else record.predicted for record in records]
+        if isinstance(given, FeedbackRight):
+            return [record.predicted for record in records]
         if given.label == NO_CLASS:
             return [NO_CLASS] * len(records)
         if records[0].kind == "read":
-            return _split_number(given.label, len(records))
-        if given.label not in self._model_labels(records[0], context):
+            digits = _digits(given.label)
+            return [*digits] if len(digits) == len(records) else [None] * len(records)
+        if given.label not in self._model_labels(context):
             raise FeedbackMismatchError("The label is none of the model's labels.")
         return [given.label]
 
-    def _model_labels(self, record: Record, context: RequestContext) -> Sequence[str]:
+    def _model_labels(self, context: RequestContext) -> Sequence[str]:
         try:
-            return self._router.task(ModelRef(record.model, version=record.version), context).labels
+            return self._router.task(context).labels
         except ModelNotFoundError as error:
             raise FeedbackUnknownError("The version that answered is no longer served.") from error
 
 
-def parse_body(kind: type[_Body]) -> _Body:
+def parse_body(kind: TypeAdapter[_Body]) -> _Body:
     """Return the request's body, a small JSON document. Raise MalformedBodyError or HTTPException."""
     if request.mimetype != "application/json":
         raise UnsupportedMediaType("Unsupported media type. Send application/json.")
-    if int(request.environ.get("CONTENT_LENGTH") or 0) > _MAX_BODY:
-        raise RequestEntityTooLarge
     try:
-        return kind.model_validate_json(request.environ["wsgi.input"].read())
+        return kind.validate_json(read_body(request, _MAX_BODY))
     except ValidationError as error:
         first = error.errors()[0]
-        place = f"Field `{first['loc'][0]}`: " if first["loc"] else ""
+        # A document of several kinds has its kind in front.
+        place = f"Field `{first['loc'][-1]}`: " if first["loc"] else ""
         raise MalformedBodyError(f"{place}{first['msg']}.") from error
 
 
-def _agrees(record: Record) -> bool:
-    """True if the label is the predicted one, or says like the answer that the input shows no digit."""
-    return record.label == record.predicted or (record.label == NO_CLASS and _is_refused(record))
-
-
-def _is_refused(record: Record) -> bool:
-    """True if the answer was that the input shows no digit."""
-    return record.is_digit is not None and record.is_digit < MIN_IS_DIGIT
-
-
-def _split_number(text: str, count: int) -> Sequence[str]:
-    """Return the digits of a number, without white space."""
+def _digits(text: str) -> str:
+    """Return the digits of a number, without white space. Raise FeedbackMismatchError for other text."""
     digits = "".join(text.split())
     if not (digits.isascii() and digits.isdigit()):
         raise FeedbackMismatchError("The label of a reading must consist of digits and white space.")
-    if len(digits) != count:
-        raise FeedbackMismatchError(
-            f"The label has {len(digits)} digits, the reading has {count}; which ones differ is unknown."
-        )
     return digits
+
+
+def _text(given: FeedbackLabel | FeedbackRight, records: Sequence[Record]) -> str:
+    """Return the right text of a reading."""
+    return (
+        given.label if isinstance(given, FeedbackLabel) else "".join(record.predicted for record in records)
+    )

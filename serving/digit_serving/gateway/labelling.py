@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import orjson
 from flask import Response, g, request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, TypeAdapter
 
 from digit_client import ModelNotFoundError, UnavailableError
+from digit_client.tfserving.codec import ModelRef
 from digit_serving.feedback.records import Record
 from digit_serving.gateway import schemas
 from digit_serving.gateway.context import RequestContext
@@ -19,10 +20,15 @@ from digit_serving.gateway.errors import (
     ForbiddenError,
     LabelConflictError,
 )
-from digit_serving.gateway.feedback import Index, Label, RequestId, parse_body
-from digit_serving.gateway.query_parsing import ModelSelector, parse_integer, parse_probability
-from digit_serving.gateway.routing import Router, default_version
-from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.feedback import BODY, Index, Label, RequestId, parse_body
+from digit_serving.gateway.request_parsing import (
+    UNLABELLED_PARAMETERS,
+    ModelSelector,
+    check_names,
+    parse_integer,
+    parse_probability,
+)
+from digit_serving.gateway.routing import Router
 
 if TYPE_CHECKING:
     from digit_serving.gateway.answer_keeper import AnswerKeeper
@@ -31,22 +37,31 @@ MAX_LIMIT = 100
 """Largest value of `limit`."""
 MAX_WITHIN = 10**9
 """Largest value of `within`, in seconds."""
-_LIMIT = 20
-_WITHIN = 24 * 60 * 60
+LIMIT = 20
+WITHIN = 24 * 60 * 60
 _POOL = 10
 """Candidates for each answer that is shown: the random choice seldom gives two people the same one."""
 
 
 class HandLabel(BaseModel):
-    """Body of a request: the label of a stored answer as it was shown, null to withdraw one."""
+    """The label of a stored answer as it was shown."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = BODY
 
     request_id: RequestId
+    """Value of the header X-Request-ID of the answer."""
     index: Index
+    """Position of the picture in its request, from 0."""
     position: Index
+    """Position of the digit in the reading of the picture, from 0; 0 if the picture was classified."""
     revision: str
+    """`revision` as the answer was shown, or as its last label was received."""
     label: Label | None
+    """One of the model's labels. Empty if the picture shows none of the classes, or no digit. Null withdraws
+    the label."""
+
+
+_HAND_LABEL = TypeAdapter(HandLabel)
 
 
 class LabellingViews:
@@ -55,10 +70,7 @@ class LabellingViews:
     They do not tell what the model answered: people would be inclined to agree.
     """
 
-    def __init__(
-        self, settings: Settings, selector: ModelSelector, keeper: "AnswerKeeper", router: Router
-    ) -> None:
-        self._settings = settings
+    def __init__(self, selector: ModelSelector, keeper: "AnswerKeeper", router: Router) -> None:
         self._selector = selector
         self._keeper = keeper
         self._router = router
@@ -66,10 +78,12 @@ class LabellingViews:
     def unlabelled(self) -> Response:
         """Answer some of the least confident answers, in random order."""
         context = _permitted_context()
-        context.model = model = self._selector.model(request.args).name
+        context.requested = self._selector.model(request.args)
+        model = context.model
         query = request.args
-        limit = parse_integer("limit", query["limit"], 1, MAX_LIMIT) if "limit" in query else _LIMIT
-        within = parse_integer("within", query["within"], 0, MAX_WITHIN) if "within" in query else _WITHIN
+        check_names(query, UNLABELLED_PARAMETERS)
+        limit = parse_integer("limit", query["limit"], 1, MAX_LIMIT) if "limit" in query else LIMIT
+        within = parse_integer("within", query["within"], 0, MAX_WITHIN) if "within" in query else WITHIN
         above = parse_probability("above", query["above"]) if "above" in query else None
         since = datetime.now(UTC) - timedelta(seconds=within)
         (records, following), (labelled, unlabelled) = self._keeper.use_store(
@@ -92,10 +106,11 @@ class LabellingViews:
     def label(self) -> Response:
         """Label an answer, unless it has changed since it was shown."""
         context = _permitted_context()
-        given = parse_body(HandLabel)
+        check_names(request.args, ())
+        given = parse_body(_HAND_LABEL)
         record = self._find(given)
-        context.model = record.model
-        if given.label and given.label not in self._labels(record.model, context):
+        context.requested = ModelRef(record.model)
+        if given.label and given.label not in self._labels(context):
             raise FeedbackMismatchError("The label is none of the model's labels.")
         labelled = self._keeper.use_store(lambda store: store.label(record, given.label))
         if labelled is None:
@@ -119,10 +134,10 @@ class LabellingViews:
                 return record
         raise _conflict()
 
-    def _labels(self, model: str, context: RequestContext) -> tuple[str, ...]:
+    def _labels(self, context: RequestContext) -> tuple[str, ...]:
         """Return the labels of the version that answers by default: that of the record may be gone."""
         try:
-            return self._router.task(default_version(self._settings, model), context).labels
+            return self._router.task(context).labels
         except ModelNotFoundError as error:
             raise UnavailableError(error.message) from error
 

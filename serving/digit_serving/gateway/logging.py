@@ -69,6 +69,9 @@ def _fields(context: "RequestContext") -> dict[str, Any]:
         (prediction,) = context.predictions
         fields["label"] = prediction.label
         fields["confidence"] = round(prediction.confidence, 4)
+    for result, count in context.image_results.items():
+        if result != "answered":
+            fields[result] = count
     if context.readings:
         # The count only: a number, such as a card's, may be confidential.
         fields["digits"] = len(context.digits)

@@ -75,8 +75,12 @@ class Metrics:
         self._key_requests = self._counter(
             "key_requests", "Requests answered, by the name of the API key.", "key", "status"
         )
-        self._images_refused = self._counter(
-            "images_refused", "Requests refused because of an image.", "code"
+        self._images = self._counter(
+            "images",
+            "Images, by their result: answered, no_digit, several_digits, or the code of an error.",
+            "model",
+            "version",
+            "result",
         )
         self._overload = self._counter(
             "overload", "Requests refused by admission control: queue full, or waited too long."
@@ -128,8 +132,8 @@ class Metrics:
             self._count_answers(context, context.model_version)
         if context.key:
             self._key_requests(context.key, context.status).inc()
-        if context.image_error_code:
-            self._images_refused(context.image_error_code).inc()
+        for result, count in context.image_results.items():
+            self._images(context.model, context.model_version or "", result).inc(count)
 
     def count_overload(self) -> None:
         """Count a request that admission control refused."""
@@ -181,7 +185,8 @@ class Metrics:
 
     def _count_answers(self, context: RequestContext, version: int) -> None:
         model = context.model
-        answers: list[Prediction | Digit] = [*context.predictions, *context.digits]
+        accepted = [prediction for prediction in context.predictions if not prediction.refusal]
+        answers: list[Prediction | Digit] = [*accepted, *context.digits]
         self._model_seconds(model, version).observe(context.model_server_seconds)
         for label, count in collections.Counter(map(_label, answers)).items():
             self._predictions(model, label, version).inc(count)
@@ -214,7 +219,7 @@ def _label(answer: Prediction | Digit) -> str:
     """Return the label value of an answer, one of at most `_MAX_LABELS` + 1 per model."""
     if isinstance(answer, Digit):
         return str(answer.digit)
-    return answer.label if answer.index < _MAX_LABELS else "other"
+    return answer.labels[answer.index] if answer.index < _MAX_LABELS else "other"
 
 
 def _cached_labels(metric: Counter | Histogram) -> Any:

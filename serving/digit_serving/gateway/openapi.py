@@ -1,18 +1,83 @@
-"""OpenAPI 3.1 document of the HTTP API: openapi.json, completed by the package's version and the settings."""
+"""OpenAPI 3.1 document of the HTTP API, generated from the types of bodies and the classes of errors."""
 
+import base64
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 from flask import Blueprint, Response
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+from werkzeug.exceptions import BadRequest, MethodNotAllowed, RequestEntityTooLarge, UnsupportedMediaType
 
+from digit_client import (
+    DeadlineExceededError,
+    ImageShapeError,
+    ImageTooLargeError,
+    ModelNotFoundError,
+    NotAnImageError,
+    OverloadedError,
+    PixelValueError,
+    ReadingNotSupportedError,
+    ServiceError,
+    TooManyDigitsError,
+    TruncatedImageError,
+    UnavailableError,
+    images,
+)
+from digit_serving.gateway import errors, feedback, labelling, request_parsing, schemas
+from digit_serving.gateway.context import REQUEST_ID_PATTERN
 from digit_serving.gateway.settings import Settings
 
-_FILE = Path(__file__).with_name("openapi.json")
-_IMAGE_LISTS = (("Images", "images"), ("Instances", "instances"), ("Form", "image"))
-"""Schemas of request bodies, each with its property that lists the images."""
+_Json = dict[str, Any]
+
+_ANY = (MethodNotAllowed, Exception)
+_KEYED = (*_ANY, errors.UnauthorizedError, errors.RateLimitedError, errors.InvalidSelectionError)
+_UPSTREAM = (OverloadedError, UnavailableError, DeadlineExceededError, ServiceError)
+_BODY = (BadRequest, errors.MalformedBodyError, RequestEntityTooLarge, UnsupportedMediaType)
+_IMAGE = (NotAnImageError, TruncatedImageError, ImageTooLargeError, ImageShapeError, PixelValueError)
+_RECOGNITION = (*_KEYED, *_UPSTREAM, *_BODY, *_IMAGE, ModelNotFoundError, errors.TooManyImagesError)
+_FEEDBACK = (
+    *_KEYED,
+    *_UPSTREAM,
+    *_BODY,
+    errors.FeedbackUnknownError,
+    errors.FeedbackMismatchError,
+    errors.FeedbackUnavailableError,
+)
+
+_TEXT = {"schema": {"type": "string"}}
+_REQUEST_ID = "X-Request-ID"
+_HEADERS = {
+    _REQUEST_ID: {
+        "description": "The request's ID.",
+        "schema": {"type": "string", "pattern": f"^{REQUEST_ID_PATTERN}$"},
+    },
+    "Retry-After": {
+        "description": "Seconds to wait before the next attempt.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "WWW-Authenticate": {"description": "The authentication scheme, Bearer.", **_TEXT},
+    "Allow": {"description": "The supported methods.", **_TEXT},
+}
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """An operation: `answer` has media types, `errors` the classes of the errors answered."""
+
+    route: str
+    name: str
+    summary: str
+    answer: _Json
+    errors: tuple[type[Exception], ...]
+    description: str = ""
+    parameters: Sequence[str] = ()
+    body: _Json | None = None
 
 
 def blueprint(settings: Settings) -> Blueprint:
@@ -31,35 +96,309 @@ def blueprint(settings: Settings) -> Blueprint:
     return documents
 
 
-def describe(settings: Settings) -> dict[str, Any]:
-    """Return the document with the package's version and the settings' models, limits and security."""
-    document: dict[str, Any] = orjson.loads(_FILE.read_bytes())
-    document["info"]["version"] = version("digit-serving")
-    predict, read = (document["paths"][path]["post"] for path in ("/v1/predict", "/v1/read"))
-    array = document["components"]["requestBodies"]["Pictures"]["content"]["application/x-npy"]["schema"]
-    limits = settings.model_dump(include={"max_body", "max_digits", "max_images", "max_pixels"})
-    for node in (predict, read, array):
-        node["description"] = node["description"].format(**limits)
-    for name, field in _IMAGE_LISTS:
-        document["components"]["schemas"][name]["properties"][field]["maxItems"] = settings.max_images
-    document["components"]["schemas"]["ModelName"]["enum"] = list(settings.models)
-    if not settings.offers_labelling:
-        _remove(document, "Labelling", "/v1/feedback/unlabelled", "/v1/feedback/labels")
-    if not settings.feedback:
-        _remove(document, "Feedback", "/v1/feedback")
-    if settings.api_keys:
-        for path, operations in document["paths"].items():
-            if path.startswith("/v1/"):
-                for operation in operations.values():
-                    operation["security"] = [{"Key": []}]
-    return document
+def describe(settings: Settings) -> _Json:
+    """Return the document of a gateway with these settings."""
+    paths = {}
+    for operation in _operations(settings):
+        method, path = operation.route.split()
+        described = _describe(operation)
+        if settings.api_keys and path.startswith("/v1/"):
+            described["security"] = [{"Key": []}]
+        paths[path] = {method.lower(): described}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Digits",
+            "version": version("digit-serving"),
+            "summary": "Classifies images, and reads handwritten digits.",
+            "description": "Every response carries the header `X-Request-ID`, which identifies the request "
+            "in the log. Every error is a problem document (RFC 9457) with a stable `code`; an unknown path "
+            "answers `not_found`. If the service requires API keys, requests under `/v1` need the header "
+            "`Authorization: Bearer <key>`.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [],
+        "paths": paths,
+        "components": {
+            "headers": {name: {"required": True, **header} for name, header in _HEADERS.items()},
+            "requestBodies": {"Pictures": {"required": True, "content": _pictures(settings)}},
+            "securitySchemes": {"Key": {"type": "http", "scheme": "bearer"}},
+            "schemas": _schemas(settings),
+        },
+    }
 
 
-def _remove(document: dict[str, Any], prefix: str, *paths: str) -> None:
-    """Remove paths, and the components that they alone use: their names begin with the prefix."""
-    for path in paths:
-        del document["paths"][path]
-    for kind, components in document["components"].items():
-        document["components"][kind] = {
-            name: component for name, component in components.items() if not name.startswith(prefix)
+def _operations(settings: Settings) -> Iterator[_Operation]:
+    index = _json("Index") | {"text/html": _TEXT}
+    yield _Operation("GET /", "index", "Index of the endpoints; an HTML page for browsers.", index, _ANY)
+    yield from _recognition_operations(settings)
+    yield _Operation(
+        "GET /v1/models",
+        "listModels",
+        "Describe a model: its task, versions and labels.",
+        _json("Models"),
+        (*_KEYED, *_UPSTREAM, errors.UnknownModelError),
+        parameters=request_parsing.MODEL_PARAMETERS,
+    )
+    if settings.feedback:
+        yield _Operation(
+            "POST /v1/feedback",
+            "giveFeedback",
+            "Say what a picture of an earlier request shows.",
+            _json("FeedbackReceipt"),
+            _FEEDBACK,
+            "The service keeps the model's input of each answer for some minutes. Feedback stores it with "
+            "its label, to train later models. Feedback on the same picture replaces earlier one.",
+            body=_body("FeedbackLabel", "FeedbackRight"),
+        )
+    if settings.offers_labelling:
+        yield from _labelling_operations()
+    yield from _service_operations()
+
+
+def _recognition_operations(settings: Settings) -> Iterator[_Operation]:
+    common = (
+        "Of several images, one that can't be used has an error in its place; the error of an image that is "
+        "the whole body is that of the request. Without `model`, the default model answers; without "
+        f"`version` and `label`, its default version. Limits: {settings.max_body:,} bytes per body, "
+        f"{settings.max_pixels:,} pixels"
+    )
+    body = _ref("requestBodies", "Pictures")
+    yield _Operation(
+        "POST /v1/predict",
+        "predict",
+        "Classify each image.",
+        _json("Predictions"),
+        _RECOGNITION,
+        "A model of digits refuses an image without a digit, or with several: `refusal` says why, and "
+        f"`is_digit` and `probabilities` what the model saw. {common} per image.",
+        request_parsing.PREDICT_PARAMETERS,
+        body,
+    )
+    yield _Operation(
+        "POST /v1/read",
+        "read",
+        "Read all digits in each image, in lines, by a model of digits.",
+        _json("Readings"),
+        (*_RECOGNITION, ReadingNotSupportedError, TooManyDigitsError),
+        "Signs between digits are left out. An image on which nothing looks like a digit has an empty "
+        f"reading with a `refusal`. {common} and {settings.max_digits:,} digits per image.",
+        ["include_image" if name == "include" else name for name in request_parsing.READ_PARAMETERS],
+        body,
+    )
+
+
+def _labelling_operations() -> Iterator[_Operation]:
+    permission = "The API key needs the permission to label."
+    yield _Operation(
+        "GET /v1/feedback/unlabelled",
+        "listUnlabelled",
+        "Show some stored answers that wait for a label.",
+        _json("LabellingRecords"),
+        (*_KEYED, errors.ForbiddenError, errors.UnknownModelError, errors.FeedbackUnavailableError),
+        "The answers are among the least confident ones, in random order: two people seldom get the same. "
+        f"They come without the label that the model answered. {permission}",
+        request_parsing.UNLABELLED_PARAMETERS,
+    )
+    yield _Operation(
+        "POST /v1/feedback/labels",
+        "labelAnswer",
+        "Label a stored answer by hand, or withdraw its label.",
+        _json("LabellingReceipt"),
+        (*_FEEDBACK, errors.ForbiddenError, errors.LabelConflictError),
+        "The label is stored only if the answer still has the revision that was shown: nobody overwrites "
+        f"the label of somebody else. {permission}",
+        body=_body("HandLabel"),
+    )
+
+
+def _service_operations() -> Iterator[_Operation]:
+    document = {"application/json": {"schema": {"type": "object", "additionalProperties": True}}}
+    text = {"text/plain": _TEXT}
+    yield _Operation("GET /livez", "isAlive", "Liveness: the process is running.", _json("Alive"), _ANY)
+    yield _Operation(
+        "GET /readyz",
+        "isReady",
+        "Readiness: the gateway can answer predictions.",
+        _json("Ready"),
+        (*_ANY, errors.NotReadyError),
+    )
+    yield _Operation("GET /metrics", "metrics", "Metrics in Prometheus's text format.", text, _ANY)
+    yield _Operation("GET /openapi.json", "describe", "This OpenAPI document.", document, _ANY)
+
+
+def _describe(operation: _Operation) -> _Json:
+    described = {
+        "operationId": operation.name,
+        "tags": ["digits" if " /v1" in operation.route else "service"],
+        "summary": operation.summary,
+        "description": operation.description,
+        "parameters": [_parameters()[name] for name in (_REQUEST_ID, *operation.parameters)],
+        "responses": {
+            "200": {"description": "Success.", "headers": _headers(200), "content": operation.answer},
+            **_error_responses(operation.errors),
+        },
+    }
+    if operation.body:
+        described["requestBody"] = operation.body
+    return described
+
+
+def _error_responses(kinds: Iterable[type[Exception]]) -> _Json:
+    """Return the responses by status, each with the codes of the errors that have it."""
+    answers = {answer.code: answer for answer in map(errors.answer, kinds)}
+    responses = {}
+    for status in sorted({answer.status for answer in answers.values()}):
+        alike = [answer for answer in answers.values() if answer.status == status]
+        code = {"enum": [answer.code for answer in alike]}
+        problem = {
+            "schema": _ref("schemas", "Problem") | {"properties": {"code": code}},
+            "example": errors.problem_document(alike[0], "3f2b8c1e9d4a4f0c8a57e6b1d2c3f405"),
         }
+        responses[str(status)] = {
+            "description": "\n".join(f"- `{answer.code}`: {answer.detail}" for answer in alike),
+            "headers": _headers(status),
+            "content": {"application/problem+json": problem},
+        }
+    return responses
+
+
+def _headers(status: int) -> _Json:
+    names = [_REQUEST_ID, *{401: ["WWW-Authenticate"], 405: ["Allow"]}.get(status, [])]
+    names += ["Retry-After"] if status in errors.RETRY_AFTER_STATUSES else []
+    return {name: _ref("headers", name) for name in names}
+
+
+@cache
+def _parameters() -> dict[str, _Json]:
+    """Return the parameters by name; `include_image` is the `include` of /v1/read."""
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    included = {"type": "array", "minItems": 1, "items": {"type": "string", "enum": ["image", "labels"]}}
+    schemas_and_texts: dict[str, tuple[_Json, str]] = {
+        "model": (_ref("schemas", "ModelName"), "Name of the model."),
+        "version": (_integer(0, request_parsing.MAX_VERSION, format="int64"), "Version of the model."),
+        "label": ({"type": "string"}, "Label of a version of the model; excludes `version`."),
+        "include": (included, "Include the model's input image, or the probability of each label."),
+        "include_image": ({"type": "string", "const": "image"}, "Include the model's input of each digit."),
+        "top": (
+            _integer(1, request_parsing.MAX_TOP),
+            "Number of the most probable classes listed in `top`, instead of `probabilities`.",
+        ),
+        "min_is_digit": (
+            share | {"default": images.MIN_IS_DIGIT},
+            "Least `is_digit` of a digit: models of digits refuse what has less. A higher value refuses more "
+            "of what is no digit, and more digits.",
+        ),
+        "limit": (
+            _integer(1, labelling.MAX_LIMIT, default=labelling.LIMIT),
+            "Largest number of answers.",
+        ),
+        "above": (share, "Confidence above which answers are shown: `next` of an earlier response."),
+        "within": (
+            _integer(0, labelling.MAX_WITHIN, default=labelling.WITHIN),
+            "Seconds up to now in which labels count for `labelled`.",
+        ),
+    }
+    parameters: dict[str, _Json] = {
+        key: {"name": key.removesuffix("_image"), "in": "query", "description": text, "schema": schema}
+        for key, (schema, text) in schemas_and_texts.items()
+    }
+    parameters["include"] |= {"style": "form", "explode": False}
+    parameters[_REQUEST_ID] = {
+        "name": _REQUEST_ID,
+        "in": "header",
+        "description": "The request's ID. The gateway generates one if the header is missing or does not "
+        f"match `{REQUEST_ID_PATTERN}`.",
+        "schema": {"type": "string"},
+    }
+    return parameters
+
+
+def _integer(minimum: int, maximum: int, **more: object) -> _Json:
+    return {"type": "integer", "minimum": minimum, "maximum": maximum, **more}
+
+
+def _pictures(settings: Settings) -> _Json:
+    """Return the media types of a request's pictures."""
+    one = np.zeros((28, 28), np.uint8)
+    one[4:24, 13:15] = 255
+    file = base64.b64encode(images.to_png(one)).decode()
+    examples = {
+        "file": {"summary": "An image file", "value": {"images": [file]}},
+        "pixels": {"summary": "Pixels", "value": {"instances": [(one // 255).ravel().tolist()]}},
+    }
+    array = (
+        f"A .npy file: uint8 [n, *shape] with n ≤ {settings.max_images} and the shape in the task card; for "
+        "digits [n, 28, 28], light ink on dark."
+    )
+    pictures = _json("Images", "Instances")
+    pictures["application/json"]["examples"] = examples
+    return {
+        **pictures,
+        "image/*": _binary("PNG, JPEG, GIF, BMP, WebP, TIFF in strips, or PPM."),
+        "application/octet-stream": _binary("An image file in one of the formats of `image/*`."),
+        "multipart/form-data": {"schema": _ref("schemas", "Form")},
+        "application/x-npy": _binary(array),
+    }
+
+
+def _binary(description: str) -> _Json:
+    return {"schema": {"type": "string", "format": "binary", "description": description}}
+
+
+class _Generator(GenerateJsonSchema):
+    """Generator without a title for each field, which would repeat its name."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def _schemas(settings: Settings) -> _Json:
+    """Return the schemas of bodies, of answers and of problem details."""
+    answers: list[Any] = [schemas.Predictions, schemas.Readings, schemas.Models, schemas.Index]
+    answers += [schemas.Alive, schemas.Ready]
+    bodies: list[Any] = [schemas.Images, schemas.Instances, schemas.Form]
+    if settings.feedback:
+        answers.append(schemas.FeedbackReceipt)
+        bodies += [feedback.FeedbackLabel, feedback.FeedbackRight]
+    if settings.offers_labelling:
+        answers += [schemas.LabellingRecords, schemas.LabellingReceipt]
+        bodies.append(labelling.HandLabel)
+    definitions = _generate(answers, "serialization") | _generate(bodies, "validation")
+    for name, field in (("Images", "images"), ("Instances", "instances"), ("Form", "image")):
+        definitions[name]["properties"][field]["maxItems"] = settings.max_images
+    definitions["ModelName"] = {
+        "title": "ModelName",
+        "type": "string",
+        "description": "A model of the service.",
+        "enum": list(settings.models),
+    }
+    return definitions
+
+
+def _generate(kinds: Sequence[Any], mode: JsonSchemaMode) -> _Json:
+    """Return the schemas of these types, and of those that they consist of, by name."""
+    # Types without a configuration of their own take that of the tuple.
+    adapter: TypeAdapter[Any] = TypeAdapter(
+        tuple[tuple(kinds)],  # type: ignore[arg-type, misc]
+        config=ConfigDict(use_attribute_docstrings=True),
+    )
+    reference = "#/components/schemas/{model}"
+    generated = adapter.json_schema(mode=mode, ref_template=reference, schema_generator=_Generator)
+    definitions: _Json = generated["$defs"]
+    return definitions
+
+
+def _body(*names: str) -> _Json:
+    return {"required": True, "content": _json(*names)}
+
+
+def _json(*names: str) -> _Json:
+    """Return the media type JSON with one of these schemas."""
+    kinds = [_ref("schemas", name) for name in names]
+    return {"application/json": {"schema": {"oneOf": kinds} if kinds[1:] else kinds[0]}}
+
+
+def _ref(kind: str, name: str) -> _Json:
+    return {"$ref": f"#/components/{kind}/{name}"}

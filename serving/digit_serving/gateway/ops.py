@@ -10,7 +10,7 @@ from flask import Blueprint, Response, abort, request
 
 from digit_client import DigitError, ModelNotFoundError
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.model_server import AsyncModelServer
+from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.errors import NotReadyError
 from digit_serving.gateway.metrics import CONTENT_TYPE, Metrics
@@ -53,7 +53,7 @@ _SWAGGER_UI_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.pn
 
 def probes(
     settings: Settings,
-    model_server: AsyncModelServer,
+    model_server: AsyncConnection,
     metrics: Metrics,
     keeper: "AnswerKeeper | None",
     limiter: RateLimiter | None,

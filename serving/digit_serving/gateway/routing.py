@@ -1,4 +1,4 @@
-"""Canary routing: selects the model version that answers a request, and finds its task."""
+"""Canary routing: selects the model version that answers a request."""
 
 import hashlib
 import time
@@ -15,7 +15,7 @@ from digit_client import (
     UnavailableError,
 )
 from digit_client.tfserving.codec import Batch, ModelRef
-from digit_client.tfserving.model_server import AsyncModelServer
+from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.context import RequestContext
@@ -44,16 +44,15 @@ def describe_missing(default: ModelRef) -> str:
 class Router:
     """Sends a request to the version that it names, otherwise to the canary (a share) or the default.
 
-    `requested` is a model of the settings, with the version or the label that the request names, if any. The
-    version that answers a request's first prediction answers all further ones. One deadline bounds a
-    request's wait and all its calls. The request's context records failed calls.
+    The version that answers a request's first prediction answers all further ones. One deadline bounds a
+    request's wait and all its calls. The request's context says what is requested, and records failed calls.
 
     Every method raises ModelNotFoundError if the requested version or label does not exist,
     DefaultMissingError if no version has the default label, UnavailableError if the version was unloaded
     between two calls, and errors of the call.
     """
 
-    def __init__(self, settings: Settings, model_server: AsyncModelServer, batcher: Batcher) -> None:
+    def __init__(self, settings: Settings, model_server: AsyncConnection, batcher: Batcher) -> None:
         self._settings = settings
         self._model_server = model_server
         self._batcher = batcher
@@ -62,81 +61,66 @@ class Router:
             name: ModelRef(name, label=model.canary_label) for name, model in settings.by_model.items()
         }
 
-    def predict(self, batch: Batch, requested: ModelRef, context: RequestContext) -> list[Prediction]:
+    def predict(self, batch: Batch, context: RequestContext) -> list[Prediction]:
         """Return the batch's predictions, in order."""
 
         def ask(model: ModelRef, timeout: float) -> Awaitable[list[Prediction]]:
             return self._batcher.predict(batch, model, timeout=timeout, context=context)
 
-        predictions = self._route(ask, requested, context)
+        predictions = self._route(ask, context)
         context.model_version = predictions[0].model_version
         return predictions
 
-    def task(self, requested: ModelRef, context: RequestContext) -> TaskCard:
-        """Return the task of the version that has answered the request, or is expected to.
+    def task(self, context: RequestContext) -> TaskCard:
+        """Return the task of the requested model. A call is needed only before its first answer."""
 
-        A call is needed only before the version's first answer.
-        """
-        return self._known_task(requested, context) or self._route(self._ask_task, requested, context)
+        def ask(model: ModelRef, timeout: float) -> Awaitable[TaskCard]:
+            return self._model_server.task(model, timeout=timeout)
 
-    def latest_task(self, requested: ModelRef, context: RequestContext) -> TaskCard:
-        """Return the task of the version that has answered the request, or answers now; asks which."""
-        if context.model_version is not None:
-            return self.task(requested, context)
-        return self._route(self._ask_latest_task, requested, context)
+        return self._model_server.known_task(context.model) or self._route(ask, context)
 
-    def _known_task(self, requested: ModelRef, context: RequestContext) -> TaskCard | None:
-        known_task = self._model_server.known_task
-        if context.model_version is not None:
-            return known_task(ModelRef(requested.name, version=context.model_version))
-        if names_version(requested):
-            return known_task(requested)
-        if self._is_for_canary(requested, context):
-            canary = known_task(self._canaries[requested.name])
-            # Until the canary answers, the default's task is the best guess. A failed call disproves it.
-            if canary or context.failures:
-                return canary
-        return known_task(self._defaults[requested.name])
+    def version(self, context: RequestContext) -> int:
+        """Return the version that has answered the request, or would."""
 
-    def _ask_task(self, model: ModelRef, timeout: float) -> Awaitable[TaskCard]:
-        return self._model_server.task(model, timeout=timeout)
+        def ask(model: ModelRef, timeout: float) -> Awaitable[int]:
+            return self._model_server.resolve(model, timeout=timeout)
 
-    def _ask_latest_task(self, model: ModelRef, timeout: float) -> Awaitable[TaskCard]:
-        return self._model_server.latest_task(model, timeout=timeout)
+        return context.model_version or self._route(ask, context)
 
-    def _route(self, ask: _Ask[_Result], requested: ModelRef, context: RequestContext) -> _Result:
+    def _route(self, ask: _Ask[_Result], context: RequestContext) -> _Result:
         """Ask the version that has answered the request before, is named, or is the canary or the default."""
+        requested = context.requested
         if context.deadline is None:
             # Leave at least `max_queue_time` for calls, however long the request has waited for admission.
             deadline = context.arrived_at + self._settings.deadline
             context.deadline = max(deadline, time.perf_counter() + self._settings.max_queue_time)
-        deadline = context.deadline
         if context.model_version is not None:
             pinned = ModelRef(requested.name, version=context.model_version)
             try:
-                return self._call("pinned", ask, pinned, deadline, context)
+                return self._call("pinned", ask, pinned, context)
             except ModelNotFoundError as error:
                 raise UnavailableError(error.message) from error
         if names_version(requested):
-            return self._call("named", ask, requested, deadline, context)
-        if self._is_for_canary(requested, context):
+            return self._call("named", ask, requested, context)
+        if requested.name not in self._defaults:
+            raise ModelNotFoundError(f"the settings do not list the model {requested.name}")
+        if self._is_for_canary(context):
             # Fall back to the default: between two canaries no version has the label.
             with suppress(ModelNotFoundError):
-                return self._call("canary", ask, self._canaries[requested.name], deadline, context)
+                return self._call("canary", ask, self._canaries[requested.name], context)
         default = self._defaults[requested.name]
         try:
-            return self._call("default", ask, default, deadline, context)
+            return self._call("default", ask, default, context)
         except ModelNotFoundError as error:
             # The caller has named no version, so that the absence is not the caller's error.
             if default.label:
                 raise DefaultMissingError(describe_missing(default)) from error
             raise UnavailableError(error.message) from error
 
-    def _call(
-        self, route: str, ask: _Ask[_Result], model: ModelRef, deadline: float, context: RequestContext
-    ) -> _Result:
+    def _call(self, route: str, ask: _Ask[_Result], model: ModelRef, context: RequestContext) -> _Result:
+        assert context.deadline
         try:
-            timeout = deadline - time.perf_counter()
+            timeout = context.deadline - time.perf_counter()
             if timeout <= 0:
                 raise DeadlineExceededError("no time is left for another call")
             return await_(ask(model, timeout))
@@ -144,8 +128,8 @@ class Router:
             context.failures.append((route, error.code))
             raise
 
-    def _is_for_canary(self, requested: ModelRef, context: RequestContext) -> bool:
-        model = self._settings.by_model[requested.name]
+    def _is_for_canary(self, context: RequestContext) -> bool:
+        model = self._settings.by_model[context.model]
         return bool(model.canary_label) and in_share(model.canary_share, context.request_id)
 
 

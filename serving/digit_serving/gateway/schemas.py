@@ -1,155 +1,292 @@
-"""Response documents as types: mypy checks the handlers, and tests compare the schemas in openapi.json."""
+"""JSON documents as types: mypy checks the handlers, and the OpenAPI document is generated from them."""
 
 from collections.abc import Sequence
-from typing import Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field
+
+# pydantic needs this one before Python 3.12.
+from typing_extensions import TypedDict
+
+from digit_client._types import Refusal
+from digit_client.artifact.task_card import MAX_LABELS, Color, Fit, Kind
+from digit_client.tfserving.protos import ModelVersionStatus
+from digit_serving.gateway.context import REQUEST_ID_PATTERN
+
+MAX_INDEX = 2**31 - 1
+"""Largest position of a picture in a request, and of a digit in a reading."""
+MAX_LABEL = 1000
+"""Longest label of feedback, in characters."""
+
+RequestId = Annotated[
+    str, Field(pattern=f"^{REQUEST_ID_PATTERN}$", examples=["3f2b8c1e9d4a4f0c8a57e6b1d2c3f405"])
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Version = Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"}, examples=[1])]
+Position = Annotated[int, Field(ge=0, le=MAX_INDEX, json_schema_extra={"format": "int32"})]
+ClassIndex = Annotated[int, Field(ge=0, lt=MAX_LABELS)]
+DigitNumber = Annotated[int, Field(ge=0, le=9)]
+Labels = Annotated[Sequence[str], Field(min_length=2, max_length=MAX_LABELS)]
+Probabilities = Annotated[Sequence[Share], Field(min_length=2, max_length=MAX_LABELS)]
+Box = Annotated[Sequence[Count], Field(min_length=4, max_length=4, examples=[[12, 8, 20, 31]])]
+Png = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
+EncodedFile = Annotated[
+    str,
+    Field(
+        description="An image file in base64, or as a data: URL.",
+        json_schema_extra={"format": "byte", "contentEncoding": "base64", "contentMediaType": "image/*"},
+    ),
+]
+State = Annotated[str, Field(json_schema_extra={"enum": list(ModelVersionStatus.State.keys())})]
+
+
+class Problem(TypedDict):
+    """Problem details (RFC 9457)."""
+
+    type: str
+    title: str
+    """Reason phrase of the status."""
+    status: Annotated[int, Field(ge=400, le=599)]
+    code: str
+    """Stable identifier of the error, for programs."""
+    detail: str
+    """Explanation of the error, for people."""
+    request_id: RequestId
+
+
+class Images(TypedDict):
+    """Image files."""
+
+    images: Annotated[Sequence[EncodedFile], Field(min_length=1)]
+
+
+class Instances(TypedDict):
+    """Pixels in the model's input format."""
+
+    instances: Annotated[
+        Sequence[Annotated[Sequence[Sequence[Any] | float], Field(min_length=1)]], Field(min_length=1)
+    ]
+    """Pixels of each image in the shape and range of the task card, as nested lists; for digits 28 rows of 28
+    pixels in one list, from 0 (background) to 1 (ink)."""
+
+
+class Form(TypedDict):
+    """Image files as form parts."""
+
+    image: Annotated[
+        Sequence[Annotated[str, Field(json_schema_extra={"format": "binary"})]], Field(min_length=1)
+    ]
+
+
+class ImageFailure(TypedDict):
+    """An image that can't be used. The other images of the request have their results."""
+
+    error: Problem
 
 
 class Model(TypedDict):
-    """The model that answered, with the names of its classes."""
+    """The model that answered."""
 
     name: str
-    version: int
-    labels: Sequence[str]
+    version: Version
+    labels: Labels
+    """Names of the classes, in the order of `index` and `probabilities`."""
 
 
 class RankedClass(TypedDict):
     """One of the most probable classes."""
 
     label: str
-    index: int
-    probability: float
+    index: ClassIndex
+    """Position of `label` in the model's labels."""
+    probability: Share
 
 
 class Prediction(TypedDict):
-    """The class of one image.
+    """The class of one image, or the refusal of an image without a digit or with several."""
 
-    Only models whose classes are the ten digits have `digit`, only those with the output `is_digit` have it.
-    `top` replaces `probabilities` on request. `labels`, the probability of each label, and `image`, a PNG in
-    base64, are added on request.
-    """
-
-    label: str
-    index: int
-    confidence: float
-    probabilities: NotRequired[Sequence[float]]
-    top: NotRequired[list[RankedClass]]
-    digit: NotRequired[int]
-    is_digit: NotRequired[float]
-    labels: NotRequired[dict[str, float]]
-    image: NotRequired[str]
+    label: str | None
+    """The most probable class, null if the image is refused."""
+    index: ClassIndex
+    """Position of the most probable class in the model's labels."""
+    confidence: Share
+    """Probability of the class at `index`, times `is_digit` where the model learns it."""
+    refusal: Refusal | None
+    """Reason for which the image is refused, by models of digits only."""
+    count: NotRequired[Annotated[int, Field(ge=2)]]
+    """Number of digits on the image, of `several_digits`; `/v1/read` reads them."""
+    digit: NotRequired[DigitNumber | None]
+    """The most probable digit, null if the image is refused; absent if the classes are not the ten digits."""
+    is_digit: NotRequired[Share]
+    """Probability that the image shows a digit at all; absent if the model does not learn it."""
+    probabilities: NotRequired[Probabilities]
+    """Probability of each class, in the order of the model's labels; absent if `?top=` is given. Those of
+    digits hold given that the image shows one."""
+    top: NotRequired[Annotated[Sequence[RankedClass], Field(min_length=1, max_length=MAX_LABELS)]]
+    """The most probable classes, if requested by `?top=`, the first one first."""
+    labels: NotRequired[dict[str, Share]]
+    """Probability of each label, if requested by `?include=labels`."""
+    image: NotRequired[Png]
+    """The model's input, if requested by `?include=image`: a PNG of the shape in the task card; for digits
+    28×28, light ink on dark."""
 
 
 class Predictions(TypedDict):
-    """A prediction for each image, in the order of the request."""
+    """A result for each image, in the order of the request."""
 
     model: Model
-    predictions: list[Prediction]
-    request_id: str
+    predictions: Annotated[Sequence[Prediction | ImageFailure], Field(min_length=1)]
+    request_id: RequestId
 
 
 class Digit(TypedDict):
-    """A digit of a line; `box` is left, top, width and height in pixels, `image` a PNG in base64."""
+    """A digit of a line."""
 
-    digit: int
-    confidence: float
-    probabilities: Sequence[float]
-    box: Sequence[int]
-    image: NotRequired[str]
+    digit: DigitNumber
+    confidence: Share
+    """Probability that the box shows `digit`: its probability times `is_digit`."""
+    probabilities: Annotated[Sequence[Share], Field(min_length=10, max_length=10)]
+    """Probability of each digit, 0 to 9, given that the box shows one."""
+    box: Box
+    """Left, top, width and height in pixels of the image as sent, with its EXIF orientation applied."""
+    image: NotRequired[Png]
+    """The model's input, if requested by `?include=image`: a PNG, 28×28, light ink on dark."""
 
 
 class Line(TypedDict):
     """A line of digits, from left to right."""
 
-    text: str
-    box: Sequence[int]
-    digits: list[Digit]
+    text: Annotated[str, Field(pattern="^[0-9]+$", examples=["2026"])]
+    box: Box
+    digits: Annotated[Sequence[Digit], Field(min_length=1)]
 
 
 class Reading(TypedDict):
-    """The digits on one image, in lines from top to bottom."""
+    """The digits on one image, in lines from top to bottom; none if the image is refused."""
 
-    text: str
-    lines: list[Line]
+    text: Annotated[str, Field(pattern=r"^[0-9\n]*$", examples=["2026", "17\n42"])]
+    """The texts of the lines, joined by line breaks."""
+    lines: Sequence[Line]
+    refusal: Refusal | None
+    """`no_digit` if nothing on the image looks like a digit."""
 
 
 class Readings(TypedDict):
     """A reading of each image, in the order of the request."""
 
     model: Model
-    readings: list[Reading]
-    request_id: str
+    readings: Annotated[Sequence[Reading | ImageFailure], Field(min_length=1)]
+    request_id: RequestId
 
 
 class ModelVersion(TypedDict):
-    """A version of the model; `state` is a name of ModelVersionStatus.State."""
+    """A version of the model and its state."""
 
-    version: int
-    state: str
+    version: Version
+    state: State
+    """State in the version's life cycle."""
+
+
+class CardInput(TypedDict):
+    """Pictures that the model takes."""
+
+    shape: Annotated[Sequence[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=3)]
+    """Height, width and, for one or three channels, their number."""
+    range: Annotated[Sequence[float], Field(min_length=2, max_length=2)]
+    """Values of black and white in the model's input."""
+
+
+class CardPreparation(TypedDict):
+    """Preparation of a picture."""
+
+    kind: Kind
+    """`digits` finds and frames what is written, `resize` scales the picture, `none` requires the shape."""
+    fit: Fit
+    color: Color
+
+
+class TaskCard(TypedDict):
+    """What the model classifies, and the pictures that it takes."""
+
+    name: str
+    labels: Labels
+    """Names of the classes, in the order of the model's output."""
+    input: CardInput
+    prepare: CardPreparation
 
 
 class Models(TypedDict):
-    """A model's versions, the version of each label, and its task card: null while no version answers.
-
-    `models` are the names of all models. `feedback` is true if answers can get feedback.
-    """
+    """A model's versions, the version of each label, and its task."""
 
     name: str
-    versions: list[ModelVersion]
-    labels: dict[str, int]
-    task: dict[str, object] | None
-    models: Sequence[str]
+    versions: Sequence[ModelVersion]
+    labels: dict[str, Version]
+    task: TaskCard | None
+    """Task card of the default version; null while no version answers."""
+    models: Annotated[Sequence[str], Field(min_length=1)]
+    """Names of all models, the default one first."""
     feedback: bool
-    request_id: str
+    """True if answers can get feedback by /v1/feedback."""
+    request_id: RequestId
 
 
 class FeedbackEntry(TypedDict):
-    """Feedback that was stored: `inputs` is the number of the model's inputs that have labels now.
+    """Feedback that was stored."""
 
-    `original` is true if the picture as sent was stored as well.
-    """
-
-    request_id: str
-    index: int
-    inputs: int
+    request_id: RequestId
+    """Value of the header X-Request-ID of the answer."""
+    index: Position
+    """Position of the picture in its request, from 0."""
+    inputs: Annotated[int, Field(ge=1)]
+    """Number of model inputs that were stored: 1, or the digits of a reading."""
     original: bool
+    """True if the picture as sent was stored, too; false if the model's inputs only."""
 
 
 class FeedbackReceipt(TypedDict):
     """Receipt of feedback."""
 
     feedback: FeedbackEntry
-    request_id: str
+    request_id: RequestId
 
 
 class LabellingRecord(TypedDict):
-    """Stored answer that waits for a label; `image` is the model's input, a PNG in base64."""
+    """Stored answer that waits for a label."""
 
-    request_id: str
-    index: int
-    position: int
+    request_id: RequestId
+    """Value of the header X-Request-ID of the answer."""
+    index: Position
+    """Position of the picture in its request, from 0."""
+    position: Position
+    """Position of the digit in the reading of the picture, from 0; 0 if the picture was classified."""
     revision: str
-    image: str
+    """Token of the answer and its label as they are now."""
+    image: Png
+    """The model's input."""
 
 
 class LabellingRecords(TypedDict):
-    """Stored answers that wait for a label, and the numbers of those that got one by hand and that wait.
+    """Stored answers that wait for a label."""
 
-    `next` is the value of `above` for further answers, null if there are no others.
-    """
-
-    records: list[LabellingRecord]
-    next: float | None
-    labelled: int
-    unlabelled: int
-    request_id: str
+    records: Sequence[LabellingRecord]
+    next: Share | None
+    """`above` for further answers, null if there are no others."""
+    labelled: Count
+    """Number of the model's answers that got a label by hand within the time."""
+    unlabelled: Count
+    """Number of the model's answers that wait for a label."""
+    request_id: RequestId
 
 
 class LabellingReceipt(TypedDict):
-    """Receipt of a label, null after a withdrawal; the answer has another revision now."""
+    """Receipt of a label."""
 
-    label: str | None
+    label: Annotated[str, Field(max_length=MAX_LABEL)] | None
+    """Label of the answer now, null if it has none."""
     revision: str
-    request_id: str
+    """Token of the answer and its label as they are now."""
+    request_id: RequestId
 
 
 class Index(TypedDict):
@@ -167,24 +304,9 @@ class Alive(TypedDict):
 
 
 class Ready(TypedDict):
-    """The gateway can answer predictions. `warnings` are sentences on stores that can't be reached."""
+    """The gateway can answer predictions."""
 
     status: Literal["ready"]
-    versions: list[int]
-    warnings: NotRequired[list[str]]
-
-
-class Problem(TypedDict):
-    """Problem details (RFC 9457).
-
-    `index` is the position of the image that caused the error, from 0, and `count` its number of digits.
-    """
-
-    type: str
-    title: str
-    status: int
-    code: str
-    detail: str
-    request_id: str
-    index: NotRequired[int]
-    count: NotRequired[int]
+    versions: Annotated[Sequence[Version], Field(min_length=1)]
+    warnings: NotRequired[Annotated[Sequence[str], Field(min_length=1)]]
+    """Sentences on stores that can't be reached."""

@@ -4,16 +4,19 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from digit_client import DigitError, ModelNotFoundError, Prediction, Reading
 from digit_client.tfserving.codec import Batch, ModelRef
-from digit_client.tfserving.model_server import AsyncModelServer
+from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway import tls
+from digit_serving.gateway.answers import Answer
 from digit_serving.gateway.batching import MAX_CALL_BYTES, Batcher
 from digit_serving.gateway.circuit_breaker import CircuitBreaker
 from digit_serving.gateway.context import RequestContext
@@ -50,7 +53,7 @@ class Shadow:
         self._max_images = settings.max_images
         self._timeout = settings.deadline
         self._metrics = metrics
-        self._model_server = AsyncModelServer(settings.model_server, tls.channel_credentials(settings))
+        self._model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
         self._batcher = Batcher(
             self._model_server,
             max_inflight_calls=settings.max_inflight_calls,
@@ -65,34 +68,27 @@ class Shadow:
         """Models and reasons that were logged since another version got the label."""
 
     def compare_predictions(
-        self,
-        requested: ModelRef,
-        context: RequestContext,
-        predictions: Sequence[Prediction],
-        batches: Iterable[Batch],
+        self, context: RequestContext, answers: Sequence[Answer[Prediction]], min_is_digit: float
     ) -> None:
-        """Compare a request's predictions, whose inputs are in `batches`, if it is in the share."""
-        if not self._is_chosen(requested, context):
+        """Compare a request's predictions, each with its input, if the request is in the share."""
+        if not self._is_chosen(context):
             return
-        match batches:
-            case [batch]:
-                self._start(context, list(map(_verdict, predictions)), _verdict, batch)
-            case _:
-                # Several batches may not fit into memory together.
-                self._metrics.count_dropped_shadow(context.model, "too_large")
+        if not all(answer.inputs for answer in answers):
+            # The inputs were too large to be kept together.
+            self._metrics.count_dropped_shadow(context.model, "too_large")
+            return
+        judge = partial(_verdict, min_is_digit)
+        # Of pictures with several digits the numbers compare, too: those of their input as a whole.
+        verdicts = [judge(answer.result) for answer in answers]
+        self._start(context, verdicts, judge, [answer.inputs[0] for answer in answers])
 
-    def compare_readings(
-        self,
-        requested: ModelRef,
-        context: RequestContext,
-        answers: Sequence[tuple[Reading, list[NDArray[np.uint8]]]],
-    ) -> None:
+    def compare_readings(self, context: RequestContext, answers: Sequence[Answer[Reading]]) -> None:
         """Compare the digits of a request's readings, each with its input, if the request is in the share."""
-        if self._is_chosen(requested, context):
+        glyphs = [glyph for answer in answers for glyph in answer.inputs]
+        if glyphs and self._is_chosen(context):
             labels = [str(digit.digit) for digit in context.digits]
-            batch = np.stack([glyph for _, glyphs in answers for glyph in glyphs])
             # Labels only: a reading accepts digits by the whole line, not by each one's own acceptance.
-            self._start(context, labels, lambda prediction: prediction.label, batch)
+            self._start(context, labels, _label, glyphs)
 
     async def close(self) -> None:
         """Cancel the comparisons and close the connection."""
@@ -100,19 +96,24 @@ class Shadow:
             task.cancel()
         await self._model_server.close()
 
-    def _is_chosen(self, requested: ModelRef, context: RequestContext) -> bool:
+    def _is_chosen(self, context: RequestContext) -> bool:
         """True for the share of the requests that name no version, if the model has a shadow."""
-        model = self._models[requested.name]
+        model = self._models[context.model]
         return (
             bool(model.shadow_label)
-            and not names_version(requested)
+            and not names_version(context.requested)
             and in_share(model.shadow_share, context.request_id, b"shadow")
         )
 
     def _start(
-        self, context: RequestContext, answered: Sequence[str | None], judge: _Judge, batch: Batch
+        self,
+        context: RequestContext,
+        answered: Sequence[str | None],
+        judge: _Judge,
+        inputs: Sequence[NDArray[Any]],
     ) -> None:
         """Start the comparison in the background, unless it would be useless or too many are pending."""
+        batch = np.stack(inputs)
         if reason := self._reason_to_drop(context, batch):
             self._metrics.count_dropped_shadow(context.model, reason)
             return
@@ -206,6 +207,12 @@ class _Comparison:
     batch: Batch
 
 
-def _verdict(prediction: Prediction) -> str | None:
-    """Return the label, or None if a model of digits refuses the input."""
-    return prediction.label if prediction.is_accepted or not prediction.has_digit_labels else None
+def _verdict(min_is_digit: float, prediction: Prediction) -> str | None:
+    """Return the most probable label, or None if a model of digits takes the input for none."""
+    if prediction.has_digit_labels and not prediction.looks_like_digit(min_is_digit):
+        return None
+    return _label(prediction)
+
+
+def _label(prediction: Prediction) -> str:
+    return prediction.labels[prediction.index]

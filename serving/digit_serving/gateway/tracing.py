@@ -52,6 +52,9 @@ class RequestTracer:
             span.set_attribute("http.response.status_code", context.status)
             if context.images:
                 span.set_attribute("digits.images", context.images)
+            for result, count in context.image_results.items():
+                if result != "answered":
+                    span.set_attribute(f"digits.{result}", count)
             if context.readings:
                 span.set_attribute("digits.digits", len(context.digits))
             if context.model_version is not None:

@@ -109,7 +109,7 @@ class _Change:
     @contextmanager
     def releases(self) -> Iterator["Releases"]:
         """Connect to the services for the block."""
-        from digit_client import ClassifierClient
+        from digit_client import Client
         from digit_client.artifact.models_folder import ModelsFolder
         from digit_serving.releases.promotion import Releases
         from digit_serving.releases.service import Service
@@ -121,7 +121,7 @@ class _Change:
                 server, gateway = stack.enter_context(self.endpoint.connect()), None
                 try:
                     if self.gateway:
-                        gateway = stack.enter_context(ClassifierClient(self.gateway, model=name))
+                        gateway = stack.enter_context(Client(self.gateway, model=name))
                 except ValueError as error:
                     raise click.UsageError(str(error)) from error
                 service = Service(name, server, gateway, self.timeout)

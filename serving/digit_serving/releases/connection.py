@@ -55,10 +55,10 @@ class Endpoint:
 
     @contextmanager
     def connect(self) -> Iterator[Any]:
-        """Open a ModelServer for the block. Raises click.UsageError for an incomplete set of TLS files."""
-        from digit_client.tfserving.model_server import ModelServer
+        """Open a Connection for the block. Raises click.UsageError for an incomplete set of TLS files."""
+        from digit_client.tfserving.connection import Connection
 
-        server = ModelServer(self.target, self._credentials())
+        server = Connection(self.target, self._credentials())
         try:
             yield server
         finally:

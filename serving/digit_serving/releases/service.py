@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import ClassifierClient, DigitError, ModelNotFoundError, TaskCard
+from digit_client import Client, DigitError, ModelNotFoundError, TaskCard
 from digit_client.artifact.versions import ArtifactError
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.model_server import ModelServer, VersionStatus
+from digit_client.tfserving.connection import Connection, VersionStatus
 
 _CALL_TIMEOUT = 2.0
 _POLL_SECONDS = 0.1
@@ -23,8 +23,8 @@ class Service:
     """Service of the model `name`. Each wait raises ArtifactError after `timeout` seconds."""
 
     name: str
-    server: ModelServer
-    gateway: ClassifierClient | None
+    server: Connection
+    gateway: Client | None
     timeout: float
 
     def statuses(self) -> dict[int, VersionStatus]:

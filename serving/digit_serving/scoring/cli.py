@@ -80,7 +80,7 @@ def score(ctx: click.Context, /, **options: Any) -> None:
     Run one command at a time for an OUT. Memory is bounded: each worker holds two groups of 256 pictures or
     64 MiB.
 
-    Exit status: 0 if all pictures were answered or refused, 1 if some are to be scored again or the run
+    Exit status: 0 if all pictures were answered or can't be, 1 if some are to be scored again or the run
     failed, 2 for a wrong command, 130 after a stop.
     """
     if options["version"] is not None and options["label"] is not None:
@@ -154,7 +154,7 @@ def _format(summary: "Summary", output: str) -> str:
     """Return the summary's lines, without those that count nothing."""
     lines = [
         ("Scored", summary.counts[None], f" of {summary.done:,} pictures in {summary.scoring_seconds:.1f} s"),
-        ("Refused", summary.refused.total(), _by_code(summary.refused)),
+        ("Broken", summary.broken.total(), _by_code(summary.broken)),
         ("To repeat", summary.to_repeat.total(), _by_code(summary.to_repeat)),
         ("Skipped", summary.skipped, " that had a row"),
         ("Removed", summary.removed, " that are gone"),

@@ -12,7 +12,7 @@ import click
 from digit_client import DIGITS, DigitError, ModelNotFoundError
 from digit_client.artifact.models_config import STABLE
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.model_server import ModelServer
+from digit_client.tfserving.connection import Connection
 from digit_serving.processes import ProcessGroup
 from digit_serving.scoring import files, run
 from digit_serving.scoring.local_model import LocalModel
@@ -51,8 +51,8 @@ class Summary:
         return self.done / self.scoring_seconds if self.scoring_seconds else 0.0
 
     @property
-    def refused(self) -> Counter[str]:
-        """Number of refused pictures by error code."""
+    def broken(self) -> Counter[str]:
+        """Number of pictures that can't be taken, by error code."""
         return Counter({code: count for code, count in self.counts.items() if code in FINAL_CODES and code})
 
     @property
@@ -193,15 +193,15 @@ class Job:
 
 
 @contextmanager
-def _connected(target: str) -> Iterator[ModelServer]:
-    server = ModelServer(target)
+def _connected(target: str) -> Iterator[Connection]:
+    server = Connection(target)
     try:
         yield server
     finally:
         server.close()
 
 
-def _is_served(server: ModelServer, model: ModelRef) -> bool:
+def _is_served(server: Connection, model: ModelRef) -> bool:
     try:
         server.resolve(model, timeout=_PROBE_SECONDS)
     except DigitError:

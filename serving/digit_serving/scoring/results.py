@@ -48,6 +48,7 @@ PREDICTIONS = pa.schema(
         *files.LISTING,
         pa.field("label", pa.string()),
         pa.field("digit", pa.int8()),
+        pa.field("refusal", pa.string()),
         pa.field("confidence", pa.float64()),
         pa.field("is_digit", pa.float64()),
         pa.field("probabilities", pa.list_(pa.float64())),
@@ -55,14 +56,21 @@ PREDICTIONS = pa.schema(
     ]
 )
 """Columns of predictions. `digit` is null unless the labels are the ten digits, `is_digit` unless the model
-gives it. A row with an error has no values but the picture's, `model` and `version`."""
+gives it. `refusal` is null unless the picture shows no digit, or several: then `label` and `digit` are null.
+A row with an error has no values but the picture's, `model` and `version`."""
 READINGS = pa.schema(
-    [*files.LISTING, pa.field("text", pa.string()), pa.field("lines", pa.list_(_LINE)), *_LAST_COLUMNS]
+    [
+        *files.LISTING,
+        pa.field("text", pa.string()),
+        pa.field("refusal", pa.string()),
+        pa.field("lines", pa.list_(_LINE)),
+        *_LAST_COLUMNS,
+    ]
 )
 """Columns of readings, with `--read`."""
 
 FINAL_CODES = {ImageError.code, *(error.code for error in ImageError.__subclasses__())}
-"""Error codes of pictures that the model refuses. All others are retryable: the next run scores again."""
+"""Error codes of pictures that can't be taken. All others are retryable: the next run scores again."""
 
 NOT_FOUND, UNREADABLE = READ_CODES = "not_found", "unreadable"
 """Error codes of files that are gone since they were listed, or that can't be read."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,9 @@ class Scorer:
         return contents
 
     def _ask(self, contents: list[bytes]) -> Sequence[Prediction | Reading | DigitError | OSError]:
-        ask = self._client.read_many if self.read else self._client.predict_many
-        return ask(contents, on_error="return", concurrency=1, version=self.version)
+        ask = self._client.iter_read if self.read else self._client.iter_predict
+        answers = sorted(ask(contents, concurrency=1, version=self.version), key=itemgetter(0))
+        return [answer for _, answer in answers]
 
     def _to_row(
         self, image: dict[str, Any], outcome: Prediction | Reading | DigitError | Exception
@@ -109,13 +111,15 @@ def _describe(outcome: Prediction | Reading | DigitError | Exception) -> dict[st
         case Prediction():
             return {
                 "label": outcome.label,
-                "digit": outcome.digit if outcome.has_digit_labels else None,
+                "digit": outcome.digit,
+                "refusal": outcome.refusal,
                 "confidence": outcome.confidence,
                 "is_digit": outcome.is_digit,
                 "probabilities": outcome.probabilities,
             }
         case Reading():
-            return {"text": outcome.text, "lines": [_line(line) for line in outcome.lines]}
+            lines = [_line(line) for line in outcome.lines]
+            return {"text": outcome.text, "refusal": outcome.refusal, "lines": lines}
         case DigitError():
             return {"error_code": outcome.code, "error": outcome.message}
         case FileNotFoundError():

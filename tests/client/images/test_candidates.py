@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from digit_client import NoDigitError, images
+from digit_client import images
 from digit_client.images.candidates import Candidate, Candidates
 from tests.client.images.pictures import Pixels, crop_digit, photograph, similarity
 
@@ -78,9 +78,11 @@ def test_segment_many_specks_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("shape", [(200, 300), (28, 28), (200, 300, 3)])
-def test_segment_blank_picture_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(NoDigitError):
-        images.segment(np.full(shape, 200, np.uint8))
+def test_segment_blank_picture_has_one_black_glyph_and_no_layers(shape: tuple[int, ...]) -> None:
+    found = images.segment(np.full(shape, 200, np.uint8))
+    assert found.glyphs.shape == (1, 28, 28)
+    assert not found.glyphs.any()
+    assert found.layers == ()
 
 
 @pytest.mark.parametrize(("has_other", "is_cut"), [(True, True), (False, False)])

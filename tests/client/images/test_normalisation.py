@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from digit_client import NoDigitError, images
+from digit_client import images
 from digit_client.images.normalisation import drop_redundant_channels
 from tests.client.images.pictures import MIN_SIMILARITY, Pixels, assert_same_digit, crop_digit, similarity
 
@@ -130,17 +130,17 @@ def test_normalise_specks_are_ignored(page: Pixels, seven: Pixels) -> None:
     ],
     ids=["black", "white", "colour", "transparent", "shade", "noise", "pixel"],
 )
-def test_normalise_blank_picture_raises_no_digit(blank: Pixels) -> None:
-    with pytest.raises(NoDigitError):
+def test_normalise_blank_picture_raises_no_ink(blank: Pixels) -> None:
+    with pytest.raises(images.NoInkError):
         images.normalise(blank)
 
 
 @settings(deadline=None)
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3, 4]))))
-def test_normalise_any_picture_returns_digit_or_raises_no_digit(image: Pixels) -> None:
+def test_normalise_any_picture_returns_digit_or_raises_no_ink(image: Pixels) -> None:
     try:
         found = images.normalise(image)
-    except NoDigitError:
+    except images.NoInkError:
         return
     assert found.shape == (28, 28)
     assert found.dtype == np.uint8

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import ExifTags, Image
 
-from digit_client import DIGITS, ImageShapeError, NoDigitError, PixelValueError, TaskCard, images
+from digit_client import DIGITS, ImageShapeError, PixelValueError, TaskCard, images
 from tests.client.images.pictures import Pixels
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -214,7 +214,7 @@ def test_prepare_leaves_picture_unchanged() -> None:
 def test_prepare_digits_frames_what_is_written(labels: tuple[str, ...], page: Pixels) -> None:
     card = replace(DIGITS, labels=labels)
     assert np.array_equal(images.prepare(page, card), images.normalise(page))
-    with pytest.raises(NoDigitError):
+    with pytest.raises(images.NoInkError):
         images.prepare(np.zeros((50, 50), np.uint8), card)
 
 

@@ -1,11 +1,9 @@
 """Reading: predictions of the candidates become digits in lines."""
 
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
 
-from digit_client import NoDigitError, Prediction, SeveralDigitsError, images
+from digit_client import Prediction, images
 from digit_client.artifact.task_card import DIGIT_LABELS
 from digit_client.images.candidates import Candidate, Candidates, Layer
 
@@ -31,6 +29,11 @@ def layer(*candidates: tuple[int, tuple[int, int, int, int]], first: int = 0) ->
 def candidates(*layers: Layer) -> Candidates:
     count = sum(len(layer.candidates) for layer in layers)
     return Candidates(np.zeros((count, 28, 28), np.uint8), layers, (200, 400))
+
+
+def assert_refused(candidates: Candidates, predictions: list[Prediction]) -> None:
+    reading = images.read(candidates, predictions)
+    assert (reading.refusal, reading.text, reading.lines) == ("no_digit", "", ())
 
 
 ROW = layer((1, (10, 50, 20, 40)), (2, (40, 52, 20, 40)), (4, (70, 50, 10, 40)))
@@ -98,8 +101,7 @@ def test_read_signs_at_ends_of_number_are_left_out() -> None:
     ids=["unsure", "two digits", "between digits"],
 )
 def test_read_digits_among_letters_are_refused(answers: list[Prediction]) -> None:
-    with pytest.raises(NoDigitError):
-        images.read(candidates(SIGNED), answers)
+    assert_refused(candidates(SIGNED), answers)
 
 
 def test_read_frame_around_digit_is_left_out() -> None:
@@ -124,8 +126,8 @@ def test_read_remains_of_grid_are_left_out() -> None:
 def test_read_unsure_digit_is_accepted_if_normalise_finds_it(is_lone: bool) -> None:
     box = (10, 10, 30, 50)
     picture = candidates(Layer((Candidate(1, box, 0, is_lone=is_lone),), (box,), (0,), (1.0,)))
-    with nullcontext() if is_lone else pytest.raises(NoDigitError):
-        assert images.read(picture, [prediction(7, 0.6, 0.7)]).text == "7"
+    reading = images.read(picture, [prediction(7, 0.6, 0.7)])
+    assert (reading.text, reading.refusal) == (("7", None) if is_lone else ("", "no_digit"))
 
 
 def test_read_surer_mask_wins() -> None:
@@ -135,8 +137,7 @@ def test_read_surer_mask_wins() -> None:
 
 def test_read_barcode_is_refused() -> None:
     bars = layer(*((1 << number, (10 * number, 10, 4, 60)) for number in range(12)))
-    with pytest.raises(NoDigitError):
-        images.read(candidates(bars), [prediction(1)] * 12)
+    assert_refused(candidates(bars), [prediction(1)] * 12)
 
 
 def pieces(*digits: int) -> tuple[Candidates, list[Prediction]]:
@@ -155,8 +156,7 @@ def test_read_pieces_of_number_are_digits() -> None:
 
 @pytest.mark.parametrize("digits", [(1, 1), (7, 0), (0, 3, 0)])
 def test_read_pieces_of_letter_are_refused(digits: tuple[int, ...]) -> None:
-    with pytest.raises(NoDigitError):
-        images.read(*pieces(*digits))
+    assert_refused(*pieces(*digits))
 
 
 def test_read_model_without_is_digit_is_lenient() -> None:
@@ -165,29 +165,24 @@ def test_read_model_without_is_digit_is_lenient() -> None:
 
 
 def test_read_model_without_is_digit_refuses_confidence_of_chance() -> None:
-    with pytest.raises(NoDigitError):
-        images.read(candidates(ROW), [prediction(digit, None, 0.12) for digit in (2, 0, 6)])
+    assert_refused(candidates(ROW), [prediction(digit, None, 0.12) for digit in (2, 0, 6)])
 
 
 @pytest.mark.parametrize(
     "answers", [[NOTHING] * 3, [prediction(1, 0.3)] * 3, [prediction(1), NOTHING, NOTHING]]
 )
 def test_read_no_digits_is_refused(answers: list[Prediction]) -> None:
-    with pytest.raises(NoDigitError):
-        images.read(candidates(ROW), answers)
+    assert_refused(candidates(ROW), answers)
 
 
-def test_single_digit_one_digit_returns_prediction() -> None:
-    answer = prediction(7)
-    assert images.single_digit(candidates(layer((1, (10, 10, 30, 50)))), [answer]) is answer
+@pytest.mark.parametrize(("min_is_digit", "text"), [(0.6, "7"), (0.61, "")])
+def test_read_lone_digit_obeys_threshold(min_is_digit: float, text: str) -> None:
+    box = (10, 10, 30, 50)
+    picture = candidates(Layer((Candidate(1, box, 0, is_lone=True),), (box,), (0,), (1.0,)))
+    assert images.read(picture, [prediction(7, 0.6)], min_is_digit).text == text
 
 
-def test_single_digit_several_digits_is_refused() -> None:
-    with pytest.raises(SeveralDigitsError) as caught:
-        images.single_digit(candidates(ROW), [prediction(1), prediction(2), prediction(3)])
-    assert caught.value.count == 3
-
-
-def test_single_digit_no_digit_is_refused() -> None:
-    with pytest.raises(NoDigitError):
-        images.single_digit(candidates(ROW), [NOTHING] * 3)
+def test_digit_indexes_are_those_of_the_reading() -> None:
+    answers = [prediction(1), prediction(2), prediction(3)]
+    assert sorted(images.digit_indexes(candidates(ROW), answers)) == [0, 1, 2]
+    assert images.digit_indexes(candidates(ROW), [NOTHING] * 3) == []

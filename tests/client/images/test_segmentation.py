@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from digit_client import NoDigitError, images
+from digit_client import images
 from tests.client.images.pictures import (
     MIN_SIMILARITY,
     FloatImage,
@@ -79,8 +79,8 @@ def test_normalise_shadow_on_strokes_reads_nine_of_ten(digits: Any) -> None:
     assert sum(similarity(*pair) > MIN_SIMILARITY for pair in zip(found, sevens, strict=True)) >= 9
 
 
-def test_normalise_empty_sheet_on_cork_board_raises_no_digit() -> None:
-    with pytest.raises(NoDigitError):
+def test_normalise_empty_sheet_on_cork_board_raises_no_ink() -> None:
+    with pytest.raises(images.NoInkError):
         images.normalise(photograph(on_cork_board(np.full((400, 500), 215, np.float32))))
 
 

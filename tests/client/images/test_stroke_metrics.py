@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from digit_client import NoDigitError, images
+from digit_client import images
 from digit_client.images import stroke_metrics
 from tests.client.images.pictures import FloatImage, Pixels, assert_same_digit, photograph
 
@@ -112,8 +112,8 @@ def soft_shadow_edge() -> Pixels:
         soft_shadow_edge,
     ],
 )
-def test_normalise_blank_photograph_raises_no_digit(picture: Callable[[], Pixels]) -> None:
-    with pytest.raises(NoDigitError):
+def test_normalise_blank_photograph_raises_no_ink(picture: Callable[[], Pixels]) -> None:
+    with pytest.raises(images.NoInkError):
         images.normalise(picture())
 
 

@@ -4,8 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from digit_client import NoDigitError
-from digit_client.images import thresholding
+from digit_client.images import NoInkError, thresholding
 from tests.client.images.pictures import FloatImage
 
 SHAPE = (300, 400)
@@ -32,7 +31,7 @@ def test_threshold_ink_printed_line_is_removed_on_paper_only() -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 4.0])
-def test_threshold_ink_noise_raises_no_digit(level: float) -> None:
+def test_threshold_ink_noise_raises_no_ink(level: float) -> None:
     noise = np.abs(np.random.default_rng(0).normal(0, level, SHAPE)).astype(np.float32)
-    with pytest.raises(NoDigitError):
+    with pytest.raises(NoInkError):
         thresholding.threshold_ink(noise, is_paper=True)

@@ -100,15 +100,15 @@ def test_show_prints_fields_and_picture_of_each_input(
         ]
     )
     lines = run("show", "asked").stdout.splitlines()
-    fields, picture, second = lines[:10], lines[10:38], lines[39:]
+    fields, picture, second = lines[:11], lines[11:39], lines[40:]
     assert fields[0].split() == ["request", "asked"]
     assert fields[1].split() == ["caller", "shop"]
     assert fields[2].split() == ["input", "0.0", "(read)"]
     assert fields[7].split() == ["label", "7"]
-    assert fields[9].split() == ["original", "0.0", "kB"]
+    assert fields[10].split() == ["original", "0.0", "kB"]
     assert picture[:3] == ["", "    ████", ""]
     assert "predicted  8 (75.0%)" in second
-    assert len(second) == 10 + 28
+    assert len(second) == 11 + 28
 
 
 def test_show_unknown_request_says_so(run: Run, store: FeedbackStore) -> None:

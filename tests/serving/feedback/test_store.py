@@ -160,7 +160,7 @@ def test_stats_count_labels_and_agreement_by_version(store: FeedbackStore, make_
             make_record(predicted="1", label="1"),
             make_record(predicted="1", label="7"),
             make_record(predicted="1", label=NO_CLASS, is_digit=0.75),
-            make_record(predicted="1", label=NO_CLASS, is_digit=0.25),
+            make_record(predicted=NO_CLASS, label=NO_CLASS, is_digit=0.25),
             make_record(predicted="1", label=NO_CLASS, is_digit=None),
             make_record(version=2),
             make_record(model="fashion"),

@@ -185,7 +185,9 @@ class TemplateModel:
         pixels = request_pixels(request)
         self.sizes.append(len(pixels))
         self.specs.append(request.model_spec)
-        correlations = np.einsum("ip,dtp->idt", unit_rows(pixels), self._templates).max(axis=2)
+        # float64: a black image would overflow below.
+        rows = unit_rows(pixels).astype(np.float64)
+        correlations = np.einsum("ip,dtp->idt", rows, self._templates).max(axis=2)
         scores = np.exp(40 * (correlations - correlations.max(axis=1, keepdims=True)))
         probabilities = (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
         is_digit = 1 / (1 + np.exp(-100 * (correlations.max(axis=1) - 0.9)))

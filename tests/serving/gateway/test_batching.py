@@ -1,4 +1,4 @@
-"""Dynamic batching in front of a stub of AsyncModelServer; no socket, no greenlets."""
+"""Dynamic batching in front of a stub of AsyncConnection; no socket, no greenlets."""
 
 import asyncio
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class Call:
 
 @dataclass
 class StubServer:
-    """Stub of AsyncModelServer: records its calls, and answers while `open` is set."""
+    """Stub of AsyncConnection: records its calls, and answers while `open` is set."""
 
     open: asyncio.Event = field(default_factory=asyncio.Event)
     calls: list[Call] = field(default_factory=list)

@@ -15,6 +15,9 @@ from tests import greenlet_loop
         ("GET", "/v1/predict", b"", None, 405, "method_not_allowed"),
         ("POST", "/v1/predict", b"x", "text/plain", 415, "unsupported_media_type"),
         ("POST", "/v1/predict", b"x", "image/png", 400, "not_an_image"),
+        ("POST", "/v1/predict?modle=digits", b"x", "image/png", 400, "invalid_selection"),
+        ("GET", "/v1/models?top=1", b"", None, 400, "invalid_selection"),
+        ("POST", "/v1/read?include=labels", b"x", "image/png", 400, "invalid_selection"),
         ("POST", "/v1/predict", bytes(9_000_000), "image/png", 413, "body_too_large"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -32,11 +35,16 @@ def test_error_any_is_problem_json(
     assert response.content_type == "application/problem+json"
     document = response.get_json(force=True)
     assert (response.status_code, document["code"]) == (status, code)
-    assert document.keys() >= {"type", "title", "status", "code", "detail", "request_id"}
+    assert document.keys() == {"type", "title", "status", "code", "detail", "request_id"}
+    assert "browser" not in document["detail"]
+    assert "URL" not in document["detail"]
 
 
 def test_error_method_not_allowed_lists_allowed_methods(offline_http: FlaskClient) -> None:
-    assert "POST" in offline_http.get("/v1/predict").headers["Allow"]
+    response = offline_http.get("/v1/predict")
+    assert response.headers["Allow"] == "OPTIONS, POST"
+    detail = "The path does not support this method; it supports OPTIONS, POST."
+    assert response.get_json(force=True)["detail"] == detail
 
 
 def test_error_unexpected_exception_hides_its_message() -> None:

@@ -14,11 +14,12 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from digit_client import DIGITS
 from digit_client.artifact.feedback_table import NO_CLASS, is_held_out
-from digit_client.images import decode, to_png
+from digit_client.images import decode, prepare, to_png
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
-from digit_serving.gateway import answer_keeper, recognition
+from digit_serving.gateway import answer_keeper, answers
 from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.routing import in_share
 from digit_serving.gateway.settings import Settings
@@ -155,18 +156,30 @@ class TestOfPredictions:
         assert give(http, **{"is": "right"}).status_code == 200
         assert [record.label for record in stored(url)] == ["7"]
 
-    def test_feedback_right_on_a_refused_array_stores_no_class(
-        self, stub: StubModelServer, http: FlaskClient, url: str
+    @pytest.mark.parametrize(
+        ("fields", "label"), [({"is": "right"}, NO_CLASS), ({"label": "1"}, "1"), ({"label": ""}, NO_CLASS)]
+    )
+    def test_feedback_on_a_refused_picture_is_stored(
+        self,
+        stub: StubModelServer,
+        http: FlaskClient,
+        url: str,
+        digits: Any,
+        fields: dict[str, str],
+        label: str,
     ) -> None:
-        is_digit = np.array([0.25], np.float32)
-        stub.answer = lambda _request, _context: predict_response(
-            np.eye(10, dtype=np.float32)[[3]], is_digit=is_digit
-        )
-        predict_pixels(http, IMAGE)
-        assert give(http, **{"is": "right"}).status_code == 200
-        (record,) = stored(url)
-        assert (record.label, record.is_digit) == (NO_CLASS, 0.25)
-        assert np.array_equal(decode(record.input), IMAGE)
+        stub.answer = TemplateModel(digits)
+        answer = predict(http, IMAGE, draw_number(digits, "27"), query="?include=image")
+        delta = MetricsDelta(http)
+        for index, refused in enumerate(answer["predictions"]):
+            assert refused["refusal"] == ("several_digits" if index else "no_digit")
+            assert give(http, index=index, **fields).status_code == 200
+            record = stored(url)[index]
+            assert (record.predicted, record.label) == (NO_CLASS, label)
+            assert record.is_digit == refused["is_digit"]
+            assert np.array_equal(decode(record.input), decode(base64.b64decode(refused["image"])))
+        agrees = str(label == NO_CLASS).lower()
+        assert delta("digits_feedback_total", agrees=agrees) == delta("digits_feedback_total") == 2
 
     def test_feedback_index_selects_the_picture(
         self, stub: StubModelServer, http: FlaskClient, url: str
@@ -211,13 +224,53 @@ class TestOfReadings:
         assert [record.position for record in records] == [0, 1, 2]
         assert [record.predicted for record in records] == list("274")
         assert [record.label for record in records] == list("214")
+        assert [record.text for record in records] == ["21\n4", None, None]
         assert {record.kind for record in records} == {"read"}
         shown = [digit["image"] for line in reading["lines"] for digit in line["digits"]]
         for record, image in zip(records, shown, strict=True):
             assert np.array_equal(decode(record.input), decode(base64.b64decode(image)))
 
-    @pytest.mark.parametrize("label", ["2", "274", "2x", "2²", " "])
-    def test_feedback_text_of_other_length_or_letters_is_a_mismatch(
+    @pytest.mark.parametrize("label", ["2", "274"])
+    def test_feedback_text_of_other_length_is_stored_and_its_inputs_wait_for_labels(
+        self, stub: StubModelServer, http: FlaskClient, url: str, digits: Any, label: str
+    ) -> None:
+        stub.answer = TemplateModel(digits)
+        read(http, draw_number(digits, "27"))
+        assert give(http, label=label).get_json()["feedback"]["inputs"] == 2
+        records = stored(url)
+        assert [record.text for record in records] == [label, None]
+        assert [(record.label, record.source) for record in records] == [(None, "feedback")] * 2
+        with closing(FeedbackStore(url)) as store:
+            assert len(store.unlabelled("digits", limit=10, pool=10)[0]) == 2
+
+    @pytest.mark.parametrize(
+        ("fields", "label", "text"),
+        [
+            ({"is": "right"}, NO_CLASS, ""),
+            ({"label": ""}, NO_CLASS, ""),
+            ({"label": "4"}, "4", "4"),
+            ({"label": "42"}, None, "42"),
+        ],
+    )
+    def test_feedback_on_an_empty_reading_is_stored_with_the_whole_picture(
+        self,
+        stub: StubModelServer,
+        http: FlaskClient,
+        url: str,
+        digits: Any,
+        fields: dict[str, str],
+        label: str | None,
+        text: str,
+    ) -> None:
+        stub.answer = TemplateModel(digits)
+        assert read(http, IMAGE)["refusal"] == "no_digit"
+        assert give(http, **fields).status_code == 200
+        (record,) = stored(url)
+        assert (record.predicted, record.label, record.text) == (NO_CLASS, label, text)
+        assert np.array_equal(decode(record.input), prepare(IMAGE, DIGITS))
+
+    @pytest.mark.parametrize("label", ["2x", "2²", " "])
+    def test_feedback_text_of_letters_is_a_mismatch(
         self, stub: StubModelServer, http: FlaskClient, url: str, digits: Any, label: str
     ) -> None:
         stub.answer = TemplateModel(digits)
@@ -366,7 +419,7 @@ class TestKeeping:
     def test_answers_of_several_calls_are_dropped_and_counted(
         self, stub: StubModelServer, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(recognition, "MAX_CALL_BYTES", 64 * 48 * 3)
+        monkeypatch.setattr(answers, "MAX_CALL_BYTES", 64 * 48 * 3)
         stub.answer = TaskModels(digits={1: SHAPES})
         http = start()
         delta = MetricsDelta(http)

@@ -1,4 +1,4 @@
-"""Request parsing: every body format, its limits and its errors."""
+"""Request parsing: query parameters, every body format, its limits and its errors."""
 
 import base64
 import contextlib
@@ -16,11 +16,31 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 from werkzeug.test import EnvironBuilder
 
-from digit_client import DIGITS, ImageError, ImageShapeError, OverloadedError, PixelValueError, TaskCard
+from digit_client import (
+    DIGITS,
+    ImageError,
+    ImageShapeError,
+    NotAnImageError,
+    OverloadedError,
+    PixelValueError,
+    TaskCard,
+)
 from digit_client.images import to_png
-from digit_serving.gateway.errors import GatewayError, MalformedBodyError, TooManyImagesError
-from digit_serving.gateway.request_parsing import Pictures, RequestParser
-from digit_serving.gateway.scheduling import Scheduler
+from digit_client.tfserving.codec import ModelRef
+from digit_serving.gateway.errors import (
+    GatewayError,
+    InvalidSelectionError,
+    MalformedBodyError,
+    TooManyImagesError,
+    UnknownModelError,
+)
+from digit_serving.gateway.preparation import Scheduler
+from digit_serving.gateway.request_parsing import (
+    ModelSelector,
+    Pictures,
+    RequestParser,
+    check_names,
+)
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.serving.gateway.conftest import SHAPES, npy, request_context
@@ -28,6 +48,7 @@ from tests.serving.gateway.conftest import SHAPES, npy, request_context
 SETTINGS = Settings(max_images=4, max_pixels=10_000)
 IMAGE = np.pad(np.eye(20, dtype=np.uint8) * 255, 4)
 PNG = to_png(IMAGE)
+SELECTOR = ModelSelector(Settings(model_names=("flowers",)))
 
 
 def parse(
@@ -36,9 +57,12 @@ def parse(
     task: TaskCard = DIGITS,
     settings: Settings = SETTINGS,
     waited: float = 0.0,
+    content_encoding: str | None = None,
 ) -> Pictures:
     """Parse a request for this task that arrived `waited` seconds ago."""
     builder = EnvironBuilder(method="POST", data=data, content_type=content_type)
+    if content_encoding:
+        builder.headers["Content-Encoding"] = content_encoding
     parser = RequestParser(settings, Scheduler(settings))
     context = request_context(waited=waited)
 
@@ -60,69 +84,106 @@ def parse_npy(array: np.ndarray, task: TaskCard = DIGITS) -> Pictures:
     return parse(npy(array), "application/x-npy", task)
 
 
-def test_parse_instances_returns_float_pixels() -> None:
-    pixels = np.random.default_rng(0).random((3, 784), dtype=np.float32)
-    parsed = parse_json({"instances": pixels.tolist()})
-    assert isinstance(parsed, np.ndarray)
-    assert parsed.dtype == np.float32
-    assert np.allclose(parsed, pixels)
+@pytest.mark.parametrize(
+    ("query", "model"),
+    [
+        ({}, ModelRef("digits")),
+        ({"label": ""}, ModelRef("digits")),
+        ({"model": "flowers"}, ModelRef("flowers")),
+        ({"model": "flowers", "version": "7"}, ModelRef("flowers", version=7)),
+        ({"model": "digits", "label": "canary"}, ModelRef("digits", label="canary")),
+    ],
+)
+def test_version_names_model_version_and_label(query: dict[str, str], model: ModelRef) -> None:
+    assert SELECTOR.version(query) == model
+    assert SELECTOR.model(query) == ModelRef(model.name)
 
 
-def test_parse_nested_instances_returns_pixels_of_the_tasks_shape() -> None:
-    pixels = np.random.default_rng(0).uniform(-1, 1, (2, 64, 48, 3)).astype(np.float32)
-    parsed = parse_json({"instances": pixels.tolist()}, SHAPES)
-    assert isinstance(parsed, np.ndarray)
-    assert parsed.dtype == np.float32
-    assert np.array_equal(parsed, pixels)
+@pytest.mark.parametrize("name", ["", "Flowers", "flowers ", "flowers,digits", "../flowers"])
+def test_model_that_settings_do_not_list_is_unknown(name: str) -> None:
+    with pytest.raises(UnknownModelError, match="digits, flowers"):
+        SELECTOR.model({"model": name})
+
+
+def test_check_names_unknown_parameter_is_named() -> None:
+    check_names({"model": "digits"}, ("model", "top"))
+    with pytest.raises(InvalidSelectionError, match="Unknown parameter `modle`; known: model, top"):
+        check_names({"modle": "digits"}, ("model", "top"))
+
+
+def test_parse_instances_returns_pixels_of_the_tasks_shape() -> None:
+    for task, shape, low in ((DIGITS, (784,), 0), (SHAPES, (64, 48, 3), -1)):
+        pixels = np.random.default_rng(0).uniform(low, 1, (2, *shape)).astype(np.float32)
+        parsed = parse_json({"instances": pixels.tolist()}, task)
+        assert isinstance(parsed.content, np.ndarray)
+        assert parsed.content.dtype == np.float32
+        assert np.array_equal(parsed.content, pixels)
+        assert not parsed.errors
 
 
 @pytest.mark.parametrize(
     "shape", [(64 * 48 * 3,), (64, 48), (64, 48, 1), (48, 64, 3), (64, 48, 3, 1), (1, 64, 48, 3)]
 )
-def test_parse_nested_instance_of_other_shape_names_the_tasks_shape(shape: tuple[int, ...]) -> None:
+def test_parse_nested_instance_of_other_shape_has_an_error_in_its_place(shape: tuple[int, ...]) -> None:
     right, wrong = np.zeros((64, 48, 3)).tolist(), np.zeros(shape).tolist()
-    expected = "an instance must be nested lists of 64×48×3 numbers"
-    with pytest.raises((ImageShapeError, PixelValueError), match=expected) as raised:
-        parse_json({"instances": [right, wrong]}, SHAPES)
-    assert raised.value.index == 1
+    parsed = parse_json({"instances": [right, wrong, right]}, SHAPES)
+    assert len(parsed.content) == 2
+    ((index, error),) = parsed.errors.items()
+    assert index == 1
+    assert isinstance(error, (ImageShapeError, PixelValueError))
+    assert str(error) == "an instance must be nested lists of 64×48×3 numbers"
 
 
-def test_parse_nested_instance_with_one_short_row_raises_image_shape() -> None:
+def test_parse_nested_instance_with_one_short_row_is_of_wrong_shape() -> None:
     instance = np.zeros((64, 48, 3)).tolist()
     instance[5][7] = [0.0, 0.0]
-    with pytest.raises(ImageShapeError):
-        parse_json({"instances": [instance]}, SHAPES)
+    assert isinstance(parse_json({"instances": [instance]}, SHAPES).errors[0], ImageShapeError)
 
 
-@pytest.mark.parametrize(
-    ("value", "message"), [(-1.5, r"-1\.\.1"), (1.01, r"-1\.\.1"), ("0", "64×48×3"), (False, "64×48×3")]
-)
-def test_parse_nested_instance_of_other_values_raises_pixel_value(value: Any, message: str) -> None:
-    instance = np.zeros((64, 48, 3)).tolist()
-    instance[63][47][2] = value
-    with pytest.raises(PixelValueError, match=message):
-        parse_json({"instances": [instance]}, SHAPES)
+@pytest.mark.parametrize("row", [[], [0.0] * 783, [0.0] * 785, 5, "x", None, [[0.0] * 784]])
+def test_parse_flat_instance_of_other_shape_has_an_error_in_its_place(row: Any) -> None:
+    parsed = parse_json({"instances": [[0.5] * 784, row]})
+    assert isinstance(parsed.errors[1], ImageShapeError)
+    assert len(parsed.content) == 1
 
 
-def test_parse_array_of_the_tasks_shape_returns_it() -> None:
-    array = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), np.uint8)
-    assert np.array_equal(parse_npy(array, SHAPES), array)
-    with pytest.raises(ImageShapeError, match=r"uint8 \[n, 64, 48, 3\], not uint8 \[1, 28, 28\]"):
-        parse_npy(IMAGE[None], SHAPES)
+@pytest.mark.parametrize("value", [-1e-300, -0.01, 1 + 1e-15, 255, 1e300, "x", "0.5", None, [0.0], True])
+def test_parse_instance_of_other_values_has_an_error_in_its_place(value: Any) -> None:
+    parsed = parse_json({"instances": [[0.5] * 784, [0.5] * 783 + [value]]})
+    assert isinstance(parsed.errors[1], PixelValueError)
+    is_number = type(value) in (int, float)
+    assert ("0..1" if is_number else "784 numbers") in str(parsed.errors[1])
 
 
 def test_parse_files_returns_them_in_every_format() -> None:
     files = [PNG, b"no image", b""]
     texts = [base64.b64encode(file).decode() for file in files]
     parts = {"image": [FileStorage(io.BytesIO(file), "a.png") for file in files]}
-    assert parse(PNG, "image/png") == [PNG]
-    assert parse_json({"images": texts}) == files
-    assert parse(parts, "multipart/form-data") == files
+    assert parse(PNG, "image/png").content == [PNG]
+    assert parse_json({"images": texts}).content == files
+    assert parse(parts, "multipart/form-data").content == files
+
+
+def test_parse_text_that_is_not_base64_has_an_error_in_its_place() -> None:
+    content = parse_json({"images": [base64.b64encode(PNG).decode(), "*"]}).content
+    assert content[0] == PNG
+    assert isinstance(content[1], NotAnImageError)
 
 
 def test_parse_npy_returns_its_array() -> None:
-    array = np.stack([IMAGE, 255 - IMAGE])
-    assert np.array_equal(parse_npy(array), array)
+    for shape in ((2, 28, 28), (2, 64, 48, 3), (1, 5, 7)):
+        array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        content = parse_npy(array).content
+        assert isinstance(content, np.ndarray)
+        assert np.array_equal(content, array)
+
+
+@pytest.mark.parametrize("content_encoding", ["gzip", "br", "identity, gzip"])
+@pytest.mark.parametrize("content_type", ["image/png", "application/json", "multipart/form-data; boundary=x"])
+def test_parse_compressed_body_is_refused(content_type: str, content_encoding: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match="Send the body without compression"):
+        parse(b"x", content_type, content_encoding=content_encoding)
+    assert parse(PNG, "image/png", content_encoding="identity").content == [PNG]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +197,6 @@ def test_parse_npy_returns_its_array() -> None:
         b'{"images": [], "instances": []}',
         b'{"images": []}',
         b'{"images": "x"}',
-        b'{"images": ["*"]}',
         b'{"images": [5]}',
         b'{"images": [null]}',
         b'{"instances": []}',
@@ -151,28 +211,13 @@ def test_parse_malformed_json_raises_malformed_body(body: bytes) -> None:
         parse(body, "application/json")
 
 
-@pytest.mark.parametrize("row", [[], [0.0] * 783, [0.0] * 785, 5, "x", None, [[0.0] * 784]])
-def test_parse_instance_of_other_shape_raises_image_shape(row: Any) -> None:
-    with pytest.raises(ImageShapeError) as raised:
-        parse_json({"instances": [[0.5] * 784, row]})
-    assert raised.value.index == 1
-
-
-@pytest.mark.parametrize("value", [-1e-300, -0.01, 1 + 1e-15, 255, 1e300, "x", "0.5", None, [0.0], True])
-def test_parse_instance_of_other_values_raises_pixel_value(value: Any) -> None:
-    with pytest.raises(PixelValueError) as raised:
-        parse_json({"instances": [[0.5] * 784, [0.5] * 783 + [value]]})
-    assert raised.value.index == 1
-
-
 @pytest.mark.parametrize(
     "array",
     [
         IMAGE[None].astype(np.float32),
         IMAGE,
-        np.zeros((1, 28, 27), np.uint8),
         np.zeros((0, 28, 28), np.uint8),
-        np.zeros((1, 28, 28, 1), np.uint8),
+        np.zeros((2, 2, 2, 2, 2), np.uint8),
     ],
 )
 def test_parse_array_of_other_shape_or_dtype_raises_image_shape(array: np.ndarray) -> None:
@@ -204,13 +249,17 @@ def test_parse_damaged_npy_raises_malformed_body() -> None:
 
 def test_parse_too_many_images_raises_in_every_format() -> None:
     text = base64.b64encode(PNG).decode()
-    files = {"image": [FileStorage(io.BytesIO(PNG), "a.png") for _ in range(5)]}
+    files, many = (
+        {"image": [FileStorage(io.BytesIO(PNG), "a.png") for _ in range(count)]} for count in (5, 300)
+    )
     parse_in_each_format: list[Callable[[], object]] = [
         lambda: parse_json({"images": [text] * 5}),
         lambda: parse_json({"instances": [[0.0] * 784] * 5}),
         lambda: parse_npy(np.stack([IMAGE] * 5)),
         lambda: parse(files, "multipart/form-data"),
     ]
+    with pytest.raises(TooManyImagesError, match="this request has 300"):
+        parse(many, "multipart/form-data")
     for parse_in_format in parse_in_each_format:
         with pytest.raises(TooManyImagesError, match="may hold 4 images; this request has 5"):
             parse_in_format()
@@ -237,12 +286,13 @@ def test_parse_other_media_type_raises_unsupported_media_type(content_type: str)
 )
 def test_parse_any_bytes_returns_pictures_or_raises_known_error(data: bytes, content_type: str) -> None:
     with contextlib.suppress(GatewayError, ImageError, HTTPException):
-        assert len(parse(data, content_type))
+        parsed = parse(data, content_type)
+        assert len(parsed.content) + len(parsed.errors)
 
 
 def test_parse_long_json_after_queue_time_raises_overloaded() -> None:
     data = json.dumps({"images": ["A" * 1_000_000]}).encode()
     settings = Settings(deadline=60)
-    assert len(parse(data, "application/json", settings=settings, waited=20)) == 1
+    assert len(parse(data, "application/json", settings=settings, waited=20).content) == 1
     with pytest.raises(OverloadedError):
         parse(data, "application/json", settings=settings, waited=40)

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from digit_client import DIGITS
-from digit_client.images import decode, to_png
+from digit_client.images import to_png
 from digit_client.tfserving.protos import PredictRequest, PredictResponse
 from tests.serving.gateway.conftest import IMAGE, StubModelServer, npy, predict_response, predict_sevens
 
@@ -69,32 +69,6 @@ class TestPredict:
         for response in responses:
             assert [prediction["digit"] for prediction in response.get_json()["predictions"]] == expected
 
-    def test_predict_include_image_returns_model_input(self, http: FlaskClient, digits: Any) -> None:
-        seen = digits.one(3)
-        drawing = np.full((200, 300), 255, np.uint8)
-        drawing[60:144, 90:174] = 255 - np.kron(seen, np.ones((3, 3), np.uint8))
-        instances = (seen.reshape(1, 784) / np.float32(255)).tolist()
-        for request in (
-            {"data": to_png(drawing), "content_type": "image/png"},
-            {"json": {"instances": instances}},
-        ):
-            plain = http.post("/v1/predict", **request).get_json()["predictions"]
-            (prediction,) = http.post("/v1/predict?include=image", **request).get_json()["predictions"]
-            image = decode(base64.b64decode(prediction.pop("image")))
-            assert [prediction] == plain
-            assert image.shape == (28, 28)
-            # The returned image, sent back, gets the same answer.
-            again = http.post("/v1/predict", data=to_png(image)).get_json()["predictions"]
-            assert again[0]["probabilities"] == pytest.approx(prediction["probabilities"], abs=1e-6)
-        assert np.array_equal(image, seen)
-
-    def test_predict_include_other_value_is_refused(self, offline_http: FlaskClient) -> None:
-        for query in ("include=weights", "include=", "include=image,", "include=image,weights"):
-            response = offline_http.post(f"/v1/predict?{query}", data=b"")
-            assert_problem(response, 400, "invalid_selection")
-        # A reading has no labels.
-        assert_problem(offline_http.post("/v1/read?include=labels", data=b""), 400, "invalid_selection")
-
     def test_predict_named_version_answers(self, http: FlaskClient, digits: Any) -> None:
         image = to_png(digits.one(1))
         response = http.post("/v1/predict?version=1", data=image, content_type="image/png")
@@ -122,6 +96,10 @@ class TestPredict:
             "top=",
             "top=-1",
             "top=five",
+            "include=weights",
+            "include=",
+            "include=image,",
+            "include=image,weights",
         ],
     )
     def test_predict_malformed_parameter_is_refused(self, offline_http: FlaskClient, query: str) -> None:

@@ -8,20 +8,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
-import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from digit_client import TaskCard
 from digit_client.artifact.feedback_table import is_held_out
-from digit_client.images import prepare, to_png
+from digit_client.images import to_png
 from digit_client.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.routing import in_share
 from digit_serving.gateway.settings import Settings
@@ -213,9 +211,6 @@ def test_models_describes_each_model(stub: StubModelServer) -> None:
         "feedback": False,
     }
     assert http.get("/v1/models").get_json()["name"] == "shapes"
-    # The task is that of the newest version, also before its first prediction.
-    models.tasks["shapes"][4] = FASHION
-    assert http.get("/v1/models").get_json()["task"] == FASHION.to_document()
 
 
 def test_models_without_default_version_has_no_task(stub: StubModelServer) -> None:
@@ -273,35 +268,16 @@ def test_candidate_is_listed_without_label_and_answers_by_number(stub: StubModel
     assert [predict_model(http, query)["version"] for query in ("", "?version=2")] == [1, 2]
 
 
-@pytest.mark.parametrize("canary", [FASHION, replace(SHAPES, fit="pad")], ids=str)
-def test_canary_of_another_task_answers_its_share(
-    stub: StubModelServer, start_canary_gateway: StartCanaryGateway, canary: TaskCard
-) -> None:
-    stub.answer = models = TaskModels(digits={1: SHAPES, 2: canary})
-    models.labels = {"stable": 1}
-    http = start_canary_gateway(0.5)
-    assert {predict_model(http, "", request_id)["version"] for request_id in REQUESTS[:20]} == {1}
-    models.labels["canary"] = 2
-    answers = [predict_model(http, "", request_id) for request_id in REQUESTS[:20]]
-    assert {answer["version"] for answer in answers} == {1, 2}
-    for answer in answers:
-        assert answer["labels"] == list((SHAPES if answer["version"] == 1 else canary).labels)
-    for (_, version), batch in list(zip(models.versions, models.inputs, strict=True))[-10:]:
-        assert np.array_equal(batch[0], prepare(IMAGE, SHAPES if version == 1 else canary))
-    del models.labels["canary"]
-    assert {predict_model(http, "", request_id)["version"] for request_id in REQUESTS[:20]} == {1}
-
-
-def test_task_is_asked_once_by_concurrent_first_requests(stub: StubModelServer) -> None:
+def test_task_is_asked_by_the_first_requests_only(stub: StubModelServer) -> None:
     stub.answer = TaskModels(digits={1: SHAPES})
     http = greenlet_loop.client(Settings(model_server=stub.target))
+    predict_model(http, "")
     with ThreadPoolExecutor(8) as threads:
         models = list(threads.map(lambda _: predict_model(http, ""), range(24)))
     assert {model["version"] for model in models} == {1}
-    assert stub.card_calls == 1
-    assert http.get("/v1/models").status_code == 200
     assert predict_model(http, "?version=1")["version"] == 1
-    assert stub.card_calls <= 2, "one more for a request that names the version"
+    assert http.get("/v1/models").status_code == 200
+    assert stub.card_calls == 1
 
 
 def test_predict_slow_card_ends_at_deadline(stub: StubModelServer, stub_http: FlaskClient) -> None:

@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 
 from digit_client.images import to_png
 from digit_client.tfserving.protos import PredictRequest, PredictResponse
-from digit_serving.gateway import recognition, shadow
+from digit_serving.gateway import answers, shadow
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.processes import wait_until
@@ -152,7 +152,7 @@ def test_shadow_is_counted_and_unseen(stub: StubModelServer) -> None:
         (answer(7), "true"),
         (answer(7, is_digit=0.6), "true"),
         # Version 2 would refuse the picture.
-        (answer(7, is_digit=0.4), "false"),
+        (answer(7, is_digit=0.3), "false"),
     ],
 )
 def test_agreement_is_in_label_and_refusal(stub: StubModelServer, shadowing: Answer, agrees: str) -> None:
@@ -311,7 +311,7 @@ def test_failure_of_shadow_is_counted_and_logged_once(
 def test_request_of_several_calls_is_not_compared(
     stub: StubModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recognition, "MAX_CALL_BYTES", 64 * 48 * 3)
+    monkeypatch.setattr(answers, "MAX_CALL_BYTES", 64 * 48 * 3)
     stub.answer = TaskModels(digits={1: SHAPES})
     http = start(stub, default_label="")
     delta = MetricsDelta(http)

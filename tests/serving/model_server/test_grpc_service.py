@@ -19,7 +19,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.model_server import ModelServer
+from digit_client.tfserving.connection import Connection
 from digit_serving.model_server import flags, grpc_service
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.errors import ServingError
@@ -97,7 +97,7 @@ def test_call_beyond_the_threads_is_refused_until_one_is_free() -> None:
 
 
 def test_predict_serves_task_card_and_color_images(grpc_server: GrpcServer) -> None:
-    server, model = ModelServer(f"127.0.0.1:{grpc_server.port}"), ModelRef("colors")
+    server, model = Connection(f"127.0.0.1:{grpc_server.port}"), ModelRef("colors")
     images = np.random.default_rng(1).integers(0, 256, (3, *COLORS.shape), np.uint8)
     assert server.task(model, timeout=5) == COLORS
     assert [prediction.labels for prediction in server.predict(images, model, timeout=5)] == [

@@ -18,7 +18,7 @@ from digit_client import ModelNotFoundError
 from digit_client.artifact.models_config import ModelsConfig
 from digit_client.artifact.models_folder import ModelsFolder
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.model_server import ModelServer
+from digit_client.tfserving.connection import Connection
 from digit_serving.model_server import flags, grpc_service
 from digit_serving.releases.cli import models
 from digit_training.export import write_warmup_requests
@@ -43,8 +43,8 @@ class Service:
     port: int
 
     @property
-    def server(self) -> ModelServer:
-        return ModelServer(f"127.0.0.1:{self.port}")
+    def server(self) -> Connection:
+        return Connection(f"127.0.0.1:{self.port}")
 
     @property
     def versions(self) -> Path:

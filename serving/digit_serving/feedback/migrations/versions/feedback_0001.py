@@ -39,6 +39,7 @@ def _create(name: str, prefixes: list[str] | None = None) -> None:
         sa.Column("label", sa.Text),
         sa.Column("labelled_at", moment),
         sa.Column("source", sa.Text),
+        sa.Column("text", sa.Text),
         sa.Column("original", sa.LargeBinary),
         prefixes=prefixes,
     )

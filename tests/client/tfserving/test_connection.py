@@ -1,13 +1,10 @@
 """Blocking and asyncio connections: against a gRPC server in this process."""
 
-import asyncio
-import inspect
 import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -26,41 +23,24 @@ from digit_client import (
     UnavailableError,
 )
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.model_server import (
-    AsyncModelServer,
-    ModelServer,
+from digit_client.tfserving.connection import (
+    AsyncConnection,
+    Connection,
     VersionStatus,
 )
+from tests.client.blocking import BlockingAsync
 from tests.client.linear_model_server import LinearModelServer
 
 MODEL = ModelRef("digits")
 COLORS = ModelRef("colors")
 CARD = TaskCard("colors", ("dark", "light"), (2, 3), (-1.0, 1.0))
-WIDER_CARD = replace(CARD, shape=(2, 4))
 
 
-class BlockingAsyncModelServer:
-    """AsyncModelServer with ModelServer's blocking methods, so that a test covers both."""
+class BlockingAsyncConnection(BlockingAsync):
+    """AsyncConnection with Connection's blocking methods, so that a test covers both."""
 
     def __init__(self, target: str) -> None:
-        self._runner = asyncio.Runner()
-        self._server = self._runner.run(self._connect(target))
-
-    async def _connect(self, target: str) -> AsyncModelServer:
-        return AsyncModelServer(target)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._server, name)
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            result = method(*arguments, **options)
-            return self._runner.run(result) if inspect.iscoroutine(result) else result
-
-        return call
-
-    def close(self) -> None:
-        self._runner.run(self._server.close())
-        self._runner.close()
+        super().__init__(AsyncConnection, target)
 
 
 class BusyServer:
@@ -98,7 +78,7 @@ def server(digits: Any) -> Iterator[LinearModelServer]:
         yield server
 
 
-@pytest.fixture(params=[ModelServer, BlockingAsyncModelServer])
+@pytest.fixture(params=[Connection, BlockingAsyncConnection])
 def connection(request: pytest.FixtureRequest, server: LinearModelServer) -> Iterator[Any]:
     connection = request.param(server.target)
     yield connection
@@ -160,6 +140,7 @@ def test_predict_and_resolve_unknown_version_or_label_raise_model_not_found(
 def test_predict_error_status_is_raised_without_retry(
     connection: Any, server: LinearModelServer, code: grpc.StatusCode, error_class: type[DigitError]
 ) -> None:
+    connection.task(MODEL, timeout=5)
     calls, server.failures = server.calls, [code]
     with pytest.raises(ServiceError, match="injected") as raised:
         connection.predict(np.zeros((1, 28, 28), np.uint8), MODEL, timeout=5)
@@ -172,6 +153,7 @@ def test_predict_error_status_is_raised_without_retry(
 def test_predict_unavailable_status_is_retried(
     connection: Any, server: LinearModelServer, code: grpc.StatusCode
 ) -> None:
+    connection.task(MODEL, timeout=5)
     calls, server.failures = server.calls, [code, code]
     assert len(connection.predict(np.zeros((1, 28, 28), np.uint8), MODEL, timeout=5)) == 1
     assert server.calls == calls + 3
@@ -184,7 +166,7 @@ def busy(request: pytest.FixtureRequest) -> Iterator[BusyServer]:
     server.close()
 
 
-@pytest.fixture(params=[ModelServer, BlockingAsyncModelServer])
+@pytest.fixture(params=[Connection, BlockingAsyncConnection])
 def to_both(request: pytest.FixtureRequest, server: LinearModelServer, busy: BusyServer) -> Iterator[Any]:
     """Connection to two addresses: one server answers, all threads of the other are busy."""
     connection = request.param(f"ipv4:{server.target},{busy.target}")
@@ -200,7 +182,7 @@ def test_predict_refused_by_busy_server_is_answered_by_next_one(to_both: Any, bu
     assert busy.calls > calls
 
 
-@pytest.mark.parametrize("connect", [ModelServer, BlockingAsyncModelServer])
+@pytest.mark.parametrize("connect", [Connection, BlockingAsyncConnection])
 def test_predict_refused_by_all_servers_raises_overloaded(
     connect: Callable[[str], Any], busy: BusyServer
 ) -> None:
@@ -213,7 +195,7 @@ def test_predict_refused_by_all_servers_raises_overloaded(
     other.close()
 
 
-@pytest.mark.parametrize("connect", [ModelServer, BlockingAsyncModelServer])
+@pytest.mark.parametrize("connect", [Connection, BlockingAsyncConnection])
 def test_versions_refused_connection_raises_unavailable(connect: Callable[[str], Any]) -> None:
     connection = connect("127.0.0.1:1")
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
@@ -241,11 +223,7 @@ def colors() -> Iterator[LinearModelServer]:
         yield server
 
 
-def publish(server: LinearModelServer, card: TaskCard | None) -> None:
-    server.publish(dark_and_light(card or DIGITS), np.arange(2, dtype=np.uint8), task=card)
-
-
-@pytest.fixture(params=[ModelServer, BlockingAsyncModelServer])
+@pytest.fixture(params=[Connection, BlockingAsyncConnection])
 def to_colors(request: pytest.FixtureRequest, colors: LinearModelServer) -> Iterator[Any]:
     connection = request.param(colors.target)
     yield connection
@@ -261,49 +239,22 @@ def test_predict_other_task_returns_its_labels(to_colors: Any, form: str) -> Non
 
 
 def test_task_without_card_is_that_of_digits(connection: Any) -> None:
-    assert connection.known_task(MODEL) is None
+    assert connection.known_task("digits") is None
     assert connection.task(MODEL, timeout=5) == DIGITS
-    assert connection.known_task(MODEL) == DIGITS
+    assert connection.known_task("digits") == DIGITS
 
 
 @pytest.mark.parametrize("asks_first", [True, False], ids=["task-first", "predict-first"])
-def test_task_is_asked_once_per_version(to_colors: Any, colors: LinearModelServer, asks_first: bool) -> None:
+def test_task_is_read_once_per_name(to_colors: Any, colors: LinearModelServer, asks_first: bool) -> None:
     if asks_first:
         assert to_colors.task(COLORS, timeout=5) == CARD
     for version in (1, 2, 3):
-        for _ in range(2):
-            to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
-            assert to_colors.task(COLORS, timeout=5).labels == colors_labels(version)
-            assert to_colors.task(ModelRef("colors", version=version), timeout=5) == to_colors.task(
-                COLORS, timeout=5
-            )
-        assert colors.card_calls == version
-        publish(colors, replace(CARD, labels=colors_labels(version + 1)))
-
-
-def colors_labels(version: int) -> tuple[str, ...]:
-    return CARD.labels if version == 1 else (f"dark {version}", f"light {version}")
-
-
-def test_predict_new_version_without_card_is_answered_by_digits_labels(
-    to_colors: Any, colors: LinearModelServer
-) -> None:
-    assert to_colors.task(COLORS, timeout=5) == CARD
-    publish(colors, None)
-    (prediction,) = to_colors.predict(np.zeros((1, *DIGITS.shape), np.uint8), COLORS, timeout=5)
-    assert prediction.labels == DIGITS.labels
-    assert to_colors.known_task(COLORS) == DIGITS
-
-
-def test_predict_invalid_argument_forgets_tasks(to_colors: Any, colors: LinearModelServer) -> None:
-    assert to_colors.task(COLORS, timeout=5) == CARD
-    publish(colors, WIDER_CARD)
-    assert to_colors.task(COLORS, timeout=5) == CARD
-    with pytest.raises(ServiceError) as raised:
-        to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
-    assert raised.value.reason == "INVALID_ARGUMENT"
-    assert to_colors.known_task(COLORS) is None
-    assert to_colors.task(COLORS, timeout=5) == WIDER_CARD
+        (dark, light) = to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
+        assert (dark.label, light.label, light.model_version) == (*CARD.labels, version)
+        assert to_colors.task(ModelRef("colors", version=version), timeout=5) == CARD
+        colors.publish(dark_and_light(CARD), np.arange(2, dtype=np.uint8), task=CARD)
+    assert to_colors.known_task("colors") == CARD
+    assert colors.card_calls == 1
 
 
 @pytest.mark.parametrize(
@@ -344,10 +295,7 @@ def test_predict_other_number_of_classes_than_card_raises_service_error(
         to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
 
 
-async def test_task_concurrent_requests_ask_once(colors: LinearModelServer) -> None:
-    connection = AsyncModelServer(colors.target)
-    colors.delay = 0.05
-    tasks = await asyncio.gather(*(connection.task(COLORS, timeout=5) for _ in range(5)))
-    assert tasks == [CARD] * 5
-    assert colors.card_calls == 1
-    await connection.close()
+@pytest.mark.parametrize("connect", [Connection, BlockingAsyncConnection])
+def test_connection_to_url_of_http_raises_value_error(connect: Callable[[str], Any]) -> None:
+    with pytest.raises(ValueError, match="gRPC address is host:port"):
+        connect("http://127.0.0.1:8501")

@@ -1,12 +1,11 @@
 """ModelServerClient and AsyncModelServerClient against a gRPC server in this process."""
 
 import asyncio
-import inspect
 import io
 import pickle
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +21,10 @@ from digit_client import (
     AsyncModelServerClient,
     AuthenticationError,
     DeadlineExceededError,
-    DigitError,
+    ImageError,
     ImageShapeError,
     ModelNotFoundError,
     ModelServerClient,
-    NoDigitError,
     NotAnImageError,
     OverloadedError,
     Prediction,
@@ -34,13 +32,13 @@ from digit_client import (
     ReadingNotSupportedError,
     RetryPolicy,
     ServiceError,
-    SeveralDigitsError,
     TaskCard,
     TruncatedImageError,
 )
-from digit_client.images import decode, normalise, prepare, to_png
+from digit_client.images import decode, prepare, to_png
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.model_server import ModelServer
+from digit_client.tfserving.connection import Connection
+from tests.client.blocking import BlockingAsync
 from tests.client.drawn_numbers import draw_lines
 from tests.client.linear_model_server import LinearModelServer
 
@@ -52,39 +50,11 @@ def server(digits: Any) -> Iterator[LinearModelServer]:
         yield server
 
 
-class BlockingAsyncClient:
-    """AsyncModelServerClient with ModelServerClient's blocking methods, so that a test covers both."""
+class BlockingAsyncClient(BlockingAsync):
+    """AsyncModelServerClient with ModelServerClient's blocking methods."""
 
-    def __init__(self, target: str, **settings: Any) -> None:
-        self._runner = asyncio.Runner()
-        self._client = AsyncModelServerClient(target, **settings)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._client, name)
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            result = method(*arguments, **options)
-            if isinstance(result, AsyncGenerator):
-                return self._iterate(result)
-            return self._runner.run(result) if inspect.iscoroutine(result) else result
-
-        return call
-
-    def _iterate(self, items: AsyncGenerator[Any, None]) -> Iterator[Any]:
-        try:
-            while True:
-                yield self._runner.run(anext(items))
-        except StopAsyncIteration:
-            pass
-        finally:
-            self._runner.run(items.aclose())
-
-    def __enter__(self) -> "BlockingAsyncClient":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._runner.run(self._client.close())
-        self._runner.close()
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(AsyncModelServerClient, *arguments, **settings)
 
 
 @pytest.fixture(params=[ModelServerClient, BlockingAsyncClient])
@@ -111,12 +81,6 @@ def test_predict_many_several_batches_returns_predictions_in_order(
     assert np.mean([prediction.digit for prediction in predictions] == digits.labels[:300]) > 0.85
 
 
-def test_predict_many_blank_image_raises_no_digit_with_index(client: Any, digits: Any) -> None:
-    with pytest.raises(NoDigitError) as raised:
-        client.predict_many([digits.one(1), np.zeros((28, 28), np.uint8)])
-    assert raised.value.index == 1
-
-
 @pytest.fixture(scope="module")
 def number(digits: Any) -> np.ndarray:
     """Picture with two lines: 17 and 4."""
@@ -132,19 +96,6 @@ def test_predict_one_digit_asks_server_once(client: Any, server: LinearModelServ
     assert server.calls == calls + 1
 
 
-def test_predict_several_digits_raises_several_digits(client: Any, number: np.ndarray) -> None:
-    for source in (number, to_png(number), io.BytesIO(to_png(number))):
-        with pytest.raises(SeveralDigitsError) as raised:
-            client.predict(source)
-        assert (raised.value.count, raised.value.index) == (3, None)
-
-
-def test_predict_many_several_digits_raises_with_index(client: Any, digits: Any, number: np.ndarray) -> None:
-    with pytest.raises(SeveralDigitsError) as raised:
-        client.predict_many([digits.one(1), number])
-    assert (raised.value.count, raised.value.index) == (3, 1)
-
-
 def test_predict_many_digits_with_specks_share_second_call(
     client: Any, server: LinearModelServer, digits: Any
 ) -> None:
@@ -157,22 +108,6 @@ def test_predict_many_digits_with_specks_share_second_call(
     predictions = client.predict_many([digits.one(1), with_speck(3), digits.one(4), with_speck(7)])
     assert [prediction.digit for prediction in predictions] == [1, 3, 4, 7]
     assert server.calls <= calls + 2
-
-
-def test_predict_and_read_nothing_accepted_raise_no_digit(
-    client: Any, server: LinearModelServer, number: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "min_similarity", 1.1)
-    with pytest.raises(NoDigitError):
-        client.predict(number)
-    with pytest.raises(NoDigitError):
-        client.read(number)
-
-
-def test_predict_many_model_inputs_are_answered_digit_or_not(client: Any, number: np.ndarray) -> None:
-    (prediction,) = client.predict_many(normalise(number)[np.newaxis])
-    assert prediction.is_digit is not None
-    assert prediction.is_digit < 0.5
 
 
 def test_read_returns_lines_with_boxes(client: Any, number: np.ndarray) -> None:
@@ -197,12 +132,6 @@ def test_read_many_pictures_share_calls(
     assert server.calls == calls + 1
 
 
-def test_read_many_blank_image_raises_no_digit_with_index(client: Any, digits: Any) -> None:
-    with pytest.raises(NoDigitError) as raised:
-        client.read_many([digits.one(1), np.zeros((28, 28), np.uint8)])
-    assert raised.value.index == 1
-
-
 def test_read_many_empty_list_returns_empty_list(client: Any) -> None:
     assert client.read_many([]) == []
 
@@ -224,51 +153,59 @@ def mixed(digits: Any, number: np.ndarray, tmp_path: Path) -> list[Any]:
     ]
 
 
-def test_predict_many_return_puts_each_error_in_its_place(
+def test_predict_many_puts_each_outcome_in_its_place(
     client: Any, server: LinearModelServer, mixed: list[Any]
 ) -> None:
     client.predict(mixed[0])
     calls = server.calls
-    outcomes = client.predict_many(mixed, on_error="return", request_id="request-5")
-    assert [type(outcome) for outcome in outcomes] == [
-        Prediction,
-        SeveralDigitsError,
-        Prediction,
-        NoDigitError,
+    outcomes = client.predict_many(mixed, request_id="request-5")
+    assert [describe(outcome) for outcome in outcomes] == [
+        3,
+        ("several_digits", 3),
+        4,
+        ("no_digit", None),
         TruncatedImageError,
         FileNotFoundError,
         NotAnImageError,
-        Prediction,
+        7,
     ]
-    assert [outcome.digit for outcome in outcomes if isinstance(outcome, Prediction)] == [3, 4, 7]
     # One call for all good pictures, and one for the candidates of the others.
     assert server.calls == calls + 2
     for index, outcome in enumerate(outcomes):
-        if isinstance(outcome, DigitError):
-            assert outcome.index == index  # type: ignore[attr-defined]
+        if isinstance(outcome, ImageError):
+            assert outcome.index == index
         if not isinstance(outcome, OSError):
             assert outcome.request_id == "request-5"
         # Frames would keep the picture's pixels in memory.
         assert getattr(outcome, "__traceback__", None) is None
 
 
-def test_predict_many_raise_raises_first_error_of_batch(
+def describe(outcome: Any) -> Any:
+    """Return the digit or text, the refusal, or the type of the error."""
+    if isinstance(outcome, Exception):
+        return type(outcome)
+    if isinstance(outcome, Reading):
+        return outcome.refusal or outcome.text
+    return (outcome.refusal, outcome.count) if outcome.refusal else outcome.digit
+
+
+def test_many_methods_raise_raises_first_error_of_batch(
     client: Any, digits: Any, number: np.ndarray, tmp_path: Path
 ) -> None:
-    with pytest.raises(SeveralDigitsError) as raised:
-        client.predict_many([digits.one(1), number, b"no image", tmp_path / "missing.png"])
-    assert raised.value.index == 1
-    with pytest.raises(FileNotFoundError):
-        client.predict_many([digits.one(1), tmp_path / "missing.png", number])
+    for method in (client.predict_many, client.read_many):
+        with pytest.raises(NotAnImageError) as raised:
+            method([digits.one(1), number, b"no image", tmp_path / "missing.png"], on_error="raise")
+        assert raised.value.index == 2
+        with pytest.raises(FileNotFoundError):
+            method([digits.one(1), tmp_path / "missing.png", b"no image"], on_error="raise")
 
 
-def test_read_many_return_puts_each_error_in_its_place(client: Any, mixed: list[Any]) -> None:
-    outcomes = client.read_many(mixed, on_error="return")
-    assert [outcome.text if isinstance(outcome, Reading) else type(outcome) for outcome in outcomes] == [
+def test_read_many_puts_each_outcome_in_its_place(client: Any, mixed: list[Any]) -> None:
+    assert [describe(outcome) for outcome in client.read_many(mixed)] == [
         "3",
         "17\n4",
         "4",
-        NoDigitError,
+        "no_digit",
         TruncatedImageError,
         FileNotFoundError,
         NotAnImageError,
@@ -276,17 +213,32 @@ def test_read_many_return_puts_each_error_in_its_place(client: Any, mixed: list[
     ]
 
 
+def test_predict_and_read_one_broken_picture_raise(client: Any, tmp_path: Path) -> None:
+    for method in (client.predict, client.read):
+        with pytest.raises(NotAnImageError) as raised:
+            method(b"no image", request_id="request-6")
+        assert (raised.value.index, raised.value.request_id) == (None, "request-6")
+        with pytest.raises(FileNotFoundError):
+            method(tmp_path / "missing.png")
+
+
+def test_min_is_digit_replaces_the_default(client: Any, digits: Any) -> None:
+    image = draw_lines([digits.one(3)])
+    assert client.predict(image, min_is_digit=1.0).refusal == "no_digit"
+    assert client.predict(image, min_is_digit=0.0).digit == 3
+    assert client.read(digits.one(3), min_is_digit=0.0).text == "3"
+
+
 def test_every_call_gives_equal_results(server: LinearModelServer, digits: Any, number: np.ndarray) -> None:
     pictures = [draw_lines([digits.one(label)]) for label in range(10)]
     files: list[Any] = [*map(to_png, pictures), *pictures]
     with ModelServerClient(server.target) as client, BlockingAsyncClient(server.target) as other:
-        predictions = client.predict_many(files)
+        predictions = client.predict_many(files, on_error="raise")
         readings = client.read_many([*files, number])
         each: Any
         for each in (client, other):
-            for on_error in ("raise", "return"):
-                assert each.predict_many(files, on_error=on_error) == predictions
-                assert each.read_many([*files, number], on_error=on_error) == readings
+            assert each.predict_many(files, on_error="raise") == predictions
+            assert each.read_many([*files, number], on_error="raise") == readings
             assert sorted(each.iter_predict(files)) == [*enumerate(predictions)]
             assert sorted(each.iter_read([*files, number])) == [*enumerate(readings)]
             # The server's rounding depends on the size of the batch.
@@ -365,9 +317,6 @@ def test_request_id_is_sent_and_on_results_and_errors(
     assert client.predict(digits.one(1), request_id="request-1").request_id == "request-1"
     assert client.read(number, request_id="request-2").request_id == "request-2"
     assert server.request_ids[-2:] == ["request-1", "request-2"]
-    with pytest.raises(SeveralDigitsError) as raised:
-        client.predict(number, request_id="request-3")
-    assert raised.value.request_id == "request-3"
     with pytest.raises(ModelNotFoundError) as not_found:
         client.predict(digits.one(1), version=99, request_id="request-4")
     assert not_found.value.request_id == "request-4"
@@ -421,7 +370,9 @@ def test_client_is_pickled_without_connection(
     blocking.close()
 
 
-async def test_async_client_waits_for_answer_without_a_thread(server: LinearModelServer, digits: Any) -> None:
+async def test_async_client_needs_no_thread_of_the_loops_executor(
+    server: LinearModelServer, digits: Any
+) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     async with AsyncModelServerClient(server.target) as client:
         await client.predict(digits.one(1))
@@ -523,7 +474,7 @@ def test_predict_sends_prepared_picture(serve: Serve, fit: Any) -> None:
     buffer = io.BytesIO()
     Image.fromarray(picture_of(1, 123, 45)).save(buffer, "JPEG")
     prepared = prepare(decode(buffer.getvalue()), task)
-    connection = ModelServer(server.target)
+    connection = Connection(server.target)
     assert [client.predict(buffer.getvalue())] == connection.predict(
         prepared[np.newaxis], ModelRef("colors"), timeout=5
     )
@@ -535,7 +486,7 @@ def test_predict_many_batch_of_models_shape_and_pictures_return_same_predictions
     noise = np.random.default_rng(0).integers(-60, 60, (300, *COLORS.shape))
     shades = np.tile(SHADES, (75, 1))[:, np.newaxis, np.newaxis]
     images = np.clip(shades + noise, 0, 255).astype(np.uint8)
-    predictions = client.predict_many(images)
+    predictions = client.predict_many(images, on_error="raise")
     assert server.calls == 2
     assert predictions == client.predict_many(list(images))
     assert predictions == client.predict_many([to_png(image) for image in images])
@@ -544,7 +495,7 @@ def test_predict_many_batch_of_models_shape_and_pictures_return_same_predictions
 
 def test_predict_many_large_pictures_are_split_by_size(serve: Serve) -> None:
     server, client = serve(replace(COLORS, shape=(512, 1024, 3)))
-    predictions = client.predict_many([picture_of(number % 4) for number in range(7)])
+    predictions = client.predict_many([picture_of(number % 4) for number in range(7)], on_error="raise")
     assert [prediction.index for prediction in predictions] == [0, 1, 2, 3, 0, 1, 2]
     assert server.calls == 2
 
@@ -552,21 +503,19 @@ def test_predict_many_large_pictures_are_split_by_size(serve: Serve) -> None:
 def test_predict_many_kind_none_refuses_other_size_with_index(serve: Serve) -> None:
     _, client = serve(replace(COLORS, shape=(120, 90, 3), kind="none"))
     assert client.predict(picture_of(2)).label == "green"
-    with pytest.raises(ImageShapeError, match="90×120 pixels, not of 91×120") as raised:
-        client.predict_many([picture_of(2), picture_of(1, 120, 91)])
-    assert raised.value.index == 1
+    _, error = client.predict_many([picture_of(2), picture_of(1, 120, 91)])
+    assert isinstance(error, ImageShapeError)
+    assert "90×120 pixels, not of 91×120" in error.message
+    assert error.index == 1
 
 
 def test_read_other_task_raises_reading_not_supported(serve: Serve) -> None:
     server, client = serve(COLORS)
-    with pytest.raises(
-        ReadingNotSupportedError, match="the model colors classifies colors; it reads no numbers"
-    ):
+    with pytest.raises(ReadingNotSupportedError, match="the model classifies colors; it reads no numbers"):
         client.read(picture_of(1))
     with pytest.raises(ReadingNotSupportedError):
         client.read_many([picture_of(1)])
-    # One question each: which version answers now?
-    assert server.calls == 2
+    assert server.calls == 0
 
 
 def test_predict_letters_are_framed_and_never_read_as_digits(digits: Any) -> None:
@@ -577,61 +526,10 @@ def test_predict_letters_are_framed_and_never_read_as_digits(digits: Any) -> Non
         ModelServerClient(server.target, name="letters") as client,
     ):
         assert client.predict(draw_lines([digits.one(3)])).label == "D"
-        with pytest.raises(NoDigitError) as raised:
-            client.predict_many([digits.one(1), np.zeros((28, 28), np.uint8)])
-        assert raised.value.index == 1
+        first, blank = client.predict_many([digits.one(1), np.zeros((28, 28), np.uint8)], on_error="raise")
+        assert (first.label, blank.label, blank.refusal) == ("B", None, "no_digit")
         with pytest.raises(ReadingNotSupportedError):
             client.read(digits.one(3))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"shape": (16, 12, 3)}, {"shape": (12, 16)}, {"fit": "crop"}, {"labels": ("a", "b", "c", "d")}],
-    ids=str,
-)
-def test_predict_new_version_of_other_preparation_is_followed(serve: Serve, change: dict[str, Any]) -> None:
-    server, client = serve(COLORS)
-    assert client.predict(picture_of(1)).label == "red"
-    task = replace(COLORS, **change)
-    server.publish(*examples(task), task=task)
-    prediction = client.predict(picture_of(1))
-    assert (prediction.labels, prediction.model_version) == (task.labels, 2)
-    with ModelServerClient(server.target, name="colors") as fresh:
-        assert prediction == fresh.predict(picture_of(1))
-
-
-def test_predict_refused_by_earlier_task_only_is_asked_again(serve: Serve) -> None:
-    server, client = serve(COLORS)
-    height, width, channels = COLORS.shape
-    for version, shape in ((2, COLORS.shape), (3, (height + 4, width + 2, channels))):
-        task = replace(COLORS, shape=shape)
-        server.publish(*examples(task), task=replace(task, kind="none"))
-        assert client.predict(np.zeros(shape, np.uint8)).model_version == version
-    with pytest.raises(ImageShapeError):
-        client.predict(np.zeros(COLORS.shape, np.uint8))
-
-
-def test_read_after_change_to_digits_reads(digits: Any, number: np.ndarray) -> None:
-    images, labels = digits.images[:1000], digits.labels[:1000]
-    letters = replace(DIGITS, labels=tuple("ABCDEFGHIJ"))
-    with (
-        LinearModelServer(images, labels, task=letters) as server,
-        ModelServerClient(server.target) as client,
-    ):
-        with pytest.raises(ReadingNotSupportedError):
-            client.read(number)
-        server.publish(images, labels, task=DIGITS)
-        assert client.read(number).text == "17\n4"
-
-
-def test_read_new_version_of_other_task_raises_reading_not_supported(digits: Any, number: np.ndarray) -> None:
-    images, labels = digits.images[:1000], digits.labels[:1000]
-    with LinearModelServer(images, labels) as server, ModelServerClient(server.target) as client:
-        assert client.read(number).text == "17\n4"
-        server.publish(images, labels, task=TaskCard("digits", tuple("ABCDEFGHIJ"), (28, 28), (0.0, 1.0)))
-        with pytest.raises(ReadingNotSupportedError):
-            client.read(number)
-        assert client.predict(digits.one(3)).label == "D"
 
 
 def test_client_without_card_asks_for_it_once(client: Any, server: LinearModelServer, digits: Any) -> None:
@@ -640,3 +538,17 @@ def test_client_without_card_asks_for_it_once(client: Any, server: LinearModelSe
     for _ in range(3):
         assert client.predict(digits.one(1)).digit == 1
     assert (server.calls, server.card_calls) == (calls + 3, card_calls)
+
+
+@pytest.mark.parametrize("kind", [ModelServerClient, AsyncModelServerClient])
+def test_client_of_url_raises_value_error_with_remedy(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"gRPC address is host:port, as 127\.0\.0\.1:8500"):
+        kind("http://127.0.0.1:8501")
+
+
+async def test_async_predict_many_abandoned_ends_its_threads(server: LinearModelServer, digits: Any) -> None:
+    async with AsyncModelServerClient(server.target) as client:
+        results = client.iter_predict([to_png(image) for image in digits.images[:600]], concurrency=2)
+        await anext(results)
+        await results.aclose()
+        assert (await client.predict(digits.one(1))).digit == 1

@@ -1,4 +1,4 @@
-"""Batches of pictures from any iterable, and the pictures' errors."""
+"""Batches of pictures from any iterable, and open files that can't be read."""
 
 import io
 import itertools
@@ -9,16 +9,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from digit_client import ImageSource, NotAnImageError
+from digit_client import ImageSource
 from digit_client._exceptions import without_tracebacks
-from digit_client.tfserving.pictures import BATCH_SIZE, Picture, batches
+from digit_client._recognition import MAX_BATCH
+from digit_client.tfserving.batches import batches
 
 
 def test_batches_number_pictures_and_end_at_their_size() -> None:
-    groups = [*batches([Path("missing.png")] * (2 * BATCH_SIZE + 3))]
-    assert [len(group) for group in groups] == [BATCH_SIZE, BATCH_SIZE, 3]
-    assert [picture.index for group in groups for picture in group] == [*range(2 * BATCH_SIZE + 3)]
+    found = [*batches([Path("missing.png")] * (2 * MAX_BATCH + 3))]
+    assert [len(batch.pictures) for batch in found] == [MAX_BATCH, MAX_BATCH, 3]
+    assert [batch.start for batch in found] == [0, MAX_BATCH, 2 * MAX_BATCH]
     assert [*batches([])] == []
+
+
+def test_batches_of_array_are_its_parts() -> None:
+    images = np.zeros((300, 5, 7), np.uint8)
+    found = [*batches(images)]
+    assert [(batch.start, np.asarray(batch.pictures).shape) for batch in found] == [
+        (0, (256, 5, 7)),
+        (256, (44, 5, 7)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -27,7 +37,7 @@ def test_batches_number_pictures_and_end_at_their_size() -> None:
     ids=["bytes", "array", "pillow"],
 )
 def test_batches_of_large_images_are_short(image: ImageSource) -> None:
-    assert [len(group) for group in batches([image] * 9)] == [4, 4, 1]
+    assert [len(batch.pictures) for batch in batches([image] * 9)] == [4, 4, 1]
 
 
 def test_batches_take_no_image_before_its_batch() -> None:
@@ -39,27 +49,19 @@ def test_batches_take_no_image_before_its_batch() -> None:
             yield b"image"
 
     next(batches(images()))
-    assert next(taken) == BATCH_SIZE
+    assert next(taken) == MAX_BATCH
 
 
-def test_attempt_unreadable_open_file_returns_its_error() -> None:
+def test_batches_unreadable_open_file_is_its_error() -> None:
     class BrokenFile(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             raise TimeoutError("no answer from the network drive")
 
-    ((picture,),) = batches([BrokenFile()])
-    outcome = picture.attempt(picture.normalise)
-    assert isinstance(outcome, TimeoutError)
-    assert outcome.__traceback__ is None
-
-
-def test_attempt_image_error_has_index_and_no_traceback() -> None:
-    picture = Picture.of(b"no image", 7)
-    outcome = picture.attempt(picture.segment)
-    assert isinstance(outcome, NotAnImageError)
-    assert outcome.index == 7
-    assert outcome.__cause__ is not None
-    assert outcome.__traceback__ is outcome.__cause__.__traceback__ is None
+    (batch,) = batches([io.BytesIO(b"image"), BrokenFile()])
+    content, error = batch.pictures
+    assert content == b"image"
+    assert isinstance(error, TimeoutError)
+    assert error.__traceback__ is None
 
 
 def test_without_tracebacks_clears_every_cause() -> None:

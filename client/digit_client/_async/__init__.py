@@ -1,0 +1,1 @@
+"""asyncio clients and connection."""

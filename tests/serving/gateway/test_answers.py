@@ -1,0 +1,467 @@
+"""Answers: the contract of /v1/predict and /v1/read, a result or an error in the place of each picture."""
+
+import base64
+import io
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import grpc
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+from werkzeug.test import TestResponse
+
+from digit_client import TaskCard
+from digit_client.images import decode, prepare, to_png
+from digit_client.tfserving.protos import PredictRequest, PredictResponse
+from digit_serving.gateway.settings import Settings
+from tests import greenlet_loop
+from tests.serving.gateway.conftest import (
+    FASHION,
+    SHAPES,
+    StubModelServer,
+    TaskModels,
+    TemplateModel,
+    draw_number,
+    npy,
+)
+from tests.serving.gateway.test_routes import assert_problem
+
+Pixels = NDArray[np.uint8]
+SETTINGS: dict[str, Any] = {"default_label": "", "deadline": 60}
+"""Settings for a stub whose model has no label, on a machine that may be busy."""
+
+
+@pytest.fixture
+def model(stub: StubModelServer, digits: Any) -> TemplateModel:
+    """Model of the stub: it recognises typical digits, and takes everything else for no digit."""
+    stub.answer = model = TemplateModel(digits)
+    return model
+
+
+@pytest.fixture
+def http(stub: StubModelServer, model: TemplateModel) -> FlaskClient:
+    return greenlet_loop.client(
+        Settings(**SETTINGS, model_server=stub.target, max_digits=4, max_pixels=2_000_000)
+    )
+
+
+def cross() -> Pixels:
+    """Return two crossed strokes, dark on white: no digit."""
+    picture = np.full((200, 200), 255, np.uint8)
+    cv2.line(picture, (50, 50), (150, 150), 0, 12)
+    cv2.line(picture, (150, 50), (50, 150), 0, 12)
+    return picture
+
+
+def pictures(digits: Any) -> dict[str, bytes]:
+    """Return a file of each kind."""
+    return {
+        "digit": to_png(draw_number(digits, "3")),
+        "cross": to_png(cross()),
+        "number": to_png(draw_number(digits, "27")),
+        "blank": to_png(np.full((100, 100), 255, np.uint8)),
+        "long": to_png(draw_number(digits, "12345")),
+        "no image": b"hello",
+        "truncated": to_png(cross())[:60],
+        "too large": to_png(np.zeros((1500, 1500), np.uint8)),
+        "empty": b"",
+    }
+
+
+PREDICTED: dict[str, dict[str, Any]] = {
+    "digit": {"digit": 3, "label": "3", "index": 3, "refusal": None},
+    "cross": {"digit": None, "label": None, "refusal": "no_digit"},
+    "number": {"digit": None, "label": None, "refusal": "several_digits", "count": 2},
+    "blank": {"digit": None, "label": None, "refusal": "no_digit"},
+    "long": {"digit": None, "label": None, "refusal": "several_digits", "count": 5},
+}
+"""Fields of predictions, by the kind of the picture."""
+READ = {"digit": "3", "cross": "", "number": "27", "blank": ""}
+"""Texts of readings."""
+FAILED = {
+    "no image": (400, "not_an_image"),
+    "truncated": (400, "truncated_image"),
+    "too large": (422, "image_too_large"),
+    "empty": (400, "not_an_image"),
+}
+"""Status and code of errors of `/v1/predict`."""
+READ_FAILED = FAILED | {"long": (422, "too_many_digits")}
+
+
+def form(*files: bytes) -> dict[str, Any]:
+    return {"data": {"image": [(io.BytesIO(file), "a.png") for file in files]}}
+
+
+def json_images(*files: bytes) -> dict[str, Any]:
+    return {"json": {"images": [base64.b64encode(file).decode() for file in files]}}
+
+
+def results(response: TestResponse) -> list[Any]:
+    """Return the results and errors of a response, in order."""
+    assert response.status_code == 200, response.text
+    document = response.get_json()
+    assert document["request_id"] == response.headers["X-Request-ID"]
+    found: list[Any] = document["predictions" if "predictions" in document else "readings"]
+    return found
+
+
+def post(http: FlaskClient, path: str, *arrays: Pixels) -> list[Any]:
+    """Send pictures as a form of PNG files; return the results."""
+    return results(http.post(path, **form(*map(to_png, arrays))))
+
+
+def post_npy(http: FlaskClient, array: Pixels, path: str = "/v1/predict") -> TestResponse:
+    return http.post(path, data=npy(array), content_type="application/x-npy")
+
+
+def shown(result: dict[str, Any]) -> Pixels:
+    """Return the model's input that a result includes."""
+    return decode(base64.b64decode(result["image"]))
+
+
+def assert_failed(result: dict[str, Any], status: int, code: str) -> None:
+    assert set(result) == {"error"}
+    problem = result["error"]
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["detail"].endswith(".")
+
+
+class TestContract:
+    """Every kind of picture, alone and among others."""
+
+    @pytest.mark.parametrize("pack", [form, json_images])
+    def test_predict_gives_each_picture_of_a_batch_its_result(
+        self, http: FlaskClient, digits: Any, pack: Any
+    ) -> None:
+        files = pictures(digits)
+        found = results(http.post("/v1/predict", **pack(*files.values())))
+        for kind, result in zip(files, found, strict=True):
+            if kind in FAILED:
+                assert_failed(result, *FAILED[kind])
+            else:
+                assert result.items() >= PREDICTED[kind].items(), kind
+                assert len(result["probabilities"]) == 10
+                assert result["confidence"] <= result["probabilities"][result["index"]]
+                assert (result["is_digit"] >= 0.345) == (kind == "digit")
+
+    @pytest.mark.parametrize("pack", [form, json_images])
+    def test_read_gives_each_picture_of_a_batch_its_result(
+        self, http: FlaskClient, digits: Any, pack: Any
+    ) -> None:
+        files = pictures(digits)
+        found = results(http.post("/v1/read", **pack(*files.values())))
+        for kind, result in zip(files, found, strict=True):
+            if kind in READ_FAILED:
+                assert_failed(result, *READ_FAILED[kind])
+            else:
+                refusal = None if READ[kind] else "no_digit"
+                assert (result["text"], result["refusal"]) == (READ[kind], refusal)
+                assert bool(result["lines"]) == bool(READ[kind])
+
+    @pytest.mark.parametrize(("path", "failed"), [("/v1/predict", FAILED), ("/v1/read", READ_FAILED)])
+    def test_picture_that_is_the_body_keeps_its_status(
+        self, http: FlaskClient, digits: Any, path: str, failed: dict[str, tuple[int, str]]
+    ) -> None:
+        for kind, file in pictures(digits).items():
+            response = http.post(path, data=file, content_type="image/png")
+            if kind in failed:
+                assert_problem(response, *failed[kind])
+            else:
+                (result,) = results(response)
+                assert "error" not in result
+            (alone,) = results(http.post(path, **form(file)))
+            assert ("error" in alone) is (kind in failed), "a form of one is a batch"
+
+    def test_batch_without_a_usable_picture_names_the_model(self, http: FlaskClient) -> None:
+        for path in ("/v1/predict", "/v1/read"):
+            response = http.post(path, **form(b"no image", b"no image"))
+            assert [result["error"]["code"] for result in results(response)] == ["not_an_image"] * 2
+            model = {"name": "digits", "version": 1, "labels": list("0123456789")}
+            assert response.get_json()["model"] == model
+
+    def test_base64_and_instances_that_are_none_have_errors_in_their_places(
+        self, http: FlaskClient, digits: Any
+    ) -> None:
+        three = (digits.one(3) / 255).ravel().tolist()
+        instances = [[0.5], three, [2.0] * 784, three, "x"]
+        found = results(http.post("/v1/predict", json={"instances": instances}))
+        codes = [result["error"]["code"] if "error" in result else result["digit"] for result in found]
+        assert codes == ["wrong_shape", 3, "invalid_pixels", 3, "wrong_shape"]
+        file = base64.b64encode(to_png(digits.one(3))).decode()
+        bad, good = results(http.post("/v1/predict", json={"images": ["*", file]}))
+        assert (bad["error"]["code"], good["digit"]) == ("not_an_image", 3)
+
+    @pytest.mark.parametrize(("least", "digit"), [("0", True), ("1", False)])
+    def test_min_is_digit_decides_on_refusals(
+        self, http: FlaskClient, digits: Any, least: str, digit: bool
+    ) -> None:
+        picture = cross() if digit else draw_number(digits, "3")
+        (prediction,) = post(http, f"/v1/predict?min_is_digit={least}", picture)
+        assert (prediction["digit"] is not None) is digit
+        assert prediction["refusal"] in (None, "no_digit", "several_digits")
+
+    @pytest.mark.parametrize("path", ["/v1/predict", "/v1/read"])
+    @pytest.mark.parametrize("least", ["", "-0.1", "1.1", "nan", "half"])
+    def test_min_is_digit_out_of_range_is_refused(self, http: FlaskClient, path: str, least: str) -> None:
+        response = http.post(f"{path}?min_is_digit={least}", **form(b"x"))
+        assert "min_is_digit" in assert_problem(response, 400, "invalid_selection")["detail"]
+
+
+class TestPredict:
+    def test_predict_accepted_digit_needs_one_call(
+        self, http: FlaskClient, model: TemplateModel, digits: Any
+    ) -> None:
+        post(http, "/v1/predict", draw_number(digits, "3"))
+        assert model.sizes == [1]
+
+    def test_predict_model_without_is_digit_omits_it(self, stub_http: FlaskClient, digits: Any) -> None:
+        (prediction,) = post(stub_http, "/v1/predict", digits.one(7))
+        assert set(prediction) == {"label", "index", "digit", "confidence", "probabilities", "refusal"}
+
+    def test_predict_input_of_refused_picture_is_shown(self, http: FlaskClient, digits: Any) -> None:
+        for picture in (cross(), draw_number(digits, "27")):
+            (prediction,) = post(http, "/v1/predict?include=image", picture)
+            assert np.array_equal(shown(prediction), prepare(picture, LETTERS))
+
+    def test_predict_arrays_in_every_form_are_judged_alike(self, http: FlaskClient, digits: Any) -> None:
+        three, no_digit = digits.one(3), prepare(cross(), LETTERS)
+        arrays = np.stack([three, no_digit])
+        expected = [(3, None), (None, "no_digit")]
+        pixels = (arrays.reshape(2, 784) / np.float32(255)).tolist()
+        for response in (
+            post_npy(http, arrays),
+            http.post("/v1/predict", json={"instances": pixels}),
+            post_npy(http, np.pad(arrays, ((0, 0), (20, 40), (10, 30)))),
+        ):
+            found = [(result["digit"], result["refusal"]) for result in results(response)]
+            assert found == expected
+
+    def test_predict_second_call_rescues_digits(
+        self, http: FlaskClient, model: TemplateModel, digits: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Normalisation that finds a cross instead of the digit.
+        monkeypatch.setattr(
+            "digit_client.images.preparation.normalise", lambda _: cv2.resize(255 - cross(), (28, 28))
+        )
+        predictions = post(
+            http, "/v1/predict?include=image", draw_number(digits, "3"), draw_number(digits, "5")
+        )
+        assert [prediction["digit"] for prediction in predictions] == [3, 5]
+        assert len(model.sizes) == 2, "the refused pictures share a call"
+        # Each image is the input of the second call that gave the answer.
+        again = results(post_npy(http, np.stack([shown(prediction) for prediction in predictions])))
+        assert [prediction["digit"] for prediction in again] == [3, 5]
+
+    def test_predict_second_call_goes_to_version_of_first(
+        self, stub: StubModelServer, model: TemplateModel, digits: Any
+    ) -> None:
+        http = greenlet_loop.client(
+            Settings(model_server=stub.target, default_label="stable", canary_share=1)
+        )
+        model.version = 8
+        (prediction,) = post(http, "/v1/predict", draw_number(digits, "27"))
+        assert prediction["refusal"] == "several_digits"
+        first, second = model.specs
+        assert first.version_label == "canary"
+        assert (second.version_label, second.version.value) == ("", 8)
+
+    def test_predict_version_unloaded_between_calls_is_unavailable(
+        self, stub: StubModelServer, http: FlaskClient, model: TemplateModel, digits: Any
+    ) -> None:
+        def answer_newest_only(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+            if request.model_spec.version.value:
+                context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request")
+            return model(request, context)
+
+        stub.answer = answer_newest_only
+        response = http.post("/v1/predict", **form(to_png(draw_number(digits, "27"))))
+        assert_problem(response, 503, "model_unavailable")
+
+
+class TestRead:
+    def test_read_number_returns_text_and_boxes(
+        self, http: FlaskClient, model: TemplateModel, digits: Any
+    ) -> None:
+        (reading,) = post(http, "/v1/read", draw_number(digits, "2026"))
+        (line,) = reading["lines"]
+        assert reading["text"] == line["text"] == "2026"
+        assert [digit["digit"] for digit in line["digits"]] == [2, 0, 2, 6]
+        for position, digit in enumerate(line["digits"]):
+            left, top, width, height = digit["box"]
+            assert 112 * position <= left < left + width <= 112 * (position + 1)
+            assert 0 <= top < top + height <= 112
+            assert 0.9 < digit["confidence"] <= digit["probabilities"][digit["digit"]]
+        assert len(model.sizes) == 1
+
+    def test_read_every_body_format_gives_same_texts(self, http: FlaskClient, digits: Any) -> None:
+        arrays = np.stack([digits.one(digit) for digit in (3, 5)])
+        files = [*map(to_png, arrays)]
+        pixels = (arrays.reshape(-1, 784) / np.float32(255)).tolist()
+        for response in (
+            http.post("/v1/read", **form(*files)),
+            http.post("/v1/read", **json_images(*files)),
+            http.post("/v1/read", json={"instances": pixels}),
+            post_npy(http, arrays, "/v1/read"),
+        ):
+            assert [reading["text"] for reading in results(response)] == ["3", "5"]
+
+    def test_read_include_image_returns_input_of_each_digit(self, http: FlaskClient, digits: Any) -> None:
+        (reading,) = post(http, "/v1/read?include=image", draw_number(digits, "27", "4"))
+        assert reading["text"] == "27\n4"
+        found = [digit for line in reading["lines"] for digit in line["digits"]]
+        again = results(post_npy(http, np.stack([*map(shown, found)])))
+        for digit, prediction in zip(found, again, strict=True):
+            assert prediction["probabilities"] == pytest.approx(digit["probabilities"], abs=1e-6)
+
+    def test_read_boxes_refer_to_turned_picture_at_full_size(
+        self, stub: StubModelServer, model: TemplateModel, digits: Any
+    ) -> None:
+        http = greenlet_loop.client(Settings(**SETTINGS, model_server=stub.target))
+        # Larger JPEGs than segmentation needs are decoded downscaled.
+        picture = np.pad(draw_number(digits, "27", scale=40), 200, constant_values=255)
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        file = io.BytesIO()
+        Image.fromarray(np.rot90(picture)).save(file, "JPEG", exif=exif)
+        (reading,) = results(http.post("/v1/read", data=file.getvalue(), content_type="image/jpeg"))
+        (line,) = reading["lines"]
+        assert line["text"] == "27"
+        for position, digit in enumerate(line["digits"]):
+            left, top, width, height = digit["box"]
+            assert 200 + 1120 * position <= left < left + width <= 200 + 1120 * (position + 1)
+            assert 200 <= top < top + height <= 200 + 1120
+            assert height > 600
+
+    def test_read_more_candidates_than_max_images_takes_several_calls(
+        self, stub: StubModelServer, model: TemplateModel, digits: Any
+    ) -> None:
+        http = greenlet_loop.client(Settings(**SETTINGS, model_server=stub.target, max_images=2))
+        found = post(http, "/v1/read", draw_number(digits, "2026"), draw_number(digits, "3"))
+        assert [reading["text"] for reading in found] == ["2026", "3"]
+        assert len(model.sizes) > 2
+        assert max(model.sizes) <= 2
+
+    def test_read_named_version_answers(self, http: FlaskClient, model: TemplateModel, digits: Any) -> None:
+        response = http.post("/v1/read?version=4", **form(to_png(draw_number(digits, "27"))))
+        assert response.get_json()["model"]["version"] == 4
+        assert [spec.version.value for spec in model.specs] == [4]
+
+
+LETTERS = TaskCard("letters", tuple("abcdefghij"), (28, 28), (0.0, 1.0), "digits")
+"""Task that frames what is written, but reads no numbers."""
+EXACT = replace(SHAPES, kind="none")
+
+
+def photo(seed: int, height: int = 90, width: int = 120) -> Pixels:
+    """Return a blurred colour picture, uint8 [h, w, 3]."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 10, width // 10, 3), np.uint8)
+    return np.asarray(cv2.resize(noise, (width, height)), np.uint8)
+
+
+class TestOtherTasks:
+    """Tasks without a cascade: each request is one call."""
+
+    @pytest.mark.parametrize("task", [FASHION, SHAPES, replace(SHAPES, fit="pad")], ids=str)
+    def test_predict_files_are_prepared_as_the_card_says(
+        self, stub: StubModelServer, http: FlaskClient, task: TaskCard
+    ) -> None:
+        stub.answer = models = TaskModels(digits={1: task})
+        photos = [photo(0), photo(1, 30, 200), photo(2, 400, 40)]
+        found = post(http, "/v1/predict?include=image", *photos)
+        expected = np.stack([prepare(decode(to_png(picture)), task) for picture in photos])
+        (batch,) = models.inputs
+        assert np.array_equal(batch, expected)
+        for prediction, row in zip(found, expected, strict=True):
+            assert set(prediction) == {"label", "index", "confidence", "probabilities", "image", "refusal"}
+            assert prediction["label"] == task.labels[prediction["index"]]
+            assert np.array_equal(shown(prediction), row)
+
+    def test_predict_large_file_is_prepared_alike(self, stub: StubModelServer, http: FlaskClient) -> None:
+        stub.answer = models = TaskModels(digits={1: SHAPES})
+        large = photo(3, 1200, 1000)
+        results(http.post("/v1/predict", data=to_png(large), content_type="image/png"))
+        assert np.array_equal(models.inputs[0][0], prepare(large, SHAPES))
+
+    def test_predict_files_for_large_model_are_sent_in_several_calls(
+        self, stub: StubModelServer, http: FlaskClient
+    ) -> None:
+        stub.answer = models = TaskModels(digits={1: replace(SHAPES, shape=(1400, 1400, 3))})
+        greys = [0, 100, 255, 100, 0]
+        found = post(http, "/v1/predict?include=image", *(np.full((5, 5), grey, np.uint8) for grey in greys))
+        assert len(models.inputs) > 1
+        labels = ["circle", "cross", "star", "cross", "circle"]
+        assert [prediction["label"] for prediction in found] == labels
+        assert [int(shown(prediction).max()) for prediction in found] == greys
+
+    def test_predict_arrays_and_instances_reach_model_unchanged(
+        self, stub: StubModelServer, http: FlaskClient
+    ) -> None:
+        stub.answer = models = TaskModels(digits={1: SHAPES})
+        arrays = np.stack([np.full((64, 48, 3), grey, np.uint8) for grey in (0, 100, 255)])
+        instances = arrays / np.float32(127.5) - 1
+        array = http.post("/v1/predict?include=image", data=npy(arrays), content_type="application/x-npy")
+        numbers = http.post("/v1/predict?include=image", json={"instances": instances.tolist()})
+        assert [batch.dtype for batch in models.inputs] == [np.uint8, np.float32]
+        assert np.array_equal(models.inputs[0], arrays)
+        assert np.array_equal(models.inputs[1], instances)
+        for response in (array, numbers):
+            found = results(response)
+            assert [prediction["label"] for prediction in found] == ["circle", "cross", "star"]
+            assert np.array_equal(np.stack([*map(shown, found)]), arrays)
+
+    def test_predict_arrays_of_other_sizes_are_pictures(
+        self, stub: StubModelServer, http: FlaskClient
+    ) -> None:
+        stub.answer = models = TaskModels(digits={1: SHAPES})
+        results(post_npy(http, photo(0)[None]))
+        assert np.array_equal(models.inputs[0][0], prepare(photo(0), SHAPES))
+
+    def test_predict_include_labels_and_top_select_the_classes(
+        self, stub: StubModelServer, http: FlaskClient
+    ) -> None:
+        task = TaskCard("many", tuple(f"class {number}" for number in range(1000)), (8, 8), (0.0, 1.0))
+        stub.answer = TaskModels(digits={1: task})
+        white = np.full((8, 8), 255, np.uint8)
+        (prediction,) = post(http, "/v1/predict?include=labels&top=5", white)
+        assert "probabilities" not in prediction
+        assert len(prediction["labels"]) == 1000
+        assert prediction["labels"]["class 999"] == 1
+        assert [entry["index"] for entry in prediction["top"]] == [999, 0, 1, 2, 3]
+        assert prediction["top"][0] == {"label": "class 999", "index": 999, "probability": 1}
+
+    def test_predict_letters_are_framed_and_never_segmented(
+        self, stub: StubModelServer, http: FlaskClient, digits: Any
+    ) -> None:
+        stub.answer = models = TaskModels(digits={1: LETTERS})
+        drawn = [draw_number(digits, "27"), draw_number(digits, "3")]
+        blank = np.full((50, 50), 255, np.uint8)
+        *found, refused = post(http, "/v1/predict", *drawn, blank)
+        assert {prediction["label"] for prediction in found} <= set(LETTERS.labels)
+        assert "digit" not in found[0]
+        assert (refused["label"], refused["refusal"]) == (None, "no_digit")
+        (batch,) = models.inputs
+        assert np.array_equal(batch[:2], [prepare(decode(to_png(picture)), LETTERS) for picture in drawn])
+
+    def test_predict_other_size_for_exact_task_is_an_error_in_its_place(
+        self, stub: StubModelServer, http: FlaskClient
+    ) -> None:
+        stub.answer = TaskModels(digits={1: EXACT})
+        good, bad = post(http, "/v1/predict", photo(0, 64, 48), photo(0, 48, 64))
+        assert good["label"]
+        assert_failed(bad, 422, "wrong_shape")
+        assert_problem(post_npy(http, photo(0, 48, 64)[None]), 422, "wrong_shape")
+
+    @pytest.mark.parametrize("task", [FASHION, LETTERS], ids=str)
+    def test_read_other_task_is_not_supported(
+        self, stub: StubModelServer, http: FlaskClient, task: TaskCard
+    ) -> None:
+        stub.answer = models = TaskModels(digits={1: task})
+        problem = assert_problem(
+            http.post("/v1/read", **form(to_png(photo(0)))), 404, "reading_not_supported"
+        )
+        assert "/v1/predict" in problem["detail"]
+        assert not models.inputs
