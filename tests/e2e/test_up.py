@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +252,7 @@ def publish(root: Path, *versions: Path) -> ModelsFolder:
     """Publish copies of these versions of the digits, without a verification."""
     folder = ModelsFolder(root, verify=lambda _: None)
     for version in versions:
-        folder.publish("digits", lambda path, version=version: copy(version, path))
+        folder.publish("digits", partial(copy, version))
     return folder
 
 
@@ -339,7 +340,7 @@ def test_up_missing_stable_version_is_reported_and_replaceable(
     try:
         assert process.stdout
         assert "label stable needs another: `digits models promote N`" in process.stdout.readline()
-        assert process.stdout.readline().startswith("Not ready yet: ")
+        assert any("Not ready yet: No loaded version of the model" in line for line in process.stdout)
         change(two_versions, ports, "promote", "2")
         wait_until_ready(process, ports)
         assert answering(ports, digits) == 2

@@ -175,7 +175,12 @@ def released(serve: Serve, models: Path, tmp_path: Path) -> Service:
 
 
 def publish_next(folder: ModelsFolder, version: Path) -> None:
-    folder.publish("digits", lambda path: shutil.copytree(version, path, dirs_exist_ok=True) and None)
+    """Publish a copy of a version."""
+
+    def write(path: Path) -> None:
+        shutil.copytree(version, path, dirs_exist_ok=True)
+
+    folder.publish("digits", write)
 
 
 def change(service: Service, *arguments: str) -> None:
@@ -253,7 +258,7 @@ def test_promote_full_disk_keeps_the_label(models: Path, tmp_path: Path) -> None
     fill = f"cp -a {folder.root} . && (dd if=/dev/zero of=full bs=1k || true)"
     promote = f"{' '.join(DIGITS)} models promote 2 --offline"
     (tmp_path / "disk").mkdir()
-    done = run_on_small_disk("900k", f"{fill} && {promote}", tmp_path / "disk")
+    done = run_on_small_disk("4m", f"{fill} && {promote}", tmp_path / "disk")
     assert done.returncode == 1, done.stderr
     assert "Error: [Errno 28] No space left on device" in done.stderr
     listing, config = done.stdout.split("model_config_list")
