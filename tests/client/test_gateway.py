@@ -70,15 +70,15 @@ class GatewayTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
 
 @pytest.fixture(scope="module")
-def model_server(digits: Any) -> Iterator[LinearModelServer]:
+def linear_server(digits: Any) -> Iterator[LinearModelServer]:
     with LinearModelServer(digits.images[:1000], digits.labels[:1000], with_is_digit=True) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def transport(model_server: LinearModelServer) -> GatewayTransport:
+def transport(linear_server: LinearModelServer) -> GatewayTransport:
     # The searches for digits share a thread, and the machine with other tests.
-    settings = Settings(model_server=model_server.target, labels=(), deadline=60)
+    settings = Settings(model_server=linear_server.target, labels=(), deadline=60)
     return GatewayTransport(greenlet_loop.client(settings))
 
 
@@ -97,13 +97,13 @@ def test_predict_and_read_gateway_process_answers(gateway: str, digits: Any) -> 
 
 
 def test_every_source_has_same_results_as_from_model_server(
-    client: Any, model_server: LinearModelServer, digits: Any, tmp_path: Path
+    client: Any, linear_server: LinearModelServer, digits: Any, tmp_path: Path
 ) -> None:
     number = draw_lines([digits.one(1), digits.one(7)], [digits.one(4)])
     path = tmp_path / "number.png"
     path.write_bytes(to_png(number))
     pictures = [path, digits.one(3), number, np.zeros((28, 28), np.uint8), to_png(digits.one(8))]
-    with ModelServerClient(model_server.target) as direct:
+    with ModelServerClient(linear_server.target) as direct:
         for method in ("predict", "read"):
             for picture in pictures:
                 expected = getattr(direct, method)(picture).to_dict()
