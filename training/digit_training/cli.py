@@ -21,9 +21,6 @@ from digit_training.errors import Interrupted, NotPublishedError, TrainingError
 if TYPE_CHECKING:
     from digit_training.publication import Target
 
-DEFAULT_MODELS = Path("models")
-"""Models folder without the environment variable DIGITS_MODELS."""
-
 NOT_PUBLISHED_STATUS = 4
 """Exit status of a model that the quality gate refuses, which a scheduled job can take for a success."""
 
@@ -52,12 +49,12 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @click.option(
         "--models",
-        default=DEFAULT_MODELS,
+        default="models",
         envvar="DIGITS_MODELS",
         show_default=True,
         show_envvar=True,
         type=PATH,
-        help="Models folder: the version is published in its folder of the model's name.",
+        help="Models folder; a version is published in its folder <model's name>/<number>.",
     )
     @click.option(
         "--min-accuracy",

@@ -170,7 +170,7 @@ def export(source: ModelSource, target: Target) -> None:
 
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def _load(console: Console, data: Path | None) -> Dataset:
@@ -196,7 +196,7 @@ def _load_feedback(console: Console, run: TrainingRun, gate: QualityGate, datase
         raise DataError("--feedback needs SQLAlchemy: pip install '.[training,feedback]'") from error
     assert run.feedback_url
     stored = feedback.load(run.feedback_url, run.without_callers)
-    for caller, agreement in {"all callers": stored.agreement, **stored.agreements}.items():
+    for caller, agreement in [("all callers", stored.agreement), *stored.agreements.items()]:
         console.print(
             f"Labels that agree with the served answers, {caller or 'without an API key'}: "
             f"{agreement.correct:,} of {agreement.count:,}"

@@ -43,7 +43,7 @@ class Target:
         self.models.names()
         self.models.read_config()
         for version in self.models.versions(task.name).values():
-            # A version whose card is invalid can't be compared; as the stable version it is an error there.
+            # An invalid card is no other task; the comparison raises its error if the version is stable.
             with suppress(ArtifactError):
                 published = version.task()
                 if version.is_complete and (published.labels, published.kind) != (task.labels, task.kind):
