@@ -185,7 +185,7 @@ model_config_list {{ config {{
 @pytest.fixture(scope="session")
 def canary_service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CanaryService]:
     folder = tmp_path_factory.mktemp("canary") / "digits"
-    for version in ("1", "2"):
+    for version in ("1", "2", "3"):
         shutil.copytree(models / "1", folder / version)
     config = folder.parent / "models.config"
     config.write_text(MODELS_CONFIG.format(folder=folder))

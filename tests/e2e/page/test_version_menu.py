@@ -24,11 +24,12 @@ def test_version_menu_choice_selects_version_of_prediction(
     page = open_page(canary_service.url)
     menu = page.get_by_label("Version")
     expect(menu).to_be_visible()
-    expect(menu.locator("option")).to_have_text(["Default", "2 · canary", "1 · stable"])
+    expect(menu.locator("option")).to_have_text(["Default", "3", "2 · canary", "1 · stable"])
     draw(page, 1)
-    expect(page.locator("#source")).to_contain_text("Version 2 answered")
-    menu.select_option("1")
     expect(page.locator("#source")).to_contain_text("Version 1 answered")
+    # The candidate, which has no label.
+    menu.select_option("3")
+    expect(page.locator("#source")).to_contain_text("Version 3 answered")
 
 
 def test_version_menu_choice_of_unloaded_version_falls_back_to_default(
@@ -36,12 +37,12 @@ def test_version_menu_choice_of_unloaded_version_falls_back_to_default(
 ) -> None:
     page = open_page(canary_service.url)
     menu = page.get_by_label("Version")
-    expect(menu.locator("option")).to_have_count(3)
+    expect(menu.locator("option")).to_have_count(4)
     menu.evaluate("select => { select.append(new Option('9', '9')); select.value = '9'; }")
     draw(page, 1)
-    expect(page.locator("#source")).to_contain_text("Version 2 answered")
+    expect(page.locator("#source")).to_contain_text("Version 1 answered")
     expect(menu).to_have_value("")
-    expect(menu.locator("option")).to_have_count(3)
+    expect(menu.locator("option")).to_have_count(4)
     # Chromium reports the response of status 404 as an error.
     assert all("404" in error for error in console_errors)
     console_errors.clear()
