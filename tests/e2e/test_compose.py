@@ -310,7 +310,10 @@ def test_compose_gateway_restart_fails_no_call(project: Project, seven: bytes) -
 
 
 def test_compose_feedback_survives_a_new_gateway(project: Project, seven: bytes) -> None:
-    settings = {"DIGITS_FEEDBACK": "sqlite:////feedback/feedback.db", "DIGITS_FEEDBACK_OPEN": "1"}
+    settings: dict[str, Any] = {
+        "DIGITS_FEEDBACK": "sqlite:////feedback/feedback.db",
+        "DIGITS_FEEDBACK_OPEN": "1",
+    }
     project.compose("up", "--detach", "--wait", "gateway", **settings)
     with Client(project.url) as client:
         prediction = client.predict(seven)
