@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,7 @@ def test_model_server_from_outer_network_is_unreachable(project: Project) -> Non
 
 def test_compose_serves_what_is_promoted_across_restarts(fresh: Project, seven: bytes) -> None:
     def assert_serves(version: int) -> None:
-        for service in ("", *restart_each(fresh)):
+        for service in chain([""], restart_each(fresh)):
             assert answering(fresh, seven, label="stable") == version, service
             assert [answering(fresh, seven, version=str(number)) for number in (1, 2)] == [1, 2]
             assert {answering(fresh, seven) for _ in range(20)} == {version}
@@ -263,12 +264,12 @@ def test_compose_copied_folder_is_served_when_it_is_whole_and_promoted(fresh: Pr
     run_releases(fresh, "sh", "-c", "mkdir models/digits/7 && cp models/digits/1/*.pb models/digits/7")
     with pytest.raises(AssertionError, match="can't be served"):
         run_releases(fresh, *promote)
-    for service in ("", *restart_each(fresh)):
+    for service in chain([""], restart_each(fresh)):
         assert answering(fresh, seven) == 1, service
         assert versions(fresh) == [1]
     run_releases(fresh, "cp", "-r", "models/digits/1/.", "models/digits/7")
     assert "Version 7 is stable." in run_releases(fresh, *promote)
-    for service in ("", *restart_each(fresh)):
+    for service in chain([""], restart_each(fresh)):
         assert answering(fresh, seven) == 7, service
 
 
@@ -309,7 +310,10 @@ def test_compose_gateway_restart_fails_no_call(project: Project, seven: bytes) -
 
 
 def test_compose_feedback_survives_a_new_gateway(project: Project, seven: bytes) -> None:
-    settings = {"DIGITS_FEEDBACK": "sqlite:////feedback/feedback.db", "DIGITS_FEEDBACK_OPEN": "1"}
+    settings: dict[str, Any] = {
+        "DIGITS_FEEDBACK": "sqlite:////feedback/feedback.db",
+        "DIGITS_FEEDBACK_OPEN": "1",
+    }
     project.compose("up", "--detach", "--wait", "gateway", **settings)
     with Client(project.url) as client:
         prediction = client.predict(seven)

@@ -115,7 +115,7 @@ def test_feedback_answered_before_a_worker_is_killed_is_stored(service: Service)
 def test_answers_kept_by_a_killed_worker_get_feedback(service: Service) -> None:
     request_id = service.predict()
     with closing(KeptAnswers(service.store_url)) as kept:
-        wait_until(lambda: bool(kept.find(request_id, 0)))
+        wait_until(lambda: bool(kept.find(request_id, 0, "")))
     for worker in children(service.gateway.process.pid):
         os.kill(worker, signal.SIGKILL)
     wait_until(service.takes_feedback)

@@ -238,8 +238,10 @@ def test_release_jobs_move_labels_without_a_restart(
 def test_model_image_is_served_without_volume(
     cluster: PodmanCluster, workloads: dict[str, Object], digits: Any
 ) -> None:
-    containerfile = MODEL_IMAGE.replace("busybox:1.37", "digits-gateway:0.1.0")
-    cluster.build("digits-model:1", containerfile, cluster.volume("models"))
+    containerfile = MODEL_IMAGE.replace("busybox:1.37", "digits-gateway:0.1.0").encode()
+    build_image = ["docker", "build", "--tag", "digits-model:1", "--file", "-", str(cluster.volume("models"))]
+    subprocess.run(build_image, input=containerfile, check=True, capture_output=True)
+    run("podman", "pull", "--quiet", "docker-daemon:digits-model:1")
     for component in ("model-image", "model-image-copied"):
         objects = build("local", "drop-in", component)
         deploy(cluster, objects, "model-server", "gateway")

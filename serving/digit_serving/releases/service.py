@@ -5,9 +5,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from digit_client import Client, DigitError, ModelNotFoundError, TaskCard
+from digit_client import Client, DigitError, ModelNotFoundError
 from digit_client.artifact.versions import ArtifactError
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.connection import Connection, VersionStatus
@@ -66,9 +65,10 @@ class Service:
             f"the model server did not move label {label} to version {version}",
         )
         if gateway := self.gateway:
-            picture = _stroke(self.server.task(ModelRef(self.name, version), timeout=self.timeout))
+            task = self.server.task(ModelRef(self.name, version), timeout=self.timeout)
+            blank = np.zeros(task.shape, np.uint8)
             self._wait(
-                lambda: gateway.predict(picture, label=label).model_version == version,
+                lambda: gateway.predict(blank, label=label).model_version == version,
                 f"the gateway at {gateway.url} did not answer label {label} with version {version}",
             )
 
@@ -86,11 +86,3 @@ class Service:
             if not answers:
                 time.sleep(_POLL_SECONDS)
         raise ArtifactError(f"{failure} within {self.timeout:g} s{reason}")
-
-
-def _stroke(task: TaskCard) -> NDArray[np.uint8]:
-    """Return a picture of the task's shape with a vertical stroke: a one for a model of digits."""
-    picture = np.zeros(task.shape, np.uint8)
-    height, width = task.shape[:2]
-    picture[height // 6 : height - height // 6, width // 2 : width // 2 + max(width // 14, 1)] = 255
-    return picture

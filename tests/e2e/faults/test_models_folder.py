@@ -258,7 +258,7 @@ def test_promote_full_disk_keeps_the_label(models: Path, tmp_path: Path) -> None
     fill = f"cp -a {folder.root} . && (dd if=/dev/zero of=full bs=1k || true)"
     promote = f"{' '.join(DIGITS)} models promote 2 --offline"
     (tmp_path / "disk").mkdir()
-    done = run_on_small_disk("900k", f"{fill} && {promote}", tmp_path / "disk")
+    done = run_on_small_disk("4m", f"{fill} && {promote}", tmp_path / "disk")
     assert done.returncode == 1, done.stderr
     assert "Error: [Errno 28] No space left on device" in done.stderr
     listing, config = done.stdout.split("model_config_list")

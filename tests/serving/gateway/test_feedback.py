@@ -51,11 +51,7 @@ def start(stub: StubModelServer, url: str, memory: Path) -> Iterator[Start]:
     with ExitStack() as stack:
 
         def start(**settings: Any) -> FlaskClient:
-            values: dict[str, Any] = {
-                "model_server": stub.target,
-                "feedback": url,
-                "feedback_open": True,
-            }
+            values: dict[str, Any] = {"model_server": stub.target, "feedback": url, "feedback_open": True}
             values |= settings
             return stack.enter_context(greenlet_loop.keeping(Settings(**values)))
 
