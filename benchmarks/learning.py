@@ -21,8 +21,9 @@ from benchmarks.cost import FLAGS, cost, print_row
 from benchmarks.service import service
 from benchmarks.startup import URL, memory
 from digit_client import images
+from digit_client.artifact.feedback_table import is_held_out
 from digit_client.images import to_png
-from digit_serving.feedback.records import Record, is_held_out
+from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
 
 ROUNDS = 3
@@ -63,9 +64,9 @@ def main() -> None:
         shadow = {"DIGITS_DEFAULT_LABEL": "stable", "DIGITS_SHADOW_LABEL": "canary"}
         cases = {
             "without": {},
-            "answers kept": {"DIGITS_FEEDBACK": sqlite},
-            "shadow of 10 %": {**shadow, "DIGITS_SHADOW_PERCENT": "10"},
-            "shadow of 100 %": {**shadow, "DIGITS_SHADOW_PERCENT": "100"},
+            "answers kept": {"DIGITS_FEEDBACK_OPEN": "1", "DIGITS_FEEDBACK": sqlite},
+            "shadow of 10 %": {**shadow, "DIGITS_SHADOW_SHARE": "0.1"},
+            "shadow of 100 %": {**shadow, "DIGITS_SHADOW_SHARE": "1"},
         }
         measured: dict[str, list[tuple[float, ...]]] = {name: [] for name in cases}
         for _ in range(ROUNDS):

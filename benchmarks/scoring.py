@@ -39,7 +39,7 @@ SPEED = re.compile(r"^Speed +([\d,]+) pictures/s, after a start of ([\d.]+) s$",
 def main() -> None:
     """Print the speeds for `--count` pictures, and the memory over `--memory-count` pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", type=Path, default=Path("models/digits"))
+    parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--count", type=int, default=20_000, help="pictures for the speeds")
     parser.add_argument(
         "--memory-count", type=int, default=100_000, help="pictures for the memory; 0: no run"
@@ -54,7 +54,7 @@ def main() -> None:
         with ProcessGroup() as group:
             local = LocalModel.find(arguments.models, "digits", None, None)
             with local.serving(group) as target:
-                model = ModelRef(local.name, local.version)
+                model = ModelRef(local.version.model, local.version.number)
                 group.wait(lambda: is_served(target, model))
                 bulk = predict_many(target, paths)
                 pure = cores / seconds_per_picture(target, paths)
@@ -108,9 +108,9 @@ def is_served(target: str, model: ModelRef) -> bool:
 def predict_many(target: str, paths: list[Path]) -> float:
     """Return the pictures a second of one call of `predict_many`, with its default concurrency."""
     with ModelServerClient(target, timeout=60) as client:
-        client.predict_many(paths[:CALL], on_error="return")
+        client.predict_many(paths[:CALL])
         started = time.perf_counter()
-        client.predict_many(paths, on_error="return")
+        client.predict_many(paths)
         return len(paths) / (time.perf_counter() - started)
 
 
@@ -120,7 +120,7 @@ def seconds_per_picture(target: str, paths: list[Path]) -> float:
     (pid,) = (child for child in children(os.getpid()) if "model-server" in command_line(child))
     with ModelServerClient(target, timeout=60) as client:
         started = time.process_time() + cpu_seconds(pid)
-        client.predict_many(contents, on_error="return", concurrency=1)
+        client.predict_many(contents, concurrency=1)
         return (time.process_time() + cpu_seconds(pid) - started) / len(paths)
 
 

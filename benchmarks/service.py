@@ -44,7 +44,11 @@ def service(
 
     `settings` are environment variables of the gateway.
     """
-    addresses = {**PORTS, "DIGITS_MODEL_SERVER": f"127.0.0.1:{PORTS['DIGITS_GRPC_PORT']}"}
+    addresses = {
+        **PORTS,
+        "DIGITS_MODEL_SERVER": f"127.0.0.1:{PORTS['DIGITS_GRPC_PORT']}",
+        "DIGITS_DEFAULT_LABEL": "",
+    }
     gateway = subprocess.Popen(
         [*DIGITS, "gateway"], env={**os.environ, **addresses, **(settings or {})}, stderr=subprocess.DEVNULL
     )

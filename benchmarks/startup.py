@@ -26,7 +26,7 @@ _Result = TypeVar("_Result")
 def main() -> None:
     """Print a row for each measurement."""
     row("import digit_client", import_seconds("import digit_client"), "s")
-    row("from digit_client import DigitClient", import_seconds("from digit_client import DigitClient"), "s")
+    row("from digit_client import Client", import_seconds("from digit_client import Client"), "s")
     gateways = [start(["gateway"], "/livez") for _ in range(RUNS)]
     row("gateway: start to alive", [seconds for seconds, _ in gateways], "s")
     row("gateway: memory of all its processes (PSS)", [megabytes for _, megabytes in gateways], "MB")
@@ -34,9 +34,9 @@ def main() -> None:
     row("digits up: start to ready", [seconds for seconds, _ in stacks], "s")
     httpx_ms, client_ms = latencies()
     row("predict, one photograph, by httpx", httpx_ms, "ms")
-    row("predict, the same, by DigitClient", client_ms, "ms")
+    row("predict, the same, by Client", client_ms, "ms")
     ratios = [client / plain for plain, client in zip(httpx_ms, client_ms, strict=True)]
-    row("DigitClient to httpx", ratios, "×")
+    row("Client to httpx", ratios, "×")
 
 
 def import_seconds(code: str) -> list[float]:
@@ -51,13 +51,13 @@ def start(command: list[str], path: str) -> tuple[float, float]:
 
 
 def latencies() -> tuple[list[float], list[float]]:
-    """Return the milliseconds of a prediction over one connection, alternately by httpx and DigitClient."""
+    """Return the milliseconds of a prediction over one connection, alternately by httpx and Client."""
 
     def measure(_process: subprocess.Popen[bytes], _seconds: float) -> tuple[list[float], list[float]]:
-        from digit_client import DigitClient
+        from digit_client import Client
 
         image, headers = Path("docs/five.jpg").read_bytes(), {"content-type": "image/jpeg"}
-        with DigitClient(URL) as client, httpx.Client(base_url=URL, trust_env=False) as plain:
+        with Client(URL) as client, httpx.Client(base_url=URL, trust_env=False) as plain:
 
             def by_httpx() -> None:
                 plain.post("/v1/predict", content=image, headers=headers).raise_for_status().json()

@@ -60,19 +60,20 @@ class Project:
 
 @dataclass
 class Load(Generic[_Result]):
-    """Repeats a call in four threads until the end of the block, and keeps the results.
+    """Repeats a call in threads until the end of the block, and keeps the results.
 
     The end of the block raises the error of a failed call.
     """
 
     call: Callable[[], _Result]
+    callers: int = 4
     results: list[_Result] = field(default_factory=list)
     _stop: Event = field(default_factory=Event)
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(32))
     _workers: list[Future[None]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self._workers = [self._pool.submit(self._work) for _ in range(4)]
+        self._workers = [self._pool.submit(self._work) for _ in range(self.callers)]
         return self
 
     def __exit__(

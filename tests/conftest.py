@@ -70,8 +70,8 @@ def models(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory, worker_id:
     with (root / "models.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            command = [*DIGITS, "train", "--data", mnist_npz, "--output", folder]
-            command += ["--report", root / "models" / "report", "--epochs", "4"]
+            command = [*DIGITS, "train", "--data", mnist_npz, "--models", folder.parent]
+            command += ["--report", root / "report", "--epochs", "4"]
             subprocess.run([*map(str, command)], check=True, capture_output=True)
     return folder
 
@@ -90,7 +90,11 @@ def model_server(models: Path) -> Iterator[str]:
 def gateway(model_server: str) -> Iterator[str]:
     """URL of a gateway process in front of the model server."""
     port = free_port()
-    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": model_server}
+    environment = {
+        "DIGITS_PORT": str(port),
+        "DIGITS_MODEL_SERVER": model_server,
+        "DIGITS_DEFAULT_LABEL": "",
+    }
     with running("gateway", environment=environment) as process:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers(f"{url}/readyz"), process)

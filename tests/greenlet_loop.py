@@ -61,7 +61,7 @@ def _app(
 ) -> Flask:
     async def create() -> Flask:
         model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
-        shadow = Shadow(settings, metrics) if settings.shadow_label else None
+        shadow = Shadow(settings, metrics) if settings.has_shadow else None
         return create_app(settings, model_server, metrics, tracer, keeper, shadow)
 
     flask = run(create())

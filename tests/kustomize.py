@@ -20,7 +20,7 @@ COMPONENTS = sorted(folder.name for folder in (K8S / "components").iterdir())
 # Components that a large installation has together, in an order that suits them.
 STACK = (
     *("feedback", "retrain", "drift", "redis", "api-keys", "monitoring", "keda", "gateway-api", "ingress"),
-    *("shadow", "score", "model-server-tls", "image-pull-secrets"),
+    *("canary", "shadow", "score", "model-server-tls", "image-pull-secrets"),
 )
 
 TRAINING = "training-0-1-0"

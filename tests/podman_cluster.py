@@ -111,10 +111,6 @@ class PodmanCluster:
             self._podman("volume", "inspect", f"{self.name}-{claim}", "--format", "{{.Mountpoint}}").strip()
         )
 
-    def build(self, tag: str, containerfile: str, folder: Path) -> None:
-        """Build an image in Podman's store."""
-        self._podman("build", "--tag", tag, "--file", "-", str(folder), stdin=containerfile)
-
     def _to_podman(self, workload: Object) -> Object:
         manifest = copy.deepcopy(workload)
         manifest["metadata"]["name"] = f"{self.name}-{workload['metadata']['name']}"

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ import click
 import pytest
 import yaml
 
+from digit_client.artifact.models_folder import ModelsFolder
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
-from digit_serving.releases.config import ConfigFile, ModelsConfig
 from tests.commands import parse
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
-SERVICES["retrain"] = SERVICES["training"] | SERVICES["retrain"]
+for name in ("releases", "retrain"):
+    SERVICES[name] = SERVICES[SERVICES[name]["extends"]["service"]] | SERVICES[name]
 # The service `drop-in` only builds an image.
 RUNNING = sorted(SERVICES.keys() - {"drop-in"})
 DOCKERFILES = [ROOT / "training" / "Dockerfile", ROOT / "serving" / "Dockerfile"]
@@ -48,54 +50,31 @@ def test_model_server_flags_are_known(model_server: Any) -> None:
     ).is_file()
 
 
-def test_model_server_reads_models_config_of_the_named_model(model_server: Any) -> None:
-    for name, settings in (("digits", {}), ("flowers", {"DIGITS_MODEL_NAME": "flowers"})):
-        arguments = [interpolated(argument, **settings) for argument in model_server["command"]]
-        assert Path(flags.parse(arguments).model_config_file) == ConfigFile(Path("/models", name)).path
-        assert f"GET /v1/models/{name}/metadata " in interpolated(
-            model_server["healthcheck"]["test"][-1], **settings
-        )
-        gateway, releases = (SERVICES[service]["environment"] for service in ("gateway", "releases"))
-        assert interpolated(gateway["DIGITS_MODEL_NAME"], **settings) == name
-        assert interpolated(releases["DIGITS_MODELS"], **settings) == f"/models/{name}"
-    assert model_server["depends_on"] == {"releases": {"condition": "service_completed_successfully"}}
+def test_model_server_reads_models_config_of_the_volume(model_server: Any) -> None:
+    options = flags.parse([interpolated(argument) for argument in model_server["command"]])
+    assert Path(options.model_config_file) == ModelsFolder(Path("/models")).config_path
+    assert options.model_config_file_poll_wait_seconds <= 2
+    assert model_server["depends_on"] == {"training": {"condition": "service_completed_successfully"}}
 
 
-def run_releases_service(models: Path, name: str) -> ConfigFile:
-    """Run the command of the service `releases` for a model in this folder; return the model's file."""
-    shell, option, script = SERVICES["releases"]["command"]
-    folders = {"/models/": f"{models}/", "/config/": f"{ROOT}/serving/config/"}
-    script = interpolated(script, DIGITS_MODEL_NAME=name)
-    script = re.sub("/models/|/config/", lambda match: folders[match[0]], script)
-    subprocess.run([shell, option, script], check=True)
-    return ConfigFile(models / name)
+@pytest.mark.parametrize(
+    ("settings", "name"), [({}, "digits"), ({"DIGITS_MODEL_NAME": "flowers"}, "flowers")]
+)
+def test_model_server_is_healthy_with_default_model(
+    model_server: Any, settings: dict[str, str], name: str
+) -> None:
+    asked = interpolated(model_server["healthcheck"]["test"][-1], **settings)
+    assert f"GET /v1/models/{name}/metadata " in asked
+    assert interpolated(SERVICES["gateway"]["environment"]["DIGITS_MODEL_NAME"], **settings) == name
 
 
-@pytest.mark.parametrize("name", ["digits", "my-flowers_2"])
-def test_releases_service_creates_models_config_once(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).mkdir()
-    for _ in range(2):
-        file = run_releases_service(tmp_path, name)
-        config = file.read()
-        assert config.base_paths == {name: tmp_path / name}
-        assert config.labels(name)["canary"] == 2
-        file.write(str(config.promote(name, 2, "stable")))
-    assert file.read().labels(name)["stable"] == 2
-
-
-def test_releases_service_corrects_base_path_of_digits_up(tmp_path: Path) -> None:
-    folder = tmp_path / "flowers"
-    folder.mkdir()
-    written = ModelsConfig.of_newest({"flowers": Path("/home/me/models/flowers")})
-    ConfigFile(folder).write(str(written.promote("flowers", 1, "stable").promote("flowers", 2, "stable")))
-    config = run_releases_service(tmp_path, "flowers").read()
-    assert config.base_paths == {"flowers": folder}
-    assert (config.labels("flowers"), config.history("flowers")) == ({"stable": 2}, {"stable": (1,)})
-
-
-def test_releases_service_without_folder_of_model_fails(tmp_path: Path) -> None:
-    with pytest.raises(subprocess.CalledProcessError):
-        run_releases_service(tmp_path, "flowers")
+def test_releases_service_asks_model_server_and_gateway() -> None:
+    environment = SERVICES["releases"]["environment"]
+    assert environment["DIGITS_MODEL_SERVER"] == SERVICES["gateway"]["environment"]["DIGITS_MODEL_SERVER"]
+    assert environment["DIGITS_URL"] == "http://gateway:8080"
+    # Commands start no other service, and `up` does not start this one.
+    assert "depends_on" not in SERVICES["releases"]
+    assert SERVICES["releases"]["profiles"]
 
 
 @pytest.fixture
@@ -115,32 +94,51 @@ def run_service(name: str, environment: dict[str, str], **settings: str) -> subp
 @pytest.mark.parametrize(
     ("settings", "trained"),
     [
-        ({}, "train --if-needed"),
-        ({"DIGITS_TRAIN": "--recipe full --seed 1"}, "train --recipe full --seed 1"),
-        ({"DIGITS_MODEL_NAME": "flowers"}, ""),
+        ({}, ["train --if-needed"]),
+        ({"DIGITS_TRAIN": "--recipe full --seed 1"}, ["train --recipe full --seed 1"]),
+        ({"DIGITS_MODEL_NAME": "flowers"}, []),
     ],
 )
-def test_training_service_trains_the_digits_only(
-    fake_digits: dict[str, str], settings: dict[str, str], trained: str
+def test_training_service_trains_the_digits_only_and_checks_the_folder(
+    fake_digits: dict[str, str], settings: dict[str, str], trained: list[str]
 ) -> None:
     done = run_service("training", fake_digits, **settings)
-    assert (done.returncode, done.stdout.strip()) == (0, trained)
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        [*trained, f"models check --model {settings.get('DIGITS_MODEL_NAME', 'digits')}"],
+    )
+
+
+def test_training_service_fails_with_training(fake_digits: dict[str, str]) -> None:
+    done = run_service("training", fake_digits | {"STATUS": "4"})
+    assert (done.returncode, done.stdout.splitlines()) == (4, ["train --if-needed"])
+
+
+def test_training_service_without_version_of_the_named_model_fails(tmp_path: Path) -> None:
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "DIGITS_MODELS": str(tmp_path),
+    }
+    done = run_service("training", environment, DIGITS_MODEL_NAME="flowers")
+    assert done.returncode == 1
+    assert "has no model named flowers" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("status", "ends", "prunes"),
-    [("0", 0, True), ("4", 0, True), ("1", 1, False), ("2", 2, False)],
-    ids=["published", "refused-by-the-gate", "failed", "wrong-usage"],
+    ("status", "ends", "published"),
+    [("0", 0, True), ("4", 0, False), ("1", 1, False)],
+    ids=["published", "refused-by-the-gate", "failed"],
 )
 def test_retrain_service_succeeds_unless_training_fails(
-    fake_digits: dict[str, str], status: str, ends: int, prunes: bool
+    fake_digits: dict[str, str], status: str, ends: int, published: bool
 ) -> None:
     store = "sqlite:////feedback/feedback.db"
     done = run_service("retrain", fake_digits | {"STATUS": status, "DIGITS_FEEDBACK": store})
     assert done.returncode == ends
-    trained, *pruned = done.stdout.splitlines()
+    trained, *rest = done.stdout.splitlines()
     assert trained == f"train --feedback {store} --from stable --min-gain 0.01"
-    assert bool(pruned) == prunes
+    assert ("docker compose run --rm releases" in done.stdout) == published
+    assert ("models prune" in rest) == (ends == 0)
 
 
 @pytest.mark.parametrize("store", ["", "sqlite:////feedback/feedback.db"])
@@ -153,13 +151,14 @@ def test_drift_service_reads_the_store_if_there_is_one(fake_digits: dict[str, st
     assert done.stdout.strip().endswith(f"--store {store}" if store else pushed)
 
 
-@pytest.mark.parametrize("name", ["training", "retrain", "drift"])
+@pytest.mark.parametrize("name", ["training", "releases", "retrain", "drift"])
 def test_service_command_of_digits_is_valid(fake_digits: dict[str, str], name: str) -> None:
     store = {"DIGITS_FEEDBACK": "sqlite:////feedback/feedback.db"}
     calls = run_service(name, fake_digits | store).stdout.splitlines()
     assert calls
     for call in calls:
-        parse(shlex.split(call))
+        if "docker compose" not in call:
+            parse(shlex.split(call))
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
@@ -296,14 +295,13 @@ def test_release_gives_every_argument_of_the_dockerfiles_without_default() -> No
     assert given == {"BASE", *re.findall(r'^ARG (\w+)=""', text, re.MULTILINE)}
 
 
-def test_documented_override_pulls_into_the_folder_of_the_releases_service() -> None:
+def test_documented_override_pulls_into_the_models_volume() -> None:
     page = (ROOT / "docs" / "how-to" / "deploy-with-compose.md").read_text()
     (block,) = re.findall(r"^```yaml\n(.*?models, pull.*?)^```", page, re.MULTILINE | re.DOTALL)
     (service,) = yaml.safe_load(block)["services"].items()
     name, override = service
-    assert SERVICES["releases"]["depends_on"].keys() == {name}
+    assert SERVICES["model-server"]["depends_on"].keys() == {name}
     program, *arguments = override["command"]
     assert program == "digits"
-    options = parse(arguments)
-    assert str(options["folder"]) == interpolated(SERVICES["releases"]["environment"]["DIGITS_MODELS"])
+    parse(arguments)
     assert f"AS {override['build']['target']}\n" in (ROOT / override["build"]["dockerfile"]).read_text()

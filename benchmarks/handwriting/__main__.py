@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.handwriting.families import EMPTY_FAMILIES, FAMILIES
 from benchmarks.handwriting.pen import Digit, stroke_width
-from digit_client import DigitClient, NoDigitError, images
+from digit_client import Client, images
 
 _CELL = 84
 _COLUMNS = 14
@@ -42,7 +42,7 @@ def main() -> None:
     examples = list(zip(digits[chosen], labels[chosen].tolist(), strict=True))
     empty = [(np.zeros_like(digits[0]), None)] * arguments.count
     strips, accuracies = [], []
-    with DigitClient(timeout=60) as client:
+    with Client(timeout=60) as client:
         for name in FAMILIES:
             results = list(_predict(client, name, examples, arguments.seed))
             accuracies.append(_accuracy(results))
@@ -77,7 +77,7 @@ def choose(digits: NDArray[np.uint8], count: int, seed: int) -> list[int]:
 
 
 def _predict(
-    client: DigitClient, name: str, examples: Sequence[tuple[Digit, int | None]], seed: int
+    client: Client, name: str, examples: Sequence[tuple[Digit, int | None]], seed: int
 ) -> Iterator[Result]:
     family = list(FAMILIES).index(name)
     for number, (digit, label) in enumerate(examples):
@@ -85,12 +85,9 @@ def _predict(
         yield Result(file, _predict_one(client, file) == label)
 
 
-def _predict_one(client: DigitClient, file: bytes) -> int | None:
-    """Return the predicted digit, or None if the service finds no digit."""
-    try:
-        return client.predict(file).digit
-    except NoDigitError:
-        return None
+def _predict_one(client: Client, file: bytes) -> int | None:
+    """Return the predicted digit, or None if the service refuses the picture."""
+    return client.predict(file).digit
 
 
 def _accuracy(results: list[Result]) -> float:
@@ -112,7 +109,7 @@ def _cell(result: Result) -> NDArray[np.uint8]:
     pixels = images.decode(result.file)
     try:
         digit = images.normalise(pixels)
-    except NoDigitError:
+    except images.NoInkError:
         digit = np.zeros((28, 28), np.uint8)
     top = _thumbnail(pixels)
     cell[2 : 2 + top.shape[0], 2 : 2 + top.shape[1]] = top

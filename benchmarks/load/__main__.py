@@ -18,8 +18,8 @@ from benchmarks.load.callers import Answer, send_load
 from benchmarks.load.memory import Memory
 from benchmarks.service import Service, service
 from digit_client import images
+from digit_client.artifact.versions import list_versions
 from digit_client.images import to_png
-from digit_serving.releases.versions import list_versions
 
 # Load as a share of the capacity.
 LOAD_SHARE = 0.7

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from benchmarks.startup import URL
-from digit_client import DigitClient, DigitError, RetryPolicy
+from digit_client import Client, DigitError, RetryPolicy
 
 THREADS = 8
 # Enough attempts to outlast a restart of the model server, which takes seconds.
@@ -42,7 +42,7 @@ def send_load(image: bytes, digit: int, rate: float | None = None) -> Iterator[A
     """Send `rate` images per second inside of the block; without a rate, send as fast as answers arrive."""
     received, stop = Answers(), threading.Event()
     interval = THREADS / rate if rate else 0.0
-    with DigitClient(URL, timeout=_TIMEOUT, retries=_RETRIES) as client:
+    with Client(URL, timeout=_TIMEOUT, retries=_RETRIES) as client:
 
         def call(number: int) -> None:
             due = time.monotonic() + interval * number / THREADS
@@ -62,7 +62,7 @@ def send_load(image: bytes, digit: int, rate: float | None = None) -> Iterator[A
                 thread.join()
 
 
-def _predict(client: DigitClient, image: bytes, digit: int) -> Answer:
+def _predict(client: Client, image: bytes, digit: int) -> Answer:
     started = time.monotonic()
     try:
         prediction = client.predict(image)

@@ -18,7 +18,7 @@ from benchmarks.numbers.negatives import NEGATIVES
 from benchmarks.numbers.readers import GatewayReader, LocalReader, Reader, load_model, newest
 from benchmarks.numbers.sheets import Result, write_sheet
 from benchmarks.numbers.writing import Digits
-from digit_client import DigitClient
+from digit_client import Client
 
 _CONFIDENT = 0.9
 """Confidence that a caller would trust."""
@@ -80,7 +80,7 @@ def _arguments() -> argparse.Namespace:
 
 def _reader(arguments: argparse.Namespace) -> Reader:
     if arguments.url:
-        return GatewayReader(DigitClient(arguments.url, timeout=60))
+        return GatewayReader(Client(arguments.url, timeout=60))
     return LocalReader(load_model(arguments.model or newest(Path("models/digits"))))
 
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from digit_client import DIGITS, DigitClient, NoDigitError, Prediction, Reading, SeveralDigitsError, images
+from digit_client import DIGITS, Client, Prediction, Reading, images
+from digit_client._recognition import Recognition
+from digit_client.tfserving.codec import Batch
 
 T = TypeVar("T")
 
@@ -39,7 +38,7 @@ class Reader(Protocol):
         """Read the picture, and predict its digit."""
 
 
-Model = Callable[[NDArray[np.uint8]], list[Prediction]]
+Model = Callable[[Batch], list[Prediction]]
 """Predictions of glyphs, uint8 [k, 28, 28]."""
 
 
@@ -52,31 +51,27 @@ class LocalReader:
     def __call__(self, file: bytes) -> Answer:
         pixels = images.decode(file)
         start = time.perf_counter()
-        candidates = _unless_refused(lambda: images.segment(pixels))
+        candidates = images.segment(pixels)
         segment_time = time.perf_counter() - start
-        predictions = self._model(candidates.glyphs) if candidates else []
+        predictions = self._model(candidates.glyphs)
         start = time.perf_counter()
-        reading = _unless_refused(lambda: images.read(candidates, predictions)) if candidates else None
+        reading = images.read(candidates, predictions)
         read_time = time.perf_counter() - start
-        # Cascade of `predict`: first the picture as one digit, then its candidates.
-        prediction = _unless_refused(lambda: self._model(images.normalise(pixels)[None])[0])
-        if not prediction or not prediction.is_accepted:
-            prediction = (
-                _unless_refused(lambda: images.single_digit(candidates, predictions)) if candidates else None
-            )
-        return _answer(reading, prediction, segment_time, read_time, len(predictions))
+        (outcome,) = Recognition(self._model, DIGITS).predict([pixels])
+        assert isinstance(outcome.result, Prediction)
+        return _answer(reading, outcome.result, segment_time, read_time, len(predictions))
 
 
 class GatewayReader:
     """Reads by a running gateway."""
 
-    def __init__(self, client: DigitClient) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
 
     def __call__(self, file: bytes) -> Answer:
         return _answer(
-            _unless_refused(lambda: self._client.read(file)),
-            _unless_refused(lambda: self._client.predict(file)),
+            self._client.read(file),
+            self._client.predict(file),
         )
 
 
@@ -89,7 +84,7 @@ def load_model(directory: Path) -> Model:
     [name] = signature.structured_input_signature[1]
     version = int(directory.name)
 
-    def predict(glyphs: NDArray[np.uint8]) -> list[Prediction]:
+    def predict(glyphs: Batch) -> list[Prediction]:
         outputs = signature(**{name: tf.constant(glyphs)})
         probabilities = outputs["probabilities"].numpy().astype(float)
         is_digit = outputs["is_digit"].numpy().tolist() if "is_digit" in outputs else [None] * len(glyphs)
@@ -115,23 +110,15 @@ def newest(root: Path) -> Path:
     return max((path for path in root.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
-def _unless_refused(ask: Callable[[], T]) -> T | None:
-    """Return the answer, or None for a picture without a digit or with several."""
-    try:
-        return ask()
-    except (NoDigitError, SeveralDigitsError):
-        return None
-
-
 def _answer(
-    reading: Reading | None,
-    prediction: Prediction | None,
+    reading: Reading,
+    prediction: Prediction,
     segment_time: float = 0,
     read_time: float = 0,
     candidates: int = 0,
 ) -> Answer:
     text, text_confidence = None, 0.0
-    if reading:
+    if not reading.refusal:
         text, text_confidence = reading.text, max(digit.confidence for digit in reading.digits)
-    digit, confidence = (prediction.digit, prediction.confidence) if prediction else (None, 0.0)
+    digit, confidence = (None, 0.0) if prediction.refusal else (prediction.digit, prediction.confidence)
     return Answer(text, text_confidence, digit, confidence, segment_time, read_time, candidates)

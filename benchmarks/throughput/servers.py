@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.startup import answers
-from digit_serving.releases.versions import list_versions
+from digit_client.artifact.versions import list_versions
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -48,7 +48,9 @@ class Server:
 def prepare() -> list[Server]:
     """Fit the article's model, install the peers, and return the servers, the product first."""
     if not MODELS.exists():
-        _digits("train", "--model", "perceptron", "--output", str(MODELS), "--report", str(CACHE / "run"))
+        _digits(
+            "train", "--model", "perceptron", "--models", str(MODELS.parent), "--report", str(CACHE / "run")
+        )
     if not _PEERS.exists():
         _install_peers()
     model, *_ = list_versions(MODELS).values()
@@ -68,7 +70,7 @@ def prepare() -> list[Server]:
 
 def digits(name: str, python: Path) -> Server:
     """Return the server `digits up` of the checkout that is installed in this interpreter's environment."""
-    command = [str(python.absolute()), "-m", "digit_client", "up", "--models", str(MODELS)]
+    command = [str(python.absolute()), "-m", "digit_client", "up", "--models", str(MODELS.parent)]
     ports = {"DIGITS_PORT": str(_PORT), "DIGITS_GRPC_PORT": "18500", "DIGITS_REST_PORT": "18501"}
     return Server(name, command, ports)
 

@@ -35,10 +35,8 @@ from digit_client._types import (
 )
 from digit_client.artifact.task_card import TaskCard
 
-# Within the gateway's default limits of 256 images and 8 MiB a request. Files are fewer: the gateway prepares
-# them, which takes milliseconds each.
+# Within the gateway's default limits of 256 images and 8 MiB a request.
 _MAX_ARRAY_ITEMS = 256
-_MAX_FILES = 64
 _MAX_BYTES = 6 * 1024 * 1024
 
 _IMAGE_ERRORS: dict[str, type[ImageError]] = {error.code: error for error in ImageError.__subclasses__()}
@@ -142,8 +140,8 @@ def encode_feedback(
     return {"json": {"request_id": request_id, "index": position} | verdict}
 
 
-def encode_batches(images: Iterable[ImageSource]) -> Iterator[ImageBatch | UnreadableImage]:
-    """Yield the images in batches, as few as the gateway's limits allow. Images are read as they are needed.
+def encode_batches(images: Iterable[ImageSource], max_files: int) -> Iterator[ImageBatch | UnreadableImage]:
+    """Yield the images in batches, of at most `max_files` files. Images are read as they are needed.
 
     An array that may be a batch in the model's form is sent as such, everything else as files.
     """
@@ -161,7 +159,7 @@ def encode_batches(images: Iterable[ImageSource]) -> Iterator[ImageBatch | Unrea
                 error.index = index
             yield UnreadableImage(index, error)
             continue
-        if files and (len(files) == _MAX_FILES or size + len(data) > _MAX_BYTES):
+        if files and (len(files) == max_files or size + len(data) > _MAX_BYTES):
             yield ImageBatch(indices, files)
             indices, files, size = [], [], 0
         indices.append(index)

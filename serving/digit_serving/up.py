@@ -1,11 +1,15 @@
 """`digits up`: the model server and the gateway as two processes on one machine."""
 
+import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import click
@@ -13,6 +17,9 @@ import click
 from digit_client import DIGITS
 from digit_serving import sockets
 from digit_serving.processes import ProcessDiedError, ProcessGroup, python_command
+
+if typing.TYPE_CHECKING:
+    from digit_client.artifact.models_folder import ModelsFolder
 
 _PORT = click.IntRange(1, 65535)
 _TLS_SETTINGS = (
@@ -37,6 +44,8 @@ MODEL_SERVER_FLAGS = (
 """Flags of a model server for this machine's callers, in addition to its ports and models."""
 _READY_ANSWERS = 8
 """Consecutive successes of /readyz that count as ready: enough to reach every gateway worker."""
+_REASON_SECONDS = 10.0
+"""Time after which the reason that /readyz gives is printed: a start takes as long."""
 
 
 def _option(name: str, default: Any, kind: Any, text: str) -> Callable[..., Any]:
@@ -47,115 +56,169 @@ def _option(name: str, default: Any, kind: Any, text: str) -> Callable[..., Any]
 
 
 @click.command()
-@_option(
-    "--models",
-    Path("models/digits"),
-    click.Path(path_type=Path),
-    "Folder of a model's versions, or of several models' folders.",
-)
+@_option("--models", Path("models"), click.Path(path_type=Path), "Folder of all models.")
 @_option("--host", "127.0.0.1", str, "Gateway's address.")
 @_option("--port", 8080, _PORT, "Gateway's port.")
 @_option("--grpc-port", 8500, _PORT, "Model server's gRPC port.")
 @_option("--rest-port", 8501, _PORT, "Model server's REST port.")
 def up(models: Path, host: str, port: int, grpc_port: int, rest_port: int) -> None:
     """Run the model server and the gateway until Ctrl-C."""
-    from digit_serving.releases.config import ReleaseError
+    from digit_client.artifact.versions import ArtifactError
 
+    ports = Ports(host, port, grpc_port, rest_port)
     try:
-        stack = Stack.of_folder(models, host, port, grpc_port, rest_port)
-        stack.check()
-        started = time.monotonic()
-        with ProcessGroup() as group:
+        ports.check()
+        with prepared(models, click.echo) as folder, ProcessGroup() as group:
+            stack, started = Stack.of_folder(folder, ports), time.monotonic()
             program = stack.start(group)
-            if not group.wait(stack.is_ready):
+            readiness = Readiness(ports.url)
+            if not group.wait(readiness.check):
                 return
             click.echo(f"Model server  http://127.0.0.1:{rest_port}/v1/models/{stack.default_name}  (REST)")
             click.echo(f"              127.0.0.1:{grpc_port}  (gRPC; {program})")
-            click.echo(f"Gateway       {stack.url}")
-            if len(stack.models) > 1:
-                click.echo(f"Models        {', '.join(stack.models)}; default: {stack.default_name}")
+            click.echo(f"Gateway       {ports.url}")
+            if len(stack.names) > 1:
+                click.echo(f"Models        {', '.join(stack.names)}; default: {stack.default_name}")
             click.echo(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
             group.wait()
-    except (CannotStartError, ProcessDiedError, ReleaseError) as error:
+    except (ArtifactError, CannotStartError, ProcessDiedError) as error:
         raise click.ClickException(str(error)) from error
 
 
 class CannotStartError(Exception):
-    """No model exists, no version is to be loaded, the models can't be served, or a port is in use."""
+    """No version can be served, the default model is unknown, or a port is in use."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stack:
-    """Addresses of both services, and the models.
+class Ports:
+    """Addresses of both services.
 
-    `root` is the folder of models.config, and `models` maps each model's name to its folder of versions. The
-    gateway uses `default_name` for requests that name no model.
-
-    `host` and `port` are the gateway's. The model server's gRPC and REST ports listen on 127.0.0.1, but
+    `host` and `gateway` are the gateway's. The model server's gRPC and REST ports listen on 127.0.0.1, but
     TensorFlow Serving itself opens them on every address.
     """
 
-    root: Path
-    models: Mapping[str, Path]
-    default_name: str
     host: str
-    port: int
-    grpc_port: int
-    rest_port: int
-
-    @classmethod
-    def of_folder(cls, root: Path, host: str, port: int, grpc_port: int, rest_port: int) -> Self:
-        """Return the stack of a folder of versions, or of several models' folders.
-
-        Raises CannotStartError if there is no model, and ReleaseError if two have the same name or a model's
-        task card is invalid.
-        """
-        from digit_serving.releases.versions import list_models
-
-        models = {model.name: model.path for model in list_models(root)}
-        if not models:
-            raise CannotStartError(f"{root} has no model; create one with `digits train` or `digits export`")
-        return cls(root, models, _choose_default(root, models), host, port, grpc_port, rest_port)
+    gateway: int
+    grpc: int
+    rest: int
 
     @property
     def url(self) -> str:
         """The gateway's URL."""
-        return f"http://{self.host}:{self.port}"
+        return f"http://{self.host}:{self.gateway}"
 
     def check(self) -> None:
         """Raise CannotStartError if a port is taken."""
         taken = [
             f"{port} ({name})"
             for name, host, port in (
-                ("gateway", self.host, self.port),
-                ("model server, gRPC", "", self.grpc_port),
-                ("model server, REST", "", self.rest_port),
+                ("gateway", self.host, self.gateway),
+                ("model server, gRPC", "", self.grpc),
+                ("model server, REST", "", self.rest),
             )
             if not _is_free(host, port)
         ]
         if taken:
             raise CannotStartError(f"ports in use: {', '.join(taken)}")
 
-    def start(self, group: ProcessGroup) -> str:
-        """Start both services and return the name of the model server: TensorFlow Serving or the drop-in.
 
-        Raises CannotStartError, before a start, if a model has no version to load or the models can't be
-        served, and ReleaseError if models.config is invalid or locked.
-        """
+@contextmanager
+def prepared(root: Path, report: Callable[[str], None]) -> Iterator["ModelsFolder"]:
+    """Bring the folder's models.config up to date, and yield the folder for the block.
+
+    A read-only folder gives a temporary one of links, with a corrected copy of models.config.
+    """
+    from digit_client.artifact.models_folder import ModelsFolder
+
+    folder = ModelsFolder(root)
+    if not (names := folder.names()):
+        raise CannotStartError(f"{root} has no model; create one with `digits train` or `digits export`")
+    try:
+        folder.prepare(report)
+    except OSError as error:
+        report(f"{root} can't be changed ({error.strerror}): promotions have no effect until the next start.")
+        with TemporaryDirectory() as temporary:
+            links = ModelsFolder(Path(temporary))
+            for name in names:
+                (links.root / name).symlink_to((root / name).resolve())
+            if folder.config_path.exists():
+                shutil.copyfile(folder.config_path, links.config_path)
+            links.prepare(report)
+            yield links
+    else:
+        yield folder
+
+
+@dataclass(slots=True)
+class Readiness:
+    """Readiness of the gateway at `url`, whose reason is told when it lasts."""
+
+    url: str
+    _detail: str = ""
+    _since: float = 0.0
+
+    def check(self) -> bool:
+        """True if /readyz succeeds _READY_ANSWERS times: a prediction would succeed."""
+        import httpx
+
+        try:
+            for _ in range(_READY_ANSWERS):
+                answer = httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False)
+                if answer.status_code != 200:
+                    self._report(answer.json().get("detail", ""))
+                    return False
+        except (httpx.HTTPError, ValueError):
+            return False
+        return True
+
+    def _report(self, detail: str) -> None:
+        """Print a reason once, when it has lasted for _REASON_SECONDS."""
+        if detail != self._detail:
+            self._detail, self._since = detail, time.monotonic()
+        elif detail and time.monotonic() - self._since > _REASON_SECONDS:
+            click.echo(f"Not ready yet: {detail}")
+            self._since = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Both services, and the models in models.config.
+
+    The gateway uses `default_name` for requests that name no model.
+    """
+
+    config_path: Path
+    names: Sequence[str]
+    default_name: str
+    ports: Ports
+
+    @classmethod
+    def of_folder(cls, folder: "ModelsFolder", ports: Ports) -> Self:
+        """Return the stack of a folder. Raise CannotStartError if no version can be served."""
+        names = sorted(folder.read_config().base_paths)
+        if not names:
+            raise CannotStartError(f"no version in {folder.root} can be served")
+        return cls(folder.config_path, names, _choose_default(names), ports)
+
+    def start(self, group: ProcessGroup) -> str:
+        """Start both services and return the name of the model server: TensorFlow Serving or the drop-in."""
         program, command = find_model_server()
         flags = (
-            f"--port={self.grpc_port}",
-            f"--rest_api_port={self.rest_port}",
-            *self._model_flags(),
+            f"--port={self.ports.grpc}",
+            f"--rest_api_port={self.ports.rest}",
+            f"--model_config_file={self.config_path.resolve()}",
+            "--model_config_file_poll_wait_seconds=1",
+            # The server reads the labels at its start, before it has loaded their versions.
+            "--allow_version_labels_for_unavailable_models=true",
             *MODEL_SERVER_FLAGS,
         )
         group.start("model server", [*command, *flags], MODEL_SERVER_ENVIRONMENT)
         settings = {
-            "DIGITS_HOST": self.host,
-            "DIGITS_PORT": str(self.port),
-            "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.grpc_port}",
+            "DIGITS_HOST": self.ports.host,
+            "DIGITS_PORT": str(self.ports.gateway),
+            "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.ports.grpc}",
             "DIGITS_MODEL_NAME": self.default_name,
-            "DIGITS_MODEL_NAMES": ",".join(self.models),
+            "DIGITS_MODEL_NAMES": ",".join(self.names),
             **_MALLOC,
             # Loopback connections need no TLS.
             **dict.fromkeys(_TLS_SETTINGS, ""),
@@ -166,54 +229,13 @@ class Stack:
         group.start("gateway", python_command("gateway"), settings)
         return program
 
-    def is_ready(self) -> bool:
-        """True if /readyz succeeds _READY_ANSWERS times: a prediction would succeed."""
-        import httpx
 
-        try:
-            return all(
-                httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200
-                for _ in range(_READY_ANSWERS)
-            )
-        except httpx.HTTPError:
-            return False
-
-    def _model_flags(self) -> tuple[str, ...]:
-        from digit_serving.releases.config import ensure_config
-        from digit_serving.releases.versions import list_versions
-
-        default = self.models[self.default_name]
-        try:
-            file = ensure_config(self.root, self.models, click.echo)
-        except OSError as error:
-            if len(self.models) > 1:
-                raise CannotStartError(
-                    f"{self.root} must be writable to serve several models; serve one: --models {default}"
-                ) from error
-            # A read-only folder can't have a models.config: serve the newest version, without labels.
-            return f"--model_name={self.default_name}", f"--model_base_path={default.resolve()}"
-        config = file.read()
-        for name, path in self.models.items():
-            if not config.versions_to_load(name, list_versions(path)):
-                option = f" --model {name}" if len(self.models) > 1 else ""
-                raise CannotStartError(
-                    f"no version of {name} in {file.path} exists; "
-                    f"choose one with `digits models promote N --offline{option}`"
-                )
-        return (
-            f"--model_config_file={file.path}",
-            "--model_config_file_poll_wait_seconds=1",
-            # The server reads the labels at its start, before it has loaded their versions.
-            "--allow_version_labels_for_unavailable_models=true",
-        )
-
-
-def _choose_default(root: Path, models: Mapping[str, Path]) -> str:
+def _choose_default(names: Sequence[str]) -> str:
     """Return the model of DIGITS_MODEL_NAME, else the digits, else the first by name."""
     named = os.environ.get("DIGITS_MODEL_NAME")
-    if named and named not in models:
-        raise CannotStartError(f"DIGITS_MODEL_NAME is {named}, but {root} has {', '.join(models)}")
-    return named or (DIGITS.name if DIGITS.name in models else next(iter(models)))
+    if named and named not in names:
+        raise CannotStartError(f"DIGITS_MODEL_NAME is {named}, but there are only {', '.join(names)}")
+    return named or (DIGITS.name if DIGITS.name in names else names[0])
 
 
 def find_model_server() -> tuple[str, list[str]]:

@@ -40,7 +40,7 @@ class BlockingAsync:
     def _iterate(self, items: AsyncGenerator[Any, None]) -> Iterator[Any]:
         try:
             while True:
-                yield self._runner.run(anext(items))  # type: ignore[arg-type]
+                yield self._runner.run(anext(items))
         except StopAsyncIteration:
             pass
         finally:

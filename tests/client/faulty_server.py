@@ -33,6 +33,8 @@ class FaultyServer:
     def _count_and_respond(self, request: Request) -> Response:
         self.requests += 1
         self.queries.append(request.args.to_dict())
+        # An unread body would reset the connection, which may discard the response.
+        request.get_data()
         return self.respond(request)
 
     def __enter__(self) -> Self:

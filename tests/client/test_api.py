@@ -319,7 +319,7 @@ def test_parse_models_foreign_document_raises_service_error(fields: dict[str, An
 
 def encode_batches(images: Any) -> list[_api.ImageBatch]:
     """Return the batches of images that can all be read."""
-    batches = list(_api.encode_batches(images))
+    batches = list(_api.encode_batches(images, 64))
     assert all(isinstance(batch, _api.ImageBatch) for batch in batches)
     return batches  # type: ignore[return-value]
 
@@ -332,7 +332,7 @@ def test_encode_batches_many_images_fill_requests() -> None:
 
 def test_encode_batches_reads_images_as_they_are_needed() -> None:
     images = iter([b"image"] * 1000)
-    next(_api.encode_batches(images))
+    next(_api.encode_batches(images, 64))
     assert len(list(images)) == 1000 - 65
 
 
@@ -343,7 +343,7 @@ def test_encode_batches_large_images_are_split_by_size() -> None:
 
 def test_encode_batches_unreadable_images_keep_their_errors_and_positions(tmp_path: Path) -> None:
     images: list[ImageSource] = [b"a", tmp_path / "missing.png", np.zeros(7), b"b"]
-    missing, no_image, batch = _api.encode_batches(images)
+    missing, no_image, batch = _api.encode_batches(images, 64)
     assert isinstance(missing, _api.UnreadableImage)
     assert (missing.index, type(missing.error)) == (1, FileNotFoundError)
     assert isinstance(no_image, _api.UnreadableImage)
@@ -383,7 +383,7 @@ def test_encode_batches_other_array_is_sent_as_pictures(images: np.ndarray) -> N
 
 
 def test_encode_batches_without_images_yields_no_body() -> None:
-    assert list(_api.encode_batches([])) == []
+    assert list(_api.encode_batches([], 64)) == []
 
 
 def test_encode_image_invalid_array_raises_image_error() -> None:

@@ -1,6 +1,7 @@
 """Recognition: one outcome for each picture, whatever its form and the model's answer."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_predict_refusal_has_numbers_of_the_model(recognition: Recognition, pict
     for outcome in recognition.predict([pictures["dash"], pictures["blank"], pictures["two lines"]]):
         refused = outcome.result
         assert isinstance(refused, Prediction)
-        assert refused.label is refused.digit is None
+        assert (refused.label, refused.digit) == (None, None)
         (shown,) = outcome.inputs
         (expected,) = recognition.classify(shown[np.newaxis])
         assert refused.index == expected.index
@@ -122,7 +123,7 @@ def test_predict_mixed_batch_has_outcome_in_each_place(
     recognition: Recognition, calls: Calls, pictures: Any
 ) -> None:
     unreadable = FileNotFoundError("gone")
-    mixed = [b"no image", *map(to_png, pictures.values()), unreadable, np.zeros((2, 2, 2, 2)), b""]
+    mixed: list[Any] = [b"no image", *map(to_png, pictures.values()), unreadable, np.zeros((2, 2, 2, 2)), b""]
     outcomes = list(recognition.predict(mixed))
     assert [answer(outcome) for outcome in outcomes] == [
         NotAnImageError,
@@ -223,6 +224,40 @@ def test_recognition_steps_run_where_the_caller_wants(model: LinearModel, pictur
     assert segmented[0] is given[1]
 
 
+def test_read_digits_have_boxes_in_pixels_of_the_picture(recognition: Recognition, pictures: Any) -> None:
+    for form in ("file", "array"):
+        ((reading,),) = [
+            (outcome.result,) for outcome in recognition.read([FORMS[form](pictures["two lines"])])
+        ]
+        assert isinstance(reading, Reading)
+        assert [line.text for line in reading.lines] == ["17", "4"]
+        for digit, (row, column) in zip(reading.digits, [(0, 0), (0, 1), (1, 0)], strict=True):
+            left, top, width, height = digit.box
+            assert 40 + 80 * column <= left < left + width <= 120 + 80 * column
+            assert 40 + 80 * row <= top < top + height <= 120 + 80 * row
+
+
+def test_read_many_pictures_share_a_call(recognition: Recognition, calls: Calls, pictures: Any) -> None:
+    texts = [
+        answer(each) for each in recognition.read([pictures["two lines"], pictures["dark on white"]] * 2)
+    ]
+    assert texts == ["17\n4", "3"] * 2
+    assert len(calls.sizes) == 1
+
+
+def test_predict_letters_are_framed_and_never_read_as_digits(digits: Any, pictures: Any) -> None:
+    letters = replace(DIGITS, name="letters", labels=tuple("ABCDEFGHIJ"))
+    model = LinearModel(digits.images[:1000], digits.labels[:1000], with_is_digit=True, task=letters)
+    recognition = Recognition(model.classify, letters)
+    results = [outcome.result for outcome in recognition.predict(list(pictures.values()))]
+    described = [(each.label, each.refusal) for each in results if isinstance(each, Prediction)]
+    assert described[:2] == [("D", None)] * 2
+    # No threshold, and no search for digits: only the picture without ink is refused.
+    assert [refusal for _, refusal in described] == [None, None, None, "no_digit", None]
+    with pytest.raises(ReadingNotSupportedError):
+        next(recognition.read([pictures["dark on white"]]))
+
+
 @pytest.fixture(scope="module")
 def photos() -> LinearModel:
     levels = np.array([[20], [230]], np.uint8).repeat(72, axis=1).reshape(2, 4, 6, 3)
@@ -254,3 +289,24 @@ def test_predict_floats_in_model_form_reach_model_unchanged(photos: LinearModel)
 def test_read_other_task_raises_reading_not_supported(photos: LinearModel) -> None:
     with pytest.raises(ReadingNotSupportedError, match="photos"):
         next(Recognition(photos.classify, PHOTOS).read([b""]))
+
+
+def test_predict_kind_none_refuses_other_size_in_its_place(photos: LinearModel) -> None:
+    exact = Recognition(photos.classify, replace(PHOTOS, kind="none"))
+    other, right = np.zeros((5, 6, 3), np.uint8), np.zeros(PHOTOS.shape, np.uint8)
+    first, second = exact.predict([other, right])
+    assert isinstance(first.result, ImageShapeError)
+    assert "6×4 pixels, not of 6×5" in first.result.message
+    assert isinstance(second.result, Prediction)
+
+
+def test_predict_large_pictures_are_grouped_by_size() -> None:
+    large = replace(PHOTOS, shape=(512, 1024, 3))
+    sizes = []
+
+    def classify(batch: Any) -> Sequence[Prediction]:
+        sizes.append(len(batch))
+        return [Prediction(0, 1.0, (1.0, 0.0), large.labels, 1)] * len(batch)
+
+    list(Recognition(classify, large).predict([np.zeros((5, 6, 3), np.uint8)] * 7))
+    assert sizes == [5, 2]

@@ -10,7 +10,7 @@ from digit_client import (
     DeadlineExceededError,
     DigitError,
     ModelNotFoundError,
-    NoDigitError,
+    NotAnImageError,
     OverloadedError,
     RetryPolicy,
     UnavailableError,
@@ -53,7 +53,7 @@ def test_run_async_retryable_error_is_retried(error: DigitError) -> None:
     assert call.count == 3
 
 
-@pytest.mark.parametrize("error", [NoDigitError("x"), ModelNotFoundError("x"), DeadlineExceededError("x")])
+@pytest.mark.parametrize("error", [NotAnImageError("x"), ModelNotFoundError("x"), DeadlineExceededError("x")])
 def test_run_other_error_is_raised_without_retry(error: DigitError) -> None:
     call, async_call = FlakyCall(error), FlakyCall(error)
     with pytest.raises(type(error)):

@@ -37,7 +37,7 @@ def test_prediction_of_other_labels_has_no_digit(labels: tuple[str, ...]) -> Non
 
 def test_prediction_refused_has_neither_label_nor_digit_but_numbers() -> None:
     refused = dataclasses.replace(PREDICTION, refusal="several_digits", count=2, is_digit=0.1)
-    assert refused.label is refused.digit is None
+    assert (refused.label, refused.digit) == (None, None)
     assert refused.to_dict() == {
         "label": None,
         "digit": None,

@@ -35,7 +35,7 @@ def test_site_renders_the_reference_from_code(site: Path) -> None:
         return (site / "reference" / f"{name}.html").read_text()
 
     assert "predict_many" in page("client")
-    assert "NoDigitError" in page("client")
+    assert "TruncatedImageError" in page("client")
     assert "digits models promote" in page("cli")
     assert "DIGITS_QUEUE_CAPACITY" in page("settings")
     assert "DIGITS_GRPC_PORT" in page("settings")

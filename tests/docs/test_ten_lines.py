@@ -55,4 +55,4 @@ def test_notebook_executed_service_answers_as_the_model(
     ]
     _, expected, answered = re.findall(r"\[([\d, ]+)\]", answers)
     assert answered == expected
-    assert list(tmp_path.glob("*/models/1/saved_model.pb"))
+    assert list(tmp_path.glob("*/models/digits/1/saved_model.pb"))

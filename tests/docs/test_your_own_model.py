@@ -50,7 +50,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
         "DIGITS_PORT": str(port),
         "DIGITS_GRPC_PORT": str(free_port()),
         "DIGITS_REST_PORT": str(free_port()),
-        "DIGITS_MODELS": str(folder / "models" / "shapes"),
+        "DIGITS_MODELS": str(folder / "models"),
         "DIGITS_URL": f"http://127.0.0.1:{port}",
     }
     return Copy(folder, environment)

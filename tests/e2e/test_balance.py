@@ -49,6 +49,7 @@ def service(models: Path) -> Iterator[Service]:
         environment = {
             "DIGITS_PORT": str(port),
             "DIGITS_MODEL_SERVER": service.name_server.target,
+            "DIGITS_DEFAULT_LABEL": "",
             "DIGITS_LOG_LEVEL": "warning",
         }
         gateway = stack.enter_context(running("gateway", environment=environment))

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from digit_client.artifact.models_folder import ModelsFolder
+from digit_client.artifact.versions import list_versions
 from tests.processes import DIGITS
 from tests.readme import ROOT
 from tests.s3 import Handler, S3Server
 
 pytestmark = pytest.mark.e2e
 
-URL = "s3://bucket/digits"
+URL = "s3://bucket/models"
 NAMES = ("assets.extra/model.json", "fingerprint.pb", "saved_model.pb", "variables/variables.index")
 
 
@@ -32,12 +34,16 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Folder of a version, whose files are larger than the buffers of sockets."""
-    for name in NAMES:
-        path = tmp_path / "digits" / "1" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(name.encode() * 500_000)
-    return tmp_path / "digits"
+    """Models folder with a version, whose files are larger than the buffers of sockets."""
+
+    def write(version: Path) -> None:
+        for name in NAMES:
+            (version / name).parent.mkdir(exist_ok=True)
+            (version / name).write_bytes(name.encode() * 500_000)
+
+    folder = ModelsFolder(tmp_path / "models", verify=lambda _: None)
+    folder.publish("digits", write)
+    return folder.root
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -99,15 +105,15 @@ def test_push_killed_in_each_file_goes_on_and_shows_no_part(
     bucket = server.filesystem()
 
     def check() -> None:
-        assert not bucket.exists("bucket/digits/1/manifest.json")
+        assert not bucket.exists("bucket/models/digits/1/manifest.json")
 
     lines, out = run_killed_at_each_second(server, "PUT", check, "push", URL, "--models", folder)
     assert lines == [f"Pushing {count} of 4 files of version 1 ..." for count in (4, 3, 2)]
-    assert out == "Pushing 1 of 4 files of version 1 ...\ns3://bucket/digits/1 is complete.\n"
+    assert out == "Pushing 1 of 4 files of version 1 ...\ns3://bucket/models/digits/1 is complete.\n"
     server.handle = lambda _method, _path, answer: [answer()]
-    bucket.get("bucket/digits/1/", str(tmp_path / "bucket"), recursive=True)
+    bucket.get("bucket/models/digits/1/", str(tmp_path / "bucket"), recursive=True)
     found = {name.partition("/")[2]: content for name, content in contents(tmp_path / "bucket").items()}
-    assert contents(folder / "1").items() <= found.items()
+    assert contents(folder / "digits" / "1").items() <= found.items()
 
 
 def test_pull_killed_in_each_file_goes_on_and_shows_no_part(
@@ -118,12 +124,13 @@ def test_pull_killed_in_each_file_goes_on_and_shows_no_part(
     to = tmp_path / "pulled"
 
     def check() -> None:
-        assert [path.name for path in to.iterdir() if not path.name.startswith(".pulling-")] == []
+        assert list_versions(to / "digits") == {}
+        assert not (to / "models.config").exists()
 
-    lines, out = run_killed_at_each_second(server, "GET", check, "pull", URL, "--to", to)
+    lines, out = run_killed_at_each_second(server, "GET", check, "pull", URL, "--models", to)
     assert lines == [f"Pulling {count} of 4 files of version 1 ..." for count in (4, 3, 2)]
-    assert out == f"Pulling 1 of 4 files of version 1 ...\n{to}/1 is complete.\n"
-    assert contents(to / "1") == contents(folder / "1")
+    assert out == f"Pulling 1 of 4 files of version 1 ...\n{to}/digits/1 is complete.\n"
+    assert contents(to / "digits" / "1") == contents(folder / "digits" / "1")
 
 
 def documented(heading: str) -> list[str]:
@@ -138,16 +145,18 @@ def run_documented(commands: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_documented_commands_push_pull_and_sign(server: S3Server, tmp_path: Path) -> None:
+def test_documented_commands_push_pull_and_sign(server: S3Server, models: Path, tmp_path: Path) -> None:
     server.filesystem().mkdir("models")
     (tmp_path / ".venv").symlink_to(sys.prefix)
-    for number in ("1", "2"):
-        version = tmp_path / "models" / "digits" / number
-        (version / "assets.extra").mkdir(parents=True)
-        for name in ("a", "b", "c", "d", "e", "assets.extra/model.json"):
-            (version / name).write_text(number)
-    run_documented(".venv/bin/digits models push s3://models/digits --version 1", tmp_path)
-    shutil.rmtree(version.with_name("1"))
+    folder = ModelsFolder(tmp_path / "models", verify=lambda _: None)
+
+    def write(version: Path) -> None:
+        shutil.copytree(models / "1", version, dirs_exist_ok=True)
+
+    for _ in range(2):
+        folder.publish("digits", write)
+    run_documented(".venv/bin/digits models push s3://models --version 1", tmp_path)
+    shutil.rmtree(folder.root / "digits" / "1")
     commands, output, *_ = documented("Keep versions in object storage")
     assert run_documented(commands, tmp_path) == output
     commands, output, *_ = documented("Sign versions")

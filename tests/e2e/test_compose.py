@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from digit_client import ClassifierClient, DigitClient, RetryPolicy, TaskCard
+from digit_client import Client, RetryPolicy, TaskCard
 from digit_client.images import to_png
 from digit_training import export
 from tests.compose import ROOT, Load, Project
@@ -59,6 +60,19 @@ def project(built: Project) -> Project:
 
 
 @pytest.fixture
+def fresh(built: Project) -> Iterator[Project]:
+    """Project of its own with running services and one version."""
+    settings = built.settings | {"DIGITS_CANARY_SHARE": "0.1"}
+    project = replace(built, name="digits-release-tests", port=free_port(), settings=settings)
+    project.compose(*REMOVAL)
+    try:
+        project.compose("up", "--detach", "--wait")
+        yield project
+    finally:
+        project.compose(*REMOVAL)
+
+
+@pytest.fixture
 def seven(digits: Any) -> bytes:
     return to_png(digits.one(7))
 
@@ -73,16 +87,37 @@ def versions(project: Project) -> list[int]:
 
 
 def train(project: Project) -> int:
-    """Publish another version; return its number."""
-    options = ("--epochs", "4", "--seed", "1", "--force")
-    printed = project.compose("run", "--rm", "training", "digits", "train", *options)
-    published = re.search(r"^Published: models/digits/(\d+)", printed, re.MULTILINE)
-    assert published, printed
-    return int(published[1])
+    """Publish another version; return its number once requests can name it."""
+    before = versions(project)
+    options = ("--model", "perceptron", "--epochs", "2", "--force")
+    project.compose("run", "--rm", "training", "digits", "train", *options)
+    wait_until(lambda: versions(project) > before, seconds=30)
+    return max(versions(project))
+
+
+def run_releases(project: Project, *command: str) -> str:
+    """Run a command in the service `releases`; return its output."""
+    return project.compose("run", "--rm", "--no-TTY", "releases", *command)
+
+
+def answering(project: Project, image: bytes, **query: str) -> int:
+    """Return the version that answers a request."""
+    with httpx.Client(base_url=project.url, timeout=20) as http:
+        answer = post_image(http, image, **query)
+    assert answer.status_code == 200, answer.text
+    return int(answer.json()["model"]["version"])
+
+
+def restart_each(project: Project) -> Iterator[str]:
+    """Restart the containers one after the other; yield the name of each when the service is ready again."""
+    for service in ("training", "model-server", "gateway"):
+        project.compose("restart", service)
+        wait_until(lambda: answers(f"{project.url}/readyz"), seconds=60)
+        yield service
 
 
 @pytest.mark.parametrize("files", [[], GPU])
-@pytest.mark.parametrize("profile", ["", "observability", "drop-in", "retrain", "drift"])
+@pytest.mark.parametrize("profile", ["", "observability", "drop-in", "jobs", "drift"])
 @pytest.mark.parametrize("own_image", ["", "digits-model-server"])
 def test_compose_configuration_is_valid(
     built: Project, files: list[str], profile: str, own_image: str
@@ -103,12 +138,12 @@ def test_compose_platform_is_amd64_for_tensorflow_serving_only(built: Project) -
 
 
 def test_compose_gpu_file_reserves_gpus(built: Project) -> None:
-    config = built.compose(*GPU, "--profile", "retrain", "config", "--format", "json", MODEL_SERVER_IMAGE="")
+    config = built.compose(*GPU, "--profile", "jobs", "config", "--format", "json", MODEL_SERVER_IMAGE="")
     services = json.loads(config)["services"]
-    for name in ("training", "retrain", "model-server"):
+    for name in ("training", "releases", "retrain", "model-server"):
         (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
         assert device["capabilities"] == ["gpu"]
-    for name in ("training", "retrain"):
+    for name in ("training", "releases", "retrain"):
         assert services[name]["build"]["args"] == {"EXTRA": "gpu"}
         assert services[name]["image"] == "digits-training-gpu"
     assert services["model-server"]["image"] == "tensorflow/serving:2.20.0-gpu"
@@ -118,8 +153,9 @@ def test_compose_gpu_file_reserves_gpus(built: Project) -> None:
 
 def test_compose_up_trains_serves_and_answers(project: Project, digits: Any) -> None:
     assert "Published: models/digits/1" in project.compose("logs", "training")
-    with DigitClient(project.url) as client:
-        answers = client.predict_many(to_png(digits.one(digit)) for digit in range(10))
+    with Client(project.url) as client:
+        pictures = [to_png(digits.one(digit)) for digit in range(10)]
+        answers = client.predict_many(pictures, on_error="raise")
     assert sum(answer.digit == digit for digit, answer in enumerate(answers)) >= 9
     assert httpx.get(f"{project.url}/v1/models").json()["labels"]["stable"] == 1
 
@@ -151,7 +187,7 @@ def test_compose_up_interrupted_by_ctrl_c_stops_services(project: Project) -> No
 
 
 def test_training_without_mnist_file_downloads_or_uses_sample(project: Project) -> None:
-    options = ("--epochs", "1", "--min-accuracy", "0", "--output", "/tmp/models")
+    options = ("--epochs", "1", "--min-accuracy", "0", "--models", "/tmp/models")
     printed = project.compose(
         "run", "--rm", "training", "digits", "train", *options, DIGITS_MNIST="", DIGITS_TRAIN=""
     )
@@ -179,26 +215,62 @@ def test_model_server_from_outer_network_is_unreachable(project: Project) -> Non
         assert re.search("timed out|unreachable|No route", done.stderr)
 
 
-def test_compose_new_version_drops_no_request(project: Project, seven: bytes) -> None:
-    with httpx.Client(base_url=project.url, timeout=20) as http:
-        with Load(lambda: post_image(http, seven)) as load:
-            new = train(project)
-            wait_until(lambda: load.results[-1].json()["model"]["version"] == new, seconds=30)
-        assert {response.status_code for response in load.results} == {200}
-        # The previous version stays available by its number.
-        assert post_image(http, seven, version=str(new - 1)).status_code == 200
-        assert post_image(http, seven, version=str(new)).json()["model"]["version"] == new
+def test_compose_serves_what_is_promoted_across_restarts(fresh: Project, seven: bytes) -> None:
+    def assert_serves(version: int) -> None:
+        for service in chain([""], restart_each(fresh)):
+            assert answering(fresh, seven, label="stable") == version, service
+            assert [answering(fresh, seven, version=str(number)) for number in (1, 2)] == [1, 2]
+            assert {answering(fresh, seven) for _ in range(20)} == {version}
+
+    assert answering(fresh, seven) == 1
+    assert train(fresh) == 2
+    assert_serves(1)
+    assert "Version 2 is stable." in run_releases(fresh, "digits", "models", "promote", "2")
+    assert_serves(2)
+    assert "Version 1 is stable." in run_releases(fresh, "digits", "models", "rollback")
+    assert_serves(1)
 
 
-def test_compose_releases_promotes_and_rolls_back(project: Project) -> None:
-    models = ("run", "--rm", "--no-deps", "--no-TTY", "releases", "digits", "models")
-    newest = train(project)
-    assert f"Version {newest} is stable." in project.compose(*models, "promote", str(newest))
-    assert httpx.get(f"{project.url}/v1/models").json()["labels"]["stable"] == newest
-    listed = json.loads(project.compose(*models, "ls", "--json"))["versions"]
-    assert "stable" in next(row for row in listed if row["version"] == newest)["labels"]
-    assert "Version 1 is stable." in project.compose(*models, "rollback")
-    assert httpx.get(f"{project.url}/v1/models").json()["labels"]["stable"] == 1
+def next_versions(load: Load[httpx.Response]) -> set[int]:
+    """Return the versions that answer the next requests: enough for a share of a tenth to be among them."""
+    start = len(load.results) + load.callers
+    wait_until(lambda: len(load.results) > start + 300, seconds=120)
+    return {response.json()["model"]["version"] for response in load.results[start:]}
+
+
+def test_compose_releases_under_load_with_a_canary_drop_no_request(fresh: Project, seven: bytes) -> None:
+    assert train(fresh) == 2
+    with (
+        httpx.Client(base_url=fresh.url, timeout=20) as http,
+        Load(lambda: post_image(http, seven), callers=8) as load,
+    ):
+        # A third publication, without a fit, which would take the services' CPU time.
+        run_releases(fresh, "sh", "-ec", "cp -r models/digits/2 models/digits/3 && digits models verify 3")
+        assert next_versions(load) == {1}
+        for command, expected in (
+            ("promote 2 --version-label canary", {1, 2}),
+            ("promote 3", {3, 2}),
+            ("promote 3 --version-label canary", {3}),
+            ("rollback", {1, 3}),
+            ("rollback --version-label canary", {1, 2}),
+        ):
+            run_releases(fresh, "digits", "models", *command.split())
+            assert next_versions(load) == expected
+    assert {response.status_code for response in load.results} == {200}
+
+
+def test_compose_copied_folder_is_served_when_it_is_whole_and_promoted(fresh: Project, seven: bytes) -> None:
+    promote = ("digits", "models", "promote", "7")
+    run_releases(fresh, "sh", "-c", "mkdir models/digits/7 && cp models/digits/1/*.pb models/digits/7")
+    with pytest.raises(AssertionError, match="can't be served"):
+        run_releases(fresh, *promote)
+    for service in chain([""], restart_each(fresh)):
+        assert answering(fresh, seven) == 1, service
+        assert versions(fresh) == [1]
+    run_releases(fresh, "cp", "-r", "models/digits/1/.", "models/digits/7")
+    assert "Version 7 is stable." in run_releases(fresh, *promote)
+    for service in chain([""], restart_each(fresh)):
+        assert answering(fresh, seven) == 7, service
 
 
 def test_compose_killed_model_server_restarts(project: Project, seven: bytes) -> None:
@@ -220,7 +292,7 @@ def test_compose_model_server_at_new_address_is_found(project: Project, seven: b
     # Another container takes the model server's old address.
     project.compose("run", "--detach", "--rm", "--no-deps", "gateway", "sleep", "20")
     project.compose("up", "--detach", "--wait", "model-server")
-    with DigitClient(project.url) as client:
+    with Client(project.url) as client:
         wait_until(lambda: answers(f"{project.url}/readyz"), seconds=10)
         assert client.predict(seven).digit == 7
 
@@ -228,7 +300,7 @@ def test_compose_model_server_at_new_address_is_found(project: Project, seven: b
 def test_compose_gateway_restart_fails_no_call(project: Project, seven: bytes) -> None:
     # A restart takes longer than the default of three attempts.
     retries = RetryPolicy(max_attempts=100, max_backoff=0.5)
-    with DigitClient(project.url, timeout=30, retries=retries) as client:
+    with Client(project.url, timeout=30, retries=retries) as client:
         with Load(lambda: client.predict(seven)) as load:
             wait_until(lambda: len(load.results) > 20, seconds=30)
             project.compose("restart", "gateway")
@@ -238,15 +310,18 @@ def test_compose_gateway_restart_fails_no_call(project: Project, seven: bytes) -
 
 
 def test_compose_feedback_survives_a_new_gateway(project: Project, seven: bytes) -> None:
-    store = "sqlite:////feedback/feedback.db"
-    project.compose("up", "--detach", "--wait", "gateway", DIGITS_FEEDBACK=store)
-    with DigitClient(project.url) as client:
+    settings: dict[str, Any] = {
+        "DIGITS_FEEDBACK": "sqlite:////feedback/feedback.db",
+        "DIGITS_FEEDBACK_OPEN": "1",
+    }
+    project.compose("up", "--detach", "--wait", "gateway", **settings)
+    with Client(project.url) as client:
         prediction = client.predict(seven)
         client.feedback(prediction, 7)
-    project.compose("up", "--detach", "--wait", "--force-recreate", "gateway", DIGITS_FEEDBACK=store)
+    project.compose("up", "--detach", "--wait", "--force-recreate", "gateway", **settings)
     for service in ("gateway", "drift", "retrain"):
         command = ("run", "--rm", "--no-deps", "--no-TTY", service, "digits", "feedback", "ls")
-        assert str(prediction.request_id) in project.compose(*command, DIGITS_FEEDBACK=store)
+        assert str(prediction.request_id) in project.compose(*command, **settings)
 
 
 @pytest.mark.parametrize("service", ["gateway", "model-server"])
@@ -295,7 +370,7 @@ def own(built: Project, tmp_path: Path) -> Iterator[Project]:
 def test_compose_serves_model_of_another_name(own: Project) -> None:
     (block,) = blocks("shell", (ROOT / "docs" / "tutorials" / "your-own-model.md").read_text())
     own.run("bash", "-e", "-c", block)
-    with ClassifierClient(own.url) as client:
+    with Client(own.url) as client:
         assert client.predict(np.zeros((30, 40, 3), np.uint8)).labels == ("circle", "square")
         assert client.models().name == "shapes"
 

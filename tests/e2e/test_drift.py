@@ -159,7 +159,7 @@ def serving(command: list[str], url: str, log: Path) -> Iterator[None]:
 
 def expositions(model_server: str, digits: Digits) -> tuple[Samples, Samples]:
     """Return a gateway's counters after one of each digit, and the increase by ten sevens."""
-    http = greenlet_loop.client(Settings(model_server=model_server))
+    http = greenlet_loop.client(Settings(model_server=model_server, default_label=""))
 
     def counters() -> Samples:
         lines = http.get("/metrics").text.splitlines()

@@ -63,7 +63,9 @@ class Service:
 @pytest.fixture
 def service(model_server: str, tmp_path: Path, digits: Any) -> Iterator[Service]:
     store = tmp_path / "feedback.db"
-    with gateway_process(model_server, workers=2, feedback=f"sqlite:///{store}") as gateway:
+    with gateway_process(
+        model_server, workers=2, feedback=f"sqlite:///{store}", feedback_open=True
+    ) as gateway:
         wait_until(lambda: len(children(gateway.process.pid)) == 2, gateway.process)
         service = Service(gateway, store, to_png(digits.one(7)))
         # Workers open the store after their start.
@@ -113,7 +115,7 @@ def test_feedback_answered_before_a_worker_is_killed_is_stored(service: Service)
 def test_answers_kept_by_a_killed_worker_get_feedback(service: Service) -> None:
     request_id = service.predict()
     with closing(KeptAnswers(service.store_url)) as kept:
-        wait_until(lambda: bool(kept.find(request_id, 0)))
+        wait_until(lambda: bool(kept.find(request_id, 0, "")))
     for worker in children(service.gateway.process.pid):
         os.kill(worker, signal.SIGKILL)
     wait_until(service.takes_feedback)

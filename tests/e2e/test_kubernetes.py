@@ -14,10 +14,11 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
-from digit_client import DigitClient, RetryPolicy
+from digit_client import Client, RetryPolicy
 from digit_client.images import to_png
-from tests.kustomize import TRAINING, Object, build, containers, copy_k8s, named, pod
+from tests.kustomize import TRAINING, Object, build, containers, named, pod
 from tests.podman_cluster import PodmanCluster
 from tests.processes import wait_until
 from tests.readme import blocks
@@ -33,12 +34,10 @@ QUICK_TRAINING = {
         [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--epochs=4"}]
     ),
 }
-# Commands of the documentation: promotion of a version, then rollback.
-RELEASE_BLOCKS = [
-    re.findall(r"^(digits models promote .*)", block, re.MULTILINE)
-    for block in blocks("bash")
-    if "models promote" in block
-]
+# Commands of the documentation that print Jobs: canary, promotion, rollback.
+RELEASE_COMMANDS = re.findall(r"(digits models .*?) \| kubectl apply", "".join(blocks("bash")))
+# Containerfile of the documentation, on a base that is here.
+(MODEL_IMAGE,) = re.findall(r"models <<< '\n(FROM .*?)'", "".join(blocks("bash")), re.DOTALL)
 # Images built on this machine in place of those in a registry.
 LOCAL_IMAGES = [{"name": f"registry.example.com/{image}", "newName": image} for image in IMAGES]
 
@@ -81,15 +80,17 @@ def objects() -> list[Object]:
 @pytest.fixture(scope="module")
 def workloads(cluster: PodmanCluster, objects: list[Object]) -> dict[str, Object]:
     """Training job, which has published a model, and both services, which are ready."""
-    workloads = {name: named(objects, "Deployment", name) for name in ("model-server", "gateway")}
+    workloads = {name: named(objects, "Deployment", name) for name in ("gateway", "model-server")}
     workloads["training"] = named(objects, "Job", TRAINING)
-    for workload in workloads.values():
-        cluster.play(workload, objects)
-    # No model is published yet.
-    assert not cluster.probe_succeeds(workloads["model-server"], "startupProbe")
-    wait_until(lambda: cluster.probe_succeeds(workloads["gateway"], "livenessProbe"))
-    assert not cluster.probe_succeeds(workloads["gateway"], "readinessProbe")
-    assert "Published: models/digits/1" in cluster.wait_for_job(workloads["training"])
+    for name in ("gateway", "training", "model-server"):
+        if name == "model-server":
+            # No model is published yet.
+            assert not cluster.probe_succeeds(workloads["gateway"], "readinessProbe")
+            assert not (cluster.volume("models") / "models.config").exists()
+        # The model server's init container ends when models.config exists.
+        cluster.play(workloads[name], objects)
+    assert (cluster.volume("models") / "models.config").exists()
+    cluster.wait_for_job(workloads["training"])
     for name in ("model-server", "gateway"):
         cluster.wait_until_ready(workloads[name])
     return workloads
@@ -102,8 +103,9 @@ def gateway_url(cluster: PodmanCluster, workloads: dict[str, Object]) -> str:
 def test_local_overlay_trains_serves_and_answers(
     cluster: PodmanCluster, workloads: dict[str, Object], digits: Any
 ) -> None:
-    with DigitClient(gateway_url(cluster, workloads)) as client:
-        answers = client.predict_many(to_png(digits.one(digit)) for digit in range(10))
+    with Client(gateway_url(cluster, workloads)) as client:
+        pictures = [to_png(digits.one(digit)) for digit in range(10)]
+        answers = client.predict_many(pictures, on_error="raise")
     assert sum(answer.digit == digit for digit, answer in enumerate(answers)) >= 9
 
 
@@ -145,7 +147,7 @@ def test_model_server_second_pod_shares_load_until_killed(
     cluster.play(servers[1], objects)
     cluster.wait_until_ready(servers[1])
     seven = to_png(digits.one(7))
-    with DigitClient(gateway_url(cluster, workloads), retries=RetryPolicy(max_attempts=1)) as client:
+    with Client(gateway_url(cluster, workloads), retries=RetryPolicy(max_attempts=1)) as client:
         idle = count_calls(cluster, servers[1])
 
         def gets_calls() -> bool:
@@ -179,48 +181,68 @@ def run_retrain_job(cluster: PodmanCluster, objects: list[Object]) -> str:
     return cluster.wait_for_job(job)
 
 
-def deploy_and_count_versions(
+def count_versions(
     cluster: PodmanCluster, objects: list[Object], image: bytes, requests: int
 ) -> Counter[int]:
-    """Deploy these services; return how many of `requests` each version answers."""
-    for name in ("model-server", "gateway"):
-        cluster.play(named(objects, "Deployment", name), objects)
-    for name in ("model-server", "gateway"):
-        cluster.wait_until_ready(named(objects, "Deployment", name))
+    """Return how many of `requests` each version answers."""
     url = f"http://{cluster.address(named(objects, 'Deployment', 'gateway'))}:8080"
-    with DigitClient(url) as client:
+    with Client(url) as client:
         return Counter(client.predict(image).model_version for _ in range(requests))
 
 
-def test_release_publish_canary_promote_and_roll_back_select_version(
-    cluster: PodmanCluster, workloads: dict[str, Object], digits: Any, tmp_path: Path
+def deploy(cluster: PodmanCluster, objects: list[Object], *names: str) -> None:
+    """Deploy services, and wait until they are ready."""
+    for name in names:
+        cluster.play(named(objects, "Deployment", name), objects)
+    for name in names:
+        cluster.wait_until_ready(named(objects, "Deployment", name))
+
+
+def run_release_job(cluster: PodmanCluster, objects: list[Object], command: str) -> str:
+    """Run the Job that a command of the documentation prints; return its output."""
+    command = command.replace("$image", "digits-gateway:0.1.0").replace("registry.example.com/", "")
+    digits = [sys.executable, "-m", "digit_client", *shlex.split(command)[1:]]
+    job = yaml.safe_load(subprocess.run(digits, check=True, capture_output=True, text=True).stdout)
+    (container,) = containers(pod(job))
+    # No Service maps port 80 to the gateways' on Podman.
+    (url,) = [entry for entry in container["env"] if entry["name"] == "DIGITS_URL"]
+    url["value"] = "http://gateway:8080"
+    job["metadata"]["name"] = "release"
+    cluster.play(job, objects)
+    return cluster.wait_for_job(job)
+
+
+def test_release_jobs_move_labels_without_a_restart(
+    cluster: PodmanCluster, workloads: dict[str, Object], digits: Any
 ) -> None:
     seven = to_png(digits.one(7))
     production = build("production", "drop-in", images=LOCAL_IMAGES)
-    retrain = build("production", "drop-in", "retrain", images=LOCAL_IMAGES)
-    assert "Published: models/digits/2" in run_retrain_job(cluster, retrain)
+    canary = build("production", "drop-in", "canary", images=LOCAL_IMAGES)
+    deploy(cluster, production, "model-server", "gateway")
+    run_retrain_job(cluster, build("production", "drop-in", "retrain", images=LOCAL_IMAGES))
     # A published version is not served before its promotion.
-    assert deploy_and_count_versions(cluster, production, seven, 50) == {1: 50}
-    shares = deploy_and_count_versions(cluster, build("canary", "drop-in", images=LOCAL_IMAGES), seven, 400)
+    assert count_versions(cluster, production, seven, 50) == {1: 50}
+    promote_canary, promote, roll_back = RELEASE_COMMANDS
+    run_release_job(cluster, production, promote_canary)
+    deploy(cluster, canary, "gateway")
+    shares = count_versions(cluster, canary, seven, 400)
     assert 2 <= shares[2] <= 50
     assert shares[1] == 400 - shares[2]
-
-    k8s = copy_k8s(tmp_path)
-    for commands, version in zip(RELEASE_BLOCKS, (2, 1), strict=True):
-        for command in commands:
-            subprocess.run(
-                [sys.executable, "-m", "digit_client", *shlex.split(command)[1:]], cwd=tmp_path, check=True
-            )
-        objects = build("production", "drop-in", k8s=k8s, images=LOCAL_IMAGES)
-        assert deploy_and_count_versions(cluster, objects, seven, 50) == {version: 50}
-    assert objects == production
+    deploy(cluster, production, "gateway")
+    assert "Version 2 is stable." in run_release_job(cluster, production, promote)
+    assert count_versions(cluster, production, seven, 50) == {2: 50}
+    assert "Version 1 is stable." in run_release_job(cluster, production, roll_back)
+    assert count_versions(cluster, production, seven, 50) == {1: 50}
 
 
 def test_model_image_is_served_without_volume(
     cluster: PodmanCluster, workloads: dict[str, Object], digits: Any
 ) -> None:
-    versions = cluster.volume("models")
-    cluster.build("digits-model:1", "FROM digits-gateway:0.1.0\nCOPY digits/1 /digits/1", versions)
+    containerfile = MODEL_IMAGE.replace("busybox:1.37", "digits-gateway:0.1.0").encode()
+    build_image = ["docker", "build", "--tag", "digits-model:1", "--file", "-", str(cluster.volume("models"))]
+    subprocess.run(build_image, input=containerfile, check=True, capture_output=True)
+    run("podman", "pull", "--quiet", "docker-daemon:digits-model:1")
     for component in ("model-image", "model-image-copied"):
         objects = build("local", "drop-in", component)
-        assert deploy_and_count_versions(cluster, objects, to_png(digits.one(7)), 5) == {1: 5}
+        deploy(cluster, objects, "model-server", "gateway")
+        assert count_versions(cluster, objects, to_png(digits.one(7)), 5) == {1: 5}

@@ -192,7 +192,7 @@ def test_score_on_this_machine_equals_predict_many(
     models: Path, model_server: str, digits: Any, tmp_path: Path, output: str
 ) -> None:
     photos = draw(tmp_path / "photos", digits, 2000)
-    summary = score(photos, "--output", output, "--models", models, DIGITS_TEST_RUN=output)
+    summary = score(photos, "--output", output, "--models", models.parent, DIGITS_TEST_RUN=output)
     found = assert_complete(str(photos), output)
     with ModelServerClient(model_server, timeout=60) as client:
         expected = client.predict_many(list(found), on_error="return")
@@ -205,19 +205,19 @@ def test_score_on_this_machine_equals_predict_many(
             # The sums of a matrix product depend on the size of the batch.
             assert row["probabilities"] == pytest.approx(outcome.probabilities, abs=1e-5)
             assert row["confidence"] == pytest.approx(outcome.confidence, abs=1e-5)
-    refused = sum(row["error_code"] is not None for row in found.values())
-    assert refused >= 200
-    assert f"Scored     {2000 - refused:,} of 2,000 pictures" in summary
-    assert f"Refused    {refused}: " in summary
+    broken = sum(row["error_code"] is not None for row in found.values())
+    assert broken >= 200
+    assert f"Scored     {2000 - broken:,} of 2,000 pictures" in summary
+    assert f"Broken     {broken}: " in summary
     assert "not_an_image" in summary
     wait_until(lambda: not pids(output), seconds=30)
-    assert "Skipped    2,000" in score(photos, "--output", output, "--models", models)
+    assert "Skipped    2,000" in score(photos, "--output", output, "--models", models.parent)
 
 
 def test_score_killed_driver_leaves_no_process_and_can_be_repeated(
     models: Path, photos: Path, output: str
 ) -> None:
-    arguments = (photos, "--output", output, "--models", models, "--batch", BATCH)
+    arguments = (photos, "--output", output, "--models", models.parent, "--batch", BATCH)
     process = start(*arguments, DIGITS_TEST_RUN=output)
     wait_until(lambda: parts(output) > 0, process)
     process.kill()
@@ -247,7 +247,7 @@ def test_score_ctrl_c_leaves_whole_files_and_no_process(
     before = rows(output)
     assert 0 < len(before) < 400
     # The last files may be written before the command hears of them.
-    assert count("Scored", out) + count("Refused", out) <= len(before)
+    assert count("Scored", out) + count("Broken", out) <= len(before)
     slow.delay = 0
     assert count("Skipped", score(*arguments)) == len(before)
     assert_complete(str(photos), output)

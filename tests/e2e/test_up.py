@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ import httpx
 import numpy as np
 import pytest
 
-from digit_client import ClassifierClient, ModelServerClient
+from digit_client import Client, ModelServerClient
+from digit_client.artifact.models_folder import ModelsFolder
 from digit_client.images import to_png
-from digit_serving.releases.config import ModelsConfig
+from digit_training.export import write_warmup_requests
 from tests.processes import DIGITS, ORIGINAL, answers, free_port, is_ready, wait_until
 from tests.serving.model_servers import COLORS, save_classifier
 
@@ -103,9 +105,15 @@ def serving(models: Path, ports: Ports) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def running_ports(models: Path) -> Iterator[Ports]:
+def root(models: Path) -> Path:
+    """Models folder of the small model."""
+    return models.parent
+
+
+@pytest.fixture(scope="module")
+def running_ports(root: Path) -> Iterator[Ports]:
     ports = Ports(free_port(), free_port(), free_port())
-    with serving(models, ports):
+    with serving(root, ports):
         yield ports
 
 
@@ -191,8 +199,8 @@ def test_up_model_server_answers_grpc_client(running_ports: Ports, digits: Any) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_up_signal_stops_all_processes(models: Path, ports: Ports, number: signal.Signals) -> None:
-    process = start_up(models, ports)
+def test_up_signal_stops_all_processes(root: Path, ports: Ports, number: signal.Signals) -> None:
+    process = start_up(root, ports)
     assert process.stdout
     out = "".join(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
     # A terminal signals every process of the foreground group.
@@ -206,8 +214,8 @@ def test_up_signal_stops_all_processes(models: Path, ports: Ports, number: signa
 
 
 @pytest.mark.parametrize("environment", [{}, {"DIGITS_LOG_LEVEL": "info"}], ids=["quiet", "info"])
-def test_up_log_level_info_logs_requests(models: Path, ports: Ports, environment: dict[str, str]) -> None:
-    process = start_up(models, ports, **environment)
+def test_up_log_level_info_logs_requests(root: Path, ports: Ports, environment: dict[str, str]) -> None:
+    process = start_up(root, ports, **environment)
     wait_until_ready(process, ports)
     # One gateway worker is ready; the other may still start.
     wait_until(lambda: answers(f"http://127.0.0.1:{ports.gateway}/v1/models"))
@@ -217,8 +225,8 @@ def test_up_log_level_info_logs_requests(models: Path, ports: Ports, environment
     assert len(lines) == len(environment)
 
 
-def test_up_killed_model_server_stops_all_processes(models: Path, ports: Ports) -> None:
-    process = start_up(models, ports)
+def test_up_killed_model_server_stops_all_processes(root: Path, ports: Ports) -> None:
+    process = start_up(root, ports)
     wait_until_ready(process, ports)
     (model_server,) = [
         pid for pid in pids_with_ports(ports) if b"model-server" in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -230,95 +238,133 @@ def test_up_killed_model_server_stops_all_processes(models: Path, ports: Ports) 
     assert pids_with_ports(ports) == []
 
 
-def test_up_taken_port_is_reported_before_start(models: Path, ports: Ports) -> None:
+def test_up_taken_port_is_reported_before_start(root: Path, ports: Ports) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", ports.rest))
         other.listen()
         started = time.monotonic()
-        _, err = start_up(models, ports).communicate(timeout=20)
+        _, err = start_up(root, ports).communicate(timeout=20)
     assert f"{ports.rest} (model server, REST)" in err
     assert time.monotonic() - started < 3
 
 
+def publish(root: Path, *versions: Path) -> ModelsFolder:
+    """Publish copies of these versions of the digits, without a verification."""
+    folder = ModelsFolder(root, verify=lambda _: None)
+    for version in versions:
+        folder.publish("digits", partial(copy, version))
+    return folder
+
+
+def copy(version: Path, path: Path) -> None:
+    shutil.copytree(version, path, dirs_exist_ok=True)
+
+
 @pytest.fixture
 def two_versions(models: Path, tmp_path: Path) -> Path:
-    for version in ("1", "2"):
-        shutil.copytree(models / "1", tmp_path / "digits" / version)
-    return tmp_path / "digits"
+    """Models folder with two versions of the digits, of which the first is stable."""
+    return publish(tmp_path / "models", models / "1", models / "1").root
 
 
-def digits_models(models: Path, ports: Ports, *arguments: str) -> subprocess.CompletedProcess[str]:
+def digits_models(root: Path, ports: Ports, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**ports.environment, "DIGITS_MODEL_SERVER": f"127.0.0.1:{ports.grpc}"}
-    command = [*DIGITS, "models", *arguments, "--models", str(models)]
+    command = [*DIGITS, "models", *arguments, "--models", str(root)]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-def wait_until_served(ports: Ports, version: int, labels: dict[str, int]) -> None:
-    """Wait until only this version is available and the labels are these."""
-
-    def is_served() -> bool:
-        document = httpx.get(f"http://127.0.0.1:{ports.gateway}/v1/models", timeout=20).json()
-        found = [row["version"] for row in document.get("versions", []) if row["state"] == "AVAILABLE"]
-        return found == [version] and document["labels"] == labels
-
-    wait_until(is_served, seconds=20)
-
-
-@pytest.mark.original
-def test_up_promoted_version_is_served_after_folder_moved(two_versions: Path, ports: Ports) -> None:
-    with serving(two_versions, ports):
-        wait_until_served(ports, 2, {})
-        assert digits_models(two_versions, ports, "promote", "1").returncode == 0
-        wait_until_served(ports, 1, {"stable": 1})
-    moved = two_versions.rename(two_versions.with_name("moved"))
-    with serving(moved, ports):
-        wait_until_served(ports, 1, {"stable": 1})
-
-
-@pytest.mark.original
-def test_up_broken_version_does_not_delay_the_next(two_versions: Path, ports: Ports) -> None:
-    with serving(two_versions, ports):
-        (two_versions / "3").mkdir()
-        wait_until(lambda: "END" in states_of_version(ports, 3), seconds=20)
-        shutil.copytree(two_versions / "1", two_versions / "new").rename(two_versions / "4")
-        wait_until_served(ports, 4, {})
-
-
-def states_of_version(ports: Ports, version: int) -> list[str]:
-    """Return the version's state on the model server, or nothing if it is unknown."""
-    response = httpx.get(f"http://127.0.0.1:{ports.rest}/v1/models/digits/versions/{version}")
-    return [status["state"] for status in response.json().get("model_version_status", [])]
-
-
-def test_up_missing_promoted_version_is_reported_and_replaceable(two_versions: Path, ports: Ports) -> None:
-    (two_versions / "models.config").write_text(
-        str(
-            ModelsConfig.of_newest({"digits": two_versions})
-            .promote("digits", 1, "stable")
-            .with_versions("digits", [1])
-        )
+def answering(ports: Ports, digits: Any, **query: int) -> int | None:
+    """Return the version that answers a picture, None if the gateway refuses the request."""
+    response = httpx.post(
+        f"http://127.0.0.1:{ports.gateway}/v1/predict",
+        params=query,
+        content=to_png(digits.one(7)),
+        headers={"content-type": "image/png"},
+        timeout=20,
     )
-    shutil.rmtree(two_versions / "1")
-    _, err = start_up(two_versions, ports).communicate(timeout=20)
-    assert "choose one with `digits models promote N --offline`" in err
-    assert digits_models(two_versions, ports, "promote", "2", "--offline").returncode == 0
+    return response.json()["model"]["version"] if response.status_code == 200 else None
+
+
+def change(root: Path, ports: Ports, *arguments: str) -> None:
+    done = digits_models(root, ports, *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.original
+def test_up_serves_what_is_promoted_across_restarts(two_versions: Path, ports: Ports, digits: Any) -> None:
     with serving(two_versions, ports):
-        wait_until_served(ports, 2, {"stable": 2})
+        assert answering(ports, digits) == 1
+        wait_until(lambda: answering(ports, digits, version=2) == 2, seconds=20)
+        folder = publish(two_versions, two_versions / "digits" / "1")
+        wait_until(lambda: answering(ports, digits, version=3) == 3, seconds=20)
+        assert answering(ports, digits) == 1
+        change(two_versions, ports, "promote", "2")
+        assert answering(ports, digits) == 2
+    with serving(two_versions, ports):
+        assert answering(ports, digits) == 2
+        change(two_versions, ports, "rollback")
+        assert answering(ports, digits) == 1
+        assert {answering(ports, digits, version=number) for number in (1, 2, 3)} == {1, 2, 3}
+    moved = folder.root.rename(folder.root.with_name("moved"))
+    with serving(moved, ports):
+        assert answering(ports, digits) == 1
 
 
-def test_up_read_only_folder_is_served(two_versions: Path, ports: Ports) -> None:
+@pytest.mark.original
+def test_up_version_copied_by_hand_waits_for_its_promotion(
+    two_versions: Path, ports: Ports, digits: Any
+) -> None:
+    versions = two_versions / "digits"
+    with serving(two_versions, ports):
+        copy(versions / "1", versions / "3")
+        (versions / "4").mkdir()
+        shutil.copy(versions / "1" / "saved_model.pb", versions / "4")
+        time.sleep(2)
+        assert [answering(ports, digits, version=number) for number in (3, 4)] == [None, None]
+        listed = digits_models(two_versions, ports, "ls").stdout.splitlines()
+        assert ["not entered" in line for line in listed[1:]] == [True, True, False, False]
+        change(two_versions, ports, "promote", "3")
+        assert answering(ports, digits) == 3
+        done = digits_models(two_versions, ports, "promote", "4")
+        assert done.returncode == 1
+        assert "digits/4 can't be served" in done.stderr
+        assert answering(ports, digits) == 3
+    with serving(two_versions, ports):
+        assert answering(ports, digits) == 3
+
+
+def test_up_missing_stable_version_is_reported_and_replaceable(
+    two_versions: Path, ports: Ports, digits: Any
+) -> None:
+    shutil.rmtree(two_versions / "digits" / "1")
+    process = start_up(two_versions, ports)
+    try:
+        assert process.stdout
+        assert "label stable needs another: `digits models promote N`" in process.stdout.readline()
+        assert any("Not ready yet: No loaded version of the model" in line for line in process.stdout)
+        change(two_versions, ports, "promote", "2")
+        wait_until_ready(process, ports)
+        assert answering(ports, digits) == 2
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def test_up_read_only_folder_is_served(two_versions: Path, ports: Ports, digits: Any) -> None:
     # A folder in place of the lock file makes the lock fail even for root, who may write to any folder.
-    (two_versions / ".models.config.lock").mkdir()
+    (two_versions / ".models.lock").unlink()
+    (two_versions / ".models.lock").mkdir()
     with serving(two_versions, ports):
-        wait_until_served(ports, 2, {})
+        assert answering(ports, digits) == 1
 
 
 @pytest.fixture
-def several(models: Path, tmp_path: Path) -> Path:
-    """Folder of two models: the digits, and `colors` in a folder of another name."""
-    shutil.copytree(models / "1", tmp_path / "digits" / "1")
-    save_classifier(tmp_path / "boxes" / "1", COLORS)
-    return tmp_path
+def several(two_versions: Path) -> Path:
+    """Models folder of the digits and of `colors`, which models.config does not have yet."""
+    version = two_versions / "colors" / "1"
+    save_classifier(version, COLORS)
+    images = np.zeros((1, *COLORS.shape), np.uint8)
+    write_warmup_requests(version / "assets.extra" / "tf_serving_warmup_requests", COLORS, images)
+    return two_versions
 
 
 @pytest.mark.original
@@ -327,50 +373,22 @@ def test_up_serves_several_models(several: Path, ports: Ports, digits: Any) -> N
     try:
         assert process.stdout
         out = "".join(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
+        assert "Version 1 of colors is stable" in out
         assert "colors, digits; default: digits" in out
         with ModelServerClient(f"127.0.0.1:{ports.grpc}") as client:
             assert client.predict(digits.one(7)).digit == 7
         url = f"http://127.0.0.1:{ports.gateway}"
-        with ClassifierClient(url, model="colors") as colors:
+        with Client(url, model="colors") as colors:
             assert colors.predict(np.zeros((30, 20, 3), np.uint8)).label in COLORS.labels
         listed = httpx.get(f"{url}/v1/models").json()
         assert (listed["name"], sorted(listed["models"])) == ("digits", ["colors", "digits"])
-        assert digits_models(several, ports, "promote", "1", "--model", "colors").returncode == 0
+        change(several, ports, "promote", "2", "--model", "digits")
+        change(several, ports, "promote", "1", "--model", "colors", "--version-label", "canary")
         listed = httpx.get(f"{url}/v1/models", params={"model": "colors"}).json()
-        assert (listed["name"], listed["labels"]) == ("colors", {"stable": 1})
+        assert (listed["name"], listed["labels"]) == ("colors", {"canary": 1, "stable": 1})
     finally:
         process.terminate()
         process.communicate(timeout=20)
-
-
-def test_up_of_one_model_serves_it_under_the_name_of_its_task(several: Path, ports: Ports) -> None:
-    with serving(several / "boxes", ports):
-        response = httpx.get(f"http://127.0.0.1:{ports.gateway}/v1/models")
-    assert response.status_code == 200, response.text
-    listed = response.json()
-    assert (listed["name"], listed["models"]) == ("colors", ["colors"])
-
-
-def test_up_unservable_models_are_reported_before_start(several: Path, ports: Ports) -> None:
-    def error(**environment: str) -> str:
-        process = start_up(several, ports, **environment)
-        _, err = process.communicate(timeout=20)
-        assert process.returncode == 1
-        return err
-
-    assert "DIGITS_MODEL_NAME is flowers, but" in error(DIGITS_MODEL_NAME="flowers")
-    config = ModelsConfig.of_newest({"colors": several / "boxes"}).with_versions("colors", [9])
-    (several / "models.config").write_text(str(config))
-    err = error()
-    assert "no version of colors in" in err
-    assert "`digits models promote N --offline --model colors`" in err
-    (several / "models.config").unlink()
-    # A folder in place of the lock file makes the folder unwritable, even for root.
-    (several / ".models.config.lock").unlink()
-    (several / ".models.config.lock").mkdir()
-    assert f"serve one: --models {several / 'digits'}" in error()
-    shutil.copytree(several / "digits", several / "copy")
-    assert "have models of the same name, digits" in error()
 
 
 def test_up_without_model_names_digits_train(tmp_path: Path, ports: Ports) -> None:

@@ -4,15 +4,12 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from google.protobuf import text_format
 
-from digit_client.tfserving.protos import ModelServerConfig
 from digit_serving.gateway.errors import RateLimitedError
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.rate_limit import RateLimiter
@@ -23,7 +20,6 @@ from tests.commands import parse
 from tests.kustomize import (
     K8S,
     TRAINING,
-    Object,
     build,
     built,
     containers,
@@ -63,14 +59,8 @@ def test_retrain_component_runs_in_training_jobs_pod() -> None:
     objects = build("local", "gpu-training", "retrain")
     job, retrain = (pod(named(objects, *key)) for key in (("Job", TRAINING), ("CronJob", "retrain")))
     (trainer,), (retrainer,) = containers(job), containers(retrain)
-    assert {key for key in trainer if retrainer[key] != trainer[key]} == {"command", "args", "volumeMounts"}
-    (config,) = [item for item in of_kind(objects, "ConfigMap") if "models.config" in item["data"]]
-    added = {"name": "config", "configMap": {"name": config["metadata"]["name"]}}
-    assert retrain["spec"] == {
-        **job["spec"],
-        "containers": [retrainer],
-        "volumes": [*job["spec"]["volumes"], added],
-    }
+    assert {key for key in trainer if retrainer[key] != trainer[key]} == {"command", "args"}
+    assert retrain["spec"] == {**job["spec"], "containers": [retrainer]}
 
 
 @pytest.mark.parametrize(
@@ -82,17 +72,13 @@ def test_retrain_component_ignores_refusal_but_no_error(
 ) -> None:
     (retrainer,) = containers(pod(named(built("local+retrain"), "CronJob", "retrain")))
     assert retrainer["command"] == ["sh", "-ec"]
-    for program, script in (
-        ("digits", f'echo "$1" >>{tmp_path}/calls; [ "$1" != train ] || exit {train_status}'),
-        ("cp", f'echo "$*" >{tmp_path}/copied'),
-    ):
-        (tmp_path / program).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / program).chmod(0o755)
+    script = f'echo "$1" >>{tmp_path}/calls; [ "$1" != train ] || exit {train_status}'
+    (tmp_path / "digits").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "digits").chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "DIGITS_FEEDBACK": "postgresql://db/feedback"}
     done = subprocess.run([*retrainer["command"], *retrainer["args"]], env=environment)
     assert done.returncode == status
     assert (tmp_path / "calls").read_text().split() == calls
-    assert (tmp_path / "copied").read_text() == "/config/models.config /models/digits/models.config\n"
 
 
 @pytest.mark.parametrize(
@@ -105,13 +91,20 @@ def test_feedback_store_is_from_secret(kind: str, name: str) -> None:
     assert {"name": "DIGITS_FEEDBACK", "valueFrom": secret} in container["env"]
 
 
-def test_shadow_component_gives_canary_no_answers() -> None:
-    assert versions_and_labels("production+shadow") == versions_and_labels("canary")
-    (gateway,) = containers(pod(named(built("production+shadow"), "Deployment", "gateway")))
-    variables = {entry["name"]: entry["value"] for entry in gateway["env"]}
-    assert variables["DIGITS_SHADOW_LABEL"] == "canary"
-    assert variables["DIGITS_DEFAULT_LABEL"] == "stable"
-    assert float(variables["DIGITS_CANARY_PERCENT"]) == 0
+@pytest.mark.parametrize(
+    ("component", "setting"),
+    [
+        ("canary", {"name": "DIGITS_CANARY_SHARE", "value": "0.05"}),
+        ("shadow", {"name": "DIGITS_SHADOW_LABEL", "value": "canary"}),
+    ],
+)
+def test_canary_and_shadow_component_are_a_setting_of_the_gateway(
+    component: str, setting: dict[str, str]
+) -> None:
+    before, after = build("production"), build("production", component)
+    (gateway,) = containers(pod(named(after, "Deployment", "gateway")))
+    gateway["env"].remove(setting)
+    assert before == after
 
 
 def test_redis_component_counts_in_redis() -> None:
@@ -194,7 +187,7 @@ def test_gpu_serving_component_batches_on_one_gpu_each() -> None:
     options = flags.parse(server["args"])
     assert options.enable_batching
     (config,) = [
-        item for item in of_kind(built("local+gpu-serving"), "ConfigMap") if "models.config" in item["data"]
+        item for item in of_kind(built("local+gpu-serving"), "ConfigMap") if "batching.config" in item["data"]
     ]
     assert Path(options.batching_parameters_file).name in config["data"]
 
@@ -248,9 +241,10 @@ def test_scheduled_job_has_image_of_its_source(component: str, source: str) -> N
 
 def test_drop_in_component_changes_only_image() -> None:
     before, after = model_server("local"), model_server("local+drop-in")
-    (old,), (new,) = before["containers"], after["containers"]
-    assert new["image"].startswith("digits-model-server:")
-    assert {**old, "image": new["image"]} == new
+    for kind in ("initContainers", "containers"):
+        (old,), (new,) = before[kind], after[kind]
+        assert new["image"].startswith("digits-model-server:")
+        assert {**old, "image": new["image"]} == new
 
 
 @pytest.mark.parametrize("component", ["model-image", "model-image-copied", "model-bucket"])
@@ -267,17 +261,35 @@ def test_model_image_component_mounts_or_copies_image() -> None:
     assert {"name": "models", "image": {"reference": "digits-model:1"}} in mounted["volumes"]
     (copier,) = copied["initContainers"]
     assert copier["image"] == "digits-model:1"
+    assert "initContainers" not in mounted
+    for spec in (mounted, copied):
+        (server,) = spec["containers"]
+        mount = {"name": "models", "mountPath": "/models", "subPath": "models", "readOnly": True}
+        assert mount in server["volumeMounts"]
 
 
-def test_model_bucket_component_pulls_versions_of_configuration() -> None:
+def test_model_bucket_component_pulls_beside_the_model_server() -> None:
     spec = model_server("production+model-bucket")
     (puller,), (server,) = spec["initContainers"], spec["containers"]
     (gateway,) = containers(pod(named(built("production"), "Deployment", "gateway")))
     assert puller["image"] == gateway["image"]
-    assert f"--config={flags.parse(server['args']).model_config_file}" in puller["command"]
-    assert f"--to={served_model(built('production+model-bucket')).base_path}" in puller["command"]
-    mounts = {mount["name"]: mount for mount in puller["volumeMounts"]}
-    assert mounts["models"] == {"name": "models", "mountPath": "/models"}
+    # Sidecar: it runs on, and the model server waits for its startup probe.
+    assert puller["restartPolicy"] == "Always"
+    awaited = puller["startupProbe"]["exec"]["command"]
+    assert awaited == ["test", "-e", flags.parse(server["args"]).model_config_file]
+    assert {"name": "models", "mountPath": "/models"} in puller["volumeMounts"]
+
+
+def test_model_bucket_component_pulls_again_after_a_failure(tmp_path: Path) -> None:
+    (puller,) = model_server("local+model-bucket")["initContainers"]
+    for program, script in (
+        ("digits", f"echo pull >>{tmp_path}/calls; exit 1"),
+        ("sleep", f"[ $(wc -l <{tmp_path}/calls) -lt 3 ]"),
+    ):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / program).chmod(0o755)
+    subprocess.run(puller["command"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=True)
+    assert (tmp_path / "calls").read_text().split() == ["pull"] * 3
 
 
 def ray_job() -> Any:
@@ -322,30 +334,6 @@ def test_score_component_takes_image_of_registry() -> None:
     assert {name.rpartition(":")[0] for name in images} == {image["newName"]}
 
 
-def served_model(objects: Sequence[Object]) -> Any:
-    """Return the only entry of the model servers' models.config."""
-    (config_map,) = [item for item in of_kind(objects, "ConfigMap") if "models.config" in item["data"]]
-    text = config_map["data"]["models.config"]
-    (model,) = text_format.Parse(text, ModelServerConfig()).model_config_list.config
-    return model
-
-
-def versions_and_labels(name: str) -> tuple[set[int], dict[str, int]]:
-    """Return the versions in the model servers' models.config, and its labels."""
-    model = served_model(built(name))
-    return set(model.model_version_policy.specific.versions), dict(model.version_labels)
-
-
-def test_canary_overlay_loads_canary_beside_stable() -> None:
-    stable_versions, stable_labels = versions_and_labels("production")
-    assert stable_versions == set(stable_labels.values())
-    assert stable_labels.keys() == {"stable"}
-    versions, labels = versions_and_labels("canary")
-    canary = labels.pop("canary")
-    assert labels == stable_labels
-    assert versions == stable_versions | {canary} > stable_versions
-
-
 @pytest.mark.parametrize("overlay", ["local", "production"])
 def test_own_model_component_has_the_name_in_one_place(overlay: str, tmp_path: Path) -> None:
     k8s, name = copy_k8s(tmp_path), "my-flowers_2"
@@ -353,14 +341,11 @@ def test_own_model_component_has_the_name_in_one_place(overlay: str, tmp_path: P
     assert component.read_text().count("flowers") == 1
     component.write_text(component.read_text().replace("flowers", name))
     objects = build(overlay, "model-image", "own-model", k8s=k8s)
-    model = served_model(objects)
-    assert (model.name, model.base_path) == (name, f"/models/{name}")
-    assert dict(model.version_labels) == {"stable": 1}
     (gateway,), (server,) = (
         containers(pod(named(objects, "Deployment", workload))) for workload in ("gateway", "model-server")
     )
     assert {"name": "DIGITS_MODEL_NAME", "value": name} in gateway["env"]
-    assert server["readinessProbe"]["httpGet"]["path"] == f"/v1/models/{name}/labels/stable/metadata"
+    assert server["readinessProbe"]["httpGet"]["path"] == f"/v1/models/{name}/metadata"
 
 
 def public_routes() -> set[str]:

@@ -2,13 +2,26 @@
 
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import kubernetes_validate
 import pytest
 
-from tests.kustomize import COMPONENTS, K8S, OVERLAYS, built, every_build, kustomize, named, of_kind, pods
+from tests.kustomize import (
+    COMPONENTS,
+    K8S,
+    OVERLAYS,
+    build,
+    built,
+    copy_k8s,
+    every_build,
+    kustomize,
+    named,
+    of_kind,
+    pods,
+)
 
 # Kubernetes of Debian's kubectl, the first with image volumes by default, and the newest.
 VERSIONS = ["1.32", "1.35", "1.37"]
@@ -141,13 +154,17 @@ def test_kustomizations_are_all_covered() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["production", "canary", "local"])
-def test_configuration_change_renames_config_map_and_rolls_pods(name: str) -> None:
-    (config,) = of_kind(built(name), "ConfigMap")
-    volumes = named(built(name), "Deployment", "model-server")["spec"]["template"]["spec"]["volumes"]
-    assert {"name": "config", "configMap": {"name": config["metadata"]["name"]}} in volumes
-    names = {of_kind(built(overlay), "ConfigMap")[0]["metadata"]["name"] for overlay in OVERLAYS}
-    assert len(names) == len(OVERLAYS)
+def test_configuration_change_renames_config_map_and_rolls_pods(tmp_path: Path) -> None:
+    k8s = copy_k8s(tmp_path)
+    monitoring = tmp_path / "serving" / "config" / "monitoring.config"
+    monitoring.write_text(f"# Changed.\n{monitoring.read_text()}")
+    names = set()
+    for objects in (built("local"), build("local", k8s=k8s)):
+        (config,) = of_kind(objects, "ConfigMap")
+        volumes = named(objects, "Deployment", "model-server")["spec"]["template"]["spec"]["volumes"]
+        assert {"name": "config", "configMap": {"name": config["metadata"]["name"]}} in volumes
+        names.add(config["metadata"]["name"])
+    assert len(names) == 2
 
 
 def test_configuration_is_that_of_compose() -> None:

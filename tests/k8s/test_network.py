@@ -17,6 +17,24 @@ def selects(selector: Object, labels: dict[str, str]) -> bool:
     )
 
 
+def labels_of(component: str) -> dict[str, str]:
+    """Return the labels that identify a component's pods, which need not be in a build."""
+    return {
+        "app.kubernetes.io/name": "digits",
+        "app.kubernetes.io/instance": "digits",
+        "app.kubernetes.io/component": component,
+    }
+
+
+def selects_peer(rule: Object, component: str) -> bool:
+    """True if a rule without namespaces allows a component's pods."""
+    return any(
+        "namespaceSelector" not in peer and selects(peer.get("podSelector", {}), labels_of(component))
+        for peer in rule["to"]
+        if "podSelector" in peer
+    )
+
+
 def labels(name: str, component: str) -> dict[str, str]:
     """Return the labels of a component's pods."""
     candidates = (dict(template["metadata"]["labels"]) for template in pods(built(name)))
@@ -85,17 +103,36 @@ def test_pod_has_default_deny_and_own_policy(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", every_build())
-def test_model_server_ingress_is_gateway_prometheus_scoring_and_retraining(name: str) -> None:
+def test_model_server_ingress_is_gateway_jobs_and_prometheus(name: str) -> None:
     rules = [rule for policy in policies(name, "model-server") for rule in policy.get("ingress", [])]
-    callers = {
-        caller["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
-        if "podSelector" in caller
-        else caller["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]: ports(rule)
-        for rule in rules
-        for caller in rule["from"]
+    callers = {}
+    for rule in rules:
+        (caller,) = rule["from"]
+        if "podSelector" in caller:
+            for component in ("gateway", "training", "releases", "retrain", "score", "drift", "redis"):
+                if selects(caller["podSelector"], labels_of(component)):
+                    callers[component] = ports(rule)
+        else:
+            callers[caller["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]] = ports(rule)
+    jobs = {component: {8500} for component in ("releases", "retrain", "score")}
+    assert callers == jobs | {"gateway": {8500, 8501}, "monitoring": {8501}}
+
+
+def test_releases_job_reaches_model_server_gateway_and_dns_only() -> None:
+    """`digits models promote --job` prints a Job with these labels."""
+    found = [
+        policy["spec"]
+        for policy in of_kind(built("production"), "NetworkPolicy")
+        if selects(policy["spec"]["podSelector"], labels_of("releases"))
+    ]
+    assert not [rule for policy in found for rule in policy.get("ingress", [])]
+    reached = {
+        port: [labels for labels in ("model-server", "gateway") if selects_peer(rule, labels)]
+        for policy in found
+        for rule in policy.get("egress", [])
+        for port in ports(rule)
     }
-    others = {component: {8500} for component in ("score", "retrain") if component in name.split("+")}
-    assert callers == others | {"gateway": {8500, 8501}, "monitoring": {8501}}
+    assert reached == {53: [], 8500: ["model-server"], 8080: ["gateway"]}
 
 
 @pytest.mark.parametrize("name", every_build())
@@ -164,7 +201,7 @@ def test_redis_ingress_is_gateways_only() -> None:
 
 @pytest.mark.parametrize(
     ("component", "expected"),
-    [("retrain", [[53], [443, 5432], [8500]]), ("drift", [[53], [5432], [9090, 9091]])],
+    [("retrain", [[53], [443, 5432], [8080], [8500]]), ("drift", [[53], [5432], [9090, 9091]])],
 )
 def test_scheduled_job_egress_is_that_of_its_work(component: str, expected: list[list[int]]) -> None:
     found = policies(f"local+{component}", component)

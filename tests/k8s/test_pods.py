@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from digit_client.artifact.models_folder import ModelsFolder
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
 from tests.commands import parse
@@ -91,14 +92,16 @@ def test_model_server_flags_are_known(name: str) -> None:
     assert options.enable_grpc_healthcheck_service
     assert not options.enable_profiler
     assert options.tensorflow_intra_op_parallelism <= int(server["resources"]["limits"]["cpu"])
-    (config,) = [item for item in of_kind(built(name), "ConfigMap") if "models.config" in item["data"]]
-    for file in (options.model_config_file, options.monitoring_config_file):
-        assert Path(file).name in config["data"]
+    (config,) = [item for item in of_kind(built(name), "ConfigMap") if "monitoring.config" in item["data"]]
+    assert Path(options.monitoring_config_file).name in config["data"]
+    assert Path(options.model_config_file) == ModelsFolder(Path("/models")).config_path
+    assert options.model_config_file_poll_wait_seconds <= 2
 
 
 @pytest.mark.parametrize("name", every_build())
 def test_digits_command_is_valid(name: str, tmp_path: Path) -> None:
-    for program, script in (("digits", 'echo "$@"'), ("cp", "")):
+    # A failed `sleep` ends a container's loop.
+    for program, script in (("digits", 'echo "$@"'), ("sleep", "exit 1")):
         (tmp_path / program).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / program).chmod(0o755)
     for template in pods(built(name)):
@@ -112,7 +115,7 @@ def test_digits_command_is_valid(name: str, tmp_path: Path) -> None:
             calls = printed.stdout.splitlines()
             assert calls
             for call in calls:
-                parse(shlex.split(call.replace("/config/", f"{ROOT}/serving/config/")))
+                parse(shlex.split(call))
 
 
 @pytest.mark.parametrize("name", every_build())
@@ -150,8 +153,20 @@ def test_probes_use_expected_endpoints(service: str) -> None:
         }[service]
     )
     startup_seconds = probes["startup"]["periodSeconds"] * probes["startup"]["failureThreshold"]
-    # The first model server has no model until the training job ends.
-    assert startup_seconds >= (1800 if service == "model-server" else 30)
+    assert startup_seconds >= (300 if service == "model-server" else 30)
+
+
+def test_model_server_waits_for_models_config(tmp_path: Path) -> None:
+    spec = pod(named(built("local"), "Deployment", "model-server"))["spec"]
+    (waiter,), (server,) = spec["initContainers"], spec["containers"]
+    assert waiter["image"] == server["image"]
+    bash, option, script = waiter["command"]
+    command = [bash, option, script.replace("/models/", f"{tmp_path}/")]
+    with subprocess.Popen(command) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.5)
+        (tmp_path / "models.config").touch()
+        assert process.wait(10) == 0
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -175,7 +190,7 @@ def test_grace_period_covers_shutdown(service: str) -> None:
     assert needed < spec["terminationGracePeriodSeconds"] <= needed + 10
 
 
-@pytest.mark.parametrize("name", ["local", "production", "canary"])
+@pytest.mark.parametrize("name", ["local", "production"])
 @pytest.mark.parametrize("service", SERVICES)
 def test_deployment_is_autoscaled_spread_and_protected(name: str, service: str) -> None:
     deployment = named(built(name), "Deployment", service)

@@ -13,19 +13,6 @@ def read(name: str, message: str) -> Any:
     return config.read(str(FOLDER / name), message)
 
 
-def test_models_config_serves_the_two_newest_versions() -> None:
-    (model,) = read("models.config", "ModelServerConfig").model_config_list.config
-    assert (model.name, model.base_path, model.model_platform) == ("digits", "/models/digits", "tensorflow")
-    assert model.model_version_policy.WhichOneof("policy_choice") == "latest"
-    assert model.model_version_policy.latest.num_versions == 2
-
-
-def test_models_config_has_the_labels_that_the_gateway_looks_up() -> None:
-    (model,) = read("models.config", "ModelServerConfig").model_config_list.config
-    assert set(model.version_labels) == set(Settings().labels)
-    assert model.version_labels["stable"] == 1
-
-
 def test_monitoring_config_enables_the_path_that_prometheus_scrapes() -> None:
     monitoring = read("monitoring.config", "MonitoringConfig").prometheus_config
     assert monitoring.enable

@@ -57,7 +57,7 @@ USED_METRICS = set().union(*map(metrics_in_query, (*ALERTS, *QUERIES))) - PROMET
 
 @pytest.fixture(scope="module")
 def gateway_http(model_server: str) -> FlaskClient:
-    return greenlet_loop.client(Settings(model_server=model_server))
+    return greenlet_loop.client(Settings(model_server=model_server, default_label=""))
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,33 @@
-"""Models of `digits up`, without processes."""
+"""Preparation of `digits up`, without processes."""
 
-import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from digit_client import TaskCard
-from digit_serving.up import CannotStartError, Stack, find_model_server
+from digit_client.artifact.models_folder import ModelsFolder
+from digit_serving.up import CannotStartError, Ports, Stack, find_model_server, prepared
+
+PORTS = Ports("127.0.0.1", 1, 2, 3)
 
 
-def stack(root: Path) -> Stack:
-    return Stack.of_folder(root, "127.0.0.1", 1, 2, 3)
+def publish(root: Path, *names: str) -> ModelsFolder:
+    """Publish a version of each model, which is not verified."""
+    folder = ModelsFolder(root, verify=lambda _: None)
+    for name in names:
+        folder.publish(name, write_files)
+    return folder
 
 
-def publish(folder: Path, name: str) -> None:
-    """Write a version whose model card names the model."""
-    extra = folder / "1" / "assets.extra"
-    extra.mkdir(parents=True)
-    task = TaskCard(name, ("left", "right"), (8, 6), (0.0, 1.0))
-    (extra / "model.json").write_text(json.dumps({"task": task.to_document()}))
+def write_files(version: Path) -> None:
+    (version / "variables").mkdir()
+    for name in ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"):
+        (version / name).touch()
+
+
+def default_name(root: Path) -> str:
+    with prepared(root, print) as folder:
+        return Stack.of_folder(folder, PORTS).default_name
 
 
 @pytest.fixture(autouse=True)
@@ -26,25 +35,49 @@ def no_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DIGITS_MODEL_NAME", raising=False)
 
 
-def test_of_folder_default_is_named_model_or_digits_or_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("flowers", "colors"):
-        publish(tmp_path / f"folder-of-{name}", name)
-    found = stack(tmp_path)
-    assert found.models == {name: tmp_path / f"folder-of-{name}" for name in ("colors", "flowers")}
-    assert found.default_name == "colors"
-    publish(tmp_path / "digits", "digits")
-    assert stack(tmp_path).default_name == "digits"
+def test_default_is_named_model_or_digits_or_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(tmp_path, "flowers", "colors")
+    assert default_name(tmp_path) == "colors"
+    publish(tmp_path, "digits")
+    assert default_name(tmp_path) == "digits"
     monkeypatch.setenv("DIGITS_MODEL_NAME", "flowers")
-    assert stack(tmp_path).default_name == "flowers"
-    with pytest.raises(CannotStartError, match=r"DIGITS_MODEL_NAME is flowers, but .* has colors"):
-        stack(tmp_path / "folder-of-colors")
+    assert default_name(tmp_path) == "flowers"
+    shutil.rmtree(tmp_path / "flowers")
+    with pytest.raises(CannotStartError, match="DIGITS_MODEL_NAME is flowers, but there are only colors, "):
+        default_name(tmp_path)
 
 
-def test_of_folder_without_model_raises(tmp_path: Path) -> None:
+def test_prepared_folder_without_model_raises(tmp_path: Path) -> None:
     with pytest.raises(CannotStartError, match="has no model; create one with `digits train`"):
-        stack(tmp_path / "none")
+        default_name(tmp_path / "none")
+
+
+def test_prepared_folder_of_no_complete_version_raises(tmp_path: Path) -> None:
+    publish(tmp_path, "digits")
+    shutil.rmtree(tmp_path / "digits" / "1" / "variables")
+    with pytest.raises(CannotStartError, match=r"no version in .* can be served"):
+        default_name(tmp_path)
+
+
+def test_prepared_read_only_folder_is_a_corrected_copy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "moved"
+    publish(tmp_path / "models", "digits", "colors").root.rename(root)
+    (root / ".models.lock").unlink()
+    # A folder in place of the lock file makes the lock fail even for root, who may write to any folder.
+    (root / ".models.lock").mkdir()
+    before = (root / "models.config").read_text()
+    with prepared(root, print) as folder:
+        config = folder.read_config()
+        assert {name: path.resolve() for name, path in config.base_paths.items()} == {
+            "colors": root / "colors",
+            "digits": root / "digits",
+        }
+        assert config.labels("digits") == {"stable": 1}
+    assert (root / "models.config").read_text() == before
+    assert "can't be changed" in capsys.readouterr().out
+    assert not folder.root.exists()
 
 
 def test_find_model_server_with_public_key_is_the_drop_in(

@@ -5,6 +5,7 @@ import os
 import struct
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from digit_client import DIGITS, TaskCard, images
+from digit_client.artifact.models_folder import ModelsFolder
+from digit_client.artifact.versions import Version
 from digit_client.images import to_png
 from digit_serving.feedback.records import Record
-from digit_training import data, export, models, registry
+from digit_training import data, export, models
 from digit_training.data import Dataset
 from digit_training.evaluation import Evaluation, evaluate
 from digit_training.fit import FitResult, fit
@@ -169,15 +172,12 @@ def colors_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def published(fitted: FitResult, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published(fitted: FitResult, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Version:
     """Artifact of the fitted perceptron, published as version 1."""
-    card = export.model_card(
-        fitted.model, DIGITS, dataset.describe(), evaluate(fitted.model, dataset.test, DIGITS), fitted
-    )
-    return registry.publish(
-        tmp_path_factory.mktemp("published"),
-        lambda directory: export.write_artifact(fitted.model, DIGITS, card, dataset.test.images, directory),
-    )
+    evaluation = evaluate(fitted.model, dataset.test, DIGITS)
+    card = export.model_card(fitted.model, DIGITS, dataset.describe(), evaluation, fitted)
+    write = partial(export.write_artifact, fitted.model, DIGITS, card, dataset.test.images)
+    return ModelsFolder(tmp_path_factory.mktemp("models")).publish("digits", write)
 
 
 @pytest.fixture

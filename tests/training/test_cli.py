@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -24,7 +25,9 @@ from keras import layers
 from PIL import Image
 
 from digit_client import TaskCard
-from digit_serving.feedback.records import NO_CLASS
+from digit_client.artifact import models_folder
+from digit_client.artifact.feedback_table import NO_CLASS
+from digit_client.artifact.models_folder import ModelsFolder
 from digit_serving.feedback.store import FeedbackStore
 from digit_training import cli, pictures, pipeline
 from digit_training.artifact import predict_saved_model
@@ -33,6 +36,7 @@ from digit_training.classifier import to_pixels
 from digit_training.data import Examples, read_hard_pictures
 from digit_training.errors import Interrupted
 from digit_training.fit import FitResult, fit
+from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
 from digit_training.recipes import RECIPES, Overrides, Recipe
 from digit_training.report import plots
@@ -41,11 +45,20 @@ from tests.processes import DIGITS
 from tests.training.conftest import COLORS, COLORS_TOML, make_record, predict
 
 # TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.usefixtures("without_verification"),
+]
 
 
 def read_card(version: Path) -> dict[str, Any]:
     return dict(json.loads((version / "assets.extra" / "model.json").read_text()))
+
+
+@pytest.fixture
+def without_verification(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publish without verification, whose process imports TensorFlow."""
+    monkeypatch.setattr(models_folder, "ModelsFolder", partial(ModelsFolder, verify=Mock()))
 
 
 @pytest.fixture
@@ -91,7 +104,10 @@ def test_train_offline_uses_the_sample_and_publishes(tmp_path: Path) -> None:
     assert lines[0].startswith("MNIST cannot be downloaded")
     assert "4,000 training and 1,000 test digits" in lines[1]
     assert "7,960" in result.stdout
-    assert lines[-1] == "Published: models/digits/1"
+    assert lines[-2:] == [
+        "Published: models/digits/1",
+        "Version 1 of digits is stable: it answers callers who name no version.",
+    ]
     assert {path.name for path in (tmp_path / "runs").glob("*/*")} == {
         "digits.png",
         "prediction.png",
@@ -117,23 +133,23 @@ def test_train_recipe_of_two_networks_writes_report_and_publishes_the_ensemble(
     idx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast_recipe: Recipe
 ) -> None:
     monkeypatch.setitem(RECIPES, "best", replace(fast_recipe, networks=2))
-    report, output = tmp_path / "report", tmp_path / "models"
+    report, models = tmp_path / "report", tmp_path / "models"
     options = ["--recipe", "best", "--epochs", "1", "--min-accuracy", "0"]
-    places = ["--data", str(idx_folder), "--report", str(report), "--output", str(output)]
+    places = ["--data", str(idx_folder), "--report", str(report), "--models", str(models)]
     result = CliRunner().invoke(cli.train, [*options, *places])
     assert result.exit_code == 0, result.output
     assert (
         f"Data: 200 training and 100 test digits from {idx_folder} (not the original MNIST)" in result.output
     )
     assert "network 2/2, epoch 1/1 loss" in result.output
-    assert result.output.splitlines()[-1] == f"Published: {output / '1'}"
+    assert f"Published: {models / 'digits' / '1'}\n" in result.output
     assert {path.name for path in report.iterdir()} == {
         "digits.png",
         "prediction.png",
         "model.keras",
         "report.html",
     }
-    card = read_card(output / "1")
+    card = read_card(models / "digits" / "1")
     assert (card["model"], card["parameters"]) == ("perceptron_ensemble", 2 * 7960 - 10)
     assert card["fit"]["networks"] == 2
 
@@ -152,7 +168,7 @@ def test_train_damaged_data_prints_one_line(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.usefixtures("fast_recipe", "without_plots")
 def test_train_below_minimum_accuracy_publishes_nothing(idx_folder: Path, tmp_path: Path) -> None:
-    places = ["--data", str(idx_folder), "--output", str(tmp_path / "models"), "--report", str(tmp_path)]
+    places = ["--data", str(idx_folder), "--models", str(tmp_path / "models"), "--report", str(tmp_path)]
     options = ["--model", "perceptron", "--epochs", "1", "--learning-rate", "1e-9"]
     result = CliRunner().invoke(cli.train, [*places, *options])
     assert result.exit_code == 4
@@ -171,24 +187,14 @@ def test_train_interrupted_writes_report_and_publishes_nothing(
 
     # pipeline.train instead of the command, which would end this process with os._exit.
     monkeypatch.setattr(pipeline, "FitProgress", InterruptingProgress)
-    report, output = tmp_path / "report", tmp_path / "models"
+    report, root = tmp_path / "report", tmp_path / "models"
+    run = pipeline.TrainingRun("perceptron", Overrides(epochs=20), seed=0, data=idx_folder, report=report)
     with pytest.raises(Interrupted, match=r"after [12] of 20 epochs; the model is not published") as caught:
-        pipeline.train(
-            recipe="perceptron",
-            overrides=Overrides(epochs=20),
-            seed=0,
-            from_stable=False,
-            data=idx_folder,
-            feedback_url=None,
-            feedback_weight=1,
-            output=output,
-            report=report,
-            gate=QualityGate(0, 1),
-        )
-    assert str(caught.value).endswith(f"digits export {report / 'model.keras'} --output {output}")
+        pipeline.train(run, Target(ModelsFolder(root), QualityGate(0)))
+    assert str(caught.value).endswith(f"digits export {report / 'model.keras'} --models {root}")
     assert "Interrupted</strong> after" in (report / "report.html").read_text()
     assert (report / "model.keras").is_file()
-    assert not output.exists()
+    assert not root.exists()
 
 
 @pytest.fixture
@@ -198,8 +204,8 @@ def store(digits: Digits, tmp_path: Path) -> Iterator[FeedbackStore]:
         rows = range(300, 340)
         opened.save(
             [
-                make_record(row, digits.images[row], str(digits.labels[row]), held_out=row % 2 == 0)
-                for row in rows
+                make_record(row, digits.images[row], label, predicted=label, held_out=row % 2 == 0)
+                for row, label in zip(rows, map(str, digits.labels[300:340]), strict=True)
             ]
         )
         yield opened
@@ -207,7 +213,7 @@ def store(digits: Digits, tmp_path: Path) -> Iterator[FeedbackStore]:
 
 def train(folder: Path, idx_folder: Path, *options: str) -> Result:
     """Run `digits train` for one epoch of the perceptron, with the store in `folder`."""
-    places = ["--data", idx_folder, "--output", folder / "models", "--report", folder / "report"]
+    places = ["--data", idx_folder, "--models", folder / "models", "--report", folder / "report"]
     places += ["--feedback", f"sqlite:///{folder / 'feedback.db'}"]
     arguments = ["--model", "perceptron", "--epochs", "1", "--min-accuracy", "0", *places, *options]
     return CliRunner().invoke(cli.train, list(map(str, arguments)))
@@ -216,9 +222,9 @@ def train(folder: Path, idx_folder: Path, *options: str) -> Result:
 @pytest.mark.usefixtures("fast_recipe", "without_plots", "store")
 def test_train_with_feedback_from_stable_publishes_and_reports(idx_folder: Path, tmp_path: Path) -> None:
     assert train(tmp_path, idx_folder).exit_code == 0
-    result = train(tmp_path, idx_folder, "--from", "stable", "--min-gain", "0", "--max-regression", "1")
+    result = train(tmp_path, idx_folder, "--from", "stable", "--min-gain", "0", "--force")
     assert result.exit_code == 0, result.output
-    first, url = tmp_path / "models" / "1", f"sqlite:///{tmp_path / 'feedback.db'}"
+    first, url = tmp_path / "models" / "digits" / "1", f"sqlite:///{tmp_path / 'feedback.db'}"
     assert f"Feedback: 20 inputs of {url} to learn from, each 10 times, and 20 to test with" in result.output
     assert f"Starting from {first}, epochs: 1\n" in result.output
     assert re.search(
@@ -226,7 +232,7 @@ def test_train_with_feedback_from_stable_publishes_and_reports(idx_folder: Path,
         result.output,
     )
     assert "Accuracy on the hard pictures, 460 pictures: " in result.output
-    card = read_card(tmp_path / "models" / "2")
+    card = read_card(tmp_path / "models" / "digits" / "2")
     assert card["started_from"] == str(first)
     assert card["fit"]["feedback_examples"] == 200
     assert (card["feedback"]["source"], card["feedback"]["weight"]) == (url, 10)
@@ -278,7 +284,45 @@ def test_train_without_gain_exits_with_4_and_publishes_nothing(idx_folder: Path,
     result = train(tmp_path, idx_folder, *options)
     assert result.exit_code == 4
     assert re.search(r"Error: not published: .* on the held-out feedback is not 0\.05 above", result.stderr)
-    assert [path.name for path in (tmp_path / "models").iterdir()] == ["1"]
+    assert list(ModelsFolder(tmp_path / "models").versions("digits")) == [1]
+
+
+@pytest.mark.usefixtures("fast_recipe", "without_plots")
+def test_train_with_wrong_labels_of_one_caller_is_refused_and_never_served(
+    store: FeedbackStore, digits: Digits, idx_folder: Path, tmp_path: Path
+) -> None:
+    sevens = np.flatnonzero(digits.labels == 7)
+    store.save(
+        [
+            make_record(number, digits.images[seven], "1", predicted="7", caller="mallory")
+            for number, seven in enumerate(np.resize(sevens, 499))
+        ]
+    )
+    models = ModelsFolder(tmp_path / "models")
+    result = train(tmp_path, idx_folder, "--without-caller", "mallory")
+    assert result.exit_code == 0, result.output
+    assert "Feedback: 20 inputs of " in result.output
+    result = train(tmp_path, idx_folder)
+    assert result.exit_code == 4
+    assert "Labels that agree with the served answers, mallory: 0 of 499\n" in result.output
+    assert "Error: not published: only 40 of 539 labels agree with the served answers" in result.stderr
+    assert list(models.versions("digits")) == [1]
+    result = train(tmp_path, idx_folder, "--force")
+    assert result.exit_code == 0, result.output
+    assert "Serve it: digits models promote 2 --models " in result.output
+    assert list(models.versions("digits")) == [2, 1]
+    assert models.read_config().labels("digits") == {"stable": 1}
+
+
+def test_train_with_feedback_without_sqlalchemy_names_the_extra(
+    idx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("digit_training.feedback", raising=False)
+    monkeypatch.delitem(sys.modules, "digit_training.feedback", raising=False)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    result = train(tmp_path, idx_folder)
+    assert result.exit_code == 1
+    assert "Error: --feedback needs SQLAlchemy: pip install '.[training,feedback]'" in result.stderr
 
 
 @pytest.mark.usefixtures("fast_recipe", "without_plots")
@@ -291,7 +335,7 @@ def test_train_with_feedback_that_trains_nothing_exits_with_4(
     label: str | None, held_out: bool, store: FeedbackStore, digits: Digits, idx_folder: Path, tmp_path: Path
 ) -> None:
     store.delete(before=datetime.now(UTC))
-    store.save([make_record(0, digits.images[0], label, held_out=held_out)])
+    store.save([make_record(0, digits.images[0], label, predicted=label or "", held_out=held_out)])
     result = train(tmp_path, idx_folder)
     assert result.exit_code == 4
     assert "Error: not published: " in result.stderr
@@ -301,7 +345,7 @@ def test_train_with_feedback_that_trains_nothing_exits_with_4(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "has no version to start from; train the first without --from"),
+        ([], "has no stable version to start from; train the first without --from"),
         (["--model", "convnet", "--recipe", "best"], "--from stable starts one network"),
     ],
 )
@@ -310,7 +354,7 @@ def test_train_from_stable_that_cannot_start_prints_one_line(
     options: list[str], message: str, idx_folder: Path, tmp_path: Path
 ) -> None:
     report, models = str(tmp_path / "report"), str(tmp_path / "models")
-    places = ["--data", str(idx_folder), "--output", models, "--report", report]
+    places = ["--data", str(idx_folder), "--models", models, "--report", report]
     arguments = ["--model", "perceptron", "--from", "stable", *places, *options]
     result = CliRunner().invoke(cli.train, arguments)
     assert result.exit_code == 1
@@ -348,7 +392,7 @@ def test_train_ctrl_c_leaves_a_model_that_export_publishes(mnist_npz: Path, tmp_
     assert "Interrupted</strong> after" in (tmp_path / "report" / "report.html").read_text()
     assert not (tmp_path / "models").exists()
     command = errors.partition("as it is: digits ")[2].split()
-    assert command == ["export", "report/model.keras", "--output", "models/digits"]
+    assert command == ["export", "report/model.keras"]
     assert run_offline(*command, "--data", mnist_npz, folder=tmp_path).returncode == 0
     assert (tmp_path / "models" / "digits" / "1").is_dir()
 
@@ -364,11 +408,12 @@ def test_train_ctrl_c_in_first_epoch_saves_no_model(mnist_npz: Path, tmp_path: P
 
 
 def test_train_if_needed_with_published_version_does_nothing(tmp_path: Path) -> None:
-    (tmp_path / "3").mkdir()
-    result = CliRunner().invoke(cli.train, ["--if-needed", "--output", str(tmp_path)])
+    version = tmp_path / "digits" / "3"
+    version.mkdir(parents=True)
+    result = CliRunner().invoke(cli.train, ["--if-needed", "--models", str(tmp_path)])
     assert result.exit_code == 0
-    assert result.output == f"Nothing to train: {tmp_path / '3'} is already published.\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["3"]
+    assert result.output == f"Nothing to train: {version} is already published.\n"
+    assert list(tmp_path.rglob("*")) == [version.parent, version]
 
 
 @pytest.mark.parametrize(
@@ -380,6 +425,7 @@ def test_train_if_needed_with_published_version_does_nothing(tmp_path: Path) -> 
         ["--learning-rate", "0"],
         ["--min-accuracy", "2"],
         ["--min-gain", "0.1"],
+        ["--without-caller", "alice"],
         ["--feedback", ""],
         ["--from", "newest"],
         ["x"],
@@ -392,35 +438,36 @@ def test_train_invalid_usage_exits_with_2(arguments: list[str]) -> None:
 def test_export_publishes_a_model_fitted_elsewhere(
     fitted: FitResult, mnist_npz: Path, tmp_path: Path
 ) -> None:
-    file, output = tmp_path / "mine.keras", tmp_path / "models"
+    file, models = tmp_path / "mine.keras", tmp_path / "models"
     image = keras.Input((28, 28, 1))
     keras.Model(image, fitted.model(layers.Flatten()(image)), name="mine").save(file)
     result = CliRunner().invoke(
-        cli.export, [str(file), "--data", str(mnist_npz), "--output", str(output), "--min-accuracy", "0.5"]
+        cli.export, [str(file), "--data", str(mnist_npz), "--models", str(models), "--min-accuracy", "0.5"]
     )
     assert result.exit_code == 0, result.output
-    assert f"Published: {output / '1'}" in result.output
-    card = read_card(output / "1")
+    assert f"Published: {models / 'digits' / '1'}" in result.output
+    card = read_card(models / "digits" / "1")
     assert (card["model"], card["parameters"], card["fit"]) == ("mine", 7960, None)
 
 
 def test_export_of_two_outputs_keeps_is_digit(refusing: FitResult, mnist_npz: Path, tmp_path: Path) -> None:
-    file, output = tmp_path / "model.keras", tmp_path / "models"
+    file, models = tmp_path / "model.keras", tmp_path / "models"
     refusing.model.save(file)
     result = CliRunner().invoke(
-        cli.export, [str(file), "--data", str(mnist_npz), "--output", str(output), "--min-accuracy", "0.5"]
+        cli.export, [str(file), "--data", str(mnist_npz), "--models", str(models), "--min-accuracy", "0.5"]
     )
     assert result.exit_code == 0, result.output
     assert re.search(r"Refused as no digit: \d+\.\d\d% of the test digits, \d+% of", result.output)
-    outputs = tf.saved_model.load(str(output / "1")).signatures["images"].structured_outputs
+    version = models / "digits" / "1"
+    outputs = tf.saved_model.load(str(version)).signatures["images"].structured_outputs
     assert set(outputs) == {"probabilities", "is_digit"}
-    assert read_card(output / "1")["is_digit"]["threshold"] is None
+    assert read_card(version)["is_digit"]["threshold"] is None
 
 
 def test_export_worse_than_the_served_version_is_refused(
     fitted: FitResult, mnist_npz: Path, tmp_path: Path
 ) -> None:
-    good, bad, output = tmp_path / "good.keras", tmp_path / "bad.keras", tmp_path / "models"
+    good, bad, models = tmp_path / "good.keras", tmp_path / "bad.keras", ModelsFolder(tmp_path / "models")
     fitted.model.save(good)
     worse = keras.models.clone_model(fitted.model)
     # A large negative bias: the model never answers 7.
@@ -430,27 +477,41 @@ def test_export_worse_than_the_served_version_is_refused(
     worse.save(bad)
 
     def publish(file: Path, *options: str) -> tuple[int, str]:
-        return export(file, "--data", mnist_npz, "--output", output, "--min-accuracy", "0.5", *options)
+        return export(file, "--data", mnist_npz, "--models", models.root, "--min-accuracy", "0.5", *options)
 
     assert publish(good)[0] == 0
+    first = models.root / "digits" / "1"
     status, printed = publish(bad)
     assert status == 4
-    accuracy = read_card(output / "1")["accuracy"]
-    assert f"Accuracy of {output / '1'} on the same pictures: {accuracy:.4f}" in printed
-    assert f"of {output / '1'} (see --max-regression and --force)" in printed
-    assert publish(bad, "--max-regression", "0.3")[0] == 0
-    # The newest version, 2, is equally bad; the stable version below is better.
-    assert publish(bad)[0] == 0
-    (output / "models.config").write_text(
-        'model_config_list { config { name: "digits" version_labels { key: "stable" value: 1 } } }'
-    )
-    assert publish(bad)[0] == 4
+    assert f"; that of {first}: {read_card(first)['accuracy']:.4f}\n" in printed
+    assert re.search(rf"below the \S+ of {first}, beyond chance: 3 answers gained, 83 lost", printed)
     assert publish(bad, "--force")[0] == 0
-    assert {path.name for path in output.glob("[0-9]*")} == {"1", "2", "3", "4"}
-    shutil.rmtree(output / "1" / "variables")
-    status, printed = publish(bad)
-    assert status == 0
-    assert f"No comparison with the served version: {output / '1'} cannot be loaded" in printed
+    # The newest version, 2, is equally bad; the stable version is better.
+    assert publish(bad)[0] == 4
+    models.write_config(models.read_config().with_label("digits", "stable", 2))
+    assert publish(bad)[0] == 0
+    assert list(models.versions("digits")) == [3, 2, 1]
+
+
+@pytest.mark.parametrize("damaged", ["variables", "."], ids=["damaged", "missing"])
+def test_export_beside_a_served_version_that_cannot_be_loaded_needs_force(
+    damaged: str, fitted: FitResult, mnist_npz: Path, tmp_path: Path
+) -> None:
+    file, models = tmp_path / "mine.keras", ModelsFolder(tmp_path / "models")
+    fitted.model.save(file)
+    arguments = (file, "--data", mnist_npz, "--models", models.root, "--min-accuracy", "0.5")
+    assert export(*arguments)[0] == 0
+    assert export(*arguments)[0] == 0
+    shutil.rmtree(models.root / "digits" / "1" / damaged)
+    status, printed = export(*arguments)
+    assert status == 1
+    assert "Error: no comparison with the served version: " in printed
+    assert printed.endswith("; --force publishes without\n")
+    assert 3 not in models.versions("digits")
+    status, printed = export(*arguments, "--force")
+    assert status == 0, printed
+    assert "No comparison with the served version: " in printed
+    assert models.read_config().labels("digits") == {"stable": 1}
 
 
 @pytest.mark.parametrize(
@@ -466,7 +527,7 @@ def test_export_missing_or_damaged_file_names_the_file(
     file = tmp_path / "mine.keras"
     if content:
         file.write_bytes(content)
-    result = CliRunner().invoke(cli.export, [str(file), "--output", str(tmp_path / "models")])
+    result = CliRunner().invoke(cli.export, [str(file), "--models", str(tmp_path / "models")])
     assert result.exit_code == 1
     assert message in result.stderr
 
@@ -490,7 +551,11 @@ def test_export_of_another_task_evaluates_reports_and_publishes(
     assert lines[0] == "Data: 20 pictures in validation"
     assert lines[1].startswith("Left out as unreadable: 1 (red/notes.txt: ")
     assert re.fullmatch(r"Test accuracy: [01]\.\d{4} on 20 pictures, calibration error 0\.\d{4}", lines[2])
-    assert lines[3:] == ["Report: report/report.html", "Published: models/colors/1"]
+    assert lines[3:] == [
+        "Report: report/report.html",
+        "Published: models/colors/1",
+        "Version 1 of colors is stable: it answers callers who name no version.",
+    ]
     card = read_card(Path("models/colors/1"))
     assert TaskCard.from_document(card["task"]) == COLORS
     assert card["data"] == {"source": "validation", "test": 20, "unreadable": 1, "refused": 0}
@@ -501,26 +566,48 @@ def test_export_of_another_task_evaluates_reports_and_publishes(
     assert (answers == loaded.examples.labels).mean() == card["accuracy"]
     assert "red/notes.txt" in Path("report/report.html").read_text()
     status, printed = export(colors_file, *task)
-    assert f"Accuracy of models/colors/1 on the same pictures: {card['accuracy']:.4f}" in printed
+    assert (
+        f"Accuracy on the test set, 20 pictures: {card['accuracy']:.4f}; that of models/colors/1: " in printed
+    )
+    assert "Serve it: digits models promote 2 --model colors\n" in printed
 
 
-def test_export_compares_with_versions_of_the_same_pictures_and_labels_only(
+def test_export_of_another_input_is_compared_on_the_same_pictures(
     colors_file: Path, colors_folder: Path, tmp_path: Path
 ) -> None:
-    output, card = tmp_path / "models", tmp_path / "colors.toml"
-    places = ["--task", card, "--data", colors_folder, "--output", output, "--min-accuracy", "0"]
-    refusal = (
-        f"No comparison with the served version: {output / '1'} has other labels or takes other pictures"
-    )
+    models, card = tmp_path / "models", tmp_path / "colors.toml"
+    places = ["--task", card, "--data", colors_folder, "--models", models, "--min-accuracy", "0"]
     card.write_text(COLORS_TOML)
     assert export(colors_file, *places)[0] == 0
-    card.write_text(COLORS_TOML.replace("[-1, 1]", "[0, 1]"))
-    _, printed = export(colors_file, *places)
-    assert "on the same pictures" in printed
-    shutil.rmtree(output / "2", ignore_errors=True)
-    card.write_text(COLORS_TOML + '[prepare]\nfit = "pad"')
-    status, printed = export(colors_file, *places)
-    assert (status, refusal in printed) == (0, True)
+    save_model(tmp_path / "small.keras", shape=(32, 32, 3))
+    status, printed = export(tmp_path / "small.keras", *places)
+    assert status == 4
+    assert re.search(rf"Error: .* of {models}/colors/1, beyond chance: 0 answers gained, \d+ lost", printed)
+
+
+def test_export_of_another_task_under_a_served_name_needs_another_name(
+    colors_file: Path, colors_folder: Path, tmp_path: Path
+) -> None:
+    models, card = ModelsFolder(tmp_path / "models"), tmp_path / "colors.toml"
+    card.write_text(COLORS_TOML)
+    places = ["--data", colors_folder, "--models", models.root, "--min-accuracy", "0"]
+    assert export(colors_file, "--task", card, *places)[0] == 0
+    before = models.config_path.read_text()
+    for label in COLORS.labels:
+        (colors_folder / label).rename(colors_folder / f"{label}ish")
+    card.write_text(re.sub('(red|green|blue|grey)"', r'\1ish"', COLORS_TOML))
+    status, printed = export(colors_file, "--task", card, *places, "--force")
+    assert status == 1
+    assert (
+        "1 has 4 labels (red, green, blue, grey) and the kind resize, this model has 4 labels (redi"
+        in printed
+    )
+    assert (list(models.versions("colors")), models.config_path.read_text()) == ([1], before)
+    assert export(colors_file, "--task", card, *places, "--rename", "a b")[0] == 1
+    status, printed = export(colors_file, "--task", card, *places, "--rename", "shades")
+    assert status == 0, printed
+    (version,) = models.versions("shades").values()
+    assert (version.task().name, version.task().labels[0]) == ("shades", "redish")
 
 
 def test_export_of_labels_writes_a_minimal_card(
@@ -546,20 +633,20 @@ def test_export_from_saved_model_answers_as_the_saved_model(
     source, card = tmp_path / "plain", tmp_path / "colors.toml"
     colors_model.export(source, verbose=False)
     card.write_text(COLORS_TOML)
-    places = ["--task", card, "--data", colors_folder, "--output", tmp_path / "models"]
+    places = ["--task", card, "--data", colors_folder, "--models", tmp_path / "models"]
     status, printed = export("--from-saved-model", source, *places)
     assert status == 0, printed
     shutil.rmtree(source)
     loaded = pictures.load(colors_folder, COLORS)
     expected = predict(colors_model, to_pixels(loaded.examples.images, COLORS))
-    (outputs,) = predict_saved_model(tmp_path / "models" / "1", loaded.examples.images)
+    (outputs,) = predict_saved_model(tmp_path / "models" / "colors" / "1", loaded.examples.images)
     assert np.abs(outputs["probabilities"] - expected).max() <= 1e-6
-    assert read_card(tmp_path / "models" / "1")["parameters"] == colors_model.count_params()
+    assert read_card(tmp_path / "models" / "colors" / "1")["parameters"] == colors_model.count_params()
 
 
 def test_export_without_data_is_not_evaluated_and_needs_force(colors_file: Path, tmp_path: Path) -> None:
     (tmp_path / "colors.toml").write_text(COLORS_TOML)
-    places = ["--task", tmp_path / "colors.toml", "--output", tmp_path / "models"]
+    places = ["--task", tmp_path / "colors.toml", "--models", tmp_path / "models"]
     environment = {"DIGITS_MNIST": str(tmp_path / "not the data of this task")}
     status, printed = export(colors_file, *places, environment=environment)
     assert (status, printed) == (
@@ -569,9 +656,9 @@ def test_export_without_data_is_not_evaluated_and_needs_force(colors_file: Path,
     assert not (tmp_path / "models").exists()
     status, printed = export(colors_file, *places, "--force", environment=environment)
     assert status == 0, printed
-    card = read_card(tmp_path / "models" / "1")
+    card = read_card(tmp_path / "models" / "colors" / "1")
     assert (card["accuracy"], card["data"]) == (None, None)
-    assert list((tmp_path / "models" / "1" / "assets.extra").glob("tf_serving_warmup_requests"))
+    assert list((tmp_path / "models" / "colors" / "1" / "assets.extra").glob("tf_serving_warmup_requests"))
 
 
 def test_export_digits_from_a_folder_per_class(fitted: FitResult, digits: Digits, tmp_path: Path) -> None:
@@ -580,7 +667,7 @@ def test_export_digits_from_a_folder_per_class(fitted: FitResult, digits: Digits
         (tmp_path / "data" / str(label)).mkdir(parents=True)
         for number, image in enumerate(digits.typical(label, 3)):
             Image.fromarray(image).save(tmp_path / "data" / str(label) / f"{number}.png")
-    places = ["--data", tmp_path / "data", "--output", tmp_path / "models", "--report", tmp_path / "report"]
+    places = ["--data", tmp_path / "data", "--models", tmp_path / "models", "--report", tmp_path / "report"]
     status, printed = export(tmp_path / "mine.keras", *places, "--min-accuracy", "0.5")
     assert status == 0, printed
     assert "Data: 30 pictures in" in printed
@@ -592,7 +679,7 @@ def test_export_digits_from_test_pictures_alone(fitted: FitResult, digits: Digit
     test, blank = digits.images[:50], np.zeros((1, 28, 28), np.uint8)
     labels = np.append(digits.labels[:50], 0)
     np.savez(tmp_path / "test.npz", x_test=np.concatenate((test, blank)), y_test=labels)
-    places = ["--data", tmp_path / "test.npz", "--output", tmp_path / "models"]
+    places = ["--data", tmp_path / "test.npz", "--models", tmp_path / "models"]
     status, printed = export(tmp_path / "mine.keras", *places, "--min-accuracy", "0.5")
     assert status == 0, printed
     assert "Data: 50 pictures in" in printed
@@ -635,7 +722,7 @@ def test_export_model_and_card_that_contradict_print_one_line(
     save_model(tmp_path / "mine.keras", **model)
     if card:
         (tmp_path / "card.toml").write_text(card)
-    places = ["--task", tmp_path / "card.toml", "--output", tmp_path / "models", "--force"]
+    places = ["--task", tmp_path / "card.toml", "--models", tmp_path / "models", "--force"]
     status, printed = export(tmp_path / "mine.keras", *places)
     assert status == 1
     assert printed.startswith(f"Error: {tmp_path}/{message}")
@@ -646,7 +733,7 @@ def test_export_model_and_card_that_contradict_print_one_line(
 def test_export_model_of_26_classes_without_card_names_the_options(tmp_path: Path) -> None:
     file = tmp_path / "letters.keras"
     keras.Sequential([keras.Input((784,)), layers.Dense(26, activation="softmax")]).save(file)
-    status, printed = export(file, "--output", tmp_path / "models")
+    status, printed = export(file, "--models", tmp_path / "models")
     assert (status, printed) == (
         1,
         f"Error: {file}: the model answers 26 classes, the card has 10 labels "

@@ -1,17 +1,26 @@
 """Comparison of a new model with the served version."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
+import keras
 import numpy as np
 import pytest
 
-from digit_client import DIGITS
-from digit_training.comparison import Comparison, compare
+from digit_client import DIGITS, TaskCard
+from digit_client.artifact.models_folder import ModelsFolder
+from digit_client.artifact.versions import Version
+from digit_training import export, pictures
+from digit_training.comparison import Comparison, EvaluationSets, ask_served, compare
 from digit_training.data import NO_DIGIT, Dataset, Examples, read_hard_pictures
-from digit_training.errors import ModelError
+from digit_training.errors import DataError
 from digit_training.evaluation import Evaluation, evaluate
 from digit_training.fit import FitResult
 from digit_training.models import IS_DIGIT, PROBABILITIES
+from digit_training.pictures import LabelledPictures
 from tests.training.conftest import COLORS, predict_outputs
 
 
@@ -33,13 +42,25 @@ def test_comparison_without_served_version_has_no_gain() -> None:
     assert (comparison.served_accuracy, comparison.gain, comparison.chance_of_loss) == (None, 0, 1)
 
 
+def test_chance_of_thousands_of_answers_is_that_of_the_normal_distribution() -> None:
+    numbers = np.arange(10_000)
+    comparison = Comparison("the test set", numbers < 4900, numbers >= 4900)
+    # Half a coin less than two standard deviations of 50 above the mean, and more than that below.
+    assert comparison.chance_of_loss == pytest.approx(0.0233, abs=1e-4)
+    assert comparison.chance_of_gain == pytest.approx(0.9777, abs=1e-2)
+
+
+def named(examples: Examples) -> LabelledPictures:
+    return LabelledPictures(examples, {}, [f"index {index}" for index in range(len(examples))])
+
+
 def test_compare_with_itself_has_equal_answers_on_all_pictures(
-    published: Path, fitted: FitResult, dataset: Dataset
+    published: Version, fitted: FitResult, dataset: Dataset
 ) -> None:
     evaluation = evaluate(fitted.model, dataset.test, DIGITS)
-    held_out = dataset.train[:30]
-    comparisons = compare(fitted.model, DIGITS, dataset.test, evaluation, published, held_out)
-    assert comparisons.served == str(published)
+    sets = EvaluationSets.of(DIGITS, named(dataset.test), dataset.train[:30])
+    comparisons = compare(fitted.model, sets, evaluation, ask_served(published, sets))
+    assert comparisons.served == str(published.path)
     assert [len(comparison) for comparison in comparisons.all] == [1000, 30, len(read_hard_pictures())]
     assert [comparison.gained + comparison.lost for comparison in comparisons.all] == [0, 0, 0]
     assert comparisons.test.accuracy == evaluation.accuracy
@@ -50,7 +71,8 @@ def test_compare_counts_refusals_on_the_feedback(
 ) -> None:
     digits = dataset.train[:100]
     held_out = digits + Examples(digits.images, np.full(100, NO_DIGIT, np.uint8))
-    comparisons = compare(refusing.model, DIGITS, dataset.test, refusing_evaluation, None, held_out)
+    sets = EvaluationSets.of(DIGITS, named(dataset.test), held_out)
+    comparisons = compare(refusing.model, sets, refusing_evaluation, None)
     outputs = predict_outputs(refusing.model, digits.pixels)
     accepted = outputs[IS_DIGIT] >= 0.5
     is_label = outputs[PROBABILITIES].argmax(axis=1) == digits.labels
@@ -58,9 +80,59 @@ def test_compare_counts_refusals_on_the_feedback(
     assert np.array_equal(comparisons.feedback.right, np.concatenate((accepted & is_label, ~accepted)))
 
 
-def test_compare_with_a_version_of_other_labels_raises_model_error(
-    published: Path, fitted: FitResult, dataset: Dataset
+@pytest.fixture
+def served_colors(colors_model: keras.Model, tmp_path: Path) -> Version:
+    """Model of COLORS, published as version 1 of 64 × 48 pixels."""
+    write = partial(
+        export.write_artifact,
+        colors_model,
+        COLORS,
+        {"task": COLORS.to_document()},
+        np.zeros((1, *COLORS.shape), np.uint8),
+    )
+    return ModelsFolder(tmp_path / "models", verify=Mock()).publish("colors", write)
+
+
+@pytest.mark.parametrize("changes", [{"shape": (32, 32, 3)}, {"fit": "pad"}, {"range": (0.0, 255.0)}])
+def test_ask_served_prepares_the_same_pictures_as_its_own_card_says(
+    changes: dict[str, Any], served_colors: Version, colors_folder: Path
 ) -> None:
-    evaluation = evaluate(fitted.model, dataset.test, DIGITS)
-    with pytest.raises(ModelError, match="has other labels or takes other pictures"):
-        compare(fitted.model, COLORS, dataset.test, evaluation, published)
+    new: TaskCard = replace(COLORS, **changes)
+    loaded = pictures.load(colors_folder, new)
+    answers = ask_served(served_colors, EvaluationSets.of(new, loaded))
+    own = ask_served(served_colors, EvaluationSets.of(COLORS, pictures.load(colors_folder, COLORS)))
+    assert answers.test == own.test
+    assert list(answers.test) == list(loaded.names)
+
+
+def test_compare_counts_a_picture_that_one_preparation_refuses_as_its_wrong_answer(
+    served_colors: Version, colors_model: keras.Model, colors_folder: Path
+) -> None:
+    loaded = pictures.load(colors_folder, COLORS)
+    sets = EvaluationSets.of(COLORS, loaded)
+    served = ask_served(served_colors, sets)
+    names = list(served.test)
+    # The new model's preparation refuses the first picture, the served version's the last one.
+    rest = LabelledPictures(loaded.examples[1:], {}, names[1:])
+    answers = dict.fromkeys(names[:-1], True)
+    evaluation = evaluate(colors_model, rest.examples, COLORS)
+    comparisons = compare(
+        colors_model, EvaluationSets.of(COLORS, rest), evaluation, replace(served, test=answers)
+    )
+    right = evaluation.probabilities.argmax(axis=1) == rest.examples.labels
+    assert len(comparisons.test) == len(names)
+    assert comparisons.test.right.sum() == right.sum()
+    assert comparisons.test.served is not None
+    assert comparisons.test.served.tolist() == [True] * (len(names) - 2) + [False, True]
+    assert not comparisons.test.right[-1]
+
+
+def test_ask_served_that_accepts_no_picture_raises_data_error(
+    served_colors: Version, colors_folder: Path
+) -> None:
+    card = served_colors.path / "assets.extra" / "model.json"
+    card.write_text(card.read_text().replace('"kind": "resize"', '"kind": "none"'))
+    new = replace(COLORS, shape=(32, 32, 3))
+    sets = EvaluationSets.of(new, pictures.load(colors_folder, new))
+    with pytest.raises(DataError, match="holds no picture that can be evaluated"):
+        ask_served(served_colors, sets)

@@ -12,6 +12,7 @@ from keras import layers
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_client import DIGITS, TaskCard
+from digit_client.artifact.versions import Version
 from digit_training import artifact, export, provenance
 from digit_training.classifier import to_pixels
 from digit_training.data import Dataset
@@ -96,11 +97,11 @@ def test_write_warmup_requests_bounds_their_size(task: TaskCard, sizes: set[int]
 
 @pytest.mark.parametrize("size", [1, 1000])
 def test_artifact_both_signatures_answer_as_the_keras_model(
-    published: Path, fitted: FitResult, dataset: Dataset, size: int
+    published: Version, fitted: FitResult, dataset: Dataset, size: int
 ) -> None:
     batch = dataset.test[:size]
     expected = predict(fitted.model, batch.pixels)
-    signatures = tf.saved_model.load(str(published)).signatures
+    signatures = tf.saved_model.load(str(published.path)).signatures
     pixels = signatures["serving_default"](pixels=tf.constant(batch.pixels))["probabilities"]
     images = signatures["images"](images=tf.constant(batch.images))["probabilities"]
     assert np.abs(pixels - expected).max() <= 1e-6
@@ -129,16 +130,18 @@ def test_artifact_of_two_outputs_answers_as_the_keras_model(
     assert all(np.array_equal(outputs[name], answers[0][name]) for name in answers[0])
 
 
-def test_artifact_stores_the_weights_once(published: Path) -> None:
-    variables = str(published / "variables" / "variables")
+def test_artifact_stores_the_weights_once(published: Version) -> None:
+    variables = str(published.path / "variables" / "variables")
     shapes = [shape for _, shape in tf.train.list_variables(variables)]
     assert sum(int(np.prod(shape)) for shape in shapes if shape) == 7960
 
 
-def test_artifact_answers_every_warmup_request(published: Path) -> None:
-    signatures = tf.saved_model.load(str(published)).signatures
+def test_artifact_answers_every_warmup_request(published: Version) -> None:
+    signatures = tf.saved_model.load(str(published.path)).signatures
     seen = set()
-    for record in tf.data.TFRecordDataset(str(published / "assets.extra" / "tf_serving_warmup_requests")):
+    for record in tf.data.TFRecordDataset(
+        str(published.path / "assets.extra" / "tf_serving_warmup_requests")
+    ):
         request = PredictionLog.FromString(record.numpy()).predict_log.request
         name = request.model_spec.signature_name
         inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
@@ -209,8 +212,8 @@ def test_model_card_without_evaluation_and_fit_has_null_there(colors_model: kera
     assert TaskCard.from_document(card["task"]) == COLORS
 
 
-def test_model_card_is_part_of_the_artifact(published: Path, fitted: FitResult, dataset: Dataset) -> None:
-    stored = json.loads((published / "assets.extra" / "model.json").read_text())
+def test_model_card_is_part_of_the_artifact(published: Version, fitted: FitResult, dataset: Dataset) -> None:
+    stored = json.loads((published.path / "assets.extra" / "model.json").read_text())
     expected = model_card(
         fitted.model, DIGITS, dataset.describe(), evaluate(fitted.model, dataset.test, DIGITS), fitted
     )

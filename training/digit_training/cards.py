@@ -55,6 +55,14 @@ def complete(document: Document, model: keras.Model) -> TaskCard:
         raise CardError(str(error)) from error
 
 
+def renamed(task: TaskCard, name: str) -> TaskCard:
+    """Return the card under another name. Raise CardError if it is none for a card."""
+    try:
+        return TaskCard.from_document(task.to_document() | {"name": name})
+    except TaskCardError as error:
+        raise CardError(f"--rename: {error}") from error
+
+
 def _shape_of(model: keras.Model) -> list[int] | None:
     """Return the model's input shape, unless a size of it is free or it is a flat vector."""
     shape = classifier.input_shape(model)

@@ -3,19 +3,23 @@
 The imports of Keras and TensorFlow are deferred, so that `--help` and `--if-needed` answer at once.
 """
 
+import functools
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.core import ParameterSource
 
-from digit_training import registry
+from digit_client.artifact.versions import ArtifactError
 from digit_training.errors import Interrupted, NotPublishedError, TrainingError
+
+if TYPE_CHECKING:
+    from digit_training.publication import Target
 
 NOT_PUBLISHED_STATUS = 4
 """Exit status of a model that the quality gate refuses, which a scheduled job can take for a success."""
@@ -38,25 +42,54 @@ data_option = click.option(
     help="Keras's mnist.npz, or a folder of MNIST's four IDX files.  "
     "[default: Keras's cache, or its download]",
 )
-OUTPUT_HELP = "Folder of model versions that the model server watches."
-output_option = click.option(
-    "--output", default=Path("models/digits"), show_default=True, type=PATH, help=OUTPUT_HELP
-)
-min_accuracy_option = click.option(
-    "--min-accuracy",
-    default=0.85,
-    show_default=True,
-    type=click.FloatRange(0, 1),
-    help="Lowest accuracy on the test set at which a model is published.",
-)
-max_regression_option = click.option(
-    "--max-regression",
-    default=0.01,
-    show_default=True,
-    type=click.FloatRange(0, 1),
-    help="Largest accepted drop in accuracy below the stable version, or below the newest if none is stable.",
-)
-force_option = click.option("--force", is_flag=True, help="Publish the model whatever its accuracy.")
+
+
+def target_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a publication, and pass them to the command's parameter `target`."""
+
+    @click.option(
+        "--models",
+        default="models",
+        envvar="DIGITS_MODELS",
+        show_default=True,
+        show_envvar=True,
+        type=PATH,
+        help="Models folder; a version is published in its folder <model's name>/<number>.",
+    )
+    @click.option(
+        "--min-accuracy",
+        default=0.85,
+        show_default=True,
+        type=click.FloatRange(0, 1),
+        help="Lowest accuracy on the test set at which a model is published.",
+    )
+    @click.option(
+        "--force",
+        is_flag=True,
+        help="Publish the model whatever its accuracy, also if the stable version can't be loaded.",
+    )
+    @click.option(
+        "--promote",
+        is_flag=True,
+        help="Serve the published version: run `digits models promote`, which needs the model server.",
+    )
+    @functools.wraps(command)
+    def with_target(
+        models: Path,
+        min_accuracy: float,
+        force: bool,
+        promote: bool,
+        min_gain: float | None = None,
+        **others: Any,
+    ) -> None:
+        from digit_client.artifact.models_folder import ModelsFolder
+        from digit_training.publication import Target
+        from digit_training.quality_gate import QualityGate
+
+        target = Target(ModelsFolder(models), QualityGate(min_accuracy, min_gain, force), promote)
+        command(target=target, **others)
+
+    return with_target
 
 
 @click.command()
@@ -84,13 +117,18 @@ force_option = click.option("--force", is_flag=True, help="Publish the model wha
     help="Number of training digits for which one of the feedback counts.",
 )
 @click.option(
+    "--without-caller",
+    "without_callers",
+    metavar="NAME",
+    multiple=True,
+    help="Leave out the feedback of this API key; repeatable.",
+)
+@click.option(
     "--from",
     "start",
     type=click.Choice(["stable"]),
-    help="Start from the weights of the stable version, or of the newest if none is stable, with two fifths "
-    "of the recipe's epochs.",
+    help="Start from the weights of the stable version, with two fifths of the recipe's epochs.",
 )
-@output_option
 @click.option("--report", type=PATH, help="Folder for the report.  [default: runs/<time>]")
 @click.option(
     "--seed",
@@ -106,14 +144,12 @@ force_option = click.option("--force", is_flag=True, help="Publish the model wha
     type=click.FloatRange(0, min_open=True),
     help="Learning rate of the optimizer, at its peak.  [default: the recipe's]",
 )
-@min_accuracy_option
-@max_regression_option
 @click.option(
     "--min-gain",
     type=click.FloatRange(0, 1),
-    help="Least gain in accuracy on the held-out feedback over the same version.  [default: none required]",
+    help="Least gain in accuracy on the held-out feedback over the stable version.  [default: none required]",
 )
-@force_option
+@target_options
 @click.option("--if-needed", is_flag=True, help="Do nothing if a version is already published.")
 def train(
     model: str,
@@ -121,49 +157,46 @@ def train(
     data: Path | None,
     feedback: str | None,
     feedback_weight: int,
+    without_callers: tuple[str, ...],
     start: str | None,
-    output: Path,
     report: Path | None,
     seed: int,
     epochs: int | None,
     batch_size: int | None,
     learning_rate: float | None,
-    min_accuracy: float,
-    max_regression: float,
-    min_gain: float | None,
-    force: bool,
+    target: "Target",
     if_needed: bool,
 ) -> None:
-    """Fit a model to MNIST, and to feedback, and publish it as the next version.
+    """Fit a model to MNIST, and to feedback, and publish it as the next version of `digits`.
 
-    The exit status is 4 if the quality gate refuses the model, or if there is no feedback to learn from, and
-    1 after an error.
+    The first version is served; a later one after `digits models promote`. The exit status is 4 if the
+    quality gate refuses the model or the feedback, or if there is no feedback to learn from, and 1 after an
+    error.
     """
     if feedback == "":
         raise click.UsageError("--feedback needs the URL of a store; it is empty.")
-    if min_gain is not None and not feedback:
-        raise click.UsageError("--min-gain needs --feedback.")
-    if if_needed and (version := registry.latest_version(output)):
-        click.echo(f"Nothing to train: {version} is already published.")
+    if not feedback and (target.gate.min_gain is not None or without_callers):
+        raise click.UsageError("--min-gain and --without-caller need --feedback.")
+    if if_needed and (versions := target.models.versions("digits")):
+        click.echo(f"Nothing to train: {next(iter(versions.values())).path} is already published.")
         return
     _silence_tensorflow()
     with _exit_on_error():
         from digit_training import pipeline
-        from digit_training.quality_gate import QualityGate
         from digit_training.recipes import Overrides
 
-        pipeline.train(
+        run = pipeline.TrainingRun(
             recipe=recipe if model == "convnet" else "perceptron",
             overrides=Overrides(epochs, batch_size, learning_rate),
             seed=seed,
-            from_stable=start == "stable",
             data=data,
             feedback_url=feedback,
             feedback_weight=feedback_weight,
-            output=output,
+            without_callers=without_callers,
+            from_stable=start == "stable",
             report=report,
-            gate=QualityGate(min_accuracy, max_regression, min_gain, force),
         )
+        pipeline.train(run, target)
 
 
 @click.command()
@@ -191,11 +224,9 @@ def train(
     "images and labels, or a folder with the IDX files t10k-images and t10k-labels.  "
     "[default for the digits: DIGITS_MNIST, or as in digits train]",
 )
-@click.option("--output", type=PATH, help=f"{OUTPUT_HELP}  [default: models/<name of the task>]")
+@click.option("--rename", metavar="NAME", help="Name of the model.  [default: the task card's]")
 @click.option("--report", type=PATH, help="Folder for a report with confusion matrix and worst mistakes.")
-@min_accuracy_option
-@max_regression_option
-@force_option
+@target_options
 @click.pass_context
 def export(
     context: click.Context,
@@ -205,19 +236,19 @@ def export(
     card: Path | None,
     labels: str | None,
     data: Path | None,
-    output: Path | None,
+    rename: str | None,
     report: Path | None,
-    min_accuracy: float,
-    max_regression: float,
-    force: bool,
+    target: "Target",
 ) -> None:
-    """Publish a model that was fitted elsewhere as the next version.
+    """Publish a model that was fitted elsewhere as the next version of the model of its name.
 
     The task card names the labels and says how the model takes pictures. Without --task and --labels, the
-    model is one of the digits: it takes pixels 0..1 as [n, 784], [n, 28, 28] or [n, 28, 28, 1]. The exit
-    status is 4 if the quality gate refuses the model, and 1 after an error.
+    model is one of the digits: it takes pixels 0..1 as [n, 784], [n, 28, 28] or [n, 28, 28, 1]. The first
+    version is served; a later one after `digits models promote`. The exit status is 4 if the quality gate
+    refuses the model, and 1 after an error.
     """
-    if (file is None) == (saved_model is None):
+    path = file or saved_model
+    if path is None or (file and saved_model):
         raise click.UsageError("Give either FILE.keras or --from-saved-model.")
     if card and labels is not None:
         raise click.UsageError("Give either --task or --labels.")
@@ -226,19 +257,17 @@ def export(
     _silence_tensorflow()
     with _exit_on_error():
         from digit_training import pipeline
-        from digit_training.quality_gate import QualityGate
 
-        pipeline.export(
-            file=file,
-            saved_model=saved_model,
-            signature=signature,
+        source = pipeline.ModelSource(
+            path=path,
+            signature=signature if saved_model else None,
             card=card,
             labels=labels,
+            name=rename,
             data=data,
-            output=output,
             report=report,
-            gate=QualityGate(min_accuracy, max_regression, force=force),
         )
+        pipeline.export(source, target)
 
 
 def _silence_tensorflow() -> None:
@@ -258,7 +287,7 @@ def _exit_on_error() -> Iterator[None]:
         _hard_exit(INTERRUPTED_STATUS)
     except NotPublishedError as error:
         raise _NotPublished(str(error)) from error
-    except (TrainingError, OSError) as error:
+    except (ArtifactError, TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error
 
 

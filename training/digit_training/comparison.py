@@ -1,20 +1,20 @@
 """Comparison of a new model with the served version, on all pictures that judge a model of the task."""
 
 import math
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from digit_client import TaskCard
-from digit_training.artifact import predict_saved_model, read_task
-from digit_training.classifier import Outputs, predict
+from digit_client.artifact.versions import Version
+from digit_training.artifact import predict_saved_model
+from digit_training.classifier import predict
 from digit_training.data import Examples, Labels, read_hard_pictures
-from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, are_right
 from digit_training.models import PROBABILITIES
+from digit_training.pictures import LabelledPictures
 
 Answers = NDArray[np.bool_]
 """True for each right answer: [n]."""
@@ -31,8 +31,6 @@ class Comparison:
     right: Answers
     served: Answers | None
     """None if there is no served version that can be compared."""
-    are_few: bool = False
-    """True if a difference may be chance."""
 
     def __len__(self) -> int:
         return len(self.right)
@@ -90,43 +88,86 @@ class Comparisons:
         return [part for part in (self.test, self.feedback, self.hard_pictures) if part]
 
 
-def compare(
-    model: keras.Model,
-    task: TaskCard,
-    test: Examples,
-    evaluation: Evaluation,
-    served: Path | None,
-    held_out: Examples | None = None,
-) -> Comparisons:
-    """Return the comparisons on the test set, the held-out feedback, and for digits the hard pictures.
+@dataclass(frozen=True)
+class EvaluationSets:
+    """Labelled pictures that judge models of one task."""
 
-    `evaluation` is that of the model on the test set. Without a `served` version, only the model is judged.
-    Raise ModelError if the served version takes other pictures, has other labels, or cannot be loaded.
+    task: TaskCard
+    test: LabelledPictures
+    few: dict[str, Examples] = field(default_factory=dict)
+    """Sets of which a refused digit is a wrong answer, by the name of their field in `Comparisons`."""
+
+    @classmethod
+    def of(cls, task: TaskCard, test: LabelledPictures, held_out: Examples | None = None) -> "EvaluationSets":
+        """Return the test set, the held-out feedback and, for digits, the hard pictures."""
+        few = {"feedback": held_out} if held_out is not None and len(held_out) else {}
+        if task.reads_numbers:
+            few["hard_pictures"] = read_hard_pictures()
+        return cls(task, test, few)
+
+
+@dataclass(frozen=True)
+class ServedAnswers:
+    """Right answers of the served version on evaluation sets."""
+
+    version: Version
+    test: dict[str, bool]
+    """By the names of the pictures that the version's preparation accepts."""
+    few: dict[str, Answers]
+
+
+def ask_served(version: Version, sets: EvaluationSets) -> ServedAnswers:
+    """Return the right answers of the served version, which has the same labels and kind of preparation.
+
+    The version gets the test pictures as its own card prepares them. Raise ModelError if it cannot be loaded,
+    ArtifactError if its card is invalid, and DataError if it accepts none of the pictures.
     """
-    few = {"feedback": held_out} if held_out is not None and len(held_out) else {}
-    if task.reads_numbers:
-        few["hard_pictures"] = read_hard_pictures()
-    images = [test.images, *(examples.images for examples in few.values())]
-    served_test, *served_few = _ask_served(served, task, images) if served else [None] * len(images)
+    test = sets.test.prepared_for(version.task())
+    images = (test.examples.images, *(examples.images for examples in sets.few.values()))
+    test_outputs, *few_outputs = predict_saved_model(version.path, *images)
+    right = _are_labels(test_outputs[PROBABILITIES], test.examples.labels)
+    return ServedAnswers(
+        version,
+        dict(zip(test.names, right.tolist(), strict=True)),
+        {
+            name: are_right(outputs, examples.labels)
+            for (name, examples), outputs in zip(sets.few.items(), few_outputs, strict=True)
+        },
+    )
 
-    comparisons = {
+
+def compare(
+    model: keras.Model, sets: EvaluationSets, evaluation: Evaluation, served: ServedAnswers | None
+) -> Comparisons:
+    """Return the comparisons on all sets; without a served version, only the model is judged.
+
+    `evaluation` is that of the model on the test set.
+    """
+    right = _are_labels(evaluation.probabilities, sets.test.examples.labels)
+    answers = dict(zip(sets.test.names, right.tolist(), strict=True))
+    few = {
         name: Comparison(
             _NAMES[name],
-            are_right(predict(model, examples.images, task), examples.labels),
-            are_right(answers, examples.labels) if answers else None,
-            are_few=True,
+            are_right(predict(model, examples.images, sets.task), examples.labels),
+            served.few[name] if served else None,
         )
-        for (name, examples), answers in zip(few.items(), served_few, strict=True)
+        for name, examples in sets.few.items()
     }
     return Comparisons(
-        str(served) if served else None,
-        Comparison(
-            "the test set",
-            _are_labels(evaluation.probabilities, test.labels),
-            _are_labels(served_test[PROBABILITIES], test.labels) if served_test else None,
-        ),
-        **comparisons,
+        str(served.version.path) if served else None,
+        _pair("the test set", answers, served.test if served else None),
+        **few,
     )
+
+
+def _pair(pictures: str, answers: dict[str, bool], served: dict[str, bool] | None) -> Comparison:
+    """Pair the answers by the names of the pictures.
+
+    A picture that the preparation of one version alone refuses is a wrong answer of that version.
+    """
+    names = [*answers, *((served or {}).keys() - answers.keys())]
+    new, old = (np.array([right.get(name, False) for name in names]) for right in (answers, served or {}))
+    return Comparison(pictures, new, None if served is None else old)
 
 
 def _binomial_tail(least: int, count: int) -> float:
@@ -135,16 +176,13 @@ def _binomial_tail(least: int, count: int) -> float:
     Of the pictures that one of two equally good models alone answers correctly, each is as likely to be lost
     as to be gained.
     """
-    return float(sum(math.comb(count, heads) for heads in range(least, count + 1)) / 2**count)
+    ways, total = math.comb(count, least), 0
+    for heads in range(least, count + 1):
+        total += ways
+        # Binomial coefficient of one more head; math.comb of each would take seconds for thousands of coins.
+        ways = ways * (count - heads) // (heads + 1)
+    return total / (1 << count)
 
 
 def _are_labels(probabilities: NDArray[np.float32], labels: Labels) -> Answers:
     return np.asarray(probabilities.argmax(axis=1) == labels, bool)
-
-
-def _ask_served(version: Path, task: TaskCard, images: list[NDArray[np.uint8]]) -> list[Outputs]:
-    served = read_task(version)
-    # The signature `images` scales to each version's own range.
-    if served.labels != task.labels or not replace(served, range=task.range).prepares_as(task):
-        raise ModelError(f"{version} has other labels or takes other pictures")
-    return predict_saved_model(version, *images)

@@ -21,5 +21,9 @@ class NotPublishedError(TrainingError):
     """A model fails the quality gate, or nothing is new to learn; the message states why."""
 
 
+class PromotionError(TrainingError):
+    """A published version is not promoted; the message repeats the command."""
+
+
 class Interrupted(TrainingError):  # noqa: N818
     """Ctrl-C ended a fit early; the message states what was kept and how to publish it."""

@@ -239,7 +239,7 @@ def fit_threshold(is_digit: Scores, max_refused: float) -> float:
 
 
 def fold_threshold(model: keras.Model, threshold: float) -> None:
-    """Shift the bias of the layer of `is_digit`, Dense with a sigmoid: FOLDED_THRESHOLD replaces `threshold`."""
+    """Shift the bias of `is_digit`, Dense with a sigmoid, so that FOLDED_THRESHOLD replaces `threshold`."""
     layer = output_layers(model)[IS_DIGIT]
     weights, bias = layer.get_weights()
     layer.set_weights([weights, bias - np.float32(_logit(threshold) - _logit(FOLDED_THRESHOLD))])

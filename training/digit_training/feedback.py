@@ -1,32 +1,31 @@
-"""Feedback reader: the labelled answers in a gateway's store as examples of the digits.
-
-The table `feedback` is a contract between the rooms: `digit_serving.feedback.tables` defines it, and training
-imports nothing of serving. A test writes with serving's store and reads with this module.
-"""
+"""Feedback reader: the labelled answers in a gateway's store as examples of the digits. Needs SQLAlchemy."""
 
 import io
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 from numpy.typing import NDArray
 from PIL import Image
 
 from digit_client import DIGITS
+from digit_client.artifact.feedback_table import (
+    NO_CLASS,
+    StoreError,
+    agrees,
+    feedback,
+    parse_url,
+    sqlite_file,
+    without_password,
+)
 from digit_training.data import NO_DIGIT, Examples, Labels
 from digit_training.errors import DataError
+from digit_training.evaluation import Accuracy
 
-if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-_NO_CLASS = ""
-"""Label of an input that shows no digit."""
-_COLUMNS = ("label", "input", "held_out", "request_id")
-_OLDEST_FIRST = ("answered_at", "request_id", "index", "position")
 _CONNECT_SECONDS = 10
-_URL_FORMS = "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE"
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,17 @@ class Feedback:
     """URL of the store, without a password."""
     train: Examples
     held_out: Examples
+    agreements: dict[str, Accuracy]
+    """Accuracy of the served answers, as the labels have it, by the name of the API key."""
 
     def __len__(self) -> int:
         return len(self.train) + len(self.held_out)
+
+    @property
+    def agreement(self) -> Accuracy:
+        """Accuracy of the served answers, as the labels of all callers have it."""
+        parts = self.agreements.values()
+        return Accuracy(sum(part.correct for part in parts), sum(part.count for part in parts))
 
     def without_negatives(self) -> "Feedback":
         """Leave out the inputs that show no digit, for a network that cannot answer so."""
@@ -68,6 +75,7 @@ class Feedback:
         return {
             "source": self.source,
             "weight": weight,
+            "agreeing": self.agreement.correct,
             "train": {"inputs": len(self.train), "by_label": _count_labels(self.train.labels)},
             "held_out": {
                 "inputs": len(held_out),
@@ -78,73 +86,58 @@ class Feedback:
         }
 
 
-def load(url: str) -> Feedback:
-    """Return the labelled answers of the model `digits` in `sqlite:///FILE` or `postgresql://…`.
+def load(url: str, without_callers: Sequence[str] = ()) -> Feedback:
+    """Return the labelled answers of the model `digits`.
 
-    Raise DataError, whose message has no password, if they cannot be read or are none of digits.
+    `url` is `sqlite:///FILE` or `postgresql://…`; the records of `without_callers`, names of API keys, are
+    left out. Raise DataError, whose message has no password, if they cannot be read or are none of digits.
     """
     try:
-        import sqlalchemy as sa
-    except ImportError as error:
-        raise DataError("--feedback needs SQLAlchemy: pip install '.[training,feedback]'") from error
-    parsed = _parse(url)
-    source = parsed.set(query={}).render_as_string()
+        parsed = parse_url(url)
+    except StoreError as error:
+        raise DataError(str(error)) from error
+    source = without_password(parsed)
+    # SQLite would create a file of a mistyped name.
+    if (file := sqlite_file(parsed)) and not file.is_file():
+        raise DataError(f"{file} does not exist")
     try:
-        rows = _select(parsed)
-    except sa.exc.NoSuchTableError as error:
-        raise DataError(
-            f"{source} has no table of feedback; gateways with DIGITS_FEEDBACK create it"
-        ) from error
+        rows = _select(parsed, without_callers)
     except (sa.exc.SQLAlchemyError, ImportError) as error:
         cause = error.orig if isinstance(error, sa.exc.StatementError) else error
         sentence = str(cause).partition("\n")[0]
         raise DataError(f"{source}: {sentence}") from error
     parts = [[row for row in rows if row.held_out == is_held_out] for is_held_out in (False, True)]
     train, held_out = (_to_examples(part, source) for part in parts)
-    return Feedback(source, train, held_out)
+    return Feedback(source, train, held_out, _agreements(rows))
 
 
-def _parse(url: str) -> "sa.URL":
-    import sqlalchemy as sa
-
-    try:
-        parsed = sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
-        # Without the URL, which may contain a password.
-        raise DataError(f"{_URL_FORMS}; this one cannot be parsed") from None
-    backend = parsed.get_backend_name()
-    if backend == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
-    if backend != "sqlite" or parsed.database in (None, "", ":memory:"):
-        raise DataError(f"{_URL_FORMS}, not {parsed.set(query={}).render_as_string()}")
-    # SQLite would create a file of a mistyped name.
-    if not Path(parsed.database).is_file():
-        raise DataError(f"{parsed.database} does not exist")
-    return parsed
-
-
-def _select(url: "sa.URL") -> "list[sa.Row[Any]]":
+def _select(url: sa.URL, without_callers: Sequence[str]) -> Sequence[sa.Row[Any]]:
     """Return the rows with a label, oldest first, so that the same rows give the same fit."""
-    import sqlalchemy as sa
-
-    is_sqlite = url.get_backend_name() == "sqlite"
-    options = {} if is_sqlite else {"connect_timeout": _CONNECT_SECONDS}
+    options = {} if sqlite_file(url) else {"connect_timeout": _CONNECT_SECONDS}
     engine = sa.create_engine(url, connect_args=options, poolclass=sa.NullPool, hide_parameters=True)
-    with engine.connect() as connection:
-        if not sa.inspect(connection).has_table("feedback"):
-            raise sa.exc.NoSuchTableError("feedback")
-        names = {*_COLUMNS, *_OLDEST_FIRST, "model"}
-        table = sa.table("feedback", *(sa.column(name) for name in names))
-        columns = table.c
-        query = (
-            sa.select(*(columns[name] for name in _COLUMNS))
-            .where(columns.model == DIGITS.name, columns.label.is_not(None))
-            .order_by(*(columns[name] for name in _OLDEST_FIRST))
+    columns = feedback.c
+    query = (
+        sa.select(
+            *(columns.request_id, columns.caller, columns.input, columns.held_out, columns.label),
+            sa.func.coalesce(agrees, sa.false()).label("agrees"),
         )
-        return list(connection.execute(query))
+        .where(columns.model == DIGITS.name, columns.label.is_not(None))
+        .where(columns.caller.not_in(without_callers))
+        .order_by(columns.answered_at, *feedback.primary_key)
+    )
+    with engine.connect() as connection:
+        return connection.execute(query).all()
 
 
-def _to_examples(rows: "list[sa.Row[Any]]", source: str) -> Examples:
+def _agreements(rows: Sequence[sa.Row[Any]]) -> dict[str, Accuracy]:
+    labelled, agreeing = (
+        Counter(row.caller for row in rows),
+        Counter(row.caller for row in rows if row.agrees),
+    )
+    return {caller: Accuracy(agreeing[caller], labelled[caller]) for caller in sorted(labelled)}
+
+
+def _to_examples(rows: Sequence[sa.Row[Any]], source: str) -> Examples:
     images, labels = [], []
     for row in rows:
         try:
@@ -175,7 +168,7 @@ def _decode(png: bytes) -> NDArray[np.uint8]:
 
 
 def _label_index(label: str) -> int:
-    if label == _NO_CLASS:
+    if label == NO_CLASS:
         return NO_DIGIT
     if label not in DIGITS.labels:
         raise DataError(f"has the label {label!r}, which is no digit")

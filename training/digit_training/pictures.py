@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import ImageError, TaskCard, images
+from digit_client import DIGITS, ImageError, TaskCard, images
 from digit_training.data import Examples, Labels, RawArray, open_npz, read_idx_pair
 from digit_training.errors import DataError
 
@@ -32,9 +32,17 @@ class LabelledPictures:
     refused: Sequence[str] = ()
     """Names of the pictures that are left out because serving refuses them, such as a blank picture for a
     card of the kind `digits`, each with the reason."""
+    task: TaskCard = DIGITS
+    path: Path | None = None
+    """Origin of pictures that other cards may prepare in another way; None for the digits of MNIST."""
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def prepared_for(self, task: TaskCard) -> "LabelledPictures":
+        """Return the same pictures as a card of the same labels and kind prepares them. Raise DataError."""
+        is_same = (task.shape, task.fit) == (self.task.shape, self.task.fit)
+        return self if self.path is None or is_same else load(self.path, task)
 
 
 @dataclass(frozen=True)
@@ -178,4 +186,4 @@ def _prepare(pictures: Sequence[_Picture], task: TaskCard, path: Path) -> Labell
         "refused": len(refused),
     }
     examples = Examples(prepared[: len(names)], np.array(labels, np.intp))
-    return LabelledPictures(examples, description, names, unreadable, refused)
+    return LabelledPictures(examples, description, names, unreadable, refused, task, path)

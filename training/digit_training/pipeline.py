@@ -3,12 +3,14 @@
 A model that was fitted elsewhere, for any task, skips the fit.
 """
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -16,143 +18,159 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from digit_client import DIGITS, TaskCard
-from digit_training import artifact, cards, classifier, device, feedback, models, pictures, registry
+from digit_client.artifact.versions import ArtifactError
+from digit_training import artifact, cards, classifier, device, models, pictures
 from digit_training import data as datasets
-from digit_training import export as exports
 from digit_training.callbacks import FitProgress
-from digit_training.comparison import Comparisons, compare
-from digit_training.data import Dataset, Examples
+from digit_training.comparison import Comparisons, EvaluationSets, ServedAnswers, ask_served, compare
+from digit_training.data import Dataset
 from digit_training.errors import CardError, DataError, Interrupted, ModelError, NotPublishedError
 from digit_training.evaluation import Evaluation, evaluate
-from digit_training.export import model_card
-from digit_training.fit import FitResult, fit
+from digit_training.export import model_card, write_artifact
+from digit_training.fit import fit
 from digit_training.pictures import LabelledPictures
-from digit_training.quality_gate import QualityGate, baseline_version
+from digit_training.publication import Target
+from digit_training.quality_gate import QualityGate
 from digit_training.recipes import RECIPES, Overrides, Recipe
 from digit_training.report import plots
 from digit_training.report.page import render_page
+
+if TYPE_CHECKING:
+    from digit_training.feedback import Feedback
 
 MAX_NAMED = 5
 """Most left-out pictures that are named, of each kind."""
 
 
 @dataclass(frozen=True)
-class _Start:
-    """Version whose weights a fit starts from."""
+class TrainingRun:
+    """Data and hyper-parameters of a fit."""
 
-    version: Path
-    weights: list[NDArray[np.float32]]
+    recipe: str
+    overrides: Overrides
+    seed: int
+    data: Path | None = None
+    """MNIST; None selects the default source (see data.load)."""
+    feedback_url: str | None = None
+    """Store of labelled answers, whose training inputs count `feedback_weight` times each."""
+    feedback_weight: int = 1
+    without_callers: Sequence[str] = ()
+    """Names of API keys whose labelled answers are left out."""
+    from_stable: bool = False
+    """True to start from the weights of the stable version."""
+    report: Path | None = None
+    """Folder for the report and the Keras file; None selects one named by the time."""
+
+    def recipe_for(self, dataset: Dataset) -> Recipe:
+        """Return the recipe with its overrides, with as many steps on the bundled sample as on MNIST."""
+        recipe = RECIPES[self.recipe]
+        recipe = (recipe.fine_tuning() if self.from_stable else recipe).with_overrides(self.overrides)
+        is_scaled = dataset.offline and not self.overrides.epochs
+        return recipe.scaled_to(len(dataset.train)) if is_scaled else recipe
 
 
-def train(
-    *,
-    recipe: str,
-    overrides: Overrides,
-    seed: int,
-    from_stable: bool,
-    data: Path | None,
-    feedback_url: str | None,
-    feedback_weight: int,
-    output: Path,
-    report: Path | None,
-    gate: QualityGate,
-) -> None:
-    """Fit a recipe, write the report and the Keras file into `report`, and publish the model under `output`.
+@dataclass(frozen=True)
+class ModelSource:
+    """Model that was fitted elsewhere, its card and its test pictures."""
 
-    `feedback_url` is that of a store, whose training inputs count `feedback_weight` times each. With
-    `from_stable`, the fit starts from the served version. None selects for `data` the default source (see
-    data.load), and for `report` a folder named by the time. Raise TrainingError for bad data or a model that
-    fails the gate. Raise Interrupted after Ctrl-C; report and Keras file then hold the incomplete fit, if an
-    epoch has ended.
+    path: Path
+    """Keras file, or with a signature the folder of a SavedModel."""
+    signature: str | None = None
+    card: Path | None = None
+    """TOML file of the task card."""
+    labels: str | None = None
+    """Labels, separated by commas, for a minimal card; without a card, the task is that of the digits."""
+    name: str | None = None
+    """Name to publish under, in place of the card's."""
+    data: Path | None = None
+    """Test pictures; None selects the digits' default source."""
+    report: Path | None = None
+
+
+def train(run: TrainingRun, target: Target) -> None:
+    """Fit a recipe, write the report and the Keras file, and publish the model.
+
+    Raise TrainingError for bad data or a model that fails the gate, and ArtifactError for an invalid models
+    folder. Raise Interrupted after Ctrl-C; report and Keras file then hold the incomplete fit, if an epoch
+    has ended.
     """
+    target.check(DIGITS)
     console = _console()
-    dataset = _load(console, data)
-    selected = RECIPES[recipe]
-    labelled = None
-    if feedback_url:
-        labelled = _load_feedback(console, feedback_url, feedback_weight, selected, dataset)
-    if labelled and baseline_version(output):
-        gate.check_held_out(len(labelled.held_out))
-    start = _load_start(output, selected) if from_stable else None
-    folder = report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    dataset = _load(console, run.data)
+    recipe = run.recipe_for(dataset)
+    labelled = _load_feedback(console, run, target.gate, dataset) if run.feedback_url else None
+    test_pictures = _test_digits(dataset)
+    sets = EvaluationSets.of(DIGITS, test_pictures, labelled.held_out if labelled else None)
+    served = _ask_served(console, target, sets)
+    if labelled and served:
+        target.gate.check_held_out(len(labelled.held_out))
+    weights = _load_start(console, target, served, recipe) if run.from_stable else None
+    folder = run.report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
     plots.save_samples(dataset.train, folder / "digits.png")
     console.print(f"Sample digits: {folder / 'digits.png'}")
 
-    selected = (selected.fine_tuning() if start else selected).with_overrides(overrides)
-    if dataset.offline and not overrides.epochs:
-        selected = selected.scaled_to(len(dataset.train))
-    if start:
-        console.print(f"Starting from {start.version}, epochs: {selected.epochs}")
-    train_only = labelled.train.repeat(feedback_weight) if labelled else None
-    result = _fit(console, selected, dataset, seed, train_only, start.weights if start else None)
+    repeated = labelled.train.repeat(run.feedback_weight) if labelled else None
+    console.print(f"Device: {device.name()}")
+    with _fit_progress(console, recipe) as progress:
+        result = fit(recipe, dataset.train, run.seed, [progress], feedback=repeated, weights=weights)
     result.model.save(folder / "model.keras")
     console.print(f"Keras model: {folder / 'model.keras'}")
 
-    test_pictures = _test_digits(dataset)
-    evaluation = _evaluate(console, result.model, DIGITS, test_pictures)
+    evaluation = _evaluate(console, result.model, sets)
     plots.save_prediction(dataset.test, 0, evaluation.probabilities[0], folder / "prediction.png")
     console.print(f"Prediction for a test image: {folder / 'prediction.png'}")
-    held_out = labelled.held_out if labelled else None
-    comparisons = _compare(console, result.model, DIGITS, test_pictures, evaluation, output, held_out)
+    comparisons = _compare(console, result.model, sets, evaluation, served)
     card = model_card(result.model, DIGITS, test_pictures.description, evaluation, result, comparisons)
-    card["started_from"] = str(start.version) if start else None
+    card["started_from"] = comparisons.served if run.from_stable else None
     right = comparisons.feedback.right if comparisons.feedback else np.zeros(0, bool)
-    card["feedback"] = labelled.describe(feedback_weight, right) if labelled else None
+    card["feedback"] = labelled.describe(run.feedback_weight, right) if labelled else None
     page = render_page(DIGITS, card, test_pictures, evaluation, comparisons, result, dataset.train)
     _write_report(console, page, folder)
     if not result.complete:
+        command = shlex.join(["export", str(folder / "model.keras"), *target.models_option])
         raise Interrupted(
             f"Interrupted after {result.progress}; the model is not published. "
-            f"To publish it as it is: digits export {folder / 'model.keras'} --output {output}"
+            f"To publish it as it is: digits {command}"
         )
-    gate.check(comparisons)
-    _publish(console, result.model, DIGITS, card, test_pictures.examples.images, output)
-    if selected.hint:
-        console.print(selected.hint)
+    target.gate.check(comparisons)
+    write = partial(write_artifact, result.model, DIGITS, card, test_pictures.examples.images)
+    target.publish(DIGITS.name, write, console.print)
+    if recipe.hint:
+        console.print(recipe.hint)
 
 
-def export(
-    *,
-    file: Path | None,
-    saved_model: Path | None,
-    signature: str,
-    card: Path | None,
-    labels: str | None,
-    data: Path | None,
-    output: Path | None,
-    report: Path | None,
-    gate: QualityGate,
-) -> None:
-    """Evaluate the model in a Keras file, or else in a SavedModel, and publish it under `output`.
+def export(source: ModelSource, target: Target) -> None:
+    """Evaluate a model that was fitted elsewhere, and publish it under its task's name.
 
-    `card` is a TOML file; `labels`, separated by commas, stand for a minimal card; without either, the task
-    is that of the digits. None selects for `data` the digits' default source, for `output` `models/<name>`
-    with the card's name, and for `report` none. Raise TrainingError for bad data, an unsuitable model or
-    card, or a model that fails the gate.
+    Raise TrainingError for bad data, an unsuitable model or card, or a model that fails the gate, and
+    ArtifactError for an invalid models folder.
     """
     classifier.check_backend()
     console = _console()
-    model, task = _load_model(file, saved_model, signature, card, labels)
-    test_pictures = _load_test_pictures(console, data, task, gate.force)
-    folder = output or Path("models") / task.name
+    model, task = _load_model(source)
+    target.check(task)
+    test_pictures = _load_test_pictures(console, source.data, task, target.gate.force)
     if test_pictures is None:
         console.print("Without --data the model is not evaluated.")
-        description = model_card(model, task, None, None)
-        _publish(console, model, task, description, np.zeros((1, *task.shape), np.uint8), folder)
-        return
-    evaluation = _evaluate(console, model, task, test_pictures)
-    comparisons = _compare(console, model, task, test_pictures, evaluation, folder)
-    description = model_card(model, task, test_pictures.description, evaluation, comparisons=comparisons)
-    if report:
-        report.mkdir(parents=True, exist_ok=True)
-        _write_report(console, render_page(task, description, test_pictures, evaluation, comparisons), report)
-    gate.check(comparisons)
-    _publish(console, model, task, description, test_pictures.examples.images, folder)
+        card, warmup_images = model_card(model, task, None, None), np.zeros((1, *task.shape), np.uint8)
+    else:
+        sets = EvaluationSets.of(task, test_pictures)
+        served = _ask_served(console, target, sets)
+        evaluation = _evaluate(console, model, sets)
+        comparisons = _compare(console, model, sets, evaluation, served)
+        card = model_card(model, task, test_pictures.description, evaluation, comparisons=comparisons)
+        if source.report:
+            source.report.mkdir(parents=True, exist_ok=True)
+            page = render_page(task, card, test_pictures, evaluation, comparisons)
+            _write_report(console, page, source.report)
+        target.gate.check(comparisons)
+        warmup_images = test_pictures.examples.images
+    target.publish(task.name, partial(write_artifact, model, task, card, warmup_images), console.print)
 
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def _load(console: Console, data: Path | None) -> Dataset:
@@ -166,12 +184,26 @@ def _load(console: Console, data: Path | None) -> Dataset:
     return dataset
 
 
-def _load_feedback(
-    console: Console, url: str, weight: int, recipe: Recipe, dataset: Dataset
-) -> feedback.Feedback:
-    """Return the feedback that a network of this recipe can learn from, without what tests it."""
-    stored = feedback.load(url)
-    known = stored if models.has_is_digit(recipe.build()) else stored.without_negatives()
+def _load_feedback(console: Console, run: TrainingRun, gate: QualityGate, dataset: Dataset) -> "Feedback":
+    """Return the feedback that the run's network can learn from, without what tests it.
+
+    Report how many labels agree with the served answers. Raise NotPublishedError if too few do, or if there
+    is nothing to learn.
+    """
+    try:
+        from digit_training import feedback
+    except ImportError as error:
+        raise DataError("--feedback needs SQLAlchemy: pip install '.[training,feedback]'") from error
+    assert run.feedback_url
+    stored = feedback.load(run.feedback_url, run.without_callers)
+    for caller, agreement in [("all callers", stored.agreement), *stored.agreements.items()]:
+        console.print(
+            f"Labels that agree with the served answers, {caller or 'without an API key'}: "
+            f"{agreement.correct:,} of {agreement.count:,}"
+        )
+    gate.check_agreement(stored.agreement)
+    has_is_digit = models.has_is_digit(RECIPES[run.recipe].build())
+    known = stored if has_is_digit else stored.without_negatives()
     usable = known.without_tested(np.concatenate((dataset.test.images, datasets.read_hard_pictures().images)))
     for count, reason in (
         (len(stored) - len(known), "no digits, for which this network has no output"),
@@ -182,57 +214,67 @@ def _load_feedback(
     if not len(usable.train):
         raise NotPublishedError(f"not published: {stored.source} has no labelled digits to learn from")
     console.print(
-        f"Feedback: {len(usable.train):,} inputs of {usable.source} to learn from, each {weight} times, "
-        f"and {len(usable.held_out):,} to test with"
+        f"Feedback: {len(usable.train):,} inputs of {usable.source} to learn from, each "
+        f"{run.feedback_weight} times, and {len(usable.held_out):,} to test with"
     )
     return usable
 
 
-def _load_start(output: Path, recipe: Recipe) -> _Start:
+def _ask_served(console: Console, target: Target, sets: EvaluationSets) -> ServedAnswers | None:
+    """Return the answers of the stable version; None without one, or if `force` allows that it fails."""
+    try:
+        version = target.models.labelled(sets.task.name)
+        return ask_served(version, sets) if version else None
+    except (ArtifactError, DataError, ModelError) as error:
+        if not target.gate.force:
+            raise ModelError(
+                f"no comparison with the served version: {error}; --force publishes without"
+            ) from error
+        console.print(f"No comparison with the served version: {error}")
+        return None
+
+
+def _load_start(
+    console: Console, target: Target, served: ServedAnswers | None, recipe: Recipe
+) -> list[NDArray[np.float32]]:
     """Return the weights of the served version. Raise ModelError if the recipe cannot start from them."""
     if recipe.networks > 1:
         raise ModelError("--from stable starts one network: this recipe has several")
-    version = baseline_version(output)
-    if version is None:
-        raise ModelError(f"{output} has no version to start from; train the first without --from")
-    return _Start(version, artifact.read_weights(version, recipe.build()))
+    if served is None:
+        folder = target.models.root / DIGITS.name
+        raise ModelError(f"{folder} has no stable version to start from; train the first without --from")
+    weights = artifact.read_weights(served.version, recipe.build())
+    console.print(f"Starting from {served.version.path}, epochs: {recipe.epochs}")
+    return weights
 
 
-def _fit(
-    console: Console,
-    recipe: Recipe,
-    dataset: Dataset,
-    seed: int,
-    train_only: Examples | None,
-    weights: Sequence[NDArray[np.float32]] | None,
-) -> FitResult:
-    console.print(f"Device: {device.name()}")
+@contextmanager
+def _fit_progress(console: Console, recipe: Recipe) -> Iterator[FitProgress]:
     try:
         with closing(FitProgress(console, recipe.networks)) as progress:
-            return fit(recipe, dataset.train, seed, [progress], feedback=train_only, weights=weights)
+            yield progress
     except KeyboardInterrupt:
         raise Interrupted("Interrupted before the end of the first epoch; no model is saved.") from None
 
 
-def _load_model(
-    file: Path | None, saved_model: Path | None, signature: str, card: Path | None, labels: str | None
-) -> tuple[keras.Model, TaskCard]:
+def _load_model(source: ModelSource) -> tuple[keras.Model, TaskCard]:
     """Return the model, with the input of its card, and the card."""
-    source = file or saved_model
-    assert source
-    with _naming_file_in_errors(source):
-        model = classifier.load_keras(file) if file else classifier.load_saved_model(source, signature)
+    path = source.path
+    with _naming_file_in_errors(path):
+        signature = source.signature
+        model = classifier.load_saved_model(path, signature) if signature else classifier.load_keras(path)
     hint = ""
-    if card:
-        with _naming_file_in_errors(card):
-            task = cards.complete(cards.read(card), model)
-    elif labels is not None:
-        with _naming_file_in_errors(source):
-            task = cards.complete(cards.minimal(source, labels), model)
+    if source.card:
+        with _naming_file_in_errors(source.card):
+            task = cards.complete(cards.read(source.card), model)
+    elif source.labels is not None:
+        with _naming_file_in_errors(path):
+            task = cards.complete(cards.minimal(path, source.labels), model)
     else:
         task, hint = DIGITS, " (the digits' card; see --task and --labels)"
-    with _naming_file_in_errors(source, hint):
-        return classifier.adapt(model, task), task
+    with _naming_file_in_errors(path, hint):
+        adapted = classifier.adapt(model, task)
+    return adapted, cards.renamed(task, source.name) if source.name is not None else task
 
 
 @contextmanager
@@ -274,12 +316,10 @@ def _test_digits(dataset: Dataset) -> LabelledPictures:
     return LabelledPictures(dataset.test, dataset.describe(), names)
 
 
-def _evaluate(
-    console: Console, model: keras.Model, task: TaskCard, test_pictures: LabelledPictures
-) -> Evaluation:
-    evaluation = evaluate(model, test_pictures.examples, task)
+def _evaluate(console: Console, model: keras.Model, sets: EvaluationSets) -> Evaluation:
+    evaluation = evaluate(model, sets.test.examples, sets.task)
     console.print(
-        f"Test accuracy: {evaluation.accuracy:.4f} on {len(test_pictures):,} pictures, "
+        f"Test accuracy: {evaluation.accuracy:.4f} on {len(sets.test):,} pictures, "
         f"calibration error {evaluation.calibration_error:.4f}"
     )
     if evaluation.refusals:
@@ -294,50 +334,20 @@ def _evaluate(
 def _compare(
     console: Console,
     model: keras.Model,
-    task: TaskCard,
-    test_pictures: LabelledPictures,
+    sets: EvaluationSets,
     evaluation: Evaluation,
-    output: Path,
-    held_out: Examples | None = None,
+    served: ServedAnswers | None,
 ) -> Comparisons:
-    """Compare with the served version on these pictures: its model card may be about others."""
-
-    def compare_with(version: Path | None) -> Comparisons:
-        return compare(model, task, test_pictures.examples, evaluation, version, held_out)
-
-    try:
-        comparisons = compare_with(baseline_version(output))
-    except ModelError as error:
-        console.print(f"No comparison with the served version: {error}")
-        comparisons = compare_with(None)
-    if comparisons.served:
-        accuracy = comparisons.test.served_accuracy
-        console.print(f"Accuracy of {comparisons.served} on the same pictures: {accuracy:.4f}")
-    for comparison in (comparisons.feedback, comparisons.hard_pictures):
-        if comparison:
-            accuracy = comparison.served_accuracy
-            served = f"; that of {comparisons.served}: {accuracy:.4f}" if comparisons.served else ""
-            console.print(
-                f"Accuracy on {comparison.pictures}, {len(comparison):,} pictures: "
-                f"{comparison.accuracy:.4f}{served}"
-            )
+    comparisons = compare(model, sets, evaluation, served)
+    for comparison in comparisons.all if served else comparisons.all[1:]:
+        accuracy = comparison.served_accuracy
+        console.print(
+            f"Accuracy on {comparison.pictures}, {len(comparison):,} pictures: {comparison.accuracy:.4f}"
+            + (f"; that of {comparisons.served}: {accuracy:.4f}" if served else "")
+        )
     return comparisons
 
 
 def _write_report(console: Console, page: str, folder: Path) -> None:
     (folder / "report.html").write_text(page, encoding="utf-8")
     console.print(f"Report: {folder / 'report.html'}")
-
-
-def _publish(
-    console: Console,
-    model: keras.Model,
-    task: TaskCard,
-    card: dict[str, Any],
-    warmup_images: NDArray[np.uint8],
-    output: Path,
-) -> None:
-    version = registry.publish(
-        output, lambda directory: exports.write_artifact(model, task, card, warmup_images, directory)
-    )
-    console.print(f"Published: {version}")

@@ -272,7 +272,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
             return list(zip(batch.indices, results, strict=True))
 
         _bulk.check(images, concurrency)
-        return _bulk.run_async(_api.encode_batches(images), send, concurrency)
+        return _bulk.run_async(_api.encode_batches(images, route.max_files), send, concurrency)
 
     async def _call(self, request: Request[Answer]) -> Answer:
         with adding_request_id(request.request_id):

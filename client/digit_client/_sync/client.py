@@ -271,7 +271,7 @@ class Client(BaseClient[httpx.Client]):
             return list(zip(batch.indices, results, strict=True))
 
         _bulk.check(images, concurrency)
-        return _bulk.run(_api.encode_batches(images), send, concurrency)
+        return _bulk.run(_api.encode_batches(images, route.max_files), send, concurrency)
 
     def _call(self, request: Request[Answer]) -> Answer:
         with adding_request_id(request.request_id):

@@ -130,12 +130,12 @@ class ModelsFolder:
         """Verify a version that was copied into the folder, and enter it in models.config.
 
         The first version of a model that is entered gets the label `stable`. A model server loads the
-        version, beside the others, within its poll. A version that is entered already is left alone.
+        version, beside the others, within its poll. A version that is entered already is left alone. The
+        caller holds the lock.
         """
-        with self.lock():
-            if version.number not in self.read_config().selected(version.model, {version.number}):
-                self.verify(version.path)
-                self._enter(version)
+        if version.number not in self.read_config().selected(version.model, {version.number}):
+            self.verify(version.path)
+            self._enter(version)
 
     def prepare(self, report: Report) -> None:
         """Bring models.config up to date for a model server that starts on this machine.

@@ -105,8 +105,8 @@ def _compare_answers(url: str, since: timedelta, reference: timedelta) -> "list[
 
 def _read_feedback(url: str, start: datetime, reference: timedelta) -> "FeedbackWindows":
     """Read the agreement of answers since `start`, and of those before."""
+    from digit_client.artifact.feedback_table import StoreError, parse_url, sqlite_file
     from digit_serving.drift.analysis import FeedbackWindows
-    from digit_serving.feedback.database import StoreError, parse_url, sqlite_file
     from digit_serving.feedback.store import FeedbackStore
 
     try:

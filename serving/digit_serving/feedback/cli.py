@@ -51,7 +51,7 @@ def _open_store(url: str, *, as_owner: bool = False) -> Iterator["FeedbackStore"
 
     If `as_owner` is true, an SQLite file of another user is one: its kept answers are that user's, too.
     """
-    from digit_serving.feedback.database import StoreError, parse_url, sqlite_file
+    from digit_client.artifact.feedback_table import StoreError, parse_url, sqlite_file
     from digit_serving.feedback.export import ExportError
     from digit_serving.feedback.store import FeedbackStore
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from digit_serving.feedback.records import Record
-from digit_serving.feedback.tables import VERSION_TABLE, metadata
+from digit_client.artifact.feedback_table import StoreError, metadata, sqlite_file, without_password
+from digit_serving.feedback.records import Record, Source
+
+VERSION_TABLE = "feedback_schema"
+"""Table of Alembic's revision: other programs' migrations may be in the same database."""
 
 _BUSY_SECONDS = 30
 """Longest wait for another process that writes into the same SQLite file."""
@@ -34,40 +38,7 @@ _MIGRATION_LOCK = 0x6469676974
 """Key of PostgreSQL's advisory lock that lets one process at a time upgrade the schema."""
 _alembic = threading.Lock()
 """Lock of a migration, whose connection Alembic keeps in a global variable."""
-_KEY = ("request_id", "index", "position")
-
-
-class StoreError(Exception):
-    """A store cannot be opened, read or written; the message is one sentence for its operator."""
-
-
-def parse_url(url: str) -> sa.URL:
-    """Return the URL of an SQLite file, with its absolute path without links, or of a PostgreSQL database.
-
-    Raise StoreError for another one.
-    """
-    forms = "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE"
-    try:
-        parsed = sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
-        # Without the URL, which may contain a password.
-        raise StoreError(f"{forms}; this one cannot be parsed") from None
-    backend = parsed.get_backend_name()
-    if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
-        return parsed.set(database=str(Path(parsed.database).resolve()))
-    if backend == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
-    raise StoreError(f"{forms}, not {_shown(parsed)}")
-
-
-def sqlite_file(url: sa.URL) -> Path | None:
-    """Return the path of an SQLite file, None for PostgreSQL."""
-    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
-
-
-def _shown(url: sa.URL) -> str:
-    """Return the URL for a message: without its passwords, one of which may be in the query."""
-    return url.set(query={}).render_as_string()
+_KEY = ("request_id", "index", "position", "caller")
 
 
 class Database:
@@ -192,7 +163,7 @@ class Database:
             return
         if current and current not in {known.revision for known in script.walk_revisions()}:
             raise StoreError(
-                f"{_shown(self._url)} has schema {current}, which is newer than {newest}, "
+                f"{without_password(self._url)} has schema {current}, which is newer than {newest}, "
                 "the newest that this digit-serving knows; upgrade digit-serving"
             )
         with _alembic:
@@ -205,7 +176,35 @@ class Database:
         except (sa.exc.SQLAlchemyError, OSError) as error:
             cause = error.orig if isinstance(error, sa.exc.StatementError) else error
             sentence, *_ = str(cause).splitlines()
-            raise StoreError(f"{_shown(self._url)}: {sentence}") from error
+            raise StoreError(f"{without_password(self._url)}: {sentence}") from error
+
+
+def criteria(
+    table: sa.Table,
+    *,
+    since: datetime | None = None,
+    before: datetime | None = None,
+    request_id: str | None = None,
+    model: str | None = None,
+    labelled: bool | None = None,
+    source: Source | None = None,
+) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that are given; `since` is included and `before` is not."""
+    columns = table.c
+    given = []
+    if since is not None:
+        given.append(columns.answered_at >= since)
+    if before is not None:
+        given.append(columns.answered_at < before)
+    if request_id is not None:
+        given.append(columns.request_id == request_id)
+    if model is not None:
+        given.append(columns.model == model)
+    if labelled is not None:
+        given.append(columns.label.is_not(None) if labelled else columns.label.is_(None))
+    if source is not None:
+        given.append(columns.source == source)
+    return given
 
 
 def _fingerprint(file: Path | None) -> tuple[int, int] | None:

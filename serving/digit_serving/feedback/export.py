@@ -100,4 +100,6 @@ def _read_inputs(records: Iterable[Record]) -> list[Pixels]:
 
 def _name(record: Record) -> str:
     # A request ID may contain colons, which are not allowed in file names everywhere.
-    return f"{record.request_id.replace(':', '=')}-{record.index}-{record.position}"
+    name = f"{record.request_id.replace(':', '=')}-{record.index}-{record.position}"
+    # Callers choose request IDs: two may have the same.
+    return f"{record.caller}@{name}" if record.caller else name

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from digit_serving.feedback.database import Database, StoreError, parse_url, sqlite_file
+from digit_client.artifact.feedback_table import StoreError, kept, parse_url, sqlite_file
+from digit_serving.feedback.database import Database, criteria
 from digit_serving.feedback.records import Record
-from digit_serving.feedback.tables import criteria, kept
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - files are in a folder that only this user may enter
 
@@ -39,12 +39,13 @@ class KeptAnswers:
         """Add the records of answers in one transaction."""
         self._database.upsert(kept, records)
 
-    def find(self, request_id: str, index: int) -> list[Record]:
-        """Return the records of one picture of a request, by position; none if it is unknown or expired.
+    def find(self, request_id: str, index: int, caller: str) -> list[Record]:
+        """Return the records of one picture of a caller's request, by position.
 
-        If callers reused a request ID, only the latest answer is returned.
+        None if the request is unknown, expired, or another caller's. If the caller reused the request ID,
+        only the latest answer is returned.
         """
-        conditions = [kept.c.request_id == request_id, kept.c.index == index]
+        conditions = [kept.c.request_id == request_id, kept.c.index == index, kept.c.caller == caller]
         query = sa.select(kept).where(*conditions).order_by(kept.c.position)
         found = self._database.fetch(query)
         latest = max((record.answered_at for record in found), default=None)

@@ -7,7 +7,8 @@ from datetime import datetime
 import numpy as np
 from PIL import Image
 
-from digit_serving.feedback.records import NO_CLASS, Agreement, Record
+from digit_client.artifact.feedback_table import NO_CLASS
+from digit_serving.feedback.records import Agreement, Record
 from digit_serving.text_tables import format_table
 
 _NONE = "–"
@@ -30,7 +31,7 @@ def format_records(records: Iterable[Record]) -> str:
             _format_input(record),
             record.model,
             str(record.version),
-            record.predicted,
+            _format_label(record.predicted),
             f"{record.confidence:.1%}",
             _format_label(record.label),
             record.source or _NONE,
@@ -60,13 +61,15 @@ def format_record(record: Record) -> str:
     labelled = f", {_format_time(record.labelled_at)}" if record.labelled_at else ""
     fields = {
         "request": record.request_id,
+        "caller": record.caller or _NONE,
         "input": f"{_format_input(record)} ({record.kind})",
         "model": f"{record.model}, version {record.version}",
         "answered": _format_time(record.answered_at),
-        "predicted": f"{record.predicted} ({record.confidence:.1%})",
+        "predicted": f"{_format_label(record.predicted)} ({record.confidence:.1%})",
         "is digit": _NONE if record.is_digit is None else f"{record.is_digit:.1%}",
         "label": _format_label(record.label) + labelled,
         "source": record.source or _NONE,
+        "text": _NONE if record.text is None else repr(record.text),
         "original": "not kept" if record.original is None else f"{len(record.original) / 1e3:.1f} kB",
     }
     width = max(map(len, fields))

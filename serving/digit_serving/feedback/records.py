@@ -1,15 +1,10 @@
 """Records: one input of a model, its answer and its label."""
 
-import hashlib
 import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-NO_CLASS = ""
-"""Label of an input that shows no digit, or none of the classes."""
-
-_HELD_OUT_SHARE = 5
 _Z_95 = 1.959964
 
 Kind = Literal["predict", "read"]
@@ -20,7 +15,7 @@ Source = Literal["feedback", "sample", "label"]
 class Record:
     """One input of a model, with its answer and, once known, its label.
 
-    `request_id`, `index` and `position` identify the record.
+    `request_id`, `index`, `position` and `caller` identify the record: callers choose request IDs.
     """
 
     request_id: str
@@ -32,9 +27,9 @@ class Record:
     model: str
     version: int
     predicted: str
-    """Label that the model answered."""
+    """Label that the model answered, NO_CLASS of a refusal and of an empty reading."""
     confidence: float
-    """Probability of `predicted`, 0..1."""
+    """Probability of the most probable label, 0..1."""
     is_digit: float | None
     """Probability that the input shows one digit, 0..1; None if the model does not answer it."""
     input: bytes
@@ -43,12 +38,16 @@ class Record:
     """Time of the answer, with a time zone."""
     held_out: bool
     """True if the record tests a model and never trains it; see `is_held_out`."""
+    caller: str = ""
+    """Name of the API key that sent the request, "" if no keys are required."""
     label: str | None = None
     """Label that a person gave, NO_CLASS for none of the classes; None if there is no label."""
     labelled_at: datetime | None = None
     """Time at which the label was given or withdrawn, with a time zone."""
     source: Source | None = None
     """Origin of the record in a store: a caller's feedback, a sample of unsure answers, or labelling."""
+    text: str | None = None
+    """Right text of the whole reading, of its first input with feedback."""
     original: bytes | None = None
     """The picture as sent, if originals are kept."""
 
@@ -57,8 +56,7 @@ class Record:
 class Agreement:
     """Counts of the records of one version of a model.
 
-    A record agrees if its label is the predicted one, or if its label is NO_CLASS and the answer was no
-    digit.
+    A record agrees if its label is the predicted one.
     """
 
     model: str
@@ -79,11 +77,3 @@ class Agreement:
         center = self.share + spread / 2
         half = math.sqrt(spread * (self.share * (1 - self.share) + spread / 4))
         return max(0.0, (center - half) / (1 + spread)), min(1.0, (center + half) / (1 + spread))
-
-
-def is_held_out(request_id: str) -> bool:
-    """True for a fixed fifth of all requests, whose records test a model and never train it.
-
-    The split by request keeps the digits of one picture, which one hand wrote, on the same side.
-    """
-    return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8]) % _HELD_OUT_SHARE == 0

@@ -7,15 +7,14 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from digit_client.images import MIN_IS_DIGIT
-from digit_serving.feedback.database import Database, parse_url
-from digit_serving.feedback.records import NO_CLASS, Agreement, Record, Source
-from digit_serving.feedback.tables import criteria, feedback
+from digit_client.artifact.feedback_table import agrees, feedback, parse_url
+from digit_serving.feedback.database import Database, criteria
+from digit_serving.feedback.records import Agreement, Record, Source
 
 _PAGE_ROWS = 100
 
 _columns = feedback.c
-_key = (_columns.request_id, _columns.index, _columns.position)
+_key = (_columns.request_id, _columns.index, _columns.position, _columns.caller)
 _without_original = [column for column in _columns if column is not _columns.original]
 _OLDEST_FIRST = (_columns.answered_at, *_key)
 
@@ -34,8 +33,8 @@ class FeedbackStore:
     def save(self, records: Sequence[Record]) -> None:
         """Insert the records in one transaction, on disk at the return.
 
-        A record replaces the stored one of the same request, index and position, unless the label of that is
-        newer.
+        A record replaces the stored one of the same request, index, position and caller, unless the label of
+        that is newer.
         """
         self._database.upsert(feedback, records)
 
@@ -64,7 +63,7 @@ class FeedbackStore:
         while page:
             yield from page
             last = page[-1]
-            key = (last.answered_at, last.request_id, last.index, last.position)
+            key = (last.answered_at, last.request_id, last.index, last.position, last.caller)
             page = self._database.fetch(query.where(sa.tuple_(*_OLDEST_FIRST) > key))
 
     def count(self, *, before: datetime | None = None, request_id: str | None = None) -> int:
@@ -86,9 +85,6 @@ class FeedbackStore:
         Only of records that were answered from `since` on and before `before`, and that came from `source`.
         """
         conditions = criteria(feedback, since=since, before=before, source=source)
-        agrees = (_columns.label == _columns.predicted) | (
-            (_columns.label == NO_CLASS) & (_columns.is_digit < MIN_IS_DIGIT)
-        )
         version = (_columns.model, _columns.version)
         query = (
             sa.select(
@@ -150,6 +146,7 @@ class FeedbackStore:
                 _columns.request_id == record.request_id,
                 _columns.index == record.index,
                 _columns.position == record.position,
+                _columns.caller == record.caller,
                 _columns.answered_at == record.answered_at,
                 _columns.labelled_at.is_not_distinct_from(record.labelled_at),
             )

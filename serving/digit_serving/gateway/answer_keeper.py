@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from digit_client import ImageError, Prediction, Reading, TaskCard, images
 from digit_client._recognition import prepare_picture, to_pixels
-from digit_serving.feedback.database import StoreError
+from digit_client.artifact.feedback_table import NO_CLASS, StoreError, is_held_out
 from digit_serving.feedback.kept import KeptAnswers
-from digit_serving.feedback.records import NO_CLASS, Kind, Record, is_held_out
+from digit_serving.feedback.records import Kind, Record
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.answers import Answer
 from digit_serving.gateway.asgi import await_
@@ -105,6 +105,7 @@ class _Answer:
     """Answer of a request. `count` is the number of inputs, `size` the bytes of all pictures."""
 
     request_id: str
+    caller: str
     kind: Kind
     model: str
     version: int
@@ -120,6 +121,7 @@ class _Answer:
                 request_id=self.request_id,
                 index=index,
                 position=position,
+                caller=self.caller,
                 kind=self.kind,
                 model=self.model,
                 version=self.version,
@@ -219,14 +221,16 @@ class AnswerKeeper:
                 inputs.append((answer.index, 0, NO_CLASS, 0.0, None, partial(_whole_input, picture, task)))
         self._put(context, "read", answers[0].result.model_version, inputs, len(inputs), size, body)
 
-    def find(self, request_id: str, index: int) -> list[Record]:
-        """Return the records of a picture of a request that any worker answered; none if it is unknown.
+    def find(self, request_id: str, index: int, caller: str) -> list[Record]:
+        """Return the records of a picture of the caller's request that any worker answered.
+
+        None if the request is unknown, or another caller's.
 
         Raise FeedbackUnavailableError. In code that `asgi.run` calls, as `save`.
         """
         end = time.perf_counter() + _FIND_SECONDS
         while True:
-            records = self._call(self._kept, lambda kept: kept.find(request_id, index))
+            records = self._call(self._kept, lambda kept: kept.find(request_id, index, caller))
             if records or time.perf_counter() > end:
                 return records
             await_(asyncio.sleep(_FIND_INTERVAL_SECONDS))
@@ -256,9 +260,19 @@ class AnswerKeeper:
             self._metrics.count_dropped_feedback(count)
             return
         self._queued_bytes += size
-        now = datetime.now(UTC)
         self._answers.put(
-            _Answer(context.request_id, kind, context.model, version, inputs, count, originals, size, now)
+            _Answer(
+                context.request_id,
+                context.caller,
+                kind,
+                context.model,
+                version,
+                inputs,
+                count,
+                originals,
+                size,
+                datetime.now(UTC),
+            )
         )
 
     def _write(self) -> None:
@@ -305,7 +319,7 @@ class AnswerKeeper:
             dataclasses.replace(record, source="sample", original=None)
             for record in records
             if record.confidence < self._sample_below
-            and in_share(100 * self._sample_share, record.request_id, b"sample")
+            and in_share(self._sample_share, record.request_id, b"sample")
         ]
 
     def _store_samples(self, samples: Sequence[Record]) -> None:

@@ -43,7 +43,7 @@ class Gateway:
         tracer = tracing_setup.create_tracer(settings)
         model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
         keeper = _create_answer_keeper(settings, metrics)
-        shadow = Shadow(settings, metrics) if settings.shadow_label else None
+        shadow = Shadow(settings, metrics) if settings.has_shadow else None
         app = create_app(settings, model_server, metrics, tracer, keeper, shadow)
         self._app = Admission(
             WsgiAdapter(app, settings.max_body),

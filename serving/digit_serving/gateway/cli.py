@@ -34,7 +34,8 @@ def gateway() -> None:
         check(settings)
     except ValidationError as error:
         problems = "; ".join(
-            f"DIGITS_{str(part['loc'][0]).upper()}: {part['msg']}" for part in error.errors()
+            f"DIGITS_{str(part['loc'][0]).upper()}: {part['msg'].removeprefix('Value error, ')}"
+            for part in error.errors()
         )
         raise click.UsageError(problems) from error
     except UnusableSettingError as error:
@@ -50,13 +51,13 @@ def keys() -> None:
 @keys.command()
 @click.argument("name")
 @_file_option
-@click.option("--label", is_flag=True, help="Let the key show stored answers and label them, at /label.")
-def add(name: str, file: Path, label: bool) -> None:
+@click.option("--may-label", is_flag=True, help="Let the key show stored answers and label them, at /label.")
+def add(name: str, file: Path, may_label: bool) -> None:
     """Create a key named NAME and print it; it can't be shown again, since only its hash is stored."""
     from digit_serving.gateway.auth import KeyFile
 
     with _click_errors():
-        click.echo(KeyFile(file).add(name, may_label=label))
+        click.echo(KeyFile(file).add(name, may_label=may_label))
 
 
 @keys.command()

@@ -119,6 +119,11 @@ class RequestContext:
         return self.requested.name
 
     @property
+    def caller(self) -> str:
+        """Owner of the answer: the name of the API key, "" if no keys are required."""
+        return self.key or ""
+
+    @property
     def images(self) -> int:
         """Number of images that have a result."""
         return len(self.predictions) + len(self.readings)

@@ -15,6 +15,7 @@
     └── UnknownModelError        404  ?model= names no model of the settings
 
 Errors of digit_client are mapped as well: image errors and errors of the connection to the model server.
+DefaultMissingError is an UnavailableError of it, 503, whose message is for callers.
 """
 
 import http
@@ -167,6 +168,10 @@ class UnauthorizedError(GatewayError):
         super().__init__(message, {"WWW-Authenticate": 'Bearer realm="digits"'})
 
 
+class DefaultMissingError(UnavailableError):
+    """No version has the model's default label; the message is a sentence with the command that sets it."""
+
+
 class UnknownModelError(GatewayError):
     """The request names a model that the settings don't list."""
 
@@ -232,7 +237,9 @@ def _on_image_error(error: ImageError) -> Response:
 
 def _on_model_server_error(error: DigitError) -> Response:
     _log.warning("%s", error, extra=_log_fields())
-    return _problem_response(answer(type(error)))
+    general = answer(type(error))
+    missing = isinstance(error, DefaultMissingError)
+    return _problem_response(_with_detail(error, error.message) if missing else general)
 
 
 def _on_http_error(error: HTTPException) -> Response:

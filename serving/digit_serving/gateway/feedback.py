@@ -20,8 +20,9 @@ from pydantic import (
 from werkzeug.exceptions import UnsupportedMediaType
 
 from digit_client import ModelNotFoundError
+from digit_client.artifact.feedback_table import NO_CLASS
 from digit_client.tfserving.codec import ModelRef
-from digit_serving.feedback.records import NO_CLASS, Record
+from digit_serving.feedback.records import Record
 from digit_serving.gateway import schemas
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.errors import FeedbackMismatchError, FeedbackUnknownError, MalformedBodyError
@@ -61,8 +62,8 @@ class FeedbackLabel(_Feedback):
     """The right label of a picture."""
 
     label: Label
-    """One of the model's labels; of a reading its right text, digits and white space. Empty if the picture
-    shows none of the classes, or no digit."""
+    """One of the model's labels; of a reading its right text, digits and white space, of any length. Empty if
+    the picture shows none of the classes, or no digit."""
 
 
 class FeedbackRight(_Feedback):
@@ -95,7 +96,7 @@ class FeedbackView:
         context: RequestContext = g.context
         check_names(request.args, ())
         given = parse_body(_FEEDBACK)
-        records = self._keeper.find(given.request_id, given.index)
+        records = self._keeper.find(given.request_id, given.index, context.caller)
         if not records:
             raise FeedbackUnknownError(
                 "No answer with this request ID and index is kept: it is unknown, or too old."
@@ -107,6 +108,8 @@ class FeedbackView:
             dataclasses.replace(record, label=label, labelled_at=now, source="feedback")
             for record, label in zip(records, labels, strict=True)
         ]
+        if records[0].kind == "read":
+            labelled[0] = dataclasses.replace(labelled[0], text=_text(given, records))
         self._keeper.save(labelled)
         for record in labelled:
             self._metrics.count_feedback(record.model, record.version, record.label == record.predicted)
@@ -123,17 +126,19 @@ class FeedbackView:
 
     def _labels(
         self, given: FeedbackLabel | FeedbackRight, records: Sequence[Record], context: RequestContext
-    ) -> Sequence[str]:
+    ) -> Sequence[str | None]:
         """Return the label of each record.
 
-        Raise FeedbackMismatchError if the given one does not suit the answer, and what Router.task raises.
+        Records of a reading have none if the number has another length: which digits differ is unknown. Raise
+        FeedbackMismatchError if the given label does not suit the answer, and what Router.task raises.
         """
         if isinstance(given, FeedbackRight):
             return [record.predicted for record in records]
         if given.label == NO_CLASS:
             return [NO_CLASS] * len(records)
         if records[0].kind == "read":
-            return _split_number(given.label, len(records))
+            digits = _digits(given.label)
+            return [*digits] if len(digits) == len(records) else [None] * len(records)
         if given.label not in self._model_labels(context):
             raise FeedbackMismatchError("The label is none of the model's labels.")
         return [given.label]
@@ -158,13 +163,16 @@ def parse_body(kind: TypeAdapter[_Body]) -> _Body:
         raise MalformedBodyError(f"{place}{first['msg']}.") from error
 
 
-def _split_number(text: str, count: int) -> Sequence[str]:
-    """Return the digits of a number, without white space."""
+def _digits(text: str) -> str:
+    """Return the digits of a number, without white space. Raise FeedbackMismatchError for other text."""
     digits = "".join(text.split())
     if not (digits.isascii() and digits.isdigit()):
         raise FeedbackMismatchError("The label of a reading must consist of digits and white space.")
-    if len(digits) != count:
-        raise FeedbackMismatchError(
-            f"The label has {len(digits)} digits, the reading has {count}; which ones differ is unknown."
-        )
     return digits
+
+
+def _text(given: FeedbackLabel | FeedbackRight, records: Sequence[Record]) -> str:
+    """Return the right text of a reading."""
+    return (
+        given.label if isinstance(given, FeedbackLabel) else "".join(record.predicted for record in records)
+    )

@@ -10,6 +10,7 @@ from flask import Response, g, request
 from pydantic import BaseModel, TypeAdapter
 
 from digit_client import ModelNotFoundError, UnavailableError
+from digit_client.tfserving.codec import ModelRef
 from digit_serving.feedback.records import Record
 from digit_serving.gateway import schemas
 from digit_serving.gateway.context import RequestContext
@@ -27,8 +28,7 @@ from digit_serving.gateway.request_parsing import (
     parse_integer,
     parse_probability,
 )
-from digit_serving.gateway.routing import Router, default_version
-from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.routing import Router
 
 if TYPE_CHECKING:
     from digit_serving.gateway.answer_keeper import AnswerKeeper
@@ -70,10 +70,7 @@ class LabellingViews:
     They do not tell what the model answered: people would be inclined to agree.
     """
 
-    def __init__(
-        self, settings: Settings, selector: ModelSelector, keeper: "AnswerKeeper", router: Router
-    ) -> None:
-        self._settings = settings
+    def __init__(self, selector: ModelSelector, keeper: "AnswerKeeper", router: Router) -> None:
         self._selector = selector
         self._keeper = keeper
         self._router = router
@@ -112,9 +109,7 @@ class LabellingViews:
         check_names(request.args, ())
         given = parse_body(_HAND_LABEL)
         record = self._find(given)
-        context.requested = default_version(self._settings, record.model)
-        if _revision(record) != given.revision:
-            raise _conflict()
+        context.requested = ModelRef(record.model)
         if given.label and given.label not in self._labels(context):
             raise FeedbackMismatchError("The label is none of the model's labels.")
         labelled = self._keeper.use_store(lambda store: store.label(record, given.label))
@@ -128,12 +123,16 @@ class LabellingViews:
         return Response(orjson.dumps(content), content_type="application/json")
 
     def _find(self, given: HandLabel) -> Record:
+        """Return the stored answer as it was shown: callers may have used the same request ID."""
         key = (given.index, given.position)
-        records = self._keeper.use_store(lambda store: [*store.records(request_id=given.request_id)])
+        stored = self._keeper.use_store(lambda store: [*store.records(request_id=given.request_id)])
+        records = [record for record in stored if (record.index, record.position) == key]
+        if not records:
+            raise FeedbackUnknownError("No such answer is stored: it is unknown, or was deleted.")
         for record in records:
-            if (record.index, record.position) == key:
+            if _revision(record) == given.revision:
                 return record
-        raise FeedbackUnknownError("No such answer is stored: it is unknown, or was deleted.")
+        raise _conflict()
 
     def _labels(self, context: RequestContext) -> tuple[str, ...]:
         """Return the labels of the version that answers by default: that of the record may be gone."""
@@ -163,7 +162,9 @@ def _describe(record: Record) -> schemas.LabellingRecord:
 
 def _revision(record: Record) -> str:
     """Return a token of the record's answer and label, which are replaced at other times."""
-    return hashlib.sha256(f"{record.answered_at} {record.labelled_at}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{record.caller} {record.answered_at} {record.labelled_at}".encode()).hexdigest()[
+        :16
+    ]
 
 
 def _conflict() -> LabelConflictError:

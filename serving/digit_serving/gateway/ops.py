@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import orjson
 from flask import Blueprint, Response, abort, request
 
-from digit_client import DigitError
+from digit_client import DigitError, ModelNotFoundError
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.errors import NotReadyError
 from digit_serving.gateway.metrics import CONTENT_TYPE, Metrics
 from digit_serving.gateway.rate_limit import RateLimiter
-from digit_serving.gateway.routing import default_version
+from digit_serving.gateway.routing import default_version, describe_missing
 from digit_serving.gateway.schemas import Alive, Index, Ready
 from digit_serving.gateway.security_headers import add_security_headers
 from digit_serving.gateway.settings import Settings
@@ -66,6 +66,7 @@ def probes(
     ready, with a warning.
     """
     blueprint = Blueprint("probes", __name__)
+    name = settings.model_name
 
     @blueprint.get("/livez")
     def livez() -> Response:
@@ -75,17 +76,19 @@ def probes(
     @blueprint.get("/readyz")
     def readyz() -> Response:
         try:
-            versions = await_(
-                model_server.versions(ModelRef(settings.model_name), timeout=_PROBE_TIMEOUT_SECONDS)
-            )
+            versions = await_(model_server.versions(ModelRef(name), timeout=_PROBE_TIMEOUT_SECONDS))
         except DigitError as error:
-            raise NotReadyError("The model server does not answer.") from error
+            raise _not_ready(error, f"The model server has no model {name}.") from error
         # TensorFlow Serving also lists the versions that it has unloaded.
         available = [status.version for status in versions if status.is_available]
         if not available:
-            raise NotReadyError("No version of the model is available.")
-        if settings.default_label:
-            _check_default_label(settings, model_server)
+            raise NotReadyError(f"No version of the model {name} is available.")
+        default = default_version(settings, name)
+        if default.label:
+            try:
+                await_(model_server.resolve(default, timeout=_PROBE_TIMEOUT_SECONDS))
+            except DigitError as error:
+                raise _not_ready(error, describe_missing(default)) from error
         document: Ready = {"status": "ready", "versions": available}
         if warnings := _warnings(keeper, limiter):
             document["warnings"] = warnings
@@ -152,12 +155,10 @@ def _warnings(keeper: "AnswerKeeper | None", limiter: RateLimiter | None) -> lis
     return warnings
 
 
-def _check_default_label(settings: Settings, model_server: AsyncConnection) -> None:
-    try:
-        default = default_version(settings, settings.model_name)
-        await_(model_server.resolve(default, timeout=_PROBE_TIMEOUT_SECONDS))
-    except DigitError as error:
-        raise NotReadyError(f"No version has the label {settings.default_label}.") from error
+def _not_ready(error: DigitError, missing: str) -> NotReadyError:
+    """Return the error of a probe; `missing` is the sentence for a model server that lacks what was asked."""
+    is_missing = isinstance(error, ModelNotFoundError)
+    return NotReadyError(missing if is_missing else "The model server does not answer.")
 
 
 def _file(contents: dict[str, bytes], name: str) -> Response:

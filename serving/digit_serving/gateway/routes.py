@@ -12,8 +12,6 @@ from digit_serving.gateway import auth, schemas, security_headers
 from digit_serving.gateway.answers import AnswerViews
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.context import RequestContext
-from digit_serving.gateway.feedback import FeedbackView
-from digit_serving.gateway.labelling import LabellingViews
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.rate_limit import RateLimiter, limit_rate
 from digit_serving.gateway.request_parsing import MODEL_PARAMETERS, ModelSelector, check_names
@@ -42,11 +40,15 @@ def blueprint(
     api.post("/read")(answers.read)
     api.get("/models")(_Models(settings, selector, model_server, router).models)
     if keeper:
+        # Lazy, because they need the extra feedback.
+        from digit_serving.gateway.feedback import FeedbackView
+        from digit_serving.gateway.labelling import LabellingViews
+
         api.post("/feedback")(FeedbackView(keeper, router, metrics).feedback)
-    if keeper and settings.offers_labelling:
-        labelling = LabellingViews(settings, selector, keeper, router)
-        api.get("/feedback/unlabelled")(labelling.unlabelled)
-        api.post("/feedback/labels")(labelling.label)
+        if settings.offers_labelling:
+            labelling = LabellingViews(selector, keeper, router)
+            api.get("/feedback/unlabelled")(labelling.unlabelled)
+            api.post("/feedback/labels")(labelling.label)
     if settings.api_keys:
         auth.require_api_key(api, settings.api_keys)
     if limiter:
@@ -89,10 +91,12 @@ class _Models:
     def _resolve_labels(self, name: str) -> dict[str, int]:
         """Return the version of each label that has one. TensorFlow Serving has no call that lists labels."""
         labels = {}
-        for label in self._settings.labels:
-            model = ModelRef(name, label=label)
+        model = self._settings.by_model[name]
+        used = (model.default_label, model.canary_label, model.shadow_label, *self._settings.labels)
+        for label in dict.fromkeys(filter(None, used)):
             try:
-                labels[label] = await_(self._model_server.resolve(model, timeout=self._settings.deadline))
+                labelled = ModelRef(name, label=label)
+                labels[label] = await_(self._model_server.resolve(labelled, timeout=self._settings.deadline))
             except ModelNotFoundError:
                 continue
         return labels

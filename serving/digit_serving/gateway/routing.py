@@ -19,9 +19,8 @@ from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.context import RequestContext
+from digit_serving.gateway.errors import DefaultMissingError
 from digit_serving.gateway.settings import Settings
-
-_CANARY = "canary"
 
 _Result = TypeVar("_Result")
 _Ask = Callable[[ModelRef, float], Awaitable[_Result]]
@@ -29,18 +28,28 @@ _Ask = Callable[[ModelRef, float], Awaitable[_Result]]
 
 
 def default_version(settings: Settings, name: str) -> ModelRef:
-    """Return a model's default: the version that DIGITS_DEFAULT_LABEL names, otherwise the newest one."""
-    return ModelRef(name, label=settings.default_label or None)
+    """Return a model's default: the version that its default label names, otherwise the newest one."""
+    return ModelRef(name, label=settings.by_model[name].default_label or None)
+
+
+def describe_missing(default: ModelRef) -> str:
+    """Return a sentence for a default label that no version has, with the command that sets it."""
+    option = "" if default.label == "stable" else f" --version-label {default.label}"
+    return (
+        f"No loaded version of the model {default.name} has the label {default.label}; "
+        f"`digits models promote N --model {default.name}{option}` gives it to version N."
+    )
 
 
 class Router:
-    """Sends a request to the version that it names, otherwise to the canary (a percentage) or the default.
+    """Sends a request to the version that it names, otherwise to the canary (a share) or the default.
 
     The version that answers a request's first prediction answers all further ones. One deadline bounds a
     request's wait and all its calls. The request's context says what is requested, and records failed calls.
 
-    Every method raises ModelNotFoundError if the requested version or label does not exist, UnavailableError
-    if the default does not, or if the version was unloaded between two calls, and errors of the call.
+    Every method raises ModelNotFoundError if the requested version or label does not exist,
+    DefaultMissingError if no version has the default label, UnavailableError if the version was unloaded
+    between two calls, and errors of the call.
     """
 
     def __init__(self, settings: Settings, model_server: AsyncConnection, batcher: Batcher) -> None:
@@ -48,7 +57,9 @@ class Router:
         self._model_server = model_server
         self._batcher = batcher
         self._defaults = {name: default_version(settings, name) for name in settings.models}
-        self._canaries = {name: ModelRef(name, label=_CANARY) for name in settings.models}
+        self._canaries = {
+            name: ModelRef(name, label=model.canary_label) for name, model in settings.by_model.items()
+        }
 
     def predict(self, batch: Batch, context: RequestContext) -> list[Prediction]:
         """Return the batch's predictions, in order."""
@@ -85,22 +96,25 @@ class Router:
             context.deadline = max(deadline, time.perf_counter() + self._settings.max_queue_time)
         if context.model_version is not None:
             pinned = ModelRef(requested.name, version=context.model_version)
-            return self._call_existing("pinned", ask, pinned, context)
+            try:
+                return self._call("pinned", ask, pinned, context)
+            except ModelNotFoundError as error:
+                raise UnavailableError(error.message) from error
         if names_version(requested):
             return self._call("named", ask, requested, context)
-        if in_share(self._settings.canary_percent, context.request_id):
+        if requested.name not in self._defaults:
+            raise ModelNotFoundError(f"the settings do not list the model {requested.name}")
+        if self._is_for_canary(context):
             # Fall back to the default: between two canaries no version has the label.
             with suppress(ModelNotFoundError):
                 return self._call("canary", ask, self._canaries[requested.name], context)
-        return self._call_existing("default", ask, self._defaults[requested.name], context)
-
-    def _call_existing(
-        self, route: str, ask: _Ask[_Result], model: ModelRef, context: RequestContext
-    ) -> _Result:
-        """Call a version that the caller has not named, so that its absence is not the caller's error."""
+        default = self._defaults[requested.name]
         try:
-            return self._call(route, ask, model, context)
+            return self._call("default", ask, default, context)
         except ModelNotFoundError as error:
+            # The caller has named no version, so that the absence is not the caller's error.
+            if default.label:
+                raise DefaultMissingError(describe_missing(default)) from error
             raise UnavailableError(error.message) from error
 
     def _call(self, route: str, ask: _Ask[_Result], model: ModelRef, context: RequestContext) -> _Result:
@@ -114,16 +128,20 @@ class Router:
             context.failures.append((route, error.code))
             raise
 
+    def _is_for_canary(self, context: RequestContext) -> bool:
+        model = self._settings.by_model[context.model]
+        return bool(model.canary_label) and in_share(model.canary_share, context.request_id)
 
-def in_share(percent: float, request_id: str, purpose: bytes = b"") -> bool:
-    """True for `percent` percent of the request IDs, by their hash: always for the same ones.
+
+def in_share(share: float, request_id: str, purpose: bytes = b"") -> bool:
+    """True for a share, 0..1, of the request IDs, by their hash: always for the same ones.
 
     The shares of different purposes, of at most 16 bytes, are independent of each other.
     """
-    if not percent:
+    if not share:
         return False
     number = int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8, person=purpose).digest())
-    return number / 2**64 * 100 < percent
+    return number < share * 2**64
 
 
 def names_version(requested: ModelRef) -> bool:

@@ -64,11 +64,9 @@ class Images(TypedDict):
 class Instances(TypedDict):
     """Pixels in the model's input format."""
 
-    instances: Annotated[
-        Sequence[Annotated[Sequence[Sequence[Any] | float], Field(min_length=1)]], Field(min_length=1)
-    ]
+    instances: Annotated[Sequence[Any], Field(min_length=1)]
     """Pixels of each image in the shape and range of the task card, as nested lists; for digits 28 rows of 28
-    pixels in one list, from 0 (background) to 1 (ink)."""
+    pixels in one list, from 0 (background) to 1 (ink). Anything else has an error in its place."""
 
 
 class Form(TypedDict):

@@ -1,9 +1,12 @@
 """Settings of the gateway: environment variables, validated and read once into a frozen object."""
 
+import tomllib
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, FilePath, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _FILE_FIELDS = (
@@ -11,9 +14,43 @@ _FILE_FIELDS = (
     "model_server_ca",
     "model_server_certificate",
     "model_server_key",
+    "models_file",
     "tls_certificate",
     "tls_key",
 )
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ModelsFileError(Exception):
+    """DIGITS_MODELS_FILE cannot be read; the message is one sentence that names the table and the key."""
+
+
+def _require_default_label(value: float, info: ValidationInfo) -> float:
+    if value and not info.data["default_label"]:
+        raise ValueError("requires a default label, such as stable, for the other requests")
+    return value
+
+
+def _require_another_label(value: str, info: ValidationInfo) -> str:
+    if value and value == info.data["default_label"]:
+        raise ValueError("must differ from the default label: a version always agrees with itself")
+    return value
+
+
+class ModelSettings(BaseModel):
+    """Settings that models may have of their own, as `Settings` describes them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    default_label: str
+    canary_label: str
+    canary_share: Share
+    shadow_label: str
+    shadow_share: Share
+
+    _canary = field_validator("canary_share")(_require_default_label)
+    _shadow = field_validator("shadow_label")(_require_another_label)
 
 
 class Settings(BaseSettings):
@@ -56,24 +93,28 @@ class Settings(BaseSettings):
     """Names of all models that requests may select by `?model=`, separated by commas. DIGITS_MODEL_NAME is
     always one of them."""
     labels: Annotated[tuple[str, ...], NoDecode] = ("stable", "canary")
-    """Version labels that /v1/models looks up, separated by commas."""
+    """Version labels that /v1/models looks up besides those of the default, the canary and the shadow,
+    separated by commas: TensorFlow Serving has no call that lists them."""
 
-    default_label: str = ""
-    """Version label, of each model, that serves requests which name neither version nor label. If empty, the
-    newest loaded version serves these requests. If set, for example to stable, a new version serves them once
-    the label moves to it; while no version has the label, they fail with 503."""
-    canary_percent: float = Field(default=0, ge=0, le=100)
-    """Percentage of the requests without version and label that the label canary serves, as long as a version
-    has this label; DIGITS_DEFAULT_LABEL serves the others. The same request ID is always routed the same way.
-    Requires DIGITS_DEFAULT_LABEL: without it the newest version, the canary itself, serves all requests."""
-
+    default_label: str = "stable"
+    """Version label, of each model, that serves requests which name neither version nor label: a new version
+    serves them once `digits models promote` has moved the label to it. While no version has the label, they
+    fail with 503. If empty, the newest loaded version serves them, for a model server without labels."""
+    canary_label: str = "canary"
+    """Version label that serves DIGITS_CANARY_SHARE of these requests, as long as a version has it."""
+    canary_share: Share = 0
+    """Share of the requests without version and label that DIGITS_CANARY_LABEL serves: 0.05 is one in twenty.
+    DIGITS_DEFAULT_LABEL serves the others. The same request ID is always routed the same way."""
     shadow_label: str = ""
     """Version label, for example canary, whose version also answers a share of the requests, unseen by the
     callers. Metrics count its agreement and its time. If empty, no version does."""
-    shadow_percent: float = Field(default=10, ge=0, le=100)
-    """Percentage of the requests without version and label that DIGITS_SHADOW_LABEL's version answers, always
-    the same request IDs. The model server gets as many percent more load; 10 fits into the headroom that a
-    server needs anyway."""
+    shadow_share: Share = 0.1
+    """Share of the requests without version and label that DIGITS_SHADOW_LABEL's version answers, always the
+    same request IDs. The model server gets as much more load; 0.1 fits into the headroom that a server needs
+    anyway."""
+    models_file: FilePath | None = None
+    """TOML file whose tables, named after models, replace the five settings before this one for a model:
+    default_label, canary_label, canary_share, shadow_label and shadow_share."""
 
     max_inflight_calls: int = Field(default=1, ge=1)
     """Calls to the model server that a worker keeps in flight per model version; requests that arrive
@@ -105,6 +146,9 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may call /v1 (CORS), separated by commas, such as https://app.example.com."""
 
+    feedback_open: bool = False
+    """Take feedback from everybody who may reach the gateway, on a trusted network: DIGITS_FEEDBACK needs
+    DIGITS_API_KEYS otherwise, with which each key corrects the answers to its own requests only."""
     feedback: str = ""
     """Store of feedback: sqlite:///feedback.db, or for several gateways postgresql://user@host/database. If
     set, the gateway keeps the model's input of each answer for a while, and callers may send the right label
@@ -130,6 +174,22 @@ class Settings(BaseSettings):
         """Names of all models that requests may select, without repetition, the default model first."""
         return tuple(dict.fromkeys((self.model_name, *self.model_names)))
 
+    @cached_property
+    def by_model(self) -> Mapping[str, ModelSettings]:
+        """Return the settings of each model by its name; DIGITS_MODELS_FILE is read once.
+
+        Raise ModelsFileError.
+        """
+        file = self.models_file
+        tables = _read_tables(file, self.models) if file else {}
+        common = {name: getattr(self, name) for name in ModelSettings.model_fields}
+        return {model: _model_settings(model, common, tables.get(model, {}), file) for model in self.models}
+
+    @property
+    def has_shadow(self) -> bool:
+        """True if a version answers unseen, of any model."""
+        return any(model.shadow_label for model in self.by_model.values())
+
     @property
     def max_queue_time(self) -> float:
         """Longest wait for admission, in seconds; the other half of the deadline is left for the call."""
@@ -140,18 +200,17 @@ class Settings(BaseSettings):
         """True if stored answers are shown, to be labelled by hand: only to callers with API keys."""
         return bool(self.feedback and self.api_keys)
 
-    @field_validator("canary_percent")
-    @classmethod
-    def _require_default_label(cls, value: float, info: ValidationInfo) -> float:
-        if value and not info.data["default_label"]:
-            raise ValueError("requires DIGITS_DEFAULT_LABEL, such as stable, for the other requests")
-        return value
+    _canary = field_validator("canary_share")(_require_default_label)
+    _shadow = field_validator("shadow_label")(_require_another_label)
 
-    @field_validator("shadow_label")
+    @field_validator("feedback")
     @classmethod
-    def _require_another_label(cls, value: str, info: ValidationInfo) -> str:
-        if value and value == info.data["default_label"]:
-            raise ValueError("must differ from DIGITS_DEFAULT_LABEL: a version always agrees with itself")
+    def _require_keys(cls, value: str, info: ValidationInfo) -> str:
+        if value and not (info.data.get("api_keys") or info.data.get("feedback_open")):
+            raise ValueError(
+                "needs DIGITS_API_KEYS, with which a caller corrects no other's answers; "
+                "on a network where you trust everybody, set DIGITS_FEEDBACK_OPEN=1"
+            )
         return value
 
     @field_validator("feedback_sample")
@@ -195,3 +254,27 @@ class Settings(BaseSettings):
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value
+
+
+def _read_tables(file: Path, models: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Return the tables of a TOML file by model. Raise ModelsFileError."""
+    try:
+        tables = tomllib.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelsFileError(f"{file}: {error}") from error
+    for name, table in tables.items():
+        if name not in models or not isinstance(table, dict):
+            raise ModelsFileError(f"{file}: {name} is not the table of a model; models: {', '.join(models)}")
+    return tables
+
+
+def _model_settings(
+    model: str, common: Mapping[str, Any], table: Mapping[str, Any], file: Path | None
+) -> ModelSettings:
+    try:
+        return ModelSettings.model_validate({**common, **table})
+    except ValidationError as error:
+        (key, *_), message = error.errors()[0]["loc"], error.errors()[0]["msg"]
+        if key not in ModelSettings.model_fields:
+            message = f"unknown key; known keys: {', '.join(ModelSettings.model_fields)}"
+        raise ModelsFileError(f"{file}: {model}.{key}: {message.removeprefix('Value error, ')}") from error

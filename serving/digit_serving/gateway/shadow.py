@@ -49,8 +49,7 @@ class Shadow:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._label = settings.shadow_label
-        self._percent = settings.shadow_percent
+        self._models = settings.by_model
         self._max_images = settings.max_images
         self._timeout = settings.deadline
         self._metrics = metrics
@@ -98,9 +97,13 @@ class Shadow:
         await self._model_server.close()
 
     def _is_chosen(self, context: RequestContext) -> bool:
-        """True for the share of the requests that name no version."""
-        named = names_version(context.requested)
-        return not named and in_share(self._percent, context.request_id, b"shadow")
+        """True for the share of the requests that name no version, if the model has a shadow."""
+        model = self._models[context.model]
+        return (
+            bool(model.shadow_label)
+            and not names_version(context.requested)
+            and in_share(model.shadow_share, context.request_id, b"shadow")
+        )
 
     def _start(
         self,
@@ -143,7 +146,7 @@ class Shadow:
         now = time.perf_counter()
         # A context of its own: no metric, log line or span of the request may show this call.
         context = RequestContext(comparison.request_id, "shadow", "other", arrived_at=now, dequeued_at=now)
-        shadow = ModelRef(comparison.model, label=self._label)
+        shadow = ModelRef(comparison.model, label=self._models[comparison.model].shadow_label)
         try:
             predictions = await self._batcher.predict(
                 comparison.batch, shadow, timeout=self._timeout, context=context

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from digit_serving import sockets
 from digit_serving.gateway import tls
 from digit_serving.gateway.auth import KeyFile, KeyFileError
-from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.settings import ModelsFileError, Settings
 
 _MODEL_SERVER_TLS = "DIGITS_MODEL_SERVER_CA, DIGITS_MODEL_SERVER_CERTIFICATE, DIGITS_MODEL_SERVER_KEY"
 
@@ -25,6 +25,8 @@ def check(settings: Settings) -> None:
     with _wrap_errors("DIGITS_API_KEYS", OSError, KeyFileError):
         if settings.api_keys:
             KeyFile(settings.api_keys).read()
+    with _wrap_errors("DIGITS_MODELS_FILE", ModelsFileError):
+        _ = settings.by_model
     with _wrap_errors("DIGITS_TLS_CERTIFICATE, DIGITS_TLS_KEY", OSError):
         if settings.tls_certificate:
             tls.server_context(settings.tls_certificate, settings.tls_key)
@@ -45,7 +47,7 @@ def check(settings: Settings) -> None:
 def _check_store(url: str) -> None:
     """Check the form of the URL only: the gateway answers pictures also while a database is down."""
     try:
-        from digit_serving.feedback.database import StoreError, parse_url
+        from digit_client.artifact.feedback_table import StoreError, parse_url
     except ImportError as error:
         raise UnusableSettingError(
             "DIGITS_FEEDBACK: needs the extra feedback; "

@@ -11,6 +11,7 @@ from tensorflow_serving.apis.model_management_pb2 import ReloadConfigResponse
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
+from digit_client.artifact.versions import ArtifactError
 from digit_serving.model_server.batching import Batcher
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
@@ -139,11 +140,10 @@ def _spec(request: Any) -> ModelSpec:
 def _verify(directory: Path, public_key: Path) -> None:
     # model-signing is optional, and takes a second to import.
     from digit_serving.releases import signatures
-    from digit_serving.releases.config import ReleaseError
 
     try:
         signatures.verify(directory, public_key)
-    except ReleaseError as error:
+    except ArtifactError as error:
         raise ServingError(str(error), StatusCode.FAILED_PRECONDITION) from error
 
 

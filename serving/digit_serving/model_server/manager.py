@@ -1,7 +1,6 @@
 """Model manager: version policies, and loading and unloading of versions without a gap in service."""
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
+from digit_client.artifact.versions import list_versions
 from digit_serving.model_server.config import validate
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
@@ -45,14 +45,15 @@ class Version:
 def aspired_versions(model: ModelConfig) -> dict[int, Path]:
     """Return the directory of each version that the model's policy selects.
 
-    Raises ServingError if the base path does not exist.
+    Raises ServingError or OSError if the base path does not exist or is unreadable.
     """
     base, policy = Path(model.base_path), model.model_version_policy
     if not base.exists():
         raise ServingError(f"Could not find base path {base} for servable {model.name}")
-    # At most 18 digits: the API has 64 bits for a version.
-    version_name = re.compile(r"[+-]?[0-9]{1,18}")
-    found = {int(child.name): child for child in sorted(base.iterdir()) if version_name.fullmatch(child.name)}
+    found = {number: version.path for number, version in list_versions(base).items()}
+    if not found:
+        # An unreadable folder, or one that has just been moved away, has no versions for list_versions.
+        next(base.iterdir(), None)
     latest = sorted(found)[-max(policy.latest.num_versions, 1) :]
     choices = {"all": found, "specific": policy.specific.versions}
     selected = choices.get(policy.WhichOneof("policy_choice"), latest)

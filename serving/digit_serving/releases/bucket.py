@@ -1,26 +1,31 @@
-"""Versions in object storage: atomic push and pull, which check every file and go on where they stopped.
+"""Models in object storage: atomic push and pull, which check every file and go on where they stopped.
 
-Version N in `s3://bucket/digits` has a manifest, `N/manifest.json`, with the SHA-256 of each file, and its
-files in `N/<SHA-256 of the manifest>/`. The manifest is written last, and only if there is none: the version
-exists from then on, and concurrent pushers of different files write into different folders.
+The layout is that of a models folder. Version N of digits in `s3://bucket/models` has a manifest,
+`digits/N/manifest.json`, with the SHA-256 of each file, and its files in `digits/N/<SHA-256 of the
+manifest>/`. The manifest is written last, and only if there is none: the version exists from then on, and
+concurrent pushers of different files write into different folders. `models.config` names the versions to
+serve, and their labels.
 """
 
 import errno
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
 
+from digit_client.artifact.models_config import STABLE, ModelsConfig
+from digit_client.artifact.models_folder import KEPT_VERSIONS, ModelsFolder
+from digit_client.artifact.versions import ArtifactError, Version, fsync
 from digit_serving.filesystems import open_folder
-from digit_serving.releases.config import ModelsConfig, ReleaseError, exclusive_lock, fsync
-from digit_serving.releases.versions import PublishedVersion, list_versions
 
 _MANIFEST = "manifest.json"
 _STAGED_PREFIX = ".pulling-"
+_SERVED_FOLDER = Path("/models")
+"""Models folder of a container that pulls from a bucket."""
+_WRITE_ATTEMPTS = 10
 
 Report = Callable[[str], None]
 
@@ -33,17 +38,17 @@ class Manifest:
 
     @classmethod
     def of(cls, folder: Path) -> Self:
-        """Return the manifest of the files in a folder. Raises ReleaseError for a link to a folder."""
+        """Return the manifest of the files in a folder. Raise ArtifactError for a link to a folder."""
         paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
         for path in paths:
             # rglob does not look into links to folders, whose files would be missing.
             if not path.is_file():
-                raise ReleaseError(f"{path} is neither a file nor a folder; put a copy in place of a link")
+                raise ArtifactError(f"{path} is neither a file nor a folder; put a copy in place of a link")
         return cls({path.relative_to(folder).as_posix(): _sha256(path) for path in paths})
 
     @classmethod
     def parse(cls, text: bytes) -> Self:
-        """Parse a manifest's text. Raises ReleaseError if it is damaged, or a path leads elsewhere."""
+        """Parse a manifest's text. Raise ArtifactError if it is damaged, or a path leads elsewhere."""
         try:
             manifest = cls(json.loads(text)["sha256"])
             is_valid = manifest.text() == text
@@ -51,7 +56,7 @@ class Manifest:
         except (ValueError, LookupError, TypeError, AttributeError):
             is_valid = False
         if not is_valid or any(path.is_absolute() or ".." in path.parts for path in paths):
-            raise ReleaseError("the manifest is damaged; remove the version there and push it again")
+            raise ArtifactError("the manifest is damaged; remove the version there and push it again")
         return manifest
 
     def text(self) -> bytes:
@@ -60,91 +65,127 @@ class Manifest:
 
 
 class Bucket:
-    """Versions of a model at a URL of object storage. Methods raise ReleaseError for every failure."""
+    """Models at a URL of object storage. Methods raise ArtifactError for every failure."""
 
     def __init__(self, url: str) -> None:
         """Open the folder at `url`, which has to be one of object storage."""
         self.url = url.rstrip("/")
-        with _release_errors(self.url):
+        with _artifact_errors(self.url):
             self._files, self._root = open_folder(self.url)
         if "local" in self._files.protocol:
-            raise ReleaseError(f"{url} is no URL of object storage, such as s3://bucket/digits")
+            raise ArtifactError(f"{url} is no URL of object storage, such as s3://bucket/models")
 
-    def versions(self) -> set[int]:
-        """Return the complete versions."""
-        with _release_errors(self.url):
-            try:
-                # One request for a thousand files; `exists` would be one for each version.
-                paths = self._files.find(self._root)
-            except FileNotFoundError:
-                return set()
-        manifest = re.compile(rf"{re.escape(self._root)}/(0|[1-9][0-9]*)/{re.escape(_MANIFEST)}")
-        return {int(found[1]) for path in paths if (found := manifest.fullmatch(path))}
+    def read_config(self) -> ModelsConfig:
+        """Return models.config; one without models if there is none."""
+        return self._read_config()[0]
 
-    def push(self, version: PublishedVersion, report: Report) -> None:
+    def enter(self, versions: Sequence[Version], labels: Mapping[str, int]) -> None:
+        """Enter versions of a model in models.config, and move these labels.
+
+        The first version of a model gets the label `stable`. Ten versions stay listed, and labelled ones.
+        """
+        for _ in range(_WRITE_ATTEMPTS):
+            config, condition = self._read_config()
+            changed = _with_entry(config, versions, labels)
+            if not config.is_ours:
+                raise ArtifactError(f"Digits did not write {self.url}/models.config")
+            if changed == config or self._write_config(changed, condition):
+                return
+        raise ArtifactError(f"{self.url}/models.config is changed by others all the time; try again")
+
+    def publish(
+        self, folder: ModelsFolder, versions: Sequence[Version], labels: Mapping[str, int], report: Report
+    ) -> None:
+        """Copy versions of a model that the folder's models.config lists, enter them, and move labels."""
+        for version in versions:
+            if version.number not in folder.read_config().selected(version.model, {version.number}):
+                raise ArtifactError(
+                    f"version {version.number} is not entered in {folder.config_path}; "
+                    f"`digits models verify {version.number}` does it"
+                )
+            self.push(version, report)
+        self.enter(versions, labels)
+
+    def push(self, version: Version, report: Report) -> None:
         """Copy a version into the bucket, unless it is there. It is an error if it has other files there."""
-        url = f"{self.url}/{version.number}"
-        with _release_errors(url):
+        url = f"{self.url}/{_key(version)}"
+        with _artifact_errors(url):
             manifest = Manifest.of(version.path)
-            there = self._manifest(version.number)
+            there = self._manifest(version)
             if there is None:
                 self._upload(version, manifest, report)
-                there = self._write_manifest(version.number, manifest)
+                there = self._write_manifest(version, manifest)
         if there != manifest:
-            raise ReleaseError(f"{url} has other files than {version.path}, and a version never changes")
+            raise ArtifactError(f"{url} has other files than {version.path}, and a version never changes")
         report(f"{url} is complete.")
 
-    def pull(
-        self, number: int, folder: Path, check: Callable[[Path], None], timeout: float, report: Report
-    ) -> None:
-        """Copy a version into the folder of versions; it appears when it is complete.
+    def pull(self, version: Version, check: Callable[[Path], None], report: Report) -> None:
+        """Copy a version into its folder, which appears when it is complete. The caller holds a lock.
 
-        `check` gets the folder of the complete files, and raises to refuse them. `timeout` is the wait in
-        seconds for another process that pulls into the folder. It is an error if the folder has the version
-        with other files.
+        `check` gets the folder of the complete files, and raises to refuse them. It is an error if the folder
+        exists with other files.
         """
-        url, path, lock_file = f"{self.url}/{number}", folder / str(number), folder / f"{_STAGED_PREFIX}lock"
-        with _release_errors(url):
-            folder.mkdir(parents=True, exist_ok=True)
-            with exclusive_lock(lock_file, folder, timeout):
-                self._pull(number, path, check, report)
+        path = version.path
+        with _artifact_errors(f"{self.url}/{_key(version)}"):
+            manifest = self._manifest(version)
+            if manifest is None:
+                raise ArtifactError("there is no such version, or no complete one")
+            if not path.exists():
+                staged = path.with_name(f"{_STAGED_PREFIX}{path.name}")
+                self._download(version, manifest, staged, report)
+                check(staged)
+                _publish(staged, path)
+            elif Manifest.of(path) != manifest:
+                raise ArtifactError(f"{path} has other files; remove one of the two versions")
+            else:
+                check(path)
         report(f"{path} is complete.")
 
-    def _pull(self, number: int, path: Path, check: Callable[[Path], None], report: Report) -> None:
-        manifest = self._manifest(number)
-        if manifest is None:
-            raise ReleaseError("there is no such version, or no complete one")
-        present = list_versions(path.parent).get(number)
-        if present is None:
-            staged = path.with_name(f"{_STAGED_PREFIX}{number}")
-            self._download(number, manifest, staged, report)
-            check(staged)
-            _publish(staged, path)
-        elif Manifest.of(present.path) != manifest:
-            raise ReleaseError(f"{present.path} has other files; remove one of the two versions")
-        else:
-            check(present.path)
+    def _read_config(self) -> tuple[ModelsConfig, dict[str, str]]:
+        """Return models.config, and the condition that a write must name: nobody else has changed it."""
+        path = f"{self._root}/models.config"
+        with _artifact_errors(f"{self.url}/models.config"):
+            try:
+                tag = self._files.info(path).get("ETag")
+                return ModelsConfig.parse(self._files.cat_file(path).decode()), {
+                    "IfMatch": tag
+                } if tag else {}
+            except FileNotFoundError:
+                return ModelsConfig.empty(), {"mode": "create"}
 
-    def _manifest(self, number: int) -> Manifest | None:
+    def _write_config(self, config: ModelsConfig, condition: Mapping[str, str]) -> bool:
+        """Write models.config; return False if the condition is not met. Without conditions, overwrite it."""
+        with _artifact_errors(f"{self.url}/models.config"):
+            try:
+                self._files.pipe_file(f"{self._root}/models.config", str(config).encode(), **condition)
+            except OSError:
+                # Filesystems have different errors for an unmet condition.
+                if self._read_config()[1] == condition:
+                    raise
+                return False
+        return True
+
+    def _manifest(self, version: Version) -> Manifest | None:
         try:
-            return Manifest.parse(self._files.cat_file(f"{self._root}/{number}/{_MANIFEST}"))
+            return Manifest.parse(self._files.cat_file(f"{self._root}/{_key(version)}/{_MANIFEST}"))
         except FileNotFoundError:
             return None
 
-    def _write_manifest(self, number: int, manifest: Manifest) -> Manifest | None:
+    def _write_manifest(self, version: Version, manifest: Manifest) -> Manifest | None:
         """Write the manifest unless there is one; return that of the bucket."""
         try:
-            self._files.pipe_file(f"{self._root}/{number}/{_MANIFEST}", manifest.text(), mode="create")
+            path = f"{self._root}/{_key(version)}/{_MANIFEST}"
+            self._files.pipe_file(path, manifest.text(), mode="create")
         except OSError:
             # Filesystems have different errors for a file that exists.
-            there = self._manifest(number)
+            there = self._manifest(version)
             if there is None:
                 raise
             return there
         return manifest
 
-    def _upload(self, version: PublishedVersion, manifest: Manifest, report: Report) -> None:
-        folder = self._folder(version.number, manifest)
+    def _upload(self, version: Version, manifest: Manifest, report: Report) -> None:
+        folder = self._folder(version, manifest)
         # An object appears when all its bytes have arrived, and the folder's name stands for its content.
         there = self._files.find(folder)
         missing = [path for path in manifest.sha256 if f"{folder}/{path}" not in there]
@@ -152,54 +193,98 @@ class Bucket:
         for path in missing:
             self._files.put_file(str(version.path / path), f"{folder}/{path}")
 
-    def _download(self, number: int, manifest: Manifest, staged: Path, report: Report) -> None:
-        staged.mkdir(exist_ok=True)
+    def _download(self, version: Version, manifest: Manifest, staged: Path, report: Report) -> None:
+        staged.mkdir(parents=True, exist_ok=True)
         there = Manifest.of(staged).sha256
         for path in there.keys() - manifest.sha256.keys():
             (staged / path).unlink()
         missing = [path for path, sha256 in manifest.sha256.items() if there.get(path) != sha256]
-        report(f"Pulling {len(missing)} of {len(manifest.sha256)} files of version {number} ...")
+        report(f"Pulling {len(missing)} of {len(manifest.sha256)} files of version {version.number} ...")
         for path in missing:
             (staged / path).parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):
-                self._files.get_file(f"{self._folder(number, manifest)}/{path}", str(staged / path))
+                self._files.get_file(f"{self._folder(version, manifest)}/{path}", str(staged / path))
             if not (staged / path).exists() or _sha256(staged / path) != manifest.sha256[path]:
-                raise ReleaseError(
+                raise ArtifactError(
                     f"{path} is missing or damaged; remove the version there and push it again"
                 )
 
-    def _folder(self, number: int, manifest: Manifest) -> str:
-        return f"{self._root}/{number}/{hashlib.sha256(manifest.text()).hexdigest()}"
+    def _folder(self, version: Version, manifest: Manifest) -> str:
+        return f"{self._root}/{_key(version)}/{hashlib.sha256(manifest.text()).hexdigest()}"
 
 
-def versions_to_pull(bucket: Bucket, config: Path | None, name: str | None) -> list[int]:
-    """Return the versions in the bucket that a server with this models.config loads, or else the newest.
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Copy of models from a bucket into a models folder, whose lock the caller holds."""
 
-    `name` is that of the model, None if the configuration has one model. Raises ReleaseError if the bucket
-    lacks a version that the policy lists.
-    """
-    found = bucket.versions()
-    if not found:
-        raise ReleaseError(f"{bucket.url} has no version; `digits models push` puts one there")
-    if config is None:
-        return [max(found)]
-    try:
-        models = ModelsConfig.parse(config.read_text())
-        name = models.choose(name)
-    except (ReleaseError, UnicodeDecodeError) as error:
-        raise ReleaseError(f"{config}: {error}") from error
-    if missing := {*(models.listed_versions(name) or ())} - found:
-        raise ReleaseError(f"{bucket.url} lacks version {min(missing)}, which {config} lists")
-    return sorted(models.versions_to_load(name, found))
+    bucket: Bucket
+    folder: ModelsFolder
+    check: Callable[[Path], None]
+    """Check of a version's folder, which raises to refuse it."""
+    report: Report
+
+    def run(self, name: str | None, numbers: Sequence[int]) -> None:
+        """Copy these versions; by default those that the bucket's models.config lists, and then its entries.
+
+        `name` is that of the model, None for all models, or for the only one if there are numbers.
+        """
+        config = self.bucket.read_config()
+        names = [name] if name else list(config.base_paths)
+        if not names or not (numbers or config.listed(names[0])):
+            raise ArtifactError(
+                f"{self.bucket.url}/models.config names no version{f' of {name}' if name else ''}; "
+                "`digits models push` enters one"
+            )
+        if numbers and len(names) > 1:
+            raise ArtifactError(f"choose one of the models with --model: {', '.join(names)}")
+        for each in names:
+            for number in numbers or sorted(config.listed(each)):
+                version = Version(each, number, self.folder.root / each / str(number))
+                present = self.folder.versions(each).get(number, version)
+                self.bucket.pull(present, self.check, self.report)
+        if not numbers:
+            self._enter(config, names)
+
+    def _enter(self, config: ModelsConfig, names: Sequence[str]) -> None:
+        """Replace the entries of these models by those of the bucket."""
+        old = changed = self.folder.read_config()
+        if not old.is_ours:
+            raise ArtifactError(f"Digits did not write {self.folder.config_path}")
+        for name in names:
+            if name in changed.base_paths:
+                changed = changed.without(name)
+            changed = changed.with_versions(name, config.listed(name), self.folder.root.resolve() / name)
+            for label, version in config.labels(name).items():
+                changed = changed.with_label(name, label, version)
+                if version != old.labels(name).get(label):
+                    self.folder.remember(name, label)
+        if changed != old:
+            self.folder.write_config(changed)
+
+
+def _with_entry(config: ModelsConfig, versions: Sequence[Version], labels: Mapping[str, int]) -> ModelsConfig:
+    """Return the bucket's configuration that lists these versions of a model, too, and moves the labels."""
+    name, numbers = versions[0].model, {version.number for version in versions}
+    labels = {STABLE: min(numbers)} | config.labels(name) | dict(labels)
+    newest = sorted(config.listed(name) | numbers)[-KEPT_VERSIONS:]
+    config = config.with_versions(name, {*newest, *numbers, *labels.values()}, _SERVED_FOLDER / name)
+    for label, number in labels.items():
+        config = config.with_label(name, label, number)
+    return config
+
+
+def _key(version: Version) -> str:
+    """Return the version's place below the bucket's folder."""
+    return f"{version.model}/{version.number}"
 
 
 @contextmanager
-def _release_errors(url: str) -> Iterator[None]:
-    """Turn every error into ReleaseError with the URL: filesystems raise those of their libraries."""
+def _artifact_errors(url: str) -> Iterator[None]:
+    """Turn every error into ArtifactError with the URL: filesystems raise those of their libraries."""
     try:
         yield
     except Exception as error:
-        raise ReleaseError(f"{url}: {error}") from error
+        raise ArtifactError(f"{url}: {error}") from error
 
 
 def _publish(staged: Path, path: Path) -> None:
@@ -211,7 +296,7 @@ def _publish(staged: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
             raise
-        raise ReleaseError(f"{path} was published by another program in the meantime") from error
+        raise ArtifactError(f"{path} was published by another program in the meantime") from error
     fsync(path.parent)
 
 

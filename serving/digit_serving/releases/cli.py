@@ -3,7 +3,8 @@
 import functools
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,69 +13,154 @@ import click
 from digit_serving.releases.connection import Endpoint, endpoint_options
 
 if typing.TYPE_CHECKING:
-    from digit_serving.releases.versions import PublishedModel
+    from digit_client.artifact.models_folder import ModelsFolder
+    from digit_serving.releases.promotion import Releases
 
-_version_argument = click.argument("version", metavar="N", type=click.IntRange(min=0))
+_version_argument = click.argument("number", metavar="N", type=click.IntRange(min=0))
 _models_option = click.option(
     "--models",
-    default=Path("models/digits"),
+    "root",
+    default=Path("models"),
     envvar="DIGITS_MODELS",
     show_default=True,
     show_envvar=True,
     type=click.Path(path_type=Path),
-    help="Folder of a model's versions, or of several models' folders.",
+    help="Folder of all models.",
 )
 _name_option = click.option(
     "--model", "name", metavar="NAME", help="Name of the model; needed if there are several."
 )
-_label_option = click.option("--label", default="stable", show_default=True, help="Label to move.")
-_timeout_option = click.option(
-    "--timeout",
-    default=60.0,
-    show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
-    help="Seconds to wait.",
+_label_option = click.option(
+    "--version-label", "label", default="stable", show_default=True, help="Label to move."
 )
-_offline_option = click.option(
-    "--offline", is_flag=True, help="Change models.config only, while the model server is not running."
+_public_key_option = click.option(
+    "--public-key",
+    envvar="DIGITS_MODEL_PUBLIC_KEY",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    help="PEM file; a version must be signed by this key's owner. The drop-in reads the variable, too.",
 )
-
-
-def _public_key_option(required: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(
-        "--public-key",
-        envvar="DIGITS_MODEL_PUBLIC_KEY",
-        required=required,
+_CHANGE_OPTIONS = (
+    click.option(
+        "--gateway",
+        metavar="URL",
+        envvar="DIGITS_URL",
         show_envvar=True,
-        type=click.Path(path_type=Path),
-        help="PEM file; a version must be signed by this key's owner. The drop-in reads the variable, too.",
-    )
+        help="Gateway that has to answer as well; $DIGITS_API_KEY is its key.",
+    ),
+    click.option(
+        "--timeout",
+        default=60.0,
+        show_default=True,
+        type=click.FloatRange(min=0, min_open=True),
+        help="Seconds to wait for each step of the service.",
+    ),
+    click.option("--offline", is_flag=True, help="Wait for no service: the model server is not running."),
+    click.option("--force", is_flag=True, help="Rewrite a models.config that Digits did not write."),
+)
+_JOB_OPTIONS = (
+    click.option(
+        "--job",
+        is_flag=True,
+        help="Print a Kubernetes Job that does this in the cluster: | kubectl apply -f -",
+    ),
+    click.option("--image", help="Image of the Job.  [default: digits-gateway of this release]"),
+)
 
 
 @contextmanager
 def _click_errors() -> Iterator[None]:
     """Turn expected errors into one line on standard error and exit status 1."""
     from digit_client import DigitError
-    from digit_serving.releases.config import ReleaseError
+    from digit_client.artifact.versions import ArtifactError
 
     try:
         yield
-    except (DigitError, ReleaseError, OSError) as error:
+    except (DigitError, ArtifactError, OSError) as error:
         raise click.ClickException(str(error)) from error
 
 
 def _model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add --models and --model to the command, and pass the model that they name to its parameter `model`."""
+    """Add --models and --model to the command; pass the folder and the model's name that they stand for."""
 
     @functools.wraps(command)
-    def with_model(models: Path, name: str | None, **others: Any) -> None:
-        from digit_serving.releases.versions import find_model
+    def with_model(root: Path, name: str | None, **others: Any) -> None:
+        from digit_client.artifact.models_folder import ModelsFolder
 
         with _click_errors():
-            model = find_model(models, name)
-        command(model=model, **others)
+            folder = ModelsFolder(root)
+            command(folder=folder, name=folder.choose(name), **others)
 
     return _models_option(_name_option(with_model))
+
+
+@dataclass(frozen=True)
+class _Change:
+    """Options of a command that changes what is served."""
+
+    root: Path
+    name: str | None
+    endpoint: Endpoint
+    gateway: str | None
+    timeout: float
+    offline: bool
+    force: bool
+
+    @contextmanager
+    def releases(self) -> Iterator["Releases"]:
+        """Connect to the services for the block."""
+        from digit_client import Client
+        from digit_client.artifact.models_folder import ModelsFolder
+        from digit_serving.releases.promotion import Releases
+        from digit_serving.releases.service import Service
+
+        with _click_errors(), ExitStack() as stack:
+            folder = ModelsFolder(self.root)
+            name, service = folder.choose(self.name), None
+            if not self.offline:
+                server, gateway = stack.enter_context(self.endpoint.connect()), None
+                try:
+                    if self.gateway:
+                        gateway = stack.enter_context(Client(self.gateway, model=name))
+                except ValueError as error:
+                    raise click.UsageError(str(error)) from error
+                service = Service(name, server, gateway, self.timeout)
+            yield Releases(folder, name, service, click.echo, self.force)
+
+
+def _change_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a change to the command, and pass their values to its parameter `change`."""
+
+    @functools.wraps(command)
+    def with_change(**options: Any) -> None:
+        change = _Change(*(options.pop(field.name) for field in fields(_Change)))
+        command(change=change, **options)
+
+    with_options = endpoint_options(with_change)
+    for option in reversed((_models_option, _name_option, *_CHANGE_OPTIONS)):
+        with_options = option(with_options)
+    return with_options
+
+
+def _job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add --job and --image to a command that changes a label; with --job, print the Job in its place."""
+
+    @functools.wraps(command)
+    def with_job(job: bool, image: str | None, change: _Change, **others: Any) -> None:
+        if not job:
+            command(change=change, **others)
+            return
+        from digit_serving.releases.job import format_job
+
+        arguments = [str(others["number"])] if "number" in others else []
+        arguments += ["--version-label", others["label"]]
+        arguments += ["--model", change.name] if change.name else []
+        arguments += ["--force"] if change.force else []
+        click.echo(format_job(command.__name__, arguments, image), nl=False)
+
+    for option in reversed(_JOB_OPTIONS):
+        with_job = option(with_job)
+    return with_job
 
 
 @click.group()
@@ -86,213 +172,197 @@ def models() -> None:
 @_model_options
 @endpoint_options
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-def ls(model: "PublishedModel", endpoint: Endpoint, as_json: bool) -> None:
+def ls(folder: "ModelsFolder", name: str, endpoint: Endpoint, as_json: bool) -> None:
     """List the versions, newest first."""
     from digit_client import DigitError
     from digit_serving.releases import listing
-    from digit_serving.releases.config import ConfigFile
-    from digit_serving.releases.readiness import ReadinessWaiter
-    from digit_serving.releases.versions import list_versions
+    from digit_serving.releases.service import Service
 
-    with _click_errors(), endpoint.connect() as server:
-        file = ConfigFile(model.root)
-        labels = file.read().labels(model.name) if file.path.exists() else {}
-        unreachable = ""
+    states, unreachable = {}, ""
+    with endpoint.connect() as server:
         try:
-            statuses = ReadinessWaiter(server, model.name, timeout=0).statuses()
+            statuses = Service(name, server, None, timeout=0).statuses()
+            states = {number: status.state for number, status in statuses.items()}
         except DigitError as error:
-            statuses, unreachable = {}, error.message
-        states = {number: status.state for number, status in statuses.items()}
-        versions = list_versions(model.path).values()
-        rows = [listing.make_row(version, labels, states) for version in versions]
-        if as_json:
-            click.echo(listing.format_json(model.name, rows, endpoint.target, not unreachable))
-            return
-        click.echo(listing.format_table(rows))
-        if unreachable:
-            click.echo(f"States are unknown: {unreachable}", err=True)
+            unreachable = error.message
+    rows = listing.make_rows(folder, name, states)
+    if as_json:
+        click.echo(listing.format_json(name, rows, endpoint.target, not unreachable))
+        return
+    click.echo(listing.format_table(rows))
+    if unreachable:
+        click.echo(f"States are unknown: {unreachable}", err=True)
 
 
 @models.command()
 @_version_argument
 @_model_options
-def show(version: int, model: "PublishedModel") -> None:
+def show(number: int, folder: "ModelsFolder", name: str) -> None:
     """Show the model card of version N."""
     from digit_serving.releases import listing
-    from digit_serving.releases.versions import list_versions
 
-    found = list_versions(model.path).get(version)
-    if found is None:
-        raise click.ClickException(f"version {version} does not exist in {model.path}")
-    card = found.card()
+    version = folder.version(name, number)
+    card = version.card()
     if not card:
-        raise click.ClickException(f"{found.path} has no model card")
+        raise click.ClickException(f"{version.path} has no model card")
     click.echo(listing.format_card(card))
 
 
 @models.command()
 @_version_argument
 @_label_option
-@_models_option
-@_name_option
-@endpoint_options
-@_timeout_option
-@_offline_option
-@click.option(
-    "--file",
-    metavar="PATH",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Change only the numbers in this models.config, such as Kubernetes'; needs no models or server.",
-)
-def promote(
-    version: int,
-    label: str,
-    models: Path,
-    name: str | None,
-    endpoint: Endpoint,
-    timeout: float,
-    offline: bool,
-    file: Path | None,
-) -> None:
-    """Move a label to version N once it is loaded.
+@_change_options
+@_job_options
+def promote(number: int, label: str, change: _Change) -> None:
+    """Serve version N: move a label to it once it is loaded.
 
-    The model server loads the version first. After the first promotion it loads only versions with a label.
+    The command succeeds when the model server, and the gateway if one is named, answer the label with version
+    N. Otherwise everything stays as it was. No version is unloaded.
     """
-    if file:
-        from digit_serving.releases.config_edit import promote_in_file
-
-        with _click_errors():
-            is_changed = promote_in_file(file, name, version, label)
-        click.echo(f"Version {version} is {label} in {file}." if is_changed else f"{file} needs no change.")
-        return
-    from digit_serving.releases.versions import find_model
-
-    with _click_errors():
-        model = find_model(models, name)
-        with _promoter(model, endpoint, timeout, offline) as promoter:
-            promoter.promote(version, label)
+    with change.releases() as releases:
+        releases.promote(number, label)
 
 
 @models.command()
 @_label_option
-@_model_options
-@endpoint_options
-@_timeout_option
-@_offline_option
-def rollback(label: str, model: "PublishedModel", endpoint: Endpoint, timeout: float, offline: bool) -> None:
-    """Move a label back to its previous version."""
-    with _click_errors(), _promoter(model, endpoint, timeout, offline) as promoter:
-        promoter.roll_back(label)
+@_change_options
+@_job_options
+def rollback(label: str, change: _Change) -> None:
+    """Move a label back to the version that had it before."""
+    with change.releases() as releases:
+        releases.roll_back(label)
 
 
 @models.command()
-@click.option("--keep", required=True, type=click.IntRange(min=1), help="Number of newest versions to keep.")
-@_model_options
-@endpoint_options
-@_timeout_option
-def prune(keep: int, model: "PublishedModel", endpoint: Endpoint, timeout: float) -> None:
-    """Remove old versions.
+@click.option(
+    "--keep",
+    default=10,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Number of newest versions to keep.",
+)
+@_change_options
+def prune(keep: int, change: _Change) -> None:
+    """Unload and remove old versions.
 
-    A version stays if it has a label, is loaded or to be loaded, or is a label's previous version.
+    A version stays if it has a label, or had one before the version that has it.
     """
-    from digit_serving.releases.pruning import prune
-
-    with _click_errors(), endpoint.connect() as server:
-        prune(model, server, keep, timeout, click.echo)
-
-
-@models.command()
-@click.argument("url")
-@click.option("--version", metavar="N", type=click.IntRange(min=0), help="Version; by default the newest.")
-@_model_options
-def push(url: str, version: int | None, model: "PublishedModel") -> None:
-    """Copy a version into object storage, such as s3://bucket/digits.
-
-    It can be pulled when it is complete. An interrupted push goes on where it stopped. A version that is
-    there never changes.
-    """
-    from digit_serving.releases.versions import list_versions
-
-    with _click_errors(), _needs("s3"):
-        from digit_serving.releases.bucket import Bucket
-
-        published = list_versions(model.path)
-        number = max(published) if version is None else version
-        if number not in published:
-            raise click.ClickException(f"version {number} does not exist in {model.path}")
-        Bucket(url).push(published[number], click.echo)
+    with change.releases() as releases:
+        releases.prune(keep)
 
 
 @models.command()
 @click.argument("url")
 @click.option(
-    "--to",
-    "folder",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the model's versions; created if it is missing.",
+    "--version", "number", metavar="N", type=click.IntRange(min=0), help="Version.  [default: the newest]"
 )
+@click.option(
+    "--promote", is_flag=True, help="Push the labelled versions, and move the bucket's labels to them."
+)
+@_model_options
+def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", name: str) -> None:
+    """Copy a version into a bucket, such as s3://bucket/models, and enter it in the models.config there.
+
+    An interrupted push goes on where it stopped. A version that is there never changes. A label moves with
+    --promote only.
+    """
+    with _needs("s3"):
+        from digit_serving.releases.bucket import Bucket
+
+        labels = folder.read_config().labels(name) if promote else {}
+        if number is None and not labels:
+            number = max(folder.versions(name))
+        numbers = {*labels.values()} if number is None else {number, *labels.values()}
+        Bucket(url).publish(
+            folder, [folder.version(name, each) for each in sorted(numbers)], labels, click.echo
+        )
+
+
+@models.command()
+@click.argument("url")
 @click.option(
     "--version",
     "numbers",
     metavar="N",
     multiple=True,
     type=click.IntRange(min=0),
-    help="Version; repeatable.",
+    help="Version, which is copied and not entered in models.config; repeatable.",
 )
-@click.option(
-    "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="models.config: pull the versions that it loads.",
-)
+@_models_option
 @_name_option
 @click.option(
     "--timeout",
     default=600.0,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="Seconds to wait for another pull into the folder.",
+    help="Seconds to wait for another change of the folder.",
 )
-@_public_key_option(required=False)
+@_public_key_option
 def pull(
     url: str,
-    folder: Path,
     numbers: tuple[int, ...],
-    config: Path | None,
+    root: Path,
     name: str | None,
     timeout: float,
     public_key: Path | None,
 ) -> None:
-    """Copy versions from object storage into a folder; by default the newest.
+    """Copy from a bucket what the models.config there names: versions, then labels.
 
     A version appears in the folder when it is complete and its checksums are right. An interrupted pull goes
     on where it stopped. A version that is there never changes.
     """
-    if numbers and config:
-        raise click.UsageError("--version and --config exclude each other")
     with _click_errors(), _needs("s3"):
-        from digit_serving.releases.bucket import Bucket, versions_to_pull
+        from digit_client.artifact.models_folder import ModelsFolder
+        from digit_serving.releases.bucket import Bucket, Pull
 
-        bucket = Bucket(url)
         check = _signature_check(public_key) if public_key else lambda _: None
-        for number in numbers or versions_to_pull(bucket, config, name):
-            bucket.pull(number, folder, check, timeout, click.echo)
+        root.mkdir(parents=True, exist_ok=True)
+        folder = ModelsFolder(root)
+        with folder.lock(timeout):
+            Pull(Bucket(url), folder, check, click.echo).run(name, numbers)
 
 
 @models.command()
 @_version_argument
 @_model_options
-@_public_key_option(required=True)
-def verify(version: int, model: "PublishedModel", public_key: Path) -> None:
-    """Check that version N has the files that the owner of a key signed, and no others."""
-    from digit_serving.releases.versions import list_versions
+@_public_key_option
+def verify(number: int, folder: "ModelsFolder", name: str, public_key: Path | None) -> None:
+    """Load version N in a process of its own, and enter it in models.config: it can be asked by number.
 
-    found = list_versions(model.path).get(version)
-    if found is None:
-        raise click.ClickException(f"version {version} does not exist in {model.path}")
+    With a key, its files must be those that the key's owner signed.
+    """
+    version = folder.version(name, number)
+    if public_key:
+        _signature_check(public_key)(version.path)
+        click.echo(f"{version.path} is signed by the owner of {public_key}.")
+    with folder.lock():
+        if number in folder.read_config().listed(name):
+            folder.verify(version.path)
+        else:
+            folder.enter(version)
+        is_entered = number in folder.read_config().listed(name)
+    kept = "" if is_entered else f"; Digits did not write {folder.config_path}: name it there yourself"
+    click.echo(f"{version.path} can be served{kept}.")
+
+
+@models.command()
+@_models_option
+@click.option("--model", "name", metavar="NAME", help="Fail if models.config does not name this model.")
+def check(root: Path, name: str | None) -> None:
+    """Correct models.config before a model server starts.
+
+    Enter models that have no entry, and take out versions whose files are missing.
+    """
+    from digit_client.artifact.models_folder import ModelsFolder
+
     with _click_errors():
-        _signature_check(public_key)(found.path)
-    click.echo(f"{found.path} is signed by the owner of {public_key}.")
+        folder = ModelsFolder(root)
+        folder.prepare(click.echo)
+        if name and name not in folder.read_config().base_paths:
+            raise click.ClickException(
+                f"{folder.config_path} has no model named {name}; "
+                "publish one with `digits train` or `digits export`"
+            )
 
 
 def _signature_check(public_key: Path) -> Callable[[Path], None]:
@@ -312,11 +382,3 @@ def _needs(extra: str) -> Iterator[None]:
             f"this command needs the module {error.name}; "
             f"install it in a clone of digit-serving: pip install '.[{extra}]'"
         ) from error
-
-
-@contextmanager
-def _promoter(model: "PublishedModel", endpoint: Endpoint, timeout: float, offline: bool) -> Iterator[Any]:
-    from digit_serving.releases.promotion import Promoter
-
-    with endpoint.connect() as server:
-        yield Promoter(model, None if offline else server, timeout, click.echo)

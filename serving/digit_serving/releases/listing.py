@@ -6,10 +6,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from digit_serving.releases.versions import PublishedVersion
+from digit_client.artifact.models_folder import ModelsFolder
+from digit_client.artifact.versions import Version
 
 _HEADINGS = ("VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE")
 _NONE = "–"
+MISSING = "missing"
+NOT_ENTERED = "not entered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,8 @@ class Row:
     """One version in the list.
 
     `published` (ISO 8601) and `accuracy` (0..1) come from the model card, None if the card lacks them.
-    `state` is None if the server does not know the version or does not answer. `bytes` is the size on disk.
+    `state` is MISSING without a folder, NOT_ENTERED if models.config does not list the version, else what the
+    model server says, None if it does not know the version or does not answer. `bytes` is the size on disk.
     """
 
     version: int
@@ -28,17 +32,29 @@ class Row:
     bytes: int
 
 
-def make_row(version: PublishedVersion, labels: Mapping[str, int], states: Mapping[int, str]) -> Row:
-    """Return the row of a version. `labels` maps labels to versions, `states` maps versions to states."""
-    card = version.card()
-    return Row(
-        version.number,
-        card.get("created"),
-        card.get("accuracy"),
-        states.get(version.number),
-        sorted(label for label, number in labels.items() if number == version.number),
-        version.size(),
-    )
+def make_rows(folder: ModelsFolder, name: str, states: Mapping[int, str]) -> list[Row]:
+    """Return the rows of the versions that are published, listed or labelled, newest first.
+
+    `states` maps versions to what the model server says.
+    """
+    published, config = folder.versions(name), folder.read_config()
+    entered, labels = config.selected(name, published), config.labels(name)
+    rows = []
+    for number in sorted({*published, *config.listed(name), *labels.values()}, reverse=True):
+        version = published.get(number, Version(name, number, folder.root / name / str(number)))
+        state = states.get(number) if number in entered else NOT_ENTERED
+        card = version.card()
+        rows.append(
+            Row(
+                number,
+                card.get("created"),
+                card.get("accuracy"),
+                state if number in published else MISSING,
+                sorted(label for label, labelled in labels.items() if labelled == number),
+                version.size(),
+            )
+        )
+    return rows
 
 
 def format_table(rows: Sequence[Row]) -> str:

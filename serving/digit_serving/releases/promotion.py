@@ -1,71 +1,116 @@
-"""Promotion and rollback: move a label between versions without a gap in service."""
+"""Promotion, rollback and pruning: changes of models.config that a running service has to follow."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
 
-from digit_client.tfserving.connection import Connection
-from digit_serving.releases.config import ConfigFile, ModelsConfig, ReleaseError
-from digit_serving.releases.readiness import ReadinessWaiter
-from digit_serving.releases.versions import PublishedModel, list_versions
+from digit_client.artifact.models_config import ModelsConfig
+from digit_client.artifact.models_folder import ModelsFolder
+from digit_client.artifact.versions import ArtifactError, Version, remove_leftovers
+from digit_serving.releases.service import Service
 
 
 @dataclass(frozen=True, slots=True)
-class Promoter:
-    """Moves a model's labels: load the version, wait, move the label, verify, unload unlabelled versions.
+class Releases:
+    """Versions of the model `name` in a models folder, and their service, None if no model server runs.
 
-    If a step fails or `timeout` seconds pass, models.config is restored. `server` is None if the model server
-    is not running: then only models.config changes. `report` gets one line for each step.
+    A change waits until the service follows it. If the service does not, or a step fails, models.config is
+    restored. `report` gets a sentence for each step. Methods raise ArtifactError, OSError, or DigitError if
+    the model server does not answer.
     """
 
-    model: PublishedModel
-    server: Connection | None
-    timeout: float
+    folder: ModelsFolder
+    name: str
+    service: Service | None
     report: Callable[[str], None]
+    force: bool = False
+    """True to rewrite a models.config that Digits did not write."""
 
-    def promote(self, version: int, label: str) -> None:
-        """Put the label on the version. Raises ReleaseError, or DigitError if the server does not answer."""
-        self._move(label, lambda config: config.promote(self.model.name, version, label))
+    def promote(self, number: int, label: str) -> None:
+        """Put the label on a version, which is verified and entered first if models.config lacks it."""
+        with self.folder.lock(), self._restoring():
+            self._move(label, self.folder.version(self.name, number))
+        self.report(f"Version {number} is {label}.")
 
     def roll_back(self, label: str) -> None:
-        """Put the label on its previous version. Raises as `promote` does."""
-        self._move(label, lambda config: config.roll_back(self.model.name, label))
+        """Put the label on the version that had it before."""
+        with self.folder.lock(), self._restoring():
+            number = self.folder.previous(self.name, label)
+            if number is None:
+                raise ArtifactError(f"label {label} has no previous version")
+            self._move(label, self.folder.version(self.name, number))
+            self.folder.forget(self.name, label)
+        self.report(f"Version {number} is {label}.")
 
-    def _move(self, label: str, change: Callable[[ModelsConfig], ModelsConfig]) -> None:
-        file, name, path = ConfigFile(self.model.root), self.model.name, self.model.path
-        with file.lock(self.timeout):
-            old = file.read()
-            new = change(old)
-            version = new.labels(name)[label]
-            if version not in list_versions(path):
-                raise ReleaseError(f"version {version} does not exist in {path}")
-            if self.server:
-                self._apply(ReadinessWaiter(self.server, name, self.timeout), file, old, new, label)
-            # Unload versions without a label: a call without a version or label gets the newest one loaded.
-            file.write(str(new.with_versions(name, new.labels(name).values())))
-        self.report(f"Version {version} is {label}.")
+    def prune(self, keep: int) -> None:
+        """Remove the versions but the newest `keep` and those that a label or a rollback needs.
 
-    def _apply(
-        self, waiter: ReadinessWaiter, file: ConfigFile, old: ModelsConfig, new: ModelsConfig, label: str
-    ) -> None:
-        """Load the version beside the others, then move the label; restore the file on failure."""
-        name, text = self.model.name, file.read_text()
-        version, selected = (
-            new.labels(name)[label],
-            old.versions_to_load(name, list_versions(self.model.path)),
-        )
-        statuses = waiter.statuses()
-        # The status may hold the error of an earlier attempt to load the version. If the file already selects
-        # the version, no new attempt begins, and the error counts.
-        stale = None if version in selected else statuses.get(version)
+        The model server unloads a version before its files are removed.
+        """
+        with self.folder.lock():
+            found = self.folder.versions(self.name)
+            with self._restoring() as config:
+                removed = found.keys() - {*islice(found, keep), *self.folder.needed(self.name)}
+                self._unload(config, removed)
+            remove_leftovers(self.folder.root / self.name)
+            for number in sorted(removed):
+                size = found[number].size()
+                found[number].remove()
+                self.report(f"Removed {found[number].path} ({size / 1e6:.1f} MB).")
+        self.report(f"Kept {', '.join(map(str, sorted(found.keys() - removed)))}.")
+
+    def _unload(self, config: ModelsConfig, removed: Collection[int]) -> None:
+        """Take versions out of models.config, and wait until the model server has unloaded them."""
+        listed = config.listed(self.name)
+        if listed.intersection(removed):
+            kept, base_path = listed.difference(removed), config.base_paths[self.name]
+            self.folder.write_config(config.with_versions(self.name, kept, base_path))
+        if self.service and removed:
+            self.report("Waiting for the model server to unload what is removed ...")
+            self.service.wait_until_unloaded(removed)
+
+    def _move(self, label: str, version: Version) -> None:
+        """Load the version, then move the label to it. Versions that are loaded stay loaded."""
+        folder, number = self.folder, version.number
+        # The status may hold the error of an earlier attempt to load the version. If the file lists the
+        # version, no new attempt begins, and the error counts.
+        is_listed = number in folder.read_config().listed(self.name)
+        statuses = self.service.statuses() if self.service else {}
+        folder.enter(version)
+        if self.service:
+            self.report(f"Waiting for the model server to load version {number} ...")
+            self.service.wait_until_loaded(number, None if is_listed else statuses.get(number))
+        folder.remember(self.name, label)
+        folder.write_config(folder.read_config().with_label(self.name, label, number))
+        if self.service:
+            self.report(f"Waiting for the service to answer label {label} with version {number} ...")
+            self.service.wait_until_labelled(label, number)
+
+    @contextmanager
+    def _restoring(self) -> Iterator[ModelsConfig]:
+        """Restore models.config if the block fails. The caller holds the lock."""
+        folder, old = self.folder, self._own_config()
         try:
-            if version not in selected:
-                file.write(str(old.with_versions(name, {*selected, version})))
-            self.report(f"Waiting for the model server to load version {version} ...")
-            waiter.wait_until_loaded(version, stale)
-            file.write(str(new.with_versions(name, {*selected, version})))
-            self.report(f"Waiting for the model server to move label {label} to version {version} ...")
-            waiter.wait_until_labelled(label, version)
+            yield old
         except BaseException:
-            file.write(text)
-            self.report(f"Restored {file.path}.")
+            if folder.read_config() != old:
+                folder.write_config(old)
+                self.report(f"Restored {folder.config_path}.")
             raise
+
+    def _own_config(self) -> ModelsConfig:
+        """Return models.config. Rewrite one that Digits did not write, if forced, or raise ArtifactError."""
+        folder, config = self.folder, self.folder.read_config()
+        if config.is_ours:
+            return config
+        if not self.force:
+            raise ArtifactError(
+                f"Digits did not write {folder.config_path}; change it yourself, or let --force rewrite it"
+            )
+        config = replace(config, is_ours=True)
+        for name, base_path in config.base_paths.items():
+            if published := folder.versions(name):
+                config = config.with_versions(name, config.selected(name, published), base_path)
+        folder.write_config(config)
+        return config

@@ -13,7 +13,6 @@ if typing.TYPE_CHECKING:
     from digit_serving.scoring.job import Summary
 
 _POSITIVE = click.IntRange(min=1)
-_MODELS = Path("models/digits")
 _STOPPED = 130
 
 
@@ -24,17 +23,17 @@ _STOPPED = 130
     "--model", metavar="NAME", help="Name of the model.  [default: the folder's only one, or digits]"
 )
 @click.option(
-    "--version", type=click.IntRange(min=0), help="Version of the model.  [default: the served one]"
+    "--version", type=click.IntRange(min=0), help="Version of the model.  [default: the stable one]"
 )
-@click.option("--label", help="Label of the model's version.")
+@click.option("--version-label", "label", help="Label of the model's version.")
 @click.option(
     "--models",
     type=click.Path(path_type=Path),
-    default=_MODELS,
+    default=Path("models"),
     envvar="DIGITS_MODELS",
     show_default=True,
     show_envvar=True,
-    help="Folder of a model's versions, or of several models' folders. The run starts a server for it.",
+    help="Folder of all models. The run starts a server for it.",
 )
 @click.option(
     "--model-server", "target", metavar="HOST:PORT", help="gRPC address of a model server to use instead."
@@ -81,11 +80,11 @@ def score(ctx: click.Context, /, **options: Any) -> None:
     Run one command at a time for an OUT. Memory is bounded: each worker holds two groups of 256 pictures or
     64 MiB.
 
-    Exit status: 0 if all pictures were answered or refused, 1 if some are to be scored again or the run
+    Exit status: 0 if all pictures were answered or can't be, 1 if some are to be scored again or the run
     failed, 2 for a wrong command, 130 after a stop.
     """
     if options["version"] is not None and options["label"] is not None:
-        raise click.UsageError("--version and --label are mutually exclusive")
+        raise click.UsageError("--version and --version-label are mutually exclusive")
     given = ctx.get_parameter_source("models") is click.core.ParameterSource.COMMANDLINE
     if options["target"] and given:
         raise click.UsageError("--models and --model-server are mutually exclusive")
@@ -115,14 +114,14 @@ def _run(options: dict[str, Any]) -> None:
 def _click_errors() -> Iterator[None]:
     """Turn expected errors into one line on standard error and exit status 1."""
     from digit_client import DigitError
+    from digit_client.artifact.versions import ArtifactError
     from digit_serving.processes import ProcessDiedError
-    from digit_serving.releases.config import ReleaseError
     from digit_serving.scoring.results import InvalidResultsError
     from digit_serving.scoring.run import ScoringError
 
     try:
         yield
-    except (DigitError, InvalidResultsError, OSError, ProcessDiedError, ReleaseError, ScoringError) as error:
+    except (ArtifactError, DigitError, InvalidResultsError, OSError, ProcessDiedError, ScoringError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -155,7 +154,7 @@ def _format(summary: "Summary", output: str) -> str:
     """Return the summary's lines, without those that count nothing."""
     lines = [
         ("Scored", summary.counts[None], f" of {summary.done:,} pictures in {summary.scoring_seconds:.1f} s"),
-        ("Refused", summary.refused.total(), _by_code(summary.refused)),
+        ("Broken", summary.broken.total(), _by_code(summary.broken)),
         ("To repeat", summary.to_repeat.total(), _by_code(summary.to_repeat)),
         ("Skipped", summary.skipped, " that had a row"),
         ("Removed", summary.removed, " that are gone"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from digit_client import DIGITS, DigitError, ModelNotFoundError
+from digit_client.artifact.models_config import STABLE
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.connection import Connection
 from digit_serving.processes import ProcessGroup
@@ -50,8 +51,8 @@ class Summary:
         return self.done / self.scoring_seconds if self.scoring_seconds else 0.0
 
     @property
-    def refused(self) -> Counter[str]:
-        """Number of refused pictures by error code."""
+    def broken(self) -> Counter[str]:
+        """Number of pictures that can't be taken, by error code."""
         return Counter({code: count for code, count in self.counts.items() if code in FINAL_CODES and code})
 
     @property
@@ -84,7 +85,7 @@ class Job:
         """Score the pictures without a row. `summary` is kept up to date; `on_progress` is called after it.
 
         Raise click.UsageError if the earlier results are of another kind; ScoringError, InvalidResultsError,
-        ReleaseError, ProcessDiedError, DigitError or OSError if the run can't start or go on.
+        ArtifactError, ProcessDiedError, DigitError or OSError if the run can't start or go on.
         """
         started = time.monotonic()
         results = ResultsFolder(files.absolute(self.output))
@@ -150,11 +151,13 @@ class Job:
         asked = earlier.version if earlier and is_resumed else self.version
         local = None if self.target else LocalModel.find(self.models, model, asked, self.label)
         if local:
-            model, version = local.name, local.version
+            model, version = local.version.model, local.version.number
         else:
             model = model or DIGITS.name
             try:
-                version = self._resolve(ModelRef(model, asked, self.label))
+                version = self._resolve(
+                    ModelRef(model, asked, self.label or (STABLE if asked is None else None))
+                )
             except ModelNotFoundError as error:
                 if not is_resumed:
                     raise

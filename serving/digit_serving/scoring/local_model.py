@@ -6,40 +6,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from digit_client.artifact.models_config import STABLE, ModelsConfig
+from digit_client.artifact.models_folder import ModelsFolder
+from digit_client.artifact.versions import ArtifactError, Version
 from digit_serving import sockets
 from digit_serving.processes import ProcessDiedError, ProcessGroup
-from digit_serving.releases.config import ModelsConfig, ReleaseError, find_config
-from digit_serving.releases.versions import find_model, list_versions
 from digit_serving.up import MODEL_SERVER_ENVIRONMENT, MODEL_SERVER_FLAGS, find_model_server
 
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A version of a model, and its folder of versions."""
+    """Published version that this machine serves for a run."""
 
-    name: str
-    version: int
-    path: Path
+    version: Version
 
     @classmethod
-    def find(cls, root: Path, name: str | None, version: int | None, label: str | None) -> "LocalModel":
-        """Return the model of this name and its version of this number or label, else the one served.
+    def find(cls, root: Path, name: str | None, number: int | None, label: str | None) -> "LocalModel":
+        """Return the version of this number, or of this label, by default the stable one, of a model.
 
-        Raise ReleaseError if there is none.
+        Raise ArtifactError if there is none.
         """
-        model = find_model(root, name)
-        published = list_versions(model.path)
-        config = find_config(model.path)
-        if label is not None:
-            version = (config.read().labels(model.name) if config.path.exists() else {}).get(label)
-            if version is None:
-                raise ReleaseError(f"{model.name} has no label {label}; see `digits models ls`")
-        elif version is None:
-            served = config.read().versions_to_load(model.name, published) if config.path.exists() else ()
-            version = max(served or published)
-        if version not in published:
-            raise ReleaseError(f"version {version} does not exist in {model.path}")
-        return cls(model.name, version, model.path)
+        folder = ModelsFolder(root)
+        name = folder.choose(name)
+        if number is not None:
+            return cls(folder.version(name, number))
+        label = label or STABLE
+        version = folder.labelled(name, label)
+        if version is None:
+            raise ArtifactError(f"no version of {name} is {label}; see `digits models ls`")
+        return cls(version)
 
     @contextmanager
     def serving(self, group: ProcessGroup) -> Iterator[str]:
@@ -48,12 +43,15 @@ class LocalModel:
         A release can't unload the version: the server does not read the models' own configuration. Raise
         ProcessDiedError with the log's last line.
         """
-        config = ModelsConfig.of_newest({self.name: self.path.resolve()})
+        version = self.version
+        config = ModelsConfig.empty().with_versions(
+            version.model, [version.number], version.path.parent.resolve()
+        )
         with sockets.listen("127.0.0.1", 0) as free:
             port = free.getsockname()[1]
         with TemporaryDirectory() as folder:
             file, log = Path(folder) / "models.config", Path(folder) / "log"
-            file.write_text(str(config.with_versions(self.name, [self.version])))
+            file.write_text(str(config))
             _, command = find_model_server()
             flags = (f"--port={port}", f"--model_config_file={file}", *MODEL_SERVER_FLAGS)
             with log.open("wb") as output:

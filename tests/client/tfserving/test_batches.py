@@ -25,7 +25,7 @@ def test_batches_number_pictures_and_end_at_their_size() -> None:
 def test_batches_of_array_are_its_parts() -> None:
     images = np.zeros((300, 5, 7), np.uint8)
     found = [*batches(images)]
-    assert [(batch.start, np.shape(batch.pictures)) for batch in found] == [
+    assert [(batch.start, np.asarray(batch.pictures).shape) for batch in found] == [
         (0, (256, 5, 7)),
         (256, (44, 5, 7)),
     ]

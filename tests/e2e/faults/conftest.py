@@ -176,7 +176,11 @@ def serve(models: Path, digits: Any, tmp_path: Path) -> Iterator[Serve]:
             limits: dict[int, int] | None = None,
         ) -> Service:
             port, grpc_port = free_port(), free_port()
-            settings = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": f"127.0.0.1:{grpc_port}"}
+            settings = {
+                "DIGITS_PORT": str(port),
+                "DIGITS_MODEL_SERVER": f"127.0.0.1:{grpc_port}",
+                "DIGITS_DEFAULT_LABEL": "",
+            }
             settings |= environment or {}
             gateway = stack.enter_context(running("gateway", environment=settings, limits=limits))
             url = f"http://127.0.0.1:{port}"

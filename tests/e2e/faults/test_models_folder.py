@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from digit_client import DIGITS as DIGITS_TASK
-from digit_serving.releases.config import ensure_config
+from digit_client.artifact.models_folder import ModelsFolder
 from digit_training import export
 from tests.e2e.faults.conftest import Serve, Service
 from tests.processes import DIGITS, wait_until
@@ -160,17 +160,64 @@ def test_models_folder_version_with_invalid_output_gives_502(
     assert callers.statuses() == {200, 502}
 
 
-def test_models_config_promotion_and_rollback_lose_no_request(serve: Serve, folder: Path) -> None:
-    publish_copy(folder, 2)
-    file = ensure_config(folder, {"digits": folder}, print).path
-    flags = ("--model_config_file_poll_wait_seconds=1", "--allow_version_labels_for_unavailable_models=true")
-    service = serve(f"--model_config_file={file}", *flags, folder=folder)
-    models = {"DIGITS_MODELS": str(folder), "DIGITS_MODEL_SERVER": f"127.0.0.1:{service.grpc_port}"}
-    with service.callers() as callers:
-        for command, version in (("promote 2", 2), ("promote 1", 1), ("rollback", 2)):
-            subprocess.run([*DIGITS, "models", *command.split()], env={**os.environ, **models}, check=True)
-            wait_until_served(service, version)
+@pytest.fixture
+def released(serve: Serve, models: Path, tmp_path: Path) -> Service:
+    """Service of a models folder, whose version 1 is stable."""
+    folder = ModelsFolder(tmp_path / "models")
+    publish_next(folder, models / "1")
+    return serve(
+        f"--model_config_file={folder.config_path}",
+        "--model_config_file_poll_wait_seconds=1",
+        "--allow_version_labels_for_unavailable_models=true",
+        folder=folder.root,
+        environment={"DIGITS_DEFAULT_LABEL": "stable"},
+    )
+
+
+def publish_next(folder: ModelsFolder, version: Path) -> None:
+    """Publish a copy of a version."""
+
+    def write(path: Path) -> None:
+        shutil.copytree(version, path, dirs_exist_ok=True)
+
+    folder.publish("digits", write)
+
+
+def change(service: Service, *arguments: str) -> None:
+    environment = {
+        **os.environ,
+        "DIGITS_MODELS": str(service.models),
+        "DIGITS_MODEL_SERVER": f"127.0.0.1:{service.grpc_port}",
+        "DIGITS_URL": service.url,
+    }
+    subprocess.run([*DIGITS, "models", *arguments], env=environment, check=True)
+
+
+def test_models_config_publications_and_promotions_lose_no_request(released: Service) -> None:
+    folder = ModelsFolder(released.models)
+    with released.callers() as callers:
+        for number in (2, 3, 4):
+            publish_next(folder, released.models / "digits" / "1")
+            time.sleep(2)
+            assert released.version() == 1, number
+        for *command, version in (("promote", "2", 2), ("promote", "4", 4), ("rollback", 2)):
+            change(released, *command)
+            assert released.version() == version
+        change(released, "prune", "--keep", "1")
+        assert sorted(folder.versions("digits")) == [1, 2, 4]
     assert callers.statuses() == {200}
+
+
+def test_models_folder_version_removed_under_a_label_is_told_and_replaced(released: Service) -> None:
+    folder = ModelsFolder(released.models)
+    publish_next(folder, released.models / "digits" / "1")
+    shutil.rmtree(released.models / "digits" / "1")
+    command = [*DIGITS, "models", "ls", "--models", str(released.models)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "missing" in listed[-1]
+    assert "stable" in listed[-1]
+    change(released, "promote", "2")
+    assert released.version() == 2
 
 
 def test_models_config_damaged_keeps_versions_until_repaired(serve: Serve, folder: Path) -> None:
@@ -194,17 +241,36 @@ def test_models_config_damaged_keeps_versions_until_repaired(serve: Serve, folde
     assert callers.statuses() == {200}
 
 
-def test_export_full_disk_publishes_nothing(models: Path, folder: Path) -> None:
-    file = models.parent / "report" / "model.keras"
-    export = " ".join([*DIGITS, "export", str(file), "--output", "digits", "--force"])
-    # File system of 300 kB in a mount namespace of its own.
-    script = (
-        f"mount -t tmpfs -o size=300k none . && cd $PWD && {export}; status=$?; "
-        "echo Published: $(ls -A digits); exit $status"
-    )
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+def test_export_full_disk_publishes_nothing(models: Path, tmp_path: Path) -> None:
+    file = models.parent.parent / "report" / "model.keras"
+    export = " ".join([*DIGITS, "export", str(file), "--models", "models", "--force"])
+    done = run_on_small_disk("300k", export, tmp_path)
     assert done.returncode == 1, done.stderr
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stdout.splitlines()[-1] == "Published:"
+    assert done.stdout.splitlines()[-1].split()[1:] in ([], [".models.lock", "digits"])
+
+
+def test_promote_full_disk_keeps_the_label(models: Path, tmp_path: Path) -> None:
+    folder = ModelsFolder(tmp_path / "models", verify=lambda _: None)
+    for _ in range(2):
+        publish_next(folder, models / "1")
+    fill = f"cp -a {folder.root} . && (dd if=/dev/zero of=full bs=1k || true)"
+    promote = f"{' '.join(DIGITS)} models promote 2 --offline"
+    (tmp_path / "disk").mkdir()
+    done = run_on_small_disk("4m", f"{fill} && {promote}", tmp_path / "disk")
+    assert done.returncode == 1, done.stderr
+    assert "Error: [Errno 28] No space left on device" in done.stderr
+    listing, config = done.stdout.split("model_config_list")
+    assert "models.config" in listing
+    assert "value: 1" in config
+
+
+def run_on_small_disk(size: str, command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a shell command in a file system of this size, in a mount namespace; print the models."""
+    script = (
+        f"mount -t tmpfs -o size={size} none . && cd $PWD && {command}; status=$?; "
+        "echo Models: $(ls -A models); cat models/models.config; exit $status"
+    )
+    wrapped = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    return subprocess.run(wrapped, cwd=folder, capture_output=True, text=True)

@@ -108,7 +108,7 @@ def page(open_page: Callable[..., Page]) -> Page:
 @pytest.fixture(scope="session")
 def url(models: Path) -> Iterator[str]:
     """URL of `digits up` with one version of a model."""
-    with stack(models) as url:
+    with stack(models.parent) as url:
         yield url
 
 
@@ -154,8 +154,8 @@ def colors_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = folder / "colors.keras"
     subprocess.run([sys.executable, "-c", COLORS_MODEL, file], check=True)
     command = [*DIGITS, "export", file, "--task", folder / "colors.toml", "--data", folder / "data"]
-    subprocess.run([*map(str, command), "--output", str(folder / "model")], check=True)
-    return folder / "model"
+    subprocess.run([*map(str, command), "--models", str(folder / "models")], check=True)
+    return folder / "models" / "colors"
 
 
 @pytest.fixture(scope="session")
@@ -179,7 +179,7 @@ model_config_list {{ config {{
 @pytest.fixture(scope="session")
 def canary_service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CanaryService]:
     folder = tmp_path_factory.mktemp("canary") / "digits"
-    for version in ("1", "2"):
+    for version in ("1", "2", "3"):
         shutil.copytree(models / "1", folder / version)
     config = folder.parent / "models.config"
     config.write_text(MODELS_CONFIG.format(folder=folder))
@@ -211,6 +211,7 @@ def protected_service(
     settings = {
         "DIGITS_PORT": str(port),
         "DIGITS_MODEL_SERVER": model_server,
+        "DIGITS_DEFAULT_LABEL": "",
         "DIGITS_API_KEYS": str(file.path),
         "DIGITS_WORKERS": "1",
     }

@@ -6,7 +6,7 @@ from subprocess import Popen
 
 @dataclass(frozen=True)
 class CanaryService:
-    """A gateway in front of a model server with versions 1 and 2, labelled stable and canary."""
+    """A gateway in front of a model server with the versions 1, stable, 2, canary, and 3, a candidate."""
 
     url: str
     model_server: Popen[bytes]

@@ -60,6 +60,7 @@ def test_fetch_example_is_answered_where_the_origin_is_allowed(
     settings = {
         "DIGITS_PORT": str(port),
         "DIGITS_MODEL_SERVER": model_server,
+        "DIGITS_DEFAULT_LABEL": "",
         "DIGITS_API_KEYS": str(file.path),
         "DIGITS_CORS_ORIGINS": other_origin if is_allowed else "",
         "DIGITS_WORKERS": "1",

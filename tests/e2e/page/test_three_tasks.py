@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import Page, expect
 
 from digit_client import (
-    ClassifierClient,
-    DigitClient,
+    Client,
     ModelNotFoundError,
     ModelServerClient,
     Prediction,
@@ -137,8 +136,8 @@ def stripes(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Published
         work / "stripes.toml",
         "--data",
         work / "validation",
-        "--output",
-        folder / "stripes",
+        "--models",
+        folder,
         "--min-accuracy",
         "0.5",
     )
@@ -164,7 +163,7 @@ def garments(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Publishe
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(images, labels, batch_size=256, epochs=2, verbose=0)
     model.save(work / "garments.keras")
-    options = ("--labels", GARMENTS, "--data", FASHION, "--output", folder / "garments")
+    options = ("--labels", GARMENTS, "--data", FASHION, "--models", folder)
     accuracy = export(work / "garments.keras", *options, "--min-accuracy", "0.5")
     tests, truth = read_fashion("t10k")
     return Published(accuracy, tests, truth.tolist())
@@ -199,7 +198,7 @@ def test_served_model_is_as_accurate_as_exported(
     published = request.getfixturevalue(task)
     if published is None:
         pytest.skip("Debian's package dataset-fashion-mnist is not installed")
-    with ClassifierClient(service.url, model=task, timeout=120) as client:
+    with Client(service.url, model=task, timeout=120) as client:
         assert share_right(published, client.predict_many) == pytest.approx(published.accuracy, abs=5e-5)
     with ModelServerClient(service.grpc, name=task, timeout=120) as client:
         assert share_right(published, client.predict_many) == pytest.approx(published.accuracy, abs=5e-5)
@@ -207,7 +206,7 @@ def test_served_model_is_as_accurate_as_exported(
 
 def test_both_clients_answer_a_photograph_alike(service: Service, stripes: Published) -> None:
     with (
-        ClassifierClient(service.url, model="stripes") as over_http,
+        Client(service.url, model="stripes") as over_http,
         ModelServerClient(service.grpc, name="stripes") as over_grpc,
     ):
         for picture in stripes.pictures[::20]:
@@ -219,13 +218,13 @@ def test_both_clients_answer_a_photograph_alike(service: Service, stripes: Publi
 
 
 def test_digits_beside_other_tasks_are_read(service: Service) -> None:
-    with DigitClient(service.url) as client:
+    with Client(service.url) as client:
         answer = client.predict(FIVE)
         assert (answer.label, answer.digit) == ("5", 5)
         assert client.read(FIVE).text == "5"
-    with DigitClient(service.url, model="stripes") as client, pytest.raises(ReadingNotSupportedError):
+    with Client(service.url, model="stripes") as client, pytest.raises(ReadingNotSupportedError):
         client.read(FIVE)
-    with ClassifierClient(service.url, model="rockets") as client, pytest.raises(ModelNotFoundError):
+    with Client(service.url, model="rockets") as client, pytest.raises(ModelNotFoundError):
         client.predict(FIVE)
 
 
@@ -259,8 +258,9 @@ def test_page_names_and_explains_a_picture(
     picture = published.pictures[0]
     file = tmp_path / "picture"
     file.write_bytes(picture if isinstance(picture, bytes) else to_png(picture))
-    with ClassifierClient(service.url, model=task) as client:
+    with Client(service.url, model=task) as client:
         expected = client.predict(file)
+    assert expected.label
     page = new_page()
     page.goto(f"{service.url}/?model={task}")
     # Until the page knows the task, it takes pictures for numbers.

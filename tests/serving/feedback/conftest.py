@@ -14,9 +14,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from digit_client.artifact.feedback_table import is_held_out
 from digit_client.images import to_png
 from digit_serving.feedback import kept
-from digit_serving.feedback.records import Record, is_held_out
+from digit_serving.feedback.records import Record
 from tests.conftest import Digits
 
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)

@@ -13,10 +13,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from digit_client import DIGITS, TaskCard
+from digit_client.artifact.feedback_table import NO_CLASS
 from digit_client.images import to_png
 from digit_serving.feedback.cli import feedback
 from digit_serving.feedback.kept import KeptAnswers
-from digit_serving.feedback.records import NO_CLASS
 from digit_serving.feedback.store import FeedbackStore
 from digit_training import data, pictures
 from tests.conftest import Digits
@@ -91,22 +91,24 @@ def test_show_prints_fields_and_picture_of_each_input(
 ) -> None:
     pixels = np.zeros((28, 28), np.uint8)
     pixels[1, 2:4] = 255
+    answer = {"request_id": "asked", "caller": "shop", "kind": "read"}
     store.save(
         [
-            make_record(request_id="asked", kind="read", position=1, predicted="8"),
-            make_record(request_id="asked", kind="read", input=to_png(pixels), label="7", original=b"1234"),
+            make_record(**answer, position=1, predicted="8"),
+            make_record(**answer, input=to_png(pixels), label="7", original=b"1234"),
             make_record(request_id="another"),
         ]
     )
     lines = run("show", "asked").stdout.splitlines()
-    fields, picture, second = lines[:9], lines[9:37], lines[38:]
+    fields, picture, second = lines[:11], lines[11:39], lines[40:]
     assert fields[0].split() == ["request", "asked"]
-    assert fields[1].split() == ["input", "0.0", "(read)"]
-    assert fields[6].split() == ["label", "7"]
-    assert fields[8].split() == ["original", "0.0", "kB"]
+    assert fields[1].split() == ["caller", "shop"]
+    assert fields[2].split() == ["input", "0.0", "(read)"]
+    assert fields[7].split() == ["label", "7"]
+    assert fields[10].split() == ["original", "0.0", "kB"]
     assert picture[:3] == ["", "    ████", ""]
     assert "predicted  8 (75.0%)" in second
-    assert len(second) == 9 + 28
+    assert len(second) == 11 + 28
 
 
 def test_show_unknown_request_says_so(run: Run, store: FeedbackStore) -> None:
@@ -152,6 +154,15 @@ def test_export_folder_is_a_test_set_for_export(
     loaded = pictures.load(tmp_path / "out", DIGITS)
     assert (loaded.examples.images == images).all()
     assert loaded.examples.labels.tolist() == [row // 2 for row in range(20)]
+
+
+def test_export_folder_keeps_inputs_of_two_callers_with_the_same_request_id(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    store.save([make_record(request_id="same", caller=caller, label="1") for caller in ("", "alice", "bob")])
+    assert run("export", tmp_path / "out").exit_code == 0
+    names = {path.name for path in (tmp_path / "out" / "1").iterdir()}
+    assert names == {"same-0-0.png", "alice@same-0-0.png", "bob@same-0-0.png"}
 
 
 def test_export_npz_of_colour_pictures_has_names_as_labels(
@@ -261,7 +272,7 @@ def test_delete_request_also_deletes_its_kept_answer(
     with closing(KeptAnswers(sqlite_url)) as kept:
         kept.keep([record])
         assert run("delete", "--request", record.request_id, "--yes").exit_code == 0
-        assert kept.find(record.request_id, 0) == []
+        assert kept.find(record.request_id, 0, "") == []
     assert list(store.records()) == []
 
 

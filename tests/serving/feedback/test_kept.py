@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from digit_serving.feedback.database import StoreError, parse_url
+from digit_client.artifact.feedback_table import StoreError, parse_url
 from digit_serving.feedback.kept import KeptAnswers, remove_kept
 from tests.serving.feedback.conftest import START, MakeRecord
 
@@ -30,14 +30,14 @@ def test_find_returns_the_positions_of_one_picture_in_order(
     first = make_record(kind="read", index=1)
     second, other = replace(first, position=1), replace(first, index=2)
     kept.keep([second, other, first])
-    assert kept.find(first.request_id, 1) == [first, second]
+    assert kept.find(first.request_id, 1, "") == [first, second]
 
 
 def test_find_unknown_request_returns_nothing(kept: KeptAnswers, make_record: MakeRecord) -> None:
     record = make_record()
     kept.keep([record])
-    assert kept.find("unknown", 0) == []
-    assert kept.find(record.request_id, 1) == []
+    assert kept.find("unknown", 0, "") == []
+    assert kept.find(record.request_id, 1, "") == []
 
 
 def test_find_reused_request_id_returns_the_latest_answer(kept: KeptAnswers, make_record: MakeRecord) -> None:
@@ -45,14 +45,22 @@ def test_find_reused_request_id_returns_the_latest_answer(kept: KeptAnswers, mak
     short = make_record(request_id="same", answered_at=START + timedelta(seconds=1))
     kept.keep(long)
     kept.keep([short])
-    assert kept.find("same", 0) == [short]
+    assert kept.find("same", 0, "") == [short]
+
+
+def test_find_request_of_another_caller_is_empty(kept: KeptAnswers, make_record: MakeRecord) -> None:
+    alice, bob = (make_record(request_id="same", caller=caller) for caller in ("alice", "bob"))
+    kept.keep([alice, bob])
+    assert kept.find("same", 0, "alice") == [alice]
+    assert kept.find("same", 0, "bob") == [bob]
+    assert kept.find("same", 0, "") == []
 
 
 def test_other_process_of_the_same_store_finds_the_answer(url: str, make_record: MakeRecord) -> None:
     record = make_record()
     with closing(KeptAnswers(url)) as one, closing(KeptAnswers(url)) as another:
         one.keep([record])
-        assert another.find(record.request_id, 0) == [record]
+        assert another.find(record.request_id, 0, "") == [record]
 
 
 def test_expire_deletes_answers_older_than_the_age(kept: KeptAnswers, make_record: MakeRecord) -> None:
@@ -61,8 +69,8 @@ def test_expire_deletes_answers_older_than_the_age(kept: KeptAnswers, make_recor
     new = make_record(answered_at=now - timedelta(seconds=30))
     kept.keep([old, new])
     assert kept.expire(60, max_rows=100) == 1
-    assert kept.find(old.request_id, 0) == []
-    assert kept.find(new.request_id, 0) == [new]
+    assert kept.find(old.request_id, 0, "") == []
+    assert kept.find(new.request_id, 0, "") == [new]
 
 
 def test_expire_deletes_the_oldest_answers_beyond_the_rows(
@@ -72,15 +80,15 @@ def test_expire_deletes_the_oldest_answers_beyond_the_rows(
     records = [make_record(answered_at=now - timedelta(seconds=number)) for number in range(5)]
     kept.keep(records)
     assert kept.expire(60, max_rows=2) == 3
-    assert [bool(kept.find(record.request_id, 0)) for record in records] == [True, True, *[False] * 3]
+    assert [bool(kept.find(record.request_id, 0, "")) for record in records] == [True, True, *[False] * 3]
 
 
 def test_delete_removes_the_answers_of_a_request(kept: KeptAnswers, make_record: MakeRecord) -> None:
     record, other = make_record(), make_record()
     kept.keep([record, other])
     assert kept.delete(request_id=record.request_id) == 1
-    assert kept.find(record.request_id, 0) == []
-    assert kept.find(other.request_id, 0) == [other]
+    assert kept.find(record.request_id, 0, "") == []
+    assert kept.find(other.request_id, 0, "") == [other]
 
 
 def test_answers_of_an_sqlite_store_are_in_memory_only(
@@ -99,7 +107,7 @@ def test_stores_of_different_files_share_no_answers(
     record, other_url = make_record(), f"sqlite:///{tmp_path / 'other.db'}"
     with closing(KeptAnswers(sqlite_url)) as kept, closing(KeptAnswers(other_url)) as other:
         kept.keep([record])
-        assert other.find(record.request_id, 0) == []
+        assert other.find(record.request_id, 0, "") == []
 
 
 def test_other_path_of_the_same_file_has_the_same_answers(
@@ -111,7 +119,7 @@ def test_other_path_of_the_same_file_has_the_same_answers(
         kept.keep([record])
     for path in ("link/feedback.db", "memory/../feedback.db"):
         with closing(KeptAnswers(f"sqlite:///{tmp_path}/{path}")) as kept:
-            assert kept.find(record.request_id, 0) == [record]
+            assert kept.find(record.request_id, 0, "") == [record]
 
 
 def test_remove_kept_leaves_answers_that_are_in_use(
@@ -123,7 +131,7 @@ def test_remove_kept_leaves_answers_that_are_in_use(
         kept.keep([record])
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             remove_kept(sqlite_url)
-        assert kept.find(record.request_id, 0) == [record]
+        assert kept.find(record.request_id, 0, "") == [record]
     remove_kept(sqlite_url)
     assert list(memory.glob("*/*")) == []
 

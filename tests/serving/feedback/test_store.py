@@ -22,10 +22,10 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from digit_serving.feedback.database import StoreError, parse_url
-from digit_serving.feedback.records import NO_CLASS, Agreement
+from digit_client.artifact.feedback_table import NO_CLASS, StoreError, metadata, parse_url
+from digit_serving.feedback.database import VERSION_TABLE
+from digit_serving.feedback.records import Agreement
 from digit_serving.feedback.store import FeedbackStore
-from digit_serving.feedback.tables import VERSION_TABLE, metadata
 from digit_training import feedback
 from digit_training.data import NO_DIGIT
 from tests.conftest import Digits
@@ -160,7 +160,7 @@ def test_stats_count_labels_and_agreement_by_version(store: FeedbackStore, make_
             make_record(predicted="1", label="1"),
             make_record(predicted="1", label="7"),
             make_record(predicted="1", label=NO_CLASS, is_digit=0.75),
-            make_record(predicted="1", label=NO_CLASS, is_digit=0.25),
+            make_record(predicted=NO_CLASS, label=NO_CLASS, is_digit=0.25),
             make_record(predicted="1", label=NO_CLASS, is_digit=None),
             make_record(version=2),
             make_record(model="fashion"),

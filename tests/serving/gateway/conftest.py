@@ -86,12 +86,13 @@ class GatewayProcess:
 def gateway_process(
     model_server: str, environment: Mapping[str, str] | None = None, **settings: object
 ) -> Iterator[GatewayProcess]:
-    """Run a gateway process, by default with one worker; yield it once /livez answers.
+    """Run a gateway process; yield it once /livez answers.
 
-    `settings` are fields of Settings, `environment` is passed on as it is.
+    By default it has one worker, and its model server no labels. `settings` are fields of Settings,
+    `environment` is passed on as it is.
     """
     port = free_port()
-    settings = {"port": port, "model_server": model_server, "workers": 1} | settings
+    settings = {"port": port, "model_server": model_server, "workers": 1, "default_label": ""} | settings
     variables = {f"DIGITS_{name.upper()}": str(value) for name, value in settings.items()}
     with running("gateway", environment={**variables, **(environment or {})}) as process:
         gateway = GatewayProcess(port, process)
@@ -343,10 +344,18 @@ class StubModelServer:
         self._server.stop(0).wait()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_labels() -> Iterator[None]:
+    """Let gateways ask the newest version by default: the model servers of most tests have no labels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIGITS_DEFAULT_LABEL", "")
+        yield
+
+
 @pytest.fixture(scope="session")
 def http(model_server: str) -> FlaskClient:
     """Test client of the gateway in front of a real model server."""
-    return greenlet_loop.client(Settings(model_server=model_server, labels=()))
+    return greenlet_loop.client(Settings(model_server=model_server, default_label=""))
 
 
 @pytest.fixture(scope="session")
@@ -358,7 +367,7 @@ def offline_http() -> FlaskClient:
 @pytest.fixture
 def start_gateway(model_server: str) -> StartGateway:
     """Function that creates a gateway with these settings and returns a test client of it."""
-    return lambda **settings: greenlet_loop.client(Settings(model_server=model_server, labels=(), **settings))
+    return lambda **settings: greenlet_loop.client(Settings(model_server=model_server, **settings))
 
 
 @pytest.fixture
@@ -392,7 +401,7 @@ def feedback_url(tmp_path: Path) -> str:
 @pytest.fixture
 def feedback_http(stub: StubModelServer, feedback_url: str, memory: Path) -> Iterator[FlaskClient]:
     """Test client of the gateway in front of the stub, with feedback."""
-    settings = Settings(model_server=stub.target, labels=(), feedback=feedback_url)
+    settings = Settings(model_server=stub.target, feedback=feedback_url, feedback_open=True)
     with greenlet_loop.keeping(settings) as client:
         yield client
 
@@ -416,7 +425,7 @@ def start_labelling(
 ) -> Iterator[StartGateway]:
     """Function that starts a gateway with these settings; its test client has a key that may label."""
     headers = {"HTTP_AUTHORIZATION": f"Bearer {key_file.add('lab', may_label=True)}"}
-    defaults: dict[str, Any] = {"model_server": stub.target, "labels": (), "feedback": feedback_url}
+    defaults: dict[str, Any] = {"model_server": stub.target, "feedback": feedback_url}
     defaults["api_keys"] = key_file.path
     with ExitStack() as stack:
 

@@ -31,6 +31,8 @@ from tests.serving.gateway.conftest import (
 from tests.serving.gateway.test_routes import assert_problem
 
 Pixels = NDArray[np.uint8]
+SETTINGS: dict[str, Any] = {"default_label": "", "deadline": 60}
+"""Settings for a stub whose model has no label, on a machine that may be busy."""
 
 
 @pytest.fixture
@@ -42,7 +44,9 @@ def model(stub: StubModelServer, digits: Any) -> TemplateModel:
 
 @pytest.fixture
 def http(stub: StubModelServer, model: TemplateModel) -> FlaskClient:
-    return greenlet_loop.client(Settings(model_server=stub.target, max_digits=4, max_pixels=2_000_000))
+    return greenlet_loop.client(
+        Settings(**SETTINGS, model_server=stub.target, max_digits=4, max_pixels=2_000_000)
+    )
 
 
 def cross() -> Pixels:
@@ -256,7 +260,7 @@ class TestPredict:
         self, stub: StubModelServer, model: TemplateModel, digits: Any
     ) -> None:
         http = greenlet_loop.client(
-            Settings(model_server=stub.target, default_label="stable", canary_percent=100)
+            Settings(model_server=stub.target, default_label="stable", canary_share=1)
         )
         model.version = 8
         (prediction,) = post(http, "/v1/predict", draw_number(digits, "27"))
@@ -316,7 +320,7 @@ class TestRead:
     def test_read_boxes_refer_to_turned_picture_at_full_size(
         self, stub: StubModelServer, model: TemplateModel, digits: Any
     ) -> None:
-        http = greenlet_loop.client(Settings(model_server=stub.target))
+        http = greenlet_loop.client(Settings(**SETTINGS, model_server=stub.target))
         # Larger JPEGs than segmentation needs are decoded downscaled.
         picture = np.pad(draw_number(digits, "27", scale=40), 200, constant_values=255)
         exif = Image.Exif()
@@ -335,7 +339,7 @@ class TestRead:
     def test_read_more_candidates_than_max_images_takes_several_calls(
         self, stub: StubModelServer, model: TemplateModel, digits: Any
     ) -> None:
-        http = greenlet_loop.client(Settings(model_server=stub.target, max_images=2))
+        http = greenlet_loop.client(Settings(**SETTINGS, model_server=stub.target, max_images=2))
         found = post(http, "/v1/read", draw_number(digits, "2026"), draw_number(digits, "3"))
         assert [reading["text"] for reading in found] == ["2026", "3"]
         assert len(model.sizes) > 2

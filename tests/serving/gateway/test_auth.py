@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from digit_client import AsyncDigitClient, DigitClient, OverloadedError, RetryPolicy, ServiceError
+from digit_client import AsyncClient, Client, OverloadedError, RetryPolicy, ServiceError
 from digit_client.images import to_png
 from digit_serving.gateway.auth import KeyFile, KeyFileError, KeyVerifier
 from digit_serving.gateway.cli import keys as keys_command
@@ -116,13 +116,13 @@ async def test_client_with_key_is_answered_by_gateway_process(
 ) -> None:
     key = key_file.add("shop")
     with gateway_process(model_server, api_keys=key_file.path, rate_limit="2/hour") as gateway:
-        with DigitClient(gateway.url) as client, pytest.raises(ServiceError) as unauthorized:
+        with Client(gateway.url) as client, pytest.raises(ServiceError) as unauthorized:
             client.predict(digits.one(7))
         assert (unauthorized.value.status, unauthorized.value.reason) == (401, "unauthorized")
         monkeypatch.setenv("DIGITS_API_KEY", key)
-        with DigitClient(gateway.url) as client:
+        with Client(gateway.url) as client:
             assert client.predict(digits.one(7)).digit == 7
-        async with AsyncDigitClient(gateway.url, api_key=key, retries=RetryPolicy(max_attempts=1)) as client:
+        async with AsyncClient(gateway.url, api_key=key, retries=RetryPolicy(max_attempts=1)) as client:
             assert (await client.predict(digits.one(7))).digit == 7
             with pytest.raises(OverloadedError) as limited:
                 await client.predict(digits.one(7))
@@ -219,7 +219,7 @@ def test_keys_command_add_label_lets_the_key_label(
     digits_keys: Callable[..., Result], key_file: KeyFile
 ) -> None:
     digits_keys("add", "shop")
-    key = digits_keys("add", "lab", "--label").stdout.strip()
+    key = digits_keys("add", "lab", "--may-label").stdout.strip()
     assert digits_keys("ls").stdout.splitlines() == ["shop", "lab label"]
     digits_keys("remove", "shop")
     found = KeyVerifier(key_file.path).find(key)

@@ -26,7 +26,9 @@ def test_gateway_any_request_conforms_to_openapi(gateway: str) -> None:
 
 @pytest.mark.e2e
 def test_feedback_any_request_conforms_to_openapi(model_server: str, tmp_path: Path) -> None:
-    with gateway_process(model_server, feedback=f"sqlite:///{tmp_path}/feedback.db") as gateway:
+    with gateway_process(
+        model_server, feedback=f"sqlite:///{tmp_path}/feedback.db", feedback_open=True
+    ) as gateway:
         assert passed_cases(gateway.url, "--include-path", "/v1/feedback") > 50
 
 

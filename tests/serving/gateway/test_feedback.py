@@ -14,8 +14,10 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from digit_client.images import decode, to_png
-from digit_serving.feedback.records import NO_CLASS, Record, is_held_out
+from digit_client import DIGITS
+from digit_client.artifact.feedback_table import NO_CLASS, is_held_out
+from digit_client.images import decode, prepare, to_png
+from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway import answer_keeper, answers
 from digit_serving.gateway.auth import KeyFile
@@ -49,7 +51,8 @@ def start(stub: StubModelServer, url: str, memory: Path) -> Iterator[Start]:
     with ExitStack() as stack:
 
         def start(**settings: Any) -> FlaskClient:
-            values = {"model_server": stub.target, "labels": (), "feedback": url} | settings
+            values: dict[str, Any] = {"model_server": stub.target, "feedback": url, "feedback_open": True}
+            values |= settings
             return stack.enter_context(greenlet_loop.keeping(Settings(**values)))
 
         yield start
@@ -58,6 +61,14 @@ def start(stub: StubModelServer, url: str, memory: Path) -> Iterator[Start]:
 @pytest.fixture
 def http(feedback_http: FlaskClient) -> FlaskClient:
     return feedback_http
+
+
+def with_key(start: Start, keys: KeyFile, name: str) -> FlaskClient:
+    """Start a worker; return its client, which sends a new key of this name."""
+    authorization = {"HTTP_AUTHORIZATION": f"Bearer {keys.add(name)}"}
+    http = start(api_keys=keys.path, feedback_open=False)
+    http.environ_base |= authorization
+    return http
 
 
 def stored(url: str) -> list[Record]:
@@ -213,13 +224,53 @@ class TestOfReadings:
         assert [record.position for record in records] == [0, 1, 2]
         assert [record.predicted for record in records] == list("274")
         assert [record.label for record in records] == list("214")
+        assert [record.text for record in records] == ["21\n4", None, None]
         assert {record.kind for record in records} == {"read"}
         shown = [digit["image"] for line in reading["lines"] for digit in line["digits"]]
         for record, image in zip(records, shown, strict=True):
             assert np.array_equal(decode(record.input), decode(base64.b64decode(image)))
 
-    @pytest.mark.parametrize("label", ["2", "274", "2x", "2²", " "])
-    def test_feedback_text_of_other_length_or_letters_is_a_mismatch(
+    @pytest.mark.parametrize("label", ["2", "274"])
+    def test_feedback_text_of_other_length_is_stored_and_its_inputs_wait_for_labels(
+        self, stub: StubModelServer, http: FlaskClient, url: str, digits: Any, label: str
+    ) -> None:
+        stub.answer = TemplateModel(digits)
+        read(http, draw_number(digits, "27"))
+        assert give(http, label=label).get_json()["feedback"]["inputs"] == 2
+        records = stored(url)
+        assert [record.text for record in records] == [label, None]
+        assert [(record.label, record.source) for record in records] == [(None, "feedback")] * 2
+        with closing(FeedbackStore(url)) as store:
+            assert len(store.unlabelled("digits", limit=10, pool=10)[0]) == 2
+
+    @pytest.mark.parametrize(
+        ("fields", "label", "text"),
+        [
+            ({"is": "right"}, NO_CLASS, ""),
+            ({"label": ""}, NO_CLASS, ""),
+            ({"label": "4"}, "4", "4"),
+            ({"label": "42"}, None, "42"),
+        ],
+    )
+    def test_feedback_on_an_empty_reading_is_stored_with_the_whole_picture(
+        self,
+        stub: StubModelServer,
+        http: FlaskClient,
+        url: str,
+        digits: Any,
+        fields: dict[str, str],
+        label: str | None,
+        text: str,
+    ) -> None:
+        stub.answer = TemplateModel(digits)
+        assert read(http, IMAGE)["refusal"] == "no_digit"
+        assert give(http, **fields).status_code == 200
+        (record,) = stored(url)
+        assert (record.predicted, record.label, record.text) == (NO_CLASS, label, text)
+        assert np.array_equal(decode(record.input), prepare(IMAGE, DIGITS))
+
+    @pytest.mark.parametrize("label", ["2x", "2²", " "])
+    def test_feedback_text_of_letters_is_a_mismatch(
         self, stub: StubModelServer, http: FlaskClient, url: str, digits: Any, label: str
     ) -> None:
         stub.answer = TemplateModel(digits)
@@ -245,6 +296,55 @@ class TestOfReadings:
         assert [record.label for record in stored(url)] == labels
 
 
+class TestOfCallers:
+    @pytest.fixture
+    def shop(self, start: Start, key_file: KeyFile) -> FlaskClient:
+        """Client that sends the key of the shop."""
+        return with_key(start, key_file, "shop")
+
+    @pytest.fixture
+    def stranger(self, start: Start, shop: FlaskClient, key_file: KeyFile) -> FlaskClient:
+        """Client that sends another key than the shop."""
+        return with_key(start, key_file, "stranger")
+
+    def test_record_has_the_name_of_the_key_that_asked(self, shop: FlaskClient, url: str) -> None:
+        predict(shop)
+        assert give(shop, label="1").status_code == 200
+        assert [record.caller for record in stored(url)] == ["shop"]
+
+    def test_record_without_keys_has_no_caller(self, http: FlaskClient, url: str) -> None:
+        predict(http)
+        assert give(http, label="1").status_code == 200
+        assert [record.caller for record in stored(url)] == [""]
+
+    def test_feedback_on_another_callers_answer_is_not_found_and_changes_nothing(
+        self, shop: FlaskClient, stranger: FlaskClient, url: str
+    ) -> None:
+        predict(shop)
+        assert give(shop, **{"is": "right"}).status_code == 200
+        before = stored(url)
+        refused = give_once(stranger, label="1")
+        assert_problem(refused, 404, "feedback_unknown")
+        unknown = give_once(stranger, "id-unknown", label="1")
+        assert refused.get_json()["detail"] == unknown.get_json()["detail"]
+        assert stored(url) == before
+
+    def test_feedback_under_a_reused_request_id_leaves_the_other_callers_record(
+        self, shop: FlaskClient, stranger: FlaskClient, url: str
+    ) -> None:
+        predict(shop)
+        assert give(shop, **{"is": "right"}).status_code == 200
+        (before,) = stored(url)
+        predict(stranger)
+        assert give(stranger, label="1").status_code == 200
+        records = {record.caller: record for record in stored(url)}
+        assert records["shop"] == before
+        assert records["stranger"].label == "1"
+        assert give(shop, label="2").status_code == 200
+        labels = {record.caller: record.label for record in stored(url)}
+        assert labels == {"shop": "2", "stranger": "1"}
+
+
 class TestKeeping:
     def test_feedback_unknown_id_or_index_is_not_found(self, http: FlaskClient) -> None:
         predict(http)
@@ -259,7 +359,9 @@ class TestKeeping:
     def test_feedback_on_answer_before_shutdown_is_stored(
         self, stub: StubModelServer, start: Start, url: str
     ) -> None:
-        with greenlet_loop.keeping(Settings(model_server=stub.target, feedback=url)) as http:
+        with greenlet_loop.keeping(
+            Settings(model_server=stub.target, feedback=url, feedback_open=True)
+        ) as http:
             predict(http)
         assert give(start(), label="1").status_code == 200
 
@@ -355,7 +457,7 @@ class TestSampling:
         http = start(feedback_sample=0.5)
         delta = MetricsDelta(http)
         requests = [f"id-{number}" for number in range(16)]
-        sampled = [request for request in requests if in_share(50, request, b"sample")]
+        sampled = [request for request in requests if in_share(0.5, request, b"sample")]
         for request in requests:
             predict(http, IMAGE, request_id=request)
         wait_until(

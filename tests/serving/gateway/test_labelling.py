@@ -10,8 +10,9 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from digit_client.artifact.feedback_table import NO_CLASS
 from digit_client.images import decode, to_png
-from digit_serving.feedback.records import NO_CLASS, Record
+from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway import labelling
 from digit_serving.gateway.auth import KeyFile
@@ -200,6 +201,16 @@ class TestLabels:
         assert_problem(label(http, record, "3"), 409, "label_conflict")
         assert stored_labels(store) == {"id-1": "1"}
 
+    def test_label_goes_to_the_shown_answer_of_two_with_the_same_request_id(
+        self, http: FlaskClient, store: FeedbackStore
+    ) -> None:
+        store.save([sample(1, caller=caller) for caller in ("alice", "bob")])
+        first, _ = shown(http)["records"]
+        assert label(http, first, "3").status_code == 200
+        (second,) = shown(http)["records"]
+        assert label(http, second, "8").status_code == 200
+        assert {record.label for record in store.records()} == {"3", "8"}
+
     def test_label_of_another_position_is_unknown(self, http: FlaskClient, store: FeedbackStore) -> None:
         store.save([sample(1)])
         (record,) = shown(http)["records"]
@@ -248,7 +259,7 @@ class TestPermission:
         assert stored_labels(store) == {"id-1": None}
 
     def test_labelling_without_keys_or_store_is_not_found(self, start_labelling: StartGateway) -> None:
-        for settings in ({"api_keys": None}, {"feedback": ""}):
+        for settings in ({"api_keys": None, "feedback_open": True}, {"feedback": ""}):
             http = start_labelling(**settings)
             assert_problem(http.get("/v1/feedback/unlabelled"), 404, "not_found")
             assert_problem(http.post("/v1/feedback/labels", json={}), 404, "not_found")

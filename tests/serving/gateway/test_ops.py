@@ -34,14 +34,16 @@ def test_readyz_depends_on_default_model_only(stub: StubModelServer) -> None:
     lost = greenlet_loop.client(
         Settings(model_server=stub.target, model_name="lost", model_names=("shapes",))
     )
-    assert lost.get("/readyz").status_code == 503
+    problem = lost.get("/readyz").get_json(force=True)
+    assert (problem["status"], problem["detail"]) == (503, "The model server has no model lost.")
 
 
 def test_probes_without_model_server_are_alive_but_not_ready(offline_http: FlaskClient) -> None:
     assert offline_http.get("/livez").status_code == 200
     response = offline_http.get("/readyz")
     assert response.status_code == 503
-    assert response.get_json(force=True)["code"] == "not_ready"
+    problem = response.get_json(force=True)
+    assert (problem["code"], problem["detail"]) == ("not_ready", "The model server does not answer.")
 
 
 @pytest.mark.parametrize("accept", [CHROMIUM, "text/html", "*/*", "image/png"])

@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +18,9 @@ import httpx
 import pytest
 from flask.testing import FlaskClient
 
+from digit_client.artifact.feedback_table import is_held_out
 from digit_client.images import to_png
 from digit_client.tfserving.protos import PredictRequest, PredictResponse
-from digit_serving.feedback.records import is_held_out
 from digit_serving.gateway.routing import in_share
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
@@ -36,7 +36,6 @@ from tests.serving.gateway.conftest import (
     predict_sevens,
 )
 
-CONFIG = Path(__file__).parents[3] / "serving" / "config" / "models.config"
 COUNTS = ("digits_predictions_total", "digits_model_duration_seconds_count")
 REQUESTS = [f"request-{number}" for number in range(1000)]
 PNG = to_png(IMAGE)
@@ -62,11 +61,11 @@ def predict_labelled(**labels: int) -> Callable[[PredictRequest, grpc.ServicerCo
 
 @pytest.fixture
 def start_canary_gateway(stub: StubModelServer) -> StartCanaryGateway:
-    """Function that creates a gateway of the stub, with `stable` as default label and a canary percentage."""
+    """Function that creates a gateway of the stub, with `stable` as default label and a canary's share."""
 
-    def start(canary_percent: float) -> FlaskClient:
+    def start(canary_share: float) -> FlaskClient:
         return greenlet_loop.client(
-            Settings(model_server=stub.target, default_label="stable", canary_percent=canary_percent)
+            Settings(model_server=stub.target, default_label="stable", canary_share=canary_share)
         )
 
     return start
@@ -81,11 +80,11 @@ def predict_version(http: FlaskClient, request_id: str, query: str = "") -> int:
     return version
 
 
-def test_predict_with_canary_percent_sends_share_to_canary(
+def test_predict_with_canary_share_sends_share_to_canary(
     stub: StubModelServer, start_canary_gateway: StartCanaryGateway
 ) -> None:
     stub.answer = predict_labelled(stable=1, canary=2)
-    http = start_canary_gateway(30)
+    http = start_canary_gateway(0.3)
     versions = {request_id: predict_version(http, request_id) for request_id in REQUESTS[:400]}
     # Within four standard deviations of 400 draws.
     assert abs(Counter(versions.values())[2] - 120) < 37
@@ -93,13 +92,13 @@ def test_predict_with_canary_percent_sends_share_to_canary(
     assert all(predict_version(http, request_id) == versions[request_id] for request_id in REQUESTS[:50])
 
 
-def test_predict_with_larger_percent_keeps_canary_requests(
+def test_predict_with_larger_share_keeps_canary_requests(
     stub: StubModelServer, start_canary_gateway: StartCanaryGateway
 ) -> None:
     stub.answer = predict_labelled(stable=1, canary=2)
     few, more = (
         {request_id for request_id in REQUESTS[:100] if predict_version(http, request_id) == 2}
-        for http in (start_canary_gateway(20), start_canary_gateway(50))
+        for http in (start_canary_gateway(0.2), start_canary_gateway(0.5))
     )
     assert few < more
 
@@ -108,7 +107,7 @@ def test_predict_without_canary_label_falls_back_to_default(
     stub: StubModelServer, start_canary_gateway: StartCanaryGateway
 ) -> None:
     stub.answer = predict_labelled(stable=1)
-    http = start_canary_gateway(100)
+    http = start_canary_gateway(1)
     assert predict_version(http, "any") == 1
 
 
@@ -116,8 +115,8 @@ def test_predict_named_version_or_label_overrides_canary(
     stub: StubModelServer, start_canary_gateway: StartCanaryGateway
 ) -> None:
     stub.answer = predict_labelled(stable=1, canary=2)
-    assert predict_version(start_canary_gateway(100), "any", "?version=1") == 1
-    assert predict_version(start_canary_gateway(100), "any", "?label=stable") == 1
+    assert predict_version(start_canary_gateway(1), "any", "?version=1") == 1
+    assert predict_version(start_canary_gateway(1), "any", "?label=stable") == 1
     assert predict_version(start_canary_gateway(0), "any", "?label=canary") == 2
 
 
@@ -126,12 +125,40 @@ def test_predict_without_default_label_asks_newest_version(stub: StubModelServer
     assert predict_version(greenlet_loop.client(Settings(model_server=stub.target)), "any") == 9
 
 
-def test_predict_missing_default_label_answers_unavailable(
-    stub: StubModelServer, start_canary_gateway: StartCanaryGateway
+@pytest.mark.parametrize(
+    ("label", "command"),
+    [
+        ("stable", "digits models promote N --model digits"),
+        ("beta", "digits models promote N --model digits --version-label beta"),
+    ],
+)
+def test_default_label_without_version_names_model_label_and_command(
+    stub: StubModelServer, label: str, command: str
 ) -> None:
-    stub.answer = predict_labelled(canary=2)
-    response = start_canary_gateway(0).post("/v1/predict", data=PNG, content_type="image/png")
-    assert (response.status_code, response.get_json(force=True)["code"]) == (503, "model_unavailable")
+    stub.answer = models = TaskModels(digits={2: SHAPES}, fashion={1: FASHION})
+    models.labels = {"canary": 2}
+    http = greenlet_loop.client(Settings(model_server=stub.target, default_label=label))
+    sentence = (
+        f"No loaded version of the model digits has the label {label}; `{command}` gives it to version N."
+    )
+    for response, code in (
+        (http.post("/v1/predict", data=PNG, content_type="image/png"), "model_unavailable"),
+        (http.get("/readyz"), "not_ready"),
+    ):
+        assert response.headers["Retry-After"] == "1"
+        problem = response.get_json(force=True)
+        assert (response.status_code, problem["code"], problem["detail"]) == (503, code, sentence)
+    models.labels[label] = 2
+    assert predict_model(http, "")["version"] == 2
+    assert http.get("/readyz").status_code == 200
+
+
+def test_label_that_the_caller_names_without_version_is_not_found(stub: StubModelServer) -> None:
+    stub.answer = models = TaskModels(digits={2: SHAPES})
+    models.labels = {"stable": 2}
+    http = greenlet_loop.client(Settings(model_server=stub.target, default_label="stable"))
+    response = http.post("/v1/predict?label=next", data=PNG, content_type="image/png")
+    assert (response.status_code, response.get_json(force=True)["code"]) == (404, "model_not_found")
 
 
 def predict_model(http: FlaskClient, query: str, request_id: str = "any") -> dict[str, Any]:
@@ -197,16 +224,48 @@ def test_canary_and_default_label_apply_to_every_model(
 ) -> None:
     stub.answer = models = TaskModels(digits={1: SHAPES, 2: SHAPES}, fashion={1: FASHION, 2: FASHION})
     models.labels = {"stable": 1, "canary": 2}
-    for percent, version in ((0, 1), (100, 2)):
+    for share, version in ((0, 1), (1, 2)):
         settings = Settings(
             model_server=stub.target,
             model_names=("fashion",),
             default_label="stable",
-            canary_percent=percent,
+            canary_share=share,
         )
         http = greenlet_loop.client(settings)
         assert predict_model(http, "")["version"] == version
         assert predict_model(http, "?model=fashion")["version"] == version
+
+
+def test_models_file_routes_each_model_by_its_own_labels(stub: StubModelServer, tmp_path: Path) -> None:
+    stub.answer = models = TaskModels(
+        digits={1: SHAPES, 2: SHAPES}, fashion={1: FASHION, 2: FASHION, 3: FASHION}
+    )
+    models.labels = {"stable": 1, "next": 2, "beta": 3}
+    file = tmp_path / "models.toml"
+    file.write_text('[fashion]\ndefault_label = "beta"\ncanary_label = "next"\ncanary_share = 0.5\n')
+    http = greenlet_loop.client(
+        Settings(model_server=stub.target, model_names=("fashion",), default_label="stable", models_file=file)
+    )
+    answers = Counter(
+        predict_model(http, query, request_id)["version"]
+        for query in ("?model=digits", "?model=fashion")
+        for request_id in REQUESTS[:40]
+    )
+    assert answers[1] == 40
+    assert answers[2] + answers[3] == 40
+    assert answers[2] > 5
+    assert answers[3] > 5
+    assert http.get("/v1/models?model=fashion").get_json()["labels"] == {"stable": 1, "next": 2, "beta": 3}
+
+
+def test_candidate_is_listed_without_label_and_answers_by_number(stub: StubModelServer) -> None:
+    stub.answer = models = TaskModels(digits={1: SHAPES, 2: SHAPES})
+    models.labels = {"stable": 1}
+    http = greenlet_loop.client(Settings(model_server=stub.target, default_label="stable"))
+    document = http.get("/v1/models").get_json()
+    assert {version["version"] for version in document["versions"]} == {1, 2}
+    assert document["labels"] == {"stable": 1}
+    assert [predict_model(http, query)["version"] for query in ("", "?version=2")] == [1, 2]
 
 
 def test_task_is_asked_by_the_first_requests_only(stub: StubModelServer) -> None:
@@ -272,29 +331,38 @@ def test_predict_labels_that_contradict_output_are_bad_gateway(
 
 @dataclass(frozen=True)
 class Served:
-    """A models folder, the model server's gRPC address, and its config file with the labels."""
+    """A model's folder, the model server's gRPC address, and its config file, which names versions."""
 
-    models: Path
+    folder: Path
     target: str
     config: Path
 
-    def publish(self, version: int) -> None:
-        shutil.copytree(self.models / "1", self.models / "being-published")
-        (self.models / "being-published").rename(self.models / str(version))
+    def serve(self, *versions: int, **labels: int) -> None:
+        """Load these versions with these labels; the model server polls the config file every second."""
+        _write_config(self.config, self.folder, versions, labels)
 
-    def label(self, **versions: int) -> None:
-        """Move labels in the config file, which the model server polls every second."""
-        text = self.config.read_text()
-        for label, version in versions.items():
-            text = re.sub(rf'key: "{label}" value: \d+', f'key: "{label}" value: {version}', text)
-        self.config.write_text(text)
+
+def _write_config(file: Path, folder: Path, versions: Iterable[int], labels: Mapping[str, int]) -> None:
+    named = " ".join(f"versions: {version}" for version in versions)
+    labelled = " ".join(
+        f'version_labels {{ key: "{label}" value: {version} }}' for label, version in labels.items()
+    )
+    new = file.with_name("new")
+    new.write_text(
+        f'model_config_list {{ config {{ name: "digits" base_path: "{folder}" model_platform: "tensorflow" '
+        f"model_version_policy {{ specific {{ {named} }} }} {labelled} }} }}"
+    )
+    new.replace(file)
 
 
 @pytest.fixture
 def served(models: Path, tmp_path: Path) -> Iterator[Served]:
-    shutil.copytree(models / "1", tmp_path / "models" / "1")
-    config = tmp_path / "models.config"
-    config.write_text(CONFIG.read_text().replace("/models/digits", str(tmp_path / "models")))
+    """Model server of versions 1 and 2 of a model; it serves version 1 as `stable`."""
+    folder = tmp_path / "models" / "digits"
+    for version in ("1", "2"):
+        shutil.copytree(models / "1", folder / version)
+    config = folder.parent / "models.config"
+    _write_config(config, folder, [1], {"stable": 1})
     port = free_port()
     flags = [
         f"--port={port}",
@@ -304,7 +372,7 @@ def served(models: Path, tmp_path: Path) -> Iterator[Served]:
     ]
     with running("model-server", *flags) as process:
         wait_until(lambda: accepts(port), process)
-        yield Served(tmp_path / "models", f"127.0.0.1:{port}", config)
+        yield Served(folder, f"127.0.0.1:{port}", config)
 
 
 @dataclass(frozen=True)
@@ -340,11 +408,11 @@ class GatewayClient:
 
 @pytest.fixture
 def gateway(served: Served, digits: Any, request: pytest.FixtureRequest) -> Iterator[GatewayClient]:
-    """Gateway process with `stable` as default label; the canary percentage is the test's parameter."""
+    """Gateway process with `stable` as default label; the canary's share is the test's parameter."""
     settings = {
         "workers": 2,
         "default_label": "stable",
-        "canary_percent": request.param,
+        "canary_share": request.param,
         "log_level": "warning",
     }
     with gateway_process(served.target, **settings) as process, httpx.Client(base_url=process.url) as http:
@@ -352,11 +420,11 @@ def gateway(served: Served, digits: Any, request: pytest.FixtureRequest) -> Iter
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("gateway", ["30"], indirect=True)
+@pytest.mark.parametrize("gateway", ["0.3"], indirect=True)
 def test_canary_published_at_runtime_gets_stable_share(served: Served, gateway: GatewayClient) -> None:
     assert set(gateway.versions(REQUESTS[:50]).values()) == {1}, "no version carries the label canary"
 
-    served.publish(2)
+    served.serve(1, 2, stable=1, canary=2)
     wait_until(lambda: 2 in gateway.versions(REQUESTS[:20]).values(), seconds=30)
     before = [gateway.sum_by_version(name) for name in COUNTS]
     chosen = gateway.versions()
@@ -380,26 +448,29 @@ def test_canary_published_at_runtime_gets_stable_share(served: Served, gateway: 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("gateway", ["0"], indirect=True)
-def test_version_published_at_runtime_serves_once_label_moves(served: Served, gateway: GatewayClient) -> None:
-    served.publish(2)
-    wait_until(lambda: gateway.http.get("/v1/models").json()["labels"] == {"stable": 1, "canary": 2})
+def test_candidate_serves_once_the_label_moves_and_no_longer_once_it_moves_back(
+    served: Served, gateway: GatewayClient
+) -> None:
+    served.serve(1, 2, stable=1)
+    wait_until(lambda: gateway.predict("any", version=2).status_code == 200, seconds=30)
+    assert gateway.http.get("/v1/models").json()["labels"] == {"stable": 1}
     assert set(gateway.versions(REQUESTS[:50]).values()) == {1}
-    served.label(stable=2)
+    served.serve(1, 2, stable=2)
     wait_until(lambda: gateway.version("any") == 2, seconds=10)
-    served.label(stable=1)
+    served.serve(1, 2, stable=1)
     wait_until(lambda: gateway.version("any") == 1, seconds=10)
 
     assert gateway.http.get("/readyz").status_code == 200
-    # The third version unloads the first, which still carries the label.
-    served.publish(3)
-    wait_until(lambda: "stable" in gateway.http.get("/readyz").text, seconds=10)
-    assert gateway.predict("any").status_code == 503
+    served.serve(1, 2)
+    wait_until(lambda: gateway.predict("any").status_code == 503, seconds=10)
+    for answer in (gateway.predict("any"), gateway.http.get("/readyz")):
+        assert "`digits models promote N --model digits`" in answer.json()["detail"]
 
 
 def test_sampled_requests_are_their_share_of_all_and_of_held_out_ones() -> None:
     requests = [f"request-{number}" for number in range(20_000)]
-    sampled = [request for request in requests if in_share(10, request, b"sample")]
+    sampled = [request for request in requests if in_share(0.1, request, b"sample")]
     assert 1900 < len(sampled) < 2100
     assert 340 < sum(map(is_held_out, sampled)) < 460
     assert not any(in_share(0, request, b"sample") for request in requests)
-    assert all(in_share(100, request, b"sample") for request in requests)
+    assert all(in_share(1, request, b"sample") for request in requests)

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
 
+from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.cli import gateway
 from digit_serving.gateway.settings import Settings
 from tests import certificates
@@ -70,23 +71,78 @@ def test_invalid_value_is_rejected_by_name(variable: str, value: str) -> None:
     assert variable in rejection(**{variable: value})
 
 
-def test_canary_percent_requires_default_label() -> None:
-    message = rejection(DIGITS_CANARY_PERCENT=5)
-    assert "DIGITS_CANARY_PERCENT: Value error, requires DIGITS_DEFAULT_LABEL" in message
-    assert Settings(canary_percent=5, default_label="stable").canary_percent == 5
+def test_canary_share_requires_default_label() -> None:
+    message = rejection(DIGITS_CANARY_SHARE=0.05, DIGITS_DEFAULT_LABEL="")
+    assert "DIGITS_CANARY_SHARE: requires a default label" in message
+    assert Settings(canary_share=0.05, default_label="stable").canary_share == 0.05
 
 
 def test_shadow_label_differs_from_default_label() -> None:
     message = rejection(DIGITS_SHADOW_LABEL="stable", DIGITS_DEFAULT_LABEL="stable")
-    assert "DIGITS_SHADOW_LABEL: Value error, must differ from DIGITS_DEFAULT_LABEL" in message
+    assert "DIGITS_SHADOW_LABEL: must differ from the default label" in message
     assert Settings(shadow_label="canary", default_label="stable").shadow_label == "canary"
+
+
+@pytest.mark.parametrize("variable", ["DIGITS_CANARY_SHARE", "DIGITS_SHADOW_SHARE"])
+def test_share_is_at_most_one(variable: str) -> None:
+    assert f"{variable}: Input should be less than or equal to 1" in rejection(**{variable: 5})
+
+
+def test_every_model_answers_by_its_stable_version_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIGITS_DEFAULT_LABEL")
+    settings = Settings(model_names=("fashion",))
+    assert {name: model.default_label for name, model in settings.by_model.items()} == {
+        "digits": "stable",
+        "fashion": "stable",
+    }
+    assert not settings.has_shadow
+
+
+def models_file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "models.toml"
+    path.write_text(text)
+    return path
+
+
+def test_models_file_overrides_settings_by_model(tmp_path: Path) -> None:
+    file = models_file(tmp_path, '[fashion]\ncanary_share = 1\nshadow_label = "next"\n')
+    settings = Settings(model_names=("fashion",), default_label="stable", canary_share=0.05, models_file=file)
+    digits, fashion = settings.by_model["digits"], settings.by_model["fashion"]
+    assert (digits.default_label, digits.canary_share, digits.shadow_label) == ("stable", 0.05, "")
+    assert (fashion.default_label, fashion.canary_share, fashion.shadow_label) == ("stable", 1, "next")
+    assert settings.has_shadow
+    file.unlink()
+    assert settings.by_model["fashion"] is fashion, "the file is read once"
+    with pytest.raises(ValidationError):
+        fashion.canary_share = 0
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[lost]\n", "lost is not the table of a model; models: digits"),
+        ('default_label = "stable"\n', "default_label is not the table of a model; models: digits"),
+        ("digits = 3\n", "digits is not the table of a model; models: digits"),
+        (
+            "[digits]\ndeadline = 5\n",
+            "digits.deadline: unknown key; known keys: default_label, ",
+        ),
+        ("[digits]\ncanary_share = 5\n", "digits.canary_share: Input should be less than or equal to 1"),
+        ("[digits]\ncanary_share = true\n", "digits.canary_share: Input should be a valid number"),
+        ('[digits]\ndefault_label = "a"\nshadow_label = "a"\n', "digits.shadow_label: must differ from"),
+        ("[digits\n", "Expected ']' at the end of a table declaration"),
+    ],
+)
+def test_unusable_models_file_is_rejected(tmp_path: Path, text: str, sentence: str) -> None:
+    file = models_file(tmp_path, text)
+    assert f"DIGITS_MODELS_FILE: {file}: {sentence}" in rejection(DIGITS_MODELS_FILE=file)
 
 
 @pytest.mark.parametrize(
     ("variable", "message"),
     [
-        ("TLS_CERTIFICATE", "DIGITS_TLS_KEY: Value error, must be set together with DIGITS_TLS_CERTIFICATE"),
-        ("TLS_KEY", "DIGITS_TLS_KEY: Value error, must be set together with DIGITS_TLS_CERTIFICATE"),
+        ("TLS_CERTIFICATE", "DIGITS_TLS_KEY: must be set together with DIGITS_TLS_CERTIFICATE"),
+        ("TLS_KEY", "DIGITS_TLS_KEY: must be set together with DIGITS_TLS_CERTIFICATE"),
         ("MODEL_SERVER_CERTIFICATE", "requires DIGITS_MODEL_SERVER_CA, without which the connection is not"),
         ("MODEL_SERVER_KEY", "must be set together with DIGITS_MODEL_SERVER_CERTIFICATE"),
     ],
@@ -138,9 +194,20 @@ def test_unknown_rate_limit_store_is_rejected() -> None:
 
 def test_feedback_sample_requires_feedback() -> None:
     message = rejection(DIGITS_FEEDBACK_SAMPLE=0.01)
-    assert "DIGITS_FEEDBACK_SAMPLE: Value error, requires DIGITS_FEEDBACK" in message
+    assert "DIGITS_FEEDBACK_SAMPLE: requires DIGITS_FEEDBACK" in message
+
+
+def test_feedback_without_keys_is_rejected_unless_open(key_file: KeyFile) -> None:
+    sentence = (
+        "DIGITS_FEEDBACK: needs DIGITS_API_KEYS, with which a caller corrects no other's answers; "
+        "on a network where you trust everybody, set DIGITS_FEEDBACK_OPEN=1"
+    )
+    assert sentence in rejection(DIGITS_FEEDBACK="sqlite:///feedback.db")
+    key_file.add("shop")
+    assert Settings(feedback="sqlite:///feedback.db", api_keys=key_file.path).feedback
+    assert Settings(feedback="sqlite:///feedback.db", feedback_open=True).feedback
 
 
 def test_malformed_feedback_store_is_rejected() -> None:
-    message = rejection(DIGITS_FEEDBACK="clay://tablet")
+    message = rejection(DIGITS_FEEDBACK="clay://tablet", DIGITS_FEEDBACK_OPEN=1)
     assert "DIGITS_FEEDBACK: the URL of a store is sqlite:///FILE" in message

@@ -4,6 +4,7 @@ import base64
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -35,7 +36,7 @@ from tests.serving.gateway.test_routing import REQUESTS
 
 DROPPED = "digits_shadow_dropped_total"
 COMPARED = "digits_shadow_predictions_total"
-SETTINGS: dict[str, Any] = {"default_label": "stable", "shadow_label": "canary", "shadow_percent": 100}
+SETTINGS: dict[str, Any] = {"default_label": "stable", "shadow_label": "canary", "shadow_share": 1}
 
 Answer = Callable[[PredictRequest, grpc.ServicerContext], PredictResponse]
 
@@ -112,6 +113,19 @@ def predict(
     return response
 
 
+def test_shadow_of_one_model_only(stub: StubModelServer, tmp_path: Path) -> None:
+    stub.answer = versions = LabelledVersions(canary=answer(8))
+    file = tmp_path / "models.toml"
+    file.write_text("[fashion]\nshadow_share = 0\n[digits]\nshadow_share = 1\n")
+    http = start(stub, model_names=("fashion",), shadow_share=0, models_file=file)
+    delta = MetricsDelta(http)
+    predict(http, query="?model=fashion")
+    predict(http)
+    wait_until(lambda: delta(COMPARED, model="digits") == 1)
+    assert delta(COMPARED) == 1
+    assert versions.shadowed == [1]
+
+
 def test_shadow_is_counted_and_unseen(stub: StubModelServer) -> None:
     stub.answer = versions = LabelledVersions(canary=answer(8))
     http = start(stub)
@@ -176,7 +190,7 @@ def test_request_that_names_a_version_has_no_shadow(stub: StubModelServer, query
 
 def test_share_of_request_ids_is_independent_of_canary(stub: StubModelServer) -> None:
     stub.answer = LabelledVersions(canary=answer(7), next=answer(7, version=3))
-    http = start(stub, canary_percent=50, shadow_label="next", shadow_percent=50)
+    http = start(stub, canary_share=0.5, shadow_label="next", shadow_share=0.5)
     delta = MetricsDelta(http)
     for request_id in REQUESTS[:200]:
         predict(http, request_id=request_id)

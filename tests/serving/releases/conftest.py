@@ -9,16 +9,20 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from digit_client import DIGITS as DIGITS_TASK
 from digit_client import ModelNotFoundError
+from digit_client.artifact.models_config import ModelsConfig
+from digit_client.artifact.models_folder import ModelsFolder
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.connection import Connection
 from digit_serving.model_server import flags, grpc_service
 from digit_serving.releases.cli import models
-from digit_serving.releases.config import ConfigFile, ensure_config
-from tests.processes import DIGITS, free_port
+from digit_training.export import write_warmup_requests
+from tests.processes import DIGITS, free_port, wait_until
 from tests.serving.model_servers import running_core, save_perceptron
 
 CARD = {
@@ -33,9 +37,9 @@ CARD = {
 
 @dataclass(frozen=True)
 class Service:
-    """Models folder with versions 1, 2, …, and the port of a model server, which need not run."""
+    """Models folder with digits' versions 1, 2, …, and the port of a model server, which need not run."""
 
-    models: Path
+    folder: ModelsFolder
     port: int
 
     @property
@@ -43,8 +47,13 @@ class Service:
         return Connection(f"127.0.0.1:{self.port}")
 
     @property
-    def config(self) -> ConfigFile:
-        return ConfigFile(self.models)
+    def versions(self) -> Path:
+        """Folder of digits' versions."""
+        return self.folder.root / "digits"
+
+    @property
+    def config(self) -> ModelsConfig:
+        return self.folder.read_config()
 
     def run(self, *arguments: object) -> Result:
         """Run `digits models …` in this process."""
@@ -63,9 +72,15 @@ class Service:
         result = self.run("promote", version, *options)
         assert result.exit_code == 0, result.stderr
 
-    def publish(self, version: int) -> Path:
+    def copy(self, version: int) -> Path:
+        """Copy version 1 by hand."""
+        return Path(shutil.copytree(self.versions / "1", self.versions / str(version)))
+
+    def publish(self, version: int) -> None:
         """Publish a copy of version 1."""
-        return Path(shutil.copytree(self.models / "1", self.models / str(version)))
+        self.copy(version)
+        with self.folder.lock():
+            self.folder.enter(self.folder.version("digits", version))
 
     def loaded(self) -> set[int]:
         """Versions that the server has available."""
@@ -80,7 +95,7 @@ class Service:
 
     @property
     def _environment(self) -> dict[str, str]:
-        return {"DIGITS_MODELS": str(self.models), "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.port}"}
+        return {"DIGITS_MODELS": str(self.folder.root), "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.port}"}
 
 
 Serve = Callable[..., Service]
@@ -92,17 +107,22 @@ def saved_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("released") / "1"
     save_perceptron(folder)
     (folder / "assets.extra").mkdir()
+    images = np.zeros((1, 28, 28), np.uint8)
+    write_warmup_requests(folder / "assets.extra" / "tf_serving_warmup_requests", DIGITS_TASK, images)
     (folder / "assets.extra" / "model.json").write_text(json.dumps(CARD))
     return folder
 
 
 @pytest.fixture
 def published(saved_version: Path, tmp_path: Path) -> Service:
-    """Three versions, without a server."""
-    service = Service(tmp_path / "digits", free_port())
-    for version in ("1", "2", "3"):
-        shutil.copytree(saved_version, service.models / version)
-    ensure_config(service.models, {"digits": service.models}, print)
+    """Three versions, of which the first is stable, without a server."""
+    service = Service(ModelsFolder(tmp_path / "models", verify=lambda _: None), free_port())
+    shutil.copytree(saved_version, service.versions / "1")
+    for version in (2, 3):
+        service.copy(version)
+    with service.folder.lock():
+        for version in (1, 2, 3):
+            service.folder.enter(service.folder.version("digits", version))
     return service
 
 
@@ -114,7 +134,7 @@ def serve(published: Service) -> Iterator[Serve]:
         def start(*arguments: str, **options: object) -> Service:
             core = stack.enter_context(
                 running_core(
-                    f"--model_config_file={published.config.path}",
+                    f"--model_config_file={published.folder.config_path}",
                     "--allow_version_labels_for_unavailable_models=true",
                     "--max_num_load_retries=0",
                     **options,
@@ -129,5 +149,7 @@ def serve(published: Service) -> Iterator[Serve]:
 
 @pytest.fixture
 def service(serve: Serve) -> Service:
-    """Three versions and a model server, which has loaded the newest."""
-    return serve()
+    """Three versions and a model server, which has loaded them."""
+    service = serve()
+    wait_until(lambda: service.loaded() == {1, 2, 3}, seconds=20)
+    return service

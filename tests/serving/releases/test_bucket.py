@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from digit_serving.releases.bucket import Bucket, Manifest
+from digit_client.artifact.models_folder import ModelsFolder
+from digit_client.artifact.versions import ArtifactError, Version, list_versions
+from digit_serving.releases.bucket import Bucket, Manifest, Pull
 from digit_serving.releases.cli import models
-from digit_serving.releases.config import ReleaseError
-from digit_serving.releases.versions import list_versions
 from tests.s3 import S3Server
 
 FILES = {
@@ -24,7 +24,7 @@ FILES = {
     "variables/variables.data-00000-of-00001": b"weights" * 10_000,
     "assets.extra/model.json": b"{}",
 }
-URL = "s3://bucket/digits"
+URL = "s3://bucket/models"
 
 
 @pytest.fixture(scope="module")
@@ -46,24 +46,31 @@ def s3(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Folder with versions 2 and 11."""
+    """Models folder with digits' versions 2, which is stable, and 11."""
+    folder = ModelsFolder(tmp_path / "models", verify=lambda _: None)
     for number in (2, 11):
-        publish(tmp_path / "digits", number, b"version %d" % number)
-    return tmp_path / "digits"
+        publish(folder.root, number, b"version %d" % number)
+        with folder.lock():
+            folder.enter(folder.version("digits", number))
+    return folder.root
 
 
 @pytest.fixture
 def to(tmp_path: Path) -> Path:
-    """Folder to pull into, which does not exist yet."""
-    return tmp_path / "pulled" / "digits"
+    """Models folder to pull into, which does not exist yet."""
+    return tmp_path / "pulled"
 
 
 def publish(folder: Path, number: int, graph: bytes) -> Path:
     for name, content in {**FILES, "saved_model.pb": graph}.items():
-        path = folder / str(number) / name
+        path = folder / "digits" / str(number) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    return folder / str(number)
+    return folder / "digits" / str(number)
+
+
+def version(folder: Path, number: int) -> Version:
+    return Version("digits", number, folder / "digits" / str(number))
 
 
 def run(*arguments: object) -> Result:
@@ -86,14 +93,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != ".pulling-lock"
+        if path.is_file() and not path.name.startswith((".models", "models."))
     }
 
 
 def files_of(s3: Any, number: int) -> dict[str, str]:
     """Return the path in the bucket of each file of a version."""
-    paths = s3.find(f"bucket/digits/{number}")
-    return {path.split("/", 4)[4]: path for path in paths if not path.endswith("/manifest.json")}
+    paths = s3.find(f"bucket/models/digits/{number}")
+    return {path.split("/", 5)[5]: path for path in paths if not path.endswith("/manifest.json")}
 
 
 def wait_for_each_other(count: int) -> Callable[[str], None]:
@@ -107,59 +114,151 @@ def wait_for_each_other(count: int) -> Callable[[str], None]:
     return report
 
 
-def test_push_and_pull_copy_the_newest_version(s3: Any, folder: Path, to: Path) -> None:
+def pull(
+    to: Path, check: Callable[[Path], None] = lambda _: None, report: Callable[[str], None] = print
+) -> None:
+    folder = ModelsFolder(to)
+    to.mkdir(exist_ok=True)
+    with folder.lock(30):
+        Pull(Bucket(URL), folder, check, report).run(None, [11])
+
+
+def test_push_enters_the_newest_version_and_pull_follows(s3: Any, folder: Path, to: Path) -> None:
+    succeed("push", URL, "--models", folder, "--version", 2)
     assert succeed("push", URL, "--models", folder).splitlines() == [
         "Pushing 4 of 4 files of version 11 ...",
-        "s3://bucket/digits/11 is complete.",
+        "s3://bucket/models/digits/11 is complete.",
     ]
-    succeed("push", URL, "--models", folder, "--version", 2)
-    assert succeed("pull", URL, "--to", to).splitlines() == [
+    config = Bucket(URL).read_config()
+    assert config.base_paths == {"digits": Path("/models/digits")}
+    assert (config.listed("digits"), config.labels("digits")) == ({2, 11}, {"stable": 2})
+    assert succeed("pull", URL, "--models", to).splitlines() == [
+        "Pulling 4 of 4 files of version 2 ...",
+        f"{to}/digits/2 is complete.",
         "Pulling 4 of 4 files of version 11 ...",
-        f"{to}/11 is complete.",
+        f"{to}/digits/11 is complete.",
     ]
-    assert contents(to) == {f"11/{name}": content for name, content in contents(folder / "11").items()}
+    assert contents(to) == contents(folder)
+    config = ModelsFolder(to).read_config()
+    assert config.base_paths == {"digits": to / "digits"}
+    assert (config.listed("digits"), config.labels("digits")) == ({2, 11}, {"stable": 2})
+
+
+def test_push_promote_moves_labels_and_pull_can_be_rolled_back(s3: Any, folder: Path, to: Path) -> None:
+    succeed("push", URL, "--models", folder, "--promote")
+    assert Bucket(URL).read_config().listed("digits") == {2}
+    succeed("pull", URL, "--models", to)
+    for arguments in (["--offline"], ["--offline", "--version-label", "canary"]):
+        succeed("promote", 11, "--models", folder, *arguments)
+    succeed("push", URL, "--models", folder)
+    assert Bucket(URL).read_config().labels("digits") == {"stable": 2}
+    succeed("push", URL, "--models", folder, "--promote")
+    succeed("pull", URL, "--models", to)
+    assert ModelsFolder(to).read_config().labels("digits") == {"stable": 11, "canary": 11}
+    succeed("rollback", "--models", to, "--offline")
+    assert ModelsFolder(to).read_config().labels("digits") == {"stable": 2, "canary": 11}
+
+
+def test_push_of_a_version_that_is_not_entered_is_refused(s3: Any, folder: Path) -> None:
+    publish(folder, 12, b"copied by hand")
+    assert "version 12 is not entered in" in fail("push", URL, "--models", folder)
+    assert s3.find("bucket") == []
+
+
+def test_concurrent_pushers_of_other_versions_are_both_entered(s3: Any, folder: Path) -> None:
+    barrier = Barrier(2)
+
+    class Delayed(Bucket):
+        """Bucket whose first read of models.config waits for that of the other pusher."""
+
+        is_first = True
+
+        def _read_config(self) -> Any:
+            read = super()._read_config()
+            if self.is_first:
+                self.is_first = False
+                barrier.wait(30)
+            return read
+
+    def enter(number: int) -> None:
+        Delayed(URL).enter([version(folder, number)], {})
+
+    for numbers in ((2, 11), (3, 12)):
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(enter, numbers))
+    assert Bucket(URL).read_config().listed("digits") == {2, 3, 11, 12}
+
+
+def test_pull_takes_all_models_or_one_and_keeps_the_others(s3: Any, folder: Path, to: Path) -> None:
+    (folder / "digits" / "2").rename(folder / "2")
+    (folder / "fashion").mkdir()
+    (folder / "2").rename(folder / "fashion" / "5")
+    fashion = ModelsFolder(folder, verify=lambda _: None)
+    fashion.enter(fashion.version("fashion", 5))
+    for name in ("digits", "fashion"):
+        succeed("push", URL, "--models", folder, "--model", name)
+    succeed("pull", URL, "--models", to, "--model", "fashion")
+    assert ModelsFolder(to).names() == ["fashion"]
+    assert "choose one of the models with --model: digits, fashion" in fail(
+        "pull", URL, "--models", to, "--version", 11
+    )
+    succeed("pull", URL, "--models", to)
+    assert sorted(ModelsFolder(to).read_config().base_paths) == ["digits", "fashion"]
+
+
+def test_pull_into_a_folder_with_a_foreign_models_config_is_refused(s3: Any, folder: Path, to: Path) -> None:
+    succeed("push", URL, "--models", folder)
+    to.mkdir()
+    (to / "models.config").write_text("# Mine.")
+    assert "Digits did not write" in fail("pull", URL, "--models", to)
+    assert (to / "models.config").read_text() == "# Mine."
+    s3.pipe("bucket/models/models.config", b"# Mine.")
+    assert "Digits did not write" in fail("push", URL, "--models", folder)
 
 
 def test_push_and_pull_again_transfer_nothing(s3: Any, folder: Path, to: Path) -> None:
     succeed("push", URL, "--models", folder)
     before = s3.find("bucket", detail=True)
-    assert succeed("push", f"{URL}/", "--models", folder) == "s3://bucket/digits/11 is complete.\n"
+    assert succeed("push", f"{URL}/", "--models", folder) == "s3://bucket/models/digits/11 is complete.\n"
     assert s3.find("bucket", detail=True) == before
-    succeed("pull", URL, "--to", to)
+    succeed("pull", URL, "--models", to)
     for path in files_of(s3, 11).values():
         s3.rm(path)
-    assert succeed("pull", URL, "--to", to) == f"{to}/11 is complete.\n"
+    assert succeed("pull", URL, "--models", to) == f"{to}/digits/11 is complete.\n"
 
 
 def test_manifest_has_the_checksum_of_each_file(s3: Any, folder: Path) -> None:
     succeed("push", URL, "--models", folder)
-    text = s3.cat("bucket/digits/11/manifest.json")
+    text = s3.cat("bucket/models/digits/11/manifest.json")
     expected = {
-        name: hashlib.sha256(content).hexdigest() for name, content in contents(folder / "11").items()
+        name: hashlib.sha256(content).hexdigest()
+        for name, content in contents(folder / "digits" / "11").items()
     }
     assert json.loads(text) == {"sha256": expected}
-    assert {path.split("/")[3] for path in files_of(s3, 11).values()} == {hashlib.sha256(text).hexdigest()}
+    assert {path.split("/")[4] for path in files_of(s3, 11).values()} == {hashlib.sha256(text).hexdigest()}
 
 
 def test_push_goes_on_with_the_missing_files(s3: Any, folder: Path, to: Path) -> None:
     succeed("push", URL, "--models", folder)
     # A push that was interrupted has written no manifest.
-    s3.rm("bucket/digits/11/manifest.json")
+    s3.rm("bucket/models/digits/11/manifest.json")
     s3.rm(files_of(s3, 11)["saved_model.pb"])
-    assert "has no version" in fail("pull", URL, "--to", to)
+    assert "there is no such version" in fail("pull", URL, "--models", to)
     assert "Pushing 1 of 4 files" in succeed("push", URL, "--models", folder)
-    succeed("pull", URL, "--to", to)
-    assert contents(to / "11") == contents(folder / "11")
+    succeed("pull", URL, "--models", to)
+    assert contents(to / "digits" / "11") == contents(folder / "digits" / "11")
 
 
 def test_pull_goes_on_with_the_missing_and_damaged_files(s3: Any, folder: Path, to: Path) -> None:
     succeed("push", URL, "--models", folder)
-    staged = to / ".pulling-11"
+    staged = to / "digits" / ".pulling-11"
     publish(to, 11, b"version 1?").rename(staged)
     (staged / "assets.extra" / "model.json").unlink()
     (staged / "assets.extra" / "other").write_bytes(b"of another manifest")
-    assert "Pulling 2 of 4 files" in succeed("pull", URL, "--to", to)
-    assert contents(to) == {f"11/{name}": content for name, content in contents(folder / "11").items()}
+    assert "Pulling 2 of 4 files" in succeed("pull", URL, "--models", to)
+    assert contents(to) == {
+        f"digits/11/{name}": content for name, content in contents(folder / "digits" / "11").items()
+    }
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -171,15 +270,15 @@ def test_pull_damaged_or_missing_file_in_bucket_publishes_nothing(
     content = bytearray(s3.cat(path))
     content[len(content) // 2] ^= 1
     s3.pipe(path, bytes(content))
-    message = f"{URL}/11: {name} is missing or damaged; remove the version there and push it again"
-    assert message in fail("pull", URL, "--to", to)
+    message = f"{URL}/digits/11: {name} is missing or damaged; remove the version there and push it again"
+    assert message in fail("pull", URL, "--models", to)
     s3.rm(path)
-    assert message in fail("pull", URL, "--to", to)
-    assert list_versions(to) == {}
-    s3.rm("bucket/digits/11", recursive=True)
+    assert message in fail("pull", URL, "--models", to)
+    assert list_versions(to / "digits") == {}
+    s3.rm("bucket/models/digits/11", recursive=True)
     succeed("push", URL, "--models", folder)
-    succeed("pull", URL, "--to", to)
-    assert contents(to / "11") == contents(folder / "11")
+    succeed("pull", URL, "--models", to)
+    assert contents(to / "digits" / "11") == contents(folder / "digits" / "11")
 
 
 @pytest.mark.parametrize(
@@ -195,13 +294,15 @@ def test_pull_damaged_or_missing_file_in_bucket_publishes_nothing(
     ],
 )
 def test_pull_invalid_manifest_publishes_nothing(s3: Any, to: Path, text: bytes) -> None:
-    s3.pipe("bucket/digits/3/manifest.json", text)
-    assert f"{URL}/3: the manifest is damaged" in fail("pull", URL, "--to", to)
+    s3.pipe("bucket/models/digits/3/manifest.json", text)
+    assert f"{URL}/digits/3: the manifest is damaged" in fail(
+        "pull", URL, "--models", to, "--model", "digits", "--version", 3
+    )
     assert contents(to) == {}
 
 
 def test_push_version_with_a_link_to_a_folder_or_to_nothing_pushes_nothing(s3: Any, folder: Path) -> None:
-    variables = folder / "11" / "variables"
+    variables = folder / "digits" / "11" / "variables"
     variables.rename(folder / "shared")
     variables.symlink_to("../shared")
     assert f"{variables} is neither a file nor a folder" in fail("push", URL, "--models", folder)
@@ -213,14 +314,14 @@ def test_push_version_with_a_link_to_a_folder_or_to_nothing_pushes_nothing(s3: A
 
 def test_version_with_other_files_is_never_touched(s3: Any, folder: Path, to: Path) -> None:
     succeed("push", URL, "--models", folder)
-    succeed("pull", URL, "--to", to)
+    succeed("pull", URL, "--models", to)
     before, pulled = s3.find("bucket", detail=True), contents(to)
     publish(folder, 11, b"another")
-    assert f"{URL}/11 has other files than {folder}/11" in fail("push", URL, "--models", folder)
+    assert f"{URL}/digits/11 has other files than {folder}/digits/11" in fail("push", URL, "--models", folder)
     assert s3.find("bucket", detail=True) == before
-    s3.rm("bucket/digits", recursive=True)
+    s3.rm("bucket/models/digits", recursive=True)
     succeed("push", URL, "--models", folder)
-    assert f"{to}/11 has other files; remove one of the two" in fail("pull", URL, "--to", to)
+    assert f"{to}/digits/11 has other files; remove one of the two" in fail("pull", URL, "--models", to)
     assert contents(to) == pulled
 
 
@@ -231,133 +332,80 @@ def test_concurrent_pushers_of_different_files_one_wins(s3: Any, folder: Path, t
 
     def push(versions: Path) -> str:
         try:
-            Bucket(URL).push(list_versions(versions)[11], report)
-        except ReleaseError as error:
+            Bucket(URL).push(version(versions, 11), report)
+        except ArtifactError as error:
             return str(error)
         return ""
 
     with ThreadPoolExecutor() as pool:
         errors = dict(zip((folder, others), pool.map(push, (folder, others)), strict=True))
     (loser,) = (versions for versions, error in errors.items() if error)
-    assert errors[loser] == f"{URL}/11 has other files than {loser}/11, and a version never changes"
+    assert (
+        errors[loser]
+        == f"{URL}/digits/11 has other files than {loser}/digits/11, and a version never changes"
+    )
     (winner,) = errors.keys() - {loser}
-    Bucket(URL).pull(11, tmp_path / "pulled", lambda _: None, 1, print)
-    assert contents(tmp_path / "pulled" / "11") == contents(winner / "11")
+    Bucket(URL).pull(version(tmp_path / "pulled", 11), lambda _: None, print)
+    assert contents(tmp_path / "pulled" / "digits" / "11") == contents(winner / "digits" / "11")
 
 
 def test_concurrent_pushers_of_the_same_files_both_succeed(s3: Any, folder: Path) -> None:
     report = wait_for_each_other(2)
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda _: Bucket(URL).push(list_versions(folder)[11], report), range(2)))
-    assert Bucket(URL).versions() == {11}
+        list(pool.map(lambda _: Bucket(URL).push(version(folder, 11), report), range(2)))
+    assert s3.exists("bucket/models/digits/11/manifest.json")
 
 
 def test_concurrent_pulls_download_once(s3: Any, folder: Path, to: Path) -> None:
     succeed("push", URL, "--models", folder)
     lines: list[str] = []
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda _: Bucket(URL).pull(11, to, lambda _: None, 30, lines.append), range(3)))
-    assert sorted(lines) == [*3 * [f"{to}/11 is complete."], "Pulling 4 of 4 files of version 11 ..."]
+        list(pool.map(lambda _: pull(to, report=lines.append), range(3)))
+    complete = f"{to}/digits/11 is complete."
+    assert lines == ["Pulling 4 of 4 files of version 11 ...", complete, complete, complete]
 
 
 def test_pull_refused_by_the_check_publishes_nothing(s3: Any, folder: Path, to: Path) -> None:
     succeed("push", URL, "--models", folder)
 
     def refuse(staged: Path) -> None:
-        assert contents(staged) == contents(folder / "11")
-        raise ReleaseError("not signed")
+        assert contents(staged) == contents(folder / "digits" / "11")
+        raise ArtifactError("not signed")
 
-    with pytest.raises(ReleaseError, match="/11: not signed"):
-        Bucket(URL).pull(11, to, refuse, 1, print)
-    assert list_versions(to) == {}
-    Bucket(URL).pull(11, to, lambda _: None, 1, print)
-    with pytest.raises(ReleaseError, match="/11: not signed"):
-        Bucket(URL).pull(11, to, refuse, 1, print)
-
-
-CONFIG = """model_config_list {{ config {{ name: "digits" base_path: "/models/digits"
-    model_version_policy {{ {policy} }} version_labels {{ key: "stable" value: {stable} }} }} }}"""
+    with pytest.raises(ArtifactError, match="/11: not signed"):
+        pull(to, refuse)
+    assert list_versions(to / "digits") == {}
+    pull(to)
+    with pytest.raises(ArtifactError, match="/11: not signed"):
+        pull(to, refuse)
 
 
-@pytest.mark.parametrize(
-    ("policy", "stable", "pulled"),
-    [
-        ("specific { versions: 2 }", 2, {2}),
-        ("specific { versions: 2 versions: 11 }", 2, {2, 11}),
-        ("all { }", 2, {2, 11}),
-        ("latest { }", 11, {11}),
-        # The server starts without the version of a label, too.
-        ("latest { }", 12, {11}),
-        ("latest { num_versions: 2 }", 11, {2, 11}),
-    ],
-)
-def test_pull_by_config_gets_the_versions_that_it_loads(
-    s3: Any, folder: Path, to: Path, tmp_path: Path, policy: str, stable: int, pulled: set[int]
-) -> None:
-    for number in (2, 11):
-        succeed("push", URL, "--models", folder, "--version", number)
-    config = tmp_path / "models.config"
-    config.write_text(CONFIG.format(policy=policy, stable=stable))
-    succeed("pull", URL, "--to", to, "--config", config)
-    assert list_versions(to).keys() == pulled
-
-
-def test_pull_by_config_of_a_missing_version_pulls_nothing(
-    s3: Any, folder: Path, to: Path, tmp_path: Path
-) -> None:
-    succeed("push", URL, "--models", folder)
-    config = tmp_path / "models.config"
-    config.write_text(CONFIG.format(policy="specific { versions: 11 versions: 2 }", stable=11))
-    error = fail("pull", URL, "--to", to, "--config", config)
-    assert f"{URL} lacks version 2, which {config} lists" in error
-    assert "choose one of its models" in fail("pull", URL, "--to", to, "--config", config, "--model", "x")
-    assert not to.exists()
-
-
-def test_pull_by_invalid_config_names_the_file(s3: Any, folder: Path, to: Path, tmp_path: Path) -> None:
-    succeed("push", URL, "--models", folder)
-    config = tmp_path / "models.config"
+def test_pull_by_invalid_config_names_the_file(s3: Any, to: Path) -> None:
     for content in (b"\xff", b"model {"):
-        config.write_bytes(content)
-        assert f"Error: {config}: " in fail("pull", URL, "--to", to, "--config", config)
+        s3.pipe("bucket/models/models.config", content)
+        assert f"Error: {URL}/models.config: " in fail("pull", URL, "--models", to)
 
 
-def test_versions_of_many_are_listed_in_one_request(s3: Any, server: S3Server) -> None:
-    for name in ("2/manifest.json", "11/manifest.json", "12/a/file", "x/manifest.json", "3/a/manifest.json"):
-        s3.pipe(f"bucket/digits/{name}", b"{}")
-    requests: list[str] = []
-
-    def handle(method: str, path: str, answer: Callable[[], bytes]) -> list[bytes]:
-        requests.append(f"{method} {path}")
-        return [answer()]
-
-    usual, server.handle = server.handle, handle
-    try:
-        assert Bucket(URL).versions() == {2, 11}
-    finally:
-        server.handle = usual
-    assert requests == ["GET /bucket"]
-
-
-def test_pull_several_versions(s3: Any, folder: Path, to: Path) -> None:
+def test_pull_versions_by_number_enters_nothing(s3: Any, folder: Path, to: Path) -> None:
     for number in (2, 11):
         succeed("push", URL, "--models", folder, "--version", number)
-    succeed("pull", URL, "--to", to, "--version", 2, "--version", 11)
+    succeed("pull", URL, "--models", to, "--version", 2, "--version", 11)
     assert contents(to) == contents(folder)
+    assert not (to / "models.config").exists()
 
 
 def test_missing_things_are_errors(s3: Any, folder: Path, to: Path) -> None:
-    assert f"Error: {URL} has no version; `digits models push` puts one there" in fail(
-        "pull", URL, "--to", to
-    )
-    assert f"{URL}/7: there is no such version" in fail("pull", URL, "--to", to, "--version", 7)
+    none = f"Error: {URL}/models.config names no version"
+    assert f"{none}; `digits models push` enters one" in fail("pull", URL, "--models", to)
+    assert f"{none} of x;" in fail("pull", URL, "--models", to, "--model", "x")
+    numbered = ("pull", URL, "--models", to, "--model", "digits", "--version", 7)
+    assert f"{URL}/digits/7: there is no such version" in fail(*numbered)
     assert "s3://none/digits/11: The specified bucket does not exist" in fail(
-        "push", "s3://none/digits", "--models", folder
+        "push", "s3://none", "--models", folder
     )
     assert "version 7 does not exist in" in fail("push", URL, "--models", folder, "--version", 7)
     assert "is no URL of object storage" in fail("push", folder, "--models", folder)
-    assert "gs://bucket/digits: " in fail("push", "gs://bucket/digits", "--models", folder)
-    assert run("pull", URL, "--to", to, "--version", 7, "--config", __file__).exit_code == 2
+    assert "gs://bucket/models: " in fail("push", "gs://bucket/models", "--models", folder)
 
 
 def test_push_without_s3fs_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,61 +10,63 @@ from tests.serving.releases.conftest import Service
 
 def test_ls_prints_a_table_newest_first(service: Service) -> None:
     service.promote(3)
-    service.promote(3, "--label", "canary")
-    (service.models / "12").mkdir()
+    service.promote(3, "--version-label", "canary")
+    (service.versions / "12").mkdir()
     result = service.run("ls")
     assert (result.exit_code, result.stderr) == (0, "")
     headings, *lines = result.stdout.splitlines()
     assert headings.split() == ["VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE"]
     assert {len(line) for line in lines} == {len(headings)}
     assert [line.split()[0] for line in lines] == ["12", "3", "2", "1"]
-    assert lines[0].split() == ["12", "–", "–", "–", "–", "0.0", "kB"]
+    assert lines[0].split() == ["12", "–", "–", "not", "entered", "–", "0.0", "kB"]
     assert lines[1].split()[3:7] == ["0.9712", "AVAILABLE", "canary,", "stable"]
     for heading in ("PUBLISHED", "ACCURACY", "STATE", "LABELS"):
         assert all(line[headings.index(heading) - 1] == " " for line in lines)
 
 
 def test_ls_json_has_the_same_rows(service: Service) -> None:
-    service.promote(3)
     document = json.loads(service.run("ls", "--json").stdout)
     assert (document["model"], document["reachable"]) == ("digits", True)
-    newest, *rest = document["versions"]
-    assert (newest["version"], newest["state"], newest["labels"]) == (3, "AVAILABLE", ["stable"])
-    assert newest["accuracy"] == 0.9712
-    assert newest["bytes"] == sum(
-        path.stat().st_size for path in (service.models / "3").rglob("*") if path.is_file()
-    )
-    assert [(row["version"], row["state"], row["labels"]) for row in rest] == [
-        (2, None, []),
-        (1, None, []),
+    rows = document["versions"]
+    assert [(row["version"], row["state"], row["labels"]) for row in rows] == [
+        (3, "AVAILABLE", []),
+        (2, "AVAILABLE", []),
+        (1, "AVAILABLE", ["stable"]),
     ]
+    assert rows[0]["accuracy"] == 0.9712
+    assert rows[0]["bytes"] == service.folder.version("digits", 3).size()
 
 
-def test_ls_without_server_has_no_states(published: Service) -> None:
+def test_ls_without_server_tells_what_is_missing_and_not_entered(published: Service) -> None:
+    shutil.rmtree(published.versions / "1")
+    (published.versions / "4").mkdir()
     result = published.run("ls")
     assert result.exit_code == 0
-    assert len(result.stdout.splitlines()) == 4
     assert result.stderr.startswith(f"States are unknown: the model server at 127.0.0.1:{published.port}")
     document = json.loads(published.run("ls", "--json").stdout)
     assert document["reachable"] is False
-    assert {row["state"] for row in document["versions"]} == {None}
+    assert [(row["version"], row["state"], row["labels"]) for row in document["versions"]] == [
+        (4, "not entered", []),
+        (3, None, []),
+        (2, None, []),
+        (1, "missing", ["stable"]),
+    ]
 
 
 def test_ls_folder_without_model_names_digits_train(published: Service) -> None:
-    result = published.run("ls", "--models", published.models / "none")
+    result = published.run("ls", "--models", published.versions.parent / "none")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "none has no model; create one with `digits train`" in result.stderr
 
 
 def test_ls_and_show_choose_a_model_of_several_by_name(published: Service) -> None:
-    root, pixels = published.models.parent, {"shape": [8, 6], "range": [0, 1]}
+    root, pixels = published.folder.root, {"shape": [8, 6], "range": [0, 1]}
     card = {"task": {"name": "flowers", "labels": ["daisy", "rose"], "input": pixels}}
-    shutil.copytree(published.models / "1", root / "garden" / "4")
-    (root / "garden" / "4" / "assets.extra" / "model.json").write_text(json.dumps(card))
-    arguments = ("--models", root, "--model", "flowers")
-    document = json.loads(published.run("ls", "--json", *arguments).stdout)
+    shutil.copytree(published.versions / "1", root / "flowers" / "4")
+    (root / "flowers" / "4" / "assets.extra" / "model.json").write_text(json.dumps(card))
+    document = json.loads(published.run("ls", "--json", "--model", "flowers").stdout)
     assert (document["model"], [row["version"] for row in document["versions"]]) == ("flowers", [4])
-    assert published.run("show", 4, *arguments).stdout.splitlines() == [
+    assert published.run("show", 4, "--model", "flowers").stdout.splitlines() == [
         "task",
         "  name     flowers",
         "  labels   daisy, rose",
@@ -72,9 +74,9 @@ def test_ls_and_show_choose_a_model_of_several_by_name(published: Service) -> No
         "    shape  8, 6",
         "    range  0, 1",
     ]
-    result = published.run("show", 1, *arguments)
-    assert f"version 1 does not exist in {root / 'garden'}" in result.stderr
-    result = published.run("ls", "--models", root)
+    result = published.run("show", 1, "--model", "flowers")
+    assert f"version 1 does not exist in {root / 'flowers'}" in result.stderr
+    result = published.run("ls")
     assert result.exit_code == 1
     assert "has several models; choose one with --model: digits, flowers" in result.stderr
 
@@ -96,7 +98,7 @@ def test_show_prints_the_card(published: Service) -> None:
     ("version", "message"), [(9, "version 9 does not exist in"), (2, "has no model card")]
 )
 def test_show_without_version_or_card_fails(published: Service, version: int, message: str) -> None:
-    (published.models / "2" / "assets.extra" / "model.json").unlink()
+    (published.versions / "2" / "assets.extra" / "model.json").unlink()
     result = published.run("show", version)
     assert result.exit_code == 1
     assert message in result.stderr

@@ -1,10 +1,12 @@
 """`digits models promote` and `rollback`, with a model server."""
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,37 +14,32 @@ import pytest
 
 from digit_client import DigitError
 from digit_client.tfserving.codec import ModelRef
-from digit_serving.releases.promotion import Promoter
-from digit_serving.releases.versions import find_model
+from digit_serving.releases.promotion import Releases
+from digit_serving.releases.service import Service as RunningService
 from tests.processes import wait_until
 from tests.serving.releases.conftest import Serve, Service
 
-
-def publish_broken(models: Path, version: int) -> None:
-    """Publish a version that no server can load."""
-    (models / str(version)).mkdir()
-    (models / str(version) / "saved_model.pb").write_bytes(b"no protocol buffer")
+FOREIGN = """# Mine.
+model_config_list {{ config {{ name: "digits" base_path: "{}" model_platform: "tensorflow"
+    model_version_policy {{ latest {{ num_versions: 2 }} }} }} }}"""
 
 
-def test_promote_loads_the_version_before_it_moves_the_label(service: Service) -> None:
-    assert service.loaded() == {3}
-    result = service.run("promote", 1)
+def test_promote_moves_the_label_and_unloads_nothing(service: Service) -> None:
+    result = service.run("promote", 2)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
-        "Waiting for the model server to load version 1 ...",
-        "Waiting for the model server to move label stable to version 1 ...",
-        "Version 1 is stable.",
+        "Waiting for the model server to load version 2 ...",
+        "Waiting for the service to answer label stable with version 2 ...",
+        "Version 2 is stable.",
     ]
-    assert service.labelled() == 1
-    # Versions without a label are unloaded: a call without a version or label gets the newest one loaded.
-    wait_until(lambda: service.loaded() == {1}, seconds=10)
-    service.promote(2, "--label", "canary")
-    assert (service.labelled(), service.labelled("canary")) == (1, 2)
-    wait_until(lambda: service.loaded() == {1, 2}, seconds=10)
+    assert service.labelled() == 2
+    service.promote(3, "--version-label", "canary")
+    assert (service.labelled(), service.labelled("canary")) == (2, 3)
+    assert service.loaded() == {1, 2, 3}
 
 
 def test_rollback_returns_to_each_previous_version(service: Service) -> None:
-    for version in (1, 2, 3):
+    for version in (2, 3):
         service.promote(version)
     for version in (2, 1):
         result = service.run("rollback")
@@ -54,8 +51,14 @@ def test_rollback_returns_to_each_previous_version(service: Service) -> None:
     assert service.labelled() == 1
 
 
+def test_rollback_after_a_failed_promotion_returns_to_what_was_served(service: Service) -> None:
+    service.promote(2)
+    assert service.run("promote", 9).exit_code == 1
+    assert service.run("rollback").exit_code == 0
+    assert service.labelled() == 1
+
+
 def test_promote_fails_no_call_for_the_label(service: Service) -> None:
-    service.promote(1)
     server, stop = service.server, threading.Event()
     answers: list[int] = []
     images = np.zeros((1, 28, 28), np.uint8)
@@ -72,7 +75,6 @@ def test_promote_fails_no_call_for_the_label(service: Service) -> None:
     thread.start()
     for version in (2, 3):
         service.promote(version)
-    wait_until(lambda: service.loaded() == {3}, seconds=10)
     alive = thread.is_alive()
     stop.set()
     thread.join()
@@ -81,48 +83,95 @@ def test_promote_fails_no_call_for_the_label(service: Service) -> None:
     assert set(answers) == {1, 2, 3}
 
 
-def test_promote_version_that_does_not_load_restores_the_file(service: Service) -> None:
-    service.promote(2)
-    publish_broken(service.models, 4)
-    text = service.config.read_text()
+def test_promote_copied_version_verifies_and_enters_it(service: Service) -> None:
+    service.copy(4)
+    service.promote(4)
+    assert (service.labelled(), service.loaded()) == (4, {1, 2, 3, 4})
+
+
+def test_promote_half_copied_version_changes_nothing(service: Service) -> None:
+    shutil.rmtree(service.copy(4) / "variables")
+    config = service.config
     result = service.run("promote", 4)
     assert result.exit_code == 1
-    assert "Error: the model server can't load version 4: Cannot parse file" in result.stderr
-    assert f"Restored {service.config.path}." in result.stdout
-    assert service.config.read_text() == text
-    assert service.labelled() == 2
+    assert f"{service.versions / '4'} can't be served" in result.stderr
+    assert service.config == config
+    assert service.labelled() == 1
+
+
+def test_promote_version_that_the_server_can_not_load_restores_the_file(service: Service) -> None:
+    config = service.config
+    folder = service.versions / "4"
+    folder.mkdir()
+    (folder / "saved_model.pb").write_bytes(b"no protocol buffer")
+    # The server refuses what the verification of `service.folder` accepts.
+    lines: list[str] = []
+    running = RunningService("digits", service.server, None, 20)
+    releases = Releases(service.folder, "digits", running, lines.append)
+    with pytest.raises(Exception, match="the model server can't load version 4: Cannot parse file"):
+        releases.promote(4, "stable")
+    assert lines[-1] == f"Restored {service.folder.config_path}."
+    assert (service.config, service.labelled()) == (config, 1)
     # The error of this attempt stays in the version's status, and must not end the next attempt. The server
     # needs a moment to read the restored file.
     time.sleep(1)
-    shutil.rmtree(service.models / "4")
-    service.publish(4)
-    service.promote(4)
+    shutil.rmtree(folder)
+    service.copy(4)
+    releases.promote(4, "stable")
     assert service.labelled() == 4
 
 
 def test_promote_to_server_of_another_file_fails_at_the_timeout(serve: Serve) -> None:
     service = serve(model_config_file_poll_wait_seconds=0)
-    text = service.config.read_text()
+    service.publish(4)
+    config = service.config
+    result = service.run("promote", 4, "--timeout", 0.5)
+    assert "the model server did not load version 4 (see its log) within 0.5 s" in result.stderr
     result = service.run("promote", 2, "--timeout", 0.5)
-    assert result.exit_code == 1
-    assert "the model server did not load version 2 (see its log) within 0.5 s" in result.stderr
-    # The server has loaded version 3, the newest, but without the label.
-    result = service.run("promote", 3, "--timeout", 0.5)
-    assert "did not move label stable to version 3 within 0.5 s" in result.stderr
-    assert service.config.read_text() == text
+    assert "did not move label stable to version 2 within 0.5 s" in result.stderr
+    assert service.config == config
 
 
 def test_promote_without_server_needs_offline(published: Service) -> None:
-    text = published.config.read_text()
+    config = published.config
     result = published.run("promote", 2)
     assert result.exit_code == 1
     assert f"the model server at 127.0.0.1:{published.port}" in result.stderr
-    assert published.config.read_text() == text
+    assert published.config == config
     for version in (2, 3):
         assert published.run("promote", version, "--offline").stdout == f"Version {version} is stable.\n"
     assert published.run("rollback", "--offline").exit_code == 0
-    config = published.config.read()
-    assert (config.labels("digits"), config.versions_to_load("digits", [1, 2, 3])) == ({"stable": 2}, {2})
+    assert (published.config.labels("digits"), published.config.listed("digits")) == (
+        {"stable": 2},
+        {1, 2, 3},
+    )
+
+
+def test_promote_with_a_gateway_that_does_not_answer_restores_the_file(service: Service) -> None:
+    config = service.config
+    url = f"http://127.0.0.1:{service.port}"
+    result = service.run("promote", 2, "--gateway", url, "--timeout", 1)
+    assert result.exit_code == 1
+    assert f"the gateway at {url} did not answer label stable with version 2 within 1 s: " in result.stderr
+    assert service.config == config
+    wait_until(lambda: service.labelled() == 1, seconds=10)
+    assert service.run("promote", 2, "--gateway", "gateway").exit_code == 2
+
+
+def test_promote_with_a_foreign_models_config_needs_force(published: Service) -> None:
+    text = FOREIGN.format(published.versions)
+    published.folder.config_path.write_text(text)
+    result = published.run("promote", 2, "--offline")
+    assert result.exit_code == 1
+    assert f"Digits did not write {published.folder.config_path}" in result.stderr
+    assert published.folder.config_path.read_text() == text
+    assert published.run("promote", 2, "--offline", "--force").exit_code == 0
+    config = published.config
+    assert (config.is_ours, config.listed("digits"), config.labels("digits")) == (
+        True,
+        {2, 3},
+        {"stable": 2},
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,7 +179,7 @@ def test_promote_without_server_needs_offline(published: Service) -> None:
     [
         (["promote", 9], 1, "version 9 does not exist in"),
         (["promote", 1, "--models", "none"], 1, "Error: none has no model; create one with `digits train`"),
-        (["promote", 1, "--label", "a/b"], 1, "'a/b' is not a label"),
+        (["promote", 1, "--version-label", "a/b", "--offline"], 1, "'a/b' is not a label"),
         (["promote", "newest"], 2, "not a valid integer"),
         (["promote"], 2, "Missing argument 'N'"),
         (["promote", 1, "--timeout", 0], 2, "not in the range"),
@@ -139,62 +188,88 @@ def test_promote_without_server_needs_offline(published: Service) -> None:
 def test_promote_invalid_arguments_changes_nothing(
     published: Service, arguments: list[Any], status: int, message: str
 ) -> None:
-    text = published.config.read_text()
+    config = published.config
     result = published.run(*arguments)
     assert result.exit_code == status
     assert message in result.stderr
-    assert published.config.read_text() == text
+    assert published.config == config
 
 
 def test_concurrent_promotions_both_succeed(service: Service) -> None:
-    def promote(version: int, label: str) -> None:
-        Promoter(find_model(service.models, None), service.server, 60, lambda _: None).promote(version, label)
-
     threads = [
-        threading.Thread(target=promote, args=arguments) for arguments in ((1, "stable"), (2, "canary"))
+        threading.Thread(target=service.promote, args=arguments)
+        for arguments in ((2,), (3, "--version-label", "canary"))
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (service.labelled(), service.labelled("canary")) == (1, 2)
+    assert (service.labelled(), service.labelled("canary")) == (2, 3)
 
 
 def test_promote_interrupted_by_ctrl_c_restores_the_file(serve: Serve) -> None:
     service = serve(model_config_file_poll_wait_seconds=0)
-    text = service.config.read_text()
+    wait_until(lambda: service.loaded() == {1, 2, 3}, seconds=20)
+    config = service.config
     process = service.start("promote", 2)
-    wait_until(lambda: service.config.read_text() != text)
+    wait_until(lambda: service.config != config)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "Restored" in out
-    assert service.config.read_text() == text
+    assert service.config == config
+
+
+KILLED_AT = """
+import os, signal, sys
+from digit_serving.releases.cli import models
+
+left = int(sys.argv[1])
+
+def hook(event, arguments):
+    global left
+    # Writes of models.config and its history: the new file, its rename, and the folder's fsync.
+    if event in ("open", "os.rename") and "models." in str(arguments[0]):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+models(sys.argv[2:])
+"""
 
 
 @pytest.mark.slow
-def test_promote_killed_at_any_step_keeps_label_served(service: Service) -> None:
-    """Kills each promotion after a different number of progress lines and of seconds."""
-    service.promote(1)
-    for number in range(6):
-        process = service.start("promote", 2 + number % 2)
-        assert process.stdout
-        for _ in range(number % 3):
-            process.stdout.readline()
-        time.sleep(0.06 * number)
-        process.kill()
-        process.communicate()
-        assert service.config.read().labels("digits")["stable"] in (1, 2, 3)
+@pytest.mark.parametrize("command", [["promote", "3"], ["rollback"]])
+def test_change_killed_at_each_file_keeps_the_label_served(service: Service, command: list[str]) -> None:
+    """Kills each change when it opens or renames a file of the models folder, one after another."""
+    expected = {"promote": 3, "rollback": 1}[command[0]]
+    environment = os.environ | {
+        "DIGITS_MODELS": str(service.folder.root),
+        "DIGITS_MODEL_SERVER": f"127.0.0.1:{service.port}",
+    }
+    status, step = -9, 0
+    while status == -9:
+        step += 1
+        service.promote(1)
+        service.promote(2)
+        arguments = [sys.executable, "-c", KILLED_AT, str(step), *command]
+        done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+        status = done.returncode
+        assert service.config.labels("digits")["stable"] in {2, expected}
         assert answers_for_a_while(service)
-    service.promote(1)
-    assert service.labelled() == 1
-    wait_until(lambda: service.loaded() == {1}, seconds=10)
+        assert service.run("ls").exit_code == 0
+        # The next command finds a consistent folder: what the rollback returns to is known.
+        assert service.folder.previous("digits", "stable") is not None or expected == 1
+    assert (status, done.stderr) == (0, "")
+    assert step > 10
+    assert service.labelled() == expected
 
 
 def answers_for_a_while(service: Service) -> bool:
-    """True if no call for the label fails in 1.2 s, more time than the server needs to read the file."""
+    """True if no call for the label fails in 0.3 s, more time than the server needs to read the file."""
     images, server = np.zeros((1, 28, 28), np.uint8), service.server
-    end = time.monotonic() + 1.2
+    end = time.monotonic() + 0.3
     try:
         while time.monotonic() < end:
             server.predict(images, ModelRef("digits", label="stable"), timeout=10)

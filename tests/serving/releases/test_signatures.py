@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from grpc import StatusCode
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, ModelVersionStatus
 
+from digit_client.artifact.models_folder import ModelsFolder
+from digit_client.artifact.versions import ArtifactError, list_versions
 from digit_serving.releases import signatures
 from digit_serving.releases.cli import models
-from digit_serving.releases.config import ReleaseError
-from digit_serving.releases.versions import list_versions
 from tests.processes import wait_until
 from tests.s3 import S3Server
 from tests.serving.model_servers import running_core
@@ -77,8 +77,11 @@ def run(*arguments: object) -> Result:
 
 
 def test_verify_signed_version_succeeds(version: Path, keys: Keys) -> None:
-    result = run("verify", 7, "--models", version.parent, "--public-key", keys.public)
-    assert (result.exit_code, result.output) == (0, f"{version} is signed by the owner of {keys.public}.\n")
+    result = run("verify", 7, "--models", version.parent.parent, "--public-key", keys.public)
+    assert result.output.splitlines() == [
+        f"{version} is signed by the owner of {keys.public}.",
+        f"{version} can be served.",
+    ]
 
 
 def append(path: Path) -> None:
@@ -104,25 +107,25 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_verify_changed_version_fails(version: Path, keys: Keys, change: str) -> None:
     CHANGES[change](version)
-    result = run("verify", 7, "--models", version.parent, "--public-key", keys.public)
+    result = run("verify", 7, "--models", version.parent.parent, "--public-key", keys.public)
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
     assert str(version) in result.stderr
-    with pytest.raises(ReleaseError):
+    with pytest.raises(ArtifactError):
         signatures.verify(version, keys.public)
 
 
 @pytest.mark.parametrize("name", ["other", "private"])
 def test_verify_by_another_key_fails(version: Path, keys: Keys, name: str) -> None:
-    with pytest.raises(ReleaseError, match="a file, signature or key differs"):
+    with pytest.raises(ArtifactError, match="a file, signature or key differs"):
         signatures.verify(version, getattr(keys, name))
 
 
 def test_verify_without_key_fails(version: Path, tmp_path: Path) -> None:
-    result = run("verify", 7, "--models", version.parent, "--public-key", tmp_path / "none.pem")
+    result = run("verify", 7, "--models", version.parent.parent, "--public-key", tmp_path / "none.pem")
     assert f"can't be verified: {tmp_path / 'none.pem'} does not exist" in result.stderr
-    assert "Missing option '--public-key'" in run("verify", 7, "--models", version.parent).stderr
     assert (
-        "version 8 does not exist" in run("verify", 8, "--models", version.parent, "--public-key", "x").stderr
+        "version 8 does not exist"
+        in run("verify", 8, "--models", version.parent.parent, "--public-key", "x").stderr
     )
 
 
@@ -132,7 +135,7 @@ def test_verify_without_model_signing_says_what_to_install(
     monkeypatch.setitem(sys.modules, "model_signing", None)
     monkeypatch.delitem(sys.modules, "digit_serving.releases.signatures")
     monkeypatch.delattr("digit_serving.releases.signatures")
-    result = run("verify", 7, "--models", version.parent, "--public-key", keys.public)
+    result = run("verify", 7, "--models", version.parent.parent, "--public-key", keys.public)
     assert "pip install '.[signing]'" in result.stderr
 
 
@@ -163,12 +166,15 @@ def test_pull_with_public_key_refuses_what_is_not_signed(
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         server.filesystem().mkdir("bucket")
-        url, to = "s3://bucket/digits", tmp_path / "pulled"
-        assert run("push", url, "--models", version.parent).exit_code == 0
-        result = run("pull", url, "--to", to, "--public-key", keys.other)
+        url, to = "s3://bucket", tmp_path / "pulled"
+        folder = ModelsFolder(tmp_path, verify=lambda _: None)
+        folder.enter(folder.version("digits", 7))
+        assert run("push", url, "--models", version.parent.parent).exit_code == 0
+        result = run("pull", url, "--models", to, "--public-key", keys.other)
         assert (
-            f"Error: {url}/7: {to}/.pulling-7 is not what the owner of {keys.other} signed" in result.stderr
+            f"Error: {url}/digits/7: {to}/digits/.pulling-7 is not what the owner of {keys.other} signed"
+            in result.stderr
         )
-        assert list_versions(to) == {}
-        assert run("pull", url, "--to", to, "--public-key", keys.public).exit_code == 0
-        assert list_versions(to).keys() == {7}
+        assert list_versions(to / "digits") == {}
+        assert run("pull", url, "--models", to, "--public-key", keys.public).exit_code == 0
+        assert list_versions(to / "digits").keys() == {7}

@@ -49,7 +49,7 @@ def run(*arguments: object, status: int) -> str:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--version", 1, "--label", "stable"), "mutually exclusive"),
+        (("--version", 1, "--version-label", "stable"), "mutually exclusive"),
         (("--models", "m", "--model-server", "127.0.0.1:1"), "mutually exclusive"),
         (("--cluster", "auto"), "--cluster needs --model-server"),
         (("--workers", 0), "not in the range"),

@@ -76,7 +76,7 @@ def test_write_read_returns_the_same_rows(
     results: ResultsFolder, file_format: Format, make: Callable[[str], dict[str, Any]]
 ) -> None:
     run = Run("/photos", "digits", 7, make is reading, file_format)
-    failed = {**make("ö,\n.png"), **dict.fromkeys(("label", "digit", "text", "lines"), None)}
+    failed = {**make("ö,\n.png"), **dict.fromkeys(("label", "digit", "refusal", "text", "lines"), None)}
     rows = table([make("a"), {name: failed[name] for name in run.schema.names}], run)
     results.write(rows, file_format)
     assert results.read(run).to_pylist() == rows.to_pylist()
@@ -131,7 +131,7 @@ def test_remove_stale_rows_keeps_current_final_rows(results: ResultsFolder, file
         prediction("kept"),
         prediction("changed"),
         prediction("gone"),
-        prediction("refused", code="no_digit"),
+        prediction("refused", code="not_an_image"),
         prediction("unanswered", code="deadline_exceeded"),
         prediction("unreadable", code="unreadable"),
     ]

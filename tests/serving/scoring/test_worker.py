@@ -17,7 +17,7 @@ from digit_serving.scoring.worker import Scorer
 from tests.client.drawn_numbers import draw_lines
 from tests.client.linear_model_server import LinearModelServer
 
-ANSWER_COLUMNS = ("label", "digit", "confidence", "is_digit", "probabilities")
+ANSWER_COLUMNS = ("label", "digit", "refusal", "confidence", "is_digit", "probabilities")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def server(digits: Any) -> Iterator[LinearModelServer]:
 
 @pytest.fixture
 def folder(digits: Any, tmp_path: Path) -> Path:
-    """Ten digits, a blank picture, two of them side by side, and two damaged files."""
+    """Ten digits, a blank picture, and damaged files."""
     for label in range(10):
         (tmp_path / f"{label}.png").write_bytes(to_png(digits.one(label)))
     (tmp_path / "blank.png").write_bytes(to_png(np.zeros((40, 40), np.uint8)))
@@ -48,7 +48,7 @@ def score(folder: Path, target: str, **options: Any) -> dict[str, dict[str, Any]
 def test_score_equals_predict_many(folder: Path, server: LinearModelServer) -> None:
     rows = score(folder, server.target)
     with ModelServerClient(server.target) as client:
-        expected = client.predict_many([folder / name for name in rows], on_error="return")
+        expected = client.predict_many([folder / name for name in rows])
     for row, outcome in zip(rows.values(), expected, strict=True):
         if isinstance(outcome, ImageError):
             assert (row["error_code"], row["error"]) == (outcome.code, outcome.message)
@@ -57,6 +57,7 @@ def test_score_equals_predict_many(folder: Path, server: LinearModelServer) -> N
             assert not isinstance(outcome, Exception)
             assert row["error_code"] is row["error"] is None
             assert (row["label"], row["digit"]) == (outcome.label, outcome.digit)
+            assert row["refusal"] == outcome.refusal
             assert (row["confidence"], row["is_digit"]) == (outcome.confidence, outcome.is_digit)
             assert tuple(row["probabilities"]) == outcome.probabilities
         assert (row["model"], row["version"]) == ("digits", 1)
@@ -126,7 +127,8 @@ def test_score_read_returns_numbers_with_boxes(folder: Path, server: LinearModel
         each.box for each in expected.digits
     ]
     assert [digit["digit"] for digit in line["digits"]] == [each.digit for each in expected.digits]
-    assert rows["blank.png"]["error_code"] == "no_digit"
+    assert (rows["blank.png"]["text"], rows["blank.png"]["refusal"]) == ("", "no_digit")
+    assert rows["blank.png"]["error_code"] is None
 
 
 def test_scorer_used_before_can_be_pickled(folder: Path, server: LinearModelServer) -> None:

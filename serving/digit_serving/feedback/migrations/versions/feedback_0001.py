@@ -26,6 +26,7 @@ def _create(name: str, prefixes: list[str] | None = None) -> None:
         sa.Column("request_id", sa.Text, primary_key=True),
         sa.Column("index", sa.Integer, primary_key=True),
         sa.Column("position", sa.Integer, primary_key=True),
+        sa.Column("caller", sa.Text, primary_key=True),
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("model", sa.Text, nullable=False),
         sa.Column("version", sa.BigInteger, nullable=False),
@@ -38,6 +39,7 @@ def _create(name: str, prefixes: list[str] | None = None) -> None:
         sa.Column("label", sa.Text),
         sa.Column("labelled_at", moment),
         sa.Column("source", sa.Text),
+        sa.Column("text", sa.Text),
         sa.Column("original", sa.LargeBinary),
         prefixes=prefixes,
     )

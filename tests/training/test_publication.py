@@ -1,0 +1,157 @@
+"""Publication: the names of models, and the steps after it."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from digit_client import DIGITS, TaskCard
+from digit_client.artifact.models_folder import ModelsFolder
+from digit_client.artifact.versions import ArtifactError
+from digit_training.errors import CardError, PromotionError
+from digit_training.publication import Target
+from digit_training.quality_gate import QualityGate
+from tests.training.conftest import COLORS
+
+
+def writer(task: TaskCard) -> Callable[[Path], None]:
+    """Return a function that writes a version of this task, which no server could load."""
+
+    def write(folder: Path) -> None:
+        for name in (
+            "saved_model.pb",
+            "variables/variables.index",
+            "variables/variables.data-00000-of-00001",
+        ):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).touch()
+        (folder / "assets.extra").mkdir()
+        (folder / "assets.extra" / "model.json").write_text(json.dumps({"task": task.to_document()}))
+
+    return write
+
+
+@pytest.fixture
+def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Target:
+    """Target with a models folder at its default place, which verifies nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DIGITS_MODELS", raising=False)
+    return Target(ModelsFolder(Path("models"), verify=Mock()), QualityGate(0.85))
+
+
+def publish(target: Target, task: TaskCard = DIGITS) -> list[str]:
+    """Publish a version; return the printed lines."""
+    lines: list[str] = []
+    target.publish(task.name, writer(task), lines.append)
+    return lines
+
+
+def test_publish_first_version_is_stable(target: Target) -> None:
+    assert publish(target) == [
+        "Published: models/digits/1",
+        "Version 1 of digits is stable: it answers callers who name no version.",
+    ]
+    assert target.models.read_config().labels("digits") == {"stable": 1}
+
+
+def test_publish_later_version_changes_no_label_and_prints_the_next_steps(target: Target) -> None:
+    publish(target)
+    assert publish(target) == [
+        "Published: models/digits/2",
+        "Try it: digits predict --version 2 PICTURE",
+        "Serve it: digits models promote 2",
+    ]
+    config = target.models.read_config()
+    assert (config.labels("digits"), config.listed("digits")) == ({"stable": 1}, {1, 2})
+
+
+def test_publish_of_another_model_in_another_folder_names_both(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = replace(target, models=replace(target.models, root=Path("my models")))
+    publish(elsewhere, COLORS)
+    steps = [
+        "Try it: digits predict --version 2 --model colors PICTURE",
+        "Serve it: digits models promote 2 --model colors --models 'my models'",
+    ]
+    assert publish(elsewhere, COLORS)[1:] == steps
+    monkeypatch.setenv("DIGITS_MODELS", "my models")
+    assert publish(elsewhere, COLORS)[2] == "Serve it: digits models promote 3 --model colors"
+    publish(elsewhere)
+    assert publish(elsewhere)[2] == "Serve it: digits models promote 2 --model digits"
+
+
+def test_publish_leaves_the_config_of_others_alone_and_says_what_to_write(target: Target) -> None:
+    publish(target)
+    before = 'model_config_list { config { name: "digits" base_path: "/models/digits" } }'
+    target.models.config_path.write_text(before)
+    (line,) = publish(target)[1:]
+    assert line.startswith("models/models.config is left alone, since Digits did not write it.")
+    assert "model_version_policy { specific { versions: 2 } } to load it" in line
+    assert 'version_labels { key: "stable" value: 2 } to serve it' in line
+    assert target.models.config_path.read_text() == before
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """File to which a program in place of `python` writes its arguments; the program then fails."""
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\necho "$DIGITS_MODELS $@" > {tmp_path / "arguments"}\nexit 3\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    return tmp_path / "arguments"
+
+
+def test_publish_with_promote_runs_the_command_and_fails_with_it(target: Target, command: Path) -> None:
+    promoting = replace(target, promote=True)
+    assert len(publish(promoting)) == 2
+    assert not command.exists()
+    with pytest.raises(
+        PromotionError,
+        match=r"^models/digits/2 is published, but not promoted; try again: digits models promote 2$",
+    ):
+        publish(promoting)
+    assert command.read_text() == "models -m digit_client models promote 2\n"
+    command.with_name("python").write_text("#!/bin/sh\n")
+    assert publish(promoting) == ["Published: models/digits/3"]
+
+
+@pytest.mark.parametrize(
+    ("task", "described"),
+    [
+        (replace(COLORS, labels=("a", "b")), r"2 labels \(a, b\) and the kind resize"),
+        (replace(COLORS, kind="none"), r"4 labels \(red, green, blue, grey\) and the kind none"),
+    ],
+)
+def test_check_of_another_task_under_a_name_raises_card_error(
+    task: TaskCard, described: str, target: Target
+) -> None:
+    publish(target, COLORS)
+    own = r"models/colors/1 has 4 labels \(red, green, blue, grey\) and the kind resize"
+    with pytest.raises(CardError, match=rf"^{own}, this model has {described}: .*--rename NAME"):
+        target.check(task)
+    target.check(replace(task, name="other"))
+
+
+def test_check_of_another_input_under_a_name_passes(target: Target) -> None:
+    publish(target, COLORS)
+    target.check(replace(COLORS, shape=(32, 32), range=(0.0, 1.0), fit="pad"))
+
+
+def test_check_ignores_a_half_copied_version(target: Target) -> None:
+    publish(target, COLORS)
+    (target.models.root / "colors" / "7").mkdir()
+    target.check(COLORS)
+
+
+def test_check_of_an_invalid_models_folder_raises_artifact_error(target: Target) -> None:
+    publish(target)
+    with pytest.raises(ArtifactError, match="name the folder of all models: --models models"):
+        replace(target, models=ModelsFolder(Path("models/digits"))).check(DIGITS)
+    target.models.config_path.write_text("model_config_list {")
+    with pytest.raises(ArtifactError, match=r"models/models\.config: invalid configuration"):
+        target.check(DIGITS)
