@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from digit_client.images import to_png
-from tests.e2e.page.pen import STROKES, draw, draw_without_release, to_viewport, write
+from tests.e2e.page.pen import STROKES, draw_without_release, to_viewport, write
 from tests.e2e.page.responses import DOUBTFUL, respond_with_lines, respond_with_refusal
 from tests.e2e.page.test_explanation import COUNT_COLOURS
 from tests.readme import ROOT
@@ -129,12 +129,12 @@ def test_tags_cover_no_digit_and_all_lines_are_in_view(
 ) -> None:
     for width, height in ((320, 640), (390, 844), (1280, 800)):
         page = open_page(viewport={"width": width, "height": height})
-        draw(page, 1)
+        page.get_by_role("button", name="Example: 1").click()
         expect(page.locator(".reading")).to_have_text("1")
+        page.evaluate("scrollTo(0, 0)")
         before = page.locator(".bars").bounding_box()
         respond_with_lines(page, *lines, probabilities=DOUBTFUL)
-        page.get_by_role("button", name="Clear").click()
-        draw(page, 1)
+        page.get_by_role("button", name="Example: 1").click()
         expect(page.locator(".reading label")).to_have_count(len("".join(lines)))
         assert page.locator("#boxes div").evaluate_all(COVERING_TAGS) == 0
         for line in page.locator(".reading p").all():

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture
 def page(open_page: Callable[..., Page], canary_service: CanaryService) -> Page:
     page = open_page(canary_service.url)
-    expect(page.get_by_label("Compare with version")).to_have_value("2")
+    expect(page.get_by_label("Compare with version")).to_have_value("3")
     return page
 
 
@@ -31,15 +31,18 @@ def test_one_version_has_no_menu_and_no_column(open_page: Callable[..., Page], u
 def test_both_versions_answer_side_by_side(page: Page) -> None:
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
-    expect(page.get_by_label("Compare with version").locator("option")).to_have_text(["none", "2 · canary"])
+    menu = page.get_by_label("Compare with version")
+    expect(menu.locator("option")).to_have_text(["none", "3", "2 · canary"])
     write(page, "17")
     expect(page.locator(".reading")).to_have_text(["17", "17"])
-    expect(page.locator(".source")).to_contain_text(["Version 1 · stable", "Version 2 · canary"])
+    expect(page.locator(".source")).to_contain_text(["Version 1 · stable", "Version 3"])
     expect(page.locator(".bars .best span")).to_have_text(["7", "7"])
     page.get_by_role("radio", name="1, digit 1 of 2").first.check()
     expect(page.locator(".bars .best span")).to_have_text(["1", "1"])
     asked = {url.partition("?")[2] for url in requests if "/v1/read" in url}
-    assert asked == {"version=1&include=image", "version=2&include=image"}
+    assert asked == {"version=1&include=image", "version=3&include=image"}
+    menu.select_option("2")
+    expect(page.locator(".source")).to_contain_text(["Version 1 · stable", "Version 2 · canary"])
     page.get_by_role("button", name="Clear").click()
     expect(page.locator(".reading")).to_have_text(["", ""])
 
@@ -57,14 +60,14 @@ def test_comparison_with_none_leaves_the_default_version(page: Page) -> None:
 
 
 def test_other_version_that_fails_leaves_the_answer(page: Page, console_errors: list[str]) -> None:
-    page.route("**/v1/read?*version=2*", lambda route: route.fulfill(status=503))
+    page.route("**/v1/read?*version=3*", lambda route: route.fulfill(status=503))
     page.get_by_role("button", name="Example: 7").click()
     expect(page.locator(".certainty")).to_contain_text(
         ["The network is sure.", "The service is unavailable."]
     )
     expect(page.locator(".reading")).to_have_text(["7", ""])
-    problem = {"status": 404, "code": "model_not_found", "detail": "Version 2 is not loaded."}
-    page.route("**/v1/read?*version=2*", lambda route: route.fulfill(status=404, json=problem))
+    problem = {"status": 404, "code": "model_not_found", "detail": "Version 3 is not loaded."}
+    page.route("**/v1/read?*version=3*", lambda route: route.fulfill(status=404, json=problem))
     page.get_by_role("button", name="Example: 3").click()
     expect(page.locator(".reading")).to_have_text(["3"])
     expect(page.get_by_label("Compare with version")).to_have_value("")
