@@ -41,6 +41,7 @@ _PROBE_TIMEOUT_SECONDS = 0.9
 _MIMETYPES = {
     ".css": "text/css",
     ".html": "text/html",
+    ".jpg": "image/jpeg",
     ".js": "text/javascript",
     ".png": "image/png",
     ".svg": "image/svg+xml",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from digit_client.images import to_png
 from digit_serving.gateway.auth import KeyFile
@@ -66,7 +66,7 @@ def new_page(browser: Browser, console_errors: list[str]) -> Iterator[Callable[.
             page.on("pageerror", lambda error: console_errors.append(str(error)))
             page.on(
                 "console",
-                lambda message: console_errors.append(message.text) if is_unexpected(message) else None,
+                lambda message: console_errors.append(message.text) if message.type == "error" else None,
             )
             return page
 
@@ -97,12 +97,6 @@ def open_task(new_page: Callable[..., Page]) -> Callable[..., Page]:
         return page
 
     return open_task
-
-
-def is_unexpected(message: ConsoleMessage) -> bool:
-    """True for errors but those of refused pictures: the beginning of a digit is no digit yet."""
-    is_refusal = "status of 422" in message.text and "/v1/read" in message.location["url"]
-    return message.type == "error" and not is_refusal
 
 
 @pytest.fixture

@@ -1,43 +1,72 @@
-"""Responses of /v1/read in place of the service's."""
+"""Responses of the service in place of its own."""
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
 from digit_client.images import to_png
 
+DOUBTFUL = (0.0, 0.2, 0.0, 0.45, 0.0, 0.0, 0.0, 0.0, 0.35, 0.0)
+"""Probabilities of each digit, of which 3 is the most probable."""
+IMAGE = base64.b64encode(to_png(np.zeros((28, 28), np.uint8))).decode()
+MODEL = {"name": "digits", "version": 1, "labels": list("0123456789")}
 
-def respond_with_lines(page: Page, *lines: str, probabilities: Sequence[float] = (0.1,) * 10) -> None:
-    """Answer each picture with these lines of digits, all of the same probabilities."""
-    image = base64.b64encode(to_png(np.zeros((28, 28), np.uint8))).decode()
+
+def respond_with_lines(
+    page: Page, *lines: str, probabilities: Sequence[float] = (0.1,) * 10, confidence: float | None = None
+) -> None:
+    """Answer each picture with these lines of digits, all of the same probabilities and confidence."""
+    respond(page, reading_of(*lines, probabilities=probabilities, confidence=confidence))
+
+
+def reading_of(
+    *lines: str, probabilities: Sequence[float] = (0.1,) * 10, confidence: float | None = None
+) -> dict[str, Any]:
+    """Return the document of a reading, whose digits have boxes of 16×40 pixels."""
     documents = [
         {
             "text": line,
             "digits": [
                 {
                     "digit": int(digit),
+                    "confidence": max(probabilities) if confidence is None else confidence,
                     "probabilities": probabilities,
                     "box": [20 + 24 * column, 40 + 60 * row, 16, 40],
-                    "image": image,
+                    "image": IMAGE,
                 }
                 for column, digit in enumerate(line)
             ],
         }
         for row, line in enumerate(lines)
     ]
-    reading = {"text": "\n".join(lines), "lines": documents}
-    model = {"version": 1, "labels": list("0123456789")}
-    body = json.dumps({"model": model, "readings": [reading], "request_id": f"reading-of-{'-'.join(lines)}"})
-    page.route("**/v1/read*", lambda route: route.fulfill(body=body, content_type="application/json"))
+    reading = {"text": "\n".join(lines), "lines": documents, "refusal": None if lines else "no_digit"}
+    return {"model": MODEL, "readings": [reading], "request_id": f"reading-of-{'-'.join(lines)}"}
+
+
+def respond_with_refusal(page: Page) -> None:
+    """Read nothing in each picture, and refuse it as a digit."""
+    respond(page, reading_of())
+    prediction = {"label": None, "digit": None, "index": 3, "confidence": 0.05, "is_digit": 0.1}
+    prediction |= {"refusal": "no_digit", "probabilities": DOUBTFUL, "image": IMAGE}
+    document = {"model": MODEL, "predictions": [prediction], "request_id": "refused"}
+    respond(page, document, "**/v1/predict*")
 
 
 def respond_with_problem(page: Page, code: str, detail: str) -> None:
-    """Refuse each picture with status 422 and these problem details."""
-    body = json.dumps({"status": 422, "code": code, "detail": detail})
-    page.route(
-        "**/v1/read*",
-        lambda route: route.fulfill(status=422, body=body, content_type="application/problem+json"),
-    )
+    """Answer each picture with status 422 and these problem details."""
+    problem = {"status": 422, "code": code, "detail": detail}
+    page.route("**/v1/read*", lambda route: route.fulfill(status=422, json=problem))
+
+
+def respond(page: Page, document: Mapping[str, Any], path: str = "**/v1/read*") -> None:
+    """Answer each request to the path with this document."""
+    body = json.dumps(document)
+
+    def answer(route: Route) -> None:
+        route.fulfill(body=body, content_type="application/json")
+
+    page.route(path, answer)

@@ -19,7 +19,13 @@ from digit_client import TaskCard, images
 
 ORIGIN = "http://stub.test"
 STATIC = Path(digit_serving.gateway.__file__).with_name("static")
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".jpg": "image/jpeg",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 
 Classify = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 """Probabilities of a prepared picture."""
@@ -28,7 +34,7 @@ Classify = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 class StubGateway:
     """Answers the page as the gateway does, with version 1 of each task's model; the first is the default.
 
-    With `takes_feedback`, the service keeps each feedback, with the picture as sent.
+    With `takes_feedback`, the service keeps each feedback, and says that it keeps `kept` of the answer.
     """
 
     def __init__(
@@ -37,6 +43,7 @@ class StubGateway:
         self.tasks = {task.name: task for task in tasks}
         self.requests: list[Request] = []
         self.feedback: list[dict[str, Any]] = []
+        self.kept: dict[str, Any] = {"inputs": 1, "original": True}
         self._classify = classify
         self._takes_feedback = takes_feedback
 
@@ -60,8 +67,8 @@ class StubGateway:
             return route.fulfill(status=404, json=problem)
         if url.path == "/v1/feedback" and self._takes_feedback:
             self.feedback.append(json.loads(route.request.post_data or ""))
-            kept = {"request_id": self.feedback[-1]["request_id"], "index": 0, "inputs": 1, "original": True}
-            return route.fulfill(json={"request_id": "feedback", "feedback": kept})
+            kept = {"request_id": self.feedback[-1]["request_id"], "index": 0}
+            return route.fulfill(json={"request_id": "feedback", "feedback": kept | self.kept})
         if url.path == "/v1/models":
             return route.fulfill(json=self._describe(task))
         return route.fulfill(json=self._predict(task, route.request))
@@ -89,6 +96,7 @@ class StubGateway:
                     "index": index,
                     "confidence": float(probabilities[index]),
                     "probabilities": probabilities.tolist(),
+                    "refusal": None,
                     "image": image,
                 }
             )

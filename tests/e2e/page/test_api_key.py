@@ -29,10 +29,10 @@ def test_api_key_wrong_then_right_is_accepted_and_kept(
         page.get_by_role("button", name="Use key").click()
     expect(page.get_by_role("dialog")).to_be_hidden()
     draw(page, 1)
-    expect(page.locator("#reading")).to_have_text("1")
+    expect(page.locator(".reading")).to_have_text("1")
     page.reload()
     draw(page, 1)
-    expect(page.locator("#reading")).to_have_text("1")
+    expect(page.locator(".reading")).to_have_text("1")
     expect(page.get_by_role("dialog")).to_be_hidden()
     close_and_clear_unauthorized(page, console_errors)
 

@@ -78,7 +78,7 @@ def test_why_on_drawing_sends_one_request_and_paints_heat_map_with_scale(page: P
     why = page.get_by_role("button", name="Why?")
     expect(why).to_be_disabled()
     draw(page, 4)
-    expect(page.locator("#reading")).to_have_text("4")
+    expect(page.locator(".reading")).to_have_text("4")
     with page.expect_request(
         lambda request: request.headers["content-type"] == "application/json"
     ) as request:

@@ -14,9 +14,9 @@ def test_layout_after_drawing_shows_prediction_and_network_input_without_scrolli
 ) -> None:
     page = open_page(viewport={"width": width, "height": height}, has_touch=width < 800)
     page.get_by_role("button", name="Example: 5").click()
-    expect(page.locator("#reading")).to_have_text("5")
+    expect(page.locator(".reading")).to_have_text("5")
     page.evaluate("scrollTo(0, 0)")
-    for part in ("#drawing", "#reading", "#bars", "#network-input", "figcaption"):
+    for part in ("#drawing", ".reading", ".bars", ".answer img", "figcaption"):
         expect(page.locator(part)).to_be_in_viewport(ratio=1)
 
 

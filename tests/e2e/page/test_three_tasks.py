@@ -266,7 +266,7 @@ def test_page_names_and_explains_a_picture(
     # Until the page knows the task, it takes pictures for numbers.
     page.locator("body[data-ready]").wait_for()
     page.locator("#file").set_input_files(file)
-    expect(page.locator("#reading")).to_have_text(expected.label)
-    expect(page.locator("#bars span")).to_have_text(list(expected.labels))
+    expect(page.locator(".reading")).to_have_text(expected.label)
+    expect(page.locator(".bars span")).to_have_text(list(expected.labels))
     page.get_by_role("button", name="Why?").click()
     expect(page.locator("main[data-explained]")).to_be_visible()

@@ -18,27 +18,27 @@ export class ApiError extends Error {
   }
 }
 
-/** Read the digits of an image file: {lines: [{text, answers: [{label, index, labels, probabilities, box, image}]}],
- *  version, requestId, milliseconds}.
+/** Read the digits of an image file: {lines: [{text, answers}], answers, version, requestId, milliseconds, isNumber}.
  *
- *  `selection` is {model, version}; an empty string selects the service's default. `box` is [left, top, width, height]
- *  in pixels of the file, `image` the network's input as a PNG in base64. */
+ *  `selection` is {model, version}; an empty string selects the service's default. `answers` are those of all lines:
+ *  {label, index, labels, confidence, probabilities, box, image}. `box` is [left, top, width, height] in pixels of the
+ *  file, `image` the network's input as a PNG in base64. A picture without digits has no lines. */
 export async function read(file, selection, signal) {
-  const { model, readings, request_id: requestId, milliseconds } = await send("v1/read", file, selection, signal);
-  const { labels } = model;
-  const lines = readings[0].lines.map(({ text, digits }) => ({
+  const { item, ...source } = await send("v1/read", file, selection, signal);
+  const { labels } = source;
+  const lines = item.lines.map(({ text, digits }) => ({
     text,
     answers: digits.map(({ digit, ...rest }) => ({ ...rest, label: labels[digit], index: digit, labels })),
   }));
-  return { lines, version: model.version, requestId, milliseconds };
+  return { ...source, lines, answers: lines.flatMap(({ answers }) => answers), isNumber: true };
 }
 
-/** Classify an image file. The answer is like that of `read`, with one line of one answer without a box. */
+/** Classify an image file. The result is like that of `read`, with one answer without a box. A refused picture has no
+ *  line; its answer is {index, labels, …, refusal}, which the network gave nevertheless. */
 export async function classify(file, selection, signal) {
-  const { model, predictions, request_id: requestId, milliseconds } = await send("v1/predict", file, selection, signal);
-  const { label, index, probabilities, image } = predictions[0];
-  const answers = [{ label, index, labels: model.labels, probabilities, image }];
-  return { lines: [{ text: label, answers }], version: model.version, requestId, milliseconds };
+  const { item, ...source } = await send("v1/predict", file, selection, signal);
+  const answers = [{ ...item, labels: source.labels }];
+  return { ...source, lines: item.refusal ? [] : [{ text: item.label, answers }], answers, isNumber: false };
 }
 
 /** Predict the probabilities of each instance, numbers in the range of the model's input, in one request. */
@@ -74,7 +74,10 @@ async function send(path, file, selection, signal) {
   const start = performance.now();
   const options = { method: "POST", body: file, signal };
   const document = await request(path + toQuery({ ...selection, include: "image" }), options);
-  return { ...document, milliseconds: performance.now() - start };
+  const milliseconds = performance.now() - start;
+  const { model, predictions, readings, request_id: requestId } = document;
+  const [item] = predictions ?? readings;
+  return { item, labels: model.labels, version: model.version, requestId, milliseconds };
 }
 
 async function predict(document, selection, signal) {

@@ -1,9 +1,9 @@
-// Bounding boxes on the paper: one for each of several answers, with its label.
+// Bounding boxes on the paper: one for each of several answers, with its label on a tag.
 
 // Space between ink and box, as a fraction of the paper's width.
 const PADDING = 0.015;
-// A label above a box that lies higher than this would leave the paper.
-const LABEL_HEIGHT = 0.08;
+// Side of a tag on the smallest paper, as a fraction of its width.
+const TAG_SIDE = 0.07;
 
 export class Boxes {
   #root;
@@ -21,7 +21,8 @@ export class Boxes {
       width + 2 * PADDING,
       height + 2 * PADDING,
     ]);
-    this.#root.replaceChildren(...answers.map(({ label }, index) => createBox(label, this.#boxes[index])));
+    const places = tagPlaces(this.#boxes);
+    this.#root.replaceChildren(...answers.map(({ label }, index) => createBox(label, this.#boxes[index], places[index])));
   }
 
   choose(index) {
@@ -34,23 +35,40 @@ export class Boxes {
 
   /** Return the index of the box around a point [x, y], of several the one with the nearest centre, or -1. */
   indexAt([x, y]) {
-    let nearest = -1;
-    let leastDistance = Infinity;
-    this.#boxes.forEach(([left, top, width, height], index) => {
-      if (x < left || y < top || x > left + width || y > top + height) return;
-      const distance = Math.hypot(x - left - width / 2, y - top - height / 2);
-      if (distance < leastDistance) [nearest, leastDistance] = [index, distance];
+    const distances = this.#boxes.map(([left, top, width, height]) => {
+      const isInside = x >= left && y >= top && x <= left + width && y <= top + height;
+      return isInside ? Math.hypot(x - left - width / 2, y - top - height / 2) : Infinity;
     });
-    return nearest;
+    const least = Math.min(...distances);
+    return least < Infinity ? distances.indexOf(least) : -1;
   }
 }
 
-function createBox(text, [left, top, width, height]) {
+/** Return the place of each box's tag: "above" or "below", or "" where it would cover another box or tag. */
+function tagPlaces(boxes) {
+  const tags = [];
+  return boxes.map((box) => {
+    const [left, top, , height] = box;
+    const tops = { above: top - TAG_SIDE, below: top + height };
+    const isFree = (place) => {
+      const tag = [left, tops[place], TAG_SIDE, TAG_SIDE];
+      const isOnPaper = tag[1] >= 0 && tag[1] + TAG_SIDE <= 1;
+      return isOnPaper && ![...boxes, ...tags].some((other) => other !== box && overlap(tag, other));
+    };
+    const place = Object.keys(tops).find(isFree) ?? "";
+    if (place) tags.push([left, tops[place], TAG_SIDE, TAG_SIDE]);
+    return place;
+  });
+}
+
+function overlap([left, top, width, height], [otherLeft, otherTop, otherWidth, otherHeight]) {
+  const isBeside = left >= otherLeft + otherWidth || otherLeft >= left + width;
+  return !isBeside && top < otherTop + otherHeight && otherTop < top + height;
+}
+
+function createBox(text, [left, top, width, height], place) {
   const box = document.createElement("div");
-  const label = document.createElement("b");
-  label.textContent = text;
-  box.append(label);
-  box.classList.toggle("high", top < LABEL_HEIGHT);
+  if (place) box.append(Object.assign(document.createElement("b"), { textContent: text, className: place }));
   Object.entries({ left, top, width, height }).forEach(([name, share]) => (box.style[name] = `${100 * share}%`));
   return box;
 }

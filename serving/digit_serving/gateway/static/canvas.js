@@ -19,7 +19,7 @@ export class DrawingCanvas extends EventTarget {
   #isRepaintPending = false;
 
   /** Pen width as a fraction of the canvas's width. */
-  penWidth = 0.06;
+  penWidth = 0.03;
   /** False on a canvas that only shows images. */
   hasPen = true;
 

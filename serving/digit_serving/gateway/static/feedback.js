@@ -15,6 +15,7 @@ export class FeedbackView {
     this.#find("#right").addEventListener("click", () => this.#submit());
     this.#find("#wrong").addEventListener("click", () => this.#correct());
     this.#find("#change").addEventListener("click", () => this.#ask("#right"));
+    this.#find("#none").addEventListener("click", () => this.#submit(""));
     this.#find("#cancel").addEventListener("click", () => this.#ask("#wrong"));
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -23,15 +24,19 @@ export class FeedbackView {
     this.#form.addEventListener("keydown", ({ key }) => key === "Escape" && this.#ask("#wrong"));
   }
 
+  get isOffered() {
+    return !this.#root.hidden;
+  }
+
   /** Show the view if the service takes feedback. */
   set isOffered(isOffered) {
     this.#root.hidden = !isOffered;
   }
 
-  /** Ask about an answer {requestId, lines, labels, noLabel}; `noLabel` names the choice of none of the labels. */
-  show(answer) {
-    if (answer.requestId === this.#answer?.requestId) return;
-    this.#answer = answer;
+  /** Ask about a result of api.js; `noLabel` names the choice of none of the labels. */
+  show(result, noLabel) {
+    if (result.requestId === this.#answer?.requestId) return;
+    this.#answer = { ...result, noLabel };
     this.#ask();
   }
 
@@ -47,13 +52,12 @@ export class FeedbackView {
     if (focused) this.#find(focused).focus();
   }
 
-  /** Show the form: a text field for several digits, else a menu of the other labels. */
+  /** Show the form: a text field for a number, else a menu of the other labels. */
   #correct() {
-    const { lines, labels, noLabel } = this.#answer;
-    const answers = lines.flatMap((line) => line.answers);
+    const { isNumber, lines, answers, labels, noLabel } = this.#answer;
     let field;
-    if (answers.length > 1) {
-      field = createTextField(lines.map(({ text }) => text).join(" "), answers.length);
+    if (isNumber) {
+      field = createTextField(lines.map(({ text }) => text).join(" "));
       this.#readField = () => field.value;
     } else {
       const choices = [...labels.filter((label) => label !== answers[0].label), ""];
@@ -61,6 +65,7 @@ export class FeedbackView {
       this.#readField = () => choices[field.value];
     }
     this.#find("form label").replaceChildren("It is", field);
+    this.#find("#none").hidden = !isNumber;
     this.#enter("correction", "");
     field.focus();
   }
@@ -99,12 +104,10 @@ export class FeedbackView {
   }
 }
 
-function createTextField(text, count) {
-  const field = document.createElement("input");
-  const pattern = `\\s*([0-9]\\s*){${count}}`;
-  const title = `${count} digits, as many as were read`;
+function createTextField(text) {
   const attributes = { type: "text", value: text, inputMode: "numeric", autocomplete: "off", required: true };
-  return Object.assign(field, { ...attributes, pattern, title });
+  const digits = { pattern: "\\s*([0-9]\\s*)+", title: "Digits, with a space between lines" };
+  return Object.assign(document.createElement("input"), { ...attributes, ...digits });
 }
 
 /** Create a menu whose values are positions among the labels; the label "" is named `noLabel`. */

@@ -1,7 +1,11 @@
 // Image input: files that are chosen, photographed, dropped or pasted.
+import { createCanvas } from "./pixels.js";
 
-// Files above this size in bytes are downscaled before upload, to this longer side in pixels.
+// Kinds of files that the service decodes; of any other, it gets what the browser decoded.
+const DECODED_BY_SERVICE = ["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp"];
+// Files above this size in bytes are compressed before upload.
 const MAX_BYTES = 2e6;
+// Longer side in pixels of what the browser decoded or compressed.
 const MAX_SIDE = 1600;
 
 /** Call `onFile` with each image file that is chosen, dropped or pasted. */
@@ -22,20 +26,19 @@ export function onImageFile(inputs, onFile) {
   document.addEventListener("paste", (event) => takeFirst(event.clipboardData.files));
 }
 
-/** Open the file as an image {file, width, height, bitmap}; width and height are the file's. Rejects if the browser
- *  can't decode it. */
+/** Open the file as an image {file, width, height, bitmap}; `file` is what to send, of this width and height. Rejects if
+ *  the browser can't decode the file. */
 export async function openImage(file) {
   const bitmap = await createImageBitmap(file);
-  const { width, height } = bitmap;
-  return { ...(file.size > MAX_BYTES ? await downscale(bitmap) : { file, width, height }), bitmap };
+  if (file.size > MAX_BYTES) return { ...(await encode(bitmap, "image/jpeg")), bitmap };
+  if (!DECODED_BY_SERVICE.includes(file.type)) return { ...(await encode(bitmap, "image/png")), bitmap };
+  return { file, width: bitmap.width, height: bitmap.height, bitmap };
 }
 
-async function downscale(bitmap) {
+async function encode(bitmap, type) {
   const scale = Math.min(1, MAX_SIDE / Math.max(bitmap.width, bitmap.height));
-  const canvas = document.createElement("canvas");
-  canvas.width = bitmap.width * scale;
-  canvas.height = bitmap.height * scale;
+  const canvas = createCanvas(Math.ceil(bitmap.width * scale), Math.ceil(bitmap.height * scale));
   canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  const file = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.9));
+  const file = await new Promise((resolve) => canvas.toBlob(resolve, type, 0.9));
   return { file, width: canvas.width, height: canvas.height };
 }

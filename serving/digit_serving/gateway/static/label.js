@@ -2,15 +2,13 @@
 import { promptForKey } from "./api-key.js";
 import { describeModel } from "./api.js";
 import { LabelQueue } from "./label-queue.js";
-import { ModelMenu } from "./model-menu.js";
+import { ModelMenu } from "./menus.js";
+import { isLarge } from "./pixels.js";
 import { Task } from "./task.js";
-import { textsFor } from "./task-texts.js";
 
 const NUMBERED = 9;
 // More labels than these get a field to search them.
 const SEARCHED = 20;
-// Inputs smaller than their place on the page show their pixels.
-const SMOOTH_SIDE = 100;
 
 const find = (selector) => document.querySelector(selector);
 
@@ -39,7 +37,7 @@ async function start() {
 
 function setTask(newTask) {
   task = newTask;
-  noLabel = textsFor(task).noLabel;
+  noLabel = task.texts.noLabel;
   find("#none span").textContent = noLabel.charAt(0).toUpperCase() + noLabel.slice(1);
   find("#none-help").textContent = noLabel;
   find("#labels").classList.toggle("digits", task.hasDigitLabels);
@@ -96,7 +94,7 @@ function show() {
   find("#last").textContent = describe(queue.lastStep);
   if (image) {
     image.alt = "Picture to label";
-    image.classList.toggle("smooth", Math.max(image.naturalWidth, image.naturalHeight) >= SMOOTH_SIDE);
+    image.classList.toggle("smooth", isLarge(image));
     find("#picture").replaceChildren(image);
     find("#pause").hidden = true;
   } else if (queue.failure) {

@@ -1,4 +1,5 @@
-// Entry point: connects the canvas, the API, the task, the answer and the heat map.
+// Entry point: connects the canvas, the API, the task, the answers and the heat map.
+import { AnswerView } from "./answer-view.js";
 import { classify, describeModel, read, sendFeedback } from "./api.js";
 import { Boxes } from "./boxes.js";
 import { DrawingCanvas } from "./canvas.js";
@@ -8,42 +9,46 @@ import { FeedbackView } from "./feedback.js";
 import { toPaper } from "./geometry.js";
 import { paint } from "./heatmap.js";
 import { onImageFile, openImage } from "./image-input.js";
-import { describePrediction, describeReading, describeRefusal, describeScale, describeWhy } from "./messages.js";
-import { ModelMenu } from "./model-menu.js";
-import { PredictionView } from "./prediction.js";
-import { ReadingView } from "./reading.js";
+import { ModelMenu, VersionMenu } from "./menus.js";
+import { describeAnswer, describeCertainty, describeReading, describeScale, describeWhy } from "./messages.js";
 import { Scheduler } from "./scheduler.js";
 import { inkBox } from "./strokes.js";
 import { DIGITS, Task } from "./task.js";
 import { showTask } from "./task-view.js";
-import { VersionMenu } from "./version-menu.js";
+
+// Delay before screen readers announce an answer, so that they are silent while the user draws.
+const ANNOUNCEMENT_DELAY_MS = 500;
 
 const find = (selector) => document.querySelector(selector);
 
 const boxes = new Boxes(find("#boxes"));
 const canvas = new DrawingCanvas(find("#drawing"), (point) => boxes.indexAt(point) >= 0);
-const readingView = new ReadingView(find("#reading"), onChoose);
-const predictionView = new PredictionView(find("#result"));
+const answerView = new AnswerView(find(".answer"), onChoose);
+/** Column of the other version, on the page while there is one. */
+const otherColumn = find(".answer").cloneNode(true);
+otherColumn.ariaLabel = "Prediction of the other version";
+const otherView = new AnswerView(otherColumn, (index) => otherView.choose(index));
 const feedbackView = new FeedbackView(find("#feedback"), sendFeedback);
 const modelMenu = new ModelMenu(find("#model"));
-const versionMenu = new VersionMenu(find("#version"));
+const versionMenu = new VersionMenu(find("#version"), onOtherVersion);
 const scheduler = new Scheduler(onError);
 const whyButton = find("#why");
 const errorText = find("#error");
 
 let task;
-let texts;
 let isDrawing = false;
-/** The answer that is shown {content, answers, version, requestId, lines, chosen}, or null; `chosen` is one of the
- *  answers. */
+/** The result that is shown, with its `content` and the `chosen` one of its answers, or null. */
 let answer = null;
+/** Answers of the other version. */
+let otherAnswers = [];
+let announcementTimer;
 
 /** Show the page for a task. */
 function setTask(newTask) {
   task = newTask;
-  texts = showTask(task);
+  showTask(task);
   canvas.hasPen = task.isWritten;
-  predictionView.setLabels(task.labels);
+  for (const view of [answerView, otherView]) view.setLabels(task.labels);
   canvas.reset();
 }
 
@@ -52,7 +57,7 @@ async function refreshModel() {
   try {
     const { name, versions, task: card, models, feedback } = await describeModel(modelMenu.model);
     modelMenu.show(models ?? [], name);
-    versionMenu.show(versions);
+    showVersions(versions);
     feedbackView.isOffered = feedback;
     const newTask = card ? new Task(card) : task;
     if (!newTask.equals(task)) setTask(newTask);
@@ -67,93 +72,152 @@ async function refreshModel() {
   }
 }
 
-/** Follow the task that the service has by now; show the message if it is the same one. */
-async function followTask(message) {
-  const { content } = canvas;
-  const taskBefore = task;
-  await refreshModel();
-  if (task === taskBefore && content === canvas.content) showError(message);
-}
-
 async function refresh(signal) {
+  await modelKnown;
+  signal.throwIfAborted();
   if (canvas.content !== answer?.content) await readCanvas(signal);
   offerFeedback();
   await explainChosen(signal);
 }
 
+/** Show the answers to the content. The other version's may come later, but before newer content is sent. */
 async function readCanvas(signal) {
   const { content } = canvas;
-  const errorBefore = errorText.textContent;
   const picture = await canvas.toPicture();
-  const { lines, requestId, ...source } = await (task.readsNumbers ? read : classify)(picture.file, selection(), signal);
-  const answers = lines
-    .flatMap((line) => line.answers)
-    .map((each) => ({ ...each, box: each.box ? toPaper(each.box, picture) : inkBox(content.strokes) }));
-  answer = { content, answers, version: source.version, requestId, lines };
-  readingView.show(lines);
+  setBusy();
+  const other = versionMenu.other && readOther(content, picture, signal);
+  try {
+    await readPicture(content, picture, signal);
+  } finally {
+    await other;
+  }
+}
+
+async function readPicture(content, picture, signal) {
+  const errorBefore = errorText.textContent;
+  const result = await ask(content, picture, versionMenu.version, signal);
+  answer = { ...result, content };
+  const { answers, lines } = result;
+  const sentence = lines.length ? describeCertainty(answers) : describeRefusal(answers);
+  answerView.show(result, sentence, describeSource(result));
   boxes.show(answers.length > 1 ? answers : []);
-  predictionView.showSource(source);
   // At first, the digit that was drawn last is chosen.
   const penPoint = content.strokes.at(-1)?.points.at(-1);
   choose(Math.max(0, penPoint ? boxes.indexAt(penPoint) : 0));
-  predictionView.announce(answers.length > 1 ? describeReading(lines) : describePrediction(answers[0]));
-  if (!versionMenu.has(source.version)) refreshModel();
+  announce(lines.length ? `${describeReading(result)} ${sentence}` : sentence);
+  if (!versionMenu.describe(result.version)) refreshModel();
   // An error that appeared during the request is about a file: keep it.
   if (errorText.textContent === errorBefore) showError("");
-  const isExplainable = await canExplain(answer.chosen, task);
+  const isExplainable = !answer.chosen || (await canExplain(answer.chosen, task));
   signal.throwIfAborted();
   updateWhy(isExplainable);
 }
 
+/** Show the other version's answers, or its error, which leaves those of the stable one. */
+async function readOther(content, picture, signal) {
+  try {
+    const result = await ask(content, picture, versionMenu.other, signal);
+    otherAnswers = result.answers;
+    const sentence = result.lines.length ? describeCertainty(otherAnswers) : `${task.texts.refusal}.`;
+    otherView.show(result, sentence, describeSource(result));
+    chooseOther();
+  } catch (error) {
+    if (signal.aborted) return;
+    if (error.status === 404) dropOther();
+    else otherView.clear(error.message);
+  }
+}
+
+/** Ask a version of the model, with boxes as fractions of the paper. A finished picture without digits is classified as
+ *  one, for the numbers behind the refusal. */
+async function ask(content, picture, version, signal) {
+  const selection = { model: modelMenu.model, version };
+  const reading = task.readsNumbers && (await read(picture.file, selection, signal));
+  const isRead = reading && (reading.lines.length || isDrawing);
+  const result = isRead ? reading : await classify(picture.file, selection, signal);
+  // Feedback on the reading takes a number of any length.
+  if (reading && !result.lines.length) Object.assign(result, { requestId: reading.requestId, isNumber: true });
+  for (const each of result.answers) each.box = each.box ? toPaper(each.box, picture) : inkBox(content.strokes);
+  return result;
+}
+
+/** Describe that no answer fits, or that there is none while the user draws. */
+function describeRefusal(answers) {
+  if (!answers.length) return task.texts.noAnswer;
+  return `${task.texts.refusal}${feedbackView.isOffered ? "; if it is one, tell us" : ""}.`;
+}
+
+function describeSource({ version, milliseconds }) {
+  const duration = `${Math.max(1, Math.round(milliseconds))}\u00a0ms`;
+  const name = versionMenu.other && versionMenu.describe(version);
+  return `Version ${name || version} answered in ${duration}.`;
+}
+
 /** Let the user judge the answer, unless another one is to come. */
 function offerFeedback() {
-  const { content, answers, requestId, lines } = answer;
-  if (isDrawing || content !== canvas.content) return;
-  feedbackView.show({ requestId, lines, labels: answers[0].labels, noLabel: texts.noLabel });
+  if (!isDrawing && answer.content === canvas.content) feedbackView.show(answer, task.texts.noLabel);
 }
 
 async function explainChosen(signal) {
   const { content, version, chosen } = answer;
   const isCurrent = () => isWhyPressed() && !isDrawing && content === canvas.content && chosen === answer?.chosen;
   if (whyButton.disabled || !isCurrent()) return;
-  const explanation = await explain(chosen, task, { ...selection(), version }, signal);
+  const explanation = await explain(chosen, task, { model: modelMenu.model, version }, signal);
   if (!isCurrent()) return;
   paint(find("#heatmap"), explanation, chosen.box, content);
-  find("#scale-text").textContent = describeScale(chosen.label, explanation.peak);
+  find("#scale-text").textContent = describeScale(chosen.labels[chosen.index], explanation.peak);
   find("main").dataset.explained = content.image ? "image" : "strokes";
-}
-
-function selection() {
-  return { model: modelMenu.model, version: versionMenu.version };
 }
 
 function onChoose(index) {
   choose(index);
-  predictionView.announce(describePrediction(answer.chosen));
+  announce(describeAnswer(answer.chosen));
   scheduler.schedule(refresh);
 }
 
 function choose(index) {
   answer.chosen = answer.answers[index];
-  readingView.choose(index);
+  if (answer.chosen) answerView.choose(index);
   boxes.choose(index);
-  predictionView.show(answer.chosen);
+  chooseOther();
+}
+
+/** Choose the other version's digit that is nearest to the chosen one. */
+function chooseOther() {
+  const centreOf = ({ box: [left, top, width, height] }) => [left + width / 2, top + height / 2];
+  if (!answer?.chosen || !otherAnswers.length) return;
+  const [x, y] = centreOf(answer.chosen);
+  const distances = otherAnswers.map(centreOf).map(([otherX, otherY]) => Math.hypot(otherX - x, otherY - y));
+  otherView.choose(Math.max(0, distances.indexOf(Math.min(...distances))));
+}
+
+/** Mark the answers in view as those to an earlier content. */
+function setBusy() {
+  answerView.isBusy = otherView.isBusy = true;
+}
+
+/** Let screen readers say the text, after a pause in drawing. */
+function announce(text) {
+  clearTimeout(announcementTimer);
+  announcementTimer = setTimeout(() => (find("#announcement").textContent = text), ANNOUNCEMENT_DELAY_MS);
 }
 
 /** Show no answer, and a message in its place. */
 function clearAnswer(message) {
   answer = null;
-  readingView.clear();
+  otherAnswers = [];
   boxes.clear();
-  predictionView.clear(message);
+  answerView.clear(message);
+  otherView.clear("");
   feedbackView.clear();
+  announce("");
   updateWhy(true);
   delete find("main").dataset.explained;
 }
 
 /** Enable "Why?" if there is an answer that can be explained. */
 function updateWhy(isExplainable) {
-  whyButton.disabled = !answer || !isExplainable;
+  whyButton.disabled = !answer?.chosen || !isExplainable;
   find("#why-hint").textContent = describeWhy(isExplainable);
 }
 
@@ -162,27 +226,11 @@ function isWhyPressed() {
 }
 
 function onError(error) {
-  if (error.code === "reading_not_supported") {
-    clearAnswer("");
-    return followTask(error.message);
-  }
-  if (error.status === 404 && versionMenu.version) {
-    // The chosen version was unloaded: fall back to the default.
-    versionMenu.reset();
-    refreshModel();
-    return restart();
-  }
-  const refusal = describeRefusal(error.code, task);
-  if (refusal) {
-    // The beginning of a digit is none yet.
-    clearAnswer(isDrawing ? texts.noAnswer : refusal);
-    if (!isDrawing) predictionView.announce(refusal);
-    return showError("");
-  }
+  if (error.status === 404 && versionMenu.other) return dropOther();
   // The answer stays if only its explanation failed.
   if (!error.isRetryable && answer?.content === canvas.content) return showError(error.message);
   clearAnswer("");
-  showError(error.isRetryable ? `${error.message} ${texts.retryNote}` : error.message);
+  showError(error.isRetryable ? `${error.message} ${task.texts.retryNote}` : error.message);
 }
 
 function showError(message) {
@@ -196,10 +244,33 @@ function update() {
   find("#clear").disabled = canvas.isEmpty;
   find("#placeholder").hidden = !canvas.isEmpty;
   feedbackView.clear();
-  if (!canvas.isEmpty) return scheduler.schedule(refresh);
+  if (!canvas.isEmpty) {
+    setBusy();
+    return scheduler.schedule(refresh);
+  }
   scheduler.cancel();
-  clearAnswer(texts.noAnswer);
+  clearAnswer(task.texts.noAnswer);
   showError("");
+}
+
+/** Show the versions to choose from, and the other version's column. */
+function showVersions(versions) {
+  const otherBefore = versionMenu.other;
+  versionMenu.show(versions);
+  if (versionMenu.other !== otherBefore) onOtherVersion();
+}
+
+function onOtherVersion() {
+  if (!versionMenu.other) otherColumn.remove();
+  else if (!otherColumn.isConnected) find("#answers").append(otherColumn);
+  restart();
+}
+
+/** Go on without the other version: one of the two was unloaded. */
+function dropOther() {
+  versionMenu.reset();
+  onOtherVersion();
+  refreshModel();
 }
 
 /** Read other content, or with another version. */
@@ -237,6 +308,8 @@ canvas.addEventListener("strokechange", () => {
 });
 canvas.addEventListener("strokeend", () => {
   isDrawing = false;
+  // The answer to the unfinished stroke must not delay this one.
+  scheduler.cancel();
   update();
 });
 canvas.addEventListener("replace", restart);
@@ -245,7 +318,6 @@ canvas.addEventListener("tap", ({ detail }) => {
   // An answer that came during the tap may have moved the boxes.
   if (index >= 0) onChoose(index);
 });
-versionMenu.onChange(restart);
 find("#undo").addEventListener("click", () => canvas.undo());
 find("#clear").addEventListener("click", () => canvas.clear());
 find("#pen input").addEventListener("input", ({ target }) => (canvas.penWidth = target.value / 100));
@@ -259,8 +331,12 @@ whyButton.addEventListener("click", () => {
 });
 onImageFile(document.querySelectorAll("input[type=file]"), showFile);
 document.addEventListener("keydown", onKeyDown);
-find("#examples div").append(...exampleButtons((strokes) => canvas.showStrokes(strokes)));
+find("#photo").before(...exampleButtons((strokes) => canvas.showStrokes(strokes)));
+find("#photo").addEventListener("click", async () => {
+  const response = await fetch(find("#photo img").src);
+  showFile(await response.blob());
+});
 setTask(DIGITS);
 // The versions and the task may have changed while another window had the focus.
 addEventListener("focus", refreshModel);
-refreshModel();
+const modelKnown = refreshModel();

@@ -1,41 +1,32 @@
-// Messages: readings, predictions, refusals and explanations as text.
+// Messages: readings, answers and explanations as text.
 
-// Probabilities of the answer from which it counts as sure, and as likely.
+// Confidences of an answer from which it counts as sure, and as likely.
 const SURE = 0.9;
 const LIKELY = 0.6;
 // Factors above this one are only named as larger.
 const MAX_FACTOR = 1e6;
 
-const REFUSALS = {
-  no_digit: ({ hasDigitLabels }) =>
-    hasDigitLabels ? "That doesn't look like a digit." : "There is nothing written in the picture.",
-  too_many_digits: () => "Those are more digits than the network reads at once.",
-};
-
-/** Describe why the service refuses the picture; undefined unless the problem's code is about what the picture shows. */
-export function describeRefusal(code, task) {
-  return REFUSALS[code]?.(task);
+/** Describe the digits of all lines, for screen readers. */
+export function describeReading({ lines, answers }) {
+  if (answers.length === 1) return describeAnswer(answers[0]);
+  return `These are ${answers.length} digits: ${lines.map(({ text }) => text).join(", ")}.`;
 }
 
-/** Describe several digits, for screen readers. */
-export function describeReading(lines) {
-  const count = lines.reduce((sum, { answers }) => sum + answers.length, 0);
-  return `These are ${count} digits: ${lines.map(({ text }) => text).join(", ")}.`;
-}
-
-/** Describe how sure the prediction is, without the answer itself. */
-export function describeCertainty(probabilities, labels) {
+/** Describe how sure the network is of all answers, without the answers themselves: it is as sure as of the least sure. */
+export function describeCertainty(answers) {
+  const least = answers.reduce((one, other) => (other.confidence < one.confidence ? other : one));
+  const { confidence, probabilities, labels } = least;
+  if (confidence >= SURE) return "The network is sure.";
   const [first, second] = ranked(probabilities);
-  if (probabilities[first] >= SURE) return "The network is sure.";
-  const alternative = `it could also be ${nameOf(labels[second])}.`;
-  return probabilities[first] >= LIKELY ? capitalize(alternative) : `Hard to tell: ${alternative}`;
+  const subject = answers.length > 1 ? `digit ${answers.indexOf(least) + 1}` : "it";
+  // The confidence is the probability, times that of a digit at all.
+  const alternative = `${subject} could also be ${probabilities[first] >= SURE ? "no digit" : nameOf(labels[second])}.`;
+  return confidence >= LIKELY ? capitalize(alternative) : `Hard to tell: ${alternative}`;
 }
 
-/** Describe the whole prediction, for screen readers. */
-export function describePrediction({ probabilities, labels }) {
-  const [first] = ranked(probabilities);
-  const answer = `This is ${nameOf(labels[first])}, ${formatPercent(probabilities[first])}.`;
-  return `${answer} ${describeCertainty(probabilities, labels)}`;
+/** Describe one answer, for screen readers. */
+export function describeAnswer({ label, index, probabilities }) {
+  return `This is ${nameOf(label)}, ${formatPercent(probabilities[index])}.`;
 }
 
 /** Describe what the service keeps after feedback: the number of the network's inputs, and if the picture is kept. */

@@ -1,5 +1,7 @@
 // Pixels: canvases outside the page, and the network's input as one.
 
+const LARGE_SIDE = 100;
+
 export function createCanvas(width, height) {
   const canvas = document.createElement("canvas");
   canvas.width = width;
@@ -10,6 +12,11 @@ export function createCanvas(width, height) {
 /** Return the source of an <img> for a PNG in base64. */
 export function toDataUrl(base64) {
   return `data:image/png;base64,${base64}`;
+}
+
+/** True for an image element whose pixels need not be told apart: inputs smaller than their place on the page show theirs. */
+export function isLarge({ naturalWidth, naturalHeight }) {
+  return Math.max(naturalWidth, naturalHeight) >= LARGE_SIDE;
 }
 
 /** Decode a PNG in base64 into a canvas of the PNG's size. */

@@ -1,6 +1,10 @@
-// Task: what the model classifies, from the task card of GET /v1/models.
+// Task: what the model classifies, from the task card of GET /v1/models, and the page's texts about it. The texts of the
+// digits stand in index.html, too, for the time before the service answers.
 
 const DIGIT_LABELS = "0123456789";
+// Labels up to this number are all named in the headline; of more labels, some are.
+const MAX_NAMED = 5;
+const EXAMPLES = 3;
 
 export class Task {
   /** `card` is the task card as a JSON document. */
@@ -18,6 +22,15 @@ export class Task {
     this.readsNumbers = this.isWritten && this.hasDigitLabels;
   }
 
+  get texts() {
+    return {
+      noLabel: this.hasDigitLabels ? "no digit" : "none of them",
+      refusal: `Doesn't look like ${this.hasDigitLabels ? "a digit" : "any of them"}`,
+      ...(this.isWritten ? WRITING : PICTURE),
+      ...(this.readsNumbers ? NUMBERS : headline(this)),
+    };
+  }
+
   equals(other) {
     const fields = ({ name, labels, shape, range, isWritten }) => [name, labels, shape, range, isWritten];
     return JSON.stringify(fields(this)) === JSON.stringify(fields(other));
@@ -31,3 +44,45 @@ export const DIGITS = new Task({
   input: { shape: [28, 28], range: [0, 1] },
   prepare: { kind: "digits" },
 });
+
+const WRITING = {
+  purpose: "Write one, or send images to the API.",
+  placeholder: "Write here",
+  hint: "Draw with a mouse, finger or pen. Keyboard: Control+Z undoes, Delete clears.",
+  surface: "Your drawing",
+  noAnswer: "The answer appears here while you draw.",
+  retryNote: "Your drawing is kept and will be read as soon as the service answers.",
+};
+
+const NUMBERS = {
+  title: "Digits",
+  subject: "A neural network reads handwritten digits.",
+  bars: "Probability of each digit",
+  purpose: "Write a number, or send images to the API.",
+  placeholder: "Write a number",
+  hint: "Draw with a mouse, finger or pen. Keyboard: 0 to 9 draw an example, Control+Z undoes, Delete clears. Among several digits, a tap chooses one.",
+};
+
+const PICTURE = {
+  purpose: "Choose a picture, or send images to the API.",
+  placeholder: "Choose, drop or paste a picture",
+  hint: "Choose a picture with the buttons below. Keyboard: Control+V pastes a picture, Control+Z undoes, Delete clears.",
+  surface: "Your picture",
+  noAnswer: "The answer appears here once there is a picture.",
+  retryNote: "Your picture is kept and will be sent again as soon as the service answers.",
+};
+
+function headline({ name, labels }) {
+  const words = name.replaceAll(/[-_]+/g, " ").trim();
+  return {
+    title: words.charAt(0).toUpperCase() + words.slice(1),
+    subject: `A neural network tells apart ${listOf(labels)}.`,
+    bars: "Probabilities of the classes",
+  };
+}
+
+function listOf(labels) {
+  const list = new Intl.ListFormat("en-GB");
+  if (labels.length <= MAX_NAMED) return list.format(labels);
+  return `${labels.length.toLocaleString("en")} classes, such as ${list.format(labels.slice(0, EXAMPLES))}`;
+}

@@ -1,0 +1,230 @@
+"""Answers to a picture: digits, boxes, certainty, bars and choice; and refusals."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from digit_client.images import to_png
+from tests.e2e.page.pen import STROKES, draw_without_release, to_viewport, write
+from tests.e2e.page.responses import DOUBTFUL, respond_with_lines, respond_with_refusal
+from tests.e2e.page.test_explanation import COUNT_COLOURS
+from tests.readme import ROOT
+
+pytestmark = pytest.mark.e2e
+
+NUMBER = ROOT / "docs" / "number.jpg"
+"""Photograph of 2026 above 17."""
+REFUSED = "Doesn't look like a digit"
+
+# Columns of the heat map, as fractions of its width, between which it has colour.
+COLOURED_COLUMNS = """canvas => {
+  const { width, height } = canvas;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+  const isColoured = (pixel) =>
+    data[4 * pixel + 3] > 128 && Math.abs(data[4 * pixel + 2] - data[4 * pixel]) > 60;
+  const columns = Array.from({ length: width * height }, (_, pixel) => pixel)
+    .filter(isColoured)
+    .map((pixel) => (pixel % width) / width);
+  return [Math.min(...columns), Math.max(...columns)];
+}"""
+
+# Tags that cover another digit's box, or another tag.
+COVERING_TAGS = """boxes => {
+  const tags = boxes.flatMap((box) => [...box.querySelectorAll("b")]);
+  const covers = (one, other) => {
+    const [a, b] = [one, other].map((element) => element.getBoundingClientRect());
+    return a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+  };
+  return tags.filter((tag) => [...boxes, ...tags].some(
+    (other) => other !== tag && other !== tag.parentElement && covers(tag, other))).length;
+}"""
+
+
+def probabilities_of(**probabilities: float) -> list[float]:
+    """Return the probability of each digit, named by a letter and the digit."""
+    return [probabilities.get(f"p{digit}", 0.0) for digit in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("text", "probabilities", "confidence", "sentence"),
+    [
+        ("5", probabilities_of(p5=0.97, p3=0.03), None, "The network is sure."),
+        ("5", probabilities_of(p5=0.7, p3=0.2, p8=0.1), None, "It could also be a 3."),
+        ("3", probabilities_of(p3=0.45, p8=0.4, p5=0.15), None, "Hard to tell: it could also be an 8."),
+        ("11", probabilities_of(p1=0.99, p7=0.01), None, "The network is sure."),
+        ("11", probabilities_of(p1=0.8, p7=0.2), None, "Digit 1 could also be a 7."),
+        ("11", probabilities_of(p1=0.99, p7=0.01), 0.4, "Hard to tell: digit 1 could also be no digit."),
+    ],
+)
+def test_certainty_is_that_of_the_least_sure_digit(
+    page: Page, text: str, probabilities: Sequence[float], confidence: float | None, sentence: str
+) -> None:
+    respond_with_lines(page, text, probabilities=probabilities, confidence=confidence)
+    page.get_by_role("button", name="Example: 5").click()
+    expect(page.locator(".reading")).to_have_text(text)
+    expect(page.locator(".certainty")).to_have_text(sentence)
+
+
+def test_bars_of_doubtful_answer_mute_zeros_and_show_no_100_percent(page: Page) -> None:
+    respond_with_lines(page, "4", probabilities=probabilities_of(p4=0.82, p9=0.1797, p7=0.0003))
+    page.get_by_role("button", name="Example: 4").click()
+    expect(page.locator(".bars .best b")).to_have_text("82.0%")
+    expect(page.locator(".bars li:not(.zero) span")).to_have_text(["4", "9"])
+    widths = page.locator(".bars b").evaluate_all("labels => labels.map((label) => label.offsetWidth)")
+    assert [digit for digit, width in enumerate(widths) if width > 1] == [4, 9]
+    respond_with_lines(page, "4", probabilities=probabilities_of(p4=0.99999, p9=0.00001))
+    page.get_by_role("button", name="Example: 4").click()
+    expect(page.locator(".bars .best b")).to_have_text("99.9%")
+
+
+def test_write_number_shows_text_and_box_of_each_digit(page: Page) -> None:
+    write(page, "17")
+    expect(page.locator(".reading")).to_have_text("17", use_inner_text=True)
+    expect(page.locator("#boxes div")).to_have_text(["1", "7"])
+    paper = page.locator("#paper").bounding_box()
+    assert paper
+    # One evaluation: a later answer to the same drawing replaces the boxes.
+    boxes = page.locator("#boxes div").evaluate_all("all => all.map(box => box.getBoundingClientRect())")
+    for place, (digit, box) in enumerate(zip((1, 7), boxes, strict=True)):
+        columns = [0.4 * place + x / 2 for stroke in STROKES[digit] for x, _ in stroke]
+        # The pen is 0.03 wide; a box keeps a small distance from the ink.
+        assert (box["x"] - paper["x"]) / paper["width"] == pytest.approx(min(columns) - 0.03, abs=0.02)
+        assert box["width"] / paper["width"] == pytest.approx(max(columns) - min(columns) + 0.06, abs=0.04)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".reading")).to_have_text("1")
+    expect(page.locator("#boxes div")).to_have_count(0)
+    expect(page.get_by_role("radio")).to_have_count(0)
+
+
+def test_long_number_written_with_the_default_pen_is_read(page: Page) -> None:
+    page.locator("#drawing").focus()
+    for place, digit in enumerate((2, 0, 1, 7)):
+        for stroke in STROKES[digit]:
+            draw_without_release(page, [(x / 2.6 + 0.24 * place - 0.06, y / 2.6 + 0.3) for x, y in stroke])
+            page.mouse.up()
+    expect(page.locator(".reading")).to_have_text("2017")
+
+
+def test_photograph_of_number_takes_one_request_and_shows_lines_boxes_and_tags(page: Page) -> None:
+    paths: list[str] = []
+    page.on("request", lambda request: paths.append(request.url.partition("/v1/")[2]))
+    page.get_by_role("button", name="Example: photo").click()
+    expect(page.locator(".reading p")).to_have_text(["2026", "17"])
+    expect(page.locator("#boxes .chosen")).to_have_text("2")
+    for box in page.locator("#boxes div").all():
+        expect(box).to_be_in_viewport(ratio=1)
+    assert page.locator("#boxes div").evaluate_all(COVERING_TAGS) == 0
+    page.get_by_role("radio", name="1, digit 5 of 6").focus()
+    page.keyboard.press("Space")
+    expect(page.locator(".bars .best span")).to_have_text("1")
+    assert list(filter(None, paths)) == ["read?include=image"]
+
+
+@pytest.mark.parametrize("lines", [("17",), ("2026", "17"), ("0123456789",) * 3])
+def test_tags_cover_no_digit_and_all_lines_are_in_view(
+    open_page: Callable[..., Page], lines: tuple[str, ...]
+) -> None:
+    for width, height in ((320, 640), (390, 844), (1280, 800)):
+        page = open_page(viewport={"width": width, "height": height})
+        page.get_by_role("button", name="Example: 1").click()
+        expect(page.locator(".reading")).to_have_text("1")
+        page.evaluate("scrollTo(0, 0)")
+        before = page.locator(".bars").bounding_box()
+        respond_with_lines(page, *lines, probabilities=DOUBTFUL)
+        page.get_by_role("button", name="Example: 1").click()
+        expect(page.locator(".reading label")).to_have_count(len("".join(lines)))
+        assert page.locator("#boxes div").evaluate_all(COVERING_TAGS) == 0
+        for line in page.locator(".reading p").all():
+            line.scroll_into_view_if_needed()
+            expect(line).to_be_in_viewport(ratio=1)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        if len(lines) < 3:
+            page.evaluate("scrollTo(0, 0)")
+            assert page.locator(".bars").bounding_box() == before
+
+
+def test_choose_by_keyboard_moves_bars_network_input_and_heat_map(page: Page) -> None:
+    write(page, "71")
+    page.get_by_role("button", name="Why?").click()
+    # The digit that was drawn last is chosen at first.
+    expect(page.get_by_role("radio", name="1, digit 2 of 2")).to_be_checked()
+    expect(page.locator("main[data-explained=strokes]")).to_be_visible()
+    expect(page.locator("#scale-text")).to_contain_text("the odds of a 1")
+    certainty = page.locator(".certainty").inner_text()
+    network_input = page.locator(".answer img").get_attribute("src")
+    assert network_input
+    first, last = page.locator("#heatmap").evaluate(COLOURED_COLUMNS)
+    assert 0.45 < first < last
+    page.get_by_role("radio", checked=True).focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("radio", name="7, digit 1 of 2")).to_be_checked()
+    expect(page.get_by_role("radio", name="7, digit 1 of 2")).to_be_focused()
+    expect(page.locator(".bars .best span")).to_have_text("7")
+    expect(page.locator("#boxes .chosen")).to_have_text("7")
+    expect(page.locator(".answer img")).not_to_have_attribute("src", network_input)
+    expect(page.locator("#scale-text")).to_contain_text("the odds of a 7")
+    expect(page.locator(".certainty")).to_have_text(certainty)
+    expect(page.get_by_role("status").filter(has_text="This is a 7")).to_have_count(1)
+    first, last = page.locator("#heatmap").evaluate(COLOURED_COLUMNS)
+    assert first < last < 0.45
+
+
+def test_choose_on_image_explains_chosen_digit(page: Page) -> None:
+    page.get_by_label("Image").set_input_files(NUMBER)
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator("main[data-explained=image]")).to_be_visible()
+    expect(page.locator("#boxes")).to_be_hidden()
+    page.locator(".reading label").nth(3).click()
+    expect(page.locator("#scale-text")).to_contain_text("the odds of a 6")
+    assert page.locator("#heatmap").evaluate(COUNT_COLOURS)["blue"] > 1000
+
+
+def test_tap_in_box_chooses_digit_and_stroke_from_it_draws(page: Page) -> None:
+    write(page, "17")
+    expect(page.locator("#boxes .chosen")).to_have_text("7")
+    [(x, y)] = to_viewport(page, [(0.25, 0.5)])
+    page.mouse.click(x, y)
+    expect(page.locator("#boxes .chosen")).to_have_text("1")
+    expect(page.locator(".bars .best span")).to_have_text("1")
+    with page.expect_request("**/v1/read*"):
+        draw_without_release(page, [(0.25, 0.4), (0.25, 0.5)])
+        page.mouse.up()
+    for text in ("17", "1"):
+        page.get_by_role("button", name="Undo").click()
+        expect(page.locator(".reading")).to_have_text(text)
+
+
+def test_empty_picture_is_refused_with_its_numbers_and_clean_console(page: Page, tmp_path: Path) -> None:
+    """The console is checked by `new_page`."""
+    file = tmp_path / "empty.png"
+    file.write_bytes(to_png(np.full((100, 100), 255, np.uint8)))
+    page.get_by_label("Image").set_input_files(file)
+    expect(page.locator(".certainty")).to_have_text(f"{REFUSED}.")
+    expect(page.locator(".answer img")).to_be_visible()
+    expect(page.locator(".bars li:not(.zero)")).not_to_have_count(0)
+    expect(page.locator(".bars .best")).to_have_count(0)
+    expect(page.locator(".reading")).to_be_empty()
+    expect(page.locator("#error")).to_be_empty()
+
+
+def test_refused_drawing_shows_sentence_and_numbers_after_stroke(page: Page) -> None:
+    respond_with_refusal(page)
+    with page.expect_response("**/v1/read*"):
+        draw_without_release(page, STROKES[1][0])
+    expect(page.get_by_text(REFUSED)).to_have_count(0)
+    page.mouse.up()
+    expect(page.locator(".certainty")).to_have_text(f"{REFUSED}.")
+    expect(page.get_by_role("status").filter(has_text=REFUSED)).to_have_count(1)
+    expect(page.locator(".bars li:not(.zero) span")).to_have_text(["1", "3", "8"])
+    expect(page.locator(".answer img")).to_be_visible()
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator(".certainty")).to_have_text("The answer appears here while you draw.")
+    expect(page.locator(".answer img")).to_be_hidden()
+
+
+def test_screen_reader_after_writing_number_hears_it_once(page: Page) -> None:
+    write(page, "17")
+    expect(page.get_by_role("status").filter(has_text="These are 2 digits: 17.")).to_have_count(1)
