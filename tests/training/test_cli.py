@@ -26,8 +26,8 @@ from PIL import Image
 
 from digit_client import TaskCard
 from digit_client.artifact import models_folder
-from digit_client.artifact.feedback_table import NO_CLASS
 from digit_client.artifact.models_folder import ModelsFolder
+from digit_client.artifact.task_card import NO_CLASS
 from digit_serving.feedback.store import FeedbackStore
 from digit_training import cli, pictures, pipeline
 from digit_training.artifact import predict_saved_model

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from digit_client.artifact.feedback_table import NO_CLASS
+from digit_client.artifact.task_card import NO_CLASS
 from digit_client.images import to_png
 from digit_serving.feedback.store import FeedbackStore
 from digit_training import feedback
@@ -76,9 +76,9 @@ def test_load_counts_labels_that_agree_by_caller(save: Save, url: str, digits: D
     image = digits.images[0]
     save(
         make_record(0, image, "2"),
-        make_record(1, image, NO_CLASS, is_digit=0.25),
+        make_record(1, image, NO_CLASS, predicted=NO_CLASS),
         make_record(2, image, NO_CLASS, caller="alice"),
-        make_record(3, image, NO_CLASS, caller="alice", is_digit=None),
+        make_record(3, image, "7", caller="alice", predicted=NO_CLASS),
         make_record(4, image, "2", caller="alice", held_out=True),
         make_record(5, image, "1", caller="mallory"),
         make_record(6, image, None, caller="mallory"),

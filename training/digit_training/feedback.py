@@ -13,7 +13,6 @@ from PIL import Image
 
 from digit_client import DIGITS
 from digit_client.artifact.feedback_table import (
-    NO_CLASS,
     StoreError,
     agrees,
     feedback,
@@ -21,6 +20,7 @@ from digit_client.artifact.feedback_table import (
     sqlite_file,
     without_password,
 )
+from digit_client.artifact.task_card import NO_CLASS
 from digit_training.data import NO_DIGIT, Examples, Labels
 from digit_training.errors import DataError
 from digit_training.evaluation import Accuracy

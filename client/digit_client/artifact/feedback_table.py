@@ -7,9 +7,6 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
-NO_CLASS = ""
-"""Label of an input that shows no digit, or none of the classes."""
-
 _HELD_OUT_SHARE = 5
 _URL_FORMS = "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE"
 

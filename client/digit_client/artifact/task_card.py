@@ -16,6 +16,8 @@ MAX_SIDE = 2048
 """Largest height and width of a model's input, in pixels."""
 DIGIT_LABELS = tuple("0123456789")
 """Labels of a task whose classes are the ten digits."""
+NO_CLASS = ""
+"""Label, in feedback, of an input that shows none of a task's classes: no digit, say."""
 
 _MAX_BOUND = sys.float_info.max
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")

@@ -7,7 +7,7 @@ from datetime import datetime
 import numpy as np
 from PIL import Image
 
-from digit_client.artifact.feedback_table import NO_CLASS
+from digit_client.artifact.task_card import NO_CLASS
 from digit_serving.feedback.records import Agreement, Record
 from digit_serving.text_tables import format_table
 

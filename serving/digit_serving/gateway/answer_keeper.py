@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from digit_client import ImageError, Prediction, Reading, TaskCard, images
 from digit_client._recognition import prepare_picture, to_pixels
-from digit_client.artifact.feedback_table import NO_CLASS, StoreError, is_held_out
+from digit_client.artifact.feedback_table import StoreError, is_held_out
+from digit_client.artifact.task_card import NO_CLASS
 from digit_serving.feedback.kept import KeptAnswers
 from digit_serving.feedback.records import Kind, Record
 from digit_serving.feedback.store import FeedbackStore

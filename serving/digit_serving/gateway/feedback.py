@@ -20,7 +20,7 @@ from pydantic import (
 from werkzeug.exceptions import UnsupportedMediaType
 
 from digit_client import ModelNotFoundError
-from digit_client.artifact.feedback_table import NO_CLASS
+from digit_client.artifact.task_card import NO_CLASS
 from digit_client.tfserving.codec import ModelRef
 from digit_serving.feedback.records import Record
 from digit_serving.gateway import schemas

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from digit_client import DIGITS, TaskCard
-from digit_client.artifact.feedback_table import NO_CLASS
+from digit_client.artifact.task_card import NO_CLASS
 from digit_client.images import to_png
 from digit_serving.feedback.cli import feedback
 from digit_serving.feedback.kept import KeptAnswers

@@ -22,7 +22,8 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from digit_client.artifact.feedback_table import NO_CLASS, StoreError, metadata, parse_url
+from digit_client.artifact.feedback_table import StoreError, metadata, parse_url
+from digit_client.artifact.task_card import NO_CLASS
 from digit_serving.feedback.database import VERSION_TABLE
 from digit_serving.feedback.records import Agreement
 from digit_serving.feedback.store import FeedbackStore

@@ -15,7 +15,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from digit_client import DIGITS
-from digit_client.artifact.feedback_table import NO_CLASS, is_held_out
+from digit_client.artifact.feedback_table import is_held_out
+from digit_client.artifact.task_card import NO_CLASS
 from digit_client.images import decode, prepare, to_png
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
