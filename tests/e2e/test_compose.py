@@ -109,7 +109,7 @@ def answering(project: Project, image: bytes, **query: str) -> int:
 
 
 def restart_each(project: Project) -> Iterator[str]:
-    """Restart the containers one after the other; yield the name of each when all versions are loaded again."""
+    """Restart the containers one after the other; yield each name when all versions are loaded again."""
     before = versions(project)
     for service in ("training", "model-server", "gateway"):
         project.compose("restart", service)
