@@ -109,10 +109,11 @@ def answering(project: Project, image: bytes, **query: str) -> int:
 
 
 def restart_each(project: Project) -> Iterator[str]:
-    """Restart the containers one after the other; yield the name of each when the service is ready again."""
+    """Restart the containers one after the other; yield each name when all versions are loaded again."""
+    before = versions(project)
     for service in ("training", "model-server", "gateway"):
         project.compose("restart", service)
-        wait_until(lambda: answers(f"{project.url}/readyz"), seconds=60)
+        wait_until(lambda: answers(f"{project.url}/readyz") and versions(project) == before, seconds=60)
         yield service
 
 

@@ -345,7 +345,7 @@ def test_own_model_component_has_the_name_in_one_place(overlay: str, tmp_path: P
         containers(pod(named(objects, "Deployment", workload))) for workload in ("gateway", "model-server")
     )
     assert {"name": "DIGITS_MODEL_NAME", "value": name} in gateway["env"]
-    assert server["readinessProbe"]["httpGet"]["path"] == f"/v1/models/{name}/metadata"
+    assert server["readinessProbe"]["httpGet"]["path"] == f"/v1/models/{name}/labels/stable/metadata"
 
 
 def public_routes() -> set[str]:

@@ -147,7 +147,7 @@ def test_probes_use_expected_endpoints(service: str) -> None:
             "gateway": {"startup": "/livez", "readiness": "/readyz", "liveness": "/livez"},
             "model-server": {
                 "startup": "tcpSocket",
-                "readiness": "/v1/models/digits/metadata",
+                "readiness": "/v1/models/digits/labels/stable/metadata",
                 "liveness": "grpc",
             },
         }[service]
