@@ -50,7 +50,13 @@ def reading_of(
 def respond_with_refusal(page: Page) -> None:
     """Read nothing in each picture, and refuse it as a digit."""
     respond(page, reading_of())
-    prediction = {"label": None, "digit": None, "index": 3, "confidence": 0.05, "is_digit": 0.1}
+    prediction: dict[str, Any] = {
+        "label": None,
+        "digit": None,
+        "index": 3,
+        "confidence": 0.05,
+        "is_digit": 0.1,
+    }
     prediction |= {"refusal": "no_digit", "probabilities": DOUBTFUL, "image": IMAGE}
     document = {"model": MODEL, "predictions": [prediction], "request_id": "refused"}
     respond(page, document, "**/v1/predict*")
