@@ -80,7 +80,8 @@ def models(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory, worker_id:
 def model_server(models: Path) -> Iterator[str]:
     """gRPC address of a model server process with the small model."""
     port = free_port()
-    flags = [f"--port={port}", "--model_name=digits", f"--model_base_path={models}"]
+    flags = [f"--port={port}", f"--model_config_file={models.parent / 'models.config'}"]
+    flags.append("--allow_version_labels_for_unavailable_models=true")
     with running(*flags, command=MODEL_SERVER) as process:
         wait_until(lambda: accepts(port), process)
         yield f"127.0.0.1:{port}"
@@ -90,11 +91,7 @@ def model_server(models: Path) -> Iterator[str]:
 def gateway(model_server: str) -> Iterator[str]:
     """URL of a gateway process in front of the model server."""
     port = free_port()
-    environment = {
-        "DIGITS_PORT": str(port),
-        "DIGITS_MODEL_SERVER": model_server,
-        "DIGITS_DEFAULT_LABEL": "",
-    }
+    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": model_server}
     with running("gateway", environment=environment) as process:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers(f"{url}/readyz"), process)

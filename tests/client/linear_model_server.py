@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_client import DIGITS, TaskCard
+from digit_client.artifact.models_config import STABLE
 from digit_client.tfserving.codec import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, IS_DIGIT_OUTPUT, OUTPUT
 from digit_client.tfserving.protos import (
     DT_FLOAT,
@@ -157,7 +158,7 @@ class LinearModelServer:
             _abort(context, self.failures.pop(0), "injected")
         if spec.name != self._name or (spec.HasField("version") and spec.version.value != self._version):
             _abort(context, grpc.StatusCode.NOT_FOUND, "Servable not found")
-        if spec.version_label:
+        if spec.version_label not in ("", STABLE):
             message = f"Unrecognized servable version label: {spec.version_label}"
             _abort(context, grpc.StatusCode.INVALID_ARGUMENT, message)
 

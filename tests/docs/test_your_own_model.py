@@ -60,7 +60,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
 def service(copy: Copy) -> Iterator[Copy]:
     """The copy, after the commands that fit and publish, with its service."""
     copy.run("bash", "-e", "-c", FIT)
-    assert "Published: models/shapes/1" in copy.run("bash", "-e", "-c", PUBLISH)
+    assert "models/shapes/1" in copy.run("bash", "-e", "-c", PUBLISH)
     with running("up", environment=copy.environment) as process:
         wait_until(lambda: is_ready(copy.environment["DIGITS_URL"]), process)
         yield copy

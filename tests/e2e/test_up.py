@@ -163,7 +163,7 @@ class TestPredict:
     def test_predict_unreadable_file_is_reported(self, running_ports: Ports, folder: Path) -> None:
         done = self.run(running_ports, folder / "notes.txt", folder / "3.png")
         assert done.returncode == 1
-        assert "notes.txt" in done.stderr
+        assert "notes.txt" in done.stdout
         assert "3.png" in done.stdout
 
     def test_predict_wrong_usage_exits_with_two(self, running_ports: Ports) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from digit_client import (
     DeadlineExceededError,
-    ImageError,
+    DigitError,
     ImageTooLargeError,
     OverloadedError,
     TaskCard,
@@ -48,7 +48,7 @@ class Scheduler:
             self._check_time(context)
             try:
                 return function(*arguments)
-            except ImageError as error:
+            except DigitError as error:
                 # Clear the frames, which keep the pixels alive: the thread goes on with other pictures.
                 traceback.clear_frames(error.__traceback__)
                 raise

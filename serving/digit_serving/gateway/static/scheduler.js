@@ -38,7 +38,9 @@ export class Scheduler {
         await task(signal);
         await sleep(PAUSE_MS);
       } catch (error) {
-        if (signal.aborted) continue;
+        // Without an API key, the task that waits would fail alike, and ask for the key again.
+        if (error.status === 401) this.#next = null;
+        else if (signal.aborted) continue;
         this.#onError(error);
         if (!error.isRetryable) continue;
         await sleep(RETRY_MS, signal);
