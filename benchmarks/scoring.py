@@ -107,7 +107,7 @@ def is_served(target: str, model: ModelRef) -> bool:
 
 def predict_many(target: str, paths: list[Path]) -> float:
     """Return the pictures a second of one call of `predict_many`, with its default concurrency."""
-    with ModelServerClient(target, timeout=60) as client:
+    with ModelServerClient(target, label=None, timeout=60) as client:
         client.predict_many(paths[:CALL])
         started = time.perf_counter()
         client.predict_many(paths)
@@ -118,7 +118,7 @@ def seconds_per_picture(target: str, paths: list[Path]) -> float:
     """Return the CPU seconds of a picture in memory, here and in the model server, without concurrency."""
     contents = [path.read_bytes() for path in paths]
     (pid,) = (child for child in children(os.getpid()) if "model-server" in command_line(child))
-    with ModelServerClient(target, timeout=60) as client:
+    with ModelServerClient(target, label=None, timeout=60) as client:
         started = time.process_time() + cpu_seconds(pid)
         client.predict_many(contents, concurrency=1)
         return (time.process_time() + cpu_seconds(pid) - started) / len(paths)

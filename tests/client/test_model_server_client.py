@@ -259,6 +259,18 @@ def test_request_id_is_sent_and_on_results_and_errors(
     assert server.request_ids[-2:] == random
 
 
+def test_call_without_version_asks_for_the_clients_label(server: LinearModelServer, digits: Any) -> None:
+    image = digits.one(1)
+    for label in ("stable", None):
+        with ModelServerClient(server.target, label=label) as client:
+            prediction = client.predict(image)
+            assert prediction.digit == 1
+    with ModelServerClient(server.target, label="canary") as client:
+        assert client.predict(image, version=prediction.model_version).digit == 1
+        with pytest.raises(ModelNotFoundError, match="canary"):
+            client.predict(image)
+
+
 def test_with_options_shares_connection(server: LinearModelServer, digits: Any) -> None:
     with ModelServerClient(server.target, timeout=5) as client:
         client.predict(digits.one(1))

@@ -21,7 +21,7 @@ from digit_client._synchronization import AsyncResults, async_blocking, async_ru
 from digit_client._types import MIN_IS_DIGIT, Prediction, Reading
 from digit_client.tfserving.base_client import CallsDeadline, ModelServerBaseClient
 from digit_client.tfserving.batches import PictureBatch, batches, read_once
-from digit_client.tfserving.codec import Batch, ModelRef
+from digit_client.tfserving.codec import Batch
 
 _Result = TypeVar("_Result", Prediction, Reading)
 _Recognize: TypeAlias = Callable[[Recognition, Pictures], Iterator[Outcome[_Result]]]
@@ -35,10 +35,11 @@ class AsyncModelServerClient(ModelServerBaseClient[AsyncConnection]):
             print(prediction.label)
 
     `target` is host:port or unix:path (default: DIGITS_MODEL_SERVER, or 127.0.0.1:8500), `name` the model's
-    name. The model's task card says how images are prepared; the client asks for it once. `timeout` in
-    seconds (default: DIGITS_TIMEOUT, or 10) bounds the time that an image, or a batch of 256 images, waits
-    for the model server, with all retries; the preparation of the images is not counted. `credentials` from
-    grpc.ssl_channel_credentials enable TLS.
+    name. Calls that name no version and no label are answered by the version labelled `label`; None stands
+    for the newest one, on a model server without labels. The model's task card says how images are prepared;
+    the client asks for it once. `timeout` in seconds (default: DIGITS_TIMEOUT, or 10) bounds the time that an
+    image, or a batch of 256 images, waits for the model server, with all retries; the preparation of the
+    images is not counted. `credentials` from grpc.ssl_channel_credentials enable TLS.
 
     Images, results, errors and options are those of AsyncClient, without `include`. The client connects at
     its first call, an asyncio client in that call's event loop. It can be pickled unless it was given
@@ -241,7 +242,7 @@ class AsyncModelServerClient(ModelServerBaseClient[AsyncConnection]):
         self, recognize: _Recognize[_Result], batch: PictureBatch, options: CallOptions, stopped: Event
     ) -> list[tuple[int, _Result | DigitError | OSError]]:
         """Return the position and the result of each picture. No call begins once `stopped` is set."""
-        model = ModelRef(self.name, options.version, options.label)
+        model = self._model(options.version, options.label)
         request_id = options.request_id or new_request_id()
         deadline = CallsDeadline(self.timeout if options.timeout is None else options.timeout)
         # Connect here, in the event loop: the recognition runs in a thread.

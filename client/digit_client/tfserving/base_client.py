@@ -15,6 +15,7 @@ import grpc
 from digit_client._options import check_timeout, default_timeout
 from digit_client._retries import Deadline, Retrier, RetryPolicy
 from digit_client.tfserving.channel import check_target
+from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.connection import AsyncConnection, Connection
 
 _DEFAULT_TARGET = "127.0.0.1:8500"
@@ -28,6 +29,7 @@ class _Settings:
 
     target: str
     name: str
+    label: str | None
     timeout: float
     retries: RetryPolicy
 
@@ -40,13 +42,15 @@ class ModelServerBaseClient(ABC, Generic[AnyConnection]):
         target: str | None = None,
         *,
         name: str = "digits",
+        label: str | None = "stable",
         credentials: grpc.ChannelCredentials | None = None,
         timeout: float | None = None,
         retries: RetryPolicy | None = None,
     ) -> None:
         timeout = default_timeout() if timeout is None else check_timeout(timeout)
         target = target or os.environ.get("DIGITS_MODEL_SERVER") or _DEFAULT_TARGET
-        self._connect(_Settings(check_target(target), name, timeout, retries or RetryPolicy()), credentials)
+        settings = _Settings(check_target(target), name, label, timeout, retries or RetryPolicy())
+        self._connect(settings, credentials)
 
     @property
     def target(self) -> str:
@@ -87,6 +91,12 @@ class ModelServerBaseClient(ABC, Generic[AnyConnection]):
 
     def __setstate__(self, settings: _Settings) -> None:
         self._connect(settings, None)
+
+    def _model(self, version: int | None, label: str | None) -> ModelRef:
+        """Return the model with the version or label that a call names, by default the client's label."""
+        if version is None and label is None:
+            label = self._settings.label
+        return ModelRef(self.name, version, label)
 
     def _connect(self, settings: _Settings, credentials: grpc.ChannelCredentials | None) -> None:
         self._settings = settings

@@ -177,12 +177,14 @@ def test_model_server_client_without_accepted_certificate_is_unavailable(
     authority = pairs.server.certificate.read_bytes()
     key, certificate = pairs.client.key.read_bytes(), pairs.client.certificate.read_bytes()
     credentials = grpc.ssl_channel_credentials(authority, key, certificate)
-    with ModelServerClient(tls_model_server, credentials=credentials) as client:
+    with ModelServerClient(tls_model_server, label=None, credentials=credentials) as client:
         assert client.predict(digits.one(7)).digit == 7
     once = RetryPolicy(max_attempts=1)
     for wrong in (grpc.ssl_channel_credentials(authority), None):
         with (
-            ModelServerClient(tls_model_server, credentials=wrong, retries=once, timeout=5) as client,
+            ModelServerClient(
+                tls_model_server, label=None, credentials=wrong, retries=once, timeout=5
+            ) as client,
             pytest.raises(UnavailableError),
         ):
             client.predict(digits.one(7))
