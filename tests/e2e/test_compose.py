@@ -357,7 +357,8 @@ def own(built: Project, tmp_path: Path) -> Iterator[Project]:
     model = keras.Sequential(
         [keras.Input(task.shape), layers.Flatten(), layers.Dense(2, activation="softmax")]
     )
-    export.save_model(model, task, folder / "models" / "shapes" / "1")
+    blank, card = np.zeros((1, *task.shape), np.uint8), {"task": task.to_document()}
+    export.write_artifact(model, task, card, blank, folder / "models" / "shapes" / "1")
     # The containers' user writes labels into the folder.
     for path in (tmp_path.parent, tmp_path, *folder.glob("models/**")):
         path.chmod(0o777)
@@ -392,6 +393,8 @@ def copy(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_documentation_commands_succeed(block: str, copy: Project) -> None:
     if "curl" in block and not shutil.which("curl"):
         pytest.skip("curl is not installed")
+    # A block before this one may have ended the services.
+    copy.compose("up", "--detach", "--wait")
     block = block.replace("localhost:8080", f"localhost:{copy.port}")
     # Commands that need public images or a GPU are validated, not run.
     block = re.sub(r"^(.*(?:observability|gpu).*) up .*$", r"\1 config --quiet", block, flags=re.MULTILINE)
