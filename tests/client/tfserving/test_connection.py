@@ -115,7 +115,7 @@ def test_resolve_returns_version(connection: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [ModelRef("digits", version=9), ModelRef("digits", label="stable")], ids=str
+    "model", [ModelRef("digits", version=9), ModelRef("digits", label="canary")], ids=str
 )
 def test_predict_and_resolve_unknown_version_or_label_raise_model_not_found(
     connection: Any, model: ModelRef

@@ -110,7 +110,7 @@ class TestPredict:
         document = http.get("/v1/models").get_json()
         assert document["name"] == "digits"
         assert document["versions"] == [{"version": 1, "state": "AVAILABLE"}]
-        assert document["labels"] == {}
+        assert document["labels"] == {"stable": 1}
         assert document["models"] == ["digits"]
         assert document["task"] == DIGITS.to_document()
 

@@ -214,7 +214,7 @@ def test_promote_interrupted_by_ctrl_c_restores_the_file(serve: Serve) -> None:
     process = service.start("promote", 2)
     wait_until(lambda: service.config != config)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "Restored" in out
     assert service.config == config
