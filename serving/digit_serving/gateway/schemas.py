@@ -205,7 +205,7 @@ class CardPreparation(TypedDict):
 
 
 class TaskCard(TypedDict):
-    """What the model classifies, and the pictures that it takes."""
+    """Task card: the classes of the model, and the pictures that it takes."""
 
     name: str
     labels: Labels
