@@ -17,6 +17,8 @@ from digit_serving.gateway.asgi import (
 )
 
 _OVERLOADED = errors.answer(OverloadedError)
+_UNCOUNTED_BYTES = 64 * 1024
+"""Bytes of a body that arrive before its request counts; uvicorn buffers as many."""
 
 
 class Admission:
@@ -25,7 +27,9 @@ class Admission:
     A request beyond the capacity gets 429 with Retry-After before its body is read, so that a flood costs
     little. A request that has waited for `max_queue_time` seconds gets the same. Probes and metrics always
     pass. Requests wait for the event loop only, in order of arrival: a slow sender or a slow model delays no
-    other request. A body is passed on as one message, truncated once it exceeds `max_body` bytes.
+    other request. A request counts once its body, or 64 KiB of it, has arrived: callers that send a few bytes
+    and wait take no other's place. A body is passed on as one message, truncated once it exceeds `max_body`
+    bytes.
     """
 
     def __init__(
@@ -50,12 +54,17 @@ class Admission:
         if self._held >= self._capacity and not is_probe:
             await self._refuse(scope, send)
             return
+        body = _Body(scope, receive, self._max_body)
+        await body.receive(min(_UNCOUNTED_BYTES, self._max_body))
+        if self._held >= self._capacity and not is_probe:
+            await self._refuse(scope, send)
+            return
         self._held += 1
         try:
-            message = await self._receive_all(scope, receive)
+            await body.receive(self._max_body)
             scope[ARRIVED_AT] = time.perf_counter()
             if is_probe or await self._wait_for_slice(scope[ARRIVED_AT]):
-                await self._app(scope, _replay(message), send)
+                await self._app(scope, body.replay, send)
             else:
                 await self._refuse(scope, send)
         finally:
@@ -78,18 +87,6 @@ class Admission:
     def _end_slice(self) -> None:
         self._slice_began = None
 
-    async def _receive_all(self, scope: Scope, receive: Receive) -> Message:
-        """Return the request as one message: the whole body, or enough to exceed `max_body`."""
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        parts, size, more = [], 0, int(declared) <= self._max_body
-        while more and size <= self._max_body:
-            message = await receive()
-            if message["type"] != "http.request":
-                return message
-            parts.append(message["body"])
-            size, more = size + len(message["body"]), message["more_body"]
-        return {"type": "http.request", "body": b"".join(parts), "more_body": False}
-
     async def _refuse(self, scope: Scope, send: Send) -> None:
         self._on_refusal()
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
@@ -106,8 +103,32 @@ class Admission:
         await send({"type": "http.response.body", "body": body})
 
 
-def _replay(message: Message) -> Receive:
-    async def receive() -> Message:
-        return message
+class _Body:
+    """Body of a request, received in parts."""
 
-    return receive
+    def __init__(self, scope: Scope, receive: Receive, max_body: int) -> None:
+        self._receive = receive
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        self._more = int(declared) <= max_body
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._disconnect: Message | None = None
+
+    async def receive(self, limit: int) -> None:
+        """Receive parts until the body is complete or exceeds `limit` bytes."""
+        while self._more and self._size <= limit:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                self._disconnect, self._more = message, False
+                return
+            self._parts.append(message["body"])
+            self._size += len(message["body"])
+            self._more = message["more_body"]
+
+    async def replay(self) -> Message:
+        """Return what was received as one message."""
+        return self._disconnect or {
+            "type": "http.request",
+            "body": b"".join(self._parts),
+            "more_body": False,
+        }

@@ -16,17 +16,21 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 protocol; overrides only callbacks that asyncio and httptools document.
 
     Refuses a request whose head is too long (414, 431) and one that is incomplete or of another protocol
-    (400). Closes a connection on which a request takes longer than `arrival_seconds` to arrive.
+    (400). Closes a connection on which a request takes longer than `arrival_seconds` to arrive, or pauses for
+    longer than `pause_seconds` before its last byte.
     """
 
     arrival_seconds = 30.0
     """Maximum seconds from a request's first byte, or from a new connection, to the request's last byte."""
+    pause_seconds = 10.0
+    """Maximum seconds between two parts of a request: a stalled sender frees its place in admission."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._in_head, self._head_size, self._has_request_line = True, 0, False
         self._trailer_size = 0
         self._arrival_timer: TimerHandle | None = None
+        self._arrival_began = self._part_arrived = 0.0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -37,6 +41,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._part_arrived = self.loop.time()
         self._start_arrival_timer()
         if self._in_head:
             end = data.find(b"\r\n\r\n")
@@ -84,7 +89,15 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _start_arrival_timer(self) -> None:
         if self._arrival_timer is None:
-            self._arrival_timer = self.loop.call_later(self.arrival_seconds, self.transport.close)
+            self._arrival_began = self._part_arrived = self.loop.time()
+            self._schedule_arrival_check()
+
+    def _schedule_arrival_check(self) -> None:
+        end = min(self._arrival_began + self.arrival_seconds, self._part_arrived + self.pause_seconds)
+        if end > self.loop.time():
+            self._arrival_timer = self.loop.call_at(end, self._schedule_arrival_check)
+        else:
+            self.transport.close()
 
     def _stop_arrival_timer(self) -> None:
         if self._arrival_timer:

@@ -98,6 +98,41 @@ async def test_admission_beyond_capacity_refuses_unread_request() -> None:
     assert after.status == 200
 
 
+async def test_admission_senders_of_a_few_bytes_take_no_place() -> None:
+    gated = GatedAdmission()
+    gated.release.set()
+    slow = [Caller() for _ in range(10 * CAPACITY)]
+    for caller in slow:
+        caller.send_part(b"12", more=True)
+    tasks = [caller.start(gated.admission) for caller in slow]
+    await settle()
+    other = Caller(b"x")
+    await asyncio.wait_for(other.start(gated.admission), 1)
+    assert other.status == 200
+    for caller in slow:
+        caller.send_part(b"34", more=False)
+    await asyncio.gather(*tasks)
+    assert {caller.status for caller in slow} == {200}
+    assert gated.refusals == 0
+
+
+async def test_admission_large_bodies_hold_a_place_while_they_arrive() -> None:
+    gated = GatedAdmission(max_body=1_000_000)
+    large = [Caller() for _ in range(CAPACITY)]
+    for caller in large:
+        caller.send_part(bytes(100_000), more=True)
+    tasks = [caller.start(gated.admission) for caller in large]
+    await settle()
+    refused = Caller(b"x")
+    await asyncio.wait_for(refused.start(gated.admission), 1)
+    assert refused.status == 429
+    gated.release.set()
+    for caller in large:
+        caller.send_part(b"", more=False)
+    await asyncio.gather(*tasks)
+    assert {caller.status for caller in large} == {200}
+
+
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
 async def test_admission_at_capacity_admits_probes(path: str) -> None:
     gated = GatedAdmission()

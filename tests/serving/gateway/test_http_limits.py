@@ -16,12 +16,13 @@ from tests.serving.gateway.conftest import echo
 
 pytestmark = pytest.mark.xdist_group("timing")
 
-ARRIVAL_SECONDS, KEEP_ALIVE_SECONDS = 0.4, 2
+ARRIVAL_SECONDS, PAUSE_SECONDS, KEEP_ALIVE_SECONDS = 0.4, 0.25, 2
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
 
 
 class FastHttpProtocol(LimitedHttpProtocol):
     arrival_seconds = ARRIVAL_SECONDS
+    pause_seconds = PAUSE_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,13 @@ def exchange(port: int, *parts: bytes, pause: float = 0, half_close: bool = Fals
 def test_request_incomplete_after_arrival_time_is_closed(port: int, parts: list[bytes]) -> None:
     received, seconds = exchange(port, *parts, pause=0.1 if len(parts) > 1 else 0)
     assert received == b""
-    assert 0.3 < seconds < 2
+    assert 0.2 < seconds < 2
+
+
+def test_request_that_pauses_is_closed_before_its_arrival_time(port: int) -> None:
+    received, seconds = exchange(port, HEAD, b"a")
+    assert received == b""
+    assert PAUSE_SECONDS <= seconds < ARRIVAL_SECONDS
 
 
 def test_request_expect_continue_gets_100_before_answer(port: int) -> None:
@@ -106,7 +113,7 @@ def test_connection_idle_longer_than_arrival_time_stays_open(port: int) -> None:
     assert re.findall(rb"\d{5}", received) == [b"12345", b"67890"]
 
 
-@pytest.mark.parametrize(("part", "least", "most"), [(b"", 1.9, 2.9), (b"\r\n", 0.4, 1.5)])
+@pytest.mark.parametrize(("part", "least", "most"), [(b"", 1.9, 2.9), (b"\r\n", 0.3, 1.5)])
 def test_connection_without_next_request_is_closed(port: int, part: bytes, least: float, most: float) -> None:
     received, seconds = exchange(port, HEAD + b"12345", part, pause=0.1)
     assert re.findall(rb"\d{5}", received) == [b"12345"]
