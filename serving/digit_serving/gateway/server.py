@@ -21,8 +21,9 @@ from digit_serving.gateway.settings import Settings
 
 _GRACE_SECONDS = 10
 """Time for requests in flight at shutdown."""
-_HEARTBEAT_TIMEOUT_SECONDS = 4
-"""Time without a heartbeat from a worker's event loop after which the worker is replaced."""
+_HEARTBEAT_TIMEOUT_SECONDS = 30
+"""Time without a heartbeat from a worker's event loop after which the worker is replaced. A healthy loop may
+stand still for seconds where CPU is short."""
 _KEEP_ALIVE_SECONDS = 75
 """Idle time of a connection; longer than that of proxies, so that none sends a request as it is closed."""
 _ACCEPTS_PER_ITERATION = 4
