@@ -337,7 +337,8 @@ def _parse_image(item: dict[str, Any]) -> bytes | None:
 
 
 def _parse_probabilities(item: dict[str, Any]) -> tuple[float, ...]:
-    return tuple(map(float, item["probabilities"]))
+    # The model's numbers are float32, written as the shortest decimals that read back the same.
+    return tuple(np.array([*map(float, item["probabilities"])], np.float32).tolist())
 
 
 def _parse_box(item: dict[str, Any]) -> Box:

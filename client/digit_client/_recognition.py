@@ -223,7 +223,9 @@ class Recognition:
     def _classify(self, inputs: Sequence[NDArray[Any]]) -> list[Prediction]:
         predictions: list[Prediction] = []
         for start in range(0, len(inputs), self.max_batch):
-            predictions += self.classify(np.stack(inputs[start : start + self.max_batch]))
+            group = inputs[start : start + self.max_batch]
+            # np.stack takes 10 µs, also for one array.
+            predictions += self.classify(np.stack(group) if len(group) > 1 else group[0][np.newaxis])
         return predictions
 
     def _attempt(

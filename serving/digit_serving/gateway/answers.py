@@ -8,8 +8,9 @@ from functools import partial
 from heapq import nlargest
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
 import orjson
-from flask import Response, g, request
+from flask import Request, Response, g, request
 from numpy.typing import NDArray
 
 from digit_client import Digit, ImageError, Line, Prediction, Reading, TaskCard, TooManyDigitsError, images
@@ -25,6 +26,7 @@ from digit_serving.gateway.request_parsing import (
     Body,
     ModelSelector,
     Pictures,
+    Query,
     RequestParser,
     check_names,
     parse_include,
@@ -72,9 +74,10 @@ class AnswerViews:
 
     def predict(self) -> Response:
         """Answer each picture with its class, or with its refusal."""
-        check_names(request.args, PREDICT_PARAMETERS)
-        include, top = parse_include(request.args, ("image", "labels")), parse_top(request.args)
-        asked = self._begin()
+        query = request.args
+        check_names(query, PREDICT_PARAMETERS)
+        include, top = parse_include(query, ("image", "labels")), parse_top(query)
+        asked = self._begin(query)
         answers: list[Answer[Prediction]] = []
         size = 0
         documents: list[schemas.Prediction | schemas.ImageFailure] = []
@@ -102,13 +105,14 @@ class AnswerViews:
             "predictions": documents,
             "request_id": context.request_id,
         }
-        return Response(orjson.dumps(content), content_type="application/json")
+        return _encode(content)
 
     def read(self) -> Response:
         """Answer each picture with its digits."""
-        check_names(request.args, READ_PARAMETERS)
-        include = parse_include(request.args, ("image",))
-        asked = self._begin()
+        query = request.args
+        check_names(query, READ_PARAMETERS)
+        include = parse_include(query, ("image",))
+        asked = self._begin(query)
         answers: list[Answer[Reading]] = []
         documents: list[schemas.Reading | schemas.ImageFailure] = []
         for index, outcome in enumerate(asked.outcomes(asked.recognition.read)):
@@ -130,14 +134,16 @@ class AnswerViews:
             "readings": documents,
             "request_id": context.request_id,
         }
-        return Response(orjson.dumps(content), content_type="application/json")
+        return _encode(content)
 
-    def _begin(self) -> "_Request":
+    def _begin(self, query: Query) -> "_Request":
         """Parse the request, and return it with the recognition that answers it."""
         context: RequestContext = g.context
-        context.requested = self._selector.version(request.args)
-        min_is_digit = parse_min_is_digit(request.args)
-        body = self._parser.parse(request, context)
+        context.requested = self._selector.version(query)
+        min_is_digit = parse_min_is_digit(query)
+        # The object behind the proxy, which looks it up at each access.
+        received: Request = request._get_current_object()  # type: ignore[attr-defined]
+        body = self._parser.parse(received, context)
         task = self._router.task(context)
         preparation = Preparation(self._scheduler, self._settings.max_pixels, context)
         recognition = Recognition(
@@ -209,7 +215,7 @@ def _prediction_document(
     if prediction.count is not None:
         document["count"] = prediction.count
     if top is None:
-        document["probabilities"] = prediction.probabilities
+        document["probabilities"] = _shortest(prediction.probabilities)
     else:
         document["top"] = _most_probable(prediction, top)
     if "labels" in include:
@@ -239,12 +245,21 @@ def _digit(digit: Digit, shown: Iterator[str]) -> schemas.Digit:
     document: schemas.Digit = {
         "digit": digit.digit,
         "confidence": digit.confidence,
-        "probabilities": digit.probabilities,
+        "probabilities": _shortest(digit.probabilities),
         "box": digit.box,
     }
     if image := next(shown, None):
         document["image"] = image
     return document
+
+
+def _shortest(probabilities: Sequence[float]) -> Any:
+    """Return the model's float32 numbers as such: JSON gets the shortest decimals that read back the same."""
+    return np.array(probabilities, np.float32)
+
+
+def _encode(content: schemas.Predictions | schemas.Readings) -> Response:
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), content_type="application/json")
 
 
 def _image(row: NDArray[Any], task: TaskCard) -> str:

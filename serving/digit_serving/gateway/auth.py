@@ -16,6 +16,7 @@ from pathlib import Path
 from flask import Blueprint, g, request
 
 from digit_serving.gateway.errors import UnauthorizedError
+from digit_serving.gateway.rate_limit import RateLimiter, network
 
 _NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _LINE = re.compile(rf"({_NAME_PATTERN}) ([0-9a-f]{{64}})( label)?")
@@ -130,25 +131,30 @@ class KeyVerifier:
             _log.error("key file is unusable, the previous keys remain valid: %s", error)
 
 
-def require_api_key(api: Blueprint, path: Path) -> None:
-    """Require a key of this file on every route of the API, and put its name into `g.context`."""
+def require_api_key(api: Blueprint, path: Path, limiter: RateLimiter | None) -> None:
+    """Require a key of this file on every route of the API, and put its name into `g.context`.
+
+    The limiter counts requests without a valid key by the network that sends them.
+    """
     verifier = KeyVerifier(path)
 
     @api.before_request
     def authenticate() -> None:
         # CORS preflight requests carry no credentials.
         if request.method != "OPTIONS":
-            key = _authenticated_key(verifier)
+            key = _presented_key(verifier)
+            if key is None:
+                if limiter:
+                    limiter.check(f"without key: {network(request.remote_addr)}")
+                raise UnauthorizedError("Send a key of this service as `Authorization: Bearer <key>`.")
             g.context.key, g.context.may_label = key.name, key.may_label
 
 
-def _authenticated_key(verifier: KeyVerifier) -> Key:
+def _presented_key(verifier: KeyVerifier) -> Key | None:
     presented = request.authorization
     if presented and presented.type == "bearer" and presented.token:
-        key = verifier.find(presented.token)
-        if key:
-            return key
-    raise UnauthorizedError("Send a key of this service as `Authorization: Bearer <key>`.")
+        return verifier.find(presented.token)
+    return None
 
 
 def _digest(key: str) -> str:

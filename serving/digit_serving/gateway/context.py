@@ -3,8 +3,7 @@
 import os
 import re
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -59,6 +58,8 @@ class RequestContext:
     """Arrival of the last byte of the body."""
     dequeued_at: float
     """End of the wait in the admission queue."""
+    client: str = ""
+    """Address of the caller, as the proxy says that DIGITS_TRUSTED_PROXIES trusts."""
     key: str | None = None
     """Name of the caller's API key, if keys are required."""
     may_label: bool = False
@@ -110,6 +111,7 @@ class RequestContext:
             method if method in _KNOWN_METHODS else "other",
             arrived_at=environ.get(ARRIVED_AT, now),
             dequeued_at=now,
+            client=environ.get("REMOTE_ADDR", ""),
             slice_began=now,
         )
 
@@ -134,10 +136,22 @@ class RequestContext:
         return [digit for reading in self.readings for digit in reading.digits]
 
     @property
-    def image_results(self) -> Counter[str]:
+    def answers(self) -> list[Prediction | Digit]:
+        """Predictions that are no refusal, and digits of all readings."""
+        accepted = [prediction for prediction in self.predictions if not prediction.refusal]
+        return [*accepted, *self.digits] if self.readings else accepted  # type: ignore[return-value]
+
+    @property
+    def image_results(self) -> Mapping[str, int]:
         """Numbers of images, by their result: `answered`, a refusal, or the code of an error."""
-        results: list[Prediction | Reading] = [*self.predictions, *self.readings]
-        return Counter([result.refusal or "answered" for result in results] + self.image_errors)
+        counts: dict[str, int] = {}
+        for results in (self.predictions, self.readings):
+            for result in results:
+                name = result.refusal or "answered"
+                counts[name] = counts.get(name, 0) + 1
+        for code in self.image_errors:
+            counts[code] = counts.get(code, 0) + 1
+        return counts
 
     @property
     def duration(self) -> float:

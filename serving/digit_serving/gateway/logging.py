@@ -1,6 +1,11 @@
 """Structured logging: one line per request, and errors, as JSON or as readable text on standard error."""
 
+import asyncio
 import logging
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +18,7 @@ if TYPE_CHECKING:
 
 _FIELDS_IN_MESSAGE = {"method", "route", "status"}
 
-_request_log = logging.getLogger("digit_serving.gateway.requests")
+_INFO = "info"
 
 
 def dict_config(settings: Settings) -> dict[str, Any]:
@@ -36,12 +41,31 @@ def dict_config(settings: Settings) -> dict[str, Any]:
     }
 
 
-def log_request(context: "RequestContext") -> None:
-    """Log a completed request at level INFO."""
-    if _request_log.isEnabledFor(logging.INFO):
-        _request_log.info(
-            "%s %s %s", context.method, context.route, context.status, extra={"fields": _fields(context)}
-        )
+class RequestLog:
+    """Log of completed requests, at level INFO.
+
+    The requests of an event-loop iteration share one write, and skip logging.LogRecord: both are dear.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._format = _json_line if settings.log_format == "json" else _pretty_line
+        self._is_on = settings.log_level in ("debug", "info")
+        self._lines: list[str] = []
+
+    def add(self, context: "RequestContext") -> None:
+        """Log a request, in the event loop."""
+        if self._is_on:
+            if not self._lines:
+                asyncio.get_running_loop().call_soon(self._write)
+            message = f"{context.method} {context.route} {context.status}"
+            self._lines.append(self._format(time.time(), _INFO, message, _fields(context)))
+
+    def _write(self) -> None:
+        text = "\n".join([*self._lines, ""])
+        self._lines.clear()
+        # A closed standard error, such as a pipe's, fails no request.
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
 
 
 def _fields(context: "RequestContext") -> dict[str, Any]:
@@ -50,13 +74,17 @@ def _fields(context: "RequestContext") -> dict[str, Any]:
         "method": context.method,
         "route": context.route,
         "status": context.status,
+        "client": context.client,
         "ms": _milliseconds(context.duration),
     }
     if context.key:
         fields["key"] = context.key
-    for stage in ("decode", "normalise", "segment"):
-        if seconds := getattr(context, f"{stage}_seconds"):
-            fields[f"{stage}_ms"] = _milliseconds(seconds)
+    if context.decode_seconds:
+        fields["decode_ms"] = _milliseconds(context.decode_seconds)
+    if context.normalise_seconds:
+        fields["normalise_ms"] = _milliseconds(context.normalise_seconds)
+    if context.segment_seconds:
+        fields["segment_ms"] = _milliseconds(context.segment_seconds)
     if context.waits:
         fields["queue_ms"] = _milliseconds(context.queue_seconds)
         fields["model_server_ms"] = _milliseconds(context.model_server_seconds)
@@ -86,31 +114,33 @@ def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
 
+def _json_line(seconds: float, level: str, message: str, fields: Mapping[str, Any]) -> str:
+    """Return one JSON object; `seconds` is Unix time."""
+    moment = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    document = {"time": moment, "level": level, "message": message, **fields}
+    return orjson.dumps(document, default=str).decode()
+
+
+def _pretty_line(seconds: float, level: str, message: str, fields: Mapping[str, Any]) -> str:
+    """Return readable text, with the fields as name=value."""
+    moment = time.strftime("%H:%M:%S", time.localtime(seconds))
+    pairs = (f"{name}={value}" for name, value in fields.items() if name not in _FIELDS_IN_MESSAGE)
+    return " ".join((moment, level.upper(), message, *pairs))
+
+
 class _JsonFormatter(logging.Formatter):
-    """One JSON object per line, with the record's `fields` as members."""
+    """One JSON object per line, with the record's `fields` and its traceback as members."""
 
     def format(self, record: logging.LogRecord) -> str:
-        document = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
+        fields = dict(getattr(record, "fields", {}))
         if record.exc_info:
-            document["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(document, default=str).decode()
+            fields["exception"] = self.formatException(record.exc_info)
+        return _json_line(record.created, record.levelname.lower(), record.getMessage(), fields)
 
 
 class _PrettyFormatter(logging.Formatter):
     """Readable line with the record's `fields` as name=value, followed by a traceback if there is one."""
 
-    default_time_format = "%H:%M:%S"
-    default_msec_format = ""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
-
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - overrides logging.Formatter
-        fields: dict[str, Any] = getattr(record, "fields", {})
-        pairs = (f"{name}={value}" for name, value in fields.items() if name not in _FIELDS_IN_MESSAGE)
-        return " ".join((super().formatMessage(record), *pairs))
+        fields = getattr(record, "fields", {})
+        return _pretty_line(record.created, record.levelname, record.message, fields)

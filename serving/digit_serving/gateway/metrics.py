@@ -1,8 +1,14 @@
-"""Prometheus metrics of the gateway."""
+"""Prometheus metrics of the gateway.
 
-import collections
+A request adds to plain numbers, which a timer writes to prometheus_client's files once a second: each write
+costs several microseconds. Only the request's duration is observed at once.
+"""
+
+import asyncio
 import os
 import platform
+from collections import Counter as Multiset
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -11,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from digit_client import Digit, Prediction
-from digit_serving.gateway.context import RequestContext
+from digit_serving.gateway.context import Call, RequestContext
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -24,6 +30,11 @@ _READING_DIGITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 _MAX_LABELS = 100
 """Labels of a model with series of their own. The others share the label value `other`."""
 _CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1)
+_WRITE_SECONDS = 1.0
+"""Time between two writes of the counters."""
+_SAMPLED_REQUESTS = 50
+"""Sampling: requests of a process between two writes whose stages and confidences are observed. Ratios and
+quantiles need no more; a service with fewer requests gets them all."""
 
 
 class Metrics:
@@ -43,7 +54,7 @@ class Metrics:
         )
         self._stage_seconds = self._histogram(
             "stage_duration_seconds",
-            "Time in a prediction's stages: decode, normalise, segment, and queue (admission and batching).",
+            "Time in stages of sampled requests: decode, normalise, segment, queue (admission and batch).",
             _STAGE_SECONDS,
             "stage",
         )
@@ -70,7 +81,11 @@ class Metrics:
         self._predictions = self._counter("predictions", "Labels answered.", "model", "label", "version")
         self._reading_digits = self._histogram("reading_digits", "Digits per image read.", _READING_DIGITS)
         self._confidence = self._histogram(
-            "confidence", "Probability of the predicted label.", _CONFIDENCES, "model", "version"
+            "confidence",
+            "Probability of the predicted label, of a sample of requests.",
+            _CONFIDENCES,
+            "model",
+            "version",
         )
         self._key_requests = self._counter(
             "key_requests", "Requests answered, by the name of the API key.", "key", "status"
@@ -113,27 +128,44 @@ class Metrics:
             "shadow_dropped", "Requests of the shadow's share that were not compared.", "model", "reason"
         )
         self._set_build_info()
+        self._amounts: Multiset[Any] = Multiset()
+        """Amounts that are not written yet, by child of a counter."""
+        self._sampled = 0
+        """Requests since the last write whose stages and confidences were observed."""
 
     def count_request(self, context: RequestContext) -> None:
-        """Count a completed request."""
-        self._requests(context.route, context.method, context.status).inc()
+        """Count a completed request, in the event loop."""
+        if not self._amounts:
+            asyncio.get_running_loop().call_later(_WRITE_SECONDS, self.write)
+        amounts = self._amounts
+        amounts[self._requests(context.route, context.method, context.status)] += 1
         self._request_seconds(context.route).observe(context.duration)
-        if context.decode_seconds:
-            self._stage_seconds("decode").observe(context.decode_seconds)
-        if context.normalise_seconds:
-            self._stage_seconds("normalise").observe(context.normalise_seconds)
-        if context.segment_seconds:
-            self._stage_seconds("segment").observe(context.segment_seconds)
-        if context.waits:
-            self._count_calls(context)
-        for failure in context.failures:
-            self._model_failures(context.model, *failure).inc()
-        if context.model_version is not None:
-            self._count_answers(context, context.model_version)
         if context.key:
-            self._key_requests(context.key, context.status).inc()
+            amounts[self._key_requests(context.key, context.status)] += 1
+        model, version = context.model, context.model_version
+        for failure in context.failures:
+            amounts[self._model_failures(model, *failure)] += 1
         for result, count in context.image_results.items():
-            self._images(context.model, context.model_version or "", result).inc(count)
+            amounts[self._images(model, version or "", result)] += count
+        answers = context.answers
+        for answer in answers:
+            amounts[self._predictions(model, _label(answer), version)] += 1
+        for reading in context.readings:
+            self._reading_digits().observe(len(reading.digits))
+        for wait in context.waits:
+            # A shared call is counted once.
+            if wait.call and wait.is_leader:
+                self._count_call(model, version, wait.call)
+        if self._sampled < _SAMPLED_REQUESTS:
+            self._sampled += 1
+            self._observe_sample(context, answers)
+
+    def write(self) -> None:
+        """Write the counters, in the event loop: once a second, and before the process exits."""
+        for child, amount in self._amounts.items():
+            child.inc(amount)
+        self._amounts.clear()
+        self._sampled = 0
 
     def count_overload(self) -> None:
         """Count a request that admission control refused."""
@@ -170,31 +202,31 @@ class Metrics:
         self._shadow_dropped(model, reason).inc()
 
     def exposition(self) -> bytes:
-        """Return all metrics in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format; those of other processes are up to a second old."""
+        self.write()
         registry = self._registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
 
-    def _count_calls(self, context: RequestContext) -> None:
-        self._stage_seconds("queue").observe(context.queue_seconds)
-        for wait in context.waits:
-            if wait.call and wait.is_leader:
-                self._call_images().observe(wait.call.images)
+    def _count_call(self, model: str, version: int | None, call: Call) -> None:
+        self._call_images().observe(call.images)
+        if version is not None and call.ended_at is not None:
+            self._model_seconds(model, version).observe(call.ended_at - call.started_at)
 
-    def _count_answers(self, context: RequestContext, version: int) -> None:
-        model = context.model
-        accepted = [prediction for prediction in context.predictions if not prediction.refusal]
-        answers: list[Prediction | Digit] = [*accepted, *context.digits]
-        self._model_seconds(model, version).observe(context.model_server_seconds)
-        for label, count in collections.Counter(map(_label, answers)).items():
-            self._predictions(model, label, version).inc(count)
-        observe = self._confidence(model, version).observe
+    def _observe_sample(self, context: RequestContext, answers: Sequence[Prediction | Digit]) -> None:
+        stages = {
+            "decode": context.decode_seconds,
+            "normalise": context.normalise_seconds,
+            "segment": context.segment_seconds,
+            "queue": context.queue_seconds if context.waits else 0,
+        }
+        for stage, seconds in stages.items():
+            if seconds:
+                self._stage_seconds(stage).observe(seconds)
         for answer in answers:
-            observe(answer.confidence)
-        for reading in context.readings:
-            self._reading_digits().observe(len(reading.digits))
+            self._confidence(context.model, context.model_version).observe(answer.confidence)
 
     def _set_build_info(self) -> None:
         build = Gauge(

@@ -50,7 +50,7 @@ def blueprint(
             api.get("/feedback/unlabelled")(labelling.unlabelled)
             api.post("/feedback/labels")(labelling.label)
     if settings.api_keys:
-        auth.require_api_key(api, settings.api_keys)
+        auth.require_api_key(api, settings.api_keys, limiter)
     if limiter:
         limit_rate(api, limiter)
     security_headers.enable_cors(api, settings.cors_origins)

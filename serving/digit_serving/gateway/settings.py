@@ -137,7 +137,7 @@ class Settings(BaseSettings):
     change takes effect within a second."""
     rate_limit: str = ""
     """Requests under /v1 that each caller may send: 100/minute, or several limits such as
-    10/second;1000/hour. A caller is an API key, or an IP address if no keys are required."""
+    10/second;1000/hour. A caller is an API key, or an IP address if no valid key is sent."""
     rate_limit_store: str = "memory://"
     """Where requests are counted for DIGITS_RATE_LIMIT: memory:// counts in each worker separately;
     redis://host:port counts over all workers and gateways, and needs the extra redis."""

@@ -1,5 +1,6 @@
 """API keys: authentication of requests, the key file, and `digits keys`."""
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -88,19 +89,32 @@ def test_metrics_requests_with_keys_are_counted_by_key_name(
 
 
 def test_log_request_with_key_contains_only_its_name(
-    start_gateway: StartGateway, key_file: KeyFile, caplog: pytest.LogCaptureFixture
+    start_gateway: StartGateway,
+    key_file: KeyFile,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level("DEBUG")
     key = key_file.add("shop")
     http = start_gateway(api_keys=key_file.path)
     http.get("/v1/models", headers=bearer(key))
     http.get("/v1/models", headers=bearer("digits_guess"))
-    requests = [record for record in caplog.records if record.name == "digit_serving.gateway.requests"]
-    first, second = (record.fields for record in requests)  # type: ignore[attr-defined]
+    logged = capsys.readouterr().err
+    first, second = map(json.loads, logged.splitlines())
     assert (first["status"], first["key"]) == (200, "shop")
     assert (second["status"], second.get("key")) == (401, None)
-    logged = caplog.text + "".join(str(vars(record)) for record in caplog.records)
+    logged += caplog.text + "".join(str(vars(record)) for record in caplog.records)
     assert not any(secret in logged for secret in (key, "digits_guess"))
+
+
+def test_rate_limit_requests_with_wrong_keys_are_counted_by_network(
+    start_gateway: StartGateway, key_file: KeyFile
+) -> None:
+    key = bearer(key_file.add("shop"))
+    http = start_gateway(api_keys=key_file.path, rate_limit="2/hour")
+    headers = [bearer("digits_wrong"), {}, bearer("digits_guess"), key]
+    statuses = [http.get("/v1/models", headers=sent).status_code for sent in headers]
+    assert statuses == [401, 401, 429, 200]
 
 
 def test_rate_limit_two_keys_are_counted_separately(start_gateway: StartGateway, key_file: KeyFile) -> None:

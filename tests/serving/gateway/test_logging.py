@@ -6,7 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -33,19 +33,17 @@ from tests.serving.gateway.conftest import (
 
 @contextmanager
 def captured_log(log_format: Literal["json", "pretty"] = "json") -> Iterator[Callable[[], list[str]]]:
-    """Yield a function that returns the lines logged in the block, in this format."""
-    formatter = dict_config(Settings(log_format=log_format))["formatters"]["fields"]["()"]()
-    handler = logging.StreamHandler(io.StringIO())
-    handler.setFormatter(formatter)
+    """Yield a function that returns the lines logged in the block; errors are in this format."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(dict_config(Settings(log_format=log_format))["formatters"]["fields"]["()"]())
     logger = logging.getLogger("digit_serving.gateway")
-    level = logger.level
     logger.addHandler(handler)
-    logger.setLevel("INFO")
     try:
-        yield lambda: handler.stream.getvalue().splitlines()
+        with redirect_stderr(stream):
+            yield lambda: stream.getvalue().splitlines()
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 @contextmanager
@@ -108,6 +106,7 @@ def test_prediction_is_logged_with_stages_and_result(http: FlaskClient, digits: 
         "method": "POST",
         "route": "/v1/predict",
         "status": 200,
+        "client": "127.0.0.1",
         "model": "digits",
         "version": 1,
         "images": 1,
@@ -161,18 +160,18 @@ def test_failed_request_is_logged_with_code_and_cause(stub: StubModelServer, stu
     assert (failed["request_id"], failed["status"], failed["code"]) == ("id-2", 502, "model_server_error")
 
 
-def test_pretty_format_request_is_one_readable_line(offline_http: FlaskClient) -> None:
+def test_pretty_format_request_is_one_readable_line() -> None:
+    http = greenlet_loop.client(Settings(log_format="pretty"))
     with captured_log("pretty") as lines:
-        offline_http.get("/nowhere", headers={"X-Request-ID": "id-1"})
+        http.get("/nowhere", headers={"X-Request-ID": "id-1"})
     (line,) = lines()
-    assert re.fullmatch(
-        r"\d\d:\d\d:\d\d INFO GET unmatched 404 request_id=id-1 ms=[\d.]+ code=not_found", line
-    )
+    fields = r"request_id=id-1 client=127\.0\.0\.1 ms=[\d.]+ code=not_found"
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d INFO GET unmatched 404 {fields}", line)
 
 
 @pytest.mark.parametrize("log_format", ["json", "pretty"])
 def test_unexpected_exception_is_logged_with_traceback(log_format: Literal["json", "pretty"]) -> None:
-    app = greenlet_loop.app(Settings())
+    app = greenlet_loop.app(Settings(log_format=log_format))
 
     @app.get("/broken")
     def broken() -> str:

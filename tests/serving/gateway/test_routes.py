@@ -167,8 +167,8 @@ class TestModelServerFaults:
     @pytest.mark.parametrize(
         ("code", "calls"),
         [
-            (grpc.StatusCode.UNAVAILABLE, 3),
-            (grpc.StatusCode.CANCELLED, 3),
+            (grpc.StatusCode.UNAVAILABLE, 4),
+            (grpc.StatusCode.CANCELLED, 4),
             (grpc.StatusCode.RESOURCE_EXHAUSTED, 1),
             (grpc.StatusCode.INTERNAL, 1),
         ],
@@ -199,7 +199,7 @@ class TestModelServerFaults:
     ) -> None:
         stub.answer = lambda _request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "")
         stub_http.post("/v1/predict", json={"instances": [[0.5] * 784] * 256})
-        assert stub.calls == 3
+        assert stub.calls == 4
 
     def test_predict_outage_limits_retries(self, stub: StubModelServer, stub_http: FlaskClient) -> None:
         stub.answer = lambda _request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "")
