@@ -65,8 +65,8 @@ def score(ctx: click.Context, /, **options: Any) -> None:
 
     Run the command again after a stop, a crash, or changes in SOURCE: it scores new and changed pictures,
     drops the rows of removed ones, and stays with the version of the first run. A picture that can't be
-    decoded, or that the model refuses, is a row with an error. A file that can't be read and a failed call
-    are rows too, and the next run scores these pictures again.
+    decoded is a row with an error. A file that can't be read and a failed call are rows too, and the next
+    run scores these pictures again.
 
     Run one command at a time for an OUT. Each worker holds few pictures in memory.
 

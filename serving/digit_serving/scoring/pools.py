@@ -10,7 +10,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from threading import Thread
 from typing import Any
@@ -73,7 +72,7 @@ def processes(workers: int | None) -> Iterator[Pool]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_prepare_process) as executor:
         try:
-            yield Pool(workers, partial(executor.submit, score_batch))
+            yield Pool(workers, lambda *arguments: executor.submit(score_batch, *arguments))
         except BrokenProcessPool as error:
             raise ScoringError("a worker process died; run the command again to go on") from error
         except BaseException:
