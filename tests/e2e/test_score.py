@@ -57,11 +57,11 @@ def no_leftovers() -> Iterator[None]:
             process.communicate()
 
 
-def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+def start(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Start `digits score` as the leader of a process group, as a shell does."""
     process = subprocess.Popen(
         [*DIGITS, "score", *map(str, arguments)],
-        env={**os.environ, **environment},
+        env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -71,9 +71,11 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     return process
 
 
-def score(*arguments: object, status: int = 0, seconds: float = 150, **environment: str) -> str:
+def score(
+    *arguments: object, status: int = 0, seconds: float = 150, environment: dict[str, str] | None = None
+) -> str:
     """Run `digits score` and return its summary."""
-    process = start(*arguments, **environment)
+    process = start(*arguments, environment=environment)
     out, err = process.communicate(timeout=seconds)
     assert process.returncode == status, out + err
     assert "Traceback" not in err
@@ -185,7 +187,7 @@ def test_score_on_this_machine_equals_predict_many(
     models: Path, model_server: str, digits: Any, tmp_path: Path, output: str
 ) -> None:
     photos = draw(tmp_path / "photos", digits, 2000)
-    summary = score(photos, "--output", output, "--models", models.parent, **{MARK: output})
+    summary = score(photos, "--output", output, "--models", models.parent, environment={MARK: output})
     found = assert_complete(str(photos), output)
     with ModelServerClient(model_server, timeout=60) as client:
         expected = client.predict_many(list(found), on_error="return")
@@ -213,7 +215,7 @@ def test_score_killed_driver_leaves_no_process_and_can_be_repeated(
     models: Path, photos: Path, output: str
 ) -> None:
     arguments = (photos, "--output", output, "--models", models.parent, "--batch", BATCH)
-    process = start(*arguments, **{MARK: output})
+    process = start(*arguments, environment={MARK: output})
     wait_until(lambda: parts(output) > 0, process, seconds=180)
     process.kill()
     process.communicate()
@@ -230,7 +232,7 @@ def test_score_ctrl_c_leaves_whole_files_and_no_process(
     photos: Path, output: str, slow: LinearModelServer
 ) -> None:
     arguments = (photos, "--output", output, "--model-server", slow.target, "--batch", BATCH)
-    process = start(*arguments, **{MARK: output})
+    process = start(*arguments, environment={MARK: output})
     wait_until(lambda: parts(output) > 0, process, seconds=180)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -336,10 +338,10 @@ def test_score_on_ray_cluster_equals_this_machine(
     here, there = str(tmp_path / "here"), str(tmp_path / "there")
     score(photos, *options, "--output", here)
     arguments = (photos, *options, "--output", there, "--ray", ray_cluster)
-    assert " of 400 pictures" in score(*arguments, seconds=RAY_SECONDS, **RAY_ENVIRONMENT)
+    assert " of 400 pictures" in score(*arguments, seconds=RAY_SECONDS, environment=RAY_ENVIRONMENT)
     assert assert_complete(str(photos), there) == rows(here)
     (photos / "1" / "00001.png").write_bytes(b"no picture")
-    assert count("Skipped", score(*arguments, seconds=RAY_SECONDS, **RAY_ENVIRONMENT)) == 399
+    assert count("Skipped", score(*arguments, seconds=RAY_SECONDS, environment=RAY_ENVIRONMENT)) == 399
     changed = assert_complete(str(photos), there)[str(photos / "1" / "00001.png")]
     assert changed["error_code"] == "not_an_image"
 
