@@ -82,7 +82,7 @@ bench: .venv/installed-dev
 UPGRADE ?= --upgrade
 lock: .venv/bin/uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 $(UPGRADE) --extra dev --extra gpu \
-		--extra score-cluster --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--extra ray --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--output-file constraints.txt pyproject.toml
 
 # Known vulnerabilities of the packages in constraints.txt; a package that can't be looked up is an error too.

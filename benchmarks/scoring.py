@@ -26,14 +26,14 @@ from digit_client.images import to_png
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.connection import Connection
 from digit_serving.processes import ProcessGroup
-from digit_serving.scoring.local_model import LocalModel
+from digit_serving.scoring import local_model
 from digit_training.data import SAMPLE
 
 CALL = 256
 BATCH = 1024
 SAMPLE_SECONDS = 1.0
-KINDS = ("driver", "Ray's workers and agents", "Ray's services", "model server")
-SPEED = re.compile(r"^Speed +([\d,]+) pictures/s, after a start of ([\d.]+) s$", re.MULTILINE)
+KINDS = ("driver", "workers", "model server")
+SPEED = re.compile(r"^Speed +([\d,]+) pictures/s, after ([\d.]+) s$", re.MULTILINE)
 
 
 def main() -> None:
@@ -52,9 +52,9 @@ def main() -> None:
         paths = draw(Path(folder) / "in", arguments.count, arguments.picture)
         rate, start = score(arguments.models, Path(folder))
         with ProcessGroup() as group:
-            local = LocalModel.find(arguments.models, "digits", None, None)
-            with local.serving(group) as target:
-                model = ModelRef(local.version.model, local.version.number)
+            version = local_model.find_version(arguments.models, "digits", None, None)
+            with local_model.serving(version, group) as target:
+                model = ModelRef(version.model, version.number)
                 group.wait(lambda: is_served(target, model))
                 bulk = predict_many(target, paths)
                 pure = cores / seconds_per_picture(target, paths)
@@ -160,9 +160,7 @@ def kind(line: str, is_driver: bool) -> str:
     """Return the kind of a process of a run by its command line."""
     if is_driver:
         return "driver"
-    if "ray::" in line:
-        return "Ray's workers and agents"
-    return "model server" if "model-server" in line else "Ray's services"
+    return "model server" if "model-server" in line else "workers"
 
 
 def descendants(pid: int) -> list[int]:

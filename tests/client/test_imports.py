@@ -51,6 +51,8 @@ IMPORTS: tuple[tuple[str, set[str]], ...] = (
     ("import digit_serving.gateway.server", {"grpc"}),
     ("from digit_client import ModelServerClient", {"cv2"}),
     ("import digit_serving.gateway.app", {"flask"}),
+    # Ray is imported with --ray only.
+    ("import digit_serving.scoring.job", {"pyarrow"}),
 )
 """Statements for one interpreter, in this order, and the measured modules that each may add."""
 

@@ -1,34 +1,44 @@
-"""`digits score` as a process: on this machine, on a Ray cluster of two nodes, on S3, stopped and killed."""
+"""`digits score` as a process: on this machine, on S3, on a Ray cluster, stopped and killed."""
 
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
 import pytest
-import ray.util
 from moto.server import ThreadedMotoServer
+from pyarrow import parquet
 
 from digit_client import DigitError, ModelServerClient
 from digit_client.images import to_png
+from digit_serving.filesystems import open_folder
 from digit_serving.scoring import files
-from digit_serving.scoring.results import FINAL_CODES, ResultsFolder
+from digit_serving.scoring.results import FINAL_CODES
 from tests.client.linear_model_server import LinearModelServer
 from tests.processes import DIGITS, children, free_port, wait_until
 
-# One worker of pytest-xdist for all: they share a cluster, and two would take the same ports for clients.
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.e2e
 
 BATCH = 25
+RAY_STARTS = 4
+RAY_SECONDS = 300
+"""Longest time of a run on Ray, whose tasks each start a process."""
+RAY_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+RAY_NODE = """
+import ray, sys
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+MARK = "DIGITS_TEST_RUN"
+"""Environment variable that marks a test's processes."""
 
 
 STARTED: list[subprocess.Popen[str]] = []
@@ -47,11 +57,11 @@ def no_leftovers() -> Iterator[None]:
             process.communicate()
 
 
-def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+def start(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Start `digits score` as the leader of a process group, as a shell does."""
     process = subprocess.Popen(
         [*DIGITS, "score", *map(str, arguments)],
-        env={**os.environ, **environment},
+        env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -61,10 +71,12 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     return process
 
 
-def score(*arguments: object, status: int = 0, **environment: str) -> str:
+def score(
+    *arguments: object, status: int = 0, seconds: float = 150, environment: dict[str, str] | None = None
+) -> str:
     """Run `digits score` and return its summary."""
-    process = start(*arguments, **environment)
-    out, err = process.communicate(timeout=150)
+    process = start(*arguments, environment=environment)
+    out, err = process.communicate(timeout=seconds)
     assert process.returncode == status, out + err
     assert "Traceback" not in err
     return out
@@ -72,10 +84,8 @@ def score(*arguments: object, status: int = 0, **environment: str) -> str:
 
 def rows(output: str) -> dict[str, dict[str, Any]]:
     """Return the rows by path; fail if a picture has several."""
-    results = ResultsFolder(output)
-    run = results.read_run()
-    assert run is not None
-    found = results.read(run).to_pylist()
+    filesystem, root = open_folder(output)
+    found = parquet.read_table(root, filesystem=filesystem).to_pylist()
     by_path = {row["path"]: row for row in found}
     assert len(by_path) == len(found)
     return by_path
@@ -140,59 +150,44 @@ def s3() -> Iterator[dict[str, str]]:
     server.stop()
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """Ray cluster: address of its head, its address for Ray Client, and its two processes."""
-
-    address: str
-    client_address: str
-    nodes: list[subprocess.Popen[bytes]]
-
-    def workers(self) -> list[int]:
-        """Return the process IDs of the actors that score."""
-        return [pid for node in self.nodes for pid in descendants(node.pid) if "_BatchScorer" in command(pid)]
+@pytest.fixture
+def options(output: str, linear: LinearModelServer) -> list[object]:
+    return ["--output", output, "--model-server", linear.target, "--batch", BATCH]
 
 
-@pytest.fixture(scope="module")
-def cluster(s3: dict[str, str]) -> Iterator[Cluster]:
-    """Two nodes with a CPU each."""
-    host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    port, client_port = free_port(), free_port()
-    environment = {**os.environ, **s3, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    ray_start = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1"]
-    head = [
-        "--head",
-        "--include-dashboard=false",
-        f"--port={port}",
-        f"--ray-client-server-port={client_port}",
-        f"--runtime-env-agent-port={free_port()}",
-    ]
-    nodes: list[subprocess.Popen[bytes]] = []
-
-    def run(*flags: str) -> None:
-        command = [*ray_start, *flags]
-        nodes.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Ray cluster of one node, whose start Ray gives up on a busy machine after 15 seconds."""
+    # Each of Ray's processes imports jsonschema, which spends two seconds on this optional package.
+    stubs = tmp_path_factory.mktemp("stubs")
+    (stubs / "rfc3987_syntax.py").write_text("raise ImportError")
+    for attempt in range(RAY_STARTS):
+        mark = f"ray {os.getpid()} {attempt}"
+        node = subprocess.Popen(
+            [sys.executable, "-c", RAY_NODE],
+            env={**os.environ, **RAY_ENVIRONMENT, "PYTHONPATH": str(stubs), MARK: mark},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
-
-    try:
-        run(*head)
-        wait_until(lambda: accepts(host, client_port), nodes[0])
-        run(f"--address={host}:{port}")
-        yield Cluster(f"{host}:{port}", f"ray://{host}:{client_port}", nodes)
-    finally:
-        # A node that is asked to end waits half a minute for its workers.
-        for pid in [pid for node in nodes for pid in (node.pid, *descendants(node.pid))]:
-            kill(pid)
-        for node in nodes:
-            node.wait()
+        try:
+            assert node.stdout
+            if address := node.stdout.readline().strip():
+                yield address
+                return
+        finally:
+            for pid in pids(mark):
+                kill(pid)
+            node.communicate()
+    pytest.fail(f"Ray did not start in {RAY_STARTS} attempts")
 
 
 def test_score_on_this_machine_equals_predict_many(
     models: Path, model_server: str, digits: Any, tmp_path: Path, output: str
 ) -> None:
     photos = draw(tmp_path / "photos", digits, 2000)
-    summary = score(photos, "--output", output, "--models", models.parent, DIGITS_TEST_RUN=output)
+    summary = score(photos, "--output", output, "--models", models.parent, environment={MARK: output})
     found = assert_complete(str(photos), output)
     with ModelServerClient(model_server, timeout=60) as client:
         expected = client.predict_many(list(found), on_error="return")
@@ -220,12 +215,11 @@ def test_score_killed_driver_leaves_no_process_and_can_be_repeated(
     models: Path, photos: Path, output: str
 ) -> None:
     arguments = (photos, "--output", output, "--models", models.parent, "--batch", BATCH)
-    process = start(*arguments, DIGITS_TEST_RUN=output)
+    process = start(*arguments, environment={MARK: output})
     wait_until(lambda: parts(output) > 0, process, seconds=180)
     process.kill()
     process.communicate()
-    # Ray's agents, which neither score nor write, wait a minute for the killed cluster.
-    wait_until(lambda: all("Agent" in command(pid) for pid in pids(output)), seconds=30)
+    wait_until(lambda: not pids(output), seconds=30)
     # The model server may die before the workers, whose rows are errors of their calls then.
     before = {path: row for path, row in rows(output).items() if row["error_code"] in {None, *FINAL_CODES}}
     summary = score(*arguments)
@@ -238,7 +232,7 @@ def test_score_ctrl_c_leaves_whole_files_and_no_process(
     photos: Path, output: str, slow: LinearModelServer
 ) -> None:
     arguments = (photos, "--output", output, "--model-server", slow.target, "--batch", BATCH)
-    process = start(*arguments, DIGITS_TEST_RUN=output)
+    process = start(*arguments, environment={MARK: output})
     wait_until(lambda: parts(output) > 0, process, seconds=180)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -255,116 +249,101 @@ def test_score_ctrl_c_leaves_whole_files_and_no_process(
     assert_complete(str(photos), output)
 
 
-def test_score_by_ray_client_on_two_nodes(cluster: Cluster, photos: Path, output: str, linear: Any) -> None:
-    arguments = ("--output", output, "--model-server", linear.target, "--cluster", cluster.client_address)
-    for _ in range(4):
-        process = start(photos, *arguments, RAY_AUTH_MODE="disabled")
-        out, err = process.communicate(timeout=150)
-        # On a busy machine Ray's proxy may fail to start a process for its client.
-        if "Starting Ray client server failed" not in err:
-            break
-    assert process.returncode == 0, out + err
-    assert " of 400 pictures" in out
+def test_score_killed_worker_ends_the_run(
+    photos: Path, output: str, options: list[object], slow: LinearModelServer
+) -> None:
+    process = start(photos, *options)
+    wait_until(lambda: parts(output) > 0, process, seconds=180)
+    kill(next(pid for pid in descendants(process.pid) if "spawn_main" in command(pid)))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, out + err
+    assert err == "Error: a worker process died; run the command again to go on\n"
+    slow.delay = 0
+    assert count("Skipped", score(photos, *options)) > 0
     assert_complete(str(photos), output)
 
 
-class TestCluster:
-    @pytest.fixture
-    def options(self, cluster: Cluster, output: str, linear: LinearModelServer) -> list[object]:
-        options = ["--output", output, "--model-server", linear.target, "--batch", BATCH]
-        return [*options, "--cluster", cluster.address]
+def test_score_changes_of_pictures_change_their_rows(
+    photos: Path, output: str, options: list[object], digits: Any
+) -> None:
+    score(photos, *options)
+    draw(photos, digits, 30, first=400)
+    changed = photos / "1" / "00001.png"
+    changed.write_bytes(to_png(digits.one(4)) + b" ")
+    (photos / "0" / "00003.png").unlink()
+    before = rows(output)
+    summary = score(photos, *options)
+    found = assert_complete(str(photos), output)
+    assert count("Skipped", summary) == 398
+    assert count("Removed", summary) == 1
+    assert " of 31 pictures" in summary
+    assert found[str(changed)]["digit"] == 4
+    kept = before.keys() & found.keys() - {str(changed)}
+    assert {path: before[path] for path in kept} == {path: found[path] for path in kept}
 
-    def score(self, *arguments: object, status: int = 0, **environment: str) -> str:
-        return score(*arguments, status=status, RAY_AUTH_MODE="disabled", **environment)
 
-    def test_killed_worker_costs_no_picture(
-        self, cluster: Cluster, photos: Path, output: str, options: list[object], slow: LinearModelServer
-    ) -> None:
-        process = start(photos, *options, RAY_AUTH_MODE="disabled")
+def test_score_s3_to_s3(
+    s3: dict[str, str],
+    photos: Path,
+    options: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    filesystem = fsspec.filesystem("s3")
+    filesystem.mkdir("photos")
+    filesystem.mkdir("results")
+    filesystem.put(f"{photos}/", "photos/", recursive=True)
+    source, output = "s3://photos", "s3://results/of/photos"
+    arguments = (source, *options, "--output", output)
+    assert " of 400 pictures" in score(*arguments)
+    found = assert_complete(source, output)
+    assert found["s3://photos/1/00001.png"]["digit"] is not None
+    filesystem.rm("photos/1/00001.png")
+    assert count("Removed", score(*arguments)) == 1
+    assert_complete(source, output)
+
+
+def test_score_unreadable_picture_is_scored_by_the_next_run(
+    photos: Path, output: str, options: list[object], linear: LinearModelServer
+) -> None:
+    unreadable = photos / "0" / "00003.png"
+    unreadable.unlink()
+    unreadable.symlink_to("none.png")
+    summary = score(photos, *options, status=1)
+    assert count("To repeat", summary) == 1
+    assert rows(output)[str(unreadable)]["error_code"] == "not_found"
+    unreadable.unlink()
+    unreadable.write_bytes((photos / "0" / "00000.png").read_bytes())
+    assert " of 1 pictures" in score(photos, *options)
+    assert_complete(str(photos), output)
+
+
+def test_score_stopped_model_server_ends_the_run(
+    photos: Path, output: str, options: list[object], digits: Any
+) -> None:
+    with LinearModelServer(digits.images[:1000], digits.labels[:1000]) as server:
+        server.delay = 0.4
+        arguments = (photos, *options, "--model-server", server.target, "--timeout", 2)
+        process = start(*arguments)
         wait_until(lambda: parts(output) > 0, process, seconds=180)
-        kill(cluster.workers()[0])
-        assert parts(output) < 400 // BATCH
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-        assert " of 400 pictures" in out
-        assert_complete(str(photos), output)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "run the command again to go on" in err
 
-    def test_killed_driver_can_be_repeated(
-        self, photos: Path, output: str, options: list[object], slow: LinearModelServer
-    ) -> None:
-        process = start(photos, *options, RAY_AUTH_MODE="disabled")
-        wait_until(lambda: parts(output) > 0, process, seconds=180)
-        process.kill()
-        process.communicate()
-        summary = self.score(photos, *options)
-        assert 0 < count("Skipped", summary) < 400
-        assert_complete(str(photos), output)
 
-    def test_changes_of_pictures_change_their_rows(
-        self, photos: Path, output: str, options: list[object], digits: Any
-    ) -> None:
-        self.score(photos, *options)
-        draw(photos, digits, 30, first=400)
-        changed = photos / "1" / "00001.png"
-        changed.write_bytes(to_png(digits.one(4)) + b" ")
-        (photos / "0" / "00003.png").unlink()
-        before = rows(output)
-        summary = self.score(photos, *options)
-        found = assert_complete(str(photos), output)
-        assert count("Skipped", summary) == 398
-        assert count("Removed", summary) == 1
-        assert " of 31 pictures" in summary
-        assert found[str(changed)]["digit"] == 4
-        kept = before.keys() & found.keys() - {str(changed)}
-        assert {path: before[path] for path in kept} == {path: found[path] for path in kept}
-
-    def test_s3_to_s3(
-        self,
-        s3: dict[str, str],
-        photos: Path,
-        options: list[object],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        for name, value in s3.items():
-            monkeypatch.setenv(name, value)
-        filesystem = fsspec.filesystem("s3")
-        filesystem.mkdir("photos")
-        filesystem.mkdir("results")
-        filesystem.put(f"{photos}/", "photos/", recursive=True)
-        source, output = "s3://photos", "s3://results/of/photos"
-        arguments = (source, *options, "--output", output, "--format", "jsonl")
-        assert " of 400 pictures" in self.score(*arguments)
-        found = assert_complete(source, output)
-        assert found["s3://photos/1/00001.png"]["digit"] is not None
-        filesystem.rm("photos/1/00001.png")
-        assert count("Removed", self.score(*arguments)) == 1
-        assert_complete(source, output)
-
-    def test_unreadable_picture_is_scored_by_the_next_run(
-        self, photos: Path, output: str, options: list[object], linear: LinearModelServer
-    ) -> None:
-        unreadable = photos / "0" / "00003.png"
-        unreadable.unlink()
-        unreadable.symlink_to("none.png")
-        summary = self.score(photos, *options, status=1)
-        assert count("To repeat", summary) == 1
-        assert rows(output)[str(unreadable)]["error_code"] == "not_found"
-        unreadable.unlink()
-        unreadable.write_bytes((photos / "0" / "00000.png").read_bytes())
-        assert " of 1 pictures" in self.score(photos, *options)
-        assert_complete(str(photos), output)
-
-    def test_stopped_model_server_ends_the_run(
-        self, photos: Path, output: str, options: list[object], digits: Any
-    ) -> None:
-        with LinearModelServer(digits.images[:1000], digits.labels[:1000]) as server:
-            server.delay = 0.4
-            arguments = (photos, *options, "--model-server", server.target, "--timeout", 2)
-            process = start(*arguments, RAY_AUTH_MODE="disabled")
-            wait_until(lambda: parts(output) > 0, process, seconds=180)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 1
-        assert "run the command again to go on" in err
+def test_score_on_ray_cluster_equals_this_machine(
+    ray_cluster: str, photos: Path, tmp_path: Path, options: list[object]
+) -> None:
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    score(photos, *options, "--output", here)
+    arguments = (photos, *options, "--output", there, "--ray", ray_cluster)
+    assert " of 400 pictures" in score(*arguments, seconds=RAY_SECONDS, environment=RAY_ENVIRONMENT)
+    assert assert_complete(str(photos), there) == rows(here)
+    (photos / "1" / "00001.png").write_bytes(b"no picture")
+    assert count("Skipped", score(*arguments, seconds=RAY_SECONDS, environment=RAY_ENVIRONMENT)) == 399
+    changed = assert_complete(str(photos), there)[str(photos / "1" / "00001.png")]
+    assert changed["error_code"] == "not_an_image"
 
 
 def parts(output: str) -> int:
@@ -383,7 +362,7 @@ def pids(mark: str) -> list[int]:
     return [
         int(entry.name)
         for entry in Path("/proc").glob("[0-9]*")
-        if f"DIGITS_TEST_RUN={mark}\0".encode() in read(entry / "environ")
+        if f"{MARK}={mark}\0".encode() in read(entry / "environ")
     ]
 
 
@@ -413,9 +392,3 @@ def kill(pid: int) -> None:
     """Kill a process, unless it has ended."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def accepts(host: str, port: int) -> bool:
-    """True if a server listens there."""
-    with socket.socket() as probe:
-        return probe.connect_ex((host, port)) == 0

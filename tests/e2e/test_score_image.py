@@ -55,7 +55,7 @@ def probe_url(container: Object, kind: str, address: str) -> str:
 
 
 def test_image_runs_command_as_unprivileged_user(image: str) -> None:
-    assert "--cluster" in docker("run", "--rm", *RESTRICTED, image, "digits", "score", "--help")
+    assert "--ray" in docker("run", "--rm", *RESTRICTED, image, "digits", "score", "--help")
     assert docker("run", "--rm", *RESTRICTED, image, "id", "--user") == "1000"
 
 
@@ -67,4 +67,4 @@ def test_image_as_head_passes_probes_and_takes_job(head_container: str) -> None:
     for kind in ("readinessProbe", "livenessProbe"):
         wait_until(partial(answers, probe_url(container, kind, network["IPAddress"])))
     submit = "ray job submit --address http://127.0.0.1:8265 -- digits score --help"
-    assert "--cluster" in docker("exec", head_container, "bash", "-c", submit)
+    assert "--ray" in docker("exec", head_container, "bash", "-c", submit)

@@ -300,7 +300,7 @@ def test_score_component_entrypoint_is_valid_command() -> None:
     program, *arguments = shlex.split(ray_job()["entrypoint"])
     assert (program, arguments[0]) == ("digits", "score")
     options = parse(arguments)
-    assert options["cluster"] == "auto"
+    assert options["ray"] == "$RAY_ADDRESS"
     (gateway,) = containers(pod(named(built("production"), "Deployment", "gateway")))
     assert {"name": "DIGITS_MODEL_SERVER", "value": options["target"]} in gateway["env"]
 

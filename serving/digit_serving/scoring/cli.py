@@ -1,16 +1,12 @@
-"""`digits score`: the command. Ray, Arrow and gRPC are imported when it runs."""
+"""`digits score`: the command. Arrow and gRPC are imported when it runs."""
 
 import sys
-import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
-
-if typing.TYPE_CHECKING:
-    from digit_serving.scoring.job import Summary
 
 _POSITIVE = click.IntRange(min=1)
 _STOPPED = 130
@@ -39,10 +35,10 @@ _STOPPED = 130
     "--model-server", "target", metavar="HOST:PORT", help="gRPC address of a model server to use instead."
 )
 @click.option(
-    "--cluster",
+    "--ray",
     metavar="ADDRESS",
-    help="Ray cluster: HOST:PORT, ray://HOST:PORT, or auto on one of its nodes. Its nodes have "
-    "digit-serving[score], and reach SOURCE, OUT and --model-server.  [default: this machine]",
+    help="Ray cluster: HOST:PORT on one of its nodes, else ray://HOST:PORT. Its nodes have "
+    "digit-serving[ray], and reach SOURCE, OUT and --model-server.  [default: processes on this machine]",
 )
 @click.option("--workers", type=_POSITIVE, help="Number of workers, of one CPU each.  [default: all CPUs]")
 @click.option(
@@ -52,11 +48,6 @@ _STOPPED = 130
     default=1024,
     show_default=True,
     help="Largest number of pictures in a file of results.",
-)
-@click.option(
-    "--format",
-    type=click.Choice(["parquet", "csv", "jsonl"]),
-    help="Format of the results.  [default: parquet]",
 )
 @click.option("--read", is_flag=True, default=None, help="Read all digits on each picture, with their boxes.")
 @click.option(
@@ -74,11 +65,10 @@ def score(ctx: click.Context, /, **options: Any) -> None:
 
     Run the command again after a stop, a crash, or changes in SOURCE: it scores new and changed pictures,
     drops the rows of removed ones, and stays with the version of the first run. A picture that can't be
-    decoded, or that the model refuses, is a row with an error. A file that can't be read and a failed call
-    are rows too, and the next run scores these pictures again.
+    decoded is a row with an error. A file that can't be read and a failed call are rows too, and the next
+    run scores these pictures again.
 
-    Run one command at a time for an OUT. Memory is bounded: each worker holds two groups of 256 pictures or
-    64 MiB.
+    Run one command at a time for an OUT. Each worker holds few pictures in memory.
 
     Exit status: 0 if all pictures were answered or can't be, 1 if some are to be scored again or the run
     failed, 2 for a wrong command, 130 after a stop.
@@ -88,8 +78,8 @@ def score(ctx: click.Context, /, **options: Any) -> None:
     given = ctx.get_parameter_source("models") is click.core.ParameterSource.COMMANDLINE
     if options["target"] and given:
         raise click.UsageError("--models and --model-server are mutually exclusive")
-    if options["cluster"] and not options["target"]:
-        raise click.UsageError("--cluster needs --model-server")
+    if options["ray"] and not options["target"]:
+        raise click.UsageError("--ray needs --model-server")
     with _click_errors():
         _run(options)
 
@@ -97,17 +87,17 @@ def score(ctx: click.Context, /, **options: Any) -> None:
 def _run(options: dict[str, Any]) -> None:
     from digit_serving.scoring.job import Job, Summary
 
-    job, summary = Job(**options), Summary()
+    summary, status = Summary(), _STOPPED
     try:
-        with _progress_bar(summary) as on_progress:
-            job.run(summary, on_progress)
+        Job(**options).run(summary)
+        status = 1 if summary.to_repeat else 0
     except (KeyboardInterrupt, SystemExit):
         # Ray turns SIGTERM into SystemExit.
-        click.echo(_format(summary, job.output))
         click.echo("Stopped; run the command again to go on.", err=True)
-        sys.exit(_STOPPED)
-    click.echo(_format(summary, job.output))
-    sys.exit(1 if summary.to_repeat else 0)
+    click.echo(str(summary), nl=False)
+    if run := summary.run:
+        click.echo(f"Results    {options['output']}  ({run.model}, version {run.version})")
+    sys.exit(status)
 
 
 @contextmanager
@@ -116,57 +106,10 @@ def _click_errors() -> Iterator[None]:
     from digit_client import DigitError
     from digit_client.artifact.versions import ArtifactError
     from digit_serving.processes import ProcessDiedError
+    from digit_serving.scoring.pools import ScoringError
     from digit_serving.scoring.results import InvalidResultsError
-    from digit_serving.scoring.run import ScoringError
 
     try:
         yield
     except (ArtifactError, DigitError, InvalidResultsError, OSError, ProcessDiedError, ScoringError) as error:
         raise click.ClickException(str(error)) from error
-
-
-@contextmanager
-def _progress_bar(summary: "Summary") -> Iterator[typing.Callable[[], None]]:
-    """Show a bar on a terminal, from the first progress on."""
-    bar: Any = None
-
-    def on_progress() -> None:
-        nonlocal bar
-        if bar is None:
-            bar = click.progressbar(
-                length=summary.pending,
-                label="Scoring",
-                file=sys.stderr,
-                show_pos=True,
-                hidden=not sys.stderr.isatty(),
-                item_show_func=lambda _: f"{summary.rate:,.0f} pictures/s" if summary.done else "starting",
-            ).__enter__()
-        bar.update(summary.done - bar.pos)
-
-    try:
-        yield on_progress
-    finally:
-        if bar is not None:
-            bar.__exit__(None, None, None)
-
-
-def _format(summary: "Summary", output: str) -> str:
-    """Return the summary's lines, without those that count nothing."""
-    lines = [
-        ("Scored", summary.counts[None], f" of {summary.done:,} pictures in {summary.scoring_seconds:.1f} s"),
-        ("Broken", summary.broken.total(), _by_code(summary.broken)),
-        ("To repeat", summary.to_repeat.total(), _by_code(summary.to_repeat)),
-        ("Skipped", summary.skipped, " that had a row"),
-        ("Removed", summary.removed, " that are gone"),
-    ]
-    counts = [f"{name:<10} {count:,}{text}" for name, count, text in lines if count]
-    if summary.done:
-        counts.append(
-            f"Speed      {summary.rate:,.0f} pictures/s, after a start of {summary.start_seconds:.1f} s"
-        )
-    model = f"  ({summary.run.model}, version {summary.run.version})" if summary.run else ""
-    return "\n".join([*counts, f"Results    {output}{model}"])
-
-
-def _by_code(counts: typing.Counter[str]) -> str:
-    return ": " + ", ".join(f"{count:,} {code}" for code, count in counts.most_common())

@@ -1,8 +1,7 @@
-"""Listing of images on any fsspec filesystem: paths, sizes, modification times and ETags."""
+"""Listing of images on any fsspec filesystem: paths and ETags."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,12 +14,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 """Suffixes of image files; other files in a folder are skipped."""
 
 LISTING = pa.schema(
-    [
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("size", pa.int64()),
-        pa.field("modified", pa.timestamp("us", "UTC")),
-        pa.field("etag", pa.string(), nullable=False),
-    ]
+    [pa.field("path", pa.string(), nullable=False), pa.field("etag", pa.string(), nullable=False)]
 )
 """Columns of a listing. `path` is an absolute path, or the URL of a file elsewhere. `etag` is the object
 store's ETag, or modification time and size where there is none: another value means another content."""
@@ -92,28 +86,13 @@ def _is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
-def _to_row(filesystem: Any, info: Mapping[str, Any]) -> dict[str, Any]:
+def _to_row(filesystem: Any, info: Mapping[str, Any]) -> dict[str, str]:
     if info.get("islink"):
         # The listing has the link's own time. A broken link stays as listed; reading it fails.
         with contextlib.suppress(OSError):
             info = filesystem.info(info["name"])
-    size, modified = info.get("size"), _modified(info)
-    etag = info.get("ETag") or info.get("etag")
-    return {
-        # A name that is no UTF-8 can't be in a table. Its escaped form can, and makes an error row.
-        "path": to_url(filesystem, info["name"])
-        .encode(errors="surrogateescape")
-        .decode(errors="backslashreplace"),
-        "size": size,
-        "modified": modified,
-        "etag": str(etag).strip('"') if etag else f"{modified.timestamp() if modified else ''}-{size}",
-    }
-
-
-def _modified(info: Mapping[str, Any]) -> datetime | None:
-    value = next((info[key] for key in _MODIFIED if info.get(key)), None)
-    if isinstance(value, int | float):
-        return datetime.fromtimestamp(value, UTC)
-    if isinstance(value, str):
-        return datetime.fromisoformat(value)
-    return value
+    # A name that is no UTF-8 can't be in a table. Its escaped form can, and makes an error row.
+    path = to_url(filesystem, info["name"]).encode(errors="surrogateescape").decode(errors="backslashreplace")
+    modified = next((info[key] for key in _MODIFIED if info.get(key)), "")
+    etag = info.get("ETag") or info.get("etag") or f"{modified}-{info.get('size')}"
+    return {"path": path, "etag": str(etag).strip('"')}

@@ -1,11 +1,11 @@
-"""Scorer: reads images, asks the model server about them, and returns a row for each."""
+"""Scorer: asks the model server about images, and returns a row for each."""
 
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,18 +13,22 @@ from fsspec.implementations.local import LocalFileSystem
 
 from digit_client import DigitError, ModelServerClient, Prediction, Reading
 from digit_serving.filesystems import open_folder
-from digit_serving.scoring import files
-from digit_serving.scoring.results import NOT_FOUND, PREDICTIONS, READINGS, UNREADABLE
+from digit_serving.scoring.results import (
+    FINAL_CODES,
+    NOT_FOUND,
+    PREDICTIONS,
+    READINGS,
+    UNREADABLE,
+    ResultsFolder,
+)
 
-_GROUP_SIZE = 256
-"""Images of a call."""
-_GROUP_BYTES = 64 * 2**20
-"""Bytes of a call's image files, unless one file has more."""
-_THREADS = 2
-"""Groups in work: one is read and prepared while the model server answers the other."""
+_CALLS = 2
+"""Calls at a time: images are read and prepared for one while the model server answers the other."""
+_DOWNLOADS = 32
+"""Images of an object store that are read at a time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Scorer:
     """Function of a table of images, in the columns of `files.LISTING`, to a table of their rows.
 
@@ -32,9 +36,8 @@ class Scorer:
     `timeout` in seconds bounds a call with all its retries. `version` is in every row. With `read` the rows
     are readings, in the columns of `results.READINGS`, else predictions, in those of `results.PREDICTIONS`.
 
-    Errors of an image, of reading it or of the model server are rows; none is raised. At most two groups of
-    256 images, of 64 MiB or one image each, are in memory. A Scorer can be pickled: Ray and Spark send it to
-    their workers.
+    Errors of an image, of reading it or of the model server are rows; none is raised. Few images are in
+    memory. A Scorer can be pickled: pools and Spark send it to their workers.
     """
 
     source: str
@@ -46,66 +49,58 @@ class Scorer:
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """Return a row for each image, in their order."""
-        listed = images.select(files.LISTING.names).to_pylist()
-        with ThreadPoolExecutor(_THREADS) as pool:
-            groups = pool.map(self._score, _group(listed))
-            rows = [row for group in groups for row in group]
+        listed = images.to_pylist()
+        client = _connect(self.target, self.model, self.timeout)
+        ask = client.iter_read if self.read else client.iter_predict
+        sources = self._open([image["path"] for image in listed])
+        answers = sorted(ask(sources, concurrency=_CALLS, version=self.version), key=itemgetter(0))
+        constant = {"model": self.model, "version": self.version}
+        rows = [{**listed[index], **constant, **_describe(outcome)} for index, outcome in answers]
         return pa.Table.from_pylist(rows, READINGS if self.read else PREDICTIONS)
 
-    def _score(self, images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        contents = self._read_files([image["path"] for image in images])
-        answers = iter(self._ask([content for content in contents if isinstance(content, bytes)]))
-        outcomes = [next(answers) if isinstance(content, bytes) else content for content in contents]
-        return [self._to_row(image, outcome) for image, outcome in zip(images, outcomes, strict=True)]
-
-    def _read_files(self, paths: list[str]) -> list[bytes | Exception]:
-        if isinstance(self._filesystem, LocalFileSystem):
-            return [_read_file(path) for path in paths]
-        # Concurrent for object stores. Unlike `cat`, it takes brackets and asterisks as parts of names.
-        contents: list[bytes | Exception] = self._filesystem.cat_ranges(paths, None, None, on_error="return")
-        return contents
-
-    def _ask(self, contents: list[bytes]) -> Sequence[Prediction | Reading | DigitError | OSError]:
-        ask = self._client.iter_read if self.read else self._client.iter_predict
-        answers = sorted(ask(contents, concurrency=1, version=self.version), key=itemgetter(0))
-        return [answer for _, answer in answers]
-
-    def _to_row(
-        self, image: dict[str, Any], outcome: Prediction | Reading | DigitError | Exception
-    ) -> dict[str, Any]:
-        return {**image, "model": self.model, "version": self.version, **_describe(outcome)}
-
-    @cached_property
-    def _client(self) -> ModelServerClient:
-        return ModelServerClient(self.target, name=self.model, timeout=self.timeout)
-
-    @cached_property
-    def _filesystem(self) -> Any:
-        return open_folder(self.source)[0]
+    def _open(self, paths: Sequence[str]) -> Iterator[Any]:
+        """Yield each local path, which the client reads, and of other images the bytes or the OSError."""
+        filesystem, _ = open_folder(self.source)
+        if isinstance(filesystem, LocalFileSystem):
+            yield from paths
+            return
+        for start in range(0, len(paths), _DOWNLOADS):
+            # Concurrent. Unlike `cat`, it takes brackets and asterisks as parts of names.
+            group = paths[start : start + _DOWNLOADS]
+            for content in filesystem.cat_ranges(group, None, None, on_error="return"):
+                yield content if isinstance(content, (bytes, OSError)) else OSError(str(content))
 
 
-def _read_file(path: str) -> bytes | OSError:
-    """Read a local file, at a third of the cost of reading it through fsspec."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        return error
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """File of rows that a worker has written.
+
+    `counts` has the number of rows by error code, None for answers; `error` is one of the retryable errors.
+    """
+
+    file: str
+    counts: Counter[str | None]
+    error: str | None
+    seconds: float
 
 
-def _group(images: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    group: list[dict[str, Any]] = []
-    size = 0
-    for image in images:
-        size += image["size"] or 0
-        if group and (len(group) == _GROUP_SIZE or size > _GROUP_BYTES):
-            yield group
-            group, size = [], image["size"] or 0
-        group.append(image)
-    if group:
-        yield group
+def score_batch(scorer: Scorer, results: ResultsFolder, images: pa.Table) -> Batch:
+    """Score the images and write their file: no row travels. Raise OSError if they can't be written."""
+    started = time.monotonic()
+    rows = scorer(images)
+    file = results.write(rows)
+    outcomes = zip(rows["error_code"].to_pylist(), rows["error"].to_pylist(), strict=True)
+    error = next((error for code, error in outcomes if code not in {None, *FINAL_CODES}), None)
+    return Batch(file, Counter(rows["error_code"].to_pylist()), error, time.monotonic() - started)
 
 
-def _describe(outcome: Prediction | Reading | DigitError | Exception) -> dict[str, Any]:
+@cache
+def _connect(target: str, model: str, timeout: float) -> ModelServerClient:
+    """Return this process's client, which keeps its connection and the task card."""
+    return ModelServerClient(target, name=model, timeout=timeout)
+
+
+def _describe(outcome: Prediction | Reading | DigitError | OSError) -> dict[str, Any]:
     """Return the outcome's columns; the others are null."""
     match outcome:
         case Prediction():

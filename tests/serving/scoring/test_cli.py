@@ -1,11 +1,13 @@
-"""Refusals of `digits score`, which come before Ray starts, with a model server in this process."""
+"""Refusals of `digits score`, which come before it starts workers, with a model server in this process."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from pyarrow import parquet
 
 from digit_client.images import to_png
 from digit_serving.scoring.cli import score
@@ -32,10 +34,10 @@ def photos(tmp_path: Path, digits: Any) -> Path:
 @pytest.fixture
 def output(tmp_path: Path, photos: Path, server: LinearModelServer) -> Path:
     """Complete results of the photos, by version 1."""
-    run = Run(str(photos), "digits", 1, False, "parquet")
+    run = Run(str(photos), "digits", 1, False)
     results = ResultsFolder(str(tmp_path / "results"))
     results.write_run(run)
-    results.write(Scorer(run.source, server.target, "digits", 1)(list_images(run.source)), "parquet")
+    results.write(Scorer(run.source, server.target, "digits", 1)(list_images(run.source)))
     return tmp_path / "results"
 
 
@@ -51,9 +53,8 @@ def run(*arguments: object, status: int) -> str:
     [
         (("--version", 1, "--version-label", "stable"), "mutually exclusive"),
         (("--models", "m", "--model-server", "127.0.0.1:1"), "mutually exclusive"),
-        (("--cluster", "auto"), "--cluster needs --model-server"),
+        (("--ray", "auto"), "--ray needs --model-server"),
         (("--workers", 0), "not in the range"),
-        (("--format", "xml"), "xml"),
     ],
 )
 def test_score_contradictory_options_are_refused(options: tuple[object, ...], message: str) -> None:
@@ -66,10 +67,10 @@ def test_score_complete_results_start_nothing(output: Path, photos: Path, server
     assert "Skipped    2 that had a row" in summary
     assert "Removed    1 that are gone" in summary
     assert "(digits, version 1)" in summary
-    assert ResultsFolder(str(output)).read(Run(str(photos), "digits", 1, False, "parquet")).num_rows == 2
+    assert parquet.read_table(output).num_rows == 2
 
 
-@pytest.mark.parametrize("option", ["--version=2", "--model=flowers", "--read", "--format=csv"])
+@pytest.mark.parametrize("option", ["--version=2", "--model=flowers", "--read"])
 def test_score_other_results_need_another_folder(
     output: Path, photos: Path, server: LinearModelServer, option: str
 ) -> None:
@@ -109,6 +110,32 @@ def test_score_version_that_is_no_longer_served_is_an_error(output: Path, photos
         server.publish(digits.images[:500], digits.labels[:500])
         error = run(photos, "--output", output, "--model-server", server.target, status=1)
     assert "results of version 1, which is no longer served" in error
+
+
+def test_score_without_ray_names_its_extra(
+    photos: Path, server: LinearModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    arguments = (photos, "--output", tmp_path / "new", "--model-server", server.target)
+    error = run(*arguments, "--ray", "127.0.0.1:1", status=1)
+    assert error.endswith("pip install '.[ray]'\n")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
+def test_score_unreachable_ray_cluster_is_one_sentence(
+    photos: Path, server: LinearModelServer, tmp_path: Path, address: str
+) -> None:
+    arguments = (photos, "--output", tmp_path / "new", "--model-server", server.target)
+    error = run(*arguments, "--ray", address, status=1)
+    assert error.startswith(f"Error: no Ray cluster at {address}: ")
+    assert error.count("\n") == 1
+
+
+def test_score_missing_folder_is_one_sentence(server: LinearModelServer, tmp_path: Path) -> None:
+    arguments = (tmp_path / "none", "--output", tmp_path / "new", "--model-server", server.target)
+    error = run(*arguments, status=1)
+    assert error == f"Error: [Errno 2] No such file or directory: '{tmp_path / 'none'}'\n"
 
 
 def test_score_without_model_names_digits_train(photos: Path, tmp_path: Path) -> None:

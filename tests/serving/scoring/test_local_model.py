@@ -6,7 +6,7 @@ import pytest
 
 from digit_client.artifact.models_folder import ModelsFolder
 from digit_client.artifact.versions import ArtifactError
-from digit_serving.scoring.local_model import LocalModel
+from digit_serving.scoring.local_model import find_version
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def models(tmp_path: Path) -> Path:
 
 
 def find(models: Path, name: str | None = None, number: int | None = None, label: str | None = None) -> int:
-    return LocalModel.find(models, name, number, label).version.number
+    return find_version(models, name, number, label).number
 
 
 def test_find_default_is_the_stable_version(models: Path) -> None:
@@ -41,6 +41,6 @@ def test_find_unknown_label_raises(models: Path) -> None:
 
 def test_find_among_several_models_needs_a_name(models: Path) -> None:
     ModelsFolder(models, verify=lambda _: None).publish("colors", lambda _: None)
-    assert LocalModel.find(models, "colors", None, None).version.model == "colors"
+    assert find_version(models, "colors", None, None).model == "colors"
     with pytest.raises(ArtifactError, match="choose one with --model"):
         find(models)

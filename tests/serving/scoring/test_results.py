@@ -1,20 +1,17 @@
-"""Result files: formats, atomic writes, and rows that go."""
+"""Result files: schemas, atomic writes, and rows that go."""
 
-import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from pyarrow import csv, parquet
+from pyarrow import parquet
 
 from digit_serving.scoring.files import LISTING
-from digit_serving.scoring.results import Format, InvalidResultsError, ResultsFolder, Run
+from digit_serving.scoring.results import PREDICTIONS, READINGS, InvalidResultsError, ResultsFolder, Run
 
-FORMATS: tuple[Format, ...] = ("parquet", "csv", "jsonl")
-RUN = Run("/photos", "digits", 7, False, "parquet")
+RUN = Run("/photos", "digits", 7, False)
 
 
 def prediction(path: str, etag: str = "1", code: str | None = None) -> dict[str, Any]:
@@ -26,11 +23,9 @@ def prediction(path: str, etag: str = "1", code: str | None = None) -> dict[str,
         "probabilities": [0.1, 1 / 3, 1e-30],
     }
     return {
-        **dict.fromkeys(RUN.schema.names),
+        **dict.fromkeys(PREDICTIONS.names),
         "path": path,
         "etag": etag,
-        "size": 12,
-        "modified": datetime(2026, 11, 29, 1, 2, 3, 456789, UTC),
         "model": "digits",
         "version": 7,
         **({"error_code": code, "error": f'line one\n"{code}", two'} if code else answer),
@@ -52,17 +47,21 @@ def reading(path: str) -> dict[str, Any]:
     }
 
 
-def table(rows: Sequence[dict[str, Any]], run: Run = RUN) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), run.schema)
+def table(rows: Sequence[dict[str, Any]], schema: pa.Schema = PREDICTIONS) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema)
 
 
 def listing(**etags: str) -> pa.Table:
     return pa.Table.from_pylist([{"path": path, "etag": etag} for path, etag in etags.items()], LISTING)
 
 
-def keys(results: ResultsFolder, run: Run = RUN) -> list[tuple[str, str]]:
-    rows = results.read(run)
-    return sorted(zip(rows["path"].to_pylist(), rows["etag"].to_pylist(), strict=True))
+def read(results: ResultsFolder) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = parquet.read_table(results.url).to_pylist()
+    return rows
+
+
+def keys(results: ResultsFolder) -> list[tuple[str, str]]:
+    return sorted((row["path"], row["etag"]) for row in read(results))
 
 
 @pytest.fixture
@@ -70,42 +69,33 @@ def results(tmp_path: Path) -> ResultsFolder:
     return ResultsFolder(str(tmp_path / "results"))
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
-@pytest.mark.parametrize("make", [prediction, reading])
+@pytest.mark.parametrize(("make", "schema"), [(prediction, PREDICTIONS), (reading, READINGS)])
 def test_write_read_returns_the_same_rows(
-    results: ResultsFolder, file_format: Format, make: Callable[[str], dict[str, Any]]
+    results: ResultsFolder, make: Callable[[str], dict[str, Any]], schema: pa.Schema
 ) -> None:
-    run = Run("/photos", "digits", 7, make is reading, file_format)
     failed = {**make("ö,\n.png"), **dict.fromkeys(("label", "digit", "refusal", "text", "lines"), None)}
-    rows = table([make("a"), {name: failed[name] for name in run.schema.names}], run)
-    results.write(rows, file_format)
-    assert results.read(run).to_pylist() == rows.to_pylist()
+    rows = table([make("a"), {name: failed[name] for name in schema.names}], schema)
+    results.write(rows)
+    assert read(results) == rows.to_pylist()
 
 
 def test_write_same_pictures_replaces_their_file(results: ResultsFolder) -> None:
-    first = results.write(table([prediction("a", code="unreadable"), prediction("b")]), "parquet")
-    again = results.write(table([prediction("a"), prediction("b")]), "parquet")
-    other = results.write(table([prediction("a", etag="2"), prediction("b")]), "parquet")
+    first = results.write(table([prediction("a", code="unreadable"), prediction("b")]))
+    again = results.write(table([prediction("a"), prediction("b")]))
+    other = results.write(table([prediction("a", etag="2"), prediction("b")]))
     assert first == again != other
-    assert results.names("parquet") == {first, other}
+    assert results.names() == {first, other}
 
 
 def test_write_leaves_whole_files_only(results: ResultsFolder) -> None:
-    results.write(table([prediction("a")]), "csv")
-    assert [path.name for path in Path(results.url).iterdir()] == list(results.names("csv"))
-
-
-def test_csv_is_readable_by_others_with_lists_as_json(results: ResultsFolder) -> None:
-    name = results.write(table([prediction("a")]), "csv")
-    row = csv.read_csv(Path(results.url) / name).to_pylist()[0]
-    assert json.loads(row["probabilities"]) == [0.1, 1 / 3, 1e-30]
-    assert (row["path"], row["label"], row["confidence"]) == ("a", 3, 0.1 + 0.2)
+    results.write(table([prediction("a")]))
+    assert [path.name for path in Path(results.url).iterdir()] == list(results.names())
 
 
 def test_parquet_folder_is_readable_as_dataset_beside_the_run_file(results: ResultsFolder) -> None:
     results.write_run(RUN)
-    results.write(table([prediction("a")]), "parquet")
-    results.write(table([prediction("b")]), "parquet")
+    results.write(table([prediction("a")]))
+    results.write(table([prediction("b")]))
     assert parquet.read_table(results.url).num_rows == 2
 
 
@@ -116,7 +106,7 @@ def test_read_run_returns_what_was_written_or_none(results: ResultsFolder) -> No
 
 
 def test_read_run_of_other_files_raises(results: ResultsFolder) -> None:
-    results.write(table([prediction("a")]), "parquet")
+    results.write(table([prediction("a")]))
     with pytest.raises(InvalidResultsError, match="no results of `digits score`"):
         results.read_run()
     (Path(results.url) / "_score.json").write_text("{")
@@ -124,9 +114,7 @@ def test_read_run_of_other_files_raises(results: ResultsFolder) -> None:
         results.read_run()
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
-def test_remove_stale_rows_keeps_current_final_rows(results: ResultsFolder, file_format: Format) -> None:
-    run = Run("/photos", "digits", 7, False, file_format)
+def test_remove_stale_rows_keeps_current_final_rows(results: ResultsFolder) -> None:
     rows = [
         prediction("kept"),
         prediction("changed"),
@@ -135,21 +123,21 @@ def test_remove_stale_rows_keeps_current_final_rows(results: ResultsFolder, file
         prediction("unanswered", code="deadline_exceeded"),
         prediction("unreadable", code="unreadable"),
     ]
-    results.write(table(rows), file_format)
-    results.write(table([prediction("gone too")]), file_format)
+    results.write(table(rows))
+    results.write(table([prediction("gone too")]))
     now = listing(kept="1", changed="2", refused="1", unanswered="1", unreadable="1", added="1")
-    kept = results.remove_stale_rows(run, now, with_failures=True)
+    kept = results.remove_stale_rows(now, with_failures=True)
     expected = [("kept", "1"), ("refused", "1")]
-    assert keys(results, run) == expected
+    assert keys(results) == expected
     assert sorted(map(tuple, (row.values() for row in kept.keys.to_pylist()))) == expected
     assert kept.removed == 2
-    assert len(results.names(file_format)) == 1
+    assert len(results.names()) == 1
 
 
 def test_remove_stale_rows_keeps_one_row_of_each_picture(results: ResultsFolder) -> None:
-    results.write(table([prediction("a"), prediction("b")]), "parquet")
-    results.write(table([prediction("b"), prediction("c")]), "parquet")
-    results.remove_stale_rows(RUN, listing(a="1", b="1", c="1"), with_failures=True)
+    results.write(table([prediction("a"), prediction("b")]))
+    results.write(table([prediction("b"), prediction("c")]))
+    results.remove_stale_rows(listing(a="1", b="1", c="1"), with_failures=True)
     assert keys(results) == [("a", "1"), ("b", "1"), ("c", "1")]
 
 
@@ -157,41 +145,41 @@ def test_remove_stale_rows_keeps_answer_rather_than_retryable_error(results: Res
     pictures = {f"picture {number}": "1" for number in range(20)}
     for name in pictures:
         # File names are hashes, so that either file may come first.
-        results.write(table([prediction(name, code="unavailable"), prediction("gone")]), "parquet")
-        results.write(table([prediction(name)]), "parquet")
-    results.remove_stale_rows(RUN, listing(**pictures), with_failures=False)
-    rows = results.read(RUN).to_pylist()
+        results.write(table([prediction(name, code="unavailable"), prediction("gone")]))
+        results.write(table([prediction(name)]))
+    results.remove_stale_rows(listing(**pictures), with_failures=False)
+    rows = read(results)
     assert len(rows) == 20
     assert {row["error_code"] for row in rows} == {None}
 
 
 def test_remove_stale_rows_names_the_files_that_stay(results: ResultsFolder) -> None:
-    name = results.write(table([prediction("a"), prediction("gone")]), "parquet")
-    results.write(table([prediction("gone too")]), "parquet")
-    assert results.remove_stale_rows(RUN, listing(a="1"), with_failures=True).files == {name}
+    name = results.write(table([prediction("a"), prediction("gone")]))
+    results.write(table([prediction("gone too")]))
+    assert results.remove_stale_rows(listing(a="1"), with_failures=True).files == {name}
 
 
 def test_remove_stale_rows_may_keep_failures(results: ResultsFolder) -> None:
-    results.write(table([prediction("a", code="deadline_exceeded"), prediction("gone")]), "parquet")
-    results.remove_stale_rows(RUN, listing(a="1"), with_failures=False)
+    results.write(table([prediction("a", code="deadline_exceeded"), prediction("gone")]))
+    results.remove_stale_rows(listing(a="1"), with_failures=False)
     assert keys(results) == [("a", "1")]
 
 
 def test_remove_stale_rows_of_new_folder_keeps_nothing(results: ResultsFolder) -> None:
-    kept = results.remove_stale_rows(RUN, listing(a="1"), with_failures=True)
+    kept = results.remove_stale_rows(listing(a="1"), with_failures=True)
     assert (len(kept.keys), kept.removed) == (0, 0)
 
 
 def test_remove_stale_rows_damaged_file_raises_with_its_name(results: ResultsFolder) -> None:
-    name = results.write(table([prediction("a")]), "parquet")
+    name = results.write(table([prediction("a")]))
     path = Path(results.url) / name
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(InvalidResultsError, match=f"{name} is damaged; remove it"):
-        results.remove_stale_rows(RUN, listing(a="1"), with_failures=True)
+    with pytest.raises(InvalidResultsError, match=f"has a damaged file; remove it.*{name}"):
+        results.remove_stale_rows(listing(a="1"), with_failures=True)
 
 
 def test_remove_leftovers_deletes_interrupted_writes_only(results: ResultsFolder) -> None:
-    name = results.write(table([prediction("a")]), "parquet")
+    name = results.write(table([prediction("a")]))
     results.write_run(RUN)
     (Path(results.url) / f".{name}.0000.unfinished").write_bytes(b"half")
     results.remove_leftovers()
