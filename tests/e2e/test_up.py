@@ -69,7 +69,7 @@ def wait_until_ready(process: subprocess.Popen[str], ports: Ports) -> None:
 
 
 def pids_with_ports(ports: Ports, command: bytes = b"") -> list[int]:
-    """Return the IDs of processes with these ports in their environment, or of those of `digits COMMAND …`."""
+    """Return the IDs of processes with these ports in their environment, all or those of `digits COMMAND`."""
     variable = f"DIGITS_GRPC_PORT={ports.grpc}".encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
