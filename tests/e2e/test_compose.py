@@ -290,6 +290,11 @@ def test_compose_killed_model_server_restarts(project: Project, seven: bytes) ->
         assert post_image(http, seven).json()["predictions"][0]["digit"] == 7
 
 
+def health(project: Project, service: str) -> str:
+    """Return a service's health: starting, healthy or unhealthy."""
+    return project.compose("ps", "--format", "{{.Health}}", service).strip()
+
+
 def test_compose_hanging_model_server_restarts(project: Project, seven: bytes) -> None:
     with httpx.Client(base_url=project.url, timeout=20) as http:
         project.compose("exec", "--no-TTY", "model-server", "bash", "-c", "kill -STOP -1")
@@ -297,10 +302,7 @@ def test_compose_hanging_model_server_restarts(project: Project, seven: bytes) -
         assert http.get("/readyz").status_code == 503
         wait_until(lambda: http.get("/readyz").status_code == 200, seconds=75)
         assert post_image(http, seven).json()["predictions"][0]["digit"] == 7
-
-
-def health(project: Project, service: str) -> str:
-    return project.compose("ps", "--format", "{{.Health}}", service).strip()
+    wait_until(lambda: health(project, "gateway") == "healthy", seconds=20)
 
 
 def test_compose_gateway_without_model_server_is_unhealthy(project: Project) -> None:
