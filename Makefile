@@ -81,7 +81,7 @@ bench: .venv/installed-dev
 # `make lock UPGRADE=` keeps the versions, and adds those of new dependencies.
 UPGRADE ?= --upgrade
 lock: .venv/bin/uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 $(UPGRADE) --extra dev --extra gpu \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 $(UPGRADE) --extra dev --extra cpu --extra gpu \
 		--extra ray --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--output-file constraints.txt pyproject.toml
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -22,8 +23,6 @@ from tests.commands import parse
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
-for name in ("releases", "retrain"):
-    SERVICES[name] = SERVICES[SERVICES[name]["extends"]["service"]] | SERVICES[name]
 # The service `drop-in` only builds an image.
 RUNNING = sorted(SERVICES.keys() - {"drop-in"})
 DOCKERFILES = [ROOT / "training" / "Dockerfile", ROOT / "serving" / "Dockerfile"]
@@ -180,6 +179,45 @@ def test_gateway_passes_on_every_setting_that_needs_no_file() -> None:
     assert left_out == files | {"host", "port"}
 
 
+def run_health_check(answer: bytes | None, patience: str = "20") -> tuple[int, bool]:
+    """Run the model server's health check; return its status, and whether it would kill the server.
+
+    The server gives this answer, or none.
+    """
+    *shell, script = SERVICES["model-server"]["healthcheck"]["test"][1:]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for old, new in {
+            "$$": "$",
+            "8501": str(server.getsockname()[1]),
+            "-rt 20": f"-rt {patience}",
+            "kill -KILL -1": "echo killed",
+        }.items():
+            script = script.replace(old, new)
+        check = subprocess.Popen([*shell, interpolated(script)], stdout=subprocess.PIPE)
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(1024)
+            if answer is not None:
+                connection.sendall(answer)
+                connection.close()
+            out, _ = check.communicate(timeout=20)
+    return check.returncode, out == b"killed\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "healthy"),
+    [(b"HTTP/1.0 200 OK\r\n\r\n", True), (b"HTTP/1.0 404 Not Found\r\n\r\n", False), (b"", False)],
+)
+def test_model_server_that_answers_is_not_killed(answer: bytes, healthy: bool) -> None:
+    status, killed = run_health_check(answer)
+    assert (status == 0, killed) == (healthy, False)
+
+
+def test_model_server_that_hangs_is_killed() -> None:
+    status, killed = run_health_check(None, patience="1")
+    assert (status != 0, killed) == (True, True)
+
+
 def test_documentation_has_every_variable() -> None:
     page = (ROOT / "docs" / "how-to" / "deploy-with-compose.md").read_text()
     documented = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", page, re.MULTILINE))))
@@ -190,7 +228,14 @@ def test_documentation_has_every_variable() -> None:
 @pytest.mark.parametrize("name", RUNNING)
 def test_public_image_has_exact_version(name: str) -> None:
     image = interpolated(SERVICES[name]["image"])
-    assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", image) or ("build" in SERVICES[name] and ":" not in image)
+    is_own = "build" in SERVICES[name] or SERVICES[name].get("pull_policy") == "never"
+    assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", image) or (is_own and ":" not in image)
+
+
+def test_one_service_builds_the_training_image() -> None:
+    users = {name for name, service in SERVICES.items() if service["image"] == "digits-training"}
+    assert users == {"training", "releases", "retrain"}
+    assert {name for name in users if "build" in SERVICES[name]} == {"training"}
 
 
 def test_prometheus_scrapes_services() -> None:
@@ -237,7 +282,9 @@ def test_model_server_is_on_inner_network_only(model_server: Any) -> None:
 
 def test_published_ports_are_gateway_and_loopback() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published.pop("gateway") == ["${DIGITS_PORT:-8080}:8080"]
+    (gateway,) = published.pop("gateway")
+    assert interpolated(gateway) == "127.0.0.1:8080:8080"
+    assert interpolated(gateway, DIGITS_BIND="0.0.0.0", DIGITS_PORT="80") == "0.0.0.0:80:8080"
     # Ports for operators are published on loopback only.
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
@@ -304,4 +351,3 @@ def test_documented_override_pulls_into_the_models_volume() -> None:
     program, *arguments = override["command"]
     assert program == "digits"
     parse(arguments)
-    assert f"AS {override['build']['target']}\n" in (ROOT / override["build"]["dockerfile"]).read_text()

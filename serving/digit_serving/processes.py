@@ -14,6 +14,10 @@ from typing import IO
 _GRACE_SECONDS = 10.0
 """Time from SIGTERM to SIGKILL."""
 _POLL_SECONDS = 0.1
+_STABLE_SECONDS = 10.0
+"""Run time after which the end of a process counts as its first failure, as for Docker's restart policies."""
+_MAX_FAILURES = 5
+"""Consecutive failures after which a process is not started again."""
 # A shell becomes the command, under the same process ID. Another one ends it when standard input, a pipe from
 # this process, is closed: the kernel closes the pipe even if this process is killed.
 _DIE_WITH_PARENT = (
@@ -29,17 +33,44 @@ class ProcessDiedError(Exception):
 
 
 @dataclass(slots=True)
-class ProcessGroup:
-    """Child processes, stopped in reverse order when one of them dies or this process gets a signal.
+class _Child:
+    """Process of a group, which can be started again."""
 
-    Use the group as a context manager in the main thread. SIGINT, SIGTERM and SIGHUP end its `wait`, or raise
-    KeyboardInterrupt if `interrupt` is true; leaving the block stops its processes and their children. Each
-    process also gets SIGTERM if this process is killed.
+    command: Sequence[str]
+    env: Mapping[str, str]
+    log: IO[bytes] | None
+    process: subprocess.Popen[bytes] = field(init=False)
+    started: float = field(init=False)
+    failures: int = 0
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        self.started = time.monotonic()
+        # A session of its own keeps Ctrl-C from the child, so that this process stops the children in order.
+        self.process = subprocess.Popen(
+            [*_DIE_WITH_PARENT, *self.command],
+            env={**os.environ, **self.env},
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=self.log,
+            stderr=self.log,
+        )
+
+
+@dataclass(slots=True)
+class ProcessGroup:
+    """Child processes, stopped in reverse order when one of them fails or this process gets a signal.
+
+    Use the group as a context manager in the main thread. SIGINT, SIGTERM and SIGHUP end `wait` and
+    `supervise`, or raise KeyboardInterrupt if `interrupt` is true; leaving the block stops its processes and
+    their children. Each process also gets SIGTERM if this process is killed.
     """
 
     interrupt: bool = False
 
-    _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _children: dict[str, _Child] = field(default_factory=dict)
     _stop: bool = False
     """A plain flag, not an Event: a signal handler may run while the main thread holds the Event's lock."""
     _handlers: dict[signal.Signals, object] = field(default_factory=dict)
@@ -51,7 +82,7 @@ class ProcessGroup:
 
     def __exit__(self, *_: object) -> None:
         for child in reversed(self._children.values()):
-            _stop_session(child)
+            _stop_session(child.process)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -62,15 +93,7 @@ class ProcessGroup:
 
         Its output goes to the file `log`, or to this process's output streams.
         """
-        # A session of its own keeps Ctrl-C from the child, so that this process stops the children in order.
-        self._children[name] = subprocess.Popen(
-            [*_DIE_WITH_PARENT, *command],
-            env={**os.environ, **env},
-            start_new_session=True,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-        )
+        self._children[name] = _Child(command, env, log)
 
     def wait(self, until: Callable[[], bool] = lambda: False) -> bool:
         """Wait until the condition holds (True) or a signal arrives (False).
@@ -87,8 +110,36 @@ class ProcessGroup:
     def check(self) -> None:
         """Raise ProcessDiedError if a process of the group has ended."""
         for name, child in self._children.items():
-            if child.poll() is not None:
-                raise ProcessDiedError(f"{name} {describe_exit(child.returncode)}")
+            if child.process.poll() is not None:
+                raise ProcessDiedError(f"{name} {describe_exit(child.process.returncode)}")
+
+    def supervise(self, report: Callable[[str], None]) -> None:
+        """Start each process that ends again, until a signal arrives; `report` gets a line about it.
+
+        The pause before the start doubles with each consecutive failure. Raise ProcessDiedError after
+        _MAX_FAILURES of them.
+        """
+        while not self._stop:
+            for name, child in self._children.items():
+                if child.process.poll() is not None:
+                    self._restart(name, child, report)
+            time.sleep(_POLL_SECONDS)
+
+    def _restart(self, name: str, child: _Child, report: Callable[[str], None]) -> None:
+        is_first = time.monotonic() > child.started + _STABLE_SECONDS
+        child.failures = 1 if is_first else child.failures + 1
+        died = ProcessDiedError(f"{name} {describe_exit(child.process.returncode)}")
+        if child.failures == _MAX_FAILURES:
+            raise died
+        pause = 2 ** (child.failures - 1)
+        report(f"The {died}; it starts again in {pause} s.")
+        # The process's own children may hold its ports.
+        _stop_session(child.process)
+        end = time.monotonic() + pause
+        while not self._stop and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+        if not self._stop:
+            child.start()
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         if self.interrupt:

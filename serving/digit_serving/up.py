@@ -8,6 +8,7 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -80,7 +81,7 @@ def up(models: Path, host: str, port: int, grpc_port: int, rest_port: int) -> No
             if len(stack.names) > 1:
                 click.echo(f"Models        {', '.join(stack.names)}; default: {stack.default_name}")
             click.echo(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
-            group.wait()
+            group.supervise(partial(click.echo, err=True))
     except (ArtifactError, CannotStartError, ProcessDiedError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from keras import layers
 from digit_client import Client, RetryPolicy, TaskCard
 from digit_client.images import to_png
 from digit_training import export
+from tests import certificates
 from tests.compose import ROOT, Load, Project
 from tests.processes import answers, free_port, wait_until
 from tests.readme import blocks
@@ -145,8 +147,8 @@ def test_compose_gpu_file_reserves_gpus(built: Project) -> None:
         (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
         assert device["capabilities"] == ["gpu"]
     for name in ("training", "releases", "retrain"):
-        assert services[name]["build"]["args"] == {"EXTRA": "gpu"}
         assert services[name]["image"] == "digits-training-gpu"
+    assert services["training"]["build"]["args"] == {"EXTRA": "gpu"}
     assert services["model-server"]["image"] == "tensorflow/serving:2.20.0-gpu"
     # Other options are kept.
     assert "--enable_profiler=false" in services["model-server"]["command"]
@@ -288,6 +290,42 @@ def test_compose_killed_model_server_restarts(project: Project, seven: bytes) ->
         assert post_image(http, seven).json()["predictions"][0]["digit"] == 7
 
 
+def health(project: Project, service: str) -> str:
+    """Return a service's health: starting, healthy or unhealthy."""
+    return project.compose("ps", "--format", "{{.Health}}", service).strip()
+
+
+def test_compose_hanging_model_server_restarts(project: Project, seven: bytes) -> None:
+    with httpx.Client(base_url=project.url, timeout=20) as http:
+        project.compose("exec", "--no-TTY", "model-server", "bash", "-c", "kill -STOP -1")
+        assert post_image(http, seven).status_code == 503
+        assert http.get("/readyz").status_code == 503
+        wait_until(lambda: http.get("/readyz").status_code == 200, seconds=75)
+        assert post_image(http, seven).json()["predictions"][0]["digit"] == 7
+    wait_until(lambda: health(project, "gateway") == "healthy", seconds=20)
+
+
+def test_compose_gateway_without_model_server_is_unhealthy(project: Project) -> None:
+    project.compose("stop", "model-server")
+    wait_until(lambda: health(project, "gateway") == "unhealthy", seconds=60)
+    project.compose("start", "model-server")
+    wait_until(lambda: health(project, "gateway") == "healthy", seconds=60)
+
+
+def test_compose_gateway_with_tls_is_healthy(project: Project, tmp_path: Path) -> None:
+    pair = certificates.make(tmp_path, "gateway")
+    pair.key.chmod(0o644)
+    settings = {"DIGITS_TLS_CERTIFICATE": "/tls/gateway.pem", "DIGITS_TLS_KEY": "/tls/gateway.key"}
+    gateway = {"environment": settings, "volumes": [f"{tmp_path}:/tls:ro"]}
+    override = tmp_path / "override.yml"
+    override.write_text(json.dumps({"services": {"gateway": gateway}}))
+    tmp_path.chmod(0o755)
+    files = ("-f", "docker-compose.yml", "-f", str(override))
+    project.compose(*files, "up", "--detach", "--wait", "--no-deps", "gateway")
+    trust = ssl.create_default_context(cafile=pair.certificate)
+    assert httpx.get(f"https://localhost:{project.port}/readyz", verify=trust).status_code == 200
+
+
 def test_compose_model_server_at_new_address_is_found(project: Project, seven: bytes) -> None:
     project.compose("stop", "model-server")
     # Another container takes the model server's old address.
@@ -344,8 +382,14 @@ def test_gateway_image_is_small_without_tensorflow(project: Project) -> None:
         int(project.run("docker", "image", "inspect", "--format", "{{.Size}}", image))
         for image in ("digits-gateway", "python:3.13-slim")
     ]
-    # OpenCV is a third of the size; feedback, Redis, OpenTelemetry, S3 and signatures are optional features.
-    assert sizes[0] - sizes[1] < 470 * MEGABYTE
+    # OpenCV is two fifths of the size; feedback, Redis and OpenTelemetry are optional features.
+    assert sizes[0] - sizes[1] < 370 * MEGABYTE
+
+
+@pytest.mark.parametrize("image", ["digits-gateway", "digits-training", "digits-model-server"])
+def test_image_has_no_pip(built: Project, image: str) -> None:
+    find = "find / -xdev -path '*-packages/pip*' 2>/dev/null; true"
+    assert built.run("docker", "run", "--rm", "--entrypoint", "sh", image, "-c", find) == ""
 
 
 @pytest.fixture

@@ -68,13 +68,14 @@ def wait_until_ready(process: subprocess.Popen[str], ports: Ports) -> None:
     wait_until(lambda: is_ready(f"http://127.0.0.1:{ports.gateway}"), process)
 
 
-def pids_with_ports(ports: Ports) -> list[int]:
-    """Return the IDs of processes with these ports in their environment."""
+def pids_with_ports(ports: Ports, command: bytes = b"") -> list[int]:
+    """Return the IDs of processes with these ports in their environment, all or those of `digits COMMAND`."""
     variable = f"DIGITS_GRPC_PORT={ports.grpc}".encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if variable in (entry / "environ").read_bytes():
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            if variable in (entry / "environ").read_bytes() and (not command or command in arguments):
                 found.append(int(entry.name))
         except OSError:
             continue
@@ -225,17 +226,33 @@ def test_up_log_level_info_logs_requests(root: Path, ports: Ports, environment: 
     assert len(lines) == len(environment)
 
 
-def test_up_killed_model_server_stops_all_processes(root: Path, ports: Ports) -> None:
+@pytest.mark.parametrize("command", [b"model-server", b"gateway"])
+def test_up_killed_process_starts_again(root: Path, ports: Ports, digits: Any, command: bytes) -> None:
     process = start_up(root, ports)
+    assert process.stdout
+    list(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
+    killed = min(pids_with_ports(ports, command))
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: killed not in pids_with_ports(ports, command) != [], process)
     wait_until_ready(process, ports)
-    (model_server,) = [
-        pid for pid in pids_with_ports(ports) if b"model-server" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-    os.kill(model_server, signal.SIGKILL)
+    assert answering(ports, digits) == 1
+    process.terminate()
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert f"The {command.decode().replace('-', ' ')} was killed by SIGKILL; it starts again in 1 s." in err
+    assert pids_with_ports(ports) == []
+
+
+def test_up_model_server_that_can_not_start_ends_with_the_reason(
+    root: Path, ports: Ports, tmp_path: Path
+) -> None:
+    program = tmp_path / "tensorflow_model_server"
+    program.write_text("#!/bin/sh\nexit 3")
+    program.chmod(0o755)
+    process = start_up(root, ports, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert "model server was killed by SIGKILL" in err
-    assert pids_with_ports(ports) == []
+    assert "model server ended with status 3" in err
 
 
 def test_up_taken_port_is_reported_before_start(root: Path, ports: Ports) -> None:

@@ -6,10 +6,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from digit_serving import processes
 from digit_serving.processes import ProcessDiedError, ProcessGroup
 from tests.processes import wait_until
 
@@ -117,6 +119,53 @@ def test_check_raises_when_a_process_has_ended() -> None:
         time.sleep(1)
         with pytest.raises(ProcessDiedError, match="short ended with status 0"):
             group.check()
+
+
+def supervise(script: str, report: Callable[[str], None]) -> None:
+    """Supervise a shell script."""
+    with ProcessGroup() as group:
+        group.start("script", ["sh", "-c", script], {})
+        group.supervise(report)
+
+
+def terminate(_report: str = "") -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_supervise_starts_a_killed_process_again_until_a_signal(tmp_path: Path) -> None:
+    reports: list[str] = []
+    script = f"mkdir {tmp_path / 'started'} 2>&- && kill -KILL $$; kill -TERM {os.getpid()}; sleep 60"
+    supervise(script, reports.append)
+    assert reports == ["The script was killed by SIGKILL; it starts again in 1 s."]
+
+
+def test_supervise_of_a_process_that_fails_at_once_doubles_the_pause_and_raises(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processes, "_MAX_FAILURES", 3)
+    reports: list[str] = []
+    with pytest.raises(ProcessDiedError, match="script ended with status 3"):
+        supervise("exit 3", reports.append)
+    assert reports == [f"The script ended with status 3; it starts again in {pause} s." for pause in (1, 2)]
+
+
+def test_supervise_of_a_process_that_ran_for_long_keeps_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_STABLE_SECONDS", 0.0)
+    reports: list[str] = []
+
+    def stop_at_third(report: str) -> None:
+        reports.append(report)
+        if len(reports) == 3:
+            terminate()
+
+    supervise("exit 3", stop_at_third)
+    assert reports == ["The script ended with status 3; it starts again in 1 s."] * 3
+
+
+def test_signal_in_the_pause_starts_nothing(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    supervise(f"echo >> {starts}", terminate)
+    assert starts.read_text() == "\n"
 
 
 def test_start_log_gets_the_output(tmp_path: Path) -> None:

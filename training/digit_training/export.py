@@ -39,9 +39,6 @@ WARMUP_BATCH_SIZES = (1, 32)
 WARMUP_VALUES = 1_000_000
 """Most values of pixels in a warm-up request, unless one picture has more."""
 
-LIBRARIES = ("digit-serving", "keras", "tensorflow", "numpy")
-"""Distributions whose versions the model card states."""
-
 
 def write_artifact(
     model: keras.Model,
@@ -139,7 +136,11 @@ def model_card(
         "data": data,
         "fit": _fit_card(fit) if fit else None,
         "source": provenance.describe(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "versions": {
+            "python": platform.python_version(),
+            "digit-serving": version("digit-serving"),
+            **{library.__name__: library.__version__ for library in (keras, tf, np)},
+        },
     }
 
 

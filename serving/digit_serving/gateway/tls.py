@@ -28,6 +28,7 @@ def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
     )
     if not authority:
         return None
+    _require_readable(authority)
     try:
         context = ssl.create_default_context(cafile=authority)
     except ssl.SSLError as error:
@@ -39,6 +40,7 @@ def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
 
 
 def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    _require_readable(certificate, key or certificate)
     try:
         # Without a password argument OpenSSL would ask for one on the terminal.
         context.load_cert_chain(certificate, key, password="")
@@ -46,3 +48,9 @@ def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | No
         raise OSError(
             f"{certificate} and {key} are not a certificate and its private key in PEM: {error}"
         ) from error
+
+
+def _require_readable(*files: Path) -> None:
+    """Raise an OSError that names the file, which those of the ssl module don't."""
+    for file in files:
+        file.open("rb").close()

@@ -1,7 +1,7 @@
 """`digits model-server`: the command line of the drop-in."""
 
 import os
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 
 import click
 
@@ -27,7 +27,9 @@ def model_server(args: tuple[str, ...], host: str) -> None:
             note = "" if flag["supported"] == "yes" else "\tignored"
             click.echo("--{flag}={default}\t{type}".format(**flag) + note)
     elif options.version:
-        click.echo("TensorFlow ModelServer: {0}\nTensorFlow Library: {0}".format(version("tensorflow")))
+        # TensorFlow itself or tensorflow-cpu; importing it takes seconds.
+        number = version(packages_distributions()["tensorflow"][0])
+        click.echo(f"TensorFlow ModelServer: {number}\nTensorFlow Library: {number}")
     else:
         # The signal handlers come first: importing TensorFlow takes seconds and starts threads.
         shutdown = ShutdownListener()

@@ -132,6 +132,22 @@ def test_server_context_accepts_only_tls_1_3(pairs: Pairs, version: ssl.TLSVersi
     assert negotiated == ("TLSv1.3" if succeeds else None)
 
 
+@pytest.mark.parametrize("setting", ["certificate", "key"])
+def test_unusable_file_is_named(pairs: Pairs, tmp_path: Path, setting: str) -> None:
+    missing = tmp_path / "missing.pem"
+    files = {"certificate": pairs.server.certificate, "key": pairs.server.key, setting: missing}
+    with pytest.raises(OSError, match=str(missing)):
+        tls.server_context(**files)
+
+
+@pytest.mark.parametrize("setting", ["model_server_ca", "model_server_certificate", "model_server_key"])
+def test_unusable_file_for_the_model_server_is_named(pairs: Pairs, tmp_path: Path, setting: str) -> None:
+    missing = tmp_path / "missing.pem"
+    settings = Settings.model_construct(**{**pairs.settings(), setting: missing})
+    with pytest.raises(OSError, match=str(missing)):
+        tls.channel_credentials(settings)
+
+
 @pytest.mark.e2e
 def test_gateway_process_with_certificate_answers_over_tls_only(
     tls_model_server: str, pairs: Pairs, digits: Any
