@@ -19,7 +19,7 @@ OVERLAYS = sorted(folder.name for folder in (K8S / "overlays").iterdir())
 COMPONENTS = sorted(folder.name for folder in (K8S / "components").iterdir())
 # Components that a large installation has together, in an order that suits them.
 STACK = (
-    *("feedback", "retrain", "drift", "redis", "api-keys", "monitoring", "keda", "gateway-api", "ingress"),
+    *("feedback", "retrain", "redis", "api-keys", "monitoring", "keda", "gateway-api", "ingress"),
     *("canary", "shadow", "score", "model-server-tls", "image-pull-secrets"),
 )
 

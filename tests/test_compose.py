@@ -140,17 +140,7 @@ def test_retrain_service_succeeds_unless_training_fails(
     assert ("models prune" in rest) == (ends == 0)
 
 
-@pytest.mark.parametrize("store", ["", "sqlite:////feedback/feedback.db"])
-def test_drift_service_reads_the_store_if_there_is_one(fake_digits: dict[str, str], store: str) -> None:
-    done = run_service("drift", fake_digits | {"DIGITS_FEEDBACK": store})
-    assert done.returncode == 0
-    jobs = yaml.safe_load((ROOT / "serving" / "config" / "prometheus.yml").read_text())["scrape_configs"]
-    (pushed,) = [job["static_configs"][0]["targets"][0] for job in jobs if job.get("honor_labels")]
-    assert f"--push http://{pushed}" in done.stdout
-    assert done.stdout.strip().endswith(f"--store {store}" if store else pushed)
-
-
-@pytest.mark.parametrize("name", ["training", "releases", "retrain", "drift"])
+@pytest.mark.parametrize("name", ["training", "releases", "retrain"])
 def test_service_command_of_digits_is_valid(fake_digits: dict[str, str], name: str) -> None:
     store = {"DIGITS_FEEDBACK": "sqlite:////feedback/feedback.db"}
     calls = run_service(name, fake_digits | store).stdout.splitlines()
@@ -244,11 +234,14 @@ def test_prometheus_scrapes_services() -> None:
     assert {target.partition(":")[0] for target in targets} <= SERVICES.keys()
 
 
-def test_pushgateway_keeps_results_in_a_volume() -> None:
-    option, _, file = SERVICES["pushgateway"]["command"].partition("=")
-    assert option == "--persistence.file"
-    assert f"pushed:{Path(file).parent}" in SERVICES["pushgateway"]["volumes"]
-    assert "pushed" in COMPOSE["volumes"]
+def test_prometheus_sends_alerts_to_alertmanager() -> None:
+    alerting = yaml.safe_load((ROOT / "serving" / "config" / "prometheus.yml").read_text())["alerting"]
+    (alertmanager,) = alerting["alertmanagers"]
+    assert alertmanager["static_configs"] == [{"targets": ["alertmanager:9093"]}]
+    networks = (set(SERVICES[name]["networks"]) for name in ("prometheus", "alertmanager"))
+    assert set.intersection(*networks)
+    # Receivers are elsewhere.
+    assert "outer" in SERVICES["alertmanager"]["networks"]
 
 
 def test_services_share_the_models_volume_or_folder() -> None:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from digit_client import Client
 
 REQUIRED_EXTRAS = {
-    "drift": "feedback,gateway",
     "export": "training",
     "feedback": "feedback",
     "gateway": "gateway",

@@ -46,7 +46,7 @@ IMPORTS: tuple[tuple[str, set[str]], ...] = (
     ("import digit_client.tfserving.protos", set()),
     ("import digit_training.cli", set()),
     ("import digit_serving.gateway.cli, digit_serving.model_server.cli", set()),
-    ("import digit_serving.feedback.cli, digit_serving.scoring.cli, digit_serving.drift.cli", set()),
+    ("import digit_serving.feedback.cli, digit_serving.scoring.cli", set()),
     ("import digit_serving.releases.cli, digit_serving.up", set()),
     ("import digit_serving.gateway.server", {"grpc"}),
     ("from digit_client import ModelServerClient", {"cv2"}),
@@ -57,7 +57,6 @@ IMPORTS: tuple[tuple[str, set[str]], ...] = (
 """Statements for one interpreter, in this order, and the measured modules that each may add."""
 
 COMMANDS_AND_EXTRAS = {
-    ("drift", "--store", "sqlite:///feedback.db"): "feedback,gateway",
     ("export", "model.keras"): "training",
     ("feedback", "stats", "--store", "sqlite:///feedback.db"): "feedback",
     ("gateway",): "gateway",

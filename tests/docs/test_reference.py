@@ -1,12 +1,9 @@
 """The reference covers every public name, environment variable, metric and image error."""
 
 import re
-from datetime import UTC, datetime, timedelta
 
 import digit_client
 from digit_client import DigitError, ImageError
-from digit_serving.drift.analysis import Drift
-from digit_serving.drift.gauges import registry
 from digit_serving.gateway.settings import Settings
 from docs import hooks
 from tests import greenlet_loop
@@ -49,9 +46,7 @@ def test_observability_page_has_every_metric() -> None:
     names = set(re.findall(r"^# TYPE (\w+)", metrics, re.MULTILINE))
     # prometheus_client adds these in a single process only, which a gateway is not.
     created = {name for name in names if name.endswith("_created")}
-    nothing = Drift(datetime.now(UTC), timedelta(days=7), timedelta(days=28), None, None)
-    pushed = {metric.name for metric in registry(nothing).collect()}
-    assert set(re.findall(r"^\| `(digits_\w+)`", OBSERVABILITY, re.MULTILINE)) == names - created | pushed
+    assert set(re.findall(r"^\| `(digits_\w+)`", OBSERVABILITY, re.MULTILINE)) == names - created
 
 
 def test_observability_page_has_every_image_error() -> None:

@@ -120,7 +120,7 @@ def restart_each(project: Project) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("files", [[], GPU])
-@pytest.mark.parametrize("profile", ["", "observability", "drop-in", "jobs", "drift"])
+@pytest.mark.parametrize("profile", ["", "observability", "drop-in", "jobs"])
 @pytest.mark.parametrize("own_image", ["", "digits-model-server"])
 def test_compose_configuration_is_valid(
     built: Project, files: list[str], profile: str, own_image: str
@@ -358,7 +358,7 @@ def test_compose_feedback_survives_a_new_gateway(project: Project, seven: bytes)
         prediction = client.predict(seven)
         client.feedback(prediction, 7)
     project.compose("up", "--detach", "--wait", "--force-recreate", "gateway", **settings)
-    for service in ("gateway", "drift", "retrain"):
+    for service in ("gateway", "retrain"):
         command = ("run", "--rm", "--no-deps", "--no-TTY", service, "digits", "feedback", "ls")
         assert str(prediction.request_id) in project.compose(*command, **settings)
 
@@ -442,6 +442,4 @@ def test_documentation_commands_succeed(block: str, copy: Project) -> None:
     block = block.replace("localhost:8080", f"localhost:{copy.port}")
     # Commands that need public images or a GPU are validated, not run.
     block = re.sub(r"^(.*(?:observability|gpu).*) up .*$", r"\1 config --quiet", block, flags=re.MULTILINE)
-    # `drift` alone, without Prometheus, compares the answers with the feedback.
-    block = re.sub("(run --rm drift)$", r"\1 digits drift", block, flags=re.MULTILINE)
     copy.run("bash", "-e", "-c", block)

@@ -81,9 +81,7 @@ def test_retrain_component_ignores_refusal_but_no_error(
     assert (tmp_path / "calls").read_text().split() == calls
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [("Deployment", "gateway"), ("CronJob", "retrain"), ("CronJob", "drift")]
-)
+@pytest.mark.parametrize(("kind", "name"), [("Deployment", "gateway"), ("CronJob", "retrain")])
 def test_feedback_store_is_from_secret(kind: str, name: str) -> None:
     build_name = "local+feedback" if name == "gateway" else f"local+{name}"
     (container,) = containers(pod(named(built(build_name), kind, name)))
@@ -228,12 +226,10 @@ def test_production_overlay_takes_digest() -> None:
     assert gateway["image"] == f"{name}@{digest}"
 
 
-@pytest.mark.parametrize(("component", "source"), [("drift", "gateway"), ("retrain", TRAINING)])
-def test_scheduled_job_has_image_of_its_source(component: str, source: str) -> None:
-    objects = built(f"production+{component}")
-    kind = "Deployment" if source == "gateway" else "Job"
+def test_retraining_has_image_of_training() -> None:
+    objects = built("production+retrain")
     (job,), (other,) = (
-        containers(pod(named(objects, *key))) for key in (("CronJob", component), (kind, source))
+        containers(pod(named(objects, *key))) for key in (("CronJob", "retrain"), ("Job", TRAINING))
     )
     assert job["image"] == other["image"]
     assert job["image"].startswith("registry.example.com/")
@@ -418,6 +414,4 @@ def test_monitoring_component_scrapes_jobs_of_prometheus_configuration() -> None
         ]
         jobs[service["metadata"]["labels"][monitor["spec"]["jobLabel"]]] = endpoint["path"]
     scraped = yaml.safe_load((CONFIG / "prometheus.yml").read_text())["scrape_configs"]
-    # A pushgateway is the cluster's.
-    own = [job for job in scraped if job["job_name"] != "pushgateway"]
-    assert jobs == {job["job_name"]: job.get("metrics_path", "/metrics") for job in own}
+    assert jobs == {job["job_name"]: job.get("metrics_path", "/metrics") for job in scraped}

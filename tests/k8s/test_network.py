@@ -109,7 +109,7 @@ def test_model_server_ingress_is_gateway_jobs_and_prometheus(name: str) -> None:
     for rule in rules:
         (caller,) = rule["from"]
         if "podSelector" in caller:
-            for component in ("gateway", "training", "releases", "retrain", "score", "drift", "redis"):
+            for component in ("gateway", "training", "releases", "retrain", "score", "redis"):
                 if selects(caller["podSelector"], labels_of(component)):
                     callers[component] = ports(rule)
         else:
@@ -199,12 +199,8 @@ def test_redis_ingress_is_gateways_only() -> None:
     assert not [rule for policy in found for rule in policy.get("egress", [])]
 
 
-@pytest.mark.parametrize(
-    ("component", "expected"),
-    [("retrain", [[53], [443, 5432], [8080], [8500]]), ("drift", [[53], [5432], [9090, 9091]])],
-)
-def test_scheduled_job_egress_is_that_of_its_work(component: str, expected: list[list[int]]) -> None:
-    found = policies(f"local+{component}", component)
+def test_retraining_egress_is_that_of_its_work() -> None:
+    found = policies("local+retrain", "retrain")
     assert not [rule for policy in found for rule in policy.get("ingress", [])]
     rules = [rule for policy in found for rule in policy.get("egress", [])]
-    assert sorted(sorted(ports(rule)) for rule in rules) == expected
+    assert sorted(sorted(ports(rule)) for rule in rules) == [[53], [443, 5432], [8080], [8500]]

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from digit_client.artifact.feedback_table import StoreError, metadata, sqlite_file, without_password
-from digit_serving.feedback.records import Record, Source
+from digit_serving.feedback.records import Record
 
 VERSION_TABLE = "feedback_schema"
 """Table of Alembic's revision: other programs' migrations may be in the same database."""
@@ -187,7 +187,6 @@ def criteria(
     request_id: str | None = None,
     model: str | None = None,
     labelled: bool | None = None,
-    source: Source | None = None,
 ) -> list[sa.ColumnElement[bool]]:
     """Return the conditions that are given; `since` is included and `before` is not."""
     columns = table.c
@@ -202,8 +201,6 @@ def criteria(
         given.append(columns.model == model)
     if labelled is not None:
         given.append(columns.label.is_not(None) if labelled else columns.label.is_(None))
-    if source is not None:
-        given.append(columns.source == source)
     return given
 
 

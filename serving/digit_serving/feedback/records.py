@@ -1,11 +1,8 @@
 """Records: one input of a model, its answer and its label."""
 
-import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
-
-_Z_95 = 1.959964
 
 Kind = Literal["predict", "read"]
 Source = Literal["feedback", "sample", "label"]
@@ -69,11 +66,3 @@ class Agreement:
     def share(self) -> float:
         """Share of the labelled records that agree, 0..1; `labelled` is at least 1."""
         return self.agreeing / self.labelled
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson score interval of `share` with 95% confidence: bounds, 0..1; `labelled` is at least 1."""
-        spread = _Z_95**2 / self.labelled
-        center = self.share + spread / 2
-        half = math.sqrt(spread * (self.share * (1 - self.share) + spread / 4))
-        return max(0.0, (center - half) / (1 + spread)), min(1.0, (center + half) / (1 + spread))

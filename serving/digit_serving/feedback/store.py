@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from digit_client.artifact.feedback_table import agrees, feedback, parse_url
 from digit_serving.feedback.database import Database, criteria
-from digit_serving.feedback.records import Agreement, Record, Source
+from digit_serving.feedback.records import Agreement, Record
 
 _PAGE_ROWS = 100
 
@@ -73,18 +73,8 @@ class FeedbackStore:
         with self._database.transaction() as connection:
             return connection.execute(query).scalar_one()
 
-    def stats(
-        self,
-        *,
-        since: datetime | None = None,
-        before: datetime | None = None,
-        source: Source | None = None,
-    ) -> list[Agreement]:
-        """Return the counts of each version, by model and version.
-
-        Only of records that were answered from `since` on and before `before`, and that came from `source`.
-        """
-        conditions = criteria(feedback, since=since, before=before, source=source)
+    def stats(self) -> list[Agreement]:
+        """Return the counts of each version, by model and version."""
         version = (_columns.model, _columns.version)
         query = (
             sa.select(
@@ -93,7 +83,6 @@ class FeedbackStore:
                 sa.func.count(_columns.label),
                 sa.func.count().filter(agrees),
             )
-            .where(*conditions)
             .group_by(*version)
             .order_by(*version)
         )

@@ -174,16 +174,6 @@ def test_stats_count_labels_and_agreement_by_version(store: FeedbackStore, make_
     ]
 
 
-def test_stats_count_records_of_a_window_and_a_source(store: FeedbackStore, make_record: MakeRecord) -> None:
-    records = [make_record(label="1", source="feedback") for _ in range(4)]
-    sampled = make_record(label="1", source="sample", answered_at=records[1].answered_at)
-    store.save([*records, sampled])
-    since, before = records[1].answered_at, records[3].answered_at
-    assert [version.records for version in store.stats(since=since, before=before)] == [3]
-    assert [version.records for version in store.stats(source="feedback")] == [4]
-    assert [version.records for version in store.stats(since=since, source="sample")] == [1]
-
-
 def test_delete_removes_the_records_that_meet_all_criteria(
     store: FeedbackStore, make_record: MakeRecord
 ) -> None:
