@@ -39,7 +39,7 @@ class Admission:
         capacity: int,
         max_queue_time: float,
         max_body: int,
-        on_refusal: Callable[[], None],
+        on_refusal: Callable[[str], None],
     ) -> None:
         self._app = app
         self._capacity = capacity
@@ -88,7 +88,7 @@ class Admission:
         self._slice_began = None
 
     async def _refuse(self, scope: Scope, send: Send) -> None:
-        self._on_refusal()
+        self._on_refusal(scope["path"])
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = context.request_id_or_new(given.decode("latin-1"))
         body = errors.encode(errors.problem_document(_OVERLOADED, request_id))

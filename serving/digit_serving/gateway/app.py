@@ -136,7 +136,11 @@ def create_app(
     _observe_requests(app, metrics, RequestLog(settings), tracer)
     errors.register_error_handlers(app)
     router = Router(settings, model_server, batcher)
-    limiter = RateLimiter(settings.rate_limit, settings.rate_limit_store) if settings.rate_limit else None
+    limiter = (
+        RateLimiter(settings.rate_limit, settings.rate_limit_store, metrics.count_rate_limit_store_failure)
+        if settings.rate_limit
+        else None
+    )
     app.register_blueprint(routes.blueprint(settings, model_server, router, metrics, keeper, shadow, limiter))
     app.register_blueprint(openapi.blueprint(settings))
     app.register_blueprint(ops.probes(settings, model_server, metrics, keeper, limiter))

@@ -16,7 +16,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from digit_client import Digit, Prediction
+from digit_client import Digit, OverloadedError, Prediction
 from digit_serving.gateway.context import Call, RequestContext
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -27,6 +27,7 @@ _REQUEST_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5
 _STAGE_SECONDS = (0.00002, 0.00005, 0.0001, 0.0002, *_REQUEST_SECONDS)
 _CALL_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _READING_DIGITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+_OVERLOAD_ROUTES = {"/v1/predict", "/v1/read"}
 _MAX_LABELS = 100
 """Labels of a model with series of their own. The others share the label value `other`."""
 _CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1)
@@ -98,8 +99,14 @@ class Metrics:
             "result",
         )
         self._overload = self._counter(
-            "overload", "Requests refused by admission control: queue full, or waited too long."
+            "overload",
+            "Requests refused for overload, by the gateway or the model servers.",
+            "route",
         )
+        self._rate_limit_store_failures = self._counter(
+            "rate_limit_store_failures", "Failed calls to the store of rate limits."
+        )
+        self._worker_exits = self._counter("worker_exits", "Worker processes that ended and were replaced.")
         self._feedback = self._counter(
             "feedback", "Model inputs that got a label, by its agreement.", "model", "version", "agrees"
         )
@@ -140,6 +147,8 @@ class Metrics:
         amounts = self._amounts
         amounts[self._requests(context.route, context.method, context.status)] += 1
         self._request_seconds(context.route).observe(context.duration)
+        if context.problem_code == OverloadedError.code:
+            amounts[self._overload(context.route)] += 1
         if context.key:
             amounts[self._key_requests(context.key, context.status)] += 1
         model, version = context.model, context.model_version
@@ -167,9 +176,17 @@ class Metrics:
         self._amounts.clear()
         self._sampled = 0
 
-    def count_overload(self) -> None:
-        """Count a request that admission control refused."""
-        self._overload().inc()
+    def count_overload(self, path: str) -> None:
+        """Count a request that admission control refused, before its route is known."""
+        self._overload(path if path in _OVERLOAD_ROUTES else "unmatched").inc()
+
+    def count_worker_exit(self) -> None:
+        """Count a worker process that has ended."""
+        self._worker_exits().inc()
+
+    def count_rate_limit_store_failure(self) -> None:
+        """Count a failed call to the store of rate limits."""
+        self._rate_limit_store_failures().inc()
 
     def count_feedback(self, model: str, version: int, agrees: bool) -> None:
         """Count a model input that got a label, which agrees with the answer or does not."""

@@ -31,7 +31,7 @@ class RateLimiter:
     limits.errors.ConfigurationError for an unknown store.
     """
 
-    def __init__(self, limits: str, store: str) -> None:
+    def __init__(self, limits: str, store: str, on_store_failure: Callable[[], None] = lambda: None) -> None:
         self._limits = parse_many(limits)
         timeouts = {
             "socket_timeout": _STORE_TIMEOUT_SECONDS,
@@ -42,6 +42,7 @@ class RateLimiter:
         self._is_local = store.startswith("memory")
         self._next_attempt = 0.0
         self._is_failing = False
+        self._on_store_failure = on_store_failure
 
     def check(self, caller: str) -> None:
         """Count a request, in code that `asgi.run` calls. Raise RateLimitedError if it exceeds a limit."""
@@ -69,6 +70,7 @@ class RateLimiter:
             # Each kind of store raises its own errors.
             self._next_attempt = time.monotonic() + _STORE_RETRY_SECONDS
             self._set_failing(error)
+            self._on_store_failure()
         else:
             self._set_failing(None)
 

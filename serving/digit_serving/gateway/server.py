@@ -62,6 +62,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "logconfig_dict": logging.dict_config(self._settings),
             "when_ready": _stop_on_interrupt,
             "post_fork": _duplicate_listener,
+            "child_exit": self._count_worker_exit,
             "on_exit": self._remove_files,
         }
         for name, value in options.items():
@@ -72,8 +73,11 @@ class _Server(BaseApplication):  # type: ignore[misc]
         import cv2
 
         from digit_serving.gateway.app import Gateway
+        from digit_serving.gateway.metrics import Metrics
         from digit_serving.gateway.request_parsing import silence_library_warnings
 
+        # The supervisor's metrics have a file beside those of the workers, whose sum the exposition is.
+        self._metrics = Metrics()
         # Disable OpenCV's threads: requests run in parallel already, and waking threads costs too much.
         cv2.setNumThreads(1)
         silence_library_warnings()
@@ -82,6 +86,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
         # Collect garbage rarely: requests leave no reference cycles, and a full queue is slow to scan.
         gc.set_threshold(50_000)
         return Gateway(self._settings)
+
+    def _count_worker_exit(self, _server: object, _worker: object) -> None:
+        self._metrics.count_worker_exit()
 
     def _remove_files(self, _: object) -> None:
         """Remove the files that the workers shared."""

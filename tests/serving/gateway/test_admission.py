@@ -67,7 +67,7 @@ class GatedAdmission:
         await self.release.wait()
         await echo(scope, receive, send)
 
-    def _count(self) -> None:
+    def _count(self, path: str) -> None:
         self.refusals += 1
 
 
@@ -182,7 +182,7 @@ class BusyAdmission:
 
     def __init__(self, max_queue_time: float) -> None:
         self.admission = Admission(
-            self._app, capacity=100, max_queue_time=max_queue_time, max_body=100, on_refusal=lambda: None
+            self._app, capacity=100, max_queue_time=max_queue_time, max_body=100, on_refusal=lambda _: None
         )
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:

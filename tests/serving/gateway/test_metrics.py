@@ -49,6 +49,13 @@ class MetricsDelta:
         }
 
 
+def test_overloaded_model_server_is_counted_by_route(stub: StubModelServer, stub_http: FlaskClient) -> None:
+    delta = MetricsDelta(stub_http)
+    stub.answer = lambda _request, context: context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "")
+    stub_http.post("/v1/predict", data=npy(np.zeros((1, 28, 28), np.uint8)), content_type="application/x-npy")
+    assert delta("digits_overload_total", route="/v1/predict") == 1
+
+
 def test_prediction_is_counted_once_in_each_metric(http: FlaskClient, digits: Any) -> None:
     delta = MetricsDelta(http)
     http.post("/v1/predict", data=to_png(digits.one(7)), content_type="image/png")

@@ -48,7 +48,7 @@ def test_gateway_at_capacity_refuses_at_once_and_answers_the_rest(stub: StubMode
         assert refused.json()["code"] == "overloaded"
         assert refused.json()["request_id"] == "mine"
         assert httpx.get(f"{gateway.url}/livez").status_code == 200
-        assert "digits_overload_total 2.0" in httpx.get(f"{gateway.url}/metrics").text
+        assert 'digits_overload_total{route="/v1/predict"} 2.0' in httpx.get(f"{gateway.url}/metrics").text
         release.set()
         assert [request.result().status_code for request in held] == [200] * 3
         assert predict(gateway.url, PNG).status_code == 200

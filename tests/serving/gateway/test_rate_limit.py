@@ -113,10 +113,13 @@ def test_limits_several_apply_the_tightest(redis: Redis) -> None:
 
 
 def test_unreachable_store_refuses_no_request(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
-    limiter = RateLimiter("1/hour", redis.url)
+    failures: list[float] = []
+    limiter = RateLimiter("1/hour", redis.url, lambda: failures.append(time.monotonic()))
     assert [is_refused(limiter) for _ in range(2)] == [False, True]
+    assert not failures
     redis.stop()
     assert not any(is_refused(limiter) for _ in range(100))
+    assert failures
     assert len(caplog.messages) == 1
     assert not greenlet_loop.call(limiter.is_reachable)
     redis.start()
