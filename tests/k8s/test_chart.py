@@ -180,14 +180,18 @@ def test_changed_configuration_rolls_the_pods() -> None:
     assert checksums(merge(BUCKET, {"modelServer": {"tls": True}}))["gateway"] != before["gateway"]
 
 
-def public_routes() -> set[str]:
-    """Return the gateway's routes that are for clients."""
-    rules = {rule.rule for rule in greenlet_loop.app(Settings()).url_map.iter_rules()}
+def public_routes(keys: Path) -> set[str]:
+    """Return the gateway's routes that are for clients, those of feedback and labelling included."""
+    keys.touch()
+    settings = Settings(api_keys=keys, feedback=f"sqlite:///{keys.with_name('feedback.db')}")
+    with greenlet_loop.keeping(settings) as client:
+        rules = {rule.rule for rule in client.application.url_map.iter_rules()}
+    assert "/label" in rules
     return rules - {"/livez", "/readyz", "/metrics"}
 
 
 @pytest.mark.parametrize("kind", ["ingress", "gateway"])
-def test_route_has_public_paths_only(kind: str) -> None:
+def test_route_has_public_paths_only(kind: str, tmp_path: Path) -> None:
     objects = render({"route": {"kind": kind}})
     service = named(objects, "Service", "gateway")["spec"]["ports"][0]
     if kind == "ingress":
@@ -203,7 +207,7 @@ def test_route_has_public_paths_only(kind: str) -> None:
     def is_routed(route: str) -> bool:
         return any(route == path or (prefix and route.startswith(f"{path}/")) for path, prefix in paths)
 
-    assert [route for route in public_routes() if not is_routed(route)] == []
+    assert [route for route in public_routes(tmp_path / "keys") if not is_routed(route)] == []
     assert not any(is_routed(route) for route in ("/livez", "/readyz", "/metrics"))
 
 

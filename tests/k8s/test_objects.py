@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 
 from tests.k8s.conftest import Installation
-from tests.manifests import K8S, containers, named, of_kind, pod, pods
+from tests.manifests import K8S, OVERLAYS, containers, named, of_kind, overlay, pod, pods
 
 # Kubernetes of Debian's kubectl, the first with image volumes by default, and the newest.
 VERSIONS = ["1.32", "1.35", "1.37"]
@@ -86,11 +86,9 @@ def test_objects_are_in_namespace_and_unique(installation: Installation) -> None
     assert len(keys) == len(set(keys))
 
 
-@pytest.mark.parametrize("name", ["local", "production"])
+@pytest.mark.parametrize("name", OVERLAYS)
 def test_overlay_begins_with_restricted_namespace(name: str) -> None:
     # kubectl applies the objects in order: the namespace must exist before the objects in it.
-    from tests.manifests import overlay
-
     namespace = overlay(name)[0]
     assert (namespace["kind"], namespace["metadata"]["name"]) == ("Namespace", "digits")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"

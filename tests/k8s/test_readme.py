@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -134,7 +133,8 @@ def test_ray_job_has_valid_pods_policies_and_command() -> None:
             kubernetes_validate.validate(
                 {"apiVersion": "v1", "kind": "PodTemplate", "template": template}, version, strict=True
             )
-    jsonschema.validate(RAY_JOB[0]["spec"]["activeDeadlineSeconds"], {"type": "integer"})
+    assert RAY_JOB[0]["spec"]["shutdownAfterJobFinishes"]
+    assert RAY_JOB[0]["spec"]["activeDeadlineSeconds"]
     training = pod(of_kind(overlay("local"), "Job")[0])["spec"]
     for template in ray_pods():
         (container,) = containers(template)

@@ -17,34 +17,22 @@ namespace: {{ (index . 0).Release.Namespace }}
 labels: {{ include "digits.labels" . }}
 {{- end }}
 
-{{/* Fields of every pod: unprivileged, without a token. */}}
+{{/* Fields of every pod: unprivileged, without a token; the argument has further fields of the security context. */}}
 {{- define "digits.pod" -}}
 serviceAccountName: digits
 automountServiceAccountToken: false
 enableServiceLinks: false
-{{- end }}
-
-{{- define "digits.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 1000
-runAsGroup: 1000
-seccompProfile: {type: RuntimeDefault}
+securityContext: {runAsNonRoot: true, runAsUser: 1000, runAsGroup: 1000, seccompProfile: {type: RuntimeDefault}{{ . }}}
 {{- end }}
 
 {{- define "digits.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: {drop: [ALL]}
+{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
 {{- end }}
 
 {{/* Pods of a component on different nodes and zones, where possible. */}}
 {{- define "digits.spread" -}}
 {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
-- maxSkew: 1
-  topologyKey: {{ $key }}
-  whenUnsatisfiable: ScheduleAnyway
-  labelSelector:
-    matchLabels: {{ include "digits.selector" $ }}
+- {maxSkew: 1, topologyKey: {{ $key }}, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {{ include "digits.selector" $ }}}}
 {{- end }}
 {{- end }}
 
@@ -104,24 +92,18 @@ DIGITS_MODEL_SERVER_KEY: /tls/tls.key
 {{/* Egress to the cluster's DNS, by Service or by NodeLocal DNSCache. */}}
 {{- define "digits.dns" -}}
 - to:
-    - namespaceSelector:
-        matchLabels: {kubernetes.io/metadata.name: kube-system}
-      podSelector:
-        matchLabels: {k8s-app: kube-dns}
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}
+      podSelector: {matchLabels: {k8s-app: kube-dns}}
     - ipBlock: {cidr: 169.254.20.10/32}
-  ports:
-    - {port: 53, protocol: UDP}
-    - {port: 53, protocol: TCP}
+  ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
 {{- end }}
 
 {{- define "digits.podPeer" -}}
-- podSelector:
-    matchLabels: {{ include "digits.selector" . }}
+- podSelector: {matchLabels: {{ include "digits.selector" . }}}
 {{- end }}
 
 {{- define "digits.monitoringPeer" -}}
-- namespaceSelector:
-    matchLabels: {kubernetes.io/metadata.name: {{ .Values.monitoring.namespace }}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .Values.monitoring.namespace }}}}
 {{- end }}
 
 {{/* Files of the model server, and the key for `digits models pull`. */}}
@@ -156,8 +138,7 @@ initContainers:
     resources:
       requests: {cpu: 10m, memory: 16Mi}
       limits: {cpu: 100m, memory: 64Mi}
-    securityContext:
-      {{- include "digits.containerSecurity" . | nindent 6 }}
+    securityContext: {{ include "digits.containerSecurity" . }}
     volumeMounts:
       - {name: models, mountPath: /models, readOnly: true}
 {{- else if eq $models.source "bucket" }}
@@ -182,8 +163,7 @@ initContainers:
     resources:
       requests: {cpu: 100m, memory: 128Mi}
       limits: {cpu: "1", memory: 512Mi}
-    securityContext:
-      {{- include "digits.containerSecurity" . | nindent 6 }}
+    securityContext: {{ include "digits.containerSecurity" . }}
     volumeMounts:
       - {name: config, mountPath: /config, readOnly: true}
       - {name: models, mountPath: /models}
@@ -196,8 +176,7 @@ initContainers:
     resources:
       requests: {cpu: 100m, memory: 64Mi}
       limits: {cpu: "1", memory: 256Mi}
-    securityContext:
-      {{- include "digits.containerSecurity" . | nindent 6 }}
+    securityContext: {{ include "digits.containerSecurity" . }}
     volumeMounts:
       - {name: models, mountPath: /volume}
 {{- end }}
