@@ -118,7 +118,7 @@ model-key.pem: |
 {{- end }}
 {{- end }}
 
-{{/* Threads for all gateways' calls in flight at one model server: of each worker and of two versions; 16 are spare. */}}
+{{/* Threads for all gateways' calls at one model server: each worker's, of two versions; 16 are spare. */}}
 {{- define "digits.threads" -}}
 {{- $settings := .Values.gateway.settings }}
 {{- $calls := mul (int $settings.DIGITS_WORKERS | default 2) (int $settings.DIGITS_MAX_INFLIGHT_CALLS | default 1) 2 }}
@@ -129,8 +129,8 @@ model-key.pem: |
 {{- define "digits.models" -}}
 {{- $models := .Values.models }}
 {{- if eq $models.source "volume" }}
-# TensorFlow Serving ends if models.config does not exist, and each restart is delayed longer. The training job writes the
-# file, as the first version is published.
+# TensorFlow Serving ends if models.config does not exist, and each restart is delayed longer. The training job
+# writes the file, as the first version is published.
 initContainers:
   - name: wait
     image: {{ ternary .Values.images.modelServerOnGpu .Values.images.modelServer .Values.modelServer.gpu }}
