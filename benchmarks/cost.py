@@ -20,7 +20,7 @@ from benchmarks.startup import PORTS, URL, children
 from digit_client import ModelServerClient, images
 from digit_client.images import to_png
 
-# Flags of the model server in k8s/base.
+# Flags of the model server in k8s/chart.
 FLAGS = [
     "--tensorflow_intra_op_parallelism=2",
     "--tensorflow_inter_op_parallelism=2",

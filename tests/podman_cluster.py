@@ -14,7 +14,7 @@ import grpc
 import httpx
 import yaml
 
-from tests.kustomize import Object, containers, of_kind, pod
+from tests.manifests import Object, containers, of_kind, pod
 from tests.processes import wait_until
 
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")

@@ -1,6 +1,5 @@
-"""Workloads of k8s/ on Podman, with the drop-in in place of TensorFlow Serving."""
+"""Workloads of the chart on Podman, with the drop-in in place of TensorFlow Serving."""
 
-import json
 import re
 import shlex
 import shutil
@@ -18,7 +17,7 @@ import yaml
 
 from digit_client import Client, RetryPolicy
 from digit_client.images import to_png
-from tests.kustomize import TRAINING, Object, build, containers, named, pod
+from tests.manifests import Object, containers, merge, named, overlay_values, pod, render, training_job
 from tests.podman_cluster import PodmanCluster
 from tests.processes import wait_until
 from tests.readme import blocks
@@ -27,19 +26,17 @@ pytestmark = pytest.mark.containers
 
 ROOT = Path(__file__).parent.parent.parent
 IMAGES = ("digits-gateway", "digits-training", "digits-model-server")
-# Patch for a short fit.
-QUICK_TRAINING = {
-    "target": {"kind": "Job"},
-    "patch": json.dumps(
-        [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--epochs=4"}]
-    ),
+# The drop-in, and a short fit.
+QUICK = {
+    "images": {"modelServer": "digits-model-server:0.1.0"},
+    "training": {"arguments": ["--epochs=4", "--seed=1"]},
 }
-# Commands of the documentation that print Jobs: canary, promotion, rollback.
-RELEASE_COMMANDS = re.findall(r"(digits models .*?) \| kubectl apply", "".join(blocks("bash")))
+LOCAL = merge(overlay_values("local"), QUICK)
+CANARY = {"gateway": {"settings": {"DIGITS_CANARY_SHARE": "0.05"}}}
+# Commands of the documentation that print Jobs: promotion, rollback.
+RELEASE_COMMANDS = re.findall(r"(digits models .*?) \| kubectl", "".join(blocks("bash")))
 # Containerfile of the documentation, on a base that is here.
 (MODEL_IMAGE,) = re.findall(r"models <<< '\n(FROM .*?)'", "".join(blocks("bash")), re.DOTALL)
-# Images built on this machine in place of those in a registry.
-LOCAL_IMAGES = [{"name": f"registry.example.com/{image}", "newName": image} for image in IMAGES]
 
 
 def run(*command: str) -> None:
@@ -74,14 +71,14 @@ def cluster() -> Iterator[PodmanCluster]:
 @pytest.fixture(scope="module")
 def objects() -> list[Object]:
     """Objects of the overlay `local` with the drop-in."""
-    return build("local", "drop-in", patches=[QUICK_TRAINING])
+    return render(LOCAL)
 
 
 @pytest.fixture(scope="module")
 def workloads(cluster: PodmanCluster, objects: list[Object]) -> dict[str, Object]:
     """Training job, which has published a model, and both services, which are ready."""
     workloads = {name: named(objects, "Deployment", name) for name in ("gateway", "model-server")}
-    workloads["training"] = named(objects, "Job", TRAINING)
+    workloads["training"] = training_job(objects)
     for name in ("gateway", "training", "model-server"):
         if name == "model-server":
             # No model is published yet.
@@ -164,19 +161,14 @@ def test_model_server_second_pod_shares_load_until_killed(
         assert {client.predict(seven).digit for _ in range(100)} == {7}
 
 
-def run_retrain_job(cluster: PodmanCluster, objects: list[Object]) -> str:
-    """Run `kubectl create job --from=cronjob/retrain`; return its output."""
+def publish(cluster: PodmanCluster, objects: list[Object]) -> str:
+    """Run `kubectl create job publish --from=cronjob/training`; return its output."""
     job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": "publish"},
-        "spec": deepcopy(named(objects, "CronJob", "retrain")["spec"]["jobTemplate"]["spec"]),
+        "spec": deepcopy(named(objects, "CronJob", "training")["spec"]["jobTemplate"]["spec"]),
     }
-    # No database of feedback.
-    (container,) = containers(pod(job))
-    container["env"] = [entry for entry in container["env"] if "value" in entry]
-    container["command"] = ["digits", "train", "--epochs=4", "--seed=1"]
-    del container["args"]
     cluster.play(job, objects)
     return cluster.wait_for_job(job)
 
@@ -216,14 +208,13 @@ def test_release_jobs_move_labels_without_a_restart(
     cluster: PodmanCluster, workloads: dict[str, Object], digits: Any
 ) -> None:
     seven = to_png(digits.one(7))
-    production = build("production", "drop-in", images=LOCAL_IMAGES)
-    canary = build("production", "drop-in", "canary", images=LOCAL_IMAGES)
+    production, canary = render(QUICK), render(merge(QUICK, CANARY))
     deploy(cluster, production, "model-server", "gateway")
-    run_retrain_job(cluster, build("production", "drop-in", "retrain", images=LOCAL_IMAGES))
+    publish(cluster, production)
     # A published version is not served before its promotion.
     assert count_versions(cluster, production, seven, 50) == {1: 50}
-    promote_canary, promote, roll_back = RELEASE_COMMANDS
-    run_release_job(cluster, production, promote_canary)
+    promote, roll_back = RELEASE_COMMANDS
+    run_release_job(cluster, production, f"{promote} --version-label canary")
     deploy(cluster, canary, "gateway")
     shares = count_versions(cluster, canary, seven, 400)
     assert 2 <= shares[2] <= 50
@@ -242,7 +233,7 @@ def test_model_image_is_served_without_volume(
     build_image = ["docker", "build", "--tag", "digits-model:1", "--file", "-", str(cluster.volume("models"))]
     subprocess.run(build_image, input=containerfile, check=True, capture_output=True)
     run("podman", "pull", "--quiet", "docker-daemon:digits-model:1")
-    for component in ("model-image", "model-image-copied"):
-        objects = build("local", "drop-in", component)
+    for mounted in (True, False):
+        objects = render(merge(LOCAL, {"models": {"source": "image", "image": {"mounted": mounted}}}))
         deploy(cluster, objects, "model-server", "gateway")
         assert count_versions(cluster, objects, to_png(digits.one(7)), 5) == {1: 5}

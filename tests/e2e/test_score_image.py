@@ -1,4 +1,4 @@
-"""Image of the nodes of a Ray cluster, run as KubeRay runs `k8s/components/score`."""
+"""Image of the nodes of a Ray cluster, run as KubeRay runs `docs/examples/score_with_ray.yaml`."""
 
 import json
 import shutil
@@ -8,7 +8,8 @@ from functools import partial
 
 import pytest
 
-from tests.kustomize import K8S, Object, built, named, ray_pods
+from tests.k8s.test_readme import ray_pods
+from tests.manifests import K8S, Object
 from tests.processes import answers, wait_until
 
 pytestmark = pytest.mark.containers
@@ -62,7 +63,7 @@ def test_image_runs_command_as_unprivileged_user(image: str) -> None:
 def test_image_as_head_passes_probes_and_takes_job(head_container: str) -> None:
     (inspected,) = json.loads(docker("inspect", head_container))
     (network,) = inspected["NetworkSettings"]["Networks"].values()
-    _, head, _ = ray_pods(named(built("local+score"), "RayJob", "score"))
+    _, head, _ = ray_pods()
     (container,) = head["spec"]["containers"]
     for kind in ("readinessProbe", "livenessProbe"):
         wait_until(partial(answers, probe_url(container, kind, network["IPAddress"])))

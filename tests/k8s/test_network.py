@@ -1,206 +1,157 @@
-"""Selectors, ports and network policies of k8s/."""
+"""Network policies of every installation: each connection that its pods need is allowed, and no other."""
 
+import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
-import pytest
+from tests.k8s.conftest import Installation
+from tests.manifests import Object, component, containers, environment, named, of_kind, pods
 
-from tests.kustomize import Object, built, containers, every_build, named, of_kind, pod, pods
+# Callee or caller outside, of a rule that names none.
+ANYBODY = "{}"
+# Address of a Service in an environment variable.
+ADDRESS = re.compile(r"(?:dns:///|redis://|http://)([a-z-]+)(?::(\d+))?")
 
-
-def selects(selector: Object, labels: dict[str, str]) -> bool:
-    """True if a label selector matches a pod with these labels."""
-    assert selector.keys() <= {"matchLabels", "matchExpressions"}
-    expressions = selector.get("matchExpressions", [])
-    assert all(expression["operator"] == "In" for expression in expressions)
-    return selector.get("matchLabels", {}).items() <= labels.items() and all(
-        labels.get(expression["key"]) in expression["values"] for expression in expressions
-    )
+Connection = tuple[str, str, int]
 
 
-def labels_of(component: str) -> dict[str, str]:
-    """Return the labels that identify a component's pods, which need not be in a build."""
-    return {
-        "app.kubernetes.io/name": "digits",
-        "app.kubernetes.io/instance": "digits",
-        "app.kubernetes.io/component": component,
-    }
+def policies(labels: dict[str, str], objects: list[Object]) -> list[Any]:
+    """Return the specifications of the network policies that select a pod."""
+    specs = [policy["spec"] for policy in of_kind(objects, "NetworkPolicy")]
+    return [spec for spec in specs if spec["podSelector"]["matchLabels"].items() <= labels.items()]
 
 
-def selects_peer(rule: Object, component: str) -> bool:
-    """True if a rule without namespaces allows a component's pods."""
-    return any(
-        "namespaceSelector" not in peer and selects(peer.get("podSelector", {}), labels_of(component))
-        for peer in rule["to"]
-        if "podSelector" in peer
-    )
+def allowed(installation: Installation, direction: str) -> Iterator[tuple[str, str, int]]:
+    """Yield component, peer and port of each rule; a peer is a component, or a NetworkPolicyPeer in JSON."""
+    labels = {component(pod): pod["metadata"]["labels"] for pod in pods(installation.workloads)}
+    side = {"egress": "to", "ingress": "from"}[direction]
+    for name in labels:
+        for policy in policies(labels[name], installation.objects):
+            for rule in policy.get(direction, []):
+                for port in rule["ports"]:
+                    for peer in rule.get(side, [{}]):
+                        if peer.keys() == {"podSelector"}:
+                            selector = peer["podSelector"]["matchLabels"].items()
+                            found = [other for other in labels if selector <= labels[other].items()]
+                            # A rule for pods that are nowhere would be a mistake.
+                            assert found, (name, peer)
+                            yield from ((name, other, port["port"]) for other in found)
+                        else:
+                            yield name, json.dumps(peer), port["port"]
 
 
-def labels(name: str, component: str) -> dict[str, str]:
-    """Return the labels of a component's pods."""
-    candidates = (dict(template["metadata"]["labels"]) for template in pods(built(name)))
-    return next(found for found in candidates if found["app.kubernetes.io/component"] == component)
-
-
-def policies(name: str, component: str) -> list[Any]:
-    """Return the network policies that select a component's pods."""
-    pod_labels = labels(name, component)
-    return [
-        policy["spec"]
-        for policy in of_kind(built(name), "NetworkPolicy")
-        if selects(policy["spec"]["podSelector"], pod_labels)
-    ]
-
-
-def ports(rule: Object) -> set[int]:
-    return {port["port"] for port in rule["ports"]}
-
-
-@pytest.mark.parametrize("name", every_build())
-def test_deployments_select_their_pods(name: str) -> None:
-    for deployment in of_kind(built(name), "Deployment"):
-        assert selects(deployment["spec"]["selector"], pod(deployment)["metadata"]["labels"])
-
-
-@pytest.mark.parametrize("name", every_build())
-def test_services_and_probes_name_existing_ports(name: str) -> None:
-    for service in of_kind(built(name), "Service"):
-        (target,) = [
-            template
-            for template in pods(built(name))
-            if selects({"matchLabels": service["spec"]["selector"]}, template["metadata"]["labels"])
-        ]
-        open_ports = {port["name"] for container in containers(target) for port in container.get("ports", [])}
-        assert {port["targetPort"] for port in service["spec"]["ports"]} <= open_ports
-    for template in pods(built(name)):
+def needed(installation: Installation) -> set[Connection]:
+    """Return caller, callee and port of each Service whose address is in an environment."""
+    objects = installation.objects
+    services = {service["metadata"]["name"]: service["spec"] for service in of_kind(objects, "Service")}
+    calls = set()
+    for template in pods(installation.workloads):
         for container in containers(template):
-            known = {value for port in container.get("ports", []) for value in port.values()}
-            for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
-                probe = container.get(kind, {})
-                for protocol in probe.keys() & {"httpGet", "tcpSocket", "grpc"}:
-                    assert probe[protocol]["port"] in known
+            for value in environment(container, objects).values():
+                address = ADDRESS.fullmatch(value)
+                if address and address[1] in services:
+                    service = services[address[1]]
+                    callee = service["selector"]["app.kubernetes.io/component"]
+                    (port,) = service["ports"]
+                    assert port["port"] == int(address[2] or 80)
+                    (server,) = [
+                        server
+                        for pod in pods(objects)
+                        if component(pod) == callee
+                        for server in pod["spec"]["containers"]
+                    ]
+                    numbers = {each["name"]: each["containerPort"] for each in server["ports"]}
+                    calls.add((component(template), callee, numbers[port["targetPort"]]))
+    return calls
 
 
-@pytest.mark.parametrize("name", every_build())
-def test_gateway_targets_headless_service(name: str) -> None:
-    (gateway,) = containers(pod(named(built(name), "Deployment", "gateway")))
-    (target,) = [entry["value"] for entry in gateway["env"] if entry["name"] == "DIGITS_MODEL_SERVER"]
-    service = named(built(name), "Service", "model-server-grpc")["spec"]
-    # Headless Service: its DNS name has the addresses of all pods.
-    assert service["clusterIP"] == "None"
-    assert target == f"dns:///model-server-grpc:{service['ports'][0]['port']}"
+def monitoring(installation: Installation) -> str:
+    namespace = installation.values["monitoring"]["namespace"]
+    return json.dumps({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}})
 
 
-@pytest.mark.parametrize("name", every_build())
-def test_pod_has_default_deny_and_own_policy(name: str) -> None:
-    for template in pods(built(name)):
-        component = template["metadata"]["labels"]["app.kubernetes.io/component"]
-        deny = named(built(name), "NetworkPolicy", "default-deny")["spec"]
-        assert selects(deny["podSelector"], template["metadata"]["labels"])
-        assert deny.keys() == {"podSelector", "policyTypes"}
-        assert deny["policyTypes"] == ["Ingress", "Egress"]
-        # default-deny and the component's own policy.
-        assert len(policies(name, component)) >= 2
+def test_pod_has_default_deny(installation: Installation) -> None:
+    deny = named(installation.objects, "NetworkPolicy", "default-deny")["spec"]
+    assert deny.keys() == {"podSelector", "policyTypes"}
+    assert deny["policyTypes"] == ["Ingress", "Egress"]
+    for template in pods(installation.workloads):
+        assert deny["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
 
 
-@pytest.mark.parametrize("name", every_build())
-def test_model_server_ingress_is_gateway_jobs_and_prometheus(name: str) -> None:
-    rules = [rule for policy in policies(name, "model-server") for rule in policy.get("ingress", [])]
-    callers = {}
-    for rule in rules:
-        (caller,) = rule["from"]
-        if "podSelector" in caller:
-            for component in ("gateway", "training", "releases", "retrain", "score", "redis"):
-                if selects(caller["podSelector"], labels_of(component)):
-                    callers[component] = ports(rule)
-        else:
-            callers[caller["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]] = ports(rule)
-    jobs = {component: {8500} for component in ("releases", "retrain", "score")}
-    assert callers == jobs | {"gateway": {8500, 8501}, "monitoring": {8501}}
+def test_pods_may_make_the_calls_of_their_environment_and_no_others(installation: Installation) -> None:
+    names = {component(template) for template in pods(installation.workloads)}
+    calls = {call for call in allowed(installation, "egress") if call[1] in names}
+    assert calls == needed(installation)
 
 
-def test_releases_job_reaches_model_server_gateway_and_dns_only() -> None:
-    """`digits models promote --job` prints a Job with these labels."""
-    found = [
-        policy["spec"]
-        for policy in of_kind(built("production"), "NetworkPolicy")
-        if selects(policy["spec"]["podSelector"], labels_of("releases"))
-    ]
-    assert not [rule for policy in found for rule in policy.get("ingress", [])]
-    reached = {
-        port: [labels for labels in ("model-server", "gateway") if selects_peer(rule, labels)]
-        for policy in found
-        for rule in policy.get("egress", [])
-        for port in ports(rule)
-    }
-    assert reached == {53: [], 8500: ["model-server"], 8080: ["gateway"]}
+def test_pods_may_be_called_by_those_who_call_and_by_no_others(installation: Installation) -> None:
+    values = installation.values
+    expected = {(callee, caller, port) for caller, callee, port in needed(installation)}
+    if values["monitoring"]["enabled"]:
+        expected |= {(name, monitoring(installation), port) for name, port in SCRAPED.items()}
+    callers = values["gateway"]["callers"]
+    if callers:
+        expected |= {("gateway", json.dumps(peer), 8080) for peer in callers}
+    else:
+        # Everybody includes the releases' Jobs and Prometheus.
+        expected = {entry for entry in expected if entry[0] != "gateway"} | {("gateway", ANYBODY, 8080)}
+    assert set(allowed(installation, "ingress")) == expected
 
 
-@pytest.mark.parametrize("name", every_build())
-def test_model_server_egress_is_object_storage_at_most(name: str) -> None:
-    rules = [rule for policy in policies(name, "model-server") for rule in policy.get("egress", [])]
-    assert [ports(rule) for rule in rules] == ([{53}, {443}] if "model-bucket" in name else [])
+SCRAPED = {"gateway": 8080, "model-server": 8501}
 
 
-@pytest.mark.parametrize("name", every_build())
-def test_gateway_egress_is_model_server_dns_and_that_of_components(name: str) -> None:
-    rules = [rule for policy in policies(name, "gateway") for rule in policy.get("egress", [])]
-    added = {"monitoring": [4317, 4318], "feedback": [5432], "redis": [6379]}
-    known = [[53], [8500, 8501], *(added[component] for component in added.keys() & name.split("+"))]
-    assert sorted(map(sorted, map(ports, rules))) == sorted(known)
-    (calls,) = [rule for rule in rules if 8500 in ports(rule)]
-    (callee,) = calls["to"]
-    assert selects(callee["podSelector"], labels(name, "model-server"))
+def test_pods_may_reach_outside_addresses_of_the_values_only(installation: Installation) -> None:
+    values = installation.values
+    expected: set[Connection] = set()
+
+    def expect(name: str, peers: list[Any], *ports: int) -> None:
+        expected.update((name, json.dumps(peer), port) for peer in peers for port in ports)
+
+    if installation.has_volume:
+        expect("training", values["training"]["peers"], 443)
+    if values["models"]["source"] == "bucket":
+        bucket = values["models"]["bucket"]
+        expect("model-server", bucket["peers"], bucket["port"])
+    if values["feedback"]["enabled"]:
+        for name in ("gateway", "training") if installation.has_volume else ("gateway",):
+            expect(name, values["feedback"]["peers"], values["feedback"]["port"])
+    if values["monitoring"]["traces"]:
+        expect("gateway", [json.loads(monitoring(installation))], 4317, 4318)
+    names = {component(template) for template in pods(installation.workloads)}
+    outside = {call for call in allowed(installation, "egress") if call[1] not in names and call[2] != 53}
+    assert outside == expected
+    assert not any(peer == ANYBODY for _, peer, _ in outside)
 
 
-def test_training_has_https_egress_and_no_ingress() -> None:
-    found = policies("local", "training")
-    assert not [rule for policy in found for rule in policy.get("ingress", [])]
-    assert sorted(sorted(ports(rule)) for policy in found for rule in policy.get("egress", [])) == [
-        [53],
-        [443],
-    ]
+def test_pods_that_resolve_names_reach_the_cluster_dns_and_no_others(installation: Installation) -> None:
+    calls = set(allowed(installation, "egress"))
+    callers = {name for name, peer, port in calls if port == 53 and "kube-dns" in peer}
+    assert callers == {name for name, _, _ in calls}
+    assert ("model-server" in callers) == (installation.values["models"]["source"] == "bucket")
+    assert "redis" not in callers
 
 
-def test_score_egress_is_own_pods_model_server_dns_and_storage() -> None:
-    rules = [rule for policy in policies("local+score", "score") for rule in policy.get("egress", [])]
-    (own,) = [rule for rule in rules if "ports" not in rule]
-    assert [selects(peer["podSelector"], labels("local+score", "score")) for peer in own["to"]] == [True]
-    assert sorted(sorted(ports(rule)) for rule in rules if rule is not own) == [[53], [443], [8500]]
-    (calls,) = [rule for rule in rules if "ports" in rule and 8500 in ports(rule)]
-    (callee,) = calls["to"]
-    assert selects(callee["podSelector"], labels("local+score", "model-server"))
-
-
-def test_score_ingress_is_own_pods_and_operator() -> None:
-    rules = [rule for policy in policies("local+score", "score") for rule in policy.get("ingress", [])]
-    own, operator = sorted(rules, key=lambda rule: "ports" in rule)
-    assert [selects(peer["podSelector"], labels("local+score", "score")) for peer in own["from"]] == [True]
-    assert ports(operator) == {8265}
-    (peer,) = operator["from"]
-    assert selects(peer["podSelector"], {"app.kubernetes.io/component": "kuberay-operator"})
-
-
-@pytest.mark.parametrize("name", every_build())
-def test_dns_policy_reaches_cluster_dns(name: str) -> None:
-    (rule,) = named(built(name), "NetworkPolicy", "dns")["spec"]["egress"]
-    assert selects(rule["to"][0]["podSelector"], {"k8s-app": "kube-dns"})
-
-
-def test_redis_ingress_is_gateways_only() -> None:
-    found = policies("local+redis", "redis")
-    (rule,) = [rule for policy in found for rule in policy.get("ingress", [])]
-    (caller,) = rule["from"]
-    assert ports(rule) == {6379}
-    reached = {
-        component: selects(caller["podSelector"], labels("local+redis", component))
-        for component in ("gateway", "model-server", "training", "redis")
-    }
-    assert reached == {"gateway": True, "model-server": False, "training": False, "redis": False}
-    assert not [rule for policy in found for rule in policy.get("egress", [])]
-
-
-def test_retraining_egress_is_that_of_its_work() -> None:
-    found = policies("local+retrain", "retrain")
-    assert not [rule for policy in found for rule in policy.get("ingress", [])]
-    rules = [rule for policy in found for rule in policy.get("egress", [])]
-    assert sorted(sorted(ports(rule)) for rule in rules) == [[53], [443, 5432], [8080], [8500]]
+def test_scraped_ports_are_those_of_the_monitors(installation: Installation) -> None:
+    scraped = {}
+    for monitor in of_kind(installation.objects, "ServiceMonitor"):
+        selector = monitor["spec"]["selector"]["matchLabels"]
+        (endpoint,) = monitor["spec"]["endpoints"]
+        (service,) = [
+            item
+            for item in of_kind(installation.objects, "Service")
+            if selector.items() <= item["metadata"]["labels"].items()
+            and endpoint["port"] in {port["name"] for port in item["spec"]["ports"]}
+        ]
+        job = service["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+        (server,) = [
+            server
+            for template in pods(installation.objects)
+            if component(template) == service["spec"]["selector"]["app.kubernetes.io/component"]
+            for server in template["spec"]["containers"]
+        ]
+        (scraped[job],) = [
+            port["containerPort"] for port in server["ports"] if port["name"] == endpoint["port"]
+        ]
+    assert scraped == (SCRAPED if installation.values["monitoring"]["enabled"] else {})

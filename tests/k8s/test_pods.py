@@ -1,4 +1,4 @@
-"""Pods of k8s/: security, resources, images, flags, settings, probes, shutdown and scaling."""
+"""Pods of every installation: security, resources, images, flags, commands, settings, probes and shutdown."""
 
 import re
 import shlex
@@ -13,23 +13,38 @@ from digit_client.artifact.models_folder import ModelsFolder
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
 from tests.commands import parse
-from tests.kustomize import K8S, TRAINING, built, containers, every_build, named, of_kind, pod, pods
+from tests.k8s.conftest import Installation
+from tests.manifests import (
+    K8S,
+    Object,
+    component,
+    containers,
+    environment,
+    named,
+    of_kind,
+    overlay,
+    pod,
+    pods,
+)
 
 ROOT = K8S.parent
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-SERVICES = ["gateway", "model-server"]
+OWN_IMAGE = re.compile(r"(^|/)digits-(gateway|training|training-gpu):")
+TLS_VARIABLES = {
+    "DIGITS_MODEL_SERVER_CA": "/tls/ca.crt",
+    "DIGITS_MODEL_SERVER_CERTIFICATE": "/tls/tls.crt",
+    "DIGITS_MODEL_SERVER_KEY": "/tls/tls.key",
+}
 
 
-def service_container(name: str, build: str = "local") -> Any:
+def service(objects: Any, name: str) -> Any:
     """Return the only container of a service's pods."""
-    (only,) = pod(named(built(build), "Deployment", name))["spec"]["containers"]
+    (only,) = pod(named(objects, "Deployment", name))["spec"]["containers"]
     return only
 
 
-@pytest.mark.parametrize("name", every_build())
-def test_pod_is_restricted(name: str) -> None:
-    assert pods(built(name))
-    for template in pods(built(name)):
+def test_pod_is_restricted(installation: Installation) -> None:
+    for template in pods(installation.workloads):
         security = template["spec"]["securityContext"]
         assert security["runAsNonRoot"]
         assert (security["runAsUser"], security["runAsGroup"]) == (1000, 1000)
@@ -42,19 +57,14 @@ def test_pod_is_restricted(name: str) -> None:
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
+    (account,) = of_kind(installation.objects, "ServiceAccount")
+    assert account["automountServiceAccountToken"] is False
+    names = [secret["name"] for secret in account.get("imagePullSecrets", [])]
+    assert names == installation.values["imagePullSecrets"]
 
 
-@pytest.mark.parametrize("name", every_build())
-def test_pod_has_own_service_account_without_token(name: str) -> None:
-    accounts = of_kind(built(name), "ServiceAccount")
-    used = {template["spec"]["serviceAccountName"] for template in pods(built(name))}
-    assert used == {account["metadata"]["name"] for account in accounts}
-    assert not any(account["automountServiceAccountToken"] for account in accounts)
-
-
-@pytest.mark.parametrize("name", every_build())
-def test_container_has_resource_limits(name: str) -> None:
-    for template in pods(built(name)):
+def test_container_has_resource_limits(installation: Installation) -> None:
+    for template in pods(installation.workloads):
         for container in containers(template):
             for kind in ("requests", "limits"):
                 assert container["resources"][kind].keys() >= {"cpu", "memory"}
@@ -62,9 +72,23 @@ def test_container_has_resource_limits(name: str) -> None:
             assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"]
 
 
-@pytest.mark.parametrize("name", every_build())
-def test_image_has_exact_tag(name: str) -> None:
-    for template in pods(built(name)):
+def test_gpu_is_limited_tolerated_and_used(installation: Installation) -> None:
+    for template in pods(installation.objects):
+        names = {"model-server": "modelServer", "training": "training"}
+        wanted = component(template) in names and installation.values[names[component(template)]]["gpu"]
+        container = containers(template)[-1]
+        assert ("nvidia.com/gpu" in container["resources"]["limits"]) == wanted
+        assert ("tolerations" in template["spec"]) == wanted
+        if component(template) in names:
+            assert ("-gpu" in container["image"]) == wanted
+    assert (
+        flags.parse(service(installation.objects, "model-server")["args"]).enable_batching
+        == (installation.values["modelServer"]["gpu"])
+    )
+
+
+def test_image_has_exact_tag(installation: Installation) -> None:
+    for template in pods(installation.workloads):
         for container in containers(template):
             image, _, tag = container["image"].rpartition(":")
             # An image of models has versions of its own.
@@ -73,18 +97,17 @@ def test_image_has_exact_tag(name: str) -> None:
             assert re.fullmatch(r"\d[\d.]*(-gpu)?", tag)
 
 
-def test_tensorflow_serving_images_match_serving_api() -> None:
+def test_tensorflow_serving_images_match_serving_api(installation: Installation) -> None:
     pinned = re.search(r"^tensorflow-serving-api==(\S+)", (ROOT / "constraints.txt").read_text(), re.M)
     assert pinned
-    assert service_container("model-server")["image"] == f"tensorflow/serving:{pinned[1]}"
-    on_gpu = service_container("model-server", "local+gpu-serving")
-    assert on_gpu["image"] == f"tensorflow/serving:{pinned[1]}-gpu"
+    suffix = "-gpu" if installation.values["modelServer"]["gpu"] else ""
+    image = service(installation.objects, "model-server")["image"]
+    assert image == f"tensorflow/serving:{pinned[1]}{suffix}"
 
 
-@pytest.mark.parametrize("name", every_build())
-def test_model_server_flags_are_known(name: str) -> None:
+def test_model_server_flags_are_known(installation: Installation) -> None:
     """TensorFlow Serving ignores an unknown flag after a line in its log."""
-    server = service_container("model-server", name)
+    server = service(installation.objects, "model-server")
     assert server["command"] == ["/usr/bin/tensorflow_model_server"]
     options = flags.parse(server["args"])
     assert (options.port, options.rest_api_port) == (8500, 8501)
@@ -92,72 +115,139 @@ def test_model_server_flags_are_known(name: str) -> None:
     assert options.enable_grpc_healthcheck_service
     assert not options.enable_profiler
     assert options.tensorflow_intra_op_parallelism <= int(server["resources"]["limits"]["cpu"])
-    (config,) = [item for item in of_kind(built(name), "ConfigMap") if "monitoring.config" in item["data"]]
-    assert Path(options.monitoring_config_file).name in config["data"]
+    config = named(installation.objects, "ConfigMap", "model-server-config")["data"]
+    for file in (options.monitoring_config_file, options.batching_parameters_file):
+        assert not file or Path(file).name in config
+    for path in (ROOT / "serving" / "config").glob("*.config"):
+        assert config[path.name] == path.read_text()
+    # The labels are in models.config, beside the versions that jobs publish on the volume.
     assert Path(options.model_config_file) == ModelsFolder(Path("/models")).config_path
-    assert options.model_config_file_poll_wait_seconds <= 2
+    assert options.model_config_file_poll_wait_seconds == 1
 
 
-@pytest.mark.parametrize("name", every_build())
-def test_digits_command_is_valid(name: str, tmp_path: Path) -> None:
+def test_model_server_threads_are_enough_for_all_gateways_at_one_server(installation: Installation) -> None:
+    settings = installation.values["gateway"]["settings"]
+    workers = int(settings.get("DIGITS_WORKERS", Settings().workers))
+    # Two versions, stable and canary, get calls of their own.
+    calls = installation.values["gateway"]["replicas"]["max"] * workers * Settings().max_inflight_calls * 2
+    assert flags.parse(service(installation.objects, "model-server")["args"]).grpc_max_threads > calls
+
+
+def test_digits_command_is_valid(installation: Installation, tmp_path: Path) -> None:
     # A failed `sleep` ends a container's loop.
     for program, script in (("digits", 'echo "$@"'), ("sleep", "exit 1")):
         (tmp_path / program).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / program).chmod(0o755)
-    for template in pods(built(name)):
+    for template in pods(installation.workloads):
         for container in containers(template):
             command = [*container.get("command", []), *container.get("args", [])]
-            if not command or not re.search("digits-(gateway|training)", container["image"]):
+            if not command or not OWN_IMAGE.search(container["image"]):
                 continue
-            environment = {entry["name"]: "postgresql://db/digits" for entry in container.get("env", [])}
-            environment["PATH"] = f"{tmp_path}:/usr/bin:/bin"
-            printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-            calls = printed.stdout.splitlines()
-            assert calls
-            for call in calls:
+            variables = {"DIGITS_FEEDBACK": "postgresql://db/digits", "PATH": f"{tmp_path}:/usr/bin:/bin"}
+            printed = subprocess.run(command, env=variables, check=True, capture_output=True, text=True)
+            assert printed.stdout
+            for call in printed.stdout.splitlines():
                 parse(shlex.split(call))
 
 
-@pytest.mark.parametrize("name", every_build())
-def test_gateway_environment_is_valid_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = {
-        entry["name"]: entry.get("value", "") for entry in service_container("gateway", name)["env"]
-    }
-    assert environment.keys() <= {f"DIGITS_{field.upper()}" for field in Settings.model_fields}
-    for variable, value in environment.items():
+def test_gateway_environment_is_valid_settings(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = environment(service(installation.objects, "gateway"), installation.objects)
+    known = {f"DIGITS_{field.upper()}" for field in Settings.model_fields}
+    assert variables.keys() <= known | {"OTEL_EXPORTER_OTLP_ENDPOINT"}
+    for variable, value in variables.items():
         # Mounted files exist only inside the pod.
         monkeypatch.setenv(variable, "" if value.startswith("/") else value)
-    assert Settings().model_server == "dns:///model-server-grpc:8500"
-
-
-@pytest.mark.parametrize("service", SERVICES)
-def test_probes_use_expected_endpoints(service: str) -> None:
-    probes = {
-        kind: service_container(service)[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")
-    }
-    endpoints = {
-        kind: probe["httpGet"]["path"]
-        if "httpGet" in probe
-        else next(key for key in ("tcpSocket", "grpc") if key in probe)
-        for kind, probe in probes.items()
-    }
-    assert (
-        endpoints
-        == {
-            "gateway": {"startup": "/livez", "readiness": "/readyz", "liveness": "/livez"},
-            "model-server": {
-                "startup": "tcpSocket",
-                "readiness": "/v1/models/digits/labels/stable/metadata",
-                "liveness": "grpc",
-            },
-        }[service]
+    settings = Settings()
+    values = installation.values
+    assert settings.model_server == "dns:///model-server-grpc:8500"
+    assert settings.model_name == values["modelName"]
+    assert settings.rate_limit == values["rateLimit"]
+    # Behind a route, callers without keys would share one address, and so one limit.
+    assert settings.trusted_proxies == (
+        values["route"]["proxies"] if values["route"]["kind"] != "none" else 0
     )
-    startup_seconds = probes["startup"]["periodSeconds"] * probes["startup"]["failureThreshold"]
-    assert startup_seconds >= (300 if service == "model-server" else 30)
+    for variable, value in values["gateway"]["settings"].items():
+        assert variables[variable] == value
+
+
+def test_files_of_the_environment_are_mounted(installation: Installation) -> None:
+    for template in pods(installation.workloads):
+        volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+        for container in containers(template):
+            mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+            for value in environment(container, installation.objects).values():
+                assert not value.startswith("/") or {value, str(Path(value).parent)} & mounts.keys()
+
+
+def test_every_caller_of_the_model_server_has_its_tls(installation: Installation) -> None:
+    encrypted = installation.values["modelServer"]["tls"]
+    callers = set()
+    for template in pods(installation.workloads):
+        for container in containers(template):
+            variables = environment(container, installation.objects)
+            if "DIGITS_MODEL_SERVER" in variables:
+                callers.add(component(template))
+                assert (TLS_VARIABLES.items() <= variables.items()) == encrypted
+    assert callers == ({"gateway", "training", "releases"} if installation.has_volume else {"gateway"})
+    server = service(installation.objects, "model-server")
+    assert flags.parse(server["args"]).ssl_config_file == ("/tls/ssl.config" if encrypted else "")
+    # The kubelet's gRPC probe has no TLS.
+    assert ("grpc" in server["livenessProbe"]) != encrypted
+
+
+def test_readiness_asks_for_the_stable_version_of_the_gateways_model(installation: Installation) -> None:
+    variables = environment(service(installation.objects, "gateway"), installation.objects)
+    probe = service(installation.objects, "model-server")["readinessProbe"]["httpGet"]["path"]
+    assert probe == f"/v1/models/{variables['DIGITS_MODEL_NAME']}/labels/stable/metadata"
+
+
+@pytest.mark.parametrize("name", ["gateway", "model-server"])
+def test_grace_period_covers_shutdown(name: str) -> None:
+    spec = pod(named(overlay("local"), "Deployment", name))["spec"]
+    container = service(overlay("local"), name)
+    pre_stop_seconds = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    if name == "gateway":
+        # gunicorn gives requests in flight ten seconds.
+        needed = pre_stop_seconds + 10
+    else:
+        arguments = dict(
+            pair.split("=") for pair in flags.parse(container["args"]).grpc_channel_arguments.split(",")
+        )
+        age, grace = (int(arguments[f"grpc.max_connection_{key}_ms"]) / 1000 for key in ("age", "age_grace"))
+        # gRPC varies the age of connections by 10%.
+        assert pre_stop_seconds >= 1.1 * age + grace
+        needed = pre_stop_seconds
+    assert needed < spec["terminationGracePeriodSeconds"] <= needed + 10
+    probe = container["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= (300 if name == "model-server" else 30)
+
+
+def test_models_are_writable_for_those_who_publish_only(installation: Installation) -> None:
+    writers = set()
+    for template in pods(installation.workloads):
+        for container in containers(template):
+            for mount in container["volumeMounts"]:
+                if mount["name"] == "models" and not mount.get("readOnly"):
+                    writers.add((component(template), container["name"]))
+    source = installation.values["models"]["source"]
+    if source == "volume":
+        assert writers == {("training", "training"), ("releases", "releases")}
+    else:
+        assert writers <= {("model-server", "pull"), ("model-server", "copy")}
+
+
+def test_pods_of_a_volume_for_one_node_stay_together(installation: Installation) -> None:
+    volume = installation.values["models"]["volume"]
+    alone = installation.has_volume and volume["accessMode"] == "ReadWriteOnce"
+    for template in pods(installation.objects):
+        mounts_volume = any("persistentVolumeClaim" in each for each in template["spec"]["volumes"])
+        assert ("affinity" in template["spec"]) == (mounts_volume and alone)
 
 
 def test_model_server_waits_for_models_config(tmp_path: Path) -> None:
-    spec = pod(named(built("local"), "Deployment", "model-server"))["spec"]
+    spec = pod(named(overlay("local"), "Deployment", "model-server"))["spec"]
     (waiter,), (server,) = spec["initContainers"], spec["containers"]
     assert waiter["image"] == server["image"]
     bash, option, script = waiter["command"]
@@ -169,96 +259,27 @@ def test_model_server_waits_for_models_config(tmp_path: Path) -> None:
         assert process.wait(10) == 0
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_grace_period_covers_shutdown(service: str) -> None:
-    spec = pod(named(built("local"), "Deployment", service))["spec"]
-    pre_stop_seconds = service_container(service)["lifecycle"]["preStop"]["sleep"]["seconds"]
-    if service == "gateway":
-        # gunicorn gives requests in flight ten seconds.
-        needed = pre_stop_seconds + 10
-    else:
-        arguments = dict(
-            pair.split("=")
-            for pair in flags.parse(service_container(service)["args"]).grpc_channel_arguments.split(",")
-        )
-        age, grace = (
-            int(arguments[f"grpc.max_connection_{name}_ms"]) / 1000 for name in ("age", "age_grace")
-        )
-        # gRPC varies the age of connections by 10%.
-        assert pre_stop_seconds >= 1.1 * age + grace
-        needed = pre_stop_seconds
-    assert needed < spec["terminationGracePeriodSeconds"] <= needed + 10
+@pytest.mark.parametrize(
+    ("train_status", "status", "calls"),
+    [(0, 0, ["train", "models"]), (4, 0, ["train", "models"]), (1, 1, ["train"])],
+)
+def test_training_again_ignores_refusal_but_no_error(
+    train_status: int, status: int, calls: list[str], tmp_path: Path
+) -> None:
+    (trainer,) = containers(pod(named(overlay("local"), "CronJob", "training")))
+    script = f'echo "$1" >>{tmp_path}/calls; [ "$1" != train ] || exit {train_status}'
+    (tmp_path / "digits").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "digits").chmod(0o755)
+    done = subprocess.run(trainer["command"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    assert done.returncode == status
+    assert (tmp_path / "calls").read_text().split() == calls
 
 
-@pytest.mark.parametrize("name", ["local", "production"])
-@pytest.mark.parametrize("service", SERVICES)
-def test_deployment_is_autoscaled_spread_and_protected(name: str, service: str) -> None:
-    deployment = named(built(name), "Deployment", service)
-    # With a replica count, each `kubectl apply` would undo the autoscaler's count.
-    assert "replicas" not in deployment["spec"]
-    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
-    scaler = named(built(name), "HorizontalPodAutoscaler", service)["spec"]
-    assert scaler["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": service}
-    assert scaler["minReplicas"] >= (1 if name == "local" else 2)
-    assert scaler["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 300
-    budget = named(built(name), "PodDisruptionBudget", service)["spec"]
-    labels = pod(deployment)["metadata"]["labels"]
-    assert budget["selector"]["matchLabels"].items() <= labels.items()
-    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
-    spread = pod(deployment)["spec"]["topologySpreadConstraints"]
-    assert {constraint["topologyKey"] for constraint in spread} == {
-        "kubernetes.io/hostname",
-        "topology.kubernetes.io/zone",
-    }
-    for constraint in spread:
-        assert constraint["labelSelector"]["matchLabels"].items() <= labels.items()
-
-
-@pytest.mark.parametrize("name", every_build())
-def test_models_volume_is_writable_in_training_only(name: str) -> None:
-    for template in pods(built(name)):
-        is_training = template["metadata"]["labels"]["app.kubernetes.io/component"] in ("training", "retrain")
-        for container in template["spec"]["containers"]:
-            for mount in container["volumeMounts"]:
-                if mount["mountPath"] == "/models":
-                    assert mount.get("readOnly", False) is not is_training
-
-
-def test_training_job_is_bounded() -> None:
-    spec = named(built("local"), "Job", TRAINING)["spec"]
-    assert spec["backoffLimit"] == 1
-    assert spec["activeDeadlineSeconds"]
-    assert pod({"spec": spec})["spec"]["restartPolicy"] == "Never"
-
-
-@pytest.mark.parametrize("name", every_build())
-def test_job_of_the_build_does_not_expire_and_is_replaceable(name: str) -> None:
-    """GitOps tools create an expired Job again, and Kubernetes refuses a changed one as immutable."""
-    for job in of_kind(built(name), "Job"):
-        assert job["metadata"]["name"].endswith(f"-{VERSION.replace('.', '-')}")
-        assert "ttlSecondsAfterFinished" not in job["spec"]
-        assert job["metadata"]["annotations"] == {
-            "argocd.argoproj.io/hook": "Sync",
-            "argocd.argoproj.io/hook-delete-policy": "BeforeHookCreation",
-            "kustomize.toolkit.fluxcd.io/force": "enabled",
-        }
-
-
-def test_model_server_threads_are_enough_for_all_gateways_at_one_server() -> None:
-    scaler = named(built("production"), "HorizontalPodAutoscaler", "gateway")["spec"]
-    settings = Settings()
-    # Two versions, stable and canary, get calls of their own.
-    calls = scaler["maxReplicas"] * settings.workers * settings.max_inflight_calls * 2
-    assert flags.parse(service_container("model-server", "production")["args"]).grpc_max_threads > calls
-
-
-def test_models_volume_agrees_with_number_of_nodes() -> None:
-    claim = named(built("production"), "PersistentVolumeClaim", "models")["spec"]
-    assert claim["accessModes"] == ["ReadWriteMany"]
-    on_one_node = built("production+one-node")
-    claim = named(on_one_node, "PersistentVolumeClaim", "models")["spec"]
-    assert claim["accessModes"] == ["ReadWriteOnce"]
-    for template in pods(on_one_node):
-        is_mounted = any("persistentVolumeClaim" in volume for volume in template["spec"]["volumes"])
-        assert is_mounted == ("affinity" in template["spec"])
-    assert named(on_one_node, "HorizontalPodAutoscaler", "model-server")["spec"]["maxReplicas"] == 1
+def test_training_jobs_are_bounded(installation: Installation) -> None:
+    jobs: list[Object] = [item["spec"] for item in of_kind(installation.workloads, "Job")]
+    jobs += [item["spec"]["jobTemplate"]["spec"] for item in of_kind(installation.objects, "CronJob")]
+    assert bool(jobs) == installation.has_volume
+    for job in jobs:
+        assert job["backoffLimit"] <= 1
+        assert job["activeDeadlineSeconds"]
+        assert job["template"]["spec"]["restartPolicy"] == "Never"

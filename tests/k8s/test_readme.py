@@ -1,31 +1,40 @@
-"""Kubernetes commands of the documentation, run with fakes of kubectl, kind and docker."""
+"""Kubernetes commands of the documentation, run with fakes of kubectl, helm, kind and docker."""
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
+import kubernetes_validate
 import pytest
+import yaml
 
 from digit_serving.model_server.config import read
-from tests.kustomize import COMPONENTS, built, containers, copy_k8s, kustomize, named, pods
-from tests.readme import TEXT, blocks
+from tests.commands import parse
+from tests.k8s.test_network import policies
+from tests.k8s.test_objects import VERSIONS
+from tests.manifests import OVERLAYS, component, containers, named, of_kind, overlay, pod, pods, render
+from tests.readme import ROOT, blocks
 
 RECORDER = '#!/bin/sh\necho "$(basename "$0") $*" >>"$CALLS"\n'
 KINDS = {"job": "Job", "cronjob": "CronJob", "deployment": "Deployment", "service": "Service"}
-# Objects that commands of the documentation create; KubeRay gives a RayJob a Job of the same name.
-CREATED = {("Job", "publish"), ("Job", "score")}
+# Jobs that commands of the documentation create; KubeRay gives a RayJob a Job of the same name.
+CREATED = {("Job", "publish"), ("Job", "restore"), ("Job", "score")}
+RAY_JOB = tuple(yaml.safe_load_all((ROOT / "docs" / "examples" / "score_with_ray.yaml").read_text()))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder in which the tests run the blocks of commands in order, as a reader would."""
     folder = tmp_path_factory.mktemp("readme")
-    copy_k8s(folder)
-    for program in ("kubectl", "kind", "docker"):
+    (folder / "models.tar").touch()
+    for program in ("kubectl", "helm", "kind", "docker"):
         path = folder / "bin" / program
         path.parent.mkdir(exist_ok=True)
         path.write_text(RECORDER)
@@ -33,44 +42,124 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def recorded_calls(block: str, folder: Path) -> list[str]:
-    """Run a block of commands; return the calls of the fake programs."""
+def recorded_calls(block: str, folder: Path) -> list[list[str]]:
+    """Run a block of commands; return the calls of the fake programs, each as its words."""
     calls = folder / "calls"
     calls.write_text("")
-    # Only the block gets the fake programs: kustomize() runs the real kubectl. Python's folder has `digits`.
+    # Python's folder has `digits`.
     path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-e", "-c", block], cwd=folder, env={**os.environ, "PATH": path, "CALLS": str(calls)}
     )
     assert done.returncode == 0
-    return calls.read_text().splitlines()
+    return [shlex.split(line) for line in calls.read_text().splitlines()]
 
 
 @pytest.mark.parametrize("block", blocks("bash"))
 def test_commands_name_existing_objects(block: str, folder: Path) -> None:
-    known = {(item["kind"], item["metadata"]["name"]) for item in built("production+retrain")} | CREATED
-    for call in recorded_calls(block, folder):
-        if applied := re.fullmatch(r"kubectl apply -k (\S+)", call):
-            assert kustomize(folder / applied[1])
-        for kind, name in re.findall(rf"({'|'.join(KINDS)})/(\S+)", call):
+    known = {(item["kind"], item["metadata"]["name"]) for item in overlay("production")} | CREATED
+    for program, *words in recorded_calls(block, folder):
+        if program != "kubectl":
+            continue
+        if words[:2] == ["apply", "-k"] or words[:1] == ["kustomize"]:
+            assert Path(words[-1]).name in OVERLAYS
+            assert (ROOT / words[-1] / "kustomization.yaml").exists()
+        elif words[2:4] == ["apply", "-f"] and words[4] != "-":
+            assert (ROOT / words[4]).exists()
+        for kind, name in re.findall(rf"\b({'|'.join(KINDS)})/(\S+)", " ".join(words)):
             assert (KINDS[kind], name) in known
-        if forwarded := re.search(r"service/gateway \d+:(\d+)", call):
-            gateway = named(built("local"), "Service", "gateway")["spec"]
-            assert int(forwarded[1]) in {port["port"] for port in gateway["ports"]}
+        if "port-forward" in words:
+            ports = named(overlay("local"), "Service", "gateway")["spec"]["ports"]
+            assert int(words[-1].partition(":")[2]) in {port["port"] for port in ports}
+
+
+@pytest.mark.slow
+def test_helm_command_installs_the_documented_values(folder: Path) -> None:
+    (block,) = [block for block in blocks("bash") if "helm upgrade" in block]
+    (folder / "keys").unlink(missing_ok=True)
+    ((*_, chart, _, namespace, _, values),) = [
+        call for call in recorded_calls(block, folder) if call[0] == "helm"
+    ]
+    assert (chart, namespace) == ("k8s/chart", "digits")
+    objects = render(yaml.safe_load((folder / values).read_text()))
+    (gateway,) = containers(pod(named(objects, "Deployment", "gateway")))
+    assert re.search(r"@sha256:\w{64}$", gateway["image"])
+    secrets = re.findall(r"create secret generic (\S+)", block)
+    assert secrets == ["gateway-keys", "feedback"]
 
 
 def test_local_cluster_commands_load_all_local_images(folder: Path) -> None:
-    (block,) = [block for block in blocks("bash") if "kind load" in block]
-    calls = recorded_calls(block, folder)
-    loaded = {call.split()[-1] for call in calls if call.startswith("kind load docker-image ")}
-    used = {container["image"] for template in pods(built("local")) for container in containers(template)}
-    assert loaded == {image for image in used if image.startswith("digits-")}
-    tagged = {call.split()[-1] for call in calls if call.startswith("docker tag ")}
-    assert tagged == loaded
+    block, drop_in = (block for block in blocks("bash") if "kind load" in block)
+    used = {container["image"] for template in pods(overlay("local")) for container in containers(template)}
+    for commands, expected in (
+        (block, {image for image in used if image.startswith("digits-")}),
+        (drop_in, {"digits-model-server:0.1.0"}),
+    ):
+        calls = recorded_calls(commands, folder)
+        assert {call[-1] for call in calls if call[0] == "kind"} == expected
+        assert {call[-1] for call in calls if call[:2] == ["docker", "tag"]} == expected
+    # The drop-in replaces every image that has no build for ARM.
+    (replaced,) = re.findall(r"sed s,(\S+?),", drop_in)
+    assert {image for image in used if not image.startswith("digits-")} == {replaced}
 
 
-def test_components_are_all_documented() -> None:
-    assert set(COMPONENTS) <= set(re.findall(r"`([a-z-]+)`", TEXT))
+def test_restore_command_makes_the_training_pod_wait(tmp_path: Path) -> None:
+    if not shutil.which("kubectl"):
+        pytest.skip("kubectl is not installed; Debian's package kubectl has it")
+    (block,) = [block for block in blocks("bash") if "--local" in block]
+    (command,) = re.findall(r"kubectl patch --local.*?(?= \|\n)", block, re.DOTALL)
+    spec = named(overlay("local"), "CronJob", "training")["spec"]["jobTemplate"]["spec"]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "restore"}, "spec": spec}
+    done = subprocess.run(
+        ["bash", "-c", command], input=yaml.safe_dump(job), capture_output=True, text=True, check=True
+    )
+    (container,) = containers(pod(yaml.safe_load(done.stdout)))
+    assert container["command"] == ["sleep", "600"]
+
+
+def ray_pods() -> list[Any]:
+    """Return the pod templates of the documentation's RayJob: submitter, head and workers."""
+    spec = RAY_JOB[0]["spec"]
+    (workers,) = spec["rayClusterSpec"]["workerGroupSpecs"]
+    head = spec["rayClusterSpec"]["headGroupSpec"]
+    return [spec["submitterPodTemplate"], head["template"], workers["template"]]
+
+
+def test_ray_job_has_valid_pods_policies_and_command() -> None:
+    for version in VERSIONS:
+        for policy in RAY_JOB[1:]:
+            kubernetes_validate.validate(policy, version, strict=True)
+        for template in ray_pods():
+            kubernetes_validate.validate(
+                {"apiVersion": "v1", "kind": "PodTemplate", "template": template}, version, strict=True
+            )
+    assert RAY_JOB[0]["spec"]["shutdownAfterJobFinishes"]
+    assert RAY_JOB[0]["spec"]["activeDeadlineSeconds"]
+    training = pod(of_kind(overlay("local"), "Job")[0])["spec"]
+    for template in ray_pods():
+        (container,) = containers(template)
+        assert container["securityContext"] == containers({"spec": training})[0]["securityContext"]
+        assert template["spec"]["securityContext"]["runAsNonRoot"]
+        assert template["spec"]["automountServiceAccountToken"] is False
+        assert len(policies(template["metadata"]["labels"], list(RAY_JOB[1:]))) == 1
+    program, *arguments = shlex.split(RAY_JOB[0]["spec"]["entrypoint"])
+    assert program == "digits"
+    connection = named(overlay("local"), "ConfigMap", "model-server-connection")["data"]
+    assert parse(arguments)["target"] == connection["DIGITS_MODEL_SERVER"]
+    pinned = re.search(r"^ray==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned
+    assert RAY_JOB[0]["spec"]["rayClusterSpec"]["rayVersion"] == pinned[1]
+
+
+def test_ray_job_may_call_the_model_servers() -> None:
+    server = pod(named(overlay("local"), "Deployment", "model-server"))["metadata"]["labels"]
+    (policy,) = policies(server, list(RAY_JOB[1:]))
+    (rule,) = policy["ingress"]
+    assert rule["ports"] == [{"port": 8500}]
+    (caller,) = rule["from"]
+    for template in ray_pods():
+        assert caller["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        assert component(template) == "score"
 
 
 def test_tls_commands_make_certificates_that_both_sides_accept(folder: Path) -> None:

@@ -62,7 +62,7 @@ _JOB_OPTIONS = (
     click.option(
         "--job",
         is_flag=True,
-        help="Print a Kubernetes Job that does this in the cluster: | kubectl apply -f -",
+        help="Print a Kubernetes Job that does this in the cluster: | kubectl --namespace digits apply -f -",
     ),
     click.option("--image", help="Image of the Job.  [default: digits-gateway of this release]"),
 )

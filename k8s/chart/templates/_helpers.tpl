@@ -1,0 +1,183 @@
+{{/* Labels that identify the pods of a component: selectors are immutable, so they have no others. */}}
+{{- define "digits.selector" -}}
+{app.kubernetes.io/name: digits, app.kubernetes.io/component: {{ . }}}
+{{- end }}
+
+{{/* Labels of a component's objects: (list . "gateway"). Helm adds app.kubernetes.io/managed-by. */}}
+{{- define "digits.labels" -}}
+{{- $root := index . 0 -}}
+{app.kubernetes.io/name: digits, app.kubernetes.io/component: {{ index . 1 }}, app.kubernetes.io/instance: {{ $root.Release.Name }}, app.kubernetes.io/version: {{ $root.Chart.AppVersion }}, app.kubernetes.io/part-of: digits
+{{- if gt (len .) 3 }}{{ range $name, $value := index . 3 }}, {{ $name }}: {{ quote $value }}{{ end }}{{ end }}}
+{{- end }}
+
+{{/* Metadata of a component's object: (list . "gateway" name), with further labels (dict …). */}}
+{{- define "digits.metadata" -}}
+name: {{ index . 2 }}
+namespace: {{ (index . 0).Release.Namespace }}
+labels: {{ include "digits.labels" . }}
+{{- end }}
+
+{{/* Fields of every pod: unprivileged, without a token; the argument has further fields of the security context. */}}
+{{- define "digits.pod" -}}
+serviceAccountName: digits
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext: {runAsNonRoot: true, runAsUser: 1000, runAsGroup: 1000, seccompProfile: {type: RuntimeDefault}{{ . }}}
+{{- end }}
+
+{{- define "digits.containerSecurity" -}}
+{allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+{{- end }}
+
+{{/* Pods of a component on different nodes and zones, where possible. */}}
+{{- define "digits.spread" -}}
+{{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+- {maxSkew: 1, topologyKey: {{ $key }}, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {{ include "digits.selector" $ }}}}
+{{- end }}
+{{- end }}
+
+{{/* A ReadWriteOnce volume is mounted on one node: that of the model server, whose first pod chooses it. */}}
+{{- define "digits.affinity" -}}
+{{- if and (eq .Values.models.source "volume") (eq .Values.models.volume.accessMode "ReadWriteOnce") }}
+affinity:
+  podAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      - topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels: {{ include "digits.selector" "model-server" }}
+{{- end }}
+{{- end }}
+
+{{- define "digits.gpuTolerations" -}}
+tolerations:
+  - {key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}
+{{- end }}
+
+{{/* Environment of every caller of the model server: gateways, training, and the Jobs of `digits models --job`. */}}
+{{- define "digits.connection" -}}
+DIGITS_MODEL_SERVER: dns:///model-server-grpc:8500
+{{- if .Values.modelServer.tls }}
+DIGITS_MODEL_SERVER_CA: /tls/ca.crt
+DIGITS_MODEL_SERVER_CERTIFICATE: /tls/tls.crt
+DIGITS_MODEL_SERVER_KEY: /tls/tls.key
+{{- end }}
+{{- end }}
+
+{{/* Settings of the gateways; those of `gateway.settings` prevail. */}}
+{{- define "digits.settings" -}}
+{{- $settings := dict "DIGITS_MODEL_NAME" .Values.modelName }}
+{{- if .Values.apiKeys }}
+{{- $_ := set $settings "DIGITS_API_KEYS" "/keys/keys" }}
+{{- end }}
+{{- if .Values.rateLimit }}
+{{- $_ := set $settings "DIGITS_RATE_LIMIT" .Values.rateLimit }}
+{{- $_ := set $settings "DIGITS_RATE_LIMIT_STORE" "redis://redis:6379" }}
+{{- end }}
+{{- if ne .Values.route.kind "none" }}
+{{- $_ := set $settings "DIGITS_TRUSTED_PROXIES" (toString .Values.route.proxies) }}
+{{- end }}
+{{- if .Values.monitoring.traces }}
+{{- $_ := set $settings "OTEL_EXPORTER_OTLP_ENDPOINT" .Values.monitoring.traces }}
+{{- end }}
+{{- range $name, $value := mergeOverwrite $settings .Values.gateway.settings }}
+- {name: {{ $name }}, value: {{ quote $value }}}
+{{- end }}
+{{- if .Values.feedback.enabled }}
+- name: DIGITS_FEEDBACK
+  valueFrom:
+    secretKeyRef: {name: feedback, key: url}
+{{- end }}
+{{- end }}
+
+{{/* Egress to the cluster's DNS, by Service or by NodeLocal DNSCache. */}}
+{{- define "digits.dns" -}}
+- to:
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}
+      podSelector: {matchLabels: {k8s-app: kube-dns}}
+    - ipBlock: {cidr: 169.254.20.10/32}
+  ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+{{- end }}
+
+{{- define "digits.podPeer" -}}
+- podSelector: {matchLabels: {{ include "digits.selector" . }}}
+{{- end }}
+
+{{- define "digits.monitoringPeer" -}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .Values.monitoring.namespace }}}}
+{{- end }}
+
+{{/* Files of the model server, and the key for `digits models pull`. */}}
+{{- define "digits.config" -}}
+{{- range list "monitoring.config" "batching.config" }}
+{{ . }}: |
+  {{- $.Files.Get (print "config/" .) | trim | nindent 2 }}
+{{- end }}
+{{- with .Values.models.bucket.publicKey }}
+model-key.pem: |
+  {{- trim . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Threads for all gateways' calls at one model server: each worker's, of two versions; 16 are spare. */}}
+{{- define "digits.threads" -}}
+{{- $settings := .Values.gateway.settings }}
+{{- $calls := mul (int $settings.DIGITS_WORKERS | default 2) (int $settings.DIGITS_MAX_INFLIGHT_CALLS | default 1) 2 }}
+{{- add (mul .Values.gateway.replicas.max $calls) 16 }}
+{{- end }}
+
+{{/* Init container that brings the models, or waits for them. */}}
+{{- define "digits.models" -}}
+{{- $models := .Values.models }}
+{{- if eq $models.source "volume" }}
+# TensorFlow Serving ends if models.config does not exist, and each restart is delayed longer. The training job
+# writes the file, as the first version is published.
+initContainers:
+  - name: wait
+    image: {{ ternary .Values.images.modelServerOnGpu .Values.images.modelServer .Values.modelServer.gpu }}
+    command: [bash, -c, "until [ -e /models/models.config ]; do sleep 1; done"]
+    resources:
+      requests: {cpu: 10m, memory: 16Mi}
+      limits: {cpu: 100m, memory: 64Mi}
+    securityContext: {{ include "digits.containerSecurity" . }}
+    volumeMounts:
+      - {name: models, mountPath: /models, readOnly: true}
+{{- else if eq $models.source "bucket" }}
+initContainers:
+  # Sidecar: it pulls what models.config of the bucket names, and looks for a change every half minute. The model server
+  # starts once models.config is there, which `pull` writes last.
+  - name: pull
+    image: {{ .Values.images.gateway }}
+    command: [sh, -c, "while digits models pull {{ $models.bucket.url }}; sleep 30; do :; done"]
+    restartPolicy: Always
+    startupProbe:
+      exec: {command: [test, -e, /models/models.config]}
+      periodSeconds: 2
+      failureThreshold: 150
+    envFrom:
+      - secretRef: {name: model-bucket}
+    env:
+      - {name: DIGITS_MODELS, value: /models}
+      {{- if $models.bucket.publicKey }}
+      - {name: DIGITS_MODEL_PUBLIC_KEY, value: /config/model-key.pem}
+      {{- end }}
+    resources:
+      requests: {cpu: 100m, memory: 128Mi}
+      limits: {cpu: "1", memory: 512Mi}
+    securityContext: {{ include "digits.containerSecurity" . }}
+    volumeMounts:
+      - {name: config, mountPath: /config, readOnly: true}
+      - {name: models, mountPath: /models}
+      - {name: tmp, mountPath: /tmp}
+{{- else if not $models.image.mounted }}
+initContainers:
+  - name: copy
+    image: {{ $models.image.reference }}
+    command: [cp, -r, /models, /volume]
+    resources:
+      requests: {cpu: 100m, memory: 64Mi}
+      limits: {cpu: "1", memory: 256Mi}
+    securityContext: {{ include "digits.containerSecurity" . }}
+    volumeMounts:
+      - {name: models, mountPath: /volume}
+{{- end }}
+{{- end }}

@@ -1,0 +1,307 @@
+"""Chart: the overlays rendered from it, choices that it refuses, and the objects of single choices."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from digit_serving.gateway.errors import RateLimitedError
+from digit_serving.gateway.metrics import Metrics
+from digit_serving.gateway.rate_limit import RateLimiter
+from digit_serving.gateway.settings import Settings
+from tests import greenlet_loop
+from tests.k8s.conftest import DATABASE, PUBLIC_KEY, STORAGE
+from tests.manifests import (
+    K8S,
+    OVERLAYS,
+    component,
+    containers,
+    environment,
+    merge,
+    named,
+    of_kind,
+    overlay,
+    pod,
+    pods,
+    render,
+    training_job,
+)
+from tests.processes import accepts, free_port, wait_until
+
+CONFIG = K8S.parent / "serving" / "config"
+BUCKET = {"models": {"source": "bucket", "bucket": {"peers": [STORAGE]}}}
+FEEDBACK = {"apiKeys": True, "feedback": {"enabled": True, "peers": [DATABASE]}}
+WATCHED = {"monitoring": {"enabled": True}}
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlay_is_rendered_from_the_chart(name: str) -> None:
+    pytest.importorskip("helm_python")
+    from k8s.render import overlay as rendered
+
+    assert (K8S / "overlays" / name / "objects.yaml").read_text() == rendered(name), "run make manifests"
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlay_is_accepted_by_kustomize(name: str) -> None:
+    if not shutil.which("kubectl"):
+        pytest.skip("kubectl is not installed; Debian's package kubectl has it")
+    done = subprocess.run(
+        ["kubectl", "kustomize", K8S / "overlays" / name], capture_output=True, text=True, check=True
+    )
+    built = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(done.stdout)}
+    assert built == {(item["kind"], item["metadata"]["name"]): item for item in overlay(name)}
+
+
+def test_chart_passes_helm_lint() -> None:
+    helm = pytest.importorskip("helm_python")
+    report = helm.lint(K8S / "chart", merge(FEEDBACK, WATCHED), strict=True)
+    # 1 is information: an icon is recommended.
+    assert [message for message in report["messages"] if message["severity"] > 1] == []
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"modelName": "flowers"}, "modelName: jobs on the volume train digits only"),
+        ({"models": {"volume": {"accessMode": "ReadWriteOnce"}}}, "a ReadWriteOnce volume is on one node"),
+        ({"models": {"source": "bucket"}}, "models.bucket.peers: name the addresses"),
+        ({"models": {"bucket": {"publicKey": PUBLIC_KEY}}}, "signatures are verified as versions are pulled"),
+        ({"apiKeys": True, "feedback": {"enabled": True}}, "feedback.peers: name the addresses"),
+        (merge(FEEDBACK, {"apiKeys": False}), "feedback: set apiKeys"),
+        ({"training": {"schedule": "0 3 * * 0"}}, "training.schedule: needs feedback.enabled"),
+        (merge(FEEDBACK, BUCKET, {"training": {"schedule": "0 3 * * 0"}}), "publishes on the volume"),
+        ({"autoscaling": {"metric": "queue"}}, "queue needs monitoring.enabled"),
+        ({"gateway": {"replicas": {"min": 30}}}, "gateway.replicas: min is more than max"),
+        ({"route": {"kind": "ingres"}}, "/route/kind"),
+        ({"gateways": {}}, "gateways"),
+        ({"images": {"gateway": "digits-gateway"}}, "/images/gateway"),
+        ({"gateway": {"settings": {"WORKERS": "2"}}}, "WORKERS"),
+    ],
+)
+def test_chart_refuses_values_that_can_not_work(values: dict[str, Any], sentence: str) -> None:
+    helm = pytest.importorskip("helm_python")
+    with pytest.raises(helm.HelmError, match=re.escape(sentence)):
+        render(values)
+
+
+def model_server(values: dict[str, Any]) -> Any:
+    return pod(named(render(values), "Deployment", "model-server"))["spec"]
+
+
+def test_local_overlay_needs_no_metrics_server() -> None:
+    assert not of_kind(overlay("local"), "HorizontalPodAutoscaler")
+    assert of_kind(overlay("production"), "HorizontalPodAutoscaler")
+
+
+def test_training_job_changed_pod_has_another_name() -> None:
+    names = {
+        training_job(render(values))["metadata"]["name"]
+        for values in ({}, {"training": {"arguments": ["--epochs=4"]}}, {"rateLimit": "600/minute"})
+    }
+    assert len(names) == 2
+
+
+def test_training_with_feedback_starts_from_the_stable_version() -> None:
+    first, again = (
+        containers(pod(workload))[0]["command"]
+        for values in [merge(FEEDBACK, {"training": {"arguments": ["--epochs=4"]}})]
+        for objects in [render(values)]
+        for workload in (training_job(objects), named(objects, "CronJob", "training"))
+    )
+    assert first == ["digits", "train", "--epochs=4", "--if-needed"]
+    assert 'digits train --feedback "$DIGITS_FEEDBACK" --from stable' in again[2]
+    assert again[-1] == "--epochs=4"
+
+
+def test_training_runs_again_by_schedule_only() -> None:
+    for values, suspended in (
+        (FEEDBACK, True),
+        (merge(FEEDBACK, {"training": {"schedule": "1 2 * * *"}}), False),
+    ):
+        assert named(render(values), "CronJob", "training")["spec"]["suspend"] is suspended
+
+
+def test_model_image_is_mounted_or_copied() -> None:
+    values = {"models": {"source": "image", "image": {"reference": "digits-model:7"}}}
+    copied, mounted = (
+        model_server(merge(values, {"models": {"image": {"mounted": each}}})) for each in (False, True)
+    )
+    assert {"name": "models", "image": {"reference": "digits-model:7"}} in mounted["volumes"]
+    assert "initContainers" not in mounted
+    (copier,) = copied["initContainers"]
+    assert copier["image"] == "digits-model:7"
+    for spec in (mounted, copied):
+        mount = {"name": "models", "mountPath": "/models", "subPath": "models", "readOnly": True}
+        assert mount in spec["containers"][0]["volumeMounts"]
+
+
+def test_bucket_is_pulled_beside_the_model_server_for_every_model(tmp_path: Path) -> None:
+    (puller,) = model_server(merge(BUCKET, {"modelName": "flowers"}))["initContainers"]
+    # Sidecar: it runs on, and the model server waits for its startup probe.
+    assert puller["restartPolicy"] == "Always"
+    assert puller["startupProbe"]["exec"]["command"] == ["test", "-e", "/models/models.config"]
+    for program, script in (
+        ("digits", f'echo "$@" >>{tmp_path}/calls; exit 1'),
+        ("sleep", f"[ $(wc -l <{tmp_path}/calls) -lt 3 ]"),
+    ):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / program).chmod(0o755)
+    subprocess.run(puller["command"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=True)
+    # A failed pull is repeated.
+    assert (tmp_path / "calls").read_text().splitlines() == ["models pull s3://models"] * 3
+
+
+def test_bucket_with_public_key_has_its_versions_verified() -> None:
+    values = merge(BUCKET, {"models": {"bucket": {"publicKey": PUBLIC_KEY}}})
+    objects = render(values)
+    (puller,) = pod(named(objects, "Deployment", "model-server"))["spec"]["initContainers"]
+    file = environment(puller, objects)["DIGITS_MODEL_PUBLIC_KEY"]
+    assert {"name": "config", "mountPath": "/config", "readOnly": True} in puller["volumeMounts"]
+    config = named(objects, "ConfigMap", "model-server-config")["data"]
+    assert config[Path(file).relative_to("/config").name] == PUBLIC_KEY
+    (puller,) = model_server(BUCKET)["initContainers"]
+    assert "DIGITS_MODEL_PUBLIC_KEY" not in environment(puller, render(BUCKET))
+
+
+def test_changed_configuration_rolls_the_pods() -> None:
+    def checksums(values: dict[str, Any]) -> dict[str, Any]:
+        services = of_kind(render(values), "Deployment")
+        return {component(pod(item)): pod(item)["metadata"]["annotations"] for item in services}
+
+    other_key = {"models": {"bucket": {"publicKey": f"{PUBLIC_KEY}# Another.\n"}}}
+    before = checksums(merge(BUCKET, {"models": {"bucket": {"publicKey": PUBLIC_KEY}}}))
+    assert checksums(merge(BUCKET, other_key))["model-server"] != before["model-server"]
+    assert checksums(merge(BUCKET, {"modelServer": {"tls": True}}))["gateway"] != before["gateway"]
+
+
+def public_routes(keys: Path) -> set[str]:
+    """Return the gateway's routes that are for clients, those of feedback and labelling included."""
+    keys.touch()
+    settings = Settings(api_keys=keys, feedback=f"sqlite:///{keys.with_name('feedback.db')}")
+    with greenlet_loop.keeping(settings) as client:
+        rules = {rule.rule for rule in client.application.url_map.iter_rules()}
+    assert "/label" in rules
+    return rules - {"/livez", "/readyz", "/metrics"}
+
+
+@pytest.mark.parametrize("kind", ["ingress", "gateway"])
+def test_route_has_public_paths_only(kind: str, tmp_path: Path) -> None:
+    objects = render({"route": {"kind": kind}})
+    service = named(objects, "Service", "gateway")["spec"]["ports"][0]
+    if kind == "ingress":
+        (rule,) = named(objects, "Ingress", "gateway")["spec"]["rules"]
+        paths = [(path["path"], path["pathType"] == "Prefix") for path in rule["http"]["paths"]]
+        backends = [path["backend"]["service"] for path in rule["http"]["paths"]]
+        assert all(backend == {"name": "gateway", "port": {"name": service["name"]}} for backend in backends)
+    else:
+        (rule,) = named(objects, "HTTPRoute", "gateway")["spec"]["rules"]
+        paths = [(match["path"]["value"], match["path"]["type"] == "PathPrefix") for match in rule["matches"]]
+        assert rule["backendRefs"] == [{"name": "gateway", "port": service["port"]}]
+
+    def is_routed(route: str) -> bool:
+        return any(route == path or (prefix and route.startswith(f"{path}/")) for path, prefix in paths)
+
+    assert [route for route in public_routes(tmp_path / "keys") if not is_routed(route)] == []
+    assert not any(is_routed(route) for route in ("/livez", "/readyz", "/metrics"))
+
+
+def test_monitoring_has_the_alerts_and_the_dashboard_of_compose() -> None:
+    objects = render(merge(WATCHED, {"monitoring": {"labels": {"release": "prometheus"}}}))
+    rule = named(objects, "PrometheusRule", "digits")
+    assert rule["spec"] == yaml.safe_load((CONFIG / "alerts.yml").read_text())
+    dashboard = named(objects, "ConfigMap", "grafana-dashboard")
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    text = (CONFIG / "grafana" / "dashboards" / "digits.json").read_text()
+    assert dashboard["data"]["digits.json"].strip() == text.strip()
+    monitors = {item["metadata"]["name"]: item for item in of_kind(objects, "ServiceMonitor")}
+    scraped = yaml.safe_load((CONFIG / "prometheus.yml").read_text())["scrape_configs"]
+    paths = {job["job_name"]: job.get("metrics_path", "/metrics") for job in scraped}
+    assert {
+        name: item["spec"]["endpoints"][0]["path"] for name, item in monitors.items()
+    }.items() <= paths.items()
+    for item in (rule, *monitors.values()):
+        assert item["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_queue_autoscaler_queries_exposed_metrics(tmp_path: Path) -> None:
+    objects = render(merge(WATCHED, {"autoscaling": {"metric": "queue"}}))
+    assert [item["metadata"]["name"] for item in of_kind(objects, "HorizontalPodAutoscaler")] == [
+        "model-server"
+    ]
+    triggers = named(objects, "ScaledObject", "gateway")["spec"]["triggers"]
+    queries = [trigger["metadata"]["query"] for trigger in triggers if trigger["type"] == "prometheus"]
+    assert len(queries) == 2
+    metrics = Metrics().exposition().decode()
+    for query in queries:
+        for family in re.findall(r"digits_(\w+?)(?:_sum|_total)\b", query):
+            assert f"# TYPE digits_{family}" in metrics
+    if not shutil.which("promtool"):
+        pytest.skip("promtool is not installed; Debian's package prometheus has it")
+    # Two gateways, scraped four times a minute: 75 seconds of waiting at each, 150 refusals at one.
+    queue = 'digits_stage_duration_seconds_sum{stage="queue",namespace="digits",pod="%d"}'
+    series = [
+        *({"series": queue % pod, "values": "0+75x40"} for pod in (1, 2)),
+        *(
+            {"series": f'up{{job="gateway",namespace="digits",pod="{pod}"}}', "values": "1x40"}
+            for pod in (1, 2)
+        ),
+        {"series": 'digits_overload_total{namespace="digits"}', "values": "0+150x20 3000x20"},
+    ]
+    tests = [
+        # Five requests wait at each gateway.
+        {"expr": queries[0], "eval_time": "5m", "exp_samples": [{"labels": "{}", "value": 10}]},
+        # Ten refusals a second ask for two more gateways, none for no number.
+        {"expr": queries[1], "eval_time": "4m", "exp_samples": [{"labels": "{}", "value": 4}]},
+        {"expr": queries[1], "eval_time": "9m", "exp_samples": []},
+    ]
+    group = {"interval": "15s", "input_series": series, "promql_expr_test": tests}
+    file = tmp_path / "tests.yml"
+    file.write_text(yaml.safe_dump({"tests": [group]}))
+    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_redis_command_starts_store_of_limits() -> None:
+    if not shutil.which("redis-server"):
+        pytest.skip("redis-server is not installed")
+    (redis,) = containers(pod(named(render({"rateLimit": "1/hour"}), "Deployment", "redis")))
+    port = free_port()
+    command = [*redis["command"], "--port", str(port), "--bind", "127.0.0.1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: accepts(port), process)
+            limiter = RateLimiter("1/hour", f"redis://127.0.0.1:{port}")
+            greenlet_loop.call(limiter.check, "somebody")
+            with pytest.raises(RateLimitedError):
+                greenlet_loop.call(limiter.check, "somebody")
+        finally:
+            process.terminate()
+
+
+def test_feedback_store_is_from_secret() -> None:
+    objects = render(FEEDBACK)
+    entry = {"name": "DIGITS_FEEDBACK", "valueFrom": {"secretKeyRef": {"name": "feedback", "key": "url"}}}
+    callers = {
+        component(template)
+        for template in pods(objects)
+        for container in containers(template)
+        if entry in container.get("env", [])
+    }
+    assert callers == {"gateway", "training"}
+
+
+def test_chart_installs_into_any_namespace_under_any_name() -> None:
+    helm = pytest.importorskip("helm_python")
+    with helm.Chart.load(K8S / "chart") as chart:
+        values = merge(WATCHED, {"autoscaling": {"metric": "queue"}})
+        texts = chart.render(values, name="b", namespace="other").values()
+    objects = [item for text in texts for item in yaml.safe_load_all(text) if item]
+    assert {item["metadata"]["namespace"] for item in objects} == {"other"}
+    for trigger in named(objects, "ScaledObject", "gateway")["spec"]["triggers"]:
+        assert 'namespace="other"' in trigger["metadata"].get("query", 'namespace="other"')
