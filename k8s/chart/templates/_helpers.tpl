@@ -146,7 +146,8 @@ initContainers:
   # Sidecar: it pulls what models.config of the bucket names, and looks for a change every half minute. The model server
   # starts once models.config is there, which `pull` writes last.
   - name: pull
-    image: {{ .Values.images.gateway }}
+    # The gateway's image has neither S3 nor signatures.
+    image: {{ .Values.images.training }}
     command: [sh, -c, "while digits models pull {{ $models.bucket.url }}; sleep 30; do :; done"]
     restartPolicy: Always
     startupProbe:
