@@ -39,14 +39,15 @@ def test_adapt_model_of_digits_takes_flat_pixels(shape: tuple[int, ...], pixels:
     assert np.array_equal(predict(adapted, pixels), predict(model, pixels.reshape(3, *shape)))
 
 
-@pytest.mark.parametrize("shape", [(28, 28), (28, 28, 1), (None, None, 1)])
+@pytest.mark.parametrize("shape", [(28, 28), (28, 28, 1), (None, None, 1), (784,)])
 def test_adapt_model_with_or_without_grey_channel_takes_pictures_of_the_card(
     shape: tuple[int | None, ...], pixels: NDArray[np.float32]
 ) -> None:
     model = linear_model(shape, 10)
     for task in (GREY, replace(GREY, shape=(28, 28, 1))):
         images = pixels.reshape(3, *task.shape)
-        expected = predict(model, images.reshape(3, *((28, 28, 1) if len(shape) == 3 else (28, 28))))
+        accepted = shape if None not in shape else (28, 28, 1)
+        expected = predict(model, images.reshape(3, *accepted))  # type: ignore[arg-type]
         assert np.array_equal(predict(classifier.adapt(model, task), images), expected)
 
 
@@ -71,8 +72,8 @@ def test_adapt_shapes_of_equal_size_but_other_axes_raise_model_error() -> None:
     message = r"the model takes \[n, 3, 64, 48\], the card says \[n, 64, 48, 3\]"
     with pytest.raises(ModelError, match=message):
         classifier.adapt(linear_model((3, 64, 48), 4), COLORS)
-    with pytest.raises(ModelError, match=r"takes \[n, 784\], the card says \[n, 28, 28\]"):
-        classifier.adapt(linear_model((784,), 10), GREY)
+    with pytest.raises(ModelError, match=r"takes \[n, 783\], the card says \[n, 28, 28\]"):
+        classifier.adapt(linear_model((783,), 10), GREY)
     with pytest.raises(ModelError, match=r"takes \[n, any, any, 3\], the card says \[n, 28, 28\]"):
         classifier.adapt(linear_model((None, None, 3), 10), GREY)
 
@@ -81,14 +82,44 @@ def test_adapt_shapes_of_equal_size_but_other_axes_raise_model_error() -> None:
     ("classes", "activation", "message"),
     [
         (3, "softmax", "the model answers 3 classes, the card has 4 labels"),
-        (1, "sigmoid", "the model answers one value, as of a sigmoid: it needs a softmax over two labels"),
-        (4, "sigmoid", "the model's answers do not sum to 1: its last layer needs a softmax"),
-        (4, "linear", "the model's answers do not sum to 1: its last layer needs a softmax"),
+        (1, "sigmoid", "the model answers one value: with two labels, say --output sigmoid"),
+        (4, "sigmoid", "the model's answers do not sum to 1, as of a sigmoid for each label"),
+        (4, "linear", "the model's answers lie outside 0..1, as logits do: say so by --output logits"),
     ],
 )
 def test_adapt_other_answers_raise_model_error(classes: int, activation: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         classifier.adapt(linear_model((64, 48, 3), classes, activation), COLORS)
+
+
+def test_adapt_logits_answers_their_softmax() -> None:
+    model = linear_model((64, 48, 3), 4, "linear")
+    pixels = np.random.default_rng(0).random((3, 64, 48, 3), np.float32)
+    answers = predict(classifier.adapt(model, COLORS, "logits"), pixels)
+    assert np.allclose(answers, tf.nn.softmax(predict(model, pixels)), atol=1e-6)
+
+
+@pytest.mark.parametrize(("activation", "output"), [("sigmoid", "sigmoid"), ("linear", "logits")])
+def test_adapt_one_value_answers_two_labels(activation: str, output: classifier.Output) -> None:
+    task = replace(COLORS, labels=("day", "night"))
+    model = linear_model((64, 48, 3), 1, activation)
+    pixels = np.random.default_rng(0).random((3, 64, 48, 3), np.float32)
+    answers = predict(classifier.adapt(model, task, output), pixels)
+    second = predict(model, pixels) if output == "sigmoid" else tf.sigmoid(predict(model, pixels))
+    assert np.allclose(answers, np.concatenate([1 - second, second], axis=1), atol=1e-6)
+    with pytest.raises(ModelError, match="the model answers 1 classes, the card has 4 labels"):
+        classifier.adapt(model, COLORS, output)
+
+
+def test_adapt_uint8_input_gets_bytes() -> None:
+    image = keras.Input((64, 48, 3), dtype="uint8")
+    features = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, layers.Dense(4, activation="softmax")(features))
+    assert classifier.takes_bytes(model)
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3), np.uint8)
+    task = replace(COLORS, range=(0.0, 255.0))
+    answers = classifier.predict(classifier.adapt(model, task), images, task)[PROBABILITIES]
+    assert np.allclose(answers, model.predict(images, verbose=0), atol=1e-6)
 
 
 def test_adapt_several_inputs_or_outputs_raise_model_error() -> None:
@@ -103,10 +134,10 @@ def test_adapt_several_inputs_or_outputs_raise_model_error() -> None:
 
 
 def test_adapt_other_dtypes_batches_and_ranks_raise_model_error() -> None:
-    image = keras.Input((64, 48, 3), dtype="uint8")
+    image = keras.Input((64, 48, 3), dtype="int32")
     features = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(image))
     softmax = layers.Dense(4, activation="softmax")
-    with pytest.raises(ModelError, match="the model takes uint8, not float32"):
+    with pytest.raises(ModelError, match="the model takes int32, not float32 or uint8"):
         classifier.adapt(keras.Model(image, softmax(features)), COLORS)
     image = keras.Input(batch_shape=(8, 64, 48, 3))
     with pytest.raises(ModelError, match="the model takes batches of 8 only"):
@@ -189,6 +220,7 @@ class Ranked(tf.Module):  # type: ignore[misc]
             "serving_default": answer.get_concrete_function(fitting),
             "bytes": answer.get_concrete_function(signature(tf.uint8, 64, 48, 3)),
             "twice": answer_twice.get_concrete_function(fitting),
+            "wide": answer.get_concrete_function(signature(tf.int32, 64, 48, 3)),
         }
         tf.saved_model.save(self, str(folder), signatures)
 
@@ -211,11 +243,11 @@ def test_load_saved_model_answers_as_its_signature_and_has_its_weights(saved_mod
 @pytest.mark.parametrize(
     ("signature", "message"),
     [
-        ("bytes", "the signature 'bytes' takes uint8, not float32"),
+        ("wide", "the signature 'wide' takes int32, not float32 or uint8"),
         ("twice", "the signature 'twice' has 2 outputs, not one"),
         (
             "other",
-            r"there is no signature 'other' \(see --signature\); signatures: bytes, serving_default, twice",
+            r"no signature 'other' \(see --signature\); signatures: bytes, serving_default, twice, wide",
         ),
     ],
 )
@@ -244,11 +276,45 @@ def test_load_keras_reads_legacy_h5(tmp_path: Path) -> None:
     assert np.array_equal(predict(loaded, pixels), predict(model, pixels))
 
 
-def test_load_keras_other_paths_raise_model_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="the file does not exist"):
-        classifier.load_keras(tmp_path / "none.keras")
-    with pytest.raises(ModelError, match="a folder is exported by --from-saved-model"):
-        classifier.load_keras(tmp_path)
+def test_load_saved_model_of_bytes_gets_bytes(saved_model: Path) -> None:
+    model = classifier.load_saved_model(saved_model, "bytes")
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), np.uint8)
+    expected = tf.saved_model.load(str(saved_model)).signatures["bytes"](x=tf.constant(images))
+    task = replace(COLORS, range=(0.0, 255.0))
+    assert np.array_equal(
+        classifier.predict(classifier.adapt(model, task), images, task)[PROBABILITIES], expected["scores"]
+    )
+
+
+def custom_layer() -> keras.Layer:
+    class Doubling(layers.Layer):  # type: ignore[misc]
+        def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+            return inputs * 2
+
+    return Doubling()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("layer", "reasons"),
+    [
+        (custom_layer(), ["Could not locate class 'Doubling'", "--import MODULE imports the module"]),
+        (layers.Lambda(lambda x: x * 2), ["a Lambda layer", "--from-saved-model FOLDER"]),
+    ],
+    ids=["custom", "lambda"],
+)
+def test_load_keras_unknown_layer_says_what_to_do(
+    layer: keras.Layer, reasons: list[str], tmp_path: Path
+) -> None:
+    image = keras.Input((8, 8, 3))
+    keras.Model(image, layers.Dense(4)(layers.Flatten()(layer(image)))).save(tmp_path / "model.keras")
+    with pytest.raises(ModelError) as raised:
+        classifier.load_keras(tmp_path / "model.keras")
+    assert all(reason in str(raised.value) for reason in reasons), raised.value
+    assert "Full object config" not in str(raised.value)
+
+
+def test_load_keras_damaged_file_raises_model_error(tmp_path: Path) -> None:
     (tmp_path / "damaged.keras").write_bytes(b"no model")
     with pytest.raises(ModelError, match="not a model that Keras can load"):
         classifier.load_keras(tmp_path / "damaged.keras")

@@ -548,10 +548,11 @@ def test_export_of_another_task_evaluates_reports_and_publishes(
     status, printed = export(colors_file, *task, "--report", "report")
     assert status == 0, printed
     lines = printed.splitlines()
-    assert lines[0] == "Data: 20 pictures in validation"
-    assert lines[1].startswith("Left out as unreadable: 1 (red/notes.txt: ")
-    assert re.fullmatch(r"Test accuracy: [01]\.\d{4} on 20 pictures, calibration error 0\.\d{4}", lines[2])
-    assert lines[3:] == [
+    assert lines[0] == "Input: [n, 64, 48, 3], black is -1 and white 1"
+    assert lines[1] == "Data: 20 pictures in validation"
+    assert lines[2].startswith("Left out as unreadable: 1 (red/notes.txt: ")
+    assert re.fullmatch(r"Test accuracy: [01]\.\d{4} on 20 pictures, calibration error 0\.\d{4}", lines[3])
+    assert lines[4:] == [
         "Report: report/report.html",
         "Published: models/colors/1",
         "Version 1 of colors is stable: it answers callers who name no version.",
@@ -698,7 +699,8 @@ def save_model(
     ("model", "card", "message"),
     [
         ({"classes": 5}, COLORS_TOML, "mine.keras: the model answers 5 classes, the card has 4 labels"),
-        ({"activation": "linear"}, COLORS_TOML, "mine.keras: the model's answers do not sum to 1"),
+        ({"activation": "linear"}, COLORS_TOML, "mine.keras: the model's answers lie outside 0..1"),
+        ({"activation": "sigmoid"}, COLORS_TOML, "mine.keras: the model's answers do not sum to 1"),
         ({"classes": 1, "activation": "sigmoid"}, COLORS_TOML, "mine.keras: the model answers one value"),
         (
             {"shape": (3, 64, 48)},
@@ -760,3 +762,52 @@ def test_cli_import_loads_no_tensorflow() -> None:
         "import sys, digit_training.cli; sys.exit(bool({'tensorflow', 'keras', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_export_logits_are_published_as_probabilities(
+    colors_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model(Path("mine.keras"), activation="linear")
+    task = ["--labels", "red,green,blue,grey", "--data", "validation", "--force"]
+    Path("colors.toml").write_text(f'{COLORS_TOML}\n[prepare]\nkind = "resize"\n')
+    card = ["--task", "colors.toml", *task[2:]]
+    status, printed = export(Path("mine.keras"), *card, "--output", "logits")
+    assert status == 0, printed
+    assert "Published: models/colors/1" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mine.onnx", "mine.onnx: an ONNX model; see docs/how-to/bring-a-model.md"),
+        ("mine.pt", "mine.pt: a PyTorch model; see docs/how-to/bring-a-model.md"),
+    ],
+)
+def test_export_file_of_another_library_names_the_page(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(b"model")
+    status, printed = export(Path(name))
+    assert (status, message in printed) == (1, True), printed
+
+
+def test_export_imports_the_module_of_a_custom_layer(
+    colors_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("doubling_layer.py").write_text(
+        "import keras\n\n\n@keras.saving.register_keras_serializable()\n"
+        "class Doubling(keras.layers.Layer):\n    def call(self, inputs):\n        return inputs * 2\n"
+    )
+    fit = "import keras, doubling_layer as own; i = keras.Input((64, 48, 3)); "
+    fit += "x = keras.layers.GlobalAveragePooling2D()(own.Doubling()(i)); "
+    fit += "keras.Model(i, keras.layers.Dense(4, 'softmax')(x)).save('mine.keras')"
+    subprocess.run([sys.executable, "-c", fit], check=True, capture_output=True)
+    Path("colors.toml").write_text(COLORS_TOML)
+    card = ["--task", "colors.toml", "--data", "validation", "--force"]
+    status, printed = export(Path("mine.keras"), *card)
+    assert (status, "--import MODULE" in printed) == (1, True), printed
+    status, printed = export(Path("mine.keras"), *card, "--import", "doubling_layer")
+    assert status == 0, printed

@@ -4,7 +4,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import keras
 
@@ -35,11 +35,21 @@ def minimal(file: Path, labels: str) -> Document:
     return {"name": name or "model", "labels": [label.strip() for label in labels.split(",")]}
 
 
+def output_of(document: Document) -> classifier.Output:
+    """Return the document's `output`, what the model to export answers. Raise CardError."""
+    output = document.get("output", "probabilities")
+    if output not in get_args(classifier.Output):
+        raise CardError(f"output must be {' or '.join(get_args(classifier.Output))}, not {output!r}")
+    return output  # type: ignore[no-any-return]
+
+
 def complete(document: Document, model: keras.Model) -> TaskCard:
     """Return the card with the model's input shape and range where the document states none.
 
-    Raise CardError if the card is invalid, or if neither the card nor the model states shape or range.
+    What is published answers probabilities, so the card leaves `output` out. Raise CardError if the card is
+    invalid, or if neither the card nor the model states shape or range.
     """
+    document = {key: value for key, value in document.items() if key != "output"}
     try:
         # Before what is missing: a mistyped name of a table hides its keys.
         TaskCard.check_keys(document)

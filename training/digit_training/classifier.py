@@ -6,6 +6,7 @@ float32 [n, k].
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -17,6 +18,9 @@ from digit_training.errors import ModelError
 from digit_training.models import IS_DIGIT, PROBABILITIES, named_outputs
 
 Outputs = dict[str, NDArray[np.float32]]
+Output = Literal["probabilities", "logits", "sigmoid"]
+"""What a model to export answers: probabilities [n, k]; logits [n, k], or [n, 1] of the second of two labels;
+or a sigmoid [n, 1], the probability of the second of two labels."""
 Shape = tuple[int | None, ...]
 """Shape of one picture; None stands for any size."""
 
@@ -62,17 +66,36 @@ def load_keras(file: Path) -> keras.Model:
     """Return the model in a `.keras` or legacy `.h5` file. Raise ModelError if Keras cannot load it."""
     if file.is_dir():
         raise ModelError("a folder is exported by --from-saved-model")
-    if not file.is_file():
-        raise ModelError("the file does not exist")
     try:
         model = keras.saving.load_model(file, compile=False)
     # Keras does not document its exceptions for damaged files and unknown layers.
     except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"not a model that Keras can load: {reason}") from error
+        raise ModelError(_describe_load_error(error)) from error
     if not getattr(model, "inputs", None):
-        raise ModelError("the model states no shape of its input: build it from keras.Input")
+        raise ModelError(
+            "the model states no shape of its input: build it from keras.Input, or write a SavedModel by "
+            "model.export(FOLDER) and export that by --from-saved-model FOLDER"
+        )
     return model
+
+
+def _describe_load_error(error: Exception) -> str:
+    """Return the last line of Keras's reason, its cause, and what to do about an unknown layer."""
+    text = str(error)
+    if "Lambda" in text and "safe_mode" in text:
+        return (
+            "the model has a Lambda layer, whose code Keras does not load from a file; make it a registered "
+            "layer in a module (--import MODULE), or write a SavedModel by model.export(FOLDER) and export "
+            "that by --from-saved-model FOLDER"
+        )
+    lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    # The configuration of a layer may be thousands of characters long.
+    last, *_ = lines[-1].partition(" Full object config:")
+    reason = last if len(lines) > 1 else lines[0]
+    hint = ""
+    if "register_keras_serializable" in text or "custom" in text:
+        hint = "; --import MODULE imports the module that registers the layer"
+    return f"not a model that Keras can load: {reason}{hint}"
 
 
 def load_saved_model(folder: Path, signature: str) -> keras.Model:
@@ -97,11 +120,11 @@ def load_saved_model(folder: Path, signature: str) -> keras.Model:
     output_specs = signatures[signature].structured_outputs
     _check_single(f"the signature {signature!r}", len(input_specs), len(output_specs))
     (input_spec,), (output,) = input_specs.values(), output_specs
-    if input_spec.dtype != tf.float32:
-        raise ModelError(f"the signature {signature!r} takes {input_spec.dtype.name}, not float32")
+    if input_spec.dtype not in (tf.float32, tf.uint8):
+        raise ModelError(f"the signature {signature!r} takes {input_spec.dtype.name}, not float32 or uint8")
     if input_spec.shape.rank is None:
         raise ModelError(f"the signature {signature!r} states no shape of its input")
-    pixels = keras.Input(batch_shape=input_spec.shape.as_list(), name="pixels")
+    pixels = keras.Input(batch_shape=input_spec.shape.as_list(), dtype=input_spec.dtype.name, name="pixels")
     answers = layers.TFSMLayer(str(folder), call_endpoint=signature)(pixels)
     name = "".join(character if character.isalnum() else "_" for character in folder.name)
     return keras.Model(pixels, answers[output], name=name or "saved_model")
@@ -113,13 +136,18 @@ def input_shape(model: keras.Model) -> Shape:
     batch, *shape = model.inputs[0].shape
     if batch is not None:
         raise ModelError(f"the model takes batches of {batch} only; build it without a batch size")
-    if (dtype := model.inputs[0].dtype) != "float32":
-        raise ModelError(f"the model takes {dtype}, not float32")
+    if (dtype := model.inputs[0].dtype) not in ("float32", "uint8"):
+        raise ModelError(f"the model takes {dtype}, not float32 or uint8")
     return tuple(shape)
 
 
 def takes_bytes(model: keras.Model) -> bool:
-    """True if the first layer that scales takes 0..255: a Rescaling, or a Normalization adapted to bytes."""
+    """True if the model takes 0..255: uint8, or a first layer that scales it.
+
+    Such a layer is a Rescaling, or a Normalization adapted to bytes.
+    """
+    if model.inputs[0].dtype == "uint8":
+        return True
     first = _first_scaling_layer(model)
     if isinstance(first, layers.Rescaling):
         return bool(np.max(first.scale) < 1)
@@ -127,24 +155,38 @@ def takes_bytes(model: keras.Model) -> bool:
     return isinstance(first, layers.Normalization) and bool(np.max(first.mean) > 1)
 
 
-def adapt(model: keras.Model, task: TaskCard) -> keras.Model:
+def adapt(model: keras.Model, task: TaskCard, output: Output = "probabilities") -> keras.Model:
     """Return a model that takes [n, *instance_shape] and shares the weights; often `model` itself.
 
-    Raise ModelError if input or output contradict the card, or if the answers to random pictures are not
-    probabilities. A dictionary of `probabilities` and `is_digit` [n, 1] is an output for the ten digits only.
+    It answers probabilities [n, k] of the labels, whatever `output` the model has. Raise ModelError if input
+    or output contradict the card, or if the answers to random pictures are not what `output` says. A
+    dictionary of `probabilities` and `is_digit` [n, 1] is an output for the ten digits only.
     """
     target = _input_for(model, task)
-    _check_output(model, task)
+    _check_output(model, task, output)
+    takes_float = model.inputs[0].dtype == "float32"
+    is_known = _has_known_structure(model, task) and output == "probabilities"
     adapted = model
-    if target != task.instance_shape or not _has_known_structure(model, task):
+    if target != task.instance_shape or not takes_float or not is_known:
         pixels = keras.Input(task.instance_shape, name="pixels")
-        answers = model(pixels if target == task.instance_shape else layers.Reshape(target)(pixels))
+        accepted = pixels if target == task.instance_shape else layers.Reshape(target)(pixels)
+        answers = model(accepted if takes_float else keras.ops.cast(keras.ops.round(accepted), "uint8"))
         if not _has_known_structure(model, task):
             (answers,) = keras.tree.flatten(answers)
-        adapted = keras.Model(pixels, answers, name=model.name)
+        adapted = keras.Model(pixels, _to_probabilities(answers, output), name=model.name)
     noise = np.random.default_rng(0).integers(0, 256, (2, *task.shape), np.uint8)
     check_probabilities(predict(adapted, noise, task)[PROBABILITIES])
     return adapted
+
+
+def _to_probabilities(answers: keras.KerasTensor, output: Output) -> keras.KerasTensor:
+    """Return probabilities [n, k] of what a model answers."""
+    if output == "probabilities":
+        return answers
+    if answers.shape[1] > 1:
+        return layers.Softmax(dtype="float32")(answers)
+    second = answers if output == "sigmoid" else layers.Activation("sigmoid", dtype="float32")(answers)
+    return keras.ops.concatenate([1 - second, second], axis=1)
 
 
 def to_pixels(images: NDArray[np.uint8], task: TaskCard) -> NDArray[np.float32]:
@@ -186,8 +228,16 @@ def check_probabilities(probabilities: NDArray[np.float32]) -> None:
         raise ModelError(
             "the model's answers are not finite numbers: its fit diverged and needs a lower learning rate"
         )
-    if np.any(probabilities < 0) or not np.allclose(probabilities.sum(axis=1), 1, atol=_TOLERANCE):
-        raise ModelError("the model's answers do not sum to 1: its last layer needs a softmax")
+    if np.any(probabilities < 0) or np.any(probabilities > 1 + _TOLERANCE):
+        raise ModelError(
+            "the model's answers lie outside 0..1, as logits do: say so by --output logits, or by "
+            'output = "logits" in the card'
+        )
+    if not np.allclose(probabilities.sum(axis=1), 1, atol=_TOLERANCE):
+        raise ModelError(
+            "the model's answers do not sum to 1, as of a sigmoid for each label; a picture has one label "
+            "here, so the last layer needs a softmax"
+        )
 
 
 def format_shape(shape: Shape) -> str:
@@ -213,11 +263,10 @@ def _first_scaling_layer(model: keras.Model) -> keras.Layer | None:
 def _input_for(model: keras.Model, task: TaskCard) -> tuple[int, ...]:
     """Return the shape, of one picture, in which the model takes the card's pictures.
 
-    A trailing channel of 1 may be left out on either side. A flat vector fits the kind `digits` alone: for
-    other models, an equal number of values may hide another order of the axes.
+    A trailing channel of 1 may be left out on either side. A flat vector takes the pixels row by row.
     """
     accepted = input_shape(model)
-    candidates = [task.instance_shape, task.shape]
+    candidates = [task.instance_shape, task.shape, (math.prod(task.shape),)]
     if task.color == "grey":
         candidates += [task.shape[:2], (*task.shape[:2], 1)]
     for shape in candidates:
@@ -228,22 +277,27 @@ def _input_for(model: keras.Model, task: TaskCard) -> tuple[int, ...]:
     raise ModelError(f"the model takes {format_shape(accepted)}, the card says {format_shape(task.shape)}")
 
 
-def _check_output(model: keras.Model, task: TaskCard) -> None:
-    """Raise ModelError unless the model answers probabilities float32 of the card's labels."""
-    output = model.outputs[0]
+def _check_output(model: keras.Model, task: TaskCard, output: Output) -> None:
+    """Raise ModelError unless the model answers float32 [n, k] that suits the card's labels and `output`."""
+    spec = model.outputs[0]
     if _has_is_digit(model, task):
-        output = model.compute_output_spec(model.inputs[0])[PROBABILITIES]
+        spec = model.compute_output_spec(model.inputs[0])[PROBABILITIES]
     else:
         _check_single("the model", 1, len(model.outputs))
-    if len(output.shape) != 2 or output.shape[1] is None:
-        raise ModelError(f"the model answers {format_shape(output.shape[1:])}, not [n, classes]")
-    count = output.shape[1]
-    if count == 1:
-        raise ModelError("the model answers one value, as of a sigmoid: it needs a softmax over two labels")
-    if count != len(task.labels):
-        raise ModelError(f"the model answers {count} classes, the card has {len(task.labels)} labels")
-    if output.dtype != "float32":
-        raise ModelError(f"the model answers {output.dtype}: its last layer needs dtype='float32'")
+    if len(spec.shape) != 2 or spec.shape[1] is None:
+        raise ModelError(f"the model answers {format_shape(spec.shape[1:])}, not [n, classes]")
+    count, labels = spec.shape[1], len(task.labels)
+    if count == 1 and output == "probabilities":
+        raise ModelError(
+            'the model answers one value: with two labels, say --output sigmoid (output = "sigmoid" in the '
+            'card) if it is the probability of the second, or --output logits (output = "logits")'
+        )
+    if output == "sigmoid" and count != 1:
+        raise ModelError(f"the output sigmoid is one value, and the model answers {count}")
+    if (2 if count == 1 else count) != labels:
+        raise ModelError(f"the model answers {count} classes, the card has {labels} labels")
+    if spec.dtype != "float32":
+        raise ModelError(f"the model answers {spec.dtype}: its last layer needs dtype='float32'")
 
 
 def _has_known_structure(model: keras.Model, task: TaskCard) -> bool:

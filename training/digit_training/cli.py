@@ -4,10 +4,11 @@ The imports of Keras and TensorFlow are deferred, so that `--help` and `--if-nee
 """
 
 import functools
+import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,6 +34,16 @@ class _NotPublished(click.ClickException):
 
 
 PATH = click.Path(path_type=Path)
+
+_FOREIGN_SUFFIXES = {
+    ".onnx": "an ONNX model",
+    ".pb": "a TensorFlow graph",
+    ".pkl": "a pickle",
+    ".pt": "a PyTorch model",
+    ".pth": "a PyTorch model",
+    ".tflite": "a TensorFlow Lite model",
+}
+_CONVERSION_PAGE = "docs/how-to/bring-a-model.md"
 
 data_option = click.option(
     "--data",
@@ -199,6 +210,25 @@ def train(
         pipeline.train(run, target)
 
 
+def _check_paths(file: Path, others: Iterable[Path | None]) -> None:
+    """Raise ClickException for a path that can't be used: before TensorFlow, whose import takes seconds."""
+    for path in filter(None, (file, *others)):
+        if not path.exists():
+            raise click.ClickException(f"{path}: the file does not exist")
+    if kind := _FOREIGN_SUFFIXES.get(file.suffix):
+        raise click.ClickException(f"{file}: {kind}; see {_CONVERSION_PAGE} for a Keras file or SavedModel")
+
+
+def _import(modules: Sequence[str]) -> None:
+    """Import modules from the current folder or the environment: Keras finds the layers they register."""
+    sys.path.insert(0, "")
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise click.ClickException(f"--import {module}: {error}") from error
+
+
 @click.command()
 @click.argument("file", metavar="[FILE.keras]", type=PATH, required=False)
 @click.option(
@@ -212,7 +242,20 @@ def train(
     "--signature",
     default="serving_default",
     show_default=True,
-    help="Signature of the SavedModel, from one float32 tensor to one.",
+    help="Signature of the SavedModel, from one tensor of pixels, float32 or uint8, to one.",
+)
+@click.option(
+    "--import",
+    "modules",
+    metavar="MODULE",
+    multiple=True,
+    help="Python module to import before the file is loaded, which registers its layers; repeatable.",
+)
+@click.option(
+    "--output",
+    type=click.Choice(["probabilities", "logits", "sigmoid"]),
+    help="What the model answers; sigmoid is one value, the probability of the second of two labels.  "
+    "[default: the task card's, else probabilities]",
 )
 @click.option("--task", "card", metavar="CARD.toml", type=PATH, help="Task card.  [default: the digits']")
 @click.option("--labels", metavar="A,B,C", help="Labels in the order of the output, instead of a task card.")
@@ -233,6 +276,8 @@ def export(
     file: Path | None,
     saved_model: Path | None,
     signature: str,
+    modules: tuple[str, ...],
+    output: str | None,
     card: Path | None,
     labels: str | None,
     data: Path | None,
@@ -254,13 +299,16 @@ def export(
         raise click.UsageError("Give either --task or --labels.")
     if (card or labels is not None) and context.get_parameter_source("data") is ParameterSource.ENVIRONMENT:
         data = None  # DIGITS_MNIST is not the data of another task.
+    _check_paths(path, (card, data))
     _silence_tensorflow()
     with _exit_on_error():
+        _import(modules)
         from digit_training import pipeline
 
         source = pipeline.ModelSource(
             path=path,
             signature=signature if saved_model else None,
+            output=output,  # type: ignore[arg-type]
             card=card,
             labels=labels,
             name=rename,

@@ -4,7 +4,7 @@ Each picture is prepared as in serving: `images.prepare(images.decode_for_task(d
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class LabelledPictures:
 
     def prepared_for(self, task: TaskCard) -> "LabelledPictures":
         """Return the same pictures as a card of the same labels and kind prepares them. Raise DataError."""
-        is_same = (task.shape, task.fit) == (self.task.shape, self.task.fit)
+        is_same = task.prepares_as(replace(self.task, range=task.range))
         return self if self.path is None or is_same else load(self.path, task)
 
 

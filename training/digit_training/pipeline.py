@@ -6,7 +6,7 @@ A model that was fitted elsewhere, for any task, skips the fit.
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -78,6 +78,8 @@ class ModelSource:
     signature: str | None = None
     card: Path | None = None
     """TOML file of the task card."""
+    output: classifier.Output | None = None
+    """What the model answers, in place of the card's."""
     labels: str | None = None
     """Labels, separated by commas, for a minimal card; without a card, the task is that of the digits."""
     name: str | None = None
@@ -149,6 +151,8 @@ def export(source: ModelSource, target: Target) -> None:
     classifier.check_backend()
     console = _console()
     model, task = _load_model(source)
+    low, high = task.range
+    console.print(f"Input: {classifier.format_shape(task.shape)}, black is {low:g} and white {high:g}")
     target.check(task)
     test_pictures = _load_test_pictures(console, source.data, task, target.gate.force)
     if test_pictures is None:
@@ -259,21 +263,24 @@ def _fit_progress(console: Console, recipe: Recipe) -> Iterator[FitProgress]:
 
 def _load_model(source: ModelSource) -> tuple[keras.Model, TaskCard]:
     """Return the model, with the input of its card, and the card."""
-    path = source.path
+    path, output = source.path, source.output
     with _naming_file_in_errors(path):
         signature = source.signature
         model = classifier.load_saved_model(path, signature) if signature else classifier.load_keras(path)
     hint = ""
     if source.card:
         with _naming_file_in_errors(source.card):
-            task = cards.complete(cards.read(source.card), model)
+            document = cards.read(source.card)
+            output = output or cards.output_of(document)
+            task = cards.complete(document, model)
     elif source.labels is not None:
         with _naming_file_in_errors(path):
             task = cards.complete(cards.minimal(path, source.labels), model)
     else:
-        task, hint = DIGITS, " (the digits' card; see --task and --labels)"
+        task = replace(DIGITS, range=(0.0, 255.0)) if classifier.takes_bytes(model) else DIGITS
+        hint = " (the digits' card; see --task and --labels)"
     with _naming_file_in_errors(path, hint):
-        adapted = classifier.adapt(model, task)
+        adapted = classifier.adapt(model, task, output or "probabilities")
     return adapted, cards.renamed(task, source.name) if source.name is not None else task
 
 

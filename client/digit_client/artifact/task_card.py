@@ -50,8 +50,9 @@ class TaskCard:
     kind: Kind = "resize"
     """Preparation: `digits` finds what is written and frames it as MNIST does, `resize` scales the picture,
     `none` takes pictures of exactly this shape."""
-    fit: Fit = "crop"
-    """Treatment of another aspect ratio by `resize`: cut to the centre, pad with black, or stretch."""
+    fit: Fit = "stretch"
+    """Treatment of another aspect ratio by `resize`: stretch, as image_dataset_from_directory of Keras does,
+    cut to the centre, or pad with black."""
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
@@ -70,7 +71,7 @@ class TaskCard:
             shape,
             _parse_range(pixels["range"]),
             kind,
-            _choice(prepare, "fit", get_args(Fit), "crop"),
+            _choice(prepare, "fit", get_args(Fit), "stretch"),
         )
 
     @staticmethod
@@ -111,11 +112,11 @@ class TaskCard:
 
     def prepares_as(self, other: "TaskCard") -> bool:
         """True if both cards prepare and answer a picture in the same way, whatever the names."""
-        return (self.shape, self.range, self.kind, self.fit, self.reads_numbers) == (
+        is_same_fit = self.fit == other.fit or self.kind != "resize"
+        return is_same_fit and (self.shape, self.range, self.kind, self.reads_numbers) == (
             other.shape,
             other.range,
             other.kind,
-            other.fit,
             other.reads_numbers,
         )
 

@@ -77,9 +77,9 @@ def test_from_document_toml_returns_card() -> None:
     assert TaskCard.from_document(DOCUMENT) == CARD
 
 
-def test_from_document_without_prepare_resizes_and_crops() -> None:
+def test_from_document_without_prepare_stretches_as_keras_does() -> None:
     card = TaskCard.from_document(without("prepare"))
-    assert (card.kind, card.fit, card.color) == ("resize", "crop", "rgb")
+    assert (card.kind, card.fit, card.color) == ("resize", "stretch", "rgb")
 
 
 @given(CARDS)

@@ -108,14 +108,14 @@ def test_prepare_crop_keeps_centre(scale: int) -> None:
     wide = stripes(6 * scale, 6 * scale)
     tall = wide.transpose(1, 0, 2)
     expected = np.full((6, 6, 3), GREEN, np.uint8)
-    assert np.array_equal(images.prepare(wide, task(6, 6, 3)), expected)
-    assert np.array_equal(images.prepare(tall, task(6, 6, 3)), expected)
+    assert np.array_equal(images.prepare(wide, task(6, 6, 3, fit="crop")), expected)
+    assert np.array_equal(images.prepare(tall, task(6, 6, 3, fit="crop")), expected)
 
 
 def test_prepare_crop_to_other_ratio_keeps_whole_height_or_width() -> None:
     picture = random_pixels(20, 20, 3)
-    assert np.array_equal(images.prepare(picture, task(20, 10, 3)), picture[:, 5:15])
-    assert np.array_equal(images.prepare(picture, task(10, 20, 3)), picture[5:15])
+    assert np.array_equal(images.prepare(picture, task(20, 10, 3, fit="crop")), picture[:, 5:15])
+    assert np.array_equal(images.prepare(picture, task(10, 20, 3, fit="crop")), picture[5:15])
 
 
 def test_prepare_pad_adds_black_around_centre() -> None:
