@@ -74,7 +74,7 @@ class AnswerViews:
 
     def predict(self) -> Response:
         """Answer each picture with its class, or with its refusal."""
-        query = request.args
+        query = request.args.to_dict()
         check_names(query, PREDICT_PARAMETERS)
         include, top = parse_include(query, ("image", "labels")), parse_top(query)
         asked = self._begin(query)
@@ -109,7 +109,7 @@ class AnswerViews:
 
     def read(self) -> Response:
         """Answer each picture with its digits."""
-        query = request.args
+        query = request.args.to_dict()
         check_names(query, READ_PARAMETERS)
         include = parse_include(query, ("image",))
         asked = self._begin(query)

@@ -177,8 +177,8 @@ def _observe_requests(
         context: RequestContext = g.context
         context.ended_at = time.perf_counter()
         context.status = response.status_code
-        response.headers["X-Request-ID"] = context.request_id
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.add("X-Request-ID", context.request_id)
+        response.headers.add("X-Content-Type-Options", "nosniff")
         if context.route not in PROBE_ROUTES:
             metrics.count_request(context)
             request_log.add(context)
