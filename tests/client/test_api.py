@@ -95,7 +95,7 @@ def test_parse_readings_success_returns_readings() -> None:
     assert [(line.text, line.box) for line in reading.lines] == [("2", (1, 2, 3, 4)), ("2", (1, 12, 3, 4))]
     assert [digit.box for digit in reading.digits] == [(1, 2, 3, 4), (1, 12, 3, 4)]
     assert {(digit.digit, digit.confidence, digit.probabilities[2]) for digit in reading.digits} == {
-        (2, 0.91, np.float32(0.91))
+        (2, 0.91, float(np.float32(0.91)))
     }
     assert hash(reading)
 

@@ -47,7 +47,7 @@ def test_adapt_model_with_or_without_grey_channel_takes_pictures_of_the_card(
     for task in (GREY, replace(GREY, shape=(28, 28, 1))):
         images = pixels.reshape(3, *task.shape)
         accepted = shape if None not in shape else (28, 28, 1)
-        expected = predict(model, images.reshape(3, *accepted))  # type: ignore[arg-type]
+        expected = predict(model, images.reshape(3, *accepted))
         assert np.array_equal(predict(classifier.adapt(model, task), images), expected)
 
 
