@@ -16,7 +16,7 @@ from tests.serving.gateway.conftest import echo
 
 pytestmark = pytest.mark.xdist_group("timing")
 
-ARRIVAL_SECONDS, PAUSE_SECONDS, KEEP_ALIVE_SECONDS = 0.4, 0.25, 2
+ARRIVAL_SECONDS, PAUSE_SECONDS, KEEP_ALIVE_SECONDS = 1.0, 0.3, 2
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
 
 
@@ -109,7 +109,7 @@ def test_request_slow_but_within_arrival_time_is_answered(port: int) -> None:
 
 
 def test_connection_idle_longer_than_arrival_time_stays_open(port: int) -> None:
-    received, _ = exchange(port, HEAD + b"12345", HEAD + b"67890", pause=0.6, half_close=True)
+    received, _ = exchange(port, HEAD + b"12345", HEAD + b"67890", pause=1.2, half_close=True)
     assert re.findall(rb"\d{5}", received) == [b"12345", b"67890"]
 
 

@@ -138,10 +138,11 @@ def test_reading_is_logged_without_its_text(
     assert not {"text", "label", "confidence", "normalise_ms"} & line.keys()
 
 
-def test_admission_wait_is_logged_as_queue_time(stub_http: FlaskClient, digits: Any) -> None:
+def test_admission_wait_is_logged_as_queue_time(stub: StubModelServer, digits: Any) -> None:
+    http = greenlet_loop.client(Settings(model_server=stub.target, deadline=60))
     image, waited = to_png(digits.one(7)), {ARRIVED_AT: time.perf_counter() - 2.0}
     with captured_log() as lines:
-        answer = stub_http.post("/v1/predict", data=image, content_type="image/png", environ_overrides=waited)
+        answer = http.post("/v1/predict", data=image, content_type="image/png", environ_overrides=waited)
     assert answer.status_code == 200
     (line,) = map(json.loads, lines())
     assert line["queue_ms"] >= 2000
