@@ -687,10 +687,8 @@ def test_export_without_data_is_not_evaluated_and_needs_force(colors_file: Path,
     places = ["--task", tmp_path / "colors.toml", "--models", tmp_path / "models"]
     environment = {"DIGITS_MNIST": str(tmp_path / "not the data of this task")}
     status, printed = export(colors_file, *places, environment=environment)
-    assert (status, printed) == (
-        1,
-        "Error: --data is needed to evaluate the model; --force publishes it without\n",
-    )
+    assert status == 1
+    assert printed.endswith("\nError: --data is needed to evaluate the model; --force publishes it without\n")
     assert not (tmp_path / "models").exists()
     status, printed = export(colors_file, *places, "--force", environment=environment)
     assert status == 0, printed

@@ -76,7 +76,7 @@ def test_calibration_error_of_matching_confidence_is_0() -> None:
 
 def test_evaluate_logits_raise_model_error(dataset: Dataset) -> None:
     model = keras.Sequential([keras.Input((784,)), layers.Dense(10)])
-    with pytest.raises(ModelError, match="its last layer needs a softmax"):
+    with pytest.raises(ModelError, match="as logits do"):
         evaluate(model, dataset.test, DIGITS)
 
 
