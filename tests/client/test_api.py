@@ -82,7 +82,7 @@ def test_parse_predictions_of_other_labels_returns_them() -> None:
 
 
 def test_parse_predictions_of_multi_label_model_names_labels() -> None:
-    answer = copy.deepcopy(FLOWERS_ANSWER)
+    answer: Any = copy.deepcopy(FLOWERS_ANSWER)
     answer["predictions"][0] |= {"label": None, "predicted_labels": ["daisy", "rose"]}
     (prediction,) = predictions(200, {}, json.dumps(answer).encode())
     assert (prediction.label, prediction.predicted_labels) == (None, ("daisy", "rose"))
