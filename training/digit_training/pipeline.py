@@ -358,8 +358,8 @@ def _report_skew(
     others, count = skew.count_other_answers(model, test_pictures, evaluation.probabilities)
     if others:
         console.print(
-            f"As image_dataset_from_directory prepares them, {others} of {count} pictures get another "
-            'answer. The service scales by area averaging: train with interpolation="area"'
+            f"As image_dataset_from_directory prepares them by default, {others} of {count} pictures get "
+            'another answer. The service scales by area averaging: train with interpolation="area"'
         )
 
 
