@@ -290,7 +290,7 @@ def _parse_prediction(item: dict[str, Any], answer: _Answer, position: int) -> P
     index, probabilities, is_digit = int(item["index"]), _parse_probabilities(item), item.get("is_digit")
     if len(probabilities) != len(answer.labels) or not 0 <= index < len(answer.labels):
         raise ValueError("the prediction does not match the model's labels")
-    count = item.get("count")
+    count, named = item.get("count"), item.get("predicted_labels")
     return Prediction(
         index,
         float(item["confidence"]),
@@ -303,6 +303,7 @@ def _parse_prediction(item: dict[str, Any], answer: _Answer, position: int) -> P
         answer.request_id,
         _parse_image(item),
         request_index=position,
+        predicted_labels=None if named is None else tuple(map(str, named)),
     )
 
 

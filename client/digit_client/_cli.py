@@ -381,7 +381,7 @@ def format_csv(*rows: Sequence[object]) -> str:
 def format_prediction_row(name: str, prediction: Prediction) -> str:
     """Return the CSV row of an image, with the cells of PREDICTION_COLUMNS."""
     said = _best(prediction), prediction.confidence, prediction.is_digit
-    return format_csv([name, prediction.label, prediction.refusal, *said, prediction.model_version, None])
+    return format_csv([name, _named(prediction), prediction.refusal, *said, prediction.model_version, None])
 
 
 def format_reading_rows(name: str, reading: Reading) -> str:
@@ -416,7 +416,7 @@ def format_chart(name: str, prediction: Prediction) -> str:
         shown = prediction.top(_CHART_LABELS)
     width = max(len(label) for label, _ in shown)
     rows = [f"  {label:<{width}} {_bar(value)} {value:6.1%}" for label, value in shown]
-    answer = _describe_refusal(prediction) or prediction.label
+    answer = _describe_refusal(prediction) or _named(prediction) or "none"
     return "\n".join([f"{name}: {answer} ({prediction.confidence:.1%})", *rows])
 
 
@@ -426,11 +426,16 @@ def format_line(name: str, prediction: Prediction) -> str:
     A refused image has no label; the refusal follows its name.
     """
     width = max(map(len, prediction.labels))
-    columns = [f"{prediction.label or '-':<{width}}", f"{prediction.confidence:6.1%}"]
+    columns = [f"{_named(prediction) or '-':<{width}}", f"{prediction.confidence:6.1%}"]
     if len(prediction.labels) <= _MAX_LINE_BARS:
         columns.append("".join(_HEIGHT_BLOCKS[min(int(value * 8), 7)] for value in prediction.probabilities))
     refusal = _describe_refusal(prediction)
     return "  ".join([*columns, f"{name}: {refusal}" if refusal else name])
+
+
+def _named(prediction: Prediction) -> str | None:
+    """Return the label, or those of a multi-label model; None if there is none."""
+    return prediction.label or ", ".join(prediction.predicted_labels or ()) or None
 
 
 def _best(prediction: Prediction) -> str:
@@ -443,6 +448,8 @@ def _describe_refusal(prediction: Prediction) -> str | None:
             return None
         case "several_digits":
             reason = f"{prediction.count} digits, which `digits read` reads"
+        case "unsure":
+            reason = "unsure"
         case _:
             reason = "no digit"
     return f"{reason}; most like {_best(prediction)}"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from digit_client import images
 from digit_client._exceptions import ImageError, ReadingNotSupportedError, without_tracebacks
 from digit_client._inputs import ImageSource, Pixels, read_source
-from digit_client._types import MIN_IS_DIGIT, Prediction, Reading
+from digit_client._types import MIN_IS_DIGIT, Prediction, Reading, Refusal
 from digit_client.artifact.task_card import TaskCard
 from digit_client.images import MAX_PIXELS, Candidates, NoInkError
 from digit_client.tfserving.codec import Batch
@@ -135,8 +135,8 @@ class Recognition:
                 outcomes.append(Outcome(row))
                 continue
             answer = next(answers)
-            if row is None or not self._accepts(answer):
-                answer = replace(answer, refusal="no_digit")
+            if refusal := "no_digit" if row is None else self._refusal(answer):
+                answer = replace(answer, refusal=refusal)
             outcomes.append(Outcome(answer, (black if row is None else row,)))
         return outcomes
 
@@ -160,8 +160,10 @@ class Recognition:
         except NoInkError:
             return None
 
-    def _accepts(self, prediction: Prediction) -> bool:
-        return not self.task.reads_numbers or prediction.looks_like_digit(self.min_is_digit)
+    def _refusal(self, prediction: Prediction) -> Refusal | None:
+        if self.task.reads_numbers:
+            return None if prediction.looks_like_digit(self.min_is_digit) else "no_digit"
+        return "unsure" if prediction.confidence < self.task.refuse_below else None
 
     def _decide_refused(self, outcomes: list[Outcome[Prediction]], pictures: Pictures, start: int) -> None:
         """Replace each refusal by the decision on the picture's candidates."""

@@ -10,8 +10,9 @@ from digit_client.artifact.task_card import DIGIT_LABELS, TaskCard
 if TYPE_CHECKING:
     import httpx
 
-Refusal: TypeAlias = Literal["no_digit", "several_digits"]
-"""Reason why an image gets no digit or no number: nothing looks like one, or several digits are shown."""
+Refusal: TypeAlias = Literal["no_digit", "several_digits", "unsure"]
+"""Reason why an image gets no label: nothing looks like a digit, several digits are shown, or the confidence
+is below the task card's `refuse_below`."""
 
 MIN_IS_DIGIT = 0.345
 """Default of the least `is_digit` of a digit. Training shifts the output so that 0.5 keeps 99.5 % of MNIST's
@@ -28,11 +29,13 @@ class Prediction:
     """Predicted class of an image, or the refusal to name one, each with the model's numbers.
 
     `refusal` is "no_digit" if the image does not look like a digit, "several_digits" if it shows `count` of
-    them, else None. `index` is the position of the most probable class in `labels`, of a refused image too.
-    `probabilities` holds the probability of each class; they sum to 1. `is_digit` is the probability that the
-    image shows a digit at all, or None from a model without this output. `confidence` is the probability of
-    the class at `index`, multiplied by `is_digit` where the model gives it. `model_version` is the version of
-    the model that answered.
+    them, "unsure" if the confidence is below the task card's `refuse_below`, else None. `index` is the
+    position of the most probable class in `labels`, of a refused image too. `probabilities` holds the
+    probability of each class; they sum to 1, except those of a multi-label model: it has no `label`, but
+    `predicted_labels`, those whose probabilities reach the card's thresholds. `is_digit` is the probability
+    that the image shows a digit at all, or None from a model without this output. `confidence` is the
+    probability of the class at `index`, multiplied by `is_digit` where the model gives it. `model_version` is
+    the version of the model that answered.
 
     `request_id` is the ID of the request in the service's log, `request_index` the image's position in that
     request. `image` is the model's input as a PNG file if the call had `include="image"`, `response` the HTTP
@@ -51,16 +54,17 @@ class Prediction:
     image: bytes | None = field(default=None, compare=False, repr=False)
     response: "httpx.Response | None" = field(default=None, compare=False, repr=False)
     request_index: int = field(default=0, compare=False)
+    predicted_labels: tuple[str, ...] | None = None
 
     @property
     def label(self) -> str | None:
-        """The most probable class, None for a refused image."""
-        return None if self.refusal else self.labels[self.index]
+        """The most probable class, None for a refused image and from a multi-label model."""
+        return None if self.refusal or self.predicted_labels is not None else self.labels[self.index]
 
     @property
     def digit(self) -> int | None:
         """The digit, 0 to 9; None for a refused image, and if the model's classes are not the ten digits."""
-        return self.index if self.has_digit_labels and not self.refusal else None
+        return self.index if self.has_digit_labels and self.label is not None else None
 
     @property
     def has_digit_labels(self) -> bool:
@@ -82,9 +86,11 @@ class Prediction:
         """Return the prediction as JSON values, without the HTTP response; `image` is base64.
 
         `digit` is there if the classes are the ten digits, `is_digit` if the model gives it, `count` if
-        several digits are the refusal.
+        several digits are the refusal, `predicted_labels` from a multi-label model.
         """
+        named = self.predicted_labels
         optional = {
+            "predicted_labels": None if named is None else list(named),
             "is_digit": self.is_digit,
             "count": self.count,
             "request_id": self.request_id,

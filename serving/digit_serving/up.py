@@ -219,7 +219,8 @@ class Stack:
             "DIGITS_PORT": str(self.ports.gateway),
             "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.ports.grpc}",
             "DIGITS_MODEL_NAME": self.default_name,
-            "DIGITS_MODEL_NAMES": ",".join(self.names),
+            # Those of today, for the page's menu, and any that is published while the gateway runs.
+            "DIGITS_MODEL_NAMES": ",".join([*self.names, "*"]),
             **_MALLOC,
             # Loopback connections need no TLS.
             **dict.fromkeys(_TLS_SETTINGS, ""),

@@ -1,5 +1,6 @@
 """Codec of the gateway's HTTP API: request bodies, and parsing of responses."""
 
+import copy
 import io
 import json
 from dataclasses import replace
@@ -78,6 +79,13 @@ def test_parse_predictions_of_other_labels_returns_them() -> None:
     (prediction,) = predictions(200, {}, json.dumps(FLOWERS_ANSWER).encode())
     assert prediction == Prediction(1, 0.75, (0.25, 0.75), ("daisy", "rose"), 7)
     assert prediction.label == "rose"
+
+
+def test_parse_predictions_of_multi_label_model_names_labels() -> None:
+    answer: Any = copy.deepcopy(FLOWERS_ANSWER)
+    answer["predictions"][0] |= {"label": None, "predicted_labels": ["daisy", "rose"]}
+    (prediction,) = predictions(200, {}, json.dumps(answer).encode())
+    assert (prediction.label, prediction.predicted_labels) == (None, ("daisy", "rose"))
 
 
 @pytest.mark.parametrize(

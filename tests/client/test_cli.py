@@ -150,6 +150,20 @@ def test_format_line_of_many_classes_has_no_bars(classes: int, bars: list[str]) 
     assert line.split() == ["label-0", "97.1%", *bars, "a.png"]
 
 
+@pytest.mark.parametrize(("named", "text"), [(("rose", "iris"), "rose, iris"), ((), "-")])
+def test_format_of_multi_label_model_names_labels(named: tuple[str, ...], text: str) -> None:
+    prediction = Prediction(1, 0.75, (0.75, 0.6), ("rose", "iris"), 1, predicted_labels=named)
+    assert _cli.format_line("a.png", prediction).startswith(f"{text:<4}   75.0%")
+    cell = f'"{text}"' if named else ""
+    assert _cli.format_prediction_row("a.png", prediction).startswith(f"a.png,{cell},,iris,0.75,")
+    assert _cli.format_chart("a.png", prediction).startswith(f"a.png: {text if named else 'none'} (75.0%)")
+
+
+def test_format_line_of_unsure_answer_names_the_likeliest() -> None:
+    prediction = Prediction(0, 0.5, (0.5, 0.5), ("rose", "iris"), 1, refusal="unsure")
+    assert _cli.format_line("a.png", prediction) == "-      50.0%  ▅▅  a.png: unsure; most like rose"
+
+
 def test_format_line_aligns_labels() -> None:
     labels = ("rose", "sunflower")
     lines = [_cli.format_line("a.png", Prediction(index, 0.5, (0.5, 0.5), labels, 1)) for index in range(2)]

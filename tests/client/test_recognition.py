@@ -310,3 +310,18 @@ def test_predict_large_pictures_are_grouped_by_size() -> None:
 
     list(Recognition(classify, large).predict([np.zeros((5, 6, 3), np.uint8)] * 7))
     assert sizes == [5, 2]
+
+
+def test_predict_below_the_cards_confidence_is_unsure() -> None:
+    task = replace(PHOTOS, refuse_below=0.75)
+
+    def classify(batch: Any) -> list[Prediction]:
+        shares = [float(row.mean()) / 255 for row in batch]
+        return [Prediction(1, share, (1 - share, share), task.labels, 1) for share in shares]
+
+    greys = [np.full((4, 6, 3), grey, np.uint8) for grey in (255, 128)]
+    sure, unsure = (outcome.result for outcome in Recognition(classify, task).predict(greys))
+    assert isinstance(sure, Prediction)
+    assert isinstance(unsure, Prediction)
+    assert (sure.label, sure.refusal) == ("light", None)
+    assert (unsure.label, unsure.refusal, unsure.index) == (None, "unsure", 1)

@@ -53,6 +53,15 @@ def test_prediction_refused_has_neither_label_nor_digit_but_numbers() -> None:
     }
 
 
+def test_prediction_of_multi_label_model_has_labels_and_no_label() -> None:
+    for named in (("iris", "rose"), ()):
+        prediction = dataclasses.replace(ROSE, predicted_labels=named)
+        assert prediction.label is None
+        document = prediction.to_dict()
+        assert (document["label"], document["predicted_labels"]) == (None, list(named))
+    assert "predicted_labels" not in ROSE.to_dict()
+
+
 def test_prediction_to_dict_has_image_as_base64_and_is_json() -> None:
     document = dataclasses.replace(PREDICTION, image=b"image", request_id="r").to_dict()
     assert (document["image"], document["request_id"]) == ("aW1hZ2U=", "r")

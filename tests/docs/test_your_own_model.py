@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from digit_client import TaskCard
+from digit_training import cards
 from tests.processes import free_port, is_ready, running, wait_until
 from tests.readme import ROOT, blocks
 
@@ -85,5 +86,8 @@ def test_card_request_over_rest_returns_the_card(service: Copy) -> None:
 
 def test_complete_card_is_valid() -> None:
     (_, complete) = blocks(r'toml title="[\w./]+"', TUTORIAL)
-    card = TaskCard.from_document(tomllib.loads(complete))
-    assert (card.name, card.shape, card.range, card.fit) == ("flowers", (180, 180, 3), (0, 255), "crop")
+    document = tomllib.loads(complete)
+    # The published card leaves it out: what is published answers probabilities.
+    assert cards.output_of(document) == document.pop("output") == "logits"
+    card = TaskCard.from_document(document)
+    assert (card.name, card.shape, card.range, card.fit) == ("flowers", (180, 180, 3), (0, 255), "stretch")

@@ -73,7 +73,7 @@ def body(data: bytes) -> None:
 def response(data: bytes) -> None:
     """Decode a model server's response."""
     with suppress(ValueError, DecodeError):
-        for prediction in codec.decode(PredictResponse.FromString(data), DIGITS.labels):
+        for prediction in codec.decode(PredictResponse.FromString(data), DIGITS):
             assert 0 <= prediction.index <= 9
             assert 0 <= prediction.confidence <= 1.001
 

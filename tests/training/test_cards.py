@@ -20,19 +20,30 @@ LABELS = {"name": "flowers", "labels": ["daisy", "rose"]}
 
 
 def test_complete_takes_shape_and_range_from_the_model() -> None:
-    task = cards.complete(LABELS, model_of((18, 12, 3), layers.Rescaling(1 / 255)))
+    task = cards.complete(LABELS, model_of((18, 12, 3), layers.Rescaling(1 / 255)), "probabilities")
     assert (task.shape, task.range, task.kind) == ((18, 12, 3), (0, 255), "resize")
 
 
 def test_complete_keeps_what_the_card_states() -> None:
     document = {**LABELS, "input": {"shape": [18, 12, 1], "range": [0, 1]}, "prepare": {"kind": "none"}}
-    task = cards.complete(document, model_of((18, 12), layers.Rescaling(1 / 255)))
+    task = cards.complete(document, model_of((18, 12), layers.Rescaling(1 / 255)), "probabilities")
     assert (task.shape, task.range, task.kind) == ((18, 12, 1), (0, 1), "none")
+
+
+def test_complete_keeps_only_multi_label_of_the_output() -> None:
+    model, document = model_of((18, 12, 3), layers.Rescaling(1 / 255)), {**LABELS, "threshold": 0.25}
+    assert cards.complete(document, model, "multi-label").thresholds == (0.25, 0.25)
+    assert not cards.complete({**LABELS, "output": "logits"}, model, "logits").is_multi_label
+    with pytest.raises(CardError, match="threshold needs output = 'multi-label'"):
+        cards.complete(document, model, "probabilities")
+    assert cards.output_of({"output": "multi-label"}) == "multi-label"
+    with pytest.raises(CardError, match="or multi-label, not 'softmax'"):
+        cards.output_of({"output": "softmax"})
 
 
 def test_complete_of_kind_digits_has_their_shape() -> None:
     document = {**LABELS, "input": {"range": [0, 1]}, "prepare": {"kind": "digits"}}
-    assert cards.complete(document, model_of((784,))).shape == DIGITS.shape
+    assert cards.complete(document, model_of((784,)), "probabilities").shape == DIGITS.shape
 
 
 @pytest.mark.parametrize(
@@ -51,7 +62,7 @@ def test_complete_incomplete_or_invalid_card_raises_card_error(
     document: dict[str, Any], shape: tuple[int | None, ...], message: str
 ) -> None:
     with pytest.raises(CardError, match=message):
-        cards.complete(document, model_of(shape))
+        cards.complete(document, model_of(shape), "probabilities")
 
 
 def test_minimal_is_named_after_the_file_and_splits_labels() -> None:

@@ -83,7 +83,7 @@ def test_adapt_shapes_of_equal_size_but_other_axes_raise_model_error() -> None:
     [
         (3, "softmax", "the model answers 3 classes, the card has 4 labels"),
         (1, "sigmoid", "the model answers one value: with two labels, say --output sigmoid"),
-        (4, "sigmoid", "the model's answers do not sum to 1, as of a sigmoid for each label"),
+        (4, "sigmoid", "the model's answers do not sum to 1: if a picture may have several labels, say"),
         (4, "linear", "the model's answers lie outside 0..1, as logits do: say so by --output logits"),
     ],
 )
@@ -109,6 +109,16 @@ def test_adapt_one_value_answers_two_labels(activation: str, output: classifier.
     assert np.allclose(answers, np.concatenate([1 - second, second], axis=1), atol=1e-6)
     with pytest.raises(ModelError, match="the model answers 1 classes, the card has 4 labels"):
         classifier.adapt(model, COLORS, output)
+
+
+def test_adapt_multi_label_answers_a_probability_of_each_label() -> None:
+    task = replace(COLORS, thresholds=(0.5,) * 4)
+    model = linear_model((64, 48, 3), 4, "sigmoid")
+    assert classifier.adapt(model, task, "multi-label") is model
+    with pytest.raises(ModelError, match=r"lie outside 0\.\.1: the last layer needs sigmoids"):
+        classifier.adapt(linear_model((64, 48, 3), 4, "linear"), task, "multi-label")
+    with pytest.raises(ModelError, match="the model answers 3 classes, the card has 4 labels"):
+        classifier.adapt(linear_model((64, 48, 3), 3, "sigmoid"), task, "multi-label")
 
 
 def test_adapt_uint8_input_gets_bytes() -> None:

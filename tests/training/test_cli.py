@@ -1,5 +1,6 @@
 """Commands `digits train` and `digits export`, run in this process; with the mark e2e, as subprocesses."""
 
+import hashlib
 import json
 import os
 import re
@@ -559,7 +560,9 @@ def test_export_of_another_task_evaluates_reports_and_publishes(
     ]
     card = read_card(Path("models/colors/1"))
     assert TaskCard.from_document(card["task"]) == COLORS
+    assert re.fullmatch("[0-9a-f]{64}", card["data"].pop("test_checksum"))
     assert card["data"] == {"source": "validation", "test": 20, "unreadable": 1, "refused": 0}
+    assert card["source"]["file_sha256"] == hashlib.sha256(colors_file.read_bytes()).hexdigest()
     assert card["accuracy"] >= 0.9
     loaded = pictures.load(Path("validation"), COLORS)
     (outputs,) = predict_saved_model(Path("models/colors/1"), loaded.examples.images)
@@ -571,6 +574,40 @@ def test_export_of_another_task_evaluates_reports_and_publishes(
         f"Accuracy on the test set, 20 pictures: {card['accuracy']:.4f}; that of models/colors/1: " in printed
     )
     assert "Serve it: digits models promote 2 --model colors\n" in printed
+
+
+def test_export_of_multi_label_model_is_judged_by_average_precision(
+    colors_folder: Path, tmp_path: Path
+) -> None:
+    """The model names the colours whose mean is above 140 of 255."""
+    image = keras.Input((32, 32, 3))
+    dense = layers.Dense(3, activation="sigmoid")
+    model = keras.Model(image, dense(layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(image))))
+    dense.set_weights([50 * np.eye(3, dtype=np.float32), np.full(3, -50 * 140 / 255, np.float32)])
+    model.save(tmp_path / "mine.keras")
+    rows = [
+        f"{c}/{n}.jpg,{c == 'red':d},{c == 'green':d},{c == 'blue':d}"
+        for c in COLORS.labels
+        for n in range(5)
+    ]
+    (colors_folder / "test.csv").write_text("\n".join(["file,red,green,blue", *rows]))
+    (tmp_path / "card.toml").write_text(
+        'name = "multi"\nlabels = ["red", "green", "blue"]\noutput = "multi-label"\nthreshold = 0.4\n'
+    )
+    models = tmp_path / "models"
+    places = [tmp_path / "mine.keras", "--task", tmp_path / "card.toml", "--models", models]
+    status, printed = export(*places, "--data", colors_folder / "test.csv", "--report", tmp_path / "report")
+    assert status == 0, printed
+    assert re.search(
+        r"Test mAP: [01]\.\d{4}, precision [01]\.\d{4}, recall [01]\.\d{4} .* on 20 pictures", printed
+    )
+    assert "A multi-label task has no report." in printed
+    card = read_card(models / "multi" / "1")
+    assert card["accuracy"] is None
+    assert card["multi_label"]["mean_average_precision"] > 0.9
+    assert TaskCard.from_document(card["task"]).thresholds == (0.4, 0.4, 0.4)
+    status, printed = export(*places, "--data", colors_folder, "--output", "probabilities")
+    assert (status, "threshold needs output = 'multi-label'" in printed) == (1, True)
 
 
 def test_export_of_another_input_is_compared_on_the_same_pictures(
@@ -651,7 +688,7 @@ def test_export_without_data_is_not_evaluated_and_needs_force(colors_file: Path,
     environment = {"DIGITS_MNIST": str(tmp_path / "not the data of this task")}
     status, printed = export(colors_file, *places, environment=environment)
     assert status == 1
-    assert printed.endswith("Error: --data is needed to evaluate the model; --force publishes it without\n")
+    assert printed.endswith("\nError: --data is needed to evaluate the model; --force publishes it without\n")
     assert not (tmp_path / "models").exists()
     status, printed = export(colors_file, *places, "--force", environment=environment)
     assert status == 0, printed

@@ -18,19 +18,24 @@ from tests.training.conftest import COLORS
 GREY = TaskCard("grey", tuple("abcdefghij"), (28, 28), (0.0, 1.0))
 
 
-def test_load_folder_prepares_each_picture_as_in_serving(colors_folder: Path) -> None:
+def test_load_folder_prepares_each_picture_as_in_serving(colors_folder: Path, tmp_path: Path) -> None:
     loaded = pictures.load(colors_folder, COLORS)
     assert loaded.examples.labels.tolist() == [label for label in range(4) for _ in range(5)]
     assert loaded.names[:6] == [*(f"red/{number}.jpg" for number in range(5)), "green/0.jpg"]
     for name, image in zip(loaded.names, loaded.examples.images, strict=True):
         data = (colors_folder / name).read_bytes()
         assert np.array_equal(image, images.prepare(images.decode_for_task(data, COLORS), COLORS))
+    checksum = loaded.description.pop("test_checksum")
     assert loaded.description == {
         "source": str(colors_folder),
         "test": 20,
         "unreadable": 0,
         "refused": 0,
     }
+    moved, small = colors_folder.rename(tmp_path / "moved"), replace(COLORS, shape=(8, 8, 3))
+    assert pictures.load(moved, small).description["test_checksum"] == checksum
+    (moved / "red" / "0.jpg").rename(moved / "green" / "9.jpg")
+    assert pictures.load(moved, small).description["test_checksum"] != checksum
 
 
 def test_load_folder_leaves_out_unreadable_and_hidden_files(colors_folder: Path) -> None:
@@ -146,9 +151,62 @@ def test_load_of_kind_digits_counts_blank_pictures_as_refused(digits: Digits, tm
     assert (loaded.names, loaded.examples.labels.tolist(), loaded.unreadable) == (["index 1"], [7], [])
     assert np.array_equal(loaded.examples.images, x[1:])
     assert [name.partition(": ")[0] for name in loaded.refused] == ["index 0"]
+    del loaded.description["test_checksum"]
     assert loaded.description == {
         "source": str(tmp_path / "test.npz"),
         "test": 1,
         "unreadable": 0,
         "refused": 1,
     }
+
+
+MULTI_LABEL = replace(COLORS, labels=("red", "blue"), thresholds=(0.5, 0.5))
+
+
+def write_table(folder: Path, *lines: str) -> Path:
+    (folder / "test.csv").write_text("".join(f"{line}\n" for line in lines))
+    return folder / "test.csv"
+
+
+def test_load_csv_of_multi_label_task_reads_flags_by_column(colors_folder: Path) -> None:
+    table = write_table(
+        colors_folder, "file,blue,red", "red/0.jpg,0,1", "blue/0.jpg,1,0", "grey/0.jpg,1,1", "lost.jpg,1,1"
+    )
+    loaded = pictures.load(table, MULTI_LABEL)
+    assert loaded.names == ["red/0.jpg", "blue/0.jpg", "grey/0.jpg"]
+    assert loaded.examples.labels.tolist() == [[1, 0], [0, 1], [1, 1]]
+    assert [name.partition(": ")[0] for name in loaded.unreadable] == ["lost.jpg"]
+
+
+def test_load_npz_of_multi_label_task_reads_flags(tmp_path: Path) -> None:
+    flags = np.array([[1, 0], [0, 1]], bool)
+    np.savez(tmp_path / "test.npz", x_test=np.zeros((2, 9, 9), np.uint8), y_test=flags)
+    assert pictures.load(tmp_path / "test.npz", MULTI_LABEL).examples.labels.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "has the columns , not file, red, blue"),
+        (["file,red", "red/0.jpg,1"], "has the columns file, red, not file, red, blue"),
+        (["file,red,blue", "red/0.jpg,1,maybe"], "line 2: a file and then 0 or 1 for each label"),
+        (["file,red,blue", "red/0.jpg,1"], "line 2: a file and then 0 or 1 for each label"),
+        (["file,red,blue", "red/0.jpg,1,0"], "holds no picture of the label 'blue'"),
+        (["file,red,blue", "lost.jpg,1,0"], r"holds no picture that can be evaluated; the first: lost\.jpg"),
+    ],
+)
+def test_load_csv_of_other_content_raises_data_error(
+    colors_folder: Path, lines: list[str], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        pictures.load(write_table(colors_folder, *lines), MULTI_LABEL)
+
+
+def test_load_data_of_the_other_kind_of_labels_raises_data_error(colors_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="whose test pictures are a CSV file"):
+        pictures.load(colors_folder, MULTI_LABEL)
+    with pytest.raises(DataError, match="whose test pictures are a folder for each label"):
+        pictures.load(write_table(colors_folder, "file,red"), COLORS)
+    np.savez(tmp_path / "test.npz", x_test=np.zeros((2, 9, 9), np.uint8), y_test=[0, 1])
+    with pytest.raises(DataError, match=r"y_test is not 0 or 1 in the shape \[n, 2\]"):
+        pictures.load(tmp_path / "test.npz", MULTI_LABEL)

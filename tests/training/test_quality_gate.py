@@ -7,7 +7,7 @@ import pytest
 
 from digit_training.comparison import Comparison, Comparisons
 from digit_training.errors import NotPublishedError
-from digit_training.evaluation import Accuracy
+from digit_training.evaluation import Accuracy, MultiLabelScores
 from digit_training.quality_gate import MIN_HELD_OUT, QualityGate
 
 GATE = QualityGate(min_accuracy=0.85)
@@ -39,6 +39,13 @@ def test_check_accuracy_below_the_minimum_passes_only_with_force(served: int | N
     with pytest.raises(NotPublishedError, match=r"0\.8499 is below the minimum of 0\.85"):
         GATE.check(comparisons)
     replace(GATE, force=True).check(comparisons)
+
+
+def test_check_multi_label_model_is_judged_by_its_mean_average_precision() -> None:
+    comparisons = judge(make_comparison("the test set", 5000))
+    GATE.check(comparisons, MultiLabelScores(0.5, 0.5, 0.85))
+    with pytest.raises(NotPublishedError, match=r"the mAP 0\.8499 is below the minimum of 0\.85"):
+        GATE.check(comparisons, MultiLabelScores(0.9, 0.9, 0.8499))
 
 
 def test_check_loss_on_any_pictures_counts_if_it_is_no_chance() -> None:

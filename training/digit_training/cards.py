@@ -9,6 +9,7 @@ from typing import Any, get_args
 import keras
 
 from digit_client import DIGITS, TaskCard, TaskCardError
+from digit_client.artifact.task_card import MULTI_LABEL
 from digit_training import classifier
 from digit_training.errors import CardError
 
@@ -43,13 +44,13 @@ def output_of(document: Document) -> classifier.Output:
     return output  # type: ignore[no-any-return]
 
 
-def complete(document: Document, model: keras.Model) -> TaskCard:
+def complete(document: Document, model: keras.Model, output: classifier.Output) -> TaskCard:
     """Return the card with the model's input shape and range where the document states none.
 
-    What is published answers probabilities, so the card leaves `output` out. Raise CardError if the card is
-    invalid, or if neither the card nor the model states shape or range.
+    What is published answers probabilities, so the card says of `output` only that it is multi-label. Raise
+    CardError if the card is invalid, or if neither the card nor the model states shape or range.
     """
-    document = {key: value for key, value in document.items() if key != "output"}
+    document = {**document, "output": MULTI_LABEL if output == MULTI_LABEL else None}
     try:
         # Before what is missing: a mistyped name of a table hides its keys.
         TaskCard.check_keys(document)

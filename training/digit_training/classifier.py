@@ -18,9 +18,9 @@ from digit_training.errors import ModelError
 from digit_training.models import IS_DIGIT, PROBABILITIES, named_outputs
 
 Outputs = dict[str, NDArray[np.float32]]
-Output = Literal["probabilities", "logits", "sigmoid"]
+Output = Literal["probabilities", "logits", "sigmoid", "multi-label"]
 """What a model to export answers: probabilities [n, k]; logits [n, k], or [n, 1] of the second of two labels;
-or a sigmoid [n, 1], the probability of the second of two labels."""
+a sigmoid [n, 1], the probability of the second of two labels; or, of a multi-label task, sigmoids [n, k]."""
 Shape = tuple[int | None, ...]
 """Shape of one picture; None stands for any size."""
 
@@ -32,6 +32,9 @@ BATCH_VALUES = 500_000
 
 CHUNK_BATCHES = 25
 """Batches whose pixels are in memory as float32 at a time."""
+
+_PROBABILITIES = ("probabilities", "multi-label")
+"""Outputs that need no conversion."""
 
 _TOLERANCE = 1e-3
 """Largest distance from 1 of a sum of probabilities."""
@@ -158,14 +161,15 @@ def takes_bytes(model: keras.Model) -> bool:
 def adapt(model: keras.Model, task: TaskCard, output: Output = "probabilities") -> keras.Model:
     """Return a model that takes [n, *instance_shape] and shares the weights; often `model` itself.
 
-    It answers probabilities [n, k] of the labels, whatever `output` the model has. Raise ModelError if input
-    or output contradict the card, or if the answers to random pictures are not what `output` says. A
-    dictionary of `probabilities` and `is_digit` [n, 1] is an output for the ten digits only.
+    It answers probabilities [n, k] of the labels, whatever `output` the model has; that of a multi-label card
+    is "multi-label". Raise ModelError if input or output contradict the card, or if the answers to random
+    pictures are not what `output` says. A dictionary of `probabilities` and `is_digit` [n, 1] is an output
+    for the ten digits only.
     """
     target = _input_for(model, task)
     _check_output(model, task, output)
     takes_float = model.inputs[0].dtype == "float32"
-    is_known = _has_known_structure(model, task) and output == "probabilities"
+    is_known = _has_known_structure(model, task) and output in _PROBABILITIES
     adapted = model
     if target != task.instance_shape or not takes_float or not is_known:
         pixels = keras.Input(task.instance_shape, name="pixels")
@@ -175,13 +179,13 @@ def adapt(model: keras.Model, task: TaskCard, output: Output = "probabilities") 
             (answers,) = keras.tree.flatten(answers)
         adapted = keras.Model(pixels, _to_probabilities(answers, output), name=model.name)
     noise = np.random.default_rng(0).integers(0, 256, (2, *task.shape), np.uint8)
-    check_probabilities(predict(adapted, noise, task)[PROBABILITIES])
+    check_probabilities(predict(adapted, noise, task)[PROBABILITIES], task)
     return adapted
 
 
 def _to_probabilities(answers: keras.KerasTensor, output: Output) -> keras.KerasTensor:
     """Return probabilities [n, k] of what a model answers."""
-    if output == "probabilities":
+    if output in _PROBABILITIES:
         return answers
     if answers.shape[1] > 1:
         return layers.Softmax(dtype="float32")(answers)
@@ -222,21 +226,26 @@ def split(images: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
-def check_probabilities(probabilities: NDArray[np.float32]) -> None:
-    """Raise ModelError unless each row of [n, k] is a probability distribution."""
+def check_probabilities(probabilities: NDArray[np.float32], task: TaskCard) -> None:
+    """Raise ModelError unless each row of [n, k] is a probability distribution; if multi-label, in 0..1."""
     if not np.isfinite(probabilities).all():
         raise ModelError(
             "the model's answers are not finite numbers: its fit diverged and needs a lower learning rate"
         )
-    if np.any(probabilities < 0) or np.any(probabilities > 1 + _TOLERANCE):
+    is_outside = np.any(probabilities < 0) or np.any(probabilities > 1 + _TOLERANCE)
+    if task.is_multi_label:
+        if is_outside:
+            raise ModelError("the model's answers lie outside 0..1: the last layer needs sigmoids")
+        return
+    if is_outside:
         raise ModelError(
             "the model's answers lie outside 0..1, as logits do: say so by --output logits, or by "
             'output = "logits" in the card'
         )
     if not np.allclose(probabilities.sum(axis=1), 1, atol=_TOLERANCE):
         raise ModelError(
-            "the model's answers do not sum to 1, as of a sigmoid for each label; a picture has one label "
-            "here, so the last layer needs a softmax"
+            "the model's answers do not sum to 1: if a picture may have several labels, say so by --output "
+            'multi-label, or by output = "multi-label" in the card; else the last layer needs a softmax'
         )
 
 
@@ -287,7 +296,7 @@ def _check_output(model: keras.Model, task: TaskCard, output: Output) -> None:
     if len(spec.shape) != 2 or spec.shape[1] is None:
         raise ModelError(f"the model answers {format_shape(spec.shape[1:])}, not [n, classes]")
     count, labels = spec.shape[1], len(task.labels)
-    if count == 1 and output == "probabilities":
+    if count == 1 and output in _PROBABILITIES:
         raise ModelError(
             'the model answers one value: with two labels, say --output sigmoid (output = "sigmoid" in the '
             'card) if it is the probability of the second, or --output logits (output = "logits")'

@@ -72,7 +72,7 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
         default=0.85,
         show_default=True,
         type=click.FloatRange(0, 1),
-        help="Lowest accuracy on the test set at which a model is published.",
+        help="Lowest accuracy on the test set, or mAP of a multi-label task, at which a model is published.",
     )
     @click.option(
         "--force",
@@ -253,8 +253,9 @@ def _import(modules: Sequence[str]) -> None:
 )
 @click.option(
     "--output",
-    type=click.Choice(["probabilities", "logits", "sigmoid"]),
-    help="What the model answers; sigmoid is one value, the probability of the second of two labels.  "
+    type=click.Choice(["probabilities", "logits", "sigmoid", "multi-label"]),
+    help="What the model answers; sigmoid is one value, the probability of the second of two labels; "
+    "multi-label is a sigmoid for each label, of which a picture may have several.  "
     "[default: the task card's, else probabilities]",
 )
 @click.option("--task", "card", metavar="CARD.toml", type=PATH, help="Task card.  [default: the digits']")
@@ -264,7 +265,8 @@ def _import(modules: Sequence[str]) -> None:
     envvar="DIGITS_MNIST",
     type=PATH,
     help="Test pictures: a folder with a folder for each label, an .npz file with x_test and y_test or "
-    "images and labels, or a folder with the IDX files t10k-images and t10k-labels.  "
+    "images and labels, or a folder with the IDX files t10k-images and t10k-labels; for a multi-label task "
+    "a CSV file with the columns file and one for each label, 0 or 1, or an .npz file with such labels.  "
     "[default for the digits: DIGITS_MNIST, or as in digits train]",
 )
 @click.option("--rename", metavar="NAME", help="Name of the model.  [default: the task card's]")
@@ -297,6 +299,8 @@ def export(
         raise click.UsageError("Give either FILE.keras or --from-saved-model.")
     if card and labels is not None:
         raise click.UsageError("Give either --task or --labels.")
+    if output == "multi-label" and not card and labels is None:
+        raise click.UsageError("--output multi-label needs --task or --labels.")
     if (card or labels is not None) and context.get_parameter_source("data") is ParameterSource.ENVIRONMENT:
         data = None  # DIGITS_MNIST is not the data of another task.
     _check_paths(path, (card, data))

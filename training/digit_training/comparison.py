@@ -11,8 +11,8 @@ from digit_client import TaskCard
 from digit_client.artifact.versions import Version
 from digit_training.artifact import predict_saved_model
 from digit_training.classifier import predict
-from digit_training.data import Examples, Labels, read_hard_pictures
-from digit_training.evaluation import Evaluation, are_right
+from digit_training.data import Examples, read_hard_pictures
+from digit_training.evaluation import Evaluation, are_labels, are_right
 from digit_training.models import PROBABILITIES
 from digit_training.pictures import LabelledPictures
 
@@ -122,10 +122,11 @@ def ask_served(version: Version, sets: EvaluationSets) -> ServedAnswers:
     The version gets the test pictures as its own card prepares them. Raise ModelError if it cannot be loaded,
     ArtifactError if its card is invalid, and DataError if it accepts none of the pictures.
     """
-    test = sets.test.prepared_for(version.task())
+    task = version.task()
+    test = sets.test.prepared_for(task)
     images = (test.examples.images, *(examples.images for examples in sets.few.values()))
     test_outputs, *few_outputs = predict_saved_model(version.path, *images)
-    right = _are_labels(test_outputs[PROBABILITIES], test.examples.labels)
+    right = are_labels(test_outputs[PROBABILITIES], test.examples.labels, task)
     return ServedAnswers(
         version,
         dict(zip(test.names, right.tolist(), strict=True)),
@@ -143,7 +144,7 @@ def compare(
 
     `evaluation` is that of the model on the test set.
     """
-    right = _are_labels(evaluation.probabilities, sets.test.examples.labels)
+    right = are_labels(evaluation.probabilities, sets.test.examples.labels, sets.task)
     answers = dict(zip(sets.test.names, right.tolist(), strict=True))
     few = {
         name: Comparison(
@@ -182,7 +183,3 @@ def _binomial_tail(least: int, count: int) -> float:
         # Binomial coefficient of one more head; math.comb of each would take seconds for thousands of coins.
         ways = ways * (count - heads) // (heads + 1)
     return total / (1 << count)
-
-
-def _are_labels(probabilities: NDArray[np.float32], labels: Labels) -> Answers:
-    return np.asarray(probabilities.argmax(axis=1) == labels, bool)

@@ -49,7 +49,8 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class Examples:
-    """Images uint8 [n, *shape] and the indices of their labels, integer [n].
+    """Images uint8 [n, *shape] and the indices of their labels, integer [n]; of a multi-label task 0 or 1 for
+    each label, [n, k].
 
     Of digits, the images are [n, 28, 28], light ink on dark, and the labels 0..9 or NO_DIGIT.
     """
@@ -103,6 +104,7 @@ class Dataset:
             "canonical": self.canonical,
             "offline": self.offline,
             "md5": self.md5,
+            "test_checksum": self.md5["test images"],
             "train": len(self.train),
             "test": len(self.test),
         }

@@ -67,16 +67,30 @@ class Refusals:
 
 
 @dataclass(frozen=True)
+class MultiLabelScores:
+    """Scores of a multi-label task, 0..1: macro averages, over the labels.
+
+    Precision and recall are those at the thresholds of the card.
+    """
+
+    precision: float
+    recall: float
+    mean_average_precision: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Accuracy and calibration error, 0..1, and the model's probabilities float32 [n, k].
 
-    `refusals` is None for a model without the output `is_digit`.
+    `refusals` is None for a model without the output `is_digit`. A multi-label task has `scores`, no
+    calibration error, and as its accuracy the share of pictures with exactly their labels.
     """
 
     accuracy: float
-    calibration_error: float
+    calibration_error: float | None
     probabilities: Probabilities
     refusals: Refusals | None
+    scores: MultiLabelScores | None = None
 
 
 @dataclass(frozen=True)
@@ -126,13 +140,38 @@ def evaluate(model: keras.Model, examples: Examples, task: TaskCard) -> Evaluati
     """
     outputs = predict(model, examples.images, task)
     probabilities = outputs[PROBABILITIES]
-    check_probabilities(probabilities)
-    correct = probabilities.argmax(axis=1) == examples.labels
+    check_probabilities(probabilities, task)
+    correct = are_labels(probabilities, examples.labels, task)
+    if task.is_multi_label:
+        scores = score_multi_label(probabilities, examples.labels, task)
+        return Evaluation(float(correct.mean()), None, probabilities, None, scores)
     confidence = probabilities.max(axis=1)
     refusals = None
     if IS_DIGIT in outputs:
         refusals = Refusals(Scored(examples.images, outputs[IS_DIGIT]), _score_negatives(model, examples))
     return Evaluation(float(correct.mean()), calibration_error(confidence, correct), probabilities, refusals)
+
+
+def are_labels(probabilities: Probabilities, labels: Labels, task: TaskCard) -> NDArray[np.bool_]:
+    """Return True for each example whose label is the answer, of a multi-label task its exact set: [n]."""
+    if task.is_multi_label:
+        return np.asarray(((probabilities >= task.thresholds) == labels).all(axis=1), bool)
+    return np.asarray(probabilities.argmax(axis=1) == labels, bool)
+
+
+def score_multi_label(probabilities: Probabilities, labels: Labels, task: TaskCard) -> MultiLabelScores:
+    """Return the scores of probabilities [n, k] for labels 0 or 1, [n, k], each of which a picture has."""
+    named = probabilities >= task.thresholds
+    hits = (named & (labels == 1)).sum(axis=0)
+    order = np.argsort(-probabilities, axis=0, kind="stable")
+    ranked = np.take_along_axis(labels, order, axis=0)
+    precision_at = ranked.cumsum(axis=0) / np.arange(1, len(labels) + 1)[:, np.newaxis]
+    average_precision = (precision_at * ranked).sum(axis=0) / ranked.sum(axis=0)
+    return MultiLabelScores(
+        precision=float((hits / np.maximum(named.sum(axis=0), 1)).mean()),
+        recall=float((hits / labels.sum(axis=0)).mean()),
+        mean_average_precision=float(average_precision.mean()),
+    )
 
 
 def are_right(outputs: Outputs, labels: Labels) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ import json
 import math
 import platform
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -123,13 +124,14 @@ def model_card(
     `data` describes the data of fit and evaluation; both are None for a model that is not evaluated. `fit` is
     None for a model that was fitted elsewhere.
     """
-    refusals = evaluation.refusals if evaluation else None
+    refusals, scores = (evaluation.refusals, evaluation.scores) if evaluation else (None, None)
     return {
         "model": model.name,
         "task": task.to_document(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": model.count_params(),
-        "accuracy": evaluation.accuracy if evaluation else None,
+        "accuracy": evaluation.accuracy if evaluation and not scores else None,
+        "multi_label": asdict(scores) if scores else None,
         "calibration_error": evaluation.calibration_error if evaluation else None,
         "is_digit": _is_digit_card(refusals, fit) if refusals else None,
         "comparisons": _comparisons_card(comparisons) if comparisons else None,

@@ -1,9 +1,11 @@
-"""Labelled pictures of any task: a folder per class, an `.npz` file or IDX files.
+"""Labelled pictures of any task: a folder per class, a CSV file, an `.npz` file or IDX files.
 
 Each picture is prepared as in serving: `images.prepare(images.decode_for_task(data, task), task)`.
 """
 
-from collections.abc import Callable, Sequence
+import csv
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,19 +50,23 @@ class LabelledPictures:
 @dataclass(frozen=True)
 class _Picture:
     name: str
-    label: int
-    read: Callable[[], NDArray[Any]]
-    """Return the pixels, of any size. Raise ImageError or OSError."""
+    label: int | list[int]
+    """Index of the label; of a multi-label task 0 or 1 for each label."""
+    source: Path | NDArray[Any]
+    """File, or pixels of any size."""
 
 
 def load(path: Path, task: TaskCard) -> LabelledPictures:
     """Return the pictures at `path`, prepared; unreadable and refused ones are left out and named.
 
     A folder has a folder per label, or the IDX files t10k-images and t10k-labels. An `.npz` file has
-    `x_test` and `y_test`, or `images` and `labels`: names, or indices from 0. Raise DataError if there is no
-    such data, if its labels are not those of the card, or if every
-    picture, or every one in a label's folder, is left out.
+    `x_test` and `y_test`, or `images` and `labels`: names, or indices from 0. Of a multi-label task they are
+    0 or 1, [n, k], as in a CSV file with a column of files and one for each label. Raise DataError if there
+    is no such data, if its labels are not those of the card, or if every picture, or every one of a label, is
+    left out.
     """
+    if path.suffix == ".csv" or (path.is_dir() and task.is_multi_label):
+        return _load_csv(path, task)
     if path.is_dir() and _has_idx_files(path):
         pictures = _from_arrays(*read_idx_pair(path, "t10k"), task)
     elif path.is_dir():
@@ -93,7 +99,7 @@ def _read_folder(folder: Path, task: TaskCard) -> Sequence[_Picture]:
     if unknown := sorted(set(found) - wanted):
         raise DataError(f"{folder} has the folder {unknown[0]!r}, which is no label of the card")
     return [
-        _Picture(f"{label}/{path.relative_to(found[label])}", index, lambda path=path: _decode(path, task))  # type: ignore[misc]
+        _Picture(f"{label}/{path.relative_to(found[label])}", index, path)
         for index, label in enumerate(task.labels)
         for path in sorted(found[label].rglob("*"))
         if path.is_file() and not path.name.startswith(".")
@@ -104,8 +110,22 @@ def _subfolders(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
 
 
-def _decode(path: Path, task: TaskCard) -> NDArray[np.uint8]:
-    return images.decode_for_task(path.read_bytes(), task)
+def _load_csv(path: Path, task: TaskCard) -> LabelledPictures:
+    if not task.is_multi_label or path.is_dir():
+        wanted = "a CSV file or an .npz file" if task.is_multi_label else "a folder for each label"
+        raise DataError(f"{path} does not suit the card, whose test pictures are {wanted}")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header, *rows = [*csv.reader(file)] or [[]]
+    if sorted(header[1:]) != sorted(task.labels):
+        raise DataError(f"{path} has the columns {', '.join(header)}, not file, {', '.join(task.labels)}")
+    columns = [header.index(label, 1) for label in task.labels]
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header) or not set(row[1:]) <= {"0", "1"}:
+            raise DataError(f"{path}, line {number}: a file and then 0 or 1 for each label are needed")
+    pictures = [
+        _Picture(row[0], [int(row[column]) for column in columns], path.parent / row[0]) for row in rows
+    ]
+    return _prepare(pictures, task, path)
 
 
 def _read_npz(path: Path, task: TaskCard) -> Sequence[_Picture]:
@@ -130,13 +150,17 @@ def _from_arrays(pixels: RawArray, labels: RawArray, task: TaskCard) -> Sequence
             f"of {pixels.name}"
         )
     return [
-        _Picture(f"index {index}", label, lambda image=image: image)  # type: ignore[misc]
+        _Picture(f"index {index}", label, image)
         for index, (image, label) in enumerate(zip(pixels.values, indices.tolist(), strict=True))
     ]
 
 
 def _label_indices(labels: RawArray, task: TaskCard) -> Labels:
-    """Return the index of each label, given as names or as indices."""
+    """Return the index of each label, given as names or as indices; of a multi-label task its rows [n, k]."""
+    if task.is_multi_label:
+        if labels.values.shape[1:] != (len(task.labels),) or not np.isin(labels.values, (0, 1)).all():
+            raise DataError(f"{labels.name} is not 0 or 1 in the shape [n, {len(task.labels)}]")
+        return labels.values.astype(np.intp)
     values = labels.values[:, 0] if labels.values.ndim == 2 and labels.values.shape[1] == 1 else labels.values
     if values.ndim != 1:
         raise DataError(f"{labels.name} has shape {list(values.shape)}, not [n]")
@@ -158,13 +182,14 @@ def _label_indices(labels: RawArray, task: TaskCard) -> Labels:
 def _prepare(pictures: Sequence[_Picture], task: TaskCard, path: Path) -> LabelledPictures:
     # Preallocated: a list of arrays and their stack would be two copies in memory.
     prepared = np.empty((len(pictures), *task.shape), np.uint8)
-    labels: list[int] = []
+    labels: list[int | list[int]] = []
     names: list[str] = []
     unreadable: list[str] = []
     refused: list[str] = []
+    digest = hashlib.sha256()
     for picture in pictures:
         try:
-            pixels = picture.read()
+            pixels = _read(picture, task, digest)
         except (ImageError, OSError) as error:
             unreadable.append(f"{picture.name}: {error}")
             continue
@@ -184,6 +209,22 @@ def _prepare(pictures: Sequence[_Picture], task: TaskCard, path: Path) -> Labell
         "test": len(names),
         "unreadable": len(unreadable),
         "refused": len(refused),
+        "test_checksum": digest.hexdigest(),
     }
     examples = Examples(prepared[: len(names)], np.array(labels, np.intp))
+    if task.is_multi_label:
+        for label, count in zip(task.labels, examples.labels.sum(axis=0).tolist(), strict=True):
+            if not count:
+                raise DataError(f"{path} holds no picture of the label {label!r} that can be evaluated")
     return LabelledPictures(examples, description, names, unreadable, refused, task, path)
+
+
+def _read(picture: _Picture, task: TaskCard, digest: "hashlib._Hash") -> NDArray[Any]:
+    """Return the pixels, of any size, and add the picture to a checksum. Raise ImageError or OSError."""
+    digest.update(f"{picture.name} {picture.label}\n".encode())
+    if not isinstance(picture.source, Path):
+        digest.update(picture.source.tobytes())
+        return picture.source
+    data = picture.source.read_bytes()
+    digest.update(data)
+    return images.decode_for_task(data, task)

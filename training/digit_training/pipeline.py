@@ -19,7 +19,7 @@ from rich.console import Console
 
 from digit_client import DIGITS, TaskCard
 from digit_client.artifact.versions import ArtifactError
-from digit_training import artifact, cards, classifier, device, models, pictures
+from digit_training import artifact, cards, classifier, device, models, pictures, provenance, skew
 from digit_training import data as datasets
 from digit_training.callbacks import FitProgress
 from digit_training.comparison import Comparisons, EvaluationSets, ServedAnswers, ask_served, compare
@@ -162,14 +162,18 @@ def export(source: ModelSource, target: Target) -> None:
         sets = EvaluationSets.of(task, test_pictures)
         served = _ask_served(console, target, sets)
         evaluation = _evaluate(console, model, sets)
+        _report_skew(console, model, test_pictures, evaluation)
         comparisons = _compare(console, model, sets, evaluation, served)
         card = model_card(model, task, test_pictures.description, evaluation, comparisons=comparisons)
-        if source.report:
+        if source.report and task.is_multi_label:
+            console.print("A multi-label task has no report.")
+        elif source.report:
             source.report.mkdir(parents=True, exist_ok=True)
             page = render_page(task, card, test_pictures, evaluation, comparisons)
             _write_report(console, page, source.report)
-        target.gate.check(comparisons)
+        target.gate.check(comparisons, evaluation.scores)
         warmup_images = test_pictures.examples.images
+    card["source"] = provenance.describe(source.path)
     target.publish(task.name, partial(write_artifact, model, task, card, warmup_images), console.print)
 
 
@@ -272,10 +276,10 @@ def _load_model(source: ModelSource) -> tuple[keras.Model, TaskCard]:
         with _naming_file_in_errors(source.card):
             document = cards.read(source.card)
             output = output or cards.output_of(document)
-            task = cards.complete(document, model)
+            task = cards.complete(document, model, output)
     elif source.labels is not None:
         with _naming_file_in_errors(path):
-            task = cards.complete(cards.minimal(path, source.labels), model)
+            task = cards.complete(cards.minimal(path, source.labels), model, output or "probabilities")
     else:
         task = replace(DIGITS, range=(0.0, 255.0)) if classifier.takes_bytes(model) else DIGITS
         hint = " (the digits' card; see --task and --labels)"
@@ -325,10 +329,19 @@ def _test_digits(dataset: Dataset) -> LabelledPictures:
 
 def _evaluate(console: Console, model: keras.Model, sets: EvaluationSets) -> Evaluation:
     evaluation = evaluate(model, sets.test.examples, sets.task)
+    if scores := evaluation.scores:
+        console.print(
+            f"Test mAP: {scores.mean_average_precision:.4f}, precision {scores.precision:.4f}, recall "
+            f"{scores.recall:.4f} (means over {len(sets.task.labels)} labels) on {len(sets.test):,} pictures"
+        )
+        return evaluation
     console.print(
         f"Test accuracy: {evaluation.accuracy:.4f} on {len(sets.test):,} pictures, "
         f"calibration error {evaluation.calibration_error:.4f}"
     )
+    if below := sets.task.refuse_below:
+        refused = float((evaluation.probabilities.max(axis=1) < below).mean())
+        console.print(f"Refused as unsure: {refused:.2%} of the test pictures")
     if evaluation.refusals:
         shares = [scored.refused_share for scored in evaluation.refusals.negatives.values()]
         console.print(
@@ -336,6 +349,18 @@ def _evaluate(console: Console, model: keras.Model, sets: EvaluationSets) -> Eva
             f"{sum(shares) / len(shares):.0%} of {len(shares)} kinds of negatives"
         )
     return evaluation
+
+
+def _report_skew(
+    console: Console, model: keras.Model, test_pictures: LabelledPictures, evaluation: Evaluation
+) -> None:
+    """Report how many answers change if Keras's loader prepares the pictures, as for training."""
+    others, count = skew.count_other_answers(model, test_pictures, evaluation.probabilities)
+    if others:
+        console.print(
+            f"As image_dataset_from_directory prepares them by default, {others} of {count} pictures get "
+            'another answer. The service scales by area averaging: train with interpolation="area"'
+        )
 
 
 def _compare(

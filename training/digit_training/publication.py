@@ -36,7 +36,7 @@ class Target:
         return [] if self.models.root == found else ["--models", str(self.models.root)]
 
     def check(self, task: TaskCard) -> None:
-        """Raise CardError if the model of the card's name has other labels, or another kind of preparation.
+        """Raise CardError if the model of the card's name has other labels, or another kind of task.
 
         Raise ArtifactError if the models folder or its models.config is invalid.
         """
@@ -46,7 +46,7 @@ class Target:
             # An invalid card is no other task; the comparison raises its error if the version is stable.
             with suppress(ArtifactError):
                 published = version.task()
-                if version.is_complete and (published.labels, published.kind) != (task.labels, task.kind):
+                if version.is_complete and _kind_of(published) != _kind_of(task):
                     raise CardError(
                         f"{version.path} has {_describe(published)}, this model has {_describe(task)}: a "
                         "name has one task, so publish it under another (digits export --rename NAME)"
@@ -97,7 +97,13 @@ class Target:
         return ["models", "promote", str(version.number), *model, *self.models_option]
 
 
+def _kind_of(task: TaskCard) -> tuple[object, ...]:
+    """Return what all versions of a name have in common."""
+    return task.labels, task.kind, task.is_multi_label
+
+
 def _describe(task: TaskCard) -> str:
     more = ", …" if len(task.labels) > _MAX_LABELS else ""
     labels = ", ".join(task.labels[:_MAX_LABELS]) + more
-    return f"{len(task.labels)} labels ({labels}) and the kind {task.kind}"
+    kind = f"{task.kind}, multi-label" if task.is_multi_label else task.kind
+    return f"{len(task.labels)} labels ({labels}) and the kind {kind}"

@@ -10,7 +10,13 @@ from typing import Any, Literal, Self, get_args
 Kind = Literal["digits", "resize", "none"]
 Fit = Literal["crop", "pad", "stretch"]
 Color = Literal["grey", "rgb"]
+MULTI_LABEL = "multi-label"
+"""Output of a model that gives each label a probability of its own."""
+THRESHOLD = 0.5
+"""Default of the least probability of a label that is named."""
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+"""Form of a model's name."""
 MAX_LABELS = 1000
 MAX_SIDE = 2048
 """Largest height and width of a model's input, in pixels."""
@@ -20,10 +26,9 @@ NO_CLASS = ""
 """Label, in feedback, of an input that shows none of a task's classes: no digit, say."""
 
 _MAX_BOUND = sys.float_info.max
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _CHANNELS: dict[Color, int] = {"grey": 1, "rgb": 3}
 _DIGIT_SHAPE = (28, 28)
-_KEYS = {"name", "labels", "input", "prepare"}
+_KEYS = {"name", "labels", "output", "threshold", "refuse_below", "input", "prepare"}
 _INPUT_KEYS = {"shape", "range"}
 _PREPARE_KEYS = {"kind", "fit", "color"}
 
@@ -53,6 +58,11 @@ class TaskCard:
     fit: Fit = "stretch"
     """Treatment of another aspect ratio by `resize`: stretch, as image_dataset_from_directory of Keras does,
     cut to the centre, or pad with black."""
+    thresholds: tuple[float, ...] = ()
+    """Least probability of each label that is named, of a multi-label task: any number of labels may suit a
+    picture. Empty if one label does."""
+    refuse_below: float = 0.0
+    """Confidence below which the answer is refused as unsure."""
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
@@ -65,14 +75,18 @@ class TaskCard:
         shape = _parse_shape(pixels["shape"], kind)
         if "color" in prepare:
             _check_color(_choice(prepare, "color", get_args(Color), "grey"), shape)
-        return cls(
+        card = cls(
             _parse_name(document["name"]),
             _parse_labels(document["labels"]),
             shape,
             _parse_range(pixels["range"]),
             kind,
             _choice(prepare, "fit", get_args(Fit), "stretch"),
+            _parse_thresholds(document),
+            _parse_probability("refuse_below", document.get("refuse_below", 0.0)),
         )
+        _check_refusal(card)
+        return card
 
     @staticmethod
     def check_keys(document: Mapping[str, Any]) -> None:
@@ -83,9 +97,12 @@ class TaskCard:
 
     def to_document(self) -> dict[str, Any]:
         """Return the card as JSON values, which `from_document` reads."""
+        multi_label = {"output": MULTI_LABEL, "threshold": list(self.thresholds)}
         return {
             "name": self.name,
             "labels": list(self.labels),
+            **(multi_label if self.is_multi_label else {}),
+            **({"refuse_below": self.refuse_below} if self.refuse_below else {}),
             "input": {"shape": list(self.shape), "range": list(self.range)},
             "prepare": {"kind": self.kind, "fit": self.fit, "color": self.color},
         }
@@ -106,9 +123,14 @@ class TaskCard:
         return self.labels == DIGIT_LABELS
 
     @property
+    def is_multi_label(self) -> bool:
+        """True if any number of labels may suit a picture, each with a probability of its own."""
+        return bool(self.thresholds)
+
+    @property
     def reads_numbers(self) -> bool:
         """True if several digits can be read from one picture."""
-        return self.kind == "digits" and self.has_digit_labels
+        return self.kind == "digits" and self.has_digit_labels and not self.is_multi_label
 
     def prepares_as(self, other: "TaskCard") -> bool:
         """True if both cards prepare and answer a picture in the same way, whatever the names."""
@@ -152,7 +174,7 @@ def _choice(table: Mapping[str, Any], key: str, choices: tuple[Any, ...], defaul
 
 
 def _parse_name(name: Any) -> str:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise TaskCardError(f"name must consist of letters, digits, - and _, not be {name!r}")
     return name
 
@@ -168,6 +190,34 @@ def _parse_labels(labels: Any) -> tuple[str, ...]:
         if labels.count(label) > 1:
             raise TaskCardError(f"the label {label!r} occurs twice")
     return tuple(labels)
+
+
+def _parse_thresholds(document: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the threshold of each label of a multi-label task; none of another task."""
+    if document.get("output") is None:
+        if "threshold" in document:
+            raise TaskCardError(f"threshold needs output = {MULTI_LABEL!r}")
+        return ()
+    _choice(document, "output", (MULTI_LABEL,), MULTI_LABEL)
+    given, count = document.get("threshold", THRESHOLD), len(document["labels"])
+    thresholds = given if isinstance(given, list) else [given] * count
+    if len(thresholds) != count:
+        raise TaskCardError(f"threshold must be one number, or one for each of {count} labels, not {given!r}")
+    return tuple(_parse_probability("threshold", value) for value in thresholds)
+
+
+def _parse_probability(name: str, value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= 1:
+        raise TaskCardError(f"{name} must be a number from 0 to 1, not {value!r}")
+    return float(value)
+
+
+def _check_refusal(card: TaskCard) -> None:
+    """Raise TaskCardError if the card refuses by confidence what is refused in another way."""
+    if card.refuse_below and card.reads_numbers:
+        raise TaskCardError("refuse_below is for other labels: digits are refused by is_digit")
+    if card.refuse_below and card.is_multi_label:
+        raise TaskCardError("refuse_below is for one label a picture; threshold says which labels are named")
 
 
 def _parse_shape(shape: Any, kind: Kind) -> tuple[int, ...]:

@@ -128,7 +128,7 @@ def task_without_card(error: ServiceError) -> TaskCard:
 
 def to_predictions(response: PredictResponse, count: int, task: TaskCard) -> list[Prediction]:
     try:
-        predictions = codec.decode(response, task.labels)
+        predictions = codec.decode(response, task)
     except ValueError as error:
         raise ServiceError(f"unusable answer from the model server: {error}") from error
     if len(predictions) != count:

@@ -99,12 +99,14 @@ def version_of(response: PredictResponse) -> int:
     return int(response.model_spec.version.value)
 
 
-def decode(response: PredictResponse, labels: tuple[str, ...]) -> list[Prediction]:
-    """Convert a response with probabilities float32 [n, k] to n predictions; `labels` names the k classes.
+def decode(response: PredictResponse, task: TaskCard) -> list[Prediction]:
+    """Convert a response with probabilities float32 [n, k] to n predictions of the task's k classes.
 
     `is_digit` float32 [n] or [n, 1] is optional. Raise ValueError if the probabilities are missing, a tensor
-    has another type or shape, a row is not a probability distribution, or `is_digit` lies outside 0..1.
+    has another type or shape, a row is not a probability distribution (of a multi-label task, a probability
+    lies outside 0..1), or `is_digit` lies outside 0..1.
     """
+    labels = task.labels
     if OUTPUT not in response.outputs:
         raise ValueError(f"the response has no output {OUTPUT!r}")
     probabilities = _decode_tensor(response.outputs[OUTPUT])
@@ -114,12 +116,19 @@ def decode(response: PredictResponse, labels: tuple[str, ...]) -> list[Predictio
         )
     # NaN fails the comparisons. They come before the sum, for which NumPy would warn about infinities.
     in_range = (probabilities >= 0) & (probabilities < 1.001)
-    if not in_range.all() or not (np.abs(probabilities.sum(axis=1) - 1) < 1e-3).all():
+    is_one_label = not task.is_multi_label
+    if not in_range.all() or (is_one_label and not (np.abs(probabilities.sum(axis=1) - 1) < 1e-3).all()):
         raise ValueError("the model's output is not a probability distribution")
     version = version_of(response)
     return [
         Prediction(
-            index, row[index] * (1.0 if is_digit is None else is_digit), tuple(row), labels, version, is_digit
+            index,
+            row[index] * (1.0 if is_digit is None else is_digit),
+            tuple(row),
+            labels,
+            version,
+            is_digit,
+            predicted_labels=None if is_one_label else _above(task, row),
         )
         for index, row, is_digit in zip(
             probabilities.argmax(axis=1).tolist(),
@@ -128,6 +137,12 @@ def decode(response: PredictResponse, labels: tuple[str, ...]) -> list[Predictio
             strict=True,
         )
     ]
+
+
+def _above(task: TaskCard, row: Sequence[float]) -> tuple[str, ...]:
+    """Return the labels of a multi-label task whose probabilities reach their thresholds."""
+    answers = zip(task.labels, row, task.thresholds, strict=True)
+    return tuple(label for label, probability, threshold in answers if probability >= threshold)
 
 
 def _decode_is_digit(response: PredictResponse, count: int) -> Sequence[float | None]:

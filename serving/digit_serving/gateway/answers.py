@@ -96,7 +96,7 @@ class AnswerViews:
             answers.append(Answer(index, result, outcome.inputs if is_kept else ()))
         context = asked.context
         context.predictions = [answer.result for answer in answers]
-        if self._keeper and answers:
+        if self._keeper and answers and self._keeps(asked):
             self._keeper.keep_predictions(context, answers, asked.task, asked.body)
         if self._shadow and answers:
             self._shadow.compare_predictions(context, answers, asked.recognition.min_is_digit)
@@ -125,7 +125,7 @@ class AnswerViews:
             answers.append(Answer(index, result, outcome.inputs))
         context = asked.context
         context.readings = [answer.result for answer in answers]
-        if self._keeper and answers:
+        if self._keeper and answers and self._keeps(asked):
             self._keeper.keep_readings(context, answers, asked.task, asked.body)
         if self._shadow and answers:
             self._shadow.compare_readings(context, answers)
@@ -155,6 +155,10 @@ class AnswerViews:
             min(self._settings.max_images, max(1, MAX_CALL_BYTES // math.prod(task.shape))),
         )
         return _Request(context, body, task, self._parser.pictures(body, task, context), recognition)
+
+    def _keeps(self, asked: "_Request") -> bool:
+        """True if answers of the model may get feedback, which is one label for each input."""
+        return self._settings.for_model(asked.context.model).feedback and not asked.task.is_multi_label
 
     def _limit_digits(self, result: Reading | ImageError | OSError) -> Reading | ImageError | OSError:
         limit = self._settings.max_digits
@@ -214,6 +218,8 @@ def _prediction_document(
         document["is_digit"] = prediction.is_digit
     if prediction.count is not None:
         document["count"] = prediction.count
+    if prediction.predicted_labels is not None:
+        document["predicted_labels"] = prediction.predicted_labels
     if top is None:
         document["probabilities"] = _shortest(prediction.probabilities)
     else:

@@ -12,7 +12,7 @@
     ├── RateLimitedError         429  the caller exceeded its rate limit
     ├── TooManyImagesError       413  the request holds more images than allowed
     ├── UnauthorizedError        401  the request has no valid API key
-    └── UnknownModelError        404  ?model= names no model of the settings
+    └── UnknownModelError        404  ?model= names no model of this service
 
 Errors of digit_client are mapped as well: image errors and errors of the connection to the model server.
 DefaultMissingError is an UnavailableError of it, 503, whose message is for callers.
@@ -173,7 +173,7 @@ class DefaultMissingError(UnavailableError):
 
 
 class UnknownModelError(GatewayError):
-    """The request names a model that the settings don't list."""
+    """The request names a model that the service doesn't have."""
 
     status = 404
     code = ModelNotFoundError.code

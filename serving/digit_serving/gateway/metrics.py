@@ -93,7 +93,7 @@ class Metrics:
         )
         self._images = self._counter(
             "images",
-            "Images, by their result: answered, no_digit, several_digits, or the code of an error.",
+            "Images, by their result: answered, a refusal, or the code of an error.",
             "model",
             "version",
             "result",
@@ -158,7 +158,8 @@ class Metrics:
             amounts[self._images(model, version or "", result)] += count
         answers = context.answers
         for answer in answers:
-            amounts[self._predictions(model, _label(answer), version)] += 1
+            for label in _labels(answer):
+                amounts[self._predictions(model, label, version)] += 1
         for reading in context.readings:
             self._reading_digits().observe(len(reading.digits))
         for wait in context.waits:
@@ -264,11 +265,17 @@ class Metrics:
         return _cached_labels(histogram)
 
 
-def _label(answer: Prediction | Digit) -> str:
-    """Return the label value of an answer, one of at most `_MAX_LABELS` + 1 per model."""
+def _labels(answer: Prediction | Digit) -> Sequence[str]:
+    """Return the label values of an answer, several of a multi-label model.
+
+    There are at most `_MAX_LABELS` + 1 per model.
+    """
     if isinstance(answer, Digit):
-        return str(answer.digit)
-    return answer.labels[answer.index] if answer.index < _MAX_LABELS else "other"
+        return (str(answer.digit),)
+    if answer.predicted_labels is None:
+        return (answer.labels[answer.index] if answer.index < _MAX_LABELS else "other",)
+    known = answer.labels[:_MAX_LABELS]
+    return [label if label in known else "other" for label in answer.predicted_labels]
 
 
 def _cached_labels(metric: Counter | Histogram) -> Any:

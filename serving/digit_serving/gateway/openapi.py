@@ -29,6 +29,7 @@ from digit_client import (
     UnavailableError,
     images,
 )
+from digit_client.artifact.task_card import NAME
 from digit_serving.gateway import errors, feedback, labelling, request_parsing, schemas
 from digit_serving.gateway.context import REQUEST_ID_PATTERN
 from digit_serving.gateway.settings import Settings
@@ -368,11 +369,13 @@ def _schemas(settings: Settings) -> _Json:
     definitions = _generate(answers, "serialization") | _generate(bodies, "validation")
     for name, field in (("Images", "images"), ("Instances", "instances"), ("Form", "image")):
         definitions[name]["properties"][field]["maxItems"] = settings.max_images
+    names = list(settings.models)
+    takes_any = "*" in settings.model_names
     definitions["ModelName"] = {
         "title": "ModelName",
         "type": "string",
         "description": "A model of the service.",
-        "enum": list(settings.models),
+        **({"pattern": f"^{NAME.pattern}$", "examples": names} if takes_any else {"enum": names}),
     }
     return definitions
 

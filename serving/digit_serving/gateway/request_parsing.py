@@ -19,6 +19,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from digit_client import ImageError, ImageShapeError, NotAnImageError, PixelValueError, TaskCard
 from digit_client._exceptions import without_tracebacks
+from digit_client.artifact.task_card import NAME
 from digit_client.images import MIN_IS_DIGIT
 from digit_client.tfserving.codec import Batch, ModelRef
 from digit_serving.gateway.context import RequestContext
@@ -92,13 +93,16 @@ class ModelSelector:
     def __init__(self, settings: Settings) -> None:
         self._default = settings.model_name
         self._models = {name: ModelRef(name) for name in settings.models}
+        self._takes_any = "*" in settings.model_names
 
     def model(self, query: Query) -> ModelRef:
-        """Return the model without a version. Raise UnknownModelError if the settings don't list it."""
-        model = self._models.get(query.get("model", self._default))
-        if model is None:
+        """Return the model without a version. Raise UnknownModelError if the settings don't permit it."""
+        name = query.get("model", self._default)
+        if listed := self._models.get(name):
+            return listed
+        if not (self._takes_any and NAME.fullmatch(name)):
             raise UnknownModelError(f"Parameter `model` must be one of: {', '.join(self._models)}.")
-        return model
+        return ModelRef(name)
 
     def version(self, query: Query) -> ModelRef:
         """Return the model, with the version or the label if the query names one.

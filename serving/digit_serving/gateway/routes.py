@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import orjson
 from flask import Blueprint, Response, g, request
 
-from digit_client import ModelNotFoundError, UnavailableError
+from digit_client import ModelNotFoundError, TaskCard, UnavailableError
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway import auth, schemas, security_headers
@@ -73,17 +73,14 @@ class _Models:
         name = self._selector.model(request.args).name
         context: RequestContext = g.context
         context.requested = ModelRef(name)
-        try:
-            versions = await_(self._model_server.versions(ModelRef(name), timeout=self._settings.deadline))
-        except ModelNotFoundError as error:
-            raise UnavailableError(error.message) from error
+        versions, task = self._router.statuses(name), self._task(context)
         content: schemas.Models = {
             "name": name,
             "versions": [{"version": status.version, "state": status.state} for status in versions],
             "labels": self._resolve_labels(name),
-            "task": self._describe_task(context),
-            "models": self._settings.models,
-            "feedback": bool(self._settings.feedback),
+            "task": task.to_document() if task else None,  # type: ignore[typeddict-item]
+            "models": tuple(dict.fromkeys((*self._settings.models, name))),
+            "feedback": self._settings.for_model(name).feedback and not (task and task.is_multi_label),
             "request_id": context.request_id,
         }
         return Response(orjson.dumps(content), content_type="application/json")
@@ -91,7 +88,7 @@ class _Models:
     def _resolve_labels(self, name: str) -> dict[str, int]:
         """Return the version of each label that has one. TensorFlow Serving has no call that lists labels."""
         labels = {}
-        model = self._settings.by_model[name]
+        model = self._settings.for_model(name)
         used = (model.default_label, model.canary_label, model.shadow_label, *self._settings.labels)
         for label in dict.fromkeys(filter(None, used)):
             try:
@@ -101,9 +98,9 @@ class _Models:
                 continue
         return labels
 
-    def _describe_task(self, context: RequestContext) -> schemas.TaskCard | None:
+    def _task(self, context: RequestContext) -> TaskCard | None:
         """Return the model's task card, None while no version answers."""
         try:
-            return self._router.task(context).to_document()  # type: ignore[return-value]
+            return self._router.task(context)
         except (ModelNotFoundError, UnavailableError):
             return None

@@ -14,12 +14,13 @@ from digit_client import (
     TaskCard,
     UnavailableError,
 )
+from digit_client.tfserving.calls import VersionStatus
 from digit_client.tfserving.codec import Batch, ModelRef
 from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.context import RequestContext
-from digit_serving.gateway.errors import DefaultMissingError
+from digit_serving.gateway.errors import DefaultMissingError, UnknownModelError
 from digit_serving.gateway.settings import Settings
 
 _Result = TypeVar("_Result")
@@ -29,7 +30,7 @@ _Ask = Callable[[ModelRef, float], Awaitable[_Result]]
 
 def default_version(settings: Settings, name: str) -> ModelRef:
     """Return a model's default: the version that its default label names, otherwise the newest one."""
-    return ModelRef(name, label=settings.by_model[name].default_label or None)
+    return ModelRef(name, label=settings.for_model(name).default_label or None)
 
 
 def describe_missing(default: ModelRef) -> str:
@@ -56,10 +57,6 @@ class Router:
         self._settings = settings
         self._model_server = model_server
         self._batcher = batcher
-        self._defaults = {name: default_version(settings, name) for name in settings.models}
-        self._canaries = {
-            name: ModelRef(name, label=model.canary_label) for name, model in settings.by_model.items()
-        }
 
     def predict(self, batch: Batch, context: RequestContext) -> list[Prediction]:
         """Return the batch's predictions, in order."""
@@ -72,12 +69,30 @@ class Router:
         return predictions
 
     def task(self, context: RequestContext) -> TaskCard:
-        """Return the task of the requested model. A call is needed only before its first answer."""
+        """Return the task of the requested model. Calls are needed only before its first answer.
+
+        Raise UnknownModelError if the settings don't list the model and the model server has none of its
+        name.
+        """
 
         def ask(model: ModelRef, timeout: float) -> Awaitable[TaskCard]:
             return self._model_server.task(model, timeout=timeout)
 
-        return self._model_server.known_task(context.model) or self._route(ask, context)
+        if known := self._model_server.known_task(context.model):
+            return known
+        if context.model not in self._settings.models:
+            # Before any call that counts as a failure of the model: callers may name anything.
+            self.statuses(context.model)
+        return self._route(ask, context)
+
+    def statuses(self, name: str) -> list[VersionStatus]:
+        """Return the status of each version of a model. Raise UnknownModelError as `task` does."""
+        try:
+            return await_(self._model_server.versions(ModelRef(name), timeout=self._settings.deadline))
+        except ModelNotFoundError as error:
+            if name in self._settings.models:
+                raise UnavailableError(error.message) from error
+            raise UnknownModelError(f"The service has no model {name}.") from error
 
     def version(self, context: RequestContext) -> int:
         """Return the version that has answered the request, or would."""
@@ -102,13 +117,13 @@ class Router:
                 raise UnavailableError(error.message) from error
         if names_version(requested):
             return self._call("named", ask, requested, context)
-        if requested.name not in self._defaults:
-            raise ModelNotFoundError(f"the settings do not list the model {requested.name}")
-        if self._is_for_canary(context):
+        model = self._settings.for_model(requested.name)
+        if model.canary_label and in_share(model.canary_share, context.request_id):
             # Fall back to the default: between two canaries no version has the label.
             with suppress(ModelNotFoundError):
-                return self._call("canary", ask, self._canaries[requested.name], context)
-        default = self._defaults[requested.name]
+                canary = ModelRef(requested.name, label=model.canary_label)
+                return self._call("canary", ask, canary, context)
+        default = default_version(self._settings, requested.name)
         try:
             return self._call("default", ask, default, context)
         except ModelNotFoundError as error:
@@ -127,10 +142,6 @@ class Router:
         except DigitError as error:
             context.failures.append((route, error.code))
             raise
-
-    def _is_for_canary(self, context: RequestContext) -> bool:
-        model = self._settings.by_model[context.model]
-        return bool(model.canary_label) and in_share(model.canary_share, context.request_id)
 
 
 def in_share(share: float, request_id: str, purpose: bytes = b"") -> bool:

@@ -105,13 +105,16 @@ class Prediction(TypedDict):
     """The class of one image, or the refusal of an image without a digit or with several."""
 
     label: str | None
-    """The most probable class, null if the image is refused."""
+    """The most probable class, null if the image is refused, and from a multi-label model."""
+    predicted_labels: NotRequired[Sequence[str]]
+    """Labels whose probabilities reach their thresholds, of a multi-label model only."""
     index: ClassIndex
     """Position of the most probable class in the model's labels."""
     confidence: Share
     """Probability of the class at `index`, times `is_digit` where the model learns it."""
     refusal: Refusal | None
-    """Reason for which the image is refused, by models of digits only."""
+    """Reason for which the image is refused: `no_digit` and `several_digits` by models of digits, `unsure` if
+    the confidence is below the task card's `refuse_below`."""
     count: NotRequired[Annotated[int, Field(ge=2)]]
     """Number of digits on the image, of `several_digits`; `/v1/read` reads them."""
     digit: NotRequired[DigitNumber | None]
@@ -210,6 +213,12 @@ class TaskCard(TypedDict):
     name: str
     labels: Labels
     """Names of the classes, in the order of the model's output."""
+    output: NotRequired[Literal["multi-label"]]
+    """There if any number of labels may suit a picture."""
+    threshold: NotRequired[Probabilities]
+    """Least probability of each label that is named, of a multi-label model."""
+    refuse_below: NotRequired[Share]
+    """Confidence below which an answer is refused as unsure."""
     input: CardInput
     prepare: CardPreparation
 
@@ -223,9 +232,9 @@ class Models(TypedDict):
     task: TaskCard | None
     """Task card of the default version; null while no version answers."""
     models: Annotated[Sequence[str], Field(min_length=1)]
-    """Names of all models, the default one first."""
+    """Names of the models that the service lists, the default one first, and of this one."""
     feedback: bool
-    """True if answers can get feedback by /v1/feedback."""
+    """True if answers of this model can get feedback by /v1/feedback."""
     request_id: RequestId
 
 

@@ -48,6 +48,7 @@ class ModelSettings(BaseModel):
     canary_share: Share
     shadow_label: str
     shadow_share: Share
+    feedback: bool
 
     _canary = field_validator("canary_share")(_require_default_label)
     _shadow = field_validator("shadow_label")(_require_another_label)
@@ -89,9 +90,10 @@ class Settings(BaseSettings):
     """Private key of DIGITS_MODEL_SERVER_CERTIFICATE, in PEM."""
     model_name: str = "digits"
     """Name of the model on the model server that answers requests without `?model=`."""
-    model_names: Annotated[tuple[str, ...], NoDecode] = ()
+    model_names: Annotated[tuple[str, ...], NoDecode] = ("*",)
     """Names of all models that requests may select by `?model=`, separated by commas. DIGITS_MODEL_NAME is
-    always one of them."""
+    always one of them; `*` stands for every model that the model server has, which /v1/models does not
+    list."""
     labels: Annotated[tuple[str, ...], NoDecode] = ("stable", "canary")
     """Version labels that /v1/models looks up besides those of the default, the canary and the shadow,
     separated by commas: TensorFlow Serving has no call that lists them."""
@@ -114,7 +116,8 @@ class Settings(BaseSettings):
     anyway."""
     models_file: FilePath | None = None
     """TOML file whose tables, named after models, replace the five settings before this one for a model:
-    default_label, canary_label, canary_share, shadow_label and shadow_share."""
+    default_label, canary_label, canary_share, shadow_label and shadow_share. `feedback = false` keeps no
+    answers of it."""
 
     max_inflight_calls: int = Field(default=1, ge=1)
     """Calls to the model server that a worker keeps in flight per model version; requests that arrive
@@ -171,24 +174,33 @@ class Settings(BaseSettings):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of all models that requests may select, without repetition, the default model first."""
-        return tuple(dict.fromkeys((self.model_name, *self.model_names)))
+        """Names of the models that are listed, without repetition, the default model first."""
+        return tuple(name for name in dict.fromkeys((self.model_name, *self.model_names)) if name != "*")
 
     @cached_property
     def by_model(self) -> Mapping[str, ModelSettings]:
-        """Return the settings of each model by its name; DIGITS_MODELS_FILE is read once.
+        """Return the settings of each model with a table in DIGITS_MODELS_FILE, which is read once.
 
         Raise ModelsFileError.
         """
-        file = self.models_file
+        file, common = self.models_file, self.common.model_dump()
         tables = _read_tables(file, self.models) if file else {}
-        common = {name: getattr(self, name) for name in ModelSettings.model_fields}
-        return {model: _model_settings(model, common, tables.get(model, {}), file) for model in self.models}
+        return {model: _model_settings(model, common, table, file) for model, table in tables.items()}
+
+    @cached_property
+    def common(self) -> ModelSettings:
+        """Return the settings of the other models."""
+        values = {name: getattr(self, name) for name in ModelSettings.model_fields}
+        return ModelSettings.model_validate(values | {"feedback": bool(self.feedback)})
+
+    def for_model(self, name: str) -> ModelSettings:
+        """Return the settings of a model."""
+        return self.by_model.get(name, self.common)
 
     @property
     def has_shadow(self) -> bool:
         """True if a version answers unseen, of any model."""
-        return any(model.shadow_label for model in self.by_model.values())
+        return any(model.shadow_label for model in (self.common, *self.by_model.values()))
 
     @property
     def max_queue_time(self) -> float:
@@ -271,6 +283,8 @@ def _read_tables(file: Path, models: tuple[str, ...]) -> dict[str, dict[str, Any
 def _model_settings(
     model: str, common: Mapping[str, Any], table: Mapping[str, Any], file: Path | None
 ) -> ModelSettings:
+    if table.get("feedback") and not common["feedback"]:
+        raise ModelsFileError(f"{file}: {model}.feedback: needs DIGITS_FEEDBACK, the store")
     try:
         return ModelSettings.model_validate({**common, **table})
     except ValidationError as error:

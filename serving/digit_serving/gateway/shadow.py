@@ -34,8 +34,9 @@ _RETRY_SECONDS = 60.0
 """Time between two trial calls to a version that times out. A call may hold a thread of the model server for
 much longer than the gateway waits, and an answer is not urgent."""
 
-_Judge = Callable[[Prediction], str | None]
-"""Function that returns an answer to be compared: a label, or None for an input that shows no digit."""
+_Judge = Callable[[Prediction], object]
+"""Function that returns an answer to be compared: a label, the labels of a multi-label model, or None for an
+input that shows no digit."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Shadow:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._models = settings.by_model
+        self._settings = settings
         self._max_images = settings.max_images
         self._timeout = settings.deadline
         self._metrics = metrics
@@ -98,7 +99,7 @@ class Shadow:
 
     def _is_chosen(self, context: RequestContext) -> bool:
         """True for the share of the requests that name no version, if the model has a shadow."""
-        model = self._models[context.model]
+        model = self._settings.for_model(context.model)
         return (
             bool(model.shadow_label)
             and not names_version(context.requested)
@@ -108,7 +109,7 @@ class Shadow:
     def _start(
         self,
         context: RequestContext,
-        answered: Sequence[str | None],
+        answered: Sequence[object],
         judge: _Judge,
         inputs: Sequence[NDArray[Any]],
     ) -> None:
@@ -146,7 +147,7 @@ class Shadow:
         now = time.perf_counter()
         # A context of its own: no metric, log line or span of the request may show this call.
         context = RequestContext(comparison.request_id, "shadow", "other", arrived_at=now, dequeued_at=now)
-        shadow = ModelRef(comparison.model, label=self._models[comparison.model].shadow_label)
+        shadow = ModelRef(comparison.model, label=self._settings.for_model(comparison.model).shadow_label)
         try:
             predictions = await self._batcher.predict(
                 comparison.batch, shadow, timeout=self._timeout, context=context
@@ -202,17 +203,19 @@ class _Comparison:
     request_id: str
     model: str
     version: int | None
-    answered: Sequence[str | None]
+    answered: Sequence[object]
     judge: _Judge
     batch: Batch
 
 
-def _verdict(min_is_digit: float, prediction: Prediction) -> str | None:
-    """Return the most probable label, or None if a model of digits takes the input for none."""
+def _verdict(min_is_digit: float, prediction: Prediction) -> object:
+    """Return what the model names, or None if a model of digits takes the input for none."""
     if prediction.has_digit_labels and not prediction.looks_like_digit(min_is_digit):
         return None
     return _label(prediction)
 
 
-def _label(prediction: Prediction) -> str:
-    return prediction.labels[prediction.index]
+def _label(prediction: Prediction) -> object:
+    """Return the most probable label, or the labels of a multi-label model."""
+    named = prediction.predicted_labels
+    return prediction.labels[prediction.index] if named is None else named

@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from digit_client.artifact.models_config import STABLE
 from digit_client.artifact.models_folder import ModelsFolder
 from digit_client.artifact.versions import Version
 
 _HEADINGS = ("VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE")
 _NONE = "–"
+OTHER_PICTURES = "*"
 MISSING = "missing"
 NOT_ENTERED = "not entered"
 
@@ -19,7 +21,8 @@ NOT_ENTERED = "not entered"
 class Row:
     """One version in the list.
 
-    `published` (ISO 8601) and `accuracy` (0..1) come from the model card, None if the card lacks them.
+    `published` (ISO 8601), `accuracy` (0..1), and the checksum of the `pictures` that it was measured on come
+    from the model card, None if the card lacks them.
     `state` is MISSING without a folder, NOT_ENTERED if models.config does not list the version, else what the
     model server says, None if it does not know the version or does not answer. `bytes` is the size on disk.
     """
@@ -27,6 +30,7 @@ class Row:
     version: int
     published: Any
     accuracy: Any
+    pictures: Any
     state: str | None
     labels: list[str]
     bytes: int
@@ -44,11 +48,13 @@ def make_rows(folder: ModelsFolder, name: str, states: Mapping[int, str]) -> lis
         version = published.get(number, Version(name, number, folder.root / name / str(number)))
         state = states.get(number) if number in entered else NOT_ENTERED
         card = version.card()
+        data = card.get("data")
         rows.append(
             Row(
                 number,
                 card.get("created"),
                 card.get("accuracy"),
+                data.get("test_checksum") if isinstance(data, dict) else None,
                 state if number in published else MISSING,
                 sorted(label for label, labelled in labels.items() if labelled == number),
                 version.size(),
@@ -58,10 +64,18 @@ def make_rows(folder: ModelsFolder, name: str, states: Mapping[int, str]) -> lis
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """Return a table with headings. Numbers are right-aligned."""
-    cells = [_HEADINGS, *map(_cells, rows)]
+    """Return a table with headings. Numbers are right-aligned.
+
+    Accuracies on other pictures than the stable version's, or else than the newest one's, are marked.
+    """
+    measured = sorted((row for row in rows if row.accuracy), key=lambda row: STABLE not in row.labels)
+    others = [row for row in measured if row.pictures != measured[0].pictures]
+    cells = [_HEADINGS, *(_cells(row, OTHER_PICTURES if row in others else "") for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(_line(line, widths) for line in cells)
+    lines = [_line(line, widths) for line in cells]
+    if others:
+        lines.append(f"{OTHER_PICTURES} measured on other pictures than version {measured[0].version}")
+    return "\n".join(lines)
 
 
 def format_json(model: str, rows: Sequence[Row], server: str, reachable: bool) -> str:
@@ -79,11 +93,11 @@ def format_card(card: Mapping[str, Any]) -> str:
     return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in entries)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, mark: str) -> tuple[str, ...]:
     return (
         str(row.version),
         _format_time(row.published),
-        f"{row.accuracy:.4f}" if isinstance(row.accuracy, float) else _NONE,
+        f"{row.accuracy:.4f}{mark}" if isinstance(row.accuracy, float) else _NONE,
         row.state or _NONE,
         ", ".join(row.labels) or _NONE,
         _format_size(row.bytes),

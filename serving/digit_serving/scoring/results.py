@@ -37,6 +37,7 @@ PREDICTIONS = pa.schema(
     [
         *files.LISTING,
         pa.field("label", pa.string()),
+        pa.field("predicted_labels", pa.list_(pa.string())),
         pa.field("digit", pa.int8()),
         pa.field("refusal", pa.string()),
         pa.field("confidence", pa.float64()),
@@ -45,7 +46,8 @@ PREDICTIONS = pa.schema(
         *_LAST_COLUMNS,
     ]
 )
-"""Columns of predictions. `digit` is null unless the labels are the ten digits, `is_digit` unless the model
+"""Columns of predictions. `predicted_labels` is null, and `label` is not, unless the model is multi-label.
+`digit` is null unless the labels are the ten digits, `is_digit` unless the model
 gives it. `refusal` is null unless the picture shows no digit, or several: then `label` and `digit` are null.
 A row with an error has no values but the picture's, `model` and `version`."""
 READINGS = pa.schema(

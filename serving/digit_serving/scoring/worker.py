@@ -106,6 +106,7 @@ def _describe(outcome: Prediction | Reading | DigitError | OSError) -> dict[str,
         case Prediction():
             return {
                 "label": outcome.label,
+                "predicted_labels": outcome.predicted_labels,
                 "digit": outcome.digit,
                 "refusal": outcome.refusal,
                 "confidence": outcome.confidence,

@@ -48,6 +48,8 @@ CARDS = st.builds(
     RANGES,
     st.sampled_from(["resize", "none"]),
     st.sampled_from(["crop", "pad", "stretch"]),
+    st.just(()),
+    st.floats(0, 1),
 ) | st.builds(replace, st.just(DIGITS), labels=LABELS)
 
 WRONG_SHAPE = "shape must be [height, width] or [height, width, channels] of 1 to 2048 pixels, not"
@@ -87,6 +89,16 @@ def test_to_document_json_round_trip_returns_equal_card(card: TaskCard) -> None:
     assert TaskCard.from_document(json.loads(json.dumps(card.to_document()))) == card
 
 
+def test_multi_label_card_has_a_threshold_for_each_label() -> None:
+    multi_label = DOCUMENT | {"output": "multi-label"}
+    card = TaskCard.from_document(multi_label)
+    assert (card.is_multi_label, card.thresholds) == (True, (0.5, 0.5, 0.5))
+    assert TaskCard.from_document(multi_label | {"threshold": 0.2}).thresholds == (0.2, 0.2, 0.2)
+    card = TaskCard.from_document(multi_label | {"threshold": [0, 0.3, 1]})
+    assert card.thresholds == (0, 0.3, 1)
+    assert TaskCard.from_document(json.loads(json.dumps(card.to_document()))) == card
+
+
 def test_to_document_has_structure_of_toml() -> None:
     assert CARD.to_document() == DOCUMENT
 
@@ -115,8 +127,9 @@ def test_instance_shape_is_flat_for_digits_only() -> None:
         (replace(CARD, labels=DIGIT_LABELS), True, False),
         (replace(DIGITS, labels=DIGIT_LABELS[::-1]), False, False),
         (CARD, False, False),
+        (replace(DIGITS, thresholds=(0.5,) * 10), True, False),
     ],
-    ids=["digits", "letters", "resized-digits", "coloured-digits", "reversed-digits", "flowers"],
+    ids=["digits", "letters", "resized", "coloured-digits", "reversed-digits", "flowers", "multi-label"],
 )
 def test_reads_numbers_needs_kind_and_labels_of_digits(
     card: TaskCard, has_digit_labels: bool, reads_numbers: bool
@@ -149,12 +162,32 @@ def test_prepares_as_differs_if_only_one_reads_numbers() -> None:
     [
         (
             changed("size", value=1),
-            "the task card has the unknown key 'size'; known: input, labels, name, prepare",
+            "the task card has the unknown key 'size'; known: input, labels, name, output, prepare, "
+            "refuse_below, threshold",
         ),
         (changed("input", "size", value=1), "[input] has the unknown key 'size'; known: range, shape"),
         (
             changed("prepare", "size", value=1),
             "[prepare] has the unknown key 'size'; known: color, fit, kind",
+        ),
+        (changed("output", value="softmax"), "output must be 'multi-label', not 'softmax'"),
+        (changed("threshold", value=0.5), "threshold needs output = 'multi-label'"),
+        (
+            DOCUMENT | {"output": "multi-label", "threshold": [0.5]},
+            "threshold must be one number, or one for each of 3 labels, not [0.5]",
+        ),
+        (
+            DOCUMENT | {"output": "multi-label", "threshold": 2},
+            "threshold must be a number from 0 to 1, not 2",
+        ),
+        (changed("refuse_below", value="half"), "refuse_below must be a number from 0 to 1, not 'half'"),
+        (
+            DIGITS.to_document() | {"refuse_below": 0.5},
+            "refuse_below is for other labels: digits are refused by is_digit",
+        ),
+        (
+            DOCUMENT | {"output": "multi-label", "refuse_below": 0.5},
+            "refuse_below is for one label a picture; threshold says which labels are named",
         ),
         (without("name"), "the task card lacks 'name'"),
         (without("labels"), "the task card lacks 'labels'"),
@@ -253,6 +286,8 @@ def test_from_document_mistake_raises_its_sentence(document: dict[str, Any], sen
         [
             ("name",),
             ("labels",),
+            ("output",),
+            ("refuse_below",),
             ("input",),
             ("prepare",),
             ("input", "shape"),

@@ -1,6 +1,7 @@
 """Conversion of arrays to TensorFlow Serving's messages and back."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from digit_client import TaskCard
-from digit_client.artifact.task_card import DIGIT_LABELS, DIGITS
+from digit_client.artifact.task_card import DIGITS
 from digit_client.tfserving import codec
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.protos import DT_FLOAT, DT_UINT8, PredictRequest, PredictResponse
@@ -92,7 +93,7 @@ def response(
 def test_decode_returns_most_probable_digits(scores: np.ndarray) -> None:
     exponents = np.exp(scores)
     probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
-    predictions = codec.decode(response(probabilities, version=7), DIGIT_LABELS)
+    predictions = codec.decode(response(probabilities, version=7), DIGITS)
     for prediction, row in zip(predictions, probabilities, strict=True):
         assert prediction.digit == int(row.argmax())
         assert prediction.confidence == max(prediction.probabilities) == float(row.max())
@@ -102,8 +103,8 @@ def test_decode_returns_most_probable_digits(scores: np.ndarray) -> None:
 
 def test_decode_packed_and_listed_tensor_are_equal() -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(10), 3).astype(np.float32)
-    listed = codec.decode(response(probabilities, packed=False), DIGIT_LABELS)
-    assert listed == codec.decode(response(probabilities, packed=True), DIGIT_LABELS)
+    listed = codec.decode(response(probabilities, packed=False), DIGITS)
+    assert listed == codec.decode(response(probabilities, packed=True), DIGITS)
     assert [prediction.probabilities for prediction in listed] == [
         tuple(row) for row in probabilities.tolist()
     ]
@@ -120,7 +121,7 @@ def test_decode_packed_and_listed_tensor_are_equal() -> None:
 )
 def test_decode_missing_or_other_tensor_raises_value_error(message: PredictResponse) -> None:
     with pytest.raises(ValueError, match=r"probabilities|float32"):
-        codec.decode(message, DIGIT_LABELS)
+        codec.decode(message, DIGITS)
 
 
 @pytest.mark.parametrize(
@@ -135,19 +136,30 @@ def test_decode_missing_or_other_tensor_raises_value_error(message: PredictRespo
 )
 def test_decode_no_distribution_raises_value_error(probabilities: np.ndarray) -> None:
     with pytest.raises(ValueError, match="not a probability distribution"):
-        codec.decode(response(probabilities), DIGIT_LABELS)
+        codec.decode(response(probabilities), DIGITS)
+
+
+def test_decode_multi_label_names_labels_at_or_above_their_thresholds() -> None:
+    task = replace(FLOWERS, labels=("daisy", "rose", "tulip"), thresholds=(0.5, 0.25, 1.0))
+    rows = np.array([[0.5, 0.75, 0.5], [0, 0, 0], [0.25, 0.25, 1]], np.float32)
+    predictions = codec.decode(response(rows), task)
+    assert [each.predicted_labels for each in predictions] == [("daisy", "rose"), (), ("rose", "tulip")]
+    assert {each.label for each in predictions} == {None}
+    assert [each.confidence for each in predictions] == [0.75, 0, 1]
+    with pytest.raises(ValueError, match="not a probability distribution"):
+        codec.decode(response(rows * 2), task)
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "listed"])
 @pytest.mark.parametrize("shape", [(2,), (2, 1)], ids=str)
 def test_decode_is_digit_sets_is_digit(shape: tuple[int, ...], packed: bool) -> None:
     is_digit = np.array([0.25, 1], np.float32).reshape(shape)
-    predictions = codec.decode(response(UNIFORM, is_digit, packed=packed), DIGIT_LABELS)
+    predictions = codec.decode(response(UNIFORM, is_digit, packed=packed), DIGITS)
     assert [prediction.is_digit for prediction in predictions] == [0.25, 1]
 
 
 def test_decode_without_is_digit_sets_none() -> None:
-    assert [prediction.is_digit for prediction in codec.decode(response(UNIFORM), DIGIT_LABELS)] == [
+    assert [prediction.is_digit for prediction in codec.decode(response(UNIFORM), DIGITS)] == [
         None,
         None,
     ]
@@ -160,14 +172,14 @@ def test_decode_without_is_digit_sets_none() -> None:
 )
 def test_decode_unusable_is_digit_raises_value_error(is_digit: list[float]) -> None:
     with pytest.raises(ValueError, match="is_digit"):
-        codec.decode(response(UNIFORM, np.array(is_digit, np.float32)), DIGIT_LABELS)
+        codec.decode(response(UNIFORM, np.array(is_digit, np.float32)), DIGITS)
 
 
 def test_decode_tensor_shorter_than_shape_raises_value_error() -> None:
     message = response(UNIFORM, packed=False)
     del message.outputs["probabilities"].float_val[-1]
     with pytest.raises(ValueError, match="reshape"):
-        codec.decode(message, DIGIT_LABELS)
+        codec.decode(message, DIGITS)
 
 
 @given(
@@ -181,7 +193,7 @@ def test_decode_any_number_of_classes_returns_labels(scores: np.ndarray) -> None
     labels = tuple(f"label {number}" for number in range(scores.shape[1]))
     exponents = np.exp(scores)
     probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
-    predictions = codec.decode(response(probabilities), labels)
+    predictions = codec.decode(response(probabilities), replace(FLOWERS, labels=labels))
     assert [prediction.label for prediction in predictions] == [labels[row.argmax()] for row in probabilities]
     assert {prediction.labels for prediction in predictions} == {labels}
 
@@ -192,7 +204,7 @@ def test_decode_other_number_of_classes_than_labels_raises_value_error(classes: 
     with pytest.raises(
         ValueError, match=rf"expected probabilities float32 \[n, 10\], got shape \[2, {classes}\]"
     ):
-        codec.decode(response(probabilities), DIGIT_LABELS)
+        codec.decode(response(probabilities), DIGITS)
 
 
 def card_response(*values: bytes, output: str = "card") -> PredictResponse:

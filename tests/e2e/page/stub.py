@@ -92,7 +92,7 @@ class StubGateway:
             image = base64.b64encode(images.to_png(pixels)).decode()
             predictions.append(
                 {
-                    "label": task.labels[index],
+                    "label": None if task.is_multi_label else task.labels[index],
                     "index": index,
                     "confidence": float(probabilities[index]),
                     "probabilities": probabilities.tolist(),
@@ -100,6 +100,9 @@ class StubGateway:
                     "image": image,
                 }
             )
+            if task.is_multi_label:
+                named = np.array(task.labels)[probabilities >= task.thresholds]
+                predictions[-1]["predicted_labels"] = named.tolist()
         model = {"name": task.name, "version": 1, "labels": list(task.labels)}
         return {"model": model, "predictions": predictions, "request_id": f"request-{len(self.requests)}"}
 

@@ -125,6 +125,16 @@ def test_picture_shows_label_bars_and_network_input(open_task: OpenTask, tmp_pat
     expect(page.locator(".certainty")).to_have_text("The answer appears here once there is a picture.")
 
 
+def test_picture_of_multi_label_task_shows_each_label_that_fits(open_task: OpenTask, tmp_path: Path) -> None:
+    page = open_task(StubGateway(task(thresholds=(0.9, 0.1, 0.1))))
+    expect(page.locator("header")).to_contain_text("A neural network finds daisy, rose and tulip.")
+    choose(page, picture_file(tmp_path))
+    expect(page.locator(".reading")).to_have_text("rose, tulip")
+    expect(page.locator(".certainty")).to_have_text("2 of 3 labels fit.")
+    expect(page.locator(".bars .best span")).to_have_text(["rose", "tulip"])
+    expect(page.get_by_role("status").filter(has_text="The picture shows: rose, tulip.")).to_have_count(1)
+
+
 def test_picture_before_service_names_task_is_classified(open_task: OpenTask, tmp_path: Path) -> None:
     page = open_task(StubGateway(FLOWERS))
     choose(page, picture_file(tmp_path))

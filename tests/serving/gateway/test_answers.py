@@ -28,6 +28,7 @@ from tests.serving.gateway.conftest import (
     draw_number,
     npy,
 )
+from tests.serving.gateway.test_metrics import MetricsDelta
 from tests.serving.gateway.test_routes import assert_problem
 
 Pixels = NDArray[np.uint8]
@@ -432,6 +433,19 @@ class TestOtherTasks:
         assert prediction["labels"]["class 999"] == 1
         assert [entry["index"] for entry in prediction["top"]] == [999, 0, 1, 2, 3]
         assert prediction["top"][0] == {"label": "class 999", "index": 999, "probability": 1}
+
+    def test_predict_multi_label_names_labels_and_has_no_label(
+        self, stub: StubModelServer, http: FlaskClient
+    ) -> None:
+        task = replace(SHAPES, thresholds=(0.5, 0.5, 0.5, 0.0))
+        stub.answer = TaskModels(digits={1: task})
+        delta = MetricsDelta(http)
+        (prediction,) = post(http, "/v1/predict", np.zeros((9, 9), np.uint8))
+        assert (prediction["label"], prediction["predicted_labels"]) == (None, ["circle", "star"])
+        assert (prediction["confidence"], prediction["refusal"]) == (1, None)
+        for label in prediction["predicted_labels"]:
+            assert delta("digits_predictions_total", model="digits", label=label) == 1
+        assert http.get("/v1/models").get_json()["task"] == task.to_document()
 
     def test_predict_letters_are_framed_and_never_segmented(
         self, stub: StubModelServer, http: FlaskClient, digits: Any

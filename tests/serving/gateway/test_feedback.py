@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -624,3 +625,18 @@ class TestRequests:
     def test_feedback_without_store_is_not_found(self, stub_http: FlaskClient) -> None:
         predict(stub_http)
         assert_problem(give_once(stub_http, label="1"), 404, "not_found")
+
+
+def test_model_without_feedback_keeps_no_answers(start: Start, stub: StubModelServer, tmp_path: Path) -> None:
+    multi_label = replace(SHAPES, thresholds=(0.5,) * 4)
+    stub.answer = TaskModels(digits={1: SHAPES}, off={1: SHAPES}, multi={1: multi_label})
+    file = tmp_path / "models.toml"
+    file.write_text("[off]\nfeedback = false\n")
+    http = start(model_names=("off", "multi"), models_file=file)
+    for name, keeps in (("off", False), ("multi", False), ("digits", True)):
+        assert http.get(f"/v1/models?model={name}").get_json()["feedback"] is keeps
+        headers = {"X-Request-ID": name}
+        files = {"images": [base64.b64encode(to_png(np.zeros((9, 9), np.uint8))).decode()]}
+        assert http.post(f"/v1/predict?model={name}", json=files, headers=headers).status_code == 200
+        response = http.post("/v1/feedback", json={"request_id": name, "is": "right"})
+        assert response.status_code == (200 if keeps else 404)

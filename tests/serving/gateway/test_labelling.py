@@ -140,7 +140,7 @@ class TestUnlabelled:
         assert_problem(http.get(f"/v1/feedback/unlabelled?{query}"), 400, "invalid_selection")
 
     def test_unknown_model_is_not_found(self, http: FlaskClient) -> None:
-        assert_problem(http.get("/v1/feedback/unlabelled?model=x"), 404, "model_not_found")
+        assert_problem(http.get("/v1/feedback/unlabelled?model=.x"), 404, "model_not_found")
 
 
 class TestLabels:

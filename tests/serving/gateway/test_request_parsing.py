@@ -105,6 +105,13 @@ def test_model_that_settings_do_not_list_is_unknown(name: str) -> None:
         SELECTOR.model({"model": name})
 
 
+def test_any_name_of_a_model_is_taken_for_an_asterisk() -> None:
+    selector = ModelSelector(Settings(model_names=("flowers", "*")))
+    assert selector.model({"model": "shapes"}) == ModelRef("shapes")
+    with pytest.raises(UnknownModelError, match="must be one of: digits, flowers"):
+        selector.model({"model": "../flowers"})
+
+
 def test_check_names_unknown_parameter_is_named() -> None:
     check_names({"model": "digits"}, ("model", "top"))
     with pytest.raises(InvalidSelectionError, match="Unknown parameter `modle`; known: model, top"):

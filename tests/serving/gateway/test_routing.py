@@ -186,12 +186,25 @@ def test_predict_named_model_answers_with_its_labels(stub: StubModelServer) -> N
 
 def test_predict_unlisted_model_is_not_found(stub: StubModelServer) -> None:
     stub.answer = TaskModels(shapes={3: SHAPES}, secret={1: FASHION})
-    http = greenlet_loop.client(Settings(model_server=stub.target, model_name="shapes"))
+    http = greenlet_loop.client(Settings(model_server=stub.target, model_name="shapes", model_names=()))
     for send in (http.post, http.get):
         path = "/v1/predict" if send == http.post else "/v1/models"
         response = send(f"{path}?model=secret", data=PNG if send == http.post else None)
         assert (response.status_code, response.get_json(force=True)["code"]) == (404, "model_not_found")
     assert stub.calls == stub.card_calls == 0
+
+
+def test_new_model_answers_without_a_restart(stub: StubModelServer) -> None:
+    stub.answer = models = TaskModels(shapes={3: SHAPES})
+    http = greenlet_loop.client(Settings(model_server=stub.target, model_name="shapes"))
+    for response in (http.post("/v1/predict?model=new", data=PNG), http.get("/v1/models?model=new")):
+        assert (response.status_code, response.get_json(force=True)["code"]) == (404, "model_not_found")
+    assert 'model="new"' not in http.get("/metrics").text
+    models.tasks["new"] = {1: FASHION}
+    assert predict_model(http, "?model=new")["labels"] == list(FASHION.labels)
+    document = http.get("/v1/models?model=new").get_json()
+    assert (document["name"], document["models"]) == ("new", ["shapes", "new"])
+    assert http.get("/v1/models").get_json()["models"] == ["shapes"]
 
 
 def test_models_describes_each_model(stub: StubModelServer) -> None:

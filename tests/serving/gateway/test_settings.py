@@ -91,10 +91,7 @@ def test_share_is_at_most_one(variable: str) -> None:
 def test_every_model_answers_by_its_stable_version_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DIGITS_DEFAULT_LABEL")
     settings = Settings(model_names=("fashion",))
-    assert {name: model.default_label for name, model in settings.by_model.items()} == {
-        "digits": "stable",
-        "fashion": "stable",
-    }
+    assert {settings.for_model(name).default_label for name in ("digits", "fashion", "new")} == {"stable"}
     assert not settings.has_shadow
 
 
@@ -107,19 +104,29 @@ def models_file(tmp_path: Path, text: str) -> Path:
 def test_models_file_overrides_settings_by_model(tmp_path: Path) -> None:
     file = models_file(tmp_path, '[fashion]\ncanary_share = 1\nshadow_label = "next"\n')
     settings = Settings(model_names=("fashion",), default_label="stable", canary_share=0.05, models_file=file)
-    digits, fashion = settings.by_model["digits"], settings.by_model["fashion"]
+    digits, fashion = settings.for_model("digits"), settings.for_model("fashion")
     assert (digits.default_label, digits.canary_share, digits.shadow_label) == ("stable", 0.05, "")
     assert (fashion.default_label, fashion.canary_share, fashion.shadow_label) == ("stable", 1, "next")
     assert settings.has_shadow
     file.unlink()
-    assert settings.by_model["fashion"] is fashion, "the file is read once"
+    assert settings.for_model("fashion") is fashion, "the file is read once"
     with pytest.raises(ValidationError):
         fashion.canary_share = 0
+
+
+def test_models_file_switches_feedback_off(tmp_path: Path) -> None:
+    file = models_file(tmp_path, "[fashion]\nfeedback = false\n")
+    settings = Settings(
+        model_names=("fashion",), models_file=file, feedback="sqlite:///a.db", feedback_open=True
+    )
+    assert [settings.for_model(name).feedback for name in ("digits", "fashion")] == [True, False]
+    assert not Settings().for_model("digits").feedback
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ("[digits]\nfeedback = true\n", "digits.feedback: needs DIGITS_FEEDBACK, the store"),
         ("[lost]\n", "lost is not the table of a model; models: digits"),
         ('default_label = "stable"\n', "default_label is not the table of a model; models: digits"),
         ("digits = 3\n", "digits is not the table of a model; models: digits"),

@@ -1,6 +1,7 @@
 """Shadow: a second version also answers, unseen by the callers, in front of a stub model server."""
 
 import base64
+import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from digit_client import TaskCard
 from digit_client.images import to_png
 from digit_client.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway import answers, shadow
@@ -27,6 +29,7 @@ from tests.serving.gateway.conftest import (
     StubModelServer,
     TaskModels,
     TemplateModel,
+    card_response,
     draw_number,
     gateway_process,
     predict_response,
@@ -160,6 +163,26 @@ def test_agreement_is_in_label_and_refusal(stub: StubModelServer, shadowing: Ans
     http = start(stub)
     delta = MetricsDelta(http)
     predict(http)
+    wait_until(lambda: delta(COMPARED) == 1)
+    assert delta(COMPARED, agrees=agrees) == 1
+
+
+@pytest.mark.parametrize(("second", "agrees"), [(0.6, "true"), (0.4, "false")])
+def test_multi_label_versions_agree_on_the_same_labels(
+    stub: StubModelServer, second: float, agrees: str
+) -> None:
+    task = TaskCard("digits", ("day", "snow"), (28, 28), (0.0, 255.0), thresholds=(0.5, 0.5))
+    stub.answer_card = lambda _request, _context: card_response(json.dumps(task.to_document()))
+
+    def predict_labels(request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
+        if request.model_spec.version_label == "canary":
+            return predict_response(np.array([[0.9, second]], np.float32), 2)
+        return predict_response(np.array([[0.8, 0.9]], np.float32), 1)
+
+    stub.answer = predict_labels
+    http = start(stub)
+    delta = MetricsDelta(http)
+    assert predict(http).get_json()["predictions"][0]["predicted_labels"] == ["day", "snow"]
     wait_until(lambda: delta(COMPARED) == 1)
     assert delta(COMPARED, agrees=agrees) == 1
 

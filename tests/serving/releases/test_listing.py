@@ -24,6 +24,17 @@ def test_ls_prints_a_table_newest_first(service: Service) -> None:
         assert all(line[headings.index(heading) - 1] == " " for line in lines)
 
 
+def test_ls_marks_accuracies_on_other_pictures_than_the_stable_versions(published: Service) -> None:
+    for number, checksum in ((1, "a"), (2, "b"), (3, "a")):
+        file = published.versions / str(number) / "assets.extra" / "model.json"
+        file.write_text(json.dumps({"accuracy": 0.5, "data": {"test_checksum": checksum}}))
+    _, *lines, note = published.run("ls").stdout.splitlines()
+    assert [line.split()[2] for line in lines] == ["0.5000", "0.5000*", "0.5000"]
+    assert note == "* measured on other pictures than version 1"
+    rows = json.loads(published.run("ls", "--json").stdout)["versions"]
+    assert [row["pictures"] for row in rows] == ["a", "b", "a"]
+
+
 def test_ls_json_has_the_same_rows(service: Service) -> None:
     document = json.loads(service.run("ls", "--json").stdout)
     assert (document["model"], document["reachable"]) == ("digits", True)

@@ -55,7 +55,8 @@ export class AnswerView {
   choose(index) {
     const { labels, probabilities, image, ...answer } = this.#answers[index];
     this.#bars.setLabels(labels);
-    this.#bars.show(probabilities, answer.refusal ? -1 : answer.index);
+    const named = answer.predicted_labels?.map((label) => labels.indexOf(label)) ?? [answer.index];
+    this.#bars.show(probabilities, answer.refusal ? [] : named);
     this.#find("img").src = toDataUrl(image);
     const radio = this.#radios[index];
     if (!radio) return;

@@ -37,8 +37,9 @@ export async function read(file, selection, signal) {
  *  line; its answer is {index, labels, …, refusal}, which the network gave nevertheless. */
 export async function classify(file, selection, signal) {
   const { item, ...source } = await send("v1/predict", file, selection, signal);
-  const answers = [{ ...item, labels: source.labels }];
-  return { ...source, lines: item.refusal ? [] : [{ text: item.label, answers }], answers, isNumber: false };
+  const label = item.label ?? (item.predicted_labels?.join(", ") || "none of them");
+  const answers = [{ ...item, label, labels: source.labels }];
+  return { ...source, lines: item.refusal ? [] : [{ text: label, answers }], answers, isNumber: false };
 }
 
 /** Predict the probabilities of each instance, numbers in the range of the model's input, in one request. */

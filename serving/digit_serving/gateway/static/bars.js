@@ -29,11 +29,11 @@ export class Bars {
     this.clear();
   }
 
-  /** Show the probabilities of the labels; `best` is the index of the one that is the answer, -1 if none is. */
-  show(probabilities, best) {
+  /** Show the probabilities of the labels; `named` are the indices of those that are the answer. */
+  show(probabilities, named) {
     const indices = this.#isRanked ? ranked(probabilities).slice(0, BEST) : this.#labels.keys();
     [...indices].forEach((index, place) => {
-      setBar(this.#bars[place], this.#labels[index], probabilities[index], index === best);
+      setBar(this.#bars[place], this.#labels[index], probabilities[index], named.includes(index));
     });
   }
 
@@ -52,14 +52,14 @@ function createBar() {
   return bar;
 }
 
-function setBar(bar, label, probability, isBest = false) {
+function setBar(bar, label, probability, isNamed = false) {
   const percent = probability === null ? "" : formatPercent(probability);
   const name = bar.querySelector("span");
   name.textContent = label;
   // Long labels are cut.
   name.title = label.length > SHORT_LENGTH ? label : "";
   bar.style.setProperty("--share", probability ?? 0);
-  bar.classList.toggle("best", isBest);
+  bar.classList.toggle("best", isNamed);
   bar.classList.toggle("zero", ["", ZERO].includes(percent));
   bar.querySelector("b").textContent = percent;
 }

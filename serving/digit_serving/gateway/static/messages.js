@@ -15,7 +15,8 @@ export function describeReading({ lines, answers }) {
 /** Describe how sure the network is of all answers, without the answers themselves: it is as sure as of the least sure. */
 export function describeCertainty(answers) {
   const least = answers.reduce((one, other) => (other.confidence < one.confidence ? other : one));
-  const { confidence, probabilities, labels } = least;
+  const { confidence, probabilities, labels, predicted_labels: named } = least;
+  if (named) return `${named.length} of ${labels.length} labels fit.`;
   if (confidence >= SURE) return "The network is sure.";
   const [first, second] = ranked(probabilities);
   const subject = answers.length > 1 ? `digit ${answers.indexOf(least) + 1}` : "it";
@@ -25,7 +26,8 @@ export function describeCertainty(answers) {
 }
 
 /** Describe one answer, for screen readers. */
-export function describeAnswer({ label, index, probabilities }) {
+export function describeAnswer({ label, index, probabilities, predicted_labels: named }) {
+  if (named) return `The picture shows: ${label}.`;
   return `This is ${nameOf(label)}, ${formatPercent(probabilities[index])}.`;
 }
 

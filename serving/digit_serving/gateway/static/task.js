@@ -8,7 +8,7 @@ const EXAMPLES = 3;
 
 export class Task {
   /** `card` is the task card as a JSON document. */
-  constructor({ name, labels, input, prepare }) {
+  constructor({ name, labels, input, prepare, output }) {
     this.name = name;
     this.labels = labels;
     /** Shape of the model's input: [height, width] or [height, width, channels]. */
@@ -16,6 +16,8 @@ export class Task {
     /** Values of black and white in the model's input. */
     this.range = input.range;
     this.hasDigitLabels = labels.join("") === DIGIT_LABELS && labels.length === DIGIT_LABELS.length;
+    /** True if any number of labels may suit a picture. */
+    this.isMultiLabel = output === "multi-label";
     /** True if the model takes what somebody writes, on a plain background. */
     this.isWritten = prepare.kind === "digits";
     /** True if the service reads several digits from one picture. */
@@ -72,11 +74,11 @@ const PICTURE = {
   retryNote: "Your picture is kept and will be sent again as soon as the service answers.",
 };
 
-function headline({ name, labels }) {
+function headline({ name, labels, isMultiLabel }) {
   const words = name.replaceAll(/[-_]+/g, " ").trim();
   return {
     title: words.charAt(0).toUpperCase() + words.slice(1),
-    subject: `A neural network tells apart ${listOf(labels)}.`,
+    subject: `A neural network ${isMultiLabel ? "finds" : "tells apart"} ${listOf(labels)}.`,
     bars: "Probabilities of the classes",
   };
 }

@@ -1,0 +1,255 @@
+"""Models that newcomers bring: each is exported, served without a restart, and asked over HTTP.
+
+Each tells light pictures from dark ones.
+"""
+
+import importlib.util
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from unittest.mock import Mock
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from keras import layers
+
+from digit_client import Client, ModelNotFoundError, Prediction
+from digit_client.artifact import models_folder
+from digit_client.artifact.models_folder import ModelsFolder
+from digit_client.images import to_png
+from digit_training import cli
+from tests.processes import DIGITS, free_port, is_ready, running, wait_until
+
+pytestmark = [
+    pytest.mark.e2e,
+    # TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+
+LAYERS = """
+import keras
+
+@keras.saving.register_keras_serializable("own_layers")
+class Halving(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs / 2
+"""
+RANGE = "[input]\nrange = [0, 1]\n"
+
+
+def judge(features: keras.KerasTensor, units: int = 2, activation: str = "softmax") -> keras.KerasTensor:
+    """Return a layer's answers, of one unit that for light, about features [n, c] from 0, dark, to 1."""
+    dense = layers.Dense(units, activation=activation)
+    answers = dense(features)
+    signs = np.array([1]) if units == 1 else np.linspace(-1, 1, units)
+    channels = features.shape[1]
+    dense.set_weights([np.tile(20 * signs, (channels, 1)) / channels, -10 * signs])
+    return answers
+
+
+def save(folder: Path, image: keras.KerasTensor, answers: keras.KerasTensor, card: str = "") -> list[str]:
+    """Save model and card, and return the arguments of the export."""
+    keras.Model(image, answers).save(folder / "mine.keras")
+    return ["mine.keras", *write_card(folder, card)]
+
+
+def write_card(folder: Path, card: str) -> list[str]:
+    (folder / "card.toml").write_text(f'name = "{folder.name}"\nlabels = ["dark", "light"]\n{card}')
+    return ["--task", "card.toml"]
+
+
+def mean(image: keras.KerasTensor) -> keras.KerasTensor:
+    return layers.GlobalAveragePooling2D()(image)
+
+
+def softmax(folder: Path) -> list[str]:
+    image = keras.Input((8, 8, 3))
+    return save(folder, image, judge(mean(image)), RANGE)
+
+
+def rescaling(folder: Path) -> list[str]:
+    image = keras.Input((8, 8, 3))
+    return save(folder, image, judge(mean(layers.Rescaling(1 / 255)(image))))
+
+
+def logits(folder: Path) -> list[str]:
+    image = keras.Input((8, 8, 3))
+    return save(folder, image, judge(mean(image), activation="linear"), f'output = "logits"\n{RANGE}')
+
+
+def sigmoid(folder: Path) -> list[str]:
+    image = keras.Input((8, 8, 3))
+    return save(folder, image, judge(mean(image), 1, "sigmoid"), f'output = "sigmoid"\n{RANGE}')
+
+
+def one_logit(folder: Path) -> list[str]:
+    image = keras.Input((8, 8, 3))
+    return [*save(folder, image, judge(mean(image), 1, "linear"), RANGE), "--output", "logits"]
+
+
+def unsigned_bytes(folder: Path) -> list[str]:
+    image = keras.Input((8, 8, 3), dtype="uint8")
+    return save(folder, image, judge(mean(layers.Rescaling(1 / 255)(image))))
+
+
+def own_layer(folder: Path) -> list[str]:
+    (folder / "own_layers.py").write_text(LAYERS)
+    spec = importlib.util.spec_from_file_location("own_layers", folder / "own_layers.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    image = keras.Input((8, 8, 3))
+    answers = judge(mean(layers.Rescaling(2)(module.Halving()(image))))
+    return [*save(folder, image, answers, RANGE), "--import", "own_layers"]
+
+
+def subclassed(folder: Path) -> list[str]:
+    class Subclassed(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            image = keras.Input((8, 8, 3))
+            self.network = keras.Model(image, judge(mean(image)))
+
+        def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+            return self.network(inputs)
+
+    model = Subclassed()
+    model(np.zeros((1, 8, 8, 3), np.float32))
+    model.export(folder / "saved", verbose=False)
+    return ["--from-saved-model", "saved", *write_card(folder, RANGE)]
+
+
+def function(folder: Path) -> list[str]:
+    image = keras.Input((8, 8, 3))
+    brighter = layers.Lambda(lambda pixels: pixels * 1.01)(image)
+    keras.Model(image, judge(mean(brighter))).export(folder / "saved", verbose=False)
+    return ["--from-saved-model", "saved", *write_card(folder, RANGE)]
+
+
+def flat(folder: Path) -> list[str]:
+    image = keras.Input((64,))
+    return save(folder, image, judge(image), "[input]\nshape = [8, 8]\nrange = [0, 1]\n")
+
+
+def any_size(folder: Path) -> list[str]:
+    image = keras.Input((None, None, 3))
+    return save(folder, image, judge(mean(image)), "[input]\nshape = [8, 8, 3]\nrange = [0, 1]\n")
+
+
+def channels_first(folder: Path) -> list[str]:
+    image, turned = keras.Input((8, 8, 3)), keras.Input((3, 8, 8))
+    pooled = layers.GlobalAveragePooling2D(data_format="channels_first")(turned)
+    model = keras.Model(turned, judge(pooled))
+    return save(folder, image, model(layers.Permute((3, 1, 2))(image)), RANGE)
+
+
+def fitted_with_jax(folder: Path) -> list[str]:
+    """Bring a file that Keras saved with KERAS_BACKEND=jax."""
+    shutil.copy(Path(__file__).with_name("fitted_with_jax.keras"), folder / "mine.keras")
+    return ["mine.keras", *write_card(folder, RANGE)]
+
+
+ROWS: list[Callable[[Path], list[str]]] = [
+    softmax,
+    rescaling,
+    logits,
+    sigmoid,
+    one_logit,
+    unsigned_bytes,
+    own_layer,
+    subclassed,
+    function,
+    flat,
+    any_size,
+    channels_first,
+    fitted_with_jax,
+]
+
+
+@dataclass(frozen=True)
+class Service:
+    """Running service of a models folder."""
+
+    models: Path
+    url: str = ""
+
+    def publish(self, folder: Path, *arguments: str) -> None:
+        """Export in a folder: in this process, without verification, unless a module has to be imported."""
+        command = [*arguments, "--force", "--models", str(self.models)]
+        if "--import" in arguments:
+            subprocess.run([*DIGITS, "export", *command], cwd=folder, check=True)
+            return
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(models_folder, "ModelsFolder", partial(ModelsFolder, verify=Mock()))
+            patch.chdir(folder)
+            result = CliRunner().invoke(cli.export, command)
+        assert result.exit_code == 0, result.output
+
+    def ask(self, model: str) -> list[Prediction]:
+        """Return the answers to a dark and a light picture, as soon as the model is served."""
+        pictures = [to_png(np.full((20, 30, 3), grey, np.uint8)) for grey in (10, 245)]
+        with Client(self.url, model=model) as client:
+            wait_until(lambda: is_served(client, pictures[0]), seconds=20)
+            return client.predict_many(pictures, on_error="raise")
+
+
+def is_served(client: Client, picture: bytes) -> bool:
+    try:
+        client.predict(picture)
+    except ModelNotFoundError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Service that begins with a model of another name than those of the tests."""
+    folder = tmp_path_factory.mktemp("first")
+    models = folder / "models"
+    Service(models).publish(folder, *softmax(folder))
+    ports = [free_port() for _ in range(3)]
+    options = zip(("--port", "--grpc-port", "--rest-port"), map(str, ports), strict=True)
+    arguments = [argument for option in options for argument in option]
+    with running("up", "--models", str(models), *arguments) as process:
+        service = Service(models, f"http://127.0.0.1:{ports[0]}")
+        wait_until(lambda: is_ready(service.url), process)
+        yield service
+
+
+@pytest.mark.parametrize("bring", ROWS, ids=lambda bring: bring.__name__)
+def test_model_is_exported_served_without_a_restart_and_answers(
+    bring: Callable[[Path], list[str]], service: Service, tmp_path: Path
+) -> None:
+    folder = tmp_path / bring.__name__.replace("_", "-")
+    folder.mkdir()
+    service.publish(folder, *bring(folder))
+    dark, light = service.ask(folder.name)
+    assert (dark.label, light.label) == ("dark", "light")
+    assert min(dark.confidence, light.confidence) > 0.9
+
+
+def test_multi_label_model_names_each_label_above_its_threshold(service: Service, tmp_path: Path) -> None:
+    folder = tmp_path / "several"
+    folder.mkdir()
+    image = keras.Input((8, 8, 3))
+    card = f'output = "multi-label"\nthreshold = [0, 0.5]\n{RANGE}'
+    service.publish(folder, *save(folder, image, judge(mean(image), activation="sigmoid"), card))
+    dark, light = service.ask(folder.name)
+    assert (dark.predicted_labels, light.predicted_labels) == (("dark",), ("dark", "light"))
+    assert dark.label is light.label is None
+
+
+def test_unsure_answer_is_refused(service: Service, tmp_path: Path) -> None:
+    folder = tmp_path / "unsure"
+    folder.mkdir()
+    image = keras.Input((8, 8, 3))
+    answers = judge(mean(image) * 0 + 0.52)
+    service.publish(folder, *save(folder, image, answers, f"refuse_below = 0.9\n{RANGE}"))
+    for prediction in service.ask(folder.name):
+        assert (prediction.label, prediction.refusal, prediction.index) == (None, "unsure", 1)

@@ -1,0 +1,51 @@
+"""Training-serving skew: pictures as Keras's loader prepares them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+from numpy.typing import NDArray
+from PIL import Image
+
+from digit_client import TaskCard
+from digit_training import pictures, skew
+from digit_training.classifier import predict
+from digit_training.models import PROBABILITIES
+from tests.training.conftest import COLORS
+
+
+def count(model: keras.Model, folder: Path, task: TaskCard) -> tuple[int, int]:
+    loaded = pictures.load(folder, task)
+    answers: NDArray[np.float32] = predict(model, loaded.examples.images, task)[PROBABILITIES]
+    return skew.count_other_answers(model, loaded, answers)
+
+
+def test_count_smooth_pictures_have_the_same_answers(colors_model: keras.Model, colors_folder: Path) -> None:
+    for fit in ("stretch", "crop"):
+        assert count(colors_model, colors_folder, replace(COLORS, fit=fit)) == (0, 20)
+
+
+def test_count_fine_patterns_have_other_answers(tmp_path: Path) -> None:
+    """Each eighth column is white: the loader's interpolation picks columns, serving averages them."""
+    for name in ("dark", "light"):
+        (tmp_path / name).mkdir()
+        stripes = np.zeros((64, 64, 3), np.uint8)
+        # Bilinear interpolation of 8 to 1 reads the columns 3 and 4 of each eight.
+        stripes[:, 3::8] = stripes[:, 4::8] = 255
+        for number in range(40):
+            Image.fromarray(stripes).save(tmp_path / name / f"{number}.png")
+    image = keras.Input((8, 8, 3))
+    mean = layers.GlobalAveragePooling2D()(image)
+    dense = layers.Dense(2, activation="softmax")
+    model = keras.Model(image, dense(mean))
+    # Light above a mean of 0.5.
+    dense.set_weights([np.array([[-10, 10]] * 3, np.float32), np.array([15, -15], np.float32)])
+    task = TaskCard("stripes", ("dark", "light"), (8, 8, 3), (0.0, 1.0))
+    assert count(model, tmp_path, task) == (40, 40)
+
+
+def test_count_of_other_data_compares_nothing(tmp_path: Path, colors_model: keras.Model) -> None:
+    np.savez(tmp_path / "test.npz", x_test=np.zeros((4, 64, 48, 3), np.uint8), y_test=np.arange(4))
+    assert count(colors_model, tmp_path / "test.npz", COLORS) == (0, 0)
