@@ -12,9 +12,7 @@ from keras import layers
 def main(folder: str, file: str) -> None:
     """Fit the model to the pictures in the folder of classes and save it in the file."""
     keras.utils.set_random_seed(0)
-    pictures = keras.utils.image_dataset_from_directory(
-        folder, image_size=(48, 64), crop_to_aspect_ratio=True, batch_size=32
-    )
+    pictures = keras.utils.image_dataset_from_directory(folder, image_size=(48, 64))
     model = keras.Sequential(
         [
             keras.Input((48, 64, 3)),
