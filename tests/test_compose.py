@@ -19,6 +19,7 @@ from digit_client.artifact.models_folder import ModelsFolder
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
 from tests.commands import parse
+from tests.readme import blocks
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -335,9 +336,33 @@ def test_release_gives_every_argument_of_the_dockerfiles_without_default() -> No
     assert given == {"BASE", *re.findall(r'^ARG (\w+)=""', text, re.MULTILINE)}
 
 
+def test_documented_override_retrains_a_model_of_ones_own(
+    fake_digits: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "how-to" / "deploy-with-compose.md").read_text()
+    (command,) = (
+        override["retrain"]["command"]
+        for override in (yaml.safe_load(block)["services"] for block in blocks("yaml", page))
+        if "retrain" in override
+    )
+    (script,) = blocks('sh title="own/retrain.sh"', page)
+    assert command == ["sh", "-e", "/own/retrain.sh"]
+    monkeypatch.setenv("DIGITS_FEEDBACK", "sqlite:////feedback/feedback.db")
+    done = subprocess.run(
+        ["sh", "-ec", f"python() {{ :; }}\n{script}"],
+        env=os.environ | fake_digits,
+        capture_output=True,
+        text=True,
+    )
+    exported, published, pruned = done.stdout.splitlines()
+    for call in (exported, published, pruned):
+        parse(shlex.split(call))
+    assert published.endswith("--feedback sqlite:////feedback/feedback.db")
+
+
 def test_documented_override_pulls_into_the_models_volume() -> None:
     page = (ROOT / "docs" / "how-to" / "deploy-with-compose.md").read_text()
-    (block,) = re.findall(r"^```yaml\n(.*?models, pull.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks("yaml", page) if "models, pull" in block)
     (service,) = yaml.safe_load(block)["services"].items()
     name, override = service
     assert SERVICES["model-server"]["depends_on"].keys() == {name}

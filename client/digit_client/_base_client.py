@@ -57,6 +57,7 @@ class Route(Generic[Result]):
 
 PREDICT = Route("/v1/predict", _api.parse_predictions, 64)
 READ = Route("/v1/read", _api.parse_readings, 16)
+_FEEDBACK = "/v1/feedback"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ class BaseClient(ABC, Generic[HttpClient]):
         options: CallOptions,
     ) -> Request[Feedback]:
         arguments = _api.encode_feedback(answer, label, index)
-        return self._request("POST", "/v1/feedback", _api.parse_feedback, options, arguments)
+        return self._request("POST", _FEEDBACK, _api.parse_feedback, options, arguments)
 
     def _models_request(self, options: CallOptions) -> Request[Models]:
         return self._request("GET", "/v1/models", _api.parse_models, options, {})
@@ -214,7 +215,10 @@ class BaseClient(ABC, Generic[HttpClient]):
         request_id = options.request_id or new_request_id()
         headers = self._headers.copy()
         headers.update({**arguments.get("headers", {}), "X-Request-ID": request_id})
-        query = _api.query(options) | ({} if settings.model is None else {"model": settings.model})
+        query = _api.query(options)
+        # Feedback names an answer, which has a model.
+        if settings.model is not None and path != _FEEDBACK:
+            query |= {"model": settings.model}
         return Request(
             method,
             path,

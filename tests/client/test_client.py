@@ -306,7 +306,8 @@ def test_feedback_on_result_of_many_names_its_request_and_position(client_type: 
         return httpx.Response(200, json=document | {"request_id": request_id})
 
     images = [bytes(3_000_000)] * 5
-    with connect(client_type, httpx.MockTransport(respond), keep_response=True) as client:
+    options: dict[str, Any] = {"keep_response": True, "model": "digits"}
+    with connect(client_type, httpx.MockTransport(respond), **options) as client:
         predictions = client.predict_many(images)
         kept = [client.feedback(prediction, 7) for prediction in predictions]
         by_id = client.feedback(predictions[3].request_id, index=1, timeout=5, request_id="mine")
@@ -319,6 +320,7 @@ def test_feedback_on_result_of_many_names_its_request_and_position(client_type: 
     assert [document["label"] for document in documents[:-1]] == ["7"] * 5
     assert documents[-1] == {"request_id": predictions[3].request_id, "index": 1, "is": "right"}
     assert requests[-1].headers["x-request-id"] == "mine"
+    assert [dict(request.url.params) for request in (requests[0], requests[-1])] == [{"model": "digits"}, {}]
     assert by_id.response.status_code == 200
 
 

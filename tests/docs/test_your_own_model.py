@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from digit_client import TaskCard
+from digit_client import Client, TaskCard
 from digit_training import cards
 from tests.processes import free_port, is_ready, running, wait_until
 from tests.readme import ROOT, blocks
@@ -18,7 +18,8 @@ from tests.readme import ROOT, blocks
 pytestmark = pytest.mark.e2e
 
 TUTORIAL = (ROOT / "docs" / "tutorials" / "your-own-model.md").read_text()
-FIT, PUBLISH, ASK = blocks("sh", TUTORIAL)
+FIT, PUBLISH, ASK, LEARN = blocks("sh", TUTORIAL)
+PREDICT, GIVE_FEEDBACK = blocks("python", TUTORIAL)
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,16 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     folder = tmp_path_factory.mktemp("tutorial")
     for name, target in (("docs", ROOT / "docs"), (".venv", Path(sys.prefix))):
         (folder / name).symlink_to(target)
-    port = free_port()
+    port, grpc_port = free_port(), free_port()
     environment = {
         "DIGITS_PORT": str(port),
-        "DIGITS_GRPC_PORT": str(free_port()),
+        "DIGITS_GRPC_PORT": str(grpc_port),
         "DIGITS_REST_PORT": str(free_port()),
         "DIGITS_MODELS": str(folder / "models"),
+        "DIGITS_MODEL_SERVER": f"127.0.0.1:{grpc_port}",
         "DIGITS_URL": f"http://127.0.0.1:{port}",
+        "DIGITS_FEEDBACK": f"sqlite:///{folder / 'feedback.db'}",
+        "DIGITS_FEEDBACK_OPEN": "1",
     }
     return Copy(folder, environment)
 
@@ -74,8 +78,8 @@ def test_tutorial_commands_name_the_star(service: Copy) -> None:
 
 
 def test_tutorial_code_names_the_star(service: Copy) -> None:
-    (code,) = blocks("python", TUTORIAL)
-    assert service.run(sys.executable, "-W", "error", "-c", service.with_ports(code)).startswith("star ")
+    printed = service.run(sys.executable, "-W", "error", "-c", service.with_ports(PREDICT))
+    assert printed.startswith("star ")
 
 
 def test_card_request_over_rest_returns_the_card(service: Copy) -> None:
@@ -91,3 +95,15 @@ def test_complete_card_is_valid() -> None:
     assert cards.output_of(document) == document.pop("output") == "logits"
     card = TaskCard.from_document(document)
     assert (card.name, card.shape, card.range, card.fit) == ("flowers", (180, 180, 3), (0, 255), "stretch")
+
+
+def test_corrected_outlines_are_right_in_the_next_version(service: Copy) -> None:
+    def share_right() -> float:
+        with Client(service.environment["DIGITS_URL"], model="shapes") as client:
+            paths = [*(service.folder / "shapes" / "sent").glob("*/*.jpg")]
+            return sum(client.predict(path).label == path.parent.name for path in paths) / len(paths)
+
+    assert share_right() < 0.8
+    service.run(sys.executable, "-W", "error", "-c", service.with_ports(GIVE_FEEDBACK))
+    assert "Version 2 is stable.\n" in service.run("bash", "-e", "-c", LEARN)
+    assert share_right() > 0.9

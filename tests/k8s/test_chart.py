@@ -68,7 +68,7 @@ def test_chart_passes_helm_lint() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"modelName": "flowers"}, "modelName: jobs on the volume train digits only"),
+        ({"modelName": "flowers"}, "modelName: by default, jobs on the volume train digits"),
         ({"models": {"volume": {"accessMode": "ReadWriteOnce"}}}, "a ReadWriteOnce volume is on one node"),
         ({"models": {"source": "bucket"}}, "models.bucket.peers: name the addresses"),
         ({"models": {"bucket": {"publicKey": PUBLIC_KEY}}}, "signatures are verified as versions are pulled"),
@@ -117,6 +117,13 @@ def test_training_with_feedback_starts_from_the_stable_version() -> None:
     assert first == ["digits", "train", "--epochs=4", "--if-needed"]
     assert 'digits train --feedback "$DIGITS_FEEDBACK" --from stable' in again[2]
     assert again[-1] == "--epochs=4"
+
+
+def test_training_command_replaces_that_of_the_scheduled_job() -> None:
+    command = ["python", "/app/retrain.py"]
+    objects = render(merge(FEEDBACK, {"modelName": "flowers", "training": {"command": command}}))
+    assert containers(pod(named(objects, "CronJob", "training")))[0]["command"] == command
+    assert not of_kind(objects, "Job")
 
 
 def test_training_runs_again_by_schedule_only() -> None:

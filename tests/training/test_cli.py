@@ -25,7 +25,7 @@ from click.testing import CliRunner, Result
 from keras import layers
 from PIL import Image
 
-from digit_client import TaskCard
+from digit_client import TaskCard, images
 from digit_client.artifact import models_folder
 from digit_client.artifact.models_folder import ModelsFolder
 from digit_client.artifact.task_card import NO_CLASS
@@ -43,7 +43,7 @@ from digit_training.recipes import RECIPES, Overrides, Recipe
 from digit_training.report import plots
 from tests.conftest import Digits
 from tests.processes import DIGITS
-from tests.training.conftest import COLORS, COLORS_TOML, make_record, predict
+from tests.training.conftest import COLORS, COLORS_TOML, draw_color, make_record, predict
 
 # TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
 pytestmark = [
@@ -261,7 +261,7 @@ def test_train_with_feedback_never_trains_on_what_tests_it(
     monkeypatch.setattr(pipeline, "fit", record)
     result = train(tmp_path, idx_folder)
     assert result.exit_code == 0, result.output
-    assert "Left out of the feedback: 3 (also in the data that test the model)" in result.output
+    assert "Left out of the feedback: 2 (also in the data that test the model)" in result.output
     held_out = digits.images[300:340:2]
     tested = {image.tobytes() for image in (*held_out, *digits.images[200:300], hard)}
     assert not tested & {image.tobytes() for image in trained[0].images}
@@ -275,7 +275,7 @@ def test_train_with_feedback_of_no_digits_needs_is_digit(
     store.save([make_record(number, digits.images[number], NO_CLASS) for number in range(4)])
     result = train(tmp_path, idx_folder)
     assert result.exit_code == 0, result.output
-    assert "Left out of the feedback: 4 (no digits, for which this network has no output)" in result.output
+    assert "Left out of the feedback: 4 (none of the labels, which this model never answers)" in result.output
 
 
 @pytest.mark.usefixtures("fast_recipe", "without_plots", "store")
@@ -492,6 +492,73 @@ def test_export_worse_than_the_served_version_is_refused(
     models.write_config(models.read_config().with_label("digits", "stable", 2))
     assert publish(bad)[0] == 0
     assert list(models.versions("digits")) == [3, 2, 1]
+
+
+@pytest.fixture
+def colors_feedback(tmp_path: Path) -> str:
+    """URL of a store with 40 labelled pictures of COLORS, all held out, and one of no colour."""
+    url, rng = f"sqlite:///{tmp_path / 'feedback.db'}", np.random.default_rng(2)
+    inputs = [images.prepare(draw_color(number % 4, rng), COLORS) for number in range(40)]
+    labels = [COLORS.labels[number % 4] for number in range(40)]
+    fields: dict[str, Any] = {"model": "colors", "held_out": True}
+    with closing(FeedbackStore(url)) as store:
+        store.save(
+            [
+                make_record(40, inputs[0] ^ 1, NO_CLASS, **fields),
+                *(
+                    make_record(number, picture, label, predicted=label, **fields)
+                    for number, (picture, label) in enumerate(zip(inputs, labels, strict=True))
+                ),
+            ]
+        )
+    return url
+
+
+def test_export_with_feedback_is_judged_by_it_beside_the_test_set(
+    colors_model: keras.Model, colors_file: Path, colors_folder: Path, colors_feedback: str, tmp_path: Path
+) -> None:
+    blind = keras.models.clone_model(colors_model)
+    weights, biases = (weight.copy() for weight in colors_model.get_weights())
+    biases[2] = -100
+    blind.set_weights([weights, biases])
+    blind.save(tmp_path / "blind.keras")
+    # Three pictures of the colour that it never answers are too few to tell it from chance.
+    for number in (3, 4):
+        (colors_folder / "blue" / f"{number}.jpg").unlink()
+    card = tmp_path / "colors.toml"
+    card.write_text(COLORS_TOML)
+    models = ModelsFolder(tmp_path / "models")
+    places = ("--task", card, "--data", colors_folder, "--models", models.root, "--min-accuracy", "0.5")
+    feedback = ("--feedback", colors_feedback, "--min-gain", "0.1")
+    assert export(tmp_path / "blind.keras", *places)[0] == 0
+    status, printed = export(colors_file, *places, *feedback)
+    assert status == 0, printed
+    assert "Labels that agree with the served answers, all callers: 40 of 41\n" in printed
+    assert "Left out of the feedback: 1 (none of the labels, which this model never answers)\n" in printed
+    judged = read_card(models.root / "colors" / "2")["comparisons"]["the held-out feedback"]
+    assert (judged["pictures"], judged["served_accuracy"]) == (40, 0.75)
+    models.write_config(models.read_config().with_label("colors", "stable", 2))
+    assert export(tmp_path / "blind.keras", *places)[0] == 0
+    status, printed = export(tmp_path / "blind.keras", *places, *feedback[:2])
+    assert status == 4
+    assert "on the held-out feedback is below the" in printed
+
+
+def test_export_with_feedback_of_another_shape_names_the_request(
+    colors_file: Path, colors_folder: Path, colors_feedback: str, digits: Digits, tmp_path: Path
+) -> None:
+    with closing(FeedbackStore(colors_feedback)) as store:
+        store.save([make_record(50, digits.images[0], "red", model="colors", predicted="red")])
+    card = tmp_path / "colors.toml"
+    card.write_text(COLORS_TOML)
+    places = ("--task", card, "--data", colors_folder, "--models", tmp_path / "models")
+    status, printed = export(colors_file, *places, "--feedback", colors_feedback)
+    assert status == 1
+    assert printed.endswith(
+        f"Error: request request-50 in {colors_feedback} has an input of shape [28, 28], not [64, 48, 3]; "
+        "remove it with digits feedback delete\n"
+    )
+    assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize("damaged", ["variables", "."], ids=["damaged", "missing"])

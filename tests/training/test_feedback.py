@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from digit_client import DIGITS, TaskCard
 from digit_client.artifact.task_card import NO_CLASS
 from digit_client.images import to_png
 from digit_serving.feedback.store import FeedbackStore
@@ -42,7 +43,7 @@ def test_load_returns_labelled_inputs_oldest_first(save: Save, url: str, digits:
     save(*reversed(records))
     save(make_record(10, images[10], None), make_record(11, images[11], "3", model="fashion"))
     save(make_record(12, images[12], NO_CLASS))
-    loaded = feedback.load(url)
+    loaded = feedback.load(url, DIGITS)
     assert np.array_equal(loaded.held_out.images, images[[0, 3, 6]])
     assert np.array_equal(loaded.held_out.labels, labels[[0, 3, 6]])
     assert np.array_equal(loaded.train.images, images[[1, 2, 4, 5, 7, 8, 12]])
@@ -53,17 +54,36 @@ def test_load_returns_labelled_inputs_oldest_first(save: Save, url: str, digits:
 
 def test_without_tested_leaves_out_equal_inputs(save: Save, url: str, digits: Digits) -> None:
     held_out, tested, new = digits.images[:3]
-    save(make_record(0, held_out, "1", held_out=True), make_record(1, held_out, "1"))
-    save(make_record(2, tested, "1"), make_record(3, new, "1"))
-    usable = feedback.load(url).without_tested(tested[None])
+    save(make_record(1, held_out, "1", held_out=True), make_record(2, tested, "1"), make_record(3, new, "1"))
+    usable = feedback.load(url, DIGITS).without_tested(tested[None])
     assert np.array_equal(usable.train.images, new[None])
     assert len(usable.held_out) == 1
 
 
+def test_load_returns_an_input_once_with_its_newest_label(save: Save, url: str, digits: Digits) -> None:
+    first, second = digits.images[:2]
+    save(*(make_record(number, first, label) for number, label in enumerate("127")))
+    save(make_record(3, second, "4", held_out=True), make_record(4, second, "9"))
+    loaded = feedback.load(url, DIGITS)
+    assert (loaded.train.labels.tolist(), loaded.held_out.labels.tolist()) == ([7], [9])
+    assert loaded.agreement == Accuracy(1, 5)
+
+
+def test_load_of_another_task_returns_its_answers(save: Save, url: str) -> None:
+    task = TaskCard("letters", tuple("abcdefghijklm"), (6, 5, 1), (0.0, 1.0))
+    images = np.random.default_rng(0).integers(0, 256, (3, 6, 5), np.uint8)
+    for number, (image, label) in enumerate(zip(images, ("k", "m", NO_CLASS), strict=True)):
+        save(make_record(number, image, label, model="letters"))
+    loaded = feedback.load(url, task)
+    assert np.array_equal(loaded.train.images, images[..., None])
+    assert loaded.train.labels.tolist() == [10, 12, 13]
+    assert loaded.without_negatives().train.labels.tolist() == [10, 12]
+
+
 def test_describe_counts_by_label(save: Save, url: str, digits: Digits) -> None:
     save(make_record(0, digits.images[0], "7"), make_record(1, digits.images[1], NO_CLASS))
-    save(*(make_record(number, digits.images[2], "7", held_out=True) for number in (2, 3)))
-    assert feedback.load(url).describe(10, np.array([True, False])) == {
+    save(*(make_record(number, digits.images[number], "7", held_out=True) for number in (2, 3)))
+    assert feedback.load(url, DIGITS).describe(10, np.array([True, False])) == {
         "source": url,
         "weight": 10,
         "agreeing": 0,
@@ -83,12 +103,12 @@ def test_load_counts_labels_that_agree_by_caller(save: Save, url: str, digits: D
         make_record(5, image, "1", caller="mallory"),
         make_record(6, image, None, caller="mallory"),
     )
-    loaded = feedback.load(url)
+    loaded = feedback.load(url, DIGITS)
     assert loaded.agreements == {"": Accuracy(2, 2), "alice": Accuracy(1, 3), "mallory": Accuracy(0, 1)}
     assert loaded.agreement == Accuracy(3, 6)
-    rest = feedback.load(url, ["mallory", "alice"])
+    rest = feedback.load(url, DIGITS, ["mallory", "alice"])
     assert rest.agreements == {"": Accuracy(2, 2)}
-    assert len(rest) == 2
+    assert (rest.train.labels.tolist(), len(rest.held_out)) == ([NO_DIGIT], 0)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +135,7 @@ def test_load_unusable_url_raises_data_error_without_password(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=message) as caught:
-        feedback.load(url)
+        feedback.load(url, DIGITS)
     assert "secret" not in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
@@ -125,10 +145,10 @@ def test_load_file_without_the_table_raises_data_error(tmp_path: Path) -> None:
     file = tmp_path / "other.db"
     file.touch()
     with pytest.raises(DataError, match="no such table: feedback"):
-        feedback.load(f"sqlite:///{file}")
+        feedback.load(f"sqlite:///{file}", DIGITS)
     file.write_bytes(b"no database, but longer than its header " * 100)
     with pytest.raises(DataError, match=r"other\.db: file is not a database"):
-        feedback.load(f"sqlite:///{file}")
+        feedback.load(f"sqlite:///{file}", DIGITS)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +159,7 @@ def test_load_file_without_the_table_raises_data_error(tmp_path: Path) -> None:
             {"input": to_png(np.zeros((28, 27), np.uint8))},
             r"an input of shape \[28, 27\], not \[28, 28\]; remove it with digits feedback delete",
         ),
-        ({"label": "seven"}, "has the label 'seven', which is no digit"),
+        ({"label": "seven"}, "has the label 'seven', which is none of digits"),
     ],
 )
 def test_load_rows_of_another_task_raise_data_error(
@@ -147,4 +167,4 @@ def test_load_rows_of_another_task_raise_data_error(
 ) -> None:
     save(make_record(0, digits.images[0], **{"label": "7", **fields}))
     with pytest.raises(DataError, match=message):
-        feedback.load(url)
+        feedback.load(url, DIGITS)

@@ -104,6 +104,6 @@ def test_check_held_out_too_few_for_a_gain_is_not_published() -> None:
     GATE.check_held_out(0)
     gate = replace(GATE, min_gain=0.0)
     gate.check_held_out(MIN_HELD_OUT)
-    with pytest.raises(NotPublishedError, match="19 held-out digits are too few to show a gain"):
+    with pytest.raises(NotPublishedError, match="19 held-out inputs are too few to show a gain"):
         gate.check_held_out(MIN_HELD_OUT - 1)
     replace(gate, force=True).check_held_out(0)

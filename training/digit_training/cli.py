@@ -20,6 +20,7 @@ from digit_client.artifact.versions import ArtifactError
 from digit_training.errors import Interrupted, NotPublishedError, TrainingError
 
 if TYPE_CHECKING:
+    from digit_training.data import FeedbackSource
     from digit_training.publication import Target
 
 NOT_PUBLISHED_STATUS = 4
@@ -103,6 +104,44 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_target
 
 
+def feedback_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a store of feedback, and pass it to the command's parameter `feedback`."""
+
+    @click.option(
+        "--feedback",
+        "url",
+        metavar="URL",
+        help="A gateway's store, sqlite:///FILE or postgresql://USER@HOST/DATABASE. A fifth of its labelled "
+        "inputs is held out of training and tests the model; `digits train` learns from the others.",
+    )
+    @click.option(
+        "--without-caller",
+        "without_callers",
+        metavar="NAME",
+        multiple=True,
+        help="Leave out the feedback of this API key; repeatable.",
+    )
+    @click.option(
+        "--min-gain",
+        type=click.FloatRange(0, 1),
+        help="Least gain in accuracy on the held-out feedback over the stable version.  "
+        "[default: none required]",
+    )
+    @functools.wraps(command)
+    def with_feedback(
+        url: str | None, without_callers: tuple[str, ...], min_gain: float | None, **others: Any
+    ) -> None:
+        if url == "":
+            raise click.UsageError("--feedback needs the URL of a store; it is empty.")
+        if not url and (min_gain is not None or without_callers):
+            raise click.UsageError("--min-gain and --without-caller need --feedback.")
+        from digit_training.data import FeedbackSource
+
+        command(feedback=FeedbackSource(url, without_callers) if url else None, min_gain=min_gain, **others)
+
+    return with_feedback
+
+
 @click.command()
 @click.option("--model", default="convnet", show_default=True, type=click.Choice(["convnet", "perceptron"]))
 @click.option(
@@ -114,25 +153,13 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
     "best an hour (an ensemble of five networks).",
 )
 @data_option
-@click.option(
-    "--feedback",
-    metavar="URL",
-    help="A gateway's store, whose labelled digits are added: sqlite:///FILE or "
-    "postgresql://USER@HOST/DATABASE. A fifth of the requests is held out and only tests.",
-)
+@feedback_options
 @click.option(
     "--feedback-weight",
     default=10,
     show_default=True,
     type=click.IntRange(1),
     help="Number of training digits for which one of the feedback counts.",
-)
-@click.option(
-    "--without-caller",
-    "without_callers",
-    metavar="NAME",
-    multiple=True,
-    help="Leave out the feedback of this API key; repeatable.",
 )
 @click.option(
     "--from",
@@ -155,20 +182,14 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.FloatRange(0, min_open=True),
     help="Learning rate of the optimizer, at its peak.  [default: the recipe's]",
 )
-@click.option(
-    "--min-gain",
-    type=click.FloatRange(0, 1),
-    help="Least gain in accuracy on the held-out feedback over the stable version.  [default: none required]",
-)
 @target_options
 @click.option("--if-needed", is_flag=True, help="Do nothing if a version is already published.")
 def train(
     model: str,
     recipe: str,
     data: Path | None,
-    feedback: str | None,
+    feedback: "FeedbackSource | None",
     feedback_weight: int,
-    without_callers: tuple[str, ...],
     start: str | None,
     report: Path | None,
     seed: int,
@@ -184,10 +205,6 @@ def train(
     quality gate refuses the model or the feedback, or if there is no feedback to learn from, and 1 after an
     error.
     """
-    if feedback == "":
-        raise click.UsageError("--feedback needs the URL of a store; it is empty.")
-    if not feedback and (target.gate.min_gain is not None or without_callers):
-        raise click.UsageError("--min-gain and --without-caller need --feedback.")
     if if_needed and (versions := target.models.versions("digits")):
         click.echo(f"Nothing to train: {next(iter(versions.values())).path} is already published.")
         return
@@ -201,9 +218,8 @@ def train(
             overrides=Overrides(epochs, batch_size, learning_rate),
             seed=seed,
             data=data,
-            feedback_url=feedback,
+            feedback=feedback,
             feedback_weight=feedback_weight,
-            without_callers=without_callers,
             from_stable=start == "stable",
             report=report,
         )
@@ -271,6 +287,7 @@ def _import(modules: Sequence[str]) -> None:
 )
 @click.option("--rename", metavar="NAME", help="Name of the model.  [default: the task card's]")
 @click.option("--report", type=PATH, help="Folder for a report with confusion matrix and worst mistakes.")
+@feedback_options
 @target_options
 @click.pass_context
 def export(
@@ -285,6 +302,7 @@ def export(
     data: Path | None,
     rename: str | None,
     report: Path | None,
+    feedback: "FeedbackSource | None",
     target: "Target",
 ) -> None:
     """Publish a model that was fitted elsewhere as the next version of the model of its name.
@@ -318,6 +336,7 @@ def export(
             name=rename,
             data=data,
             report=report,
+            feedback=feedback,
         )
         pipeline.export(source, target)
 

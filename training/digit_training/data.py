@@ -10,7 +10,7 @@ import socket
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,15 @@ class Dataset:
             "train": len(self.train),
             "test": len(self.test),
         }
+
+
+@dataclass(frozen=True)
+class FeedbackSource:
+    """Store of labelled answers."""
+
+    url: str
+    without_callers: Sequence[str] = ()
+    """Names of API keys whose labelled answers are left out."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from digit_client import DIGITS, TaskCard
 from digit_training import negatives
 from digit_training.classifier import Outputs, check_probabilities, predict
-from digit_training.data import NO_DIGIT, Examples, Labels
+from digit_training.data import Examples, Labels
 from digit_training.models import IS_DIGIT, PROBABILITIES, output_layers
 
 Images = NDArray[np.uint8]
@@ -175,13 +175,15 @@ def score_multi_label(probabilities: Probabilities, labels: Labels, task: TaskCa
 
 
 def are_right(outputs: Outputs, labels: Labels) -> NDArray[np.bool_]:
-    """Return for each example of digits and negatives whether the service would answer correctly: [n].
+    """Return for each example of classes and negatives whether the service would answer correctly: [n].
 
-    Refusing is right for a negative and wrong for a digit. A model without `is_digit` never refuses.
+    Refusing is right for a negative, whose label is the number of classes, and wrong for a class. A model
+    without `is_digit` never refuses.
     """
+    is_negative = labels == outputs[PROBABILITIES].shape[1]
     refused = outputs[IS_DIGIT] < FOLDED_THRESHOLD if IS_DIGIT in outputs else np.zeros(len(labels), bool)
     is_label = outputs[PROBABILITIES].argmax(axis=1) == labels
-    return np.where(labels == NO_DIGIT, refused, is_label & ~refused)
+    return np.where(is_negative, refused, is_label & ~refused)
 
 
 def calibration_error(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> float:

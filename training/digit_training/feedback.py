@@ -1,4 +1,4 @@
-"""Feedback reader: the labelled answers in a gateway's store as examples of the digits. Needs SQLAlchemy."""
+"""Feedback reader: the labelled answers in a gateway's store as examples of a task. Needs SQLAlchemy."""
 
 import io
 from collections import Counter
@@ -11,17 +11,18 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from PIL import Image
 
-from digit_client import DIGITS
+from digit_client import TaskCard
 from digit_client.artifact.feedback_table import (
     StoreError,
     agrees,
+    distinct,
     feedback,
     parse_url,
     sqlite_file,
     without_password,
 )
 from digit_client.artifact.task_card import NO_CLASS
-from digit_training.data import NO_DIGIT, Examples, Labels
+from digit_training.data import Examples, Labels
 from digit_training.errors import DataError
 from digit_training.evaluation import Accuracy
 
@@ -30,11 +31,12 @@ _CONNECT_SECONDS = 10
 
 @dataclass(frozen=True)
 class Feedback:
-    """Labelled answers of the model `digits`: some train a model, the others test it.
+    """Labelled answers of a task's model: some train a model, the others test it.
 
-    Images are uint8 [n, 28, 28], labels 0..9 or NO_DIGIT.
+    Images are uint8 [n, *shape]. A label is the index of a class, or of a negative the number of classes.
     """
 
+    task: TaskCard
     source: str
     """URL of the store, without a password."""
     train: Examples
@@ -52,16 +54,14 @@ class Feedback:
         return Accuracy(sum(part.correct for part in parts), sum(part.count for part in parts))
 
     def without_negatives(self) -> "Feedback":
-        """Leave out the inputs that show no digit, for a network that cannot answer so."""
-        train, held_out = (part[part.labels != NO_DIGIT] for part in (self.train, self.held_out))
+        """Leave out the inputs that show none of the classes, for a network that cannot answer so."""
+        negative = len(self.task.labels)
+        train, held_out = (part[part.labels != negative] for part in (self.train, self.held_out))
         return replace(self, train=train, held_out=held_out)
 
     def without_tested(self, tested: NDArray[np.uint8]) -> "Feedback":
-        """Leave out of training the inputs that are among the held-out ones, or in `tested` [n, 28, 28].
-
-        The same picture may be sent twice, and a test digit may be sent as feedback.
-        """
-        known = {image.tobytes() for images in (self.held_out.images, tested) for image in images}
+        """Leave out of training the inputs in `tested` [n, *shape]: a test digit may be sent as feedback."""
+        known = {image.tobytes() for image in tested}
         is_new = np.array([image.tobytes() not in known for image in self.train.images], bool)
         return replace(self, train=self.train[is_new])
 
@@ -76,21 +76,25 @@ class Feedback:
             "source": self.source,
             "weight": weight,
             "agreeing": self.agreement.correct,
-            "train": {"inputs": len(self.train), "by_label": _count_labels(self.train.labels)},
+            "train": {"inputs": len(self.train), "by_label": self._count(self.train.labels)},
             "held_out": {
                 "inputs": len(held_out),
                 "right": int(right.sum()),
-                "by_label": _count_labels(held_out.labels),
-                "right_by_label": _count_labels(held_out.labels[right]),
+                "by_label": self._count(held_out.labels),
+                "right_by_label": self._count(held_out.labels[right]),
             },
         }
 
+    def _count(self, labels: Labels) -> dict[str, int]:
+        names = [*self.task.labels, "no digit"]
+        return dict(sorted(Counter(names[label] for label in labels.tolist()).items()))
 
-def load(url: str, without_callers: Sequence[str] = ()) -> Feedback:
-    """Return the labelled answers of the model `digits`.
+
+def load(url: str, task: TaskCard, without_callers: Sequence[str] = ()) -> Feedback:
+    """Return the labelled answers of the model of the task's name, each input once.
 
     `url` is `sqlite:///FILE` or `postgresql://…`; the records of `without_callers`, names of API keys, are
-    left out. Raise DataError, whose message has no password, if they cannot be read or are none of digits.
+    left out. Raise DataError, whose message has no password, if they cannot be read or are of another task.
     """
     try:
         parsed = parse_url(url)
@@ -101,27 +105,30 @@ def load(url: str, without_callers: Sequence[str] = ()) -> Feedback:
     if (file := sqlite_file(parsed)) and not file.is_file():
         raise DataError(f"{file} does not exist")
     try:
-        rows = _select(parsed, without_callers)
+        rows = _select(parsed, task.name, without_callers)
     except (sa.exc.SQLAlchemyError, ImportError) as error:
         cause = error.orig if isinstance(error, sa.exc.StatementError) else error
         sentence = str(cause).partition("\n")[0]
         raise DataError(f"{source}: {sentence}") from error
-    parts = [[row for row in rows if row.held_out == is_held_out] for is_held_out in (False, True)]
-    train, held_out = (_to_examples(part, source) for part in parts)
-    return Feedback(source, train, held_out, _agreements(rows))
+    parts: tuple[list[sa.Row[Any]], list[sa.Row[Any]]] = [], []
+    for row, is_held_out in distinct(rows):
+        parts[is_held_out].append(row)
+    train, held_out = (_to_examples(part, task, source) for part in parts)
+    return Feedback(task, source, train, held_out, _agreements(rows))
 
 
-def _select(url: sa.URL, without_callers: Sequence[str]) -> Sequence[sa.Row[Any]]:
+def _select(url: sa.URL, model: str, without_callers: Sequence[str]) -> Sequence[sa.Row[Any]]:
     """Return the rows with a label, oldest first, so that the same rows give the same fit."""
     options = {} if sqlite_file(url) else {"connect_timeout": _CONNECT_SECONDS}
     engine = sa.create_engine(url, connect_args=options, poolclass=sa.NullPool, hide_parameters=True)
     columns = feedback.c
     query = (
         sa.select(
-            *(columns.request_id, columns.caller, columns.input, columns.held_out, columns.label),
+            *(columns.request_id, columns.caller, columns.input, columns.digest, columns.held_out),
+            *(columns.label, columns.labelled_at),
             sa.func.coalesce(agrees, sa.false()).label("agrees"),
         )
-        .where(columns.model == DIGITS.name, columns.label.is_not(None))
+        .where(columns.model == model, columns.label.is_not(None))
         .where(columns.caller.not_in(without_callers))
         .order_by(columns.answered_at, *feedback.primary_key)
     )
@@ -137,39 +144,30 @@ def _agreements(rows: Sequence[sa.Row[Any]]) -> dict[str, Accuracy]:
     return {caller: Accuracy(agreeing[caller], labelled[caller]) for caller in sorted(labelled)}
 
 
-def _to_examples(rows: Sequence[sa.Row[Any]], source: str) -> Examples:
+def _to_examples(rows: Sequence[sa.Row[Any]], task: TaskCard, source: str) -> Examples:
+    index_of = {label: index for index, label in enumerate((*task.labels, NO_CLASS))}
     images, labels = [], []
     for row in rows:
         try:
-            images.append(_decode(row.input))
-            labels.append(_label_index(row.label))
+            images.append(_decode(row.input, task))
+            if row.label not in index_of:
+                raise DataError(f"has the label {row.label!r}, which is none of {task.name}")
         except DataError as error:
             raise DataError(
-                f"request {row.request_id} in {source} {error}; "
-                "remove it with digits feedback delete --request"
+                f"request {row.request_id} in {source} {error}; remove it with digits feedback delete"
             ) from error
-    return Examples(np.array(images, np.uint8).reshape(-1, *DIGITS.shape), np.array(labels, np.uint8))
+        labels.append(index_of[row.label])
+    return Examples(np.array(images, np.uint8).reshape(-1, *task.shape), np.array(labels, np.intp))
 
 
-def _count_labels(labels: Labels) -> dict[str, int]:
-    names = ["no digit" if label == NO_DIGIT else DIGITS.labels[label] for label in labels.tolist()]
-    return dict(sorted(Counter(names).items()))
-
-
-def _decode(png: bytes) -> NDArray[np.uint8]:
+def _decode(png: bytes, task: TaskCard) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"has an input that is no PNG file of a digit: {error}") from error
-    if pixels.shape != DIGITS.shape or pixels.dtype != np.uint8:
-        raise DataError(f"has an input of shape {list(pixels.shape)}, not {list(DIGITS.shape)}")
+        raise DataError(f"has an input that is no PNG file: {error}") from error
+    # A PNG has no axis for the only channel of grey.
+    expected = task.shape if task.color == "rgb" else task.shape[:2]
+    if pixels.shape != expected or pixels.dtype != np.uint8:
+        raise DataError(f"has an input of shape {list(pixels.shape)}, not {list(expected)}")
     return pixels
-
-
-def _label_index(label: str) -> int:
-    if label == NO_CLASS:
-        return NO_DIGIT
-    if label not in DIGITS.labels:
-        raise DataError(f"has the label {label!r}, which is no digit")
-    return DIGITS.labels.index(label)

@@ -23,7 +23,7 @@ from digit_training import artifact, cards, classifier, device, models, pictures
 from digit_training import data as datasets
 from digit_training.callbacks import FitProgress
 from digit_training.comparison import Comparisons, EvaluationSets, ServedAnswers, ask_served, compare
-from digit_training.data import Dataset
+from digit_training.data import Dataset, FeedbackSource
 from digit_training.errors import CardError, DataError, Interrupted, ModelError, NotPublishedError
 from digit_training.evaluation import Evaluation, evaluate
 from digit_training.export import model_card, write_artifact
@@ -51,11 +51,9 @@ class TrainingRun:
     seed: int
     data: Path | None = None
     """MNIST; None selects the default source (see data.load)."""
-    feedback_url: str | None = None
-    """Store of labelled answers, whose training inputs count `feedback_weight` times each."""
+    feedback: FeedbackSource | None = None
+    """Labelled answers, whose training inputs count `feedback_weight` times each."""
     feedback_weight: int = 1
-    without_callers: Sequence[str] = ()
-    """Names of API keys whose labelled answers are left out."""
     from_stable: bool = False
     """True to start from the weights of the stable version."""
     report: Path | None = None
@@ -86,6 +84,8 @@ class ModelSource:
     """Name to publish under, in place of the card's."""
     data: Path | None = None
     """Test pictures; None selects the digits' default source."""
+    feedback: FeedbackSource | None = None
+    """Labelled answers, whose held-out inputs test the model, too."""
     report: Path | None = None
 
 
@@ -100,12 +100,10 @@ def train(run: TrainingRun, target: Target) -> None:
     console = _console()
     dataset = _load(console, run.data)
     recipe = run.recipe_for(dataset)
-    labelled = _load_feedback(console, run, target.gate, dataset) if run.feedback_url else None
+    labelled = _load_feedback(console, run, target.gate, dataset)
     test_pictures = _test_digits(dataset)
     sets = EvaluationSets.of(DIGITS, test_pictures, labelled.held_out if labelled else None)
     served = _ask_served(console, target, sets)
-    if labelled and served:
-        target.gate.check_held_out(len(labelled.held_out))
     weights = _load_start(console, target, served, recipe) if run.from_stable else None
     folder = run.report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,7 +157,8 @@ def export(source: ModelSource, target: Target) -> None:
         console.print("Without --data the model is not evaluated.")
         card, warmup_images = model_card(model, task, None, None), np.zeros((1, *task.shape), np.uint8)
     else:
-        sets = EvaluationSets.of(task, test_pictures)
+        labelled = _read_feedback(console, source.feedback, task, model, target.gate)
+        sets = EvaluationSets.of(task, test_pictures, labelled.held_out if labelled else None)
         served = _ask_served(console, target, sets)
         evaluation = _evaluate(console, model, sets)
         _report_skew(console, model, test_pictures, evaluation)
@@ -192,35 +191,48 @@ def _load(console: Console, data: Path | None) -> Dataset:
     return dataset
 
 
-def _load_feedback(console: Console, run: TrainingRun, gate: QualityGate, dataset: Dataset) -> "Feedback":
-    """Return the feedback that the run's network can learn from, without what tests it.
+def _read_feedback(
+    console: Console, source: FeedbackSource | None, task: TaskCard, model: keras.Model, gate: QualityGate
+) -> "Feedback | None":
+    """Return the feedback that the model can answer; None without a source.
 
-    Report how many labels agree with the served answers. Raise NotPublishedError if too few do, or if there
-    is nothing to learn.
+    Report how many labels agree with the served answers. Raise NotPublishedError if too few do.
     """
+    if source is None:
+        return None
     try:
         from digit_training import feedback
     except ImportError as error:
         raise DataError("--feedback needs SQLAlchemy: pip install '.[training,feedback]'") from error
-    assert run.feedback_url
-    stored = feedback.load(run.feedback_url, run.without_callers)
+    stored = feedback.load(source.url, task, source.without_callers)
     for caller, agreement in [("all callers", stored.agreement), *stored.agreements.items()]:
         console.print(
             f"Labels that agree with the served answers, {caller or 'without an API key'}: "
             f"{agreement.correct:,} of {agreement.count:,}"
         )
     gate.check_agreement(stored.agreement)
-    has_is_digit = models.has_is_digit(RECIPES[run.recipe].build())
-    known = stored if has_is_digit else stored.without_negatives()
+    known = stored if models.has_is_digit(model) else stored.without_negatives()
+    if count := len(stored) - len(known):
+        reason = "none of the labels, which this model never answers"
+        console.print(f"Left out of the feedback: {count:,} ({reason})")
+    return known
+
+
+def _load_feedback(
+    console: Console, run: TrainingRun, gate: QualityGate, dataset: Dataset
+) -> "Feedback | None":
+    """Return the feedback that the run's network can learn from, without what tests it.
+
+    Raise NotPublishedError if there is nothing to learn, and as `_read_feedback` does.
+    """
+    known = _read_feedback(console, run.feedback, DIGITS, RECIPES[run.recipe].build(), gate)
+    if known is None:
+        return None
     usable = known.without_tested(np.concatenate((dataset.test.images, datasets.read_hard_pictures().images)))
-    for count, reason in (
-        (len(stored) - len(known), "no digits, for which this network has no output"),
-        (len(known) - len(usable), "also in the data that test the model"),
-    ):
-        if count:
-            console.print(f"Left out of the feedback: {count:,} ({reason})")
+    if count := len(known) - len(usable):
+        console.print(f"Left out of the feedback: {count:,} (also in the data that test the model)")
     if not len(usable.train):
-        raise NotPublishedError(f"not published: {stored.source} has no labelled digits to learn from")
+        raise NotPublishedError(f"not published: {usable.source} has no labelled digits to learn from")
     console.print(
         f"Feedback: {len(usable.train):,} inputs of {usable.source} to learn from, each "
         f"{run.feedback_weight} times, and {len(usable.held_out):,} to test with"
@@ -229,10 +241,16 @@ def _load_feedback(console: Console, run: TrainingRun, gate: QualityGate, datase
 
 
 def _ask_served(console: Console, target: Target, sets: EvaluationSets) -> ServedAnswers | None:
-    """Return the answers of the stable version; None without one, or if `force` allows that it fails."""
+    """Return the answers of the stable version; None without one, or if `force` allows that it fails.
+
+    Raise NotPublishedError if the held-out feedback is too small to show the gain that is required.
+    """
     try:
         version = target.models.labelled(sets.task.name)
-        return ask_served(version, sets) if version else None
+        if version is None:
+            return None
+        target.gate.check_held_out(len(sets.few.get("feedback", ())))
+        return ask_served(version, sets)
     except (ArtifactError, DataError, ModelError) as error:
         if not target.gate.force:
             raise ModelError(

@@ -42,7 +42,7 @@ class QualityGate:
         """Raise NotPublishedError if a gain is required and the held-out inputs are too few to show it."""
         if self.min_gain is not None and count < MIN_HELD_OUT and not self.force:
             raise NotPublishedError(
-                f"not published: {count} held-out digits are too few to show a gain, which takes "
+                f"not published: {count} held-out inputs are too few to show a gain, which takes "
                 f"{MIN_HELD_OUT} (see --min-gain and --force)"
             )
 

@@ -1,11 +1,14 @@
 """Feedback table: schema and URL of a gateway's store, which training reads. Needs the extra feedback."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
+from sqlalchemy.engine.default import DefaultExecutionContext
 
 _HELD_OUT_SHARE = 5
 _URL_FORMS = "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE"
@@ -32,7 +35,12 @@ class _UtcDateTime(sa.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def _record_table(name: str) -> sa.Table:
+def _digest_input(context: DefaultExecutionContext) -> str:
+    png: bytes = context.get_current_parameters()["input"]  # type: ignore[no-untyped-call]
+    return hashlib.sha256(png).hexdigest()
+
+
+def _record_table(name: str, *more: sa.Column[str]) -> sa.Table:
     """Return a table of answered inputs; `digit_serving.feedback.records.Record` explains the columns."""
     return sa.Table(
         name,
@@ -55,13 +63,16 @@ def _record_table(name: str) -> sa.Table:
         sa.Column("source", sa.Text),
         sa.Column("text", sa.Text),
         sa.Column("original", sa.LargeBinary),
+        *more,
         sa.Index(f"{name}_answered_at", "answered_at"),
     )
 
 
 metadata = sa.MetaData()
-feedback = _record_table("feedback")
-"""Inputs that got a label, or wait for one."""
+feedback = _record_table(
+    "feedback", sa.Column("digest", sa.Text, nullable=False, index=True, default=_digest_input)
+)
+"""Inputs that got a label, or wait for one. Pictures that are sent again have the same `digest`."""
 kept = _record_table("kept")
 """Inputs of the last minutes, which may get feedback."""
 agrees = feedback.c.label == feedback.c.predicted
@@ -74,6 +85,15 @@ def is_held_out(request_id: str) -> bool:
     The split by request keeps the digits of one picture, which one hand wrote, on the same side.
     """
     return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8]) % _HELD_OUT_SHARE == 0
+
+
+def distinct(rows: Iterable[sa.Row[Any]]) -> Iterator[tuple[sa.Row[Any], bool]]:
+    """Yield the row of the newest label of each input, and True if any row of the input is held out."""
+    copies: dict[str, list[sa.Row[Any]]] = {}
+    for row in rows:
+        copies.setdefault(row.digest, []).append(row)
+    for same in copies.values():
+        yield max(same, key=lambda row: row.labelled_at), any(row.held_out for row in same)
 
 
 def parse_url(url: str) -> sa.URL:

@@ -10,25 +10,25 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-COUNTS = {"training": 250, "validation": 50}
-"""Pictures of each class."""
+COUNTS = {"training": 250, "validation": 50, "sent": 100}
+"""Pictures of each class. Those that users send are outlines, which the model has not seen."""
 SIZES = (160, 200, 240)
 """Widths and heights of the pictures, in pixels."""
 
 
 def main(folder: str) -> None:
-    """Write `training` and `validation`, each with a folder for each class."""
+    """Write `training`, `validation` and `sent`, each with a folder for each class."""
     rng = random.Random(0)  # noqa: S311
     for part, count in COUNTS.items():
         for name, corners in SHAPES.items():
             target = Path(folder, part, name)
             target.mkdir(parents=True, exist_ok=True)
             for number in range(count):
-                draw(corners, rng).save(target / f"{number:03}.jpg", quality=90)
+                draw(corners, rng, is_filled=part != "sent").save(target / f"{number:03}.jpg", quality=90)
 
 
-def draw(corners: list[tuple[float, float]], rng: random.Random) -> Image.Image:
-    """Return a picture of the outline, corners in -1..1, turned, moved and coloured at random."""
+def draw(corners: list[tuple[float, float]], rng: random.Random, *, is_filled: bool) -> Image.Image:
+    """Return a picture of the shape, corners in -1..1, turned, moved and coloured at random."""
     size = rng.choice(SIZES), rng.choice(SIZES)
     background, color = rng.sample(PALETTE, 2)
     # Twice the size, so that the downscaled edges are smooth.
@@ -43,7 +43,7 @@ def draw(corners: list[tuple[float, float]], rng: random.Random) -> Image.Image:
         )
         for column, row in corners
     ]
-    ImageDraw.Draw(picture).polygon(points, fill=color)
+    ImageDraw.Draw(picture).polygon(points, color if is_filled else None, color, width=int(radius / 24))
     return picture.resize(size)
 
 

@@ -117,22 +117,31 @@ def show(request_id: str, url: str, png: Path | None) -> None:
 @_store_option
 @_since_option
 @_model_option
-def export_records(target: Path, url: str, since: datetime | None, model: str | None) -> None:
-    """Write the labelled inputs to OUT: a folder for each label, or one .npz file.
+@click.option(
+    "--originals", is_flag=True, help="Write pictures as they were sent, where they are kept, not inputs."
+)
+def export_records(
+    target: Path, url: str, since: datetime | None, model: str | None, originals: bool
+) -> None:
+    """Write the labelled inputs to OUT/train and OUT/held-out, with a folder for each label.
 
-    `digits export --data` takes both. `digits train --data` takes the .npz file, whose test set has a fifth
-    of the requests. Inputs without a class are left out.
+    Keras's image_dataset_from_directory and `digits export --data` read these folders. A fifth of the
+    requests is held out, as in `digits train --feedback`. An input that was sent several times is written
+    once, with its newest label. Inputs of no class are left out.
     """
-    from digit_serving.feedback.export import write_folder, write_npz
+    from digit_serving.feedback.export import write_folders
 
     with _open_store(url) as store:
-        models = {version.model for version in store.stats()}
+        models = sorted({version.model for version in store.stats()})
         if model is None and len(models) > 1:
-            names = ", ".join(sorted(models))
-            raise click.ClickException(f"the store has several models; choose one with --model: {names}")
-        write = write_npz if target.suffix == ".npz" else write_folder
-        counts = write(store.records(since=since, model=model, labelled=True), target)
-    click.echo(", ".join(f"{label}: {count:,}" for label, count in sorted(counts.items())))
+            raise click.ClickException(
+                f"the store has several models; choose one with --model: {', '.join(models)}"
+            )
+        name = model or next(iter(models), "")
+        counts = write_folders(store.labelled_inputs(name, since=since, originals=originals), target)
+    for part, by_label in counts.items():
+        labels = ", ".join(f"{label}: {count:,}" for label, count in sorted(by_label.items()))
+        click.echo(f"{target / part}: {by_label.total():,} ({labels or 'none'})")
 
 
 @feedback.command()

@@ -1,4 +1,4 @@
-"""Labelled inputs as files that `digits train --data` and `digits export --data` take."""
+"""Labelled inputs as pictures in folders, which Keras and `digits export --data` read."""
 
 import io
 from collections import Counter
@@ -6,70 +6,51 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from digit_client import DIGITS
-from digit_client.images import Pixels
+from digit_client import ImageError, images
 from digit_serving.feedback.records import Record
 
-_NO_LABELS = "no answer has a label of a class"
+PARTS = {False: "train", True: "held-out"}
+"""Names of the folders, by `held_out`."""
 
 
 class ExportError(Exception):
     """Records do not fit into files; the message is one sentence for the user."""
 
 
-def write_folder(records: Iterable[Record], folder: Path) -> Counter[str]:
-    """Write each input as PNG into a folder of its label, and return the number of inputs by label.
+def write_folders(records: Iterable[Record], folder: Path) -> dict[str, Counter[str]]:
+    """Write each picture as PNG into `train` or `held-out`, in a folder of its label.
 
-    Records without a class are left out. Raise ExportError or OSError.
+    A picture is the original of a record that has one, else the input. Records without a class are left out.
+    Return the number of pictures by label, of each part. Raise ExportError or OSError.
     """
-    counts: Counter[str] = Counter()
+    counts: dict[str, Counter[str]] = {part: Counter() for part in PARTS.values()}
     with _written_beside(folder) as unfinished:
         for record in records:
             if not record.label:
                 continue
             # Labels are words of the model's author; no word may lead out of the folder.
             if record.label.startswith(".") or Path(record.label).name != record.label:
-                raise ExportError(f"the label {record.label!r} cannot name a folder; write an .npz file")
-            target = unfinished / record.label / f"{_name(record)}.png"
+                raise ExportError(f"the label {record.label!r} cannot name a folder")
+            part = PARTS[record.held_out]
+            target = unfinished / part / record.label / f"{_name(record)}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(record.input)
-            counts[record.label] += 1
-        if not counts:
-            raise ExportError(_NO_LABELS)
-    return counts
-
-
-def write_npz(records: Iterable[Record], file: Path) -> Counter[str]:
-    """Write `x_train`, `y_train`, `x_test` and `y_test`, and return the number of inputs by label.
-
-    The test set are the records that are held out. Labels are uint8 if the inputs are those of the
-    digits' model, else names. Records without a class are left out. Raise ExportError or OSError.
-    """
-    labelled = [record for record in records if record.label]
-    if not labelled:
-        raise ExportError(_NO_LABELS)
-    counts = Counter(str(record.label) for record in labelled)
-    held_out = np.array([record.held_out for record in labelled], bool)
-    x = np.stack(_read_inputs(labelled))
-    is_digits = x.shape[1:] == DIGITS.shape and counts.keys() <= set(DIGITS.labels)
-    y: NDArray[Any] = np.array([record.label for record in labelled], np.str_)
-    y = y.astype(np.uint8) if is_digits else y
-    with _written_beside(file) as unfinished:
-        np.savez_compressed(
-            unfinished, x_train=x[~held_out], y_train=y[~held_out], x_test=x[held_out], y_test=y[held_out]
-        )
+            target.write_bytes(_picture(record))
+            counts[part][record.label] += 1
+        if not any(counts.values()):
+            raise ExportError("no answer has a label of a class")
     return counts
 
 
 def side_by_side(records: Iterable[Record]) -> Image.Image:
-    """Return the inputs in one row. Raise ExportError."""
-    return Image.fromarray(np.hstack(_read_inputs(records)))
+    """Return the inputs in one row. Raise ExportError if they have several shapes."""
+    inputs = [np.asarray(Image.open(io.BytesIO(record.input))) for record in records]
+    if len({pixels.shape for pixels in inputs}) > 1:
+        raise ExportError("the inputs have several shapes; they are of different models or tasks")
+    return Image.fromarray(np.hstack(inputs))
 
 
 @contextmanager
@@ -87,15 +68,18 @@ def _written_beside(target: Path) -> Iterator[Path]:
         unfinished.rename(target)
 
 
-def _read_inputs(records: Iterable[Record]) -> list[Pixels]:
-    """Return inputs of one shape: uint8 grey [h, w] or RGB [h, w, 3]. Raise ExportError."""
-    inputs = []
-    for record in records:
-        with Image.open(io.BytesIO(record.input)) as image:
-            inputs.append(np.asarray(image, np.uint8))
-    if len({pixels.shape for pixels in inputs}) > 1:
-        raise ExportError("the inputs have several shapes; they are of different models or tasks")
-    return inputs
+def _picture(record: Record) -> bytes:
+    """Return the original as serving decodes it, upright and on white, or the input."""
+    # The picture of a reading shows more than this input.
+    if record.original is None or record.kind == "read":
+        return record.input
+    try:
+        image = Image.fromarray(images.decode(record.original)).convert("RGBA")
+    except ImageError:
+        return record.input
+    file = io.BytesIO()
+    Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB").save(file, "PNG")
+    return file.getvalue()
 
 
 def _name(record: Record) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from digit_client.artifact.feedback_table import agrees, feedback, parse_url
+from digit_client.artifact.feedback_table import agrees, distinct, feedback, parse_url
 from digit_serving.feedback.database import Database, criteria
 from digit_serving.feedback.records import Agreement, Record
 
@@ -15,8 +15,18 @@ _PAGE_ROWS = 100
 
 _columns = feedback.c
 _key = (_columns.request_id, _columns.index, _columns.position, _columns.caller)
-_without_original = [column for column in _columns if column is not _columns.original]
+_without_original = [column for column in _columns if column.name not in ("digest", "original")]
+_with_original = [*_without_original, _columns.original]
 _OLDEST_FIRST = (_columns.answered_at, *_key)
+_LEAST_CONFIDENT_FIRST = (_columns.confidence, *_key)
+_copy = feedback.alias()
+_copy_order = sa.tuple_(*(_copy.c[column.name] for column in _LEAST_CONFIDENT_FIRST))
+_is_first_copy = ~sa.exists().where(
+    _copy.c.digest == _columns.digest,
+    _copy.c.model == _columns.model,
+    _copy.c.label.is_not(None) | (_copy_order < sa.tuple_(*_LEAST_CONFIDENT_FIRST)),
+)
+"""Condition: of the records with the same input, none has a label, and none is less confident."""
 
 
 class FeedbackStore:
@@ -57,7 +67,7 @@ class FeedbackStore:
         conditions = criteria(
             feedback, since=since, before=before, request_id=request_id, model=model, labelled=labelled
         )
-        columns = _columns if originals else _without_original
+        columns = _with_original if originals else _without_original
         query = sa.select(*columns).where(*conditions).order_by(*_OLDEST_FIRST).limit(_PAGE_ROWS)
         page = self._database.fetch(query)
         while page:
@@ -65,6 +75,25 @@ class FeedbackStore:
             last = page[-1]
             key = (last.answered_at, last.request_id, last.index, last.position, last.caller)
             page = self._database.fetch(query.where(sa.tuple_(*_OLDEST_FIRST) > key))
+
+    def labelled_inputs(
+        self, model: str, *, since: datetime | None = None, originals: bool = False
+    ) -> Iterator[Record]:
+        """Yield each labelled input of the model once, with its newest label.
+
+        It is held out if one of the requests that sent it is.
+        """
+        conditions = criteria(feedback, since=since, model=model, labelled=True)
+        query = sa.select(*_key, _columns.digest, _columns.labelled_at, _columns.held_out).where(*conditions)
+        with self._database.transaction() as connection:
+            rows = connection.execute(query.order_by(*_OLDEST_FIRST)).all()
+        held_out = {tuple(row[: len(_key)]): is_held_out for row, is_held_out in distinct(rows)}
+        columns, keys = _with_original if originals else _without_original, [*held_out]
+        for start in range(0, len(keys), _PAGE_ROWS):
+            page = keys[start : start + _PAGE_ROWS]
+            for record in self._database.fetch(sa.select(*columns).where(sa.tuple_(*_key).in_(page))):
+                key = (record.request_id, record.index, record.position, record.caller)
+                yield dataclasses.replace(record, held_out=held_out[key])
 
     def count(self, *, before: datetime | None = None, request_id: str | None = None) -> int:
         """Return the number of records that `delete` would delete."""
@@ -95,13 +124,14 @@ class FeedbackStore:
         """Return at most `limit` records of the model that wait for a label, without `original`.
 
         They are chosen at random among the `pool` least confident ones whose confidence exceeds `above`. The
-        second result is the `above` of further records, None if there are none beyond the pool.
+        second result is the `above` of further records, None if there are none beyond the pool. Of records
+        with the same input, the least confident one waits, unless one has a label.
         """
-        conditions = criteria(feedback, model=model, labelled=False)
+        conditions = [*criteria(feedback, model=model, labelled=False), _is_first_copy]
         if above is not None:
             conditions.append(_columns.confidence > above)
         # Without inputs, which may be large: only those of the chosen records are read.
-        order = (_columns.confidence, *_key)
+        order = _LEAST_CONFIDENT_FIRST
         query = sa.select(*order).where(*conditions).order_by(*order).limit(pool)
         with self._database.transaction() as connection:
             found = connection.execute(query).all()
@@ -111,11 +141,11 @@ class FeedbackStore:
         return records, found[-1].confidence if len(found) == pool else None
 
     def progress(self, model: str, since: datetime) -> tuple[int, int]:
-        """Return how many records got labels by hand from `since` on, and how many wait for one."""
+        """Return how many records got labels by hand from `since` on, and how many inputs wait for one."""
         by_hand = (_columns.source == "label") & (_columns.labelled_at >= since)
         query = sa.select(
             sa.func.count(_columns.label).filter(by_hand),
-            sa.func.count().filter(_columns.label.is_(None)),
+            sa.func.count().filter(_columns.label.is_(None) & _is_first_copy),
         ).where(_columns.model == model)
         with self._database.transaction() as connection:
             labelled, unlabelled = connection.execute(query).one()

@@ -199,6 +199,7 @@ def _labelling_operations() -> Iterator[_Operation]:
         _json("LabellingRecords"),
         (*_KEYED, errors.ForbiddenError, errors.UnknownModelError, errors.FeedbackUnavailableError),
         "The answers are among the least confident ones, in random order: two people seldom get the same. "
+        "A picture that was sent several times is among them once, and not at all once it has a label. "
         f"They come without the label that the model answered. {permission}",
         request_parsing.UNLABELLED_PARAMETERS,
     )

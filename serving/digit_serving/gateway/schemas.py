@@ -282,7 +282,7 @@ class LabellingRecords(TypedDict):
     labelled: Count
     """Number of the model's answers that got a label by hand within the time."""
     unlabelled: Count
-    """Number of the model's answers that wait for a label."""
+    """Number of the model's inputs that wait for a label, each counted once."""
     request_id: RequestId
 
 

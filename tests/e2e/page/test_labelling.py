@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,6 +23,8 @@ from tests.serving.gateway.test_labelling import sample
 pytestmark = pytest.mark.e2e
 
 WORDS = TaskCard("words", tuple(f"word-{number}" for number in range(40)), (28, 28), (0.0, 1.0))
+BREEDS = replace(WORDS, name="breeds", labels=tuple(f"breed-{number}" for number in range(36)))
+LETTERS = replace(WORDS, name="letters", labels=("B", "A", "S"))
 
 OpenLabelling = Callable[..., Page]
 
@@ -56,8 +58,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labelling]:
     keys, store = KeyFile(folder / "keys"), f"sqlite:///{folder}/feedback.db"
     lab, shop = keys.add("lab", may_label=True), keys.add("shop")
     stub = StubModelServer()
-    stub.answer = TaskModels(digits={1: DIGITS}, fashion={1: FASHION}, shapes={1: SHAPES}, words={1: WORDS})
-    models = "fashion,shapes,words"
+    tasks = {task.name: {1: task} for task in (DIGITS, FASHION, SHAPES, WORDS, BREEDS, LETTERS)}
+    stub.answer = TaskModels(**tasks)
+    models = "fashion,shapes,words,breeds,letters"
     settings: dict[str, Any] = {"feedback": store, "api_keys": keys.path, "model_names": models}
     with gateway_process(stub.target, None, **settings) as process, closing(FeedbackStore(store)) as opened:
         yield Labelling(process.url, opened, lab, shop)
@@ -115,10 +118,10 @@ def test_keys_label_pictures_and_progress_counts_them(
     page = open_labelling()
     expect_progress(page, 0, 30)
     given = {}
-    for label in ("3", "0", "n", "9", "7"):
+    for label in ("3", "0", "-", "9", "7"):
         number = press(page, label)
-        expect(page.locator("#last")).to_have_text(f"Last: {'no digit' if label == 'n' else label}")
-        given[f"n{number}"] = "" if label == "n" else label
+        expect(page.locator("#last")).to_have_text(f"Last: {'no digit' if label == '-' else label}")
+        given[f"n{number}"] = "" if label == "-" else label
     expect_progress(page, 5, 25)
     labelling.expect(**given)
     assert len(given) == 5
@@ -154,7 +157,7 @@ def test_undo_withdraws_the_label_and_the_next_one_replaces_it(
     page = open_labelling()
     first = press(page, "3")
     second = press(page, "4")
-    assert press(page, "u") not in (first, second)
+    assert press(page, "ArrowLeft") not in (first, second)
     assert press(page, "Control+z") == second
     assert number_of(page) == first
     expect_progress(page, 0, 3)
@@ -171,14 +174,14 @@ def test_skipped_pictures_keep_no_label_and_come_again(
 ) -> None:
     labelling.add(1, 2, 3)
     page = open_labelling()
-    skipped = press(page, "s")
+    skipped = press(page, "ArrowRight")
     expect(page.locator("#last")).to_have_text("Last: skipped")
     labelled = press(page, "5")
     press(page, "ArrowRight")
     expect(page.get_by_text("Nothing is left but 2 that you skipped.")).to_be_visible()
-    page.keyboard.press("u")
+    page.keyboard.press("ArrowLeft")
     assert number_of(page) not in (skipped, labelled)
-    page.keyboard.press("s")
+    page.keyboard.press("ArrowRight")
     page.get_by_role("button", name="Look again").click()
     expect(picture(page)).to_be_visible()
     assert number_of(page) != labelled
@@ -261,28 +264,25 @@ def test_skip_withdraws_a_label_whose_undo_failed(
     first = press(page, "3")
     labelling.expect(**{f"n{first}": "3"})
     page.route("**/v1/feedback/labels", lambda route: route.fulfill(status=503))
-    page.keyboard.press("u")
+    page.keyboard.press("ArrowLeft")
     expect(page.get_by_role("alert")).to_have_text("The service is unavailable. Try again.")
     page.unroute("**/v1/feedback/labels")
-    assert press(page, "s") == first
+    assert press(page, "ArrowRight") == first
     labelling.expect(**{f"n{first}": None})
     assert all("503" in error for error in console_errors)
     console_errors.clear()
 
 
-def test_other_task_has_buttons_with_the_keys_1_to_9(
-    open_labelling: OpenLabelling, labelling: Labelling
-) -> None:
+def test_other_task_has_a_key_for_every_label(open_labelling: OpenLabelling, labelling: Labelling) -> None:
     labelling.add(1, 2, 3, 4, model="fashion")
     page = open_labelling("?model=fashion")
     labels = page.get_by_role("group", name="Labels").get_by_role("button")
     expect(labels).to_have_count(10)
     expect(labels.first).to_have_text("t-shirt1")
     first = press(page, "2")
-    second = press(page, "n")
+    second = press(page, "-")
     expect(page.locator("#last")).to_have_text("Last: none of them")
-    third = number_of(page)
-    labels.last.click()
+    third = press(page, "0")
     labelling.expect(**{f"n{first}": "trouser", f"n{second}": "", f"n{third}": "boot"})
     page.get_by_role("button", name="Skip").click()
     page.get_by_role("button", name="Undo").click()
@@ -299,24 +299,48 @@ def test_input_that_is_not_square_is_shown_whole(open_labelling: OpenLabelling, 
     expect(page.locator("#label-keys")).to_have_text("1 to 4")
 
 
-def test_many_labels_are_searched(open_labelling: OpenLabelling, labelling: Labelling) -> None:
+def test_many_labels_are_searched_by_typing(open_labelling: OpenLabelling, labelling: Labelling) -> None:
     labelling.add(1, 2, model="words")
     page = open_labelling("?model=words", viewport={"width": 1440, "height": 900})
     number = number_of(page)
-    page.keyboard.press("/")
+    page.keyboard.type("W")
     search = page.get_by_label("Search labels")
     expect(search).to_be_focused()
     assert page.evaluate(HAS_FOCUS_OUTLINE)
-    page.keyboard.type("WORD-3")
+    page.keyboard.type("ORD-3")
     expect(page.get_by_role("group", name="Labels").get_by_role("button")).to_have_count(11)
     page.keyboard.type("1")
     page.keyboard.press("Enter")
     labelling.expect(**{f"n{number}": "word-31"})
     expect(search).to_have_value("")
-    page.keyboard.press("Enter")
-    page.keyboard.press("Escape")
-    number = press(page, "1")
-    labelling.expect(**{f"n{number}": "word-0"})
+    number = press(page, "-")
+    labelling.expect(**{f"n{number}": ""})
+
+
+def test_page_opens_on_the_model_that_has_something_to_label(
+    open_labelling: OpenLabelling, labelling: Labelling
+) -> None:
+    labelling.add(1, model="shapes")
+    page = open_labelling()
+    expect(page.get_by_label("Model")).to_have_value("shapes")
+    press(page, "3")
+    labelling.expect(n1="square")
+    labelling.add(2)
+    page.reload()
+    expect(page.get_by_label("Model")).to_have_value("digits")
+    assert number_of(page) == 2
+
+
+def test_letters_are_keys_of_labels(open_labelling: OpenLabelling, labelling: Labelling) -> None:
+    labelling.add(1, model="breeds")
+    labelling.add(2, model="letters")
+    page = open_labelling("?model=breeds")
+    expect(page.locator("#label-keys")).to_have_text("1 to z")
+    press(page, "a")
+    labelling.expect(n1="breed-10")
+    page = open_labelling("?model=letters")
+    press(page, "b")
+    labelling.expect(n2="B")
 
 
 @pytest.mark.parametrize("model", ["digits", "fashion", "words"])
@@ -337,7 +361,7 @@ def test_page_of_any_width_and_scheme_has_no_violations_and_no_overflow(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for name in ("Skip", "Undo"):
         expect(page.get_by_role("button", name=name)).to_be_in_viewport(ratio=1)
-    page.keyboard.press("s")
+    page.keyboard.press("ArrowRight")
     expect(page.get_by_text("Nothing is left but 1 that you skipped.")).to_be_visible()
     assert violations(page) == []
 

@@ -46,7 +46,9 @@ def make_record(digits: Digits) -> MakeRecord:
             "answered_at": START + timedelta(minutes=number),
         }
         values |= fields
-        return Record(**{"held_out": is_held_out(values["request_id"]), **values})
+        labelled_at = values["answered_at"] if values.get("label") is not None else None
+        defaults = {"held_out": is_held_out(values["request_id"]), "labelled_at": labelled_at}
+        return Record(**{**defaults, **values})
 
     return make
 

@@ -1,24 +1,25 @@
 """`digits feedback`."""
 
+import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image
+from PIL import ExifTags, Image
 
-from digit_client import DIGITS, TaskCard
 from digit_client.artifact.task_card import NO_CLASS
 from digit_client.images import to_png
 from digit_serving.feedback.cli import feedback
 from digit_serving.feedback.kept import KeptAnswers
 from digit_serving.feedback.store import FeedbackStore
-from digit_training import data, pictures
 from tests.conftest import Digits
 from tests.serving.feedback.conftest import START, MakeRecord
 
@@ -104,7 +105,7 @@ def test_show_prints_fields_and_picture_of_each_input(
     assert fields[0].split() == ["request", "asked"]
     assert fields[1].split() == ["caller", "shop"]
     assert fields[2].split() == ["input", "0.0", "(read)"]
-    assert fields[7].split() == ["label", "7"]
+    assert fields[7].split()[:2] == ["label", "7,"]
     assert fields[10].split() == ["original", "0.0", "kB"]
     assert picture[:3] == ["", "    ████", ""]
     assert "predicted  8 (75.0%)" in second
@@ -126,60 +127,107 @@ def test_show_png_writes_the_inputs_side_by_side(
         assert (np.asarray(image) == np.hstack([*digits.images[:3]])).all()
 
 
-def test_export_npz_is_a_data_set_for_train_and_export(
+def test_export_folders_split_as_training_does(
     run: Run, store: FeedbackStore, make_record: MakeRecord, digits: Digits, tmp_path: Path
 ) -> None:
-    labels = [str(label) for label in digits.labels[:200]]
-    records = [make_record(label=label) for label in labels]
+    records = [make_record(label=str(label)) for label in digits.labels[:200]]
     store.save([*records, make_record(label=NO_CLASS), make_record()])
-    result = run("export", tmp_path / "out.npz")
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.startswith(f"0: {labels.count('0')}, 1: {labels.count('1')}, ")
-    dataset = data.load(tmp_path / "out.npz")
-    held_out = np.array([record.held_out for record in records])
-    assert (dataset.train.images == digits.images[:200][~held_out]).all()
-    assert (dataset.test.images == digits.images[:200][held_out]).all()
-    assert (dataset.test.labels == digits.labels[:200][held_out]).all()
-    evaluated = pictures.load(tmp_path / "out.npz", DIGITS)
-    assert (evaluated.examples.images == dataset.test.images).all()
-
-
-def test_export_folder_is_a_test_set_for_export(
-    run: Run, store: FeedbackStore, make_record: MakeRecord, digits: Digits, tmp_path: Path
-) -> None:
-    images = np.concatenate([digits.typical(label, 2) for label in range(10)])
-    store.save([make_record(label=str(row // 2), input=to_png(image)) for row, image in enumerate(images)])
     result = run("export", tmp_path / "out")
     assert (result.exit_code, result.stderr) == (0, "")
-    loaded = pictures.load(tmp_path / "out", DIGITS)
-    assert (loaded.examples.images == images).all()
-    assert loaded.examples.labels.tolist() == [row // 2 for row in range(20)]
+    for name, held_out in (("train", False), ("held-out", True)):
+        part = [record for record in records if record.held_out == held_out]
+        written = {path.read_bytes(): path.parent.name for path in (tmp_path / "out" / name).rglob("*.png")}
+        assert written == {record.input: record.label for record in part}
+        assert len(written) >= 20
+        counted = Counter(record.label for record in part)
+        printed = f"{tmp_path / 'out' / name}: {len(part)} (0: {counted['0']}, 1: {counted['1']}, "
+        assert printed in result.stdout
 
 
-def test_export_folder_keeps_inputs_of_two_callers_with_the_same_request_id(
+def test_export_folders_are_read_by_keras_with_their_labels(
     run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
 ) -> None:
-    store.save([make_record(request_id="same", caller=caller, label="1") for caller in ("", "alice", "bob")])
+    images = np.random.default_rng(0).integers(0, 256, (9, 8, 6, 3), np.uint8)
+    names = ("blue", "green", "red")
+    store.save(
+        [
+            make_record(label=names[row % 3], input=to_png(image), held_out=False)
+            for row, image in enumerate(images)
+        ]
+    )
     assert run("export", tmp_path / "out").exit_code == 0
-    names = {path.name for path in (tmp_path / "out" / "1").iterdir()}
-    assert names == {"same-0-0.png", "alice@same-0-0.png", "bob@same-0-0.png"}
+    loaded = keras.utils.image_dataset_from_directory(
+        tmp_path / "out" / "train", image_size=(8, 6), shuffle=False, verbose=False
+    )
+    assert tuple(loaded.class_names) == names
+    ((pixels, labels),) = loaded
+    assert labels.numpy().tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert set(map(np.ndarray.tobytes, pixels.numpy().astype(np.uint8))) == set(
+        map(np.ndarray.tobytes, images)
+    )
 
 
-def test_export_npz_of_colour_pictures_has_names_as_labels(
+def test_export_picture_that_was_sent_often_is_written_once_with_its_newest_label(
     run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
 ) -> None:
-    task = TaskCard("colours", ("red", "green"), (8, 6, 3), (0.0, 255.0))
-    images = np.random.default_rng(0).integers(0, 256, (20, 8, 6, 3), np.uint8)
-    labels = [task.labels[row % 2] for row in range(20)]
-    records = [
-        make_record(label=label, input=to_png(image)) for label, image in zip(labels, images, strict=True)
-    ]
-    store.save(records)
-    assert run("export", tmp_path / "out.npz").exit_code == 0
-    loaded = pictures.load(tmp_path / "out.npz", task)
-    held_out = np.array([record.held_out for record in records])
-    assert (loaded.examples.images == images[held_out]).all()
-    assert [task.labels[index] for index in loaded.examples.labels] == list(np.array(labels)[held_out])
+    twice, thrice = (to_png(np.full((28, 28), value, np.uint8)) for value in (1, 2))
+    later, latest = START + timedelta(days=1), START + timedelta(days=2)
+    store.save(
+        [
+            make_record(input=twice, label="1", labelled_at=latest, held_out=False),
+            make_record(input=twice, label="7", labelled_at=later, held_out=False),
+            make_record(input=thrice, label="2", labelled_at=START, held_out=False),
+            make_record(input=thrice, label="3", labelled_at=START, held_out=True),
+            make_record(input=thrice, label="8", labelled_at=later, held_out=False),
+        ]
+    )
+    assert run("export", tmp_path / "out").exit_code == 0
+    written = {str(path.relative_to(tmp_path / "out")): path for path in (tmp_path / "out").rglob("*.png")}
+    assert {name: path.read_bytes() for name, path in written.items()} == {
+        "train/1/request-0-0-0.png": twice,
+        "held-out/8/request-4-0-0.png": thrice,
+    }
+
+
+def test_export_originals_are_upright_and_on_white(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    turned, clear = io.BytesIO(), io.BytesIO()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (40, 30)).save(turned, "JPEG", exif=exif)
+    Image.new("RGBA", (5, 4)).save(clear, "PNG")
+    inputs = [to_png(np.full((28, 28), value, np.uint8)) for value in range(4)]
+    fields = {"held_out": False, "label": "1"}
+    store.save(
+        [
+            make_record(**fields, input=inputs[0], original=turned.getvalue()),
+            make_record(**fields, input=inputs[1], original=clear.getvalue()),
+            make_record(**fields, input=inputs[2]),
+            make_record(**fields, input=inputs[3], original=clear.getvalue(), kind="read"),
+        ]
+    )
+    assert run("export", tmp_path / "out", "--originals").exit_code == 0
+    upright, white, *others = sorted((tmp_path / "out" / "train" / "1").iterdir())
+    with Image.open(upright) as image:
+        assert image.size == (30, 40)
+    with Image.open(white) as image:
+        assert (np.asarray(image) == 255).all()
+    assert [path.read_bytes() for path in others] == inputs[2:]
+
+
+def test_export_keeps_inputs_of_two_callers_with_the_same_request_id(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    store.save(
+        [
+            make_record(request_id="same", caller=caller, label="1", held_out=False)
+            for caller in ("", "alice", "bob")
+        ]
+    )
+    assert run("export", tmp_path / "out").exit_code == 0
+    names = {path.name for path in (tmp_path / "out" / "train" / "1").iterdir()}
+    assert names == {"same-0-0.png", "alice@same-0-0.png", "bob@same-0-0.png"}
 
 
 def test_export_of_several_models_needs_one(
@@ -190,18 +238,7 @@ def test_export_of_several_models_needs_one(
     assert result.exit_code == 1
     assert "several models; choose one with --model: digits, fashion" in result.stderr
     assert run("export", tmp_path / "out", "--model", "fashion").exit_code == 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["shirt"]
-
-
-def test_export_npz_of_several_shapes_is_refused(
-    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
-) -> None:
-    other = to_png(np.zeros((8, 6), np.uint8))
-    store.save([make_record(label="1"), make_record(label="1", version=2, input=other)])
-    result = run("export", tmp_path / "out.npz")
-    assert result.exit_code == 1
-    assert "the inputs have several shapes" in result.stderr
-    assert not (tmp_path / "out.npz").exists()
+    assert {path.parent.name for path in (tmp_path / "out").rglob("*.png")} == {"shirt"}
 
 
 @pytest.mark.parametrize("label", ["..", ".hidden", "a/b", "/etc"])
@@ -216,40 +253,37 @@ def test_export_label_that_leads_out_of_the_folder_is_refused(
     assert set(tmp_path.iterdir()) == before
 
 
-def test_export_npz_that_cannot_be_written_leaves_nothing(
+def test_export_that_cannot_be_written_leaves_nothing(
     run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_a_part(file: Path, **_arrays: np.ndarray) -> None:
-        file.write_bytes(b"PK")
+    def fail(_file: Path, _content: bytes) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(np, "savez_compressed", write_a_part)
     store.save([make_record(label="1")])
     before = set(tmp_path.iterdir())
-    result = run("export", tmp_path / "out.npz")
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    result = run("export", tmp_path / "out")
     assert (result.exit_code, result.stderr) == (1, "Error: No space left on device\n")
     assert set(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("name", ["out", "out.npz"])
 def test_export_to_existing_path_is_refused(
-    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path, name: str
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
 ) -> None:
     store.save([make_record(label="1")])
-    (tmp_path / name).mkdir()
-    result = run("export", tmp_path / name)
-    assert (result.exit_code, list((tmp_path / name).iterdir())) == (1, [])
-    assert result.stderr == f"Error: {tmp_path / name} exists\n"
+    (tmp_path / "out").mkdir()
+    result = run("export", tmp_path / "out")
+    assert (result.exit_code, list((tmp_path / "out").iterdir())) == (1, [])
+    assert result.stderr == f"Error: {tmp_path / 'out'} exists\n"
 
 
-@pytest.mark.parametrize("name", ["out", "out.npz"])
 def test_export_without_labels_writes_nothing(
-    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path, name: str
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
 ) -> None:
     store.save([make_record(), make_record(label=NO_CLASS)])
-    result = run("export", tmp_path / name)
+    result = run("export", tmp_path / "out")
     assert (result.exit_code, result.stderr) == (1, "Error: no answer has a label of a class\n")
-    assert not (tmp_path / name).exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_delete_asks_before_it_deletes(run: Run, store: FeedbackStore, make_record: MakeRecord) -> None:

@@ -23,7 +23,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from digit_client.artifact.feedback_table import StoreError, metadata, parse_url
-from digit_client.artifact.task_card import NO_CLASS
+from digit_client.artifact.task_card import DIGITS, NO_CLASS
 from digit_serving.feedback.database import VERSION_TABLE
 from digit_serving.feedback.records import Agreement
 from digit_serving.feedback.store import FeedbackStore
@@ -420,6 +420,23 @@ def test_unlabelled_are_among_the_least_confident_without_originals(
     assert store.unlabelled("none", limit=1, pool=1) == ([], None)
 
 
+def test_picture_that_was_sent_often_waits_once_until_one_of_its_records_has_a_label(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    other = make_record()
+    copies = [make_record(input=b"same", confidence=confidence) for confidence in (0.5, 0.25, 0.25, 0.75)]
+    store.save([other, *copies, make_record(input=b"same", model="other")])
+    chosen, following = store.unlabelled("digits", limit=9, pool=2)
+    assert sorted(chosen, key=lambda record: record.confidence) == [copies[1], other]
+    assert following == 0.75
+    assert store.unlabelled("digits", above=0.25, limit=9, pool=9) == ([other], None)
+    assert store.progress("digits", START) == (0, 2)
+    store.save([replace(copies[3], label="1", labelled_at=START)])
+    assert store.unlabelled("digits", limit=9, pool=9) == ([other], None)
+    assert store.progress("digits", START) == (0, 1)
+    assert store.progress("other", START) == (0, 1)
+
+
 def test_progress_counts_labels_by_hand_and_those_to_come(
     store: FeedbackStore, make_record: MakeRecord
 ) -> None:
@@ -465,7 +482,7 @@ def test_training_reads_what_the_store_holds(
     """The table is a contract between rooms, since training does not import serving."""
     store.save([make_record(label="7", held_out=False), make_record(label=NO_CLASS, held_out=True)])
     store.save([make_record(), make_record(label="7", model="fashion")])
-    loaded = feedback.load(url)
+    loaded = feedback.load(url, DIGITS)
     assert (loaded.train.labels.tolist(), loaded.held_out.labels.tolist()) == ([7], [NO_DIGIT])
     assert np.array_equal(loaded.train.images, digits.images[:1])
     assert np.array_equal(loaded.held_out.images, digits.images[1:2])

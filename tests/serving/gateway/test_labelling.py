@@ -107,6 +107,14 @@ class TestUnlabelled:
         assert {record["request_id"] for record in following["records"]} < {f"id-{n}" for n in range(6, 12)}
         assert shown(http, f"?above={following['next']}")["records"] == []
 
+    def test_picture_that_was_sent_twice_is_shown_once(self, http: FlaskClient, store: FeedbackStore) -> None:
+        store.save([sample(1), sample(2, input=sample(1).input)])
+        document = shown(http)
+        (record,) = document["records"]
+        assert document["unlabelled"] == 1
+        assert label(http, record, "3").status_code == 200
+        assert (shown(http)["records"], shown(http)["unlabelled"]) == ([], 0)
+
     def test_two_people_get_different_orders(self, http: FlaskClient, store: FeedbackStore) -> None:
         store.save([sample(number) for number in range(100)])
         orders = {tuple(record["request_id"] for record in shown(http)["records"]) for _ in range(5)}
@@ -204,7 +212,7 @@ class TestLabels:
     def test_label_goes_to_the_shown_answer_of_two_with_the_same_request_id(
         self, http: FlaskClient, store: FeedbackStore
     ) -> None:
-        store.save([sample(1, caller=caller) for caller in ("alice", "bob")])
+        store.save([sample(number, request_id="same", caller=caller) for number, caller in enumerate("ab")])
         first, _ = shown(http)["records"]
         assert label(http, first, "3").status_code == 200
         (second,) = shown(http)["records"]

@@ -1,14 +1,12 @@
 // Entry point of the labelling page: connects the queue of pictures, the buttons and the keyboard.
 import { promptForKey } from "./api-key.js";
-import { describeModel } from "./api.js";
+import { describeModel, request, toQuery } from "./api.js";
 import { LabelQueue } from "./label-queue.js";
 import { ModelMenu } from "./menus.js";
 import { isLarge } from "./pixels.js";
 import { Task } from "./task.js";
 
-const NUMBERED = 9;
-// More labels than these get a field to search them.
-const SEARCHED = 20;
+const KEYS = [..."1234567890abcdefghijklmnopqrstuvwxyz"];
 
 const find = (selector) => document.querySelector(selector);
 
@@ -17,12 +15,14 @@ const search = find("#search input");
 let queue;
 let task;
 let noLabel;
+/** Key of each label, in order; none of more labels than there are keys, which are searched. */
+let keys;
 /** Buttons of the labels that the search leaves, in order. */
 let choices = [];
 
 async function start() {
   try {
-    const { name, task: card, models } = await describeModel(modelMenu.model);
+    const { name, task: card, models } = await describeModel(modelMenu.model || (await findWaiting()));
     modelMenu.show(models, name);
     if (!card) return pause("No version of the model answers.", "Try again", start);
     setTask(new Task(card));
@@ -35,33 +35,54 @@ async function start() {
   }
 }
 
+/** Return the name of the first model that has pictures to label, or "" for the default. */
+async function findWaiting() {
+  const { name, models } = await describeModel("");
+  for (const model of new Set([name, ...models])) {
+    // The queue reports a failure.
+    const { unlabelled } = await request(`v1/feedback/unlabelled${toQuery({ model, limit: 1 })}`, {}).catch(() => ({}));
+    if (unlabelled) return model;
+  }
+  return "";
+}
+
+/** Return the keys of the labels: the labels themselves if each is a digit or another letter. */
+function keysOf(labels) {
+  const own = new Set(labels.map((label) => label.toLowerCase()));
+  if (own.size === labels.length && [...own].every((key) => KEYS.includes(key))) return [...own];
+  return labels.length <= KEYS.length ? KEYS.slice(0, labels.length) : [];
+}
+
 function setTask(newTask) {
   task = newTask;
   noLabel = task.texts.noLabel;
   find("#none span").textContent = noLabel.charAt(0).toUpperCase() + noLabel.slice(1);
   find("#none-help").textContent = noLabel;
   find("#labels").classList.toggle("digits", task.hasDigitLabels);
-  find("#search").hidden = find("#search-help").hidden = task.labels.length <= SEARCHED;
-  const [first, last] = task.hasDigitLabels ? [0, 9] : [1, Math.min(NUMBERED, task.labels.length)];
-  find("#label-keys").replaceChildren(createKey(first), " to ", createKey(last));
+  keys = keysOf(task.labels);
+  find("#search").hidden = find("#search-help").hidden = keys.length > 0;
+  find("#keys-help").hidden = keys.length === 0;
+  find("#label-keys").replaceChildren(createKey(keys[0]), " to ", createKey(keys.at(-1)));
   showLabels();
 }
 
-/** Show the labels that contain the searched text, and the keys of the first ones. */
+/** Show the labels that contain the searched text, at first those that begin with it. */
 function showLabels() {
   const text = search.value.trim().toLowerCase();
-  const labels = task.labels.filter((label) => label.toLowerCase().includes(text));
-  choices = labels.map(createButton);
+  const place = (label) => label.toLowerCase().indexOf(text);
+  const found = task.labels.filter((label) => place(label) >= 0);
+  choices = [...found.filter((label) => !place(label)), ...found.filter(place)].map(createButton);
   find("#labels").replaceChildren(...choices);
   enableButtons();
 }
 
-function createButton(label, position) {
+function createButton(label) {
   const button = document.createElement("button");
   button.type = "button";
   button.value = label;
   button.append(label);
-  if (!task.hasDigitLabels && position < NUMBERED) button.append(createKey(position + 1));
+  const key = keys[task.labels.indexOf(label)];
+  if (key && key !== label) button.append(createKey(key));
   button.addEventListener("click", () => choose(label));
   return button;
 }
@@ -74,6 +95,7 @@ function createKey(text) {
 
 function choose(label) {
   act(() => queue.label(label));
+  search.blur();
   if (search.value) {
     search.value = "";
     showLabels();
@@ -153,23 +175,17 @@ async function useAnotherKey() {
 function actionOf({ key, ctrlKey, metaKey, altKey }) {
   if (altKey) return undefined;
   if (ctrlKey || metaKey) return key === "z" ? () => queue.undo() : undefined;
-  if (/^[0-9]$/.test(key)) {
-    const choice = task.hasDigitLabels ? choices[Number(key)] : choices[Number(key) - 1];
-    return choice && (() => choose(choice.value));
-  }
-  return {
-    n: () => choose(""),
-    s: () => queue.skip(),
-    ArrowRight: () => queue.skip(),
-    u: () => queue.undo(),
-    "/": () => search.focus(),
-  }[key];
+  const label = task.labels[keys.indexOf(key.toLowerCase())];
+  if (label) return () => choose(label);
+  return { "-": () => choose(""), ArrowRight: () => queue.skip(), ArrowLeft: () => queue.undo() }[key];
 }
 
 document.addEventListener("keydown", (event) => {
   // A key that is held down must not label the next pictures.
   if (!queue || event.repeat || event.target.closest("input, select, dialog")) return;
   const action = actionOf(event);
+  // The field takes the character that begins a search.
+  if (!action && !keys.length && /^[\p{L}\p{N}]$/u.test(event.key)) search.focus();
   if (!action) return;
   event.preventDefault();
   act(action);

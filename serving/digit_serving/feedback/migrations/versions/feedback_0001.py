@@ -9,7 +9,8 @@ down_revision = None
 
 def upgrade() -> None:
     """Create both tables. PostgreSQL's table of kept answers is unlogged: no WAL, emptied after a crash."""
-    _create("feedback")
+    _create("feedback", sa.Column("digest", sa.Text, nullable=False))
+    op.create_index("ix_feedback_digest", "feedback", ["digest"])
     _create("kept", prefixes=["UNLOGGED"] if op.get_bind().dialect.name == "postgresql" else [])
 
 
@@ -19,7 +20,7 @@ def downgrade() -> None:
     op.drop_table("feedback")
 
 
-def _create(name: str, prefixes: list[str] | None = None) -> None:
+def _create(name: str, *more: sa.Column[str], prefixes: list[str] | None = None) -> None:
     moment = sa.DateTime(timezone=True)
     op.create_table(
         name,
@@ -41,6 +42,7 @@ def _create(name: str, prefixes: list[str] | None = None) -> None:
         sa.Column("source", sa.Text),
         sa.Column("text", sa.Text),
         sa.Column("original", sa.LargeBinary),
+        *more,
         prefixes=prefixes,
     )
     op.create_index(f"{name}_answered_at", name, ["answered_at"])
