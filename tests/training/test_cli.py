@@ -504,7 +504,7 @@ def colors_feedback(tmp_path: Path) -> str:
     with closing(FeedbackStore(url)) as store:
         store.save(
             [
-                make_record(40, inputs[0] ^ 1, NO_CLASS, **fields),
+                make_record(40, np.zeros(COLORS.shape, np.uint8), NO_CLASS, **fields),
                 *(
                     make_record(number, picture, label, predicted=label, **fields)
                     for number, (picture, label) in enumerate(zip(inputs, labels, strict=True))

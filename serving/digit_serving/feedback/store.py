@@ -4,6 +4,7 @@ import dataclasses
 import random
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -84,11 +85,15 @@ class FeedbackStore:
         It is held out if one of the requests that sent it is.
         """
         conditions = criteria(feedback, since=since, model=model, labelled=True)
-        query = sa.select(*_key, _columns.digest, _columns.labelled_at, _columns.held_out).where(*conditions)
+        without_pictures: list[sa.Column[Any]] = [
+            *(*_key, _columns.digest, _columns.labelled_at, _columns.held_out),
+        ]
+        query = sa.select(*without_pictures).where(*conditions).order_by(*_OLDEST_FIRST)
         with self._database.transaction() as connection:
-            rows = connection.execute(query.order_by(*_OLDEST_FIRST)).all()
+            rows = connection.execute(query).all()
         held_out = {tuple(row[: len(_key)]): is_held_out for row, is_held_out in distinct(rows)}
-        columns, keys = _with_original if originals else _without_original, [*held_out]
+        columns = _with_original if originals else _without_original
+        keys = [*held_out]
         for start in range(0, len(keys), _PAGE_ROWS):
             page = keys[start : start + _PAGE_ROWS]
             for record in self._database.fetch(sa.select(*columns).where(sa.tuple_(*_key).in_(page))):
