@@ -138,6 +138,8 @@ def two_phases(before: float, after: float) -> tuple[tuple[float, int], tuple[fl
 
 
 PREDICT, READ = "/v1/predict", "/v1/read"
+# Growth per minute, from minute 3 to 5: a rate over five minutes would fire the alert at minute 9.
+SHORT: tuple[tuple[float, int], ...] = ((0, 2), (100, 1), (0, HOUR))
 GATEWAY = {"job": "gateway"}
 DIGITS = {"job": "gateway", "model": "digits"}
 FAILED_LOAD = series(
@@ -311,6 +313,15 @@ CASES = [
         False,
     ),
     Case(
+        "ModelServerFails",
+        requests(PREDICT, each=100)
+        | counter(
+            "digits_model_failures_total", *SHORT, model="digits", asked="default", code="model_unavailable"
+        ),
+        False,
+        minutes=9,
+    ),
+    Case(
         "VersionCannotBeLoaded",
         {FAILED_LOAD: "1x60"},
         True,
@@ -336,6 +347,7 @@ CASES = [
         "Callers get 429 with Retry-After.",
     ),
     Case("Overloaded", requests(PREDICT, s429=900) | refusals(PREDICT, 0), False),
+    Case("Overloaded", counter("digits_overload_total", *SHORT, route=PREDICT), False, minutes=9),
     Case(
         "WorkersRestart",
         counter("digits_worker_exits_total", (1, HOUR), instance="gateway:8080"),
@@ -357,7 +369,7 @@ CASES = [
         "Rate limits are off.",
         "The store of DIGITS_RATE_LIMIT_STORE does not answer, so that no caller is limited.",
     ),
-    Case("RateLimitsOff", counter("digits_rate_limit_store_failures_total", (1, 40), (0, 20)), False),
+    Case("RateLimitsOff", counter("digits_rate_limit_store_failures_total", *SHORT), False, minutes=9),
     Case(
         "FeedbackStoreFails",
         counter("digits_feedback_dropped_total", (1, HOUR)),

@@ -27,6 +27,7 @@ RULE_QUERIES = [rule["expr"] for rule in RULES]
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 DASHBOARD = json.loads((CONFIG / "grafana" / "dashboards" / "digits.json").read_text())
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
+RUNBOOK = (CONFIG.parents[1] / "docs/how-to/runbook.md").read_text()
 QUERIES = [target["expr"] for panel in PANELS for target in panel.get("targets", ())]
 SCRAPE_CONFIGS: list[dict[str, Any]] = yaml.safe_load((CONFIG / "prometheus.yml").read_text())[
     "scrape_configs"
@@ -94,6 +95,12 @@ def test_dashboard_has_row_and_metrics_of_each_alert(rule: dict[str, Any]) -> No
     rows = " ".join(panel["title"] for panel in PANELS if panel["type"] == "row")
     assert rule["alert"] in re.findall(r"\w+", rows)
     assert metrics_in_query(rule["expr"]) & set().union(*map(metrics_in_query, QUERIES))
+
+
+def test_runbook_names_panels_of_the_dashboard() -> None:
+    named = {" ".join(name.split()) for name in re.findall(r"\*([^*]+)\*", RUNBOOK)} - {"Critical", "Warning"}
+    assert len(named) >= 8
+    assert named <= {panel["title"] for panel in PANELS}
 
 
 def test_every_recorded_series_is_queried() -> None:
