@@ -69,6 +69,7 @@ def test_predict_every_source_returns_same_prediction(client: Any, digits: Any, 
 def test_predict_many_several_batches_returns_predictions_in_order(
     client: Any, server: LinearModelServer, digits: Any
 ) -> None:
+    client.predict(digits.one(0))
     calls = server.calls
     predictions = client.predict_many(digits.images[:300])
     assert server.calls == calls + 2

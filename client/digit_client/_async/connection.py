@@ -21,14 +21,16 @@ class AsyncConnection:
 
     Calls are spread over all addresses of the target's name. A call that a server refuses because its threads
     are all busy is sent once more, to the next address. `timeout` in seconds bounds a call with all its
-    retries. A model's name has one task, read once. Every failure is a DigitError.
+    retries. A task card is read at the first call for a version or a label, and again when another version
+    answers. Every failure is a DigitError.
     """
 
     def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
         self.target = target
         self._channel = connect_async(target, credentials)
         self._stub = calls.Stub(self._channel)
-        self._tasks: dict[str, TaskCard] = {}
+        self._cards: dict[ModelRef, tuple[int, TaskCard]] = {}
+        """Task card of each reference that was asked, with the version that gave it."""
 
     async def predict(
         self,
@@ -44,23 +46,30 @@ class AsyncConnection:
         `request_id` and `trace` (W3C trace context headers) are sent as metadata.
         """
         started = time.monotonic()
-        task = await self.task(model, timeout=timeout)
+        version, task = await self._card(model, timeout)
         left = started + timeout - time.monotonic()
         metadata = calls.metadata(request_id, trace or {})
-        response = await self._call(self._stub.predict, codec.encode(batch, model), left, metadata)
+        try:
+            response = await self._call(self._stub.predict, codec.encode(batch, model), left, metadata)
+        except ServiceError:
+            # A version of another shape may have got the label, and refuses the batch.
+            self._cards.pop(model, None)
+            raise
         answered = ModelRef(model.name, codec.version_of(response))
         calls.log_predict(self.target, answered, len(batch), started, request_id)
+        if answered.version != version:
+            self._cards.pop(model, None)
+            _, task = await self._card(answered, started + timeout - time.monotonic())
         return calls.to_predictions(response, len(batch), task)
 
-    def known_task(self, name: str) -> TaskCard | None:
-        """Return the task card of the model of this name, None before it has been read."""
-        return self._tasks.get(name)
+    def known_task(self, model: ModelRef) -> TaskCard | None:
+        """Return the task card of the reference, None before it has been read."""
+        known = self._cards.get(model)
+        return known and known[1]
 
     async def task(self, model: ModelRef, *, timeout: float) -> TaskCard:
-        """Return the model's task card, which the first call reads."""
-        if (known := self._tasks.get(model.name)) is None:
-            known = self._tasks[model.name] = await self._read_task(model, timeout)
-        return known
+        """Return the task card of the version that the reference names, which the first call reads."""
+        return (await self._card(model, timeout))[1]
 
     async def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
         """Return the status of every version of the model, newest first."""
@@ -74,12 +83,19 @@ class AsyncConnection:
         """Close the connection; calls in flight fail."""
         await self._channel.close()
 
-    async def _read_task(self, model: ModelRef, timeout: float) -> TaskCard:
+    async def _card(self, model: ModelRef, timeout: float) -> tuple[int, TaskCard]:
+        if (known := self._cards.get(model)) is None:
+            known = self._cards[model] = await self._read_card(model, timeout)
+        return known
+
+    async def _read_card(self, model: ModelRef, timeout: float) -> tuple[int, TaskCard]:
+        started = time.monotonic()
         try:
             response = await self._call(self._stub.predict, codec.encode_card_request(model), timeout)
         except ServiceError as error:
-            return calls.task_without_card(error)
-        return calls.to_task(response)
+            task = calls.task_without_card(error)
+            return await self.resolve(model, timeout=started + timeout - time.monotonic()), task
+        return codec.version_of(response), calls.to_task(response)
 
     async def _call(
         self, method: Any, request: object, timeout: float, metadata: calls.Metadata = (), attempts: int = 2

@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TypeVar
 
 from digit_client import (
@@ -42,6 +41,13 @@ def describe_missing(default: ModelRef) -> str:
     )
 
 
+def _default_missing(default: ModelRef, error: ModelNotFoundError) -> UnavailableError:
+    """Return the error of an absent default, which the caller has not named: it is the service's."""
+    if default.label:
+        return DefaultMissingError(describe_missing(default))
+    return UnavailableError(error.message)
+
+
 class Router:
     """Sends a request to the version that it names, otherwise to the canary (a share) or the default.
 
@@ -69,7 +75,7 @@ class Router:
         return predictions
 
     def task(self, context: RequestContext) -> TaskCard:
-        """Return the task of the requested model. Calls are needed only before its first answer.
+        """Return the task of the version that is asked. Calls are needed only before its first answer.
 
         Raise UnknownModelError if the settings don't list the model and the model server has none of its
         name.
@@ -78,7 +84,8 @@ class Router:
         def ask(model: ModelRef, timeout: float) -> Awaitable[TaskCard]:
             return self._model_server.task(model, timeout=timeout)
 
-        if known := self._model_server.known_task(context.model):
+        _, target = self._target(context)
+        if known := self._model_server.known_task(target):
             return known
         if context.model not in self._settings.models:
             # Before any call that counts as a failure of the model: callers may name anything.
@@ -102,35 +109,42 @@ class Router:
 
         return context.model_version or self._route(ask, context)
 
-    def _route(self, ask: _Ask[_Result], context: RequestContext) -> _Result:
-        """Ask the version that has answered the request before, is named, or is the canary or the default."""
+    def _target(self, context: RequestContext) -> tuple[str, ModelRef]:
+        """Return the route and the version or label that is asked.
+
+        That is the version that has answered the request before, what the request names, canary or default.
+        """
         requested = context.requested
+        if context.model_version is not None:
+            return "pinned", ModelRef(requested.name, version=context.model_version)
+        if names_version(requested):
+            return "named", requested
+        model = self._settings.for_model(requested.name)
+        if model.canary_label and in_share(model.canary_share, context.request_id):
+            return "canary", ModelRef(requested.name, label=model.canary_label)
+        return "default", default_version(self._settings, requested.name)
+
+    def _route(self, ask: _Ask[_Result], context: RequestContext) -> _Result:
         if context.deadline is None:
             # Leave at least `max_queue_time` for calls, however long the request has waited for admission.
             deadline = context.arrived_at + self._settings.deadline
             context.deadline = max(deadline, time.perf_counter() + self._settings.max_queue_time)
-        if context.model_version is not None:
-            pinned = ModelRef(requested.name, version=context.model_version)
-            try:
-                return self._call("pinned", ask, pinned, context)
-            except ModelNotFoundError as error:
+        route, target = self._target(context)
+        try:
+            return self._call(route, ask, target, context)
+        except ModelNotFoundError as error:
+            if route == "named":
+                raise
+            if route == "pinned":
                 raise UnavailableError(error.message) from error
-        if names_version(requested):
-            return self._call("named", ask, requested, context)
-        model = self._settings.for_model(requested.name)
-        if model.canary_label and in_share(model.canary_share, context.request_id):
-            # Fall back to the default: between two canaries no version has the label.
-            with suppress(ModelNotFoundError):
-                canary = ModelRef(requested.name, label=model.canary_label)
-                return self._call("canary", ask, canary, context)
-        default = default_version(self._settings, requested.name)
+            if route == "default":
+                raise _default_missing(target, error) from error
+        # Between two canaries no version has the label.
+        default = default_version(self._settings, context.model)
         try:
             return self._call("default", ask, default, context)
         except ModelNotFoundError as error:
-            # The caller has named no version, so that the absence is not the caller's error.
-            if default.label:
-                raise DefaultMissingError(describe_missing(default)) from error
-            raise UnavailableError(error.message) from error
+            raise _default_missing(default, error) from error
 
     def _call(self, route: str, ask: _Ask[_Result], model: ModelRef, context: RequestContext) -> _Result:
         assert context.deadline

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -239,22 +240,44 @@ def test_predict_other_task_returns_its_labels(to_colors: Any, form: str) -> Non
 
 
 def test_task_without_card_is_that_of_digits(connection: Any) -> None:
-    assert connection.known_task("digits") is None
+    assert connection.known_task(MODEL) is None
     assert connection.task(MODEL, timeout=5) == DIGITS
-    assert connection.known_task("digits") == DIGITS
+    assert connection.known_task(MODEL) == DIGITS
 
 
 @pytest.mark.parametrize("asks_first", [True, False], ids=["task-first", "predict-first"])
-def test_task_is_read_once_per_name(to_colors: Any, colors: LinearModelServer, asks_first: bool) -> None:
+def test_task_is_read_once_while_the_same_version_answers(
+    to_colors: Any, colors: LinearModelServer, asks_first: bool
+) -> None:
     if asks_first:
         assert to_colors.task(COLORS, timeout=5) == CARD
-    for version in (1, 2, 3):
+    for _ in range(3):
         (dark, light) = to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
-        assert (dark.label, light.label, light.model_version) == (*CARD.labels, version)
-        assert to_colors.task(ModelRef("colors", version=version), timeout=5) == CARD
-        colors.publish(dark_and_light(CARD), np.arange(2, dtype=np.uint8), task=CARD)
-    assert to_colors.known_task("colors") == CARD
+        assert (dark.label, light.label, light.model_version) == (*CARD.labels, 1)
+    assert to_colors.known_task(COLORS) == CARD
     assert colors.card_calls == 1
+
+
+def test_task_is_read_again_when_another_version_answers(to_colors: Any, colors: LinearModelServer) -> None:
+    to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
+    renamed = replace(CARD, labels=("night", "day"))
+    colors.publish(dark_and_light(CARD), np.arange(2, dtype=np.uint8), task=renamed)
+    (dark, light) = to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
+    assert (dark.label, light.label, light.model_version) == ("night", "day", 2)
+    assert to_colors.task(COLORS, timeout=5) == renamed
+
+
+def test_task_of_another_shape_is_read_after_the_refused_call(
+    to_colors: Any, colors: LinearModelServer
+) -> None:
+    to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
+    larger = replace(CARD, shape=(4, 6))
+    colors.publish(dark_and_light(larger), np.arange(2, dtype=np.uint8), task=larger)
+    with pytest.raises(ServiceError):
+        to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
+    assert to_colors.task(COLORS, timeout=5) == larger
+    (dark, light) = to_colors.predict(dark_and_light(larger), COLORS, timeout=5)
+    assert (dark.label, light.label) == larger.labels
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -288,9 +288,24 @@ def test_task_is_asked_by_the_first_requests_only(stub: StubModelServer) -> None
     with ThreadPoolExecutor(8) as threads:
         models = list(threads.map(lambda _: predict_model(http, ""), range(24)))
     assert {model["version"] for model in models} == {1}
-    assert predict_model(http, "?version=1")["version"] == 1
     assert http.get("/v1/models").status_code == 200
     assert stub.card_calls == 1
+    for _ in range(2):
+        assert predict_model(http, "?version=1")["version"] == 1
+    assert stub.card_calls == 2
+
+
+def test_promoted_version_of_another_shape_gets_its_own_pictures(stub: StubModelServer) -> None:
+    larger = replace(SHAPES, shape=(2 * SHAPES.shape[0], 2 * SHAPES.shape[1], *SHAPES.shape[2:]))
+    stub.answer = models = TaskModels(digits={1: SHAPES, 2: larger})
+    models.labels = {"stable": 1}
+    http = greenlet_loop.client(Settings(model_server=stub.target, default_label="stable"))
+    assert predict_model(http, "")["version"] == 1
+    models.labels = {"stable": 2}
+    # The first call after the promotion is prepared for the old shape, which the model server refuses.
+    http.post("/v1/predict", data=PNG, content_type="image/png")
+    assert predict_model(http, "")["version"] == 2
+    assert models.inputs[-1].shape[1:] == larger.shape
 
 
 def test_predict_slow_card_ends_at_deadline(stub: StubModelServer, stub_http: FlaskClient) -> None:
