@@ -245,6 +245,27 @@ def test_train_with_feedback_from_stable_publishes_and_reports(idx_folder: Path,
 
 
 @pytest.mark.usefixtures("fast_recipe", "without_plots")
+def test_train_on_a_folder_of_digits_tests_a_sixth(digits: Digits, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    for label in range(10):
+        (folder / str(label)).mkdir(parents=True)
+        for number, image in enumerate(digits.typical(label, 6)):
+            Image.fromarray(255 - image).save(folder / str(label) / f"{number}.png")
+    (folder / "3" / "notes.txt").write_text("no picture")
+    arguments = ["--model", "perceptron", "--epochs", "1", "--min-accuracy", "0", "--data", folder]
+    arguments += ["--models", tmp_path / "models", "--report", tmp_path / "report"]
+    result = CliRunner().invoke(cli.train, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    assert f"Data: 50 training and 10 test digits from {folder} (not the original MNIST)" in result.output
+    assert "Left out as unreadable: 1 (3/notes.txt: " in result.output
+
+
+def test_train_data_that_does_not_exist_is_named_at_once(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.train, ["--data", str(tmp_path / "none")])
+    assert (result.exit_code, result.output) == (1, f"Error: {tmp_path / 'none'} does not exist\n")
+
+
+@pytest.mark.usefixtures("fast_recipe", "without_plots")
 def test_train_with_feedback_never_trains_on_what_tests_it(
     store: FeedbackStore, digits: Digits, idx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,7 +51,8 @@ data_option = click.option(
     envvar="DIGITS_MNIST",
     show_envvar=True,
     type=PATH,
-    help="Keras's mnist.npz, or a folder of MNIST's four IDX files.  "
+    help="Keras's mnist.npz, a folder of MNIST's four IDX files, or a folder of pictures with a folder for "
+    "each digit, 0 to 9, of which a sixth tests.  "
     "[default: Keras's cache, or its download]",
 )
 
@@ -208,6 +209,8 @@ def train(
     if if_needed and (versions := target.models.versions("digits")):
         click.echo(f"Nothing to train: {next(iter(versions.values())).path} is already published.")
         return
+    if data and not data.exists():
+        raise click.ClickException(f"{data} does not exist")
     _silence_tensorflow()
     with _exit_on_error():
         from digit_training import pipeline

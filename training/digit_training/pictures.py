@@ -5,6 +5,7 @@ Each picture is prepared as in serving: `images.prepare(images.decode_for_task(d
 
 import csv
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_client import DIGITS, ImageError, TaskCard, images
-from digit_training.data import Examples, Labels, RawArray, open_npz, read_idx_pair
+from digit_training.data import Dataset, Examples, Labels, RawArray, RawDataset, open_npz, read_idx_pair
 from digit_training.errors import DataError
+
+TESTED_PART = 6
+"""Number of digits of one's own of which one tests; of MNIST's, one of seven does."""
 
 _NPZ_KEYS = (("x_test", "y_test"), ("images", "labels"))
 
@@ -76,6 +80,24 @@ def load(path: Path, task: TaskCard) -> LabelledPictures:
     else:
         raise DataError(f"{path} does not exist")
     return _prepare(pictures, task, path)
+
+
+def load_digits(folder: Path) -> tuple[Dataset, LabelledPictures]:
+    """Return the digits in a folder of a folder for each of 0 to 9 as training and test set, and as loaded.
+
+    A sixth tests, chosen at random and always the same. Raise DataError as `load` does.
+    """
+    loaded = load(folder, DIGITS)
+    order = np.random.default_rng(0).permutation(len(loaded))
+    count = math.ceil(len(loaded) / TESTED_PART)
+    train, test = loaded.examples[order[count:]], loaded.examples[order[:count]]
+    arrays = (train.images, train.labels, test.images, test.labels)
+    return RawDataset(*(RawArray(str(folder), array) for array in arrays)).validate(str(folder)), loaded
+
+
+def has_label_folders(path: Path) -> bool:
+    """True for a folder of folders, without IDX files."""
+    return path.is_dir() and not _has_idx_files(path) and bool(_subfolders(path))
 
 
 def _load_folder(path: Path, task: TaskCard) -> LabelledPictures:

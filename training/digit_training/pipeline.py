@@ -181,8 +181,14 @@ def _console() -> Console:
 
 
 def _load(console: Console, data: Path | None) -> Dataset:
-    with console.status("Reading MNIST (the first time, a download of 11 MB)"):
-        dataset = datasets.load(data)
+    if data and pictures.has_label_folders(data):
+        with console.status("Reading pictures"):
+            dataset, loaded = pictures.load_digits(data)
+        _print_left_out(console, "unreadable", loaded.unreadable)
+        _print_left_out(console, "without a digit", loaded.refused)
+    else:
+        with console.status("Reading MNIST (the first time, a download of 11 MB)"):
+            dataset = datasets.load(data)
     if dataset.offline:
         console.print("MNIST cannot be downloaded (offline?). Using the bundled sample of 5,000 digits.")
     kind = "the original MNIST" if dataset.canonical else "not the original MNIST"
