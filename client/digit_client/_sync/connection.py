@@ -10,7 +10,7 @@ import grpc
 from digit_client._exceptions import ServiceError
 from digit_client._synchronization import sleep
 from digit_client._types import Prediction
-from digit_client.artifact.task_card import TaskCard
+from digit_client.artifact.task_card import DIGITS, TaskCard
 from digit_client.tfserving import calls, codec
 from digit_client.tfserving.calls import VersionStatus
 from digit_client.tfserving.channel import connect
@@ -94,9 +94,11 @@ class Connection:
         try:
             response = self._call(self._stub.predict, codec.encode_card_request(model), timeout)
         except ServiceError as error:
-            task = calls.task_without_card(error)
-            return self.resolve(model, timeout=started + timeout - time.monotonic()), task
-        return codec.version_of(response), calls.to_task(response)
+            if not calls.lacks_card(error):
+                raise
+        else:
+            return codec.version_of(response), calls.to_task(response)
+        return self.resolve(model, timeout=started + timeout - time.monotonic()), DIGITS
 
     def _call(
         self, method: Any, request: object, timeout: float, metadata: calls.Metadata = (), attempts: int = 2

@@ -20,7 +20,7 @@ from digit_client._exceptions import (
     UnavailableError,
 )
 from digit_client._types import Prediction
-from digit_client.artifact.task_card import DIGITS, TaskCard
+from digit_client.artifact.task_card import TaskCard
 from digit_client.tfserving import codec
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.protos import (
@@ -119,11 +119,9 @@ def to_task(response: PredictResponse) -> TaskCard:
         raise ServiceError(f"unusable task card from the model server: {error}") from error
 
 
-def task_without_card(error: ServiceError) -> TaskCard:
-    """Return the digits' task if the error says that the model has no card, else raise the error."""
-    if error.reason == grpc.StatusCode.FAILED_PRECONDITION.name and "signature" in error.message:
-        return DIGITS
-    raise error
+def lacks_card(error: ServiceError) -> bool:
+    """True if the error says that the model has no task card: it is one of the digits."""
+    return error.reason == grpc.StatusCode.FAILED_PRECONDITION.name and "signature" in error.message
 
 
 def to_predictions(response: PredictResponse, count: int, task: TaskCard) -> list[Prediction]:
