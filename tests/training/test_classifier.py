@@ -328,3 +328,18 @@ def test_load_keras_damaged_file_raises_model_error(tmp_path: Path) -> None:
     (tmp_path / "damaged.keras").write_bytes(b"no model")
     with pytest.raises(ModelError, match="not a model that Keras can load"):
         classifier.load_keras(tmp_path / "damaged.keras")
+
+
+def test_load_saved_model_whose_signature_is_an_attribute_too(tmp_path: Path) -> None:
+    # onnx2tf writes such SavedModels.
+    class Both(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None, 64, 48, 3], tf.float32)])  # type: ignore[untyped-decorator]
+        def serving_default(self, x: tf.Tensor) -> tf.Tensor:
+            return tf.nn.softmax(tf.reduce_mean(x, axis=[1, 2]) @ tf.eye(3, 4))
+
+    module = Both()
+    tf.saved_model.save(module, str(tmp_path), signatures=module.serving_default)
+    model = classifier.load_saved_model(tmp_path, "serving_default")
+    pixels = np.random.default_rng(0).random((2, 64, 48, 3), np.float32)
+    expected = module.serving_default(tf.constant(pixels))
+    assert np.array_equal(predict(classifier.adapt(model, COLORS), pixels), expected)

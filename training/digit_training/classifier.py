@@ -130,7 +130,9 @@ def load_saved_model(folder: Path, signature: str) -> keras.Model:
     pixels = keras.Input(batch_shape=input_spec.shape.as_list(), dtype=input_spec.dtype.name, name="pixels")
     answers = layers.TFSMLayer(str(folder), call_endpoint=signature)(pixels)
     name = "".join(character if character.isalnum() else "_" for character in folder.name)
-    return keras.Model(pixels, answers[output], name=name or "saved_model")
+    # Keras prefers an attribute of the signature's name, which answers a tensor, to the signature itself.
+    answer = answers if isinstance(answers, keras.KerasTensor) else answers[output]
+    return keras.Model(pixels, answer, name=name or "saved_model")
 
 
 def input_shape(model: keras.Model) -> Shape:
