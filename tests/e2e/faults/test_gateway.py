@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from digit_client.images import to_png
-from tests.e2e.faults.conftest import GONE, RECOVERY, Serve, Service
+from tests.e2e.faults.conftest import CALLERS_TIMEOUT, GONE, RECOVERY, Serve, Service
 from tests.processes import children, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -47,6 +47,8 @@ def test_gateway_killed_worker_is_replaced(serve: Serve) -> None:
 def test_gateway_hanging_worker_is_replaced(serve: Serve) -> None:
     service = serve()
     with service.callers() as callers:
+        # Nobody answers the requests of a worker that hangs.
+        callers.max_seconds = CALLERS_TIMEOUT + 1
         victim, survivor = children(service.gateway.pid)
         os.kill(victim, signal.SIGSTOP)
         wait_until_replaced(victim, service, HEARTBEAT + RECOVERY)
