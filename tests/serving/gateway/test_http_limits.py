@@ -16,7 +16,7 @@ from tests.serving.gateway.conftest import echo
 
 pytestmark = pytest.mark.xdist_group("timing")
 
-ARRIVAL_SECONDS, PAUSE_SECONDS, KEEP_ALIVE_SECONDS = 1.0, 0.3, 2
+ARRIVAL_SECONDS, PAUSE_SECONDS, KEEP_ALIVE_SECONDS = 1.1, 0.6, 2
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
 
 
