@@ -219,7 +219,7 @@ class Stack:
             "DIGITS_PORT": str(self.ports.gateway),
             "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.ports.grpc}",
             "DIGITS_MODEL_NAME": self.default_name,
-            # Those of today, for the page's menu, and any that is published while the gateway runs.
+            # The page's menu lists the models of the start; callers may ask for later ones too.
             "DIGITS_MODEL_NAMES": ",".join([*self.names, "*"]),
             **_MALLOC,
             # Loopback connections need no TLS.

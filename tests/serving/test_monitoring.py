@@ -77,14 +77,6 @@ def model_server_url(models: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def promtool() -> str:
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("promtool is not installed; Debian's package prometheus has it")
-    return program
-
-
 @pytest.mark.parametrize("query", [*QUERIES, *SHADOW_QUERIES])
 def test_query_names_at_least_one_metric(query: str) -> None:
     assert metrics_in_query(query)

@@ -36,6 +36,8 @@ CHUNK_BATCHES = 25
 _PROBABILITIES = ("probabilities", "multi-label")
 """Outputs that need no conversion."""
 
+_EXPORT_ADVICE = "write a SavedModel by model.export(FOLDER) and export that by --from-saved-model FOLDER"
+
 _TOLERANCE = 1e-3
 """Largest distance from 1 of a sum of probabilities."""
 
@@ -76,8 +78,7 @@ def load_keras(file: Path) -> keras.Model:
         raise ModelError(_describe_load_error(error)) from error
     if not getattr(model, "inputs", None):
         raise ModelError(
-            "the model states no shape of its input: build it from keras.Input, or write a SavedModel by "
-            "model.export(FOLDER) and export that by --from-saved-model FOLDER"
+            f"the model states no shape of its input: build it from keras.Input, or {_EXPORT_ADVICE}"
         )
     return model
 
@@ -88,13 +89,11 @@ def _describe_load_error(error: Exception) -> str:
     if "Lambda" in text and "safe_mode" in text:
         return (
             "the model has a Lambda layer, whose code Keras does not load from a file; make it a registered "
-            "layer in a module (--import MODULE), or write a SavedModel by model.export(FOLDER) and export "
-            "that by --from-saved-model FOLDER"
+            f"layer in a module (--import MODULE), or {_EXPORT_ADVICE}"
         )
     lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
     # The configuration of a layer may be thousands of characters long.
-    last, *_ = lines[-1].partition(" Full object config:")
-    reason = last if len(lines) > 1 else lines[0]
+    reason, *_ = lines[-1].partition(" Full object config:")
     hint = ""
     if "register_keras_serializable" in text or "custom" in text:
         hint = "; --import MODULE imports the module that registers the layer"

@@ -51,15 +51,18 @@ class AsyncConnection:
         metadata = calls.metadata(request_id, trace or {})
         try:
             response = await self._call(self._stub.predict, codec.encode(batch, model), left, metadata)
-        except ServiceError:
+        except ServiceError as error:
             # A version of another shape may have got the label, and refuses the batch.
-            self._cards.pop(model, None)
+            if error.reason == grpc.StatusCode.INVALID_ARGUMENT.name:
+                self._cards.pop(model, None)
             raise
         answered = ModelRef(model.name, codec.version_of(response))
         calls.log_predict(self.target, answered, len(batch), started, request_id)
         if answered.version != version:
-            self._cards.pop(model, None)
-            _, task = await self._card(answered, started + timeout - time.monotonic())
+            # Another version has got the label.
+            known = await self._card(answered, started + timeout - time.monotonic())
+            self._cards[model] = known
+            _, task = known
         return calls.to_predictions(response, len(batch), task)
 
     def known_task(self, model: ModelRef) -> TaskCard | None:

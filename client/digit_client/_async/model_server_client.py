@@ -37,9 +37,9 @@ class AsyncModelServerClient(ModelServerBaseClient[AsyncConnection]):
     `target` is host:port or unix:path (default: DIGITS_MODEL_SERVER, or 127.0.0.1:8500), `name` the model's
     name. Calls that name no version and no label are answered by the version labelled `label`; None stands
     for the newest one, on a model server without labels. The model's task card says how images are prepared;
-    the client asks for it once. `timeout` in seconds (default: DIGITS_TIMEOUT, or 10) bounds the time that an
-    image, or a batch of 256 images, waits for the model server, with all retries; the preparation of the
-    images is not counted. `credentials` from grpc.ssl_channel_credentials enable TLS.
+    the client asks for it once a version. `timeout` in seconds (default: DIGITS_TIMEOUT, or 10) bounds the
+    time that an image, or a batch of 256 images, waits for the model server, with all retries; the
+    preparation of the images is not counted. `credentials` from grpc.ssl_channel_credentials enable TLS.
 
     Images, results, errors and options are those of AsyncClient, without `include`. The client connects at
     its first call, an asyncio client in that call's event loop. It can be pickled unless it was given
