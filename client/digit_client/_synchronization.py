@@ -42,6 +42,8 @@ def async_blocking(ask: Callable[..., Awaitable[_Result]]) -> Callable[..., _Res
         return await ask(*arguments)
 
     def call(*arguments: Any) -> _Result:
+        if loop.is_closed():
+            raise CancelledError
         answer = asyncio.run_coroutine_threadsafe(await_answer(*arguments), loop)
         while not wait([answer], timeout=1).done:
             # Without this check, the thread of an abandoned call would keep the process from its end.
