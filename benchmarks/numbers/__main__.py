@@ -15,7 +15,14 @@ import numpy as np
 
 from benchmarks.numbers.families import NUMBERS, SINGLES
 from benchmarks.numbers.negatives import NEGATIVES
-from benchmarks.numbers.readers import GatewayReader, LocalReader, Reader, load_model, newest
+from benchmarks.numbers.readers import (
+    GatewayReader,
+    LocalReader,
+    Reader,
+    load_model,
+    load_reader,
+    newest,
+)
 from benchmarks.numbers.sheets import Result, write_sheet
 from benchmarks.numbers.writing import Digits
 from digit_client import Client
@@ -70,7 +77,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--sheets", type=Path, help="directory for the contact sheets")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--model", type=Path, help="a version's SavedModel, else the newest in models/digits")
+    source.add_argument(
+        "--models", type=Path, default=Path("models"), help="models folder, whose newest read"
+    )
     source.add_argument("--url", help="URL of a running gateway, to read there instead")
     arguments = parser.parse_args()
     if arguments.sheets:
@@ -81,7 +90,8 @@ def _arguments() -> argparse.Namespace:
 def _reader(arguments: argparse.Namespace) -> Reader:
     if arguments.url:
         return GatewayReader(Client(arguments.url, timeout=60))
-    return LocalReader(load_model(arguments.model or newest(Path("models/digits"))))
+    models = arguments.models
+    return LocalReader(load_model(newest(models / "digits")), load_reader(newest(models / "reader")))
 
 
 def _read(name: str, digits: Digits, reader: Reader, arguments: argparse.Namespace) -> Iterable[Result]:
@@ -127,13 +137,12 @@ def _print_row(*cells: str) -> None:
 
 
 def _print_cost(results: list[Result]) -> None:
-    """Print the mean times and the mean number of candidates of a picture."""
-    segment, read, candidates = (
-        np.mean([getattr(result.answer, name) for result in results])
-        for name in ("segment_time", "read_time", "candidates")
+    """Print the mean times of a picture."""
+    read, predict = (
+        1000 * np.mean([getattr(result.answer, name) for result in results])
+        for name in ("read_seconds", "predict_seconds")
     )
-    times = f"segment {1000 * segment:.1f} ms, read {1000 * read:.1f} ms"
-    sys.stdout.write(f"Per picture: {times}, {candidates:.0f} candidates\n")
+    sys.stdout.write(f"Per picture: read {read:.1f} ms, predict {predict:.1f} ms\n")
 
 
 def _is_read(result: Result) -> bool:

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from digit_client import DIGITS, Client, Prediction, Reading, images
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_client import DIGITS, Client, Prediction, Reading
 from digit_client._recognition import Recognition
+from digit_client.images import Peaks
 from digit_client.tfserving.codec import Batch
 
 T = TypeVar("T")
@@ -18,17 +22,15 @@ class Answer:
     """Answers to a picture; None is a refusal.
 
     `text` and `text_confidence` are from reading, the latter the highest of its digits; `digit` and
-    `digit_confidence` from predicting one digit. The times, in seconds, and the number of candidates are 0
-    where they happen elsewhere.
+    `digit_confidence` from predicting one digit. The seconds are 0 where the work is done elsewhere.
     """
 
     text: str | None
     text_confidence: float
     digit: int | None
     digit_confidence: float
-    segment_time: float = 0
-    read_time: float = 0
-    candidates: int = 0
+    read_seconds: float = 0
+    predict_seconds: float = 0
 
 
 class Reader(Protocol):
@@ -40,26 +42,25 @@ class Reader(Protocol):
 
 Model = Callable[[Batch], list[Prediction]]
 """Predictions of glyphs, uint8 [k, 28, 28]."""
+Find = Callable[[NDArray[np.uint8]], Peaks]
+"""Peaks on a page, uint8 [h, w]."""
 
 
 class LocalReader:
     """Reads in this process by the gateway's functions, in its order."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, model: Model, find: Find) -> None:
+        self._recognition = Recognition(model, DIGITS, find=find)
 
     def __call__(self, file: bytes) -> Answer:
-        pixels = images.decode(file)
         start = time.perf_counter()
-        candidates = images.segment(pixels)
-        segment_time = time.perf_counter() - start
-        predictions = self._model(candidates.glyphs)
-        start = time.perf_counter()
-        reading = images.read(candidates, predictions)
-        read_time = time.perf_counter() - start
-        (outcome,) = Recognition(self._model, DIGITS).predict([pixels])
-        assert isinstance(outcome.result, Prediction)
-        return _answer(reading, outcome.result, segment_time, read_time, len(predictions))
+        (reading,) = self._recognition.read([file])
+        read_seconds = time.perf_counter() - start
+        (prediction,) = self._recognition.predict([file])
+        predict_seconds = time.perf_counter() - start - read_seconds
+        assert isinstance(reading.result, Reading)
+        assert isinstance(prediction.result, Prediction)
+        return _answer(reading.result, prediction.result, read_seconds, predict_seconds)
 
 
 class GatewayReader:
@@ -105,20 +106,34 @@ def load_model(directory: Path) -> Model:
     return predict
 
 
+def load_reader(directory: Path) -> Find:
+    """Load a version's SavedModel of the reader."""
+    import tensorflow as tf
+
+    model = tf.saved_model.load(str(directory))
+    signature = model.signatures["serving_default"]
+
+    def find(page: NDArray[np.uint8]) -> Peaks:
+        outputs = signature(pages=tf.constant(page[np.newaxis]))
+        return Peaks(*(outputs[name].numpy()[0] for name in ("scores", "classes", "boxes")))
+
+    # As of the model above.
+    find.model = model  # type: ignore[attr-defined]
+    return find
+
+
 def newest(root: Path) -> Path:
     """Return the directory of the highest version below `root`."""
     return max((path for path in root.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
 def _answer(
-    reading: Reading,
-    prediction: Prediction,
-    segment_time: float = 0,
-    read_time: float = 0,
-    candidates: int = 0,
+    reading: Reading, prediction: Prediction, read_seconds: float = 0, predict_seconds: float = 0
 ) -> Answer:
     text, text_confidence = None, 0.0
     if not reading.refusal:
         text, text_confidence = reading.text, max(digit.confidence for digit in reading.digits)
     digit, confidence = (None, 0.0) if prediction.refusal else (prediction.digit, prediction.confidence)
-    return Answer(text, text_confidence, digit, confidence, segment_time, read_time, candidates)
+    # Families write groups of digits, whose gaps the reading keeps as spaces.
+    text = text and text.replace(" ", "")
+    return Answer(text, text_confidence, digit, confidence, read_seconds, predict_seconds)

@@ -320,7 +320,12 @@ def _parse_reading(item: dict[str, Any], answer: _Answer, position: int) -> Read
 
 
 def _parse_line(item: dict[str, Any]) -> Line:
-    return Line(str(item["text"]), _parse_box(item), tuple(map(_parse_digit, item["digits"])))
+    return Line(
+        str(item["text"]),
+        _parse_box(item),
+        tuple(map(_parse_digit, item["digits"])),
+        tuple(map(_to_box, item.get("separators", ()))),
+    )
 
 
 def _parse_digit(item: dict[str, Any]) -> Digit:
@@ -343,7 +348,11 @@ def _parse_probabilities(item: dict[str, Any]) -> tuple[float, ...]:
 
 
 def _parse_box(item: dict[str, Any]) -> Box:
-    left, top, width, height = map(int, item["box"])
+    return _to_box(item["box"])
+
+
+def _to_box(values: Sequence[Any]) -> Box:
+    left, top, width, height = map(int, values)
     return left, top, width, height
 
 

@@ -27,6 +27,7 @@ class DigitError(Exception):
             ├── AuthenticationError       no API key, or one that is not valid here
             ├── ModelNotFoundError        unknown model, version or label
             ├── ReadingNotSupportedError  the model's classes are not the ten digits
+            ├── ReaderMissingError        the service has no reader, which finds digits on a page
             ├── OverloadedError           the service is overloaded; retry later
             └── UnavailableError          the service is temporarily unavailable; retry later
 
@@ -148,6 +149,12 @@ class ReadingNotSupportedError(ServiceError):
     """The model's task has no reading: its classes are not the ten digits."""
 
     code = "reading_not_supported"
+
+
+class ReaderMissingError(ServiceError):
+    """The service has no reader, the model that finds digits on a page."""
+
+    code = "reader_missing"
 
 
 class OverloadedError(ServiceError):

@@ -10,6 +10,7 @@ group by group: the pixels of all might not fit into memory.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar
 
@@ -17,11 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_client import images
-from digit_client._exceptions import ImageError, ReadingNotSupportedError, without_tracebacks
+from digit_client._exceptions import (
+    ImageError,
+    ReaderMissingError,
+    ReadingNotSupportedError,
+    without_tracebacks,
+)
 from digit_client._inputs import ImageSource, Pixels, read_source
 from digit_client._types import MIN_IS_DIGIT, Prediction, Reading, Refusal
 from digit_client.artifact.task_card import TaskCard
-from digit_client.images import MAX_PIXELS, Candidates, NoInkError
+from digit_client.images import MAX_PIXELS, Detected, NoInkError, Page, Peaks
 from digit_client.tfserving.codec import Batch
 
 MAX_BATCH = 256
@@ -62,13 +68,13 @@ def prepare_picture(picture: ImageSource, task: TaskCard, *, max_pixels: int = M
     return images.prepare(images.decode_for_task(read_source(picture), task, max_pixels=max_pixels), task)
 
 
-def segment_picture(picture: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Candidates:
-    """Return the picture's candidates for digits. Raise ImageError or OSError."""
+def page_of_picture(picture: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Page:
+    """Return the grey page of the picture, which the reader takes. Raise ImageError or OSError."""
     if isinstance(picture, np.ndarray):
-        return images.segment(picture)
+        return images.to_page(images.to_uint8_image(picture))
     data = read_source(picture)
-    pixels = images.decode(data, max_pixels=max_pixels, side=images.READING_SIDE)
-    return images.segment(pixels, size=images.original_size(data))
+    pixels = images.decode(data, max_pixels=max_pixels, side=images.PAGE_SIDE)
+    return images.to_page(pixels, images.original_size(data))
 
 
 def to_pixels(row: NDArray[Any], task: TaskCard) -> Pixels:
@@ -79,27 +85,34 @@ def to_pixels(row: NDArray[Any], task: TaskCard) -> Pixels:
     return images.to_uint8((row.astype(np.float32) - low).reshape(task.shape) * (255 / (high - low)))
 
 
+def without_reader(page: NDArray[np.uint8]) -> Peaks:  # noqa: ARG001
+    """Raise ReaderMissingError: there is no reader."""
+    raise ReaderMissingError("there is no reader, which finds digits on a page")
+
+
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """Recognition of pictures by one model.
+    """Recognition of pictures by one model, with the help of a reader.
 
     `classify` returns the predictions for a batch in the model's form, at most `max_batch` rows, in order;
-    its errors end the iteration. `min_is_digit` is the least `is_digit` of a digit. `prepare` and `segment`
-    are the steps that take long, `segment` up to half a second; a caller may run them in threads.
+    `find` returns the reader's peaks on a grey page, uint8 [h, w], and raises ReaderMissingError without a
+    reader. Their errors end the iteration. `min_is_digit` is the least `is_digit` of a digit. `prepare` and
+    `page` are the steps that take long; a caller may run them in threads.
     """
 
     classify: Callable[[Batch], Sequence[Prediction]]
     task: TaskCard
     min_is_digit: float = MIN_IS_DIGIT
+    find: Callable[[NDArray[np.uint8]], Peaks] = without_reader
     prepare: Callable[[ImageSource, TaskCard], Pixels] = prepare_picture
-    segment: Callable[[ImageSource], Candidates] = segment_picture
+    page: Callable[[ImageSource], Page] = page_of_picture
     max_batch: int = MAX_BATCH
 
     def predict(self, pictures: Pictures) -> Iterator[Outcome[Prediction]]:
         """Yield the class of each picture, in order, or its refusal or error.
 
-        Cascade for digits: the model decides on the normalised picture. What it refuses, or where nothing is
-        found, is segmented into candidates for a second call.
+        Cascade for digits: the model decides on the normalised picture. Where it refuses that, or nothing is
+        written at first sight, the reader looks for digits, if there is one.
         """
         size = max(1, min(self.max_batch, _GROUP_BYTES // math.prod(self.task.shape)))
         for start in range(0, len(pictures), size):
@@ -112,14 +125,15 @@ class Recognition:
     def read(self, pictures: Pictures) -> Iterator[Outcome[Reading]]:
         """Yield the digits on each picture, in order, or its error.
 
-        The iteration raises ReadingNotSupportedError if the model's classes are not the ten digits.
+        The iteration raises ReadingNotSupportedError if the model's classes are not the ten digits, and
+        ReaderMissingError.
         """
         if not self.task.reads_numbers:
             raise ReadingNotSupportedError(f"the model classifies {self.task.name}; it reads no numbers")
-        for _, found, answers in self._classify_candidates(pictures, range(len(pictures))):
-            if isinstance(found, Candidates):
-                reading = images.read(found, answers, self.min_is_digit)
-                yield Outcome(reading, images.glyphs(reading, found, answers))
+        for _, found, answers in self._classify_detected(pictures, range(len(pictures))):
+            if isinstance(found, Detected):
+                reading, inputs = images.read(found, answers, self.min_is_digit)
+                yield Outcome(reading, inputs)
             else:
                 yield Outcome(found)
 
@@ -166,25 +180,26 @@ class Recognition:
         return "unsure" if prediction.confidence < self.task.refuse_below else None
 
     def _decide_refused(self, outcomes: list[Outcome[Prediction]], pictures: Pictures, start: int) -> None:
-        """Replace each refusal by the decision on the picture's candidates."""
+        """Replace each refusal by the decision on what the reader finds; without a reader, it stays."""
         refused = [
             start + position
             for position, outcome in enumerate(outcomes)
             if isinstance(outcome.result, Prediction) and outcome.result.refusal
         ]
-        for index, found, answers in self._classify_candidates(pictures, refused):
-            outcomes[index - start] = self._decide(outcomes[index - start], found, answers)
+        with suppress(ReaderMissingError):
+            for index, found, answers in self._classify_detected(pictures, refused):
+                outcomes[index - start] = self._decide(outcomes[index - start], found, answers)
 
     def _decide(
-        self, refusal: Outcome[Prediction], found: Candidates | PictureError, answers: Sequence[Prediction]
+        self, refusal: Outcome[Prediction], found: Detected | PictureError, answers: Sequence[Prediction]
     ) -> Outcome[Prediction]:
-        if not isinstance(found, Candidates):
+        if not isinstance(found, Detected):
             return Outcome(found)
         digits = images.digit_indexes(found, answers, self.min_is_digit)
         if len(digits) == 1:
             return Outcome(answers[digits[0]], (found.glyphs[digits[0]],))
         if not refusal.inputs[0].any():
-            # Nothing was found at first: the candidate that resembles a digit most shows more than black.
+            # Nothing was found at first: what resembles a digit most shows more than black.
             best = max(range(len(answers)), key=lambda index: answers[index].confidence)
             refusal = Outcome(replace(answers[best], refusal="no_digit"), (found.glyphs[best],))
         if not digits:
@@ -193,18 +208,19 @@ class Recognition:
         several = replace(refusal.result, refusal="several_digits", count=len(digits))
         return Outcome(several, refusal.inputs)
 
-    def _classify_candidates(
+    def _classify_detected(
         self, pictures: Pictures, indexes: Sequence[int]
-    ) -> Iterator[tuple[int, Candidates | PictureError, list[Prediction]]]:
-        """Yield each index with the picture's candidates and their predictions, or with its error.
+    ) -> Iterator[tuple[int, Detected | PictureError, list[Prediction]]]:
+        """Yield each index with what the reader finds on the picture and its predictions, or with its error.
 
-        Pictures share a call as long as it holds at most `max_batch` candidates.
+        Pictures share a call of the classifier as long as it holds at most `max_batch` crops.
         """
-        group: list[tuple[int, Candidates | PictureError]] = []
+        group: list[tuple[int, Detected | PictureError]] = []
         count = 0
         for index in indexes:
-            found = self._attempt(pictures, index, self.segment)
-            size = len(found.glyphs) if isinstance(found, Candidates) else 0
+            page = self._attempt(pictures, index, self.page)
+            found = self._detect(page) if isinstance(page, Page) else page
+            size = len(found.glyphs) if isinstance(found, Detected) else 0
             if count + size > self.max_batch:
                 yield from self._classify_group(group)
                 group, count = [], 0
@@ -212,14 +228,19 @@ class Recognition:
             count += size
         yield from self._classify_group(group)
 
+    def _detect(self, page: Page) -> Detected:
+        return (
+            images.lone_digit(page) if page.digit is not None else images.detect(page, self.find(page.levels))
+        )
+
     def _classify_group(
-        self, group: Sequence[tuple[int, Candidates | PictureError]]
-    ) -> Iterator[tuple[int, Candidates | PictureError, list[Prediction]]]:
-        glyphs = [glyph for _, found in group if isinstance(found, Candidates) for glyph in found.glyphs]
+        self, group: Sequence[tuple[int, Detected | PictureError]]
+    ) -> Iterator[tuple[int, Detected | PictureError, list[Prediction]]]:
+        glyphs = [glyph for _, found in group if isinstance(found, Detected) for glyph in found.glyphs]
         predictions = self._classify(glyphs)
         end = 0
         for index, found in group:
-            start, end = end, end + (len(found.glyphs) if isinstance(found, Candidates) else 0)
+            start, end = end, end + (len(found.glyphs) if isinstance(found, Detected) else 0)
             yield index, found, predictions[start:end]
 
     def _classify(self, inputs: Sequence[NDArray[Any]]) -> list[Prediction]:

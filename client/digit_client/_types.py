@@ -140,11 +140,16 @@ class Digit:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Digits of one line, from left to right; `text` joins them, `box` encloses them."""
+    """Digits of one line, from left to right.
+
+    `text` joins them, with a space where a wide gap parts two numbers; `box` encloses them. `separators` are
+    the boxes of signs on the line, such as a point, a slash or a currency.
+    """
 
     text: str
     box: Box
     digits: tuple[Digit, ...]
+    separators: tuple[Box, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the line as JSON values."""
@@ -152,6 +157,7 @@ class Line:
             "text": self.text,
             "box": list(self.box),
             "digits": [digit.to_dict() for digit in self.digits],
+            "separators": [list(box) for box in self.separators],
         }
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from digit_client import DIGITS, TaskCard
 from digit_client.artifact.models_config import STABLE
+from digit_client.artifact.task_card import READER_NAME
 from digit_client.tfserving.codec import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, IS_DIGIT_OUTPUT, OUTPUT
 from digit_client.tfserving.protos import (
     DT_FLOAT,
@@ -25,6 +26,7 @@ from digit_client.tfserving.protos import (
     PredictResponse,
     TensorProto,
 )
+from tests.client.component_reader import answer_page
 from tests.client.linear_model import LinearModel
 
 DT_STRING = 7
@@ -35,9 +37,9 @@ class LinearModelServer:
     """gRPC server of version 1 of a LinearModel.
 
     Without `task` the model is "digits", which has no task card; with it, the model has the card's name, and
-    gives `card`, the card's JSON. `delay` in seconds precedes every answer; `failures` are status codes for
-    the next calls, one each. `card_calls` counts the calls for the task card, `calls` all others;
-    `request_ids` has those that calls sent.
+    gives `card`, the card's JSON. A reader is beside it while `has_reader` is set. `delay` in seconds
+    precedes every answer; `failures` are status codes for the next calls, one each. `card_calls` counts the
+    calls for the task card, `calls` all others; `request_ids` has those that calls sent.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class LinearModelServer:
         task: TaskCard | None = None,
     ) -> None:
         self.delay = 0.0
+        self.has_reader = True
         self.failures: list[grpc.StatusCode] = []
         self.calls = self.card_calls = 0
         self.request_ids: list[str] = []
@@ -95,6 +98,8 @@ class LinearModelServer:
 
     def _predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         self._check(request.model_spec, context)
+        if request.model_spec.name == READER_NAME:
+            return answer_page(request)
         if request.model_spec.signature_name == CARD_SIGNATURE:
             return self._answer_card(request, context)
         pixels = self._decode_pixels(request, context)
@@ -156,6 +161,8 @@ class LinearModelServer:
         time.sleep(self.delay)
         if self.failures:
             _abort(context, self.failures.pop(0), "injected")
+        if spec.name == READER_NAME and self.has_reader:
+            return
         if spec.name != self._name or (spec.HasField("version") and spec.version.value != self._version):
             _abort(context, grpc.StatusCode.NOT_FOUND, "Servable not found")
         if spec.version_label not in ("", STABLE):

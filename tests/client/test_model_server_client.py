@@ -115,8 +115,8 @@ def test_predict_many_puts_each_outcome_in_its_place(
         NotAnImageError,
         7,
     ]
-    # One call for all good pictures, and one for the candidates of the others.
-    assert server.calls == calls + 2
+    # One call for all good pictures, one for each page of the others, and one for the crops.
+    assert server.calls == calls + 4
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, ImageError):
             assert outcome.index == index
@@ -250,7 +250,7 @@ def test_request_id_is_sent_and_on_results_and_errors(
 ) -> None:
     assert client.predict(digits.one(1), request_id="request-1").request_id == "request-1"
     assert client.read(number, request_id="request-2").request_id == "request-2"
-    assert server.request_ids[-2:] == ["request-1", "request-2"]
+    assert server.request_ids[-3:] == ["request-1", "request-2", "request-2"]
     with pytest.raises(ModelNotFoundError) as not_found:
         client.predict(digits.one(1), version=99, request_id="request-4")
     assert not_found.value.request_id == "request-4"

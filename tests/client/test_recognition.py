@@ -14,12 +14,14 @@ from digit_client import (
     NotAnImageError,
     OverloadedError,
     Prediction,
+    ReaderMissingError,
     Reading,
     ReadingNotSupportedError,
     TaskCard,
 )
-from digit_client._recognition import Outcome, Recognition, segment_picture
+from digit_client._recognition import Outcome, Recognition, page_of_picture
 from digit_client.images import to_png
+from tests.client.component_reader import find_components
 from tests.client.drawn_numbers import draw_lines
 from tests.client.linear_model import LinearModel
 
@@ -55,7 +57,7 @@ def calls(model: LinearModel) -> Calls:
 
 @pytest.fixture
 def recognition(calls: Calls) -> Recognition:
-    return Recognition(calls, DIGITS)
+    return Recognition(calls, DIGITS, find=find_components)
 
 
 def answer(outcome: Outcome[Any]) -> Any:
@@ -139,7 +141,7 @@ def test_predict_mixed_batch_has_outcome_in_each_place(
     errors = [outcome.result for outcome in outcomes if isinstance(outcome.result, Exception)]
     assert [getattr(error, "index", None) for error in errors] == [0, None, 7, 8]
     assert all(error.__traceback__ is None for error in errors)
-    # One call for all normalised pictures, one for the candidates of those that it refuses.
+    # One call for all normalised pictures, one for what the reader finds on those that it refuses.
     assert len(calls.sizes) == 2
     assert calls.sizes[0] == len(pictures)
 
@@ -183,7 +185,7 @@ def test_predict_batch_in_model_form_equals_files(
 def test_predict_many_pictures_keeps_to_largest_batch(model: LinearModel, digits: Any) -> None:
     calls = Calls(model)
     numbers = draw_lines(list(digits.images[:4]))
-    outcomes = Recognition(calls, DIGITS, max_batch=8).predict([numbers] * 5)
+    outcomes = Recognition(calls, DIGITS, find=find_components, max_batch=8).predict([numbers] * 5)
     assert len(list(outcomes)) == 5
     assert max(calls.sizes) <= 8
 
@@ -205,23 +207,32 @@ def test_recognition_error_of_model_ends_iteration(pictures: Any) -> None:
     def classify(batch: Any) -> Sequence[Prediction]:
         raise OverloadedError("busy")
 
-    for method in (Recognition(classify, DIGITS).predict, Recognition(classify, DIGITS).read):
+    recognition = Recognition(classify, DIGITS, find=find_components)
+    for method in (recognition.predict, recognition.read):
         with pytest.raises(OverloadedError):
             list(method([pictures["dark on white"]]))
 
 
 def test_recognition_steps_run_where_the_caller_wants(model: LinearModel, pictures: Any) -> None:
-    segmented = []
+    paged = []
 
-    def segment(picture: Any) -> Any:
-        segmented.append(picture)
-        return segment_picture(picture)
+    def page(picture: Any) -> Any:
+        paged.append(picture)
+        return page_of_picture(picture)
 
-    recognition = Recognition(model.classify, DIGITS, segment=segment)
+    recognition = Recognition(model.classify, DIGITS, find=find_components, page=page)
     given = [pictures["in MNIST's form"], pictures["two lines"]]
     list(recognition.predict(given))
-    assert len(segmented) == 1
-    assert segmented[0] is given[1]
+    assert len(paged) == 1
+    assert paged[0] is given[1]
+
+
+def test_recognition_without_reader_predicts_and_reads_nothing(model: LinearModel, pictures: Any) -> None:
+    recognition = Recognition(model.classify, DIGITS)
+    outcomes = recognition.predict([pictures["dark on white"], pictures["two lines"]])
+    assert [answer(outcome) for outcome in outcomes] == [3, ("no_digit", None)]
+    with pytest.raises(ReaderMissingError):
+        next(recognition.read([pictures["dark on white"]]))
 
 
 def test_read_digits_have_boxes_in_pixels_of_the_picture(recognition: Recognition, pictures: Any) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.core import ParameterSource
 
+from digit_client.artifact.task_card import READER_NAME
 from digit_client.artifact.versions import ArtifactError
 from digit_training.errors import Interrupted, NotPublishedError, TrainingError
 
@@ -144,7 +145,9 @@ def feedback_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command()
-@click.option("--model", default="convnet", show_default=True, type=click.Choice(["convnet", "perceptron"]))
+@click.option(
+    "--model", default="convnet", show_default=True, type=click.Choice(["convnet", "perceptron", "reader"])
+)
 @click.option(
     "--recipe",
     default="quick",
@@ -202,23 +205,38 @@ def train(
 ) -> None:
     """Fit a model to MNIST, and to feedback, and publish it as the next version of `digits`.
 
+    `--model reader` fits the network that finds digits on a page, for an hour, and publishes it as the next
+    version of `reader`. Without it, the reader that comes with this package is published, if there is none.
+
     The first version is served; a later one after `digits models promote`. The exit status is 4 if the
     quality gate refuses the model or the feedback, or if there is no feedback to learn from, and 1 after an
     error.
     """
-    if if_needed and (versions := target.models.versions("digits")):
+    name = READER_NAME if model == READER_NAME else "digits"
+    versions = target.models.versions(name) if if_needed else {}
+    if versions and target.models.versions(READER_NAME):
         click.echo(f"Nothing to train: {next(iter(versions.values())).path} is already published.")
         return
     if data and not data.exists():
         raise click.ClickException(f"{data} does not exist")
+    if name == READER_NAME and (feedback or start):
+        raise click.UsageError("--model reader takes neither --feedback nor --from.")
     _silence_tensorflow()
     with _exit_on_error():
         from digit_training import pipeline
+        from digit_training.reader import pipeline as reader_pipeline
         from digit_training.recipes import Overrides
 
+        overrides = Overrides(epochs, batch_size, learning_rate)
+        if name == READER_NAME:
+            reader_pipeline.train(reader_pipeline.ReaderRun(overrides, seed, data, report), target)
+            return
+        reader_pipeline.publish_shipped(target, click.echo)
+        if versions:
+            return
         run = pipeline.TrainingRun(
             recipe=recipe if model == "convnet" else "perceptron",
-            overrides=Overrides(epochs, batch_size, learning_rate),
+            overrides=overrides,
             seed=seed,
             data=data,
             feedback=feedback,

@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import grpc
+import numpy as np
+from numpy.typing import NDArray
 
 from digit_client._exceptions import ServiceError
 from digit_client._synchronization import async_sleep
 from digit_client._types import Prediction
 from digit_client.artifact.task_card import DIGITS, TaskCard
+from digit_client.images.reading import Peaks
 from digit_client.tfserving import calls, codec
 from digit_client.tfserving.calls import VersionStatus
 from digit_client.tfserving.channel import connect_async
@@ -64,6 +67,16 @@ class AsyncConnection:
             self._cards[model] = known
             _, task = known
         return calls.to_predictions(response, len(batch), task)
+
+    async def find(
+        self, page: NDArray[np.uint8], model: ModelRef, *, timeout: float, request_id: str | None = None
+    ) -> Peaks:
+        """Return what the reader `model` finds on a grey page, uint8 [h, w].
+
+        Raise ModelNotFoundError if there is no reader.
+        """
+        request, metadata = codec.encode_page(page, model), calls.metadata(request_id)
+        return calls.to_peaks(await self._call(self._stub.predict, request, timeout, metadata))
 
     def known_task(self, model: ModelRef) -> TaskCard | None:
         """Return the task card of the reference, None before it has been read."""

@@ -9,10 +9,18 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, Unpack, overload
 
 import grpc
+import numpy as np
+from numpy.typing import NDArray
 
 from digit_client import _bulk
 from digit_client._bulk import OnError
-from digit_client._exceptions import DigitError, ImageError, without_tracebacks
+from digit_client._exceptions import (
+    DigitError,
+    ImageError,
+    ModelNotFoundError,
+    ReaderMissingError,
+    without_tracebacks,
+)
 from digit_client._inputs import ImageSource
 from digit_client._options import CallOptions, ModelServerKeywords, new_request_id
 from digit_client._recognition import Outcome, Pictures, Recognition
@@ -20,6 +28,8 @@ from digit_client._sync.connection import Connection
 from digit_client._sync.results import collect
 from digit_client._synchronization import Results, blocking, run
 from digit_client._types import MIN_IS_DIGIT, Prediction, Reading
+from digit_client.artifact.task_card import READER_NAME
+from digit_client.images import Peaks
 from digit_client.tfserving.base_client import CallsDeadline, ModelServerBaseClient
 from digit_client.tfserving.batches import PictureBatch, batches, read_once
 from digit_client.tfserving.codec import Batch
@@ -136,7 +146,8 @@ class ModelServerClient(ModelServerBaseClient[Connection]):
     ) -> Reading:
         """Read all digits on one image, in lines; without a digit, the reading is empty.
 
-        Raise ReadingNotSupportedError if the model's classes are not the ten digits.
+        Raise ReadingNotSupportedError if the model's classes are not the ten digits, ReaderMissingError if
+        the model server has no reader.
         """
         options = CallOptions(version, label, min_is_digit, None, timeout, request_id)
         return self._send_image(Recognition.read, image, options)
@@ -242,6 +253,7 @@ class ModelServerClient(ModelServerBaseClient[Connection]):
     ) -> list[tuple[int, _Result | DigitError | OSError]]:
         """Return the position and the result of each picture. No call begins once `stopped` is set."""
         model = self._model(options.version, options.label)
+        reader = replace(self._model(None, None), name=READER_NAME)
         request_id = options.request_id or new_request_id()
         deadline = CallsDeadline(self.timeout if options.timeout is None else options.timeout)
         # Connect here, in the event loop: the recognition runs in a thread.
@@ -259,10 +271,19 @@ class ModelServerClient(ModelServerBaseClient[Connection]):
             )
             return answers
 
+        def find(page: NDArray[np.uint8]) -> Peaks:
+            try:
+                peaks: Peaks = call(
+                    lambda timeout: connection.find(page, reader, timeout=timeout, request_id=request_id)
+                )
+            except ModelNotFoundError as error:
+                raise ReaderMissingError(error.message) from error
+            return peaks
+
         try:
             task = call(lambda timeout: connection.task(model, timeout=timeout))
             min_is_digit = MIN_IS_DIGIT if options.min_is_digit is None else options.min_is_digit
-            recognition = Recognition(blocking(classify), task, min_is_digit)
+            recognition = Recognition(blocking(classify), task, min_is_digit, blocking(find))
             outcomes: list[Outcome[_Result]] = run(list, recognize(recognition, batch.pictures))
         except DigitError as error:
             error.request_id = error.request_id or request_id

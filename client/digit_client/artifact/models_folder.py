@@ -21,6 +21,7 @@ from pathlib import Path
 
 from digit_client.artifact import verification
 from digit_client.artifact.models_config import STABLE, ModelsConfig
+from digit_client.artifact.task_card import READER_NAME
 from digit_client.artifact.versions import ArtifactError, Version, fsync, list_versions, write_version
 
 KEPT_VERSIONS = 10
@@ -59,8 +60,10 @@ class ModelsFolder:
         return sorted(path.name for path in self.root.glob("*/") if list_versions(path))
 
     def choose(self, name: str | None) -> str:
-        """Return the name of a model that has a version, or of the only one if it is None."""
+        """Return the name of a model that has a version; if it is None, of the only one beside the reader."""
         names = self.names()
+        if name is None and len(names) == 2:
+            names = [each for each in names if each != READER_NAME]
         if not names:
             raise ArtifactError(
                 f"{self.root} has no model; create one with `digits train` or `digits export`"

@@ -145,6 +145,8 @@ class TaskCard:
 
 DIGITS = TaskCard("digits", DIGIT_LABELS, _DIGIT_SHAPE, (0.0, 1.0), "digits")
 """Card of the handwritten digits, and of every model without a card."""
+READER_NAME = "reader"
+"""Name of the model that finds digits on a page; it has no task card, for it classifies no picture."""
 
 
 def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:

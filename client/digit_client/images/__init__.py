@@ -12,8 +12,8 @@ All functions are pure: bytes and arrays in, arrays out. The stages and their mo
 
 and for any number of digits:
 
-    bytes ─ decode ─▶ pixels ─ candidates ─▶ uint8 [k, 28, 28] ─ the model ─▶ predictions ─ reading ─▶ Reading
-    candidates: ink_masks (frames, line_removal) ─ seams ─ normalisation
+    bytes ─ decode ─▶ pixels ─ pages ─▶ grey page ─ the reader ─▶ peaks ─ reading, pages ─▶ uint8 [k, 28, 28]
+    ─ the digits' model ─▶ predictions ─ reading ─▶ Reading
 
 and for a model of another task, as its task card says:
 
@@ -28,7 +28,6 @@ with a table around it.
 from digit_client._exceptions import NoInkError
 from digit_client._inputs import Pixels, to_png, to_uint8, to_uint8_image
 from digit_client._types import MIN_IS_DIGIT
-from digit_client.images.candidates import READING_SIDE, Candidates, segment
 from digit_client.images.decode import MAX_PIXELS, decode, original_size
 from digit_client.images.normalisation import (
     SIDE,
@@ -37,29 +36,33 @@ from digit_client.images.normalisation import (
     is_normalized,
     normalise,
 )
+from digit_client.images.pages import PAGE_SIDE, Page, to_page
 from digit_client.images.preparation import decode_for_task, prepare
-from digit_client.images.reading import digit_indexes, glyphs, read
+from digit_client.images.reading import Detected, Peaks, detect, digit_indexes, lone_digit, read
 
 __all__ = [
     "MAX_PIXELS",
     "MIN_IS_DIGIT",
-    "READING_SIDE",
+    "PAGE_SIDE",
     "SIDE",
-    "Candidates",
+    "Detected",
     "NoInkError",
+    "Page",
+    "Peaks",
     "Pixels",
     "are_normalized",
     "decode",
     "decode_for_task",
+    "detect",
     "digit_indexes",
     "fit_to_mnist_canvas",
-    "glyphs",
     "is_normalized",
+    "lone_digit",
     "normalise",
     "original_size",
     "prepare",
     "read",
-    "segment",
+    "to_page",
     "to_png",
     "to_uint8",
     "to_uint8_image",

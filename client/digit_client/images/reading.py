@@ -1,371 +1,240 @@
-"""Reading: the digits of a picture, chosen among its candidates by the model's predictions."""
+"""Reading: the numbers on a page, from the peaks of the reader and the predictions of the digits' model.
 
-import math
-from bisect import bisect_left
+The reader says where digits are, and both say which: their probabilities are mixed.
+"""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from heapq import nlargest
-from itertools import accumulate
-from operator import or_
+from itertools import pairwise
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client._types import MIN_CONFIDENCE, MIN_IS_DIGIT, Box, Digit, Line, Prediction, Reading
-from digit_client.images.boxes import contains, enclose, gaps
-from digit_client.images.candidates import Candidate, Candidates, Layer
+from digit_client._types import MIN_IS_DIGIT, Box, Digit, Line, Prediction, Reading
+from digit_client.images.normalisation import SIDE
+from digit_client.images.pages import Page, crop_digit
+
+CLASSES = 11
+"""Classes of the reader: the ten digits, and signs such as points and slashes."""
+SIGN = 10
+_LEAST = 1e-9
+"""Least probability whose logarithm is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """Peaks that the reader finds on a page.
+
+    `scores` float32 [k], in 0..1; `classes` float32 [k, 11], probabilities; `boxes` float32 [k, 4]: left,
+    top, width and height in pixels of the page.
+    """
+
+    scores: NDArray[np.float32]
+    classes: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """Return the number of peaks."""
+        return len(self.scores)
+
+    def __getitem__(self, chosen: Sequence[int] | NDArray[np.intp]) -> "Peaks":
+        """Return the chosen peaks."""
+        return Peaks(self.scores[chosen], self.classes[chosen], self.boxes[chosen])
 
 
 @dataclass(frozen=True, slots=True)
 class ReadingConfig:
-    """Thresholds of the choice. The score of a candidate is the confidence of its prediction, 0..1."""
+    """Thresholds of the reading, chosen on drawn pages."""
 
-    min_score: float = 0.15
-    """Least score of a digit in a number."""
-    cut_cost: float = 0.25
-    """Cost of a piece, as a negative logarithm of a score: most digits are not cut."""
-    min_height: float = 0.42
-    """Least height of a digit, as a share of the median height of the digits: lower ones are signs."""
-    min_slash_width: float = 0.25
-    """Least width of a slash, as a share of its height."""
-    min_slash_height: float = 1.2
-    """Least height of a slash, as a multiple of its neighbours' height."""
-    min_bar_height: float = 1.5
-    """Least height of an upright bar, such as a cell's line, as a multiple of its neighbours' height."""
-    min_gain: float = 1.05
-    """Least ratio of the values of two masks at which the one of lower contrast is preferred."""
+    min_peak: float = 0.2
+    """Least score of a peak that is looked at."""
+    min_score: float = 0.5
+    """Least score of a digit."""
+    max_mixed_overlap: float = 0.2
+    """Share of a digit that its neighbour covers from which on the reader alone decides."""
+    max_overlap: float = 0.4
+    """Largest intersection over union of two boxes."""
+    max_covered: float = 0.7
+    """Largest share of a box that another one covers."""
     min_line_overlap: float = 0.35
-    """Least share of a digit's rows that the line before it covers, if it belongs to the line."""
-    edge_share: float = 0.07
-    """Distance from the picture's left or right edge within which strips lie, as a share of its width."""
-    min_strip_ratio: float = 3.0
-    """Least ratio of height to width of a strip at the picture's edge."""
-    min_hairline_ratio: float = 8.0
-    """Least ratio of height to width of a hairline; that of most handwritten 1s is lower."""
-    max_strip_height: float = 1.2
-    """Largest height of a 1 as narrow as a strip, as a multiple of the height of the highest other digit."""
-    max_ones: int = 5
-    """Largest number of 1s of a picture without other digits: more are a barcode or bricks."""
-    min_mean_confidence: float = 0.8
-    """Least mean confidence of a picture's digits, from a model with the output `is_digit`. The digit
-    that `normalise` finds is accepted as by `/v1/predict`."""
-    min_explained: float = 0.7
-    """Least share of the ink that the digits cover."""
-    min_component_explained: float = 0.7
-    """Least share of a component's ink that belongs to the digits cut from it."""
-    min_number: int = 3
-    """Least number of digits of a number that may have signs such as # or a currency at its ends."""
-    min_number_confidence: float = 0.95
-    """Least mean confidence of such a number's digits."""
-    max_sign_reach: float = 1.5
-    """Largest distance of a sign's far end from the number, as a multiple of the number's height."""
-    low_skip_cost: float = 0.25
-    """Cost of leaving out a component that is too low for a digit, as a share of that of another one."""
-    beam: int = 50
-    """Number of partial choices that the search keeps."""
+    """Least share of a digit's rows that the digit before it covers, if it belongs to the same line."""
+    max_pitch: float = 2.2
+    """Largest distance of the middles of two digits of a number, as a multiple of the higher one's height."""
 
 
 _CONFIG = ReadingConfig()
 
 
 @dataclass(frozen=True, slots=True)
-class _Glyph:
-    """Candidate with its prediction, its score, and its share of the ink."""
+class Detected:
+    """What the reader finds on a page: digits, with a crop of each, uint8 [28, 28], and signs.
 
-    candidate: Candidate
-    prediction: Prediction
-    score: float
-    share: float
+    A page without a digit has one black crop: the model's answer to it has the model's version.
+    """
 
-    @property
-    def box(self) -> Box:
-        return self.candidate.box
+    page: Page
+    digits: Peaks
+    glyphs: Sequence[NDArray[np.uint8]]
+    signs: Peaks
+
+
+def detect(page: Page, peaks: Peaks) -> Detected:
+    """Return what is on the page; each digit and each sign once."""
+    peaks = _suppress(peaks[np.flatnonzero(peaks.scores >= _CONFIG.min_peak)])
+    is_sign = peaks.classes.argmax(axis=1) == SIGN
+    digits = peaks[np.flatnonzero(~is_sign)]
+    glyphs = [crop_digit(page, box) for box in digits.boxes] or [np.zeros((SIDE, SIDE), np.uint8)]
+    return Detected(page, digits, glyphs, peaks[np.flatnonzero(is_sign)])
+
+
+def lone_digit(page: Page) -> Detected:
+    """Return the digit of a page that is one digit in MNIST's form: nobody has to look for it."""
+    assert page.digit is not None
+    box = np.array([cv2.boundingRect(page.digit)], np.float32)
+    classes = np.array([[1 / SIGN] * SIGN + [0]], np.float32)
+    digit = Peaks(np.ones(1, np.float32), classes, box)
+    return Detected(page, digit, [page.digit], digit[[]])
 
 
 def read(
-    candidates: Candidates, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
-) -> Reading:
-    """Return the digits on the picture, in lines, from one prediction for each candidate.
+    detected: Detected, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
+) -> tuple[Reading, list[NDArray[np.uint8]]]:
+    """Return the numbers on the page, and the crop of each digit, in the same order.
 
-    `min_is_digit` is the least `is_digit` of a digit that `normalise` finds alone on the picture; the mean
-    confidence of other digits is at least that, too.
+    Takes one prediction for each crop. `min_is_digit` is the least mean `is_digit` of the digits.
     """
-    lines = [_line(glyphs) for glyphs in _lines(_best_glyphs(candidates, predictions, min_is_digit))]
-    return Reading("\n".join(line.text for line in lines), tuple(lines), predictions[0].model_version)
-
-
-def glyphs(
-    reading: Reading, candidates: Candidates, predictions: Sequence[Prediction]
-) -> list[NDArray[np.uint8]]:
-    """Return the model's input of each digit of the reading, uint8 [28, 28], in reading order."""
-    # Equal probabilities mean equal glyphs.
-    indexes = {prediction.probabilities: index for index, prediction in enumerate(predictions)}
-    return [candidates.glyphs[indexes[digit.probabilities]] for digit in reading.digits]
+    chosen = digit_indexes(detected, predictions, min_is_digit)
+    scores, probabilities = detected.digits.scores, _mix(detected.digits, predictions)
+    grouped = [[chosen[member] for member in line] for line in _lines(detected.digits.boxes[chosen])]
+    separators = _separators(detected, grouped)
+    lines = []
+    for indexes, signs in zip(grouped, separators, strict=True):
+        digits = [
+            Digit(
+                int(probabilities[index].argmax()),
+                float(scores[index] * probabilities[index].max()),
+                tuple(probabilities[index].tolist()),
+                detected.page.to_picture(detected.digits.boxes[index]),
+            )
+            for index in indexes
+        ]
+        lines.append(_line(digits, signs))
+    text = "\n".join(line.text for line in lines)
+    reading = Reading(text, tuple(lines), predictions[0].model_version)
+    return reading, [detected.glyphs[index] for indexes in grouped for index in indexes]
 
 
 def digit_indexes(
-    candidates: Candidates, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
+    detected: Detected, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
 ) -> list[int]:
-    """Return the indexes of the glyphs that are the digits on the picture, as `read` finds them."""
-    return [glyph.candidate.glyph for glyph in _best_glyphs(candidates, predictions, min_is_digit)]
+    """Return the indexes of the digits: those of the reader, if the model agrees in the mean."""
+    chosen: list[int] = np.flatnonzero(detected.digits.scores >= _CONFIG.min_score).tolist()
+    if not chosen or np.mean([_is_digit(predictions[index]) for index in chosen]) < min_is_digit:
+        return []
+    return chosen
 
 
-def _best_glyphs(
-    candidates: Candidates, predictions: Sequence[Prediction], min_is_digit: float
-) -> list[_Glyph]:
-    """Return the digits of the mask whose digits are the most certain."""
-    best: list[_Glyph] = []
-    best_value = 0.0
-    width = candidates.size[1]
-    for layer in candidates.layers:
-        glyphs = _without_fragments(_select(layer, predictions), layer)
-        glyphs = _without_strips(_without_signs(glyphs), width)
-        value = _value(glyphs, layer, width, min_is_digit)
-        if value > _CONFIG.min_gain * best_value:
-            best, best_value = glyphs, value
-    return best
+def _is_digit(prediction: Prediction) -> float:
+    """Return `is_digit`; of a model without it, 1 if it is sure enough which digit it sees."""
+    if prediction.is_digit is not None:
+        return prediction.is_digit
+    return float(prediction.looks_like_digit())
 
 
-def _value(glyphs: list[_Glyph], layer: Layer, width: int, min_is_digit: float) -> float:
-    """Return the mean confidence times the square root of the share of ink that the glyphs explain.
-
-    The value is 0 for a picture without a number: unsure glyphs, other ink, or parallel bars.
-    """
-    if not glyphs or (len(glyphs) > _CONFIG.max_ones and {glyph.prediction.index for glyph in glyphs} == {1}):
-        return 0.0
-    confidence = _mean_confidence(glyphs)
-    if len(glyphs) == 1 and glyphs[0].candidate.is_lone:
-        is_sure = glyphs[0].prediction.looks_like_digit(min_is_digit)
-    else:
-        has_is_digit = glyphs[0].prediction.is_digit is not None
-        least = max(_CONFIG.min_mean_confidence, min_is_digit) if has_is_digit else MIN_CONFIDENCE
-        is_sure = confidence >= least
-    explained = _explained(glyphs, layer, width)
-    if not is_sure or explained < _CONFIG.min_explained:
-        return 0.0
-    return confidence * math.sqrt(explained)
-
-
-def _mean_confidence(glyphs: list[_Glyph]) -> float:
-    return sum(glyph.prediction.confidence for glyph in glyphs) / len(glyphs)
-
-
-def _explained(glyphs: list[_Glyph], layer: Layer, width: int) -> float:
-    """Return the share of ink that belongs to the glyphs, without signs, strips and frames around glyphs."""
-    atoms = reduce(or_, (glyph.candidate.atoms for glyph in glyphs))
-    number = enclose(glyph.box for glyph in glyphs)
-    is_certain = (
-        len(glyphs) >= _CONFIG.min_number and _mean_confidence(glyphs) >= _CONFIG.min_number_confidence
+def _suppress(peaks: Peaks) -> Peaks:
+    """Non-maximum suppression: leave out peaks whose box a better one covers."""
+    area = np.maximum(peaks.boxes[:, 2] * peaks.boxes[:, 3], 1.0)
+    common = _intersections(peaks.boxes)
+    union = area[:, None] + area - common
+    rivals = (common / union > _CONFIG.max_overlap) | (
+        common / np.minimum(area[:, None], area) > _CONFIG.max_covered
     )
-    least = _CONFIG.min_height * max(glyph.box[3] for glyph in glyphs)
-    explained = total = 0.0
-    for atom, (share, owner) in enumerate(zip(layer.shares, layer.owners, strict=True)):
-        box = layer.components[owner]
-        if atoms >> atom & 1:
-            explained += share
-        elif (
-            box[3] < least
-            or _is_strip(box, width)
-            or any(contains(box, glyph.box) for glyph in glyphs)
-            or (is_certain and _is_at_end(box, number))
-        ):
-            continue
-        total += share
-    return explained / total
+    kept: list[int] = []
+    for index in np.argsort(-peaks.scores, kind="stable").tolist():
+        if not rivals[index, kept].any():
+            kept.append(index)
+    return peaks[kept]
 
 
-def _is_at_end(box: Box, number: Box) -> bool:
-    """True for a sign on the number's line, at its left or right end."""
-    reach = _CONFIG.max_sign_reach * number[3]
-    middle = box[0] + box[2] / 2
-    is_outside = not number[0] <= middle <= number[0] + number[2]
-    is_near = box[0] >= number[0] - reach and box[0] + box[2] <= number[0] + number[2] + reach
-    return is_outside and is_near and gaps(box, number)[1] < 0
+def _mix(peaks: Peaks, predictions: Sequence[Prediction]) -> NDArray[np.float32]:
+    """Return the probabilities of the ten digits, float32 [k, 10]: those of reader and model, multiplied.
 
-
-def _select(layer: Layer, predictions: Sequence[Prediction]) -> list[_Glyph]:
-    """Return the disjoint candidates with the highest product of scores.
-
-    Beam search over the atoms from left to right. An atom that belongs to no digit costs as much as a digit
-    of the least score, in proportion to its share of its component.
+    Logarithmic opinion pool: the weight of the model falls from 1 to 0 as a neighbour covers more of the
+    digit, whose crop then shows both.
     """
-    glyphs = _glyphs_by_atom(layer, predictions)
-    skip_costs = _skip_costs(layer)
-    # Best value and glyphs by the bit set of the next atoms that are used.
-    states: dict[int, tuple[float, tuple[_Glyph, ...]]] = {0: (0.0, ())}
-    for atom, skip_cost in enumerate(skip_costs):
-        options: dict[int, tuple[float, tuple[_Glyph, ...]]] = {}
-        for used, (value, chosen) in states.items():
-            _keep_better(options, used >> 1, value - (0.0 if used & 1 else skip_cost), chosen)
-            if used & 1:
-                continue
-            for glyph in glyphs.get(atom, ()):
-                atoms = glyph.candidate.atoms >> atom
-                if not atoms & used:
-                    cost = _CONFIG.cut_cost if glyph.candidate.is_piece else 0.0
-                    total = value + math.log(glyph.score) - cost
-                    _keep_better(options, (used | atoms) >> 1, total, (*chosen, glyph))
-        best = nlargest(_CONFIG.beam, options.items(), key=lambda option: option[1][0])
-        states = dict(best)
-    _, chosen = max(states.values(), key=lambda state: state[0])
-    return list(chosen)
+    if not len(peaks):
+        return np.zeros((0, SIGN), np.float32)
+    found = np.maximum(peaks.classes[:, :SIGN], _LEAST)
+    classified = np.maximum([answer.probabilities for answer in predictions], _LEAST)
+    common = _intersections(peaks.boxes)
+    np.fill_diagonal(common, 0)
+    covered = common.max(axis=1) / np.maximum(peaks.boxes[:, 2] * peaks.boxes[:, 3], 1.0)
+    weight = np.clip(1 - covered / _CONFIG.max_mixed_overlap, 0, 1)[:, np.newaxis]
+    logs = np.log(found) + weight * np.log(classified)
+    mixed = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return np.asarray(mixed / mixed.sum(axis=1, keepdims=True), np.float32)
 
 
-def _keep_better(
-    options: dict[int, tuple[float, tuple[_Glyph, ...]]], used: int, value: float, chosen: tuple[_Glyph, ...]
-) -> None:
-    if used not in options or options[used][0] < value:
-        options[used] = value, chosen
+def _intersections(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the area that each two boxes have in common: float32 [k, k]."""
+    left, top, width, height = (column[:, np.newaxis] for column in boxes.T)
+    across = np.minimum(left + width, (left + width).T) - np.maximum(left, left.T)
+    down = np.minimum(top + height, (top + height).T) - np.maximum(top, top.T)
+    return np.asarray(np.maximum(across, 0) * np.maximum(down, 0), np.float32)
 
 
-def _glyphs_by_atom(layer: Layer, predictions: Sequence[Prediction]) -> dict[int, list[_Glyph]]:
-    """Return the candidates that can be digits, by their first atom."""
-    glyphs: dict[int, list[_Glyph]] = {}
-    for candidate in layer.candidates:
-        prediction = predictions[candidate.glyph]
-        score = _score(prediction)
-        if score >= _CONFIG.min_score:
-            atoms = _bits(candidate.atoms)
-            share = sum(layer.shares[atom] for atom in atoms)
-            glyphs.setdefault(atoms[0], []).append(_Glyph(candidate, prediction, score, share))
-    return glyphs
+def _lines(boxes: NDArray[np.float32]) -> list[list[int]]:
+    """Group boxes into lines, from top to bottom, each from left to right.
 
-
-def _skip_costs(layer: Layer) -> list[float]:
-    """Return the cost of each atom that belongs to no digit; a low component, such as a rule, costs less."""
-    inks = _component_inks(layer)
-    least = _CONFIG.min_height * max((height for *_, height in layer.components), default=0)
-    factors = [_CONFIG.low_skip_cost if height < least else 1.0 for *_, height in layer.components]
-    return [
-        -math.log(_CONFIG.min_score) * factors[owner] * share / max(inks[owner], 1e-9)
-        for share, owner in zip(layer.shares, layer.owners, strict=True)
-    ]
-
-
-def _component_inks(layer: Layer) -> dict[int, float]:
-    """Return each component's share of the ink."""
-    inks: dict[int, float] = {}
-    for share, owner in zip(layer.shares, layer.owners, strict=True):
-        inks[owner] = inks.get(owner, 0.0) + share
-    return inks
-
-
-def _score(prediction: Prediction) -> float:
-    """Return the confidence; its root for a model without `is_digit`, which has to be lenient."""
-    return prediction.confidence if prediction.is_digit is not None else math.sqrt(prediction.confidence)
-
-
-def _bits(atoms: int) -> list[int]:
-    return [bit for bit in range(atoms.bit_length()) if atoms >> bit & 1]
-
-
-def _without_fragments(glyphs: list[_Glyph], layer: Layer) -> list[_Glyph]:
-    """Leave out pieces of a component that is no number: one that is only explained in part, or as 1s alone.
-
-    Many letters and drawings have a straight stroke, which resembles a 1.
+    A box continues the line whose last box's rows overlap its own most, so that lines may slant.
     """
-    pieces: dict[int, list[_Glyph]] = {}
-    for glyph in glyphs:
-        if glyph.candidate.is_piece:
-            pieces.setdefault(layer.owners[_bits(glyph.candidate.atoms)[0]], []).append(glyph)
-    inks = _component_inks(layer)
-    fragments = [
-        glyph
-        for owner, members in pieces.items()
-        for glyph in members
-        if sum(member.share for member in members) < _CONFIG.min_component_explained * inks[owner]
-        or all(member.prediction.index == 1 for member in members)
-    ]
-    return [glyph for glyph in glyphs if glyph not in fragments]
-
-
-def _without_signs(glyphs: list[_Glyph]) -> list[_Glyph]:
-    """Leave out frames around other glyphs, glyphs much lower than the others, and slashes."""
-    inner = [
-        glyph
-        for glyph in glyphs
-        if not any(other is not glyph and contains(glyph.box, other.box) for other in glyphs)
-    ]
-    if not inner:
-        return inner
-    # Points, commas, dashes and specks are low.
-    least = _CONFIG.min_height * _median_height(inner)
-    tall = [glyph for glyph in inner if glyph.box[3] >= least]
-    return [glyph for line in _lines(tall) for glyph in _without_slashes(line)]
-
-
-def _without_strips(glyphs: list[_Glyph], width: int) -> list[_Glyph]:
-    """Leave out strips that are far from all digits or higher: remains of rules, a table beside a sheet."""
-    others = [glyph for glyph in glyphs if not _is_strip(glyph.box, width)]
-    highest = _CONFIG.max_strip_height * max((other.box[3] for other in others), default=0)
-    return [
-        glyph
-        for glyph in glyphs
-        if not others
-        or glyph in others
-        or (
-            glyph.box[3] <= highest
-            and any(max(gaps(glyph.box, other.box)) < other.box[3] for other in others)
-        )
-    ]
-
-
-def _is_strip(box: Box, width: int) -> bool:
-    """True for a hairline, and for a vertical bar at the left or right edge of a picture of this width."""
-    margin = _CONFIG.edge_share * width
-    is_at_edge = not margin < box[0] + box[2] / 2 < width - margin
-    ratio = _CONFIG.min_strip_ratio if is_at_edge else _CONFIG.min_hairline_ratio
-    return box[3] > ratio * box[2]
-
-
-def _median_height(glyphs: list[_Glyph]) -> int:
-    """Return the median weighted by ink, since specks may outnumber digits; there is at least one glyph."""
-    by_height = sorted(glyphs, key=lambda glyph: glyph.box[3])
-    shares = list(accumulate(glyph.share for glyph in by_height))
-    return by_height[bisect_left(shares, shares[-1] / 2)].box[3]
-
-
-def _without_slashes(line: list[_Glyph]) -> list[_Glyph]:
-    """Leave out slashes: a 1 between digits that is higher than both, slanted or much higher."""
-    kept = list(line)
-    for before, glyph, after in zip(line, line[1:], line[2:], strict=False):
-        _, top, width, height = glyph.box
-        is_slanted = width > _CONFIG.min_slash_width * height
-        least = _CONFIG.min_slash_height if is_slanted else _CONFIG.min_bar_height
-        is_higher = all(
-            top <= other.box[1] and top + height >= other.box[1] + other.box[3] for other in (before, after)
-        )
-        if glyph.prediction.index == 1 and is_higher and height > least * max(before.box[3], after.box[3]):
-            kept.remove(glyph)
-    return kept
-
-
-def _lines(glyphs: list[_Glyph]) -> list[list[_Glyph]]:
-    """Group glyphs into lines, from top to bottom, each from left to right.
-
-    A glyph continues the line whose last glyph's rows overlap it most, so that lines may slant.
-    """
-    lines: list[list[_Glyph]] = []
-    for glyph in sorted(glyphs, key=lambda item: item.box[0]):
-        overlaps = [_overlap(line[-1].box, glyph.box) for line in lines]
-        if overlaps and max(overlaps) > _CONFIG.min_line_overlap:
-            lines[overlaps.index(max(overlaps))].append(glyph)
+    lines: list[list[int]] = []
+    for index in np.argsort(boxes[:, 0], kind="stable").tolist():
+        shares = [_common_rows(boxes[line[-1]], boxes[index]) for line in lines]
+        if shares and max(shares) > _CONFIG.min_line_overlap:
+            lines[shares.index(max(shares))].append(index)
         else:
-            lines.append([glyph])
-    return sorted(lines, key=lambda line: sum(item.box[1] + item.box[3] / 2 for item in line) / len(line))
+            lines.append([index])
+    return sorted(lines, key=lambda line: float(np.mean(boxes[line, 1] + boxes[line, 3] / 2)))
 
 
-def _overlap(box: Box, other: Box) -> float:
-    """Return the common rows as a share of the lower box's height."""
+def _common_rows(box: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return the common rows of two boxes as a share of the lower one's height."""
     common = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])
-    return common / max(1, min(box[3], other[3]))
+    return float(common / max(1.0, min(box[3], other[3])))
 
 
-def _line(glyphs: list[_Glyph]) -> Line:
-    digits = tuple(
-        Digit(glyph.prediction.index, glyph.prediction.confidence, glyph.prediction.probabilities, glyph.box)
-        for glyph in glyphs
-    )
-    text = "".join(str(digit.digit) for digit in digits)
-    return Line(text, enclose(digit.box for digit in digits), digits)
+def _separators(detected: Detected, lines: Sequence[Sequence[int]]) -> list[list[Box]]:
+    """Return the boxes of the signs on each line of digits, from left to right."""
+    found: list[list[Box]] = [[] for _ in lines]
+    boxes = detected.digits.boxes
+    order = np.argsort(detected.signs.boxes[:, 0], kind="stable").tolist() if lines else []
+    for index in order:
+        sign = detected.signs.boxes[index]
+        if detected.signs.scores[index] < _CONFIG.min_score:
+            continue
+        shares = [max(_common_rows(boxes[digit], sign) for digit in line) for line in lines]
+        if max(shares) > _CONFIG.min_line_overlap:
+            found[shares.index(max(shares))].append(detected.page.to_picture(sign))
+    return found
+
+
+def _line(digits: Sequence[Digit], separators: Sequence[Box]) -> Line:
+    """Return a line, whose text has a space where a gap without a sign parts two numbers."""
+    text = str(digits[0].digit)
+    for before, digit in pairwise(digits):
+        start, end = (left + width / 2 for left, _, width, _ in (before.box, digit.box))
+        is_wide = end - start > _CONFIG.max_pitch * max(before.box[3], digit.box[3])
+        has_sign = any(start <= left + width / 2 <= end for left, _, width, _ in separators)
+        text += (" " if is_wide and not has_sign else "") + str(digit.digit)
+    return Line(text, _enclose([digit.box for digit in digits]), tuple(digits), tuple(separators))
+
+
+def _enclose(boxes: Sequence[Box]) -> Box:
+    """Return the smallest box around all boxes, of which there is at least one."""
+    lefts, tops, widths, heights = zip(*boxes, strict=True)
+    left, top = min(lefts), min(tops)
+    right = max(start + length for start, length in zip(lefts, widths, strict=True))
+    bottom = max(start + length for start, length in zip(tops, heights, strict=True))
+    return left, top, right - left, bottom - top

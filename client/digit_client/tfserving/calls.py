@@ -21,6 +21,7 @@ from digit_client._exceptions import (
 )
 from digit_client._types import Prediction
 from digit_client.artifact.task_card import TaskCard
+from digit_client.images.reading import Peaks
 from digit_client.tfserving import codec
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.protos import (
@@ -132,6 +133,13 @@ def to_predictions(response: PredictResponse, count: int, task: TaskCard) -> lis
     if len(predictions) != count:
         raise ServiceError(f"the model server gave {len(predictions)} answers for {count} images")
     return predictions
+
+
+def to_peaks(response: PredictResponse) -> Peaks:
+    try:
+        return codec.decode_peaks(response)
+    except ValueError as error:
+        raise ServiceError(f"unusable answer from the reader: {error}") from error
 
 
 def to_statuses(response: GetModelStatusResponse) -> list[VersionStatus]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from digit_client._types import Prediction
 from digit_client.artifact.task_card import TaskCard
+from digit_client.images.reading import CLASSES, Peaks
 from digit_client.tfserving.protos import (
     DT_FLOAT,
     DT_UINT8,
@@ -24,6 +25,9 @@ PIXELS_SIGNATURE, PIXELS_INPUT = "serving_default", "pixels"
 CARD_SIGNATURE, CARD_INPUT, CARD_OUTPUT = "card", "unused", "card"
 """Signature that returns the task card: uint8 [n] to string [n]. Its input is unused; TensorFlow Serving's
 batching requires one."""
+
+PAGES_INPUT = "pages"
+"""Input of the reader: grey pages, uint8 [n, h, w]."""
 
 Batch = NDArray[np.uint8] | NDArray[np.float32]
 """Model input: uint8 [n, *shape], or float32 [n, *instance_shape] in the task card's range."""
@@ -92,6 +96,37 @@ def decode_card(response: PredictResponse) -> TaskCard:
     if not isinstance(document, dict):
         raise ValueError("the task card is not a JSON object")
     return TaskCard.from_document(document)
+
+
+def encode_page(page: NDArray[np.uint8], model: ModelRef) -> PredictRequest:
+    """Convert a grey page, uint8 [h, w], to a request to the reader `model`."""
+    request = PredictRequest(model_spec=model_spec(model))
+    request.model_spec.signature_name = PIXELS_SIGNATURE
+    tensor = request.inputs[PAGES_INPUT]
+    tensor.dtype = DT_UINT8
+    for size in (1, *page.shape):
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = page.tobytes()
+    return request
+
+
+def decode_peaks(response: PredictResponse) -> Peaks:
+    """Convert a reader's response for one page to its k peaks.
+
+    Raise ValueError unless it has finite `scores` float32 [1, k], `classes` float32 [1, k, 11] and `boxes`
+    float32 [1, k, 4].
+    """
+    arrays = []
+    for name, sizes in (("scores", ()), ("classes", (CLASSES,)), ("boxes", (4,))):
+        if name not in response.outputs:
+            raise ValueError(f"the response has no output {name!r}")
+        values = _decode_tensor(response.outputs[name])
+        if values.shape != (1, *values.shape[1:2], *sizes) or not np.isfinite(values).all():
+            raise ValueError(f"expected {name} float32 {[1, 'k', *sizes]}, got shape {list(values.shape)}")
+        arrays.append(values[0])
+    if len({len(values) for values in arrays}) != 1:
+        raise ValueError("the response has other numbers of scores, classes and boxes")
+    return Peaks(*arrays)
 
 
 def version_of(response: PredictResponse) -> int:

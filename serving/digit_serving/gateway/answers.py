@@ -150,8 +150,9 @@ class AnswerViews:
             partial(self._router.predict, context=context),
             task,
             min_is_digit,
+            partial(self._router.find, context=context),
             preparation.prepare,
-            preparation.segment,
+            preparation.page,
             min(self._settings.max_images, max(1, MAX_CALL_BYTES // math.prod(task.shape))),
         )
         return _Request(context, body, task, self._parser.pictures(body, task, context), recognition)
@@ -244,7 +245,8 @@ def _reading_document(reading: Reading, shown: Iterator[str]) -> schemas.Reading
 
 
 def _line(line: Line, shown: Iterator[str]) -> schemas.Line:
-    return {"text": line.text, "box": line.box, "digits": [_digit(digit, shown) for digit in line.digits]}
+    digits = [_digit(digit, shown) for digit in line.digits]
+    return {"text": line.text, "box": line.box, "digits": digits, "separators": line.separators}
 
 
 def _digit(digit: Digit, shown: Iterator[str]) -> schemas.Digit:

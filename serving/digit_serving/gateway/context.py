@@ -79,10 +79,10 @@ class RequestContext:
     """Time spent on decoding, over all images."""
     normalise_seconds: float = 0.0
     """Time spent on preparing images as the model takes them, over all images."""
-    segment_started_at: float = 0.0
-    """Start of the first segmentation."""
-    segment_seconds: float = 0.0
-    """Time spent on candidates for digits, over all images."""
+    find_started_at: float = 0.0
+    """Start of the first search for digits on a page."""
+    find_seconds: float = 0.0
+    """Time spent on finding digits on pages, with the reader's calls, over all images."""
 
     requested: ModelRef = _NO_MODEL
     """Model of the settings that is asked, with the version or the label that the request names, if any."""

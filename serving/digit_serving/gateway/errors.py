@@ -36,6 +36,7 @@ from digit_client import (
     ModelNotFoundError,
     NotAnImageError,
     OverloadedError,
+    ReaderMissingError,
     ReadingNotSupportedError,
     ServiceError,
     TruncatedImageError,
@@ -49,6 +50,10 @@ RETRY_AFTER_STATUSES = {429, 503, 504}
 # Status and detail. The model server's own messages may reveal internals, and a caller can't act on them.
 _MODEL_SERVER_ERRORS: dict[type[DigitError], tuple[int, str]] = {
     ModelNotFoundError: (404, "There is no such model, version or label."),
+    ReaderMissingError: (
+        404,
+        "The service has no reader, which finds digits on a page: digits train adds it.",
+    ),
     ReadingNotSupportedError: (404, "The model reads no numbers. Send the image to /v1/predict."),
     OverloadedError: (429, "The service is overloaded. Try again later."),
     UnavailableError: (503, "The model server is unreachable or has no model yet. Try again later."),

@@ -83,8 +83,8 @@ def _fields(context: "RequestContext") -> dict[str, Any]:
         fields["decode_ms"] = _milliseconds(context.decode_seconds)
     if context.normalise_seconds:
         fields["normalise_ms"] = _milliseconds(context.normalise_seconds)
-    if context.segment_seconds:
-        fields["segment_ms"] = _milliseconds(context.segment_seconds)
+    if context.find_seconds:
+        fields["find_ms"] = _milliseconds(context.find_seconds)
     if context.waits:
         fields["queue_ms"] = _milliseconds(context.queue_seconds)
         fields["model_server_ms"] = _milliseconds(context.model_server_seconds)

@@ -55,7 +55,7 @@ class Metrics:
         )
         self._stage_seconds = self._histogram(
             "stage_duration_seconds",
-            "Time in stages of sampled requests: decode, normalise, segment, queue (admission and batch).",
+            "Time in stages of sampled requests: decode, normalise, find, queue (admission and batch).",
             _STAGE_SECONDS,
             "stage",
         )
@@ -76,7 +76,7 @@ class Metrics:
         )
         self._call_images = self._histogram(
             "call_images",
-            "Images, and candidates for digits, per call to the model server; requests may share a call.",
+            "Images, and crops of digits, per call to the model server; requests may share a call.",
             _CALL_IMAGES,
         )
         self._predictions = self._counter("predictions", "Labels answered.", "model", "label", "version")
@@ -237,7 +237,7 @@ class Metrics:
         stages = {
             "decode": context.decode_seconds,
             "normalise": context.normalise_seconds,
-            "segment": context.segment_seconds,
+            "find": context.find_seconds,
             "queue": context.queue_seconds if context.waits else 0,
         }
         for stage, seconds in stages.items():

@@ -22,6 +22,7 @@ from digit_client import (
     NotAnImageError,
     OverloadedError,
     PixelValueError,
+    ReaderMissingError,
     ReadingNotSupportedError,
     ServiceError,
     TooManyDigitsError,
@@ -182,7 +183,7 @@ def _recognition_operations(settings: Settings) -> Iterator[_Operation]:
         "read",
         "Read all digits in each image, in lines, by a model of digits.",
         _json("Readings"),
-        (*_RECOGNITION, ReadingNotSupportedError, TooManyDigitsError),
+        (*_RECOGNITION, ReaderMissingError, ReadingNotSupportedError, TooManyDigitsError),
         "Signs between digits are left out. An image on which nothing looks like a digit has an empty "
         f"reading with a `refusal`. {common} and {settings.max_digits:,} digits per image.",
         ["include_image" if name == "include" else name for name in request_parsing.READ_PARAMETERS],

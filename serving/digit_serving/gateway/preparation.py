@@ -18,8 +18,8 @@ from digit_client import (
     images,
 )
 from digit_client._inputs import ImageSource, Pixels
-from digit_client._recognition import prepare_picture, segment_picture
-from digit_client.images import Candidates
+from digit_client._recognition import page_of_picture, prepare_picture
+from digit_client.images import Page
 from digit_serving.gateway.asgi import SLICE_SECONDS, await_
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.settings import Settings
@@ -78,7 +78,7 @@ class Scheduler:
 class Preparation:
     """The steps of Recognition that take long, for one request: each may yield to the event loop.
 
-    Raise what `prepare_picture` and `segment_picture` raise; OverloadedError if reading begins too late,
+    Raise what `prepare_picture` and `page_of_picture` raise; OverloadedError if reading begins too late,
     DeadlineExceededError if it takes too long.
     """
 
@@ -102,9 +102,18 @@ class Preparation:
                 self._context.read_started_at = started
         return self._scheduler.run_in_thread(self._context, self._prepare, picture, task, self._max_pixels)
 
-    def segment(self, picture: ImageSource) -> Candidates:
-        """Return candidates for the digits, in the thread: segmentation takes 10 ms to half a second."""
-        return self._scheduler.run_in_thread(self._context, self._segment, picture)
+    def page(self, picture: ImageSource) -> Page:
+        """Return the picture's page for the reader; a large one is read in the thread."""
+        self._scheduler.yield_if_due(self._context)
+        size = picture.size if isinstance(picture, np.ndarray) else 0
+        inline_pixels = min(self._max_pixels, _MAX_INLINE_PIXELS)
+        if size <= _MAX_INLINE_PIXELS:
+            try:
+                return self._page(picture, inline_pixels)
+            except ImageTooLargeError:
+                if self._max_pixels <= inline_pixels:
+                    raise
+        return self._scheduler.run_in_thread(self._context, self._page, picture, self._max_pixels)
 
     def _prepare(self, picture: ImageSource, task: TaskCard, max_pixels: int) -> Pixels:
         context = self._context
@@ -122,12 +131,12 @@ class Preparation:
         finally:
             context.normalise_seconds += time.perf_counter() - started
 
-    def _segment(self, picture: ImageSource) -> Candidates:
+    def _page(self, picture: ImageSource, max_pixels: int) -> Page:
         context = self._context
         started = time.perf_counter()
         context.read_started_at = context.read_started_at or started
-        context.segment_started_at = context.segment_started_at or started
+        context.find_started_at = context.find_started_at or started
         try:
-            return segment_picture(picture, max_pixels=self._max_pixels)
+            return page_of_picture(picture, max_pixels=max_pixels)
         finally:
-            context.segment_seconds += time.perf_counter() - started
+            context.find_seconds += time.perf_counter() - started

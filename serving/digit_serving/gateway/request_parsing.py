@@ -94,6 +94,7 @@ class ModelSelector:
         self._default = settings.model_name
         self._models = {name: ModelRef(name) for name in settings.models}
         self._takes_any = "*" in settings.model_names
+        self._reader = settings.reader
 
     def model(self, query: Query) -> ModelRef:
         """Return the model without a version. Raise UnknownModelError if the settings don't permit it."""
@@ -107,10 +108,12 @@ class ModelSelector:
     def version(self, query: Query) -> ModelRef:
         """Return the model, with the version or the label if the query names one.
 
-        Raise UnknownModelError, or InvalidSelectionError for an invalid version and for a version together
-        with a label.
+        Raise UnknownModelError, also for the reader, or InvalidSelectionError for an invalid version and for
+        a version together with a label.
         """
         model = self.model(query)
+        if model.name == self._reader:
+            raise UnknownModelError(f"The model {model.name} finds digits for others; ask another model.")
         version, label = query.get("version"), query.get("label")
         if version is not None and label is not None:
             raise InvalidSelectionError("Parameters `version` and `label` exclude each other.")

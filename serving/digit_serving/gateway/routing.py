@@ -5,14 +5,19 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from digit_client import (
     DeadlineExceededError,
     DigitError,
     ModelNotFoundError,
     Prediction,
+    ReaderMissingError,
     TaskCard,
     UnavailableError,
 )
+from digit_client.images import Peaks
 from digit_client.tfserving.calls import VersionStatus
 from digit_client.tfserving.codec import Batch, ModelRef
 from digit_client.tfserving.connection import AsyncConnection
@@ -74,6 +79,21 @@ class Router:
         context.model_version = predictions[0].model_version
         return predictions
 
+    def find(self, page: NDArray[np.uint8], context: RequestContext) -> Peaks:
+        """Return what the reader finds on a page. Raise ReaderMissingError if the service has none."""
+        self._begin_deadline(context)
+        started = time.perf_counter()
+
+        def ask(model: ModelRef, timeout: float) -> Awaitable[Peaks]:
+            return self._model_server.find(page, model, timeout=timeout, request_id=context.request_id)
+
+        try:
+            return self._call("reader", ask, default_version(self._settings, self._settings.reader), context)
+        except ModelNotFoundError as error:
+            raise ReaderMissingError(error.message) from error
+        finally:
+            context.find_seconds += time.perf_counter() - started
+
     def task(self, context: RequestContext) -> TaskCard:
         """Return the task of the version that is asked. Calls are needed only before its first answer.
 
@@ -125,10 +145,7 @@ class Router:
         return "default", default_version(self._settings, requested.name)
 
     def _route(self, ask: _Ask[_Result], context: RequestContext) -> _Result:
-        if context.deadline is None:
-            # Leave at least `max_queue_time` for calls, however long the request has waited for admission.
-            deadline = context.arrived_at + self._settings.deadline
-            context.deadline = max(deadline, time.perf_counter() + self._settings.max_queue_time)
+        self._begin_deadline(context)
         route, target = self._target(context)
         try:
             return self._call(route, ask, target, context)
@@ -145,6 +162,13 @@ class Router:
             return self._call("default", ask, default, context)
         except ModelNotFoundError as error:
             raise _default_missing(default, error) from error
+
+    def _begin_deadline(self, context: RequestContext) -> None:
+        """Set the end of the time for calls, before the first one."""
+        if context.deadline is None:
+            # Leave at least `max_queue_time` for calls, however long the request has waited for admission.
+            deadline = context.arrived_at + self._settings.deadline
+            context.deadline = max(deadline, time.perf_counter() + self._settings.max_queue_time)
 
     def _call(self, route: str, ask: _Ask[_Result], model: ModelRef, context: RequestContext) -> _Result:
         assert context.deadline

@@ -158,15 +158,18 @@ class Digit(TypedDict):
 class Line(TypedDict):
     """A line of digits, from left to right."""
 
-    text: Annotated[str, Field(pattern="^[0-9]+$", examples=["2026"])]
+    text: Annotated[str, Field(pattern="^[0-9]+( [0-9]+)*$", examples=["2026", "9 10 11"])]
+    """The digits, with a space where a wide gap parts two numbers."""
     box: Box
     digits: Annotated[Sequence[Digit], Field(min_length=1)]
+    separators: Sequence[Box]
+    """Boxes of signs on the line, such as a point, a slash or a currency, from left to right."""
 
 
 class Reading(TypedDict):
     """The digits on one image, in lines from top to bottom; none if the image is refused."""
 
-    text: Annotated[str, Field(pattern=r"^[0-9\n]*$", examples=["2026", "17\n42"])]
+    text: Annotated[str, Field(pattern=r"^[0-9 \n]*$", examples=["2026", "17\n42"])]
     """The texts of the lines, joined by line breaks."""
     lines: Sequence[Line]
     refusal: Refusal | None

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from digit_client.artifact.task_card import READER_NAME
+
 _FILE_FIELDS = (
     "api_keys",
     "model_server_ca",
@@ -94,6 +96,9 @@ class Settings(BaseSettings):
     """Names of all models that requests may select by `?model=`, separated by commas. DIGITS_MODEL_NAME is
     always one of them; `*` stands for every model that the model server has, which /v1/models does not
     list."""
+    reader: str = READER_NAME
+    """Name of the model on the model server that finds digits on a page. /v1/read needs it; /v1/predict asks
+    it about a picture on which the digits' model sees no digit."""
     labels: Annotated[tuple[str, ...], NoDecode] = ("stable", "canary")
     """Version labels that /v1/models looks up besides those of the default, the canary and the shadow,
     separated by commas: TensorFlow Serving has no call that lists them."""
@@ -128,7 +133,7 @@ class Settings(BaseSettings):
     max_body: int = Field(default=8 * 1024 * 1024, ge=1)
     """Largest request body, in bytes."""
     max_images: int = Field(default=256, ge=1)
-    """Largest number of images in a request, and of candidates for digits in a call. TensorFlow Serving's
+    """Largest number of images in a request, and of crops of digits in a call. TensorFlow Serving's
     max_batch_size must not be smaller."""
     max_digits: int = Field(default=64, ge=1)
     """Largest number of digits that /v1/read answers for an image."""

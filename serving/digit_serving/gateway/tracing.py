@@ -110,8 +110,8 @@ class RequestTracer:
             # Several images alternate between the stages; the spans show the two sums one after the other.
             start = context.read_started_at + context.decode_seconds
             self._create_span("normalise", parent, start, context.normalise_seconds)
-        if context.segment_seconds:
-            self._create_span("segment", parent, context.segment_started_at, context.segment_seconds)
+        if context.find_seconds:
+            self._create_span("find", parent, context.find_started_at, context.find_seconds)
         for wait in context.waits:
             call = wait.call
             start = call.started_at if call else context.ended_at

@@ -19,6 +19,7 @@ from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
 from digit_client import TaskCard
+from digit_client.artifact.task_card import READER_NAME
 from digit_client.tfserving import codec
 from digit_client.tfserving.protos import (
     DT_FLOAT,
@@ -38,6 +39,7 @@ from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
+from tests.client.component_reader import answer_page
 from tests.processes import answers, free_port, running, wait_until
 
 FIVE = Path(__file__).parents[3] / "docs" / "five.jpg"
@@ -287,6 +289,9 @@ class StubModelServer:
         """Predictions asked."""
         self.card_calls = 0
         """Task cards asked."""
+        self.pages = 0
+        """Pages on which the reader was asked to find digits."""
+        self.has_reader = True
         self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
         self._add_method("PredictionService/Predict", self._predict, PredictRequest)
         self._add_method("PredictionService/GetModelMetadata", self._metadata, GetModelMetadataRequest)
@@ -305,9 +310,17 @@ class StubModelServer:
     def _predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         if request.model_spec.signature_name == codec.CARD_SIGNATURE:
             return self._card(request, context)
+        if request.model_spec.name == READER_NAME:
+            return self._page(request, context)
         self.calls += 1
         self.metadata = dict(context.invocation_metadata())
         return self.answer(request, context)
+
+    def _page(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        self.pages += 1
+        if not self.has_reader:
+            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request: Latest(reader)")
+        return answer_page(request)
 
     def _card(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         self.card_calls += 1

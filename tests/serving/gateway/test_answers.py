@@ -337,7 +337,7 @@ class TestRead:
             assert 200 <= top < top + height <= 200 + 1120
             assert height > 600
 
-    def test_read_more_candidates_than_max_images_takes_several_calls(
+    def test_read_more_digits_than_max_images_takes_several_calls(
         self, stub: StubModelServer, model: TemplateModel, digits: Any
     ) -> None:
         http = greenlet_loop.client(Settings(**SETTINGS, model_server=stub.target, max_images=2))
@@ -447,7 +447,7 @@ class TestOtherTasks:
             assert delta("digits_predictions_total", model="digits", label=label) == 1
         assert http.get("/v1/models").get_json()["task"] == task.to_document()
 
-    def test_predict_letters_are_framed_and_never_segmented(
+    def test_predict_letters_are_framed_and_never_searched_for(
         self, stub: StubModelServer, http: FlaskClient, digits: Any
     ) -> None:
         stub.answer = models = TaskModels(digits={1: LETTERS})

@@ -134,7 +134,7 @@ def test_reading_is_logged_without_its_text(
     assert answer["readings"][0]["text"] == "2026"
     (line,) = map(json.loads, lines())
     assert {"version": 1, "images": 1, "digits": 4}.items() <= line.items()
-    assert line["segment_ms"] > 0
+    assert line["find_ms"] > 0
     assert not {"text", "label", "confidence", "normalise_ms"} & line.keys()
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from digit_client import DIGITS, DeadlineExceededError, ImageTooLargeError, OverloadedError
 from digit_client.images import to_png
-from digit_serving.gateway import asgi, preparation
+from digit_serving.gateway import asgi
 from digit_serving.gateway.preparation import Preparation, Scheduler
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
@@ -49,7 +49,7 @@ def test_prepare_later_large_picture_may_wait_until_deadline() -> None:
         scheduler, context = Scheduler(Settings(deadline=60)), request_context(waited=waited)
         context.read_started_at = context.slice_began = time.perf_counter()
         prepared = Preparation(scheduler, 2_000_000, context)
-        for method, arguments in ((prepared.prepare, (LARGE, DIGITS)), (prepared.segment, (PNG,))):
+        for method, arguments in ((prepared.prepare, (LARGE, DIGITS)), (prepared.page, (LARGE,))):
             if error is None:
                 greenlet_loop.call(method, *arguments)
                 continue
@@ -63,15 +63,11 @@ def test_prepare_file_beyond_the_limit_raises_image_too_large(max_pixels: int) -
         prepare(to_png(LARGE), max_pixels=max_pixels)
 
 
-def test_segment_first_picture_after_queue_time_raises_overloaded() -> None:
-    assert greenlet_loop.call(create_preparation(20).segment, PNG).glyphs.shape[1:] == (28, 28)
+@pytest.mark.parametrize("picture", [LARGE, to_png(LARGE)], ids=["array", "file"])
+def test_page_first_large_picture_after_queue_time_raises_overloaded(picture: Any) -> None:
+    assert greenlet_loop.call(create_preparation(20).page, picture).levels.ndim == 2
     with pytest.raises(OverloadedError):
-        greenlet_loop.call(create_preparation(40).segment, PNG)
-
-
-def test_segment_slow_picture_leaves_event_loop_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation, "segment_picture", lambda *_, **__: time.sleep(0.1))
-    assert iterations_beside(lambda: create_preparation().segment(PNG)) > 10
+        greenlet_loop.call(create_preparation(40).page, picture)
 
 
 @pytest.mark.parametrize("picture", [OFF_CENTRE, to_png(OFF_CENTRE)], ids=["arrays", "files"])

@@ -192,7 +192,7 @@ def test_spans_of_sampled_request_join_callers_trace(
     assert collector.resources[0]["service.name"] == "digits-gateway"
 
 
-def test_spans_of_reading_include_segmentation(
+def test_spans_of_reading_include_the_search(
     stub: StubModelServer, collector: Collector, monkeypatch: pytest.MonkeyPatch, digits: Any
 ) -> None:
     stub.answer = TemplateModel(digits)
@@ -203,7 +203,7 @@ def test_spans_of_reading_include_segmentation(
     (server_span,) = collector.spans_named("POST /v1/read")
     assert {"digits.images": 1, "digits.digits": 2}.items() <= attributes(server_span).items()
     stages = [span for span in collector.spans if span is not server_span]
-    assert {span.name for span in stages} == {"segment", "queue", CALL}
+    assert {span.name for span in stages} == {"find", "queue", CALL}
     for span in stages:
         assert server_span.start_time_unix_nano - CLOCK_SKEW <= span.start_time_unix_nano
         assert span.end_time_unix_nano <= server_span.end_time_unix_nano + CLOCK_SKEW

@@ -1,0 +1,65 @@
+"""Pages: what is written on them, and where."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+
+from digit_training.data import Examples
+from digit_training.reader.handwriting import SIGN, GlyphBank
+from digit_training.reader.pages import PAGE_SHAPE, Page, PageWriter
+
+
+@pytest.fixture(scope="module")
+def writer(digits: Any) -> PageWriter:
+    examples = Examples(digits.images[:1000], digits.labels[:1000])
+    return PageWriter(GlyphBank(examples, 200, np.random.default_rng(0)))
+
+
+@pytest.fixture(scope="module")
+def pages(writer: PageWriter) -> list[Page]:
+    return list(islice(draw(writer, 1), 300))
+
+
+def draw(writer: PageWriter, seed: int) -> Iterator[Page]:
+    rng = np.random.default_rng(seed)
+    while True:
+        yield writer.draw(rng)
+
+
+def test_pages_have_boxes_of_known_classes_within(pages: list[Page]) -> None:
+    for page in pages:
+        assert (page.pixels.shape, page.pixels.dtype) == (PAGE_SHAPE, np.uint8)
+        assert page.boxes.shape == (len(page.classes), 4)
+        assert ((page.classes >= -1) & (page.classes <= SIGN)).all()
+        left, top, width, height = page.boxes.T
+        assert (page.boxes >= 0).all()
+        assert (left + width <= PAGE_SHAPE[1]).all()
+        assert (top + height <= PAGE_SHAPE[0]).all()
+
+
+def test_pages_show_every_digit_signs_and_nothing(pages: list[Page]) -> None:
+    classes = np.concatenate([page.classes for page in pages])
+    assert {*range(SIGN + 1)} <= {*classes.tolist()}
+    assert 0.15 < np.mean([not len(page.classes) for page in pages]) < 0.45
+
+
+def test_boxes_enclose_ink(pages: list[Page]) -> None:
+    inside, around = [], []
+    for page in pages:
+        for (left, top, width, height), label in zip(
+            page.boxes.astype(int).tolist(), page.classes.tolist(), strict=True
+        ):
+            if 0 <= label < SIGN:
+                area = page.pixels[top : top + height, left : left + width]
+                inside.append(np.ptp(area.astype(int)))
+                around.append(np.ptp(page.pixels.astype(int)))
+    assert np.mean(inside) > 0.6 * np.mean(around)
+
+
+def test_same_seed_draws_same_pages(writer: PageWriter) -> None:
+    for page, again in islice(zip(draw(writer, 5), draw(writer, 5), strict=True), 20):
+        assert np.array_equal(page.pixels, again.pixels)
+        assert np.array_equal(page.boxes, again.boxes)

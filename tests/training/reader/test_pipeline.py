@@ -1,0 +1,78 @@
+"""Reader pipeline: the network that ships, and a fit from the command to a published version."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from digit_client import DIGITS, Reading
+from digit_client._recognition import Recognition
+from digit_client.artifact.models_folder import ModelsFolder
+from digit_client.images import Peaks
+from digit_training.data import SAMPLE
+from digit_training.errors import NotPublishedError
+from digit_training.publication import Target
+from digit_training.quality_gate import QualityGate
+from digit_training.reader import pipeline
+from digit_training.reader.fitting import Plan
+from digit_training.recipes import Overrides
+from tests.client.drawn_numbers import draw_lines
+from tests.client.linear_model import LinearModel
+
+
+def target(folder: Path, **gate: Any) -> Target:
+    return Target(ModelsFolder(folder), QualityGate(**{"min_accuracy": 0.85, **gate}))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    lines: list[str] = []
+    for _ in range(2):
+        pipeline.publish_shipped(target(folder), lines.append)
+    assert len(lines) == 2, "published once, and stable"
+    return folder
+
+
+def test_shipped_reader_is_stable_with_its_card(published: Path) -> None:
+    version = ModelsFolder(published).labelled("reader")
+    assert version is not None
+    card = version.card()
+    assert card["weights_sha256"] == hashlib.sha256(pipeline.SHIPPED_WEIGHTS.read_bytes()).hexdigest()
+    assert card["command"].startswith("digits train --model reader")
+    assert card["drawn_pages"]["recall"] > 0.85
+
+
+def test_shipped_reader_finds_digits(published: Path, digits: Any) -> None:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(published / "reader" / "1"))
+
+    def find(page: np.ndarray) -> Peaks:
+        found = loaded.signatures["serving_default"](pages=tf.constant(page[np.newaxis]))
+        return Peaks(*(found[name].numpy()[0] for name in ("scores", "classes", "boxes")))
+
+    model = LinearModel(digits.images[:1000], digits.labels[:1000])
+    recognition = Recognition(model.classify, DIGITS, find=find)
+    page = draw_lines([digits.one(label) for label in (2, 0, 2, 6)], [digits.one(label) for label in (8, 3)])
+    outcomes = recognition.read([page, 255 - page, np.full((300, 400), 255, np.uint8)])
+    readings = [outcome.result for outcome in outcomes]
+    assert all(isinstance(reading, Reading) for reading in readings)
+    assert [reading.text for reading in readings] == ["2026\n83", "2026\n83", ""]
+
+
+@pytest.mark.slow
+def test_train_reader_writes_weights_card_and_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = pipeline.ReaderRun(Overrides(epochs=1, batch_size=1), 0, SAMPLE, tmp_path / "report")
+    with pytest.raises(NotPublishedError, match="of the digits are read right"):
+        pipeline.train(run, target(tmp_path / "models"))
+    card = json.loads((tmp_path / "report" / "reader.json").read_text())
+    assert card["fit"]["epochs"] == 1
+    assert card["fit"]["steps_per_epoch"] == Plan().steps_per_epoch
+    assert (tmp_path / "report" / "pages.png").stat().st_size > 10_000
+    pipeline.train(run, target(tmp_path / "models", force=True))
+    assert (tmp_path / "models" / "reader" / "1" / "saved_model.pb").is_file()

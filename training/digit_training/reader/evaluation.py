@@ -1,0 +1,90 @@
+"""Evaluation of the reader on drawn pages, and the choice of its threshold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_client.images import Page as GreyPage
+from digit_client.images import Peaks, detect
+from digit_training.reader.pages import Page
+
+MIN_OVERLAP = 0.4
+"""Least intersection over union of a digit's box and the one that finds it."""
+NEWTON_STEPS = 12
+MAX_FALSE_PAGES = 0.05
+"""Share of pages without a digit on which the reader may find one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finds:
+    """Scores of what is found on pages: of right digits, of all else, and the best one of each empty page."""
+
+    right: NDArray[np.float32]
+    wrong: NDArray[np.float32]
+    empty: NDArray[np.float32]
+    digits: int
+
+    def threshold(self) -> float:
+        """Return the score that all but MAX_FALSE_PAGES of the pages without a digit stay below."""
+        return float(np.quantile(self.empty, 1 - MAX_FALSE_PAGES))
+
+    def slope(self) -> float:
+        """Platt scaling: return the factor of the scores' logits that makes them probabilities of being right.
+
+        J. Platt, "Probabilistic outputs for support vector machines", 1999; fitted by Newton's method.
+        """
+        scores = np.clip(np.concatenate((self.right, self.wrong)).astype(float), 1e-4, 1 - 1e-4)
+        inputs = np.stack((np.log(scores / (1 - scores)), np.ones(len(scores))), axis=1)
+        is_right = np.arange(len(scores)) < len(self.right)
+        weights = np.array([1.0, 0.0])
+        for _ in range(NEWTON_STEPS):
+            expected = 1 / (1 + np.exp(-inputs @ weights))
+            curvature = inputs.T @ (inputs * (expected * (1 - expected))[:, np.newaxis])
+            weights += np.linalg.solve(curvature + 1e-6 * np.eye(2), inputs.T @ (is_right - expected))
+        return float(weights[0])
+
+    def recall(self, threshold: float) -> float:
+        """Return the share of digits that are found, and read right, at this threshold."""
+        return float((self.right >= threshold).sum() / max(1, self.digits))
+
+    def precision(self, threshold: float) -> float:
+        """Return the share of right digits among what is found at this threshold."""
+        right, wrong = int((self.right >= threshold).sum()), int((self.wrong >= threshold).sum())
+        return right / max(1, right + wrong)
+
+
+def score(pages: Sequence[Page], found: Sequence[Peaks]) -> Finds:
+    """Compare what is found on each page with what is written there."""
+    right: list[float] = []
+    wrong: list[float] = []
+    empty: list[float] = []
+    digits = 0
+    for page, peaks in zip(pages, found, strict=True):
+        detected = detect(GreyPage(page.pixels, (page.pixels.shape[0], page.pixels.shape[1])), peaks)
+        scores = detected.digits.scores.tolist()
+        is_digit = (page.classes >= 0) & (page.classes < 10)
+        digits += int(is_digit.sum())
+        if not len(page.classes):
+            empty.append(max(scores, default=0.0))
+        # Boxes that the page cuts off may be found, or not.
+        overlaps = _overlaps(detected.digits.boxes, page.boxes)
+        for index, value in enumerate(scores):
+            best = int(overlaps[index].argmax()) if len(page.classes) else -1
+            if best < 0 or overlaps[index, best] < MIN_OVERLAP:
+                wrong.append(value)
+            elif page.classes[best] >= 0:
+                label = int(detected.digits.classes[index, :10].argmax())
+                (right if label == page.classes[best] else wrong).append(value)
+    return Finds(*(np.array(values, np.float32) for values in (right, wrong, empty)), digits)
+
+
+def _overlaps(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the intersection over union of each pair of boxes: [k, m]."""
+    left, top, width, height = (column[:, None] for column in boxes.T)
+    x, y, w, h = others.T
+    across = np.minimum(left + width, x + w) - np.maximum(left, x)
+    down = np.minimum(top + height, y + h) - np.maximum(top, y)
+    common = np.maximum(across, 0) * np.maximum(down, 0)
+    return np.asarray(common / np.maximum(width * height + w * h - common, 1e-3), np.float32)

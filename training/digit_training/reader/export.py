@@ -1,0 +1,100 @@
+"""Export of the reader: a SavedModel that takes grey pages of any size and returns the peaks it finds."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+from digit_client.artifact.task_card import READER_NAME
+from digit_client.tfserving.codec import PAGES_INPUT, PIXELS_SIGNATURE
+from digit_training.reader.detector import BOX_UNIT, CLASSES, MULTIPLE, STRIDE, stretch
+
+LEVELS = 4
+"""Levels of the pyramid: the page, and halves, quarters and eighths of it."""
+MIN_SCORE = 0.05
+"""Least score of a peak that is returned."""
+WARMUP_SHAPES = ((480, 640), (96, 192))
+"""Sides of the pages in the warm-up requests."""
+LEVEL_PEAKS = 192
+"""Largest number of peaks of a level, and of a page."""
+
+
+def write_reader(network: keras.Model, card: dict[str, Any], directory: Path) -> None:
+    """Write the SavedModel of a detector, and into `assets.extra` the warm-up requests and the model card.
+
+    Its signature `serving_default` takes `pages` uint8 [n, h, w] and answers as `find_peaks` does.
+    """
+    find = tf.function(
+        partial(find_peaks, network),
+        input_signature=[tf.TensorSpec([None, None, None], tf.uint8, PAGES_INPUT)],
+    )
+    module = tf.Module()
+    module.weights = [weight.value for weight in network.weights]
+    tf.saved_model.save(module, str(directory), {PIXELS_SIGNATURE: find})
+    extra = directory / "assets.extra"
+    extra.mkdir()
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as records:
+        for shape in WARMUP_SHAPES:
+            request = PredictRequest()
+            request.model_spec.name = READER_NAME
+            request.model_spec.signature_name = PIXELS_SIGNATURE
+            request.inputs[PAGES_INPUT].CopyFrom(tf.make_tensor_proto(np.full((1, *shape), 255, np.uint8)))
+            records.write(PredictionLog(predict_log={"request": request}).SerializeToString())
+    (extra / "model.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def find_peaks(network: Any, pages: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Return the peaks of pages uint8 [n, h, w], the best ones first.
+
+    `scores` float32 [n, k], 0 where a page has fewer peaks; `classes` float32 [n, k, 11], probabilities;
+    `boxes` float32 [n, k, 4], left, top, width and height in pixels.
+    """
+    levels = tf.cast(pages, tf.float32)[..., tf.newaxis]
+    parts = []
+    for level in range(LEVELS):
+        if level:
+            levels = tf.nn.avg_pool2d(levels, 2, 2, "SAME")
+        parts.append(_peaks(network(stretch(_pad(levels)), training=False), 2.0**level))
+    scores, classes, boxes = (tf.concat(values, axis=1) for values in zip(*parts, strict=True))
+    count = tf.minimum(LEVEL_PEAKS, tf.reduce_max(tf.reduce_sum(tf.cast(scores > 0, tf.int32), axis=1)))
+    best = tf.math.top_k(scores, count)
+    return {
+        "scores": best.values,
+        "classes": tf.gather(classes, best.indices, batch_dims=1),
+        "boxes": tf.gather(boxes, best.indices, batch_dims=1),
+    }
+
+
+def _pad(levels: tf.Tensor) -> tf.Tensor:
+    """Pad pages with their mean, about the level of the paper, to sides that the network takes."""
+    shape = tf.shape(levels)
+    low = 2 * MULTIPLE
+    size = tf.maximum(low, (shape[1:3] + MULTIPLE - 1) // MULTIPLE * MULTIPLE)
+    mean = tf.reduce_mean(levels, axis=(1, 2, 3), keepdims=True)
+    missing = size - shape[1:3]
+    return mean + tf.pad(levels - mean, [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]])
+
+
+def _peaks(cells: tf.Tensor, scale: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return scores [n, k], classes [n, k, 11] and boxes [n, k, 4] of the local maxima of one level."""
+    scores = tf.sigmoid(cells[..., 0])
+    is_peak = (scores >= tf.nn.max_pool2d(scores[..., tf.newaxis], 3, 1, "SAME")[..., 0]) & (
+        scores > MIN_SCORE
+    )
+    shape = tf.shape(scores)
+    flat = tf.reshape(tf.where(is_peak, scores, 0.0), [shape[0], -1])
+    best = tf.math.top_k(flat, tf.minimum(LEVEL_PEAKS, tf.shape(flat)[1]))
+    chosen = tf.gather(tf.reshape(cells, [shape[0], -1, cells.shape[-1]]), best.indices, batch_dims=1)
+    x = (tf.cast(best.indices % shape[2], tf.float32) + 0.5) * STRIDE
+    y = (tf.cast(best.indices // shape[2], tf.float32) + 0.5) * STRIDE
+    left, top, right, bottom = tf.unstack(
+        tf.exp(tf.minimum(chosen[..., 1 + CLASSES :], 4.0)) * BOX_UNIT, axis=-1
+    )
+    boxes = tf.stack([x - left, y - top, left + right, top + bottom], axis=-1) * scale
+    return best.values, tf.nn.softmax(chosen[..., 1 : 1 + CLASSES]), boxes

@@ -1,0 +1,107 @@
+"""Fit of the detector to pages that are drawn as it goes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from digit_training.data import Examples
+from digit_training.reader.detector import detection_loss, detector, stretch, targets
+from digit_training.reader.handwriting import GlyphBank
+from digit_training.reader.pages import PAGE_SHAPE, PageWriter
+
+Batch = tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Hyperparameters of the fit; the defaults take about an hour on two cores."""
+
+    epochs: int = 50
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    warm_up: int = 500
+    """Steps until the learning rate is reached; it falls to 0 along a cosine afterwards."""
+    steps_per_epoch: int = 500
+    glyphs: int = 6000
+    """Glyphs of each origin."""
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of the whole fit."""
+        return self.epochs * self.steps_per_epoch
+
+
+class DrawnPages(keras.utils.PyDataset):  # type: ignore[misc]
+    """Batches of drawn pages: levels uint8 [n, h, w, 1] and targets; the same seed draws the same pages."""
+
+    def __init__(self, writer: PageWriter, plan: Plan, seed: int) -> None:
+        # Keras draws in a thread beside the fit, which is outside of Python most of the time.
+        super().__init__(workers=1, max_queue_size=24)
+        self._writer = writer
+        self._plan = plan
+        self._seed = seed
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return self._plan.steps_per_epoch
+
+    def __getitem__(self, index: int) -> Batch:
+        """Draw a batch."""
+        rng = np.random.default_rng([self._seed, self._epoch, index])
+        pages = [self._writer.draw(rng) for _ in range(self._plan.batch_size)]
+        levels = np.stack([page.pixels for page in pages])[..., np.newaxis]
+        return levels, np.stack([targets(page.boxes, page.classes, PAGE_SHAPE) for page in pages])
+
+    def on_epoch_end(self) -> None:
+        """Draw other pages in the next epoch."""
+        self._epoch += 1
+
+
+@keras.saving.register_keras_serializable("digits")
+class Stretch(keras.layers.Layer):  # type: ignore[misc]
+    """Layer that stretches the contrast of each page."""
+
+    def call(self, levels: Any) -> Any:
+        """Return `stretch` of the levels."""
+        return stretch(keras.ops.cast(levels, "float32"))
+
+
+def fit(
+    digits: Examples,
+    plan: Plan,
+    seed: int,
+    folder: Path,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> keras.Model:
+    """Fit a detector; `digits` are MNIST's training digits.
+
+    After an interruption, another call with the same folder goes on with the epoch that was interrupted.
+    """
+    keras.utils.set_random_seed(seed)
+    bank = GlyphBank(digits, plan.glyphs, np.random.default_rng(seed))
+    warm_up = min(plan.warm_up, plan.steps // 4)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        plan.learning_rate / 20,
+        plan.steps - warm_up,
+        warmup_target=plan.learning_rate,
+        warmup_steps=warm_up,
+    )
+    network = detector()
+    levels = keras.Input((None, None, 1), dtype="uint8", name="levels")
+    trained = keras.Model(levels, network(Stretch()(levels)), name="reader_on_levels")
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=plan.weight_decay, clipnorm=5.0)
+    trained.compile(optimizer, loss=detection_loss)
+    backup = keras.callbacks.BackupAndRestore(folder / "backup")
+    trained.fit(
+        DrawnPages(PageWriter(bank), plan, seed),
+        epochs=plan.epochs,
+        callbacks=[backup, *callbacks],
+        verbose=0,
+    )
+    return network

@@ -1,0 +1,388 @@
+"""Pages: training data of the reader, drawn as it goes, with a box and a class for each digit and sign."""
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_training.reader.handwriting import (
+    SIGN,
+    SOURCES,
+    GlyphBank,
+    Ink,
+    draw_sign,
+    pick,
+    thicken,
+    transform,
+)
+from digit_training.reader.surfaces import Sheet, furnish, photograph
+
+PAGE_SHAPE = (96, 192)
+"""Height and width of a training page in pixels."""
+HEIGHTS = (11.0, 64.0)
+"""Heights of digits, in pixels, that the reader finds at one level of its pyramid."""
+MIN_VISIBLE = 0.75
+"""Least share of a digit inside the page; one that is cut off further is left out of the loss."""
+
+
+@dataclass
+class Page:
+    """Grey page, uint8 [h, w], with its boxes, float32 [k, 4], and classes, int64 [k].
+
+    A box is left, top, width and height in pixels. The loss ignores a box of the class -1.
+    """
+
+    pixels: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    classes: NDArray[np.int64]
+
+
+@dataclass
+class _Writing:
+    """Ink on a page, and the boxes and classes of its digits and signs so far."""
+
+    ink: Ink
+    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    classes: list[int] = field(default_factory=list)
+
+    def put(self, ink: Ink, left: float, top: float, label: int | None) -> None:
+        """Put ink at a place, which may lie outside in part; with a label, note its box."""
+        height, width = ink.shape
+        x, y = round(left), round(top)
+        rows, columns = self.ink.shape
+        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + width, columns), min(y + height, rows)
+        if x1 <= x0 or y1 <= y0:
+            return
+        area = self.ink[y0:y1, x0:x1]
+        np.maximum(area, ink[y0 - y : y1 - y, x0 - x : x1 - x], out=area)
+        if label is None:
+            return
+        is_visible = (x1 - x0) * (y1 - y0) >= MIN_VISIBLE * width * height
+        self.boxes.append((x0, y0, x1 - x0, y1 - y0))
+        self.classes.append(label if is_visible else -1)
+
+
+class PageWriter:
+    """Draws pages with the glyphs of a bank."""
+
+    def __init__(self, bank: GlyphBank) -> None:
+        self._bank = bank
+
+    def draw(self, rng: np.random.Generator) -> Page:
+        """Return a random page: of numbers, of a lone digit, of too large digits, or without a digit."""
+        writing = _Writing(np.zeros(PAGE_SHAPE, np.float32))
+        sheet = Sheet(np.zeros(PAGE_SHAPE, np.float32))
+        kind = rng.random()
+        if kind < 0.57:
+            self._write_lines(writing, sheet, rng)
+        elif kind < 0.67:
+            self._write_alone(writing, rng)
+        elif kind < 0.71:
+            self._write_too_large(writing, rng)
+        elif kind < 0.95:
+            self._sketch(writing, rng)
+        if rng.random() < 0.12 and kind < 0.67:
+            self._add_sketch(writing, rng, 1)
+        furnish(sheet, rng, is_written=kind < 0.95)
+        pixels = photograph(writing.ink, sheet, rng)
+        boxes = np.array(writing.boxes, np.float32).reshape(-1, 4)
+        page = Page(pixels, boxes, np.array(writing.classes, np.int64))
+        return _cut(page, rng) if rng.random() < 0.2 else page
+
+    def _write_lines(self, writing: _Writing, sheet: Sheet, rng: np.random.Generator) -> None:
+        rows, columns = PAGE_SHAPE
+        height = float(np.exp(rng.uniform(*np.log((12, 52)))))
+        top = rng.uniform(-0.1, 0.5) * height
+        pitch = height * rng.uniform(1.15, 2.2)
+        lines = 1 if rng.random() < 0.55 else 5
+        if lines == 1:
+            top = rng.uniform(0, max(1.0, rows - height))
+        hand = _Hand.any(rng, height)
+        while lines and top < rows - 0.8 * height:
+            if hand.is_boxed:
+                self._write_cells(writing, sheet, hand, top, rng)
+            else:
+                self._write_line(writing, hand, rng.uniform(-0.6, 1.2) * height, top, columns, rng)
+            top += pitch
+            lines -= 1
+
+    def _write_line(
+        self, writing: _Writing, hand: "_Hand", left: float, top: float, end: float, rng: np.random.Generator
+    ) -> None:
+        """Write numbers, signs and words from left to right until the line ends."""
+        slope = hand.slope
+        start = left
+        if rng.random() < hand.word_share:
+            left = self._write_word(writing, hand, left, top, rng)
+        while left < end:
+            for text in self._number(hand, rng):
+                if left > end:
+                    break
+                rise = top - slope * (left - start) + hand.height * rng.normal(0, hand.drift)
+                if text.isdigit():
+                    ink = self._glyph(int(text), hand, rng)
+                    tall = ink.shape[0]
+                    # Digits stand on the line, or are centred on it.
+                    y = rise + (hand.height - tall) * hand.baseline
+                    left = self._advance(writing, ink, left, y, hand, rng)
+                    writing.put(ink, left, y, int(text))
+                else:
+                    ink, offset = draw_sign(text, hand.height, hand.pen, rng)
+                    left += hand.height * rng.uniform(0.0, 0.15)
+                    writing.put(ink, left, rise + offset * hand.height, SIGN)
+                    left += hand.height * rng.uniform(0.0, 0.15)
+                left += ink.shape[1]
+            left += hand.height * rng.uniform(0.5, 2)
+            if rng.random() < hand.word_share:
+                left = self._write_word(writing, hand, left, top, rng)
+            if rng.random() < 0.25:
+                break
+
+    def _advance(
+        self, writing: _Writing, ink: Ink, left: float, y: float, hand: "_Hand", rng: np.random.Generator
+    ) -> float:
+        """Return where the next digit begins: after a gap, or in the one before where digits touch."""
+        if not writing.boxes:
+            return left
+        if rng.random() < hand.touching:
+            return _touch(writing.ink, ink, left, y) - rng.uniform(0, 0.09) * hand.height - 0.5
+        gap = hand.height * max(0.0, rng.normal(hand.gap, 0.3 * hand.gap))
+        if hand.by_ink:
+            return _touch(writing.ink, ink, left, y) + max(1.0, gap)
+        return left + max(1.0, gap)
+
+    def _number(self, hand: "_Hand", rng: np.random.Generator) -> list[str]:
+        """Return the digits and signs of a number, a date, a time or an amount."""
+        kind = rng.random()
+        if kind < hand.sign_share:
+            form = pick(("dd/dd/dddd", "d/d/dd", "dd.dd.dddd", "d,ddd", "dd,dd", "ddd.dd", "d.d", "dd:dd",
+                         "ddd-dddd", "dd-dd-dd", "$ddd", "£dd.dd", "€d,dd", "d,ddd.dd", "d/dd", "-dd",
+                         "#ddd.dd", "ddd/dd", "#dd.dd#", "d.ddd-"), rng)  # fmt: skip
+            return [_digit(rng) if sign == "d" else sign for sign in form]
+        count = int(rng.integers(2, 7)) if rng.random() < 0.8 else int(rng.integers(1, 12))
+        if rng.random() < 0.08:
+            return [_digit(rng)] * count
+        return [_digit(rng) for _ in range(count)]
+
+    def _glyph(self, label: int, hand: "_Hand", rng: np.random.Generator) -> Ink:
+        source = hand.source if rng.random() < hand.constancy else pick(SOURCES[:3], rng)
+        height = hand.height * np.exp(rng.normal(0, hand.size_spread))
+        ink = transform(
+            self._bank.take(source, label, rng),
+            max(6.0, height),
+            hand.stretch * np.exp(rng.normal(0, 0.06)),
+            hand.slant + rng.normal(0, 0.04),
+            rng.normal(-np.arctan(hand.slope), 0.05),
+        )
+        return thicken(ink, hand.weight) if abs(hand.weight) > 0.2 else ink
+
+    def _write_cells(
+        self, writing: _Writing, sheet: Sheet, hand: "_Hand", top: float, rng: np.random.Generator
+    ) -> None:
+        """Write into a row of boxes, one digit each, some empty."""
+        height, width = hand.height * rng.uniform(1.2, 1.7), hand.height * rng.uniform(1.0, 1.5)
+        apart = hand.height * rng.uniform(0.1, 0.5) if rng.random() < 0.4 else 0.0
+        thickness = 1 if hand.height < 24 else int(rng.integers(1, 4))
+        is_comb = apart == 0 and rng.random() < 0.3
+        left, cells = rng.uniform(-width, width), int(rng.integers(2, 12))
+        for _ in range(cells):
+            box = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
+            corners = np.array(
+                [*box[1:], box[0], box[1]] if not is_comb else [box[0], box[3], box[2], box[1]]
+            )
+            cv2.polylines(
+                sheet.printed, [(corners * 16).astype(np.int32)], False, 1.0, thickness, cv2.LINE_AA, 4
+            )
+            if rng.random() < 0.8:
+                label = int(rng.integers(10))
+                ink = self._glyph(label, hand, rng)
+                y = top + (height - ink.shape[0]) * rng.uniform(0.15, 0.85)
+                writing.put(ink, left + (width - ink.shape[1]) * rng.uniform(0.1, 0.9), y, label)
+            left += width + apart
+
+    def _write_word(
+        self, writing: _Writing, hand: "_Hand", left: float, top: float, rng: np.random.Generator
+    ) -> float:
+        """Write a word beside numbers, about as high, and return where it ends."""
+        word = transform(self._bank.word(rng), hand.height * rng.uniform(0.6, 1.1), 1, hand.slant / 2, 0)
+        writing.put(word, left, top + (hand.height - word.shape[0]) * rng.uniform(0.4, 1), None)
+        return left + word.shape[1] + hand.height * rng.uniform(0.4, 1)
+
+    def _write_alone(self, writing: _Writing, rng: np.random.Generator) -> None:
+        """Write one digit, of any size that the reader finds, anywhere."""
+        height = float(np.exp(rng.uniform(*np.log((12, 80)))))
+        hand = _Hand.any(rng, height)
+        label = int(rng.integers(10))
+        ink = self._glyph(label, hand, rng)
+        rows, columns = PAGE_SHAPE
+        left = rng.uniform(min(0, columns - ink.shape[1]), max(1, columns - ink.shape[1]))
+        top = rng.uniform(min(0, rows - ink.shape[0]), max(1, rows - ink.shape[0]))
+        writing.put(ink, left, top, label if HEIGHTS[0] <= ink.shape[0] <= HEIGHTS[1] else -1)
+        kind = rng.random()
+        if kind < 0.2:
+            self._encircle(writing, ink, left, top, rng)
+        elif kind < 0.4:
+            self._write_word(writing, hand, left + ink.shape[1] + rng.uniform(0.15, 1.5) * height, top, rng)
+
+    def _encircle(
+        self, writing: _Writing, ink: Ink, left: float, top: float, rng: np.random.Generator
+    ) -> None:
+        """Draw a circle or a box around a digit, or a line under it, by the same pen."""
+        rows, columns = ink.shape
+        middle = int(left + columns / 2), int(top + rows / 2)
+        pen = max(1, round(rows * rng.uniform(0.04, 0.1)))
+        kind = rng.random()
+        if kind < 0.5:
+            axes = int(columns / 2 + rows * rng.uniform(0.2, 0.5)), int(rows * rng.uniform(0.65, 0.95))
+            turn = rng.uniform(-20, 20)
+            cv2.ellipse(writing.ink, middle, axes, turn, 0, rng.uniform(330, 380), 1.0, pen, cv2.LINE_AA)
+        elif kind < 0.75:
+            margin = int(rows * rng.uniform(0.15, 0.5))
+            corner = int(left) - margin, int(top) - margin
+            end = int(left) + columns + margin, int(top) + rows + margin
+            cv2.rectangle(writing.ink, corner, end, 1.0, pen, cv2.LINE_AA)
+        else:
+            y = int(top + rows * rng.uniform(1.05, 1.4))
+            overhang = int(rows * rng.uniform(0.1, 0.8))
+            start, end = (
+                (int(left) - overhang, y),
+                (int(left) + columns + overhang, y + int(rng.normal(0, 2))),
+            )
+            cv2.line(writing.ink, start, end, 1.0, pen, cv2.LINE_AA)
+
+    def _write_too_large(self, writing: _Writing, rng: np.random.Generator) -> None:
+        """Write strokes of digits that belong to a coarser level of the pyramid: nothing to find here."""
+        rows, columns = PAGE_SHAPE
+        for _ in range(int(rng.integers(1, 3))):
+            height = rng.uniform(110, 300)
+            ink = self._glyph(int(rng.integers(10)), _Hand.any(rng, height), rng)
+            # A 1 is a stroke, and its middle looks like the whole of a smaller one.
+            left, top = rng.uniform(-ink.shape[1], columns), rng.uniform(-0.8 * height, rows - 0.2 * height)
+            writing.put(ink, left, top, None)
+
+    def _sketch(self, writing: _Writing, rng: np.random.Generator) -> None:
+        """Draw what is no digit: words in lines, letters, scribbles, symbols, doodles, shapes."""
+        if rng.random() < 0.5:
+            self._write_words(writing, rng)
+        else:
+            self._add_sketch(writing, rng, int(rng.integers(2, 9)))
+
+    def _write_words(self, writing: _Writing, rng: np.random.Generator) -> None:
+        height = float(np.exp(rng.uniform(*np.log((9, 48)))))
+        hand = _Hand.any(rng, height)
+        top = rng.uniform(-0.5, 0.5) * height
+        while top < PAGE_SHAPE[0]:
+            left = rng.uniform(-2, 1) * height
+            while left < PAGE_SHAPE[1]:
+                left = self._write_word(writing, hand, left, top, rng)
+            top += height * rng.uniform(1.2, 2)
+
+    def _add_sketch(self, writing: _Writing, rng: np.random.Generator, count: int) -> None:
+        for _ in range(count):
+            ink = self._bank.sketch(rng)
+            # A drawing may be a line; none is much wider than the page.
+            height = min(float(np.exp(rng.uniform(*np.log((10, 100))))), 200 * ink.shape[0] / ink.shape[1])
+            ink = transform(ink, height, np.exp(rng.normal(0, 0.1)), rng.normal(0, 0.1), 0)
+            left, top = rng.uniform(-0.3, 1.0, 2) * (PAGE_SHAPE[1], PAGE_SHAPE[0])
+            if not writing.boxes or not _covers(writing, ink, left, top):
+                writing.put(ink, left, top, None)
+
+
+@dataclass(frozen=True)
+class _Hand:
+    """What one writer's digits have in common."""
+
+    height: float
+    source: str
+    constancy: float
+    """Share of digits from the source; the others are from any."""
+    pen: float
+    """Width of the strokes of signs in pixels."""
+    weight: float
+    """Change of the width of strokes in pixels."""
+    slant: float
+    stretch: float
+    size_spread: float
+    gap: float
+    """Gap between digits as a share of their height."""
+    by_ink: bool
+    """True if the gap is between strokes, not boxes."""
+    touching: float
+    """Share of neighbours that touch."""
+    drift: float
+    slope: float
+    baseline: float
+    word_share: float
+    sign_share: float
+    is_boxed: bool
+
+    @classmethod
+    def any(cls, rng: np.random.Generator, height: float) -> "_Hand":
+        """Return a random hand."""
+        touching = (0.0, 0.2, 1.0)[int(rng.choice(3, p=(0.48, 0.28, 0.24)))]
+        return cls(
+            height=height,
+            source=SOURCES[int(rng.choice(4, p=(0.42, 0.30, 0.18, 0.10)))],
+            constancy=1.0 if rng.random() < 0.7 else 0.5,
+            pen=max(1.0, height * rng.uniform(0.05, 0.14)),
+            weight=float(rng.uniform(-0.025, 0.05) * height) if rng.random() < 0.4 else 0.0,
+            slant=float(rng.normal(0.08, 0.2)),
+            stretch=float(np.exp(rng.normal(0, 0.14))),
+            size_spread=float(rng.choice((0.04, 0.1, 0.2))),
+            gap=float(np.exp(rng.uniform(*np.log((0.03, 0.5))))),
+            by_ink=bool(rng.random() < 0.4),
+            touching=touching,
+            drift=float(rng.choice((0.02, 0.06, 0.12))),
+            slope=float(rng.normal(0, 0.03) if rng.random() < 0.6 else rng.uniform(-0.2, 0.2)),
+            baseline=float(rng.choice((0.5, 1.0))),
+            word_share=0.35 if rng.random() < 0.35 else 0.0,
+            sign_share=0.6 if rng.random() < 0.42 else 0.0,
+            is_boxed=bool(rng.random() < 0.12),
+        )
+
+
+def _cut(page: Page, rng: np.random.Generator) -> Page:
+    """Cut the page closely around what is written, and pad the rest with the mean, as in serving."""
+    rows, columns = page.pixels.shape
+    if not len(page.boxes) or (page.classes < 0).any():
+        return page
+    low, high = page.boxes[:, :2].min(axis=0), (page.boxes[:, :2] + page.boxes[:, 2:]).max(axis=0)
+    margins = rng.uniform(-0.04, 0.3, 4) * float(page.boxes[:, 3].max())
+    left, top = (max(0, int(value)) for value in low - margins[:2])
+    right, bottom = min(columns, int(high[0] + margins[2]) + 1), min(rows, int(high[1] + margins[3]) + 1)
+    part = page.pixels[top:bottom, left:right]
+    pixels = np.full_like(page.pixels, round(float(part.mean())))
+    pixels[: bottom - top, : right - left] = part
+    return Page(pixels, page.boxes - np.array([left, top, 0, 0], np.float32), page.classes)
+
+
+def _digit(rng: np.random.Generator) -> str:
+    return str(int(rng.integers(10)))
+
+
+def _touch(page: Ink, ink: Ink, left: float, top: float) -> float:
+    """Return the left edge at which the ink just touches what is written before `left` on its rows."""
+    y = round(top)
+    rows = slice(max(0, y), max(0, min(page.shape[0], y + ink.shape[0])))
+    x = min(round(left), page.shape[1])
+    begin = max(0, x - 60)
+    before = page[rows, begin:x] > 0.3
+    after = ink[rows.start - y : rows.stop - y] > 0.3
+    if not before.size or not before.any() or not after.any():
+        return left
+    ends = np.where(before.any(axis=1), before.shape[1] - before[:, ::-1].argmax(axis=1), -10_000)
+    starts = np.where(after.any(axis=1), after.argmax(axis=1), 10_000)
+    # Strokes of neighbouring rows touch, too.
+    near = np.maximum(ends, np.maximum(np.append(ends[1:], -10_000), np.append(-10_000, ends[:-1])))
+    reach = int((near - starts).max())
+    # Never further into the digit before than half of this one's width.
+    return float(max(begin + reach, left - 0.5 * ink.shape[1])) if reach > -5000 else left
+
+
+def _covers(writing: _Writing, ink: Ink, left: float, top: float) -> bool:
+    """True if the ink's box overlaps that of a digit."""
+    height, width = ink.shape
+    return any(
+        left < x + w and x < left + width and top < y + h and y < top + height for x, y, w, h in writing.boxes
+    )

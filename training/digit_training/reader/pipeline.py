@@ -1,0 +1,158 @@
+"""Reader pipeline: fit, threshold, quality gate, publication; and the fitted network that ships with it."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+
+from digit_client.artifact.task_card import READER_NAME
+from digit_client.images import Peaks
+from digit_training import data as datasets
+from digit_training import device, provenance
+from digit_training.callbacks import FitProgress
+from digit_training.data import Examples
+from digit_training.errors import Interrupted, NotPublishedError
+from digit_training.publication import Target
+from digit_training.reader import evaluation, sheets
+from digit_training.reader.detector import detector
+from digit_training.reader.export import find_peaks, write_reader
+from digit_training.reader.fitting import Plan, fit
+from digit_training.reader.handwriting import GlyphBank
+from digit_training.reader.pages import Page, PageWriter
+from digit_training.recipes import Overrides
+
+SHIPPED_WEIGHTS = Path(__file__).with_name("reader.weights.h5")
+SHIPPED_CARD = Path(__file__).with_name("reader.json")
+"""The network that ships with this package, and its card, which has the command that made it."""
+
+TEST_PAGES = 800
+TEST_SEED = 1_000_003
+TEST_GLYPHS = 1500
+
+
+@dataclass(frozen=True)
+class ReaderRun:
+    """Data and hyperparameters of a fit of the reader."""
+
+    overrides: Overrides
+    seed: int
+    data: Path | None = None
+    """MNIST; None selects the default source."""
+    report: Path | None = None
+    """Folder for the weights, the card and the test pages, and for a fit that was interrupted; None selects
+    runs/reader."""
+
+
+def train(run: ReaderRun, target: Target) -> None:
+    """Fit a reader and publish it. Raise TrainingError, ArtifactError, or Interrupted after Ctrl-C."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    dataset = datasets.load(run.data)
+    plan = _plan(run.overrides)
+    folder = run.report or Path("runs") / READER_NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    console.print(f"Device: {device.name()}")
+    try:
+        with closing(FitProgress(console)) as progress:
+            network = fit(dataset.train, plan, run.seed, folder, [progress])
+    except KeyboardInterrupt:
+        raise Interrupted("Interrupted; the same command goes on where it stopped.") from None
+    pages = draw_test_pages(dataset.test, TEST_PAGES)
+    finds = evaluation.score(pages, _find_all(network, pages))
+    threshold = finds.threshold()
+    _fold(network, threshold, finds.slope())
+    card = _card(network, plan, run.seed, finds, threshold)
+    network.save_weights(folder / SHIPPED_WEIGHTS.name)
+    card["weights_sha256"] = hashlib.sha256((folder / SHIPPED_WEIGHTS.name).read_bytes()).hexdigest()
+    (folder / SHIPPED_CARD.name).write_text(json.dumps(card, indent=2) + "\n")
+    shown = pages[: sheets.COUNT]
+    sheets.save(shown, _find_all(network, shown), folder / "pages.png")
+    recall, precision = finds.recall(threshold), finds.precision(threshold)
+    console.print(
+        f"Drawn pages: {recall:.1%} of {finds.digits:,} digits found and read right, {precision:.1%} of what "
+        f"is found is right; {len(finds.empty):,} pages without a digit; {folder / 'pages.png'}"
+    )
+    if recall < target.gate.min_accuracy and not target.gate.force:
+        raise NotPublishedError(
+            f"not published: {recall:.4f} of the digits are read right, below the minimum of "
+            f"{target.gate.min_accuracy} (see --min-accuracy and --force)"
+        )
+    target.publish(READER_NAME, partial(write_reader, network, card), console.print)
+
+
+def publish_shipped(target: Target, report: Callable[[str], object]) -> None:
+    """Publish the reader that ships with this package, if the models folder has none."""
+    if target.models.versions(READER_NAME):
+        return
+    network = detector()
+    network.load_weights(SHIPPED_WEIGHTS)
+    card = json.loads(SHIPPED_CARD.read_text())
+    target.publish(READER_NAME, partial(write_reader, network, card), report)
+
+
+def draw_test_pages(digits: Examples, count: int) -> list[Page]:
+    """Return pages drawn from digits that no network is fitted on."""
+    rng = np.random.default_rng(TEST_SEED)
+    writer = PageWriter(GlyphBank(digits, TEST_GLYPHS, rng))
+    return [writer.draw(rng) for _ in range(count)]
+
+
+def _plan(overrides: Overrides) -> Plan:
+    given = {name: value for name, value in asdict(overrides).items() if value is not None}
+    return replace(Plan(), **given)
+
+
+def _find_all(network: keras.Model, pages: Sequence[Page]) -> list[Peaks]:
+    find = tf.function(partial(find_peaks, network), reduce_retracing=True)
+    found = []
+    for page in pages:
+        peaks = find(tf.constant(page.pixels[np.newaxis]))
+        found.append(Peaks(*(peaks[name].numpy()[0] for name in ("scores", "classes", "boxes"))))
+    return found
+
+
+def _fold(network: keras.Model, threshold: float, slope: float) -> None:
+    """Scale the score's logit by the slope, and shift it so that the threshold becomes 0.5."""
+    layer = network.get_layer("cells")
+    kernel, bias = layer.get_weights()
+    bias[0] = slope * (bias[0] - np.log(threshold / (1 - threshold)))
+    kernel[..., 0] *= slope
+    layer.set_weights([kernel, bias])
+
+
+def _card(
+    network: keras.Model, plan: Plan, seed: int, finds: evaluation.Finds, threshold: float
+) -> dict[str, Any]:
+    return {
+        "model": network.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parameters": network.count_params(),
+        "drawn_pages": {
+            "digits": finds.digits,
+            "recall": round(finds.recall(threshold), 4),
+            "precision": round(finds.precision(threshold), 4),
+            "pages_without_digit": len(finds.empty),
+            "threshold": round(threshold, 4),
+            "slope": round(finds.slope(), 3),
+            "max_false_pages": evaluation.MAX_FALSE_PAGES,
+        },
+        "fit": {**asdict(plan), "seed": seed, "device": device.name(), "backend": keras.backend.backend()},
+        "command": f"digits train --model reader --seed {seed}",
+        "source": provenance.describe(),
+        "versions": {
+            "python": platform.python_version(),
+            "digit-serving": version("digit-serving"),
+            **{library.__name__: library.__version__ for library in (keras, tf, np)},
+        },
+    }
