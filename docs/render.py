@@ -17,7 +17,7 @@ SETTINGS, COMMANDS = REFERENCE / "settings.md", REFERENCE / "cli.md"
 # Number of commands from which on a shared option is described once.
 _COMMON = 3
 
-_HEADER = ("option", "default", "meaning")
+_HEADER = ("option", "meaning")
 Row = tuple[str, ...]
 
 
@@ -48,7 +48,7 @@ def _variables() -> str:
     for name, command in _walk(main, ""):
         for option in _options(command):
             if option.envvar:
-                key = f"`{option.envvar}`", _row(option)[1], f"`{option.opts[-1]}`"
+                key = f"`{option.envvar}`", _default(option), f"`{option.opts[-1]}`"
                 options.setdefault(key, []).append(name.partition(" ")[0])
     rows = ((*key[:2], f"{key[2]} of {_enumerate(groups)}") for key, groups in options.items())
     return _table(("variable", "default", "option"), rows)
@@ -97,16 +97,24 @@ def _options(command: click.Command) -> list[click.Option]:
 
 
 def _row(option: click.Option) -> Row:
-    """Return the option with its metavar, its default, and its meaning."""
+    """Return the option with its metavar, and its meaning, default and variable."""
     metavar = option.make_metavar(click.Context(click.Command(""))).removesuffix(" RANGE").replace("|", "/")
-    meaning, _, described = (option.help or "").partition(" [default: ")
-    default = described.removesuffix("]") or (
-        "" if option.is_flag else _code(option.to_info_dict()["default"])
-    )
-    meaning = meaning.removesuffix(".")
-    variable = f"; variable `{option.envvar}`" if option.envvar else ""
     flag = option.opts[-1] if option.is_flag else f"{option.opts[-1]} {metavar}"
-    return f"`{flag}`", default, meaning + variable
+    default, variable = _default(option), f"`{option.envvar}`" if option.envvar else ""
+    meaning = _help(option)[0].removesuffix(".")
+    notes = (default and f"default {default}", variable and f"variable {variable}")
+    return f"`{flag}`", "; ".join(filter(None, (meaning, *notes)))
+
+
+def _default(option: click.Option) -> str:
+    described = _help(option)[1]
+    return described or ("" if option.is_flag else _code(option.to_info_dict()["default"]))
+
+
+def _help(option: click.Option) -> tuple[str, str]:
+    """Return the meaning of an option, and the default that its help text describes."""
+    meaning, _, default = " ".join((option.help or "").split()).partition(" [default: ")
+    return meaning, default.removesuffix("]")
 
 
 def _code(value: object) -> str:
