@@ -9,7 +9,7 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_inf
 	echo "TensorFlow needs Python 3.11, 3.12 or 3.13; name one that you have: make PYTHON=python3.13 …" >&2; exit 1; }
 
 .PHONY: run test test-slow test-containers test-all test-original test-newest check fuzz format manifests docs bench
-.PHONY: lock audit dist clean
+.PHONY: reference lock audit dist clean
 
 run: .venv/installed
 	@$(BIN)/digits train --if-needed
@@ -70,6 +70,10 @@ format: .venv/installed-dev
 # The objects of k8s/overlays, from the chart.
 manifests: .venv/installed-chart
 	$(BIN)/python k8s/render.py
+
+# The tables of docs/reference, from the settings and the commands.
+reference: .venv/installed-dev
+	$(BIN)/python -m docs.render
 
 # The site, in site/. Material prints an advertisement of its successor without the variable.
 docs: export NO_MKDOCS_2_WARNING = 1

@@ -14,7 +14,8 @@ PAGES = (
     "docs/how-to/run-on-one-machine.md",
     "docs/how-to/deploy-with-compose.md",
     "docs/how-to/deploy-on-kubernetes.md",
-    "docs/how-to/train-and-release.md",
+    "docs/how-to/bring-a-model.md",
+    "docs/how-to/release.md",
 )
 TEXT = "\n".join((ROOT / page).read_text() for page in PAGES)
 

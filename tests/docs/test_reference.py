@@ -1,11 +1,14 @@
 """The reference covers every public name, environment variable, metric and image error."""
 
 import re
+from pathlib import Path
+
+import pytest
 
 import digit_client
 from digit_client import DigitError, ImageError
 from digit_serving.gateway.settings import Settings
-from docs import hooks
+from docs import render
 from tests import greenlet_loop
 from tests.readme import ROOT
 
@@ -29,15 +32,20 @@ def is_error(value: object) -> bool:
 def test_settings_page_includes_every_variable_in_the_source() -> None:
     sources = [path for room in ("client", "serving", "training") for path in (ROOT / room).rglob("*.py")]
     read = {name for path in sources for name in re.findall(r"DIGITS_[A-Z_]*[A-Z]", path.read_text())}
-    page = hooks.with_tables((REFERENCE / "settings.md").read_text())
+    page = render.SETTINGS.read_text()
     assert read <= set(re.findall(r"`(DIGITS_\w+)`", page))
 
 
+@pytest.mark.parametrize("page", [render.SETTINGS, render.COMMANDS], ids=lambda page: page.name)
+def test_tables_are_those_of_settings_and_commands(page: Path) -> None:
+    assert page.read_text() == render.render(page.read_text()), "make reference renders the tables"
+
+
 def test_gateway_settings_have_default_and_docstring() -> None:
-    rows = {variable: (default, meaning) for variable, default, meaning in hooks.gateway_settings()}
+    rows = {variable: (default, meaning) for variable, default, meaning in render.gateway_settings()}
     assert len(rows) == len(Settings.model_fields)
-    assert rows["DIGITS_PORT"][0] == "`8080`"
-    assert rows["DIGITS_LABELS"][0] == "`stable,canary`"
+    assert rows["`DIGITS_PORT`"][0] == "`8080`"
+    assert rows["`DIGITS_LABELS`"][0] == "`stable,canary`"
     assert all(meaning for _, meaning in rows.values())
 
 

@@ -135,7 +135,7 @@ def test_pull_killed_in_each_file_goes_on_and_shows_no_part(
 
 def documented(heading: str) -> list[str]:
     """Return the blocks of a section: commands, their output, and others."""
-    page = (ROOT / "docs" / "how-to" / "train-and-release.md").read_text()
+    page = (ROOT / "docs" / "how-to" / "store-versions.md").read_text()
     return re.findall(r"^```\n(.*?)^```", page.partition(f"\n## {heading}\n")[2], re.MULTILINE | re.DOTALL)
 
 

@@ -37,7 +37,7 @@ PROMETHEUS_METRICS = {"up"}
 KEYWORDS = {"and", "or", "unless", "offset"}
 
 SHADOW_QUERIES = re.findall(
-    r"`([^`]*\(digits_shadow_[^`]*)`", (CONFIG.parents[1] / "docs/how-to/train-and-release.md").read_text()
+    r"`([^`]*\(digits_shadow_[^`]*)`", (CONFIG.parents[1] / "docs/how-to/release.md").read_text()
 )
 
 
