@@ -86,10 +86,6 @@ class GrpcServer:
     def prediction(self) -> Any:
         return prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
 
-    @property
-    def models(self) -> Any:
-        return model_service_pb2_grpc.ModelServiceStub(self.channel)
-
 
 ServeGrpc = Callable[..., AbstractContextManager[GrpcServer]]
 
@@ -99,9 +95,9 @@ def serve_grpc(core: ServerCore) -> ServeGrpc:
     """Start a gRPC server of the core with these flags, until the end of a block."""
 
     @contextmanager
-    def serve(*arguments: str, host: str = "127.0.0.1") -> Iterator[GrpcServer]:
+    def serve(*arguments: str) -> Iterator[GrpcServer]:
         port = free_port()
-        server = grpc_service.start(flags.parse([f"--port={port}", *arguments]), core, host)
+        server = grpc_service.start(flags.parse([f"--port={port}", *arguments]), core)
         try:
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
                 yield GrpcServer(port, channel)
@@ -113,7 +109,7 @@ def serve_grpc(core: ServerCore) -> ServeGrpc:
 
 @pytest.fixture(scope="session")
 def grpc_server(serve_grpc: ServeGrpc) -> Iterator[GrpcServer]:
-    with serve_grpc("--enable_grpc_healthcheck_service", host="") as server:
+    with serve_grpc("--enable_grpc_healthcheck_service") as server:
         yield server
 
 
@@ -142,10 +138,10 @@ class ServerProcess:
     def predict(self, model: str, signature: str = "", **inputs: Any) -> Any:
         return self.prediction.Predict(predict_request(model, signature, **inputs), 10)
 
-    def rest(self, path: str, body: Any = None) -> httpx.Response:
-        """GET the path, or POST the body as JSON."""
+    def rest(self, path: str, body: str = "") -> httpx.Response:
+        """GET the path, or POST the body."""
         url = f"http://127.0.0.1:{self.rest_port}{path}"
-        return httpx.get(url) if body is None else httpx.post(url, json=body)
+        return httpx.post(url, content=body) if body else httpx.get(url)
 
     def states(self, model: str) -> dict[str, str]:
         """State of each version."""
@@ -196,7 +192,8 @@ def server(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def _serve(stack: ExitStack, folder: Path, flags: tuple[str, ...], wait: bool) -> ServerProcess:
-    port, rest_port, log = free_port(), free_port(), folder / "log"
+    port, rest_port = free_port(), free_port()
+    log = folder / f"{port}.log"
     monitoring = folder / "monitoring.config"
     monitoring.write_text('prometheus_config { enable: true path: "/metrics" }')
     transports = (f"--port={port}", f"--rest_api_port={rest_port}", f"--monitoring_config_file={monitoring}")

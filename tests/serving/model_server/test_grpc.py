@@ -1,4 +1,4 @@
-"""gRPC transport: addresses, deadlines, health, TLS and channel arguments."""
+"""gRPC transport: addresses, deadlines, threads, TLS and channel arguments."""
 
 import socket
 import threading
@@ -10,11 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from google.protobuf import text_format
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
-from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
-from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
@@ -27,7 +23,7 @@ from digit_serving.model_server.metrics import Metrics
 from tests import certificates
 from tests.processes import free_port, wait_until
 from tests.serving.model_server.conftest import GrpcServer, ServeGrpc
-from tests.serving.model_servers import COLORS, model_config, predict_request, running_core
+from tests.serving.model_servers import COLORS, predict_request
 
 
 def status_of_unknown_model(channel: grpc.Channel) -> grpc.StatusCode:
@@ -42,19 +38,6 @@ def status_of_unknown_model(channel: grpc.Channel) -> grpc.StatusCode:
 def test_start_without_host_listens_on_every_address(grpc_server: GrpcServer, host: str) -> None:
     with grpc.insecure_channel(f"{host}:{grpc_server.port}") as channel:
         assert status_of_unknown_model(channel) is grpc.StatusCode.NOT_FOUND
-
-
-def test_start_on_port_in_use_raises(grpc_server: GrpcServer, core: ServerCore) -> None:
-    options = flags.parse([f"--port={grpc_server.port}"])
-    with pytest.raises(ServingError, match=rf"can't listen on \[::\]:{grpc_server.port}"):
-        grpc_service.start(options, core, "")
-
-
-def test_health_check_knows_both_services(grpc_server: GrpcServer) -> None:
-    stub = health_pb2_grpc.HealthStub(grpc_server.channel)
-    for service in ("ModelService", "PredictionService"):
-        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 @pytest.mark.parametrize(
@@ -82,7 +65,7 @@ def test_call_beyond_the_threads_is_refused_until_one_is_free() -> None:
 
     core: Any = SimpleNamespace(metrics=Metrics(), predict=wait)
     port = free_port()
-    server = grpc_service.start(flags.parse([f"--port={port}", "--grpc_max_threads=2"]), core, "127.0.0.1")
+    server = grpc_service.start(flags.parse([f"--port={port}", "--grpc_max_threads=2"]), core)
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = PredictionServiceStub(channel)
         calls = [stub.Predict.future(PredictRequest(), 10) for _ in range(2)]
@@ -100,9 +83,8 @@ def test_predict_serves_task_card_and_color_images(grpc_server: GrpcServer) -> N
     server, model = Connection(f"127.0.0.1:{grpc_server.port}"), ModelRef("colors")
     images = np.random.default_rng(1).integers(0, 256, (3, *COLORS.shape), np.uint8)
     assert server.task(model, timeout=5) == COLORS
-    assert [prediction.labels for prediction in server.predict(images, model, timeout=5)] == [
-        COLORS.labels
-    ] * len(images)
+    labels = [prediction.labels for prediction in server.predict(images, model, timeout=5)]
+    assert labels == [COLORS.labels] * len(images)
     # The perceptron has no card: it is that of the digits.
     assert server.task(ModelRef("tf2"), timeout=5).has_digit_labels
     server.close()
@@ -110,9 +92,8 @@ def test_predict_serves_task_card_and_color_images(grpc_server: GrpcServer) -> N
 
 def test_predict_has_no_message_limit(grpc_server: GrpcServer) -> None:
     request = predict_request("tf2", "images", images=np.zeros((8000, 28, 28), np.uint8))
-    with grpc.insecure_channel(
-        f"127.0.0.1:{grpc_server.port}", [("grpc.max_receive_message_length", -1)]
-    ) as channel:
+    unlimited = [("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(f"127.0.0.1:{grpc_server.port}", unlimited) as channel:
         outputs = PredictionServiceStub(channel).Predict(request, 10).outputs
     assert len(outputs["probabilities"].float_val) == 80_000
 
@@ -121,36 +102,6 @@ def test_predict_after_deadline_ends_with_deadline_exceeded(grpc_server: GrpcSer
     with pytest.raises(grpc.RpcError) as caught:
         grpc_server.prediction.Predict(predict_request("tf2", "wait", seconds=[0.2]), 0.05)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-
-
-def test_model_service_error_of_core_becomes_status(grpc_server: GrpcServer) -> None:
-    status = GetModelStatusRequest(model_spec={"name": "none"})
-    for call, request, code, details in (
-        (grpc_server.models.GetModelStatus, status, "NOT_FOUND", "Could not find any versions of model none"),
-        (
-            grpc_server.models.HandleReloadConfigRequest,
-            ReloadConfigRequest(),
-            "INVALID_ARGUMENT",
-            "the new configuration must have a model_config_list",
-        ),
-    ):
-        with pytest.raises(grpc.RpcError) as caught:
-            call(request, 5)
-        assert (caught.value.code().name, caught.value.details()) == (code, details)
-
-
-def test_reload_config_request_replaces_the_models(saved_models: Path) -> None:
-    base, port = saved_models / "half_plus_two", free_port()
-    with running_core(f"--model_base_path={base}", "--model_name=two") as core:
-        server = grpc_service.start(flags.parse([f"--port={port}"]), core, "127.0.0.1")
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stub = GrpcServer(port, channel)
-            three = model_config("three", saved_models / "half_plus_three")
-            text = f"config {{ model_config_list {{ {three} }} }}"
-            stub.models.HandleReloadConfigRequest(text_format.Parse(text, ReloadConfigRequest()), 10)
-            response = stub.prediction.Predict(predict_request("three", x=np.array([2.0], np.float32)), 5)
-        server.stop(None).wait()
-    assert list(response.outputs["y"].float_val) == [4.0]
 
 
 def test_connection_at_maximum_age_closes_after_its_calls(serve_grpc: ServeGrpc) -> None:
@@ -179,13 +130,6 @@ def test_mutual_tls_client_without_trusted_certificate_is_refused(
         assert status_of_unknown_model(server.channel) is grpc.StatusCode.UNAVAILABLE
 
 
-def test_start_with_invalid_certificate_raises(core: ServerCore, tmp_path: Path) -> None:
-    config = tmp_path / "ssl.config"
-    config.write_text('server_key: "none" server_cert: "none"')
-    with pytest.raises(ServingError, match="can't listen on"):
-        grpc_service.start(flags.parse([f"--port={free_port()}", f"--ssl_config_file={config}"]), core, "")
-
-
 def test_channel_arguments_are_passed_to_grpc(serve_grpc: ServeGrpc) -> None:
     arguments = "grpc.max_receive_message_length=100,grpc.max_connection_age_ms=ignored,grpc.so_reuseport=1"
     with (
@@ -196,10 +140,34 @@ def test_channel_arguments_are_passed_to_grpc(serve_grpc: ServeGrpc) -> None:
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_channel_argument_without_value_raises(core: ServerCore) -> None:
-    options = flags.parse(["--grpc_channel_arguments=grpc.so_reuseport=1,grpc.x"])
-    with pytest.raises(ServingError, match=r"'grpc\.x' is not of the form name=value"):
-        grpc_service.start(options, core, "")
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("port={used}", r"can't listen on \[::\]:"),
+        ("ssl_config_file={file}", "can't listen on"),
+        ("grpc_socket_path={file}", "can't listen on unix:"),
+        ("grpc_channel_arguments=grpc.so_reuseport=1,grpc.x", "'grpc.x' is not of the form name=value"),
+    ],
+)
+def test_start_with_unusable_flag_raises(
+    grpc_server: GrpcServer, core: ServerCore, tmp_path: Path, flag: str, message: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text('server_key: "none" server_cert: "none"')
+    arguments = [f"--port={free_port()}", "--" + flag.format(used=grpc_server.port, file=file)]
+    with pytest.raises(ServingError, match=message):
+        grpc_service.start(flags.parse(arguments), core)
+    assert file.exists()
+
+
+def test_start_replaces_a_leftover_socket_file(core: ServerCore, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as leftover:
+        leftover.bind(str(path))
+    server = grpc_service.start(flags.parse(["--port=0", f"--grpc_socket_path={path}"]), core)
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        assert status_of_unknown_model(channel) is grpc.StatusCode.NOT_FOUND
+    server.stop(None).wait()
 
 
 @pytest.mark.slow
@@ -212,7 +180,7 @@ def test_connection_with_keepalive_ping_every_second_stays_open() -> None:
 
     core: Any = SimpleNamespace(metrics=Metrics(), predict=sleep)
     port = free_port()
-    server = grpc_service.start(flags.parse([f"--port={port}"]), core, "127.0.0.1")
+    server = grpc_service.start(flags.parse([f"--port={port}"]), core)
     keepalive = (("grpc.keepalive_time_ms", 1000), ("grpc.keepalive_timeout_ms", 2000))
     states: list[grpc.ChannelConnectivity] = []
     with grpc.insecure_channel(f"127.0.0.1:{port}", keepalive) as channel:
@@ -222,22 +190,3 @@ def test_connection_with_keepalive_ping_every_second_stays_open() -> None:
             PredictionServiceStub(channel).Predict(PredictRequest(), 10)
     server.stop(None).wait()
     assert set(states) == {grpc.ChannelConnectivity.READY}
-
-
-def test_start_replaces_a_leftover_socket_file(core: ServerCore, tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    with socket.socket(socket.AF_UNIX) as leftover:
-        leftover.bind(str(path))
-    server = grpc_service.start(flags.parse(["--port=0", f"--grpc_socket_path={path}"]), core, "")
-    with grpc.insecure_channel(f"unix:{path}") as channel:
-        assert status_of_unknown_model(channel) is grpc.StatusCode.NOT_FOUND
-    server.stop(None).wait()
-    assert not path.exists()
-
-
-def test_start_leaves_another_file_at_the_socket_path(core: ServerCore, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("precious")
-    with pytest.raises(ServingError, match=f"can't listen on unix:{path}"):
-        grpc_service.start(flags.parse(["--port=0", f"--grpc_socket_path={path}"]), core, "")
-    assert path.read_text() == "precious"

@@ -1,4 +1,4 @@
-"""Version policies, and the order in which versions are loaded and unloaded."""
+"""Versions: policies, loading, warm-up, replacement and reload."""
 
 import shutil
 import threading
@@ -9,14 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.errors import ServingError
+from digit_serving.model_server.flags import parse
 from digit_serving.model_server.manager import State, Version, aspired_versions, next_action
+from digit_serving.model_server.servable import Servable, warm_up
 from tests.processes import wait_until
 from tests.serving.model_servers import model_config, predict_request, running_core
 
@@ -45,6 +50,70 @@ def test_aspired_versions_follow_the_policy(tmp_path: Path, policy: str, selecte
 def test_aspired_versions_without_base_path_raises() -> None:
     with pytest.raises(ServingError, match="Could not find base path /none for servable m"):
         aspired_versions(ModelConfig(name="m", base_path="/none"))
+
+
+@pytest.mark.parametrize(
+    ("content", "tags", "error"),
+    [
+        (None, "serve", "SavedModel file does not exist"),
+        (b"x", "serve", "Cannot parse file"),
+        (b"", "serve", "could not be found"),
+        ("versions", "train", "'train'"),
+    ],
+    ids=["missing", "corrupt", "empty", "other tags"],
+)
+def test_load_directory_without_usable_model_raises(
+    saved_models: Path, tmp_path: Path, content: bytes | str | None, tags: str, error: str
+) -> None:
+    directory = saved_models / content / "1" if isinstance(content, str) else tmp_path
+    if isinstance(content, bytes):
+        (directory / "saved_model.pb").write_bytes(content)
+    with pytest.raises(ServingError, match=error):
+        Servable(directory, 1, parse([f"--saved_model_tags={tags}"]))
+
+
+def test_load_without_variables_raises(publish: Callable[..., Path], tmp_path: Path) -> None:
+    directory = publish(tmp_path / "model", 1, 1.0)
+    for path in (directory / "variables").iterdir():
+        path.unlink()
+    with pytest.raises(ServingError):
+        Servable(directory, 1, parse([]))
+
+
+def write_warmup_records(directory: Path, *records: bytes) -> Path:
+    path = directory / "assets.extra" / "tf_serving_warmup_requests"
+    path.parent.mkdir()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    return path
+
+
+def test_warm_up_several_iterations_sends_every_predict_request_each_time(tmp_path: Path) -> None:
+    logs = [PredictionLog(predict_log={"request": {"model_spec": {"name": name}}}) for name in "ab"]
+    others = [PredictionLog(), PredictionLog(classify_log={})]
+    write_warmup_records(tmp_path, *(log.SerializeToString() for log in [*logs, *others]))
+    sent: list[PredictRequest] = []
+    assert warm_up(tmp_path, sent.append, iterations=2) == 4
+    assert [request.model_spec.name for request in sent] == ["a", "a", "b", "b"]
+
+
+def test_warm_up_without_file_sends_nothing(tmp_path: Path) -> None:
+    assert warm_up(tmp_path, pytest.fail, iterations=1) == 0
+
+
+def test_warm_up_with_more_than_a_thousand_records_raises(tmp_path: Path) -> None:
+    write_warmup_records(tmp_path, *[b""] * 1001)
+    with pytest.raises(ServingError, match="has more than 1000 warm-up requests"):
+        warm_up(tmp_path, lambda _: None, iterations=1)
+
+
+def test_warm_up_with_unusable_records_raises(tmp_path: Path) -> None:
+    path = write_warmup_records(tmp_path, b"\xff")
+    for content in (path.read_bytes(), b"no records at all, but long enough"):
+        path.write_bytes(content)
+        with pytest.raises(ServingError, match=f"unusable warm-up requests in {path}"):
+            warm_up(tmp_path, lambda _: None, iterations=1)
 
 
 def version(number: int, state: int, aspired: bool = True) -> Version:
@@ -171,30 +240,3 @@ def test_reload_refuses_invalid_configuration(core: ServerCore) -> None:
     with pytest.raises(ServingError, match="Illegal to list model m multiple times"):
         reload(core, model_config("m", Path("/m")), model_config("m", Path("/m")))
     assert states(core, "half_plus_two") == {123: "AVAILABLE"}
-
-
-def test_config_file_is_polled(saved_models: Path, tmp_path: Path) -> None:
-    config = tmp_path / "models.config"
-
-    def write(name: str) -> None:
-        new = tmp_path / "new.config"
-        new.write_text(f"model_config_list {{ {model_config(name, saved_models / name)} }}")
-        new.replace(config)
-
-    write("half_plus_two")
-    with running_core(f"--model_config_file={config}") as core:
-        assert predict(core, name="half_plus_two") == [2.0]
-        config.write_text("model_config_list {")
-        time.sleep(0.2)
-        assert predict(core, name="half_plus_two") == [2.0]
-        write("half_plus_three")
-        wait_until(lambda: is_available(core, "half_plus_three"))
-        assert predict(core, name="half_plus_three") == [3.0]
-        wait_until(lambda: states(core, "half_plus_two") == {123: "END"})
-
-
-def is_available(core: ServerCore, model: str) -> bool:
-    try:
-        return "AVAILABLE" in states(core, model).values()
-    except ServingError:
-        return False
