@@ -87,13 +87,8 @@ class ServerCore:
                 _verify(directory, self._public_key)
             servable = Servable(directory, version, self._options)
         if self._options.enable_model_warmup:
-            started = time.perf_counter()
             iterations = max(self._options.num_request_iterations_for_warmup, 1)
-            records = warm_up(
-                directory, lambda request: self._predict(servable, request, _NO_DEADLINE), iterations
-            )
-            self.metrics.warmup_records.labels(str(directory)).inc(records)
-            observe(self.metrics.warmup_latency, started, str(directory), "OK")
+            warm_up(directory, lambda request: self._predict(servable, request, _NO_DEADLINE), iterations)
         return servable
 
     def _predict(self, servable: Servable, request: PredictRequest, deadline: float) -> PredictResponse:

@@ -115,6 +115,6 @@ def _parse_channel_arguments(text: str) -> dict[str, int | str]:
         name, equals, value = entry.partition("=")
         if not equals:
             raise ServingError(f"--grpc_channel_arguments: {entry!r} is not of the form name=value")
-        is_integer = re.fullmatch(r"\s*[+-]?[0-9]+\s*", value) and int(value) in _INT32
+        is_integer = re.fullmatch(r"-?[0-9]+", value) and int(value) in _INT32
         arguments[name] = int(value) if is_integer else value
     return arguments

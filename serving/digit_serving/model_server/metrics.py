@@ -20,8 +20,6 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._loads = self._counter("cc:saved_model:load_attempt_count", "model_path", "status")
         self._requests = self._counter("serving:request_count", "model_name", "status")
-        self.warmup_records = self._counter("serving:model_warmup_records_read", "model_path")
-        self.warmup_latency = self._histogram("serving:model_warmup_latency", "model_path", "status")
         self.request_latency = self._histogram("serving:request_latency", "model_name", "API", "entrypoint")
         self.runtime_latency = self._histogram("serving:runtime_latency", "model_name", "API", "runtime")
 

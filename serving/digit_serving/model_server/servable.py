@@ -123,28 +123,23 @@ class Servable:
         return self._session._make_callable_from_options(options)
 
 
-def warm_up(directory: Path, predict: Callable[[PredictRequest], object], iterations: int) -> int:
-    """Send each Predict request of the version's warm-up file to `predict`, `iterations` times.
+def warm_up(directory: Path, predict: Callable[[PredictRequest], object], iterations: int) -> None:
+    """Send each Predict request of the version's warm-up file, if there is one, to `predict`.
 
-    Returns the number of the file's records, 0 without a file. Raises ServingError if they can't be read, or
-    are more than 1,000.
+    Raises ServingError if its records can't be read, or are more than 1,000.
     """
     path = directory / "assets.extra" / "tf_serving_warmup_requests"
-    count = 0
     if not path.exists():
-        return count
+        return
     try:
-        for record in tf.compat.v1.io.tf_record_iterator(str(path)):
-            count += 1
-            if count > _MAX_WARMUP_REQUESTS:
+        for count, record in enumerate(tf.compat.v1.io.tf_record_iterator(str(path))):
+            if count == _MAX_WARMUP_REQUESTS:
                 raise ServingError(f"{path} has more than {_MAX_WARMUP_REQUESTS} warm-up requests")
-            entry = PredictionLog.FromString(record)
-            if entry.HasField("predict_log"):
-                for _ in range(iterations):
-                    predict(entry.predict_log.request)
+            log = PredictionLog.FromString(record)
+            for _ in range(iterations if log.HasField("predict_log") else 0):
+                predict(log.predict_log.request)
     except (tf.errors.OpError, DecodeError) as error:
         raise ServingError(f"unusable warm-up requests in {path}: {error}") from None
-    return count
 
 
 def type_name(number: int) -> str:

@@ -4,16 +4,13 @@ import json
 import re
 from typing import Any
 
-import numpy as np
 import pytest
 from werkzeug.test import Client, TestResponse
 
-from digit_client import TaskCard
 from digit_serving.model_server import flags
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.metrics import Metrics
 from digit_serving.model_server.rest import RestApi
-from tests.serving.model_servers import COLORS
 
 MODEL = "/v1/models/half_plus_two"
 HALF_PLUS_TWO = f"{MODEL}:predict"
@@ -79,12 +76,9 @@ def test_predict_invalid_body_answers_400(http: Client, signature: Any, body: An
     ("body", "answer"),
     [
         ('{"instances": [NaN, Infinity, -Infinity]}', '{"predictions": [NaN, Infinity, -Infinity]}'),
-        ('{"instances": [1e39, -1e39]}', '{"predictions": [Infinity, -Infinity]}'),
-        ('{"inputs": [16777217]}', '{"outputs": [8388610.0]}'),
         # Floats have the fewest digits that keep the value.
         ('{"inputs": [0.2, 0.3333333333333333]}', '{"outputs": [2.1, 2.1666667]}'),
         (' {"inputs": 1.0} what follows', '{"outputs": 2.5}'),
-        ('{"inputs": 1.0, "inputs": 2.0}', '{"outputs": 2.5}'),
         ('{"instances": [{"x": 1.0}, {"x": 2}]}', '{"predictions": [2.5, 3.0]}'),
         ('{"instances": [[1.0], [2.0]]}', '{"predictions": [[2.5], [3.0]]}'),
         ('{"inputs": {"x": [1.0]}}', '{"outputs": [2.5]}'),
@@ -103,20 +97,6 @@ def test_predict_several_inputs_and_outputs_are_objects(http: Client) -> None:
     assert second == {"text": "é", "raw_bytes": {"b64": "w6k="}, "double": 8, "odd": False}
     columns = {"signature_name": "many", "inputs": {"text": ["a"], "number": [5]}}
     assert post(http, TF2, columns).get_json()["outputs"]["double"] == [10]
-
-
-def test_predict_card_signature_answers_task_card(http: Client) -> None:
-    body = {"signature_name": "card", "instances": [0]}
-    (card,) = post(http, COLORS_PREDICT, body).get_json()["predictions"]
-    assert TaskCard.from_document(json.loads(card)) == COLORS
-
-
-def test_predict_color_images_answers_same_by_row_and_by_column(http: Client) -> None:
-    images = np.random.default_rng(1).integers(0, 256, (3, *COLORS.shape)).tolist()
-    rows = post(http, COLORS_PREDICT, {"signature_name": "images", "instances": images}).get_json()
-    columns = post(http, COLORS_PREDICT, {"signature_name": "images", "inputs": {"images": images}})
-    assert np.shape(rows["predictions"]) == (3, len(COLORS.labels))
-    assert columns.get_json() == {"outputs": rows["predictions"]}
 
 
 def test_predict_scalar_output_answers_columns(http: Client) -> None:
