@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str]) -> Options:
     Logs a warning that names the flags it ignores. Raises ValueError, which names the argument, for another
     form, an unknown flag, or a value of another type.
     """
-    types = {field.name: type(field.default) for field in fields(Options)}
+    types: dict[str, Any] = {field.name: type(field.default) for field in fields(Options)}
     values: dict[str, Any] = {}
     ignored = []
     for argument in arguments:

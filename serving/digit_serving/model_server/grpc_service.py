@@ -74,8 +74,9 @@ def _method(call: Callable[[ServerCore, Any], Any]) -> Any:
     return answer
 
 
-class Servicer(  # type: ignore[misc]
-    prediction_service_pb2_grpc.PredictionServiceServicer, model_service_pb2_grpc.ModelServiceServicer
+class Servicer(
+    prediction_service_pb2_grpc.PredictionServiceServicer,  # type: ignore[misc]
+    model_service_pb2_grpc.ModelServiceServicer,  # type: ignore[misc]
 ):
     """PredictionService and ModelService."""
 

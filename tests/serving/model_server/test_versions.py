@@ -54,31 +54,25 @@ def test_aspired_versions_without_base_path_raises() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "tags", "error"),
+    ("missing", "content", "tags", "error"),
     [
-        (None, "serve", "SavedModel file does not exist"),
-        (b"x", "serve", "Cannot parse file"),
-        (b"", "serve", "could not be found"),
-        ("versions", "train", "'train'"),
+        ("saved_model.pb", None, "serve", "SavedModel file does not exist"),
+        ("saved_model.pb", b"x", "serve", "Cannot parse file"),
+        ("saved_model.pb", b"", "serve", "could not be found"),
+        ("variables/variables.index", None, "serve", "variables"),
+        ("", None, "train", "'train'"),
     ],
-    ids=["missing", "corrupt", "empty", "other tags"],
 )
 def test_load_directory_without_usable_model_raises(
-    saved_models: Path, tmp_path: Path, content: bytes | str | None, tags: str, error: str
+    publish: Callable[..., Path], tmp_path: Path, missing: str, content: bytes | None, tags: str, error: str
 ) -> None:
-    directory = saved_models / content / "1" if isinstance(content, str) else tmp_path
-    if isinstance(content, bytes):
-        (directory / "saved_model.pb").write_bytes(content)
+    directory = publish(tmp_path / "model", 1, 1.0)
+    if missing:
+        (directory / missing).unlink()
+    if content is not None:
+        (directory / missing).write_bytes(content)
     with pytest.raises(ServingError, match=error):
         Servable(directory, 1, parse([f"--saved_model_tags={tags}"]))
-
-
-def test_load_without_variables_raises(publish: Callable[..., Path], tmp_path: Path) -> None:
-    directory = publish(tmp_path / "model", 1, 1.0)
-    for path in (directory / "variables").iterdir():
-        path.unlink()
-    with pytest.raises(ServingError):
-        Servable(directory, 1, parse([]))
 
 
 def write_warmup_records(directory: Path, *records: bytes) -> Path:
@@ -99,18 +93,16 @@ def test_warm_up_several_iterations_sends_every_predict_request_each_time(tmp_pa
     assert [request.model_spec.name for request in sent] == ["a", "a", "b", "b"]
 
 
-def test_warm_up_with_more_than_a_thousand_records_raises(tmp_path: Path) -> None:
-    write_warmup_records(tmp_path, *[b""] * 1001)
-    with pytest.raises(ServingError, match="has more than 1000 warm-up requests"):
+@pytest.mark.parametrize(
+    ("records", "error"), [([b"\xff"], "unusable warm-up requests"), ([b""] * 1001, "has more than 1000")]
+)
+def test_warm_up_with_unusable_records_raises(tmp_path: Path, records: list[bytes], error: str) -> None:
+    path = write_warmup_records(tmp_path, *records)
+    with pytest.raises(ServingError, match=error):
         warm_up(tmp_path, lambda _: None, iterations=1)
-
-
-def test_warm_up_with_unusable_records_raises(tmp_path: Path) -> None:
-    path = write_warmup_records(tmp_path, b"\xff")
-    for content in (path.read_bytes(), b"no records at all, but long enough"):
-        path.write_bytes(content)
-        with pytest.raises(ServingError, match=f"unusable warm-up requests in {path}"):
-            warm_up(tmp_path, lambda _: None, iterations=1)
+    path.write_bytes(b"no records at all, but long enough")
+    with pytest.raises(ServingError, match=f"unusable warm-up requests in {path}"):
+        warm_up(tmp_path, lambda _: None, iterations=1)
 
 
 @pytest.mark.parametrize(
