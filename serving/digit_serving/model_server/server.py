@@ -66,6 +66,7 @@ def create_core(options: Options) -> ServerCore:
 def _stop(grpc_server: grpc.Server, rest: Any) -> None:
     stopped = grpc_server.stop(_GRACE)
     if rest:
+        # waitress waits for running requests, and closes the connections of waiting ones.
         rest.task_dispatcher.shutdown(timeout=_GRACE)
     stopped.wait()
     log.info("Stopped")
