@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from digit_serving.model_server import config
 from digit_serving.model_server.core import ServerCore
@@ -84,15 +84,15 @@ class Servicer(
         self.core = core
 
     def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        def predict(core: ServerCore, request: PredictRequest) -> PredictResponse:
-            with core.metrics.request(request.model_spec.name, "Predict", "GRPC"):
+        try:
+            with self.core.metrics.request(request.model_spec.name, "Predict", "GRPC"):
                 # Skip the model for a call that gRPC has ended: its deadline passed while it waited for a
                 # thread. `time_remaining` is no substitute: it uses the wall clock, which may jump.
                 if not context.is_active():
                     raise ServingError("Deadline Exceeded", grpc.StatusCode.DEADLINE_EXCEEDED)
-                return core.predict(request, deadline=float("inf"))
-
-        return _method(predict)(self, request, context)
+                return self.core.predict(request, deadline=float("inf"))
+        except ServingError as error:
+            context.abort(error.code, error.message)
 
     GetModelMetadata = _method(ServerCore.metadata)
     GetModelStatus = _method(ServerCore.status)

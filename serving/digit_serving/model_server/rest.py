@@ -139,7 +139,7 @@ def _from_inputs(value: Any, inputs: Inputs) -> dict[str, Any]:
     """Return the value of each input: those of an object, or the value of the only input."""
     if not _is_object(value):
         if len(inputs) > 1:
-            raise ServingError(f"expected an object for each entry, with the keys {sorted(inputs)}")
+            raise ServingError(f"expected an object with the keys {sorted(inputs)}")
         return dict.fromkeys(inputs, value)
     if missing := sorted(inputs.keys() - value.keys()):
         raise ServingError(f"'inputs' lacks {missing}")
@@ -153,7 +153,7 @@ def _from_rows(rows: Any, inputs: Inputs) -> dict[str, Any]:
     if not _is_object(rows[0]):
         return _from_inputs(rows, inputs)
     if any(not _is_object(row) or row.keys() != inputs.keys() for row in rows):
-        raise ServingError(f"expected an object for each entry, with the keys {sorted(inputs)}")
+        raise ServingError(f"expected an object with the keys {sorted(inputs)}")
     return {name: [row[name] for row in rows] for name in inputs}
 
 

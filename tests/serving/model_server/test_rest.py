@@ -23,7 +23,7 @@ def post(http: Client, path: str, body: Any) -> TestResponse:
 
 
 LENGTHS = "lists of different lengths or depths"
-KEYS = "expected an object for each entry, with the keys "
+KEYS = "expected an object with the keys "
 WHICH = "the body must have either 'instances' or 'inputs'"
 LIST = "'instances' must be a list with at least one entry"
 
