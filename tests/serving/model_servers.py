@@ -32,8 +32,10 @@ def running_core(*arguments: str, **options: Any) -> Iterator[ServerCore]:
     The core polls its configuration file and its base paths every POLL_SECONDS.
     """
     parsed = flags.parse(arguments)
-    parsed.file_system_poll_wait_seconds = parsed.model_config_file_poll_wait_seconds = POLL_SECONDS
-    vars(parsed).update(options)
+    vars(parsed).update(
+        {"file_system_poll_wait_seconds": POLL_SECONDS, "model_config_file_poll_wait_seconds": POLL_SECONDS}
+        | options
+    )
     core = create_core(parsed)
     models = [model.name for model in config.read_models(parsed).model_config_list.config]
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from grpc import StatusCode
 
 from digit_serving.model_server.errors import ServingError
-from digit_serving.model_server.tensors import Array
+from digit_serving.model_server.servable import Array
 
 Run = Callable[[list[Array]], list[Array]]
 
@@ -64,13 +64,13 @@ class Batcher:
         return future.result()
 
     def _count_rows(self, inputs: list[Array]) -> int:
-        if any(array.ndim == 0 for array in inputs):
-            raise ServingError("batched inputs must have at least one dimension")
-        if len({len(array) for array in inputs}) != 1:
-            raise ServingError("batched inputs must have the same size in dimension 0")
-        if len(inputs[0]) > self._max_size:
-            raise ServingError(f"{len(inputs[0])} rows exceed max_batch_size, {self._max_size}")
-        return len(inputs[0])
+        sizes = {len(array) if array.ndim else 0 for array in inputs}
+        if len(sizes) != 1 or 0 in sizes:
+            raise ServingError("batched inputs must have the same number of rows, and at least one")
+        (size,) = sizes
+        if size > self._max_size:
+            raise ServingError(f"{size} rows exceed max_batch_size, {self._max_size}")
+        return size
 
     def _lead(self, key: Hashable, batch: "_Batch", run: Run) -> None:
         batch.full.wait(self._timeout)

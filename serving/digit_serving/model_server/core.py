@@ -16,9 +16,8 @@ from digit_serving.model_server.batching import Batcher
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.manager import Manager, State
-from digit_serving.model_server.metrics import Metrics
-from digit_serving.model_server.servable import Servable, warm_up
-from digit_serving.model_server.tensors import Array, encode
+from digit_serving.model_server.metrics import Metrics, observe
+from digit_serving.model_server.servable import Array, Servable, encode, warm_up
 
 _DEFAULT_SIGNATURE = "serving_default"
 _NO_DEADLINE = float("inf")
@@ -72,37 +71,24 @@ class ServerCore:
             return servable.signature_defs[name].inputs
 
     def reload_config(self, request: Any) -> ReloadConfigResponse:
-        """Replace the configuration, and wait until its new models are loaded.
-
-        The response has the increase of each counter that the request names.
-        """
+        """Replace the configuration, and wait until its new models are loaded."""
         if not request.config.HasField("model_config_list"):
             raise ServingError("the new configuration must have a model_config_list")
-        before = {name: self.metrics.first_count(name) for name in request.metric_names}
         self.reload(request.config)
-        increases = {name: self.metrics.first_count(name) - count for name, count in before.items()}
-        return ReloadConfigResponse(
-            status={},
-            metric=[{"name": name, "int64_value_increase": value} for name, value in increases.items()],
-        )
+        return ReloadConfigResponse(status={})
 
-    def unimplemented(self) -> NoReturn:
+    def unimplemented(self, request: Any) -> NoReturn:
         """Raise UNIMPLEMENTED, for a call of TensorFlow Serving that the drop-in lacks."""
         raise ServingError("This model server implements Predict only.", StatusCode.UNIMPLEMENTED)
 
     def _load(self, directory: Path, version: int) -> Servable:
-        with self.metrics.count("load_attempt_count", str(directory), "success", "fail"):
+        with self.metrics.load(str(directory)):
             if self._public_key:
                 _verify(directory, self._public_key)
             servable = Servable(directory, version, self._options)
         if self._options.enable_model_warmup:
-            started = time.perf_counter()
             iterations = max(self._options.num_request_iterations_for_warmup, 1)
-            records = warm_up(
-                directory, lambda request: self._predict(servable, request, _NO_DEADLINE), iterations
-            )
-            self.metrics.add("model_warmup_records_read", records, str(directory))
-            self.metrics.observe("model_warmup_latency", started, str(directory), "OK")
+            warm_up(directory, lambda request: self._predict(servable, request, _NO_DEADLINE), iterations)
         return servable
 
     def _predict(self, servable: Servable, request: PredictRequest, deadline: float) -> PredictResponse:
@@ -114,7 +100,7 @@ class ServerCore:
         _check_deadline(deadline)
         started = time.perf_counter()
         arrays = self._run(servable, feeds, tuple(fetches.values()))
-        self.metrics.observe("runtime_latency", started, model, "Predict", "TF1")
+        observe(self.metrics.runtime_latency, started, model, "Predict", "TF1")
         _check_deadline(deadline)
         response = PredictResponse()
         spec, outputs = response.model_spec, response.outputs

@@ -2,15 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from digit_serving.model_server import config
 from digit_serving.model_server.core import ServerCore
@@ -26,27 +25,27 @@ _CHANNEL_ARGUMENTS: dict[str, int | str] = {
 _INT32 = range(-(2**31), 2**31)
 
 
-def start(options: Options, core: ServerCore, host: str) -> grpc.Server:
+def start(options: Options, core: ServerCore) -> grpc.Server:
     """Start a server on the TCP port and the Unix socket that the flags name.
 
-    An empty `host` stands for every address. While every thread of the server is busy, further calls end
-    with RESOURCE_EXHAUSTED. Raises ServingError if the server can't start.
+    While every thread of the server is busy, further calls end with RESOURCE_EXHAUSTED. Raises ServingError
+    if the server can't start.
     """
     threads = options.grpc_max_threads or 4 * (os.cpu_count() or 1)
     arguments = _CHANNEL_ARGUMENTS | _parse_channel_arguments(options.grpc_channel_arguments)
     server = grpc.server(
         ThreadPoolExecutor(threads, "grpc"), options=list(arguments.items()), maximum_concurrent_rpcs=threads
     )
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionServicer(core), server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(core), server)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Servicer(core), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(Servicer(core), server)
     if options.enable_grpc_healthcheck_service:
         # SERVING as long as the process runs: the port opens only once every model is available.
-        servicer = health.HealthServicer()
+        checks = health.HealthServicer()
         for service in ("ModelService", "PredictionService"):
-            servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+            checks.set(service, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     credentials = _credentials(options.ssl_config_file) if options.ssl_config_file else None
-    addresses = []
+    host, addresses = options.host, []
     if options.port:
         addresses.append(f"{f'[{host}]' if ':' in host else host or '[::]'}:{options.port}")
     if options.grpc_socket_path:
@@ -63,53 +62,42 @@ def start(options: Options, core: ServerCore, host: str) -> grpc.Server:
     return server
 
 
-class PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc]
-    """PredictionService: Predict and GetModelMetadata."""
+def _method(call: Callable[[ServerCore, Any], Any]) -> Any:
+    """Return a servicer's method that answers with `call`, and ends with the status of its ServingError."""
+
+    def answer(servicer: "Servicer", request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return call(servicer.core, request)
+        except ServingError as error:
+            context.abort(error.code, error.message)
+
+    return answer
+
+
+class Servicer(
+    prediction_service_pb2_grpc.PredictionServiceServicer,  # type: ignore[misc]
+    model_service_pb2_grpc.ModelServiceServicer,  # type: ignore[misc]
+):
+    """PredictionService and ModelService."""
 
     def __init__(self, core: ServerCore) -> None:
-        self._core = core
+        self.core = core
 
-    def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:  # noqa: N802
-        with _abort_on_error(context), self._core.metrics.request(request.model_spec.name, "Predict", "GRPC"):
-            # Skip the model for a call that gRPC has ended: its deadline passed while it waited for a thread.
-            # `time_remaining` is no substitute: it uses the wall clock, which may jump.
-            if not context.is_active():
-                raise ServingError("Deadline Exceeded", grpc.StatusCode.DEADLINE_EXCEEDED)
-            return self._core.predict(request, deadline=float("inf"))
+    def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        try:
+            with self.core.metrics.request(request.model_spec.name, "Predict", "GRPC"):
+                # Skip the model for a call that gRPC has ended: its deadline passed while it waited for a
+                # thread. `time_remaining` is no substitute: it uses the wall clock, which may jump.
+                if not context.is_active():
+                    raise ServingError("Deadline Exceeded", grpc.StatusCode.DEADLINE_EXCEEDED)
+                return self.core.predict(request, deadline=float("inf"))
+        except ServingError as error:
+            context.abort(error.code, error.message)
 
-    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        with _abort_on_error(context):
-            return self._core.metadata(request)
-
-    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        with _abort_on_error(context):
-            self._core.unimplemented()
-
-    Regress = MultiInference = Classify
-
-
-class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc]
-    """ModelService: GetModelStatus and HandleReloadConfigRequest."""
-
-    def __init__(self, core: ServerCore) -> None:
-        self._core = core
-
-    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        with _abort_on_error(context):
-            return self._core.status(request)
-
-    def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        with _abort_on_error(context):
-            return self._core.reload_config(request)
-
-
-@contextmanager
-def _abort_on_error(context: grpc.ServicerContext) -> Iterator[None]:
-    """End the call with the status of a ServingError that the block raises."""
-    try:
-        yield
-    except ServingError as error:
-        context.abort(error.code, error.message)
+    GetModelMetadata = _method(ServerCore.metadata)
+    GetModelStatus = _method(ServerCore.status)
+    HandleReloadConfigRequest = _method(ServerCore.reload_config)
+    Classify = Regress = MultiInference = _method(ServerCore.unimplemented)
 
 
 def _credentials(path: str) -> grpc.ServerCredentials:
@@ -128,6 +116,6 @@ def _parse_channel_arguments(text: str) -> dict[str, int | str]:
         name, equals, value = entry.partition("=")
         if not equals:
             raise ServingError(f"--grpc_channel_arguments: {entry!r} is not of the form name=value")
-        is_integer = re.fullmatch(r"\s*[+-]?[0-9]+\s*", value) and int(value) in _INT32
+        is_integer = re.fullmatch(r"-?[0-9]+", value) and int(value) in _INT32
         arguments[name] = int(value) if is_integer else value
     return arguments

@@ -138,15 +138,15 @@ class Manager:
         Versions that are unloaded stay known. Raises ServingError for an unknown model or version.
         """
         number = spec.version.value if spec.HasField("version") else None
-        if found := self._select(spec.name, number=number):
+        if found := [each for each in self._select(spec.name) if number in (None, each.number)]:
             return found
         missing = "any versions" if number is None else f"version {number}"
         raise ServingError(f"Could not find {missing} of model {spec.name}", StatusCode.NOT_FOUND)
 
-    def _select(self, model: str, *states: int, number: int | None = None) -> list[Version]:
+    def _select(self, model: str, *states: int) -> list[Version]:
         """Return the model's versions in these states (default: any), newest first."""
         with self._changed:
-            known = [v for v in self._versions.values() if v.model == model and number in (None, v.number)]
+            known = [each for each in self._versions.values() if each.model == model]
         return sorted((v for v in known if not states or v.state in states), key=lambda v: -v.number)
 
     def _find(self, spec: ModelSpec) -> Version:
@@ -174,7 +174,7 @@ class Manager:
         for key, number in labels.items():
             is_unmoved = self._labels.get(key, number) == number
             may_wait = is_unmoved and self._options.allow_version_labels_for_unavailable_models
-            if not may_wait and not self._select(key[0], State.AVAILABLE, number=number):
+            if not may_wait and number not in (v.number for v in self._available.get(key[0], ())):
                 message = f"label {key[1]} of model {key[0]} can't be assigned to version {number},"
                 raise ServingError(f"{message} which is not available", StatusCode.FAILED_PRECONDITION)
         return labels

@@ -12,78 +12,44 @@ from digit_serving.model_server.errors import ServingError
 _BUCKETS = [10 * 1.8**power for power in range(33)]
 """Upper bounds in microseconds, those of TensorFlow Serving."""
 
-_COUNTERS = {
-    "cc:saved_model:load_attempt_count": ("model_path", "status"),
-    "serving:model_warmup_records_read": ("model_path",),
-    "serving:request_count": ("model_name", "status"),
-}
-_HISTOGRAMS = {
-    "serving:model_warmup_latency": ("model_path", "status"),
-    "serving:request_latency": ("model_name", "API", "entrypoint"),
-    "serving:runtime_latency": ("model_name", "API", "runtime"),
-}
-
 
 class Metrics:
-    """Counters and histograms of one server. Methods take the last part of a metric's name."""
+    """Counters and histograms of one server."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._counters = {
-            _short(name): Counter(f":tensorflow:{name}", "", labels, registry=self._registry)
-            for name, labels in _COUNTERS.items()
-        }
-        self._histograms = {
-            _short(name): Histogram(
-                f":tensorflow:{name}", "", labels, buckets=_BUCKETS, registry=self._registry
-            )
-            for name, labels in _HISTOGRAMS.items()
-        }
-
-    def add(self, name: str, amount: int, *labels: str) -> None:
-        """Increase the counter."""
-        self._counters[name].labels(*labels).inc(amount)
-
-    def first_count(self, path: str) -> int:
-        """Return the count under the first labels in alphabetical order, as ReloadConfig reads a metric.
-
-        `path` is TensorFlow's name of the metric, such as `/tensorflow/serving/request_count`. A counter
-        without counts, another kind of metric or an unknown one has 0.
-        """
-        name = path.replace("/", ":")
-        families = (family for family in self._registry.collect() if family.name == name)
-        samples = (sample for family in families for sample in family.samples)
-        counts = {tuple(s.labels.values()): s.value for s in samples if s.name == f"{name}_total"}
-        return int(counts[min(counts)]) if counts else 0
-
-    def observe(self, name: str, started: float, *labels: str) -> None:
-        """Observe the time since `started`, a time of time.perf_counter()."""
-        self._histograms[name].labels(*labels).observe((time.perf_counter() - started) * 1e6)
+        self._loads = self._counter("cc:saved_model:load_attempt_count", "model_path", "status")
+        self._requests = self._counter("serving:request_count", "model_name", "status")
+        self.request_latency = self._histogram("serving:request_latency", "model_name", "API", "entrypoint")
+        self.runtime_latency = self._histogram("serving:runtime_latency", "model_name", "API", "runtime")
 
     @contextmanager
-    def count(self, name: str, label: str, success: str = "OK", failure: str = "") -> Iterator[None]:
-        """Count the block with the status `success`.
-
-        If the block raises, the status is `failure`. If `failure` is empty, the status is the code of a
-        ServingError, and UNKNOWN for other exceptions.
-        """
-        status = failure or "UNKNOWN"
+    def load(self, path: str) -> Iterator[None]:
+        """Count the attempt, in the block, to load the version in this directory."""
+        status = "fail"
         try:
             yield
-            status = success
-        except ServingError as error:
-            status = failure or error.code.name
-            raise
+            status = "success"
         finally:
-            self._counters[name].labels(label, status).inc()
+            self._loads.labels(path, status).inc()
 
     @contextmanager
-    def request(self, model: str, api: str, entrypoint: str) -> Iterator[None]:
-        """Count the request in the block, and observe its latency if it succeeds."""
-        started = time.perf_counter()
-        with self.count("request_count", model):
+    def request(self, model: str, api: str | None, entrypoint: str) -> Iterator[None]:
+        """Count the request in the block; with an `api`, observe its latency if it succeeds.
+
+        The status is the code of a ServingError, and UNKNOWN for other exceptions.
+        """
+        started, status = time.perf_counter(), "UNKNOWN"
+        try:
             yield
-            self.observe("request_latency", started, model, api, entrypoint)
+            status = "OK"
+            if api is not None:
+                observe(self.request_latency, started, model, api, entrypoint)
+        except ServingError as error:
+            status = error.code.name
+            raise
+        finally:
+            self._requests.labels(model, status).inc()
 
     def page(self) -> str:
         """Return all metrics in Prometheus's text format."""
@@ -91,6 +57,13 @@ class Metrics:
         text = generate_latest(self._registry).decode()
         return re.sub(r"^((?:# \w+ )?:tensorflow:[\w:]+)_total\b", r"\1", text, flags=re.MULTILINE)
 
+    def _counter(self, name: str, *labels: str) -> Counter:
+        return Counter(f":tensorflow:{name}", "", labels, registry=self._registry)
 
-def _short(name: str) -> str:
-    return name.rpartition(":")[2]
+    def _histogram(self, name: str, *labels: str) -> Histogram:
+        return Histogram(f":tensorflow:{name}", "", labels, buckets=_BUCKETS, registry=self._registry)
+
+
+def observe(latency: Histogram, started: float, *labels: str) -> None:
+    """Observe the time since `started`, a time of time.perf_counter()."""
+    latency.labels(*labels).observe((time.perf_counter() - started) * 1e6)

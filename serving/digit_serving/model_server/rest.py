@@ -5,7 +5,6 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -16,20 +15,21 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from werkzeug.wrappers import Request, Response
-from werkzeug.wsgi import ClosingIterator
 
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
-from digit_serving.model_server.tensors import NARROW_TYPES, Array, decode, encode, type_name
+from digit_serving.model_server.servable import Array, decode, encode, type_name
 
 Inputs = Mapping[str, Any]  # TensorInfo by name
 
-_MODEL = r"/v1/models(?:/(?P<name>[^/:]+))?(?:/versions/(?P<version>\d{1,18})|/labels/(?P<label>[^/:]+))?"
+_MODEL = r"/v1/models(?:/(?P<name>[^/:]+))?(?:/versions/(?P<version>[0-9]{1,18})|/labels/(?P<label>[^/:]+))?"
 _PATHS = {
-    "GET": re.compile(rf"{_MODEL}(?:/(?P<call>metadata))?", re.IGNORECASE),
-    "POST": re.compile(rf"{_MODEL}:(?P<call>classify|regress|predict)", re.IGNORECASE),
+    "GET": re.compile(rf"{_MODEL}(?:/(?P<call>metadata))?"),
+    "POST": re.compile(rf"{_MODEL}:(?P<call>classify|regress|predict)"),
 }
+_DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+"""As in TensorFlow Serving's JSON, the first of equal keys counts, and `raw_decode` ignores what follows."""
 _CORS = {"Origin": "*", "Methods": "POST, GET", "Headers": "Content-Type"}
 _HTTP_STATUS = {
     **dict.fromkeys(("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE"), 400),
@@ -52,39 +52,45 @@ class RestApi:
 
     def __call__(self, environ: Any, start_response: Any) -> Any:
         request = Request(environ)
-        if request.path == self._metrics_path:
+        query = request.query_string.decode(errors="replace")
+        # A query belongs to the path, as in TensorFlow Serving: no path of the API matches with one.
+        path = f"{request.path}?{query}" if query else request.path
+        if path == self._metrics_path:
             response = Response(self._core.metrics.page(), content_type="text/plain")
         elif self._cors and request.method == "OPTIONS":
             response = Response()
-        elif request.path.lower().startswith("/v1/"):
-            response = self._answer(request)
+        elif path.startswith("/v1/"):
+            response = self._answer(request, path)
         else:
             response = Response(status=404)
         response.headers.extend({f"Access-Control-Allow-{name}": value for name, value in self._cors.items()})
         return response(environ, start_response)
 
-    def _answer(self, request: Request) -> Response:
-        path = _PATHS.get(request.method)
-        match = path.fullmatch(request.path) if path else None
+    def _answer(self, request: Request, path: str) -> Response:
+        pattern = _PATHS.get(request.method)
+        match = pattern.fullmatch(path) if pattern else None
+        name, call = (match["name"] or "", match["call"] or "") if match else ("", "")
         try:
-            if match is None:
-                raise ServingError(f"Malformed request: {request.method} {request.path}")
-            with self._core.metrics.request(match["name"] or "", match["call"] or "", "REST"):
-                answer = self._call(match["call"], _spec(match), request.get_data())
+            # TensorFlow Serving has no latency of metadata.
+            with self._core.metrics.request(name, None if call == "metadata" else call, "REST"):
+                if match is None:
+                    raise ServingError(f"Malformed request: {request.method} {path}")
+                answer = self._call(call, _spec(match), request.get_data())
         except ServingError as error:
-            return _error(error.message, _HTTP_STATUS.get(error.code.name, 500))
+            status = _HTTP_STATUS.get(error.code.name, 500)
+            return Response(_dump({"error": error.message}), status, content_type="application/json")
         return Response(answer, content_type="application/json")
 
-    def _call(self, call: str | None, spec: ModelSpec, body: bytes) -> str:
+    def _call(self, call: str, spec: ModelSpec, body: bytes) -> str:
         if not spec.name:
             raise ServingError("Missing model name in request.")
         if call in ("classify", "regress"):
-            self._core.unimplemented()
+            self._core.unimplemented(spec)
         if call == "predict":
             deadline, request = time.monotonic() + self._timeout, PredictRequest(model_spec=spec)
             by_row = self._parse(body, request)
             return _format(self._core.predict(request, deadline), by_row)
-        if call is None:
+        if not call:
             return json.dumps(_to_dict(self._core.status(GetModelStatusRequest(model_spec=spec))), indent=1)
         response = self._core.metadata(
             GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
@@ -96,7 +102,7 @@ class RestApi:
     def _parse(self, body: bytes, request: PredictRequest) -> bool:
         """Write the body's tensors into `request`. Return True for `instances`, False for `inputs`."""
         try:
-            document = json.loads(body)
+            document, _ = _DECODER.raw_decode(body.decode().lstrip())
         except (RecursionError, ValueError) as error:
             raise ServingError(f"JSON Parse error: {error}") from None
         if not isinstance(document, dict):
@@ -108,51 +114,17 @@ class RestApi:
         inputs, by_row = self._core.inputs(request.model_spec), "instances" in document
         if by_row == ("inputs" in document):
             raise ServingError("the body must have either 'instances' or 'inputs'")
-        arrays = (
-            _from_rows(document["instances"], inputs) if by_row else _from_columns(document["inputs"], inputs)
+        columns = (
+            _from_rows(document["instances"], inputs) if by_row else _from_inputs(document["inputs"], inputs)
         )
-        for name, array in arrays.items():
-            encode(array, request.inputs[name], as_content=True)
+        for name, info in inputs.items():
+            encode(_to_array(columns[name], info.dtype), request.inputs[name], as_content=True)
         return by_row
-
-
-class DrainMiddleware:
-    """WSGI middleware that counts the requests in flight, and refuses new ones with 503 once it drains."""
-
-    def __init__(self, app: Any) -> None:
-        self._app, self._in_flight, self._is_draining = app, 0, False
-        self._changed = Condition()
-
-    def __call__(self, environ: Any, start_response: Any) -> Any:
-        with self._changed:
-            if self._is_draining:
-                return _error("The server is shutting down.", 503)(environ, start_response)
-            self._in_flight += 1
-        try:
-            return ClosingIterator(self._app(environ, start_response), self._finish)
-        except BaseException:
-            self._finish()
-            raise
-
-    def drain(self, grace: float) -> None:
-        """Wait until no request is in flight, at most `grace` seconds."""
-        with self._changed:
-            self._is_draining = True
-            self._changed.wait_for(lambda: not self._in_flight, grace)
-
-    def _finish(self) -> None:
-        with self._changed:
-            self._in_flight -= 1
-            self._changed.notify_all()
 
 
 def _spec(match: re.Match[str]) -> ModelSpec:
     version = {"value": int(match["version"])} if match["version"] else None
     return ModelSpec(name=match["name"], version=version, version_label=match["label"])
-
-
-def _error(message: str, status: int) -> Response:
-    return Response(_dump({"error": message}), status, content_type="application/json")
 
 
 def _to_dict(message: Any) -> Any:
@@ -163,37 +135,26 @@ def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _from_columns(value: Any, inputs: Inputs) -> dict[str, Array]:
-    """Return the arrays of `inputs`: an object with a value for each input, or the only input's value."""
-    if not _is_object(value) and len(inputs) > 1:
-        raise ServingError("'inputs' must be an object: the signature has several inputs")
-    columns = value if _is_object(value) else dict.fromkeys(inputs, value)
-    for name in inputs:
-        if name not in columns:
-            raise ServingError(f"'inputs' lacks the input {name}")
-    return {name: _to_array(columns[name], info.dtype) for name, info in inputs.items()}
+def _from_inputs(value: Any, inputs: Inputs) -> dict[str, Any]:
+    """Return the value of each input: those of an object, or the value of the only input."""
+    if not _is_object(value):
+        if len(inputs) > 1:
+            raise ServingError(f"expected an object with the keys {sorted(inputs)}")
+        return dict.fromkeys(inputs, value)
+    if missing := sorted(inputs.keys() - value.keys()):
+        raise ServingError(f"'inputs' lacks {missing}")
+    return dict(value)
 
 
-def _from_rows(rows: Any, inputs: Inputs) -> dict[str, Array]:
-    """Return the arrays of `instances`: a list of objects, or of the only input's values."""
+def _from_rows(rows: Any, inputs: Inputs) -> dict[str, Any]:
+    """Return the values of each input in all rows, which are objects, or values of the only input."""
     if not isinstance(rows, list) or not rows:
         raise ServingError("'instances' must be a list with at least one entry")
-    has_names = _is_object(rows[0])
-    if len(inputs) > 1 and not has_names:
-        raise ServingError("'instances' must be a list of objects: the signature has several inputs")
-    columns: dict[str, list[Array]] = {name: [] for name in inputs}
-    for index, row in enumerate(rows):
-        try:
-            if _is_object(row) != has_names or (has_names and row.keys() != inputs.keys()):
-                expected = f"an object with the keys {sorted(inputs)}" if has_names else "a value"
-                raise ServingError(f"expected {expected}")
-            for name, column in columns.items():
-                column.append(_to_array(row[name] if has_names else row, inputs[name].dtype))
-                if column[-1].shape != column[0].shape:
-                    raise ServingError(f"expected the shape {column[0].shape}, not {column[-1].shape}")
-        except ServingError as error:
-            raise ServingError(f"entry {index} of 'instances': {error.message}") from None
-    return {name: np.stack(column) for name, column in columns.items()}
+    if not _is_object(rows[0]):
+        return _from_inputs(rows, inputs)
+    if any(not _is_object(row) or row.keys() != inputs.keys() for row in rows):
+        raise ServingError(f"expected an object with the keys {sorted(inputs)}")
+    return {name: [row[name] for row in rows] for name in inputs}
 
 
 def _to_array(value: Any, type_number: int) -> Array:
@@ -205,14 +166,11 @@ def _to_array(value: Any, type_number: int) -> Array:
             raise ServingError("lists of different lengths or depths")
         if type(leaf) not in types:
             raise ServingError(f"JSON Value: {_dump(leaf)} is not of expected type: {name}")
-    # Of integers for 8 and 16 bits, the lowest of 32 bits count: 300 is 44 in a uint8.
-    wide_type = np.int32 if type_number in NARROW_TYPES else dtype.as_numpy_dtype
     try:
-        with np.errstate(over="raise"):
-            array = np.array(flat, wide_type).reshape(nested.shape)
-    except (OverflowError, FloatingPointError):
+        with np.errstate(over="ignore"):  # a float out of range becomes infinite
+            return np.array(flat, dtype.as_numpy_dtype).reshape(nested.shape)
+    except OverflowError:
         raise ServingError(f"a number is out of range for {name}") from None
-    return array.astype(dtype.as_numpy_dtype, copy=False)
 
 
 def _to_bytes(leaf: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Servable: a loaded SavedModel, its signatures and its warm-up."""
+"""Servable: a loaded SavedModel, its signatures, its warm-up, and the conversion of its tensors."""
 
 import gc
 from collections.abc import Callable
@@ -6,8 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow.core.framework.types_pb2 import DataType
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
@@ -15,11 +18,23 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
-from digit_serving.model_server.tensors import Array, decode, type_name
+
+Array = np.ndarray[Any, Any]
 
 # Run operations in the calling thread: in a small model they take less time than a handover to a pool.
 _RUN_OPTIONS = tf.compat.v1.RunOptions(inter_op_thread_pool=-1)
 _MAX_WARMUP_REQUESTS = 1000
+# TensorProto's value field of each type; an array of any other type is always written as `tensor_content`.
+_VALUE_FIELDS = {
+    tf.float32: "float_val",
+    tf.float64: "double_val",
+    **dict.fromkeys((tf.int8, tf.int16, tf.int32, tf.uint8, tf.uint16), "int_val"),
+    tf.int64: "int64_val",
+    tf.uint32: "uint32_val",
+    tf.uint64: "uint64_val",
+    tf.bool: "bool_val",
+    tf.string: "string_val",
+}
 
 
 class Signature:
@@ -73,7 +88,13 @@ class Servable:
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         self._callable = lru_cache(maxsize=64)(self._make_callable)
         tags = options.saved_model_tags.split(",")
-        self.signature_defs = _load(self._session, directory, tags).signature_def
+        try:
+            graph = tf.compat.v1.saved_model.load(self._session, tags, str(directory))
+        except tf.errors.OpError as error:
+            raise ServingError(error.message, error.error_code) from None
+        except Exception as error:  # TensorFlow's graph importer raises many types
+            raise ServingError(str(error)) from None
+        self.signature_defs = graph.signature_def
         self.signatures = {name: Signature(definition) for name, definition in self.signature_defs.items()}
 
     def run(self, feeds: tuple[str, ...], fetches: tuple[str, ...], arrays: list[Array]) -> list[Array]:
@@ -102,32 +123,52 @@ class Servable:
         return self._session._make_callable_from_options(options)
 
 
-def warm_up(directory: Path, predict: Callable[[PredictRequest], object], iterations: int) -> int:
-    """Send each warm-up request in the version's directory to `predict`, `iterations` times.
+def warm_up(directory: Path, predict: Callable[[PredictRequest], object], iterations: int) -> None:
+    """Send each Predict request of the version's warm-up file, if there is one, to `predict`.
 
-    Returns the number of requests, 0 if the directory has none. Raises ServingError if they can't be read, or
-    are more than 1,000.
+    Raises ServingError if its records can't be read, or are more than 1,000.
     """
     path = directory / "assets.extra" / "tf_serving_warmup_requests"
-    count = 0
     if not path.exists():
-        return count
+        return
     try:
-        for record in tf.compat.v1.io.tf_record_iterator(str(path)):
-            count += 1
-            if count > _MAX_WARMUP_REQUESTS:
+        for count, record in enumerate(tf.compat.v1.io.tf_record_iterator(str(path))):
+            if count == _MAX_WARMUP_REQUESTS:
                 raise ServingError(f"{path} has more than {_MAX_WARMUP_REQUESTS} warm-up requests")
-            for _ in range(iterations):
-                predict(PredictionLog.FromString(record).predict_log.request)
+            log = PredictionLog.FromString(record)
+            for _ in range(iterations if log.HasField("predict_log") else 0):
+                predict(log.predict_log.request)
     except (tf.errors.OpError, DecodeError) as error:
         raise ServingError(f"unusable warm-up requests in {path}: {error}") from None
-    return count
 
 
-def _load(session: Any, directory: Path, tags: list[str]) -> Any:
+def type_name(number: int) -> str:
+    """Return TensorFlow's name of a DataType: `float`, `uint8`, `string`."""
+    return str(DataType.Name(number)).removeprefix("DT_").lower()
+
+
+def decode(name: str, proto: TensorProto) -> Array:
+    """Return the array of the tensor `name`. Raises ServingError if its shape is not known or not filled."""
+    shape = proto.tensor_shape
+    if shape.unknown_rank or any(dim.size < 0 for dim in shape.dim):
+        raise ServingError(f"tensor parsing error: {name}")
     try:
-        return tf.compat.v1.saved_model.load(session, tags, str(directory))
-    except tf.errors.OpError as error:
-        raise ServingError(error.message, error.error_code) from None
-    except Exception as error:  # TensorFlow's graph importer raises many types
-        raise ServingError(str(error)) from None
+        return tf.make_ndarray(proto)  # type: ignore[no-any-return]
+    except (OverflowError, TypeError, ValueError):
+        raise ServingError(f"tensor parsing error: {name}") from None
+
+
+def encode(array: Array, proto: TensorProto, as_content: bool) -> None:
+    """Write the array into the empty `proto`: as `tensor_content` if `as_content`, else as typed values.
+
+    Strings are always typed values: TensorProto has no other form for them.
+    """
+    dtype = tf.as_dtype(array.dtype)
+    proto.dtype = dtype.as_datatype_enum
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    field = _VALUE_FIELDS.get(dtype)
+    if field is None or (as_content and dtype != tf.string):
+        proto.tensor_content = array.tobytes()
+    else:
+        getattr(proto, field).extend(array.ravel().tolist())

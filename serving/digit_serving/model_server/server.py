@@ -4,9 +4,10 @@ import gc
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
-from typing import NoReturn
+from typing import Any
 
 import click
 import grpc
@@ -18,8 +19,7 @@ from digit_serving.model_server.batching import Batcher
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
-from digit_serving.model_server.rest import DrainMiddleware, RestApi
-from digit_serving.model_server.shutdown import ShutdownListener
+from digit_serving.model_server.rest import RestApi
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ _GRACE = 5.0
 """Seconds in which the requests in flight at shutdown may end."""
 
 
-def run(options: Options, host: str, shutdown: ShutdownListener) -> NoReturn:
-    """Serve until the shutdown, on every address if `host` is empty.
+def serve(options: Options) -> Callable[[], None]:
+    """Start the servers once the models are available. Return a function that stops them gracefully.
 
     Exits with 255 and an error on standard output, as tensorflow_model_server does, if the start fails.
     """
@@ -38,11 +38,15 @@ def run(options: Options, host: str, shutdown: ShutdownListener) -> NoReturn:
     # Exclude TensorFlow's own objects from garbage collection: to scan them takes 1/6 s.
     gc.freeze()
     try:
-        _serve(options, host, shutdown)
+        core = create_core(options)
+        grpc_server, rest = grpc_service.start(options, core), _start_rest(options, core)
     except ServingError as error:
         click.echo(f"Failed to start server. Error: {error}")
     except Exception:
         log.exception("Failed to start server.")
+    else:
+        log.info("Running gRPC ModelServer at port %d, REST at port %d", options.port, options.rest_api_port)
+        return lambda: _stop(grpc_server, rest)
     os._exit(255)  # sys.exit would wait for worker threads
 
 
@@ -59,18 +63,13 @@ def create_core(options: Options) -> ServerCore:
     return core
 
 
-def _serve(options: Options, host: str, shutdown: ShutdownListener) -> None:
-    core = create_core(options)
-    grpc_server, rest = grpc_service.start(options, core, host), _start_rest(options, core, host)
-    shutdown.stop = lambda: _stop(grpc_server, rest)
-    log.info("Running gRPC ModelServer at port %d, REST at port %d", options.port, options.rest_api_port)
-    shutdown.join()
-
-
-def _stop(grpc_server: grpc.Server, rest: DrainMiddleware) -> None:
+def _stop(grpc_server: grpc.Server, rest: Any) -> None:
     stopped = grpc_server.stop(_GRACE)
-    rest.drain(_GRACE)
+    if rest:
+        # waitress waits for running requests, and closes the connections of waiting ones.
+        rest.task_dispatcher.shutdown(timeout=_GRACE)
     stopped.wait()
+    log.info("Stopped")
 
 
 def _poll_config(options: Options, core: ServerCore) -> None:
@@ -82,18 +81,19 @@ def _poll_config(options: Options, core: ServerCore) -> None:
             log.error("Failed to reload %s: %s", options.model_config_file, error)
 
 
-def _start_rest(options: Options, core: ServerCore, host: str) -> DrainMiddleware:
+def _start_rest(options: Options, core: ServerCore) -> Any:
+    """Start the REST API. Return its server, or None: if it can't listen, the drop-in serves gRPC alone."""
+    if options.rest_api_port in (0, options.port):
+        return None
     prometheus = config.read(options.monitoring_config_file, "MonitoringConfig").prometheus_config
     path = (prometheus.path or "/monitoring/prometheus/metrics") if prometheus.enable else ""
+    try:
+        listener = sockets.listen(options.host, options.rest_api_port)
+    except OSError as error:
+        log.error("The REST server can't listen on port %d: %s", options.rest_api_port, error)
+        return None
     threads = options.rest_api_num_threads or 4 * (os.cpu_count() or 1)
-    app = DrainMiddleware(RestApi(options, core, path))
-    if options.rest_api_port not in (0, options.port):
-        try:
-            listener = sockets.listen(host, options.rest_api_port)
-        except OSError as error:
-            # Like tensorflow_model_server, serve gRPC alone.
-            log.error("The REST server can't listen on port %d: %s", options.rest_api_port, error)
-            return app
-        server = waitress.create_server(app, sockets=[listener], threads=threads, connection_limit=1000)
-        Thread(target=server.run, name="rest", daemon=True).start()
-    return app
+    app = RestApi(options, core, path)
+    server = waitress.create_server(app, sockets=[listener], threads=threads, connection_limit=1000)
+    Thread(target=server.run, name="rest", daemon=True).start()
+    return server

@@ -4,7 +4,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,46 +75,23 @@ def http(core: ServerCore) -> Client:
     return Client(RestApi(options, core, "/metrics"))
 
 
-@dataclass
-class GrpcServer:
-    """gRPC server of the core, on a port of 127.0.0.1."""
-
-    port: int
-    channel: grpc.Channel
-
-    @property
-    def prediction(self) -> Any:
-        return prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
-
-    @property
-    def models(self) -> Any:
-        return model_service_pb2_grpc.ModelServiceStub(self.channel)
-
-
-ServeGrpc = Callable[..., AbstractContextManager[GrpcServer]]
+ServeGrpc = Callable[..., AbstractContextManager[int]]
 
 
 @pytest.fixture(scope="session")
 def serve_grpc(core: ServerCore) -> ServeGrpc:
-    """Start a gRPC server of the core with these flags, until the end of a block."""
+    """Start a gRPC server of the core with these flags, on the port it returns, until the end of a block."""
 
     @contextmanager
-    def serve(*arguments: str, host: str = "127.0.0.1") -> Iterator[GrpcServer]:
+    def serve(*arguments: str) -> Iterator[int]:
         port = free_port()
-        server = grpc_service.start(flags.parse([f"--port={port}", *arguments]), core, host)
+        server = grpc_service.start(flags.parse([f"--port={port}", *arguments]), core)
         try:
-            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-                yield GrpcServer(port, channel)
+            yield port
         finally:
             server.stop(None).wait()
 
     return serve
-
-
-@pytest.fixture(scope="session")
-def grpc_server(serve_grpc: ServeGrpc) -> Iterator[GrpcServer]:
-    with serve_grpc("--enable_grpc_healthcheck_service", host="") as server:
-        yield server
 
 
 @dataclass
@@ -125,27 +102,27 @@ class ServerProcess:
     port: int
     rest_port: int
     log: Path
-    _channels: list[grpc.Channel] = field(default_factory=list)
+    channel: grpc.Channel
 
     @property
     def prediction(self) -> Any:
-        return prediction_service_pb2_grpc.PredictionServiceStub(self._channel())
+        return prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
 
     @property
     def models(self) -> Any:
-        return model_service_pb2_grpc.ModelServiceStub(self._channel())
+        return model_service_pb2_grpc.ModelServiceStub(self.channel)
 
     @property
     def health(self) -> Any:
-        return health_pb2_grpc.HealthStub(self._channel())
+        return health_pb2_grpc.HealthStub(self.channel)
 
     def predict(self, model: str, signature: str = "", **inputs: Any) -> Any:
         return self.prediction.Predict(predict_request(model, signature, **inputs), 10)
 
-    def rest(self, path: str, body: Any = None) -> httpx.Response:
-        """GET the path, or POST the body as JSON."""
+    def rest(self, path: str, body: str = "") -> httpx.Response:
+        """GET the path, or POST the body."""
         url = f"http://127.0.0.1:{self.rest_port}{path}"
-        return httpx.get(url) if body is None else httpx.post(url, json=body)
+        return httpx.post(url, content=body) if body else httpx.get(url)
 
     def states(self, model: str) -> dict[str, str]:
         """State of each version."""
@@ -161,14 +138,9 @@ class ServerProcess:
         wait_until(condition, self.process)
 
     def stop(self) -> int:
-        for channel in self._channels:
-            channel.close()
+        self.channel.close()
         self.process.terminate()
         return self.process.wait(20)
-
-    def _channel(self) -> grpc.Channel:
-        self._channels.append(grpc.insecure_channel(f"127.0.0.1:{self.port}"))
-        return self._channels[-1]
 
 
 Serve = Callable[..., ServerProcess]
@@ -196,13 +168,15 @@ def server(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def _serve(stack: ExitStack, folder: Path, flags: tuple[str, ...], wait: bool) -> ServerProcess:
-    port, rest_port, log = free_port(), free_port(), folder / "log"
+    port, rest_port = free_port(), free_port()
+    log = folder / f"{port}.log"
     monitoring = folder / "monitoring.config"
     monitoring.write_text('prometheus_config { enable: true path: "/metrics" }')
     transports = (f"--port={port}", f"--rest_api_port={rest_port}", f"--monitoring_config_file={monitoring}")
     command = [*MODEL_SERVER, *transports, *flags]
     with log.open("wb") as stderr:
-        server = ServerProcess(subprocess.Popen(command, stderr=stderr), port, rest_port, log)
+        process = subprocess.Popen(command, stderr=stderr)
+    server = ServerProcess(process, port, rest_port, log, grpc.insecure_channel(f"127.0.0.1:{port}"))
     stack.callback(server.stop)
     if wait:
         server.wait_for(lambda: accepts(rest_port))

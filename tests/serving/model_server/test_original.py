@@ -1,88 +1,152 @@
-"""Behaviour that the processes of the drop-in and TensorFlow Serving share: loading, limits, metrics."""
+"""Behaviour that the processes of the drop-in and TensorFlow Serving share, and the drop-in's shutdown.
 
+The calls are those of TensorFlow Serving's own integration test, tensorflow_model_server_test.py, and further
+ones.
+"""
+
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 from grpc_health.v1 import health_pb2
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
+from tests.processes import accepts
 from tests.serving.model_server.conftest import Serve, ServerProcess
 from tests.serving.model_servers import model_config, predict_request
 
-pytestmark = pytest.mark.original
+original = pytest.mark.original
+MODEL = "/v1/models/half_plus_two"
+TWO = np.array([2.0], np.float32)
 
-LOADS = "cc:saved_model:load_attempt_count"
-DEFAULT = "/v1/models/default:predict"
+
+@original
+@pytest.mark.parametrize("outputs", [("y",), ()])
+@pytest.mark.parametrize(("model", "expected"), [("half_plus_two", 3.0), ("half_plus_three", 4.0)])
+def test_predict_returns_output_and_model_spec(
+    server: ServerProcess, model: str, expected: float, outputs: tuple[str, ...]
+) -> None:
+    response = server.prediction.Predict(predict_request(model, "", outputs, x=TWO), 5)
+    assert tf.make_ndarray(response.outputs["y"]).tolist() == [expected]
+    spec = response.model_spec
+    assert (spec.name, spec.signature_name, spec.version.value) == (model, "serving_default", 123)
 
 
+@original
+def test_predict_over_unix_socket(server: ServerProcess) -> None:
+    with grpc.insecure_channel(f"unix:{server.log.parent / 'grpc.sock'}") as channel:
+        outputs = PredictionServiceStub(channel).Predict(predict_request("half_plus_two", x=TWO), 5).outputs
+    assert list(outputs["y"].float_val) == [3.0]
+
+
+@original
+def test_predict_error_becomes_status(server: ServerProcess) -> None:
+    label = predict_request("versions", x=TWO)
+    label.model_spec.version_label = "canary"
+    size = predict_request("half_plus_two", x=TWO)
+    size.inputs["x"].tensor_shape.dim[0].size = -1
+    for request, code, details in (
+        (predict_request("none", x=TWO), "NOT_FOUND", "Servable not found for request: Latest(none)"),
+        (label, "INVALID_ARGUMENT", "Unrecognized servable version label: canary"),
+        (size, "INVALID_ARGUMENT", ""),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            server.prediction.Predict(request, 5)
+        assert caught.value.code().name == code
+        assert details in str(caught.value.details())
+
+
+@original
+def test_status_over_grpc_and_rest(server: ServerProcess) -> None:
+    request = GetModelStatusRequest(model_spec={"name": "half_plus_two"})
+    [status] = server.models.GetModelStatus(request, 5).model_version_status
+    assert (status.version, status.state, status.status.error_code) == (123, status.AVAILABLE, 0)
+    assert server.rest(MODEL).json() == {
+        "model_version_status": [
+            {"version": "123", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+        ]
+    }
+
+
+@original
+def test_metadata_over_rest_lists_every_signature(server: ServerProcess) -> None:
+    metadata = server.rest(f"{MODEL}/metadata").json()
+    assert metadata["model_spec"] == {"name": "half_plus_two", "signature_name": "", "version": "123"}
+    signatures = metadata["metadata"]["signature_def"]["signature_def"]
+    assert signatures.keys() == {"serving_default", "regress_x_to_y", "classify_x_to_y"}
+    classify = signatures["classify_x_to_y"]
+    assert classify["method_name"] == "tensorflow/serving/classify"
+    shape = {"dim": [], "unknown_rank": True}
+    example = {"dtype": "DT_STRING", "tensor_shape": shape, "name": "tf_example:0"}
+    assert classify["inputs"]["inputs"] == example
+    rows = {"dim": [{"size": "-1", "name": ""}, {"size": "1", "name": ""}], "unknown_rank": False}
+    output = {"dtype": "DT_FLOAT", "tensor_shape": rows, "name": "y:0"}
+    assert signatures["serving_default"]["outputs"]["y"] == output
+
+
+@original
+@pytest.mark.parametrize(
+    ("path", "body", "status", "answer"),
+    [
+        (f"{MODEL}:predict", '{"instances": [2.0, 3.0, 4.0]}', 200, {"predictions": [3.0, 3.5, 4.0]}),
+        (f"{MODEL}:predict", '{"inputs": [2.0, 3.0, 4.0]}', 200, {"outputs": [3.0, 3.5, 4.0]}),
+        (f"{MODEL}:predict", '{"inputs": [1e39]}', 200, {"outputs": [np.inf]}),
+        (f"{MODEL}:predict", '{"inputs": [16777217]}', 200, {"outputs": [8388610.0]}),
+        (f"{MODEL}:predict", '{"inputs": 2.0, "inputs": 4.0} text', 200, {"outputs": 3.0}),
+        ("/v1/models/versions:predict", '{"instances": [0.0]}', 200, {"predictions": [2.0]}),
+        ("/v1/models/versions/versions/1:predict", '{"instances": [0.0]}', 200, {"predictions": [1.0]}),
+        ("/v1/models/versions/labels/stable:predict", '{"instances": [0.0]}', 200, {"predictions": [1.0]}),
+        (f"{MODEL}:Predict", '{"instances": [2.0]}', 400, None),
+        (f"{MODEL}?x=1", "", 404, None),
+        (f"{MODEL}/metadata?x=1", "", 400, None),
+    ],
+)
+def test_rest_answer(server: ServerProcess, path: str, body: str, status: int, answer: Any) -> None:
+    response = server.rest(path, body)
+    assert response.status_code == status
+    assert answer is None or response.json() == answer
+
+
+@original
+def test_rest_connection_is_kept_open_on_every_address(server: ServerProcess) -> None:
+    for host in ("127.0.0.1", "localhost"):
+        with httpx.Client(base_url=f"http://{host}:{server.rest_port}") as client:
+            answers = [client.get(MODEL) for _ in range(3)]
+        assert {answer.status_code for answer in answers} == {200}
+        assert len({id(answer.extensions["network_stream"]) for answer in answers}) == 1
+
+
+@original
 def test_health_check_is_serving_for_the_server_and_not_found_for_another_name(server: ServerProcess) -> None:
-    answer = server.health.Check(health_pb2.HealthCheckRequest(), timeout=5)
-    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    for service in ("", "ModelService", "PredictionService"):
+        answer = server.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
     with pytest.raises(grpc.RpcError) as caught:
         server.health.Check(health_pb2.HealthCheckRequest(service="none"), timeout=5)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-@pytest.mark.parametrize(("path", "value"), [("", 2.0), ("/versions/1", 1.0), ("/labels/stable", 1.0)])
-def test_rest_path_selects_newest_version_number_or_label(
-    server: ServerProcess, path: str, value: float
-) -> None:
-    answer = server.rest(f"/v1/models/versions{path}:predict", {"instances": [0.0]})
-    assert answer.json() == {"predictions": [value]}
-
-
-def test_rest_integer_outside_uint8_wraps(server: ServerProcess) -> None:
-    def answer(value: int) -> Any:
-        body = {"signature_name": "images", "instances": [[[value] * 28] * 28]}
-        return server.rest("/v1/models/tf2:predict", body).json()
-
-    assert answer(300) == answer(44)
-    assert answer(-1) == answer(255)
-
-
-def test_grpc_predict_of_unknown_label_is_invalid_argument(server: ServerProcess) -> None:
-    request = predict_request("versions", x=np.array([0.0], np.float32))
-    request.model_spec.version_label = "canary"
-    with pytest.raises(grpc.RpcError) as caught:
-        server.prediction.Predict(request, 5)
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-
+@original
 def test_requests_are_counted_by_model_and_status(server: ServerProcess) -> None:
-    server.predict("half_plus_two", x=np.array([2.0], np.float32))
+    server.predict("half_plus_two", x=TWO)
+    assert "# TYPE" in server.rest("/metrics").text
     assert server.metric("serving:request_count", 'model_name="half_plus_two"', 'status="OK"') >= 1
     latency = server.metric("serving:request_latency_count", 'model_name="half_plus_two"', 'API="Predict"')
     assert latency >= 1
 
 
-@pytest.mark.e2e
-def test_calls_beyond_the_threads_are_refused(serve: Serve, saved_models: Path) -> None:
-    server = serve(f"--model_base_path={saved_models / 'tf2'}", "--grpc_max_threads=4")
-    stub = server.prediction
-    calls = [stub.Predict.future(predict_request("default", "wait", seconds=[1.0]), 30) for _ in range(20)]
-    codes = {call.code() for call in calls}
-    assert codes == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
-
-
-@pytest.mark.e2e
-def test_new_version_is_served_by_the_process(
-    serve: Serve, publish: Callable[..., Path], tmp_path: Path
-) -> None:
-    base = tmp_path / "model"
-    publish(base, 1, 1.0)
-    server = serve(f"--model_base_path={base}")
-    publish(base, 2, 2.0)
-    server.wait_for(lambda: server.states("default") == {"2": "AVAILABLE", "1": "END"})
-    assert server.rest(DEFAULT, {"instances": [0.0]}).json() == {"predictions": [2.0]}
-
-
+@original
 @pytest.mark.e2e
 @pytest.mark.parametrize("retries", [0, 2])
 def test_broken_version_is_tried_again_before_another_one_is_loaded(
@@ -96,36 +160,88 @@ def test_broken_version_is_tried_again_before_another_one_is_loaded(
     (base / "2" / "saved_model.pb").write_bytes(b"no protocol buffer")
     server.wait_for(lambda: "2" in server.states("default"))
     publish(base, 3, 3.0)
-    server.wait_for(lambda: server.states("default").get("3") == "AVAILABLE")
-    assert server.states("default")["2"] == "END"
-    assert server.metric(LOADS, f'model_path="{base / "2"}"', 'status="fail"') == 1 + retries
+    server.wait_for(lambda: server.states("default") == {"3": "AVAILABLE", "2": "END", "1": "END"})
+    answer = server.rest("/v1/models/default:predict", '{"instances": [0.0]}')
+    assert answer.json() == {"predictions": [3.0]}
+    loads = ("cc:saved_model:load_attempt_count", f'model_path="{base / "2"}"', 'status="fail"')
+    assert server.metric(*loads) == 1 + retries
 
 
+@original
 @pytest.mark.e2e
-def test_warm_up_requests_are_counted(serve: Serve, publish: Callable[..., Path], tmp_path: Path) -> None:
+def test_start_with_warm_up_batching_and_channel_arguments(
+    serve: Serve, publish: Callable[..., Path], tmp_path: Path
+) -> None:
+    version = publish(tmp_path / "model", 1, 1.0)
+    (version / "assets.extra").mkdir()
+    log = PredictionLog(predict_log={"request": predict_request("default", x=TWO)})
+    with tf.io.TFRecordWriter(str(version / "assets.extra" / "tf_serving_warmup_requests")) as writer:
+        for entry in (log, PredictionLog()):
+            writer.write(entry.SerializeToString())
+    parameters = tmp_path / "batching.config"
+    parameters.write_text("max_batch_size { value: 8 } num_batch_threads { value: 2 }")
+    server = serve(
+        f"--model_base_path={tmp_path / 'model'}",
+        "--enable_batching",
+        f"--batching_parameters_file={parameters}",
+        "--grpc_channel_arguments=grpc.max_connection_age_ms=2000,grpc.lb_policy_name=grpclb",
+    )
+    assert list(server.predict("default", x=TWO).outputs["y"].float_val) == [1.0]
+
+
+@original
+@pytest.mark.e2e
+def test_config_file_is_polled_and_replaced_by_a_request(
+    serve: Serve, saved_models: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "models.config"
+
+    def models(*names: str) -> str:
+        return (
+            f"model_config_list {{ {' '.join(model_config(name, saved_models / name) for name in names)} }}"
+        )
+
+    config.write_text(models("half_plus_two"))
+    server = serve(f"--model_config_file={config}", "--model_config_file_poll_wait_seconds=1")
+    config.write_text("model_config_list {")
+    time.sleep(1.5)
+    assert server.states("half_plus_two") == {"123": "AVAILABLE"}
+    config.write_text(models("half_plus_three"))
+    server.wait_for(lambda: server.states("half_plus_three") == {"123": "AVAILABLE"})
+    server.wait_for(lambda: server.states("half_plus_two") == {"123": "END"})
+    config.write_text(models("half_plus_three", "tf2"))
+    request = text_format.Parse(f"config {{ {models('half_plus_three', 'tf2')} }}", ReloadConfigRequest())
+    server.models.HandleReloadConfigRequest(request, 30)
+    assert server.states("tf2") == {"1": "AVAILABLE"}
+
+
+@pytest.mark.xdist_group("timing")
+def test_process_opens_ports_with_model_and_drains_at_sigterm(
+    serve: Serve, saved_models: Path, tmp_path: Path
+) -> None:
     base = tmp_path / "model"
-    version = publish(base, 1, 1.0).rename(tmp_path / "unfinished")
-    file = version / "assets.extra" / "tf_serving_warmup_requests"
-    file.parent.mkdir()
-    request = predict_request("default", x=np.array([0.0], np.float32))
-    with tf.io.TFRecordWriter(str(file)) as writer:
-        for _ in range(3):
-            writer.write(PredictionLog(predict_log={"request": request}).SerializeToString())
-    version.rename(base / "1")
-    server = serve(f"--model_base_path={base}")
-    path = f'model_path="{base / "1"}"'
-    assert server.metric("serving:model_warmup_records_read", path) == 3
-    assert server.metric("serving:model_warmup_latency_count", path) == 1
+    server = serve(f"--model_base_path={base}", wait=False)
+    server.wait_for(lambda: "Could not find base path" in server.log.read_text())
+    assert not accepts(server.port)
+    assert not accepts(server.rest_port)
+    base.symlink_to(saved_models / "tf2")
+    server.wait_for(lambda: accepts(server.rest_port))
+    answers: list[Any] = []
 
+    def predict_over_rest() -> None:
+        body = '{"signature_name": "wait", "inputs": [2.0]}'
+        answers.append(server.rest("/v1/models/default:predict", body).json()["outputs"])
 
-@pytest.mark.e2e
-def test_reload_config_request_returns_increase_of_named_metrics(serve: Serve, saved_models: Path) -> None:
-    base, metric = saved_models / "half_plus_two", f"/tensorflow/{LOADS.replace(':', '/')}"
-    server = serve("--model_name=two", f"--model_base_path={base}")
-    models = f"{model_config('two', base)} {model_config('again', base)}"
-    request = text_format.Parse(f"config {{ model_config_list {{ {models} }} }}", ReloadConfigRequest())
-    request.metric_names.extend([metric, "/tensorflow/serving/unknown"])
-    response = server.models.HandleReloadConfigRequest(request, 30)
-    increases = {entry.name: entry.int64_value_increase for entry in response.metric}
-    assert increases == {metric: 1, "/tensorflow/serving/unknown": 0}
-    assert server.states("again") == {"123": "AVAILABLE"}
+    def predict_over_grpc() -> None:
+        answers.append(list(server.predict("default", "wait", seconds=[2.0]).outputs["y"].float_val))
+
+    threads = [threading.Thread(target=target) for target in (predict_over_rest, predict_over_grpc)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1)
+    server.process.terminate()
+    for thread in threads:
+        thread.join()
+    assert server.process.wait(10) == 0
+    assert answers == [[2.0], [2.0]]
+    assert "Traceback" not in server.log.read_text()

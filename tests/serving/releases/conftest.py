@@ -140,7 +140,7 @@ def serve(published: Service) -> Iterator[Serve]:
                     **options,
                 )
             )
-            server = grpc_service.start(flags.parse([f"--port={published.port}", *arguments]), core, "")
+            server = grpc_service.start(flags.parse([f"--port={published.port}", *arguments]), core)
             stack.callback(lambda: server.stop(None).wait())
             return published
 

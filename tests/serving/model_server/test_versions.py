@@ -1,4 +1,4 @@
-"""Version policies, and the order in which versions are loaded and unloaded."""
+"""Versions: policies, loading, warm-up, replacement and reload."""
 
 import shutil
 import threading
@@ -9,14 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.errors import ServingError
+from digit_serving.model_server.flags import parse
 from digit_serving.model_server.manager import State, Version, aspired_versions, next_action
+from digit_serving.model_server.servable import Servable, warm_up
 from tests.processes import wait_until
 from tests.serving.model_servers import model_config, predict_request, running_core
 
@@ -47,29 +53,76 @@ def test_aspired_versions_without_base_path_raises() -> None:
         aspired_versions(ModelConfig(name="m", base_path="/none"))
 
 
-def version(number: int, state: int, aspired: bool = True) -> Version:
-    return Version("m", number, Path(), aspired, state)
+@pytest.mark.parametrize(
+    ("missing", "content", "tags", "error"),
+    [
+        ("saved_model.pb", None, "serve", "SavedModel file does not exist"),
+        ("saved_model.pb", b"x", "serve", "Cannot parse file"),
+        ("saved_model.pb", b"", "serve", "could not be found"),
+        ("variables/variables.index", None, "serve", "variables"),
+        ("", None, "train", "'train'"),
+    ],
+)
+def test_load_directory_without_usable_model_raises(
+    publish: Callable[..., Path], tmp_path: Path, missing: str, content: bytes | None, tags: str, error: str
+) -> None:
+    directory = publish(tmp_path / "model", 1, 1.0)
+    if missing:
+        (directory / missing).unlink()
+    if content is not None:
+        (directory / missing).write_bytes(content)
+    with pytest.raises(ServingError, match=error):
+        Servable(directory, 1, parse([f"--saved_model_tags={tags}"]))
+
+
+def write_warmup_records(directory: Path, *records: bytes) -> Path:
+    path = directory / "assets.extra" / "tf_serving_warmup_requests"
+    path.parent.mkdir()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    return path
+
+
+def test_warm_up_several_iterations_sends_every_predict_request_each_time(tmp_path: Path) -> None:
+    logs = [PredictionLog(predict_log={"request": {"model_spec": {"name": name}}}) for name in "ab"]
+    others = [PredictionLog(), PredictionLog(classify_log={})]
+    write_warmup_records(tmp_path, *(log.SerializeToString() for log in [*logs, *others]))
+    sent: list[PredictRequest] = []
+    warm_up(tmp_path, sent.append, iterations=2)
+    assert [request.model_spec.name for request in sent] == ["a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize(
+    ("records", "error"), [([b"\xff"], "unusable warm-up requests"), ([b""] * 1001, "has more than 1000")]
+)
+def test_warm_up_with_unusable_records_raises(tmp_path: Path, records: list[bytes], error: str) -> None:
+    path = write_warmup_records(tmp_path, *records)
+    with pytest.raises(ServingError, match=error):
+        warm_up(tmp_path, lambda _: None, iterations=1)
+    path.write_bytes(b"no records at all, but long enough")
+    with pytest.raises(ServingError, match=f"unusable warm-up requests in {path}"):
+        warm_up(tmp_path, lambda _: None, iterations=1)
 
 
 @pytest.mark.parametrize(
     ("versions", "number"),
     [
-        ([], None),
-        ([version(2, State.START), version(1, State.START)], 2),
-        ([version(2, State.START), version(1, State.AVAILABLE, False)], 2),
-        ([version(2, State.AVAILABLE), version(1, State.AVAILABLE, False)], 1),
-        ([version(2, State.END), version(1, State.AVAILABLE, False)], None),
-        ([version(2, State.AVAILABLE, False), version(1, State.AVAILABLE, False)], 1),
-        (
-            [version(3, State.START), version(2, State.AVAILABLE, False), version(1, State.AVAILABLE, False)],
-            1,
-        ),
-        ([version(1, State.AVAILABLE, False)], 1),
-        ([version(1, State.AVAILABLE)], None),
+        ("", None),
+        ("2:START 1:START", 2),
+        ("2:START 1:AVAILABLE:surplus", 2),
+        ("2:AVAILABLE 1:AVAILABLE:surplus", 1),
+        ("2:END 1:AVAILABLE:surplus", None),
+        ("2:AVAILABLE:surplus 1:AVAILABLE:surplus", 1),
+        ("3:START 2:AVAILABLE:surplus 1:AVAILABLE:surplus", 1),
+        ("1:AVAILABLE:surplus", 1),
+        ("1:AVAILABLE", None),
     ],
 )
-def test_next_action_preserves_availability(versions: list[Version], number: int | None) -> None:
-    chosen = next_action(versions)
+def test_next_action_preserves_availability(versions: str, number: int | None) -> None:
+    parts = [version.split(":") for version in versions.split()]
+    known = [Version("m", int(v), Path(), not surplus, State.Value(state)) for v, state, *surplus in parts]
+    chosen = next_action(known)
     assert (chosen and chosen.number) == number
 
 
@@ -167,34 +220,9 @@ def test_reload_with_model_that_does_not_load_raises(saved_models: Path, tmp_pat
         assert states(core, "two") == {123: "AVAILABLE"}
 
 
-def test_reload_refuses_invalid_configuration(core: ServerCore) -> None:
-    with pytest.raises(ServingError, match="Illegal to list model m multiple times"):
-        reload(core, model_config("m", Path("/m")), model_config("m", Path("/m")))
+def test_reload_without_models_raises(core: ServerCore) -> None:
+    with pytest.raises(ServingError, match="must have a model_config_list"):
+        core.reload_config(ReloadConfigRequest())
+    with pytest.raises(ServingError, match="Cannot transition to requested config"):
+        core.reload(ModelServerConfig())
     assert states(core, "half_plus_two") == {123: "AVAILABLE"}
-
-
-def test_config_file_is_polled(saved_models: Path, tmp_path: Path) -> None:
-    config = tmp_path / "models.config"
-
-    def write(name: str) -> None:
-        new = tmp_path / "new.config"
-        new.write_text(f"model_config_list {{ {model_config(name, saved_models / name)} }}")
-        new.replace(config)
-
-    write("half_plus_two")
-    with running_core(f"--model_config_file={config}") as core:
-        assert predict(core, name="half_plus_two") == [2.0]
-        config.write_text("model_config_list {")
-        time.sleep(0.2)
-        assert predict(core, name="half_plus_two") == [2.0]
-        write("half_plus_three")
-        wait_until(lambda: is_available(core, "half_plus_three"))
-        assert predict(core, name="half_plus_three") == [3.0]
-        wait_until(lambda: states(core, "half_plus_two") == {123: "END"})
-
-
-def is_available(core: ServerCore, model: str) -> bool:
-    try:
-        return "AVAILABLE" in states(core, model).values()
-    except ServingError:
-        return False

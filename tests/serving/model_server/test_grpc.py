@@ -1,0 +1,191 @@
+"""gRPC transport: addresses, deadlines, threads, TLS and channel arguments."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+
+from digit_client.tfserving.codec import ModelRef
+from digit_client.tfserving.connection import Connection
+from digit_serving.model_server import flags, grpc_service
+from digit_serving.model_server.core import ServerCore
+from digit_serving.model_server.errors import ServingError
+from digit_serving.model_server.metrics import Metrics
+from tests import certificates
+from tests.processes import free_port, wait_until
+from tests.serving.model_server.conftest import ServeGrpc, ServerProcess
+from tests.serving.model_servers import COLORS, predict_request
+
+
+def status_of_unknown_model(channel: grpc.Channel) -> grpc.StatusCode:
+    """Return NOT_FOUND if the channel reaches a server."""
+    with pytest.raises(grpc.RpcError) as caught:
+        PredictionServiceStub(channel).Predict(PredictRequest(model_spec={"name": "absent"}), 5)
+    code: grpc.StatusCode = caught.value.code()
+    return code
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_start_without_host_listens_on_every_address(server: ServerProcess, host: str) -> None:
+    with grpc.insecure_channel(f"{host}:{server.port}") as channel:
+        assert status_of_unknown_model(channel) is grpc.StatusCode.NOT_FOUND
+
+
+def test_other_methods_are_unimplemented(server: ServerProcess) -> None:
+    for call, request in (
+        (server.prediction.Classify, classification_pb2.ClassificationRequest()),
+        (server.prediction.Regress, regression_pb2.RegressionRequest()),
+        (server.prediction.MultiInference, inference_pb2.MultiInferenceRequest()),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            call(request, 5)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@contextmanager
+def serving(predict: Callable[[PredictRequest, float], PredictResponse], *arguments: str) -> Iterator[str]:
+    """Serve a core that has nothing but `predict`, at the address that it returns."""
+    core: Any = SimpleNamespace(metrics=Metrics(), predict=predict)
+    port = free_port()
+    server = grpc_service.start(flags.parse([f"--port={port}", *arguments]), core)
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+def test_call_beyond_the_threads_is_refused_until_one_is_free() -> None:
+    started, released = threading.Semaphore(0), threading.Event()
+
+    def wait(request: PredictRequest, deadline: float) -> PredictResponse:
+        started.release()
+        released.wait(10)
+        return PredictResponse()
+
+    with serving(wait, "--grpc_max_threads=2") as address, grpc.insecure_channel(address) as channel:
+        stub = PredictionServiceStub(channel)
+        calls = [stub.Predict.future(PredictRequest(), 10) for _ in range(2)]
+        assert all(started.acquire(timeout=10) for _ in calls)
+        assert status_of_unknown_model(channel) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        released.set()
+        assert [call.result() for call in calls] == [PredictResponse()] * 2
+        wait_until(lambda: stub.Predict.future(PredictRequest(), 10).exception() is None)
+
+
+def test_predict_serves_task_card_and_color_images(server: ServerProcess) -> None:
+    connection, model = Connection(f"127.0.0.1:{server.port}"), ModelRef("colors")
+    images = np.random.default_rng(1).integers(0, 256, (3, *COLORS.shape), np.uint8)
+    assert connection.task(model, timeout=5) == COLORS
+    labels = [prediction.labels for prediction in connection.predict(images, model, timeout=5)]
+    assert labels == [COLORS.labels] * len(images)
+    # The perceptron has no card: it is that of the digits.
+    assert connection.task(ModelRef("tf2"), timeout=5).has_digit_labels
+    connection.close()
+
+
+def test_predict_has_no_message_limit(server: ServerProcess) -> None:
+    request = predict_request("tf2", "images", images=np.zeros((8000, 28, 28), np.uint8))
+    unlimited = [("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}", unlimited) as channel:
+        outputs = PredictionServiceStub(channel).Predict(request, 10).outputs
+    assert len(outputs["probabilities"].float_val) == 80_000
+
+
+def test_predict_after_deadline_ends_with_deadline_exceeded(server: ServerProcess) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        server.prediction.Predict(predict_request("tf2", "wait", seconds=[0.2]), 0.05)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_connection_at_maximum_age_closes_after_its_calls(serve_grpc: ServeGrpc) -> None:
+    age = "grpc.max_connection_age_ms=300,grpc.max_connection_age_grace_ms=5000"
+    states: list[grpc.ChannelConnectivity] = []
+    with (
+        serve_grpc(f"--grpc_channel_arguments={age}") as port,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        channel.subscribe(states.append)
+        PredictionServiceStub(channel).Predict(predict_request("tf2", "wait", seconds=[0.7]), 10)
+        wait_until(lambda: states[-1] is grpc.ChannelConnectivity.IDLE)
+    assert grpc.ChannelConnectivity.READY in states
+
+
+def test_mutual_tls_client_without_trusted_certificate_is_refused(
+    serve_grpc: ServeGrpc, tmp_path: Path
+) -> None:
+    names = ("server", "client", "untrusted")
+    server_pair, client, untrusted = (certificates.make(tmp_path, name) for name in names)
+    config = certificates.ssl_config(tmp_path, server_pair, client)
+    roots = server_pair.certificate.read_bytes()
+    with serve_grpc(f"--ssl_config_file={config}") as port:
+        for pair, expected in ((client, "NOT_FOUND"), (untrusted, "UNAVAILABLE"), (None, "UNAVAILABLE")):
+            files = (pair.key.read_bytes(), pair.certificate.read_bytes()) if pair else ()
+            credentials = grpc.ssl_channel_credentials(roots, *files)
+            with grpc.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
+                assert status_of_unknown_model(channel) is grpc.StatusCode[expected]
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            assert status_of_unknown_model(channel) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_channel_arguments_are_passed_to_grpc(serve_grpc: ServeGrpc) -> None:
+    arguments = "grpc.max_receive_message_length=5,grpc.max_connection_age_ms=ignored,grpc.so_reuseport=1"
+    with (
+        serve_grpc(f"--grpc_channel_arguments={arguments}") as port,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        assert status_of_unknown_model(channel) is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("port={used}", r"can't listen on \[::\]:"),
+        ("ssl_config_file={file}", "can't listen on"),
+        ("grpc_socket_path={file}", "can't listen on unix:"),
+        ("grpc_channel_arguments=grpc.so_reuseport=1,grpc.x", "'grpc.x' is not of the form name=value"),
+    ],
+)
+def test_start_with_unusable_flag_raises(
+    server: ServerProcess, core: ServerCore, tmp_path: Path, flag: str, message: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text('server_key: "none" server_cert: "none"')
+    arguments = [f"--port={free_port()}", "--" + flag.format(used=server.port, file=file)]
+    with pytest.raises(ServingError, match=message):
+        grpc_service.start(flags.parse(arguments), core)
+    assert file.exists()
+
+
+def test_start_replaces_a_leftover_socket_file(core: ServerCore, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as leftover:
+        leftover.bind(str(path))
+    server = grpc_service.start(flags.parse(["--port=0", f"--grpc_socket_path={path}"]), core)
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        assert status_of_unknown_model(channel) is grpc.StatusCode.NOT_FOUND
+    server.stop(None).wait()
+
+
+@pytest.mark.slow
+def test_connection_with_keepalive_ping_every_second_stays_open() -> None:
+    def sleep(request: PredictRequest, deadline: float) -> PredictResponse:
+        time.sleep(5)
+        return PredictResponse()
+
+    keepalive = (("grpc.keepalive_time_ms", 1000), ("grpc.keepalive_timeout_ms", 2000))
+    states: list[grpc.ChannelConnectivity] = []
+    with serving(sleep) as address, grpc.insecure_channel(address, keepalive) as channel:
+        grpc.channel_ready_future(channel).result(5)
+        channel.subscribe(states.append)
+        for _ in range(2):
+            PredictionServiceStub(channel).Predict(PredictRequest(), 10)
+    assert set(states) == {grpc.ChannelConnectivity.READY}

@@ -1,0 +1,117 @@
+"""Predict, metadata and status, as the core answers them: selection, signatures, tensors and errors."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
+from tensorflow_serving.apis.model_pb2 import ModelSpec
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+from digit_serving.model_server.core import ServerCore
+from digit_serving.model_server.errors import ServingError
+from tests.serving.model_servers import predict_request, running_core
+
+PIXELS = np.full((1, 784), 0.5, np.float32)
+
+
+def predict(core: ServerCore, request: PredictRequest) -> Any:
+    return core.predict(request, time.monotonic() + 10)
+
+
+def unfit(model: str = "tf2", outputs: str = "", shape: Any = None, **fields: Any) -> PredictRequest:
+    """Return a request for `pixels`, with another `model_spec`, input, output_filter or tensor_shape."""
+    spec, inputs = fields.pop("spec", {"name": model}), fields or {"pixels": PIXELS}
+    request = predict_request("", "", tuple(outputs.split()), **inputs)
+    request.ClearField("model_spec")
+    if spec is not None:
+        request.model_spec.CopyFrom(ModelSpec(**spec))
+    if shape:
+        request.inputs["pixels"].tensor_shape.MergeFrom(TensorShapeProto(**shape))
+    return request
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (unfit(spec=None), "INVALID_ARGUMENT: Missing ModelSpec"),
+        (unfit(spec={}), "INVALID_ARGUMENT: ModelSpec has no name specified."),
+        (unfit(spec={"name": "m", "version": {"value": 7}}), r"NOT_FOUND: .*: Specific\(m, 7\)"),
+        (unfit(spec={"name": "m", "version_label": "new"}), "INVALID_ARGUMENT: Unrecognized .* label: new"),
+        (unfit(spec={"name": "tf2", "signature_name": "none"}), 'FAILED_PRECONDITION: .* "none" not found.'),
+        (unfit(wrong=PIXELS), r"INVALID_ARGUMENT: .* missing: \['pixels'\], unexpected: \['wrong'\]"),
+        (unfit(pixels=PIXELS.astype(np.float64)), "INVALID_ARGUMENT: input pixels must be float, not double"),
+        (unfit(pixels=PIXELS[:, :3]), r"INVALID_ARGUMENT: Matrix size-incompatible: In\[0\]: \[1,3\]"),
+        (unfit(outputs="wrong"), "INVALID_ARGUMENT: output tensor alias not found in signature: wrong"),
+        (unfit(outputs="probabilities " * 2), "INVALID_ARGUMENT: duplicate output tensor alias: prob"),
+        (unfit(shape={"dim": [{"size": 2}]}), "INVALID_ARGUMENT: tensor parsing error: pixels"),
+        (unfit(shape={"dim": [{"size": -1}]}), "INVALID_ARGUMENT: tensor parsing error: pixels"),
+        (unfit(shape={"unknown_rank": True}), "INVALID_ARGUMENT: tensor parsing error: pixels"),
+    ],
+)
+def test_predict_unfit_request_raises(core: ServerCore, request_: PredictRequest, error: str) -> None:
+    with pytest.raises(ServingError, match=f"^{error}"):
+        predict(core, request_)
+
+
+def test_predict_after_deadline_raises(core: ServerCore) -> None:
+    with pytest.raises(ServingError, match="DEADLINE_EXCEEDED: Deadline exceeded"):
+        core.predict(predict_request("tf2", pixels=PIXELS), time.monotonic())
+
+
+def test_predict_outputs_of_every_type_are_readable(core: ServerCore) -> None:
+    outputs = predict(core, predict_request("tf2", "numbers", x=np.array([1.0, 2.0], np.float32))).outputs
+    for name, proto in outputs.items():
+        array = tf.make_ndarray(proto)
+        assert array.dtype == name
+        assert array.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("as_content", [True, False])
+def test_predict_answers_with_tensor_content_if_the_flag_says_so(
+    saved_models: Path, as_content: bool
+) -> None:
+    flag = f"--enable_serialization_as_tensor_content={as_content}"
+    with running_core(f"--model_base_path={saved_models / 'half_plus_two'}", flag) as core:
+        output = predict(core, predict_request("default", x=np.array([0.0], np.float32))).outputs["y"]
+    assert tf.make_ndarray(output).tolist() == [2.0]
+    assert (bool(output.tensor_content), bool(output.float_val)) == (as_content, not as_content)
+
+
+def test_predict_shape_other_than_placeholder_is_accepted(core: ServerCore) -> None:
+    output = predict(core, predict_request("half_plus_two", x=np.array([2.0], np.float32))).outputs["y"]
+    assert list(output.float_val) == [3.0]
+    assert [dim.size for dim in output.tensor_shape.dim] == [1]
+
+
+def test_predict_strings_and_output_filter(core: ServerCore) -> None:
+    inputs: dict[str, Any] = {"text": np.array([b"a", b"\xff"], object), "number": np.array([3, 4])}
+    outputs = predict(core, predict_request("tf2", "many", **inputs)).outputs
+    assert list(outputs["text"].string_val) == [b"a", b"\xff"]
+    assert list(outputs["double"].int64_val) == [6, 8]
+    assert list(outputs["odd"].bool_val) == [True, False]
+    assert predict(core, predict_request("tf2", "many", ("odd",), **inputs)).outputs.keys() == {"odd"}
+
+
+def test_predict_single_value_fills_the_shape(core: ServerCore) -> None:
+    request = PredictRequest(model_spec={"name": "tf2"})
+    request.inputs["pixels"].CopyFrom(tf.make_tensor_proto(0.5, shape=[1, 784]))
+    assert len(request.inputs["pixels"].float_val) == 1
+    assert len(predict(core, request).outputs["probabilities"].float_val) == 10
+
+
+@pytest.mark.parametrize("fields", [[], ["other"]])
+def test_metadata_of_other_fields_raises(core: ServerCore, fields: list[str]) -> None:
+    request = GetModelMetadataRequest(model_spec={"name": "tf2"}, metadata_field=fields)
+    with pytest.raises(ServingError, match="INVALID_ARGUMENT: metadata_field must be signature_def"):
+        core.metadata(request)
+
+
+def test_status_lists_versions_newest_first(core: ServerCore) -> None:
+    statuses = core.status(GetModelStatusRequest(model_spec={"name": "versions"}))
+    assert [status.version for status in statuses.model_version_status] == [2, 1]
