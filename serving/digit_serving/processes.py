@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO
 
+from digit_serving.errors import ProcessDiedError
+
 _GRACE_SECONDS = 10.0
 """Time from SIGTERM to SIGKILL."""
 _POLL_SECONDS = 0.1
@@ -26,10 +28,6 @@ _DIE_WITH_PARENT = (
     """exec 3<&0 </dev/null; sh -c 'read -r _ <&3; kill "$0"' $$ & exec "$@" 3<&-""",
     "sh",
 )
-
-
-class ProcessDiedError(Exception):
-    """A process of the group has ended by itself."""
 
 
 @dataclass(slots=True)

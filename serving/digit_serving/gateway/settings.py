@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from digit_serving.errors import SettingError
+
 _FILE_FIELDS = (
     "api_keys",
     "model_server_ca",
@@ -22,7 +24,7 @@ _FILE_FIELDS = (
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class ModelsFileError(Exception):
+class ModelsFileError(SettingError):
     """DIGITS_MODELS_FILE cannot be read; the message is one sentence that names the table and the key."""
 
 

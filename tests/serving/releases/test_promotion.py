@@ -16,7 +16,7 @@ import pytest
 from digit_client import DigitError
 from digit_client.tfserving.codec import ModelRef
 from digit_serving.releases.promotion import Releases
-from digit_serving.releases.service import Service as RunningService
+from digit_serving.releases.promotion import Service as RunningService
 from tests.processes import wait_until
 from tests.serving.releases.conftest import Serve, Service
 
