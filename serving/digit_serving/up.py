@@ -13,25 +13,33 @@ from digit_serving.commands import click_errors, models_option
 _PORT = click.IntRange(1, 65535)
 
 
-def _option(name: str, default: Any, kind: Any, text: str) -> Callable[..., Any]:
-    variable = f"DIGITS_{name.strip('-').replace('-', '_').upper()}"
+def _option(flag: str, name: str, default: str | int, text: str) -> Callable[..., Any]:
+    variable = f"DIGITS_{flag.strip('-').replace('-', '_').upper()}"
+    kind = _PORT if isinstance(default, int) else str
     return click.option(
-        name, default=default, type=kind, help=text, show_default=True, envvar=variable, show_envvar=True
+        flag,
+        name,
+        default=default,
+        type=kind,
+        help=text,
+        show_default=True,
+        envvar=variable,
+        show_envvar=True,
     )
 
 
 @click.command()
 @models_option
-@_option("--host", "127.0.0.1", str, "Gateway's address.")
-@_option("--port", 8080, _PORT, "Gateway's port.")
-@_option("--grpc-port", 8500, _PORT, "Model server's gRPC port.")
-@_option("--rest-port", 8501, _PORT, "Model server's REST port.")
-def up(root: Path, host: str, port: int, grpc_port: int, rest_port: int) -> None:
+@_option("--host", "host", "127.0.0.1", "Gateway's address.")
+@_option("--port", "gateway", 8080, "Gateway's port.")
+@_option("--grpc-port", "grpc", 8500, "Model server's gRPC port.")
+@_option("--rest-port", "rest", 8501, "Model server's REST port.")
+def up(root: Path, **addresses: Any) -> None:
     """Run the model server and the gateway until Ctrl-C."""
     from digit_serving.processes import ProcessGroup
     from digit_serving.stack import Ports, Readiness, Stack, prepared
 
-    ports = Ports(host, port, grpc_port, rest_port)
+    ports = Ports(**addresses)
     with click_errors():
         ports.check()
         with prepared(root, click.echo) as folder, ProcessGroup() as group:
@@ -40,8 +48,8 @@ def up(root: Path, host: str, port: int, grpc_port: int, rest_port: int) -> None
             readiness = Readiness(ports.url, click.echo)
             if not group.wait(readiness.check):
                 return
-            click.echo(f"Model server  http://127.0.0.1:{rest_port}/v1/models/{stack.default_name}  (REST)")
-            click.echo(f"              127.0.0.1:{grpc_port}  (gRPC; {program})")
+            click.echo(f"Model server  http://127.0.0.1:{ports.rest}/v1/models/{stack.default_name}  (REST)")
+            click.echo(f"              127.0.0.1:{ports.grpc}  (gRPC; {program})")
             click.echo(f"Gateway       {ports.url}")
             if len(stack.names) > 1:
                 click.echo(f"Models        {', '.join(stack.names)}; default: {stack.default_name}")
