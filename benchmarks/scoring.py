@@ -26,7 +26,7 @@ from digit_client.images import to_png
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.connection import Connection
 from digit_serving.processes import ProcessGroup
-from digit_serving.scoring import local_model
+from digit_serving.scoring import job
 from digit_training.data import SAMPLE
 
 CALL = 256
@@ -52,8 +52,8 @@ def main() -> None:
         paths = draw(Path(folder) / "in", arguments.count, arguments.picture)
         rate, start = score(arguments.models, Path(folder))
         with ProcessGroup() as group:
-            version = local_model.find_version(arguments.models, "digits", None, None)
-            with local_model.serving(version, group) as target:
+            version = job.find_version(arguments.models, "digits", None, None)
+            with job.serving(version, group) as target:
                 model = ModelRef(version.model, version.number)
                 group.wait(lambda: is_served(target, model))
                 bulk = predict_many(target, paths)

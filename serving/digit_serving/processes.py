@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO
 
+from digit_serving.errors import ProcessDiedError
+
 _GRACE_SECONDS = 10.0
 """Time from SIGTERM to SIGKILL."""
 _POLL_SECONDS = 0.1
@@ -18,18 +20,6 @@ _STABLE_SECONDS = 10.0
 """Run time after which the end of a process counts as its first failure, as for Docker's restart policies."""
 _MAX_FAILURES = 5
 """Consecutive failures after which a process is not started again."""
-# A shell becomes the command, under the same process ID. Another one ends it when standard input, a pipe from
-# this process, is closed: the kernel closes the pipe even if this process is killed.
-_DIE_WITH_PARENT = (
-    "sh",
-    "-c",
-    """exec 3<&0 </dev/null; sh -c 'read -r _ <&3; kill "$0"' $$ & exec "$@" 3<&-""",
-    "sh",
-)
-
-
-class ProcessDiedError(Exception):
-    """A process of the group has ended by itself."""
 
 
 @dataclass(slots=True)
@@ -50,7 +40,7 @@ class _Child:
         self.started = time.monotonic()
         # A session of its own keeps Ctrl-C from the child, so that this process stops the children in order.
         self.process = subprocess.Popen(
-            [*_DIE_WITH_PARENT, *self.command],
+            _ending_with_parent(self.command),
             env={**os.environ, **self.env},
             start_new_session=True,
             stdin=subprocess.PIPE,
@@ -155,6 +145,15 @@ def python_command(*arguments: str) -> list[str]:
 def describe_exit(status: int) -> str:
     """Describe the return code of a subprocess, which is negative for a signal."""
     return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
+def _ending_with_parent(command: Sequence[str]) -> list[str]:
+    """Return a command that also ends when its parent is killed, and its standard input, a pipe, is closed.
+
+    A shell becomes the command, under the same process ID. A second shell waits for the end of the pipe.
+    """
+    script = """exec 3<&0 </dev/null; sh -c 'read -r _ <&3; kill "$0"' $$ & exec "$@" 3<&-"""
+    return ["sh", "-c", script, "sh", *command]
 
 
 def _stop_session(child: subprocess.Popen[bytes]) -> None:

@@ -1,259 +1,57 @@
-"""`digits up`: the model server and the gateway as two processes on one machine."""
+"""`digits up`: the command. Its modules are imported when it runs."""
 
-import math
-import os
-import shutil
 import time
-import typing
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any
 
 import click
 
-from digit_client import DIGITS
-from digit_serving import sockets
-from digit_serving.processes import ProcessDiedError, ProcessGroup, python_command
-
-if typing.TYPE_CHECKING:
-    from digit_client.artifact.models_folder import ModelsFolder
+from digit_serving.commands import click_errors, models_option
 
 _PORT = click.IntRange(1, 65535)
-_TLS_SETTINGS = (
-    "DIGITS_TLS_CERTIFICATE",
-    "DIGITS_TLS_KEY",
-    "DIGITS_MODEL_SERVER_CA",
-    "DIGITS_MODEL_SERVER_CERTIFICATE",
-    "DIGITS_MODEL_SERVER_KEY",
-)
-# By default, glibc returns a picture's buffers to the kernel after each request, and the kernel clears new
-# pages for the next request. With these settings glibc keeps up to 16 MiB, in blocks of at most 4 MiB.
-_MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 * 2**20), "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20)}
-MODEL_SERVER_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", **_MALLOC}
-"""Environment variables of a model server: errors only, and its memory settings."""
-MODEL_SERVER_FLAGS = (
-    "--enable_profiler=false",
-    # The server refuses calls beyond this number, by default four for each core. Threads start on demand.
-    "--grpc_max_threads=256",
-    # Retries of a broken version would keep every other version from loading, by default for five minutes.
-    "--max_num_load_retries=0",
-)
-"""Flags of a model server for this machine's callers, in addition to its ports and models."""
-_READY_ANSWERS = 8
-"""Consecutive successes of /readyz that count as ready: enough to reach every gateway worker."""
-_REASON_SECONDS = 10.0
-"""Time after which the reason that /readyz gives is printed: a start takes as long."""
 
 
-def _option(name: str, default: Any, kind: Any, text: str) -> Callable[..., Any]:
-    variable = f"DIGITS_{name.strip('-').replace('-', '_').upper()}"
+def _option(flag: str, name: str, default: str | int, text: str) -> Callable[..., Any]:
+    variable = f"DIGITS_{flag.strip('-').replace('-', '_').upper()}"
+    kind = _PORT if isinstance(default, int) else str
     return click.option(
-        name, default=default, type=kind, help=text, show_default=True, envvar=variable, show_envvar=True
+        flag,
+        name,
+        default=default,
+        type=kind,
+        help=text,
+        show_default=True,
+        envvar=variable,
+        show_envvar=True,
     )
 
 
 @click.command()
-@_option("--models", Path("models"), click.Path(path_type=Path), "Folder of all models.")
-@_option("--host", "127.0.0.1", str, "Gateway's address.")
-@_option("--port", 8080, _PORT, "Gateway's port.")
-@_option("--grpc-port", 8500, _PORT, "Model server's gRPC port.")
-@_option("--rest-port", 8501, _PORT, "Model server's REST port.")
-def up(models: Path, host: str, port: int, grpc_port: int, rest_port: int) -> None:
+@models_option
+@_option("--host", "host", "127.0.0.1", "Gateway's address.")
+@_option("--port", "gateway", 8080, "Gateway's port.")
+@_option("--grpc-port", "grpc", 8500, "Model server's gRPC port.")
+@_option("--rest-port", "rest", 8501, "Model server's REST port.")
+def up(root: Path, **addresses: Any) -> None:
     """Run the model server and the gateway until Ctrl-C."""
-    from digit_client.artifact.versions import ArtifactError
+    from digit_serving.processes import ProcessGroup
+    from digit_serving.stack import Ports, Readiness, Stack, prepared
 
-    ports = Ports(host, port, grpc_port, rest_port)
-    try:
+    ports = Ports(**addresses)
+    with click_errors():
         ports.check()
-        with prepared(models, click.echo) as folder, ProcessGroup() as group:
+        with prepared(root, click.echo) as folder, ProcessGroup() as group:
             stack, started = Stack.of_folder(folder, ports), time.monotonic()
             program = stack.start(group)
-            readiness = Readiness(ports.url)
+            readiness = Readiness(ports.url, click.echo)
             if not group.wait(readiness.check):
                 return
-            click.echo(f"Model server  http://127.0.0.1:{rest_port}/v1/models/{stack.default_name}  (REST)")
-            click.echo(f"              127.0.0.1:{grpc_port}  (gRPC; {program})")
+            click.echo(f"Model server  http://127.0.0.1:{ports.rest}/v1/models/{stack.default_name}  (REST)")
+            click.echo(f"              127.0.0.1:{ports.grpc}  (gRPC; {program})")
             click.echo(f"Gateway       {ports.url}")
             if len(stack.names) > 1:
                 click.echo(f"Models        {', '.join(stack.names)}; default: {stack.default_name}")
             click.echo(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
             group.supervise(partial(click.echo, err=True))
-    except (ArtifactError, CannotStartError, ProcessDiedError) as error:
-        raise click.ClickException(str(error)) from error
-
-
-class CannotStartError(Exception):
-    """No version can be served, the default model is unknown, or a port is in use."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Addresses of both services.
-
-    `host` and `gateway` are the gateway's. The model server's gRPC and REST ports listen on 127.0.0.1, but
-    TensorFlow Serving itself opens them on every address.
-    """
-
-    host: str
-    gateway: int
-    grpc: int
-    rest: int
-
-    @property
-    def url(self) -> str:
-        """The gateway's URL."""
-        return f"http://{self.host}:{self.gateway}"
-
-    def check(self) -> None:
-        """Raise CannotStartError if a port is taken."""
-        taken = [
-            f"{port} ({name})"
-            for name, host, port in (
-                ("gateway", self.host, self.gateway),
-                ("model server, gRPC", "", self.grpc),
-                ("model server, REST", "", self.rest),
-            )
-            if not _is_free(host, port)
-        ]
-        if taken:
-            raise CannotStartError(f"ports in use: {', '.join(taken)}")
-
-
-@contextmanager
-def prepared(root: Path, report: Callable[[str], None]) -> Iterator["ModelsFolder"]:
-    """Bring the folder's models.config up to date, and yield the folder for the block.
-
-    A read-only folder gives a temporary one of links, with a corrected copy of models.config.
-    """
-    from digit_client.artifact.models_folder import ModelsFolder
-
-    folder = ModelsFolder(root)
-    if not (names := folder.names()):
-        raise CannotStartError(f"{root} has no model; create one with `digits train` or `digits export`")
-    try:
-        folder.prepare(report)
-    except OSError as error:
-        report(f"{root} can't be changed ({error.strerror}): promotions have no effect until the next start.")
-        with TemporaryDirectory() as temporary:
-            links = ModelsFolder(Path(temporary))
-            for name in names:
-                (links.root / name).symlink_to((root / name).resolve())
-            if folder.config_path.exists():
-                shutil.copyfile(folder.config_path, links.config_path)
-            links.prepare(report)
-            yield links
-    else:
-        yield folder
-
-
-@dataclass(slots=True)
-class Readiness:
-    """Readiness of the gateway at `url`, whose reason is told when it lasts."""
-
-    url: str
-    _detail: str = ""
-    _since: float = 0.0
-
-    def check(self) -> bool:
-        """True if /readyz succeeds _READY_ANSWERS times: a prediction would succeed."""
-        import httpx
-
-        try:
-            for _ in range(_READY_ANSWERS):
-                answer = httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False)
-                if answer.status_code != 200:
-                    self._report(answer.json().get("detail", ""))
-                    return False
-        except (httpx.HTTPError, ValueError):
-            return False
-        return True
-
-    def _report(self, detail: str) -> None:
-        """Print a reason once, when it has lasted for _REASON_SECONDS."""
-        if detail != self._detail:
-            self._detail, self._since = detail, time.monotonic()
-        elif detail and time.monotonic() - self._since > _REASON_SECONDS:
-            click.echo(f"Not ready yet: {detail}")
-            self._since = math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """Both services, and the models in models.config.
-
-    The gateway uses `default_name` for requests that name no model.
-    """
-
-    config_path: Path
-    names: Sequence[str]
-    default_name: str
-    ports: Ports
-
-    @classmethod
-    def of_folder(cls, folder: "ModelsFolder", ports: Ports) -> Self:
-        """Return the stack of a folder. Raise CannotStartError if no version can be served."""
-        names = sorted(folder.read_config().base_paths)
-        if not names:
-            raise CannotStartError(f"no version in {folder.root} can be served")
-        return cls(folder.config_path, names, _choose_default(names), ports)
-
-    def start(self, group: ProcessGroup) -> str:
-        """Start both services and return the name of the model server: TensorFlow Serving or the drop-in."""
-        program, command = find_model_server()
-        flags = (
-            f"--port={self.ports.grpc}",
-            f"--rest_api_port={self.ports.rest}",
-            f"--model_config_file={self.config_path.resolve()}",
-            "--model_config_file_poll_wait_seconds=1",
-            # The server reads the labels at its start, before it has loaded their versions.
-            "--allow_version_labels_for_unavailable_models=true",
-            *MODEL_SERVER_FLAGS,
-        )
-        group.start("model server", [*command, *flags], MODEL_SERVER_ENVIRONMENT)
-        settings = {
-            "DIGITS_HOST": self.ports.host,
-            "DIGITS_PORT": str(self.ports.gateway),
-            "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.ports.grpc}",
-            "DIGITS_MODEL_NAME": self.default_name,
-            # The page's menu lists the models of the start; callers may ask for later ones too.
-            "DIGITS_MODEL_NAMES": ",".join([*self.names, "*"]),
-            **_MALLOC,
-            # Loopback connections need no TLS.
-            **dict.fromkeys(_TLS_SETTINGS, ""),
-            # Defaults for a terminal: warnings only, without JSON.
-            "DIGITS_LOG_LEVEL": os.environ.get("DIGITS_LOG_LEVEL", "warning"),
-            "DIGITS_LOG_FORMAT": os.environ.get("DIGITS_LOG_FORMAT", "pretty"),
-        }
-        group.start("gateway", python_command("gateway"), settings)
-        return program
-
-
-def _choose_default(names: Sequence[str]) -> str:
-    """Return the model of DIGITS_MODEL_NAME, else the digits, else the first by name."""
-    named = os.environ.get("DIGITS_MODEL_NAME")
-    if named and named not in names:
-        raise CannotStartError(f"DIGITS_MODEL_NAME is {named}, but there are only {', '.join(names)}")
-    return named or (DIGITS.name if DIGITS.name in names else names[0])
-
-
-def find_model_server() -> tuple[str, list[str]]:
-    """Return name and command of `tensorflow_model_server` if it is installed, else of the drop-in.
-
-    DIGITS_MODEL_PUBLIC_KEY needs the drop-in: TensorFlow Serving does not verify signatures.
-    """
-    real = shutil.which("tensorflow_model_server")
-    if real and not os.environ.get("DIGITS_MODEL_PUBLIC_KEY"):
-        return "TensorFlow Serving", [real]
-    return "drop-in for TensorFlow Serving", python_command("model-server", "--host=127.0.0.1")
-
-
-def _is_free(host: str, port: int) -> bool:
-    try:
-        sockets.listen(host, port).close()
-    except OSError:
-        return False
-    return True

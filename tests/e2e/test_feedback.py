@@ -16,9 +16,8 @@ import httpx
 import pytest
 
 from digit_client.images import decode, to_png
-from digit_serving.feedback.kept import KeptAnswers
 from digit_serving.feedback.records import Record
-from digit_serving.feedback.store import FeedbackStore
+from digit_serving.feedback.store import FeedbackStore, KeptAnswers
 from tests.processes import children, wait_until
 from tests.serving.gateway.conftest import GatewayProcess, gateway_process, kept_files
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from digit_serving.releases.job import format_job
+from digit_serving.releases.options import format_job
 from tests.manifests import OVERLAYS, Object, defaults, merge, overlay, overlay_values, render
 
 STORAGE = {"ipBlock": {"cidr": "203.0.113.0/28"}}

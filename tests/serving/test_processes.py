@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from digit_serving import processes
-from digit_serving.processes import ProcessDiedError, ProcessGroup
+from digit_serving.errors import ProcessDiedError
+from digit_serving.processes import ProcessGroup
 from tests.processes import wait_until
 
 SLEEP = ["sleep", "60"]

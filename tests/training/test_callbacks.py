@@ -37,26 +37,19 @@ def model() -> keras.Model:
         ([None, None, None], 3),
     ],
 )
-def test_best_weights_restore_sets_the_epoch_of_lowest_validation_loss_else_the_last(
-    model: keras.Model, losses: list[float | None], expected: int
+@pytest.mark.parametrize("name", ["val_loss", "val_probabilities_loss"])
+def test_best_weights_are_those_of_the_lowest_validation_loss_else_of_the_last_epoch(
+    model: keras.Model, losses: list[float | None], expected: int, name: str
 ) -> None:
     best_weights = BestWeights()
     best_weights.set_model(model)
+    best_weights.on_train_begin()
     for epoch, loss in enumerate(losses):
         model.set_weights([np.full_like(weights, epoch + 1) for weights in model.get_weights()])
-        best_weights.on_epoch_end(epoch, {} if loss is None else {"val_loss": loss})
-    model.set_weights([np.zeros_like(weights) for weights in model.get_weights()])
+        best_weights.on_epoch_end(epoch, {} if loss is None else {"val_loss": -epoch, name: loss})
     best_weights.restore()
-    assert (best_weights.epoch, best_weights.completed) == (expected, len(losses))
+    assert best_weights.best_epoch + 1 == expected
     assert all((weights == expected).all() for weights in model.get_weights())
-
-
-def test_best_weights_of_two_outputs_watch_the_loss_of_the_probabilities(model: keras.Model) -> None:
-    best_weights = BestWeights()
-    best_weights.set_model(model)
-    for epoch, (total, probabilities) in enumerate([(0.5, 0.2), (0.3, 0.3)]):
-        best_weights.on_epoch_end(epoch, {"val_loss": total, "val_probabilities_loss": probabilities})
-    assert best_weights.epoch == 1
 
 
 def test_class_logs_strip_the_name_of_the_output() -> None:
@@ -135,7 +128,7 @@ def test_fit_progress_without_terminal_prints_a_line_per_epoch(capsys: pytest.Ca
 
 def test_fit_progress_on_terminal_keeps_a_bar_per_epoch() -> None:
     output = display_output(2, is_terminal=True)
-    for text in ("epoch 1/2", "epoch 2/2", "100%", "accuracy 0.8000"):
+    for text in ("fit", "epoch 1/2", "epoch 2/2", "100%", "accuracy 0.8000"):
         assert text in output
 
 
@@ -161,17 +154,6 @@ def test_fit_progress_interrupted_restores_the_cursor() -> None:
         next(run_epochs(progress, 2))
         raise KeyboardInterrupt
     assert file.getvalue().rstrip().endswith(SHOW_CURSOR)
-
-
-@pytest.mark.parametrize(("epochs", "networks"), [(4, 1), (2, 2)])
-def test_fit_progress_time_left_is_that_of_all_networks(epochs: int, networks: int) -> None:
-    clock = iter([0.0, 30.0, 60.0, 90.0, 120.0]).__next__
-    shown: list[str] = []
-    with closing(FitProgress(Console(file=io.StringIO()), networks, clock)) as progress:
-        for _ in range(networks):
-            for _ in run_epochs(progress, epochs):
-                shown.append(progress.bars.tasks[-1].fields["time_left"])
-    assert shown == ["1:30 left", "1:00 left", "0:30 left", "0:00 left"]
 
 
 def test_fit_progress_of_many_epochs_prints_every_nth() -> None:

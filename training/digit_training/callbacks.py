@@ -2,17 +2,15 @@
 
 import math
 import signal
-import time
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from digit_training.models import PROBABILITIES
 
@@ -22,29 +20,22 @@ MAX_EPOCHS_SHOWN = 20
 Logs = dict[str, Any]
 
 
-class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps the weights of the epoch with the lowest validation loss, or without validation, of the last."""
+class BestWeights(keras.callbacks.EarlyStopping):  # type: ignore[misc]
+    """Keeps the weights of the epoch with the lowest validation loss, or without validation, of the last.
+
+    A fit ends with these weights, and is never stopped; an interrupted fit needs `restore`.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.epoch = 0
-        """Epoch of the kept weights, from 1; 0 before the first epoch has ended."""
-        self.completed = 0
-        """Number of completed epochs."""
-        self.loss = math.inf
-        self.weights: list[NDArray[np.float32]] = []
+        super().__init__("val_loss", mode="min", patience=sys.maxsize, restore_best_weights=True)
 
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        self.completed = epoch + 1
-        loss = class_logs(logs or {}).get("val_loss")
-        if loss is None or loss < self.loss or not self.weights:
-            self.epoch = self.completed
-            self.loss = math.inf if loss is None else loss
-            self.weights = self.model.get_weights()
+    def get_monitor_value(self, logs: Logs | None) -> float:
+        """Return the loss to watch; without validation, one that is lower than every earlier one."""
+        return float(class_logs(logs or {}).get("val_loss", (self.best or 0.0) - 1))
 
     def restore(self) -> None:
         """Set the model's weights to the kept weights."""
-        self.model.set_weights(self.weights)
+        self.model.set_weights(self.best_weights)
 
 
 class DeferredInterrupt(keras.callbacks.Callback):  # type: ignore[misc]
@@ -55,20 +46,16 @@ class DeferredInterrupt(keras.callbacks.Callback):  # type: ignore[misc]
         self.requested = False
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        self._raise_if_requested()
+        if self.requested:
+            raise KeyboardInterrupt
 
-    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        self._raise_if_requested()
+    on_test_batch_end = on_train_batch_end
 
     def handle_sigint(self, _number: int, _frame: FrameType | None) -> None:
         """Defer the first SIGINT; raise KeyboardInterrupt on the second."""
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-
-    def _raise_if_requested(self) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
 
 
 def class_logs(logs: Logs) -> Logs:
@@ -93,83 +80,61 @@ def defer_interrupt() -> Iterator[DeferredInterrupt]:
 
 
 class FitProgress(keras.callbacks.Callback):  # type: ignore[misc]
-    """Prints the layers, then a progress bar with loss and accuracy for each epoch.
+    """Prints the layers, then a progress bar of the fit, and one with loss and accuracy for each epoch.
 
-    One display serves the consecutive fits of an ensemble's `networks`.
+    One display serves the consecutive fits of an ensemble's `networks`. Without a terminal, it is a line for
+    each epoch.
     """
 
-    def __init__(
-        self, console: Console, networks: int = 1, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
+    def __init__(self, console: Console, networks: int = 1) -> None:
         super().__init__()
-        self.console = console
-        self.clock = clock
-        self.networks = networks
-        self.network = 0
+        self.console, self.networks, self.network = console, networks, 0
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(24),
             TaskProgressColumn(),
-            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("{task.fields[metrics]}"),
-            TextColumn("{task.fields[time_left]}"),
             console=console,
+            disable=not console.is_terminal,
         )
-        self.task = TaskID(0)
-        self.epoch = 0
-        self.started = 0.0
+        self.fit = self.epoch = TaskID(0)
+        self.done = 0
+        """Number of steps in the completed epochs of all networks."""
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.network += 1
-        if self.network > 1:
-            return
-        self.model.summary()
-        self.started = self.clock()
-        if self.console.is_terminal:
+        if self.network == 1:
+            self.model.summary()
+            total = self.networks * self.params["epochs"] * self.params["steps"]
+            self.fit = self.bars.add_task("fit", total=total, metrics="")
             self.bars.start()
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        self.epoch = epoch
-        self.task = self.bars.add_task(
-            self._title(epoch), total=self.params["steps"], metrics="", time_left=""
-        )
+        self.epoch = self.bars.add_task(self._title(epoch), total=self.params["steps"], metrics="")
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        steps_done = min(batch + 1, self.params["steps"])
-        self.bars.update(
-            self.task,
-            completed=steps_done,
-            metrics=_format_metrics(logs or {}),
-            time_left=self._time_left(steps_done),
-        )
+        steps = min(batch + 1, self.params["steps"])
+        self.bars.update(self.epoch, completed=steps, metrics=_format_metrics(logs or {}))
+        self.bars.update(self.fit, completed=self.done + steps)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        self.bars.update(self.task, metrics=_format_metrics(logs or {}), time_left="")
-        if not self._is_shown(epoch):
-            self.bars.remove_task(self.task)
+        self.done += self.params["steps"]
+        self.bars.update(self.epoch, metrics=_format_metrics(logs or {}))
+        completed, epochs = epoch + 1, self.params["epochs"]
+        if completed % math.ceil(epochs / MAX_EPOCHS_SHOWN) and completed < epochs:
+            self.bars.remove_task(self.epoch)
         elif not self.console.is_terminal:
             self.console.print(self._title(epoch), _format_metrics(logs or {}))
 
     def close(self) -> None:
         """Stop the display and restore the terminal's cursor; also needed after an interrupted fit."""
-        if self.console.is_terminal:
-            self.bars.stop()
+        self.bars.stop()
 
     def _title(self, epoch: int) -> str:
         epochs = self.params["epochs"]
         title = f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
         return title if self.networks == 1 else f"network {self.network}/{self.networks}, {title}"
-
-    def _time_left(self, steps_done: int) -> str:
-        """Return the time left for all networks, extrapolated from the average pace."""
-        steps, epochs = self.params["steps"], self.params["epochs"]
-        fraction = (self.network - 1 + (self.epoch + steps_done / steps) / epochs) / self.networks
-        seconds = round((self.clock() - self.started) * (1 / fraction - 1))
-        return f"{seconds // 60}:{seconds % 60:02} left"
-
-    def _is_shown(self, epoch: int) -> bool:
-        completed, epochs = epoch + 1, int(self.params["epochs"])
-        return completed % math.ceil(epochs / MAX_EPOCHS_SHOWN) == 0 or completed == epochs
 
 
 def _format_metrics(logs: Logs) -> str:

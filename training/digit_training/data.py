@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import hashlib
 import io
-import math
 import os
 import socket
 import struct
@@ -277,45 +276,27 @@ def _check_labels(labels: RawArray) -> None:
 
 def _find_idx(folder: Path, stem: str, dimensions: int) -> Path:
     # The original names have a dash before "idx"; some mirrors have a dot.
-    names = [
-        f"{stem}{separator}idx{dimensions}-ubyte{suffix}"
-        for suffix in ("", ".gz")
-        for separator in ("-", ".")
-    ]
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise DataError(f"{folder} has no {names[0]}, gzipped or not")
+    found = sorted(folder.glob(f"{stem}[-.]idx{dimensions}-ubyte*"))
+    if not found:
+        raise DataError(f"{folder} has no {stem}-idx{dimensions}-ubyte, gzipped or not")
+    return found[0]
 
 
 def _read_idx(path: Path, dimensions: int) -> RawArray:
-    content = _decompress(path)
-    header_size = 4 + 4 * dimensions
-    if len(content) < header_size:
-        raise DataError(f"{path} is truncated: {len(content)} bytes are less than an IDX header")
-    zeros, kind, actual_dimensions = struct.unpack(">HBB", content[:4])
-    if (zeros, kind, actual_dimensions) != (0, _IDX_UINT8, dimensions):
-        raise DataError(
-            f"{path} begins with {content[:4].hex()}, not 000008{dimensions:02x}: "
-            f"it is not a {dimensions}-dimensional IDX file of unsigned bytes"
-        )
-    shape = struct.unpack(f">{dimensions}I", content[4:header_size])
-    expected, actual = math.prod(shape), len(content) - header_size
-    if actual != expected:
-        fault = "is truncated" if actual < expected else "is too long"
-        raise DataError(f"{path} {fault}: its header announces {expected:,} bytes, it holds {actual:,}")
-    return RawArray(str(path), np.frombuffer(content, np.uint8, offset=header_size).reshape(shape))
-
-
-def _decompress(path: Path) -> bytes:
-    # Browsers may unpack a download and keep its suffix .gz: only the magic number is reliable.
     content = path.read_bytes()
-    if not content.startswith(_GZIP_MAGIC):
-        return content
     try:
-        return gzip.decompress(content)
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path} is truncated or damaged: {error}") from error
+        # Browsers may unpack a download and keep its suffix .gz: only the magic number is reliable.
+        if content.startswith(_GZIP_MAGIC):
+            content = gzip.decompress(content)
+        magic, *shape = np.frombuffer(content, ">u4", 1 + dimensions)
+        values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
+        if magic != (_IDX_UINT8 << 8) + dimensions:
+            raise ValueError(f"it begins with {magic:08x}")
+        return RawArray(str(path), values.reshape(shape))
+    except (EOFError, OSError, ValueError, zlib.error) as error:
+        raise DataError(
+            f"{path} is truncated or no IDX file of unsigned bytes with {dimensions} dimensions: {error}"
+        ) from error
 
 
 def _cached_path() -> Path | None:

@@ -104,12 +104,11 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     *,
     feedback: Examples | None = None,
-    weights: Sequence[NDArray[np.float32]] | None = None,
 ) -> FitResult:
     """Fit the recipe's networks, from consecutive seeds; the same seed and machine give the same model.
 
     Validation examples are chosen among `examples` only: the copies of one input in `feedback` are all in the
-    training set. With `weights`, every network starts from them.
+    training set.
 
     After Ctrl-C, return the completely fitted networks, else the best epoch of the first network. Raise
     KeyboardInterrupt if no epoch has ended.
@@ -117,7 +116,7 @@ def fit(
     train_only = examples[:0] if feedback is None else feedback
 
     def fit_network(seed: int) -> FitResult:
-        return _fit_network(recipe, examples, train_only, seed, callbacks, weights)
+        return _fit_network(recipe, examples, train_only, seed, callbacks)
 
     results = [fit_network(seed)]
     with suppress(KeyboardInterrupt):
@@ -134,40 +133,38 @@ def fit(
     )
 
 
+@dataclass(frozen=True)
+class TrainingSet:
+    """Examples of a fit: `plain` ones, and `synthetic` digits that some recipes leave out of mild epochs."""
+
+    plain: Examples
+    synthetic: Examples
+
+    def __len__(self) -> int:
+        return len(self.plain) + len(self.synthetic)
+
+
 class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Shuffled batches of the examples, distorted anew in each epoch.
+    """Shuffled batches of a training set, distorted anew in each epoch, in the last ones mildly.
 
     A batch is pixels float32 [batch_size, 784], 0..1, and labels uint8 [batch_size]; for two outputs,
     `fit_targets` replaces the labels. A batch depends only on seed, epoch and index, so that prefetching
     threads do not affect the result.
     """
 
-    def __init__(
-        self,
-        examples: Examples,
-        batch_size: int,
-        seed: int,
-        mild_from_epoch: float = math.inf,
-        mild_examples: int | None = None,
-        has_two_outputs: bool = False,
-    ) -> None:
-        """Create the batches of epoch 0. Epochs from `mild_from_epoch` on are mild.
-
-        A mild epoch has weaker distortions. With `mild_examples`, it also has only the first `mild_examples`
-        examples, some of them twice: every epoch has the same number of batches.
-        """
+    def __init__(self, recipe: Recipe, train: TrainingSet, seed: int, has_two_outputs: bool = False) -> None:
+        """Create the batches of epoch 0."""
         # TensorFlow tunes a reader with one worker, and an epoch then ends only when the tuner next wakes up:
         # it takes up to twice as long. Other backends with two workers read some batches of epoch 0 twice.
         workers = 2 if keras.backend.backend() == "tensorflow" else 1
         super().__init__(workers=workers, max_queue_size=2 * STEPS_PER_EXECUTION)
-        self.mild_from_epoch = mild_from_epoch
-        self.mild_examples = mild_examples
+        self.mild_from_epoch = recipe.epochs - recipe.mild_epochs
+        self.mild_examples = len(train if recipe.synthetic_in_mild_epochs else train.plain)
         self.has_two_outputs = has_two_outputs
-        self.examples = examples
-        self.batch_size = batch_size
+        self.examples = train.plain + train.synthetic
+        self.batch_size = recipe.batch_size
         self.seed = seed
-        self.epoch = 0
-        self.order = self._shuffle()
+        self.set_epoch(0)
 
     def __len__(self) -> int:
         return math.ceil(len(self.examples) / self.batch_size)
@@ -193,9 +190,9 @@ class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
         return self.epoch >= self.mild_from_epoch
 
     def _shuffle(self) -> NDArray[np.intp]:
-        count = self.mild_examples if self.mild_examples and self._is_mild else len(self.examples)
+        count = self.mild_examples if self._is_mild else len(self.examples)
         order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
-        # Keras expects as many batches in each epoch as in the first.
+        # Keras expects as many batches in each epoch as in the first: some examples occur twice.
         return np.resize(order, len(self.examples))
 
 
@@ -248,7 +245,6 @@ def _fit_network(
     feedback: Examples,
     seed: int,
     callbacks: Sequence[keras.callbacks.Callback],
-    weights: Sequence[NDArray[np.float32]] | None,
 ) -> FitResult:
     """Fit a single network. Raise KeyboardInterrupt after Ctrl-C in the first epoch."""
     device.enable_determinism()
@@ -257,14 +253,13 @@ def _fit_network(
     rng = np.random.default_rng(seed)
     extra = synthetic.make_digits(round(recipe.synthetic_fraction * len(train)), rng)
     model = recipe.build()
-    if weights is not None:
-        model.set_weights(weights)
     has_two_outputs = models.has_is_digit(model)
     negative_count = round(recipe.negative_fraction * len(train)) if has_two_outputs else 0
     refused = negatives.draw_negatives(negative_count, rng, train + extra)
-    _compile(model, recipe, len(train) + len(feedback) + len(extra) + len(refused))
+    training_set = TrainingSet(train + feedback + refused, extra)
+    _compile(model, recipe, len(training_set))
     history, best_weights = keras.callbacks.History(), BestWeights()
-    inputs, input_callbacks = _fit_inputs(recipe, train + feedback + refused, extra, seed, has_two_outputs)
+    inputs, input_callbacks = _fit_inputs(recipe, training_set, seed, has_two_outputs)
     validation_data = (validation.pixels, *fit_targets(validation.labels, has_two_outputs))
     started = time.perf_counter()
     with suppress(KeyboardInterrupt), defer_interrupt() as interrupt:
@@ -273,13 +268,14 @@ def _fit_network(
             epochs=recipe.epochs,
             validation_data=validation_data if len(validation) else None,
             validation_batch_size=500,
-            callbacks=[history, best_weights, *callbacks, *input_callbacks, interrupt],
+            callbacks=[best_weights, history, *callbacks, *input_callbacks, interrupt],
             verbose=0,
         )
-    if best_weights.completed < recipe.epochs:
+    epochs = len(history.epoch)
+    if epochs < recipe.epochs:
         # The destructor of TensorFlow's batch reader calls Python: run it before the interpreter shuts down.
         gc.collect()
-    if not best_weights.completed:
+    if not epochs:
         raise KeyboardInterrupt
     best_weights.restore()
     return FitResult(
@@ -291,8 +287,8 @@ def _fit_network(
         synthetic_examples=len(extra),
         negative_examples=len(refused),
         validation_examples=len(validation),
-        epochs=best_weights.completed,
-        best_epoch=best_weights.epoch,
+        epochs=epochs,
+        best_epoch=best_weights.best_epoch + 1,
         history=class_logs(history.history),
         temperature=_calibrate(model, validation) if len(validation) else None,
         threshold=_choose_threshold(model, validation, rng) if has_two_outputs and len(validation) else None,
@@ -338,18 +334,14 @@ def _is_multi_step(recipe: Recipe) -> bool:
 
 
 def _fit_inputs(
-    recipe: Recipe, train: Examples, extra: Examples, seed: int, has_two_outputs: bool
+    recipe: Recipe, train: TrainingSet, seed: int, has_two_outputs: bool
 ) -> tuple[dict[str, Any], list[keras.callbacks.Callback]]:
     """Return the data arguments of Model.fit, and the callbacks that these data need."""
-    examples = train + extra
     if recipe.augmented:
-        mild_examples = None if recipe.synthetic_in_mild_epochs else len(train)
-        mild_from_epoch = recipe.epochs - recipe.mild_epochs
-        batches = AugmentedBatches(
-            examples, recipe.batch_size, seed, mild_from_epoch, mild_examples, has_two_outputs
-        )
+        batches = AugmentedBatches(recipe, train, seed, has_two_outputs)
         set_epoch = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.set_epoch(epoch))
         return {"x": batches}, [set_epoch]
+    examples = train.plain + train.synthetic
     rows = recipe.batch_size * (STEPS_PER_CHUNK if _is_multi_step(recipe) else 1)
     return {"x": examples.pixels, "y": examples.labels, "batch_size": rows}, []
 

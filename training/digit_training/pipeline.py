@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 from digit_client import DIGITS, TaskCard
@@ -104,7 +103,8 @@ def train(run: TrainingRun, target: Target) -> None:
     test_pictures = _test_digits(dataset)
     sets = EvaluationSets.of(DIGITS, test_pictures, labelled.held_out if labelled else None)
     served = _ask_served(console, target, sets)
-    weights = _load_start(console, target, served, recipe) if run.from_stable else None
+    if run.from_stable:
+        recipe = _start_from_served(console, target, served, recipe)
     folder = run.report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
     plots.save_samples(dataset.train, folder / "digits.png")
@@ -113,7 +113,7 @@ def train(run: TrainingRun, target: Target) -> None:
     repeated = labelled.train.repeat(run.feedback_weight) if labelled else None
     console.print(f"Device: {device.name()}")
     with _fit_progress(console, recipe) as progress:
-        result = fit(recipe, dataset.train, run.seed, [progress], feedback=repeated, weights=weights)
+        result = fit(recipe, dataset.train, run.seed, [progress], feedback=repeated)
     result.model.save(folder / "model.keras")
     console.print(f"Keras model: {folder / 'model.keras'}")
 
@@ -266,10 +266,10 @@ def _ask_served(console: Console, target: Target, sets: EvaluationSets) -> Serve
         return None
 
 
-def _load_start(
+def _start_from_served(
     console: Console, target: Target, served: ServedAnswers | None, recipe: Recipe
-) -> list[NDArray[np.float32]]:
-    """Return the weights of the served version. Raise ModelError if the recipe cannot start from them."""
+) -> Recipe:
+    """Return the recipe that starts from the served version. Raise ModelError if it cannot."""
     if recipe.networks > 1:
         raise ModelError("--from stable starts one network: this recipe has several")
     if served is None:
@@ -277,7 +277,7 @@ def _load_start(
         raise ModelError(f"{folder} has no stable version to start from; train the first without --from")
     weights = artifact.read_weights(served.version, recipe.build())
     console.print(f"Starting from {served.version.path}, epochs: {recipe.epochs}")
-    return weights
+    return recipe.starting_from(weights)
 
 
 @contextmanager

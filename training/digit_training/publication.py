@@ -16,7 +16,7 @@ from digit_client.artifact.versions import ArtifactError, Version
 from digit_training.errors import CardError, PromotionError
 from digit_training.quality_gate import QualityGate
 
-_MAX_LABELS = 10
+_LISTED_LABELS = 10
 """Most labels of a task in a message."""
 
 
@@ -103,7 +103,7 @@ def _kind_of(task: TaskCard) -> tuple[object, ...]:
 
 
 def _describe(task: TaskCard) -> str:
-    more = ", …" if len(task.labels) > _MAX_LABELS else ""
-    labels = ", ".join(task.labels[:_MAX_LABELS]) + more
+    more = ", …" if len(task.labels) > _LISTED_LABELS else ""
+    labels = ", ".join(task.labels[:_LISTED_LABELS]) + more
     kind = f"{task.kind}, multi-label" if task.is_multi_label else task.kind
     return f"{len(task.labels)} labels ({labels}) and the kind {kind}"

@@ -1,10 +1,12 @@
 """Training recipes: for each network, the hyperparameters of its fit."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from digit_training import models
 
@@ -70,6 +72,16 @@ class Recipe:
         """Return the recipe of a fit that starts from fitted weights: shorter."""
         shorter = self.with_epochs(math.ceil(self.epochs * FINE_TUNING_EPOCHS))
         return replace(shorter, mild_epochs=max(shorter.mild_epochs, min(self.mild_epochs, 1)), hint="")
+
+    def starting_from(self, weights: Sequence[NDArray[np.float32]]) -> "Recipe":
+        """Return the recipe whose networks start from these weights."""
+
+        def build() -> keras.Model:
+            model = self.build()
+            model.set_weights(weights)
+            return model
+
+        return replace(self, build=build)
 
     def scaled_to(self, examples: int) -> "Recipe":
         """Scale the epochs, so that a fit of `examples` digits has as many steps as one of all of MNIST."""

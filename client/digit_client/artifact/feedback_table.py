@@ -10,11 +10,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.default import DefaultExecutionContext
 
+from digit_client.artifact.versions import ArtifactError
+
 _HELD_OUT_SHARE = 5
 _URL_FORMS = "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE"
 
 
-class StoreError(Exception):
+class StoreError(ArtifactError):
     """A store cannot be opened, read or written; the message is one sentence for its operator."""
 
 

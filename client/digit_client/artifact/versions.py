@@ -18,7 +18,7 @@ _MAX_DIGITS = 18
 
 
 class ArtifactError(Exception):
-    """Failed lookup or change of published models. The message is one sentence for a terminal."""
+    """Failed lookup or change of published models or of feedback; one sentence for a terminal."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import click
 
+from digit_serving.commands import click_errors
+from digit_serving.errors import DigitServingError
+
 if typing.TYPE_CHECKING:
     from digit_serving.feedback.store import FeedbackStore
 
@@ -46,26 +49,23 @@ _model_option = click.option("--model", metavar="NAME", help="Only answers of th
 
 
 @contextmanager
-def _open_store(url: str, *, as_owner: bool = False) -> Iterator["FeedbackStore"]:
-    """Yield the store. Expected errors become one line on standard error and exit status 1.
+def _open_store(url: str, *, to_delete: bool = False) -> Iterator["FeedbackStore"]:
+    """Yield the store, whose schema only a deletion migrates. Expected errors become click's.
 
-    If `as_owner` is true, an SQLite file of another user is one: its kept answers are that user's, too.
+    A deletion needs the owner of an SQLite file: its kept answers are that user's, too.
     """
-    from digit_client.artifact.feedback_table import StoreError, parse_url, sqlite_file
-    from digit_serving.feedback.export import ExportError
+    from digit_client.artifact.feedback_table import parse_url, sqlite_file
     from digit_serving.feedback.store import FeedbackStore
 
-    try:
+    with click_errors():
         file = sqlite_file(parse_url(url))
         # A mistyped name would become an empty store.
         if file and not file.exists():
-            raise click.ClickException(f"{file} does not exist")
-        if file and as_owner and file.stat().st_uid != os.getuid():
-            raise click.ClickException(f"run this as the owner of {file}")
-        with closing(FeedbackStore(url)) as store:
+            raise DigitServingError(f"{file} does not exist")
+        if file and to_delete and file.stat().st_uid != os.getuid():
+            raise DigitServingError(f"run this as the owner of {file}")
+        with closing(FeedbackStore(url, migrate=to_delete)) as store:
             yield store
-    except (StoreError, ExportError, OSError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 @click.group()
@@ -80,11 +80,11 @@ def feedback() -> None:
 @click.option("--unlabelled", is_flag=True, help="Only answers without a label.")
 def ls(url: str, since: datetime | None, model: str | None, unlabelled: bool) -> None:
     """List the answers, oldest first."""
-    from digit_serving.feedback import listing
+    from digit_serving.feedback import output
 
     with _open_store(url) as store:
         labelled = False if unlabelled else None
-        click.echo(listing.format_records(store.records(since=since, model=model, labelled=labelled)))
+        click.echo(output.format_records(store.records(since=since, model=model, labelled=labelled)))
 
 
 @feedback.command()
@@ -98,7 +98,7 @@ def ls(url: str, since: datetime | None, model: str | None, unlabelled: bool) ->
 )
 def show(request_id: str, url: str, png: Path | None) -> None:
     """Show the answers and the inputs of REQUEST."""
-    from digit_serving.feedback import export, listing
+    from digit_serving.feedback import output
 
     with _open_store(url) as store:
         records = sorted(
@@ -106,10 +106,10 @@ def show(request_id: str, url: str, png: Path | None) -> None:
             key=lambda found: (found.index, found.position),
         )
         if not records:
-            raise click.ClickException(f"the store has no request {request_id}")
-        click.echo("\n\n".join(map(listing.format_record, records)))
+            raise DigitServingError(f"the store has no request {request_id}")
+        click.echo("\n\n".join(map(output.format_record, records)))
         if png:
-            export.side_by_side(records).save(png, "PNG")
+            output.side_by_side(records).save(png, "PNG")
 
 
 @feedback.command("export")
@@ -129,16 +129,16 @@ def export_records(
     requests is held out, as in `digits train --feedback`. An input that was sent several times is written
     once, with its newest label. Inputs of no class are left out.
     """
-    from digit_serving.feedback.export import write_folders
+    from digit_serving.feedback import output
 
     with _open_store(url) as store:
         models = sorted({version.model for version in store.stats()})
         if model is None and len(models) > 1:
-            raise click.ClickException(
+            raise DigitServingError(
                 f"the store has several models; choose one with --model: {', '.join(models)}"
             )
         name = model or next(iter(models), "")
-        counts = write_folders(store.labelled_inputs(name, since=since, originals=originals), target)
+        counts = output.write_folders(store.labelled_inputs(name, since=since, originals=originals), target)
     for part, by_label in counts.items():
         labels = ", ".join(f"{label}: {count:,}" for label, count in sorted(by_label.items()))
         click.echo(f"{target / part}: {by_label.total():,} ({labels or 'none'})")
@@ -157,11 +157,11 @@ def delete(url: str, before: datetime | None, request_id: str | None, yes: bool)
     Also those that the gateway keeps for feedback, as far as this machine has them. Backups are not reached.
     With PostgreSQL the write-ahead log and its archives keep copies until they are recycled.
     """
-    from digit_serving.feedback.kept import KeptAnswers
+    from digit_serving.feedback.store import KeptAnswers
 
     if before is None and request_id is None:
         raise click.UsageError("give --before, --request or both")
-    with _open_store(url, as_owner=True) as store:
+    with _open_store(url, to_delete=True) as store:
         if not yes:
             count = store.count(before=before, request_id=request_id)
             click.confirm(f"Delete {_answers(count)}?", abort=True)
@@ -176,10 +176,10 @@ def delete(url: str, before: datetime | None, request_id: str | None, yes: bool)
 @_store_option
 def stats(url: str) -> None:
     """Count the answers, and those whose label is the predicted one, of each version."""
-    from digit_serving.feedback.listing import format_stats
+    from digit_serving.feedback import output
 
     with _open_store(url) as store:
-        click.echo(format_stats(store.stats()))
+        click.echo(output.format_stats(store.stats()))
 
 
 def _answers(count: int) -> str:

@@ -3,11 +3,11 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import sqlalchemy as sa
 from alembic import command
@@ -41,16 +41,32 @@ _alembic = threading.Lock()
 _KEY = ("request_id", "index", "position", "caller")
 
 
+class Criteria(TypedDict, total=False):
+    """Criteria of records, all of which must be met; None admits every record."""
+
+    since: datetime | None
+    """Earliest time of the answer."""
+    before: datetime | None
+    """End of the times of the answer, itself excluded."""
+    request_id: str | None
+    model: str | None
+    labelled: bool | None
+
+
 class Database:
     """Pool of connections to a database with the newest schema.
+
+    Gateways, which write, create and upgrade the schema, and so does a deletion. Commands that read do not:
+    a look at a store must not change it under a gateway of another release.
 
     Use it in the process that opened it: connections do not survive a fork. Threads may share it.
     """
 
-    def __init__(self, url: sa.URL, *, durable: bool = True) -> None:
-        """Open the database, create or upgrade its schema. Raise StoreError.
+    def __init__(self, url: sa.URL, *, durable: bool = True, migrate: bool = True) -> None:
+        """Open the database. Raise StoreError.
 
-        If `durable` is false, SQLite does not wait for the disk: a crash of the machine, not of the process,
+        If `migrate` is true, create or upgrade the schema, else raise StoreError unless it is the newest. If
+        `durable` is false, SQLite does not wait for the disk: a crash of the machine, not of the process,
         loses the latest transactions.
         """
         self._url = url
@@ -67,7 +83,7 @@ class Database:
             self._engine = _create_engine(url, durable)
             try:
                 with self._engine.begin() as connection:
-                    self._upgrade(connection)
+                    self._ensure_schema(connection, migrate)
             except BaseException:
                 self.close()
                 raise
@@ -147,27 +163,34 @@ class Database:
         else:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
 
-    def _upgrade(self, connection: sa.Connection) -> None:
+    def _ensure_schema(self, connection: sa.Connection, migrate: bool) -> None:
         config = Config(attributes={"connection": connection})
         config.set_main_option("path_separator", "os")
         config.set_main_option("script_location", "digit_serving.feedback:migrations")
         script = ScriptDirectory.from_config(config)
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        newest = script.get_current_head()
         # Without the lock first: a process that writes for long must not delay others that open the store.
-        if context.get_current_revision() == newest:
+        if self._is_newest(context, script):
             return
+        if not migrate:
+            raise StoreError(
+                f"{without_password(self._url)} has no feedback yet, or the schema of an earlier release; "
+                "a gateway of this release creates or upgrades it with the first answer"
+            )
         self._lock_schema(connection)
-        current = context.get_current_revision()
-        if current == newest:
-            return
+        if not self._is_newest(context, script):
+            with _alembic:
+                command.upgrade(config, "head")
+
+    def _is_newest(self, context: MigrationContext, script: ScriptDirectory) -> bool:
+        """True if the schema is the newest. Raise StoreError for an unknown one, of a newer release."""
+        current, newest = context.get_current_revision(), script.get_current_head()
         if current and current not in {known.revision for known in script.walk_revisions()}:
             raise StoreError(
                 f"{without_password(self._url)} has schema {current}, which is newer than {newest}, "
                 "the newest that this digit-serving knows; upgrade digit-serving"
             )
-        with _alembic:
-            command.upgrade(config, "head")
+        return current == newest
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -179,29 +202,17 @@ class Database:
             raise StoreError(f"{without_password(self._url)}: {sentence}") from error
 
 
-def criteria(
-    table: sa.Table,
-    *,
-    since: datetime | None = None,
-    before: datetime | None = None,
-    request_id: str | None = None,
-    model: str | None = None,
-    labelled: bool | None = None,
-) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions that are given; `since` is included and `before` is not."""
+def criteria(table: sa.Table, **given: Unpack[Criteria]) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions of the criteria that are given, and not None."""
     columns = table.c
-    given = []
-    if since is not None:
-        given.append(columns.answered_at >= since)
-    if before is not None:
-        given.append(columns.answered_at < before)
-    if request_id is not None:
-        given.append(columns.request_id == request_id)
-    if model is not None:
-        given.append(columns.model == model)
-    if labelled is not None:
-        given.append(columns.label.is_not(None) if labelled else columns.label.is_(None))
-    return given
+    conditions: dict[str, Callable[[Any], sa.ColumnElement[bool]]] = {
+        "since": lambda time: columns.answered_at >= time,
+        "before": lambda time: columns.answered_at < time,
+        "request_id": lambda name: columns.request_id == name,
+        "model": lambda name: columns.model == name,
+        "labelled": lambda is_labelled: columns.label.is_not(None) == is_labelled,
+    }
+    return [conditions[name](value) for name, value in given.items() if value is not None]
 
 
 def _fingerprint(file: Path | None) -> tuple[int, int] | None:

@@ -1,18 +1,34 @@
-"""Feedback store: records with labels, and those that wait for one, in SQLite or PostgreSQL."""
+"""Feedback store, of records with labels and those that wait for one, and the answers kept beside it."""
 
 import dataclasses
+import hashlib
+import os
 import random
+import sqlite3
+import stat
+import tempfile
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Unpack
 
 import sqlalchemy as sa
 
-from digit_client.artifact.feedback_table import agrees, distinct, feedback, parse_url
-from digit_serving.feedback.database import Database, criteria
+from digit_client.artifact.feedback_table import (
+    StoreError,
+    agrees,
+    distinct,
+    feedback,
+    kept,
+    parse_url,
+    sqlite_file,
+)
+from digit_serving.feedback.database import Criteria, Database, criteria
 from digit_serving.feedback.records import Agreement, Record
 
 _PAGE_ROWS = 100
+_MEMORY = Path("/dev/shm")  # noqa: S108 - files are in a folder that only this user may enter
 
 _columns = feedback.c
 _key = (_columns.request_id, _columns.index, _columns.position, _columns.caller)
@@ -37,9 +53,9 @@ class FeedbackStore:
     fork; threads may share it.
     """
 
-    def __init__(self, url: str) -> None:
-        """Open the store; create or upgrade its schema. Raise StoreError, also for a newer schema."""
-        self._database = Database(parse_url(url))
+    def __init__(self, url: str, *, migrate: bool = True) -> None:
+        """Open the store. Raise StoreError, also for another schema that is not migrated; see Database."""
+        self._database = Database(parse_url(url), migrate=migrate)
 
     def save(self, records: Sequence[Record]) -> None:
         """Insert the records in one transaction, on disk at the return.
@@ -49,27 +65,17 @@ class FeedbackStore:
         """
         self._database.upsert(feedback, records)
 
-    def records(
-        self,
-        *,
-        since: datetime | None = None,
-        before: datetime | None = None,
-        request_id: str | None = None,
-        model: str | None = None,
-        labelled: bool | None = None,
-        originals: bool = False,
-    ) -> Iterator[Record]:
-        """Yield the records that were answered from `since` on and before `before`, oldest first.
+    def records(self, *, originals: bool = False, **given: Unpack[Criteria]) -> Iterator[Record]:
+        """Yield the records that meet all criteria, oldest first.
 
         Their `original` is None unless `originals` is true: pictures as sent may be large.
 
         Keyset pagination: no transaction stays open between pages, which would delay a deletion.
         """
-        conditions = criteria(
-            feedback, since=since, before=before, request_id=request_id, model=model, labelled=labelled
-        )
         columns = _with_original if originals else _without_original
-        query = sa.select(*columns).where(*conditions).order_by(*_OLDEST_FIRST).limit(_PAGE_ROWS)
+        query = (
+            sa.select(*columns).where(*criteria(feedback, **given)).order_by(*_OLDEST_FIRST).limit(_PAGE_ROWS)
+        )
         page = self._database.fetch(query)
         while page:
             yield from page
@@ -100,10 +106,9 @@ class FeedbackStore:
                 key = (record.request_id, record.index, record.position, record.caller)
                 yield dataclasses.replace(record, held_out=held_out[key])
 
-    def count(self, *, before: datetime | None = None, request_id: str | None = None) -> int:
-        """Return the number of records that `delete` would delete."""
-        conditions = criteria(feedback, before=before, request_id=request_id)
-        query = sa.select(sa.func.count()).select_from(feedback).where(*conditions)
+    def count(self, **given: Unpack[Criteria]) -> int:
+        """Return the number of records that meet all criteria."""
+        query = sa.select(sa.func.count()).select_from(feedback).where(*criteria(feedback, **given))
         with self._database.transaction() as connection:
             return connection.execute(query).scalar_one()
 
@@ -179,14 +184,14 @@ class FeedbackStore:
         with self._database.transaction() as connection:
             return labelled if connection.execute(change).rowcount else None
 
-    def delete(self, *, before: datetime | None = None, request_id: str | None = None) -> int:
-        """Delete records answered before `before`, of the request, or both, and return their number.
+    def delete(self, **given: Unpack[Criteria]) -> int:
+        """Delete the records that meet all criteria, and return their number.
 
         The file is written anew, so that no byte of them remains; backups and replicas are not reached. With
         PostgreSQL the write-ahead log and its archives keep copies until they are recycled. Raise ValueError
         without a criterion, and StoreError if a reader delays the removal of the bytes.
         """
-        count = self._database.delete(feedback, *criteria(feedback, before=before, request_id=request_id))
+        count = self._database.delete(feedback, *criteria(feedback, **given))
         # Also after no deletion: an earlier one may have been interrupted before its end.
         self._database.vacuum(feedback)
         return count
@@ -201,3 +206,81 @@ class FeedbackStore:
     def close(self) -> None:
         """Close all connections."""
         self._database.close()
+
+
+class KeptAnswers:
+    """Answers that may still get feedback, for a store of the same URL.
+
+    With PostgreSQL, all gateways share them in an unlogged table. With SQLite, all processes of a user on one
+    machine share a file in memory. Every method raises StoreError if the database fails. Open it in the
+    process that uses it, after a fork; threads may share it.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Open the answers. Raise StoreError."""
+        parsed = parse_url(url)
+        file = sqlite_file(parsed)
+        self._database = Database(
+            parsed.set(database=str(_file_in_memory(file))) if file else parsed, durable=False
+        )
+
+    def keep(self, records: Sequence[Record]) -> None:
+        """Add the records of answers in one transaction."""
+        self._database.upsert(kept, records)
+
+    def find(self, request_id: str, index: int, caller: str) -> list[Record]:
+        """Return the records of one picture of a caller's request, by position.
+
+        None if the request is unknown, expired, or another caller's. If the caller reused the request ID,
+        only the latest answer is returned.
+        """
+        conditions = [kept.c.request_id == request_id, kept.c.index == index, kept.c.caller == caller]
+        query = sa.select(kept).where(*conditions).order_by(kept.c.position)
+        found = self._database.fetch(query)
+        latest = max((record.answered_at for record in found), default=None)
+        return [record for record in found if record.answered_at == latest]
+
+    def expire(self, seconds: float, max_rows: int) -> int:
+        """Delete records older than `seconds`, and the oldest beyond `max_rows`; return their number."""
+        answered_at = kept.c.answered_at
+        query = sa.select(answered_at).order_by(answered_at.desc()).offset(max_rows).limit(1)
+        with self._database.transaction() as connection:
+            newest_excess = connection.scalar(query)
+        cutoff = datetime.now(UTC) - timedelta(seconds=seconds)
+        return self._database.delete(kept, answered_at <= max(cutoff, newest_excess or cutoff))
+
+    def delete(self, **given: Unpack[Criteria]) -> int:
+        """Delete records as `FeedbackStore.delete` does."""
+        count = self._database.delete(kept, *criteria(kept, **given))
+        self._database.vacuum(kept)
+        return count
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._database.close()
+
+
+def remove_kept(url: str) -> None:
+    """Remove the answers kept for an SQLite store, unless another process has them open.
+
+    Raise StoreError, OSError or sqlite3.Error if they remain.
+    """
+    store = sqlite_file(parse_url(url))
+    if store is None or not (file := _file_in_memory(store)).exists():
+        return
+    with closing(sqlite3.connect(file, timeout=0)) as connection:
+        # Needs to be the only connection, and removes the write-ahead log.
+        connection.execute("PRAGMA journal_mode = DELETE")
+        file.unlink()
+
+
+def _file_in_memory(store: Path) -> Path:
+    """Return the path of the answers kept for a store: in memory where the system has a folder for it."""
+    parent = _MEMORY if _MEMORY.is_dir() else Path(tempfile.gettempdir())
+    folder = parent / f"digits-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    # Everybody may create a folder, or a link, of this name there.
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise StoreError(f"{folder} is not a folder that only this user may enter; remove it")
+    return folder / f"{hashlib.sha256(os.fsencode(store)).hexdigest()[:16]}.db"

@@ -21,9 +21,8 @@ from digit_client import ImageError, Prediction, Reading, TaskCard, images
 from digit_client._recognition import prepare_picture, to_pixels
 from digit_client.artifact.feedback_table import StoreError, is_held_out
 from digit_client.artifact.task_card import NO_CLASS
-from digit_serving.feedback.kept import KeptAnswers
 from digit_serving.feedback.records import Kind, Record
-from digit_serving.feedback.store import FeedbackStore
+from digit_serving.feedback.store import FeedbackStore, KeptAnswers
 from digit_serving.gateway.answers import Answer
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.context import RequestContext

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from flask import Blueprint, g, request
 
+from digit_serving.errors import DigitServingError
 from digit_serving.gateway.errors import UnauthorizedError
 from digit_serving.gateway.rate_limit import RateLimiter, network
 
@@ -23,10 +24,6 @@ _LINE = re.compile(rf"({_NAME_PATTERN}) ([0-9a-f]{{64}})( label)?")
 _RELOAD_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-class KeyFileError(Exception):
-    """The key file is malformed, or the requested change contradicts its content."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class Key:
 class KeyFile:
     """File of API keys, one line `name sha256` per key, followed by `label` if the key may label.
 
+    Methods raise OSError, and DigitServingError for a malformed file or a change that contradicts it.
     Changes replace the file atomically, because running gateways read it.
     """
 
@@ -49,11 +47,11 @@ class KeyFile:
         self.path = path
 
     def read(self) -> dict[str, Key]:
-        """Return the keys by name. Raise OSError, KeyFileError."""
+        """Return the keys by name."""
         keys = {}
         for number, line in enumerate(self.path.read_text(errors="replace").splitlines(), 1):
             if not (match := _LINE.fullmatch(line)):
-                raise KeyFileError(f"{self.path}: line {number} is not a name and a hash")
+                raise DigitServingError(f"{self.path}: line {number} is not a name and a hash")
             keys[match[1]] = Key(match[1], match[2], may_label=bool(match[3]))
         return keys
 
@@ -63,23 +61,23 @@ class KeyFile:
         return status.st_ino, status.st_mtime_ns, status.st_size
 
     def add(self, name: str, *, may_label: bool = False) -> str:
-        """Create a key, store its hash and return the key itself. Raise OSError, KeyFileError."""
+        """Create a key, store its hash and return the key itself."""
         if not re.fullmatch(_NAME_PATTERN, name):
-            raise KeyFileError(
+            raise DigitServingError(
                 f"{name!r} is not a valid name: up to 64 letters, digits, dots, hyphens, underscores"
             )
         with self._locked_update() as keys:
             if name in keys:
-                raise KeyFileError(f"a key named {name} already exists")
+                raise DigitServingError(f"a key named {name} already exists")
             key = f"digits_{secrets.token_urlsafe(32)}"
             keys[name] = Key(name, _digest(key), may_label)
         return key
 
     def remove(self, name: str) -> None:
-        """Revoke a key. Raise OSError, KeyFileError."""
+        """Revoke a key."""
         with self._locked_update() as keys:
             if keys.pop(name, None) is None:
-                raise KeyFileError(f"no key is named {name}")
+                raise DigitServingError(f"no key is named {name}")
 
     @contextmanager
     def _locked_update(self) -> Iterator[dict[str, Key]]:
@@ -101,7 +99,7 @@ class KeyFile:
 class KeyVerifier:
     """Verifies API keys against a key file, and checks once a second for changes to the file. Thread-safe.
 
-    The constructor raises OSError and KeyFileError if the file is unusable. If the file becomes unusable
+    The constructor raises OSError and DigitServingError if the file is unusable. If the file becomes unusable
     later, its last valid content stays in force. `clock` returns seconds, like time.monotonic.
     """
 
@@ -127,7 +125,7 @@ class KeyVerifier:
             fingerprint = self._file.fingerprint()
             if fingerprint != self._fingerprint:
                 self._keys, self._fingerprint = self._file.read(), fingerprint
-        except (OSError, KeyFileError) as error:
+        except (OSError, DigitServingError) as error:
             _log.error("key file is unusable, the previous keys remain valid: %s", error)
 
 

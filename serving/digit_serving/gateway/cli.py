@@ -1,10 +1,10 @@
 """Command line: `digits gateway` and `digits keys`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
+
+from digit_serving.commands import click_errors
 
 _file_option = click.option(
     "--file",
@@ -27,19 +27,18 @@ def gateway() -> None:
 
     from digit_serving.gateway.server import serve
     from digit_serving.gateway.settings import Settings
-    from digit_serving.gateway.startup_checks import UnusableSettingError, check
+    from digit_serving.gateway.startup_checks import check
 
     try:
         settings = Settings()
-        check(settings)
     except ValidationError as error:
         problems = "; ".join(
             f"DIGITS_{str(part['loc'][0]).upper()}: {part['msg'].removeprefix('Value error, ')}"
             for part in error.errors()
         )
         raise click.UsageError(problems) from error
-    except UnusableSettingError as error:
-        raise click.UsageError(str(error)) from error
+    with click_errors():
+        check(settings)
     serve(settings)
 
 
@@ -56,7 +55,7 @@ def add(name: str, file: Path, may_label: bool) -> None:
     """Create a key named NAME and print it; it can't be shown again, since only its hash is stored."""
     from digit_serving.gateway.auth import KeyFile
 
-    with _click_errors():
+    with click_errors():
         click.echo(KeyFile(file).add(name, may_label=may_label))
 
 
@@ -66,7 +65,7 @@ def ls(file: Path) -> None:
     """List the names of the keys; "label" follows the name of a key that may label stored answers."""
     from digit_serving.gateway.auth import KeyFile
 
-    with _click_errors():
+    with click_errors():
         for key in KeyFile(file).read().values():
             click.echo(f"{key.name}{' label' * key.may_label}")
 
@@ -78,15 +77,5 @@ def remove(name: str, file: Path) -> None:
     """Revoke the key named NAME; gateways refuse it within a second."""
     from digit_serving.gateway.auth import KeyFile
 
-    with _click_errors():
+    with click_errors():
         KeyFile(file).remove(name)
-
-
-@contextmanager
-def _click_errors() -> Iterator[None]:
-    from digit_serving.gateway.auth import KeyFileError
-
-    try:
-        yield
-    except (KeyFileError, OSError) as error:
-        raise click.ClickException(str(error)) from error

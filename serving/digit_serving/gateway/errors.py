@@ -42,6 +42,7 @@ from digit_client import (
     TruncatedImageError,
     UnavailableError,
 )
+from digit_serving.errors import DigitServingError
 from digit_serving.gateway.schemas import Problem
 
 RETRY_AFTER_STATUSES = {429, 503, 504}
@@ -81,7 +82,7 @@ class Answer:
     detail: str
 
 
-class GatewayError(Exception):
+class GatewayError(DigitServingError):
     """A request that the gateway itself refuses."""
 
     status: ClassVar[int] = 400

@@ -96,7 +96,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         if self._settings.feedback:
             # A gateway that could not start ends here, too.
             with suppress(Exception):
-                from digit_serving.feedback.kept import remove_kept
+                from digit_serving.feedback.store import remove_kept
 
                 remove_kept(self._settings.feedback)
 

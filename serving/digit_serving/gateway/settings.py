@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError, Va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from digit_client.artifact.task_card import READER_NAME
+from digit_serving.errors import SettingError
 
 _FILE_FIELDS = (
     "api_keys",
@@ -24,7 +25,7 @@ _FILE_FIELDS = (
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class ModelsFileError(Exception):
+class ModelsFileError(SettingError):
     """DIGITS_MODELS_FILE cannot be read; the message is one sentence that names the table and the key."""
 
 

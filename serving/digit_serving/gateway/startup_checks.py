@@ -7,22 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from digit_serving import sockets
+from digit_serving.errors import DigitServingError, SettingError
 from digit_serving.gateway import tls
-from digit_serving.gateway.auth import KeyFile, KeyFileError
+from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.settings import ModelsFileError, Settings
 
 _MODEL_SERVER_TLS = "DIGITS_MODEL_SERVER_CA, DIGITS_MODEL_SERVER_CERTIFICATE, DIGITS_MODEL_SERVER_KEY"
 
 
-class UnusableSettingError(Exception):
-    """A well-formed setting is unusable on this machine; the message names the setting and the reason."""
-
-
 def check(settings: Settings) -> None:
-    """Try to use each setting as the workers will. Raise UnusableSettingError."""
+    """Try to use each setting as the workers will. Raise SettingError."""
     with _wrap_errors("DIGITS_HOST, DIGITS_PORT", OSError):
         sockets.listen(sockets.resolve(settings.host), settings.port).close()
-    with _wrap_errors("DIGITS_API_KEYS", OSError, KeyFileError):
+    with _wrap_errors("DIGITS_API_KEYS", OSError, DigitServingError):
         if settings.api_keys:
             KeyFile(settings.api_keys).read()
     with _wrap_errors("DIGITS_MODELS_FILE", ModelsFileError):
@@ -49,7 +46,7 @@ def _check_store(url: str) -> None:
     try:
         from digit_client.artifact.feedback_table import StoreError, parse_url
     except ImportError as error:
-        raise UnusableSettingError(
+        raise SettingError(
             "DIGITS_FEEDBACK: needs the extra feedback; "
             "install it in a clone of digit-serving: pip install '.[feedback]'"
         ) from error
@@ -62,4 +59,4 @@ def _wrap_errors(names: str, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        raise UnusableSettingError(f"{names}: {error}") from error
+        raise SettingError(f"{names}: {error}") from error

@@ -3,7 +3,7 @@
 from grpc import StatusCode
 
 
-class ServingError(Exception):
+class ServingError(DigitServingError):
     """Failed call or load. The text is `CODE: message`, as TensorFlow Serving prints a status.
 
     `code` is a gRPC status code, or its number: TensorFlow's errors have the same numbers.

@@ -1,35 +1,28 @@
 """`digits models`: list, promote, prune, copy and verify versions. Commands import their modules lazily."""
 
-import functools
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 
-from digit_serving.releases.connection import Endpoint, endpoint_options
+from digit_serving.commands import click_errors, models_option
+from digit_serving.errors import DigitServingError
+from digit_serving.releases.options import (
+    Change,
+    Endpoint,
+    change_options,
+    endpoint_options,
+    job_options,
+    model_options,
+    name_option,
+)
 
 if typing.TYPE_CHECKING:
     from digit_client.artifact.models_folder import ModelsFolder
-    from digit_serving.releases.promotion import Releases
 
 _version_argument = click.argument("number", metavar="N", type=click.IntRange(min=0))
-_models_option = click.option(
-    "--models",
-    "root",
-    default=Path("models"),
-    envvar="DIGITS_MODELS",
-    show_default=True,
-    show_envvar=True,
-    type=click.Path(path_type=Path),
-    help="Folder of all models.",
-)
-_name_option = click.option(
-    "--model", "name", metavar="NAME", help="Name of the model; needed if there are several."
-)
 _label_option = click.option(
     "--version-label", "label", default="stable", show_default=True, help="Label to move."
 )
@@ -40,127 +33,6 @@ _public_key_option = click.option(
     type=click.Path(path_type=Path),
     help="PEM file; a version must be signed by this key's owner. The drop-in reads the variable, too.",
 )
-_CHANGE_OPTIONS = (
-    click.option(
-        "--gateway",
-        metavar="URL",
-        envvar="DIGITS_URL",
-        show_envvar=True,
-        help="Gateway that has to answer as well; $DIGITS_API_KEY is its key.",
-    ),
-    click.option(
-        "--timeout",
-        default=60.0,
-        show_default=True,
-        type=click.FloatRange(min=0, min_open=True),
-        help="Seconds to wait for each step of the service.",
-    ),
-    click.option("--offline", is_flag=True, help="Wait for no service: the model server is not running."),
-    click.option("--force", is_flag=True, help="Rewrite a models.config that Digits did not write."),
-)
-_JOB_OPTIONS = (
-    click.option(
-        "--job",
-        is_flag=True,
-        help="Print a Kubernetes Job that does this in the cluster: | kubectl --namespace digits apply -f -",
-    ),
-    click.option("--image", help="Image of the Job.  [default: digits-gateway of this release]"),
-)
-
-
-@contextmanager
-def _click_errors() -> Iterator[None]:
-    """Turn expected errors into one line on standard error and exit status 1."""
-    from digit_client import DigitError
-    from digit_client.artifact.versions import ArtifactError
-
-    try:
-        yield
-    except (DigitError, ArtifactError, OSError) as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add --models and --model to the command; pass the folder and the model's name that they stand for."""
-
-    @functools.wraps(command)
-    def with_model(root: Path, name: str | None, **others: Any) -> None:
-        from digit_client.artifact.models_folder import ModelsFolder
-
-        with _click_errors():
-            folder = ModelsFolder(root)
-            command(folder=folder, name=folder.choose(name), **others)
-
-    return _models_option(_name_option(with_model))
-
-
-@dataclass(frozen=True)
-class _Change:
-    """Options of a command that changes what is served."""
-
-    root: Path
-    name: str | None
-    endpoint: Endpoint
-    gateway: str | None
-    timeout: float
-    offline: bool
-    force: bool
-
-    @contextmanager
-    def releases(self) -> Iterator["Releases"]:
-        """Connect to the services for the block."""
-        from digit_client import Client
-        from digit_client.artifact.models_folder import ModelsFolder
-        from digit_serving.releases.promotion import Releases
-        from digit_serving.releases.service import Service
-
-        with _click_errors(), ExitStack() as stack:
-            folder = ModelsFolder(self.root)
-            name, service = folder.choose(self.name), None
-            if not self.offline:
-                server, gateway = stack.enter_context(self.endpoint.connect()), None
-                try:
-                    if self.gateway:
-                        gateway = stack.enter_context(Client(self.gateway, model=name))
-                except ValueError as error:
-                    raise click.UsageError(str(error)) from error
-                service = Service(name, server, gateway, self.timeout)
-            yield Releases(folder, name, service, click.echo, self.force)
-
-
-def _change_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a change to the command, and pass their values to its parameter `change`."""
-
-    @functools.wraps(command)
-    def with_change(**options: Any) -> None:
-        change = _Change(*(options.pop(field.name) for field in fields(_Change)))
-        command(change=change, **options)
-
-    with_options = endpoint_options(with_change)
-    for option in reversed((_models_option, _name_option, *_CHANGE_OPTIONS)):
-        with_options = option(with_options)
-    return with_options
-
-
-def _job_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add --job and --image to a command that changes a label; with --job, print the Job in its place."""
-
-    @functools.wraps(command)
-    def with_job(job: bool, image: str | None, change: _Change, **others: Any) -> None:
-        if not job:
-            command(change=change, **others)
-            return
-        from digit_serving.releases.job import format_job
-
-        arguments = [str(others["number"])] if "number" in others else []
-        arguments += ["--version-label", others["label"]]
-        arguments += ["--model", change.name] if change.name else []
-        arguments += ["--force"] if change.force else []
-        click.echo(format_job(command.__name__, arguments, image), nl=False)
-
-    for option in reversed(_JOB_OPTIONS):
-        with_job = option(with_job)
-    return with_job
 
 
 @click.group()
@@ -169,14 +41,14 @@ def models() -> None:
 
 
 @models.command()
-@_model_options
+@model_options
 @endpoint_options
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def ls(folder: "ModelsFolder", name: str, endpoint: Endpoint, as_json: bool) -> None:
     """List the versions, newest first."""
     from digit_client import DigitError
     from digit_serving.releases import listing
-    from digit_serving.releases.service import Service
+    from digit_serving.releases.promotion import Service
 
     states, unreachable = {}, ""
     with endpoint.connect() as server:
@@ -196,7 +68,7 @@ def ls(folder: "ModelsFolder", name: str, endpoint: Endpoint, as_json: bool) -> 
 
 @models.command()
 @_version_argument
-@_model_options
+@model_options
 def show(number: int, folder: "ModelsFolder", name: str) -> None:
     """Show the model card of version N."""
     from digit_serving.releases import listing
@@ -204,16 +76,16 @@ def show(number: int, folder: "ModelsFolder", name: str) -> None:
     version = folder.version(name, number)
     card = version.card()
     if not card:
-        raise click.ClickException(f"{version.path} has no model card")
+        raise DigitServingError(f"{version.path} has no model card")
     click.echo(listing.format_card(card))
 
 
 @models.command()
 @_version_argument
 @_label_option
-@_change_options
-@_job_options
-def promote(number: int, label: str, change: _Change) -> None:
+@change_options
+@job_options
+def promote(number: int, label: str, change: Change) -> None:
     """Serve version N: move a label to it once it is loaded.
 
     The command succeeds when the model server, and the gateway if one is named, answer the label with version
@@ -225,9 +97,9 @@ def promote(number: int, label: str, change: _Change) -> None:
 
 @models.command()
 @_label_option
-@_change_options
-@_job_options
-def rollback(label: str, change: _Change) -> None:
+@change_options
+@job_options
+def rollback(label: str, change: Change) -> None:
     """Move a label back to the version that had it before."""
     with change.releases() as releases:
         releases.roll_back(label)
@@ -241,8 +113,8 @@ def rollback(label: str, change: _Change) -> None:
     type=click.IntRange(min=1),
     help="Number of newest versions to keep.",
 )
-@_change_options
-def prune(keep: int, change: _Change) -> None:
+@change_options
+def prune(keep: int, change: Change) -> None:
     """Unload and remove old versions.
 
     A version stays if it has a label, or had one before the version that has it.
@@ -259,7 +131,7 @@ def prune(keep: int, change: _Change) -> None:
 @click.option(
     "--promote", is_flag=True, help="Push the labelled versions, and move the bucket's labels to them."
 )
-@_model_options
+@model_options
 def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", name: str) -> None:
     """Copy a version into a bucket, such as s3://bucket/models, and enter it in the models.config there.
 
@@ -288,8 +160,8 @@ def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", na
     type=click.IntRange(min=0),
     help="Version, which is copied and not entered in models.config; repeatable.",
 )
-@_models_option
-@_name_option
+@models_option
+@name_option
 @click.option(
     "--timeout",
     default=600.0,
@@ -311,7 +183,7 @@ def pull(
     A version appears in the folder when it is complete and its checksums are right. An interrupted pull goes
     on where it stopped. A version that is there never changes.
     """
-    with _click_errors(), _needs("s3"):
+    with click_errors(), _needs("s3"):
         from digit_client.artifact.models_folder import ModelsFolder
         from digit_serving.releases.bucket import Bucket, Pull
 
@@ -324,7 +196,7 @@ def pull(
 
 @models.command()
 @_version_argument
-@_model_options
+@model_options
 @_public_key_option
 def verify(number: int, folder: "ModelsFolder", name: str, public_key: Path | None) -> None:
     """Load version N in a process of its own, and enter it in models.config: it can be asked by number.
@@ -346,7 +218,7 @@ def verify(number: int, folder: "ModelsFolder", name: str, public_key: Path | No
 
 
 @models.command()
-@_models_option
+@models_option
 @click.option("--model", "name", metavar="NAME", help="Fail if models.config does not name this model.")
 def check(root: Path, name: str | None) -> None:
     """Correct models.config before a model server starts.
@@ -355,11 +227,11 @@ def check(root: Path, name: str | None) -> None:
     """
     from digit_client.artifact.models_folder import ModelsFolder
 
-    with _click_errors():
+    with click_errors():
         folder = ModelsFolder(root)
         folder.prepare(click.echo)
         if name and name not in folder.read_config().base_paths:
-            raise click.ClickException(
+            raise DigitServingError(
                 f"{folder.config_path} has no model named {name}; "
                 "publish one with `digits train` or `digits export`"
             )
@@ -378,7 +250,7 @@ def _needs(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise click.ClickException(
+        raise DigitServingError(
             f"this command needs the module {error.name}; "
             f"install it in a clone of digit-serving: pip install '.[{extra}]'"
         ) from error

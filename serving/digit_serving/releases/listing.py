@@ -9,9 +9,10 @@ from typing import Any
 from digit_client.artifact.models_config import STABLE
 from digit_client.artifact.models_folder import ModelsFolder
 from digit_client.artifact.versions import Version
+from digit_serving import text_tables
+from digit_serving.text_tables import NONE, format_fields, format_size, format_time
 
 _HEADINGS = ("VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE")
-_NONE = "–"
 OTHER_PICTURES = "*"
 MISSING = "missing"
 NOT_ENTERED = "not entered"
@@ -70,9 +71,8 @@ def format_table(rows: Sequence[Row]) -> str:
     """
     measured = sorted((row for row in rows if row.accuracy), key=lambda row: STABLE not in row.labels)
     others = [row for row in measured if row.pictures != measured[0].pictures]
-    cells = [_HEADINGS, *(_cells(row, OTHER_PICTURES if row in others else "") for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [_line(line, widths) for line in cells]
+    cells = [_cells(row, OTHER_PICTURES if row in others else "") for row in rows]
+    lines = [text_tables.format_table(_HEADINGS, cells, numbers={"VERSION", "SIZE"})]
     if others:
         lines.append(f"{OTHER_PICTURES} measured on other pictures than version {measured[0].version}")
     return "\n".join(lines)
@@ -88,36 +88,25 @@ def format_json(model: str, rows: Sequence[Row], server: str, reachable: bool) -
 
 def format_card(card: Mapping[str, Any]) -> str:
     """Return the model card with one entry per line; nested entries are indented."""
-    entries = list(_entries(card, ""))
-    width = max((len(name) for name, _ in entries), default=0)
-    return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in entries)
+    return format_fields(_entries(card, ""))
 
 
 def _cells(row: Row, mark: str) -> tuple[str, ...]:
     return (
         str(row.version),
-        _format_time(row.published),
-        f"{row.accuracy:.4f}{mark}" if isinstance(row.accuracy, float) else _NONE,
-        row.state or _NONE,
-        ", ".join(row.labels) or _NONE,
-        _format_size(row.bytes),
+        _format_published(row.published),
+        f"{row.accuracy:.4f}{mark}" if isinstance(row.accuracy, float) else NONE,
+        row.state or NONE,
+        ", ".join(row.labels) or NONE,
+        format_size(row.bytes),
     )
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    version, *texts, size = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-    return "  ".join((version.strip().rjust(widths[0]), *texts, size.strip().rjust(widths[-1])))
-
-
-def _format_time(text: Any) -> str:
+def _format_published(text: Any) -> str:
     try:
-        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
+        return format_time(datetime.fromisoformat(text))
     except (TypeError, ValueError):
-        return _NONE
-
-
-def _format_size(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+        return NONE
 
 
 def _entries(card: Mapping[str, Any], indent: str) -> Iterator[tuple[str, str]]:
@@ -132,7 +121,7 @@ def _entries(card: Mapping[str, Any], indent: str) -> Iterator[tuple[str, str]]:
 
 def _format_value(value: Any) -> str:
     if value is None or isinstance(value, bool):
-        return {None: _NONE, True: "yes", False: "no"}[value]
+        return {None: NONE, True: "yes", False: "no"}[value]
     if isinstance(value, list):
         return ", ".join(map(_format_value, value))
     if isinstance(value, int):

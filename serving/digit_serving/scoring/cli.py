@@ -1,12 +1,12 @@
-"""`digits score`: the command. Arrow and gRPC are imported when it runs."""
+"""`digits score`: the command. Its modules are imported when it runs."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any
 
 import click
+
+from digit_serving.commands import click_errors, models_option
 
 _POSITIVE = click.IntRange(min=1)
 _STOPPED = 130
@@ -22,17 +22,12 @@ _STOPPED = 130
     "--version", type=click.IntRange(min=0), help="Version of the model.  [default: the stable one]"
 )
 @click.option("--version-label", "label", help="Label of the model's version.")
+@models_option
 @click.option(
-    "--models",
-    type=click.Path(path_type=Path),
-    default=Path("models"),
-    envvar="DIGITS_MODELS",
-    show_default=True,
-    show_envvar=True,
-    help="Folder of all models. The run starts a server for it.",
-)
-@click.option(
-    "--model-server", "target", metavar="HOST:PORT", help="gRPC address of a model server to use instead."
+    "--model-server",
+    "target",
+    metavar="HOST:PORT",
+    help="gRPC address of a model server that takes the place of one for --models.",
 )
 @click.option(
     "--ray",
@@ -75,12 +70,12 @@ def score(ctx: click.Context, /, **options: Any) -> None:
     """
     if options["version"] is not None and options["label"] is not None:
         raise click.UsageError("--version and --version-label are mutually exclusive")
-    given = ctx.get_parameter_source("models") is click.core.ParameterSource.COMMANDLINE
+    given = ctx.get_parameter_source("root") is click.core.ParameterSource.COMMANDLINE
     if options["target"] and given:
         raise click.UsageError("--models and --model-server are mutually exclusive")
     if options["ray"] and not options["target"]:
         raise click.UsageError("--ray needs --model-server")
-    with _click_errors():
+    with click_errors():
         _run(options)
 
 
@@ -89,7 +84,7 @@ def _run(options: dict[str, Any]) -> None:
 
     summary, status = Summary(), _STOPPED
     try:
-        Job(**options).run(summary)
+        Job(**options).run(summary, _bar)
         status = 1 if summary.to_repeat else 0
     except (KeyboardInterrupt, SystemExit):
         # Ray turns SIGTERM into SystemExit.
@@ -100,16 +95,8 @@ def _run(options: dict[str, Any]) -> None:
     sys.exit(status)
 
 
-@contextmanager
-def _click_errors() -> Iterator[None]:
-    """Turn expected errors into one line on standard error and exit status 1."""
-    from digit_client import DigitError
-    from digit_client.artifact.versions import ArtifactError
-    from digit_serving.processes import ProcessDiedError
-    from digit_serving.scoring.pools import ScoringError
-    from digit_serving.scoring.results import InvalidResultsError
-
-    try:
-        yield
-    except (ArtifactError, DigitError, InvalidResultsError, OSError, ProcessDiedError, ScoringError) as error:
-        raise click.ClickException(str(error)) from error
+def _bar(length: int) -> AbstractContextManager[Any]:
+    """Return a progress bar on standard error, which only a terminal shows."""
+    return click.progressbar(
+        length=length, label="Scoring", file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
+    )

@@ -1,24 +1,27 @@
 """A run of `digits score`: pin the version, compare images with results, and score those without a row."""
 
-import sys
 import time
 from collections import Counter
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import click
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from digit_client import DIGITS, DigitError, ModelNotFoundError
-from digit_client.artifact.models_config import STABLE
-from digit_client.artifact.versions import Version
+from digit_client.artifact.models_config import STABLE, ModelsConfig
+from digit_client.artifact.models_folder import ModelsFolder
+from digit_client.artifact.versions import ArtifactError, Version
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.connection import Connection
+from digit_serving import sockets
+from digit_serving.errors import DigitServingError, ProcessDiedError, SettingError
 from digit_serving.processes import ProcessGroup
-from digit_serving.scoring import files, local_model
-from digit_serving.scoring.pools import ScoringError, processes, ray_tasks
+from digit_serving.scoring import files
 from digit_serving.scoring.results import FINAL_CODES, READ_CODES, ResultsFolder, Run
-from digit_serving.scoring.worker import Batch, Scorer
+from digit_serving.scoring.worker import Batch, Scorer, processes, ray_tasks
+from digit_serving.stack import start_model_server
 
 _PROBE_SECONDS = 2.0
 
@@ -74,18 +77,18 @@ class Job:
     version: int | None
     label: str | None
     read: bool | None
-    models: Path
+    root: Path
     target: str | None
     ray: str | None
     workers: int | None
     batch_size: int
     timeout: float
 
-    def run(self, summary: Summary) -> None:
-        """Score the pictures without a row, behind a bar on a terminal. `summary` is kept up to date.
+    def run(self, summary: Summary, bar: Callable[[int], AbstractContextManager[Any]]) -> None:
+        """Score the pictures without a row. `summary` is kept up to date, and `bar` opens a bar of a length.
 
-        Raise click.UsageError if the earlier results are of another kind; ScoringError, InvalidResultsError,
-        ArtifactError, ProcessDiedError, DigitError or OSError if the run can't start or go on.
+        Raise SettingError if the earlier results are of another kind; DigitServingError, ArtifactError,
+        DigitError or OSError if the run can't start or go on.
         """
         started = time.monotonic()
         results = ResultsFolder(files.absolute(self.output))
@@ -93,7 +96,7 @@ class Job:
         summary.run = run
         listing = files.list_images(self.source)
         if not len(listing):
-            raise ScoringError(f"no image in {self.source}")
+            raise DigitServingError(f"no image in {self.source}")
         results.remove_leftovers()
         kept = results.remove_stale_rows(listing, with_failures=True)
         pending = files.without(listing, kept.keys)
@@ -102,15 +105,9 @@ class Job:
             return
         with (
             ProcessGroup(interrupt=True) as group,
-            local_model.serving(version, group) if version else nullcontext(self.target or "") as target,
+            serving(version, group) if version else nullcontext(self.target or "") as target,
             ray_tasks(self.ray, self.workers) if self.ray else processes(self.workers) as pool,
-            click.progressbar(
-                length=len(pending),
-                label="Scoring",
-                file=sys.stderr,
-                show_pos=True,
-                hidden=not sys.stderr.isatty(),
-            ) as bar,
+            bar(len(pending)) as progress,
         ):
             self._check_server(run, target, group)
             results.write_run(run)
@@ -121,7 +118,7 @@ class Job:
                 if batch:
                     expected.add(batch.file)
                     summary.add(batch, time.monotonic() - started)
-                    bar.update(batch.counts.total())
+                    progress.update(batch.counts.total())
                     _check_answered(batch)
         if results.names() != expected:
             # Workers of a killed run wrote other files in the meantime.
@@ -130,7 +127,7 @@ class Job:
     def _pin(self, earlier: Run | None) -> tuple[Run, Version | None]:
         """Return what the rows of this run have in common, and the version to serve unless there is a server.
 
-        Raise click.UsageError if the earlier rows have something else in common.
+        Raise SettingError if the earlier rows have something else in common.
         """
         source, model, number = files.absolute(self.source), self.model, self.version
         if earlier:
@@ -145,21 +142,21 @@ class Job:
             except ModelNotFoundError as error:
                 if not earlier or self.label:
                     raise
-                raise ScoringError(
+                raise DigitServingError(
                     f"{self.output} has results of version {number}, which is no longer served: {error}"
                 ) from error
         else:
-            local = local_model.find_version(self.models, model, number, self.label)
+            local = find_version(self.root, model, number, self.label)
             model, number = local.model, local.number
         if earlier:
             self._check_same(earlier, version=number)
         return earlier or Run(source, model, number, self.read or False), local
 
     def _check_same(self, earlier: Run, **wanted: str | int | None) -> None:
-        """Raise click.UsageError if the command wants something else than the earlier rows have."""
+        """Raise SettingError if the command wants something else than the earlier rows have."""
         for name, value in wanted.items():
             if value not in (None, getattr(earlier, name)):
-                raise click.UsageError(
+                raise SettingError(
                     f"{self.output} has results with {name} {getattr(earlier, name)}, not {value}; "
                     "use another folder"
                 )
@@ -169,13 +166,52 @@ class Job:
             return server.resolve(model, timeout=self.timeout)
 
     def _check_server(self, run: Run, target: str, group: ProcessGroup) -> None:
-        """Wait until the version is served. Raise click.UsageError if it reads no numbers but should."""
+        """Wait until the version is served. Raise SettingError if it reads no numbers but should."""
         model = ModelRef(run.model, run.version)
         with closing(Connection(target)) as server:
             if not self.target:
                 group.wait(lambda: _is_served(server, model))
             if run.read and not server.task(model, timeout=self.timeout).reads_numbers:
-                raise click.UsageError(f"{run.model} reads no numbers; leave out --read")
+                raise SettingError(f"{run.model} reads no numbers; leave out --read")
+
+
+def find_version(root: Path, name: str | None, number: int | None, label: str | None) -> Version:
+    """Return the version of this number, or of this label, by default the stable one, of a model.
+
+    Raise ArtifactError if there is none.
+    """
+    folder = ModelsFolder(root)
+    name = folder.choose(name)
+    if number is not None:
+        return folder.version(name, number)
+    version = folder.labelled(name, label or STABLE)
+    if version is None:
+        raise ArtifactError(f"no version of {name} is {label or STABLE}; see `digits models ls`")
+    return version
+
+
+@contextmanager
+def serving(version: Version, group: ProcessGroup) -> Iterator[str]:
+    """Start a model server of this version only, and yield its address.
+
+    A release can't unload the version: the server does not read the models' own configuration. Raise
+    ProcessDiedError with the log's last line.
+    """
+    config = ModelsConfig.empty().with_versions(
+        version.model, [version.number], version.path.parent.resolve()
+    )
+    with sockets.listen("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    with TemporaryDirectory() as folder:
+        file, log = Path(folder) / "models.config", Path(folder) / "log"
+        file.write_text(str(config))
+        with log.open("wb") as output:
+            start_model_server(group, f"--port={port}", f"--model_config_file={file}", log=output)
+        try:
+            yield f"127.0.0.1:{port}"
+        except ProcessDiedError as error:
+            lines = log.read_text(errors="replace").splitlines() or ["it wrote no log"]
+            raise ProcessDiedError(f"{error}: {lines[-1]}") from error
 
 
 def _is_served(server: Connection, model: ModelRef) -> bool:
@@ -187,10 +223,10 @@ def _is_served(server: Connection, model: ModelRef) -> bool:
 
 
 def _check_answered(batch: Batch) -> None:
-    """Raise ScoringError if most calls for the batch failed."""
+    """Raise DigitServingError if most calls for the batch failed."""
     failed = batch.counts.keys() - {None, *FINAL_CODES, *READ_CODES}
     if 2 * sum(batch.counts[code] for code in failed) > batch.counts.total():
-        raise ScoringError(f"{batch.error}; run the command again to go on")
+        raise DigitServingError(f"{batch.error}; run the command again to go on")
 
 
 def _by_code(counts: Counter[str | None]) -> str:

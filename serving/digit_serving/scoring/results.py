@@ -17,6 +17,7 @@ from pyarrow import parquet
 from pyarrow.dataset import dataset
 
 from digit_client import ImageError
+from digit_serving.errors import DigitServingError
 from digit_serving.filesystems import open_folder
 from digit_serving.scoring import files
 
@@ -84,10 +85,6 @@ class Run:
     read: bool
 
 
-class InvalidResultsError(Exception):
-    """The folder of results has files that `digits score` has not written, or that are damaged."""
-
-
 @dataclass(frozen=True, slots=True)
 class Kept:
     """Keys (path and etag) and files of the rows that stay, and the number of pictures that are gone."""
@@ -106,16 +103,16 @@ class ResultsFolder:
     def read_run(self) -> Run | None:
         """Return what the rows in the folder have in common, None for a new folder.
 
-        Raise InvalidResultsError if the folder has files of another origin.
+        Raise DigitServingError if the folder has files of another origin, or damaged ones.
         """
         names = self._names()
         if _RUN_FILE in names:
             try:
                 return Run(**json.loads(self._filesystem.cat_file(self._path(_RUN_FILE))))
             except (TypeError, ValueError) as error:
-                raise InvalidResultsError(f"{self._path(_RUN_FILE)} is damaged: {error}") from error
+                raise DigitServingError(f"{self._path(_RUN_FILE)} is damaged: {error}") from error
         if foreign := [name for name in names if name.endswith(".parquet")]:
-            raise InvalidResultsError(
+            raise DigitServingError(
                 f"{self.url} has {foreign[0]}, but no results of `digits score`; choose another folder"
             )
         return None
@@ -178,7 +175,7 @@ class ResultsFolder:
         try:
             keys = rows.to_table(columns=[*_KEYS.names, "__filename"])
         except (pa.ArrowException, ValueError) as error:
-            raise InvalidResultsError(
+            raise DigitServingError(
                 f"{self.url} has a damaged file; remove it and score again: {error}"
             ) from error
         names = pc.replace_substring_regex(keys["__filename"], ".*/", "")

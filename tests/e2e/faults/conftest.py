@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from digit_client.images import to_png
-from digit_serving.up import MODEL_SERVER_FLAGS
+from digit_serving.stack import MODEL_SERVER_FLAGS
 from tests.processes import MODEL_SERVER, answers, free_port, running, wait_until
 
 DEADLINE = 5.0

@@ -16,7 +16,7 @@ import pytest
 
 from digit_client.artifact.feedback_table import is_held_out
 from digit_client.images import to_png
-from digit_serving.feedback import kept
+from digit_serving.feedback import store as stores
 from digit_serving.feedback.records import Record
 from tests.conftest import Digits
 
@@ -58,7 +58,7 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder that takes the place of the system's folder in memory."""
     folder = tmp_path / "memory"
     folder.mkdir()
-    monkeypatch.setattr(kept, "_MEMORY", folder)
+    monkeypatch.setattr(stores, "_MEMORY", folder)
     return folder
 
 

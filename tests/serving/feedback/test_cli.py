@@ -18,8 +18,7 @@ from PIL import ExifTags, Image
 from digit_client.artifact.task_card import NO_CLASS
 from digit_client.images import to_png
 from digit_serving.feedback.cli import feedback
-from digit_serving.feedback.kept import KeptAnswers
-from digit_serving.feedback.store import FeedbackStore
+from digit_serving.feedback.store import FeedbackStore, KeptAnswers
 from tests.conftest import Digits
 from tests.serving.feedback.conftest import START, MakeRecord
 

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from digit_client.artifact.feedback_table import StoreError, parse_url
-from digit_serving.feedback.kept import KeptAnswers, remove_kept
+from digit_serving.feedback.store import KeptAnswers, remove_kept
 from tests.serving.feedback.conftest import START, MakeRecord
 
 

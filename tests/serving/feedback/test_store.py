@@ -266,6 +266,17 @@ def test_open_store_of_newer_schema_is_refused(url: str, make_record: MakeRecord
         assert list(store.records()) == [record]
 
 
+def test_open_without_migration_creates_no_schema(url: str) -> None:
+    with pytest.raises(StoreError, match="has no feedback yet, or the schema of an earlier release"):
+        FeedbackStore(url, migrate=False)
+    engine = sa.create_engine(parse_url(url))
+    assert sa.inspect(engine).get_table_names() == []
+    engine.dispose()
+    FeedbackStore(url).close()
+    with closing(FeedbackStore(url, migrate=False)) as store:
+        assert store.count() == 0
+
+
 def test_open_new_store_in_several_processes_at_once_succeeds(url: str) -> None:
     command = [sys.executable, "-c", OPEN_AT_A_SIGN, url]
     with ExitStack() as stack:

@@ -32,7 +32,7 @@ from digit_client.tfserving.protos import (
     PredictRequest,
     PredictResponse,
 )
-from digit_serving.feedback import kept
+from digit_serving.feedback import store as stores
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.asgi import Receive, Scope, Send
 from digit_serving.gateway.auth import KeyFile
@@ -104,7 +104,7 @@ def gateway_process(
 
 def kept_files(store: Path) -> list[Path]:
     """Return the files in memory of the answers that gateway processes keep for this SQLite store."""
-    file = kept._file_in_memory(store)
+    file = stores._file_in_memory(store)
     return [*file.parent.glob(f"{file.name}*")]
 
 
@@ -401,7 +401,7 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder of kept answers, in place of the system's folder in memory."""
     folder = tmp_path / "memory"
     folder.mkdir()
-    monkeypatch.setattr(kept, "_MEMORY", folder)
+    monkeypatch.setattr(stores, "_MEMORY", folder)
     return folder
 
 

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 
 from digit_client import AsyncClient, Client, OverloadedError, RetryPolicy, ServiceError
 from digit_client.images import to_png
-from digit_serving.gateway.auth import KeyFile, KeyFileError, KeyVerifier
+from digit_serving.errors import DigitServingError
+from digit_serving.gateway.auth import KeyFile, KeyVerifier
 from digit_serving.gateway.cli import keys as keys_command
 from tests.serving.gateway.conftest import ManualClock, StartGateway, gateway_process
 
@@ -198,7 +199,7 @@ def test_verifier_of_unusable_key_file_raises(key_file: KeyFile) -> None:
     with pytest.raises(FileNotFoundError):
         KeyVerifier(key_file.path)
     key_file.path.write_text("shop secret\n")
-    with pytest.raises(KeyFileError, match="line 1"):
+    with pytest.raises(DigitServingError, match="line 1"):
         KeyVerifier(key_file.path)
 
 

@@ -1,11 +1,13 @@
-"""`digits models verify`, `check`, and the Jobs of `promote` and `rollback`."""
+"""`digits models verify`, `check`, the Jobs of `promote` and `rollback`, and mutual TLS."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.serving.releases.conftest import Service
+from tests import certificates
+from tests.serving.releases.conftest import Serve, Service
 
 
 def test_verify_enters_a_whole_version_and_refuses_a_half(published: Service) -> None:
@@ -55,3 +57,25 @@ def test_job_runs_the_command_in_the_cluster(
     assert container["image"] == "registry/gateway:1"
     assert job["metadata"]["name"].startswith(f"{words[0]}-")
     assert job["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"] == "releases"
+
+
+def test_commands_use_the_client_certificate(serve: Serve, tmp_path: Path) -> None:
+    server, client = (certificates.make(tmp_path, name) for name in ("server", "client"))
+    config = certificates.ssl_config(tmp_path, server, client)
+    service = serve(f"--ssl_config_file={config}")
+    tls_options = ("--ca", server.certificate, "--certificate", client.certificate, "--key", client.key)
+    assert service.run("promote", 2, *tls_options).stdout.endswith("Version 2 is stable.\n")
+    assert "AVAILABLE" in service.run("ls", *tls_options).stdout
+    for incomplete in ((), tls_options[:2]):
+        assert "States are unknown" in service.run("ls", *incomplete).stderr
+
+
+@pytest.mark.parametrize("given", [["certificate"], ["ca", "key"], ["certificate", "key"]])
+def test_incomplete_tls_options_are_a_usage_error(
+    published: Service, tmp_path: Path, given: list[str]
+) -> None:
+    file = tmp_path / "file.pem"
+    file.touch()
+    result = published.run("ls", *(word for name in given for word in (f"--{name}", file)))
+    assert result.exit_code == 2
+    assert "--certificate needs --key and --ca" in result.stderr

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from digit_serving.errors import DigitServingError
 from digit_serving.scoring.files import LISTING
-from digit_serving.scoring.results import PREDICTIONS, READINGS, InvalidResultsError, ResultsFolder, Run
+from digit_serving.scoring.results import PREDICTIONS, READINGS, ResultsFolder, Run
 
 RUN = Run("/photos", "digits", 7, False)
 
@@ -107,10 +108,10 @@ def test_read_run_returns_what_was_written_or_none(results: ResultsFolder) -> No
 
 def test_read_run_of_other_files_raises(results: ResultsFolder) -> None:
     results.write(table([prediction("a")]))
-    with pytest.raises(InvalidResultsError, match="no results of `digits score`"):
+    with pytest.raises(DigitServingError, match="no results of `digits score`"):
         results.read_run()
     (Path(results.url) / "_score.json").write_text("{")
-    with pytest.raises(InvalidResultsError, match=r"_score\.json is damaged"):
+    with pytest.raises(DigitServingError, match=r"_score\.json is damaged"):
         results.read_run()
 
 
@@ -174,7 +175,7 @@ def test_remove_stale_rows_damaged_file_raises_with_its_name(results: ResultsFol
     name = results.write(table([prediction("a")]))
     path = Path(results.url) / name
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(InvalidResultsError, match=f"has a damaged file; remove it.*{name}"):
+    with pytest.raises(DigitServingError, match=f"has a damaged file; remove it.*{name}"):
         results.remove_stale_rows(listing(a="1"), with_failures=True)
 
 

@@ -22,8 +22,8 @@ from digit_training.negatives import KINDS
 from digit_training.pictures import LabelledPictures
 from digit_training.recipes import RECIPES
 from digit_training.report.page import (
-    MAX_LABELS,
     MAX_MISTAKES,
+    MAX_SHOWN_CLASSES,
     THUMBNAIL_SIDE,
     data_uri,
     render_page,
@@ -290,7 +290,7 @@ def test_render_page_of_many_labels_shows_the_most_confused_pairs() -> None:
     text = " ".join(parsed.sections["confusion"].split())
     assert "thing 0thing 12 thing 1thing 22" in text
     assert "thing 00 of 2 0.00%" in text
-    assert parsed.count("confusion", "tr") == 2 * (1 + MAX_LABELS)
+    assert parsed.count("confusion", "tr") == 2 * (1 + MAX_SHOWN_CLASSES)
     assert len(html) < 500_000
 
 

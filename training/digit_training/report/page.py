@@ -31,7 +31,7 @@ from digit_training.report.saliency import saliency_maps
 
 SAMPLES_PER_DIGIT = 10
 MAX_MISTAKES = 24
-MAX_LABELS = 20
+MAX_SHOWN_CLASSES = 20
 """Most labels of a confusion matrix, and most rows of the tables that replace it for more labels."""
 
 THUMBNAIL_SIDE = 160
@@ -89,9 +89,9 @@ def render_page(
         samples=_samples(train) if train else {},
         curves=charts.learning_curves(fit.history) if fit else [],
         saliency=_saliency(fit, test_pictures.examples) if fit else [],
-        confusion=confusion.tolist() if len(task.labels) <= MAX_LABELS else None,
+        confusion=confusion.tolist() if len(task.labels) <= MAX_SHOWN_CLASSES else None,
         max_confused=int((confusion - np.diag(confusion.diagonal())).max()),
-        confused=most_confused(confusion, MAX_LABELS),
+        confused=most_confused(confusion, MAX_SHOWN_CLASSES),
         per_label=_least_accurate(per_label),
         accuracy_axis=charts.accuracy_axis(per_label.values()),
         mistake_count=len(mistakes),
@@ -157,10 +157,10 @@ def _saliency(fit: FitResult, examples: Examples) -> list[str]:
 
 
 def _least_accurate(per_label: dict[int, Accuracy]) -> dict[int, Accuracy]:
-    """Return all labels in order, or of more than MAX_LABELS the least accurate, the worst first."""
-    if len(per_label) <= MAX_LABELS:
+    """Return all labels in order, or of more than MAX_SHOWN_CLASSES the least accurate, the worst first."""
+    if len(per_label) <= MAX_SHOWN_CLASSES:
         return per_label
-    return dict(sorted(per_label.items(), key=lambda item: item[1].ratio)[:MAX_LABELS])
+    return dict(sorted(per_label.items(), key=lambda item: item[1].ratio)[:MAX_SHOWN_CLASSES])
 
 
 def _mistake(

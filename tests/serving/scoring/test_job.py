@@ -6,7 +6,7 @@ import pytest
 
 from digit_client.artifact.models_folder import ModelsFolder
 from digit_client.artifact.versions import ArtifactError
-from digit_serving.scoring.local_model import find_version
+from digit_serving.scoring.job import find_version
 
 
 @pytest.fixture

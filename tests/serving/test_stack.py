@@ -1,4 +1,4 @@
-"""Preparation of `digits up`, without processes."""
+"""Stack of `digits up`, without processes."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from digit_client.artifact.models_folder import ModelsFolder
-from digit_serving.up import CannotStartError, Ports, Stack, find_model_server, prepared
+from digit_serving.errors import DigitServingError
+from digit_serving.stack import Ports, Stack, find_model_server, prepared
 
 PORTS = Ports("127.0.0.1", 1, 2, 3)
 
@@ -43,19 +44,19 @@ def test_default_is_named_model_or_digits_or_first(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("DIGITS_MODEL_NAME", "flowers")
     assert default_name(tmp_path) == "flowers"
     shutil.rmtree(tmp_path / "flowers")
-    with pytest.raises(CannotStartError, match="DIGITS_MODEL_NAME is flowers, but there are only colors, "):
+    with pytest.raises(DigitServingError, match="DIGITS_MODEL_NAME is flowers, but there are only colors, "):
         default_name(tmp_path)
 
 
 def test_prepared_folder_without_model_raises(tmp_path: Path) -> None:
-    with pytest.raises(CannotStartError, match="has no model; create one with `digits train`"):
+    with pytest.raises(DigitServingError, match="has no model; create one with `digits train`"):
         default_name(tmp_path / "none")
 
 
 def test_prepared_folder_of_no_complete_version_raises(tmp_path: Path) -> None:
     publish(tmp_path, "digits")
     shutil.rmtree(tmp_path / "digits" / "1" / "variables")
-    with pytest.raises(CannotStartError, match=r"no version in .* can be served"):
+    with pytest.raises(DigitServingError, match=r"no version in .* can be served"):
         default_name(tmp_path)
 
 

@@ -1,0 +1,23 @@
+"""Errors of this package. Each message is one sentence for a terminal.
+
+    DigitServingError          a command fails with exit status 1
+    ├── SettingError           an option or environment variable can't be used: exit status 2
+    │   └── ModelsFileError    in the file of DIGITS_MODELS_FILE
+    ├── ProcessDiedError       a child process has ended by itself
+    ├── GatewayError           the gateway refuses a request; its tree is in `gateway.errors`
+    └── ServingError           the model server refuses a call, with a status code of gRPC
+
+Artifacts fail with ArtifactError, and calls of a service with DigitError, both of `digit_client`.
+"""
+
+
+class DigitServingError(Exception):
+    """Base class of the package's errors."""
+
+
+class SettingError(DigitServingError):
+    """A well-formed option or environment variable is unusable here; the message names it and the reason."""
+
+
+class ProcessDiedError(DigitServingError):
+    """A process of the group has ended by itself."""

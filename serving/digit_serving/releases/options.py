@@ -1,0 +1,225 @@
+"""Options that commands of `digits models` share, and the objects that they stand for."""
+
+import functools
+import json
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import click
+
+from digit_serving.commands import click_errors, models_option
+from digit_serving.errors import SettingError
+
+if typing.TYPE_CHECKING:
+    from digit_serving.releases.promotion import Releases
+
+Command = Callable[..., None]
+
+name_option = click.option(
+    "--model", "name", metavar="NAME", help="Name of the model; needed if there are several."
+)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_ENDPOINT_OPTIONS = (
+    click.option(
+        "--model-server",
+        "target",
+        default="127.0.0.1:8500",
+        envvar="DIGITS_MODEL_SERVER",
+        show_default=True,
+        show_envvar=True,
+        help="Model server's gRPC address.",
+    ),
+    click.option(
+        "--ca",
+        envvar="DIGITS_MODEL_SERVER_CA",
+        show_envvar=True,
+        type=_FILE,
+        help="CA certificate of the model server (PEM). With it, the connection uses TLS.",
+    ),
+    click.option(
+        "--certificate",
+        envvar="DIGITS_MODEL_SERVER_CERTIFICATE",
+        show_envvar=True,
+        type=_FILE,
+        help="Client certificate (PEM), for a model server that demands one.",
+    ),
+    click.option(
+        "--key",
+        envvar="DIGITS_MODEL_SERVER_KEY",
+        show_envvar=True,
+        type=_FILE,
+        help="Key of the client certificate (PEM).",
+    ),
+)
+_CHANGE_OPTIONS = (
+    click.option(
+        "--gateway",
+        metavar="URL",
+        envvar="DIGITS_URL",
+        show_envvar=True,
+        help="Gateway that has to answer as well; $DIGITS_API_KEY is its key.",
+    ),
+    click.option(
+        "--timeout",
+        default=60.0,
+        show_default=True,
+        type=click.FloatRange(min=0, min_open=True),
+        help="Seconds to wait for each step of the service.",
+    ),
+    click.option("--offline", is_flag=True, help="Wait for no service: the model server is not running."),
+    click.option("--force", is_flag=True, help="Rewrite a models.config that Digits did not write."),
+)
+_JOB_OPTIONS = (
+    click.option(
+        "--job",
+        is_flag=True,
+        help="Print a Kubernetes Job that does this in the cluster: | kubectl --namespace digits apply -f -",
+    ),
+    click.option("--image", help="Image of the Job.  [default: digits-gateway of this release]"),
+)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Address of a model server, and the PEM files for TLS with it."""
+
+    target: str
+    ca: Path | None
+    certificate: Path | None
+    key: Path | None
+
+    @contextmanager
+    def connect(self) -> Iterator[Any]:
+        """Open a Connection for the block. Raise SettingError for an incomplete set of TLS files."""
+        from digit_client.tfserving.connection import Connection
+
+        server = Connection(self.target, self._credentials())
+        try:
+            yield server
+        finally:
+            server.close()
+
+    def _credentials(self) -> Any:
+        import grpc
+
+        if bool(self.certificate) != bool(self.key) or (self.certificate and not self.ca):
+            raise SettingError("--certificate needs --key and --ca, and --key needs --certificate")
+        if not self.ca:
+            return None
+        pair = (path.read_bytes() for path in (self.key, self.certificate) if path)
+        return grpc.ssl_channel_credentials(self.ca.read_bytes(), *pair)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Options of a command that changes what is served."""
+
+    root: Path
+    name: str | None
+    endpoint: Endpoint
+    gateway: str | None
+    timeout: float
+    offline: bool
+    force: bool
+
+    @contextmanager
+    def releases(self) -> Iterator["Releases"]:
+        """Connect to the services for the block."""
+        from digit_client import Client
+        from digit_client.artifact.models_folder import ModelsFolder
+        from digit_serving.releases.promotion import Releases, Service
+
+        with click_errors(), ExitStack() as stack:
+            folder = ModelsFolder(self.root)
+            name, service = folder.choose(self.name), None
+            if not self.offline:
+                server, gateway = stack.enter_context(self.endpoint.connect()), None
+                try:
+                    if self.gateway:
+                        gateway = stack.enter_context(Client(self.gateway, model=name))
+                except ValueError as error:
+                    raise SettingError(str(error)) from error
+                service = Service(name, server, gateway, self.timeout)
+            yield Releases(folder, name, service, click.echo, self.force)
+
+
+def model_options(command: Command) -> Command:
+    """Add --models and --model to the command; pass the folder and the model's name that they stand for."""
+
+    @functools.wraps(command)
+    def with_model(root: Path, name: str | None, **others: Any) -> None:
+        from digit_client.artifact.models_folder import ModelsFolder
+
+        with click_errors():
+            folder = ModelsFolder(root)
+            command(folder=folder, name=folder.choose(name), **others)
+
+    return models_option(name_option(with_model))
+
+
+def endpoint_options(command: Command) -> Command:
+    """Add the options of a connection to the command, and pass an Endpoint to its parameter `endpoint`."""
+    return _with_object(command, "endpoint", Endpoint, _ENDPOINT_OPTIONS)
+
+
+def change_options(command: Command) -> Command:
+    """Add the options of a change to the command, and pass a Change to its parameter `change`."""
+    options = (models_option, name_option, *_CHANGE_OPTIONS, endpoint_options)
+    return _with_object(command, "change", Change, options)
+
+
+def job_options(command: Command) -> Command:
+    """Add --job and --image to a command that changes a label; with --job, print the Job in its place."""
+
+    @functools.wraps(command)
+    def with_job(job: bool, image: str | None, change: Change, **others: Any) -> None:
+        if not job:
+            command(change=change, **others)
+            return
+        arguments = [str(others["number"])] if "number" in others else []
+        arguments += ["--version-label", others["label"]]
+        arguments += ["--model", change.name] if change.name else []
+        arguments += ["--force"] if change.force else []
+        click.echo(format_job(command.__name__, arguments, image), nl=False)
+
+    return _add(with_job, _JOB_OPTIONS)
+
+
+def format_job(command: str, arguments: Sequence[str], image: str | None) -> str:
+    """Return the manifest of a Job that runs `digits models promote` or `rollback`, for `kubectl apply`.
+
+    Its name has the time, since a Job runs once.
+    """
+    template = Template(files("digit_serving.releases").joinpath("job.yaml").read_text())
+    return template.substitute(
+        name=f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+        image=image or f"digits-gateway:{version('digit-serving')}",
+        command=json.dumps(["digits", "models", command, *arguments]),
+    )
+
+
+def _with_object(
+    command: Command, parameter: str, kind: type, options: Sequence[Callable[[Command], Command]]
+) -> Command:
+    """Add options to the command, and pass their values as one dataclass to the parameter."""
+
+    @functools.wraps(command)
+    def with_object(**values: Any) -> None:
+        made = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        command(**{parameter: made}, **values)
+
+    return _add(with_object, options)
+
+
+def _add(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command

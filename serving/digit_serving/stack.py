@@ -1,0 +1,215 @@
+"""Stack: the model server and the gateway as processes of one machine."""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Self
+
+import httpx
+
+from digit_client import DIGITS
+from digit_client.artifact.models_folder import ModelsFolder
+from digit_serving import sockets
+from digit_serving.errors import DigitServingError
+from digit_serving.processes import ProcessGroup, python_command
+
+_TLS_SETTINGS = (
+    "DIGITS_TLS_CERTIFICATE",
+    "DIGITS_TLS_KEY",
+    "DIGITS_MODEL_SERVER_CA",
+    "DIGITS_MODEL_SERVER_CERTIFICATE",
+    "DIGITS_MODEL_SERVER_KEY",
+)
+# By default, glibc returns a picture's buffers to the kernel after each request, and the kernel clears new
+# pages for the next request. With these settings glibc keeps up to 16 MiB, in blocks of at most 4 MiB.
+_MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 * 2**20), "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20)}
+MODEL_SERVER_FLAGS = (
+    "--enable_profiler=false",
+    # The server refuses calls beyond this number, by default four for each core. Threads start on demand.
+    "--grpc_max_threads=256",
+    # Retries of a broken version would keep every other version from loading, by default for five minutes.
+    "--max_num_load_retries=0",
+)
+"""Flags of a model server for this machine's callers, in addition to its ports and models."""
+_READY_ANSWERS = 8
+"""Consecutive successes of /readyz that count as ready: enough to reach every gateway worker."""
+_REASON_SECONDS = 10.0
+"""Time after which the reason that /readyz gives is printed: a start takes as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Addresses of both services.
+
+    `host` and `gateway` are the gateway's. The model server's gRPC and REST ports listen on 127.0.0.1, but
+    TensorFlow Serving itself opens them on every address.
+    """
+
+    host: str
+    gateway: int
+    grpc: int
+    rest: int
+
+    @property
+    def url(self) -> str:
+        """The gateway's URL."""
+        return f"http://{self.host}:{self.gateway}"
+
+    def check(self) -> None:
+        """Raise DigitServingError if a port is taken."""
+        taken = [
+            f"{port} ({name})"
+            for name, host, port in (
+                ("gateway", self.host, self.gateway),
+                ("model server, gRPC", "", self.grpc),
+                ("model server, REST", "", self.rest),
+            )
+            if not _is_free(host, port)
+        ]
+        if taken:
+            raise DigitServingError(f"ports in use: {', '.join(taken)}")
+
+
+@contextmanager
+def prepared(root: Path, report: Callable[[str], None]) -> Iterator[ModelsFolder]:
+    """Bring the folder's models.config up to date, and yield the folder for the block.
+
+    A read-only folder gives a temporary one of links, with a corrected copy of models.config.
+    """
+    folder = ModelsFolder(root)
+    if not (names := folder.names()):
+        raise DigitServingError(f"{root} has no model; create one with `digits train` or `digits export`")
+    try:
+        folder.prepare(report)
+    except OSError as error:
+        report(f"{root} can't be changed ({error.strerror}): promotions have no effect until the next start.")
+        with TemporaryDirectory() as temporary:
+            links = ModelsFolder(Path(temporary))
+            for name in names:
+                (links.root / name).symlink_to((root / name).resolve())
+            if folder.config_path.exists():
+                shutil.copyfile(folder.config_path, links.config_path)
+            links.prepare(report)
+            yield links
+    else:
+        yield folder
+
+
+@dataclass(slots=True)
+class Readiness:
+    """Readiness of the gateway at `url`. `report` gets the reason when unreadiness lasts."""
+
+    url: str
+    report: Callable[[str], None]
+    _detail: str = ""
+    _since: float = 0.0
+
+    def check(self) -> bool:
+        """True if /readyz succeeds _READY_ANSWERS times: a prediction would succeed."""
+        try:
+            for _ in range(_READY_ANSWERS):
+                answer = httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False)
+                if answer.status_code != 200:
+                    self._report_once(answer.json().get("detail", ""))
+                    return False
+        except (httpx.HTTPError, ValueError):
+            return False
+        return True
+
+    def _report_once(self, detail: str) -> None:
+        """Report a reason once, when it has lasted for _REASON_SECONDS."""
+        if detail != self._detail:
+            self._detail, self._since = detail, time.monotonic()
+        elif detail and time.monotonic() - self._since > _REASON_SECONDS:
+            self.report(f"Not ready yet: {detail}")
+            self._since = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Both services, and the models in models.config.
+
+    The gateway uses `default_name` for requests that name no model.
+    """
+
+    config_path: Path
+    names: Sequence[str]
+    default_name: str
+    ports: Ports
+
+    @classmethod
+    def of_folder(cls, folder: ModelsFolder, ports: Ports) -> Self:
+        """Return the stack of a folder. Raise DigitServingError if no version can be served."""
+        names = sorted(folder.read_config().base_paths)
+        if not names:
+            raise DigitServingError(f"no version in {folder.root} can be served")
+        return cls(folder.config_path, names, _choose_default(names), ports)
+
+    def start(self, group: ProcessGroup) -> str:
+        """Start both services and return the name of the model server: TensorFlow Serving or the drop-in."""
+        program = start_model_server(
+            group,
+            f"--port={self.ports.grpc}",
+            f"--rest_api_port={self.ports.rest}",
+            f"--model_config_file={self.config_path.resolve()}",
+            "--model_config_file_poll_wait_seconds=1",
+            # The server reads the labels at its start, before it has loaded their versions.
+            "--allow_version_labels_for_unavailable_models=true",
+        )
+        settings = {
+            "DIGITS_HOST": self.ports.host,
+            "DIGITS_PORT": str(self.ports.gateway),
+            "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.ports.grpc}",
+            "DIGITS_MODEL_NAME": self.default_name,
+            # The page's menu lists the models of the start; callers may ask for later ones too.
+            "DIGITS_MODEL_NAMES": ",".join([*self.names, "*"]),
+            **_MALLOC,
+            # Loopback connections need no TLS.
+            **dict.fromkeys(_TLS_SETTINGS, ""),
+            # Defaults for a terminal: warnings only, without JSON.
+            "DIGITS_LOG_LEVEL": os.environ.get("DIGITS_LOG_LEVEL", "warning"),
+            "DIGITS_LOG_FORMAT": os.environ.get("DIGITS_LOG_FORMAT", "pretty"),
+        }
+        group.start("gateway", python_command("gateway"), settings)
+        return program
+
+
+def _choose_default(names: Sequence[str]) -> str:
+    """Return the model of DIGITS_MODEL_NAME, else the digits, else the first by name."""
+    named = os.environ.get("DIGITS_MODEL_NAME")
+    if named and named not in names:
+        raise DigitServingError(f"DIGITS_MODEL_NAME is {named}, but there are only {', '.join(names)}")
+    return named or (DIGITS.name if DIGITS.name in names else names[0])
+
+
+def start_model_server(group: ProcessGroup, *flags: str, log: IO[bytes] | None = None) -> str:
+    """Start a model server with MODEL_SERVER_FLAGS and more flags, and return its name."""
+    program, command = find_model_server()
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **_MALLOC}
+    group.start("model server", [*command, *flags, *MODEL_SERVER_FLAGS], environment, log)
+    return program
+
+
+def find_model_server() -> tuple[str, list[str]]:
+    """Return name and command of `tensorflow_model_server` if it is installed, else of the drop-in.
+
+    DIGITS_MODEL_PUBLIC_KEY needs the drop-in: TensorFlow Serving does not verify signatures.
+    """
+    real = shutil.which("tensorflow_model_server")
+    if real and not os.environ.get("DIGITS_MODEL_PUBLIC_KEY"):
+        return "TensorFlow Serving", [real]
+    return "drop-in for TensorFlow Serving", python_command("model-server", "--host=127.0.0.1")
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        sockets.listen(host, port).close()
+    except OSError:
+        return False
+    return True
