@@ -2,6 +2,8 @@
 
 from grpc import StatusCode
 
+from digit_serving.errors import DigitServingError
+
 
 class ServingError(DigitServingError):
     """Failed call or load. The text is `CODE: message`, as TensorFlow Serving prints a status.

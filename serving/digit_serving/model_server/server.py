@@ -3,13 +3,13 @@
 import gc
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import click
 import grpc
 import waitress
 
@@ -41,7 +41,8 @@ def serve(options: Options) -> Callable[[], None]:
         core = create_core(options)
         grpc_server, rest = grpc_service.start(options, core), _start_rest(options, core)
     except ServingError as error:
-        click.echo(f"Failed to start server. Error: {error}")
+        sys.stdout.write(f"Failed to start server. Error: {error}\n")
+        sys.stdout.flush()
     except Exception:
         log.exception("Failed to start server.")
     else:

@@ -31,7 +31,7 @@ class Finds:
         return float(np.quantile(self.empty, 1 - MAX_FALSE_PAGES))
 
     def slope(self) -> float:
-        """Platt scaling: return the factor of the scores' logits that makes them probabilities of being right.
+        """Platt scaling: return the factor of the logits that makes scores probabilities of being right.
 
         J. Platt, "Probabilistic outputs for support vector machines", 1999; fitted by Newton's method.
         """
