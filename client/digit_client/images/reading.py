@@ -47,8 +47,10 @@ class Peaks:
 class ReadingConfig:
     """Thresholds of the reading, chosen on drawn pages."""
 
-    min_peak: float = 0.2
+    min_peak: float = 0.08
     """Least score of a peak that is looked at."""
+    min_lone_is_digit: float = 0.95
+    """Least `is_digit` of the best peak, if none has the least score: the model is sure of a lone digit."""
     min_score: float = 0.5
     """Least score of a digit."""
     max_mixed_overlap: float = 0.2
@@ -129,7 +131,11 @@ def digit_indexes(
     detected: Detected, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
 ) -> list[int]:
     """Return the indexes of the digits: those of the reader, if the model agrees in the mean."""
-    chosen: list[int] = np.flatnonzero(detected.digits.scores >= _CONFIG.min_score).tolist()
+    scores = detected.digits.scores
+    chosen: list[int] = np.flatnonzero(scores >= _CONFIG.min_score).tolist()
+    if not chosen and len(scores):
+        chosen = [int(scores.argmax())]
+        min_is_digit = max(min_is_digit, _CONFIG.min_lone_is_digit)
     if not chosen or np.mean([_is_digit(predictions[index]) for index in chosen]) < min_is_digit:
         return []
     return chosen

@@ -28,7 +28,7 @@ def perfect_cells(expected: np.ndarray) -> np.ndarray:
 def test_targets_peak_in_the_middle_and_give_the_box() -> None:
     result = targets(np.array([[40, 20, 20, 40]], np.float32), np.array([7]), SHAPE)
     assert result.shape == (24, 48, TARGETS)
-    row, column = np.unravel_index(result[..., 0].argmax(), (24, 48))
+    row, column = divmod(int(result[..., 0].argmax()), 48)
     assert (row, column) == (10, 12)
     assert result[row, column, :3].tolist() == [1, 1, 7]
     left, top, right, bottom = np.exp(result[row, column, 3:]) * BOX_UNIT

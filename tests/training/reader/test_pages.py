@@ -31,7 +31,8 @@ def draw(writer: PageWriter, seed: int) -> Iterator[Page]:
 
 def test_pages_have_boxes_of_known_classes_within(pages: list[Page]) -> None:
     for page in pages:
-        assert (page.pixels.shape, page.pixels.dtype) == (PAGE_SHAPE, np.uint8)
+        assert page.pixels.shape == PAGE_SHAPE
+        assert page.pixels.dtype == np.uint8
         assert page.boxes.shape == (len(page.classes), 4)
         assert ((page.classes >= -1) & (page.classes <= SIGN)).all()
         left, top, width, height = page.boxes.T

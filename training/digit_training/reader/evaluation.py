@@ -13,7 +13,7 @@ from digit_training.reader.pages import Page
 MIN_OVERLAP = 0.4
 """Least intersection over union of a digit's box and the one that finds it."""
 NEWTON_STEPS = 12
-MAX_FALSE_PAGES = 0.05
+MAX_FALSE_PAGES = 0.1
 """Share of pages without a digit on which the reader may find one."""
 
 
@@ -77,7 +77,10 @@ def score(pages: Sequence[Page], found: Sequence[Peaks]) -> Finds:
             elif page.classes[best] >= 0:
                 label = int(detected.digits.classes[index, :10].argmax())
                 (right if label == page.classes[best] else wrong).append(value)
-    return Finds(*(np.array(values, np.float32) for values in (right, wrong, empty)), digits)
+    right_scores, wrong_scores, empty_scores = (
+        np.array(values, np.float32) for values in (right, wrong, empty)
+    )
+    return Finds(right_scores, wrong_scores, empty_scores, digits)
 
 
 def _overlaps(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:

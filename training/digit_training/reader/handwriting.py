@@ -244,7 +244,7 @@ def pick(choices: Sequence[T], rng: np.random.Generator) -> T:
 
 def _enlarge(image: NDArray[np.uint8], height: int) -> Ink:
     """Crop a digit to its ink and enlarge it smoothly to a height in pixels."""
-    ink = np.pad(_crop(np.where(image > 40, image, 0).astype(np.float32) / 255), 1)
+    ink = np.pad(_crop(np.where(image > 40, image, 0).astype(np.float32) / np.float32(255)), 1)
     scale = height / ink.shape[0]
     large = cv2.resize(ink, (0, 0), fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     return np.asarray(np.clip(cv2.GaussianBlur(large, (0, 0), 0.35 * scale), 0, 1), np.float32)

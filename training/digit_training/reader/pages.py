@@ -207,7 +207,7 @@ class PageWriter:
         """Write a word beside numbers, about as high, and return where it ends."""
         word = transform(self._bank.word(rng), hand.height * rng.uniform(0.6, 1.1), 1, hand.slant / 2, 0)
         writing.put(word, left, top + (hand.height - word.shape[0]) * rng.uniform(0.4, 1), None)
-        return left + word.shape[1] + hand.height * rng.uniform(0.4, 1)
+        return float(left + word.shape[1] + hand.height * rng.uniform(0.4, 1))
 
     def _write_alone(self, writing: _Writing, rng: np.random.Generator) -> None:
         """Write one digit, of any size that the reader finds, anywhere."""
@@ -280,10 +280,11 @@ class PageWriter:
 
     def _add_sketch(self, writing: _Writing, rng: np.random.Generator, count: int) -> None:
         for _ in range(count):
-            ink = self._bank.sketch(rng)
+            sketch = self._bank.sketch(rng)
             # A drawing may be a line; none is much wider than the page.
-            height = min(float(np.exp(rng.uniform(*np.log((10, 100))))), 200 * ink.shape[0] / ink.shape[1])
-            ink = transform(ink, height, np.exp(rng.normal(0, 0.1)), rng.normal(0, 0.1), 0)
+            most = 200 * sketch.shape[0] / sketch.shape[1]
+            height = min(float(np.exp(rng.uniform(*np.log((10, 100))))), most)
+            ink = transform(sketch, height, np.exp(rng.normal(0, 0.1)), rng.normal(0, 0.1), 0)
             left, top = rng.uniform(-0.3, 1.0, 2) * (PAGE_SHAPE[1], PAGE_SHAPE[0])
             if not writing.boxes or not _covers(writing, ink, left, top):
                 writing.put(ink, left, top, None)

@@ -83,7 +83,7 @@ def _screen(ink: Ink, sheet: Sheet, rng: np.random.Generator) -> NDArray[np.uint
     if rng.random() < 0.25:
         paper = paper * 0.8 + 25
     levels = paper + (pen - paper) * np.maximum(ink, 0.5 * sheet.printed)
-    return np.clip(levels, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(levels, 0, 255), np.uint8)
 
 
 def _light(levels: Levels, rng: np.random.Generator) -> Levels:
