@@ -429,13 +429,22 @@ def test_train_ctrl_c_in_first_epoch_saves_no_model(mnist_npz: Path, tmp_path: P
     assert not (tmp_path / "report" / "model.keras").exists()
 
 
-def test_train_if_needed_with_published_version_does_nothing(tmp_path: Path) -> None:
-    version = tmp_path / "digits" / "3"
-    version.mkdir(parents=True)
+def test_train_if_needed_with_published_versions_does_nothing(tmp_path: Path) -> None:
+    version, reader = tmp_path / "digits" / "3", tmp_path / "reader" / "1"
+    for folder in (version, reader):
+        folder.mkdir(parents=True)
     result = CliRunner().invoke(cli.train, ["--if-needed", "--models", str(tmp_path)])
     assert result.exit_code == 0
     assert result.output == f"Nothing to train: {version} is already published.\n"
-    assert list(tmp_path.rglob("*")) == [version.parent, version]
+    assert {*tmp_path.rglob("*")} == {version.parent, version, reader.parent, reader}
+
+
+def test_train_if_needed_without_reader_publishes_it(tmp_path: Path) -> None:
+    (tmp_path / "digits" / "3").mkdir(parents=True)
+    result = CliRunner().invoke(cli.train, ["--if-needed", "--models", str(tmp_path)])
+    assert result.exit_code == 0
+    assert f"Published: {tmp_path / 'reader' / '1'}" in result.output
+    assert (tmp_path / "reader" / "1" / "assets.extra" / "model.json").is_file()
 
 
 @pytest.mark.parametrize(

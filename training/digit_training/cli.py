@@ -231,8 +231,8 @@ def train(
         if name == READER_NAME:
             reader_pipeline.train(reader_pipeline.ReaderRun(overrides, seed, data, report), target)
             return
-        reader_pipeline.publish_shipped(target, click.echo)
         if versions:
+            reader_pipeline.publish_shipped(target, click.echo)
             return
         run = pipeline.TrainingRun(
             recipe=recipe if model == "convnet" else "perceptron",
@@ -245,6 +245,7 @@ def train(
             report=report,
         )
         pipeline.train(run, target)
+        reader_pipeline.publish_shipped(target, click.echo)
 
 
 def _check_paths(file: Path, others: Iterable[Path | None]) -> None:

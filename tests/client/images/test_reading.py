@@ -53,12 +53,19 @@ def test_read_nothing_is_no_digit() -> None:
     assert read(peaks()).refusal == "no_digit"
 
 
-@pytest.mark.parametrize(("score", "is_digit"), [(0.3, 0.99), (0.1, 0.99), (0.9, 0.2)])
+@pytest.mark.parametrize(("score", "is_digit"), [(0.3, 0.9), (0.03, 0.99), (0.9, 0.2)])
 def test_read_where_reader_or_model_doubts_is_no_digit(score: float, is_digit: float) -> None:
     detected = images.detect(PAGE, peaks(*ROW, score=score))
     answers = [prediction(1, is_digit)] * len(detected.glyphs)
     assert images.read(detected, answers)[0].refusal == "no_digit"
     assert images.digit_indexes(detected, answers) == []
+
+
+def test_read_doubtful_peak_where_the_model_is_sure_is_a_lone_digit() -> None:
+    found = peaks(*ROW, score=0.3)
+    found.scores[1] = 0.4
+    detected = images.detect(PAGE, found)
+    assert images.read(detected, [prediction(label) for label in (2, 1, 4)])[0].text == "2"
 
 
 def test_read_with_lower_min_is_digit_leaves_it_to_the_reader() -> None:

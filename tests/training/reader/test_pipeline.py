@@ -63,6 +63,7 @@ def test_shipped_reader_finds_digits(published: Path, digits: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_train_reader_writes_weights_card_and_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = pipeline.ReaderRun(Overrides(epochs=1, batch_size=1), 0, SAMPLE, tmp_path / "report")

@@ -90,7 +90,7 @@ class GlyphBank:
             self._glyphs["mnist"][label].append(enlarge(image, rng))
             self._glyphs["redrawn"][label].append(redraw(image, rng))
         styles = [(label, parse_strokes(style)) for label, style in STYLES]
-        for number in range(count):
+        for number in range(max(count, len(styles))):
             label, strokes = styles[number % len(styles)]
             self._glyphs["strokes"][label].append(_to_glyph(draw_strokes(strokes, rng, PEN)))
         for number in range(count // 2):

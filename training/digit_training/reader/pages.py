@@ -355,7 +355,10 @@ def _cut(page: Page, rng: np.random.Generator) -> Page:
     part = page.pixels[top:bottom, left:right]
     pixels = np.full_like(page.pixels, round(float(part.mean())))
     pixels[: bottom - top, : right - left] = part
-    return Page(pixels, page.boxes - np.array([left, top, 0, 0], np.float32), page.classes)
+    corners = np.concatenate((page.boxes[:, :2], page.boxes[:, :2] + page.boxes[:, 2:]), axis=1)
+    corners = np.clip(corners - np.array([left, top] * 2, np.float32), 0, [right - left, bottom - top] * 2)
+    boxes = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1).astype(np.float32)
+    return Page(pixels, boxes, page.classes)
 
 
 def _digit(rng: np.random.Generator) -> str:
