@@ -50,7 +50,7 @@ class ReadingConfig:
     min_peak: float = 0.08
     """Least score of a peak that is looked at."""
     min_lone_is_digit: float = 0.95
-    """Least `is_digit` of the best peak, if none has the least score: the model is sure of a lone digit."""
+    """Least `is_digit` of a lone digit, of which the reader is not sure."""
     min_score: float = 0.5
     """Least score of a digit."""
     max_mixed_overlap: float = 0.2
@@ -106,7 +106,9 @@ def read(
 
     Takes one prediction for each crop. `min_is_digit` is the least mean `is_digit` of the digits.
     """
-    chosen = digit_indexes(detected, predictions, min_is_digit)
+    chosen = digit_indexes(detected, predictions, min_is_digit) or _lone_digit_index(
+        detected, predictions, min_is_digit
+    )
     scores, probabilities = detected.digits.scores, _mix(detected.digits, predictions)
     grouped = [[chosen[member] for member in line] for line in _lines(detected.digits.boxes[chosen])]
     separators = _separators(detected, grouped)
@@ -131,14 +133,22 @@ def digit_indexes(
     detected: Detected, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
 ) -> list[int]:
     """Return the indexes of the digits: those of the reader, if the model agrees in the mean."""
-    scores = detected.digits.scores
-    chosen: list[int] = np.flatnonzero(scores >= _CONFIG.min_score).tolist()
-    if not chosen and len(scores):
-        chosen = [int(scores.argmax())]
-        min_is_digit = max(min_is_digit, _CONFIG.min_lone_is_digit)
+    chosen: list[int] = np.flatnonzero(detected.digits.scores >= _CONFIG.min_score).tolist()
     if not chosen or np.mean([_is_digit(predictions[index]) for index in chosen]) < min_is_digit:
         return []
     return chosen
+
+
+def _lone_digit_index(
+    detected: Detected, predictions: Sequence[Prediction], min_is_digit: float
+) -> list[int]:
+    """Return the index of the best peak, if the reader is sure of none and the model is sure of this one."""
+    scores = detected.digits.scores
+    if not len(scores) or scores.max() >= _CONFIG.min_score:
+        return []
+    best = int(scores.argmax())
+    is_sure = _is_digit(predictions[best]) >= max(min_is_digit, _CONFIG.min_lone_is_digit)
+    return [best] if is_sure else []
 
 
 def _is_digit(prediction: Prediction) -> float:
