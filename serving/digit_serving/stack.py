@@ -15,6 +15,7 @@ import httpx
 
 from digit_client import DIGITS
 from digit_client.artifact.models_folder import ModelsFolder
+from digit_client.artifact.task_card import READER_NAME
 from digit_serving import sockets
 from digit_serving.errors import DigitServingError
 from digit_serving.processes import ProcessGroup, python_command
@@ -146,7 +147,8 @@ class Stack:
     @classmethod
     def of_folder(cls, folder: ModelsFolder, ports: Ports) -> Self:
         """Return the stack of a folder. Raise DigitServingError if no version can be served."""
-        names = sorted(folder.read_config().base_paths)
+        # The reader answers no requests of callers.
+        names = sorted({*folder.read_config().base_paths} - {READER_NAME})
         if not names:
             raise DigitServingError(f"no version in {folder.root} can be served")
         return cls(folder.config_path, names, _choose_default(names), ports)
