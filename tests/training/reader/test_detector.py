@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from digit_client.images.reading import CLASSES
 from digit_training.reader.detector import (
     BOX_UNIT,
-    CLASSES,
     STRIDE,
     TARGETS,
     detection_loss,

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from digit_client.artifact.verification import verify
-from digit_training.reader.detector import BOX_UNIT, CLASSES, detector
+from digit_client.images.reading import CLASSES
+from digit_training.reader.detector import BOX_UNIT, detector
 from digit_training.reader.export import MIN_SCORE, find_peaks, write_reader
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
+from digit_client.images.reading import CLASSES
+
 STRIDE = 4
 """Side of a cell in pixels."""
-CLASSES = 11
-"""The ten digits, and signs."""
 MULTIPLE = 8
 """Number of pixels of which both sides of a page are multiples."""
 MIN_CONTRAST = 24.0

@@ -12,8 +12,9 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_client.artifact.task_card import READER_NAME
+from digit_client.images.reading import CLASSES
 from digit_client.tfserving.codec import PAGES_INPUT, PIXELS_SIGNATURE
-from digit_training.reader.detector import BOX_UNIT, CLASSES, MULTIPLE, STRIDE, stretch
+from digit_training.reader.detector import BOX_UNIT, MULTIPLE, STRIDE, stretch
 
 LEVELS = 4
 """Levels of the pyramid: the page, and halves, quarters and eighths of it."""

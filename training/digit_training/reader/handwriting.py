@@ -11,10 +11,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_client.images.reading import SIGN
 from digit_training.data import Examples
 from digit_training.negatives import Sketcher
 from digit_training.strokes import LETTERS
-from digit_training.synthetic import PEN, PRINT, STYLES, draw_strokes, draw_text, parse_strokes
+from digit_training.synthetic import (
+    PEN,
+    PRINT,
+    STYLES,
+    draw_polyline,
+    draw_strokes,
+    draw_text,
+    parse_strokes,
+)
 
 T = TypeVar("T")
 
@@ -25,13 +34,9 @@ Glyph = NDArray[np.uint8]
 
 HEIGHT = 64
 """Height of a glyph in pixels."""
-SIGN = 10
-"""Class of the signs; the classes 0 to 9 are the digits."""
 SOURCES = ("mnist", "redrawn", "strokes", "print")
 """Origins of glyphs: MNIST's digits as they are, and along their skeletons with another pen; drawn styles of
 other countries; fonts."""
-SIGNS = ("/", ".", ",", "-", ":", "$", "€", "£", "#")
-"""Signs between and beside digits."""
 SKETCHES = {
     "letter": 7,
     "printed_letter": 3,
@@ -182,27 +187,29 @@ def draw_sign(name: str, height: float, thickness: float, rng: np.random.Generat
     middle = side / 2
     if name == "/":
         length, lean = height * rng.uniform(0.95, 1.5), height * rng.uniform(0.22, 0.65)
-        _polyline(canvas, [(middle + lean / 2, 4), (middle - lean / 2, 4 + length)], pen)
+        draw_polyline(canvas, np.array([(middle + lean / 2, 4), (middle - lean / 2, 4 + length)]), pen)
         return _crop(canvas), (height - length) / 2 / height + rng.uniform(-0.08, 0.12)
     if name == "-":
         length, tilt = height * rng.uniform(0.25, 0.6), height * rng.normal(0, 0.04)
-        _polyline(canvas, [(middle - length / 2, middle), (middle + length / 2, middle + tilt)], pen)
+        ends = (middle - length / 2, middle), (middle + length / 2, middle + tilt)
+        draw_polyline(canvas, np.array(ends), pen)
         return _crop(canvas), rng.uniform(0.4, 0.6)
     if name == ".":
         cv2.circle(canvas, (int(middle),) * 2, max(1, round(thickness * rng.uniform(0.6, 1.0))), 1.0, -1)
         return _crop(canvas), rng.uniform(0.88, 1.0)
     if name == ",":
         length = height * rng.uniform(0.15, 0.3)
-        _polyline(canvas, [(middle, middle), (middle - length * rng.uniform(0.2, 0.6), middle + length)], pen)
+        tail = middle - length * rng.uniform(0.2, 0.6), middle + length
+        draw_polyline(canvas, np.array([(middle, middle), tail]), pen)
         return _crop(canvas), rng.uniform(0.85, 1.0)
     if name == ":":
         gap, radius = height * rng.uniform(0.3, 0.5), max(1, round(0.7 * thickness))
         for y in (middle - gap / 2, middle + gap / 2):
             cv2.circle(canvas, (int(middle), int(y)), radius, 1.0, -1)
         return _crop(canvas), rng.uniform(0.2, 0.4)
-    ink = np.asarray(cv2.resize(draw_text(name, ("DejaVuSans", "DejaVuSerif"), rng), (0, 0), fx=1, fy=1))
+    ink = draw_text(name, ("DejaVuSans", "DejaVuSerif"), rng)
     scale = height * rng.uniform(0.9, 1.25) / ink.shape[0]
-    return _scaled(np.asarray(ink, np.float32), scale, scale), rng.uniform(-0.15, 0.05)
+    return _scaled(ink, scale, scale), rng.uniform(-0.15, 0.05)
 
 
 def transform(
@@ -270,8 +277,3 @@ def _scaled(ink: Ink, across: float, down: float) -> Ink:
 def _crop(ink: Ink) -> Ink:
     left, top, width, height = cv2.boundingRect((ink > 0.04).astype(np.uint8))
     return ink[top : top + max(height, 1), left : left + max(width, 1)]
-
-
-def _polyline(canvas: Ink, corners: Sequence[tuple[float, float]], thickness: int) -> None:
-    points = (np.array(corners) * 16).astype(np.int32)
-    cv2.polylines(canvas, [points], False, 1.0, thickness, cv2.LINE_AA, 4)

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_client.images.reading import SIGN
 from digit_training.reader.handwriting import (
-    SIGN,
     SOURCES,
     GlyphBank,
     Ink,
@@ -17,6 +17,7 @@ from digit_training.reader.handwriting import (
     transform,
 )
 from digit_training.reader.surfaces import Sheet, furnish, photograph
+from digit_training.synthetic import draw_polyline
 
 PAGE_SHAPE = (96, 192)
 """Height and width of a training page in pixels."""
@@ -191,9 +192,7 @@ class PageWriter:
             corners = np.array(
                 [*box[1:], box[0], box[1]] if not is_comb else [box[0], box[3], box[2], box[1]]
             )
-            cv2.polylines(
-                sheet.printed, [(corners * 16).astype(np.int32)], False, 1.0, thickness, cv2.LINE_AA, 4
-            )
+            draw_polyline(sheet.printed, corners, thickness)
             if rng.random() < 0.8:
                 label = int(rng.integers(10))
                 ink = self._glyph(label, hand, rng)
@@ -292,7 +291,7 @@ class PageWriter:
 
 @dataclass(frozen=True)
 class _Hand:
-    """What one writer's digits have in common."""
+    """Properties that one writer's digits share."""
 
     height: float
     source: str

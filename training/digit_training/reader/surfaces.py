@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_training.reader.handwriting import Ink
+from digit_training.synthetic import draw_polyline
 
 Levels = NDArray[np.float32]
 """Grey levels, float32 [h, w] in 0..255."""
@@ -15,7 +16,7 @@ Levels = NDArray[np.float32]
 
 @dataclass
 class Sheet:
-    """What lies under the writing."""
+    """Background of the writing."""
 
     printed: Ink
     """Printed lines and boxes."""
@@ -175,8 +176,7 @@ def _underline(printed: Ink, rng: np.random.Generator) -> None:
 
 
 def _line(canvas: Ink, start: tuple[float, float], end: tuple[float, float], thickness: int) -> None:
-    points = (np.array([start, end]) * 16).astype(np.int32)
-    cv2.polylines(canvas, [points], False, 1.0, thickness, cv2.LINE_AA, 4)
+    draw_polyline(canvas, np.array([start, end]), thickness)
 
 
 def _bricks(shape: tuple[int, ...], rng: np.random.Generator) -> Levels:
