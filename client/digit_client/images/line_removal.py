@@ -44,24 +44,18 @@ def remove_lines(mask: NDArray[np.uint8], faint: NDArray[np.uint8]) -> NDArray[n
     return _remove_horizontal_lines(np.ascontiguousarray(without_lines.T), np.ascontiguousarray(faint.T)).T
 
 
-def find_horizontal_lines(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the thin parts of a mask that lie on horizontal lines across the whole picture: uint8 [h, w]."""
-    thin = thin_parts(mask, _CONFIG.max_thickness)
-    return thin & _draw(_find_horizontal_lines(thin), mask.shape)
-
-
-def thin_parts(mask: NDArray[np.uint8], max_thickness: int) -> NDArray[np.uint8]:
+def _thin_parts(mask: NDArray[np.uint8], max_thickness: int) -> NDArray[np.uint8]:
     """Vertical top hat: keep parts as thin as printed lines. A pen's strokes are thicker or steeper."""
     thick = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((max_thickness + 1, 1), np.uint8))
     return np.asarray(mask & ~thick, np.uint8)
 
 
 def _remove_horizontal_lines(mask: NDArray[np.uint8], faint: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    lines = _find_horizontal_lines(thin_parts(faint, _CONFIG.max_thickness))
+    lines = _find_horizontal_lines(_thin_parts(faint, _CONFIG.max_thickness))
     if not lines:
         return mask
     line_mask = _draw(lines, mask.shape)
-    without_lines = mask & ~(line_mask & thin_parts(mask, _CONFIG.max_thickness))
+    without_lines = mask & ~(line_mask & _thin_parts(mask, _CONFIG.max_thickness))
     # Morphological closing, restricted to the removed lines, reconnects strokes that cross these.
     closed = cv2.morphologyEx(
         without_lines, cv2.MORPH_CLOSE, np.ones((_CONFIG.max_thickness + 2, 3), np.uint8)

@@ -11,6 +11,7 @@ from digit_client._types import Box
 from digit_client.images import scaling
 from digit_client.images.normalisation import SIDE, fit_to_mnist_canvas, is_normalized
 from digit_client.images.segmentation import flatten_alpha
+from digit_client.images.stroke_metrics import INK_THRESHOLD
 
 PAGE_SIDE = 640
 """Longer side of a page in pixels, at most; writing is finer than a lone digit."""
@@ -77,7 +78,7 @@ def crop_digit(page: Page, box: NDArray[np.float32]) -> NDArray[np.uint8]:
         max(0, round(top - 1) - rows.start) : max(1, round(top + height + 1) - rows.start),
         max(0, round(left - 1) - columns.start) : max(1, round(left + width + 1) - columns.start),
     ]
-    x, y, w, h = cv2.boundingRect((inner > 0.2).astype(np.uint8))
+    x, y, w, h = cv2.boundingRect((inner > INK_THRESHOLD).astype(np.uint8))
     if not w:
         return np.zeros((SIDE, SIDE), np.uint8)
     digit = inner[y : y + h, x : x + w]

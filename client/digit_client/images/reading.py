@@ -45,7 +45,7 @@ class Peaks:
 
 @dataclass(frozen=True, slots=True)
 class ReadingConfig:
-    """Thresholds of the reading, chosen on drawn pages."""
+    """Thresholds of the reading."""
 
     min_peak: float = 0.08
     """Least score of a peak that is looked at."""
@@ -70,7 +70,7 @@ _CONFIG = ReadingConfig()
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """What the reader finds on a page: digits, with a crop of each, uint8 [28, 28], and signs.
+    """Findings of the reader on a page: digits, with a crop of each, uint8 [28, 28], and signs.
 
     A page without a digit has one black crop: the model's answer to it has the model's version.
     """
@@ -83,11 +83,16 @@ class Detected:
 
 def detect(page: Page, peaks: Peaks) -> Detected:
     """Return what is on the page; each digit and each sign once."""
+    digits, signs = digits_and_signs(peaks)
+    glyphs = [crop_digit(page, box) for box in digits.boxes] or [np.zeros((SIDE, SIDE), np.uint8)]
+    return Detected(page, digits, glyphs, signs)
+
+
+def digits_and_signs(peaks: Peaks) -> tuple[Peaks, Peaks]:
+    """Return the peaks that are digits and those that are signs; each thing once."""
     peaks = _suppress(peaks[np.flatnonzero(peaks.scores >= _CONFIG.min_peak)])
     is_sign = peaks.classes.argmax(axis=1) == SIGN
-    digits = peaks[np.flatnonzero(~is_sign)]
-    glyphs = [crop_digit(page, box) for box in digits.boxes] or [np.zeros((SIDE, SIDE), np.uint8)]
-    return Detected(page, digits, glyphs, peaks[np.flatnonzero(is_sign)])
+    return peaks[np.flatnonzero(~is_sign)], peaks[np.flatnonzero(is_sign)]
 
 
 def lone_digit(page: Page) -> Detected:
@@ -161,10 +166,10 @@ def _is_digit(prediction: Prediction) -> float:
 def _suppress(peaks: Peaks) -> Peaks:
     """Non-maximum suppression: leave out peaks whose box a better one covers."""
     area = np.maximum(peaks.boxes[:, 2] * peaks.boxes[:, 3], 1.0)
-    common = _intersections(peaks.boxes)
-    union = area[:, None] + area - common
+    common = intersections(peaks.boxes, peaks.boxes)
+    union = area[:, np.newaxis] + area - common
     rivals = (common / union > _CONFIG.max_overlap) | (
-        common / np.minimum(area[:, None], area) > _CONFIG.max_covered
+        common / np.minimum(area[:, np.newaxis], area) > _CONFIG.max_covered
     )
     kept: list[int] = []
     for index in np.argsort(-peaks.scores, kind="stable").tolist():
@@ -183,7 +188,7 @@ def _mix(peaks: Peaks, predictions: Sequence[Prediction]) -> NDArray[np.float32]
         return np.zeros((0, SIGN), np.float32)
     found = np.maximum(peaks.classes[:, :SIGN], _LEAST)
     classified = np.maximum([answer.probabilities for answer in predictions], _LEAST)
-    common = _intersections(peaks.boxes)
+    common = intersections(peaks.boxes, peaks.boxes)
     np.fill_diagonal(common, 0)
     covered = common.max(axis=1) / np.maximum(peaks.boxes[:, 2] * peaks.boxes[:, 3], 1.0)
     weight = np.clip(1 - covered / _CONFIG.max_mixed_overlap, 0, 1)[:, np.newaxis]
@@ -192,11 +197,12 @@ def _mix(peaks: Peaks, predictions: Sequence[Prediction]) -> NDArray[np.float32]
     return np.asarray(mixed / mixed.sum(axis=1, keepdims=True), np.float32)
 
 
-def _intersections(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the area that each two boxes have in common: float32 [k, k]."""
+def intersections(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the area that each box, [k, 4], has in common with each other one, [m, 4]: float32 [k, m]."""
     left, top, width, height = (column[:, np.newaxis] for column in boxes.T)
-    across = np.minimum(left + width, (left + width).T) - np.maximum(left, left.T)
-    down = np.minimum(top + height, (top + height).T) - np.maximum(top, top.T)
+    x, y, w, h = others.T
+    across = np.minimum(left + width, x + w) - np.maximum(left, x)
+    down = np.minimum(top + height, y + h) - np.maximum(top, y)
     return np.asarray(np.maximum(across, 0) * np.maximum(down, 0), np.float32)
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client.images import Page as GreyPage
-from digit_client.images import Peaks, detect
+from digit_client.images import Peaks
+from digit_client.images.reading import SIGN, digits_and_signs, intersections
 from digit_training.reader.pages import Page
 
 MIN_OVERLAP = 0.4
@@ -62,20 +62,20 @@ def score(pages: Sequence[Page], found: Sequence[Peaks]) -> Finds:
     empty: list[float] = []
     digits = 0
     for page, peaks in zip(pages, found, strict=True):
-        detected = detect(GreyPage(page.pixels, (page.pixels.shape[0], page.pixels.shape[1])), peaks)
-        scores = detected.digits.scores.tolist()
-        is_digit = (page.classes >= 0) & (page.classes < 10)
+        found_digits, _ = digits_and_signs(peaks)
+        scores = found_digits.scores.tolist()
+        is_digit = (page.classes >= 0) & (page.classes < SIGN)
         digits += int(is_digit.sum())
         if not len(page.classes):
             empty.append(max(scores, default=0.0))
         # Boxes that the page cuts off may be found, or not.
-        overlaps = _overlaps(detected.digits.boxes, page.boxes)
+        overlaps = _overlaps(found_digits.boxes, page.boxes)
         for index, value in enumerate(scores):
             best = int(overlaps[index].argmax()) if len(page.classes) else -1
             if best < 0 or overlaps[index, best] < MIN_OVERLAP:
                 wrong.append(value)
             elif page.classes[best] >= 0:
-                label = int(detected.digits.classes[index, :10].argmax())
+                label = int(found_digits.classes[index, :SIGN].argmax())
                 (right if label == page.classes[best] else wrong).append(value)
     right_scores, wrong_scores, empty_scores = (
         np.array(values, np.float32) for values in (right, wrong, empty)
@@ -85,9 +85,6 @@ def score(pages: Sequence[Page], found: Sequence[Peaks]) -> Finds:
 
 def _overlaps(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the intersection over union of each pair of boxes: [k, m]."""
-    left, top, width, height = (column[:, None] for column in boxes.T)
-    x, y, w, h = others.T
-    across = np.minimum(left + width, x + w) - np.maximum(left, x)
-    down = np.minimum(top + height, y + h) - np.maximum(top, y)
-    common = np.maximum(across, 0) * np.maximum(down, 0)
-    return np.asarray(common / np.maximum(width * height + w * h - common, 1e-3), np.float32)
+    common = intersections(boxes, others)
+    areas = (boxes[:, 2] * boxes[:, 3])[:, np.newaxis] + others[:, 2] * others[:, 3]
+    return np.asarray(common / np.maximum(areas - common, 1e-3), np.float32)

@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from digit_client.images import Page as GreyPage
-from digit_client.images import Peaks, detect
+from digit_client.images import Peaks
+from digit_client.images.reading import SIGN, digits_and_signs
 from digit_training.reader.pages import Page
 
 COLUMNS, ROWS = 5, 10
@@ -24,12 +24,12 @@ def save(pages: Sequence[Page], found: Sequence[Peaks], path: Path) -> None:
     for page, peaks in zip(pages, found, strict=True):
         large = cv2.resize(page.pixels, (0, 0), fx=_SCALE, fy=_SCALE, interpolation=cv2.INTER_NEAREST)
         picture = cv2.cvtColor(large, cv2.COLOR_GRAY2BGR)
-        detected = detect(GreyPage(page.pixels, (page.pixels.shape[0], page.pixels.shape[1])), peaks).digits
-        for score, classes, box in zip(detected.scores, detected.classes, detected.boxes, strict=True):
+        digits, _ = digits_and_signs(peaks)
+        for score, classes, box in zip(digits.scores, digits.classes, digits.boxes, strict=True):
             left, top, width, height = (_SCALE * box).astype(int).tolist()
             color = _FOUND if score >= 0.5 else _DOUBTFUL
             cv2.rectangle(picture, (left, top), (left + width, top + height), color, 1)
-            label = str(int(classes[:10].argmax()))
+            label = str(int(classes[:SIGN].argmax()))
             cv2.putText(picture, label, (left + 1, top + 11), cv2.FONT_HERSHEY_SIMPLEX, 0.42, color, 1)
         shown.append(cv2.copyMakeBorder(picture, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=(160, 160, 160)))
     blank = np.full_like(shown[0], 160)
