@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -88,32 +89,27 @@ class Preparation:
         self._context = context
 
     def prepare(self, picture: ImageSource, task: TaskCard) -> Pixels:
-        """Return the picture in the model's form; a large one is prepared in the thread."""
+        """Return the picture in the model's form."""
+        return self._run(picture, partial(self._prepare, picture, task))
+
+    def page(self, picture: ImageSource) -> Page:
+        """Return the picture's page for the reader."""
+        return self._run(picture, partial(self._page, picture))
+
+    def _run(self, picture: ImageSource, step: Callable[[int], _Result]) -> _Result:
+        """Return the step's result; the step takes the limit of pixels, of a large picture in the thread."""
         self._scheduler.yield_if_due(self._context)
         inline_pixels = min(self._max_pixels, _MAX_INLINE_PIXELS)
         started = self._context.read_started_at
         if not isinstance(picture, np.ndarray) or picture.size <= _MAX_INLINE_PIXELS:
             # The size is in the file's header, so a larger picture is refused before it is decoded.
             try:
-                return self._prepare(picture, task, inline_pixels)
+                return step(inline_pixels)
             except ImageTooLargeError:
                 if self._max_pixels <= inline_pixels:
                     raise
                 self._context.read_started_at = started
-        return self._scheduler.run_in_thread(self._context, self._prepare, picture, task, self._max_pixels)
-
-    def page(self, picture: ImageSource) -> Page:
-        """Return the picture's page for the reader; a large one is read in the thread."""
-        self._scheduler.yield_if_due(self._context)
-        size = picture.size if isinstance(picture, np.ndarray) else 0
-        inline_pixels = min(self._max_pixels, _MAX_INLINE_PIXELS)
-        if size <= _MAX_INLINE_PIXELS:
-            try:
-                return self._page(picture, inline_pixels)
-            except ImageTooLargeError:
-                if self._max_pixels <= inline_pixels:
-                    raise
-        return self._scheduler.run_in_thread(self._context, self._page, picture, self._max_pixels)
+        return self._scheduler.run_in_thread(self._context, step, self._max_pixels)
 
     def _prepare(self, picture: ImageSource, task: TaskCard, max_pixels: int) -> Pixels:
         context = self._context
