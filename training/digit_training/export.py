@@ -3,7 +3,7 @@
 import json
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -53,9 +53,14 @@ def write_artifact(
     Raise ModelError if the SavedModel cannot be written.
     """
     save_model(model, task, directory)
+    write_extra(directory, card, _warmup_requests(task, warmup_images))
+
+
+def write_extra(directory: Path, card: dict[str, Any], requests: Iterable[PredictRequest]) -> None:
+    """Write `assets.extra` of a SavedModel's folder: warm-up requests and model card."""
     extra = directory / "assets.extra"
     extra.mkdir()
-    write_warmup_requests(extra / "tf_serving_warmup_requests", task, warmup_images)
+    _write_requests(extra / "tf_serving_warmup_requests", requests)
     (extra / "model.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
@@ -105,10 +110,16 @@ def save_model(model: keras.Model, task: TaskCard, directory: Path) -> None:
 
 def write_warmup_requests(path: Path, task: TaskCard, images: NDArray[np.uint8]) -> None:
     """Write a TFRecord file with a prediction request for each warm-up batch size and signature."""
-    with tf.io.TFRecordWriter(str(path)) as records:
-        for request in _warmup_requests(task, images):
-            log = PredictionLog(predict_log={"request": request})
-            records.write(log.SerializeToString())
+    _write_requests(path, _warmup_requests(task, images))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of this package and of its libraries, for a model card."""
+    return {
+        "python": platform.python_version(),
+        "digit-serving": version("digit-serving"),
+        **{library.__name__: library.__version__ for library in (keras, tf, np)},
+    }
 
 
 def model_card(
@@ -138,11 +149,7 @@ def model_card(
         "data": data,
         "fit": _fit_card(fit) if fit else None,
         "source": provenance.describe(),
-        "versions": {
-            "python": platform.python_version(),
-            "digit-serving": version("digit-serving"),
-            **{library.__name__: library.__version__ for library in (keras, tf, np)},
-        },
+        "versions": versions(),
     }
 
 
@@ -201,6 +208,13 @@ def _fit_card(fit: FitResult) -> dict[str, Any]:
         "device": fit.device,
         "backend": keras.backend.backend(),
     }
+
+
+def _write_requests(path: Path, requests: Iterable[PredictRequest]) -> None:
+    with tf.io.TFRecordWriter(str(path)) as records:
+        for request in requests:
+            log = PredictionLog(predict_log={"request": request})
+            records.write(log.SerializeToString())
 
 
 def _warmup_requests(task: TaskCard, images: NDArray[np.uint8]) -> Iterator[PredictRequest]:

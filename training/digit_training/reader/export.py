@@ -1,6 +1,5 @@
 """Export of the reader: a SavedModel that takes grey pages of any size and returns the peaks it finds."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
-from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_client.artifact.task_card import READER_NAME
 from digit_client.images.reading import CLASSES
-from digit_client.tfserving.codec import PAGES_INPUT, PIXELS_SIGNATURE
+from digit_client.tfserving.codec import PAGES_INPUT, PIXELS_SIGNATURE, ModelRef, encode_page
+from digit_training.export import write_extra
 from digit_training.reader.detector import BOX_UNIT, MULTIPLE, STRIDE, stretch
 
 LEVELS = 4
@@ -38,16 +37,9 @@ def write_reader(network: keras.Model, card: dict[str, Any], directory: Path) ->
     module = tf.Module()
     module.weights = [weight.value for weight in network.weights]
     tf.saved_model.save(module, str(directory), {PIXELS_SIGNATURE: find})
-    extra = directory / "assets.extra"
-    extra.mkdir()
-    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as records:
-        for shape in WARMUP_SHAPES:
-            request = PredictRequest()
-            request.model_spec.name = READER_NAME
-            request.model_spec.signature_name = PIXELS_SIGNATURE
-            request.inputs[PAGES_INPUT].CopyFrom(tf.make_tensor_proto(np.full((1, *shape), 255, np.uint8)))
-            records.write(PredictionLog(predict_log={"request": request}).SerializeToString())
-    (extra / "model.json").write_text(json.dumps(card, indent=2) + "\n")
+    blank = [encode_page(np.full(shape, 255, np.uint8), ModelRef(READER_NAME)) for shape in WARMUP_SHAPES]
+    # The client's messages are classes of their own.
+    write_extra(directory, card, [PredictRequest.FromString(page.SerializeToString()) for page in blank])
 
 
 def find_peaks(network: Any, pages: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-import platform
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from digit_training import device, provenance
 from digit_training.callbacks import FitProgress
 from digit_training.data import Examples
 from digit_training.errors import Interrupted, NotPublishedError
+from digit_training.export import versions
 from digit_training.publication import Target
 from digit_training.reader import evaluation, sheets
 from digit_training.reader.detector import detector
@@ -150,9 +149,5 @@ def _card(
         "fit": {**asdict(plan), "seed": seed, "device": device.name(), "backend": keras.backend.backend()},
         "command": f"digits train --model reader --seed {seed}",
         "source": provenance.describe(),
-        "versions": {
-            "python": platform.python_version(),
-            "digit-serving": version("digit-serving"),
-            **{library.__name__: library.__version__ for library in (keras, tf, np)},
-        },
+        "versions": versions(),
     }
