@@ -24,6 +24,7 @@ from digit_client import (
     NotAnImageError,
     OverloadedError,
     Prediction,
+    ReaderMissingError,
     Reading,
     ReadingNotSupportedError,
     RetryPolicy,
@@ -243,6 +244,21 @@ def test_many_methods_refuse_one_image_and_unknown_options(client: Any) -> None:
             method([], nonsense=1)
         with pytest.raises(ValueError, match="not both"):
             method([], version=1, label="stable")
+
+
+def test_without_reader_predicts_and_reading_raises(
+    client: Any,
+    server: LinearModelServer,
+    digits: Any,
+    number: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "has_reader", False)
+    assert client.predict(digits.one(3)).digit == 3
+    assert client.predict(number).refusal == "no_digit"
+    with pytest.raises(ReaderMissingError, match="digits train") as missing:
+        client.read(number, request_id="request-6")
+    assert missing.value.request_id == "request-6"
 
 
 def test_request_id_is_sent_and_on_results_and_errors(

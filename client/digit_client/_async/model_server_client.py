@@ -278,7 +278,9 @@ class AsyncModelServerClient(ModelServerBaseClient[AsyncConnection]):
                     lambda timeout: connection.find(page, reader, timeout=timeout, request_id=request_id)
                 )
             except ModelNotFoundError as error:
-                raise ReaderMissingError(error.message) from error
+                raise ReaderMissingError(
+                    f"{error.message}: there is no model {READER_NAME}, which `digits train` publishes"
+                ) from error
             return peaks
 
         try:

@@ -346,6 +346,17 @@ class TestRead:
         assert len(model.sizes) > 2
         assert max(model.sizes) <= 2
 
+    def test_without_reader_predicts_and_says_what_reading_needs(
+        self, stub: StubModelServer, model: TemplateModel, digits: Any
+    ) -> None:
+        stub.has_reader = False
+        http = greenlet_loop.client(Settings(**SETTINGS, model_server=stub.target))
+        three, number = draw_number(digits, "3"), draw_number(digits, "27")
+        assert [each["refusal"] for each in post(http, "/v1/predict", three, number)] == [None, "no_digit"]
+        response = http.post("/v1/read", **form(to_png(number)))
+        assert "digits train" in assert_problem(response, 404, "reader_missing")["detail"]
+        assert stub.pages == 2
+
     def test_read_named_version_answers(self, http: FlaskClient, model: TemplateModel, digits: Any) -> None:
         response = http.post("/v1/read?version=4", **form(to_png(draw_number(digits, "27"))))
         assert response.get_json()["model"]["version"] == 4
