@@ -11,7 +11,7 @@ from pathlib import Path
 
 from digit_client.artifact.models_config import STABLE
 from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.artifact.task_card import DIGITS, READER_NAME, TaskCard
+from digit_client.artifact.task_card import DIGITS, TaskCard
 from digit_client.artifact.versions import ArtifactError, Version
 from digit_training.errors import CardError, PromotionError
 from digit_training.quality_gate import QualityGate
@@ -92,8 +92,8 @@ class Target:
             )
 
     def _promote_command(self, version: Version) -> list[str]:
-        is_alone = {*self.models.names()} <= {DIGITS.name, READER_NAME}
-        model = [] if is_alone and version.model == DIGITS.name else ["--model", version.model]
+        is_default = version.model == DIGITS.name and self.models.classifiers() == [DIGITS.name]
+        model = [] if is_default else ["--model", version.model]
         return ["models", "promote", str(version.number), *model, *self.models_option]
 
 

@@ -59,22 +59,25 @@ class ModelsFolder:
             )
         return sorted(path.name for path in self.root.glob("*/") if list_versions(path))
 
+    def classifiers(self) -> list[str]:
+        """Return the names of the models that answer callers: of all but the reader."""
+        return [name for name in self.names() if name != READER_NAME]
+
     def choose(self, name: str | None) -> str:
         """Return the name of a model that has a version; if it is None, of the only one beside the reader."""
         names = self.names()
-        if name is None and len(names) == 2:
-            names = [each for each in names if each != READER_NAME]
         if not names:
             raise ArtifactError(
                 f"{self.root} has no model; create one with `digits train` or `digits export`"
             )
-        if name is None and len(names) > 1:
+        choices = self.classifiers() or names
+        if name is None and len(choices) > 1:
             raise ArtifactError(
                 f"{self.root} has several models; choose one with --model: {', '.join(names)}"
             )
         if name is not None and name not in names:
             raise ArtifactError(f"{self.root} has no model named {name}, but {', '.join(names)}")
-        return name or names[0]
+        return name or choices[0]
 
     def versions(self, name: str) -> dict[int, Version]:
         """Return the versions of a model by number, newest first, whether they are verified or not."""

@@ -214,6 +214,16 @@ def test_choose_names_the_models(folder: ModelsFolder, publish: Publish) -> None
         folder.choose("shapes")
 
 
+def test_choose_passes_over_the_reader(folder: ModelsFolder, publish: Publish) -> None:
+    publish(1, "reader")
+    assert folder.choose(None) == "reader"
+    publish()
+    assert (folder.choose(None), folder.classifiers()) == ("digits", ["digits"])
+    publish(1, "fashion")
+    with pytest.raises(ArtifactError, match=r"choose .*: digits, fashion, reader"):
+        folder.choose(None)
+
+
 def test_names_of_one_models_folder_tells_the_folder_above(folder: ModelsFolder, publish: Publish) -> None:
     publish()
     with pytest.raises(ArtifactError, match=rf"name the folder of all models: --models {folder.root}$"):
