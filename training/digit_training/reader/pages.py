@@ -75,7 +75,7 @@ class PageWriter:
         writing = _Writing(np.zeros(PAGE_SHAPE, np.float32))
         sheet = Sheet(np.zeros(PAGE_SHAPE, np.float32))
         kind = rng.random()
-        if kind < 0.57:
+        if kind < 0.54:
             self._write_lines(writing, sheet, rng)
         elif kind < 0.67:
             self._write_alone(writing, rng)
@@ -89,14 +89,15 @@ class PageWriter:
         pixels = photograph(writing.ink, sheet, rng)
         boxes = np.array(writing.boxes, np.float32).reshape(-1, 4)
         page = Page(pixels, boxes, np.array(writing.classes, np.int64))
-        return _cut(page, rng) if rng.random() < 0.2 else page
+        return _cut(page, rng) if rng.random() < 0.3 else page
 
     def _write_lines(self, writing: _Writing, sheet: Sheet, rng: np.random.Generator) -> None:
         rows, columns = PAGE_SHAPE
-        height = float(np.exp(rng.uniform(*np.log((12, 52)))))
+        # Large digits count as much as small ones, of which a page holds more.
+        height = float(np.exp(rng.triangular(*np.log((12, 48, 60)))))
         top = rng.uniform(-0.1, 0.5) * height
         pitch = height * rng.uniform(1.15, 2.2)
-        lines = 1 if rng.random() < 0.55 else 5
+        lines = 1 if rng.random() < 0.4 else 5
         if lines == 1:
             top = rng.uniform(0, max(1.0, rows - height))
         hand = _Hand.any(rng, height)
@@ -219,9 +220,9 @@ class PageWriter:
         top = rng.uniform(min(0, rows - ink.shape[0]), max(1, rows - ink.shape[0]))
         writing.put(ink, left, top, label if HEIGHTS[0] <= ink.shape[0] <= HEIGHTS[1] else -1)
         kind = rng.random()
-        if kind < 0.2:
+        if kind < 0.3:
             self._encircle(writing, ink, left, top, rng)
-        elif kind < 0.4:
+        elif kind < 0.45:
             self._write_word(writing, hand, left + ink.shape[1] + rng.uniform(0.15, 1.5) * height, top, rng)
 
     def _encircle(
@@ -281,8 +282,9 @@ class PageWriter:
         for _ in range(count):
             sketch = self._bank.sketch(rng)
             # A drawing may be a line; none is much wider than the page.
-            most = 200 * sketch.shape[0] / sketch.shape[1]
-            height = min(float(np.exp(rng.uniform(*np.log((10, 100))))), most)
+            most = 300 * sketch.shape[0] / sketch.shape[1]
+            # Parts of large drawings resemble digits, too.
+            height = min(float(np.exp(rng.uniform(*np.log((10, 220))))), most)
             ink = transform(sketch, height, np.exp(rng.normal(0, 0.1)), rng.normal(0, 0.1), 0)
             left, top = rng.uniform(-0.3, 1.0, 2) * (PAGE_SHAPE[1], PAGE_SHAPE[0])
             if not writing.boxes or not _covers(writing, ink, left, top):
@@ -320,7 +322,7 @@ class _Hand:
     @classmethod
     def any(cls, rng: np.random.Generator, height: float) -> "_Hand":
         """Return a random hand."""
-        touching = (0.0, 0.2, 1.0)[int(rng.choice(3, p=(0.48, 0.28, 0.24)))]
+        touching = (0.0, 0.25, 1.0)[int(rng.choice(3, p=(0.48, 0.36, 0.16)))]
         return cls(
             height=height,
             source=SOURCES[int(rng.choice(4, p=(0.42, 0.30, 0.18, 0.10)))],
@@ -348,7 +350,9 @@ def _cut(page: Page, rng: np.random.Generator) -> Page:
     if not len(page.boxes) or (page.classes < 0).any():
         return page
     low, high = page.boxes[:, :2].min(axis=0), (page.boxes[:, :2] + page.boxes[:, 2:]).max(axis=0)
-    margins = rng.uniform(-0.04, 0.3, 4) * float(page.boxes[:, 3].max())
+    # Ink often touches the edge of a picture, or leaves it.
+    margins = np.where(rng.random(4) < 0.4, rng.uniform(-0.05, 0.02, 4), rng.uniform(0, 0.3, 4))
+    margins *= float(page.boxes[:, 3].max())
     left, top = (max(0, int(value)) for value in low - margins[:2])
     right, bottom = min(columns, int(high[0] + margins[2]) + 1), min(rows, int(high[1] + margins[3]) + 1)
     part = page.pixels[top:bottom, left:right]

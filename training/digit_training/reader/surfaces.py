@@ -107,7 +107,7 @@ def _light(levels: Levels, rng: np.random.Generator) -> Levels:
                 -np.square((distance - 0.04) * rng.uniform(20, 80))
             )
             levels = levels * (1 + rng.uniform(-0.25, 0.25) * fold)
-    if rng.random() < 0.08:
+    if rng.random() < 0.14:
         table = x * np.cos(3 * angle) + y * np.sin(3 * angle) > rng.uniform(0.6, 1.1)
         levels = np.where(table, rng.uniform(20, 160) + 8 * _noise(levels.shape, 3, rng), levels)
     return np.asarray(levels, np.float32)
