@@ -134,7 +134,6 @@ def oversized_files() -> dict[str, bytes]:
         "bmp 100k": bmp(100_000, 100_000),
         "bmp upside down": bmp(1, -(2**31)),
         "jpeg 65k": with_jpeg_size(encode(small, "JPEG"), 65_500, 65_500),
-        "jpeg long and narrow": with_jpeg_size(encode(small, "JPEG"), 65_000, 970),
         "jpeg of a thousand scans": progressive_jpeg(1000),
         "tiff 100k": tiff(b"", (273, 4, 1, None), side=100_000),
         "ppm 100k": b"P6 100000 100000 255\n",

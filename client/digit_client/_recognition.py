@@ -10,7 +10,6 @@ group by group: the pixels of all might not fit into memory.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar
 
@@ -73,7 +72,7 @@ def page_of_picture(picture: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Pa
     if isinstance(picture, np.ndarray):
         return images.to_page(images.to_uint8_image(picture))
     data = read_source(picture)
-    pixels = images.decode(data, max_pixels=max_pixels, side=images.PAGE_SIDE)
+    pixels = images.decode(data, max_pixels=max_pixels)
     return images.to_page(pixels, images.original_size(data))
 
 
@@ -111,16 +110,16 @@ class Recognition:
     def predict(self, pictures: Pictures) -> Iterator[Outcome[Prediction]]:
         """Yield the class of each picture, in order, or its refusal or error.
 
-        Cascade for digits: the model decides on the normalised picture. Where it refuses that, or nothing is
-        written at first sight, the reader looks for digits, if there is one.
+        Cascade for digits: the model decides on a drawing as it is. Where it refuses that, and on other
+        pictures, the reader looks for the digit, if there is one.
         """
         size = max(1, min(self.max_batch, _GROUP_BYTES // math.prod(self.task.shape)))
         for start in range(0, len(pictures), size):
             indexes = range(start, min(start + size, len(pictures)))
-            outcomes = self._predict_prepared(pictures, indexes)
-            if self.task.reads_numbers:
-                self._decide_refused(outcomes, pictures, start)
-            yield from outcomes
+            if self.task.reads_numbers and not self._are_prepared(pictures, indexes):
+                yield from self._predict_digits(pictures, indexes)
+            else:
+                yield from self._predict_prepared(pictures, indexes)
 
     def read(self, pictures: Pictures) -> Iterator[Outcome[Reading]]:
         """Yield the digits on each picture, in order, or its error.
@@ -130,118 +129,130 @@ class Recognition:
         """
         if not self.task.reads_numbers:
             raise ReadingNotSupportedError(f"the model classifies {self.task.name}; it reads no numbers")
-        for _, found, answers in self._classify_detected(pictures, range(len(pictures))):
-            if isinstance(found, Detected):
-                reading, inputs = images.read(found, answers, self.min_is_digit)
-                yield Outcome(reading, inputs)
-            else:
-                yield Outcome(found)
-
-    def _predict_prepared(self, pictures: Pictures, indexes: range) -> list[Outcome[Prediction]]:
-        """Return the model's answer on each prepared picture; black stands for one without ink."""
-        rows = self._prepare(pictures, indexes)
-        black = np.zeros(self.task.shape, np.uint8)
-        inputs = [black if row is None else row for row in rows if not isinstance(row, Exception)]
-        answers = iter(self._classify(inputs))
-        outcomes: list[Outcome[Prediction]] = []
-        for row in rows:
-            if isinstance(row, Exception):
-                outcomes.append(Outcome(row))
-                continue
-            answer = next(answers)
-            if refusal := "no_digit" if row is None else self._refusal(answer):
-                answer = replace(answer, refusal=refusal)
-            outcomes.append(Outcome(answer, (black if row is None else row,)))
-        return outcomes
-
-    def _prepare(self, pictures: Pictures, indexes: range) -> Sequence[NDArray[Any] | PictureError | None]:
-        """Return each picture in the model's form, None for one on which nothing is written, or its error."""
-        if not self._is_in_form(pictures):
-            return [self._attempt(pictures, index, self._prepare_or_none) for index in indexes]
-        batch = pictures[indexes.start : indexes.stop]
-        if self.task.kind != "digits" or batch.dtype == np.float32:
-            return list(batch)
-        # Vectorised check: most arrays of digits are normalised already.
-        is_normalized = images.are_normalized(np.asarray(batch, np.uint8))
-        return [
-            row if ready else self._attempt(pictures, index, self._prepare_or_none)
-            for index, row, ready in zip(indexes, batch, is_normalized.tolist(), strict=True)
-        ]
-
-    def _prepare_or_none(self, picture: ImageSource) -> Pixels | None:
-        try:
-            return self.prepare(picture, self.task)
-        except NoInkError:
-            return None
-
-    def _refusal(self, prediction: Prediction) -> Refusal | None:
-        if self.task.reads_numbers:
-            return None if prediction.looks_like_digit(self.min_is_digit) else "no_digit"
-        return "unsure" if prediction.confidence < self.task.refuse_below else None
-
-    def _decide_refused(self, outcomes: list[Outcome[Prediction]], pictures: Pictures, start: int) -> None:
-        """Replace each refusal by the decision on what the reader finds; without a reader, it stays."""
-        refused = [
-            start + position
-            for position, outcome in enumerate(outcomes)
-            if isinstance(outcome.result, Prediction) and outcome.result.refusal
-        ]
-        with suppress(ReaderMissingError):
-            for index, found, answers in self._classify_detected(pictures, refused):
-                outcomes[index - start] = self._decide(outcomes[index - start], found, answers)
-
-    def _decide(
-        self, refusal: Outcome[Prediction], found: Detected | PictureError, answers: Sequence[Prediction]
-    ) -> Outcome[Prediction]:
-        if not isinstance(found, Detected):
-            return Outcome(found)
-        digits = images.digit_indexes(found, answers, self.min_is_digit)
-        if len(digits) == 1:
-            return Outcome(answers[digits[0]], (found.glyphs[digits[0]],))
-        if not refusal.inputs[0].any():
-            # Nothing was found at first: what resembles a digit most shows more than black.
-            best = max(range(len(answers)), key=lambda index: answers[index].confidence)
-            refusal = Outcome(replace(answers[best], refusal="no_digit"), (found.glyphs[best],))
-        if not digits:
-            return refusal
-        assert isinstance(refusal.result, Prediction)
-        several = replace(refusal.result, refusal="several_digits", count=len(digits))
-        return Outcome(several, refusal.inputs)
-
-    def _classify_detected(
-        self, pictures: Pictures, indexes: Sequence[int]
-    ) -> Iterator[tuple[int, Detected | PictureError, list[Prediction]]]:
-        """Yield each index with what the reader finds on the picture and its predictions, or with its error.
-
-        Pictures share a call of the classifier as long as it holds at most `max_batch` crops.
-        """
-        group: list[tuple[int, Detected | PictureError]] = []
+        group: list[Detected | PictureError] = []
         count = 0
-        for index in indexes:
+        for index in range(len(pictures)):
             page = self._attempt(pictures, index, self.page)
             found = self._detect(page) if isinstance(page, Page) else page
             size = len(found.glyphs) if isinstance(found, Detected) else 0
             if count + size > self.max_batch:
-                yield from self._classify_group(group)
+                yield from self._read_group(group)
                 group, count = [], 0
-            group.append((index, found))
+            group.append(found)
             count += size
-        yield from self._classify_group(group)
+        yield from self._read_group(group)
+
+    def _predict_prepared(self, pictures: Pictures, indexes: range) -> Iterator[Outcome[Prediction]]:
+        """Yield the model's answer on each picture, prepared as its task card says."""
+        rows: Sequence[NDArray[Any] | PictureError]
+        if self._are_prepared(pictures, indexes):
+            rows = [pictures[index] for index in indexes]
+        else:
+            rows = [self._attempt(pictures, index, self._prepare) for index in indexes]
+        answers = iter(self._classify([row for row in rows if not isinstance(row, Exception)]))
+        for row in rows:
+            if isinstance(row, Exception):
+                yield Outcome(row)
+            else:
+                yield Outcome(self._decide(next(answers), row), (row,))
+
+    def _prepare(self, picture: ImageSource) -> Pixels:
+        """Return the picture in the model's form, black if nothing is written on it."""
+        try:
+            return self.prepare(picture, self.task)
+        except NoInkError:
+            return np.zeros(self.task.shape, np.uint8)
+
+    def _are_prepared(self, pictures: Pictures, indexes: range) -> bool:
+        """True for an array of inputs of the model; bytes of digits have to be in MNIST's form."""
+        if not self._is_in_form(pictures):
+            return False
+        batch = pictures[indexes.start : indexes.stop]
+        if self.task.kind != "digits" or batch.dtype == np.float32:
+            return True
+        return bool(images.are_normalized(np.asarray(batch, np.uint8)).all())
+
+    def _predict_digits(self, pictures: Pictures, indexes: range) -> Iterator[Outcome[Prediction]]:
+        """Yield the digit on each picture; the model is asked once for the drawings among them."""
+        group: list[Page | PictureError] = []
+        size = 0
+        for index in indexes:
+            page = self._attempt(pictures, index, self.page)
+            group.append(page)
+            size += page.levels.nbytes if isinstance(page, Page) else 0
+            if size > _GROUP_BYTES:
+                yield from self._predict_pages(group)
+                group, size = [], 0
+        yield from self._predict_pages(group)
+
+    def _predict_pages(self, pages: Sequence[Page | PictureError]) -> Iterator[Outcome[Prediction]]:
+        crops = [self._crop(page) if isinstance(page, Page) else None for page in pages]
+        answers = iter(self._classify([crop for crop in crops if crop is not None]))
+        for page, crop in zip(pages, crops, strict=True):
+            answer = None if crop is None else self._decide(next(answers), crop)
+            if not isinstance(page, Page):
+                yield Outcome(page)
+            elif crop is None or answer is None or (answer.refusal and not page.is_input):
+                yield self._look(page)
+            else:
+                yield Outcome(answer, (crop,))
+
+    def _crop(self, page: Page) -> NDArray[np.uint8] | None:
+        """Return the digit of a drawing, or None for a picture on which the reader has to look for it."""
+        return images.crop_picture(page) if page.is_input else images.crop_drawing(page)
+
+    def _look(self, page: Page) -> Outcome[Prediction]:
+        """Return the one digit that the reader finds, at the coarsest view at which the model agrees.
+
+        Without a reader, the model decides on all ink of the picture.
+        """
+        for levels, factor in page.views():
+            try:
+                found = images.detect(page, self.find(levels).scaled(factor))
+            except ReaderMissingError:
+                crop = images.crop_picture(page)
+                (answer,) = self._classify([crop])
+                return Outcome(self._decide(answer, crop), (crop,))
+            answers = self._classify(found.glyphs)
+            digits = images.digit_indexes(found, answers, self.min_is_digit)
+            if len(digits) == 1:
+                return Outcome(answers[digits[0]], (found.glyphs[digits[0]],))
+        # The crop that resembles a digit most shows why.
+        best = max(digits or range(len(answers)), key=lambda index: answers[index].confidence)
+        refused = replace(answers[best], refusal="no_digit")
+        if digits:
+            refused = replace(refused, refusal="several_digits", count=len(digits))
+        return Outcome(refused, (found.glyphs[best],))
+
+    def _decide(self, answer: Prediction, row: NDArray[Any]) -> Prediction:
+        """Return the answer on an input, refused if nothing is written there or the model is not sure."""
+        refusal: Refusal | None = None
+        if self.task.kind == "digits" and not row.any():
+            refusal = "no_digit"
+        elif self.task.reads_numbers:
+            refusal = None if answer.looks_like_digit(self.min_is_digit) else "no_digit"
+        elif answer.confidence < self.task.refuse_below:
+            refusal = "unsure"
+        return replace(answer, refusal=refusal) if refusal else answer
+
+    def _read_group(self, group: Sequence[Detected | PictureError]) -> Iterator[Outcome[Reading]]:
+        """Yield the reading of each picture; all crops share a call of the model."""
+        answers = self._classify(
+            [glyph for found in group if isinstance(found, Detected) for glyph in found.glyphs]
+        )
+        end = 0
+        for found in group:
+            if not isinstance(found, Detected):
+                yield Outcome(found)
+                continue
+            start, end = end, end + len(found.glyphs)
+            reading, inputs = images.read(found, answers[start:end], self.min_is_digit)
+            yield Outcome(reading, inputs)
 
     def _detect(self, page: Page) -> Detected:
         return (
             images.lone_digit(page) if page.digit is not None else images.detect(page, self.find(page.levels))
         )
-
-    def _classify_group(
-        self, group: Sequence[tuple[int, Detected | PictureError]]
-    ) -> Iterator[tuple[int, Detected | PictureError, list[Prediction]]]:
-        glyphs = [glyph for _, found in group if isinstance(found, Detected) for glyph in found.glyphs]
-        predictions = self._classify(glyphs)
-        end = 0
-        for index, found in group:
-            start, end = end, end + (len(found.glyphs) if isinstance(found, Detected) else 0)
-            yield index, found, predictions[start:end]
 
     def _classify(self, inputs: Sequence[NDArray[Any]]) -> list[Prediction]:
         predictions: list[Prediction] = []

@@ -141,9 +141,8 @@ def test_predict_mixed_batch_has_outcome_in_each_place(
     errors = [outcome.result for outcome in outcomes if isinstance(outcome.result, Exception)]
     assert [getattr(error, "index", None) for error in errors] == [0, None, 7, 8]
     assert all(error.__traceback__ is None for error in errors)
-    # One call for all normalised pictures, one for what the reader finds on those that it refuses.
-    assert len(calls.sizes) == 2
-    assert calls.sizes[0] == len(pictures)
+    # One call for the drawings, one for what the reader finds on each other picture and on the refused dash.
+    assert calls.sizes == [3, 3, 1, 1]
 
 
 def test_read_mixed_batch_has_outcome_in_each_place(recognition: Recognition, pictures: Any) -> None:
@@ -223,8 +222,7 @@ def test_recognition_steps_run_where_the_caller_wants(model: LinearModel, pictur
     recognition = Recognition(model.classify, DIGITS, find=find_components, page=page)
     given = [pictures["in MNIST's form"], pictures["two lines"]]
     list(recognition.predict(given))
-    assert len(paged) == 1
-    assert paged[0] is given[1]
+    assert all(picture is expected for picture, expected in zip(paged, given, strict=True))
 
 
 def test_recognition_without_reader_predicts_and_reads_nothing(model: LinearModel, pictures: Any) -> None:

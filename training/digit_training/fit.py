@@ -20,6 +20,7 @@ from digit_training.callbacks import BestWeights, class_logs, defer_interrupt
 from digit_training.classifier import predict
 from digit_training.data import NO_DIGIT, Examples, Labels
 from digit_training.models import IS_DIGIT, PROBABILITIES
+from digit_training.reader.crops import crop_digits
 from digit_training.recipes import Recipe
 
 STEPS_PER_EXECUTION = 25
@@ -251,7 +252,8 @@ def _fit_network(
     keras.utils.set_random_seed(seed)
     validation, train = _split(examples, recipe.validation_split, seed)
     rng = np.random.default_rng(seed)
-    extra = synthetic.make_digits(round(recipe.synthetic_fraction * len(train)), rng)
+    count = round(recipe.synthetic_fraction * len(train))
+    extra = synthetic.make_digits(count - count // 2, rng) + crop_digits(count // 2, train, rng)
     model = recipe.build()
     has_two_outputs = models.has_is_digit(model)
     negative_count = round(recipe.negative_fraction * len(train)) if has_two_outputs else 0

@@ -33,7 +33,7 @@ def decode(
     data: bytes,
     *,
     max_pixels: int = MAX_PIXELS,
-    side: int = scaling.MAX_SIDE,
+    side: int = scaling.PAGE_SIDE,
     min_side: int | None = None,
 ) -> Pixels:
     """Decode an image file: PNG, JPEG, GIF, BMP, WebP, TIFF or PPM.
@@ -123,7 +123,7 @@ def _limit_cost(image: Image.Image, data: bytes, max_pixels: int, side: int, min
         image.draft(None, (min_side, min_side) if min_side else _draft_size(*image.size, side))
     elif image.format == "TIFF":
         _check_tiff(data)
-    # Check the size after draft(), which leaves a long, narrow JPEG at its full size.
+    # The size is that of the draft.
     _check_size(*image.size, max_pixels)
 
 
@@ -160,8 +160,8 @@ def _check_tiff(tiff: bytes) -> None:
 def _draft_size(width: int, height: int, side: int) -> tuple[int, int]:
     """Return the least width and height, in pixels, to which libjpeg may downscale, by two, four or eight."""
     factor = scaling.downscale_factor((width, height), side)
-    # The largest power of two that divides the factor is the decoder's part of the downscaling.
-    power = factor & -factor
+    # The decoder's part of the downscaling is a power of two.
+    power = 1 << (factor.bit_length() - 1)
     return max(1, min(_MIN_JPEG_SIDE, width // power)), max(1, min(_MIN_JPEG_SIDE, height // power))
 
 

@@ -9,10 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client._inputs import Pixels, to_uint8_image
-from digit_client._types import Box
+from digit_client._inputs import Pixels
 from digit_client.images.scaling import pad
-from digit_client.images.segmentation import segment_digit
 
 SIDE = 28
 """Width and height of a normalised digit, in pixels."""
@@ -34,38 +32,10 @@ class MnistConfig:
     """Level of the brightest pixel."""
     min_stroke_width: float = 2.2
     """Strokes are two to three pixels wide; a finer one would almost vanish when downscaled."""
-    row_step: int = 16
-    """Stride of the rows that are sampled first: a sample suffices to recognise most colour pictures."""
 
 
 _CONFIG = MnistConfig()
 _ONES, _INDEXES = np.ones(SIDE, np.float32), np.arange(SIDE, dtype=np.float32)
-
-
-def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Segment the digit on a picture and normalise it to MNIST's form: uint8 [28, 28], light ink on dark.
-
-    Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4], of bytes, of 16-bit integers, or of floats in 0..1 or
-    0..255. A picture in MNIST's form is returned unchanged, or inverted if its ink is dark. Raise
-    NoInkError if nothing on the picture looks like a digit, ImageShapeError or PixelValueError for other
-    arrays.
-    """
-    digit, _ = locate_and_normalise(drop_redundant_channels(to_uint8_image(image)))
-    return digit
-
-
-def locate_and_normalise(pixels: Pixels) -> tuple[NDArray[np.uint8], Box]:
-    """Return the digit in MNIST's form, uint8 [28, 28], and its box.
-
-    Takes uint8 [h, w], [h, w, 3] or [h, w, 4]. Raise NoInkError as `normalise` does.
-    """
-    if is_normalized(pixels):
-        return pixels, cv2.boundingRect(pixels)
-    # Check the shape first: inversion of a large picture is slow.
-    if pixels.shape == (SIDE, SIDE) and is_normalized(255 - pixels):
-        return 255 - pixels, cv2.boundingRect(255 - pixels)
-    digit = segment_digit(pixels)
-    return fit_to_mnist_canvas(digit.ink), digit.box
 
 
 def fit_to_mnist_canvas(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -108,20 +78,6 @@ def are_normalized(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     is_centered = ((centers >= low) & (centers <= high)).all(axis=0)
     normalized: NDArray[np.bool_] = is_bright & (sides >= shortest) & (sides <= longest) & is_centered
     return normalized
-
-
-def drop_redundant_channels(pixels: Pixels) -> Pixels:
-    """Return grey [h, w] if all colour channels are equal and alpha is opaque; else the picture itself."""
-    if pixels.ndim == 2 or _single_channel(pixels[:: _CONFIG.row_step]) is None:
-        return pixels
-    grey = _single_channel(pixels)
-    return pixels if grey is None else grey
-
-
-def _single_channel(pixels: Pixels) -> NDArray[np.uint8] | None:
-    red = cv2.extractChannel(pixels, 0)
-    expected = cv2.cvtColor(red, cv2.COLOR_GRAY2RGBA if pixels.shape[2] == 4 else cv2.COLOR_GRAY2RGB)
-    return None if cv2.norm(pixels, expected, cv2.NORM_INF) else np.asarray(red, np.uint8)
 
 
 def _extents(is_ink: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from digit_client._exceptions import ImageShapeError
 from digit_client._inputs import Pixels, to_uint8_image
 from digit_client.artifact.task_card import TaskCard
+from digit_client.images.crops import normalise
 from digit_client.images.decode import MAX_PIXELS, decode
-from digit_client.images.normalisation import normalise
 
 _WHITE = 255
 _OVERSAMPLING = 2

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_client._types import MIN_IS_DIGIT, Box, Digit, Line, Prediction, Reading
+from digit_client.images.crops import crop_digit
 from digit_client.images.normalisation import SIDE
-from digit_client.images.pages import Page, crop_digit
+from digit_client.images.pages import Page
 
 CLASSES = 11
 """Classes of the reader: the ten digits, and signs such as points and slashes."""
@@ -41,6 +42,10 @@ class Peaks:
     def __getitem__(self, chosen: Sequence[int] | NDArray[np.intp]) -> "Peaks":
         """Return the chosen peaks."""
         return Peaks(self.scores[chosen], self.classes[chosen], self.boxes[chosen])
+
+    def scaled(self, factor: float) -> "Peaks":
+        """Return the peaks of a page that is larger by this factor."""
+        return Peaks(self.scores, self.classes, self.boxes * np.float32(factor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +116,7 @@ def read(
 
     Takes one prediction for each crop. `min_is_digit` is the least mean `is_digit` of the digits.
     """
-    chosen = digit_indexes(detected, predictions, min_is_digit) or _lone_digit_index(
-        detected, predictions, min_is_digit
-    )
+    chosen = digit_indexes(detected, predictions, min_is_digit)
     scores, probabilities = detected.digits.scores, _mix(detected.digits, predictions)
     grouped = [[chosen[member] for member in line] for line in _lines(detected.digits.boxes[chosen])]
     separators = _separators(detected, grouped)
@@ -137,23 +140,17 @@ def read(
 def digit_indexes(
     detected: Detected, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
 ) -> list[int]:
-    """Return the indexes of the digits: those of the reader, if the model agrees in the mean."""
-    chosen: list[int] = np.flatnonzero(detected.digits.scores >= _CONFIG.min_score).tolist()
+    """Return the indexes of the digits: those of the reader, if the model agrees in the mean.
+
+    If the reader is sure of none, the best peak is a digit if the model is sure of it.
+    """
+    scores = detected.digits.scores
+    chosen: list[int] = np.flatnonzero(scores >= _CONFIG.min_score).tolist()
+    if not chosen and len(scores):
+        chosen, min_is_digit = [int(scores.argmax())], max(min_is_digit, _CONFIG.min_lone_is_digit)
     if not chosen or np.mean([_is_digit(predictions[index]) for index in chosen]) < min_is_digit:
         return []
     return chosen
-
-
-def _lone_digit_index(
-    detected: Detected, predictions: Sequence[Prediction], min_is_digit: float
-) -> list[int]:
-    """Return the index of the best peak, if the reader is sure of none and the model is sure of this one."""
-    scores = detected.digits.scores
-    if not len(scores) or scores.max() >= _CONFIG.min_score:
-        return []
-    best = int(scores.argmax())
-    is_sure = _is_digit(predictions[best]) >= max(min_is_digit, _CONFIG.min_lone_is_digit)
-    return [best] if is_sure else []
 
 
 def _is_digit(prediction: Prediction) -> float:

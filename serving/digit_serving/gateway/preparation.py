@@ -131,8 +131,7 @@ class Preparation:
         context = self._context
         started = time.perf_counter()
         context.read_started_at = context.read_started_at or started
-        context.find_started_at = context.find_started_at or started
         try:
             return page_of_picture(picture, max_pixels=max_pixels)
         finally:
-            context.find_seconds += time.perf_counter() - started
+            context.decode_seconds += time.perf_counter() - started

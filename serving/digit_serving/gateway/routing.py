@@ -83,6 +83,7 @@ class Router:
         """Return what the reader finds on a page. Raise ReaderMissingError if the service has none."""
         self._begin_deadline(context)
         started = time.perf_counter()
+        context.find_started_at = context.find_started_at or started
 
         def ask(model: ModelRef, timeout: float) -> Awaitable[Peaks]:
             return self._model_server.find(page, model, timeout=timeout, request_id=context.request_id)

@@ -128,7 +128,7 @@ def test_decode_exif_orientation_is_applied() -> None:
 
 @pytest.mark.parametrize(
     ("width", "height", "expected"),
-    [(4000, 3000, 500), (640, 480, 320), (1280, 960, 1280), (4160, 3120, 2080), (500, 400, 500)],
+    [(4000, 3000, 1000), (640, 480, 640), (1280, 960, 640), (4160, 3120, 1040), (1000, 700, 500)],
 )
 def test_decode_large_jpeg_is_downscaled(width: int, height: int, expected: int) -> None:
     photograph = encode(np.full((height, width), 200, np.uint8), "JPEG")

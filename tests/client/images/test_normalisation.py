@@ -11,15 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from digit_client import images
-from digit_client.images.normalisation import drop_redundant_channels
 from tests.client.images.pictures import MIN_SIMILARITY, Pixels, assert_same_digit, crop_digit, similarity
-
-GREY = np.random.default_rng(0).integers(0, 256, (40, 30), np.uint8)
-
-
-def repeat_channels(*alpha: int) -> Pixels:
-    """Return GREY as equal red, green and blue, with a constant alpha if one is given."""
-    return np.stack([GREY] * 3 + [np.full_like(GREY, level) for level in alpha], axis=2)
 
 
 def test_normalise_mnist_digit_returns_same_pixels(digits: Any) -> None:
@@ -102,13 +94,11 @@ def test_normalise_bar_returns_one() -> None:
 
 
 @pytest.mark.parametrize("label", [0, 3, 4, 5, 6, 7, 8, 9])
-@pytest.mark.parametrize("scale", [1, 8])
-def test_normalise_tight_crop_is_not_mistaken_for_paper(label: int, scale: int, digits: Any) -> None:
+def test_normalise_tight_crop_is_not_mistaken_for_paper(label: int, digits: Any) -> None:
     digit = digits.one(label)
     rows, columns = (np.flatnonzero(digit.max(axis=axis) > 127) for axis in (1, 0))
     crop = digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    picture = cv2.resize(crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    assert_same_digit(images.normalise(255 - picture), digit)
+    assert_same_digit(images.normalise(255 - crop), digit)
 
 
 def test_normalise_specks_are_ignored(page: Pixels, seven: Pixels) -> None:
@@ -190,23 +180,6 @@ def test_are_normalized_agrees_with_is_normalized(digits: Any) -> None:
     pictures = np.concatenate((normalized, 255 - normalized, normalized // 3, shifted, empty))
     assert list(images.are_normalized(pictures)) == [images.is_normalized(picture) for picture in pictures]
     assert images.are_normalized(pictures).sum() == 50
-
-
-@pytest.mark.parametrize("picture", [GREY, repeat_channels(), repeat_channels(255)])
-def test_drop_redundant_channels_equal_channels_return_grey(picture: Pixels) -> None:
-    assert np.array_equal(drop_redundant_channels(picture), GREY)
-
-
-@pytest.mark.parametrize("row", [0, 5, 39])
-@pytest.mark.parametrize("channel", [0, 1, 2])
-def test_drop_redundant_channels_single_colored_pixel_returns_picture(channel: int, row: int) -> None:
-    picture = repeat_channels()
-    picture[row, 7, channel] ^= 1
-    assert np.array_equal(drop_redundant_channels(picture), picture)
-
-
-def test_drop_redundant_channels_transparent_picture_returns_picture() -> None:
-    assert drop_redundant_channels(repeat_channels(254)).shape == (40, 30, 4)
 
 
 def test_fit_to_mnist_canvas_fine_stroke_is_thickened() -> None:

@@ -33,3 +33,13 @@ def test_page_boxes_are_within_the_picture() -> None:
     page = to_page(np.full((960, 1280), 200, np.uint8), (1920, 2560))
     assert page.to_picture(np.array([-3, 10, 20, 40], np.float32)) == (0, 40, 68, 160)
     assert page.to_picture(np.array([630, 470, 20, 40], np.float32)) == (2520, 1880, 40, 40)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((480, 640), [(120, 160), (480, 640)]), ((280, 280), [(280, 280)]), ((40, 30), [(200, 150)])],
+)
+def test_page_views_are_coarse_first(shape: tuple[int, int], expected: list[tuple[int, int]]) -> None:
+    views = to_page(np.full(shape, 200, np.uint8)).views()
+    assert [levels.shape for levels, _ in views] == expected
+    assert [factor for _, factor in views] == [4, 1][-len(views) :]

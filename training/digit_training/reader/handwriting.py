@@ -108,8 +108,8 @@ class GlyphBank:
         self._sketches = [_to_bytes(getattr(sketcher, list(SKETCHES)[kind])()) for kind in kinds.tolist()]
 
     def take(self, source: str, label: int, rng: np.random.Generator) -> Glyph:
-        """Return a random glyph of the label, 0 to 9."""
-        return pick(self._glyphs[source][label], rng)
+        """Return a random glyph of the label, 0 to 9; a drawn style if the source has none."""
+        return pick(self._glyphs[source][label] or self._glyphs["strokes"][label], rng)
 
     def word(self, rng: np.random.Generator) -> Glyph:
         """Return a random word of any height."""

@@ -1,0 +1,24 @@
+"""Crops of drawn pages as training examples."""
+
+from typing import Any
+
+import numpy as np
+
+from digit_training.reader.crops import crop_digits
+
+
+def test_crops_are_digits_in_mnists_form_and_the_same_for_a_seed(mnist: Any) -> None:
+    first, second = (crop_digits(60, mnist.train, np.random.default_rng(3)) for _ in range(2))
+    assert first.images.shape == (60, 28, 28)
+    assert set(first.labels.tolist()) <= set(range(10))
+    assert np.array_equal(first.images, second.images)
+    assert (first.images.reshape(60, -1).max(axis=1) == 255).all()
+
+
+def test_crops_of_few_digits_have_other_labels_too(mnist: Any) -> None:
+    few = mnist.train[:3]
+    assert len(set(crop_digits(60, few, np.random.default_rng(0)).labels.tolist())) == 10
+
+
+def test_no_crops_need_no_digits(mnist: Any) -> None:
+    assert len(crop_digits(0, mnist.train[:0], np.random.default_rng(0))) == 0

@@ -1,0 +1,39 @@
+"""Crops of drawn pages: what the digits' model gets to see behind the reader, as training examples."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_client.images import Page, crop_digit
+from digit_client.images.reading import SIGN, intersections
+from digit_training.data import Examples
+from digit_training.reader.handwriting import GlyphBank
+from digit_training.reader.pages import PageWriter
+
+GLYPHS = 1500
+"""Largest number of glyphs of each origin, from which the pages are written."""
+JITTER = 0.04
+"""Standard deviation of a box's sides, as a share of its height: the reader's boxes are no better."""
+MAX_COVERED = 0.3
+"""Largest share of a digit that a neighbour's box covers; the reader alone reads others."""
+
+
+def crop_digits(count: int, digits: Examples, rng: np.random.Generator) -> Examples:
+    """Return `count` digits, cropped from drawn pages as in serving; `digits` are MNIST's training digits."""
+    crops: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    writer = PageWriter(GlyphBank(digits, min(count, GLYPHS), rng)) if count else None
+    while writer and len(crops) < count:
+        drawn = writer.draw(rng)
+        page = Page(drawn.pixels, drawn.pixels.shape)
+        common = intersections(drawn.boxes, drawn.boxes)
+        np.fill_diagonal(common, 0)
+        covered = common.sum(axis=1) / np.maximum(drawn.boxes[:, 2] * drawn.boxes[:, 3], 1)
+        for box, label, share in zip(drawn.boxes, drawn.classes.tolist(), covered.tolist(), strict=True):
+            if 0 <= label < SIGN and share <= MAX_COVERED:
+                crop = crop_digit(
+                    page, box + np.float32(JITTER * box[3]) * rng.standard_normal(4, np.float32)
+                )
+                if crop.any():
+                    crops.append(crop)
+                    labels.append(label)
+    return Examples(np.array(crops[:count], np.uint8).reshape(-1, 28, 28), np.array(labels[:count], np.uint8))
