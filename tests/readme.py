@@ -10,6 +10,7 @@ PAGES = (
     "README.md",
     "docs/tutorials/from-ten-lines.md",
     "docs/how-to/call-the-service.md",
+    "docs/how-to/call-from-python.md",
     "docs/how-to/score-in-bulk.md",
     "docs/how-to/run-on-one-machine.md",
     "docs/how-to/deploy-with-compose.md",
