@@ -12,9 +12,9 @@ from PIL import Image
 
 from digit_client import ImageError, images
 from digit_client.artifact.task_card import NO_CLASS
+from digit_serving.commands import NONE, format_fields, format_size, format_table, format_time
 from digit_serving.errors import DigitServingError
 from digit_serving.feedback.records import Agreement, Record
-from digit_serving.text_tables import NONE, format_fields, format_size, format_table, format_time
 
 _PARTS = {False: "train", True: "held-out"}
 """Names of the folders, by `held_out`."""

@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from digit_client import DigitError, ModelServerClient, Prediction, Reading
 from digit_serving.errors import DigitServingError
-from digit_serving.filesystems import open_folder
+from digit_serving.scoring.files import open_folder
 from digit_serving.scoring.results import (
     FINAL_CODES,
     NOT_FOUND,
