@@ -1,20 +1,23 @@
-"""Parts that commands share: the option --models, click's errors, and text for terminals."""
+"""Parts that commands share: options, click's errors, and text for terminals."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import click
 
-models_option = click.option(
+option = partial(click.option, show_default=True, show_envvar=True)
+PATH = click.Path(path_type=Path)
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+models_option = option(
     "--models",
     "root",
     default=Path("models"),
     envvar="DIGITS_MODELS",
-    show_default=True,
-    show_envvar=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of all models.",
 )
 NONE = "–"

@@ -10,6 +10,9 @@
 Artifacts fail with ArtifactError, and calls of a service with DigitError, both of `digit_client`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DigitServingError(Exception):
     """Base class of the package's errors."""
@@ -32,3 +35,15 @@ class ServingError(DigitServingError):
     def __init__(self, message: str, code: str = "INVALID_ARGUMENT") -> None:
         self.message, self.code = message, code
         super().__init__(f"{code}: {message}")
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn the error of a missing module into one line that says how to install the extra with it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise DigitServingError(
+            f"this command needs the module {error.name}; "
+            f"install it in a clone of digit-serving: pip install '.[{extra}]'"
+        ) from error

@@ -19,7 +19,7 @@ from typing import Self
 import fsspec
 
 from digit_client.artifact.models_config import STABLE, ModelsConfig
-from digit_client.artifact.models_folder import KEPT_VERSIONS, ModelsFolder
+from digit_client.artifact.models_folder import KEPT_VERSIONS, ModelsFolder, Report
 from digit_client.artifact.versions import ArtifactError, Version, fsync
 
 _MANIFEST = "manifest.json"
@@ -27,8 +27,6 @@ _STAGED_PREFIX = ".pulling-"
 _SERVED_FOLDER = Path("/models")
 """Models folder of a container that pulls from a bucket."""
 _WRITE_ATTEMPTS = 10
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
