@@ -56,7 +56,7 @@ def format_stats(stats: Iterable[Agreement]) -> str:
             str(version.version),
             f"{version.records:,}",
             f"{version.labelled:,}",
-            _format_agreement(version),
+            f"{version.agreeing:,} ({version.agreeing / version.labelled:.1%})" if version.labelled else NONE,
         )
         for version in stats
     ]
@@ -130,12 +130,6 @@ def _format_input(record: Record) -> str:
 
 def _format_label(label: str | None) -> str:
     return {None: NONE, NO_CLASS: _NO_CLASS}.get(label) or str(label)
-
-
-def _format_agreement(version: Agreement) -> str:
-    if not version.labelled:
-        return NONE
-    return f"{version.agreeing:,} ({version.share:.1%})"
 
 
 @contextmanager

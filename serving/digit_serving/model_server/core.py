@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tensorflow.core.protobuf.error_codes_pb2 import Code
 from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigResponse
@@ -56,10 +55,9 @@ class ServerCore:
         """Return the state of each version, newest first."""
         response = GetModelStatusResponse()
         for version in self._manager.status(_spec(request)):
-            entry = response.model_version_status.add(version=version.number, state=version.state, status={})
-            if version.error is not None and version.state == State.END:
-                entry.status.error_code = Code.Value(version.error.code)
-                entry.status.error_message = version.error.message
+            error = version.error if version.state == State.END else None
+            status = {"error_code": error.code, "error_message": error.message} if error else {}
+            response.model_version_status.add(version=version.number, state=version.state, status=status)
         return response
 
     def inputs(self, spec: ModelSpec) -> Any:
