@@ -123,11 +123,13 @@ def push_at_once(*folders: Path) -> dict[Path, str]:
     """Push version 11 of each folder, when all pushers know that it is missing; return their errors."""
     barrier = Barrier(len(folders))
 
+    def report(line: str) -> None:
+        if line.startswith("Pushing"):
+            barrier.wait(30)
+
     def push_one(folder: Path) -> str:
         try:
-            Bucket(URL).push(
-                version(folder, 11), lambda line: line.startswith("Pushing") and barrier.wait(30)
-            )
+            Bucket(URL).push(version(folder, 11), report)
         except ArtifactError as error:
             return str(error)
         return ""
