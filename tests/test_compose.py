@@ -27,6 +27,11 @@ SERVICES: dict[str, Any] = COMPOSE["services"]
 # The service `drop-in` only builds an image.
 RUNNING = sorted(SERVICES.keys() - {"drop-in"})
 DOCKERFILES = [ROOT / "training" / "Dockerfile", ROOT / "serving" / "Dockerfile"]
+MODEL_SERVER = SERVICES["model-server"]
+PROMETHEUS = yaml.safe_load((ROOT / "serving" / "config" / "prometheus.yml").read_text())
+RELEASE_JOB = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]["images"]
+PAGE = (ROOT / "docs" / "how-to" / "deploy-with-compose.md").read_text()
+STORE = "sqlite:////feedback/feedback.db"
 
 
 def interpolated(text: str, **settings: str) -> str:
@@ -34,36 +39,25 @@ def interpolated(text: str, **settings: str) -> str:
     return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda match: settings.get(match[1]) or match[2], text)
 
 
-@pytest.fixture
-def model_server() -> Any:
-    return SERVICES["model-server"]
-
-
-def test_model_server_flags_are_known(model_server: Any) -> None:
+def test_model_server_flags_are_known_and_name_files_of_the_volumes() -> None:
     """TensorFlow Serving ignores an unknown flag after a line in its log."""
-    options = flags.parse([interpolated(argument) for argument in model_server["command"]])
+    options = flags.parse([interpolated(argument) for argument in MODEL_SERVER["command"]])
     assert (options.port, options.rest_api_port) == (8500, 8501)
     assert options.allow_version_labels_for_unavailable_models
     assert not options.enable_profiler
     assert (
         ROOT / "serving" / "config" / Path(options.monitoring_config_file).relative_to("/config")
     ).is_file()
-
-
-def test_model_server_reads_models_config_of_the_volume(model_server: Any) -> None:
-    options = flags.parse([interpolated(argument) for argument in model_server["command"]])
     assert Path(options.model_config_file) == ModelsFolder(Path("/models")).config_path
     assert options.model_config_file_poll_wait_seconds <= 2
-    assert model_server["depends_on"] == {"training": {"condition": "service_completed_successfully"}}
+    assert MODEL_SERVER["depends_on"] == {"training": {"condition": "service_completed_successfully"}}
 
 
 @pytest.mark.parametrize(
     ("settings", "name"), [({}, "digits"), ({"DIGITS_MODEL_NAME": "flowers"}, "flowers")]
 )
-def test_model_server_is_healthy_with_default_model(
-    model_server: Any, settings: dict[str, str], name: str
-) -> None:
-    asked = interpolated(model_server["healthcheck"]["test"][-1], **settings)
+def test_model_server_is_healthy_with_default_model(settings: dict[str, str], name: str) -> None:
+    asked = interpolated(MODEL_SERVER["healthcheck"]["test"][-1], **settings)
     assert f"GET /v1/models/{name}/metadata " in asked
     assert interpolated(SERVICES["gateway"]["environment"]["DIGITS_MODEL_NAME"], **settings) == name
 
@@ -92,26 +86,23 @@ def run_service(name: str, environment: dict[str, str], **settings: str) -> subp
 
 
 @pytest.mark.parametrize(
-    ("settings", "trained"),
+    ("settings", "status", "calls"),
     [
-        ({}, ["train --if-needed"]),
-        ({"DIGITS_TRAIN": "--recipe full --seed 1"}, ["train --recipe full --seed 1"]),
-        ({"DIGITS_MODEL_NAME": "flowers"}, []),
+        ({}, 0, ["train --if-needed", "models check --model digits"]),
+        ({}, 4, ["train --if-needed"]),
+        (
+            {"DIGITS_TRAIN": "--recipe full --seed 1"},
+            0,
+            ["train --recipe full --seed 1", "models check --model digits"],
+        ),
+        ({"DIGITS_MODEL_NAME": "flowers"}, 0, ["models check --model flowers"]),
     ],
 )
 def test_training_service_trains_the_digits_only_and_checks_the_folder(
-    fake_digits: dict[str, str], settings: dict[str, str], trained: list[str]
+    fake_digits: dict[str, str], settings: dict[str, str], status: int, calls: list[str]
 ) -> None:
-    done = run_service("training", fake_digits, **settings)
-    assert (done.returncode, done.stdout.splitlines()) == (
-        0,
-        [*trained, f"models check --model {settings.get('DIGITS_MODEL_NAME', 'digits')}"],
-    )
-
-
-def test_training_service_fails_with_training(fake_digits: dict[str, str]) -> None:
-    done = run_service("training", fake_digits | {"STATUS": "4"})
-    assert (done.returncode, done.stdout.splitlines()) == (4, ["train --if-needed"])
+    done = run_service("training", fake_digits | {"STATUS": str(status)}, **settings)
+    assert (done.returncode, done.stdout.splitlines()) == (status, calls)
 
 
 def test_training_service_without_version_of_the_named_model_fails(tmp_path: Path) -> None:
@@ -132,19 +123,17 @@ def test_training_service_without_version_of_the_named_model_fails(tmp_path: Pat
 def test_retrain_service_succeeds_unless_training_fails(
     fake_digits: dict[str, str], status: str, ends: int, published: bool
 ) -> None:
-    store = "sqlite:////feedback/feedback.db"
-    done = run_service("retrain", fake_digits | {"STATUS": status, "DIGITS_FEEDBACK": store})
+    done = run_service("retrain", fake_digits | {"STATUS": status, "DIGITS_FEEDBACK": STORE})
     assert done.returncode == ends
     trained, *rest = done.stdout.splitlines()
-    assert trained == f"train --feedback {store} --from stable --min-gain 0.01"
+    assert trained == f"train --feedback {STORE} --from stable --min-gain 0.01"
     assert ("docker compose run --rm releases" in done.stdout) == published
     assert ("models prune" in rest) == (ends == 0)
 
 
 @pytest.mark.parametrize("name", ["training", "releases", "retrain"])
 def test_service_command_of_digits_is_valid(fake_digits: dict[str, str], name: str) -> None:
-    store = {"DIGITS_FEEDBACK": "sqlite:////feedback/feedback.db"}
-    calls = run_service(name, fake_digits | store).stdout.splitlines()
+    calls = run_service(name, fake_digits | {"DIGITS_FEEDBACK": STORE}).stdout.splitlines()
     assert calls
     for call in calls:
         if "docker compose" not in call:
@@ -175,7 +164,7 @@ def run_health_check(answer: bytes | None, patience: str = "20") -> tuple[int, b
 
     The server gives this answer, or none.
     """
-    *shell, script = SERVICES["model-server"]["healthcheck"]["test"][1:]
+    *shell, script = MODEL_SERVER["healthcheck"]["test"][1:]
     with socket.create_server(("127.0.0.1", 0)) as server:
         for old, new in {
             "$$": "$",
@@ -210,17 +199,9 @@ def test_model_server_that_hangs_is_killed() -> None:
 
 
 def test_documentation_has_every_variable() -> None:
-    page = (ROOT / "docs" / "how-to" / "deploy-with-compose.md").read_text()
-    documented = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", page, re.MULTILINE))))
+    documented = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", PAGE, re.MULTILINE))))
     text = "".join(path.read_text() for path in ROOT.glob("docker-compose*.yml"))
     assert set(re.findall(r"(?<!\$)\$\{(\w+):", text)) <= documented
-
-
-@pytest.mark.parametrize("name", RUNNING)
-def test_public_image_has_exact_version(name: str) -> None:
-    image = interpolated(SERVICES[name]["image"])
-    is_own = "build" in SERVICES[name] or SERVICES[name].get("pull_policy") == "never"
-    assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", image) or (is_own and ":" not in image)
 
 
 def test_one_service_builds_the_training_image() -> None:
@@ -229,15 +210,11 @@ def test_one_service_builds_the_training_image() -> None:
     assert {name for name in users if "build" in SERVICES[name]} == {"training"}
 
 
-def test_prometheus_scrapes_services() -> None:
-    jobs = yaml.safe_load((ROOT / "serving" / "config" / "prometheus.yml").read_text())["scrape_configs"]
-    targets = [target for job in jobs for target in job["static_configs"][0]["targets"]]
-    assert {target.partition(":")[0] for target in targets} <= SERVICES.keys()
-
-
-def test_prometheus_sends_alerts_to_alertmanager() -> None:
-    alerting = yaml.safe_load((ROOT / "serving" / "config" / "prometheus.yml").read_text())["alerting"]
-    (alertmanager,) = alerting["alertmanagers"]
+def test_prometheus_scrapes_services_and_sends_alerts_to_alertmanager() -> None:
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in PROMETHEUS["scrape_configs"]}
+    assert targets == {"gateway": ["gateway:8080"], "model-server": ["model-server:8501"]}
+    assert targets.keys() <= SERVICES.keys()
+    (alertmanager,) = PROMETHEUS["alerting"]["alertmanagers"]
     assert alertmanager["static_configs"] == [{"targets": ["alertmanager:9093"]}]
     networks = (set(SERVICES[name]["networks"]) for name in ("prometheus", "alertmanager"))
     assert set.intersection(*networks)
@@ -251,27 +228,21 @@ def test_services_share_the_models_volume_or_folder() -> None:
     assert {interpolated(mount).split(":")[0] for mount in models} == {"models"}
     folders = {interpolated(mount, DIGITS_MODELS_FOLDER="./models").split(":")[0] for mount in models}
     assert folders == {"./models"}
-    assert next(mount for mount in SERVICES["model-server"]["volumes"] if mount in models).endswith(":ro")
+    assert next(mount for mount in MODEL_SERVER["volumes"] if mount in models).endswith(":ro")
 
 
-def test_model_server_runs_binary_under_init(model_server: Any) -> None:
-    assert model_server["entrypoint"] == ["/usr/bin/tensorflow_model_server"]
-    assert model_server["init"]
-    assert model_server["stop_grace_period"] == "5s"
-
-
-def test_model_server_image_matches_serving_api(model_server: Any) -> None:
+def test_model_server_is_the_pinned_binary_under_init_on_the_inner_network() -> None:
+    assert MODEL_SERVER["entrypoint"] == ["/usr/bin/tensorflow_model_server"]
+    assert MODEL_SERVER["init"]
+    assert MODEL_SERVER["stop_grace_period"] == "5s"
+    assert COMPOSE["networks"]["inner"]["internal"]
+    assert MODEL_SERVER["networks"] == ["inner"]
+    assert "ports" not in MODEL_SERVER
     pinned = re.search(r"^tensorflow-serving-api==(\S+)", (ROOT / "constraints.txt").read_text(), re.M)
     assert pinned
-    assert model_server["image"] == f"${{MODEL_SERVER_IMAGE:-tensorflow/serving:{pinned[1]}}}"
+    assert MODEL_SERVER["image"] == f"${{MODEL_SERVER_IMAGE:-tensorflow/serving:{pinned[1]}}}"
     gpu = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())["services"]["model-server"]
     assert gpu["image"] == f"${{MODEL_SERVER_IMAGE:-tensorflow/serving:{pinned[1]}-gpu}}"
-
-
-def test_model_server_is_on_inner_network_only(model_server: Any) -> None:
-    assert COMPOSE["networks"]["inner"]["internal"]
-    assert model_server["networks"] == ["inner"]
-    assert "ports" not in model_server
 
 
 def test_published_ports_are_gateway_and_loopback() -> None:
@@ -284,7 +255,7 @@ def test_published_ports_are_gateway_and_loopback() -> None:
 
 
 @pytest.mark.parametrize("name", RUNNING)
-def test_service_is_hardened_and_bounded(name: str) -> None:
+def test_service_is_hardened_bounded_and_of_an_exact_version(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"]
     assert service["init"]
@@ -294,24 +265,22 @@ def test_service_is_hardened_and_bounded(name: str) -> None:
     assert service["mem_limit"]
     assert service["pids_limit"]
     assert service["logging"]["options"]["max-size"]
+    image = interpolated(service["image"])
+    is_own = "build" in service or service.get("pull_policy") == "never"
+    assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", image) or (is_own and ":" not in image)
 
 
-@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
-def test_dockerfile_names_an_unprivileged_user(dockerfile: Path) -> None:
-    text = dockerfile.read_text()
-    assert set(re.findall(r"^USER (.*)", text, re.MULTILINE)) == {"1000:1000"}
-    assert re.search(r"^HEALTHCHECK ", text, re.MULTILINE)
-
-
-def test_dockerfiles_have_one_base_image() -> None:
-    """The release looks up the digest of one, and builds all images on it."""
-    bases = [re.findall(r"^ARG BASE=(.*)", path.read_text(), re.MULTILINE) for path in DOCKERFILES]
-    assert bases[0] == bases[1]
-    assert len(bases[0]) == 1
+def test_dockerfiles_have_an_unprivileged_user_and_one_base_image() -> None:
+    """The release looks up the digest of one base image, and builds all images on it."""
+    texts = [path.read_text() for path in DOCKERFILES]
+    for text in texts:
+        assert set(re.findall(r"^USER (.*)", text, re.MULTILINE)) == {"1000:1000"}
+        assert re.search(r"^HEALTHCHECK ", text, re.MULTILINE)
+    assert len(re.findall(r"^ARG BASE=", "".join(texts), re.MULTILINE)) == len(texts)
+    assert len(set(re.findall(r"^ARG BASE=(.*)", "".join(texts), re.MULTILINE))) == 1
 
 
 def test_release_builds_every_image() -> None:
-    release = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
     images = {
         (str(dockerfile.relative_to(ROOT)), target, image)
         for dockerfile in DOCKERFILES
@@ -324,13 +293,12 @@ def test_release_builds_every_image() -> None:
     assert len(images) == 4
     assert images == {
         (entry["dockerfile"], entry["target"], entry["image"])
-        for entry in release["jobs"]["images"]["strategy"]["matrix"]["include"]
+        for entry in RELEASE_JOB["strategy"]["matrix"]["include"]
     }
 
 
 def test_release_gives_every_argument_of_the_dockerfiles_without_default() -> None:
-    release = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
-    (build,) = [step["with"] for step in release["jobs"]["images"]["steps"] if step.get("id") == "build"]
+    (build,) = [step["with"] for step in RELEASE_JOB["steps"] if step.get("id") == "build"]
     given = {line.partition("=")[0] for line in build["build-args"].splitlines()}
     text = "".join(dockerfile.read_text() for dockerfile in DOCKERFILES)
     assert given == {"BASE", *re.findall(r'^ARG (\w+)=""', text, re.MULTILINE)}
@@ -339,15 +307,14 @@ def test_release_gives_every_argument_of_the_dockerfiles_without_default() -> No
 def test_documented_override_retrains_a_model_of_ones_own(
     fake_digits: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (ROOT / "docs" / "how-to" / "deploy-with-compose.md").read_text()
     (command,) = (
         override["retrain"]["command"]
-        for override in (yaml.safe_load(block)["services"] for block in blocks("yaml", page))
+        for override in (yaml.safe_load(block)["services"] for block in blocks("yaml", PAGE))
         if "retrain" in override
     )
-    (script,) = blocks('sh title="own/retrain.sh"', page)
+    (script,) = blocks('sh title="own/retrain.sh"', PAGE)
     assert command == ["sh", "-e", "/own/retrain.sh"]
-    monkeypatch.setenv("DIGITS_FEEDBACK", "sqlite:////feedback/feedback.db")
+    monkeypatch.setenv("DIGITS_FEEDBACK", STORE)
     done = subprocess.run(
         ["sh", "-ec", f"python() {{ :; }}\n{script}"],
         env=os.environ | fake_digits,
@@ -357,15 +324,14 @@ def test_documented_override_retrains_a_model_of_ones_own(
     exported, published, pruned = done.stdout.splitlines()
     for call in (exported, published, pruned):
         parse(shlex.split(call))
-    assert published.endswith("--feedback sqlite:////feedback/feedback.db")
+    assert published.endswith(f"--feedback {STORE}")
 
 
 def test_documented_override_pulls_into_the_models_volume() -> None:
-    page = (ROOT / "docs" / "how-to" / "deploy-with-compose.md").read_text()
-    (block,) = (block for block in blocks("yaml", page) if "models, pull" in block)
+    (block,) = (block for block in blocks("yaml", PAGE) if "models, pull" in block)
     (service,) = yaml.safe_load(block)["services"].items()
     name, override = service
-    assert SERVICES["model-server"]["depends_on"].keys() == {name}
+    assert MODEL_SERVER["depends_on"].keys() == {name}
     program, *arguments = override["command"]
     assert program == "digits"
     parse(arguments)

@@ -1,21 +1,27 @@
-"""Parts that all commands share: the option --models, and click's errors for the errors of this package."""
+"""Parts that commands share: options, click's errors, and text for terminals."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import click
 
-models_option = click.option(
+option = partial(click.option, show_default=True, show_envvar=True)
+PATH = click.Path(path_type=Path)
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+models_option = option(
     "--models",
     "root",
     default=Path("models"),
     envvar="DIGITS_MODELS",
-    show_default=True,
-    show_envvar=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of all models.",
 )
+NONE = "–"
+"""Cell without a value."""
 
 
 @contextmanager
@@ -31,3 +37,32 @@ def click_errors() -> Iterator[None]:
         raise click.UsageError(str(error)) from error
     except (ArtifactError, DigitError, DigitServingError, OSError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[str]) -> str:
+    """Return aligned columns; those of `numbers` to the right."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if heading in numbers else cell.ljust(width)
+            for heading, cell, width in zip(headings, cells, widths, strict=True)
+        ).rstrip()
+        for cells in [headings, *rows]
+    )
+
+
+def format_fields(fields: Iterable[tuple[str, str]]) -> str:
+    """Return names and values, one field a line."""
+    listed = list(fields)
+    width = max((len(name) for name, _ in listed), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in listed)
+
+
+def format_time(time: datetime) -> str:
+    """Return a time in this machine's time zone, to the minute."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def format_size(size: int) -> str:
+    """Return a number of bytes in kB or MB."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

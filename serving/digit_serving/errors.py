@@ -5,10 +5,13 @@
     │   └── ModelsFileError    in the file of DIGITS_MODELS_FILE
     ├── ProcessDiedError       a child process has ended by itself
     ├── GatewayError           the gateway refuses a request; its tree is in `gateway.errors`
-    └── ServingError           the model server refuses a call, with a status code of gRPC
+    └── ServingError           the model server refuses a call or can't load a version
 
 Artifacts fail with ArtifactError, and calls of a service with DigitError, both of `digit_client`.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class DigitServingError(Exception):
@@ -21,3 +24,26 @@ class SettingError(DigitServingError):
 
 class ProcessDiedError(DigitServingError):
     """A process of the group has ended by itself."""
+
+
+class ServingError(DigitServingError):
+    """The model server refuses a call, or can't load a version.
+
+    `code` is the name of gRPC's status code. The text is `CODE: message`, as TensorFlow Serving prints it.
+    """
+
+    def __init__(self, message: str, code: str = "INVALID_ARGUMENT") -> None:
+        self.message, self.code = message, code
+        super().__init__(f"{code}: {message}")
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn the error of a missing module into one line that says how to install the extra with it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise DigitServingError(
+            f"this command needs the module {error.name}; "
+            f"install it in a clone of digit-serving: pip install '.[{extra}]'"
+        ) from error

@@ -1,39 +1,23 @@
 """`digits up`: the command. Its modules are imported when it runs."""
 
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from digit_serving.commands import click_errors, models_option
+from digit_serving.commands import click_errors, models_option, option
 
-_PORT = click.IntRange(1, 65535)
-
-
-def _option(flag: str, name: str, default: str | int, text: str) -> Callable[..., Any]:
-    variable = f"DIGITS_{flag.strip('-').replace('-', '_').upper()}"
-    kind = _PORT if isinstance(default, int) else str
-    return click.option(
-        flag,
-        name,
-        default=default,
-        type=kind,
-        help=text,
-        show_default=True,
-        envvar=variable,
-        show_envvar=True,
-    )
+_port = partial(option, type=click.IntRange(1, 65535))
 
 
 @click.command()
 @models_option
-@_option("--host", "host", "127.0.0.1", "Gateway's address.")
-@_option("--port", "gateway", 8080, "Gateway's port.")
-@_option("--grpc-port", "grpc", 8500, "Model server's gRPC port.")
-@_option("--rest-port", "rest", 8501, "Model server's REST port.")
+@option("--host", default="127.0.0.1", envvar="DIGITS_HOST", help="Gateway's address.")
+@_port("--port", "gateway", default=8080, envvar="DIGITS_PORT", help="Gateway's port.")
+@_port("--grpc-port", "grpc", default=8500, envvar="DIGITS_GRPC_PORT", help="Model server's gRPC port.")
+@_port("--rest-port", "rest", default=8501, envvar="DIGITS_REST_PORT", help="Model server's REST port.")
 def up(root: Path, **addresses: Any) -> None:
     """Run the model server and the gateway until Ctrl-C."""
     from digit_serving.processes import ProcessGroup

@@ -18,8 +18,8 @@ from pyarrow import parquet
 
 from digit_client import DigitError, ModelServerClient
 from digit_client.images import to_png
-from digit_serving.filesystems import open_folder
 from digit_serving.scoring import files
+from digit_serving.scoring.files import open_folder
 from digit_serving.scoring.results import FINAL_CODES
 from tests.client.linear_model_server import LinearModelServer
 from tests.processes import DIGITS, children, free_port, wait_until

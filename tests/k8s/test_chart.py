@@ -34,6 +34,7 @@ from tests.processes import accepts, free_port, wait_until
 
 CONFIG = K8S.parent / "serving" / "config"
 BUCKET = {"models": {"source": "bucket", "bucket": {"peers": [STORAGE]}}}
+SIGNED = merge(BUCKET, {"models": {"bucket": {"publicKey": PUBLIC_KEY}}})
 FEEDBACK = {"apiKeys": True, "feedback": {"enabled": True, "peers": [DATABASE]}}
 WATCHED = {"monitoring": {"enabled": True}}
 pytestmark = pytest.mark.slow
@@ -107,16 +108,19 @@ def test_training_job_changed_pod_has_another_name() -> None:
     assert len(names) == 2
 
 
-def test_training_with_feedback_starts_from_the_stable_version() -> None:
-    first, again = (
-        containers(pod(workload))[0]["command"]
-        for values in [merge(FEEDBACK, {"training": {"arguments": ["--epochs=4"]}})]
-        for objects in [render(values)]
+def test_training_with_feedback_starts_from_the_stable_version_by_schedule() -> None:
+    values = merge(FEEDBACK, {"training": {"arguments": ["--epochs=4"]}})
+    objects = render(values)
+    (first,), (again,) = (
+        containers(pod(workload))
         for workload in (training_job(objects), named(objects, "CronJob", "training"))
     )
-    assert first == ["digits", "train", "--epochs=4", "--if-needed"]
-    assert 'digits train --feedback "$DIGITS_FEEDBACK" --from stable' in again[2]
-    assert again[-1] == "--epochs=4"
+    assert first["command"] == ["digits", "train", "--epochs=4", "--if-needed"]
+    assert 'digits train --feedback "$DIGITS_FEEDBACK" --from stable' in again["command"][2]
+    assert again["command"][-1] == "--epochs=4"
+    scheduled = render(merge(values, {"training": {"schedule": "1 2 * * *"}}))
+    for rendered, suspended in ((objects, True), (scheduled, False)):
+        assert named(rendered, "CronJob", "training")["spec"]["suspend"] is suspended
 
 
 def test_training_command_replaces_that_of_the_scheduled_job() -> None:
@@ -124,14 +128,6 @@ def test_training_command_replaces_that_of_the_scheduled_job() -> None:
     objects = render(merge(FEEDBACK, {"modelName": "flowers", "training": {"command": command}}))
     assert containers(pod(named(objects, "CronJob", "training")))[0]["command"] == command
     assert not of_kind(objects, "Job")
-
-
-def test_training_runs_again_by_schedule_only() -> None:
-    for values, suspended in (
-        (FEEDBACK, True),
-        (merge(FEEDBACK, {"training": {"schedule": "1 2 * * *"}}), False),
-    ):
-        assert named(render(values), "CronJob", "training")["spec"]["suspend"] is suspended
 
 
 def test_model_image_is_mounted_or_copied() -> None:
@@ -165,8 +161,7 @@ def test_bucket_is_pulled_beside_the_model_server_for_every_model(tmp_path: Path
 
 
 def test_bucket_with_public_key_has_its_versions_verified() -> None:
-    values = merge(BUCKET, {"models": {"bucket": {"publicKey": PUBLIC_KEY}}})
-    objects = render(values)
+    objects = render(SIGNED)
     (puller,) = pod(named(objects, "Deployment", "model-server"))["spec"]["initContainers"]
     file = environment(puller, objects)["DIGITS_MODEL_PUBLIC_KEY"]
     assert {"name": "config", "mountPath": "/config", "readOnly": True} in puller["volumeMounts"]
@@ -182,7 +177,7 @@ def test_changed_configuration_rolls_the_pods() -> None:
         return {component(pod(item)): pod(item)["metadata"]["annotations"] for item in services}
 
     other_key = {"models": {"bucket": {"publicKey": f"{PUBLIC_KEY}# Another.\n"}}}
-    before = checksums(merge(BUCKET, {"models": {"bucket": {"publicKey": PUBLIC_KEY}}}))
+    before = checksums(SIGNED)
     assert checksums(merge(BUCKET, other_key))["model-server"] != before["model-server"]
     assert checksums(merge(BUCKET, {"modelServer": {"tls": True}}))["gateway"] != before["gateway"]
 

@@ -32,24 +32,18 @@ def ignoring_sigint(path: Path) -> list[str]:
     return ["sh", "-c", f"trap '' INT; sleep 60 & echo $! > {path}; wait"]
 
 
-def run(*commands: list[str], env: dict[str, str] | None = None) -> None:
-    """Run the commands as a group until one of them ends."""
-    with ProcessGroup() as group:
-        for number, command in enumerate(commands):
-            group.start(f"process {number}", command, env or {})
-        group.wait()
-
-
-def test_wait_raises_when_a_process_exits_and_stops_the_others() -> None:
+@pytest.mark.parametrize(
+    ("script", "end"),
+    [("exit $DIGITS_PORT", "ended with status 42"), ("kill -KILL $$", "was killed by SIGKILL")],
+)
+def test_wait_raises_when_a_process_ends_and_stops_the_others(script: str, end: str) -> None:
     started = time.monotonic()
-    with pytest.raises(ProcessDiedError, match="process 1 ended with status 3"):
-        run(SLEEP, ["sh", "-c", "exit 3"])
+    with ProcessGroup() as group:
+        group.start("process 0", SLEEP, {})
+        group.start("process 1", ["sh", "-c", script], {"DIGITS_PORT": "42"})
+        with pytest.raises(ProcessDiedError, match=f"process 1 {end}"):
+            group.wait()
     assert time.monotonic() - started < 10
-
-
-def test_wait_names_the_signal_that_killed_a_process() -> None:
-    with pytest.raises(ProcessDiedError, match="process 0 was killed by SIGKILL"):
-        run(["sh", "-c", "kill -KILL $$"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -94,11 +88,6 @@ def test_wait_returns_true_when_the_condition_holds() -> None:
     with ProcessGroup() as group:
         group.start("sleep", SLEEP, {})
         assert group.wait(lambda: time.monotonic() > started + 0.3) is True
-
-
-def test_start_adds_environment_variables() -> None:
-    with pytest.raises(ProcessDiedError, match="status 42"):
-        run(["sh", "-c", "exit $DIGITS_PORT"], env={"DIGITS_PORT": "42"})
 
 
 def test_signal_interrupts_the_block_if_asked_to() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from digit_serving.commands import click_errors
+from digit_serving.commands import click_errors, option
 from digit_serving.errors import DigitServingError
 
 if typing.TYPE_CHECKING:
@@ -33,13 +33,12 @@ def _parse_time(_ctx: click.Context, _option: click.Parameter, value: str | None
         ) from error
 
 
-_store_option = click.option(
+_store_option = option(
     "--store",
     "url",
     metavar="URL",
     required=True,
     envvar="DIGITS_FEEDBACK",
-    show_envvar=True,
     help="The gateway's store: sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
 )
 _since_option = click.option(

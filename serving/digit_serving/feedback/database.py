@@ -89,7 +89,10 @@ class Database:
                 raise
 
     def check_file(self) -> None:
-        """Raise StoreError if connections would write into an SQLite file that nobody can open any more."""
+        """Raise StoreError if an SQLite file was removed or replaced, so that nobody can open it any more.
+
+        Close the database then: SQLite opens a new file only after all connections to the old one are closed.
+        """
         if _fingerprint(self._file) != self._fingerprint:
             raise StoreError(f"{self._file} was removed or replaced")
 
@@ -114,7 +117,7 @@ class Database:
         with self.transaction() as connection:
             return [Record(**row) for row in connection.execute(query).mappings()]
 
-    def delete(self, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> int:
+    def delete_rows(self, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> int:
         """Delete the rows that meet all conditions and return their number.
 
         Raise StoreError, and ValueError without a condition.

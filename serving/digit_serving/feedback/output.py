@@ -12,9 +12,9 @@ from PIL import Image
 
 from digit_client import ImageError, images
 from digit_client.artifact.task_card import NO_CLASS
+from digit_serving.commands import NONE, format_fields, format_size, format_table, format_time
 from digit_serving.errors import DigitServingError
 from digit_serving.feedback.records import Agreement, Record
-from digit_serving.text_tables import NONE, format_fields, format_size, format_table, format_time
 
 _PARTS = {False: "train", True: "held-out"}
 """Names of the folders, by `held_out`."""
@@ -56,7 +56,7 @@ def format_stats(stats: Iterable[Agreement]) -> str:
             str(version.version),
             f"{version.records:,}",
             f"{version.labelled:,}",
-            _format_agreement(version),
+            f"{version.agreeing:,} ({version.agreeing / version.labelled:.1%})" if version.labelled else NONE,
         )
         for version in stats
     ]
@@ -130,12 +130,6 @@ def _format_input(record: Record) -> str:
 
 def _format_label(label: str | None) -> str:
     return {None: NONE, NO_CLASS: _NO_CLASS}.get(label) or str(label)
-
-
-def _format_agreement(version: Agreement) -> str:
-    if not version.labelled:
-        return NONE
-    return f"{version.agreeing:,} ({version.share:.1%})"
 
 
 @contextmanager

@@ -61,8 +61,3 @@ class Agreement:
     records: int
     labelled: int
     agreeing: int
-
-    @property
-    def share(self) -> float:
-        """Share of the labelled records that agree, 0..1; `labelled` is at least 1."""
-        return self.agreeing / self.labelled

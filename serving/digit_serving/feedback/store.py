@@ -46,7 +46,7 @@ _is_first_copy = ~sa.exists().where(
 """Condition: of the records with the same input, none has a label, and none is less confident."""
 
 
-class FeedbackStore:
+class FeedbackStore(Database):
     """Records in `sqlite:///FILE`, or for several gateways in `postgresql://USER@HOST/DATABASE`.
 
     Every method raises StoreError if the database fails. Open the store in the process that uses it, after a
@@ -55,7 +55,7 @@ class FeedbackStore:
 
     def __init__(self, url: str, *, migrate: bool = True) -> None:
         """Open the store. Raise StoreError, also for another schema that is not migrated; see Database."""
-        self._database = Database(parse_url(url), migrate=migrate)
+        super().__init__(parse_url(url), migrate=migrate)
 
     def save(self, records: Sequence[Record]) -> None:
         """Insert the records in one transaction, on disk at the return.
@@ -63,7 +63,7 @@ class FeedbackStore:
         A record replaces the stored one of the same request, index, position and caller, unless the label of
         that is newer.
         """
-        self._database.upsert(feedback, records)
+        self.upsert(feedback, records)
 
     def records(self, *, originals: bool = False, **given: Unpack[Criteria]) -> Iterator[Record]:
         """Yield the records that meet all criteria, oldest first.
@@ -76,12 +76,12 @@ class FeedbackStore:
         query = (
             sa.select(*columns).where(*criteria(feedback, **given)).order_by(*_OLDEST_FIRST).limit(_PAGE_ROWS)
         )
-        page = self._database.fetch(query)
+        page = self.fetch(query)
         while page:
             yield from page
             last = page[-1]
             key = (last.answered_at, last.request_id, last.index, last.position, last.caller)
-            page = self._database.fetch(query.where(sa.tuple_(*_OLDEST_FIRST) > key))
+            page = self.fetch(query.where(sa.tuple_(*_OLDEST_FIRST) > key))
 
     def labelled_inputs(
         self, model: str, *, since: datetime | None = None, originals: bool = False
@@ -95,21 +95,21 @@ class FeedbackStore:
             *(*_key, _columns.digest, _columns.labelled_at, _columns.held_out),
         ]
         query = sa.select(*without_pictures).where(*conditions).order_by(*_OLDEST_FIRST)
-        with self._database.transaction() as connection:
+        with self.transaction() as connection:
             rows = connection.execute(query).all()
         held_out = {tuple(row[: len(_key)]): is_held_out for row, is_held_out in distinct(rows)}
         columns = _with_original if originals else _without_original
         keys = [*held_out]
         for start in range(0, len(keys), _PAGE_ROWS):
             page = keys[start : start + _PAGE_ROWS]
-            for record in self._database.fetch(sa.select(*columns).where(sa.tuple_(*_key).in_(page))):
+            for record in self.fetch(sa.select(*columns).where(sa.tuple_(*_key).in_(page))):
                 key = (record.request_id, record.index, record.position, record.caller)
                 yield dataclasses.replace(record, held_out=held_out[key])
 
     def count(self, **given: Unpack[Criteria]) -> int:
         """Return the number of records that meet all criteria."""
         query = sa.select(sa.func.count()).select_from(feedback).where(*criteria(feedback, **given))
-        with self._database.transaction() as connection:
+        with self.transaction() as connection:
             return connection.execute(query).scalar_one()
 
     def stats(self) -> list[Agreement]:
@@ -125,7 +125,7 @@ class FeedbackStore:
             .group_by(*version)
             .order_by(*version)
         )
-        with self._database.transaction() as connection:
+        with self.transaction() as connection:
             return [Agreement(*row) for row in connection.execute(query)]
 
     def unlabelled(
@@ -143,10 +143,10 @@ class FeedbackStore:
         # Without inputs, which may be large: only those of the chosen records are read.
         order = _LEAST_CONFIDENT_FIRST
         query = sa.select(*order).where(*conditions).order_by(*order).limit(pool)
-        with self._database.transaction() as connection:
+        with self.transaction() as connection:
             found = connection.execute(query).all()
         chosen = random.sample([row[1:] for row in found], min(limit, len(found)))
-        records = self._database.fetch(sa.select(*_without_original).where(sa.tuple_(*_key).in_(chosen)))
+        records = self.fetch(sa.select(*_without_original).where(sa.tuple_(*_key).in_(chosen)))
         random.shuffle(records)
         return records, found[-1].confidence if len(found) == pool else None
 
@@ -157,7 +157,7 @@ class FeedbackStore:
             sa.func.count(_columns.label).filter(by_hand),
             sa.func.count().filter(_columns.label.is_(None) & _is_first_copy),
         ).where(_columns.model == model)
-        with self._database.transaction() as connection:
+        with self.transaction() as connection:
             labelled, unlabelled = connection.execute(query).one()
             return labelled, unlabelled
 
@@ -181,7 +181,7 @@ class FeedbackStore:
             )
             .values(label=label, labelled_at=labelled.labelled_at, source=labelled.source)
         )
-        with self._database.transaction() as connection:
+        with self.transaction() as connection:
             return labelled if connection.execute(change).rowcount else None
 
     def delete(self, **given: Unpack[Criteria]) -> int:
@@ -191,24 +191,13 @@ class FeedbackStore:
         PostgreSQL the write-ahead log and its archives keep copies until they are recycled. Raise ValueError
         without a criterion, and StoreError if a reader delays the removal of the bytes.
         """
-        count = self._database.delete(feedback, *criteria(feedback, **given))
+        count = self.delete_rows(feedback, *criteria(feedback, **given))
         # Also after no deletion: an earlier one may have been interrupted before its end.
-        self._database.vacuum(feedback)
+        self.vacuum(feedback)
         return count
 
-    def check_file(self) -> None:
-        """Raise StoreError if the file of an SQLite store was removed or replaced, without a query.
 
-        Close the store then: SQLite opens a new file only after all connections to the old one are closed.
-        """
-        self._database.check_file()
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._database.close()
-
-
-class KeptAnswers:
+class KeptAnswers(Database):
     """Answers that may still get feedback, for a store of the same URL.
 
     With PostgreSQL, all gateways share them in an unlogged table. With SQLite, all processes of a user on one
@@ -220,13 +209,11 @@ class KeptAnswers:
         """Open the answers. Raise StoreError."""
         parsed = parse_url(url)
         file = sqlite_file(parsed)
-        self._database = Database(
-            parsed.set(database=str(_file_in_memory(file))) if file else parsed, durable=False
-        )
+        super().__init__(parsed.set(database=str(_file_in_memory(file))) if file else parsed, durable=False)
 
     def keep(self, records: Sequence[Record]) -> None:
         """Add the records of answers in one transaction."""
-        self._database.upsert(kept, records)
+        self.upsert(kept, records)
 
     def find(self, request_id: str, index: int, caller: str) -> list[Record]:
         """Return the records of one picture of a caller's request, by position.
@@ -236,7 +223,7 @@ class KeptAnswers:
         """
         conditions = [kept.c.request_id == request_id, kept.c.index == index, kept.c.caller == caller]
         query = sa.select(kept).where(*conditions).order_by(kept.c.position)
-        found = self._database.fetch(query)
+        found = self.fetch(query)
         latest = max((record.answered_at for record in found), default=None)
         return [record for record in found if record.answered_at == latest]
 
@@ -244,20 +231,16 @@ class KeptAnswers:
         """Delete records older than `seconds`, and the oldest beyond `max_rows`; return their number."""
         answered_at = kept.c.answered_at
         query = sa.select(answered_at).order_by(answered_at.desc()).offset(max_rows).limit(1)
-        with self._database.transaction() as connection:
+        with self.transaction() as connection:
             newest_excess = connection.scalar(query)
         cutoff = datetime.now(UTC) - timedelta(seconds=seconds)
-        return self._database.delete(kept, answered_at <= max(cutoff, newest_excess or cutoff))
+        return self.delete_rows(kept, answered_at <= max(cutoff, newest_excess or cutoff))
 
     def delete(self, **given: Unpack[Criteria]) -> int:
         """Delete records as `FeedbackStore.delete` does."""
-        count = self._database.delete(kept, *criteria(kept, **given))
-        self._database.vacuum(kept)
+        count = self.delete_rows(kept, *criteria(kept, **given))
+        self.vacuum(kept)
         return count
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._database.close()
 
 
 def remove_kept(url: str) -> None:

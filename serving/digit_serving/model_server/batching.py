@@ -8,9 +8,8 @@ from threading import Event, Lock, Semaphore
 from typing import Any
 
 import numpy as np
-from grpc import StatusCode
 
-from digit_serving.model_server.errors import ServingError
+from digit_serving.errors import ServingError
 from digit_serving.model_server.servable import Array
 
 Run = Callable[[list[Array]], list[Array]]
@@ -50,7 +49,7 @@ class Batcher:
             is_leader = batch is None or batch.size + size > self._max_size
             if batch is None or is_leader:
                 if self._enqueued[key] >= self._max_enqueued:
-                    raise ServingError("the batching queue is full", StatusCode.UNAVAILABLE)
+                    raise ServingError("the batching queue is full", "UNAVAILABLE")
                 if batch is not None:
                     batch.full.set()
                 batch = self._open[key] = _Batch()
@@ -94,7 +93,7 @@ class Batcher:
         outputs = run([np.concatenate(column) for column in columns])
         if any(output.ndim == 0 or len(output) != total for output in outputs):
             message = "batched outputs must have the inputs' size in dimension 0"
-            raise ServingError(message, StatusCode.FAILED_PRECONDITION)
+            raise ServingError(message, "FAILED_PRECONDITION")
         ends = np.cumsum([len(inputs[0]) for inputs, _ in batch.tasks])
         split = (np.split(output, ends)[:-1] for output in outputs)
         return [list(rows) for rows in zip(*split, strict=True)]

@@ -7,10 +7,9 @@ from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory, text_format, wrappers_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from grpc import StatusCode
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from digit_serving.model_server.errors import ServingError
+from digit_serving.errors import ServingError
 from digit_serving.model_server.flags import Options
 
 log = logging.getLogger(__name__)
@@ -25,7 +24,7 @@ def read(path: str, name: str) -> Any:
     try:
         return text_format.Parse(Path(path).read_bytes() if path else b"", message)
     except OSError as error:
-        raise ServingError(f"{path}: {error.strerror}", StatusCode.NOT_FOUND) from None
+        raise ServingError(f"{path}: {error.strerror}", "NOT_FOUND") from None
     except (text_format.ParseError, UnicodeDecodeError) as error:
         log.error("Error parsing text-format tensorflow.serving.%s: %s", name, error)
         raise ServingError(f"Invalid protobuf file: '{path}'") from None
@@ -59,7 +58,7 @@ def read_batching(options: Options) -> Any:
 def validate(new: ModelServerConfig, old: ModelServerConfig) -> None:
     """Raise ServingError if `new` is invalid or can't replace `old`, as in TensorFlow Serving."""
     if new.HasField("custom_model_config") or (old.WhichOneof("config") and not new.WhichOneof("config")):
-        raise ServingError("Cannot transition to requested config.", StatusCode.FAILED_PRECONDITION)
+        raise ServingError("Cannot transition to requested config.", "FAILED_PRECONDITION")
     names = [model.name for model in new.model_config_list.config]
     for model in new.model_config_list.config:
         if names.count(model.name) > 1:

@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from grpc import StatusCode
 from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigResponse
@@ -12,8 +11,8 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from digit_client.artifact.versions import ArtifactError
+from digit_serving.errors import ServingError
 from digit_serving.model_server.batching import Batcher
-from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.manager import Manager, State
 from digit_serving.model_server.metrics import Metrics, observe
@@ -56,10 +55,9 @@ class ServerCore:
         """Return the state of each version, newest first."""
         response = GetModelStatusResponse()
         for version in self._manager.status(_spec(request)):
-            entry = response.model_version_status.add(version=version.number, state=version.state, status={})
-            if version.error is not None and version.state == State.END:
-                entry.status.error_code = version.error.code.value[0]
-                entry.status.error_message = version.error.message
+            error = version.error if version.state == State.END else None
+            status = {"error_code": error.code, "error_message": error.message} if error else {}
+            response.model_version_status.add(version=version.number, state=version.state, status=status)
         return response
 
     def inputs(self, spec: ModelSpec) -> Any:
@@ -79,7 +77,7 @@ class ServerCore:
 
     def unimplemented(self, request: Any) -> NoReturn:
         """Raise UNIMPLEMENTED, for a call of TensorFlow Serving that the drop-in lacks."""
-        raise ServingError("This model server implements Predict only.", StatusCode.UNIMPLEMENTED)
+        raise ServingError("This model server implements Predict only.", "UNIMPLEMENTED")
 
     def _load(self, directory: Path, version: int) -> Servable:
         with self.metrics.load(str(directory)):
@@ -95,7 +93,7 @@ class ServerCore:
         model, name = request.model_spec.name, request.model_spec.signature_name or _DEFAULT_SIGNATURE
         signature = servable.signatures.get(name)
         if signature is None:
-            raise ServingError(f'Serving signature key "{name}" not found.', StatusCode.FAILED_PRECONDITION)
+            raise ServingError(f'Serving signature key "{name}" not found.', "FAILED_PRECONDITION")
         feeds, fetches = signature.feeds(request), signature.fetches(request)
         _check_deadline(deadline)
         started = time.perf_counter()
@@ -130,9 +128,9 @@ def _verify(directory: Path, public_key: Path) -> None:
     try:
         signatures.verify(directory, public_key)
     except ArtifactError as error:
-        raise ServingError(str(error), StatusCode.FAILED_PRECONDITION) from error
+        raise ServingError(str(error), "FAILED_PRECONDITION") from error
 
 
 def _check_deadline(deadline: float) -> None:
     if time.monotonic() > deadline:
-        raise ServingError("Deadline exceeded", StatusCode.DEADLINE_EXCEEDED)
+        raise ServingError("Deadline exceeded", "DEADLINE_EXCEEDED")

@@ -11,9 +11,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
+from digit_serving.errors import ServingError
 from digit_serving.model_server import config
 from digit_serving.model_server.core import ServerCore
-from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
 
 _CHANNEL_ARGUMENTS: dict[str, int | str] = {
@@ -69,7 +69,7 @@ def _method(call: Callable[[ServerCore, Any], Any]) -> Any:
         try:
             return call(servicer.core, request)
         except ServingError as error:
-            context.abort(error.code, error.message)
+            context.abort(grpc.StatusCode[error.code], error.message)
 
     return answer
 
@@ -89,10 +89,10 @@ class Servicer(
                 # Skip the model for a call that gRPC has ended: its deadline passed while it waited for a
                 # thread. `time_remaining` is no substitute: it uses the wall clock, which may jump.
                 if not context.is_active():
-                    raise ServingError("Deadline Exceeded", grpc.StatusCode.DEADLINE_EXCEEDED)
+                    raise ServingError("Deadline Exceeded", "DEADLINE_EXCEEDED")
                 return self.core.predict(request, deadline=float("inf"))
         except ServingError as error:
-            context.abort(error.code, error.message)
+            context.abort(grpc.StatusCode[error.code], error.message)
 
     GetModelMetadata = _method(ServerCore.metadata)
     GetModelStatus = _method(ServerCore.status)

@@ -9,14 +9,13 @@ from pathlib import Path
 from threading import Condition, Event, Lock, Thread
 from typing import Any
 
-from grpc import StatusCode
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
 from digit_client.artifact.versions import list_versions
+from digit_serving.errors import ServingError
 from digit_serving.model_server.config import validate
-from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.servable import Servable
 
@@ -85,8 +84,6 @@ class Manager:
         self._config, self._last_warning = ModelServerConfig(), ""
         self._labels: dict[tuple[str, str], int] = {}
         self._versions: dict[tuple[str, int], Version] = {}
-        self._available: dict[str, list[Version]] = {}
-        """Available versions of each model, newest first: the lookup of every request."""
         self._reloading, self._changed, self._wake = Lock(), Condition(), Event()
         Thread(target=self._run, name="manager", daemon=True).start()
 
@@ -111,9 +108,7 @@ class Manager:
         failed = [version for version in settled if version and version.state == State.END]
         if failed:
             reasons = ", ".join(f"{version} due to error: {version.error}" for version in failed)
-            raise ServingError(
-                f"{len(failed)} servable(s) did not become available: {reasons}", StatusCode.UNKNOWN
-            )
+            raise ServingError(f"{len(failed)} servable(s) did not become available: {reasons}", "UNKNOWN")
 
     @contextmanager
     def lease(self, spec: ModelSpec) -> Iterator[Servable]:
@@ -141,7 +136,7 @@ class Manager:
         if found := [each for each in self._select(spec.name) if number in (None, each.number)]:
             return found
         missing = "any versions" if number is None else f"version {number}"
-        raise ServingError(f"Could not find {missing} of model {spec.name}", StatusCode.NOT_FOUND)
+        raise ServingError(f"Could not find {missing} of model {spec.name}", "NOT_FOUND")
 
     def _select(self, model: str, *states: int) -> list[Version]:
         """Return the model's versions in these states (default: any), newest first."""
@@ -158,11 +153,11 @@ class Manager:
             if number is None:
                 # Clients recognise an unknown label by this text: its code is not NOT_FOUND.
                 raise ServingError(f"Unrecognized servable version label: {spec.version_label}")
-        for version in self._available.get(spec.name, ()):
+        for version in self._select(spec.name, State.AVAILABLE):
             if number in (None, version.number):
                 return version
         request = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
-        raise ServingError(f"Servable not found for request: {request}", StatusCode.NOT_FOUND)
+        raise ServingError(f"Servable not found for request: {request}", "NOT_FOUND")
 
     def _settled(self, name: str) -> Version | None:
         """Return an aspired version of the model that is available or has failed to load, or None."""
@@ -174,9 +169,9 @@ class Manager:
         for key, number in labels.items():
             is_unmoved = self._labels.get(key, number) == number
             may_wait = is_unmoved and self._options.allow_version_labels_for_unavailable_models
-            if not may_wait and number not in (v.number for v in self._available.get(key[0], ())):
+            if not may_wait and number not in (v.number for v in self._select(key[0], State.AVAILABLE)):
                 message = f"label {key[1]} of model {key[0]} can't be assigned to version {number},"
-                raise ServingError(f"{message} which is not available", StatusCode.FAILED_PRECONDITION)
+                raise ServingError(f"{message} which is not available", "FAILED_PRECONDITION")
         return labels
 
     def _run(self) -> None:
@@ -222,21 +217,18 @@ class Manager:
                 self._set_state(version, State.END)
 
     def _load(self, version: Version) -> None:
-        """Load the version, with retries.
-
-        As in TensorFlow Serving, no other version is loaded or unloaded between the retries.
-        """
+        """Load the version. No other one is loaded or unloaded between the retries, as in the original."""
         self._set_state(version, State.LOADING)
         for retries_left in range(max(self._options.max_num_load_retries, 0), -1, -1):
             try:
                 version.servable = self._load_servable(version.path, version.number)
                 self._set_state(version, State.AVAILABLE)
                 return
-            except Exception as error:  # a broken model may raise any type, and the thread must survive
-                if not isinstance(error, ServingError):
-                    error = ServingError(repr(error), StatusCode.INTERNAL)
+            except ServingError as error:
                 version.error = error
-                log.error("Loading servable: %s failed: %s", version, version.error)
+            except Exception as error:  # a broken model may raise any type, and the thread must survive
+                version.error = ServingError(repr(error), "INTERNAL")
+            log.error("Loading servable: %s failed: %s", version, version.error)
             if retries_left:
                 time.sleep(self._options.load_retry_interval_micros / 1e6)
         self._set_state(version, State.END)
@@ -252,6 +244,5 @@ class Manager:
     def _set_state(self, version: Version, state: int) -> None:
         with self._changed:
             version.state = state
-            self._available[version.model] = self._select(version.model, State.AVAILABLE)
             self._changed.notify_all()
         log.info("Servable version %s: %s", version, State.Name(state))

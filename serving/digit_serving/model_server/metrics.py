@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from digit_serving.model_server.errors import ServingError
+from digit_serving.errors import ServingError
 
 _BUCKETS = [10 * 1.8**power for power in range(33)]
 """Upper bounds in microseconds, those of TensorFlow Serving."""
@@ -46,7 +46,7 @@ class Metrics:
             if api is not None:
                 observe(self.request_latency, started, model, api, entrypoint)
         except ServingError as error:
-            status = error.code.name
+            status = error.code
             raise
         finally:
             self._requests.labels(model, status).inc()

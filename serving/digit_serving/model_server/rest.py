@@ -16,8 +16,8 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from werkzeug.wrappers import Request, Response
 
+from digit_serving.errors import ServingError
 from digit_serving.model_server.core import ServerCore
-from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.servable import Array, decode, encode, type_name
 
@@ -77,7 +77,7 @@ class RestApi:
                     raise ServingError(f"Malformed request: {request.method} {path}")
                 answer = self._call(call, _spec(match), request.get_data())
         except ServingError as error:
-            status = _HTTP_STATUS.get(error.code.name, 500)
+            status = _HTTP_STATUS.get(error.code, 500)
             return Response(_dump({"error": error.message}), status, content_type="application/json")
         return Response(answer, content_type="application/json")
 
@@ -202,13 +202,14 @@ def _format(response: PredictResponse, by_row: bool) -> str:
 
 def _to_list(name: str, array: Array) -> Any:
     """Return nested lists: floats with the fewest digits that keep the value, bytes in base64."""
-    flat: Any = array.ravel().tolist()
     if array.dtype.kind == "f":
-        flat = [float(str(value)) for value in array.ravel()]
-    elif array.dtype.kind == "O" and name.endswith("_bytes"):
-        flat = [{"b64": base64.b64encode(value).decode()} for value in flat]
-    elif array.dtype.kind == "O":
-        flat = [value.decode(errors="replace") for value in flat]
-    values = np.empty(array.size, object)
-    values[:] = flat
-    return values.reshape(array.shape).tolist()
+        return array.astype(str).astype(float).tolist()
+
+    def to_json(value: Any) -> Any:
+        if isinstance(value, list):
+            return [to_json(each) for each in value]
+        if name.endswith("_bytes"):
+            return {"b64": base64.b64encode(value).decode()}
+        return value.decode(errors="replace")
+
+    return to_json(array.tolist()) if array.dtype.kind == "O" else array.tolist()

@@ -12,11 +12,12 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.framework.types_pb2 import DataType
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
+from tensorflow.core.protobuf.error_codes_pb2 import Code
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from digit_serving.model_server.errors import ServingError
+from digit_serving.errors import ServingError
 from digit_serving.model_server.flags import Options
 
 Array = np.ndarray[Any, Any]
@@ -91,7 +92,7 @@ class Servable:
         try:
             graph = tf.compat.v1.saved_model.load(self._session, tags, str(directory))
         except tf.errors.OpError as error:
-            raise ServingError(error.message, error.error_code) from None
+            raise ServingError(error.message, Code.Name(error.error_code)) from None
         except Exception as error:  # TensorFlow's graph importer raises many types
             raise ServingError(str(error)) from None
         self.signature_defs = graph.signature_def
@@ -105,7 +106,7 @@ class Servable:
         try:
             return self._callable(feeds, fetches)(*arrays)  # type: ignore[no-any-return]
         except tf.errors.OpError as error:
-            raise ServingError(error.message, error.error_code) from None
+            raise ServingError(error.message, Code.Name(error.error_code)) from None
 
     def close(self) -> None:
         """Free the memory. No call may be running."""

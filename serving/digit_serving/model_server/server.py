@@ -14,10 +14,10 @@ import grpc
 import waitress
 
 from digit_serving import sockets
+from digit_serving.errors import ServingError
 from digit_serving.model_server import config, grpc_service
 from digit_serving.model_server.batching import Batcher
 from digit_serving.model_server.core import ServerCore
-from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.rest import RestApi
 

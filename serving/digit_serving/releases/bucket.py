@@ -16,18 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
 
+import fsspec
+
 from digit_client.artifact.models_config import STABLE, ModelsConfig
-from digit_client.artifact.models_folder import KEPT_VERSIONS, ModelsFolder
+from digit_client.artifact.models_folder import KEPT_VERSIONS, ModelsFolder, Report
 from digit_client.artifact.versions import ArtifactError, Version, fsync
-from digit_serving.filesystems import open_folder
 
 _MANIFEST = "manifest.json"
 _STAGED_PREFIX = ".pulling-"
 _SERVED_FOLDER = Path("/models")
 """Models folder of a container that pulls from a bucket."""
 _WRITE_ATTEMPTS = 10
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ class Bucket:
         """Open the folder at `url`, which has to be one of object storage."""
         self.url = url.rstrip("/")
         with _artifact_errors(self.url):
-            self._files, self._root = open_folder(self.url)
+            self._files, self._root = fsspec.url_to_fs(self.url, use_listings_cache=False)
         if "local" in self._files.protocol:
             raise ArtifactError(f"{url} is no URL of object storage, such as s3://bucket/models")
 

@@ -1,14 +1,13 @@
 """`digits models`: list, promote, prune, copy and verify versions. Commands import their modules lazily."""
 
 import typing
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from digit_serving.commands import click_errors, models_option
-from digit_serving.errors import DigitServingError
+from digit_serving.commands import PATH, POSITIVE, click_errors, models_option, option
+from digit_serving.errors import DigitServingError, needs_extra
 from digit_serving.releases.options import (
     Change,
     Endpoint,
@@ -23,14 +22,11 @@ if typing.TYPE_CHECKING:
     from digit_client.artifact.models_folder import ModelsFolder
 
 _version_argument = click.argument("number", metavar="N", type=click.IntRange(min=0))
-_label_option = click.option(
-    "--version-label", "label", default="stable", show_default=True, help="Label to move."
-)
-_public_key_option = click.option(
+_label_option = option("--version-label", "label", default="stable", help="Label to move.")
+_public_key_option = option(
     "--public-key",
     envvar="DIGITS_MODEL_PUBLIC_KEY",
-    show_envvar=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="PEM file; a version must be signed by this key's owner. The drop-in reads the variable, too.",
 )
 
@@ -106,13 +102,7 @@ def rollback(label: str, change: Change) -> None:
 
 
 @models.command()
-@click.option(
-    "--keep",
-    default=10,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Number of newest versions to keep.",
-)
+@option("--keep", default=10, type=click.IntRange(min=1), help="Number of newest versions to keep.")
 @change_options
 def prune(keep: int, change: Change) -> None:
     """Unload and remove old versions.
@@ -138,7 +128,7 @@ def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", na
     An interrupted push goes on where it stopped. A version that is there never changes. A label moves with
     --promote only.
     """
-    with _needs("s3"):
+    with needs_extra("s3"):
         from digit_serving.releases.bucket import Bucket
 
         labels = folder.read_config().labels(name) if promote else {}
@@ -162,13 +152,7 @@ def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", na
 )
 @models_option
 @name_option
-@click.option(
-    "--timeout",
-    default=600.0,
-    show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
-    help="Seconds to wait for another change of the folder.",
-)
+@option("--timeout", default=600.0, type=POSITIVE, help="Seconds to wait for another change of the folder.")
 @_public_key_option
 def pull(
     url: str,
@@ -183,7 +167,7 @@ def pull(
     A version appears in the folder when it is complete and its checksums are right. An interrupted pull goes
     on where it stopped. A version that is there never changes.
     """
-    with click_errors(), _needs("s3"):
+    with click_errors(), needs_extra("s3"):
         from digit_client.artifact.models_folder import ModelsFolder
         from digit_serving.releases.bucket import Bucket, Pull
 
@@ -238,19 +222,7 @@ def check(root: Path, name: str | None) -> None:
 
 
 def _signature_check(public_key: Path) -> Callable[[Path], None]:
-    with _needs("signing"):
+    with needs_extra("signing"):
         from digit_serving.releases import signatures
 
     return lambda version: signatures.verify(version, public_key)
-
-
-@contextmanager
-def _needs(extra: str) -> Iterator[None]:
-    """Turn the error of a missing module into one line that says how to install it."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise DigitServingError(
-            f"this command needs the module {error.name}; "
-            f"install it in a clone of digit-serving: pip install '.[{extra}]'"
-        ) from error

@@ -9,8 +9,8 @@ from typing import Any
 from digit_client.artifact.models_config import STABLE
 from digit_client.artifact.models_folder import ModelsFolder
 from digit_client.artifact.versions import Version
-from digit_serving import text_tables
-from digit_serving.text_tables import NONE, format_fields, format_size, format_time
+from digit_serving import commands
+from digit_serving.commands import NONE, format_fields, format_size, format_time
 
 _HEADINGS = ("VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE")
 OTHER_PICTURES = "*"
@@ -72,7 +72,7 @@ def format_table(rows: Sequence[Row]) -> str:
     measured = sorted((row for row in rows if row.accuracy), key=lambda row: STABLE not in row.labels)
     others = [row for row in measured if row.pictures != measured[0].pictures]
     cells = [_cells(row, OTHER_PICTURES if row in others else "") for row in rows]
-    lines = [text_tables.format_table(_HEADINGS, cells, numbers={"VERSION", "SIZE"})]
+    lines = [commands.format_table(_HEADINGS, cells, numbers={"VERSION", "SIZE"})]
     if others:
         lines.append(f"{OTHER_PICTURES} measured on other pictures than version {measured[0].version}")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import click
 
-from digit_serving.commands import click_errors, models_option
+from digit_serving.commands import POSITIVE, click_errors, models_option, option
 from digit_serving.errors import SettingError
 
 if typing.TYPE_CHECKING:
@@ -26,54 +27,35 @@ Command = Callable[..., None]
 name_option = click.option(
     "--model", "name", metavar="NAME", help="Name of the model; needed if there are several."
 )
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_file_option = partial(option, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _ENDPOINT_OPTIONS = (
-    click.option(
+    option(
         "--model-server",
         "target",
         default="127.0.0.1:8500",
         envvar="DIGITS_MODEL_SERVER",
-        show_default=True,
-        show_envvar=True,
         help="Model server's gRPC address.",
     ),
-    click.option(
+    _file_option(
         "--ca",
         envvar="DIGITS_MODEL_SERVER_CA",
-        show_envvar=True,
-        type=_FILE,
         help="CA certificate of the model server (PEM). With it, the connection uses TLS.",
     ),
-    click.option(
+    _file_option(
         "--certificate",
         envvar="DIGITS_MODEL_SERVER_CERTIFICATE",
-        show_envvar=True,
-        type=_FILE,
         help="Client certificate (PEM), for a model server that demands one.",
     ),
-    click.option(
-        "--key",
-        envvar="DIGITS_MODEL_SERVER_KEY",
-        show_envvar=True,
-        type=_FILE,
-        help="Key of the client certificate (PEM).",
-    ),
+    _file_option("--key", envvar="DIGITS_MODEL_SERVER_KEY", help="Key of the client certificate (PEM)."),
 )
 _CHANGE_OPTIONS = (
-    click.option(
+    option(
         "--gateway",
         metavar="URL",
         envvar="DIGITS_URL",
-        show_envvar=True,
         help="Gateway that has to answer as well; $DIGITS_API_KEY is its key.",
     ),
-    click.option(
-        "--timeout",
-        default=60.0,
-        show_default=True,
-        type=click.FloatRange(min=0, min_open=True),
-        help="Seconds to wait for each step of the service.",
-    ),
+    option("--timeout", default=60.0, type=POSITIVE, help="Seconds to wait for each step of the service."),
     click.option("--offline", is_flag=True, help="Wait for no service: the model server is not running."),
     click.option("--force", is_flag=True, help="Rewrite a models.config that Digits did not write."),
 )
@@ -220,6 +202,6 @@ def _with_object(
 
 
 def _add(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
-    for option in reversed(options):
-        command = option(command)
+    for add in reversed(options):
+        command = add(command)
     return command

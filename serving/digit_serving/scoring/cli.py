@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from digit_serving.commands import click_errors, models_option
+from digit_serving.commands import POSITIVE, click_errors, models_option, option
 
-_POSITIVE = click.IntRange(min=1)
+_COUNT = click.IntRange(min=1)
 _STOPPED = 130
 
 
@@ -35,21 +35,19 @@ _STOPPED = 130
     help="Ray cluster: HOST:PORT on one of its nodes, else ray://HOST:PORT. Its nodes have "
     "digit-serving[ray], and reach SOURCE, OUT and --model-server.  [default: processes on this machine]",
 )
-@click.option("--workers", type=_POSITIVE, help="Number of workers, of one CPU each.  [default: all CPUs]")
-@click.option(
+@click.option("--workers", type=_COUNT, help="Number of workers, of one CPU each.  [default: all CPUs]")
+@option(
     "--batch",
     "batch_size",
-    type=_POSITIVE,
+    type=_COUNT,
     default=1024,
-    show_default=True,
     help="Largest number of pictures in a file of results.",
 )
 @click.option("--read", is_flag=True, default=None, help="Read all digits on each picture, with their boxes.")
-@click.option(
+@option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=POSITIVE,
     default=60.0,
-    show_default=True,
     help="Timeout of a call to the model server with its retries, in seconds.",
 )
 @click.pass_context

@@ -1,14 +1,14 @@
 """Listing of images on any fsspec filesystem: paths and ETags."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
-
-from digit_serving.filesystems import open_folder
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 """Suffixes of image files; other files in a folder are skipped."""
@@ -21,6 +21,20 @@ store's ETag, or modification time and size where there is none: another value m
 
 _MODIFIED = ("mtime", "LastModified", "last_modified", "updated")
 """Keys of the modification time, as the filesystems of fsspec name it."""
+
+
+def open_folder(url: str) -> tuple[Any, str]:
+    """Return the filesystem of a path or URL, which caches no listings, and the folder's path on it.
+
+    Raise OSError for an unknown protocol, or one whose package is not installed.
+    """
+    try:
+        filesystem, path = fsspec.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise OSError(f"{url}: {error}") from error
+    is_local = isinstance(filesystem, LocalFileSystem)
+    # Unlike Path.resolve, abspath keeps symbolic links: a link's new target has changed pictures, not others.
+    return filesystem, os.path.abspath(path) if is_local else path  # noqa: PTH100
 
 
 @contextlib.contextmanager

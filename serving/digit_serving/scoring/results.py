@@ -18,8 +18,8 @@ from pyarrow.dataset import dataset
 
 from digit_client import ImageError
 from digit_serving.errors import DigitServingError
-from digit_serving.filesystems import open_folder
 from digit_serving.scoring import files
+from digit_serving.scoring.files import open_folder
 
 _BOX = pa.struct({name: pa.int32() for name in ("left", "top", "width", "height")})
 _PROBABILITIES = pa.list_(pa.float64())

@@ -22,8 +22,8 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from digit_client import DigitError, ModelServerClient, Prediction, Reading
-from digit_serving.errors import DigitServingError
-from digit_serving.filesystems import open_folder
+from digit_serving.errors import DigitServingError, needs_extra
+from digit_serving.scoring.files import open_folder
 from digit_serving.scoring.results import (
     FINAL_CODES,
     NOT_FOUND,
@@ -169,13 +169,8 @@ def ray_tasks(address: str, workers: int | None) -> Iterator[Pool]:
     Ray repeats a task three times whose process dies. Raise DigitServingError if there is no Ray, no cluster
     answers, or a task fails.
     """
-    try:
+    with needs_extra("ray"):
         import ray
-    except ModuleNotFoundError as error:
-        raise DigitServingError(
-            "`digits score --ray` needs the module ray; install it in a clone of digit-serving: "
-            "pip install '.[ray]'"
-        ) from error
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         # Ray itself would try for ten minutes.

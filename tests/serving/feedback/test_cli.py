@@ -111,12 +111,6 @@ def test_show_prints_fields_and_picture_of_each_input(
     assert len(second) == 11 + 28
 
 
-def test_show_unknown_request_says_so(run: Run, store: FeedbackStore) -> None:
-    result = run("show", "unknown")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "Error: the store has no request unknown\n"
-
-
 def test_show_png_writes_the_inputs_side_by_side(
     run: Run, store: FeedbackStore, make_record: MakeRecord, digits: Digits, tmp_path: Path
 ) -> None:
@@ -169,7 +163,7 @@ def test_export_folders_are_read_by_keras_with_their_labels(
 def test_export_picture_that_was_sent_often_is_written_once_with_its_newest_label(
     run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
 ) -> None:
-    twice, thrice = (to_png(np.full((28, 28), value, np.uint8)) for value in (1, 2))
+    twice, thrice, *apart = (to_png(np.full((28, 28), value, np.uint8)) for value in range(4))
     later, latest = START + timedelta(days=1), START + timedelta(days=2)
     store.save(
         [
@@ -178,6 +172,10 @@ def test_export_picture_that_was_sent_often_is_written_once_with_its_newest_labe
             make_record(input=thrice, label="2", labelled_at=START, held_out=False),
             make_record(input=thrice, label="3", labelled_at=START, held_out=True),
             make_record(input=thrice, label="8", labelled_at=later, held_out=False),
+            *(
+                make_record(request_id="same", caller=caller, label="9", held_out=False, input=picture)
+                for caller, picture in (("", apart[0]), ("bob", apart[1]))
+            ),
         ]
     )
     assert run("export", tmp_path / "out").exit_code == 0
@@ -185,6 +183,9 @@ def test_export_picture_that_was_sent_often_is_written_once_with_its_newest_labe
     assert {name: path.read_bytes() for name, path in written.items()} == {
         "train/1/request-0-0-0.png": twice,
         "held-out/8/request-4-0-0.png": thrice,
+        "train/9/same-0-0.png": apart[0],
+        # Two callers may choose the same request ID.
+        "train/9/bob@same-0-0.png": apart[1],
     }
 
 
@@ -215,20 +216,6 @@ def test_export_originals_are_upright_and_on_white(
     assert [path.read_bytes() for path in others] == inputs[2:]
 
 
-def test_export_keeps_inputs_of_two_callers_with_the_same_request_id(
-    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
-) -> None:
-    store.save(
-        [
-            make_record(request_id="same", caller=caller, label="1", held_out=False)
-            for caller in ("", "alice", "bob")
-        ]
-    )
-    assert run("export", tmp_path / "out").exit_code == 0
-    names = {path.name for path in (tmp_path / "out" / "train" / "1").iterdir()}
-    assert names == {"same-0-0.png", "alice@same-0-0.png", "bob@same-0-0.png"}
-
-
 def test_export_of_several_models_needs_one(
     run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
 ) -> None:
@@ -240,49 +227,38 @@ def test_export_of_several_models_needs_one(
     assert {path.parent.name for path in (tmp_path / "out").rglob("*.png")} == {"shirt"}
 
 
-@pytest.mark.parametrize("label", ["..", ".hidden", "a/b", "/etc"])
-def test_export_label_that_leads_out_of_the_folder_is_refused(
-    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path, label: str
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Return a path that does not exist, in a folder of its own."""
+    (tmp_path / "exports").mkdir()
+    return tmp_path / "exports" / "out"
+
+
+@pytest.mark.parametrize("label", ["..", ".hidden", "a/b", None, NO_CLASS])
+def test_export_of_no_label_that_names_a_folder_is_refused(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, out: Path, label: str | None
 ) -> None:
-    store.save([make_record(label="1"), make_record(label=label)])
-    before = set(tmp_path.iterdir())
-    result = run("export", tmp_path / "out")
-    assert result.exit_code == 1
-    assert "cannot name a folder" in result.stderr
-    assert set(tmp_path.iterdir()) == before
+    is_class = label not in (None, NO_CLASS)
+    store.save([make_record(label=label), *([make_record(label="1")] if is_class else [])])
+    result = run("export", out)
+    error = f"the label {label!r} cannot name a folder" if is_class else "no answer has a label of a class"
+    assert (result.exit_code, result.stderr) == (1, f"Error: {error}\n")
+    assert list(out.parent.iterdir()) == []
 
 
 def test_export_that_cannot_be_written_leaves_nothing(
-    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, store: FeedbackStore, make_record: MakeRecord, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_file: Path, _content: bytes) -> None:
         raise OSError("No space left on device")
 
     store.save([make_record(label="1")])
-    before = set(tmp_path.iterdir())
     monkeypatch.setattr(Path, "write_bytes", fail)
-    result = run("export", tmp_path / "out")
+    result = run("export", out)
     assert (result.exit_code, result.stderr) == (1, "Error: No space left on device\n")
-    assert set(tmp_path.iterdir()) == before
-
-
-def test_export_to_existing_path_is_refused(
-    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
-) -> None:
-    store.save([make_record(label="1")])
-    (tmp_path / "out").mkdir()
-    result = run("export", tmp_path / "out")
-    assert (result.exit_code, list((tmp_path / "out").iterdir())) == (1, [])
-    assert result.stderr == f"Error: {tmp_path / 'out'} exists\n"
-
-
-def test_export_without_labels_writes_nothing(
-    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
-) -> None:
-    store.save([make_record(), make_record(label=NO_CLASS)])
-    result = run("export", tmp_path / "out")
-    assert (result.exit_code, result.stderr) == (1, "Error: no answer has a label of a class\n")
-    assert not (tmp_path / "out").exists()
+    assert list(out.parent.iterdir()) == []
+    out.mkdir()
+    assert run("export", out).stderr == f"Error: {out} exists\n"
 
 
 def test_delete_asks_before_it_deletes(run: Run, store: FeedbackStore, make_record: MakeRecord) -> None:
@@ -321,12 +297,6 @@ def test_delete_in_a_file_of_another_user_is_refused(
     assert result.stderr == f"Error: run this as the owner of {tmp_path / 'feedback.db'}\n"
 
 
-def test_delete_without_criterion_is_refused(run: Run, store: FeedbackStore) -> None:
-    result = run("delete", "--yes")
-    assert result.exit_code == 2
-    assert "give --before, --request or both" in result.stderr
-
-
 def test_stats_prints_counts_and_share_of_agreement(
     run: Run, store: FeedbackStore, make_record: MakeRecord
 ) -> None:
@@ -340,14 +310,17 @@ def test_stats_prints_counts_and_share_of_agreement(
     ]
 
 
-def test_missing_file_is_an_error_and_is_not_created(run: Run, tmp_path: Path) -> None:
+def test_commands_without_what_they_need_are_errors(run: Run, store: FeedbackStore, tmp_path: Path) -> None:
     missing = tmp_path / "missing.db"
-    result = run("ls", "--store", f"sqlite:///{missing}")
-    assert (result.exit_code, result.stderr) == (1, f"Error: {missing} does not exist\n")
+    for arguments, status, message in (
+        (("ls", "--store", f"sqlite:///{missing}"), 1, f"Error: {missing} does not exist\n"),
+        (("show", "unknown"), 1, "Error: the store has no request unknown\n"),
+        (("delete", "--yes"), 2, "give --before, --request or both"),
+    ):
+        result = run(*arguments)
+        assert (result.exit_code, result.stdout) == (status, "")
+        assert message in result.stderr
     assert not missing.exists()
-
-
-def test_missing_store_option_names_its_variable() -> None:
     result = CliRunner().invoke(feedback, ["ls"], env={"DIGITS_FEEDBACK": None})
     assert result.exit_code == 2
     assert "DIGITS_FEEDBACK" in result.stderr

@@ -31,29 +31,24 @@ def test_find_returns_the_positions_of_one_picture_in_order(
     second, other = replace(first, position=1), replace(first, index=2)
     kept.keep([second, other, first])
     assert kept.find(first.request_id, 1, "") == [first, second]
+    assert kept.find(first.request_id, 0, "") == []
+    assert kept.find("unknown", 1, "") == []
 
 
-def test_find_unknown_request_returns_nothing(kept: KeptAnswers, make_record: MakeRecord) -> None:
-    record = make_record()
-    kept.keep([record])
-    assert kept.find("unknown", 0, "") == []
-    assert kept.find(record.request_id, 1, "") == []
-
-
-def test_find_reused_request_id_returns_the_latest_answer(kept: KeptAnswers, make_record: MakeRecord) -> None:
-    long = [make_record(request_id="same", position=position, answered_at=START) for position in range(3)]
+def test_find_reused_request_id_returns_the_callers_latest_answer(
+    kept: KeptAnswers, make_record: MakeRecord
+) -> None:
+    alice, bob, *long = (
+        make_record(request_id="same", caller=caller, position=position, answered_at=START)
+        for caller, position in (("alice", 0), ("bob", 0), ("", 0), ("", 1), ("", 2))
+    )
     short = make_record(request_id="same", answered_at=START + timedelta(seconds=1))
-    kept.keep(long)
+    kept.keep([alice, bob, *long])
     kept.keep([short])
     assert kept.find("same", 0, "") == [short]
-
-
-def test_find_request_of_another_caller_is_empty(kept: KeptAnswers, make_record: MakeRecord) -> None:
-    alice, bob = (make_record(request_id="same", caller=caller) for caller in ("alice", "bob"))
-    kept.keep([alice, bob])
     assert kept.find("same", 0, "alice") == [alice]
     assert kept.find("same", 0, "bob") == [bob]
-    assert kept.find("same", 0, "") == []
+    assert kept.find("same", 0, "carol") == []
 
 
 def test_other_process_of_the_same_store_finds_the_answer(url: str, make_record: MakeRecord) -> None:
@@ -63,24 +58,20 @@ def test_other_process_of_the_same_store_finds_the_answer(url: str, make_record:
         assert another.find(record.request_id, 0, "") == [record]
 
 
-def test_expire_deletes_answers_older_than_the_age(kept: KeptAnswers, make_record: MakeRecord) -> None:
-    now = datetime.now(UTC)
-    old = make_record(answered_at=now - timedelta(seconds=90))
-    new = make_record(answered_at=now - timedelta(seconds=30))
-    kept.keep([old, new])
-    assert kept.expire(60, max_rows=100) == 1
-    assert kept.find(old.request_id, 0, "") == []
-    assert kept.find(new.request_id, 0, "") == [new]
-
-
-def test_expire_deletes_the_oldest_answers_beyond_the_rows(
+def test_expire_deletes_answers_beyond_the_age_or_the_rows(
     kept: KeptAnswers, make_record: MakeRecord
 ) -> None:
     now = datetime.now(UTC)
-    records = [make_record(answered_at=now - timedelta(seconds=number)) for number in range(5)]
+    records = [make_record(answered_at=now - timedelta(seconds=age)) for age in (0, 10, 20, 30, 90)]
+
+    def found() -> list[bool]:
+        return [bool(kept.find(record.request_id, 0, "")) for record in records]
+
     kept.keep(records)
-    assert kept.expire(60, max_rows=2) == 3
-    assert [bool(kept.find(record.request_id, 0, "")) for record in records] == [True, True, *[False] * 3]
+    assert kept.expire(60, max_rows=100) == 1
+    assert found() == [True] * 4 + [False]
+    assert kept.expire(60, max_rows=2) == 2
+    assert found() == [True] * 2 + [False] * 3
 
 
 def test_delete_removes_the_answers_of_a_request(kept: KeptAnswers, make_record: MakeRecord) -> None:
@@ -101,25 +92,16 @@ def test_answers_of_an_sqlite_store_are_in_memory_only(
     assert list(tmp_path.glob("feedback.db*")) == []
 
 
-def test_stores_of_different_files_share_no_answers(
-    sqlite_url: str, tmp_path: Path, make_record: MakeRecord
-) -> None:
-    record, other_url = make_record(), f"sqlite:///{tmp_path / 'other.db'}"
-    with closing(KeptAnswers(sqlite_url)) as kept, closing(KeptAnswers(other_url)) as other:
-        kept.keep([record])
-        assert other.find(record.request_id, 0, "") == []
-
-
-def test_other_path_of_the_same_file_has_the_same_answers(
+def test_every_path_of_a_file_has_the_same_answers_and_another_file_others(
     sqlite_url: str, tmp_path: Path, make_record: MakeRecord
 ) -> None:
     record = make_record()
     (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
     with closing(KeptAnswers(sqlite_url)) as kept:
         kept.keep([record])
-    for path in ("link/feedback.db", "memory/../feedback.db"):
+    for path, answers in (("link/feedback.db", [record]), ("memory/../feedback.db", [record]), ("a.db", [])):
         with closing(KeptAnswers(f"sqlite:///{tmp_path}/{path}")) as kept:
-            assert kept.find(record.request_id, 0, "") == [record]
+            assert kept.find(record.request_id, 0, "") == answers
 
 
 def test_remove_kept_leaves_answers_that_are_in_use(
@@ -136,15 +118,16 @@ def test_remove_kept_leaves_answers_that_are_in_use(
     assert list(memory.glob("*/*")) == []
 
 
-def test_folder_that_others_may_enter_is_refused(sqlite_url: str, memory: Path) -> None:
-    (memory / f"digits-{os.getuid()}").mkdir()
+def test_folder_that_others_may_enter_or_a_link_is_refused(
+    sqlite_url: str, memory: Path, tmp_path: Path
+) -> None:
+    folder = memory / f"digits-{os.getuid()}"
+    folder.mkdir()
     with pytest.raises(StoreError, match="not a folder that only this user may enter"):
         KeptAnswers(sqlite_url)
-
-
-def test_link_in_place_of_the_folder_is_refused(sqlite_url: str, memory: Path, tmp_path: Path) -> None:
+    folder.rmdir()
     (tmp_path / "elsewhere").mkdir(mode=0o700)
-    (memory / f"digits-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreError, match="not a folder that only this user may enter"):
         KeptAnswers(sqlite_url)
 

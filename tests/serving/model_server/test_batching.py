@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
+from digit_serving.errors import ServingError
 from digit_serving.model_server.batching import Batcher
 from digit_serving.model_server.config import read
-from digit_serving.model_server.errors import ServingError
 from tests.serving.model_servers import COLORS, predict_request, running_core
 
 ROW = np.ones((1, 2))

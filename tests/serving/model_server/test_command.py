@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from digit_serving.errors import ServingError
 from digit_serving.model_server import flags
 from digit_serving.model_server.cli import model_server
-from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.server import create_core
 from tests.processes import MODEL_SERVER, free_port
 

@@ -18,9 +18,9 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServic
 
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.connection import Connection
+from digit_serving.errors import ServingError
 from digit_serving.model_server import flags, grpc_service
 from digit_serving.model_server.core import ServerCore
-from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.metrics import Metrics
 from tests import certificates
 from tests.processes import free_port, wait_until

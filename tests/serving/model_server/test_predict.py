@@ -13,8 +13,8 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
+from digit_serving.errors import ServingError
 from digit_serving.model_server.core import ServerCore
-from digit_serving.model_server.errors import ServingError
 from tests.serving.model_servers import predict_request, running_core
 
 PIXELS = np.full((1, 784), 0.5, np.float32)

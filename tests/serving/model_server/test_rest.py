@@ -78,7 +78,6 @@ def test_predict_invalid_body_answers_400(http: Client, signature: Any, body: An
         ('{"instances": [NaN, Infinity, -Infinity]}', '{"predictions": [NaN, Infinity, -Infinity]}'),
         # Floats have the fewest digits that keep the value.
         ('{"inputs": [0.2, 0.3333333333333333]}', '{"outputs": [2.1, 2.1666667]}'),
-        (' {"inputs": 1.0} what follows', '{"outputs": 2.5}'),
         ('{"instances": [{"x": 1.0}, {"x": 2}]}', '{"predictions": [2.5, 3.0]}'),
         ('{"instances": [[1.0], [2.0]]}', '{"predictions": [[2.5], [3.0]]}'),
         ('{"inputs": {"x": [1.0]}}', '{"outputs": [2.5]}'),
@@ -109,9 +108,7 @@ def test_predict_scalar_output_answers_columns(http: Client) -> None:
     [
         ("GET", "/v1/models", 400, "Missing model name in request."),
         ("GET", "/v1/models/none", 404, "Could not find any versions of model none"),
-        ("GET", f"{MODEL}?x=1", 404, "Could not find any versions of model half_plus_two?x=1"),
         ("GET", "/v1/models/none/metadata", 404, "Servable not found for request: Latest(none)"),
-        ("GET", f"{MODEL}/metadata?x=1", 400, "Malformed request: GET"),
         ("GET", f"{MODEL}/versions/7", 404, "Could not find version 7 of model half_plus_two"),
         ("GET", f"{MODEL}/versions/{'9' * 5000}", 400, "Malformed request: GET"),
         ("GET", HALF_PLUS_TWO, 400, f"Malformed request: GET {HALF_PLUS_TWO}"),
@@ -121,7 +118,6 @@ def test_predict_scalar_output_answers_columns(http: Client) -> None:
         ("POST", f"{MODEL}/labels/new:predict", 400, "Unrecognized servable version label: new"),
         ("POST", f"{MODEL}:classify", 501, "This model server implements Predict only."),
         ("POST", f"{MODEL}:regress", 501, "This model server implements Predict only."),
-        ("POST", f"{MODEL}:Predict", 400, "Malformed request: POST"),
         ("POST", MODEL, 400, "Malformed request: POST"),
     ],
 )

@@ -18,8 +18,8 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
+from digit_serving.errors import ServingError
 from digit_serving.model_server.core import ServerCore
-from digit_serving.model_server.errors import ServingError
 from digit_serving.model_server.flags import parse
 from digit_serving.model_server.manager import State, Version, aspired_versions, next_action
 from digit_serving.model_server.servable import Servable, warm_up

@@ -57,12 +57,12 @@ class Service:
 
     def run(self, *arguments: object) -> Result:
         """Run `digits models …` in this process."""
-        return CliRunner().invoke(models, [*map(str, arguments)], env=self._environment)
+        return CliRunner().invoke(models, [*map(str, arguments)], env=self.environment)
 
     def start(self, *arguments: object) -> "subprocess.Popen[str]":
         """Start `digits models …` as a process."""
         command = [*DIGITS, "models", *map(str, arguments)]
-        environment = os.environ | self._environment
+        environment = os.environ | self.environment
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -94,7 +94,8 @@ class Service:
         return None
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Environment variables of `digits models`."""
         return {"DIGITS_MODELS": str(self.folder.root), "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.port}"}
 
 

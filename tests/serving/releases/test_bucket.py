@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -89,6 +89,22 @@ def fail(*arguments: object) -> str:
     return result.stderr
 
 
+def push(folder: Path, *options: object) -> str:
+    return succeed("push", URL, "--models", folder, *options)
+
+
+def pull(to: Path, *options: object) -> str:
+    return succeed("pull", URL, "--models", to, *options)
+
+
+def fail_to_push(folder: Path, *options: object) -> str:
+    return fail("push", URL, "--models", folder, *options)
+
+
+def fail_to_pull(to: Path, *options: object) -> str:
+    return fail("pull", URL, "--models", to, *options)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
@@ -103,36 +119,35 @@ def files_of(s3: Any, number: int) -> dict[str, str]:
     return {path.split("/", 5)[5]: path for path in paths if not path.endswith("/manifest.json")}
 
 
-def wait_for_each_other(count: int) -> Callable[[str], None]:
-    """Return a function for reports: so many pushers wait until all know that the version is missing."""
-    barrier = Barrier(count)
+def push_at_once(*folders: Path) -> dict[Path, str]:
+    """Push version 11 of each folder, when all pushers know that it is missing; return their errors."""
+    barrier = Barrier(len(folders))
 
     def report(line: str) -> None:
         if line.startswith("Pushing"):
             barrier.wait(30)
 
-    return report
+    def push_one(folder: Path) -> str:
+        try:
+            Bucket(URL).push(version(folder, 11), report)
+        except ArtifactError as error:
+            return str(error)
+        return ""
 
-
-def pull(
-    to: Path, check: Callable[[Path], None] = lambda _: None, report: Callable[[str], None] = print
-) -> None:
-    folder = ModelsFolder(to)
-    to.mkdir(exist_ok=True)
-    with folder.lock(30):
-        Pull(Bucket(URL), folder, check, report).run(None, [11])
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(folders, pool.map(push_one, folders), strict=True))
 
 
 def test_push_enters_the_newest_version_and_pull_follows(s3: Any, folder: Path, to: Path) -> None:
-    succeed("push", URL, "--models", folder, "--version", 2)
-    assert succeed("push", URL, "--models", folder).splitlines() == [
+    push(folder, "--version", 2)
+    assert push(folder).splitlines() == [
         "Pushing 4 of 4 files of version 11 ...",
         "s3://bucket/models/digits/11 is complete.",
     ]
     config = Bucket(URL).read_config()
     assert config.base_paths == {"digits": Path("/models/digits")}
     assert (config.listed("digits"), config.labels("digits")) == ({2, 11}, {"stable": 2})
-    assert succeed("pull", URL, "--models", to).splitlines() == [
+    assert pull(to).splitlines() == [
         "Pulling 4 of 4 files of version 2 ...",
         f"{to}/digits/2 is complete.",
         "Pulling 4 of 4 files of version 11 ...",
@@ -145,24 +160,18 @@ def test_push_enters_the_newest_version_and_pull_follows(s3: Any, folder: Path, 
 
 
 def test_push_promote_moves_labels_and_pull_can_be_rolled_back(s3: Any, folder: Path, to: Path) -> None:
-    succeed("push", URL, "--models", folder, "--promote")
+    push(folder, "--promote")
     assert Bucket(URL).read_config().listed("digits") == {2}
-    succeed("pull", URL, "--models", to)
+    pull(to)
     for arguments in (["--offline"], ["--offline", "--version-label", "canary"]):
         succeed("promote", 11, "--models", folder, *arguments)
-    succeed("push", URL, "--models", folder)
+    push(folder)
     assert Bucket(URL).read_config().labels("digits") == {"stable": 2}
-    succeed("push", URL, "--models", folder, "--promote")
-    succeed("pull", URL, "--models", to)
+    push(folder, "--promote")
+    pull(to)
     assert ModelsFolder(to).read_config().labels("digits") == {"stable": 11, "canary": 11}
     succeed("rollback", "--models", to, "--offline")
     assert ModelsFolder(to).read_config().labels("digits") == {"stable": 2, "canary": 11}
-
-
-def test_push_of_a_version_that_is_not_entered_is_refused(s3: Any, folder: Path) -> None:
-    publish(folder, 12, b"copied by hand")
-    assert "version 12 is not entered in" in fail("push", URL, "--models", folder)
-    assert s3.find("bucket") == []
 
 
 def test_concurrent_pushers_of_other_versions_are_both_entered(s3: Any, folder: Path) -> None:
@@ -196,39 +205,40 @@ def test_pull_takes_all_models_or_one_and_keeps_the_others(s3: Any, folder: Path
     fashion = ModelsFolder(folder, verify=lambda _: None)
     fashion.enter(fashion.version("fashion", 5))
     for name in ("digits", "fashion"):
-        succeed("push", URL, "--models", folder, "--model", name)
-    succeed("pull", URL, "--models", to, "--model", "fashion")
+        push(folder, "--model", name)
+    pull(to, "--model", "fashion")
     assert ModelsFolder(to).names() == ["fashion"]
-    assert "choose one of the models with --model: digits, fashion" in fail(
-        "pull", URL, "--models", to, "--version", 11
-    )
-    succeed("pull", URL, "--models", to)
+    assert "choose one of the models with --model: digits, fashion" in fail_to_pull(to, "--version", 11)
+    pull(to)
     assert sorted(ModelsFolder(to).read_config().base_paths) == ["digits", "fashion"]
 
 
 def test_pull_into_a_folder_with_a_foreign_models_config_is_refused(s3: Any, folder: Path, to: Path) -> None:
-    succeed("push", URL, "--models", folder)
+    push(folder)
     to.mkdir()
     (to / "models.config").write_text("# Mine.")
-    assert "Digits did not write" in fail("pull", URL, "--models", to)
+    assert "Digits did not write" in fail_to_pull(to)
     assert (to / "models.config").read_text() == "# Mine."
     s3.pipe("bucket/models/models.config", b"# Mine.")
-    assert "Digits did not write" in fail("push", URL, "--models", folder)
+    assert "Digits did not write" in fail_to_push(folder)
+    for damaged in (b"\xff", b"model {"):
+        s3.pipe("bucket/models/models.config", damaged)
+        assert f"Error: {URL}/models.config: " in fail_to_pull(to)
 
 
 def test_push_and_pull_again_transfer_nothing(s3: Any, folder: Path, to: Path) -> None:
-    succeed("push", URL, "--models", folder)
+    push(folder)
     before = s3.find("bucket", detail=True)
     assert succeed("push", f"{URL}/", "--models", folder) == "s3://bucket/models/digits/11 is complete.\n"
     assert s3.find("bucket", detail=True) == before
-    succeed("pull", URL, "--models", to)
+    pull(to)
     for path in files_of(s3, 11).values():
         s3.rm(path)
-    assert succeed("pull", URL, "--models", to) == f"{to}/digits/11 is complete.\n"
+    assert pull(to) == f"{to}/digits/11 is complete.\n"
 
 
 def test_manifest_has_the_checksum_of_each_file(s3: Any, folder: Path) -> None:
-    succeed("push", URL, "--models", folder)
+    push(folder)
     text = s3.cat("bucket/models/digits/11/manifest.json")
     expected = {
         name: hashlib.sha256(content).hexdigest()
@@ -239,45 +249,45 @@ def test_manifest_has_the_checksum_of_each_file(s3: Any, folder: Path) -> None:
 
 
 def test_push_goes_on_with_the_missing_files(s3: Any, folder: Path, to: Path) -> None:
-    succeed("push", URL, "--models", folder)
+    push(folder)
     # A push that was interrupted has written no manifest.
     s3.rm("bucket/models/digits/11/manifest.json")
     s3.rm(files_of(s3, 11)["saved_model.pb"])
-    assert "there is no such version" in fail("pull", URL, "--models", to)
-    assert "Pushing 1 of 4 files" in succeed("push", URL, "--models", folder)
-    succeed("pull", URL, "--models", to)
+    assert "there is no such version" in fail_to_pull(to)
+    assert "Pushing 1 of 4 files" in push(folder)
+    pull(to)
     assert contents(to / "digits" / "11") == contents(folder / "digits" / "11")
 
 
 def test_pull_goes_on_with_the_missing_and_damaged_files(s3: Any, folder: Path, to: Path) -> None:
-    succeed("push", URL, "--models", folder)
+    push(folder)
     staged = to / "digits" / ".pulling-11"
     publish(to, 11, b"version 1?").rename(staged)
     (staged / "assets.extra" / "model.json").unlink()
     (staged / "assets.extra" / "other").write_bytes(b"of another manifest")
-    assert "Pulling 2 of 4 files" in succeed("pull", URL, "--models", to)
+    assert "Pulling 2 of 4 files" in pull(to)
     assert contents(to) == {
         f"digits/11/{name}": content for name, content in contents(folder / "digits" / "11").items()
     }
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["saved_model.pb", "assets.extra/model.json"])
 def test_pull_damaged_or_missing_file_in_bucket_publishes_nothing(
     s3: Any, folder: Path, to: Path, name: str
 ) -> None:
-    succeed("push", URL, "--models", folder)
+    push(folder)
     path = files_of(s3, 11)[name]
     content = bytearray(s3.cat(path))
     content[len(content) // 2] ^= 1
     s3.pipe(path, bytes(content))
     message = f"{URL}/digits/11: {name} is missing or damaged; remove the version there and push it again"
-    assert message in fail("pull", URL, "--models", to)
+    assert message in fail_to_pull(to)
     s3.rm(path)
-    assert message in fail("pull", URL, "--models", to)
+    assert message in fail_to_pull(to)
     assert list_versions(to / "digits") == {}
     s3.rm("bucket/models/digits/11", recursive=True)
-    succeed("push", URL, "--models", folder)
-    succeed("pull", URL, "--models", to)
+    push(folder)
+    pull(to)
     assert contents(to / "digits" / "11") == contents(folder / "digits" / "11")
 
 
@@ -295,50 +305,38 @@ def test_pull_damaged_or_missing_file_in_bucket_publishes_nothing(
 )
 def test_pull_invalid_manifest_publishes_nothing(s3: Any, to: Path, text: bytes) -> None:
     s3.pipe("bucket/models/digits/3/manifest.json", text)
-    assert f"{URL}/digits/3: the manifest is damaged" in fail(
-        "pull", URL, "--models", to, "--model", "digits", "--version", 3
-    )
+    assert f"{URL}/digits/3: the manifest is damaged" in fail_to_pull(to, "--model", "digits", "--version", 3)
     assert contents(to) == {}
 
 
-def test_push_version_with_a_link_to_a_folder_or_to_nothing_pushes_nothing(s3: Any, folder: Path) -> None:
+def test_push_that_is_refused_pushes_nothing(s3: Any, folder: Path) -> None:
     variables = folder / "digits" / "11" / "variables"
     variables.rename(folder / "shared")
-    variables.symlink_to("../shared")
-    assert f"{variables} is neither a file nor a folder" in fail("push", URL, "--models", folder)
-    variables.unlink()
-    variables.symlink_to("nothing")
-    assert f"{variables} is neither a file nor a folder" in fail("push", URL, "--models", folder)
+    for target in ("../shared", "nothing"):
+        variables.symlink_to(target)
+        assert f"{variables} is neither a file nor a folder" in fail_to_push(folder)
+        variables.unlink()
+    publish(folder, 12, b"copied by hand")
+    assert "version 12 is not entered in" in fail_to_push(folder)
     assert s3.find("bucket") == []
 
 
 def test_version_with_other_files_is_never_touched(s3: Any, folder: Path, to: Path) -> None:
-    succeed("push", URL, "--models", folder)
-    succeed("pull", URL, "--models", to)
+    push(folder)
+    pull(to)
     before, pulled = s3.find("bucket", detail=True), contents(to)
     publish(folder, 11, b"another")
-    assert f"{URL}/digits/11 has other files than {folder}/digits/11" in fail("push", URL, "--models", folder)
+    assert f"{URL}/digits/11 has other files than {folder}/digits/11" in fail_to_push(folder)
     assert s3.find("bucket", detail=True) == before
     s3.rm("bucket/models/digits", recursive=True)
-    succeed("push", URL, "--models", folder)
-    assert f"{to}/digits/11 has other files; remove one of the two" in fail("pull", URL, "--models", to)
+    push(folder)
+    assert f"{to}/digits/11 has other files; remove one of the two" in fail_to_pull(to)
     assert contents(to) == pulled
 
 
 def test_concurrent_pushers_of_different_files_one_wins(s3: Any, folder: Path, tmp_path: Path) -> None:
-    others = tmp_path / "others"
-    publish(others, 11, b"others")
-    report = wait_for_each_other(2)
-
-    def push(versions: Path) -> str:
-        try:
-            Bucket(URL).push(version(versions, 11), report)
-        except ArtifactError as error:
-            return str(error)
-        return ""
-
-    with ThreadPoolExecutor() as pool:
-        errors = dict(zip((folder, others), pool.map(push, (folder, others)), strict=True))
+    publish(tmp_path / "others", 11, b"others")
+    errors = push_at_once(folder, tmp_path / "others")
     (loser,) = (versions for versions, error in errors.items() if error)
     assert (
         errors[loser]
@@ -349,66 +347,51 @@ def test_concurrent_pushers_of_different_files_one_wins(s3: Any, folder: Path, t
     assert contents(tmp_path / "pulled" / "digits" / "11") == contents(winner / "digits" / "11")
 
 
-def test_concurrent_pushers_of_the_same_files_both_succeed(s3: Any, folder: Path) -> None:
-    report = wait_for_each_other(2)
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda _: Bucket(URL).push(version(folder, 11), report), range(2)))
+def test_concurrent_pushers_of_the_same_files_both_succeed(s3: Any, folder: Path, tmp_path: Path) -> None:
+    publish(tmp_path / "same", 11, b"version 11")
+    assert not any(push_at_once(folder, tmp_path / "same").values())
     assert s3.exists("bucket/models/digits/11/manifest.json")
 
 
 def test_concurrent_pulls_download_once(s3: Any, folder: Path, to: Path) -> None:
-    succeed("push", URL, "--models", folder)
+    push(folder)
     lines: list[str] = []
+    to.mkdir()
+
+    def pull_one(_number: int) -> None:
+        with ModelsFolder(to).lock(30):
+            Pull(Bucket(URL), ModelsFolder(to), lambda _: None, lines.append).run(None, [11])
+
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda _: pull(to, report=lines.append), range(3)))
+        list(pool.map(pull_one, range(3)))
     complete = f"{to}/digits/11 is complete."
     assert lines == ["Pulling 4 of 4 files of version 11 ...", complete, complete, complete]
 
 
-def test_pull_refused_by_the_check_publishes_nothing(s3: Any, folder: Path, to: Path) -> None:
-    succeed("push", URL, "--models", folder)
-
-    def refuse(staged: Path) -> None:
-        assert contents(staged) == contents(folder / "digits" / "11")
-        raise ArtifactError("not signed")
-
-    with pytest.raises(ArtifactError, match="/11: not signed"):
-        pull(to, refuse)
-    assert list_versions(to / "digits") == {}
-    pull(to)
-    with pytest.raises(ArtifactError, match="/11: not signed"):
-        pull(to, refuse)
-
-
-def test_pull_by_invalid_config_names_the_file(s3: Any, to: Path) -> None:
-    for content in (b"\xff", b"model {"):
-        s3.pipe("bucket/models/models.config", content)
-        assert f"Error: {URL}/models.config: " in fail("pull", URL, "--models", to)
-
-
 def test_pull_versions_by_number_enters_nothing(s3: Any, folder: Path, to: Path) -> None:
     for number in (2, 11):
-        succeed("push", URL, "--models", folder, "--version", number)
-    succeed("pull", URL, "--models", to, "--version", 2, "--version", 11)
+        push(folder, "--version", number)
+    pull(to, "--version", 2, "--version", 11)
     assert contents(to) == contents(folder)
     assert not (to / "models.config").exists()
 
 
 def test_missing_things_are_errors(s3: Any, folder: Path, to: Path) -> None:
     none = f"Error: {URL}/models.config names no version"
-    assert f"{none}; `digits models push` enters one" in fail("pull", URL, "--models", to)
-    assert f"{none} of x;" in fail("pull", URL, "--models", to, "--model", "x")
-    numbered = ("pull", URL, "--models", to, "--model", "digits", "--version", 7)
-    assert f"{URL}/digits/7: there is no such version" in fail(*numbered)
+    assert f"{none}; `digits models push` enters one" in fail_to_pull(to)
+    assert f"{none} of x;" in fail_to_pull(to, "--model", "x")
+    assert f"{URL}/digits/7: there is no such version" in fail_to_pull(
+        to, "--model", "digits", "--version", 7
+    )
     assert "s3://none/digits/11: The specified bucket does not exist" in fail(
         "push", "s3://none", "--models", folder
     )
-    assert "version 7 does not exist in" in fail("push", URL, "--models", folder, "--version", 7)
+    assert "version 7 does not exist in" in fail_to_push(folder, "--version", 7)
     assert "is no URL of object storage" in fail("push", folder, "--models", folder)
     assert "gs://bucket/models: " in fail("push", "gs://bucket/models", "--models", folder)
 
 
 def test_push_without_s3fs_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "digit_serving.releases.bucket")
-    monkeypatch.setitem(sys.modules, "digit_serving.filesystems", None)
-    assert "pip install '.[s3]'" in fail("push", URL, "--models", folder)
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    assert "pip install '.[s3]'" in fail_to_push(folder)

@@ -178,3 +178,5 @@ def test_pull_with_public_key_refuses_what_is_not_signed(
         assert list_versions(to / "digits") == {}
         assert run("pull", url, "--models", to, "--public-key", keys.public).exit_code == 0
         assert list_versions(to / "digits").keys() == {7}
+        # A version that is there is checked again.
+        assert run("pull", url, "--models", to, "--public-key", keys.other).exit_code == 1

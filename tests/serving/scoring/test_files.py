@@ -1,6 +1,7 @@
 """Listing of images: local folders, links, and fsspec's in-memory filesystem in place of an object store."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,12 @@ def test_list_images_foreign_error_is_os_error(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(LocalFileSystem, "ls", fail)
     with pytest.raises(OSError, match="no credentials"):
         files.list_images(str(tmp_path))
+
+
+@pytest.mark.parametrize("url", ["nonsense://bucket/photos", "gs://bucket/photos"])
+def test_open_folder_unknown_or_missing_filesystem_raises_os_error(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(OSError, match=url):
+        files.open_folder(url)
