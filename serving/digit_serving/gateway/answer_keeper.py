@@ -298,7 +298,8 @@ class AnswerKeeper:
 
     def _call(self, database: _Lazy[_Database], function: Callable[[_Database], _Result]) -> _Result:
         """Call the function with the database in a thread."""
-        future = asyncio.get_running_loop().run_in_executor(self._executor, database.use, function)
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._executor, lambda: database.use(function))
         try:
             return await_(asyncio.wait_for(future, _CALL_SECONDS))
         except (StoreError, OSError) as error:

@@ -69,7 +69,7 @@ class AnswerViews:
         include, top = parse_include(query, ("image", "labels")), parse_top(query)
         asked = self._begin(query)
         answers: list[Answer[Prediction]] = []
-        keeps_inputs, size = self._keeper or self._shadow, 0
+        keeps_inputs, size = bool(self._keeper or self._shadow), 0
         documents: list[schemas.Prediction | schemas.ImageFailure] = []
         for index, outcome in enumerate(asked.outcomes(asked.recognition.predict)):
             result = outcome.result

@@ -54,21 +54,20 @@ class Services:
     def create(cls, settings: Settings) -> Self:
         """Create the objects in the event loop that serves."""
         metrics = Metrics()
-        limiter = keeper = None
-        if settings.rate_limit:
-            failures = metrics.rate_limit_store_failures
-            limiter = RateLimiter(settings.rate_limit, settings.rate_limit_store, failures.inc)
+        limits, store = settings.rate_limit, settings.rate_limit_store
         if settings.feedback:
             # Lazy, because it needs the extra feedback.
             from digit_serving.gateway.answer_keeper import AnswerKeeper
 
-            keeper = AnswerKeeper(settings, metrics)
+            keeper: AnswerKeeper | None = AnswerKeeper(settings, metrics)
+        else:
+            keeper = None
         return cls(
             settings,
             metrics,
             AsyncConnection(settings.model_server, tls.channel_credentials(settings)),
             create_tracer(settings),
-            limiter,
+            RateLimiter(limits, store, metrics.rate_limit_store_failures.inc) if limits else None,
             keeper,
             Shadow(settings, metrics) if settings.has_shadow else None,
         )

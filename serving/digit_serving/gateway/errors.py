@@ -234,7 +234,8 @@ def _on_error(error: Exception) -> Response:
     """Log what the operator should know, and answer what the caller may."""
     context: RequestContext = g.context
     answered = answer(type(error))
-    detail, headers = answered.detail, {}
+    detail = answered.detail
+    headers: dict[str, str] = {}
     if isinstance(error, GatewayError):
         detail, headers = str(error), dict(error.headers)
     elif isinstance(error, ImageError):

@@ -98,9 +98,6 @@ class Metrics:
             "version",
             "result",
         )
-        self._overload = self._counter(
-            "overload", "Requests refused for overload, by the gateway or the model servers.", "route"
-        )
         self._add_rare_metrics()
         self._add_build_info()
         self._amounts: Multiset[Any] = Multiset()
@@ -116,7 +113,7 @@ class Metrics:
         amounts[self._requests(context.route, context.method, context.status)] += 1
         self._request_seconds(context.route).observe(context.duration)
         if context.problem_code == OverloadedError.code:
-            amounts[self._overload(context.route)] += 1
+            amounts[self._overload.labels(context.route)] += 1
         if context.key:
             amounts[self._key_requests(context.key, context.status)] += 1
         model, version = context.model, context.model_version
@@ -148,7 +145,7 @@ class Metrics:
 
     def count_overload(self, path: str) -> None:
         """Count a request that admission control refused, before its route is known."""
-        self._overload(path if path in _OVERLOAD_ROUTES else "unmatched").inc()
+        self._overload.labels(path if path in _OVERLOAD_ROUTES else "unmatched").inc()
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus's text format; those of other processes are up to a second old."""
@@ -178,6 +175,9 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"digits_{name}", text, labels, registry=self._registry)
 
+        self._overload = counter(
+            "overload", "Requests refused for overload, by the gateway or the model servers.", "route"
+        )
         self.rate_limit_store_failures = counter(
             "rate_limit_store_failures", "Failed calls to the store of rate limits."
         )

@@ -75,20 +75,21 @@ def probes(services: "Services") -> Blueprint:
 
     @blueprint.get("/readyz")
     def readyz() -> Response:
+        default = default_version(settings, name)
+        missing = f"The model server has no model {name}."
         try:
             versions = await_(model_server.versions(ModelRef(name), timeout=_PROBE_TIMEOUT_SECONDS))
-        except DigitError as error:
-            raise _not_ready(error, f"The model server has no model {name}.") from error
-        # TensorFlow Serving also lists the versions that it has unloaded.
-        available = [status.version for status in versions if status.is_available]
-        if not available:
-            raise NotReadyError(f"No version of the model {name} is available.")
-        default = default_version(settings, name)
-        if default.label:
-            try:
+            # TensorFlow Serving also lists the versions that it has unloaded.
+            available = [status.version for status in versions if status.is_available]
+            if not available:
+                raise NotReadyError(f"No version of the model {name} is available.")
+            if default.label:
+                missing = describe_missing(default)
                 await_(model_server.resolve(default, timeout=_PROBE_TIMEOUT_SECONDS))
-            except DigitError as error:
-                raise _not_ready(error, describe_missing(default)) from error
+        except ModelNotFoundError as error:
+            raise NotReadyError(missing) from error
+        except DigitError as error:
+            raise NotReadyError("The model server does not answer.") from error
         document: Ready = {"status": "ready", "versions": available}
         if warnings := _warnings(services):
             document["warnings"] = warnings
@@ -157,12 +158,6 @@ def _warnings(services: "Services") -> list[str]:
     if services.keeper and not services.keeper.is_available:
         warnings.append("The store of DIGITS_FEEDBACK can't be used: there is no feedback.")
     return warnings
-
-
-def _not_ready(error: DigitError, missing: str) -> NotReadyError:
-    """Return the error of a probe; `missing` is the sentence for a model server that lacks what was asked."""
-    is_missing = isinstance(error, ModelNotFoundError)
-    return NotReadyError(missing if is_missing else "The model server does not answer.")
 
 
 def _file(contents: dict[str, bytes], name: str) -> Response:

@@ -113,9 +113,7 @@ class Shadow:
         if reason := self._reason_to_drop(context, batch):
             self._metrics.shadow_dropped.labels(context.model, reason).inc()
             return
-        comparison = _Comparison(
-            context.request_id, context.model, context.model_version, answered, judge, batch
-        )
+        comparison = _Comparison(context, answered, judge, batch)
         self._pending_bytes += batch.nbytes
         # An empty context: Flask's would keep the request's body in memory.
         task = asyncio.get_running_loop().create_task(
@@ -139,10 +137,10 @@ class Shadow:
 
     async def _compare(self, comparison: "_Comparison") -> None:
         """Ask the shadow version, and count its agreement and time, or the reason why there are none."""
-        now = time.perf_counter()
+        now, asked = time.perf_counter(), comparison.context
         # A context of its own: no metric, log line or span of the request may show this call.
-        context = RequestContext(comparison.request_id, "shadow", "other", arrived_at=now, dequeued_at=now)
-        shadow = ModelRef(comparison.model, label=self._settings.for_model(comparison.model).shadow_label)
+        context = RequestContext(asked.request_id, "shadow", "other", arrived_at=now, dequeued_at=now)
+        shadow = ModelRef(asked.model, label=self._settings.for_model(asked.model).shadow_label)
         try:
             predictions = await self._batcher.predict(
                 comparison.batch, shadow, timeout=self._timeout, context=context
@@ -155,12 +153,13 @@ class Shadow:
             self._pending_bytes -= comparison.batch.nbytes
 
     def _count(self, comparison: "_Comparison", predictions: Sequence[Prediction], seconds: float) -> None:
-        model, version = comparison.model, predictions[0].model_version
+        model, version = comparison.context.model, predictions[0].model_version
+        answered_version = comparison.context.model_version
         before = self._versions.get(model)
         if before is None or before.version != version:
             self._logged = {entry for entry in self._logged if entry[0] != model}
         self._versions[model] = _Labelled(version, time.monotonic())
-        if version == comparison.version:
+        if version == answered_version:
             self._metrics.shadow_dropped.labels(model, "same_version").inc()
             return
         agreeing = sum(
@@ -168,7 +167,7 @@ class Shadow:
             for prediction, answer in zip(predictions, comparison.answered, strict=True)
         )
         for agrees, count in (("true", agreeing), ("false", len(predictions) - agreeing)):
-            self._metrics.shadow_predictions.labels(model, comparison.version, version, agrees).inc(count)
+            self._metrics.shadow_predictions.labels(model, answered_version, version, agrees).inc(count)
         self._metrics.shadow_seconds.labels(model, version).observe(seconds)
 
     def _drop(self, shadow: ModelRef, error: Exception) -> None:
@@ -194,11 +193,9 @@ class _Labelled:
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """Answer of a request: the version that gave it, and what it was for each input of the batch."""
+    """Answer of a request: what it was for each input of the batch."""
 
-    request_id: str
-    model: str
-    version: int | None
+    context: RequestContext
     answered: Sequence[object]
     judge: _Judge
     batch: Batch

@@ -100,7 +100,7 @@ def read(http: FlaskClient, number: np.ndarray, request_id: str = "id-1") -> Any
     return response.get_json()["readings"][0]
 
 
-def give(http: FlaskClient, request_id: str = "id-1", **fields: object) -> TestResponse:
+def give(http: FlaskClient, request_id: str = "id-1", **fields: Any) -> TestResponse:
     """Give feedback on an answer, which a busy machine may not have written yet."""
     end = time.monotonic() + 10
     while True:
@@ -109,8 +109,10 @@ def give(http: FlaskClient, request_id: str = "id-1", **fields: object) -> TestR
             return response
 
 
-def give_once(http: FlaskClient, request_id: str = "id-1", **fields: object) -> TestResponse:
-    return http.post("/v1/feedback", json={"request_id": request_id, **fields})
+def give_once(
+    http: FlaskClient, request_id: str = "id-1", path: str = "/v1/feedback", **fields: Any
+) -> TestResponse:
+    return http.post(path, json={"request_id": request_id, **fields})
 
 
 def is_unknown_after_another(http: FlaskClient) -> bool:

@@ -98,23 +98,6 @@ class TestUnlabelled:
         assert [record["request_id"] for record in shown(http, "?model=shapes")["records"]] == ["id-2"]
         assert shown(http)["unlabelled"] == 1
 
-    def test_labels_by_hand_within_the_time_are_counted(
-        self, http: FlaskClient, store: FeedbackStore
-    ) -> None:
-        now = datetime.now(UTC)
-        by_hand: dict[str, Any] = {"label": "1", "source": "label"}
-        store.save(
-            [
-                sample(1, **by_hand, labelled_at=now - timedelta(minutes=5)),
-                sample(2, **by_hand, labelled_at=now - timedelta(days=2)),
-                sample(3, label="1", source="feedback", labelled_at=now),
-                sample(4),
-            ]
-        )
-        assert shown(http)["labelled"] == 1
-        assert shown(http, "?within=60")["labelled"] == 0
-        assert shown(http, "?within=1000000")["labelled"] == 2
-
     @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "above=2", "above=", "within=-1"])
     def test_invalid_query_is_refused(self, http: FlaskClient, query: str) -> None:
         assert_problem(http.get(f"/v1/feedback/unlabelled?{query}"), 400, "invalid_selection")
@@ -138,6 +121,7 @@ class TestLabels:
         assert after.labelled_at > after.answered_at
         document = shown(http)
         assert (document["records"], document["labelled"], document["unlabelled"]) == ([], 1, 0)
+        assert shown(http, "?within=0")["labelled"] == 0
 
     def test_null_withdraws_the_label_and_another_one_follows(
         self, http: FlaskClient, store: FeedbackStore
@@ -164,13 +148,14 @@ class TestLabels:
         assert_problem(label(other, record, None), 409, "label_conflict")
         assert [record.label for record in store.records()] == ["3"]
 
-    def test_answer_that_was_replaced_by_a_reused_request_id_is_a_conflict(
+    def test_label_of_a_replaced_answer_is_a_conflict_and_of_another_position_unknown(
         self, http: FlaskClient, store: FeedbackStore
     ) -> None:
         store.save([sample(1)])
         (record,) = shown(http)["records"]
         store.save([sample(1, answered_at=START + timedelta(days=1))])
         assert_problem(label(http, record, "3"), 409, "label_conflict")
+        assert_problem(label(http, record, "3", position=1), 404, "feedback_unknown")
 
     def test_label_goes_to_the_shown_answer_of_two_with_the_same_request_id(
         self, http: FlaskClient, store: FeedbackStore
@@ -181,11 +166,6 @@ class TestLabels:
         (second,) = shown(http)["records"]
         assert label(http, second, "8").status_code == 200
         assert {record.label for record in store.records()} == {"3", "8"}
-
-    def test_label_of_another_position_is_unknown(self, http: FlaskClient, store: FeedbackStore) -> None:
-        store.save([sample(1)])
-        (record,) = shown(http)["records"]
-        assert_problem(label(http, record, "3", position=1), 404, "feedback_unknown")
 
     def test_label_must_be_one_of_the_served_models(
         self, stub: StubModelServer, http: FlaskClient, store: FeedbackStore
