@@ -11,14 +11,9 @@ import uvloop
 from flask import Flask
 from flask.testing import FlaskClient
 
-from digit_client.tfserving.connection import AsyncConnection
-from digit_serving.gateway import asgi, tls
-from digit_serving.gateway.answer_keeper import AnswerKeeper
-from digit_serving.gateway.app import create_app
-from digit_serving.gateway.metrics import Metrics
+from digit_serving.gateway import asgi
+from digit_serving.gateway.app import Services, create_app
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.shadow import Shadow
-from digit_serving.gateway.tracing import RequestTracer
 
 _Result = TypeVar("_Result")
 
@@ -33,38 +28,37 @@ def run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
     return asyncio.run_coroutine_threadsafe(coroutine, _loop()).result()
 
 
-def app(settings: Settings, tracer: RequestTracer | None = None) -> Flask:
+def app(settings: Settings) -> Flask:
     """Create the gateway's Flask application, whose test clients call it in the loop."""
+    return _app(_services(settings))
 
-    return _app(settings, Metrics(), tracer, None)
 
-
-def client(settings: Settings, tracer: RequestTracer | None = None) -> FlaskClient:
+def client(settings: Settings) -> FlaskClient:
     """Create a test client of the gateway's application, which needs no HTTP socket."""
-    return app(settings, tracer).test_client()
+    return app(settings).test_client()
 
 
 @contextmanager
 def keeping(settings: Settings) -> Iterator[FlaskClient]:
-    """Yield a test client of an application that keeps answers for feedback, as DIGITS_FEEDBACK says."""
-    metrics = Metrics()
-    keeper = AnswerKeeper(settings, metrics)
-    keeper.start()
+    """Yield a test client of an application that keeps answers and traces, and ends both after the block."""
+    services = _services(settings)
+    if services.keeper:
+        services.keeper.start()
     try:
-        yield _app(settings, metrics, None, keeper).test_client()
+        yield _app(services).test_client()
     finally:
-        keeper.close()
+        run(services.close())
 
 
-def _app(
-    settings: Settings, metrics: Metrics, tracer: RequestTracer | None, keeper: AnswerKeeper | None
-) -> Flask:
-    async def create() -> Flask:
-        model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
-        shadow = Shadow(settings, metrics) if settings.has_shadow else None
-        return create_app(settings, model_server, metrics, tracer, keeper, shadow)
+def _services(settings: Settings) -> Services:
+    async def create() -> Services:
+        return Services.create(settings)
 
-    flask = run(create())
+    return run(create())
+
+
+def _app(services: Services) -> Flask:
+    flask = create_app(services)
     flask.test_client_class = _Client
     return flask
 

@@ -106,10 +106,12 @@ def exposition(gateway_http: FlaskClient, digits: Any) -> str:
     for query, body in (("", image), ("", b"no image"), ("?version=99", image)):
         gateway_http.post(f"/v1/predict{query}", data=body, content_type="image/png")
     optional = Metrics()
-    optional.count_feedback("digits", 1, True)
+    optional.feedback.labels("digits", 1, "true").inc()
     optional.count_overload("/v1/predict")
-    optional.count_shadow("digits", 1, 2, agreeing=1, differing=0, seconds=0.01)
-    optional.count_dropped_shadow("digits", "busy")
+    for agrees in ("true", "false"):
+        optional.shadow_predictions.labels("digits", 1, 2, agrees).inc()
+    optional.shadow_seconds.labels("digits", 2).observe(0.01)
+    optional.shadow_dropped.labels("digits", "busy").inc()
     return str(gateway_http.get("/metrics").text) + optional.exposition().decode()
 
 

@@ -15,6 +15,7 @@ from digit_serving.gateway.asgi import (
     Scope,
     Send,
 )
+from digit_serving.gateway.settings import Settings
 
 _OVERLOADED = errors.answer(OverloadedError)
 _UNCOUNTED_BYTES = 64 * 1024
@@ -22,7 +23,7 @@ _UNCOUNTED_BYTES = 64 * 1024
 
 
 class Admission:
-    """ASGI middleware that holds at most `capacity` requests: arriving, waiting and in flight.
+    """ASGI middleware that holds at most `queue_capacity` requests: arriving, waiting and in flight.
 
     A request beyond the capacity gets 429 with Retry-After before its body is read, so that a flood costs
     little. A request that has waited for `max_queue_time` seconds gets the same. Probes and metrics always
@@ -32,19 +33,11 @@ class Admission:
     bytes.
     """
 
-    def __init__(
-        self,
-        app: Application,
-        *,
-        capacity: int,
-        max_queue_time: float,
-        max_body: int,
-        on_refusal: Callable[[str], None],
-    ) -> None:
+    def __init__(self, app: Application, settings: Settings, on_refusal: Callable[[str], None]) -> None:
         self._app = app
-        self._capacity = capacity
-        self._max_queue_time = max_queue_time
-        self._max_body = max_body
+        self._capacity = settings.queue_capacity
+        self._max_queue_time = settings.max_queue_time
+        self._max_body = settings.max_body
         self._on_refusal = on_refusal
         self._held = 0
         self._slice_began: float | None = None

@@ -6,18 +6,17 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import ImageError, Prediction, Reading, TaskCard, images
+from digit_client import Prediction, Reading, TaskCard, images
 from digit_client._recognition import prepare_picture, to_pixels
 from digit_client.artifact.feedback_table import StoreError, is_held_out
 from digit_client.artifact.task_card import NO_CLASS
@@ -51,11 +50,9 @@ _RETRY_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
 """Longest wait for the thread at the end."""
 
-_Input = tuple[int, int, str, float, float | None, Callable[[], images.Pixels]]
-"""Index, position, predicted label, confidence, is_digit, and a function that returns uint8 [h, w] or
-[h, w, c]."""
 _Database = TypeVar("_Database", KeptAnswers, FeedbackStore)
 _Result = TypeVar("_Result")
+_Parameters = ParamSpec("_Parameters")
 
 _log = logging.getLogger(__name__)
 
@@ -73,11 +70,22 @@ class _Lazy(Generic[_Database]):
         self._next_attempt = 0.0
         self._database: _Database | None = None
 
-    def use(self, function: Callable[[_Database], _Result]) -> _Result:
+    def use(
+        self,
+        function: Callable[Concatenate[_Database, _Parameters], _Result],
+        *arguments: _Parameters.args,
+        **named: _Parameters.kwargs,
+    ) -> _Result:
         """Call the function with the open database. Raise StoreError."""
-        database = self._open()
+        with self._lock:
+            if self._database is None:
+                if time.monotonic() < self._next_attempt:
+                    raise StoreError("the database failed within the last second")
+                self._next_attempt = time.monotonic() + _RETRY_SECONDS
+                self._database = self._kind(self._url)
+            database = self._database
         try:
-            return function(database)
+            return function(database, *arguments, **named)
         except StoreError:
             with self._lock:
                 if self._database is database:
@@ -89,55 +97,21 @@ class _Lazy(Generic[_Database]):
         if self._database:
             self._database.close()
 
-    def _open(self) -> _Database:
-        """Return the open database."""
-        with self._lock:
-            if self._database is None:
-                if time.monotonic() < self._next_attempt:
-                    raise StoreError("the database failed within the last second")
-                self._next_attempt = time.monotonic() + _RETRY_SECONDS
-                self._database = self._kind(self._url)
-            return self._database
-
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """Answer of a request. `count` is the number of inputs, `size` the bytes of all pictures."""
+    """Answer of a request: `count` records without originals, originals by index, bytes of all pictures."""
 
-    request_id: str
-    caller: str
-    kind: Kind
-    model: str
-    version: int
-    inputs: Iterable[_Input]
+    records: Iterator[Record]
     count: int
-    originals: Sequence[bytes | ImageError]
+    originals: Mapping[int, bytes]
     size: int
-    answered_at: datetime
 
-    def records(self) -> Iterator[Record]:
-        for index, position, predicted, confidence, is_digit, pixels in self.inputs:
-            yield Record(
-                request_id=self.request_id,
-                index=index,
-                position=position,
-                caller=self.caller,
-                kind=self.kind,
-                model=self.model,
-                version=self.version,
-                predicted=predicted,
-                confidence=confidence,
-                is_digit=is_digit,
-                input=images.to_png(pixels()),
-                answered_at=self.answered_at,
-                held_out=is_held_out(self.request_id),
-                original=self._original(index, position),
-            )
-
-    def _original(self, index: int, position: int) -> bytes | None:
-        # One copy of the picture is enough for all of its digits.
-        original = self.originals[index] if self.originals and not position else None
-        return original if isinstance(original, bytes) else None
+    def complete_records(self) -> Iterator[Record]:
+        for record in self.records:
+            # One copy of the picture is enough for all of its digits.
+            original = None if record.position else self.originals.get(record.index)
+            yield dataclasses.replace(record, original=original)
 
 
 class AnswerKeeper:
@@ -188,17 +162,24 @@ class AnswerKeeper:
         """Queue the predictions, each with the model's input."""
         if not all(answer.inputs for answer in answers):
             # The inputs were too large to be kept together.
-            self._metrics.count_dropped_feedback(len(answers))
+            self._metrics.feedback_dropped.inc(len(answers))
             return
         # A copy, because an input may be a part of an array of many, which would stay in memory. A generator
         # leaves the conversion to the thread.
-        rows = [answer.inputs[0].copy() for answer in answers]
-        inputs = (
-            (answer.index, 0, *_predicted(answer.result), partial(to_pixels, row, task))
-            for answer, row in zip(answers, rows, strict=True)
+        kept = [(answer.index, answer.result, answer.inputs[0].copy()) for answer in answers]
+        template = _template(context, "predict", answers[0].result.model_version)
+        records = (
+            dataclasses.replace(
+                template,
+                index=index,
+                predicted=NO_CLASS if prediction.label is None else prediction.label,
+                confidence=prediction.confidence,
+                is_digit=prediction.is_digit,
+                input=images.to_png(to_pixels(row, task)),
+            )
+            for index, prediction, row in kept
         )
-        size = sum(row.nbytes for row in rows)
-        self._put(context, "predict", answers[0].result.model_version, inputs, len(rows), size, body)
+        self._put(records, len(kept), sum(row.nbytes for _, _, row in kept), body)
 
     def keep_readings(
         self, context: RequestContext, answers: Sequence[Answer[Reading]], task: TaskCard, body: Body
@@ -207,26 +188,37 @@ class AnswerKeeper:
 
         An empty reading has one input, the whole picture in the model's form.
         """
-        inputs: list[_Input] = []
-        size = 0
-        for answer in answers:
-            for position, (digit, glyph) in enumerate(zip(answer.result.digits, answer.inputs, strict=True)):
-                row = glyph.copy()
-                size += row.nbytes
-                found = str(digit.digit), digit.confidence, None
-                inputs.append((answer.index, position, *found, partial(to_pixels, row, task)))
-            if not answer.inputs:
-                picture = body.picture(answer.index)
-                size += len(picture) if isinstance(picture, bytes) else picture.nbytes
-                inputs.append((answer.index, 0, NO_CLASS, 0.0, None, partial(_whole_input, picture, task)))
-        self._put(context, "read", answers[0].result.model_version, inputs, len(inputs), size, body)
+        digits = [
+            (answer.index, position, digit, glyph.copy())
+            for answer in answers
+            for position, (digit, glyph) in enumerate(zip(answer.result.digits, answer.inputs, strict=True))
+        ]
+        empty = [(answer.index, body.picture(answer.index)) for answer in answers if not answer.inputs]
+        template = _template(context, "read", answers[0].result.model_version)
+
+        def records() -> Iterator[Record]:
+            for index, position, digit, row in digits:
+                yield dataclasses.replace(
+                    template,
+                    index=index,
+                    position=position,
+                    predicted=str(digit.digit),
+                    confidence=digit.confidence,
+                    input=images.to_png(to_pixels(row, task)),
+                )
+            for index, picture in empty:
+                yield dataclasses.replace(
+                    template, index=index, input=images.to_png(_whole_input(picture, task))
+                )
+
+        size = sum(row.nbytes for *_, row in digits)
+        size += sum(len(file) if isinstance(file, bytes) else file.nbytes for _, file in empty)
+        self._put(records(), len(digits) + len(empty), size, body)
 
     def find(self, request_id: str, index: int, caller: str) -> list[Record]:
-        """Return the records of a picture of the caller's request that any worker answered.
+        """Return the records of a picture of the caller's request that any worker answered, or none.
 
-        None if the request is unknown, or another caller's.
-
-        Raise FeedbackUnavailableError. In code that `asgi.run` calls, as `save`.
+        Raise FeedbackUnavailableError. In code that `asgi.run` calls, as `use_store`.
         """
         end = time.perf_counter() + _FIND_SECONDS
         while True:
@@ -235,45 +227,20 @@ class AnswerKeeper:
                 return records
             await_(asyncio.sleep(_FIND_INTERVAL_SECONDS))
 
-    def save(self, records: Sequence[Record]) -> None:
-        """Store the records, on disk at the return. Raise FeedbackUnavailableError."""
-        self.use_store(lambda store: store.save(records))
-
     def use_store(self, function: Callable[[FeedbackStore], _Result]) -> _Result:
         """Call the function with the store, in a thread. Raise FeedbackUnavailableError."""
         return self._call(self._store, function)
 
-    def _put(
-        self,
-        context: RequestContext,
-        kind: Kind,
-        version: int,
-        inputs: Iterable[_Input],
-        count: int,
-        size: int,
-        body: Body,
-    ) -> None:
+    def _put(self, records: Iterator[Record], count: int, size: int, body: Body) -> None:
         """Queue the answer, unless too many pictures are in the queue."""
-        originals = body.files if self._keeps_originals else ()
-        size += sum(len(file) for file in originals if isinstance(file, bytes))
+        files = enumerate(body.files if self._keeps_originals else ())
+        originals = {index: file for index, file in files if isinstance(file, bytes)}
+        size += sum(map(len, originals.values()))
         if self._queued_bytes - self._written_bytes + size > _MAX_QUEUED_BYTES:
-            self._metrics.count_dropped_feedback(count)
+            self._metrics.feedback_dropped.inc(count)
             return
         self._queued_bytes += size
-        self._answers.put(
-            _Answer(
-                context.request_id,
-                context.caller,
-                kind,
-                context.model,
-                version,
-                inputs,
-                count,
-                originals,
-                size,
-                datetime.now(UTC),
-            )
-        )
+        self._answers.put(_Answer(records, count, originals, size))
 
     def _write(self) -> None:
         """Write answers until `close`, and delete expired ones."""
@@ -284,13 +251,16 @@ class AnswerKeeper:
             try:
                 # Before the answers are written: a full memory may get room for them.
                 if time.monotonic() - expired_at >= _EXPIRY_SECONDS:
-                    self._kept.use(lambda kept: kept.expire(self._seconds, self._max_rows))
+                    self._kept.use(KeptAnswers.expire, self._seconds, self._max_rows)
                     expired_at = time.monotonic()
-                records = [record for answer in answers for record in answer.records()]
-                self._keep(records)
+                records = [record for answer in answers for record in answer.complete_records()]
+                self._kept.use(KeptAnswers.keep, records)
                 samples = self._choose_samples(records)
                 unwritten = len(samples)
-                self._store_samples(samples)
+                if samples:
+                    self._store.use(FeedbackStore.save, samples)
+                for sample in samples:
+                    self._metrics.feedback_sampled.labels(sample.model, sample.version).inc()
                 unwritten = 0
                 # Open it before the first feedback, which would have to wait. A removed file must be closed
                 # by each worker before any can make a new one.
@@ -299,19 +269,13 @@ class AnswerKeeper:
             except Exception as error:
                 # Whatever it is, the next answers get another attempt.
                 if self.is_available:
-                    _log.error(
-                        "feedback is unavailable: %s",
-                        error,
-                        exc_info=not isinstance(error, StoreError),
-                    )
+                    is_bug = not isinstance(error, StoreError)
+                    _log.error("feedback is unavailable: %s", error, exc_info=is_bug)
                 self.is_available = False
-            self._metrics.count_dropped_feedback(unwritten)
+            self._metrics.feedback_dropped.inc(unwritten)
             self._written_bytes += sum(answer.size for answer in answers)
             if self._closing.is_set() and self._answers.empty():
                 return
-
-    def _keep(self, records: Sequence[Record]) -> None:
-        self._kept.use(lambda kept: kept.keep(records))
 
     def _choose_samples(self, records: Sequence[Record]) -> list[Record]:
         """Return the unsure answers of the sampled requests, without originals: nobody labels those."""
@@ -321,12 +285,6 @@ class AnswerKeeper:
             if record.confidence < self._sample_below
             and in_share(self._sample_share, record.request_id, b"sample")
         ]
-
-    def _store_samples(self, samples: Sequence[Record]) -> None:
-        if samples:
-            self._store.use(lambda store: store.save(samples))
-        for sample in samples:
-            self._metrics.count_sampled_feedback(sample.model, sample.version)
 
     def _take(self) -> list[_Answer]:
         """Return the answers in the queue. Wait for the first at most `_IDLE_SECONDS`, and gather others."""
@@ -340,7 +298,8 @@ class AnswerKeeper:
 
     def _call(self, database: _Lazy[_Database], function: Callable[[_Database], _Result]) -> _Result:
         """Call the function with the database in a thread."""
-        future = asyncio.get_running_loop().run_in_executor(self._executor, database.use, function)
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._executor, lambda: database.use(function))
         try:
             return await_(asyncio.wait_for(future, _CALL_SECONDS))
         except (StoreError, OSError) as error:
@@ -352,10 +311,23 @@ class AnswerKeeper:
             ) from error
 
 
-def _predicted(prediction: Prediction) -> tuple[str, float, float | None]:
-    """Return the label, NO_CLASS of a refusal, the confidence and `is_digit`."""
-    label = NO_CLASS if prediction.label is None else prediction.label
-    return label, prediction.confidence, prediction.is_digit
+def _template(context: RequestContext, kind: Kind, version: int) -> Record:
+    """Return what the records of a request have in common."""
+    return Record(
+        request_id=context.request_id,
+        index=0,
+        position=0,
+        caller=context.caller,
+        kind=kind,
+        model=context.model,
+        version=version,
+        predicted=NO_CLASS,
+        confidence=0.0,
+        is_digit=None,
+        input=b"",
+        answered_at=datetime.now(UTC),
+        held_out=is_held_out(context.request_id),
+    )
 
 
 def _whole_input(picture: bytes | NDArray[Any], task: TaskCard) -> images.Pixels:

@@ -34,11 +34,9 @@ from digit_serving.gateway.request_parsing import (
     parse_top,
 )
 from digit_serving.gateway.routing import Router
-from digit_serving.gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from digit_serving.gateway.answer_keeper import AnswerKeeper
-    from digit_serving.gateway.shadow import Shadow
+    from digit_serving.gateway.app import Services
 
 _Result = TypeVar("_Result", Prediction, Reading)
 
@@ -55,22 +53,14 @@ class Answer(Generic[_Result]):
 class AnswerViews:
     """Views that answer pictures, and have the answers kept for feedback and compared, if anybody does so."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        selector: ModelSelector,
-        router: Router,
-        keeper: "AnswerKeeper | None",
-        shadow: "Shadow | None",
-    ) -> None:
-        self._settings = settings
+    def __init__(self, services: "Services", selector: ModelSelector, router: Router) -> None:
+        self._settings = services.settings
         self._selector = selector
         self._router = router
-        self._keeper = keeper
-        self._shadow = shadow
-        self._keeps_inputs = keeper is not None or shadow is not None
-        self._scheduler = Scheduler(settings)
-        self._parser = RequestParser(settings, self._scheduler)
+        self._keeper = services.keeper
+        self._shadow = services.shadow
+        self._scheduler = Scheduler(self._settings)
+        self._parser = RequestParser(self._settings, self._scheduler)
 
     def predict(self) -> Response:
         """Answer each picture with its class, or with its refusal."""
@@ -79,7 +69,7 @@ class AnswerViews:
         include, top = parse_include(query, ("image", "labels")), parse_top(query)
         asked = self._begin(query)
         answers: list[Answer[Prediction]] = []
-        size = 0
+        keeps_inputs, size = bool(self._keeper or self._shadow), 0
         documents: list[schemas.Prediction | schemas.ImageFailure] = []
         for index, outcome in enumerate(asked.outcomes(asked.recognition.predict)):
             result = outcome.result
@@ -92,7 +82,7 @@ class AnswerViews:
             documents.append(document)
             size += outcome.inputs[0].nbytes
             # All inputs might not fit into memory.
-            is_kept = self._keeps_inputs and size <= MAX_CALL_BYTES
+            is_kept = keeps_inputs and size <= MAX_CALL_BYTES
             answers.append(Answer(index, result, outcome.inputs if is_kept else ()))
         context = asked.context
         context.predictions = [answer.result for answer in answers]

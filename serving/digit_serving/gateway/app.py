@@ -1,9 +1,12 @@
 """Application factory: the gateway as an ASGI application, Flask and its shared objects in one event loop."""
 
 import asyncio
+import logging
+import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 from flask import Flask, Request, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -11,7 +14,7 @@ from werkzeug.routing import MapAdapter
 
 from digit_client import DigitError, UnavailableError
 from digit_client.tfserving.connection import AsyncConnection
-from digit_serving.gateway import errors, openapi, ops, routes, tls, tracing_setup
+from digit_serving.gateway import errors, openapi, ops, routes, tls
 from digit_serving.gateway.admission import Admission
 from digit_serving.gateway.asgi import Application, Receive, Scope, Send, WsgiAdapter
 from digit_serving.gateway.batching import Batcher
@@ -27,10 +30,58 @@ if TYPE_CHECKING:
     from digit_serving.gateway.answer_keeper import AnswerKeeper
     from digit_serving.gateway.tracing import RequestTracer
 
-
+_OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _CONNECT_SECONDS = 2.0
 """Longest time that a worker waits for the model server before it listens, unready."""
 _CONNECT_PAUSE_SECONDS = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Objects that all requests of a worker share; None stands for what the settings leave out."""
+
+    settings: Settings
+    metrics: Metrics
+    model_server: AsyncConnection
+    tracer: "RequestTracer | None"
+    limiter: RateLimiter | None
+    keeper: "AnswerKeeper | None"
+    shadow: Shadow | None
+
+    @classmethod
+    def create(cls, settings: Settings) -> Self:
+        """Create the objects in the event loop that serves."""
+        metrics = Metrics()
+        limits, store = settings.rate_limit, settings.rate_limit_store
+        if settings.feedback:
+            # Lazy, because it needs the extra feedback.
+            from digit_serving.gateway.answer_keeper import AnswerKeeper
+
+            keeper: AnswerKeeper | None = AnswerKeeper(settings, metrics)
+        else:
+            keeper = None
+        return cls(
+            settings,
+            metrics,
+            AsyncConnection(settings.model_server, tls.channel_credentials(settings)),
+            create_tracer(settings),
+            RateLimiter(limits, store, metrics.rate_limit_store_failures.inc) if limits else None,
+            keeper,
+            Shadow(settings, metrics) if settings.has_shadow else None,
+        )
+
+    async def close(self) -> None:
+        """Finish the work in the background."""
+        if self.shadow:
+            await self.shadow.close()
+        await self.model_server.close()
+        if self.keeper:
+            await asyncio.to_thread(self.keeper.close)
+        if self.tracer:
+            self.tracer.shutdown()
+        self.metrics.write()
 
 
 class Gateway:
@@ -48,33 +99,16 @@ class Gateway:
 
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         settings = self._settings
-        metrics = Metrics()
-        tracer = tracing_setup.create_tracer(settings)
-        model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
-        keeper = _create_answer_keeper(settings, metrics)
-        shadow = Shadow(settings, metrics) if settings.has_shadow else None
-        app = create_app(settings, model_server, metrics, tracer, keeper, shadow)
-        self._app = Admission(
-            WsgiAdapter(app, settings.max_body),
-            capacity=settings.queue_capacity,
-            max_queue_time=settings.max_queue_time,
-            max_body=settings.max_body,
-            on_refusal=metrics.count_overload,
-        )
+        services = Services.create(settings)
+        adapter = WsgiAdapter(create_app(services), settings.max_body)
+        self._app = Admission(adapter, settings, services.metrics.count_overload)
         await receive()
-        if keeper:
-            keeper.start()
-        await _connect(model_server, settings)
+        if services.keeper:
+            services.keeper.start()
+        await _connect(services.model_server, settings)
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        if shadow:
-            await shadow.close()
-        await model_server.close()
-        if keeper:
-            await asyncio.to_thread(keeper.close)
-        if tracer:
-            tracer.shutdown()
-        metrics.write()
+        await services.close()
         await send({"type": "lifespan.shutdown.complete"})
 
 
@@ -111,15 +145,9 @@ async def _connect(model_server: AsyncConnection, settings: Settings) -> None:
             return
 
 
-def create_app(
-    settings: Settings,
-    model_server: AsyncConnection,
-    metrics: Metrics,
-    tracer: "RequestTracer | None",
-    keeper: "AnswerKeeper | None",
-    shadow: Shadow | None,
-) -> Flask:
+def create_app(services: Services) -> Flask:
     """Create the gateway's WSGI application. Its views use `asgi.await_`, so `asgi.run` must call it."""
+    settings = services.settings
     app = _Flask(__name__, static_folder=None)
     # Werkzeug merges slashes by a redirect to the Host header, which the caller chooses.
     app.url_map.merge_slashes = False
@@ -127,44 +155,46 @@ def create_app(
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + 1)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
-    batcher = Batcher(
-        model_server,
-        max_inflight_calls=settings.max_inflight_calls,
-        max_images=settings.max_images,
-        tracer=tracer,
-    )
-    _observe_requests(app, metrics, RequestLog(settings), tracer)
+    _observe_requests(app, services)
     errors.register_error_handlers(app)
-    router = Router(settings, model_server, batcher)
-    limiter = (
-        RateLimiter(settings.rate_limit, settings.rate_limit_store, metrics.count_rate_limit_store_failure)
-        if settings.rate_limit
-        else None
-    )
-    app.register_blueprint(routes.blueprint(settings, model_server, router, metrics, keeper, shadow, limiter))
+    batcher = Batcher(services.model_server, settings, services.tracer)
+    router = Router(settings, services.model_server, batcher)
+    app.register_blueprint(routes.blueprint(services, router))
     app.register_blueprint(openapi.blueprint(settings))
-    app.register_blueprint(ops.probes(settings, model_server, metrics, keeper, limiter))
+    app.register_blueprint(ops.probes(services))
     app.register_blueprint(ops.pages(settings))
     return app
 
 
-def _create_answer_keeper(settings: Settings, metrics: Metrics) -> "AnswerKeeper | None":
-    if not settings.feedback:
+def create_tracer(settings: Settings) -> "RequestTracer | None":
+    """Return a tracer, or None if tracing is off.
+
+    Tracing is on if OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set and
+    OTEL_SDK_DISABLED is not true.
+    """
+    is_disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if is_disabled or not any(map(os.environ.get, _OTLP_ENDPOINTS)):
         return None
-    # Lazy, because it needs the extra feedback.
-    from digit_serving.gateway.answer_keeper import AnswerKeeper
+    try:
+        from digit_serving.gateway.tracing import RequestTracer
+    except ImportError:
+        _log.warning(
+            "tracing is off: the OTEL_EXPORTER_… variables need the extra otel; "
+            "install it in a clone of digit-serving: pip install '.[otel]'"
+        )
+        return None
+    return RequestTracer(settings.model_server)
 
-    return AnswerKeeper(settings, metrics)
 
-
-def _observe_requests(
-    app: Flask, metrics: Metrics, request_log: RequestLog, tracer: "RequestTracer | None"
-) -> None:
+def _observe_requests(app: Flask, services: Services) -> None:
     """Count, log and trace each request of the app; `g.context` is its RequestContext.
 
     The request ID is the caller's X-Request-ID if valid, otherwise a new one. The answer, the call to the
     model server and the log line carry this ID. Probes and metrics are not counted, logged or traced.
     """
+
+    metrics, tracer = services.metrics, services.tracer
+    request_log = RequestLog(services.settings)
 
     def begin() -> None:
         # The object behind the proxy, which looks it up at each access.

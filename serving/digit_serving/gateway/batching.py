@@ -1,20 +1,24 @@
-"""Dynamic batching: requests that wait at the same time share one call to the model server."""
+"""Dynamic batching: requests that wait at the same time share one call to the model server.
+
+A circuit breaker lets requests for a model that times out fail at once.
+"""
 
 import asyncio
 import copy
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from digit_client import DeadlineExceededError, Prediction
+from digit_client import DeadlineExceededError, Prediction, UnavailableError
 from digit_client.tfserving.codec import Batch, ModelRef
 from digit_client.tfserving.connection import AsyncConnection
-from digit_serving.gateway.circuit_breaker import CircuitBreaker
 from digit_serving.gateway.context import Call, RequestContext, Wait
+from digit_serving.gateway.settings import Settings
 
 if TYPE_CHECKING:
     from digit_serving.gateway.tracing import RequestTracer
@@ -28,9 +32,50 @@ _QUIET_ITERATIONS = 12
 some 10 µs; a caller on the same machine sends its next request within 100 µs of its answer."""
 _MAX_COLLECT_SECONDS = 0.1
 """Longest collection of a batch. Decoding 32 pictures of 280×280 takes less on a core of its own."""
+_MAX_TIMEOUTS = 3
+"""Timeouts in a row that open a circuit."""
+_MAX_CIRCUITS = 1000
+"""Circuits kept in memory, since callers may name any version. Beyond this number all are discarded."""
 
 _BatchKey = tuple[ModelRef, str, tuple[int, ...]]
 """Model, dtype character and shape of an image: requests with the same key can share a call."""
+
+
+class CircuitBreaker:
+    """Opens a model's circuit after three timeouts in a row, so that further requests fail at once.
+
+    An open circuit lets one request pass every `retry_seconds`; an answer closes it. Circuits are per model
+    and version: a slow canary affects no other version. `clock` returns seconds, like time.monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, retry_seconds: float = 1.0) -> None:
+        self._clock = clock
+        self._retry_seconds = retry_seconds
+        self._timeouts: dict[ModelRef, int] = {}
+        """Timeouts in a row."""
+        self._next_trials: dict[ModelRef, float] = {}
+        """Earliest time of the next trial request of each open circuit, by the clock."""
+
+    def check(self, model: ModelRef) -> None:
+        """Raise UnavailableError if the circuit is open and no trial request is due."""
+        timeouts = self._timeouts.get(model, 0)
+        if timeouts >= _MAX_TIMEOUTS:
+            now = self._clock()
+            if now < self._next_trials.get(model, now):
+                raise UnavailableError(f"circuit open: {model} timed out {timeouts} times in a row")
+            self._next_trials[model] = now + self._retry_seconds
+
+    def record_timeout(self, model: ModelRef) -> None:
+        """Count a request that timed out."""
+        if len(self._timeouts) >= _MAX_CIRCUITS:
+            self._timeouts.clear()
+            self._next_trials.clear()
+        self._timeouts[model] = self._timeouts.get(model, 0) + 1
+
+    def record_answer(self, model: ModelRef) -> None:
+        """Close the circuit."""
+        self._timeouts.pop(model, None)
+        self._next_trials.pop(model, None)
 
 
 class Batcher:
@@ -43,15 +88,13 @@ class Batcher:
     def __init__(
         self,
         model_server: AsyncConnection,
-        *,
-        max_inflight_calls: int,
-        max_images: int,
+        settings: Settings,
         tracer: "RequestTracer | None" = None,
         breaker: CircuitBreaker | None = None,
     ) -> None:
         self._model_server = model_server
-        self._max_inflight_calls = max_inflight_calls
-        self._max_images = max_images
+        self._max_inflight_calls = settings.max_inflight_calls
+        self._max_images = settings.max_images
         self._tracer = tracer
         self._breaker = breaker or CircuitBreaker()
         self._queues: dict[_BatchKey, _BatchQueue] = {}

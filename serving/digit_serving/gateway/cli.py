@@ -1,10 +1,18 @@
 """Command line: `digits gateway` and `digits keys`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from digit_serving import sockets
 from digit_serving.commands import click_errors
+from digit_serving.errors import DigitServingError, SettingError
+
+if TYPE_CHECKING:
+    from digit_serving.gateway.settings import Settings
 
 _file_option = click.option(
     "--file",
@@ -27,7 +35,6 @@ def gateway() -> None:
 
     from digit_serving.gateway.server import serve
     from digit_serving.gateway.settings import Settings
-    from digit_serving.gateway.startup_checks import check
 
     try:
         settings = Settings()
@@ -38,8 +45,57 @@ def gateway() -> None:
         )
         raise click.UsageError(problems) from error
     with click_errors():
-        check(settings)
+        _check(settings)
     serve(settings)
+
+
+def _check(settings: "Settings") -> None:
+    """Try to use each setting whose validation needs the system, as the workers will. Raise SettingError."""
+    from limits.errors import ConfigurationError
+
+    from digit_serving.gateway import tls
+    from digit_serving.gateway.auth import KeyFile
+    from digit_serving.gateway.rate_limit import RateLimiter
+
+    with _setting_errors("DIGITS_HOST, DIGITS_PORT", OSError):
+        sockets.listen(sockets.resolve(settings.host), settings.port).close()
+    with _setting_errors("DIGITS_API_KEYS", OSError, DigitServingError):
+        if settings.api_keys:
+            KeyFile(settings.api_keys).read()
+    with _setting_errors("DIGITS_MODELS_FILE", SettingError):
+        _ = settings.by_model
+    with _setting_errors("DIGITS_TLS_CERTIFICATE, DIGITS_TLS_KEY", OSError):
+        if settings.tls_certificate:
+            tls.server_context(settings.tls_certificate, settings.tls_key)
+    names = ("DIGITS_MODEL_SERVER_CA", "DIGITS_MODEL_SERVER_CERTIFICATE", "DIGITS_MODEL_SERVER_KEY")
+    with _setting_errors(", ".join(names), OSError):
+        tls.channel_credentials(settings)
+    if settings.feedback:
+        _check_store(settings.feedback)
+    if settings.rate_limit:
+        with _setting_errors("DIGITS_RATE_LIMIT_STORE", ConfigurationError):
+            RateLimiter(settings.rate_limit, settings.rate_limit_store)
+
+
+def _check_store(url: str) -> None:
+    """Check the form of the URL only: the gateway answers pictures also while a database is down."""
+    try:
+        from digit_client.artifact.feedback_table import StoreError, parse_url
+    except ImportError as error:
+        raise SettingError(
+            "DIGITS_FEEDBACK: needs the extra feedback; "
+            "install it in a clone of digit-serving: pip install '.[feedback]'"
+        ) from error
+    with _setting_errors("DIGITS_FEEDBACK", StoreError):
+        parse_url(url)
+
+
+@contextmanager
+def _setting_errors(names: str, *errors: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except errors as error:
+        raise SettingError(f"{names}: {error}") from error
 
 
 @click.group()

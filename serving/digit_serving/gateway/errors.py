@@ -21,7 +21,7 @@ DefaultMissingError is an UnavailableError of it, 503, whose message is for call
 import http
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -43,6 +43,7 @@ from digit_client import (
     UnavailableError,
 )
 from digit_serving.errors import DigitServingError
+from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.schemas import Problem
 
 RETRY_AFTER_STATUSES = {429, 503, 504}
@@ -187,11 +188,7 @@ class UnknownModelError(GatewayError):
 
 def register_error_handlers(app: Flask) -> None:
     """Answer every error of the app with problem details."""
-    app.register_error_handler(GatewayError, _on_gateway_error)
-    app.register_error_handler(ImageError, _on_image_error)
-    app.register_error_handler(DigitError, _on_model_server_error)
-    app.register_error_handler(HTTPException, _on_http_error)
-    app.register_error_handler(Exception, _on_unexpected)
+    app.register_error_handler(Exception, _on_error)
 
 
 def answer(kind: type[Exception]) -> Answer:
@@ -224,7 +221,8 @@ def problem_document(answered: Answer, request_id: str) -> Problem:
 
 def image_problem(error: ImageError, request_id: str) -> Problem:
     """Build problem details of an image."""
-    return problem_document(_with_detail(error, _as_sentence(error.message)), request_id)
+    answered = replace(answer(type(error)), detail=_as_sentence(error.message))
+    return problem_document(answered, request_id)
 
 
 def encode(content: Problem) -> bytes:
@@ -232,56 +230,40 @@ def encode(content: Problem) -> bytes:
     return orjson.dumps(content)
 
 
-def _on_gateway_error(error: GatewayError) -> Response:
-    return _problem_response(_with_detail(error, str(error)), error.headers)
-
-
-def _on_image_error(error: ImageError) -> Response:
-    g.context.image_errors.append(error.code)
-    return _problem_response(_with_detail(error, _as_sentence(error.message)))
-
-
-def _on_model_server_error(error: DigitError) -> Response:
-    _log.warning("%s", error, extra=_log_fields())
-    general = answer(type(error))
-    missing = isinstance(error, DefaultMissingError)
-    return _problem_response(_with_detail(error, error.message) if missing else general)
-
-
-def _on_http_error(error: HTTPException) -> Response:
-    general = answer(type(error))
-    if isinstance(error, MethodNotAllowed):
+def _on_error(error: Exception) -> Response:
+    """Log what the operator should know, and answer what the caller may."""
+    context: RequestContext = g.context
+    answered = answer(type(error))
+    detail = answered.detail
+    headers: dict[str, str] = {}
+    if isinstance(error, GatewayError):
+        detail, headers = str(error), dict(error.headers)
+    elif isinstance(error, ImageError):
+        context.image_errors.append(error.code)
+        detail = _as_sentence(error.message)
+    elif isinstance(error, DigitError):
+        _log.warning("%s", error, extra={"fields": {"request_id": context.request_id}})
+        if isinstance(error, DefaultMissingError):
+            detail = error.message
+    elif isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
         detail = f"The path does not support this method; it supports {allowed}."
-        return _problem_response(_with_detail(error, detail), {"Allow": allowed})
-    # A description of the gateway's own differs from that of the class.
-    own = error.description if error.description != type(error).description else None
-    return _problem_response(_with_detail(error, own or general.detail))
-
-
-def _on_unexpected(error: Exception) -> Response:
-    _log.error("unexpected error", exc_info=error, extra=_log_fields())
-    return _problem_response(answer(type(error)))
-
-
-def _problem_response(answered: Answer, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
-    g.context.problem_code = answered.code
-    content = encode(problem_document(answered, g.context.request_id))
-    retry = {"Retry-After": "1"} if answered.status in RETRY_AFTER_STATUSES else {}
-    return Response(content, answered.status, retry | dict(headers), content_type="application/problem+json")
-
-
-def _with_detail(error: Exception, detail: str) -> Answer:
-    general = answer(type(error))
-    return Answer(general.status, general.code, detail)
+        headers = {"Allow": allowed}
+    elif isinstance(error, HTTPException):
+        # A description of the gateway's own differs from that of the class.
+        if error.description and error.description != type(error).description:
+            detail = error.description
+    else:
+        _log.error("unexpected error", exc_info=error, extra={"fields": {"request_id": context.request_id}})
+    if answered.status in RETRY_AFTER_STATUSES:
+        headers = {"Retry-After": "1"} | headers
+    context.problem_code = answered.code
+    content = encode(problem_document(replace(answered, detail=detail), context.request_id))
+    return Response(content, answered.status, headers, content_type="application/problem+json")
 
 
 def _summary(kind: type[Exception]) -> str:
     return (kind.__doc__ or "").partition("\n")[0]
-
-
-def _log_fields() -> dict[str, dict[str, str]]:
-    return {"fields": {"request_id": g.context.request_id}}
 
 
 def _as_sentence(text: str) -> str:

@@ -1,8 +1,10 @@
-"""Feedback: the view of /v1/feedback, which stores kept answers with the labels that callers give them."""
+"""Feedback: views that label answers, by the callers who got them and by people who label by hand."""
 
+import base64
 import dataclasses
+import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import orjson
@@ -19,20 +21,41 @@ from pydantic import (
 )
 from werkzeug.exceptions import UnsupportedMediaType
 
-from digit_client import ModelNotFoundError
+from digit_client import ModelNotFoundError, UnavailableError
 from digit_client.artifact.task_card import NO_CLASS
 from digit_client.tfserving.codec import ModelRef
 from digit_serving.feedback.records import Record
 from digit_serving.gateway import schemas
 from digit_serving.gateway.context import RequestContext
-from digit_serving.gateway.errors import FeedbackMismatchError, FeedbackUnknownError, MalformedBodyError
+from digit_serving.gateway.errors import (
+    FeedbackMismatchError,
+    FeedbackUnknownError,
+    ForbiddenError,
+    LabelConflictError,
+    MalformedBodyError,
+)
 from digit_serving.gateway.metrics import Metrics
-from digit_serving.gateway.request_parsing import check_names, read_body
+from digit_serving.gateway.request_parsing import (
+    UNLABELLED_PARAMETERS,
+    ModelSelector,
+    check_names,
+    parse_integer,
+    parse_probability,
+    read_body,
+)
 from digit_serving.gateway.routing import Router
 
 if TYPE_CHECKING:
     from digit_serving.gateway.answer_keeper import AnswerKeeper
 
+MAX_LIMIT = 100
+"""Largest value of `limit`."""
+MAX_WITHIN = 10**9
+"""Largest value of `within`, in seconds."""
+LIMIT = 20
+WITHIN = 24 * 60 * 60
+_POOL = 10
+"""Candidates for each answer that is shown: the random choice seldom gives two people the same one."""
 _MAX_BODY = 16 * 1024
 
 
@@ -41,18 +64,19 @@ def _to_integer(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-RequestId = schemas.RequestId
 Index = Annotated[schemas.Position, BeforeValidator(_to_integer)]
 Label = Annotated[str, Field(max_length=schemas.MAX_LABEL, examples=["7"])]
-BODY = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
-"""Configuration of request bodies."""
-_Body = TypeVar("_Body")
+_Document = TypeVar("_Document", bound="_Body")
 
 
-class _Feedback(BaseModel):
-    model_config = BODY
+class _Body(BaseModel):
+    """Body of a request."""
 
-    request_id: RequestId
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class _Feedback(_Body):
+    request_id: schemas.RequestId
     """Value of the header X-Request-ID of the answer."""
     index: Index = 0
     """Position of the picture in its request, from 0."""
@@ -72,6 +96,22 @@ class FeedbackRight(_Feedback):
     is_: Annotated[Literal["right"], Field(alias="is")]
 
 
+class HandLabel(_Body):
+    """The label of a stored answer as it was shown."""
+
+    request_id: schemas.RequestId
+    """Value of the header X-Request-ID of the answer."""
+    index: Index
+    """Position of the picture in its request, from 0."""
+    position: Index
+    """Position of the digit in the reading of the picture, from 0; 0 if the picture was classified."""
+    revision: str
+    """`revision` as the answer was shown, or as its last label was received."""
+    label: Label | None
+    """One of the model's labels. Empty if the picture shows none of the classes, or no digit. Null withdraws
+    the label."""
+
+
 def _kind_of(document: object) -> str:
     return "is" if isinstance(document, dict) and "is" in document else "label"
 
@@ -82,6 +122,7 @@ _FEEDBACK: TypeAdapter[FeedbackLabel | FeedbackRight] = TypeAdapter(
         Discriminator(_kind_of),
     ]
 )
+_HAND_LABEL = TypeAdapter(HandLabel)
 
 
 class FeedbackView:
@@ -95,7 +136,7 @@ class FeedbackView:
     def feedback(self) -> Response:
         context: RequestContext = g.context
         check_names(request.args, ())
-        given = parse_body(_FEEDBACK)
+        given = _parse_body(_FEEDBACK)
         records = self._keeper.find(given.request_id, given.index, context.caller)
         if not records:
             raise FeedbackUnknownError(
@@ -110,9 +151,10 @@ class FeedbackView:
         ]
         if records[0].kind == "read":
             labelled[0] = dataclasses.replace(labelled[0], text=_text(given, records))
-        self._keeper.save(labelled)
+        self._keeper.use_store(lambda store: store.save(labelled))
         for record in labelled:
-            self._metrics.count_feedback(record.model, record.version, record.label == record.predicted)
+            agrees = str(record.label == record.predicted).lower()
+            self._metrics.feedback.labels(record.model, record.version, agrees).inc()
         content: schemas.FeedbackReceipt = {
             "feedback": {
                 "request_id": given.request_id,
@@ -150,7 +192,85 @@ class FeedbackView:
             raise FeedbackUnknownError("The version that answered is no longer served.") from error
 
 
-def parse_body(kind: TypeAdapter[_Body]) -> _Body:
+class LabellingViews:
+    """Views that show stored answers without a label and label them, for API keys with this permission.
+
+    They do not tell what the model answered: people would be inclined to agree.
+    """
+
+    def __init__(self, selector: ModelSelector, keeper: "AnswerKeeper", router: Router) -> None:
+        self._selector = selector
+        self._keeper = keeper
+        self._router = router
+
+    def unlabelled(self) -> Response:
+        """Answer some of the least confident answers, in random order."""
+        context = _permitted_context()
+        context.requested = self._selector.model(request.args)
+        model = context.model
+        query = request.args
+        check_names(query, UNLABELLED_PARAMETERS)
+        limit = parse_integer("limit", query["limit"], 1, MAX_LIMIT) if "limit" in query else LIMIT
+        within = parse_integer("within", query["within"], 0, MAX_WITHIN) if "within" in query else WITHIN
+        above = parse_probability("above", query["above"]) if "above" in query else None
+        since = datetime.now(UTC) - timedelta(seconds=within)
+        (records, following), (labelled, unlabelled) = self._keeper.use_store(
+            lambda store: (
+                store.unlabelled(model, above=above, limit=limit, pool=limit * _POOL),
+                store.progress(model, since),
+            )
+        )
+        content: schemas.LabellingRecords = {
+            "records": [_describe(record) for record in records],
+            "next": following,
+            "labelled": labelled,
+            "unlabelled": unlabelled,
+            "request_id": context.request_id,
+        }
+        # Inputs of other people must not remain in the browser's cache.
+        headers = {"Cache-Control": "no-store"}
+        return Response(orjson.dumps(content), content_type="application/json", headers=headers)
+
+    def label(self) -> Response:
+        """Label an answer, unless it has changed since it was shown."""
+        context = _permitted_context()
+        check_names(request.args, ())
+        given = _parse_body(_HAND_LABEL)
+        record = self._find(given)
+        context.requested = ModelRef(record.model)
+        if given.label and given.label not in self._labels(context):
+            raise FeedbackMismatchError("The label is none of the model's labels.")
+        labelled = self._keeper.use_store(lambda store: store.label(record, given.label))
+        if labelled is None:
+            raise _conflict()
+        content: schemas.LabellingReceipt = {
+            "label": given.label,
+            "revision": _revision(labelled),
+            "request_id": context.request_id,
+        }
+        return Response(orjson.dumps(content), content_type="application/json")
+
+    def _find(self, given: HandLabel) -> Record:
+        """Return the stored answer as it was shown: callers may have used the same request ID."""
+        key = (given.index, given.position)
+        stored = self._keeper.use_store(lambda store: [*store.records(request_id=given.request_id)])
+        records = [record for record in stored if (record.index, record.position) == key]
+        if not records:
+            raise FeedbackUnknownError("No such answer is stored: it is unknown, or was deleted.")
+        for record in records:
+            if _revision(record) == given.revision:
+                return record
+        raise _conflict()
+
+    def _labels(self, context: RequestContext) -> tuple[str, ...]:
+        """Return the labels of the version that answers by default: that of the record may be gone."""
+        try:
+            return self._router.task(context).labels
+        except ModelNotFoundError as error:
+            raise UnavailableError(error.message) from error
+
+
+def _parse_body(kind: TypeAdapter[_Document]) -> _Document:
     """Return the request's body, a small JSON document. Raise MalformedBodyError or HTTPException."""
     if request.mimetype != "application/json":
         raise UnsupportedMediaType("Unsupported media type. Send application/json.")
@@ -175,4 +295,35 @@ def _text(given: FeedbackLabel | FeedbackRight, records: Sequence[Record]) -> st
     """Return the right text of a reading."""
     return (
         given.label if isinstance(given, FeedbackLabel) else "".join(record.predicted for record in records)
+    )
+
+
+def _permitted_context() -> RequestContext:
+    """Return the request's context. Raise ForbiddenError if the API key may not label."""
+    context: RequestContext = g.context
+    if not context.may_label:
+        raise ForbiddenError("This API key may not label answers. Ask the operator for one that may.")
+    return context
+
+
+def _describe(record: Record) -> schemas.LabellingRecord:
+    return {
+        "request_id": record.request_id,
+        "index": record.index,
+        "position": record.position,
+        "revision": _revision(record),
+        "image": base64.b64encode(record.input).decode(),
+    }
+
+
+def _revision(record: Record) -> str:
+    """Return a token of the record's answer and label, which are replaced at other times."""
+    return hashlib.sha256(f"{record.caller} {record.answered_at} {record.labelled_at}".encode()).hexdigest()[
+        :16
+    ]
+
+
+def _conflict() -> LabelConflictError:
+    return LabelConflictError(
+        "This answer was labelled or replaced since it was shown; the new label was not stored."
     )

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 _FIELDS_IN_MESSAGE = {"method", "route", "status"}
 
-_INFO = "info"
-
 
 def dict_config(settings: Settings) -> dict[str, Any]:
     """Return the configuration for logging.config.dictConfig.
@@ -58,7 +56,7 @@ class RequestLog:
             if not self._lines:
                 asyncio.get_running_loop().call_soon(self._write)
             message = f"{context.method} {context.route} {context.status}"
-            self._lines.append(self._format(time.time(), _INFO, message, _fields(context)))
+            self._lines.append(self._format(time.time(), "info", message, _fields(context)))
 
     def _write(self) -> None:
         text = "\n".join([*self._lines, ""])

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from digit_client import Digit, OverloadedError, Prediction
-from digit_serving.gateway.context import Call, RequestContext
+from digit_serving.gateway.context import RequestContext
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -98,43 +98,8 @@ class Metrics:
             "version",
             "result",
         )
-        self._overload = self._counter(
-            "overload",
-            "Requests refused for overload, by the gateway or the model servers.",
-            "route",
-        )
-        self._rate_limit_store_failures = self._counter(
-            "rate_limit_store_failures", "Failed calls to the store of rate limits."
-        )
-        self._worker_exits = self._counter("worker_exits", "Worker processes that ended and were replaced.")
-        self._feedback = self._counter(
-            "feedback", "Model inputs that got a label, by its agreement.", "model", "version", "agrees"
-        )
-        self._feedback_dropped = self._counter(
-            "feedback_dropped", "Model inputs that were not kept for feedback, or sampled and not stored."
-        )
-        self._feedback_sampled = self._counter(
-            "feedback_sampled", "Model inputs of unsure answers that were stored.", "model", "version"
-        )
-        self._shadow_predictions = self._counter(
-            "shadow_predictions",
-            "Model inputs that the shadow version answered as well, by its agreement.",
-            "model",
-            "version",
-            "shadow_version",
-            "agrees",
-        )
-        self._shadow_seconds = self._histogram(
-            "shadow_duration_seconds",
-            "Time of successful calls to the shadow version.",
-            _REQUEST_SECONDS,
-            "model",
-            "version",
-        )
-        self._shadow_dropped = self._counter(
-            "shadow_dropped", "Requests of the shadow's share that were not compared.", "model", "reason"
-        )
-        self._set_build_info()
+        self._add_rare_metrics()
+        self._add_build_info()
         self._amounts: Multiset[Any] = Multiset()
         """Amounts that are not written yet, by child of a counter."""
         self._sampled = 0
@@ -148,7 +113,7 @@ class Metrics:
         amounts[self._requests(context.route, context.method, context.status)] += 1
         self._request_seconds(context.route).observe(context.duration)
         if context.problem_code == OverloadedError.code:
-            amounts[self._overload(context.route)] += 1
+            amounts[self._overload.labels(context.route)] += 1
         if context.key:
             amounts[self._key_requests(context.key, context.status)] += 1
         model, version = context.model, context.model_version
@@ -162,10 +127,11 @@ class Metrics:
                 amounts[self._predictions(model, label, version)] += 1
         for reading in context.readings:
             self._reading_digits().observe(len(reading.digits))
-        for wait in context.waits:
-            # A shared call is counted once.
-            if wait.call and wait.is_leader:
-                self._count_call(model, version, wait.call)
+        # A shared call is counted once.
+        for call in (wait.call for wait in context.waits if wait.call and wait.is_leader):
+            self._call_images().observe(call.images)
+            if version is not None and call.ended_at is not None:
+                self._model_seconds(model, version).observe(call.ended_at - call.started_at)
         if self._sampled < _SAMPLED_REQUESTS:
             self._sampled += 1
             self._observe_sample(context, answers)
@@ -179,45 +145,7 @@ class Metrics:
 
     def count_overload(self, path: str) -> None:
         """Count a request that admission control refused, before its route is known."""
-        self._overload(path if path in _OVERLOAD_ROUTES else "unmatched").inc()
-
-    def count_worker_exit(self) -> None:
-        """Count a worker process that has ended."""
-        self._worker_exits().inc()
-
-    def count_rate_limit_store_failure(self) -> None:
-        """Count a failed call to the store of rate limits."""
-        self._rate_limit_store_failures().inc()
-
-    def count_feedback(self, model: str, version: int, agrees: bool) -> None:
-        """Count a model input that got a label, which agrees with the answer or does not."""
-        self._feedback(model, version, str(agrees).lower()).inc()
-
-    def count_sampled_feedback(self, model: str, version: int) -> None:
-        """Count a model input that was stored without a label."""
-        self._feedback_sampled(model, version).inc()
-
-    def count_dropped_feedback(self, inputs: int) -> None:
-        """Count model inputs that were not kept, or sampled and not stored."""
-        self._feedback_dropped().inc(inputs)
-
-    def count_shadow(
-        self,
-        model: str,
-        version: int | None,
-        shadow_version: int,
-        agreeing: int,
-        differing: int,
-        seconds: float,
-    ) -> None:
-        """Count the inputs of a request that the shadow version answered as well, and its call's seconds."""
-        for agrees, inputs in (("true", agreeing), ("false", differing)):
-            self._shadow_predictions(model, version, shadow_version, agrees).inc(inputs)
-        self._shadow_seconds(model, shadow_version).observe(seconds)
-
-    def count_dropped_shadow(self, model: str, reason: str) -> None:
-        """Count a request of the shadow's share that was not compared."""
-        self._shadow_dropped(model, reason).inc()
+        self._overload.labels(path if path in _OVERLOAD_ROUTES else "unmatched").inc()
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus's text format; those of other processes are up to a second old."""
@@ -227,11 +155,6 @@ class Metrics:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
-
-    def _count_call(self, model: str, version: int | None, call: Call) -> None:
-        self._call_images().observe(call.images)
-        if version is not None and call.ended_at is not None:
-            self._model_seconds(model, version).observe(call.ended_at - call.started_at)
 
     def _observe_sample(self, context: RequestContext, answers: Sequence[Prediction | Digit]) -> None:
         stages = {
@@ -246,7 +169,48 @@ class Metrics:
         for answer in answers:
             self._confidence(context.model, context.model_version).observe(answer.confidence)
 
-    def _set_build_info(self) -> None:
+    def _add_rare_metrics(self) -> None:
+        """Add metrics that others write at once, not in each request."""
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"digits_{name}", text, labels, registry=self._registry)
+
+        self._overload = counter(
+            "overload", "Requests refused for overload, by the gateway or the model servers.", "route"
+        )
+        self.rate_limit_store_failures = counter(
+            "rate_limit_store_failures", "Failed calls to the store of rate limits."
+        )
+        self.worker_exits = counter("worker_exits", "Worker processes that ended and were replaced.")
+        self.feedback = counter(
+            "feedback", "Model inputs that got a label, by its agreement.", "model", "version", "agrees"
+        )
+        self.feedback_dropped = counter(
+            "feedback_dropped", "Model inputs that were not kept for feedback, or sampled and not stored."
+        )
+        self.feedback_sampled = counter(
+            "feedback_sampled", "Model inputs of unsure answers that were stored.", "model", "version"
+        )
+        self.shadow_predictions = counter(
+            "shadow_predictions",
+            "Model inputs that the shadow version answered as well, by its agreement.",
+            "model",
+            "version",
+            "shadow_version",
+            "agrees",
+        )
+        self.shadow_dropped = counter(
+            "shadow_dropped", "Requests of the shadow's share that were not compared.", "model", "reason"
+        )
+        self.shadow_seconds = Histogram(
+            "digits_shadow_duration_seconds",
+            "Time of successful calls to the shadow version.",
+            ("model", "version"),
+            buckets=_REQUEST_SECONDS,
+            registry=self._registry,
+        )
+
+    def _add_build_info(self) -> None:
         build = Gauge(
             "digits_build_info",
             "Always 1; the labels are the versions of the gateway and of Python.",

@@ -31,7 +31,7 @@ from digit_client import (
     images,
 )
 from digit_client.artifact.task_card import NAME
-from digit_serving.gateway import errors, feedback, labelling, request_parsing, schemas
+from digit_serving.gateway import errors, feedback, request_parsing, schemas
 from digit_serving.gateway.context import REQUEST_ID_PATTERN
 from digit_serving.gateway.settings import Settings
 
@@ -294,12 +294,12 @@ def _parameters() -> dict[str, _Json]:
             "of what is no digit, and more digits.",
         ),
         "limit": (
-            _integer(1, labelling.MAX_LIMIT, default=labelling.LIMIT),
+            _integer(1, feedback.MAX_LIMIT, default=feedback.LIMIT),
             "Largest number of answers.",
         ),
         "above": (share, "Confidence above which answers are shown: `next` of an earlier response."),
         "within": (
-            _integer(0, labelling.MAX_WITHIN, default=labelling.WITHIN),
+            _integer(0, feedback.MAX_WITHIN, default=feedback.WITHIN),
             "Seconds up to now in which labels count for `labelled`.",
         ),
     }
@@ -367,7 +367,7 @@ def _schemas(settings: Settings) -> _Json:
         bodies += [feedback.FeedbackLabel, feedback.FeedbackRight]
     if settings.offers_labelling:
         answers += [schemas.LabellingRecords, schemas.LabellingReceipt]
-        bodies.append(labelling.HandLabel)
+        bodies.append(feedback.HandLabel)
     definitions = _generate(answers, "serialization") | _generate(bodies, "validation")
     for name, field in (("Images", "images"), ("Instances", "instances"), ("Form", "image")):
         definitions[name]["properties"][field]["maxItems"] = settings.max_images

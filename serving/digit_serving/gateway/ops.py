@@ -10,18 +10,15 @@ from flask import Blueprint, Response, abort, request
 
 from digit_client import DigitError, ModelNotFoundError
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.errors import NotReadyError
-from digit_serving.gateway.metrics import CONTENT_TYPE, Metrics
-from digit_serving.gateway.rate_limit import RateLimiter
+from digit_serving.gateway.metrics import CONTENT_TYPE
 from digit_serving.gateway.routing import default_version, describe_missing
 from digit_serving.gateway.schemas import Alive, Index, Ready
-from digit_serving.gateway.security_headers import add_security_headers
 from digit_serving.gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from digit_serving.gateway.answer_keeper import AnswerKeeper
+    from digit_serving.gateway.app import Services
 
 LINKS = {
     "predict": "/v1/predict",
@@ -46,19 +43,21 @@ _MIMETYPES = {
     ".png": "image/png",
     ".svg": "image/svg+xml",
 }
+_SECURITY_HEADERS = {
+    # Pages load their own files only; images are drawn by the page (data:) or referenced by its stylesheet.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+}
 _STATIC = Path(__file__).with_name("static")
 _SWAGGER = Path(__file__).with_name("swagger")
 _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 _SWAGGER_UI_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 
 
-def probes(
-    settings: Settings,
-    model_server: AsyncConnection,
-    metrics: Metrics,
-    keeper: "AnswerKeeper | None",
-    limiter: RateLimiter | None,
-) -> Blueprint:
+def probes(services: "Services") -> Blueprint:
     """Return the routes /livez, /readyz and /metrics.
 
     The default model alone decides on readiness: a pod that has lost one of several models still answers for
@@ -66,6 +65,7 @@ def probes(
     ready, with a warning.
     """
     blueprint = Blueprint("probes", __name__)
+    settings, model_server = services.settings, services.model_server
     name = settings.model_name
 
     @blueprint.get("/livez")
@@ -75,28 +75,29 @@ def probes(
 
     @blueprint.get("/readyz")
     def readyz() -> Response:
+        default = default_version(settings, name)
+        missing = f"The model server has no model {name}."
         try:
             versions = await_(model_server.versions(ModelRef(name), timeout=_PROBE_TIMEOUT_SECONDS))
-        except DigitError as error:
-            raise _not_ready(error, f"The model server has no model {name}.") from error
-        # TensorFlow Serving also lists the versions that it has unloaded.
-        available = [status.version for status in versions if status.is_available]
-        if not available:
-            raise NotReadyError(f"No version of the model {name} is available.")
-        default = default_version(settings, name)
-        if default.label:
-            try:
+            # TensorFlow Serving also lists the versions that it has unloaded.
+            available = [status.version for status in versions if status.is_available]
+            if not available:
+                raise NotReadyError(f"No version of the model {name} is available.")
+            if default.label:
+                missing = describe_missing(default)
                 await_(model_server.resolve(default, timeout=_PROBE_TIMEOUT_SECONDS))
-            except DigitError as error:
-                raise _not_ready(error, describe_missing(default)) from error
+        except ModelNotFoundError as error:
+            raise NotReadyError(missing) from error
+        except DigitError as error:
+            raise NotReadyError("The model server does not answer.") from error
         document: Ready = {"status": "ready", "versions": available}
-        if warnings := _warnings(keeper, limiter):
+        if warnings := _warnings(services):
             document["warnings"] = warnings
         return Response(orjson.dumps(document), content_type="application/json")
 
     @blueprint.get("/metrics")
     def exposition() -> Response:
-        return Response(metrics.exposition(), content_type=CONTENT_TYPE)
+        return Response(services.metrics.exposition(), content_type=CONTENT_TYPE)
 
     return blueprint
 
@@ -141,24 +142,22 @@ def pages(settings: Settings) -> Blueprint:
     def docs_file(name: str) -> Response:
         return _file(docs_files, name)
 
-    add_security_headers(blueprint)
+    @blueprint.after_request
+    def add_security_headers(response: Response) -> Response:
+        response.headers.update(_SECURITY_HEADERS)
+        return response
+
     return blueprint
 
 
-def _warnings(keeper: "AnswerKeeper | None", limiter: RateLimiter | None) -> list[str]:
+def _warnings(services: "Services") -> list[str]:
     """Return a sentence for each store that can't be reached."""
     warnings = []
-    if limiter and not limiter.is_reachable():
+    if services.limiter and not services.limiter.is_reachable():
         warnings.append("The store of DIGITS_RATE_LIMIT_STORE does not answer: there are no rate limits.")
-    if keeper and not keeper.is_available:
+    if services.keeper and not services.keeper.is_available:
         warnings.append("The store of DIGITS_FEEDBACK can't be used: there is no feedback.")
     return warnings
-
-
-def _not_ready(error: DigitError, missing: str) -> NotReadyError:
-    """Return the error of a probe; `missing` is the sentence for a model server that lacks what was asked."""
-    is_missing = isinstance(error, ModelNotFoundError)
-    return NotReadyError(missing if is_missing else "The model server does not answer.")
 
 
 def _file(contents: dict[str, bytes], name: str) -> Response:

@@ -1,5 +1,6 @@
 """API routes under /v1: predictions, readings, feedback, and the models with their versions and tasks."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import orjson
@@ -7,65 +8,69 @@ from flask import Blueprint, Response, g, request
 
 from digit_client import ModelNotFoundError, TaskCard, UnavailableError
 from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.connection import AsyncConnection
-from digit_serving.gateway import auth, schemas, security_headers
+from digit_serving.gateway import auth, schemas
 from digit_serving.gateway.answers import AnswerViews
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.context import RequestContext
-from digit_serving.gateway.metrics import Metrics
-from digit_serving.gateway.rate_limit import RateLimiter, limit_rate
+from digit_serving.gateway.feedback import FeedbackView, LabellingViews
+from digit_serving.gateway.rate_limit import limit_rate
 from digit_serving.gateway.request_parsing import MODEL_PARAMETERS, ModelSelector, check_names
 from digit_serving.gateway.routing import Router
-from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.shadow import Shadow
 
 if TYPE_CHECKING:
-    from digit_serving.gateway.answer_keeper import AnswerKeeper
+    from digit_serving.gateway.app import Services
+
+_CORS_HEADERS = {
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Request-ID",
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Expose-Headers": "Retry-After, X-Request-ID",
+    "Access-Control-Max-Age": "600",
+}
 
 
-def blueprint(
-    settings: Settings,
-    model_server: AsyncConnection,
-    router: Router,
-    metrics: Metrics,
-    keeper: "AnswerKeeper | None",
-    shadow: Shadow | None,
-    limiter: RateLimiter | None,
-) -> Blueprint:
+def blueprint(services: "Services", router: Router) -> Blueprint:
     """Return the blueprint of /v1, with feedback if answers are kept, and labelling if keys protect it."""
     api = Blueprint("api", __name__, url_prefix="/v1")
+    settings, limiter = services.settings, services.limiter
     selector = ModelSelector(settings)
-    answers = AnswerViews(settings, selector, router, keeper, shadow)
+    answers = AnswerViews(services, selector, router)
     api.post("/predict")(answers.predict)
     api.post("/read")(answers.read)
-    api.get("/models")(_Models(settings, selector, model_server, router).models)
-    if keeper:
-        # Lazy, because they need the extra feedback.
-        from digit_serving.gateway.feedback import FeedbackView
-        from digit_serving.gateway.labelling import LabellingViews
-
-        api.post("/feedback")(FeedbackView(keeper, router, metrics).feedback)
+    api.get("/models")(_Models(services, selector, router).models)
+    if services.keeper:
+        api.post("/feedback")(FeedbackView(services.keeper, router, services.metrics).feedback)
         if settings.offers_labelling:
-            labelling = LabellingViews(selector, keeper, router)
+            labelling = LabellingViews(selector, services.keeper, router)
             api.get("/feedback/unlabelled")(labelling.unlabelled)
             api.post("/feedback/labels")(labelling.label)
     if settings.api_keys:
         auth.require_api_key(api, settings.api_keys, limiter)
     if limiter:
         limit_rate(api, limiter)
-    security_headers.enable_cors(api, settings.cors_origins)
+    if settings.cors_origins:
+        _enable_cors(api, settings.cors_origins)
     return api
+
+
+def _enable_cors(api: Blueprint, origins: Collection[str]) -> None:
+    """Allow pages of these origins, such as `https://app.example.com`, to call the API."""
+
+    @api.after_request
+    def add(response: Response) -> Response:
+        response.vary.add("Origin")
+        origin = request.origin
+        if origin in origins:
+            response.headers.update(_CORS_HEADERS | {"Access-Control-Allow-Origin": origin})
+        return response
 
 
 class _Models:
     """View that describes a model and names the others."""
 
-    def __init__(
-        self, settings: Settings, selector: ModelSelector, model_server: AsyncConnection, router: Router
-    ) -> None:
-        self._settings = settings
+    def __init__(self, services: "Services", selector: ModelSelector, router: Router) -> None:
+        self._settings = services.settings
+        self._model_server = services.model_server
         self._selector = selector
-        self._model_server = model_server
         self._router = router
 
     def models(self) -> Response:

@@ -88,7 +88,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         return Gateway(self._settings)
 
     def _count_worker_exit(self, _server: object, _worker: object) -> None:
-        self._metrics.count_worker_exit()
+        self._metrics.worker_exits.inc()
 
     def _remove_files(self, _: object) -> None:
         """Remove the files that the workers shared."""

@@ -17,8 +17,7 @@ from digit_client.tfserving.codec import Batch, ModelRef
 from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway import tls
 from digit_serving.gateway.answers import Answer
-from digit_serving.gateway.batching import MAX_CALL_BYTES, Batcher
-from digit_serving.gateway.circuit_breaker import CircuitBreaker
+from digit_serving.gateway.batching import MAX_CALL_BYTES, Batcher, CircuitBreaker
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.routing import in_share, names_version
@@ -55,12 +54,8 @@ class Shadow:
         self._timeout = settings.deadline
         self._metrics = metrics
         self._model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
-        self._batcher = Batcher(
-            self._model_server,
-            max_inflight_calls=settings.max_inflight_calls,
-            max_images=settings.max_images,
-            breaker=CircuitBreaker(retry_seconds=_RETRY_SECONDS),
-        )
+        breaker = CircuitBreaker(retry_seconds=_RETRY_SECONDS)
+        self._batcher = Batcher(self._model_server, settings, breaker=breaker)
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending_bytes = 0
         self._versions: dict[str, _Labelled] = {}
@@ -76,7 +71,7 @@ class Shadow:
             return
         if not all(answer.inputs for answer in answers):
             # The inputs were too large to be kept together.
-            self._metrics.count_dropped_shadow(context.model, "too_large")
+            self._metrics.shadow_dropped.labels(context.model, "too_large").inc()
             return
         judge = partial(_verdict, min_is_digit)
         # Of pictures with several digits the numbers compare, too: those of their input as a whole.
@@ -116,11 +111,9 @@ class Shadow:
         """Start the comparison in the background, unless it would be useless or too many are pending."""
         batch = np.stack(inputs)
         if reason := self._reason_to_drop(context, batch):
-            self._metrics.count_dropped_shadow(context.model, reason)
+            self._metrics.shadow_dropped.labels(context.model, reason).inc()
             return
-        comparison = _Comparison(
-            context.request_id, context.model, context.model_version, answered, judge, batch
-        )
+        comparison = _Comparison(context, answered, judge, batch)
         self._pending_bytes += batch.nbytes
         # An empty context: Flask's would keep the request's body in memory.
         task = asyncio.get_running_loop().create_task(
@@ -144,10 +137,10 @@ class Shadow:
 
     async def _compare(self, comparison: "_Comparison") -> None:
         """Ask the shadow version, and count its agreement and time, or the reason why there are none."""
-        now = time.perf_counter()
+        now, asked = time.perf_counter(), comparison.context
         # A context of its own: no metric, log line or span of the request may show this call.
-        context = RequestContext(comparison.request_id, "shadow", "other", arrived_at=now, dequeued_at=now)
-        shadow = ModelRef(comparison.model, label=self._settings.for_model(comparison.model).shadow_label)
+        context = RequestContext(asked.request_id, "shadow", "other", arrived_at=now, dequeued_at=now)
+        shadow = ModelRef(asked.model, label=self._settings.for_model(asked.model).shadow_label)
         try:
             predictions = await self._batcher.predict(
                 comparison.batch, shadow, timeout=self._timeout, context=context
@@ -160,20 +153,22 @@ class Shadow:
             self._pending_bytes -= comparison.batch.nbytes
 
     def _count(self, comparison: "_Comparison", predictions: Sequence[Prediction], seconds: float) -> None:
-        model, version = comparison.model, predictions[0].model_version
+        model, version = comparison.context.model, predictions[0].model_version
+        answered_version = comparison.context.model_version
         before = self._versions.get(model)
         if before is None or before.version != version:
             self._logged = {entry for entry in self._logged if entry[0] != model}
         self._versions[model] = _Labelled(version, time.monotonic())
-        if version == comparison.version:
-            self._metrics.count_dropped_shadow(model, "same_version")
+        if version == answered_version:
+            self._metrics.shadow_dropped.labels(model, "same_version").inc()
             return
         agreeing = sum(
             comparison.judge(prediction) == answer
             for prediction, answer in zip(predictions, comparison.answered, strict=True)
         )
-        differing = len(predictions) - agreeing
-        self._metrics.count_shadow(model, comparison.version, version, agreeing, differing, seconds)
+        for agrees, count in (("true", agreeing), ("false", len(predictions) - agreeing)):
+            self._metrics.shadow_predictions.labels(model, answered_version, version, agrees).inc(count)
+        self._metrics.shadow_seconds.labels(model, version).observe(seconds)
 
     def _drop(self, shadow: ModelRef, error: Exception) -> None:
         """Count a comparison that failed. Log each reason once per version: any request may have it."""
@@ -181,7 +176,7 @@ class Shadow:
         if isinstance(error, ModelNotFoundError):
             reason = "absent"
             self._versions[shadow.name] = _Labelled(None, time.monotonic())
-        self._metrics.count_dropped_shadow(shadow.name, reason)
+        self._metrics.shadow_dropped.labels(shadow.name, reason).inc()
         if (shadow.name, reason) not in self._logged:
             self._logged.add((shadow.name, reason))
             traceback = None if isinstance(error, DigitError) else error
@@ -198,11 +193,9 @@ class _Labelled:
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """Answer of a request: the version that gave it, and what it was for each input of the batch."""
+    """Answer of a request: what it was for each input of the batch."""
 
-    request_id: str
-    model: str
-    version: int | None
+    context: RequestContext
     answered: Sequence[object]
     judge: _Judge
     batch: Batch

@@ -1,11 +1,16 @@
-"""OpenTelemetry spans of a request, its stages, and the calls to the model server."""
+"""OpenTelemetry spans of a request, its stages, and the calls to the model server. Needs the extra otel."""
 
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer, set_span_in_context
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from werkzeug import Request
 
@@ -21,12 +26,18 @@ class RequestTracer:
     """Creates the spans of requests, with OpenTelemetry's semantic conventions.
 
     The spans of a request and of a call are created when it starts, because other spans need their context;
-    the spans of stages when the request ends. `shutdown` exports the last spans.
+    the spans of stages when the request ends. Spans are exported in the background, as OpenTelemetry's
+    environment variables say. `target` is the model server's address.
     """
 
-    def __init__(self, tracer: Tracer, target: str, shutdown: Callable[[], None]) -> None:
-        self.shutdown = shutdown
-        self._tracer = tracer
+    def __init__(self, target: str) -> None:
+        defaults = {"service.name": "digits-gateway", "service.version": version("digit-serving")}
+        # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override the defaults.
+        provider = TracerProvider(resource=Resource.create(defaults).merge(OTELResourceDetector().detect()))
+        provider.add_span_processor(BatchSpanProcessor(_exporter()))
+        self.shutdown = provider.shutdown
+        """Export the last spans."""
+        self._tracer = provider.get_tracer("digit_serving")
         self._call_attributes = {
             "rpc.system.name": "grpc",
             "rpc.method": _PREDICT_METHOD,
@@ -152,3 +163,14 @@ def _request_attributes(context: RequestContext, request: Request) -> Mapping[st
         "digits.request_id": context.request_id,
     }
     return {name: value for name, value in attributes.items() if value}
+
+
+def _exporter() -> SpanExporter:
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    if os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", protocol) == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+        return GrpcExporter()
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter()

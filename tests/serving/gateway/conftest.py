@@ -163,14 +163,6 @@ def request_input(request: PredictRequest) -> NDArray[Any]:
     return np.frombuffer(tensor.tensor_content, dtype).reshape([dim.size for dim in tensor.tensor_shape.dim])
 
 
-def request_pixels(request: PredictRequest) -> NDArray[np.float32]:
-    """Return a request's images, of either signature, as float32 [n, 784] in 0..1."""
-    if "images" in request.inputs:
-        images = np.frombuffer(request.inputs["images"].tensor_content, np.uint8)
-        return np.asarray(images.reshape(-1, 784) / 255, np.float32)
-    return np.frombuffer(request.inputs["pixels"].tensor_content, np.float32).reshape(-1, 784)
-
-
 class TemplateModel:
     """Predict handler that matches images with typical digits; it gives `is_digit`, and `version` answers.
 
@@ -178,13 +170,16 @@ class TemplateModel:
     """
 
     def __init__(self, digits: Any, version: int = 1) -> None:
-        self._templates = unit_rows(np.stack([digits.typical(digit, 5) for digit in range(10)]))
+        typical = np.stack([digits.typical(digit, 5) for digit in range(10)])
+        self._templates = unit_rows(typical).reshape(10, 5, 784)
         self.version = version
         self.sizes: list[int] = []
         self.specs: list[ModelSpec] = []
 
     def __call__(self, request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
-        pixels = request_pixels(request)
+        pixels = request_input(request).reshape(-1, 784)
+        if pixels.dtype == np.uint8:
+            pixels = pixels / np.float32(255)
         self.sizes.append(len(pixels))
         self.specs.append(request.model_spec)
         # float64: a black image would overflow below.
@@ -250,15 +245,13 @@ def draw_number(digits: Any, *lines: str, scale: int = 4) -> NDArray[np.uint8]:
 
 
 def unit_rows(images: NDArray[Any]) -> NDArray[np.float32]:
-    """Blur images [..., 28, 28] or [..., 784], and scale each to the length 1: float32 [..., 784].
+    """Blur images of 784 pixels, and scale each to the length 1: float32 [n, 784].
 
     Blurred images correlate even if their strokes are a pixel apart.
     """
-    flat = images.reshape(-1, 28, 28).astype(np.float32)
-    blurred = np.stack([cv2.GaussianBlur(image, (5, 5), 0) for image in flat]).reshape(len(flat), 784)
-    rows = blurred / np.maximum(np.linalg.norm(blurred, axis=1, keepdims=True), 1e-6)
-    shape = images.shape[:-2] if images.shape[-1] == 28 else images.shape[:-1]
-    return np.asarray(rows.reshape(*shape, 784), np.float32)
+    squares = images.reshape(-1, 28, 28).astype(np.float32)
+    rows = np.stack([cv2.GaussianBlur(square, (5, 5), 0) for square in squares]).reshape(-1, 784)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6), np.float32)
 
 
 async def echo(_: Scope, receive: Receive, send: Send) -> None:

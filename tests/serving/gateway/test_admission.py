@@ -9,6 +9,7 @@ import pytest
 
 from digit_serving.gateway.admission import Admission
 from digit_serving.gateway.asgi import Message, Receive, Scope, Send
+from digit_serving.gateway.settings import Settings
 from tests.serving.gateway.conftest import echo
 
 CAPACITY = 3
@@ -55,16 +56,13 @@ class GatedAdmission:
     def __init__(self, max_queue_time: float = 60.0, max_body: int = 100) -> None:
         self.release = asyncio.Event()
         self.refusals = 0
-        self.admission = Admission(
-            self._app,
-            capacity=CAPACITY,
-            max_queue_time=max_queue_time,
-            max_body=max_body,
-            on_refusal=self._count,
-        )
+        settings = Settings(queue_capacity=CAPACITY, deadline=2 * max_queue_time, max_body=max_body)
+        self.admission = Admission(self._app, settings, self._count)
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.release.wait()
+        if "fails" in scope:
+            raise LookupError
         await echo(scope, receive, send)
 
     def _count(self, path: str) -> None:
@@ -146,17 +144,12 @@ async def test_admission_at_capacity_admits_probes(path: str) -> None:
     await asyncio.gather(*tasks)
 
 
-async def test_admission_body_in_parts_is_passed_on_as_one_message() -> None:
-    gated = GatedAdmission()
+async def test_admission_body_is_one_message_truncated_beyond_max_body() -> None:
+    gated = GatedAdmission(max_body=100)
     gated.release.set()
     caller = Caller(b"12", b"34", b"5")
     await caller.start(gated.admission)
     assert caller.body == b"12345"
-
-
-async def test_admission_body_beyond_max_body_is_truncated() -> None:
-    gated = GatedAdmission(max_body=100)
-    gated.release.set()
     declared = Caller(headers={"content-length": "101"})
     await asyncio.wait_for(declared.start(gated.admission), 1)
     assert declared.body == b""
@@ -165,9 +158,14 @@ async def test_admission_body_beyond_max_body_is_truncated() -> None:
     assert chunked.body == bytes(120)
 
 
-async def test_admission_disconnected_sender_frees_capacity() -> None:
+async def test_admission_disconnected_sender_or_failed_request_frees_capacity() -> None:
     gated = GatedAdmission()
     gated.release.set()
+    for _ in range(2 * CAPACITY):
+        broken = Caller(b"x")
+        broken.scope["fails"] = True
+        with pytest.raises(LookupError):
+            await broken.start(gated.admission)
     for _ in range(2 * CAPACITY):
         caller = Caller()
         caller.send_part(b"12", more=True)
@@ -181,9 +179,8 @@ class BusyAdmission:
     """Admission in front of an application that computes for 20 ms without yielding."""
 
     def __init__(self, max_queue_time: float) -> None:
-        self.admission = Admission(
-            self._app, capacity=100, max_queue_time=max_queue_time, max_body=100, on_refusal=lambda _: None
-        )
+        settings = Settings(queue_capacity=100, deadline=2 * max_queue_time, max_body=100)
+        self.admission = Admission(self._app, settings, lambda _: None)
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         end = time.perf_counter() + 0.02

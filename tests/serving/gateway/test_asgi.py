@@ -16,12 +16,6 @@ async def after(seconds: float, result: int) -> int:
     return result
 
 
-async def test_run_function_returns_its_result_or_raises_its_error() -> None:
-    assert await asgi.run(divmod, 7, 2) == (3, 1)
-    with pytest.raises(ZeroDivisionError):
-        await asgi.run(divmod, 7, 0)
-
-
 async def test_await_coroutine_returns_its_result_or_raises_its_error() -> None:
     async def fail() -> None:
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Dynamic batching in front of a stub of AsyncConnection; no socket, no greenlets."""
+"""Dynamic batching in front of a stub of AsyncConnection, and its circuit breaker, without sockets."""
 
 import asyncio
 from collections.abc import Mapping
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from digit_client import DeadlineExceededError, Prediction, ServiceError, UnavailableError
 from digit_client.tfserving.codec import Batch, ModelRef
-from digit_serving.gateway.batching import Batcher
-from tests.serving.gateway.conftest import request_context
+from digit_serving.gateway.batching import Batcher, CircuitBreaker
+from digit_serving.gateway.settings import Settings
+from tests.serving.gateway.conftest import ManualClock, request_context
 
 MODEL = ModelRef("digits")
 LABELS = tuple("0123456789")
@@ -79,11 +80,8 @@ class Callers:
 
     def __init__(self, calls: int = 1, max_images: int = 256) -> None:
         self.server = StubServer()
-        self.batcher = Batcher(
-            self.server,  # type: ignore[arg-type]
-            max_inflight_calls=calls,
-            max_images=max_images,
-        )
+        settings = Settings(max_inflight_calls=calls, max_images=max_images)
+        self.batcher = Batcher(self.server, settings)  # type: ignore[arg-type]
 
     def send(
         self, *numbers: int, model: ModelRef = MODEL, timeout: float = 5.0, request_id: str = ""
@@ -238,21 +236,6 @@ async def test_predict_cancelled_request_leaves_others_waiting() -> None:
     assert callers.server.numbers == [[0], [2]]
 
 
-async def test_predict_after_timeouts_opens_circuit_of_that_model() -> None:
-    callers = Callers()
-    late = await asyncio.gather(
-        *(callers.send(number, timeout=0.1) for number in range(3)), return_exceptions=True
-    )
-    assert {type(error) for error in late} == {DeadlineExceededError}
-    probe = callers.send(3, timeout=0.1)
-    with pytest.raises(UnavailableError):
-        await callers.send(4)
-    with pytest.raises(DeadlineExceededError):
-        await probe
-    callers.server.open.set()
-    assert await digits(callers.send(5, model=ModelRef("digits", version=2))) == [5]
-
-
 async def test_predict_shared_call_is_recorded_in_each_context() -> None:
     callers = Callers()
     callers.server.open.set()
@@ -266,3 +249,59 @@ async def test_predict_shared_call_is_recorded_in_each_context() -> None:
     assert (calls[0].images, calls[0].requests) == (4, 2)
     assert [context.waits[0].is_leader for context in contexts] == [True, False]
     assert all(context.model_server_seconds > 0 for context in contexts)
+
+
+def allows(breaker: CircuitBreaker, model: ModelRef = MODEL) -> bool:
+    try:
+        breaker.check(model)
+    except UnavailableError:
+        return False
+    return True
+
+
+async def test_circuit_after_three_timeouts_opens_for_that_model_only() -> None:
+    callers = Callers()
+    for number in range(3):
+        with pytest.raises(DeadlineExceededError):
+            await callers.send(number, timeout=0.05)
+    trial = callers.send(3, timeout=0.1)
+    with pytest.raises(UnavailableError):
+        await callers.send(4)
+    with pytest.raises(DeadlineExceededError):
+        await trial
+    callers.server.open.set()
+    assert await digits(callers.send(5, model=ModelRef("digits", version=2))) == [5]
+
+
+def test_circuit_answer_between_timeouts_stays_closed() -> None:
+    breaker = CircuitBreaker()
+    for _ in range(5):
+        breaker.record_timeout(MODEL)
+        breaker.record_timeout(MODEL)
+        breaker.record_answer(MODEL)
+    assert allows(breaker)
+
+
+def test_circuit_open_allows_one_request_in_each_interval_until_an_answer() -> None:
+    clock = ManualClock()
+    breaker = CircuitBreaker(clock, retry_seconds=60)
+    for _ in range(3):
+        breaker.record_timeout(MODEL)
+    trials = []
+    for _ in range(150):
+        if allows(breaker):
+            trials.append(clock.now)
+            breaker.record_timeout(MODEL)
+        clock.now += 1
+    assert trials == [0, 60, 120]
+    breaker.record_answer(MODEL)
+    assert all(allows(breaker) for _ in range(5))
+
+
+def test_circuits_of_thousands_of_models_stay_usable() -> None:
+    breaker = CircuitBreaker()
+    for number in range(3000):
+        breaker.record_timeout(ModelRef("digits", version=number))
+    for _ in range(3):
+        breaker.record_timeout(MODEL)
+    assert [allows(breaker), allows(breaker)] == [True, False]

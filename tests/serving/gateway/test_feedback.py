@@ -1,7 +1,6 @@
 """Feedback: answers are kept for a while, and get labels by /v1/feedback, in a real SQLite store."""
 
 import base64
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -101,7 +100,7 @@ def read(http: FlaskClient, number: np.ndarray, request_id: str = "id-1") -> Any
     return response.get_json()["readings"][0]
 
 
-def give(http: FlaskClient, request_id: str = "id-1", **fields: object) -> TestResponse:
+def give(http: FlaskClient, request_id: str = "id-1", **fields: Any) -> TestResponse:
     """Give feedback on an answer, which a busy machine may not have written yet."""
     end = time.monotonic() + 10
     while True:
@@ -110,8 +109,10 @@ def give(http: FlaskClient, request_id: str = "id-1", **fields: object) -> TestR
             return response
 
 
-def give_once(http: FlaskClient, request_id: str = "id-1", **fields: object) -> TestResponse:
-    return http.post("/v1/feedback", json={"request_id": request_id, **fields})
+def give_once(
+    http: FlaskClient, request_id: str = "id-1", path: str = "/v1/feedback", **fields: Any
+) -> TestResponse:
+    return http.post(path, json={"request_id": request_id, **fields})
 
 
 def is_unknown_after_another(http: FlaskClient) -> bool:
@@ -153,11 +154,6 @@ class TestOfPredictions:
         assert not is_held_out("id-5")
         assert is_held_out("id-6")
 
-    def test_feedback_that_answer_was_right_stores_its_label(self, http: FlaskClient, url: str) -> None:
-        predict(http)
-        assert give(http, **{"is": "right"}).status_code == 200
-        assert [record.label for record in stored(url)] == ["7"]
-
     @pytest.mark.parametrize(
         ("fields", "label"), [({"is": "right"}, NO_CLASS), ({"label": "1"}, "1"), ({"label": ""}, NO_CLASS)]
     )
@@ -195,12 +191,6 @@ class TestOfPredictions:
         assert (record.index, record.label) == (1, NO_CLASS)
         assert np.array_equal(decode(record.input), IMAGE[::-1])
 
-    def test_feedback_given_again_replaces_the_label(self, http: FlaskClient, url: str) -> None:
-        predict(http)
-        for label in ("1", "2"):
-            assert give(http, label=label).status_code == 200
-        assert [record.label for record in stored(url)] == ["2"]
-
     def test_feedback_label_must_be_one_of_the_models(
         self, stub: StubModelServer, start: Start, url: str
     ) -> None:
@@ -216,34 +206,45 @@ class TestOfPredictions:
 
 
 class TestOfReadings:
-    def test_feedback_text_labels_each_digit(
-        self, stub: StubModelServer, http: FlaskClient, url: str, digits: Any
+    @pytest.mark.parametrize(
+        ("fields", "labels", "agreeing"),
+        [
+            ({"label": "2\n1"}, ["2", "1"], 1),
+            ({"label": ""}, [NO_CLASS, NO_CLASS], 0),
+            ({"is": "right"}, ["2", "7"], 2),
+            # Of a number of another length it is unknown which digits differ.
+            ({"label": "2"}, [None, None], 0),
+            ({"label": "274"}, [None, None], 0),
+        ],
+    )
+    def test_feedback_labels_each_digit_and_is_counted_by_agreement(
+        self,
+        stub: StubModelServer,
+        http: FlaskClient,
+        url: str,
+        digits: Any,
+        fields: dict[str, str],
+        labels: list[str | None],
+        agreeing: int,
     ) -> None:
         stub.answer = TemplateModel(digits)
-        reading = read(http, draw_number(digits, "27", "4"))
-        assert give(http, label="21\n4").get_json()["feedback"]["inputs"] == 3
+        reading = read(http, draw_number(digits, "27"))
+        delta = MetricsDelta(http)
+        assert give(http, **fields).get_json()["feedback"]["inputs"] == 2
         records = stored(url)
-        assert [record.position for record in records] == [0, 1, 2]
-        assert [record.predicted for record in records] == list("274")
-        assert [record.label for record in records] == list("214")
-        assert [record.text for record in records] == ["21\n4", None, None]
-        assert {record.kind for record in records} == {"read"}
+        assert [(record.kind, record.position, record.source) for record in records] == [
+            ("read", 0, "feedback"),
+            ("read", 1, "feedback"),
+        ]
+        assert [record.predicted for record in records] == ["2", "7"]
+        assert [record.label for record in records] == labels
+        assert [record.text for record in records] == [fields.get("label", "27"), None]
         shown = [digit["image"] for line in reading["lines"] for digit in line["digits"]]
         for record, image in zip(records, shown, strict=True):
             assert np.array_equal(decode(record.input), decode(base64.b64decode(image)))
-
-    @pytest.mark.parametrize("label", ["2", "274"])
-    def test_feedback_text_of_other_length_is_stored_and_its_inputs_wait_for_labels(
-        self, stub: StubModelServer, http: FlaskClient, url: str, digits: Any, label: str
-    ) -> None:
-        stub.answer = TemplateModel(digits)
-        read(http, draw_number(digits, "27"))
-        assert give(http, label=label).get_json()["feedback"]["inputs"] == 2
-        records = stored(url)
-        assert [record.text for record in records] == [label, None]
-        assert [(record.label, record.source) for record in records] == [(None, "feedback")] * 2
-        with closing(FeedbackStore(url)) as store:
-            assert len(store.unlabelled("digits", limit=10, pool=10)[0]) == 2
+        for agrees, count in (("true", agreeing), ("false", 2 - agreeing)):
+            name = "digits_feedback_total"
+            assert delta(name, model="digits", version="1", agrees=agrees) == count
 
     @pytest.mark.parametrize(
         ("fields", "label", "text"),
@@ -280,23 +281,6 @@ class TestOfReadings:
         assert_problem(give(http, label=label), 422, "feedback_mismatch")
         assert stored(url) == []
 
-    @pytest.mark.parametrize(
-        ("fields", "labels"), [({"label": ""}, [NO_CLASS, NO_CLASS]), ({"is": "right"}, ["2", "7"])]
-    )
-    def test_feedback_empty_or_right_labels_all_digits(
-        self,
-        stub: StubModelServer,
-        http: FlaskClient,
-        url: str,
-        digits: Any,
-        fields: dict[str, str],
-        labels: list[str],
-    ) -> None:
-        stub.answer = TemplateModel(digits)
-        read(http, draw_number(digits, "27"))
-        assert give(http, **fields).status_code == 200
-        assert [record.label for record in stored(url)] == labels
-
 
 class TestOfCallers:
     @pytest.fixture
@@ -308,16 +292,6 @@ class TestOfCallers:
     def stranger(self, start: Start, shop: FlaskClient, key_file: KeyFile) -> FlaskClient:
         """Client that sends another key than the shop."""
         return with_key(start, key_file, "stranger")
-
-    def test_record_has_the_name_of_the_key_that_asked(self, shop: FlaskClient, url: str) -> None:
-        predict(shop)
-        assert give(shop, label="1").status_code == 200
-        assert [record.caller for record in stored(url)] == ["shop"]
-
-    def test_record_without_keys_has_no_caller(self, http: FlaskClient, url: str) -> None:
-        predict(http)
-        assert give(http, label="1").status_code == 200
-        assert [record.caller for record in stored(url)] == [""]
 
     def test_feedback_on_another_callers_answer_is_not_found_and_changes_nothing(
         self, shop: FlaskClient, stranger: FlaskClient, url: str
@@ -340,6 +314,7 @@ class TestOfCallers:
         predict(stranger)
         assert give(stranger, label="1").status_code == 200
         records = {record.caller: record for record in stored(url)}
+        assert records.keys() == {"shop", "stranger"}
         assert records["shop"] == before
         assert records["stranger"].label == "1"
         assert give(shop, label="2").status_code == 200
@@ -353,11 +328,6 @@ class TestKeeping:
         assert_problem(give_once(http, "id-2", label="1"), 404, "feedback_unknown")
         assert_problem(give_once(http, index=1, label="1"), 404, "feedback_unknown")
 
-    def test_feedback_reaches_answers_of_other_workers(self, start: Start) -> None:
-        answering, other = start(), start()
-        predict(answering)
-        assert give(other, label="1").status_code == 200
-
     def test_feedback_on_answer_before_shutdown_is_stored(
         self, stub: StubModelServer, start: Start, url: str
     ) -> None:
@@ -367,18 +337,14 @@ class TestKeeping:
             predict(http)
         assert give(start(), label="1").status_code == 200
 
-    def test_answer_expires_after_its_time(self, start: Start) -> None:
-        http = start(feedback_keep=0.1)
+    @pytest.mark.parametrize("setting", [{"feedback_keep": 0.1}, {"feedback_max_kept": 1}])
+    def test_answer_expires_after_its_time_and_beyond_the_rows(
+        self, start: Start, setting: dict[str, Any]
+    ) -> None:
+        http = start(**setting)
         predict(http)
         assert give(http, label="1").status_code == 200
         wait_until(lambda: is_unknown_after_another(http), seconds=20)
-
-    def test_oldest_answers_beyond_the_limit_expire(self, start: Start) -> None:
-        http = start(feedback_max_kept=1)
-        predict(http)
-        assert give(http, label="1").status_code == 200
-        wait_until(lambda: is_unknown_after_another(http), seconds=20)
-        assert give(http, "id-2", label="1").status_code == 200
 
     def test_full_memory_gets_room_by_expiry(self, start: Start, memory: Path) -> None:
         http = start(feedback_keep=0.1)
@@ -440,7 +406,7 @@ class TestSampling:
         )
 
     def test_unsure_answers_are_stored_unlabelled_without_originals(self, start: Start, url: str) -> None:
-        http = start(feedback_sample=1, feedback_originals=True)
+        http = start(feedback_sample=1, feedback_sample_below=0.9, feedback_originals=True)
         delta = MetricsDelta(http)
         predict(http, IMAGE, IMAGE[::-1])
         wait_until(lambda: delta("digits_feedback_sampled_total", model="digits", version="1") == 1)
@@ -449,11 +415,6 @@ class TestSampling:
         assert (record.source, record.label, record.labelled_at) == ("sample", None, None)
         assert record.original is None
         assert delta("digits_feedback_dropped_total") == 0
-
-    def test_confidence_below_which_answers_are_unsure_is_a_setting(self, start: Start, url: str) -> None:
-        http = start(feedback_sample=1, feedback_sample_below=0.95)
-        predict(http, IMAGE, IMAGE)
-        wait_until(lambda: len(stored(url)) == 2)
 
     def test_requests_outside_the_sample_store_nothing(self, start: Start, url: str) -> None:
         http = start(feedback_sample=0.5)
@@ -467,28 +428,6 @@ class TestSampling:
         )
         assert 0 < len(sampled) < len(requests)
         assert sorted(record.request_id for record in stored(url)) == sorted(sampled)
-
-    def test_without_setting_nothing_is_stored(self, start: Start, url: str) -> None:
-        http = start()
-        predict(http)
-        assert give(http, label="1").status_code == 200
-        assert [record.source for record in stored(url)] == ["feedback"]
-
-    def test_later_feedback_replaces_the_sample(self, start: Start, url: str) -> None:
-        http = start(feedback_sample=1)
-        predict(http)
-        wait_until(lambda: bool(stored(url)))
-        assert give(http, label="1").status_code == 200
-        assert [(record.source, record.label) for record in stored(url)] == [("feedback", "1")]
-
-    def test_sample_that_comes_after_feedback_leaves_its_label(self, start: Start, url: str) -> None:
-        labelling, sampling = start(), start(feedback_sample=1)
-        predict(labelling)
-        assert give(labelling, label="1").status_code == 200
-        delta = MetricsDelta(sampling)
-        predict(sampling)
-        wait_until(lambda: delta("digits_feedback_sampled_total", model="digits", version="1") == 1)
-        assert [(record.source, record.label) for record in stored(url)] == [("feedback", "1")]
 
     def test_samples_that_cannot_be_stored_are_counted_and_can_get_feedback(
         self, start: Start, tmp_path: Path
@@ -510,24 +449,12 @@ class TestFaults:
         response = give(http, label="1")
         assert_problem(response, 503, "feedback_unavailable")
         assert response.headers["Retry-After"] == "1"
+        ready = http.get("/readyz")
+        warnings = ["The store of DIGITS_FEEDBACK can't be used: there is no feedback."]
+        assert (ready.status_code, ready.get_json()["warnings"]) == (200, warnings)
         (tmp_path / "missing").mkdir()
         wait_until(lambda: give(http, label="1").status_code == 200, seconds=5)
-
-    def test_readyz_warns_while_the_store_cannot_be_opened(self, start: Start, tmp_path: Path) -> None:
-        http = start(feedback=f"sqlite:///{tmp_path}/missing/feedback.db")
-        wait_until(lambda: "warnings" in http.get("/readyz").get_json(), seconds=5)
-        response = http.get("/readyz")
-        assert response.status_code == 200
-        assert response.get_json()["warnings"] == [
-            "The store of DIGITS_FEEDBACK can't be used: there is no feedback."
-        ]
-        (tmp_path / "missing").mkdir()
-
-        def is_free_of_warnings() -> bool:
-            predict(http)
-            return "warnings" not in http.get("/readyz").get_json()
-
-        wait_until(is_free_of_warnings, seconds=5)
+        wait_until(lambda: is_known(http, "id-2") and "warnings" not in http.get("/readyz").get_json())
 
     def test_predictions_go_on_while_the_store_is_locked_and_readyz_warns(
         self, start: Start, url: str, monkeypatch: pytest.MonkeyPatch
@@ -552,14 +479,6 @@ class TestFaults:
             file.unlink()
         wait_until(lambda: is_known(http, "id-2"), seconds=20)
         assert [record.request_id for record in stored(url)] == ["id-2"]
-
-    def test_answers_that_cannot_be_written_are_counted(self, start: Start, memory: Path) -> None:
-        # Others may enter this folder.
-        (memory / f"digits-{os.getuid()}").mkdir(mode=0o755)
-        http = start()
-        delta = MetricsDelta(http)
-        predict(http, IMAGE, IMAGE)
-        wait_until(lambda: delta("digits_feedback_dropped_total") == 2, seconds=5)
 
 
 class TestRequests:
@@ -592,28 +511,6 @@ class TestRequests:
         response = http.post("/v1/feedback", data=bytes(20_000), content_type="application/json")
         assert_problem(response, 413, "body_too_large")
 
-    def test_feedback_needs_key_and_obeys_rate_limit(self, start: Start, tmp_path: Path) -> None:
-        keys = tmp_path / "keys"
-        key = KeyFile(keys).add("alice")
-        http = start(api_keys=keys, rate_limit="1/hour")
-        assert_problem(give(http, label="1"), 401, "unauthorized")
-        headers = {"Authorization": f"Bearer {key}"}
-        body = {"request_id": "id-1", "label": "1"}
-        response = http.post("/v1/feedback", json=body, headers=headers)
-        assert_problem(response, 404, "feedback_unknown")
-        response = http.post("/v1/feedback", json=body, headers=headers)
-        assert_problem(response, 429, "rate_limited")
-
-    def test_feedback_is_counted_by_agreement(
-        self, stub: StubModelServer, http: FlaskClient, digits: Any
-    ) -> None:
-        stub.answer = TemplateModel(digits, version=2)
-        delta = MetricsDelta(http)
-        read(http, draw_number(digits, "274"))
-        assert give(http, label="271").status_code == 200
-        assert delta("digits_feedback_total", model="digits", version="2", agrees="true") == 2
-        assert delta("digits_feedback_total", model="digits", version="2", agrees="false") == 1
-
     def test_index_and_models_say_whether_feedback_is_possible(
         self, http: FlaskClient, stub_http: FlaskClient
     ) -> None:
@@ -621,9 +518,6 @@ class TestRequests:
             index = client.get("/", headers={"Accept": "application/json"}).get_json()
             assert ("feedback" in index["links"]) is has_feedback
             assert client.get("/v1/models").get_json()["feedback"] is has_feedback
-
-    def test_feedback_without_store_is_not_found(self, stub_http: FlaskClient) -> None:
-        predict(stub_http)
         assert_problem(give_once(stub_http, label="1"), 404, "not_found")
 
 

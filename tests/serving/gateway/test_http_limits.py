@@ -96,12 +96,6 @@ def test_request_long_trailers_get_400(port: int) -> None:
     assert b"HTTP/1.1 400 " in received
 
 
-def test_request_head_method_gets_headers_only(port: int) -> None:
-    received, _ = exchange(port, HEAD.replace(b"POST", b"HEAD") + b"12345", half_close=True)
-    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert received.endswith(b"content-length: 5\r\n\r\n")
-
-
 def test_request_slow_but_within_arrival_time_is_answered(port: int) -> None:
     received, _ = exchange(port, HEAD[:20], HEAD[20:], b"abc", b"de", pause=0.05, half_close=True)
     assert received.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -133,17 +127,6 @@ def test_request_with_upgrade_is_answered_as_http_1(port: int, protocol: bytes) 
 def test_request_connect_gets_400(port: int) -> None:
     received, _ = exchange(port, b"CONNECT other:80 HTTP/1.1\r\nHost: other:80\r\n\r\n")
     assert received.startswith(b"HTTP/1.1 400 ")
-
-
-def test_request_pipelined_is_answered_in_order(port: int) -> None:
-    received, _ = exchange(port, (HEAD + b"12345") + (HEAD + b"67890"), half_close=True)
-    assert re.findall(rb"\d{5}", received) == [b"12345", b"67890"]
-
-
-def test_connection_half_closed_gets_answer_at_once(port: int) -> None:
-    received, seconds = exchange(port, HEAD + b"12345", half_close=True)
-    assert received.endswith(b"12345")
-    assert seconds < 0.4
 
 
 @pytest.mark.parametrize("nonsense", [b"nonsense", b"GET / HTTP/3.0\r\n\r\n"])

@@ -2,7 +2,6 @@
 
 import base64
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from digit_client.artifact.task_card import NO_CLASS
 from digit_client.images import decode, to_png
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
-from digit_serving.gateway import labelling
 from digit_serving.gateway.auth import KeyFile
 from tests.serving.gateway.conftest import SHAPES, StartGateway, StubModelServer, TaskModels
 from tests.serving.gateway.test_routes import assert_problem
@@ -55,6 +53,7 @@ def sample(number: int, confidence: float = 0.5, **fields: Any) -> Record:
 def shown(http: FlaskClient, query: str = "") -> Any:
     response = http.get(f"/v1/feedback/unlabelled{query}")
     assert response.status_code == 200, response.text
+    assert response.headers["Cache-Control"] == "no-store"
     return response.get_json()
 
 
@@ -62,10 +61,6 @@ def label(http: FlaskClient, record: dict[str, Any], text: str | None, **fields:
     """Label an answer as it was shown."""
     key = {name: record[name] for name in ("request_id", "index", "position", "revision")}
     return http.post("/v1/feedback/labels", json=key | {"label": text} | fields)
-
-
-def stored_labels(store: FeedbackStore) -> dict[str, str | None]:
-    return {record.request_id: record.label for record in store.records()}
 
 
 class TestUnlabelled:
@@ -84,6 +79,15 @@ class TestUnlabelled:
         assert record.keys() == {"request_id", "index", "position", "revision", "image"}
         assert (document["labelled"], document["unlabelled"], document["next"]) == (0, 1, None)
 
+    def test_limit_and_above_page_through_the_least_confident(
+        self, http: FlaskClient, store: FeedbackStore
+    ) -> None:
+        store.save([sample(number, number / 32) for number in range(12)])
+        first = shown(http, "?limit=1")
+        assert (len(first["records"]), first["next"]) == (1, 9 / 32)
+        following = shown(http, f"?limit=5&above={first['next']}")
+        assert {record["request_id"] for record in following["records"]} == {"id-10", "id-11"}
+
     def test_labelled_answers_and_other_models_are_left_out(
         self, start_labelling: StartGateway, store: FeedbackStore
     ) -> None:
@@ -94,60 +98,9 @@ class TestUnlabelled:
         assert [record["request_id"] for record in shown(http, "?model=shapes")["records"]] == ["id-2"]
         assert shown(http)["unlabelled"] == 1
 
-    def test_answers_are_chosen_among_the_least_confident(
-        self, http: FlaskClient, store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(labelling, "_POOL", 3)
-        store.save([sample(number, number / 16) for number in range(12)])
-        first = shown(http, "?limit=2")
-        assert len(first["records"]) == 2
-        assert {record["request_id"] for record in first["records"]} < {f"id-{n}" for n in range(6)}
-        assert first["next"] == 5 / 16
-        following = shown(http, f"?limit=2&above={first['next']}")
-        assert {record["request_id"] for record in following["records"]} < {f"id-{n}" for n in range(6, 12)}
-        assert shown(http, f"?above={following['next']}")["records"] == []
-
-    def test_picture_that_was_sent_twice_is_shown_once(self, http: FlaskClient, store: FeedbackStore) -> None:
-        store.save([sample(1), sample(2, input=sample(1).input)])
-        document = shown(http)
-        (record,) = document["records"]
-        assert document["unlabelled"] == 1
-        assert label(http, record, "3").status_code == 200
-        assert (shown(http)["records"], shown(http)["unlabelled"]) == ([], 0)
-
-    def test_two_people_get_different_orders(self, http: FlaskClient, store: FeedbackStore) -> None:
-        store.save([sample(number) for number in range(100)])
-        orders = {tuple(record["request_id"] for record in shown(http)["records"]) for _ in range(5)}
-        assert len(orders) > 1
-
-    def test_labels_by_hand_within_the_time_are_counted(
-        self, http: FlaskClient, store: FeedbackStore
-    ) -> None:
-        now = datetime.now(UTC)
-        by_hand: dict[str, Any] = {"label": "1", "source": "label"}
-        store.save(
-            [
-                sample(1, **by_hand, labelled_at=now - timedelta(minutes=5)),
-                sample(2, **by_hand, labelled_at=now - timedelta(days=2)),
-                sample(3, label="1", source="feedback", labelled_at=now),
-                sample(4),
-            ]
-        )
-        assert shown(http)["labelled"] == 1
-        assert shown(http, "?within=60")["labelled"] == 0
-        assert shown(http, "?within=1000000")["labelled"] == 2
-
-    def test_inputs_are_not_cached(self, http: FlaskClient) -> None:
-        response = http.get("/v1/feedback/unlabelled")
-        assert response.headers["Cache-Control"] == "no-store"
-
-    @pytest.mark.parametrize(
-        "query", ["limit=0", "limit=101", "limit=x", "above=2", "above=nan", "above=", "within=-1"]
-    )
+    @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "above=2", "above=", "within=-1"])
     def test_invalid_query_is_refused(self, http: FlaskClient, query: str) -> None:
         assert_problem(http.get(f"/v1/feedback/unlabelled?{query}"), 400, "invalid_selection")
-
-    def test_unknown_model_is_not_found(self, http: FlaskClient) -> None:
         assert_problem(http.get("/v1/feedback/unlabelled?model=.x"), 404, "model_not_found")
 
 
@@ -168,6 +121,7 @@ class TestLabels:
         assert after.labelled_at > after.answered_at
         document = shown(http)
         assert (document["records"], document["labelled"], document["unlabelled"]) == ([], 1, 0)
+        assert shown(http, "?within=0")["labelled"] == 0
 
     def test_null_withdraws_the_label_and_another_one_follows(
         self, http: FlaskClient, store: FeedbackStore
@@ -180,7 +134,7 @@ class TestLabels:
         assert (withdrawn.label, withdrawn.source) == (None, "sample")
         assert [each["revision"] for each in shown(http)["records"]] == [record["revision"]]
         assert label(http, record, "8").status_code == 200
-        assert stored_labels(store) == {"id-1": "8"}
+        assert [record.label for record in store.records()] == ["8"]
 
     def test_second_label_of_a_shown_answer_is_a_conflict(
         self, start_labelling: StartGateway, store: FeedbackStore
@@ -192,22 +146,16 @@ class TestLabels:
         assert label(one, record, "3").status_code == 200
         assert_problem(label(other, record, "8"), 409, "label_conflict")
         assert_problem(label(other, record, None), 409, "label_conflict")
-        assert stored_labels(store) == {"id-1": "3"}
+        assert [record.label for record in store.records()] == ["3"]
 
-    def test_answer_that_was_replaced_by_a_reused_request_id_is_a_conflict(
+    def test_label_of_a_replaced_answer_is_a_conflict_and_of_another_position_unknown(
         self, http: FlaskClient, store: FeedbackStore
     ) -> None:
         store.save([sample(1)])
         (record,) = shown(http)["records"]
         store.save([sample(1, answered_at=START + timedelta(days=1))])
         assert_problem(label(http, record, "3"), 409, "label_conflict")
-
-    def test_label_of_a_caller_meanwhile_is_kept(self, http: FlaskClient, store: FeedbackStore) -> None:
-        store.save([sample(1)])
-        (record,) = shown(http)["records"]
-        store.save([sample(1, label="1", labelled_at=datetime.now(UTC), source="feedback")])
-        assert_problem(label(http, record, "3"), 409, "label_conflict")
-        assert stored_labels(store) == {"id-1": "1"}
+        assert_problem(label(http, record, "3", position=1), 404, "feedback_unknown")
 
     def test_label_goes_to_the_shown_answer_of_two_with_the_same_request_id(
         self, http: FlaskClient, store: FeedbackStore
@@ -218,11 +166,6 @@ class TestLabels:
         (second,) = shown(http)["records"]
         assert label(http, second, "8").status_code == 200
         assert {record.label for record in store.records()} == {"3", "8"}
-
-    def test_label_of_another_position_is_unknown(self, http: FlaskClient, store: FeedbackStore) -> None:
-        store.save([sample(1)])
-        (record,) = shown(http)["records"]
-        assert_problem(label(http, record, "3", position=1), 404, "feedback_unknown")
 
     def test_label_must_be_one_of_the_served_models(
         self, stub: StubModelServer, http: FlaskClient, store: FeedbackStore
@@ -264,7 +207,7 @@ class TestPermission:
             http.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
             assert_problem(http.get("/v1/feedback/unlabelled"), status, code)
             assert_problem(label(http, record, "7"), status, code)
-        assert stored_labels(store) == {"id-1": None}
+        assert [record.label for record in store.records()] == [None]
 
     def test_labelling_without_keys_or_store_is_not_found(self, start_labelling: StartGateway) -> None:
         for settings in ({"api_keys": None, "feedback_open": True}, {"feedback": ""}):
@@ -274,9 +217,3 @@ class TestPermission:
             assert_problem(http.get("/label"), 404, "not_found")
             paths = http.get("/openapi.json").get_json()["paths"]
             assert not {"/v1/feedback/unlabelled", "/v1/feedback/labels"} & paths.keys()
-
-    def test_broken_store_is_unavailable(self, start_labelling: StartGateway, tmp_path: Path) -> None:
-        http = start_labelling(feedback=f"sqlite:///{tmp_path}/missing/feedback.db")
-        response = http.get("/v1/feedback/unlabelled")
-        assert_problem(response, 503, "feedback_unavailable")
-        assert response.headers["Retry-After"] == "1"

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import grpc
 import httpx
-import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
@@ -22,9 +21,7 @@ from digit_serving.gateway.logging import dict_config
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.serving.gateway.conftest import (
-    SHAPES,
     StubModelServer,
-    TaskModels,
     TemplateModel,
     draw_number,
     gateway_process,
@@ -46,45 +43,24 @@ def captured_log(log_format: Literal["json", "pretty"] = "json") -> Iterator[Cal
         logger.removeHandler(handler)
 
 
-@contextmanager
-def logging_process(
-    target: str, capfd: pytest.CaptureFixture[str], log_level: str = "info"
-) -> Iterator[tuple[httpx.Client, Callable[[], list[str]]]]:
-    """Yield a client of a gateway process, and a function that stops it and returns its log lines."""
-    with (
-        gateway_process(target, log_level=log_level) as gateway,
-        httpx.Client(base_url=gateway.url) as client,
-    ):
-        capfd.readouterr()
-
-        def stop_and_read() -> list[str]:
-            gateway.process.terminate()
-            gateway.process.wait(20)
-            return capfd.readouterr().err.splitlines()
-
-        yield client, stop_and_read
-
-
+@pytest.mark.parametrize(
+    "level", [pytest.param("warning", marks=pytest.mark.e2e), "info"], ids=["warning", "info"]
+)
 def test_gateway_process_logs_only_requests_as_json(
-    stub: StubModelServer, digits: Any, capfd: pytest.CaptureFixture[str]
+    stub: StubModelServer, digits: Any, capfd: pytest.CaptureFixture[str], level: str
 ) -> None:
-    with logging_process(stub.target, capfd) as (http, stop_and_read):
+    with gateway_process(stub.target, log_level=level) as gateway:
+        capfd.readouterr()
         headers = {"Content-Type": "image/png", "X-Request-ID": "id-1"}
-        assert http.post("/v1/predict", content=to_png(digits.one(7)), headers=headers).status_code == 200
+        image = to_png(digits.one(7))
+        assert httpx.post(f"{gateway.url}/v1/predict", content=image, headers=headers).status_code == 200
         for path in ("/livez", "/metrics"):
-            assert http.get(path).status_code == 200
-        (line,) = map(json.loads, stop_and_read())
-    assert (line["level"], line["message"]) == ("info", "POST /v1/predict 200")
-    assert (line["request_id"], line["label"]) == ("id-1", "7")
-
-
-@pytest.mark.e2e
-def test_gateway_process_at_level_warning_logs_no_requests(
-    stub: StubModelServer, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with logging_process(stub.target, capfd, log_level="warning") as (http, stop_and_read):
-        assert http.get("/nowhere").status_code == 404
-        assert stop_and_read() == []
+            assert httpx.get(f"{gateway.url}{path}").status_code == 200
+        gateway.process.terminate()
+        gateway.process.wait(20)
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    logged = [(line["level"], line["message"], line["request_id"], line["label"]) for line in lines]
+    assert logged == [("info", "POST /v1/predict 200", "id-1", "7")] * (level == "info")
 
 
 def test_prediction_is_logged_with_stages_and_result(http: FlaskClient, digits: Any) -> None:
@@ -113,15 +89,6 @@ def test_prediction_is_logged_with_stages_and_result(http: FlaskClient, digits: 
         "label": "7",
         "confidence": round(answer["predictions"][0]["confidence"], 4),
     }
-
-
-def test_prediction_of_another_task_is_logged_by_label(stub: StubModelServer, stub_http: FlaskClient) -> None:
-    stub.answer = TaskModels(digits={2: SHAPES})
-    with captured_log() as lines:
-        picture = to_png(np.zeros((10, 10), np.uint8))
-        assert stub_http.post("/v1/predict", data=picture, content_type="image/png").status_code == 200
-    (line,) = map(json.loads, lines())
-    assert {"model": "digits", "version": 2, "label": "circle", "confidence": 1}.items() <= line.items()
 
 
 def test_reading_is_logged_without_its_text(

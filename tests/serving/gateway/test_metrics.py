@@ -49,13 +49,6 @@ class MetricsDelta:
         }
 
 
-def test_overloaded_model_server_is_counted_by_route(stub: StubModelServer, stub_http: FlaskClient) -> None:
-    delta = MetricsDelta(stub_http)
-    stub.answer = lambda _request, context: context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "")
-    stub_http.post("/v1/predict", data=npy(np.zeros((1, 28, 28), np.uint8)), content_type="application/x-npy")
-    assert delta("digits_overload_total", route="/v1/predict") == 1
-
-
 def test_prediction_is_counted_once_in_each_metric(http: FlaskClient, digits: Any) -> None:
     delta = MetricsDelta(http)
     http.post("/v1/predict", data=to_png(digits.one(7)), content_type="image/png")
@@ -65,18 +58,6 @@ def test_prediction_is_counted_once_in_each_metric(http: FlaskClient, digits: An
     assert delta("digits_confidence_count", model="digits", version="1") == 1
     assert delta("digits_model_duration_seconds_count", model="digits", version="1") == 1
     assert delta("digits_call_images_sum") == delta("digits_call_images_count") == 1
-
-
-def test_stage_durations_sum_to_less_than_the_request(http: FlaskClient, digits: Any) -> None:
-    delta = MetricsDelta(http)
-    for label in range(10):
-        http.post("/v1/predict", data=to_png(digits.one(label)), content_type="image/png")
-    stages = [
-        delta("digits_stage_duration_seconds_sum", stage=stage) for stage in ("decode", "normalise", "queue")
-    ]
-    stages.append(delta("digits_model_duration_seconds_sum"))
-    assert all(seconds > 0 for seconds in stages)
-    assert sum(stages) < delta("digits_request_duration_seconds_sum", route="/v1/predict")
 
 
 def test_batch_request_counts_each_image(http: FlaskClient, digits: Any) -> None:
@@ -129,14 +110,11 @@ def test_images_are_counted_by_their_result(
     for result, count in counts.items():
         assert delta("digits_images_total", model="digits", version="3", result=result) == count
     assert delta("digits_predictions_total") == delta("digits_confidence_count") == 2
-
-
-def test_image_that_is_the_body_is_counted_by_its_error(http: FlaskClient) -> None:
-    delta = MetricsDelta(http)
-    http.post("/v1/predict", data=b"x", content_type="image/png")
-    http.post("/v1/predict", data=b"{", content_type="application/json")
-    assert delta("digits_images_total", result="not_an_image") == delta("digits_images_total") == 1
-    assert delta("digits_predictions_total") == 0
+    # The error of an image that is the body is the request's; a malformed body has no image.
+    stub_http.post("/v1/predict", data=b"x", content_type="image/png")
+    stub_http.post("/v1/predict", data=b"{", content_type="application/json")
+    assert delta("digits_images_total", result="not_an_image") == 3
+    assert delta("digits_images_total") == 7
 
 
 def test_failed_call_is_counted_by_model_asked(stub: Any, stub_http: FlaskClient, digits: Any) -> None:
@@ -148,12 +126,14 @@ def test_failed_call_is_counted_by_model_asked(stub: Any, stub_http: FlaskClient
     assert delta("digits_model_failures_total", model="digits", asked="default", code="service_error") == 1
     assert delta("digits_model_failures_total", asked="named", code="service_error") == 2
     assert delta("digits_model_duration_seconds_count") == 0
-
-
-def test_failed_card_request_is_counted(stub: StubModelServer, stub_http: FlaskClient) -> None:
+    stub.answer = lambda _request, context: context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "")
+    stub_http.post("/v1/predict", data=image, content_type="image/png")
+    assert delta("digits_overload_total", route="/v1/predict") == 1
+    # Another gateway asks for the card first.
     stub.answer_card = lambda _request, context: context.abort(grpc.StatusCode.INTERNAL, "")
-    delta = MetricsDelta(stub_http)
-    stub_http.post("/v1/predict", data=to_png(np.zeros((28, 28), np.uint8)), content_type="image/png")
+    other = greenlet_loop.client(Settings(model_server=stub.target))
+    delta = MetricsDelta(other)
+    other.post("/v1/predict", data=image, content_type="image/png")
     assert delta("digits_model_failures_total", model="digits", asked="default") == 1
 
 

@@ -72,6 +72,20 @@ def test_docs_page_refers_to_existing_files(offline_http: FlaskClient, name: str
     assert offline_http.get(f"/docs/{name}").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/docs", "/docs/nothing", "/static/main.js", "/docs/start.js"])
+def test_page_policy_forbids_foreign_and_inline_content(offline_http: FlaskClient, path: str) -> None:
+    policy = offline_http.get(path).headers["Content-Security-Policy"]
+    sources = dict(part.split(" ", 1) for part in policy.split("; "))
+    assert sources["default-src"] == sources["frame-ancestors"] == "'none'"
+    assert sources["script-src"] == sources["style-src"] == sources["connect-src"] == "'self'"
+    assert not any("unsafe" in allowed or "http" in allowed for allowed in sources.values())
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/livez", "/metrics", "/v1/models", "/nowhere"])
+def test_any_response_forbids_mime_sniffing(offline_http: FlaskClient, path: str) -> None:
+    assert offline_http.get(path).headers.getlist("X-Content-Type-Options") == ["nosniff"]
+
+
 @pytest.mark.parametrize("folder", ["static", "docs"])
 def test_unlisted_file_gets_404(offline_http: FlaskClient, folder: str) -> None:
     for name in ("none.js", *PAGES, "../ops.py", "..%2fops.py", "..%2Fops.py", "swagger-ui.js"):
@@ -110,11 +124,6 @@ def test_page_is_small_and_loads_no_other_files(page: str, limit: int) -> None:
     files = _loaded_files(page) - links
     assert files <= {page, *STATIC_FILES}
     assert sum((STATIC / name).stat().st_size for name in files) < limit
-
-
-def test_every_file_belongs_to_a_page() -> None:
-    loaded = {name for page in PAGES for name in _loaded_files(page)}
-    assert set(STATIC_FILES) <= loaded
 
 
 def test_label_page_is_served_with_keys_and_store_only(

@@ -41,12 +41,8 @@ def test_gateway_at_capacity_refuses_at_once_and_answers_the_rest(stub: StubMode
         wait_until(lambda: stub.calls == 1)
         wait_until(lambda: predict(gateway.url, PNG).status_code == 429)
         refused = predict(gateway.url, PNG, request_id="mine")
-        assert refused.status_code == 429
-        assert refused.headers["Content-Type"] == "application/problem+json"
-        assert refused.headers["Retry-After"] == "1"
-        assert refused.headers["X-Request-ID"] == "mine"
-        assert refused.json()["code"] == "overloaded"
-        assert refused.json()["request_id"] == "mine"
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+        assert (refused.json()["code"], refused.json()["request_id"]) == ("overloaded", "mine")
         assert httpx.get(f"{gateway.url}/livez").status_code == 200
         assert 'digits_overload_total{route="/v1/predict"} 2.0' in httpx.get(f"{gateway.url}/metrics").text
         release.set()
@@ -67,30 +63,6 @@ def test_gateway_many_requests_for_hanging_version_delay_no_other_version(stub: 
         held.append(threads.submit(predict, gateway.url, PNG))
         release.set()
         assert [request.result().status_code for request in held] == [200] * 80
-
-
-@pytest.mark.e2e
-def test_gateway_burst_beyond_capacity_answers_exactly_capacity(stub: StubModelServer) -> None:
-    release = hold_version_1(stub)
-    with gateway_process(stub.target, queue_capacity=70) as gateway, ThreadPoolExecutor(100) as threads:
-        requests = [threads.submit(predict, gateway.url, PNG) for _ in range(100)]
-        wait_until(lambda: sum(request.done() for request in requests) == 30)
-        release.set()
-        statuses = sorted(request.result().status_code for request in requests)
-        assert statuses == [200] * 70 + [429] * 30
-
-
-@pytest.mark.e2e
-def test_gateway_failed_requests_free_their_capacity(stub: StubModelServer) -> None:
-    def fail(_request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
-        context.abort(grpc.StatusCode.INTERNAL, "no")
-
-    stub.answer = fail
-    with gateway_process(stub.target, queue_capacity=1) as gateway:
-        for _ in range(3):
-            assert predict(gateway.url, PNG).status_code == 502
-        for _ in range(3):
-            assert predict(gateway.url, b"no image").status_code == 400
 
 
 @pytest.mark.slow

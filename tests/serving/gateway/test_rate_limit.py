@@ -86,12 +86,6 @@ def test_caller_behind_trusted_proxies_is_address_before_them(
     assert [answer.status_code for answer in answers] == statuses
 
 
-def test_memory_store_counts_each_limiter_separately() -> None:
-    limiters = RateLimiter("1/hour", "memory://"), RateLimiter("1/hour", "memory://")
-    refused = [is_refused(limiter) for limiter in (*limiters, *limiters)]
-    assert refused == [False, False, True, True]
-
-
 def test_limit_after_its_window_admits_again(monkeypatch: pytest.MonkeyPatch) -> None:
     limiter = RateLimiter("1/second", "memory://")
     assert [is_refused(limiter) for _ in range(2)] == [False, True]
@@ -101,15 +95,10 @@ def test_limit_after_its_window_admits_again(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_redis_store_counts_for_all_limiters_together(redis: Redis) -> None:
-    limiters = RateLimiter("2/hour", redis.url), RateLimiter("2/hour", redis.url)
+    limiters = RateLimiter("100/hour;2/day", redis.url), RateLimiter("100/hour;2/day", redis.url)
     refused = [is_refused(limiter) for limiter in (*limiters, *limiters)]
     assert refused == [False, False, True, True]
     assert not is_refused(limiters[1], "lab")
-
-
-def test_limits_several_apply_the_tightest(redis: Redis) -> None:
-    limiter = RateLimiter("100/hour;1/day", redis.url)
-    assert [is_refused(limiter) for _ in range(2)] == [False, True]
 
 
 def test_unreachable_store_refuses_no_request(redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
@@ -145,7 +134,3 @@ def test_readyz_with_unreachable_store_warns_and_logs_once(
         assert http.get("/v1/models").status_code == 200
     messages = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert messages == ["rate limits are off until DIGITS_RATE_LIMIT_STORE answers: no answer to a ping"]
-
-
-def test_readyz_with_limits_in_memory_warns_of_nothing(start_gateway: StartGateway) -> None:
-    assert "warnings" not in start_gateway(rate_limit="1/hour").get("/readyz").get_json()

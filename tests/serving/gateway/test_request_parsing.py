@@ -20,7 +20,6 @@ from digit_client import (
     DIGITS,
     ImageError,
     ImageShapeError,
-    NotAnImageError,
     OverloadedError,
     PixelValueError,
     TaskCard,
@@ -141,12 +140,6 @@ def test_parse_nested_instance_of_other_shape_has_an_error_in_its_place(shape: t
     assert str(error) == "an instance must be nested lists of 64×48×3 numbers"
 
 
-def test_parse_nested_instance_with_one_short_row_is_of_wrong_shape() -> None:
-    instance = np.zeros((64, 48, 3)).tolist()
-    instance[5][7] = [0.0, 0.0]
-    assert isinstance(parse_json({"instances": [instance]}, SHAPES).errors[0], ImageShapeError)
-
-
 @pytest.mark.parametrize("row", [[], [0.0] * 783, [0.0] * 785, 5, "x", None, [[0.0] * 784]])
 def test_parse_flat_instance_of_other_shape_has_an_error_in_its_place(row: Any) -> None:
     parsed = parse_json({"instances": [[0.5] * 784, row]})
@@ -166,15 +159,10 @@ def test_parse_files_returns_them_in_every_format() -> None:
     files = [PNG, b"no image", b""]
     texts = [base64.b64encode(file).decode() for file in files]
     parts = {"image": [FileStorage(io.BytesIO(file), "a.png") for file in files]}
-    assert parse(PNG, "image/png").content == [PNG]
+    for content_type in ("image/png", "application/octet-stream", None):
+        assert parse(PNG, content_type).content == [PNG]
     assert parse_json({"images": texts}).content == files
     assert parse(parts, "multipart/form-data").content == files
-
-
-def test_parse_text_that_is_not_base64_has_an_error_in_its_place() -> None:
-    content = parse_json({"images": [base64.b64encode(PNG).decode(), "*"]}).content
-    assert content[0] == PNG
-    assert isinstance(content[1], NotAnImageError)
 
 
 def test_parse_npy_returns_its_array() -> None:
@@ -185,7 +173,7 @@ def test_parse_npy_returns_its_array() -> None:
         assert np.array_equal(content, array)
 
 
-@pytest.mark.parametrize("content_encoding", ["gzip", "br", "identity, gzip"])
+@pytest.mark.parametrize("content_encoding", ["gzip", "identity, gzip"])
 @pytest.mark.parametrize("content_type", ["image/png", "application/json", "multipart/form-data; boundary=x"])
 def test_parse_compressed_body_is_refused(content_type: str, content_encoding: str) -> None:
     with pytest.raises(UnsupportedMediaType, match="Send the body without compression"):
@@ -272,17 +260,14 @@ def test_parse_too_many_images_raises_in_every_format() -> None:
             parse_in_format()
 
 
-def test_parse_form_without_image_raises_malformed_body() -> None:
-    with pytest.raises(MalformedBodyError, match="image"):
-        parse({"photo": FileStorage(io.BytesIO(PNG), "a.png")}, "multipart/form-data")
-
-
 @pytest.mark.parametrize(
     "content_type", ["text/plain", "application/xml", "application/x-www-form-urlencoded"]
 )
 def test_parse_other_media_type_raises_unsupported_media_type(content_type: str) -> None:
     with pytest.raises(UnsupportedMediaType, match="image"):
         parse(b"x", content_type)
+    with pytest.raises(MalformedBodyError, match="image"):
+        parse({"photo": FileStorage(io.BytesIO(PNG), "a.png")}, "multipart/form-data")
 
 
 @given(

@@ -35,7 +35,6 @@ from tests.serving.gateway.conftest import (
     predict_response,
 )
 from tests.serving.gateway.test_metrics import MetricsDelta
-from tests.serving.gateway.test_routing import REQUESTS
 
 DROPPED = "digits_shadow_dropped_total"
 COMPARED = "digits_shadow_predictions_total"
@@ -116,22 +115,14 @@ def predict(
     return response
 
 
-def test_shadow_of_one_model_only(stub: StubModelServer, tmp_path: Path) -> None:
+def test_shadow_of_one_model_is_counted_and_unseen(stub: StubModelServer, tmp_path: Path) -> None:
     stub.answer = versions = LabelledVersions(canary=answer(8))
     file = tmp_path / "models.toml"
-    file.write_text("[fashion]\nshadow_share = 0\n[digits]\nshadow_share = 1\n")
-    http = start(stub, model_names=("fashion",), shadow_share=0, models_file=file)
+    file.write_text("[fashion]\nshadow_share = 0\n")
+    http = start(stub, model_names=("fashion",), models_file=file)
     delta = MetricsDelta(http)
     predict(http, query="?model=fashion")
-    predict(http)
-    wait_until(lambda: delta(COMPARED, model="digits") == 1)
-    assert delta(COMPARED) == 1
-    assert versions.shadowed == [1]
-
-
-def test_shadow_is_counted_and_unseen(stub: StubModelServer) -> None:
-    stub.answer = versions = LabelledVersions(canary=answer(8))
-    http = start(stub)
+    assert delta("digits_predictions_total", model="fashion") == 1
     delta = MetricsDelta(http)
     document = predict(http, IMAGE, IMAGE).get_json()
     assert document["model"]["version"] == 1
@@ -211,18 +202,6 @@ def test_request_that_names_a_version_has_no_shadow(stub: StubModelServer, query
     assert versions.shadowed == [2]
 
 
-def test_share_of_request_ids_is_independent_of_canary(stub: StubModelServer) -> None:
-    stub.answer = LabelledVersions(canary=answer(7), next=answer(7, version=3))
-    http = start(stub, canary_share=0.5, shadow_label="next", shadow_share=0.5)
-    delta = MetricsDelta(http)
-    for request_id in REQUESTS[:200]:
-        predict(http, request_id=request_id)
-    wait_until(lambda: delta(COMPARED) + delta(DROPPED, reason="busy") > 70)
-    by_version = [delta(COMPARED, version=version) for version in ("1", "2")]
-    # Within four standard deviations of 200 draws.
-    assert all(abs(count - 50) < 25 for count in by_version)
-
-
 def test_version_that_answered_is_not_compared_with_itself(stub: StubModelServer) -> None:
     stub.answer = versions = LabelledVersions(canary=answer(7, version=1))
     http = start(stub)
@@ -236,19 +215,10 @@ def test_version_that_answered_is_not_compared_with_itself(stub: StubModelServer
     assert delta(COMPARED) == delta("digits_shadow_duration_seconds_count") == 0
 
 
-def test_version_of_moved_label_is_compared(stub: StubModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shadow, "_RECHECK_SECONDS", 0)
-    stub.answer = versions = LabelledVersions()
-    http = start(stub)
-    delta = MetricsDelta(http)
-    predict(http)
-    wait_until(lambda: delta(DROPPED, reason="absent") == 1)
-    versions.answers["canary"] = answer(7)
-    predict(http)
-    wait_until(lambda: delta(COMPARED) == 1)
-
-
-def test_absent_label_is_logged_once(stub: StubModelServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_absent_label_is_logged_once_and_compared_as_soon_as_it_is_set(
+    stub: StubModelServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "_RECHECK_SECONDS", 60)
     stub.answer = versions = LabelledVersions()
     http = start(stub)
     delta = MetricsDelta(http)
@@ -261,28 +231,23 @@ def test_absent_label_is_logged_once(stub: StubModelServer, caplog: pytest.LogCa
     messages = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert len(messages) == 1
     assert messages[0].startswith("no comparison with digits, label 'canary': ")
+    monkeypatch.setattr(shadow, "_RECHECK_SECONDS", 0)
+    versions.answers["canary"] = answer(7)
+    predict(http)
+    wait_until(lambda: delta(COMPARED) == 1)
 
 
-def test_hung_shadow_delays_no_answer_and_is_bounded(stub: StubModelServer, hang: Answer) -> None:
+@pytest.mark.parametrize(("limit", "value"), [("_MAX_PENDING", 3), ("_MAX_PENDING_BYTES", 3 * IMAGE.size)])
+def test_hung_shadow_delays_no_answer_and_is_bounded(
+    stub: StubModelServer, hang: Answer, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    monkeypatch.setattr(shadow, limit, value)
     stub.answer = LabelledVersions(canary=hang)
     http = start(stub, deadline=20)
     delta = MetricsDelta(http)
-    for _ in range(shadow._MAX_PENDING + 5):
+    for _ in range(8):
         predict(http)
     assert delta(DROPPED, reason="busy") == delta(DROPPED) == 5
-
-
-def test_large_inputs_pending_are_bounded(
-    stub: StubModelServer, hang: Answer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shadow, "_MAX_PENDING_BYTES", 3 * 784)
-    stub.answer = LabelledVersions(canary=hang)
-    http = start(stub)
-    delta = MetricsDelta(http)
-    predict(http, IMAGE, IMAGE)
-    predict(http, IMAGE, IMAGE)
-    predict(http)
-    assert delta(DROPPED, reason="busy") == delta(DROPPED) == 1
 
 
 def test_timeouts_of_shadow_open_its_circuit_only(stub: StubModelServer, hang: Answer) -> None:

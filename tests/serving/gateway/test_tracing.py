@@ -1,19 +1,18 @@
 """OpenTelemetry spans, as a collector receives them over OTLP."""
 
-import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
 import httpx
 import pytest
-from flask import Flask
+from flask.testing import FlaskClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -22,13 +21,12 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from digit_client.images import to_png
 from digit_client.tfserving.protos import PredictRequest, PredictResponse
-from digit_serving.gateway import tracing_setup
+from digit_serving.gateway.app import create_tracer
 from digit_serving.gateway.asgi import ARRIVED_AT
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.processes import wait_until
 from tests.serving.gateway.conftest import (
-    FIVE,
     StubModelServer,
     TemplateModel,
     draw_number,
@@ -41,6 +39,9 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 CLOCK_SKEW = 1e6
 """Nanoseconds by which Unix time and time.perf_counter may drift apart within a test."""
 SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+
+
+Trace = Callable[..., AbstractContextManager[FlaskClient]]
 
 
 class Collector:
@@ -111,28 +112,18 @@ def collector(request: pytest.FixtureRequest) -> Iterator[Collector]:
     collector.close()
 
 
-@contextmanager
-def traced_app(
-    stub: StubModelServer, collector: Collector, monkeypatch: pytest.MonkeyPatch, **environment: str
-) -> Iterator[Flask]:
-    """Yield a gateway's application that traces to the collector; export its spans after the block."""
-    for name, value in (collector.environment | environment).items():
-        monkeypatch.setenv(name, value)
-    settings = Settings(model_server=stub.target)
-    tracer = tracing_setup.create_tracer(settings)
-    assert tracer
-    yield greenlet_loop.app(settings, tracer)
-    tracer.shutdown()
+@pytest.fixture
+def trace(stub: StubModelServer, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> Trace:
+    """Context manager that yields a client of a gateway that traces; it exports its spans after the block."""
 
+    @contextmanager
+    def trace(**environment: str) -> Iterator[FlaskClient]:
+        for name, value in (collector.environment | environment).items():
+            monkeypatch.setenv(name, value)
+        with greenlet_loop.keeping(Settings(model_server=stub.target)) as http:
+            yield http
 
-@contextmanager
-def traced_process(stub: StubModelServer, collector: Collector) -> Iterator[httpx.Client]:
-    """Yield a client of a gateway process that traces to the collector, and exports at its end."""
-    with (
-        gateway_process(stub.target, collector.environment) as gateway,
-        httpx.Client(base_url=gateway.url) as http,
-    ):
-        yield http
+    return trace
 
 
 def attributes(message: Any) -> dict[str, Any]:
@@ -142,18 +133,19 @@ def attributes(message: Any) -> dict[str, Any]:
     }
 
 
-def post(app: Flask, image: bytes, **headers: str) -> int:
-    response = app.test_client().post("/v1/predict", data=image, content_type="image/png", headers=headers)
-    return response.status_code
+def post(http: FlaskClient, image: bytes, **headers: str) -> int:
+    # A client of its own: threads share the given one.
+    client = http.application.test_client()
+    return client.post("/v1/predict", data=image, content_type="image/png", headers=headers).status_code
 
 
 @pytest.mark.parametrize("collector", ["http/protobuf", "grpc"], indirect=True)
 def test_spans_of_sampled_request_join_callers_trace(
-    stub: StubModelServer, collector: Collector, monkeypatch: pytest.MonkeyPatch, digits: Any
+    stub: StubModelServer, collector: Collector, trace: Trace, digits: Any
 ) -> None:
-    with traced_app(stub, collector, monkeypatch) as app:
-        assert post(app, to_png(digits.one(7)), **SAMPLED, **{"X-Request-ID": "id-1"}) == 200
-        assert app.test_client().get("/metrics").status_code == 200
+    with trace() as http:
+        assert post(http, to_png(digits.one(7)), **SAMPLED, **{"X-Request-ID": "id-1"}) == 200
+        assert http.get("/metrics").status_code == 200
     (server_span,) = collector.spans_named("POST /v1/predict")
     (call,) = collector.spans_named(CALL)
     stages = [span for span in collector.spans if span is not server_span]
@@ -193,12 +185,12 @@ def test_spans_of_sampled_request_join_callers_trace(
 
 
 def test_spans_of_reading_include_the_search(
-    stub: StubModelServer, collector: Collector, monkeypatch: pytest.MonkeyPatch, digits: Any
+    stub: StubModelServer, collector: Collector, trace: Trace, digits: Any
 ) -> None:
     stub.answer = TemplateModel(digits)
     number = to_png(draw_number(digits, "27"))
-    with traced_app(stub, collector, monkeypatch) as app:
-        response = app.test_client().post("/v1/read", data=number, content_type="image/png")
+    with trace() as http:
+        response = http.post("/v1/read", data=number, content_type="image/png")
         assert response.status_code == 200
     (server_span,) = collector.spans_named("POST /v1/read")
     assert {"digits.images": 1, "digits.digits": 2}.items() <= attributes(server_span).items()
@@ -210,7 +202,7 @@ def test_spans_of_reading_include_the_search(
 
 
 def test_span_of_shared_call_links_to_its_requests(
-    stub: StubModelServer, collector: Collector, monkeypatch: pytest.MonkeyPatch, digits: Any
+    stub: StubModelServer, collector: Collector, trace: Trace, digits: Any
 ) -> None:
     release = threading.Event()
 
@@ -220,10 +212,10 @@ def test_span_of_shared_call_links_to_its_requests(
 
     stub.answer = answer
     image = to_png(digits.one(7))
-    with traced_app(stub, collector, monkeypatch) as app, ThreadPoolExecutor(4) as threads:
-        first = threads.submit(post, app, image)
+    with trace() as http, ThreadPoolExecutor(4) as threads:
+        first = threads.submit(post, http, image)
         wait_until(lambda: stub.calls == 1)
-        others = [threads.submit(post, app, image) for _ in range(3)]
+        others = [threads.submit(post, http, image) for _ in range(3)]
         time.sleep(0.3)
         release.set()
         assert [request.result() for request in (first, *others)] == [200] * 4
@@ -240,10 +232,10 @@ def test_span_of_shared_call_links_to_its_requests(
 
 
 def test_span_of_admission_wait_ends_before_decoding(
-    stub: StubModelServer, collector: Collector, monkeypatch: pytest.MonkeyPatch, digits: Any
+    stub: StubModelServer, collector: Collector, trace: Trace, digits: Any
 ) -> None:
-    with traced_app(stub, collector, monkeypatch) as app:
-        response = app.test_client().post(
+    with trace() as http:
+        response = http.post(
             "/v1/predict",
             data=to_png(digits.one(7)),
             content_type="image/png",
@@ -259,12 +251,12 @@ def test_span_of_admission_wait_ends_before_decoding(
 
 
 def test_spans_of_failed_call_and_its_request_have_error_status(
-    stub: StubModelServer, collector: Collector, monkeypatch: pytest.MonkeyPatch, digits: Any
+    stub: StubModelServer, collector: Collector, trace: Trace, digits: Any
 ) -> None:
     stub.answer = lambda _request, context: context.abort(grpc.StatusCode.INTERNAL, "")
-    with traced_app(stub, collector, monkeypatch, OTEL_SERVICE_NAME="mine") as app:
-        assert post(app, to_png(digits.one(7))) == 502
-        assert post(app, b"x") == 400
+    with trace(OTEL_SERVICE_NAME="mine") as http:
+        assert post(http, to_png(digits.one(7))) == 502
+        assert post(http, b"x") == 400
     failed, refused = collector.spans_named("POST /v1/predict")
     (call,) = collector.spans_named(CALL)
     assert failed.status.code == call.status.code == Status.STATUS_CODE_ERROR
@@ -277,19 +269,13 @@ def test_spans_of_failed_call_and_its_request_have_error_status(
 
 
 def test_span_of_unsampled_request_is_propagated_but_not_exported(
-    stub: StubModelServer, collector: Collector, monkeypatch: pytest.MonkeyPatch, digits: Any
+    stub: StubModelServer, collector: Collector, trace: Trace, digits: Any
 ) -> None:
-    with traced_app(stub, collector, monkeypatch) as app:
-        assert post(app, to_png(digits.one(7)), traceparent=f"00-{TRACE}-{PARENT}-00") == 200
+    with trace() as http:
+        assert post(http, to_png(digits.one(7)), traceparent=f"00-{TRACE}-{PARENT}-00") == 200
     assert collector.spans == []
     assert stub.metadata["traceparent"].startswith(f"00-{TRACE}-")
     assert stub.metadata["traceparent"].endswith("-00")
-
-
-def test_predict_without_tracer_sends_no_trace_context(stub: StubModelServer, digits: Any) -> None:
-    app = greenlet_loop.app(Settings(model_server=stub.target))
-    assert post(app, to_png(digits.one(7)), **SAMPLED) == 200
-    assert "traceparent" not in stub.metadata
 
 
 @pytest.mark.parametrize(
@@ -307,7 +293,7 @@ def test_create_tracer_when_off_returns_none(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert tracing_setup.create_tracer(Settings()) is None
+    assert create_tracer(Settings()) is None
 
 
 def test_create_tracer_without_extra_warns_and_returns_none(
@@ -315,8 +301,8 @@ def test_create_tracer_without_extra_warns_and_returns_none(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     # None in sys.modules makes a module unimportable.
-    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
-    assert tracing_setup.create_tracer(Settings()) is None
+    monkeypatch.setitem(sys.modules, "digit_serving.gateway.tracing", None)
+    assert create_tracer(Settings()) is None
     assert "pip install '.[otel]'" in caplog.text
 
 
@@ -324,39 +310,9 @@ def test_gateway_process_exports_spans_at_shutdown(
     stub: StubModelServer, collector: Collector, digits: Any
 ) -> None:
     headers = {"Content-Type": "image/png"} | SAMPLED
-    with traced_process(stub, collector) as http:
-        response = http.post("/v1/predict", content=to_png(digits.one(7)), headers=headers)
+    with gateway_process(stub.target, collector.environment) as gateway:
+        response = httpx.post(f"{gateway.url}/v1/predict", content=to_png(digits.one(7)), headers=headers)
         assert response.status_code == 200
     (server_span,) = collector.spans_named("POST /v1/predict")
     assert (server_span.trace_id.hex(), server_span.parent_span_id.hex()) == (TRACE, PARENT)
     assert len(collector.spans_named(CALL)) == 1
-
-
-@pytest.mark.e2e
-def test_gateway_process_under_load_traces_admission_wait(
-    stub: StubModelServer, collector: Collector
-) -> None:
-    photograph = FIVE.read_bytes()
-    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
-    with traced_process(stub, collector) as http, ExitStack() as stack:
-        # The first request would wait for the task card, and leave admission free for the others.
-        assert http.get("/v1/models").status_code == 200
-        address = (http.base_url.host, http.base_url.port)
-        clients = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(40)]
-        for client in clients:
-            client.sendall(head % len(photograph) + photograph)
-        for client in clients:
-            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
-    decoded = {span.parent_span_id: span.start_time_unix_nano for span in collector.spans_named("decode")}
-    queues = [
-        sorted(
-            (span for span in collector.spans_named("queue") if span.parent_span_id == server_span.span_id),
-            key=lambda span: span.start_time_unix_nano,
-        )
-        for server_span in collector.spans_named("POST /v1/predict")
-    ]
-    assert len(queues) == 40
-    admissions = [spans[0] for spans in queues if len(spans) == 2]
-    assert admissions
-    for span in admissions:
-        assert span.end_time_unix_nano <= decoded[span.parent_span_id] + CLOCK_SKEW
