@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import digit_client
 from digit_client import _cli
@@ -37,6 +38,7 @@ EXTRAS = (
     "rich",
     "uvicorn",
     "uvloop",
+    "waitress",
 )
 
 IMPORTS: tuple[tuple[str, set[str]], ...] = (
@@ -119,10 +121,23 @@ def results_without_extras() -> dict[tuple[str, ...], tuple[int, str, str]]:
     return {command: tuple(result) for command, result in zip(commands, results, strict=True)}
 
 
-def test_help_without_extras_lists_commands(results_without_extras: Any) -> None:
+def test_help_without_extras_lists_what_runs_and_names_the_rest(results_without_extras: Any) -> None:
     status, stdout, _ = results_without_extras[("--help",)]
     assert status == 0
-    assert "predict" in stdout
+    listed, others = stdout.partition("Commands:\n")[2].split("\n\n")
+    assert [line.split()[0] for line in listed.splitlines()] == ["keys", "predict", "read"]
+    assert " ".join(others.split()) == (
+        "Commands that need an extra: export (training), feedback (feedback), gateway (gateway), "
+        "model-server (model-server), models (grpc), score (score), train (training), "
+        "up (gateway,model-server)."
+    )
+
+
+def test_help_with_all_extras_lists_all_commands() -> None:
+    result = CliRunner().invoke(_cli.main, "--help")
+    listed = result.stdout.partition("Commands:\n")[2].splitlines()
+    commands = sorted(entry.name for entry in entry_points(group="digits.commands"))
+    assert [line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "] == commands
 
 
 @pytest.mark.parametrize(("arguments", "extras"), COMMANDS_AND_EXTRAS.items(), ids=lambda value: value[0])

@@ -16,7 +16,7 @@ from digit_client import (
     UnavailableError,
     _retries,
 )
-from digit_client._retries import Deadline, Retrier
+from digit_client._retries import Deadline, Retrier, default_timeout
 
 FAST_POLICY = RetryPolicy(max_attempts=3, initial_backoff=0.001, max_backoff=0.002)
 RETRYABLE = [ConnectionFailedError("x"), OverloadedError("x", status=429), UnavailableError("x", status=503)]
@@ -138,3 +138,19 @@ def test_budget_is_refilled_by_successes_and_time() -> None:
         pass
     time.sleep(2 / _retries.REFILL_PER_SECOND)
     assert is_retried()
+
+
+def test_default_timeout_is_ten_seconds_or_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIGITS_TIMEOUT", raising=False)
+    assert default_timeout() == 10
+    monkeypatch.setenv("DIGITS_TIMEOUT", "2.5")
+    assert default_timeout() == 2.5
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "inf"])
+def test_default_timeout_invalid_variable_raises_value_error_that_names_it(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITS_TIMEOUT", text)
+    with pytest.raises(ValueError, match=f"DIGITS_TIMEOUT is .* not '{text}'"):
+        default_timeout()

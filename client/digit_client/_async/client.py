@@ -8,10 +8,11 @@ from typing import Any, Literal, Self, Unpack, overload
 
 import httpx
 
-from digit_client import _api, _bulk
+from digit_client import _api
 from digit_client._api import ImageBatch, UnreadableImage
-from digit_client._async.results import collect
 from digit_client._base_client import (
+    FEEDBACK,
+    MODELS,
     PREDICT,
     READ,
     Answer,
@@ -20,15 +21,20 @@ from digit_client._base_client import (
     Request,
     Result,
     Route,
-    adding_request_id,
 )
-from digit_client._bulk import OnError
-from digit_client._exceptions import DigitError, ImageError, without_tracebacks
+from digit_client._concurrency import (
+    AsyncResults,
+    OnError,
+    async_collect,
+    async_run,
+    async_send_many,
+    async_time_limit,
+    check_many,
+)
+from digit_client._exceptions import DigitError, ImageError, adding_request_id, without_tracebacks
 from digit_client._inputs import ImageSource
-from digit_client._options import CallOptions, GatewayKeywords
 from digit_client._retries import Deadline
-from digit_client._synchronization import AsyncResults, async_run, async_time_limit
-from digit_client._types import Feedback, Models, Prediction, Reading
+from digit_client._types import CallOptions, Feedback, GatewayKeywords, Models, Prediction, Reading
 
 
 class AsyncClient(BaseClient[httpx.AsyncClient]):
@@ -112,7 +118,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         An array uint8 [n, *shape] of the shape of the model's task is the fastest input.
         """
         options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return await collect(self._send_images(PREDICT, images, options, concurrency), on_error)
+        return await async_collect(self._send_images(PREDICT, images, options, concurrency), on_error)
 
     def iter_predict(
         self,
@@ -188,7 +194,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     ) -> list[Any]:
         """Read all digits on each image, in the images' order; arguments and errors as of `predict_many`."""
         options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return await collect(self._send_images(READ, images, options, concurrency), on_error)
+        return await async_collect(self._send_images(READ, images, options, concurrency), on_error)
 
     def iter_read(
         self,
@@ -227,11 +233,11 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         ID.
         """
         options = CallOptions(timeout=timeout, request_id=request_id)
-        return await self._call(self._feedback_request(answer, label, index, options))
+        return await self._call(self._request(FEEDBACK, options, _api.encode_feedback(answer, label, index)))
 
     async def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
         """Return the model's versions, their labels, its task card, and the names of all models."""
-        return await self._call(self._models_request(CallOptions(timeout=timeout, request_id=request_id)))
+        return await self._call(self._request(MODELS, CallOptions(timeout=timeout, request_id=request_id)))
 
     async def close(self) -> None:
         """Close the connections, except those of an `http_client` of the caller. End of the client's use."""
@@ -249,15 +255,21 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     def _connect(self) -> httpx.AsyncClient:
         return httpx.AsyncClient()
 
-    async def _send_image(self, route: Route[Result], image: ImageSource, options: CallOptions) -> Result:
+    async def _send_image(
+        self, route: Route[list[Result | DigitError]], image: ImageSource, options: CallOptions
+    ) -> Result:
         arguments = await async_run(_api.encode_image, image)
-        (result,) = await self._call(self._images_request(route, options, arguments))
+        (result,) = await self._call(self._request(route, options, arguments))
         if isinstance(result, DigitError):
             raise result
         return result
 
     def _send_images(
-        self, route: Route[Result], images: Iterable[ImageSource], options: CallOptions, concurrency: int
+        self,
+        route: Route[list[Result | DigitError]],
+        images: Iterable[ImageSource],
+        options: CallOptions,
+        concurrency: int,
     ) -> AsyncResults[Outcome[Result]]:
         async def send(
             batch: ImageBatch | UnreadableImage, _stopped: Event
@@ -266,13 +278,14 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
                 return [(batch.index, without_tracebacks(batch.error))]
             arguments = await async_run(batch.arguments)
             try:
-                results = await self._call(self._images_request(route, options, arguments, batch.indices))
+                request = self._request(route, options, arguments, indices=batch.indices)
+                results = await self._call(request)
             except DigitError as error:
                 results = [without_tracebacks(error)] * len(batch.indices)
             return list(zip(batch.indices, results, strict=True))
 
-        _bulk.check(images, concurrency)
-        return _bulk.run_async(_api.encode_batches(images, route.max_files), send, concurrency)
+        check_many(images, concurrency)
+        return async_send_many(_api.encode_batches(images, route.max_files), send, concurrency)
 
     async def _call(self, request: Request[Answer]) -> Answer:
         with adding_request_id(request.request_id):
@@ -285,7 +298,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
             async with (
                 async_time_limit(timeout),
                 self._connection().stream(
-                    request.method, self.url + request.path, timeout=timeout, **request.arguments
+                    request.route.method, self.url + request.route.path, timeout=timeout, **request.arguments
                 ) as response,
             ):
                 async for chunk in response.aiter_bytes():

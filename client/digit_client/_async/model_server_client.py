@@ -1,36 +1,43 @@
 """gRPC client of TensorFlow Serving, with the interface of the HTTP client and without a gateway."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from threading import Event
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, Unpack, overload
+from uuid import uuid4
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import _bulk
 from digit_client._async.connection import AsyncConnection
-from digit_client._async.results import collect
-from digit_client._bulk import OnError
+from digit_client._concurrency import (
+    AsyncResults,
+    OnError,
+    async_blocking,
+    async_collect,
+    async_run,
+    async_send_many,
+    check_many,
+)
 from digit_client._exceptions import (
     DigitError,
     ImageError,
     ModelNotFoundError,
     ReaderMissingError,
+    adding_request_id,
     without_tracebacks,
 )
 from digit_client._inputs import ImageSource
-from digit_client._options import CallOptions, ModelServerKeywords, new_request_id
 from digit_client._recognition import Outcome, Pictures, Recognition
-from digit_client._synchronization import AsyncResults, async_blocking, async_run
-from digit_client._types import MIN_IS_DIGIT, Prediction, Reading
+from digit_client._retries import Deadline
+from digit_client._types import MIN_IS_DIGIT, CallOptions, ModelServerKeywords, Prediction, Reading
 from digit_client.artifact.task_card import READER_NAME
 from digit_client.images import Peaks
-from digit_client.tfserving.base_client import CallsDeadline, ModelServerBaseClient
-from digit_client.tfserving.batches import PictureBatch, batches, read_once
+from digit_client.tfserving.base_client import ModelServerBaseClient, PictureBatch, batches, read_once
 from digit_client.tfserving.codec import Batch
 
 _Result = TypeVar("_Result", Prediction, Reading)
@@ -112,7 +119,7 @@ class AsyncModelServerClient(ModelServerBaseClient[AsyncConnection]):
         """
         options = CallOptions(version, label, min_is_digit, None, timeout, request_id)
         results = self._send_images(Recognition.predict, images, options, concurrency)
-        return await collect(results, on_error)
+        return await async_collect(results, on_error)
 
     def iter_predict(
         self,
@@ -186,7 +193,7 @@ class AsyncModelServerClient(ModelServerBaseClient[AsyncConnection]):
         """Read all digits on each image, in the images' order; arguments and errors as of `predict_many`."""
         options = CallOptions(version, label, min_is_digit, None, timeout, request_id)
         results = self._send_images(Recognition.read, images, options, concurrency)
-        return await collect(results, on_error)
+        return await async_collect(results, on_error)
 
     def iter_read(
         self,
@@ -246,8 +253,8 @@ class AsyncModelServerClient(ModelServerBaseClient[AsyncConnection]):
                 kept = without_tracebacks(error)
                 return [(batch.start + position, kept) for position in range(len(batch.pictures))]
 
-        _bulk.check(images, concurrency)
-        return _bulk.run_async(batches(images), send, concurrency)
+        check_many(images, concurrency)
+        return async_send_many(batches(images), send, concurrency)
 
     async def _recognize(
         self, recognize: _Recognize[_Result], batch: PictureBatch, options: CallOptions, stopped: Event
@@ -255,16 +262,21 @@ class AsyncModelServerClient(ModelServerBaseClient[AsyncConnection]):
         """Return the position and the result of each picture. No call begins once `stopped` is set."""
         model = self._model(options.version, options.label)
         reader = replace(self._model(None, None), name=READER_NAME)
-        request_id = options.request_id or new_request_id()
-        deadline = CallsDeadline(self.timeout if options.timeout is None else options.timeout)
+        request_id = options.request_id or uuid4().hex
+        timeout = self.timeout if options.timeout is None else options.timeout
+        waited = 0.0
         # Connect here, in the event loop: the recognition runs in a thread.
         connection = self._connection.get()
 
         async def call(send: Callable[[float], Any]) -> Any:
+            nonlocal waited
             if stopped.is_set():
                 raise CancelledError
-            with deadline.running() as running:
-                return await self._retrier.run_async(send, running)
+            started = time.monotonic()
+            try:
+                return await self._retrier.run_async(send, Deadline(timeout, waited))
+            finally:
+                waited += time.monotonic() - started
 
         async def classify(inputs: Batch) -> list[Prediction]:
             answers: list[Prediction] = await call(
@@ -283,14 +295,11 @@ class AsyncModelServerClient(ModelServerBaseClient[AsyncConnection]):
                 ) from error
             return peaks
 
-        try:
+        with adding_request_id(request_id):
             task = await call(lambda timeout: connection.task(model, timeout=timeout))
             min_is_digit = MIN_IS_DIGIT if options.min_is_digit is None else options.min_is_digit
             recognition = Recognition(async_blocking(classify), task, min_is_digit, async_blocking(find))
             outcomes: list[Outcome[_Result]] = await async_run(list, recognize(recognition, batch.pictures))
-        except DigitError as error:
-            error.request_id = error.request_id or request_id
-            raise
         return [
             (batch.start + position, _complete(outcome.result, batch.start + position, request_id))
             for position, outcome in enumerate(outcomes)

@@ -9,9 +9,11 @@ from typing import Any, Literal, Self, Unpack, overload
 
 import httpx
 
-from digit_client import _api, _bulk
+from digit_client import _api
 from digit_client._api import ImageBatch, UnreadableImage
 from digit_client._base_client import (
+    FEEDBACK,
+    MODELS,
     PREDICT,
     READ,
     Answer,
@@ -20,16 +22,20 @@ from digit_client._base_client import (
     Request,
     Result,
     Route,
-    adding_request_id,
 )
-from digit_client._bulk import OnError
-from digit_client._exceptions import DigitError, ImageError, without_tracebacks
+from digit_client._concurrency import (
+    OnError,
+    Results,
+    check_many,
+    collect,
+    run,
+    send_many,
+    time_limit,
+)
+from digit_client._exceptions import DigitError, ImageError, adding_request_id, without_tracebacks
 from digit_client._inputs import ImageSource
-from digit_client._options import CallOptions, GatewayKeywords
 from digit_client._retries import Deadline
-from digit_client._sync.results import collect
-from digit_client._synchronization import Results, run, time_limit
-from digit_client._types import Feedback, Models, Prediction, Reading
+from digit_client._types import CallOptions, Feedback, GatewayKeywords, Models, Prediction, Reading
 
 
 class Client(BaseClient[httpx.Client]):
@@ -228,11 +234,11 @@ class Client(BaseClient[httpx.Client]):
         ID.
         """
         options = CallOptions(timeout=timeout, request_id=request_id)
-        return self._call(self._feedback_request(answer, label, index, options))
+        return self._call(self._request(FEEDBACK, options, _api.encode_feedback(answer, label, index)))
 
     def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
         """Return the model's versions, their labels, its task card, and the names of all models."""
-        return self._call(self._models_request(CallOptions(timeout=timeout, request_id=request_id)))
+        return self._call(self._request(MODELS, CallOptions(timeout=timeout, request_id=request_id)))
 
     def close(self) -> None:
         """Close the connections, except those of an `http_client` of the caller. End of the client's use."""
@@ -250,28 +256,35 @@ class Client(BaseClient[httpx.Client]):
     def _connect(self) -> httpx.Client:
         return httpx.Client()
 
-    def _send_image(self, route: Route[Result], image: ImageSource, options: CallOptions) -> Result:
+    def _send_image(
+        self, route: Route[list[Result | DigitError]], image: ImageSource, options: CallOptions
+    ) -> Result:
         arguments = run(_api.encode_image, image)
-        (result,) = self._call(self._images_request(route, options, arguments))
+        (result,) = self._call(self._request(route, options, arguments))
         if isinstance(result, DigitError):
             raise result
         return result
 
     def _send_images(
-        self, route: Route[Result], images: Iterable[ImageSource], options: CallOptions, concurrency: int
+        self,
+        route: Route[list[Result | DigitError]],
+        images: Iterable[ImageSource],
+        options: CallOptions,
+        concurrency: int,
     ) -> Results[Outcome[Result]]:
         def send(batch: ImageBatch | UnreadableImage, _stopped: Event) -> list[tuple[int, Outcome[Result]]]:
             if isinstance(batch, UnreadableImage):
                 return [(batch.index, without_tracebacks(batch.error))]
             arguments = run(batch.arguments)
             try:
-                results = self._call(self._images_request(route, options, arguments, batch.indices))
+                request = self._request(route, options, arguments, indices=batch.indices)
+                results = self._call(request)
             except DigitError as error:
                 results = [without_tracebacks(error)] * len(batch.indices)
             return list(zip(batch.indices, results, strict=True))
 
-        _bulk.check(images, concurrency)
-        return _bulk.run(_api.encode_batches(images, route.max_files), send, concurrency)
+        check_many(images, concurrency)
+        return send_many(_api.encode_batches(images, route.max_files), send, concurrency)
 
     def _call(self, request: Request[Answer]) -> Answer:
         with adding_request_id(request.request_id):
@@ -284,7 +297,7 @@ class Client(BaseClient[httpx.Client]):
             self._translate_errors(timeout),
             time_limit(timeout),
             self._connection().stream(
-                request.method, self.url + request.path, timeout=timeout, **request.arguments
+                request.route.method, self.url + request.route.path, timeout=timeout, **request.arguments
             ) as response,
         ):
             for chunk in response.iter_bytes():

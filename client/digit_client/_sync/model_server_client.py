@@ -1,37 +1,44 @@
 # Generated from _async by client/generate_sync.py: change the source, then run the script.
 """gRPC client of TensorFlow Serving, with the interface of the HTTP client and without a gateway."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from threading import Event
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, Unpack, overload
+from uuid import uuid4
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import _bulk
-from digit_client._bulk import OnError
+from digit_client._concurrency import (
+    OnError,
+    Results,
+    blocking,
+    check_many,
+    collect,
+    run,
+    send_many,
+)
 from digit_client._exceptions import (
     DigitError,
     ImageError,
     ModelNotFoundError,
     ReaderMissingError,
+    adding_request_id,
     without_tracebacks,
 )
 from digit_client._inputs import ImageSource
-from digit_client._options import CallOptions, ModelServerKeywords, new_request_id
 from digit_client._recognition import Outcome, Pictures, Recognition
+from digit_client._retries import Deadline
 from digit_client._sync.connection import Connection
-from digit_client._sync.results import collect
-from digit_client._synchronization import Results, blocking, run
-from digit_client._types import MIN_IS_DIGIT, Prediction, Reading
+from digit_client._types import MIN_IS_DIGIT, CallOptions, ModelServerKeywords, Prediction, Reading
 from digit_client.artifact.task_card import READER_NAME
 from digit_client.images import Peaks
-from digit_client.tfserving.base_client import CallsDeadline, ModelServerBaseClient
-from digit_client.tfserving.batches import PictureBatch, batches, read_once
+from digit_client.tfserving.base_client import ModelServerBaseClient, PictureBatch, batches, read_once
 from digit_client.tfserving.codec import Batch
 
 _Result = TypeVar("_Result", Prediction, Reading)
@@ -245,8 +252,8 @@ class ModelServerClient(ModelServerBaseClient[Connection]):
                 kept = without_tracebacks(error)
                 return [(batch.start + position, kept) for position in range(len(batch.pictures))]
 
-        _bulk.check(images, concurrency)
-        return _bulk.run(batches(images), send, concurrency)
+        check_many(images, concurrency)
+        return send_many(batches(images), send, concurrency)
 
     def _recognize(
         self, recognize: _Recognize[_Result], batch: PictureBatch, options: CallOptions, stopped: Event
@@ -254,16 +261,21 @@ class ModelServerClient(ModelServerBaseClient[Connection]):
         """Return the position and the result of each picture. No call begins once `stopped` is set."""
         model = self._model(options.version, options.label)
         reader = replace(self._model(None, None), name=READER_NAME)
-        request_id = options.request_id or new_request_id()
-        deadline = CallsDeadline(self.timeout if options.timeout is None else options.timeout)
+        request_id = options.request_id or uuid4().hex
+        timeout = self.timeout if options.timeout is None else options.timeout
+        waited = 0.0
         # Connect here, in the event loop: the recognition runs in a thread.
         connection = self._connection.get()
 
         def call(send: Callable[[float], Any]) -> Any:
+            nonlocal waited
             if stopped.is_set():
                 raise CancelledError
-            with deadline.running() as running:
-                return self._retrier.run(send, running)
+            started = time.monotonic()
+            try:
+                return self._retrier.run(send, Deadline(timeout, waited))
+            finally:
+                waited += time.monotonic() - started
 
         def classify(inputs: Batch) -> list[Prediction]:
             answers: list[Prediction] = call(
@@ -282,14 +294,11 @@ class ModelServerClient(ModelServerBaseClient[Connection]):
                 ) from error
             return peaks
 
-        try:
+        with adding_request_id(request_id):
             task = call(lambda timeout: connection.task(model, timeout=timeout))
             min_is_digit = MIN_IS_DIGIT if options.min_is_digit is None else options.min_is_digit
             recognition = Recognition(blocking(classify), task, min_is_digit, blocking(find))
             outcomes: list[Outcome[_Result]] = run(list, recognize(recognition, batch.pictures))
-        except DigitError as error:
-            error.request_id = error.request_id or request_id
-            raise
         return [
             (batch.start + position, _complete(outcome.result, batch.start + position, request_id))
             for position, outcome in enumerate(outcomes)
