@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import io
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +86,7 @@ def test_send_many_takes_batches_as_others_are_answered(collect: Any) -> None:
             yield [number]
 
     assert sorted(collect(batches(), sender, 3)) == taken
+    assert collect([], sender, 3) == []
 
 
 def test_send_many_error_of_send_ends_it(collect: Any) -> None:
@@ -119,10 +122,6 @@ async def test_async_send_many_abandoned_cancels_requests_in_flight() -> None:
     assert sender.stopped.is_set()
 
 
-def test_send_many_without_batches_yields_nothing(collect: Any) -> None:
-    assert collect([], Sender(), 4) == []
-
-
 async def test_async_send_many_several_errors_at_once_raise_the_first_and_log_none(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -134,6 +133,16 @@ async def test_async_send_many_several_errors_at_once_raise_the_first_and_log_no
             pass
     gc.collect()
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    "images",
+    ["five.jpg", b"image", Path("five.jpg"), bytearray(b"image"), io.BytesIO(b"image"), None],
+    ids=type,
+)
+def test_check_many_one_image_raises_type_error(images: object) -> None:
+    with pytest.raises(TypeError, match="put it in a list"):
+        _concurrency.check_many(images, 1)
 
 
 def test_check_many_concurrency_below_one_raises_value_error() -> None:

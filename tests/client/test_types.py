@@ -13,18 +13,6 @@ PREDICTION = Prediction(3, 0.75, PROBABILITIES, tuple("0123456789"), 1)
 ROSE = Prediction(2, 0.6, (0.1, 0.1, 0.6, 0.2), ("daisy", "iris", "rose", "tulip"), 1)
 
 
-def test_prediction_equal_fields_are_equal_and_hash_alike() -> None:
-    copy = dataclasses.replace(PREDICTION)
-    assert copy == PREDICTION
-    assert hash(copy) == hash(PREDICTION)
-    assert dataclasses.replace(PREDICTION, model_version=2) != PREDICTION
-
-
-def test_prediction_assignment_raises_frozen_instance_error() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        PREDICTION.index = 4  # type: ignore[misc]
-
-
 def test_prediction_of_digits_has_label_and_digit() -> None:
     assert (PREDICTION.label, PREDICTION.digit) == ("3", 3)
 
