@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parent / "digit_client"
 REPLACEMENTS = {
     "AsyncClient": "Client",
     "AsyncConnection": "Connection",
+    "AsyncImageClient": "ImageClient",
     "AsyncModelServerClient": "ModelServerClient",
     "AsyncResults": "Results",
     "_async": "_sync",

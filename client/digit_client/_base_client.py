@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib import metadata
 from types import MappingProxyType
-from typing import Any, Generic, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -26,8 +26,6 @@ _logger = logging.getLogger("digit_client")
 
 Answer = TypeVar("Answer")
 HttpClient = TypeVar("HttpClient", httpx.Client, httpx.AsyncClient)
-Result = TypeVar("Result", Prediction, Reading)
-Outcome: TypeAlias = Result | DigitError | OSError
 
 
 @dataclass(frozen=True, slots=True)

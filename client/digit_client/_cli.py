@@ -25,7 +25,7 @@ from digit_client._exceptions import (
     ReadingNotSupportedError,
     UnavailableError,
 )
-from digit_client._types import GatewayKeywords, Prediction, Reading
+from digit_client._types import CallKeywords, Prediction, Reading
 
 if TYPE_CHECKING:
     from digit_client import Client
@@ -202,7 +202,7 @@ def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         with client:
-            keywords = GatewayKeywords(version=version, label=version_label, min_is_digit=min_is_digit)
+            keywords = CallKeywords(version=version, label=version_label, min_is_digit=min_is_digit)
             command(client, found, keywords, **options)
 
     return decorated
@@ -210,7 +210,7 @@ def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @_asks_gateway
-def predict(client: "Client", images: list[_Image], options: GatewayKeywords, output_format: str) -> None:
+def predict(client: "Client", images: list[_Image], options: CallKeywords, output_format: str) -> None:
     """Classify each IMAGE: a file, a folder of images, a glob pattern, or - for standard input.
 
     An image that shows no digit, or several, gets a line with what the model made of it.
@@ -233,7 +233,7 @@ def predict(client: "Client", images: list[_Image], options: GatewayKeywords, ou
 def read(
     client: "Client",
     images: list[_Image],
-    options: GatewayKeywords,
+    options: CallKeywords,
     output_format: str,
     show: Path | None,
 ) -> None:

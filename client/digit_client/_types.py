@@ -4,7 +4,7 @@ import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from digit_client.artifact.task_card import DIGIT_LABELS, TaskCard
 
@@ -56,20 +56,15 @@ class CallOptions:
             )
 
 
-class ModelServerKeywords(TypedDict, total=False):
-    """Types of the keyword options of a call to the model server, for overloads."""
+class CallKeywords(TypedDict, total=False):
+    """Types of the keyword options of a call, for overloads."""
 
     version: int | None
     label: str | None
     min_is_digit: float | None
+    include: Literal["image"] | None
     timeout: float | None
     request_id: str | None
-
-
-class GatewayKeywords(ModelServerKeywords, total=False):
-    """Types of the keyword options of a call to the gateway, for overloads."""
-
-    include: Literal["image"] | None
 
 
 def check_timeout(seconds: float) -> float:
@@ -252,6 +247,9 @@ class Reading:
             "request_index": self.request_index,
             **({} if self.request_id is None else {"request_id": self.request_id}),
         }
+
+
+Result = TypeVar("Result", Prediction, Reading)
 
 
 @dataclass(frozen=True, slots=True)

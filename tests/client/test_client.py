@@ -103,7 +103,7 @@ def test_hung_server_raises_deadline_exceeded_within_the_timeout(
             client.predict(b"image", timeout=0.2)
         with hung:
             client.with_options(timeout=0.2).predict(b"image")
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 2.5
 
 
 @pytest.mark.xdist_group("timing")
