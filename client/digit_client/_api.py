@@ -21,9 +21,9 @@ from digit_client._exceptions import (
     UnavailableError,
 )
 from digit_client._inputs import ImageSource
-from digit_client._options import CallOptions
 from digit_client._types import (
     Box,
+    CallOptions,
     Digit,
     Feedback,
     Line,
@@ -169,55 +169,56 @@ def encode_batches(images: Iterable[ImageSource], max_files: int) -> Iterator[Im
         yield ImageBatch(indices, files)
 
 
-def parse_predictions(
-    status: int, headers: Mapping[str, str], content: bytes, *, indices: Sequence[int | None] = (None,)
-) -> list[Prediction | DigitError]:
-    """Return the prediction of each image in a response, or its error.
+def parse_response(
+    parse: Callable[[dict[str, Any]], _Result], status: int, headers: Mapping[str, str], content: bytes
+) -> _Result:
+    """Return what `parse` makes of the JSON object in a response.
 
-    `indices` are the positions of the request's images among all of the call, for the index of an ImageError.
-    Raise the DigitError that an error response describes.
+    Raise the DigitError that an error response describes, ServiceError for what is no response of a gateway.
     """
     document = parse_document(status, headers, content)
-    return _parse_items(document, "predictions", _parse_prediction, status, indices)
-
-
-def parse_readings(
-    status: int, headers: Mapping[str, str], content: bytes, *, indices: Sequence[int | None] = (None,)
-) -> list[Reading | DigitError]:
-    """Return the readings in a response, as `parse_predictions` returns predictions."""
-    document = parse_document(status, headers, content)
-    return _parse_items(document, "readings", _parse_reading, status, indices)
-
-
-def parse_models(status: int, headers: Mapping[str, str], content: bytes) -> Models:
-    """Return the model in a response. Raise the DigitError that an error response describes."""
-    document = parse_document(status, headers, content)
     try:
-        task = document["task"]
-        return Models(
-            name=str(document["name"]),
-            versions=tuple(
-                ModelVersion(int(item["version"]), str(item["state"])) for item in document["versions"]
-            ),
-            labels={str(label): int(version) for label, version in document["labels"].items()},
-            task=None if task is None else TaskCard.from_document(task),
-            models=tuple(map(str, document["models"])),
-            request_id=_parse_request_id(document),
-        )
+        return parse(document)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _foreign_response(status) from error
 
 
-def parse_feedback(status: int, headers: Mapping[str, str], content: bytes) -> Feedback:
-    """Return what the service keeps. Raise the DigitError that an error response describes."""
-    document = parse_document(status, headers, content)
-    try:
-        kept = document["feedback"]
-        return Feedback(
-            str(kept["request_id"]), int(kept["index"]), int(kept["inputs"]), bool(kept["original"])
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise _foreign_response(status) from error
+def parse_predictions(
+    document: dict[str, Any], *, indices: Sequence[int | None] = (None,)
+) -> list[Prediction | DigitError]:
+    """Return the prediction of each image in a response's document, or its error.
+
+    `indices` are the positions of the request's images among all of the call, for the index of an ImageError.
+    """
+    return _parse_items(document, "predictions", _parse_prediction, indices)
+
+
+def parse_readings(
+    document: dict[str, Any], *, indices: Sequence[int | None] = (None,)
+) -> list[Reading | DigitError]:
+    """Return the readings in a response's document, as `parse_predictions` returns predictions."""
+    return _parse_items(document, "readings", _parse_reading, indices)
+
+
+def parse_models(document: dict[str, Any]) -> Models:
+    """Return the model in a response's document."""
+    task = document["task"]
+    return Models(
+        name=str(document["name"]),
+        versions=tuple(
+            ModelVersion(int(item["version"]), str(item["state"])) for item in document["versions"]
+        ),
+        labels={str(label): int(version) for label, version in document["labels"].items()},
+        task=None if task is None else TaskCard.from_document(task),
+        models=tuple(map(str, document["models"])),
+        request_id=_parse_request_id(document),
+    )
+
+
+def parse_feedback(document: dict[str, Any]) -> Feedback:
+    """Return what the service keeps."""
+    kept = document["feedback"]
+    return Feedback(str(kept["request_id"]), int(kept["index"]), int(kept["inputs"]), bool(kept["original"]))
 
 
 def parse_document(status: int, headers: Mapping[str, str], content: bytes) -> dict[str, Any]:
@@ -253,32 +254,23 @@ def _parse_items(
     document: dict[str, Any],
     key: str,
     parse: Callable[[dict[str, Any], _Answer, int], _Result],
-    status: int,
     indices: Sequence[int | None],
 ) -> list[_Result | DigitError]:
-    try:
-        answer = _parse_answer(document)
-        results = [
-            _parse_problem(status, {}, item["error"]) if "error" in item else parse(item, answer, position)
-            for position, item in enumerate(document[key])
-        ]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _foreign_response(status) from error
+    model, request_id = document["model"], _parse_request_id(document)
+    answer = _Answer(int(model["version"]), tuple(map(str, model["labels"])), request_id)
+    # A picture's error is in a response of status 200.
+    results = [
+        _parse_problem(200, {}, item["error"]) if "error" in item else parse(item, answer, position)
+        for position, item in enumerate(document[key])
+    ]
     if len(results) != len(indices):
-        raise ServiceError(
-            f"the service gave {len(results)} answers for {len(indices)} images", status=status
-        )
+        raise ServiceError(f"the service gave {len(results)} answers for {len(indices)} images", status=200)
     for index, result in zip(indices, results, strict=True):
         if isinstance(result, DigitError):
-            result.request_id = result.request_id or answer.request_id
+            result.request_id = result.request_id or request_id
         if isinstance(result, ImageError):
             result.index = index
     return results
-
-
-def _parse_answer(document: dict[str, Any]) -> _Answer:
-    model = document["model"]
-    return _Answer(int(model["version"]), tuple(map(str, model["labels"])), _parse_request_id(document))
 
 
 def _parse_request_id(document: dict[str, Any]) -> str | None:
@@ -322,9 +314,9 @@ def _parse_reading(item: dict[str, Any], answer: _Answer, position: int) -> Read
 def _parse_line(item: dict[str, Any]) -> Line:
     return Line(
         str(item["text"]),
-        _parse_box(item),
+        _parse_box(item["box"]),
         tuple(map(_parse_digit, item["digits"])),
-        tuple(map(_to_box, item.get("separators", ()))),
+        tuple(map(_parse_box, item.get("separators", ()))),
     )
 
 
@@ -333,7 +325,7 @@ def _parse_digit(item: dict[str, Any]) -> Digit:
         int(item["digit"]),
         float(item["confidence"]),
         _parse_probabilities(item),
-        _parse_box(item),
+        _parse_box(item["box"]),
         _parse_image(item),
     )
 
@@ -347,11 +339,7 @@ def _parse_probabilities(item: dict[str, Any]) -> tuple[float, ...]:
     return tuple(np.array([*map(float, item["probabilities"])], np.float32).tolist())
 
 
-def _parse_box(item: dict[str, Any]) -> Box:
-    return _to_box(item["box"])
-
-
-def _to_box(values: Sequence[Any]) -> Box:
+def _parse_box(values: Sequence[Any]) -> Box:
     left, top, width, height = map(int, values)
     return left, top, width, height
 

@@ -4,20 +4,21 @@ import logging
 import os
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib import metadata
-from typing import Any, Generic, Self, TypeAlias, TypeVar
+from types import MappingProxyType
+from typing import Any, Generic, Self, TypeVar
+from uuid import uuid4
 
 import httpx
 
 from digit_client import _api
 from digit_client._exceptions import ConnectionFailedError, DeadlineExceededError, DigitError
-from digit_client._options import CallOptions, check_timeout, default_timeout, new_request_id
-from digit_client._retries import Retrier, RetryPolicy
-from digit_client._types import Feedback, Models, Prediction, Reading
+from digit_client._retries import Retrier, RetryPolicy, default_timeout
+from digit_client._types import CallOptions, Feedback, Models, Prediction, Reading, check_timeout
 
 _DEFAULT_URL = "http://127.0.0.1:8080"
 
@@ -25,8 +26,6 @@ _logger = logging.getLogger("digit_client")
 
 Answer = TypeVar("Answer")
 HttpClient = TypeVar("HttpClient", httpx.Client, httpx.AsyncClient)
-Result = TypeVar("Result", Prediction, Reading)
-Outcome: TypeAlias = Result | DigitError | OSError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +42,34 @@ class _Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Route(Generic[Result]):
-    """Route that answers images, the parser of its responses, and the largest number of files in a request.
+class Route(Generic[Answer]):
+    """Route of the gateway, and the parser of its responses' documents.
 
-    The gateway has 5 seconds for a request by default. It prepares a file in a millisecond or two; a search
-    for several digits takes ten to a hundred.
+    `max_files` is the largest number of files in a request. The gateway has 5 seconds for a request by
+    default. It prepares a file in a millisecond or two; a search for several digits takes ten to a hundred.
     """
 
+    method: str
     path: str
-    parse: Callable[..., list[Result | DigitError]]
-    max_files: int
+    parse: Callable[..., Answer]
+    max_files: int = 0
 
 
-PREDICT = Route("/v1/predict", _api.parse_predictions, 64)
-READ = Route("/v1/read", _api.parse_readings, 16)
-_FEEDBACK = "/v1/feedback"
+PREDICT: Route[list[Prediction | DigitError]] = Route("POST", "/v1/predict", _api.parse_predictions, 64)
+READ: Route[list[Reading | DigitError]] = Route("POST", "/v1/read", _api.parse_readings, 16)
+FEEDBACK: Route[Feedback] = Route("POST", "/v1/feedback", _api.parse_feedback)
+MODELS: Route[Models] = Route("GET", "/v1/models", _api.parse_models)
 
 
 @dataclass(frozen=True, slots=True)
 class Request(Generic[Answer]):
-    """HTTP request, and the function that parses status, headers and content of its response."""
+    """HTTP request to a route, the parser of its response's document, and httpx's keyword arguments."""
 
-    method: str
-    path: str
-    parse: Callable[[int, Mapping[str, str], bytes], Answer]
+    route: Route[Answer]
+    parse: Callable[[dict[str, Any]], Answer]
     timeout: float
     request_id: str
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any]
 
 
 class BaseClient(ABC, Generic[HttpClient]):
@@ -96,11 +96,7 @@ class BaseClient(ABC, Generic[HttpClient]):
             dict(default_headers or {}),
             keep_response,
         )
-        self._configure(settings)
-        self._retrier = Retrier(settings.retries)
-        self._owns_http = http_client is None
-        self._http: HttpClient = http_client or self._connect()
-        self._process_id = os.getpid()
+        self._start(settings, http_client)
 
     @property
     def url(self) -> str:
@@ -156,10 +152,13 @@ class BaseClient(ABC, Generic[HttpClient]):
         return self._settings
 
     def __setstate__(self, settings: _Settings) -> None:
+        self._start(settings, None)
+
+    def _start(self, settings: _Settings, http_client: HttpClient | None) -> None:
         self._configure(settings)
         self._retrier = Retrier(settings.retries)
-        self._owns_http = True
-        self._http = self._connect()
+        self._owns_http = http_client is None
+        self._http: HttpClient = http_client or self._connect()
         self._process_id = os.getpid()
 
     def _configure(self, settings: _Settings) -> None:
@@ -180,49 +179,25 @@ class BaseClient(ABC, Generic[HttpClient]):
     def _connect(self) -> HttpClient:
         """Return a new HTTP client."""
 
-    def _images_request(
-        self,
-        route: Route[Result],
-        options: CallOptions,
-        arguments: Mapping[str, Any],
-        indices: Sequence[int | None] = (None,),
-    ) -> Request[list[Result | DigitError]]:
-        parse = partial(route.parse, indices=indices)
-        return self._request("POST", route.path, parse, options, arguments)
-
-    def _feedback_request(
-        self,
-        answer: Prediction | Reading | str,
-        label: str | int | None,
-        index: int | None,
-        options: CallOptions,
-    ) -> Request[Feedback]:
-        arguments = _api.encode_feedback(answer, label, index)
-        return self._request("POST", _FEEDBACK, _api.parse_feedback, options, arguments)
-
-    def _models_request(self, options: CallOptions) -> Request[Models]:
-        return self._request("GET", "/v1/models", _api.parse_models, options, {})
-
     def _request(
         self,
-        method: str,
-        path: str,
-        parse: Callable[[int, Mapping[str, str], bytes], Answer],
+        route: Route[Answer],
         options: CallOptions,
-        arguments: Mapping[str, Any],
+        arguments: Mapping[str, Any] = MappingProxyType({}),
+        **parse_options: Any,
     ) -> Request[Answer]:
+        """Return a request with httpx's `arguments` for its body; `parse_options` are those of the parser."""
         settings = self._settings
-        request_id = options.request_id or new_request_id()
+        request_id = options.request_id or uuid4().hex
         headers = self._headers.copy()
         headers.update({**arguments.get("headers", {}), "X-Request-ID": request_id})
         query = _api.query(options)
         # Feedback names an answer, which has a model.
-        if settings.model is not None and path != _FEEDBACK:
+        if settings.model is not None and route is not FEEDBACK:
             query |= {"model": settings.model}
         return Request(
-            method,
-            path,
-            parse,
+            route,
+            partial(route.parse, **parse_options),
             self.timeout if options.timeout is None else options.timeout,
             request_id,
             {**arguments, "headers": headers, "params": query},
@@ -231,15 +206,15 @@ class BaseClient(ABC, Generic[HttpClient]):
     def _parse(self, request: Request[Answer], response: httpx.Response, content: bytes) -> Answer:
         _logger.debug(
             "%s %s: status %d, %d bytes (request %s)",
-            request.method,
-            request.path,
+            request.route.method,
+            request.route.path,
             response.status_code,
             len(content),
             request.request_id,
         )
         kept = _copy_response(response, content) if self._settings.keep_response else None
         try:
-            answer = request.parse(response.status_code, response.headers, content)
+            answer = _api.parse_response(request.parse, response.status_code, response.headers, content)
         except DigitError as error:
             error.response = kept
             raise
@@ -293,12 +268,3 @@ def _with_response(answer: Any, response: httpx.Response) -> Any:
         answer.response = response
         return answer
     return replace(answer, response=response)
-
-
-@contextmanager
-def adding_request_id(request_id: str) -> Iterator[None]:
-    try:
-        yield
-    except DigitError as error:
-        error.request_id = error.request_id or request_id
-        raise

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import wraps
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TextIO, TypeAlias, TypeVar
 
@@ -24,8 +25,7 @@ from digit_client._exceptions import (
     ReadingNotSupportedError,
     UnavailableError,
 )
-from digit_client._options import GatewayKeywords
-from digit_client._types import Prediction, Reading
+from digit_client._types import CallKeywords, Prediction, Reading
 
 if TYPE_CHECKING:
     from digit_client import Client
@@ -42,35 +42,24 @@ REQUIRED_EXTRAS = {
     "up": "gateway,model-server",
 }
 """Optional dependencies (extras) that each command needs; `read` needs them for `--show`."""
+_EXTRA_MODULES = {
+    "feedback": "alembic",
+    "gateway": "flask",
+    "grpc": "grpc",
+    "model-server": "waitress",
+    "score": "pyarrow",
+    "training": "matplotlib",
+}
+"""Module that each extra brings, and no other extra that a command needs."""
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 """Suffixes of image files; other files in a folder are skipped."""
 
-PREDICTION_COLUMNS = (
-    "image",
-    "label",
-    "refusal",
-    "best",
-    "confidence",
-    "is_digit",
-    "model_version",
-    "error",
-)
+PREDICTION_COLUMNS = "image", "label", "refusal", "best", "confidence", "is_digit", "model_version", "error"
 """Columns of `predict --format csv`: a row for each image. `best` is the most probable class, of a refused
 image too."""
-READING_COLUMNS = (
-    "image",
-    "line",
-    "text",
-    "left",
-    "top",
-    "width",
-    "height",
-    "confidence",
-    "refusal",
-    "model_version",
-    "error",
-)
+_BOX_COLUMNS = "left", "top", "width", "height"
+READING_COLUMNS = "image", "line", "text", *_BOX_COLUMNS, "confidence", "refusal", "model_version", "error"
 """Columns of `read --format csv`: a row for each line of an image, or for the image if it has none.
 
 `line` counts from 1; `confidence` is the lowest of the line's digits.
@@ -102,9 +91,22 @@ _HEIGHT_BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class RegisteredCommands(click.Group):
-    """Group of the commands registered as entry points `digits.commands`, each imported on first use."""
+    """Group of the commands registered as entry points `digits.commands`, each imported on first use.
+
+    The help lists the commands whose extras are installed, and names the others.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name in self._names() if _can_run(name)]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_commands(ctx, formatter)
+        others = [f"{name} ({REQUIRED_EXTRAS[name]})" for name in self._names() if not _can_run(name)]
+        if others:
+            formatter.write_paragraph()
+            formatter.write_text(f"Commands that need an extra: {', '.join(others)}.")
+
+    def _names(self) -> list[str]:
         return sorted(entry.name for entry in entry_points(group="digits.commands"))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -125,6 +127,12 @@ class RegisteredCommands(click.Group):
                 f"`digits {ctx.invoked_subcommand}` needs the module {error.name}; "
                 f"install it in a clone of digit-serving: pip install '.[{extras}]'"
             ) from error
+
+
+def _can_run(command: str) -> bool:
+    """True if the extras are installed without which the command does nothing."""
+    extras = REQUIRED_EXTRAS.get(command, "").split(",") if command != "read" else []
+    return all(find_spec(_EXTRA_MODULES[extra]) for extra in extras if extra)
 
 
 @click.command(cls=RegisteredCommands)
@@ -194,7 +202,7 @@ def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         with client:
-            keywords = GatewayKeywords(version=version, label=version_label, min_is_digit=min_is_digit)
+            keywords = CallKeywords(version=version, label=version_label, min_is_digit=min_is_digit)
             command(client, found, keywords, **options)
 
     return decorated
@@ -202,7 +210,7 @@ def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @_asks_gateway
-def predict(client: "Client", images: list[_Image], options: GatewayKeywords, output_format: str) -> None:
+def predict(client: "Client", images: list[_Image], options: CallKeywords, output_format: str) -> None:
     """Classify each IMAGE: a file, a folder of images, a glob pattern, or - for standard input.
 
     An image that shows no digit, or several, gets a line with what the model made of it.
@@ -225,7 +233,7 @@ def predict(client: "Client", images: list[_Image], options: GatewayKeywords, ou
 def read(
     client: "Client",
     images: list[_Image],
-    options: GatewayKeywords,
+    options: CallKeywords,
     output_format: str,
     show: Path | None,
 ) -> None:

@@ -1,5 +1,7 @@
 """Exception hierarchy of the package."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 if TYPE_CHECKING:
@@ -176,3 +178,13 @@ def without_tracebacks(error: _Error) -> _Error:
         link.__traceback__ = None
         link = link.__cause__ or link.__context__
     return error
+
+
+@contextmanager
+def adding_request_id(request_id: str) -> Iterator[None]:
+    """Add the ID of the block's request to an error that has none."""
+    try:
+        yield
+    except DigitError as error:
+        error.request_id = error.request_id or request_id
+        raise

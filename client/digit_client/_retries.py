@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -16,9 +17,12 @@ from digit_client._exceptions import (
     OverloadedError,
     UnavailableError,
 )
+from digit_client._types import check_timeout
 
 MAX_TOKENS, REFILL_PER_SECOND, TOKENS_PER_SUCCESS = 100, 10, 0.1
 """Retry budget: capacity of the token bucket, tokens per second, and tokens per successful call."""
+
+_DEFAULT_TIMEOUT = 10.0
 
 _logger = logging.getLogger("digit_client")
 
@@ -57,12 +61,24 @@ def is_retryable(error: DigitError) -> bool:
     return isinstance(error, (ConnectionFailedError, OverloadedError, UnavailableError))
 
 
-class Deadline:
-    """End of a call, `seconds` after the creation of this object; bounds all attempts together."""
+def default_timeout() -> float:
+    """Return DIGITS_TIMEOUT, or 10 seconds. Raise ValueError if it is no timeout."""
+    text = os.environ.get("DIGITS_TIMEOUT")
+    try:
+        return check_timeout(float(text)) if text else _DEFAULT_TIMEOUT
+    except ValueError as error:
+        raise ValueError(f"DIGITS_TIMEOUT is a number of seconds, up to a day, not {text!r}") from error
 
-    def __init__(self, seconds: float) -> None:
+
+class Deadline:
+    """End of a call, `seconds` after the creation of this object; bounds all attempts together.
+
+    `spent` seconds have passed before: those in which earlier requests of the call waited for an answer.
+    """
+
+    def __init__(self, seconds: float, spent: float = 0.0) -> None:
         self._seconds = seconds
-        self._end = time.monotonic() + seconds
+        self._end = time.monotonic() + seconds - spent
 
     @property
     def seconds_left(self) -> float:
@@ -75,10 +91,6 @@ class Deadline:
         if remaining <= 0:
             raise DeadlineExceededError(f"no answer within {self._seconds:g} s")
         return remaining
-
-    def extend(self, seconds: float) -> None:
-        """Move the end by the seconds in which no answer was awaited."""
-        self._end += seconds
 
 
 class _RetryBudget:

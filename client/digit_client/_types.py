@@ -1,9 +1,10 @@
-"""Result types: predictions, readings, feedback and models."""
+"""Types of a call: its options, and its results, which are predictions, readings, feedback and models."""
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from digit_client.artifact.task_card import DIGIT_LABELS, TaskCard
 
@@ -22,6 +23,55 @@ MIN_CONFIDENCE = 0.15
 """Least confidence of a digit from a model without the output `is_digit`; ten digits have 0.1 by chance. Such
 a model gives a letter the digit that it resembles most, often with high confidence: a higher bar would refuse
 digits and few letters."""
+
+
+# The operating system's timers overflow far above a day.
+_MAX_TIMEOUT = 86_400.0
+# The gateway replaces other request IDs.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """Options of a call; None stands for the default. Raise ValueError for a value out of range."""
+
+    version: int | None = None
+    label: str | None = None
+    min_is_digit: float | None = None
+    include: Literal["image"] | None = None
+    timeout: float | None = None
+    request_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.version is not None and self.label is not None:
+            raise ValueError("name a version or a label, not both")
+        if self.min_is_digit is not None and not 0 <= self.min_is_digit <= 1:
+            raise ValueError(f"min_is_digit is a probability, from 0 to 1, not {self.min_is_digit:g}")
+        if self.timeout is not None:
+            check_timeout(self.timeout)
+        if self.request_id is not None and not _REQUEST_ID.fullmatch(self.request_id):
+            raise ValueError(
+                "a request ID has 1 to 128 letters, digits, and characters of '._:-', "
+                f"unlike {self.request_id!r}"
+            )
+
+
+class CallKeywords(TypedDict, total=False):
+    """Types of the keyword options of a call, for overloads."""
+
+    version: int | None
+    label: str | None
+    min_is_digit: float | None
+    include: Literal["image"] | None
+    timeout: float | None
+    request_id: str | None
+
+
+def check_timeout(seconds: float) -> float:
+    """Return the timeout. Raise ValueError unless it is positive and at most a day."""
+    if not 0 < seconds <= _MAX_TIMEOUT:
+        raise ValueError(f"a timeout is a positive number of seconds, up to a day, not {seconds:g}")
+    return seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +247,9 @@ class Reading:
             "request_index": self.request_index,
             **({} if self.request_id is None else {"request_id": self.request_id}),
         }
+
+
+Result = TypeVar("Result", Prediction, Reading)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Codec of the gateway's HTTP API: request bodies, and parsing of responses."""
 
-import copy
 import io
 import json
-from dataclasses import replace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,49 +56,57 @@ READ_ANSWER = {
     "request_id": "r",
 }
 
+MODELS_ANSWER = {
+    "name": "digits",
+    "versions": [{"version": 2, "state": "AVAILABLE"}, {"version": 1, "state": "END"}],
+    "labels": {"stable": 2},
+    "task": {
+        "name": "digits",
+        "labels": [*"0123456789"],
+        "input": {"shape": [28, 28], "range": [0, 1]},
+        "prepare": {"kind": "digits"},
+    },
+    "models": ["digits", "flowers"],
+    "request_id": "r",
+}
 
-def predictions(status: int, headers: dict[str, str], content: bytes) -> list[Prediction]:
-    """Return the predictions of a response without errors."""
-    results = _api.parse_predictions(status, headers, content)
-    return [result for result in results if isinstance(result, Prediction)]
 
-
-def readings(status: int, headers: dict[str, str], content: bytes) -> list[Reading]:
-    """Return the readings of a response without errors."""
-    results = _api.parse_readings(status, headers, content)
-    return [result for result in results if isinstance(result, Reading)]
+def parse(parser: Callable[..., Any], document: Any, status: int = 200, **options: Any) -> Any:
+    """Return what the parser makes of a response with the document."""
+    return _api.parse_response(partial(parser, **options), status, {}, json.dumps(document).encode())
 
 
 def test_parse_predictions_success_returns_predictions() -> None:
-    (prediction,) = predictions(200, {}, json.dumps(ANSWER).encode())
+    (prediction,) = parse(_api.parse_predictions, ANSWER)
     assert (prediction.digit, prediction.confidence, prediction.model_version) == (2, 0.91, 3)
     assert prediction.probabilities[2] == np.float32(0.91)
-
-
-def test_parse_predictions_of_other_labels_returns_them() -> None:
-    (prediction,) = predictions(200, {}, json.dumps(FLOWERS_ANSWER).encode())
-    assert prediction == Prediction(1, 0.75, (0.25, 0.75), ("daisy", "rose"), 7)
-    assert prediction.label == "rose"
-
-
-def test_parse_predictions_of_multi_label_model_names_labels() -> None:
-    answer: Any = copy.deepcopy(FLOWERS_ANSWER)
-    answer["predictions"][0] |= {"label": None, "predicted_labels": ["daisy", "rose"]}
-    (prediction,) = predictions(200, {}, json.dumps(answer).encode())
-    assert (prediction.label, prediction.predicted_labels) == (None, ("daisy", "rose"))
+    assert (prediction.image, prediction.request_id, prediction.is_digit) == (None, "r", None)
 
 
 @pytest.mark.parametrize(
-    ("fields", "expected"), [({"is_digit": 0.5}, 0.5), ({"is_digit": None}, None), ({}, None)]
+    ("fields", "name", "expected"),
+    [
+        ({"is_digit": 0.5}, "is_digit", 0.5),
+        ({"is_digit": None}, "is_digit", None),
+        ({"image": "aW1hZ2U="}, "image", b"image"),
+        ({"predicted_labels": ["1", "2"]}, "predicted_labels", ("1", "2")),
+        ({"refusal": "no_digit"}, "refusal", "no_digit"),
+        ({"refusal": "several_digits", "count": 2}, "count", 2),
+    ],
 )
-def test_parse_predictions_is_digit_is_optional(fields: dict[str, Any], expected: float | None) -> None:
-    answer = ANSWER | {"predictions": [PREDICTION | fields]}
-    (prediction,) = predictions(200, {}, json.dumps(answer).encode())
-    assert prediction.is_digit == expected
+def test_parse_predictions_optional_field_is_taken(fields: dict[str, Any], name: str, expected: Any) -> None:
+    (prediction,) = parse(_api.parse_predictions, ANSWER | {"predictions": [PREDICTION | fields]})
+    assert getattr(prediction, name) == expected
+
+
+def test_parse_predictions_of_other_labels_returns_them() -> None:
+    assert parse(_api.parse_predictions, FLOWERS_ANSWER) == [
+        Prediction(1, 0.75, (0.25, 0.75), ("daisy", "rose"), 7)
+    ]
 
 
 def test_parse_readings_success_returns_readings() -> None:
-    (reading,) = readings(200, {}, json.dumps(READ_ANSWER).encode())
+    (reading,) = parse(_api.parse_readings, READ_ANSWER)
     assert (reading.text, reading.model_version) == ("2\n2", 3)
     assert [(line.text, line.box) for line in reading.lines] == [("2", (1, 2, 3, 4)), ("2", (1, 12, 3, 4))]
     assert [digit.box for digit in reading.digits] == [(1, 2, 3, 4), (1, 12, 3, 4)]
@@ -128,11 +136,11 @@ def test_parse_readings_success_returns_readings() -> None:
         (500, {}, ServiceError),
     ],
 )
-def test_parse_predictions_problem_raises_its_error(
+def test_parse_response_problem_raises_its_error(
     status: int, problem: dict[str, Any], error_class: type[DigitError]
 ) -> None:
     with pytest.raises(DigitError) as raised:
-        _api.parse_predictions(status, {}, json.dumps(problem).encode())
+        parse(_api.parse_predictions, problem, status)
     assert type(raised.value) is error_class
 
 
@@ -144,35 +152,23 @@ def test_parse_document_problem_sets_error_attributes() -> None:
     assert (error.status, error.reason, error.request_id, error.retry_after) == (503, "not_ready", "abc", 1.5)
 
 
-@pytest.mark.parametrize(("refusal", "count"), [("no_digit", None), ("several_digits", 2)])
-def test_parse_predictions_refusal_is_a_result(refusal: Any, count: int | None) -> None:
-    refused = PREDICTION | {"label": None, "digit": None, "refusal": refusal, "count": count}
-    answer = ANSWER | {"predictions": [PREDICTION, refused]}
-    accepted, prediction = _api.parse_predictions(200, {}, json.dumps(answer).encode(), indices=[5, 6])
-    assert isinstance(accepted, Prediction)
-    assert prediction == replace(accepted, refusal=refusal, count=count)
-
-
 def test_parse_items_errors_are_in_their_places() -> None:
     error = {"error": {"code": "not_an_image", "detail": "No image."}}
     other = {"error": {"code": "nonsense", "title": "Something else", "request_id": "x"}}
     answer = ANSWER | {"predictions": [error, PREDICTION, other], "readings": [error] * 3}
-    content = json.dumps(answer).encode()
-    first, second, third = _api.parse_predictions(200, {}, content, indices=[256, 259, 260])
+    first, second, third = parse(_api.parse_predictions, answer, indices=[256, 259, 260])
     assert isinstance(second, Prediction)
     assert isinstance(first, NotAnImageError)
     assert (first.message, first.index, first.request_id) == ("No image.", 256, "r")
     assert isinstance(third, ServiceError)
     assert (third.message, third.reason, third.request_id) == ("Something else", "nonsense", "x")
-    assert [type(each) for each in _api.parse_readings(200, {}, content, indices=[0, 1, 2])] == [
-        NotAnImageError
-    ] * 3
+    errors = parse(_api.parse_readings, answer, indices=[0, 1, 2])
+    assert [type(each) for each in errors] == [NotAnImageError] * 3
 
 
 def test_parse_readings_without_lines_is_refusal() -> None:
     answer = READ_ANSWER | {"readings": [{"text": "", "lines": [], "refusal": "no_digit"}]}
-    (reading,) = readings(200, {}, json.dumps(answer).encode())
-    assert reading == Reading("", (), 3)
+    assert parse(_api.parse_readings, answer) == [Reading("", (), 3)]
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-1", "nan", "inf", "Wed, 21 Oct 2026 07:28:00 GMT"])
@@ -183,62 +179,64 @@ def test_parse_document_unusable_retry_after_is_ignored(value: str) -> None:
 
 
 @given(st.integers(200, 599), st.binary(max_size=50) | st.sampled_from([b"[]", b"{}", b"null"]))
-def test_parse_predictions_any_other_content_raises_digit_error(status: int, content: bytes) -> None:
+def test_parse_response_any_other_content_raises_digit_error(status: int, content: bytes) -> None:
     with pytest.raises(DigitError):
-        _api.parse_predictions(status, {}, content)
+        _api.parse_response(_api.parse_predictions, status, {}, content)
 
 
 @pytest.mark.parametrize(
-    "document",
+    ("parser", "document"),
     [
-        {},
-        {"model": 1},
-        ANSWER | {"model": {"name": "digits", "version": 3}},
-        ANSWER | {"predictions": [DIGIT]},
-        ANSWER | {"predictions": [PREDICTION | {"index": "x"}]},
-        ANSWER | {"predictions": [PREDICTION | {"refusal": "x"}]},
-        ANSWER | {"predictions": [{"error": "x"}]},
-        ANSWER | {"predictions": [PREDICTION | {"index": 10}]},
-        ANSWER | {"predictions": [PREDICTION | {"index": -1}]},
-        ANSWER | {"predictions": [PREDICTION | {"probabilities": [0.5, 0.5]}]},
+        (_api.parse_predictions, {}),
+        (_api.parse_predictions, {"model": 1}),
+        (_api.parse_predictions, ANSWER | {"model": {"name": "digits", "version": 3}}),
+        *(
+            (_api.parse_predictions, ANSWER | {"predictions": [item]})
+            for item in (
+                DIGIT,
+                {"error": "x"},
+                PREDICTION | {"index": "x"},
+                PREDICTION | {"refusal": "x"},
+                PREDICTION | {"index": 10},
+                PREDICTION | {"index": -1},
+                PREDICTION | {"probabilities": [0.5, 0.5]},
+            )
+        ),
+        *(
+            (_api.parse_readings, READ_ANSWER | {"readings": readings})
+            for readings in (
+                None,
+                [1],
+                [{"text": "1"}],
+                [{"text": "1", "lines": [{"text": "1", "box": [1, 2, 3], "digits": []}]}],
+                [{"text": "1", "lines": [{"text": "1", "box": [1, 2, 3, 4], "digits": [{"digit": 1}]}]}],
+            )
+        ),
+        *((_api.parse_feedback, document) for document in ({}, {"feedback": None}, {"feedback": []})),
+        *(
+            (_api.parse_models, MODELS_ANSWER | fields)
+            for fields in ({"versions": 1}, {"versions": [{}]}, {"task": {}}, {"labels": []})
+        ),
     ],
 )
-def test_parse_predictions_foreign_document_raises_service_error(document: Any) -> None:
-    with pytest.raises(ServiceError, match="does not come from a Digits gateway"):
-        _api.parse_predictions(200, {}, json.dumps(document).encode())
-
-
-@pytest.mark.parametrize(
-    "readings",
-    [
-        None,
-        [1],
-        [{"text": "1"}],
-        [{"text": "1", "lines": [{"text": "1", "box": [1, 2, 3], "digits": []}]}],
-        [{"text": "1", "lines": [{"text": "1", "box": [1, 2, 3, 4], "digits": [{"digit": 1}]}]}],
-    ],
-)
-def test_parse_readings_foreign_document_raises_service_error(readings: Any) -> None:
-    with pytest.raises(ServiceError, match="does not come from a Digits gateway"):
-        _api.parse_readings(200, {}, json.dumps(READ_ANSWER | {"readings": readings}).encode())
+def test_parse_response_foreign_document_raises_service_error(
+    parser: Callable[..., Any], document: Any
+) -> None:
+    with pytest.raises(ServiceError, match="does not come from a Digits gateway") as raised:
+        parse(parser, document)
+    assert raised.value.status == 200
 
 
 def test_parse_predictions_other_number_of_answers_raises_service_error() -> None:
     with pytest.raises(ServiceError, match="1 answers for 2 images"):
-        _api.parse_predictions(200, {}, json.dumps(ANSWER).encode(), indices=[0, 1])
-
-
-def test_parse_predictions_includes_image_and_request_id() -> None:
-    answer = ANSWER | {"predictions": [PREDICTION | {"image": "aW1hZ2U="}]}
-    (prediction,) = predictions(200, {}, json.dumps(answer).encode())
-    assert (prediction.image, prediction.request_id) == (b"image", "r")
+        parse(_api.parse_predictions, ANSWER, indices=[0, 1])
 
 
 def test_parse_results_have_their_position_in_the_request() -> None:
     """The position in the request, where `indices` are positions in the call."""
     answers = ANSWER | {"predictions": [PREDICTION] * 2, "readings": [*READ_ANSWER["readings"]] * 2}
-    for parse in (_api.parse_predictions, _api.parse_readings):
-        results: Any = parse(200, {}, json.dumps(answers).encode(), indices=[256, 259])
+    for parser in (_api.parse_predictions, _api.parse_readings):
+        results = parse(parser, answers, indices=[256, 259])
         assert [result.request_index for result in results] == [0, 1]
         assert results[0] == results[1]
 
@@ -260,21 +258,9 @@ def test_encode_feedback_on_answer_without_request_id_raises_value_error() -> No
         _api.encode_feedback(Prediction(0, 1.0, (1.0,), ("0",), 1), 7, None)
 
 
-FEEDBACK_ANSWER = {
-    "request_id": "f",
-    "feedback": {"request_id": "r", "index": 2, "inputs": 4, "original": False},
-}
-
-
 def test_parse_feedback_returns_what_is_kept() -> None:
-    feedback = _api.parse_feedback(200, {}, json.dumps(FEEDBACK_ANSWER).encode())
-    assert feedback == Feedback("r", 2, 4, False)
-
-
-@pytest.mark.parametrize("document", [{}, {"feedback": None}, {"feedback": {}}, {"feedback": []}])
-def test_parse_feedback_foreign_document_raises_service_error(document: dict[str, Any]) -> None:
-    with pytest.raises(ServiceError, match="does not come from a Digits gateway"):
-        _api.parse_feedback(200, {}, json.dumps(document).encode())
+    kept = {"request_id": "r", "index": 2, "inputs": 4, "original": False}
+    assert parse(_api.parse_feedback, {"request_id": "f", "feedback": kept}) == Feedback("r", 2, 4, False)
 
 
 @pytest.mark.parametrize(
@@ -295,34 +281,13 @@ def test_parse_document_foreign_response_raises_service_error_that_names_it(
     assert raised.value.status == status
 
 
-MODELS_ANSWER = {
-    "name": "digits",
-    "versions": [{"version": 2, "state": "AVAILABLE"}, {"version": 1, "state": "END"}],
-    "labels": {"stable": 2},
-    "task": {
-        "name": "digits",
-        "labels": [*"0123456789"],
-        "input": {"shape": [28, 28], "range": [0, 1]},
-        "prepare": {"kind": "digits"},
-    },
-    "models": ["digits", "flowers"],
-    "request_id": "r",
-}
-
-
 def test_parse_models_returns_typed_models() -> None:
-    models = _api.parse_models(200, {}, json.dumps(MODELS_ANSWER).encode())
+    models = parse(_api.parse_models, MODELS_ANSWER)
     assert models.versions == (ModelVersion(2, "AVAILABLE"), ModelVersion(1, "END"))
     assert [version.is_available for version in models.versions] == [True, False]
     assert models.task == TaskCard.from_document(MODELS_ANSWER["task"])  # type: ignore[arg-type]
     assert (models.name, models.labels, models.models) == ("digits", {"stable": 2}, ("digits", "flowers"))
     assert models.request_id == "r"
-
-
-@pytest.mark.parametrize("fields", [{"versions": 1}, {"versions": [{}]}, {"task": {}}, {"labels": []}])
-def test_parse_models_foreign_document_raises_service_error(fields: dict[str, Any]) -> None:
-    with pytest.raises(ServiceError, match="does not come from a Digits gateway"):
-        _api.parse_models(200, {}, json.dumps(MODELS_ANSWER | fields).encode())
 
 
 def encode_batches(images: Any) -> list[_api.ImageBatch]:
@@ -347,6 +312,7 @@ def test_encode_batches_reads_images_as_they_are_needed() -> None:
 def test_encode_batches_large_images_are_split_by_size() -> None:
     batches = encode_batches([b"x" * 4_000_000] * 3)
     assert [len(batch.indices) for batch in batches] == [1, 1, 1]
+    assert encode_batches([]) == []
 
 
 def test_encode_batches_unreadable_images_keep_their_errors_and_positions(tmp_path: Path) -> None:
@@ -388,10 +354,6 @@ def test_encode_batches_array_of_large_images_is_split_by_size() -> None:
 def test_encode_batches_other_array_is_sent_as_pictures(images: np.ndarray) -> None:
     (batch,) = encode_batches(images)
     assert len(batch.arguments()["files"]) == 2
-
-
-def test_encode_batches_without_images_yields_no_body() -> None:
-    assert list(_api.encode_batches([], 64)) == []
 
 
 def test_encode_image_invalid_array_raises_image_error() -> None:

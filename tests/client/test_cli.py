@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -128,10 +129,6 @@ def test_format_chart_draws_bar_for_each_digit() -> None:
     assert len({len(bar) for bar in bars}) == 1
 
 
-def test_format_line_shows_digit_probability_and_bars() -> None:
-    assert _cli.format_line("three.png", THREE) == "3   75.0%  ▁▁▃▇▁▁▁▁▁▁  three.png"
-
-
 def test_format_chart_of_other_labels_draws_bars_of_five_best() -> None:
     rose = Prediction(3, 0.75, tuple(ROSE), tuple(FLOWERS["labels"]), 4)
     headline, *bars = _cli.format_chart("rose.jpg", rose).splitlines()
@@ -142,12 +139,30 @@ def test_format_chart_of_other_labels_draws_bars_of_five_best() -> None:
     assert len({len(bar) for bar in bars}) == 1
 
 
-@pytest.mark.parametrize(("classes", "bars"), [(2, ["█▁"]), (10, ["█▁▁▁▁▁▁▁▁▁"]), (11, []), (1000, [])])
-def test_format_line_of_many_classes_has_no_bars(classes: int, bars: list[str]) -> None:
+def sure(classes: int) -> Prediction:
+    """Return the prediction of the first of many labels."""
     labels = tuple(f"label-{number}" for number in range(classes))
-    probabilities = (1.0,) + (0.0,) * (classes - 1)
-    line = _cli.format_line("a.png", Prediction(0, 0.971, probabilities, labels, 1))
-    assert line.split() == ["label-0", "97.1%", *bars, "a.png"]
+    return Prediction(0, 0.971, (1.0,) + (0.0,) * (classes - 1), labels, 1)
+
+
+FLOWER = Prediction(0, 0.5, (0.5, 0.5), ("rose", "sunflower"), 1)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "line"),
+    [
+        (THREE, "3   75.0%  ▁▁▃▇▁▁▁▁▁▁  a.png"),
+        (FLOWER, "rose        50.0%  ▅▅  a.png"),
+        (replace(FLOWER, index=1), "sunflower   50.0%  ▅▅  a.png"),
+        (replace(FLOWER, refusal="unsure"), "-           50.0%  ▅▅  a.png: unsure; most like rose"),
+        (sure(10), "label-0   97.1%  █▁▁▁▁▁▁▁▁▁  a.png"),
+        (sure(11), "label-0    97.1%  a.png"),
+    ],
+)
+def test_format_line_shows_label_confidence_and_bars_of_few_classes(
+    prediction: Prediction, line: str
+) -> None:
+    assert _cli.format_line("a.png", prediction) == line
 
 
 @pytest.mark.parametrize(("named", "text"), [(("rose", "iris"), "rose, iris"), ((), "-")])
@@ -159,17 +174,6 @@ def test_format_of_multi_label_model_names_labels(named: tuple[str, ...], text: 
     assert _cli.format_chart("a.png", prediction).startswith(f"a.png: {text if named else 'none'} (75.0%)")
 
 
-def test_format_line_of_unsure_answer_names_the_likeliest() -> None:
-    prediction = Prediction(0, 0.5, (0.5, 0.5), ("rose", "iris"), 1, refusal="unsure")
-    assert _cli.format_line("a.png", prediction) == "-      50.0%  ▅▅  a.png: unsure; most like rose"
-
-
-def test_format_line_aligns_labels() -> None:
-    labels = ("rose", "sunflower")
-    lines = [_cli.format_line("a.png", Prediction(index, 0.5, (0.5, 0.5), labels, 1)) for index in range(2)]
-    assert lines == ["rose        50.0%  ▅▅  a.png", "sunflower   50.0%  ▅▅  a.png"]
-
-
 def test_predict_one_file_prints_chart(predict: Callable[..., Result], folder: Path) -> None:
     result = predict(folder / "b.png")
     assert result.exit_code == 0
@@ -177,23 +181,22 @@ def test_predict_one_file_prints_chart(predict: Callable[..., Result], folder: P
     assert len(result.stdout.splitlines()) == 11
 
 
-@pytest.mark.parametrize("pattern", ["", "*.[Jp]*"])
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ([""], ["7 a.JPG", "4 b.png"]),
+        (["*.[Jp]*"], ["7 a.JPG", "4 b.png"]),
+        (["", "-r"], ["7 a.JPG", "4 b.png", "1 more/c.png"]),
+    ],
+    ids=["folder", "pattern", "recursive"],
+)
 def test_predict_folder_or_pattern_prints_sorted_lines(
-    predict: Callable[..., Result], folder: Path, pattern: str
+    predict: Callable[..., Result], folder: Path, arguments: list[str], names: list[str]
 ) -> None:
-    result = predict(folder / pattern)
+    result = predict(folder / arguments[0], *arguments[1:])
     assert result.exit_code == 0
-    assert [(line[0], Path(line.split()[-1]).name) for line in result.stdout.splitlines()] == [
-        ("7", "a.JPG"),
-        ("4", "b.png"),
-    ]
-
-
-def test_predict_recursive_includes_subfolders(predict: Callable[..., Result], folder: Path) -> None:
-    lines = predict("-r", folder).stdout.splitlines()
-    assert [Path(line.split()[-1]) for line in lines] == [
-        folder / name for name in ("a.JPG", "b.png", "more/c.png")
-    ]
+    found = [(line[0], Path(line.split()[-1]).relative_to(folder)) for line in result.stdout.splitlines()]
+    assert [f"{label} {path}" for label, path in found] == names
 
 
 def test_predict_unreadable_folder_prints_path(
@@ -215,38 +218,15 @@ def test_predict_dash_reads_standard_input(predict: Callable[..., Result], folde
     assert [line.split()[-1] for line in result.stdout.splitlines()] == [str(folder / "b.png"), "-"]
 
 
-def test_predict_json_prints_object_for_each_image(predict: Callable[..., Result], folder: Path) -> None:
-    result = predict(folder, "--json")
-    assert result.stdout == predict(folder, "--format", "jsonl").stdout
-    records = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [Path(record["image"]).name for record in records] == ["a.JPG", "b.png"]
-    record = records[0]
-    assert (record["label"], record["digit"], record["index"], record["confidence"]) == ("7", 7, 7, 1.0)
-    assert (record["model_version"], record["refusal"], record["request_id"]) == (1, None, "id")
-    assert dict(zip(record["labels"], record["probabilities"], strict=True))["7"] == 1.0
-    assert "response" not in record
-
-
-def test_predict_json_of_other_labels_has_no_digit(
+def test_options_reach_the_gateway(
     predict: Callable[..., Result], server: ContentServer, folder: Path
 ) -> None:
     server.responses = [prediction(FLOWERS, ROSE)]
-    record = json.loads(predict(folder / "b.png", "--json").stdout)
-    assert (record["label"], record["index"], record["model_version"]) == ("rose", 3, 4)
-    assert record["labels"] == FLOWERS["labels"]
-    assert record["probabilities"] == ROSE
-    assert "digit" not in record
-
-
-@pytest.mark.parametrize("model", ["flowers", None])
-def test_predict_model_is_asked_of_gateway(
-    predict: Callable[..., Result], server: ContentServer, folder: Path, model: str | None
-) -> None:
-    server.responses = [prediction(FLOWERS, ROSE)]
-    result = predict(folder / "b.png", *(["--model", model] if model else []))
+    options = ("--model", "flowers", "--version-label", "stable", "--min-is-digit", "0.2")
+    result = predict(folder / "b.png", *options)
     assert result.stdout.startswith(f"{folder / 'b.png'}: rose (75.0%)\n")
     assert len(result.stdout.splitlines()) == 6
-    assert server.queries == [{"model": model} if model else {}]
+    assert server.queries == [{"model": "flowers", "label": "stable", "min_is_digit": "0.2"}]
 
 
 @pytest.fixture
@@ -280,12 +260,13 @@ def test_predict_csv_has_row_for_each_image(predict: Callable[..., Result], mixe
 def test_predict_json_has_object_for_each_image(predict: Callable[..., Result], mixed: Path) -> None:
     result = predict(mixed, "--json")
     assert (result.exit_code, result.stderr) == (1, "2 of 5 images failed\n")
+    assert result.stdout == predict(mixed, "--format", "jsonl").stdout
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [Path(record["image"]).name for record in records] == NAMES
     broken, seven, dangling, none, several = records
     assert broken["error"] == {"code": "not_an_image", "message": "The data is no image."}
     assert dangling["error"]["code"] == "unreadable"
-    assert (seven["label"], seven["refusal"]) == ("7", None)
+    assert (seven["label"], seven["refusal"], seven["request_id"]) == ("7", None, "id")
     assert (none["digit"], none["refusal"], none["is_digit"], none["index"]) == (None, "no_digit", 0.25, 0)
     assert (several["refusal"], several["count"]) == ("several_digits", 3)
 
@@ -327,13 +308,6 @@ def test_broken_image_alone_prints_nothing_but_its_error(
     result = request.getfixturevalue(command)(path)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"{path}: The data is no image.\n"
-
-
-def test_options_reach_the_gateway(
-    predict: Callable[..., Result], server: ContentServer, folder: Path
-) -> None:
-    predict(folder / "b.png", "--version-label", "stable", "--min-is-digit", "0.2")
-    assert server.queries == [{"label": "stable", "min_is_digit": "0.2"}]
 
 
 @pytest.mark.parametrize(
@@ -459,10 +433,6 @@ def test_read_json_prints_object_for_each_image(read: Callable[..., Result], fol
     records = [json.loads(line) for line in read(folder, "--json").stdout.splitlines()]
     assert [Path(record["image"]).name for record in records] == ["a.JPG", "b.png"]
     assert {record["text"] for record in records} == {"12\n3"}
-    (first, _), (second,) = (line["digits"] for line in records[0]["lines"])
-    assert (first["digit"], first["box"]) == (1, [5, 5, 20, 30])
-    assert "image" not in first
-    assert (second["digit"], second["box"]) == (3, [5, 75, 20, 30])
 
 
 def test_read_csv_has_row_for_each_line(read: Callable[..., Result], mixed: Path) -> None:
@@ -471,27 +441,11 @@ def test_read_csv_has_row_for_each_line(read: Callable[..., Result], mixed: Path
     broken, *lines, _, none, _ = [dict(zip(first, row, strict=True)) for row in others]
     assert broken["image"] == str(mixed / "a, broken.png")
     assert broken["error"] == "The data is no image."
-    assert [[line[column] for column in first] for line in lines] == [
+    assert [[*line.values()] for line in lines] == [
         [str(mixed / "a.JPG"), "1", "12", "5", "5", "50", "30", "1.0", "", "1", ""],
         [str(mixed / "a.JPG"), "2", "3", "5", "75", "20", "30", "1.0", "", "1", ""],
     ]
-    assert [none[column] for column in first] == [
-        str(mixed / "none.png"),
-        *[""] * 7,
-        "no_digit",
-        "1",
-        "",
-    ]
-
-
-def test_read_model_without_numbers_prints_sentence(
-    read: Callable[..., Result], server: ContentServer, folder: Path
-) -> None:
-    server.responses = [problem(404, "reading_not_supported", "The model flowers reads no numbers.")]
-    result = read(folder / "b.png", "--model", "flowers")
-    assert result.exit_code == 1
-    assert result.stderr == "Error: The model flowers reads no numbers.\n"
-    assert server.queries == [{"model": "flowers"}]
+    assert [*none.values()] == [str(mixed / "none.png"), *[""] * 7, "no_digit", "1", ""]
 
 
 @pytest.mark.parametrize("is_piped", [False, True])

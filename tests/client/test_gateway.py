@@ -106,8 +106,8 @@ def test_every_source_has_same_results_as_from_model_server(
     with ModelServerClient(linear_server.target) as direct:
         for method in ("predict", "read"):
             for picture in pictures:
-                expected = getattr(direct, method)(picture).to_dict()
-                assert_same(getattr(client, method)(picture).to_dict(), expected)
+                expected = getattr(direct, method)(picture, include="image").to_dict()
+                assert_same(getattr(client, method)(picture, include="image").to_dict(), expected)
 
 
 def assert_same(result: Any, expected: Any) -> None:
@@ -139,6 +139,7 @@ def test_many_pictures_have_each_an_outcome_and_few_requests(
         32: NotAnImageError,
     }
     assert [error.index for error in errors.values()] == [3, 32]
+    assert all(error.request_id for error in errors.values())
     assert outcomes[20].refusal == "no_digit"
     if method == "predict_many":
         assert (outcomes[21].refusal, outcomes[21].count, outcomes[21].digit) == ("several_digits", 2, None)
@@ -161,26 +162,13 @@ def test_array_has_same_outcomes_as_files(client: Any, digits: Any) -> None:
 def test_options_reach_the_gateway(client: Any, digits: Any) -> None:
     image = digits.one(1)
     assert client.predict(image, version=1).model_version == 1
-    for method, argument in ((client.predict, image), (client.read, image), (client.read_many, [image])):
+    for method in (client.predict, client.read):
         with pytest.raises(ModelNotFoundError):
-            method(argument, version=99)
-        with pytest.raises(ModelNotFoundError):
-            method(argument, label="nonsense")
+            method(image, label="nonsense")
     assert client.predict(image, min_is_digit=1.0).refusal == "no_digit"
-    assert client.predict(image, min_is_digit=0.0).refusal is None
-    prediction = client.predict(image, include="image")
-    assert np.array_equal(decode(prediction.image), image)
-    assert client.predict(image).image is None
+    assert np.array_equal(decode(client.predict(image, include="image").image), image)
     number = draw_lines([image, digits.one(7)])
     assert {decode(digit.image).shape for digit in client.read(number, include="image").digits} == {(28, 28)}
-
-
-def test_single_broken_picture_raises(client: Any) -> None:
-    for method in (client.predict, client.read):
-        with pytest.raises(NotAnImageError) as raised:
-            method(b"no image")
-        assert raised.value.index is None
-        assert raised.value.request_id
 
 
 def test_models_lists_versions(client: Any) -> None:

@@ -31,9 +31,3 @@ def test_clients_have_same_methods_with_visible_options(blocking: type, asynchro
             parameters = inspect.signature(getattr(blocking, name)).parameters
             assert parameters == inspect.signature(getattr(asynchronous, name)).parameters
             assert all(parameter.kind != parameter.VAR_KEYWORD for parameter in parameters.values())
-
-
-def test_model_server_client_has_the_options_of_the_gateways_client() -> None:
-    for name in ("predict", "predict_many", "iter_predict", "read", "read_many", "iter_read"):
-        of_gateway = {*inspect.signature(getattr(Client, name)).parameters}
-        assert of_gateway - {*inspect.signature(getattr(ModelServerClient, name)).parameters} == {"include"}

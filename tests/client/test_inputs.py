@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from digit_client import ImageError, ImageShapeError, NotAnImageError, PixelValueError, _inputs
+from digit_client import ImageShapeError, NotAnImageError, PixelValueError, _inputs
 from digit_client._inputs import to_png, to_uint8_image
 
 SHAPES = st.tuples(st.integers(1, 20), st.integers(1, 20)).flatmap(
@@ -92,13 +92,8 @@ def test_read_source_array_returns_file_of_its_pixels() -> None:
 
 @pytest.mark.parametrize("source", [None, 5, object(), ["a.png"]])
 def test_read_source_other_type_raises_not_an_image(source: object) -> None:
-    with pytest.raises(NotAnImageError, match=type(source).__name__):
+    with pytest.raises(NotAnImageError, match=rf"an image is a path, bytes, .* not {type(source).__name__}"):
         _inputs.read_source(source)  # type: ignore[arg-type]
-
-
-def test_read_source_invalid_array_raises_image_error() -> None:
-    with pytest.raises(ImageError):
-        _inputs.read_source(np.zeros(5))
 
 
 def test_read_source_missing_file_raises_file_not_found() -> None:
@@ -107,29 +102,16 @@ def test_read_source_missing_file_raises_file_not_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("format", "media_type"),
-    [
-        ("PNG", "image/png"),
-        ("JPEG", "image/jpeg"),
-        ("GIF", "image/gif"),
-        ("BMP", "image/bmp"),
-        ("TIFF", "image/tiff"),
-        ("WEBP", "image/webp"),
-        ("PPM", "application/octet-stream"),
-    ],
+    "name", ["image/png", "image/jpeg", "image/gif", "image/bmp", "image/tiff", "image/webp"]
 )
-def test_media_type_is_detected_by_content(format: str, media_type: str) -> None:  # noqa: A002
+def test_media_type_is_detected_by_content(name: str) -> None:
     buffer = io.BytesIO()
-    Image.fromarray(PIXELS).save(buffer, format)
-    assert _inputs.media_type(buffer.getvalue()) == media_type
+    Image.fromarray(PIXELS).save(buffer, name.partition("/")[2])
+    assert _inputs.media_type(buffer.getvalue()) == name
+    assert _inputs.media_type(b"P5 1 1 255 0") == "application/octet-stream"
 
 
-@pytest.mark.parametrize("url", ["http://example.org/5.png", "https://example.org/5.png"])
-def test_read_source_url_raises_not_an_image_error_with_remedy(url: str) -> None:
+def test_read_source_url_raises_not_an_image_error_with_remedy() -> None:
+    url = "https://example.org/5.png"
     with pytest.raises(NotAnImageError, match=f"download {url} and pass its bytes"):
         _inputs.read_source(url)
-
-
-def test_read_source_none_raises_not_an_image_error_that_names_the_sources() -> None:
-    with pytest.raises(NotAnImageError, match=r"an image is a path, bytes, .* not NoneType"):
-        _inputs.read_source(None)  # type: ignore[arg-type]

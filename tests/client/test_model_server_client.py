@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,8 @@ def server(digits: Any) -> Iterator[LinearModelServer]:
         yield server
 
 
-class BlockingAsyncClient(BlockingAsync):
-    """AsyncModelServerClient with ModelServerClient's blocking methods."""
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(AsyncModelServerClient, *arguments, **settings)
+BlockingAsyncClient = partial(BlockingAsync, AsyncModelServerClient)
+"""AsyncModelServerClient with ModelServerClient's blocking methods."""
 
 
 @pytest.fixture(params=[ModelServerClient, BlockingAsyncClient])
@@ -57,14 +55,6 @@ def client(request: pytest.FixtureRequest, server: LinearModelServer) -> Iterato
     retries = RetryPolicy(max_attempts=3, initial_backoff=0.001)
     with request.param(server.target, retries=retries) as client:
         yield client
-
-
-def test_predict_every_source_returns_same_prediction(client: Any, digits: Any, tmp_path: Path) -> None:
-    image = digits.one(3)
-    path = tmp_path / "three.png"
-    path.write_bytes(to_png(image))
-    predictions = {client.predict(source) for source in (image, path, path.read_bytes())}
-    assert [prediction.digit for prediction in predictions] == [3]
 
 
 def test_predict_many_several_batches_returns_predictions_in_order(
@@ -195,31 +185,16 @@ def test_iter_predict_failed_call_is_outcome_of_each_image_of_its_batch(
         client.predict_many(digits.images[:300])
 
 
-def test_iter_predict_takes_images_as_batches_end(client: Any, digits: Any) -> None:
-    taken = []
-
-    def endless() -> Iterator[np.ndarray]:
-        while True:
-            taken.append(1)
-            yield digits.one(1)
-
-    outcomes = client.iter_predict(endless(), concurrency=2)
-    for _ in range(300):
-        assert isinstance(next(outcomes)[1], Prediction)
-    assert len(taken) <= 2 * 2 * 256
-    outcomes.close()
-
-
 def test_predict_many_timeout_bounds_each_batch(
     client: Any, server: LinearModelServer, digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.predict(digits.one(1))
-    monkeypatch.setattr(server, "delay", 0.2)
+    monkeypatch.setattr(server, "delay", 0.3)
     with pytest.raises(DeadlineExceededError) as raised:
         client.predict(digits.one(1), timeout=0.05, request_id="request-3")
     assert raised.value.request_id == "request-3"
     # Without refusals, each batch is one call.
-    predictions = client.predict_many(digits.images[:1024], min_is_digit=0.0, timeout=0.7, concurrency=1)
+    predictions = client.predict_many(digits.images[:1024], min_is_digit=0.0, timeout=1.1, concurrency=1)
     assert len(predictions) == 1024
 
 
@@ -338,24 +313,6 @@ async def test_async_client_needs_no_thread_of_the_loops_executor(
             assert [prediction.digit for prediction in await asyncio.gather(*waiting)] == [1, 1, 1]
         finally:
             server.delay = 0.0
-
-
-def test_predict_unknown_version_or_label_raises_model_not_found(client: Any, digits: Any) -> None:
-    assert client.predict(digits.one(1), version=1).model_version == 1
-    with pytest.raises(ModelNotFoundError):
-        client.predict(digits.one(1), version=99)
-    with pytest.raises(ModelNotFoundError):
-        client.predict(digits.one(1), label="nonsense")
-    with pytest.raises(ValueError, match="not both"):
-        client.predict(digits.one(1), version=1, label="stable")
-
-
-def test_predict_overloaded_server_is_retried(client: Any, server: LinearModelServer, digits: Any) -> None:
-    server.failures = [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
-    assert client.predict(digits.one(1)).digit == 1
-    server.failures = [grpc.StatusCode.RESOURCE_EXHAUSTED] * 3
-    with pytest.raises(OverloadedError):
-        client.predict(digits.one(1))
 
 
 def test_client_without_target_takes_environment(

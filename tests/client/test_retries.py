@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -16,7 +17,7 @@ from digit_client import (
     UnavailableError,
     _retries,
 )
-from digit_client._retries import Deadline, Retrier
+from digit_client._retries import Deadline, Retrier, default_timeout
 
 FAST_POLICY = RetryPolicy(max_attempts=3, initial_backoff=0.001, max_backoff=0.002)
 RETRYABLE = [ConnectionFailedError("x"), OverloadedError("x", status=429), UnavailableError("x", status=503)]
@@ -39,34 +40,37 @@ class FlakyCall:
         return self(timeout)
 
 
-@pytest.mark.parametrize("error", RETRYABLE)
-def test_run_retryable_error_is_retried(error: DigitError) -> None:
-    call = FlakyCall(error, error)
-    assert Retrier(FAST_POLICY).run(call, Deadline(1)) == "done"
-    assert call.count == 3
+Run = Callable[[FlakyCall], str]
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Function that makes a call with a Retrier, blocking or in an event loop."""
+    retrier = Retrier(FAST_POLICY)
+    if request.param == "blocking":
+        return lambda call: retrier.run(call, Deadline(1))
+    return lambda call: asyncio.run(retrier.run_async(call.call_async, Deadline(1)))
 
 
 @pytest.mark.parametrize("error", RETRYABLE)
-def test_run_async_retryable_error_is_retried(error: DigitError) -> None:
+def test_run_retryable_error_is_retried(run: Run, error: DigitError) -> None:
     call = FlakyCall(error, error)
-    assert asyncio.run(Retrier(FAST_POLICY).run_async(call.call_async, Deadline(1))) == "done"
+    assert run(call) == "done"
     assert call.count == 3
 
 
 @pytest.mark.parametrize("error", [NotAnImageError("x"), ModelNotFoundError("x"), DeadlineExceededError("x")])
-def test_run_other_error_is_raised_without_retry(error: DigitError) -> None:
-    call, async_call = FlakyCall(error), FlakyCall(error)
+def test_run_other_error_is_raised_without_retry(run: Run, error: DigitError) -> None:
+    call = FlakyCall(error)
     with pytest.raises(type(error)):
-        Retrier(FAST_POLICY).run(call, Deadline(1))
-    with pytest.raises(type(error)):
-        asyncio.run(Retrier(FAST_POLICY).run_async(async_call.call_async, Deadline(1)))
-    assert (call.count, async_call.count) == (1, 1)
+        run(call)
+    assert call.count == 1
 
 
-def test_run_after_all_attempts_raises_last_error() -> None:
+def test_run_after_all_attempts_raises_last_error(run: Run) -> None:
     call = FlakyCall(*[UnavailableError(str(number)) for number in range(5)])
     with pytest.raises(UnavailableError, match="2"):
-        Retrier(FAST_POLICY).run(call, Deadline(1))
+        run(call)
     assert call.count == 3
 
 
@@ -97,27 +101,16 @@ def test_deadline_bounds_all_attempts_together() -> None:
     assert time.monotonic() - started < 0.5
 
 
-def test_budget_limits_retries_of_failing_service() -> None:
+def test_budget_shared_by_all_policies_limits_retries_of_failing_service() -> None:
     call = FlakyCall(*[OverloadedError("x") for _ in range(10_000)])
-    retrier = Retrier(RetryPolicy(max_attempts=3, initial_backoff=0))
-    calls, started = 500, time.monotonic()
-    for _ in range(calls):
-        with pytest.raises(OverloadedError):
-            retrier.run(call, Deadline(1))
-    retries, seconds = call.count - calls, time.monotonic() - started
-    limit = _retries.MAX_TOKENS + _retries.REFILL_PER_SECOND * seconds + 1
-    assert _retries.MAX_TOKENS <= retries <= limit
-
-
-def test_budget_is_shared_with_other_policies() -> None:
-    policy = RetryPolicy(max_attempts=2, initial_backoff=0)
-    retrier, calls, started = Retrier(policy), 300, time.monotonic()
-    call = FlakyCall(*[OverloadedError("x") for _ in range(10_000)])
+    policy = RetryPolicy(max_attempts=3, initial_backoff=0)
+    retrier, calls, started = Retrier(policy), 500, time.monotonic()
     for _ in range(calls):
         with pytest.raises(OverloadedError):
             retrier.with_policy(policy).run(call, Deadline(1))
-    limit = _retries.MAX_TOKENS + _retries.REFILL_PER_SECOND * (time.monotonic() - started) + 1
-    assert call.count - calls <= limit
+    retries, seconds = call.count - calls, time.monotonic() - started
+    limit = _retries.MAX_TOKENS + _retries.REFILL_PER_SECOND * seconds + 1
+    assert _retries.MAX_TOKENS <= retries <= limit
 
 
 def test_budget_is_refilled_by_successes_and_time() -> None:
@@ -138,3 +131,19 @@ def test_budget_is_refilled_by_successes_and_time() -> None:
         pass
     time.sleep(2 / _retries.REFILL_PER_SECOND)
     assert is_retried()
+
+
+def test_default_timeout_is_ten_seconds_or_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIGITS_TIMEOUT", raising=False)
+    assert default_timeout() == 10
+    monkeypatch.setenv("DIGITS_TIMEOUT", "2.5")
+    assert default_timeout() == 2.5
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "inf"])
+def test_default_timeout_invalid_variable_raises_value_error_that_names_it(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITS_TIMEOUT", text)
+    with pytest.raises(ValueError, match=f"DIGITS_TIMEOUT is .* not '{text}'"):
+        default_timeout()

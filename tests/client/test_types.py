@@ -1,4 +1,4 @@
-"""Results: equality, hash, immutability, and what follows from their fields."""
+"""Options of a call and their limits; results and what follows from their fields."""
 
 import dataclasses
 import json
@@ -6,22 +6,11 @@ import json
 import pytest
 
 from digit_client import Digit, Line, Prediction, Reading
+from digit_client._types import CallOptions, check_timeout
 
 PROBABILITIES = (0.0, 0.0, 0.25, 0.75, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 PREDICTION = Prediction(3, 0.75, PROBABILITIES, tuple("0123456789"), 1)
 ROSE = Prediction(2, 0.6, (0.1, 0.1, 0.6, 0.2), ("daisy", "iris", "rose", "tulip"), 1)
-
-
-def test_prediction_equal_fields_are_equal_and_hash_alike() -> None:
-    copy = dataclasses.replace(PREDICTION)
-    assert copy == PREDICTION
-    assert hash(copy) == hash(PREDICTION)
-    assert dataclasses.replace(PREDICTION, model_version=2) != PREDICTION
-
-
-def test_prediction_assignment_raises_frozen_instance_error() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        PREDICTION.index = 4  # type: ignore[misc]
 
 
 def test_prediction_of_digits_has_label_and_digit() -> None:
@@ -100,3 +89,21 @@ def test_reading_to_dict_is_json_with_lines_and_refusal() -> None:
     assert (document["text"], document["refusal"], document["request_id"]) == ("1", None, "r")
     assert document["lines"][0]["digits"][0]["image"] == "aW1hZ2U="
     assert Reading("", (), 2).to_dict()["refusal"] == "no_digit"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), 1e10])
+def test_check_timeout_out_of_range_raises_value_error(seconds: float) -> None:
+    with pytest.raises(ValueError, match="positive number of seconds"):
+        check_timeout(seconds)
+
+
+@pytest.mark.parametrize("request_id", ["", "order 17", "ünï", "a\nb", "x" * 129])
+def test_call_options_request_id_that_the_gateway_replaces_raises_value_error(request_id: str) -> None:
+    with pytest.raises(ValueError, match="a request ID has"):
+        CallOptions(request_id=request_id)
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])
+def test_call_options_min_is_digit_out_of_range_raises_value_error(value: float) -> None:
+    with pytest.raises(ValueError, match="min_is_digit is a probability"):
+        CallOptions(min_is_digit=value)

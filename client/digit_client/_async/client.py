@@ -1,37 +1,26 @@
 """HTTP client of the gateway."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from threading import Event
-from types import TracebackType
-from typing import Any, Literal, Self, Unpack, overload
+from typing import Any
 
 import httpx
 
-from digit_client import _api, _bulk
+from digit_client import _api
 from digit_client._api import ImageBatch, UnreadableImage
-from digit_client._async.results import collect
-from digit_client._base_client import (
-    PREDICT,
-    READ,
-    Answer,
-    BaseClient,
-    Outcome,
-    Request,
-    Result,
-    Route,
-    adding_request_id,
-)
-from digit_client._bulk import OnError
-from digit_client._exceptions import DigitError, ImageError, without_tracebacks
+from digit_client._async.image_client import AsyncImageClient
+from digit_client._base_client import FEEDBACK, MODELS, PREDICT, READ, Answer, BaseClient, Request, Route
+from digit_client._concurrency import async_run, async_time_limit
+from digit_client._exceptions import DigitError, adding_request_id, without_tracebacks
 from digit_client._inputs import ImageSource
-from digit_client._options import CallOptions, GatewayKeywords
 from digit_client._retries import Deadline
-from digit_client._synchronization import AsyncResults, async_run, async_time_limit
-from digit_client._types import Feedback, Models, Prediction, Reading
+from digit_client._types import CallOptions, Feedback, Models, Prediction, Reading, Result
+
+_ROUTES: dict[Any, Route[Any]] = {Prediction: PREDICT, Reading: READ}
 
 
-class AsyncClient(BaseClient[httpx.AsyncClient]):
+class AsyncClient(AsyncImageClient[ImageBatch | UnreadableImage], BaseClient[httpx.AsyncClient]):
     """asyncio client of a gateway, for any task.
 
         async with AsyncClient() as client:
@@ -55,157 +44,6 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
     the service's log; without one, each request gets a random ID.
     """
 
-    async def predict(
-        self,
-        image: ImageSource,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> Prediction:
-        """Classify one image. For a model of digits, a refusal of the image is a prediction as well."""
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return await self._send_image(PREDICT, image, options)
-
-    @overload
-    async def predict_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: Literal["return"] = "return",
-        concurrency: int = 4,
-        **options: Unpack[GatewayKeywords],
-    ) -> list[Prediction | ImageError | OSError]: ...
-
-    @overload
-    async def predict_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: Literal["raise"],
-        concurrency: int = 4,
-        **options: Unpack[GatewayKeywords],
-    ) -> list[Prediction]: ...
-
-    async def predict_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: OnError = "return",
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> list[Any]:
-        """Classify each image, in their order, with few requests, `concurrency` of them at a time.
-
-        The error of a broken picture takes its place: an ImageError, or the OSError of a path that can't be
-        read; with `on_error="raise"` it fails the call, as every other error does. The timeout bounds each
-        request.
-
-        An array uint8 [n, *shape] of the shape of the model's task is the fastest input.
-        """
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return await collect(self._send_images(PREDICT, images, options, concurrency), on_error)
-
-    def iter_predict(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> AsyncResults[Prediction | DigitError | OSError]:
-        """Classify any number of images: yield the position of each, and its prediction or error.
-
-        The order is that of the answers; the error of a request takes the place of each of its images. Images
-        are read as requests end, so that memory is bounded. The timeout bounds each request.
-        """
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return self._send_images(PREDICT, images, options, concurrency)
-
-    async def read(
-        self,
-        image: ImageSource,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> Reading:
-        """Read all digits on one image, in lines; without a digit, the reading is empty.
-
-        Raise TooManyDigitsError for more digits than the gateway's limit, ReadingNotSupportedError if the
-        model's classes are not the ten digits.
-        """
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return await self._send_image(READ, image, options)
-
-    @overload
-    async def read_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: Literal["return"] = "return",
-        concurrency: int = 4,
-        **options: Unpack[GatewayKeywords],
-    ) -> list[Reading | ImageError | OSError]: ...
-
-    @overload
-    async def read_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: Literal["raise"],
-        concurrency: int = 4,
-        **options: Unpack[GatewayKeywords],
-    ) -> list[Reading]: ...
-
-    async def read_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: OnError = "return",
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> list[Any]:
-        """Read all digits on each image, in the images' order; arguments and errors as of `predict_many`."""
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return await collect(self._send_images(READ, images, options, concurrency), on_error)
-
-    def iter_read(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> AsyncResults[Reading | DigitError | OSError]:
-        """Read any number of images: yield the position of each, and its reading or error, as they come."""
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return self._send_images(READ, images, options, concurrency)
-
     async def feedback(
         self,
         answer: Prediction | Reading | str,
@@ -227,52 +65,46 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
         ID.
         """
         options = CallOptions(timeout=timeout, request_id=request_id)
-        return await self._call(self._feedback_request(answer, label, index, options))
+        return await self._call(self._request(FEEDBACK, options, _api.encode_feedback(answer, label, index)))
 
     async def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
         """Return the model's versions, their labels, its task card, and the names of all models."""
-        return await self._call(self._models_request(CallOptions(timeout=timeout, request_id=request_id)))
+        return await self._call(self._request(MODELS, CallOptions(timeout=timeout, request_id=request_id)))
 
     async def close(self) -> None:
         """Close the connections, except those of an `http_client` of the caller. End of the client's use."""
         if self._owns_http:
             await self._http.aclose()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
     def _connect(self) -> httpx.AsyncClient:
         return httpx.AsyncClient()
 
-    async def _send_image(self, route: Route[Result], image: ImageSource, options: CallOptions) -> Result:
+    async def _send_image(self, kind: type[Result], image: ImageSource, options: CallOptions) -> Result:
         arguments = await async_run(_api.encode_image, image)
-        (result,) = await self._call(self._images_request(route, options, arguments))
+        route: Route[list[Result | DigitError]] = _ROUTES[kind]
+        (result,) = await self._call(self._request(route, options, arguments))
         if isinstance(result, DigitError):
             raise result
         return result
 
-    def _send_images(
-        self, route: Route[Result], images: Iterable[ImageSource], options: CallOptions, concurrency: int
-    ) -> AsyncResults[Outcome[Result]]:
-        async def send(
-            batch: ImageBatch | UnreadableImage, _stopped: Event
-        ) -> list[tuple[int, Outcome[Result]]]:
-            if isinstance(batch, UnreadableImage):
-                return [(batch.index, without_tracebacks(batch.error))]
-            arguments = await async_run(batch.arguments)
-            try:
-                results = await self._call(self._images_request(route, options, arguments, batch.indices))
-            except DigitError as error:
-                results = [without_tracebacks(error)] * len(batch.indices)
-            return list(zip(batch.indices, results, strict=True))
+    def _batches(
+        self, kind: type[Result], images: Iterable[ImageSource]
+    ) -> Iterator[ImageBatch | UnreadableImage]:
+        return _api.encode_batches(images, _ROUTES[kind].max_files)
 
-        _bulk.check(images, concurrency)
-        return _bulk.run_async(_api.encode_batches(images, route.max_files), send, concurrency)
+    async def _send_batch(
+        self, kind: type[Result], batch: ImageBatch | UnreadableImage, options: CallOptions, stopped: Event
+    ) -> list[tuple[int, Result | DigitError | OSError]]:
+        if isinstance(batch, UnreadableImage):
+            return [(batch.index, without_tracebacks(batch.error))]
+        arguments = await async_run(batch.arguments)
+        route: Route[list[Result | DigitError]] = _ROUTES[kind]
+        try:
+            request = self._request(route, options, arguments, indices=batch.indices)
+            results = await self._call(request)
+        except DigitError as error:
+            results = [without_tracebacks(error)] * len(batch.indices)
+        return list(zip(batch.indices, results, strict=True))
 
     async def _call(self, request: Request[Answer]) -> Answer:
         with adding_request_id(request.request_id):
@@ -285,7 +117,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient]):
             async with (
                 async_time_limit(timeout),
                 self._connection().stream(
-                    request.method, self.url + request.path, timeout=timeout, **request.arguments
+                    request.route.method, self.url + request.route.path, timeout=timeout, **request.arguments
                 ) as response,
             ):
                 async for chunk in response.aiter_bytes():

@@ -1,5 +1,7 @@
 """Connection to a model server over gRPC."""
 
+import logging
+import random
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -8,15 +10,17 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_client._concurrency import async_sleep
 from digit_client._exceptions import ServiceError
-from digit_client._synchronization import async_sleep
 from digit_client._types import Prediction
 from digit_client.artifact.task_card import DIGITS, TaskCard
 from digit_client.images.reading import Peaks
 from digit_client.tfserving import calls, codec
 from digit_client.tfserving.calls import VersionStatus
-from digit_client.tfserving.channel import connect_async
 from digit_client.tfserving.codec import Batch, ModelRef
+from digit_client.tfserving.protos import GetModelMetadataRequest, GetModelStatusRequest
+
+_logger = logging.getLogger("digit_client")
 
 
 class AsyncConnection:
@@ -30,7 +34,7 @@ class AsyncConnection:
 
     def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
         self.target = target
-        self._channel = connect_async(target, credentials)
+        self._channel = calls.connect_async(target, credentials)
         self._stub = calls.Stub(self._channel)
         self._cards: dict[ModelRef, tuple[int, TaskCard]] = {}
         """Task card of each reference that was asked, with the version that gave it."""
@@ -51,7 +55,7 @@ class AsyncConnection:
         started = time.monotonic()
         version, task = await self._card(model, timeout)
         left = started + timeout - time.monotonic()
-        metadata = calls.metadata(request_id, trace or {})
+        metadata = calls.metadata(request_id, trace)
         try:
             response = await self._call(self._stub.predict, codec.encode(batch, model), left, metadata)
         except ServiceError as error:
@@ -60,7 +64,14 @@ class AsyncConnection:
                 self._cards.pop(model, None)
             raise
         answered = ModelRef(model.name, codec.version_of(response))
-        calls.log_predict(self.target, answered, len(batch), started, request_id)
+        _logger.debug(
+            "%s: Predict of %d images by %s in %.1f ms (request %s)",
+            self.target,
+            len(batch),
+            answered,
+            1000 * (time.monotonic() - started),
+            request_id,
+        )
         if answered.version != version:
             # Another version has got the label.
             known = await self._card(answered, started + timeout - time.monotonic())
@@ -76,7 +87,8 @@ class AsyncConnection:
         Raise ModelNotFoundError if there is no reader.
         """
         request, metadata = codec.encode_page(page, model), calls.metadata(request_id)
-        return calls.to_peaks(await self._call(self._stub.predict, request, timeout, metadata))
+        response = await self._call(self._stub.predict, request, timeout, metadata)
+        return calls.decoded("answer from the reader", codec.decode_peaks, response)
 
     def known_task(self, model: ModelRef) -> TaskCard | None:
         """Return the task card of the reference, None before it has been read."""
@@ -89,11 +101,15 @@ class AsyncConnection:
 
     async def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
         """Return the status of every version of the model, newest first."""
-        return calls.to_statuses(await self._call(self._stub.status, calls.status_request(model), timeout))
+        request = GetModelStatusRequest(model_spec=codec.model_spec(model))
+        return calls.to_statuses(await self._call(self._stub.status, request, timeout))
 
     async def resolve(self, model: ModelRef, *, timeout: float) -> int:
         """Return the version that the reference resolves to. Raise ModelNotFoundError if there is none."""
-        return calls.to_version(await self._call(self._stub.metadata, calls.metadata_request(model), timeout))
+        request = GetModelMetadataRequest(
+            model_spec=codec.model_spec(model), metadata_field=["signature_def"]
+        )
+        return codec.version_of(await self._call(self._stub.metadata, request, timeout))
 
     async def close(self) -> None:
         """Close the connection; calls in flight fail."""
@@ -112,7 +128,8 @@ class AsyncConnection:
             if not calls.lacks_card(error):
                 raise
         else:
-            return codec.version_of(response), calls.to_task(response)
+            card = calls.decoded("task card from the model server", codec.decode_card, response)
+            return codec.version_of(response), card
         return await self.resolve(model, timeout=started + timeout - time.monotonic()), DIGITS
 
     async def _call(
@@ -124,6 +141,6 @@ class AsyncConnection:
         except grpc.RpcError as error:
             if attempts == 1 or not calls.is_refused(error):
                 raise calls.translate(error, self.target) from error
-        await async_sleep(calls.refused_backoff())
+        await async_sleep(random.uniform(0, calls.MAX_REFUSED_BACKOFF))  # noqa: S311
         left = started + timeout - time.monotonic()
         return await self._call(method, request, left, metadata, attempts - 1)

@@ -1,43 +1,44 @@
 """gRPC client of TensorFlow Serving, with the interface of the HTTP client and without a gateway."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from threading import Event
-from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypeVar, Unpack, overload
+from typing import Any
+from uuid import uuid4
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import _bulk
 from digit_client._async.connection import AsyncConnection
-from digit_client._async.results import collect
-from digit_client._bulk import OnError
+from digit_client._async.image_client import AsyncImageClient
+from digit_client._concurrency import async_blocking, async_run
 from digit_client._exceptions import (
     DigitError,
     ImageError,
     ModelNotFoundError,
     ReaderMissingError,
+    adding_request_id,
     without_tracebacks,
 )
-from digit_client._inputs import ImageSource
-from digit_client._options import CallOptions, ModelServerKeywords, new_request_id
-from digit_client._recognition import Outcome, Pictures, Recognition
-from digit_client._synchronization import AsyncResults, async_blocking, async_run
-from digit_client._types import MIN_IS_DIGIT, Prediction, Reading
-from digit_client.artifact.task_card import READER_NAME
+from digit_client._inputs import ImageSource, to_png
+from digit_client._recognition import Outcome, Recognition, to_pixels
+from digit_client._retries import Deadline
+from digit_client._types import MIN_IS_DIGIT, CallOptions, Prediction, Reading, Result
+from digit_client.artifact.task_card import READER_NAME, TaskCard
 from digit_client.images import Peaks
-from digit_client.tfserving.base_client import CallsDeadline, ModelServerBaseClient
-from digit_client.tfserving.batches import PictureBatch, batches, read_once
+from digit_client.tfserving.base_client import ModelServerBaseClient, PictureBatch, batches, read_once
 from digit_client.tfserving.codec import Batch
 
-_Result = TypeVar("_Result", Prediction, Reading)
-_Recognize: TypeAlias = Callable[[Recognition, Pictures], Iterator[Outcome[_Result]]]
+_METHODS: dict[Any, Callable[..., Iterator[Outcome[Any]]]] = {
+    Prediction: Recognition.predict,
+    Reading: Recognition.read,
+}
 
 
-class AsyncModelServerClient(ModelServerBaseClient[AsyncConnection]):
+class AsyncModelServerClient(AsyncImageClient[PictureBatch], ModelServerBaseClient[AsyncConnection]):
     """asyncio gRPC client of TensorFlow Serving. This process decodes and prepares the images.
 
         async with AsyncModelServerClient("127.0.0.1:8500", name="flowers") as client:
@@ -51,220 +52,61 @@ class AsyncModelServerClient(ModelServerBaseClient[AsyncConnection]):
     time that an image, or a batch of 256 images, waits for the model server, with all retries; the
     preparation of the images is not counted. `credentials` from grpc.ssl_channel_credentials enable TLS.
 
-    Images, results, errors and options are those of AsyncClient, without `include`. The client connects at
-    its first call, an asyncio client in that call's event loop. It can be pickled unless it was given
-    credentials. Threads may share a ModelServerClient.
+    Images, results, errors and options are those of AsyncClient. The client connects at its first call, an
+    asyncio client in that call's event loop. It can be pickled unless it was given credentials. Threads may
+    share a ModelServerClient.
     """
-
-    async def predict(
-        self,
-        image: ImageSource,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> Prediction:
-        """Classify one image. For a model of digits, a refusal of the image is a prediction as well."""
-        options = CallOptions(version, label, min_is_digit, None, timeout, request_id)
-        return await self._send_image(Recognition.predict, image, options)
-
-    @overload
-    async def predict_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: Literal["return"] = "return",
-        concurrency: int = 4,
-        **options: Unpack[ModelServerKeywords],
-    ) -> list[Prediction | ImageError | OSError]: ...
-
-    @overload
-    async def predict_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: Literal["raise"],
-        concurrency: int = 4,
-        **options: Unpack[ModelServerKeywords],
-    ) -> list[Prediction]: ...
-
-    async def predict_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: OnError = "return",
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> list[Any]:
-        """Classify each image, in their order, in batches of 256, `concurrency` of them at a time.
-
-        The error of a broken picture takes its place: an ImageError, or the OSError of a path that can't be
-        read; with `on_error="raise"` it fails the call, as every other error does. The timeout bounds each
-        batch.
-
-        An array uint8 [n, *shape] of the shape of the model's task is the fastest input.
-        """
-        options = CallOptions(version, label, min_is_digit, None, timeout, request_id)
-        results = self._send_images(Recognition.predict, images, options, concurrency)
-        return await collect(results, on_error)
-
-    def iter_predict(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> AsyncResults[Prediction | DigitError | OSError]:
-        """Classify any number of images: yield the position of each, and its prediction or error.
-
-        The order is that of the answers; the error of a batch takes the place of each of its images. Images
-        are taken as batches end, so that few are in memory.
-        """
-        options = CallOptions(version, label, min_is_digit, None, timeout, request_id)
-        return self._send_images(Recognition.predict, images, options, concurrency)
-
-    async def read(
-        self,
-        image: ImageSource,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> Reading:
-        """Read all digits on one image, in lines; without a digit, the reading is empty.
-
-        Raise ReadingNotSupportedError if the model's classes are not the ten digits, ReaderMissingError if
-        the model server has no reader.
-        """
-        options = CallOptions(version, label, min_is_digit, None, timeout, request_id)
-        return await self._send_image(Recognition.read, image, options)
-
-    @overload
-    async def read_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: Literal["return"] = "return",
-        concurrency: int = 4,
-        **options: Unpack[ModelServerKeywords],
-    ) -> list[Reading | ImageError | OSError]: ...
-
-    @overload
-    async def read_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: Literal["raise"],
-        concurrency: int = 4,
-        **options: Unpack[ModelServerKeywords],
-    ) -> list[Reading]: ...
-
-    async def read_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: OnError = "return",
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> list[Any]:
-        """Read all digits on each image, in the images' order; arguments and errors as of `predict_many`."""
-        options = CallOptions(version, label, min_is_digit, None, timeout, request_id)
-        results = self._send_images(Recognition.read, images, options, concurrency)
-        return await collect(results, on_error)
-
-    def iter_read(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> AsyncResults[Reading | DigitError | OSError]:
-        """Read any number of images: yield the position of each, and its reading or error, as they come."""
-        options = CallOptions(version, label, min_is_digit, None, timeout, request_id)
-        return self._send_images(Recognition.read, images, options, concurrency)
 
     async def close(self) -> None:
         """Close the connection. A closed client can't be used again."""
         if connection := self._connection.end():
             await connection.close()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
     def _new_connection(self, target: str, credentials: grpc.ChannelCredentials | None) -> AsyncConnection:
         return AsyncConnection(target, credentials)
 
-    async def _send_image(
-        self, recognize: _Recognize[_Result], image: ImageSource, options: CallOptions
-    ) -> _Result:
-        pictures = [await async_run(read_once, image)]
-        ((_, result),) = await self._recognize(recognize, PictureBatch(0, pictures), options, Event())
+    async def _send_image(self, kind: type[Result], image: ImageSource, options: CallOptions) -> Result:
+        batch = PictureBatch(0, [await async_run(read_once, image)])
+        ((_, result),) = await self._recognize(kind, batch, options, Event())
         if isinstance(result, ImageError):
             result.index = None
         if isinstance(result, Exception):
             raise result
         return result
 
-    def _send_images(
-        self,
-        recognize: _Recognize[_Result],
-        images: Iterable[ImageSource],
-        options: CallOptions,
-        concurrency: int,
-    ) -> AsyncResults[_Result | DigitError | OSError]:
-        async def send(
-            batch: PictureBatch, stopped: Event
-        ) -> list[tuple[int, _Result | DigitError | OSError]]:
-            try:
-                return await self._recognize(recognize, batch, options, stopped)
-            except DigitError as error:
-                kept = without_tracebacks(error)
-                return [(batch.start + position, kept) for position in range(len(batch.pictures))]
+    def _batches(self, kind: type[Result], images: Iterable[ImageSource]) -> Iterator[PictureBatch]:
+        return batches(images)
 
-        _bulk.check(images, concurrency)
-        return _bulk.run_async(batches(images), send, concurrency)
+    async def _send_batch(
+        self, kind: type[Result], batch: PictureBatch, options: CallOptions, stopped: Event
+    ) -> list[tuple[int, Result | DigitError | OSError]]:
+        try:
+            return await self._recognize(kind, batch, options, stopped)
+        except DigitError as error:
+            kept = without_tracebacks(error)
+            return [(batch.start + position, kept) for position in range(len(batch.pictures))]
 
     async def _recognize(
-        self, recognize: _Recognize[_Result], batch: PictureBatch, options: CallOptions, stopped: Event
-    ) -> list[tuple[int, _Result | DigitError | OSError]]:
+        self, kind: type[Result], batch: PictureBatch, options: CallOptions, stopped: Event
+    ) -> list[tuple[int, Result | DigitError | OSError]]:
         """Return the position and the result of each picture. No call begins once `stopped` is set."""
         model = self._model(options.version, options.label)
         reader = replace(self._model(None, None), name=READER_NAME)
-        request_id = options.request_id or new_request_id()
-        deadline = CallsDeadline(self.timeout if options.timeout is None else options.timeout)
+        request_id = options.request_id or uuid4().hex
+        timeout = self.timeout if options.timeout is None else options.timeout
+        waited = 0.0
         # Connect here, in the event loop: the recognition runs in a thread.
         connection = self._connection.get()
 
         async def call(send: Callable[[float], Any]) -> Any:
+            nonlocal waited
             if stopped.is_set():
                 raise CancelledError
-            with deadline.running() as running:
-                return await self._retrier.run_async(send, running)
+            started = time.monotonic()
+            try:
+                return await self._retrier.run_async(send, Deadline(timeout, waited))
+            finally:
+                waited += time.monotonic() - started
 
         async def classify(inputs: Batch) -> list[Prediction]:
             answers: list[Prediction] = await call(
@@ -283,23 +125,37 @@ class AsyncModelServerClient(ModelServerBaseClient[AsyncConnection]):
                 ) from error
             return peaks
 
-        try:
+        with adding_request_id(request_id):
             task = await call(lambda timeout: connection.task(model, timeout=timeout))
             min_is_digit = MIN_IS_DIGIT if options.min_is_digit is None else options.min_is_digit
             recognition = Recognition(async_blocking(classify), task, min_is_digit, async_blocking(find))
-            outcomes: list[Outcome[_Result]] = await async_run(list, recognize(recognition, batch.pictures))
-        except DigitError as error:
-            error.request_id = error.request_id or request_id
-            raise
+            found = _METHODS[kind](recognition, batch.pictures)
+            if options.include:
+                found = (replace(outcome, result=_with_images(outcome, task)) for outcome in found)
+            outcomes: list[Outcome[Result]] = await async_run(list, found)
         return [
             (batch.start + position, _complete(outcome.result, batch.start + position, request_id))
             for position, outcome in enumerate(outcomes)
         ]
 
 
+def _with_images(outcome: Outcome[Result], task: TaskCard) -> Result | ImageError | OSError:
+    """Return the result with the model's inputs as PNG files."""
+    result, files = outcome.result, (to_png(to_pixels(row, task)) for row in outcome.inputs)
+    if isinstance(result, Prediction):
+        return replace(result, image=next(files))
+    if isinstance(result, Reading):
+        lines = [
+            replace(line, digits=tuple(replace(digit, image=next(files)) for digit in line.digits))
+            for line in result.lines
+        ]
+        return replace(result, lines=tuple(lines))
+    return result
+
+
 def _complete(
-    result: _Result | ImageError | OSError, index: int, request_id: str
-) -> _Result | ImageError | OSError:
+    result: Result | ImageError | OSError, index: int, request_id: str
+) -> Result | ImageError | OSError:
     """Add the request's ID to the result, and the position in the call to the error of a picture."""
     if isinstance(result, OSError):
         return result

@@ -1,38 +1,27 @@
 # Generated from _async by client/generate_sync.py: change the source, then run the script.
 """HTTP client of the gateway."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from threading import Event
-from types import TracebackType
-from typing import Any, Literal, Self, Unpack, overload
+from typing import Any
 
 import httpx
 
-from digit_client import _api, _bulk
+from digit_client import _api
 from digit_client._api import ImageBatch, UnreadableImage
-from digit_client._base_client import (
-    PREDICT,
-    READ,
-    Answer,
-    BaseClient,
-    Outcome,
-    Request,
-    Result,
-    Route,
-    adding_request_id,
-)
-from digit_client._bulk import OnError
-from digit_client._exceptions import DigitError, ImageError, without_tracebacks
+from digit_client._base_client import FEEDBACK, MODELS, PREDICT, READ, Answer, BaseClient, Request, Route
+from digit_client._concurrency import run, time_limit
+from digit_client._exceptions import DigitError, adding_request_id, without_tracebacks
 from digit_client._inputs import ImageSource
-from digit_client._options import CallOptions, GatewayKeywords
 from digit_client._retries import Deadline
-from digit_client._sync.results import collect
-from digit_client._synchronization import Results, run, time_limit
-from digit_client._types import Feedback, Models, Prediction, Reading
+from digit_client._sync.image_client import ImageClient
+from digit_client._types import CallOptions, Feedback, Models, Prediction, Reading, Result
+
+_ROUTES: dict[Any, Route[Any]] = {Prediction: PREDICT, Reading: READ}
 
 
-class Client(BaseClient[httpx.Client]):
+class Client(ImageClient[ImageBatch | UnreadableImage], BaseClient[httpx.Client]):
     """Blocking client of a gateway, for any task.
 
         with Client() as client:
@@ -56,157 +45,6 @@ class Client(BaseClient[httpx.Client]):
     the service's log; without one, each request gets a random ID.
     """
 
-    def predict(
-        self,
-        image: ImageSource,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> Prediction:
-        """Classify one image. For a model of digits, a refusal of the image is a prediction as well."""
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return self._send_image(PREDICT, image, options)
-
-    @overload
-    def predict_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: Literal["return"] = "return",
-        concurrency: int = 4,
-        **options: Unpack[GatewayKeywords],
-    ) -> list[Prediction | ImageError | OSError]: ...
-
-    @overload
-    def predict_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: Literal["raise"],
-        concurrency: int = 4,
-        **options: Unpack[GatewayKeywords],
-    ) -> list[Prediction]: ...
-
-    def predict_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: OnError = "return",
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> list[Any]:
-        """Classify each image, in their order, with few requests, `concurrency` of them at a time.
-
-        The error of a broken picture takes its place: an ImageError, or the OSError of a path that can't be
-        read; with `on_error="raise"` it fails the call, as every other error does. The timeout bounds each
-        request.
-
-        An array uint8 [n, *shape] of the shape of the model's task is the fastest input.
-        """
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return collect(self._send_images(PREDICT, images, options, concurrency), on_error)
-
-    def iter_predict(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> Results[Prediction | DigitError | OSError]:
-        """Classify any number of images: yield the position of each, and its prediction or error.
-
-        The order is that of the answers; the error of a request takes the place of each of its images. Images
-        are read as requests end, so that memory is bounded. The timeout bounds each request.
-        """
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return self._send_images(PREDICT, images, options, concurrency)
-
-    def read(
-        self,
-        image: ImageSource,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> Reading:
-        """Read all digits on one image, in lines; without a digit, the reading is empty.
-
-        Raise TooManyDigitsError for more digits than the gateway's limit, ReadingNotSupportedError if the
-        model's classes are not the ten digits.
-        """
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return self._send_image(READ, image, options)
-
-    @overload
-    def read_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: Literal["return"] = "return",
-        concurrency: int = 4,
-        **options: Unpack[GatewayKeywords],
-    ) -> list[Reading | ImageError | OSError]: ...
-
-    @overload
-    def read_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: Literal["raise"],
-        concurrency: int = 4,
-        **options: Unpack[GatewayKeywords],
-    ) -> list[Reading]: ...
-
-    def read_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        on_error: OnError = "return",
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> list[Any]:
-        """Read all digits on each image, in the images' order; arguments and errors as of `predict_many`."""
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return collect(self._send_images(READ, images, options, concurrency), on_error)
-
-    def iter_read(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> Results[Reading | DigitError | OSError]:
-        """Read any number of images: yield the position of each, and its reading or error, as they come."""
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return self._send_images(READ, images, options, concurrency)
-
     def feedback(
         self,
         answer: Prediction | Reading | str,
@@ -228,50 +66,46 @@ class Client(BaseClient[httpx.Client]):
         ID.
         """
         options = CallOptions(timeout=timeout, request_id=request_id)
-        return self._call(self._feedback_request(answer, label, index, options))
+        return self._call(self._request(FEEDBACK, options, _api.encode_feedback(answer, label, index)))
 
     def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
         """Return the model's versions, their labels, its task card, and the names of all models."""
-        return self._call(self._models_request(CallOptions(timeout=timeout, request_id=request_id)))
+        return self._call(self._request(MODELS, CallOptions(timeout=timeout, request_id=request_id)))
 
     def close(self) -> None:
         """Close the connections, except those of an `http_client` of the caller. End of the client's use."""
         if self._owns_http:
             self._http.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _connect(self) -> httpx.Client:
         return httpx.Client()
 
-    def _send_image(self, route: Route[Result], image: ImageSource, options: CallOptions) -> Result:
+    def _send_image(self, kind: type[Result], image: ImageSource, options: CallOptions) -> Result:
         arguments = run(_api.encode_image, image)
-        (result,) = self._call(self._images_request(route, options, arguments))
+        route: Route[list[Result | DigitError]] = _ROUTES[kind]
+        (result,) = self._call(self._request(route, options, arguments))
         if isinstance(result, DigitError):
             raise result
         return result
 
-    def _send_images(
-        self, route: Route[Result], images: Iterable[ImageSource], options: CallOptions, concurrency: int
-    ) -> Results[Outcome[Result]]:
-        def send(batch: ImageBatch | UnreadableImage, _stopped: Event) -> list[tuple[int, Outcome[Result]]]:
-            if isinstance(batch, UnreadableImage):
-                return [(batch.index, without_tracebacks(batch.error))]
-            arguments = run(batch.arguments)
-            try:
-                results = self._call(self._images_request(route, options, arguments, batch.indices))
-            except DigitError as error:
-                results = [without_tracebacks(error)] * len(batch.indices)
-            return list(zip(batch.indices, results, strict=True))
+    def _batches(
+        self, kind: type[Result], images: Iterable[ImageSource]
+    ) -> Iterator[ImageBatch | UnreadableImage]:
+        return _api.encode_batches(images, _ROUTES[kind].max_files)
 
-        _bulk.check(images, concurrency)
-        return _bulk.run(_api.encode_batches(images, route.max_files), send, concurrency)
+    def _send_batch(
+        self, kind: type[Result], batch: ImageBatch | UnreadableImage, options: CallOptions, stopped: Event
+    ) -> list[tuple[int, Result | DigitError | OSError]]:
+        if isinstance(batch, UnreadableImage):
+            return [(batch.index, without_tracebacks(batch.error))]
+        arguments = run(batch.arguments)
+        route: Route[list[Result | DigitError]] = _ROUTES[kind]
+        try:
+            request = self._request(route, options, arguments, indices=batch.indices)
+            results = self._call(request)
+        except DigitError as error:
+            results = [without_tracebacks(error)] * len(batch.indices)
+        return list(zip(batch.indices, results, strict=True))
 
     def _call(self, request: Request[Answer]) -> Answer:
         with adding_request_id(request.request_id):
@@ -284,7 +118,7 @@ class Client(BaseClient[httpx.Client]):
             self._translate_errors(timeout),
             time_limit(timeout),
             self._connection().stream(
-                request.method, self.url + request.path, timeout=timeout, **request.arguments
+                request.route.method, self.url + request.route.path, timeout=timeout, **request.arguments
             ) as response,
         ):
             for chunk in response.iter_bytes():

@@ -1,5 +1,5 @@
 """TensorFlow Serving's gRPC protocol without TensorFlow (extra `[grpc]`).
 
-`protos` has the messages, `codec` converts arrays to messages and back, `channel` creates gRPC channels,
-`model_server` sends requests over them. `client` adds images (`pictures`), their `recognition`, and retries.
+`protos` has the messages, `codec` converts arrays to messages and back, `calls` has channels, methods and
+errors, `connection` sends requests, and `base_client` is the base of the clients of pictures.
 """

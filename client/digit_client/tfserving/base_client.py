@@ -1,24 +1,28 @@
-"""Base of the gRPC clients: settings, and the connection."""
+"""Base of the gRPC clients: settings, the connection, and batches of pictures in bounded memory."""
 
 import os
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import grpc
 
-from digit_client._options import check_timeout, default_timeout
-from digit_client._retries import Deadline, Retrier, RetryPolicy
-from digit_client.tfserving.channel import check_target
+from digit_client import _inputs
+from digit_client._exceptions import ImageError, without_tracebacks
+from digit_client._inputs import ImageSource
+from digit_client._recognition import MAX_BATCH, PictureError, Pictures
+from digit_client._retries import Retrier, RetryPolicy, default_timeout
+from digit_client._types import check_timeout
+from digit_client.tfserving.calls import check_target
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.connection import AsyncConnection, Connection
 
 _DEFAULT_TARGET = "127.0.0.1:8500"
+# Bytes of files and pixels in memory, at which a batch ends. Files at paths are read one after the other.
+_BATCH_BYTES = 32 * 1024 * 1024
 
 AnyConnection = TypeVar("AnyConnection", Connection, AsyncConnection)
 
@@ -111,21 +115,38 @@ class ModelServerBaseClient(ABC, Generic[AnyConnection]):
         """Return a new connection to the model server."""
 
 
-class CallsDeadline:
-    """Deadline over the calls of a recognition: its time runs while a call does."""
+@dataclass(frozen=True, slots=True)
+class PictureBatch:
+    """Pictures of a call, of which the first one has the position `start`."""
 
-    def __init__(self, seconds: float) -> None:
-        self._deadline = Deadline(seconds)
-        self._paused_at = time.monotonic()
+    start: int
+    pictures: Pictures
 
-    @contextmanager
-    def running(self) -> Iterator[Deadline]:
-        """Let the time run during the block."""
-        self._deadline.extend(time.monotonic() - self._paused_at)
-        try:
-            yield self._deadline
-        finally:
-            self._paused_at = time.monotonic()
+
+def batches(images: Iterable[ImageSource]) -> Iterator[PictureBatch]:
+    """Yield the pictures in batches, and take no image before its batch is asked for."""
+    if _inputs.is_batch(images):
+        for start in range(0, len(images), MAX_BATCH):
+            yield PictureBatch(start, images[start : start + MAX_BATCH])
+        return
+    start = memory = 0
+    batch: list[ImageSource | PictureError] = []
+    for image in images:
+        batch.append(read_once(image))
+        memory += _memory(batch[-1])
+        if len(batch) == MAX_BATCH or memory >= _BATCH_BYTES:
+            yield PictureBatch(start, batch)
+            start, memory, batch = start + len(batch), 0, []
+    if batch:
+        yield PictureBatch(start, batch)
+
+
+def read_once(image: ImageSource) -> "ImageSource | PictureError":
+    """Read an open file, which can be read only once, or return its error; leave other images as they are."""
+    try:
+        return _inputs.read_source(image) if hasattr(image, "read") else image
+    except (ImageError, OSError) as error:
+        return without_tracebacks(error)
 
 
 class _LazyConnection(Generic[AnyConnection]):
@@ -155,3 +176,13 @@ class _LazyConnection(Generic[AnyConnection]):
             self._is_closed = True
             connection, self._connection = self._connection, None
             return connection
+
+
+def _memory(picture: Any) -> int:
+    """Return the bytes of a file or of pixels in memory; 0 for a path."""
+    if isinstance(picture, (bytes, bytearray)):
+        return len(picture)
+    if hasattr(picture, "getbands"):
+        pixels: int = picture.width * picture.height
+        return pixels * len(picture.getbands())
+    return int(getattr(picture, "nbytes", 0))

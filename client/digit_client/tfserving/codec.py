@@ -63,28 +63,19 @@ def model_spec(model: ModelRef) -> ModelSpec:
 
 def encode(batch: Batch, model: ModelRef) -> PredictRequest:
     """Convert a batch to a request to `model`. The batch's dtype selects the signature."""
-    # No output filter: TensorFlow Serving refuses a filter that names an output which the model lacks, and
-    # gives all outputs without one.
-    request = PredictRequest(model_spec=model_spec(model))
-    is_images = batch.dtype == np.uint8
-    request.model_spec.signature_name = IMAGES_SIGNATURE if is_images else PIXELS_SIGNATURE
-    tensor = request.inputs[IMAGES_INPUT if is_images else PIXELS_INPUT]
-    tensor.dtype = DT_UINT8 if is_images else DT_FLOAT
-    for size in batch.shape:
-        tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = batch.tobytes()
-    return request
+    if batch.dtype == np.uint8:
+        return _encode_input(batch, IMAGES_INPUT, IMAGES_SIGNATURE, model)
+    return _encode_input(batch, PIXELS_INPUT, PIXELS_SIGNATURE, model)
 
 
 def encode_card_request(model: ModelRef) -> PredictRequest:
     """Return the request for a model's task card: signature `card`, input `unused` uint8 [1]."""
-    request = PredictRequest(model_spec=model_spec(model))
-    request.model_spec.signature_name = CARD_SIGNATURE
-    tensor = request.inputs[CARD_INPUT]
-    tensor.dtype = DT_UINT8
-    tensor.tensor_shape.dim.add(size=1)
-    tensor.tensor_content = b"\0"
-    return request
+    return _encode_input(np.zeros(1, np.uint8), CARD_INPUT, CARD_SIGNATURE, model)
+
+
+def encode_page(page: NDArray[np.uint8], model: ModelRef) -> PredictRequest:
+    """Convert a grey page, uint8 [h, w], to a request to the reader `model`."""
+    return _encode_input(page[np.newaxis], PAGES_INPUT, PIXELS_SIGNATURE, model)
 
 
 def decode_card(response: PredictResponse) -> TaskCard:
@@ -96,18 +87,6 @@ def decode_card(response: PredictResponse) -> TaskCard:
     if not isinstance(document, dict):
         raise ValueError("the task card is not a JSON object")
     return TaskCard.from_document(document)
-
-
-def encode_page(page: NDArray[np.uint8], model: ModelRef) -> PredictRequest:
-    """Convert a grey page, uint8 [h, w], to a request to the reader `model`."""
-    request = PredictRequest(model_spec=model_spec(model))
-    request.model_spec.signature_name = PIXELS_SIGNATURE
-    tensor = request.inputs[PAGES_INPUT]
-    tensor.dtype = DT_UINT8
-    for size in (1, *page.shape):
-        tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = page.tobytes()
-    return request
 
 
 def decode_peaks(response: PredictResponse) -> Peaks:
@@ -172,6 +151,19 @@ def decode(response: PredictResponse, task: TaskCard) -> list[Prediction]:
             strict=True,
         )
     ]
+
+
+def _encode_input(values: Batch, name: str, signature: str, model: ModelRef) -> PredictRequest:
+    # No output filter: TensorFlow Serving refuses a filter that names an output which the model lacks, and
+    # gives all outputs without one.
+    request = PredictRequest(model_spec=model_spec(model))
+    request.model_spec.signature_name = signature
+    tensor = request.inputs[name]
+    tensor.dtype = DT_UINT8 if values.dtype == np.uint8 else DT_FLOAT
+    for size in values.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = values.tobytes()
+    return request
 
 
 def _above(task: TaskCard, row: Sequence[float]) -> tuple[str, ...]:

@@ -157,6 +157,11 @@ def test_prepares_as_differs_if_only_one_reads_numbers() -> None:
     assert not replace(DIGITS, labels=tuple("abcdefghij")).prepares_as(DIGITS)
 
 
+MULTI_LABEL = DOCUMENT | {"output": "multi-label"}
+NO_NAME = "name must consist of letters, digits, - and _, not be"
+NO_RANGE = "range must be two numbers, such as [0, 255], not"
+
+
 @pytest.mark.parametrize(
     ("document", "sentence"),
     [
@@ -166,80 +171,40 @@ def test_prepares_as_differs_if_only_one_reads_numbers() -> None:
             "refuse_below, threshold",
         ),
         (changed("input", "size", value=1), "[input] has the unknown key 'size'; known: range, shape"),
-        (
-            changed("prepare", "size", value=1),
-            "[prepare] has the unknown key 'size'; known: color, fit, kind",
-        ),
+        (changed("prepare", "a", value=1), "[prepare] has the unknown key 'a'; known: color, fit, kind"),
         (changed("output", value="softmax"), "output must be 'multi-label', not 'softmax'"),
         (changed("threshold", value=0.5), "threshold needs output = 'multi-label'"),
         (
-            DOCUMENT | {"output": "multi-label", "threshold": [0.5]},
-            "threshold must be one number, or one for each of 3 labels, not [0.5]",
+            MULTI_LABEL | {"threshold": [1]},
+            "threshold must be one number, or one for each of 3 labels, not [1]",
         ),
-        (
-            DOCUMENT | {"output": "multi-label", "threshold": 2},
-            "threshold must be a number from 0 to 1, not 2",
-        ),
+        (MULTI_LABEL | {"threshold": 2}, "threshold must be a number from 0 to 1, not 2"),
         (changed("refuse_below", value="half"), "refuse_below must be a number from 0 to 1, not 'half'"),
         (
             DIGITS.to_document() | {"refuse_below": 0.5},
             "refuse_below is for other labels: digits are refused by is_digit",
         ),
         (
-            DOCUMENT | {"output": "multi-label", "refuse_below": 0.5},
+            MULTI_LABEL | {"refuse_below": 0.5},
             "refuse_below is for one label a picture; threshold says which labels are named",
         ),
         (without("name"), "the task card lacks 'name'"),
-        (without("labels"), "the task card lacks 'labels'"),
-        (without("input"), "the task card lacks 'input'"),
-        (without("input", "shape"), "[input] lacks 'shape'"),
         (without("input", "range"), "[input] lacks 'range'"),
         (changed("input", value=[180, 180]), "'input' must be a table"),
-        (changed("prepare", value="resize"), "'prepare' must be a table"),
-        (
-            changed("prepare", "kind", value="photos"),
-            "kind must be 'digits' or 'resize' or 'none', not 'photos'",
-        ),
+        (changed("prepare", "kind", value="x"), "kind must be 'digits' or 'resize' or 'none', not 'x'"),
         (changed("prepare", "fit", value="cut"), "fit must be 'crop' or 'pad' or 'stretch', not 'cut'"),
         (changed("prepare", "color", value="cmyk"), "color must be 'grey' or 'rgb', not 'cmyk'"),
         (changed("prepare", "color", value="grey"), "color 'grey' contradicts the shape [180, 240, 3]"),
-        (changed("name", value=""), "name must consist of letters, digits, - and _, not be ''"),
-        (changed("name", value="../etc"), "name must consist of letters, digits, - and _, not be '../etc'"),
-        (changed("name", value="rosé"), "name must consist of letters, digits, - and _, not be 'rosé'"),
-        (changed("name", value=5), "name must consist of letters, digits, - and _, not be 5"),
-        (changed("labels", value="abc"), "labels must be a list of strings"),
-        (changed("labels", value=[0, 1]), "labels must be a list of strings"),
+        *((changed("name", value=name), f"{NO_NAME} {name!r}") for name in ("", "../etc", "rosé", 5)),
+        *((changed("labels", value=value), "labels must be a list of strings") for value in ("abc", [0, 1])),
         (changed("labels", value=["rose"]), "labels must be 2 to 1,000 names, not 1"),
-        (
-            changed("labels", value=[f"{n}" for n in range(MAX_LABELS + 1)]),
-            "labels must be 2 to 1,000 names, not 1001",
-        ),
+        (changed("labels", value=["a"] * (MAX_LABELS + 1)), "labels must be 2 to 1,000 names, not 1001"),
         (changed("labels", value=["rose", " "]), "a label must be a printable name, not ' '"),
         (changed("labels", value=["rose", "a\nb"]), r"a label must be a printable name, not 'a\nb'"),
         (changed("labels", value=["rose", "daisy", "rose"]), "the label 'rose' occurs twice"),
-        (
-            changed("input", "shape", value=[180]),
-            f"{WRONG_SHAPE} [180]",
-        ),
-        (
-            changed("input", "shape", value=[180, 0]),
-            f"{WRONG_SHAPE} [180, 0]",
-        ),
-        (
-            changed("input", "shape", value=[4096, 180]),
-            f"{WRONG_SHAPE} [4096, 180]",
-        ),
-        (
-            changed("input", "shape", value=[180, 180.5]),
-            f"{WRONG_SHAPE} [180, 180.5]",
-        ),
-        (
-            changed("input", "shape", value=[180, None, 3]),
-            f"{WRONG_SHAPE} [180, None, 3]",
-        ),
-        (
-            changed("input", "shape", value=180),
-            f"{WRONG_SHAPE} 180",
+        *(
+            (changed("input", "shape", value=shape), f"{WRONG_SHAPE} {shape}")
+            for shape in ([180], [180, 0], [4096, 180], [180, 180.5], [180, None, 3], 180)
         ),
         (
             changed("input", "shape", value=[180, 180, 4]),
@@ -249,22 +214,14 @@ def test_prepares_as_differs_if_only_one_reads_numbers() -> None:
             changed("prepare", value={"kind": "digits"}),
             "prepare kind 'digits' needs the shape [28, 28], not [180, 240, 3]",
         ),
-        (changed("input", "range", value=[0]), "range must be two numbers, such as [0, 255], not [0]"),
-        (changed("input", "range", value=255), "range must be two numbers, such as [0, 255], not 255"),
-        (
-            changed("input", "range", value=["0", "1"]),
-            "range must be two numbers, such as [0, 255], not ['0', '1']",
+        *(
+            (changed("input", "range", value=bounds), f"{NO_RANGE} {bounds}")
+            for bounds in ([0], 255, ["0", "1"], [False, True], [0, math.inf])
         ),
-        (
-            changed("input", "range", value=[False, True]),
-            "range must be two numbers, such as [0, 255], not [False, True]",
+        *(
+            (changed("input", "range", value=bounds), f"range must rise from black to white, not be {bounds}")
+            for bounds in ([1, 1], [255, 0])
         ),
-        (
-            changed("input", "range", value=[0, math.inf]),
-            "range must be two numbers, such as [0, 255], not [0, inf]",
-        ),
-        (changed("input", "range", value=[1, 1]), "range must rise from black to white, not be [1, 1]"),
-        (changed("input", "range", value=[255, 0]), "range must rise from black to white, not be [255, 0]"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
@@ -284,21 +241,21 @@ def test_from_document_mistake_raises_its_sentence(document: dict[str, Any], sen
     ),
     st.sampled_from(
         [
-            ("name",),
-            ("labels",),
-            ("output",),
-            ("refuse_below",),
-            ("input",),
-            ("prepare",),
-            ("input", "shape"),
-            ("input", "range"),
-            ("prepare", "kind"),
+            "name",
+            "labels",
+            "output",
+            "refuse_below",
+            "input",
+            "prepare",
+            "input.shape",
+            "input.range",
+            "prepare.kind",
         ]
     ),
 )
-def test_from_document_any_value_gives_card_or_task_card_error(value: Any, path: tuple[str, ...]) -> None:
+def test_from_document_any_value_gives_card_or_task_card_error(value: Any, path: str) -> None:
     try:
-        card = TaskCard.from_document(changed(*path, value=value))
+        card = TaskCard.from_document(changed(*path.split("."), value=value))
     except TaskCardError:
         return
     assert TaskCard.from_document(card.to_document()) == card

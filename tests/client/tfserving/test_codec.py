@@ -48,8 +48,9 @@ def test_encode_float32_uses_serving_default() -> None:
     ],
 )
 def test_encode_sets_model_spec(model: ModelRef, version: int, label: str) -> None:
-    spec = codec.encode(np.zeros((1, 28, 28), np.uint8), model).model_spec
-    assert (spec.name, spec.version.value, spec.version_label) == ("flowers", version, label)
+    for request in (codec.encode(np.zeros((1, 28, 28), np.uint8), model), codec.encode_card_request(model)):
+        spec = request.model_spec
+        assert (spec.name, spec.version.value, spec.version_label) == ("flowers", version, label)
 
 
 def test_encode_requests_all_outputs() -> None:
@@ -87,27 +88,11 @@ def response(
     return message
 
 
-@given(
-    arrays.arrays(np.float32, st.tuples(st.integers(1, 5), st.just(10)), elements=st.floats(0, 8, width=32))
-)
-def test_decode_returns_most_probable_digits(scores: np.ndarray) -> None:
-    exponents = np.exp(scores)
-    probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
-    predictions = codec.decode(response(probabilities, version=7), DIGITS)
-    for prediction, row in zip(predictions, probabilities, strict=True):
-        assert prediction.digit == int(row.argmax())
-        assert prediction.confidence == max(prediction.probabilities) == float(row.max())
-        assert prediction.probabilities == tuple(row.tolist())
-        assert prediction.model_version == 7
-
-
 def test_decode_packed_and_listed_tensor_are_equal() -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(10), 3).astype(np.float32)
     listed = codec.decode(response(probabilities, packed=False), DIGITS)
     assert listed == codec.decode(response(probabilities, packed=True), DIGITS)
-    assert [prediction.probabilities for prediction in listed] == [
-        tuple(row) for row in probabilities.tolist()
-    ]
+    assert [each.is_digit for each in listed] == [None] * 3
 
 
 @pytest.mark.parametrize(
@@ -116,6 +101,7 @@ def test_decode_packed_and_listed_tensor_are_equal() -> None:
         pytest.param(PredictResponse(), id="no-output"),
         pytest.param(response(UNIFORM, dtype=DT_UINT8), id="wrong-type"),
         pytest.param(response(np.full((2, 9), 1 / 9, np.float32)), id="nine-columns"),
+        pytest.param(response(np.full((2, 11), 1 / 11, np.float32)), id="eleven-columns"),
         pytest.param(response(np.full(10, 0.1, np.float32)), id="one-dimension"),
     ],
 )
@@ -158,13 +144,6 @@ def test_decode_is_digit_sets_is_digit(shape: tuple[int, ...], packed: bool) -> 
     assert [prediction.is_digit for prediction in predictions] == [0.25, 1]
 
 
-def test_decode_without_is_digit_sets_none() -> None:
-    assert [prediction.is_digit for prediction in codec.decode(response(UNIFORM), DIGITS)] == [
-        None,
-        None,
-    ]
-
-
 @pytest.mark.parametrize(
     "is_digit",
     [[0.5], [0.5, 0.5, 0.5], [[0.5, 0.5]], [0.5, np.nan], [0.5, -0.1], [0.5, 1.1], [0.5, np.inf]],
@@ -189,56 +168,38 @@ def test_decode_tensor_shorter_than_shape_raises_value_error() -> None:
         )
     )
 )
-def test_decode_any_number_of_classes_returns_labels(scores: np.ndarray) -> None:
+def test_decode_returns_most_probable_labels(scores: np.ndarray) -> None:
     labels = tuple(f"label {number}" for number in range(scores.shape[1]))
     exponents = np.exp(scores)
     probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
-    predictions = codec.decode(response(probabilities), replace(FLOWERS, labels=labels))
-    assert [prediction.label for prediction in predictions] == [labels[row.argmax()] for row in probabilities]
-    assert {prediction.labels for prediction in predictions} == {labels}
+    predictions = codec.decode(response(probabilities, version=7), replace(FLOWERS, labels=labels))
+    for prediction, row in zip(predictions, probabilities, strict=True):
+        assert (prediction.label, prediction.labels) == (labels[row.argmax()], labels)
+        assert prediction.confidence == max(prediction.probabilities) == float(row.max())
+        assert prediction.probabilities == tuple(row.tolist())
+        assert prediction.model_version == 7
 
 
-@pytest.mark.parametrize("classes", [9, 11])
-def test_decode_other_number_of_classes_than_labels_raises_value_error(classes: int) -> None:
-    probabilities = np.full((2, classes), 1 / classes, np.float32)
-    with pytest.raises(
-        ValueError, match=rf"expected probabilities float32 \[n, 10\], got shape \[2, {classes}\]"
-    ):
-        codec.decode(response(probabilities), DIGITS)
-
-
-def card_response(*values: bytes, output: str = "card") -> PredictResponse:
+def card_response(*values: bytes) -> PredictResponse:
     """Return a model server's answer with these strings as its output."""
     message = PredictResponse()
     message.model_spec.version.value = 5
-    message.outputs[output].string_val.extend(values)
+    message.outputs["card"].string_val.extend(values)
     return message
 
 
-@pytest.mark.parametrize(
-    ("model", "version", "label"),
-    [
-        (ModelRef("flowers"), 0, ""),
-        (ModelRef("flowers", version=3), 3, ""),
-        (ModelRef("flowers", label="stable"), 0, "stable"),
-    ],
-)
-def test_encode_card_request_has_one_unused_byte(model: ModelRef, version: int, label: str) -> None:
-    request = codec.encode_card_request(model)
-    spec = request.model_spec
-    assert (spec.name, spec.version.value, spec.version_label) == ("flowers", version, label)
-    assert spec.signature_name == "card"
+def test_encode_card_request_has_one_unused_byte() -> None:
+    request = codec.encode_card_request(ModelRef("flowers"))
+    assert request.model_spec.signature_name == "card"
     assert list(request.inputs) == ["unused"]
     tensor = request.inputs["unused"]
-    assert tensor.dtype == DT_UINT8
-    assert [dim.size for dim in tensor.tensor_shape.dim] == [1]
+    assert (tensor.dtype, [dim.size for dim in tensor.tensor_shape.dim]) == (DT_UINT8, [1])
     assert len(tensor.tensor_content) == 1
 
 
-@pytest.mark.parametrize("card", [DIGITS, FLOWERS], ids=["digits", "flowers"])
-def test_decode_card_returns_card(card: TaskCard) -> None:
-    message = card_response(json.dumps(card.to_document()).encode())
-    assert codec.decode_card(PredictResponse.FromString(message.SerializeToString())) == card
+def test_decode_card_returns_card() -> None:
+    message = card_response(json.dumps(FLOWERS.to_document()).encode())
+    assert codec.decode_card(PredictResponse.FromString(message.SerializeToString())) == FLOWERS
 
 
 @pytest.mark.parametrize(
@@ -246,20 +207,13 @@ def test_decode_card_returns_card(card: TaskCard) -> None:
     [
         (PredictResponse(), "no output 'card'"),
         (card_response(), "no output 'card'"),
-        (card_response(b"{}", output="other"), "no output 'card'"),
-        (card_response(b""), "Expecting value"),
         (card_response(b"{"), "Expecting property name"),
         (card_response(b"\xff"), "decode"),
         (card_response(b"[1]"), "not a JSON object"),
         (card_response(b"{}"), "the task card lacks 'name'"),
-        (card_response(json.dumps(FLOWERS.to_document() | {"labels": ["a"]}).encode()), "2 to 1,000 names"),
     ],
-    ids=["no-output", "empty", "other-output", "no-text", "json", "utf-8", "list", "empty-card", "labels"],
+    ids=["no-output", "empty", "json", "utf-8", "list", "empty-card"],
 )
 def test_decode_card_malformed_card_raises_value_error(message: PredictResponse, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         codec.decode_card(message)
-
-
-def test_version_of_returns_version_that_answered() -> None:
-    assert codec.version_of(response(UNIFORM, version=8)) == 8

@@ -2,14 +2,16 @@
 
 import asyncio
 import gc
+import io
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from digit_client import _bulk
+from digit_client import _concurrency
 
 
 class Sender:
@@ -55,25 +57,25 @@ class Sender:
 def collect(request: pytest.FixtureRequest) -> Any:
     """Function that returns the items of all batches in the order of their answers."""
     if request.param == "blocking":
-        return lambda batches, sender, concurrency: list(_bulk.run(batches, sender, concurrency))
+        return lambda batches, sender, concurrency: list(_concurrency.send_many(batches, sender, concurrency))
 
     def collect_async(batches: Any, sender: Sender, concurrency: int) -> list[int]:
         async def run() -> list[int]:
-            return [item async for item in _bulk.run_async(batches, sender.send, concurrency)]
+            return [item async for item in _concurrency.async_send_many(batches, sender.send, concurrency)]
 
         return asyncio.run(run())
 
     return collect_async
 
 
-def test_run_sends_concurrency_batches_at_a_time(collect: Any) -> None:
+def test_send_many_sends_concurrency_batches_at_a_time(collect: Any) -> None:
     sender = Sender()
     items = collect(([2 * number, 2 * number + 1] for number in range(50, 70)), sender, 3)
     assert sorted(items) == list(range(100, 140))
     assert sender.most_in_flight == 3
 
 
-def test_run_takes_batches_as_others_are_answered(collect: Any) -> None:
+def test_send_many_takes_batches_as_others_are_answered(collect: Any) -> None:
     sender = Sender()
     taken: list[int] = []
 
@@ -84,9 +86,10 @@ def test_run_takes_batches_as_others_are_answered(collect: Any) -> None:
             yield [number]
 
     assert sorted(collect(batches(), sender, 3)) == taken
+    assert collect([], sender, 3) == []
 
 
-def test_run_error_of_send_ends_it(collect: Any) -> None:
+def test_send_many_error_of_send_ends_it(collect: Any) -> None:
     taken: list[int] = []
 
     def batches() -> Iterator[list[int]]:
@@ -99,9 +102,9 @@ def test_run_error_of_send_ends_it(collect: Any) -> None:
     assert len(taken) < 20
 
 
-def test_run_abandoned_takes_no_more_batches_and_stops_those_in_flight() -> None:
+def test_send_many_abandoned_takes_no_more_batches_and_stops_those_in_flight() -> None:
     sender, numbers = Sender(), iter(range(20, 100))
-    items = _bulk.run(([number] for number in numbers), sender, 2)
+    items = _concurrency.send_many(([number] for number in numbers), sender, 2)
     next(items)
     assert not sender.stopped.is_set()
     items.close()
@@ -109,9 +112,9 @@ def test_run_abandoned_takes_no_more_batches_and_stops_those_in_flight() -> None
     assert len(list(numbers)) > 70
 
 
-async def test_run_async_abandoned_cancels_requests_in_flight() -> None:
+async def test_async_send_many_abandoned_cancels_requests_in_flight() -> None:
     sender = Sender()
-    items = _bulk.run_async(([number] for number in range(20, 100)), sender.send, 2)
+    items = _concurrency.async_send_many(([number] for number in range(20, 100)), sender.send, 2)
     await anext(items)
     assert not sender.stopped.is_set()
     await items.aclose()
@@ -119,27 +122,29 @@ async def test_run_async_abandoned_cancels_requests_in_flight() -> None:
     assert sender.stopped.is_set()
 
 
-def test_run_without_batches_yields_nothing(collect: Any) -> None:
-    assert collect([], Sender(), 4) == []
-
-
-async def test_run_async_several_errors_at_once_raise_the_first_and_log_none(
+async def test_async_send_many_several_errors_at_once_raise_the_first_and_log_none(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def fail(batch: int, _stopped: threading.Event) -> list[int]:
         raise LookupError(f"no {batch}")
 
     with pytest.raises(LookupError):
-        async for _ in _bulk.run_async(range(8), fail, 4):
+        async for _ in _concurrency.async_send_many(range(8), fail, 4):
             pass
     gc.collect()
     assert caplog.messages == []
 
 
-def test_check_concurrency_below_one_raises_value_error() -> None:
+@pytest.mark.parametrize(
+    "images",
+    ["five.jpg", b"image", Path("five.jpg"), bytearray(b"image"), io.BytesIO(b"image"), None],
+    ids=type,
+)
+def test_check_many_one_image_raises_type_error(images: object) -> None:
+    with pytest.raises(TypeError, match="put it in a list"):
+        _concurrency.check_many(images, 1)
+
+
+def test_check_many_concurrency_below_one_raises_value_error() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        _bulk.check([b"image"], 0)
-
-
-def test_in_order_returns_results_by_position() -> None:
-    assert _bulk.in_order([(2, "c"), (0, "a"), (1, "b")]) == ["a", "b", "c"]
+        _concurrency.check_many([b"image"], 0)

@@ -12,7 +12,7 @@ from PIL import Image
 from digit_client import ImageSource
 from digit_client._exceptions import without_tracebacks
 from digit_client._recognition import MAX_BATCH
-from digit_client.tfserving.batches import batches
+from digit_client.tfserving.base_client import batches
 
 
 def test_batches_number_pictures_and_end_at_their_size() -> None:

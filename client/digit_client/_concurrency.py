@@ -1,0 +1,175 @@
+"""Concurrency of the clients: asyncio functions, each with the blocking one that replaces it in `_sync`.
+
+A call for many images keeps a window of concurrent requests, in bounded memory; results come as they arrive.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import aclosing, closing, nullcontext
+from itertools import islice
+from threading import Event
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
+
+from digit_client._exceptions import ImageError
+
+OnError: TypeAlias = Literal["return", "raise"]
+"""Treatment of a broken picture in a call for many: its error takes its place, or fails the call."""
+
+_Batch = TypeVar("_Batch")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+AsyncResults: TypeAlias = AsyncGenerator[tuple[int, _Result], None]
+Results: TypeAlias = Generator[tuple[int, _Result], None, None]
+"""Positions of images, each with the image's result, as they come."""
+
+async_sleep = asyncio.sleep
+sleep = time.sleep
+
+async_time_limit = asyncio.timeout
+time_limit = nullcontext
+"""Leaves the limit to the timeouts of the block's calls: no exception interrupts blocking code."""
+
+
+async def async_run(function: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Call a function that reads files or prepares images, in a thread of its own.
+
+    The default executor has few threads, and an image's thread waits for the model server, too.
+    """
+    executor = ThreadPoolExecutor(1, "digit_client")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
+    finally:
+        executor.shutdown(wait=False)
+
+
+def run(function: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Call the function."""
+    return function(*arguments)
+
+
+def async_blocking(ask: Callable[..., Awaitable[_Result]]) -> Callable[..., _Result]:
+    """Return a function for threads that awaits `ask` in the running event loop."""
+    loop = asyncio.get_running_loop()
+
+    async def await_answer(*arguments: Any) -> _Result:
+        return await ask(*arguments)
+
+    def call(*arguments: Any) -> _Result:
+        if loop.is_closed():
+            raise CancelledError
+        answer = asyncio.run_coroutine_threadsafe(await_answer(*arguments), loop)
+        while not wait([answer], timeout=1).done:
+            # Without this check, the thread of an abandoned call would keep the process from its end.
+            if loop.is_closed():
+                raise CancelledError
+        return answer.result()
+
+    return call
+
+
+def blocking(ask: Callable[..., _Result]) -> Callable[..., _Result]:
+    """Return the function itself, which blocks already."""
+    return ask
+
+
+def check_many(images: object, concurrency: int) -> None:
+    """Raise TypeError for one image or None in place of several, ValueError for less than one request."""
+    is_one = isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(images, "read")
+    if is_one or not isinstance(images, Iterable):
+        raise TypeError(
+            f"images are an iterable of images or an array, not one {type(images).__name__}; "
+            "put it in a list, or use the method for one image"
+        )
+    if concurrency < 1:
+        raise ValueError(f"concurrency is at least 1, not {concurrency}")
+
+
+async def async_send_many(
+    batches: Iterable[_Batch], send: Callable[[_Batch, Event], Awaitable[Iterable[_Item]]], concurrency: int
+) -> AsyncGenerator[_Item, None]:
+    """Send each batch as `send_many` does, in tasks, which the end cancels. Batches are taken in a thread."""
+    stopped = Event()
+    remaining = iter(batches)
+    pending: set[asyncio.Future[Iterable[_Item]]] = set()
+    answered: set[asyncio.Future[Iterable[_Item]]] = set()
+    try:
+        while True:
+            taken = await asyncio.to_thread(list, islice(remaining, concurrency - len(pending)))
+            pending |= {asyncio.ensure_future(send(batch, stopped)) for batch in taken}
+            if not pending:
+                return
+            answered, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for future in answered:
+                for item in future.result():
+                    yield item
+    finally:
+        stopped.set()
+        for future in pending:
+            future.cancel()
+        # Retrieve all errors: asyncio logs those that nobody retrieves.
+        await asyncio.gather(*pending, *answered, return_exceptions=True)
+
+
+def send_many(
+    batches: Iterable[_Batch], send: Callable[[_Batch, Event], Iterable[_Item]], concurrency: int
+) -> Generator[_Item, None, None]:
+    """Send the batches, `concurrency` at a time in threads; yield the items of each as it is answered.
+
+    At most 2 · `concurrency` batches are in memory: a batch is taken when another one is answered. An error
+    of `send` ends the iteration. The end sets the event that `send` gets, to be checked before each request.
+    """
+    stopped = Event()
+    remaining = iter(batches)
+    pending: set[Future[Iterable[_Item]]] = set()
+    pool = ThreadPoolExecutor(concurrency, "digit_client")
+    try:
+        while True:
+            taken = islice(remaining, concurrency - len(pending))
+            pending |= {pool.submit(send, batch, stopped) for batch in taken}
+            if not pending:
+                return
+            answered, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in answered:
+                yield from future.result()
+    finally:
+        stopped.set()
+        # Without waiting for requests in flight: the garbage collector may end the generator in a thread of
+        # the pool.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def async_collect(results: AsyncResults[_Result], on_error: OnError) -> list[_Result]:
+    """Collect the results as `collect` does."""
+    _check_on_error(on_error)
+    async with aclosing(results):
+        found = {index: _raise_if_fatal(result, on_error) async for index, result in results}
+    return [found[index] for index in sorted(found)]
+
+
+def collect(results: Results[_Result], on_error: OnError) -> list[_Result]:
+    """Return the results by their positions.
+
+    Raise the first error that takes no picture's place, ValueError for an unknown `on_error`.
+    """
+    _check_on_error(on_error)
+    with closing(results):
+        found = {index: _raise_if_fatal(result, on_error) for index, result in results}
+    return [found[index] for index in sorted(found)]
+
+
+def _check_on_error(on_error: OnError) -> None:
+    if on_error not in get_args(OnError):
+        raise ValueError(f'on_error is "return" or "raise", not {on_error!r}')
+
+
+def _raise_if_fatal(result: _Result, on_error: OnError) -> _Result:
+    """Return the result. Raise an error of the request; with `on_error="raise"`, one of a picture too."""
+    if isinstance(result, Exception) and (
+        on_error == "raise" or not isinstance(result, (ImageError, OSError))
+    ):
+        raise result
+    return result
