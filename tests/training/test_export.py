@@ -159,7 +159,7 @@ def test_model_card_states_figures_data_fit_and_versions(fitted: FitResult, data
     assert card["accuracy"] == evaluation.accuracy
     assert card["calibration_error"] == evaluation.calibration_error
     assert card["data"]["md5"] == dataset.md5
-    assert card["data"]["source"] == "sample"
+    assert card["data"]["source"] == dataset.source
     assert not card["data"]["canonical"]
     assert card["source"] == provenance.describe()
     assert card["versions"]["tensorflow"] == version("tensorflow")

@@ -8,7 +8,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,7 +21,6 @@ from digit_client.artifact.versions import ArtifactError
 from digit_training.errors import Interrupted, NotPublishedError, TrainingError
 
 if TYPE_CHECKING:
-    from digit_training.data import FeedbackSource
     from digit_training.publication import Target
 
 NOT_PUBLISHED_STATUS = 4
@@ -88,20 +87,13 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Serve the published version: run `digits models promote`, which needs the model server.",
     )
     @functools.wraps(command)
-    def with_target(
-        models: Path,
-        min_accuracy: float,
-        force: bool,
-        promote: bool,
-        min_gain: float | None = None,
-        **others: Any,
-    ) -> None:
+    def with_target(models: Path, promote: bool, **options: Any) -> None:
         from digit_client.artifact.models_folder import ModelsFolder
         from digit_training.publication import Target
         from digit_training.quality_gate import QualityGate
 
-        target = Target(ModelsFolder(models), QualityGate(min_accuracy, min_gain, force), promote)
-        command(target=target, **others)
+        gate = QualityGate(*(options.pop(name) for name in ("min_accuracy", "min_gain", "force")))
+        command(target=Target(ModelsFolder(models), gate, promote), **options)
 
     return with_target
 
@@ -131,7 +123,7 @@ def feedback_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @functools.wraps(command)
     def with_feedback(
-        url: str | None, without_callers: tuple[str, ...], min_gain: float | None, **others: Any
+        url: str | None, without_callers: tuple[str, ...], min_gain: float | None, **options: Any
     ) -> None:
         if url == "":
             raise click.UsageError("--feedback needs the URL of a store; it is empty.")
@@ -139,7 +131,7 @@ def feedback_options(command: Callable[..., None]) -> Callable[..., None]:
             raise click.UsageError("--min-gain and --without-caller need --feedback.")
         from digit_training.data import FeedbackSource
 
-        command(feedback=FeedbackSource(url, without_callers) if url else None, min_gain=min_gain, **others)
+        command(feedback=FeedbackSource(url, without_callers) if url else None, min_gain=min_gain, **options)
 
     return with_feedback
 
@@ -167,8 +159,9 @@ def feedback_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--from",
-    "start",
+    "from_stable",
     type=click.Choice(["stable"]),
+    callback=lambda _context, _option, value: value is not None,
     help="Start from the weights of the stable version, with two fifths of the recipe's epochs.",
 )
 @click.option("--report", type=PATH, help="Folder for the report.  [default: runs/<time>]")
@@ -188,21 +181,7 @@ def feedback_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @target_options
 @click.option("--if-needed", is_flag=True, help="Do nothing if a version is already published.")
-def train(
-    model: str,
-    recipe: str,
-    data: Path | None,
-    feedback: "FeedbackSource | None",
-    feedback_weight: int,
-    start: str | None,
-    report: Path | None,
-    seed: int,
-    epochs: int | None,
-    batch_size: int | None,
-    learning_rate: float | None,
-    target: "Target",
-    if_needed: bool,
-) -> None:
+def train(model: str, target: "Target", if_needed: bool, **options: Any) -> None:
     """Fit a model to MNIST, and to feedback, and publish it as the next version of `digits`.
 
     `--model reader` fits the network that finds digits on a page, for an hour, and publishes it as the next
@@ -217,9 +196,9 @@ def train(
     if versions and target.models.versions(READER_NAME):
         click.echo(f"Nothing to train: {next(iter(versions.values())).path} is already published.")
         return
-    if data and not data.exists():
+    if (data := options["data"]) and not data.exists():
         raise click.ClickException(f"{data} does not exist")
-    if name == READER_NAME and (feedback or start):
+    if name == READER_NAME and (options["feedback"] or options["from_stable"]):
         raise click.UsageError("--model reader takes neither --feedback nor --from.")
     _silence_tensorflow()
     with _exit_on_error():
@@ -227,28 +206,18 @@ def train(
         from digit_training.reader import pipeline as reader_pipeline
         from digit_training.recipes import Overrides
 
-        overrides = Overrides(epochs, batch_size, learning_rate)
+        overrides = Overrides(*(options.pop(name) for name in ("epochs", "batch_size", "learning_rate")))
         if name == READER_NAME:
-            reader_pipeline.train(reader_pipeline.ReaderRun(overrides, seed, data, report), target)
+            run = reader_pipeline.ReaderRun(overrides, options["seed"], data, options["report"])
+            reader_pipeline.train(run, target)
             return
-        if versions:
-            reader_pipeline.publish_shipped(target, click.echo)
-            return
-        run = pipeline.TrainingRun(
-            recipe=recipe if model == "convnet" else "perceptron",
-            overrides=overrides,
-            seed=seed,
-            data=data,
-            feedback=feedback,
-            feedback_weight=feedback_weight,
-            from_stable=start == "stable",
-            report=report,
-        )
-        pipeline.train(run, target)
+        if not versions:
+            options["recipe"] = options["recipe"] if model == "convnet" else "perceptron"
+            pipeline.train(pipeline.TrainingRun(overrides=overrides, **options), target)
         reader_pipeline.publish_shipped(target, click.echo)
 
 
-def _check_paths(file: Path, others: Iterable[Path | None]) -> None:
+def _check_paths(file: Path, *others: Path | None) -> None:
     """Raise ClickException for a path that can't be used: before TensorFlow, whose import takes seconds."""
     for path in filter(None, (file, *others)):
         if not path.exists():
@@ -307,25 +276,13 @@ def _import(modules: Sequence[str]) -> None:
     "a CSV file with the columns file and one for each label, 0 or 1, or an .npz file with such labels.  "
     "[default for the digits: DIGITS_MNIST, or as in digits train]",
 )
-@click.option("--rename", metavar="NAME", help="Name of the model.  [default: the task card's]")
+@click.option("--rename", "name", metavar="NAME", help="Name of the model.  [default: the task card's]")
 @click.option("--report", type=PATH, help="Folder for a report with confusion matrix and worst mistakes.")
 @feedback_options
 @target_options
 @click.pass_context
 def export(
-    context: click.Context,
-    file: Path | None,
-    saved_model: Path | None,
-    signature: str,
-    modules: tuple[str, ...],
-    output: str | None,
-    card: Path | None,
-    labels: str | None,
-    data: Path | None,
-    rename: str | None,
-    report: Path | None,
-    feedback: "FeedbackSource | None",
-    target: "Target",
+    context: click.Context, file: Path | None, modules: tuple[str, ...], target: "Target", **options: Any
 ) -> None:
     """Publish a model that was fitted elsewhere as the next version of the model of its name.
 
@@ -334,33 +291,25 @@ def export(
     version is served; a later one after `digits models promote`. The exit status is 4 if the quality gate
     refuses the model, and 1 after an error.
     """
+    saved_model, card, has_labels = options.pop("saved_model"), options["card"], options["labels"] is not None
     path = file or saved_model
     if path is None or (file and saved_model):
         raise click.UsageError("Give either FILE.keras or --from-saved-model.")
-    if card and labels is not None:
+    if card and has_labels:
         raise click.UsageError("Give either --task or --labels.")
-    if output == "multi-label" and not card and labels is None:
+    if options["output"] == "multi-label" and not card and not has_labels:
         raise click.UsageError("--output multi-label needs --task or --labels.")
-    if (card or labels is not None) and context.get_parameter_source("data") is ParameterSource.ENVIRONMENT:
-        data = None  # DIGITS_MNIST is not the data of another task.
-    _check_paths(path, (card, data))
+    if (card or has_labels) and context.get_parameter_source("data") is ParameterSource.ENVIRONMENT:
+        options["data"] = None  # DIGITS_MNIST is not the data of another task.
+    if not saved_model:
+        options["signature"] = None
+    _check_paths(path, card, options["data"])
     _silence_tensorflow()
     with _exit_on_error():
         _import(modules)
         from digit_training import pipeline
 
-        source = pipeline.ModelSource(
-            path=path,
-            signature=signature if saved_model else None,
-            output=output,  # type: ignore[arg-type]
-            card=card,
-            labels=labels,
-            name=rename,
-            data=data,
-            report=report,
-            feedback=feedback,
-        )
-        pipeline.export(source, target)
+        pipeline.export(pipeline.ModelSource(path=path, **options), target)
 
 
 def _silence_tensorflow() -> None:

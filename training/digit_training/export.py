@@ -1,4 +1,4 @@
-"""Artifact export: a SavedModel with three signatures, warm-up requests and a model card."""
+"""Artifacts, written and read: a SavedModel with three signatures, warm-up requests and a model card."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_client import TaskCard
+from digit_client.artifact.versions import Version
 from digit_client.tfserving.codec import (
     CARD_INPUT,
     CARD_OUTPUT,
@@ -28,8 +29,7 @@ from digit_client.tfserving.codec import (
     PIXELS_SIGNATURE,
 )
 from digit_training import provenance
-from digit_training.classifier import check_backend, to_pixels
-from digit_training.comparison import Comparisons
+from digit_training.classifier import Outputs, batch_size, check_backend, split, to_pixels
 from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, Refusals
 from digit_training.fit import MAX_REFUSED, FitResult
@@ -113,11 +113,43 @@ def write_warmup_requests(path: Path, task: TaskCard, images: NDArray[np.uint8])
     _write_requests(path, _warmup_requests(task, images))
 
 
+def predict_saved_model(directory: Path, *images: NDArray[np.uint8]) -> list[Outputs]:
+    """Return `probabilities` [n, k], and `is_digit` [n] if any, for each array of images uint8 [n, *shape].
+
+    Raise ModelError if the artifact cannot be loaded or fails.
+    """
+    try:
+        signature = tf.saved_model.load(str(directory)).signatures[IMAGES_SIGNATURE]
+        return [_ask(signature, pictures) for pictures in images]
+    # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"{directory} cannot be loaded and evaluated: {reason}") from error
+
+
+def read_weights(version: Version, model: keras.Model) -> list[NDArray[np.float32]]:
+    """Return the weights of a version for `model`, a network of the same architecture.
+
+    The last layers have the temperature and the threshold of `is_digit` folded in. Raise ModelError if the
+    version has another architecture or cannot be loaded.
+    """
+    try:
+        # The first variable is the divisor of the pixels; see save_model.
+        saved = [weight.numpy() for weight in tf.saved_model.load(str(version.path)).weights[1:]]
+    # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
+    except Exception as error:
+        raise ModelError(f"{version.path} cannot be loaded: {error}") from error
+    name, shapes = version.card().get("model"), [weight.shape for weight in saved]
+    if name != model.name or shapes != [weight.shape for weight in model.weights]:
+        raise ModelError(f"{version.path} is no {model.name}, so that its weights cannot start one")
+    return saved
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python, of this package and of its libraries, for a model card."""
     return {
         "python": platform.python_version(),
-        "digit-serving": version("digit-serving"),
+        "digit-serving": installed_version("digit-serving"),
         **{library.__name__: library.__version__ for library in (keras, tf, np)},
     }
 
@@ -128,12 +160,11 @@ def model_card(
     data: dict[str, Any] | None,
     evaluation: Evaluation | None,
     fit: FitResult | None = None,
-    comparisons: Comparisons | None = None,
 ) -> dict[str, Any]:
     """Return the model card as JSON values.
 
     `data` describes the data of fit and evaluation; both are None for a model that is not evaluated. `fit` is
-    None for a model that was fitted elsewhere.
+    None for a model that was fitted elsewhere. Those who compare the model add `comparisons`.
     """
     refusals, scores = (evaluation.refusals, evaluation.scores) if evaluation else (None, None)
     return {
@@ -145,7 +176,7 @@ def model_card(
         "multi_label": asdict(scores) if scores else None,
         "calibration_error": evaluation.calibration_error if evaluation else None,
         "is_digit": _is_digit_card(refusals, fit) if refusals else None,
-        "comparisons": _comparisons_card(comparisons) if comparisons else None,
+        "comparisons": None,
         "data": data,
         "fit": _fit_card(fit) if fit else None,
         "source": provenance.describe(),
@@ -170,20 +201,6 @@ def _is_digit_card(refusals: Refusals, fit: FitResult | None) -> dict[str, Any]:
         "refused_negatives": {name: shares[name] for name, kind in KINDS.items() if not kind.is_held_out},
         "refused_held_out_negatives": {
             name: shares[name] for name, kind in KINDS.items() if kind.is_held_out
-        },
-    }
-
-
-def _comparisons_card(comparisons: Comparisons) -> dict[str, Any]:
-    return {
-        "served": comparisons.served,
-        **{
-            comparison.pictures: {
-                "pictures": len(comparison),
-                "accuracy": comparison.accuracy,
-                "served_accuracy": comparison.served_accuracy,
-            }
-            for comparison in comparisons.all
         },
     }
 
@@ -230,3 +247,8 @@ def _warmup_requests(task: TaskCard, images: NDArray[np.uint8]) -> Iterator[Pred
             request.model_spec.signature_name = signature
             request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
             yield request
+
+
+def _ask(signature: Any, images: NDArray[np.uint8]) -> Outputs:
+    parts = [signature(**{IMAGES_INPUT: tf.constant(batch)}) for batch in split(images, batch_size(images))]
+    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}

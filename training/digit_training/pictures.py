@@ -15,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_client import DIGITS, ImageError, TaskCard, images
-from digit_training.data import Dataset, Examples, Labels, RawArray, RawDataset, open_npz, read_idx_pair
+from digit_training.data import (
+    Dataset,
+    Examples,
+    Labels,
+    RawArray,
+    check_counts,
+    open_npz,
+    read_idx_pair,
+    validate,
+)
 from digit_training.errors import DataError
 
 TESTED_PART = 6
@@ -92,7 +101,7 @@ def load_digits(folder: Path) -> tuple[Dataset, LabelledPictures]:
     count = math.ceil(len(loaded) / TESTED_PART)
     train, test = loaded.examples[order[count:]], loaded.examples[order[:count]]
     arrays = (train.images, train.labels, test.images, test.labels)
-    return RawDataset(*(RawArray(str(folder), array) for array in arrays)).validate(str(folder)), loaded
+    return validate([RawArray(str(folder), array) for array in arrays], str(folder)), loaded
 
 
 def has_label_folders(path: Path) -> bool:
@@ -166,11 +175,7 @@ def _from_arrays(pixels: RawArray, labels: RawArray, task: TaskCard) -> Sequence
             "or [n, height, width, channels]"
         )
     indices = _label_indices(labels, task)
-    if len(pixels.values) != len(indices):
-        raise DataError(
-            f"{labels.name} holds {len(indices):,} labels for the {len(pixels.values):,} images "
-            f"of {pixels.name}"
-        )
+    check_counts(pixels, labels)
     return [
         _Picture(f"index {index}", label, image)
         for index, (image, label) in enumerate(zip(pixels.values, indices.tolist(), strict=True))
