@@ -111,13 +111,20 @@ def only_test(evaluation: Evaluation, labels: Labels) -> Comparisons:
     return Comparisons(None, Comparison("the test set", right, None))
 
 
-def render(fit: FitResult, dataset: Dataset, evaluation: Evaluation | None = None) -> str:
+def render(
+    fit: FitResult,
+    dataset: Dataset,
+    evaluation: Evaluation | None = None,
+    comparisons: Comparisons | None = None,
+    **changes: object,
+) -> str:
+    """Return the page of a fit, with changes of its model card."""
     evaluation = evaluation or evaluate(fit.model, dataset.test, DIGITS)
     names = [f"index {index}" for index in range(len(dataset.test))]
     test_pictures = LabelledPictures(dataset.test, dataset.describe(), names)
-    comparisons = only_test(evaluation, dataset.test.labels)
-    card = model_card(fit.model, DIGITS, test_pictures.description, evaluation, fit)
-    return render_page(DIGITS, card, test_pictures, evaluation, comparisons, fit, dataset.train)
+    comparisons = comparisons or only_test(evaluation, dataset.test.labels)
+    card = {**model_card(fit.model, DIGITS, test_pictures.description, evaluation, fit), **changes}
+    return render_page(card, test_pictures, evaluation, comparisons, fit)
 
 
 @pytest.fixture(scope="module")
@@ -238,12 +245,12 @@ def test_render_page_of_ensemble_states_the_networks(fitted: FitResult, dataset:
 
 
 def test_render_page_of_few_digits_and_no_mistakes_renders(fitted: FitResult, dataset: Dataset) -> None:
-    few = replace(dataset, train=dataset.train[:3], test=dataset.test[:3])
+    few = replace(dataset, test=dataset.test[:3])
     perfect = Evaluation(1.0, 0.0, np.eye(10, dtype=np.float32)[few.test.labels], None)
-    parsed = ParsedPage(render(fitted, few, perfect))
+    parsed = ParsedPage(render(replace(fitted, train=fitted.train[:3]), few, perfect))
     assert parsed.count("mistakes", "img") == 0
     assert "every test picture correctly" in parsed.sections["mistakes"]
-    assert parsed.count("samples", "img") == len(set(few.train.labels.tolist()))
+    assert parsed.count("samples", "img") == len(set(fitted.train.labels[:3].tolist()))
 
 
 def render_task(task: TaskCard, probabilities: NDArray[np.float32], labels: NDArray[np.intp]) -> str:
@@ -255,12 +262,13 @@ def render_task(task: TaskCard, probabilities: NDArray[np.float32], labels: NDAr
         names,
         [f"broken {number}: <damaged>" for number in range(7)],
         ["blank: nothing is written"],
+        task,
     )
     accuracy = float((probabilities.argmax(axis=1) == labels).mean())
     evaluation = Evaluation(accuracy, 0.1, probabilities, None)
     model = models.perceptron()
     card = model_card(model, task, test_pictures.description, evaluation)
-    return render_page(task, card, test_pictures, evaluation, only_test(evaluation, labels))
+    return render_page(card, test_pictures, evaluation, only_test(evaluation, labels))
 
 
 def test_render_page_of_another_task_names_labels_and_pictures() -> None:
@@ -296,20 +304,14 @@ def test_render_page_of_many_labels_shows_the_most_confused_pairs() -> None:
 
 def test_render_page_compares_with_the_served_version(fitted: FitResult, dataset: Dataset) -> None:
     evaluation = evaluate(fitted.model, dataset.test, DIGITS)
-    names = [f"index {index}" for index in range(len(dataset.test))]
-    test_pictures = LabelledPictures(dataset.test, dataset.describe(), names)
-    card = model_card(fitted.model, DIGITS, test_pictures.description, evaluation, fitted)
-    inputs = {"inputs": 128, "by_label": {"7": 128}}
-    held_out = {"inputs": 4}
-    card["feedback"] = {"source": "sqlite:///<f>.db", "weight": 10, "train": inputs, "held_out": held_out}
+    right = evaluation.probabilities.argmax(axis=1) == dataset.test.labels
     few = np.array([True, True, True, False]), np.array([False, False, True, True])
-    comparisons = replace(
-        only_test(evaluation, dataset.test.labels),
-        served="models/1",
-        feedback=Comparison("the held-out feedback", *few),
+    comparisons = Comparisons(
+        "models/1", Comparison("the test set", right, right), Comparison("the held-out feedback", *few)
     )
-    comparisons = replace(comparisons, test=replace(comparisons.test, served=comparisons.test.right))
-    html = render_page(DIGITS, card, test_pictures, evaluation, comparisons, fitted, dataset.train)
+    numbers = {"train": {"inputs": 128}, "held_out": {"inputs": 4}}
+    feedback = {"source": "sqlite:///<f>.db", "weight": 10, **numbers}
+    html = render(fitted, dataset, evaluation, comparisons, feedback=feedback)
     text = " ".join(ParsedPage(html).sections["comparison"].split())
     assert "Held-out feedback4 75.00%50.00%21" in text
     assert "128 inputs of sqlite:///<f>.db trained the model, each 10 times; 4 were held out." in text
