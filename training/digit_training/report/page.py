@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import cv2
+import keras
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from keras import activations, layers, ops
 from numpy.typing import NDArray
 
 from digit_training.comparison import Comparisons
@@ -25,7 +27,6 @@ from digit_training.fit import MAX_REFUSED, FitResult
 from digit_training.negatives import KINDS
 from digit_training.pictures import LabelledPictures
 from digit_training.report import charts
-from digit_training.report.saliency import saliency_maps
 
 SAMPLES_PER_DIGIT = 10
 MAX_MISTAKES = 24
@@ -103,6 +104,26 @@ def render_page(
     )
 
 
+def saliency_maps(model: keras.Model, examples: Examples) -> NDArray[np.float32] | None:
+    """Return the change of each digit's score per standard deviation of each pixel: float32 [10, 28, 28].
+
+    The score is the digit's logit minus the mean of all ten, since softmax ignores a common offset. Its
+    change is its mean slope over the examples, times the pixel's standard deviation, which is 0 for pixels
+    that never have ink: their weights are still random.
+
+    Return None unless the network is a sigmoid layer followed by a softmax layer.
+    """
+    if not _is_perceptron(model):
+        return None
+    pixels = examples.pixels
+    first, second = (layer.get_weights()[0] for layer in model.layers)
+    hidden = ops.convert_to_numpy(model.layers[0](pixels))
+    slopes = first @ ((hidden * (1 - hidden)).mean(axis=0)[:, None] * second)
+    slopes -= slopes.mean(axis=1, keepdims=True)
+    result: NDArray[np.float32] = (slopes * pixels.std(axis=0)[:, None]).T.reshape(10, 28, 28)
+    return result
+
+
 def data_uri(images: NDArray[np.uint8]) -> str:
     """Return images uint8 [n, h, w] or [n, h, w, c], side by side, as a PNG data URI.
 
@@ -146,6 +167,12 @@ def _saliency(fit: FitResult, examples: Examples) -> list[str]:
         return []
     limit = float(np.quantile(np.abs(maps), SATURATION_QUANTILE)) or 1.0
     return [saliency_data_uri(values, limit) for values in maps]
+
+
+def _is_perceptron(model: keras.Model) -> bool:
+    return all(isinstance(layer, layers.Dense) for layer in model.layers) and [
+        layer.activation for layer in model.layers
+    ] == [activations.sigmoid, activations.softmax]
 
 
 def _least_accurate(per_label: dict[int, Accuracy]) -> dict[int, Accuracy]:
