@@ -455,14 +455,18 @@ def test_export_publishes_a_model_fitted_elsewhere(
     assert (folders.report / "report.html").is_file()
 
 
-def test_export_of_two_outputs_keeps_is_digit(
-    refusing: FitResult, mnist_npz: Path, tmp_path: Path, folders: Folders
+def test_export_of_two_outputs_keeps_is_digit_and_takes_test_pictures_alone(
+    refusing: FitResult, digits: Digits, tmp_path: Path, folders: Folders
 ) -> None:
-    file = tmp_path / "model.keras"
-    refusing.model.save(file)
-    places = ("--data", mnist_npz, "--models", folders.models.root)
-    status, printed = export(file, *places, "--min-accuracy", "0.5")
+    refusing.model.save(tmp_path / "model.keras")
+    blank = np.zeros((1, 28, 28), np.uint8)
+    x, y = np.concatenate((digits.images[:50], blank)), np.append(digits.labels[:50], 0)
+    np.savez(tmp_path / "test.npz", x_test=x, y_test=y)
+    places = ("--data", tmp_path / "test.npz", "--models", folders.models.root)
+    status, printed = export(tmp_path / "model.keras", *places, "--min-accuracy", "0.5")
     assert status == 0, printed
+    assert "Data: 50 pictures in" in printed
+    assert "Left out as refused in serving: 1 (index 50: " in printed
     assert re.search(r"Refused as no digit: \d+\.\d\d% of the test digits, \d+% of", printed)
     outputs = tf.saved_model.load(str(folders.version(1))).signatures["images"].structured_outputs
     assert set(outputs) == {"probabilities", "is_digit"}
@@ -499,51 +503,55 @@ def test_export_worse_than_the_served_version_is_refused(
 
 
 @pytest.fixture
-def colors_feedback(tmp_path: Path) -> str:
+def colors_task(tmp_path: Path, colors_folder: Path, folders: Folders) -> list[object]:
+    """Options for a model of COLORS: card, test pictures and models folder."""
+    card = tmp_path / "colors.toml"
+    card.write_text(COLORS_TOML)
+    return ["--task", card, "--data", colors_folder, "--models", folders.models.root]
+
+
+@pytest.fixture
+def colors_feedback(folders: Folders) -> str:
     """URL of a store with 40 labelled pictures of COLORS, all held out, and one of no colour."""
-    url, rng = f"sqlite:///{tmp_path / 'feedback.db'}", np.random.default_rng(2)
-    inputs = [images.prepare(draw_color(number % 4, rng), COLORS) for number in range(40)]
-    labels = [COLORS.labels[number % 4] for number in range(40)]
-    fields: dict[str, Any] = {"model": "colors", "held_out": True}
-    with closing(FeedbackStore(url)) as store:
-        store.save(
-            [
-                make_record(40, np.zeros(COLORS.shape, np.uint8), NO_CLASS, **fields),
-                *(
-                    make_record(number, picture, label, predicted=label, **fields)
-                    for number, (picture, label) in enumerate(zip(inputs, labels, strict=True))
-                ),
-            ]
-        )
-    return url
+    rng, fields = np.random.default_rng(2), {"model": "colors", "held_out": True}
+    records = [make_record(40, np.zeros(COLORS.shape, np.uint8), NO_CLASS, **fields)]
+    for number in range(40):
+        picture, label = images.prepare(draw_color(number % 4, rng), COLORS), COLORS.labels[number % 4]
+        records.append(make_record(number, picture, label, predicted=label, **fields))
+    with closing(FeedbackStore(folders.store)) as store:
+        store.save(records)
+    return folders.store
 
 
 def test_export_with_feedback_is_judged_by_it_beside_the_test_set(
-    colors_model: keras.Model, colors_file: Path, colors_folder: Path, colors_feedback: str, tmp_path: Path
+    colors_model: keras.Model,
+    colors_file: Path,
+    colors_folder: Path,
+    colors_task: list[object],
+    colors_feedback: str,
+    folders: Folders,
 ) -> None:
     blind = keras.models.clone_model(colors_model)
     weights, biases = (weight.copy() for weight in colors_model.get_weights())
     biases[2] = -100
     blind.set_weights([weights, biases])
-    blind.save(tmp_path / "blind.keras")
+    blind_file = folders.root / "blind.keras"
+    blind.save(blind_file)
     # Three pictures of the colour that it never answers are too few to tell it from chance.
     for number in (3, 4):
         (colors_folder / "blue" / f"{number}.jpg").unlink()
-    card = tmp_path / "colors.toml"
-    card.write_text(COLORS_TOML)
-    models = ModelsFolder(tmp_path / "models")
-    places = ("--task", card, "--data", colors_folder, "--models", models.root, "--min-accuracy", "0.5")
-    feedback = ("--feedback", colors_feedback, "--min-gain", "0.1")
-    assert export(tmp_path / "blind.keras", *places)[0] == 0
-    status, printed = export(colors_file, *places, *feedback)
+    places = [*colors_task, "--min-accuracy", "0.5"]
+    assert export(blind_file, *places)[0] == 0
+    status, printed = export(colors_file, *places, "--feedback", colors_feedback, "--min-gain", "0.1")
     assert status == 0, printed
     assert "Labels that agree with the served answers, all callers: 40 of 41\n" in printed
     assert "Left out of the feedback: 1 (none of the labels, which this model never answers)\n" in printed
-    judged = read_card(models.root / "colors" / "2")["comparisons"]["the held-out feedback"]
+    judged = read_card(folders.version(2, "colors"))["comparisons"]["the held-out feedback"]
     assert (judged["pictures"], judged["served_accuracy"]) == (40, 0.75)
+    models = folders.models
     models.write_config(models.read_config().with_label("colors", "stable", 2))
-    assert export(tmp_path / "blind.keras", *places)[0] == 0
-    status, printed = export(tmp_path / "blind.keras", *places, *feedback[:2])
+    assert export(blind_file, *places)[0] == 0
+    status, printed = export(blind_file, *places, "--feedback", colors_feedback)
     assert status == 4
     assert "on the held-out feedback is below the" in printed
 
@@ -641,25 +649,21 @@ def test_export_of_multi_label_model_is_judged_by_average_precision(
 
 
 def test_export_of_another_task_under_a_served_name_needs_another_name(
-    colors_file: Path, colors_folder: Path, tmp_path: Path
+    colors_file: Path, colors_folder: Path, colors_task: list[object], folders: Folders
 ) -> None:
-    models, card = ModelsFolder(tmp_path / "models"), tmp_path / "colors.toml"
-    card.write_text(COLORS_TOML)
-    places = ["--data", colors_folder, "--models", models.root, "--min-accuracy", "0"]
-    assert export(colors_file, "--task", card, *places)[0] == 0
+    models, places = folders.models, [*colors_task, "--min-accuracy", "0"]
+    assert export(colors_file, *places)[0] == 0
     before = models.config_path.read_text()
     for label in COLORS.labels:
         (colors_folder / label).rename(colors_folder / f"{label}ish")
-    card.write_text(re.sub('(red|green|blue|grey)"', r'\1ish"', COLORS_TOML))
-    status, printed = export(colors_file, "--task", card, *places, "--force")
+    (folders.root / "colors.toml").write_text(re.sub('(red|green|blue|grey)"', r'\1ish"', COLORS_TOML))
+    status, printed = export(colors_file, *places, "--force")
     assert status == 1
-    assert (
-        "1 has 4 labels (red, green, blue, grey) and the kind resize, this model has 4 labels (redi"
-        in printed
-    )
+    kinds = "1 has 4 labels (red, green, blue, grey) and the kind resize, this model has 4 labels (redi"
+    assert kinds in printed
     assert (list(models.versions("colors")), models.config_path.read_text()) == ([1], before)
-    assert export(colors_file, "--task", card, *places, "--rename", "a b")[0] == 1
-    status, printed = export(colors_file, "--task", card, *places, "--rename", "shades")
+    assert export(colors_file, *places, "--rename", "a b")[0] == 1
+    status, printed = export(colors_file, *places, "--rename", "shades")
     assert status == 0, printed
     (version,) = models.versions("shades").values()
     assert (version.task().name, version.task().labels[0]) == ("shades", "redish")
@@ -683,53 +687,34 @@ def test_export_of_labels_writes_a_minimal_card(
 
 
 def test_export_from_saved_model_answers_as_the_saved_model(
-    colors_model: keras.Model, colors_folder: Path, tmp_path: Path
+    colors_model: keras.Model, colors_folder: Path, colors_task: list[object], folders: Folders
 ) -> None:
-    source, card = tmp_path / "plain", tmp_path / "colors.toml"
+    source = folders.root / "plain"
     colors_model.export(source, verbose=False)
-    card.write_text(COLORS_TOML)
-    places = ["--task", card, "--data", colors_folder, "--models", tmp_path / "models"]
-    status, printed = export("--from-saved-model", source, *places)
+    status, printed = export("--from-saved-model", source, *colors_task)
     assert status == 0, printed
     shutil.rmtree(source)
-    loaded = pictures.load(colors_folder, COLORS)
-    expected = predict(colors_model, to_pixels(loaded.examples.images, COLORS))
-    (outputs,) = predict_saved_model(tmp_path / "models" / "colors" / "1", loaded.examples.images)
+    pixels = pictures.load(colors_folder, COLORS).examples.images
+    (outputs,) = predict_saved_model(folders.version(1, "colors"), pixels)
+    expected = predict(colors_model, to_pixels(pixels, COLORS))
     assert np.abs(outputs["probabilities"] - expected).max() <= 1e-6
-    assert read_card(tmp_path / "models" / "colors" / "1")["parameters"] == colors_model.count_params()
+    assert read_card(folders.version(1, "colors"))["parameters"] == colors_model.count_params()
 
 
-def test_export_without_data_is_not_evaluated_and_needs_force(colors_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "colors.toml").write_text(COLORS_TOML)
-    places = ["--task", tmp_path / "colors.toml", "--models", tmp_path / "models"]
-    environment = {"DIGITS_MNIST": str(tmp_path / "not the data of this task")}
+def test_export_without_data_is_not_evaluated_and_needs_force(
+    colors_file: Path, colors_task: list[object], folders: Folders
+) -> None:
+    places = [*colors_task[:2], *colors_task[4:]]
+    environment = {"DIGITS_MNIST": "not the data of this task"}
     status, printed = export(colors_file, *places, environment=environment)
     assert status == 1
     assert printed.endswith("\nError: --data is needed to evaluate the model; --force publishes it without\n")
-    assert not (tmp_path / "models").exists()
+    assert not folders.models.root.exists()
     status, printed = export(colors_file, *places, "--force", environment=environment)
     assert status == 0, printed
-    card = read_card(tmp_path / "models" / "colors" / "1")
-    assert (card["accuracy"], card["data"]) == (None, None)
-    assert list((tmp_path / "models" / "colors" / "1" / "assets.extra").glob("tf_serving_warmup_requests"))
-
-
-def test_export_digits_from_test_pictures_alone(fitted: FitResult, digits: Digits, tmp_path: Path) -> None:
-    fitted.model.save(tmp_path / "mine.keras")
-    test, blank = digits.images[:50], np.zeros((1, 28, 28), np.uint8)
-    labels = np.append(digits.labels[:50], 0)
-    np.savez(tmp_path / "test.npz", x_test=np.concatenate((test, blank)), y_test=labels)
-    places = ["--data", tmp_path / "test.npz", "--models", tmp_path / "models"]
-    status, printed = export(tmp_path / "mine.keras", *places, "--min-accuracy", "0.5")
-    assert status == 0, printed
-    assert "Data: 50 pictures in" in printed
-    assert "Left out as refused in serving: 1 (index 50: " in printed
-
-
-def save_model(file: Path, classes: int = 4) -> None:
-    image = keras.Input((64, 48, 3))
-    features = layers.GlobalAveragePooling2D()(image)
-    keras.Model(image, layers.Dense(classes, activation="softmax")(features)).save(file)
+    version = folders.version(1, "colors")
+    assert (read_card(version)["accuracy"], read_card(version)["data"]) == (None, None)
+    assert (version / "assets.extra" / "tf_serving_warmup_requests").is_file()
 
 
 CARD_WITHOUT_RANGE = COLORS_TOML.replace("range = [-1, 1]", "")
@@ -738,29 +723,25 @@ CARD_WITHOUT_RANGE = COLORS_TOML.replace("range = [-1, 1]", "")
 @pytest.mark.parametrize(
     ("model", "card", "message"),
     [
-        ({"classes": 5}, COLORS_TOML, "mine.keras: the model answers 5 classes, the card has 4 labels"),
-        ({}, CARD_WITHOUT_RANGE, "card.toml: the model's first layers do not tell the range"),
-        ({}, "name = ", "card.toml: not TOML: "),
-        ({}, None, "card.toml: the file does not exist"),
+        (None, COLORS_TOML.replace('"grey"', '"grey", "black"'), "mine.keras: the model answers 4 classes"),
+        (None, CARD_WITHOUT_RANGE, "card.toml: the model's first layers do not tell the range"),
+        (None, "name = ", "card.toml: not TOML: "),
+        (None, None, "card.toml: the file does not exist"),
         (b"no model", COLORS_TOML, "mine.keras: not a model that Keras can load"),
-        (None, COLORS_TOML, "mine.keras: the file does not exist"),
     ],
 )
 def test_export_unsuitable_model_or_card_prints_one_line_with_its_name(
-    model: dict[str, Any] | bytes | None, card: str | None, message: str, tmp_path: Path, folders: Folders
+    model: bytes | None, card: str | None, message: str, colors_file: Path, tmp_path: Path
 ) -> None:
-    if isinstance(model, dict):
-        save_model(tmp_path / "mine.keras", **model)
-    elif model:
-        (tmp_path / "mine.keras").write_bytes(model)
+    (tmp_path / "mine.keras").write_bytes(model or colors_file.read_bytes())
     if card:
         (tmp_path / "card.toml").write_text(card)
-    places = ["--task", tmp_path / "card.toml", "--models", folders.models.root, "--force"]
+    places = ["--task", tmp_path / "card.toml", "--models", tmp_path / "models", "--force"]
     status, printed = export(tmp_path / "mine.keras", *places)
     assert status == 1
     assert printed.startswith(f"Error: {tmp_path}/{message}")
     assert len(printed.splitlines()) == 1
-    assert not folders.models.root.exists()
+    assert not (tmp_path / "models").exists()
 
 
 def test_export_without_card_names_the_options(tmp_path: Path) -> None:
@@ -799,7 +780,7 @@ def test_cli_import_loads_no_tensorflow() -> None:
 
 
 def test_export_imports_the_module_of_a_custom_layer(
-    colors_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    colors_task: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("doubling_layer.py").write_text(
@@ -810,9 +791,7 @@ def test_export_imports_the_module_of_a_custom_layer(
     fit += "x = keras.layers.GlobalAveragePooling2D()(own.Doubling()(i)); "
     fit += "keras.Model(i, keras.layers.Dense(4, 'softmax')(x)).save('mine.keras')"
     subprocess.run([sys.executable, "-c", fit], check=True, capture_output=True)
-    Path("colors.toml").write_text(COLORS_TOML)
-    card = ["--task", "colors.toml", "--data", "validation", "--force"]
-    status, printed = export(Path("mine.keras"), *card)
+    status, printed = export("mine.keras", *colors_task, "--force")
     assert (status, "--import MODULE" in printed) == (1, True), printed
-    status, printed = export(Path("mine.keras"), *card, "--import", "doubling_layer")
+    status, printed = export("mine.keras", *colors_task, "--force", "--import", "doubling_layer")
     assert status == 0, printed

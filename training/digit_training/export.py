@@ -32,13 +32,19 @@ from digit_training import provenance
 from digit_training.classifier import Outputs, batch_size, check_backend, split, to_pixels
 from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, Refusals
-from digit_training.fit import MAX_REFUSED, FitResult
+from digit_training.fit import MAX_REFUSED, FitResult, Threshold
 from digit_training.models import named_outputs
 from digit_training.negatives import KINDS
 
 WARMUP_BATCH_SIZES = (1, 32)
 WARMUP_VALUES = 1_000_000
 """Most values of pixels in a warm-up request, unless one picture has more."""
+
+_FIT_FIELDS = (
+    *("examples", "feedback_examples", "synthetic_examples", "negative_examples", "validation_examples"),
+    *("seed", "networks", "epochs", "best_epoch", "temperature", "device"),
+)
+"""Properties of a fit in the model card."""
 
 
 def write_artifact(
@@ -175,7 +181,7 @@ def model_card(
         "accuracy": evaluation.accuracy if evaluation and not scores else None,
         "multi_label": asdict(scores) if scores else None,
         "calibration_error": evaluation.calibration_error if evaluation else None,
-        "is_digit": _is_digit_card(refusals, fit) if refusals else None,
+        "is_digit": _is_digit_card(refusals, fit.threshold if fit else None) if refusals else None,
         "comparisons": None,
         "data": data,
         "fit": _fit_card(fit) if fit else None,
@@ -184,19 +190,17 @@ def model_card(
     }
 
 
-def _is_digit_card(refusals: Refusals, fit: FitResult | None) -> dict[str, Any]:
+def _is_digit_card(refusals: Refusals, threshold: Threshold | None) -> dict[str, Any]:
     """Return the refused shares of digits and negatives, and how the threshold was chosen, if known."""
     shares = {kind: scored.refused_share for kind, scored in refusals.negatives.items()}
-    threshold = fit.threshold if fit else None
+    chosen_on = threshold and {
+        "readable_digits": threshold.readable_digits,
+        "refused": threshold.refused_share,
+        "max_refused": MAX_REFUSED,
+    }
     return {
         "threshold": threshold.value if threshold else None,
-        "chosen_on": {
-            "readable_digits": threshold.readable_digits,
-            "refused": threshold.refused_share,
-            "max_refused": MAX_REFUSED,
-        }
-        if threshold
-        else None,
+        "chosen_on": chosen_on,
         "refused_digits": refusals.digits.refused_share,
         "refused_negatives": {name: shares[name] for name, kind in KINDS.items() if not kind.is_held_out},
         "refused_held_out_negatives": {
@@ -207,22 +211,10 @@ def _is_digit_card(refusals: Refusals, fit: FitResult | None) -> dict[str, Any]:
 
 def _fit_card(fit: FitResult) -> dict[str, Any]:
     return {
-        "examples": fit.examples,
-        "feedback_examples": fit.feedback_examples,
-        "synthetic_examples": fit.synthetic_examples,
-        "negative_examples": fit.negative_examples,
-        "validation_examples": fit.validation_examples,
-        "seed": fit.seed,
-        "networks": fit.networks,
-        "epochs": fit.epochs,
-        "best_epoch": fit.best_epoch,
-        "temperature": fit.temperature,
-        "augmented": fit.recipe.augmented,
-        "batch_size": fit.recipe.batch_size,
-        "learning_rate": fit.recipe.learning_rate,
+        **{name: getattr(fit, name) for name in _FIT_FIELDS},
+        **{name: getattr(fit.recipe, name) for name in ("augmented", "batch_size", "learning_rate")},
         "optimizer": fit.recipe.optimizer.__name__,
         "seconds": round(fit.seconds, 1),
-        "device": fit.device,
         "backend": keras.backend.backend(),
     }
 

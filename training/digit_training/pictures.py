@@ -215,21 +215,19 @@ def _prepare(pictures: Sequence[_Picture], task: TaskCard, path: Path) -> Labell
     refused: list[str] = []
     digest = hashlib.sha256()
     for picture in pictures:
+        left_out = unreadable
         try:
             pixels = _read(picture, task, digest)
-        except (ImageError, OSError) as error:
-            unreadable.append(f"{picture.name}: {error}")
-            continue
-        try:
+            left_out = refused
             prepared[len(names)] = images.prepare(pixels, task)
-        except (ImageError, images.NoInkError) as error:
-            refused.append(f"{picture.name}: {error}")
+        except (ImageError, images.NoInkError, OSError) as error:
+            left_out.append(f"{picture.name}: {error}")
             continue
         labels.append(picture.label)
         names.append(picture.name)
     if not names:
-        left_out = [*unreadable, *refused]
-        reason = f"; the first: {left_out[0]}" if left_out else ""
+        all_left_out = [*unreadable, *refused]
+        reason = f"; the first: {all_left_out[0]}" if all_left_out else ""
         raise DataError(f"{path} holds no picture that can be evaluated{reason}")
     description = {
         "source": str(path),
