@@ -3,8 +3,7 @@
 import io
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 
 import keras
 import numpy as np
@@ -12,13 +11,7 @@ import pytest
 from rich.console import Console
 
 from digit_training import models
-from digit_training.callbacks import (
-    BestWeights,
-    DeferredInterrupt,
-    FitProgress,
-    class_logs,
-    defer_interrupt,
-)
+from digit_training.callbacks import BestWeights, FitProgress, class_logs, defer_interrupt
 
 SHOW_CURSOR = "\x1b[?25h"
 
@@ -47,9 +40,8 @@ def test_best_weights_are_those_of_the_lowest_validation_loss_else_of_the_last_e
     for epoch, loss in enumerate(losses):
         model.set_weights([np.full_like(weights, epoch + 1) for weights in model.get_weights()])
         best_weights.on_epoch_end(epoch, {} if loss is None else {"val_loss": -epoch, name: loss})
-    best_weights.restore()
     assert best_weights.best_epoch + 1 == expected
-    assert all((weights == expected).all() for weights in model.get_weights())
+    assert all((weights == expected).all() for weights in best_weights.best_weights)
 
 
 def test_class_logs_strip_the_name_of_the_output() -> None:
@@ -58,7 +50,8 @@ def test_class_logs_strip_the_name_of_the_output() -> None:
     assert class_logs({"loss": 0.5, "accuracy": 0.9}) == {"loss": 0.5, "accuracy": 0.9}
 
 
-def test_defer_interrupt_first_sigint_raises_at_the_end_of_the_batch(model: keras.Model) -> None:
+@pytest.mark.parametrize("phase", ["train", "test"])
+def test_defer_interrupt_first_sigint_raises_at_the_end_of_the_batch(model: keras.Model, phase: str) -> None:
     begun: list[int] = []
     ended: list[int] = []
 
@@ -70,11 +63,14 @@ def test_defer_interrupt_first_sigint_raises_at_the_end_of_the_batch(model: kera
     def end(batch: int, logs: object) -> None:
         ended.append(batch)
 
-    recorder = keras.callbacks.LambdaCallback(on_train_batch_begin=begin, on_train_batch_end=end)
+    recorder = keras.callbacks.LambdaCallback(
+        **{f"on_{phase}_batch_begin": begin, f"on_{phase}_batch_end": end}
+    )
     handler = signal.getsignal(signal.SIGINT)
     model.compile("sgd", "mse")
+    run = model.fit if phase == "train" else model.evaluate
     with pytest.raises(KeyboardInterrupt), defer_interrupt() as interrupt:
-        model.fit(np.zeros((5, 1)), np.zeros(5), batch_size=1, callbacks=[recorder, interrupt], verbose=0)
+        run(np.zeros((5, 1)), np.zeros(5), batch_size=1, callbacks=[recorder, interrupt], verbose=0)
     assert begun == ended == [0, 1, 2]
     assert signal.getsignal(signal.SIGINT) is handler
 
@@ -89,47 +85,35 @@ def test_defer_interrupt_second_sigint_raises_at_once() -> None:
         send_twice()
 
 
-def test_deferred_interrupt_in_validation_raises_at_the_end_of_the_batch() -> None:
-    callback = DeferredInterrupt()
-    callback.on_test_batch_end(0)
-    callback.handle_sigint(signal.SIGINT, None)
-    with pytest.raises(KeyboardInterrupt):
-        callback.on_test_batch_end(1)
-
-
-def run_epochs(progress: FitProgress, epochs: int) -> Iterator[None]:
-    """Call the display as Keras does for a network with one batch per epoch; yield after each batch."""
-    progress.set_model(models.perceptron())
-    progress.set_params({"epochs": epochs, "steps": 1})
-    progress.on_train_begin()
-    for epoch in range(epochs):
-        progress.on_epoch_begin(epoch)
-        progress.on_train_batch_end(0, {"loss": 0.5, "accuracy": 0.8})
-        yield
-        progress.on_epoch_end(epoch, {"loss": 0.5, "accuracy": 0.8, "val_loss": 0.4, "val_accuracy": 0.9})
-
-
 def display_output(epochs: int, is_terminal: bool, networks: int = 1) -> str:
-    """Return the output for fits of `networks` networks with `epochs` epochs each."""
+    """Return the output for fits of `networks` networks with `epochs` epochs of one batch each."""
     file = io.StringIO()
-    console = Console(file=file, width=120, force_terminal=is_terminal)
+    console = Console(file=file, width=120, force_terminal=is_terminal, highlight=False)
     with closing(FitProgress(console, networks)) as progress:
+        progress.set_model(models.perceptron())
+        progress.set_params({"epochs": epochs, "steps": 1})
         for _ in range(networks):
-            assert len(list(run_epochs(progress, epochs))) == epochs
+            progress.on_train_begin()
+            for epoch in range(epochs):
+                logs = {"loss": 0.5, "accuracy": 0.8}
+                progress.on_epoch_begin(epoch)
+                progress.on_train_batch_end(0, logs)
+                progress.on_epoch_end(epoch, logs | {"val_loss": 0.4, "val_accuracy": 0.9})
     return file.getvalue()
 
 
-def test_fit_progress_without_terminal_prints_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_progress_prints_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     assert display_output(3, is_terminal=False).splitlines() == [
         f"epoch {epoch}/3 loss 0.5000  accuracy 0.8000  validation 0.9000" for epoch in (1, 2, 3)
     ]
     assert "7,960" in capsys.readouterr().out
 
 
-def test_fit_progress_on_terminal_keeps_a_bar_per_epoch() -> None:
+def test_fit_progress_on_terminal_has_a_bar_too_and_restores_the_cursor() -> None:
     output = display_output(2, is_terminal=True)
     for text in ("fit", "epoch 1/2", "epoch 2/2", "100%", "accuracy 0.8000"):
         assert text in output
+    assert output.rstrip().endswith(SHOW_CURSOR)
 
 
 def test_fit_progress_of_ensemble_numbers_networks_and_prints_layers_once(
@@ -143,17 +127,6 @@ def test_fit_progress_of_ensemble_numbers_networks_and_prints_layers_once(
         "network 2/2, epoch 2/2",
     ]
     assert capsys.readouterr().out.count("Trainable params") == 1
-
-
-def test_fit_progress_interrupted_restores_the_cursor() -> None:
-    file = io.StringIO()
-    with (
-        suppress(KeyboardInterrupt),
-        closing(FitProgress(Console(file=file, force_terminal=True))) as progress,
-    ):
-        next(run_epochs(progress, 2))
-        raise KeyboardInterrupt
-    assert file.getvalue().rstrip().endswith(SHOW_CURSOR)
 
 
 def test_fit_progress_of_many_epochs_prints_every_nth() -> None:

@@ -19,15 +19,24 @@ def model_of(shape: tuple[int | None, ...], *first: keras.Layer) -> keras.Model:
 LABELS = {"name": "flowers", "labels": ["daisy", "rose"]}
 
 
-def test_complete_takes_shape_and_range_from_the_model() -> None:
-    task = cards.complete(LABELS, model_of((18, 12, 3), layers.Rescaling(1 / 255)), "probabilities")
-    assert (task.shape, task.range, task.kind) == ((18, 12, 3), (0, 255), "resize")
-
-
-def test_complete_keeps_what_the_card_states() -> None:
-    document = {**LABELS, "input": {"shape": [18, 12, 1], "range": [0, 1]}, "prepare": {"kind": "none"}}
-    task = cards.complete(document, model_of((18, 12), layers.Rescaling(1 / 255)), "probabilities")
-    assert (task.shape, task.range, task.kind) == ((18, 12, 1), (0, 1), "none")
+@pytest.mark.parametrize(
+    ("stated", "shape", "expected"),
+    [
+        ({}, (18, 12, 3), ((18, 12, 3), (0, 255), "resize")),
+        (
+            {"input": {"shape": [18, 12, 1], "range": [0, 1]}, "prepare": {"kind": "none"}},
+            (18, 12),
+            ((18, 12, 1), (0, 1), "none"),
+        ),
+        ({"prepare": {"kind": "digits"}}, (784,), (DIGITS.shape, (0, 255), "digits")),
+    ],
+    ids=["of the model", "of the card", "of the digits"],
+)
+def test_complete_takes_from_the_model_what_the_card_leaves_out(
+    stated: dict[str, Any], shape: tuple[int, ...], expected: tuple[Any, ...]
+) -> None:
+    task = cards.complete({**LABELS, **stated}, model_of(shape, layers.Rescaling(1 / 255)), "probabilities")
+    assert (task.shape, task.range, task.kind) == expected
 
 
 def test_complete_keeps_only_multi_label_of_the_output() -> None:
@@ -39,11 +48,6 @@ def test_complete_keeps_only_multi_label_of_the_output() -> None:
     assert cards.output_of({"output": "multi-label"}) == "multi-label"
     with pytest.raises(CardError, match="or multi-label, not 'softmax'"):
         cards.output_of({"output": "softmax"})
-
-
-def test_complete_of_kind_digits_has_their_shape() -> None:
-    document = {**LABELS, "input": {"range": [0, 1]}, "prepare": {"kind": "digits"}}
-    assert cards.complete(document, model_of((784,)), "probabilities").shape == DIGITS.shape
 
 
 @pytest.mark.parametrize(
@@ -73,15 +77,13 @@ def test_minimal_is_named_after_the_file_and_splits_labels() -> None:
     assert cards.minimal(Path("ß.keras"), "a,b")["name"] == "model"
 
 
-def test_read_returns_the_toml_document(tmp_path: Path) -> None:
-    (tmp_path / "card.toml").write_text('name = "flowers"\n[input]\nrange = [0, 1]\n')
-    assert cards.read(tmp_path / "card.toml") == {"name": "flowers", "input": {"range": [0, 1]}}
-
-
-def test_read_missing_or_damaged_file_raises_card_error(tmp_path: Path) -> None:
+def test_read_returns_the_toml_document_or_raises_card_error(tmp_path: Path) -> None:
+    path = tmp_path / "card.toml"
     with pytest.raises(CardError, match="the file does not exist"):
-        cards.read(tmp_path / "card.toml")
+        cards.read(path)
+    path.write_text('name = "flowers"\n[input]\nrange = [0, 1]\n')
+    assert cards.read(path) == {"name": "flowers", "input": {"range": [0, 1]}}
     for content in (b"name =", b"\xff\xfe"):
-        (tmp_path / "card.toml").write_bytes(content)
+        path.write_bytes(content)
         with pytest.raises(CardError, match="not TOML: "):
-            cards.read(tmp_path / "card.toml")
+            cards.read(path)

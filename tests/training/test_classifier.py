@@ -1,5 +1,6 @@
 """Classifiers: loading, checks against a task card, and adaption to its input."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from digit_training.models import IS_DIGIT, PROBABILITIES
 from tests.training.conftest import COLORS, predict, predict_outputs, small_network
 
 GREY = TaskCard("grey", tuple("abcdefghij"), (28, 28), (0.0, 1.0))
+BYTES = replace(COLORS, range=(0.0, 255.0))
 
 
 def linear_model(shape: tuple[int | None, ...], classes: int, activation: str = "softmax") -> keras.Model:
@@ -30,25 +32,17 @@ def pixels() -> NDArray[np.float32]:
     return np.random.default_rng(0).random((3, 784), np.float32)
 
 
-@pytest.mark.parametrize("shape", [(784,), (28, 28), (28, 28, 1)])
-def test_adapt_model_of_digits_takes_flat_pixels(shape: tuple[int, ...], pixels: NDArray[np.float32]) -> None:
-    model = linear_model(shape, 10)
-    adapted = classifier.adapt(model, DIGITS)
-    assert adapted.name == "linear"
-    assert (adapted is model) == (shape == (784,))
-    assert np.array_equal(predict(adapted, pixels), predict(model, pixels.reshape(3, *shape)))
-
-
 @pytest.mark.parametrize("shape", [(28, 28), (28, 28, 1), (None, None, 1), (784,)])
 def test_adapt_model_with_or_without_grey_channel_takes_pictures_of_the_card(
     shape: tuple[int | None, ...], pixels: NDArray[np.float32]
 ) -> None:
     model = linear_model(shape, 10)
-    for task in (GREY, replace(GREY, shape=(28, 28, 1))):
-        images = pixels.reshape(3, *task.shape)
-        accepted = shape if None not in shape else (28, 28, 1)
-        expected = predict(model, images.reshape(3, *accepted))
-        assert np.array_equal(predict(classifier.adapt(model, task), images), expected)
+    accepted = shape if None not in shape else (28, 28, 1)
+    expected = predict(model, pixels.reshape(3, *accepted))
+    for task in (DIGITS, GREY, replace(GREY, shape=(28, 28, 1))):
+        adapted = classifier.adapt(model, task)
+        assert (adapted.name, adapted is model) == ("linear", accepted == task.instance_shape)
+        assert np.array_equal(predict(adapted, pixels.reshape(3, *task.instance_shape)), expected)
 
 
 def test_adapt_keeps_is_digit_of_the_ten_digits(pixels: NDArray[np.float32]) -> None:
@@ -127,37 +121,34 @@ def test_adapt_uint8_input_gets_bytes() -> None:
     model = keras.Model(image, layers.Dense(4, activation="softmax")(features))
     assert classifier.takes_bytes(model)
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3), np.uint8)
-    task = replace(COLORS, range=(0.0, 255.0))
-    answers = classifier.predict(classifier.adapt(model, task), images, task)[PROBABILITIES]
+    answers = classifier.predict(classifier.adapt(model, BYTES), images, BYTES)[PROBABILITIES]
     assert np.allclose(answers, model.predict(images, verbose=0), atol=1e-6)
 
 
-def test_adapt_several_inputs_or_outputs_raise_model_error() -> None:
+def unsuitable_models() -> Iterator[tuple[keras.Model, str]]:
+    """Yield models that no card of COLORS suits, each with the reason."""
+    mean, softmax = layers.GlobalAveragePooling2D(), layers.Dense(4, activation="softmax")
     inputs = [keras.Input((64, 48, 3)), keras.Input((64, 48, 3))]
-    features = layers.GlobalAveragePooling2D()(layers.Add()(inputs))
-    two_inputs = keras.Model(inputs, layers.Dense(4, activation="softmax")(features))
-    with pytest.raises(ModelError, match="the model has 2 inputs, not one"):
-        classifier.adapt(two_inputs, COLORS)
-    one = linear_model((64, 48, 3), 4)
-    with pytest.raises(ModelError, match="the model has 2 outputs, not one"):
-        classifier.adapt(keras.Model(one.inputs, [one.outputs[0], one.outputs[0] * 2]), COLORS)
-
-
-def test_adapt_other_dtypes_batches_and_ranks_raise_model_error() -> None:
-    image = keras.Input((64, 48, 3), dtype="int32")
-    features = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(image))
-    softmax = layers.Dense(4, activation="softmax")
-    with pytest.raises(ModelError, match="the model takes int32, not float32 or uint8"):
-        classifier.adapt(keras.Model(image, softmax(features)), COLORS)
-    image = keras.Input(batch_shape=(8, 64, 48, 3))
-    with pytest.raises(ModelError, match="the model takes batches of 8 only"):
-        classifier.adapt(keras.Model(image, softmax(layers.GlobalAveragePooling2D()(image))), COLORS)
-    image = keras.Input((64, 48, 3))
+    yield keras.Model(inputs, softmax(mean(layers.Add()(inputs)))), "the model has 2 inputs, not one"
+    image = inputs[0]
+    answers = softmax(mean(image))
+    yield keras.Model(image, [answers, answers * 2]), "the model has 2 outputs, not one"
     half = layers.Dense(4, activation="softmax", dtype="float16")(layers.Flatten()(image))
-    with pytest.raises(ModelError, match="answers float16: its last layer needs dtype='float32'"):
-        classifier.adapt(keras.Model(image, half), COLORS)
-    with pytest.raises(ModelError, match=r"the model answers \[n, 64, 48, 4\], not \[n, classes\]"):
-        classifier.adapt(keras.Model(image, layers.Dense(4, activation="softmax")(image)), COLORS)
+    yield keras.Model(image, half), "answers float16: its last layer needs dtype='float32'"
+    yield keras.Model(image, softmax(image)), r"the model answers \[n, 64, 48, 4\], not \[n, classes\]"
+    batch = keras.Input(batch_shape=(8, 64, 48, 3))
+    yield keras.Model(batch, softmax(mean(batch))), "the model takes batches of 8 only"
+    numbers = keras.Input((64, 48, 3), dtype="int32")
+    yield (
+        keras.Model(numbers, softmax(mean(layers.Rescaling(1 / 255)(numbers)))),
+        "the model takes int32, not float32 or uint8",
+    )
+
+
+def test_adapt_unsuitable_inputs_and_outputs_raise_model_error() -> None:
+    for model, message in unsuitable_models():
+        with pytest.raises(ModelError, match=message):
+            classifier.adapt(model, COLORS)
 
 
 def test_takes_bytes_sees_the_first_layer_that_scales() -> None:
@@ -196,14 +187,12 @@ def test_to_pixels_reaches_both_ends_of_the_range() -> None:
     assert classifier.to_pixels(np.zeros((5, 28, 28), np.uint8), DIGITS).shape == (5, 784)
 
 
-def test_predict_in_batches_answers_as_in_one(
-    colors_model: keras.Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (7, 64, 48, 3), np.uint8)
-    expected = classifier.predict(colors_model, images, COLORS)[PROBABILITIES]
-    monkeypatch.setattr(classifier, "BATCH_SIZE", 2)
-    monkeypatch.setattr(classifier, "CHUNK_BATCHES", 2)
-    assert np.allclose(classifier.predict(colors_model, images, COLORS)[PROBABILITIES], expected, atol=1e-6)
+def test_predict_in_batches_answers_as_in_one(colors_model: keras.Model) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (1400, 64, 48, 3), np.uint8)
+    assert classifier.CHUNK_BATCHES * classifier.batch_size(images) < len(images)
+    answers = classifier.predict(colors_model, images, COLORS)[PROBABILITIES]
+    expected = predict(colors_model, classifier.to_pixels(images, COLORS))
+    assert np.allclose(answers, expected, atol=1e-6)
 
 
 class Ranked(tf.Module):  # type: ignore[misc]
@@ -242,11 +231,16 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_load_saved_model_answers_as_its_signature_and_has_its_weights(saved_model: Path) -> None:
-    model = classifier.load_saved_model(saved_model, "serving_default")
-    pixels = np.random.default_rng(0).random((2, 64, 48, 3), np.float32)
-    expected = tf.saved_model.load(str(saved_model)).signatures["serving_default"](x=tf.constant(pixels))
-    assert np.array_equal(predict(classifier.adapt(model, COLORS), pixels), expected["scores"])
+@pytest.mark.parametrize(("signature", "task"), [("serving_default", COLORS), ("bytes", BYTES)])
+def test_load_saved_model_answers_as_its_signature_and_has_its_weights(
+    saved_model: Path, signature: str, task: TaskCard
+) -> None:
+    model = classifier.load_saved_model(saved_model, signature)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), np.uint8)
+    inputs = images if task is BYTES else classifier.to_pixels(images, task)
+    expected = tf.saved_model.load(str(saved_model)).signatures[signature](x=tf.constant(inputs))
+    answers = classifier.predict(classifier.adapt(model, task), images, task)[PROBABILITIES]
+    assert np.allclose(answers, expected["scores"], atol=1e-6)
     assert (model.name, model.count_params()) == ("ranked_v1", 12)
 
 
@@ -268,12 +262,15 @@ def test_load_saved_model_other_signatures_raise_model_error(
         classifier.load_saved_model(saved_model, signature)
 
 
-def test_load_saved_model_missing_or_damaged_raises_model_error(tmp_path: Path) -> None:
+def test_load_missing_or_damaged_file_raises_model_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"not a SavedModel: the folder has no saved_model\.pb"):
         classifier.load_saved_model(tmp_path, "serving_default")
     (tmp_path / "saved_model.pb").write_bytes(b"no model")
     with pytest.raises(ModelError, match="not a SavedModel that TensorFlow can load"):
         classifier.load_saved_model(tmp_path, "serving_default")
+    (tmp_path / "damaged.keras").write_bytes(b"no model")
+    with pytest.raises(ModelError, match="not a model that Keras can load"):
+        classifier.load_keras(tmp_path / "damaged.keras")
 
 
 # Keras warns that HDF5 is a legacy format.
@@ -284,16 +281,6 @@ def test_load_keras_reads_legacy_h5(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
     loaded = classifier.load_keras(tmp_path / "model.h5")
     assert np.array_equal(predict(loaded, pixels), predict(model, pixels))
-
-
-def test_load_saved_model_of_bytes_gets_bytes(saved_model: Path) -> None:
-    model = classifier.load_saved_model(saved_model, "bytes")
-    images = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), np.uint8)
-    expected = tf.saved_model.load(str(saved_model)).signatures["bytes"](x=tf.constant(images))
-    task = replace(COLORS, range=(0.0, 255.0))
-    assert np.array_equal(
-        classifier.predict(classifier.adapt(model, task), images, task)[PROBABILITIES], expected["scores"]
-    )
 
 
 def custom_layer() -> keras.Layer:
@@ -322,12 +309,6 @@ def test_load_keras_unknown_layer_says_what_to_do(
         classifier.load_keras(tmp_path / "model.keras")
     assert all(reason in str(raised.value) for reason in reasons), raised.value
     assert "Full object config" not in str(raised.value)
-
-
-def test_load_keras_damaged_file_raises_model_error(tmp_path: Path) -> None:
-    (tmp_path / "damaged.keras").write_bytes(b"no model")
-    with pytest.raises(ModelError, match="not a model that Keras can load"):
-        classifier.load_keras(tmp_path / "damaged.keras")
 
 
 def test_load_saved_model_whose_signature_is_an_attribute_too(tmp_path: Path) -> None:

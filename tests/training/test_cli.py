@@ -1,6 +1,8 @@
 """Commands `digits train` and `digits export`, run in this process; with the mark e2e, as subprocesses."""
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -10,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from keras import layers
 from PIL import Image
 
@@ -31,12 +33,11 @@ from digit_client.artifact.models_folder import ModelsFolder
 from digit_client.artifact.task_card import NO_CLASS
 from digit_serving.feedback.store import FeedbackStore
 from digit_training import cli, pictures, pipeline
-from digit_training.artifact import predict_saved_model
-from digit_training.callbacks import FitProgress
 from digit_training.classifier import to_pixels
-from digit_training.data import Examples, read_hard_pictures
+from digit_training.data import read_hard_pictures
 from digit_training.errors import Interrupted
-from digit_training.fit import FitResult, fit
+from digit_training.export import predict_saved_model
+from digit_training.fit import FitResult
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
 from digit_training.recipes import RECIPES, Overrides, Recipe
@@ -52,8 +53,55 @@ pytestmark = [
 ]
 
 
+REPORT_FILES = {"digits.png", "prediction.png", "model.keras", "report.html"}
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Places of a test: models folder, report and store of feedback."""
+
+    root: Path
+
+    @property
+    def models(self) -> ModelsFolder:
+        return ModelsFolder(self.root / "models", verify=Mock())
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    @property
+    def store(self) -> str:
+        return f"sqlite:///{self.root / 'feedback.db'}"
+
+    @property
+    def options(self) -> list[object]:
+        return ["--models", self.models.root, "--report", self.report]
+
+    def version(self, number: int, model: str = "digits") -> Path:
+        return self.models.root / model / str(number)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return Folders(tmp_path)
+
+
 def read_card(version: Path) -> dict[str, Any]:
     return dict(json.loads((version / "assets.extra" / "model.json").read_text()))
+
+
+def train(*arguments: object, model: str = "perceptron") -> tuple[int, str]:
+    """Run `digits train` for one epoch; return its exit status and all that it prints."""
+    options = ["--model", model, "--epochs", "1", "--min-accuracy", "0"]
+    result = CliRunner().invoke(cli.train, [*options, *map(str, arguments)])
+    return result.exit_code, result.output
+
+
+def export(*arguments: object, environment: dict[str, str] | None = None) -> tuple[int, str]:
+    """Run `digits export`; return its exit status and all that it prints."""
+    result = CliRunner(env=environment).invoke(cli.export, [*map(str, arguments)])
+    return result.exit_code, result.output
 
 
 @pytest.fixture
@@ -109,89 +157,68 @@ def test_train_offline_uses_the_sample_and_publishes(tmp_path: Path) -> None:
         "Published: models/digits/1",
         "Version 1 of digits is stable: it answers callers who name no version.",
     ]
-    assert {path.name for path in (tmp_path / "runs").glob("*/*")} == {
-        "digits.png",
-        "prediction.png",
-        "model.keras",
-        "report.html",
-    }
+    assert {path.name for path in (tmp_path / "runs").glob("*/*")} == REPORT_FILES
     assert read_card(tmp_path / "models" / "digits" / "1")["data"]["offline"] is True
 
 
-@pytest.mark.slow
-def test_train_best_publishes_an_ensemble_of_five_networks(idx_folder: Path, tmp_path: Path) -> None:
-    options = ["--recipe", "best", "--epochs", "1", "--min-accuracy", "0"]
-    result = run_offline("train", *options, "--data", idx_folder, folder=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
-    assert "network 5/5, epoch 1/1" in result.stdout
-    card = read_card(tmp_path / "models" / "digits" / "1")
-    assert (card["model"], card["parameters"]) == ("convnet_ensemble", 5 * 135_723 - 4 * 11)
-    assert card["fit"]["networks"] == 5
-
-
 def test_train_recipe_of_two_networks_writes_report_and_publishes_the_ensemble(
-    idx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast_recipe: Recipe
+    idx_folder: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch, fast_recipe: Recipe
 ) -> None:
     monkeypatch.setitem(RECIPES, "best", replace(fast_recipe, networks=2))
-    report, models = tmp_path / "report", tmp_path / "models"
-    options = ["--recipe", "best", "--epochs", "1", "--min-accuracy", "0"]
-    places = ["--data", str(idx_folder), "--report", str(report), "--models", str(models)]
-    result = CliRunner().invoke(cli.train, [*options, *places])
-    assert result.exit_code == 0, result.output
-    assert (
-        f"Data: 200 training and 100 test digits from {idx_folder} (not the original MNIST)" in result.output
-    )
-    assert "network 2/2, epoch 1/1 loss" in result.output
-    assert f"Published: {models / 'digits' / '1'}\n" in result.output
-    assert {path.name for path in report.iterdir()} == {
-        "digits.png",
-        "prediction.png",
-        "model.keras",
-        "report.html",
-    }
-    card = read_card(models / "digits" / "1")
+    status, printed = train("--recipe", "best", "--data", idx_folder, *folders.options, model="convnet")
+    assert status == 0, printed
+    assert f"Data: 200 training and 100 test digits from {idx_folder} (not the original MNIST)" in printed
+    assert "network 2/2, epoch 1/1 loss" in printed
+    assert f"Published: {folders.version(1)}\n" in printed
+    assert {path.name for path in folders.report.iterdir()} == REPORT_FILES
+    card = read_card(folders.version(1))
     assert (card["model"], card["parameters"]) == ("perceptron_ensemble", 2 * 7960 - 10)
     assert card["fit"]["networks"] == 2
 
 
-def test_train_damaged_data_prints_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "does not exist"), (b"PK\x03\x04 and no more", "is truncated or not an .npz file")],
+)
+def test_train_missing_or_damaged_data_prints_one_line(
+    content: bytes | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DIGITS_MNIST", "mnist.npz")
     monkeypatch.chdir(tmp_path)
-    Path("mnist.npz").write_bytes(b"PK\x03\x04 and no more")
+    if content:
+        Path("mnist.npz").write_bytes(content)
     result = CliRunner().invoke(cli.train)
-    assert result.exit_code == 1
-    assert result.stdout == ""
-    assert result.stderr.startswith("Error: mnist.npz is truncated or not an .npz file")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Error: mnist.npz {message}")
     assert len(result.stderr.splitlines()) == 1
     assert not Path("models").exists()
 
 
 @pytest.mark.usefixtures("fast_recipe", "without_plots")
-def test_train_below_minimum_accuracy_publishes_nothing(idx_folder: Path, tmp_path: Path) -> None:
-    places = ["--data", str(idx_folder), "--models", str(tmp_path / "models"), "--report", str(tmp_path)]
-    options = ["--model", "perceptron", "--epochs", "1", "--learning-rate", "1e-9"]
-    result = CliRunner().invoke(cli.train, [*places, *options])
-    assert result.exit_code == 4
-    assert "Error: not published: the accuracy" in result.stderr
-    assert not (tmp_path / "models").exists()
+def test_train_below_minimum_accuracy_publishes_nothing(idx_folder: Path, folders: Folders) -> None:
+    options = ["--data", idx_folder, "--learning-rate", "1e-9", "--min-accuracy", "0.85"]
+    status, printed = train(*folders.options, *options)
+    assert status == 4
+    assert "Error: not published: the accuracy" in printed
+    assert not folders.models.root.exists()
 
 
 @pytest.mark.usefixtures("fast_recipe", "without_plots")
-def test_train_interrupted_writes_report_and_publishes_nothing(
-    idx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class InterruptingProgress(FitProgress):
-        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-            super().on_epoch_end(epoch, logs)
-            signal.raise_signal(signal.SIGINT)
+def test_train_interrupted_writes_report_and_publishes_nothing(idx_folder: Path, folders: Folders) -> None:
+    class ImpatientTerminal(io.StringIO):
+        def write(self, text: str) -> int:
+            if "epoch  1/20" in text:
+                signal.raise_signal(signal.SIGINT)
+            return super().write(text)
 
     # pipeline.train instead of the command, which would end this process with os._exit.
-    monkeypatch.setattr(pipeline, "FitProgress", InterruptingProgress)
-    report, root = tmp_path / "report", tmp_path / "models"
+    report, root = folders.report, folders.models.root
     run = pipeline.TrainingRun("perceptron", Overrides(epochs=20), seed=0, data=idx_folder, report=report)
-    with pytest.raises(Interrupted, match=r"after [12] of 20 epochs; the model is not published") as caught:
-        pipeline.train(run, Target(ModelsFolder(root), QualityGate(0)))
+    with (
+        contextlib.redirect_stdout(ImpatientTerminal()),
+        pytest.raises(Interrupted, match=r"after [12] of 20 epochs; the model is not published") as caught,
+    ):
+        pipeline.train(run, Target(folders.models, QualityGate(0)))
     assert str(caught.value).endswith(f"digits export {report / 'model.keras'} --models {root}")
     assert "Interrupted</strong> after" in (report / "report.html").read_text()
     assert (report / "model.keras").is_file()
@@ -199,9 +226,9 @@ def test_train_interrupted_writes_report_and_publishes_nothing(
 
 
 @pytest.fixture
-def store(digits: Digits, tmp_path: Path) -> Iterator[FeedbackStore]:
+def store(digits: Digits, folders: Folders) -> Iterator[FeedbackStore]:
     """Store with 40 labelled digits of 40 requests, of which every second is held out."""
-    with closing(FeedbackStore(f"sqlite:///{tmp_path / 'feedback.db'}")) as opened:
+    with closing(FeedbackStore(folders.store)) as opened:
         rows = range(300, 340)
         opened.save(
             [
@@ -212,106 +239,67 @@ def store(digits: Digits, tmp_path: Path) -> Iterator[FeedbackStore]:
         yield opened
 
 
-def train(folder: Path, idx_folder: Path, *options: str) -> Result:
-    """Run `digits train` for one epoch of the perceptron, with the store in `folder`."""
-    places = ["--data", idx_folder, "--models", folder / "models", "--report", folder / "report"]
-    places += ["--feedback", f"sqlite:///{folder / 'feedback.db'}"]
-    arguments = ["--model", "perceptron", "--epochs", "1", "--min-accuracy", "0", *places, *options]
-    return CliRunner().invoke(cli.train, list(map(str, arguments)))
-
-
-@pytest.mark.usefixtures("fast_recipe", "without_plots", "store")
-def test_train_with_feedback_from_stable_publishes_and_reports(idx_folder: Path, tmp_path: Path) -> None:
-    assert train(tmp_path, idx_folder).exit_code == 0
-    result = train(tmp_path, idx_folder, "--from", "stable", "--min-gain", "0", "--force")
-    assert result.exit_code == 0, result.output
-    first, url = tmp_path / "models" / "digits" / "1", f"sqlite:///{tmp_path / 'feedback.db'}"
-    assert f"Feedback: 20 inputs of {url} to learn from, each 10 times, and 20 to test with" in result.output
-    assert f"Starting from {first}, epochs: 1\n" in result.output
+@pytest.mark.usefixtures("fast_recipe", "without_plots")
+def test_train_with_feedback_from_stable_publishes_and_reports(
+    idx_folder: Path, folders: Folders, store: FeedbackStore
+) -> None:
+    options = ["--data", idx_folder, *folders.options, "--feedback", folders.store]
+    assert train(*options)[0] == 0
+    status, printed = train(*options, "--from", "stable", "--min-gain", "0", "--force")
+    assert status == 0, printed
+    first = folders.version(1)
+    assert f"Feedback: 20 inputs of {folders.store} to learn from, each 10 times, and 20 to test" in printed
+    assert f"Starting from {first}, epochs: 1\n" in printed
     assert re.search(
         rf"Accuracy on the held-out feedback, 20 pictures: [01]\.\d{{4}}; that of {first}: [01]\.\d{{4}}\n",
-        result.output,
+        printed,
     )
-    assert "Accuracy on the hard pictures, 460 pictures: " in result.output
-    card = read_card(tmp_path / "models" / "digits" / "2")
+    assert "Accuracy on the hard pictures, 460 pictures: " in printed
+    card = read_card(folders.version(2))
     assert card["started_from"] == str(first)
     assert card["fit"]["feedback_examples"] == 200
-    assert (card["feedback"]["source"], card["feedback"]["weight"]) == (url, 10)
-    assert (
-        card["feedback"]["held_out"]["inputs"] == sum(card["feedback"]["held_out"]["by_label"].values()) == 20
-    )
+    feedback = card["feedback"]
+    assert (feedback["source"], feedback["weight"]) == (folders.store, 10)
+    assert feedback["held_out"]["inputs"] == sum(feedback["held_out"]["by_label"].values()) == 20
     assert card["comparisons"]["the hard pictures"]["served_accuracy"] is not None
-    assert "Held-out feedback" in (tmp_path / "report" / "report.html").read_text()
+    assert "Held-out feedback" in (folders.report / "report.html").read_text()
 
 
 @pytest.mark.usefixtures("fast_recipe", "without_plots")
-def test_train_on_a_folder_of_digits_tests_a_sixth(digits: Digits, tmp_path: Path) -> None:
-    folder = tmp_path / "own"
+def test_train_on_a_folder_of_digits_tests_a_sixth(digits: Digits, folders: Folders, tmp_path: Path) -> None:
+    own = tmp_path / "own"
     for label in range(10):
-        (folder / str(label)).mkdir(parents=True)
+        (own / str(label)).mkdir(parents=True)
         for number, image in enumerate(digits.typical(label, 6)):
-            Image.fromarray(255 - image).save(folder / str(label) / f"{number}.png")
-    (folder / "3" / "notes.txt").write_text("no picture")
-    arguments = ["--model", "perceptron", "--epochs", "1", "--min-accuracy", "0", "--data", folder]
-    arguments += ["--models", tmp_path / "models", "--report", tmp_path / "report"]
-    result = CliRunner().invoke(cli.train, list(map(str, arguments)))
-    assert result.exit_code == 0, result.output
-    assert f"Data: 50 training and 10 test digits from {folder} (not the original MNIST)" in result.output
-    assert "Left out as unreadable: 1 (3/notes.txt: " in result.output
-
-
-def test_train_data_that_does_not_exist_is_named_at_once(tmp_path: Path) -> None:
-    result = CliRunner().invoke(cli.train, ["--data", str(tmp_path / "none")])
-    assert (result.exit_code, result.output) == (1, f"Error: {tmp_path / 'none'} does not exist\n")
+            Image.fromarray(255 - image).save(own / str(label) / f"{number}.png")
+    (own / "3" / "notes.txt").write_text("no picture")
+    status, printed = train("--data", own, *folders.options)
+    assert status == 0, printed
+    assert f"Data: 50 training and 10 test digits from {own} (not the original MNIST)" in printed
+    assert "Left out as unreadable: 1 (3/notes.txt: " in printed
 
 
 @pytest.mark.usefixtures("fast_recipe", "without_plots")
 def test_train_with_feedback_never_trains_on_what_tests_it(
-    store: FeedbackStore, digits: Digits, idx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: FeedbackStore, digits: Digits, idx_folder: Path, folders: Folders
 ) -> None:
-    # A held-out picture, a test digit and a hard picture, sent again in requests that are not held out.
-    hard = read_hard_pictures().images[0]
-    again = (digits.images[300], digits.images[200], hard)
+    # A held-out picture, a test digit and a hard picture, sent again in requests that are not held out; and
+    # negatives, from which a network of one output cannot learn.
+    again = (digits.images[300], digits.images[200], read_hard_pictures().images[0])
     store.save([make_record(number, image, "1") for number, image in enumerate(again)])
-    trained: list[Examples] = []
-
-    def record(recipe: Recipe, examples: Examples, *arguments: Any, **options: Any) -> FitResult:
-        trained.append(examples + options["feedback"])
-        return fit(recipe, examples, *arguments, **options)
-
-    monkeypatch.setattr(pipeline, "fit", record)
-    result = train(tmp_path, idx_folder)
-    assert result.exit_code == 0, result.output
-    assert "Left out of the feedback: 2 (also in the data that test the model)" in result.output
-    held_out = digits.images[300:340:2]
-    tested = {image.tobytes() for image in (*held_out, *digits.images[200:300], hard)}
-    assert not tested & {image.tobytes() for image in trained[0].images}
-    assert len(trained[0]) == 200 + 10 * 20
-
-
-@pytest.mark.usefixtures("fast_recipe", "without_plots")
-def test_train_with_feedback_of_no_digits_needs_is_digit(
-    store: FeedbackStore, digits: Digits, idx_folder: Path, tmp_path: Path
-) -> None:
-    store.save([make_record(number, digits.images[number], NO_CLASS) for number in range(4)])
-    result = train(tmp_path, idx_folder)
-    assert result.exit_code == 0, result.output
-    assert "Left out of the feedback: 4 (none of the labels, which this model never answers)" in result.output
-
-
-@pytest.mark.usefixtures("fast_recipe", "without_plots", "store")
-def test_train_without_gain_exits_with_4_and_publishes_nothing(idx_folder: Path, tmp_path: Path) -> None:
-    assert train(tmp_path, idx_folder).exit_code == 0
-    options = ["--from", "stable", "--learning-rate", "1e-9", "--min-gain", "0.05"]
-    result = train(tmp_path, idx_folder, *options)
-    assert result.exit_code == 4
-    assert re.search(r"Error: not published: .* on the held-out feedback is not 0\.05 above", result.stderr)
-    assert list(ModelsFolder(tmp_path / "models").versions("digits")) == [1]
+    store.save([make_record(number, digits.images[number], NO_CLASS) for number in range(3, 7)])
+    status, printed = train("--data", idx_folder, *folders.options, "--feedback", folders.store)
+    assert status == 0, printed
+    assert "Left out of the feedback: 4 (none of the labels, which this model never answers)" in printed
+    assert "Left out of the feedback: 2 (also in the data that test the model)" in printed
+    card = read_card(folders.version(1))
+    assert (card["feedback"]["train"]["inputs"], card["feedback"]["held_out"]["inputs"]) == (20, 20)
+    assert card["fit"]["feedback_examples"] == 10 * 20
 
 
 @pytest.mark.usefixtures("fast_recipe", "without_plots")
 def test_train_with_wrong_labels_of_one_caller_is_refused_and_never_served(
-    store: FeedbackStore, digits: Digits, idx_folder: Path, tmp_path: Path
+    store: FeedbackStore, digits: Digits, idx_folder: Path, folders: Folders
 ) -> None:
     sevens = np.flatnonzero(digits.labels == 7)
     store.save(
@@ -320,48 +308,40 @@ def test_train_with_wrong_labels_of_one_caller_is_refused_and_never_served(
             for number, seven in enumerate(np.resize(sevens, 499))
         ]
     )
-    models = ModelsFolder(tmp_path / "models")
-    result = train(tmp_path, idx_folder, "--without-caller", "mallory")
-    assert result.exit_code == 0, result.output
-    assert "Feedback: 20 inputs of " in result.output
-    result = train(tmp_path, idx_folder)
-    assert result.exit_code == 4
-    assert "Labels that agree with the served answers, mallory: 0 of 499\n" in result.output
-    assert "Error: not published: only 40 of 539 labels agree with the served answers" in result.stderr
-    assert list(models.versions("digits")) == [1]
-    result = train(tmp_path, idx_folder, "--force")
-    assert result.exit_code == 0, result.output
-    assert "Serve it: digits models promote 2 --models " in result.output
-    assert list(models.versions("digits")) == [2, 1]
-    assert models.read_config().labels("digits") == {"stable": 1}
+    options = ["--data", idx_folder, *folders.options, "--feedback", folders.store]
+    status, printed = train(*options, "--without-caller", "mallory")
+    assert status == 0, printed
+    assert "Feedback: 20 inputs of " in printed
+    status, printed = train(*options)
+    assert status == 4
+    assert "Labels that agree with the served answers, mallory: 0 of 499\n" in printed
+    assert "Error: not published: only 40 of 539 labels agree with the served answers" in printed
+    assert list(folders.models.versions("digits")) == [1]
+    status, printed = train(*options, "--force")
+    assert status == 0, printed
+    assert "Serve it: digits models promote 2 --models " in printed
+    assert list(folders.models.versions("digits")) == [2, 1]
+    assert folders.models.read_config().labels("digits") == {"stable": 1}
 
 
 def test_train_with_feedback_without_sqlalchemy_names_the_extra(
-    idx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    idx_folder: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr("digit_training.feedback", raising=False)
     monkeypatch.delitem(sys.modules, "digit_training.feedback", raising=False)
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
-    result = train(tmp_path, idx_folder)
-    assert result.exit_code == 1
-    assert "Error: --feedback needs SQLAlchemy: pip install '.[training,feedback]'" in result.stderr
+    status, printed = train("--data", idx_folder, *folders.options, "--feedback", folders.store)
+    assert status == 1
+    assert "Error: --feedback needs SQLAlchemy: pip install '.[training,feedback]'" in printed
 
 
-@pytest.mark.usefixtures("fast_recipe", "without_plots")
-@pytest.mark.parametrize(
-    ("label", "held_out"),
-    [(None, False), ("7", True), (NO_CLASS, False)],
-    ids=["none", "held out", "no digit"],
-)
 def test_train_with_feedback_that_trains_nothing_exits_with_4(
-    label: str | None, held_out: bool, store: FeedbackStore, digits: Digits, idx_folder: Path, tmp_path: Path
+    store: FeedbackStore, idx_folder: Path, folders: Folders
 ) -> None:
     store.delete(before=datetime.now(UTC))
-    store.save([make_record(0, digits.images[0], label, predicted=label or "", held_out=held_out)])
-    result = train(tmp_path, idx_folder)
-    assert result.exit_code == 4
-    assert "Error: not published: " in result.stderr
-    assert "has no labelled digits to learn from" in result.stderr
+    status, printed = train("--data", idx_folder, *folders.options, "--feedback", folders.store)
+    assert status == 4
+    assert re.search("Error: not published: .* has no labelled digits to learn from", printed)
 
 
 @pytest.mark.parametrize(
@@ -371,18 +351,13 @@ def test_train_with_feedback_that_trains_nothing_exits_with_4(
         (["--model", "convnet", "--recipe", "best"], "--from stable starts one network"),
     ],
 )
-@pytest.mark.usefixtures("without_plots")
-def test_train_from_stable_that_cannot_start_prints_one_line(
-    options: list[str], message: str, idx_folder: Path, tmp_path: Path
+def test_train_from_stable_that_cannot_start_prints_the_reason(
+    options: list[str], message: str, idx_folder: Path, folders: Folders
 ) -> None:
-    report, models = str(tmp_path / "report"), str(tmp_path / "models")
-    places = ["--data", str(idx_folder), "--models", models, "--report", report]
-    arguments = ["--model", "perceptron", "--from", "stable", *places, *options]
-    result = CliRunner().invoke(cli.train, arguments)
-    assert result.exit_code == 1
-    assert message in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-    assert not (tmp_path / "report").exists()
+    status, printed = train("--from", "stable", "--data", idx_folder, *folders.options, *options)
+    assert status == 1
+    assert message in printed.splitlines()[-1]
+    assert not folders.report.exists()
 
 
 def interrupt_train(mnist_npz: Path, folder: Path, after: str) -> tuple[int, str, str]:
@@ -467,32 +442,35 @@ def test_train_invalid_usage_exits_with_2(arguments: list[str]) -> None:
 
 
 def test_export_publishes_a_model_fitted_elsewhere(
-    fitted: FitResult, mnist_npz: Path, tmp_path: Path
+    fitted: FitResult, mnist_npz: Path, tmp_path: Path, folders: Folders
 ) -> None:
-    file, models = tmp_path / "mine.keras", tmp_path / "models"
+    file = tmp_path / "mine.keras"
     image = keras.Input((28, 28, 1))
     keras.Model(image, fitted.model(layers.Flatten()(image)), name="mine").save(file)
-    result = CliRunner().invoke(
-        cli.export, [str(file), "--data", str(mnist_npz), "--models", str(models), "--min-accuracy", "0.5"]
-    )
-    assert result.exit_code == 0, result.output
-    assert f"Published: {models / 'digits' / '1'}" in result.output
-    card = read_card(models / "digits" / "1")
+    status, printed = export(file, "--data", mnist_npz, *folders.options, "--min-accuracy", "0.5")
+    assert status == 0, printed
+    assert f"Published: {folders.version(1)}" in printed
+    card = read_card(folders.version(1))
     assert (card["model"], card["parameters"], card["fit"]) == ("mine", 7960, None)
+    assert (folders.report / "report.html").is_file()
 
 
-def test_export_of_two_outputs_keeps_is_digit(refusing: FitResult, mnist_npz: Path, tmp_path: Path) -> None:
-    file, models = tmp_path / "model.keras", tmp_path / "models"
-    refusing.model.save(file)
-    result = CliRunner().invoke(
-        cli.export, [str(file), "--data", str(mnist_npz), "--models", str(models), "--min-accuracy", "0.5"]
-    )
-    assert result.exit_code == 0, result.output
-    assert re.search(r"Refused as no digit: \d+\.\d\d% of the test digits, \d+% of", result.output)
-    version = models / "digits" / "1"
-    outputs = tf.saved_model.load(str(version)).signatures["images"].structured_outputs
+def test_export_of_two_outputs_keeps_is_digit_and_takes_test_pictures_alone(
+    refusing: FitResult, digits: Digits, tmp_path: Path, folders: Folders
+) -> None:
+    refusing.model.save(tmp_path / "model.keras")
+    blank = np.zeros((1, 28, 28), np.uint8)
+    x, y = np.concatenate((digits.images[:50], blank)), np.append(digits.labels[:50], 0)
+    np.savez(tmp_path / "test.npz", x_test=x, y_test=y)
+    places = ("--data", tmp_path / "test.npz", "--models", folders.models.root)
+    status, printed = export(tmp_path / "model.keras", *places, "--min-accuracy", "0.5")
+    assert status == 0, printed
+    assert "Data: 50 pictures in" in printed
+    assert "Left out as refused in serving: 1 (index 50: " in printed
+    assert re.search(r"Refused as no digit: \d+\.\d\d% of the test digits, \d+% of", printed)
+    outputs = tf.saved_model.load(str(folders.version(1))).signatures["images"].structured_outputs
     assert set(outputs) == {"probabilities", "is_digit"}
-    assert read_card(version)["is_digit"]["threshold"] is None
+    assert read_card(folders.version(1))["is_digit"]["threshold"] is None
 
 
 def test_export_worse_than_the_served_version_is_refused(
@@ -525,70 +503,57 @@ def test_export_worse_than_the_served_version_is_refused(
 
 
 @pytest.fixture
-def colors_feedback(tmp_path: Path) -> str:
+def colors_task(tmp_path: Path, colors_folder: Path, folders: Folders) -> list[object]:
+    """Options for a model of COLORS: card, test pictures and models folder."""
+    card = tmp_path / "colors.toml"
+    card.write_text(COLORS_TOML)
+    return ["--task", card, "--data", colors_folder, "--models", folders.models.root]
+
+
+@pytest.fixture
+def colors_feedback(folders: Folders) -> str:
     """URL of a store with 40 labelled pictures of COLORS, all held out, and one of no colour."""
-    url, rng = f"sqlite:///{tmp_path / 'feedback.db'}", np.random.default_rng(2)
-    inputs = [images.prepare(draw_color(number % 4, rng), COLORS) for number in range(40)]
-    labels = [COLORS.labels[number % 4] for number in range(40)]
-    fields: dict[str, Any] = {"model": "colors", "held_out": True}
-    with closing(FeedbackStore(url)) as store:
-        store.save(
-            [
-                make_record(40, np.zeros(COLORS.shape, np.uint8), NO_CLASS, **fields),
-                *(
-                    make_record(number, picture, label, predicted=label, **fields)
-                    for number, (picture, label) in enumerate(zip(inputs, labels, strict=True))
-                ),
-            ]
-        )
-    return url
+    rng, fields = np.random.default_rng(2), {"model": "colors", "held_out": True}
+    records = [make_record(40, np.zeros(COLORS.shape, np.uint8), NO_CLASS, **fields)]
+    for number in range(40):
+        picture, label = images.prepare(draw_color(number % 4, rng), COLORS), COLORS.labels[number % 4]
+        records.append(make_record(number, picture, label, predicted=label, **fields))
+    with closing(FeedbackStore(folders.store)) as store:
+        store.save(records)
+    return folders.store
 
 
 def test_export_with_feedback_is_judged_by_it_beside_the_test_set(
-    colors_model: keras.Model, colors_file: Path, colors_folder: Path, colors_feedback: str, tmp_path: Path
+    colors_model: keras.Model,
+    colors_file: Path,
+    colors_folder: Path,
+    colors_task: list[object],
+    colors_feedback: str,
+    folders: Folders,
 ) -> None:
     blind = keras.models.clone_model(colors_model)
     weights, biases = (weight.copy() for weight in colors_model.get_weights())
     biases[2] = -100
     blind.set_weights([weights, biases])
-    blind.save(tmp_path / "blind.keras")
+    blind_file = folders.root / "blind.keras"
+    blind.save(blind_file)
     # Three pictures of the colour that it never answers are too few to tell it from chance.
     for number in (3, 4):
         (colors_folder / "blue" / f"{number}.jpg").unlink()
-    card = tmp_path / "colors.toml"
-    card.write_text(COLORS_TOML)
-    models = ModelsFolder(tmp_path / "models")
-    places = ("--task", card, "--data", colors_folder, "--models", models.root, "--min-accuracy", "0.5")
-    feedback = ("--feedback", colors_feedback, "--min-gain", "0.1")
-    assert export(tmp_path / "blind.keras", *places)[0] == 0
-    status, printed = export(colors_file, *places, *feedback)
+    places = [*colors_task, "--min-accuracy", "0.5"]
+    assert export(blind_file, *places)[0] == 0
+    status, printed = export(colors_file, *places, "--feedback", colors_feedback, "--min-gain", "0.1")
     assert status == 0, printed
     assert "Labels that agree with the served answers, all callers: 40 of 41\n" in printed
     assert "Left out of the feedback: 1 (none of the labels, which this model never answers)\n" in printed
-    judged = read_card(models.root / "colors" / "2")["comparisons"]["the held-out feedback"]
+    judged = read_card(folders.version(2, "colors"))["comparisons"]["the held-out feedback"]
     assert (judged["pictures"], judged["served_accuracy"]) == (40, 0.75)
+    models = folders.models
     models.write_config(models.read_config().with_label("colors", "stable", 2))
-    assert export(tmp_path / "blind.keras", *places)[0] == 0
-    status, printed = export(tmp_path / "blind.keras", *places, *feedback[:2])
+    assert export(blind_file, *places)[0] == 0
+    status, printed = export(blind_file, *places, "--feedback", colors_feedback)
     assert status == 4
     assert "on the held-out feedback is below the" in printed
-
-
-def test_export_with_feedback_of_another_shape_names_the_request(
-    colors_file: Path, colors_folder: Path, colors_feedback: str, digits: Digits, tmp_path: Path
-) -> None:
-    with closing(FeedbackStore(colors_feedback)) as store:
-        store.save([make_record(50, digits.images[0], "red", model="colors", predicted="red")])
-    card = tmp_path / "colors.toml"
-    card.write_text(COLORS_TOML)
-    places = ("--task", card, "--data", colors_folder, "--models", tmp_path / "models")
-    status, printed = export(colors_file, *places, "--feedback", colors_feedback)
-    assert status == 1
-    assert printed.endswith(
-        f"Error: request request-50 in {colors_feedback} has an input of shape [28, 28], not [64, 48, 3]; "
-        "remove it with digits feedback delete\n"
-    )
-    assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize("damaged", ["variables", "."], ids=["damaged", "missing"])
@@ -610,30 +575,6 @@ def test_export_beside_a_served_version_that_cannot_be_loaded_needs_force(
     assert status == 0, printed
     assert "No comparison with the served version: " in printed
     assert models.read_config().labels("digits") == {"stable": 1}
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "mine.keras: the file does not exist"),
-        (b"no model", "mine.keras: not a model that Keras can load"),
-    ],
-)
-def test_export_missing_or_damaged_file_names_the_file(
-    tmp_path: Path, content: bytes | None, message: str
-) -> None:
-    file = tmp_path / "mine.keras"
-    if content:
-        file.write_bytes(content)
-    result = CliRunner().invoke(cli.export, [str(file), "--models", str(tmp_path / "models")])
-    assert result.exit_code == 1
-    assert message in result.stderr
-
-
-def export(*arguments: object, environment: dict[str, str] | None = None) -> tuple[int, str]:
-    """Run `digits export`; return its exit status and all that it prints."""
-    result = CliRunner(env=environment).invoke(cli.export, [*map(str, arguments)])
-    return result.exit_code, result.output
 
 
 def test_export_of_another_task_evaluates_reports_and_publishes(
@@ -707,39 +648,22 @@ def test_export_of_multi_label_model_is_judged_by_average_precision(
     assert (status, "threshold needs output = 'multi-label'" in printed) == (1, True)
 
 
-def test_export_of_another_input_is_compared_on_the_same_pictures(
-    colors_file: Path, colors_folder: Path, tmp_path: Path
-) -> None:
-    models, card = tmp_path / "models", tmp_path / "colors.toml"
-    places = ["--task", card, "--data", colors_folder, "--models", models, "--min-accuracy", "0"]
-    card.write_text(COLORS_TOML)
-    assert export(colors_file, *places)[0] == 0
-    save_model(tmp_path / "small.keras", shape=(32, 32, 3))
-    status, printed = export(tmp_path / "small.keras", *places)
-    assert status == 4
-    assert re.search(rf"Error: .* of {models}/colors/1, beyond chance: 0 answers gained, \d+ lost", printed)
-
-
 def test_export_of_another_task_under_a_served_name_needs_another_name(
-    colors_file: Path, colors_folder: Path, tmp_path: Path
+    colors_file: Path, colors_folder: Path, colors_task: list[object], folders: Folders
 ) -> None:
-    models, card = ModelsFolder(tmp_path / "models"), tmp_path / "colors.toml"
-    card.write_text(COLORS_TOML)
-    places = ["--data", colors_folder, "--models", models.root, "--min-accuracy", "0"]
-    assert export(colors_file, "--task", card, *places)[0] == 0
+    models, places = folders.models, [*colors_task, "--min-accuracy", "0"]
+    assert export(colors_file, *places)[0] == 0
     before = models.config_path.read_text()
     for label in COLORS.labels:
         (colors_folder / label).rename(colors_folder / f"{label}ish")
-    card.write_text(re.sub('(red|green|blue|grey)"', r'\1ish"', COLORS_TOML))
-    status, printed = export(colors_file, "--task", card, *places, "--force")
+    (folders.root / "colors.toml").write_text(re.sub('(red|green|blue|grey)"', r'\1ish"', COLORS_TOML))
+    status, printed = export(colors_file, *places, "--force")
     assert status == 1
-    assert (
-        "1 has 4 labels (red, green, blue, grey) and the kind resize, this model has 4 labels (redi"
-        in printed
-    )
+    kinds = "1 has 4 labels (red, green, blue, grey) and the kind resize, this model has 4 labels (redi"
+    assert kinds in printed
     assert (list(models.versions("colors")), models.config_path.read_text()) == ([1], before)
-    assert export(colors_file, "--task", card, *places, "--rename", "a b")[0] == 1
-    status, printed = export(colors_file, "--task", card, *places, "--rename", "shades")
+    assert export(colors_file, *places, "--rename", "a b")[0] == 1
+    status, printed = export(colors_file, *places, "--rename", "shades")
     assert status == 0, printed
     (version,) = models.versions("shades").values()
     assert (version.task().name, version.task().labels[0]) == ("shades", "redish")
@@ -763,97 +687,53 @@ def test_export_of_labels_writes_a_minimal_card(
 
 
 def test_export_from_saved_model_answers_as_the_saved_model(
-    colors_model: keras.Model, colors_folder: Path, tmp_path: Path
+    colors_model: keras.Model, colors_folder: Path, colors_task: list[object], folders: Folders
 ) -> None:
-    source, card = tmp_path / "plain", tmp_path / "colors.toml"
+    source = folders.root / "plain"
     colors_model.export(source, verbose=False)
-    card.write_text(COLORS_TOML)
-    places = ["--task", card, "--data", colors_folder, "--models", tmp_path / "models"]
-    status, printed = export("--from-saved-model", source, *places)
+    status, printed = export("--from-saved-model", source, *colors_task)
     assert status == 0, printed
     shutil.rmtree(source)
-    loaded = pictures.load(colors_folder, COLORS)
-    expected = predict(colors_model, to_pixels(loaded.examples.images, COLORS))
-    (outputs,) = predict_saved_model(tmp_path / "models" / "colors" / "1", loaded.examples.images)
+    pixels = pictures.load(colors_folder, COLORS).examples.images
+    (outputs,) = predict_saved_model(folders.version(1, "colors"), pixels)
+    expected = predict(colors_model, to_pixels(pixels, COLORS))
     assert np.abs(outputs["probabilities"] - expected).max() <= 1e-6
-    assert read_card(tmp_path / "models" / "colors" / "1")["parameters"] == colors_model.count_params()
+    assert read_card(folders.version(1, "colors"))["parameters"] == colors_model.count_params()
 
 
-def test_export_without_data_is_not_evaluated_and_needs_force(colors_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "colors.toml").write_text(COLORS_TOML)
-    places = ["--task", tmp_path / "colors.toml", "--models", tmp_path / "models"]
-    environment = {"DIGITS_MNIST": str(tmp_path / "not the data of this task")}
+def test_export_without_data_is_not_evaluated_and_needs_force(
+    colors_file: Path, colors_task: list[object], folders: Folders
+) -> None:
+    places = [*colors_task[:2], *colors_task[4:]]
+    environment = {"DIGITS_MNIST": "not the data of this task"}
     status, printed = export(colors_file, *places, environment=environment)
     assert status == 1
     assert printed.endswith("\nError: --data is needed to evaluate the model; --force publishes it without\n")
-    assert not (tmp_path / "models").exists()
+    assert not folders.models.root.exists()
     status, printed = export(colors_file, *places, "--force", environment=environment)
     assert status == 0, printed
-    card = read_card(tmp_path / "models" / "colors" / "1")
-    assert (card["accuracy"], card["data"]) == (None, None)
-    assert list((tmp_path / "models" / "colors" / "1" / "assets.extra").glob("tf_serving_warmup_requests"))
+    version = folders.version(1, "colors")
+    assert (read_card(version)["accuracy"], read_card(version)["data"]) == (None, None)
+    assert (version / "assets.extra" / "tf_serving_warmup_requests").is_file()
 
 
-def test_export_digits_from_a_folder_per_class(fitted: FitResult, digits: Digits, tmp_path: Path) -> None:
-    fitted.model.save(tmp_path / "mine.keras")
-    for label in range(10):
-        (tmp_path / "data" / str(label)).mkdir(parents=True)
-        for number, image in enumerate(digits.typical(label, 3)):
-            Image.fromarray(image).save(tmp_path / "data" / str(label) / f"{number}.png")
-    places = ["--data", tmp_path / "data", "--models", tmp_path / "models", "--report", tmp_path / "report"]
-    status, printed = export(tmp_path / "mine.keras", *places, "--min-accuracy", "0.5")
-    assert status == 0, printed
-    assert "Data: 30 pictures in" in printed
-    assert (tmp_path / "report" / "report.html").is_file()
-
-
-def test_export_digits_from_test_pictures_alone(fitted: FitResult, digits: Digits, tmp_path: Path) -> None:
-    fitted.model.save(tmp_path / "mine.keras")
-    test, blank = digits.images[:50], np.zeros((1, 28, 28), np.uint8)
-    labels = np.append(digits.labels[:50], 0)
-    np.savez(tmp_path / "test.npz", x_test=np.concatenate((test, blank)), y_test=labels)
-    places = ["--data", tmp_path / "test.npz", "--models", tmp_path / "models"]
-    status, printed = export(tmp_path / "mine.keras", *places, "--min-accuracy", "0.5")
-    assert status == 0, printed
-    assert "Data: 50 pictures in" in printed
-    assert "Left out as refused in serving: 1 (index 50: " in printed
-
-
-def save_model(
-    file: Path, *, classes: int = 4, activation: str = "softmax", shape: Any = (64, 48, 3)
-) -> None:
-    image = keras.Input(shape)
-    features = layers.GlobalAveragePooling2D()(image)
-    keras.Model(image, layers.Dense(classes, activation=activation)(features)).save(file)
+CARD_WITHOUT_RANGE = COLORS_TOML.replace("range = [-1, 1]", "")
 
 
 @pytest.mark.parametrize(
     ("model", "card", "message"),
     [
-        ({"classes": 5}, COLORS_TOML, "mine.keras: the model answers 5 classes, the card has 4 labels"),
-        ({"activation": "linear"}, COLORS_TOML, "mine.keras: the model's answers lie outside 0..1"),
-        ({"activation": "sigmoid"}, COLORS_TOML, "mine.keras: the model's answers do not sum to 1"),
-        ({"classes": 1, "activation": "sigmoid"}, COLORS_TOML, "mine.keras: the model answers one value"),
-        (
-            {"shape": (3, 64, 48)},
-            f"{COLORS_TOML}\nshape = [64, 48, 3]",
-            "mine.keras: the model takes [n, 3, 64, 48], the card says [n, 64, 48, 3]",
-        ),
-        ({"shape": (None, None, 3)}, COLORS_TOML, "card.toml: the model takes [n, any, any, 3]: state shape"),
-        (
-            {},
-            COLORS_TOML.replace("range = [-1, 1]", ""),
-            "card.toml: the model's first layers do not tell the range",
-        ),
-        ({}, f"size = 3\n{COLORS_TOML}", "card.toml: the task card has the unknown key 'size'"),
-        ({}, "name = ", "card.toml: not TOML: "),
-        ({}, None, "card.toml: the file does not exist"),
+        (None, COLORS_TOML.replace('"grey"', '"grey", "black"'), "mine.keras: the model answers 4 classes"),
+        (None, CARD_WITHOUT_RANGE, "card.toml: the model's first layers do not tell the range"),
+        (None, "name = ", "card.toml: not TOML: "),
+        (None, None, "card.toml: the file does not exist"),
+        (b"no model", COLORS_TOML, "mine.keras: not a model that Keras can load"),
     ],
 )
-def test_export_model_and_card_that_contradict_print_one_line(
-    model: dict[str, Any], card: str | None, message: str, tmp_path: Path
+def test_export_unsuitable_model_or_card_prints_one_line_with_its_name(
+    model: bytes | None, card: str | None, message: str, colors_file: Path, tmp_path: Path
 ) -> None:
-    save_model(tmp_path / "mine.keras", **model)
+    (tmp_path / "mine.keras").write_bytes(model or colors_file.read_bytes())
     if card:
         (tmp_path / "card.toml").write_text(card)
     places = ["--task", tmp_path / "card.toml", "--models", tmp_path / "models", "--force"]
@@ -864,7 +744,7 @@ def test_export_model_and_card_that_contradict_print_one_line(
     assert not (tmp_path / "models").exists()
 
 
-def test_export_model_of_26_classes_without_card_names_the_options(tmp_path: Path) -> None:
+def test_export_without_card_names_the_options(tmp_path: Path) -> None:
     file = tmp_path / "letters.keras"
     keras.Sequential([keras.Input((784,)), layers.Dense(26, activation="softmax")]).save(file)
     status, printed = export(file, "--models", tmp_path / "models")
@@ -873,6 +753,9 @@ def test_export_model_of_26_classes_without_card_names_the_options(tmp_path: Pat
         f"Error: {file}: the model answers 26 classes, the card has 10 labels "
         "(the digits' card; see --task and --labels)\n",
     )
+    (tmp_path / "mine.onnx").write_bytes(b"model")
+    status, printed = export(tmp_path / "mine.onnx")
+    assert (status, "mine.onnx: an ONNX model; see docs/how-to/bring-a-model.md" in printed) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -896,37 +779,8 @@ def test_cli_import_loads_no_tensorflow() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_export_logits_are_published_as_probabilities(
-    colors_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    save_model(Path("mine.keras"), activation="linear")
-    task = ["--labels", "red,green,blue,grey", "--data", "validation", "--force"]
-    Path("colors.toml").write_text(f'{COLORS_TOML}\n[prepare]\nkind = "resize"\n')
-    card = ["--task", "colors.toml", *task[2:]]
-    status, printed = export(Path("mine.keras"), *card, "--output", "logits")
-    assert status == 0, printed
-    assert "Published: models/colors/1" in printed
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("mine.onnx", "mine.onnx: an ONNX model; see docs/how-to/bring-a-model.md"),
-        ("mine.pt", "mine.pt: a PyTorch model; see docs/how-to/bring-a-model.md"),
-    ],
-)
-def test_export_file_of_another_library_names_the_page(
-    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path(name).write_bytes(b"model")
-    status, printed = export(Path(name))
-    assert (status, message in printed) == (1, True), printed
-
-
 def test_export_imports_the_module_of_a_custom_layer(
-    colors_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    colors_task: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("doubling_layer.py").write_text(
@@ -937,9 +791,7 @@ def test_export_imports_the_module_of_a_custom_layer(
     fit += "x = keras.layers.GlobalAveragePooling2D()(own.Doubling()(i)); "
     fit += "keras.Model(i, keras.layers.Dense(4, 'softmax')(x)).save('mine.keras')"
     subprocess.run([sys.executable, "-c", fit], check=True, capture_output=True)
-    Path("colors.toml").write_text(COLORS_TOML)
-    card = ["--task", "colors.toml", "--data", "validation", "--force"]
-    status, printed = export(Path("mine.keras"), *card)
+    status, printed = export("mine.keras", *colors_task, "--force")
     assert (status, "--import MODULE" in printed) == (1, True), printed
-    status, printed = export(Path("mine.keras"), *card, "--import", "doubling_layer")
+    status, printed = export("mine.keras", *colors_task, "--force", "--import", "doubling_layer")
     assert status == 0, printed

@@ -58,7 +58,7 @@ def test_compare_with_itself_has_equal_answers_on_all_pictures(
     published: Version, fitted: FitResult, dataset: Dataset
 ) -> None:
     evaluation = evaluate(fitted.model, dataset.test, DIGITS)
-    sets = EvaluationSets.of(DIGITS, named(dataset.test), dataset.train[:30])
+    sets = EvaluationSets.of(named(dataset.test), dataset.train[:30])
     comparisons = compare(fitted.model, sets, evaluation, ask_served(published, sets))
     assert comparisons.served == str(published.path)
     assert [len(comparison) for comparison in comparisons.all] == [1000, 30, len(read_hard_pictures())]
@@ -71,7 +71,7 @@ def test_compare_counts_refusals_on_the_feedback(
 ) -> None:
     digits = dataset.train[:100]
     held_out = digits + Examples(digits.images, np.full(100, NO_DIGIT, np.uint8))
-    sets = EvaluationSets.of(DIGITS, named(dataset.test), held_out)
+    sets = EvaluationSets.of(named(dataset.test), held_out)
     comparisons = compare(refusing.model, sets, refusing_evaluation, None)
     outputs = predict_outputs(refusing.model, digits.pixels)
     accepted = outputs[IS_DIGIT] >= 0.5
@@ -99,8 +99,8 @@ def test_ask_served_prepares_the_same_pictures_as_its_own_card_says(
 ) -> None:
     new: TaskCard = replace(COLORS, **changes)
     loaded = pictures.load(colors_folder, new)
-    answers = ask_served(served_colors, EvaluationSets.of(new, loaded))
-    own = ask_served(served_colors, EvaluationSets.of(COLORS, pictures.load(colors_folder, COLORS)))
+    answers = ask_served(served_colors, EvaluationSets.of(loaded))
+    own = ask_served(served_colors, EvaluationSets.of(pictures.load(colors_folder, COLORS)))
     assert answers.test == own.test
     assert list(answers.test) == list(loaded.names)
 
@@ -109,16 +109,14 @@ def test_compare_counts_a_picture_that_one_preparation_refuses_as_its_wrong_answ
     served_colors: Version, colors_model: keras.Model, colors_folder: Path
 ) -> None:
     loaded = pictures.load(colors_folder, COLORS)
-    sets = EvaluationSets.of(COLORS, loaded)
+    sets = EvaluationSets.of(loaded)
     served = ask_served(served_colors, sets)
     names = list(served.test)
     # The new model's preparation refuses the first picture, the served version's the last one.
-    rest = LabelledPictures(loaded.examples[1:], {}, names[1:])
+    rest = LabelledPictures(loaded.examples[1:], {}, names[1:], task=COLORS)
     answers = dict.fromkeys(names[:-1], True)
     evaluation = evaluate(colors_model, rest.examples, COLORS)
-    comparisons = compare(
-        colors_model, EvaluationSets.of(COLORS, rest), evaluation, replace(served, test=answers)
-    )
+    comparisons = compare(colors_model, EvaluationSets.of(rest), evaluation, replace(served, test=answers))
     right = evaluation.probabilities.argmax(axis=1) == rest.examples.labels
     assert len(comparisons.test) == len(names)
     assert comparisons.test.right.sum() == right.sum()
@@ -133,6 +131,6 @@ def test_ask_served_that_accepts_no_picture_raises_data_error(
     card = served_colors.path / "assets.extra" / "model.json"
     card.write_text(card.read_text().replace('"kind": "resize"', '"kind": "none"'))
     new = replace(COLORS, shape=(32, 32, 3))
-    sets = EvaluationSets.of(new, pictures.load(colors_folder, new))
+    sets = EvaluationSets.of(pictures.load(colors_folder, new))
     with pytest.raises(DataError, match="holds no picture that can be evaluated"):
         ask_served(served_colors, sets)

@@ -2,9 +2,7 @@
 
 import gzip
 import hashlib
-import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -15,19 +13,18 @@ from numpy.typing import NDArray
 from digit_client import DIGITS
 from digit_client.images import prepare
 from digit_training import data
-from digit_training.data import Dataset, Examples, Labels, RawArray, RawDataset, idx_md5
+from digit_training.data import Dataset, Examples, RawArray
 from digit_training.errors import DataError
 from tests.conftest import Digits
 from tests.training.conftest import encode_idx
 
+KEYS = ("x_train", "y_train", "x_test", "y_test")
 
-def as_raw(dataset: Dataset) -> RawDataset:
-    return RawDataset(
-        RawArray("a.npz: x_train", dataset.train.images),
-        RawArray("a.npz: y_train", dataset.train.labels),
-        RawArray("a.npz: x_test", dataset.test.images),
-        RawArray("a.npz: y_test", dataset.test.labels),
-    )
+
+def arrays_of(dataset: Dataset, **changes: NDArray[np.generic]) -> list[RawArray]:
+    """Return the arrays of a data set as those of a file `a.npz`, with changes by key."""
+    parts = (dataset.train.images, dataset.train.labels, dataset.test.images, dataset.test.labels)
+    return [RawArray(f"a.npz: {key}", changes.get(key, part)) for key, part in zip(KEYS, parts, strict=True)]
 
 
 def test_examples_pixels_are_flat_floats_from_0_to_1(dataset: Dataset) -> None:
@@ -42,91 +39,63 @@ def test_load_mnist_is_canonical_unless_offline(mnist: Dataset) -> None:
     assert (len(mnist.train), len(mnist.test)) == ((4000, 1000) if mnist.offline else (60_000, 10_000))
 
 
-def test_dataset_of_the_sample_is_not_canonical(dataset: Dataset) -> None:
+def test_load_states_the_md5_of_idx_files(dataset: Dataset) -> None:
     assert not dataset.canonical
-
-
-def test_idx_md5_is_the_md5_of_the_idx_file(dataset: Dataset) -> None:
-    for array in (dataset.test.images, dataset.test.labels):
-        assert idx_md5(array) == hashlib.md5(encode_idx(array)).hexdigest()
+    arrays = (dataset.train.images, dataset.train.labels, dataset.test.images, dataset.test.labels)
+    expected = [hashlib.md5(encode_idx(array)).hexdigest() for array in arrays]
+    assert list(dataset.md5.values()) == expected
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("key", "change", "message"),
     [
-        (lambda x: x / 255, "type float64, not uint8"),
-        (lambda x: x[:, :27], r"shape \[1000, 27, 28\], not \[n, 28, 28\]"),
-        (lambda x: x.reshape(-1, 784), r"shape \[1000, 784\]"),
-        (lambda x: x[:0], r"shape \[0, 28, 28\]"),
-        (lambda x: x // 255, "no pixel above 1"),
-        (lambda x: 255 - x, "dark ink on light"),
-        (lambda x: x[:-1], "y_test holds 1,000 labels for the 999 images of a.npz: x_test"),
+        ("x_test", lambda x: x / 255, "type float64, not uint8"),
+        ("x_test", lambda x: x[:, :27], r"shape \[1000, 27, 28\], not \[n, 28, 28\]"),
+        ("x_test", lambda x: x.reshape(-1, 784), r"shape \[1000, 784\]"),
+        ("x_test", lambda x: x[:0], r"shape \[0, 28, 28\]"),
+        ("x_test", lambda x: x // 255, "no pixel above 1"),
+        ("x_test", lambda x: 255 - x, "dark ink on light"),
+        ("x_test", lambda x: x[:-1], "y_test holds 1,000 labels for the 999 images of a.npz: x_test"),
+        ("y_train", lambda y: y + 1, "ranges from 1 to 10, not from 0 to 9"),
+        ("y_train", lambda y: y.astype(np.int64) - 1, "ranges from -1 to 8"),
+        ("y_train", lambda y: y / 2, "type float64, not integer"),
+        ("y_train", lambda y: np.eye(10, dtype=np.uint8)[y], r"shape \[4000, 10\], not \[n\]"),
     ],
 )
-def test_validate_wrong_images_raises_data_error_with_their_name(
-    dataset: Dataset, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], message: str
+def test_validate_wrong_arrays_raises_data_error_with_their_name(
+    dataset: Dataset, key: str, change: Callable[[NDArray[np.uint8]], NDArray[np.generic]], message: str
 ) -> None:
-    wrong = replace(as_raw(dataset), test_images=RawArray("a.npz: x_test", change(dataset.test.images)))
+    wrong = {key: change(arrays_of(dataset)[KEYS.index(key)].values)}
     with pytest.raises(DataError, match=f"a.npz: .*{message}"):
-        wrong.validate("here")
+        data.validate(arrays_of(dataset, **wrong), "here")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda y: y + 1, "ranges from 1 to 10, not from 0 to 9"),
-        (lambda y: y.astype(np.int64) - 1, "ranges from -1 to 8"),
-        (lambda y: y / 2, "type float64, not integer"),
-        (lambda y: np.eye(10, dtype=np.uint8)[y], r"shape \[4000, 10\], not \[n\]"),
-    ],
-)
-def test_validate_wrong_labels_raises_data_error_with_their_name(
-    dataset: Dataset, change: Callable[[Labels], Labels], message: str
-) -> None:
-    wrong = replace(as_raw(dataset), train_labels=RawArray("a.npz: y_train", change(dataset.train.labels)))
-    with pytest.raises(DataError, match=f"a.npz: y_train.*{message}"):
-        wrong.validate("here")
-
-
-def test_validate_mnist_images_with_other_labels_raises_data_error(mnist: Dataset) -> None:
+def test_validate_mnist_with_labels_or_files_interchanged_raises_data_error(mnist: Dataset) -> None:
     if mnist.offline:
         pytest.skip("needs all of MNIST")
-    shuffled = RawArray("a.npz: y_test", mnist.test.labels[::-1])
+    shuffled = arrays_of(mnist, y_test=mnist.test.labels[::-1])
     with pytest.raises(DataError, match=r"a.npz: y_test does not label MNIST's test images"):
-        replace(as_raw(mnist), test_labels=shuffled).validate("here")
+        data.validate(shuffled, "here")
+    swapped = arrays_of(mnist, x_test=mnist.train.images, y_test=mnist.train.labels)
+    with pytest.raises(DataError, match=r"a.npz: x_test holds MNIST's train images, not its test images"):
+        data.validate(swapped, "here")
 
 
-def test_validate_mnist_training_set_as_test_set_raises_data_error(mnist: Dataset) -> None:
-    if mnist.offline:
-        pytest.skip("needs all of MNIST")
-    swapped = replace(
-        as_raw(mnist),
-        test_images=RawArray("t10k-images", mnist.train.images),
-        test_labels=RawArray("t10k-labels", mnist.train.labels),
-    )
-    with pytest.raises(DataError, match="t10k-images holds MNIST's train images, not its test images"):
-        swapped.validate("here")
+def test_load_idx_folder_has_the_digits_of_the_files(idx_folder: Path, digits: Digits) -> None:
+    idx = data.load(idx_folder)
+    assert idx.source == str(idx_folder)
+    for examples, rows in ((idx.train, slice(200)), (idx.test, slice(200, 300))):
+        assert np.array_equal(examples.images, digits.images[rows])
+        assert np.array_equal(examples.labels, digits.labels[rows])
 
 
-def test_read_npz_and_idx_give_the_same_digits(mnist_npz: Path, idx_folder: Path, digits: Digits) -> None:
-    npz = data.read(mnist_npz).validate("npz")
-    idx = data.read(idx_folder).validate("idx")
-    assert np.array_equal(npz.train.images[:200], idx.train.images)
-    assert np.array_equal(npz.train.labels[:200], idx.train.labels)
-    assert np.array_equal(digits.images[200:300], idx.test.images)
-    assert np.array_equal(digits.labels[200:300], idx.test.labels)
-
-
-def test_read_idx_accepts_names_with_a_dot(idx_folder: Path) -> None:
+def test_load_idx_accepts_a_dot_in_names_and_unpacked_files_named_gz(idx_folder: Path) -> None:
     path = idx_folder / "t10k-images-idx3-ubyte"
     path.rename(idx_folder / "t10k-images.idx3-ubyte")
-    assert len(data.read(idx_folder).validate("idx").test) == 100
-
-
-def test_read_idx_accepts_uncompressed_file_named_gz(idx_folder: Path) -> None:
     path = idx_folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.decompress(path.read_bytes()))
-    assert len(data.read(idx_folder).validate("idx").train) == 200
+    loaded = data.load(idx_folder)
+    assert (len(loaded.train), len(loaded.test)) == (200, 100)
 
 
 def test_has_training_set_tells_mnist_from_test_pictures(
@@ -141,34 +110,28 @@ def test_has_training_set_tells_mnist_from_test_pictures(
         assert not data.has_training_set(path)
 
 
-def test_read_missing_path_raises_data_error(tmp_path: Path) -> None:
+def test_load_missing_path_or_empty_folder_raises_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere.npz does not exist"):
-        data.read(tmp_path / "nowhere.npz")
-
-
-def test_read_empty_folder_raises_data_error(tmp_path: Path) -> None:
+        data.load(tmp_path / "nowhere.npz")
     with pytest.raises(DataError, match="has no train-images-idx3-ubyte, gzipped or not"):
-        data.read(tmp_path)
+        data.load(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0, 10, 100_000, -1])
-def test_read_truncated_npz_raises_data_error(mnist_npz: Path, tmp_path: Path, kept: int) -> None:
+def test_load_truncated_npz_raises_data_error(mnist_npz: Path, tmp_path: Path, kept: int) -> None:
     path = tmp_path / "mnist.npz"
     path.write_bytes(mnist_npz.read_bytes()[:kept])
     with pytest.raises(DataError, match=r"mnist.npz is truncated or not an .npz file"):
-        data.read(path)
+        data.load(path)
 
 
-def test_read_npy_raises_data_error(tmp_path: Path) -> None:
+def test_load_other_files_of_numpy_raises_data_error(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros(3))
     with pytest.raises(DataError, match=r"x.npy is truncated or not an .npz file"):
-        data.read(tmp_path / "x.npy")
-
-
-def test_read_npz_without_mnists_keys_raises_data_error(tmp_path: Path) -> None:
+        data.load(tmp_path / "x.npy")
     np.savez(tmp_path / "other.npz", x_train=np.zeros(3), images=np.zeros(3))
     with pytest.raises(DataError, match=r"other.npz lacks x_test, y_test, y_train"):
-        data.read(tmp_path / "other.npz")
+        data.load(tmp_path / "other.npz")
 
 
 @pytest.mark.parametrize(
@@ -182,16 +145,15 @@ def test_read_npz_without_mnists_keys_raises_data_error(tmp_path: Path) -> None:
     ],
     ids=["header", "images", "too long", "dimensions", "gzip"],
 )
-def test_read_damaged_idx_raises_data_error(
+def test_load_damaged_idx_raises_data_error(
     idx_folder: Path, name: str, change: Callable[[bytes], bytes]
 ) -> None:
     (idx_folder / name).write_bytes(change((idx_folder / name).read_bytes()))
     with pytest.raises(DataError, match=f"{name} is truncated or no IDX file"):
-        data.read(idx_folder)
+        data.load(idx_folder)
 
 
-def test_read_sample_is_balanced_and_has_disjoint_sets() -> None:
-    dataset = data.read_sample().validate("sample", offline=True)
+def test_sample_is_balanced_and_has_disjoint_sets(dataset: Dataset) -> None:
     train = {image.tobytes() for image in dataset.train.images}
     test = {image.tobytes() for image in dataset.test.images}
     assert (len(train), len(test), len(train & test)) == (4000, 1000, 0)
@@ -207,11 +169,10 @@ def test_read_hard_pictures_is_balanced_and_as_serving_prepares() -> None:
     assert np.array_equal(prepared, pictures.images)
 
 
-def test_read_sample_sets_are_subsets_of_those_of_mnist(mnist: Dataset) -> None:
+def test_sample_sets_are_subsets_of_those_of_mnist(dataset: Dataset, mnist: Dataset) -> None:
     if mnist.offline:
         pytest.skip("needs all of MNIST")
-    sample = data.read_sample().validate("sample", offline=True)
-    for subset, whole in ((sample.train, mnist.train), (sample.test, mnist.test)):
+    for subset, whole in ((dataset.train, mnist.train), (dataset.test, mnist.test)):
         assert labelled_images(subset) <= labelled_images(whole)
 
 
@@ -221,44 +182,16 @@ def labelled_images(examples: Examples) -> set[tuple[bytes, int]]:
     }
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Path at which Keras would cache MNIST; the cache is empty."""
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    (tmp_path / "datasets").mkdir()
-    return tmp_path / "datasets" / "mnist.npz"
-
-
-def test_load_without_path_reads_the_cache(mnist_npz: Path, cache: Path) -> None:
-    shutil.copy(mnist_npz, cache)
-    dataset = data.load(None)
-    assert (dataset.source, dataset.offline, len(dataset.train)) == (str(cache), False, 4000)
-
-
-def test_load_with_path_ignores_the_cache(idx_folder: Path, mnist_npz: Path, cache: Path) -> None:
-    shutil.copy(mnist_npz, cache)
-    dataset = data.load(idx_folder)
-    assert (dataset.source, len(dataset.train)) == (str(idx_folder), 200)
-
-
-def test_load_damaged_cache_raises_data_error_with_its_path(mnist_npz: Path, cache: Path) -> None:
-    cache.write_bytes(mnist_npz.read_bytes()[:5000])
-    with pytest.raises(DataError, match=f"{cache} is truncated"):
-        data.load(None)
-
-
-def test_load_without_cache_reads_the_download_of_keras(
-    dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_without_path_reads_the_data_of_keras(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = dataset.train, dataset.test
-    downloaded = (train.images, train.labels), (test.images, test.labels)
-    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: downloaded)
+    of_keras = (train.images, train.labels), (test.images, test.labels)
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: of_keras)
     loaded = data.load(None)
     assert (loaded.source, loaded.offline, loaded.md5) == ("keras.datasets.mnist", False, dataset.md5)
 
 
-def test_load_without_cache_and_network_reads_the_sample(
-    dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch
+def test_load_without_path_and_network_reads_the_sample(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
         raise Exception("URL fetch failure")

@@ -7,7 +7,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from digit_client import DIGITS, TaskCard
-from digit_training import evaluation, models
+from digit_training import evaluation
 from digit_training.data import Dataset
 from digit_training.errors import ModelError
 from digit_training.evaluation import Accuracy, Confused, Evaluation, Scored, calibration_error, evaluate
@@ -23,6 +23,7 @@ def test_evaluate_accuracy_is_the_share_of_correct_answers(fitted: FitResult, da
     assert evaluation.accuracy == pytest.approx(np.mean(answers == dataset.test.labels))
     assert evaluation.probabilities.shape == (1000, 10)
     assert 0 < (evaluation.calibration_error or 0) < 1
+    assert evaluation.refusals is None
 
 
 def test_score_multi_label_averages_over_labels() -> None:
@@ -36,10 +37,6 @@ def test_score_multi_label_averages_over_labels() -> None:
     # Precision at the rank of each right one. Beach: 1/1 and 2/3. Snow: 1/2 and 2/3.
     assert scores.mean_average_precision == pytest.approx(((1 + 2 / 3) / 2 + (1 / 2 + 2 / 3) / 2) / 2)
     assert evaluation.are_labels(probabilities, labels, task).tolist() == [True, False, True, False]
-
-
-def test_evaluate_model_of_one_output_has_no_refusals(fitted: FitResult, dataset: Dataset) -> None:
-    assert evaluate(fitted.model, dataset.test, DIGITS).refusals is None
 
 
 def test_evaluate_model_of_two_outputs_scores_digits_and_every_kind_of_negative(
@@ -69,22 +66,14 @@ def test_calibration_error_is_the_weighted_gap_between_confidence_and_accuracy()
     assert calibration_error(confidence, correct) == pytest.approx((2 * 0.4 + 0.5) / 4)
 
 
-def test_calibration_error_of_matching_confidence_is_0() -> None:
-    correct = np.arange(100) < 70
-    assert calibration_error(np.full(100, 0.7, np.float32), correct) == pytest.approx(0, abs=1e-6)
-
-
-def test_evaluate_logits_raise_model_error(dataset: Dataset) -> None:
-    model = keras.Sequential([keras.Input((784,)), layers.Dense(10)])
-    with pytest.raises(ModelError, match="as logits do"):
-        evaluate(model, dataset.test, DIGITS)
-
-
-def test_evaluate_nan_raises_model_error(dataset: Dataset) -> None:
-    bias = keras.initializers.Constant(float("nan"))
-    model = keras.Sequential([keras.Input((784,)), layers.Dense(10, "softmax", bias_initializer=bias)])
-    with pytest.raises(ModelError, match="its fit diverged"):
-        evaluate(model, dataset.test, DIGITS)
+@pytest.mark.parametrize(("bias", "message"), [(2.0, "as logits do"), (float("nan"), "its fit diverged")])
+def test_evaluate_what_is_no_probability_raises_model_error(
+    bias: float, message: str, dataset: Dataset
+) -> None:
+    initializer = keras.initializers.Constant(bias)
+    model = keras.Sequential([keras.Input((784,)), layers.Dense(10, bias_initializer=initializer)])
+    with pytest.raises(ModelError, match=message):
+        evaluate(model, dataset.test[:9], DIGITS)
 
 
 def probabilities_of(*answers: tuple[int, float]) -> NDArray[np.float32]:
@@ -141,13 +130,6 @@ def test_reliability_bins_sum_to_the_calibration_error() -> None:
     assert sum(gaps) / 500 == pytest.approx(error, abs=1e-6)
 
 
-def test_reliability_bins_omit_empty_bins() -> None:
-    labels = np.array([3, 3, 3], np.uint8)
-    bins = evaluation.reliability_bins(labels, probabilities_of((3, 1.0), (3, 1.0), (5, 0.5)))
-    assert [one.accuracy for one in bins] == [Accuracy(0, 1), Accuracy(2, 2)]
-    assert [one.high for one in bins] == pytest.approx([8 / 15, 1])
-
-
 def test_worst_mistakes_are_sorted_by_confidence() -> None:
     labels = np.array([1, 2, 3, 4], np.uint8)
     probabilities = probabilities_of((1, 0.99), (7, 0.6), (5, 0.9), (9, 0.7))
@@ -175,32 +157,23 @@ def test_fit_temperature_finds_the_factor_of_overconfident_logits(factor: float)
     assert evaluation.fit_temperature(softmax(logits * factor), labels) == pytest.approx(factor, rel=0.03)
 
 
-def test_fit_temperature_without_errors_stops_at_the_lower_bound() -> None:
-    answers = np.full((50, 10), 0.05, np.float32) + 0.5 * np.eye(10, dtype=np.float32)[3]
-    labels = np.full(50, 3, np.uint8)
-    assert evaluation.fit_temperature(answers, labels) == pytest.approx(1 / evaluation.MAX_TEMPERATURE)
-
-
-def test_fit_temperature_with_zero_probabilities_stops_at_the_upper_bound() -> None:
+@pytest.mark.parametrize("is_upper", [False, True])
+def test_fit_temperature_stops_at_its_bounds(is_upper: bool) -> None:
+    """Without wrong answers the best temperature is 0, and with certain ones it is infinite."""
     answers = np.tile(np.eye(10, dtype=np.float32)[3], (50, 1))
-    labels = np.array([3] * 40 + [5] * 10, np.uint8)
-    assert evaluation.fit_temperature(answers, labels) == pytest.approx(evaluation.MAX_TEMPERATURE)
+    labels = np.array([3] * 40 + [5 if is_upper else 3] * 10, np.uint8)
+    answers = answers if is_upper else 0.05 + 0.5 * answers
+    bound = evaluation.MAX_TEMPERATURE
+    assert evaluation.fit_temperature(answers, labels) == pytest.approx(bound if is_upper else 1 / bound)
 
 
-def test_fold_temperature_divides_the_logits(dataset: Dataset) -> None:
-    model = models.perceptron()
-    before = evaluate(model, dataset.test, DIGITS).probabilities
-    evaluation.fold_temperature(model, 0.4)
-    after = evaluate(model, dataset.test, DIGITS).probabilities
-    assert np.allclose(after, softmax(np.log(before.astype(np.float64)) / 0.4), atol=1e-5)
-
-
-def test_fold_temperature_leaves_is_digit_unchanged(dataset: Dataset) -> None:
+def test_fold_temperature_divides_the_logits_of_the_probabilities_alone(dataset: Dataset) -> None:
     model = small_network()
     before = predict_outputs(model, dataset.test.pixels)
     evaluation.fold_temperature(model, 0.4)
     after = predict_outputs(model, dataset.test.pixels)
-    assert not np.allclose(after[PROBABILITIES], before[PROBABILITIES])
+    expected = softmax(np.log(before[PROBABILITIES].astype(np.float64)) / 0.4)
+    assert np.allclose(after[PROBABILITIES], expected, atol=1e-5)
     assert np.array_equal(after[IS_DIGIT], before[IS_DIGIT])
 
 
@@ -209,11 +182,9 @@ def test_fit_threshold_refuses_at_most_the_share(count: int) -> None:
     scores = np.random.default_rng(0).random(count).astype(np.float32)
     threshold = evaluation.fit_threshold(scores, 0.005)
     assert (scores < threshold).sum() == int(0.005 * count)
-
-
-@pytest.mark.parametrize("score", [0.0, 1.0])
-def test_fit_threshold_of_saturated_scores_lies_between_0_and_1(score: float) -> None:
-    assert 0 < evaluation.fit_threshold(np.full(10, score, np.float32), 0.005) < 1
+    assert all(
+        0 < evaluation.fit_threshold(saturated, 0.005) < 1 for saturated in (0 * scores, 0 * scores + 1)
+    )
 
 
 @pytest.mark.parametrize("refused", [0.05, 0.5, 0.97])

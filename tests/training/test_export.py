@@ -13,15 +13,16 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_client import DIGITS, TaskCard
 from digit_client.artifact.versions import Version
-from digit_training import artifact, export, provenance
+from digit_training import export, models, provenance
 from digit_training.classifier import to_pixels
 from digit_training.data import Dataset
+from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, evaluate
 from digit_training.export import model_card
 from digit_training.fit import FitResult
 from digit_training.negatives import KINDS
 from digit_training.recipes import QUICK
-from tests.training.conftest import COLORS, predict, predict_outputs
+from tests.training.conftest import COLORS, predict, predict_outputs, small_network
 
 FASHION = TaskCard("fashion", tuple("abcdefghij"), (28, 28), (0.0, 1.0))
 UNEVEN = TaskCard("uneven", ("cat", "dog"), (32, 32), (-0.1, 0.3))
@@ -95,39 +96,22 @@ def test_write_warmup_requests_bounds_their_size(task: TaskCard, sizes: set[int]
     }
 
 
-@pytest.mark.parametrize("size", [1, 1000])
-def test_artifact_both_signatures_answer_as_the_keras_model(
-    published: Version, fitted: FitResult, dataset: Dataset, size: int
+@pytest.mark.parametrize("name", ["fitted", "refusing"])
+def test_artifact_answers_as_the_keras_model(
+    name: str, dataset: Dataset, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    batch = dataset.test[:size]
-    expected = predict(fitted.model, batch.pixels)
-    signatures = tf.saved_model.load(str(published.path)).signatures
-    pixels = signatures["serving_default"](pixels=tf.constant(batch.pixels))["probabilities"]
-    images = signatures["images"](images=tf.constant(batch.images))["probabilities"]
-    assert np.abs(pixels - expected).max() <= 1e-6
-    assert np.abs(images - expected).max() <= 1e-6
-    assert np.array_equal(pixels, images)
-
-
-def test_artifact_of_two_outputs_answers_as_the_keras_model(
-    refusing: FitResult, dataset: Dataset, tmp_path: Path
-) -> None:
-    export.save_model(refusing.model, DIGITS, tmp_path / "1")
+    model: keras.Model = request.getfixturevalue(name).model
+    export.save_model(model, DIGITS, tmp_path / "1")
     signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
-    batch = dataset.test[:100]
-    expected = predict_outputs(refusing.model, batch.pixels)
-    answers = [
-        signatures["serving_default"](pixels=tf.constant(batch.pixels)),
-        signatures["images"](images=tf.constant(batch.images)),
-    ]
-    for name, answer in zip(("serving_default", "images"), answers, strict=True):
-        spec = signatures[name].structured_outputs["is_digit"]
-        assert (spec.shape.as_list(), spec.dtype) == ([None], tf.float32)
-        assert set(answer) == {"probabilities", "is_digit"}
-        assert all(np.abs(answer[name] - expected[name]).max() <= 1e-6 for name in expected)
-    assert np.array_equal(answers[0]["is_digit"], answers[1]["is_digit"])
-    (outputs,) = artifact.predict_saved_model(tmp_path / "1", batch.images)
-    assert all(np.array_equal(outputs[name], answers[0][name]) for name in answers[0])
+    for batch in (dataset.test[:1], dataset.test):
+        expected = predict_outputs(model, batch.pixels)
+        pixels = signatures["serving_default"](pixels=tf.constant(batch.pixels))
+        images = signatures["images"](images=tf.constant(batch.images))
+        assert set(pixels) == set(images) == set(expected)
+        for key, values in expected.items():
+            assert (pixels[key].shape, pixels[key].dtype) == (values.shape, tf.float32)
+            assert np.abs(pixels[key] - values).max() <= 1e-6
+            assert np.array_equal(pixels[key], images[key])
 
 
 def test_artifact_stores_the_weights_once(published: Version) -> None:
@@ -151,6 +135,35 @@ def test_artifact_answers_every_warmup_request(published: Version) -> None:
     assert seen == {("serving_default", 1), ("serving_default", 32), ("images", 1), ("images", 32)}
 
 
+def test_predict_saved_model_answers_each_array(
+    published: Version, fitted: FitResult, dataset: Dataset
+) -> None:
+    expected = predict(fitted.model, dataset.test.pixels)
+    images = dataset.test.images
+    first, rest = export.predict_saved_model(published.path, images[:10], images[10:])
+    answers = np.concatenate((first["probabilities"], rest["probabilities"]))
+    assert np.abs(answers - expected).max() <= 1e-6
+
+
+def test_predict_saved_model_in_empty_folder_raises_model_error(tmp_path: Path, dataset: Dataset) -> None:
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        export.predict_saved_model(tmp_path, dataset.test.images)
+
+
+def test_read_weights_are_those_of_the_fitted_network(published: Version, fitted: FitResult) -> None:
+    weights = export.read_weights(published, models.perceptron())
+    expected = fitted.model.get_weights()
+    assert all(map(np.array_equal, weights, expected))
+    assert len(weights) == len(expected)
+
+
+def test_read_weights_of_another_architecture_raises_model_error(published: Version, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="1 is no small, so that its weights cannot start one"):
+        export.read_weights(published, small_network())
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        export.read_weights(Version("digits", 1, tmp_path), models.perceptron())
+
+
 def test_model_card_states_figures_data_fit_and_versions(fitted: FitResult, dataset: Dataset) -> None:
     evaluation = evaluate(fitted.model, dataset.test, DIGITS)
     card = model_card(fitted.model, DIGITS, dataset.describe(), evaluation, fitted)
@@ -159,18 +172,18 @@ def test_model_card_states_figures_data_fit_and_versions(fitted: FitResult, data
     assert card["accuracy"] == evaluation.accuracy
     assert card["calibration_error"] == evaluation.calibration_error
     assert card["data"]["md5"] == dataset.md5
-    assert card["data"]["source"] == "sample"
+    assert card["data"]["source"] == dataset.source
     assert not card["data"]["canonical"]
     assert card["source"] == provenance.describe()
     assert card["versions"]["tensorflow"] == version("tensorflow")
     described = {key: card["fit"][key] for key in ("seed", "epochs", "batch_size", "learning_rate")}
     assert described == {"seed": 0, "epochs": 3, "batch_size": 32, "learning_rate": 0.5}
     assert card["fit"]["device"] == fitted.device
-    assert card["fit"]["temperature"] is None
+    assert (card["fit"]["temperature"], card["is_digit"]) == (None, None)
     assert json.loads(json.dumps(card)) == card
 
 
-def test_model_card_of_two_outputs_states_threshold_and_refusals(
+def test_model_card_of_two_outputs_states_threshold_refusals_and_the_calibrated_fit(
     refusing: FitResult, refusing_evaluation: Evaluation, dataset: Dataset
 ) -> None:
     card = model_card(refusing.model, DIGITS, dataset.describe(), refusing_evaluation, refusing)
@@ -186,23 +199,16 @@ def test_model_card_of_two_outputs_states_threshold_and_refusals(
     assert set(is_digit["refused_held_out_negatives"]) == {
         name for name, kind in KINDS.items() if kind.is_held_out
     }
-    assert card["fit"]["negative_examples"] == refusing.negative_examples
+    fit = card["fit"]
+    assert fit["negative_examples"] == refusing.negative_examples
+    assert fit["synthetic_examples"] == round(QUICK.synthetic_fraction * fit["examples"])
+    assert fit["examples"] + fit["validation_examples"] == 600
+    assert 0.2 <= fit["temperature"] <= 5
+    assert 1 <= fit["best_epoch"] <= fit["epochs"] == 3
     assert json.loads(json.dumps(card)) == card
-
-
-def test_model_card_of_two_outputs_without_fit_has_no_threshold(
-    refusing: FitResult, refusing_evaluation: Evaluation, dataset: Dataset
-) -> None:
-    is_digit = model_card(refusing.model, DIGITS, dataset.describe(), refusing_evaluation)["is_digit"]
-    assert (is_digit["threshold"], is_digit["chosen_on"]) == (None, None)
-    assert 0 <= is_digit["refused_digits"] <= 1
-
-
-def test_model_card_without_is_digit_has_null_there(fitted: FitResult, dataset: Dataset) -> None:
-    card = model_card(
-        fitted.model, DIGITS, dataset.describe(), evaluate(fitted.model, dataset.test, DIGITS), fitted
-    )
-    assert card["is_digit"] is None
+    # A model that was fitted elsewhere has a threshold that nobody knows.
+    elsewhere = model_card(refusing.model, DIGITS, dataset.describe(), refusing_evaluation)["is_digit"]
+    assert (elsewhere["threshold"], elsewhere["chosen_on"]) == (None, None)
 
 
 def test_model_card_without_evaluation_and_fit_has_null_there(colors_model: keras.Model) -> None:
@@ -212,28 +218,9 @@ def test_model_card_without_evaluation_and_fit_has_null_there(colors_model: kera
     assert TaskCard.from_document(card["task"]) == COLORS
 
 
-def test_model_card_is_part_of_the_artifact(published: Version, fitted: FitResult, dataset: Dataset) -> None:
-    stored = json.loads((published.path / "assets.extra" / "model.json").read_text())
-    expected = model_card(
-        fitted.model, DIGITS, dataset.describe(), evaluate(fitted.model, dataset.test, DIGITS), fitted
-    )
-    assert {**stored, "created": None} == {**expected, "created": None}
-
-
-def test_model_card_of_calibrated_fit_states_synthetic_and_validation_examples(
-    calibrated: FitResult, dataset: Dataset
-) -> None:
-    fit = model_card(
-        calibrated.model,
-        DIGITS,
-        dataset.describe(),
-        evaluate(calibrated.model, dataset.test, DIGITS),
-        calibrated,
-    )["fit"]
-    assert fit["synthetic_examples"] == round(QUICK.synthetic_fraction * fit["examples"])
-    assert fit["examples"] + fit["validation_examples"] == 240
-    assert 0.2 <= fit["temperature"] <= 5
-    assert 1 <= fit["best_epoch"] <= fit["epochs"] == 2
+def test_model_card_is_part_of_the_artifact(published: Version) -> None:
+    card = published.card()
+    assert (card["model"], card["fit"]["seed"]) == ("perceptron", 0)
 
 
 @pytest.mark.slow

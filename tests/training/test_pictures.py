@@ -59,32 +59,29 @@ def test_load_folder_of_other_labels_raises_data_error(colors_folder: Path) -> N
         pictures.load(colors_folder, replace(COLORS, labels=("green", "blue", "grey")))
 
 
-def test_load_folder_without_readable_picture_raises_data_error(tmp_path: Path) -> None:
-    for label in COLORS.labels:
-        (tmp_path / label).mkdir()
-    with pytest.raises(DataError, match=r"holds no picture that can be evaluated$"):
-        pictures.load(tmp_path, COLORS)
-    (tmp_path / "red" / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"holds no picture that can be evaluated; the first: red/a\.jpg: "):
-        pictures.load(tmp_path, COLORS)
-
-
-def test_load_folder_with_untested_label_raises_data_error(colors_folder: Path) -> None:
+def test_load_folder_without_readable_picture_raises_data_error(colors_folder: Path) -> None:
     for picture in (colors_folder / "blue").iterdir():
         picture.write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"validation/blue holds no picture that can be evaluated$"):
         pictures.load(colors_folder, COLORS)
+    for picture in colors_folder.rglob("*.jpg"):
+        picture.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"holds no picture that can be evaluated; the first: red/0\.jpg: "):
+        pictures.load(colors_folder, COLORS)
+    for picture in colors_folder.rglob("*.jpg"):
+        picture.unlink()
+    with pytest.raises(DataError, match=r"holds no picture that can be evaluated$"):
+        pictures.load(colors_folder, COLORS)
 
 
-@pytest.mark.parametrize("keys", [("x_test", "y_test"), ("images", "labels")])
 @pytest.mark.parametrize(
-    "encode",
+    ("keys", "encode"),
     [
-        lambda labels: labels,
-        lambda labels: labels[:, None].astype(np.int64),
-        lambda labels: np.array(list("abcdefghij"))[labels],
+        (("x_test", "y_test"), lambda labels: labels[:, None].astype(np.int64)),
+        (("images", "labels"), lambda labels: labels),
+        (("images", "labels"), lambda labels: np.array(list("abcdefghij"))[labels]),
     ],
-    ids=["indices", "column", "names"],
+    ids=["column", "indices", "names"],
 )
 def test_load_npz_reads_indices_and_names(
     digits: Digits, tmp_path: Path, keys: tuple[str, str], encode: Callable[[NDArray[Any]], NDArray[Any]]
@@ -95,13 +92,9 @@ def test_load_npz_reads_indices_and_names(
     assert np.array_equal(loaded.examples.images, digits.images[:9])
     assert np.array_equal(loaded.examples.labels, digits.labels[:9])
     assert loaded.names[8] == "index 8"
-
-
-def test_load_npz_scales_pictures_to_the_card(tmp_path: Path) -> None:
-    x = np.random.default_rng(0).integers(0, 256, (4, 100, 90), np.uint8)
-    np.savez(tmp_path / "test.npz", x_test=x, y_test=np.arange(4))
-    loaded = pictures.load(tmp_path / "test.npz", COLORS)
-    assert np.array_equal(loaded.examples.images, [images.prepare(image, COLORS) for image in x])
+    small = replace(GREY, shape=(20, 18, 3))
+    scaled = pictures.load(tmp_path / "test.npz", small).examples.images
+    assert np.array_equal(scaled, [images.prepare(image, small) for image in digits.images[:9]])
 
 
 def test_load_idx_reads_the_test_set(idx_folder: Path, digits: Digits) -> None:
@@ -151,13 +144,7 @@ def test_load_of_kind_digits_counts_blank_pictures_as_refused(digits: Digits, tm
     assert (loaded.names, loaded.examples.labels.tolist(), loaded.unreadable) == (["index 1"], [7], [])
     assert np.array_equal(loaded.examples.images, x[1:])
     assert [name.partition(": ")[0] for name in loaded.refused] == ["index 0"]
-    del loaded.description["test_checksum"]
-    assert loaded.description == {
-        "source": str(tmp_path / "test.npz"),
-        "test": 1,
-        "unreadable": 0,
-        "refused": 1,
-    }
+    assert (loaded.description["test"], loaded.description["refused"]) == (1, 1)
 
 
 MULTI_LABEL = replace(COLORS, labels=("red", "blue"), thresholds=(0.5, 0.5))

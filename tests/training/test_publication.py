@@ -137,15 +137,10 @@ def test_check_of_another_task_under_a_name_raises_card_error(
     target.check(replace(task, name="other"))
 
 
-def test_check_of_another_input_under_a_name_passes(target: Target) -> None:
-    publish(target, COLORS)
-    target.check(replace(COLORS, shape=(32, 32), range=(0.0, 1.0), fit="pad"))
-
-
-def test_check_ignores_a_half_copied_version(target: Target) -> None:
+def test_check_of_another_input_beside_a_half_copied_version_passes(target: Target) -> None:
     publish(target, COLORS)
     (target.models.root / "colors" / "7").mkdir()
-    target.check(COLORS)
+    target.check(replace(COLORS, shape=(32, 32), range=(0.0, 1.0), fit="pad"))
 
 
 def test_check_of_an_invalid_models_folder_raises_artifact_error(target: Target) -> None:

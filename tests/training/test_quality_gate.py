@@ -28,13 +28,9 @@ def judge(
 EQUAL = make_comparison("the test set", 9900, 9900)
 
 
-@pytest.mark.parametrize("served", [None, 8400, 8500])
-def test_check_accuracy_at_the_minimum_passes(served: int | None) -> None:
-    GATE.check(judge(make_comparison("the test set", 8500, served)))
-
-
 @pytest.mark.parametrize("served", [None, 1000])
 def test_check_accuracy_below_the_minimum_passes_only_with_force(served: int | None) -> None:
+    GATE.check(judge(make_comparison("the test set", 8500, served)))
     comparisons = judge(make_comparison("the test set", 8499, served))
     with pytest.raises(NotPublishedError, match=r"0\.8499 is below the minimum of 0\.85"):
         GATE.check(comparisons)
@@ -84,18 +80,14 @@ def test_check_agreement_below_half_passes_only_with_force() -> None:
     replace(GATE, force=True).check_agreement(Accuracy(0, 4))
 
 
-def test_check_gain_below_the_minimum_is_not_published() -> None:
+def test_check_gain_below_the_minimum_or_by_chance_is_not_published() -> None:
     gate = replace(GATE, min_gain=0.05)
     gate.check(judge(EQUAL, make_comparison("the held-out feedback", 350, 300, 999)))
     with pytest.raises(NotPublishedError, match=r"0\.3483 on the held-out feedback is not 0\.05 above"):
         gate.check(judge(EQUAL, make_comparison("the held-out feedback", 348, 300, 999)))
-    gate.check(judge(EQUAL, make_comparison("the held-out feedback", 31, None, 100)))
-
-
-def test_check_gain_that_may_be_chance_is_not_published() -> None:
-    gate = replace(GATE, min_gain=0.05)
     with pytest.raises(NotPublishedError, match="beyond chance: 4 answers gained, 0 lost"):
         gate.check(judge(EQUAL, make_comparison("the held-out feedback", 34, 30, 40)))
+    gate.check(judge(EQUAL, make_comparison("the held-out feedback", 31, None, 100)))
     # No gain is asked for, so none needs evidence.
     replace(GATE, min_gain=0.0).check(judge(EQUAL, make_comparison("the held-out feedback", 30, 30, 40)))
 

@@ -13,11 +13,12 @@ def test_perceptron_recipe_has_the_articles_hyperparameters() -> None:
     assert float(optimizer.learning_rate) == pytest.approx(0.01)
 
 
-def test_with_overrides_none_keeps_the_value() -> None:
+def test_with_overrides_none_keeps_the_value_and_the_share_of_mild_epochs() -> None:
     recipe = RECIPES["quick"]
-    changed = recipe.with_overrides(Overrides(epochs=3, batch_size=7))
-    assert (changed.epochs, changed.batch_size) == (3, 7)
+    changed = recipe.with_overrides(Overrides(epochs=10, batch_size=7))
+    assert (changed.epochs, changed.mild_epochs, changed.batch_size) == (10, 2 * recipe.mild_epochs, 7)
     assert changed.learning_rate == recipe.learning_rate
+    assert recipe.with_overrides(Overrides(epochs=1)).mild_epochs == 0
 
 
 def test_fine_tuning_is_shorter_and_keeps_a_mild_epoch() -> None:
@@ -25,14 +26,6 @@ def test_fine_tuning_is_shorter_and_keeps_a_mild_epoch() -> None:
     assert (tuned.epochs, tuned.mild_epochs) == (2, 1)
     perceptron = RECIPES["perceptron"].fine_tuning()
     assert (perceptron.epochs, perceptron.mild_epochs) == (4, 0)
-
-
-def test_with_epochs_keeps_the_share_of_mild_epochs() -> None:
-    quick = RECIPES["quick"]
-    assert [quick.with_epochs(epochs).mild_epochs / epochs for epochs in (5, 10, 160)] == [
-        quick.mild_epochs / quick.epochs
-    ] * 3
-    assert quick.with_epochs(1).mild_epochs == 0
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -5,12 +5,11 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import keras
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from digit_training.models import PROBABILITIES
 
@@ -21,9 +20,9 @@ Logs = dict[str, Any]
 
 
 class BestWeights(keras.callbacks.EarlyStopping):  # type: ignore[misc]
-    """Keeps the weights of the epoch with the lowest validation loss, or without validation, of the last.
+    """Keeps in `best_weights` those of the epoch with the lowest validation loss, else of the last epoch.
 
-    A fit ends with these weights, and is never stopped; an interrupted fit needs `restore`.
+    A fit ends with these weights, and is never stopped; an interrupted fit has to set them.
     """
 
     def __init__(self) -> None:
@@ -33,30 +32,6 @@ class BestWeights(keras.callbacks.EarlyStopping):  # type: ignore[misc]
         """Return the loss to watch; without validation, one that is lower than every earlier one."""
         return float(class_logs(logs or {}).get("val_loss", (self.best or 0.0) - 1))
 
-    def restore(self) -> None:
-        """Set the model's weights to the kept weights."""
-        self.model.set_weights(self.best_weights)
-
-
-class DeferredInterrupt(keras.callbacks.Callback):  # type: ignore[misc]
-    """Raises KeyboardInterrupt at the end of the batch in which the first SIGINT arrived."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.requested = False
-
-    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-
-    on_test_batch_end = on_train_batch_end
-
-    def handle_sigint(self, _number: int, _frame: FrameType | None) -> None:
-        """Defer the first SIGINT; raise KeyboardInterrupt on the second."""
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-
 
 def class_logs(logs: Logs) -> Logs:
     """Return loss and accuracy of the probabilities, which Keras prefixes in a network with two outputs."""
@@ -65,31 +40,41 @@ def class_logs(logs: Logs) -> Logs:
 
 
 @contextmanager
-def defer_interrupt() -> Iterator[DeferredInterrupt]:
+def defer_interrupt() -> Iterator[keras.callbacks.Callback]:
     """Yield a callback that defers Ctrl-C to the end of the batch; for the main thread only.
 
-    TensorFlow's threads call Python to read batches. A KeyboardInterrupt at an arbitrary
-    instruction can break this reading.
+    The second Ctrl-C interrupts at once. TensorFlow's threads call Python to read batches. A
+    KeyboardInterrupt at an arbitrary instruction can break this reading.
     """
-    callback = DeferredInterrupt()
-    previous = signal.signal(signal.SIGINT, callback.handle_sigint)
+    is_requested = False
+
+    def handle_sigint(*_: object) -> None:
+        nonlocal is_requested
+        if is_requested:
+            raise KeyboardInterrupt
+        is_requested = True
+
+    def end_batch(batch: int, logs: Logs | None = None) -> None:  # noqa: ARG001
+        if is_requested:
+            raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, handle_sigint)
     try:
-        yield callback
+        yield keras.callbacks.LambdaCallback(on_train_batch_end=end_batch, on_test_batch_end=end_batch)
     finally:
         signal.signal(signal.SIGINT, previous)
 
 
 class FitProgress(keras.callbacks.Callback):  # type: ignore[misc]
-    """Prints the layers, then a progress bar of the fit, and one with loss and accuracy for each epoch.
+    """Prints the layers, a line for each epoch, and on a terminal a progress bar of the whole fit.
 
-    One display serves the consecutive fits of an ensemble's `networks`. Without a terminal, it is a line for
-    each epoch.
+    One bar serves the consecutive fits of an ensemble's `networks`.
     """
 
     def __init__(self, console: Console, networks: int = 1) -> None:
         super().__init__()
-        self.console, self.networks, self.network = console, networks, 0
-        self.bars = Progress(
+        self.networks, self.network = networks, 0
+        self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(24),
             TaskProgressColumn(),
@@ -98,43 +83,34 @@ class FitProgress(keras.callbacks.Callback):  # type: ignore[misc]
             console=console,
             disable=not console.is_terminal,
         )
-        self.fit = self.epoch = TaskID(0)
-        self.done = 0
-        """Number of steps in the completed epochs of all networks."""
+        self.fit = self.bar.add_task("fit", metrics="")
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.network += 1
         if self.network == 1:
             self.model.summary()
-            total = self.networks * self.params["epochs"] * self.params["steps"]
-            self.fit = self.bars.add_task("fit", total=total, metrics="")
-            self.bars.start()
+            self.bar.update(self.fit, total=self.networks * self.params["epochs"] * self.params["steps"])
+            self.bar.start()
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        self.epoch = self.bars.add_task(self._title(epoch), total=self.params["steps"], metrics="")
+        self.epochs_done = (self.network - 1) * self.params["epochs"] + epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        steps = min(batch + 1, self.params["steps"])
-        self.bars.update(self.epoch, completed=steps, metrics=_format_metrics(logs or {}))
-        self.bars.update(self.fit, completed=self.done + steps)
+        steps = self.params["steps"]
+        completed = self.epochs_done * steps + min(batch + 1, steps)
+        self.bar.update(self.fit, completed=completed, metrics=_format_metrics(logs or {}))
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        self.done += self.params["steps"]
-        self.bars.update(self.epoch, metrics=_format_metrics(logs or {}))
-        completed, epochs = epoch + 1, self.params["epochs"]
-        if completed % math.ceil(epochs / MAX_EPOCHS_SHOWN) and completed < epochs:
-            self.bars.remove_task(self.epoch)
-        elif not self.console.is_terminal:
-            self.console.print(self._title(epoch), _format_metrics(logs or {}))
+        number, epochs = epoch + 1, self.params["epochs"]
+        if number % math.ceil(epochs / MAX_EPOCHS_SHOWN) and number < epochs:
+            return
+        network = f"network {self.network}/{self.networks}, " if self.networks > 1 else ""
+        title = f"{network}epoch {number:>{len(str(epochs))}}/{epochs}"
+        self.bar.console.print(title, _format_metrics(logs or {}))
 
     def close(self) -> None:
         """Stop the display and restore the terminal's cursor; also needed after an interrupted fit."""
-        self.bars.stop()
-
-    def _title(self, epoch: int) -> str:
-        epochs = self.params["epochs"]
-        title = f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"
-        return title if self.networks == 1 else f"network {self.network}/{self.networks}, {title}"
+        self.bar.stop()
 
 
 def _format_metrics(logs: Logs) -> str:

@@ -8,10 +8,10 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -31,9 +31,7 @@ INTERRUPTED_STATUS = 130
 """Exit status after Ctrl-C, 128 + SIGINT, as in shells."""
 
 
-class _NotPublished(click.ClickException):
-    exit_code = NOT_PUBLISHED_STATUS
-
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 PATH = click.Path(path_type=Path)
 
@@ -45,23 +43,17 @@ _FOREIGN_SUFFIXES = {
     ".pth": "a PyTorch model",
     ".tflite": "a TensorFlow Lite model",
 }
-_CONVERSION_PAGE = "docs/how-to/bring-a-model.md"
-
-data_option = click.option(
-    "--data",
-    envvar="DIGITS_MNIST",
-    show_envvar=True,
-    type=PATH,
-    help="Keras's mnist.npz, a folder of MNIST's four IDX files, or a folder of pictures with a folder for "
-    "each digit, 0 to 9, of which a sixth tests.  "
-    "[default: Keras's cache, or its download]",
-)
 
 
-def target_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a publication, and pass them to the command's parameter `target`."""
+def _options(*options: Decorator) -> Decorator:
+    """Return a decorator that adds these options."""
+    return lambda command: functools.reduce(
+        lambda decorated, option: option(decorated), options[::-1], command
+    )
 
-    @click.option(
+
+target_options = _options(
+    click.option(
         "--models",
         default="models",
         envvar="DIGITS_MODELS",
@@ -69,79 +61,68 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
         show_envvar=True,
         type=PATH,
         help="Models folder; a version is published in its folder <model's name>/<number>.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--min-accuracy",
         default=0.85,
         show_default=True,
         type=click.FloatRange(0, 1),
         help="Lowest accuracy on the test set, or mAP of a multi-label task, at which a model is published.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--force",
         is_flag=True,
         help="Publish the model whatever its accuracy, also if the stable version can't be loaded.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--promote",
         is_flag=True,
         help="Serve the published version: run `digits models promote`, which needs the model server.",
-    )
-    @functools.wraps(command)
-    def with_target(
-        models: Path,
-        min_accuracy: float,
-        force: bool,
-        promote: bool,
-        min_gain: float | None = None,
-        **others: Any,
-    ) -> None:
-        from digit_client.artifact.models_folder import ModelsFolder
-        from digit_training.publication import Target
-        from digit_training.quality_gate import QualityGate
+    ),
+)
 
-        target = Target(ModelsFolder(models), QualityGate(min_accuracy, min_gain, force), promote)
-        command(target=target, **others)
-
-    return with_target
-
-
-def feedback_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a store of feedback, and pass it to the command's parameter `feedback`."""
-
-    @click.option(
+feedback_options = _options(
+    click.option(
         "--feedback",
-        "url",
         metavar="URL",
         help="A gateway's store, sqlite:///FILE or postgresql://USER@HOST/DATABASE. A fifth of its labelled "
         "inputs is held out of training and tests the model; `digits train` learns from the others.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--without-caller",
-        "without_callers",
         metavar="NAME",
         multiple=True,
         help="Leave out the feedback of this API key; repeatable.",
-    )
-    @click.option(
+    ),
+    click.option(
         "--min-gain",
         type=click.FloatRange(0, 1),
         help="Least gain in accuracy on the held-out feedback over the stable version.  "
         "[default: none required]",
-    )
-    @functools.wraps(command)
-    def with_feedback(
-        url: str | None, without_callers: tuple[str, ...], min_gain: float | None, **others: Any
-    ) -> None:
-        if url == "":
-            raise click.UsageError("--feedback needs the URL of a store; it is empty.")
-        if not url and (min_gain is not None or without_callers):
-            raise click.UsageError("--min-gain and --without-caller need --feedback.")
-        from digit_training.data import FeedbackSource
+    ),
+)
 
-        command(feedback=FeedbackSource(url, without_callers) if url else None, min_gain=min_gain, **others)
 
-    return with_feedback
+def _pop_target(options: dict[str, Any]) -> "Target":
+    """Take the options of `target_options` out of a command's options, and `min_gain`."""
+    from digit_client.artifact.models_folder import ModelsFolder
+    from digit_training.publication import Target
+    from digit_training.quality_gate import QualityGate
+
+    gate = QualityGate(*(options.pop(name) for name in ("min_accuracy", "min_gain", "force")))
+    return Target(ModelsFolder(options.pop("models")), gate, options.pop("promote"))
+
+
+def _pop_feedback(options: dict[str, Any]) -> "FeedbackSource | None":
+    """Take the store of feedback out of a command's options. Raise UsageError if they contradict."""
+    url, without_callers = options.pop("feedback"), options.pop("without_caller")
+    if url == "":
+        raise click.UsageError("--feedback needs the URL of a store; it is empty.")
+    if not url and (options["min_gain"] is not None or without_callers):
+        raise click.UsageError("--min-gain and --without-caller need --feedback.")
+    from digit_training.data import FeedbackSource
+
+    return FeedbackSource(url, without_callers) if url else None
 
 
 @click.command()
@@ -156,7 +137,15 @@ def feedback_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Effort for the convnet: quick takes two and a half minutes, full ten minutes, "
     "best an hour (an ensemble of five networks).",
 )
-@data_option
+@click.option(
+    "--data",
+    envvar="DIGITS_MNIST",
+    show_envvar=True,
+    type=PATH,
+    help="Keras's mnist.npz, a folder of MNIST's four IDX files, or a folder of pictures with a folder for "
+    "each digit, 0 to 9, of which a sixth tests.  "
+    "[default: Keras's cache, or its download]",
+)
 @feedback_options
 @click.option(
     "--feedback-weight",
@@ -167,8 +156,9 @@ def feedback_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--from",
-    "start",
+    "from_stable",
     type=click.Choice(["stable"]),
+    callback=lambda _context, _option, value: value is not None,
     help="Start from the weights of the stable version, with two fifths of the recipe's epochs.",
 )
 @click.option("--report", type=PATH, help="Folder for the report.  [default: runs/<time>]")
@@ -188,21 +178,7 @@ def feedback_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @target_options
 @click.option("--if-needed", is_flag=True, help="Do nothing if a version is already published.")
-def train(
-    model: str,
-    recipe: str,
-    data: Path | None,
-    feedback: "FeedbackSource | None",
-    feedback_weight: int,
-    start: str | None,
-    report: Path | None,
-    seed: int,
-    epochs: int | None,
-    batch_size: int | None,
-    learning_rate: float | None,
-    target: "Target",
-    if_needed: bool,
-) -> None:
+def train(model: str, if_needed: bool, **options: Any) -> None:
     """Fit a model to MNIST, and to feedback, and publish it as the next version of `digits`.
 
     `--model reader` fits the network that finds digits on a page, for an hour, and publishes it as the next
@@ -212,14 +188,15 @@ def train(
     quality gate refuses the model or the feedback, or if there is no feedback to learn from, and 1 after an
     error.
     """
+    feedback, target = _pop_feedback(options), _pop_target(options)
     name = READER_NAME if model == READER_NAME else "digits"
     versions = target.models.versions(name) if if_needed else {}
     if versions and target.models.versions(READER_NAME):
         click.echo(f"Nothing to train: {next(iter(versions.values())).path} is already published.")
         return
-    if data and not data.exists():
+    if (data := options["data"]) and not data.exists():
         raise click.ClickException(f"{data} does not exist")
-    if name == READER_NAME and (feedback or start):
+    if name == READER_NAME and (feedback or options["from_stable"]):
         raise click.UsageError("--model reader takes neither --feedback nor --from.")
     _silence_tensorflow()
     with _exit_on_error():
@@ -227,34 +204,15 @@ def train(
         from digit_training.reader import pipeline as reader_pipeline
         from digit_training.recipes import Overrides
 
-        overrides = Overrides(epochs, batch_size, learning_rate)
+        overrides = Overrides(*(options.pop(name) for name in ("epochs", "batch_size", "learning_rate")))
         if name == READER_NAME:
-            reader_pipeline.train(reader_pipeline.ReaderRun(overrides, seed, data, report), target)
+            run = reader_pipeline.ReaderRun(overrides, options["seed"], data, options["report"])
+            reader_pipeline.train(run, target)
             return
-        if versions:
-            reader_pipeline.publish_shipped(target, click.echo)
-            return
-        run = pipeline.TrainingRun(
-            recipe=recipe if model == "convnet" else "perceptron",
-            overrides=overrides,
-            seed=seed,
-            data=data,
-            feedback=feedback,
-            feedback_weight=feedback_weight,
-            from_stable=start == "stable",
-            report=report,
-        )
-        pipeline.train(run, target)
+        if not versions:
+            options["recipe"] = options["recipe"] if model == "convnet" else "perceptron"
+            pipeline.train(pipeline.TrainingRun(overrides=overrides, feedback=feedback, **options), target)
         reader_pipeline.publish_shipped(target, click.echo)
-
-
-def _check_paths(file: Path, others: Iterable[Path | None]) -> None:
-    """Raise ClickException for a path that can't be used: before TensorFlow, whose import takes seconds."""
-    for path in filter(None, (file, *others)):
-        if not path.exists():
-            raise click.ClickException(f"{path}: the file does not exist")
-    if kind := _FOREIGN_SUFFIXES.get(file.suffix):
-        raise click.ClickException(f"{file}: {kind}; see {_CONVERSION_PAGE} for a Keras file or SavedModel")
 
 
 def _import(modules: Sequence[str]) -> None:
@@ -307,26 +265,12 @@ def _import(modules: Sequence[str]) -> None:
     "a CSV file with the columns file and one for each label, 0 or 1, or an .npz file with such labels.  "
     "[default for the digits: DIGITS_MNIST, or as in digits train]",
 )
-@click.option("--rename", metavar="NAME", help="Name of the model.  [default: the task card's]")
+@click.option("--rename", "name", metavar="NAME", help="Name of the model.  [default: the task card's]")
 @click.option("--report", type=PATH, help="Folder for a report with confusion matrix and worst mistakes.")
 @feedback_options
 @target_options
 @click.pass_context
-def export(
-    context: click.Context,
-    file: Path | None,
-    saved_model: Path | None,
-    signature: str,
-    modules: tuple[str, ...],
-    output: str | None,
-    card: Path | None,
-    labels: str | None,
-    data: Path | None,
-    rename: str | None,
-    report: Path | None,
-    feedback: "FeedbackSource | None",
-    target: "Target",
-) -> None:
+def export(context: click.Context, file: Path | None, modules: tuple[str, ...], **options: Any) -> None:
     """Publish a model that was fitted elsewhere as the next version of the model of its name.
 
     The task card names the labels and says how the model takes pictures. Without --task and --labels, the
@@ -334,33 +278,32 @@ def export(
     version is served; a later one after `digits models promote`. The exit status is 4 if the quality gate
     refuses the model, and 1 after an error.
     """
+    feedback, target = _pop_feedback(options), _pop_target(options)
+    saved_model, card, has_labels = options.pop("saved_model"), options["card"], options["labels"] is not None
     path = file or saved_model
     if path is None or (file and saved_model):
         raise click.UsageError("Give either FILE.keras or --from-saved-model.")
-    if card and labels is not None:
+    if card and has_labels:
         raise click.UsageError("Give either --task or --labels.")
-    if output == "multi-label" and not card and labels is None:
+    if options["output"] == "multi-label" and not card and not has_labels:
         raise click.UsageError("--output multi-label needs --task or --labels.")
-    if (card or labels is not None) and context.get_parameter_source("data") is ParameterSource.ENVIRONMENT:
-        data = None  # DIGITS_MNIST is not the data of another task.
-    _check_paths(path, (card, data))
+    if (card or has_labels) and context.get_parameter_source("data") is ParameterSource.ENVIRONMENT:
+        options["data"] = None  # DIGITS_MNIST is not the data of another task.
+    if not saved_model:
+        options["signature"] = None
+    # Before TensorFlow, whose import takes seconds.
+    for given in filter(None, (path, card, options["data"])):
+        if not given.exists():
+            raise click.ClickException(f"{given}: the file does not exist")
+    if kind := _FOREIGN_SUFFIXES.get(path.suffix):
+        page = "docs/how-to/bring-a-model.md"
+        raise click.ClickException(f"{path}: {kind}; see {page} for a Keras file or SavedModel")
     _silence_tensorflow()
     with _exit_on_error():
         _import(modules)
         from digit_training import pipeline
 
-        source = pipeline.ModelSource(
-            path=path,
-            signature=signature if saved_model else None,
-            output=output,  # type: ignore[arg-type]
-            card=card,
-            labels=labels,
-            name=rename,
-            data=data,
-            report=report,
-            feedback=feedback,
-        )
-        pipeline.export(source, target)
+        pipeline.export(pipeline.ModelSource(path=path, feedback=feedback, **options), target)
 
 
 def _silence_tensorflow() -> None:
@@ -377,15 +320,13 @@ def _exit_on_error() -> Iterator[None]:
         yield
     except Interrupted as error:
         click.echo(f"\n{error}", err=True)
-        _hard_exit(INTERRUPTED_STATUS)
+        # TensorFlow's prefetching threads may crash in the interpreter's shutdown, which os._exit skips.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED_STATUS)
     except NotPublishedError as error:
-        raise _NotPublished(str(error)) from error
+        refusal = click.ClickException(str(error))
+        refusal.exit_code = NOT_PUBLISHED_STATUS
+        raise refusal from error
     except (ArtifactError, TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error
-
-
-def _hard_exit(status: int) -> NoReturn:
-    # TensorFlow's prefetching threads may crash in the interpreter's shutdown, which os._exit skips.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)

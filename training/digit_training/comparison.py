@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,10 +10,10 @@ from numpy.typing import NDArray
 
 from digit_client import TaskCard
 from digit_client.artifact.versions import Version
-from digit_training.artifact import predict_saved_model
 from digit_training.classifier import predict
 from digit_training.data import Examples, read_hard_pictures
 from digit_training.evaluation import Evaluation, are_labels, are_right
+from digit_training.export import predict_saved_model
 from digit_training.models import PROBABILITIES
 from digit_training.pictures import LabelledPictures
 
@@ -87,23 +88,39 @@ class Comparisons:
         """The comparisons that there are, the test set first."""
         return [part for part in (self.test, self.feedback, self.hard_pictures) if part]
 
+    def describe(self) -> dict[str, Any]:
+        """Return the accuracies as JSON values for the model card."""
+        accuracies = {
+            comparison.pictures: {
+                "pictures": len(comparison),
+                "accuracy": comparison.accuracy,
+                "served_accuracy": comparison.served_accuracy,
+            }
+            for comparison in self.all
+        }
+        return {"served": self.served, **accuracies}
+
 
 @dataclass(frozen=True)
 class EvaluationSets:
     """Labelled pictures that judge models of one task."""
 
-    task: TaskCard
     test: LabelledPictures
     few: dict[str, Examples] = field(default_factory=dict)
     """Sets of which a refused digit is a wrong answer, by the name of their field in `Comparisons`."""
 
+    @property
+    def task(self) -> TaskCard:
+        """Task of the models."""
+        return self.test.task
+
     @classmethod
-    def of(cls, task: TaskCard, test: LabelledPictures, held_out: Examples | None = None) -> "EvaluationSets":
+    def of(cls, test: LabelledPictures, held_out: Examples | None = None) -> "EvaluationSets":
         """Return the test set, the held-out feedback and, for digits, the hard pictures."""
         few = {"feedback": held_out} if held_out is not None and len(held_out) else {}
-        if task.reads_numbers:
+        if test.task.reads_numbers:
             few["hard_pictures"] = read_hard_pictures()
-        return cls(task, test, few)
+        return cls(test, few)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
-"""Data loading: MNIST from a file, Keras's cache, a download or the bundled sample, validated."""
+"""Data loading: MNIST from a file, by Keras, or the bundled sample, validated."""
 
 import contextlib
 import gzip
 import hashlib
 import io
-import os
 import socket
 import struct
 import zipfile
@@ -12,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +42,6 @@ Labels = NDArray[np.integer[Any]]
 
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 _IDX_UINT8 = 0x08
-_GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -118,78 +116,50 @@ class FeedbackSource:
     """Names of API keys whose labelled answers are left out."""
 
 
-@dataclass(frozen=True)
-class RawArray:
+class RawArray(NamedTuple):
     """An unvalidated array. `name` is its location for error messages: a file, or a file and a key."""
 
     name: str
     values: NDArray[Any]
 
 
-@dataclass(frozen=True)
-class RawDataset:
-    """The four arrays of a data set, unvalidated."""
-
-    train_images: RawArray
-    train_labels: RawArray
-    test_images: RawArray
-    test_labels: RawArray
-
-    def validate(self, source: str, offline: bool = False) -> Dataset:
-        """Return the data set. Raise DataError for wrong shapes, types or ranges, or swapped MNIST files."""
-        train = _validate_examples(self.train_images, self.train_labels)
-        test = _validate_examples(self.test_images, self.test_labels)
-        arrays = (train.images, train.labels, test.images, test.labels)
-        md5 = dict(zip(MNIST_MD5, map(idx_md5, arrays), strict=True))
-        self._check_roles(md5)
-        return Dataset(train, test, source, offline, md5)
-
-    def _check_roles(self, md5: dict[str, str]) -> None:
-        """Raise DataError if MNIST's arrays are swapped, or if MNIST's images have other labels."""
-        arrays = (self.train_images, self.train_labels, self.test_images, self.test_labels)
-        mnist_roles = {checksum: role for role, checksum in MNIST_MD5.items()}
-        for (role, checksum), array in zip(md5.items(), arrays, strict=True):
-            if mnist_roles.get(checksum, role) != role:
-                raise DataError(f"{array.name} holds MNIST's {mnist_roles[checksum]}, not its {role}")
-        for subset, labels in (("train", self.train_labels), ("test", self.test_labels)):
-            images_role, labels_role = f"{subset} images", f"{subset} labels"
-            if md5[images_role] == MNIST_MD5[images_role] and md5[labels_role] != MNIST_MD5[labels_role]:
-                raise DataError(
-                    f"{labels.name} does not label MNIST's {images_role}: its MD5 is {md5[labels_role]}, "
-                    f"not {MNIST_MD5[labels_role]}"
-                )
-
-
 def load(path: Path | None) -> Dataset:
-    """Return the validated digits at `path`. If None, try Keras's cache, its download and the bundled sample.
+    """Return the validated digits at `path`, an `.npz` file or a folder of IDX files.
 
-    Raise DataError if the file is missing or invalid.
+    If None, return those that Keras caches or downloads; offline, the bundled sample. Raise DataError if the
+    file is missing or invalid.
     """
-    path = path or _cached_path()
     if path is not None:
-        return read(path).validate(source=str(path))
+        return validate(_read(path), str(path))
     downloaded = _download()
     if downloaded is not None:
-        return downloaded.validate(source="keras.datasets.mnist")
-    return read_sample().validate(source="the sample of MNIST in digit_training", offline=True)
+        return validate(downloaded, "keras.datasets.mnist")
+    return validate(_read(SAMPLE), "the sample of MNIST in digit_training", offline=True)
 
 
-def read(path: Path) -> RawDataset:
-    """Read an `.npz` file or a folder of IDX files. Raise DataError if it is missing or damaged."""
-    if path.is_dir():
-        return read_idx_folder(path)
-    if path.is_file():
-        return read_npz(path)
-    raise DataError(f"{path} does not exist")
+def validate(arrays: Sequence[RawArray], source: str, offline: bool = False) -> Dataset:
+    """Return the data set of training images, training labels, test images and test labels.
 
-
-def read_npz(path: Path) -> RawDataset:
-    """Read `x_train`, `y_train`, `x_test` and `y_test`. Raise DataError if the file is damaged."""
-    with open_npz(path) as arrays:
-        missing = set(_NPZ_KEYS) - set(arrays)
-        if missing:
-            raise DataError(f"{path} lacks {', '.join(sorted(missing))}: it is not Keras's mnist.npz")
-        return RawDataset(*(RawArray(f"{path}: {key}", arrays[key]) for key in _NPZ_KEYS))
+    Raise DataError for wrong shapes, types or ranges, for swapped MNIST files, and for MNIST's images with
+    other labels.
+    """
+    train, test = _validate_examples(*arrays[:2]), _validate_examples(*arrays[2:])
+    checksums = map(_idx_md5, (train.images, train.labels, test.images, test.labels))
+    md5 = dict(zip(MNIST_MD5, checksums, strict=True))
+    role_of = {checksum: role for role, checksum in MNIST_MD5.items()}
+    for (role, checksum), array in zip(md5.items(), arrays, strict=True):
+        if role_of.get(checksum, role) != role:
+            raise DataError(f"{array.name} holds MNIST's {role_of[checksum]}, not its {role}")
+    for images, labels, array in (
+        ("train images", "train labels", arrays[1]),
+        ("test images", "test labels", arrays[3]),
+    ):
+        if md5[images] == MNIST_MD5[images] and md5[labels] != MNIST_MD5[labels]:
+            raise DataError(
+                f"{array.name} does not label MNIST's {images}: its MD5 is {md5[labels]}, "
+                f"not {MNIST_MD5[labels]}"
+            )
+    return Dataset(train, test, source, offline, md5)
 
 
 def has_training_set(path: Path) -> bool:
@@ -213,20 +183,12 @@ def open_npz(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
         raise DataError(f"{path} is truncated or not an .npz file: {error}") from error
 
 
-def read_idx_folder(folder: Path) -> RawDataset:
-    """Read MNIST's four original files, gzipped or not. Raise DataError if one is missing or damaged."""
-    return RawDataset(*read_idx_pair(folder, "train"), *read_idx_pair(folder, "t10k"))
-
-
 def read_idx_pair(folder: Path, subset: str) -> tuple[RawArray, RawArray]:
-    """Read images and labels of a subset, `train` or `t10k`. Raise DataError as `read_idx_folder` does."""
-    images = _read_idx(_find_idx(folder, f"{subset}-images", 3), 3)
-    return images, _read_idx(_find_idx(folder, f"{subset}-labels", 1), 1)
+    """Read images and labels of a subset, `train` or `t10k`, from IDX files, gzipped or not.
 
-
-def read_sample() -> RawDataset:
-    """Read the bundled MNIST sample, balanced by class: 4,000 training digits and 1,000 test digits."""
-    return read_npz(SAMPLE)
+    Raise DataError if one is missing or damaged.
+    """
+    return _read_idx(folder, f"{subset}-images", 3), _read_idx(folder, f"{subset}-labels", 1)
 
 
 def read_hard_pictures() -> Examples:
@@ -235,63 +197,66 @@ def read_hard_pictures() -> Examples:
         return Examples(arrays["x_test"], arrays["y_test"])
 
 
-def idx_md5(array: NDArray[np.integer[Any]]) -> str:
+def check_counts(images: RawArray, labels: RawArray) -> None:
+    """Raise DataError unless there are as many labels as images."""
+    if len(images.values) != len(labels.values):
+        raise DataError(
+            f"{labels.name} holds {len(labels.values):,} labels for the {len(images.values):,} images "
+            f"of {images.name}"
+        )
+
+
+def _idx_md5(array: NDArray[np.integer[Any]]) -> str:
     """Return the MD5 of the array as an IDX file: magic number, sizes, bytes."""
     header = struct.pack(f">HBB{array.ndim}I", 0, _IDX_UINT8, array.ndim, *array.shape)
     return hashlib.md5(header + array.tobytes(), usedforsecurity=False).hexdigest()
 
 
 def _validate_examples(images: RawArray, labels: RawArray) -> Examples:
-    _check_images(images)
-    _check_labels(labels)
-    if len(images.values) != len(labels.values):
-        raise DataError(
-            f"{labels.name} holds {len(labels.values):,} labels for the {len(images.values):,} images "
-            f"of {images.name}"
-        )
-    return Examples(np.ascontiguousarray(images.values), labels.values.astype(np.uint8))
-
-
-def _check_images(images: RawArray) -> None:
-    values = images.values
-    if values.dtype != np.uint8:
-        raise DataError(f"{images.name} is of type {values.dtype}, not uint8 (0..255)")
-    if values.ndim != 3 or values.shape[1:] != (28, 28) or not len(values):
-        raise DataError(f"{images.name} has shape {list(values.shape)}, not [n, 28, 28]")
-    if values.max() < 128:
-        raise DataError(f"{images.name} has no pixel above {values.max()}: pixels range from 0 to 255")
-    if values.mean() > 127:
+    pixels, values = images.values, labels.values
+    if pixels.dtype != np.uint8:
+        raise DataError(f"{images.name} is of type {pixels.dtype}, not uint8 (0..255)")
+    if pixels.ndim != 3 or pixels.shape[1:] != (28, 28) or not len(pixels):
+        raise DataError(f"{images.name} has shape {list(pixels.shape)}, not [n, 28, 28]")
+    if pixels.max() < 128:
+        raise DataError(f"{images.name} has no pixel above {pixels.max()}: pixels range from 0 to 255")
+    if pixels.mean() > 127:
         raise DataError(f"{images.name} is dark ink on light: MNIST's digits are light ink on dark")
-
-
-def _check_labels(labels: RawArray) -> None:
-    values = labels.values
     if values.ndim != 1 or not len(values):
         raise DataError(f"{labels.name} has shape {list(values.shape)}, not [n]")
     if not np.issubdtype(values.dtype, np.integer):
         raise DataError(f"{labels.name} is of type {values.dtype}, not integer")
     if values.min() < 0 or values.max() > 9:
         raise DataError(f"{labels.name} ranges from {values.min()} to {values.max()}, not from 0 to 9")
+    check_counts(images, labels)
+    return Examples(np.ascontiguousarray(pixels), values.astype(np.uint8))
 
 
-def _find_idx(folder: Path, stem: str, dimensions: int) -> Path:
+def _read(path: Path) -> Sequence[RawArray]:
+    if path.is_dir():
+        return *read_idx_pair(path, "train"), *read_idx_pair(path, "t10k")
+    if not path.is_file():
+        raise DataError(f"{path} does not exist")
+    with open_npz(path) as arrays:
+        if missing := set(_NPZ_KEYS) - set(arrays):
+            raise DataError(f"{path} lacks {', '.join(sorted(missing))}: it is not Keras's mnist.npz")
+        return [RawArray(f"{path}: {key}", arrays[key]) for key in _NPZ_KEYS]
+
+
+def _read_idx(folder: Path, stem: str, dimensions: int) -> RawArray:
     # The original names have a dash before "idx"; some mirrors have a dot.
-    found = sorted(folder.glob(f"{stem}[-.]idx{dimensions}-ubyte*"))
-    if not found:
+    path = min(folder.glob(f"{stem}[-.]idx{dimensions}-ubyte*"), default=None)
+    if path is None:
         raise DataError(f"{folder} has no {stem}-idx{dimensions}-ubyte, gzipped or not")
-    return found[0]
-
-
-def _read_idx(path: Path, dimensions: int) -> RawArray:
     content = path.read_bytes()
     try:
         # Browsers may unpack a download and keep its suffix .gz: only the magic number is reliable.
-        if content.startswith(_GZIP_MAGIC):
+        if content.startswith(b"\x1f\x8b"):
             content = gzip.decompress(content)
         magic, *shape = np.frombuffer(content, ">u4", 1 + dimensions)
-        values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
         if magic != (_IDX_UINT8 << 8) + dimensions:
             raise ValueError(f"it begins with {magic:08x}")
+        values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
         return RawArray(str(path), values.reshape(shape))
     except (EOFError, OSError, ValueError, zlib.error) as error:
         raise DataError(
@@ -299,29 +264,21 @@ def _read_idx(path: Path, dimensions: int) -> RawArray:
         ) from error
 
 
-def _cached_path() -> Path | None:
-    path = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets" / "mnist.npz"
-    return path if path.is_file() else None
-
-
-def _download() -> RawDataset | None:
+def _download() -> Sequence[RawArray] | None:
+    """Return MNIST from Keras's cache or its download; None offline."""
     from keras.datasets import mnist
 
+    previous = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
-        with _socket_timeout(DOWNLOAD_TIMEOUT), contextlib.redirect_stdout(io.StringIO()):
-            (x_train, y_train), (x_test, y_test) = mnist.load_data()
+        with contextlib.redirect_stdout(io.StringIO()):
+            train, test = mnist.load_data()
     # Keras raises Exception or ValueError for any failed download, even for a wrong checksum.
     except Exception:
         return None
-    arrays = zip(_NPZ_KEYS, (x_train, y_train, x_test, y_test), strict=True)
-    return RawDataset(*(RawArray(f"Keras's mnist.npz: {key}", values) for key, values in arrays))
-
-
-@contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    previous = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
     finally:
         socket.setdefaulttimeout(previous)
+    return [
+        RawArray(f"Keras's mnist.npz: {key}", values)
+        for key, values in zip(_NPZ_KEYS, (*train, *test), strict=True)
+    ]

@@ -283,7 +283,8 @@ def fold_threshold(model: keras.Model, threshold: float) -> None:
     """Shift the bias of `is_digit`, Dense with a sigmoid, so that FOLDED_THRESHOLD replaces `threshold`."""
     layer = output_layers(model)[IS_DIGIT]
     weights, bias = layer.get_weights()
-    layer.set_weights([weights, bias - np.float32(_logit(threshold) - _logit(FOLDED_THRESHOLD))])
+    # The logit of FOLDED_THRESHOLD is 0.
+    layer.set_weights([weights, bias - np.float32(math.log(threshold / (1 - threshold)))])
 
 
 def _score_negatives(model: keras.Model, digits: Examples) -> dict[str, Scored]:
@@ -296,10 +297,6 @@ def _score_negatives(model: keras.Model, digits: Examples) -> dict[str, Scored]:
         name: Scored(examples.images, is_digit)
         for name, examples, is_digit in zip(negatives.KINDS, drawn, scores, strict=True)
     }
-
-
-def _logit(probability: float) -> float:
-    return math.log(probability / (1 - probability))
 
 
 def _bin_indices(confidence: NDArray[np.float32]) -> NDArray[np.intp]:

@@ -1,4 +1,4 @@
-"""Artifact export: a SavedModel with three signatures, warm-up requests and a model card."""
+"""Artifacts, written and read: a SavedModel with three signatures, warm-up requests and a model card."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_client import TaskCard
+from digit_client.artifact.versions import Version
 from digit_client.tfserving.codec import (
     CARD_INPUT,
     CARD_OUTPUT,
@@ -28,17 +29,22 @@ from digit_client.tfserving.codec import (
     PIXELS_SIGNATURE,
 )
 from digit_training import provenance
-from digit_training.classifier import check_backend, to_pixels
-from digit_training.comparison import Comparisons
+from digit_training.classifier import Outputs, batch_size, check_backend, split, to_pixels
 from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, Refusals
-from digit_training.fit import MAX_REFUSED, FitResult
+from digit_training.fit import MAX_REFUSED, FitResult, Threshold
 from digit_training.models import named_outputs
 from digit_training.negatives import KINDS
 
 WARMUP_BATCH_SIZES = (1, 32)
 WARMUP_VALUES = 1_000_000
 """Most values of pixels in a warm-up request, unless one picture has more."""
+
+_FIT_FIELDS = (
+    *("examples", "feedback_examples", "synthetic_examples", "negative_examples", "validation_examples"),
+    *("seed", "networks", "epochs", "best_epoch", "temperature", "device"),
+)
+"""Properties of a fit in the model card."""
 
 
 def write_artifact(
@@ -113,11 +119,43 @@ def write_warmup_requests(path: Path, task: TaskCard, images: NDArray[np.uint8])
     _write_requests(path, _warmup_requests(task, images))
 
 
+def predict_saved_model(directory: Path, *images: NDArray[np.uint8]) -> list[Outputs]:
+    """Return `probabilities` [n, k], and `is_digit` [n] if any, for each array of images uint8 [n, *shape].
+
+    Raise ModelError if the artifact cannot be loaded or fails.
+    """
+    try:
+        signature = tf.saved_model.load(str(directory)).signatures[IMAGES_SIGNATURE]
+        return [_ask(signature, pictures) for pictures in images]
+    # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"{directory} cannot be loaded and evaluated: {reason}") from error
+
+
+def read_weights(version: Version, model: keras.Model) -> list[NDArray[np.float32]]:
+    """Return the weights of a version for `model`, a network of the same architecture.
+
+    The last layers have the temperature and the threshold of `is_digit` folded in. Raise ModelError if the
+    version has another architecture or cannot be loaded.
+    """
+    try:
+        # The first variable is the divisor of the pixels; see save_model.
+        saved = [weight.numpy() for weight in tf.saved_model.load(str(version.path)).weights[1:]]
+    # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
+    except Exception as error:
+        raise ModelError(f"{version.path} cannot be loaded: {error}") from error
+    name, shapes = version.card().get("model"), [weight.shape for weight in saved]
+    if name != model.name or shapes != [weight.shape for weight in model.weights]:
+        raise ModelError(f"{version.path} is no {model.name}, so that its weights cannot start one")
+    return saved
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python, of this package and of its libraries, for a model card."""
     return {
         "python": platform.python_version(),
-        "digit-serving": version("digit-serving"),
+        "digit-serving": installed_version("digit-serving"),
         **{library.__name__: library.__version__ for library in (keras, tf, np)},
     }
 
@@ -128,12 +166,11 @@ def model_card(
     data: dict[str, Any] | None,
     evaluation: Evaluation | None,
     fit: FitResult | None = None,
-    comparisons: Comparisons | None = None,
 ) -> dict[str, Any]:
     """Return the model card as JSON values.
 
     `data` describes the data of fit and evaluation; both are None for a model that is not evaluated. `fit` is
-    None for a model that was fitted elsewhere.
+    None for a model that was fitted elsewhere. Those who compare the model add `comparisons`.
     """
     refusals, scores = (evaluation.refusals, evaluation.scores) if evaluation else (None, None)
     return {
@@ -144,8 +181,8 @@ def model_card(
         "accuracy": evaluation.accuracy if evaluation and not scores else None,
         "multi_label": asdict(scores) if scores else None,
         "calibration_error": evaluation.calibration_error if evaluation else None,
-        "is_digit": _is_digit_card(refusals, fit) if refusals else None,
-        "comparisons": _comparisons_card(comparisons) if comparisons else None,
+        "is_digit": _is_digit_card(refusals, fit.threshold if fit else None) if refusals else None,
+        "comparisons": None,
         "data": data,
         "fit": _fit_card(fit) if fit else None,
         "source": provenance.describe(),
@@ -153,19 +190,17 @@ def model_card(
     }
 
 
-def _is_digit_card(refusals: Refusals, fit: FitResult | None) -> dict[str, Any]:
+def _is_digit_card(refusals: Refusals, threshold: Threshold | None) -> dict[str, Any]:
     """Return the refused shares of digits and negatives, and how the threshold was chosen, if known."""
     shares = {kind: scored.refused_share for kind, scored in refusals.negatives.items()}
-    threshold = fit.threshold if fit else None
+    chosen_on = threshold and {
+        "readable_digits": threshold.readable_digits,
+        "refused": threshold.refused_share,
+        "max_refused": MAX_REFUSED,
+    }
     return {
         "threshold": threshold.value if threshold else None,
-        "chosen_on": {
-            "readable_digits": threshold.readable_digits,
-            "refused": threshold.refused_share,
-            "max_refused": MAX_REFUSED,
-        }
-        if threshold
-        else None,
+        "chosen_on": chosen_on,
         "refused_digits": refusals.digits.refused_share,
         "refused_negatives": {name: shares[name] for name, kind in KINDS.items() if not kind.is_held_out},
         "refused_held_out_negatives": {
@@ -174,38 +209,12 @@ def _is_digit_card(refusals: Refusals, fit: FitResult | None) -> dict[str, Any]:
     }
 
 
-def _comparisons_card(comparisons: Comparisons) -> dict[str, Any]:
-    return {
-        "served": comparisons.served,
-        **{
-            comparison.pictures: {
-                "pictures": len(comparison),
-                "accuracy": comparison.accuracy,
-                "served_accuracy": comparison.served_accuracy,
-            }
-            for comparison in comparisons.all
-        },
-    }
-
-
 def _fit_card(fit: FitResult) -> dict[str, Any]:
     return {
-        "examples": fit.examples,
-        "feedback_examples": fit.feedback_examples,
-        "synthetic_examples": fit.synthetic_examples,
-        "negative_examples": fit.negative_examples,
-        "validation_examples": fit.validation_examples,
-        "seed": fit.seed,
-        "networks": fit.networks,
-        "epochs": fit.epochs,
-        "best_epoch": fit.best_epoch,
-        "temperature": fit.temperature,
-        "augmented": fit.recipe.augmented,
-        "batch_size": fit.recipe.batch_size,
-        "learning_rate": fit.recipe.learning_rate,
+        **{name: getattr(fit, name) for name in _FIT_FIELDS},
+        **{name: getattr(fit.recipe, name) for name in ("augmented", "batch_size", "learning_rate")},
         "optimizer": fit.recipe.optimizer.__name__,
         "seconds": round(fit.seconds, 1),
-        "device": fit.device,
         "backend": keras.backend.backend(),
     }
 
@@ -230,3 +239,8 @@ def _warmup_requests(task: TaskCard, images: NDArray[np.uint8]) -> Iterator[Pred
             request.model_spec.signature_name = signature
             request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
             yield request
+
+
+def _ask(signature: Any, images: NDArray[np.uint8]) -> Outputs:
+    parts = [signature(**{IMAGES_INPUT: tf.constant(batch)}) for batch in split(images, batch_size(images))]
+    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}

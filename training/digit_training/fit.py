@@ -63,8 +63,8 @@ class FitResult:
     model: keras.Model
     recipe: Recipe
     seed: int
-    examples: int
-    """Number of training examples, without the feedback and the synthetic ones."""
+    train: Examples
+    """Training examples, without the feedback and the synthetic ones."""
     feedback_examples: int
     synthetic_examples: int
     negative_examples: int
@@ -84,6 +84,11 @@ class FitResult:
     device: str
     networks: int = 1
     """Number of completely fitted networks in the ensemble."""
+
+    @property
+    def examples(self) -> int:
+        """Number of training examples, without the feedback and the synthetic ones."""
+        return len(self.train)
 
     @property
     def complete(self) -> bool:
@@ -279,12 +284,12 @@ def _fit_network(
         gc.collect()
     if not epochs:
         raise KeyboardInterrupt
-    best_weights.restore()
+    model.set_weights(best_weights.best_weights)
     return FitResult(
         model=model,
         recipe=recipe,
         seed=seed,
-        examples=len(train),
+        train=train,
         feedback_examples=len(feedback),
         synthetic_examples=len(extra),
         negative_examples=len(refused),

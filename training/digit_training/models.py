@@ -88,7 +88,8 @@ def ensemble(members: Sequence[keras.Model]) -> keras.Model:
 
 def has_is_digit(model: keras.Model) -> bool:
     """True if the model has the output `is_digit`."""
-    return isinstance(_output_shape(model), dict)
+    # Model.output_shape omits the names of the outputs.
+    return isinstance(model.compute_output_shape(model.input_shape), dict)
 
 
 def output_layers(model: keras.Model) -> dict[str, keras.Layer]:
@@ -115,8 +116,3 @@ def _batch_normalized(layer: keras.Layer) -> tuple[keras.Layer, ...]:
     has fewer batches than Keras's default of 0.99 averages over.
     """
     return layer, layers.BatchNormalization(momentum=0.9), layers.ReLU()
-
-
-def _output_shape(model: keras.Model) -> Any:
-    """Return a shape, or shapes by the names of the outputs; Model.output_shape omits the names."""
-    return model.compute_output_shape(model.input_shape)

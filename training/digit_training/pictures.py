@@ -15,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_client import DIGITS, ImageError, TaskCard, images
-from digit_training.data import Dataset, Examples, Labels, RawArray, RawDataset, open_npz, read_idx_pair
+from digit_training.data import (
+    Dataset,
+    Examples,
+    Labels,
+    RawArray,
+    check_counts,
+    open_npz,
+    read_idx_pair,
+    validate,
+)
 from digit_training.errors import DataError
 
 TESTED_PART = 6
@@ -92,7 +101,7 @@ def load_digits(folder: Path) -> tuple[Dataset, LabelledPictures]:
     count = math.ceil(len(loaded) / TESTED_PART)
     train, test = loaded.examples[order[count:]], loaded.examples[order[:count]]
     arrays = (train.images, train.labels, test.images, test.labels)
-    return RawDataset(*(RawArray(str(folder), array) for array in arrays)).validate(str(folder)), loaded
+    return validate([RawArray(str(folder), array) for array in arrays], str(folder)), loaded
 
 
 def has_label_folders(path: Path) -> bool:
@@ -166,11 +175,7 @@ def _from_arrays(pixels: RawArray, labels: RawArray, task: TaskCard) -> Sequence
             "or [n, height, width, channels]"
         )
     indices = _label_indices(labels, task)
-    if len(pixels.values) != len(indices):
-        raise DataError(
-            f"{labels.name} holds {len(indices):,} labels for the {len(pixels.values):,} images "
-            f"of {pixels.name}"
-        )
+    check_counts(pixels, labels)
     return [
         _Picture(f"index {index}", label, image)
         for index, (image, label) in enumerate(zip(pixels.values, indices.tolist(), strict=True))
@@ -210,21 +215,19 @@ def _prepare(pictures: Sequence[_Picture], task: TaskCard, path: Path) -> Labell
     refused: list[str] = []
     digest = hashlib.sha256()
     for picture in pictures:
+        left_out = unreadable
         try:
             pixels = _read(picture, task, digest)
-        except (ImageError, OSError) as error:
-            unreadable.append(f"{picture.name}: {error}")
-            continue
-        try:
+            left_out = refused
             prepared[len(names)] = images.prepare(pixels, task)
-        except (ImageError, images.NoInkError) as error:
-            refused.append(f"{picture.name}: {error}")
+        except (ImageError, images.NoInkError, OSError) as error:
+            left_out.append(f"{picture.name}: {error}")
             continue
         labels.append(picture.label)
         names.append(picture.name)
     if not names:
-        left_out = [*unreadable, *refused]
-        reason = f"; the first: {left_out[0]}" if left_out else ""
+        all_left_out = [*unreadable, *refused]
+        reason = f"; the first: {all_left_out[0]}" if all_left_out else ""
         raise DataError(f"{path} holds no picture that can be evaluated{reason}")
     description = {
         "source": str(path),

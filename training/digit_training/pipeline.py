@@ -12,20 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import keras
 import numpy as np
 from rich.console import Console
 
 from digit_client import DIGITS, TaskCard
 from digit_client.artifact.versions import ArtifactError
-from digit_training import artifact, cards, classifier, device, models, pictures, provenance, skew
+from digit_training import cards, classifier, device, models, pictures, provenance, skew
 from digit_training import data as datasets
 from digit_training.callbacks import FitProgress
 from digit_training.comparison import Comparisons, EvaluationSets, ServedAnswers, ask_served, compare
 from digit_training.data import Dataset, FeedbackSource
 from digit_training.errors import CardError, DataError, Interrupted, ModelError, NotPublishedError
 from digit_training.evaluation import Evaluation, evaluate
-from digit_training.export import model_card, write_artifact
+from digit_training.export import model_card, read_weights, write_artifact
 from digit_training.fit import fit
 from digit_training.pictures import LabelledPictures
 from digit_training.publication import Target
@@ -96,37 +97,38 @@ def train(run: TrainingRun, target: Target) -> None:
     has ended.
     """
     target.check(DIGITS)
-    console = _console()
-    dataset = _load(console, run.data)
+    dataset = _load(run.data)
     recipe = run.recipe_for(dataset)
-    labelled = _load_feedback(console, run, target.gate, dataset)
-    test_pictures = _test_digits(dataset)
-    sets = EvaluationSets.of(DIGITS, test_pictures, labelled.held_out if labelled else None)
-    served = _ask_served(console, target, sets)
+    labelled = _load_feedback(run, target.gate, dataset)
+    sets = EvaluationSets.of(_test_digits(dataset, DIGITS), labelled.held_out if labelled else None)
+    served = _ask_served(target, sets)
     if run.from_stable:
-        recipe = _start_from_served(console, target, served, recipe)
+        recipe = _start_from_served(target, served, recipe)
     folder = run.report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
     plots.save_samples(dataset.train, folder / "digits.png")
-    console.print(f"Sample digits: {folder / 'digits.png'}")
+    click.echo(f"Sample digits: {folder / 'digits.png'}")
 
     repeated = labelled.train.repeat(run.feedback_weight) if labelled else None
-    console.print(f"Device: {device.name()}")
-    with _fit_progress(console, recipe) as progress:
-        result = fit(recipe, dataset.train, run.seed, [progress], feedback=repeated)
+    click.echo(f"Device: {device.name()}")
+    try:
+        with closing(FitProgress(_console(), recipe.networks)) as progress:
+            result = fit(recipe, dataset.train, run.seed, [progress], feedback=repeated)
+    except KeyboardInterrupt:
+        raise Interrupted("Interrupted before the end of the first epoch; no model is saved.") from None
     result.model.save(folder / "model.keras")
-    console.print(f"Keras model: {folder / 'model.keras'}")
+    click.echo(f"Keras model: {folder / 'model.keras'}")
 
-    evaluation = _evaluate(console, result.model, sets)
+    evaluation = _evaluate(result.model, sets)
     plots.save_prediction(dataset.test, 0, evaluation.probabilities[0], folder / "prediction.png")
-    console.print(f"Prediction for a test image: {folder / 'prediction.png'}")
-    comparisons = _compare(console, result.model, sets, evaluation, served)
-    card = model_card(result.model, DIGITS, test_pictures.description, evaluation, result, comparisons)
+    click.echo(f"Prediction for a test image: {folder / 'prediction.png'}")
+    comparisons = _compare(result.model, sets, evaluation, served)
+    card = model_card(result.model, DIGITS, sets.test.description, evaluation, result)
+    card["comparisons"] = comparisons.describe()
     card["started_from"] = comparisons.served if run.from_stable else None
     right = comparisons.feedback.right if comparisons.feedback else np.zeros(0, bool)
     card["feedback"] = labelled.describe(run.feedback_weight, right) if labelled else None
-    page = render_page(DIGITS, card, test_pictures, evaluation, comparisons, result, dataset.train)
-    _write_report(console, page, folder)
+    _write_report(render_page(card, sets.test, evaluation, comparisons, result), folder)
     if not result.complete:
         command = shlex.join(["export", str(folder / "model.keras"), *target.models_option])
         raise Interrupted(
@@ -134,10 +136,10 @@ def train(run: TrainingRun, target: Target) -> None:
             f"To publish it as it is: digits {command}"
         )
     target.gate.check(comparisons)
-    write = partial(write_artifact, result.model, DIGITS, card, test_pictures.examples.images)
-    target.publish(DIGITS.name, write, console.print)
+    write = partial(write_artifact, result.model, DIGITS, card, dataset.test.images)
+    target.publish(DIGITS.name, write, click.echo)
     if recipe.hint:
-        console.print(recipe.hint)
+        click.echo(recipe.hint)
 
 
 def export(source: ModelSource, target: Target) -> None:
@@ -147,58 +149,62 @@ def export(source: ModelSource, target: Target) -> None:
     ArtifactError for an invalid models folder.
     """
     classifier.check_backend()
-    console = _console()
     model, task = _load_model(source)
     low, high = task.range
-    console.print(f"Input: {classifier.format_shape(task.shape)}, black is {low:g} and white {high:g}")
+    click.echo(f"Input: {classifier.format_shape(task.shape)}, black is {low:g} and white {high:g}")
     target.check(task)
-    test_pictures = _load_test_pictures(console, source.data, task, target.gate.force)
+    test_pictures = _load_test_pictures(source.data, task, target.gate.force)
     if test_pictures is None:
-        console.print("Without --data the model is not evaluated.")
+        click.echo("Without --data the model is not evaluated.")
         card, warmup_images = model_card(model, task, None, None), np.zeros((1, *task.shape), np.uint8)
     else:
-        labelled = _read_feedback(console, source.feedback, task, model, target.gate)
-        sets = EvaluationSets.of(task, test_pictures, labelled.held_out if labelled else None)
-        served = _ask_served(console, target, sets)
-        evaluation = _evaluate(console, model, sets)
-        _report_skew(console, model, test_pictures, evaluation)
-        comparisons = _compare(console, model, sets, evaluation, served)
-        card = model_card(model, task, test_pictures.description, evaluation, comparisons=comparisons)
+        labelled = _read_feedback(source.feedback, task, model, target.gate)
+        sets = EvaluationSets.of(test_pictures, labelled.held_out if labelled else None)
+        served = _ask_served(target, sets)
+        evaluation = _evaluate(model, sets)
+        others, count = skew.count_other_answers(model, test_pictures, evaluation.probabilities)
+        if others:
+            click.echo(
+                f"As image_dataset_from_directory prepares them by default, {others} of {count} pictures get "
+                'another answer. The service scales by area averaging: train with interpolation="area"'
+            )
+        comparisons = _compare(model, sets, evaluation, served)
+        card = model_card(model, task, test_pictures.description, evaluation)
+        card["comparisons"] = comparisons.describe()
         if source.report and task.is_multi_label:
-            console.print("A multi-label task has no report.")
+            click.echo("A multi-label task has no report.")
         elif source.report:
             source.report.mkdir(parents=True, exist_ok=True)
-            page = render_page(task, card, test_pictures, evaluation, comparisons)
-            _write_report(console, page, source.report)
+            _write_report(render_page(card, test_pictures, evaluation, comparisons), source.report)
         target.gate.check(comparisons, evaluation.scores)
         warmup_images = test_pictures.examples.images
     card["source"] = provenance.describe(source.path)
-    target.publish(task.name, partial(write_artifact, model, task, card, warmup_images), console.print)
+    target.publish(task.name, partial(write_artifact, model, task, card, warmup_images), click.echo)
 
 
 def _console() -> Console:
     return Console(highlight=False, markup=False, soft_wrap=True)
 
 
-def _load(console: Console, data: Path | None) -> Dataset:
+def _load(data: Path | None) -> Dataset:
     if data and pictures.has_label_folders(data):
-        with console.status("Reading pictures"):
+        with _console().status("Reading pictures"):
             dataset, loaded = pictures.load_digits(data)
-        _print_left_out(console, "unreadable", loaded.unreadable)
-        _print_left_out(console, "without a digit", loaded.refused)
+        _print_left_out("unreadable", loaded.unreadable)
+        _print_left_out("without a digit", loaded.refused)
     else:
-        with console.status("Reading MNIST (the first time, a download of 11 MB)"):
+        with _console().status("Reading MNIST (the first time, a download of 11 MB)"):
             dataset = datasets.load(data)
     if dataset.offline:
-        console.print("MNIST cannot be downloaded (offline?). Using the bundled sample of 5,000 digits.")
+        click.echo("MNIST cannot be downloaded (offline?). Using the bundled sample of 5,000 digits.")
     kind = "the original MNIST" if dataset.canonical else "not the original MNIST"
     sizes = f"{len(dataset.train):,} training and {len(dataset.test):,} test digits"
-    console.print(f"Data: {sizes} from {dataset.source} ({kind})")
+    click.echo(f"Data: {sizes} from {dataset.source} ({kind})")
     return dataset
 
 
 def _read_feedback(
-    console: Console, source: FeedbackSource | None, task: TaskCard, model: keras.Model, gate: QualityGate
+    source: FeedbackSource | None, task: TaskCard, model: keras.Model, gate: QualityGate
 ) -> "Feedback | None":
     """Return the feedback that the model can answer; None without a source.
 
@@ -212,7 +218,7 @@ def _read_feedback(
         raise DataError("--feedback needs SQLAlchemy: pip install '.[training,feedback]'") from error
     stored = feedback.load(source.url, task, source.without_callers)
     for caller, agreement in [("all callers", stored.agreement), *stored.agreements.items()]:
-        console.print(
+        click.echo(
             f"Labels that agree with the served answers, {caller or 'without an API key'}: "
             f"{agreement.correct:,} of {agreement.count:,}"
         )
@@ -220,33 +226,31 @@ def _read_feedback(
     known = stored if models.has_is_digit(model) else stored.without_negatives()
     if count := len(stored) - len(known):
         reason = "none of the labels, which this model never answers"
-        console.print(f"Left out of the feedback: {count:,} ({reason})")
+        click.echo(f"Left out of the feedback: {count:,} ({reason})")
     return known
 
 
-def _load_feedback(
-    console: Console, run: TrainingRun, gate: QualityGate, dataset: Dataset
-) -> "Feedback | None":
+def _load_feedback(run: TrainingRun, gate: QualityGate, dataset: Dataset) -> "Feedback | None":
     """Return the feedback that the run's network can learn from, without what tests it.
 
     Raise NotPublishedError if there is nothing to learn, and as `_read_feedback` does.
     """
-    known = _read_feedback(console, run.feedback, DIGITS, RECIPES[run.recipe].build(), gate)
+    known = _read_feedback(run.feedback, DIGITS, RECIPES[run.recipe].build(), gate)
     if known is None:
         return None
     usable = known.without_tested(np.concatenate((dataset.test.images, datasets.read_hard_pictures().images)))
     if count := len(known) - len(usable):
-        console.print(f"Left out of the feedback: {count:,} (also in the data that test the model)")
+        click.echo(f"Left out of the feedback: {count:,} (also in the data that test the model)")
     if not len(usable.train):
         raise NotPublishedError(f"not published: {usable.source} has no labelled digits to learn from")
-    console.print(
+    click.echo(
         f"Feedback: {len(usable.train):,} inputs of {usable.source} to learn from, each "
         f"{run.feedback_weight} times, and {len(usable.held_out):,} to test with"
     )
     return usable
 
 
-def _ask_served(console: Console, target: Target, sets: EvaluationSets) -> ServedAnswers | None:
+def _ask_served(target: Target, sets: EvaluationSets) -> ServedAnswers | None:
     """Return the answers of the stable version; None without one, or if `force` allows that it fails.
 
     Raise NotPublishedError if the held-out feedback is too small to show the gain that is required.
@@ -262,31 +266,20 @@ def _ask_served(console: Console, target: Target, sets: EvaluationSets) -> Serve
             raise ModelError(
                 f"no comparison with the served version: {error}; --force publishes without"
             ) from error
-        console.print(f"No comparison with the served version: {error}")
+        click.echo(f"No comparison with the served version: {error}")
         return None
 
 
-def _start_from_served(
-    console: Console, target: Target, served: ServedAnswers | None, recipe: Recipe
-) -> Recipe:
+def _start_from_served(target: Target, served: ServedAnswers | None, recipe: Recipe) -> Recipe:
     """Return the recipe that starts from the served version. Raise ModelError if it cannot."""
     if recipe.networks > 1:
         raise ModelError("--from stable starts one network: this recipe has several")
     if served is None:
         folder = target.models.root / DIGITS.name
         raise ModelError(f"{folder} has no stable version to start from; train the first without --from")
-    weights = artifact.read_weights(served.version, recipe.build())
-    console.print(f"Starting from {served.version.path}, epochs: {recipe.epochs}")
+    weights = read_weights(served.version, recipe.build())
+    click.echo(f"Starting from {served.version.path}, epochs: {recipe.epochs}")
     return recipe.starting_from(weights)
-
-
-@contextmanager
-def _fit_progress(console: Console, recipe: Recipe) -> Iterator[FitProgress]:
-    try:
-        with closing(FitProgress(console, recipe.networks)) as progress:
-            yield progress
-    except KeyboardInterrupt:
-        raise Interrupted("Interrupted before the end of the first epoch; no model is saved.") from None
 
 
 def _load_model(source: ModelSource) -> tuple[keras.Model, TaskCard]:
@@ -321,74 +314,59 @@ def _naming_file_in_errors(path: Path, hint: str = "") -> Iterator[None]:
         raise type(error)(f"{path}: {error}{hint}") from error
 
 
-def _load_test_pictures(
-    console: Console, data: Path | None, task: TaskCard, force: bool
-) -> LabelledPictures | None:
+def _load_test_pictures(data: Path | None, task: TaskCard, force: bool) -> LabelledPictures | None:
     """Return the pictures of the evaluation; None if there are none and `force` allows it."""
     if task.reads_numbers and (data is None or datasets.has_training_set(data)):
-        return _test_digits(_load(console, data))
+        return _test_digits(_load(data), task)
     if data is None:
         if force:
             return None
         raise DataError("--data is needed to evaluate the model; --force publishes it without")
-    with console.status("Reading pictures"):
+    with _console().status("Reading pictures"):
         test_pictures = pictures.load(data, task)
-    console.print(f"Data: {len(test_pictures):,} pictures in {data}")
-    _print_left_out(console, "unreadable", test_pictures.unreadable)
-    _print_left_out(console, "refused in serving", test_pictures.refused)
+    click.echo(f"Data: {len(test_pictures):,} pictures in {data}")
+    _print_left_out("unreadable", test_pictures.unreadable)
+    _print_left_out("refused in serving", test_pictures.refused)
     return test_pictures
 
 
-def _print_left_out(console: Console, reason: str, names: Sequence[str]) -> None:
+def _print_left_out(reason: str, names: Sequence[str]) -> None:
     if names:
         more = len(names) - MAX_NAMED
         rest = f"; and {more:,} more" if more > 0 else ""
-        console.print(f"Left out as {reason}: {len(names):,} ({'; '.join(names[:MAX_NAMED])}{rest})")
+        click.echo(f"Left out as {reason}: {len(names):,} ({'; '.join(names[:MAX_NAMED])}{rest})")
 
 
-def _test_digits(dataset: Dataset) -> LabelledPictures:
+def _test_digits(dataset: Dataset, task: TaskCard) -> LabelledPictures:
     names = [f"index {index}" for index in range(len(dataset.test))]
-    return LabelledPictures(dataset.test, dataset.describe(), names)
+    return LabelledPictures(dataset.test, dataset.describe(), names, task=task)
 
 
-def _evaluate(console: Console, model: keras.Model, sets: EvaluationSets) -> Evaluation:
+def _evaluate(model: keras.Model, sets: EvaluationSets) -> Evaluation:
     evaluation = evaluate(model, sets.test.examples, sets.task)
     if scores := evaluation.scores:
-        console.print(
+        click.echo(
             f"Test mAP: {scores.mean_average_precision:.4f}, precision {scores.precision:.4f}, recall "
             f"{scores.recall:.4f} (means over {len(sets.task.labels)} labels) on {len(sets.test):,} pictures"
         )
         return evaluation
-    console.print(
+    click.echo(
         f"Test accuracy: {evaluation.accuracy:.4f} on {len(sets.test):,} pictures, "
         f"calibration error {evaluation.calibration_error:.4f}"
     )
     if below := sets.task.refuse_below:
         refused = float((evaluation.probabilities.max(axis=1) < below).mean())
-        console.print(f"Refused as unsure: {refused:.2%} of the test pictures")
+        click.echo(f"Refused as unsure: {refused:.2%} of the test pictures")
     if evaluation.refusals:
         shares = [scored.refused_share for scored in evaluation.refusals.negatives.values()]
-        console.print(
+        click.echo(
             f"Refused as no digit: {evaluation.refusals.digits.refused_share:.2%} of the test digits, "
             f"{sum(shares) / len(shares):.0%} of {len(shares)} kinds of negatives"
         )
     return evaluation
 
 
-def _report_skew(
-    console: Console, model: keras.Model, test_pictures: LabelledPictures, evaluation: Evaluation
-) -> None:
-    """Report how many answers change if Keras's loader prepares the pictures, as for training."""
-    others, count = skew.count_other_answers(model, test_pictures, evaluation.probabilities)
-    if others:
-        console.print(
-            f"As image_dataset_from_directory prepares them by default, {others} of {count} pictures get "
-            'another answer. The service scales by area averaging: train with interpolation="area"'
-        )
-
-
 def _compare(
-    console: Console,
     model: keras.Model,
     sets: EvaluationSets,
     evaluation: Evaluation,
@@ -397,13 +375,13 @@ def _compare(
     comparisons = compare(model, sets, evaluation, served)
     for comparison in comparisons.all if served else comparisons.all[1:]:
         accuracy = comparison.served_accuracy
-        console.print(
+        click.echo(
             f"Accuracy on {comparison.pictures}, {len(comparison):,} pictures: {comparison.accuracy:.4f}"
             + (f"; that of {comparisons.served}: {accuracy:.4f}" if served else "")
         )
     return comparisons
 
 
-def _write_report(console: Console, page: str, folder: Path) -> None:
+def _write_report(page: str, folder: Path) -> None:
     (folder / "report.html").write_text(page, encoding="utf-8")
-    console.print(f"Report: {folder / 'report.html'}")
+    click.echo(f"Report: {folder / 'report.html'}")

@@ -65,7 +65,10 @@ class Target:
         elif self.promote:
             self._promote(version)
         elif config.is_ours:
-            self._report_next_steps(version, report)
+            model = [] if name == DIGITS.name else ["--model", name]
+            predict = ["digits", "predict", "--version", str(version.number), *model, "PICTURE"]
+            report(f"Try it: {shlex.join(predict)}")
+            report(f"Serve it: digits {shlex.join(self._promote_command(version))}")
         else:
             report(
                 f"{self.models.config_path} is left alone, since Digits did not write it. For version "
@@ -73,12 +76,6 @@ class Target:
                 f'{version.number} }} }} to load it, version_labels {{ key: "{STABLE}" value: '
                 f"{version.number} }} to serve it"
             )
-
-    def _report_next_steps(self, version: Version, report: Callable[[str], object]) -> None:
-        model = [] if version.model == DIGITS.name else ["--model", version.model]
-        predict = ["digits", "predict", "--version", str(version.number), *model, "PICTURE"]
-        report(f"Try it: {shlex.join(predict)}")
-        report(f"Serve it: digits {shlex.join(self._promote_command(version))}")
 
     def _promote(self, version: Version) -> None:
         """Run `digits models promote` in a process of its own: training imports nothing of serving."""

@@ -55,7 +55,7 @@ class Recipe:
     hint: str = ""
     """Advice printed after publication: the next better recipe."""
 
-    def with_overrides(self, overrides: "Overrides") -> "Recipe":
+    def with_overrides(self, overrides: Overrides) -> "Recipe":
         """Return the recipe with these hyperparameters."""
         recipe = self.with_epochs(overrides.epochs) if overrides.epochs else self
         return replace(

@@ -5,17 +5,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import cv2
+import keras
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from keras import activations, layers, ops
 from numpy.typing import NDArray
 
-from digit_client import TaskCard
 from digit_training.comparison import Comparisons
 from digit_training.data import Examples
 from digit_training.evaluation import (
     Accuracy,
     Evaluation,
-    Refusals,
     Scored,
     accuracy_per_label,
     confusion_matrix,
@@ -27,7 +27,6 @@ from digit_training.fit import MAX_REFUSED, FitResult
 from digit_training.negatives import KINDS
 from digit_training.pictures import LabelledPictures
 from digit_training.report import charts
-from digit_training.report.saliency import saliency_maps
 
 SAMPLES_PER_DIGIT = 10
 MAX_MISTAKES = 24
@@ -49,18 +48,16 @@ NEGATIVE_BGR = (52, 62, 220)
 
 
 def render_page(
-    task: TaskCard,
     card: dict[str, Any],
-    test_pictures: LabelledPictures,
+    pictures: LabelledPictures,
     evaluation: Evaluation,
     comparisons: Comparisons,
     fit: FitResult | None = None,
-    train: Examples | None = None,
 ) -> str:
     """Return the report as HTML without external resources.
 
-    `card` is the model card; `fit` and `train`, the fit and its digits, are None for a model that was fitted
-    elsewhere. Untrusted values, such as labels and the path of the data, are escaped.
+    `card` is the model card; `fit` is None for a model that was fitted elsewhere. Untrusted values, such as
+    labels and the path of the data, are escaped.
     """
     environment = Environment(
         loader=PackageLoader("digit_training.report"),
@@ -69,44 +66,75 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    labels, probabilities = test_pictures.examples.labels, evaluation.probabilities
+    task, labels, probabilities = pictures.task, pictures.examples.labels, evaluation.probabilities
     confusion = confusion_matrix(labels, probabilities)
     per_label = accuracy_per_label(confusion)
     mistakes = worst_mistakes(labels, probabilities)
+    refusals = evaluation.refusals
     return environment.get_template("report.html").render(
         task=task,
+        card=card,
+        card_rows=list(_flatten(card)),
         fit=fit,
         evaluation=evaluation,
         comparisons=comparisons,
-        feedback=card.get("feedback"),
-        model_name=card["model"],
-        model_card=list(_flatten(card)),
-        data=card["data"],
-        created=card["created"],
-        parameters=card["parameters"],
-        test_count=len(test_pictures),
-        left_out={"unreadable": test_pictures.unreadable, "refused in serving": test_pictures.refused},
-        samples=_samples(train) if train else {},
+        test_count=len(pictures),
+        left_out={"unreadable": pictures.unreadable, "refused in serving": pictures.refused},
+        samples=_samples(fit.train) if fit else {},
         curves=charts.learning_curves(fit.history) if fit else [],
-        saliency=_saliency(fit, test_pictures.examples) if fit else [],
+        saliency=_saliency(fit, pictures.examples) if fit else [],
         confusion=confusion.tolist() if len(task.labels) <= MAX_SHOWN_CLASSES else None,
         max_confused=int((confusion - np.diag(confusion.diagonal())).max()),
         confused=most_confused(confusion, MAX_SHOWN_CLASSES),
         per_label=_least_accurate(per_label),
         accuracy_axis=charts.accuracy_axis(per_label.values()),
         mistake_count=len(mistakes),
-        worst_mistakes=[
-            _mistake(index, test_pictures, probabilities[index]) for index in mistakes[:MAX_MISTAKES].tolist()
+        mistakes=[
+            {
+                **_picture(pictures, index),
+                "answer": task.labels[probabilities[index].argmax()],
+                "confidence": float(probabilities[index].max()),
+            }
+            for index in mistakes[:MAX_MISTAKES].tolist()
         ],
         reliability=reliability_bins(labels, probabilities),
         max_refused=MAX_REFUSED,
-        refusals=_refusals(evaluation.refusals, test_pictures) if evaluation.refusals else None,
+        refused=_refused(refusals.digits, pictures) if refusals else [],
+        kinds=[_kind(name, scored) for name, scored in refusals.negatives.items()] if refusals else [],
     )
 
 
+def saliency_maps(model: keras.Model, examples: Examples) -> NDArray[np.float32] | None:
+    """Return the change of each digit's score per standard deviation of each pixel: float32 [10, 28, 28].
+
+    The score is the digit's logit minus the mean of all ten, since softmax ignores a common offset. Its
+    change is its mean slope over the examples, times the pixel's standard deviation, which is 0 for pixels
+    that never have ink: their weights are still random.
+
+    Return None unless the network is a sigmoid layer followed by a softmax layer.
+    """
+    if not _is_perceptron(model):
+        return None
+    pixels = examples.pixels
+    first, second = (layer.get_weights()[0] for layer in model.layers)
+    hidden = ops.convert_to_numpy(model.layers[0](pixels))
+    slopes = first @ ((hidden * (1 - hidden)).mean(axis=0)[:, None] * second)
+    slopes -= slopes.mean(axis=1, keepdims=True)
+    result: NDArray[np.float32] = (slopes * pixels.std(axis=0)[:, None]).T.reshape(10, 28, 28)
+    return result
+
+
 def data_uri(images: NDArray[np.uint8]) -> str:
-    """Return images uint8 [n, h, w] or [n, h, w, c], side by side, as a PNG data URI."""
-    return _png_data_uri(_thumbnail(np.hstack([_to_bgr(image) for image in images]), len(images)))
+    """Return images uint8 [n, h, w] or [n, h, w, c], side by side, as a PNG data URI.
+
+    If they are larger than THUMBNAIL_SIDE, they are scaled down to it.
+    """
+    row = np.hstack(list(images))
+    scale = min(1, THUMBNAIL_SIDE / max(images.shape[1:3]))
+    if scale < 1:
+        height, width = (max(1, round(scale * side)) for side in row.shape[:2])
+        row = cv2.resize(row, (width, height), interpolation=cv2.INTER_AREA)
+    return _png_data_uri(cv2.cvtColor(row, cv2.COLOR_RGB2BGR) if row.shape[2:] == (3,) else row)
 
 
 def saliency_data_uri(values: NDArray[np.float32], limit: float) -> str:
@@ -117,21 +145,6 @@ def saliency_data_uri(values: NDArray[np.float32], limit: float) -> str:
     colors = np.where(values[:, :, None] > 0, np.array(POSITIVE_BGR), np.array(NEGATIVE_BGR))
     opacity = np.minimum(np.abs(values[:, :, None]) / limit, 1) * 255
     return _png_data_uri(np.dstack((colors, opacity)).astype(np.uint8))
-
-
-def _to_bgr(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    is_rgb = image.shape[2:] == (3,)
-    return image[:, :, ::-1] if is_rgb else image.reshape(image.shape[:2])
-
-
-def _thumbnail(row: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    """Return a row of `count` pictures, scaled down to THUMBNAIL_SIDE if they are larger."""
-    height, width = row.shape[:2]
-    scale = min(1, THUMBNAIL_SIDE / max(height, width / count))
-    if scale == 1:
-        return row
-    size = max(1, round(scale * width)), max(1, round(scale * height))
-    return np.asarray(cv2.resize(row, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _png_data_uri(image: NDArray[np.uint8]) -> str:
@@ -156,6 +169,12 @@ def _saliency(fit: FitResult, examples: Examples) -> list[str]:
     return [saliency_data_uri(values, limit) for values in maps]
 
 
+def _is_perceptron(model: keras.Model) -> bool:
+    return all(isinstance(layer, layers.Dense) for layer in model.layers) and [
+        layer.activation for layer in model.layers
+    ] == [activations.sigmoid, activations.softmax]
+
+
 def _least_accurate(per_label: dict[int, Accuracy]) -> dict[int, Accuracy]:
     """Return all labels in order, or of more than MAX_SHOWN_CLASSES the least accurate, the worst first."""
     if len(per_label) <= MAX_SHOWN_CLASSES:
@@ -163,37 +182,18 @@ def _least_accurate(per_label: dict[int, Accuracy]) -> dict[int, Accuracy]:
     return dict(sorted(per_label.items(), key=lambda item: item[1].ratio)[:MAX_SHOWN_CLASSES])
 
 
-def _mistake(
-    index: int, test_pictures: LabelledPictures, probabilities: NDArray[np.float32]
-) -> dict[str, Any]:
+def _picture(pictures: LabelledPictures, index: int) -> dict[str, Any]:
     return {
-        "name": test_pictures.names[index],
-        "image": data_uri(test_pictures.examples.images[index : index + 1]),
-        "label": int(test_pictures.examples.labels[index]),
-        "answer": int(probabilities.argmax()),
-        "confidence": float(probabilities.max()),
+        "name": pictures.names[index],
+        "image": data_uri(pictures.examples.images[index : index + 1]),
+        "label": pictures.task.labels[pictures.examples.labels[index]],
     }
 
 
-def _refusals(refusals: Refusals, test_pictures: LabelledPictures) -> dict[str, Any]:
-    """Return the refused digits, surest first, and the refused and accepted negatives of each kind."""
-    digits = refusals.digits
-    refused = digits.surest_first(refused=True)
-    return {
-        "count": len(refused),
-        "share": digits.refused_share,
-        "digits": [_refused_digit(index, test_pictures, digits) for index in refused[:MAX_MISTAKES].tolist()],
-        "kinds": [_kind(name, scored) for name, scored in refusals.negatives.items()],
-    }
-
-
-def _refused_digit(index: int, test_pictures: LabelledPictures, scored: Scored) -> dict[str, Any]:
-    return {
-        "name": test_pictures.names[index],
-        "image": data_uri(test_pictures.examples.images[index : index + 1]),
-        "label": int(test_pictures.examples.labels[index]),
-        "is_digit": float(scored.is_digit[index]),
-    }
+def _refused(digits: Scored, pictures: LabelledPictures) -> list[dict[str, Any]]:
+    """Return the refused digits, the surest first."""
+    surest = digits.surest_first(refused=True)[:MAX_MISTAKES].tolist()
+    return [{**_picture(pictures, index), "is_digit": float(digits.is_digit[index])} for index in surest]
 
 
 def _kind(name: str, scored: Scored) -> dict[str, Any]:
