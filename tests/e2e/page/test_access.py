@@ -1,0 +1,124 @@
+"""A service that requires API keys, lets the page of another origin call it, and has no reader."""
+
+import base64
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from digit_client.images import to_png
+from digit_serving.gateway.auth import KeyFile
+from tests.e2e.page.conftest import Service
+from tests.e2e.page.pen import draw
+from tests.processes import is_ready, wait_until
+from tests.readme import blocks
+from tests.serving.gateway.conftest import gateway_process
+
+pytestmark = pytest.mark.e2e
+
+# Runs the documentation's example with a file, and returns the prediction or the error's message.
+CALL = """async ([example, file, url, key]) => {
+  const predict = new Function(`${example}; return predict;`)();
+  const bytes = Uint8Array.from(atob(file), character => character.charCodeAt(0));
+  try {
+    return await predict(new Blob([bytes], {type: "image/png"}), url, key);
+  } catch (error) {
+    return error.message;
+  }
+}"""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Gateway with API keys, a valid key, and the origin that may call it."""
+
+    url: str
+    key: str
+    origin: str
+
+
+@pytest.fixture(scope="module")
+def gateway(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    keys = KeyFile(tmp_path_factory.mktemp("keys") / "keys")
+    key = keys.add("pupil")
+    with empty_page(tmp_path_factory.mktemp("shop")) as origin:
+        settings = {"api_keys": keys.path, "cors_origins": origin, "reader": "none"}
+        with gateway_process(service.grpc, **settings) as process:
+            wait_until(lambda: is_ready(process.url), process.process)
+            yield Gateway(process.url, key, origin)
+
+
+@contextmanager
+def empty_page(folder: Path) -> Iterator[str]:
+    """Serve an empty page during the block; yield its origin."""
+    (folder / "index.html").write_text("<!doctype html><link rel=icon href=data:,>")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever, args=[0.05])
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def page(new_page: Callable[..., Page], gateway: Gateway, console_errors: list[str]) -> Iterator[Page]:
+    """The page of the gateway."""
+    page = new_page()
+    page.goto(gateway.url)
+    yield page
+    # Chromium reports each response of status 401, and of status 404 for the missing reader.
+    page.close()
+    assert all("401" in error or "404" in error for error in console_errors)
+    console_errors.clear()
+
+
+def test_api_key_dismissed_shows_error_and_right_one_is_kept(page: Page, gateway: Gateway) -> None:
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    draw(page, 1)
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#error")).to_contain_text("Send a key of this service")
+    page.reload()
+    for key in ("wrong", gateway.key):
+        expect(page.get_by_role("dialog")).to_be_visible()
+        page.get_by_label("This service requires an API key").fill(key)
+        page.get_by_role("button", name="Use key").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    page.reload()
+    draw(page, 1)
+    expect(page.locator(".reading")).to_have_text("1")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_service_without_reader_is_asked_once_and_classifies_drawings(page: Page, gateway: Gateway) -> None:
+    page.add_init_script(f"sessionStorage['digits-key'] = '{gateway.key}'")
+    page.reload()
+    paths: list[str] = []
+    page.on("request", lambda request: paths.append(request.url.partition("/v1/")[2].partition("?")[0]))
+    for digit in ("1", "7"):
+        page.get_by_role("button", name=f"Example: {digit}").click()
+        expect(page.locator(".reading")).to_have_text(digit)
+    expect(page.locator("#error")).to_be_empty()
+    assert [path for path in paths if path in ("read", "predict")] == ["read", "predict", "predict"]
+
+
+def test_fetch_example_on_page_of_allowed_origin_is_answered(
+    new_page: Callable[..., Page], console_errors: list[str], gateway: Gateway, digits: Any
+) -> None:
+    (example,) = blocks("js")
+    page = new_page()
+    page.goto(gateway.origin)
+    picture = base64.b64encode(to_png(digits.one(7))).decode()
+    assert page.evaluate(CALL, [example, picture, gateway.url, gateway.key]) == "7"
+    assert page.evaluate(CALL, [example, picture, gateway.url, None]).startswith("unauthorized: ")
+    assert all("401" in error for error in console_errors)
+    console_errors.clear()
