@@ -2,12 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -37,35 +32,20 @@ CALL = """async ([example, file, url, key]) => {
 
 @dataclass(frozen=True)
 class Gateway:
-    """Gateway with API keys, a valid key, and the origin that may call it."""
+    """Gateway with API keys, and a valid key. The other service's pages may call it."""
 
     url: str
     key: str
-    origin: str
 
 
 @pytest.fixture(scope="module")
 def gateway(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     keys = KeyFile(tmp_path_factory.mktemp("keys") / "keys")
     key = keys.add("pupil")
-    with empty_page(tmp_path_factory.mktemp("shop")) as origin:
-        settings = {"api_keys": keys.path, "cors_origins": origin, "reader": "none"}
-        with gateway_process(service.grpc, **settings) as process:
-            wait_until(lambda: is_ready(process.url), process.process)
-            yield Gateway(process.url, key, origin)
-
-
-@contextmanager
-def empty_page(folder: Path) -> Iterator[str]:
-    """Serve an empty page during the block; yield its origin."""
-    (folder / "index.html").write_text("<!doctype html><link rel=icon href=data:,>")
-    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = Thread(target=server.serve_forever, args=[0.05])
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    settings: dict[str, Any] = {"api_keys": keys.path, "cors_origins": service.url, "reader": "none"}
+    with gateway_process(service.grpc, **settings) as process:
+        wait_until(lambda: is_ready(process.url), process.process)
+        yield Gateway(process.url, key)
 
 
 @pytest.fixture
@@ -109,12 +89,11 @@ def test_service_without_reader_is_asked_once_and_classifies_drawings(page: Page
 
 
 def test_fetch_example_on_page_of_allowed_origin_is_answered(
-    new_page: Callable[..., Page], expected_errors: list[str], gateway: Gateway, digits: Any
+    open_page: Callable[..., Page], expected_errors: list[str], gateway: Gateway, digits: Any
 ) -> None:
     expected_errors += ["401"]
     (example,) = blocks("js")
-    page = new_page()
-    page.goto(gateway.origin)
+    page = open_page("/livez")
     picture = base64.b64encode(to_png(digits.one(7))).decode()
     assert page.evaluate(CALL, [example, picture, gateway.url, gateway.key]) == "7"
     assert page.evaluate(CALL, [example, picture, gateway.url, None]).startswith("unauthorized: ")

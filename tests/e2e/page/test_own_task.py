@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from digit_client import Client, ModelNotFoundError, ModelServerClient, ReadingNotSupportedError
+from digit_client import Client, DigitError, ModelNotFoundError, ModelServerClient, ReadingNotSupportedError
 from digit_client.images import to_png
 from tests.e2e.page.conftest import Service
 from tests.e2e.page.test_images import FIVE
 from tests.e2e.page.test_tasks import BLUE_BY_QUARTER
-from tests.processes import DIGITS, answers, wait_until
+from tests.processes import DIGITS, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -50,8 +50,17 @@ def colors(service: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     subprocess.run([sys.executable, "-c", MODEL, "colors.keras"], cwd=work, check=True)
     options = ["--task", "colors.toml", "--data", "data", "--models", str(service.models)]
     subprocess.run([*DIGITS, "export", "colors.keras", *options], cwd=work, check=True)
-    wait_until(lambda: answers(f"{service.url}/v1/models?model=colors"))
+    with Client(service.url, model="colors") as client:
+        wait_until(lambda: is_served(client, pictures["red"]))
     return pictures
+
+
+def is_served(client: Client, picture: Path) -> bool:
+    try:
+        client.predict(picture)
+    except DigitError:
+        return False
+    return True
 
 
 def test_both_clients_name_pictures_and_digits_are_read_beside(

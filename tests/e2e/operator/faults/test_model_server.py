@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.faults.conftest import DEADLINE, RECOVERY, Serve
+from tests.e2e.operator.faults.conftest import DEADLINE, RECOVERY, Serve
 from tests.processes import accepts, set_limits, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.original]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from digit_client.images import to_png
-from tests.e2e.faults.conftest import CALLERS_TIMEOUT, GONE, RECOVERY, Serve, Service
+from tests.e2e.operator.faults.conftest import CALLERS_TIMEOUT, GONE, RECOVERY, Serve, Service
 from tests.processes import children, wait_until
 
 pytestmark = pytest.mark.e2e
