@@ -69,12 +69,6 @@ def test_draw_by_touch_on_phone_shows_prediction_and_tools_without_scrolling(
     assert len(set(tops)) == 1
 
 
-def test_draw_pen_still_down_shows_prediction(page: Page) -> None:
-    draw_without_release(page, STROKES[1][0])
-    expect(page.locator(".reading")).to_have_text("1")
-    page.mouse.up()
-
-
 def test_draw_with_pen_down_has_one_request_in_flight_until_the_stroke_ends(page: Page) -> None:
     held: list[Route] = []
     page.route("**/v1/read*", lambda route: held.append(route))
