@@ -1,6 +1,6 @@
 """Commands and code of the README and of docs, run in a copy of the project beside `make run`.
 
-Blocks with Docker are run by test_compose.py.
+Blocks with Docker are run by operator/test_compose.py.
 """
 
 import os

@@ -153,9 +153,11 @@ def test_train_offline_uses_the_sample_and_publishes(tmp_path: Path) -> None:
     assert lines[0].startswith("MNIST cannot be downloaded")
     assert "4,000 training and 1,000 test digits" in lines[1]
     assert "7,960" in result.stdout
-    assert lines[-2:] == [
+    assert lines[-4:] == [
         "Published: models/digits/1",
         "Version 1 of digits is stable: it answers callers who name no version.",
+        "Published: models/reader/1",
+        "Version 1 of reader is stable: it answers callers who name no version.",
     ]
     assert {path.name for path in (tmp_path / "runs").glob("*/*")} == REPORT_FILES
     assert read_card(tmp_path / "models" / "digits" / "1")["data"]["offline"] is True

@@ -1,22 +1,18 @@
-"""Fixtures: one browser and one instance of each service for all tests of the page."""
+"""Fixtures: one browser and one service for all tests of the page."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from digit_client.images import to_png
-from digit_serving.gateway.auth import KeyFile
-from tests.e2e.page.services import CanaryService, ProtectedService
+from digit_client.artifact.models_folder import ModelsFolder
 from tests.e2e.page.stub import ORIGIN, StubGateway
-from tests.processes import DIGITS, accepts, answers, free_port, is_ready, running, wait_until
+from tests.processes import free_port, is_ready, running, wait_until
 
 # No background requests of Chromium itself, and no host but the services under test.
 BROWSER_ARGUMENTS = [
@@ -37,6 +33,15 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.xdist_group("page"))
 
 
+@dataclass(frozen=True)
+class Service:
+    """Addresses of the gateway and of the model server, and the models folder."""
+
+    url: str
+    grpc: str
+    models: Path
+
+
 # Package scope: no test outside can run an event loop in this process while Playwright runs its own.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
@@ -50,14 +55,15 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def console_errors() -> list[str]:
-    """Errors in the browser's console. A test removes those that it expects."""
+def expected_errors() -> list[str]:
+    """Parts of errors in the browser's console that a test expects: Chromium reports each failed request."""
     return []
 
 
 @pytest.fixture
-def new_page(browser: Browser, console_errors: list[str]) -> Iterator[Callable[..., Page]]:
-    """Return a function that creates an empty page in a new context. Fails the test on console errors."""
+def new_page(browser: Browser, expected_errors: list[str]) -> Iterator[Callable[..., Page]]:
+    """Return a function that creates an empty page in a new context. Fails the test on unexpected errors."""
+    console_errors: list[str] = []
     with ExitStack() as contexts:
 
         def new_page(**options: Any) -> Page:
@@ -71,16 +77,16 @@ def new_page(browser: Browser, console_errors: list[str]) -> Iterator[Callable[.
             return page
 
         yield new_page
-    assert console_errors == []
+    assert [error for error in console_errors if not any(part in error for part in expected_errors)] == []
 
 
 @pytest.fixture
-def open_page(new_page: Callable[..., Page], url: str) -> Callable[..., Page]:
-    """Return a function that opens the page in a new context."""
+def open_page(new_page: Callable[..., Page], service: Service) -> Callable[..., Page]:
+    """Return a function that opens a page of the service in a new context."""
 
-    def open_page(address: str = url, **options: Any) -> Page:
+    def open_page(path: str = "/", **options: Any) -> Page:
         page = new_page(**options)
-        page.goto(address)
+        page.goto(service.url + path)
         return page
 
     return open_page
@@ -94,6 +100,7 @@ def open_task(new_page: Callable[..., Page]) -> Callable[..., Page]:
         page = new_page(**options)
         gateway.serve(page.context)
         page.goto(f"{ORIGIN}/{query}")
+        page.locator("body[data-ready]").wait_for()
         return page
 
     return open_task
@@ -105,117 +112,24 @@ def page(open_page: Callable[..., Page]) -> Page:
     return open_page()
 
 
-@pytest.fixture(scope="session")
-def url(models: Path) -> Iterator[str]:
-    """URL of `digits up` with one version of a model."""
-    with stack(models.parent) as url:
-        yield url
+@pytest.fixture(scope="package")
+def service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """`digits up` with two models: digits, the default, of one version, and `compared` of three.
 
+    Of these, 1 is stable, 2 the canary, and 3 a candidate.
+    """
+    root = shutil.copytree(models.parent, tmp_path_factory.mktemp("page") / "models")
+    folder = ModelsFolder(root, verify=lambda _: None)
 
-@contextmanager
-def stack(models: Path) -> Iterator[str]:
-    """Run `digits up` with these models until the end of the block; return its URL."""
+    def write(version: Path) -> None:
+        shutil.copytree(models / "1", version, dirs_exist_ok=True)
+
+    for _ in range(3):
+        folder.publish("compared", write)
+    with folder.lock():
+        folder.write_config(folder.read_config().with_label("compared", "canary", 2))
     ports = {name: str(free_port()) for name in ("DIGITS_PORT", "DIGITS_GRPC_PORT", "DIGITS_REST_PORT")}
-    with running("up", "--models", str(models), environment=ports) as process:
+    with running("up", "--models", str(root), environment=ports) as process:
         url = f"http://127.0.0.1:{ports['DIGITS_PORT']}"
         wait_until(lambda: is_ready(url), process)
-        yield url
-
-
-# Model of the mean colour, without training: "grey" is likely where no colour is brighter than the others.
-COLORS_MODEL = """
-import sys, keras, numpy as np
-pixels = keras.Input((64, 48, 3))
-mean = keras.layers.GlobalAveragePooling2D()(pixels)
-answer = keras.layers.Dense(4, activation="softmax")
-model = keras.Model(pixels, answer(mean))
-excess = 12 * np.eye(3) - 4
-answer.set_weights([np.hstack((excess, np.zeros((3, 1)))), np.array([0, 0, 0, 2])])
-model.save(sys.argv[1])
-"""
-COLORS_CARD = """
-name = "colors"
-labels = ["red", "green", "blue", "grey"]
-[input]
-range = [-1, 1]
-"""
-COLORS = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200), "grey": (120, 120, 120)}
-
-
-@pytest.fixture(scope="session")
-def colors_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the model of colours, as `digits export` publishes it."""
-    folder = tmp_path_factory.mktemp("colors")
-    for name, color in COLORS.items():
-        (folder / "data" / name).mkdir(parents=True)
-        picture = np.tile(np.array(color, np.uint8), (100, 80, 1))
-        (folder / "data" / name / f"{name}.png").write_bytes(to_png(picture))
-    (folder / "colors.toml").write_text(COLORS_CARD)
-    file = folder / "colors.keras"
-    subprocess.run([sys.executable, "-c", COLORS_MODEL, file], check=True)
-    command = [*DIGITS, "export", file, "--task", folder / "colors.toml", "--data", folder / "data"]
-    subprocess.run([*map(str, command), "--models", str(folder / "models")], check=True)
-    return folder / "models" / "colors"
-
-
-@pytest.fixture(scope="session")
-def tasks_url(models: Path, colors_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of `digits up` with two models: digits, the default, and colors."""
-    folder = tmp_path_factory.mktemp("tasks")
-    shutil.copytree(models, folder / "digits")
-    shutil.copytree(colors_model, folder / "colors")
-    with stack(folder) as url:
-        yield url
-
-
-MODELS_CONFIG = """
-model_config_list {{ config {{
-  name: "digits" base_path: "{folder}" model_platform: "tensorflow" model_version_policy {{ all {{}} }}
-  version_labels {{ key: "stable" value: 1 }} version_labels {{ key: "canary" value: 2 }}
-}} }}
-"""
-
-
-@pytest.fixture(scope="session")
-def canary_service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CanaryService]:
-    folder = tmp_path_factory.mktemp("canary") / "digits"
-    for version in ("1", "2", "3"):
-        shutil.copytree(models / "1", folder / version)
-    config = folder.parent / "models.config"
-    config.write_text(MODELS_CONFIG.format(folder=folder))
-    grpc, http = free_port(), free_port()
-    flags = [
-        f"--port={grpc}",
-        f"--model_config_file={config}",
-        "--allow_version_labels_for_unavailable_models=true",
-    ]
-    settings = {
-        "DIGITS_PORT": str(http),
-        "DIGITS_MODEL_SERVER": f"127.0.0.1:{grpc}",
-        "DIGITS_DEADLINE": "2",
-        "DIGITS_WORKERS": "1",
-    }
-    with running("model-server", *flags) as model_server:
-        wait_until(lambda: accepts(grpc), model_server)
-        with running("gateway", environment=settings) as gateway:
-            wait_until(lambda: answers(f"http://127.0.0.1:{http}/readyz"), gateway)
-            yield CanaryService(f"http://127.0.0.1:{http}", model_server)
-
-
-@pytest.fixture(scope="session")
-def protected_service(
-    model_server: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ProtectedService]:
-    port, file = free_port(), KeyFile(tmp_path_factory.mktemp("keys") / "keys")
-    key = file.add("pupil")
-    settings = {
-        "DIGITS_PORT": str(port),
-        "DIGITS_MODEL_SERVER": model_server,
-        "DIGITS_DEFAULT_LABEL": "",
-        "DIGITS_API_KEYS": str(file.path),
-        "DIGITS_WORKERS": "1",
-    }
-    with running("gateway", environment=settings) as process:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: is_ready(url), process)
-        yield ProtectedService(url, key)
+        yield Service(url, f"127.0.0.1:{ports['DIGITS_GRPC_PORT']}", root)

@@ -1,12 +1,11 @@
 """Responses of the service in place of its own."""
 
 import base64
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from playwright.sync_api import Page, Route
+from playwright.sync_api import Page
 
 from digit_client.images import to_png
 
@@ -16,16 +15,22 @@ IMAGE = base64.b64encode(to_png(np.zeros((28, 28), np.uint8))).decode()
 MODEL = {"name": "digits", "version": 1, "labels": list("0123456789")}
 
 
-def respond_with_lines(
-    page: Page, *lines: str, probabilities: Sequence[float] = (0.1,) * 10, confidence: float | None = None
-) -> None:
-    """Answer each picture with these lines of digits, all of the same probabilities and confidence."""
-    respond(page, reading_of(*lines, probabilities=probabilities, confidence=confidence))
+def respond_with_lines(page: Page, *lines: str, probabilities: Sequence[float] = (0.1,) * 10) -> None:
+    """Answer each picture with these lines of digits, all of the same probabilities."""
+    document = reading_of(*lines, probabilities=probabilities)
+    page.route("**/v1/read*", lambda route: route.fulfill(json=document))
 
 
-def reading_of(
-    *lines: str, probabilities: Sequence[float] = (0.1,) * 10, confidence: float | None = None
-) -> dict[str, Any]:
+def respond_with_refusal(page: Page) -> None:
+    """Read nothing in each picture, and refuse it as a digit."""
+    respond_with_lines(page)
+    refused = {"label": None, "digit": None, "index": 3, "confidence": 0.05, "is_digit": 0.1}
+    prediction = refused | {"refusal": "no_digit", "probabilities": DOUBTFUL, "image": IMAGE}
+    document = {"model": MODEL, "predictions": [prediction], "request_id": "refused"}
+    page.route("**/v1/predict*", lambda route: route.fulfill(json=document))
+
+
+def reading_of(*lines: str, probabilities: Sequence[float] = (0.1,) * 10) -> dict[str, Any]:
     """Return the document of a reading, whose digits have boxes of 16×40 pixels."""
     documents = [
         {
@@ -33,7 +38,7 @@ def reading_of(
             "digits": [
                 {
                     "digit": int(digit),
-                    "confidence": max(probabilities) if confidence is None else confidence,
+                    "confidence": max(probabilities),
                     "probabilities": probabilities,
                     "box": [20 + 24 * column, 40 + 60 * row, 16, 40],
                     "image": IMAGE,
@@ -45,34 +50,3 @@ def reading_of(
     ]
     reading = {"text": "\n".join(lines), "lines": documents, "refusal": None if lines else "no_digit"}
     return {"model": MODEL, "readings": [reading], "request_id": f"reading-of-{'-'.join(lines)}"}
-
-
-def respond_with_refusal(page: Page) -> None:
-    """Read nothing in each picture, and refuse it as a digit."""
-    respond(page, reading_of())
-    prediction: dict[str, Any] = {
-        "label": None,
-        "digit": None,
-        "index": 3,
-        "confidence": 0.05,
-        "is_digit": 0.1,
-    }
-    prediction |= {"refusal": "no_digit", "probabilities": DOUBTFUL, "image": IMAGE}
-    document = {"model": MODEL, "predictions": [prediction], "request_id": "refused"}
-    respond(page, document, "**/v1/predict*")
-
-
-def respond_with_problem(page: Page, code: str, detail: str) -> None:
-    """Answer each picture with status 422 and these problem details."""
-    problem = {"status": 422, "code": code, "detail": detail}
-    page.route("**/v1/read*", lambda route: route.fulfill(status=422, json=problem))
-
-
-def respond(page: Page, document: Mapping[str, Any], path: str = "**/v1/read*") -> None:
-    """Answer each request to the path with this document."""
-    body = json.dumps(document)
-
-    def answer(route: Route) -> None:
-        route.fulfill(body=body, content_type="application/json")
-
-    page.route(path, answer)

@@ -1,6 +1,6 @@
 """Gateway of any tasks inside the browser's routing: the page's files, and predictions by brightness.
 
-It reads no numbers.
+It has no reader.
 """
 
 import base64
@@ -63,7 +63,7 @@ class StubGateway:
             return route.fulfill(status=404, json=problem)
         task = self.tasks[name]
         if url.path == "/v1/read":
-            problem = {"status": 404, "code": "reading_not_supported", "detail": f"{name} reads no numbers."}
+            problem = {"status": 404, "code": "reader_missing", "detail": "The service has no reader."}
             return route.fulfill(status=404, json=problem)
         if url.path == "/v1/feedback" and self._takes_feedback:
             self.feedback.append(json.loads(route.request.post_data or ""))

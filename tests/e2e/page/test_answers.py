@@ -1,22 +1,18 @@
-"""Answers to a picture: digits, boxes, certainty, bars and choice; and refusals."""
+"""Answers to a picture: digits, boxes, certainty, bars and choice; refusals; and explanations by "Why?"."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import json
+import math
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from digit_client.images import to_png
-from tests.e2e.page.pen import STROKES, draw_without_release, to_viewport, write
+from tests.e2e.page.pen import STROKES, draw, draw_without_release, to_viewport, write
 from tests.e2e.page.responses import DOUBTFUL, respond_with_lines, respond_with_refusal
-from tests.e2e.page.test_explanation import COUNT_COLOURS
-from tests.readme import ROOT
 
 pytestmark = pytest.mark.e2e
 
-NUMBER = ROOT / "docs" / "number.jpg"
-"""Photograph of 2026 above 17."""
 REFUSED = "Doesn't look like a digit"
 
 # Columns of the heat map, as fractions of its width, between which it has colour.
@@ -42,30 +38,80 @@ COVERING_TAGS = """boxes => {
     (other) => other !== tag && other !== tag.parentElement && covers(tag, other))).length;
 }"""
 
+# Counts the heat map's clearly blue and clearly red pixels.
+COUNT_COLOURS = """canvas => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const counts = { blue: 0, red: 0 };
+  for (let i = 0; i < data.length; i += 4) {
+    if (data[i + 3] < 128) continue;
+    if (data[i + 2] > data[i] + 40) counts.blue++;
+    if (data[i] > data[i + 2] + 40) counts.red++;
+  }
+  return counts;
+}"""
+
+# Saliency of two vertical strokes for a synthetic model: the left stroke raises the probability of a 1, the
+# right stroke lowers it.
+SALIENCY = """async () => {
+  const { saliency } = await import("/static/saliency.js");
+  const { SIDE, inkedPatches, occlude } = await import("/static/written-occlusion.js");
+  const pixels = Array.from({ length: SIDE * SIDE }, (_, pixel) => [8, 20].includes(pixel % SIDE) ? 255 : 0);
+  const patches = inkedPatches(pixels);
+  const instances = occlude(pixels, patches, [0, 1]);
+  const probabilities = instances.map((instance) => {
+    const left = instance.filter((value, pixel) => value && pixel % SIDE === 8).length / SIDE;
+    const right = instance.filter((value, pixel) => value && pixel % SIDE === 20).length / SIDE;
+    const probability = 0.4 + 0.5 * left - 0.3 * right;
+    return Array.from({ length: 10 }, (_, digit) => digit === 1 ? probability : (1 - probability) / 9);
+  });
+  const [whole, ...covered] = probabilities;
+  const { values, peak } = saliency(patches, whole, covered, 1, SIDE * SIDE);
+  const at = (column) => values[14 * SIDE + column];
+  return { count: instances.length, left: at(8), right: at(20), between: at(14), peak };
+}"""
+
 
 def probabilities_of(**probabilities: float) -> list[float]:
     """Return the probability of each digit, named by a letter and the digit."""
     return [probabilities.get(f"p{digit}", 0.0) for digit in range(10)]
 
 
-@pytest.mark.parametrize(
-    ("text", "probabilities", "confidence", "sentence"),
-    [
-        ("5", probabilities_of(p5=0.97, p3=0.03), None, "The network is sure."),
-        ("5", probabilities_of(p5=0.7, p3=0.2, p8=0.1), None, "It could also be a 3."),
-        ("3", probabilities_of(p3=0.45, p8=0.4, p5=0.15), None, "Hard to tell: it could also be an 8."),
-        ("11", probabilities_of(p1=0.99, p7=0.01), None, "The network is sure."),
-        ("11", probabilities_of(p1=0.8, p7=0.2), None, "Digit 1 could also be a 7."),
-        ("11", probabilities_of(p1=0.99, p7=0.01), 0.4, "Hard to tell: digit 1 could also be no digit."),
-    ],
-)
-def test_certainty_is_that_of_the_least_sure_digit(
-    page: Page, text: str, probabilities: Sequence[float], confidence: float | None, sentence: str
-) -> None:
-    respond_with_lines(page, text, probabilities=probabilities, confidence=confidence)
-    page.get_by_role("button", name="Example: 5").click()
-    expect(page.locator(".reading")).to_have_text(text)
-    expect(page.locator(".certainty")).to_have_text(sentence)
+def answers_of(
+    count: int = 1, confidence: float | None = None, **probabilities: float
+) -> list[dict[str, Any]]:
+    """Return equal answers in the form of api.js, of the same probabilities and confidence."""
+    numbers = probabilities_of(**probabilities)
+    confidence = max(numbers) if confidence is None else confidence
+    answer = {"confidence": confidence, "probabilities": numbers, "labels": list("0123456789")}
+    return [answer] * count
+
+
+def test_messages_name_certainty_of_the_least_sure_digit_factor_of_odds_and_what_is_kept(page: Page) -> None:
+    certainties = [
+        (answers_of(p5=0.97, p3=0.03), "The network is sure."),
+        (answers_of(p5=0.7, p3=0.2, p8=0.1), "It could also be a 3."),
+        (answers_of(p3=0.45, p8=0.4, p5=0.15), "Hard to tell: it could also be an 8."),
+        (answers_of(2, p1=0.8, p7=0.2), "Digit 1 could also be a 7."),
+        (answers_of(2, 0.4, p1=0.99, p7=0.01), "Hard to tell: digit 1 could also be no digit."),
+    ]
+    scales = [
+        (math.log(41.7), "the odds of an 8 change by a factor of 42."),
+        (math.log(1234), "the odds of an 8 change by a factor of 1,200."),
+        (20, "the odds of an 8 change by a factor of more than a million."),
+        (0, "No single part changes the odds of an 8."),
+    ]
+    kept = [
+        ({"inputs": 1, "original": True}, "what the network saw and the picture as sent."),
+        ({"inputs": 3, "original": False}, "what the network saw of 3 digits, but not the picture."),
+    ]
+    sentences: list[tuple[str, list[Any], str]] = [
+        *(("describeCertainty", [answers], text) for answers, text in certainties),
+        *(("describeScale", ["8", peak], text) for peak, text in scales),
+        *(("describeKept", [document], text) for document, text in kept),
+    ]
+    call = "async ([name, values]) => (await import('/static/messages.js'))[name](...values)"
+    for name, values, text in sentences:
+        assert page.evaluate(call, [name, values]).endswith(text)
 
 
 def test_bars_of_doubtful_answer_mute_zeros_and_show_no_100_percent(page: Page) -> None:
@@ -83,6 +129,7 @@ def test_bars_of_doubtful_answer_mute_zeros_and_show_no_100_percent(page: Page) 
 def test_write_number_shows_text_and_box_of_each_digit(page: Page) -> None:
     write(page, "17")
     expect(page.locator(".reading")).to_have_text("17", use_inner_text=True)
+    expect(page.get_by_role("status").filter(has_text="These are 2 digits: 17.")).to_have_count(1)
     expect(page.locator("#boxes div")).to_have_text(["1", "7"])
     paper = page.locator("#paper").bounding_box()
     assert paper
@@ -121,29 +168,32 @@ def test_photograph_of_number_takes_one_request_and_shows_lines_boxes_and_tags(p
     page.keyboard.press("Space")
     expect(page.locator(".bars .best span")).to_have_text("1")
     assert list(filter(None, paths)) == ["read?include=image"]
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator("main[data-explained=image]")).to_be_visible()
+    expect(page.locator("#boxes")).to_be_hidden()
+    page.locator(".reading label").nth(3).click()
+    expect(page.locator("#scale-text")).to_contain_text("the odds of a 6")
+    assert page.locator("#heatmap").evaluate(COUNT_COLOURS)["blue"] > 1000
 
 
-@pytest.mark.parametrize("lines", [("17",), ("2026", "17"), ("0123456789",) * 3])
+@pytest.mark.parametrize(("width", "height"), [(320, 640), (1280, 800)])
 def test_tags_cover_no_digit_and_all_lines_are_in_view(
-    open_page: Callable[..., Page], lines: tuple[str, ...]
+    open_page: Callable[..., Page], width: int, height: int
 ) -> None:
-    for width, height in ((320, 640), (390, 844), (1280, 800)):
-        page = open_page(viewport={"width": width, "height": height})
-        page.get_by_role("button", name="Example: 1").click()
-        expect(page.locator(".reading")).to_have_text("1")
-        page.evaluate("scrollTo(0, 0)")
-        before = page.locator(".bars").bounding_box()
+    page = open_page(viewport={"width": width, "height": height})
+    bars = []
+    for lines in (("1",), ("2026", "17"), ("0123456789",) * 3):
         respond_with_lines(page, *lines, probabilities=DOUBTFUL)
         page.get_by_role("button", name="Example: 1").click()
-        expect(page.locator(".reading label")).to_have_count(len("".join(lines)))
+        expect(page.locator(".reading")).to_have_text("".join(lines))
+        page.evaluate("scrollTo(0, 0)")
+        bars.append(page.locator(".bars").bounding_box())
         assert page.locator("#boxes div").evaluate_all(COVERING_TAGS) == 0
         for line in page.locator(".reading p").all():
             line.scroll_into_view_if_needed()
             expect(line).to_be_in_viewport(ratio=1)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        if len(lines) < 3:
-            page.evaluate("scrollTo(0, 0)")
-            assert page.locator(".bars").bounding_box() == before
+    assert bars[0] == bars[1]
 
 
 def test_choose_by_keyboard_moves_bars_network_input_and_heat_map(page: Page) -> None:
@@ -172,16 +222,6 @@ def test_choose_by_keyboard_moves_bars_network_input_and_heat_map(page: Page) ->
     assert first < last < 0.45
 
 
-def test_choose_on_image_explains_chosen_digit(page: Page) -> None:
-    page.get_by_label("Image").set_input_files(NUMBER)
-    page.get_by_role("button", name="Why?").click()
-    expect(page.locator("main[data-explained=image]")).to_be_visible()
-    expect(page.locator("#boxes")).to_be_hidden()
-    page.locator(".reading label").nth(3).click()
-    expect(page.locator("#scale-text")).to_contain_text("the odds of a 6")
-    assert page.locator("#heatmap").evaluate(COUNT_COLOURS)["blue"] > 1000
-
-
 def test_tap_in_box_chooses_digit_and_stroke_from_it_draws(page: Page) -> None:
     write(page, "17")
     expect(page.locator("#boxes .chosen")).to_have_text("7")
@@ -195,19 +235,6 @@ def test_tap_in_box_chooses_digit_and_stroke_from_it_draws(page: Page) -> None:
     for text in ("17", "1"):
         page.get_by_role("button", name="Undo").click()
         expect(page.locator(".reading")).to_have_text(text)
-
-
-def test_empty_picture_is_refused_with_its_numbers_and_clean_console(page: Page, tmp_path: Path) -> None:
-    """The console is checked by `new_page`."""
-    file = tmp_path / "empty.png"
-    file.write_bytes(to_png(np.full((100, 100), 255, np.uint8)))
-    page.get_by_label("Image").set_input_files(file)
-    expect(page.locator(".certainty")).to_have_text(f"{REFUSED}.")
-    expect(page.locator(".answer img")).to_be_visible()
-    expect(page.locator(".bars li:not(.zero)")).not_to_have_count(0)
-    expect(page.locator(".bars .best")).to_have_count(0)
-    expect(page.locator(".reading")).to_be_empty()
-    expect(page.locator("#error")).to_be_empty()
 
 
 def test_refused_drawing_shows_sentence_and_numbers_after_stroke(page: Page) -> None:
@@ -225,6 +252,44 @@ def test_refused_drawing_shows_sentence_and_numbers_after_stroke(page: Page) -> 
     expect(page.locator(".answer img")).to_be_hidden()
 
 
-def test_screen_reader_after_writing_number_hears_it_once(page: Page) -> None:
-    write(page, "17")
-    expect(page.get_by_role("status").filter(has_text="These are 2 digits: 17.")).to_have_count(1)
+def test_saliency_of_helpful_and_harmful_strokes_has_opposite_signs_and_log_odds(
+    page: Page,
+) -> None:
+    """Each patch over the left stroke covers 5 of its 28 pixels."""
+    result: dict[str, Any] = page.evaluate(SALIENCY)
+    assert result["count"] <= 256
+    assert result["left"] > 0 > result["right"]
+    assert result["between"] == 0
+    assert max(result["left"], -result["right"]) <= 1
+    whole, covered = 0.6, 0.6 - 0.5 * 5 / 28
+    change = math.log(whole / (1 - whole)) - math.log(covered / (1 - covered))
+    assert result["peak"] == pytest.approx(change)
+
+
+def test_why_on_drawing_sends_one_request_and_paints_heat_map_with_scale(page: Page) -> None:
+    why = page.get_by_role("button", name="Why?")
+    expect(why).to_be_disabled()
+    draw(page, 4)
+    expect(page.locator(".reading")).to_have_text("4")
+    with page.expect_request(
+        lambda request: request.headers["content-type"] == "application/json"
+    ) as request:
+        why.click()
+    assert 20 < len(json.loads(request.value.post_data or "")["instances"]) <= 256
+    expect(page.locator("main[data-explained=strokes]")).to_be_visible()
+    for text in ("Red: against", "Blue: for", "without that part, the odds of a 4 change by a factor of"):
+        expect(page.get_by_text(text)).to_be_visible()
+    assert page.locator("#heatmap").evaluate(COUNT_COLOURS)["blue"] > 1000
+    why.click()
+    expect(page.locator("main[data-explained]")).to_have_count(0)
+    expect(page.locator("#scale")).to_be_hidden()
+
+
+def test_why_while_drawing_hides_heat_map_until_stroke_ends(page: Page) -> None:
+    page.get_by_role("button", name="Example: 1").click()
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator("main[data-explained]")).to_be_visible()
+    draw_without_release(page, [(0.2, 0.2), (0.3, 0.2)])
+    expect(page.locator("main[data-explained]")).to_have_count(0)
+    page.mouse.up()
+    expect(page.locator("main[data-explained]")).to_be_visible()

@@ -1,11 +1,13 @@
-"""Drawing on the canvas: pen, undo, clear and examples."""
+"""Drawing on the canvas: pen, undo, clear and examples, also while the service is offline or slow."""
 
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, Request, Route, expect
+from playwright.sync_api import Page, Route, expect
 
+from tests.e2e.page.accessibility import violations
 from tests.e2e.page.pen import STROKES, draw, draw_without_release, to_viewport
+from tests.e2e.page.responses import reading_of
 
 pytestmark = pytest.mark.e2e
 
@@ -27,45 +29,57 @@ def test_draw_each_digit_shows_prediction(page: Page) -> None:
         expect(page.locator(".reading")).to_be_empty()
 
 
-def test_draw_by_touch_on_phone_shows_prediction_without_scrolling(open_page: Callable[..., Page]) -> None:
+@pytest.mark.parametrize(
+    ("is_phone", "sizes"),
+    [(True, [(320, 640), (390, 844)]), (False, [(800, 600), (1280, 800)])],
+    ids=["phone", "desktop"],
+)
+def test_answer_is_in_view_without_scrolling(
+    open_page: Callable[..., Page], is_phone: bool, sizes: list[tuple[int, int]]
+) -> None:
+    page = open_page(has_touch=is_phone)
+    page.get_by_role("button", name="Example: 5").click()
+    expect(page.locator(".reading")).to_have_text("5")
+    for width, height in sizes:
+        page.set_viewport_size({"width": width, "height": height})
+        page.evaluate("scrollTo(0, 0)")
+        for part in ("#drawing", ".reading", ".bars", ".answer img", "figcaption"):
+            expect(page.locator(part)).to_be_in_viewport(ratio=1)
+
+
+def test_draw_by_touch_on_phone_shows_prediction_and_tools_without_scrolling(
+    open_page: Callable[..., Page],
+) -> None:
     page = open_page(viewport={"width": 320, "height": 640}, has_touch=True, is_mobile=True)
-    expect(page.locator("#camera")).to_be_visible()
     touch = page.context.new_cdp_session(page)
-    for digit, strokes in STROKES.items():
-        for stroke in strokes:
-            for index, (x, y) in enumerate(to_viewport(page, stroke)):
-                kind = "touchMove" if index else "touchStart"
-                event = {"type": kind, "touchPoints": [{"x": x, "y": y}]}
-                touch.send("Input.dispatchTouchEvent", event)
-            touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-        expect(page.locator(".reading")).to_have_text(str(digit))
-        page.get_by_role("button", name="Clear").click()
+    for stroke in STROKES[4]:
+        for index, (x, y) in enumerate(to_viewport(page, stroke)):
+            event = {"type": "touchMove" if index else "touchStart", "touchPoints": [{"x": x, "y": y}]}
+            touch.send("Input.dispatchTouchEvent", event)
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    expect(page.locator(".reading")).to_have_text("4")
     assert page.evaluate("scrollY") == 0
+    assert violations(page) == []
+    tools = page.locator("#tools")
+    assert tools.inner_text().split("\n") == ["Undo", "Clear", "Pen width", "Image", "Camera"]
+    for tool in tools.locator("> *").all():
+        expect(tool).to_be_in_viewport(ratio=1)
+        assert tool.evaluate("element => element.scrollWidth <= element.clientWidth + 1")
+    tops = tools.locator("> *").evaluate_all("tools => tools.map((tool) => tool.getBoundingClientRect().top)")
+    assert len(set(tops)) == 1
 
 
-def test_draw_pen_still_down_shows_prediction(page: Page) -> None:
-    draw_without_release(page, STROKES[1][0])
+def test_draw_with_pen_down_has_one_request_in_flight_until_the_stroke_ends(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/v1/read*", lambda route: held.append(route))
+    with page.expect_request("**/v1/read*"):
+        draw_without_release(page, STROKES[1][0])
+    page.wait_for_function("new Promise(resolve => setTimeout(() => resolve(true), 300))")
+    assert len(held) == 1
+    with page.expect_request("**/v1/read*"):
+        page.mouse.up()
+    held[-1].fulfill(json=reading_of("1"))
     expect(page.locator(".reading")).to_have_text("1")
-    page.mouse.up()
-
-
-def test_draw_several_digits_sends_one_request_at_a_time(page: Page) -> None:
-    inflight: set[Request] = set()
-    max_inflight = 0
-
-    def on_request(request: Request) -> None:
-        nonlocal max_inflight
-        if "/v1/read" in request.url:
-            inflight.add(request)
-            max_inflight = max(max_inflight, len(inflight))
-
-    page.on("request", on_request)
-    page.on("requestfinished", lambda request: inflight.discard(request))
-    page.on("requestfailed", lambda request: inflight.discard(request))
-    for digit in (2, 3, 5):
-        draw(page, digit)
-    expect(page.locator(".reading")).not_to_be_empty()
-    assert max_inflight == 1
 
 
 def test_undo_after_clear_and_stroke_restores_each_state(page: Page) -> None:
@@ -95,19 +109,45 @@ def test_pen_width_tripled_triples_stroke_width(page: Page) -> None:
     assert widths[1] == pytest.approx(3 * widths[0], rel=0.1)
 
 
-def test_clear_before_response_drops_prediction(page: Page) -> None:
-    pending: list[Route] = []
-    page.route("**/v1/read*", lambda route: pending.append(route))
-    with page.expect_request("**/v1/read*"):
-        draw(page, 1)
-    page.get_by_role("button", name="Clear").click()
-    for route in pending:
-        route.continue_()
-    page.wait_for_function("new Promise(resolve => setTimeout(() => resolve(true), 300))")
-    expect(page.locator(".reading")).to_be_empty()
-
-
 def test_pick_each_example_shows_its_digit(page: Page) -> None:
     for digit in range(10):
         page.get_by_role("button", name=f"Example: {digit}").click()
         expect(page.locator(".reading")).to_have_text(str(digit))
+
+
+def test_offline_then_online_keeps_drawing_and_shows_prediction(
+    page: Page, expected_errors: list[str]
+) -> None:
+    expected_errors += ["net::ERR_INTERNET_DISCONNECTED"]
+    draw(page, 1)
+    expect(page.locator(".reading")).to_have_text("1")
+    page.context.set_offline(True)
+    page.get_by_role("button", name="Example: 7").click()
+    expect(page.locator("#error")).to_contain_text("You are offline. Your drawing is kept")
+    assert violations(page) == []
+    page.context.set_offline(False)
+    expect(page.locator(".reading")).to_have_text("7")
+    expect(page.locator("#error")).to_be_empty()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".reading")).to_have_text("1")
+
+
+def test_answer_while_next_is_due_is_dimmed_and_the_newest_wins(page: Page) -> None:
+    page.get_by_role("button", name="Example: 5").click()
+    expect(page.locator(".reading")).to_have_text("5")
+    expect(page.locator(".answer")).to_have_attribute("aria-busy", "false")
+    held: list[Route] = []
+    page.route("**/v1/read*", lambda route: held.append(route))
+    for count, digit in enumerate("83", start=1):
+        with page.expect_request("**/v1/read*"):
+            page.get_by_role("button", name=f"Example: {digit}").click()
+        expect(page.locator(".answer")).to_have_attribute("aria-busy", "true")
+        expect(page.locator(".reading")).to_have_text("5")
+        expect(page.locator(".reading")).to_have_css("opacity", "0.4")
+        page.wait_for_function("new Promise(requestAnimationFrame)")
+        assert len(held) == count
+    for route, digit in zip(reversed(held), "38", strict=True):
+        route.fulfill(json=reading_of(digit))
+    expect(page.locator(".reading")).to_have_text("3")
+    expect(page.locator(".answer")).to_have_attribute("aria-busy", "false")
+    expect(page.locator(".reading")).to_have_css("opacity", "1")

@@ -36,6 +36,8 @@ const whyButton = find("#why");
 const errorText = find("#error");
 
 let task;
+/** False once the service has said that it has no reader. */
+let hasReader = true;
 let isDrawing = false;
 /** The result that is shown, with its `content` and the `chosen` one of its answers, or null. */
 let answer = null;
@@ -132,13 +134,25 @@ async function readOther(content, picture, signal) {
  *  one, for the numbers behind the refusal. */
 async function ask(content, picture, version, signal) {
   const selection = { model: modelMenu.model, version };
-  const reading = task.readsNumbers && (await read(picture.file, selection, signal));
+  const reading = await readNumber(picture.file, selection, signal);
   const isRead = reading && (reading.lines.length || isDrawing);
   const result = isRead ? reading : await classify(picture.file, selection, signal);
   // Feedback on the reading takes a number of any length.
   if (reading && !result.lines.length) Object.assign(result, { requestId: reading.requestId, isNumber: true });
   for (const each of result.answers) each.box = each.box ? toPaper(each.box, picture) : inkBox(content.strokes);
   return result;
+}
+
+/** Read the digits of an image file, or return null if the task or the service reads no numbers. */
+async function readNumber(file, selection, signal) {
+  if (!task.readsNumbers || !hasReader) return null;
+  try {
+    return await read(file, selection, signal);
+  } catch (error) {
+    if (error.code !== "reader_missing") throw error;
+    hasReader = false;
+    return null;
+  }
 }
 
 /** Describe that no answer fits, or that there is none while the user draws. */

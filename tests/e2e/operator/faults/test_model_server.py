@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.faults.conftest import DEADLINE, RECOVERY, Serve, Service
+from tests.e2e.operator.faults.conftest import DEADLINE, RECOVERY, Serve
 from tests.processes import accepts, set_limits, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.original]
 
 
-def test_model_server_absent_at_start_is_found_later(serve: Serve) -> None:
+def test_model_server_other_program_or_none_at_address_is_refused_and_found_later(serve: Serve) -> None:
     service = serve(model_server=False)
     assert not service.is_ready
     started = time.monotonic()
@@ -26,6 +26,13 @@ def test_model_server_absent_at_start_is_found_later(serve: Serve) -> None:
     assert time.monotonic() - started < 1
     assert (answer.status_code, answer.json()["code"]) == (503, "model_unavailable")
     assert answer.headers["retry-after"] == "1"
+    for greeting in (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", bytes(range(256)) * 64):
+        with _foreign_server(service.grpc_port, greeting):
+            started = time.monotonic()
+            answer = service.ask()
+            assert time.monotonic() - started < DEADLINE + 1
+            assert answer.status_code in {502, 503}
+            assert not service.is_ready
     service.start_model_server()
     wait_until(lambda: accepts(service.grpc_port), service.model_server)
     service.wait_until_ready(RECOVERY)
@@ -47,8 +54,16 @@ def test_model_server_killed_twice_recovers(serve: Serve) -> None:
     assert callers.statuses() == {200, 503}
 
 
-def test_model_server_hanging_opens_circuit_and_recovers(serve: Serve) -> None:
+def test_model_server_slow_delays_answers_and_hanging_opens_circuit_and_recovers(serve: Serve) -> None:
     service = serve()
+    with service.callers() as callers:
+        for _ in range(6):
+            service.signal_model_server(signal.SIGSTOP)
+            time.sleep(0.5)
+            service.signal_model_server(signal.SIGCONT)
+            time.sleep(0.02)
+    assert callers.statuses() == {200}
+    assert max(outcome.seconds for outcome in callers.outcomes) > 0.4
     with service.callers() as callers:
         service.signal_model_server(signal.SIGSTOP)
         wait_until(lambda: not service.is_ready, seconds=RECOVERY)
@@ -64,36 +79,6 @@ def test_model_server_hanging_opens_circuit_and_recovers(serve: Serve) -> None:
         time.sleep(1)
         assert callers.statuses(since=recovered) == {200}
     assert callers.statuses() <= {200, 503, 504}
-
-
-def test_model_server_slow_delays_answers(serve: Serve) -> None:
-    service = serve()
-    with service.callers() as callers:
-        for _ in range(6):
-            service.signal_model_server(signal.SIGSTOP)
-            time.sleep(0.5)
-            service.signal_model_server(signal.SIGCONT)
-            time.sleep(0.02)
-    assert callers.statuses() == {200}
-    assert max(outcome.seconds for outcome in callers.outcomes) > 0.4
-
-
-@pytest.mark.parametrize(
-    "greeting",
-    [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", bytes(range(256)) * 64],
-    ids=["nothing", "HTTP/1.1", "noise"],
-)
-def test_model_server_other_program_at_address_is_refused(serve: Serve, greeting: bytes) -> None:
-    service = serve(model_server=False)
-    with _foreign_server(service.grpc_port, greeting):
-        started = time.monotonic()
-        answer = service.ask()
-        assert time.monotonic() - started < DEADLINE + 1
-        assert answer.status_code in {502, 503}
-        assert not service.is_ready
-    service.start_model_server()
-    wait_until(lambda: accepts(service.grpc_port), service.model_server)
-    service.wait_until_ready(RECOVERY)
 
 
 def test_model_server_out_of_file_descriptors_recovers(serve: Serve) -> None:
@@ -148,11 +133,3 @@ def _foreign_server(port: int, greeting: bytes) -> Iterator[None]:
             thread.join()
             for connection in connections:
                 connection.close()
-
-
-def test_service_without_fault_answers_all(serve: Serve) -> None:
-    """Control experiment."""
-    service: Service = serve()
-    with service.callers() as callers:
-        time.sleep(1)
-    assert callers.statuses() == {200}

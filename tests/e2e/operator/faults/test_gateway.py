@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from digit_client.images import to_png
-from tests.e2e.faults.conftest import CALLERS_TIMEOUT, GONE, RECOVERY, Serve, Service
+from tests.e2e.operator.faults.conftest import CALLERS_TIMEOUT, GONE, RECOVERY, Serve, Service
 from tests.processes import children, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -31,46 +31,23 @@ def wait_until_replaced(victim: int, service: Service, seconds: float) -> None:
     service.wait_until_ready(RECOVERY)
 
 
-def test_gateway_killed_worker_is_replaced(serve: Serve) -> None:
+def test_gateway_killed_and_hanging_workers_are_replaced(serve: Serve) -> None:
     service = serve()
-    with service.callers() as callers:
-        victim, survivor = children(service.gateway.pid)
-        os.kill(victim, signal.SIGKILL)
-        wait_until_replaced(victim, service, RECOVERY)
-        recovered = time.monotonic()
-        time.sleep(1)
-    assert survivor in children(service.gateway.pid)
-    assert callers.statuses() <= {200, GONE}
-    assert callers.statuses(since=recovered) == {200}
+    for number, seconds in ((signal.SIGKILL, RECOVERY), (signal.SIGSTOP, HEARTBEAT + RECOVERY)):
+        with service.callers() as callers:
+            # Nobody answers the requests of a worker that hangs.
+            callers.max_seconds = CALLERS_TIMEOUT + 1
+            victim, survivor = children(service.gateway.pid)
+            os.kill(victim, number)
+            wait_until_replaced(victim, service, seconds)
+            recovered = time.monotonic()
+            time.sleep(1)
+        assert survivor in children(service.gateway.pid)
+        assert callers.statuses() <= {200, GONE}
+        assert callers.statuses(since=recovered) == {200}
 
 
-def test_gateway_hanging_worker_is_replaced(serve: Serve) -> None:
-    service = serve()
-    with service.callers() as callers:
-        # Nobody answers the requests of a worker that hangs.
-        callers.max_seconds = CALLERS_TIMEOUT + 1
-        victim, survivor = children(service.gateway.pid)
-        os.kill(victim, signal.SIGSTOP)
-        wait_until_replaced(victim, service, HEARTBEAT + RECOVERY)
-        recovered = time.monotonic()
-        time.sleep(1)
-    assert survivor in children(service.gateway.pid)
-    assert callers.statuses() <= {200, GONE}
-    assert callers.statuses(since=recovered) == {200}
-
-
-def test_gateway_sigterm_under_load_drains(serve: Serve) -> None:
-    service = serve()
-    with service.callers(16) as callers:
-        terminated = time.monotonic()
-        service.gateway.terminate()
-        assert service.gateway.wait(GRACE) == 0
-    earlier = [outcome.status for outcome in callers.outcomes if outcome.started < terminated - 0.05]
-    assert set(earlier) == {200}
-    assert callers.statuses() == {200, GONE}
-
-
-def test_gateway_aborted_requests_harm_no_others(serve: Serve) -> None:
+def test_gateway_aborted_requests_harm_no_others_and_sigterm_under_load_drains(serve: Serve) -> None:
     service = serve()
     request = _request(to_png(service.digits.one(7)))
     with service.callers(4) as callers:
@@ -79,6 +56,13 @@ def test_gateway_aborted_requests_harm_no_others(serve: Serve) -> None:
                 with socket.create_connection(_address(service)) as connection:
                     connection.sendall(request[:length])
     assert callers.statuses() == {200}
+    with service.callers(16) as callers:
+        terminated = time.monotonic()
+        service.gateway.terminate()
+        assert service.gateway.wait(GRACE) == 0
+    earlier = [outcome.status for outcome in callers.outcomes if outcome.started < terminated - 0.05]
+    assert set(earlier) == {200}
+    assert callers.statuses() == {200, GONE}
 
 
 def test_gateway_out_of_file_descriptors_recovers(serve: Serve) -> None:

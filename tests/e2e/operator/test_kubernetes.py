@@ -24,7 +24,7 @@ from tests.readme import blocks
 
 pytestmark = pytest.mark.containers
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 IMAGES = ("digits-gateway", "digits-training", "digits-model-server")
 # The drop-in, and a short fit.
 QUICK = {

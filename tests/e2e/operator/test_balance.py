@@ -86,7 +86,9 @@ def assert_even(counts: list[int]) -> None:
     assert all(abs(count - mean) < 0.2 * mean for count in counts), counts
 
 
-def test_balance_pods_added_and_killed_spreads_calls_evenly(service: Service, load: Load[int]) -> None:
+def test_balance_pods_added_killed_and_hanging_spreads_calls_evenly(
+    service: Service, load: Load[int]
+) -> None:
     assert_even(calls_by_pod(service.pods, load, 200))
     new = service.add_pod()
     wait_until(lambda: new.calls > 0, seconds=60)
@@ -96,10 +98,6 @@ def test_balance_pods_added_and_killed_spreads_calls_evenly(service: Service, lo
     assert_even(calls_by_pod(service.pods, load, 300))
     service.name_server.addresses.remove(dead.address)
     assert_even(calls_by_pod(service.pods, load, 300))
-    assert set(load.results) == {7}
-
-
-def test_balance_hanging_pod_gets_no_calls(service: Service, load: Load[int]) -> None:
     hanging, other = service.pods
     hanging.process.send_signal(signal.SIGSTOP)
     try:

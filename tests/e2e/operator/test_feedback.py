@@ -2,11 +2,10 @@
 
 import os
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -73,7 +72,7 @@ def service(model_server: str, tmp_path: Path, digits: Any) -> Iterator[Service]
     assert kept_files(store) == []
 
 
-def test_feedback_reaches_any_worker(service: Service) -> None:
+def test_feedback_reaches_any_worker_and_answers_kept_by_a_killed_one(service: Service) -> None:
     for label in "0123456789":
         response = service.give(service.predict(), label)
         assert response.status_code == 200, response.text
@@ -81,6 +80,13 @@ def test_feedback_reaches_any_worker(service: Service) -> None:
     assert [record.label for record in records] == list("0123456789")
     assert {record.predicted for record in records} == {"7"}
     assert (decode(records[0].input) == decode(service.picture)).all()
+    request_id = service.predict()
+    with closing(KeptAnswers(service.store_url)) as kept:
+        wait_until(lambda: bool(kept.find(request_id, 0, "")))
+    for worker in children(service.gateway.process.pid):
+        os.kill(worker, signal.SIGKILL)
+    wait_until(service.takes_feedback)
+    assert service.give(request_id, "7").status_code == 200
 
 
 def test_feedback_answered_before_a_worker_is_killed_is_stored(service: Service) -> None:
@@ -109,42 +115,6 @@ def test_feedback_answered_before_a_worker_is_killed_is_stored(service: Service)
             thread.join()
     labels = {record.request_id: record.label for record in service.stored()}
     assert [labels.get(request_id) for request_id in answered] == ["1"] * len(answered)
-
-
-def test_answers_kept_by_a_killed_worker_get_feedback(service: Service) -> None:
-    request_id = service.predict()
-    with closing(KeptAnswers(service.store_url)) as kept:
-        wait_until(lambda: bool(kept.find(request_id, 0, "")))
-    for worker in children(service.gateway.process.pid):
-        os.kill(worker, signal.SIGKILL)
-    wait_until(service.takes_feedback)
-    assert service.give(request_id, "7").status_code == 200
-
-
-def test_predictions_go_on_while_the_store_is_locked(service: Service) -> None:
-    with _locked(service.store):
-        request_id = service.predict()
-        response = service.give(request_id, "1")
-        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
-        started = time.monotonic()
-        for _ in range(20):
-            service.predict()
-        assert time.monotonic() - started < 20
-    wait_until(lambda: service.give(request_id, "1").status_code == 200)
-
-
-def test_removed_store_is_made_anew(service: Service) -> None:
-    # Both workers have the file open, and its log and its shared memory remain.
-    service.store.unlink()
-    wait_until(service.takes_feedback)
-    assert {record.label for record in service.stored()} == {"7"}
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
 
 
 def _has(items: list[str], count: int) -> bool:

@@ -1,7 +1,6 @@
 """`digits up` as a process, and `digits predict` with it."""
 
 import itertools
-import json
 import os
 import re
 import shutil
@@ -94,12 +93,14 @@ def original_on_the_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 
 @contextmanager
-def serving(models: Path, ports: Ports) -> Iterator[None]:
-    """Run `digits up` until the end of the block."""
+def serving(models: Path, ports: Ports) -> Iterator[str]:
+    """Run `digits up` until the end of the block; yield what it prints until it is ready."""
     process = start_up(models, ports)
     try:
+        assert process.stdout
+        out = "".join(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
         wait_until_ready(process, ports)
-        yield
+        yield out
     finally:
         process.terminate()
         process.communicate(timeout=20)
@@ -111,71 +112,43 @@ def root(models: Path) -> Path:
     return models.parent
 
 
+@dataclass(frozen=True)
+class Running:
+    """Service of the models folder of the digits and of `colors`, which models.config did not have."""
+
+    ports: Ports
+    printed: str
+
+
 @pytest.fixture(scope="module")
-def running_ports(root: Path) -> Iterator[Ports]:
+def service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = publish(tmp_path_factory.mktemp("several"), models / "1")
+    version = folder.root / "colors" / "1"
+    save_classifier(version, COLORS)
+    images = np.zeros((1, *COLORS.shape), np.uint8)
+    write_warmup_requests(version / "assets.extra" / "tf_serving_warmup_requests", COLORS, images)
     ports = Ports(free_port(), free_port(), free_port())
-    with serving(root, ports):
-        yield ports
+    with serving(folder.root, ports) as printed:
+        yield Running(ports, printed)
 
 
-def test_up_listens_on_loopback_address_only(running_ports: Ports) -> None:
-    for port in (running_ports.gateway, running_ports.grpc, running_ports.rest):
+def test_up_listens_on_loopback_address_only(service: Running) -> None:
+    for port in (service.ports.gateway, service.ports.grpc, service.ports.rest):
         socket.create_connection(("127.0.0.1", port)).close()
         # A socket on 0.0.0.0 would accept on 127.0.0.2 too.
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.2", port))
+    assert listening_addresses(service.ports.gateway) == {"0100007F"}
 
 
-class TestPredict:
-    def run(self, ports: Ports, *arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*DIGITS, "predict", *map(str, arguments)], env=ports.environment, capture_output=True, text=True
-        )
-
-    @pytest.fixture
-    def folder(self, digits: Any, tmp_path: Path) -> Path:
-        for label in range(10):
-            (tmp_path / f"{label}.png").write_bytes(to_png(digits.one(label)))
-        (tmp_path / "notes.txt").write_text("no image")
-        return tmp_path
-
-    def test_predict_one_image_prints_ten_bars(self, running_ports: Ports, folder: Path) -> None:
-        done = self.run(running_ports, folder / "7.png")
-        headline, *bars = done.stdout.splitlines()
-        assert done.returncode == 0
-        assert re.fullmatch(r".*7\.png: 7 \(\d+\.\d%\)", headline)
-        assert [bar.split()[0] for bar in bars] == list("0123456789")
-
-    @pytest.mark.parametrize("pattern", ["", "*.png"])
-    def test_predict_folder_or_pattern_prints_line_per_image(
-        self, running_ports: Ports, folder: Path, pattern: str
-    ) -> None:
-        done = self.run(running_ports, folder / pattern)
-        rows = [line.split() for line in done.stdout.splitlines()]
-        assert len(rows) == 10
-        assert sum(Path(row[-1]).stem == row[0] for row in rows) >= 9
-
-    def test_predict_json_prints_object_per_image(self, running_ports: Ports, folder: Path) -> None:
-        done = self.run(running_ports, "--json", folder / "3.png", folder / "4.png")
-        documents = [json.loads(line) for line in done.stdout.splitlines()]
-        assert [Path(document["image"]).name for document in documents] == ["3.png", "4.png"]
-        assert all(len(document["probabilities"]) == 10 for document in documents)
-
-    def test_predict_unreadable_file_is_reported(self, running_ports: Ports, folder: Path) -> None:
-        done = self.run(running_ports, folder / "notes.txt", folder / "3.png")
-        assert done.returncode == 1
-        assert "notes.txt" in done.stdout
-        assert "3.png" in done.stdout
-
-    def test_predict_wrong_usage_exits_with_two(self, running_ports: Ports) -> None:
-        assert self.run(running_ports, "no-such-file.png").returncode == 2
-        assert self.run(running_ports).returncode == 2
-
-    def test_predict_without_service_exits_with_one(self, folder: Path, ports: Ports) -> None:
-        done = self.run(ports, folder / "3.png")
-        assert done.returncode == 1
-        assert "can't reach" in done.stderr
-        assert "Traceback" not in done.stderr
+def test_predict_folder_prints_line_per_image(service: Running, digits: Any, tmp_path: Path) -> None:
+    for label in range(10):
+        (tmp_path / f"{label}.png").write_bytes(to_png(digits.one(label)))
+    command = [*DIGITS, "predict", str(tmp_path)]
+    done = subprocess.run(command, env=service.ports.environment, capture_output=True, text=True)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert len(rows) == 10
+    assert sum(Path(row[-1]).stem == row[0] for row in rows) >= 9
 
 
 def listening_addresses(port: int) -> set[str]:
@@ -189,58 +162,58 @@ def listening_addresses(port: int) -> set[str]:
     }
 
 
-def test_up_gateway_listens_on_one_address_only(running_ports: Ports) -> None:
-    assert listening_addresses(running_ports.gateway) == {"0100007F"}
-
-
 @pytest.mark.original
-def test_up_model_server_answers_grpc_client(running_ports: Ports, digits: Any) -> None:
-    with ModelServerClient(f"127.0.0.1:{running_ports.grpc}") as client:
+def test_up_serves_several_models(service: Running, digits: Any) -> None:
+    assert "Version 1 of colors is stable" in service.printed
+    assert "colors, digits; default: digits" in service.printed
+    with ModelServerClient(f"127.0.0.1:{service.ports.grpc}") as client:
         assert client.predict(digits.one(7)).digit == 7
+    url = f"http://127.0.0.1:{service.ports.gateway}"
+    with Client(url, model="colors") as colors:
+        assert colors.predict(np.zeros((30, 20, 3), np.uint8)).label in COLORS.labels
+    listed = httpx.get(f"{url}/v1/models").json()
+    assert (listed["name"], sorted(listed["models"])) == ("digits", ["colors", "digits"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_up_signal_stops_all_processes(root: Path, ports: Ports, number: signal.Signals) -> None:
-    process = start_up(root, ports)
+def test_up_ctrl_c_stops_all_processes_and_log_level_info_logs_requests(root: Path, ports: Ports) -> None:
+    process = start_up(root, ports, DIGITS_LOG_LEVEL="info")
     assert process.stdout
     out = "".join(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
+    # One gateway worker is ready; the other may still start.
+    wait_until(lambda: answers(f"http://127.0.0.1:{ports.gateway}/v1/models"))
     # A terminal signals every process of the foreground group.
-    os.killpg(process.pid, number)
+    os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
     for port in (ports.gateway, ports.grpc, ports.rest):
         assert f":{port}" in out
     assert "Traceback" not in err
     assert pids_with_ports(ports) == []
+    assert re.search(r"^\d\d:\d\d:\d\d INFO GET /v1/models 200 request_id=.* ms=.*$", err, re.MULTILINE)
 
 
-@pytest.mark.parametrize("environment", [{}, {"DIGITS_LOG_LEVEL": "info"}], ids=["quiet", "info"])
-def test_up_log_level_info_logs_requests(root: Path, ports: Ports, environment: dict[str, str]) -> None:
-    process = start_up(root, ports, **environment)
-    wait_until_ready(process, ports)
-    # One gateway worker is ready; the other may still start.
-    wait_until(lambda: answers(f"http://127.0.0.1:{ports.gateway}/v1/models"))
-    process.terminate()
-    _, err = process.communicate(timeout=20)
-    lines = re.findall(r"^\d\d:\d\d:\d\d INFO GET /v1/models 200 request_id=.* ms=.*$", err, re.MULTILINE)
-    assert len(lines) == len(environment)
-
-
-@pytest.mark.parametrize("command", [b"model-server", b"gateway"])
-def test_up_killed_process_starts_again(root: Path, ports: Ports, digits: Any, command: bytes) -> None:
+def test_up_killed_process_starts_again_and_sigterm_stops_all(root: Path, ports: Ports, digits: Any) -> None:
     process = start_up(root, ports)
     assert process.stdout
     list(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
-    killed = min(pids_with_ports(ports, command))
-    os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: killed not in pids_with_ports(ports, command) != [], process)
-    wait_until_ready(process, ports)
-    assert answering(ports, digits) == 1
+    for command in (b"model-server", b"gateway"):
+        killed = min(pids_with_ports(ports, command))
+        os.kill(killed, signal.SIGKILL)
+        wait_until(partial(_is_replaced, killed, ports, command), process)
+        wait_until_ready(process, ports)
+        assert answering(ports, digits) == 1
     process.terminate()
     _, err = process.communicate(timeout=20)
     assert process.returncode == 0
-    assert f"The {command.decode().replace('-', ' ')} was killed by SIGKILL; it starts again in 1 s." in err
+    for name in ("model server", "gateway"):
+        assert f"The {name} was killed by SIGKILL; it starts again in 1 s." in err
+    assert "INFO" not in err
     assert pids_with_ports(ports) == []
+
+
+def _is_replaced(killed: int, ports: Ports, command: bytes) -> bool:
+    found = pids_with_ports(ports, command)
+    return bool(found) and killed not in found
 
 
 def test_up_model_server_that_can_not_start_ends_with_the_reason(
@@ -316,14 +289,12 @@ def test_up_serves_what_is_promoted_across_restarts(two_versions: Path, ports: P
         assert answering(ports, digits) == 1
         change(two_versions, ports, "promote", "2")
         assert answering(ports, digits) == 2
-    with serving(two_versions, ports):
-        assert answering(ports, digits) == 2
-        change(two_versions, ports, "rollback")
-        assert answering(ports, digits) == 1
-        assert {answering(ports, digits, version=number) for number in (1, 2, 3)} == {1, 2, 3}
     moved = folder.root.rename(folder.root.with_name("moved"))
     with serving(moved, ports):
+        assert answering(ports, digits) == 2
+        change(moved, ports, "rollback")
         assert answering(ports, digits) == 1
+        assert {answering(ports, digits, version=number) for number in (1, 2, 3)} == {1, 2, 3}
 
 
 @pytest.mark.original
@@ -345,8 +316,6 @@ def test_up_version_copied_by_hand_waits_for_its_promotion(
         assert done.returncode == 1
         assert "digits/4 can't be served" in done.stderr
         assert answering(ports, digits) == 3
-    with serving(two_versions, ports):
-        assert answering(ports, digits) == 3
 
 
 def test_up_missing_stable_version_is_reported_and_replaceable(
@@ -361,48 +330,6 @@ def test_up_missing_stable_version_is_reported_and_replaceable(
         change(two_versions, ports, "promote", "2")
         wait_until_ready(process, ports)
         assert answering(ports, digits) == 2
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
-
-
-def test_up_read_only_folder_is_served(two_versions: Path, ports: Ports, digits: Any) -> None:
-    # A folder in place of the lock file makes the lock fail even for root, who may write to any folder.
-    (two_versions / ".models.lock").unlink()
-    (two_versions / ".models.lock").mkdir()
-    with serving(two_versions, ports):
-        assert answering(ports, digits) == 1
-
-
-@pytest.fixture
-def several(two_versions: Path) -> Path:
-    """Models folder of the digits and of `colors`, which models.config does not have yet."""
-    version = two_versions / "colors" / "1"
-    save_classifier(version, COLORS)
-    images = np.zeros((1, *COLORS.shape), np.uint8)
-    write_warmup_requests(version / "assets.extra" / "tf_serving_warmup_requests", COLORS, images)
-    return two_versions
-
-
-@pytest.mark.original
-def test_up_serves_several_models(several: Path, ports: Ports, digits: Any) -> None:
-    process = start_up(several, ports)
-    try:
-        assert process.stdout
-        out = "".join(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
-        assert "Version 1 of colors is stable" in out
-        assert "colors, digits; default: digits" in out
-        with ModelServerClient(f"127.0.0.1:{ports.grpc}") as client:
-            assert client.predict(digits.one(7)).digit == 7
-        url = f"http://127.0.0.1:{ports.gateway}"
-        with Client(url, model="colors") as colors:
-            assert colors.predict(np.zeros((30, 20, 3), np.uint8)).label in COLORS.labels
-        listed = httpx.get(f"{url}/v1/models").json()
-        assert (listed["name"], sorted(listed["models"])) == ("digits", ["colors", "digits"])
-        change(several, ports, "promote", "2", "--model", "digits")
-        change(several, ports, "promote", "1", "--model", "colors", "--version-label", "canary")
-        listed = httpx.get(f"{url}/v1/models", params={"model": "colors"}).json()
-        assert (listed["name"], listed["labels"]) == ("colors", {"canary": 1, "stable": 1})
     finally:
         process.terminate()
         process.communicate(timeout=20)

@@ -263,22 +263,28 @@ def test_score_killed_worker_ends_the_run(
     assert_complete(str(photos), output)
 
 
-def test_score_changes_of_pictures_change_their_rows(
+def test_score_changed_and_unreadable_pictures_are_scored_by_the_next_run(
     photos: Path, output: str, options: list[object], digits: Any
 ) -> None:
-    score(photos, *options)
+    unreadable = photos / "0" / "00003.png"
+    unreadable.unlink()
+    unreadable.symlink_to("none.png")
+    assert count("To repeat", score(photos, *options, status=1)) == 1
+    before = rows(output)
+    assert before[str(unreadable)]["error_code"] == "not_found"
+    unreadable.unlink()
+    unreadable.write_bytes((photos / "0" / "00000.png").read_bytes())
     draw(photos, digits, 30, first=400)
     changed = photos / "1" / "00001.png"
     changed.write_bytes(to_png(digits.one(4)) + b" ")
-    (photos / "0" / "00003.png").unlink()
-    before = rows(output)
+    (photos / "0" / "00006.png").unlink()
     summary = score(photos, *options)
     found = assert_complete(str(photos), output)
-    assert count("Skipped", summary) == 398
+    assert count("Skipped", summary) == 397
     assert count("Removed", summary) == 1
-    assert " of 31 pictures" in summary
+    assert " of 32 pictures" in summary
     assert found[str(changed)]["digit"] == 4
-    kept = before.keys() & found.keys() - {str(changed)}
+    kept = before.keys() & found.keys() - {str(changed), str(unreadable)}
     assert {path: before[path] for path in kept} == {path: found[path] for path in kept}
 
 
@@ -302,21 +308,6 @@ def test_score_s3_to_s3(
     filesystem.rm("photos/1/00001.png")
     assert count("Removed", score(*arguments)) == 1
     assert_complete(source, output)
-
-
-def test_score_unreadable_picture_is_scored_by_the_next_run(
-    photos: Path, output: str, options: list[object], linear: LinearModelServer
-) -> None:
-    unreadable = photos / "0" / "00003.png"
-    unreadable.unlink()
-    unreadable.symlink_to("none.png")
-    summary = score(photos, *options, status=1)
-    assert count("To repeat", summary) == 1
-    assert rows(output)[str(unreadable)]["error_code"] == "not_found"
-    unreadable.unlink()
-    unreadable.write_bytes((photos / "0" / "00000.png").read_bytes())
-    assert " of 1 pictures" in score(photos, *options)
-    assert_complete(str(photos), output)
 
 
 def test_score_stopped_model_server_ends_the_run(
