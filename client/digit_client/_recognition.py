@@ -10,6 +10,7 @@ group by group: the pixels of all might not fit into memory.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar
 
@@ -146,7 +147,7 @@ class Recognition:
         """Yield the model's answer on each picture, prepared as its task card says."""
         rows: Sequence[NDArray[Any] | PictureError]
         if self._are_prepared(pictures, indexes):
-            rows = [pictures[index] for index in indexes]
+            rows = list(np.asarray(pictures)[indexes.start : indexes.stop])
         else:
             rows = [self._attempt(pictures, index, self._prepare) for index in indexes]
         answers = iter(self._classify([row for row in rows if not isinstance(row, Exception)]))
@@ -204,25 +205,23 @@ class Recognition:
     def _look(self, page: Page) -> Outcome[Prediction]:
         """Return the one digit that the reader finds, at the coarsest view at which the model agrees.
 
-        Without a reader, the model decides on all ink of the picture.
+        Otherwise, and without a reader, the model decides on all ink of the picture.
         """
-        for levels, factor in page.views():
-            try:
+        count: int | None = None
+        with suppress(ReaderMissingError):
+            for levels, factor in page.views():
                 found = images.detect(page, self.find(levels).scaled(factor))
-            except ReaderMissingError:
-                crop = images.crop_picture(page)
-                (answer,) = self._classify([crop])
-                return Outcome(self._decide(answer, crop), (crop,))
-            answers = self._classify(found.glyphs)
-            digits = images.digit_indexes(found, answers, self.min_is_digit)
-            if len(digits) == 1:
-                return Outcome(answers[digits[0]], (found.glyphs[digits[0]],))
-        # The crop that resembles a digit most shows why.
-        best = max(digits or range(len(answers)), key=lambda index: answers[index].confidence)
-        refused = replace(answers[best], refusal="no_digit")
-        if digits:
-            refused = replace(refused, refusal="several_digits", count=len(digits))
-        return Outcome(refused, (found.glyphs[best],))
+                answers = self._classify(found.glyphs)
+                digits = images.digit_indexes(found, answers, self.min_is_digit)
+                count = len(digits)
+                if count == 1:
+                    return Outcome(answers[digits[0]], (found.glyphs[digits[0]],))
+        crop = images.crop_picture(page)
+        (answer,) = self._classify([crop])
+        if count is None:
+            return Outcome(self._decide(answer, crop), (crop,))
+        refusal: Refusal = "several_digits" if count else "no_digit"
+        return Outcome(replace(answer, refusal=refusal, count=count or None), (crop,))
 
     def _decide(self, answer: Prediction, row: NDArray[Any]) -> Prediction:
         """Return the answer on an input, refused if nothing is written there or the model is not sure."""

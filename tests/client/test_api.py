@@ -212,10 +212,13 @@ def test_parse_response_any_other_content_raises_digit_error(status: int, conten
                 [{"text": "1", "lines": [{"text": "1", "box": [1, 2, 3, 4], "digits": [{"digit": 1}]}]}],
             )
         ),
-        *((_api.parse_feedback, document) for document in ({}, {"feedback": None}, {"feedback": []})),
+        *(
+            (_api.parse_feedback, document)
+            for document in [dict[str, Any](), {"feedback": None}, {"feedback": []}]
+        ),
         *(
             (_api.parse_models, MODELS_ANSWER | fields)
-            for fields in ({"versions": 1}, {"versions": [{}]}, {"task": {}}, {"labels": []})
+            for fields in [dict[str, Any](versions=1), {"versions": [{}]}, {"task": {}}, {"labels": []}]
         ),
     ],
 )

@@ -106,7 +106,7 @@ def test_predict_many_puts_each_outcome_in_its_place(
         NotAnImageError,
         7,
     ]
-    # One call for all good pictures, one for each page of the others, and one for the crops.
+    # One call for the drawings, two for each other picture, on which the reader looks for digits.
     assert server.calls == calls + 4
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, ImageError):

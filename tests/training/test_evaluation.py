@@ -162,7 +162,7 @@ def test_fit_temperature_stops_at_its_bounds(is_upper: bool) -> None:
     """Without wrong answers the best temperature is 0, and with certain ones it is infinite."""
     answers = np.tile(np.eye(10, dtype=np.float32)[3], (50, 1))
     labels = np.array([3] * 40 + [5 if is_upper else 3] * 10, np.uint8)
-    answers = answers if is_upper else 0.05 + 0.5 * answers
+    answers = answers if is_upper else np.float32(0.05) + np.float32(0.5) * answers
     bound = evaluation.MAX_TEMPERATURE
     assert evaluation.fit_temperature(answers, labels) == pytest.approx(bound if is_upper else 1 / bound)
 

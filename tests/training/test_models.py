@@ -29,11 +29,13 @@ def test_network_maps_pixels_to_probabilities(build: type[keras.Model], pixels: 
     network = build()
     outputs = predict_outputs(network, pixels)
     probabilities = outputs[PROBABILITIES]
-    assert (probabilities.shape, probabilities.dtype) == ((3, 10), np.float32)
+    assert probabilities.shape == (3, 10)
+    assert probabilities.dtype == np.float32
     assert np.allclose(probabilities.sum(axis=1), 1)
     assert models.has_is_digit(network) == (IS_DIGIT in outputs) == (build is models.convnet)
     is_digit = outputs.get(IS_DIGIT, np.full(3, 0.5, np.float32))
-    assert (is_digit.shape, is_digit.dtype) == ((3,), np.float32)
+    assert is_digit.shape == (3,)
+    assert is_digit.dtype == np.float32
     assert np.all((is_digit > 0) & (is_digit < 1))
 
 

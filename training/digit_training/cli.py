@@ -270,7 +270,7 @@ def _import(modules: Sequence[str]) -> None:
 @feedback_options
 @target_options
 @click.pass_context
-def export(context: click.Context, file: Path | None, modules: tuple[str, ...], **options: Any) -> None:
+def export(context: click.Context, /, file: Path | None, modules: tuple[str, ...], **options: Any) -> None:
     """Publish a model that was fitted elsewhere as the next version of the model of its name.
 
     The task card names the labels and says how the model takes pictures. Without --task and --labels, the
@@ -325,8 +325,7 @@ def _exit_on_error() -> Iterator[None]:
         sys.stderr.flush()
         os._exit(INTERRUPTED_STATUS)
     except NotPublishedError as error:
-        refusal = click.ClickException(str(error))
-        refusal.exit_code = NOT_PUBLISHED_STATUS
-        raise refusal from error
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(NOT_PUBLISHED_STATUS) from error
     except (ArtifactError, TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error

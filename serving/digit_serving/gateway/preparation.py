@@ -134,4 +134,8 @@ class Preparation:
         try:
             return page_of_picture(picture, max_pixels=max_pixels)
         finally:
-            context.decode_seconds += time.perf_counter() - started
+            seconds = time.perf_counter() - started
+            if isinstance(picture, np.ndarray):
+                context.normalise_seconds += seconds
+            else:
+                context.decode_seconds += seconds

@@ -72,7 +72,7 @@ def test_prediction_is_logged_with_stages_and_result(http: FlaskClient, digits: 
             assert http.get(path).status_code == 200
     (line,) = map(json.loads, lines())
     assert datetime.now(UTC) - datetime.fromisoformat(line.pop("time")) < timedelta(minutes=1)
-    stages = [line.pop(name) for name in ("decode_ms", "normalise_ms", "queue_ms", "model_server_ms")]
+    stages = [line.pop(name) for name in ("decode_ms", "queue_ms", "model_server_ms")]
     assert all(milliseconds > 0 for milliseconds in stages)
     assert sum(stages) <= line.pop("ms")
     assert line == {

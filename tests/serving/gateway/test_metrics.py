@@ -93,7 +93,7 @@ def test_reading_counts_its_digits_crops_and_stages(
     assert delta("digits_reading_digits_sum") == 4
     assert delta("digits_call_images_sum") == sum(model.sizes)
     assert delta("digits_model_duration_seconds_count", version="1") == 1
-    for stage, count in (("decode", 0), ("normalise", 0), ("find", 1), ("queue", 1)):
+    for stage, count in (("decode", 1), ("normalise", 0), ("find", 1), ("queue", 1)):
         assert delta("digits_stage_duration_seconds_count", stage=stage) == count
 
 

@@ -149,8 +149,8 @@ def test_spans_of_sampled_request_join_callers_trace(
     (server_span,) = collector.spans_named("POST /v1/predict")
     (call,) = collector.spans_named(CALL)
     stages = [span for span in collector.spans if span is not server_span]
-    assert {span.name for span in stages} == {"decode", "normalise", "queue", call.name}
-    assert len(stages) == 4, "probes are not traced"
+    assert {span.name for span in stages} == {"decode", "queue", call.name}
+    assert len(stages) == 3, "probes are not traced"
 
     assert server_span.kind == Span.SPAN_KIND_SERVER
     assert (server_span.trace_id.hex(), server_span.parent_span_id.hex()) == (TRACE, PARENT)
@@ -195,7 +195,7 @@ def test_spans_of_reading_include_the_search(
     (server_span,) = collector.spans_named("POST /v1/read")
     assert {"digits.images": 1, "digits.digits": 2}.items() <= attributes(server_span).items()
     stages = [span for span in collector.spans if span is not server_span]
-    assert {span.name for span in stages} == {"find", "queue", CALL}
+    assert {span.name for span in stages} == {"decode", "find", "queue", CALL}
     for span in stages:
         assert server_span.start_time_unix_nano - CLOCK_SKEW <= span.start_time_unix_nano
         assert span.end_time_unix_nano <= server_span.end_time_unix_nano + CLOCK_SKEW

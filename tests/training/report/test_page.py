@@ -227,9 +227,9 @@ def test_render_page_of_two_outputs_shows_refusals(
 def test_render_page_of_interrupted_fits_and_ensembles_says_so(fitted: FitResult, dataset: Dataset) -> None:
     perfect = Evaluation(1.0, 0.0, np.eye(10, dtype=np.float32)[dataset.test.labels], None)
 
-    def render_with(networks: int, **recipe: int) -> str:
+    def render_with(fitted_networks: int, **recipe: int) -> str:
         changed = replace(fitted.recipe, **recipe)  # type: ignore[arg-type]
-        return render(replace(fitted, recipe=changed, networks=networks), dataset, perfect)
+        return render(replace(fitted, recipe=changed, networks=fitted_networks), dataset, perfect)
 
     assert "Interrupted</strong> after 3 of 9 epochs" in render_with(1, epochs=9)
     assert "Interrupted</strong> after 2 of 3 networks" in render_with(2, networks=3)
