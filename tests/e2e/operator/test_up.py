@@ -207,7 +207,7 @@ def test_up_killed_process_starts_again_and_sigterm_stops_all(root: Path, ports:
     assert process.returncode == 0
     for name in ("model server", "gateway"):
         assert f"The {name} was killed by SIGKILL; it starts again in 1 s." in err
-    assert "INFO" not in err
+    assert "INFO GET" not in err
     assert pids_with_ports(ports) == []
 
 

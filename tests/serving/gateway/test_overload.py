@@ -77,5 +77,6 @@ def test_gateway_large_photographs_end_within_deadline(stub: StubModelServer) ->
         ThreadPoolExecutor(200) as threads,
     ):
         responses = [*threads.map(partial(predict, gateway.url), [photograph] * 200)]
-    assert {response.status_code for response in responses} == {200, 429}
+    statuses = {response.status_code for response in responses}
+    assert {200, 429} <= statuses <= {200, 429, 504}
     assert max(response.elapsed.total_seconds() for response in responses) < deadline + 1
