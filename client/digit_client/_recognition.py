@@ -4,8 +4,8 @@
     for outcome in recognition.predict([b"…", pixels]):
         print(outcome.result)
 
-Synchronous, and pure but for `classify`. Each use of a picture decodes it anew, and outcomes are yielded
-group by group: the pixels of all might not fit into memory.
+Synchronous, and pure but for `classify` and `find`. Outcomes are yielded group by group: the pixels of all
+pictures might not fit into memory.
 """
 
 import math
@@ -190,22 +190,23 @@ class Recognition:
         crops = [self._crop(page) if isinstance(page, Page) else None for page in pages]
         answers = iter(self._classify([crop for crop in crops if crop is not None]))
         for page, crop in zip(pages, crops, strict=True):
-            answer = None if crop is None else self._decide(next(answers), crop)
+            whole = None if crop is None else (self._decide(next(answers), crop), crop)
             if not isinstance(page, Page):
                 yield Outcome(page)
-            elif crop is None or answer is None or (answer.refusal and not page.is_input):
-                yield self._look(page)
+            elif whole and (page.is_input or not whole[0].refusal):
+                yield Outcome(whole[0], (whole[1],))
             else:
-                yield Outcome(answer, (crop,))
+                yield self._look(page, whole)
 
     def _crop(self, page: Page) -> NDArray[np.uint8] | None:
         """Return the digit of a drawing, or None for a picture on which the reader has to look for it."""
         return images.crop_picture(page) if page.is_input else images.crop_drawing(page)
 
-    def _look(self, page: Page) -> Outcome[Prediction]:
+    def _look(self, page: Page, whole: tuple[Prediction, Pixels] | None) -> Outcome[Prediction]:
         """Return the one digit that the reader finds, at the coarsest view at which the model agrees.
 
-        Otherwise, and without a reader, the model decides on all ink of the picture.
+        Otherwise, and without a reader, the model decides on all ink of the picture: `whole` is its answer
+        and the crop, if it was asked before.
         """
         count: int | None = None
         with suppress(ReaderMissingError):
@@ -216,12 +217,16 @@ class Recognition:
                 count = len(digits)
                 if count == 1:
                     return Outcome(answers[digits[0]], (found.glyphs[digits[0]],))
+        answer, crop = whole or self._ask_whole(page)
+        if count is not None:
+            refusal: Refusal = "several_digits" if count else "no_digit"
+            answer = replace(answer, refusal=refusal, count=count or None)
+        return Outcome(answer, (crop,))
+
+    def _ask_whole(self, page: Page) -> tuple[Prediction, Pixels]:
         crop = images.crop_picture(page)
         (answer,) = self._classify([crop])
-        if count is None:
-            return Outcome(self._decide(answer, crop), (crop,))
-        refusal: Refusal = "several_digits" if count else "no_digit"
-        return Outcome(replace(answer, refusal=refusal, count=count or None), (crop,))
+        return self._decide(answer, crop), crop
 
     def _decide(self, answer: Prediction, row: NDArray[Any]) -> Prediction:
         """Return the answer on an input, refused if nothing is written there or the model is not sure."""

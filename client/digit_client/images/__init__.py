@@ -1,4 +1,4 @@
-"""Image reading: decoding, segmentation of a digit, and normalisation to MNIST's form (extra `[images]`).
+"""Image reading: decoding, pages on which digits are found, and crops in MNIST's form (extra `[images]`).
 
     from digit_client import images
 

@@ -70,11 +70,11 @@ def to_page(pixels: Pixels, size: tuple[int, int] | None = None) -> Page:
 
 def _to_grey(picture: Pixels) -> NDArray[np.uint8]:
     """Return grey levels; transparent pictures are laid on paper."""
-    picture = flatten_alpha(picture)
+    picture = _flatten_alpha(picture)
     return picture if picture.ndim == 2 else np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def flatten_alpha(pixels: Pixels) -> Pixels:
+def _flatten_alpha(pixels: Pixels) -> Pixels:
     """Blend RGBA with white or black paper, in contrast to the ink: uint8 [h, w] or [h, w, 3]."""
     if pixels.ndim == 2 or pixels.shape[2] == 3:
         return pixels

@@ -212,7 +212,7 @@ class TestOfReadings:
             ({"label": "2\n1"}, ["2", "1"], 1),
             ({"label": ""}, [NO_CLASS, NO_CLASS], 0),
             ({"is": "right"}, ["2", "7"], 2),
-            # Of a number of another length it is unknown which digits differ.
+            # A number of another length does not tell which digits differ.
             ({"label": "2"}, [None, None], 0),
             ({"label": "274"}, [None, None], 0),
         ],
