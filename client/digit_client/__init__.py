@@ -109,9 +109,10 @@ if not typing.TYPE_CHECKING:
         except ModuleNotFoundError as error:
             if name not in _EXTRAS:
                 raise
+            from digit_client._exceptions import how_to_install
+
             raise ModuleNotFoundError(
-                f"{__name__}.{name} needs the module {error.name}; "
-                f"install it in a clone of digit-serving: pip install '.[{_EXTRAS[name]}]'",
+                f"{__name__}.{name} needs the module {error.name}; {how_to_install(_EXTRAS[name])}",
                 name=error.name,
             ) from error
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,6 +24,7 @@ from digit_client._exceptions import (
     ModelNotFoundError,
     ReadingNotSupportedError,
     UnavailableError,
+    how_to_install,
 )
 from digit_client._types import CallKeywords, Prediction, Reading
 
@@ -124,8 +125,7 @@ class RegisteredCommands(click.Group):
             if extras is None:
                 raise
             raise click.ClickException(
-                f"`digits {ctx.invoked_subcommand}` needs the module {error.name}; "
-                f"install it in a clone of digit-serving: pip install '.[{extras}]'"
+                f"`digits {ctx.invoked_subcommand}` needs the module {error.name}; {how_to_install(extras)}"
             ) from error
 
 

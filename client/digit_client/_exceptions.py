@@ -171,6 +171,11 @@ class UnavailableError(ServiceError):
     code = "model_unavailable"
 
 
+def how_to_install(extra: str) -> str:
+    """Return the end of a message about a missing module: the command that brings it."""
+    return f"install it in a clone of digit-serving: pip install '.[{extra}]'"
+
+
 def without_tracebacks(error: _Error) -> _Error:
     """Remove the tracebacks of an error that is kept, and of its causes: their frames hold pixels."""
     link: BaseException | None = error

@@ -13,6 +13,8 @@ Artifacts fail with ArtifactError, and calls of a service with DigitError, both 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from digit_client._exceptions import how_to_install
+
 
 class DigitServingError(Exception):
     """Base class of the package's errors."""
@@ -44,6 +46,5 @@ def needs_extra(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise DigitServingError(
-            f"this command needs the module {error.name}; "
-            f"install it in a clone of digit-serving: pip install '.[{extra}]'"
+            f"this command needs the module {error.name}; {how_to_install(extra)}"
         ) from error

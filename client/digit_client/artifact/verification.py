@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from digit_client._exceptions import how_to_install
 from digit_client.artifact.versions import ArtifactError
 
 _NO_TENSORFLOW = 3
@@ -32,8 +33,7 @@ def verify(version: Path) -> None:
     reason = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
     if done.returncode == _NO_TENSORFLOW:
         raise ArtifactError(
-            f"{version} can't be verified without TensorFlow ({reason}); "
-            "install it in a clone of digit-serving: pip install '.[training]'"
+            f"{version} can't be verified without TensorFlow ({reason}); {how_to_install('training')}"
         )
     raise ArtifactError(f"{version} can't be served: {reason}")
 

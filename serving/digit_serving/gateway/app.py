@@ -13,6 +13,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
 
 from digit_client import DigitError, UnavailableError
+from digit_client._exceptions import how_to_install
 from digit_client.tfserving.connection import AsyncConnection
 from digit_serving.gateway import errors, openapi, ops, routes, tls
 from digit_serving.gateway.admission import Admission
@@ -179,8 +180,7 @@ def create_tracer(settings: Settings) -> "RequestTracer | None":
         from digit_serving.gateway.tracing import RequestTracer
     except ImportError:
         _log.warning(
-            "tracing is off: the OTEL_EXPORTER_… variables need the extra otel; "
-            "install it in a clone of digit-serving: pip install '.[otel]'"
+            "tracing is off: the OTEL_EXPORTER_… variables need the extra otel; %s", how_to_install("otel")
         )
         return None
     return RequestTracer(settings.model_server)

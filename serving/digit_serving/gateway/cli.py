@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from digit_client._exceptions import how_to_install
 from digit_serving import sockets
 from digit_serving.commands import click_errors
 from digit_serving.errors import DigitServingError, SettingError
@@ -83,8 +84,7 @@ def _check_store(url: str) -> None:
         from digit_client.artifact.feedback_table import StoreError, parse_url
     except ImportError as error:
         raise SettingError(
-            "DIGITS_FEEDBACK: needs the extra feedback; "
-            "install it in a clone of digit-serving: pip install '.[feedback]'"
+            f"DIGITS_FEEDBACK: needs the extra feedback; {how_to_install('feedback')}"
         ) from error
     with _setting_errors("DIGITS_FEEDBACK", StoreError):
         parse_url(url)
