@@ -77,6 +77,5 @@ def test_gateway_large_photographs_end_within_deadline(stub: StubModelServer) ->
         ThreadPoolExecutor(200) as threads,
     ):
         responses = [*threads.map(partial(predict, gateway.url), [photograph] * 200)]
-    statuses = {response.status_code for response in responses}
-    assert {200, 429} <= statuses <= {200, 429, 504}
+    assert {response.status_code for response in responses} == {200, 429}
     assert max(response.elapsed.total_seconds() for response in responses) < deadline + 1
