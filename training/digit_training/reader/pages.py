@@ -322,14 +322,14 @@ class _Hand:
     @classmethod
     def any(cls, rng: np.random.Generator, height: float) -> "_Hand":
         """Return a random hand."""
-        touching = (0.0, 0.25, 1.0)[int(rng.choice(3, p=(0.48, 0.36, 0.16)))]
+        touching = (0.0, 0.25, 1.0)[int(rng.choice(3, p=(0.44, 0.36, 0.20)))]
         return cls(
             height=height,
-            source=SOURCES[int(rng.choice(4, p=(0.42, 0.30, 0.18, 0.10)))],
+            source=SOURCES[int(rng.choice(4, p=(0.38, 0.28, 0.24, 0.10)))],
             constancy=1.0 if rng.random() < 0.7 else 0.5,
             pen=max(1.0, height * rng.uniform(0.05, 0.14)),
             weight=float(rng.uniform(-0.025, 0.05) * height) if rng.random() < 0.4 else 0.0,
-            slant=float(rng.normal(0.08, 0.2)),
+            slant=float(rng.normal(0, 0.22)),
             stretch=float(np.exp(rng.normal(0, 0.14))),
             size_spread=float(rng.choice((0.04, 0.1, 0.2))),
             gap=float(np.exp(rng.uniform(*np.log((0.03, 0.5))))),
