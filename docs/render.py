@@ -21,7 +21,7 @@ Entry = tuple[str, str]
 
 def render(page: str) -> str:
     """Return a page with its lists, which lie between two comments, made anew."""
-    lists = {"gateway": _gateway, "variables": _variables, "common": _common, "commands": _commands}
+    lists = {"gateway": _gateway, "common": _common, "commands": _commands}
 
     def replace(match: re.Match[str]) -> str:
         return f"{match[1]}\n\n{lists[match[2]]()}\n\n{match[3]}"
@@ -43,16 +43,6 @@ def _gateway() -> str:
     return _list(gateway_settings())
 
 
-def _variables() -> str:
-    options: dict[tuple[str, str], list[str]] = {}
-    for name, command in _walk(main, ""):
-        for option in _options(command):
-            if option.envvar:
-                groups = options.setdefault((f"`{option.envvar}`", option.opts[-1]), [])
-                groups.append(name.partition(" ")[0])
-    return _list((variable, f"`{flag}` of {_enumerate(of)}") for (variable, flag), of in options.items())
-
-
 def _common() -> str:
     return _list(_common_options())
 
@@ -66,7 +56,7 @@ def _commands() -> str:
         parts = [
             f"### {name}",
             f"`{' '.join((name, *arguments))}`" if arguments else "",
-            inspect.cleandoc(command.help or ""),
+            inspect.cleandoc(command.help or "").partition("\n\n")[0],
         ]
         parts.append(_list(entry for entry in entries if entry not in common))
         shared = [option.opts[-1] for option in _options(command) if _entry(option) in common]
@@ -83,7 +73,7 @@ def _common_options() -> list[Entry]:
     meanings: dict[str, Entry] = {}
     for entry, count in counts.most_common():
         if count > 1:
-            meanings.setdefault(entry[0].partition(" ")[0].strip("`"), entry)
+            meanings.setdefault(re.split("[ =]", entry[0].strip("`"))[0], entry)
     return [entry for entry in counts if entry in meanings.values()]
 
 
@@ -104,14 +94,16 @@ def _options(command: click.Command) -> list[click.Option]:
 
 
 def _entry(option: click.Option) -> Entry:
-    """Return the option with its metavar, and its meaning, default and variable."""
-    metavar = option.make_metavar(click.Context(click.Command(""))).removesuffix(" RANGE")
-    flag = option.opts[-1] if option.is_flag else f"{option.opts[-1]} {metavar}"
-    meaning, _, default = " ".join((option.help or "").split()).partition(" [default: ")
-    default = default.removesuffix("]")
-    if not default and not option.is_flag and (value := _text(option.to_info_dict()["default"])):
-        default = f"`{value}`"
-    notes = (default and f"default {default}", option.envvar and f"variable `{option.envvar}`")
+    """Return the option with its default, or else its metavar, and its meaning and variable."""
+    meaning, _, described = " ".join((option.help or "").split()).partition(" [default: ")
+    default = "" if option.is_flag or described else _text(option.to_info_dict()["default"])
+    flag = option.opts[-1]
+    if default and not isinstance(option.type, click.Choice):
+        flag += f"={default}"
+    elif not option.is_flag:
+        flag += f" {option.make_metavar(click.Context(click.Command(''))).removesuffix(' RANGE')}"
+        described = described.removesuffix("]") or (default and f"`{default}`")
+    notes = (described and f"default {described}", option.envvar and f"variable `{option.envvar}`")
     return f"`{flag}`", "; ".join(filter(None, (meaning.removesuffix("."), *notes)))
 
 
