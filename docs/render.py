@@ -103,8 +103,9 @@ def _entry(option: click.Option) -> Entry:
     elif not option.is_flag:
         flag += f" {option.make_metavar(click.Context(click.Command(''))).removesuffix(' RANGE')}"
         described = described.removesuffix("]") or (default and f"`{default}`")
-    notes = (described and f"default {described}", option.envvar and f"variable `{option.envvar}`")
-    return f"`{flag}`", "; ".join(filter(None, (meaning.removesuffix("."), *notes)))
+    default_note = f"default {described}" if described else ""
+    variable_note = f"variable `{option.envvar}`" if option.envvar else ""
+    return f"`{flag}`", "; ".join(filter(None, (meaning.removesuffix("."), default_note, variable_note)))
 
 
 def _text(value: object) -> str:
