@@ -38,6 +38,6 @@ def test_site_renders_the_reference_from_code(site: Path) -> None:
     assert "TruncatedImageError" in page("client")
     assert "digits models promote" in page("cli")
     assert "DIGITS_QUEUE_CAPACITY" in page("settings")
-    assert "DIGITS_GRPC_PORT" in page("settings")
+    assert "DIGITS_GRPC_PORT" in page("cli")
     assert '"/v1/predict"' in (site / "reference" / "openapi.json").read_text()
     assert "perceptron" in (site / "tutorials" / "ten_lines.html").read_text()
