@@ -91,17 +91,6 @@ def test_parse_predictions_returns_predictions() -> None:
     assert (prediction.image, prediction.request_id) == (None, "r")
 
 
-def test_parse_readings_success_returns_readings() -> None:
-    (reading,) = parse(_api.parse_readings, READ_ANSWER)
-    assert (reading.text, reading.model_version) == ("2\n2", 3)
-    assert [(line.text, line.box) for line in reading.lines] == [("2", (1, 2, 3, 4)), ("2", (1, 12, 3, 4))]
-    assert [digit.box for digit in reading.digits] == [(1, 2, 3, 4), (1, 12, 3, 4)]
-    assert {(digit.digit, digit.confidence, digit.probabilities[2]) for digit in reading.digits} == {
-        (2, 0.91, float(np.float32(0.91)))
-    }
-    assert hash(reading)
-
-
 @pytest.mark.parametrize(
     ("status", "problem", "error_class"),
     [

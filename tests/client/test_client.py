@@ -182,22 +182,15 @@ def test_api_key_that_no_header_can_hold_raises_value_error_without_it(client_ty
     assert key not in str(raised.value)
 
 
-def test_requests_name_package_and_python(client_type: Any) -> None:
+def test_requests_name_package_python_and_a_request_id(client_type: Any) -> None:
     requests, transport = record_requests()
     with connect(client_type, transport, default_headers={"X-Tenant": "a"}) as client:
+        prediction = client.predict(b"image", request_id="my-id")
         client.predict(b"image")
         client.with_options(default_headers={"X-Tenant": "b"}).predict_many([b"image"])
     agents = {request.headers["user-agent"] for request in requests}
     assert agents == {f"digit-serving/{version('digit-serving')} python/{platform.python_version()}"}
-    assert [request.headers["x-tenant"] for request in requests] == ["a", "b"]
-
-
-def test_request_id_is_sent_and_returned(client_type: Any) -> None:
-    requests, transport = record_requests()
-    with connect(client_type, transport) as client:
-        prediction = client.predict(b"image", request_id="my-id")
-        client.predict(b"image")
-        client.predict(b"image")
+    assert [request.headers["x-tenant"] for request in requests] == ["a", "a", "b"]
     sent = [request.headers["x-request-id"] for request in requests]
     assert sent[0] == prediction.request_id == "my-id"
     assert len(set(sent)) == 3

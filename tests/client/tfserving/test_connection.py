@@ -15,7 +15,6 @@ import pytest
 from digit_client import (
     DIGITS,
     AuthenticationError,
-    DeadlineExceededError,
     DigitError,
     ModelNotFoundError,
     OverloadedError,
@@ -177,14 +176,6 @@ def test_versions_refused_connection_raises_unavailable(connect: Callable[[str],
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
         connection.versions(MODEL, timeout=5)
     connection.close()
-
-
-def test_versions_slow_server_raises_deadline_exceeded(
-    connection: Any, server: LinearModelServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "delay", 0.3)
-    with pytest.raises(DeadlineExceededError):
-        connection.versions(MODEL, timeout=0.1)
 
 
 def test_task_without_card_is_that_of_digits(connection: Any) -> None:
