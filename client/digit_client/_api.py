@@ -107,13 +107,8 @@ def auth_headers(api_key: str | None) -> dict[str, str]:
 
 def query(options: CallOptions) -> dict[str, str]:
     """Return the query parameters of the options."""
-    parameters = {
-        "version": options.version,
-        "label": options.label,
-        "min_is_digit": options.min_is_digit,
-        "include": options.include,
-    }
-    return {name: str(value) for name, value in parameters.items() if value is not None}
+    values = {name: getattr(options, name) for name in ("version", "label", "min_is_digit", "include")}
+    return {name: str(value) for name, value in values.items() if value is not None}
 
 
 def encode_image(image: ImageSource) -> dict[str, Any]:
@@ -176,11 +171,25 @@ def parse_response(
 
     Raise the DigitError that an error response describes, ServiceError for what is no response of a gateway.
     """
-    document = parse_document(status, headers, content)
+    try:
+        document = json.loads(content)
+    except ValueError:
+        document = None
+    if status >= 400:
+        raise _parse_problem(status, headers, document if isinstance(document, dict) else {})
+    if status >= 300:
+        target = headers.get("location", "another URL")
+        raise ServiceError(f"the service redirects to {target}; use the gateway's own URL", status=status)
+    kind = headers.get("content-type", "no content type").partition(";")[0]
+    if not isinstance(document, dict) and kind != "application/json":
+        raise ServiceError(
+            f"the service answered with {kind} instead of JSON: is this the URL of a Digits gateway?",
+            status=status,
+        )
     try:
         return parse(document)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _foreign_response(status) from error
+        raise ServiceError("the response does not come from a Digits gateway", status=status) from error
 
 
 def parse_predictions(
@@ -219,28 +228,6 @@ def parse_feedback(document: dict[str, Any]) -> Feedback:
     """Return what the service keeps."""
     kept = document["feedback"]
     return Feedback(str(kept["request_id"]), int(kept["index"]), int(kept["inputs"]), bool(kept["original"]))
-
-
-def parse_document(status: int, headers: Mapping[str, str], content: bytes) -> dict[str, Any]:
-    """Return the JSON object in a response. Raise the DigitError that an error response describes."""
-    try:
-        document = json.loads(content)
-    except ValueError:
-        document = None
-    if status >= 400:
-        raise _parse_problem(status, headers, document if isinstance(document, dict) else {})
-    if status >= 300:
-        target = headers.get("location", "another URL")
-        raise ServiceError(f"the service redirects to {target}; use the gateway's own URL", status=status)
-    if not isinstance(document, dict):
-        kind = headers.get("content-type", "no content type").partition(";")[0]
-        if kind == "application/json":
-            raise _foreign_response(status)
-        raise ServiceError(
-            f"the service answered with {kind} instead of JSON: is this the URL of a Digits gateway?",
-            status=status,
-        )
-    return document
 
 
 def _split_array(images: NDArray[np.uint8]) -> Iterator[ImageBatch]:
@@ -361,10 +348,6 @@ def _parse_problem(status: int, headers: Mapping[str, str], problem: dict[str, A
         request_id=request_id,
         retry_after=_parse_retry_after(headers.get("retry-after")),
     )
-
-
-def _foreign_response(status: int) -> ServiceError:
-    return ServiceError("the response does not come from a Digits gateway", status=status)
 
 
 def _parse_retry_after(value: str | None) -> float | None:

@@ -48,17 +48,13 @@ class RetryPolicy:
         None means: no attempt is left, the error is not retryable, or the wait would exceed the `remaining`
         seconds of the deadline.
         """
-        if attempt >= self.max_attempts or not is_retryable(error):
+        is_retryable = isinstance(error, (ConnectionFailedError, OverloadedError, UnavailableError))
+        if attempt >= self.max_attempts or not is_retryable:
             return None
         retry_after = getattr(error, "retry_after", None) or 0.0
         jitter = random.uniform(0, min(self.max_backoff, self.initial_backoff * 2 ** (attempt - 1)))  # noqa: S311
         backoff = max(retry_after, jitter)
         return backoff if backoff < remaining else None
-
-
-def is_retryable(error: DigitError) -> bool:
-    """True if another attempt may succeed: no connection, overload, or unavailability."""
-    return isinstance(error, (ConnectionFailedError, OverloadedError, UnavailableError))
 
 
 def default_timeout() -> float:
@@ -78,16 +74,11 @@ class Deadline:
 
     def __init__(self, seconds: float, spent: float = 0.0) -> None:
         self._seconds = seconds
-        self._end = time.monotonic() + seconds - spent
-
-    @property
-    def seconds_left(self) -> float:
-        """The seconds left, negative after the end."""
-        return self._end - time.monotonic()
+        self.end = time.monotonic() + seconds - spent
 
     def remaining(self) -> float:
         """Return the seconds left. Raise DeadlineExceededError if none are left."""
-        remaining = self.seconds_left
+        remaining = self.end - time.monotonic()
         if remaining <= 0:
             raise DeadlineExceededError(f"no answer within {self._seconds:g} s")
         return remaining
@@ -159,7 +150,7 @@ class Retrier:
             attempt += 1
 
     def _backoff(self, attempt: int, error: DigitError, deadline: Deadline) -> float | None:
-        backoff = self._policy.backoff(attempt, error, deadline.seconds_left)
+        backoff = self._policy.backoff(attempt, error, deadline.end - time.monotonic())
         if backoff is None or not self._budget.add(-1):
             return None
         _logger.info("retry %d in %.2f s: %s", attempt, backoff, error)

@@ -3,7 +3,7 @@
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from digit_client.artifact.task_card import DIGIT_LABELS, TaskCard
@@ -138,26 +138,8 @@ class Prediction:
         `digit` is there if the classes are the ten digits, `is_digit` if the model gives it, `count` if
         several digits are the refusal, `predicted_labels` from a multi-label model.
         """
-        named = self.predicted_labels
-        optional = {
-            "predicted_labels": None if named is None else list(named),
-            "is_digit": self.is_digit,
-            "count": self.count,
-            "request_id": self.request_id,
-            "image": _to_base64(self.image),
-        }
-        return {
-            "label": self.label,
-            **({"digit": self.digit} if self.has_digit_labels else {}),
-            "refusal": self.refusal,
-            "index": self.index,
-            "confidence": self.confidence,
-            "probabilities": list(self.probabilities),
-            "labels": list(self.labels),
-            "model_version": self.model_version,
-            "request_index": self.request_index,
-            **{name: value for name, value in optional.items() if value is not None},
-        }
+        digit = {"digit": self.digit} if self.has_digit_labels else {}
+        return {"label": self.label, **digit, "refusal": self.refusal, **_to_json(self)}
 
 
 Box = tuple[int, int, int, int]
@@ -179,13 +161,7 @@ class Digit:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the digit as JSON values; `image` is base64."""
-        return {
-            "digit": self.digit,
-            "confidence": self.confidence,
-            "probabilities": list(self.probabilities),
-            "box": list(self.box),
-            **({} if self.image is None else {"image": _to_base64(self.image)}),
-        }
+        return _to_json(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +179,7 @@ class Line:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the line as JSON values."""
-        return {
-            "text": self.text,
-            "box": list(self.box),
-            "digits": [digit.to_dict() for digit in self.digits],
-            "separators": [list(box) for box in self.separators],
-        }
+        return _to_json(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,14 +210,7 @@ class Reading:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the reading as JSON values, without the HTTP response."""
-        return {
-            "text": self.text,
-            "refusal": self.refusal,
-            "lines": [line.to_dict() for line in self.lines],
-            "model_version": self.model_version,
-            "request_index": self.request_index,
-            **({} if self.request_id is None else {"request_id": self.request_id}),
-        }
+        return {"text": self.text, "refusal": self.refusal, **_to_json(self)}
 
 
 Result = TypeVar("Result", Prediction, Reading)
@@ -298,5 +262,15 @@ class Models:
     response: "httpx.Response | None" = field(default=None, compare=False, repr=False)
 
 
-def _to_base64(data: bytes | None) -> str | None:
-    return None if data is None else base64.b64encode(data).decode()
+def _to_json(result: Any) -> dict[str, Any]:
+    """Return the fields of a result that are not None as JSON values, without the HTTP response."""
+    values = {each.name: getattr(result, each.name) for each in fields(result) if each.name != "response"}
+    return {name: _to_json_value(value) for name, value in values.items() if value is not None}
+
+
+def _to_json_value(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, tuple):
+        return [_to_json_value(item) for item in value]
+    return _to_json(value) if is_dataclass(value) else value

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from digit_client.artifact.task_card import READER_NAME
 from digit_client.images import Peaks
 from digit_client.tfserving.codec import PAGES_INPUT
-from digit_client.tfserving.protos import DT_FLOAT, ModelSpec, PredictRequest, PredictResponse
+from digit_client.tfserving.protos import DT_FLOAT, ModelSpec, PredictRequest, PredictResponse, TensorProto
 
 _MIN_HEIGHT = 9
 
@@ -37,9 +37,13 @@ def answer_page(request: PredictRequest) -> PredictResponse:
     peaks = find_components(np.frombuffer(tensor.tensor_content, np.uint8).reshape(height, width))
     response = PredictResponse(model_spec=ModelSpec(name=READER_NAME))
     for name in ("scores", "classes", "boxes"):
-        values, output = getattr(peaks, name)[np.newaxis], response.outputs[name]
-        output.dtype = DT_FLOAT
-        for size in values.shape:
-            output.tensor_shape.dim.add(size=size)
-        output.tensor_content = values.astype(np.float32).tobytes()
+        encode(getattr(peaks, name)[np.newaxis], response.outputs[name])
     return response
+
+
+def encode(array: NDArray[np.floating], tensor: TensorProto) -> None:
+    """Fill an output with the array as float32, as TensorFlow Serving does."""
+    tensor.dtype = DT_FLOAT
+    for size in array.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = array.astype(np.float32).tobytes()

@@ -19,9 +19,8 @@ class FaultyServer:
         self.responses: list[Callable[[], Response]] = []
         self.requests = 0
         self.queries: list[dict[str, str]] = []
-        self._server = make_server(
-            "127.0.0.1", 0, Request.application(self._count_and_respond), threaded=True
-        )
+        application = Request.application(self._count_and_respond)
+        self._server = make_server("127.0.0.1", 0, application, threaded=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=[0.01])
         self._thread.start()

@@ -15,7 +15,6 @@ from digit_client.artifact.models_config import STABLE
 from digit_client.artifact.task_card import READER_NAME
 from digit_client.tfserving.codec import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE, IS_DIGIT_OUTPUT, OUTPUT
 from digit_client.tfserving.protos import (
-    DT_FLOAT,
     GetModelMetadataRequest,
     GetModelMetadataResponse,
     GetModelStatusRequest,
@@ -24,9 +23,8 @@ from digit_client.tfserving.protos import (
     ModelVersionStatus,
     PredictRequest,
     PredictResponse,
-    TensorProto,
 )
-from tests.client.component_reader import answer_page
+from tests.client.component_reader import answer_page, encode
 from tests.client.linear_model import LinearModel
 
 DT_STRING = 7
@@ -38,8 +36,9 @@ class LinearModelServer:
 
     Without `task` the model is "digits", which has no task card; with it, the model has the card's name, and
     gives `card`, the card's JSON. A reader is beside it while `has_reader` is set. `delay` in seconds
-    precedes every answer; `failures` are status codes for the next calls, one each. `card_calls` counts the
-    calls for the task card, `calls` all others; `request_ids` has those that calls sent.
+    precedes every answer; `failures` are status codes for the next calls, one each, with `failure_details`.
+    `card_calls` counts the calls for the task card, `calls` all others; `request_ids` has those that calls
+    sent.
     """
 
     def __init__(
@@ -53,6 +52,7 @@ class LinearModelServer:
         self.delay = 0.0
         self.has_reader = True
         self.failures: list[grpc.StatusCode] = []
+        self.failure_details = "injected"
         self.calls = self.card_calls = 0
         self.request_ids: list[str] = []
         self.card: bytes | None = None
@@ -60,19 +60,7 @@ class LinearModelServer:
         self.publish(images, labels, with_is_digit=with_is_digit, task=task)
         # TensorFlow Serving takes messages of any size, too.
         self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
-        self._server.add_generic_rpc_handlers(
-            (
-                _service(
-                    "PredictionService",
-                    Predict=(self._predict, PredictRequest, PredictResponse),
-                    GetModelMetadata=(self._metadata, GetModelMetadataRequest, GetModelMetadataResponse),
-                ),
-                _service(
-                    "ModelService",
-                    GetModelStatus=(self._status, GetModelStatusRequest, GetModelStatusResponse),
-                ),
-            )
-        )
+        self._server.add_generic_rpc_handlers((self,))  # type: ignore[arg-type]
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
@@ -90,6 +78,16 @@ class LinearModelServer:
         self.model = LinearModel(images, labels, with_is_digit=with_is_digit, task=self._task)
         self._version += 1
 
+    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
+        """Return the handler of a method, as grpc.GenericRpcHandler does."""
+        methods: dict[str, tuple[Callable[..., Any], Any, Any]] = {
+            "Predict": (self._predict, PredictRequest, PredictResponse),
+            "GetModelMetadata": (self._metadata, GetModelMetadataRequest, GetModelMetadataResponse),
+            "GetModelStatus": (self._status, GetModelStatusRequest, GetModelStatusResponse),
+        }
+        answer, request, response = methods[details.method.rpartition("/")[2]]
+        return grpc.unary_unary_rpc_method_handler(answer, request.FromString, response.SerializeToString)
+
     def __enter__(self) -> Self:
         return self
 
@@ -105,9 +103,9 @@ class LinearModelServer:
         pixels = self._decode_pixels(request, context)
         probabilities, is_digit = self.model(pixels)
         response = PredictResponse(model_spec=self._version_spec())
-        _encode(probabilities, response.outputs[OUTPUT])
+        encode(probabilities, response.outputs[OUTPUT])
         if is_digit is not None:
-            _encode(is_digit, response.outputs[IS_DIGIT_OUTPUT])
+            encode(is_digit, response.outputs[IS_DIGIT_OUTPUT])
         return response
 
     def _answer_card(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
@@ -160,7 +158,7 @@ class LinearModelServer:
         self.request_ids += [str(value) for key, value in metadata if key == "x-request-id"]
         time.sleep(self.delay)
         if self.failures:
-            _abort(context, self.failures.pop(0), "injected")
+            _abort(context, self.failures.pop(0), self.failure_details)
         if spec.name == READER_NAME and self.has_reader:
             return
         if spec.name != self._name or (spec.HasField("version") and spec.version.value != self._version):
@@ -178,18 +176,3 @@ class LinearModelServer:
 def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
     context.abort(code, message)
     raise AssertionError
-
-
-def _encode(array: NDArray[np.floating], tensor: TensorProto) -> None:
-    tensor.dtype = DT_FLOAT
-    for size in array.shape:
-        tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = array.astype(np.float32).tobytes()
-
-
-def _service(name: str, **methods: tuple[Callable[..., Any], Any, Any]) -> grpc.GenericRpcHandler:
-    handlers = {
-        method: grpc.unary_unary_rpc_method_handler(function, request.FromString, response.SerializeToString)
-        for method, (function, request, response) in methods.items()
-    }
-    return grpc.method_handlers_generic_handler(f"tensorflow.serving.{name}", handlers)

@@ -9,14 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from digit_client import (
     AuthenticationError,
     DigitError,
     Feedback,
-    ImageError,
     ImageShapeError,
     ImageSource,
     ModelNotFoundError,
@@ -25,7 +22,6 @@ from digit_client import (
     OverloadedError,
     Prediction,
     Reading,
-    ReadingNotSupportedError,
     ServiceError,
     TaskCard,
     TooManyDigitsError,
@@ -37,11 +33,6 @@ MODEL = {"name": "digits", "version": 3, "labels": [*"0123456789"]}
 DIGIT = {"digit": 2, "confidence": 0.91, "probabilities": [0.01] * 2 + [0.91] + [0.01] * 7}
 PREDICTION = DIGIT | {"label": "2", "index": 2}
 ANSWER = {"model": MODEL, "predictions": [PREDICTION], "request_id": "r"}
-FLOWERS_ANSWER = {
-    "model": {"name": "flowers", "version": 7, "labels": ["daisy", "rose"]},
-    "predictions": [{"label": "rose", "index": 1, "confidence": 0.75, "probabilities": [0.25, 0.75]}],
-    "request_id": "r",
-}
 READ_ANSWER = {
     "model": MODEL,
     "readings": [
@@ -71,16 +62,9 @@ MODELS_ANSWER = {
 }
 
 
-def parse(parser: Callable[..., Any], document: Any, status: int = 200, **options: Any) -> Any:
+def parse(parser: Callable[..., Any], document: Any, **options: Any) -> Any:
     """Return what the parser makes of a response with the document."""
-    return _api.parse_response(partial(parser, **options), status, {}, json.dumps(document).encode())
-
-
-def test_parse_predictions_success_returns_predictions() -> None:
-    (prediction,) = parse(_api.parse_predictions, ANSWER)
-    assert (prediction.digit, prediction.confidence, prediction.model_version) == (2, 0.91, 3)
-    assert prediction.probabilities[2] == np.float32(0.91)
-    assert (prediction.image, prediction.request_id, prediction.is_digit) == (None, "r", None)
+    return _api.parse_response(partial(parser, **options), 200, {}, json.dumps(document).encode())
 
 
 @pytest.mark.parametrize(
@@ -99,57 +83,41 @@ def test_parse_predictions_optional_field_is_taken(fields: dict[str, Any], name:
     assert getattr(prediction, name) == expected
 
 
-def test_parse_predictions_of_other_labels_returns_them() -> None:
-    assert parse(_api.parse_predictions, FLOWERS_ANSWER) == [
-        Prediction(1, 0.75, (0.25, 0.75), ("daisy", "rose"), 7)
-    ]
-
-
-def test_parse_readings_success_returns_readings() -> None:
-    (reading,) = parse(_api.parse_readings, READ_ANSWER)
-    assert (reading.text, reading.model_version) == ("2\n2", 3)
-    assert [(line.text, line.box) for line in reading.lines] == [("2", (1, 2, 3, 4)), ("2", (1, 12, 3, 4))]
-    assert [digit.box for digit in reading.digits] == [(1, 2, 3, 4), (1, 12, 3, 4)]
-    assert {(digit.digit, digit.confidence, digit.probabilities[2]) for digit in reading.digits} == {
-        (2, 0.91, float(np.float32(0.91)))
-    }
-    assert hash(reading)
+def test_parse_predictions_returns_predictions() -> None:
+    (prediction,) = parse(_api.parse_predictions, ANSWER)
+    # The model's numbers are float32.
+    probabilities = tuple(np.array(DIGIT["probabilities"], np.float32).tolist())
+    assert prediction == Prediction(2, 0.91, probabilities, tuple("0123456789"), 3)
+    assert (prediction.image, prediction.request_id) == (None, "r")
 
 
 @pytest.mark.parametrize(
     ("status", "problem", "error_class"),
     [
-        (400, {"code": "not_an_image", "detail": "No image."}, NotAnImageError),
-        (422, {"code": "too_many_digits", "detail": "Hundred digits."}, TooManyDigitsError),
-        (400, {"code": "malformed_body"}, ServiceError),
+        (400, {"code": "not_an_image"}, NotAnImageError),
+        (422, {"code": "too_many_digits"}, TooManyDigitsError),
         (404, {"code": "model_not_found"}, ModelNotFoundError),
-        (404, {"code": "reading_not_supported"}, ReadingNotSupportedError),
         (404, {"code": "feedback_unknown"}, ServiceError),
         (404, {}, ServiceError),
-        (401, {"code": "unauthorized"}, AuthenticationError),
         (401, {}, AuthenticationError),
         (403, {}, AuthenticationError),
         (429, {}, OverloadedError),
         (502, {}, UnavailableError),
         (503, {"code": "not_ready"}, UnavailableError),
         (504, {}, UnavailableError),
-        (500, {}, ServiceError),
     ],
 )
 def test_parse_response_problem_raises_its_error(
     status: int, problem: dict[str, Any], error_class: type[DigitError]
 ) -> None:
-    with pytest.raises(DigitError) as raised:
-        parse(_api.parse_predictions, problem, status)
-    assert type(raised.value) is error_class
-
-
-def test_parse_document_problem_sets_error_attributes() -> None:
-    problem = {"code": "not_ready", "detail": "No model yet.", "request_id": "abc"}
-    with pytest.raises(UnavailableError, match="No model yet") as raised:
-        _api.parse_document(503, {"retry-after": "1.5"}, json.dumps(problem).encode())
+    document = problem | {"detail": "The sentence.", "request_id": "abc"}
+    headers = {"retry-after": "1.5"}
+    with pytest.raises(DigitError, match="The sentence") as raised:
+        _api.parse_response(_api.parse_predictions, status, headers, json.dumps(document).encode())
     error = raised.value
-    assert (error.status, error.reason, error.request_id, error.retry_after) == (503, "not_ready", "abc", 1.5)
+    assert (type(error), error.request_id) == (error_class, "abc")
+    if isinstance(error, ServiceError):
+        assert (error.status, error.reason, error.retry_after) == (status, problem.get("code"), 1.5)
 
 
 def test_parse_items_errors_are_in_their_places() -> None:
@@ -172,28 +140,21 @@ def test_parse_readings_without_lines_is_refusal() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-1", "nan", "inf", "Wed, 21 Oct 2026 07:28:00 GMT"])
-def test_parse_document_unusable_retry_after_is_ignored(value: str) -> None:
+def test_parse_response_unusable_retry_after_is_ignored(value: str) -> None:
     with pytest.raises(UnavailableError) as raised:
-        _api.parse_document(503, {"retry-after": value}, b"{}")
+        _api.parse_response(_api.parse_models, 503, {"retry-after": value}, b"{}")
     assert raised.value.retry_after is None
-
-
-@given(st.integers(200, 599), st.binary(max_size=50) | st.sampled_from([b"[]", b"{}", b"null"]))
-def test_parse_response_any_other_content_raises_digit_error(status: int, content: bytes) -> None:
-    with pytest.raises(DigitError):
-        _api.parse_response(_api.parse_predictions, status, {}, content)
 
 
 @pytest.mark.parametrize(
     ("parser", "document"),
     [
+        (_api.parse_predictions, []),
         (_api.parse_predictions, {}),
         (_api.parse_predictions, {"model": 1}),
-        (_api.parse_predictions, ANSWER | {"model": {"name": "digits", "version": 3}}),
         *(
             (_api.parse_predictions, ANSWER | {"predictions": [item]})
             for item in (
-                DIGIT,
                 {"error": "x"},
                 PREDICTION | {"index": "x"},
                 PREDICTION | {"refusal": "x"},
@@ -202,31 +163,23 @@ def test_parse_response_any_other_content_raises_digit_error(status: int, conten
                 PREDICTION | {"probabilities": [0.5, 0.5]},
             )
         ),
-        *(
-            (_api.parse_readings, READ_ANSWER | {"readings": readings})
-            for readings in (
-                None,
-                [1],
-                [{"text": "1"}],
-                [{"text": "1", "lines": [{"text": "1", "box": [1, 2, 3], "digits": []}]}],
-                [{"text": "1", "lines": [{"text": "1", "box": [1, 2, 3, 4], "digits": [{"digit": 1}]}]}],
-            )
+        (_api.parse_readings, READ_ANSWER | {"readings": None}),
+        (
+            _api.parse_readings,
+            READ_ANSWER
+            | {"readings": [{"text": "1", "lines": [{"text": "1", "box": [1, 2, 3], "digits": []}]}]},
         ),
-        *(
-            (_api.parse_feedback, document)
-            for document in [dict[str, Any](), {"feedback": None}, {"feedback": []}]
-        ),
-        *(
-            (_api.parse_models, MODELS_ANSWER | fields)
-            for fields in [dict[str, Any](versions=1), {"versions": [{}]}, {"task": {}}, {"labels": []}]
-        ),
+        (_api.parse_feedback, {"feedback": None}),
+        (_api.parse_models, MODELS_ANSWER | {"versions": [{}]}),
+        (_api.parse_models, MODELS_ANSWER | {"task": {}}),
     ],
 )
 def test_parse_response_foreign_document_raises_service_error(
     parser: Callable[..., Any], document: Any
 ) -> None:
+    headers, content = {"content-type": "application/json; charset=utf-8"}, json.dumps(document).encode()
     with pytest.raises(ServiceError, match="does not come from a Digits gateway") as raised:
-        parse(parser, document)
+        _api.parse_response(parser, 200, headers, content)
     assert raised.value.status == 200
 
 
@@ -244,16 +197,17 @@ def test_parse_results_have_their_position_in_the_request() -> None:
         assert results[0] == results[1]
 
 
-@given(label=st.one_of(st.none(), st.text(), st.integers()), index=st.none() | st.integers(0))
-def test_encode_feedback_names_answered_image_and_label(label: str | int | None, index: int | None) -> None:
+@pytest.mark.parametrize(
+    ("label", "verdict"),
+    [(None, {"is": "right"}), ("", {"label": ""}), (7, {"label": "7"}), ("1 7", {"label": "1 7"})],
+)
+def test_encode_feedback_names_answered_image_and_label(label: Any, verdict: dict[str, str]) -> None:
     prediction = Prediction(0, 1.0, (1.0,), ("0",), 1, request_id="r", request_index=7)
     reading = Reading("", (), 1, request_id="r", request_index=7)
     for answer, position in ((prediction, 7), (reading, 7), ("r", 0)):
-        document = _api.encode_feedback(answer, label, index)["json"]
-        assert (document["request_id"], document["index"]) == ("r", position if index is None else index)
-        assert ("is" in document) != ("label" in document)
-        assert document.get("is") == ("right" if label is None else None)
-        assert document.get("label") == (None if label is None else str(label))
+        for index, expected in ((None, position), (3, 3)):
+            document = _api.encode_feedback(answer, label, index)["json"]
+            assert document == {"request_id": "r", "index": expected} | verdict
 
 
 def test_encode_feedback_on_answer_without_request_id_raises_value_error() -> None:
@@ -267,21 +221,19 @@ def test_parse_feedback_returns_what_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "content", "message"),
+    ("status", "headers", "message"),
     [
-        (302, {"location": "https://login.test/"}, b"", "redirects to https://login.test/"),
-        (200, {"content-type": "text/html"}, b"<html>", "text/html instead of JSON"),
-        (200, {"content-type": "application/json"}, b"[]", "instead of JSON|Digits gateway"),
-        (404, {"content-type": "text/html"}, b"<html>", "answered status 404"),
+        (302, {"location": "https://login.test/"}, "redirects to https://login.test/"),
+        (200, {"content-type": "text/html"}, "text/html instead of JSON"),
+        (404, {"content-type": "text/html"}, "answered status 404"),
     ],
 )
-def test_parse_document_foreign_response_raises_service_error_that_names_it(
-    status: int, headers: dict[str, str], content: bytes, message: str
+def test_parse_response_foreign_page_raises_service_error_that_names_it(
+    status: int, headers: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ServiceError, match=message) as raised:
-        _api.parse_document(status, headers, content)
-    assert type(raised.value) is ServiceError
-    assert raised.value.status == status
+        _api.parse_response(_api.parse_models, status, headers, b"<html>")
+    assert (type(raised.value), raised.value.status) == (ServiceError, status)
 
 
 def test_parse_models_returns_typed_models() -> None:
@@ -300,22 +252,18 @@ def encode_batches(images: Any) -> list[_api.ImageBatch]:
     return batches  # type: ignore[return-value]
 
 
-def test_encode_batches_many_images_fill_requests() -> None:
+def test_encode_batches_fill_requests_by_number_and_size() -> None:
     batches = encode_batches(np.zeros((3, 4), np.uint8) for _ in range(150))
     assert [len(batch.arguments()["files"]) for batch in batches] == [64, 64, 22]
     assert [batch.indices[0] for batch in batches] == [0, 64, 128]
+    assert [len(batch.indices) for batch in encode_batches([b"x" * 4_000_000] * 3)] == [1, 1, 1]
+    assert encode_batches([]) == []
 
 
 def test_encode_batches_reads_images_as_they_are_needed() -> None:
     images = iter([b"image"] * 1000)
     next(_api.encode_batches(images, 64))
     assert len(list(images)) == 1000 - 65
-
-
-def test_encode_batches_large_images_are_split_by_size() -> None:
-    batches = encode_batches([b"x" * 4_000_000] * 3)
-    assert [len(batch.indices) for batch in batches] == [1, 1, 1]
-    assert encode_batches([]) == []
 
 
 def test_encode_batches_unreadable_images_keep_their_errors_and_positions(tmp_path: Path) -> None:
@@ -337,12 +285,8 @@ def test_encode_batches_uint8_array_is_sent_as_npy(shape: tuple[int, ...]) -> No
     assert [batch.indices for batch in batches] == [range(256), range(256, 300)]
     sent = np.concatenate([np.load(io.BytesIO(batch.arguments()["content"])) for batch in batches])
     assert np.array_equal(sent, images)
-
-
-def test_encode_batches_array_of_large_images_is_split_by_size() -> None:
-    batches = encode_batches(np.zeros((3, 1000, 1000, 3), np.uint8))
-    assert [batch.indices for batch in batches] == [range(2), range(2, 3)]
-    assert max(len(batch.arguments()["content"]) for batch in batches) < 8 * 1024 * 1024
+    large = encode_batches(np.zeros((3, 1000, 1000, 3), np.uint8))
+    assert [batch.indices for batch in large] == [range(2), range(2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -357,8 +301,3 @@ def test_encode_batches_array_of_large_images_is_split_by_size() -> None:
 def test_encode_batches_other_array_is_sent_as_pictures(images: np.ndarray) -> None:
     (batch,) = encode_batches(images)
     assert len(batch.arguments()["files"]) == 2
-
-
-def test_encode_image_invalid_array_raises_image_error() -> None:
-    with pytest.raises(ImageError):
-        _api.encode_image(np.zeros(7))

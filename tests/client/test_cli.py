@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -87,20 +88,29 @@ def server() -> Iterator[ContentServer]:
         yield server
 
 
-@pytest.fixture
-def predict(server: ContentServer) -> Callable[..., Result]:
-    """Function that runs `digits predict` in this process, with `server` as the gateway."""
+Run = Callable[..., Result]
+"""Function that runs a command in this process, with `server` as the gateway."""
+
+
+def runner(command: click.Command, server: ContentServer) -> Run:
     return lambda *arguments, **options: CliRunner().invoke(
-        _cli.predict, [*map(str, arguments)], env={"DIGITS_URL": server.url}, **options
+        command, [*map(str, arguments)], env={"DIGITS_URL": server.url}, **options
     )
 
 
 @pytest.fixture
-def read(server: ContentServer) -> Callable[..., Result]:
-    """Function that runs `digits read` in this process, with `server` as the gateway."""
-    return lambda *arguments, **options: CliRunner().invoke(
-        _cli.read, [*map(str, arguments)], env={"DIGITS_URL": server.url}, **options
-    )
+def predict(server: ContentServer) -> Run:
+    return runner(_cli.predict, server)
+
+
+@pytest.fixture
+def read(server: ContentServer) -> Run:
+    return runner(_cli.read, server)
+
+
+@pytest.fixture(params=[_cli.predict, _cli.read], ids=["predict", "read"])
+def either(request: pytest.FixtureRequest, server: ContentServer) -> Run:
+    return runner(request.param, server)
 
 
 @pytest.fixture
@@ -121,21 +131,28 @@ def large_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_format_chart_draws_bar_for_each_digit() -> None:
-    headline, *bars = _cli.format_chart("three.png", THREE).splitlines()
-    assert headline == "three.png: 3 (75.0%)"
-    assert [bar.count("█") for bar in bars] == [0, 0, 6, 18, 0, 0, 0, 0, 0, 0]
-    assert bars[3].endswith(" 75.0%")
-    assert len({len(bar) for bar in bars}) == 1
-
-
-def test_format_chart_of_other_labels_draws_bars_of_five_best() -> None:
-    rose = Prediction(3, 0.75, tuple(ROSE), tuple(FLOWERS["labels"]), 4)
-    headline, *bars = _cli.format_chart("rose.jpg", rose).splitlines()
-    assert headline == "rose.jpg: rose (75.0%)"
-    assert [bar.split()[0] for bar in bars] == ["rose", "iris", "tulip", "daisy", "lily"]
-    assert [bar.count("█") for bar in bars] == [18, 3, 3, 0, 0]
-    assert bars[0].startswith("  rose  █")
+@pytest.mark.parametrize(
+    ("prediction", "answer", "labels", "lengths"),
+    [
+        (THREE, "3 (75.0%)", [*"0123456789"], [0, 0, 6, 18, 0, 0, 0, 0, 0, 0]),
+        (
+            Prediction(3, 0.75, tuple(ROSE), tuple(FLOWERS["labels"]), 4),
+            "rose (75.0%)",
+            ["rose ", "iris ", "tulip", "daisy", "lily "],
+            [18, 3, 3, 0, 0],
+        ),
+    ],
+    ids=["digits", "five-best-of-other-labels"],
+)
+def test_format_chart_draws_bars(
+    prediction: Prediction, answer: str, labels: list[str], lengths: list[int]
+) -> None:
+    headline, *bars = _cli.format_chart("a.png", prediction).splitlines()
+    assert headline == f"a.png: {answer}"
+    width = len(labels[0])
+    assert [bar[2 : 2 + width] for bar in bars] == labels
+    assert [bar.count("█") for bar in bars] == lengths
+    assert any(bar.endswith(" 75.0%") for bar in bars)
     assert len({len(bar) for bar in bars}) == 1
 
 
@@ -174,13 +191,6 @@ def test_format_of_multi_label_model_names_labels(named: tuple[str, ...], text: 
     assert _cli.format_chart("a.png", prediction).startswith(f"a.png: {text if named else 'none'} (75.0%)")
 
 
-def test_predict_one_file_prints_chart(predict: Callable[..., Result], folder: Path) -> None:
-    result = predict(folder / "b.png")
-    assert result.exit_code == 0
-    assert result.stdout.startswith(f"{folder / 'b.png'}: 4 (100.0%)\n")
-    assert len(result.stdout.splitlines()) == 11
-
-
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
@@ -191,7 +201,7 @@ def test_predict_one_file_prints_chart(predict: Callable[..., Result], folder: P
     ids=["folder", "pattern", "recursive"],
 )
 def test_predict_folder_or_pattern_prints_sorted_lines(
-    predict: Callable[..., Result], folder: Path, arguments: list[str], names: list[str]
+    predict: Run, folder: Path, arguments: list[str], names: list[str]
 ) -> None:
     result = predict(folder / arguments[0], *arguments[1:])
     assert result.exit_code == 0
@@ -200,7 +210,7 @@ def test_predict_folder_or_pattern_prints_sorted_lines(
 
 
 def test_predict_unreadable_folder_prints_path(
-    predict: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch
+    predict: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: str) -> NoReturn:
         raise PermissionError(13, "Permission denied", path)
@@ -212,15 +222,13 @@ def test_predict_unreadable_folder_prints_path(
     assert "Permission denied" in result.stderr
 
 
-def test_predict_dash_reads_standard_input(predict: Callable[..., Result], folder: Path) -> None:
+def test_predict_dash_reads_standard_input(predict: Run, folder: Path) -> None:
     assert predict("-", input=b"7").stdout.startswith("-: 7 (100.0%)\n")
     result = predict(folder / "b.png", "-", input=b"7")
     assert [line.split()[-1] for line in result.stdout.splitlines()] == [str(folder / "b.png"), "-"]
 
 
-def test_options_reach_the_gateway(
-    predict: Callable[..., Result], server: ContentServer, folder: Path
-) -> None:
+def test_options_reach_the_gateway(predict: Run, server: ContentServer, folder: Path) -> None:
     server.responses = [prediction(FLOWERS, ROSE)]
     options = ("--model", "flowers", "--version-label", "stable", "--min-is-digit", "0.2")
     result = predict(folder / "b.png", *options)
@@ -243,7 +251,7 @@ def mixed(folder: Path) -> Path:
 NAMES = ["a, broken.png", "a.JPG", "a.png", "none.png", "several.png"]
 
 
-def test_predict_csv_has_row_for_each_image(predict: Callable[..., Result], mixed: Path) -> None:
+def test_predict_csv_has_row_for_each_image(predict: Run, mixed: Path) -> None:
     result = predict(mixed, "--format", "csv")
     assert (result.exit_code, result.stderr) == (1, "2 of 5 images failed\n")
     first, *others = csv.reader(result.stdout.splitlines())
@@ -257,7 +265,15 @@ def test_predict_csv_has_row_for_each_image(predict: Callable[..., Result], mixe
     assert several == ["several.png", "", "several_digits", "0", "1.0", "", "1", ""]
 
 
-def test_predict_json_has_object_for_each_image(predict: Callable[..., Result], mixed: Path) -> None:
+def test_read_json_has_object_for_each_image(read: Run, folder: Path) -> None:
+    records = [json.loads(line) for line in read(folder, "--json").stdout.splitlines()]
+    assert [(Path(record["image"]).name, record["text"]) for record in records] == [
+        ("a.JPG", "12\n3"),
+        ("b.png", "12\n3"),
+    ]
+
+
+def test_predict_json_has_object_for_each_image(predict: Run, mixed: Path) -> None:
     result = predict(mixed, "--json")
     assert (result.exit_code, result.stderr) == (1, "2 of 5 images failed\n")
     assert result.stdout == predict(mixed, "--format", "jsonl").stdout
@@ -271,25 +287,29 @@ def test_predict_json_has_object_for_each_image(predict: Callable[..., Result], 
     assert (several["refusal"], several["count"]) == ("several_digits", 3)
 
 
-@pytest.mark.parametrize("command", ["predict", "read"])
-def test_table_has_line_for_each_image(command: str, mixed: Path, request: pytest.FixtureRequest) -> None:
-    result = request.getfixturevalue(command)(mixed)
+def test_predict_table_has_line_for_each_image(predict: Run, mixed: Path) -> None:
+    result = predict(mixed)
     assert (result.exit_code, result.stderr) == (1, "2 of 5 images failed\n")
     lines = result.stdout.splitlines()
-    if command == "read":
-        assert lines.pop(1) == f"{mixed / 'a.JPG'}: 12"
     for name, line in zip(NAMES, lines, strict=True):
         assert str(mixed / name) in line
     assert lines[0] == f"{mixed / NAMES[0]}: The data is no image."
-    assert "no digit" in lines[3]
-    if command == "predict":
-        assert lines[3].startswith("-   25.0%")
-        assert lines[3].endswith(": no digit; most like 0")
-        assert lines[4].endswith(": 3 digits, which `digits read` reads; most like 0")
+    assert lines[3].startswith("-   25.0%")
+    assert lines[3].endswith(": no digit; most like 0")
+    assert lines[4].endswith(": 3 digits, which `digits read` reads; most like 0")
+
+
+def test_read_table_has_name_before_each_line(read: Run, mixed: Path) -> None:
+    result = read(mixed)
+    assert (result.exit_code, result.stderr) == (1, "2 of 5 images failed\n")
+    lines = [line.removeprefix(f"{mixed}/").split(": ", 1) for line in result.stdout.splitlines()]
+    names, texts = zip(*lines, strict=True)
+    assert [*names] == [NAMES[0], "a.JPG", *NAMES[1:]]
+    assert [*texts[:3], *texts[4:]] == ["The data is no image.", "12", "3", "no digit", "no digit"]
 
 
 def test_refused_image_alone_prints_what_the_model_said_and_exits_0(
-    predict: Callable[..., Result], read: Callable[..., Result], mixed: Path
+    predict: Run, read: Run, mixed: Path
 ) -> None:
     result = predict(mixed / "none.png")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -300,31 +320,23 @@ def test_refused_image_alone_prints_what_the_model_said_and_exits_0(
     assert (result.exit_code, result.stdout) == (0, f"{mixed / 'none.png'}: no digit\n")
 
 
-@pytest.mark.parametrize("command", ["predict", "read"])
-def test_broken_image_alone_prints_nothing_but_its_error(
-    command: str, mixed: Path, request: pytest.FixtureRequest
-) -> None:
+def test_broken_image_alone_prints_nothing_but_its_error(either: Run, mixed: Path) -> None:
     path = mixed / NAMES[0]
-    result = request.getfixturevalue(command)(path)
+    result = either(path)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"{path}: The data is no image.\n"
 
 
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [(401, "unauthorized"), (404, "model_not_found"), (404, "reading_not_supported")],
-)
+@pytest.mark.parametrize("code", ["unauthorized", "model_not_found", "reading_not_supported"])
 def test_failure_of_service_is_printed_once_and_exits_1(
-    read: Callable[..., Result], server: ContentServer, large_folder: Path, status: int, code: str
+    read: Run, server: ContentServer, large_folder: Path, code: str
 ) -> None:
-    server.responses = [problem(status, code, "The sentence.")]
+    server.responses = [problem(404, code, "The sentence.")]
     result = read(large_folder)
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", "Error: The sentence.\n")
 
 
-def test_predict_unreachable_service_is_printed_once_and_exits_1(
-    predict: Callable[..., Result], large_folder: Path
-) -> None:
+def test_predict_unreachable_service_is_printed_once_and_exits_1(predict: Run, large_folder: Path) -> None:
     result = predict(large_folder, "--url", "http://127.0.0.1:1")
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
@@ -332,7 +344,7 @@ def test_predict_unreachable_service_is_printed_once_and_exits_1(
 
 
 def test_predict_many_images_prints_in_order_of_paths(
-    predict: Callable[..., Result], server: ContentServer, large_folder: Path
+    predict: Run, server: ContentServer, large_folder: Path
 ) -> None:
     server.held = {b"1"}
     threading.Timer(0.2, server.release.set).start()
@@ -389,7 +401,7 @@ def digits_process(
 
 
 def test_predict_api_key_is_taken_from_option_or_environment(
-    predict: Callable[..., Result], server: ContentServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+    predict: Run, server: ContentServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIGITS_API_KEY", "from-environment")
     predict(folder)
@@ -409,33 +421,13 @@ def test_predict_api_key_is_taken_from_option_or_environment(
         (("-", "--url", "example.org"), "http:// or https://, unlike 'example.org'"),
     ],
 )
-def test_predict_invalid_arguments_exits_2(
-    predict: Callable[..., Result], arguments: tuple[str, ...], message: str
-) -> None:
+def test_predict_invalid_arguments_exits_2(predict: Run, arguments: tuple[str, ...], message: str) -> None:
     result = predict(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
 
 
-def test_read_one_file_prints_lines(read: Callable[..., Result], folder: Path) -> None:
-    result = read(folder / "b.png")
-    assert (result.exit_code, result.stdout) == (0, "12\n3\n")
-
-
-def test_read_folder_prints_name_before_each_line(read: Callable[..., Result], folder: Path) -> None:
-    result = read(folder)
-    assert result.exit_code == 0
-    lines = [(Path(name).name, text) for name, text in map(str.split, result.stdout.splitlines())]
-    assert lines == [("a.JPG:", "12"), ("a.JPG:", "3"), ("b.png:", "12"), ("b.png:", "3")]
-
-
-def test_read_json_prints_object_for_each_image(read: Callable[..., Result], folder: Path) -> None:
-    records = [json.loads(line) for line in read(folder, "--json").stdout.splitlines()]
-    assert [Path(record["image"]).name for record in records] == ["a.JPG", "b.png"]
-    assert {record["text"] for record in records} == {"12\n3"}
-
-
-def test_read_csv_has_row_for_each_line(read: Callable[..., Result], mixed: Path) -> None:
+def test_read_csv_has_row_for_each_line(read: Run, mixed: Path) -> None:
     result = read(mixed, "--format", "csv")
     first, *others = csv.reader(result.stdout.splitlines())
     broken, *lines, _, none, _ = [dict(zip(first, row, strict=True)) for row in others]
@@ -448,14 +440,19 @@ def test_read_csv_has_row_for_each_line(read: Callable[..., Result], mixed: Path
     assert [*none.values()] == [str(mixed / "none.png"), *[""] * 7, "no_digit", "1", ""]
 
 
-@pytest.mark.parametrize("is_piped", [False, True])
-def test_read_show_writes_picture_with_boxes(
-    read: Callable[..., Result], server: ContentServer, tmp_path: Path, is_piped: bool
-) -> None:
-    source, target = tmp_path / "number.png", tmp_path / "shown.png"
-    source.write_bytes(to_png(np.full((120, 60), 255, np.uint8)))
+@pytest.fixture
+def page(server: ContentServer, tmp_path: Path) -> Path:
+    """White picture, on which `server` finds the lines 12 and 3."""
     server.responses = [read_success]
-    result = read("-" if is_piped else source, "--show", target, input=source.read_bytes())
+    path = tmp_path / "number.png"
+    path.write_bytes(to_png(np.full((120, 60), 255, np.uint8)))
+    return path
+
+
+@pytest.mark.parametrize("is_piped", [False, True])
+def test_read_show_writes_picture_with_boxes(read: Run, page: Path, is_piped: bool) -> None:
+    target = page.with_name("shown.png")
+    result = read("-" if is_piped else page, "--show", target, input=page.read_bytes())
     assert (result.exit_code, result.stdout) == (0, "12\n3\n")
     shown = decode(target.read_bytes())
     assert shown.shape == (120, 60, 3)
@@ -466,19 +463,12 @@ def test_read_show_writes_picture_with_boxes(
         assert not is_drawn[top:bottom, left:right].any()
 
 
-@pytest.mark.parametrize("name", ["missing/shown.png", "."])
-def test_read_show_unwritable_target_fails(
-    read: Callable[..., Result], server: ContentServer, tmp_path: Path, name: str
-) -> None:
-    server.responses = [read_success]
-    source = tmp_path / "number.png"
-    source.write_bytes(to_png(np.full((120, 60), 255, np.uint8)))
-    result = read(source, "--show", tmp_path / name)
-    assert result.exit_code in (1, 2)
-    assert name.strip("./") in result.stderr
-
-
-def test_read_show_with_several_images_exits_2(read: Callable[..., Result], folder: Path) -> None:
-    result = read(folder, "--show", folder / "shown.png")
-    assert result.exit_code == 2
-    assert "--show takes one image" in result.stderr
+def test_read_show_impossible_target_fails(read: Run, page: Path, folder: Path) -> None:
+    for image, target, status, message in (
+        (page, page.with_name("missing") / "shown.png", 1, "missing/shown.png"),
+        (page, page.parent, 2, "is a directory"),
+        (folder, page.with_name("shown.png"), 2, "--show takes one image"),
+    ):
+        result = read(image, "--show", target)
+        assert result.exit_code == status
+        assert message in result.stderr

@@ -1,8 +1,6 @@
 """Retry policy, deadline, and retry loop with its budget."""
 
-import asyncio
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -19,9 +17,6 @@ from digit_client import (
 )
 from digit_client._retries import Deadline, Retrier, default_timeout
 
-FAST_POLICY = RetryPolicy(max_attempts=3, initial_backoff=0.001, max_backoff=0.002)
-RETRYABLE = [ConnectionFailedError("x"), OverloadedError("x", status=429), UnavailableError("x", status=503)]
-
 
 class FlakyCall:
     """Call that raises the given errors, one each time, then succeeds."""
@@ -36,42 +31,10 @@ class FlakyCall:
             raise self.errors.pop(0)
         return "done"
 
-    async def call_async(self, timeout: float) -> str:
-        return self(timeout)
-
-
-Run = Callable[[FlakyCall], str]
-
-
-@pytest.fixture(params=["blocking", "asyncio"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Function that makes a call with a Retrier, blocking or in an event loop."""
-    retrier = Retrier(FAST_POLICY)
-    if request.param == "blocking":
-        return lambda call: retrier.run(call, Deadline(1))
-    return lambda call: asyncio.run(retrier.run_async(call.call_async, Deadline(1)))
-
-
-@pytest.mark.parametrize("error", RETRYABLE)
-def test_run_retryable_error_is_retried(run: Run, error: DigitError) -> None:
-    call = FlakyCall(error, error)
-    assert run(call) == "done"
-    assert call.count == 3
-
 
 @pytest.mark.parametrize("error", [NotAnImageError("x"), ModelNotFoundError("x"), DeadlineExceededError("x")])
-def test_run_other_error_is_raised_without_retry(run: Run, error: DigitError) -> None:
-    call = FlakyCall(error)
-    with pytest.raises(type(error)):
-        run(call)
-    assert call.count == 1
-
-
-def test_run_after_all_attempts_raises_last_error(run: Run) -> None:
-    call = FlakyCall(*[UnavailableError(str(number)) for number in range(5)])
-    with pytest.raises(UnavailableError, match="2"):
-        run(call)
-    assert call.count == 3
+def test_backoff_of_error_that_would_come_again_is_none(error: DigitError) -> None:
+    assert RetryPolicy().backoff(1, error, 60) is None
 
 
 @pytest.mark.parametrize(("attempt", "limit"), [(1, 0.1), (2, 0.2), (3, 0.4), (4, 0.5), (20, 0.5)])

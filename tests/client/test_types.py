@@ -13,15 +13,11 @@ PREDICTION = Prediction(3, 0.75, PROBABILITIES, tuple("0123456789"), 1)
 ROSE = Prediction(2, 0.6, (0.1, 0.1, 0.6, 0.2), ("daisy", "iris", "rose", "tulip"), 1)
 
 
-def test_prediction_of_digits_has_label_and_digit() -> None:
-    assert (PREDICTION.label, PREDICTION.digit) == ("3", 3)
-
-
-@pytest.mark.parametrize("labels", [tuple("abcdefghij"), tuple("9876543210")], ids=["letters", "other-order"])
-def test_prediction_of_other_labels_has_no_digit(labels: tuple[str, ...]) -> None:
-    prediction = dataclasses.replace(PREDICTION, labels=labels)
-    assert (prediction.label, prediction.digit) == (labels[3], None)
-    assert "digit" not in prediction.to_dict()
+@pytest.mark.parametrize(("labels", "digit"), [("0123456789", 3), ("abcdefghij", None), ("9876543210", None)])
+def test_prediction_has_digit_if_labels_are_the_ten_digits(labels: str, digit: int | None) -> None:
+    prediction = dataclasses.replace(PREDICTION, labels=tuple(labels))
+    assert (prediction.label, prediction.digit) == (labels[3], digit)
+    assert prediction.to_dict().get("digit") == digit
 
 
 def test_prediction_refused_has_neither_label_nor_digit_but_numbers() -> None:
@@ -54,6 +50,7 @@ def test_prediction_of_multi_label_model_has_labels_and_no_label() -> None:
 def test_prediction_to_dict_has_image_as_base64_and_is_json() -> None:
     document = dataclasses.replace(PREDICTION, image=b"image", request_id="r").to_dict()
     assert (document["image"], document["request_id"]) == ("aW1hZ2U=", "r")
+    assert list(document)[:3] == ["label", "digit", "refusal"]
     assert json.loads(json.dumps(document)) == document
 
 
@@ -76,18 +73,18 @@ def test_prediction_looks_like_digit_by_is_digit_or_confidence(
     assert prediction.looks_like_digit(min_is_digit=0.0) is (expected or is_digit is not None)
 
 
-def test_reading_digits_are_those_of_all_lines_in_order() -> None:
-    one, two, three = (Digit(digit, 1.0, (), (0, 0, 1, 1)) for digit in (1, 2, 3))
-    lines = Line("12", (0, 0, 1, 1), (one, two)), Line("3", (0, 0, 1, 1), (three,))
-    assert Reading("12\n3", lines, 1).digits == (one, two, three)
-
-
-def test_reading_to_dict_is_json_with_lines_and_refusal() -> None:
-    digit = Digit(1, 1.0, (0.0, 1.0), (0, 0, 1, 1), b"image")
-    document = Reading("1", (Line("1", (0, 0, 1, 1), (digit,)),), 2, "r").to_dict()
+def test_reading_has_digits_of_all_lines_and_is_json() -> None:
+    box = (0, 0, 1, 1)
+    one, two = Digit(1, 1.0, (0.0, 1.0), box, b"image"), Digit(2, 1.0, (), box)
+    reading = Reading("1\n2", (Line("1", box, (one,), (box,)), Line("2", box, (two,))), 2, "r")
+    assert reading.digits == (one, two)
+    document = reading.to_dict()
     assert json.loads(json.dumps(document)) == document
-    assert (document["text"], document["refusal"], document["request_id"]) == ("1", None, "r")
-    assert document["lines"][0]["digits"][0]["image"] == "aW1hZ2U="
+    number = {"digit": 1, "confidence": 1.0, "probabilities": [0.0, 1.0], "box": [*box], "image": "aW1hZ2U="}
+    assert document["lines"][0] == {"text": "1", "box": [*box], "digits": [number], "separators": [[*box]]}
+    del document["lines"]
+    expected = {"text": "1\n2", "refusal": None, "model_version": 2, "request_id": "r", "request_index": 0}
+    assert document == expected
     assert Reading("", (), 2).to_dict()["refusal"] == "no_digit"
 
 

@@ -53,11 +53,11 @@ class AsyncConnection:
         `request_id` and `trace` (W3C trace context headers) are sent as metadata.
         """
         started = time.monotonic()
-        version, task = await self._card(model, timeout)
-        left = started + timeout - time.monotonic()
+        end = started + timeout
+        version, task = await self._card(model, end)
         metadata = calls.metadata(request_id, trace)
         try:
-            response = await self._call(self._stub.predict, codec.encode(batch, model), left, metadata)
+            response = await self._call(self._stub.predict, codec.encode(batch, model), end, metadata)
         except ServiceError as error:
             # A version of another shape may have got the label, and refuses the batch.
             if error.reason == grpc.StatusCode.INVALID_ARGUMENT.name:
@@ -74,9 +74,7 @@ class AsyncConnection:
         )
         if answered.version != version:
             # Another version has got the label.
-            known = await self._card(answered, started + timeout - time.monotonic())
-            self._cards[model] = known
-            _, task = known
+            version, task = self._cards[model] = await self._card(answered, end)
         return calls.to_predictions(response, len(batch), task)
 
     async def find(
@@ -87,7 +85,7 @@ class AsyncConnection:
         Raise ModelNotFoundError if there is no reader.
         """
         request, metadata = codec.encode_page(page, model), calls.metadata(request_id)
-        response = await self._call(self._stub.predict, request, timeout, metadata)
+        response = await self._call(self._stub.predict, request, time.monotonic() + timeout, metadata)
         return calls.decoded("answer from the reader", codec.decode_peaks, response)
 
     def known_task(self, model: ModelRef) -> TaskCard | None:
@@ -97,50 +95,47 @@ class AsyncConnection:
 
     async def task(self, model: ModelRef, *, timeout: float) -> TaskCard:
         """Return the task card of the version that the reference names, which the first call reads."""
-        return (await self._card(model, timeout))[1]
+        return (await self._card(model, time.monotonic() + timeout))[1]
 
     async def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
         """Return the status of every version of the model, newest first."""
         request = GetModelStatusRequest(model_spec=codec.model_spec(model))
-        return calls.to_statuses(await self._call(self._stub.status, request, timeout))
+        return calls.to_statuses(await self._call(self._stub.status, request, time.monotonic() + timeout))
 
     async def resolve(self, model: ModelRef, *, timeout: float) -> int:
         """Return the version that the reference resolves to. Raise ModelNotFoundError if there is none."""
-        request = GetModelMetadataRequest(
-            model_spec=codec.model_spec(model), metadata_field=["signature_def"]
-        )
-        return codec.version_of(await self._call(self._stub.metadata, request, timeout))
+        spec = codec.model_spec(model)
+        request = GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
+        return codec.version_of(await self._call(self._stub.metadata, request, time.monotonic() + timeout))
 
     async def close(self) -> None:
         """Close the connection; calls in flight fail."""
         await self._channel.close()
 
-    async def _card(self, model: ModelRef, timeout: float) -> tuple[int, TaskCard]:
+    async def _card(self, model: ModelRef, end: float) -> tuple[int, TaskCard]:
         if (known := self._cards.get(model)) is None:
-            known = self._cards[model] = await self._read_card(model, timeout)
+            known = self._cards[model] = await self._read_card(model, end)
         return known
 
-    async def _read_card(self, model: ModelRef, timeout: float) -> tuple[int, TaskCard]:
-        started = time.monotonic()
+    async def _read_card(self, model: ModelRef, end: float) -> tuple[int, TaskCard]:
         try:
-            response = await self._call(self._stub.predict, codec.encode_card_request(model), timeout)
+            response = await self._call(self._stub.predict, codec.encode_card_request(model), end)
         except ServiceError as error:
             if not calls.lacks_card(error):
                 raise
         else:
             card = calls.decoded("task card from the model server", codec.decode_card, response)
             return codec.version_of(response), card
-        return await self.resolve(model, timeout=started + timeout - time.monotonic()), DIGITS
+        return await self.resolve(model, timeout=end - time.monotonic()), DIGITS
 
     async def _call(
-        self, method: Any, request: object, timeout: float, metadata: calls.Metadata = (), attempts: int = 2
+        self, method: Any, request: object, end: float, metadata: calls.Metadata = (), attempts: int = 2
     ) -> Any:
-        started = time.monotonic()
+        """Return the answer to a call that ends at the time `end` of the monotonic clock."""
         try:
-            return await method(request, timeout=timeout, metadata=metadata)
+            return await method(request, timeout=end - time.monotonic(), metadata=metadata)
         except grpc.RpcError as error:
             if attempts == 1 or not calls.is_refused(error):
                 raise calls.translate(error, self.target) from error
         await async_sleep(random.uniform(0, calls.MAX_REFUSED_BACKOFF))  # noqa: S311
-        left = started + timeout - time.monotonic()
-        return await self._call(method, request, left, metadata, attempts - 1)
+        return await self._call(method, request, end, metadata, attempts - 1)

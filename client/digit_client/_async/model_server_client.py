@@ -23,19 +23,20 @@ from digit_client._exceptions import (
     adding_request_id,
     without_tracebacks,
 )
-from digit_client._inputs import ImageSource, to_png
-from digit_client._recognition import Outcome, Recognition, to_pixels
+from digit_client._inputs import ImageSource
+from digit_client._recognition import Recognition
 from digit_client._retries import Deadline
-from digit_client._types import MIN_IS_DIGIT, CallOptions, Prediction, Reading, Result
-from digit_client.artifact.task_card import READER_NAME, TaskCard
+from digit_client._types import MIN_IS_DIGIT, CallOptions, Prediction, Result
+from digit_client.artifact.task_card import READER_NAME
 from digit_client.images import Peaks
-from digit_client.tfserving.base_client import ModelServerBaseClient, PictureBatch, batches, read_once
+from digit_client.tfserving.base_client import (
+    ModelServerBaseClient,
+    PictureBatch,
+    batches,
+    read_once,
+    recognize,
+)
 from digit_client.tfserving.codec import Batch
-
-_METHODS: dict[Any, Callable[..., Iterator[Outcome[Any]]]] = {
-    Prediction: Recognition.predict,
-    Reading: Recognition.read,
-}
 
 
 class AsyncModelServerClient(AsyncImageClient[PictureBatch], ModelServerBaseClient[AsyncConnection]):
@@ -93,6 +94,7 @@ class AsyncModelServerClient(AsyncImageClient[PictureBatch], ModelServerBaseClie
         model = self._model(options.version, options.label)
         reader = replace(self._model(None, None), name=READER_NAME)
         request_id = options.request_id or uuid4().hex
+        options = replace(options, request_id=request_id)
         timeout = self.timeout if options.timeout is None else options.timeout
         waited = 0.0
         # Connect here, in the event loop: the recognition runs in a thread.
@@ -129,37 +131,4 @@ class AsyncModelServerClient(AsyncImageClient[PictureBatch], ModelServerBaseClie
             task = await call(lambda timeout: connection.task(model, timeout=timeout))
             min_is_digit = MIN_IS_DIGIT if options.min_is_digit is None else options.min_is_digit
             recognition = Recognition(async_blocking(classify), task, min_is_digit, async_blocking(find))
-            found = _METHODS[kind](recognition, batch.pictures)
-            if options.include:
-                found = (replace(outcome, result=_with_images(outcome, task)) for outcome in found)
-            outcomes: list[Outcome[Result]] = await async_run(list, found)
-        return [
-            (batch.start + position, _complete(outcome.result, batch.start + position, request_id))
-            for position, outcome in enumerate(outcomes)
-        ]
-
-
-def _with_images(outcome: Outcome[Result], task: TaskCard) -> Result | ImageError | OSError:
-    """Return the result with the model's inputs as PNG files."""
-    result, files = outcome.result, (to_png(to_pixels(row, task)) for row in outcome.inputs)
-    if isinstance(result, Prediction):
-        return replace(result, image=next(files))
-    if isinstance(result, Reading):
-        lines = [
-            replace(line, digits=tuple(replace(digit, image=next(files)) for digit in line.digits))
-            for line in result.lines
-        ]
-        return replace(result, lines=tuple(lines))
-    return result
-
-
-def _complete(
-    result: Result | ImageError | OSError, index: int, request_id: str
-) -> Result | ImageError | OSError:
-    """Add the request's ID to the result, and the position in the call to the error of a picture."""
-    if isinstance(result, OSError):
-        return result
-    if isinstance(result, ImageError):
-        result.index, result.request_id = index, request_id
-        return result
-    return replace(result, request_id=request_id)
+            return await async_run(recognize, recognition, kind, batch, options)

@@ -33,8 +33,9 @@ _LOCK_RETRY_SECONDS = 0.1
 _MAX_HISTORY = 10
 """Versions remembered for each label."""
 
+_HISTORY_FILE = "models.history.json"
+
 Report = Callable[[str], None]
-_History = dict[str, dict[str, list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,14 @@ class ModelsFolder:
         if not self.root.is_dir():
             raise ArtifactError(f"the folder {self.root} does not exist")
         with (self.root / ".models.lock").open("w") as lock:
-            while not _try_lock(lock.fileno()):
-                if time.monotonic() > end:
-                    raise ArtifactError(f"{self.root} has been locked by another process for {timeout:g} s")
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        message = f"{self.root} has been locked by another process for {timeout:g} s"
+                        raise ArtifactError(message) from None
                 time.sleep(_LOCK_RETRY_SECONDS)
             yield
 
@@ -230,22 +236,17 @@ class ModelsFolder:
         """Return the earlier versions of a label, oldest first."""
         return self._histories().get(name, {}).get(label, [])
 
-    def _histories(self) -> _History:
+    def _histories(self) -> dict[str, dict[str, list[int]]]:
         try:
-            histories: _History = json.loads(self._history_path.read_text())
+            return dict(json.loads((self.root / _HISTORY_FILE).read_text()))
         except (FileNotFoundError, ValueError):
             # Without a history, a rollback says that it knows no earlier version.
             return {}
-        return histories
 
     def _write_history(self, name: str, label: str, versions: list[int]) -> None:
         histories = self._histories()
         histories.setdefault(name, {})[label] = versions
-        _write(self._history_path, json.dumps(histories, indent=2) + "\n")
-
-    @property
-    def _history_path(self) -> Path:
-        return self.root / "models.history.json"
+        _write(self.root / _HISTORY_FILE, json.dumps(histories, indent=2) + "\n")
 
 
 def _write(path: Path, text: str) -> None:
@@ -259,11 +260,3 @@ def _write(path: Path, text: str) -> None:
         new.unlink(missing_ok=True)
         raise
     fsync(path.parent)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

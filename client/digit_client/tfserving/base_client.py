@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
@@ -12,10 +12,10 @@ import grpc
 
 from digit_client import _inputs
 from digit_client._exceptions import ImageError, without_tracebacks
-from digit_client._inputs import ImageSource
-from digit_client._recognition import MAX_BATCH, PictureError, Pictures
+from digit_client._inputs import ImageSource, to_png
+from digit_client._recognition import MAX_BATCH, PictureError, Pictures, Recognition, to_pixels
 from digit_client._retries import Retrier, RetryPolicy, default_timeout
-from digit_client._types import check_timeout
+from digit_client._types import CallOptions, Prediction, Result, check_timeout
 from digit_client.tfserving.calls import check_target
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.connection import AsyncConnection, Connection
@@ -147,6 +147,39 @@ def read_once(image: ImageSource) -> "ImageSource | PictureError":
         return _inputs.read_source(image) if hasattr(image, "read") else image
     except (ImageError, OSError) as error:
         return without_tracebacks(error)
+
+
+def recognize(
+    recognition: Recognition, kind: type[Result], batch: PictureBatch, options: CallOptions
+) -> list[tuple[int, Result | PictureError]]:
+    """Return the position and the result of each picture, with the request's ID.
+
+    The results have the model's inputs as PNG files if `options` include images.
+    """
+    results: list[tuple[int, Result | PictureError]] = []
+    method: Any = recognition.predict if kind is Prediction else recognition.read
+    for index, outcome in enumerate(method(batch.pictures), batch.start):
+        result = outcome.result
+        if isinstance(result, ImageError):
+            result.index, result.request_id = index, options.request_id
+        elif not isinstance(result, OSError):
+            files = [to_png(to_pixels(row, recognition.task)) for row in outcome.inputs if options.include]
+            result = replace(_with_images(result, files), request_id=options.request_id)
+        results.append((index, result))
+    return results
+
+
+def _with_images(result: Any, files: Sequence[bytes]) -> Any:
+    if not files:
+        return result
+    if isinstance(result, Prediction):
+        return replace(result, image=files[0])
+    remaining = iter(files)
+    lines = [
+        replace(line, digits=tuple(replace(digit, image=next(remaining)) for digit in line.digits))
+        for line in result.lines
+    ]
+    return replace(result, lines=tuple(lines))
 
 
 class _LazyConnection(Generic[AnyConnection]):

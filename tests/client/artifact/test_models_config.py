@@ -45,10 +45,6 @@ def test_with_label_invalid_is_refused(config: ModelsConfig, label: str) -> None
         config.with_label("digits", label, 1)
 
 
-def test_without_removes_the_entry(config: ModelsConfig) -> None:
-    assert config.without("digits").base_paths == {}
-
-
 def test_text_is_parsed_to_the_same_configuration(config: ModelsConfig) -> None:
     labelled = config.with_label("digits", "stable", 1)
     assert ModelsConfig.parse(str(labelled)) == labelled

@@ -13,30 +13,31 @@ from numpy.typing import NDArray
 from digit_client import TaskCard
 from digit_client.artifact.task_card import DIGITS
 from digit_client.tfserving import codec
-from digit_client.tfserving.codec import ModelRef
+from digit_client.tfserving.codec import Batch, ModelRef
 from digit_client.tfserving.protos import DT_FLOAT, DT_UINT8, PredictRequest, PredictResponse
 
 UNIFORM = np.full((2, 10), 0.1, np.float32)
 FLOWERS = TaskCard("flowers", ("daisy", "rosé"), (180, 240, 3), (-1.0, 1.0), "resize", "pad")
 
 
-@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 4), st.just(28), st.just(28))))
-def test_encode_uint8_keeps_images(images: np.ndarray) -> None:
-    request = PredictRequest.FromString(codec.encode(images, ModelRef("digits")).SerializeToString())
-    tensor = request.inputs["images"]
-    assert request.model_spec.signature_name == "images"
-    assert tensor.dtype == DT_UINT8
+@pytest.mark.parametrize(
+    ("batch", "signature", "name", "dtype"),
+    [
+        (np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8), "images", "images", DT_UINT8),
+        (np.random.default_rng(0).random((3, 784), dtype=np.float32), "serving_default", "pixels", DT_FLOAT),
+    ],
+    ids=["uint8", "float32"],
+)
+def test_encode_keeps_batch_in_the_signature_of_its_dtype(
+    batch: Batch, signature: str, name: str, dtype: int
+) -> None:
+    request = PredictRequest.FromString(codec.encode(batch, ModelRef("digits")).SerializeToString())
+    tensor = request.inputs[name]
+    assert (request.model_spec.signature_name, tensor.dtype) == (signature, dtype)
     shape = [dim.size for dim in tensor.tensor_shape.dim]
-    assert np.array_equal(np.frombuffer(tensor.tensor_content, np.uint8).reshape(shape), images)
-
-
-def test_encode_float32_uses_serving_default() -> None:
-    pixels = np.random.default_rng(0).random((3, 784), dtype=np.float32)
-    request = codec.encode(pixels, ModelRef("digits"))
-    tensor = request.inputs["pixels"]
-    assert request.model_spec.signature_name == "serving_default"
-    assert tensor.dtype == DT_FLOAT
-    assert np.array_equal(np.frombuffer(tensor.tensor_content, np.float32).reshape(3, 784), pixels)
+    assert np.array_equal(np.frombuffer(tensor.tensor_content, batch.dtype).reshape(shape), batch)
+    # A model without `is_digit` refuses a filter that names it.
+    assert not request.output_filter
 
 
 @pytest.mark.parametrize(
@@ -53,11 +54,6 @@ def test_encode_sets_model_spec(model: ModelRef, version: int, label: str) -> No
         assert (spec.name, spec.version.value, spec.version_label) == ("flowers", version, label)
 
 
-def test_encode_requests_all_outputs() -> None:
-    # A model without `is_digit` refuses a filter that names it.
-    assert not codec.encode(np.zeros((1, 28, 28), np.uint8), ModelRef("digits")).output_filter
-
-
 def test_model_ref_with_version_and_label_raises_value_error() -> None:
     with pytest.raises(ValueError, match="not both"):
         ModelRef("flowers", version=1, label="stable")
@@ -67,13 +63,12 @@ def response(
     probabilities: NDArray[np.float32],
     is_digit: NDArray[np.float32] | None = None,
     *,
-    version: int = 5,
     packed: bool = True,
     dtype: int = DT_FLOAT,
 ) -> PredictResponse:
     """Return a response with the tensors as packed bytes, or as lists of floats."""
     message = PredictResponse()
-    message.model_spec.version.value = version
+    message.model_spec.version.value = 5
     for name, array in (("probabilities", probabilities), ("is_digit", is_digit)):
         if array is None:
             continue
@@ -96,33 +91,21 @@ def test_decode_packed_and_listed_tensor_are_equal() -> None:
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("message", "sentence"),
     [
-        pytest.param(PredictResponse(), id="no-output"),
-        pytest.param(response(UNIFORM, dtype=DT_UINT8), id="wrong-type"),
-        pytest.param(response(np.full((2, 9), 1 / 9, np.float32)), id="nine-columns"),
-        pytest.param(response(np.full((2, 11), 1 / 11, np.float32)), id="eleven-columns"),
-        pytest.param(response(np.full(10, 0.1, np.float32)), id="one-dimension"),
+        (PredictResponse(), "no output 'probabilities'"),
+        (response(UNIFORM, dtype=DT_UINT8), "expected float32"),
+        (response(np.full((2, 9), 1 / 9, np.float32)), r"expected probabilities float32 \[n, 10\]"),
+        (response(np.full(10, 0.1, np.float32)), r"expected probabilities float32 \[n, 10\]"),
+        *(
+            (response(np.array([[value, *[0.1] * 9]], np.float32)), "not a probability distribution")
+            for value in (np.nan, np.inf, 0.2, -0.1, 1.1)
+        ),
     ],
 )
-def test_decode_missing_or_other_tensor_raises_value_error(message: PredictResponse) -> None:
-    with pytest.raises(ValueError, match=r"probabilities|float32"):
+def test_decode_unusable_probabilities_raise_value_error(message: PredictResponse, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
         codec.decode(message, DIGITS)
-
-
-@pytest.mark.parametrize(
-    "probabilities",
-    [
-        np.full((1, 10), np.nan, np.float32),
-        np.full((1, 10), np.inf, np.float32),
-        np.full((1, 10), 0.2, np.float32),
-        np.array([[2, -1, 0, 0, 0, 0, 0, 0, 0, 0]], np.float32),
-    ],
-    ids=["nan", "infinity", "sum", "range"],
-)
-def test_decode_no_distribution_raises_value_error(probabilities: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="not a probability distribution"):
-        codec.decode(response(probabilities), DIGITS)
 
 
 def test_decode_multi_label_names_labels_at_or_above_their_thresholds() -> None:
@@ -162,22 +145,20 @@ def test_decode_tensor_shorter_than_shape_raises_value_error() -> None:
 
 
 @given(
-    st.integers(2, 30).flatmap(
-        lambda classes: arrays.arrays(
-            np.float32, st.tuples(st.integers(1, 5), st.just(classes)), elements=st.floats(0, 8, width=32)
-        )
+    arrays.arrays(
+        np.float32, st.tuples(st.integers(1, 5), st.integers(2, 30)), elements=st.floats(0, 8, width=32)
     )
 )
 def test_decode_returns_most_probable_labels(scores: np.ndarray) -> None:
     labels = tuple(f"label {number}" for number in range(scores.shape[1]))
     exponents = np.exp(scores)
     probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
-    predictions = codec.decode(response(probabilities, version=7), replace(FLOWERS, labels=labels))
+    predictions = codec.decode(response(probabilities), replace(FLOWERS, labels=labels))
     for prediction, row in zip(predictions, probabilities, strict=True):
         assert (prediction.label, prediction.labels) == (labels[row.argmax()], labels)
         assert prediction.confidence == max(prediction.probabilities) == float(row.max())
         assert prediction.probabilities == tuple(row.tolist())
-        assert prediction.model_version == 7
+        assert prediction.model_version == 5
 
 
 def card_response(*values: bytes) -> PredictResponse:

@@ -1,0 +1,304 @@
+"""All four clients, blocking and asyncio, of a gateway and of a model server: what they have in common."""
+
+import asyncio
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from digit_client import (
+    DIGITS,
+    AsyncClient,
+    AsyncModelServerClient,
+    Client,
+    ImageError,
+    ImageShapeError,
+    ModelNotFoundError,
+    ModelServerClient,
+    ModelVersion,
+    NotAnImageError,
+    Reading,
+    ReadingNotSupportedError,
+    TaskCard,
+    TruncatedImageError,
+)
+from digit_client.images import to_png
+from digit_serving.gateway.settings import Settings
+from tests import greenlet_loop
+from tests.client.blocking import BlockingAsync
+from tests.client.drawn_numbers import draw_lines
+from tests.client.linear_model_server import LinearModelServer
+
+URL = "http://gateway.test"
+
+
+@dataclass(frozen=True)
+class GatewayTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """httpx transport that passes requests to the gateway's Flask application."""
+
+    flask_client: FlaskClient
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = self.flask_client.open(
+            request.url.raw_path.decode(),
+            method=request.method,
+            headers=request.headers.multi_items(),
+            data=request.read(),
+        )
+        headers = list(response.headers.items())
+        return httpx.Response(response.status_code, headers=headers, content=response.data)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        return await asyncio.to_thread(self.handle_request, request)
+
+
+class Service:
+    """Model server of a linear model, and a gateway in front of it."""
+
+    def __init__(self, model_server: LinearModelServer, name: str) -> None:
+        self.target, self.name = model_server.target, name
+        # The searches for digits share a thread, and the machine with other tests.
+        settings = Settings(model_server=self.target, model_name=name, default_label="", deadline=60)
+        self.gateway = GatewayTransport(greenlet_loop.client(settings))
+
+
+def to_gateway(service: Service, model: str | None = None) -> Any:
+    http_client = httpx.Client(transport=service.gateway)
+    return Client(URL, model=model, timeout=60, http_client=http_client)
+
+
+def to_gateway_async(service: Service, model: str | None = None) -> Any:
+    http_client = httpx.AsyncClient(transport=service.gateway)
+    return BlockingAsync(AsyncClient, URL, model=model, timeout=60, http_client=http_client)
+
+
+def to_model_server(service: Service, model: str | None = None) -> Any:
+    return ModelServerClient(service.target, name=model or service.name, timeout=60)
+
+
+def to_model_server_async(service: Service, model: str | None = None) -> Any:
+    return BlockingAsync(AsyncModelServerClient, service.target, name=model or service.name, timeout=60)
+
+
+Connect = Callable[..., Any]
+"""Function that returns a client, the asyncio ones with blocking methods."""
+
+
+@pytest.fixture(params=[to_gateway, to_gateway_async, to_model_server, to_model_server_async])
+def connect(request: pytest.FixtureRequest) -> Connect:
+    function: Connect = request.param
+    return function
+
+
+@pytest.fixture(scope="module")
+def service(digits: Any) -> Iterator[Service]:
+    with LinearModelServer(digits.images[:1000], digits.labels[:1000], with_is_digit=True) as server:
+        yield Service(server, DIGITS.name)
+
+
+@pytest.fixture
+def client(connect: Connect, service: Service) -> Iterator[Any]:
+    with connect(service) as client:
+        yield client
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("connect", [Client, partial(BlockingAsync, AsyncClient)])
+def test_predict_and_read_gateway_process_answers(connect: Any, gateway: str, digits: Any) -> None:
+    with connect(gateway) as client:
+        assert client.predict(digits.one(7)).digit == 7
+        assert client.read(draw_lines([digits.one(1), digits.one(7)])).text == "17"
+
+
+@pytest.fixture(scope="module")
+def number(digits: Any) -> np.ndarray:
+    """Picture with two lines: 17 and 4."""
+    return draw_lines([digits.one(1), digits.one(7)], [digits.one(4)])
+
+
+@pytest.fixture
+def mixed(digits: Any, number: np.ndarray, tmp_path: Path) -> list[Any]:
+    """Sources of every kind: a digit, a number, blank, broken, and missing ones."""
+    path = tmp_path / "three.png"
+    path.write_bytes(to_png(draw_lines([digits.one(3)])))
+    return [
+        path,
+        number,
+        Image.fromarray(digits.one(4)),
+        np.zeros((28, 28), np.uint8),
+        to_png(number)[:200],
+        tmp_path / "missing.png",
+        b"no image",
+        io.BytesIO(to_png(draw_lines([digits.one(7)]))),
+    ]
+
+
+def describe(outcome: Any) -> Any:
+    """Return the digit or text, the refusal, or the type of the error."""
+    if isinstance(outcome, Exception):
+        return type(outcome)
+    if isinstance(outcome, Reading):
+        return outcome.refusal or outcome.text
+    return (outcome.refusal, outcome.count) if outcome.refusal else outcome.digit
+
+
+@pytest.mark.parametrize(
+    ("method", "found"),
+    [
+        ("predict_many", [3, ("several_digits", 3), 4, ("no_digit", None), 7]),
+        ("read_many", ["3", "17\n4", "4", "no_digit", "7"]),
+    ],
+)
+def test_many_puts_each_outcome_in_its_place(
+    client: Any, mixed: list[Any], method: str, found: list[Any]
+) -> None:
+    outcomes = getattr(client, method)(mixed, request_id="request-5")
+    errors = [TruncatedImageError, FileNotFoundError, NotAnImageError]
+    assert [describe(outcome) for outcome in outcomes] == [*found[:4], *errors, found[4]]
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, ImageError):
+            assert outcome.index == index
+        if not isinstance(outcome, OSError):
+            assert outcome.request_id == "request-5"
+        # Frames would keep the picture's pixels in memory.
+        assert getattr(outcome, "__traceback__", None) is None
+
+
+def test_broken_picture_alone_or_with_on_error_raise_is_raised(client: Any, digits: Any) -> None:
+    for one, many in ((client.predict, client.predict_many), (client.read, client.read_many)):
+        with pytest.raises(NotAnImageError) as raised:
+            one(b"no image", request_id="request-6")
+        assert (raised.value.index, raised.value.request_id) == (None, "request-6")
+        with pytest.raises(FileNotFoundError):
+            one("missing.png")
+        with pytest.raises(NotAnImageError) as raised:
+            many([digits.one(1), digits.one(1), b"no image"], on_error="raise")
+        assert raised.value.index == 2
+        with pytest.raises(FileNotFoundError):
+            many([digits.one(1), "missing.png"], on_error="raise")
+
+
+@pytest.mark.parametrize("method", ["predict", "read"])
+def test_every_method_gives_the_results_of_the_model_server(
+    client: Any, service: Service, digits: Any, number: np.ndarray, method: str
+) -> None:
+    pictures = [digits.one(3), number, np.zeros((28, 28), np.uint8), to_png(draw_lines([digits.one(8)]))]
+    with to_model_server(service) as direct:
+        expected = [getattr(direct, method)(picture, include="image").to_dict() for picture in pictures]
+    each = [getattr(client, method)(picture, include="image") for picture in pictures]
+    many = getattr(client, f"{method}_many")(pictures, include="image", on_error="raise")
+    found = dict(getattr(client, f"iter_{method}")(pictures, include="image"))
+    for results in (each, many, [found[index] for index in range(4)]):
+        assert_same([result.to_dict() for result in results], expected)
+
+
+def assert_same(result: Any, expected: Any) -> None:
+    """Compare results, of which floats depend on the size of the batch."""
+    if isinstance(expected, dict):
+        for name in {*result, *expected} - {"request_id", "request_index"}:
+            assert_same(result[name], expected[name])
+    elif isinstance(expected, list):
+        for each, other in zip(result, expected, strict=True):
+            assert_same(each, other)
+    else:
+        assert result == (pytest.approx(expected, abs=1e-5) if isinstance(expected, float) else expected)
+
+
+def test_predict_many_of_several_requests_is_in_order(client: Any, digits: Any) -> None:
+    from_array = client.predict_many(digits.images[:300])
+    assert np.mean([each.digit for each in from_array] == digits.labels[:300]) > 0.85
+    from_files = client.predict_many(list(digits.images[:100]), concurrency=2)
+    assert [each.digit for each in from_files] == [each.digit for each in from_array[:100]]
+    # Pictures that are not in the model's form.
+    large = np.kron(digits.typical(3, 2), np.ones((1, 2, 2), np.uint8))
+    assert [prediction.digit for prediction in client.predict_many(large)] == [3, 3]
+    assert [reading.text for reading in client.read_many(large)] == ["3", "3"]
+
+
+def test_options_select_version_and_bar(client: Any, digits: Any) -> None:
+    image = draw_lines([digits.one(3)])
+    assert client.predict(image, version=1).model_version == 1
+    assert client.predict(image, min_is_digit=1.0).refusal == "no_digit"
+    assert client.predict(image, min_is_digit=0.0).digit == 3
+    assert client.read(image, min_is_digit=0.0).text == "3"
+    for method in (client.predict, client.read):
+        with pytest.raises(ModelNotFoundError) as raised:
+            method(image, label="nonsense", request_id="request-4")
+        assert raised.value.request_id == "request-4"
+
+
+def test_methods_invalid_arguments_raise_errors(client: Any) -> None:
+    for method in (client.predict_many, client.read_many, client.iter_predict, client.iter_read):
+        with pytest.raises(TypeError, match="put it in a list"):
+            method("five.jpg")
+        with pytest.raises(TypeError, match="versoin"):
+            method([b"image"], versoin=1)
+    for method in (client.predict, client.predict_many, client.read, client.iter_read):
+        with pytest.raises(ValueError, match="not both"):
+            method([b"image"], version=1, label="stable")
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            method([b"image"], min_is_digit=20)
+    for method in (client.predict_many, client.read_many):
+        with pytest.raises(ValueError, match="'skip'"):
+            method([b"image"], on_error="skip")
+
+
+def test_unknown_model_raises_model_not_found(connect: Connect, service: Service, digits: Any) -> None:
+    with connect(service, "nonsense") as client:
+        for method in (client.predict, client.read):
+            with pytest.raises(ModelNotFoundError):
+                method(digits.one(1))
+
+
+@pytest.mark.parametrize("connect", [to_gateway, to_gateway_async])
+def test_models_of_gateway_lists_versions(connect: Connect, service: Service) -> None:
+    with connect(service, DIGITS.name) as client:
+        models = client.models()
+    assert (models.name, models.versions) == ("digits", (ModelVersion(1, "AVAILABLE"),))
+    assert models.task == DIGITS
+    assert models.request_id
+    with connect(service, "nonsense") as client, pytest.raises(ModelNotFoundError):
+        client.models()
+
+
+COLORS = TaskCard("colors", ("red", "green", "blue"), (6, 8, 3), (-1.0, 1.0))
+GREEN = np.full((30, 20, 3), (0, 200, 0), np.uint8)
+
+
+@pytest.fixture(scope="module", params=["resize", "none"])
+def colors(request: pytest.FixtureRequest) -> Iterator[Service]:
+    """Service of a model of colors, which resizes pictures or takes those of its shape only."""
+    images = np.zeros((3, *COLORS.shape), np.uint8)
+    for color in range(3):
+        images[color, :, :, color] = 255
+    task = replace(COLORS, kind=request.param)
+    with LinearModelServer(images, np.arange(3, dtype=np.uint8), task=task) as server:
+        yield Service(server, "colors")
+
+
+def test_other_task_is_answered_as_its_card_says(
+    connect: Connect, colors: Service, request: pytest.FixtureRequest
+) -> None:
+    exact = np.random.default_rng(0).integers(0, 256, (5, *COLORS.shape), np.uint8)
+    with connect(colors) as client:
+        assert client.predict_many(exact) == client.predict_many(list(exact))
+        with pytest.raises(ReadingNotSupportedError):
+            client.read(exact[0])
+        outcomes = client.predict_many(np.stack([GREEN] * 2))
+    if request.node.callspec.params["colors"] == "none":
+        refused = [(type(outcome), outcome.index) for outcome in outcomes]
+        assert refused == [(ImageShapeError, 0), (ImageShapeError, 1)]
+        return
+    for prediction in outcomes:
+        assert (prediction.label, prediction.index, prediction.labels) == ("green", 1, COLORS.labels)
+        assert (prediction.confidence, prediction.is_digit) == (max(prediction.probabilities), None)
+        assert prediction.digit is None
