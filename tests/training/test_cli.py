@@ -40,8 +40,7 @@ from digit_training.export import predict_saved_model
 from digit_training.fit import FitResult
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
-from digit_training.recipes import RECIPES, Overrides, Recipe
-from digit_training.report import plots
+from digit_training.recipes import RECIPES, Overrides
 from tests.conftest import Digits
 from tests.processes import DIGITS
 from tests.training.conftest import COLORS, COLORS_TOML, draw_color, make_record, predict
@@ -53,7 +52,7 @@ pytestmark = [
 ]
 
 
-REPORT_FILES = {"digits.png", "prediction.png", "model.keras", "report.html"}
+REPORT_FILES = {"model.keras", "report.html"}
 
 
 @dataclass(frozen=True)
@@ -110,21 +109,6 @@ def without_verification(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models_folder, "ModelsFolder", partial(ModelsFolder, verify=Mock()))
 
 
-@pytest.fixture
-def fast_recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    """Recipe of the perceptron without multi-step calls, which take longer to compile than these fits."""
-    recipe = replace(RECIPES["perceptron"], augmented=True)
-    monkeypatch.setitem(RECIPES, "perceptron", recipe)
-    return recipe
-
-
-@pytest.fixture
-def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the PNG plots, which take longer than the fits."""
-    monkeypatch.setattr(plots, "save_samples", Mock())
-    monkeypatch.setattr(plots, "save_prediction", Mock())
-
-
 def run_offline(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run `digits` as a process in `folder`, without network, Keras cache and MNIST."""
     offline = {
@@ -164,9 +148,9 @@ def test_train_offline_uses_the_sample_and_publishes(tmp_path: Path) -> None:
 
 
 def test_train_recipe_of_two_networks_writes_report_and_publishes_the_ensemble(
-    idx_folder: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch, fast_recipe: Recipe
+    idx_folder: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(RECIPES, "best", replace(fast_recipe, networks=2))
+    monkeypatch.setitem(RECIPES, "best", replace(RECIPES["perceptron"], networks=2))
     status, printed = train("--recipe", "best", "--data", idx_folder, *folders.options, model="convnet")
     assert status == 0, printed
     assert f"Data: 200 training and 100 test digits from {idx_folder} (not the original MNIST)" in printed
@@ -196,7 +180,6 @@ def test_train_missing_or_damaged_data_prints_one_line(
     assert not Path("models").exists()
 
 
-@pytest.mark.usefixtures("fast_recipe", "without_plots")
 def test_train_below_minimum_accuracy_publishes_nothing(idx_folder: Path, folders: Folders) -> None:
     options = ["--data", idx_folder, "--learning-rate", "1e-9", "--min-accuracy", "0.85"]
     status, printed = train(*folders.options, *options)
@@ -205,7 +188,6 @@ def test_train_below_minimum_accuracy_publishes_nothing(idx_folder: Path, folder
     assert not folders.models.root.exists()
 
 
-@pytest.mark.usefixtures("fast_recipe", "without_plots")
 def test_train_interrupted_writes_report_and_publishes_nothing(idx_folder: Path, folders: Folders) -> None:
     class ImpatientTerminal(io.StringIO):
         def write(self, text: str) -> int:
@@ -241,7 +223,6 @@ def store(digits: Digits, folders: Folders) -> Iterator[FeedbackStore]:
         yield opened
 
 
-@pytest.mark.usefixtures("fast_recipe", "without_plots")
 def test_train_with_feedback_from_stable_publishes_and_reports(
     idx_folder: Path, folders: Folders, store: FeedbackStore
 ) -> None:
@@ -267,7 +248,6 @@ def test_train_with_feedback_from_stable_publishes_and_reports(
     assert "Held-out feedback" in (folders.report / "report.html").read_text()
 
 
-@pytest.mark.usefixtures("fast_recipe", "without_plots")
 def test_train_on_a_folder_of_digits_tests_a_sixth(digits: Digits, folders: Folders, tmp_path: Path) -> None:
     own = tmp_path / "own"
     for label in range(10):
@@ -281,7 +261,6 @@ def test_train_on_a_folder_of_digits_tests_a_sixth(digits: Digits, folders: Fold
     assert "Left out as unreadable: 1 (3/notes.txt: " in printed
 
 
-@pytest.mark.usefixtures("fast_recipe", "without_plots")
 def test_train_with_feedback_never_trains_on_what_tests_it(
     store: FeedbackStore, digits: Digits, idx_folder: Path, folders: Folders
 ) -> None:
@@ -299,7 +278,6 @@ def test_train_with_feedback_never_trains_on_what_tests_it(
     assert card["fit"]["feedback_examples"] == 10 * 20
 
 
-@pytest.mark.usefixtures("fast_recipe", "without_plots")
 def test_train_with_wrong_labels_of_one_caller_is_refused_and_never_served(
     store: FeedbackStore, digits: Digits, idx_folder: Path, folders: Folders
 ) -> None:
