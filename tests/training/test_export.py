@@ -120,21 +120,6 @@ def test_artifact_stores_the_weights_once(published: Version) -> None:
     assert sum(int(np.prod(shape)) for shape in shapes if shape) == 7960
 
 
-def test_artifact_answers_every_warmup_request(published: Version) -> None:
-    signatures = tf.saved_model.load(str(published.path)).signatures
-    seen = set()
-    for record in tf.data.TFRecordDataset(
-        str(published.path / "assets.extra" / "tf_serving_warmup_requests")
-    ):
-        request = PredictionLog.FromString(record.numpy()).predict_log.request
-        name = request.model_spec.signature_name
-        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
-        outputs = signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
-        assert request.model_spec.name == "digits"
-        seen.add((name, len(outputs["probabilities"])))
-    assert seen == {("serving_default", 1), ("serving_default", 32), ("images", 1), ("images", 32)}
-
-
 def test_predict_saved_model_answers_each_array(
     published: Version, fitted: FitResult, dataset: Dataset
 ) -> None:

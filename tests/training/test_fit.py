@@ -233,15 +233,6 @@ def test_fit_interrupted_in_third_epoch_returns_the_model_of_two(dataset: Datase
         fit(recipe, dataset.train[:200], 0, [interrupt_after(0)])
 
 
-@pytest.mark.slow
-def test_fit_ensemble_averages_networks_of_consecutive_seeds(
-    dataset: Dataset, members: list[keras.Model]
-) -> None:
-    result = fit(replace(FAST, networks=2), dataset.train[:200], seed=SEEDS - 1)
-    assert have_equal_outputs(result.model, models.ensemble(members), dataset)
-    assert (result.networks, result.epochs, result.seed, result.complete) == (2, 2, SEEDS - 1, True)
-
-
 @pytest.mark.parametrize(("networks", "epochs"), [(1, 1), (2, 0)])
 def test_fit_ensemble_interrupted_returns_the_complete_networks(
     dataset: Dataset, members: list[keras.Model], networks: int, epochs: int
