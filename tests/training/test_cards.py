@@ -75,15 +75,3 @@ def test_minimal_is_named_after_the_file_and_splits_labels() -> None:
         "labels": ["a", "b", "c"],
     }
     assert cards.minimal(Path("ß.keras"), "a,b")["name"] == "model"
-
-
-def test_read_returns_the_toml_document_or_raises_card_error(tmp_path: Path) -> None:
-    path = tmp_path / "card.toml"
-    with pytest.raises(CardError, match="the file does not exist"):
-        cards.read(path)
-    path.write_text('name = "flowers"\n[input]\nrange = [0, 1]\n')
-    assert cards.read(path) == {"name": "flowers", "input": {"range": [0, 1]}}
-    for content in (b"name =", b"\xff\xfe"):
-        path.write_bytes(content)
-        with pytest.raises(CardError, match="not TOML: "):
-            cards.read(path)

@@ -40,8 +40,7 @@ from digit_training.export import predict_saved_model
 from digit_training.fit import FitResult
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
-from digit_training.recipes import RECIPES, Overrides, Recipe
-from digit_training.report import plots
+from digit_training.recipes import RECIPES, Overrides
 from tests.conftest import Digits
 from tests.processes import DIGITS
 from tests.training.conftest import COLORS, COLORS_TOML, draw_color, make_record, predict
@@ -53,7 +52,7 @@ pytestmark = [
 ]
 
 
-REPORT_FILES = {"digits.png", "prediction.png", "model.keras", "report.html"}
+REPORT_FILES = {"model.keras", "report.html"}
 
 
 @dataclass(frozen=True)
@@ -110,21 +109,6 @@ def without_verification(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models_folder, "ModelsFolder", partial(ModelsFolder, verify=Mock()))
 
 
-@pytest.fixture
-def fast_recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    """Recipe of the perceptron without multi-step calls, which take longer to compile than these fits."""
-    recipe = replace(RECIPES["perceptron"], augmented=True)
-    monkeypatch.setitem(RECIPES, "perceptron", recipe)
-    return recipe
-
-
-@pytest.fixture
-def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the PNG plots, which take longer than the fits."""
-    monkeypatch.setattr(plots, "save_samples", Mock())
-    monkeypatch.setattr(plots, "save_prediction", Mock())
-
-
 def run_offline(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run `digits` as a process in `folder`, without network, Keras cache and MNIST."""
     offline = {
@@ -164,9 +148,9 @@ def test_train_offline_uses_the_sample_and_publishes(tmp_path: Path) -> None:
 
 
 def test_train_recipe_of_two_networks_writes_report_and_publishes_the_ensemble(
-    idx_folder: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch, fast_recipe: Recipe
+    idx_folder: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(RECIPES, "best", replace(fast_recipe, networks=2))
+    monkeypatch.setitem(RECIPES, "best", replace(RECIPES["perceptron"], networks=2))
     status, printed = train("--recipe", "best", "--data", idx_folder, *folders.options, model="convnet")
     assert status == 0, printed
     assert f"Data: 200 training and 100 test digits from {idx_folder} (not the original MNIST)" in printed
@@ -196,7 +180,6 @@ def test_train_missing_or_damaged_data_prints_one_line(
     assert not Path("models").exists()
 
 
-@pytest.mark.usefixtures("fast_recipe", "without_plots")
 def test_train_below_minimum_accuracy_publishes_nothing(idx_folder: Path, folders: Folders) -> None:
     options = ["--data", idx_folder, "--learning-rate", "1e-9", "--min-accuracy", "0.85"]
     status, printed = train(*folders.options, *options)
@@ -205,26 +188,42 @@ def test_train_below_minimum_accuracy_publishes_nothing(idx_folder: Path, folder
     assert not folders.models.root.exists()
 
 
-@pytest.mark.usefixtures("fast_recipe", "without_plots")
-def test_train_interrupted_writes_report_and_publishes_nothing(idx_folder: Path, folders: Folders) -> None:
-    class ImpatientTerminal(io.StringIO):
-        def write(self, text: str) -> int:
-            if "epoch  1/20" in text:
-                signal.raise_signal(signal.SIGINT)
-            return super().write(text)
+class ImpatientTerminal(io.StringIO):
+    """Standard output that sends SIGINT to this process once `text` is written."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def write(self, text: str) -> int:
+        if self.text in text:
+            signal.raise_signal(signal.SIGINT)
+        return super().write(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "kept"),
+    [
+        ("Trainable params", "before the end of the first epoch; no model is saved", set()),
+        ("epoch  1/20", "after [12] of 20 epochs; the model is not published", REPORT_FILES),
+    ],
+)
+def test_train_interrupted_keeps_whole_epochs_and_publishes_nothing(
+    text: str, message: str, kept: set[str], idx_folder: Path, folders: Folders
+) -> None:
     # pipeline.train instead of the command, which would end this process with os._exit.
-    report, root = folders.report, folders.models.root
-    run = pipeline.TrainingRun("perceptron", Overrides(epochs=20), seed=0, data=idx_folder, report=report)
+    run = pipeline.TrainingRun("perceptron", Overrides(epochs=20), 0, idx_folder, report=folders.report)
     with (
-        contextlib.redirect_stdout(ImpatientTerminal()),
-        pytest.raises(Interrupted, match=r"after [12] of 20 epochs; the model is not published") as caught,
+        contextlib.redirect_stdout(ImpatientTerminal(text)),
+        pytest.raises(Interrupted, match=message) as caught,
     ):
         pipeline.train(run, Target(folders.models, QualityGate(0)))
-    assert str(caught.value).endswith(f"digits export {report / 'model.keras'} --models {root}")
-    assert "Interrupted</strong> after" in (report / "report.html").read_text()
-    assert (report / "model.keras").is_file()
-    assert not root.exists()
+    assert {path.name for path in folders.report.iterdir()} == kept
+    assert not folders.models.root.exists()
+    if kept:
+        command = f"digits export {folders.report / 'model.keras'} --models {folders.models.root}"
+        assert str(caught.value).endswith(command)
+        assert "Interrupted</strong> after" in (folders.report / "report.html").read_text()
 
 
 @pytest.fixture
@@ -241,15 +240,21 @@ def store(digits: Digits, folders: Folders) -> Iterator[FeedbackStore]:
         yield opened
 
 
-@pytest.mark.usefixtures("fast_recipe", "without_plots")
-def test_train_with_feedback_from_stable_publishes_and_reports(
-    idx_folder: Path, folders: Folders, store: FeedbackStore
+def test_train_with_feedback_from_stable_never_trains_on_what_tests_it_and_reports(
+    digits: Digits, idx_folder: Path, folders: Folders, store: FeedbackStore
 ) -> None:
+    # A held-out picture, a test digit and a hard picture, sent again in requests that are not held out; and
+    # negatives, from which a network of one output cannot learn.
+    again = (digits.images[300], digits.images[200], read_hard_pictures().images[0])
+    store.save([make_record(number, image, "1") for number, image in enumerate(again)])
+    store.save([make_record(number, digits.images[number], NO_CLASS) for number in range(3, 7)])
     options = ["--data", idx_folder, *folders.options, "--feedback", folders.store]
     assert train(*options)[0] == 0
     status, printed = train(*options, "--from", "stable", "--min-gain", "0", "--force")
     assert status == 0, printed
     first = folders.version(1)
+    assert "Left out of the feedback: 4 (none of the labels, which this model never answers)" in printed
+    assert "Left out of the feedback: 2 (also in the data that test the model)" in printed
     assert f"Feedback: 20 inputs of {folders.store} to learn from, each 10 times, and 20 to test" in printed
     assert f"Starting from {first}, epochs: 1\n" in printed
     assert re.search(
@@ -267,7 +272,6 @@ def test_train_with_feedback_from_stable_publishes_and_reports(
     assert "Held-out feedback" in (folders.report / "report.html").read_text()
 
 
-@pytest.mark.usefixtures("fast_recipe", "without_plots")
 def test_train_on_a_folder_of_digits_tests_a_sixth(digits: Digits, folders: Folders, tmp_path: Path) -> None:
     own = tmp_path / "own"
     for label in range(10):
@@ -281,25 +285,6 @@ def test_train_on_a_folder_of_digits_tests_a_sixth(digits: Digits, folders: Fold
     assert "Left out as unreadable: 1 (3/notes.txt: " in printed
 
 
-@pytest.mark.usefixtures("fast_recipe", "without_plots")
-def test_train_with_feedback_never_trains_on_what_tests_it(
-    store: FeedbackStore, digits: Digits, idx_folder: Path, folders: Folders
-) -> None:
-    # A held-out picture, a test digit and a hard picture, sent again in requests that are not held out; and
-    # negatives, from which a network of one output cannot learn.
-    again = (digits.images[300], digits.images[200], read_hard_pictures().images[0])
-    store.save([make_record(number, image, "1") for number, image in enumerate(again)])
-    store.save([make_record(number, digits.images[number], NO_CLASS) for number in range(3, 7)])
-    status, printed = train("--data", idx_folder, *folders.options, "--feedback", folders.store)
-    assert status == 0, printed
-    assert "Left out of the feedback: 4 (none of the labels, which this model never answers)" in printed
-    assert "Left out of the feedback: 2 (also in the data that test the model)" in printed
-    card = read_card(folders.version(1))
-    assert (card["feedback"]["train"]["inputs"], card["feedback"]["held_out"]["inputs"]) == (20, 20)
-    assert card["fit"]["feedback_examples"] == 10 * 20
-
-
-@pytest.mark.usefixtures("fast_recipe", "without_plots")
 def test_train_with_wrong_labels_of_one_caller_is_refused_and_never_served(
     store: FeedbackStore, digits: Digits, idx_folder: Path, folders: Folders
 ) -> None:
@@ -362,28 +347,23 @@ def test_train_from_stable_that_cannot_start_prints_the_reason(
     assert not folders.report.exists()
 
 
-def interrupt_train(mnist_npz: Path, folder: Path, after: str) -> tuple[int, str, str]:
-    """Send SIGINT to `digits train` once it has printed `after`; return exit status, stdout and stderr."""
+@pytest.mark.e2e
+def test_train_ctrl_c_leaves_a_model_that_export_publishes(mnist_npz: Path, tmp_path: Path) -> None:
     command = [*DIGITS, "train", "--data", str(mnist_npz), "--report", "report", "--epochs", "20"]
     with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
         assert process.stderr
         output = ""
-        while after not in output:
+        while "epoch  2/20" not in output:
             line = process.stdout.readline()
             assert line, process.stderr.read()
             output += line
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=60)
-        return process.returncode, output + rest, errors
-
-
-@pytest.mark.e2e
-def test_train_ctrl_c_leaves_a_model_that_export_publishes(mnist_npz: Path, tmp_path: Path) -> None:
-    status, output, errors = interrupt_train(mnist_npz, tmp_path, after="epoch  2/20")
-    assert status == 130
+    output += rest
+    assert process.returncode == 130
     assert "Test accuracy: " in output
     assert "of 20 epochs; the model is not published" in errors
     assert len(errors.strip().splitlines()) == 1
@@ -394,16 +374,6 @@ def test_train_ctrl_c_leaves_a_model_that_export_publishes(mnist_npz: Path, tmp_
     assert command == ["export", "report/model.keras"]
     assert run_offline(*command, "--data", mnist_npz, folder=tmp_path).returncode == 0
     assert (tmp_path / "models" / "digits" / "1").is_dir()
-
-
-@pytest.mark.e2e
-def test_train_ctrl_c_in_first_epoch_saves_no_model(mnist_npz: Path, tmp_path: Path) -> None:
-    status, _, errors = interrupt_train(mnist_npz, tmp_path, after="Trainable params")
-    assert (status, errors.strip()) == (
-        130,
-        "Interrupted before the end of the first epoch; no model is saved.",
-    )
-    assert not (tmp_path / "report" / "model.keras").exists()
 
 
 def test_train_if_needed_with_published_versions_does_nothing(tmp_path: Path) -> None:
@@ -441,20 +411,6 @@ def test_train_if_needed_without_reader_publishes_it(tmp_path: Path) -> None:
 )
 def test_train_invalid_usage_exits_with_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(cli.train, arguments).exit_code == 2
-
-
-def test_export_publishes_a_model_fitted_elsewhere(
-    fitted: FitResult, mnist_npz: Path, tmp_path: Path, folders: Folders
-) -> None:
-    file = tmp_path / "mine.keras"
-    image = keras.Input((28, 28, 1))
-    keras.Model(image, fitted.model(layers.Flatten()(image)), name="mine").save(file)
-    status, printed = export(file, "--data", mnist_npz, *folders.options, "--min-accuracy", "0.5")
-    assert status == 0, printed
-    assert f"Published: {folders.version(1)}" in printed
-    card = read_card(folders.version(1))
-    assert (card["model"], card["parameters"], card["fit"]) == ("mine", 7960, None)
-    assert (folders.report / "report.html").is_file()
 
 
 def test_export_of_two_outputs_keeps_is_digit_and_takes_test_pictures_alone(
@@ -526,36 +482,20 @@ def colors_feedback(folders: Folders) -> str:
 
 
 def test_export_with_feedback_is_judged_by_it_beside_the_test_set(
-    colors_model: keras.Model,
-    colors_file: Path,
-    colors_folder: Path,
-    colors_task: list[object],
-    colors_feedback: str,
-    folders: Folders,
+    colors_file: Path, colors_task: list[object], colors_feedback: str, folders: Folders
 ) -> None:
-    blind = keras.models.clone_model(colors_model)
-    weights, biases = (weight.copy() for weight in colors_model.get_weights())
-    biases[2] = -100
-    blind.set_weights([weights, biases])
-    blind_file = folders.root / "blind.keras"
-    blind.save(blind_file)
-    # Three pictures of the colour that it never answers are too few to tell it from chance.
-    for number in (3, 4):
-        (colors_folder / "blue" / f"{number}.jpg").unlink()
-    places = [*colors_task, "--min-accuracy", "0.5"]
-    assert export(blind_file, *places)[0] == 0
-    status, printed = export(colors_file, *places, "--feedback", colors_feedback, "--min-gain", "0.1")
+    places = [*colors_task, "--feedback", colors_feedback, "--min-accuracy", "0.5"]
+    assert export(colors_file, *places)[0] == 0
+    status, printed = export(colors_file, *places, "--min-gain", "0")
     assert status == 0, printed
     assert "Labels that agree with the served answers, all callers: 40 of 41\n" in printed
     assert "Left out of the feedback: 1 (none of the labels, which this model never answers)\n" in printed
     judged = read_card(folders.version(2, "colors"))["comparisons"]["the held-out feedback"]
-    assert (judged["pictures"], judged["served_accuracy"]) == (40, 0.75)
-    models = folders.models
-    models.write_config(models.read_config().with_label("colors", "stable", 2))
-    assert export(blind_file, *places)[0] == 0
-    status, printed = export(blind_file, *places, "--feedback", colors_feedback)
+    assert judged["pictures"] == 40
+    assert judged["served_accuracy"] == judged["accuracy"] > 0.9
+    status, printed = export(colors_file, *places, "--min-gain", "0.1")
     assert status == 4
-    assert "on the held-out feedback is below the" in printed
+    assert "on the held-out feedback is not 0.1 above" in printed
 
 
 @pytest.mark.parametrize("damaged", ["variables", "."], ids=["damaged", "missing"])
@@ -604,10 +544,6 @@ def test_export_of_another_task_evaluates_reports_and_publishes(
     assert card["data"] == {"source": "validation", "test": 20, "unreadable": 1, "refused": 0}
     assert card["source"]["file_sha256"] == hashlib.sha256(colors_file.read_bytes()).hexdigest()
     assert card["accuracy"] >= 0.9
-    loaded = pictures.load(Path("validation"), COLORS)
-    (outputs,) = predict_saved_model(Path("models/colors/1"), loaded.examples.images)
-    answers = outputs["probabilities"].argmax(axis=1)
-    assert (answers == loaded.examples.labels).mean() == card["accuracy"]
     assert "red/notes.txt" in Path("report/report.html").read_text()
     status, printed = export(colors_file, *task)
     assert (
@@ -719,14 +655,10 @@ def test_export_without_data_is_not_evaluated_and_needs_force(
     assert (version / "assets.extra" / "tf_serving_warmup_requests").is_file()
 
 
-CARD_WITHOUT_RANGE = COLORS_TOML.replace("range = [-1, 1]", "")
-
-
 @pytest.mark.parametrize(
     ("model", "card", "message"),
     [
         (None, COLORS_TOML.replace('"grey"', '"grey", "black"'), "mine.keras: the model answers 4 classes"),
-        (None, CARD_WITHOUT_RANGE, "card.toml: the model's first layers do not tell the range"),
         (None, "name = ", "card.toml: not TOML: "),
         (None, None, "card.toml: the file does not exist"),
         (b"no model", COLORS_TOML, "mine.keras: not a model that Keras can load"),
@@ -772,13 +704,6 @@ def test_export_contradictory_options_exit_with_2(arguments: list[str], message:
     status, printed = export(*arguments)
     assert status == 2
     assert message in printed
-
-
-def test_cli_import_loads_no_tensorflow() -> None:
-    code = (
-        "import sys, digit_training.cli; sys.exit(bool({'tensorflow', 'keras', 'numpy'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_export_imports_the_module_of_a_custom_layer(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from digit_client import DIGITS
 from digit_client.images import prepare
 from digit_training import data
-from digit_training.data import Dataset, Examples, RawArray
+from digit_training.data import Dataset, RawArray
 from digit_training.errors import DataError
 from tests.conftest import Digits
 from tests.training.conftest import encode_idx
@@ -167,19 +167,6 @@ def test_read_hard_pictures_is_balanced_and_as_serving_prepares() -> None:
     assert len({image.tobytes() for image in pictures.images}) == 460
     prepared = np.stack([prepare(image, DIGITS) for image in pictures.images])
     assert np.array_equal(prepared, pictures.images)
-
-
-def test_sample_sets_are_subsets_of_those_of_mnist(dataset: Dataset, mnist: Dataset) -> None:
-    if mnist.offline:
-        pytest.skip("needs all of MNIST")
-    for subset, whole in ((dataset.train, mnist.train), (dataset.test, mnist.test)):
-        assert labelled_images(subset) <= labelled_images(whole)
-
-
-def labelled_images(examples: Examples) -> set[tuple[bytes, int]]:
-    return {
-        (image.tobytes(), int(label)) for image, label in zip(examples.images, examples.labels, strict=True)
-    }
 
 
 def test_load_without_path_reads_the_data_of_keras(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from digit_client import DIGITS, TaskCard
 from digit_training import evaluation
 from digit_training.data import Dataset
 from digit_training.errors import ModelError
-from digit_training.evaluation import Accuracy, Confused, Evaluation, Scored, calibration_error, evaluate
+from digit_training.evaluation import Accuracy, Evaluation, Scored, evaluate
 from digit_training.fit import FitResult
 from digit_training.models import IS_DIGIT, PROBABILITIES
 from digit_training.negatives import KINDS
@@ -59,13 +59,6 @@ def test_scored_surest_first_sorts_by_distance_from_the_threshold() -> None:
     assert scored.refused_share == pytest.approx(0.4)
 
 
-def test_calibration_error_is_the_weighted_gap_between_confidence_and_accuracy() -> None:
-    confidence = np.array([0.9, 0.9, 0.5, 1.0], np.float32)
-    correct = np.array([True, False, True, True])
-    # Gaps by bin: 0.9 - 0.5 for two of four answers, 1 - 0.5 for one, and 0 for one.
-    assert calibration_error(confidence, correct) == pytest.approx((2 * 0.4 + 0.5) / 4)
-
-
 @pytest.mark.parametrize(("bias", "message"), [(2.0, "as logits do"), (float("nan"), "its fit diverged")])
 def test_evaluate_what_is_no_probability_raises_model_error(
     bias: float, message: str, dataset: Dataset
@@ -94,7 +87,7 @@ def test_confusion_matrix_counts_answers_by_digit() -> None:
 
 def test_most_confused_is_sorted_and_leaves_out_right_answers() -> None:
     confusion = np.array([[9, 2, 0], [0, 9, 5], [1, 0, 9]])
-    pairs = [Confused(1, 2, 5), Confused(0, 1, 2), Confused(2, 0, 1)]
+    pairs = [(1, 2, 5), (0, 1, 2), (2, 0, 1)]
     assert evaluation.most_confused(confusion, limit=20) == pairs
     assert evaluation.most_confused(confusion, limit=2) == pairs[:2]
 
@@ -117,17 +110,13 @@ def test_accuracy_interval_is_the_wilson_score_interval(
     assert Accuracy(correct, count).interval == pytest.approx(expected, abs=1e-4)
 
 
-def test_reliability_bins_sum_to_the_calibration_error() -> None:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 10, 500).astype(np.uint8)
-    probabilities = rng.dirichlet(np.full(10, 0.2), 500).astype(np.float32)
-    bins = evaluation.reliability_bins(labels, probabilities)
-    assert sum(one.accuracy.count for one in bins) == 500
-    assert all(one.low <= one.confidence <= one.high for one in bins)
-    gaps = [one.accuracy.count * abs(one.confidence - one.accuracy.ratio) for one in bins]
-    correct = probabilities.argmax(axis=1) == labels
-    error = calibration_error(probabilities.max(axis=1), correct)
-    assert sum(gaps) / 500 == pytest.approx(error, abs=1e-6)
+def test_calibration_error_is_the_weighted_gap_between_confidence_and_accuracy_of_the_bins() -> None:
+    labels = np.array([4, 5, 6, 7], np.uint8)
+    bins = evaluation.reliability_bins(labels, probabilities_of((4, 0.9), (0, 0.9), (6, 0.5), (7, 1.0)))
+    assert [part.accuracy for part in bins] == [Accuracy(1, 1), Accuracy(1, 2), Accuracy(1, 1)]
+    assert all(part.low <= part.confidence <= part.high for part in bins)
+    # Gaps by bin: 1 - 0.5 for one of four answers, 0.9 - 0.5 for two, and 0 for one.
+    assert evaluation.calibration_error(bins) == pytest.approx((0.5 + 2 * 0.4) / 4)
 
 
 def test_worst_mistakes_are_sorted_by_confidence() -> None:

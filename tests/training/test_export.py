@@ -22,7 +22,7 @@ from digit_training.export import model_card
 from digit_training.fit import FitResult
 from digit_training.negatives import KINDS
 from digit_training.recipes import QUICK
-from tests.training.conftest import COLORS, predict, predict_outputs, small_network
+from tests.training.conftest import COLORS, predict_outputs, small_network
 
 FASHION = TaskCard("fashion", tuple("abcdefghij"), (28, 28), (0.0, 1.0))
 UNEVEN = TaskCard("uneven", ("cat", "dog"), (32, 32), (-0.1, 0.3))
@@ -120,31 +120,6 @@ def test_artifact_stores_the_weights_once(published: Version) -> None:
     assert sum(int(np.prod(shape)) for shape in shapes if shape) == 7960
 
 
-def test_artifact_answers_every_warmup_request(published: Version) -> None:
-    signatures = tf.saved_model.load(str(published.path)).signatures
-    seen = set()
-    for record in tf.data.TFRecordDataset(
-        str(published.path / "assets.extra" / "tf_serving_warmup_requests")
-    ):
-        request = PredictionLog.FromString(record.numpy()).predict_log.request
-        name = request.model_spec.signature_name
-        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
-        outputs = signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
-        assert request.model_spec.name == "digits"
-        seen.add((name, len(outputs["probabilities"])))
-    assert seen == {("serving_default", 1), ("serving_default", 32), ("images", 1), ("images", 32)}
-
-
-def test_predict_saved_model_answers_each_array(
-    published: Version, fitted: FitResult, dataset: Dataset
-) -> None:
-    expected = predict(fitted.model, dataset.test.pixels)
-    images = dataset.test.images
-    first, rest = export.predict_saved_model(published.path, images[:10], images[10:])
-    answers = np.concatenate((first["probabilities"], rest["probabilities"]))
-    assert np.abs(answers - expected).max() <= 1e-6
-
-
 def test_predict_saved_model_in_empty_folder_raises_model_error(tmp_path: Path, dataset: Dataset) -> None:
     with pytest.raises(ModelError, match="cannot be loaded"):
         export.predict_saved_model(tmp_path, dataset.test.images)
@@ -216,19 +191,3 @@ def test_model_card_without_evaluation_and_fit_has_null_there(colors_model: kera
     unknown = ("accuracy", "calibration_error", "is_digit", "data", "fit")
     assert [card[key] for key in unknown] == [None] * 5
     assert TaskCard.from_document(card["task"]) == COLORS
-
-
-def test_model_card_is_part_of_the_artifact(published: Version) -> None:
-    card = published.card()
-    assert (card["model"], card["fit"]["seed"]) == ("perceptron", 0)
-
-
-@pytest.mark.slow
-def test_quick_recipe_on_the_sample_publishes_an_accurate_convnet(models: Path) -> None:
-    card = json.loads((models / "1" / "assets.extra" / "model.json").read_text())
-    assert card["model"] == "convnet"
-    assert card["accuracy"] > 0.85
-    assert card["fit"]["synthetic_examples"] == round(QUICK.synthetic_fraction * card["fit"]["examples"])
-    assert 0.2 < card["fit"]["temperature"] < 5
-    assert 1 <= card["fit"]["best_epoch"] <= card["fit"]["epochs"] == 4
-    assert card["data"]["train"] == card["fit"]["examples"] + card["fit"]["validation_examples"]

@@ -1,4 +1,4 @@
-"""Fits: reproducibility, augmentation, multi-step calls, validation, ensembles and interruption."""
+"""Fits: reproducibility, augmentation, validation, ensembles and interruption."""
 
 import signal
 from dataclasses import replace
@@ -11,27 +11,26 @@ from digit_client import DIGITS
 from digit_training import evaluation, models
 from digit_training.data import NO_DIGIT, Dataset, Examples, Labels
 from digit_training.evaluation import Evaluation, evaluate
-from digit_training.fit import MAX_REFUSED, SEEDS, AugmentedBatches, FitResult, TrainingSet, fit, multi_step
+from digit_training.fit import MAX_REFUSED, SEEDS, AugmentedBatches, FitResult, TrainingSet, fit
 from digit_training.models import IS_DIGIT, PROBABILITIES
-from digit_training.recipes import RECIPES, Recipe, sgd
+from digit_training.recipes import RECIPES
 from tests.training.conftest import predict, predict_outputs, small_network
 
 PERCEPTRON = RECIPES["perceptron"]
 
-FAST = replace(PERCEPTRON, augmented=True).with_epochs(2)
-"""Recipe without multi-step calls, which take longer to compile than these fits."""
+FAST = PERCEPTRON.with_epochs(2)
 
 
 @pytest.fixture(scope="module")
-def two_epochs(dataset: Dataset) -> FitResult:
-    """Perceptron after two epochs of 200 digits with seed 0."""
-    return fit(PERCEPTRON.with_epochs(2), dataset.train[:200], seed=0)
+def results(dataset: Dataset) -> list[FitResult]:
+    """Fits one by one with the last seed and the first, which follows the last."""
+    return [fit(FAST, dataset.train[:200], seed) for seed in (SEEDS - 1, 0)]
 
 
 @pytest.fixture(scope="module")
-def members(dataset: Dataset) -> list[keras.Model]:
-    """Networks fitted one by one with the last seed and the first, which follows the last."""
-    return [fit(FAST, dataset.train[:200], seed).model for seed in (SEEDS - 1, 0)]
+def members(results: list[FitResult]) -> list[keras.Model]:
+    """Networks of these fits."""
+    return [result.model for result in results]
 
 
 def have_equal_weights(one: keras.Model, other: keras.Model) -> bool:
@@ -142,40 +141,6 @@ def test_fit_negatives_change_neither_loss_nor_accuracy_of_the_probabilities(dat
         assert mixed.history[name] == pytest.approx(plain.history[name], rel=0.15)
 
 
-def fit_with_keras(
-    dataset: Dataset, examples: int, batches_per_chunk: int | None = None, xla: bool = False
-) -> keras.Model:
-    """Return a perceptron after two epochs with batches of 32, fetched one by one or in chunks."""
-    keras.utils.set_random_seed(3)
-    model = models.perceptron()
-    model.compile(sgd(0.5, 1), loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=xla)
-    if batches_per_chunk:
-        model.train_step = multi_step(model, 32)
-    train = dataset.train[:examples]
-    model.fit(train.pixels, train.labels, epochs=2, batch_size=32 * (batches_per_chunk or 1), verbose=0)
-    return model
-
-
-@pytest.mark.parametrize(
-    ("examples", "batches_per_chunk", "xla"),
-    [
-        pytest.param(1000, 20, False, id="last batch smaller"),
-        pytest.param(641, 10, True, id="last chunk smaller than a batch, XLA"),
-        pytest.param(20, 10, True, id="only chunk smaller than a batch, XLA", marks=pytest.mark.slow),
-    ],
-)
-def test_multi_step_chunks_give_the_same_fit_as_single_batches(
-    dataset: Dataset, examples: int, batches_per_chunk: int, xla: bool
-) -> None:
-    expected = fit_with_keras(dataset, examples)
-    actual = fit_with_keras(dataset, examples, batches_per_chunk, xla)
-    for one, other in zip(expected.get_weights(), actual.get_weights(), strict=True):
-        np.testing.assert_allclose(other, one, rtol=0, atol=1e-6)
-    for name in ("loss", "accuracy"):
-        assert actual.history.history[name] == pytest.approx(expected.history.history[name])
-    assert int(actual.optimizer.iterations) == int(expected.optimizer.iterations)
-
-
 def test_fit_other_seed_gives_another_model(members: list[keras.Model]) -> None:
     assert not have_equal_weights(*members)
 
@@ -195,7 +160,9 @@ def test_fit_same_seed_gives_the_same_convnet(name: str, dataset: Dataset) -> No
     assert not have_equal_weights(one, other)
 
 
-def test_fit_perceptron_gives_the_model_of_the_articles_code(two_epochs: FitResult, dataset: Dataset) -> None:
+def test_fit_perceptron_gives_the_model_of_the_articles_code(
+    results: list[FitResult], dataset: Dataset
+) -> None:
     train = dataset.train[:200]
     keras.utils.set_random_seed(0)
     article = models.perceptron()
@@ -203,10 +170,10 @@ def test_fit_perceptron_gives_the_model_of_the_articles_code(two_epochs: FitResu
         optimizer=keras.optimizers.SGD(0.01), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
     )
     article.fit(train.pixels, train.labels, epochs=2, batch_size=32, verbose=0)
-    for expected, weights in zip(article.get_weights(), two_epochs.model.get_weights(), strict=True):
+    for expected, weights in zip(article.get_weights(), results[1].model.get_weights(), strict=True):
         np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-6)
     for name in ("loss", "accuracy"):
-        assert two_epochs.history[name] == pytest.approx(article.history.history[name])
+        assert results[1].history[name] == pytest.approx(article.history.history[name])
 
 
 def test_fit_validation_examples_choose_the_epoch_and_calibrate(dataset: Dataset) -> None:
@@ -253,30 +220,17 @@ def interrupt_after(epochs: int, networks: int = 0) -> keras.callbacks.Callback:
     return callback
 
 
-@pytest.mark.parametrize(
-    "recipe", [FAST, pytest.param(PERCEPTRON, marks=pytest.mark.slow)], ids=["augmented", "multi-step"]
-)
-def test_fit_interrupted_in_third_epoch_returns_the_model_of_two(
-    recipe: Recipe, dataset: Dataset, members: list[keras.Model], two_epochs: FitResult
-) -> None:
-    handler = signal.getsignal(signal.SIGINT)
+def test_fit_interrupted_in_third_epoch_returns_the_model_of_two(dataset: Dataset) -> None:
+    recipe, handler = replace(FAST, augmented=True), signal.getsignal(signal.SIGINT)
     result = fit(recipe.with_epochs(10), dataset.train[:200], 0, [interrupt_after(2)])
     assert (result.epochs, result.best_epoch, result.complete) == (2, 2, False)
     assert len(result.history["loss"]) == 2
     assert signal.getsignal(signal.SIGINT) is handler
+    two_epochs = fit(recipe, dataset.train[:200], 0)
     assert two_epochs.complete
-    assert have_equal_weights(result.model, members[1] if recipe is FAST else two_epochs.model)
+    assert have_equal_weights(result.model, two_epochs.model)
     with pytest.raises(KeyboardInterrupt):
         fit(recipe, dataset.train[:200], 0, [interrupt_after(0)])
-
-
-@pytest.mark.slow
-def test_fit_ensemble_averages_networks_of_consecutive_seeds(
-    dataset: Dataset, members: list[keras.Model]
-) -> None:
-    result = fit(replace(FAST, networks=2), dataset.train[:200], seed=SEEDS - 1)
-    assert have_equal_outputs(result.model, models.ensemble(members), dataset)
-    assert (result.networks, result.epochs, result.seed, result.complete) == (2, 2, SEEDS - 1, True)
 
 
 @pytest.mark.parametrize(("networks", "epochs"), [(1, 1), (2, 0)])

@@ -64,14 +64,6 @@ def test_check_loss_on_any_pictures_counts_if_it_is_no_chance() -> None:
         replace(GATE, force=True).check(worse)
 
 
-def test_check_loss_among_a_hundred_different_answers_counts_from_59_on() -> None:
-    numbers = np.arange(10_000)
-    # Of 100 coins, at least 58 show heads with a probability of 0.067, at least 59 with one of 0.044.
-    GATE.check(judge(Comparison("the test set", numbers >= 58, (numbers < 58) | (numbers >= 100))))
-    with pytest.raises(NotPublishedError, match="41 answers gained, 59 lost"):
-        GATE.check(judge(Comparison("the test set", numbers >= 59, (numbers < 59) | (numbers >= 100))))
-
-
 def test_check_agreement_below_half_passes_only_with_force() -> None:
     GATE.check_agreement(Accuracy(2, 4))
     GATE.check_agreement(Accuracy(0, 0))

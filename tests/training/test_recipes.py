@@ -5,14 +5,6 @@ import pytest
 from digit_training.recipes import RECIPES, Overrides, adamw
 
 
-def test_perceptron_recipe_has_the_articles_hyperparameters() -> None:
-    recipe = RECIPES["perceptron"]
-    assert (recipe.epochs, recipe.batch_size, recipe.validation_split) == (10, 32, 0)
-    optimizer = recipe.optimizer(recipe.learning_rate, 1)
-    assert type(optimizer).__name__ == "SGD"
-    assert float(optimizer.learning_rate) == pytest.approx(0.01)
-
-
 def test_with_overrides_none_keeps_the_value_and_the_share_of_mild_epochs() -> None:
     recipe = RECIPES["quick"]
     changed = recipe.with_overrides(Overrides(epochs=10, batch_size=7))

@@ -1,9 +1,6 @@
-"""Compute device of the Keras backend: its name, determinism, and XLA's log output."""
+"""Compute device of the Keras backend: its name, and its determinism."""
 
-import os
-from functools import cache
 from importlib import import_module
-from pathlib import Path
 
 import keras
 
@@ -21,20 +18,6 @@ def enable_determinism() -> None:
     """
     if keras.backend.backend() == "tensorflow" and _tensorflow_gpu():
         import_module("tensorflow").config.experimental.enable_op_determinism()
-
-
-@cache
-def silence_xla() -> None:
-    """Discard the line that XLA logs on stderr at its first compilation, by compiling a trivial function."""
-    tensorflow = import_module("tensorflow")
-    stderr = os.dup(2)
-    try:
-        with Path(os.devnull).open("w") as null:
-            os.dup2(null.fileno(), 2)
-        tensorflow.function(lambda: tensorflow.constant(0), jit_compile=True)()
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
 
 
 def _tensorflow_gpu() -> str | None:

@@ -1,6 +1,7 @@
 """Evaluation metrics, and calibration of probabilities and of the threshold of `is_digit`."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
@@ -115,15 +116,6 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Confused:
-    """Number of examples of a label, given by its index, with one wrong answer."""
-
-    label: int
-    answer: int
-    count: int
-
-
-@dataclass(frozen=True)
 class ReliabilityBin:
     """Answers whose confidence is between `low` and `high`, with their mean confidence and accuracy."""
 
@@ -145,11 +137,11 @@ def evaluate(model: keras.Model, examples: Examples, task: TaskCard) -> Evaluati
     if task.is_multi_label:
         scores = score_multi_label(probabilities, examples.labels, task)
         return Evaluation(float(correct.mean()), None, probabilities, None, scores)
-    confidence = probabilities.max(axis=1)
     refusals = None
     if IS_DIGIT in outputs:
         refusals = Refusals(Scored(examples.images, outputs[IS_DIGIT]), _score_negatives(model, examples))
-    return Evaluation(float(correct.mean()), calibration_error(confidence, correct), probabilities, refusals)
+    error = calibration_error(reliability_bins(examples.labels, probabilities))
+    return Evaluation(float(correct.mean()), error, probabilities, refusals)
 
 
 def are_labels(probabilities: Probabilities, labels: Labels, task: TaskCard) -> NDArray[np.bool_]:
@@ -186,18 +178,14 @@ def are_right(outputs: Outputs, labels: Labels) -> NDArray[np.bool_]:
     return np.where(is_negative, refused, is_label & ~refused)
 
 
-def calibration_error(confidence: NDArray[np.float32], correct: NDArray[np.bool_]) -> float:
+def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
     """Return the expected calibration error of the top label, 0..1.
 
-    The error is the mean gap between confidence and accuracy over bins of equal width, weighted by the
-    examples in each (Guo et al., 2017). `confidence` is [n], 0..1, `correct` is [n].
+    The error is the mean gap between confidence and accuracy over the bins, weighted by the examples in each
+    (Guo et al., 2017).
     """
-    gaps = np.bincount(
-        _bin_indices(confidence),
-        weights=confidence.astype(float) - correct,
-        minlength=CALIBRATION_BINS,
-    )
-    return float(np.abs(gaps).sum() / len(correct))
+    gaps = [part.accuracy.count * abs(part.confidence - part.accuracy.ratio) for part in bins]
+    return sum(gaps) / sum(part.accuracy.count for part in bins)
 
 
 def confusion_matrix(labels: Labels, probabilities: Probabilities) -> NDArray[np.intp]:
@@ -207,12 +195,12 @@ def confusion_matrix(labels: Labels, probabilities: Probabilities) -> NDArray[np
     return np.bincount(pairs, minlength=count**2).reshape(count, count)
 
 
-def most_confused(confusion: NDArray[np.intp], limit: int) -> list[Confused]:
-    """Return the `limit` most frequent pairs of a label and a wrong answer, the most frequent first."""
+def most_confused(confusion: NDArray[np.intp], limit: int) -> list[tuple[int, int, int]]:
+    """Return the `limit` most frequent (label, wrong answer, number of examples), the most frequent first."""
     wrong = confusion - np.diag(confusion.diagonal())
-    frequent = np.argsort(-wrong, axis=None, kind="stable")[:limit]
-    pairs = (np.unravel_index(index, wrong.shape) for index in frequent if wrong.flat[index])
-    return [Confused(int(label), int(answer), int(wrong[label, answer])) for label, answer in pairs]
+    rows, columns = np.unravel_index(np.argsort(-wrong, axis=None, kind="stable")[:limit], wrong.shape)
+    pairs = zip(rows.tolist(), columns.tolist(), wrong[rows, columns].tolist(), strict=True)
+    return [pair for pair in pairs if pair[2]]
 
 
 def accuracy_per_label(confusion: NDArray[np.intp]) -> dict[int, Accuracy]:
@@ -225,14 +213,14 @@ def accuracy_per_label(confusion: NDArray[np.intp]) -> dict[int, Accuracy]:
 
 
 def reliability_bins(labels: Labels, probabilities: Probabilities) -> list[ReliabilityBin]:
-    """Return the bins of the calibration error by rising confidence, without the empty ones."""
+    """Return the bins of the confidence, of equal width and rising, without the empty ones."""
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    indices = _bin_indices(confidence)
+    indices = np.minimum((confidence * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
     return [
         ReliabilityBin(
             low=index / CALIBRATION_BINS,
             high=(index + 1) / CALIBRATION_BINS,
-            confidence=float(confidence[indices == index].mean()),
+            confidence=float(confidence[indices == index].mean(dtype=float)),
             accuracy=Accuracy(int(correct[indices == index].sum()), int((indices == index).sum())),
         )
         for index in np.unique(indices).tolist()
@@ -297,11 +285,6 @@ def _score_negatives(model: keras.Model, digits: Examples) -> dict[str, Scored]:
         name: Scored(examples.images, is_digit)
         for name, examples, is_digit in zip(negatives.KINDS, drawn, scores, strict=True)
     }
-
-
-def _bin_indices(confidence: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Return the index of each confidence's bin, 0..CALIBRATION_BINS - 1: [n]."""
-    return np.minimum((confidence * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
 
 
 def _nll_slope(logits: NDArray[np.float64], labels: Labels, inverse_temperature: float) -> float:

@@ -137,10 +137,8 @@ def _select(url: sa.URL, model: str, without_callers: Sequence[str]) -> Sequence
 
 
 def _agreements(rows: Sequence[sa.Row[Any]]) -> dict[str, Accuracy]:
-    labelled, agreeing = (
-        Counter(row.caller for row in rows),
-        Counter(row.caller for row in rows if row.agrees),
-    )
+    labelled = Counter(row.caller for row in rows)
+    agreeing = Counter(row.caller for row in rows if row.agrees)
     return {caller: Accuracy(agreeing[caller], labelled[caller]) for caller in sorted(labelled)}
 
 

@@ -1,16 +1,15 @@
-"""Training loop: fits a recipe's networks on any Keras backend, with augmentation or multi-step calls."""
+"""Training loop: fits a recipe's networks on any Keras backend, with or without augmentation."""
 
 import gc
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from digit_client import DIGITS
@@ -24,10 +23,7 @@ from digit_training.reader.crops import crop_digits
 from digit_training.recipes import Recipe
 
 STEPS_PER_EXECUTION = 25
-"""Steps per call of the training function in fits whose batches are fetched one by one."""
-
-STEPS_PER_CHUNK = 375
-"""Steps per chunk in other fits. Keras fetches a chunk as one batch, which saves time between short steps."""
+"""Steps per call of the training function, which saves time between short steps."""
 
 SEEDS = 2**32
 """Number of seeds that NumPy accepts."""
@@ -37,9 +33,6 @@ MAX_REFUSED = 0.005
 
 MIN_CONFIDENCE = 0.9
 """Least confidence of the right answer on a readable digit."""
-
-Chunk = tuple[Any, Any]
-Logs = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -215,36 +208,6 @@ def fit_targets(labels: Labels, has_two_outputs: bool) -> tuple[Any, ...]:
     return targets, {PROBABILITIES: is_digit, IS_DIGIT: np.ones_like(is_digit)}
 
 
-def multi_step(model: keras.Model, batch_size: int) -> Callable[[Chunk], Logs]:
-    """Return a train step that runs the model's own train step on each batch of a chunk.
-
-    A chunk is a pair of tensors, pixels [n, 784] and labels [n]. If n is a multiple of `batch_size` in all
-    chunks but the last, the weights become the same as from single batches. The model's only metric must be
-    accuracy.
-    """
-    step = model.train_step
-
-    def train_on_chunk(chunk: Chunk) -> Logs:
-        pixels, labels = chunk
-        count = ops.shape(labels)[0]
-        full_batches, remainder = count // batch_size, count % batch_size
-
-        def train_on_batch(number: Any, size: Any) -> Logs:
-            first = number * batch_size
-            rows = ops.slice(pixels, (first, 0), (size, pixels.shape[1]))
-            logs: Logs = step((rows, ops.slice(labels, (first,), (size,))))
-            return logs
-
-        # XLA compiles the loop's body even for a chunk smaller than a batch, where the body never runs.
-        size = ops.minimum(batch_size, count)
-        initial = {"accuracy": 0.0, "loss": 0.0}
-        logs = ops.fori_loop(0, full_batches, lambda number, _: train_on_batch(number, size), initial)
-        last: Logs = ops.cond(remainder > 0, lambda: train_on_batch(full_batches, remainder), lambda: logs)
-        return last
-
-    return train_on_chunk
-
-
 def _fit_network(
     recipe: Recipe,
     examples: Examples,
@@ -316,11 +279,6 @@ def _split(examples: Examples, validation_split: float, seed: int) -> tuple[Exam
 
 def _compile(model: keras.Model, recipe: Recipe, examples: int) -> None:
     steps = recipe.epochs * math.ceil(examples / recipe.batch_size)
-    is_multi_step = _is_multi_step(recipe)
-    # XLA on a CPU speeds up small layers and slows down convolutions. Keras's "auto" never uses it there.
-    use_xla = is_multi_step and device.name() == "CPU"
-    if use_xla:
-        device.silence_xla()
     # The mean over the weights, so that negatives change neither loss nor accuracy of the probabilities.
     loss = keras.losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight")
     has_two_outputs = models.has_is_digit(model)
@@ -328,29 +286,20 @@ def _compile(model: keras.Model, recipe: Recipe, examples: int) -> None:
         optimizer=recipe.optimizer(recipe.learning_rate, steps),
         loss={PROBABILITIES: loss, IS_DIGIT: "binary_crossentropy"} if has_two_outputs else loss,
         weighted_metrics={PROBABILITIES: "accuracy"} if has_two_outputs else ["accuracy"],
-        steps_per_execution=1 if is_multi_step else STEPS_PER_EXECUTION,
-        jit_compile=True if use_xla else "auto",
+        steps_per_execution=STEPS_PER_EXECUTION,
     )
-    if is_multi_step:
-        model.train_step = multi_step(model, recipe.batch_size)
-
-
-def _is_multi_step(recipe: Recipe) -> bool:
-    """True if Keras can fetch chunks: examples are the same in each epoch, and TensorFlow is the backend."""
-    return not recipe.augmented and keras.backend.backend() == "tensorflow"
 
 
 def _fit_inputs(
     recipe: Recipe, train: TrainingSet, seed: int, has_two_outputs: bool
 ) -> tuple[dict[str, Any], list[keras.callbacks.Callback]]:
     """Return the data arguments of Model.fit, and the callbacks that these data need."""
-    if recipe.augmented:
-        batches = AugmentedBatches(recipe, train, seed, has_two_outputs)
-        set_epoch = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.set_epoch(epoch))
-        return {"x": batches}, [set_epoch]
-    examples = train.plain + train.synthetic
-    rows = recipe.batch_size * (STEPS_PER_CHUNK if _is_multi_step(recipe) else 1)
-    return {"x": examples.pixels, "y": examples.labels, "batch_size": rows}, []
+    if not recipe.augmented:
+        examples = train.plain + train.synthetic
+        return {"x": examples.pixels, "y": examples.labels, "batch_size": recipe.batch_size}, []
+    batches = AugmentedBatches(recipe, train, seed, has_two_outputs)
+    set_epoch = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.set_epoch(epoch))
+    return {"x": batches}, [set_epoch]
 
 
 def _calibrate(model: keras.Model, validation: Examples) -> float:

@@ -32,8 +32,7 @@ from digit_training.pictures import LabelledPictures
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
 from digit_training.recipes import RECIPES, Overrides, Recipe
-from digit_training.report import plots
-from digit_training.report.page import render_page
+from digit_training.report import render_page
 
 if TYPE_CHECKING:
     from digit_training.feedback import Feedback
@@ -106,9 +105,6 @@ def train(run: TrainingRun, target: Target) -> None:
         recipe = _start_from_served(target, served, recipe)
     folder = run.report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
-    plots.save_samples(dataset.train, folder / "digits.png")
-    click.echo(f"Sample digits: {folder / 'digits.png'}")
-
     repeated = labelled.train.repeat(run.feedback_weight) if labelled else None
     click.echo(f"Device: {device.name()}")
     try:
@@ -120,8 +116,6 @@ def train(run: TrainingRun, target: Target) -> None:
     click.echo(f"Keras model: {folder / 'model.keras'}")
 
     evaluation = _evaluate(result.model, sets)
-    plots.save_prediction(dataset.test, 0, evaluation.probabilities[0], folder / "prediction.png")
-    click.echo(f"Prediction for a test image: {folder / 'prediction.png'}")
     comparisons = _compare(result.model, sets, evaluation, served)
     card = model_card(result.model, DIGITS, sets.test.description, evaluation, result)
     card["comparisons"] = comparisons.describe()

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_client import TaskCard
 from digit_training.classifier import batch_size
 from digit_training.models import PROBABILITIES, named_outputs
 from digit_training.pictures import LabelledPictures
@@ -26,30 +27,24 @@ def count_other_answers(
     `probabilities` [n, k] are the model's answers as in serving. Up to MAX_PICTURES of a folder for each
     label are compared; none of other pictures, which this loader does not read.
     """
-    files = _files(pictures)
-    rows = sorted(files)[:: max(1, -(-len(files) // MAX_PICTURES))]
+    folder, task = pictures.path, pictures.task
+    if folder is None or not folder.is_dir() or task.kind != "resize":
+        return 0, 0
+    files = [folder / name for name in pictures.names]
+    rows = [row for row, file in enumerate(files) if file.suffix.lower() in _SUFFIXES and file.is_file()]
+    rows = rows[:: max(1, -(-len(rows) // MAX_PICTURES))]
     if not rows:
         return 0, 0
-    low, high = pictures.task.range
-    loaded = _load([files[row] for row in rows], pictures)
-    pixels = low + loaded.reshape(-1, *pictures.task.instance_shape) * np.float32((high - low) / 255)
+    low, high = task.range
+    loaded = _load([files[row] for row in rows], task)
+    pixels = low + loaded.reshape(-1, *task.instance_shape) * np.float32((high - low) / 255)
     answers = model.predict(pixels, batch_size=batch_size(pictures.examples.images), verbose=0)
     others = named_outputs(model, answers)[PROBABILITIES].argmax(axis=1) != probabilities[rows].argmax(axis=1)
     return int(others.sum()), len(rows)
 
 
-def _files(pictures: LabelledPictures) -> dict[int, Path]:
-    """Return the file of each picture, by its row, that the loader reads."""
-    folder = pictures.path
-    if folder is None or not folder.is_dir() or pictures.task.kind != "resize":
-        return {}
-    paths = {row: folder / name for row, name in enumerate(pictures.names)}
-    return {row: path for row, path in paths.items() if path.suffix.lower() in _SUFFIXES and path.is_file()}
-
-
-def _load(files: list[Path], pictures: LabelledPictures) -> NDArray[np.float32]:
+def _load(files: list[Path], task: TaskCard) -> NDArray[np.float32]:
     """Return the files' pixels, 0..255, by Keras's loader with the card's size, colour and fit."""
-    task = pictures.task
     with TemporaryDirectory() as folder:
         for number, file in enumerate(files):
             # The loader sorts by name.

@@ -1,7 +1,9 @@
 """HTML report of a model: a self-contained page with images as `data:` URIs and charts as SVG."""
 
 import base64
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -9,6 +11,7 @@ import keras
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from keras import activations, layers, ops
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from digit_training.comparison import Comparisons
@@ -26,7 +29,6 @@ from digit_training.evaluation import (
 from digit_training.fit import MAX_REFUSED, FitResult
 from digit_training.negatives import KINDS
 from digit_training.pictures import LabelledPictures
-from digit_training.report import charts
 
 SAMPLES_PER_DIGIT = 10
 MAX_MISTAKES = 24
@@ -46,6 +48,38 @@ POSITIVE_BGR = (212, 122, 40)
 NEGATIVE_BGR = (52, 62, 220)
 """Blue and red that contrast with white and with black, and that colour-blind people can tell apart."""
 
+MAX_INTERVALS = 5
+"""Most intervals between the ticks of an axis."""
+
+TICK_STEPS = [1, 2, 5, 10]
+"""Allowed distances between ticks, times a power of ten. All divide 1: an accuracy axis has a tick at 1."""
+
+Lines = dict[str, list[tuple[int, float]]]
+"""Points (epoch from 1, value) by "training" and "validation"."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Axis from `low` to `high`, with the values of the ticks between them."""
+
+    low: float
+    high: float
+    ticks: list[float]
+
+    def position(self, value: float) -> float:
+        """Return the value's position along the axis: 0 at its start, 1 at its end."""
+        return (value - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A metric by epoch: a line for training and, if the fit had validation examples, one for validation."""
+
+    name: str
+    x: Axis
+    y: Axis
+    lines: Lines
+
 
 def render_page(
     card: dict[str, Any],
@@ -60,7 +94,7 @@ def render_page(
     labels and the path of the data, are escaped.
     """
     environment = Environment(
-        loader=PackageLoader("digit_training.report"),
+        loader=PackageLoader("digit_training"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -81,13 +115,13 @@ def render_page(
         test_count=len(pictures),
         left_out={"unreadable": pictures.unreadable, "refused in serving": pictures.refused},
         samples=_samples(fit.train) if fit else {},
-        curves=charts.learning_curves(fit.history) if fit else [],
+        curves=learning_curves(fit.history) if fit else [],
         saliency=_saliency(fit, pictures.examples) if fit else [],
         confusion=confusion.tolist() if len(task.labels) <= MAX_SHOWN_CLASSES else None,
         max_confused=int((confusion - np.diag(confusion.diagonal())).max()),
         confused=most_confused(confusion, MAX_SHOWN_CLASSES),
         per_label=_least_accurate(per_label),
-        accuracy_axis=charts.accuracy_axis(per_label.values()),
+        accuracy_axis=accuracy_axis(per_label.values()),
         mistake_count=len(mistakes),
         mistakes=[
             {
@@ -218,3 +252,49 @@ def _flatten(card: dict[str, Any], *parents: str) -> Iterator[tuple[str, str]]:
         else:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             yield ".".join((*parents, key)), text
+
+
+def learning_curves(history: dict[str, list[float]]) -> list[Curves]:
+    """Return the curves of loss and accuracy from Keras's history."""
+    loss, accuracy = _lines(history, "loss"), _lines(history, "accuracy")
+    epochs = _epoch_axis(len(history["loss"]))
+    # The bound of 0.99 keeps the axis from being empty if all accuracies are 1.
+    return [
+        Curves("loss", epochs, _value_axis(0, max(_values(loss))), loss),
+        Curves("accuracy", epochs, _value_axis(min(*_values(accuracy), 0.99), 1), accuracy),
+    ]
+
+
+def accuracy_axis(accuracies: Iterable[Accuracy]) -> Axis:
+    """Return an axis that contains all confidence intervals and ends at 1."""
+    return _value_axis(min(accuracy.interval[0] for accuracy in accuracies), 1)
+
+
+def _lines(history: dict[str, list[float]], name: str) -> Lines:
+    """Return the metric's lines without NaN and infinity: a fit may diverge after its best epoch."""
+    return {
+        title: [(epoch, value) for epoch, value in enumerate(history[key], 1) if math.isfinite(value)]
+        for title, key in (("training", name), ("validation", f"val_{name}"))
+        if key in history
+    }
+
+
+def _values(lines: Lines) -> list[float]:
+    return [value for points in lines.values() for _, value in points]
+
+
+def _value_axis(low: float, high: float) -> Axis:
+    """Return an axis from a tick at or below `low` to a tick at or above `high`."""
+    ticks = _ticks(low, high)
+    return Axis(ticks[0], ticks[-1], ticks)
+
+
+def _epoch_axis(epochs: int) -> Axis:
+    if epochs == 1:
+        return Axis(0.5, 1.5, [1])
+    return Axis(1, epochs, [tick for tick in _ticks(1, epochs, integer=True) if 1 <= tick <= epochs])
+
+
+def _ticks(low: float, high: float, integer: bool = False) -> list[float]:
+    locator = MaxNLocator(MAX_INTERVALS, steps=TICK_STEPS, integer=integer)
+    return [float(tick) for tick in locator.tick_values(low, high)]

@@ -1,7 +1,8 @@
-"""HTML report: sections, accessibility, escaping, special cases and saliency maps."""
+"""HTML report: sections, accessibility, escaping, special cases, saliency maps and axes of charts."""
 
 import base64
 import io
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,16 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from digit_client import DIGITS, TaskCard
-from digit_training import models
+from digit_training import models, report
 from digit_training.comparison import Comparison, Comparisons
 from digit_training.data import Dataset, Examples, Labels
-from digit_training.evaluation import Evaluation, confusion_matrix, evaluate
+from digit_training.evaluation import Accuracy, Evaluation, confusion_matrix, evaluate
 from digit_training.export import model_card
 from digit_training.fit import FitResult
 from digit_training.negatives import KINDS
 from digit_training.pictures import LabelledPictures
-from digit_training.recipes import RECIPES
-from digit_training.report.page import (
+from digit_training.report import (
     MAX_MISTAKES,
     MAX_SHOWN_CLASSES,
     THUMBNAIL_SIDE,
@@ -133,21 +133,6 @@ def html(fitted: FitResult, dataset: Dataset) -> str:
     return render(fitted, dataset)
 
 
-@pytest.fixture(scope="module")
-def convnet(fitted: FitResult) -> FitResult:
-    """Result as of one epoch with validation, but with an unfitted convnet."""
-    history = {"loss": [2.3], "accuracy": [0.1], "val_loss": [2.2], "val_accuracy": [0.2]}
-    return replace(
-        fitted,
-        model=models.convnet(),
-        recipe=RECIPES["quick"].with_epochs(1),
-        validation_examples=100,
-        epochs=1,
-        best_epoch=1,
-        history=history,
-    )
-
-
 def test_render_page_of_perceptron_has_all_sections(html: str) -> None:
     parsed = ParsedPage(html)
     assert list(parsed.sections) == OF_ONE_OUTPUT
@@ -187,29 +172,15 @@ def test_render_page_shows_the_whole_model_card(fitted: FitResult, dataset: Data
     assert f"<h1>{fitted.model.name}: " in html
 
 
-def test_render_page_escapes_the_data_source(fitted: FitResult, dataset: Dataset) -> None:
-    hostile = replace(dataset, source="<script>alert(1)</script>\"'&.npz")
-    html = render(fitted, hostile)
-    assert "<script" not in html
-    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
-    assert list(ParsedPage(html).sections) == OF_ONE_OUTPUT
-
-
-def test_render_page_of_convnet_has_no_saliency_maps(
-    convnet: FitResult, refusing_evaluation: Evaluation, dataset: Dataset
-) -> None:
-    parsed = ParsedPage(render(convnet, dataset, refusing_evaluation))
-    assert list(parsed.sections) == OF_TWO_OUTPUTS
-    assert parsed.count("curves", "circle") == 4
-    assert "100 validation digits" in parsed.sections["curves"]
-
-
 def test_render_page_of_two_outputs_shows_refusals(
     refusing: FitResult, refusing_evaluation: Evaluation, dataset: Dataset
 ) -> None:
     refusals = refusing_evaluation.refusals
     assert refusals
     parsed = ParsedPage(render(refusing, dataset, refusing_evaluation))
+    assert list(parsed.sections) == OF_TWO_OUTPUTS
+    assert parsed.count("curves", "circle") == 4
+    assert f"{refusing.validation_examples} validation digits" in parsed.sections["curves"]
     text = " ".join(parsed.sections["refusals"].split())
     count = int(refusals.digits.refused.sum())
     assert (
@@ -253,7 +224,7 @@ def render_task(task: TaskCard, probabilities: NDArray[np.float32], labels: NDAr
     names = [f"{task.labels[label]}/{index}.jpg" for index, label in enumerate(labels.tolist())]
     test_pictures = LabelledPictures(
         Examples(images, labels),
-        {"source": "photos/validation", "test": len(labels), "unreadable": 7, "refused": 1},
+        {"source": "<script>photos", "test": len(labels), "unreadable": 7, "refused": 1},
         names,
         [f"broken {number}: <damaged>" for number in range(7)],
         ["blank: nothing is written"],
@@ -277,6 +248,7 @@ def test_render_page_of_another_task_names_labels_and_pictures() -> None:
     assert "rose0 of 1 0.00%" in " ".join(parsed.sections["confusion"].split())
     assert parsed.count("mistakes", "img") == 1
     assert "<tulip>" not in html
+    assert "<script" not in html
     assert "Left out as unreadable: 7" in html
     assert re.search(r"Left out as refused in serving: 1\s+\(blank: nothing is written\)", html)
     assert html.count("&lt;damaged&gt;") == 5
@@ -313,25 +285,6 @@ def test_render_page_compares_with_the_served_version(fitted: FitResult, dataset
     assert "Test set1,000" in text
 
 
-def test_saliency_maps_of_one_connected_pixel_mark_only_that_pixel_if_it_has_ink(dataset: Dataset) -> None:
-    # One pixel drives one hidden unit, which raises the score of 3 and lowers that of 8.
-    model = models.perceptron()
-    first, bias, second, last = (np.zeros_like(weights) for weights in model.get_weights())
-    first[14 * 28 + 10, 5], second[5, 3], second[5, 8] = 2.0, 1.0, -1.0
-    model.set_weights([first, bias, second, last])
-    values = saliency_maps(model, dataset.test)
-    assert values is not None
-    assert values.shape == (10, 28, 28)
-    assert values[3, 14, 10] > 0 > values[8, 14, 10]
-    assert values[3, 14, 10] == pytest.approx(-values[8, 14, 10])
-    assert np.count_nonzero(values) == 2
-    images = dataset.test.images.copy()
-    images[:, 14, 10] = 0
-    without_ink = saliency_maps(model, Examples(images, dataset.test.labels))
-    assert without_ink is not None
-    assert not without_ink.any()
-
-
 def test_saliency_maps_equal_the_finite_differences_of_the_scores(
     fitted: FitResult, dataset: Dataset
 ) -> None:
@@ -348,6 +301,8 @@ def test_saliency_maps_equal_the_finite_differences_of_the_scores(
         change[pixel] = step * spread[pixel]
         slope = (scores(pixels + change) - scores(pixels - change)) / (2 * step)
         assert slope == pytest.approx(values.reshape(10, 784)[:, pixel], rel=0.02, abs=1e-3)
+    # The corner never has ink.
+    assert not values[:, 0, 0].any()
 
 
 @pytest.mark.parametrize(
@@ -361,3 +316,43 @@ def test_saliency_maps_equal_the_finite_differences_of_the_scores(
 )
 def test_saliency_maps_of_other_networks_are_none(model: keras.Model, dataset: Dataset) -> None:
     assert saliency_maps(model, dataset.test[:10]) is None
+
+
+def test_learning_curves_with_validation_have_two_lines_each() -> None:
+    history = {"loss": [1.9, 0.4], "accuracy": [0.5, 0.9], "val_loss": [1.1, 0.3], "val_accuracy": [0.7, 0.9]}
+    loss, accuracy = report.learning_curves(history)
+    assert (loss.name, accuracy.name) == ("loss", "accuracy")
+    assert loss.lines == {"training": [(1, 1.9), (2, 0.4)], "validation": [(1, 1.1), (2, 0.3)]}
+    assert accuracy.lines["validation"] == [(1, 0.7), (2, 0.9)]
+    assert (loss.y.low, loss.y.high) == (0, 2)
+    assert accuracy.y.high == pytest.approx(1)
+    assert loss.x.ticks == [1, 2]
+
+
+def test_learning_curves_single_epoch_is_centred() -> None:
+    loss, accuracy = report.learning_curves({"loss": [0.5], "accuracy": [1.0]})
+    assert [loss.x.position(x) for x in (loss.x.low, 1, loss.x.high)] == [0, 0.5, 1]
+    assert loss.x.ticks == [1]
+    assert list(loss.lines) == ["training"]
+    assert accuracy.y.low < accuracy.y.high == pytest.approx(1)
+
+
+def test_learning_curves_epoch_ticks_are_integers_within_the_fit() -> None:
+    ticks = report.learning_curves({"loss": [0.5] * 150, "accuracy": [0.5] * 150})[0].x.ticks
+    assert 3 <= len(ticks) <= 6
+    assert all(tick == int(tick) and 1 <= tick <= 150 for tick in ticks)
+
+
+def test_learning_curves_omit_values_that_are_not_finite() -> None:
+    loss, _ = report.learning_curves({"loss": [0.5, math.nan, math.inf], "accuracy": [0.9, 0.1, 0.1]})
+    assert loss.lines == {"training": [(1, 0.5)]}
+    assert loss.x.high == 3
+
+
+@pytest.mark.parametrize("correct", [0, 500, 999, 1000])
+def test_accuracy_axis_contains_the_intervals_and_ends_at_1(correct: int) -> None:
+    accuracies = [Accuracy(correct, 1000), Accuracy(1000, 1000)]
+    axis = report.accuracy_axis(accuracies)
+    assert axis.low <= min(accuracy.interval[0] for accuracy in accuracies)
+    assert axis.high == pytest.approx(1)
+    assert 2 <= len(axis.ticks) <= 7

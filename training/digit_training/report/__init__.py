@@ -1,1 +1,0 @@
-"""Training report: one HTML page and two PNG plots."""
