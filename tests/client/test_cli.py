@@ -139,9 +139,7 @@ def test_format_chart_of_other_labels_draws_bars_of_five_best() -> None:
     assert len({len(bar) for bar in bars}) == 1
 
 
-@pytest.mark.parametrize(
-    ("confidence", "percent"), [(0.0004, "0.0%"), (0.99949, "99.9%"), (0.99999, "99.9%"), (1.0, "100.0%")]
-)
+@pytest.mark.parametrize(("confidence", "percent"), [(0.99949, "99.9%"), (0.99999, "99.9%"), (1.0, "100.0%")])
 def test_format_percentage_below_certainty_is_less_than_100(confidence: float, percent: str) -> None:
     prediction = Prediction(0, confidence, (confidence, 1 - confidence), ("rose", "sunflower"), 1)
     assert _cli.format_line("a.png", prediction).split()[1] == percent
