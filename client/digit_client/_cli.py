@@ -423,9 +423,9 @@ def format_chart(name: str, prediction: Prediction) -> str:
     else:
         shown = prediction.top(_CHART_LABELS)
     width = max(len(label) for label, _ in shown)
-    rows = [f"  {label:<{width}} {_bar(value)} {value:6.1%}" for label, value in shown]
+    rows = [f"  {label:<{width}} {_bar(value)} {_percent(value):>6}" for label, value in shown]
     answer = _describe_refusal(prediction) or _named(prediction) or "none"
-    return "\n".join([f"{name}: {answer} ({prediction.confidence:.1%})", *rows])
+    return "\n".join([f"{name}: {answer} ({_percent(prediction.confidence)})", *rows])
 
 
 def format_line(name: str, prediction: Prediction) -> str:
@@ -434,7 +434,7 @@ def format_line(name: str, prediction: Prediction) -> str:
     A refused image has no label; the refusal follows its name.
     """
     width = max(map(len, prediction.labels))
-    columns = [f"{_named(prediction) or '-':<{width}}", f"{prediction.confidence:6.1%}"]
+    columns = [f"{_named(prediction) or '-':<{width}}", f"{_percent(prediction.confidence):>6}"]
     if len(prediction.labels) <= _MAX_LINE_BARS:
         columns.append("".join(_HEIGHT_BLOCKS[min(int(value * 8), 7)] for value in prediction.probabilities))
     refusal = _describe_refusal(prediction)
@@ -461,6 +461,11 @@ def _describe_refusal(prediction: Prediction) -> str | None:
         case _:
             reason = "no digit"
     return f"{reason}; most like {_best(prediction)}"
+
+
+def _percent(share: float) -> str:
+    """Format a share as a percentage. Only 1 is 100%."""
+    return f"{share if share >= 1 else min(share, 0.999):.1%}"
 
 
 def _bar(value: float) -> str:

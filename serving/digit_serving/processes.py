@@ -101,7 +101,7 @@ class ProcessGroup:
         """Raise ProcessDiedError if a process of the group has ended."""
         for name, child in self._children.items():
             if child.process.poll() is not None:
-                raise ProcessDiedError(f"{name} {describe_exit(child.process.returncode)}")
+                raise _died(name, child)
 
     def supervise(self, report: Callable[[str], None]) -> None:
         """Start each process that ends again, until a signal arrives; `report` gets a line about it.
@@ -118,7 +118,7 @@ class ProcessGroup:
     def _restart(self, name: str, child: _Child, report: Callable[[str], None]) -> None:
         is_first = time.monotonic() > child.started + _STABLE_SECONDS
         child.failures = 1 if is_first else child.failures + 1
-        died = ProcessDiedError(f"{name} {describe_exit(child.process.returncode)}")
+        died = _died(name, child)
         if child.failures == _MAX_FAILURES:
             raise died
         pause = 2 ** (child.failures - 1)
@@ -142,9 +142,10 @@ def python_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "digit_client", *arguments]
 
 
-def describe_exit(status: int) -> str:
-    """Describe the return code of a subprocess, which is negative for a signal."""
-    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+def _died(name: str, child: _Child) -> ProcessDiedError:
+    status = child.process.returncode  # negative for a signal
+    end = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    return ProcessDiedError(f"{name} {end}")
 
 
 def _ending_with_parent(command: Sequence[str]) -> list[str]:

@@ -156,6 +156,15 @@ def test_format_chart_draws_bars(
     assert len({len(bar) for bar in bars}) == 1
 
 
+@pytest.mark.parametrize(("confidence", "percent"), [(0.99949, "99.9%"), (0.99999, "99.9%"), (1.0, "100.0%")])
+def test_format_percentage_below_certainty_is_less_than_100(confidence: float, percent: str) -> None:
+    prediction = Prediction(0, confidence, (confidence, 1 - confidence), ("rose", "sunflower"), 1)
+    assert _cli.format_line("a.png", prediction).split()[1] == percent
+    headline, bar, _ = _cli.format_chart("a.png", prediction).splitlines()
+    assert headline == f"a.png: rose ({percent})"
+    assert bar.endswith(f" {percent}")
+
+
 def sure(classes: int) -> Prediction:
     """Return the prediction of the first of many labels."""
     labels = tuple(f"label-{number}" for number in range(classes))

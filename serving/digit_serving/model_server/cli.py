@@ -2,9 +2,11 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from importlib.metadata import packages_distributions, version
 from threading import Thread
+from typing import NoReturn
 
 import click
 
@@ -30,38 +32,30 @@ def model_server(arguments: tuple[str, ...]) -> None:
         number = version(packages_distributions()["tensorflow"][0])
         click.echo(f"TensorFlow ModelServer: {number}\nTensorFlow Library: {number}")
     else:
-        # The signal handlers come first: importing TensorFlow takes seconds and starts threads.
-        shutdown = ShutdownListener()
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        from digit_serving.model_server.server import serve
-
-        shutdown.stop = serve(options)
-        shutdown.join()
+        _serve(options)
 
 
-class ShutdownListener(Thread):
-    """Thread that waits for SIGTERM or SIGINT, calls `stop` and exits with 0, also while a model loads.
+def _serve(options: flags.Options) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, which end the process with status 0, also while a model loads.
 
-    Construct it in the main thread. `signal.set_wakeup_fd` works whichever thread the kernel delivers the
-    signal to. A Python handler alone would run only when the main thread returns to Python code, and the main
-    thread may be waiting for a model. `sigwait` would need the signals blocked in every thread, and OpenBLAS
-    starts threads when NumPy is imported.
+    Python runs signal handlers in the main thread, between its instructions, whichever thread the kernel
+    delivers the signal to. The main thread therefore waits in short sleeps, and another one loads the models.
     """
+    stops: list[Callable[[], None]] = []
 
-    def __init__(self) -> None:
-        super().__init__(name="shutdown", daemon=True)
-        self.stop: Callable[[], None] = lambda: None
-        self._wakeup, write = os.pipe()
-        os.set_blocking(write, False)
-        signal.set_wakeup_fd(write)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        self.start()
-
-    def run(self) -> None:
-        """Wait for the signal."""
-        os.read(self._wakeup, 1)
+    def stop(*_: object) -> NoReturn:
         try:
-            self.stop()
+            for each in stops:
+                each()
         finally:
             os._exit(0)  # sys.exit would wait for worker threads
+
+    # The handlers come first: importing TensorFlow takes seconds and starts threads.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from digit_serving.model_server.server import serve
+
+    Thread(target=lambda: stops.append(serve(options)), daemon=True).start()
+    while True:
+        time.sleep(0.1)

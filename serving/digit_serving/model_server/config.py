@@ -43,16 +43,21 @@ def read_models(options: Options) -> ModelServerConfig:
     return ModelServerConfig(model_config_list={"config": [model]})
 
 
-def read_batching(options: Options) -> Any:
-    """Return the BatchingParameters that the flags name, or None if batching is off.
+def read_max_batch_size(options: Options) -> int | None:
+    """Return the most rows of a call with batching, or None if batching is off.
 
-    Raises ServingError for contradictory flags, or if the file can't be read or parsed.
+    Raises ServingError for contradictory flags, or if the file can't be read or parsed, or is invalid.
     """
-    if options.enable_batching:
-        return read(options.batching_parameters_file, "BatchingParameters")
-    if options.batching_parameters_file:
-        raise ServingError("--batching_parameters_file needs --enable_batching=true")
-    return None
+    if not options.enable_batching:
+        if options.batching_parameters_file:
+            raise ServingError("--batching_parameters_file needs --enable_batching=true")
+        return None
+    parameters = read(options.batching_parameters_file, "BatchingParameters")
+    limit = int(parameters.max_batch_size.value) if parameters.HasField("max_batch_size") else 1000
+    sizes = list(parameters.allowed_batch_sizes)
+    if sizes and (sizes != sorted(set(sizes)) or sizes[-1] != limit):
+        raise ServingError("allowed_batch_sizes must increase and end with max_batch_size")
+    return limit
 
 
 def validate(new: ModelServerConfig, old: ModelServerConfig) -> None:

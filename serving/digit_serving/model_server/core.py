@@ -1,6 +1,7 @@
 """Server core: TensorFlow Serving's API without a transport."""
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,33 +13,47 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from digit_client.artifact.versions import ArtifactError
 from digit_serving.errors import ServingError
-from digit_serving.model_server.batching import Batcher
+from digit_serving.model_server import config
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.manager import Manager, State
 from digit_serving.model_server.metrics import Metrics, observe
-from digit_serving.model_server.servable import Array, Servable, encode, warm_up
+from digit_serving.model_server.servable import Array, Servable, decode, encode, warm_up
 
 _DEFAULT_SIGNATURE = "serving_default"
-_NO_DEADLINE = float("inf")
 
 
 class ServerCore:
-    """TensorFlow Serving's API as methods, which raise ServingError if a call fails.
+    """TensorFlow Serving's API as methods, which raise ServingError if a call fails."""
 
-    A `deadline` is a time on the monotonic clock, in seconds.
-    """
+    def __init__(self, options: Options, public_key: Path | None = None) -> None:
+        """Start without models. With a public key, versions that its owner has not signed are not loaded.
 
-    def __init__(self, options: Options, batcher: Batcher | None, public_key: Path | None = None) -> None:
-        """Start without models. With a public key, versions that its owner has not signed are not loaded."""
-        self._options, self._batcher, self._public_key = options, batcher, public_key
+        Raises ServingError if the flags or the file of batching are invalid.
+        """
+        self._options, self._public_key = options, public_key
+        self._max_batch_size = config.read_max_batch_size(options)
         self.metrics = Metrics()
         self._manager = Manager(options, self._load)
         self.reload = self._manager.reload
 
-    def predict(self, request: PredictRequest, deadline: float) -> PredictResponse:
-        """Run the model."""
-        with self._manager.lease(_spec(request)) as servable:
-            return self._predict(servable, request, deadline)
+    def predict(self, request: PredictRequest) -> PredictResponse:
+        """Answer the gRPC call Predict, and count it."""
+        spec, response = request.model_spec, PredictResponse()
+        with (
+            self.metrics.request(spec.name, "Predict", "GRPC"),
+            self._manager.lease(_spec(request)) as servable,
+        ):
+            outputs = self._predict(servable, request)
+            response.model_spec.name, response.model_spec.version.value = spec.name, servable.version
+            response.model_spec.signature_name = spec.signature_name or _DEFAULT_SIGNATURE
+            for alias, array in outputs.items():
+                encode(array, response.outputs[alias], self._options.enable_serialization_as_tensor_content)
+        return response
+
+    def run(self, spec: ModelSpec, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return all outputs of the signature that `spec` names."""
+        with self._manager.lease(spec) as servable:
+            return self._run(servable, spec, inputs)
 
     def metadata(self, request: Any) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """Return the version that the request selects, and its signatures."""
@@ -86,39 +101,47 @@ class ServerCore:
             servable = Servable(directory, version, self._options)
         if self._options.enable_model_warmup:
             iterations = max(self._options.num_request_iterations_for_warmup, 1)
-            warm_up(directory, lambda request: self._predict(servable, request, _NO_DEADLINE), iterations)
+            warm_up(directory, lambda request: self._predict(servable, request), iterations)
         return servable
 
-    def _predict(self, servable: Servable, request: PredictRequest, deadline: float) -> PredictResponse:
-        model, name = request.model_spec.name, request.model_spec.signature_name or _DEFAULT_SIGNATURE
+    def _predict(self, servable: Servable, request: PredictRequest) -> dict[str, Array]:
+        inputs = {alias: decode(alias, proto) for alias, proto in request.inputs.items()}
+        return self._run(servable, request.model_spec, inputs, request.output_filter)
+
+    def _run(
+        self, servable: Servable, spec: ModelSpec, inputs: Mapping[str, Array], outputs: Sequence[str] = ()
+    ) -> dict[str, Array]:
+        name = spec.signature_name or _DEFAULT_SIGNATURE
         signature = servable.signatures.get(name)
         if signature is None:
             raise ServingError(f'Serving signature key "{name}" not found.', "FAILED_PRECONDITION")
-        feeds, fetches = signature.feeds(request), signature.fetches(request)
-        _check_deadline(deadline)
+        feeds, fetches = signature.feeds(inputs), signature.fetches(outputs)
+        limit, arrays = self._max_batch_size, list(feeds.values())
+        rows = None if limit is None else _count_rows(arrays, limit)
         started = time.perf_counter()
-        arrays = self._run(servable, feeds, tuple(fetches.values()))
-        observe(self.metrics.runtime_latency, started, model, "Predict", "TF1")
-        _check_deadline(deadline)
-        response = PredictResponse()
-        spec, outputs = response.model_spec, response.outputs
-        spec.name, spec.signature_name, spec.version.value = model, name, servable.version
-        for alias, array in zip(fetches, arrays, strict=True):
-            encode(array, outputs[alias], self._options.enable_serialization_as_tensor_content)
-        return response
-
-    def _run(self, servable: Servable, feeds: dict[str, Array], fetches: tuple[str, ...]) -> list[Array]:
-        names, arrays = tuple(feeds), list(feeds.values())
-        if self._batcher is None:
-            return servable.run(names, fetches, arrays)
-        key = (servable, names, fetches, *(array.shape[1:] for array in arrays))
-        return self._batcher.run(key, lambda merged: servable.run(names, fetches, merged), arrays)
+        results = servable.run(tuple(feeds), tuple(fetches.values()), arrays)
+        observe(self.metrics.runtime_latency, started, spec.name, "Predict", "TF1")
+        if rows is not None and any(array.shape[:1] != (rows,) for array in results):
+            message = "batched outputs must have the inputs' size in dimension 0"
+            raise ServingError(message, "FAILED_PRECONDITION")
+        return dict(zip(fetches, results, strict=True))
 
 
 def _spec(request: Any) -> ModelSpec:
     if not request.HasField("model_spec"):
         raise ServingError("Missing ModelSpec")
     return request.model_spec
+
+
+def _count_rows(arrays: list[Array], limit: int) -> int:
+    """Return the number of rows. Raise ServingError for inputs that TensorFlow Serving's batches refuse."""
+    sizes = {len(array) if array.ndim else 0 for array in arrays}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ServingError("batched inputs must have the same number of rows, and at least one")
+    (rows,) = sizes
+    if rows > limit:
+        raise ServingError(f"{rows} rows exceed max_batch_size, {limit}")
+    return rows
 
 
 def _verify(directory: Path, public_key: Path) -> None:
@@ -129,8 +152,3 @@ def _verify(directory: Path, public_key: Path) -> None:
         signatures.verify(directory, public_key)
     except ArtifactError as error:
         raise ServingError(str(error), "FAILED_PRECONDITION") from error
-
-
-def _check_deadline(deadline: float) -> None:
-    if time.monotonic() > deadline:
-        raise ServingError("Deadline exceeded", "DEADLINE_EXCEEDED")

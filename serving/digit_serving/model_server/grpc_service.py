@@ -9,7 +9,6 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from digit_serving.errors import ServingError
 from digit_serving.model_server import config
@@ -22,7 +21,6 @@ _CHANNEL_ARGUMENTS: dict[str, int | str] = {
     # SO_REUSEPORT, gRPC's default, would let a second server share the port instead of failing to start.
     "grpc.so_reuseport": 0,
 }
-_INT32 = range(-(2**31), 2**31)
 
 
 def start(options: Options, core: ServerCore) -> grpc.Server:
@@ -83,17 +81,7 @@ class Servicer(
     def __init__(self, core: ServerCore) -> None:
         self.core = core
 
-    def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        try:
-            with self.core.metrics.request(request.model_spec.name, "Predict", "GRPC"):
-                # Skip the model for a call that gRPC has ended: its deadline passed while it waited for a
-                # thread. `time_remaining` is no substitute: it uses the wall clock, which may jump.
-                if not context.is_active():
-                    raise ServingError("Deadline Exceeded", "DEADLINE_EXCEEDED")
-                return self.core.predict(request, deadline=float("inf"))
-        except ServingError as error:
-            context.abort(grpc.StatusCode[error.code], error.message)
-
+    Predict = _method(ServerCore.predict)
     GetModelMetadata = _method(ServerCore.metadata)
     GetModelStatus = _method(ServerCore.status)
     HandleReloadConfigRequest = _method(ServerCore.reload_config)
@@ -116,6 +104,6 @@ def _parse_channel_arguments(text: str) -> dict[str, int | str]:
         name, equals, value = entry.partition("=")
         if not equals:
             raise ServingError(f"--grpc_channel_arguments: {entry!r} is not of the form name=value")
-        is_integer = re.fullmatch(r"-?[0-9]+", value) and int(value) in _INT32
+        is_integer = re.fullmatch(r"-?[0-9]{1,10}", value) and -(2**31) <= int(value) < 2**31
         arguments[name] = int(value) if is_integer else value
     return arguments

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
-from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
-from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from werkzeug.wrappers import Request, Response
 
 from digit_serving.errors import ServingError
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.flags import Options
-from digit_serving.model_server.servable import Array, decode, encode, type_name
+from digit_serving.model_server.servable import Array, type_name
 
 Inputs = Mapping[str, Any]  # TensorInfo by name
 
@@ -87,39 +86,46 @@ class RestApi:
         if call in ("classify", "regress"):
             self._core.unimplemented(spec)
         if call == "predict":
-            deadline, request = time.monotonic() + self._timeout, PredictRequest(model_spec=spec)
-            by_row = self._parse(body, request)
-            return _format(self._core.predict(request, deadline), by_row)
+            return self._predict(spec, body)
         if not call:
             return json.dumps(_to_dict(self._core.status(GetModelStatusRequest(model_spec=spec))), indent=1)
-        response = self._core.metadata(
-            GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
-        )
-        signatures = SignatureDefMap.FromString(response.metadata["signature_def"].value)
-        metadata = {"signature_def": _to_dict(signatures)}
-        return json.dumps({"model_spec": _to_dict(response.model_spec), "metadata": metadata}, indent=1)
+        request = GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
+        document = _to_dict(self._core.metadata(request))
+        del document["metadata"]["signature_def"]["@type"]  # TensorFlow Serving's JSON lacks it
+        return json.dumps(document, indent=1)
 
-    def _parse(self, body: bytes, request: PredictRequest) -> bool:
-        """Write the body's tensors into `request`. Return True for `instances`, False for `inputs`."""
-        try:
-            document, _ = _DECODER.raw_decode(body.decode().lstrip())
-        except (RecursionError, ValueError) as error:
-            raise ServingError(f"JSON Parse error: {error}") from None
-        if not isinstance(document, dict):
-            raise ServingError("the body must be a JSON object")
-        signature = document.get("signature_name", "")
-        if not isinstance(signature, str):
-            raise ServingError("'signature_name' must be a string")
-        request.model_spec.signature_name = signature
-        inputs, by_row = self._core.inputs(request.model_spec), "instances" in document
+    def _predict(self, spec: ModelSpec, body: bytes) -> str:
+        deadline, document = time.monotonic() + self._timeout, _parse(body)
+        spec.signature_name = document.get("signature_name", "")
+        inputs, by_row = self._core.inputs(spec), "instances" in document
         if by_row == ("inputs" in document):
             raise ServingError("the body must have either 'instances' or 'inputs'")
         columns = (
             _from_rows(document["instances"], inputs) if by_row else _from_inputs(document["inputs"], inputs)
         )
-        for name, info in inputs.items():
-            encode(_to_array(columns[name], info.dtype), request.inputs[name], as_content=True)
-        return by_row
+        arrays = {name: _to_array(columns[name], info.dtype) for name, info in inputs.items()}
+        _check_deadline(deadline)
+        outputs = self._core.run(spec, arrays)
+        _check_deadline(deadline)
+        return _format(outputs, by_row)
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    """Return the body's object. Raises ServingError for other JSON, or if `signature_name` is no string."""
+    try:
+        document, _ = _DECODER.raw_decode(body.decode().lstrip())
+    except (RecursionError, ValueError) as error:
+        raise ServingError(f"JSON Parse error: {error}") from None
+    if not isinstance(document, dict):
+        raise ServingError("the body must be a JSON object")
+    if not isinstance(document.get("signature_name", ""), str):
+        raise ServingError("'signature_name' must be a string")
+    return document
+
+
+def _check_deadline(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise ServingError("Deadline exceeded", "DEADLINE_EXCEEDED")
 
 
 def _spec(match: re.Match[str]) -> ModelSpec:
@@ -187,13 +193,12 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict) and not (value.keys() == {"b64"} and isinstance(value["b64"], str))
 
 
-def _format(response: PredictResponse, by_row: bool) -> str:
+def _format(outputs: dict[str, Array], by_row: bool) -> str:
     """Return the answer's JSON. Raises ServingError if `by_row` and the outputs differ in length."""
-    arrays = {name: decode(name, proto) for name, proto in response.outputs.items()}
-    sizes = {array.shape[:1] for array in arrays.values()}
+    sizes = {array.shape[:1] for array in outputs.values()}
     if by_row and (len(sizes) != 1 or () in sizes):
         raise ServingError("the outputs have no common size in dimension 0; send 'inputs'")
-    columns = {name: _to_list(name, array) for name, array in arrays.items()}
+    columns = {name: _to_list(name, array) for name, array in outputs.items()}
     answer: Any = next(iter(columns.values())) if len(columns) == 1 else columns
     if by_row and len(columns) > 1:
         answer = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

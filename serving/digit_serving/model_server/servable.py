@@ -1,7 +1,7 @@
 """Servable: a loaded SavedModel, its signatures, its warm-up, and the conversion of its tensors."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -44,33 +44,31 @@ class Signature:
     def __init__(self, definition: SignatureDef) -> None:
         self._inputs = {alias: (str(info.name), info.dtype) for alias, info in definition.inputs.items()}
         self._outputs = {alias: definition.outputs[alias].name for alias in sorted(definition.outputs)}
-        self._defaults = definition.defaults
+        self._defaults = {alias: decode(alias, proto) for alias, proto in definition.defaults.items()}
 
-    def feeds(self, request: PredictRequest) -> dict[str, Array]:
-        """Return the request's arrays by tensor name. Raises ServingError if they don't fit the signature."""
-        missing = sorted(self._inputs.keys() - request.inputs.keys() - self._defaults.keys())
-        unexpected = sorted(request.inputs.keys() - self._inputs.keys())
+    def feeds(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the arrays by tensor name. Raises ServingError if they don't fit the signature."""
+        arrays = {**self._defaults, **inputs}
+        missing = sorted(self._inputs.keys() - arrays.keys())
+        unexpected = sorted(inputs.keys() - self._inputs.keys())
         if missing or unexpected:
             raise ServingError(
                 f"inputs do not match the signature; missing: {missing}, unexpected: {unexpected}"
             )
-        feeds = dict[str, Array]()
-        for alias, (tensor, dtype) in self._inputs.items():
-            proto = (request.inputs if alias in request.inputs else self._defaults)[alias]
-            if proto.dtype != dtype:
-                raise ServingError(f"input {alias} must be {type_name(dtype)}, not {type_name(proto.dtype)}")
-            feeds[tensor] = decode(alias, proto)
-        return feeds
+        for alias, (_, dtype) in self._inputs.items():
+            given = tf.as_dtype(arrays[alias].dtype).as_datatype_enum
+            if given != dtype:
+                raise ServingError(f"input {alias} must be {type_name(dtype)}, not {type_name(given)}")
+        return {tensor: arrays[alias] for alias, (tensor, _) in self._inputs.items()}
 
-    def fetches(self, request: PredictRequest) -> dict[str, str]:
-        """Return the tensor name of each requested output. Raises ServingError for an unknown output."""
-        aliases = list(request.output_filter)
+    def fetches(self, aliases: Sequence[str]) -> dict[str, str]:
+        """Return the tensor name of each output (default: all). Raises ServingError for an unknown output."""
         for alias in aliases:
             if alias not in self._outputs:
                 raise ServingError(f"output tensor alias not found in signature: {alias}")
-            if aliases.count(alias) > 1:
+            if list(aliases).count(alias) > 1:
                 raise ServingError(f"duplicate output tensor alias: {alias}")
-        return {alias: self._outputs[alias] for alias in aliases} if aliases else self._outputs
+        return {alias: self._outputs[alias] for alias in aliases or self._outputs}
 
 
 class Servable:

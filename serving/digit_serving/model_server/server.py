@@ -16,7 +16,6 @@ import waitress
 from digit_serving import sockets
 from digit_serving.errors import ServingError
 from digit_serving.model_server import config, grpc_service
-from digit_serving.model_server.batching import Batcher
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.rest import RestApi
@@ -53,11 +52,9 @@ def serve(options: Options) -> Callable[[], None]:
 
 def create_core(options: Options) -> ServerCore:
     """Return a core once its models are available. Raises ServingError for bad flags, files or models."""
-    parameters = config.read_batching(options)
-    batcher = Batcher(parameters) if parameters is not None else None
     # A variable, not a flag: tensorflow_model_server, which takes the same flags, would refuse it.
     public_key = os.environ.get("DIGITS_MODEL_PUBLIC_KEY")
-    core = ServerCore(options, batcher, Path(public_key) if public_key else None)
+    core = ServerCore(options, Path(public_key) if public_key else None)
     core.reload(config.read_models(options))
     if options.model_config_file:
         Thread(target=_poll_config, args=(options, core), daemon=True).start()

@@ -1,19 +1,12 @@
-"""gRPC transport: addresses, deadlines, threads, TLS and channel arguments."""
+"""gRPC transport: methods, threads, TLS, channel arguments and addresses."""
 
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
-from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from digit_client.tfserving.codec import ModelRef
@@ -21,7 +14,6 @@ from digit_client.tfserving.connection import Connection
 from digit_serving.errors import ServingError
 from digit_serving.model_server import flags, grpc_service
 from digit_serving.model_server.core import ServerCore
-from digit_serving.model_server.metrics import Metrics
 from tests import certificates
 from tests.processes import free_port, wait_until
 from tests.serving.model_server.conftest import ServeGrpc, ServerProcess
@@ -36,12 +28,6 @@ def status_of_unknown_model(channel: grpc.Channel) -> grpc.StatusCode:
     return code
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_start_without_host_listens_on_every_address(server: ServerProcess, host: str) -> None:
-    with grpc.insecure_channel(f"{host}:{server.port}") as channel:
-        assert status_of_unknown_model(channel) is grpc.StatusCode.NOT_FOUND
-
-
 def test_other_methods_are_unimplemented(server: ServerProcess) -> None:
     for call, request in (
         (server.prediction.Classify, classification_pb2.ClassificationRequest()),
@@ -53,32 +39,16 @@ def test_other_methods_are_unimplemented(server: ServerProcess) -> None:
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-@contextmanager
-def serving(predict: Callable[[PredictRequest, float], PredictResponse], *arguments: str) -> Iterator[str]:
-    """Serve a core that has nothing but `predict`, at the address that it returns."""
-    core: Any = SimpleNamespace(metrics=Metrics(), predict=predict)
-    port = free_port()
-    server = grpc_service.start(flags.parse([f"--port={port}", *arguments]), core)
-    yield f"127.0.0.1:{port}"
-    server.stop(None).wait()
-
-
-def test_call_beyond_the_threads_is_refused_until_one_is_free() -> None:
-    started, released = threading.Semaphore(0), threading.Event()
-
-    def wait(request: PredictRequest, deadline: float) -> PredictResponse:
-        started.release()
-        released.wait(10)
-        return PredictResponse()
-
-    with serving(wait, "--grpc_max_threads=2") as address, grpc.insecure_channel(address) as channel:
-        stub = PredictionServiceStub(channel)
-        calls = [stub.Predict.future(PredictRequest(), 10) for _ in range(2)]
-        assert all(started.acquire(timeout=10) for _ in calls)
-        assert status_of_unknown_model(channel) is grpc.StatusCode.RESOURCE_EXHAUSTED
-        released.set()
-        assert [call.result() for call in calls] == [PredictResponse()] * 2
-        wait_until(lambda: stub.Predict.future(PredictRequest(), 10).exception() is None)
+def test_call_beyond_the_threads_is_refused_until_one_is_free(serve_grpc: ServeGrpc) -> None:
+    with (
+        serve_grpc("--grpc_max_threads=2") as port,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        call = PredictionServiceStub(channel).Predict.future
+        calls = [call(predict_request("tf2", "wait", seconds=[3.0]), 30) for _ in range(2)]
+        wait_until(lambda: status_of_unknown_model(channel) is grpc.StatusCode.RESOURCE_EXHAUSTED)
+        assert [list(call.result().outputs["y"].float_val) for call in calls] == [[3.0]] * 2
+        wait_until(lambda: status_of_unknown_model(channel) is grpc.StatusCode.NOT_FOUND)
 
 
 def test_predict_serves_task_card_and_color_images(server: ServerProcess) -> None:
@@ -98,25 +68,6 @@ def test_predict_has_no_message_limit(server: ServerProcess) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{server.port}", unlimited) as channel:
         outputs = PredictionServiceStub(channel).Predict(request, 10).outputs
     assert len(outputs["probabilities"].float_val) == 80_000
-
-
-def test_predict_after_deadline_ends_with_deadline_exceeded(server: ServerProcess) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
-        server.prediction.Predict(predict_request("tf2", "wait", seconds=[0.2]), 0.05)
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-
-
-def test_connection_at_maximum_age_closes_after_its_calls(serve_grpc: ServeGrpc) -> None:
-    age = "grpc.max_connection_age_ms=300,grpc.max_connection_age_grace_ms=5000"
-    states: list[grpc.ChannelConnectivity] = []
-    with (
-        serve_grpc(f"--grpc_channel_arguments={age}") as port,
-        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
-    ):
-        channel.subscribe(states.append)
-        PredictionServiceStub(channel).Predict(predict_request("tf2", "wait", seconds=[0.7]), 10)
-        wait_until(lambda: states[-1] is grpc.ChannelConnectivity.IDLE)
-    assert grpc.ChannelConnectivity.READY in states
 
 
 def test_mutual_tls_client_without_trusted_certificate_is_refused(
@@ -165,27 +116,13 @@ def test_start_with_unusable_flag_raises(
     assert file.exists()
 
 
-def test_start_replaces_a_leftover_socket_file(core: ServerCore, tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    with socket.socket(socket.AF_UNIX) as leftover:
-        leftover.bind(str(path))
-    server = grpc_service.start(flags.parse(["--port=0", f"--grpc_socket_path={path}"]), core)
-    with grpc.insecure_channel(f"unix:{path}") as channel:
-        assert status_of_unknown_model(channel) is grpc.StatusCode.NOT_FOUND
-    server.stop(None).wait()
-
-
 @pytest.mark.slow
-def test_connection_with_keepalive_ping_every_second_stays_open() -> None:
-    def sleep(request: PredictRequest, deadline: float) -> PredictResponse:
-        time.sleep(5)
-        return PredictResponse()
-
+def test_connection_with_keepalive_ping_every_second_stays_open(serve_grpc: ServeGrpc) -> None:
     keepalive = (("grpc.keepalive_time_ms", 1000), ("grpc.keepalive_timeout_ms", 2000))
     states: list[grpc.ChannelConnectivity] = []
-    with serving(sleep) as address, grpc.insecure_channel(address, keepalive) as channel:
+    with serve_grpc() as port, grpc.insecure_channel(f"127.0.0.1:{port}", keepalive) as channel:
         grpc.channel_ready_future(channel).result(5)
         channel.subscribe(states.append)
         for _ in range(2):
-            PredictionServiceStub(channel).Predict(PredictRequest(), 10)
+            PredictionServiceStub(channel).Predict(predict_request("tf2", "wait", seconds=[5.0]), 10)
     assert set(states) == {grpc.ChannelConnectivity.READY}

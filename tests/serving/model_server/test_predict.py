@@ -1,6 +1,6 @@
 """Predict, metadata and status, as the core answers them: selection, signatures, tensors and errors."""
 
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,6 @@ from tests.serving.model_servers import predict_request, running_core
 PIXELS = np.full((1, 784), 0.5, np.float32)
 
 
-def predict(core: ServerCore, request: PredictRequest) -> Any:
-    return core.predict(request, time.monotonic() + 10)
-
-
 def unfit(model: str = "tf2", outputs: str = "", shape: Any = None, **fields: Any) -> PredictRequest:
     """Return a request for `pixels`, with another `model_spec`, input, output_filter or tensor_shape."""
     spec, inputs = fields.pop("spec", {"name": model}), fields or {"pixels": PIXELS}
@@ -36,13 +32,21 @@ def unfit(model: str = "tf2", outputs: str = "", shape: Any = None, **fields: An
     return request
 
 
+@pytest.fixture(scope="module")
+def batching_core(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerCore]:
+    """Core of the perceptron that batches up to eight rows."""
+    file = tmp_path_factory.mktemp("batching") / "batching.config"
+    file.write_text("max_batch_size { value: 8 } allowed_batch_sizes: [4, 8]")
+    flags = ("--enable_batching", f"--batching_parameters_file={file}")
+    with running_core(f"--model_base_path={saved_models / 'tf2'}", *flags) as core:
+        yield core
+
+
 @pytest.mark.parametrize(
     ("request_", "error"),
     [
         (unfit(spec=None), "INVALID_ARGUMENT: Missing ModelSpec"),
         (unfit(spec={}), "INVALID_ARGUMENT: ModelSpec has no name specified."),
-        (unfit(spec={"name": "m", "version": {"value": 7}}), r"NOT_FOUND: .*: Specific\(m, 7\)"),
-        (unfit(spec={"name": "m", "version_label": "new"}), "INVALID_ARGUMENT: Unrecognized .* label: new"),
         (unfit(spec={"name": "tf2", "signature_name": "none"}), 'FAILED_PRECONDITION: .* "none" not found.'),
         (unfit(wrong=PIXELS), r"INVALID_ARGUMENT: .* missing: \['pixels'\], unexpected: \['wrong'\]"),
         (unfit(pixels=PIXELS.astype(np.float64)), "INVALID_ARGUMENT: input pixels must be float, not double"),
@@ -50,22 +54,38 @@ def unfit(model: str = "tf2", outputs: str = "", shape: Any = None, **fields: An
         (unfit(outputs="wrong"), "INVALID_ARGUMENT: output tensor alias not found in signature: wrong"),
         (unfit(outputs="probabilities " * 2), "INVALID_ARGUMENT: duplicate output tensor alias: prob"),
         (unfit(shape={"dim": [{"size": 2}]}), "INVALID_ARGUMENT: tensor parsing error: pixels"),
-        (unfit(shape={"dim": [{"size": -1}]}), "INVALID_ARGUMENT: tensor parsing error: pixels"),
         (unfit(shape={"unknown_rank": True}), "INVALID_ARGUMENT: tensor parsing error: pixels"),
     ],
 )
 def test_predict_unfit_request_raises(core: ServerCore, request_: PredictRequest, error: str) -> None:
     with pytest.raises(ServingError, match=f"^{error}"):
-        predict(core, request_)
+        core.predict(request_)
 
 
-def test_predict_after_deadline_raises(core: ServerCore) -> None:
-    with pytest.raises(ServingError, match="DEADLINE_EXCEEDED: Deadline exceeded"):
-        core.predict(predict_request("tf2", pixels=PIXELS), time.monotonic())
+@pytest.mark.parametrize(
+    ("signature", "inputs", "error"),
+    [
+        ("", {"pixels": np.zeros((9, 784), np.float32)}, "INVALID_ARGUMENT: 9 rows exceed max_batch_size, 8"),
+        ("", {"pixels": PIXELS[:0]}, "INVALID_ARGUMENT: batched inputs must have"),
+        ("", {"pixels": np.float32(1)}, "INVALID_ARGUMENT: batched inputs must have"),
+        ("many", {"text": ["a"], "number": np.array([1, 2])}, "INVALID_ARGUMENT: batched inputs must have"),
+        ("total", {"x": np.ones(2, np.float32)}, "FAILED_PRECONDITION: batched outputs must have"),
+    ],
+)
+def test_predict_that_fits_no_batch_raises(
+    batching_core: ServerCore, signature: str, inputs: dict[str, Any], error: str
+) -> None:
+    with pytest.raises(ServingError, match=f"^{error}"):
+        batching_core.predict(predict_request("default", signature, **inputs))
+
+
+def test_predict_that_fits_a_batch_answers_each_row(batching_core: ServerCore) -> None:
+    request = predict_request("default", pixels=np.zeros((8, 784), np.float32))
+    assert len(batching_core.predict(request).outputs["probabilities"].float_val) == 80
 
 
 def test_predict_outputs_of_every_type_are_readable(core: ServerCore) -> None:
-    outputs = predict(core, predict_request("tf2", "numbers", x=np.array([1.0, 2.0], np.float32))).outputs
+    outputs = core.predict(predict_request("tf2", "numbers", x=np.array([1.0, 2.0], np.float32))).outputs
     for name, proto in outputs.items():
         array = tf.make_ndarray(proto)
         assert array.dtype == name
@@ -78,31 +98,25 @@ def test_predict_answers_with_tensor_content_if_the_flag_says_so(
 ) -> None:
     flag = f"--enable_serialization_as_tensor_content={as_content}"
     with running_core(f"--model_base_path={saved_models / 'half_plus_two'}", flag) as core:
-        output = predict(core, predict_request("default", x=np.array([0.0], np.float32))).outputs["y"]
+        output = core.predict(predict_request("default", x=np.array([0.0], np.float32))).outputs["y"]
     assert tf.make_ndarray(output).tolist() == [2.0]
     assert (bool(output.tensor_content), bool(output.float_val)) == (as_content, not as_content)
 
 
-def test_predict_shape_other_than_placeholder_is_accepted(core: ServerCore) -> None:
-    output = predict(core, predict_request("half_plus_two", x=np.array([2.0], np.float32))).outputs["y"]
-    assert list(output.float_val) == [3.0]
-    assert [dim.size for dim in output.tensor_shape.dim] == [1]
-
-
 def test_predict_strings_and_output_filter(core: ServerCore) -> None:
     inputs: dict[str, Any] = {"text": np.array([b"a", b"\xff"], object), "number": np.array([3, 4])}
-    outputs = predict(core, predict_request("tf2", "many", **inputs)).outputs
+    outputs = core.predict(predict_request("tf2", "many", **inputs)).outputs
     assert list(outputs["text"].string_val) == [b"a", b"\xff"]
     assert list(outputs["double"].int64_val) == [6, 8]
     assert list(outputs["odd"].bool_val) == [True, False]
-    assert predict(core, predict_request("tf2", "many", ("odd",), **inputs)).outputs.keys() == {"odd"}
+    assert core.predict(predict_request("tf2", "many", ("odd",), **inputs)).outputs.keys() == {"odd"}
 
 
 def test_predict_single_value_fills_the_shape(core: ServerCore) -> None:
     request = PredictRequest(model_spec={"name": "tf2"})
     request.inputs["pixels"].CopyFrom(tf.make_tensor_proto(0.5, shape=[1, 784]))
     assert len(request.inputs["pixels"].float_val) == 1
-    assert len(predict(core, request).outputs["probabilities"].float_val) == 10
+    assert len(core.predict(request).outputs["probabilities"].float_val) == 10
 
 
 @pytest.mark.parametrize("fields", [[], ["other"]])
