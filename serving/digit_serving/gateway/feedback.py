@@ -36,11 +36,10 @@ from digit_serving.gateway.errors import (
 )
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.request_parsing import (
-    UNLABELLED_PARAMETERS,
     ModelSelector,
-    check_names,
-    parse_integer,
-    parse_probability,
+    Query,
+    UnlabelledQuery,
+    parse_query,
     read_body,
 )
 from digit_serving.gateway.routing import Router
@@ -48,12 +47,6 @@ from digit_serving.gateway.routing import Router
 if TYPE_CHECKING:
     from digit_serving.gateway.answer_keeper import AnswerKeeper
 
-MAX_LIMIT = 100
-"""Largest value of `limit`."""
-MAX_WITHIN = 10**9
-"""Largest value of `within`, in seconds."""
-LIMIT = 20
-WITHIN = 24 * 60 * 60
 _POOL = 10
 """Candidates for each answer that is shown: the random choice seldom gives two people the same one."""
 _MAX_BODY = 16 * 1024
@@ -135,7 +128,7 @@ class FeedbackView:
 
     def feedback(self) -> Response:
         context: RequestContext = g.context
-        check_names(request.args, ())
+        parse_query(Query, request.args)
         given = _parse_body(_FEEDBACK)
         records = self._keeper.find(given.request_id, given.index, context.caller)
         if not records:
@@ -206,17 +199,13 @@ class LabellingViews:
     def unlabelled(self) -> Response:
         """Answer some of the least confident answers, in random order."""
         context = _permitted_context()
-        context.requested = self._selector.model(request.args)
-        model = context.model
-        query = request.args
-        check_names(query, UNLABELLED_PARAMETERS)
-        limit = parse_integer("limit", query["limit"], 1, MAX_LIMIT) if "limit" in query else LIMIT
-        within = parse_integer("within", query["within"], 0, MAX_WITHIN) if "within" in query else WITHIN
-        above = parse_probability("above", query["above"]) if "above" in query else None
-        since = datetime.now(UTC) - timedelta(seconds=within)
+        query = parse_query(UnlabelledQuery, request.args)
+        context.requested = self._selector.model(query)
+        model, limit = context.model, query.limit
+        since = datetime.now(UTC) - timedelta(seconds=query.within)
         (records, following), (labelled, unlabelled) = self._keeper.use_store(
             lambda store: (
-                store.unlabelled(model, above=above, limit=limit, pool=limit * _POOL),
+                store.unlabelled(model, above=query.above, limit=limit, pool=limit * _POOL),
                 store.progress(model, since),
             )
         )
@@ -234,7 +223,7 @@ class LabellingViews:
     def label(self) -> Response:
         """Label an answer, unless it has changed since it was shown."""
         context = _permitted_context()
-        check_names(request.args, ())
+        parse_query(Query, request.args)
         given = _parse_body(_HAND_LABEL)
         record = self._find(given)
         context.requested = ModelRef(record.model)
