@@ -241,7 +241,7 @@ class AnswerKeeper:
                     self._kept.use(lambda kept: kept.expire(self._seconds, self._max_rows))
                     expired_at = time.monotonic()
                 records = [record for answer in answers for record in answer.records()]
-                self._kept.use(KeptAnswers.keep, records)
+                self._kept.use(KeptAnswers.save, records)
                 samples = self._choose_samples(records)
                 unwritten = len(samples)
                 if samples:
