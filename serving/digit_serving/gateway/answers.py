@@ -126,9 +126,8 @@ class AnswerViews:
         return answers, documents
 
     def _keep_and_compare(self, asked: "_Request", answers: Sequence[Answer[_Result]]) -> None:
-        model, context = self._settings.for_model(asked.context.model), asked.context
-        # Feedback is one label for each input.
-        if self._keeper and answers and model.feedback and not asked.task.is_multi_label:
+        context = asked.context
+        if self._keeper and answers and self._keeps(asked):
             self._keeper.keep(context, answers, asked.task, asked.body)
         if self._shadow and answers:
             self._shadow.compare(context, answers, asked.recognition.min_is_digit)
@@ -152,6 +151,10 @@ class AnswerViews:
             min(self._settings.max_images, max(1, MAX_CALL_BYTES // math.prod(task.shape))),
         )
         return _Request(context, body, task, self._parser.pictures(body, task, context), recognition)
+
+    def _keeps(self, asked: "_Request") -> bool:
+        """True if answers of the model may get feedback, which is one label for each input."""
+        return self._settings.for_model(asked.context.model).feedback and not asked.task.is_multi_label
 
     def _limit_digits(self, outcome: Outcome[Reading]) -> Outcome[Reading]:
         limit = self._settings.max_digits

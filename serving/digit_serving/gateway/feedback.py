@@ -109,6 +109,7 @@ def _kind_of(document: object) -> str:
     return "is" if isinstance(document, dict) and "is" in document else "label"
 
 
+_CONFLICT = "This answer was labelled or replaced since it was shown; the new label was not stored."
 _FEEDBACK: TypeAdapter[FeedbackLabel | FeedbackRight] = TypeAdapter(
     Annotated[
         Annotated[FeedbackLabel, Tag("label")] | Annotated[FeedbackRight, Tag("is")],
@@ -143,7 +144,9 @@ class FeedbackView:
             for record, label in zip(records, labels, strict=True)
         ]
         if records[0].kind == "read":
-            labelled[0] = dataclasses.replace(labelled[0], text=_text(given, records))
+            answered = "".join(record.predicted for record in records)
+            text = given.label if isinstance(given, FeedbackLabel) else answered
+            labelled[0] = dataclasses.replace(labelled[0], text=text)
         self._keeper.use_store(lambda store: store.save(labelled))
         for record in labelled:
             agrees = str(record.label == record.predicted).lower()
@@ -231,7 +234,7 @@ class LabellingViews:
             raise FeedbackMismatchError("The label is none of the model's labels.")
         labelled = self._keeper.use_store(lambda store: store.label(record, given.label))
         if labelled is None:
-            raise _conflict()
+            raise LabelConflictError(_CONFLICT)
         content: schemas.LabellingReceipt = {
             "label": given.label,
             "revision": _revision(labelled),
@@ -249,7 +252,7 @@ class LabellingViews:
         for record in records:
             if _revision(record) == given.revision:
                 return record
-        raise _conflict()
+        raise LabelConflictError(_CONFLICT)
 
     def _labels(self, context: RequestContext) -> tuple[str, ...]:
         """Return the labels of the version that answers by default: that of the record may be gone."""
@@ -280,13 +283,6 @@ def _digits(text: str) -> str:
     return digits
 
 
-def _text(given: FeedbackLabel | FeedbackRight, records: Sequence[Record]) -> str:
-    """Return the right text of a reading."""
-    return (
-        given.label if isinstance(given, FeedbackLabel) else "".join(record.predicted for record in records)
-    )
-
-
 def _permitted_context() -> RequestContext:
     """Return the request's context. Raise ForbiddenError if the API key may not label."""
     context: RequestContext = g.context
@@ -310,9 +306,3 @@ def _revision(record: Record) -> str:
     return hashlib.sha256(f"{record.caller} {record.answered_at} {record.labelled_at}".encode()).hexdigest()[
         :16
     ]
-
-
-def _conflict() -> LabelConflictError:
-    return LabelConflictError(
-        "This answer was labelled or replaced since it was shown; the new label was not stored."
-    )

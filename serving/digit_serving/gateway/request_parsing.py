@@ -100,7 +100,6 @@ class Query(BaseModel):
         frozen=True,
         allow_inf_nan=False,
         use_attribute_docstrings=True,
-        protected_namespaces=(),
     )
 
 
