@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -241,11 +242,11 @@ class AnswerKeeper:
                     self._kept.use(lambda kept: kept.expire(self._seconds, self._max_rows))
                     expired_at = time.monotonic()
                 records = [record for answer in answers for record in answer.records()]
-                self._kept.use(KeptAnswers.save, records)
+                self._kept.use(partial(KeptAnswers.save, records=records))
                 samples = self._choose_samples(records)
                 unwritten = len(samples)
                 if samples:
-                    self._store.use(FeedbackStore.save, samples)
+                    self._store.use(partial(FeedbackStore.save, records=samples))
                 for sample in samples:
                     self._metrics.feedback_sampled.labels(sample.model, sample.version).inc()
                 unwritten = 0
