@@ -49,7 +49,7 @@ _model_option = click.option("--model", metavar="NAME", help="Only answers of th
 
 @contextmanager
 def _open_store(url: str, *, to_delete: bool = False) -> Iterator["FeedbackStore"]:
-    """Yield the store, whose schema only a deletion migrates. Expected errors become click's.
+    """Yield the store, whose tables only a deletion creates. Expected errors become click's.
 
     A deletion needs the owner of an SQLite file: its kept answers are that user's, too.
     """
@@ -63,7 +63,7 @@ def _open_store(url: str, *, to_delete: bool = False) -> Iterator["FeedbackStore
             raise DigitServingError(f"{file} does not exist")
         if file and to_delete and file.stat().st_uid != os.getuid():
             raise DigitServingError(f"run this as the owner of {file}")
-        with closing(FeedbackStore(url, migrate=to_delete)) as store:
+        with closing(FeedbackStore(url, create=to_delete)) as store:
             yield store
 
 

@@ -1,7 +1,6 @@
 """Database of records: connection, schema and writing, alike for SQLite and PostgreSQL."""
 
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,10 +9,6 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -21,7 +16,14 @@ from digit_client.artifact.feedback_table import StoreError, metadata, sqlite_fi
 from digit_serving.feedback.records import Record
 
 VERSION_TABLE = "feedback_schema"
-"""Table of Alembic's revision: other programs' migrations may be in the same database."""
+"""Table of the schema's revision, in Alembic's form: a release that changes the schema can go on with it."""
+_REVISION = "0001"
+_revision = sa.Table(
+    VERSION_TABLE,
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32)),
+    sa.PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
+)
 
 _BUSY_SECONDS = 30
 """Longest wait for another process that writes into the same SQLite file."""
@@ -34,10 +36,8 @@ _LIBPQ_OPTIONS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-_MIGRATION_LOCK = 0x6469676974
-"""Key of PostgreSQL's advisory lock that lets one process at a time upgrade the schema."""
-_alembic = threading.Lock()
-"""Lock of a migration, whose connection Alembic keeps in a global variable."""
+_SCHEMA_LOCK = 0x6469676974
+"""Key of PostgreSQL's advisory lock that lets one process at a time create the schema."""
 _KEY = ("request_id", "index", "position", "caller")
 
 
@@ -54,26 +54,26 @@ class Criteria(TypedDict, total=False):
 
 
 class Database:
-    """Pool of connections to a database with the newest schema.
+    """Table of records in a database with the schema of this release: a pool of connections.
 
-    Gateways, which write, create and upgrade the schema, and so does a deletion. Commands that read do not:
-    a look at a store must not change it under a gateway of another release.
+    Gateways, which write, create the schema, and so does a deletion. Commands that read do not: a look at a
+    store must not change it.
 
     Use it in the process that opened it: connections do not survive a fork. Threads may share it.
     """
 
-    def __init__(self, url: sa.URL, *, durable: bool = True, migrate: bool = True) -> None:
+    def __init__(self, url: sa.URL, table: sa.Table, *, durable: bool = True, create: bool = True) -> None:
         """Open the database. Raise StoreError.
 
-        If `migrate` is true, create or upgrade the schema, else raise StoreError unless it is the newest. If
-        `durable` is false, SQLite does not wait for the disk: a crash of the machine, not of the process,
-        loses the latest transactions.
+        Without a schema, create it if `create` is true. If `durable` is false, SQLite does not wait for the
+        disk: a crash of the machine, not of the process, loses the latest transactions.
         """
         self._url = url
         self._file = file = sqlite_file(url)
         self._is_sqlite = file is not None
+        self._table = table
         # Built once: building takes longer than writing a row.
-        self._upserts = {table: _upsert(table, self._is_sqlite) for table in metadata.sorted_tables}
+        self._upsert = _upsert(table, self._is_sqlite)
         with self._translated_errors():
             if file:
                 # Readable by its owner only. An existing file must not be opened: closing it would drop the
@@ -83,7 +83,7 @@ class Database:
             self._engine = _create_engine(url, durable)
             try:
                 with self._engine.begin() as connection:
-                    self._ensure_schema(connection, migrate)
+                    self._ensure_schema(connection, create)
             except BaseException:
                 self.close()
                 raise
@@ -103,35 +103,51 @@ class Database:
         with self._translated_errors(), self._engine.begin() as connection:
             yield connection
 
-    def upsert(self, table: sa.Table, records: Sequence[Record]) -> None:
-        """Insert the records, or replace rows of the same key whose label is not newer. Raise StoreError."""
+    def save(self, records: Sequence[Record]) -> None:
+        """Insert the records in one transaction, on disk at the return if the database is durable.
+
+        A record replaces the stored one of the same request, index, position and caller, unless the label of
+        that is newer. Raise StoreError.
+        """
         if not records:
             return
         # PostgreSQL locks row by row: the same order everywhere excludes deadlocks.
         rows = sorted(map(vars, records), key=lambda row: [row[column] for column in _KEY])
         with self.transaction() as connection:
-            connection.execute(self._upserts[table], rows)
+            connection.execute(self._upsert, rows)
 
     def fetch(self, query: "sa.Select[Any]") -> list[Record]:
         """Return the records of a query for all columns of a table. Raise StoreError."""
         with self.transaction() as connection:
             return [Record(**row) for row in connection.execute(query).mappings()]
 
-    def delete_rows(self, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> int:
-        """Delete the rows that meet all conditions and return their number.
+    def delete(self, **given: Unpack[Criteria]) -> int:
+        """Delete the records that meet all criteria, and return their number.
+
+        The table is written anew, so that no byte of them remains; backups and replicas are not reached. With
+        PostgreSQL the write-ahead log and its archives keep copies until they are recycled. Raise ValueError
+        without a criterion, and StoreError if a reader delays the removal of the bytes.
+        """
+        count = self.delete_rows(*criteria(self._table, **given))
+        # Also after no deletion: an earlier one may have been interrupted before its end.
+        self._vacuum()
+        return count
+
+    def delete_rows(self, *conditions: sa.ColumnElement[bool]) -> int:
+        """Delete the rows that meet all conditions and return their number; their bytes may remain.
 
         Raise StoreError, and ValueError without a condition.
         """
         if not conditions:
             raise ValueError("a deletion needs a condition")
         with self.transaction() as connection:
-            return connection.execute(sa.delete(table).where(*conditions)).rowcount
+            return connection.execute(sa.delete(self._table).where(*conditions)).rowcount
 
-    def vacuum(self, table: sa.Table) -> None:
-        """Write the table anew from its rows, so that no byte of a deleted one remains. Raise StoreError.
+    def _vacuum(self) -> None:
+        """Write the table anew from its rows. Writers wait meanwhile.
 
-        Writers wait meanwhile. PostgreSQL needs the owner of the table, keeps deleted rows in the file as
-        long as an older transaction may read them, and copies of them in its write-ahead log.
+        PostgreSQL needs the owner of the table, and keeps deleted rows in the file as long as an older
+        transaction may read them.
         """
         self.check_file()
         with (
@@ -139,7 +155,7 @@ class Database:
             self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
         ):
             if not self._is_sqlite:
-                connection.execute(sa.text(f"VACUUM FULL {table.name}"))
+                connection.execute(sa.text(f"VACUUM FULL {self._table.name}"))
                 return
             connection.execute(sa.text("VACUUM"))
             self._truncate_wal(connection)
@@ -160,40 +176,39 @@ class Database:
                 )
             time.sleep(_RETRY_SECONDS)
 
-    def _lock_schema(self, connection: sa.Connection) -> None:
+    def _ensure_schema(self, connection: sa.Connection, create: bool) -> None:
+        # Without the lock first: a process that writes for long must not delay others that open the store.
+        if self._has_schema(connection):
+            return
+        if not create:
+            raise StoreError(
+                f"{without_password(self._url)} has no feedback yet; a gateway creates the tables with the "
+                "first answer"
+            )
         if self._is_sqlite:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-
-    def _ensure_schema(self, connection: sa.Connection, migrate: bool) -> None:
-        config = Config(attributes={"connection": connection})
-        config.set_main_option("path_separator", "os")
-        config.set_main_option("script_location", "digit_serving.feedback:migrations")
-        script = ScriptDirectory.from_config(config)
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        # Without the lock first: a process that writes for long must not delay others that open the store.
-        if self._is_newest(context, script):
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+        if self._has_schema(connection):
             return
-        if not migrate:
-            raise StoreError(
-                f"{without_password(self._url)} has no feedback yet, or the schema of an earlier release; "
-                "a gateway of this release creates or upgrades it with the first answer"
-            )
-        self._lock_schema(connection)
-        if not self._is_newest(context, script):
-            with _alembic:
-                command.upgrade(config, "head")
+        metadata.create_all(connection, checkfirst=False)
+        if not self._is_sqlite:
+            # No write-ahead log of the kept answers; the table is empty after a crash.
+            connection.execute(sa.text("ALTER TABLE kept SET UNLOGGED"))
+        _revision.create(connection)
+        connection.execute(_revision.insert().values(version_num=_REVISION))
 
-    def _is_newest(self, context: MigrationContext, script: ScriptDirectory) -> bool:
-        """True if the schema is the newest. Raise StoreError for an unknown one, of a newer release."""
-        current, newest = context.get_current_revision(), script.get_current_head()
-        if current and current not in {known.revision for known in script.walk_revisions()}:
+    def _has_schema(self, connection: sa.Connection) -> bool:
+        """Return False for a new database. Raise StoreError for the schema of a newer release."""
+        if not sa.inspect(connection).has_table(VERSION_TABLE):
+            return False
+        current = connection.scalar(sa.select(_revision.c.version_num))
+        if current != _REVISION:
             raise StoreError(
-                f"{without_password(self._url)} has schema {current}, which is newer than {newest}, "
+                f"{without_password(self._url)} has schema {current}, which is newer than {_REVISION}, "
                 "the newest that this digit-serving knows; upgrade digit-serving"
             )
-        return current == newest
+        return True
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ import random
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,17 +53,9 @@ class FeedbackStore(Database):
     fork; threads may share it.
     """
 
-    def __init__(self, url: str, *, migrate: bool = True) -> None:
-        """Open the store. Raise StoreError, also for another schema that is not migrated; see Database."""
-        super().__init__(parse_url(url), migrate=migrate)
-
-    def save(self, records: Sequence[Record]) -> None:
-        """Insert the records in one transaction, on disk at the return.
-
-        A record replaces the stored one of the same request, index, position and caller, unless the label of
-        that is newer.
-        """
-        self.upsert(feedback, records)
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        """Open the store. Raise StoreError, also for one without tables unless `create` is true."""
+        super().__init__(parse_url(url), feedback, create=create)
 
     def records(self, *, originals: bool = False, **given: Unpack[Criteria]) -> Iterator[Record]:
         """Yield the records that meet all criteria, oldest first.
@@ -184,18 +176,6 @@ class FeedbackStore(Database):
         with self.transaction() as connection:
             return labelled if connection.execute(change).rowcount else None
 
-    def delete(self, **given: Unpack[Criteria]) -> int:
-        """Delete the records that meet all criteria, and return their number.
-
-        The file is written anew, so that no byte of them remains; backups and replicas are not reached. With
-        PostgreSQL the write-ahead log and its archives keep copies until they are recycled. Raise ValueError
-        without a criterion, and StoreError if a reader delays the removal of the bytes.
-        """
-        count = self.delete_rows(feedback, *criteria(feedback, **given))
-        # Also after no deletion: an earlier one may have been interrupted before its end.
-        self.vacuum(feedback)
-        return count
-
 
 class KeptAnswers(Database):
     """Answers that may still get feedback, for a store of the same URL.
@@ -209,11 +189,8 @@ class KeptAnswers(Database):
         """Open the answers. Raise StoreError."""
         parsed = parse_url(url)
         file = sqlite_file(parsed)
-        super().__init__(parsed.set(database=str(_file_in_memory(file))) if file else parsed, durable=False)
-
-    def keep(self, records: Sequence[Record]) -> None:
-        """Add the records of answers in one transaction."""
-        self.upsert(kept, records)
+        in_memory = parsed.set(database=str(_file_in_memory(file))) if file else parsed
+        super().__init__(in_memory, kept, durable=False)
 
     def find(self, request_id: str, index: int, caller: str) -> list[Record]:
         """Return the records of one picture of a caller's request, by position.
@@ -234,13 +211,7 @@ class KeptAnswers(Database):
         with self.transaction() as connection:
             newest_excess = connection.scalar(query)
         cutoff = datetime.now(UTC) - timedelta(seconds=seconds)
-        return self.delete_rows(kept, answered_at <= max(cutoff, newest_excess or cutoff))
-
-    def delete(self, **given: Unpack[Criteria]) -> int:
-        """Delete records as `FeedbackStore.delete` does."""
-        count = self.delete_rows(kept, *criteria(kept, **given))
-        self.vacuum(kept)
-        return count
+        return self.delete_rows(answered_at <= max(cutoff, newest_excess or cutoff))
 
 
 def remove_kept(url: str) -> None:

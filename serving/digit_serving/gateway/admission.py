@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import orjson
+
 from digit_client import OverloadedError
 from digit_serving.gateway import context, errors
 from digit_serving.gateway.asgi import (
@@ -84,7 +86,7 @@ class Admission:
         self._on_refusal(scope["path"])
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = context.request_id_or_new(given.decode("latin-1"))
-        body = errors.encode(errors.problem_document(_OVERLOADED, request_id))
+        body = orjson.dumps(errors.problem_document(_OVERLOADED, request_id))
         headers = [
             (b"content-type", b"application/problem+json"),
             (b"content-length", b"%d" % len(body)),

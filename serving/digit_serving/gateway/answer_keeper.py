@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from digit_client import Prediction, Reading, TaskCard, images
 from digit_client._recognition import prepare_picture, to_pixels
 from digit_client.artifact.feedback_table import StoreError, is_held_out
 from digit_client.artifact.task_card import NO_CLASS
-from digit_serving.feedback.records import Kind, Record
+from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore, KeptAnswers
 from digit_serving.gateway.answers import Answer
 from digit_serving.gateway.asgi import await_
@@ -52,7 +53,6 @@ _CLOSE_SECONDS = 5.0
 
 _Database = TypeVar("_Database", KeptAnswers, FeedbackStore)
 _Result = TypeVar("_Result")
-_Parameters = ParamSpec("_Parameters")
 
 _log = logging.getLogger(__name__)
 
@@ -70,12 +70,7 @@ class _Lazy(Generic[_Database]):
         self._next_attempt = 0.0
         self._database: _Database | None = None
 
-    def use(
-        self,
-        function: Callable[Concatenate[_Database, _Parameters], _Result],
-        *arguments: _Parameters.args,
-        **named: _Parameters.kwargs,
-    ) -> _Result:
+    def use(self, function: Callable[[_Database], _Result]) -> _Result:
         """Call the function with the open database. Raise StoreError."""
         with self._lock:
             if self._database is None:
@@ -85,7 +80,7 @@ class _Lazy(Generic[_Database]):
                 self._database = self._kind(self._url)
             database = self._database
         try:
-            return function(database, *arguments, **named)
+            return function(database)
         except StoreError:
             with self._lock:
                 if self._database is database:
@@ -99,19 +94,56 @@ class _Lazy(Generic[_Database]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """Answer of a request: `count` records without originals, originals by index, bytes of all pictures."""
+class _Queued:
+    """Answers of a request; by index, `pictures` without an input, and `originals`, pictures as sent."""
 
-    records: Iterator[Record]
-    count: int
+    template: Record
+    """What the records have in common."""
+    task: TaskCard
+    answers: Sequence[Answer[Prediction] | Answer[Reading]]
+    pictures: Mapping[int, bytes | NDArray[Any]]
     originals: Mapping[int, bytes]
-    size: int
 
-    def complete_records(self) -> Iterator[Record]:
-        for record in self.records:
-            # One copy of the picture is enough for all of its digits.
-            original = None if record.position else self.originals.get(record.index)
-            yield dataclasses.replace(record, original=original)
+    @property
+    def count(self) -> int:
+        """Number of records."""
+        return sum(len(answer.inputs or ()) for answer in self.answers) + len(self.pictures)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all pictures."""
+        rows = sum(row.nbytes for answer in self.answers for row in answer.inputs or ())
+        pictures = (*self.pictures.values(), *self.originals.values())
+        return rows + sum(len(each) if isinstance(each, bytes) else each.nbytes for each in pictures)
+
+    def records(self) -> Iterator[Record]:
+        """Yield a record for each input: of a prediction, of each digit, or of the whole picture if empty."""
+        for answer in self.answers:
+            index, result, original = answer.index, answer.result, self.originals.get(answer.index)
+            record = dataclasses.replace(self.template, index=index, original=original)
+            inputs = [images.to_png(to_pixels(row, self.task)) for row in answer.inputs or ()]
+            if isinstance(result, Prediction):
+                yield dataclasses.replace(
+                    record,
+                    predicted=NO_CLASS if result.label is None else result.label,
+                    confidence=result.confidence,
+                    is_digit=result.is_digit,
+                    input=inputs[0],
+                )
+                continue
+            if not inputs:
+                whole = _whole_input(self.pictures[index], self.task)
+                yield dataclasses.replace(record, input=images.to_png(whole))
+            for position, (digit, png) in enumerate(zip(result.digits, inputs, strict=True)):
+                yield dataclasses.replace(
+                    record,
+                    position=position,
+                    predicted=str(digit.digit),
+                    confidence=digit.confidence,
+                    input=png,
+                    # One copy of the picture is enough for all of its digits.
+                    original=None if position else original,
+                )
 
 
 class AnswerKeeper:
@@ -130,7 +162,7 @@ class AnswerKeeper:
         self._sample_share = settings.feedback_sample
         self._sample_below = settings.feedback_sample_below
         self._metrics = metrics
-        self._answers: queue.SimpleQueue[_Answer | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
         # Each counter has one thread that writes it, so that neither needs a lock.
         self._queued_bytes = self._written_bytes = 0
         self.is_available = True
@@ -156,64 +188,31 @@ class AnswerKeeper:
         self._kept.close()
         self._store.close()
 
-    def keep_predictions(
-        self, context: RequestContext, answers: Sequence[Answer[Prediction]], task: TaskCard, body: Body
+    def keep(
+        self,
+        context: RequestContext,
+        answers: Sequence[Answer[Prediction]] | Sequence[Answer[Reading]],
+        task: TaskCard,
+        body: Body,
     ) -> None:
-        """Queue the predictions, each with the model's input."""
-        if not all(answer.inputs for answer in answers):
-            # The inputs were too large to be kept together.
+        """Queue the answers, unless too many pictures are in the queue; the thread makes records of them."""
+        if any(answer.inputs is None for answer in answers):
             self._metrics.feedback_dropped.inc(len(answers))
             return
-        # A copy, because an input may be a part of an array of many, which would stay in memory. A generator
-        # leaves the conversion to the thread.
-        kept = [(answer.index, answer.result, answer.inputs[0].copy()) for answer in answers]
-        template = _template(context, "predict", answers[0].result.model_version)
-        records = (
-            dataclasses.replace(
-                template,
-                index=index,
-                predicted=NO_CLASS if prediction.label is None else prediction.label,
-                confidence=prediction.confidence,
-                is_digit=prediction.is_digit,
-                input=images.to_png(to_pixels(row, task)),
-            )
-            for index, prediction, row in kept
+        files = enumerate(body.files if self._keeps_originals else ())
+        queued = _Queued(
+            _template(context, answers[0].result.model_version),
+            task,
+            # Copies, because an input may be a part of an array of many, which would stay in memory.
+            [dataclasses.replace(each, inputs=[row.copy() for row in each.inputs or ()]) for each in answers],
+            {each.index: body.picture(each.index) for each in answers if not each.inputs},
+            {index: file for index, file in files if isinstance(file, bytes)},
         )
-        self._put(records, len(kept), sum(row.nbytes for _, _, row in kept), body)
-
-    def keep_readings(
-        self, context: RequestContext, answers: Sequence[Answer[Reading]], task: TaskCard, body: Body
-    ) -> None:
-        """Queue the digits of the readings, each with the model's input.
-
-        An empty reading has one input, the whole picture in the model's form.
-        """
-        digits = [
-            (answer.index, position, digit, glyph.copy())
-            for answer in answers
-            for position, (digit, glyph) in enumerate(zip(answer.result.digits, answer.inputs, strict=True))
-        ]
-        empty = [(answer.index, body.picture(answer.index)) for answer in answers if not answer.inputs]
-        template = _template(context, "read", answers[0].result.model_version)
-
-        def records() -> Iterator[Record]:
-            for index, position, digit, row in digits:
-                yield dataclasses.replace(
-                    template,
-                    index=index,
-                    position=position,
-                    predicted=str(digit.digit),
-                    confidence=digit.confidence,
-                    input=images.to_png(to_pixels(row, task)),
-                )
-            for index, picture in empty:
-                yield dataclasses.replace(
-                    template, index=index, input=images.to_png(_whole_input(picture, task))
-                )
-
-        size = sum(row.nbytes for *_, row in digits)
-        size += sum(len(file) if isinstance(file, bytes) else file.nbytes for _, file in empty)
-        self._put(records(), len(digits) + len(empty), size, body)
+        if self._queued_bytes - self._written_bytes + queued.size > _MAX_QUEUED_BYTES:
+            self._metrics.feedback_dropped.inc(queued.count)
+            return
+        self._queued_bytes += queued.size
+        self._answers.put(queued)
 
     def find(self, request_id: str, index: int, caller: str) -> list[Record]:
         """Return the records of a picture of the caller's request that any worker answered, or none.
@@ -231,17 +230,6 @@ class AnswerKeeper:
         """Call the function with the store, in a thread. Raise FeedbackUnavailableError."""
         return self._call(self._store, function)
 
-    def _put(self, records: Iterator[Record], count: int, size: int, body: Body) -> None:
-        """Queue the answer, unless too many pictures are in the queue."""
-        files = enumerate(body.files if self._keeps_originals else ())
-        originals = {index: file for index, file in files if isinstance(file, bytes)}
-        size += sum(map(len, originals.values()))
-        if self._queued_bytes - self._written_bytes + size > _MAX_QUEUED_BYTES:
-            self._metrics.feedback_dropped.inc(count)
-            return
-        self._queued_bytes += size
-        self._answers.put(_Answer(records, count, originals, size))
-
     def _write(self) -> None:
         """Write answers until `close`, and delete expired ones."""
         expired_at = 0.0
@@ -251,14 +239,14 @@ class AnswerKeeper:
             try:
                 # Before the answers are written: a full memory may get room for them.
                 if time.monotonic() - expired_at >= _EXPIRY_SECONDS:
-                    self._kept.use(KeptAnswers.expire, self._seconds, self._max_rows)
+                    self._kept.use(lambda kept: kept.expire(self._seconds, self._max_rows))
                     expired_at = time.monotonic()
-                records = [record for answer in answers for record in answer.complete_records()]
-                self._kept.use(KeptAnswers.keep, records)
+                records = [record for answer in answers for record in answer.records()]
+                self._kept.use(partial(KeptAnswers.save, records=records))
                 samples = self._choose_samples(records)
                 unwritten = len(samples)
                 if samples:
-                    self._store.use(FeedbackStore.save, samples)
+                    self._store.use(partial(FeedbackStore.save, records=samples))
                 for sample in samples:
                     self._metrics.feedback_sampled.labels(sample.model, sample.version).inc()
                 unwritten = 0
@@ -286,7 +274,7 @@ class AnswerKeeper:
             and in_share(self._sample_share, record.request_id, b"sample")
         ]
 
-    def _take(self) -> list[_Answer]:
+    def _take(self) -> list[_Queued]:
         """Return the answers in the queue. Wait for the first at most `_IDLE_SECONDS`, and gather others."""
         taken = []
         with suppress(queue.Empty):
@@ -311,14 +299,14 @@ class AnswerKeeper:
             ) from error
 
 
-def _template(context: RequestContext, kind: Kind, version: int) -> Record:
+def _template(context: RequestContext, version: int) -> Record:
     """Return what the records of a request have in common."""
     return Record(
         request_id=context.request_id,
         index=0,
         position=0,
         caller=context.caller,
-        kind=kind,
+        kind="read" if context.readings else "predict",
         model=context.model,
         version=version,
         predicted=NO_CLASS,
@@ -333,7 +321,6 @@ def _template(context: RequestContext, kind: Kind, version: int) -> Record:
 def _whole_input(picture: bytes | NDArray[Any], task: TaskCard) -> images.Pixels:
     """Return a picture in the model's form, black if nothing is written on it."""
     try:
-        source = picture if isinstance(picture, bytes) else to_pixels(picture, task)
-        return prepare_picture(source, task)
+        return prepare_picture(picture if isinstance(picture, bytes) else to_pixels(picture, task), task)
     except images.NoInkError:
         return np.zeros(task.shape, np.uint8)

@@ -2,10 +2,11 @@
 
 import base64
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from heapq import nlargest
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -21,17 +22,14 @@ from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.errors import image_problem
 from digit_serving.gateway.preparation import Preparation, Scheduler
 from digit_serving.gateway.request_parsing import (
-    PREDICT_PARAMETERS,
-    READ_PARAMETERS,
     Body,
     ModelSelector,
     Pictures,
-    Query,
+    PredictQuery,
+    ReadQuery,
     RequestParser,
-    check_names,
-    parse_include,
-    parse_min_is_digit,
-    parse_top,
+    VersionQuery,
+    parse_query,
 )
 from digit_serving.gateway.routing import Router
 
@@ -39,15 +37,19 @@ if TYPE_CHECKING:
     from digit_serving.gateway.app import Services
 
 _Result = TypeVar("_Result", Prediction, Reading)
+_Document = TypeVar("_Document")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[_Result]):
-    """Result of the picture at `index` of its request, with the model's inputs that showed it, if kept."""
+    """Result of the picture at `index` of its request, with the model's inputs that showed it.
+
+    The inputs are None if nobody keeps them, or all those of the request might not fit into memory.
+    """
 
     index: int
     result: _Result
-    inputs: Sequence[NDArray[Any]]
+    inputs: Sequence[NDArray[Any]] | None
 
 
 class AnswerViews:
@@ -64,73 +66,76 @@ class AnswerViews:
 
     def predict(self) -> Response:
         """Answer each picture with its class, or with its refusal."""
-        query = request.args.to_dict()
-        check_names(query, PREDICT_PARAMETERS)
-        include, top = parse_include(query, ("image", "labels")), parse_top(query)
+        query = parse_query(PredictQuery, request.args)
         asked = self._begin(query)
-        answers: list[Answer[Prediction]] = []
-        keeps_inputs, size = bool(self._keeper or self._shadow), 0
-        documents: list[schemas.Prediction | schemas.ImageFailure] = []
-        for index, outcome in enumerate(asked.outcomes(asked.recognition.predict)):
-            result = outcome.result
-            if isinstance(result, Exception):
-                documents.append(asked.failure(result))
-                continue
-            document = _prediction_document(result, include, top)
-            if "image" in include:
-                document["image"] = _image(outcome.inputs[0], asked.task)
-            documents.append(document)
-            size += outcome.inputs[0].nbytes
-            # All inputs might not fit into memory.
-            is_kept = keeps_inputs and size <= MAX_CALL_BYTES
-            answers.append(Answer(index, result, outcome.inputs if is_kept else ()))
-        context = asked.context
-        context.predictions = [answer.result for answer in answers]
-        if self._keeper and answers and self._keeps(asked):
-            self._keeper.keep_predictions(context, answers, asked.task, asked.body)
-        if self._shadow and answers:
-            self._shadow.compare_predictions(context, answers, asked.recognition.min_is_digit)
+
+        def describe(prediction: Prediction, inputs: Sequence[NDArray[Any]]) -> schemas.Prediction:
+            document = _prediction_document(prediction, query)
+            if "image" in query.include:
+                document["image"] = _image(inputs[0], asked.task)
+            return document
+
+        answers, documents = self._collect(asked, asked.outcomes(asked.recognition.predict), describe)
+        asked.context.predictions = [answer.result for answer in answers]
+        self._keep_and_compare(asked, answers)
         content: schemas.Predictions = {
             "model": self._model(asked),
             "predictions": documents,
-            "request_id": context.request_id,
+            "request_id": asked.context.request_id,
         }
         return _encode(content)
 
     def read(self) -> Response:
         """Answer each picture with its digits."""
-        query = request.args.to_dict()
-        check_names(query, READ_PARAMETERS)
-        include = parse_include(query, ("image",))
+        query = parse_query(ReadQuery, request.args)
         asked = self._begin(query)
-        answers: list[Answer[Reading]] = []
-        documents: list[schemas.Reading | schemas.ImageFailure] = []
-        for index, outcome in enumerate(asked.outcomes(asked.recognition.read)):
-            result = self._limit_digits(outcome.result)
-            if isinstance(result, Exception):
-                documents.append(asked.failure(result))
-                continue
-            shown = [_image(glyph, asked.task) for glyph in outcome.inputs] if "image" in include else []
-            documents.append(_reading_document(result, iter(shown)))
-            answers.append(Answer(index, result, outcome.inputs))
-        context = asked.context
-        context.readings = [answer.result for answer in answers]
-        if self._keeper and answers and self._keeps(asked):
-            self._keeper.keep_readings(context, answers, asked.task, asked.body)
-        if self._shadow and answers:
-            self._shadow.compare_readings(context, answers)
+
+        def describe(reading: Reading, inputs: Sequence[NDArray[Any]]) -> schemas.Reading:
+            shown = [_image(glyph, asked.task) for glyph in inputs] if query.include else []
+            return _reading_document(reading, iter(shown))
+
+        outcomes = map(self._limit_digits, asked.outcomes(asked.recognition.read))
+        answers, documents = self._collect(asked, outcomes, describe)
+        asked.context.readings = [answer.result for answer in answers]
+        self._keep_and_compare(asked, answers)
         content: schemas.Readings = {
             "model": self._model(asked),
             "readings": documents,
-            "request_id": context.request_id,
+            "request_id": asked.context.request_id,
         }
         return _encode(content)
 
-    def _begin(self, query: Query) -> "_Request":
+    def _collect(
+        self,
+        asked: "_Request",
+        outcomes: Iterable[Outcome[_Result]],
+        describe: Callable[[_Result, Sequence[NDArray[Any]]], _Document],
+    ) -> tuple[list[Answer[_Result]], list[_Document | schemas.ImageFailure]]:
+        """Return the answers, and a document for each outcome."""
+        answers: list[Answer[_Result]] = []
+        documents: list[_Document | schemas.ImageFailure] = []
+        keeps_inputs, size = bool(self._keeper or self._shadow), 0
+        for index, outcome in enumerate(outcomes):
+            if isinstance(outcome.result, Exception):
+                documents.append(asked.failure(outcome.result))
+                continue
+            documents.append(describe(outcome.result, outcome.inputs))
+            size += sum(row.nbytes for row in outcome.inputs) if keeps_inputs else 0
+            is_kept = keeps_inputs and size <= MAX_CALL_BYTES
+            answers.append(Answer(index, outcome.result, outcome.inputs if is_kept else None))
+        return answers, documents
+
+    def _keep_and_compare(self, asked: "_Request", answers: Sequence[Answer[_Result]]) -> None:
+        context = asked.context
+        if self._keeper and answers and self._keeps(asked):
+            self._keeper.keep(context, answers, asked.task, asked.body)
+        if self._shadow and answers:
+            self._shadow.compare(context, answers, asked.recognition.min_is_digit)
+
+    def _begin(self, query: VersionQuery) -> "_Request":
         """Parse the request, and return it with the recognition that answers it."""
         context: RequestContext = g.context
         context.requested = self._selector.version(query)
-        min_is_digit = parse_min_is_digit(query)
         # The object behind the proxy, which looks it up at each access.
         received: Request = request._get_current_object()  # type: ignore[attr-defined]
         body = self._parser.parse(received, context)
@@ -139,7 +144,7 @@ class AnswerViews:
         recognition = Recognition(
             partial(self._router.predict, context=context),
             task,
-            min_is_digit,
+            query.min_is_digit,
             partial(self._router.find, context=context),
             preparation.prepare,
             preparation.page,
@@ -151,11 +156,11 @@ class AnswerViews:
         """True if answers of the model may get feedback, which is one label for each input."""
         return self._settings.for_model(asked.context.model).feedback and not asked.task.is_multi_label
 
-    def _limit_digits(self, result: Reading | ImageError | OSError) -> Reading | ImageError | OSError:
+    def _limit_digits(self, outcome: Outcome[Reading]) -> Outcome[Reading]:
         limit = self._settings.max_digits
-        if isinstance(result, Reading) and (count := len(result.digits)) > limit:
-            return TooManyDigitsError(f"the image shows {count} digits; at most {limit} are read")
-        return result
+        if isinstance(outcome.result, Reading) and (count := len(outcome.result.digits)) > limit:
+            return Outcome(TooManyDigitsError(f"the image shows {count} digits; at most {limit} are read"))
+        return outcome
 
     def _model(self, asked: "_Request") -> schemas.Model:
         """Return the model that answered, or would have, had a picture been one."""
@@ -189,14 +194,8 @@ class _Request:
         return {"error": image_problem(error, self.context.request_id)}
 
 
-def _prediction_document(
-    prediction: Prediction, include: Collection[str], top: int | None
-) -> schemas.Prediction:
-    """Return the document of a prediction, without its image.
-
-    `labels` in `include` adds the probability of each label; `top` replaces the probabilities of all classes
-    by this number of the most probable ones.
-    """
+def _prediction_document(prediction: Prediction, query: PredictQuery) -> schemas.Prediction:
+    """Return the document of a prediction, without its image."""
     document: schemas.Prediction = {
         "label": prediction.label,
         "index": prediction.index,
@@ -211,21 +210,17 @@ def _prediction_document(
         document["count"] = prediction.count
     if prediction.predicted_labels is not None:
         document["predicted_labels"] = prediction.predicted_labels
-    if top is None:
+    if query.top is None:
         document["probabilities"] = _shortest(prediction.probabilities)
     else:
-        document["top"] = _most_probable(prediction, top)
-    if "labels" in include:
+        ranked = nlargest(query.top, enumerate(prediction.probabilities), key=itemgetter(1))
+        document["top"] = [
+            {"label": prediction.labels[index], "index": index, "probability": probability}
+            for index, probability in ranked
+        ]
+    if "labels" in query.include:
         document["labels"] = dict(zip(prediction.labels, prediction.probabilities, strict=True))
     return document
-
-
-def _most_probable(prediction: Prediction, count: int) -> list[schemas.RankedClass]:
-    ranked = nlargest(count, enumerate(prediction.probabilities), key=lambda pair: pair[1])
-    return [
-        {"label": prediction.labels[index], "index": index, "probability": probability}
-        for index, probability in ranked
-    ]
 
 
 def _reading_document(reading: Reading, shown: Iterator[str]) -> schemas.Reading:

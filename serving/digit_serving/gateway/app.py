@@ -157,7 +157,7 @@ def create_app(services: Services) -> Flask:
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     _observe_requests(app, services)
-    errors.register_error_handlers(app)
+    app.register_error_handler(Exception, errors.handle)
     batcher = Batcher(services.model_server, settings, services.tracer)
     router = Router(settings, services.model_server, batcher)
     app.register_blueprint(routes.blueprint(services, router))

@@ -26,7 +26,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 import orjson
-from flask import Flask, Response, g
+from flask import Response, g
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from digit_client import (
@@ -88,45 +88,37 @@ class GatewayError(DigitServingError):
 
     status: ClassVar[int] = 400
     code: ClassVar[str] = "bad_request"
-
-    def __init__(self, message: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
-        super().__init__(message)
-        self.headers = headers
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class FeedbackMismatchError(GatewayError):
     """The label does not suit the answer."""
 
-    status = 422
-    code = "feedback_mismatch"
+    status, code = 422, "feedback_mismatch"
 
 
 class FeedbackUnavailableError(GatewayError):
     """The store of feedback fails."""
 
-    status = 503
-    code = "feedback_unavailable"
+    status, code = 503, "feedback_unavailable"
 
 
 class FeedbackUnknownError(GatewayError):
     """No such answer is kept."""
 
-    status = 404
-    code = "feedback_unknown"
+    status, code = 404, "feedback_unknown"
 
 
 class ForbiddenError(GatewayError):
     """The request's API key lacks a permission."""
 
-    status = 403
-    code = "forbidden"
+    status, code = 403, "forbidden"
 
 
 class LabelConflictError(GatewayError):
     """A stored answer got a label, or another answer, since it was shown."""
 
-    status = 409
-    code = "label_conflict"
+    status, code = 409, "label_conflict"
 
 
 class MalformedBodyError(GatewayError):
@@ -144,35 +136,30 @@ class InvalidSelectionError(GatewayError):
 class NotReadyError(GatewayError):
     """No version of the model is available."""
 
-    status = 503
-    code = "not_ready"
+    status, code = 503, "not_ready"
 
 
 class RateLimitedError(GatewayError):
     """The caller exceeded its rate limit."""
 
-    status = 429
-    code = "rate_limited"
+    status, code = 429, "rate_limited"
 
     def __init__(self, message: str, retry_after: int) -> None:
-        super().__init__(message, {"Retry-After": str(retry_after)})
+        super().__init__(message)
+        self.headers = {"Retry-After": str(retry_after)}
 
 
 class TooManyImagesError(GatewayError):
     """The request holds more images than allowed."""
 
-    status = 413
-    code = "too_many_images"
+    status, code = 413, "too_many_images"
 
 
 class UnauthorizedError(GatewayError):
     """The request has no valid API key."""
 
-    status = 401
-    code = "unauthorized"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, {"WWW-Authenticate": 'Bearer realm="digits"'})
+    status, code = 401, "unauthorized"
+    headers = MappingProxyType({"WWW-Authenticate": 'Bearer realm="digits"'})
 
 
 class DefaultMissingError(UnavailableError):
@@ -182,13 +169,7 @@ class DefaultMissingError(UnavailableError):
 class UnknownModelError(GatewayError):
     """The request names a model that the service doesn't have."""
 
-    status = 404
-    code = ModelNotFoundError.code
-
-
-def register_error_handlers(app: Flask) -> None:
-    """Answer every error of the app with problem details."""
-    app.register_error_handler(Exception, _on_error)
+    status, code = 404, ModelNotFoundError.code
 
 
 def answer(kind: type[Exception]) -> Answer:
@@ -225,13 +206,8 @@ def image_problem(error: ImageError, request_id: str) -> Problem:
     return problem_document(answered, request_id)
 
 
-def encode(content: Problem) -> bytes:
-    """Encode problem details as JSON."""
-    return orjson.dumps(content)
-
-
-def _on_error(error: Exception) -> Response:
-    """Log what the operator should know, and answer what the caller may."""
+def handle(error: Exception) -> Response:
+    """Handle an error of the app: log what the operator should know, and answer what the caller may."""
     context: RequestContext = g.context
     answered = answer(type(error))
     detail = answered.detail
@@ -258,8 +234,8 @@ def _on_error(error: Exception) -> Response:
     if answered.status in RETRY_AFTER_STATUSES:
         headers = {"Retry-After": "1"} | headers
     context.problem_code = answered.code
-    content = encode(problem_document(replace(answered, detail=detail), context.request_id))
-    return Response(content, answered.status, headers, content_type="application/problem+json")
+    content = problem_document(replace(answered, detail=detail), context.request_id)
+    return Response(orjson.dumps(content), answered.status, headers, content_type="application/problem+json")
 
 
 def _summary(kind: type[Exception]) -> str:

@@ -36,11 +36,10 @@ from digit_serving.gateway.errors import (
 )
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.request_parsing import (
-    UNLABELLED_PARAMETERS,
     ModelSelector,
-    check_names,
-    parse_integer,
-    parse_probability,
+    Query,
+    UnlabelledQuery,
+    parse_query,
     read_body,
 )
 from digit_serving.gateway.routing import Router
@@ -48,12 +47,6 @@ from digit_serving.gateway.routing import Router
 if TYPE_CHECKING:
     from digit_serving.gateway.answer_keeper import AnswerKeeper
 
-MAX_LIMIT = 100
-"""Largest value of `limit`."""
-MAX_WITHIN = 10**9
-"""Largest value of `within`, in seconds."""
-LIMIT = 20
-WITHIN = 24 * 60 * 60
 _POOL = 10
 """Candidates for each answer that is shown: the random choice seldom gives two people the same one."""
 _MAX_BODY = 16 * 1024
@@ -116,6 +109,7 @@ def _kind_of(document: object) -> str:
     return "is" if isinstance(document, dict) and "is" in document else "label"
 
 
+_CONFLICT = "This answer was labelled or replaced since it was shown; the new label was not stored."
 _FEEDBACK: TypeAdapter[FeedbackLabel | FeedbackRight] = TypeAdapter(
     Annotated[
         Annotated[FeedbackLabel, Tag("label")] | Annotated[FeedbackRight, Tag("is")],
@@ -135,7 +129,7 @@ class FeedbackView:
 
     def feedback(self) -> Response:
         context: RequestContext = g.context
-        check_names(request.args, ())
+        parse_query(Query, request.args)
         given = _parse_body(_FEEDBACK)
         records = self._keeper.find(given.request_id, given.index, context.caller)
         if not records:
@@ -150,7 +144,9 @@ class FeedbackView:
             for record, label in zip(records, labels, strict=True)
         ]
         if records[0].kind == "read":
-            labelled[0] = dataclasses.replace(labelled[0], text=_text(given, records))
+            answered = "".join(record.predicted for record in records)
+            text = given.label if isinstance(given, FeedbackLabel) else answered
+            labelled[0] = dataclasses.replace(labelled[0], text=text)
         self._keeper.use_store(lambda store: store.save(labelled))
         for record in labelled:
             agrees = str(record.label == record.predicted).lower()
@@ -206,17 +202,13 @@ class LabellingViews:
     def unlabelled(self) -> Response:
         """Answer some of the least confident answers, in random order."""
         context = _permitted_context()
-        context.requested = self._selector.model(request.args)
-        model = context.model
-        query = request.args
-        check_names(query, UNLABELLED_PARAMETERS)
-        limit = parse_integer("limit", query["limit"], 1, MAX_LIMIT) if "limit" in query else LIMIT
-        within = parse_integer("within", query["within"], 0, MAX_WITHIN) if "within" in query else WITHIN
-        above = parse_probability("above", query["above"]) if "above" in query else None
-        since = datetime.now(UTC) - timedelta(seconds=within)
+        query = parse_query(UnlabelledQuery, request.args)
+        context.requested = self._selector.model(query)
+        model, limit = context.model, query.limit
+        since = datetime.now(UTC) - timedelta(seconds=query.within)
         (records, following), (labelled, unlabelled) = self._keeper.use_store(
             lambda store: (
-                store.unlabelled(model, above=above, limit=limit, pool=limit * _POOL),
+                store.unlabelled(model, above=query.above, limit=limit, pool=limit * _POOL),
                 store.progress(model, since),
             )
         )
@@ -234,7 +226,7 @@ class LabellingViews:
     def label(self) -> Response:
         """Label an answer, unless it has changed since it was shown."""
         context = _permitted_context()
-        check_names(request.args, ())
+        parse_query(Query, request.args)
         given = _parse_body(_HAND_LABEL)
         record = self._find(given)
         context.requested = ModelRef(record.model)
@@ -242,7 +234,7 @@ class LabellingViews:
             raise FeedbackMismatchError("The label is none of the model's labels.")
         labelled = self._keeper.use_store(lambda store: store.label(record, given.label))
         if labelled is None:
-            raise _conflict()
+            raise LabelConflictError(_CONFLICT)
         content: schemas.LabellingReceipt = {
             "label": given.label,
             "revision": _revision(labelled),
@@ -260,7 +252,7 @@ class LabellingViews:
         for record in records:
             if _revision(record) == given.revision:
                 return record
-        raise _conflict()
+        raise LabelConflictError(_CONFLICT)
 
     def _labels(self, context: RequestContext) -> tuple[str, ...]:
         """Return the labels of the version that answers by default: that of the record may be gone."""
@@ -291,13 +283,6 @@ def _digits(text: str) -> str:
     return digits
 
 
-def _text(given: FeedbackLabel | FeedbackRight, records: Sequence[Record]) -> str:
-    """Return the right text of a reading."""
-    return (
-        given.label if isinstance(given, FeedbackLabel) else "".join(record.predicted for record in records)
-    )
-
-
 def _permitted_context() -> RequestContext:
     """Return the request's context. Raise ForbiddenError if the API key may not label."""
     context: RequestContext = g.context
@@ -321,9 +306,3 @@ def _revision(record: Record) -> str:
     return hashlib.sha256(f"{record.caller} {record.answered_at} {record.labelled_at}".encode()).hexdigest()[
         :16
     ]
-
-
-def _conflict() -> LabelConflictError:
-    return LabelConflictError(
-        "This answer was labelled or replaced since it was shown; the new label was not stored."
-    )

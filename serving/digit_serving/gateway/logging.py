@@ -23,7 +23,7 @@ def dict_config(settings: Settings) -> dict[str, Any]:
     """Return the configuration for logging.config.dictConfig.
 
     The level of gunicorn's logger, whose handlers uvicorn also uses, is ERROR: at lower levels each malformed
-    request and each start and end of a process would be logged. Alembic logs each opening of a store at INFO.
+    request and each start and end of a process would be logged.
     """
     formatter = _JsonFormatter if settings.log_format == "json" else _PrettyFormatter
     return {
@@ -32,7 +32,6 @@ def dict_config(settings: Settings) -> dict[str, Any]:
         "formatters": {"fields": {"()": formatter}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "fields"}},
         "loggers": {
-            "alembic": {"level": "WARNING"},
             "gunicorn.error": {"level": "ERROR", "handlers": ["stderr"], "propagate": False},
         },
         "root": {"level": settings.log_level.upper(), "handlers": ["stderr"]},

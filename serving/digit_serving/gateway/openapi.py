@@ -78,7 +78,7 @@ class _Operation:
     answer: _Json
     errors: tuple[type[Exception], ...]
     description: str = ""
-    parameters: Sequence[str] = ()
+    query: type[request_parsing.Query] = request_parsing.Query
     body: _Json | None = None
 
 
@@ -141,7 +141,7 @@ def _operations(settings: Settings) -> Iterator[_Operation]:
         "Describe a model: its task, versions and labels.",
         _json("Models"),
         (*_KEYED, *_UPSTREAM, errors.UnknownModelError),
-        parameters=request_parsing.MODEL_PARAMETERS,
+        query=request_parsing.ModelQuery,
     )
     if settings.feedback:
         yield _Operation(
@@ -175,7 +175,7 @@ def _recognition_operations(settings: Settings) -> Iterator[_Operation]:
         _RECOGNITION,
         "A model of digits refuses an image without a digit, or with several: `refusal` says why, and "
         f"`is_digit` and `probabilities` what the model saw. {common} per image.",
-        request_parsing.PREDICT_PARAMETERS,
+        request_parsing.PredictQuery,
         body,
     )
     yield _Operation(
@@ -186,7 +186,7 @@ def _recognition_operations(settings: Settings) -> Iterator[_Operation]:
         (*_RECOGNITION, ReaderMissingError, ReadingNotSupportedError, TooManyDigitsError),
         "Signs between digits are left out. An image on which nothing looks like a digit has an empty "
         f"reading with a `refusal`. {common} and {settings.max_digits:,} digits per image.",
-        ["include_image" if name == "include" else name for name in request_parsing.READ_PARAMETERS],
+        request_parsing.ReadQuery,
         body,
     )
 
@@ -202,7 +202,7 @@ def _labelling_operations() -> Iterator[_Operation]:
         "The answers are among the least confident ones, in random order: two people seldom get the same. "
         "A picture that was sent several times is among them once, and not at all once it has a label. "
         f"They come without the label that the model answered. {permission}",
-        request_parsing.UNLABELLED_PARAMETERS,
+        request_parsing.UnlabelledQuery,
     )
     yield _Operation(
         "POST /v1/feedback/labels",
@@ -237,7 +237,7 @@ def _describe(operation: _Operation) -> _Json:
         "tags": ["digits" if " /v1" in operation.route else "service"],
         "summary": operation.summary,
         "description": operation.description,
-        "parameters": [_parameters()[name] for name in (_REQUEST_ID, *operation.parameters)],
+        "parameters": [*_parameters(operation.query)],
         "responses": {
             "200": {"description": "Success.", "headers": _headers(200), "content": operation.answer},
             **_error_responses(operation.errors),
@@ -273,53 +273,22 @@ def _headers(status: int) -> _Json:
     return {name: _ref("headers", name) for name in names}
 
 
-@cache
-def _parameters() -> dict[str, _Json]:
-    """Return the parameters by name; `include_image` is the `include` of /v1/read."""
-    share = {"type": "number", "minimum": 0, "maximum": 1}
-    included = {"type": "array", "minItems": 1, "items": {"type": "string", "enum": ["image", "labels"]}}
-    schemas_and_texts: dict[str, tuple[_Json, str]] = {
-        "model": (_ref("schemas", "ModelName"), "Name of the model."),
-        "version": (_integer(0, request_parsing.MAX_VERSION, format="int64"), "Version of the model."),
-        "label": ({"type": "string"}, "Label of a version of the model; excludes `version`."),
-        "include": (included, "Include the model's input image, or the probability of each label."),
-        "include_image": ({"type": "string", "const": "image"}, "Include the model's input of each digit."),
-        "top": (
-            _integer(1, request_parsing.MAX_TOP),
-            "Number of the most probable classes listed in `top`, instead of `probabilities`.",
-        ),
-        "min_is_digit": (
-            share | {"default": images.MIN_IS_DIGIT},
-            "Least `is_digit` of a digit: models of digits refuse what has less. A higher value refuses more "
-            "of what is no digit, and more digits.",
-        ),
-        "limit": (
-            _integer(1, feedback.MAX_LIMIT, default=feedback.LIMIT),
-            "Largest number of answers.",
-        ),
-        "above": (share, "Confidence above which answers are shown: `next` of an earlier response."),
-        "within": (
-            _integer(0, feedback.MAX_WITHIN, default=feedback.WITHIN),
-            "Seconds up to now in which labels count for `labelled`.",
-        ),
-    }
-    parameters: dict[str, _Json] = {
-        key: {"name": key.removesuffix("_image"), "in": "query", "description": text, "schema": schema}
-        for key, (schema, text) in schemas_and_texts.items()
-    }
-    parameters["include"] |= {"style": "form", "explode": False}
-    parameters[_REQUEST_ID] = {
+def _parameters(query: type[request_parsing.Query]) -> Iterator[_Json]:
+    """Yield the header of the request's ID and the query parameters."""
+    yield {
         "name": _REQUEST_ID,
         "in": "header",
         "description": "The request's ID. The gateway generates one if the header is missing or does not "
         f"match `{REQUEST_ID_PATTERN}`.",
         "schema": {"type": "string"},
     }
-    return parameters
-
-
-def _integer(minimum: int, maximum: int, **more: object) -> _Json:
-    return {"type": "integer", "minimum": minimum, "maximum": maximum, **more}
+    for name, schema in query.model_json_schema(schema_generator=_QueryGenerator)["properties"].items():
+        described = {"name": name, "in": "query", "description": schema.pop("description"), "schema": schema}
+        if name == "model":
+            described["schema"] = _ref("schemas", "ModelName")
+        if schema["type"] == "array":
+            described |= {"style": "form", "explode": False}
+        yield described
 
 
 def _pictures(settings: Settings) -> _Json:
@@ -355,6 +324,18 @@ class _Generator(GenerateJsonSchema):
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
+
+
+class _QueryGenerator(_Generator):
+    """Generator for query parameters, which are left out rather than null."""
+
+    def nullable_schema(self, schema: Any) -> _Json:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: Any) -> _Json:
+        return (
+            super().default_schema(schema) if schema.get("default") else self.generate_inner(schema["schema"])
+        )
 
 
 def _schemas(settings: Settings) -> _Json:

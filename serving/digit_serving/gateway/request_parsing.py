@@ -5,16 +5,17 @@ import binascii
 import io
 import tokenize
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from werkzeug import Request
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from digit_client import ImageError, ImageShapeError, NotAnImageError, PixelValueError, TaskCard
@@ -30,22 +31,11 @@ from digit_serving.gateway.errors import (
     UnknownModelError,
 )
 from digit_serving.gateway.preparation import Scheduler
+from digit_serving.gateway.schemas import Share
 from digit_serving.gateway.settings import Settings
 
-MAX_VERSION = 2**63 - 1
-"""Largest version number of TensorFlow Serving."""
-MAX_TOP = 1000
-"""Largest value of `top`: a task has no more classes."""
-MAX_NAME = 100
+_MAX_QUOTED = 100
 """Longest name that an error quotes."""
-
-PREDICT_PARAMETERS = ("model", "version", "label", "include", "top", "min_is_digit")
-READ_PARAMETERS = ("model", "version", "label", "include", "min_is_digit")
-MODEL_PARAMETERS = ("model",)
-UNLABELLED_PARAMETERS = ("model", "limit", "above", "within")
-
-Query = Mapping[str, str]
-
 _MAX_INLINE_JSON = 1_000_000
 """Bytes of JSON above which a thread parses the body."""
 _UNTYPED = ("application/octet-stream", "")
@@ -87,6 +77,97 @@ class Pictures:
     errors: Mapping[int, ImageError] = field(default_factory=dict)
 
 
+def _require_digits(text: str) -> str:
+    """Refuse other notations of integers, such as "+1" and "1_0", which Pydantic takes."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("Input should be a valid integer")
+    return text
+
+
+def _split_at_commas(text: str) -> list[str]:
+    return text.split(",")
+
+
+_Digits = BeforeValidator(_require_digits)
+_Version = Annotated[int, Field(ge=0, le=2**63 - 1, json_schema_extra={"format": "int64"}), _Digits]
+
+
+class Query(BaseModel):
+    """Query parameters of an operation, as the OpenAPI document describes them."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class ModelQuery(Query):
+    """Query that chooses a model."""
+
+    model: str | None = None
+    """Name of the model."""
+
+
+class VersionQuery(ModelQuery):
+    """Query that chooses a version of a model."""
+
+    version: _Version | None = None
+    """Version of the model."""
+    label: str | None = None
+    """Label of a version of the model; excludes `version`."""
+    min_is_digit: Share = MIN_IS_DIGIT
+    """Least `is_digit` of a digit: models of digits refuse what has less. A higher value refuses more of what
+    is no digit, and more digits."""
+
+
+class PredictQuery(VersionQuery):
+    """Query of /v1/predict."""
+
+    include: Annotated[
+        tuple[Literal["image", "labels"], ...], Field(min_length=1), BeforeValidator(_split_at_commas)
+    ] = ()
+    """Include the model's input image, or the probability of each label."""
+    top: Annotated[int, Field(ge=1, le=1000), _Digits] | None = None
+    """Number of the most probable classes listed in `top`, instead of `probabilities`."""
+
+
+class ReadQuery(VersionQuery):
+    """Query of /v1/read."""
+
+    include: Literal["image"] | None = None
+    """Include the model's input of each digit."""
+
+
+class UnlabelledQuery(ModelQuery):
+    """Query of answers that wait for a label."""
+
+    limit: Annotated[int, Field(ge=1, le=100), _Digits] = 20
+    """Largest number of answers."""
+    above: Share | None = None
+    """Confidence above which answers are shown: `next` of an earlier response."""
+    within: Annotated[int, Field(ge=0, le=10**9), _Digits] = 24 * 60 * 60
+    """Seconds up to now in which labels count for `labelled`."""
+
+
+_Query = TypeVar("_Query", bound=Query)
+
+
+def parse_query(kind: type[_Query], parameters: MultiDict[str, str]) -> _Query:
+    """Return the query. Raise InvalidSelectionError, also for a misspelt name: it would have no effect."""
+    try:
+        return kind.model_validate(parameters.to_dict())
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])[:_MAX_QUOTED]
+        if first["type"] == "extra_forbidden":
+            known = f"; known: {', '.join(kind.model_fields)}" if kind.model_fields else ""
+            raise InvalidSelectionError(f"Unknown parameter `{name}`{known}.") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise InvalidSelectionError(f"Parameter `{name}`: {reason}.") from error
+
+
 class ModelSelector:
     """Finds the model that a query names by `model`, `version` and `label`."""
 
@@ -96,79 +177,29 @@ class ModelSelector:
         self._takes_any = "*" in settings.model_names
         self._reader = settings.reader
 
-    def model(self, query: Query) -> ModelRef:
+    def model(self, query: ModelQuery) -> ModelRef:
         """Return the model without a version. Raise UnknownModelError if the settings don't permit it."""
-        name = query.get("model", self._default)
+        name = self._default if query.model is None else query.model
         if listed := self._models.get(name):
             return listed
         if not (self._takes_any and NAME.fullmatch(name)):
             raise UnknownModelError(f"Parameter `model` must be one of: {', '.join(self._models)}.")
         return ModelRef(name)
 
-    def version(self, query: Query) -> ModelRef:
+    def version(self, query: VersionQuery) -> ModelRef:
         """Return the model, with the version or the label if the query names one.
 
-        Raise UnknownModelError, also for the reader, or InvalidSelectionError for an invalid version and for
-        a version together with a label.
+        Raise UnknownModelError, also for the reader, or InvalidSelectionError for a version together with a
+        label.
         """
         model = self.model(query)
         if model.name == self._reader:
             raise UnknownModelError(f"The model {model.name} finds digits for others; ask another model.")
-        version, label = query.get("version"), query.get("label")
-        if version is not None and label is not None:
+        if query.version is not None and query.label is not None:
             raise InvalidSelectionError("Parameters `version` and `label` exclude each other.")
-        if version is not None:
-            number = parse_integer("version", version, 0, MAX_VERSION)
-            return ModelRef(model.name, version=number)
-        return ModelRef(model.name, label=label) if label else model
-
-
-def check_names(query: Query, known: Collection[str]) -> None:
-    """Raise InvalidSelectionError for a parameter that is not known: a misspelt one would have no effect."""
-    for name in query:
-        if name not in known:
-            names = f"; known: {', '.join(known)}" if known else ""
-            raise InvalidSelectionError(f"Unknown parameter `{name[:MAX_NAME]}`{names}.")
-
-
-def parse_include(query: Query, supported: Collection[str]) -> set[str]:
-    """Return what the answer shall include. Raise InvalidSelectionError for an unsupported value."""
-    if "include" not in query:
-        return set()
-    included = set(query["include"].split(","))
-    if not included.issubset(supported):
-        raise InvalidSelectionError(f"Unsupported value of `include`; supported: {', '.join(supported)}.")
-    return included
-
-
-def parse_top(query: Query) -> int | None:
-    """Return the number of classes that each prediction shall list, None for all of them."""
-    return parse_integer("top", query["top"], 1, MAX_TOP) if "top" in query else None
-
-
-def parse_min_is_digit(query: Query) -> float:
-    """Return the least `is_digit` of a digit."""
-    text = query.get("min_is_digit")
-    return MIN_IS_DIGIT if text is None else parse_probability("min_is_digit", text)
-
-
-def parse_probability(name: str, text: str) -> float:
-    """Return the value of a parameter, 0..1. Raise InvalidSelectionError."""
-    with suppress(ValueError):
-        number = float(text)
-        if 0 <= number <= 1:
-            return number
-    raise InvalidSelectionError(f"Parameter `{name}` must be a number from 0 to 1.")
-
-
-def parse_integer(name: str, text: str, least: int, largest: int) -> int:
-    """Return the value of a parameter. Raise InvalidSelectionError unless it is within the limits."""
-    # Check the length first: int() raises ValueError for thousands of digits.
-    if text.isascii() and text.isdigit() and len(text) <= len(str(largest)):
-        number = int(text)
-        if least <= number <= largest:
-            return number
-    raise InvalidSelectionError(f"Parameter `{name}` must be an integer from {least} to {largest}.")
+        if query.version is None and not query.label:
+            return model
+        return ModelRef(model.name, query.version, query.label or None)
 
 
 def read_body(request: Request, limit: int) -> bytes:
@@ -180,7 +211,7 @@ def read_body(request: Request, limit: int) -> bytes:
     if encoding.lower() != "identity":
         # A compressed body of a few kilobytes may hold gigabytes.
         raise UnsupportedMediaType(
-            f"Unsupported content encoding {encoding[:MAX_NAME]!r}. Send the body without compression."
+            f"Unsupported content encoding {encoding[:_MAX_QUOTED]!r}. Send the body without compression."
         )
     if int(request.environ.get("CONTENT_LENGTH") or 0) > limit:
         raise RequestEntityTooLarge

@@ -14,7 +14,7 @@ from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.feedback import FeedbackView, LabellingViews
 from digit_serving.gateway.rate_limit import limit_rate
-from digit_serving.gateway.request_parsing import MODEL_PARAMETERS, ModelSelector, check_names
+from digit_serving.gateway.request_parsing import ModelQuery, ModelSelector, parse_query
 from digit_serving.gateway.routing import Router
 
 if TYPE_CHECKING:
@@ -74,10 +74,9 @@ class _Models:
         self._router = router
 
     def models(self) -> Response:
-        check_names(request.args, MODEL_PARAMETERS)
-        name = self._selector.model(request.args).name
         context: RequestContext = g.context
-        context.requested = ModelRef(name)
+        context.requested = self._selector.model(parse_query(ModelQuery, request.args))
+        name = context.model
         versions, task = self._router.statuses(name), self._task(context)
         content: schemas.Models = {
             "name": name,

@@ -6,22 +6,32 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FilePath,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from digit_client.artifact.task_card import READER_NAME
 from digit_serving.errors import SettingError
 
-_FILE_FIELDS = (
-    "api_keys",
-    "model_server_ca",
-    "model_server_certificate",
-    "model_server_key",
-    "models_file",
-    "tls_certificate",
-    "tls_key",
-)
 
+def _empty_to_none(value: object) -> object:
+    return value or None
+
+
+def _split_at_commas(value: object) -> object:
+    return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value
+
+
+_File = Annotated[FilePath | None, BeforeValidator(_empty_to_none)]
+_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -71,10 +81,10 @@ class Settings(BaseSettings):
     queue_capacity: int = Field(default=256, ge=1)
     """Requests that a worker holds in memory at once: receiving, waiting and in flight. Further requests get
     429 immediately."""
-    tls_certificate: FilePath | None = None
+    tls_certificate: _File = None
     """Server certificate with its intermediate certificates, in PEM. If set, the gateway accepts TLS 1.3
     only, and no plain HTTP."""
-    tls_key: FilePath | None = Field(default=None, validate_default=True)
+    tls_key: _File = Field(default=None, validate_default=True)
     """Private key of DIGITS_TLS_CERTIFICATE, in PEM."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged; info includes one line per request."""
@@ -84,23 +94,23 @@ class Settings(BaseSettings):
     model_server: str = "127.0.0.1:8500"
     """TensorFlow Serving's gRPC address: host:port, unix:path or dns:///name:port. Calls are balanced over
     all addresses of the name."""
-    model_server_ca: FilePath | None = None
+    model_server_ca: _File = None
     """Certificate authority of the model server's certificate, in PEM. If set, the connection to the model
     server uses TLS."""
-    model_server_certificate: FilePath | None = None
+    model_server_certificate: _File = None
     """Client certificate for a model server that requires one (--ssl_config_file), in PEM."""
-    model_server_key: FilePath | None = Field(default=None, validate_default=True)
+    model_server_key: _File = Field(default=None, validate_default=True)
     """Private key of DIGITS_MODEL_SERVER_CERTIFICATE, in PEM."""
     model_name: str = "digits"
     """Name of the model on the model server that answers requests without `?model=`."""
-    model_names: Annotated[tuple[str, ...], NoDecode] = ("*",)
+    model_names: _Names = ("*",)
     """Names of all models that requests may select by `?model=`, separated by commas. DIGITS_MODEL_NAME is
     always one of them; `*` stands for every model that the model server has, which /v1/models does not
     list."""
     reader: str = READER_NAME
     """Name of the model on the model server that finds digits on a page. /v1/read needs it; /v1/predict asks
     it about a picture on which the digits' model sees no digit."""
-    labels: Annotated[tuple[str, ...], NoDecode] = ("stable", "canary")
+    labels: _Names = ("stable", "canary")
     """Version labels that /v1/models looks up besides those of the default, the canary and the shadow,
     separated by commas: TensorFlow Serving has no call that lists them."""
 
@@ -120,7 +130,7 @@ class Settings(BaseSettings):
     """Share of the requests without version and label that DIGITS_SHADOW_LABEL's version answers, always the
     same request IDs. The model server gets as much more load; 0.1 fits into the headroom that a server needs
     anyway."""
-    models_file: FilePath | None = None
+    models_file: _File = None
     """TOML file whose tables, named after models, replace the five settings before this one for a model:
     default_label, canary_label, canary_share, shadow_label and shadow_share. `feedback = false` keeps no
     answers of it."""
@@ -141,7 +151,7 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=16_000_000, ge=1)
     """Largest image that is decoded, in pixels."""
 
-    api_keys: FilePath | None = None
+    api_keys: _File = None
     """File of API keys, managed with `digits keys`. If set, every request under /v1 needs one of its keys. A
     change takes effect within a second."""
     rate_limit: str = ""
@@ -152,7 +162,7 @@ class Settings(BaseSettings):
     redis://host:port counts over all workers and gateways, and needs the extra redis."""
     trusted_proxies: int = Field(default=0, ge=0)
     """Number of reverse proxies in front of the gateway; each must append to X-Forwarded-For."""
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    cors_origins: _Names = ()
     """Origins whose pages may call /v1 (CORS), separated by commas, such as https://app.example.com."""
 
     feedback_open: bool = False
@@ -262,16 +272,6 @@ class Settings(BaseSettings):
         if value and not info.data.get("model_server_ca"):
             raise ValueError("requires DIGITS_MODEL_SERVER_CA, without which the connection is not encrypted")
         return value
-
-    @field_validator(*_FILE_FIELDS, mode="before")
-    @classmethod
-    def _empty_to_none(cls, value: object) -> object:
-        return value or None
-
-    @field_validator("model_names", "labels", "cors_origins", mode="before")
-    @classmethod
-    def _split_at_commas(cls, value: object) -> object:
-        return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value
 
 
 def _read_tables(file: Path, models: tuple[str, ...]) -> dict[str, dict[str, Any]]:

@@ -63,28 +63,26 @@ class Shadow:
         self._logged: set[tuple[str, str]] = set()
         """Models and reasons that were logged since another version got the label."""
 
-    def compare_predictions(
-        self, context: RequestContext, answers: Sequence[Answer[Prediction]], min_is_digit: float
+    def compare(
+        self,
+        context: RequestContext,
+        answers: Sequence[Answer[Prediction]] | Sequence[Answer[Reading]],
+        min_is_digit: float,
     ) -> None:
-        """Compare a request's predictions, each with its input, if the request is in the share."""
+        """Compare a request's predictions, or the digits of its readings, if the request is in the share."""
         if not self._is_chosen(context):
             return
-        if not all(answer.inputs for answer in answers):
-            # The inputs were too large to be kept together.
+        inputs = [row for answer in answers for row in answer.inputs or ()]
+        if any(answer.inputs is None for answer in answers):
             self._metrics.shadow_dropped.labels(context.model, "too_large").inc()
-            return
-        judge = partial(_verdict, min_is_digit)
-        # Of pictures with several digits the numbers compare, too: those of their input as a whole.
-        verdicts = [judge(answer.result) for answer in answers]
-        self._start(context, verdicts, judge, [answer.inputs[0] for answer in answers])
-
-    def compare_readings(self, context: RequestContext, answers: Sequence[Answer[Reading]]) -> None:
-        """Compare the digits of a request's readings, each with its input, if the request is in the share."""
-        glyphs = [glyph for answer in answers for glyph in answer.inputs]
-        if glyphs and self._is_chosen(context):
+        elif context.readings and inputs:
             labels = [str(digit.digit) for digit in context.digits]
             # Labels only: a reading accepts digits by the whole line, not by each one's own acceptance.
-            self._start(context, labels, _label, glyphs)
+            self._start(context, labels, _label, inputs)
+        elif context.predictions:
+            judge = partial(_verdict, min_is_digit)
+            # Of pictures with several digits the numbers compare, too: those of their input as a whole.
+            self._start(context, [*map(judge, context.predictions)], judge, inputs)
 
     async def close(self) -> None:
         """Cancel the comparisons and close the connection."""

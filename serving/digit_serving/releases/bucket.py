@@ -7,7 +7,6 @@ concurrent pushers of different files write into different folders. `models.conf
 serve, and their labels.
 """
 
-import errno
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -290,12 +289,7 @@ def _publish(staged: Path, path: Path) -> None:
     for file in staged.rglob("*"):
         fsync(file)
     fsync(staged)
-    try:
-        staged.rename(path)
-    except OSError as error:
-        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-            raise
-        raise ArtifactError(f"{path} was published by another program in the meantime") from error
+    staged.rename(path)
     fsync(path.parent)
 
 

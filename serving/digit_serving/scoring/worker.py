@@ -41,6 +41,9 @@ _MIN_BATCH = 256
 """Images that fill a call."""
 _BATCHES_PER_WORKER = 4
 """Batches that each worker gets at least, so that none waits long for the last one."""
+_PREDICTION_COLUMNS = (
+    *("label", "predicted_labels", "digit", "refusal", "confidence", "is_digit", "probabilities"),
+)
 _POLL_SECONDS = 1.0
 _CONNECT_SECONDS = 10.0
 
@@ -199,15 +202,7 @@ def _describe(outcome: Prediction | Reading | DigitError | OSError) -> dict[str,
     """Return the outcome's columns; the others are null."""
     match outcome:
         case Prediction():
-            return {
-                "label": outcome.label,
-                "predicted_labels": outcome.predicted_labels,
-                "digit": outcome.digit,
-                "refusal": outcome.refusal,
-                "confidence": outcome.confidence,
-                "is_digit": outcome.is_digit,
-                "probabilities": outcome.probabilities,
-            }
+            return {name: getattr(outcome, name) for name in _PREDICTION_COLUMNS}
         case Reading():
             lines = [_line(line) for line in outcome.lines]
             return {"text": outcome.text, "refusal": outcome.refusal, "lines": lines}

@@ -279,7 +279,7 @@ def test_delete_request_also_deletes_its_kept_answer(
     record = make_record()
     store.save([record])
     with closing(KeptAnswers(sqlite_url)) as kept:
-        kept.keep([record])
+        kept.save([record])
         assert run("delete", "--request", record.request_id, "--yes").exit_code == 0
         assert kept.find(record.request_id, 0, "") == []
     assert list(store.records()) == []

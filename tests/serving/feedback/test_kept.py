@@ -29,7 +29,7 @@ def test_find_returns_the_positions_of_one_picture_in_order(
 ) -> None:
     first = make_record(kind="read", index=1)
     second, other = replace(first, position=1), replace(first, index=2)
-    kept.keep([second, other, first])
+    kept.save([second, other, first])
     assert kept.find(first.request_id, 1, "") == [first, second]
     assert kept.find(first.request_id, 0, "") == []
     assert kept.find("unknown", 1, "") == []
@@ -43,8 +43,8 @@ def test_find_reused_request_id_returns_the_callers_latest_answer(
         for caller, position in (("alice", 0), ("bob", 0), ("", 0), ("", 1), ("", 2))
     )
     short = make_record(request_id="same", answered_at=START + timedelta(seconds=1))
-    kept.keep([alice, bob, *long])
-    kept.keep([short])
+    kept.save([alice, bob, *long])
+    kept.save([short])
     assert kept.find("same", 0, "") == [short]
     assert kept.find("same", 0, "alice") == [alice]
     assert kept.find("same", 0, "bob") == [bob]
@@ -54,7 +54,7 @@ def test_find_reused_request_id_returns_the_callers_latest_answer(
 def test_other_process_of_the_same_store_finds_the_answer(url: str, make_record: MakeRecord) -> None:
     record = make_record()
     with closing(KeptAnswers(url)) as one, closing(KeptAnswers(url)) as another:
-        one.keep([record])
+        one.save([record])
         assert another.find(record.request_id, 0, "") == [record]
 
 
@@ -67,7 +67,7 @@ def test_expire_deletes_answers_beyond_the_age_or_the_rows(
     def found() -> list[bool]:
         return [bool(kept.find(record.request_id, 0, "")) for record in records]
 
-    kept.keep(records)
+    kept.save(records)
     assert kept.expire(60, max_rows=100) == 1
     assert found() == [True] * 4 + [False]
     assert kept.expire(60, max_rows=2) == 2
@@ -76,7 +76,7 @@ def test_expire_deletes_answers_beyond_the_age_or_the_rows(
 
 def test_delete_removes_the_answers_of_a_request(kept: KeptAnswers, make_record: MakeRecord) -> None:
     record, other = make_record(), make_record()
-    kept.keep([record, other])
+    kept.save([record, other])
     assert kept.delete(request_id=record.request_id) == 1
     assert kept.find(record.request_id, 0, "") == []
     assert kept.find(other.request_id, 0, "") == [other]
@@ -86,7 +86,7 @@ def test_answers_of_an_sqlite_store_are_in_memory_only(
     sqlite_url: str, memory: Path, tmp_path: Path, make_record: MakeRecord
 ) -> None:
     with closing(KeptAnswers(sqlite_url)) as kept:
-        kept.keep([make_record()])
+        kept.save([make_record()])
     (folder,) = memory.iterdir()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert list(tmp_path.glob("feedback.db*")) == []
@@ -98,7 +98,7 @@ def test_every_path_of_a_file_has_the_same_answers_and_another_file_others(
     record = make_record()
     (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
     with closing(KeptAnswers(sqlite_url)) as kept:
-        kept.keep([record])
+        kept.save([record])
     for path, answers in (("link/feedback.db", [record]), ("memory/../feedback.db", [record]), ("a.db", [])):
         with closing(KeptAnswers(f"sqlite:///{tmp_path}/{path}")) as kept:
             assert kept.find(record.request_id, 0, "") == answers
@@ -110,7 +110,7 @@ def test_remove_kept_leaves_answers_that_are_in_use(
     remove_kept(sqlite_url)
     record = make_record()
     with closing(KeptAnswers(sqlite_url)) as kept:
-        kept.keep([record])
+        kept.save([record])
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             remove_kept(sqlite_url)
         assert kept.find(record.request_id, 0, "") == [record]

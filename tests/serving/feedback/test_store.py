@@ -18,10 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 
-from digit_client.artifact.feedback_table import StoreError, metadata, parse_url
+from digit_client.artifact.feedback_table import StoreError, parse_url
 from digit_client.artifact.task_card import DIGITS, NO_CLASS
 from digit_serving.feedback.database import VERSION_TABLE
 from digit_serving.feedback.records import Agreement
@@ -200,15 +198,6 @@ def test_new_sqlite_file_is_readable_by_its_owner_only(sqlite_url: str, tmp_path
         assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
-def test_migrations_create_the_tables_of_the_code(url: str) -> None:
-    FeedbackStore(url).close()
-    engine = sa.create_engine(parse_url(url))
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        assert compare_metadata(context, metadata) == []
-    engine.dispose()
-
-
 def test_open_store_of_newer_schema_is_refused(url: str) -> None:
     FeedbackStore(url).close()
     engine = sa.create_engine(parse_url(url))
@@ -220,14 +209,14 @@ def test_open_store_of_newer_schema_is_refused(url: str) -> None:
         FeedbackStore(url)
 
 
-def test_open_without_migration_creates_no_schema(url: str) -> None:
-    with pytest.raises(StoreError, match="has no feedback yet, or the schema of an earlier release"):
-        FeedbackStore(url, migrate=False)
+def test_open_without_creation_creates_no_schema(url: str) -> None:
+    with pytest.raises(StoreError, match="has no feedback yet"):
+        FeedbackStore(url, create=False)
     engine = sa.create_engine(parse_url(url))
     assert sa.inspect(engine).get_table_names() == []
     engine.dispose()
     FeedbackStore(url).close()
-    with closing(FeedbackStore(url, migrate=False)) as store:
+    with closing(FeedbackStore(url, create=False)) as store:
         assert store.count() == 0
 
 

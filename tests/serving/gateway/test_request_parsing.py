@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug import Request
-from werkzeug.datastructures import FileStorage
+from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 from werkzeug.test import EnvironBuilder
 
@@ -35,10 +35,12 @@ from digit_serving.gateway.errors import (
 )
 from digit_serving.gateway.preparation import Scheduler
 from digit_serving.gateway.request_parsing import (
+    ModelQuery,
     ModelSelector,
     Pictures,
     RequestParser,
-    check_names,
+    VersionQuery,
+    parse_query,
 )
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
@@ -94,27 +96,28 @@ def parse_npy(array: np.ndarray, task: TaskCard = DIGITS) -> Pictures:
     ],
 )
 def test_version_names_model_version_and_label(query: dict[str, str], model: ModelRef) -> None:
-    assert SELECTOR.version(query) == model
-    assert SELECTOR.model(query) == ModelRef(model.name)
+    parsed = parse_query(VersionQuery, MultiDict(query))
+    assert SELECTOR.version(parsed) == model
+    assert SELECTOR.model(parsed) == ModelRef(model.name)
 
 
 @pytest.mark.parametrize("name", ["", "Flowers", "flowers ", "flowers,digits", "../flowers"])
 def test_model_that_settings_do_not_list_is_unknown(name: str) -> None:
     with pytest.raises(UnknownModelError, match="digits, flowers"):
-        SELECTOR.model({"model": name})
+        SELECTOR.model(ModelQuery(model=name))
 
 
 def test_any_name_of_a_model_is_taken_for_an_asterisk() -> None:
     selector = ModelSelector(Settings(model_names=("flowers", "*")))
-    assert selector.model({"model": "shapes"}) == ModelRef("shapes")
+    assert selector.model(ModelQuery(model="shapes")) == ModelRef("shapes")
     with pytest.raises(UnknownModelError, match="must be one of: digits, flowers"):
-        selector.model({"model": "../flowers"})
+        selector.model(ModelQuery(model="../flowers"))
 
 
-def test_check_names_unknown_parameter_is_named() -> None:
-    check_names({"model": "digits"}, ("model", "top"))
-    with pytest.raises(InvalidSelectionError, match="Unknown parameter `modle`; known: model, top"):
-        check_names({"modle": "digits"}, ("model", "top"))
+def test_parse_query_unknown_parameter_is_named() -> None:
+    assert parse_query(ModelQuery, MultiDict({"model": "digits"})).model == "digits"
+    with pytest.raises(InvalidSelectionError, match="Unknown parameter `modle`; known: model, version"):
+        parse_query(VersionQuery, MultiDict({"modle": "digits"}))
 
 
 def test_parse_instances_returns_pixels_of_the_tasks_shape() -> None:
