@@ -77,28 +77,6 @@ def model_server_url(models: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize("query", [*QUERIES, *SHADOW_QUERIES])
-def test_query_names_at_least_one_metric(query: str) -> None:
-    assert metrics_in_query(query)
-
-
-@pytest.mark.parametrize("rule", [rule for rule in RULES if "alert" in rule], ids=lambda rule: rule["alert"])
-def test_dashboard_has_row_and_metrics_of_each_alert(rule: dict[str, Any]) -> None:
-    rows = " ".join(panel["title"] for panel in PANELS if panel["type"] == "row")
-    assert rule["alert"] in re.findall(r"\w+", rows)
-    assert metrics_in_query(rule["expr"]) & set().union(*map(metrics_in_query, QUERIES))
-
-
-def test_runbook_names_panels_of_the_dashboard() -> None:
-    named = {" ".join(name.split()) for name in re.findall(r"\*([^*]+)\*", RUNBOOK)} - {"Critical", "Warning"}
-    assert len(named) >= 8
-    assert named <= {panel["title"] for panel in PANELS}
-
-
-def test_every_recorded_series_is_queried() -> None:
-    assert set().union(*map(metrics_in_query, (*RULE_QUERIES, *QUERIES))) >= RECORDED
-
-
 @pytest.fixture(scope="module")
 def exposition(gateway_http: FlaskClient, digits: Any) -> str:
     """Metrics of a gateway that has answered, refused and failed, and of what is off by default."""

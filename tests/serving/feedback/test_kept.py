@@ -51,13 +51,6 @@ def test_find_reused_request_id_returns_the_callers_latest_answer(
     assert kept.find("same", 0, "carol") == []
 
 
-def test_other_process_of_the_same_store_finds_the_answer(url: str, make_record: MakeRecord) -> None:
-    record = make_record()
-    with closing(KeptAnswers(url)) as one, closing(KeptAnswers(url)) as another:
-        one.keep([record])
-        assert another.find(record.request_id, 0, "") == [record]
-
-
 def test_expire_deletes_answers_beyond_the_age_or_the_rows(
     kept: KeptAnswers, make_record: MakeRecord
 ) -> None:
