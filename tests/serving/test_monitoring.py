@@ -27,7 +27,6 @@ RULE_QUERIES = [rule["expr"] for rule in RULES]
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 DASHBOARD = json.loads((CONFIG / "grafana" / "dashboards" / "digits.json").read_text())
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
-RUNBOOK = (CONFIG.parents[1] / "docs/how-to/runbook.md").read_text()
 QUERIES = [target["expr"] for panel in PANELS for target in panel.get("targets", ())]
 SCRAPE_CONFIGS: list[dict[str, Any]] = yaml.safe_load((CONFIG / "prometheus.yml").read_text())[
     "scrape_configs"
