@@ -39,17 +39,17 @@ class Project:
             **self.settings,
         }
 
-    def compose(self, *arguments: str, stdin: bytes = b"", **settings: str) -> str:
+    def compose(self, *arguments: str, **settings: str) -> str:
         """Run `docker compose …` with `settings` as further variables; return its output."""
-        return self.run("docker", "compose", *arguments, stdin=stdin, **settings)
+        return self.run("docker", "compose", *arguments, **settings)
 
-    def run(self, *command: str, stdin: bytes = b"", **settings: str) -> str:
+    def run(self, *command: str, **settings: str) -> str:
         """Run a command that has to succeed; return its output."""
         done = subprocess.run(
             command,
             cwd=self.folder,
             env={**self.environment, **settings},
-            input=stdin,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )

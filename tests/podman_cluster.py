@@ -97,14 +97,6 @@ class PodmanCluster:
         form = f'{{{{(index .NetworkSettings.Networks "{self.name}").IPAddress}}}}'
         return self._podman("inspect", infra, "--format", form).strip()
 
-    def kill(self, workload: Object) -> None:
-        """Kill a workload's pod."""
-        self._podman("pod", "rm", "--force", "--time", "0", self._pod(workload))
-
-    def execute(self, workload: Object, *command: str) -> str:
-        """Run a command in a workload's container; return its output."""
-        return self._podman("exec", self._container(workload), *command)
-
     def volume(self, claim: str) -> Path:
         """Return the path of a volume."""
         return Path(

@@ -9,18 +9,12 @@ import httpx
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-Handler = Callable[[str, str, Callable[[], bytes]], Iterable[bytes]]
-
 
 class S3Server:
-    """Moto's S3 server.
-
-    `handle` gets the method and path of each request and a function that answers it; it returns the body of
-    the answer in pieces. The function reads the body of the request.
-    """
+    """Moto's S3 server; it calls `before` with each request's method and path, before it reads the body."""
 
     def __init__(self) -> None:
-        self.handle: Handler = lambda _method, _path, answer: [answer()]
+        self.before: Callable[[str, str], None] = lambda _method, _path: None
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._respond, threaded=True)
         self._thread = Thread(target=self._server.serve_forever, daemon=True)
@@ -53,8 +47,6 @@ class S3Server:
         return fsspec.filesystem("s3", use_listings_cache=False)
 
     def _respond(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        return self.handle(
-            environ["REQUEST_METHOD"],
-            environ["PATH_INFO"],
-            lambda: b"".join(self._app(environ, start_response)),
-        )
+        self.before(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        answer: Iterable[bytes] = self._app(environ, start_response)
+        return answer

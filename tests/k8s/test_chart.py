@@ -95,11 +95,6 @@ def model_server(values: dict[str, Any]) -> Any:
     return pod(named(render(values), "Deployment", "model-server"))["spec"]
 
 
-def test_local_overlay_needs_no_metrics_server() -> None:
-    assert not of_kind(overlay("local"), "HorizontalPodAutoscaler")
-    assert of_kind(overlay("production"), "HorizontalPodAutoscaler")
-
-
 def test_training_job_changed_pod_has_another_name() -> None:
     names = {
         training_job(render(values))["metadata"]["name"]

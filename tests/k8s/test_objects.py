@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 
 from tests.k8s.conftest import Installation
-from tests.manifests import K8S, OVERLAYS, containers, named, of_kind, overlay, pod, pods
+from tests.manifests import OVERLAYS, containers, named, of_kind, overlay, pod, pods
 
 # Kubernetes of Debian's kubectl, the first with image volumes by default, and the newest.
 VERSIONS = ["1.32", "1.35", "1.37"]
@@ -72,13 +72,6 @@ def test_object_matches_schema(installation: Installation, version: str) -> None
             validate(json.dumps(item), version)
 
 
-def test_schema_unknown_field_is_refused() -> None:
-    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"prots": []}}
-    for version in VERSIONS:
-        with pytest.raises(kubernetes_validate.ValidationError):
-            kubernetes_validate.validate(service, version, strict=True)
-
-
 def test_objects_are_in_namespace_and_unique(installation: Installation) -> None:
     objects = installation.objects
     assert {item["metadata"]["namespace"] for item in objects if item["kind"] != "Namespace"} == {"digits"}
@@ -122,6 +115,8 @@ def test_selector_has_identity_only_and_matches(installation: Installation) -> N
 
 
 def test_services_and_probes_name_existing_ports(installation: Installation) -> None:
+    # Without an address of its own, the name resolves to every model server, among which gateways balance.
+    assert named(installation.objects, "Service", "model-server-grpc")["spec"]["clusterIP"] == "None"
     for service in of_kind(installation.objects, "Service"):
         selector = service["spec"]["selector"].items()
         (target,) = [
@@ -169,12 +164,6 @@ def test_referenced_object_exists_or_is_a_documented_secret(installation: Instal
         volumes = {volume["name"] for volume in template["spec"]["volumes"]}
         for container in containers(template):
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
-
-
-def test_secrets_are_documented() -> None:
-    text = (K8S / "chart" / "values.yaml").read_text()
-    documented = {name for name in SECRETS if name in text}
-    assert documented == SECRETS - {"releases"}
 
 
 def test_autoscaler_scales_a_deployment_without_replicas(installation: Installation) -> None:

@@ -3,7 +3,6 @@
 import re
 import shlex
 import subprocess
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from tests.manifests import (
 )
 
 ROOT = K8S.parent
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 OWN_IMAGE = re.compile(r"(^|/)digits-(gateway|training|training-gpu):")
 TLS_VARIABLES = {
     "DIGITS_MODEL_SERVER_CA": "/tls/ca.crt",
@@ -85,16 +83,6 @@ def test_gpu_is_limited_tolerated_and_used(installation: Installation) -> None:
         flags.parse(service(installation.objects, "model-server")["args"]).enable_batching
         == (installation.values["modelServer"]["gpu"])
     )
-
-
-def test_image_has_exact_tag(installation: Installation) -> None:
-    for template in pods(installation.workloads):
-        for container in containers(template):
-            image, _, tag = container["image"].rpartition(":")
-            # An image of models has versions of its own.
-            if "digits-" in image and not image.endswith("digits-model"):
-                assert tag == VERSION
-            assert re.fullmatch(r"\d[\d.]*(-gpu)?", tag)
 
 
 def test_tensorflow_serving_images_match_serving_api(installation: Installation) -> None:

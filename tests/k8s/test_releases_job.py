@@ -1,6 +1,5 @@
 """Job that `digits models promote --job` prints, beside the objects of the chart."""
 
-from tests.commands import parse
 from tests.k8s.conftest import promotion
 from tests.manifests import containers, named, of_kind, overlay, pod, training_job
 
@@ -27,11 +26,3 @@ def test_releases_job_has_the_image_and_security_of_the_installation() -> None:
 def test_releases_job_runs_without_tls_where_there_is_none() -> None:
     volumes = {volume["name"]: volume for volume in pod(promotion())["spec"]["volumes"]}
     assert volumes["tls"]["secret"] == {"secretName": "gateway-tls", "optional": True}
-
-
-def test_releases_job_command_is_valid() -> None:
-    (container,) = containers(pod(promotion()))
-    program, *arguments = container["command"]
-    assert program == "digits"
-    options = parse(arguments)
-    assert (options["number"], options["label"]) == (2, "canary")

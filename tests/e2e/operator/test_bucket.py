@@ -1,4 +1,4 @@
-"""`digits models push` and `pull` as processes, killed in the middle of files; commands of the docs."""
+"""`digits models push` as a process that is killed in the middle of files; commands of the docs."""
 
 import os
 import re
@@ -6,16 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.artifact.versions import list_versions
 from tests.processes import DIGITS
 from tests.readme import ROOT
-from tests.s3 import Handler, S3Server
+from tests.s3 import S3Server
 
 pytestmark = pytest.mark.e2e
 
@@ -59,78 +58,38 @@ def start(*arguments: object) -> "subprocess.Popen[str]":
     )
 
 
-def run_killed_at_each_second(
-    server: S3Server, method: str, check: Callable[[], None], *arguments: object
-) -> tuple[list[str], str]:
-    """Run the command until it succeeds, killed each time in the middle of its second file.
-
-    `method` is that of the request for a file. Call `check` after each kill; return the first line of each
-    killed run and the output of the last.
-    """
-    lines: list[str] = []
-    while True:
-        process = start(*arguments)
-        server.handle = killing(process, method)
-        out, err = process.communicate(timeout=60)
-        if process.returncode == 0:
-            return lines, out
-        assert process.returncode == -signal.SIGKILL, err
-        lines.append(out.partition("\n")[0])
-        check()
-
-
-def killing(process: "subprocess.Popen[str]", method: str) -> Handler:
-    files: list[str] = []
-
-    def handle(asked: str, path: str, answer: Callable[[], bytes]) -> Iterable[bytes]:
-        if asked == method and path.rpartition("/")[2] in {Path(name).name for name in NAMES}:
-            files.append(path)
-        if len(files) != 2:
-            yield answer()
-        elif method == "PUT":
-            # Nobody has read the body, which is larger than the buffers.
-            process.kill()
-            yield answer()
-        else:
-            body = answer()
-            yield body[: len(body) // 2]
-            process.kill()
-
-    return handle
-
-
 def test_push_killed_in_each_file_goes_on_and_shows_no_part(
     server: S3Server, folder: Path, tmp_path: Path
 ) -> None:
     bucket = server.filesystem()
-
-    def check() -> None:
+    lines: list[str] = []
+    while True:
+        process = start("push", URL, "--models", folder)
+        server.before = killing_in_second_file(process)
+        out, err = process.communicate(timeout=60)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, err
         assert not bucket.exists("bucket/models/digits/1/manifest.json")
-
-    lines, out = run_killed_at_each_second(server, "PUT", check, "push", URL, "--models", folder)
+        lines.append(out.partition("\n")[0])
     assert lines == [f"Pushing {count} of 4 files of version 1 ..." for count in (4, 3, 2)]
     assert out == "Pushing 1 of 4 files of version 1 ...\ns3://bucket/models/digits/1 is complete.\n"
-    server.handle = lambda _method, _path, answer: [answer()]
     bucket.get("bucket/models/digits/1/", str(tmp_path / "bucket"), recursive=True)
     found = {name.partition("/")[2]: content for name, content in contents(tmp_path / "bucket").items()}
     assert contents(folder / "digits" / "1").items() <= found.items()
 
 
-def test_pull_killed_in_each_file_goes_on_and_shows_no_part(
-    server: S3Server, folder: Path, tmp_path: Path
-) -> None:
-    pushed = start("push", URL, "--models", folder)
-    assert pushed.communicate()[0].endswith("is complete.\n")
-    to = tmp_path / "pulled"
+def killing_in_second_file(process: "subprocess.Popen[str]") -> Callable[[str, str], None]:
+    """Return a hook that kills the process before the server reads the second file that it sends."""
+    files: list[str] = []
 
-    def check() -> None:
-        assert list_versions(to / "digits") == {}
-        assert not (to / "models.config").exists()
+    def before(method: str, path: str) -> None:
+        if method == "PUT" and path.rpartition("/")[2] in {Path(name).name for name in NAMES}:
+            files.append(path)
+            if len(files) == 2:
+                process.kill()
 
-    lines, out = run_killed_at_each_second(server, "GET", check, "pull", URL, "--models", to)
-    assert lines == [f"Pulling {count} of 4 files of version 1 ..." for count in (4, 3, 2)]
-    assert out == f"Pulling 1 of 4 files of version 1 ...\n{to}/digits/1 is complete.\n"
-    assert contents(to / "digits" / "1") == contents(folder / "digits" / "1")
+    return before
 
 
 def documented(heading: str) -> list[str]:

@@ -11,15 +11,13 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
-from digit_client import Client, RetryPolicy
+from digit_client import Client
 from digit_client.images import to_png
 from tests.manifests import Object, containers, merge, named, overlay_values, pod, render, training_job
 from tests.podman_cluster import PodmanCluster
-from tests.processes import wait_until
 from tests.readme import blocks
 
 pytestmark = pytest.mark.containers
@@ -104,61 +102,7 @@ def test_local_overlay_trains_serves_and_answers(
         pictures = [to_png(digits.one(digit)) for digit in range(10)]
         answers = client.predict_many(pictures, on_error="raise")
     assert sum(answer.digit == digit for digit, answer in enumerate(answers)) >= 9
-
-
-@pytest.mark.parametrize("service", ["gateway", "model-server"])
-def test_pod_has_no_privileges(cluster: PodmanCluster, workloads: dict[str, Object], service: str) -> None:
-    script = "id -u; touch /opt/digits/x 2>&1; grep -hE 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status"
-    user, refusal, *status = cluster.execute(workloads[service], "sh", "-c", script).splitlines()
-    assert user == "1000"
-    assert "Read-only file system" in refusal
-    assert {line.split()[0]: int(line.split()[1], 16) for line in status} == {
-        "CapEff:": 0,
-        "NoNewPrivs:": 1,
-        "Seccomp:": 2,
-    }
-
-
-def test_model_server_writes_to_tmp_only(cluster: PodmanCluster, workloads: dict[str, Object]) -> None:
-    script = "touch /tmp/x && touch /models/x 2>&1; touch /config/x 2>&1; ls /var/run/secrets 2>&1"
-    refusals = cluster.execute(workloads["model-server"], "sh", "-c", f"{script}; true").splitlines()
-    assert ["Read-only" in line for line in refusals[:2]] == [True, True]
-    assert "serviceaccount" not in refusals[2:]
-
-
-def test_training_report_is_kept_on_volume(cluster: PodmanCluster, workloads: dict[str, Object]) -> None:
     assert list(cluster.volume("models").glob("runs/*/report.html"))
-
-
-def count_calls(cluster: PodmanCluster, server: Object) -> int:
-    """Return the number of requests that a model server has answered, probes included."""
-    page = httpx.get(f"http://{cluster.address(server)}:8501/monitoring/prometheus/metrics").text
-    return sum(int(float(count)) for count in re.findall(r'request_count{.*status="OK".*} (\S+)', page))
-
-
-def test_model_server_second_pod_shares_load_until_killed(
-    cluster: PodmanCluster, workloads: dict[str, Object], objects: list[Object], digits: Any
-) -> None:
-    servers = [workloads["model-server"], deepcopy(workloads["model-server"])]
-    servers[1]["metadata"]["name"] = "another"
-    cluster.play(servers[1], objects)
-    cluster.wait_until_ready(servers[1])
-    seven = to_png(digits.one(7))
-    with Client(gateway_url(cluster, workloads), retries=RetryPolicy(max_attempts=1)) as client:
-        idle = count_calls(cluster, servers[1])
-
-        def gets_calls() -> bool:
-            client.predict(seven)
-            return count_calls(cluster, servers[1]) > idle
-
-        wait_until(gets_calls)
-        before = [count_calls(cluster, server) for server in servers]
-        for _ in range(100):
-            client.predict(seven)
-        after = [count_calls(cluster, server) for server in servers]
-        assert all(40 <= end - start <= 60 for start, end in zip(before, after, strict=True))
-        cluster.kill(servers[1])
-        assert {client.predict(seven).digit for _ in range(100)} == {7}
 
 
 def publish(cluster: PodmanCluster, objects: list[Object]) -> str:

@@ -138,28 +138,6 @@ def test_up_listens_on_loopback_address_only(service: Running) -> None:
         # A socket on 0.0.0.0 would accept on 127.0.0.2 too.
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.2", port))
-    assert listening_addresses(service.ports.gateway) == {"0100007F"}
-
-
-def test_predict_folder_prints_line_per_image(service: Running, digits: Any, tmp_path: Path) -> None:
-    for label in range(10):
-        (tmp_path / f"{label}.png").write_bytes(to_png(digits.one(label)))
-    command = [*DIGITS, "predict", str(tmp_path)]
-    done = subprocess.run(command, env=service.ports.environment, capture_output=True, text=True)
-    rows = [line.split() for line in done.stdout.splitlines()]
-    assert len(rows) == 10
-    assert sum(Path(row[-1]).stem == row[0] for row in rows) >= 9
-
-
-def listening_addresses(port: int) -> set[str]:
-    """Return the listening addresses of a port, in the notation of /proc/net/tcp."""
-    lines = Path("/proc/net/tcp").read_text().splitlines() + Path("/proc/net/tcp6").read_text().splitlines()
-    sockets = (line.split()[1:4] for line in lines[1:] if line.split()[0] != "sl")
-    return {
-        local.partition(":")[0]
-        for local, _, state in sockets
-        if state == "0A" and local.endswith(f":{port:04X}")
-    }
 
 
 @pytest.mark.original
@@ -297,27 +275,6 @@ def test_up_serves_what_is_promoted_across_restarts(two_versions: Path, ports: P
         assert {answering(ports, digits, version=number) for number in (1, 2, 3)} == {1, 2, 3}
 
 
-@pytest.mark.original
-def test_up_version_copied_by_hand_waits_for_its_promotion(
-    two_versions: Path, ports: Ports, digits: Any
-) -> None:
-    versions = two_versions / "digits"
-    with serving(two_versions, ports):
-        copy(versions / "1", versions / "3")
-        (versions / "4").mkdir()
-        shutil.copy(versions / "1" / "saved_model.pb", versions / "4")
-        time.sleep(2)
-        assert [answering(ports, digits, version=number) for number in (3, 4)] == [None, None]
-        listed = digits_models(two_versions, ports, "ls").stdout.splitlines()
-        assert ["not entered" in line for line in listed[1:]] == [True, True, False, False]
-        change(two_versions, ports, "promote", "3")
-        assert answering(ports, digits) == 3
-        done = digits_models(two_versions, ports, "promote", "4")
-        assert done.returncode == 1
-        assert "digits/4 can't be served" in done.stderr
-        assert answering(ports, digits) == 3
-
-
 def test_up_missing_stable_version_is_reported_and_replaceable(
     two_versions: Path, ports: Ports, digits: Any
 ) -> None:
@@ -333,10 +290,3 @@ def test_up_missing_stable_version_is_reported_and_replaceable(
     finally:
         process.terminate()
         process.communicate(timeout=20)
-
-
-def test_up_without_model_names_digits_train(tmp_path: Path, ports: Ports) -> None:
-    process = start_up(tmp_path / "none", ports)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert "digits train" in err

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -135,29 +134,6 @@ def test_export_folders_split_as_training_does(
         counted = Counter(record.label for record in part)
         printed = f"{tmp_path / 'out' / name}: {len(part)} (0: {counted['0']}, 1: {counted['1']}, "
         assert printed in result.stdout
-
-
-def test_export_folders_are_read_by_keras_with_their_labels(
-    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
-) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (9, 8, 6, 3), np.uint8)
-    names = ("blue", "green", "red")
-    store.save(
-        [
-            make_record(label=names[row % 3], input=to_png(image), held_out=False)
-            for row, image in enumerate(images)
-        ]
-    )
-    assert run("export", tmp_path / "out").exit_code == 0
-    loaded = keras.utils.image_dataset_from_directory(
-        tmp_path / "out" / "train", image_size=(8, 6), shuffle=False, verbose=False
-    )
-    assert tuple(loaded.class_names) == names
-    ((pixels, labels),) = loaded
-    assert labels.numpy().tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert set(map(np.ndarray.tobytes, pixels.numpy().astype(np.uint8))) == set(
-        map(np.ndarray.tobytes, images)
-    )
 
 
 def test_export_picture_that_was_sent_often_is_written_once_with_its_newest_label(

@@ -305,22 +305,6 @@ class TestOfCallers:
         assert refused.get_json()["detail"] == unknown.get_json()["detail"]
         assert stored(url) == before
 
-    def test_feedback_under_a_reused_request_id_leaves_the_other_callers_record(
-        self, shop: FlaskClient, stranger: FlaskClient, url: str
-    ) -> None:
-        predict(shop)
-        assert give(shop, **{"is": "right"}).status_code == 200
-        (before,) = stored(url)
-        predict(stranger)
-        assert give(stranger, label="1").status_code == 200
-        records = {record.caller: record for record in stored(url)}
-        assert records.keys() == {"shop", "stranger"}
-        assert records["shop"] == before
-        assert records["stranger"].label == "1"
-        assert give(shop, label="2").status_code == 200
-        labels = {record.caller: record.label for record in stored(url)}
-        assert labels == {"shop": "2", "stranger": "1"}
-
 
 class TestKeeping:
     def test_feedback_unknown_id_or_index_is_not_found(self, http: FlaskClient) -> None:

@@ -50,21 +50,6 @@ def test_gateway_at_capacity_refuses_at_once_and_answers_the_rest(stub: StubMode
         assert predict(gateway.url, PNG).status_code == 200
 
 
-@pytest.mark.e2e
-def test_gateway_many_requests_for_hanging_version_delay_no_other_version(stub: StubModelServer) -> None:
-    release = hold_version_1(stub)
-    with gateway_process(stub.target, queue_capacity=80) as gateway, ThreadPoolExecutor(79) as threads:
-        held = [threads.submit(predict, gateway.url, PNG) for _ in range(79)]
-        wait_until(lambda: stub.calls == 1)
-        for _ in range(3):
-            other = predict(gateway.url, PNG, version=2)
-            assert other.status_code == 200
-            assert other.elapsed.total_seconds() < 1
-        held.append(threads.submit(predict, gateway.url, PNG))
-        release.set()
-        assert [request.result().status_code for request in held] == [200] * 80
-
-
 @pytest.mark.slow
 @pytest.mark.xdist_group("timing")
 def test_gateway_large_photographs_end_within_deadline(stub: StubModelServer) -> None:

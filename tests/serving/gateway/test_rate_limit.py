@@ -86,14 +86,6 @@ def test_caller_behind_trusted_proxies_is_address_before_them(
     assert [answer.status_code for answer in answers] == statuses
 
 
-def test_limit_after_its_window_admits_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    limiter = RateLimiter("1/second", "memory://")
-    assert [is_refused(limiter) for _ in range(2)] == [False, True]
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 2)
-    assert not is_refused(limiter)
-
-
 def test_redis_store_counts_for_all_limiters_together(redis: Redis) -> None:
     limiters = RateLimiter("100/hour;2/day", redis.url), RateLimiter("100/hour;2/day", redis.url)
     refused = [is_refused(limiter) for limiter in (*limiters, *limiters)]

@@ -120,16 +120,6 @@ def test_parse_query_unknown_parameter_is_named() -> None:
         parse_query(VersionQuery, MultiDict({"modle": "digits"}))
 
 
-def test_parse_instances_returns_pixels_of_the_tasks_shape() -> None:
-    for task, shape, low in ((DIGITS, (784,), 0), (SHAPES, (64, 48, 3), -1)):
-        pixels = np.random.default_rng(0).uniform(low, 1, (2, *shape)).astype(np.float32)
-        parsed = parse_json({"instances": pixels.tolist()}, task)
-        assert isinstance(parsed.content, np.ndarray)
-        assert parsed.content.dtype == np.float32
-        assert np.array_equal(parsed.content, pixels)
-        assert not parsed.errors
-
-
 @pytest.mark.parametrize(
     "shape", [(64 * 48 * 3,), (64, 48), (64, 48, 1), (48, 64, 3), (64, 48, 3, 1), (1, 64, 48, 3)]
 )
@@ -166,14 +156,6 @@ def test_parse_files_returns_them_in_every_format() -> None:
         assert parse(PNG, content_type).content == [PNG]
     assert parse_json({"images": texts}).content == files
     assert parse(parts, "multipart/form-data").content == files
-
-
-def test_parse_npy_returns_its_array() -> None:
-    for shape in ((2, 28, 28), (2, 64, 48, 3), (1, 5, 7)):
-        array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        content = parse_npy(array).content
-        assert isinstance(content, np.ndarray)
-        assert np.array_equal(content, array)
 
 
 @pytest.mark.parametrize("content_encoding", ["gzip", "identity, gzip"])

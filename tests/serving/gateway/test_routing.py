@@ -1,20 +1,17 @@
-"""Canary routing: in process in front of a stub, and end to end with a model server that reads labels."""
+"""Routing to models, versions and labels, the canary's included, in front of a stub model server."""
 
 import json
-import re
-import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 from flask.testing import FlaskClient
 
@@ -24,7 +21,6 @@ from digit_client.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.routing import in_share
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.processes import accepts, free_port, running, wait_until
 from tests.serving.gateway.conftest import (
     FASHION,
     IMAGE,
@@ -32,11 +28,9 @@ from tests.serving.gateway.conftest import (
     StubModelServer,
     TaskModels,
     card_response,
-    gateway_process,
     predict_sevens,
 )
 
-COUNTS = ("digits_predictions_total", "digits_model_duration_seconds_count")
 REQUESTS = [f"request-{number}" for number in range(1000)]
 PNG = to_png(IMAGE)
 
@@ -355,144 +349,6 @@ def test_predict_labels_that_contradict_output_are_bad_gateway(
     stub.answer_card = lambda _request, _context: card_response(json.dumps(SHAPES.to_document()))
     response = stub_http.post("/v1/predict", data=PNG, content_type="image/png")
     assert (response.status_code, response.get_json(force=True)["code"]) == (502, "model_server_error")
-
-
-@dataclass(frozen=True)
-class Served:
-    """A model's folder, the model server's gRPC address, and its config file, which names versions."""
-
-    folder: Path
-    target: str
-    config: Path
-
-    def serve(self, *versions: int, **labels: int) -> None:
-        """Load these versions with these labels; the model server polls the config file every second."""
-        _write_config(self.config, self.folder, versions, labels)
-
-
-def _write_config(file: Path, folder: Path, versions: Iterable[int], labels: Mapping[str, int]) -> None:
-    named = " ".join(f"versions: {version}" for version in versions)
-    labelled = " ".join(
-        f'version_labels {{ key: "{label}" value: {version} }}' for label, version in labels.items()
-    )
-    new = file.with_name("new")
-    new.write_text(
-        f'model_config_list {{ config {{ name: "digits" base_path: "{folder}" model_platform: "tensorflow" '
-        f"model_version_policy {{ specific {{ {named} }} }} {labelled} }} }}"
-    )
-    new.replace(file)
-
-
-@pytest.fixture
-def served(models: Path, tmp_path: Path) -> Iterator[Served]:
-    """Model server of versions 1 and 2 of a model; it serves version 1 as `stable`."""
-    folder = tmp_path / "models" / "digits"
-    for version in ("1", "2"):
-        shutil.copytree(models / "1", folder / version)
-    config = folder.parent / "models.config"
-    _write_config(config, folder, [1], {"stable": 1})
-    port = free_port()
-    flags = [
-        f"--port={port}",
-        f"--model_config_file={config}",
-        "--model_config_file_poll_wait_seconds=1",
-        "--allow_version_labels_for_unavailable_models=true",
-    ]
-    with running("model-server", *flags) as process:
-        wait_until(lambda: accepts(port), process)
-        yield Served(folder, f"127.0.0.1:{port}", config)
-
-
-@dataclass(frozen=True)
-class GatewayClient:
-    """HTTP client of a gateway process, and the picture that it sends."""
-
-    http: httpx.Client
-    picture: bytes
-
-    def predict(self, request_id: str, **query: Any) -> httpx.Response:
-        headers = {"Content-Type": "image/png", "X-Request-ID": request_id}
-        return self.http.post("/v1/predict", content=self.picture, headers=headers, params=query)
-
-    def version(self, request_id: str, **query: Any) -> int:
-        """Return the version that answers."""
-        answer = self.predict(request_id, **query)
-        assert answer.status_code == 200, answer.text
-        version: int = answer.json()["model"]["version"]
-        return version
-
-    def versions(self, request_ids: list[str] = REQUESTS) -> dict[str, int]:
-        return {request_id: self.version(request_id) for request_id in request_ids}
-
-    def sum_by_version(self, name: str) -> dict[str, float]:
-        """Return a metric's sum by version."""
-        sums: dict[str, float] = {}
-        for version, count in re.findall(
-            rf'^{name}{{.*version="(\d+)".*}} (\S+)$', self.http.get("/metrics").text, re.MULTILINE
-        ):
-            sums[version] = sums.get(version, 0) + float(count)
-        return sums
-
-
-@pytest.fixture
-def gateway(served: Served, digits: Any, request: pytest.FixtureRequest) -> Iterator[GatewayClient]:
-    """Gateway process with `stable` as default label; the canary's share is the test's parameter."""
-    settings = {
-        "workers": 2,
-        "default_label": "stable",
-        "canary_share": request.param,
-        "log_level": "warning",
-    }
-    with gateway_process(served.target, **settings) as process, httpx.Client(base_url=process.url) as http:
-        yield GatewayClient(http, to_png(digits.one(7)))
-
-
-@pytest.mark.e2e
-@pytest.mark.parametrize("gateway", ["0.3"], indirect=True)
-def test_canary_published_at_runtime_gets_stable_share(served: Served, gateway: GatewayClient) -> None:
-    assert set(gateway.versions(REQUESTS[:50]).values()) == {1}, "no version carries the label canary"
-
-    served.serve(1, 2, stable=1, canary=2)
-    wait_until(lambda: 2 in gateway.versions(REQUESTS[:20]).values(), seconds=30)
-    before = [gateway.sum_by_version(name) for name in COUNTS]
-    chosen = gateway.versions()
-    shares = Counter(chosen.values())
-    # Within four standard deviations of a thousand draws.
-    assert abs(shares[2] - 300) < 58
-    assert shares[1] + shares[2] == 1000
-    after = [gateway.sum_by_version(name) for name in COUNTS]
-    for earlier, later in zip(before, after, strict=True):
-        increase = {version: later[version] - earlier.get(version, 0) for version in later}
-        assert increase == {"1": shares[1], "2": shares[2]}
-    assert gateway.versions(REQUESTS[:100]).items() <= chosen.items()
-
-    # A version or label in the request overrides the canary choice.
-    stable, canary = (
-        {request_id for request_id in REQUESTS if chosen[request_id] == version} for version in (1, 2)
-    )
-    assert gateway.version(canary.pop(), version=1) == 1
-    assert gateway.version(stable.pop(), label="canary") == 2
-
-
-@pytest.mark.e2e
-@pytest.mark.parametrize("gateway", ["0"], indirect=True)
-def test_candidate_serves_once_the_label_moves_and_no_longer_once_it_moves_back(
-    served: Served, gateway: GatewayClient
-) -> None:
-    served.serve(1, 2, stable=1)
-    wait_until(lambda: gateway.predict("any", version=2).status_code == 200, seconds=30)
-    assert gateway.http.get("/v1/models").json()["labels"] == {"stable": 1}
-    assert set(gateway.versions(REQUESTS[:50]).values()) == {1}
-    served.serve(1, 2, stable=2)
-    wait_until(lambda: gateway.version("any") == 2, seconds=10)
-    served.serve(1, 2, stable=1)
-    wait_until(lambda: gateway.version("any") == 1, seconds=10)
-
-    assert gateway.http.get("/readyz").status_code == 200
-    served.serve(1, 2)
-    wait_until(lambda: gateway.predict("any").status_code == 503, seconds=10)
-    for answer in (gateway.predict("any"), gateway.http.get("/readyz")):
-        assert "`digits models promote N --model digits`" in answer.json()["detail"]
 
 
 def test_sampled_requests_are_their_share_of_all_and_of_held_out_ones() -> None:

@@ -61,15 +61,6 @@ def test_list_images_name_that_is_no_utf8_is_escaped(tmp_path: Path) -> None:
     assert rows(tmp_path).keys() == {r"caf\xe9.png"}
 
 
-def test_list_images_of_missing_folder_raises(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        files.list_images(str(tmp_path / "none"))
-
-
-def test_list_images_of_folder_without_images_is_empty(tmp_path: Path) -> None:
-    assert files.list_images(str(tmp_path)).equals(files.LISTING.empty_table())
-
-
 def test_list_images_elsewhere_returns_urls() -> None:
     filesystem = fsspec.filesystem("memory")
     filesystem.pipe_file("/bucket/digits/a[1].png", b"1")
