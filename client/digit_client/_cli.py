@@ -44,7 +44,7 @@ REQUIRED_EXTRAS = {
 }
 """Optional dependencies (extras) that each command needs; `read` needs them for `--show`."""
 _EXTRA_MODULES = {
-    "feedback": "alembic",
+    "feedback": "sqlalchemy",
     "gateway": "flask",
     "grpc": "grpc",
     "model-server": "waitress",

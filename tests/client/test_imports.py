@@ -28,7 +28,6 @@ HEAVY = (
 )
 EXTRAS = (
     *HEAVY,
-    "alembic",
     "fsspec",
     "google",
     "greenlet",

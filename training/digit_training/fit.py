@@ -19,7 +19,7 @@ from digit_training.callbacks import BestWeights, class_logs, defer_interrupt
 from digit_training.classifier import predict
 from digit_training.data import NO_DIGIT, Examples, Labels
 from digit_training.models import IS_DIGIT, PROBABILITIES
-from digit_training.reader.crops import crop_digits
+from digit_training.reader.crops import crop_digits, crop_negatives
 from digit_training.recipes import Recipe
 
 STEPS_PER_EXECUTION = 25
@@ -33,6 +33,9 @@ MAX_REFUSED = 0.005
 
 MIN_CONFIDENCE = 0.9
 """Least confidence of the right answer on a readable digit."""
+
+CROPPED_NEGATIVES = 0.2
+"""Share of negatives that are what the reader takes for digits."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,9 @@ def _fit_network(
     model = recipe.build()
     has_two_outputs = models.has_is_digit(model)
     negative_count = round(recipe.negative_fraction * len(train)) if has_two_outputs else 0
-    refused = negatives.draw_negatives(negative_count, rng, train + extra)
+    cropped = round(CROPPED_NEGATIVES * negative_count)
+    refused = negatives.draw_negatives(negative_count - cropped, rng, train + extra)
+    refused += crop_negatives(cropped, train, rng)
     training_set = TrainingSet(train + feedback + refused, extra)
     _compile(model, recipe, len(training_set))
     history, best_weights = keras.callbacks.History(), BestWeights()

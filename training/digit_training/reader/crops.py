@@ -1,11 +1,16 @@
 """Crops of drawn pages: what the digits' model gets to see behind the reader, as training examples."""
 
+from functools import partial
+
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
-from digit_client.images import Page, crop_digit
-from digit_client.images.reading import SIGN, intersections
-from digit_training.data import Examples
+from digit_client.images import Page, Peaks, crop_digit
+from digit_client.images.reading import SIGN, digits_and_signs, intersections
+from digit_training.data import NO_DIGIT, Examples
+from digit_training.reader.detector import shipped_detector
+from digit_training.reader.export import find_peaks
 from digit_training.reader.handwriting import GlyphBank
 from digit_training.reader.pages import PageWriter
 
@@ -15,6 +20,8 @@ JITTER = 0.04
 """Standard deviation of a box's sides, as a share of its height: the reader's boxes are no better."""
 MAX_COVERED = 0.3
 """Largest share of a digit that a neighbour's box covers; the reader alone reads others."""
+PAGES = 64
+"""Number of pages on which the reader looks at once."""
 
 
 def crop_digits(count: int, digits: Examples, rng: np.random.Generator) -> Examples:
@@ -37,3 +44,23 @@ def crop_digits(count: int, digits: Examples, rng: np.random.Generator) -> Examp
                     crops.append(crop)
                     labels.append(label)
     return Examples(np.array(crops[:count], np.uint8).reshape(-1, 28, 28), np.array(labels[:count], np.uint8))
+
+
+def crop_negatives(count: int, digits: Examples, rng: np.random.Generator) -> Examples:
+    """Return `count` crops of what the shipped reader takes for digits on drawn pages without one.
+
+    `digits` are MNIST's training digits, from which some sketches take parts.
+    """
+    crops: list[NDArray[np.uint8]] = []
+    if count:
+        writer = PageWriter(GlyphBank(digits, min(count, GLYPHS), rng))
+        find = tf.function(partial(find_peaks, shipped_detector()))
+    while len(crops) < count:
+        pages = np.stack([writer.draw_sketches(rng).pixels for _ in range(PAGES)])
+        found = find(tf.constant(pages))
+        for pixels, *peaks in zip(pages, *(found[name].numpy() for name in Peaks.__slots__), strict=True):
+            page = Page(pixels, pixels.shape)
+            taken, _ = digits_and_signs(Peaks(*peaks))
+            crops += [crop for crop in (crop_digit(page, box) for box in taken.boxes) if crop.any()]
+    images = np.array(crops[:count], np.uint8).reshape(-1, 28, 28)
+    return Examples(images, np.full(len(images), NO_DIGIT, np.uint8))

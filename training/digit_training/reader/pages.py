@@ -91,6 +91,17 @@ class PageWriter:
         page = Page(pixels, boxes, np.array(writing.classes, np.int64))
         return _cut(page, rng) if rng.random() < 0.3 else page
 
+    def draw_sketches(self, rng: np.random.Generator) -> Page:
+        """Return a random page of sketches, or of a scene, without letters that equal digits."""
+        writing = _Writing(np.zeros(PAGE_SHAPE, np.float32))
+        sheet = Sheet(np.zeros(PAGE_SHAPE, np.float32))
+        is_written = rng.random() < 0.8
+        if is_written:
+            self._add_sketch(writing, rng, int(rng.integers(2, 9)))
+        furnish(sheet, rng, is_written=is_written)
+        pixels = photograph(writing.ink, sheet, rng)
+        return Page(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+
     def _write_lines(self, writing: _Writing, sheet: Sheet, rng: np.random.Generator) -> None:
         rows, columns = PAGE_SHAPE
         # Large digits count as much as small ones, of which a page holds more.

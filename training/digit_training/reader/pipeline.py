@@ -25,16 +25,15 @@ from digit_training.errors import Interrupted, NotPublishedError
 from digit_training.export import versions
 from digit_training.publication import Target
 from digit_training.reader import evaluation, sheets
-from digit_training.reader.detector import detector
+from digit_training.reader.detector import SHIPPED_WEIGHTS, shipped_detector
 from digit_training.reader.export import find_peaks, write_reader
 from digit_training.reader.fitting import Plan, fit
 from digit_training.reader.handwriting import GlyphBank
 from digit_training.reader.pages import Page, PageWriter
 from digit_training.recipes import Overrides
 
-SHIPPED_WEIGHTS = Path(__file__).with_name("reader.weights.h5")
 SHIPPED_CARD = Path(__file__).with_name("reader.json")
-"""The network that ships with this package, and its card, which has the command that made it."""
+"""Card of the network that ships with this package; it has the command that made it."""
 
 MIN_RECALL = 0.65
 """Largest required share of digits on drawn pages, many of which are small, faint or covered."""
@@ -97,8 +96,7 @@ def publish_shipped(target: Target, report: Callable[[str], object]) -> None:
     """Publish the reader that ships with this package, if the models folder has none."""
     if target.models.versions(READER_NAME):
         return
-    network = detector()
-    network.load_weights(SHIPPED_WEIGHTS)
+    network = shipped_detector()
     card = json.loads(SHIPPED_CARD.read_text())
     target.publish(READER_NAME, partial(write_reader, network, card), report)
 
