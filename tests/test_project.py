@@ -19,7 +19,7 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 
 
 def test_installed_version_is_that_of_pyproject() -> None:
-    assert version("digit-serving") == VERSION
+    assert version("digits") == VERSION
 
 
 def test_changelog_headings_are_unreleased_then_this_version_with_date() -> None:

@@ -251,7 +251,7 @@ def _without_password(url: str) -> str:
 
 @cache
 def _user_agent() -> str:
-    return f"digit-serving/{metadata.version('digit-serving')} python/{platform.python_version()}"
+    return f"digits/{metadata.version('digits')} python/{platform.python_version()}"
 
 
 def _copy_response(response: httpx.Response, content: bytes) -> httpx.Response:

@@ -136,7 +136,7 @@ def _can_run(command: str) -> bool:
 
 
 @click.command(cls=RegisteredCommands)
-@click.version_option(package_name="digit-serving", prog_name="digits")
+@click.version_option(package_name="digits", prog_name="digits")
 def main() -> None:
     """Train, serve and ask image classifiers: of handwritten digits, or your own."""
 

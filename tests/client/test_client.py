@@ -189,7 +189,7 @@ def test_requests_name_package_python_and_a_request_id(client_type: Any) -> None
         client.predict(b"image")
         client.with_options(default_headers={"X-Tenant": "b"}).predict_many([b"image"])
     agents = {request.headers["user-agent"] for request in requests}
-    assert agents == {f"digit-serving/{version('digit-serving')} python/{platform.python_version()}"}
+    assert agents == {f"digits/{version('digits')} python/{platform.python_version()}"}
     assert [request.headers["x-tenant"] for request in requests] == ["a", "a", "b"]
     sent = [request.headers["x-request-id"] for request in requests]
     assert sent[0] == prediction.request_id == "my-id"

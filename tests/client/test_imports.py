@@ -148,7 +148,7 @@ def test_command_without_its_extra_names_install_command(
     (line,) = stderr.splitlines()
     assert re.fullmatch(
         rf"Error: `digits {arguments[0]}` needs the module [\w.]+; "
-        rf"install it in a clone of digit-serving: pip install '\.\[{extras}\]'",
+        rf"install it in a clone of digits: pip install '\.\[{extras}\]'",
         line,
     )
 
@@ -168,7 +168,7 @@ print(json.dumps(messages))
     messages = run_in_fresh_interpreter(code, EXTRAS)
     extras = ("grpc", "grpc", "images")
     assert [message.partition("install ")[2] for message in messages] == [
-        f"it in a clone of digit-serving: pip install '.[{extra}]'" for extra in extras
+        f"it in a clone of digits: pip install '.[{extra}]'" for extra in extras
     ]
     assert all(re.match(r"digit_client\.\w+ needs the module \w+; ", message) for message in messages)
 
@@ -176,7 +176,7 @@ print(json.dumps(messages))
 def test_required_extras_cover_all_commands() -> None:
     commands = {entry.name for entry in entry_points(group="digits.commands")}
     assert commands - {"keys", "predict"} == _cli.REQUIRED_EXTRAS.keys()
-    known = {extra.lower() for extra in metadata("digit-serving").get_all("Provides-Extra") or ()}
+    known = {extra.lower() for extra in metadata("digits").get_all("Provides-Extra") or ()}
     assert {extra for extras in _cli.REQUIRED_EXTRAS.values() for extra in extras.split(",")} <= known
 
 

@@ -196,8 +196,8 @@ def train(model: str, if_needed: bool, **options: Any) -> None:
         return
     if (data := options["data"]) and not data.exists():
         raise click.ClickException(f"{data} does not exist")
-    if name == READER_NAME and (feedback or options["from_stable"]):
-        raise click.UsageError("--model reader takes neither --feedback nor --from.")
+    if name == READER_NAME and feedback:
+        raise click.UsageError("--model reader takes no --feedback.")
     _silence_tensorflow()
     with _exit_on_error():
         from digit_training import pipeline
@@ -206,7 +206,8 @@ def train(model: str, if_needed: bool, **options: Any) -> None:
 
         overrides = Overrides(*(options.pop(name) for name in ("epochs", "batch_size", "learning_rate")))
         if name == READER_NAME:
-            run = reader_pipeline.ReaderRun(overrides, options["seed"], data, options["report"])
+            fields = (options[key] for key in ("seed", "data", "report", "from_stable"))
+            run = reader_pipeline.ReaderRun(overrides, *fields)
             reader_pipeline.train(run, target)
             return
         if not versions:

@@ -155,7 +155,7 @@ def versions() -> dict[str, str]:
     """Return the versions of Python, of this package and of its libraries, for a model card."""
     return {
         "python": platform.python_version(),
-        "digit-serving": installed_version("digit-serving"),
+        "digits": installed_version("digits"),
         **{library.__name__: library.__version__ for library in (keras, tf, np)},
     }
 

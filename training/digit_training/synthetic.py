@@ -80,6 +80,8 @@ PRINT = PrintConfig()
 PRINTED_FRACTION = 0.1
 """Share of printed digits among synthetic ones."""
 
+BARS = ("50,0 50,100", "53,0 47,100", "60,0 40,100", "70,0 30,100", "45,0 55,100")
+"""Plain 1s, upright and slanted, the most common ones in writing by hand, in the format of `STYLES`."""
 STYLES: tuple[tuple[int, str], ...] = (
     (0, "45,0 0,35 10,85 50,100 95,70 90,20 50,0"),
     (0, "70,10 30,0 0,40 20,95 70,100 100,50 75,5 40,10"),
@@ -99,12 +101,7 @@ STYLES: tuple[tuple[int, str], ...] = (
     (1, "20,40 100,0 10,100"),
     (1, "5,25 70,0 50,95 10,100 100,100"),
     (1, "0,25 25,0 25,95 / 5,100 100,95"),
-    # Plain, upright and slanted: the form most common in writing by hand.
-    (1, "50,0 50,100"),
-    (1, "53,0 47,100"),
-    (1, "60,0 40,100"),
-    (1, "70,0 30,100"),
-    (1, "45,0 55,100"),
+    *((1, bar) for bar in BARS),
     (2, "5,20 45,0 75,25 5,100 100,95"),
     (2, "20,20 50,0 80,30 35,95 0,90 30,80 100,100"),
     # Looped.

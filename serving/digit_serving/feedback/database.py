@@ -206,7 +206,7 @@ class Database:
         if current != _REVISION:
             raise StoreError(
                 f"{without_password(self._url)} has schema {current}, which is newer than {_REVISION}, "
-                "the newest that this digit-serving knows; upgrade digit-serving"
+                "the newest that this installation knows; upgrade digits"
             )
         return True
 

@@ -219,7 +219,7 @@ class Metrics:
             multiprocess_mode="max",
             registry=self._registry,
         )
-        build.labels(version("digit-serving"), platform.python_version()).set(1)
+        build.labels(version("digits"), platform.python_version()).set(1)
 
     def _counter(self, name: str, text: str, *labels: str) -> Any:
         return _cached_labels(Counter(f"digits_{name}", text, labels, registry=self._registry))

@@ -111,7 +111,7 @@ def describe(settings: Settings) -> _Json:
         "openapi": "3.1.0",
         "info": {
             "title": "Digits",
-            "version": version("digit-serving"),
+            "version": version("digits"),
             "summary": "Classifies images, and reads handwritten digits.",
             "description": "Every response carries the header `X-Request-ID`, which identifies the request "
             "in the log. Every error is a problem document (RFC 9457) with a stable `code`; an unknown path "

@@ -106,7 +106,7 @@ def pages(settings: Settings) -> Blueprint:
     """Return the demo page at /, the labelling page and Swagger UI at /docs, whose files stay in memory."""
     blueprint = Blueprint("pages", __name__)
     links = LINKS | ({"feedback": "/v1/feedback"} if settings.feedback else {})
-    index: Index = {"name": "Digits", "version": version("digit-serving"), "links": links}
+    index: Index = {"name": "Digits", "version": version("digits"), "links": links}
     index_json = orjson.dumps(index)
     page_files = {path.name: path.read_bytes() for path in _STATIC.iterdir()}
     docs_files = {path.name: path.read_bytes() for path in _SWAGGER.iterdir()}

@@ -31,7 +31,7 @@ class RequestTracer:
     """
 
     def __init__(self, target: str) -> None:
-        defaults = {"service.name": "digits-gateway", "service.version": version("digit-serving")}
+        defaults = {"service.name": "digits-gateway", "service.version": version("digits")}
         # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override the defaults.
         provider = TracerProvider(resource=Resource.create(defaults).merge(OTELResourceDetector().detect()))
         provider.add_span_processor(BatchSpanProcessor(_exporter()))

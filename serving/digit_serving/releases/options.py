@@ -183,7 +183,7 @@ def format_job(command: str, arguments: Sequence[str], image: str | None) -> str
     template = Template(files("digit_serving.releases").joinpath("job.yaml").read_text())
     return template.substitute(
         name=f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
-        image=image or f"digits-gateway:{version('digit-serving')}",
+        image=image or f"digits-gateway:{version('digits')}",
         command=json.dumps(["digits", "models", command, *arguments]),
     )
 

@@ -33,7 +33,7 @@ _STOPPED = 130
     "--ray",
     metavar="ADDRESS",
     help="Ray cluster: HOST:PORT on one of its nodes, else ray://HOST:PORT. Its nodes have "
-    "digit-serving[ray], and reach SOURCE, OUT and --model-server.  [default: processes on this machine]",
+    "digits[ray], and reach SOURCE, OUT and --model-server.  [default: processes on this machine]",
 )
 @click.option("--workers", type=_COUNT, help="Number of workers, of one CPU each.  [default: all CPUs]")
 @option(

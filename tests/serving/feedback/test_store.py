@@ -204,7 +204,7 @@ def test_open_store_of_newer_schema_is_refused(url: str) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
     engine.dispose()
-    message = "has schema 9999, which is newer than 0001, .*; upgrade digit-serving$"
+    message = "has schema 9999, which is newer than 0001, .*; upgrade digits$"
     with pytest.raises(StoreError, match=message):
         FeedbackStore(url)
 

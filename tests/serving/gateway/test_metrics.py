@@ -178,5 +178,5 @@ def test_probes_are_not_counted(http: FlaskClient) -> None:
 
 
 def test_build_info_has_versions(http: FlaskClient) -> None:
-    labels = f'python="{platform.python_version()}",version="{version("digit-serving")}"'
+    labels = f'python="{platform.python_version()}",version="{version("digits")}"'
     assert f"digits_build_info{{{labels}}} 1.0" in http.get("/metrics").text.splitlines()

@@ -45,7 +45,7 @@ def test_index_for_program_links_to_routes(offline_http: FlaskClient, accept: st
     response = offline_http.get("/", headers={"Accept": accept})
     assert response.mimetype == "application/json"
     index = response.get_json()
-    assert index["version"] == version("digit-serving")
+    assert index["version"] == version("digits")
     rules = {rule.rule for rule in offline_http.application.url_map.iter_rules()}
     assert set(index["links"].values()) <= rules
 

@@ -10,9 +10,9 @@ from digit_client.images import Page, Peaks, crop_digit
 from digit_client.images.reading import SIGN, digits_and_signs, intersections
 from digit_training.data import NO_DIGIT, Examples
 from digit_training.reader.detector import shipped_detector
-from digit_training.reader.export import find_peaks
 from digit_training.reader.handwriting import GlyphBank
 from digit_training.reader.pages import PageWriter
+from digit_training.reader.peaks import find_peaks
 
 GLYPHS = 1500
 """Largest number of glyphs of each origin, from which the pages are written."""

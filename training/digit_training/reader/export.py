@@ -7,22 +7,16 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from digit_client.artifact.task_card import READER_NAME
-from digit_client.images.reading import CLASSES
 from digit_client.tfserving.codec import PAGES_INPUT, PIXELS_SIGNATURE, ModelRef, encode_page
 from digit_training.export import write_extra
-from digit_training.reader.detector import BOX_UNIT, MULTIPLE, STRIDE, stretch
+from digit_training.reader.peaks import find_peaks
 
-LEVELS = 4
-"""Levels of the pyramid: the page, and halves, quarters and eighths of it."""
-MIN_SCORE = 0.05
-"""Least score of a peak that is returned."""
 WARMUP_SHAPES = ((480, 640), (96, 192))
 """Sides of the pages in the warm-up requests."""
-LEVEL_PEAKS = 192
-"""Largest number of peaks of a level, and of a page."""
 
 
 def write_reader(network: keras.Model, card: dict[str, Any], directory: Path) -> None:
@@ -42,52 +36,6 @@ def write_reader(network: keras.Model, card: dict[str, Any], directory: Path) ->
     write_extra(directory, card, [PredictRequest.FromString(page.SerializeToString()) for page in blank])
 
 
-def find_peaks(network: Any, pages: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Return the peaks of pages uint8 [n, h, w], the best ones first.
-
-    `scores` float32 [n, k], 0 where a page has fewer peaks; `classes` float32 [n, k, 11], probabilities;
-    `boxes` float32 [n, k, 4], left, top, width and height in pixels.
-    """
-    levels = tf.cast(pages, tf.float32)[..., tf.newaxis]
-    parts = []
-    for level in range(LEVELS):
-        if level:
-            levels = tf.nn.avg_pool2d(levels, 2, 2, "SAME")
-        parts.append(_peaks(network(stretch(_pad(levels)), training=False), 2.0**level))
-    scores, classes, boxes = (tf.concat(values, axis=1) for values in zip(*parts, strict=True))
-    count = tf.minimum(LEVEL_PEAKS, tf.reduce_max(tf.reduce_sum(tf.cast(scores > 0, tf.int32), axis=1)))
-    best = tf.math.top_k(scores, count)
-    return {
-        "scores": best.values,
-        "classes": tf.gather(classes, best.indices, batch_dims=1),
-        "boxes": tf.gather(boxes, best.indices, batch_dims=1),
-    }
-
-
-def _pad(levels: tf.Tensor) -> tf.Tensor:
-    """Pad pages with their mean, about the level of the paper, to sides that the network takes."""
-    shape = tf.shape(levels)
-    low = 2 * MULTIPLE
-    size = tf.maximum(low, (shape[1:3] + MULTIPLE - 1) // MULTIPLE * MULTIPLE)
-    mean = tf.reduce_mean(levels, axis=(1, 2, 3), keepdims=True)
-    missing = size - shape[1:3]
-    return mean + tf.pad(levels - mean, [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]])
-
-
-def _peaks(cells: tf.Tensor, scale: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return scores [n, k], classes [n, k, 11] and boxes [n, k, 4] of the local maxima of one level."""
-    scores = tf.sigmoid(cells[..., 0])
-    is_peak = (scores >= tf.nn.max_pool2d(scores[..., tf.newaxis], 3, 1, "SAME")[..., 0]) & (
-        scores > MIN_SCORE
-    )
-    shape = tf.shape(scores)
-    flat = tf.reshape(tf.where(is_peak, scores, 0.0), [shape[0], -1])
-    best = tf.math.top_k(flat, tf.minimum(LEVEL_PEAKS, tf.shape(flat)[1]))
-    chosen = tf.gather(tf.reshape(cells, [shape[0], -1, cells.shape[-1]]), best.indices, batch_dims=1)
-    x = (tf.cast(best.indices % shape[2], tf.float32) + 0.5) * STRIDE
-    y = (tf.cast(best.indices // shape[2], tf.float32) + 0.5) * STRIDE
-    left, top, right, bottom = tf.unstack(
-        tf.exp(tf.minimum(chosen[..., 1 + CLASSES :], 4.0)) * BOX_UNIT, axis=-1
-    )
-    boxes = tf.stack([x - left, y - top, left + right, top + bottom], axis=-1) * scale
-    return best.values, tf.nn.softmax(chosen[..., 1 : 1 + CLASSES]), boxes
+def read_weights(directory: Path) -> list[NDArray[np.float32]]:
+    """Return the weights of the detector in a SavedModel of `write_reader`, in Keras's order."""
+    return [weight.numpy() for weight in tf.saved_model.load(str(directory)).weights]

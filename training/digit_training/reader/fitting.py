@@ -1,12 +1,13 @@
 """Fit of the detector to pages that are drawn as it goes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from digit_training.data import Examples
 from digit_training.reader.detector import detection_loss, detector, stretch, targets
@@ -29,6 +30,10 @@ class Plan:
     steps_per_epoch: int = 500
     glyphs: int = 6000
     """Glyphs of each origin."""
+
+    def fine_tuning(self) -> "Plan":
+        """Return the plan of a fit that starts from a fitted network: two fifths of the epochs."""
+        return replace(self, epochs=self.epochs * 2 // 5)
 
     @property
     def steps(self) -> int:
@@ -78,8 +83,9 @@ def fit(
     seed: int,
     folder: Path,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    weights: Sequence[NDArray[np.float32]] = (),
 ) -> keras.Model:
-    """Fit a detector; `digits` are MNIST's training digits.
+    """Fit a detector, from the weights if there are any; `digits` are MNIST's training digits.
 
     After an interruption, another call with the same folder goes on with the epoch that was interrupted.
     """
@@ -93,6 +99,8 @@ def fit(
         warmup_steps=warm_up,
     )
     network = detector()
+    if weights:
+        network.set_weights(weights)
     levels = keras.Input((None, None, 1), dtype="uint8", name="levels")
     trained = keras.Model(levels, network(Stretch()(levels)), name="reader_on_levels")
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=plan.weight_decay, clipnorm=5.0)

@@ -16,6 +16,7 @@ from digit_training.data import Examples
 from digit_training.negatives import Sketcher
 from digit_training.strokes import LETTERS
 from digit_training.synthetic import (
+    BARS,
     PEN,
     PRINT,
     STYLES,
@@ -98,6 +99,9 @@ class GlyphBank:
         for number in range(max(count, len(styles))):
             label, strokes = styles[number % len(styles)]
             self._glyphs["strokes"][label].append(_to_glyph(draw_strokes(strokes, rng, PEN)))
+        self._bars = [
+            _to_glyph(draw_strokes(parse_strokes(pick(BARS, rng)), rng, PEN)) for _ in range(count // 8)
+        ]
         for number in range(count // 2):
             label = number % SIGN
             self._glyphs["print"][label].append(_to_glyph(draw_text(str(label), PRINT.fonts, rng)))
@@ -110,6 +114,10 @@ class GlyphBank:
     def take(self, source: str, label: int, rng: np.random.Generator) -> Glyph:
         """Return a random glyph of the label, 0 to 9; a drawn style if the source has none."""
         return pick(self._glyphs[source][label] or self._glyphs["strokes"][label], rng)
+
+    def bar(self, rng: np.random.Generator) -> Glyph:
+        """Return a random plain 1."""
+        return pick(self._bars, rng)
 
     def word(self, rng: np.random.Generator) -> Glyph:
         """Return a random word of any height."""

@@ -181,8 +181,9 @@ class PageWriter:
     def _glyph(self, label: int, hand: "_Hand", rng: np.random.Generator) -> Ink:
         source = hand.source if rng.random() < hand.constancy else pick(SOURCES[:3], rng)
         height = hand.height * np.exp(rng.normal(0, hand.size_spread))
+        is_bar = label == 1 and hand.writes_bars
         ink = transform(
-            self._bank.take(source, label, rng),
+            self._bank.bar(rng) if is_bar else self._bank.take(source, label, rng),
             max(6.0, height),
             hand.stretch * np.exp(rng.normal(0, 0.06)),
             hand.slant + rng.normal(0, 0.04),
@@ -329,6 +330,8 @@ class _Hand:
     word_share: float
     sign_share: float
     is_boxed: bool
+    writes_bars: bool
+    """True if 1s are plain bars."""
 
     @classmethod
     def any(cls, rng: np.random.Generator, height: float) -> "_Hand":
@@ -340,7 +343,8 @@ class _Hand:
             constancy=1.0 if rng.random() < 0.7 else 0.5,
             pen=max(1.0, height * rng.uniform(0.05, 0.14)),
             weight=float(rng.uniform(-0.025, 0.05) * height) if rng.random() < 0.4 else 0.0,
-            slant=float(rng.normal(0, 0.22)),
+            # Upright or slanted.
+            slant=float(rng.normal(0, 0.05 if rng.random() < 0.4 else 0.22)),
             stretch=float(np.exp(rng.normal(0, 0.14))),
             size_spread=float(rng.choice((0.04, 0.1, 0.2))),
             gap=float(np.exp(rng.uniform(*np.log((0.03, 0.5))))),
@@ -352,6 +356,7 @@ class _Hand:
             word_share=0.35 if rng.random() < 0.35 else 0.0,
             sign_share=0.6 if rng.random() < 0.42 else 0.0,
             is_boxed=bool(rng.random() < 0.12),
+            writes_bars=bool(rng.random() < 0.4),
         )
 
 

@@ -16,20 +16,22 @@ import tensorflow as tf
 from rich.console import Console
 
 from digit_client.artifact.task_card import READER_NAME
+from digit_client.artifact.versions import Version
 from digit_client.images import Peaks
 from digit_training import data as datasets
 from digit_training import device, provenance
 from digit_training.callbacks import FitProgress
 from digit_training.data import Examples
-from digit_training.errors import Interrupted, NotPublishedError
+from digit_training.errors import Interrupted, ModelError, NotPublishedError
 from digit_training.export import versions
 from digit_training.publication import Target
 from digit_training.reader import evaluation, sheets
 from digit_training.reader.detector import SHIPPED_WEIGHTS, shipped_detector
-from digit_training.reader.export import find_peaks, write_reader
+from digit_training.reader.export import read_weights, write_reader
 from digit_training.reader.fitting import Plan, fit
 from digit_training.reader.handwriting import GlyphBank
 from digit_training.reader.pages import Page, PageWriter
+from digit_training.reader.peaks import find_peaks
 from digit_training.recipes import Overrides
 
 SHIPPED_CARD = Path(__file__).with_name("reader.json")
@@ -53,26 +55,48 @@ class ReaderRun:
     report: Path | None = None
     """Folder for the weights, the card and the test pages, and for a fit that was interrupted; None selects
     runs/reader."""
+    from_stable: bool = False
+    """True to start from the weights of the stable version."""
+
+    @property
+    def plan(self) -> Plan:
+        """Return the hyperparameters."""
+        plan = Plan().fine_tuning() if self.from_stable else Plan()
+        return replace(
+            plan, **{name: value for name, value in asdict(self.overrides).items() if value is not None}
+        )
+
+    @property
+    def command(self) -> str:
+        """Return the command of this fit, without its paths."""
+        options = [
+            f"--{name.replace('_', '-')} {value}" for name, value in asdict(self.overrides).items() if value
+        ]
+        start = ["--from stable"] if self.from_stable else []
+        return " ".join([f"digits train --model reader --seed {self.seed}", *start, *options])
 
 
 def train(run: ReaderRun, target: Target) -> None:
     """Fit a reader and publish it. Raise TrainingError, ArtifactError, or Interrupted after Ctrl-C."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     dataset = datasets.load(run.data)
-    plan = _plan(run.overrides)
+    plan = run.plan
+    start = _stable(target) if run.from_stable else None
     folder = run.report or Path("runs") / READER_NAME
     folder.mkdir(parents=True, exist_ok=True)
     console.print(f"Device: {device.name()}")
     try:
         with closing(FitProgress(console)) as progress:
-            network = fit(dataset.train, plan, run.seed, folder, [progress])
+            network = fit(
+                dataset.train, plan, run.seed, folder, [progress], read_weights(start.path) if start else ()
+            )
     except KeyboardInterrupt:
         raise Interrupted("Interrupted; the same command goes on where it stopped.") from None
     pages = draw_test_pages(dataset.test, TEST_PAGES)
     finds = evaluation.score(pages, _find_all(network, pages))
     threshold = finds.threshold()
     _fold(network, threshold, finds.slope())
-    card = _card(network, plan, run.seed, finds, threshold)
+    card = _card(network, run, finds, threshold) | {"started_from": start.card() if start else None}
     network.save_weights(folder / SHIPPED_WEIGHTS.name)
     card["weights_sha256"] = hashlib.sha256((folder / SHIPPED_WEIGHTS.name).read_bytes()).hexdigest()
     (folder / SHIPPED_CARD.name).write_text(json.dumps(card, indent=2) + "\n")
@@ -108,9 +132,11 @@ def draw_test_pages(digits: Examples, count: int) -> list[Page]:
     return [writer.draw(rng) for _ in range(count)]
 
 
-def _plan(overrides: Overrides) -> Plan:
-    given = {name: value for name, value in asdict(overrides).items() if value is not None}
-    return replace(Plan(), **given)
+def _stable(target: Target) -> Version:
+    version = target.models.labelled(READER_NAME)
+    if version is None:
+        raise ModelError(f"{target.models.root} has no stable reader to start from")
+    return version
 
 
 def _find_all(network: keras.Model, pages: Sequence[Page]) -> list[Peaks]:
@@ -131,9 +157,7 @@ def _fold(network: keras.Model, threshold: float, slope: float) -> None:
     layer.set_weights([kernel, bias])
 
 
-def _card(
-    network: keras.Model, plan: Plan, seed: int, finds: evaluation.Finds, threshold: float
-) -> dict[str, Any]:
+def _card(network: keras.Model, run: ReaderRun, finds: evaluation.Finds, threshold: float) -> dict[str, Any]:
     return {
         "model": network.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -147,8 +171,13 @@ def _card(
             "slope": round(finds.slope(), 3),
             "max_false_pages": evaluation.MAX_FALSE_PAGES,
         },
-        "fit": {**asdict(plan), "seed": seed, "device": device.name(), "backend": keras.backend.backend()},
-        "command": f"digits train --model reader --seed {seed}",
+        "fit": {
+            **asdict(run.plan),
+            "seed": run.seed,
+            "device": device.name(),
+            "backend": keras.backend.backend(),
+        },
+        "command": run.command,
         "source": provenance.describe(),
         "versions": versions(),
     }
