@@ -21,6 +21,8 @@ CLASSES = 11
 SIGN = 10
 _LEAST = 1e-9
 """Least probability whose logarithm is taken."""
+_LEAST_ODDS = 1e-4
+"""The same of odds: no network is surer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,10 @@ class ReadingConfig:
 
     min_peak: float = 0.08
     """Least score of a peak that is looked at."""
-    min_lone_is_digit: float = 0.95
-    """Least `is_digit` of a lone digit, of which the reader is not sure."""
     min_score: float = 0.5
-    """Least score of a digit."""
+    """Least score of a digit of which the reader alone is sure."""
+    min_together: float = 0.94
+    """Least probability of a digit by reader and model together."""
     max_mixed_overlap: float = 0.2
     """Share of a digit that its neighbour covers from which on the reader alone decides."""
     max_overlap: float = 0.4
@@ -114,7 +116,7 @@ def read(
 ) -> tuple[Reading, list[NDArray[np.uint8]]]:
     """Return the numbers on the page, and the crop of each digit, in the same order.
 
-    Takes one prediction for each crop. `min_is_digit` is the least mean `is_digit` of the digits.
+    Takes one prediction for each crop. `min_is_digit` is the least `is_digit` of a digit.
     """
     chosen = digit_indexes(detected, predictions, min_is_digit)
     scores, probabilities = detected.digits.scores, _mix(detected.digits, predictions)
@@ -140,17 +142,21 @@ def read(
 def digit_indexes(
     detected: Detected, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
 ) -> list[int]:
-    """Return the indexes of the digits: those of the reader, if the model agrees in the mean.
+    """Return the indexes of the digits; none if reader and model together are not sure of them in the mean.
 
-    If the reader is sure of none, the best peak is a digit if the model is sure of it.
+    Naive Bayes: the odds of both are multiplied. Hysteresis: beside a digit of which the reader is sure, a
+    weaker peak is a digit if both together are sure, such as a plain stroke, which is a 1 only in a number.
+    J. Canny, "A computational approach to edge detection", IEEE PAMI 8, 1986.
     """
     scores = detected.digits.scores
-    chosen: list[int] = np.flatnonzero(scores >= _CONFIG.min_score).tolist()
-    if not chosen and len(scores):
-        chosen, min_is_digit = [int(scores.argmax())], max(min_is_digit, _CONFIG.min_lone_is_digit)
-    if not chosen or np.mean([_is_digit(predictions[index]) for index in chosen]) < min_is_digit:
+    if not len(scores):
         return []
-    return chosen
+    is_digit = np.array([_is_digit(prediction) for prediction in predictions])
+    together = _log_odds(scores) + _log_odds(is_digit) - _log_odds(np.array(min_is_digit))
+    least = _log_odds(np.array(_CONFIG.min_together))
+    is_sure = scores >= _CONFIG.min_score
+    chosen = np.flatnonzero(is_sure | (together >= least)) if is_sure.any() else np.array([scores.argmax()])
+    return chosen.tolist() if together[chosen].mean() >= least else []
 
 
 def _is_digit(prediction: Prediction) -> float:
@@ -158,6 +164,11 @@ def _is_digit(prediction: Prediction) -> float:
     if prediction.is_digit is not None:
         return prediction.is_digit
     return float(prediction.looks_like_digit())
+
+
+def _log_odds(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
+    clipped = np.clip(probabilities, _LEAST_ODDS, 1 - _LEAST_ODDS)
+    return np.asarray(np.log(clipped / (1 - clipped)))
 
 
 def _suppress(peaks: Peaks) -> Peaks:

@@ -68,6 +68,23 @@ def test_read_doubtful_peak_where_the_model_is_sure_is_a_lone_digit() -> None:
     assert images.read(detected, [prediction(label) for label in (2, 1, 4)])[0].text == "2"
 
 
+def test_read_doubtful_peak_beside_a_sure_digit_counts_where_the_model_is_sure() -> None:
+    found = peaks(*ROW)
+    found.scores[1:] = 0.2
+    detected = images.detect(PAGE, found)
+    answers = [prediction(1), prediction(2, 0.999), prediction(4, 0.5)]
+    assert images.read(detected, answers)[0].text == "12"
+
+
+@pytest.mark.parametrize(
+    ("score", "is_digit", "text"), [(0.6, 0.95, "124"), (0.6, 0.8, ""), (0.95, 0.8, "124")]
+)
+def test_read_multiplies_the_odds_of_reader_and_model(score: float, is_digit: float, text: str) -> None:
+    detected = images.detect(PAGE, peaks(*ROW, score=score))
+    answers = [prediction(label, is_digit) for label in (1, 2, 4)]
+    assert images.read(detected, answers)[0].text == text
+
+
 def test_read_with_lower_min_is_digit_leaves_it_to_the_reader() -> None:
     detected = images.detect(PAGE, peaks(*ROW))
     answers = [prediction(label, 0.2) for label in (1, 2, 4)]

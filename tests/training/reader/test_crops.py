@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from digit_training.reader.crops import crop_digits
+from digit_training.data import NO_DIGIT
+from digit_training.reader.crops import crop_digits, crop_negatives
 
 
 def test_crops_are_digits_in_mnists_form_and_the_same_for_a_seed(mnist: Any) -> None:
@@ -22,3 +23,11 @@ def test_crops_of_few_digits_have_other_labels_too(mnist: Any) -> None:
 
 def test_no_crops_need_no_digits(mnist: Any) -> None:
     assert len(crop_digits(0, mnist.train[:0], np.random.default_rng(0))) == 0
+
+
+def test_negatives_are_what_the_reader_finds_without_a_digit(mnist: Any) -> None:
+    found = crop_negatives(20, mnist.train[:100], np.random.default_rng(0))
+    assert found.images.shape == (20, 28, 28)
+    assert found.labels.tolist() == [NO_DIGIT] * 20
+    assert found.images.reshape(20, -1).any(axis=1).all()
+    assert len(crop_negatives(0, mnist.train[:0], np.random.default_rng(0))) == 0

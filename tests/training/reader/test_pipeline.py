@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from digit_client._recognition import Recognition
 from digit_client.artifact.models_folder import ModelsFolder
 from digit_client.images import Peaks
 from digit_training.data import SAMPLE
-from digit_training.errors import NotPublishedError
+from digit_training.errors import ModelError, NotPublishedError
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
 from digit_training.reader import pipeline
@@ -75,3 +76,14 @@ def test_train_reader_writes_weights_card_and_pages(tmp_path: Path, monkeypatch:
     assert (tmp_path / "report" / "pages.png").stat().st_size > 10_000
     pipeline.train(run, target(tmp_path / "models", force=True))
     assert (tmp_path / "models" / "reader" / "1" / "saved_model.pb").is_file()
+    again = replace(run, from_stable=True, seed=1)
+    pipeline.train(again, target(tmp_path / "models", force=True))
+    card = json.loads((tmp_path / "models" / "reader" / "2" / "assets.extra" / "model.json").read_text())
+    assert card["command"] == "digits train --model reader --seed 1 --from stable --epochs 1 --batch-size 1"
+    assert card["started_from"]["command"] == "digits train --model reader --seed 0 --epochs 1 --batch-size 1"
+
+
+def test_train_from_stable_needs_a_stable_reader(tmp_path: Path) -> None:
+    run = pipeline.ReaderRun(Overrides(), 0, SAMPLE, tmp_path, from_stable=True)
+    with pytest.raises(ModelError, match="has no stable reader to start from"):
+        pipeline.train(run, target(tmp_path / "models"))
