@@ -58,7 +58,7 @@ class ReadingConfig:
     """Least score of a peak that is looked at."""
     min_score: float = 0.5
     """Least score of a digit of which the reader alone is sure."""
-    min_together: float = 0.94
+    min_together: float = 0.9
     """Least probability of a digit by reader and model together."""
     max_mixed_overlap: float = 0.2
     """Share of a digit that its neighbour covers from which on the reader alone decides."""

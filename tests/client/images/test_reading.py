@@ -77,7 +77,7 @@ def test_read_doubtful_peak_beside_a_sure_digit_counts_where_the_model_is_sure()
 
 
 @pytest.mark.parametrize(
-    ("score", "is_digit", "text"), [(0.6, 0.95, "124"), (0.6, 0.8, ""), (0.95, 0.8, "124")]
+    ("score", "is_digit", "text"), [(0.6, 0.95, "124"), (0.6, 0.7, ""), (0.95, 0.8, "124")]
 )
 def test_read_multiplies_the_odds_of_reader_and_model(score: float, is_digit: float, text: str) -> None:
     detected = images.detect(PAGE, peaks(*ROW, score=score))

@@ -18,6 +18,7 @@ from digit_training.errors import ModelError, NotPublishedError
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
 from digit_training.reader import pipeline
+from digit_training.reader.detector import SHIPPED_WEIGHTS
 from digit_training.reader.fitting import Plan
 from digit_training.recipes import Overrides
 from tests.client.drawn_numbers import draw_lines
@@ -42,7 +43,7 @@ def test_shipped_reader_is_stable_with_its_card(published: Path) -> None:
     version = ModelsFolder(published).labelled("reader")
     assert version is not None
     card = version.card()
-    assert card["weights_sha256"] == hashlib.sha256(pipeline.SHIPPED_WEIGHTS.read_bytes()).hexdigest()
+    assert card["weights_sha256"] == hashlib.sha256(SHIPPED_WEIGHTS.read_bytes()).hexdigest()
     assert card["drawn_pages"]["recall"] > 0.7
 
 
