@@ -301,7 +301,9 @@ def _fit_inputs(
     """Return the data arguments of Model.fit, and the callbacks that these data need."""
     if not recipe.augmented:
         examples = train.plain + train.synthetic
-        return {"x": examples.pixels, "y": examples.labels, "batch_size": recipe.batch_size}, []
+        targets, *weights = fit_targets(examples.labels, has_two_outputs)
+        arrays = {"x": examples.pixels, "y": targets, "sample_weight": weights[0] if weights else None}
+        return arrays | {"batch_size": recipe.batch_size}, []
     batches = AugmentedBatches(recipe, train, seed, has_two_outputs)
     set_epoch = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.set_epoch(epoch))
     return {"x": batches}, [set_epoch]

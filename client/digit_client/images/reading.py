@@ -22,7 +22,7 @@ SIGN = 10
 _LEAST = 1e-9
 """Least probability whose logarithm is taken."""
 _LEAST_ODDS = 1e-4
-"""The same of odds: no network is surer."""
+"""Least doubt of a network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +152,9 @@ def digit_indexes(
     if not len(scores):
         return []
     is_digit = np.array([_is_digit(prediction) for prediction in predictions])
-    together = _log_odds(scores) + _log_odds(is_digit) - _log_odds(np.array(min_is_digit))
-    least = _log_odds(np.array(_CONFIG.min_together))
+    bar = _log_odds(np.array(min_is_digit), _LEAST)
+    together = _log_odds(scores, _LEAST_ODDS) + _log_odds(is_digit, _LEAST_ODDS) - bar
+    least = _log_odds(np.array(_CONFIG.min_together), _LEAST)
     is_sure = scores >= _CONFIG.min_score
     chosen = np.flatnonzero(is_sure | (together >= least)) if is_sure.any() else np.array([scores.argmax()])
     return chosen.tolist() if together[chosen].mean() >= least else []
@@ -166,8 +167,8 @@ def _is_digit(prediction: Prediction) -> float:
     return float(prediction.looks_like_digit())
 
 
-def _log_odds(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
-    clipped = np.clip(probabilities, _LEAST_ODDS, 1 - _LEAST_ODDS)
+def _log_odds(probabilities: NDArray[np.floating], least: float) -> NDArray[np.floating]:
+    clipped = np.clip(probabilities, least, 1 - least)
     return np.asarray(np.log(clipped / (1 - clipped)))
 
 
