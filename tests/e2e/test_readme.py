@@ -42,7 +42,7 @@ class Copy:
 @pytest.fixture(scope="module")
 def copy(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     folder = tmp_path_factory.mktemp("copy")
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "cpu-overrides.txt"):
         shutil.copy(ROOT / name, folder)
         # Timestamps older than .venv, so that make does not rebuild it.
         os.utime(folder / name, (0, 0))

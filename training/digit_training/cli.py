@@ -134,7 +134,7 @@ def _pop_feedback(options: dict[str, Any]) -> "FeedbackSource | None":
     default="quick",
     show_default=True,
     type=click.Choice(["quick", "full", "best"]),
-    help="Effort for the convnet: quick takes two and a half minutes, full ten minutes, "
+    help="Effort for the convnet: quick takes three and a half minutes, full ten minutes, "
     "best an hour (an ensemble of five networks).",
 )
 @click.option(

@@ -62,5 +62,8 @@ def test_gateway_large_photographs_end_within_deadline(stub: StubModelServer) ->
         ThreadPoolExecutor(200) as threads,
     ):
         responses = [*threads.map(partial(predict, gateway.url), [photograph] * 200)]
-    assert {response.status_code for response in responses} == {200, 429}
+    statuses = {response.status_code for response in responses}
+    # Those whose turn comes at the deadline end there.
+    assert 200 in statuses
+    assert statuses <= {200, 429, 503, 504}
     assert max(response.elapsed.total_seconds() for response in responses) < deadline + 1
