@@ -206,8 +206,9 @@ def train(model: str, if_needed: bool, **options: Any) -> None:
 
         overrides = Overrides(*(options.pop(name) for name in ("epochs", "batch_size", "learning_rate")))
         if name == READER_NAME:
-            fields = (options[key] for key in ("seed", "data", "report", "from_stable"))
-            run = reader_pipeline.ReaderRun(overrides, *fields)
+            run = reader_pipeline.ReaderRun(
+                overrides, options["seed"], data, options["report"], options["from_stable"]
+            )
             reader_pipeline.train(run, target)
             return
         if not versions:

@@ -133,15 +133,16 @@ def predict_saved_model(directory: Path, *images: NDArray[np.uint8]) -> list[Out
         raise ModelError(f"{directory} cannot be loaded and evaluated: {reason}") from error
 
 
-def read_weights(version: Version, model: keras.Model) -> list[NDArray[np.float32]]:
+def read_weights(version: Version, model: keras.Model, leading: int = 1) -> list[NDArray[np.float32]]:
     """Return the weights of a version for `model`, a network of the same architecture.
+
+    `leading` variables come before them: the divisor of a classifier's pixels; see save_model.
 
     The last layers have the temperature and the threshold of `is_digit` folded in. Raise ModelError if the
     version has another architecture or cannot be loaded.
     """
     try:
-        # The first variable is the divisor of the pixels; see save_model.
-        saved = [weight.numpy() for weight in tf.saved_model.load(str(version.path)).weights[1:]]
+        saved = [weight.numpy() for weight in tf.saved_model.load(str(version.path)).weights[leading:]]
     # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
     except Exception as error:
         raise ModelError(f"{version.path} cannot be loaded: {error}") from error

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,6 +27,11 @@ class Overrides:
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Return those that the user gives, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -152,9 +152,8 @@ def digit_indexes(
     if not len(scores):
         return []
     is_digit = np.array([_is_digit(prediction) for prediction in predictions])
-    bar = _log_odds(np.array(min_is_digit), _LEAST)
-    together = _log_odds(scores, _LEAST_ODDS) + _log_odds(is_digit, _LEAST_ODDS) - bar
-    least = _log_odds(np.array(_CONFIG.min_together), _LEAST)
+    together = _log_odds(scores, _LEAST_ODDS) + _log_odds(is_digit, _LEAST_ODDS)
+    least = _log_odds(np.array((_CONFIG.min_together, min_is_digit)), _LEAST).sum()
     is_sure = scores >= _CONFIG.min_score
     chosen = np.flatnonzero(is_sure | (together >= least)) if is_sure.any() else np.array([scores.argmax()])
     return chosen.tolist() if together[chosen].mean() >= least else []

@@ -208,10 +208,11 @@ class AnswerKeeper:
             {each.index: body.picture(each.index) for each in answers if not each.inputs},
             {index: file for index, file in files if isinstance(file, bytes)},
         )
-        if self._queued_bytes - self._written_bytes + queued.size > _MAX_QUEUED_BYTES:
+        size = queued.size
+        if self._queued_bytes - self._written_bytes + size > _MAX_QUEUED_BYTES:
             self._metrics.feedback_dropped.inc(queued.count)
             return
-        self._queued_bytes += queued.size
+        self._queued_bytes += size
         self._answers.put(queued)
 
     def find(self, request_id: str, index: int, caller: str) -> list[Record]:

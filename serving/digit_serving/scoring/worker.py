@@ -41,9 +41,15 @@ _MIN_BATCH = 256
 """Images that fill a call."""
 _BATCHES_PER_WORKER = 4
 """Batches that each worker gets at least, so that none waits long for the last one."""
-_PREDICTION_COLUMNS = (
-    *("label", "predicted_labels", "digit", "refusal", "confidence", "is_digit", "probabilities"),
-)
+_PREDICTION_COLUMNS = [
+    "label",
+    "predicted_labels",
+    "digit",
+    "refusal",
+    "confidence",
+    "is_digit",
+    "probabilities",
+]
 _POLL_SECONDS = 1.0
 _CONNECT_SECONDS = 10.0
 

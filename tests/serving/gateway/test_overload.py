@@ -63,7 +63,5 @@ def test_gateway_large_photographs_end_within_deadline(stub: StubModelServer) ->
     ):
         responses = [*threads.map(partial(predict, gateway.url), [photograph] * 200)]
     statuses = {response.status_code for response in responses}
-    # Those whose turn comes at the deadline end there.
-    assert 200 in statuses
-    assert statuses <= {200, 429, 503, 504}
+    assert {200, 429} <= statuses <= {200, 429, 504}
     assert max(response.elapsed.total_seconds() for response in responses) < deadline + 1

@@ -6,9 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from digit_client.artifact.verification import verify
+from digit_client.artifact.versions import Version
 from digit_client.images.reading import CLASSES
+from digit_training.export import read_weights
 from digit_training.reader.detector import detector
-from digit_training.reader.export import read_weights, write_reader
+from digit_training.reader.export import write_reader
 
 
 def test_written_reader_takes_any_size_and_warms_up(tmp_path: Path) -> None:
@@ -21,5 +23,6 @@ def test_written_reader_takes_any_size_and_warms_up(tmp_path: Path) -> None:
         found = signature(pages=tf.zeros(shape, tf.uint8))
         assert found["boxes"].shape[0] == shape[0]
         assert found["classes"].shape[1:] == (found["scores"].shape[1], CLASSES)
-    for written, weights in zip(read_weights(folder), network.get_weights(), strict=True):
+    saved = read_weights(Version("reader", 1, folder), detector(), leading=0)
+    for written, weights in zip(saved, network.get_weights(), strict=True):
         assert np.array_equal(written, weights)

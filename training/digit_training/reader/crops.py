@@ -1,18 +1,15 @@
 """Crops of drawn pages: what the digits' model gets to see behind the reader, as training examples."""
 
-from functools import partial
-
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
-from digit_client.images import Page, Peaks, crop_digit
+from digit_client.images import Page, crop_digit
 from digit_client.images.reading import SIGN, digits_and_signs, intersections
 from digit_training.data import NO_DIGIT, Examples
 from digit_training.reader.detector import shipped_detector
 from digit_training.reader.handwriting import GlyphBank
 from digit_training.reader.pages import PageWriter
-from digit_training.reader.peaks import find_peaks
+from digit_training.reader.peaks import finder
 
 GLYPHS = 1500
 """Largest number of glyphs of each origin, from which the pages are written."""
@@ -54,13 +51,12 @@ def crop_negatives(count: int, digits: Examples, rng: np.random.Generator) -> Ex
     crops: list[NDArray[np.uint8]] = []
     if count:
         writer = PageWriter(GlyphBank(digits, min(count, GLYPHS), rng))
-        find = tf.function(partial(find_peaks, shipped_detector()))
+        find = finder(shipped_detector())
     while len(crops) < count:
         pages = np.stack([writer.draw_sketches(rng).pixels for _ in range(PAGES)])
-        found = find(tf.constant(pages))
-        for pixels, *peaks in zip(pages, *(found[name].numpy() for name in Peaks.__slots__), strict=True):
+        for pixels, peaks in zip(pages, find(pages), strict=True):
             page = Page(pixels, pixels.shape)
-            taken, _ = digits_and_signs(Peaks(*peaks))
+            taken, _ = digits_and_signs(peaks)
             crops += [crop for crop in (crop_digit(page, box) for box in taken.boxes) if crop.any()]
     images = np.array(crops[:count], np.uint8).reshape(-1, 28, 28)
     return Examples(images, np.full(len(images), NO_DIGIT, np.uint8))

@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from digit_client.artifact.task_card import READER_NAME
@@ -53,8 +52,3 @@ def _with_constant_weights(network: keras.Model) -> Callable[..., tf.Tensor]:
         return outputs
 
     return call
-
-
-def read_weights(directory: Path) -> list[NDArray[np.float32]]:
-    """Return the weights of the detector in a SavedModel of `write_reader`, in Keras's order."""
-    return [weight.numpy() for weight in tf.saved_model.load(str(directory)).weights]

@@ -1,5 +1,6 @@
 """Fit of the detector to pages that are drawn as it goes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from digit_training.data import Examples
 from digit_training.reader.detector import detection_loss, detector, stretch, targets
 from digit_training.reader.handwriting import GlyphBank
 from digit_training.reader.pages import PAGE_SHAPE, PageWriter
+from digit_training.recipes import FINE_TUNING_EPOCHS
 
 Batch = tuple[Any, Any]
 
@@ -32,8 +34,8 @@ class Plan:
     """Glyphs of each origin."""
 
     def fine_tuning(self) -> "Plan":
-        """Return the plan of a fit that starts from a fitted network: two fifths of the epochs."""
-        return replace(self, epochs=self.epochs * 2 // 5)
+        """Return the plan of a fit that starts from a fitted network: fewer epochs."""
+        return replace(self, epochs=math.ceil(self.epochs * FINE_TUNING_EPOCHS))
 
     @property
     def steps(self) -> int:

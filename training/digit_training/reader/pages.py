@@ -85,10 +85,7 @@ class PageWriter:
             self._sketch(writing, rng)
         if rng.random() < 0.12 and kind < 0.67:
             self._add_sketch(writing, rng, 1)
-        furnish(sheet, rng, is_written=kind < 0.95)
-        pixels = photograph(writing.ink, sheet, rng)
-        boxes = np.array(writing.boxes, np.float32).reshape(-1, 4)
-        page = Page(pixels, boxes, np.array(writing.classes, np.int64))
+        page = _photograph(writing, sheet, rng, is_written=kind < 0.95)
         return _cut(page, rng) if rng.random() < 0.3 else page
 
     def draw_sketches(self, rng: np.random.Generator) -> Page:
@@ -98,9 +95,7 @@ class PageWriter:
         is_written = rng.random() < 0.8
         if is_written:
             self._add_sketch(writing, rng, int(rng.integers(2, 9)))
-        furnish(sheet, rng, is_written=is_written)
-        pixels = photograph(writing.ink, sheet, rng)
-        return Page(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+        return _photograph(writing, sheet, rng, is_written=is_written)
 
     def _write_lines(self, writing: _Writing, sheet: Sheet, rng: np.random.Generator) -> None:
         rows, columns = PAGE_SHAPE
@@ -358,6 +353,14 @@ class _Hand:
             is_boxed=bool(rng.random() < 0.12),
             writes_bars=bool(rng.random() < 0.4),
         )
+
+
+def _photograph(writing: _Writing, sheet: Sheet, rng: np.random.Generator, *, is_written: bool) -> Page:
+    """Return the page of what is written on the sheet, which is furnished first."""
+    furnish(sheet, rng, is_written=is_written)
+    pixels = photograph(writing.ink, sheet, rng)
+    boxes = np.array(writing.boxes, np.float32).reshape(-1, 4)
+    return Page(pixels, boxes, np.array(writing.classes, np.int64))
 
 
 def _cut(page: Page, rng: np.random.Generator) -> Page:

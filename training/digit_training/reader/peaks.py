@@ -1,9 +1,15 @@
 """Peaks of the detector: what it finds on pages of any size, at the levels of a pyramid."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import keras
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
+from digit_client.images import Peaks
 from digit_client.images.reading import CLASSES
 from digit_training.reader.detector import BOX_UNIT, MULTIPLE, STRIDE, stretch
 
@@ -13,6 +19,18 @@ MIN_SCORE = 0.05
 """Least score of a peak that is returned."""
 LEVEL_PEAKS = 192
 """Largest number of peaks of a level, and of a page."""
+
+
+def finder(network: keras.Model) -> Callable[[NDArray[np.uint8]], list[Peaks]]:
+    """Return a function that finds the peaks of each of the pages, uint8 [n, h, w]."""
+    find = tf.function(partial(find_peaks, network), reduce_retracing=True)
+
+    def find_all(pages: NDArray[np.uint8]) -> list[Peaks]:
+        found = find(tf.constant(pages))
+        columns = (found[name].numpy() for name in ("scores", "classes", "boxes"))
+        return [Peaks(*rows) for rows in zip(*columns, strict=True)]
+
+    return find_all
 
 
 def find_peaks(network: Any, pages: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from rich.console import Console
 
 from digit_client.artifact.task_card import READER_NAME
@@ -23,15 +22,15 @@ from digit_training import device, provenance
 from digit_training.callbacks import FitProgress
 from digit_training.data import Examples
 from digit_training.errors import Interrupted, ModelError, NotPublishedError
-from digit_training.export import versions
+from digit_training.export import read_weights, versions
 from digit_training.publication import Target
 from digit_training.reader import evaluation, sheets
-from digit_training.reader.detector import SHIPPED_WEIGHTS, shipped_detector
-from digit_training.reader.export import read_weights, write_reader
+from digit_training.reader.detector import SHIPPED_WEIGHTS, detector, shipped_detector
+from digit_training.reader.export import write_reader
 from digit_training.reader.fitting import Plan, fit
 from digit_training.reader.handwriting import GlyphBank
 from digit_training.reader.pages import Page, PageWriter
-from digit_training.reader.peaks import find_peaks
+from digit_training.reader.peaks import finder
 from digit_training.recipes import Overrides
 
 SHIPPED_CARD = Path(__file__).with_name("reader.json")
@@ -62,16 +61,12 @@ class ReaderRun:
     def plan(self) -> Plan:
         """Return the hyperparameters."""
         plan = Plan().fine_tuning() if self.from_stable else Plan()
-        return replace(
-            plan, **{name: value for name, value in asdict(self.overrides).items() if value is not None}
-        )
+        return replace(plan, **self.overrides.given)
 
     @property
     def command(self) -> str:
         """Return the command of this fit, without its paths."""
-        options = [
-            f"--{name.replace('_', '-')} {value}" for name, value in asdict(self.overrides).items() if value
-        ]
+        options = [f"--{name.replace('_', '-')} {value}" for name, value in self.overrides.given.items()]
         start = ["--from stable"] if self.from_stable else []
         return " ".join([f"digits train --model reader --seed {self.seed}", *start, *options])
 
@@ -82,14 +77,13 @@ def train(run: ReaderRun, target: Target) -> None:
     dataset = datasets.load(run.data)
     plan = run.plan
     start = _stable(target) if run.from_stable else None
+    weights = read_weights(start, detector(), leading=0) if start else ()
     folder = run.report or Path("runs") / READER_NAME
     folder.mkdir(parents=True, exist_ok=True)
     console.print(f"Device: {device.name()}")
     try:
         with closing(FitProgress(console)) as progress:
-            network = fit(
-                dataset.train, plan, run.seed, folder, [progress], read_weights(start.path) if start else ()
-            )
+            network = fit(dataset.train, plan, run.seed, folder, [progress], weights)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted; the same command goes on where it stopped.") from None
     pages = draw_test_pages(dataset.test, TEST_PAGES)
@@ -140,12 +134,8 @@ def _stable(target: Target) -> Version:
 
 
 def _find_all(network: keras.Model, pages: Sequence[Page]) -> list[Peaks]:
-    find = tf.function(partial(find_peaks, network), reduce_retracing=True)
-    found = []
-    for page in pages:
-        peaks = find(tf.constant(page.pixels[np.newaxis]))
-        found.append(Peaks(*(peaks[name].numpy()[0] for name in ("scores", "classes", "boxes"))))
-    return found
+    find = finder(network)
+    return [peaks for page in pages for peaks in find(page.pixels[np.newaxis])]
 
 
 def _fold(network: keras.Model, threshold: float, slope: float) -> None:
