@@ -385,7 +385,13 @@ def stub() -> Iterator[StubModelServer]:
 
 @pytest.fixture
 def stub_http(stub: StubModelServer) -> FlaskClient:
-    """Test client of the gateway in front of the stub, with a deadline of half a second."""
+    """Test client of the gateway in front of the stub."""
+    return greenlet_loop.client(Settings(model_server=stub.target))
+
+
+@pytest.fixture
+def hasty_http(stub: StubModelServer) -> FlaskClient:
+    """As `stub_http`, with a deadline of half a second."""
     return greenlet_loop.client(Settings(model_server=stub.target, deadline=0.5))
 
 

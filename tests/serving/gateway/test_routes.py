@@ -134,7 +134,7 @@ class TestModelServerFaults:
         assert stub.calls < 260
 
     def test_predict_hanging_call_ends_at_deadline(
-        self, stub: StubModelServer, stub_http: FlaskClient
+        self, stub: StubModelServer, hasty_http: FlaskClient
     ) -> None:
         released = threading.Event()
 
@@ -144,7 +144,7 @@ class TestModelServerFaults:
 
         stub.answer = hang
         started = time.monotonic()
-        assert_problem(self._post(stub_http), 504, "deadline_exceeded")
+        assert_problem(self._post(hasty_http), 504, "deadline_exceeded")
         assert time.monotonic() - started < 1.0
         released.set()
 

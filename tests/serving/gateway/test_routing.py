@@ -302,7 +302,7 @@ def test_promoted_version_of_another_shape_gets_its_own_pictures(stub: StubModel
     assert models.inputs[-1].shape[1:] == larger.shape
 
 
-def test_predict_slow_card_ends_at_deadline(stub: StubModelServer, stub_http: FlaskClient) -> None:
+def test_predict_slow_card_ends_at_deadline(stub: StubModelServer, hasty_http: FlaskClient) -> None:
     released = threading.Event()
 
     def wait(_request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
@@ -312,7 +312,7 @@ def test_predict_slow_card_ends_at_deadline(stub: StubModelServer, stub_http: Fl
     stub.answer_card = wait
     started = time.monotonic()
     with ThreadPoolExecutor(4) as threads:
-        send = partial(stub_http.post, "/v1/predict", data=PNG, content_type="image/png")
+        send = partial(hasty_http.post, "/v1/predict", data=PNG, content_type="image/png")
         answers = [future.result() for future in [threads.submit(send) for _ in range(4)]]
     assert {answer.status_code for answer in answers} == {504}
     assert time.monotonic() - started < 2

@@ -1,10 +1,10 @@
 """Command line and configuration: flags, help, files, and starts that fail."""
 
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 
 from digit_serving.errors import ServingError
@@ -48,7 +48,7 @@ def test_command_with_invalid_argument_exits_with_usage_error(arguments: list[st
 
 def test_command_prints_version_and_help() -> None:
     output = CliRunner().invoke(model_server, ["--version"]).output
-    assert f"TensorFlow Library: {version('tensorflow')}" in output
+    assert f"TensorFlow Library: {tf.__version__}" in output
     lines = CliRunner().invoke(model_server, ["--help"]).output.splitlines()
     ignored = lines[lines.index("Accepted and ignored:") + 1 :]
     assert {"--host=", "--rest_api_port=0", "--enable_batching=false"} <= set(lines)
