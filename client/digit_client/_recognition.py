@@ -212,7 +212,7 @@ class Recognition:
         with suppress(ReaderMissingError):
             for levels, factor in page.views():
                 found = images.detect(page, self.find(levels).scaled(factor))
-                answers = self._classify(found.glyphs)
+                found, answers = images.settle(found, self._classify(found.glyphs))
                 digits = images.digit_indexes(found, answers, self.min_is_digit)
                 count = len(digits)
                 if count == 1:

@@ -34,7 +34,7 @@ from digit_client.images.normalisation import (
 )
 from digit_client.images.pages import Page, to_page
 from digit_client.images.preparation import decode_for_task, prepare
-from digit_client.images.reading import Detected, Peaks, detect, digit_indexes, lone_digit, read
+from digit_client.images.reading import Detected, Peaks, detect, digit_indexes, lone_digit, read, settle
 from digit_client.images.scaling import PAGE_SIDE
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "original_size",
     "prepare",
     "read",
+    "settle",
     "to_page",
     "to_png",
     "to_uint8",

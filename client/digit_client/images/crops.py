@@ -49,19 +49,16 @@ def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 def crop_digit(page: Page, box: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the digit in a box as the model takes it: uint8 [28, 28], black if the box holds no ink."""
-    left, top, width, height = (float(value) for value in box)
-    margin = _MARGIN * max(width, height) + 1
-    rows = slice(max(0, round(top - margin)), max(1, round(top + height + margin)))
-    columns = slice(max(0, round(left - margin)), max(1, round(left + width + margin)))
-    area = page.levels[rows, columns]
-    if min(area.shape) < 2:
+    around = _slices(box, _MARGIN * float(box[2:].max()) + 1)
+    inside = _slices(box, 1)
+    area, part = page.levels[around], page.levels[inside]
+    if min(part.shape) < 2:
         return np.zeros((SIDE, SIDE), np.uint8)
-    ink = _ink(area.astype(np.float32) - np.float32(np.median(_border(area))))
-    inner = ink[
-        max(0, round(top - 1) - rows.start) : max(1, round(top + height + 1) - rows.start),
-        max(0, round(left - 1) - columns.start) : max(1, round(left + width + 1) - columns.start),
-    ]
-    return _fit(inner)
+    # Two borders, since a line or a circle around the digit may cover most of one.
+    paper = np.median(np.concatenate((_border(area), _border(part))))
+    ink = _ink(area.astype(np.float32) - np.float32(paper))
+    top, left = (inner.start - outer.start for inner, outer in zip(inside, around, strict=True))
+    return _fit(ink[top : top + part.shape[0], left : left + part.shape[1]])
 
 
 def crop_picture(page: Page) -> NDArray[np.uint8]:
@@ -84,6 +81,15 @@ def crop_drawing(page: Page) -> NDArray[np.uint8] | None:
         return page.digit
     figures = _figures(page) if _is_flat(page.levels) or _is_scan(page) else None
     return _fit(figures[0]) if figures and figures[1] == 1 else None
+
+
+def _slices(box: NDArray[np.float32], margin: float) -> tuple[slice, slice]:
+    """Return the rows and columns of a box with a margin around it."""
+    left, top, width, height = (float(value) for value in box)
+    return (
+        slice(max(0, round(top - margin)), max(1, round(top + height + margin))),
+        slice(max(0, round(left - margin)), max(1, round(left + width + margin))),
+    )
 
 
 def _border(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:

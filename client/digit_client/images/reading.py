@@ -58,8 +58,12 @@ class ReadingConfig:
     """Least score of a peak that is looked at."""
     min_score: float = 0.5
     """Least score of a digit of which the reader alone is sure."""
-    min_together: float = 0.9
+    min_together: float = 0.92
     """Least probability of a digit by reader and model together."""
+    min_same_overlap: float = 0.7
+    """Intersection over union from which on two peaks are one thing, seen at two levels of the pyramid."""
+    model_weight: float = 0.5
+    """Weight of the model between rivals: it sees their crops only, and a part of a digit may be another."""
     max_mixed_overlap: float = 0.2
     """Share of a digit that its neighbour covers from which on the reader alone decides."""
     max_overlap: float = 0.4
@@ -89,17 +93,42 @@ class Detected:
 
 
 def detect(page: Page, peaks: Peaks) -> Detected:
-    """Return what is on the page; each digit and each sign once."""
-    digits, signs = digits_and_signs(peaks)
+    """Return what may be on the page: rivals, which overlap, are left to `settle`."""
+    peaks = peaks[np.flatnonzero(peaks.scores >= _CONFIG.min_peak)]
+    digits, signs = _by_kind(peaks[_suppress(peaks.boxes, peaks.scores, _CONFIG.min_same_overlap)])
     glyphs = [crop_digit(page, box) for box in digits.boxes] or [np.zeros((SIDE, SIDE), np.uint8)]
     return Detected(page, digits, glyphs, signs)
 
 
+def settle(detected: Detected, predictions: Sequence[Prediction]) -> tuple[Detected, Sequence[Prediction]]:
+    """Non-maximum suppression by both networks: return each digit and sign once, and the predictions left.
+
+    Takes one prediction for each crop. The model tells a digit from the circle around it.
+    """
+    digits, signs = detected.digits, detected.signs
+    if not len(digits):
+        return detected, predictions
+    is_digit = np.array([_is_digit(prediction) for prediction in predictions])
+    evidence = _log_odds(digits.scores, _LEAST_ODDS) + _CONFIG.model_weight * _log_odds(is_digit, _LEAST_ODDS)
+    kept = np.array(
+        _suppress(
+            np.concatenate((digits.boxes, signs.boxes)),
+            np.concatenate((evidence, _log_odds(signs.scores, _LEAST_ODDS))),
+            _CONFIG.max_overlap,
+            _CONFIG.max_covered,
+        )
+    )
+    chosen = kept[kept < len(digits)]
+    glyphs = [detected.glyphs[index] for index in chosen]
+    signs = signs[kept[kept >= len(digits)] - len(digits)]
+    return Detected(detected.page, digits[chosen], glyphs, signs), [predictions[index] for index in chosen]
+
+
 def digits_and_signs(peaks: Peaks) -> tuple[Peaks, Peaks]:
-    """Return the peaks that are digits and those that are signs; each thing once."""
-    peaks = _suppress(peaks[np.flatnonzero(peaks.scores >= _CONFIG.min_peak)])
-    is_sign = peaks.classes.argmax(axis=1) == SIGN
-    return peaks[np.flatnonzero(~is_sign)], peaks[np.flatnonzero(is_sign)]
+    """Return the peaks that are digits and those that are signs; each thing once, by the reader alone."""
+    peaks = peaks[np.flatnonzero(peaks.scores >= _CONFIG.min_peak)]
+    kept = _suppress(peaks.boxes, peaks.scores, _CONFIG.max_overlap, _CONFIG.max_covered)
+    return _by_kind(peaks[kept])
 
 
 def lone_digit(page: Page) -> Detected:
@@ -116,8 +145,10 @@ def read(
 ) -> tuple[Reading, list[NDArray[np.uint8]]]:
     """Return the numbers on the page, and the crop of each digit, in the same order.
 
-    Takes one prediction for each crop. `min_is_digit` is the least `is_digit` of a digit.
+    Takes one prediction for each crop, and settles rivals. `min_is_digit` is the least `is_digit` of a digit.
     """
+    version = predictions[0].model_version
+    detected, predictions = settle(detected, predictions)
     chosen = digit_indexes(detected, predictions, min_is_digit)
     scores, probabilities = detected.digits.scores, _mix(detected.digits, predictions)
     grouped = [[chosen[member] for member in line] for line in _lines(detected.digits.boxes[chosen])]
@@ -135,7 +166,7 @@ def read(
         ]
         lines.append(_line(digits, signs))
     text = "\n".join(line.text for line in lines)
-    reading = Reading(text, tuple(lines), predictions[0].model_version)
+    reading = Reading(text, tuple(lines), version)
     return reading, [detected.glyphs[index] for indexes in grouped for index in indexes]
 
 
@@ -143,6 +174,8 @@ def digit_indexes(
     detected: Detected, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
 ) -> list[int]:
     """Return the indexes of the digits; none if reader and model together are not sure of them in the mean.
+
+    Takes what `settle` returns.
 
     Naive Bayes: the odds of both are multiplied. Hysteresis: beside a digit of which the reader is sure, a
     weaker peak is a digit if both together are sure, such as a plain stroke, which is a 1 only in a number.
@@ -171,19 +204,28 @@ def _log_odds(probabilities: NDArray[np.floating], least: float) -> NDArray[np.f
     return np.asarray(np.log(clipped / (1 - clipped)))
 
 
-def _suppress(peaks: Peaks) -> Peaks:
-    """Non-maximum suppression: leave out peaks whose box a better one covers."""
-    area = np.maximum(peaks.boxes[:, 2] * peaks.boxes[:, 3], 1.0)
-    common = intersections(peaks.boxes, peaks.boxes)
+def _by_kind(peaks: Peaks) -> tuple[Peaks, Peaks]:
+    """Return the peaks that are digits and those that are signs."""
+    is_sign = peaks.classes.argmax(axis=1) == SIGN
+    return peaks[np.flatnonzero(~is_sign)], peaks[np.flatnonzero(is_sign)]
+
+
+def _suppress(
+    boxes: NDArray[np.float32],
+    evidence: NDArray[np.floating],
+    max_overlap: float,
+    max_covered: float = np.inf,
+) -> list[int]:
+    """Non-maximum suppression: return the indexes of the boxes that no better one covers, the best first."""
+    area = np.maximum(boxes[:, 2] * boxes[:, 3], 1.0)
+    common = intersections(boxes, boxes)
     union = area[:, np.newaxis] + area - common
-    rivals = (common / union > _CONFIG.max_overlap) | (
-        common / np.minimum(area[:, np.newaxis], area) > _CONFIG.max_covered
-    )
+    rivals = (common / union > max_overlap) | (common / np.minimum(area[:, np.newaxis], area) > max_covered)
     kept: list[int] = []
-    for index in np.argsort(-peaks.scores, kind="stable").tolist():
+    for index in np.argsort(-evidence, kind="stable").tolist():
         if not rivals[index, kept].any():
             kept.append(index)
-    return peaks[kept]
+    return kept
 
 
 def _mix(peaks: Peaks, predictions: Sequence[Prediction]) -> NDArray[np.float32]:

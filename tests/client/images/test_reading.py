@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import pytest
 
@@ -148,3 +149,26 @@ def test_detect_box_without_ink_or_outside_gives_black_glyph() -> None:
     )
     assert [glyph.shape for glyph in found.glyphs] == [(28, 28)] * 3
     assert not any(glyph.any() for glyph in found.glyphs)
+
+
+def test_read_model_decides_between_a_circle_and_the_digit_in_it() -> None:
+    found = peaks((0, (10, 20, 80, 80)), (6, (35, 35, 30, 50)))
+    found.scores[:] = (0.8, 0.7)
+    detected = images.detect(PAGE, found)
+    assert images.read(detected, [prediction(0, 0.5), prediction(6, 0.99)])[0].text == "6"
+    assert images.read(detected, [prediction(0, 0.99), prediction(6, 0.5)])[0].text == "0"
+
+
+def test_detect_circle_around_the_box_is_not_the_paper() -> None:
+    levels = np.full((120, 120), 230, np.uint8)
+    cv2.circle(levels, (60, 60), 40, 30, 10)
+    levels[35:85, 57:63] = 30
+    (glyph,) = images.detect(Page(levels, (120, 120)), peaks((1, (35, 35, 50, 50)))).glyphs
+    assert glyph[14, 14] > 200
+    assert glyph[14, 8] == 0
+
+
+def test_read_sign_that_covers_the_only_digit_is_no_digit() -> None:
+    found = peaks((SIGN, (10, 20, 30, 60)), (1, (12, 22, 26, 56)))
+    reading = images.read(images.detect(PAGE, found), [prediction(1, 0.1)])[0]
+    assert (reading.refusal, reading.model_version) == ("no_digit", 3)
