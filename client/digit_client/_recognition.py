@@ -216,7 +216,11 @@ class Recognition:
                 digits = images.digit_indexes(found, answers, self.min_is_digit)
                 count = len(digits)
                 if count == 1:
-                    return Outcome(answers[digits[0]], (found.glyphs[digits[0]],))
+                    (index,) = digits
+                    answer, score = answers[index], float(found.digits.scores[index])
+                    return Outcome(
+                        replace(answer, confidence=score * answer.confidence), (found.glyphs[index],)
+                    )
         answer, crop = whole or self._ask_whole(page)
         if count is not None:
             refusal: Refusal = "several_digits" if count else "no_digit"

@@ -84,8 +84,8 @@ class Prediction:
     probability of each class; they sum to 1, except those of a multi-label model: it has no `label`, but
     `predicted_labels`, those whose probabilities reach the card's thresholds. `is_digit` is the probability
     that the image shows a digit at all, or None from a model without this output. `confidence` is the
-    probability of the class at `index`, multiplied by `is_digit` where the model gives it. `model_version` is
-    the version of the model that answered.
+    probability of the class at `index`, multiplied by `is_digit` where the model gives it, and by the
+    reader's score where the reader found the digit. `model_version` is the version of the model that answered.
 
     `request_id` is the ID of the request in the service's log, `request_index` the image's position in that
     request. `image` is the model's input as a PNG file if the call had `include="image"`, `response` the HTTP

@@ -36,6 +36,8 @@ MODEL_SERVER_FLAGS = (
     "--grpc_max_threads=256",
     # Retries of a broken version would keep every other version from loading, by default for five minutes.
     "--max_num_load_retries=0",
+    # The server reads the labels at its start, before it has loaded their versions.
+    "--allow_version_labels_for_unavailable_models=true",
 )
 """Flags of a model server for this machine's callers, in addition to its ports and models."""
 _READY_ANSWERS = 8
@@ -161,8 +163,6 @@ class Stack:
             f"--rest_api_port={self.ports.rest}",
             f"--model_config_file={self.config_path.resolve()}",
             "--model_config_file_poll_wait_seconds=1",
-            # The server reads the labels at its start, before it has loaded their versions.
-            "--allow_version_labels_for_unavailable_models=true",
         )
         settings = {
             "DIGITS_HOST": self.ports.host,

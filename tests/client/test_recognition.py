@@ -115,6 +115,17 @@ def test_predict_refusal_has_numbers_of_the_model(recognition: Recognition, pict
         )
 
 
+def test_predict_confidence_has_the_doubt_of_the_reader(
+    recognition: Recognition, calls: Calls, pictures: Any
+) -> None:
+    shade = np.linspace(0, 40, len(pictures["dark on white"])).astype(np.uint8)[:, np.newaxis]
+    (outcome,) = recognition.predict([np.maximum(pictures["dark on white"], 40) - shade])
+    (expected,) = calls(np.stack(outcome.inputs))
+    assert isinstance(outcome.result, Prediction)
+    assert outcome.result.digit == expected.digit == 3
+    assert outcome.result.confidence == pytest.approx(0.98 * expected.confidence, abs=1e-5)
+
+
 def test_predict_blank_picture_has_black_input(recognition: Recognition, pictures: Any) -> None:
     ((shown,),) = (outcome.inputs for outcome in recognition.predict([pictures["blank"]]))
     assert shown.shape == (28, 28)

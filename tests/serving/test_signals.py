@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
@@ -55,6 +56,18 @@ def test_sigterm_in_thread_of_ready_model_server_ends_it(models: Path) -> None:
     with running("model-server", *flags) as process:
         wait_until(lambda: accepts(port), process)
         terminate(process.pid)
+        assert process.wait(10) == 0
+
+
+@pytest.mark.e2e
+def test_repeated_signals_end_the_model_server_once(models: Path) -> None:
+    port = free_port()
+    flags = [f"--port={port}", "--model_name=digits", f"--model_base_path={models}"]
+    with running("model-server", *flags) as process:
+        wait_until(lambda: accepts(port), process)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+            time.sleep(0.005)
         assert process.wait(10) == 0
 
 

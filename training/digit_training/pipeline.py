@@ -107,6 +107,8 @@ def train(run: TrainingRun, target: Target) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     repeated = labelled.train.repeat(run.feedback_weight) if labelled else None
     click.echo(f"Device: {device.name()}")
+    if recipe.synthetic_fraction:
+        click.echo("Drawing more digits, and pictures without one, which takes about a minute ...")
     try:
         with closing(FitProgress(_console(), recipe.networks)) as progress:
             result = fit(recipe, dataset.train, run.seed, [progress], feedback=repeated)

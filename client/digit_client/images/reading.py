@@ -68,7 +68,7 @@ class ReadingConfig:
     """Share of a digit that its neighbour covers from which on the reader alone decides."""
     max_overlap: float = 0.4
     """Largest intersection over union of two boxes."""
-    max_covered: float = 0.7
+    max_covered: float = 0.5
     """Largest share of a box that another one covers."""
     min_line_overlap: float = 0.35
     """Least share of a digit's rows that the digit before it covers, if it belongs to the same line."""

@@ -42,8 +42,12 @@ def _serve(options: flags.Options) -> NoReturn:
     delivers the signal to. The main thread therefore waits in short sleeps, and another one loads the models.
     """
     stops: list[Callable[[], None]] = []
+    signals = signal.SIGTERM, signal.SIGINT
 
     def stop(*_: object) -> NoReturn:
+        # Another signal would enter this handler again, within locks that it holds.
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
         try:
             for each in stops:
                 each()
@@ -51,7 +55,7 @@ def _serve(options: flags.Options) -> NoReturn:
             os._exit(0)  # sys.exit would wait for worker threads
 
     # The handlers come first: importing TensorFlow takes seconds and starts threads.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in signals:
         signal.signal(number, stop)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from digit_serving.model_server.server import serve

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from tests.processes import DIGITS, children, free_port, wait_until
 pytestmark = pytest.mark.e2e
 
 BATCH = 25
+DOCS = Path(__file__).parents[3] / "docs"
 RAY_STARTS = 4
 RAY_SECONDS = 300
 """Longest time of a run on Ray, whose tasks each start a process."""
@@ -209,6 +211,21 @@ def test_score_on_this_machine_equals_predict_many(
     assert "not_an_image" in summary
     wait_until(lambda: not pids(output), seconds=30)
     assert "Skipped    2,000" in score(photos, "--output", output, "--models", models.parent)
+
+
+def test_score_photographs_asks_the_reader_of_the_models_folder(
+    models: Path, tmp_path: Path, output: str
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("five.jpg", "number.jpg"):
+        shutil.copy(DOCS / name, photos)
+    score(photos, "--output", output, "--models", models.parent)
+    five, number = rows(output).values()
+    assert (five["digit"], number["refusal"]) == (5, "several_digits")
+    readings = f"{output}-read"
+    score(photos, "--output", readings, "--models", models.parent, "--read")
+    assert [row["text"] for row in rows(readings).values()] == ["5", "2026\n17"]
 
 
 def test_score_killed_driver_leaves_no_process_and_can_be_repeated(
