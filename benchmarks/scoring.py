@@ -53,7 +53,7 @@ def main() -> None:
         rate, start = score(arguments.models, Path(folder))
         with ProcessGroup() as group:
             version = job.find_version(arguments.models, "digits", None, None)
-            with job.serving(version, group) as target:
+            with job.serving([version], group) as target:
                 model = ModelRef(version.model, version.number)
                 group.wait(lambda: is_served(target, model))
                 bulk = predict_many(target, paths)

@@ -85,7 +85,7 @@ class Prediction:
     `predicted_labels`, those whose probabilities reach the card's thresholds. `is_digit` is the probability
     that the image shows a digit at all, or None from a model without this output. `confidence` is the
     probability of the class at `index`, multiplied by `is_digit` where the model gives it, and by the
-    reader's score where the reader found the digit. `model_version` is the version of the model that answered.
+    score of the reader where that found the digit. `model_version` is the version that answered.
 
     `request_id` is the ID of the request in the service's log, `request_index` the image's position in that
     request. `image` is the model's input as a PNG file if the call had `include="image"`, `response` the HTTP
