@@ -46,7 +46,7 @@ class Route(Generic[Answer]):
     """Route of the gateway, and the parser of its responses' documents.
 
     `max_files` is the largest number of files in a request. The gateway has 5 seconds for a request by
-    default. It prepares a file in a millisecond or two; a search for several digits takes ten to a hundred.
+    default, also beside others. A photograph takes 30 ms of a core, the digits on a page 120 ms.
     """
 
     method: str
@@ -55,8 +55,8 @@ class Route(Generic[Answer]):
     max_files: int = 0
 
 
-PREDICT: Route[list[Prediction | DigitError]] = Route("POST", "/v1/predict", _api.parse_predictions, 64)
-READ: Route[list[Reading | DigitError]] = Route("POST", "/v1/read", _api.parse_readings, 16)
+PREDICT: Route[list[Prediction | DigitError]] = Route("POST", "/v1/predict", _api.parse_predictions, 16)
+READ: Route[list[Reading | DigitError]] = Route("POST", "/v1/read", _api.parse_readings, 8)
 FEEDBACK: Route[Feedback] = Route("POST", "/v1/feedback", _api.parse_feedback)
 MODELS: Route[Models] = Route("GET", "/v1/models", _api.parse_models)
 
