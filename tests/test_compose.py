@@ -327,6 +327,15 @@ def test_documented_override_retrains_a_model_of_ones_own(
     assert published.endswith(f"--feedback {STORE}")
 
 
+def test_documented_override_mounts_the_folder_of_keys() -> None:
+    (block,) = (block for block in blocks("yaml", PAGE) if "DIGITS_API_KEYS" in block)
+    gateway = yaml.safe_load(block)["services"]["gateway"]
+    (volume,) = gateway["volumes"]
+    source, target = volume.split(":")
+    assert Path(gateway["environment"]["DIGITS_API_KEYS"]).parent == Path(target)
+    assert f"\nmkdir {Path(source)}\n" in PAGE
+
+
 def test_documented_override_pulls_into_the_models_volume() -> None:
     (block,) = (block for block in blocks("yaml", PAGE) if "models, pull" in block)
     (service,) = yaml.safe_load(block)["services"].items()

@@ -18,9 +18,7 @@ import httpx
 from digit_client import _api
 from digit_client._exceptions import ConnectionFailedError, DeadlineExceededError, DigitError
 from digit_client._retries import Retrier, RetryPolicy, default_timeout
-from digit_client._types import CallOptions, Feedback, Models, Prediction, Reading, check_timeout
-
-_DEFAULT_URL = "http://127.0.0.1:8080"
+from digit_client._types import DEFAULT_URL, CallOptions, Feedback, Models, Prediction, Reading, check_timeout
 
 _logger = logging.getLogger("digit_client")
 
@@ -88,7 +86,7 @@ class BaseClient(ABC, Generic[HttpClient]):
         http_client: HttpClient | None = None,
     ) -> None:
         settings = _Settings(
-            _check_url(url or os.environ.get("DIGITS_URL") or _DEFAULT_URL),
+            _check_url(url or os.environ.get("DIGITS_URL") or DEFAULT_URL),
             model,
             api_key or os.environ.get("DIGITS_API_KEY"),
             default_timeout() if timeout is None else timeout,

@@ -26,7 +26,7 @@ from digit_client._exceptions import (
     UnavailableError,
     how_to_install,
 )
-from digit_client._types import CallKeywords, Prediction, Reading
+from digit_client._types import DEFAULT_URL, CallKeywords, Prediction, Reading
 
 if TYPE_CHECKING:
     from digit_client import Client
@@ -35,6 +35,7 @@ REQUIRED_EXTRAS = {
     "export": "training",
     "feedback": "feedback",
     "gateway": "gateway",
+    "keys": "gateway",
     "model-server": "model-server",
     "models": "grpc",
     "read": "images",
@@ -149,7 +150,7 @@ def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
 
     @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
     @click.option("-r", "--recursive", is_flag=True, help="Include the images in subfolders.")
-    @click.option("--url", help="URL of the gateway.  [default: $DIGITS_URL or http://127.0.0.1:8080]")
+    @click.option("--url", help=f"URL of the gateway.  [default: $DIGITS_URL or {DEFAULT_URL}]")
     @click.option(
         "--api-key",
         metavar="KEY",
@@ -343,7 +344,7 @@ def _print_answers(
     ):
         for (name, _), answer in zip(images, answers, strict=True):
             if isinstance(answer, _SERVICE_FAILURES):
-                raise click.ClickException(str(answer))
+                raise click.ClickException(_describe_failure(answer))
             if isinstance(answer, (DigitError, OSError)):
                 failures += 1
                 text = output.format_error(name, answer)
@@ -356,6 +357,12 @@ def _print_answers(
     if failures and len(images) > 1:
         click.echo(f"{failures} of {len(images)} images failed", err=True)
     sys.exit(1 if failures else 0)
+
+
+def _describe_failure(error: DigitError) -> str:
+    if str(error).startswith(f"can't reach {DEFAULT_URL}: "):
+        return f"{error}; `digits up` starts a service there"
+    return str(error)
 
 
 def _in_order(answers: Iterable[tuple[int, _Item]]) -> Generator[_Item, None, None]:

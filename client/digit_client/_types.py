@@ -15,6 +15,8 @@ Refusal: TypeAlias = Literal["no_digit", "several_digits", "unsure"]
 """Reason why an image gets no label: nothing looks like a digit, several digits are shown, or the confidence
 is below the task card's `refuse_below`."""
 
+DEFAULT_URL = "http://127.0.0.1:8080"
+"""Default of a client's URL: the gateway of `digits up`."""
 MIN_IS_DIGIT = 0.345
 """Default of the least `is_digit` of a digit. Training shifts the output so that 0.5 keeps 99.5 % of MNIST's
 digits. Other people write less neatly: of 443 real digits 0.5 keeps 98.9 %, 0.345 keeps 99.5 %, and still

@@ -66,17 +66,18 @@ class Ports:
 
     def check(self) -> None:
         """Raise DigitServingError if a port is taken."""
-        taken = [
-            f"{port} ({name})"
-            for name, host, port in (
-                ("gateway", self.host, self.gateway),
-                ("model server, gRPC", "", self.grpc),
-                ("model server, REST", "", self.rest),
+        taken = {
+            option: f"{port} ({name})"
+            for name, option, host, port in (
+                ("gateway", "--port", self.host, self.gateway),
+                ("model server, gRPC", "--grpc-port", "", self.grpc),
+                ("model server, REST", "--rest-port", "", self.rest),
             )
             if not _is_free(host, port)
-        ]
+        }
         if taken:
-            raise DigitServingError(f"ports in use: {', '.join(taken)}")
+            ports, options = ", ".join(taken.values()), ", ".join(taken)
+            raise DigitServingError(f"ports in use: {ports}; choose others with {options}")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from werkzeug.wrappers import Request, Response
 
-from digit_client import Prediction, _cli
+from digit_client import Prediction, _base_client, _cli
 from digit_client.images import decode, to_png
 from tests.client.faulty_server import DIGITS, FaultyServer, prediction, problem, read_success
 
@@ -93,9 +93,10 @@ Run = Callable[..., Result]
 
 
 def runner(command: click.Command, server: ContentServer) -> Run:
-    return lambda *arguments, **options: CliRunner().invoke(
-        command, [*map(str, arguments)], env={"DIGITS_URL": server.url}, **options
-    )
+    def run(*arguments: object, **options: Any) -> Result:
+        return CliRunner(env={"DIGITS_URL": server.url}).invoke(command, [*map(str, arguments)], **options)
+
+    return run
 
 
 @pytest.fixture
@@ -350,6 +351,18 @@ def test_predict_unreachable_service_is_printed_once_and_exits_1(predict: Run, l
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: can't reach http://127.0.0.1:1: ")
+    assert "digits up" not in line
+
+
+def test_predict_unreachable_default_service_names_its_command(
+    predict: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Port 1 in place of 8080, on which a service may listen.
+    for module in (_cli, _base_client):
+        monkeypatch.setattr(module, "DEFAULT_URL", "http://127.0.0.1:1")
+    result = predict(folder, env={"DIGITS_URL": None})
+    assert result.stderr.startswith("Error: can't reach http://127.0.0.1:1: ")
+    assert result.stderr.endswith("; `digits up` starts a service there\n")
 
 
 def test_predict_many_images_prints_in_order_of_paths(

@@ -61,6 +61,9 @@ COMMANDS_AND_EXTRAS = {
     ("export", "model.keras"): "training",
     ("feedback", "stats", "--store", "sqlite:///feedback.db"): "feedback",
     ("gateway",): "gateway",
+    ("keys", "add", "shop", "--file", "keys"): "gateway",
+    ("keys", "ls", "--file", "keys"): "gateway",
+    ("keys", "remove", "shop", "--file", "keys"): "gateway",
     ("model-server",): "model-server",
     ("models", "ls"): "grpc",
     ("read", __file__, "--show", "shown.png"): "images",
@@ -124,10 +127,10 @@ def test_help_without_extras_lists_what_runs_and_names_the_rest(results_without_
     status, stdout, _ = results_without_extras[("--help",)]
     assert status == 0
     listed, others = stdout.partition("Commands:\n")[2].split("\n\n")
-    assert [line.split()[0] for line in listed.splitlines()] == ["keys", "predict", "read"]
+    assert [line.split()[0] for line in listed.splitlines()] == ["predict", "read"]
     assert " ".join(others.split()) == (
         "Commands that need an extra: export (training), feedback (feedback), gateway (gateway), "
-        "model-server (model-server), models (grpc), score (score), train (training), "
+        "keys (gateway), model-server (model-server), models (grpc), score (score), train (training), "
         "up (gateway,model-server)."
     )
 
@@ -175,7 +178,7 @@ print(json.dumps(messages))
 
 def test_required_extras_cover_all_commands() -> None:
     commands = {entry.name for entry in entry_points(group="digits.commands")}
-    assert commands - {"keys", "predict"} == _cli.REQUIRED_EXTRAS.keys()
+    assert commands - {"predict"} == _cli.REQUIRED_EXTRAS.keys()
     known = {extra.lower() for extra in metadata("digits").get_all("Provides-Extra") or ()}
     assert {extra for extras in _cli.REQUIRED_EXTRAS.values() for extra in extras.split(",")} <= known
 

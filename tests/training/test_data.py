@@ -125,6 +125,12 @@ def test_load_truncated_npz_raises_data_error(mnist_npz: Path, tmp_path: Path, k
         data.load(path)
 
 
+def test_load_text_file_does_not_advise_to_unpickle(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no digits")
+    with pytest.raises(DataError, match=r"notes.txt is truncated or not an .npz file$"):
+        data.load(tmp_path / "notes.txt")
+
+
 def test_load_other_files_of_numpy_raises_data_error(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros(3))
     with pytest.raises(DataError, match=r"x.npy is truncated or not an .npz file"):

@@ -179,7 +179,10 @@ def open_npz(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             yield arrays
-    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, TypeError) as error:
+        # NumPy's message may advise `allow_pickle`, which runs code from the file.
+        raise DataError(f"{path} is truncated or not an .npz file") from error
+    except (EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is truncated or not an .npz file: {error}") from error
 
 

@@ -13,6 +13,8 @@ from digit_serving.commands import click_errors
 from digit_serving.errors import DigitServingError, SettingError
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from digit_serving.gateway.settings import Settings
 
 _file_option = click.option(
@@ -40,14 +42,17 @@ def gateway() -> None:
     try:
         settings = Settings()
     except ValidationError as error:
-        problems = "; ".join(
-            f"DIGITS_{str(part['loc'][0]).upper()}: {part['msg'].removeprefix('Value error, ')}"
-            for part in error.errors()
-        )
-        raise click.UsageError(problems) from error
+        raise click.UsageError("; ".join(map(_describe, error.errors()))) from error
     with click_errors():
         _check(settings)
     serve(settings)
+
+
+def _describe(error: "ErrorDetails") -> str:
+    name = f"DIGITS_{str(error['loc'][0]).upper()}"
+    if error["type"] == "path_not_file":
+        return f"{name}: {error['input']} is not a file"
+    return f"{name}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _check(settings: "Settings") -> None:

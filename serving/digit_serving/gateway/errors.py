@@ -42,12 +42,16 @@ from digit_client import (
     TruncatedImageError,
     UnavailableError,
 )
+from digit_client.tfserving.codec import ModelRef
 from digit_serving.errors import DigitServingError
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.schemas import Problem
 
 RETRY_AFTER_STATUSES = {429, 503, 504}
 """Statuses that come with the header Retry-After."""
+
+MAX_QUOTED = 100
+"""Longest name that an error quotes."""
 
 # Status and detail. The model server's own messages may reveal internals, and a caller can't act on them.
 _MODEL_SERVER_ERRORS: dict[type[DigitError], tuple[int, str]] = {
@@ -221,6 +225,8 @@ def handle(error: Exception) -> Response:
         _log.warning("%s", error, extra={"fields": {"request_id": context.request_id}})
         if isinstance(error, DefaultMissingError):
             detail = error.message
+        elif isinstance(error, ModelNotFoundError):
+            detail = _describe_missing(context.requested)
     elif isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
         detail = f"The path does not support this method; it supports {allowed}."
@@ -236,6 +242,14 @@ def handle(error: Exception) -> Response:
     context.problem_code = answered.code
     content = problem_document(replace(answered, detail=detail), context.request_id)
     return Response(orjson.dumps(content), answered.status, headers, content_type="application/problem+json")
+
+
+def _describe_missing(asked: ModelRef) -> str:
+    if asked.version is not None:
+        return f"The model {asked.name} has no version {asked.version} here."
+    if asked.label is not None:
+        return f"No version of the model {asked.name} has the label {asked.label[:MAX_QUOTED]!r}."
+    return answer(ModelNotFoundError).detail
 
 
 def _summary(kind: type[Exception]) -> str:

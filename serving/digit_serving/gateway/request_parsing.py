@@ -23,8 +23,10 @@ from digit_client._exceptions import without_tracebacks
 from digit_client.artifact.task_card import NAME
 from digit_client.images import MIN_IS_DIGIT
 from digit_client.tfserving.codec import Batch, ModelRef
+from digit_serving.commands import format_size
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.errors import (
+    MAX_QUOTED,
     InvalidSelectionError,
     MalformedBodyError,
     TooManyImagesError,
@@ -34,8 +36,6 @@ from digit_serving.gateway.preparation import Scheduler
 from digit_serving.gateway.schemas import Share
 from digit_serving.gateway.settings import Settings
 
-_MAX_QUOTED = 100
-"""Longest name that an error quotes."""
 _MAX_INLINE_JSON = 1_000_000
 """Bytes of JSON above which a thread parses the body."""
 _UNTYPED = ("application/octet-stream", "")
@@ -160,7 +160,7 @@ def parse_query(kind: type[_Query], parameters: MultiDict[str, str]) -> _Query:
         return kind.model_validate(parameters.to_dict())
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])[:_MAX_QUOTED]
+        name = str(first["loc"][0])[:MAX_QUOTED]
         if first["type"] == "extra_forbidden":
             known = f"; known: {', '.join(kind.model_fields)}" if kind.model_fields else ""
             raise InvalidSelectionError(f"Unknown parameter `{name}`{known}.") from error
@@ -211,10 +211,10 @@ def read_body(request: Request, limit: int) -> bytes:
     if encoding.lower() != "identity":
         # A compressed body of a few kilobytes may hold gigabytes.
         raise UnsupportedMediaType(
-            f"Unsupported content encoding {encoding[:_MAX_QUOTED]!r}. Send the body without compression."
+            f"Unsupported content encoding {encoding[:MAX_QUOTED]!r}. Send the body without compression."
         )
     if int(request.environ.get("CONTENT_LENGTH") or 0) > limit:
-        raise RequestEntityTooLarge
+        raise RequestEntityTooLarge(f"The body is larger than {format_size(limit)}.")
     return request.environ["wsgi.input"].read()  # type: ignore[no-any-return]
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 
-from digit_client import Client, DigitError, ModelNotFoundError
+from digit_client import AuthenticationError, Client, DigitError, ModelNotFoundError
 from digit_client.artifact.models_config import ModelsConfig
 from digit_client.artifact.models_folder import ModelsFolder
 from digit_client.artifact.versions import ArtifactError, Version, remove_leftovers
@@ -23,7 +23,10 @@ _ANSWERS = 8
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Service of the model `name`. Each wait raises ArtifactError after `timeout` seconds."""
+    """Service of the model `name`.
+
+    Each wait raises ArtifactError after `timeout` seconds, and at once if the service refuses access.
+    """
 
     name: str
     server: Connection
@@ -82,6 +85,8 @@ class Service:
             try:
                 answers = answers + 1 if is_done() else 0
                 reason = ""
+            except AuthenticationError as error:
+                raise ArtifactError(f"{failure}: {error}") from error
             except DigitError as error:
                 # A server may be starting: poll until the timeout.
                 answers, reason = 0, f": {error}"

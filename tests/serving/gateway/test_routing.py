@@ -147,12 +147,21 @@ def test_default_label_without_version_names_model_label_and_command(
     assert http.get("/readyz").status_code == 200
 
 
-def test_label_that_the_caller_names_without_version_is_not_found(stub: StubModelServer) -> None:
+def test_missing_label_or_version_is_named_in_the_error(stub: StubModelServer) -> None:
     stub.answer = models = TaskModels(digits={2: SHAPES})
     models.labels = {"stable": 2}
     http = greenlet_loop.client(Settings(model_server=stub.target, default_label="stable"))
-    response = http.post("/v1/predict?label=next", data=PNG, content_type="image/png")
-    assert (response.status_code, response.get_json(force=True)["code"]) == (404, "model_not_found")
+    for query, sentence in (
+        ("label=next", "No version of the model digits has the label 'next'."),
+        ("version=3", "The model digits has no version 3 here."),
+    ):
+        response = http.post(f"/v1/predict?{query}", data=PNG, content_type="image/png")
+        problem = response.get_json(force=True)
+        assert (response.status_code, problem["code"], problem["detail"]) == (
+            404,
+            "model_not_found",
+            sentence,
+        )
 
 
 def predict_model(http: FlaskClient, query: str, request_id: str = "any") -> dict[str, Any]:

@@ -64,7 +64,7 @@ def test_models_are_default_and_listed_names(
         ({"PORT": "eighty"}, "DIGITS_PORT: "),
         ({"HOST": "192.0.2.1"}, "DIGITS_HOST, DIGITS_PORT: [Errno"),
         ({"HOST": "nowhere.test"}, "DIGITS_HOST, DIGITS_PORT: [Errno"),
-        ({"API_KEYS": "/nowhere/keys"}, "DIGITS_API_KEYS: "),
+        ({"API_KEYS": "/nowhere/keys"}, "DIGITS_API_KEYS: /nowhere/keys is not a file"),
         ({"CANARY_SHARE": 5}, "DIGITS_CANARY_SHARE: Input should be less than or equal to 1"),
         (
             {"CANARY_SHARE": 0.05, "DEFAULT_LABEL": ""},

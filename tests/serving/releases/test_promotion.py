@@ -17,6 +17,7 @@ from digit_client import DigitError
 from digit_client.tfserving.codec import ModelRef
 from digit_serving.releases.promotion import Releases
 from digit_serving.releases.promotion import Service as RunningService
+from tests.client.faulty_server import FaultyServer, problem
 from tests.processes import wait_until
 from tests.serving.releases.conftest import Serve, Service
 
@@ -125,6 +126,18 @@ def test_promote_with_a_gateway_that_does_not_answer_restores_the_file(service: 
     assert service.config == config
     wait_until(lambda: service.labelled() == 1, seconds=10)
     assert service.run("promote", 2, "--gateway", "gateway").exit_code == 2
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "unauthorized"), (403, "forbidden")])
+def test_promote_refused_by_the_gateway_fails_at_once(service: Service, status: int, code: str) -> None:
+    config = service.config
+    with FaultyServer() as gateway:
+        gateway.responses = [problem(status, code, "Send a key.")]
+        result = service.run("promote", 2, "--gateway", gateway.url, "--timeout", 600)
+    assert result.exit_code == 1
+    message = f"the gateway at {gateway.url} did not answer label stable with version 2: Send a key."
+    assert message in result.stderr
+    assert (gateway.requests, service.config) == (1, config)
 
 
 def test_promote_with_a_foreign_models_config_needs_force(published: Service) -> None:
