@@ -1,7 +1,7 @@
 """CPU cost of a request in gateway and model server, and the number of pods for several request rates.
 
-CPU time, unlike elapsed time, hardly depends on the machine's other load. Needs Linux and a published model
-in models/digits; see `digits train`. Run as python -m benchmarks.cost.
+CPU time, unlike elapsed time, hardly depends on the machine's other load. Needs Linux and published models
+in models; see `digits train`. Run as python -m benchmarks.cost.
 """
 
 import io
@@ -25,6 +25,9 @@ FLAGS = [
     "--tensorflow_intra_op_parallelism=2",
     "--tensorflow_inter_op_parallelism=2",
     "--grpc_max_threads=96",
+    # With the reader, which finds the digit on a photo.
+    "--model_config_file=models/models.config",
+    "--allow_version_labels_for_unavailable_models=true",
 ]
 BATCH_SIZE = 256
 # Target utilisation of the autoscaler, as a share of the CPU that a pod requests.
