@@ -22,7 +22,6 @@ import numpy as np
 from benchmarks.cost import cpu_seconds
 from benchmarks.startup import DIGITS, children, proportional_set_size
 from digit_client import DigitError, ModelServerClient
-from digit_client.artifact.task_card import READER_NAME
 from digit_client.images import to_png
 from digit_client.tfserving.codec import ModelRef
 from digit_client.tfserving.connection import Connection
@@ -54,8 +53,7 @@ def main() -> None:
         rate, start = score(arguments.models, Path(folder))
         with ProcessGroup() as group:
             version = job.find_version(arguments.models, "digits", None, None)
-            reader = job.find_version(arguments.models, READER_NAME, None, None)
-            with job.serving([version, reader], group) as target:
+            with job.serving(version, arguments.models, group) as target:
                 model = ModelRef(version.model, version.number)
                 group.wait(lambda: is_served(target, model))
                 bulk = predict_many(target, paths)

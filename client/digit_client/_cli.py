@@ -220,7 +220,7 @@ def predict(client: "Client", images: list[_Image], options: CallKeywords, outpu
     table = format_chart if len(images) == 1 else format_line
     formats = {"csv": format_prediction_row, "jsonl": format_json, "table": table}
     output = _Output(output_format, formats[output_format], PREDICTION_COLUMNS)
-    _print_answers(images, answers, output)
+    _print_answers(images, answers, output, client.url)
 
 
 @click.command()
@@ -250,7 +250,7 @@ def read(
     table = format_text if len(images) == 1 else format_lines
     formats = {"csv": format_reading_rows, "jsonl": format_json, "table": table}
     output = _Output(output_format, formats[output_format], READING_COLUMNS)
-    _print_answers(images, answers, output)
+    _print_answers(images, answers, output, client.url)
 
 
 def _expand_argument(argument: str, recursive: bool) -> Iterator[_Image]:
@@ -327,8 +327,12 @@ def _print_answers(
     images: Sequence[_Image],
     answers: Generator[_Result | DigitError | OSError, None, None],
     output: _Output[_Result],
+    url: str,
 ) -> NoReturn:
-    """Print the answer or the error of each image, in their order; exit with status 1 after an error."""
+    """Print the answer or the error of each image, in their order; exit with status 1 after an error.
+
+    `url` is that of the service.
+    """
     failures = 0
     if output.name == "csv":
         click.echo(format_csv(output.columns))
@@ -344,7 +348,7 @@ def _print_answers(
     ):
         for (name, _), answer in zip(images, answers, strict=True):
             if isinstance(answer, _SERVICE_FAILURES):
-                raise click.ClickException(_describe_failure(answer))
+                raise click.ClickException(_describe_failure(answer, url))
             if isinstance(answer, (DigitError, OSError)):
                 failures += 1
                 text = output.format_error(name, answer)
@@ -359,8 +363,8 @@ def _print_answers(
     sys.exit(1 if failures else 0)
 
 
-def _describe_failure(error: DigitError) -> str:
-    if str(error).startswith(f"can't reach {DEFAULT_URL}: "):
+def _describe_failure(error: DigitError, url: str) -> str:
+    if isinstance(error, ConnectionFailedError) and url == DEFAULT_URL:
         return f"{error}; `digits up` starts a service there"
     return str(error)
 

@@ -21,6 +21,15 @@ def gateway() -> Iterator[Popen[bytes]]:
         yield process
 
 
+@pytest.fixture
+def model_server(models: Path) -> Iterator[Popen[bytes]]:
+    port = free_port()
+    flags = [f"--port={port}", "--model_name=digits", f"--model_base_path={models}"]
+    with running("model-server", *flags) as process:
+        wait_until(lambda: accepts(port), process)
+        yield process
+
+
 def threads(pid: int) -> set[int]:
     """Thread IDs of a process, without its main thread."""
     return {int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir()} - {pid}
@@ -50,25 +59,17 @@ def test_sigterm_in_thread_of_starting_model_server_ends_it(tmp_path: Path) -> N
 
 
 @pytest.mark.e2e
-def test_sigterm_in_thread_of_ready_model_server_ends_it(models: Path) -> None:
-    port = free_port()
-    flags = [f"--port={port}", "--model_name=digits", f"--model_base_path={models}"]
-    with running("model-server", *flags) as process:
-        wait_until(lambda: accepts(port), process)
-        terminate(process.pid)
-        assert process.wait(10) == 0
+def test_sigterm_in_thread_of_ready_model_server_ends_it(model_server: Popen[bytes]) -> None:
+    terminate(model_server.pid)
+    assert model_server.wait(10) == 0
 
 
 @pytest.mark.e2e
-def test_repeated_signals_end_the_model_server_once(models: Path) -> None:
-    port = free_port()
-    flags = [f"--port={port}", "--model_name=digits", f"--model_base_path={models}"]
-    with running("model-server", *flags) as process:
-        wait_until(lambda: accepts(port), process)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
-            process.send_signal(number)
-            time.sleep(0.005)
-        assert process.wait(10) == 0
+def test_repeated_signals_end_the_model_server_once(model_server: Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+        model_server.send_signal(number)
+        time.sleep(0.005)
+    assert model_server.wait(10) == 0
 
 
 @pytest.mark.e2e

@@ -108,7 +108,7 @@ def settle(detected: Detected, predictions: Sequence[Prediction]) -> tuple[Detec
     digits, signs = detected.digits, detected.signs
     if not len(digits):
         return detected, predictions
-    is_digit = np.array([_is_digit(prediction) for prediction in predictions])
+    is_digit = _is_digit(predictions)
     evidence = _log_odds(digits.scores, _LEAST_ODDS) + _CONFIG.model_weight * _log_odds(is_digit, _LEAST_ODDS)
     kept = np.array(
         _suppress(
@@ -184,7 +184,7 @@ def digit_indexes(
     scores = detected.digits.scores
     if not len(scores):
         return []
-    is_digit = np.array([_is_digit(prediction) for prediction in predictions])
+    is_digit = _is_digit(predictions)
     together = _log_odds(scores, _LEAST_ODDS) + _log_odds(is_digit, _LEAST_ODDS)
     least = _log_odds(np.array((_CONFIG.min_together, min_is_digit)), _LEAST).sum()
     is_sure = scores >= _CONFIG.min_score
@@ -192,11 +192,11 @@ def digit_indexes(
     return chosen.tolist() if together[chosen].mean() >= least else []
 
 
-def _is_digit(prediction: Prediction) -> float:
-    """Return `is_digit`; of a model without it, 1 if it is sure enough which digit it sees."""
-    if prediction.is_digit is not None:
-        return prediction.is_digit
-    return float(prediction.looks_like_digit())
+def _is_digit(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
+    """Return each `is_digit`; of a model without it, 1 where it is sure enough which digit it sees."""
+    return np.array(
+        [float(each.looks_like_digit()) if each.is_digit is None else each.is_digit for each in predictions]
+    )
 
 
 def _log_odds(probabilities: NDArray[np.floating], least: float) -> NDArray[np.floating]:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,9 +106,7 @@ class Job:
             return
         with (
             ProcessGroup(interrupt=True) as group,
-            serving(self._with_reader(version), group)
-            if version
-            else nullcontext(self.target or "") as target,
+            serving(version, self.root, group) if version else nullcontext(self.target or "") as target,
             ray_tasks(self.ray, self.workers) if self.ray else processes(self.workers) as pool,
             bar(len(pending)) as progress,
         ):
@@ -155,11 +153,6 @@ class Job:
             self._check_same(earlier, version=number)
         return earlier or Run(source, model, number, self.read or False), local
 
-    def _with_reader(self, version: Version) -> list[Version]:
-        """Return the version and the stable one of the reader, if there is one."""
-        reader = ModelsFolder(self.root).labelled(READER_NAME)
-        return [version, reader] if reader else [version]
-
     def _check_same(self, earlier: Run, **wanted: str | int | None) -> None:
         """Raise SettingError if the command wants something else than the earlier rows have."""
         for name, value in wanted.items():
@@ -199,16 +192,17 @@ def find_version(root: Path, name: str | None, number: int | None, label: str | 
 
 
 @contextmanager
-def serving(versions: Sequence[Version], group: ProcessGroup) -> Iterator[str]:
-    """Start a model server of these versions of different models, each of them stable; yield its address.
+def serving(version: Version, root: Path, group: ProcessGroup) -> Iterator[str]:
+    """Start a model server of this version and the folder's stable reader, if any; yield its address.
 
-    A release can't unload the versions: the server does not read the models' own configuration. Raise
+    A release can't unload them: the server does not read the models' own configuration. Raise
     ProcessDiedError with the log's last line.
     """
+    reader = ModelsFolder(root).labelled(READER_NAME)
     config = ModelsConfig.empty()
-    for version in versions:
-        config = config.with_versions(version.model, [version.number], version.path.parent.resolve())
-        config = config.with_label(version.model, STABLE, version.number)
+    for served in [version, reader] if reader else [version]:
+        config = config.with_versions(served.model, [served.number], served.path.parent.resolve())
+        config = config.with_label(served.model, STABLE, served.number)
     with sockets.listen("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     with TemporaryDirectory() as folder:

@@ -69,17 +69,21 @@ def test_shipped_reader_finds_digits(published: Path, digits: Any) -> None:
 def test_train_reader_writes_weights_card_and_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = pipeline.ReaderRun(Overrides(epochs=1, batch_size=1), 0, SAMPLE, tmp_path / "report")
-    pipeline.train(run, target(tmp_path / "models", force=True))
-    card = json.loads((tmp_path / "models" / "reader" / "1" / "assets.extra" / "model.json").read_text())
+    with pytest.raises(NotPublishedError, match="of the digits are read right"):
+        pipeline.train(run, target(tmp_path / "models"))
+    card = json.loads((tmp_path / "report" / "reader.json").read_text())
     assert card["fit"]["epochs"] == 1
     assert card["fit"]["steps_per_epoch"] == Plan().steps_per_epoch
+    assert card["command"] == "digits train --model reader --seed 0 --epochs 1 --batch-size 1"
     assert (tmp_path / "report" / "pages.png").stat().st_size > 10_000
+    pipeline.publish_shipped(target(tmp_path / "models"), lambda _: None)
     again = replace(run, from_stable=True, seed=1)
-    with pytest.raises(NotPublishedError, match="of the digits are read right"):
-        pipeline.train(again, target(tmp_path / "models"))
-    card = json.loads((tmp_path / "report" / "reader.json").read_text())
+    pipeline.train(again, target(tmp_path / "models", force=True))
+    second = tmp_path / "models" / "reader" / "2"
+    assert (second / "saved_model.pb").is_file()
+    card = json.loads((second / "assets.extra" / "model.json").read_text())
     assert card["command"] == "digits train --model reader --seed 1 --from stable --epochs 1 --batch-size 1"
-    assert card["started_from"]["command"] == "digits train --model reader --seed 0 --epochs 1 --batch-size 1"
+    assert card["started_from"]["command"] == json.loads(pipeline.SHIPPED_CARD.read_text())["command"]
 
 
 def test_train_from_stable_needs_a_stable_reader(tmp_path: Path) -> None:
