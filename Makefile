@@ -6,7 +6,7 @@ LOCKED = --constraint constraints.txt --require-hashes --requirements pyproject.
 # TensorFlow without code for NVIDIA's GPUs, half of the download, where there is none of them.
 CPU := $(if $(shell command -v nvidia-smi),,--extra cpu --overrides cpu-overrides.txt)
 BUILD_INPUTS := pyproject.toml constraints.txt cpu-overrides.txt $(wildcard hatch_build.py $(addsuffix /*.proto, \
-	$(addprefix client/digit_client/tfserving/protos/, */*/* */*)))
+	$(addprefix client/digit_core/tfserving/protos/, */*/* */*)))
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	echo "TensorFlow needs Python 3.11, 3.12 or 3.13; name one that you have: make PYTHON=python3.13 …" >&2; exit 1; }
 

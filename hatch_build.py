@@ -8,12 +8,12 @@ import grpc_tools
 from grpc_tools import protoc
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PROTOS = "client/digit_client/tfserving/protos"
+PROTOS = "client/digit_core/tfserving/protos"
 OUTPUT = "descriptors.binpb"
 
 
 class ProtoBuildHook(BuildHookInterface):
-    """Adds the descriptor set that `digit_client.tfserving.protos` loads.
+    """Adds the descriptor set that `digit_core.tfserving.protos` loads.
 
     An editable installation has the descriptor set in the source folder. A wheel takes it from a temporary
     folder, since Docker mounts the sources read-only.
@@ -28,7 +28,7 @@ class ProtoBuildHook(BuildHookInterface):
         self._temporary = TemporaryDirectory()
         output = Path(self._temporary.name, OUTPUT)
         compile_protos(folder, output)
-        build_data["force_include"][str(output)] = f"digit_client/tfserving/protos/{OUTPUT}"
+        build_data["force_include"][str(output)] = f"digit_core/tfserving/protos/{OUTPUT}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove the temporary folder after the wheel is written."""

@@ -17,8 +17,9 @@ import numpy as np
 
 from benchmarks.service import service
 from benchmarks.startup import PORTS, URL, children
-from digit_client import ModelServerClient, images
-from digit_client.images import to_png
+from digit_client import ModelServerClient
+from digit_core import images
+from digit_core.images import to_png
 
 # Flags of the model server in k8s/chart.
 FLAGS = [

@@ -12,7 +12,7 @@ from benchmarks.startup import children, memory
 from benchmarks.throughput import bodies, load
 from benchmarks.throughput.bodies import Body
 from benchmarks.throughput.servers import CACHE, prepare
-from digit_client import images
+from digit_core import images
 
 SECONDS = 4
 CONNECTIONS = 8

@@ -20,9 +20,9 @@ import httpx
 from benchmarks.cost import FLAGS, cost, print_row
 from benchmarks.service import service
 from benchmarks.startup import URL, memory
-from digit_client import images
-from digit_client.artifact.feedback_table import is_held_out
-from digit_client.images import to_png
+from digit_core import images
+from digit_core.artifact.feedback_table import is_held_out
+from digit_core.images import to_png
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
 

@@ -21,10 +21,11 @@ import numpy as np
 
 from benchmarks.cost import cpu_seconds
 from benchmarks.startup import DIGITS, children, proportional_set_size
-from digit_client import DigitError, ModelServerClient
-from digit_client.images import to_png
-from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.connection import Connection
+from digit_client import ModelServerClient
+from digit_core.errors import DigitError
+from digit_core.images import to_png
+from digit_core.tfserving.codec import ModelRef
+from digit_core.tfserving.connection import Connection
 from digit_serving.processes import ProcessGroup
 from digit_serving.scoring import job
 from digit_training.data import SAMPLE

@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = {"digit_client": "client", "digit_serving": "serving", "digit_training": "training"}
+FOLDERS = {
+    "digit_core": "client",
+    "digit_client": "client",
+    "digit_serving": "serving",
+    "digit_training": "training",
+}
 MAY_IMPORT = {
-    "digit_client": {"digit_client"},
-    "digit_serving": {"digit_serving", "digit_client"},
-    "digit_training": {"digit_training", "digit_client"},
+    "digit_core": {"digit_core"},
+    "digit_client": {"digit_client", "digit_core"},
+    "digit_serving": {"digit_serving", "digit_client", "digit_core"},
+    "digit_training": {"digit_training", "digit_core"},
 }
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
@@ -42,6 +48,16 @@ def test_package_imports_only_packages_below_it(package: str) -> None:
     for path in (ROOT / FOLDERS[package] / package).rglob("*.py"):
         imported = {name for name in _imports(path) if name in FOLDERS}
         assert imported <= MAY_IMPORT[package], path
+
+
+def test_packages_share_no_private_module() -> None:
+    """A module that begins with an underscore is imported by its own package alone."""
+    for package, folder in FOLDERS.items():
+        for path in (ROOT / folder / package).rglob("*.py"):
+            private = re.findall(
+                r"^\s*from (digit_\w+)[\w.]*\._\w+ import|from (digit_\w+)\._\w+", path.read_text()
+            )
+            assert {name for names in private for name in names if name} <= {package}, path
 
 
 def test_constraints_name_no_address() -> None:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from benchmarks.handwriting.families import EMPTY_FAMILIES, FAMILIES
 from benchmarks.handwriting.pen import Digit, stroke_width
-from digit_client import Client, images
+from digit_client import Client
+from digit_core import images
 
 _CELL = 84
 _COLUMNS = 14

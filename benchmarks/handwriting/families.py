@@ -174,7 +174,7 @@ def broken(digit: Digit, rng: np.random.Generator) -> bytes:
     height = int(rng.uniform(0.5, 0.8) * side)
     drawn = redraw(digit, height, height * rng.uniform(0.06, 0.1))
     for _ in range(int(rng.integers(2, 4))):
-        row, column = rng.choice(np.argwhere(drawn > 0.5))
+        row, column = np.asarray(rng.choice(np.argwhere(drawn > 0.5)))
         gap = int(height * rng.uniform(0.03, 0.05)) + 1
         cv2.circle(drawn, (int(column), int(row)), gap, 0.0, -1)
     picture = paper.draw(

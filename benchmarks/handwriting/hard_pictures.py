@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from benchmarks.handwriting.__main__ import choose
 from benchmarks.handwriting.families import FAMILIES
-from digit_client import DIGITS, images
+from digit_core import images
+from digit_core.artifact.task_card import DIGITS
 
 _SEED = 0
 _PER_FAMILY = 2

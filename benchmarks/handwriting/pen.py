@@ -45,7 +45,7 @@ def skeletonize(ink: Ink) -> NDArray[np.uint8]:
 def stroke_width(digit: Digit) -> float:
     """Return the mean width of the digit's strokes, as a share of its height."""
     ink = enlarge(digit, 160)
-    return float((ink > 0.5).sum() / max(1, skeletonize(np.pad(ink, 1)).sum()) / 160)
+    return float((ink > 0.5).sum() / max(1, int(skeletonize(np.pad(ink, 1)).sum())) / 160)
 
 
 def redraw(digit: Digit, height: int, width: float) -> Ink:

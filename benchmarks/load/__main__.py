@@ -17,9 +17,9 @@ import numpy as np
 from benchmarks.load.callers import Answer, send_load
 from benchmarks.load.memory import Memory
 from benchmarks.service import Service, service
-from digit_client import images
-from digit_client.artifact.versions import list_versions
-from digit_client.images import to_png
+from digit_core import images
+from digit_core.artifact.versions import list_versions
+from digit_core.images import to_png
 
 # Load as a share of the capacity.
 LOAD_SHARE = 0.7

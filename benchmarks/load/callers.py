@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from benchmarks.startup import URL
-from digit_client import Client, DigitError, RetryPolicy
+from digit_client import Client, RetryPolicy
+from digit_core.errors import DigitError
 
 THREADS = 8
 # Enough attempts to outlast a restart of the model server, which takes seconds.

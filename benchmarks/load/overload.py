@@ -27,7 +27,7 @@ from benchmarks.load import waiting
 from benchmarks.throughput import bodies, load
 from benchmarks.throughput.bodies import Body
 from benchmarks.throughput.servers import CACHE, digits, prepare
-from digit_client import images
+from digit_core import images
 
 # Seconds until the queue is full and each connection has been answered or refused.
 WARM_UP = 5

@@ -9,10 +9,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import DIGITS, Client, Prediction, Reading
-from digit_client._recognition import Recognition
-from digit_client.images import Peaks
-from digit_client.tfserving.codec import Batch
+from digit_client import Client
+from digit_core.artifact.task_card import DIGITS
+from digit_core.images import Peaks
+from digit_core.recognition import Recognition
+from digit_core.results import Prediction, Reading
+from digit_core.tfserving.codec import Batch
 
 T = TypeVar("T")
 

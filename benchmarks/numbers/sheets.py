@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.numbers.readers import Answer
-from digit_client import images
+from digit_core import images
 
 _WIDTH, _HEIGHT, _CAPTION = 220, 130, 34
 _COLUMNS, _MOST = 6, 48

@@ -143,7 +143,7 @@ def _is_redrawable(digit: Digit) -> bool:
     """True if the digit's strokes hang together and a thinner pen can follow them."""
     ink = enlarge(digit, 160)
     mask = np.pad((ink > 0.5).astype(np.uint8), 1)
-    width = float(mask.sum() / max(1, skeletonize(np.pad(ink, 1)).sum()))
+    width = float(mask.sum() / max(1, int(skeletonize(np.pad(ink, 1)).sum())))
     if width > 160 * _MAX_STROKE_WIDTH or cv2.connectedComponents(mask)[0] != 2:
         return False
     thickest = 2 * float(cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).max())

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.throughput import bodies, load, report
 from benchmarks.throughput.report import Case, Figures
 from benchmarks.throughput.servers import CACHE, Server, digits, prepare
-from digit_client import images
+from digit_core import images
 
 CASES = [
     Case("28×28 PNG", 1),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.startup import answers
-from digit_client.artifact.versions import list_versions
+from digit_core.artifact.versions import list_versions
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

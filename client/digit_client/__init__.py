@@ -12,7 +12,9 @@ Each client is for any task, and is imported on first use, so `import digit_clie
 import importlib
 import typing
 
-from digit_client._exceptions import (
+from digit_client._options import Feedback, Models
+from digit_core.artifact.task_card import DIGITS, TaskCard, TaskCardError
+from digit_core.errors import (
     AuthenticationError,
     ConnectionFailedError,
     DeadlineExceededError,
@@ -31,24 +33,15 @@ from digit_client._exceptions import (
     TruncatedImageError,
     UnavailableError,
 )
-from digit_client._types import (
-    Digit,
-    Feedback,
-    Line,
-    Models,
-    ModelVersion,
-    Prediction,
-    Reading,
-)
-from digit_client.artifact.task_card import DIGITS, TaskCard, TaskCardError
+from digit_core.results import Digit, Line, ModelVersion, Prediction, Reading
 
 if typing.TYPE_CHECKING:
     from digit_client._async.client import AsyncClient
     from digit_client._async.model_server_client import AsyncModelServerClient
-    from digit_client._inputs import ImageSource
     from digit_client._retries import RetryPolicy
     from digit_client._sync.client import Client
     from digit_client._sync.model_server_client import ModelServerClient
+    from digit_core.inputs import ImageSource
 
 __all__ = [
     "DIGITS",
@@ -87,12 +80,12 @@ __all__ = [
 ]
 
 _LAZY_MODULES = {
-    "AsyncClient": "_async.client",
-    "AsyncModelServerClient": "_async.model_server_client",
-    "Client": "_sync.client",
-    "ImageSource": "_inputs",
-    "ModelServerClient": "_sync.model_server_client",
-    "RetryPolicy": "_retries",
+    "AsyncClient": "digit_client._async.client",
+    "AsyncModelServerClient": "digit_client._async.model_server_client",
+    "Client": "digit_client._sync.client",
+    "ImageSource": "digit_core.inputs",
+    "ModelServerClient": "digit_client._sync.model_server_client",
+    "RetryPolicy": "digit_client._retries",
 }
 _EXTRAS = {"AsyncModelServerClient": "grpc", "ModelServerClient": "grpc", "images": "images"}
 
@@ -103,13 +96,13 @@ if not typing.TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         try:
             if name == "images":
-                return importlib.import_module(f"{__name__}.images")
+                return importlib.import_module("digit_core.images")
             if name in _LAZY_MODULES:
-                return getattr(importlib.import_module(f"{__name__}.{_LAZY_MODULES[name]}"), name)
+                return getattr(importlib.import_module(_LAZY_MODULES[name]), name)
         except ModuleNotFoundError as error:
             if name not in _EXTRAS:
                 raise
-            from digit_client._exceptions import how_to_install
+            from digit_core.errors import how_to_install
 
             raise ModuleNotFoundError(
                 f"{__name__}.{name} needs the module {error.name}; {how_to_install(_EXTRAS[name])}",

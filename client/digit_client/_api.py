@@ -11,8 +11,10 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import _inputs
-from digit_client._exceptions import (
+from digit_client._options import CallOptions, Feedback, Models
+from digit_core import inputs as _inputs
+from digit_core.artifact.task_card import TaskCard
+from digit_core.errors import (
     AuthenticationError,
     DigitError,
     ImageError,
@@ -20,20 +22,8 @@ from digit_client._exceptions import (
     ServiceError,
     UnavailableError,
 )
-from digit_client._inputs import ImageSource
-from digit_client._types import (
-    Box,
-    CallOptions,
-    Digit,
-    Feedback,
-    Line,
-    Models,
-    ModelVersion,
-    Prediction,
-    Reading,
-    Refusal,
-)
-from digit_client.artifact.task_card import TaskCard
+from digit_core.inputs import ImageSource
+from digit_core.results import Box, Digit, Line, ModelVersion, Prediction, Reading, Refusal
 
 # Within the gateway's default limits of 256 images and 8 MiB a request.
 _MAX_ARRAY_ITEMS = 256

@@ -16,9 +16,10 @@ from uuid import uuid4
 import httpx
 
 from digit_client import _api
-from digit_client._exceptions import ConnectionFailedError, DeadlineExceededError, DigitError
+from digit_client._options import DEFAULT_URL, CallOptions, Feedback, Models, check_timeout
 from digit_client._retries import Retrier, RetryPolicy, default_timeout
-from digit_client._types import DEFAULT_URL, CallOptions, Feedback, Models, Prediction, Reading, check_timeout
+from digit_core.errors import ConnectionFailedError, DeadlineExceededError, DigitError
+from digit_core.results import Prediction, Reading
 
 _logger = logging.getLogger("digit_client")
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TextIO, TypeAlias, Typ
 
 import click
 
-from digit_client._exceptions import (
+from digit_client._options import DEFAULT_URL, CallKeywords
+from digit_core.errors import (
     AuthenticationError,
     ConnectionFailedError,
     DigitError,
@@ -26,7 +27,7 @@ from digit_client._exceptions import (
     UnavailableError,
     how_to_install,
 )
-from digit_client._types import DEFAULT_URL, CallKeywords, Prediction, Reading
+from digit_core.results import Prediction, Reading
 
 if TYPE_CHECKING:
     from digit_client import Client

@@ -5,7 +5,6 @@ A call for many images keeps a window of concurrent requests, in bounded memory;
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import aclosing, closing, nullcontext
@@ -13,7 +12,7 @@ from itertools import islice
 from threading import Event
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
-from digit_client._exceptions import ImageError
+from digit_core.errors import ImageError
 
 OnError: TypeAlias = Literal["return", "raise"]
 """Treatment of a broken picture in a call for many: its error takes its place, or fails the call."""
@@ -25,9 +24,6 @@ _Result = TypeVar("_Result")
 AsyncResults: TypeAlias = AsyncGenerator[tuple[int, _Result], None]
 Results: TypeAlias = Generator[tuple[int, _Result], None, None]
 """Positions of images, each with the image's result, as they come."""
-
-async_sleep = asyncio.sleep
-sleep = time.sleep
 
 async_time_limit = asyncio.timeout
 time_limit = nullcontext

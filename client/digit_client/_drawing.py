@@ -5,9 +5,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from digit_client import _inputs, images
-from digit_client._inputs import ImageSource
-from digit_client._types import Reading
+from digit_core import images
+from digit_core import inputs as _inputs
+from digit_core.inputs import ImageSource
+from digit_core.results import Reading
 
 _COLOR = (220, 30, 60)
 # Width of a box's line, as a share of the picture's shorter side.

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TypeVar
 
-from digit_client._exceptions import (
+from digit_client._options import check_timeout
+from digit_core.errors import (
     ConnectionFailedError,
     DeadlineExceededError,
     DigitError,
     OverloadedError,
     UnavailableError,
 )
-from digit_client._types import check_timeout
 
 MAX_TOKENS, REFILL_PER_SECOND, TOKENS_PER_SUCCESS = 100, 10, 0.1
 """Retry budget: capacity of the token bucket, tokens per second, and tokens per successful call."""

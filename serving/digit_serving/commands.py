@@ -27,8 +27,8 @@ NONE = "–"
 @contextmanager
 def click_errors() -> Iterator[None]:
     """Turn expected errors into one line on standard error: exit status 2 for SettingError, 1 for others."""
-    from digit_client import DigitError
-    from digit_client.artifact.versions import ArtifactError
+    from digit_core.artifact.versions import ArtifactError
+    from digit_core.errors import DigitError
     from digit_serving.errors import DigitServingError, SettingError
 
     try:

@@ -13,7 +13,7 @@ Artifacts fail with ArtifactError, and calls of a service with DigitError, both 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from digit_client._exceptions import how_to_install
+from digit_core.errors import how_to_install
 
 
 class DigitServingError(Exception):

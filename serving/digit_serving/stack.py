@@ -13,9 +13,8 @@ from typing import IO, Self
 
 import httpx
 
-from digit_client import DIGITS
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.artifact.task_card import READER_NAME
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.task_card import DIGITS, READER_NAME
 from digit_serving import sockets
 from digit_serving.errors import DigitServingError
 from digit_serving.processes import ProcessGroup, python_command

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from werkzeug.wrappers import Request, Response
 
 from digit_client import Prediction, _base_client, _cli
-from digit_client.images import decode, to_png
+from digit_core.images import decode, to_png
 from tests.client.faulty_server import DIGITS, FaultyServer, prediction, problem, read_success
 
 PROBABILITIES = (0.0, 0.0, 0.25, 0.75, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

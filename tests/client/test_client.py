@@ -26,8 +26,8 @@ from digit_client import (
     ServiceError,
     UnavailableError,
 )
-from tests.client.blocking import BlockingAsync
 from tests.client.faulty_server import FaultyServer, failure, read_success, success
+from tests.core.blocking import BlockingAsync
 
 FAST_RETRIES = RetryPolicy(max_attempts=3, initial_backoff=0.001, max_backoff=0.01)
 

@@ -30,12 +30,12 @@ from digit_client import (
     TaskCard,
     TruncatedImageError,
 )
-from digit_client.images import to_png
+from digit_core.images import to_png
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.client.blocking import BlockingAsync
-from tests.client.drawn_numbers import draw_lines
-from tests.client.linear_model_server import LinearModelServer
+from tests.core.blocking import BlockingAsync
+from tests.core.drawn_numbers import draw_lines
+from tests.core.linear_model_server import LinearModelServer
 
 URL = "http://gateway.test"
 

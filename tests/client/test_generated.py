@@ -10,14 +10,15 @@ import pytest
 import digit_client
 from digit_client import AsyncClient, AsyncModelServerClient, Client, ModelServerClient
 
-PACKAGE = Path(digit_client.__file__).parent
+CLIENT = Path(digit_client.__file__).parent.parent
+CONNECTION = Path("digit_core", "tfserving", "connection.py")
 
 
 def test_sync_modules_are_what_the_script_generates(tmp_path: Path) -> None:
-    generated = tmp_path / "_sync"
-    subprocess.run([sys.executable, PACKAGE.parent / "generate_sync.py", generated], check=True)
-    texts = {path.name: path.read_text() for path in generated.glob("*.py")}
-    assert texts == {path.name: path.read_text() for path in (PACKAGE / "_sync").glob("*.py")}
+    subprocess.run([sys.executable, CLIENT / "generate_sync.py", tmp_path], check=True)
+    modules = [path.relative_to(CLIENT) for path in (CLIENT / "digit_client" / "_sync").glob("*.py")]
+    generated = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*.py")}
+    assert generated == {path: (CLIENT / path).read_text() for path in (*modules, CONNECTION)}
 
 
 @pytest.mark.parametrize(

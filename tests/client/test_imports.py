@@ -44,7 +44,7 @@ IMPORTS: tuple[tuple[str, set[str]], ...] = (
     ("import digit_client", set()),
     ("import digit_client._cli", set()),
     ("from digit_client import AsyncClient, Client", {"httpx", "numpy"}),
-    ("import digit_client.tfserving.protos", set()),
+    ("import digit_core.tfserving.protos", set()),
     ("import digit_training.cli", set()),
     ("import digit_serving.gateway.cli, digit_serving.model_server.cli", set()),
     ("import digit_serving.feedback.cli, digit_serving.scoring.cli", set()),

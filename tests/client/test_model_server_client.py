@@ -25,10 +25,10 @@ from digit_client import (
     RetryPolicy,
     ServiceError,
 )
-from digit_client.images import to_png
-from tests.client.blocking import BlockingAsync
-from tests.client.drawn_numbers import draw_lines
-from tests.client.linear_model_server import LinearModelServer
+from digit_core.images import to_png
+from tests.core.blocking import BlockingAsync
+from tests.core.drawn_numbers import draw_lines
+from tests.core.linear_model_server import LinearModelServer
 
 
 @pytest.fixture(scope="module")

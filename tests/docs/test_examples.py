@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from digit_client import ModelServerClient
-from digit_client.images import to_png
+from digit_core.images import to_png
 from tests.readme import ROOT
 
 

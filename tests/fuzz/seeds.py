@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 
-from digit_client.tfserving import codec
-from digit_client.tfserving.protos import DT_FLOAT, PredictResponse
+from digit_core.tfserving import codec
+from digit_core.tfserving.protos import DT_FLOAT, PredictResponse
 from tests import decompression_bombs
 
 

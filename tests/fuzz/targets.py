@@ -11,9 +11,11 @@ from google.protobuf.message import DecodeError
 from werkzeug import Request
 from werkzeug.exceptions import HTTPException
 
-from digit_client import DIGITS, ImageError, TaskCard, images
-from digit_client.tfserving import codec
-from digit_client.tfserving.protos import PredictResponse
+from digit_core import images
+from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.errors import ImageError
+from digit_core.tfserving import codec
+from digit_core.tfserving.protos import PredictResponse
 from digit_serving.gateway import asgi
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.errors import GatewayError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from digit_client.artifact.models_folder import ModelsFolder
+from digit_core.artifact.models_folder import ModelsFolder
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
 from tests.commands import parse

@@ -12,8 +12,8 @@ import tensorflow as tf
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from digit_client import TaskCard
-from digit_client.tfserving.codec import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE
+from digit_core.artifact.task_card import TaskCard
+from digit_core.tfserving.codec import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE
 from digit_serving.model_server import config, flags
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.server import create_core

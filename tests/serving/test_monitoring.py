@@ -13,7 +13,7 @@ import pytest
 import yaml
 from flask.testing import FlaskClient
 
-from digit_client.images import to_png
+from digit_core.images import to_png
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from digit_client.artifact.models_folder import ModelsFolder
+from digit_core.artifact.models_folder import ModelsFolder
 from digit_serving import sockets
 from digit_serving.errors import DigitServingError
 from digit_serving.stack import Ports, Stack, find_model_server, prepared

@@ -16,10 +16,11 @@ from keras import layers, ops
 from numpy.typing import NDArray
 from PIL import Image
 
-from digit_client import DIGITS, TaskCard, images
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.artifact.versions import Version
-from digit_client.images import to_png
+from digit_core import images
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.versions import Version
+from digit_core.images import to_png
 from digit_serving.feedback.records import Record
 from digit_training import data, export, models
 from digit_training.data import Dataset

@@ -7,7 +7,7 @@ import keras
 import pytest
 from keras import layers
 
-from digit_client import DIGITS
+from digit_core.artifact.task_card import DIGITS
 from digit_training import cards
 from digit_training.errors import CardError
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 from numpy.typing import NDArray
 
-from digit_client import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_training import classifier
 from digit_training.errors import ModelError
 from digit_training.models import IS_DIGIT, PROBABILITIES

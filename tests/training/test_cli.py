@@ -27,10 +27,10 @@ from click.testing import CliRunner
 from keras import layers
 from PIL import Image
 
-from digit_client import TaskCard, images
-from digit_client.artifact import models_folder
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.artifact.task_card import NO_CLASS
+from digit_core import images
+from digit_core.artifact import models_folder
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.task_card import NO_CLASS, TaskCard
 from digit_serving.feedback.store import FeedbackStore
 from digit_training import cli, pictures, pipeline
 from digit_training.classifier import to_pixels

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import pytest
 
-from digit_client import DIGITS, TaskCard
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.artifact.versions import Version
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.versions import Version
 from digit_training import export, pictures
 from digit_training.comparison import Comparison, EvaluationSets, ask_served, compare
 from digit_training.data import NO_DIGIT, Dataset, Examples, read_hard_pictures

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from digit_client import DIGITS
-from digit_client.images import prepare
+from digit_core.artifact.task_card import DIGITS
+from digit_core.images import prepare
 from digit_training import data
 from digit_training.data import Dataset, RawArray
 from digit_training.errors import DataError
@@ -31,7 +31,7 @@ def test_examples_pixels_are_flat_floats_from_0_to_1(dataset: Dataset) -> None:
     pixels = dataset.train.pixels
     assert pixels.shape == (4000, 784)
     assert pixels.dtype == np.float32
-    assert (pixels.min(), pixels.max()) == (0, 1)
+    assert (float(pixels.min()), float(pixels.max())) == (0, 1)
 
 
 def test_load_mnist_is_canonical_unless_offline(mnist: Dataset) -> None:

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 from numpy.typing import NDArray
 
-from digit_client import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_training import evaluation
 from digit_training.data import Dataset
 from digit_training.errors import ModelError

@@ -10,8 +10,8 @@ import tensorflow as tf
 from keras import layers
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from digit_client import DIGITS, TaskCard
-from digit_client.artifact.versions import Version
+from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.versions import Version
 from digit_training import export, models, provenance
 from digit_training.classifier import to_pixels
 from digit_training.data import Dataset

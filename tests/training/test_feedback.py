@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from digit_client import DIGITS, TaskCard
-from digit_client.artifact.task_card import NO_CLASS
-from digit_client.images import to_png
+from digit_core.artifact.task_card import DIGITS, NO_CLASS, TaskCard
+from digit_core.images import to_png
 from digit_serving.feedback.store import FeedbackStore
 from digit_training import feedback
 from digit_training.data import NO_DIGIT

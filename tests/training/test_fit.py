@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from digit_client import DIGITS
+from digit_core.artifact.task_card import DIGITS
 from digit_training import evaluation, models
 from digit_training.data import NO_DIGIT, Dataset, Examples, Labels
 from digit_training.evaluation import Evaluation, evaluate

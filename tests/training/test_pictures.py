@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from digit_client import DIGITS, TaskCard, images
+from digit_core import images
+from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_training import pictures
 from digit_training.errors import DataError
 from tests.conftest import Digits

@@ -9,9 +9,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from digit_client import DIGITS, TaskCard
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.artifact.versions import ArtifactError
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.versions import ArtifactError
 from digit_training.errors import CardError, PromotionError
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate

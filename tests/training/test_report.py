@@ -14,7 +14,7 @@ from keras import layers
 from numpy.typing import NDArray
 from PIL import Image
 
-from digit_client import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_training import models, report
 from digit_training.comparison import Comparison, Comparisons
 from digit_training.data import Dataset, Examples, Labels

@@ -9,7 +9,7 @@ from keras import layers
 from numpy.typing import NDArray
 from PIL import Image
 
-from digit_client import TaskCard
+from digit_core.artifact.task_card import TaskCard
 from digit_training import pictures, skew
 from digit_training.classifier import predict
 from digit_training.models import PROBABILITIES

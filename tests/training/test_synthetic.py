@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from digit_client.images import is_normalized
+from digit_core.images import is_normalized
 from digit_training.data import Examples
 from digit_training.synthetic import (
     PRINT,

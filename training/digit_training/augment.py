@@ -174,7 +174,7 @@ def _centers_of_mass(images: Images) -> Floats:
     """Return each digit's centre of mass, x and y: [n, 2]."""
     sums = np.stack((images.sum(axis=1, dtype=np.float32), images.sum(axis=2, dtype=np.float32)), axis=1)
     mass = np.maximum(sums[:, :1].sum(axis=2), 1)
-    centers: Floats = sums @ _AXIS / mass
+    centers: Floats = np.asarray(sums @ _AXIS / mass, np.float32)
     return centers
 
 

@@ -8,8 +8,7 @@ from typing import Any, get_args
 
 import keras
 
-from digit_client import DIGITS, TaskCard, TaskCardError
-from digit_client.artifact.task_card import MULTI_LABEL
+from digit_core.artifact.task_card import DIGITS, MULTI_LABEL, TaskCard, TaskCardError
 from digit_training import classifier
 from digit_training.errors import CardError
 

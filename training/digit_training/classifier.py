@@ -13,7 +13,7 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-from digit_client import TaskCard
+from digit_core.artifact.task_card import TaskCard
 from digit_training.errors import ModelError
 from digit_training.models import IS_DIGIT, PROBABILITIES, named_outputs
 

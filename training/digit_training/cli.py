@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from digit_client.artifact.task_card import READER_NAME
-from digit_client.artifact.versions import ArtifactError
+from digit_core.artifact.task_card import READER_NAME
+from digit_core.artifact.versions import ArtifactError
 from digit_training.errors import Interrupted, NotPublishedError, TrainingError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ feedback_options = _options(
 
 def _pop_target(options: dict[str, Any]) -> "Target":
     """Take the options of `target_options` out of a command's options, and `min_gain`."""
-    from digit_client.artifact.models_folder import ModelsFolder
+    from digit_core.artifact.models_folder import ModelsFolder
     from digit_training.publication import Target
     from digit_training.quality_gate import QualityGate
 

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import TaskCard
-from digit_client.artifact.versions import Version
+from digit_core.artifact.task_card import TaskCard
+from digit_core.artifact.versions import Version
 from digit_training.classifier import predict
 from digit_training.data import Examples, read_hard_pictures
 from digit_training.evaluation import Evaluation, are_labels, are_right

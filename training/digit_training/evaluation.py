@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_training import negatives
 from digit_training.classifier import Outputs, check_probabilities, predict
 from digit_training.data import Examples, Labels

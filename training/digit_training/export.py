@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from digit_client import TaskCard
-from digit_client.artifact.versions import Version
-from digit_client.tfserving.codec import (
+from digit_core.artifact.task_card import TaskCard
+from digit_core.artifact.versions import Version
+from digit_core.tfserving.codec import (
     CARD_INPUT,
     CARD_OUTPUT,
     CARD_SIGNATURE,

@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from PIL import Image
 
-from digit_client import TaskCard
-from digit_client.artifact.feedback_table import (
+from digit_core.artifact.feedback_table import (
     StoreError,
     agrees,
     distinct,
@@ -21,7 +20,7 @@ from digit_client.artifact.feedback_table import (
     sqlite_file,
     without_password,
 )
-from digit_client.artifact.task_card import NO_CLASS
+from digit_core.artifact.task_card import NO_CLASS, TaskCard
 from digit_training.data import Examples, Labels
 from digit_training.errors import DataError
 from digit_training.evaluation import Accuracy

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import DIGITS
+from digit_core.artifact.task_card import DIGITS
 from digit_training import device, evaluation, models, negatives, synthetic
 from digit_training.augment import MILD, STRONG, augment
 from digit_training.callbacks import BestWeights, class_logs, defer_interrupt

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client.images import fit_to_mnist_canvas
+from digit_core.images import fit_to_mnist_canvas
 from digit_training.data import NO_DIGIT, Examples
 from digit_training.strokes import DOODLES, FOREIGN_LETTERS, LETTERS, SHAPES, SYMBOLS
 from digit_training.synthetic import (

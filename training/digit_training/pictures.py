@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import DIGITS, ImageError, TaskCard, images
+from digit_core import images
+from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.errors import ImageError
 from digit_training.data import (
     Dataset,
     Examples,

@@ -17,8 +17,8 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from digit_client import DIGITS, TaskCard
-from digit_client.artifact.versions import ArtifactError
+from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.versions import ArtifactError
 from digit_training import cards, classifier, device, models, pictures, provenance, skew
 from digit_training import data as datasets
 from digit_training.callbacks import FitProgress

@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from digit_client.artifact.models_config import STABLE
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.artifact.task_card import DIGITS, TaskCard
-from digit_client.artifact.versions import ArtifactError, Version
+from digit_core.artifact.models_config import STABLE
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.versions import ArtifactError, Version
 from digit_training.errors import CardError, PromotionError
 from digit_training.quality_gate import QualityGate
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import TaskCard
+from digit_core.artifact.task_card import TaskCard
 from digit_training.classifier import batch_size
 from digit_training.models import PROBABILITIES, named_outputs
 from digit_training.pictures import LabelledPictures

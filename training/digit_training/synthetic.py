@@ -15,7 +15,7 @@ from matplotlib import get_data_path
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from digit_client.images import fit_to_mnist_canvas
+from digit_core.images import fit_to_mnist_canvas
 from digit_training.data import Examples
 
 Stroke = tuple[tuple[float, float], ...]

@@ -12,10 +12,11 @@ from digit_client._api import ImageBatch, UnreadableImage
 from digit_client._async.image_client import AsyncImageClient
 from digit_client._base_client import FEEDBACK, MODELS, PREDICT, READ, Answer, BaseClient, Request, Route
 from digit_client._concurrency import async_run, async_time_limit
-from digit_client._exceptions import DigitError, adding_request_id, without_tracebacks
-from digit_client._inputs import ImageSource
+from digit_client._options import CallOptions, Feedback, Models
 from digit_client._retries import Deadline
-from digit_client._types import CallOptions, Feedback, Models, Prediction, Reading, Result
+from digit_core.errors import DigitError, adding_request_id, without_tracebacks
+from digit_core.inputs import ImageSource
+from digit_core.results import Prediction, Reading, Result
 
 _ROUTES: dict[Any, Route[Any]] = {Prediction: PREDICT, Reading: READ}
 

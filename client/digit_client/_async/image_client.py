@@ -7,9 +7,10 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from digit_client._concurrency import AsyncResults, OnError, async_collect, async_send_many, check_many
-from digit_client._exceptions import DigitError, ImageError
-from digit_client._inputs import ImageSource
-from digit_client._types import CallKeywords, CallOptions, Prediction, Reading, Result
+from digit_client._options import CallKeywords, CallOptions
+from digit_core.errors import DigitError, ImageError
+from digit_core.inputs import ImageSource
+from digit_core.results import Prediction, Reading, Result
 
 _Batch = TypeVar("_Batch")
 

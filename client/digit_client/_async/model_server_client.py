@@ -12,10 +12,19 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client._async.connection import AsyncConnection
 from digit_client._async.image_client import AsyncImageClient
 from digit_client._concurrency import async_blocking, async_run
-from digit_client._exceptions import (
+from digit_client._model_server_client import (
+    ModelServerBaseClient,
+    PictureBatch,
+    batches,
+    read_once,
+    recognize,
+)
+from digit_client._options import CallOptions
+from digit_client._retries import Deadline
+from digit_core.artifact.task_card import READER_NAME
+from digit_core.errors import (
     DigitError,
     ImageError,
     ModelNotFoundError,
@@ -23,20 +32,12 @@ from digit_client._exceptions import (
     adding_request_id,
     without_tracebacks,
 )
-from digit_client._inputs import ImageSource
-from digit_client._recognition import Recognition
-from digit_client._retries import Deadline
-from digit_client._types import MIN_IS_DIGIT, CallOptions, Prediction, Result
-from digit_client.artifact.task_card import READER_NAME
-from digit_client.images import Peaks
-from digit_client.tfserving.base_client import (
-    ModelServerBaseClient,
-    PictureBatch,
-    batches,
-    read_once,
-    recognize,
-)
-from digit_client.tfserving.codec import Batch
+from digit_core.images import Peaks
+from digit_core.inputs import ImageSource
+from digit_core.recognition import Recognition
+from digit_core.results import MIN_IS_DIGIT, Prediction, Result
+from digit_core.tfserving.async_connection import AsyncConnection
+from digit_core.tfserving.codec import Batch
 
 
 class AsyncModelServerClient(AsyncImageClient[PictureBatch], ModelServerBaseClient[AsyncConnection]):

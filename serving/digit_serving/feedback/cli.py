@@ -53,7 +53,7 @@ def _open_store(url: str, *, to_delete: bool = False) -> Iterator["FeedbackStore
 
     A deletion needs the owner of an SQLite file: its kept answers are that user's, too.
     """
-    from digit_client.artifact.feedback_table import parse_url, sqlite_file
+    from digit_core.artifact.feedback_table import parse_url, sqlite_file
     from digit_serving.feedback.store import FeedbackStore
 
     with click_errors():

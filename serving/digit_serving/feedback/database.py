@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from digit_client.artifact.feedback_table import StoreError, metadata, sqlite_file, without_password
+from digit_core.artifact.feedback_table import StoreError, metadata, sqlite_file, without_password
 from digit_serving.feedback.records import Record
 
 VERSION_TABLE = "feedback_schema"

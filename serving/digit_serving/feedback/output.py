@@ -10,8 +10,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from digit_client import ImageError, images
-from digit_client.artifact.task_card import NO_CLASS
+from digit_core import images
+from digit_core.artifact.task_card import NO_CLASS
+from digit_core.errors import ImageError
 from digit_serving.commands import NONE, format_fields, format_size, format_table, format_time
 from digit_serving.errors import DigitServingError
 from digit_serving.feedback.records import Agreement, Record

@@ -15,7 +15,7 @@ from typing import Any, Unpack
 
 import sqlalchemy as sa
 
-from digit_client.artifact.feedback_table import (
+from digit_core.artifact.feedback_table import (
     StoreError,
     agrees,
     distinct,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import orjson
 
-from digit_client import OverloadedError
+from digit_core.errors import OverloadedError
 from digit_serving.gateway import context, errors
 from digit_serving.gateway.asgi import (
     ARRIVED_AT,

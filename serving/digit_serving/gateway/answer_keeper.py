@@ -17,10 +17,11 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import Prediction, Reading, TaskCard, images
-from digit_client._recognition import prepare_picture, to_pixels
-from digit_client.artifact.feedback_table import StoreError, is_held_out
-from digit_client.artifact.task_card import NO_CLASS
+from digit_core import images
+from digit_core.artifact.feedback_table import StoreError, is_held_out
+from digit_core.artifact.task_card import NO_CLASS, TaskCard
+from digit_core.recognition import prepare_picture, to_pixels
+from digit_core.results import Prediction, Reading
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore, KeptAnswers
 from digit_serving.gateway.answers import Answer

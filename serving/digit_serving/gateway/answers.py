@@ -14,8 +14,11 @@ import orjson
 from flask import Request, Response, g, request
 from numpy.typing import NDArray
 
-from digit_client import Digit, ImageError, Line, Prediction, Reading, TaskCard, TooManyDigitsError, images
-from digit_client._recognition import Outcome, Recognition, to_pixels
+from digit_core import images
+from digit_core.artifact.task_card import TaskCard
+from digit_core.errors import ImageError, TooManyDigitsError
+from digit_core.recognition import Outcome, Recognition, to_pixels
+from digit_core.results import Digit, Line, Prediction, Reading
 from digit_serving.gateway import schemas
 from digit_serving.gateway.batching import MAX_CALL_BYTES
 from digit_serving.gateway.context import RequestContext

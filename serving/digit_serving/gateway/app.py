@@ -12,9 +12,8 @@ from flask import Flask, Request, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import MapAdapter
 
-from digit_client import DigitError, UnavailableError
-from digit_client._exceptions import how_to_install
-from digit_client.tfserving.connection import AsyncConnection
+from digit_core.errors import DigitError, UnavailableError, how_to_install
+from digit_core.tfserving.async_connection import AsyncConnection
 from digit_serving.gateway import errors, openapi, ops, routes, tls
 from digit_serving.gateway.admission import Admission
 from digit_serving.gateway.asgi import Application, Receive, Scope, Send, WsgiAdapter

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from digit_client import DeadlineExceededError, Prediction, UnavailableError
-from digit_client.tfserving.codec import Batch, ModelRef
-from digit_client.tfserving.connection import AsyncConnection
+from digit_core.errors import DeadlineExceededError, UnavailableError
+from digit_core.results import Prediction
+from digit_core.tfserving.async_connection import AsyncConnection
+from digit_core.tfserving.codec import Batch, ModelRef
 from digit_serving.gateway.context import Call, RequestContext, Wait
 from digit_serving.gateway.settings import Settings
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from digit_client._exceptions import how_to_install
+from digit_core.errors import how_to_install
 from digit_serving import sockets
 from digit_serving.commands import click_errors
 from digit_serving.errors import DigitServingError, SettingError
@@ -86,7 +86,7 @@ def _check(settings: "Settings") -> None:
 def _check_store(url: str) -> None:
     """Check the form of the URL only: the gateway answers pictures also while a database is down."""
     try:
-        from digit_client.artifact.feedback_table import StoreError, parse_url
+        from digit_core.artifact.feedback_table import StoreError, parse_url
     except ImportError as error:
         raise SettingError(
             f"DIGITS_FEEDBACK: needs the extra feedback; {how_to_install('feedback')}"

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from flask import Request
 
-from digit_client import Digit, Prediction, Reading
-from digit_client.tfserving.codec import ModelRef
+from digit_core.results import Digit, Prediction, Reading
+from digit_core.tfserving.codec import ModelRef
 from digit_serving.gateway.asgi import ARRIVED_AT
 
 REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"

@@ -29,7 +29,7 @@ import orjson
 from flask import Response, g
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from digit_client import (
+from digit_core.errors import (
     DeadlineExceededError,
     DigitError,
     ImageError,
@@ -42,7 +42,7 @@ from digit_client import (
     TruncatedImageError,
     UnavailableError,
 )
-from digit_client.tfserving.codec import ModelRef
+from digit_core.tfserving.codec import ModelRef
 from digit_serving.errors import DigitServingError
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.schemas import Problem

@@ -21,9 +21,9 @@ from pydantic import (
 )
 from werkzeug.exceptions import UnsupportedMediaType
 
-from digit_client import ModelNotFoundError, UnavailableError
-from digit_client.artifact.task_card import NO_CLASS
-from digit_client.tfserving.codec import ModelRef
+from digit_core.artifact.task_card import NO_CLASS
+from digit_core.errors import ModelNotFoundError, UnavailableError
+from digit_core.tfserving.codec import ModelRef
 from digit_serving.feedback.records import Record
 from digit_serving.gateway import schemas
 from digit_serving.gateway.context import RequestContext

@@ -16,7 +16,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from digit_client import Digit, OverloadedError, Prediction
+from digit_core.errors import OverloadedError
+from digit_core.results import Digit, Prediction
 from digit_serving.gateway.context import RequestContext
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -14,7 +14,9 @@ from pydantic import ConfigDict, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from werkzeug.exceptions import BadRequest, MethodNotAllowed, RequestEntityTooLarge, UnsupportedMediaType
 
-from digit_client import (
+from digit_core import images
+from digit_core.artifact.task_card import NAME
+from digit_core.errors import (
     DeadlineExceededError,
     ImageShapeError,
     ImageTooLargeError,
@@ -28,9 +30,7 @@ from digit_client import (
     TooManyDigitsError,
     TruncatedImageError,
     UnavailableError,
-    images,
 )
-from digit_client.artifact.task_card import NAME
 from digit_serving.gateway import errors, feedback, request_parsing, schemas
 from digit_serving.gateway.context import REQUEST_ID_PATTERN
 from digit_serving.gateway.settings import Settings

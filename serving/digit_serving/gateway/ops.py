@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import orjson
 from flask import Blueprint, Response, abort, request
 
-from digit_client import DigitError, ModelNotFoundError
-from digit_client.tfserving.codec import ModelRef
+from digit_core.errors import DigitError, ModelNotFoundError
+from digit_core.tfserving.codec import ModelRef
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.errors import NotReadyError
 from digit_serving.gateway.metrics import CONTENT_TYPE

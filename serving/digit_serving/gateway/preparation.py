@@ -10,17 +10,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from digit_client import (
-    DeadlineExceededError,
-    DigitError,
-    ImageTooLargeError,
-    OverloadedError,
-    TaskCard,
-    images,
-)
-from digit_client._inputs import ImageSource, Pixels
-from digit_client._recognition import page_of_picture, prepare_picture
-from digit_client.images import Page
+from digit_core import images
+from digit_core.artifact.task_card import TaskCard
+from digit_core.errors import DeadlineExceededError, DigitError, ImageTooLargeError, OverloadedError
+from digit_core.images import Page
+from digit_core.inputs import ImageSource, Pixels
+from digit_core.recognition import page_of_picture, prepare_picture
 from digit_serving.gateway.asgi import SLICE_SECONDS, await_
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.settings import Settings

@@ -18,11 +18,16 @@ from werkzeug import Request
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from digit_client import ImageError, ImageShapeError, NotAnImageError, PixelValueError, TaskCard
-from digit_client._exceptions import without_tracebacks
-from digit_client.artifact.task_card import NAME
-from digit_client.images import MIN_IS_DIGIT
-from digit_client.tfserving.codec import Batch, ModelRef
+from digit_core.artifact.task_card import NAME, TaskCard
+from digit_core.errors import (
+    ImageError,
+    ImageShapeError,
+    NotAnImageError,
+    PixelValueError,
+    without_tracebacks,
+)
+from digit_core.images import MIN_IS_DIGIT
+from digit_core.tfserving.codec import Batch, ModelRef
 from digit_serving.commands import format_size
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.errors import (

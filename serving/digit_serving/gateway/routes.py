@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import orjson
 from flask import Blueprint, Response, g, request
 
-from digit_client import ModelNotFoundError, TaskCard, UnavailableError
-from digit_client.tfserving.codec import ModelRef
+from digit_core.artifact.task_card import TaskCard
+from digit_core.errors import ModelNotFoundError, UnavailableError
+from digit_core.tfserving.codec import ModelRef
 from digit_serving.gateway import auth, schemas
 from digit_serving.gateway.answers import AnswerViews
 from digit_serving.gateway.asgi import await_

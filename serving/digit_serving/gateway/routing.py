@@ -8,19 +8,19 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import (
+from digit_core.artifact.task_card import TaskCard
+from digit_core.errors import (
     DeadlineExceededError,
     DigitError,
     ModelNotFoundError,
-    Prediction,
     ReaderMissingError,
-    TaskCard,
     UnavailableError,
 )
-from digit_client.images import Peaks
-from digit_client.tfserving.calls import VersionStatus
-from digit_client.tfserving.codec import Batch, ModelRef
-from digit_client.tfserving.connection import AsyncConnection
+from digit_core.images import Peaks
+from digit_core.results import Prediction
+from digit_core.tfserving.async_connection import AsyncConnection
+from digit_core.tfserving.calls import VersionStatus
+from digit_core.tfserving.codec import Batch, ModelRef
 from digit_serving.gateway.asgi import await_
 from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.context import RequestContext

@@ -8,9 +8,9 @@ from pydantic import Field
 # pydantic needs this one before Python 3.12.
 from typing_extensions import TypedDict
 
-from digit_client._types import Refusal
-from digit_client.artifact.task_card import MAX_LABELS, Color, Fit, Kind
-from digit_client.tfserving.protos import ModelVersionStatus
+from digit_core.artifact.task_card import MAX_LABELS, Color, Fit, Kind
+from digit_core.results import Refusal
+from digit_core.tfserving.protos import ModelVersionStatus
 from digit_serving.gateway.context import REQUEST_ID_PATTERN
 
 MAX_INDEX = 2**31 - 1

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from digit_client.artifact.task_card import READER_NAME
+from digit_core.artifact.task_card import READER_NAME
 from digit_serving.errors import SettingError
 
 

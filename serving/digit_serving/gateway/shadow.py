@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client import DigitError, ModelNotFoundError, Prediction, Reading
-from digit_client.tfserving.codec import Batch, ModelRef
-from digit_client.tfserving.connection import AsyncConnection
+from digit_core.errors import DigitError, ModelNotFoundError
+from digit_core.results import Prediction, Reading
+from digit_core.tfserving.async_connection import AsyncConnection
+from digit_core.tfserving.codec import Batch, ModelRef
 from digit_serving.gateway import tls
 from digit_serving.gateway.answers import Answer
 from digit_serving.gateway.batching import MAX_CALL_BYTES, Batcher, CircuitBreaker

@@ -14,7 +14,7 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode, set_span_in_co
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from werkzeug import Request
 
-from digit_client import DigitError
+from digit_core.errors import DigitError
 from digit_serving.gateway.context import Call, RequestContext
 
 _PREDICT_METHOD = "tensorflow.serving.PredictionService/Predict"

@@ -11,7 +11,7 @@ from tensorflow_serving.apis.model_management_pb2 import ReloadConfigResponse
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
-from digit_client.artifact.versions import ArtifactError
+from digit_core.artifact.versions import ArtifactError
 from digit_serving.errors import ServingError
 from digit_serving.model_server import config
 from digit_serving.model_server.flags import Options

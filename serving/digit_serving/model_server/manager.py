@@ -13,7 +13,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
-from digit_client.artifact.versions import list_versions
+from digit_core.artifact.versions import list_versions
 from digit_serving.errors import ServingError
 from digit_serving.model_server.config import validate
 from digit_serving.model_server.flags import Options

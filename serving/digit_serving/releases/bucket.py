@@ -17,9 +17,9 @@ from typing import Self
 
 import fsspec
 
-from digit_client.artifact.models_config import STABLE, ModelsConfig
-from digit_client.artifact.models_folder import KEPT_VERSIONS, ModelsFolder, Report
-from digit_client.artifact.versions import ArtifactError, Version, fsync
+from digit_core.artifact.models_config import STABLE, ModelsConfig
+from digit_core.artifact.models_folder import KEPT_VERSIONS, ModelsFolder, Report
+from digit_core.artifact.versions import ArtifactError, Version, fsync
 
 _MANIFEST = "manifest.json"
 _STAGED_PREFIX = ".pulling-"

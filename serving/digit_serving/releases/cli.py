@@ -19,7 +19,7 @@ from digit_serving.releases.options import (
 )
 
 if typing.TYPE_CHECKING:
-    from digit_client.artifact.models_folder import ModelsFolder
+    from digit_core.artifact.models_folder import ModelsFolder
 
 _version_argument = click.argument("number", metavar="N", type=click.IntRange(min=0))
 _label_option = option("--version-label", "label", default="stable", help="Label to move.")
@@ -42,7 +42,7 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def ls(folder: "ModelsFolder", name: str, endpoint: Endpoint, as_json: bool) -> None:
     """List the versions, newest first."""
-    from digit_client import DigitError
+    from digit_core.errors import DigitError
     from digit_serving.releases import listing
     from digit_serving.releases.promotion import Service
 
@@ -168,7 +168,7 @@ def pull(
     on where it stopped. A version that is there never changes.
     """
     with click_errors(), needs_extra("s3"):
-        from digit_client.artifact.models_folder import ModelsFolder
+        from digit_core.artifact.models_folder import ModelsFolder
         from digit_serving.releases.bucket import Bucket, Pull
 
         check = _signature_check(public_key) if public_key else lambda _: None
@@ -209,7 +209,7 @@ def check(root: Path, name: str | None) -> None:
 
     Enter models that have no entry, and take out versions whose files are missing.
     """
-    from digit_client.artifact.models_folder import ModelsFolder
+    from digit_core.artifact.models_folder import ModelsFolder
 
     with click_errors():
         folder = ModelsFolder(root)

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from digit_client.artifact.models_config import STABLE
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.artifact.versions import Version
+from digit_core.artifact.models_config import STABLE
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.versions import Version
 from digit_serving import commands
 from digit_serving.commands import NONE, format_fields, format_size, format_time
 

@@ -81,7 +81,7 @@ class Endpoint:
     @contextmanager
     def connect(self) -> Iterator[Any]:
         """Open a Connection for the block. Raise SettingError for an incomplete set of TLS files."""
-        from digit_client.tfserving.connection import Connection
+        from digit_core.tfserving.connection import Connection
 
         server = Connection(self.target, self._credentials())
         try:
@@ -116,7 +116,7 @@ class Change:
     def releases(self) -> Iterator["Releases"]:
         """Connect to the services for the block."""
         from digit_client import Client
-        from digit_client.artifact.models_folder import ModelsFolder
+        from digit_core.artifact.models_folder import ModelsFolder
         from digit_serving.releases.promotion import Releases, Service
 
         with click_errors(), ExitStack() as stack:
@@ -138,7 +138,7 @@ def model_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_model(root: Path, name: str | None, **others: Any) -> None:
-        from digit_client.artifact.models_folder import ModelsFolder
+        from digit_core.artifact.models_folder import ModelsFolder
 
         with click_errors():
             folder = ModelsFolder(root)

@@ -8,12 +8,14 @@ from itertools import islice
 
 import numpy as np
 
-from digit_client import AuthenticationError, Client, DigitError, ModelNotFoundError
-from digit_client.artifact.models_config import ModelsConfig
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.artifact.versions import ArtifactError, Version, remove_leftovers
-from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.connection import Connection, VersionStatus
+from digit_client import Client
+from digit_core.artifact.models_config import ModelsConfig
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.versions import ArtifactError, Version, remove_leftovers
+from digit_core.errors import AuthenticationError, DigitError, ModelNotFoundError
+from digit_core.tfserving.calls import VersionStatus
+from digit_core.tfserving.codec import ModelRef
+from digit_core.tfserving.connection import Connection
 
 _CALL_TIMEOUT = 2.0
 _POLL_SECONDS = 0.1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from model_signing import verifying
 
-from digit_client.artifact.versions import ArtifactError
+from digit_core.artifact.versions import ArtifactError
 
 SIGNATURE = Path("assets.extra", "model.sig")
 """Signature's place in a version's folder; it covers all other files."""

@@ -9,13 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from digit_client import DIGITS, DigitError, ModelNotFoundError
-from digit_client.artifact.models_config import STABLE, ModelsConfig
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.artifact.task_card import READER_NAME
-from digit_client.artifact.versions import ArtifactError, Version
-from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.connection import Connection
+from digit_core.artifact.models_config import STABLE, ModelsConfig
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.task_card import DIGITS, READER_NAME
+from digit_core.artifact.versions import ArtifactError, Version
+from digit_core.errors import DigitError, ModelNotFoundError
+from digit_core.tfserving.codec import ModelRef
+from digit_core.tfserving.connection import Connection
 from digit_serving import sockets
 from digit_serving.errors import DigitServingError, ProcessDiedError, SettingError
 from digit_serving.processes import ProcessGroup

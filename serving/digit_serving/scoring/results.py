@@ -16,7 +16,7 @@ from fsspec.utils import get_protocol
 from pyarrow import parquet
 from pyarrow.dataset import dataset
 
-from digit_client import ImageError
+from digit_core.errors import ImageError
 from digit_serving.errors import DigitServingError
 from digit_serving.scoring import files
 from digit_serving.scoring.files import open_folder

@@ -21,7 +21,9 @@ from typing import Any
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from digit_client import DigitError, ModelServerClient, Prediction, Reading
+from digit_client import ModelServerClient
+from digit_core.errors import DigitError
+from digit_core.results import Prediction, Reading
 from digit_serving.errors import DigitServingError, needs_extra
 from digit_serving.scoring.files import open_folder
 from digit_serving.scoring.results import (

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from digit_client import Client, Prediction
-from digit_client.images import to_png
+from digit_core.images import to_png
 from digit_training.synthetic import draw_strokes, parse_strokes
 from tests.conftest import Digits
 from tests.processes import DIGITS, accepts, free_port, is_ready, wait_until

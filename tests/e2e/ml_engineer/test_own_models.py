@@ -19,9 +19,9 @@ from click.testing import CliRunner
 from keras import layers
 
 from digit_client import Client, ModelNotFoundError, Prediction
-from digit_client.artifact import models_folder
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.images import to_png
+from digit_core.artifact import models_folder
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.images import to_png
 from digit_training import cli
 from tests.processes import DIGITS, free_port, is_ready, running, wait_until
 

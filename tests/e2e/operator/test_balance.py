@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from digit_client.images import to_png
+from digit_core.images import to_png
 from tests import pods
 from tests.compose import Load
 from tests.pods import NameServer, Pod

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from digit_client.artifact.models_folder import ModelsFolder
+from digit_core.artifact.models_folder import ModelsFolder
 from tests.processes import DIGITS
 from tests.readme import ROOT
 from tests.s3 import S3Server

@@ -18,7 +18,7 @@ import pytest
 from keras import layers
 
 from digit_client import Client, TaskCard
-from digit_client.images import to_png
+from digit_core.images import to_png
 from digit_training import export
 from tests import certificates
 from tests.compose import ROOT, Load, Project

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from digit_client.images import decode, to_png
+from digit_core.images import decode, to_png
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore, KeptAnswers
 from tests.processes import children, wait_until

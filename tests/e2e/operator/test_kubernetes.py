@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from digit_client import Client
-from digit_client.images import to_png
+from digit_core.images import to_png
 from tests.manifests import Object, containers, merge, named, overlay_values, pod, render, training_job
 from tests.podman_cluster import PodmanCluster
 from tests.readme import blocks

@@ -18,11 +18,11 @@ from moto.server import ThreadedMotoServer
 from pyarrow import parquet
 
 from digit_client import DigitError, ModelServerClient
-from digit_client.images import to_png
+from digit_core.images import to_png
 from digit_serving.scoring import files
 from digit_serving.scoring.files import open_folder
 from digit_serving.scoring.results import FINAL_CODES
-from tests.client.linear_model_server import LinearModelServer
+from tests.core.linear_model_server import LinearModelServer
 from tests.processes import DIGITS, children, free_port, wait_until
 
 pytestmark = pytest.mark.e2e

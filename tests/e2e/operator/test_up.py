@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from digit_client import Client, ModelServerClient
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.images import to_png
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.images import to_png
 from digit_training.export import write_warmup_requests
 from tests.processes import DIGITS, ORIGINAL, answers, free_port, is_ready, wait_until
 from tests.serving.model_servers import COLORS, save_classifier

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from digit_client.artifact.models_folder import ModelsFolder
+from digit_core.artifact.models_folder import ModelsFolder
 from tests.e2e.page.stub import ORIGIN, StubGateway
 from tests.processes import free_port, is_ready, running, wait_until
 

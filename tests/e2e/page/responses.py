@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Page
 
-from digit_client.images import to_png
+from digit_core.images import to_png
 
 DOUBTFUL = (0.0, 0.2, 0.0, 0.45, 0.0, 0.0, 0.0, 0.0, 0.35, 0.0)
 """Probabilities of each digit, of which 3 is the most probable."""

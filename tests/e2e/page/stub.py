@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from playwright.sync_api import BrowserContext, Request, Route
 
 import digit_serving.gateway
-from digit_client import TaskCard, images
+from digit_client import TaskCard
+from digit_core import images
 
 ORIGIN = "http://stub.test"
 STATIC = Path(digit_serving.gateway.__file__).with_name("static")

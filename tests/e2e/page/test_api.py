@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from digit_client.images import to_png
+from digit_core.images import to_png
 from digit_serving.gateway.auth import KeyFile
 from tests.e2e.page.accessibility import violations
 from tests.e2e.page.conftest import Service

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from digit_client.images import to_png
+from digit_core.images import to_png
 from tests.e2e.page.pen import draw
 from tests.readme import ROOT
 

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from digit_client import DIGITS, TaskCard
-from digit_client.images import to_png
+from digit_core.images import to_png
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
 from tests.e2e.page.accessibility import HAS_FOCUS_OUTLINE, VIEWS, assert_accessible, violations

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from digit_client import Client, DigitError, ModelNotFoundError, ModelServerClient, ReadingNotSupportedError
-from digit_client.images import to_png
+from digit_core.images import to_png
 from tests.e2e.page.conftest import Service
 from tests.e2e.page.test_images import FIVE
 from tests.e2e.page.test_tasks import BLUE_BY_QUARTER

@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Page, Request, expect
 
-from digit_client import TaskCard, images
+from digit_client import TaskCard
+from digit_core import images
 from tests.e2e.page.accessibility import assert_accessible
 from tests.e2e.page.pen import draw
 from tests.e2e.page.stub import ORIGIN, StubGateway, inputs_of

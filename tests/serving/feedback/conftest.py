@@ -14,8 +14,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from digit_client.artifact.feedback_table import is_held_out
-from digit_client.images import to_png
+from digit_core.artifact.feedback_table import is_held_out
+from digit_core.images import to_png
 from digit_serving.feedback import store as stores
 from digit_serving.feedback.records import Record
 from tests.conftest import Digits

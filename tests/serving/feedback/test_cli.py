@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import ExifTags, Image
 
-from digit_client.artifact.task_card import NO_CLASS
-from digit_client.images import to_png
+from digit_core.artifact.task_card import NO_CLASS
+from digit_core.images import to_png
 from digit_serving.feedback.cli import feedback
 from digit_serving.feedback.store import FeedbackStore, KeptAnswers
 from tests.conftest import Digits

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from digit_client.artifact.feedback_table import StoreError, parse_url
+from digit_core.artifact.feedback_table import StoreError, parse_url
 from digit_serving.feedback.store import KeptAnswers, remove_kept
 from tests.serving.feedback.conftest import START, MakeRecord
 

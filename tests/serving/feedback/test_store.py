@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from digit_client.artifact.feedback_table import StoreError, parse_url
-from digit_client.artifact.task_card import DIGITS, NO_CLASS
+from digit_core.artifact.feedback_table import StoreError, parse_url
+from digit_core.artifact.task_card import DIGITS, NO_CLASS
 from digit_serving.feedback.database import VERSION_TABLE
 from digit_serving.feedback.records import Agreement
 from digit_serving.feedback.store import FeedbackStore

@@ -18,10 +18,9 @@ import pytest
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
-from digit_client import TaskCard
-from digit_client.artifact.task_card import READER_NAME
-from digit_client.tfserving import codec
-from digit_client.tfserving.protos import (
+from digit_core.artifact.task_card import READER_NAME, TaskCard
+from digit_core.tfserving import codec
+from digit_core.tfserving.protos import (
     DT_FLOAT,
     GetModelMetadataRequest,
     GetModelMetadataResponse,
@@ -39,7 +38,7 @@ from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.context import RequestContext
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.client.component_reader import answer_page
+from tests.core.component_reader import answer_page
 from tests.processes import answers, free_port, running, wait_until
 
 FIVE = Path(__file__).parents[3] / "docs" / "five.jpg"

@@ -8,7 +8,7 @@ import numpy as np
 import schemathesis
 from hypothesis import strategies as st
 
-from digit_client.images import to_png
+from digit_core.images import to_png
 from digit_training.data import SAMPLE
 from tests.conftest import Digits
 from tests.serving.gateway.conftest import npy

@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from numpy.typing import NDArray
 from werkzeug.test import TestResponse
 
-from digit_client import TaskCard
-from digit_client.images import decode, prepare, to_png
+from digit_core.artifact.task_card import TaskCard
+from digit_core.images import decode, prepare, to_png
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.serving.gateway.conftest import (

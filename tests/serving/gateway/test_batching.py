@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from digit_client import DeadlineExceededError, Prediction, ServiceError, UnavailableError
-from digit_client.tfserving.codec import Batch, ModelRef
+from digit_core.errors import DeadlineExceededError, ServiceError, UnavailableError
+from digit_core.results import Prediction
+from digit_core.tfserving.codec import Batch, ModelRef
 from digit_serving.gateway.batching import Batcher, CircuitBreaker
 from digit_serving.gateway.settings import Settings
 from tests.serving.gateway.conftest import ManualClock, request_context

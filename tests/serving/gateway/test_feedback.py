@@ -14,10 +14,9 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from digit_client import DIGITS
-from digit_client.artifact.feedback_table import is_held_out
-from digit_client.artifact.task_card import NO_CLASS
-from digit_client.images import decode, prepare, to_png
+from digit_core.artifact.feedback_table import is_held_out
+from digit_core.artifact.task_card import DIGITS, NO_CLASS
+from digit_core.images import decode, prepare, to_png
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway import answer_keeper, answers

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from digit_client.images import to_png
+from digit_core.images import to_png
 from tests import decompression_bombs
 from tests.processes import answers, children, wait_until
 from tests.serving.gateway.conftest import gateway_process

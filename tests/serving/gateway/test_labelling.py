@@ -9,8 +9,8 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from digit_client.artifact.task_card import NO_CLASS
-from digit_client.images import decode, to_png
+from digit_core.artifact.task_card import NO_CLASS
+from digit_core.images import decode, to_png
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile

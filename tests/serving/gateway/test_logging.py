@@ -15,7 +15,7 @@ import httpx
 import pytest
 from flask.testing import FlaskClient
 
-from digit_client.images import to_png
+from digit_core.images import to_png
 from digit_serving.gateway.asgi import ARRIVED_AT
 from digit_serving.gateway.logging import dict_config
 from digit_serving.gateway.settings import Settings

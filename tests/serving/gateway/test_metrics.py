@@ -11,8 +11,8 @@ import pytest
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from digit_client import TaskCard
-from digit_client.images import to_png
+from digit_core.artifact.task_card import TaskCard
+from digit_core.images import to_png
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.serving.gateway.conftest import (

@@ -17,8 +17,8 @@ from flask.testing import FlaskClient
 from werkzeug import exceptions
 from werkzeug.test import TestResponse
 
-from digit_client import ConnectionFailedError, DigitError, ImageError
-from digit_client.images import NoInkError, to_png
+from digit_core.errors import ConnectionFailedError, DigitError, ImageError
+from digit_core.images import NoInkError, to_png
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway import errors
 from digit_serving.gateway.openapi import describe

@@ -9,8 +9,8 @@ import grpc
 import httpx
 import pytest
 
-from digit_client.images import to_png
-from digit_client.tfserving.protos import PredictRequest, PredictResponse
+from digit_core.images import to_png
+from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from tests.processes import wait_until
 from tests.serving.gateway.conftest import FIVE, IMAGE, StubModelServer, gateway_process, predict_sevens
 

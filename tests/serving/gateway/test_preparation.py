@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from digit_client import DIGITS, DeadlineExceededError, ImageTooLargeError, OverloadedError
-from digit_client.images import to_png
+from digit_core.artifact.task_card import DIGITS
+from digit_core.errors import DeadlineExceededError, ImageTooLargeError, OverloadedError
+from digit_core.images import to_png
 from digit_serving.gateway import asgi
 from digit_serving.gateway.preparation import Preparation, Scheduler
 from digit_serving.gateway.settings import Settings

@@ -16,16 +16,10 @@ from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 from werkzeug.test import EnvironBuilder
 
-from digit_client import (
-    DIGITS,
-    ImageError,
-    ImageShapeError,
-    OverloadedError,
-    PixelValueError,
-    TaskCard,
-)
-from digit_client.images import to_png
-from digit_client.tfserving.codec import ModelRef
+from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.errors import ImageError, ImageShapeError, OverloadedError, PixelValueError
+from digit_core.images import to_png
+from digit_core.tfserving.codec import ModelRef
 from digit_serving.gateway.errors import (
     GatewayError,
     InvalidSelectionError,

@@ -15,9 +15,9 @@ import grpc
 import pytest
 from flask.testing import FlaskClient
 
-from digit_client.artifact.feedback_table import is_held_out
-from digit_client.images import to_png
-from digit_client.tfserving.protos import PredictRequest, PredictResponse
+from digit_core.artifact.feedback_table import is_held_out
+from digit_core.images import to_png
+from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.routing import in_share
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop

@@ -15,9 +15,9 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from digit_client import TaskCard
-from digit_client.images import to_png
-from digit_client.tfserving.protos import PredictRequest, PredictResponse
+from digit_core.artifact.task_card import TaskCard
+from digit_core.images import to_png
+from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway import answers, shadow
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop

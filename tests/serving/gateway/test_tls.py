@@ -11,7 +11,7 @@ import grpc
 import httpx
 import pytest
 
-from digit_client.images import to_png
+from digit_core.images import to_png
 from digit_serving.gateway import tls
 from digit_serving.gateway.settings import Settings
 from tests import certificates

@@ -19,8 +19,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from digit_client.images import to_png
-from digit_client.tfserving.protos import PredictRequest, PredictResponse
+from digit_core.images import to_png
+from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.app import create_tracer
 from digit_serving.gateway.asgi import ARRIVED_AT
 from digit_serving.gateway.settings import Settings

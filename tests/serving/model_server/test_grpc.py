@@ -9,8 +9,8 @@ from tensorflow_serving.apis import classification_pb2, inference_pb2, regressio
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.connection import Connection
+from digit_core.tfserving.codec import ModelRef
+from digit_core.tfserving.connection import Connection
 from digit_serving.errors import ServingError
 from digit_serving.model_server import flags, grpc_service
 from digit_serving.model_server.core import ServerCore

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from digit_client import DIGITS as DIGITS_TASK
-from digit_client import ModelNotFoundError
-from digit_client.artifact.models_config import ModelsConfig
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.tfserving.codec import ModelRef
-from digit_client.tfserving.connection import Connection
+from digit_core.artifact.models_config import ModelsConfig
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.task_card import DIGITS as DIGITS_TASK
+from digit_core.errors import ModelNotFoundError
+from digit_core.tfserving.codec import ModelRef
+from digit_core.tfserving.connection import Connection
 from digit_serving.model_server import flags, grpc_service
 from digit_serving.releases.cli import models
 from digit_training.export import write_warmup_requests

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.artifact.versions import ArtifactError, Version, list_versions
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.versions import ArtifactError, Version, list_versions
 from digit_serving.releases.bucket import Bucket, Manifest, Pull
 from digit_serving.releases.cli import models
 from tests.s3 import S3Server

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from digit_client import DigitError
-from digit_client.tfserving.codec import ModelRef
+from digit_core.errors import DigitError
+from digit_core.tfserving.codec import ModelRef
 from digit_serving.releases.promotion import Releases
 from digit_serving.releases.promotion import Service as RunningService
 from tests.client.faulty_server import FaultyServer, problem

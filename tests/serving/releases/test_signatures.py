@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from grpc import StatusCode
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, ModelVersionStatus
 
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.artifact.versions import ArtifactError, list_versions
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.versions import ArtifactError, list_versions
 from digit_serving.releases import signatures
 from digit_serving.releases.cli import models
 from tests.processes import wait_until

@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 from pyarrow import parquet
 
-from digit_client.images import to_png
+from digit_core.images import to_png
 from digit_serving.scoring.cli import score
 from digit_serving.scoring.files import list_images
 from digit_serving.scoring.results import ResultsFolder, Run
 from digit_serving.scoring.worker import Scorer
-from tests.client.linear_model_server import LinearModelServer
+from tests.core.linear_model_server import LinearModelServer
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.artifact.versions import ArtifactError
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.versions import ArtifactError
 from digit_serving.scoring.job import find_version
 
 

@@ -9,13 +9,15 @@ import grpc
 import numpy as np
 import pytest
 
-from digit_client import ImageError, ModelServerClient, TaskCard
-from digit_client.images import to_png
+from digit_client import ModelServerClient
+from digit_core.artifact.task_card import TaskCard
+from digit_core.errors import ImageError
+from digit_core.images import to_png
 from digit_serving.scoring import files
 from digit_serving.scoring.results import PREDICTIONS, READINGS
 from digit_serving.scoring.worker import Scorer
-from tests.client.drawn_numbers import draw_lines
-from tests.client.linear_model_server import LinearModelServer
+from tests.core.drawn_numbers import draw_lines
+from tests.core.linear_model_server import LinearModelServer
 
 ANSWER_COLUMNS = ("label", "digit", "refusal", "confidence", "is_digit", "probabilities")
 

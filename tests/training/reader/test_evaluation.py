@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from digit_client.images import Peaks
+from digit_core.images import Peaks
 from digit_training.reader.evaluation import MAX_FALSE_PAGES, Finds, score
 from digit_training.reader.pages import Page
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from digit_client.artifact.verification import verify
-from digit_client.artifact.versions import Version
-from digit_client.images.reading import CLASSES
+from digit_core.artifact.verification import verify
+from digit_core.artifact.versions import Version
+from digit_core.images.reading import CLASSES
 from digit_training.export import read_weights
 from digit_training.reader.detector import detector
 from digit_training.reader.export import write_reader

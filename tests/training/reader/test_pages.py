@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from digit_client.images.reading import SIGN
+from digit_core.images.reading import SIGN
 from digit_training.data import Examples
 from digit_training.reader.handwriting import GlyphBank
 from digit_training.reader.pages import PAGE_SHAPE, Page, PageWriter

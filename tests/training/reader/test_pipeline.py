@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from digit_client import DIGITS, Reading
-from digit_client._recognition import Recognition
-from digit_client.artifact.models_folder import ModelsFolder
-from digit_client.images import Peaks
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.task_card import DIGITS
+from digit_core.images import Peaks
+from digit_core.recognition import Recognition
+from digit_core.results import Reading
 from digit_training.data import SAMPLE
 from digit_training.errors import ModelError, NotPublishedError
 from digit_training.publication import Target
@@ -21,8 +22,8 @@ from digit_training.reader import pipeline
 from digit_training.reader.detector import SHIPPED_WEIGHTS
 from digit_training.reader.fitting import Plan
 from digit_training.recipes import Overrides
-from tests.client.drawn_numbers import draw_lines
-from tests.client.linear_model import LinearModel
+from tests.core.drawn_numbers import draw_lines
+from tests.core.linear_model import LinearModel
 
 
 def target(folder: Path, **gate: Any) -> Target:

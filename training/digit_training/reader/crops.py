@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client.images import Page, crop_digit
-from digit_client.images.reading import SIGN, digits_and_signs, intersections
+from digit_core.images import Page, crop_digit
+from digit_core.images.reading import SIGN, digits_and_signs, intersections
 from digit_training.data import NO_DIGIT, Examples
 from digit_training.reader.detector import shipped_detector
 from digit_training.reader.handwriting import GlyphBank

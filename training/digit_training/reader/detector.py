@@ -12,7 +12,7 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
-from digit_client.images.reading import CLASSES
+from digit_core.images.reading import CLASSES
 
 SHIPPED_WEIGHTS = Path(__file__).with_name("reader.weights.h5")
 """Weights of the network that ships with this package."""

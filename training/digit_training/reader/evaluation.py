@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client.images import Peaks
-from digit_client.images.reading import SIGN, digits_and_signs, intersections
+from digit_core.images import Peaks
+from digit_core.images.reading import SIGN, digits_and_signs, intersections
 from digit_training.reader.pages import Page
 
 MIN_OVERLAP = 0.4

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from digit_client.artifact.task_card import READER_NAME
-from digit_client.tfserving.codec import PAGES_INPUT, PIXELS_SIGNATURE, ModelRef, encode_page
+from digit_core.artifact.task_card import READER_NAME
+from digit_core.tfserving.codec import PAGES_INPUT, PIXELS_SIGNATURE, ModelRef, encode_page
 from digit_training.export import write_extra
 from digit_training.reader.peaks import find_peaks
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client.images.reading import SIGN
+from digit_core.images.reading import SIGN
 from digit_training.reader.handwriting import (
     SOURCES,
     GlyphBank,

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from digit_client.images import Peaks
-from digit_client.images.reading import CLASSES
+from digit_core.images import Peaks
+from digit_core.images.reading import CLASSES
 from digit_training.reader.detector import BOX_UNIT, MULTIPLE, STRIDE, stretch
 
 LEVELS = 4

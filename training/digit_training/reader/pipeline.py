@@ -14,9 +14,9 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from digit_client.artifact.task_card import READER_NAME
-from digit_client.artifact.versions import Version
-from digit_client.images import Peaks
+from digit_core.artifact.task_card import READER_NAME
+from digit_core.artifact.versions import Version
+from digit_core.images import Peaks
 from digit_training import data as datasets
 from digit_training import device, provenance
 from digit_training.callbacks import FitProgress

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from digit_client.images import to_png
+from digit_core.images import to_png
 from digit_serving.stack import MODEL_SERVER_FLAGS
 from tests.processes import MODEL_SERVER, answers, free_port, running, wait_until
 

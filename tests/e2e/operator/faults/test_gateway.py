@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from digit_client.images import to_png
+from digit_core.images import to_png
 from tests.e2e.operator.faults.conftest import CALLERS_TIMEOUT, GONE, RECOVERY, Serve, Service
 from tests.processes import children, wait_until
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from digit_client import DIGITS as DIGITS_TASK
-from digit_client.artifact.models_folder import ModelsFolder
+from digit_core.artifact.models_folder import ModelsFolder
 from digit_training import export
 from tests.e2e.operator.faults.conftest import Serve, Service
 from tests.processes import DIGITS, wait_until

@@ -1,0 +1,96 @@
+"""Options of a call, and results of calls that are no prediction: feedback and models."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+from digit_core.artifact.task_card import TaskCard
+from digit_core.results import ModelVersion
+
+if TYPE_CHECKING:
+    import httpx
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+"""Default of a client's URL: the gateway of `digits up`."""
+
+# The operating system's timers overflow far above a day.
+_MAX_TIMEOUT = 86_400.0
+# The gateway replaces other request IDs.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """Options of a call; None stands for the default. Raise ValueError for a value out of range."""
+
+    version: int | None = None
+    label: str | None = None
+    min_is_digit: float | None = None
+    include: Literal["image"] | None = None
+    timeout: float | None = None
+    request_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.version is not None and self.label is not None:
+            raise ValueError("name a version or a label, not both")
+        if self.min_is_digit is not None and not 0 <= self.min_is_digit <= 1:
+            raise ValueError(f"min_is_digit is a probability, from 0 to 1, not {self.min_is_digit:g}")
+        if self.timeout is not None:
+            check_timeout(self.timeout)
+        if self.request_id is not None and not _REQUEST_ID.fullmatch(self.request_id):
+            raise ValueError(
+                "a request ID has 1 to 128 letters, digits, and characters of '._:-', "
+                f"unlike {self.request_id!r}"
+            )
+
+
+class CallKeywords(TypedDict, total=False):
+    """Types of the keyword options of a call, for overloads."""
+
+    version: int | None
+    label: str | None
+    min_is_digit: float | None
+    include: Literal["image"] | None
+    timeout: float | None
+    request_id: str | None
+
+
+def check_timeout(seconds: float) -> float:
+    """Return the timeout. Raise ValueError unless it is positive and at most a day."""
+    if not 0 < seconds <= _MAX_TIMEOUT:
+        raise ValueError(f"a timeout is a positive number of seconds, up to a day, not {seconds:g}")
+    return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """Record that the service keeps of an answer after feedback.
+
+    `request_id` and `index` are the ID of the answered request and the image's position in it. `inputs` is
+    the number of the model's inputs that are kept, each with its label: one, or one for each digit of a
+    reading. `original` is True if the image as sent is kept, too. `response` is that of Prediction.
+    """
+
+    request_id: str
+    index: int
+    inputs: int
+    original: bool
+    response: "httpx.Response | None" = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """A model of the service: its versions, the version of each label, and its task card.
+
+    `task` is None while no version answers. `models` has the names of all models of the service, the default
+    one first. `request_id` and `response` are those of Prediction.
+    """
+
+    name: str
+    versions: tuple[ModelVersion, ...]
+    labels: Mapping[str, int]
+    task: TaskCard | None
+    models: tuple[str, ...]
+    request_id: str | None = field(default=None, compare=False)
+    response: "httpx.Response | None" = field(default=None, compare=False, repr=False)

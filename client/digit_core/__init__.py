@@ -1,0 +1,10 @@
+"""Ground floor of all packages of Digits.
+
+artifact      versions on disk, model card, task card, models.config, the table of feedback
+images        any picture to what a model takes; pages and readings of several digits
+tfserving     TensorFlow Serving's protocol over gRPC, without TensorFlow
+recognition   the one way from pictures to results
+results       predictions and readings
+errors        the errors of all packages
+inputs        pictures as callers give them
+"""

@@ -1,0 +1,126 @@
+"""Feedback table: schema and URL of a gateway's store, which training reads. Needs the extra feedback."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+from sqlalchemy.engine.default import DefaultExecutionContext
+
+from digit_core.artifact.versions import ArtifactError
+
+_HELD_OUT_SHARE = 5
+_URL_FORMS = "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE"
+
+
+class StoreError(ArtifactError):
+    """A store cannot be opened, read or written; the message is one sentence for its operator."""
+
+
+class _UtcDateTime(sa.TypeDecorator[datetime]):
+    """Times with a time zone, of which SQLite has none: stored and returned in UTC."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError(f"a record's time needs a time zone, not {value!r}")
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _digest_input(context: DefaultExecutionContext) -> str:
+    png: bytes = context.get_current_parameters()["input"]  # type: ignore[no-untyped-call]
+    return hashlib.sha256(png).hexdigest()
+
+
+def _record_table(name: str, *more: sa.Column[str]) -> sa.Table:
+    """Return a table of answered inputs; `digit_serving.feedback.records.Record` explains the columns."""
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("request_id", sa.Text, primary_key=True),
+        sa.Column("index", sa.Integer, primary_key=True),
+        sa.Column("position", sa.Integer, primary_key=True),
+        sa.Column("caller", sa.Text, primary_key=True),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("model", sa.Text, nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("predicted", sa.Text, nullable=False),
+        sa.Column("confidence", sa.Double, nullable=False),
+        sa.Column("is_digit", sa.Double),
+        sa.Column("input", sa.LargeBinary, nullable=False),
+        sa.Column("answered_at", _UtcDateTime, nullable=False),
+        sa.Column("held_out", sa.Boolean, nullable=False),
+        sa.Column("label", sa.Text),
+        sa.Column("labelled_at", _UtcDateTime),
+        sa.Column("source", sa.Text),
+        sa.Column("text", sa.Text),
+        sa.Column("original", sa.LargeBinary),
+        *more,
+        sa.Index(f"{name}_answered_at", "answered_at"),
+    )
+
+
+metadata = sa.MetaData()
+feedback = _record_table(
+    "feedback", sa.Column("digest", sa.Text, nullable=False, index=True, default=_digest_input)
+)
+"""Inputs that got a label, or wait for one. Pictures that are sent again have the same `digest`."""
+kept = _record_table("kept")
+"""Inputs of the last minutes, which may get feedback."""
+agrees = feedback.c.label == feedback.c.predicted
+"""Condition: the label is the predicted one."""
+
+
+def is_held_out(request_id: str) -> bool:
+    """True for a fixed fifth of all requests, whose records test a model and never train it.
+
+    The split by request keeps the digits of one picture, which one hand wrote, on the same side.
+    """
+    return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8]) % _HELD_OUT_SHARE == 0
+
+
+def distinct(rows: Iterable[sa.Row[Any]]) -> Iterator[tuple[sa.Row[Any], bool]]:
+    """Yield the row of the newest label of each input, and True if any row of the input is held out."""
+    copies: dict[str, list[sa.Row[Any]]] = {}
+    for row in rows:
+        copies.setdefault(row.digest, []).append(row)
+    for same in copies.values():
+        yield max(same, key=lambda row: row.labelled_at), any(row.held_out for row in same)
+
+
+def parse_url(url: str) -> sa.URL:
+    """Return the URL of an SQLite file, with its absolute path without links, or of a PostgreSQL database.
+
+    Raise StoreError for another one.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        # Without the URL, which may contain a password.
+        raise StoreError(f"{_URL_FORMS}; this one cannot be parsed") from None
+    backend = parsed.get_backend_name()
+    if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return parsed.set(database=str(Path(parsed.database).resolve()))
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    raise StoreError(f"{_URL_FORMS}, not {without_password(parsed)}")
+
+
+def sqlite_file(url: sa.URL) -> Path | None:
+    """Return the path of an SQLite file, None for PostgreSQL."""
+    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+
+
+def without_password(url: sa.URL) -> str:
+    """Return the URL for a message: without its passwords, one of which may be in the query."""
+    return url.set(query={}).render_as_string()

@@ -1,0 +1,262 @@
+"""Models folder: versions of one model or of many, models.config beside them, and the history of labels.
+
+    models/
+    ├── models.config          the versions to load, and their labels; a model server polls it
+    ├── models.history.json    the earlier versions of each label
+    └── digits/                a model, with the folders of its versions
+        ├── 1/
+        └── 2/
+
+Publishing adds a version to models.config. It moves no label, unless the model has none: so it never changes
+what callers are answered with.
+"""
+
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from digit_core.artifact import verification
+from digit_core.artifact.models_config import STABLE, ModelsConfig
+from digit_core.artifact.task_card import READER_NAME
+from digit_core.artifact.versions import ArtifactError, Version, fsync, list_versions, write_version
+
+KEPT_VERSIONS = 10
+"""Newest versions of a model that stay loaded, in addition to those that a label or a rollback needs."""
+
+_LOCK_SECONDS = 600.0
+"""Longest wait for another process that publishes or promotes."""
+_LOCK_RETRY_SECONDS = 0.1
+_MAX_HISTORY = 10
+"""Versions remembered for each label."""
+
+_HISTORY_FILE = "models.history.json"
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsFolder:
+    """A models folder. Methods raise ArtifactError, or OSError of the file system."""
+
+    root: Path
+    verify: Callable[[Path], None] = verification.verify
+    """Verification of a version's folder, which raises ArtifactError to refuse it."""
+
+    @property
+    def config_path(self) -> Path:
+        """Path of models.config."""
+        return self.root / "models.config"
+
+    def names(self) -> list[str]:
+        """Return the names of the models that have a version, in alphabetical order."""
+        if list_versions(self.root):
+            raise ArtifactError(
+                f"{self.root} has the versions of one model; name the folder of all models: "
+                f"--models {self.root.parent}"
+            )
+        return sorted(path.name for path in self.root.glob("*/") if list_versions(path))
+
+    def classifiers(self) -> list[str]:
+        """Return the names of the models that answer callers: of all but the reader."""
+        return [name for name in self.names() if name != READER_NAME]
+
+    def choose(self, name: str | None) -> str:
+        """Return the name of a model that has a version; if it is None, of the only one beside the reader."""
+        names = self.names()
+        if not names:
+            raise ArtifactError(
+                f"{self.root} has no model; create one with `digits train` or `digits export`"
+            )
+        choices = self.classifiers() or names
+        if name is None and len(choices) > 1:
+            raise ArtifactError(
+                f"{self.root} has several models; choose one with --model: {', '.join(names)}"
+            )
+        if name is not None and name not in names:
+            raise ArtifactError(f"{self.root} has no model named {name}, but {', '.join(names)}")
+        return name or choices[0]
+
+    def versions(self, name: str) -> dict[int, Version]:
+        """Return the versions of a model by number, newest first, whether they are verified or not."""
+        return list_versions(self.root / name)
+
+    def version(self, name: str, number: int) -> Version:
+        """Return a version of a model. Raise ArtifactError if it does not exist."""
+        found = self.versions(name).get(number)
+        if found is None:
+            raise ArtifactError(f"version {number} does not exist in {self.root / name}")
+        return found
+
+    def labelled(self, name: str, label: str = STABLE) -> Version | None:
+        """Return the version with a label, None without one. Raise ArtifactError if its folder is missing."""
+        number = self.read_config().labels(name).get(label)
+        return None if number is None else self.version(name, number)
+
+    def read_config(self) -> ModelsConfig:
+        """Return models.config; one without models if the file does not exist."""
+        try:
+            return ModelsConfig.parse(self.config_path.read_text())
+        except FileNotFoundError:
+            return ModelsConfig.empty()
+        except (ArtifactError, UnicodeDecodeError) as error:
+            raise ArtifactError(f"{self.config_path}: {error}") from error
+
+    def write_config(self, config: ModelsConfig) -> None:
+        """Replace models.config as a whole. The caller holds the lock."""
+        _write(self.config_path, str(config))
+
+    @contextmanager
+    def lock(self, timeout: float = _LOCK_SECONDS) -> Iterator[None]:
+        """Hold the folder's exclusive lock between processes during the block; it ends with the process."""
+        end = time.monotonic() + timeout
+        if not self.root.is_dir():
+            raise ArtifactError(f"the folder {self.root} does not exist")
+        with (self.root / ".models.lock").open("w") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        message = f"{self.root} has been locked by another process for {timeout:g} s"
+                        raise ArtifactError(message) from None
+                time.sleep(_LOCK_RETRY_SECONDS)
+            yield
+
+    def publish(self, name: str, write: Callable[[Path], None]) -> Version:
+        """Write the next version of a model into the folder that `write` gets, verify it, and enter it.
+
+        Raise ArtifactError, and publish nothing, if the version can't be loaded or fails to answer.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with self.lock():
+            version = write_version(self.root / name, write, self.verify)
+            self._enter(version)
+        return version
+
+    def enter(self, version: Version) -> None:
+        """Verify a version that was copied into the folder, and enter it in models.config.
+
+        The first version of a model that is entered gets the label `stable`. A model server loads the
+        version, beside the others, within its poll. A version that is entered already is left alone. The
+        caller holds the lock.
+        """
+        if version.number not in self.read_config().selected(version.model, {version.number}):
+            self.verify(version.path)
+            self._enter(version)
+
+    def prepare(self, report: Report) -> None:
+        """Bring models.config up to date for a model server that starts on this machine.
+
+        Correct the folders of the models, which may have been copied from elsewhere. Enter the newest version
+        that can be served of a model without an entry. Name no version and no model whose files are missing:
+        the server would not start. `report` gets a sentence for each.
+        """
+        names = self.names()
+        with self.lock():
+            old = config = self.read_config()
+            if not config.is_ours:
+                return
+            for name in sorted({*names, *config.base_paths}):
+                config = self._prepare_model(config, name, report)
+            if config != old or not self.config_path.exists():
+                self.write_config(config)
+
+    def previous(self, name: str, label: str) -> int | None:
+        """Return the version that had a label before the one that has it, None if none is known."""
+        current = self.read_config().labels(name).get(label)
+        return next((number for number in reversed(self._history(name, label)) if number != current), None)
+
+    def remember(self, name: str, label: str) -> None:
+        """Add the labelled version to the label's history, before the label moves, under the lock."""
+        current = self.read_config().labels(name).get(label)
+        history = self._history(name, label)
+        if current is not None and history[-1:] != [current]:
+            self._write_history(name, label, [*history, current][-_MAX_HISTORY:])
+
+    def forget(self, name: str, label: str) -> None:
+        """Remove the labelled version from the label's history, after a rollback, under the lock."""
+        current, history = self.read_config().labels(name).get(label), self._history(name, label)
+        while history and history[-1] != current:
+            history.pop()
+        self._write_history(name, label, history[:-1])
+
+    def needed(self, name: str) -> set[int]:
+        """Return the versions of a model that have a label, or that a rollback would give one."""
+        labels = self.read_config().labels(name)
+        return {*labels.values(), *filter(None, (self.previous(name, label) for label in labels))}
+
+    def _enter(self, version: Version) -> None:
+        """Enter a verified version, unless somebody else keeps the file. The caller holds the lock."""
+        config = self.read_config()
+        if config.is_ours:
+            self.write_config(self._with_entry(config, version))
+
+    def _with_entry(self, config: ModelsConfig, version: Version) -> ModelsConfig:
+        """Return the configuration that also loads a version, and no more versions than are kept."""
+        name, published = version.model, self.versions(version.model)
+        loaded = sorted({*config.selected(name, published), version.number}, reverse=True)
+        kept = {*loaded[:KEPT_VERSIONS], version.number, *(self.needed(name) & {*loaded})}
+        config = config.with_versions(name, kept, self._base_path(config, name))
+        return config if STABLE in config.labels(name) else config.with_label(name, STABLE, version.number)
+
+    def _base_path(self, config: ModelsConfig, name: str) -> Path:
+        """Return the folder of a model as the model server sees it: beside the other models' folders."""
+        others = list(config.base_paths.values())
+        return config.base_paths.get(name) or (others[0].parent if others else self.root.resolve()) / name
+
+    def _prepare_model(self, config: ModelsConfig, name: str, report: Report) -> ModelsConfig:
+        published = self.versions(name)
+        if name not in config.base_paths:
+            for version in published.values():
+                try:
+                    self.verify(version.path)
+                except ArtifactError as error:
+                    report(str(error))
+                    continue
+                report(f"Version {version.number} of {name} is stable: no other version of it was served.")
+                return self._with_entry(config, version)
+            return config
+        listed = config.listed(name)
+        complete = {number for number in listed if number in published and published[number].is_complete}
+        for number in sorted(listed - complete):
+            labels = [label for label, labelled in config.labels(name).items() if labelled == number]
+            remedy = f"; label {', '.join(labels)} needs another: `digits models promote N`" if labels else ""
+            report(f"{self.root / name / str(number)} is missing or incomplete, and not served{remedy}")
+        if not complete:
+            report(f"{name} has no version to serve; its entry in {self.config_path} is removed")
+            return config.without(name)
+        return config.with_versions(name, complete, self.root.resolve() / name)
+
+    def _history(self, name: str, label: str) -> list[int]:
+        """Return the earlier versions of a label, oldest first."""
+        return self._histories().get(name, {}).get(label, [])
+
+    def _histories(self) -> dict[str, dict[str, list[int]]]:
+        try:
+            return dict(json.loads((self.root / _HISTORY_FILE).read_text()))
+        except (FileNotFoundError, ValueError):
+            # Without a history, a rollback says that it knows no earlier version.
+            return {}
+
+    def _write_history(self, name: str, label: str, versions: list[int]) -> None:
+        histories = self._histories()
+        histories.setdefault(name, {})[label] = versions
+        _write(self.root / _HISTORY_FILE, json.dumps(histories, indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file beside its place, fsync it, and rename it: readers see the old text or the new one."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_text(text)
+        fsync(new)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    fsync(path.parent)

@@ -1,0 +1,117 @@
+"""Versions on disk: the folders `<models>/<name>/<number>/`, each a SavedModel with its model card."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from digit_core.artifact.task_card import DIGITS, TaskCard, TaskCardError
+
+_STAGING_PREFIX = ".publishing-"
+_REMOVED_PREFIX = ".removing-"
+_MAX_DIGITS = 18
+"""Digits of the largest number: the model server's API has 64 bits for it."""
+
+
+class ArtifactError(Exception):
+    """Failed lookup or change of published models or of feedback; one sentence for a terminal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Published version of a model. `number` is its folder's name as the model server reads it: 0007 is 7."""
+
+    model: str
+    number: int
+    path: Path
+
+    @property
+    def is_complete(self) -> bool:
+        """True if the files that every SavedModel with weights has are there; they may still be damaged."""
+        variables = self.path / "variables"
+        return (self.path / "saved_model.pb").is_file() and (
+            (variables / "variables.index").is_file() and any(variables.glob("variables.data-*"))
+        )
+
+    def card(self) -> dict[str, Any]:
+        """Return the model card; empty if it is missing or unreadable."""
+        try:
+            card = json.loads((self.path / "assets.extra" / "model.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return card if isinstance(card, dict) else {}
+
+    def task(self) -> TaskCard:
+        """Return the task card, by default the digits'. Raise ArtifactError if it is invalid."""
+        task = self.card().get("task", DIGITS.to_document())
+        try:
+            return TaskCard.from_document(task if isinstance(task, dict) else {})
+        except TaskCardError as error:
+            raise ArtifactError(f"{self.path} has an invalid task card in its model.json: {error}") from error
+
+    def size(self) -> int:
+        """Return the bytes of all files."""
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+
+    def remove(self) -> None:
+        """Rename the folder, then delete it, so that a model server never sees a part of the version."""
+        removed = self.path.rename(self.path.with_name(_REMOVED_PREFIX + self.path.name))
+        fsync(removed.parent)
+        shutil.rmtree(removed)
+
+
+def list_versions(folder: Path, model: str | None = None) -> dict[int, Version]:
+    """Return the versions in a folder by number, newest first; none if the folder does not exist.
+
+    `model` is the model's name, by default that of the folder.
+    """
+    names = [path.name for path in folder.glob("*/") if path.name.isascii() and path.name.isdigit()]
+    found = {int(name): folder / name for name in sorted(names) if len(name) <= _MAX_DIGITS}
+    return {
+        number: Version(model or folder.name, number, found[number]) for number in sorted(found, reverse=True)
+    }
+
+
+def write_version(folder: Path, write: Callable[[Path], None], verify: Callable[[Path], None]) -> Version:
+    """Write the next version of a model atomically: `write` fills a folder, and `verify` accepts it.
+
+    A model server may load a version as soon as a folder with a numeric name appears. The files are therefore
+    written, verified and fsynced under a name that is not numeric, which is then renamed. The caller holds a
+    lock of the folder: leftovers of an interrupted call are removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    staging = folder / f"{_STAGING_PREFIX}{uuid4().hex}"
+    try:
+        staging.mkdir()
+        write(staging)
+        verify(staging)
+        for path in [*staging.rglob("*"), staging]:
+            fsync(path)
+        number = max(list_versions(folder), default=0) + 1
+        version = Version(folder.name, number, staging.rename(folder / str(number)))
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    fsync(folder)
+    return version
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what interrupted publications and removals have left. No other process may publish meanwhile."""
+    for prefix in (_STAGING_PREFIX, _REMOVED_PREFIX):
+        for leftover in folder.glob(f"{prefix}*/"):
+            shutil.rmtree(leftover)
+
+
+def fsync(path: Path) -> None:
+    """Block until the file's content, or the folder's entries (created, renamed, removed), are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

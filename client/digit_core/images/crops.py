@@ -1,0 +1,172 @@
+"""Crops: the ink of a digit in a box, or on a whole picture, in the form that the digits' model takes."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_core.errors import NoInkError
+from digit_core.images import scaling
+from digit_core.images.normalisation import SIDE, fit_to_mnist_canvas
+from digit_core.images.pages import MIN_PAGE_SIDE, Page, to_page
+from digit_core.inputs import to_uint8_image
+
+_MARGIN = 0.12
+"""Width of the paper around a box that is looked at, as a share of the box's longer side."""
+_MIN_CONTRAST = 24.0
+"""Least contrast of ink in levels: noise and shades of blank paper have less."""
+_MIN_SCAN_CONTRAST = 8.0
+"""The same for a scan, which may have only sixteen levels."""
+_FLAT_RANGE = 16.0
+"""Largest range of levels along the border of a drawing or a clean scan, without the extremes."""
+_SCAN_SIDE = 50
+"""Shorter side, in pixels, below which a picture is a tight scan: it shows nothing but the digit."""
+_MIN_SPECK = 0.03
+"""Area of a figure, as a share of the largest one's, below which it is a speck."""
+_INK_SHARE = 0.4
+"""Least contrast of ink, as a share of that of full ink."""
+_INK_THRESHOLD = 0.2
+"""Ink, in 0..1, above which a pixel belongs to the drawing."""
+_CROP_SIDE = 64
+"""Longer side, in pixels, to which large crops are downscaled."""
+_BACKGROUND_SIDE = 96
+"""Longer side, in pixels, of the picture whose background is estimated."""
+_BACKGROUND_WINDOW = 31
+"""Width of the median filter that leaves the background, in pixels of that picture: no stroke is as wide."""
+
+
+def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Return all ink on a picture in MNIST's form: uint8 [28, 28], light ink on dark.
+
+    Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4], of bytes, of 16-bit integers, or of floats in 0..1 or
+    0..255. A picture in MNIST's form is returned unchanged, or inverted if its ink is dark. Raise NoInkError
+    if nothing is written on the picture, ImageShapeError or PixelValueError for other arrays.
+    """
+    digit = crop_picture(to_page(to_uint8_image(image)))
+    if not digit.any():
+        raise NoInkError("nothing is written on the image")
+    return digit
+
+
+def crop_digit(page: Page, box: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the digit in a box as the model takes it: uint8 [28, 28], black if the box holds no ink."""
+    around = _slices(box, _MARGIN * float(box[2:].max()) + 1)
+    inside = _slices(box, 1)
+    area, part = page.levels[around], page.levels[inside]
+    if min(part.shape) < 2:
+        return np.zeros((SIDE, SIDE), np.uint8)
+    # Two borders, since a line or a circle around the digit may cover most of one.
+    paper = np.median(np.concatenate((_border(area), _border(part))))
+    ink = _ink(area.astype(np.float32) - np.float32(paper))
+    top, left = (inner.start - outer.start for inner, outer in zip(inside, around, strict=True))
+    return _fit(ink[top : top + part.shape[0], left : left + part.shape[1]])
+
+
+def crop_picture(page: Page) -> NDArray[np.uint8]:
+    """Return all ink on the page as the model takes it: uint8 [28, 28], black if there is none.
+
+    A picture that shows nothing but a digit needs no reader.
+    """
+    if page.digit is not None:
+        return page.digit
+    figures = _figures(page)
+    return np.zeros((SIDE, SIDE), np.uint8) if figures is None else _fit(figures[0])
+
+
+def crop_drawing(page: Page) -> NDArray[np.uint8] | None:
+    """Return the digit on a drawing or a clean scan: one connected figure on a flat background.
+
+    None stands for other pictures, on which the reader has to look for digits.
+    """
+    if page.digit is not None:
+        return page.digit
+    figures = _figures(page) if _is_flat(page.levels) or _is_scan(page) else None
+    return _fit(figures[0]) if figures and figures[1] == 1 else None
+
+
+def _slices(box: NDArray[np.float32], margin: float) -> tuple[slice, slice]:
+    """Return the rows and columns of a box with a margin around it."""
+    left, top, width, height = (float(value) for value in box)
+    return (
+        slice(max(0, round(top - margin)), max(1, round(top + height + margin))),
+        slice(max(0, round(left - margin)), max(1, round(left + width + margin))),
+    )
+
+
+def _border(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.concatenate((levels[0], levels[-1], levels[:, 0], levels[:, -1]))
+
+
+def _is_flat(levels: NDArray[np.uint8]) -> bool:
+    """True if the border of the picture has one level, but for noise."""
+    low, high = np.quantile(_border(levels), (0.02, 0.98))
+    return bool(high - low <= _FLAT_RANGE)
+
+
+def _is_scan(page: Page) -> bool:
+    return min(page.size) < _SCAN_SIDE
+
+
+def _figures(page: Page) -> tuple[NDArray[np.float32], int] | None:
+    """Return the ink on a whole picture, without specks, and the number of its connected figures.
+
+    None stands for a picture on which nothing is written.
+    """
+    small = scaling.downscale(page.levels, MIN_PAGE_SIDE)
+    if _is_scan(page):
+        low, high, _, _ = cv2.minMaxLoc(small)
+        # Most corners of a scan show paper, though ink may cover most of its border.
+        is_dark = small[[0, 0, -1, -1], [0, -1, 0, -1]].mean() < (low + high) / 2
+        contrast = small.astype(np.float32) - np.float32(low if is_dark else high)
+        least = _MIN_SCAN_CONTRAST
+    else:
+        contrast = small.astype(np.float32) - _background(small)
+        least = _MIN_CONTRAST
+    if float(np.abs(contrast).max()) < least:
+        return None
+    ink = _ink(contrast)
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats((ink > _INK_THRESHOLD).astype(np.uint8))
+    areas = boxes[:, cv2.CC_STAT_AREA]
+    is_figure = areas >= _MIN_SPECK * areas[1:].max(initial=1)
+    is_figure[0] = False
+    near = cv2.dilate(is_figure[labels].astype(np.uint8), np.ones((3, 3), np.uint8))
+    return ink * near, int(is_figure.sum())
+
+
+def _background(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the level of the paper at each pixel: one for a flat picture, else a median filter's."""
+    if _is_flat(levels) or min(levels.shape) < _BACKGROUND_WINDOW:
+        return np.full(levels.shape, np.median(_border(levels)), np.float32)
+    small = scaling.downscale(levels, _BACKGROUND_SIDE)
+    smooth = cv2.medianBlur(small, _BACKGROUND_WINDOW)
+    size = levels.shape[1], levels.shape[0]
+    return np.asarray(cv2.resize(smooth, size, interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def _ink(contrast: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the ink as a soft mask, float32 [h, w] in 0..1, from signed contrast with the paper in levels.
+
+    Ink is dark or light, whichever differs more. N. Otsu, "A threshold selection method from gray-level
+    histograms", IEEE Trans. Syst. Man Cybern. 9, 1979.
+    """
+    low, high = np.quantile(contrast, (0.02, 0.98))
+    levels = np.maximum(contrast if high > -low else -contrast, 0)
+    top = max(float(levels.max()), 1.0)
+    scaled = cv2.convertScaleAbs(levels, alpha=255 / top)
+    otsu, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    above = scaled[scaled > otsu]
+    full = float(np.quantile(above, 0.75)) if above.size else 255.0
+    least = max(otsu, _INK_SHARE * full)
+    return np.asarray(np.clip((scaled - least / 2) / max(full - least / 2, 1.0), 0, 1), np.float32)
+
+
+def _fit(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return ink, float32 [h, w] in 0..1, in MNIST's form: uint8 [28, 28], black if there is none."""
+    left, top, width, height = cv2.boundingRect((ink > _INK_THRESHOLD).astype(np.uint8))
+    if not width:
+        return np.zeros((SIDE, SIDE), np.uint8)
+    digit = ink[top : top + height, left : left + width]
+    scale = _CROP_SIDE / max(digit.shape)
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        digit = np.asarray(cv2.resize(digit, size, interpolation=cv2.INTER_AREA), np.float32)
+    return fit_to_mnist_canvas(digit)

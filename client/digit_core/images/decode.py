@@ -1,0 +1,179 @@
+"""Image decoding with bounded memory and time: limits are checked before pixels are decoded."""
+
+import io
+import struct
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from digit_core.errors import ImageTooLargeError, NotAnImageError, PixelValueError, TruncatedImageError
+from digit_core.images import scaling
+from digit_core.inputs import PNG_SIGNATURE, Pixels, to_uint8, to_uint8_image
+
+MAX_PIXELS = 16_000_000
+"""Largest number of pixels of a file; a JPEG, which is decoded downscaled, may have four times as many."""
+
+# Allow list: Pillow reads many more formats, and runs Ghostscript for EPS.
+_PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
+# Width and height, in pixels, to which the JPEG decoder may always downscale: thin lines stay visible.
+_MIN_JPEG_SIDE = 1000
+# Largest number of start-of-scan markers in a JPEG. Cameras and editors write about ten per picture; a file
+# may hold two or three pictures and their thumbnails.
+_MAX_SCANS = 64
+# EXIF orientations that swap width and height.
+_TURNED = range(5, 9)
+_TIFF_TILE_TAGS = range(322, 326)
+_PNG_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+
+_DAMAGED = "the image file ends early or is damaged"
+
+
+def decode(
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    side: int = scaling.PAGE_SIDE,
+    min_side: int | None = None,
+) -> Pixels:
+    """Decode an image file: PNG, JPEG, GIF, BMP, WebP, TIFF or PPM.
+
+    A JPEG whose longer side exceeds `side` pixels may be decoded at a half, a quarter or an eighth of its
+    size; with `min_side`, if both sides keep at least this number of pixels. EXIF orientation is applied;
+    only the first frame is decoded. Raise NotAnImageError, TruncatedImageError, ImageTooLargeError or
+    PixelValueError.
+    """
+    # OpenCV decodes PNG, the format of most drawings, twice as fast as Pillow.
+    if data.startswith(PNG_SIGNATURE):
+        return _decode_png(data, max_pixels)
+    return _decode_any(data, max_pixels, side, min_side)
+
+
+def original_size(data: bytes) -> tuple[int, int]:
+    """Return height and width, in pixels, of an image file that `decode` accepts, EXIF orientation applied.
+
+    A large JPEG is decoded downscaled: its array is smaller.
+    """
+    if data.startswith(PNG_SIGNATURE):
+        width, height = struct.unpack_from(">II", data, 16)
+        return height, width
+    image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
+    width, height = image.size
+    is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+    return (width, height) if is_turned else (height, width)
+
+
+def strip_ancillary_chunks(data: bytes) -> bytes:
+    """Return a PNG file with only the chunks that define its pixels.
+
+    A compressed text chunk of a few kilobytes may expand to megabytes, and a file may hold thousands of them.
+    Raise TruncatedImageError if a chunk is cut off or the first or last one is missing: OpenCV would return
+    the rows before the damage.
+    """
+    kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while start + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, start)
+        end = start + 12 + length
+        if name in _PNG_PIXEL_CHUNKS:
+            kept.append(data[start:end])
+        start = end
+        if name == b"IEND":
+            break
+    stripped = b"".join(kept)
+    if start > len(data) or stripped[12:16] != b"IHDR" or stripped[-8:-4] != b"IEND":
+        raise TruncatedImageError(_DAMAGED)
+    return stripped
+
+
+def _decode_png(data: bytes, max_pixels: int) -> Pixels:
+    file = strip_ancillary_chunks(data)
+    width, height = struct.unpack_from(">II", file, 16)
+    _check_size(width, height, max_pixels)
+    image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise TruncatedImageError(_DAMAGED)
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    return to_uint8_image(np.asarray(image))
+
+
+def _decode_any(data: bytes, max_pixels: int, side: int, min_side: int | None) -> Pixels:
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(
+            f"the image has too many pixels; at most {max_pixels:,} are decoded"
+        ) from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        formats = ", ".join(("PNG", *_PILLOW_FORMATS))
+        raise NotAnImageError(f"the data is in no supported image format; supported: {formats}") from error
+    try:
+        _limit_cost(image, data, max_pixels, side, min_side)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_pixels(image)
+    except (OSError, ValueError, TypeError, SyntaxError, struct.error, EOFError) as error:
+        raise TruncatedImageError(_DAMAGED) from error
+
+
+def _limit_cost(image: Image.Image, data: bytes, max_pixels: int, side: int, min_side: int | None) -> None:
+    """Raise an ImageError if decoding would exceed the limits; make Pillow decode a large JPEG downscaled."""
+    if image.format in ("JPEG", "MPO"):
+        _check_size(*image.size, 4 * max_pixels)
+        _check_scans(data)
+        image.draft(None, (min_side, min_side) if min_side else _draft_size(*image.size, side))
+    elif image.format == "TIFF":
+        _check_tiff(data)
+    # The size is that of the draft.
+    _check_size(*image.size, max_pixels)
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageTooLargeError(f"the image has {width}×{height} pixels; at most {max_pixels:,} are decoded")
+
+
+def _check_scans(jpeg: bytes) -> None:
+    """Raise ImageTooLargeError for a progressive JPEG of too many scans.
+
+    An empty scan of a few bytes takes as long to decode as any other.
+    """
+    scans = jpeg.count(b"\xff\xda")
+    if scans > _MAX_SCANS:
+        raise ImageTooLargeError(f"the image has {scans:,} scans; at most {_MAX_SCANS} are decoded")
+
+
+def _check_tiff(tiff: bytes) -> None:
+    """Raise NotAnImageError for BigTIFF and tiled TIFF: a picture of one pixel may have a tile of gigabytes.
+
+    The tags are parsed here because Pillow and libtiff differ on duplicate tags.
+    """
+    order = "<" if tiff.startswith(b"II") else ">"
+    if tiff[2:4] not in (b"*\0", b"\0*") or len(tiff) < 8:
+        raise NotAnImageError("BigTIFF is not supported; supported: TIFF of less than four gigabytes")
+    (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+    (count,) = struct.unpack_from(f"{order}H", tiff, directory)
+    entries = tiff[directory + 2 : directory + 2 + 12 * count]
+    if any(tag in _TIFF_TILE_TAGS for tag, _ in struct.iter_unpack(f"{order}H10s", entries)):
+        raise NotAnImageError("a TIFF in tiles is not supported; supported: TIFF in strips")
+
+
+def _draft_size(width: int, height: int, side: int) -> tuple[int, int]:
+    """Return the least width and height, in pixels, to which libjpeg may downscale, by two, four or eight."""
+    factor = scaling.downscale_factor((width, height), side)
+    # The decoder's part of the downscaling is a power of two.
+    power = 1 << (factor.bit_length() - 1)
+    return max(1, min(_MIN_JPEG_SIDE, width // power)), max(1, min(_MIN_JPEG_SIDE, height // power))
+
+
+def _to_pixels(image: Image.Image) -> Pixels:
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise PixelValueError("a pixel is not a finite number")
+        return to_uint8((values * (255 / max(float(values.max()), 1e-6))).clip(0, 255))
+    has_alpha = "A" in image.getbands() or "transparency" in image.info
+    if has_alpha:
+        return np.asarray(image.convert("RGBA"))
+    mode = "L" if image.mode in ("1", "L") else "RGB"
+    # convert() to the same mode would copy the pixels.
+    return np.asarray(image if image.mode == mode else image.convert(mode))

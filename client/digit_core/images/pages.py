@@ -1,0 +1,87 @@
+"""Pages: grey pictures of bounded size, on which digits are found."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_core.images import scaling
+from digit_core.images.normalisation import SIDE, is_normalized
+from digit_core.inputs import Pixels
+from digit_core.results import Box
+
+MIN_PAGE_SIDE = 192
+"""Longer side, in pixels, below which a picture is enlarged to about this size."""
+_COARSE_SIDE = 160
+"""Longer side, in pixels, of the view on which a lone digit is looked for first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Grey page, uint8 [h, w], and the height and width of the picture that it shows.
+
+    `digit` is the picture itself, uint8 [28, 28], if it shows one digit in MNIST's form.
+    """
+
+    levels: NDArray[np.uint8]
+    size: tuple[int, int]
+    digit: NDArray[np.uint8] | None = None
+
+    @property
+    def is_input(self) -> bool:
+        """True if the picture is as large as the model's input: it asks nobody but the model."""
+        return self.size == (SIDE, SIDE)
+
+    def to_picture(self, box: NDArray[np.float32]) -> Box:
+        """Return a box of the page, left, top, width and height, in pixels of the picture."""
+        down, across = self.size[0] / self.levels.shape[0], self.size[1] / self.levels.shape[1]
+        left, top, width, height = (float(value) for value in box)
+        right = min(round((left + width) * across), self.size[1])
+        bottom = min(round((top + height) * down), self.size[0])
+        left, top = max(0, round(left * across)), max(0, round(top * down))
+        return int(left), int(top), max(1, right - int(left)), max(1, bottom - int(top))
+
+    def views(self) -> list[tuple[NDArray[np.uint8], int]]:
+        """Return the page at the resolutions at which a lone digit is looked for, and their factors.
+
+        The coarse view costs a sixteenth of the whole page, and a lone digit mostly fills the picture.
+        """
+        factor = scaling.downscale_factor(self.levels.shape, _COARSE_SIDE)
+        whole = (self.levels, 1)
+        return [whole] if factor < 3 else [(scaling.downscale(self.levels, _COARSE_SIDE), factor), whole]
+
+
+def to_page(pixels: Pixels, size: tuple[int, int] | None = None) -> Page:
+    """Return the page of a picture, uint8 [h, w], [h, w, 3] or [h, w, 4].
+
+    `size` is the height and width of the picture before it was decoded downscaled.
+    """
+    grey = _to_grey(scaling.downscale(pixels, scaling.PAGE_SIDE))
+    size = size or pixels.shape[:2]
+    for digit in (grey, 255 - grey) if grey.shape == (SIDE, SIDE) else ():
+        if is_normalized(digit):
+            return Page(digit, size, digit)
+    factor = round(MIN_PAGE_SIDE / max(grey.shape))
+    if factor > 1:
+        grey = np.asarray(cv2.resize(grey, (0, 0), fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR))
+    return Page(grey, size)
+
+
+def _to_grey(picture: Pixels) -> NDArray[np.uint8]:
+    """Return grey levels; transparent pictures are laid on paper."""
+    picture = _flatten_alpha(picture)
+    return picture if picture.ndim == 2 else np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _flatten_alpha(pixels: Pixels) -> Pixels:
+    """Blend RGBA with white or black paper, in contrast to the ink: uint8 [h, w] or [h, w, 3]."""
+    if pixels.ndim == 2 or pixels.shape[2] == 3:
+        return pixels
+    if pixels[:, :, 3].min() == 255:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), np.uint8)
+    color, alpha = pixels[:, :, :3].astype(np.float32), pixels[:, :, 3:] / np.float32(255)
+    weight = float(alpha.sum())
+    luminance = float((color.mean(axis=2, keepdims=True) * alpha).sum()) / weight if weight else 0.0
+    paper = np.float32(0 if luminance > 127 else 255)
+    return np.asarray(np.rint(color * alpha + paper * (1 - alpha)), np.uint8)

@@ -1,0 +1,312 @@
+"""Reading: the numbers on a page, from the peaks of the reader and the predictions of the digits' model.
+
+The reader says where digits are, and both say which: their probabilities are mixed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_core.images.crops import crop_digit
+from digit_core.images.normalisation import SIDE
+from digit_core.images.pages import Page
+from digit_core.results import MIN_IS_DIGIT, Box, Digit, Line, Prediction, Reading
+
+CLASSES = 11
+"""Classes of the reader: the ten digits, and signs such as points and slashes."""
+SIGN = 10
+_LEAST = 1e-9
+"""Least probability whose logarithm is taken."""
+_LEAST_ODDS = 1e-4
+"""Least doubt of a network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """Peaks that the reader finds on a page.
+
+    `scores` float32 [k], in 0..1; `classes` float32 [k, 11], probabilities; `boxes` float32 [k, 4]: left,
+    top, width and height in pixels of the page.
+    """
+
+    scores: NDArray[np.float32]
+    classes: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """Return the number of peaks."""
+        return len(self.scores)
+
+    def __getitem__(self, chosen: Sequence[int] | NDArray[np.intp]) -> "Peaks":
+        """Return the chosen peaks."""
+        return Peaks(self.scores[chosen], self.classes[chosen], self.boxes[chosen])
+
+    def scaled(self, factor: float) -> "Peaks":
+        """Return the peaks of a page that is larger by this factor."""
+        return Peaks(self.scores, self.classes, self.boxes * np.float32(factor))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingConfig:
+    """Thresholds of the reading."""
+
+    min_peak: float = 0.08
+    """Least score of a peak that is looked at."""
+    min_score: float = 0.5
+    """Least score of a digit of which the reader alone is sure."""
+    min_together: float = 0.92
+    """Least probability of a digit by reader and model together."""
+    min_same_overlap: float = 0.7
+    """Intersection over union from which on two peaks are one thing, seen at two levels of the pyramid."""
+    model_weight: float = 0.5
+    """Weight of the model between rivals: it sees their crops only, and a part of a digit may be another."""
+    max_mixed_overlap: float = 0.2
+    """Share of a digit that its neighbour covers from which on the reader alone decides."""
+    max_overlap: float = 0.4
+    """Largest intersection over union of two boxes."""
+    max_covered: float = 0.5
+    """Largest share of a box that another one covers."""
+    min_line_overlap: float = 0.35
+    """Least share of a digit's rows that the digit before it covers, if it belongs to the same line."""
+    max_pitch: float = 2.2
+    """Largest distance of the middles of two digits of a number, as a multiple of the higher one's height."""
+
+
+_CONFIG = ReadingConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """Findings of the reader on a page: digits, with a crop of each, uint8 [28, 28], and signs.
+
+    A page without a digit has one black crop: the model's answer to it has the model's version.
+    """
+
+    page: Page
+    digits: Peaks
+    glyphs: Sequence[NDArray[np.uint8]]
+    signs: Peaks
+
+
+def detect(page: Page, peaks: Peaks) -> Detected:
+    """Return what may be on the page: rivals, which overlap, are left to `settle`."""
+    peaks = peaks[np.flatnonzero(peaks.scores >= _CONFIG.min_peak)]
+    digits, signs = _by_kind(peaks[_suppress(peaks.boxes, peaks.scores, _CONFIG.min_same_overlap)])
+    glyphs = [crop_digit(page, box) for box in digits.boxes] or [np.zeros((SIDE, SIDE), np.uint8)]
+    return Detected(page, digits, glyphs, signs)
+
+
+def settle(detected: Detected, predictions: Sequence[Prediction]) -> tuple[Detected, Sequence[Prediction]]:
+    """Non-maximum suppression by both networks: return each digit and sign once, and the predictions left.
+
+    Takes one prediction for each crop. The model tells a digit from the circle around it.
+    """
+    digits, signs = detected.digits, detected.signs
+    if not len(digits):
+        return detected, predictions
+    is_digit = _is_digit(predictions)
+    evidence = _log_odds(digits.scores, _LEAST_ODDS) + _CONFIG.model_weight * _log_odds(is_digit, _LEAST_ODDS)
+    kept = np.array(
+        _suppress(
+            np.concatenate((digits.boxes, signs.boxes)),
+            np.concatenate((evidence, _log_odds(signs.scores, _LEAST_ODDS))),
+            _CONFIG.max_overlap,
+            _CONFIG.max_covered,
+        )
+    )
+    chosen = kept[kept < len(digits)]
+    glyphs = [detected.glyphs[index] for index in chosen]
+    signs = signs[kept[kept >= len(digits)] - len(digits)]
+    return Detected(detected.page, digits[chosen], glyphs, signs), [predictions[index] for index in chosen]
+
+
+def digits_and_signs(peaks: Peaks) -> tuple[Peaks, Peaks]:
+    """Return the peaks that are digits and those that are signs; each thing once, by the reader alone."""
+    peaks = peaks[np.flatnonzero(peaks.scores >= _CONFIG.min_peak)]
+    kept = _suppress(peaks.boxes, peaks.scores, _CONFIG.max_overlap, _CONFIG.max_covered)
+    return _by_kind(peaks[kept])
+
+
+def lone_digit(page: Page) -> Detected:
+    """Return the digit of a page that is one digit in MNIST's form: nobody has to look for it."""
+    assert page.digit is not None
+    box = np.array([cv2.boundingRect(page.digit)], np.float32)
+    classes = np.array([[1 / SIGN] * SIGN + [0]], np.float32)
+    digit = Peaks(np.ones(1, np.float32), classes, box)
+    return Detected(page, digit, [page.digit], digit[[]])
+
+
+def read(
+    detected: Detected, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
+) -> tuple[Reading, list[NDArray[np.uint8]]]:
+    """Return the numbers on the page, and the crop of each digit, in the same order.
+
+    Takes one prediction for each crop, and settles rivals. `min_is_digit` is the least `is_digit` of a digit.
+    """
+    version = predictions[0].model_version
+    detected, predictions = settle(detected, predictions)
+    chosen = digit_indexes(detected, predictions, min_is_digit)
+    scores, probabilities = detected.digits.scores, _mix(detected.digits, predictions)
+    grouped = [[chosen[member] for member in line] for line in _lines(detected.digits.boxes[chosen])]
+    separators = _separators(detected, grouped)
+    lines = []
+    for indexes, signs in zip(grouped, separators, strict=True):
+        digits = [
+            Digit(
+                int(probabilities[index].argmax()),
+                float(scores[index] * probabilities[index].max()),
+                tuple(probabilities[index].tolist()),
+                detected.page.to_picture(detected.digits.boxes[index]),
+            )
+            for index in indexes
+        ]
+        lines.append(_line(digits, signs))
+    text = "\n".join(line.text for line in lines)
+    reading = Reading(text, tuple(lines), version)
+    return reading, [detected.glyphs[index] for indexes in grouped for index in indexes]
+
+
+def digit_indexes(
+    detected: Detected, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
+) -> list[int]:
+    """Return the indexes of the digits; none if reader and model together are not sure of them in the mean.
+
+    Takes what `settle` returns.
+
+    Naive Bayes: the odds of both are multiplied. Hysteresis: beside a digit of which the reader is sure, a
+    weaker peak is a digit if both together are sure, such as a plain stroke, which is a 1 only in a number.
+    J. Canny, "A computational approach to edge detection", IEEE PAMI 8, 1986.
+    """
+    scores = detected.digits.scores
+    if not len(scores):
+        return []
+    is_digit = _is_digit(predictions)
+    together = _log_odds(scores, _LEAST_ODDS) + _log_odds(is_digit, _LEAST_ODDS)
+    least = _log_odds(np.array((_CONFIG.min_together, min_is_digit)), _LEAST).sum()
+    is_sure = scores >= _CONFIG.min_score
+    chosen = np.flatnonzero(is_sure | (together >= least)) if is_sure.any() else np.array([scores.argmax()])
+    return chosen.tolist() if together[chosen].mean() >= least else []
+
+
+def _is_digit(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
+    """Return each `is_digit`; of a model without it, 1 where it is sure enough which digit it sees."""
+    return np.array(
+        [float(each.looks_like_digit()) if each.is_digit is None else each.is_digit for each in predictions]
+    )
+
+
+def _log_odds(probabilities: NDArray[np.floating], least: float) -> NDArray[np.floating]:
+    clipped = np.clip(probabilities, least, 1 - least)
+    return np.asarray(np.log(clipped / (1 - clipped)))
+
+
+def _by_kind(peaks: Peaks) -> tuple[Peaks, Peaks]:
+    """Return the peaks that are digits and those that are signs."""
+    is_sign = peaks.classes.argmax(axis=1) == SIGN
+    return peaks[np.flatnonzero(~is_sign)], peaks[np.flatnonzero(is_sign)]
+
+
+def _suppress(
+    boxes: NDArray[np.float32],
+    evidence: NDArray[np.floating],
+    max_overlap: float,
+    max_covered: float = np.inf,
+) -> list[int]:
+    """Non-maximum suppression: return the indexes of the boxes that no better one covers, the best first."""
+    area = np.maximum(boxes[:, 2] * boxes[:, 3], 1.0)
+    common = intersections(boxes, boxes)
+    union = area[:, np.newaxis] + area - common
+    rivals = (common / union > max_overlap) | (common / np.minimum(area[:, np.newaxis], area) > max_covered)
+    kept: list[int] = []
+    for index in np.argsort(-evidence, kind="stable").tolist():
+        if not rivals[index, kept].any():
+            kept.append(index)
+    return kept
+
+
+def _mix(peaks: Peaks, predictions: Sequence[Prediction]) -> NDArray[np.float32]:
+    """Return the probabilities of the ten digits, float32 [k, 10]: those of reader and model, multiplied.
+
+    Logarithmic opinion pool: the weight of the model falls from 1 to 0 as a neighbour covers more of the
+    digit, whose crop then shows both.
+    """
+    if not len(peaks):
+        return np.zeros((0, SIGN), np.float32)
+    found = np.maximum(peaks.classes[:, :SIGN], _LEAST)
+    classified = np.maximum([answer.probabilities for answer in predictions], _LEAST)
+    common = intersections(peaks.boxes, peaks.boxes)
+    np.fill_diagonal(common, 0)
+    covered = common.max(axis=1) / np.maximum(peaks.boxes[:, 2] * peaks.boxes[:, 3], 1.0)
+    weight = np.clip(1 - covered / _CONFIG.max_mixed_overlap, 0, 1)[:, np.newaxis]
+    logs = np.log(found) + weight * np.log(classified)
+    mixed = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return np.asarray(mixed / mixed.sum(axis=1, keepdims=True), np.float32)
+
+
+def intersections(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the area that each box, [k, 4], has in common with each other one, [m, 4]: float32 [k, m]."""
+    left, top, width, height = (column[:, np.newaxis] for column in boxes.T)
+    x, y, w, h = others.T
+    across = np.minimum(left + width, x + w) - np.maximum(left, x)
+    down = np.minimum(top + height, y + h) - np.maximum(top, y)
+    return np.asarray(np.maximum(across, 0) * np.maximum(down, 0), np.float32)
+
+
+def _lines(boxes: NDArray[np.float32]) -> list[list[int]]:
+    """Group boxes into lines, from top to bottom, each from left to right.
+
+    A box continues the line whose last box's rows overlap its own most, so that lines may slant.
+    """
+    lines: list[list[int]] = []
+    for index in np.argsort(boxes[:, 0], kind="stable").tolist():
+        shares = [_common_rows(boxes[line[-1]], boxes[index]) for line in lines]
+        if shares and max(shares) > _CONFIG.min_line_overlap:
+            lines[shares.index(max(shares))].append(index)
+        else:
+            lines.append([index])
+    return sorted(lines, key=lambda line: float(np.mean(boxes[line, 1] + boxes[line, 3] / 2)))
+
+
+def _common_rows(box: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return the common rows of two boxes as a share of the lower one's height."""
+    common = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])
+    return float(common / max(1.0, min(box[3], other[3])))
+
+
+def _separators(detected: Detected, lines: Sequence[Sequence[int]]) -> list[list[Box]]:
+    """Return the boxes of the signs on each line of digits, from left to right."""
+    found: list[list[Box]] = [[] for _ in lines]
+    boxes = detected.digits.boxes
+    order = np.argsort(detected.signs.boxes[:, 0], kind="stable").tolist() if lines else []
+    for index in order:
+        sign = detected.signs.boxes[index]
+        if detected.signs.scores[index] < _CONFIG.min_score:
+            continue
+        shares = [max(_common_rows(boxes[digit], sign) for digit in line) for line in lines]
+        if max(shares) > _CONFIG.min_line_overlap:
+            found[shares.index(max(shares))].append(detected.page.to_picture(sign))
+    return found
+
+
+def _line(digits: Sequence[Digit], separators: Sequence[Box]) -> Line:
+    """Return a line, whose text has a space where a gap without a sign parts two numbers."""
+    text = str(digits[0].digit)
+    for before, digit in pairwise(digits):
+        start, end = (left + width / 2 for left, _, width, _ in (before.box, digit.box))
+        is_wide = end - start > _CONFIG.max_pitch * max(before.box[3], digit.box[3])
+        has_sign = any(start <= left + width / 2 <= end for left, _, width, _ in separators)
+        text += (" " if is_wide and not has_sign else "") + str(digit.digit)
+    return Line(text, _enclose([digit.box for digit in digits]), tuple(digits), tuple(separators))
+
+
+def _enclose(boxes: Sequence[Box]) -> Box:
+    """Return the smallest box around all boxes, of which there is at least one."""
+    lefts, tops, widths, heights = zip(*boxes, strict=True)
+    left, top = min(lefts), min(tops)
+    right = max(start + length for start, length in zip(lefts, widths, strict=True))
+    bottom = max(start + length for start, length in zip(tops, heights, strict=True))
+    return left, top, right - left, bottom - top

@@ -1,0 +1,148 @@
+"""Image inputs: conversion of every accepted source to an encoded file, and of arrays to PNG."""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_core.errors import ImageShapeError, NotAnImageError, PixelValueError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+"""First bytes of every PNG file."""
+
+_MEDIA_TYPES = (
+    (b"\x89PNG", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"BM", "image/bmp"),
+    (b"RIFF", "image/webp"),
+    (b"II*\0", "image/tiff"),
+    (b"MM\0*", "image/tiff"),
+)
+
+_URLS = ("http://", "https://")
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+"""Image modes that Pillow writes as PNG."""
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image | NDArray[Any]"
+"""A path, the bytes of an image file, an open binary file, a Pillow image, or an array of pixels."""
+
+Pixels = NDArray[np.uint8]
+"""Grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]."""
+
+
+def read_source(image: ImageSource) -> bytes:
+    """Return the image as an encoded file.
+
+    Raise OSError if a path can't be read, ImageError if the source is no image.
+    """
+    try:
+        data = _read_bytes(image)
+    except ValueError as error:
+        # A path with a null character, or a closed file.
+        raise NotAnImageError(f"the image can't be read: {error}") from error
+    if not isinstance(data, bytes):
+        raise NotAnImageError("an open image file must be in binary mode")
+    return data
+
+
+def _read_bytes(image: ImageSource) -> bytes:
+    if isinstance(image, str) and image.startswith(_URLS):
+        raise NotAnImageError(f"an image is no URL: download {image} and pass its bytes")
+    if isinstance(image, (str, os.PathLike)):
+        return Path(image).read_bytes()
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return bytes(image)
+    if isinstance(image, np.ndarray):
+        return to_png(to_uint8_image(image))
+    if hasattr(image, "read"):
+        return image.read()
+    if hasattr(image, "save"):
+        return _encode_pillow_image(image)
+    raise NotAnImageError(
+        f"an image is a path, bytes, a file, a Pillow image or an array, not {type(image).__name__}"
+    )
+
+
+def is_batch(images: object) -> TypeGuard[NDArray[np.uint8]]:
+    """True for an array that may be a batch in a model's form: uint8 [n, h, w] or [n, h, w, 1 or 3]."""
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or 0 in images.shape[1:]:
+        return False
+    return images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
+
+
+def media_type(data: bytes) -> str:
+    """Return the media type of an image file, detected by its first bytes."""
+    return next((name for magic, name in _MEDIA_TYPES if data.startswith(magic)), "application/octet-stream")
+
+
+def to_uint8_image(image: NDArray[np.generic]) -> Pixels:
+    """Convert an array of any number type to uint8 pixels.
+
+    Booleans become 0 and 255; uint16 is scaled from 0..65535; floats are scaled from 0..1 unless one exceeds
+    1. All other numbers must lie in 0..255. Raise ImageShapeError or PixelValueError for other arrays.
+    """
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)) or 0 in image.shape:
+        raise ImageShapeError(f"an image has shape [h, w], [h, w, 3] or [h, w, 4], not {list(image.shape)}")
+    if image.dtype == np.uint8:
+        return np.asarray(image, np.uint8)
+    if image.dtype == np.bool_:
+        return image.astype(np.uint8) * np.uint8(255)
+    if image.dtype == np.uint16:
+        return (image.astype(np.uint16) // 257).astype(np.uint8)
+    return _scale_numbers(image)
+
+
+def to_uint8(values: NDArray[np.float32]) -> Pixels:
+    """Round floats in 0..255 to uint8."""
+    pixels: Pixels = np.rint(values).astype(np.uint8)
+    return pixels
+
+
+def to_png(pixels: Pixels) -> bytes:
+    """Encode pixels as a PNG file, without an imaging library."""
+    height, width = pixels.shape[:2]
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    color_type = {1: 0, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0)
+    # Each row starts with its filter type; 0 is no filter. np.pad would take as long as the compression.
+    rows = np.zeros((height, 1 + width * channels), np.uint8)
+    rows[:, 1:] = pixels.reshape(height, -1)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b""))
+    return PNG_SIGNATURE + b"".join(_png_chunk(name, content) for name, content in chunks)
+
+
+def _encode_pillow_image(image: "Image") -> bytes:
+    if image.mode in ("I", "F"):
+        return to_png(to_uint8_image(np.asarray(image)))
+    buffer = io.BytesIO()
+    (image if image.mode in _PNG_MODES else image.convert("RGB")).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _scale_numbers(image: NDArray[np.generic]) -> Pixels:
+    if not np.issubdtype(image.dtype, np.number) or np.issubdtype(image.dtype, np.complexfloating):
+        raise PixelValueError(f"pixels are numbers, not {image.dtype}")
+    values = image.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise PixelValueError("a pixel is not a finite number")
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 255:
+        raise PixelValueError(f"pixels lie in 0..1 or 0..255, not in {low:g}..{high:g}")
+    is_unit_range = np.issubdtype(image.dtype, np.floating) and high <= 1
+    return to_uint8(values * 255 if is_unit_range else values)
+
+
+def _png_chunk(name: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)

@@ -1,0 +1,141 @@
+"""Connection to a model server over gRPC."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.errors import ServiceError
+from digit_core.images.reading import Peaks
+from digit_core.results import Prediction
+from digit_core.tfserving import calls, codec
+from digit_core.tfserving.calls import VersionStatus
+from digit_core.tfserving.codec import Batch, ModelRef
+from digit_core.tfserving.protos import GetModelMetadataRequest, GetModelStatusRequest
+
+_logger = logging.getLogger("digit_client")
+
+
+class AsyncConnection:
+    """asyncio connection to the model server at `target` (host:port or unix:path).
+
+    Calls are spread over all addresses of the target's name. A call that a server refuses because its threads
+    are all busy is sent once more, to the next address. `timeout` in seconds bounds a call with all its
+    retries. A task card is read at the first call for a version or a label, and again when another version
+    answers. Every failure is a DigitError.
+    """
+
+    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self.target = target
+        self._channel = calls.connect_async(target, credentials)
+        self._stub = calls.Stub(self._channel)
+        self._cards: dict[ModelRef, tuple[int, TaskCard]] = {}
+        """Task card of each reference that was asked, with the version that gave it."""
+
+    async def predict(
+        self,
+        batch: Batch,
+        model: ModelRef,
+        *,
+        timeout: float,
+        request_id: str | None = None,
+        trace: Mapping[str, str] | None = None,
+    ) -> list[Prediction]:
+        """Return the predictions for the n images of the batch, in their order.
+
+        `request_id` and `trace` (W3C trace context headers) are sent as metadata.
+        """
+        started = time.monotonic()
+        end = started + timeout
+        version, task = await self._card(model, end)
+        metadata = calls.metadata(request_id, trace)
+        try:
+            response = await self._call(self._stub.predict, codec.encode(batch, model), end, metadata)
+        except ServiceError as error:
+            # A version of another shape may have got the label, and refuses the batch.
+            if error.reason == grpc.StatusCode.INVALID_ARGUMENT.name:
+                self._cards.pop(model, None)
+            raise
+        answered = ModelRef(model.name, codec.version_of(response))
+        _logger.debug(
+            "%s: Predict of %d images by %s in %.1f ms (request %s)",
+            self.target,
+            len(batch),
+            answered,
+            1000 * (time.monotonic() - started),
+            request_id,
+        )
+        if answered.version != version:
+            # Another version has got the label.
+            version, task = self._cards[model] = await self._card(answered, end)
+        return calls.to_predictions(response, len(batch), task)
+
+    async def find(
+        self, page: NDArray[np.uint8], model: ModelRef, *, timeout: float, request_id: str | None = None
+    ) -> Peaks:
+        """Return what the reader `model` finds on a grey page, uint8 [h, w].
+
+        Raise ModelNotFoundError if there is no reader.
+        """
+        request, metadata = codec.encode_page(page, model), calls.metadata(request_id)
+        response = await self._call(self._stub.predict, request, time.monotonic() + timeout, metadata)
+        return calls.decoded("answer from the reader", codec.decode_peaks, response)
+
+    def known_task(self, model: ModelRef) -> TaskCard | None:
+        """Return the task card of the reference, None before it has been read."""
+        known = self._cards.get(model)
+        return known and known[1]
+
+    async def task(self, model: ModelRef, *, timeout: float) -> TaskCard:
+        """Return the task card of the version that the reference names, which the first call reads."""
+        return (await self._card(model, time.monotonic() + timeout))[1]
+
+    async def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
+        """Return the status of every version of the model, newest first."""
+        request = GetModelStatusRequest(model_spec=codec.model_spec(model))
+        return calls.to_statuses(await self._call(self._stub.status, request, time.monotonic() + timeout))
+
+    async def resolve(self, model: ModelRef, *, timeout: float) -> int:
+        """Return the version that the reference resolves to. Raise ModelNotFoundError if there is none."""
+        spec = codec.model_spec(model)
+        request = GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
+        return codec.version_of(await self._call(self._stub.metadata, request, time.monotonic() + timeout))
+
+    async def close(self) -> None:
+        """Close the connection; calls in flight fail."""
+        await self._channel.close()
+
+    async def _card(self, model: ModelRef, end: float) -> tuple[int, TaskCard]:
+        if (known := self._cards.get(model)) is None:
+            known = self._cards[model] = await self._read_card(model, end)
+        return known
+
+    async def _read_card(self, model: ModelRef, end: float) -> tuple[int, TaskCard]:
+        try:
+            response = await self._call(self._stub.predict, codec.encode_card_request(model), end)
+        except ServiceError as error:
+            if not calls.lacks_card(error):
+                raise
+        else:
+            card = calls.decoded("task card from the model server", codec.decode_card, response)
+            return codec.version_of(response), card
+        return await self.resolve(model, timeout=end - time.monotonic()), DIGITS
+
+    async def _call(
+        self, method: Any, request: object, end: float, metadata: calls.Metadata = (), attempts: int = 2
+    ) -> Any:
+        """Return the answer to a call that ends at the time `end` of the monotonic clock."""
+        try:
+            return await method(request, timeout=end - time.monotonic(), metadata=metadata)
+        except grpc.RpcError as error:
+            if attempts == 1 or not calls.is_refused(error):
+                raise calls.translate(error, self.target) from error
+        await asyncio.sleep(random.uniform(0, calls.MAX_REFUSED_BACKOFF))  # noqa: S311
+        return await self._call(method, request, end, metadata, attempts - 1)

@@ -1,0 +1,206 @@
+"""Calls to a model server without their sending: channels, methods, answers, and errors.
+
+A channel balances the load over all addresses of a name, retries, keeps connections alive and reconnects.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+import grpc.aio
+
+from digit_core.artifact.task_card import TaskCard
+from digit_core.errors import (
+    AuthenticationError,
+    DeadlineExceededError,
+    DigitError,
+    ModelNotFoundError,
+    OverloadedError,
+    ServiceError,
+    UnavailableError,
+)
+from digit_core.results import ModelVersion, Prediction
+from digit_core.tfserving import codec
+from digit_core.tfserving.protos import (
+    GetModelMetadataRequest,
+    GetModelMetadataResponse,
+    GetModelStatusRequest,
+    GetModelStatusResponse,
+    ModelVersionStatus,
+    PredictRequest,
+    PredictResponse,
+)
+
+_SERVICE_CONFIG = {
+    # round_robin spreads the calls over all addresses of a name and skips addresses that can't be reached.
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{}],
+            # Predictions are idempotent: a call that a terminating server drops goes to another one at once.
+            # RESOURCE_EXHAUSTED is not: it may have cost the server work, or come again. Connection retries
+            # the one refusal of this status that did not, which gRPC can't tell from others.
+            "retryPolicy": {
+                # 15, 60 and 240 ms: as long as a reconnection takes after a restart.
+                "maxAttempts": 4,
+                "initialBackoff": "0.015s",
+                "maxBackoff": "0.25s",
+                "backoffMultiplier": 4,
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
+            },
+        }
+    ],
+    # A failure takes one token, a success returns a tenth; gRPC retries only above half of maxTokens: retries
+    # must not worsen an outage of all servers. Waiting for its end is left to the callers.
+    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
+}
+
+_OPTIONS = (
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    # Largest request that gRPC buffers for a retry; the default is 256 KiB.
+    ("grpc.per_rpc_retry_buffer_size", 16 * 1024 * 1024),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # An error message repeats the caller's label; percent-encoding in the trailers triples its bytes.
+    ("grpc.max_metadata_size", 256 * 1024),
+    ("grpc.absolute_max_metadata_size", 256 * 1024),
+    # A hung server keeps its connections open. A keepalive ping after 1 s without data, with 2 s for its
+    # answer, leaves 2 s of a deadline of 5 s for another server.
+    ("grpc.keepalive_time_ms", 1000),
+    ("grpc.keepalive_timeout_ms", 2000),
+    # Bandwidth-estimation pings time out after a minute by default and block keepalive pings meanwhile.
+    ("grpc.http2.ping_timeout_ms", 2000),
+    # The default reconnect backoff grows to two minutes. 250 ms bound the time between the first gateway
+    # process that reconnects and the last; each has its own channel.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 250),
+    # gRPC resolves the name again when a connection ends; the default allows that twice a minute.
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
+)
+
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
+
+_Decoded = TypeVar("_Decoded")
+
+_ERRORS: dict[grpc.StatusCode, type[ServiceError]] = {
+    grpc.StatusCode.UNAUTHENTICATED: AuthenticationError,
+    grpc.StatusCode.PERMISSION_DENIED: AuthenticationError,
+    grpc.StatusCode.NOT_FOUND: ModelNotFoundError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    # A server that shuts down cancels its calls.
+    grpc.StatusCode.CANCELLED: UnavailableError,
+}
+
+_THREADS_EXHAUSTED = ("Server Threadpool Exhausted", "Concurrent RPC limit exceeded")
+"""Details of RESOURCE_EXHAUSTED from a server whose threads (`--grpc_max_threads`) are all busy: TensorFlow
+Serving, and the drop-in. Other calls with this status may have cost the server work, or would fail again: one
+that lacks memory, for example."""
+MAX_REFUSED_BACKOFF = 0.02
+"""Longest wait before the second attempt of a refused call, in seconds. The wait is random: calls that were
+refused together should not come back together."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus(ModelVersion):
+    """Status of one model version, with the error that ended it."""
+
+    error: str
+
+
+def check_target(target: str) -> str:
+    """Return the target. Raise ValueError for a URL of HTTP."""
+    if target.startswith(("http://", "https://")):
+        raise ValueError(f"the model server's gRPC address is host:port, as 127.0.0.1:8500, not {target!r}")
+    return target
+
+
+def connect(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+    """Create a blocking channel to host:port, unix:path, or another gRPC target, without connecting yet.
+
+    gRPC finds new servers by resolving the name again when a server closes a connection: as it stops, or at
+    the maximum connection age (`--grpc_channel_arguments=grpc.max_connection_age_ms=30000`).
+    """
+    if credentials:
+        return grpc.secure_channel(check_target(target), credentials, options=_OPTIONS)
+    return grpc.insecure_channel(check_target(target), options=_OPTIONS)
+
+
+def connect_async(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+    """Create an asyncio channel, as `connect` does, for the running event loop."""
+    if credentials:
+        return grpc.aio.secure_channel(check_target(target), credentials, options=_OPTIONS)
+    return grpc.aio.insecure_channel(check_target(target), options=_OPTIONS)
+
+
+class Stub:
+    """gRPC stub of the three methods, blocking or asyncio like its channel."""
+
+    def __init__(self, grpc_channel: Any) -> None:
+        def method(name: str, request: Any, response: Any) -> Any:
+            return grpc_channel.unary_unary(
+                f"/tensorflow.serving.{name}",
+                request_serializer=request.SerializeToString,
+                response_deserializer=response.FromString,
+            )
+
+        self.predict = method("PredictionService/Predict", PredictRequest, PredictResponse)
+        self.metadata = method(
+            "PredictionService/GetModelMetadata", GetModelMetadataRequest, GetModelMetadataResponse
+        )
+        self.status = method("ModelService/GetModelStatus", GetModelStatusRequest, GetModelStatusResponse)
+
+
+def metadata(request_id: str | None, trace: Mapping[str, str] | None = None) -> Metadata:
+    return (*((("x-request-id", request_id),) if request_id else ()), *(trace or {}).items())
+
+
+def decoded(name: str, decode: Callable[..., _Decoded], *arguments: Any) -> _Decoded:
+    """Return what `decode` makes of a response. Raise ServiceError that names an unusable one."""
+    try:
+        return decode(*arguments)
+    except (ValueError, RecursionError) as error:
+        raise ServiceError(f"unusable {name}: {error}") from error
+
+
+def lacks_card(error: ServiceError) -> bool:
+    """True if the error says that the model has no task card: it is one of the digits."""
+    return error.reason == grpc.StatusCode.FAILED_PRECONDITION.name and "signature" in error.message
+
+
+def to_predictions(response: PredictResponse, count: int, task: TaskCard) -> list[Prediction]:
+    predictions = decoded("answer from the model server", codec.decode, response, task)
+    if len(predictions) != count:
+        raise ServiceError(f"the model server gave {len(predictions)} answers for {count} images")
+    return predictions
+
+
+def to_statuses(response: GetModelStatusResponse) -> list[VersionStatus]:
+    statuses = [
+        VersionStatus(
+            status.version, ModelVersionStatus.State.Name(status.state), status.status.error_message
+        )
+        for status in response.model_version_status
+    ]
+    return sorted(statuses, key=lambda status: status.version, reverse=True)
+
+
+def is_refused(error: grpc.RpcError) -> bool:
+    """True if the server refused the call before any work."""
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and any(
+        detail in (error.details() or "") for detail in _THREADS_EXHAUSTED
+    )
+
+
+def translate(error: grpc.RpcError, target: str) -> DigitError:
+    # Errors of unary calls are grpc.Call objects too: these have code() and details().
+    code, details = error.code(), error.details()
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceededError(f"the model server at {target} did not answer in time")
+    # TensorFlow Serving reports an unknown version as NOT_FOUND, an unknown label as INVALID_ARGUMENT.
+    if code is grpc.StatusCode.INVALID_ARGUMENT and "servable version label" in (details or ""):
+        code = grpc.StatusCode.NOT_FOUND
+    return _ERRORS.get(code, ServiceError)(f"the model server at {target}: {details}", reason=code.name)

@@ -1,0 +1,242 @@
+"""Models folder: publication, entry of copied versions, repair before a start, and the history of labels."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from digit_core.artifact.models_config import ModelsConfig
+from digit_core.artifact.models_folder import KEPT_VERSIONS, ModelsFolder
+from digit_core.artifact.versions import ArtifactError
+from tests.core.artifact.conftest import require_variables, write_files
+
+Publish = Callable[..., None]
+FOREIGN = (
+    'model_config_list { config { name: "digits" base_path: "/elsewhere" model_platform: "tensorflow" } }'
+)
+
+
+def move_label(folder: ModelsFolder, version: int, label: str = "stable") -> None:
+    with folder.lock():
+        folder.remember("digits", label)
+        folder.write_config(folder.read_config().with_label("digits", label, version))
+
+
+def prepare(folder: ModelsFolder) -> list[str]:
+    """Prepare the folder, and return what is reported."""
+    sentences: list[str] = []
+    folder.prepare(sentences.append)
+    return sentences
+
+
+def test_publish_first_version_is_stable_and_later_ones_are_loaded_beside_it(
+    folder: ModelsFolder, publish: Publish
+) -> None:
+    publish(2)
+    publish(1, "fashion")
+    config = folder.read_config()
+    assert folder.names() == ["digits", "fashion"]
+    assert (config.listed("digits"), config.listed("fashion")) == ({1, 2}, {1})
+    assert (config.labels("digits"), config.labels("fashion")) == ({"stable": 1}, {"stable": 1})
+    assert config.base_paths == {name: folder.root.resolve() / name for name in ("digits", "fashion")}
+
+
+def test_publish_beside_a_model_of_another_path_uses_that_path(
+    folder: ModelsFolder, publish: Publish
+) -> None:
+    publish()
+    config = folder.read_config()
+    folder.write_config(config.with_versions("digits", [1], Path("/models/digits")))
+    publish(1, "fashion")
+    assert folder.read_config().base_paths["fashion"] == Path("/models/fashion")
+
+
+def test_publish_broken_version_publishes_nothing(folder: ModelsFolder, publish: Publish) -> None:
+    publish()
+    before = folder.config_path.read_text()
+    with pytest.raises(ArtifactError, match="can't be served: no variables"):
+        folder.publish("digits", lambda version: (version / "saved_model.pb").touch())
+    assert list(folder.versions("digits")) == [1]
+    assert folder.config_path.read_text() == before
+
+
+def test_publish_keeps_the_newest_and_the_needed_versions(folder: ModelsFolder, publish: Publish) -> None:
+    publish(3)
+    move_label(folder, 2)
+    publish(KEPT_VERSIONS)
+    newest = {*range(4, 4 + KEPT_VERSIONS)}
+    # The stable version, and the one that a rollback would return to.
+    assert folder.read_config().listed("digits") == newest | {1, 2}
+    assert len(folder.versions("digits")) == 3 + KEPT_VERSIONS
+
+
+def test_publish_concurrently_gives_each_publisher_a_version(folder: ModelsFolder, publish: Publish) -> None:
+    threads = [threading.Thread(target=publish) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert folder.read_config().listed("digits") == {1, 2, 3, 4, 5}
+
+
+def test_publish_leaves_a_foreign_file_alone(folder: ModelsFolder, publish: Publish) -> None:
+    folder.root.mkdir()
+    folder.config_path.write_text(FOREIGN)
+    publish()
+    assert prepare(folder) == []
+    assert folder.config_path.read_text() == FOREIGN
+
+
+def test_enter_verifies_a_copied_version(folder: ModelsFolder, publish: Publish) -> None:
+    publish()
+    write_files(folder.root / "digits" / "7")
+    folder.enter(folder.version("digits", 7))
+    assert folder.read_config().listed("digits") == {1, 7}
+    (folder.root / "digits" / "8").mkdir()
+    with pytest.raises(ArtifactError, match=r"digits/8 can't be served"):
+        folder.enter(folder.version("digits", 8))
+    assert folder.read_config().listed("digits") == {1, 7}
+    # An entered version is not verified again.
+    shutil.rmtree(folder.root / "digits" / "1" / "variables")
+    folder.enter(folder.version("digits", 1))
+
+
+def test_prepare_moved_folder_corrects_base_paths(
+    folder: ModelsFolder, publish: Publish, tmp_path: Path
+) -> None:
+    publish(2)
+    publish(1, "fashion")
+    moved = ModelsFolder(folder.root.rename(tmp_path / "moved"), require_variables)
+    assert prepare(moved) == []
+    config = moved.read_config()
+    assert config.base_paths == {name: tmp_path / "moved" / name for name in ("digits", "fashion")}
+    assert (config.listed("digits"), config.labels("digits")) == ({1, 2}, {"stable": 1})
+
+
+def test_prepare_without_a_file_enters_the_newest_version_that_can_be_served(folder: ModelsFolder) -> None:
+    for number in (1, 2):
+        write_files(folder.root / "digits" / str(number))
+    (folder.root / "digits" / "3").mkdir()
+    broken, stable = prepare(folder)
+    assert "digits/3 can't be served" in broken
+    assert stable == "Version 2 of digits is stable: no other version of it was served."
+    assert folder.read_config().listed("digits") == {2}
+
+
+def test_prepare_names_no_version_whose_files_are_missing(folder: ModelsFolder, publish: Publish) -> None:
+    publish(3)
+    move_label(folder, 3)
+    shutil.rmtree(folder.root / "digits" / "2")
+    shutil.rmtree(folder.root / "digits" / "3" / "variables")
+    path = folder.root / "digits"
+    assert prepare(folder) == [
+        f"{path / '2'} is missing or incomplete, and not served",
+        f"{path / '3'} is missing or incomplete, and not served; "
+        "label stable needs another: `digits models promote N`",
+    ]
+    assert folder.read_config().listed("digits") == {1}
+    assert folder.read_config().labels("digits") == {"stable": 3}
+
+
+def test_prepare_names_no_model_without_versions(folder: ModelsFolder, publish: Publish) -> None:
+    publish()
+    publish(1, "fashion")
+    shutil.rmtree(folder.root / "fashion")
+    assert prepare(folder)[-1] == (
+        f"fashion has no version to serve; its entry in {folder.config_path} is removed"
+    )
+    assert list(folder.read_config().base_paths) == ["digits"]
+
+
+def test_previous_follows_promotions_and_rollbacks(folder: ModelsFolder, publish: Publish) -> None:
+    publish(3)
+    assert folder.previous("digits", "stable") is None
+    move_label(folder, 2)
+    move_label(folder, 3)
+    assert folder.previous("digits", "stable") == 2
+    roll_back(folder)
+    assert folder.labelled("digits") == folder.version("digits", 2)
+    assert folder.previous("digits", "stable") == 1
+    roll_back(folder)
+    assert folder.previous("digits", "stable") is None
+
+
+def roll_back(folder: ModelsFolder) -> None:
+    previous = folder.previous("digits", "stable")
+    assert previous is not None
+    with folder.lock():
+        folder.write_config(folder.read_config().with_label("digits", "stable", previous))
+        folder.forget("digits", "stable")
+
+
+def test_previous_after_an_interrupted_promotion_is_another_version(
+    folder: ModelsFolder, publish: Publish
+) -> None:
+    publish(3)
+    move_label(folder, 2)
+    with folder.lock():
+        folder.remember("digits", "stable")
+    assert folder.previous("digits", "stable") == 1
+    assert folder.needed("digits") == {1, 2}
+
+
+def test_labelled_version_without_folder_is_an_error(folder: ModelsFolder, publish: Publish) -> None:
+    publish()
+    assert folder.labelled("digits", "canary") is None
+    shutil.rmtree(folder.root / "digits" / "1")
+    with pytest.raises(ArtifactError, match="version 1 does not exist in"):
+        folder.labelled("digits")
+
+
+def test_choose_names_the_models(folder: ModelsFolder, publish: Publish) -> None:
+    with pytest.raises(ArtifactError, match="has no model; create one with `digits train`"):
+        folder.choose(None)
+    publish()
+    assert folder.choose(None) == "digits"
+    publish(1, "fashion")
+    assert folder.choose("fashion") == "fashion"
+    with pytest.raises(ArtifactError, match=r"choose .*: digits, fashion"):
+        folder.choose(None)
+    with pytest.raises(ArtifactError, match=r"has no model named shapes, but digits, fashion"):
+        folder.choose("shapes")
+
+
+def test_choose_passes_over_the_reader(folder: ModelsFolder, publish: Publish) -> None:
+    publish(1, "reader")
+    assert folder.choose(None) == "reader"
+    publish()
+    assert (folder.choose(None), folder.classifiers()) == ("digits", ["digits"])
+    publish(1, "fashion")
+    with pytest.raises(ArtifactError, match=r"choose .*: digits, fashion, reader"):
+        folder.choose(None)
+
+
+def test_names_of_one_models_folder_tells_the_folder_above(folder: ModelsFolder, publish: Publish) -> None:
+    publish()
+    with pytest.raises(ArtifactError, match=rf"name the folder of all models: --models {folder.root}$"):
+        ModelsFolder(folder.root / "digits").names()
+
+
+def test_read_config_invalid_names_the_file(folder: ModelsFolder) -> None:
+    folder.root.mkdir()
+    folder.config_path.write_text("models: []")
+    with pytest.raises(ArtifactError, match=rf"^{folder.config_path}: invalid configuration"):
+        folder.read_config()
+
+
+def test_write_config_failure_keeps_the_old_file(folder: ModelsFolder, publish: Publish) -> None:
+    publish()
+    before = folder.config_path.read_text()
+    (folder.root / ".models.config.new").mkdir()
+    with folder.lock(), pytest.raises(OSError, match="Is a directory"):
+        folder.write_config(ModelsConfig.empty())
+    assert folder.config_path.read_text() == before
+
+
+def test_lock_held_by_another_process_times_out(folder: ModelsFolder, publish: Publish) -> None:
+    publish()
+    blocked = pytest.raises(ArtifactError, match=r"locked by another process for 0\.2 s")
+    with folder.lock(), blocked, folder.lock(timeout=0.2):
+        pass

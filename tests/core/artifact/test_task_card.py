@@ -1,0 +1,260 @@
+"""Task cards: documents, what follows from them, and the sentence for each mistake."""
+
+import copy
+import json
+import math
+import tomllib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from digit_core.artifact.task_card import DIGIT_LABELS, DIGITS, MAX_LABELS, MAX_SIDE, TaskCard, TaskCardError
+
+FLOWERS = """
+name = "flowers"
+labels = ["daisy", "rose", "tulip"]
+
+[input]
+shape = [180, 240, 3]
+range = [-1, 1]
+
+[prepare]
+kind = "resize"
+fit = "pad"
+color = "rgb"
+"""
+DOCUMENT = tomllib.loads(FLOWERS)
+CARD = TaskCard("flowers", ("daisy", "rose", "tulip"), (180, 240, 3), (-1.0, 1.0), "resize", "pad")
+
+SIDES = st.integers(1, MAX_SIDE)
+LABELS = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=9),
+    min_size=2,
+    max_size=20,
+    unique=True,
+).map(tuple)
+RANGES = st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=2, unique=True).map(
+    lambda bounds: tuple(sorted(bounds))
+)
+CARDS = st.builds(
+    TaskCard,
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", fullmatch=True),
+    LABELS,
+    st.tuples(SIDES, SIDES) | st.tuples(SIDES, SIDES, st.sampled_from([1, 3])),
+    RANGES,
+    st.sampled_from(["resize", "none"]),
+    st.sampled_from(["crop", "pad", "stretch"]),
+    st.just(()),
+    st.floats(0, 1),
+) | st.builds(replace, st.just(DIGITS), labels=LABELS)
+
+WRONG_SHAPE = "shape must be [height, width] or [height, width, channels] of 1 to 2048 pixels, not"
+
+
+def changed(*path: str, value: Any) -> dict[str, Any]:
+    """Return the document of the flowers with another value at the path of keys."""
+    document = copy.deepcopy(DOCUMENT)
+    table = document
+    for key in path[:-1]:
+        table = table[key]
+    table[path[-1]] = value
+    return document
+
+
+def without(*path: str) -> dict[str, Any]:
+    """Return the document of the flowers without the key at the path."""
+    document = copy.deepcopy(DOCUMENT)
+    table = document
+    for key in path[:-1]:
+        table = table[key]
+    del table[path[-1]]
+    return document
+
+
+def test_from_document_toml_returns_card() -> None:
+    assert TaskCard.from_document(DOCUMENT) == CARD
+
+
+def test_from_document_without_prepare_stretches_as_keras_does() -> None:
+    card = TaskCard.from_document(without("prepare"))
+    assert (card.kind, card.fit, card.color) == ("resize", "stretch", "rgb")
+
+
+@given(CARDS)
+def test_to_document_json_round_trip_returns_equal_card(card: TaskCard) -> None:
+    assert TaskCard.from_document(json.loads(json.dumps(card.to_document()))) == card
+
+
+def test_multi_label_card_has_a_threshold_for_each_label() -> None:
+    multi_label = DOCUMENT | {"output": "multi-label"}
+    card = TaskCard.from_document(multi_label)
+    assert (card.is_multi_label, card.thresholds) == (True, (0.5, 0.5, 0.5))
+    assert TaskCard.from_document(multi_label | {"threshold": 0.2}).thresholds == (0.2, 0.2, 0.2)
+    card = TaskCard.from_document(multi_label | {"threshold": [0, 0.3, 1]})
+    assert card.thresholds == (0, 0.3, 1)
+    assert TaskCard.from_document(json.loads(json.dumps(card.to_document()))) == card
+
+
+def test_to_document_has_structure_of_toml() -> None:
+    assert CARD.to_document() == DOCUMENT
+
+
+@pytest.mark.parametrize(
+    ("shape", "color"), [([8, 6], "grey"), ([8, 6, 1], "grey"), ([8, 6, 3], "rgb")], ids=str
+)
+def test_color_follows_shape_and_may_be_named(shape: list[int], color: str) -> None:
+    document = without("prepare") | {"input": {"shape": shape, "range": [0, 1]}}
+    assert TaskCard.from_document(document).color == color
+    assert TaskCard.from_document(document | {"prepare": {"color": color}}).color == color
+
+
+def test_instance_shape_is_flat_for_digits_only() -> None:
+    assert CARD.instance_shape == CARD.shape
+    assert DIGITS.instance_shape == (math.prod(DIGITS.shape),)
+    assert replace(DIGITS, kind="resize").instance_shape == DIGITS.shape
+
+
+@pytest.mark.parametrize(
+    ("card", "has_digit_labels", "reads_numbers"),
+    [
+        (DIGITS, True, True),
+        (replace(DIGITS, labels=tuple("abcdefghij")), False, False),
+        (replace(DIGITS, kind="resize"), True, False),
+        (replace(CARD, labels=DIGIT_LABELS), True, False),
+        (replace(DIGITS, labels=DIGIT_LABELS[::-1]), False, False),
+        (CARD, False, False),
+        (replace(DIGITS, thresholds=(0.5,) * 10), True, False),
+    ],
+    ids=["digits", "letters", "resized", "coloured-digits", "reversed-digits", "flowers", "multi-label"],
+)
+def test_reads_numbers_needs_kind_and_labels_of_digits(
+    card: TaskCard, has_digit_labels: bool, reads_numbers: bool
+) -> None:
+    assert (card.has_digit_labels, card.reads_numbers) == (has_digit_labels, reads_numbers)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"name": "roses"}, True),
+        ({"labels": ("a", "b")}, True),
+        ({"shape": (180, 240, 1)}, False),
+        ({"range": (0.0, 1.0)}, False),
+        ({"kind": "none"}, False),
+        ({"fit": "crop"}, False),
+    ],
+    ids=lambda change: next(iter(change)) if isinstance(change, dict) else "",
+)
+def test_prepares_as_ignores_names(change: dict[str, Any], expected: bool) -> None:
+    assert replace(CARD, **change).prepares_as(CARD) is expected
+
+
+def test_prepares_as_differs_if_only_one_reads_numbers() -> None:
+    assert not replace(DIGITS, labels=tuple("abcdefghij")).prepares_as(DIGITS)
+
+
+MULTI_LABEL = DOCUMENT | {"output": "multi-label"}
+NO_NAME = "name must consist of letters, digits, - and _, not be"
+NO_RANGE = "range must be two numbers, such as [0, 255], not"
+
+
+@pytest.mark.parametrize(
+    ("document", "sentence"),
+    [
+        (
+            changed("size", value=1),
+            "the task card has the unknown key 'size'; known: input, labels, name, output, prepare, "
+            "refuse_below, threshold",
+        ),
+        (changed("input", "size", value=1), "[input] has the unknown key 'size'; known: range, shape"),
+        (changed("prepare", "a", value=1), "[prepare] has the unknown key 'a'; known: color, fit, kind"),
+        (changed("output", value="softmax"), "output must be 'multi-label', not 'softmax'"),
+        (changed("threshold", value=0.5), "threshold needs output = 'multi-label'"),
+        (
+            MULTI_LABEL | {"threshold": [1]},
+            "threshold must be one number, or one for each of 3 labels, not [1]",
+        ),
+        (MULTI_LABEL | {"threshold": 2}, "threshold must be a number from 0 to 1, not 2"),
+        (changed("refuse_below", value="half"), "refuse_below must be a number from 0 to 1, not 'half'"),
+        (
+            DIGITS.to_document() | {"refuse_below": 0.5},
+            "refuse_below is for other labels: digits are refused by is_digit",
+        ),
+        (
+            MULTI_LABEL | {"refuse_below": 0.5},
+            "refuse_below is for one label a picture; threshold says which labels are named",
+        ),
+        (without("name"), "the task card lacks 'name'"),
+        (without("input", "range"), "[input] lacks 'range'"),
+        (changed("input", value=[180, 180]), "'input' must be a table"),
+        (changed("prepare", "kind", value="x"), "kind must be 'digits' or 'resize' or 'none', not 'x'"),
+        (changed("prepare", "fit", value="cut"), "fit must be 'crop' or 'pad' or 'stretch', not 'cut'"),
+        (changed("prepare", "color", value="cmyk"), "color must be 'grey' or 'rgb', not 'cmyk'"),
+        (changed("prepare", "color", value="grey"), "color 'grey' contradicts the shape [180, 240, 3]"),
+        *((changed("name", value=name), f"{NO_NAME} {name!r}") for name in ("", "../etc", "rosé", 5)),
+        *((changed("labels", value=value), "labels must be a list of strings") for value in ("abc", [0, 1])),
+        (changed("labels", value=["rose"]), "labels must be 2 to 1,000 names, not 1"),
+        (changed("labels", value=["a"] * (MAX_LABELS + 1)), "labels must be 2 to 1,000 names, not 1001"),
+        (changed("labels", value=["rose", " "]), "a label must be a printable name, not ' '"),
+        (changed("labels", value=["rose", "a\nb"]), r"a label must be a printable name, not 'a\nb'"),
+        (changed("labels", value=["rose", "daisy", "rose"]), "the label 'rose' occurs twice"),
+        *(
+            (changed("input", "shape", value=shape), f"{WRONG_SHAPE} {shape}")
+            for shape in ([180], [180, 0], [4096, 180], [180, 180.5], [180, None, 3], 180)
+        ),
+        (
+            changed("input", "shape", value=[180, 180, 4]),
+            "shape must have one channel (grey) or three (rgb), not 4",
+        ),
+        (
+            changed("prepare", value={"kind": "digits"}),
+            "prepare kind 'digits' needs the shape [28, 28], not [180, 240, 3]",
+        ),
+        *(
+            (changed("input", "range", value=bounds), f"{NO_RANGE} {bounds}")
+            for bounds in ([0], 255, ["0", "1"], [False, True], [0, math.inf])
+        ),
+        *(
+            (changed("input", "range", value=bounds), f"range must rise from black to white, not be {bounds}")
+            for bounds in ([1, 1], [255, 0])
+        ),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_from_document_mistake_raises_its_sentence(document: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(TaskCardError) as raised:
+        TaskCard.from_document(document)
+    assert str(raised.value) == sentence
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda values: (
+            st.lists(values, max_size=4) | st.dictionaries(st.text(max_size=5), values, max_size=4)
+        ),
+        max_leaves=8,
+    ),
+    st.sampled_from(
+        [
+            "name",
+            "labels",
+            "output",
+            "refuse_below",
+            "input",
+            "prepare",
+            "input.shape",
+            "input.range",
+            "prepare.kind",
+        ]
+    ),
+)
+def test_from_document_any_value_gives_card_or_task_card_error(value: Any, path: str) -> None:
+    try:
+        card = TaskCard.from_document(changed(*path.split("."), value=value))
+    except TaskCardError:
+        return
+    assert TaskCard.from_document(card.to_document()) == card

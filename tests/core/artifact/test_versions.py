@@ -1,0 +1,101 @@
+"""Versions on disk: numbering, atomic writing, cards, completeness and removal."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from digit_core.artifact.task_card import DIGITS
+from digit_core.artifact.versions import ArtifactError, Version, list_versions, write_version
+from tests.core.artifact.conftest import write_files
+
+
+def accept(_: Path) -> None:
+    """Accept every version."""
+
+
+def write_card(version: Path, text: str) -> Version:
+    (version / "assets.extra").mkdir(parents=True)
+    (version / "assets.extra" / "model.json").write_text(text)
+    return Version("digits", 1, version)
+
+
+def test_list_versions_returns_numbers_newest_first(tmp_path: Path) -> None:
+    for name in ("2", "0010", "1", ".publishing-1", "canary", "1.5", "-3", "²", "9" * 19):
+        (tmp_path / name).mkdir()
+    (tmp_path / "3").touch()
+    assert list(list_versions(tmp_path)) == [10, 2, 1]
+    assert list_versions(tmp_path, "fashion")[10] == Version("fashion", 10, tmp_path / "0010")
+
+
+def test_list_versions_folder_missing_returns_none(tmp_path: Path) -> None:
+    assert list_versions(tmp_path / "missing") == {}
+
+
+def test_write_version_numbers_it_after_the_highest(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "digits"
+    assert write_version(folder, write_files, accept).path == folder / "1"
+    (folder / "00009").mkdir()
+    assert write_version(folder, write_files, accept) == Version("digits", 10, folder / "10")
+
+
+def test_write_version_shows_none_before_it_is_verified(tmp_path: Path) -> None:
+    def verify(version: Path) -> None:
+        assert Version("digits", 0, version).is_complete
+        assert list_versions(tmp_path) == {}
+
+    write_version(tmp_path, write_files, verify)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt()])
+def test_write_version_failure_leaves_no_files(tmp_path: Path, error: BaseException) -> None:
+    def write(version: Path) -> None:
+        write_files(version)
+        raise error
+
+    with pytest.raises(type(error)):
+        write_version(tmp_path, write, accept)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_version_removes_what_a_killed_process_left(tmp_path: Path) -> None:
+    for name in (".publishing-1", ".removing-7"):
+        write_files(tmp_path / name)
+    write_version(tmp_path, write_files, accept)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("lost", ["saved_model.pb", "variables", "variables/variables.index"])
+def test_is_complete_without_a_file_is_false(tmp_path: Path, lost: str) -> None:
+    write_files(tmp_path)
+    version = Version("digits", 1, tmp_path)
+    assert version.is_complete
+    path = tmp_path / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert not version.is_complete
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{"])
+def test_card_unreadable_is_empty(tmp_path: Path, text: str) -> None:
+    version = write_card(tmp_path, text)
+    assert version.card() == {}
+    assert version.task() == DIGITS
+
+
+def test_task_is_that_of_the_card(tmp_path: Path) -> None:
+    task = {"name": "shapes", "labels": ["a", "b"], "input": {"shape": [8, 8], "range": [0, 1]}}
+    assert write_card(tmp_path, json.dumps({"task": task})).task().labels == ("a", "b")
+
+
+def test_task_invalid_names_the_version(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=rf"{tmp_path} has an invalid task card .*: the task card lacks"):
+        write_card(tmp_path, '{"task": {}}').task()
+
+
+def test_remove_leaves_no_files(tmp_path: Path) -> None:
+    version = write_version(tmp_path, write_files, accept)
+    assert version.size() == 15
+    version.remove()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,236 @@
+"""Preparation of pictures for a model, as its task card says."""
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import ExifTags, Image
+
+from digit_core import images
+from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.errors import ImageShapeError, PixelValueError
+from tests.core.images.pictures import Pixels
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+FITS = ("crop", "pad", "stretch")
+
+PICTURES = arrays.arrays(
+    np.uint8,
+    st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3, 4])),
+)
+
+
+def task(*shape: int, **fields: Any) -> TaskCard:
+    return replace(TaskCard("colors", ("a", "b"), shape, (0.0, 1.0)), **fields)
+
+
+def stripes(height: int, width: int) -> Pixels:
+    """Return three columns, red, green and blue: uint8 [height, 3 · width, 3]."""
+    row = np.repeat(np.array([RED, GREEN, BLUE], np.uint8), width, axis=0)
+    return np.tile(row, (height, 1, 1))
+
+
+def random_pixels(*shape: int) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def gradient(height: int, width: int) -> Pixels:
+    """Return grey that rises from left to right and from top to bottom: uint8 [h, w]."""
+    column, row = np.linspace(0, 127, width), np.linspace(0, 127, height)[:, None]
+    return np.asarray(np.rint(row + column), np.uint8)
+
+
+def encode(pixels: Pixels, format_name: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format_name, **({"quality": 98} if format_name == "JPEG" else {}))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("size", [(640, 640), (700, 700), (500, 4000), (3000, 300)], ids=str)
+def test_decode_for_task_jpeg_keeps_the_resolution_of_the_model(size: tuple[int, int], fit: str) -> None:
+    pixels, model = gradient(*size), task(300, 260, fit=fit)
+    from_jpeg, from_png = (
+        images.prepare(images.decode_for_task(encode(pixels, name), model), model) for name in ("JPEG", "PNG")
+    )
+    assert np.abs(from_jpeg.astype(int) - from_png).max() <= 4
+
+
+def test_decode_for_task_large_jpeg_is_decoded_downscaled_above_the_model() -> None:
+    decoded = images.decode_for_task(encode(gradient(1600, 2400), "JPEG"), task(96, 64))
+    assert decoded.shape == (200, 300)
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (1500, 2048)], ids=str)
+def test_decode_for_task_jpeg_of_exact_shape_is_accepted_without_preparation(size: tuple[int, int]) -> None:
+    model = task(*size, kind="none")
+    data = encode(gradient(*size), "JPEG")
+    assert images.prepare(images.decode_for_task(data, model), model).shape == size
+
+
+@given(
+    PICTURES,
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.sampled_from([(), (1,), (3,)]),
+    st.sampled_from(FITS),
+)
+def test_prepare_any_picture_has_shape_of_task(
+    picture: Pixels, size: tuple[int, int], channels: tuple[int, ...], fit: str
+) -> None:
+    prepared = images.prepare(picture, task(*size, *channels, fit=fit))
+    assert prepared.shape == (*size, *channels)
+    assert prepared.dtype == np.uint8
+    assert prepared.flags.c_contiguous
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)], ids=str)
+@pytest.mark.parametrize("fit", FITS)
+def test_prepare_picture_of_extreme_ratio_keeps_its_color(fit: str, size: tuple[int, int]) -> None:
+    prepared = images.prepare(np.full((*size, 3), 200, np.uint8), task(9, 7, 3, fit=fit))
+    assert set(np.unique(prepared)) <= ({200} if fit != "pad" else {0, 200})
+    assert 200 in prepared
+
+
+@pytest.mark.parametrize("fields", [{"fit": fit} for fit in FITS] + [{"kind": "none"}], ids=str)
+@pytest.mark.parametrize("shape", [(9, 7), (9, 7, 1), (9, 7, 3)], ids=str)
+def test_prepare_picture_of_equal_shape_returns_its_pixels(
+    shape: tuple[int, ...], fields: dict[str, str]
+) -> None:
+    picture = random_pixels(*shape)
+    assert np.array_equal(images.prepare(picture, task(*shape, **fields)), picture)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 5], ids=["same", "down", "further-down"])
+def test_prepare_crop_keeps_centre(scale: int) -> None:
+    wide = stripes(6 * scale, 6 * scale)
+    tall = wide.transpose(1, 0, 2)
+    expected = np.full((6, 6, 3), GREEN, np.uint8)
+    assert np.array_equal(images.prepare(wide, task(6, 6, 3, fit="crop")), expected)
+    assert np.array_equal(images.prepare(tall, task(6, 6, 3, fit="crop")), expected)
+
+
+def test_prepare_crop_to_other_ratio_keeps_whole_height_or_width() -> None:
+    picture = random_pixels(20, 20, 3)
+    assert np.array_equal(images.prepare(picture, task(20, 10, 3, fit="crop")), picture[:, 5:15])
+    assert np.array_equal(images.prepare(picture, task(10, 20, 3, fit="crop")), picture[5:15])
+
+
+def test_prepare_pad_adds_black_around_centre() -> None:
+    picture = np.full((10, 20), 255, np.uint8)
+    landscape = images.prepare(picture, task(20, 20, fit="pad"))
+    assert (landscape[5:15] == 255).all()
+    assert not landscape[:5].any()
+    assert not landscape[15:].any()
+    portrait = images.prepare(picture.T, task(10, 10, fit="pad"))
+    assert [column.all() for column in portrait.T] == [2 <= column < 7 for column in range(10)]
+
+
+def test_prepare_stretch_keeps_everything() -> None:
+    prepared = images.prepare(stripes(30, 40), task(5, 6, 3, fit="stretch"))
+    assert np.array_equal(prepared, stripes(5, 2))
+
+
+def test_prepare_down_averages_areas() -> None:
+    picture = random_pixels(24, 32, 3)
+    areas = picture.reshape(6, 4, 8, 4, 3).mean(axis=(1, 3))
+    prepared = images.prepare(picture, task(6, 8, 3))
+    assert np.abs(prepared - areas).max() <= 0.51
+
+
+def test_prepare_up_interpolates_linearly() -> None:
+    picture = np.tile(np.array([0, 100, 200], np.uint8), (3, 1))
+    row = images.prepare(picture, task(12, 12))[6].astype(int)
+    assert (row[0], row[-1]) == (0, 200)
+    assert set(np.diff(row[2:-2])) == {25}
+
+
+def test_prepare_grey_task_takes_luminance_of_colors() -> None:
+    prepared = images.prepare(stripes(1, 1), task(1, 3))
+    assert prepared.tolist() == [[76, 150, 29]]
+
+
+def test_prepare_rgb_task_repeats_grey() -> None:
+    grey = random_pixels(9, 7)
+    assert np.array_equal(images.prepare(grey, task(9, 7, 3)), np.repeat(grey[:, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize(
+    ("alpha", "expected"), [(255, (0, 10, 200)), (0, (255, 255, 255)), (128, (127, 132, 227))]
+)
+def test_prepare_alpha_is_laid_on_white(alpha: int, expected: tuple[int, int, int]) -> None:
+    picture = np.full((4, 4, 4), (0, 10, 200, alpha), np.uint8)
+    assert images.prepare(picture, task(1, 1, 3)).tolist() == [[list(expected)]]
+    on_white = np.full((4, 4, 3), expected, np.uint8)
+    assert np.array_equal(images.prepare(picture, task(4, 4)), images.prepare(on_white, task(4, 4)))
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda picture: picture / 255,
+        lambda picture: picture.astype(np.float32),
+        lambda picture: picture.astype(np.uint16) * 257,
+        lambda picture: picture.astype(np.int64),
+    ],
+    ids=["unit-floats", "floats", "16-bit", "integers"],
+)
+def test_prepare_every_number_type_gives_same_pixels(convert: Any) -> None:
+    picture = random_pixels(9, 7, 3)
+    assert np.array_equal(images.prepare(convert(picture), task(9, 7, 3)), picture)
+
+
+def test_prepare_none_refuses_other_size() -> None:
+    with pytest.raises(ImageShapeError) as raised:
+        images.prepare(random_pixels(9, 8, 3), task(9, 7, 3, kind="none"))
+    assert str(raised.value) == "the model takes pictures of 7×9 pixels, not of 8×9"
+
+
+def test_prepare_none_converts_color() -> None:
+    grey = random_pixels(9, 7)
+    color = np.repeat(grey[:, :, None], 3, axis=2)
+    assert np.array_equal(images.prepare(color, task(9, 7, kind="none")), grey)
+    assert np.array_equal(images.prepare(grey, task(9, 7, 3, kind="none")), color)
+
+
+def test_prepare_invalid_array_raises_image_error() -> None:
+    with pytest.raises(ImageShapeError):
+        images.prepare(np.zeros((2, 3, 5), np.uint8), task(9, 7))
+    with pytest.raises(PixelValueError):
+        images.prepare(np.full((3, 3), np.nan), task(9, 7))
+
+
+def test_prepare_leaves_picture_unchanged() -> None:
+    picture = random_pixels(20, 30, 4)
+    before = picture.copy()
+    for fit in FITS:
+        images.prepare(picture, task(9, 7, 3, fit=fit))
+    assert np.array_equal(picture, before)
+
+
+@pytest.mark.parametrize("labels", [DIGITS.labels, tuple("abc")], ids=["digits", "letters"])
+def test_prepare_digits_frames_what_is_written(labels: tuple[str, ...], page: Pixels) -> None:
+    card = replace(DIGITS, labels=labels)
+    assert np.array_equal(images.prepare(page, card), images.normalise(page))
+    with pytest.raises(images.NoInkError):
+        images.prepare(np.zeros((50, 50), np.uint8), card)
+
+
+def test_prepare_decoded_file_is_turned_by_exif_orientation() -> None:
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = 6
+    upright = np.zeros((40, 40, 3), np.uint8)
+    upright[:20] = 255
+    Image.fromarray(np.rot90(upright)).save(buffer, "JPEG", exif=exif, quality=95)
+    prepared = images.prepare(images.decode(buffer.getvalue()), task(2, 2, 3))
+    assert np.abs(prepared.astype(int) - [[[255]], [[0]]]).max() < 10
+
+
+def test_prepare_decoded_file_with_transparency_is_laid_on_white() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGBA", (30, 20), (0, 0, 0, 0)).save(buffer, "WEBP", lossless=True)
+    assert (images.prepare(images.decode(buffer.getvalue()), task(5, 5)) == 255).all()

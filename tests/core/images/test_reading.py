@@ -1,0 +1,175 @@
+"""Reading: peaks of the reader and predictions of the digits' model become digits in lines."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import pytest
+
+from digit_core import images
+from digit_core.artifact.task_card import DIGIT_LABELS
+from digit_core.images import Detected, Page, Peaks
+from digit_core.results import Prediction, Reading
+
+SIGN = 10
+PAGE = Page(np.full((200, 400), 255, np.uint8), (200, 400))
+
+
+def prediction(digit: int, is_digit: float | None = 0.99, probability: float = 0.98) -> Prediction:
+    rest = (1 - probability) / 9
+    probabilities = tuple(probability if other == digit else rest for other in range(10))
+    confidence = probability if is_digit is None else probability * is_digit
+    return Prediction(digit, confidence, probabilities, DIGIT_LABELS, 3, is_digit)
+
+
+def peaks(*found: tuple[int, tuple[int, int, int, int]], score: float = 0.95) -> Peaks:
+    """Return a peak for each class and box."""
+    classes = np.full((len(found), 11), 0.02, np.float32)
+    for row, (label, _) in zip(classes, found, strict=True):
+        row[label] = 0.8
+    boxes = np.array([box for _, box in found], np.float32).reshape(-1, 4)
+    return Peaks(np.full(len(found), score, np.float32), classes, boxes)
+
+
+def read(found: Peaks, labels: Sequence[int] | None = None, page: Page = PAGE) -> Reading:
+    """Read the page, where the model sees the same digits as the reader, or these."""
+    detected = images.detect(page, found)
+    labels = (detected.digits.classes[:, :10].argmax(axis=1).tolist() or [0]) if labels is None else labels
+    reading, inputs = images.read(detected, [prediction(label) for label in labels])
+    assert len(inputs) == len(reading.digits)
+    return reading
+
+
+ROW = ((1, (10, 50, 20, 40)), (2, (40, 52, 20, 40)), (4, (70, 50, 10, 40)))
+
+
+def test_read_row_is_one_line() -> None:
+    reading = read(peaks(*ROW))
+    (line,) = reading.lines
+    assert (reading.text, line.text, line.box) == ("124", "124", (10, 50, 70, 42))
+    assert [digit.box for digit in line.digits] == [box for _, box in ROW]
+    assert reading.model_version == 3
+
+
+def test_read_nothing_is_no_digit() -> None:
+    assert read(peaks()).refusal == "no_digit"
+
+
+@pytest.mark.parametrize(("score", "is_digit"), [(0.3, 0.9), (0.03, 0.99), (0.9, 0.2)])
+def test_read_where_reader_or_model_doubts_is_no_digit(score: float, is_digit: float) -> None:
+    detected = images.detect(PAGE, peaks(*ROW, score=score))
+    answers = [prediction(1, is_digit)] * len(detected.glyphs)
+    assert images.read(detected, answers)[0].refusal == "no_digit"
+    assert images.digit_indexes(detected, answers) == []
+
+
+def test_read_doubtful_peak_where_the_model_is_sure_is_a_lone_digit() -> None:
+    found = peaks(*ROW, score=0.3)
+    found.scores[1] = 0.4
+    detected = images.detect(PAGE, found)
+    assert images.read(detected, [prediction(label) for label in (2, 1, 4)])[0].text == "2"
+
+
+def test_read_doubtful_peak_beside_a_sure_digit_counts_where_the_model_is_sure() -> None:
+    found = peaks(*ROW)
+    found.scores[1:] = 0.2
+    detected = images.detect(PAGE, found)
+    answers = [prediction(1), prediction(2, 0.999), prediction(4, 0.5)]
+    assert images.read(detected, answers)[0].text == "12"
+
+
+@pytest.mark.parametrize(
+    ("score", "is_digit", "text"), [(0.6, 0.95, "124"), (0.6, 0.7, ""), (0.95, 0.8, "124")]
+)
+def test_read_multiplies_the_odds_of_reader_and_model(score: float, is_digit: float, text: str) -> None:
+    detected = images.detect(PAGE, peaks(*ROW, score=score))
+    answers = [prediction(label, is_digit) for label in (1, 2, 4)]
+    assert images.read(detected, answers)[0].text == text
+
+
+def test_read_with_lower_min_is_digit_leaves_it_to_the_reader() -> None:
+    detected = images.detect(PAGE, peaks(*ROW))
+    answers = [prediction(label, 0.2) for label in (1, 2, 4)]
+    assert images.read(detected, answers, 0.1)[0].text == "124"
+
+
+def test_read_peaks_on_one_digit_counts_the_best() -> None:
+    found = peaks((3, (10, 50, 20, 40)), (8, (11, 49, 20, 41)), (1, (12, 55, 8, 30)))
+    found.scores[:] = (0.9, 0.95, 0.8)
+    assert read(found).text == "8"
+
+
+def test_read_touching_digits_are_kept() -> None:
+    assert read(peaks((3, (10, 50, 22, 40)), (8, (28, 50, 22, 40)))).text == "38"
+
+
+def test_read_lines_from_top_to_bottom_and_slanted() -> None:
+    lower = [(digit, (left, top + 80, width, height)) for digit, (left, top, width, height) in ROW]
+    rising = [(digit, (left, 80 - left // 3, width, height)) for digit, (left, _, width, height) in ROW]
+    assert read(peaks(*lower, *ROW)).text == "124\n124"
+    assert read(peaks(*rising)).text == "124"
+
+
+def test_read_wide_gap_parts_numbers() -> None:
+    assert read(peaks(*ROW, (7, (160, 50, 20, 40)))).text == "124 7"
+
+
+def test_read_sign_is_a_separator_and_no_digit() -> None:
+    reading = read(peaks(*ROW, (SIGN, (90, 40, 20, 60)), (7, (170, 50, 20, 40)), (SIGN, (300, 150, 5, 5))))
+    (line,) = reading.lines
+    assert (reading.text, line.separators) == ("1247", ((90, 40, 20, 60),))
+
+
+def test_read_model_decides_on_digits_apart_and_reader_on_covered_ones() -> None:
+    apart = peaks((3, (10, 50, 20, 40)), (5, (60, 50, 20, 40)))
+    apart.classes[:, :10] = 0.1
+    assert read(apart, [7, 9]).text == "79"
+    covered = peaks((3, (10, 50, 20, 40)), (5, (23, 50, 20, 40)))
+    assert read(covered, [7, 9]).text == "35"
+
+
+def test_read_boxes_are_in_pixels_of_the_picture() -> None:
+    page = Page(np.full((200, 400), 255, np.uint8), (600, 1200))
+    (digit,) = read(peaks((3, (10, 50, 20, 40))), page=page).digits
+    assert digit.box == (30, 150, 60, 120)
+
+
+def test_detect_frames_each_digit_as_mnist() -> None:
+    levels = np.full((120, 200), 230, np.uint8)
+    levels[20:80, 50:58] = 30
+    found = images.detect(Page(levels, (120, 200)), peaks((1, (48, 18, 12, 64))))
+    assert isinstance(found, Detected)
+    assert images.is_normalized(found.glyphs[0])
+    light = images.detect(Page(255 - levels, (120, 200)), peaks((1, (48, 18, 12, 64))))
+    assert np.array_equal(light.glyphs[0], found.glyphs[0])
+
+
+def test_detect_box_without_ink_or_outside_gives_black_glyph() -> None:
+    found = images.detect(
+        PAGE, peaks((1, (50, 50, 20, 40)), (2, (-30, -60, 20, 40)), (3, (390, 190, 60, 60)))
+    )
+    assert [glyph.shape for glyph in found.glyphs] == [(28, 28)] * 3
+    assert not any(glyph.any() for glyph in found.glyphs)
+
+
+def test_read_model_decides_between_a_circle_and_the_digit_in_it() -> None:
+    found = peaks((0, (10, 20, 80, 80)), (6, (35, 35, 30, 50)))
+    found.scores[:] = (0.8, 0.7)
+    detected = images.detect(PAGE, found)
+    assert images.read(detected, [prediction(0, 0.5), prediction(6, 0.99)])[0].text == "6"
+    assert images.read(detected, [prediction(0, 0.99), prediction(6, 0.5)])[0].text == "0"
+
+
+def test_detect_circle_around_the_box_is_not_the_paper() -> None:
+    levels = np.full((120, 120), 230, np.uint8)
+    cv2.circle(levels, (60, 60), 40, 30, 10)
+    levels[35:85, 57:63] = 30
+    (glyph,) = images.detect(Page(levels, (120, 120)), peaks((1, (35, 35, 50, 50)))).glyphs
+    assert glyph[14, 14] > 200
+    assert glyph[14, 8] == 0
+
+
+def test_read_sign_that_covers_the_only_digit_is_no_digit() -> None:
+    found = peaks((SIGN, (10, 20, 30, 60)), (1, (12, 22, 26, 56)))
+    reading = images.read(images.detect(PAGE, found), [prediction(1, 0.1)])[0]
+    assert (reading.refusal, reading.model_version) == ("no_digit", 3)

@@ -1,0 +1,345 @@
+"""Recognition: one outcome for each picture, whatever its form and the model's answer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.errors import (
+    ImageShapeError,
+    NotAnImageError,
+    OverloadedError,
+    ReaderMissingError,
+    ReadingNotSupportedError,
+)
+from digit_core.images import to_png
+from digit_core.recognition import Outcome, Recognition, page_of_picture
+from digit_core.results import Prediction, Reading
+from tests.core.component_reader import find_components
+from tests.core.drawn_numbers import draw_lines
+from tests.core.linear_model import LinearModel
+
+PHOTOS = TaskCard("photos", ("dark", "light"), (4, 6, 3), (-1.0, 1.0), "resize", "stretch")
+FORMS: dict[str, Callable[[NDArray[np.uint8]], Any]] = {
+    "file": to_png,
+    "array": lambda picture: picture,
+    "float array": lambda picture: picture / 255,
+}
+
+
+@pytest.fixture(scope="module")
+def model(digits: Any) -> LinearModel:
+    return LinearModel(digits.images[:1000], digits.labels[:1000], with_is_digit=True)
+
+
+class Calls:
+    """`classify` of a model that records the number of rows of each call."""
+
+    def __init__(self, model: LinearModel) -> None:
+        self.model = model
+        self.sizes: list[int] = []
+
+    def __call__(self, batch: Any) -> Sequence[Prediction]:
+        self.sizes.append(len(batch))
+        return self.model.classify(batch)
+
+
+@pytest.fixture
+def calls(model: LinearModel) -> Calls:
+    return Calls(model)
+
+
+@pytest.fixture
+def recognition(calls: Calls) -> Recognition:
+    return Recognition(calls, DIGITS, find=find_components)
+
+
+def answer(outcome: Outcome[Any]) -> Any:
+    """Return what is asked for: digit or text, refusal and count, or the type of the error."""
+    result = outcome.result
+    if isinstance(result, Exception):
+        return type(result)
+    if isinstance(result, Reading):
+        return result.refusal or result.text
+    return (result.refusal, result.count) if result.refusal else result.digit
+
+
+@pytest.fixture(scope="module")
+def pictures(digits: Any) -> dict[str, NDArray[np.uint8]]:
+    dash = np.full((120, 120), 255, np.uint8)
+    dash[55:65, 20:100] = 0
+    return {
+        "in MNIST's form": digits.one(3),
+        "dark on white": draw_lines([digits.one(3)]),
+        "two lines": draw_lines([digits.one(1), digits.one(7)], [digits.one(4)]),
+        "blank": np.full((90, 120), 255, np.uint8),
+        "dash": dash,
+    }
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("name", "predicted", "read"),
+    [
+        ("in MNIST's form", 3, "3"),
+        ("dark on white", 3, "3"),
+        ("two lines", ("several_digits", 3), "17\n4"),
+        ("blank", ("no_digit", None), "no_digit"),
+        ("dash", ("no_digit", None), "no_digit"),
+    ],
+)
+def test_recognition_picture_in_any_form_has_same_outcome(
+    recognition: Recognition, pictures: Any, name: str, form: str, predicted: Any, read: str
+) -> None:
+    picture = FORMS[form](pictures[name])
+    assert [answer(outcome) for outcome in recognition.predict([picture])] == [predicted]
+    assert [answer(outcome) for outcome in recognition.read([picture])] == [read]
+
+
+def test_predict_refusal_has_numbers_of_the_model(recognition: Recognition, pictures: Any) -> None:
+    for outcome in recognition.predict([pictures["dash"], pictures["blank"], pictures["two lines"]]):
+        refused = outcome.result
+        assert isinstance(refused, Prediction)
+        assert (refused.label, refused.digit) == (None, None)
+        (shown,) = outcome.inputs
+        (expected,) = recognition.classify(shown[np.newaxis])
+        assert refused.index == expected.index
+        assert (*refused.probabilities, refused.is_digit, refused.confidence) == pytest.approx(
+            (*expected.probabilities, expected.is_digit, expected.confidence), abs=1e-5
+        )
+
+
+def test_predict_confidence_has_the_doubt_of_the_reader(
+    recognition: Recognition, calls: Calls, pictures: Any
+) -> None:
+    shade = np.linspace(0, 40, len(pictures["dark on white"])).astype(np.uint8)[:, np.newaxis]
+    (outcome,) = recognition.predict([np.maximum(pictures["dark on white"], 40) - shade])
+    (expected,) = calls(np.stack(outcome.inputs))
+    assert isinstance(outcome.result, Prediction)
+    assert outcome.result.digit == expected.digit == 3
+    assert outcome.result.confidence == pytest.approx(0.98 * expected.confidence, abs=1e-5)
+
+
+def test_predict_blank_picture_has_black_input(recognition: Recognition, pictures: Any) -> None:
+    ((shown,),) = (outcome.inputs for outcome in recognition.predict([pictures["blank"]]))
+    assert shown.shape == (28, 28)
+    assert not shown.any()
+
+
+def test_predict_mixed_batch_has_outcome_in_each_place(
+    recognition: Recognition, calls: Calls, pictures: Any
+) -> None:
+    unreadable = FileNotFoundError("gone")
+    mixed: list[Any] = [b"no image", *map(to_png, pictures.values()), unreadable, np.zeros((2, 2, 2, 2)), b""]
+    outcomes = list(recognition.predict(mixed))
+    assert [answer(outcome) for outcome in outcomes] == [
+        NotAnImageError,
+        3,
+        3,
+        ("several_digits", 3),
+        ("no_digit", None),
+        ("no_digit", None),
+        FileNotFoundError,
+        ImageShapeError,
+        NotAnImageError,
+    ]
+    errors = [outcome.result for outcome in outcomes if isinstance(outcome.result, Exception)]
+    assert [getattr(error, "index", None) for error in errors] == [0, None, 7, 8]
+    assert all(error.__traceback__ is None for error in errors)
+    # The first call is for all drawings; the reader looks at each other picture.
+    assert calls.sizes[0] == 3
+
+
+def test_read_mixed_batch_has_outcome_in_each_place(recognition: Recognition, pictures: Any) -> None:
+    mixed = [b"no image", pictures["two lines"], OSError("gone"), pictures["blank"]]
+    outcomes = list(recognition.read(mixed))
+    assert [answer(outcome) for outcome in outcomes] == [NotAnImageError, "17\n4", OSError, "no_digit"]
+    assert [np.shape(outcome.inputs) for outcome in outcomes] == [(0,), (3, 28, 28), (0,), (0,)]
+
+
+@pytest.mark.parametrize(("min_is_digit", "expected"), [(0.0, 0), (1.0, 1)])
+def test_predict_threshold_decides_on_arrays_and_files(
+    model: LinearModel, pictures: Any, min_is_digit: float, expected: int
+) -> None:
+    recognition = Recognition(model.classify, DIGITS, min_is_digit)
+    forms = [form(pictures["in MNIST's form"]) for form in FORMS.values()]
+    results = [outcome.result for outcome in recognition.predict([*forms, pictures["dash"]])]
+    assert [bool(result.refusal) for result in results if isinstance(result, Prediction)] == [expected] * 4
+
+
+def test_predict_array_in_model_form_asks_once(recognition: Recognition, calls: Calls, digits: Any) -> None:
+    outcomes = list(recognition.predict(digits.images[:200]))
+    assert calls.sizes[0] == 200
+    assert np.mean([answer(outcome) for outcome in outcomes] == digits.labels[:200]) > 0.85
+
+
+@pytest.mark.parametrize("number_type", [np.uint8, np.float32])
+def test_predict_batch_in_model_form_equals_files(
+    recognition: Recognition, digits: Any, number_type: Any
+) -> None:
+    images = digits.images[:20]
+    batch = images if number_type == np.uint8 else images.reshape(20, -1).astype(np.float32) / 255
+    (from_files, from_batch) = (
+        [answer(outcome) for outcome in recognition.predict(pictures)]
+        for pictures in ([to_png(image) for image in images], batch)
+    )
+    assert from_files == from_batch
+
+
+def test_predict_many_pictures_keeps_to_largest_batch(model: LinearModel, digits: Any) -> None:
+    calls = Calls(model)
+    numbers = draw_lines(list(digits.images[:4]))
+    outcomes = Recognition(calls, DIGITS, find=find_components, max_batch=8).predict([numbers] * 5)
+    assert len(list(outcomes)) == 5
+    assert max(calls.sizes) <= 8
+
+
+def test_predict_is_lazy(calls: Calls, digits: Any) -> None:
+    outcomes = Recognition(calls, DIGITS, max_batch=2).predict(list(digits.typical(3, 6)))
+    next(outcomes)
+    assert calls.sizes == [2]
+
+
+def test_recognition_without_is_digit_refuses_by_confidence(digits: Any, pictures: Any) -> None:
+    model = LinearModel(digits.images[:1000], digits.labels[:1000])
+    recognition = Recognition(model.classify, DIGITS)
+    named = [pictures["in MNIST's form"], pictures["blank"]]
+    assert [answer(outcome) for outcome in recognition.predict(named)] == [3, ("no_digit", None)]
+
+
+def test_recognition_error_of_model_ends_iteration(pictures: Any) -> None:
+    def classify(batch: Any) -> Sequence[Prediction]:
+        raise OverloadedError("busy")
+
+    recognition = Recognition(classify, DIGITS, find=find_components)
+    for method in (recognition.predict, recognition.read):
+        with pytest.raises(OverloadedError):
+            list(method([pictures["dark on white"]]))
+
+
+def test_recognition_steps_run_where_the_caller_wants(model: LinearModel, pictures: Any) -> None:
+    paged = []
+
+    def page(picture: Any) -> Any:
+        paged.append(picture)
+        return page_of_picture(picture)
+
+    recognition = Recognition(model.classify, DIGITS, find=find_components, page=page)
+    given = [pictures["in MNIST's form"], pictures["two lines"]]
+    list(recognition.predict(given))
+    assert all(picture is expected for picture, expected in zip(paged, given, strict=True))
+
+
+def test_recognition_without_reader_predicts_and_reads_nothing(model: LinearModel, pictures: Any) -> None:
+    recognition = Recognition(model.classify, DIGITS)
+    outcomes = recognition.predict([pictures["dark on white"], pictures["two lines"]])
+    assert [answer(outcome) for outcome in outcomes] == [3, ("no_digit", None)]
+    with pytest.raises(ReaderMissingError):
+        next(recognition.read([pictures["dark on white"]]))
+
+
+def test_read_digits_have_boxes_in_pixels_of_the_picture(recognition: Recognition, pictures: Any) -> None:
+    for form in ("file", "array"):
+        ((reading,),) = [
+            (outcome.result,) for outcome in recognition.read([FORMS[form](pictures["two lines"])])
+        ]
+        assert isinstance(reading, Reading)
+        assert [line.text for line in reading.lines] == ["17", "4"]
+        for digit, (row, column) in zip(reading.digits, [(0, 0), (0, 1), (1, 0)], strict=True):
+            left, top, width, height = digit.box
+            assert 40 + 80 * column <= left < left + width <= 120 + 80 * column
+            assert 40 + 80 * row <= top < top + height <= 120 + 80 * row
+
+
+def test_read_many_pictures_share_a_call(recognition: Recognition, calls: Calls, pictures: Any) -> None:
+    texts = [
+        answer(each) for each in recognition.read([pictures["two lines"], pictures["dark on white"]] * 2)
+    ]
+    assert texts == ["17\n4", "3"] * 2
+    assert len(calls.sizes) == 1
+
+
+def test_predict_letters_are_framed_and_never_read_as_digits(digits: Any, pictures: Any) -> None:
+    letters = replace(DIGITS, name="letters", labels=tuple("ABCDEFGHIJ"))
+    model = LinearModel(digits.images[:1000], digits.labels[:1000], with_is_digit=True, task=letters)
+    recognition = Recognition(model.classify, letters)
+    results = [outcome.result for outcome in recognition.predict(list(pictures.values()))]
+    described = [(each.label, each.refusal) for each in results if isinstance(each, Prediction)]
+    assert described[:2] == [("D", None)] * 2
+    # No threshold, and no search for digits: only the picture without ink is refused.
+    assert [refusal for _, refusal in described] == [None, None, None, "no_digit", None]
+    with pytest.raises(ReadingNotSupportedError):
+        next(recognition.read([pictures["dark on white"]]))
+
+
+@pytest.fixture(scope="module")
+def photos() -> LinearModel:
+    levels = np.array([[20], [230]], np.uint8).repeat(72, axis=1).reshape(2, 4, 6, 3)
+    return LinearModel(levels, np.array([0, 1], np.uint8), task=PHOTOS)
+
+
+def test_predict_other_task_prepares_as_its_card_says(photos: LinearModel) -> None:
+    recognition = Recognition(photos.classify, PHOTOS)
+    light = np.full((30, 20, 3), 230, np.uint8)
+    outcomes = list(recognition.predict([to_png(light), b"no image", light]))
+    assert [answer(outcome) for outcome in outcomes] == [None, NotAnImageError, None]
+    labels = [outcome.result.label for outcome in outcomes if isinstance(outcome.result, Prediction)]
+    assert labels == ["light", "light"]
+    assert outcomes[0].inputs[0].shape == PHOTOS.shape
+
+
+def test_predict_array_of_other_shape_holds_pictures(photos: LinearModel) -> None:
+    dark = np.full((3, 30, 20), 20, np.uint8)
+    results = [outcome.result for outcome in Recognition(photos.classify, PHOTOS).predict(dark)]
+    assert [result.label for result in results if isinstance(result, Prediction)] == ["dark"] * 3
+
+
+def test_predict_floats_in_model_form_reach_model_unchanged(photos: LinearModel) -> None:
+    batch = np.full((2, *PHOTOS.shape), 0.7, np.float32)
+    outcomes = list(Recognition(photos.classify, PHOTOS).predict(batch))
+    assert all(np.array_equal(outcome.inputs[0], batch[0]) for outcome in outcomes)
+
+
+def test_read_other_task_raises_reading_not_supported(photos: LinearModel) -> None:
+    with pytest.raises(ReadingNotSupportedError, match="photos"):
+        next(Recognition(photos.classify, PHOTOS).read([b""]))
+
+
+def test_predict_kind_none_refuses_other_size_in_its_place(photos: LinearModel) -> None:
+    exact = Recognition(photos.classify, replace(PHOTOS, kind="none"))
+    other, right = np.zeros((5, 6, 3), np.uint8), np.zeros(PHOTOS.shape, np.uint8)
+    first, second = exact.predict([other, right])
+    assert isinstance(first.result, ImageShapeError)
+    assert "6×4 pixels, not of 6×5" in first.result.message
+    assert isinstance(second.result, Prediction)
+
+
+def test_predict_large_pictures_are_grouped_by_size() -> None:
+    large = replace(PHOTOS, shape=(512, 1024, 3))
+    sizes = []
+
+    def classify(batch: Any) -> Sequence[Prediction]:
+        sizes.append(len(batch))
+        return [Prediction(0, 1.0, (1.0, 0.0), large.labels, 1)] * len(batch)
+
+    list(Recognition(classify, large).predict([np.zeros((5, 6, 3), np.uint8)] * 7))
+    assert sizes == [5, 2]
+
+
+def test_predict_below_the_cards_confidence_is_unsure() -> None:
+    task = replace(PHOTOS, refuse_below=0.75)
+
+    def classify(batch: Any) -> list[Prediction]:
+        shares = [float(row.mean()) / 255 for row in batch]
+        return [Prediction(1, share, (1 - share, share), task.labels, 1) for share in shares]
+
+    greys = [np.full((4, 6, 3), grey, np.uint8) for grey in (255, 128)]
+    sure, unsure = (outcome.result for outcome in Recognition(classify, task).predict(greys))
+    assert isinstance(sure, Prediction)
+    assert isinstance(unsure, Prediction)
+    assert (sure.label, sure.refusal) == ("light", None)
+    assert (unsure.label, unsure.refusal, unsure.index) == (None, "unsure", 1)

@@ -1,0 +1,106 @@
+"""Options of a call and their limits; results and what follows from their fields."""
+
+import dataclasses
+import json
+
+import pytest
+
+from digit_client._options import CallOptions, check_timeout
+from digit_core.results import Digit, Line, Prediction, Reading
+
+PROBABILITIES = (0.0, 0.0, 0.25, 0.75, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+PREDICTION = Prediction(3, 0.75, PROBABILITIES, tuple("0123456789"), 1)
+ROSE = Prediction(2, 0.6, (0.1, 0.1, 0.6, 0.2), ("daisy", "iris", "rose", "tulip"), 1)
+
+
+@pytest.mark.parametrize(("labels", "digit"), [("0123456789", 3), ("abcdefghij", None), ("9876543210", None)])
+def test_prediction_has_digit_if_labels_are_the_ten_digits(labels: str, digit: int | None) -> None:
+    prediction = dataclasses.replace(PREDICTION, labels=tuple(labels))
+    assert (prediction.label, prediction.digit) == (labels[3], digit)
+    assert prediction.to_dict().get("digit") == digit
+
+
+def test_prediction_refused_has_neither_label_nor_digit_but_numbers() -> None:
+    refused = dataclasses.replace(PREDICTION, refusal="several_digits", count=2, is_digit=0.1)
+    assert (refused.label, refused.digit) == (None, None)
+    assert refused.to_dict() == {
+        "label": None,
+        "digit": None,
+        "refusal": "several_digits",
+        "count": 2,
+        "index": 3,
+        "confidence": 0.75,
+        "is_digit": 0.1,
+        "probabilities": list(PROBABILITIES),
+        "labels": list("0123456789"),
+        "model_version": 1,
+        "request_index": 0,
+    }
+
+
+def test_prediction_of_multi_label_model_has_labels_and_no_label() -> None:
+    for named in (("iris", "rose"), ()):
+        prediction = dataclasses.replace(ROSE, predicted_labels=named)
+        assert prediction.label is None
+        document = prediction.to_dict()
+        assert (document["label"], document["predicted_labels"]) == (None, list(named))
+    assert "predicted_labels" not in ROSE.to_dict()
+
+
+def test_prediction_to_dict_has_image_as_base64_and_is_json() -> None:
+    document = dataclasses.replace(PREDICTION, image=b"image", request_id="r").to_dict()
+    assert (document["image"], document["request_id"]) == ("aW1hZ2U=", "r")
+    assert list(document)[:3] == ["label", "digit", "refusal"]
+    assert json.loads(json.dumps(document)) == document
+
+
+def test_prediction_top_returns_most_probable_first_and_ties_in_order() -> None:
+    ranked = [("rose", 0.6), ("tulip", 0.2), ("daisy", 0.1), ("iris", 0.1)]
+    assert ROSE.top() == ROSE.top(1000) == ranked
+    assert ROSE.top(2) == ranked[:2]
+    assert ROSE.top(1) == [(ROSE.label, ROSE.probabilities[ROSE.index])]
+
+
+@pytest.mark.parametrize(
+    ("is_digit", "confidence", "expected"),
+    [(0.345, 0.2, True), (0.34, 0.99, False), (None, 0.4, True), (None, 0.12, False)],
+)
+def test_prediction_looks_like_digit_by_is_digit_or_confidence(
+    is_digit: float | None, confidence: float, expected: bool
+) -> None:
+    prediction = dataclasses.replace(PREDICTION, confidence=confidence, is_digit=is_digit)
+    assert prediction.looks_like_digit() is expected
+    assert prediction.looks_like_digit(min_is_digit=0.0) is (expected or is_digit is not None)
+
+
+def test_reading_has_digits_of_all_lines_and_is_json() -> None:
+    box = (0, 0, 1, 1)
+    one, two = Digit(1, 1.0, (0.0, 1.0), box, b"image"), Digit(2, 1.0, (), box)
+    reading = Reading("1\n2", (Line("1", box, (one,), (box,)), Line("2", box, (two,))), 2, "r")
+    assert reading.digits == (one, two)
+    document = reading.to_dict()
+    assert json.loads(json.dumps(document)) == document
+    number = {"digit": 1, "confidence": 1.0, "probabilities": [0.0, 1.0], "box": [*box], "image": "aW1hZ2U="}
+    assert document["lines"][0] == {"text": "1", "box": [*box], "digits": [number], "separators": [[*box]]}
+    del document["lines"]
+    expected = {"text": "1\n2", "refusal": None, "model_version": 2, "request_id": "r", "request_index": 0}
+    assert document == expected
+    assert Reading("", (), 2).to_dict()["refusal"] == "no_digit"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), 1e10])
+def test_check_timeout_out_of_range_raises_value_error(seconds: float) -> None:
+    with pytest.raises(ValueError, match="positive number of seconds"):
+        check_timeout(seconds)
+
+
+@pytest.mark.parametrize("request_id", ["", "order 17", "ünï", "a\nb", "x" * 129])
+def test_call_options_request_id_that_the_gateway_replaces_raises_value_error(request_id: str) -> None:
+    with pytest.raises(ValueError, match="a request ID has"):
+        CallOptions(request_id=request_id)
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])
+def test_call_options_min_is_digit_out_of_range_raises_value_error(value: float) -> None:
+    with pytest.raises(ValueError, match="min_is_digit is a probability"):
+        CallOptions(min_is_digit=value)

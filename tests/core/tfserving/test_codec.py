@@ -1,0 +1,199 @@
+"""Conversion of arrays to TensorFlow Serving's messages and back."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+
+from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.tfserving import codec
+from digit_core.tfserving.codec import Batch, ModelRef
+from digit_core.tfserving.protos import DT_FLOAT, DT_UINT8, PredictRequest, PredictResponse
+
+UNIFORM = np.full((2, 10), 0.1, np.float32)
+FLOWERS = TaskCard("flowers", ("daisy", "rosé"), (180, 240, 3), (-1.0, 1.0), "resize", "pad")
+
+
+@pytest.mark.parametrize(
+    ("batch", "signature", "name", "dtype"),
+    [
+        (np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8), "images", "images", DT_UINT8),
+        (np.random.default_rng(0).random((3, 784), dtype=np.float32), "serving_default", "pixels", DT_FLOAT),
+    ],
+    ids=["uint8", "float32"],
+)
+def test_encode_keeps_batch_in_the_signature_of_its_dtype(
+    batch: Batch, signature: str, name: str, dtype: int
+) -> None:
+    request = PredictRequest.FromString(codec.encode(batch, ModelRef("digits")).SerializeToString())
+    tensor = request.inputs[name]
+    assert (request.model_spec.signature_name, tensor.dtype) == (signature, dtype)
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    assert np.array_equal(np.frombuffer(tensor.tensor_content, batch.dtype).reshape(shape), batch)
+    # A model without `is_digit` refuses a filter that names it.
+    assert not request.output_filter
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "label"),
+    [
+        (ModelRef("flowers"), 0, ""),
+        (ModelRef("flowers", version=3), 3, ""),
+        (ModelRef("flowers", label="stable"), 0, "stable"),
+    ],
+)
+def test_encode_sets_model_spec(model: ModelRef, version: int, label: str) -> None:
+    for request in (codec.encode(np.zeros((1, 28, 28), np.uint8), model), codec.encode_card_request(model)):
+        spec = request.model_spec
+        assert (spec.name, spec.version.value, spec.version_label) == ("flowers", version, label)
+
+
+def test_model_ref_with_version_and_label_raises_value_error() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        ModelRef("flowers", version=1, label="stable")
+
+
+def response(
+    probabilities: NDArray[np.float32],
+    is_digit: NDArray[np.float32] | None = None,
+    *,
+    packed: bool = True,
+    dtype: int = DT_FLOAT,
+) -> PredictResponse:
+    """Return a response with the tensors as packed bytes, or as lists of floats."""
+    message = PredictResponse()
+    message.model_spec.version.value = 5
+    for name, array in (("probabilities", probabilities), ("is_digit", is_digit)):
+        if array is None:
+            continue
+        tensor = message.outputs[name]
+        tensor.dtype = dtype
+        for size in array.shape:
+            tensor.tensor_shape.dim.add(size=size)
+        if packed:
+            tensor.tensor_content = array.tobytes()
+        else:
+            tensor.float_val.extend(array.ravel().tolist())
+    return message
+
+
+def test_decode_packed_and_listed_tensor_are_equal() -> None:
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(10), 3).astype(np.float32)
+    listed = codec.decode(response(probabilities, packed=False), DIGITS)
+    assert listed == codec.decode(response(probabilities, packed=True), DIGITS)
+    assert [each.is_digit for each in listed] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (PredictResponse(), "no output 'probabilities'"),
+        (response(UNIFORM, dtype=DT_UINT8), "expected float32"),
+        (response(np.full((2, 9), 1 / 9, np.float32)), r"expected probabilities float32 \[n, 10\]"),
+        (response(np.full(10, 0.1, np.float32)), r"expected probabilities float32 \[n, 10\]"),
+        *(
+            (response(np.array([[value, *[0.1] * 9]], np.float32)), "not a probability distribution")
+            for value in (np.nan, np.inf, 0.2, -0.1, 1.1)
+        ),
+    ],
+)
+def test_decode_unusable_probabilities_raise_value_error(message: PredictResponse, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        codec.decode(message, DIGITS)
+
+
+def test_decode_multi_label_names_labels_at_or_above_their_thresholds() -> None:
+    task = replace(FLOWERS, labels=("daisy", "rose", "tulip"), thresholds=(0.5, 0.25, 1.0))
+    rows = np.array([[0.5, 0.75, 0.5], [0, 0, 0], [0.25, 0.25, 1]], np.float32)
+    predictions = codec.decode(response(rows), task)
+    assert [each.predicted_labels for each in predictions] == [("daisy", "rose"), (), ("rose", "tulip")]
+    assert {each.label for each in predictions} == {None}
+    assert [each.confidence for each in predictions] == [0.75, 0, 1]
+    with pytest.raises(ValueError, match="not a probability distribution"):
+        codec.decode(response(rows * 2), task)
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "listed"])
+@pytest.mark.parametrize("shape", [(2,), (2, 1)], ids=str)
+def test_decode_is_digit_sets_is_digit(shape: tuple[int, ...], packed: bool) -> None:
+    is_digit = np.array([0.25, 1], np.float32).reshape(shape)
+    predictions = codec.decode(response(UNIFORM, is_digit, packed=packed), DIGITS)
+    assert [prediction.is_digit for prediction in predictions] == [0.25, 1]
+
+
+@pytest.mark.parametrize(
+    "is_digit",
+    [[0.5], [0.5, 0.5, 0.5], [[0.5, 0.5]], [0.5, np.nan], [0.5, -0.1], [0.5, 1.1], [0.5, np.inf]],
+    ids=["one", "three", "row", "nan", "negative", "above-one", "infinity"],
+)
+def test_decode_unusable_is_digit_raises_value_error(is_digit: list[float]) -> None:
+    with pytest.raises(ValueError, match="is_digit"):
+        codec.decode(response(UNIFORM, np.array(is_digit, np.float32)), DIGITS)
+
+
+def test_decode_tensor_shorter_than_shape_raises_value_error() -> None:
+    message = response(UNIFORM, packed=False)
+    del message.outputs["probabilities"].float_val[-1]
+    with pytest.raises(ValueError, match="reshape"):
+        codec.decode(message, DIGITS)
+
+
+@given(
+    arrays.arrays(
+        np.float32, st.tuples(st.integers(1, 5), st.integers(2, 30)), elements=st.floats(0, 8, width=32)
+    )
+)
+def test_decode_returns_most_probable_labels(scores: np.ndarray) -> None:
+    labels = tuple(f"label {number}" for number in range(scores.shape[1]))
+    exponents = np.exp(scores)
+    probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
+    predictions = codec.decode(response(probabilities), replace(FLOWERS, labels=labels))
+    for prediction, row in zip(predictions, probabilities, strict=True):
+        assert (prediction.label, prediction.labels) == (labels[row.argmax()], labels)
+        assert prediction.confidence == max(prediction.probabilities) == float(row.max())
+        assert prediction.probabilities == tuple(row.tolist())
+        assert prediction.model_version == 5
+
+
+def card_response(*values: bytes) -> PredictResponse:
+    """Return a model server's answer with these strings as its output."""
+    message = PredictResponse()
+    message.model_spec.version.value = 5
+    message.outputs["card"].string_val.extend(values)
+    return message
+
+
+def test_encode_card_request_has_one_unused_byte() -> None:
+    request = codec.encode_card_request(ModelRef("flowers"))
+    assert request.model_spec.signature_name == "card"
+    assert list(request.inputs) == ["unused"]
+    tensor = request.inputs["unused"]
+    assert (tensor.dtype, [dim.size for dim in tensor.tensor_shape.dim]) == (DT_UINT8, [1])
+    assert len(tensor.tensor_content) == 1
+
+
+def test_decode_card_returns_card() -> None:
+    message = card_response(json.dumps(FLOWERS.to_document()).encode())
+    assert codec.decode_card(PredictResponse.FromString(message.SerializeToString())) == FLOWERS
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (PredictResponse(), "no output 'card'"),
+        (card_response(), "no output 'card'"),
+        (card_response(b"{"), "Expecting property name"),
+        (card_response(b"\xff"), "decode"),
+        (card_response(b"[1]"), "not a JSON object"),
+        (card_response(b"{}"), "the task card lacks 'name'"),
+    ],
+    ids=["no-output", "empty", "json", "utf-8", "list", "empty-card"],
+)
+def test_decode_card_malformed_card_raises_value_error(message: PredictResponse, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        codec.decode_card(message)
