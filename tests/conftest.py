@@ -1,4 +1,4 @@
-"""Fixtures for many tests: digits, a small model that reads them, and services that serve the model."""
+"""Fixtures for many tests: digits, and services that serve the shipped networks."""
 
 import fcntl
 import subprocess
@@ -62,23 +62,22 @@ def mnist_npz() -> Path:
 
 
 @pytest.fixture(scope="session")
-def models(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """Models folder with one version of a small model, fitted once for all pytest-xdist workers."""
+def models(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Models folder with the shipped networks, published once for all pytest-xdist workers."""
     root = tmp_path_factory.getbasetemp()
     root = root if worker_id == "master" else root.parent
     folder = root / "models" / "digits"
     with (root / "models.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            command = [*DIGITS, "train", "--data", mnist_npz, "--models", folder.parent]
-            command += ["--report", root / "report", "--epochs", "4"]
-            subprocess.run([*map(str, command)], check=True, capture_output=True)
+            command = [*DIGITS, "train", "--if-needed", "--models", str(folder.parent)]
+            subprocess.run(command, check=True, capture_output=True)
     return folder
 
 
 @pytest.fixture(scope="session")
 def model_server(models: Path) -> Iterator[str]:
-    """gRPC address of a model server process with the small model."""
+    """gRPC address of a model server process with the shipped networks."""
     port = free_port()
     flags = [f"--port={port}", f"--model_config_file={models.parent / 'models.config'}"]
     flags.append("--allow_version_labels_for_unavailable_models=true")

@@ -52,7 +52,7 @@ pytestmark = [
 ]
 
 
-REPORT_FILES = {"model.keras", "report.html"}
+REPORT_FILES = {"model.keras", "report.html", "digits.json", "digits.weights.h5"}
 
 
 @dataclass(frozen=True)
@@ -382,16 +382,29 @@ def test_train_if_needed_with_published_versions_does_nothing(tmp_path: Path) ->
         folder.mkdir(parents=True)
     result = CliRunner().invoke(cli.train, ["--if-needed", "--models", str(tmp_path)])
     assert result.exit_code == 0
-    assert result.output == f"Nothing to train: {version} is already published.\n"
+    assert result.output == f"Published already: {version}\n"
     assert {*tmp_path.rglob("*")} == {version.parent, version, reader.parent, reader}
 
 
-def test_train_if_needed_without_reader_publishes_it(tmp_path: Path) -> None:
+def test_train_if_needed_publishes_each_shipped_network_that_is_missing(tmp_path: Path) -> None:
     (tmp_path / "digits" / "3").mkdir(parents=True)
     result = CliRunner().invoke(cli.train, ["--if-needed", "--models", str(tmp_path)])
     assert result.exit_code == 0
     assert f"Published: {tmp_path / 'reader' / '1'}" in result.output
-    assert (tmp_path / "reader" / "1" / "assets.extra" / "model.json").is_file()
+    assert "digits/4" not in result.output
+    shutil.rmtree(tmp_path / "digits")
+    result = CliRunner().invoke(cli.train, ["--if-needed", "--models", str(tmp_path)])
+    card = json.loads((tmp_path / "digits" / "1" / "assets.extra" / "model.json").read_text())
+    assert card["command"] in result.output
+    assert card["origin"] == "shipped with digits"
+    assert not (tmp_path / "reader" / "2").exists()
+
+
+@pytest.mark.parametrize("option", [["--recipe", "full"], ["--seed", "0"], ["--data", "digits"]])
+def test_train_if_needed_refuses_options_of_a_fit(option: list[str], tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.train, ["--if-needed", "--models", str(tmp_path), *option])
+    assert result.exit_code == 2
+    assert f"--if-needed fits nothing, so it takes no {option[0]}." in result.output
 
 
 @pytest.mark.parametrize(

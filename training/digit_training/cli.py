@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from digit_core.artifact.task_card import READER_NAME
+from digit_core.artifact.task_card import DIGITS, READER_NAME
 from digit_core.artifact.versions import ArtifactError
 from digit_training.errors import Interrupted, NotPublishedError, TrainingError
 
@@ -177,8 +177,14 @@ def _pop_feedback(options: dict[str, Any]) -> "FeedbackSource | None":
     help="Learning rate of the optimizer, at its peak.  [default: the recipe's]",
 )
 @target_options
-@click.option("--if-needed", is_flag=True, help="Do nothing if a version is already published.")
-def train(model: str, if_needed: bool, **options: Any) -> None:
+@click.option(
+    "--if-needed",
+    is_flag=True,
+    help="Fit nothing: publish the two networks that come with this package, each if the models folder has "
+    "none of its name.",
+)
+@click.pass_context
+def train(context: click.Context, /, model: str, if_needed: bool, **options: Any) -> None:
     """Fit a model to MNIST, and to feedback, and publish it as the next version of `digits`.
 
     `--model reader` fits the network that finds digits on a page, for an hour, and publishes it as the next
@@ -189,11 +195,10 @@ def train(model: str, if_needed: bool, **options: Any) -> None:
     error.
     """
     feedback, target = _pop_feedback(options), _pop_target(options)
-    name = READER_NAME if model == READER_NAME else "digits"
-    versions = target.models.versions(name) if if_needed else {}
-    if versions and target.models.versions(READER_NAME):
-        click.echo(f"Nothing to train: {next(iter(versions.values())).path} is already published.")
+    if if_needed:
+        _publish_shipped(context, target)
         return
+    name = READER_NAME if model == READER_NAME else "digits"
     if (data := options["data"]) and not data.exists():
         raise click.ClickException(f"{data} does not exist")
     if name == READER_NAME and feedback:
@@ -211,10 +216,32 @@ def train(model: str, if_needed: bool, **options: Any) -> None:
             )
             reader_pipeline.train(run, target)
             return
-        if not versions:
-            options["recipe"] = options["recipe"] if model == "convnet" else "perceptron"
-            pipeline.train(pipeline.TrainingRun(overrides=overrides, feedback=feedback, **options), target)
-        reader_pipeline.publish_shipped(target, click.echo)
+        options["recipe"] = options["recipe"] if model == "convnet" else "perceptron"
+        pipeline.train(pipeline.TrainingRun(overrides=overrides, feedback=feedback, **options), target)
+        pipeline.publish_shipped(target, [READER_NAME])
+
+
+def _publish_shipped(context: click.Context, target: "Target") -> None:
+    """Publish the networks that come with this package. Raise UsageError if an option says how to fit."""
+    publishing = {"if_needed", "models", "min_accuracy", "force", "promote"}
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        and parameter.name not in publishing
+    ]
+    if given:
+        raise click.UsageError(f"--if-needed fits nothing, so it takes no {', '.join(given)}.")
+    published = {name: target.models.versions(name) for name in (DIGITS.name, READER_NAME)}
+    if all(published.values()):
+        click.echo(f"Published already: {next(iter(published[DIGITS.name].values())).path}")
+        return
+    _silence_tensorflow()
+    click.echo("Publishing the networks that come with digits ...")
+    with _exit_on_error():
+        from digit_training import pipeline
+
+        pipeline.publish_shipped(target)
 
 
 def _import(modules: Sequence[str]) -> None:

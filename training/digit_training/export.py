@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from enum import StrEnum
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,14 @@ _FIT_FIELDS = (
     *("seed", "networks", "epochs", "best_epoch", "temperature", "device"),
 )
 """Properties of a fit in the model card."""
+
+
+class Origin(StrEnum):
+    """Origin of a version's weights, for its model card."""
+
+    FITTED = "fitted here"
+    EXPORTED = "fitted elsewhere, and exported"
+    SHIPPED = "shipped with digits"
 
 
 def write_artifact(
@@ -171,12 +180,15 @@ def model_card(
     """Return the model card as JSON values.
 
     `data` describes the data of fit and evaluation; both are None for a model that is not evaluated. `fit` is
-    None for a model that was fitted elsewhere. Those who compare the model add `comparisons`.
+    None for a model that was fitted elsewhere. Those who fit the model add `command`, those who compare it
+    `comparisons`.
     """
     refusals, scores = (evaluation.refusals, evaluation.scores) if evaluation else (None, None)
     return {
         "model": model.name,
         "task": task.to_document(),
+        "origin": Origin.FITTED if fit else Origin.EXPORTED,
+        "command": None,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": model.count_params(),
         "accuracy": evaluation.accuracy if evaluation and not scores else None,

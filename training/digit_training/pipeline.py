@@ -4,34 +4,43 @@ A model that was fitted elsewhere, for any task, skips the fit.
 """
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import keras
 import numpy as np
 from rich.console import Console
 
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, READER_NAME, TaskCard
 from digit_core.artifact.versions import ArtifactError
-from digit_training import cards, classifier, device, models, pictures, provenance, skew
+from digit_training import cards, classifier, device, models, pictures, provenance, shipped, skew
 from digit_training import data as datasets
 from digit_training.callbacks import FitProgress
-from digit_training.comparison import Comparisons, EvaluationSets, ServedAnswers, ask_served, compare
+from digit_training.comparison import (
+    Comparison,
+    Comparisons,
+    EvaluationSets,
+    ServedAnswers,
+    ask_served,
+    compare,
+)
 from digit_training.data import Dataset, FeedbackSource
 from digit_training.errors import CardError, DataError, Interrupted, ModelError, NotPublishedError
-from digit_training.evaluation import Evaluation, evaluate
-from digit_training.export import model_card, read_weights, write_artifact
+from digit_training.evaluation import Evaluation, are_labels, evaluate
+from digit_training.export import Origin, model_card, read_weights, write_artifact
 from digit_training.fit import fit
+from digit_training.models import PROBABILITIES
 from digit_training.pictures import LabelledPictures
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
-from digit_training.recipes import RECIPES, Overrides, Recipe
+from digit_training.reader.export import write_reader
+from digit_training.recipes import RECIPES, Overrides, Recipe, fit_command
 from digit_training.report import render_page
 
 if TYPE_CHECKING:
@@ -57,6 +66,12 @@ class TrainingRun:
     """True to start from the weights of the stable version."""
     report: Path | None = None
     """Folder for the report and the Keras file; None selects one named by the time."""
+
+    @property
+    def command(self) -> str:
+        """Return the command of this fit, without its paths."""
+        network = "--model perceptron" if self.recipe == "perceptron" else f"--recipe {self.recipe}"
+        return fit_command(network, self.seed, self.from_stable, self.overrides)
 
     def recipe_for(self, dataset: Dataset) -> Recipe:
         """Return the recipe with its overrides, with as many steps on the bundled sample as on MNIST."""
@@ -86,6 +101,37 @@ class ModelSource:
     feedback: FeedbackSource | None = None
     """Labelled answers, whose held-out inputs test the model, too."""
     report: Path | None = None
+
+
+def publish_shipped(target: Target, names: Collection[str] = (DIGITS.name, READER_NAME)) -> None:
+    """Publish the networks of these names that ship with this package, where the models folder has none.
+
+    The classifier has to pass the quality gate on the test digits of the bundled sample; the reader has
+    passed its own at its fit, on pages that are not shipped. Raise TrainingError or ArtifactError.
+    """
+    missing = [name for name in names if not target.models.versions(name)]
+    if DIGITS.name in missing:
+        target.check(DIGITS)
+        model, card, digits = (
+            shipped.load_classifier(),
+            _shipped_card(DIGITS.name),
+            datasets.load(datasets.SAMPLE).test,
+        )
+        answers = classifier.predict(model, digits.images, DIGITS)[PROBABILITIES]
+        right = are_labels(answers, digits.labels, DIGITS)
+        target.gate.check(Comparisons(None, Comparison("the bundled test digits", right, None)))
+        target.publish(DIGITS.name, partial(write_artifact, model, DIGITS, card, digits.images), click.echo)
+        click.echo(f"It was fitted before, by `{card['command']}`; test accuracy {card['accuracy']:.4f}.")
+    if READER_NAME in missing:
+        card = _shipped_card(READER_NAME)
+        target.publish(READER_NAME, partial(write_reader, shipped.load_detector(), card), click.echo)
+
+
+def _shipped_card(name: str) -> dict[str, Any]:
+    """Return the card of a shipped network, which is published here and was fitted elsewhere."""
+    card = shipped.read_card(name)
+    published = {"origin": Origin.SHIPPED, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    return card | published | {"fitted": card["created"]}
 
 
 def train(run: TrainingRun, target: Target) -> None:
@@ -120,10 +166,12 @@ def train(run: TrainingRun, target: Target) -> None:
     evaluation = _evaluate(result.model, sets)
     comparisons = _compare(result.model, sets, evaluation, served)
     card = model_card(result.model, DIGITS, sets.test.description, evaluation, result)
+    card["command"] = run.command
     card["comparisons"] = comparisons.describe()
     card["started_from"] = comparisons.served if run.from_stable else None
     right = comparisons.feedback.right if comparisons.feedback else np.zeros(0, bool)
     card["feedback"] = labelled.describe(run.feedback_weight, right) if labelled else None
+    card = shipped.save(result.model, card, DIGITS.name, folder)
     _write_report(render_page(card, sets.test, evaluation, comparisons, result), folder)
     if not result.complete:
         command = shlex.join(["export", str(folder / "model.keras"), *target.models_option])

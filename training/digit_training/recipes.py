@@ -34,6 +34,12 @@ class Overrides:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
+def fit_command(network: str, seed: int, from_stable: bool, overrides: Overrides) -> str:
+    """Return the command of a fit, without its paths; `network` is the option that names it."""
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in overrides.given.items()]
+    return " ".join(["digits train", network, f"--seed {seed}", *["--from stable"] * from_stable, *options])
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A network and the hyperparameters of its fit."""

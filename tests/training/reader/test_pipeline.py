@@ -1,6 +1,5 @@
 """Reader pipeline: the network that ships, and a fit from the command to a published version."""
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +9,17 @@ import numpy as np
 import pytest
 
 from digit_core.artifact.models_folder import ModelsFolder
-from digit_core.artifact.task_card import DIGITS
+from digit_core.artifact.task_card import DIGITS, READER_NAME
 from digit_core.images import Peaks
 from digit_core.recognition import Recognition
 from digit_core.results import Reading
+from digit_training import shipped
 from digit_training.data import SAMPLE
 from digit_training.errors import ModelError, NotPublishedError
+from digit_training.pipeline import publish_shipped
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
 from digit_training.reader import pipeline
-from digit_training.reader.detector import SHIPPED_WEIGHTS
 from digit_training.reader.fitting import Plan
 from digit_training.recipes import Overrides
 from tests.core.drawn_numbers import draw_lines
@@ -33,18 +33,23 @@ def target(folder: Path, **gate: Any) -> Target:
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    lines: list[str] = []
     for _ in range(2):
-        pipeline.publish_shipped(target(folder), lines.append)
-    assert len(lines) == 2, "published once, and stable"
+        publish_shipped(target(folder), [READER_NAME])
     return folder
+
+
+def test_publish_shipped_again_publishes_nothing(published: Path) -> None:
+    assert [*ModelsFolder(published).versions(READER_NAME)] == [1]
 
 
 def test_shipped_reader_is_stable_with_its_card(published: Path) -> None:
     version = ModelsFolder(published).labelled("reader")
     assert version is not None
     card = version.card()
-    assert card["weights_sha256"] == hashlib.sha256(SHIPPED_WEIGHTS.read_bytes()).hexdigest()
+    assert (
+        card["weights_sha256"]
+        == hashlib.sha256((shipped.FOLDER / "reader.weights.h5").read_bytes()).hexdigest()
+    )
     assert card["drawn_pages"]["recall"] > 0.7
 
 
@@ -77,14 +82,14 @@ def test_train_reader_writes_weights_card_and_pages(tmp_path: Path, monkeypatch:
     assert card["fit"]["steps_per_epoch"] == Plan().steps_per_epoch
     assert card["command"] == "digits train --model reader --seed 0 --epochs 1 --batch-size 1"
     assert (tmp_path / "report" / "pages.png").stat().st_size > 10_000
-    pipeline.publish_shipped(target(tmp_path / "models"), lambda _: None)
+    publish_shipped(target(tmp_path / "models"), [READER_NAME])
     again = replace(run, from_stable=True, seed=1)
     pipeline.train(again, target(tmp_path / "models", force=True))
     second = tmp_path / "models" / "reader" / "2"
     assert (second / "saved_model.pb").is_file()
     card = json.loads((second / "assets.extra" / "model.json").read_text())
     assert card["command"] == "digits train --model reader --seed 1 --from stable --epochs 1 --batch-size 1"
-    assert card["started_from"]["command"] == json.loads(pipeline.SHIPPED_CARD.read_text())["command"]
+    assert card["started_from"]["command"] == shipped.read_card(READER_NAME)["command"]
 
 
 def test_train_from_stable_needs_a_stable_reader(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from digit_core.images import Page, crop_digit
 from digit_core.images.reading import SIGN, digits_and_signs, intersections
+from digit_training import shipped
 from digit_training.data import NO_DIGIT, Examples
-from digit_training.reader.detector import shipped_detector
 from digit_training.reader.handwriting import GlyphBank
 from digit_training.reader.pages import PageWriter
 from digit_training.reader.peaks import finder
@@ -51,7 +51,7 @@ def crop_negatives(count: int, digits: Examples, rng: np.random.Generator) -> Ex
     crops: list[NDArray[np.uint8]] = []
     if count:
         writer = PageWriter(GlyphBank(digits, min(count, GLYPHS), rng))
-        find = finder(shipped_detector())
+        find = finder(shipped.load_detector())
     while len(crops) < count:
         pages = np.stack([writer.draw_sketches(rng).pixels for _ in range(PAGES)])
         for pixels, peaks in zip(pages, find(pages), strict=True):

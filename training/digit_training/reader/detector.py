@@ -4,7 +4,6 @@ The network is fully convolutional, so that it takes pages of any size. T. Zhi e
 convolutional one-stage object detection", ICCV 2019; X. Li et al., "Generalized focal loss", NeurIPS 2020.
 """
 
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,8 +13,6 @@ from numpy.typing import NDArray
 
 from digit_core.images.reading import CLASSES
 
-SHIPPED_WEIGHTS = Path(__file__).with_name("reader.weights.h5")
-"""Weights of the network that ships with this package."""
 STRIDE = 4
 """Side of a cell in pixels."""
 MULTIPLE = 8
@@ -59,13 +56,6 @@ def detector() -> keras.Model:
     bias = keras.initializers.Constant(np.array([-4.0] + [0.0] * (CLASSES + 4), np.float32))
     outputs = layers.Conv2D(1 + CLASSES + 4, 1, bias_initializer=bias, name="cells")(joined)
     return keras.Model(page, outputs, name="reader")
-
-
-def shipped_detector() -> keras.Model:
-    """Return the network that ships with this package, fitted; as `detector`."""
-    network = detector()
-    network.load_weights(SHIPPED_WEIGHTS)
-    return network
 
 
 def stretch(levels: Any) -> Any:

@@ -1,8 +1,6 @@
-"""Reader pipeline: fit, threshold, quality gate, publication; and the fitted network that ships with it."""
+"""Reader pipeline: fit, threshold, quality gate, publication."""
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -18,23 +16,20 @@ from digit_core.artifact.task_card import READER_NAME
 from digit_core.artifact.versions import Version
 from digit_core.images import Peaks
 from digit_training import data as datasets
-from digit_training import device, provenance
+from digit_training import device, provenance, shipped
 from digit_training.callbacks import FitProgress
 from digit_training.data import Examples
 from digit_training.errors import Interrupted, ModelError, NotPublishedError
-from digit_training.export import read_weights, versions
+from digit_training.export import Origin, read_weights, versions
 from digit_training.publication import Target
 from digit_training.reader import evaluation, sheets
-from digit_training.reader.detector import SHIPPED_WEIGHTS, detector, shipped_detector
+from digit_training.reader.detector import detector
 from digit_training.reader.export import write_reader
 from digit_training.reader.fitting import Plan, fit
 from digit_training.reader.handwriting import GlyphBank
 from digit_training.reader.pages import Page, PageWriter
 from digit_training.reader.peaks import finder
-from digit_training.recipes import Overrides
-
-SHIPPED_CARD = Path(__file__).with_name("reader.json")
-"""Card of the network that ships with this package; it has the command that made it."""
+from digit_training.recipes import Overrides, fit_command
 
 MIN_RECALL = 0.65
 """Largest required share of digits on drawn pages, many of which are small, faint or covered."""
@@ -66,9 +61,7 @@ class ReaderRun:
     @property
     def command(self) -> str:
         """Return the command of this fit, without its paths."""
-        options = [f"--{name.replace('_', '-')} {value}" for name, value in self.overrides.given.items()]
-        start = ["--from stable"] if self.from_stable else []
-        return " ".join([f"digits train --model reader --seed {self.seed}", *start, *options])
+        return fit_command("--model reader", self.seed, self.from_stable, self.overrides)
 
 
 def train(run: ReaderRun, target: Target) -> None:
@@ -91,9 +84,7 @@ def train(run: ReaderRun, target: Target) -> None:
     threshold = finds.threshold()
     _fold(network, threshold, finds.slope())
     card = _card(network, run, finds, threshold) | {"started_from": start.card() if start else None}
-    network.save_weights(folder / SHIPPED_WEIGHTS.name)
-    card["weights_sha256"] = hashlib.sha256((folder / SHIPPED_WEIGHTS.name).read_bytes()).hexdigest()
-    (folder / SHIPPED_CARD.name).write_text(json.dumps(card, indent=2) + "\n")
+    card = shipped.save(network, card, READER_NAME, folder)
     shown = pages[: sheets.COUNT]
     sheets.save(shown, _find_all(network, shown), folder / "pages.png")
     recall, precision = finds.recall(threshold), finds.precision(threshold)
@@ -108,15 +99,6 @@ def train(run: ReaderRun, target: Target) -> None:
             f"{least} (see --min-accuracy and --force)"
         )
     target.publish(READER_NAME, partial(write_reader, network, card), console.print)
-
-
-def publish_shipped(target: Target, report: Callable[[str], object]) -> None:
-    """Publish the reader that ships with this package, if the models folder has none."""
-    if target.models.versions(READER_NAME):
-        return
-    network = shipped_detector()
-    card = json.loads(SHIPPED_CARD.read_text())
-    target.publish(READER_NAME, partial(write_reader, network, card), report)
 
 
 def draw_test_pages(digits: Examples, count: int) -> list[Page]:
@@ -150,6 +132,7 @@ def _fold(network: keras.Model, threshold: float, slope: float) -> None:
 def _card(network: keras.Model, run: ReaderRun, finds: evaluation.Finds, threshold: float) -> dict[str, Any]:
     return {
         "model": network.name,
+        "origin": Origin.FITTED,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": network.count_params(),
         "drawn_pages": {

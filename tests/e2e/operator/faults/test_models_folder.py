@@ -15,7 +15,7 @@ import pytest
 
 from digit_client import DIGITS as DIGITS_TASK
 from digit_core.artifact.models_folder import ModelsFolder
-from digit_training import export
+from digit_training import export, shipped
 from tests.e2e.operator.faults.conftest import Serve, Service
 from tests.processes import DIGITS, wait_until
 
@@ -226,10 +226,12 @@ def test_models_config_damaged_keeps_versions_until_repaired(serve: Serve, folde
     assert callers.statuses() == {200}
 
 
-def test_export_full_disk_publishes_nothing(models: Path, tmp_path: Path) -> None:
-    file = models.parent.parent / "report" / "model.keras"
+def test_export_full_disk_publishes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "model.keras"
+    shipped.load_classifier().save(file)
+    (tmp_path / "disk").mkdir()
     export = " ".join([*DIGITS, "export", str(file), "--models", "models", "--force"])
-    done = run_on_small_disk("300k", export, tmp_path)
+    done = run_on_small_disk("300k", export, tmp_path / "disk")
     assert done.returncode == 1, done.stderr
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
