@@ -46,10 +46,8 @@ def test_shipped_reader_is_stable_with_its_card(published: Path) -> None:
     version = ModelsFolder(published).labelled("reader")
     assert version is not None
     card = version.card()
-    assert (
-        card["weights_sha256"]
-        == hashlib.sha256((shipped.FOLDER / "reader.weights.h5").read_bytes()).hexdigest()
-    )
+    assert card["origin"] == "shipped with digits"
+    assert card["weights_sha256"] == shipped.read_card(READER_NAME)["weights_sha256"]
     assert card["drawn_pages"]["recall"] > 0.7
 
 
