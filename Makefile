@@ -1,10 +1,17 @@
-PYTHON ?= python3
+SHELL := bash
+.SHELLFLAGS := -o pipefail -ec
+# Python 3.13 where it is installed with pip: a request costs a tenth less than on 3.11.
+PYTHON ?= $(firstword $(foreach python,python3.13 python3.12 python3.11,$(shell \
+	$(python) -c 'import ensurepip' 2>/dev/null && echo $(python))) python3)
 BIN := .venv/bin
-INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
+INSTALL = $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python
+# The lines of an installation that tell its progress, without the list of packages at its end.
+PROGRESS = 2>&1 | awk '!/^( [+~-]|Using|Resolved|Audited)/ { print; fflush() }'
 # Every package must be in constraints.txt, and have one of its hashes there.
 LOCKED = --constraint constraints.txt --require-hashes --requirements pyproject.toml $(CPU)
 # TensorFlow without code for NVIDIA's GPUs, half of the download, where there is none of them.
 CPU := $(if $(shell command -v nvidia-smi),,--extra cpu --overrides cpu-overrides.txt)
+DOWNLOAD = $(if $(CPU),0.47 GB of )packages
 BUILD_INPUTS := pyproject.toml constraints.txt cpu-overrides.txt $(wildcard hatch_build.py $(addsuffix /*.proto, \
 	$(addprefix client/digit_core/tfserving/protos/, */*/* */*)))
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
@@ -112,22 +119,23 @@ clean:
 
 .venv/bin/uv:
 	@$(CHECK_PYTHON)
-	@echo "Setting up .venv, once ..."
+	@$(PYTHON) -c 'import sys; print("Setting up .venv with Python", sys.version.split()[0], "...")'
 	@$(PYTHON) -m venv .venv
 	@sed -n '/^uv==/,/[^\]$$/p' constraints.txt | \
 		$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement /dev/stdin
 
 .venv/installed: $(BUILD_INPUTS) | .venv/bin/uv
-	@$(INSTALL) $(LOCKED) --extra gateway --extra model-server --extra training
-	@$(INSTALL) --build-constraint constraints.txt --no-deps --editable .
+	@echo "Downloading $(DOWNLOAD), half a minute on a fast network ..."
+	@$(INSTALL) $(LOCKED) --extra gateway --extra model-server --extra training $(PROGRESS)
+	@$(INSTALL) --build-constraint constraints.txt --no-deps --editable . $(PROGRESS)
 	@touch $@
 
 .venv/installed-dev: .venv/installed
 	@echo "Adding the developers' tools, once ..."
-	@$(INSTALL) $(LOCKED) --extra dev
+	@$(INSTALL) $(LOCKED) --extra dev $(PROGRESS)
 	@touch $@
 
 .venv/installed-chart: .venv/installed-dev
 	@echo "Adding Helm's engine, once ..."
-	@$(INSTALL) $(LOCKED) --extra chart
+	@$(INSTALL) $(LOCKED) --extra chart $(PROGRESS)
 	@touch $@

@@ -90,15 +90,10 @@ def run_service(name: str, environment: dict[str, str], **settings: str) -> subp
     [
         ({}, 0, ["train --if-needed", "models check --model digits"]),
         ({}, 4, ["train --if-needed"]),
-        (
-            {"DIGITS_TRAIN": "--recipe full --seed 1"},
-            0,
-            ["train --recipe full --seed 1", "models check --model digits"],
-        ),
         ({"DIGITS_MODEL_NAME": "flowers"}, 0, ["models check --model flowers"]),
     ],
 )
-def test_training_service_trains_the_digits_only_and_checks_the_folder(
+def test_training_service_publishes_the_digits_only_and_checks_the_folder(
     fake_digits: dict[str, str], settings: dict[str, str], status: int, calls: list[str]
 ) -> None:
     done = run_service("training", fake_digits | {"STATUS": str(status)}, **settings)

@@ -98,7 +98,7 @@ def model_server(values: dict[str, Any]) -> Any:
 def test_training_job_changed_pod_has_another_name() -> None:
     names = {
         training_job(render(values))["metadata"]["name"]
-        for values in ({}, {"training": {"arguments": ["--epochs=4"]}}, {"rateLimit": "600/minute"})
+        for values in ({}, {"training": {"gpu": True}}, {"rateLimit": "600/minute"})
     }
     assert len(names) == 2
 
@@ -110,7 +110,7 @@ def test_training_with_feedback_starts_from_the_stable_version_by_schedule() -> 
         containers(pod(workload))
         for workload in (training_job(objects), named(objects, "CronJob", "training"))
     )
-    assert first["command"] == ["digits", "train", "--epochs=4", "--if-needed"]
+    assert first["command"] == ["digits", "train", "--if-needed"]
     assert 'digits train --feedback "$DIGITS_FEEDBACK" --from stable' in again["command"][2]
     assert again["command"][-1] == "--epochs=4"
     scheduled = render(merge(values, {"training": {"schedule": "1 2 * * *"}}))

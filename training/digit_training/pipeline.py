@@ -237,7 +237,7 @@ def _load(data: Path | None) -> Dataset:
         _print_left_out("unreadable", loaded.unreadable)
         _print_left_out("without a digit", loaded.refused)
     else:
-        with _console().status("Reading MNIST (the first time, a download of 11 MB)"):
+        with _console().status(f"Reading {data or 'MNIST (the first time, a download of 11 MB)'}"):
             dataset = datasets.load(data)
     if dataset.offline:
         click.echo("MNIST cannot be downloaded (offline?). Using the bundled sample of 5,000 digits.")

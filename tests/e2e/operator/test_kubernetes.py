@@ -95,14 +95,13 @@ def gateway_url(cluster: PodmanCluster, workloads: dict[str, Object]) -> str:
     return f"http://{cluster.address(workloads['gateway'])}:8080"
 
 
-def test_local_overlay_trains_serves_and_answers(
+def test_local_overlay_publishes_serves_and_answers(
     cluster: PodmanCluster, workloads: dict[str, Object], digits: Any
 ) -> None:
     with Client(gateway_url(cluster, workloads)) as client:
         pictures = [to_png(digits.one(digit)) for digit in range(10)]
         answers = client.predict_many(pictures, on_error="raise")
     assert sum(answer.digit == digit for digit, answer in enumerate(answers)) >= 9
-    assert list(cluster.volume("models").glob("runs/*/report.html"))
 
 
 def publish(cluster: PodmanCluster, objects: list[Object]) -> str:
