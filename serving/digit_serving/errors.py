@@ -7,7 +7,7 @@
     ├── GatewayError           the gateway refuses a request; its tree is in `gateway.errors`
     └── ServingError           the model server refuses a call or can't load a version
 
-Artifacts fail with ArtifactError, and calls of a service with DigitError, both of `digit_client`.
+Artifacts fail with ArtifactError, and calls of a service with DigitError, both of `digit_core`.
 """
 
 from collections.abc import Iterator
