@@ -55,7 +55,10 @@ _EXTRA_MODULES = {
 }
 """Module that each extra brings, and no other extra that a command needs."""
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+}
 """Suffixes of image files; other files in a folder are skipped."""
 
 PREDICTION_COLUMNS = "image", "label", "refusal", "best", "confidence", "is_digit", "model_version", "error"

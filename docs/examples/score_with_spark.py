@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from digit_serving.scoring.files import list_images
 from digit_serving.scoring.results import PREDICTIONS
-from digit_serving.scoring.worker import Scorer
+from digit_serving.scoring.scorer import Scorer
 
 
 def main(source: str, results: str, target: str = "127.0.0.1:8500", version: str = "1") -> None:
@@ -23,7 +23,7 @@ def main(source: str, results: str, target: str = "127.0.0.1:8500", version: str
             yield from scorer(pa.Table.from_batches([batch])).to_batches()
 
     spark = SparkSession.builder.appName("score").getOrCreate()
-    pictures = spark.createDataFrame(list_images(source))
+    pictures = spark.createDataFrame(list_images(source).images)
     columns = spark.createDataFrame(PREDICTIONS.empty_table()).schema
     pictures.mapInArrow(score, columns).write.parquet(results)
 

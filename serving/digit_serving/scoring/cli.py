@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import click
@@ -54,7 +55,8 @@ _STOPPED = 130
 def score(ctx: click.Context, /, **options: Any) -> None:
     """Classify every picture in SOURCE and its subfolders, and write a row for each to OUT.
 
-    SOURCE and OUT are folders or URLs of any fsspec filesystem: s3://bucket/photos.
+    SOURCE and OUT are folders or URLs of any fsspec filesystem: s3://bucket/photos. Files without the suffix
+    of an image are counted and left out.
 
     Run the command again after a stop, a crash, or changes in SOURCE: it scores new and changed pictures,
     drops the rows of removed ones, and stays with the version of the first run. A picture that can't be
@@ -82,7 +84,7 @@ def _run(options: dict[str, Any]) -> None:
 
     summary, status = Summary(), _STOPPED
     try:
-        Job(**options).run(summary, _bar)
+        Job(**options).run(summary, partial(click.echo, err=True), _bar)
         status = 1 if summary.to_repeat else 0
     except (KeyboardInterrupt, SystemExit):
         # Ray turns SIGTERM into SystemExit.

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,8 +20,9 @@ from digit_serving import sockets
 from digit_serving.errors import DigitServingError, ProcessDiedError, SettingError
 from digit_serving.processes import ProcessGroup
 from digit_serving.scoring import files
+from digit_serving.scoring.pools import Batch, processes, ray_tasks
 from digit_serving.scoring.results import FINAL_CODES, READ_CODES, ResultsFolder, Run
-from digit_serving.scoring.worker import Batch, Scorer, processes, ray_tasks
+from digit_serving.scoring.scorer import Scorer
 from digit_serving.stack import start_model_server
 
 _PROBE_SECONDS = 2.0
@@ -31,12 +32,14 @@ _PROBE_SECONDS = 2.0
 class Summary:
     """Counts of a run, as far as it has come.
 
-    `counts` has the number of new rows by error code, None for answers; `skipped` is the number of pictures
-    that had a row, `removed` of rows whose picture is gone. `start_seconds` end when the first batch starts.
+    `counts` has the number of new rows by error code, None for answers; `others` that of skipped files by
+    suffix. `scored` is the number of pictures that had a row, `removed` of rows whose picture is gone.
+    `start_seconds` end when the first batch starts.
     """
 
     run: Run | None = None
-    skipped: int = 0
+    others: Counter[str] = field(default_factory=Counter)
+    scored: int = 0
     removed: int = 0
     counts: Counter[str | None] = field(default_factory=Counter)
     start_seconds: float = 0.0
@@ -59,9 +62,10 @@ class Summary:
         broken = Counter({code: self.counts[code] for code in self.counts.keys() & FINAL_CODES})
         lines = [
             ("Scored", self.counts[None], f" of {done:,} pictures in {self.seconds:.1f} s"),
-            ("Broken", broken.total(), _by_code(broken)),
-            ("To repeat", to_repeat.total(), _by_code(to_repeat)),
-            ("Skipped", self.skipped, " that had a row"),
+            ("Broken", broken.total(), f": {by_name(broken)}"),
+            ("To repeat", to_repeat.total(), f": {by_name(to_repeat)}"),
+            ("Skipped", self.scored, " that had a row"),
+            ("Left out", self.others.total(), f" files without an image's suffix: {by_name(self.others)}"),
             ("Removed", self.removed, " that are gone"),
             ("Speed", round(done / (self.seconds or 1)), f" pictures/s, after {self.start_seconds:.1f} s"),
         ]
@@ -85,86 +89,75 @@ class Job:
     batch_size: int
     timeout: float
 
-    def run(self, summary: Summary, bar: Callable[[int], AbstractContextManager[Any]]) -> None:
+    def run(
+        self,
+        summary: Summary,
+        report: Callable[[str], None],
+        bar: Callable[[int], AbstractContextManager[Any]],
+    ) -> None:
         """Score the pictures without a row. `summary` is kept up to date, and `bar` opens a bar of a length.
 
-        Raise SettingError if the earlier results are of another kind; DigitServingError, ArtifactError,
-        DigitError or OSError if the run can't start or go on.
+        `report` gets a line before each step that takes long. Raise SettingError if the earlier results are
+        of another kind; DigitServingError, ArtifactError, DigitError or OSError if the run can't start or go
+        on.
         """
         started = time.monotonic()
         results = ResultsFolder(files.absolute(self.output))
-        run, version = self._pin(results.read_run())
-        summary.run = run
+        summary.run, version = run, _ = self._pin(results.read_run())
+        report(f"Listing {run.source} ...")
         listing = files.list_images(self.source)
-        if not len(listing):
-            raise DigitServingError(f"no image in {self.source}")
-        results.remove_leftovers()
-        kept = results.remove_stale_rows(listing, with_failures=True)
-        pending = files.without(listing, kept.keys)
-        summary.removed, summary.skipped = kept.removed, len(listing) - len(pending)
+        summary.others = listing.others
+        if not len(listing.images):
+            others = f", but other files: {by_name(listing.others)}" if listing.others else ""
+            raise DigitServingError(f"no image in {self.source}{others}")
+        pending, summary.removed = results.tidy(listing.images)
+        summary.scored = len(listing.images) - len(pending)
         if not len(pending):
             return
+        if version:
+            report(f"Starting a model server of {run.model}, version {run.version} ...")
         with (
             ProcessGroup(interrupt=True) as group,
             serving(version, self.root, group) if version else nullcontext(self.target or "") as target,
             ray_tasks(self.ray, self.workers) if self.ray else processes(self.workers) as pool,
-            bar(len(pending)) as progress,
         ):
             self._check_server(run, target, group)
             results.write_run(run)
             scorer = Scorer(run.source, target, run.model, run.version, run.read, self.timeout)
-            expected = set(kept.files)
-            for batch in pool.score(pending, self.batch_size, scorer, results):
-                group.check()
-                if batch:
-                    expected.add(batch.file)
-                    summary.add(batch, time.monotonic() - started)
-                    progress.update(batch.counts.total())
-                    _check_answered(batch)
-        if results.names() != expected:
-            # Workers of a killed run wrote other files in the meantime.
-            results.remove_stale_rows(listing, with_failures=False)
+            report(f"Scoring {len(pending):,} pictures; workers: {pool.workers} ...")
+            with bar(len(pending)) as progress:
+                for batch in pool.score(pending, self.batch_size, scorer, results):
+                    group.check()
+                    if batch:
+                        summary.add(batch, time.monotonic() - started)
+                        progress.update(batch.counts.total())
+                        _check_answered(batch)
+        results.tidy(listing.images)
 
     def _pin(self, earlier: Run | None) -> tuple[Run, Version | None]:
         """Return what the rows of this run have in common, and the version to serve unless there is a server.
 
         Raise SettingError if the earlier rows have something else in common.
         """
-        source, model, number = files.absolute(self.source), self.model, self.version
+        model, number, read, local = self.model, self.version, self.read, None
         if earlier:
-            self._check_same(earlier, source=source, model=model, version=number, read=self.read)
-            model, number = earlier.model, None if self.label else earlier.version
-        local = None
-        if self.target:
-            model = model or DIGITS.name
-            label = self.label or (STABLE if number is None else None)
-            try:
-                number = self._resolve(ModelRef(model, number, label))
-            except ModelNotFoundError as error:
-                if not earlier or self.label:
-                    raise
-                raise DigitServingError(
-                    f"{self.output} has results of version {number}, which is no longer served: {error}"
-                ) from error
-        else:
+            model, read = model or earlier.model, earlier.read if read is None else read
+            number = earlier.version if number is None and not self.label else number
+        if not self.target:
             local = find_version(self.root, model, number, self.label)
             model, number = local.model, local.number
-        if earlier:
-            self._check_same(earlier, version=number)
-        return earlier or Run(source, model, number, self.read or False), local
-
-    def _check_same(self, earlier: Run, **wanted: str | int | None) -> None:
-        """Raise SettingError if the command wants something else than the earlier rows have."""
-        for name, value in wanted.items():
-            if value not in (None, getattr(earlier, name)):
+        elif number is None:
+            with closing(Connection(self.target)) as server:
+                stable = ModelRef(model or DIGITS.name, label=self.label or STABLE)
+                number = server.resolve(stable, timeout=self.timeout)
+        run = Run(files.absolute(self.source), model or DIGITS.name, number, read or False)
+        for name, value in asdict(run).items():
+            if earlier and value != getattr(earlier, name):
                 raise SettingError(
                     f"{self.output} has results with {name} {getattr(earlier, name)}, not {value}; "
                     "use another folder"
                 )
-
-    def _resolve(self, model: ModelRef) -> int:
-        with closing(Connection(self.target or "")) as server:
-            return server.resolve(model, timeout=self.timeout)
+        return run, local
 
     def _check_server(self, run: Run, target: str, group: ProcessGroup) -> None:
         """Wait until the version is served. Raise SettingError if it reads no numbers but should."""
@@ -172,8 +165,15 @@ class Job:
         with closing(Connection(target)) as server:
             if not self.target:
                 group.wait(lambda: _is_served(server, model))
-            if run.read and not server.task(model, timeout=self.timeout).reads_numbers:
-                raise SettingError(f"{run.model} reads no numbers; leave out --read")
+            try:
+                task = server.task(model, timeout=self.timeout)
+            except ModelNotFoundError as error:
+                raise DigitServingError(
+                    f"version {run.version} of {run.model}, whose results are in {self.output}, "
+                    f"is not served: {error}"
+                ) from error
+        if run.read and not task.reads_numbers:
+            raise SettingError(f"{run.model} reads no numbers; leave out --read")
 
 
 def find_version(root: Path, name: str | None, number: int | None, label: str | None) -> Version:
@@ -183,9 +183,7 @@ def find_version(root: Path, name: str | None, number: int | None, label: str | 
     """
     folder = ModelsFolder(root)
     name = folder.choose(name)
-    if number is not None:
-        return folder.version(name, number)
-    version = folder.labelled(name, label or STABLE)
+    version = folder.labelled(name, label or STABLE) if number is None else folder.version(name, number)
     if version is None:
         raise ArtifactError(f"no version of {name} is {label or STABLE}; see `digits models ls`")
     return version
@@ -217,6 +215,11 @@ def serving(version: Version, root: Path, group: ProcessGroup) -> Iterator[str]:
             raise ProcessDiedError(f"{error}: {lines[-1]}") from error
 
 
+def by_name(counts: Counter[Any]) -> str:
+    """Return names and counts for a terminal, the largest count first."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
+
+
 def _is_served(server: Connection, model: ModelRef) -> bool:
     try:
         server.resolve(model, timeout=_PROBE_SECONDS)
@@ -230,7 +233,3 @@ def _check_answered(batch: Batch) -> None:
     failed = batch.counts.keys() - {None, *FINAL_CODES, *READ_CODES}
     if 2 * sum(batch.counts[code] for code in failed) > batch.counts.total():
         raise DigitServingError(f"{batch.error}; run the command again to go on")
-
-
-def _by_code(counts: Counter[str | None]) -> str:
-    return ": " + ", ".join(f"{count:,} {code}" for code, count in counts.most_common())

@@ -1,12 +1,10 @@
-"""Result files: schemas, atomic writes, and removal of stale rows."""
+"""Sink of bulk scoring: schemas, atomic writes, and one row for each image."""
 
 import hashlib
 import io
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -19,7 +17,6 @@ from pyarrow.dataset import dataset
 from digit_core.errors import ImageError
 from digit_serving.errors import DigitServingError
 from digit_serving.scoring import files
-from digit_serving.scoring.files import open_folder
 
 _BOX = pa.struct({name: pa.int32() for name in ("left", "top", "width", "height")})
 _PROBABILITIES = pa.list_(pa.float64())
@@ -27,38 +24,34 @@ _DIGIT = pa.struct(
     {"digit": pa.int8(), "confidence": pa.float64(), "probabilities": _PROBABILITIES, "box": _BOX}
 )
 _LINE = pa.struct({"text": pa.string(), "box": _BOX, "digits": pa.list_(_DIGIT)})
-_LAST_COLUMNS = [
-    pa.field("model", pa.string(), nullable=False),
-    pa.field("version", pa.int64(), nullable=False),
-    pa.field("error_code", pa.string()),
-    pa.field("error", pa.string()),
-]
+_PICTURE = {field.name: field.type for field in files.LISTING}
+_ORIGIN = {"model": pa.string(), "version": pa.int64(), "error_code": pa.string(), "error": pa.string()}
 
 PREDICTIONS = pa.schema(
-    [
-        *files.LISTING,
-        pa.field("label", pa.string()),
-        pa.field("predicted_labels", pa.list_(pa.string())),
-        pa.field("digit", pa.int8()),
-        pa.field("refusal", pa.string()),
-        pa.field("confidence", pa.float64()),
-        pa.field("is_digit", pa.float64()),
-        pa.field("probabilities", _PROBABILITIES),
-        *_LAST_COLUMNS,
-    ]
+    {
+        **_PICTURE,
+        "label": pa.string(),
+        "predicted_labels": pa.list_(pa.string()),
+        "digit": pa.int8(),
+        "refusal": pa.string(),
+        "confidence": pa.float64(),
+        "is_digit": pa.float64(),
+        "probabilities": _PROBABILITIES,
+        **_ORIGIN,
+    }
 )
 """Columns of predictions. `predicted_labels` is null, and `label` is not, unless the model is multi-label.
-`digit` is null unless the labels are the ten digits, `is_digit` unless the model
-gives it. `refusal` is null unless the picture shows no digit, or several: then `label` and `digit` are null.
-A row with an error has no values but the picture's, `model` and `version`."""
+`digit` is null unless the labels are the ten digits, `is_digit` unless the model gives it. `refusal` is null
+unless the picture shows no digit, or several: then `label` and `digit` are null. A row with an error has no
+values but the picture's, `model` and `version`."""
 READINGS = pa.schema(
-    [
-        *files.LISTING,
-        pa.field("text", pa.string()),
-        pa.field("refusal", pa.string()),
-        pa.field("lines", pa.list_(_LINE)),
-        *_LAST_COLUMNS,
-    ]
+    {
+        **_PICTURE,
+        "text": pa.string(),
+        "refusal": pa.string(),
+        "lines": pa.list_(_LINE),
+        **_ORIGIN,
+    }
 )
 """Columns of readings, with `--read`."""
 
@@ -85,20 +78,12 @@ class Run:
     read: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """Keys (path and etag) and files of the rows that stay, and the number of pictures that are gone."""
-
-    keys: pa.Table
-    files: set[str]
-    removed: int
-
-
-@dataclass(frozen=True)
 class ResultsFolder:
     """Folder of results at a path or URL of any fsspec filesystem. It can be pickled."""
 
-    url: str
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._filesystem, self._root = files.open_folder(url)
 
     def read_run(self) -> Run | None:
         """Return what the rows in the folder have in common, None for a new folder.
@@ -121,56 +106,51 @@ class ResultsFolder:
         """Write what the rows in the folder have in common."""
         self._write(_RUN_FILE, json.dumps(asdict(run), indent=1).encode())
 
-    def write(self, rows: pa.Table) -> str:
-        """Write a file of rows, which appears when it is whole, and return its name.
+    def write(self, rows: pa.Table) -> None:
+        """Write a file of rows, which appears when it is whole.
 
-        The name is a hash of the pictures: rows of the same pictures replace the file.
+        Its name is a hash of the pictures: rows of the same pictures replace the file.
         """
         keys = zip(rows["path"].to_pylist(), rows["etag"].to_pylist(), strict=True)
         digest = hashlib.sha256(json.dumps(list(keys)).encode()).hexdigest()
-        name = f"part-{digest[:16]}.parquet"
-        self._write_rows(name, rows)
-        return name
+        self._write_rows(f"part-{digest[:16]}.parquet", rows)
 
-    def names(self) -> set[str]:
-        """Return the names of the files of rows."""
-        return {name for name in self._names() if name.startswith("part-")}
+    def tidy(self, listing: pa.Table) -> tuple[pa.Table, int]:
+        """Keep one row of each image in `listing`: an answer or final error rather than a retryable error.
 
-    def remove_leftovers(self) -> None:
-        """Delete what interrupted writes have left."""
+        Return the images without an answer or final error, and the number of pictures that are gone. Workers
+        of a killed run may have written rows, and unfinished files, that others have written too.
+        """
         for name in self._names():
             if name.endswith(_UNFINISHED):
-                # A worker of a killed run may finish its write in the meantime.
                 with suppress(FileNotFoundError):
                     self._filesystem.rm_file(self._path(name))
-
-    def remove_stale_rows(self, listing: pa.Table, *, with_failures: bool) -> Kept:
-        """Rewrite files without the rows of pictures that are not in `listing`, or have another ETag there.
-
-        With `with_failures`, rows of retryable errors are removed too. Of duplicate rows of a picture one
-        stays, an answer or refusal rather than a retryable error.
-        """
         rows = self._read_keys()
         final = pc.or_(pc.is_null(rows["error_code"]), pc.is_in(rows["error_code"], _FINAL_CODES))
         number = pa.array(np.arange(len(rows)))
         # Unique numbers of the rows, those of final rows first.
-        rows = rows.append_column("rank", pc.if_else(final, number, pc.add(number, len(rows))))
+        rank = pc.if_else(final, number, pc.add(number, len(rows)))
         kept = (
-            (rows.filter(final) if with_failures else rows)
+            rows.append_column("rank", rank)
             .join(listing, ["path", "etag"], join_type="left semi")
             .group_by(["path", "etag"])
             .aggregate([("rank", "min")])
         )
-        stays = pc.is_in(rows["rank"], kept["rank_min"].combine_chunks())
+        stays = pc.is_in(rank, kept["rank_min"].combine_chunks())
         for name in pc.unique(rows["file"].filter(pc.invert(stays))).to_pylist():
-            self._filter_rows(name, stays.filter(pc.equal(rows["file"], name)))
-        files_left = pc.unique(rows["file"].filter(stays)).to_pylist()
+            table = parquet.read_table(io.BytesIO(self._filesystem.cat_file(self._path(name))))
+            table = table.filter(stays.filter(pc.equal(rows["file"], name)))
+            if len(table):
+                self._write_rows(name, table)
+            else:
+                self._filesystem.rm_file(self._path(name))
         removed = rows.join(listing.select(["path"]), "path", join_type="left anti")
-        return Kept(kept.select(["path", "etag"]), set(files_left), len(pc.unique(removed["path"])))
+        done = kept.filter(pc.less(kept["rank_min"], len(rows))).select(["path", "etag"])
+        return files.without(listing, done), len(pc.unique(removed["path"]))
 
     def _read_keys(self) -> pa.Table:
         """Return path, etag and error_code of all rows, and the name of their file."""
-        paths = [self._path(name) for name in sorted(self.names())]
+        paths = [self._path(name) for name in sorted(self._names()) if name.startswith("part-")]
         rows = dataset(paths, _KEYS, format="parquet", filesystem=self._filesystem)
         try:
             keys = rows.to_table(columns=[*_KEYS.names, "__filename"])
@@ -181,27 +161,19 @@ class ResultsFolder:
         names = pc.replace_substring_regex(keys["__filename"], ".*/", "")
         return keys.drop_columns("__filename").append_column("file", names)
 
-    def _filter_rows(self, name: str, mask: pa.ChunkedArray) -> None:
-        if pc.any(mask).as_py():
-            rows = parquet.read_table(io.BytesIO(self._filesystem.cat_file(self._path(name))))
-            self._write_rows(name, rows.filter(mask))
-        else:
-            self._filesystem.rm_file(self._path(name))
-
     def _write_rows(self, name: str, rows: pa.Table) -> None:
         buffer = io.BytesIO()
         parquet.write_table(rows, buffer)
         self._write(name, buffer.getvalue())
 
     def _write(self, name: str, data: bytes) -> None:
-        filesystem = self._filesystem
         if get_protocol(self.url) in _OBJECT_STORES:
-            filesystem.pipe_file(self._path(name), data)
+            self._filesystem.pipe_file(self._path(name), data)
             return
         unfinished = self._path(f".{name}.{uuid4().hex[:8]}{_UNFINISHED}")
-        filesystem.makedirs(self._root, exist_ok=True)
-        filesystem.pipe_file(unfinished, data)
-        filesystem.mv(unfinished, self._path(name))
+        self._filesystem.makedirs(self._root, exist_ok=True)
+        self._filesystem.pipe_file(unfinished, data)
+        self._filesystem.mv(unfinished, self._path(name))
 
     def _names(self) -> list[str]:
         try:
@@ -213,14 +185,6 @@ class ResultsFolder:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
-
-    @cached_property
-    def _filesystem(self) -> Any:
-        return open_folder(self.url)[0]
-
-    @cached_property
-    def _root(self) -> str:
-        return open_folder(self.url)[1].rstrip("/")
 
 
 _FINAL_CODES = pa.array(sorted(FINAL_CODES))

@@ -13,7 +13,7 @@ from digit_core.images import to_png
 from digit_serving.scoring.cli import score
 from digit_serving.scoring.files import list_images
 from digit_serving.scoring.results import ResultsFolder, Run
-from digit_serving.scoring.worker import Scorer
+from digit_serving.scoring.scorer import Scorer
 from tests.core.linear_model_server import LinearModelServer
 
 
@@ -37,7 +37,7 @@ def output(tmp_path: Path, photos: Path, server: LinearModelServer) -> Path:
     run = Run(str(photos), "digits", 1, False)
     results = ResultsFolder(str(tmp_path / "results"))
     results.write_run(run)
-    results.write(Scorer(run.source, server.target, "digits", 1)(list_images(run.source)))
+    results.write(Scorer(run.source, server.target, "digits", 1)(list_images(run.source).images))
     return tmp_path / "results"
 
 
@@ -45,7 +45,9 @@ def run(*arguments: object, status: int) -> str:
     """Run the command; return its standard output after success, else standard error."""
     result = CliRunner().invoke(score, [*map(str, arguments)])
     assert result.exit_code == status, result.output
-    return result.stderr if status else result.stdout
+    # Lines that end with an ellipsis say what takes long.
+    errors = [line for line in result.stderr.splitlines(keepends=True) if not line.endswith("...\n")]
+    return "".join(errors) if status else result.stdout
 
 
 @pytest.mark.parametrize(
@@ -106,10 +108,24 @@ def test_score_version_that_is_not_served_is_an_error(
 
 
 def test_score_version_that_is_no_longer_served_is_an_error(output: Path, photos: Path, digits: Any) -> None:
+    (photos / "1.png").write_bytes(b"changed")
     with LinearModelServer(digits.images[:500], digits.labels[:500]) as server:
         server.publish(digits.images[:500], digits.labels[:500])
         error = run(photos, "--output", output, "--model-server", server.target, status=1)
-    assert "results of version 1, which is no longer served" in error
+    assert f"version 1 of digits, whose results are in {output}, is not served" in error
+
+
+def test_score_other_files_are_counted_by_suffix(
+    output: Path, photos: Path, server: LinearModelServer
+) -> None:
+    for name in ("a.heic", "b.heic", "notes.txt"):
+        (photos / name).touch()
+    summary = run(photos, "--output", output, "--model-server", server.target, status=0)
+    assert "Left out   3 files without an image's suffix: 2 .heic, 1 .txt" in summary
+    for path in photos.glob("*.png"):
+        path.unlink()
+    error = run(photos, "--output", output, "--model-server", server.target, status=1)
+    assert error == f"Error: no image in {photos}, but other files: 2 .heic, 1 .txt\n"
 
 
 def test_score_without_ray_names_its_extra(

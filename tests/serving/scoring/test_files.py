@@ -16,7 +16,7 @@ from digit_serving.scoring import files
 
 def rows(source: object) -> dict[str, dict[str, Any]]:
     """Return the listing's rows by the names of their files."""
-    return {row["path"].rpartition("/")[2]: row for row in files.list_images(str(source)).to_pylist()}
+    return {row["path"].rpartition("/")[2]: row for row in files.list_images(str(source)).images.to_pylist()}
 
 
 def test_list_images_returns_images_of_all_subfolders(tmp_path: Path) -> None:
@@ -27,6 +27,15 @@ def test_list_images_returns_images_of_all_subfolders(tmp_path: Path) -> None:
     listed = rows(tmp_path)
     assert listed.keys() == {"a.png", "c.JPG", "e.webp", ".hidden.gif"}
     assert listed["e.webp"]["path"] == str(tmp_path / "b/d/e.webp")
+
+
+def test_list_images_counts_other_files_by_suffix(tmp_path: Path) -> None:
+    for name in ("a.png", "a.pgm", "b.HEIC", "b/c.heic", "README"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"12345")
+    listing = files.list_images(str(tmp_path))
+    assert len(listing.images) == 2
+    assert listing.others == {".heic": 2, "without suffix": 1}
 
 
 @pytest.mark.parametrize("change", ["content", "time"])
@@ -66,7 +75,7 @@ def test_list_images_elsewhere_returns_urls() -> None:
     filesystem.pipe_file("/bucket/digits/a[1].png", b"1")
     filesystem.pipe_file("/bucket/b.png", b"22")
     try:
-        assert sorted(files.list_images("memory://bucket")["path"].to_pylist()) == [
+        assert sorted(files.list_images("memory://bucket").images["path"].to_pylist()) == [
             "memory:///bucket/b.png",
             "memory:///bucket/digits/a[1].png",
         ]

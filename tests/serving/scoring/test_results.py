@@ -61,6 +61,10 @@ def read(results: ResultsFolder) -> list[dict[str, Any]]:
     return rows
 
 
+def parts(results: ResultsFolder) -> list[Path]:
+    return list(Path(results.url).glob("part-*"))
+
+
 def keys(results: ResultsFolder) -> list[tuple[str, str]]:
     return sorted((row["path"], row["etag"]) for row in read(results))
 
@@ -81,11 +85,11 @@ def test_write_read_returns_the_same_rows(
 
 
 def test_write_same_pictures_replaces_their_file(results: ResultsFolder) -> None:
-    first = results.write(table([prediction("a", code="unreadable"), prediction("b")]))
-    again = results.write(table([prediction("a"), prediction("b")]))
-    other = results.write(table([prediction("a", etag="2"), prediction("b")]))
-    assert first == again != other
-    assert results.names() == {first, other}
+    results.write(table([prediction("a", code="unreadable"), prediction("b")]))
+    results.write(table([prediction("a"), prediction("b")]))
+    assert len(parts(results)) == 1
+    results.write(table([prediction("a", etag="2"), prediction("b")]))
+    assert len(parts(results)) == 2
 
 
 def test_parquet_folder_is_readable_as_dataset_beside_the_run_file(results: ResultsFolder) -> None:
@@ -107,68 +111,61 @@ def test_read_run_returns_what_was_written_or_none(results: ResultsFolder) -> No
         results.read_run()
 
 
-def test_remove_stale_rows_keeps_current_final_rows(results: ResultsFolder) -> None:
+def test_tidy_keeps_current_rows_and_returns_pictures_to_score(results: ResultsFolder) -> None:
     rows = [
         prediction("kept"),
         prediction("changed"),
         prediction("gone"),
         prediction("refused", code="not_an_image"),
         prediction("unanswered", code="deadline_exceeded"),
-        prediction("unreadable", code="unreadable"),
     ]
     results.write(table(rows))
     results.write(table([prediction("gone too")]))
-    now = listing(kept="1", changed="2", refused="1", unanswered="1", unreadable="1", added="1")
-    kept = results.remove_stale_rows(now, with_failures=True)
-    expected = [("kept", "1"), ("refused", "1")]
-    assert keys(results) == expected
-    assert sorted(map(tuple, (row.values() for row in kept.keys.to_pylist()))) == expected
-    assert kept.removed == 2
-    assert len(results.names()) == 1
+    now = listing(kept="1", changed="2", refused="1", unanswered="1", added="1")
+    pending, removed = results.tidy(now)
+    assert pending["path"].to_pylist() == ["added", "changed", "unanswered"]
+    assert removed == 2
+    assert keys(results) == [("kept", "1"), ("refused", "1"), ("unanswered", "1")]
+    assert len(parts(results)) == 1
 
 
-def test_remove_stale_rows_keeps_one_row_of_each_picture(results: ResultsFolder) -> None:
+def test_tidy_keeps_one_row_of_each_picture(results: ResultsFolder) -> None:
     results.write(table([prediction("a"), prediction("b")]))
     results.write(table([prediction("b"), prediction("c")]))
-    results.remove_stale_rows(listing(a="1", b="1", c="1"), with_failures=True)
+    pending, removed = results.tidy(listing(a="1", b="1", c="1"))
+    assert (len(pending), removed) == (0, 0)
     assert keys(results) == [("a", "1"), ("b", "1"), ("c", "1")]
 
 
-def test_remove_stale_rows_keeps_answer_rather_than_retryable_error(results: ResultsFolder) -> None:
+def test_tidy_keeps_answer_rather_than_retryable_error(results: ResultsFolder) -> None:
     pictures = {f"picture {number}": "1" for number in range(20)}
     for name in pictures:
         # File names are hashes, so that either file may come first.
         results.write(table([prediction(name, code="unavailable"), prediction("gone")]))
         results.write(table([prediction(name)]))
-    results.remove_stale_rows(listing(**pictures), with_failures=False)
+    assert len(results.tidy(listing(**pictures))[0]) == 0
     rows = read(results)
     assert len(rows) == 20
     assert {row["error_code"] for row in rows} == {None}
 
 
-def test_remove_stale_rows_may_keep_failures(results: ResultsFolder) -> None:
-    name = results.write(table([prediction("a", code="deadline_exceeded"), prediction("gone")]))
-    results.write(table([prediction("gone too")]))
-    assert results.remove_stale_rows(listing(a="1"), with_failures=False).files == {name}
-    assert keys(results) == [("a", "1")]
+def test_tidy_of_new_folder_returns_all_pictures(results: ResultsFolder) -> None:
+    pending, removed = results.tidy(listing(a="1"))
+    assert (len(pending), removed) == (1, 0)
 
 
-def test_remove_stale_rows_of_new_folder_keeps_nothing(results: ResultsFolder) -> None:
-    kept = results.remove_stale_rows(listing(a="1"), with_failures=True)
-    assert (len(kept.keys), kept.removed) == (0, 0)
-
-
-def test_remove_stale_rows_damaged_file_raises_with_its_name(results: ResultsFolder) -> None:
-    name = results.write(table([prediction("a")]))
-    path = Path(results.url) / name
+def test_tidy_damaged_file_raises_with_its_name(results: ResultsFolder) -> None:
+    results.write(table([prediction("a")]))
+    (path,) = parts(results)
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(DigitServingError, match=f"has a damaged file; remove it.*{name}"):
-        results.remove_stale_rows(listing(a="1"), with_failures=True)
+    with pytest.raises(DigitServingError, match=f"has a damaged file; remove it.*{path.name}"):
+        results.tidy(listing(a="1"))
 
 
-def test_remove_leftovers_deletes_interrupted_writes_only(results: ResultsFolder) -> None:
-    name = results.write(table([prediction("a")]))
+def test_tidy_deletes_interrupted_writes_only(results: ResultsFolder) -> None:
+    results.write(table([prediction("a")]))
     results.write_run(RUN)
-    (Path(results.url) / f".{name}.0000.unfinished").write_bytes(b"half")
-    results.remove_leftovers()
-    assert {path.name for path in Path(results.url).iterdir()} == {name, "_score.json"}
+    before = {*Path(results.url).iterdir()}
+    (Path(results.url) / ".part-1.parquet.0000.unfinished").write_bytes(b"half")
+    results.tidy(listing(a="1"))
+    assert {*Path(results.url).iterdir()} == before

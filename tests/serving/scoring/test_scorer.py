@@ -15,7 +15,7 @@ from digit_core.errors import ImageError
 from digit_core.images import to_png
 from digit_serving.scoring import files
 from digit_serving.scoring.results import PREDICTIONS, READINGS
-from digit_serving.scoring.worker import Scorer
+from digit_serving.scoring.scorer import Scorer
 from tests.core.drawn_numbers import draw_lines
 from tests.core.linear_model_server import LinearModelServer
 
@@ -43,7 +43,7 @@ def folder(digits: Any, tmp_path: Path) -> Path:
 def score(folder: Path, target: str, **options: Any) -> dict[str, dict[str, Any]]:
     """Return the rows of the folder's images by their names."""
     scorer = Scorer(str(folder), target, "digits", 1, **options)
-    rows = scorer(files.list_images(str(folder)))
+    rows = scorer(files.list_images(str(folder)).images)
     return {Path(row["path"]).name: row for row in rows.to_pylist()}
 
 
@@ -67,7 +67,7 @@ def test_score_equals_predict_many(folder: Path, server: LinearModelServer) -> N
 
 
 def test_score_vanished_file_is_a_row(folder: Path, server: LinearModelServer) -> None:
-    listing = files.list_images(str(folder))
+    listing = files.list_images(str(folder)).images
     (folder / "3.png").unlink()
     (folder / "4.png").unlink()
     (folder / "4.png").mkdir()
@@ -91,7 +91,7 @@ def test_score_failed_call_is_an_error_of_its_pictures(folder: Path, server: Lin
 
 
 def test_score_many_pictures_are_in_order(folder: Path, server: LinearModelServer) -> None:
-    listing = files.list_images(str(folder))
+    listing = files.list_images(str(folder)).images
     repeated = listing.take(list(range(len(listing))) * 60)
     rows = Scorer(str(folder), server.target, "digits", 1)(repeated)
     assert rows.schema == PREDICTIONS
@@ -104,14 +104,14 @@ def test_score_labels_that_are_no_digits_have_no_digit(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(to_png(pixels[1]))
     with LinearModelServer(pixels, np.array([0, 1], np.uint8), task=task) as server:
         scorer = Scorer(str(tmp_path), server.target, "colors", 1)
-        (row,) = scorer(files.list_images(str(tmp_path))).to_pylist()
+        (row,) = scorer(files.list_images(str(tmp_path)).images).to_pylist()
     assert (row["label"], row["digit"], row["is_digit"]) == ("light", None, None)
 
 
 def test_score_read_returns_numbers_with_boxes(folder: Path, server: LinearModelServer, digits: Any) -> None:
     (folder / "page.png").write_bytes(to_png(draw_lines([digits.one(4), digits.one(2)])))
     scorer = Scorer(str(folder), server.target, "digits", 1, read=True)
-    table = scorer(files.list_images(str(folder)))
+    table = scorer(files.list_images(str(folder)).images)
     rows = {Path(row["path"]).name: row for row in table.to_pylist()}
     assert table.schema == READINGS
     with ModelServerClient(server.target) as client:
@@ -128,7 +128,7 @@ def test_score_read_returns_numbers_with_boxes(folder: Path, server: LinearModel
 
 
 def test_scorer_used_before_can_be_pickled(folder: Path, server: LinearModelServer) -> None:
-    listing = files.list_images(str(folder))
+    listing = files.list_images(str(folder)).images
     scorer = Scorer(str(folder), server.target, "digits", 1)
     rows = scorer(listing)
     assert pickle.loads(pickle.dumps(scorer))(listing).equals(rows)

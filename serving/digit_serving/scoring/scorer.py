@@ -1,0 +1,98 @@
+"""Scorer: a function of a table of images to a table of their rows, for any pool of workers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from operator import itemgetter
+from typing import Any
+
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from digit_client import ModelServerClient
+from digit_core.errors import DigitError
+from digit_core.results import Prediction, Reading
+from digit_serving.scoring.files import open_folder
+from digit_serving.scoring.results import NOT_FOUND, PREDICTIONS, READINGS, UNREADABLE
+
+_CALLS = 2
+"""Calls at a time: images are read and prepared for one while the model server answers the other."""
+_DOWNLOADS = 32
+"""Images of an object store that are read at a time."""
+_PREDICTION_COLUMNS = (
+    *("label", "predicted_labels", "digit", "refusal", "confidence", "is_digit", "probabilities"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """Function of a table of images, in the columns of `files.LISTING`, to a table of their rows.
+
+    The images lie on the filesystem of `source`, a path or URL; `target` is the model server's gRPC address,
+    `timeout` in seconds bounds a call with all its retries. `version` is in every row. With `read` the rows
+    are readings, in the columns of `results.READINGS`, else predictions, in those of `results.PREDICTIONS`.
+
+    Errors of an image, of reading it or of the model server are rows; none is raised. Few images are in
+    memory. A Scorer can be pickled: pools and Spark send it to their workers.
+    """
+
+    source: str
+    target: str
+    model: str
+    version: int
+    read: bool = False
+    timeout: float = 60.0
+
+    def __call__(self, images: pa.Table) -> pa.Table:
+        """Return a row for each image, in their order."""
+        listed = images.to_pylist()
+        client = _connect(self.target, self.model, self.timeout)
+        ask = client.iter_read if self.read else client.iter_predict
+        sources = self._open([image["path"] for image in listed])
+        answers = sorted(ask(sources, concurrency=_CALLS, version=self.version), key=itemgetter(0))
+        constant = {"model": self.model, "version": self.version}
+        rows = [{**listed[index], **constant, **_describe(outcome)} for index, outcome in answers]
+        return pa.Table.from_pylist(rows, READINGS if self.read else PREDICTIONS)
+
+    def _open(self, paths: Sequence[str]) -> Iterator[Any]:
+        """Yield each local path, which the client reads, and of other images the bytes or the OSError."""
+        filesystem, _ = open_folder(self.source)
+        if isinstance(filesystem, LocalFileSystem):
+            yield from paths
+            return
+        for start in range(0, len(paths), _DOWNLOADS):
+            # Concurrent. Unlike `cat`, it takes brackets and asterisks as parts of names.
+            group = paths[start : start + _DOWNLOADS]
+            for content in filesystem.cat_ranges(group, None, None, on_error="return"):
+                yield content if isinstance(content, (bytes, OSError)) else OSError(str(content))
+
+
+@cache
+def _connect(target: str, model: str, timeout: float) -> ModelServerClient:
+    """Return this process's client, which keeps its connection and the task card."""
+    return ModelServerClient(target, name=model, timeout=timeout)
+
+
+def _describe(outcome: Prediction | Reading | DigitError | OSError) -> dict[str, Any]:
+    """Return the outcome's columns; the others are null."""
+    match outcome:
+        case Prediction():
+            return {name: getattr(outcome, name) for name in _PREDICTION_COLUMNS}
+        case Reading():
+            lines = [_line(line) for line in outcome.lines]
+            return {"text": outcome.text, "refusal": outcome.refusal, "lines": lines}
+        case DigitError():
+            return {"error_code": outcome.code, "error": outcome.message}
+        case FileNotFoundError():
+            return {"error_code": NOT_FOUND, "error": "the file does not exist"}
+        case _:
+            return {"error_code": UNREADABLE, "error": f"the file can't be read: {outcome}"}
+
+
+def _line(line: Any) -> dict[str, Any]:
+    digits = [{**asdict(digit), "box": _box(digit.box)} for digit in line.digits]
+    return {"text": line.text, "box": _box(line.box), "digits": digits}
+
+
+def _box(box: tuple[int, int, int, int]) -> dict[str, int]:
+    return dict(zip(("left", "top", "width", "height"), box, strict=True))
