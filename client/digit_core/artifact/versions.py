@@ -21,6 +21,10 @@ class ArtifactError(Exception):
     """Failed lookup or change of published models or of feedback; one sentence for a terminal."""
 
 
+class UnsignedError(ArtifactError):
+    """The files of a version are not those that a key's owner signed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Version:
     """Published version of a model. `number` is its folder's name as the model server reads it: 0007 is 7."""

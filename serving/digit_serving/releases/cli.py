@@ -129,15 +129,14 @@ def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", na
     --promote only.
     """
     with needs_extra("s3"):
-        from digit_serving.releases.bucket import Bucket
+        from digit_serving.releases.bucket import Bucket, publish
 
         labels = folder.read_config().labels(name) if promote else {}
         if number is None and not labels:
             number = max(folder.versions(name))
         numbers = {*labels.values()} if number is None else {number, *labels.values()}
-        Bucket(url).publish(
-            folder, [folder.version(name, each) for each in sorted(numbers)], labels, click.echo
-        )
+        versions = [folder.version(name, each) for each in sorted(numbers)]
+        publish(Bucket(url), folder, versions, labels, click.echo)
 
 
 @models.command()
@@ -165,7 +164,9 @@ def pull(
     """Copy from a bucket what the models.config there names: versions, then labels.
 
     A version appears in the folder when it is complete and its checksums are right. An interrupted pull goes
-    on where it stopped. A version that is there never changes.
+    on where it stopped. A version that is there never changes; one that the models.config no longer names is
+    removed here if the bucket keeps it, unless a rollback needs it. With a key, a version without its owner's
+    signature is left out.
     """
     with click_errors(), needs_extra("s3"):
         from digit_core.artifact.models_folder import ModelsFolder

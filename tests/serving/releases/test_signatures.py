@@ -180,3 +180,29 @@ def test_pull_with_public_key_refuses_what_is_not_signed(
         assert list_versions(to / "digits").keys() == {7}
         # A version that is there is checked again.
         assert run("pull", url, "--models", to, "--public-key", keys.other).exit_code == 1
+
+
+def test_pull_leaves_out_a_version_that_is_not_signed(
+    version: Path, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with S3Server() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        server.filesystem().mkdir("bucket")
+        url, to = "s3://bucket", tmp_path / "pulled"
+        folder = ModelsFolder(tmp_path, verify=lambda _: None)
+        folder.enter(folder.version("digits", 7))
+        assert run("push", url, "--models", tmp_path).exit_code == 0
+        assert run("pull", url, "--models", to, "--public-key", keys.public).exit_code == 0
+        unsigned = Path(shutil.copytree(version, version.with_name("8")))
+        (unsigned / signatures.SIGNATURE).unlink()
+        folder.enter(folder.version("digits", 8))
+        assert run("promote", 8, "--models", tmp_path, "--offline").exit_code == 0
+        assert run("push", url, "--models", tmp_path, "--promote").exit_code == 0
+        for _ in range(2):
+            result = run("pull", url, "--models", to, "--public-key", keys.public)
+            assert result.exit_code == 0
+            assert f"{signatures.SIGNATURE} does not exist; version 8 is left out." in result.stdout
+            config = ModelsFolder(to).read_config()
+            assert (config.listed("digits"), config.labels("digits")) == ({7}, {"stable": 7})
+        assert "Pulling" not in result.stdout
