@@ -30,6 +30,8 @@ _TLS_SETTINGS = (
 # pages for the next request. With these settings glibc keeps up to 16 MiB, in blocks of at most 4 MiB.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 * 2**20), "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20)}
 MODEL_SERVER_FLAGS = (
+    # Metrics for Prometheus, where those of the containers are.
+    f"--monitoring_config_file={Path(__file__).with_name('monitoring.config')}",
     "--enable_profiler=false",
     # The server refuses calls beyond this number, by default four for each core. Threads start on demand.
     "--grpc_max_threads=256",

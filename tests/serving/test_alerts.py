@@ -18,6 +18,8 @@ RULES: list[dict[str, Any]] = [
 ]
 ALERTS = [rule for rule in RULES if "alert" in rule]
 RUNBOOK = (ROOT / "docs" / "how-to" / "runbook.md").read_text()
+RUNBOOK_ADDRESS = '{{ or $externalLabels.runbook "docs/how-to/runbook.md" }}'
+"""Template of the address, whose default is the file."""
 OPERATE = (ROOT / "docs" / "how-to" / "operate.md").read_text()
 
 HOUR = 60
@@ -51,7 +53,8 @@ class Case:
         """Return the alerts that fire, with the texts of the rule."""
         if self.labels is None:
             return []
-        labels = {"job": "gateway", "severity": self.severity, **self.labels}
+        labels = {"job": "gateway", "severity": self.severity} | self.labels
+        labels = {name: value for name, value in labels.items() if value}
         (rule,) = [
             rule
             for rule in ALERTS
@@ -60,8 +63,8 @@ class Case:
         annotations = {
             name: re.sub(
                 r"\{\{ \$(?:value|labels\.(\w+)).*?\}\}",
-                lambda found: labels[found[1]] if found[1] else self.value,
-                text,
+                lambda found: labels.get(found[1], "") if found[1] else self.value,
+                text.replace(RUNBOOK_ADDRESS, "docs/how-to/runbook.md"),
             )
             for name, text in rule["annotations"].items()
         }
@@ -171,6 +174,7 @@ THREE_DAYS: dict[str, Any] = {"minutes": 3 * DAY, "step": 2, "evaluation": 30}
 # No evaluation is in both windows, and the change is between them.
 SIX_WEEKS: dict[str, Any] = {"minutes": 6 * WEEK + 2 * HOUR, "step": 2, "evaluation": 5 * HOUR}
 A_DAY_LATER: dict[str, Any] = {"minutes": DAY + 2 * HOUR, "step": 2, "evaluation": 10}
+EIGHT_DAYS: dict[str, Any] = {"minutes": 8 * DAY, "step": 2, "evaluation": HOUR}
 LATER_THAT_DAY: dict[str, Any] = {"minutes": 27 * HOUR, "step": 10, "evaluation": 10}
 
 
@@ -192,6 +196,26 @@ def images(*phases: tuple[float, float, int]) -> Series:
     )
 
 
+# Three days without an outage, which would explain the errors.
+HEALTHY = up("gateway", "1x2200") | build_info("1x2200") | up("model-server", "1x2200")
+FAILED_JOB = {"job_name": "publish", "condition": "true"}
+
+
+def volume(available: int, namespace: str) -> Series:
+    """Return the volume of models of a namespace, in percent of its size; ours has a gateway."""
+    labels = {"job": "kubelet", "namespace": namespace, "persistentvolumeclaim": "models"}
+    return {
+        series("kubelet_volume_stats_available_bytes", **labels): f"{available}x60",
+        series("kubelet_volume_stats_capacity_bytes", **labels): "100x60",
+    } | build_info("1x60", **OURS)
+
+
+def failed_job(namespace: str) -> Series:
+    """Return a failed Job of a namespace; ours has a gateway."""
+    labels = {"job": "kube-state-metrics", "namespace": namespace, **FAILED_JOB}
+    return {series("kube_job_failed", **labels): "1x60"} | build_info("1x60", **OURS)
+
+
 CASES = [
     Case("RequestsFail", requests(PREDICT, s503=20), objective("availability", PREDICT), "20.0", "critical"),
     # Every request is refused unread, so that no other counter moves.
@@ -204,7 +228,7 @@ CASES = [
     Case("RequestsFail", requests(PREDICT, s429=900, s422=99)),
     Case(
         "RequestsFail",
-        requests(PREDICT, s503=4, times=3 * DAY // 2),
+        requests(PREDICT, s503=4, times=3 * DAY // 2) | HEALTHY,
         objective("availability", PREDICT),
         "4.0",
         **THREE_DAYS,
@@ -221,10 +245,17 @@ CASES = [
     Case("RequestsSlow", durations(PREDICT, "0.5", within=995, of=1000)),
     Case(
         "RequestsSlow",
-        durations(PREDICT, "0.5", within=96, of=100, times=3 * DAY // 2),
+        durations(PREDICT, "0.5", within=96, of=100, times=3 * DAY // 2) | HEALTHY,
         objective("latency", PREDICT),
         "4.0",
         **THREE_DAYS,
+    ),
+    # Twenty minutes after an outage that has paged.
+    Case(
+        "RequestsFail",
+        up("model-server", "1x30 0x9 1x20")
+        | counter("digits_requests_total", (100, 29), (0, 9), (100, 20), route=PREDICT, status="200")
+        | counter("digits_requests_total", (0, 29), (100, 9), (0, 20), route=PREDICT, status="503"),
     ),
     Case("GatewayDown", up("gateway", "1x10 0x50") | build_info("1x10 stale"), {}, severity="critical"),
     # Another team's gateway in the same Prometheus; ours have left its list of targets.
@@ -282,6 +313,35 @@ CASES = [
     Case("Overloaded", requests(PREDICT, s429=900) | refusals(PREDICT, 0)),
     Case("Overloaded", counter("digits_overload_total", *SHORT, route=PREDICT), minutes=9),
     Case(
+        "CallersUnauthorized",
+        counter("digits_requests_total", (100, 29), (0, HOUR), route=PREDICT, status="200")
+        | counter("digits_requests_total", (0, 29), (100, HOUR), route=PREDICT, status="401"),
+        {},
+        "100%",
+        "critical",
+    ),
+    # One key of many is wrong; a scanner without a key calls a service that nobody else does.
+    Case("CallersUnauthorized", requests(PREDICT, s401=500)),
+    Case("CallersUnauthorized", requests(PREDICT, each=100, s401=100)),
+    Case("CallersRateLimited", requests(PREDICT, s429=900) | build_info("1x60"), {}, "90%"),
+    Case("CallersRateLimited", requests(PREDICT, s429=900) | refusals(PREDICT, 900) | build_info("1x60")),
+    Case(
+        "TrafficStops",
+        counter("digits_requests_total", (120, 4 * DAY - HOUR), (0, HOUR), route=PREDICT, status="200"),
+        {},
+        "1.0",
+        "critical",
+        **EIGHT_DAYS,
+    ),
+    # It began two days ago.
+    Case(
+        "TrafficStops",
+        counter(
+            "digits_requests_total", (0, 3 * DAY), (120, DAY - HOUR), (0, HOUR), route=PREDICT, status="200"
+        ),
+        **EIGHT_DAYS,
+    ),
+    Case(
         "WorkersRestart",
         counter("digits_worker_exits_total", (1, HOUR), instance="gateway:8080"),
         {"instance": "gateway:8080"},
@@ -295,6 +355,25 @@ CASES = [
         "FeedbackStoreFails",
         requests("/v1/feedback", s404=100) | counter("digits_feedback_dropped_total", (0, HOUR)),
     ),
+    Case(
+        "DiskFills",
+        {
+            series("node_filesystem_avail_bytes", job="node", mountpoint="/", fstype="ext4"): "5x60",
+            series("node_filesystem_size_bytes", job="node", mountpoint="/", fstype="ext4"): "100x60",
+        },
+        {"job": "node", "mountpoint": "/", "fstype": "ext4"},
+        "5%",
+    ),
+    Case(
+        "DiskFills",
+        volume(available=5, namespace="digits"),
+        {"job": "kubelet", "namespace": "digits", "persistentvolumeclaim": "models"},
+        "5%",
+    ),
+    Case("DiskFills", volume(available=50, namespace="digits") | volume(available=5, namespace="mail")),
+    Case("JobFails", failed_job("digits"), {"job": "kube-state-metrics", **OURS, **FAILED_JOB}),
+    Case("JobFails", failed_job("mail")),
+    Case("Watchdog", {}, {"job": ""}, severity="none"),
     Case("ImagesRefused", images((90, 10, DAY // 2), (60, 40, 90)), DIGITS, "40%", **A_DAY_LATER),
     Case("ImagesRefused", images((60, 40, DAY // 2 + 90)), **A_DAY_LATER),
     Case("ConfidenceFalls", confidence(0.99, 0.9), DIGITS, "90%", **LATER_THAT_DAY),
@@ -363,7 +442,7 @@ def test_runbook_has_the_section_that_each_alert_links() -> None:
     assert sections == list(dict.fromkeys(rule["alert"] for rule in ALERTS))
     for rule in ALERTS:
         link = rule["annotations"]["runbook_url"]
-        assert link.endswith(f"/docs/how-to/runbook.md#{rule['alert'].lower()}")
+        assert link == f"{RUNBOOK_ADDRESS}#{rule['alert'].lower()}"
 
 
 def test_page_has_the_objectives_of_the_rules() -> None:

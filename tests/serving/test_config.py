@@ -17,6 +17,9 @@ def test_monitoring_config_enables_the_path_that_prometheus_scrapes() -> None:
     monitoring = read("monitoring.config", "MonitoringConfig").prometheus_config
     assert monitoring.enable
     assert f"metrics_path: {monitoring.path}\n" in (FOLDER / "prometheus.yml").read_text()
+    # `digits up` has a copy: an installed package has no folder `config`.
+    copy = FOLDER.parent / "digit_serving" / "monitoring.config"
+    assert copy.read_text() == (FOLDER / "monitoring.config").read_text()
 
 
 def test_batching_config_fits_the_largest_request_of_the_gateway() -> None:

@@ -31,8 +31,10 @@ QUERIES = [target["expr"] for panel in PANELS for target in panel.get("targets",
 SCRAPE_CONFIGS: list[dict[str, Any]] = yaml.safe_load((CONFIG / "prometheus.yml").read_text())[
     "scrape_configs"
 ]
-PROMETHEUS_METRICS = {"up"}
+PROMETHEUS_METRICS = {"up", "ALERTS"}
 """Metrics that Prometheus itself adds."""
+EXPORTERS = ("node_", "kubelet_", "kube_")
+"""Prefixes of node_exporter, the kubelet and kube-state-metrics."""
 KEYWORDS = {"and", "or", "unless", "offset"}
 
 SHADOW_QUERIES = re.findall(
@@ -110,7 +112,7 @@ def test_model_server_metrics_in_queries_exist(model_server_url: str) -> None:
     (path,) = [config["metrics_path"] for config in SCRAPE_CONFIGS if "metrics_path" in config]
     instances = {"instances": [[0.0] * 784]}
     httpx.post(f"{model_server_url}/v1/models/digits:predict", json=instances).raise_for_status()
-    used = {name for name in USED_METRICS if not name.startswith("digits_")}
+    used = {name for name in USED_METRICS if not name.startswith(("digits_", *EXPORTERS))}
     assert used
     assert used <= metrics_in_exposition(httpx.get(f"{model_server_url}{path}").text)
 
@@ -125,9 +127,18 @@ def test_amtool_accepts_configuration() -> None:
         pytest.skip("amtool is not installed; Debian's package prometheus-alertmanager has it")
     file = CONFIG / "alertmanager.yml"
     subprocess.run([program, "check-config", file], check=True)
-    for severity, receiver in (("critical", "pager"), ("warning", "tickets")):
+    for label, receiver in (
+        ("severity=critical", "pager"),
+        ("severity=warning", "tickets"),
+        ("alertname=Watchdog", "heartbeat"),
+    ):
         test = ("config", "routes", "test", f"--config.file={file}", f"--verify.receivers={receiver}")
-        subprocess.run([program, *test, f"severity={severity}"], check=True)
+        subprocess.run([program, *test, label], check=True)
+    # Rules that inhibit, or are inhibited, exist.
+    rules = yaml.safe_load(file.read_text())["inhibit_rules"]
+    named = " ".join(matcher for rule in rules for side in rule.values() for matcher in side)
+    alerts = {rule["alert"] for rule in RULES if "alert" in rule}
+    assert set(re.findall(r"\b[A-Z]\w+", named)) <= alerts
 
 
 def test_promtool_accepts_queries(promtool: str, tmp_path: Path) -> None:
