@@ -17,6 +17,10 @@ def render(values: dict[str, Any]) -> str:
     """
     with Chart.load(K8S / "chart") as chart:
         templates = chart.render(values, name="digits", namespace="digits")
+    # Helm prints NOTES.txt, and runs tests, itself.
+    templates = {
+        path: text for path, text in templates.items() if "/tests/" not in path and "NOTES" not in path
+    }
     # `installation` has the namespace, which kubectl has to create first.
     ordered = sorted(templates, key=lambda path: ("installation" not in path, path))
     documents = (document.strip() for path in ordered for document in templates[path].split("\n---\n"))

@@ -14,6 +14,7 @@ from tests.manifests import OVERLAYS, Object, defaults, merge, overlay, overlay_
 
 STORAGE = {"ipBlock": {"cidr": "203.0.113.0/28"}}
 DATABASE = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "postgres"}}}
+REDIS = {"ipBlock": {"cidr": "198.51.100.9/32"}}
 CONTROLLER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "traefik"}}}
 PUBLIC_KEY = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"
 
@@ -44,6 +45,7 @@ CHOICES: dict[str, dict[str, Any]] = {
         "anonymous": {},
         "keys": {"apiKeys": True},
         "limited": {"rateLimit": "600/minute"},
+        "shared": {"rateLimit": "600/minute", "redis": {"external": True, "peers": [REDIS], "port": 6380}},
     },
     "feedback": {
         "none": {},

@@ -1,11 +1,13 @@
 """Chart: the overlays rendered from it, choices that it refuses, and the objects of single choices."""
 
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -15,6 +17,7 @@ from digit_serving.gateway.rate_limit import RateLimiter
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.k8s.conftest import DATABASE, PUBLIC_KEY, STORAGE
+from tests.k8s.test_objects import VERSIONS
 from tests.manifests import (
     K8S,
     OVERLAYS,
@@ -81,14 +84,154 @@ def test_chart_passes_helm_lint() -> None:
         ({"gateway": {"replicas": {"min": 30}}}, "gateway.replicas: min is more than max"),
         ({"route": {"kind": "ingres"}}, "/route/kind"),
         ({"gateways": {}}, "gateways"),
-        ({"images": {"gateway": "digits-gateway"}}, "/images/gateway"),
-        ({"gateway": {"settings": {"WORKERS": "2"}}}, "WORKERS"),
+        ({"images": {"gateway": "digits-gateway"}}, "such as digits-gateway:0.1.0"),
+        ({"gateway": {"settings": {"WORKERS": "2"}}}, "DIGITS_WORKERS"),
+        ({"gateway": {"settings": {"DIGITS_API_KEYS": "/keys"}}}, "DIGITS_API_KEYS: set apiKeys"),
+        ({"gateway": {"tls": True}, "route": {"kind": "ingress"}}, "gateway.tls: a route ends TLS itself"),
+        ({"redis": {"external": True}, "rateLimit": "1/second"}, "redis.external: name its addresses"),
+        (merge(BUCKET, {"models": {"bucket": {"url": "models"}}}), "such as s3://models"),
+        (merge(BUCKET, {"models": {"bucket": {"publicKey": "key.pem"}}}), "write the key itself in PEM"),
     ],
 )
 def test_chart_refuses_values_that_can_not_work(values: dict[str, Any], sentence: str) -> None:
     helm = pytest.importorskip("helm_python")
     with pytest.raises(helm.HelmError, match=re.escape(sentence)):
         render(values)
+
+
+def test_chart_takes_or_refuses_every_setting_of_the_gateway() -> None:
+    helm = pytest.importorskip("helm_python")
+    schema = json.loads((K8S / "chart" / "values.schema.json").read_text())
+    names = schema["properties"]["gateway"]["properties"]["settings"]["propertyNames"]["anyOf"][1]["enum"]
+    assert names == [f"DIGITS_{name.upper()}" for name in Settings.model_fields]
+    checks = (K8S / "chart" / "templates" / "checks.yaml").read_text()
+    refused = set(re.findall(r'"(DIGITS_\w+)" "', checks))
+    accepted = {name: "1" for name in names if name not in refused}
+    gateway = named(render({"gateway": {"settings": accepted}}), "Deployment", "gateway")
+    variables = {entry["name"] for entry in containers(pod(gateway))[0]["env"]}
+    assert variables == {*accepted, "DIGITS_MODEL_NAME"}
+    for name in refused:
+        with pytest.raises(helm.HelmError, match=f"settings.{name}: "):
+            render({"gateway": {"settings": {name: "1"}}})
+
+
+SCHEDULING: dict[str, Any] = {
+    "priorityClassName": "high",
+    "nodeSelector": {"kubernetes.io/arch": "amd64"},
+    "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}
+    ],
+}
+
+
+def test_scheduling_holds_for_all_pods_or_one_component() -> None:
+    values = merge(SCHEDULING, {"rateLimit": "1/second", "podLabels": {"team": "a"}})
+    for template in pods(render(values)):
+        assert {name: template["spec"].get(name) for name in SCHEDULING} == SCHEDULING
+        assert template["metadata"]["labels"]["team"] == "a"
+    values = merge(values, {"gateway": {"nodeSelector": {"pool": "web"}}})
+    selectors = {component(template): template["spec"]["nodeSelector"] for template in pods(render(values))}
+    assert selectors.pop("gateway") == {"pool": "web"}
+    assert all(selector == SCHEDULING["nodeSelector"] for selector in selectors.values())
+
+
+def test_affinity_and_tolerations_are_added_to_those_of_the_chart() -> None:
+    one_node = {"volume": {"accessMode": "ReadWriteOnce"}}
+    values = merge(SCHEDULING, {"models": one_node, "modelServer": {"replicas": {"min": 1, "max": 1}}})
+    spec = model_server(merge(values, {"modelServer": {"gpu": True}}))
+    assert spec["affinity"].keys() == {"nodeAffinity", "podAffinity"}
+    assert [each["key"] for each in spec["tolerations"]] == ["dedicated", "nvidia.com/gpu"]
+    (gateway,) = [each for each in pods(render(values)) if component(each) == "gateway"]
+    assert gateway["spec"]["affinity"] == {"nodeAffinity": {}}
+
+
+@pytest.mark.parametrize("name", ["gateway", "model-server", "training"])
+def test_extras_are_in_the_container(name: str) -> None:
+    extras = {
+        "extraEnv": [{"name": "A", "value": "1"}],
+        "extraVolumes": [{"name": "files", "configMap": {"name": "files"}}],
+        "extraVolumeMounts": [{"name": "files", "mountPath": "/files"}],
+    }
+    key = {"model-server": "modelServer"}.get(name, name)
+    changed = [template for template in pods(render({key: extras})) if component(template) == name]
+    assert changed
+    for template in changed:
+        container = template["spec"]["containers"][0]
+        assert extras["extraEnv"][0] in container["env"]
+        assert extras["extraVolumes"][0] in template["spec"]["volumes"]
+        assert extras["extraVolumeMounts"][0] in container["volumeMounts"]
+
+
+def test_existing_claim_replaces_that_of_the_chart() -> None:
+    objects = render({"models": {"volume": {"existingClaim": "ours"}}})
+    assert not of_kind(objects, "PersistentVolumeClaim")
+    claims = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for template in pods(objects)
+        for volume in template["spec"]["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    assert claims == {"ours"}
+
+
+def test_external_redis_is_from_secret() -> None:
+    objects = render(
+        {"rateLimit": "1/second", "redis": {"external": True, "peers": [DATABASE], "port": 6380}}
+    )
+    assert not any("redis" in item["metadata"]["name"] for item in objects)
+    (gateway,) = containers(pod(named(objects, "Deployment", "gateway")))
+    entry = {
+        "name": "DIGITS_RATE_LIMIT_STORE",
+        "valueFrom": {"secretKeyRef": {"name": "redis", "key": "url"}},
+    }
+    assert entry in gateway["env"]
+    egress = named(objects, "NetworkPolicy", "gateway")["spec"]["egress"]
+    assert {"to": [DATABASE], "ports": [{"port": 6380}]} in egress
+
+
+def test_gateway_with_tls_is_probed_scraped_and_promoted_by_https() -> None:
+    service = {"type": "LoadBalancer", "annotations": {"internal": "true"}}
+    objects = render(merge(WATCHED, {"gateway": {"tls": True, "service": service}}))
+    template = pod(named(objects, "Deployment", "gateway"))
+    (gateway,) = containers(template)
+    assert {
+        gateway[f"{kind}Probe"]["httpGet"]["scheme"] for kind in ("startup", "liveness", "readiness")
+    } == {"HTTPS"}
+    variables = environment(gateway, objects)
+    mounted = {mount["name"]: mount["mountPath"] for mount in gateway["volumeMounts"]}
+    for variable in ("DIGITS_TLS_CERTIFICATE", "DIGITS_TLS_KEY"):
+        assert str(Path(variables[variable]).parent) == mounted["server-tls"]
+    exposed = named(objects, "Service", "gateway")
+    assert exposed["spec"]["type"] == "LoadBalancer"
+    assert exposed["metadata"]["annotations"] == {"internal": "true"}
+    (endpoint,) = named(objects, "ServiceMonitor", "gateway")["spec"]["endpoints"]
+    assert (endpoint["port"], endpoint["scheme"]) == ("https", "https")
+    release = named(objects, "ConfigMap", "releases")["data"]
+    assert release == {"DIGITS_URL": "https://gateway", "SSL_CERT_FILE": "/server-tls/ca.crt"}
+
+
+def test_notes_warn_of_open_gateways_and_the_test_pod_is_restricted() -> None:
+    helm = pytest.importorskip("helm_python")
+
+    def files(values: dict[str, Any]) -> dict[str, str]:
+        with helm.Chart.load(K8S / "chart") as chart:
+            return {Path(path).name: text for path, text in chart.render(values, name="digits").items()}
+
+    assert "every pod of the cluster may call the gateways" in files({})["NOTES.txt"]
+    assert "WARNING" not in files({"gateway": {"callers": [DATABASE]}})["NOTES.txt"]
+    with helm.Chart.load(K8S / "chart") as chart:
+        texts = chart.render({"gateway": {"callers": [DATABASE]}}, name="digits", namespace="digits")
+    test_pod, policy = yaml.safe_load_all(texts["digits/templates/tests/gateway.yaml"])
+    for item in (test_pod, policy):
+        assert item["metadata"]["annotations"]["helm.sh/hook"] == "test"
+        kubernetes_validate.validate(item, VERSIONS[-1], strict=True)
+    (caller,) = policy["spec"]["ingress"][0]["from"]
+    assert caller["podSelector"]["matchLabels"] == test_pod["metadata"]["labels"]
+    gateway = named(render({}), "Deployment", "gateway")
+    assert test_pod["spec"]["securityContext"] == pod(gateway)["spec"]["securityContext"]
+    compile(test_pod["spec"]["containers"][0]["command"][-1], "test", "exec")
 
 
 def model_server(values: dict[str, Any]) -> Any:
@@ -209,9 +352,21 @@ def test_route_has_public_paths_only(kind: str, tmp_path: Path) -> None:
 
 
 def test_monitoring_has_the_alerts_and_the_dashboard_of_compose() -> None:
-    objects = render(merge(WATCHED, {"monitoring": {"labels": {"release": "prometheus"}}}))
+    objects = render(
+        merge(
+            WATCHED,
+            {
+                "monitoring": {
+                    "labels": {"release": "prometheus"},
+                    "runbook": "https://wiki.example.com/digits",
+                }
+            },
+        )
+    )
     rule = named(objects, "PrometheusRule", "digits")
-    assert rule["spec"] == yaml.safe_load((CONFIG / "alerts.yml").read_text())
+    address = '{{ or $externalLabels.runbook "docs/how-to/runbook.md" }}'
+    alerts = (CONFIG / "alerts.yml").read_text()
+    assert rule["spec"] == yaml.safe_load(alerts.replace(address, "https://wiki.example.com/digits"))
     dashboard = named(objects, "ConfigMap", "grafana-dashboard")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     text = (CONFIG / "grafana" / "dashboards" / "digits.json").read_text()
@@ -297,7 +452,8 @@ def test_chart_installs_into_any_namespace_under_any_name() -> None:
     helm = pytest.importorskip("helm_python")
     with helm.Chart.load(K8S / "chart") as chart:
         values = merge(WATCHED, {"autoscaling": {"metric": "queue"}})
-        texts = chart.render(values, name="b", namespace="other").values()
+        files = chart.render(values, name="b", namespace="other")
+    texts = [text for path, text in files.items() if path.endswith(".yaml")]
     objects = [item for text in texts for item in yaml.safe_load_all(text) if item]
     assert {item["metadata"]["namespace"] for item in objects} == {"other"}
     for trigger in named(objects, "ScaledObject", "gateway")["spec"]["triggers"]:

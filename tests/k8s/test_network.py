@@ -117,6 +117,8 @@ def test_pods_may_reach_outside_addresses_of_the_values_only(installation: Insta
     if values["feedback"]["enabled"]:
         for name in ("gateway", "training") if installation.has_volume else ("gateway",):
             expect(name, values["feedback"]["peers"], values["feedback"]["port"])
+    if values["redis"]["external"]:
+        expect("gateway", values["redis"]["peers"], values["redis"]["port"])
     if values["monitoring"]["traces"]:
         expect("gateway", [json.loads(monitoring(installation))], 4317, 4318)
     names = {component(template) for template in pods(installation.workloads)}

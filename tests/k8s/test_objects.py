@@ -15,7 +15,10 @@ from tests.manifests import OVERLAYS, containers, named, of_kind, overlay, pod, 
 # Kubernetes of Debian's kubectl, the first with image volumes by default, and the newest.
 VERSIONS = ["1.32", "1.35", "1.37"]
 # Secrets that users create, as values.yaml and the releases' Job describe them.
-SECRETS = {"gateway-keys", "feedback", "model-bucket", "model-server-tls", "gateway-tls", "releases"}
+SECRETS = {
+    *("gateway-keys", "feedback", "model-bucket", "model-server-tls", "gateway-tls"),
+    *("gateway-server-tls", "redis", "releases"),
+}
 
 
 def fields(**properties: Any) -> dict[str, Any]:

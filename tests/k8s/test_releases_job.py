@@ -1,7 +1,7 @@
 """Job that `digits models promote --job` prints, beside the objects of the chart."""
 
 from tests.k8s.conftest import promotion
-from tests.manifests import containers, named, of_kind, overlay, pod, training_job
+from tests.manifests import containers, environment, named, of_kind, overlay, pod, training_job
 
 
 def test_releases_job_calls_the_gateways_of_its_namespace() -> None:
@@ -10,7 +10,7 @@ def test_releases_job_calls_the_gateways_of_its_namespace() -> None:
     assert "namespace" not in job["metadata"]
     (container,) = containers(pod(job))
     services = {service["metadata"]["name"]: service for service in of_kind(overlay("local"), "Service")}
-    (url,) = [entry["value"] for entry in container["env"] if entry["name"] == "DIGITS_URL"]
+    url = environment(container, overlay("local"))["DIGITS_URL"]
     assert services[url.removeprefix("http://")]["spec"]["ports"][0]["port"] == 80
 
 
@@ -25,4 +25,5 @@ def test_releases_job_has_the_image_and_security_of_the_installation() -> None:
 
 def test_releases_job_runs_without_tls_where_there_is_none() -> None:
     volumes = {volume["name"]: volume for volume in pod(promotion())["spec"]["volumes"]}
-    assert volumes["tls"]["secret"] == {"secretName": "gateway-tls", "optional": True}
+    for volume, secret in (("tls", "gateway-tls"), ("server-tls", "gateway-server-tls")):
+        assert volumes[volume]["secret"] == {"secretName": secret, "optional": True}

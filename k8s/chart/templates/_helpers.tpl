@@ -29,28 +29,67 @@ securityContext: {runAsNonRoot: true, runAsUser: 1000, runAsGroup: 1000, seccomp
 {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
 {{- end }}
 
-{{/* Pods of a component on different nodes and zones, where possible. */}}
-{{- define "digits.spread" -}}
-{{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
-- {maxSkew: 1, topologyKey: {{ $key }}, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {{ include "digits.selector" $ }}}}
+{{/* Labels and annotations of a component's pods: (list . "gateway"), with further annotations (dict …). */}}
+{{- define "digits.podMetadata" -}}
+{{- $values := (index . 0).Values -}}
+labels: {{ include "digits.labels" (list (index . 0) (index . 1) "" $values.podLabels) }}
+{{- with merge (dict) (index . 2) $values.podAnnotations }}
+annotations:
+  {{- range $name, $value := . }}
+  {{ $name }}: {{ $value | quote }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Where the pods of a component run: (list . "gateway" .Values.gateway); its own values replace those of all pods. */}}
+{{- define "digits.scheduling" -}}
+{{- $values := (index . 0).Values }}
+{{- $name := index . 1 }}
+{{- $own := index . 2 }}
+{{- with $own.priorityClassName | default $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $own.nodeSelector | default $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $own.topologySpreadConstraints | default $values.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- toYaml . | nindent 2 }}
+{{- else }}
+{{- if has $name (list "gateway" "model-server") }}
+topologySpreadConstraints:
+  {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - {maxSkew: 1, topologyKey: {{ $key }}, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {{ include "digits.selector" $name }}}}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- $mounts := and (eq $values.models.source "volume") (has $name (list "model-server" "training")) }}
+{{- $affinity := $own.affinity | default $values.affinity }}
+{{- if and $mounts (eq $values.models.volume.accessMode "ReadWriteOnce") }}
+{{- $affinity = merge (deepCopy $affinity) (include "digits.oneNode" . | fromYaml) }}
+{{- end }}
+{{- with $affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- $tolerations := $own.tolerations | default $values.tolerations }}
+{{- if $own.gpu }}
+{{- $tolerations = append $tolerations (dict "key" "nvidia.com/gpu" "operator" "Exists" "effect" "NoSchedule") }}
+{{- end }}
+{{- with $tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
 {{/* A ReadWriteOnce volume is mounted on one node: that of the model server, whose first pod chooses it. */}}
-{{- define "digits.affinity" -}}
-{{- if and (eq .Values.models.source "volume") (eq .Values.models.volume.accessMode "ReadWriteOnce") }}
-affinity:
-  podAffinity:
-    requiredDuringSchedulingIgnoredDuringExecution:
-      - topologyKey: kubernetes.io/hostname
-        labelSelector:
-          matchLabels: {{ include "digits.selector" "model-server" }}
-{{- end }}
-{{- end }}
-
-{{- define "digits.gpuTolerations" -}}
-tolerations:
-  - {key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}
+{{- define "digits.oneNode" -}}
+podAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    - topologyKey: kubernetes.io/hostname
+      labelSelector:
+        matchLabels: {{ include "digits.selector" "model-server" }}
 {{- end }}
 
 {{/* Environment of every caller of the model server: gateways, training, and the Jobs of `digits models --job`. */}}
@@ -63,6 +102,18 @@ DIGITS_MODEL_SERVER_KEY: /tls/tls.key
 {{- end }}
 {{- end }}
 
+{{- define "digits.url" -}}
+{{ ternary "https" "http" .Values.gateway.tls }}://gateway
+{{- end }}
+
+{{/* Environment of callers of the gateways in the cluster: the Jobs of `digits models --job`, and helm test. */}}
+{{- define "digits.release" -}}
+DIGITS_URL: {{ include "digits.url" . }}
+{{- if .Values.gateway.tls }}
+SSL_CERT_FILE: /server-tls/ca.crt
+{{- end }}
+{{- end }}
+
 {{/* Settings of the gateways; those of `gateway.settings` prevail. */}}
 {{- define "digits.settings" -}}
 {{- $settings := dict "DIGITS_MODEL_NAME" .Values.modelName }}
@@ -71,7 +122,13 @@ DIGITS_MODEL_SERVER_KEY: /tls/tls.key
 {{- end }}
 {{- if .Values.rateLimit }}
 {{- $_ := set $settings "DIGITS_RATE_LIMIT" .Values.rateLimit }}
+{{- if not .Values.redis.external }}
 {{- $_ := set $settings "DIGITS_RATE_LIMIT_STORE" "redis://redis:6379" }}
+{{- end }}
+{{- end }}
+{{- if .Values.gateway.tls }}
+{{- $_ := set $settings "DIGITS_TLS_CERTIFICATE" "/server-tls/tls.crt" }}
+{{- $_ := set $settings "DIGITS_TLS_KEY" "/server-tls/tls.key" }}
 {{- end }}
 {{- if ne .Values.route.kind "none" }}
 {{- $_ := set $settings "DIGITS_TRUSTED_PROXIES" (toString .Values.route.proxies) }}
@@ -86,6 +143,11 @@ DIGITS_MODEL_SERVER_KEY: /tls/tls.key
 - name: DIGITS_FEEDBACK
   valueFrom:
     secretKeyRef: {name: feedback, key: url}
+{{- end }}
+{{- if and .Values.rateLimit .Values.redis.external }}
+- name: DIGITS_RATE_LIMIT_STORE
+  valueFrom:
+    secretKeyRef: {name: redis, key: url}
 {{- end }}
 {{- end }}
 
@@ -155,7 +217,7 @@ initContainers:
       periodSeconds: 2
       failureThreshold: 150
     envFrom:
-      - secretRef: {name: model-bucket}
+      - secretRef: {name: model-bucket{{ if .Values.serviceAccount.annotations }}, optional: true{{ end }}}
     env:
       - {name: DIGITS_MODELS, value: /models}
       {{- if $models.bucket.publicKey }}

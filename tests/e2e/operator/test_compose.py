@@ -151,9 +151,7 @@ def test_compose_second_up_and_down_are_quick(project: Project) -> None:
 
 def test_training_without_mnist_file_downloads_or_uses_sample(project: Project) -> None:
     options = ("--epochs", "1", "--min-accuracy", "0", "--models", "/tmp/models")
-    printed = project.compose(
-        "run", "--rm", "training", "digits", "train", *options, DIGITS_MNIST=""
-    )
+    printed = project.compose("run", "--rm", "training", "digits", "train", *options, DIGITS_MNIST="")
     assert re.search(r"^Data: .* from (keras\.datasets\.mnist|the sample of MNIST)", printed, re.M)
 
 

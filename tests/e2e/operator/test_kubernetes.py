@@ -140,8 +140,7 @@ def run_release_job(cluster: PodmanCluster, objects: list[Object], command: str)
     job = yaml.safe_load(subprocess.run(digits, check=True, capture_output=True, text=True).stdout)
     (container,) = containers(pod(job))
     # No Service maps port 80 to the gateways' on Podman.
-    (url,) = [entry for entry in container["env"] if entry["name"] == "DIGITS_URL"]
-    url["value"] = "http://gateway:8080"
+    container["env"].append({"name": "DIGITS_URL", "value": "http://gateway:8080"})
     job["metadata"]["name"] = "release"
     cluster.play(job, objects)
     return cluster.wait_for_job(job)
