@@ -149,7 +149,7 @@ def test_affinity_and_tolerations_are_added_to_those_of_the_chart() -> None:
 
 @pytest.mark.parametrize("name", ["gateway", "model-server", "training"])
 def test_extras_are_in_the_container(name: str) -> None:
-    extras = {
+    extras: dict[str, Any] = {
         "extraEnv": [{"name": "A", "value": "1"}],
         "extraVolumes": [{"name": "files", "configMap": {"name": "files"}}],
         "extraVolumeMounts": [{"name": "files", "mountPath": "/files"}],

@@ -210,6 +210,11 @@ def volume(available: int, namespace: str) -> Series:
     } | build_info("1x60", **OURS)
 
 
+def certificate(days: int) -> Series:
+    """Return a certificate that ends so many days after the start of the test, at the Unix time 0."""
+    return {series("digits_tls_certificate_expiry_timestamp_seconds", job="gateway"): f"{86400 * days}x60"}
+
+
 def failed_job(namespace: str) -> Series:
     """Return a failed Job of a namespace; ours has a gateway."""
     labels = {"job": "kube-state-metrics", "namespace": namespace, **FAILED_JOB}
@@ -325,6 +330,8 @@ CASES = [
     Case("CallersUnauthorized", requests(PREDICT, each=100, s401=100)),
     Case("CallersRateLimited", requests(PREDICT, s429=900) | build_info("1x60"), {}, "90%"),
     Case("CallersRateLimited", requests(PREDICT, s429=900) | refusals(PREDICT, 900) | build_info("1x60")),
+    Case("CertificateEnds", certificate(days=13), {}, "12d 23h 0m 0s"),
+    Case("CertificateEnds", certificate(days=15)),
     Case(
         "TrafficStops",
         counter("digits_requests_total", (120, 4 * DAY - HOUR), (0, HOUR), route=PREDICT, status="200"),

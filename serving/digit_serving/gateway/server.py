@@ -5,8 +5,10 @@ import math
 import os
 import signal
 import ssl
+import time
 from contextlib import suppress
 from functools import partial
+from logging import getLogger
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -28,6 +30,8 @@ _KEEP_ALIVE_SECONDS = 75
 """Idle time of a connection; longer than that of proxies, so that none sends a request as it is closed."""
 _ACCEPTS_PER_ITERATION = 4
 """Connections that a worker accepts in an event-loop iteration."""
+
+_log = getLogger(__name__)
 
 
 def serve(settings: Settings) -> None:
@@ -78,6 +82,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
         # The supervisor's metrics have a file beside those of the workers, whose sum the exposition is.
         self._metrics = Metrics()
+        if self._settings.tls_certificate:
+            _expose_expiry(self._settings.tls_certificate, self._settings.tls_key)
         # Disable OpenCV's threads: requests run in parallel already, and waking threads costs too much.
         cv2.setNumThreads(1)
         silence_library_warnings()
@@ -134,6 +140,27 @@ def _worker_class(settings: Settings) -> type[_Worker]:
 
 def _tls_context(certificate: Path, key: Path | None, *_: object) -> ssl.SSLContext:
     return tls.server_context(certificate, key)
+
+
+def _expose_expiry(certificate: Path, key: Path | None) -> None:
+    """Add the end of the certificate to the metrics, and log an error if callers refuse it."""
+    from prometheus_client import Gauge
+
+    try:
+        expiry = tls.expiry(certificate, key)
+    except ssl.SSLCertVerificationError as error:
+        _log.error("Callers refuse %s: %s.", certificate, error.verify_message)
+        return
+    # The exposition reads the file of the supervisor's metrics, so that no registry needs this one.
+    Gauge(
+        "digits_tls_certificate_expiry_timestamp_seconds",
+        "Unix time at which the certificate of DIGITS_TLS_CERTIFICATE ends.",
+        multiprocess_mode="max",
+        registry=None,
+    ).set(expiry)
+    if expiry < time.time():
+        date = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expiry))
+        _log.error("Callers refuse %s: it expired on %s.", certificate, date)
 
 
 def _stop_on_interrupt(_: object) -> None:

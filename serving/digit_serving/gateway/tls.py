@@ -1,11 +1,15 @@
 """TLS: the server context for callers, and gRPC channel credentials for the model server."""
 
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
 
 from digit_serving.gateway.settings import Settings
+
+_NO_CHECK_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name."""
 
 
 def server_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
@@ -14,6 +18,28 @@ def server_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     _load_certificate(context, certificate, key)
     return context
+
+
+def expiry(certificate: Path, key: Path | None) -> float:
+    """Return the Unix time at which a server certificate ends.
+
+    Raise OSError if the files are unusable, and SSLCertVerificationError if it is none for a server.
+    The ssl module reads a certificate's fields only from a peer: this makes a handshake in memory.
+    """
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    # Trust in the certificate itself, also without its authority, and after its end.
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+    client.load_verify_locations(certificate)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    caller = client.wrap_bio(to_client, to_server)
+    server = server_context(certificate, key).wrap_bio(to_server, to_client, server_side=True)
+    for end in (caller, server, caller):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    fields = caller.getpeercert()
+    assert fields
+    return ssl.cert_time_to_seconds(str(fields["notAfter"]))
 
 
 def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:

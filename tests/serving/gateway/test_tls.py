@@ -1,15 +1,22 @@
 """TLS from callers to the gateway, and from the gateway to the model server."""
 
+import re
 import ssl
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from digit_core.images import to_png
 from digit_serving.gateway import tls
@@ -104,6 +111,21 @@ def test_server_context_takes_only_tls_1_3(pairs: Pairs) -> None:
     assert context.minimum_version == ssl.TLSVersion.TLSv1_3
 
 
+def test_expiry_is_that_of_the_certificate_also_after_its_end(pairs: Pairs, tmp_path: Path) -> None:
+    two_days = tls.expiry(pairs.server.certificate, pairs.server.key) - time.time()
+    assert 0 < two_days <= 2 * 86400
+    key = load_pem_private_key(pairs.server.key.read_bytes(), None)
+    assert isinstance(key, RSAPrivateKey)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "past")])
+    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    built = (
+        built.serial_number(1).not_valid_before(datetime(2020, 1, 1)).not_valid_after(datetime(2020, 2, 1))
+    )
+    past = tmp_path / "past.pem"
+    past.write_bytes(built.sign(key, SHA256()).public_bytes(Encoding.PEM))
+    assert tls.expiry(past, pairs.server.key) == datetime(2020, 2, 1, tzinfo=UTC).timestamp()
+
+
 @pytest.mark.parametrize("setting", ["certificate", "key"])
 def test_unusable_file_is_named(pairs: Pairs, tmp_path: Path, setting: str) -> None:
     missing = tmp_path / "missing.pem"
@@ -134,6 +156,8 @@ def test_gateway_process_with_certificate_answers_over_tls_only(
     ):
         wait_until(lambda: accepts(port), process)
         assert http.get("/readyz").status_code == 200
+        (expiry,) = re.findall(r"^digits_tls_certificate_expiry_\w+ (\S+)", http.get("/metrics").text, re.M)
+        assert float(expiry) == tls.expiry(pairs.server.certificate, pairs.server.key)
         answer = http.post(
             "/v1/predict", content=to_png(digits.one(7)), headers={"Content-Type": "image/png"}
         )
