@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TextIO, TypeAlias, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from digit_client._options import DEFAULT_URL, CallKeywords
+from digit_core.artifact import addresses
+from digit_core.artifact.addresses import Address
 from digit_core.errors import (
     AuthenticationError,
     ConnectionFailedError,
@@ -149,12 +152,17 @@ def main() -> None:
 def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
     """Add the argument and the options that `predict` and `read` share.
 
-    The command gets a client, the images, the options of the call, and the output format.
+    The command gets a client, the images, the options of the call, the gateway's address, and its options.
     """
 
     @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
     @click.option("-r", "--recursive", is_flag=True, help="Include the images in subfolders.")
-    @click.option("--url", help=f"URL of the gateway.  [default: $DIGITS_URL or {DEFAULT_URL}]")
+    @click.option(
+        "--url",
+        envvar="DIGITS_URL",
+        show_envvar=True,
+        help=f"URL of the gateway.  [default: that of `digits up` with ./models, else {DEFAULT_URL}]",
+    )
     @click.option(
         "--api-key",
         metavar="KEY",
@@ -202,20 +210,34 @@ def _asks_gateway(command: Callable[..., None]) -> Callable[..., None]:
         if version is not None and version_label is not None:
             raise click.UsageError("--version and --version-label are mutually exclusive")
         found = [image for argument in images for image in _expand_argument(argument, recursive)]
+        gateway = _find_gateway(url)
         try:
-            client = Client(url, model=model, api_key=api_key, timeout=timeout)
+            client = Client(gateway.value, model=model, api_key=api_key, timeout=timeout)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         with client:
             keywords = CallKeywords(version=version, label=version_label, min_is_digit=min_is_digit)
-            command(client, found, keywords, **options)
+            command(client, found, keywords, gateway, **options)
 
     return decorated
 
 
+def _find_gateway(url: str | None) -> Address:
+    """Return the gateway of --url or DIGITS_URL, else of `digits up` with the models folder, or the default.
+
+    The folder is that of DIGITS_MODELS, or ./models.
+    """
+    if url:
+        source = click.get_current_context().get_parameter_source("url")
+        return Address(url, "DIGITS_URL" if source is ParameterSource.ENVIRONMENT else "--url")
+    return addresses.find(Path(os.environ.get("DIGITS_MODELS") or "models"), "gateway", DEFAULT_URL)
+
+
 @click.command()
 @_asks_gateway
-def predict(client: "Client", images: list[_Image], options: CallKeywords, output_format: str) -> None:
+def predict(
+    client: "Client", images: list[_Image], options: CallKeywords, gateway: Address, output_format: str
+) -> None:
     """Classify each IMAGE: a file, a folder of images, a glob pattern, or - for standard input.
 
     An image that shows no digit, or several, gets a line with what the model made of it.
@@ -224,7 +246,7 @@ def predict(client: "Client", images: list[_Image], options: CallKeywords, outpu
     table = format_chart if len(images) == 1 else format_line
     formats = {"csv": format_prediction_row, "jsonl": format_json, "table": table}
     output = _Output(output_format, formats[output_format], PREDICTION_COLUMNS)
-    _print_answers(images, answers, output, client.url)
+    _print_answers(images, answers, output, gateway)
 
 
 @click.command()
@@ -239,6 +261,7 @@ def read(
     client: "Client",
     images: list[_Image],
     options: CallKeywords,
+    gateway: Address,
     output_format: str,
     show: Path | None,
 ) -> None:
@@ -254,7 +277,7 @@ def read(
     table = format_text if len(images) == 1 else format_lines
     formats = {"csv": format_reading_rows, "jsonl": format_json, "table": table}
     output = _Output(output_format, formats[output_format], READING_COLUMNS)
-    _print_answers(images, answers, output, client.url)
+    _print_answers(images, answers, output, gateway)
 
 
 def _expand_argument(argument: str, recursive: bool) -> Iterator[_Image]:
@@ -331,12 +354,9 @@ def _print_answers(
     images: Sequence[_Image],
     answers: Generator[_Result | DigitError | OSError, None, None],
     output: _Output[_Result],
-    url: str,
+    gateway: Address,
 ) -> NoReturn:
-    """Print the answer or the error of each image, in their order; exit with status 1 after an error.
-
-    `url` is that of the service.
-    """
+    """Print the answer or the error of each image, in their order; exit with status 1 after an error."""
     failures = 0
     if output.name == "csv":
         click.echo(format_csv(output.columns))
@@ -352,7 +372,7 @@ def _print_answers(
     ):
         for (name, _), answer in zip(images, answers, strict=True):
             if isinstance(answer, _SERVICE_FAILURES):
-                raise click.ClickException(_describe_failure(answer, url))
+                raise click.ClickException(_describe_failure(answer, gateway))
             if isinstance(answer, (DigitError, OSError)):
                 failures += 1
                 text = output.format_error(name, answer)
@@ -367,10 +387,11 @@ def _print_answers(
     sys.exit(1 if failures else 0)
 
 
-def _describe_failure(error: DigitError, url: str) -> str:
-    if isinstance(error, ConnectionFailedError) and url == DEFAULT_URL:
+def _describe_failure(error: DigitError, gateway: Address) -> str:
+    """Return the message, with the address that was asked, and where that came from."""
+    if isinstance(error, ConnectionFailedError) and gateway.value == DEFAULT_URL:
         return f"{error}; `digits up` starts a service there"
-    return str(error)
+    return gateway.explain(error)
 
 
 def _in_order(answers: Iterable[tuple[int, _Item]]) -> Generator[_Item, None, None]:

@@ -15,8 +15,8 @@ import httpx
 
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, READER_NAME
-from digit_serving import sockets
 from digit_serving.errors import DigitServingError
+from digit_serving.ports import Ports
 from digit_serving.processes import ProcessGroup, python_command
 
 _TLS_SETTINGS = (
@@ -45,40 +45,6 @@ _READY_ANSWERS = 8
 """Consecutive successes of /readyz that count as ready: enough to reach every gateway worker."""
 _REASON_SECONDS = 10.0
 """Time after which the reason that /readyz gives is printed: a start takes as long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Addresses of both services.
-
-    `host` and `gateway` are the gateway's. The model server's gRPC and REST ports listen on 127.0.0.1, but
-    TensorFlow Serving itself opens them on every address.
-    """
-
-    host: str
-    gateway: int
-    grpc: int
-    rest: int
-
-    @property
-    def url(self) -> str:
-        """The gateway's URL."""
-        return f"http://{self.host}:{self.gateway}"
-
-    def check(self) -> None:
-        """Raise DigitServingError if a port is taken."""
-        taken = {
-            option: f"{port} ({name})"
-            for name, option, host, port in (
-                ("gateway", "--port", self.host, self.gateway),
-                ("model server, gRPC", "--grpc-port", "", self.grpc),
-                ("model server, REST", "--rest-port", "", self.rest),
-            )
-            if not _is_free(host, port)
-        }
-        if taken:
-            ports, options = ", ".join(taken.values()), ", ".join(taken)
-            raise DigitServingError(f"ports in use: {ports}; choose others with {options}")
 
 
 @contextmanager
@@ -176,8 +142,8 @@ class Stack:
             **_MALLOC,
             # Loopback connections need no TLS.
             **dict.fromkeys(_TLS_SETTINGS, ""),
-            # Defaults for a terminal: warnings only, without JSON.
-            "DIGITS_LOG_LEVEL": os.environ.get("DIGITS_LOG_LEVEL", "warning"),
+            **_log_level(),
+            # Without JSON, for a terminal.
             "DIGITS_LOG_FORMAT": os.environ.get("DIGITS_LOG_FORMAT", "pretty"),
         }
         group.start("gateway", python_command("gateway"), settings)
@@ -195,9 +161,14 @@ def _choose_default(names: Sequence[str]) -> str:
 def start_model_server(group: ProcessGroup, *flags: str, log: IO[bytes] | None = None) -> str:
     """Start a model server with MODEL_SERVER_FLAGS and more flags, and return its name."""
     program, command = find_model_server()
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **_MALLOC}
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **_log_level(), **_MALLOC}
     group.start("model server", [*command, *flags, *MODEL_SERVER_FLAGS], environment, log)
     return program
+
+
+def _log_level() -> dict[str, str]:
+    """Return the variable of the log level: by default warnings, for a terminal."""
+    return {"DIGITS_LOG_LEVEL": os.environ.get("DIGITS_LOG_LEVEL") or "warning"}
 
 
 def find_model_server() -> tuple[str, list[str]]:
@@ -209,11 +180,3 @@ def find_model_server() -> tuple[str, list[str]]:
     if real and not os.environ.get("DIGITS_MODEL_PUBLIC_KEY"):
         return "TensorFlow Serving", [real]
     return "drop-in for TensorFlow Serving", python_command("model-server", "--host=127.0.0.1")
-
-
-def _is_free(host: str, port: int) -> bool:
-    try:
-        sockets.listen(host, port).close()
-    except OSError:
-        return False
-    return True

@@ -8,34 +8,57 @@ from typing import Any
 import click
 
 from digit_serving.commands import click_errors, models_option, option
+from digit_serving.ports import DEFAULTS, Ports
 
 _port = partial(option, type=click.IntRange(1, 65535))
 
 
 @click.command()
 @models_option
-@option("--host", default="127.0.0.1", envvar="DIGITS_HOST", help="Gateway's address.")
-@_port("--port", "gateway", default=8080, envvar="DIGITS_PORT", help="Gateway's port.")
-@_port("--grpc-port", "grpc", default=8500, envvar="DIGITS_GRPC_PORT", help="Model server's gRPC port.")
-@_port("--rest-port", "rest", default=8501, envvar="DIGITS_REST_PORT", help="Model server's REST port.")
-def up(root: Path, **addresses: Any) -> None:
-    """Run the model server and the gateway until Ctrl-C."""
-    from digit_serving.processes import ProcessGroup
-    from digit_serving.stack import Ports, Readiness, Stack, prepared
+@option("--host", default=DEFAULTS.host, envvar="DIGITS_HOST", help="Gateway's address.")
+@_port("--port", "gateway", default=DEFAULTS.gateway, envvar="DIGITS_PORT", help="Gateway's port.")
+@_port(
+    "--grpc-port",
+    "grpc",
+    default=DEFAULTS.grpc,
+    envvar="DIGITS_GRPC_PORT",
+    help="Model server's gRPC port.",
+)
+@_port(
+    "--rest-port",
+    "rest",
+    default=DEFAULTS.rest,
+    envvar="DIGITS_REST_PORT",
+    help="Model server's REST port.",
+)
+def up(root: Path, **options: Any) -> None:
+    """Run the model server and the gateway until Ctrl-C.
 
-    ports = Ports(**addresses)
+    While they run, `digits models`, `predict` and `read` ask them by default, if started beside the folder.
+    """
+    from digit_core.artifact.addresses import Addresses, recorded
+    from digit_serving.errors import DigitServingError
+    from digit_serving.processes import ProcessGroup
+    from digit_serving.stack import Readiness, Stack, prepared
+
+    ports = Ports(**options)
     with click_errors():
-        ports.check()
+        if conflict := ports.conflict():
+            raise DigitServingError(conflict)
         with prepared(root, click.echo) as folder, ProcessGroup() as group:
             stack, started = Stack.of_folder(folder, ports), time.monotonic()
             program = stack.start(group)
-            readiness = Readiness(ports.url, click.echo)
-            if not group.wait(readiness.check):
+            if not group.wait(Readiness(ports.url, click.echo).check):
                 return
-            click.echo(f"Model server  http://127.0.0.1:{ports.rest}/v1/models/{stack.default_name}  (REST)")
-            click.echo(f"              127.0.0.1:{ports.grpc}  (gRPC; {program})")
-            click.echo(f"Gateway       {ports.url}")
-            if len(stack.names) > 1:
-                click.echo(f"Models        {', '.join(stack.names)}; default: {stack.default_name}")
-            click.echo(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
-            group.supervise(partial(click.echo, err=True))
+            addresses = Addresses(ports.url, f"127.0.0.1:{ports.grpc}")
+            with recorded(root, addresses):
+                click.echo(f"Model server  {addresses.model_server}  (gRPC; {program})")
+                click.echo(
+                    f"              http://127.0.0.1:{ports.rest}/v1/models/{stack.default_name}  (REST)"
+                )
+                if len(stack.names) > 1:
+                    click.echo(f"Models        {', '.join(stack.names)}; default: {stack.default_name}")
+                click.echo(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
+                page = ports.url.replace("//127.0.0.1:", "//localhost:")
+                click.echo(f"Open {page}: draw or drop a picture")
+                group.supervise(partial(click.echo, err=True))

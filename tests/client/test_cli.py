@@ -18,7 +18,8 @@ import pytest
 from click.testing import CliRunner, Result
 from werkzeug.wrappers import Request, Response
 
-from digit_client import Prediction, _base_client, _cli
+from digit_client import Prediction, _cli
+from digit_core.artifact.addresses import Addresses, recorded
 from digit_core.images import decode, to_png
 from tests.client.faulty_server import DIGITS, FaultyServer, prediction, problem, read_success
 
@@ -343,7 +344,8 @@ def test_failure_of_service_is_printed_once_and_exits_1(
 ) -> None:
     server.responses = [problem(404, code, "The sentence.")]
     result = read(large_folder)
-    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "Error: The sentence.\n")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"Error: The sentence; asked {server.url} (DIGITS_URL)\n"
 
 
 def test_predict_unreachable_service_is_printed_once_and_exits_1(predict: Run, large_folder: Path) -> None:
@@ -355,14 +357,27 @@ def test_predict_unreachable_service_is_printed_once_and_exits_1(predict: Run, l
 
 
 def test_predict_unreachable_default_service_names_its_command(
-    predict: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+    predict: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Port 1 in place of 8080, on which a service may listen.
-    for module in (_cli, _base_client):
-        monkeypatch.setattr(module, "DEFAULT_URL", "http://127.0.0.1:1")
-    result = predict(folder, env={"DIGITS_URL": None})
+    monkeypatch.setattr(_cli, "DEFAULT_URL", "http://127.0.0.1:1")
+    result = predict(folder, env={"DIGITS_URL": None, "DIGITS_MODELS": str(tmp_path)})
     assert result.stderr.startswith("Error: can't reach http://127.0.0.1:1: ")
     assert result.stderr.endswith("; `digits up` starts a service there\n")
+
+
+def test_predict_asks_the_gateway_of_digits_up_unless_a_variable_names_one(
+    predict: Run, server: ContentServer, folder: Path, tmp_path: Path
+) -> None:
+    environment = {"DIGITS_URL": None, "DIGITS_MODELS": str(tmp_path)}
+    with recorded(tmp_path, Addresses(server.url, "127.0.0.1:1")):
+        assert predict(folder / "b.png", env=environment).exit_code == 0
+        server.responses = [problem(404, "model_not_found", "The sentence.")]
+        result = predict(folder / "b.png", env=environment)
+        assert result.stderr.endswith(f"; asked {server.url} (that of `digits up` with {tmp_path})\n")
+        variable = {**environment, "DIGITS_URL": "http://127.0.0.1:1"}
+        result = predict(folder / "b.png", env=variable)
+        assert result.stderr.endswith("; asked http://127.0.0.1:1 (DIGITS_URL)\n")
 
 
 def test_predict_many_images_prints_in_order_of_paths(

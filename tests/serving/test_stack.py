@@ -1,16 +1,14 @@
 """Stack of `digits up`, without processes."""
 
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from digit_core.artifact.models_folder import ModelsFolder
-from digit_serving import sockets
 from digit_serving.errors import DigitServingError
-from digit_serving.stack import Ports, Stack, find_model_server, prepared
-from tests.processes import free_port
+from digit_serving.ports import Ports
+from digit_serving.stack import Stack, find_model_server, prepared
 
 PORTS = Ports("127.0.0.1", 1, 2, 3)
 
@@ -49,17 +47,6 @@ def test_default_is_named_model_or_digits_or_first(tmp_path: Path, monkeypatch: 
     shutil.rmtree(tmp_path / "flowers")
     with pytest.raises(DigitServingError, match="DIGITS_MODEL_NAME is flowers, but there are only colors, "):
         default_name(tmp_path)
-
-
-def test_check_taken_ports_names_them_and_their_options() -> None:
-    with sockets.listen("127.0.0.1", 0) as gateway, sockets.listen("127.0.0.1", 0) as rest:
-        taken, other = gateway.getsockname()[1], rest.getsockname()[1]
-        message = (
-            f"ports in use: {taken} (gateway), {other} (model server, REST); "
-            "choose others with --port, --rest-port"
-        )
-        with pytest.raises(DigitServingError, match=f"^{re.escape(message)}$"):
-            Ports("127.0.0.1", taken, free_port(), other).check()
 
 
 def test_prepared_folder_without_model_raises(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Servable: a loaded SavedModel, its signatures, its warm-up, and the conversion of its tensors."""
 
 import gc
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -120,6 +121,22 @@ class Servable:
         # TensorFlow Serving lets the operations check shapes, and its own integration test needs that.
         options = CallableOptions(feed=feeds, fetch=fetches, run_options=_RUN_OPTIONS)
         return self._session._make_callable_from_options(options)
+
+
+def start_tensorflow() -> None:
+    """Run the process's first session without standard error.
+
+    TensorFlow logs two lines there, once, which TF_CPP_MIN_LOG_LEVEL does not reach.
+    """
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            session.run(tf.constant(0))
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def warm_up(directory: Path, predict: Callable[[PredictRequest], object], iterations: int) -> None:

@@ -19,6 +19,7 @@ from digit_serving.model_server import config, grpc_service
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.rest import RestApi
+from digit_serving.model_server.servable import start_tensorflow
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +32,13 @@ def serve(options: Options) -> Callable[[], None]:
 
     Exits with 255 and an error on standard output, as tensorflow_model_server does, if the start fails.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    levels, level = logging.getLevelNamesMapping(), os.environ.get("DIGITS_LOG_LEVEL", "").upper()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=levels.get(level, logging.INFO))
     for name in ("tensorflow", "waitress.queue"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # Exclude TensorFlow's own objects from garbage collection: to scan them takes 1/6 s.
     gc.freeze()
+    start_tensorflow()
     try:
         core = create_core(options)
         grpc_server, rest = grpc_service.start(options, core), _start_rest(options, core)

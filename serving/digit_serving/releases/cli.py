@@ -46,20 +46,21 @@ def ls(folder: "ModelsFolder", name: str, endpoint: Endpoint, as_json: bool) -> 
     from digit_serving.releases import listing
     from digit_serving.releases.promotion import Service
 
-    states, unreachable = {}, ""
-    with endpoint.connect() as server:
+    states, address = {}, endpoint.address(folder.root)
+    with endpoint.connect(address) as server:
         try:
             statuses = Service(name, server, None, timeout=0).statuses()
             states = {number: status.state for number, status in statuses.items()}
+            is_reachable, unknown = True, "" if states else f"the model server does not serve {name}"
         except DigitError as error:
-            unreachable = error.message
+            is_reachable, unknown = False, error.message
     rows = listing.make_rows(folder, name, states)
     if as_json:
-        click.echo(listing.format_json(name, rows, endpoint.target, not unreachable))
+        click.echo(listing.format_json(name, rows, address.value, is_reachable))
         return
     click.echo(listing.format_table(rows))
-    if unreachable:
-        click.echo(f"States are unknown: {unreachable}", err=True)
+    if unknown:
+        click.echo(f"States are unknown: {address.explain(unknown)}", err=True)
 
 
 @models.command()

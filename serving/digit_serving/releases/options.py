@@ -15,9 +15,12 @@ from string import Template
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from digit_core.artifact import addresses
+from digit_core.artifact.addresses import Address
 from digit_serving.commands import POSITIVE, click_errors, models_option, option
-from digit_serving.errors import SettingError
+from digit_serving.errors import DigitServingError, SettingError
 
 if typing.TYPE_CHECKING:
     from digit_serving.releases.promotion import Releases
@@ -27,14 +30,15 @@ Command = Callable[..., None]
 name_option = click.option(
     "--model", "name", metavar="NAME", help="Name of the model; needed if there are several."
 )
+_DEFAULT_TARGET = "127.0.0.1:8500"
 _file_option = partial(option, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _ENDPOINT_OPTIONS = (
     option(
         "--model-server",
         "target",
-        default="127.0.0.1:8500",
         envvar="DIGITS_MODEL_SERVER",
-        help="Model server's gRPC address.",
+        help="Model server's gRPC address.  [default: that of `digits up` with the models folder, else "
+        f"{_DEFAULT_TARGET}]",
     ),
     _file_option(
         "--ca",
@@ -71,19 +75,27 @@ _JOB_OPTIONS = (
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Address of a model server, and the PEM files for TLS with it."""
+    """Address of a model server, None if no option or variable gives it, and the PEM files for TLS."""
 
-    target: str
+    target: str | None
     ca: Path | None
     certificate: Path | None
     key: Path | None
 
+    def address(self, root: Path) -> Address:
+        """Return the given address, else that of `digits up` with the models folder, else the default one."""
+        if self.target:
+            source = click.get_current_context().get_parameter_source("target")
+            is_variable = source is ParameterSource.ENVIRONMENT
+            return Address(self.target, "DIGITS_MODEL_SERVER" if is_variable else "--model-server")
+        return addresses.find(root, "model_server", _DEFAULT_TARGET)
+
     @contextmanager
-    def connect(self) -> Iterator[Any]:
+    def connect(self, address: Address) -> Iterator[Any]:
         """Open a Connection for the block. Raise SettingError for an incomplete set of TLS files."""
         from digit_core.tfserving.connection import Connection
 
-        server = Connection(self.target, self._credentials())
+        server = Connection(address.value, self._credentials())
         try:
             yield server
         finally:
@@ -117,20 +129,27 @@ class Change:
         """Connect to the services for the block."""
         from digit_client import Client
         from digit_core.artifact.models_folder import ModelsFolder
+        from digit_core.errors import DigitError
         from digit_serving.releases.promotion import Releases, Service
 
         with click_errors(), ExitStack() as stack:
             folder = ModelsFolder(self.root)
-            name, service = folder.choose(self.name), None
-            if not self.offline:
-                server, gateway = stack.enter_context(self.endpoint.connect()), None
-                try:
-                    if self.gateway:
-                        gateway = stack.enter_context(Client(self.gateway, model=name))
-                except ValueError as error:
-                    raise SettingError(str(error)) from error
-                service = Service(name, server, gateway, self.timeout)
-            yield Releases(folder, name, service, click.echo, self.force)
+            name = folder.choose(self.name)
+            if self.offline:
+                yield Releases(folder, name, None, click.echo, self.force)
+                return
+            address = self.endpoint.address(self.root)
+            server, gateway = stack.enter_context(self.endpoint.connect(address)), None
+            try:
+                if self.gateway:
+                    gateway = stack.enter_context(Client(self.gateway, model=name))
+            except ValueError as error:
+                raise SettingError(str(error)) from error
+            service = Service(name, server, gateway, self.timeout, f"the model server at {address}")
+            try:
+                yield Releases(folder, name, service, click.echo, self.force)
+            except DigitError as error:
+                raise DigitServingError(address.explain(error)) from error
 
 
 def model_options(command: Command) -> Command:

@@ -34,6 +34,8 @@ class Service:
     server: Connection
     gateway: Client | None
     timeout: float
+    server_name: str = "the model server"
+    """Words for the model server in messages, with its address."""
 
     def statuses(self) -> dict[int, VersionStatus]:
         """Return the status of each version that the model server knows. Raise DigitError if it fails."""
@@ -52,10 +54,10 @@ class Service:
         def is_loaded() -> bool:
             status = self.statuses().get(version)
             if status and status.error and status != stale:
-                raise ArtifactError(f"the model server can't load version {version}: {status.error}")
+                raise ArtifactError(f"{self.server_name} can't load version {version}: {status.error}")
             return bool(status and status.is_available)
 
-        self._wait(is_loaded, f"the model server did not load version {version} (see its log)")
+        self._wait(is_loaded, f"{self.server_name} did not load version {version} (see its log)")
 
     def wait_until_unloaded(self, versions: Collection[int]) -> None:
         """Wait until none of the versions is loaded."""
@@ -64,14 +66,14 @@ class Service:
             return all(status.state == "END" for n, status in self.statuses().items() if n in versions)
 
         listed = ", ".join(map(str, sorted(versions)))
-        self._wait(is_unloaded, f"the model server did not unload version {listed} (see its log)")
+        self._wait(is_unloaded, f"{self.server_name} did not unload version {listed} (see its log)")
 
     def wait_until_labelled(self, label: str, version: int) -> None:
         """Wait until the model server resolves the label to the version, and the gateway answers with it."""
         model = ModelRef(self.name, label=label)
         self._wait(
             lambda: self.server.resolve(model, timeout=_CALL_TIMEOUT) == version,
-            f"the model server did not move label {label} to version {version}",
+            f"{self.server_name} did not move label {label} to version {version}",
         )
         if gateway := self.gateway:
             task = self.server.task(ModelRef(self.name, version), timeout=self.timeout)
