@@ -18,11 +18,16 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_inf
 	echo "TensorFlow needs Python 3.11, 3.12 or 3.13; name one that you have: make PYTHON=python3.13 …" >&2; exit 1; }
 
 .PHONY: run test test-slow test-containers test-all test-original test-newest check fuzz format manifests docs bench
-.PHONY: reference lock audit dist clean
+.PHONY: reference lock audit dist clean free-ports
 
-run: .venv/installed
+run: free-ports .venv/installed
 	@$(BIN)/digits train --if-needed
 	@$(BIN)/digits up
+
+# Before anything is downloaded.
+free-ports:
+	@$(CHECK_PYTHON)
+	@PYTHONPATH=serving $(PYTHON) -m digit_serving.ports
 
 # Two processes: each imports TensorFlow, which takes a gigabyte.
 PYTEST = $(BIN)/pytest --numprocesses=2 --dist=loadgroup
