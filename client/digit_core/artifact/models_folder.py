@@ -14,14 +14,14 @@ what callers are answered with.
 import fcntl
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from digit_core.artifact import verification
 from digit_core.artifact.models_config import STABLE, ModelsConfig
-from digit_core.artifact.task_card import READER_NAME
+from digit_core.artifact.task_card import NAME_RULE, READER_NAME, is_name
 from digit_core.artifact.versions import ArtifactError, Version, fsync, list_versions, write_version
 
 KEPT_VERSIONS = 10
@@ -53,12 +53,12 @@ class ModelsFolder:
 
     def names(self) -> list[str]:
         """Return the names of the models that have a version, in alphabetical order."""
-        if list_versions(self.root):
+        if any((version.path / "saved_model.pb").exists() for version in list_versions(self.root).values()):
             raise ArtifactError(
                 f"{self.root} has the versions of one model; name the folder of all models: "
                 f"--models {self.root.parent}"
             )
-        return sorted(path.name for path in self.root.glob("*/") if list_versions(path))
+        return [name for name in self._folders() if _is_servable(name, self.versions(name))]
 
     def classifiers(self) -> list[str]:
         """Return the names of the models that answer callers: of all but the reader."""
@@ -157,10 +157,16 @@ class ModelsFolder:
         the server would not start. `report` gets a sentence for each.
         """
         names = self.names()
+        ignored = [name for name in self._folders() if name not in names]
+        for name in ignored:
+            remedy = "publish the model under another: `digits export … --rename NAME`"
+            report(f"{self.root / name} is not served: {NAME_RULE}; {remedy}")
         with self.lock():
             old = config = self.read_config()
             if not config.is_ours:
                 return
+            for name in config.base_paths.keys() & {*ignored}:
+                config = config.without(name)
             for name in sorted({*names, *config.base_paths}):
                 config = self._prepare_model(config, name, report)
             if config != old or not self.config_path.exists():
@@ -189,6 +195,10 @@ class ModelsFolder:
         """Return the versions of a model that have a label, or that a rollback would give one."""
         labels = self.read_config().labels(name)
         return {*labels.values(), *filter(None, (self.previous(name, label) for label in labels))}
+
+    def _folders(self) -> list[str]:
+        """Return the names of the folders that have versions, in alphabetical order."""
+        return sorted(path.name for path in self.root.glob("*/") if list_versions(path))
 
     def _enter(self, version: Version) -> None:
         """Enter a verified version, unless somebody else keeps the file. The caller holds the lock."""
@@ -247,6 +257,12 @@ class ModelsFolder:
         histories = self._histories()
         histories.setdefault(name, {})[label] = versions
         _write(self.root / _HISTORY_FILE, json.dumps(histories, indent=2) + "\n")
+
+
+def _is_servable(name: str, versions: Mapping[int, Version]) -> bool:
+    """True for the name of a model. Classifiers have a task card, and can't be the reader."""
+    is_reader = name == READER_NAME
+    return is_name(name) and not (is_reader and any("task" in each.card() for each in versions.values()))
 
 
 def _write(path: Path, text: str) -> None:

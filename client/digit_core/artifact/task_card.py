@@ -16,7 +16,13 @@ THRESHOLD = 0.5
 """Default of the least probability of a label that is named."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-"""Form of a model's name."""
+"""Form of a model's name; a number is none: it would be a version's folder."""
+READER_NAME = "reader"
+"""Name of the model that finds digits on a page; it has no task card, for it classifies no picture."""
+NAME_RULE = (
+    "a model's name has 1 to 63 letters, digits, - and _, begins with a letter or a digit, and is neither a "
+    f"number nor {READER_NAME!r}"
+)
 MAX_LABELS = 1000
 MAX_SIDE = 2048
 """Largest height and width of a model's input, in pixels."""
@@ -145,8 +151,11 @@ class TaskCard:
 
 DIGITS = TaskCard("digits", DIGIT_LABELS, _DIGIT_SHAPE, (0.0, 1.0), "digits")
 """Card of the handwritten digits, and of every model without a card."""
-READER_NAME = "reader"
-"""Name of the model that finds digits on a page; it has no task card, for it classifies no picture."""
+
+
+def is_name(name: str) -> bool:
+    """True for the name of a model: a classifier's, or the reader's."""
+    return bool(NAME.fullmatch(name)) and not name.isdigit()
 
 
 def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
@@ -176,8 +185,8 @@ def _choice(table: Mapping[str, Any], key: str, choices: tuple[Any, ...], defaul
 
 
 def _parse_name(name: Any) -> str:
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise TaskCardError(f"name must consist of letters, digits, - and _, not be {name!r}")
+    if not isinstance(name, str) or not is_name(name) or name == READER_NAME:
+        raise TaskCardError(f"{NAME_RULE}, unlike {name!r}")
     return name
 
 

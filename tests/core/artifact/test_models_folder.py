@@ -219,6 +219,19 @@ def test_names_of_one_models_folder_tells_the_folder_above(folder: ModelsFolder,
         ModelsFolder(folder.root / "digits").names()
 
 
+def test_folders_without_a_model_name_are_not_served(folder: ModelsFolder, publish: Publish) -> None:
+    for name in ("2024", "a.b", "reader", "digits"):
+        publish(1, name)
+    (folder.root / "reader" / "1" / "assets.extra" / "model.json").write_text('{"task": {}}')
+    assert (folder.names(), folder.choose(None)) == (["digits"], "digits")
+    lines = prepare(folder)
+    assert [line.partition(" ")[0] for line in lines] == [
+        str(folder.root / name) for name in ("2024", "a.b", "reader")
+    ]
+    assert "neither a number nor 'reader'; publish the model under another" in lines[0]
+    assert list(folder.read_config().base_paths) == ["digits"]
+
+
 def test_read_config_invalid_names_the_file(folder: ModelsFolder) -> None:
     folder.root.mkdir()
     folder.config_path.write_text("models: []")

@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digit_core.artifact.task_card import DIGIT_LABELS, DIGITS, MAX_LABELS, MAX_SIDE, TaskCard, TaskCardError
+from digit_core.artifact.task_card import (
+    DIGIT_LABELS,
+    DIGITS,
+    MAX_LABELS,
+    MAX_SIDE,
+    NAME_RULE,
+    TaskCard,
+    TaskCardError,
+    is_name,
+)
 
 FLOWERS = """
 name = "flowers"
@@ -41,7 +50,7 @@ RANGES = st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, 
 )
 CARDS = st.builds(
     TaskCard,
-    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", fullmatch=True),
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", fullmatch=True).filter(is_name),
     LABELS,
     st.tuples(SIDES, SIDES) | st.tuples(SIDES, SIDES, st.sampled_from([1, 3])),
     RANGES,
@@ -157,7 +166,7 @@ def test_prepares_as_differs_if_only_one_reads_numbers() -> None:
 
 
 MULTI_LABEL = DOCUMENT | {"output": "multi-label"}
-NO_NAME = "name must consist of letters, digits, - and _, not be"
+NO_NAME = f"{NAME_RULE}, unlike"
 NO_RANGE = "range must be two numbers, such as [0, 255], not"
 
 
@@ -194,7 +203,10 @@ NO_RANGE = "range must be two numbers, such as [0, 255], not"
         (changed("prepare", "fit", value="cut"), "fit must be 'crop' or 'pad' or 'stretch', not 'cut'"),
         (changed("prepare", "color", value="cmyk"), "color must be 'grey' or 'rgb', not 'cmyk'"),
         (changed("prepare", "color", value="grey"), "color 'grey' contradicts the shape [180, 240, 3]"),
-        *((changed("name", value=name), f"{NO_NAME} {name!r}") for name in ("", "../etc", "rosé", 5)),
+        *(
+            (changed("name", value=name), f"{NO_NAME} {name!r}")
+            for name in ("", "../etc", "rosé", 5, "2024", "-a", "a" * 64, "reader")
+        ),
         *((changed("labels", value=value), "labels must be a list of strings") for value in ("abc", [0, 1])),
         (changed("labels", value=["rose"]), "labels must be 2 to 1,000 names, not 1"),
         (changed("labels", value=["a"] * (MAX_LABELS + 1)), "labels must be 2 to 1,000 names, not 1001"),
