@@ -25,7 +25,11 @@ class SettingError(DigitServingError):
 
 
 class ProcessDiedError(DigitServingError):
-    """A process of the group has ended by itself."""
+    """A process of the group has ended by itself. `process` is its name."""
+
+    def __init__(self, message: str, process: str) -> None:
+        self.process = process
+        super().__init__(message)
 
 
 class ServingError(DigitServingError):

@@ -29,6 +29,7 @@ class _Child:
     command: Sequence[str]
     env: Mapping[str, str]
     log: IO[bytes] | None
+    prepare: Callable[[], object] | None
     process: subprocess.Popen[bytes] = field(init=False)
     started: float = field(init=False)
     failures: int = 0
@@ -77,13 +78,19 @@ class ProcessGroup:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def start(
-        self, name: str, command: Sequence[str], env: Mapping[str, str], log: IO[bytes] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        log: IO[bytes] | None = None,
+        prepare: Callable[[], object] | None = None,
     ) -> None:
         """Start a process with additional environment variables.
 
-        Its output goes to the file `log`, or to this process's output streams.
+        Its output goes to the file `log`, or to this process's output streams. `prepare` is called before
+        each further start.
         """
-        self._children[name] = _Child(command, env, log)
+        self._children[name] = _Child(command, env, log, prepare)
 
     def wait(self, until: Callable[[], bool] = lambda: False) -> bool:
         """Wait until the condition holds (True) or a signal arrives (False).
@@ -129,6 +136,8 @@ class ProcessGroup:
         while not self._stop and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
         if not self._stop:
+            if child.prepare:
+                child.prepare()
             child.start()
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -145,7 +154,7 @@ def python_command(*arguments: str) -> list[str]:
 def _died(name: str, child: _Child) -> ProcessDiedError:
     status = child.process.returncode  # negative for a signal
     end = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    return ProcessDiedError(f"{name} {end}")
+    return ProcessDiedError(f"{name} {end}", name)
 
 
 def _ending_with_parent(command: Sequence[str]) -> list[str]:

@@ -41,6 +41,8 @@ MODEL_SERVER_FLAGS = (
     "--allow_version_labels_for_unavailable_models=true",
 )
 """Flags of a model server for this machine's callers, in addition to its ports and models."""
+MODEL_SERVER = "model server"
+"""Name of the model server's process."""
 _READY_ANSWERS = 8
 """Consecutive successes of /readyz that count as ready: enough to reach every gateway worker."""
 _REASON_SECONDS = 10.0
@@ -123,14 +125,18 @@ class Stack:
             raise DigitServingError(f"no version in {folder.root} can be served")
         return cls(folder.config_path, names, _choose_default(names), ports)
 
-    def start(self, group: ProcessGroup) -> str:
-        """Start both services and return the name of the model server: TensorFlow Serving or the drop-in."""
+    def start(self, group: ProcessGroup, prepare: Callable[[], object]) -> str:
+        """Start both services and return the name of the model server: TensorFlow Serving or the drop-in.
+
+        `prepare` is called before each further start of the model server.
+        """
         program = start_model_server(
             group,
             f"--port={self.ports.grpc}",
             f"--rest_api_port={self.ports.rest}",
             f"--model_config_file={self.config_path.resolve()}",
             "--model_config_file_poll_wait_seconds=1",
+            prepare=prepare,
         )
         settings = {
             "DIGITS_HOST": self.ports.host,
@@ -158,11 +164,16 @@ def _choose_default(names: Sequence[str]) -> str:
     return named or (DIGITS.name if DIGITS.name in names else names[0])
 
 
-def start_model_server(group: ProcessGroup, *flags: str, log: IO[bytes] | None = None) -> str:
+def start_model_server(
+    group: ProcessGroup,
+    *flags: str,
+    log: IO[bytes] | None = None,
+    prepare: Callable[[], object] | None = None,
+) -> str:
     """Start a model server with MODEL_SERVER_FLAGS and more flags, and return its name."""
     program, command = find_model_server()
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **_log_level(), **_MALLOC}
-    group.start("model server", [*command, *flags, *MODEL_SERVER_FLAGS], environment, log)
+    group.start(MODEL_SERVER, [*command, *flags, *MODEL_SERVER_FLAGS], environment, log, prepare)
     return program
 
 

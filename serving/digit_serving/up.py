@@ -1,6 +1,7 @@
 """`digits up`: the command. Its modules are imported when it runs."""
 
 import time
+import typing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import click
 
 from digit_serving.commands import click_errors, models_option, option
 from digit_serving.ports import DEFAULTS, Ports
+
+if typing.TYPE_CHECKING:
+    from digit_core.artifact.models_folder import ModelsFolder
 
 _port = partial(option, type=click.IntRange(1, 65535))
 
@@ -36,29 +40,53 @@ def up(root: Path, **options: Any) -> None:
 
     While they run, `digits models`, `predict` and `read` ask them by default, if started beside the folder.
     """
-    from digit_core.artifact.addresses import Addresses, recorded
-    from digit_serving.errors import DigitServingError
-    from digit_serving.processes import ProcessGroup
-    from digit_serving.stack import Readiness, Stack, prepared
+    from digit_serving.errors import DigitServingError, ProcessDiedError
+    from digit_serving.stack import MODEL_SERVER, prepared
 
     ports = Ports(**options)
     with click_errors():
         if conflict := ports.conflict():
             raise DigitServingError(conflict)
-        with prepared(root, click.echo) as folder, ProcessGroup() as group:
-            stack, started = Stack.of_folder(folder, ports), time.monotonic()
-            program = stack.start(group)
-            if not group.wait(Readiness(ports.url, click.echo).check):
-                return
-            addresses = Addresses(ports.url, f"127.0.0.1:{ports.grpc}")
-            with recorded(root, addresses):
-                click.echo(f"Model server  {addresses.model_server}  (gRPC; {program})")
-                click.echo(
-                    f"              http://127.0.0.1:{ports.rest}/v1/models/{stack.default_name}  (REST)"
-                )
-                if len(stack.names) > 1:
-                    click.echo(f"Models        {', '.join(stack.names)}; default: {stack.default_name}")
-                click.echo(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
-                page = ports.url.replace("//127.0.0.1:", "//localhost:")
-                click.echo(f"Open {page}: draw or drop a picture")
-                group.supervise(partial(click.echo, err=True))
+        with prepared(root, click.echo) as folder:
+            while True:
+                try:
+                    return _run(root, folder, ports)
+                except ProcessDiedError as error:
+                    if error.process != MODEL_SERVER:
+                        raise
+                    click.echo(f"The {error}; loading each version in turn to find the reason ...", err=True)
+                    if not folder.prepare(click.echo, load=True):
+                        raise
+
+
+def _run(root: Path, folder: "ModelsFolder", ports: Ports) -> None:
+    """Run both services until a signal. Raise ProcessDiedError if one of them can't be kept running."""
+    from digit_core.artifact.addresses import Addresses, recorded
+    from digit_serving.processes import ProcessGroup
+    from digit_serving.stack import Readiness, Stack
+
+    addresses = Addresses(ports.url, f"127.0.0.1:{ports.grpc}")
+    with ProcessGroup() as group:
+        stack, started = Stack.of_folder(folder, ports), time.monotonic()
+        program = stack.start(group, partial(_prepare_again, folder))
+        if not group.wait(Readiness(ports.url, click.echo).check):
+            return
+        with recorded(root, addresses):
+            click.echo(f"Model server  {addresses.model_server}  (gRPC; {program})")
+            click.echo(f"              http://127.0.0.1:{ports.rest}/v1/models/{stack.default_name}  (REST)")
+            if len(stack.names) > 1:
+                click.echo(f"Models        {', '.join(stack.names)}; default: {stack.default_name}")
+            click.echo(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
+            page = ports.url.replace("//127.0.0.1:", "//localhost:")
+            click.echo(f"Open {page}: draw or drop a picture")
+            group.supervise(partial(click.echo, err=True))
+
+
+def _prepare_again(folder: "ModelsFolder") -> None:
+    """Take out of models.config what has been damaged, unless a promotion holds the lock."""
+    from digit_core.artifact.versions import ArtifactError
+
+    try:
+        folder.prepare(click.echo, timeout=1)
+    except (ArtifactError, OSError) as error:
+        click.echo(str(error), err=True)

@@ -149,28 +149,31 @@ class ModelsFolder:
             self.verify(version.path)
             self._enter(version)
 
-    def prepare(self, report: Report) -> None:
-        """Bring models.config up to date for a model server that starts on this machine.
+    def prepare(self, report: Report, load: bool = False, timeout: float = _LOCK_SECONDS) -> bool:
+        """Bring models.config up to date for a model server that starts on this machine; True if it changed.
 
         Correct the folders of the models, which may have been copied from elsewhere. Enter the newest version
-        that can be served of a model without an entry. Name no version and no model whose files are missing:
-        the server would not start. `report` gets a sentence for each.
+        that can be served of a model without an entry. Name no version and no model whose files are missing
+        or damaged: the server would not start. With `load`, load each version in turn, and name none that
+        fails. `report` gets a sentence for each. `timeout` in seconds bounds the wait for the lock.
         """
         names = self.names()
         ignored = [name for name in self._folders() if name not in names]
         for name in ignored:
             remedy = "publish the model under another: `digits export … --rename NAME`"
             report(f"{self.root / name} is not served: {NAME_RULE}; {remedy}")
-        with self.lock():
+        with self.lock(timeout):
             old = config = self.read_config()
             if not config.is_ours:
-                return
+                return False
             for name in config.base_paths.keys() & {*ignored}:
                 config = config.without(name)
             for name in sorted({*names, *config.base_paths}):
-                config = self._prepare_model(config, name, report)
-            if config != old or not self.config_path.exists():
-                self.write_config(config)
+                config = self._prepare_model(config, name, report, load)
+            if config == old and self.config_path.exists():
+                return False
+            self.write_config(config)
+            return True
 
     def previous(self, name: str, label: str) -> int | None:
         """Return the version that had a label before the one that has it, None if none is known."""
@@ -219,7 +222,7 @@ class ModelsFolder:
         others = list(config.base_paths.values())
         return config.base_paths.get(name) or (others[0].parent if others else self.root.resolve()) / name
 
-    def _prepare_model(self, config: ModelsConfig, name: str, report: Report) -> ModelsConfig:
+    def _prepare_model(self, config: ModelsConfig, name: str, report: Report, load: bool) -> ModelsConfig:
         published = self.versions(name)
         if name not in config.base_paths:
             for version in published.values():
@@ -231,16 +234,34 @@ class ModelsFolder:
                 report(f"Version {version.number} of {name} is stable: no other version of it was served.")
                 return self._with_entry(config, version)
             return config
-        listed = config.listed(name)
-        complete = {number for number in listed if number in published and published[number].is_complete}
-        for number in sorted(listed - complete):
-            labels = [label for label, labelled in config.labels(name).items() if labelled == number]
-            remedy = f"; label {', '.join(labels)} needs another: `digits models promote N`" if labels else ""
-            report(f"{self.root / name / str(number)} is missing or incomplete, and not served{remedy}")
-        if not complete:
+        whole = set()
+        for number in sorted(config.listed(name)):
+            version = Version(name, number, self.root / name / str(number))
+            if failure := self._failure(published.get(number, version), load):
+                labels = [label for label, labelled in config.labels(name).items() if labelled == number]
+                remedy = (
+                    f"label {', '.join(labels)} needs another: `digits models promote N"
+                    if labels
+                    else (f"once it is mended: `digits models verify {number}")
+                )
+                report(f"{failure}, and not served; {remedy} --model {name}`")
+            else:
+                whole.add(number)
+        if not whole:
             report(f"{name} has no version to serve; its entry in {self.config_path} is removed")
             return config.without(name)
-        return config.with_versions(name, complete, self.root.resolve() / name)
+        return config.with_versions(name, whole, self.root.resolve() / name)
+
+    def _failure(self, version: Version, load: bool) -> str:
+        """Return a sentence about a version that can't be served, "" about another."""
+        if defect := version.defect():
+            return f"{version.path} is {defect}"
+        try:
+            if load:
+                self.verify(version.path)
+        except ArtifactError as error:
+            return str(error)
+        return ""
 
     def _history(self, name: str, label: str) -> list[int]:
         """Return the earlier versions of a label, oldest first."""

@@ -1,5 +1,6 @@
 """Versions on disk: the folders `<models>/<name>/<number>/`, each a SavedModel with its model card."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ from uuid import uuid4
 
 from digit_core.artifact.task_card import DIGITS, TaskCard, TaskCardError
 
+SUMS = "assets.extra/SHA256SUMS"
+"""File with the checksums of a version's other files at its publication, as `sha256sum` reads it."""
 _STAGING_PREFIX = ".publishing-"
 _REMOVED_PREFIX = ".removing-"
 _MAX_DIGITS = 18
@@ -33,9 +36,28 @@ class Version:
     number: int
     path: Path
 
+    def defect(self) -> str:
+        """Return what keeps the version from being served: a missing file, or a changed one; "" without."""
+        if not self.is_complete:
+            return "missing or incomplete"
+        try:
+            sums = (self.path / SUMS).read_text().splitlines()
+        except FileNotFoundError:
+            return ""  # published without checksums, or by others
+        except (OSError, UnicodeDecodeError):
+            return f"damaged: {SUMS} can't be read"
+        for digest, name in (line.split("  ", 1) for line in sums if "  " in line):
+            try:
+                is_same = _sha256(self.path / name) == digest
+            except OSError:
+                is_same = False
+            if not is_same:
+                return f"damaged: {name} is not as it was published"
+        return ""
+
     @property
     def is_complete(self) -> bool:
-        """True if the files that every SavedModel with weights has are there; they may still be damaged."""
+        """True if the files that every SavedModel with weights has are there."""
         variables = self.path / "variables"
         return (self.path / "saved_model.pb").is_file() and (
             (variables / "variables.index").is_file() and any(variables.glob("variables.data-*"))
@@ -93,6 +115,7 @@ def write_version(folder: Path, write: Callable[[Path], None], verify: Callable[
     try:
         staging.mkdir()
         write(staging)
+        _write_sums(staging)
         verify(staging)
         for path in [*staging.rglob("*"), staging]:
             fsync(path)
@@ -103,6 +126,18 @@ def write_version(folder: Path, write: Callable[[Path], None], verify: Callable[
         raise
     fsync(folder)
     return version
+
+
+def _write_sums(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    (folder / SUMS).parent.mkdir(exist_ok=True)
+    (folder / SUMS).write_text("".join(lines))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_leftovers(folder: Path) -> None:

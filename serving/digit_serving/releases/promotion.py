@@ -141,7 +141,11 @@ class Releases:
         with self.folder.lock():
             found = self.folder.versions(self.name)
             with self._restoring() as config:
-                removed = found.keys() - {*islice(found, keep), *self.folder.needed(self.name)}
+                entered = config.selected(self.name, found)
+                # A damaged version, or one that is being copied, must not push a good one out.
+                good = (number for number in found if number in entered or not found[number].defect())
+                oldest = min(islice(good, keep), default=0)
+                removed = {number for number in found if number < oldest} - self.folder.needed(self.name)
                 self._unload(config, removed)
             remove_leftovers(self.folder.root / self.name)
             for number in sorted(removed):

@@ -212,7 +212,7 @@ def serving(version: Version, root: Path, group: ProcessGroup) -> Iterator[str]:
             yield f"127.0.0.1:{port}"
         except ProcessDiedError as error:
             lines = log.read_text(errors="replace").splitlines() or ["it wrote no log"]
-            raise ProcessDiedError(f"{error}: {lines[-1]}") from error
+            raise ProcessDiedError(f"{error}: {lines[-1]}", error.process) from error
 
 
 def by_name(counts: Counter[Any]) -> str:

@@ -1,5 +1,6 @@
 """Models folder: publication, entry of copied versions, repair before a start, and the history of labels."""
 
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -128,16 +129,36 @@ def test_prepare_without_a_file_enters_the_newest_version_that_can_be_served(fol
 def test_prepare_names_no_version_whose_files_are_missing(folder: ModelsFolder, publish: Publish) -> None:
     publish(3)
     move_label(folder, 3)
-    shutil.rmtree(folder.root / "digits" / "2")
-    shutil.rmtree(folder.root / "digits" / "3" / "variables")
     path = folder.root / "digits"
+    os.truncate(path / "2" / "variables" / "variables.data-00000-of-00001", 0)
+    shutil.rmtree(path / "3" / "variables")
     assert prepare(folder) == [
-        f"{path / '2'} is missing or incomplete, and not served",
+        f"{path / '2'} is damaged: variables/variables.data-00000-of-00001 is not as it was published, "
+        "and not served; once it is mended: `digits models verify 2 --model digits`",
         f"{path / '3'} is missing or incomplete, and not served; "
-        "label stable needs another: `digits models promote N`",
+        "label stable needs another: `digits models promote N --model digits`",
     ]
     assert folder.read_config().listed("digits") == {1}
     assert folder.read_config().labels("digits") == {"stable": 3}
+
+
+def test_prepare_with_load_names_no_version_that_fails_to_load(
+    folder: ModelsFolder, publish: Publish
+) -> None:
+    publish(2)
+    lines: list[str] = []
+    picky = ModelsFolder(folder.root, verify=lambda path: refuse(path) if path.name == "2" else None)
+    assert not picky.prepare(lines.append)
+    assert picky.prepare(lines.append, load=True)
+    assert lines == [
+        f"{folder.root / 'digits' / '2'} is too large, and not served; "
+        "once it is mended: `digits models verify 2 --model digits`"
+    ]
+    assert folder.read_config().listed("digits") == {1}
+
+
+def refuse(version: Path) -> None:
+    raise ArtifactError(f"{version} is too large")
 
 
 def test_prepare_names_no_model_without_versions(folder: ModelsFolder, publish: Publish) -> None:

@@ -1,13 +1,15 @@
 """Versions on disk: numbering, atomic writing, cards, completeness and removal."""
 
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from digit_core.artifact.task_card import DIGITS
-from digit_core.artifact.versions import ArtifactError, Version, list_versions, write_version
+from digit_core.artifact.versions import SUMS, ArtifactError, Version, list_versions, write_version
 from tests.core.artifact.conftest import write_files
 
 
@@ -68,13 +70,28 @@ def test_write_version_removes_what_a_killed_process_left(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("lost", ["saved_model.pb", "variables", "variables/variables.index"])
-def test_is_complete_without_a_file_is_false(tmp_path: Path, lost: str) -> None:
+def test_defect_of_a_missing_file_is_named(tmp_path: Path, lost: str) -> None:
     write_files(tmp_path)
     version = Version("digits", 1, tmp_path)
-    assert version.is_complete
+    assert version.defect() == ""
     path = tmp_path / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert not version.is_complete
+    assert version.defect() == "missing or incomplete"
+
+
+def test_defect_of_a_file_that_changed_since_its_publication_is_named(tmp_path: Path) -> None:
+    version = write_version(tmp_path, write_files, accept)
+    assert version.defect() == ""
+    data = version.path / "variables" / "variables.data-00000-of-00001"
+    check = ["sha256sum", "--check", "--status", SUMS]
+    assert subprocess.run(check, cwd=version.path).returncode == 0
+    os.truncate(data, 3)
+    assert version.defect() == "damaged: variables/variables.data-00000-of-00001 is not as it was published"
+    assert subprocess.run(check, cwd=version.path).returncode == 1
+    data.write_text("bytes")
+    assert version.defect() == ""
+    (version.path / SUMS).write_bytes(b"\xff")
+    assert version.defect() == f"damaged: {SUMS} can't be read"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{"])
@@ -96,6 +113,6 @@ def test_task_invalid_names_the_version(tmp_path: Path) -> None:
 
 def test_remove_leaves_no_files(tmp_path: Path) -> None:
     version = write_version(tmp_path, write_files, accept)
-    assert version.size() == 15
+    assert version.size() == 15 + (version.path / SUMS).stat().st_size
     version.remove()
     assert list(tmp_path.iterdir()) == []

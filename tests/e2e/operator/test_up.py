@@ -282,7 +282,10 @@ def test_up_missing_stable_version_is_reported_and_replaceable(
     process = start_up(two_versions, ports)
     try:
         assert process.stdout
-        assert "label stable needs another: `digits models promote N`" in process.stdout.readline()
+        assert (
+            "label stable needs another: `digits models promote N --model digits`"
+            in process.stdout.readline()
+        )
         assert any("Not ready yet: No loaded version of the model" in line for line in process.stdout)
         change(two_versions, ports, "promote", "2")
         wait_until_ready(process, ports)

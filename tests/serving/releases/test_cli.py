@@ -34,7 +34,10 @@ def test_check_corrects_a_copied_folder(published: Service) -> None:
     root = published.folder.root.rename(published.folder.root.with_name("copied"))
     result = published.run("check", "--models", root)
     assert result.exit_code == 0
-    assert result.stdout == f"{root / 'digits' / '2'} is missing or incomplete, and not served\n"
+    assert result.stdout == (
+        f"{root / 'digits' / '2'} is missing or incomplete, and not served; "
+        "once it is mended: `digits models verify 2 --model digits`\n"
+    )
     text = (root / "models.config").read_text()
     assert f'base_path: "{root.resolve() / "digits"}"' in text
     assert "versions: 2" not in text
