@@ -162,6 +162,8 @@ def save_perceptron(directory: Path) -> None:
         "total": (lambda x: {"sum": tf.reduce_sum(x)}, _FLOATS),
         "numbers": (numbers, _FLOATS),
         "wait": (wait, _FLOATS),
+        "echo": (lambda text: {"text": text}, [tf.TensorSpec([], tf.string)]),
+        "short": (lambda x: {"y": tf.identity(x)}, [tf.TensorSpec([None], tf.uint16)]),
     }
     _save(directory, root, functions)
 

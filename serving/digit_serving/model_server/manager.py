@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,18 +59,19 @@ def aspired_versions(model: ModelConfig) -> dict[int, Path]:
     return {number: path for number, path in found.items() if number in selected}
 
 
-def next_action(versions: Sequence[Version]) -> Version | None:
+def next_action(versions: Sequence[Version], labelled: Collection[int] = ()) -> Version | None:
     """Return the next version to unload (one that is available) or to load (any other), or None.
 
     Availability-preserving policy: a version is unloaded once another one is available. `versions` are all
-    versions of one model, newest first.
+    versions of one model, newest first. Labelled versions are loaded first: most callers wait for them.
     """
     available = [version for version in versions if version.state == State.AVAILABLE]
     surplus = [version for version in available if not version.aspired]
     replaced = len(available) > len(surplus) or not any(version.aspired for version in versions)
     if surplus and (replaced or len(surplus) > 1):
         return surplus[-1]
-    return next((version for version in versions if version.aspired and version.state == State.START), None)
+    waiting = [version for version in versions if version.aspired and version.state == State.START]
+    return max(waiting, key=lambda version: version.number in labelled, default=None)
 
 
 class Manager:
@@ -163,6 +164,9 @@ class Manager:
         """Return an aspired version of the model that is available or has failed to load, or None."""
         return next((v for v in self._select(name, State.AVAILABLE, State.END) if v.aspired), None)
 
+    def _labelled(self, model: str) -> set[int]:
+        return {number for (name, _), number in self._labels.items() if name == model}
+
     def _assign_labels(self, config: ModelServerConfig) -> dict[tuple[str, str], int]:
         models = config.model_config_list.config
         labels = {(m.name, label): number for m in models for label, number in m.version_labels.items()}
@@ -181,7 +185,7 @@ class Manager:
                 self._wake.clear()
                 self._poll()
             models = {version.model for version in list(self._versions.values())}
-            actions = [next_action(self._select(model)) for model in sorted(models)]
+            actions = [next_action(self._select(model), self._labelled(model)) for model in sorted(models)]
             for version in filter(None, actions):
                 if version.state == State.AVAILABLE:
                     self._unload(version)

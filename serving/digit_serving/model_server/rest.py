@@ -29,6 +29,7 @@ _PATHS = {
 }
 _DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: dict(reversed(pairs)))
 """As in TensorFlow Serving's JSON, the first of equal keys counts, and `raw_decode` ignores what follows."""
+_NOT_IN_JSON = ("half", "bfloat16", "uint16")
 _CORS = {"Origin": "*", "Methods": "POST, GET", "Headers": "Content-Type"}
 _HTTP_STATUS = {
     **dict.fromkeys(("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE"), 400),
@@ -113,7 +114,7 @@ class RestApi:
 def _parse(body: bytes) -> dict[str, Any]:
     """Return the body's object. Raises ServingError for other JSON, or if `signature_name` is no string."""
     try:
-        document, _ = _DECODER.raw_decode(body.decode().lstrip())
+        document, _ = _DECODER.raw_decode(body.decode("utf-8-sig").lstrip())
     except (RecursionError, ValueError) as error:
         raise ServingError(f"JSON Parse error: {error}") from None
     if not isinstance(document, dict):
@@ -166,6 +167,8 @@ def _from_rows(rows: Any, inputs: Inputs) -> dict[str, Any]:
 def _to_array(value: Any, type_number: int) -> Array:
     dtype, name, nested = tf.as_dtype(type_number), type_name(type_number), np.array(value, object)
     flat = [_to_bytes(leaf) for leaf in nested.flat] if name == "string" else nested.ravel().tolist()
+    if name in _NOT_IN_JSON:
+        raise ServingError(f"Conversion of JSON Value to type: {name} is not supported", "UNIMPLEMENTED")
     types = (int, float) if dtype.is_floating else ({"string": bytes, "bool": bool}.get(name, int),)
     for leaf in flat:
         if isinstance(leaf, list):
@@ -180,10 +183,13 @@ def _to_array(value: Any, type_number: int) -> Array:
 
 
 def _to_bytes(leaf: Any) -> Any:
-    if not isinstance(leaf, dict) or _is_object(leaf):
-        return leaf.encode() if isinstance(leaf, str) else leaf
     try:
-        return base64.b64decode(leaf["b64"], validate=True)
+        if not isinstance(leaf, dict) or _is_object(leaf):
+            return leaf.encode() if isinstance(leaf, str) else leaf
+        text = leaf["b64"]
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except UnicodeEncodeError:
+        raise ServingError("JSON Parse error: a string has half of a surrogate pair") from None
     except ValueError:
         raise ServingError("Unable to base64 decode") from None
 

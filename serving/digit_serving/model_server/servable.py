@@ -103,9 +103,11 @@ class Servable:
         Thread-safe. Raises ServingError if an operation fails.
         """
         try:
-            return self._callable(feeds, fetches)(*arrays)  # type: ignore[no-any-return]
+            outputs = self._callable(feeds, fetches)(*arrays)
         except tf.errors.OpError as error:
             raise ServingError(error.message, Code.Name(error.error_code)) from None
+        # TensorFlow returns a scalar string as bytes.
+        return [np.array(output, object) if isinstance(output, bytes) else output for output in outputs]
 
     def close(self) -> None:
         """Free the memory. No call may be running."""
@@ -170,7 +172,7 @@ def decode(name: str, proto: TensorProto) -> Array:
         raise ServingError(f"tensor parsing error: {name}")
     try:
         return tf.make_ndarray(proto)  # type: ignore[no-any-return]
-    except (OverflowError, TypeError, ValueError):
+    except (MemoryError, OverflowError, TypeError, ValueError):
         raise ServingError(f"tensor parsing error: {name}") from None
 
 

@@ -91,7 +91,7 @@ def test_start_with_bad_flag_or_file_raises(
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--model_config_file={}/file", "INVALID_ARGUMENT: Invalid protobuf file: '{}/file'"),
+        ("--model_config_file={}/file", "Invalid protobuf file: '{}/file'"),
         ("--model_base_path={}", "did not become available: {{name: default version: 1}} due to error: "),
     ],
 )

@@ -54,6 +54,7 @@ def batching_core(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) 
         (unfit(outputs="wrong"), "INVALID_ARGUMENT: output tensor alias not found in signature: wrong"),
         (unfit(outputs="probabilities " * 2), "INVALID_ARGUMENT: duplicate output tensor alias: prob"),
         (unfit(shape={"dim": [{"size": 2}]}), "INVALID_ARGUMENT: tensor parsing error: pixels"),
+        (unfit(shape={"dim": [{"size": 40_000_000_000}]}), "INVALID_ARGUMENT: tensor parsing error: pixels"),
         (unfit(shape={"unknown_rank": True}), "INVALID_ARGUMENT: tensor parsing error: pixels"),
     ],
 )

@@ -58,6 +58,7 @@ LIST = "'instances' must be a list with at least one entry"
             "JSON Value: 1.5 is not of expected type: int64",
         ),
         ("many", {"inputs": {"text": [{"b64": "*"}], "number": [5]}}, "Unable to base64 decode"),
+        ("many", {"inputs": {"text": ["\ud800"], "number": [5]}}, "JSON Parse error: a string has half"),
         ("many", {"instances": [1]}, KEYS + "['number', 'text']"),
         ("many", {"inputs": [1]}, KEYS + "['number', 'text']"),
         ("images", {"inputs": [[[300] * 28] * 28]}, "a number is out of range for uint8"),
@@ -78,6 +79,7 @@ def test_predict_invalid_body_answers_400(http: Client, signature: Any, body: An
         ('{"instances": [NaN, Infinity, -Infinity]}', '{"predictions": [NaN, Infinity, -Infinity]}'),
         # Floats have the fewest digits that keep the value.
         ('{"inputs": [0.2, 0.3333333333333333]}', '{"outputs": [2.1, 2.1666667]}'),
+        ('\ufeff{"instances": [1.0]}', '{"predictions": [2.5]}'),
         ('{"instances": [{"x": 1.0}, {"x": 2}]}', '{"predictions": [2.5, 3.0]}'),
         ('{"instances": [[1.0], [2.0]]}', '{"predictions": [[2.5], [3.0]]}'),
         ('{"inputs": {"x": [1.0]}}', '{"outputs": [2.5]}'),
@@ -89,7 +91,7 @@ def test_predict_valid_body_answers_json(http: Client, body: str, answer: str) -
 
 
 def test_predict_several_inputs_and_outputs_are_objects(http: Client) -> None:
-    row = {"text": {"b64": "/w=="}, "number": 3}
+    row = {"text": {"b64": "/w"}, "number": 3}
     body = {"signature_name": "many", "instances": [row, {"text": "é", "number": 4}]}
     first, second = post(http, TF2, body).get_json()["predictions"]
     assert first["raw_bytes"] == {"b64": "/w=="}
@@ -101,6 +103,11 @@ def test_predict_several_inputs_and_outputs_are_objects(http: Client) -> None:
 def test_predict_scalar_output_answers_columns(http: Client) -> None:
     columns = post(http, TF2, {"signature_name": "total", "inputs": [1.0, 2.0]})
     assert columns.get_json() == {"outputs": 3.0}
+    assert post(http, TF2, {"signature_name": "echo", "inputs": "é"}).get_json() == {"outputs": "é"}
+
+
+def test_predict_type_without_json_answers_501(http: Client) -> None:
+    assert post(http, TF2, {"signature_name": "short", "inputs": [1]}).status_code == 501
 
 
 @pytest.mark.parametrize(

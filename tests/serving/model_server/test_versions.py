@@ -121,6 +121,13 @@ def test_next_action_preserves_availability(versions: str, number: int | None) -
     assert (chosen and chosen.number) == number
 
 
+def test_next_action_loads_labelled_versions_first() -> None:
+    known = [Version("m", number, Path()) for number in (3, 2, 1)]
+    chosen = next_action(known, labelled={1, 2})
+    assert chosen
+    assert chosen.number == 2
+
+
 def states(core: ServerCore, model: str) -> dict[int, str]:
     statuses = core.status(GetModelStatusRequest(model_spec={"name": model})).model_version_status
     return {status.version: State.Name(status.state) for status in statuses}
