@@ -11,6 +11,7 @@ import numpy as np
 from digit_client import Client
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.task_card import READER_NAME
 from digit_core.artifact.versions import ArtifactError, Version, remove_leftovers
 from digit_core.errors import AuthenticationError, DigitError, ModelNotFoundError
 from digit_core.tfserving.calls import VersionStatus
@@ -75,7 +76,9 @@ class Service:
             lambda: self.server.resolve(model, timeout=_CALL_TIMEOUT) == version,
             f"{self.server_name} did not move label {label} to version {version}",
         )
-        if gateway := self.gateway:
+        gateway = self.gateway
+        # A gateway answers no caller with the reader.
+        if gateway and self.name != READER_NAME:
             task = self.server.task(ModelRef(self.name, version), timeout=self.timeout)
             blank = np.zeros(task.shape, np.uint8)
             self._wait(
@@ -120,7 +123,9 @@ class Releases:
     def promote(self, number: int, label: str) -> None:
         """Put the label on a version, which is verified and entered first if models.config lacks it."""
         with self.folder.lock(), self._restoring():
-            self._move(label, self.folder.version(self.name, number))
+            self._load(self.folder.version(self.name, number))
+            self.folder.remember(self.name, label)
+            self._move(label, number)
         self.report(f"Version {number} is {label}.")
 
     def roll_back(self, label: str) -> None:
@@ -129,7 +134,10 @@ class Releases:
             number = self.folder.previous(self.name, label)
             if number is None:
                 raise ArtifactError(f"label {label} has no previous version")
-            self._move(label, self.folder.version(self.name, number))
+            self._load(self.folder.version(self.name, number))
+            # The history gets no entry of the version that is left: a rollback that is killed here, and then
+            # repeated, would return to it.
+            self._move(label, number)
             self.folder.forget(self.name, label)
         self.report(f"Version {number} is {label}.")
 
@@ -164,8 +172,8 @@ class Releases:
             self.report("Waiting for the model server to unload what is removed ...")
             self.service.wait_until_unloaded(removed)
 
-    def _move(self, label: str, version: Version) -> None:
-        """Load the version, then move the label to it. Versions that are loaded stay loaded."""
+    def _load(self, version: Version) -> None:
+        """Enter the version, and wait until it is loaded. Versions that are loaded stay loaded."""
         folder, number = self.folder, version.number
         # The status may hold the error of an earlier attempt to load the version. If the file lists the
         # version, no new attempt begins, and the error counts.
@@ -175,7 +183,10 @@ class Releases:
         if self.service:
             self.report(f"Waiting for the model server to load version {number} ...")
             self.service.wait_until_loaded(number, None if is_listed else statuses.get(number))
-        folder.remember(self.name, label)
+
+    def _move(self, label: str, number: int) -> None:
+        """Move the label to a loaded version, and wait until the service answers with it."""
+        folder = self.folder
         folder.write_config(folder.read_config().with_label(self.name, label, number))
         if self.service:
             self.report(f"Waiting for the service to answer label {label} with version {number} ...")

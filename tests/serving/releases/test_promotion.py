@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from digit_core.errors import DigitError
+from digit_core.errors import DigitError, ModelNotFoundError
 from digit_core.tfserving.codec import ModelRef
 from digit_serving.releases.promotion import Releases
 from digit_serving.releases.promotion import Service as RunningService
@@ -101,6 +101,23 @@ def test_promote_to_server_of_another_file_fails_at_the_timeout(serve: Serve) ->
     result = service.run("promote", 2, "--timeout", 0.5)
     assert "did not move label stable to version 2 within 0.5 s" in result.stderr
     assert service.config == config
+
+
+def test_promote_reader_asks_the_model_server_only(service: Service) -> None:
+    (service.folder.root / "digits").rename(service.folder.root / "reader")
+    text = service.folder.config_path.read_text()
+    service.folder.config_path.write_text(text.replace('digits"', 'reader"'))
+    wait_until(lambda: has_loaded(service, "reader"))
+    result = service.run(
+        "promote", 2, "--model", "reader", "--gateway", "http://127.0.0.1:1", "--timeout", 30
+    )
+    assert result.stdout.endswith("Version 2 is stable.\n"), result.stderr
+
+
+def has_loaded(service: Service, name: str) -> bool:
+    with suppress(ModelNotFoundError):
+        return len(service.server.versions(ModelRef(name), timeout=5)) == 3
+    return False
 
 
 def test_promote_without_server_needs_offline(published: Service) -> None:
@@ -246,6 +263,23 @@ def test_change_killed_at_each_file_keeps_the_label_served(service: Service, com
     assert (status, done.stderr) == (0, "")
     assert step > 10
     assert service.labelled() == expected
+
+
+@pytest.mark.slow
+def test_rollback_killed_at_each_file_and_repeated_never_returns_to_what_it_left(published: Service) -> None:
+    environment = os.environ | published.environment
+    status, step = -9, 0
+    while status == -9:
+        step += 1
+        published.promote(1, "--offline")
+        (published.folder.root / "models.history.json").unlink(missing_ok=True)
+        published.promote(2, "--offline")
+        arguments = [sys.executable, "-c", KILLED_AT, str(step), "rollback", "--offline"]
+        status = subprocess.run(arguments, env=environment, capture_output=True).returncode
+        published.run("rollback", "--offline")
+        assert published.config.labels("digits") == {"stable": 1}
+    assert status == 0
+    assert step > 5
 
 
 def answers_for_a_while(service: Service) -> bool:
