@@ -15,7 +15,6 @@ import click
 import pytest
 import yaml
 
-from digit_core.artifact.models_folder import ModelsFolder
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
 from tests.commands import parse
@@ -48,7 +47,8 @@ def test_model_server_flags_are_known_and_name_files_of_the_volumes() -> None:
     assert (
         ROOT / "serving" / "config" / Path(options.monitoring_config_file).relative_to("/config")
     ).is_file()
-    assert Path(options.model_config_file) == ModelsFolder(Path("/models")).config_path
+    # The copy that start-model-server.sh makes.
+    assert options.model_config_file == "/tmp/models.config"
     assert options.model_config_file_poll_wait_seconds <= 2
     assert MODEL_SERVER["depends_on"] == {"training": {"condition": "service_completed_successfully"}}
 
@@ -227,7 +227,11 @@ def test_services_share_the_models_volume_or_folder() -> None:
 
 
 def test_model_server_is_the_pinned_binary_under_init_on_the_inner_network() -> None:
-    assert MODEL_SERVER["entrypoint"] == ["/usr/bin/tensorflow_model_server"]
+    assert MODEL_SERVER["entrypoint"] == [
+        "bash",
+        "/config/start-model-server.sh",
+        "/usr/bin/tensorflow_model_server",
+    ]
     assert MODEL_SERVER["init"]
     assert MODEL_SERVER["stop_grace_period"] == "5s"
     assert COMPOSE["networks"]["inner"]["internal"]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from digit_core.artifact.models_folder import ModelsFolder
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
 from tests.commands import parse
@@ -96,7 +95,11 @@ def test_tensorflow_serving_images_match_serving_api(installation: Installation)
 def test_model_server_flags_are_known(installation: Installation) -> None:
     """TensorFlow Serving ignores an unknown flag after a line in its log."""
     server = service(installation.objects, "model-server")
-    assert server["command"] == ["/usr/bin/tensorflow_model_server"]
+    assert server["command"] == [
+        "bash",
+        "/config/start-model-server.sh",
+        "/usr/bin/tensorflow_model_server",
+    ]
     options = flags.parse(server["args"])
     assert (options.port, options.rest_api_port) == (8500, 8501)
     assert options.allow_version_labels_for_unavailable_models
@@ -106,10 +109,11 @@ def test_model_server_flags_are_known(installation: Installation) -> None:
     config = named(installation.objects, "ConfigMap", "model-server-config")["data"]
     for file in (options.monitoring_config_file, options.batching_parameters_file):
         assert not file or Path(file).name in config
-    for path in (ROOT / "serving" / "config").glob("*.config"):
+    folder = ROOT / "serving" / "config"
+    for path in [*folder.glob("*.config"), folder / "start-model-server.sh"]:
         assert config[path.name] == path.read_text()
-    # The labels are in models.config, beside the versions that jobs publish on the volume.
-    assert Path(options.model_config_file) == ModelsFolder(Path("/models")).config_path
+    # The copy that start-model-server.sh makes of models.config, beside the versions on the volume.
+    assert options.model_config_file == "/tmp/models.config"
     assert options.model_config_file_poll_wait_seconds == 1
 
 

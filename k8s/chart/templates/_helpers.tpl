@@ -170,7 +170,7 @@ SSL_CERT_FILE: /server-tls/ca.crt
 
 {{/* Files of the model server, and the key for `digits models pull`. */}}
 {{- define "digits.config" -}}
-{{- range list "monitoring.config" "batching.config" }}
+{{- range list "monitoring.config" "batching.config" "start-model-server.sh" }}
 {{ . }}: |
   {{- $.Files.Get (print "config/" .) | trim | nindent 2 }}
 {{- end }}

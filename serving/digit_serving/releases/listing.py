@@ -25,9 +25,9 @@ class Row:
 
     `published` (ISO 8601), `accuracy` (0..1), and the checksum of the `pictures` that it was measured on come
     from the model card, None if the card lacks them.
-    `state` is MISSING without a folder, NOT_ENTERED or DAMAGED if models.config does not list the version,
-    else what the model server says, None if it does not know the version or does not answer. `bytes` is the
-    size on disk.
+    `state` is MISSING without a folder, NOT_ENTERED if models.config does not list the version, else what the
+    model server says, None if it does not know the version or does not answer. A version that is not loaded
+    may be DAMAGED. `bytes` is the size on disk.
     """
 
     version: int
@@ -49,8 +49,9 @@ def make_rows(folder: ModelsFolder, name: str, states: Mapping[int, str]) -> lis
     rows = []
     for number in sorted({*published, *config.listed(name), *labels.values()}, reverse=True):
         version = published.get(number, Version(name, number, folder.root / name / str(number)))
-        unserved = DAMAGED if version.defect() else NOT_ENTERED
-        state = states.get(number) if number in entered else unserved
+        state = states.get(number) if number in entered else NOT_ENTERED
+        if state in (None, NOT_ENTERED) and version.is_complete and version.defect():
+            state = DAMAGED
         card = version.card()
         data = card.get("data")
         rows.append(
