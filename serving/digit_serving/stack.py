@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,8 +66,12 @@ def prepared(root: Path, report: Callable[[str], None]) -> Iterator[ModelsFolder
             links = ModelsFolder(Path(temporary))
             for name in names:
                 (links.root / name).symlink_to((root / name).resolve())
-            if folder.config_path.exists():
-                shutil.copyfile(folder.config_path, links.config_path)
+            for file, copy in (
+                (folder.config_path, links.config_path),
+                (folder.default_path, links.default_path),
+            ):
+                if file.exists():
+                    shutil.copyfile(file, copy)
             links.prepare(report)
             yield links
     else:
@@ -123,7 +127,7 @@ class Stack:
         names = sorted({*folder.read_config().base_paths} - {READER_NAME})
         if not names:
             raise DigitServingError(f"no version in {folder.root} can be served")
-        return cls(folder.config_path, names, _choose_default(names), ports)
+        return cls(folder.config_path, names, _choose_default(folder, names), ports)
 
     def start(self, group: ProcessGroup, prepare: Callable[[], object]) -> str:
         """Start both services and return the name of the model server: TensorFlow Serving or the drop-in.
@@ -156,12 +160,22 @@ class Stack:
         return program
 
 
-def _choose_default(names: Sequence[str]) -> str:
-    """Return the model of DIGITS_MODEL_NAME, else the digits, else the first by name."""
-    named = os.environ.get("DIGITS_MODEL_NAME")
-    if named and named not in names:
-        raise DigitServingError(f"DIGITS_MODEL_NAME is {named}, but there are only {', '.join(names)}")
-    return named or (DIGITS.name if DIGITS.name in names else names[0])
+def _choose_default(folder: ModelsFolder, names: Sequence[str]) -> str:
+    """Return the model of DIGITS_MODEL_NAME, else the folder's default.
+
+    The first start chooses that, the digits or the first by name, and a later one if it is gone: a model that
+    is published afterwards must not take over the callers who name none.
+    """
+    if named := os.environ.get("DIGITS_MODEL_NAME"):
+        if named not in names:
+            raise DigitServingError(f"DIGITS_MODEL_NAME is {named}, but there are only {', '.join(names)}")
+        return named
+    default = folder.default()
+    if default is None or default not in names:
+        default = DIGITS.name if DIGITS.name in names else names[0]
+        with suppress(OSError):  # a read-only folder
+            folder.set_default(default)
+    return default
 
 
 def start_model_server(

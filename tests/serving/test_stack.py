@@ -4,10 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_serving.errors import DigitServingError
 from digit_serving.ports import Ports
+from digit_serving.releases.cli import models
 from digit_serving.stack import Stack, find_model_server, prepared
 
 PORTS = Ports("127.0.0.1", 1, 2, 3)
@@ -37,15 +39,26 @@ def no_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DIGITS_MODEL_NAME", raising=False)
 
 
-def test_default_is_named_model_or_digits_or_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_is_chosen_once(tmp_path: Path) -> None:
     publish(tmp_path, "flowers", "colors")
     assert default_name(tmp_path) == "colors"
-    publish(tmp_path, "digits")
+    publish(tmp_path, "alpha", "digits")
+    assert default_name(tmp_path) == "colors"
+    result = CliRunner().invoke(models, ["default", "flowers", "--models", str(tmp_path)])
+    assert result.stdout == "flowers is the default, from the next start of `digits up`.\n"
+    assert default_name(tmp_path) == "flowers"
+    shutil.rmtree(tmp_path / "flowers")
     assert default_name(tmp_path) == "digits"
+
+
+def test_default_of_models_without_digits_is_that_of_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path, "flowers", "colors")
     monkeypatch.setenv("DIGITS_MODEL_NAME", "flowers")
     assert default_name(tmp_path) == "flowers"
     shutil.rmtree(tmp_path / "flowers")
-    with pytest.raises(DigitServingError, match="DIGITS_MODEL_NAME is flowers, but there are only colors, "):
+    with pytest.raises(DigitServingError, match="DIGITS_MODEL_NAME is flowers, but there are only colors"):
         default_name(tmp_path)
 
 

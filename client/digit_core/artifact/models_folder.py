@@ -2,6 +2,7 @@
 
     models/
     ├── models.config          the versions to load, and their labels; a model server polls it
+    ├── models.default         the name of the model that answers callers who name none
     ├── models.history.json    the earlier versions of each label
     └── digits/                a model, with the folders of its versions
         ├── 1/
@@ -11,6 +12,7 @@ Publishing adds a version to models.config. It moves no label, unless the model 
 what callers are answered with.
 """
 
+import errno
 import fcntl
 import json
 import time
@@ -51,6 +53,11 @@ class ModelsFolder:
         """Path of models.config."""
         return self.root / "models.config"
 
+    @property
+    def default_path(self) -> Path:
+        """Path of models.default."""
+        return self.root / "models.default"
+
     def names(self) -> list[str]:
         """Return the names of the models that have a version, in alphabetical order."""
         if any((version.path / "saved_model.pb").exists() for version in list_versions(self.root).values()):
@@ -63,6 +70,18 @@ class ModelsFolder:
     def classifiers(self) -> list[str]:
         """Return the names of the models that answer callers: of all but the reader."""
         return [name for name in self.names() if name != READER_NAME]
+
+    def default(self) -> str | None:
+        """Return the model that answers callers who name none, None if none has been chosen."""
+        try:
+            return self.default_path.read_text().strip()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return None
+
+    def set_default(self, name: str) -> None:
+        """Choose the model that answers callers who name none."""
+        with self.lock():
+            _write(self.default_path, f"{name}\n")
 
     def choose(self, name: str | None) -> str:
         """Return the name of a model that has a version; if it is None, of the only one beside the reader."""
@@ -111,11 +130,21 @@ class ModelsFolder:
 
     @contextmanager
     def lock(self, timeout: float = _LOCK_SECONDS) -> Iterator[None]:
-        """Hold the folder's exclusive lock between processes during the block; it ends with the process."""
+        """Hold the folder's exclusive lock between processes during the block; it ends with the process.
+
+        A read-only folder has no lock: whoever changes it fails by that.
+        """
         end = time.monotonic() + timeout
         if not self.root.is_dir():
             raise ArtifactError(f"the folder {self.root} does not exist")
-        with (self.root / ".models.lock").open("w") as lock:
+        try:
+            lock = (self.root / ".models.lock").open("w")
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EROFS):
+                raise
+            yield
+            return
+        with lock:
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,7 +197,11 @@ class ModelsFolder:
                 return False
             for name in config.base_paths.keys() & {*ignored}:
                 config = config.without(name)
-            for name in sorted({*names, *config.base_paths}):
+            # Entries first: a new model's folder lies beside theirs, which may have been moved.
+            for name in [
+                *sorted(config.base_paths),
+                *(name for name in names if name not in config.base_paths),
+            ]:
                 config = self._prepare_model(config, name, report, load)
             if config == old and self.config_path.exists():
                 return False

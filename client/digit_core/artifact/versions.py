@@ -129,7 +129,7 @@ def write_version(folder: Path, write: Callable[[Path], None], verify: Callable[
 
 
 def _write_sums(folder: Path) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS)
     lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     (folder / SUMS).parent.mkdir(exist_ok=True)
     (folder / SUMS).write_text("".join(lines))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from digit_core.artifact.task_card import READER_NAME
 from digit_serving.commands import PATH, POSITIVE, click_errors, models_option, option
 from digit_serving.errors import DigitServingError, needs_extra
 from digit_serving.releases.options import (
@@ -204,6 +205,27 @@ def verify(number: int, folder: "ModelsFolder", name: str, public_key: Path | No
 
 
 @models.command()
+@click.argument("name", required=False)
+@models_option
+def default(name: str | None, root: Path) -> None:
+    """Let model NAME answer callers who name none, from the next start of `digits up`.
+
+    Without NAME, print the model that does.
+    """
+    from digit_core.artifact.models_folder import ModelsFolder
+
+    with click_errors():
+        folder = ModelsFolder(root)
+        if name is None:
+            click.echo(folder.default() or "none: the next `digits up` chooses")
+        elif folder.choose(name) == READER_NAME:
+            raise DigitServingError(f"{READER_NAME} answers no callers")
+        else:
+            folder.set_default(name)
+            click.echo(f"{name} is the default, from the next start of `digits up`.")
+
+
+@models.command()
 @models_option
 @click.option("--model", "name", metavar="NAME", help="Fail if models.config does not name this model.")
 def check(root: Path, name: str | None) -> None:
@@ -215,7 +237,10 @@ def check(root: Path, name: str | None) -> None:
 
     with click_errors():
         folder = ModelsFolder(root)
-        folder.prepare(click.echo)
+        try:
+            folder.prepare(click.echo)
+        except OSError as error:
+            click.echo(f"{root} can't be changed ({error.strerror}); {folder.config_path} stays as it is.")
         if name and name not in folder.read_config().base_paths:
             raise DigitServingError(
                 f"{folder.config_path} has no model named {name}; "

@@ -110,9 +110,10 @@ def test_prepare_moved_folder_corrects_base_paths(
     publish(2)
     publish(1, "fashion")
     moved = ModelsFolder(folder.root.rename(tmp_path / "moved"), require_variables)
-    assert prepare(moved) == []
+    write_files(moved.root / "alpha" / "1")
+    assert prepare(moved) == ["Version 1 of alpha is stable: no other version of it was served."]
     config = moved.read_config()
-    assert config.base_paths == {name: tmp_path / "moved" / name for name in ("digits", "fashion")}
+    assert config.base_paths == {name: tmp_path / "moved" / name for name in ("alpha", "digits", "fashion")}
     assert (config.listed("digits"), config.labels("digits")) == ({1, 2}, {"stable": 1})
 
 
