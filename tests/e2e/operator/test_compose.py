@@ -20,7 +20,6 @@ from keras import layers
 from digit_client import Client, TaskCard
 from digit_core.images import to_png
 from digit_training import export
-from tests import certificates
 from tests.compose import ROOT, Load, Project
 from tests.processes import answers, free_port, wait_until
 from tests.readme import blocks
@@ -219,18 +218,23 @@ def test_compose_gateway_without_model_server_is_unhealthy(project: Project) -> 
     wait_until(lambda: health(project, "gateway") == "healthy", seconds=60)
 
 
-def test_compose_gateway_with_tls_is_healthy(project: Project, tmp_path: Path) -> None:
-    pair = certificates.make(tmp_path, "gateway")
-    pair.key.chmod(0o644)
-    settings = {"DIGITS_TLS_CERTIFICATE": "/tls/gateway.pem", "DIGITS_TLS_KEY": "/tls/gateway.key"}
-    gateway = {"environment": settings, "volumes": [f"{tmp_path}:/tls:ro"]}
-    override = tmp_path / "override.yml"
-    override.write_text(json.dumps({"services": {"gateway": gateway}}))
-    tmp_path.chmod(0o755)
-    files = ("-f", "docker-compose.yml", "-f", str(override))
-    project.compose(*files, "up", "--detach", "--wait", "--no-deps", "gateway")
-    trust = ssl.create_default_context(cafile=pair.certificate)
-    assert httpx.get(f"https://localhost:{project.port}/readyz", verify=trust).status_code == 200
+def test_compose_with_documented_tls_promotes_and_rolls_back(fresh: Project, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "deploy-with-compose.md").read_text()
+    (override,) = [block for block in blocks("yaml", page) if "DIGITS_TLS_CERTIFICATE" in block]
+    (tmp_path / "override.yml").write_text(override.replace("./tls", f"{tmp_path}/tls"))
+    (commands,) = re.findall(r"^mkdir tls\n.*?ca\.crt$", page, re.MULTILINE | re.DOTALL)
+    subprocess.run(["bash", "-ec", f"{commands}; chmod 644 tls/tls.key"], cwd=tmp_path, check=True)
+    for folder in (tmp_path, tmp_path.parent):
+        folder.chmod(0o755)
+    files = ("-f", "docker-compose.yml", "-f", str(tmp_path / "override.yml"))
+    fresh.compose(*files, "up", "--detach", "--wait")
+    trust = ssl.create_default_context(cafile=tmp_path / "tls" / "ca.crt")
+    assert httpx.get(f"https://localhost:{fresh.port}/readyz", verify=trust).status_code == 200
+    releases = (*files, "run", "--rm", "--no-TTY", "releases")
+    fresh.compose(*releases, "sh", "-ec", "cp -r models/digits/1 models/digits/2 && digits models verify 2")
+    for change, version in (("promote 2", 2), ("rollback", 1)):
+        printed = fresh.compose(*releases, "digits", "models", *change.split())
+        assert f"Version {version} is stable." in printed
 
 
 def test_compose_model_server_at_new_address_is_found(project: Project, seven: bytes) -> None:
