@@ -14,6 +14,7 @@ import yaml
 from flask.testing import FlaskClient
 
 from digit_core.images import to_png
+from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.metrics import Metrics
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
@@ -101,6 +102,19 @@ def test_gateway_metrics_in_queries_exist(exposition: str) -> None:
     }
     assert used
     assert used <= metrics_in_exposition(exposition)
+
+
+def test_refusals_that_alerts_count_have_their_status(model_server: str, tmp_path: Path) -> None:
+    key = KeyFile(tmp_path / "keys").add("app")
+    gateway = greenlet_loop.client(
+        Settings(model_server=model_server, api_keys=tmp_path / "keys", rate_limit="1/minute")
+    )
+    for headers in ({}, *[{"Authorization": f"Bearer {key}"}] * 2):
+        gateway.get("/v1/models", headers=headers)
+    counted = re.findall(
+        r'^digits_requests_total\{.*route="/v1/models",status="(\d+)"', gateway.get("/metrics").text, re.M
+    )
+    assert {"401", "429"} <= set(counted)
 
 
 def test_bucket_bounds_in_queries_exist(exposition: str) -> None:
