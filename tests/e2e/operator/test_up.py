@@ -150,6 +150,11 @@ def test_up_listens_on_loopback_address_only(service: Running) -> None:
             socket.create_connection(("127.0.0.2", port))
 
 
+def test_up_has_the_model_servers_metrics_where_prometheus_looks(service: Running) -> None:
+    metrics = httpx.get(f"http://127.0.0.1:{service.ports.rest}/monitoring/prometheus/metrics")
+    assert ":tensorflow:" in metrics.text
+
+
 @pytest.mark.original
 def test_up_serves_several_models(service: Running, digits: Any) -> None:
     assert "Version 1 of colors is stable" in service.printed
