@@ -91,9 +91,9 @@ def measure(models: Path, flags: list[str], settings: Mapping[str, str], body: b
         with httpx.Client(base_url=URL, headers={"Content-Type": "image/png"}, timeout=60) as http:
             durations = []
             for _ in range(REQUESTS):
-                started = time.perf_counter()
+                started = time.monotonic()
                 http.post("/v1/predict", content=body).raise_for_status()
-                durations.append(time.perf_counter() - started)
+                durations.append(time.monotonic() - started)
         gateway = running.gateway.pid
         costs = cost(gateway, running.model_server.pid, body, "image/png", 1, REQUESTS)
         milliseconds = (1000 * each for each in (median(durations), quantiles(durations, n=100)[98], *costs))
@@ -104,11 +104,11 @@ def rows_per_second(url: str, picture: bytes, batch: int) -> float:
     """Return the labelled rows a second that one writer saves, `batch` in a transaction."""
     saved = 0
     with closing(FeedbackStore(url)) as store:
-        started = time.perf_counter()
-        while time.perf_counter() - started < STORE_SECONDS:
+        started = time.monotonic()
+        while time.monotonic() - started < STORE_SECONDS:
             store.save([make_record(picture) for _ in range(batch)])
             saved += batch
-        return saved / (time.perf_counter() - started)
+        return saved / (time.monotonic() - started)
 
 
 def make_record(picture: bytes) -> Record:

@@ -41,7 +41,7 @@ def main() -> None:
 
 def import_seconds(code: str) -> list[float]:
     """Return the seconds of an import in new processes, without the interpreter's start-up."""
-    timed = f"import time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"
+    timed = f"import time; t = time.monotonic(); {code}; print(time.monotonic() - t)"
     return [float(subprocess.check_output([sys.executable, "-c", timed])) for _ in range(RUNS)]
 
 
@@ -71,22 +71,22 @@ def latencies() -> tuple[list[float], list[float]]:
 
 def mean(work: Callable[[], object], times: int = 50) -> float:
     """Return the mean milliseconds of `times` calls."""
-    started = time.perf_counter()
+    started = time.monotonic()
     for _ in range(times):
         work()
-    return (time.perf_counter() - started) * 1000 / times
+    return (time.monotonic() - started) * 1000 / times
 
 
 def with_service(
     command: list[str], path: str, measure: Callable[[subprocess.Popen[bytes], float], _Result]
 ) -> _Result:
     """Run `digits …` until the path answers 200, measure, and stop the process."""
-    started = time.perf_counter()
+    started = time.monotonic()
     process = subprocess.Popen([*DIGITS, *command], env={**os.environ, **PORTS}, stdout=subprocess.DEVNULL)
     try:
         while not answers(f"{URL}{path}"):
             time.sleep(0.02)
-        return measure(process, time.perf_counter() - started)
+        return measure(process, time.monotonic() - started)
     finally:
         process.terminate()
         process.wait()

@@ -11,16 +11,17 @@ import uvloop
 from flask import Flask
 from flask.testing import FlaskClient
 
-from digit_serving.gateway import asgi
-from digit_serving.gateway.app import Services, create_app
+from digit_serving.gateway import bridge
+from digit_serving.gateway.app import create_app
+from digit_serving.gateway.services import Services
 from digit_serving.gateway.settings import Settings
 
 _Result = TypeVar("_Result")
 
 
 def call(function: Callable[..., _Result], *arguments: Any, **named: Any) -> _Result:
-    """Call the function through `asgi.run`. Return its result or raise its error. Thread-safe."""
-    return run(asgi.run(lambda: function(*arguments, **named)))
+    """Call the function through `bridge.run`. Return its result or raise its error. Thread-safe."""
+    return run(bridge.run(lambda: function(*arguments, **named)))
 
 
 def run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:

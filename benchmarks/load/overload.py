@@ -156,9 +156,9 @@ def _rates(url: str, body: Body, connections: int, measured: int, pause: int = 0
     with ThreadPoolExecutor(1) as thread:
         loading = thread.submit(load.run, url, body.file, body.content_type, connections, seconds, pause)
         time.sleep(WARM_UP)
-        started, before = time.perf_counter(), _counts(url)
+        started, before = time.monotonic(), _counts(url)
         time.sleep(measured)
-        after, took = _counts(url), time.perf_counter() - started
+        after, took = _counts(url), time.monotonic() - started
         loading.result()
     return Requests((after.answered - before.answered) / took, (after.refused - before.refused) / took)
 
@@ -188,9 +188,9 @@ def _sampling(url: str, body: Body, samples: dict[int, list[float]]) -> Iterator
         # One client for all requests: its creation, which reads certificates, takes longer than a response.
         with httpx.Client(headers=headers, timeout=30) as client:
             while not stop.wait(0.05):
-                started = time.perf_counter()
+                started = time.monotonic()
                 status = client.post(f"{url}/v1/predict", content=content).status_code
-                samples[status].append(1000 * (time.perf_counter() - started))
+                samples[status].append(1000 * (time.monotonic() - started))
 
     thread = threading.Thread(target=sample)
     thread.start()

@@ -73,7 +73,7 @@ async def _run(
         f"POST /v1/predict HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: {content_type}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
-    start = time.perf_counter() + warm_up
+    start = time.monotonic() + warm_up
     load = _Load(head.encode() + body, start, start + seconds, Outcome(seconds))
     clients = [_run_client(load, str(address.hostname), address.port or 80) for _ in range(connections)]
     tasks = [asyncio.ensure_future(client) for client in clients]
@@ -104,15 +104,15 @@ class _Load:
 async def _run_client(load: _Load, host: str, port: int) -> None:
     """Run one client until the end; reconnect when the service closes the connection."""
     loop = asyncio.get_running_loop()
-    while time.perf_counter() < load.end:
+    while time.monotonic() < load.end:
         closed = loop.create_future()
         try:
             await loop.create_connection(partial(_Connection, load, closed), host, port)
             resume_at = await closed
         except OSError:
             load.outcome.broken += 1
-            resume_at = time.perf_counter() + JITTER
-        await asyncio.sleep(resume_at - time.perf_counter())
+            resume_at = time.monotonic() + JITTER
+        await asyncio.sleep(resume_at - time.monotonic())
 
 
 class _Connection(asyncio.Protocol):
@@ -141,7 +141,7 @@ class _Connection(asyncio.Protocol):
         if length is None or len(self._received) < head_end + len(_HEAD_END) + int(length[1]):
             return
         self._received, self._is_waiting = b"", False
-        status, now, pause = int(head[_STATUS]), time.perf_counter(), 0.0
+        status, now, pause = int(head[_STATUS]), time.monotonic(), 0.0
         self._load.record(status, self._sent, now)
         if status == 429:
             retry_after = _RETRY_AFTER.search(head)
@@ -164,8 +164,8 @@ class _Connection(asyncio.Protocol):
     def _send(self) -> None:
         if self._transport.is_closing():
             return
-        if time.perf_counter() >= self._load.end:
+        if time.monotonic() >= self._load.end:
             self._transport.close()
             return
-        self._is_waiting, self._sent = True, time.perf_counter()
+        self._is_waiting, self._sent = True, time.monotonic()
         self._transport.write(self._load.request)

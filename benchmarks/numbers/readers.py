@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_client import Client
+from digit_core import recognition
 from digit_core.artifact.task_card import DIGITS
 from digit_core.images import Peaks
-from digit_core.recognition import Recognition
 from digit_core.results import Prediction, Reading
 from digit_core.tfserving.codec import Batch
 
@@ -52,17 +52,23 @@ class LocalReader:
     """Reads in this process by the gateway's functions, in its order."""
 
     def __init__(self, model: Model, find: Find) -> None:
-        self._recognition = Recognition(model, DIGITS, find=find)
+        self._recognition = recognition.Recognition(DIGITS)
+        self._model, self._find = model, find
 
     def __call__(self, file: bytes) -> Answer:
-        start = time.perf_counter()
-        (reading,) = self._recognition.read([file])
-        read_seconds = time.perf_counter() - start
-        (prediction,) = self._recognition.predict([file])
-        predict_seconds = time.perf_counter() - start - read_seconds
+        start = time.monotonic()
+        (reading,) = recognition.drive(self._recognition.read([file]), self._ask)
+        read_seconds = time.monotonic() - start
+        (prediction,) = recognition.drive(self._recognition.predict([file]), self._ask)
+        predict_seconds = time.monotonic() - start - read_seconds
         assert isinstance(reading.result, Reading)
         assert isinstance(prediction.result, Prediction)
         return _answer(reading.result, prediction.result, read_seconds, predict_seconds)
+
+    def _ask(self, request: recognition.Classify | recognition.Find) -> list[Prediction] | Peaks:
+        if isinstance(request, recognition.Classify):
+            return self._model(request.batch)
+        return self._find(request.page)
 
 
 class GatewayReader:

@@ -6,7 +6,7 @@ A call for many images keeps a window of concurrent requests, in bounded memory;
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import aclosing, closing, nullcontext
 from itertools import islice
 from threading import Event
@@ -30,46 +30,13 @@ time_limit = nullcontext
 """Leaves the limit to the timeouts of the block's calls: no exception interrupts blocking code."""
 
 
-async def async_run(function: Callable[..., _Result], *arguments: Any) -> _Result:
-    """Call a function that reads files or prepares images, in a thread of its own.
-
-    The default executor has few threads, and an image's thread waits for the model server, too.
-    """
-    executor = ThreadPoolExecutor(1, "digit_client")
-    try:
-        return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
-    finally:
-        executor.shutdown(wait=False)
+async_run = asyncio.to_thread
+"""Calls a function that reads files or prepares images."""
 
 
 def run(function: Callable[..., _Result], *arguments: Any) -> _Result:
     """Call the function."""
     return function(*arguments)
-
-
-def async_blocking(ask: Callable[..., Awaitable[_Result]]) -> Callable[..., _Result]:
-    """Return a function for threads that awaits `ask` in the running event loop."""
-    loop = asyncio.get_running_loop()
-
-    async def await_answer(*arguments: Any) -> _Result:
-        return await ask(*arguments)
-
-    def call(*arguments: Any) -> _Result:
-        if loop.is_closed():
-            raise CancelledError
-        answer = asyncio.run_coroutine_threadsafe(await_answer(*arguments), loop)
-        while not wait([answer], timeout=1).done:
-            # Without this check, the thread of an abandoned call would keep the process from its end.
-            if loop.is_closed():
-                raise CancelledError
-        return answer.result()
-
-    return call
-
-
-def blocking(ask: Callable[..., _Result]) -> Callable[..., _Result]:
-    """Return the function itself, which blocks already."""
-    return ask
 
 
 def check_many(images: object, concurrency: int) -> None:

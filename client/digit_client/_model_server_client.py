@@ -13,9 +13,10 @@ import grpc
 from digit_client._options import CallOptions, check_timeout
 from digit_client._retries import Retrier, RetryPolicy, default_timeout
 from digit_core import inputs as _inputs
+from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import ImageError, without_tracebacks
 from digit_core.inputs import ImageSource, to_png
-from digit_core.recognition import MAX_BATCH, PictureError, Pictures, Recognition, to_pixels
+from digit_core.recognition import MAX_BATCH, Outcome, PictureError, Pictures, to_pixels
 from digit_core.results import Prediction, Result
 from digit_core.tfserving.async_connection import AsyncConnection
 from digit_core.tfserving.calls import check_target
@@ -151,21 +152,20 @@ def read_once(image: ImageSource) -> "ImageSource | PictureError":
         return without_tracebacks(error)
 
 
-def recognize(
-    recognition: Recognition, kind: type[Result], batch: PictureBatch, options: CallOptions
+def to_results(
+    outcomes: Iterable[Outcome[Result]], task: TaskCard, start: int, options: CallOptions
 ) -> list[tuple[int, Result | PictureError]]:
-    """Return the position and the result of each picture, with the request's ID.
+    """Return the position, from `start`, and the result of each picture, with the request's ID.
 
     The results have the model's inputs as PNG files if `options` include images.
     """
     results: list[tuple[int, Result | PictureError]] = []
-    method: Any = recognition.predict if kind is Prediction else recognition.read
-    for index, outcome in enumerate(method(batch.pictures), batch.start):
+    for index, outcome in enumerate(outcomes, start):
         result = outcome.result
         if isinstance(result, ImageError):
             result.index, result.request_id = index, options.request_id
         elif not isinstance(result, OSError):
-            files = [to_png(to_pixels(row, recognition.task)) for row in outcome.inputs if options.include]
+            files = [to_png(to_pixels(row, task)) for row in outcome.inputs if options.include]
             result = replace(_with_images(result, files), request_id=options.request_id)
         results.append((index, result))
     return results

@@ -1,15 +1,16 @@
-"""Recognition: the one way from pictures to results, given a function that asks the model.
+"""Recognition: the one way from pictures to results, sans-I/O.
 
-    recognition = Recognition(classify, task)
-    for outcome in recognition.predict([b"…", pixels]):
+    for outcome in drive(Recognition(task).predict([b"…", pixels]), ask):
         print(outcome.result)
 
-Synchronous, and pure but for `classify` and `find`. Outcomes are yielded group by group: the pixels of all
-pictures might not fit into memory.
+`predict` and `read` are plain generators, as httpx's authentication flows are. They yield requests (Prepare,
+Classify, Find), are sent the answers, and yield an Outcome for each picture, group by group: the pixels of
+all pictures might not fit into memory. A driver answers the requests.
 """
 
+import asyncio
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from digit_core import images
 from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import ImageError, ReaderMissingError, ReadingNotSupportedError, without_tracebacks
-from digit_core.images import MAX_PIXELS, Detected, NoInkError, Page, Peaks
+from digit_core.images import MAX_PIXELS, Detected, ImageFile, NoInkError, Page
 from digit_core.inputs import ImageSource, Pixels, read_source
 from digit_core.results import MIN_IS_DIGIT, Prediction, Reading, Refusal
 from digit_core.tfserving.codec import Batch
@@ -37,7 +38,7 @@ Pictures: TypeAlias = "Sequence[ImageSource | PictureError] | Batch"
 [n, *instance_shape] is in the model's form, any other array holds one picture an item."""
 
 _Result = TypeVar("_Result", Prediction, Reading, covariant=True)
-_Step = TypeVar("_Step")
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +53,122 @@ class Outcome(Generic[_Result]):
     inputs: Sequence[NDArray[Any]] = ()
 
 
-def prepare_picture(picture: ImageSource, task: TaskCard, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Return the picture in the model's form: uint8 of the task's shape.
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Request for a picture in the form that the task's model takes, or without `task` for its grey page.
 
-    Raise NoInkError if the task is digits and nothing is written on the picture, ImageError or OSError for a
-    picture that can't be taken.
+    It takes long; a driver may run it in a thread. Its errors, ImageError and OSError, are the picture's.
     """
-    if isinstance(picture, np.ndarray):
-        return images.prepare(picture, task)
-    return images.prepare(images.decode_for_task(read_source(picture), task, max_pixels=max_pixels), task)
+
+    picture: ImageSource
+    task: TaskCard | None = None
+
+    def open(self, max_pixels: int = MAX_PIXELS) -> ImageFile | Pixels:
+        """Return the picture if it is an array, else its file, of which the header is read."""
+        if isinstance(self.picture, np.ndarray):
+            return self.picture
+        data = self.picture if isinstance(self.picture, bytes) else read_source(self.picture)
+        if self.task is None:
+            return images.open_image(data, max_pixels=max_pixels)
+        return images.open_for_task(data, self.task, max_pixels=max_pixels)
+
+    def finish(self, opened: ImageFile | Pixels, pixels: Pixels) -> Page | Pixels:
+        """Return the page or the model's input of the decoded pixels of what was opened."""
+        if self.task is None:
+            if isinstance(opened, ImageFile):
+                return images.to_page(pixels, opened.size)
+            return images.to_page(images.to_uint8_image(pixels))
+        try:
+            return images.prepare(pixels, self.task)
+        except NoInkError:
+            return np.zeros(self.task.shape, np.uint8)
+
+    def __call__(self) -> Page | Pixels:
+        """Answer the request."""
+        opened = self.open()
+        return self.finish(opened, opened.decode() if isinstance(opened, ImageFile) else opened)
 
 
-def page_of_picture(picture: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Page:
-    """Return the grey page of the picture, which the reader takes. Raise ImageError or OSError."""
-    if isinstance(picture, np.ndarray):
-        return images.to_page(images.to_uint8_image(picture))
-    data = read_source(picture)
-    pixels = images.decode(data, max_pixels=max_pixels)
-    return images.to_page(pixels, images.original_size(data))
+@dataclass(frozen=True, slots=True)
+class Classify:
+    """Request for the predictions of a batch in the model's form, in order. Errors end the recognition."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """Request for the reader's peaks on a grey page, uint8 [h, w].
+
+    The answer is Peaks; ReaderMissingError says that there is no reader, other errors end the recognition.
+    """
+
+    page: NDArray[np.uint8]
+
+
+Request: TypeAlias = Prepare | Classify | Find
+Steps: TypeAlias = Generator[Request | Outcome[_Result], Any, None]
+"""Recognition of pictures: its requests are sent answers, or have errors thrown into them."""
+_Asking: TypeAlias = Generator[Request, Any, _Answer]
+
+
+def drive(
+    steps: Steps[_Result],
+    ask: Callable[[Classify | Find], Any],
+    prepare: Callable[[Prepare], Any] = Prepare.__call__,
+) -> Iterator[Outcome[_Result]]:
+    """Blocking driver: yield the outcomes, in order.
+
+    `ask` and `prepare` return the answers to the requests, or raise their errors.
+    """
+    with suppress(StopIteration):
+        step = next(steps)
+        while True:
+            if isinstance(step, Outcome):
+                yield step
+                step = next(steps)
+                continue
+            try:
+                answer = prepare(step) if isinstance(step, Prepare) else ask(step)
+            except Exception as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+
+
+async def async_drive(
+    steps: Steps[_Result], ask: Callable[[Classify | Find], Awaitable[Any]]
+) -> list[Outcome[_Result]]:
+    """asyncio driver: return the outcomes, in order. All computation runs in threads."""
+    outcomes: list[Outcome[_Result]] = []
+    request = await asyncio.to_thread(_advance, steps, None, outcomes)
+    while request is not None:
+        answer: Any
+        try:
+            answer = await ask(request)
+        except Exception as error:
+            answer = error
+        request = await asyncio.to_thread(_advance, steps, answer, outcomes)
+    return outcomes
+
+
+def _advance(steps: Steps[_Result], answer: Any, outcomes: list[Outcome[_Result]]) -> Classify | Find | None:
+    """Continue up to the next request for a model, None at the end; pictures are prepared on the way."""
+    with suppress(StopIteration):
+        step = steps.throw(answer) if isinstance(answer, Exception) else steps.send(answer)
+        while not isinstance(step, (Classify, Find)):
+            if isinstance(step, Outcome):
+                outcomes.append(step)
+                step = next(steps)
+                continue
+            try:
+                prepared = step()
+            except Exception as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(prepared)
+        return step
+    return None
 
 
 def to_pixels(row: NDArray[Any], task: TaskCard) -> Pixels:
@@ -80,100 +179,72 @@ def to_pixels(row: NDArray[Any], task: TaskCard) -> Pixels:
     return images.to_uint8((row.astype(np.float32) - low).reshape(task.shape) * (255 / (high - low)))
 
 
-def without_reader(page: NDArray[np.uint8]) -> Peaks:  # noqa: ARG001
-    """Raise ReaderMissingError: there is no reader."""
-    raise ReaderMissingError("there is no reader, which finds digits on a page")
-
-
-@dataclass(frozen=True, slots=True)
 class Recognition:
-    """Recognition of pictures by one model, with the help of a reader.
+    """Recognition of pictures by a model of this task, with the help of a reader.
 
-    `classify` returns the predictions for a batch in the model's form, at most `max_batch` rows, in order;
-    `find` returns the reader's peaks on a grey page, uint8 [h, w], and raises ReaderMissingError without a
-    reader. Their errors end the iteration. `min_is_digit` is the least `is_digit` of a digit. `prepare` and
-    `page` are the steps that take long; a caller may run them in threads.
+    `min_is_digit` is the least `is_digit` of a digit, `max_batch` the largest number of rows of a Classify.
     """
 
-    classify: Callable[[Batch], Sequence[Prediction]]
-    task: TaskCard
-    min_is_digit: float = MIN_IS_DIGIT
-    find: Callable[[NDArray[np.uint8]], Peaks] = without_reader
-    prepare: Callable[[ImageSource, TaskCard], Pixels] = prepare_picture
-    page: Callable[[ImageSource], Page] = page_of_picture
-    max_batch: int = MAX_BATCH
+    def __init__(
+        self, task: TaskCard, min_is_digit: float = MIN_IS_DIGIT, max_batch: int = MAX_BATCH
+    ) -> None:
+        self._task, self._min_is_digit, self._max_batch = task, min_is_digit, max_batch
+        self._reads_numbers = task.reads_numbers
 
-    def predict(self, pictures: Pictures) -> Iterator[Outcome[Prediction]]:
+    def predict(self, pictures: Pictures) -> Steps[Prediction]:
         """Yield the class of each picture, in order, or its refusal or error.
 
         Cascade for digits: the model decides on a drawing as it is. Where it refuses that, and on other
         pictures, the reader looks for the digit, if there is one.
         """
-        size = max(1, min(self.max_batch, _GROUP_BYTES // math.prod(self.task.shape)))
+        size = max(1, min(self._max_batch, _GROUP_BYTES // math.prod(self._task.shape)))
         for start in range(0, len(pictures), size):
             indexes = range(start, min(start + size, len(pictures)))
-            if self.task.reads_numbers and not self._are_prepared(pictures, indexes):
+            if self._are_inputs(pictures, indexes):
+                yield from self._predict_inputs(list(np.asarray(pictures)[indexes.start : indexes.stop]))
+            elif self._reads_numbers:
                 yield from self._predict_digits(pictures, indexes)
             else:
-                yield from self._predict_prepared(pictures, indexes)
+                inputs = []
+                for index in indexes:
+                    inputs.append((yield from self._prepare(pictures, index)))
+                yield from self._predict_inputs(inputs)
 
-    def read(self, pictures: Pictures) -> Iterator[Outcome[Reading]]:
+    def read(self, pictures: Pictures) -> Steps[Reading]:
         """Yield the digits on each picture, in order, or its error.
 
-        The iteration raises ReadingNotSupportedError if the model's classes are not the ten digits, and
-        ReaderMissingError.
+        Raise ReadingNotSupportedError if the model's classes are not the ten digits.
         """
-        if not self.task.reads_numbers:
-            raise ReadingNotSupportedError(f"the model classifies {self.task.name}; it reads no numbers")
+        if not self._reads_numbers:
+            raise ReadingNotSupportedError(f"the model classifies {self._task.name}; it reads no numbers")
         group: list[Detected | PictureError] = []
         count = 0
         for index in range(len(pictures)):
-            page = self._attempt(pictures, index, self.page)
-            found = self._detect(page) if isinstance(page, Page) else page
+            page = yield from self._prepare(pictures, index)
+            found = (yield from self._detect(page)) if isinstance(page, Page) else page
             size = len(found.glyphs) if isinstance(found, Detected) else 0
-            if count + size > self.max_batch:
+            if count + size > self._max_batch:
                 yield from self._read_group(group)
                 group, count = [], 0
             group.append(found)
             count += size
         yield from self._read_group(group)
 
-    def _predict_prepared(self, pictures: Pictures, indexes: range) -> Iterator[Outcome[Prediction]]:
-        """Yield the model's answer on each picture, prepared as its task card says."""
-        rows: Sequence[NDArray[Any] | PictureError]
-        if self._are_prepared(pictures, indexes):
-            rows = list(np.asarray(pictures)[indexes.start : indexes.stop])
-        else:
-            rows = [self._attempt(pictures, index, self._prepare) for index in indexes]
-        answers = iter(self._classify([row for row in rows if not isinstance(row, Exception)]))
+    def _predict_inputs(self, rows: Sequence[NDArray[Any] | PictureError]) -> Steps[Prediction]:
+        """Yield the model's answer on each of its inputs."""
+        answers = iter((yield from self._classify([row for row in rows if not isinstance(row, Exception)])))
         for row in rows:
             if isinstance(row, Exception):
                 yield Outcome(row)
             else:
                 yield Outcome(self._decide(next(answers), row), (row,))
 
-    def _prepare(self, picture: ImageSource) -> Pixels:
-        """Return the picture in the model's form, black if nothing is written on it."""
-        try:
-            return self.prepare(picture, self.task)
-        except NoInkError:
-            return np.zeros(self.task.shape, np.uint8)
-
-    def _are_prepared(self, pictures: Pictures, indexes: range) -> bool:
-        """True for an array of inputs of the model; bytes of digits have to be in MNIST's form."""
-        if not self._is_in_form(pictures):
-            return False
-        batch = pictures[indexes.start : indexes.stop]
-        if self.task.kind != "digits" or batch.dtype == np.float32:
-            return True
-        return bool(images.are_normalized(np.asarray(batch, np.uint8)).all())
-
-    def _predict_digits(self, pictures: Pictures, indexes: range) -> Iterator[Outcome[Prediction]]:
+    def _predict_digits(self, pictures: Pictures, indexes: range) -> Steps[Prediction]:
         """Yield the digit on each picture; the model is asked once for the drawings among them."""
         group: list[Page | PictureError] = []
         size = 0
         for index in indexes:
-            page = self._attempt(pictures, index, self.page)
+            page = yield from self._prepare(pictures, index)
             group.append(page)
             size += page.levels.nbytes if isinstance(page, Page) else 0
             if size > _GROUP_BYTES:
@@ -181,23 +252,19 @@ class Recognition:
                 group, size = [], 0
         yield from self._predict_pages(group)
 
-    def _predict_pages(self, pages: Sequence[Page | PictureError]) -> Iterator[Outcome[Prediction]]:
-        crops = [self._crop(page) if isinstance(page, Page) else None for page in pages]
-        answers = iter(self._classify([crop for crop in crops if crop is not None]))
+    def _predict_pages(self, pages: Sequence[Page | PictureError]) -> Steps[Prediction]:
+        crops = [_crop(page) if isinstance(page, Page) else None for page in pages]
+        answers = iter((yield from self._classify([crop for crop in crops if crop is not None])))
         for page, crop in zip(pages, crops, strict=True):
             whole = None if crop is None else (self._decide(next(answers), crop), crop)
             if not isinstance(page, Page):
                 yield Outcome(page)
-            elif whole and (page.is_input or not whole[0].refusal):
+            elif whole and (not whole[0].refusal or page.is_input):
                 yield Outcome(whole[0], (whole[1],))
             else:
-                yield self._look(page, whole)
+                yield (yield from self._look(page, whole))
 
-    def _crop(self, page: Page) -> NDArray[np.uint8] | None:
-        """Return the digit of a drawing, or None for a picture on which the reader has to look for it."""
-        return images.crop_picture(page) if page.is_input else images.crop_drawing(page)
-
-    def _look(self, page: Page, whole: tuple[Prediction, Pixels] | None) -> Outcome[Prediction]:
+    def _look(self, page: Page, whole: tuple[Prediction, Pixels] | None) -> _Asking[Outcome[Prediction]]:
         """Return the one digit that the reader finds, at the coarsest view at which the model agrees.
 
         Otherwise, and without a reader, the model decides on all ink of the picture: `whole` is its answer
@@ -206,9 +273,9 @@ class Recognition:
         count: int | None = None
         with suppress(ReaderMissingError):
             for levels, factor in page.views():
-                found = images.detect(page, self.find(levels).scaled(factor))
-                found, answers = images.settle(found, self._classify(found.glyphs))
-                digits = images.digit_indexes(found, answers, self.min_is_digit)
+                found = images.detect(page, (yield Find(levels)).scaled(factor))
+                found, answers = images.settle(found, (yield from self._classify(found.glyphs)))
+                digits = images.digit_indexes(found, answers, self._min_is_digit)
                 count = len(digits)
                 if count == 1:
                     (index,) = digits
@@ -216,31 +283,31 @@ class Recognition:
                     return Outcome(
                         replace(answer, confidence=score * answer.confidence), (found.glyphs[index],)
                     )
-        answer, crop = whole or self._ask_whole(page)
+        answer, crop = whole or (yield from self._ask_whole(page))
         if count is not None:
             refusal: Refusal = "several_digits" if count else "no_digit"
             answer = replace(answer, refusal=refusal, count=count or None)
         return Outcome(answer, (crop,))
 
-    def _ask_whole(self, page: Page) -> tuple[Prediction, Pixels]:
+    def _ask_whole(self, page: Page) -> _Asking[tuple[Prediction, Pixels]]:
         crop = images.crop_picture(page)
-        (answer,) = self._classify([crop])
+        (answer,) = yield from self._classify([crop])
         return self._decide(answer, crop), crop
 
     def _decide(self, answer: Prediction, row: NDArray[Any]) -> Prediction:
         """Return the answer on an input, refused if nothing is written there or the model is not sure."""
         refusal: Refusal | None = None
-        if self.task.kind == "digits" and not row.any():
+        if self._task.kind == "digits" and not row.any():
             refusal = "no_digit"
-        elif self.task.reads_numbers:
-            refusal = None if answer.looks_like_digit(self.min_is_digit) else "no_digit"
-        elif answer.confidence < self.task.refuse_below:
+        elif self._reads_numbers:
+            refusal = None if answer.looks_like_digit(self._min_is_digit) else "no_digit"
+        elif answer.confidence < self._task.refuse_below:
             refusal = "unsure"
         return replace(answer, refusal=refusal) if refusal else answer
 
-    def _read_group(self, group: Sequence[Detected | PictureError]) -> Iterator[Outcome[Reading]]:
+    def _read_group(self, group: Sequence[Detected | PictureError]) -> Steps[Reading]:
         """Yield the reading of each picture; all crops share a call of the model."""
-        answers = self._classify(
+        answers = yield from self._classify(
             [glyph for found in group if isinstance(found, Detected) for glyph in found.glyphs]
         )
         end = 0
@@ -249,39 +316,57 @@ class Recognition:
                 yield Outcome(found)
                 continue
             start, end = end, end + len(found.glyphs)
-            reading, inputs = images.read(found, answers[start:end], self.min_is_digit)
+            reading, inputs = images.read(found, answers[start:end], self._min_is_digit)
             yield Outcome(reading, inputs)
 
-    def _detect(self, page: Page) -> Detected:
+    def _detect(self, page: Page) -> _Asking[Detected]:
         return (
-            images.lone_digit(page) if page.digit is not None else images.detect(page, self.find(page.levels))
+            images.lone_digit(page)
+            if page.digit is not None
+            else images.detect(page, (yield Find(page.levels)))
         )
 
-    def _classify(self, inputs: Sequence[NDArray[Any]]) -> list[Prediction]:
+    def _classify(self, inputs: Sequence[NDArray[Any]]) -> _Asking[list[Prediction]]:
         predictions: list[Prediction] = []
-        for start in range(0, len(inputs), self.max_batch):
-            group = inputs[start : start + self.max_batch]
+        for start in range(0, len(inputs), self._max_batch):
+            group = inputs[start : start + self._max_batch]
             # np.stack takes 10 µs, also for one array.
-            predictions += self.classify(np.stack(group) if len(group) > 1 else group[0][np.newaxis])
+            predictions += yield Classify(np.stack(group) if len(group) > 1 else group[0][np.newaxis])
         return predictions
 
-    def _attempt(
-        self, pictures: Pictures, index: int, step: Callable[[ImageSource], _Step]
-    ) -> _Step | PictureError:
-        """Return what the step makes of the picture, or its error."""
+    def _prepare(self, pictures: Pictures, index: int) -> _Asking[Any]:
+        """Return the page or the model's input of a picture, or its error."""
         picture = pictures[index]
         if isinstance(picture, (ImageError, OSError)):
             return picture
+        if self._is_in_form(pictures):
+            picture = to_pixels(pictures[index], self._task)
         try:
-            return step(to_pixels(pictures[index], self.task) if self._is_in_form(pictures) else picture)
+            return (yield Prepare(picture, None if self._reads_numbers else self._task))
         except (ImageError, OSError) as error:
             if isinstance(error, ImageError):
                 error.index = index
             return without_tracebacks(error)
 
+    def _are_inputs(self, pictures: Pictures, indexes: range) -> bool:
+        """True for an array of inputs of the model; bytes of digits have to be in MNIST's form."""
+        if not self._is_in_form(pictures):
+            return False
+        batch = pictures[indexes.start : indexes.stop]
+        if self._task.kind != "digits" or batch.dtype == np.float32:
+            return True
+        return bool(images.are_normalized(np.asarray(batch, np.uint8)).all())
+
     def _is_in_form(self, pictures: Pictures) -> TypeGuard[Batch]:
         """True for an array in the model's form."""
         if not isinstance(pictures, np.ndarray):
             return False
-        shapes = {"uint8": self.task.shape, "float32": self.task.instance_shape}
+        shapes = {"uint8": self._task.shape, "float32": self._task.instance_shape}
         return pictures.shape[1:] == shapes.get(str(pictures.dtype))
+
+
+def _crop(page: Page) -> NDArray[np.uint8] | None:
+    """Return the digit of a drawing, or None for a picture on which the reader has to look for it."""
+    if page.digit is not None:
+        return page.digit
+    return images.crop_picture(page) if page.is_input else images.crop_drawing(page)

@@ -81,14 +81,31 @@ class Prediction:
             return self.confidence >= MIN_CONFIDENCE
         return self.is_digit >= min_is_digit
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the prediction as JSON values, without the HTTP response; `image` is base64.
+    def answer(self) -> dict[str, Any]:
+        """Return what was predicted as JSON values, without the probabilities of the classes.
 
         `digit` is there if the classes are the ten digits, `is_digit` if the model gives it, `count` if
         several digits are the refusal, `predicted_labels` from a multi-label model.
         """
-        digit = {"digit": self.digit} if self.has_digit_labels else {}
-        return {"label": self.label, **digit, "refusal": self.refusal, **_to_json(self)}
+        named = None if self.refusal or self.predicted_labels is not None else self.index
+        answer: dict[str, Any] = {"label": None if named is None else self.labels[named]}
+        if self.labels == DIGIT_LABELS:
+            answer["digit"] = named
+        answer |= {"refusal": self.refusal, "index": self.index, "confidence": self.confidence}
+        if self.is_digit is not None:
+            answer["is_digit"] = self.is_digit
+        if self.count is not None:
+            answer["count"] = self.count
+        if self.predicted_labels is not None:
+            answer["predicted_labels"] = self.predicted_labels
+        return answer
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the prediction as JSON values, without the HTTP response; `image` is base64.
+
+        Its members are those of `answer`, and the fields that are not None.
+        """
+        return self.answer() | _to_json(self)
 
 
 Box = tuple[int, int, int, int]

@@ -1,6 +1,7 @@
 """Recognition: one outcome for each picture, whatever its form and the model's answer."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,15 @@ from digit_core.errors import (
     ReadingNotSupportedError,
 )
 from digit_core.images import to_png
-from digit_core.recognition import Outcome, Recognition, page_of_picture
+from digit_core.recognition import (
+    Classify,
+    Find,
+    Outcome,
+    Prepare,
+    Recognition,
+    async_drive,
+    drive,
+)
 from digit_core.results import Prediction, Reading
 from tests.core.component_reader import find_components
 from tests.core.drawn_numbers import draw_lines
@@ -34,6 +43,33 @@ FORMS: dict[str, Callable[[NDArray[np.uint8]], Any]] = {
 @pytest.fixture(scope="module")
 def model(digits: Any) -> LinearModel:
     return LinearModel(digits.images[:1000], digits.labels[:1000], with_is_digit=True)
+
+
+def missing_reader(page: Any) -> Any:
+    raise ReaderMissingError("no reader")
+
+
+class Recognizer:
+    """Recognition, driven by functions of this process."""
+
+    def __init__(
+        self,
+        classify: Callable[[Any], Sequence[Prediction]],
+        *arguments: Any,
+        find: Any = missing_reader,
+        **options: Any,
+    ) -> None:
+        self.classify, self._find = classify, find
+        self._recognition = Recognition(*arguments, **options)
+
+    def ask(self, request: Classify | Find) -> Any:
+        return self.classify(request.batch) if isinstance(request, Classify) else self._find(request.page)
+
+    def predict(self, pictures: Any) -> Iterator[Outcome[Prediction]]:
+        return drive(self._recognition.predict(pictures), self.ask)
+
+    def read(self, pictures: Any) -> Iterator[Outcome[Reading]]:
+        return drive(self._recognition.read(pictures), self.ask)
 
 
 class Calls:
@@ -54,8 +90,8 @@ def calls(model: LinearModel) -> Calls:
 
 
 @pytest.fixture
-def recognition(calls: Calls) -> Recognition:
-    return Recognition(calls, DIGITS, find=find_components)
+def recognition(calls: Calls) -> Recognizer:
+    return Recognizer(calls, DIGITS, find=find_components)
 
 
 def answer(outcome: Outcome[Any]) -> Any:
@@ -93,14 +129,14 @@ def pictures(digits: Any) -> dict[str, NDArray[np.uint8]]:
     ],
 )
 def test_recognition_picture_in_any_form_has_same_outcome(
-    recognition: Recognition, pictures: Any, name: str, form: str, predicted: Any, read: str
+    recognition: Recognizer, pictures: Any, name: str, form: str, predicted: Any, read: str
 ) -> None:
     picture = FORMS[form](pictures[name])
     assert [answer(outcome) for outcome in recognition.predict([picture])] == [predicted]
     assert [answer(outcome) for outcome in recognition.read([picture])] == [read]
 
 
-def test_predict_refusal_has_numbers_of_the_model(recognition: Recognition, pictures: Any) -> None:
+def test_predict_refusal_has_numbers_of_the_model(recognition: Recognizer, pictures: Any) -> None:
     for outcome in recognition.predict([pictures["dash"], pictures["blank"], pictures["two lines"]]):
         refused = outcome.result
         assert isinstance(refused, Prediction)
@@ -114,7 +150,7 @@ def test_predict_refusal_has_numbers_of_the_model(recognition: Recognition, pict
 
 
 def test_predict_confidence_has_the_doubt_of_the_reader(
-    recognition: Recognition, calls: Calls, pictures: Any
+    recognition: Recognizer, calls: Calls, pictures: Any
 ) -> None:
     shade = np.linspace(0, 40, len(pictures["dark on white"])).astype(np.uint8)[:, np.newaxis]
     (outcome,) = recognition.predict([np.maximum(pictures["dark on white"], 40) - shade])
@@ -124,14 +160,14 @@ def test_predict_confidence_has_the_doubt_of_the_reader(
     assert outcome.result.confidence == pytest.approx(0.98 * expected.confidence, abs=1e-5)
 
 
-def test_predict_blank_picture_has_black_input(recognition: Recognition, pictures: Any) -> None:
+def test_predict_blank_picture_has_black_input(recognition: Recognizer, pictures: Any) -> None:
     ((shown,),) = (outcome.inputs for outcome in recognition.predict([pictures["blank"]]))
     assert shown.shape == (28, 28)
     assert not shown.any()
 
 
 def test_predict_mixed_batch_has_outcome_in_each_place(
-    recognition: Recognition, calls: Calls, pictures: Any
+    recognition: Recognizer, calls: Calls, pictures: Any
 ) -> None:
     unreadable = FileNotFoundError("gone")
     mixed: list[Any] = [b"no image", *map(to_png, pictures.values()), unreadable, np.zeros((2, 2, 2, 2)), b""]
@@ -154,7 +190,7 @@ def test_predict_mixed_batch_has_outcome_in_each_place(
     assert calls.sizes[0] == 3
 
 
-def test_read_mixed_batch_has_outcome_in_each_place(recognition: Recognition, pictures: Any) -> None:
+def test_read_mixed_batch_has_outcome_in_each_place(recognition: Recognizer, pictures: Any) -> None:
     mixed = [b"no image", pictures["two lines"], OSError("gone"), pictures["blank"]]
     outcomes = list(recognition.read(mixed))
     assert [answer(outcome) for outcome in outcomes] == [NotAnImageError, "17\n4", OSError, "no_digit"]
@@ -165,13 +201,13 @@ def test_read_mixed_batch_has_outcome_in_each_place(recognition: Recognition, pi
 def test_predict_threshold_decides_on_arrays_and_files(
     model: LinearModel, pictures: Any, min_is_digit: float, expected: int
 ) -> None:
-    recognition = Recognition(model.classify, DIGITS, min_is_digit)
+    recognition = Recognizer(model.classify, DIGITS, min_is_digit)
     forms = [form(pictures["in MNIST's form"]) for form in FORMS.values()]
     results = [outcome.result for outcome in recognition.predict([*forms, pictures["dash"]])]
     assert [bool(result.refusal) for result in results if isinstance(result, Prediction)] == [expected] * 4
 
 
-def test_predict_array_in_model_form_asks_once(recognition: Recognition, calls: Calls, digits: Any) -> None:
+def test_predict_array_in_model_form_asks_once(recognition: Recognizer, calls: Calls, digits: Any) -> None:
     outcomes = list(recognition.predict(digits.images[:200]))
     assert calls.sizes[0] == 200
     assert np.mean([answer(outcome) for outcome in outcomes] == digits.labels[:200]) > 0.85
@@ -179,7 +215,7 @@ def test_predict_array_in_model_form_asks_once(recognition: Recognition, calls: 
 
 @pytest.mark.parametrize("number_type", [np.uint8, np.float32])
 def test_predict_batch_in_model_form_equals_files(
-    recognition: Recognition, digits: Any, number_type: Any
+    recognition: Recognizer, digits: Any, number_type: Any
 ) -> None:
     images = digits.images[:20]
     batch = images if number_type == np.uint8 else images.reshape(20, -1).astype(np.float32) / 255
@@ -193,20 +229,20 @@ def test_predict_batch_in_model_form_equals_files(
 def test_predict_many_pictures_keeps_to_largest_batch(model: LinearModel, digits: Any) -> None:
     calls = Calls(model)
     numbers = draw_lines(list(digits.images[:4]))
-    outcomes = Recognition(calls, DIGITS, find=find_components, max_batch=8).predict([numbers] * 5)
+    outcomes = Recognizer(calls, DIGITS, find=find_components, max_batch=8).predict([numbers] * 5)
     assert len(list(outcomes)) == 5
     assert max(calls.sizes) <= 8
 
 
 def test_predict_is_lazy(calls: Calls, digits: Any) -> None:
-    outcomes = Recognition(calls, DIGITS, max_batch=2).predict(list(digits.typical(3, 6)))
+    outcomes = Recognizer(calls, DIGITS, max_batch=2).predict(list(digits.typical(3, 6)))
     next(outcomes)
     assert calls.sizes == [2]
 
 
 def test_recognition_without_is_digit_refuses_by_confidence(digits: Any, pictures: Any) -> None:
     model = LinearModel(digits.images[:1000], digits.labels[:1000])
-    recognition = Recognition(model.classify, DIGITS)
+    recognition = Recognizer(model.classify, DIGITS)
     named = [pictures["in MNIST's form"], pictures["blank"]]
     assert [answer(outcome) for outcome in recognition.predict(named)] == [3, ("no_digit", None)]
 
@@ -215,34 +251,54 @@ def test_recognition_error_of_model_ends_iteration(pictures: Any) -> None:
     def classify(batch: Any) -> Sequence[Prediction]:
         raise OverloadedError("busy")
 
-    recognition = Recognition(classify, DIGITS, find=find_components)
+    recognition = Recognizer(classify, DIGITS, find=find_components)
     for method in (recognition.predict, recognition.read):
         with pytest.raises(OverloadedError):
             list(method([pictures["dark on white"]]))
 
 
-def test_recognition_steps_run_where_the_caller_wants(model: LinearModel, pictures: Any) -> None:
-    paged = []
+def test_drive_prepares_where_the_caller_wants(model: LinearModel, pictures: Any) -> None:
+    prepared = []
 
-    def page(picture: Any) -> Any:
-        paged.append(picture)
-        return page_of_picture(picture)
+    def prepare(request: Prepare) -> Any:
+        prepared.append(request.picture)
+        return request()
 
-    recognition = Recognition(model.classify, DIGITS, find=find_components, page=page)
     given = [pictures["in MNIST's form"], pictures["two lines"]]
-    list(recognition.predict(given))
-    assert all(picture is expected for picture, expected in zip(paged, given, strict=True))
+    ask = Recognizer(model.classify, DIGITS, find=find_components).ask
+    list(drive(Recognition(DIGITS).predict(given), ask, prepare))
+    assert all(picture is expected for picture, expected in zip(prepared, given, strict=True))
+
+
+def test_async_drive_has_the_outcomes_of_drive(recognition: Recognizer, pictures: Any) -> None:
+    async def ask(request: Classify | Find) -> Any:
+        await asyncio.sleep(0)
+        return recognition.ask(request)
+
+    given = [*pictures.values(), b"no image"]
+    for name in ("predict", "read"):
+        steps = getattr(Recognition(DIGITS), name)(given)
+        outcomes = asyncio.run(async_drive(steps, ask))
+        assert [*map(answer, outcomes)] == [*map(answer, getattr(recognition, name)(given))]
+
+
+def test_async_drive_error_of_model_is_raised(pictures: Any) -> None:
+    async def ask(request: Classify | Find) -> Any:
+        raise OverloadedError("busy")
+
+    with pytest.raises(OverloadedError):
+        asyncio.run(async_drive(Recognition(DIGITS).predict([pictures["blank"]]), ask))
 
 
 def test_recognition_without_reader_predicts_and_reads_nothing(model: LinearModel, pictures: Any) -> None:
-    recognition = Recognition(model.classify, DIGITS)
+    recognition = Recognizer(model.classify, DIGITS)
     outcomes = recognition.predict([pictures["dark on white"], pictures["two lines"]])
     assert [answer(outcome) for outcome in outcomes] == [3, ("no_digit", None)]
     with pytest.raises(ReaderMissingError):
         next(recognition.read([pictures["dark on white"]]))
 
 
-def test_read_digits_have_boxes_in_pixels_of_the_picture(recognition: Recognition, pictures: Any) -> None:
+def test_read_digits_have_boxes_in_pixels_of_the_picture(recognition: Recognizer, pictures: Any) -> None:
     for form in ("file", "array"):
         ((reading,),) = [
             (outcome.result,) for outcome in recognition.read([FORMS[form](pictures["two lines"])])
@@ -255,7 +311,7 @@ def test_read_digits_have_boxes_in_pixels_of_the_picture(recognition: Recognitio
             assert 40 + 80 * row <= top < top + height <= 120 + 80 * row
 
 
-def test_read_many_pictures_share_a_call(recognition: Recognition, calls: Calls, pictures: Any) -> None:
+def test_read_many_pictures_share_a_call(recognition: Recognizer, calls: Calls, pictures: Any) -> None:
     texts = [
         answer(each) for each in recognition.read([pictures["two lines"], pictures["dark on white"]] * 2)
     ]
@@ -266,7 +322,7 @@ def test_read_many_pictures_share_a_call(recognition: Recognition, calls: Calls,
 def test_predict_letters_are_framed_and_never_read_as_digits(digits: Any, pictures: Any) -> None:
     letters = replace(DIGITS, name="letters", labels=tuple("ABCDEFGHIJ"))
     model = LinearModel(digits.images[:1000], digits.labels[:1000], with_is_digit=True, task=letters)
-    recognition = Recognition(model.classify, letters)
+    recognition = Recognizer(model.classify, letters)
     results = [outcome.result for outcome in recognition.predict(list(pictures.values()))]
     described = [(each.label, each.refusal) for each in results if isinstance(each, Prediction)]
     assert described[:2] == [("D", None)] * 2
@@ -283,7 +339,7 @@ def photos() -> LinearModel:
 
 
 def test_predict_other_task_prepares_as_its_card_says(photos: LinearModel) -> None:
-    recognition = Recognition(photos.classify, PHOTOS)
+    recognition = Recognizer(photos.classify, PHOTOS)
     light = np.full((30, 20, 3), 230, np.uint8)
     outcomes = list(recognition.predict([to_png(light), b"no image", light]))
     assert [answer(outcome) for outcome in outcomes] == [None, NotAnImageError, None]
@@ -294,23 +350,23 @@ def test_predict_other_task_prepares_as_its_card_says(photos: LinearModel) -> No
 
 def test_predict_array_of_other_shape_holds_pictures(photos: LinearModel) -> None:
     dark = np.full((3, 30, 20), 20, np.uint8)
-    results = [outcome.result for outcome in Recognition(photos.classify, PHOTOS).predict(dark)]
+    results = [outcome.result for outcome in Recognizer(photos.classify, PHOTOS).predict(dark)]
     assert [result.label for result in results if isinstance(result, Prediction)] == ["dark"] * 3
 
 
 def test_predict_floats_in_model_form_reach_model_unchanged(photos: LinearModel) -> None:
     batch = np.full((2, *PHOTOS.shape), 0.7, np.float32)
-    outcomes = list(Recognition(photos.classify, PHOTOS).predict(batch))
+    outcomes = list(Recognizer(photos.classify, PHOTOS).predict(batch))
     assert all(np.array_equal(outcome.inputs[0], batch[0]) for outcome in outcomes)
 
 
 def test_read_other_task_raises_reading_not_supported(photos: LinearModel) -> None:
     with pytest.raises(ReadingNotSupportedError, match="photos"):
-        next(Recognition(photos.classify, PHOTOS).read([b""]))
+        next(Recognizer(photos.classify, PHOTOS).read([b""]))
 
 
 def test_predict_kind_none_refuses_other_size_in_its_place(photos: LinearModel) -> None:
-    exact = Recognition(photos.classify, replace(PHOTOS, kind="none"))
+    exact = Recognizer(photos.classify, replace(PHOTOS, kind="none"))
     other, right = np.zeros((5, 6, 3), np.uint8), np.zeros(PHOTOS.shape, np.uint8)
     first, second = exact.predict([other, right])
     assert isinstance(first.result, ImageShapeError)
@@ -326,7 +382,7 @@ def test_predict_large_pictures_are_grouped_by_size() -> None:
         sizes.append(len(batch))
         return [Prediction(0, 1.0, (1.0, 0.0), large.labels, 1)] * len(batch)
 
-    list(Recognition(classify, large).predict([np.zeros((5, 6, 3), np.uint8)] * 7))
+    list(Recognizer(classify, large).predict([np.zeros((5, 6, 3), np.uint8)] * 7))
     assert sizes == [5, 2]
 
 
@@ -338,7 +394,7 @@ def test_predict_below_the_cards_confidence_is_unsure() -> None:
         return [Prediction(1, share, (1 - share, share), task.labels, 1) for share in shares]
 
     greys = [np.full((4, 6, 3), grey, np.uint8) for grey in (255, 128)]
-    sure, unsure = (outcome.result for outcome in Recognition(classify, task).predict(greys))
+    sure, unsure = (outcome.result for outcome in Recognizer(classify, task).predict(greys))
     assert isinstance(sure, Prediction)
     assert isinstance(unsure, Prediction)
     assert (sure.label, sure.refusal) == ("light", None)

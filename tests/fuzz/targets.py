@@ -14,19 +14,21 @@ from werkzeug.exceptions import HTTPException
 from digit_core import images
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.errors import ImageError
+from digit_core.images import Page
+from digit_core.recognition import Prepare
 from digit_core.tfserving import codec
 from digit_core.tfserving.protos import PredictResponse
-from digit_serving.gateway import asgi
-from digit_serving.gateway.context import RequestContext
+from digit_serving.gateway import bridge
+from digit_serving.gateway.body import Body, BodyParser
 from digit_serving.gateway.errors import GatewayError
-from digit_serving.gateway.preparation import Preparation, Scheduler
-from digit_serving.gateway.request_parsing import Pictures, RequestParser
+from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.work import Work
 
 _MAX_PIXELS = 50_000
 _SETTINGS = Settings(max_images=4, max_pixels=_MAX_PIXELS, max_body=100_000)
-_SCHEDULER = Scheduler(_SETTINGS)
-_PARSER = RequestParser(_SETTINGS, _SCHEDULER)
+_WORK = Work(_SETTINGS)
+_PARSER = BodyParser(_SETTINGS, _WORK)
 _PHOTOS = TaskCard("photos", ("day", "night"), (9, 12, 3), (-1.0, 1.0), "resize", "pad")
 _LOOP = asyncio.new_event_loop()
 _CONTENT_TYPES = ("application/json", "application/x-npy", "multipart/form-data; boundary=x", "image/*")
@@ -51,16 +53,14 @@ def body(data: bytes) -> None:
         "CONTENT_LENGTH": str(len(data)),
         "wsgi.input": io.BytesIO(data),
     }
-    now = time.perf_counter()
-    context = RequestContext("id", "/v1/predict", "POST", arrived_at=now, dequeued_at=now)
+    now = time.monotonic()
+    context = RequestContext("id", "/v1/predict", "POST", now, now, now + 60)
 
-    prepare = Preparation(_SCHEDULER, _MAX_PIXELS, context).prepare
-
-    def parse(request: Request) -> Pictures:
-        return _PARSER.pictures(_PARSER.parse(request, context), task, context)
+    def parse(request: Request) -> Body:
+        return _PARSER.for_task(_PARSER.parse(request, context), task, context)
 
     with suppress(GatewayError, ImageError, HTTPException), Request(environment) as request:
-        pictures = _LOOP.run_until_complete(asgi.run(parse, request))
+        pictures = _LOOP.run_until_complete(bridge.run(parse, request))
         assert len(pictures.content) + len(pictures.errors)
         if isinstance(pictures.content, np.ndarray) and pictures.content.dtype == np.float32:
             assert pictures.content.shape[1:] == task.instance_shape
@@ -69,7 +69,11 @@ def body(data: bytes) -> None:
         for picture in pictures.content:
             with suppress(ImageError, images.NoInkError):
                 if not isinstance(picture, Exception):
-                    assert _LOOP.run_until_complete(asgi.run(prepare, picture, task)).shape == task.shape
+                    prepare = bridge.run(
+                        _WORK.prepare, context, Prepare(picture, None if task is DIGITS else task)
+                    )
+                    prepared = _LOOP.run_until_complete(prepare)
+                    assert isinstance(prepared, Page) or prepared.shape == task.shape
 
 
 def response(data: bytes) -> None:

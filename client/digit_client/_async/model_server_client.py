@@ -9,17 +9,15 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 
 from digit_client._async.image_client import AsyncImageClient
-from digit_client._concurrency import async_blocking, async_run
+from digit_client._concurrency import async_run
 from digit_client._model_server_client import (
     ModelServerBaseClient,
     PictureBatch,
     batches,
     read_once,
-    recognize,
+    to_results,
 )
 from digit_client._options import CallOptions
 from digit_client._retries import Deadline
@@ -32,12 +30,10 @@ from digit_core.errors import (
     adding_request_id,
     without_tracebacks,
 )
-from digit_core.images import Peaks
 from digit_core.inputs import ImageSource
-from digit_core.recognition import Recognition
+from digit_core.recognition import Classify, Find, Recognition, async_drive
 from digit_core.results import MIN_IS_DIGIT, Prediction, Result
 from digit_core.tfserving.async_connection import AsyncConnection
-from digit_core.tfserving.codec import Batch
 
 
 class AsyncModelServerClient(AsyncImageClient[PictureBatch], ModelServerBaseClient[AsyncConnection]):
@@ -98,7 +94,6 @@ class AsyncModelServerClient(AsyncImageClient[PictureBatch], ModelServerBaseClie
         options = replace(options, request_id=request_id)
         timeout = self.timeout if options.timeout is None else options.timeout
         waited = 0.0
-        # Connect here, in the event loop: the recognition runs in a thread.
         connection = self._connection.get()
 
         async def call(send: Callable[[float], Any]) -> Any:
@@ -111,25 +106,25 @@ class AsyncModelServerClient(AsyncImageClient[PictureBatch], ModelServerBaseClie
             finally:
                 waited += time.monotonic() - started
 
-        async def classify(inputs: Batch) -> list[Prediction]:
-            answers: list[Prediction] = await call(
-                lambda timeout: connection.predict(inputs, model, timeout=timeout, request_id=request_id)
-            )
-            return answers
-
-        async def find(page: NDArray[np.uint8]) -> Peaks:
+        async def ask(request: Classify | Find) -> Any:
+            if isinstance(request, Classify):
+                batch = request.batch
+                return await call(
+                    lambda timeout: connection.predict(batch, model, timeout=timeout, request_id=request_id)
+                )
+            page = request.page
             try:
-                peaks: Peaks = await call(
+                return await call(
                     lambda timeout: connection.find(page, reader, timeout=timeout, request_id=request_id)
                 )
             except ModelNotFoundError as error:
                 raise ReaderMissingError(
                     f"{error.message}: there is no model {READER_NAME}, which `digits train` publishes"
                 ) from error
-            return peaks
 
         with adding_request_id(request_id):
             task = await call(lambda timeout: connection.task(model, timeout=timeout))
             min_is_digit = MIN_IS_DIGIT if options.min_is_digit is None else options.min_is_digit
-            recognition = Recognition(async_blocking(classify), task, min_is_digit, async_blocking(find))
-            return await async_run(recognize, recognition, kind, batch, options)
+            recognition = Recognition(task, min_is_digit)
+            steps: Any = (recognition.predict if kind is Prediction else recognition.read)(batch.pictures)
+            return await async_run(to_results, await async_drive(steps, ask), task, batch.start, options)

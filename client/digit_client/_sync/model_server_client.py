@@ -10,16 +10,14 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 
-from digit_client._concurrency import blocking, run
+from digit_client._concurrency import run
 from digit_client._model_server_client import (
     ModelServerBaseClient,
     PictureBatch,
     batches,
     read_once,
-    recognize,
+    to_results,
 )
 from digit_client._options import CallOptions
 from digit_client._retries import Deadline
@@ -33,11 +31,9 @@ from digit_core.errors import (
     adding_request_id,
     without_tracebacks,
 )
-from digit_core.images import Peaks
 from digit_core.inputs import ImageSource
-from digit_core.recognition import Recognition
+from digit_core.recognition import Classify, Find, Recognition, drive
 from digit_core.results import MIN_IS_DIGIT, Prediction, Result
-from digit_core.tfserving.codec import Batch
 from digit_core.tfserving.connection import Connection
 
 
@@ -99,7 +95,6 @@ class ModelServerClient(ImageClient[PictureBatch], ModelServerBaseClient[Connect
         options = replace(options, request_id=request_id)
         timeout = self.timeout if options.timeout is None else options.timeout
         waited = 0.0
-        # Connect here, in the event loop: the recognition runs in a thread.
         connection = self._connection.get()
 
         def call(send: Callable[[float], Any]) -> Any:
@@ -112,25 +107,25 @@ class ModelServerClient(ImageClient[PictureBatch], ModelServerBaseClient[Connect
             finally:
                 waited += time.monotonic() - started
 
-        def classify(inputs: Batch) -> list[Prediction]:
-            answers: list[Prediction] = call(
-                lambda timeout: connection.predict(inputs, model, timeout=timeout, request_id=request_id)
-            )
-            return answers
-
-        def find(page: NDArray[np.uint8]) -> Peaks:
+        def ask(request: Classify | Find) -> Any:
+            if isinstance(request, Classify):
+                batch = request.batch
+                return call(
+                    lambda timeout: connection.predict(batch, model, timeout=timeout, request_id=request_id)
+                )
+            page = request.page
             try:
-                peaks: Peaks = call(
+                return call(
                     lambda timeout: connection.find(page, reader, timeout=timeout, request_id=request_id)
                 )
             except ModelNotFoundError as error:
                 raise ReaderMissingError(
                     f"{error.message}: there is no model {READER_NAME}, which `digits train` publishes"
                 ) from error
-            return peaks
 
         with adding_request_id(request_id):
             task = call(lambda timeout: connection.task(model, timeout=timeout))
             min_is_digit = MIN_IS_DIGIT if options.min_is_digit is None else options.min_is_digit
-            recognition = Recognition(blocking(classify), task, min_is_digit, blocking(find))
-            return run(recognize, recognition, kind, batch, options)
+            recognition = Recognition(task, min_is_digit)
+            steps: Any = (recognition.predict if kind is Prediction else recognition.read)(batch.pictures)
+            return run(to_results, drive(steps, ask), task, batch.start, options)

@@ -1,7 +1,11 @@
 """Image decoding with bounded memory and time: limits are checked before pixels are decoded."""
 
 import io
+import math
 import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -27,6 +31,55 @@ _TIFF_TILE_TAGS = range(322, 326)
 _PNG_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 
 _DAMAGED = "the image file ends early or is damaged"
+_DAMAGES = (OSError, ValueError, TypeError, SyntaxError, struct.error, EOFError)
+"""Errors of Pillow about a damaged file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """Image file of which only the header has been read.
+
+    `size` is height and width in pixels, EXIF orientation applied; a large JPEG's array is smaller, since it
+    is decoded downscaled. `cost` is the number of pixels to decode; those of a downscaled JPEG count a
+    quarter.
+    `decode` returns the pixels, or raises TruncatedImageError or PixelValueError.
+    """
+
+    size: tuple[int, int]
+    cost: int
+    decode: Callable[[], Pixels]
+
+
+def open_image(
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    side: int = scaling.PAGE_SIDE,
+    min_side: int | None = None,
+) -> ImageFile:
+    """Open an image file for `decode`, whose arguments these are.
+
+    Raise NotAnImageError, TruncatedImageError or ImageTooLargeError.
+    """
+    # OpenCV decodes PNG, the format of most drawings, twice as fast as Pillow.
+    if data.startswith(PNG_SIGNATURE):
+        return _open_png(data, max_pixels)
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(
+            f"the image has too many pixels; at most {max_pixels:,} are decoded"
+        ) from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        formats = ", ".join(("PNG", *_PILLOW_FORMATS))
+        raise NotAnImageError(f"the data is in no supported image format; supported: {formats}") from error
+    try:
+        width, height = image.size
+        cost = _limit_cost(image, data, max_pixels, side, min_side)
+        is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+    except _DAMAGES as error:
+        raise TruncatedImageError(_DAMAGED) from error
+    return ImageFile((width, height) if is_turned else (height, width), cost, partial(_decode_pillow, image))
 
 
 def decode(
@@ -43,24 +96,7 @@ def decode(
     only the first frame is decoded. Raise NotAnImageError, TruncatedImageError, ImageTooLargeError or
     PixelValueError.
     """
-    # OpenCV decodes PNG, the format of most drawings, twice as fast as Pillow.
-    if data.startswith(PNG_SIGNATURE):
-        return _decode_png(data, max_pixels)
-    return _decode_any(data, max_pixels, side, min_side)
-
-
-def original_size(data: bytes) -> tuple[int, int]:
-    """Return height and width, in pixels, of an image file that `decode` accepts, EXIF orientation applied.
-
-    A large JPEG is decoded downscaled: its array is smaller.
-    """
-    if data.startswith(PNG_SIGNATURE):
-        width, height = struct.unpack_from(">II", data, 16)
-        return height, width
-    image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
-    width, height = image.size
-    is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
-    return (width, height) if is_turned else (height, width)
+    return open_image(data, max_pixels=max_pixels, side=side, min_side=min_side).decode()
 
 
 def strip_ancillary_chunks(data: bytes) -> bytes:
@@ -85,46 +121,46 @@ def strip_ancillary_chunks(data: bytes) -> bytes:
     return stripped
 
 
-def _decode_png(data: bytes, max_pixels: int) -> Pixels:
+def _open_png(data: bytes, max_pixels: int) -> ImageFile:
     file = strip_ancillary_chunks(data)
     width, height = struct.unpack_from(">II", file, 16)
     _check_size(width, height, max_pixels)
+    return ImageFile((height, width), width * height, partial(_decode_png, file))
+
+
+def _decode_png(file: bytes) -> Pixels:
     image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise TruncatedImageError(_DAMAGED)
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
-    return to_uint8_image(np.asarray(image))
+    return image if image.dtype == np.uint8 else to_uint8_image(image)
 
 
-def _decode_any(data: bytes, max_pixels: int, side: int, min_side: int | None) -> Pixels:
+def _decode_pillow(image: Image.Image) -> Pixels:
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(
-            f"the image has too many pixels; at most {max_pixels:,} are decoded"
-        ) from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        formats = ", ".join(("PNG", *_PILLOW_FORMATS))
-        raise NotAnImageError(f"the data is in no supported image format; supported: {formats}") from error
-    try:
-        _limit_cost(image, data, max_pixels, side, min_side)
         ImageOps.exif_transpose(image, in_place=True)
         return _to_pixels(image)
-    except (OSError, ValueError, TypeError, SyntaxError, struct.error, EOFError) as error:
+    except _DAMAGES as error:
         raise TruncatedImageError(_DAMAGED) from error
 
 
-def _limit_cost(image: Image.Image, data: bytes, max_pixels: int, side: int, min_side: int | None) -> None:
-    """Raise an ImageError if decoding would exceed the limits; make Pillow decode a large JPEG downscaled."""
+def _limit_cost(image: Image.Image, data: bytes, max_pixels: int, side: int, min_side: int | None) -> int:
+    """Make Pillow decode a large JPEG downscaled, and return the number of pixels to decode.
+
+    Raise an ImageError if decoding would exceed the limits.
+    """
+    cost = 0
     if image.format in ("JPEG", "MPO"):
         _check_size(*image.size, 4 * max_pixels)
         _check_scans(data)
+        cost = math.prod(image.size) // 4
         image.draft(None, (min_side, min_side) if min_side else _draft_size(*image.size, side))
     elif image.format == "TIFF":
         _check_tiff(data)
     # The size is that of the draft.
     _check_size(*image.size, max_pixels)
+    return max(cost, math.prod(image.size))
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

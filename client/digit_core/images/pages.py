@@ -57,8 +57,9 @@ def to_page(pixels: Pixels, size: tuple[int, int] | None = None) -> Page:
 
     `size` is the height and width of the picture before it was decoded downscaled.
     """
-    grey = _to_grey(scaling.downscale(pixels, scaling.PAGE_SIDE))
     size = size or pixels.shape[:2]
+    is_small = max(pixels.shape[:2]) <= scaling.PAGE_SIDE
+    grey = _to_grey(pixels if is_small else scaling.downscale(pixels, scaling.PAGE_SIDE))
     for digit in (grey, 255 - grey) if grey.shape == (SIDE, SIDE) else ():
         if is_normalized(digit):
             return Page(digit, size, digit)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import ImageShapeError
 from digit_core.images.crops import normalise
-from digit_core.images.decode import MAX_PIXELS, decode
+from digit_core.images.decode import MAX_PIXELS, ImageFile, open_image
 from digit_core.inputs import Pixels, to_uint8_image
 
 _WHITE = 255
@@ -15,11 +15,15 @@ _OVERSAMPLING = 2
 """Least ratio of a decoded picture's sides to the model's, so that area interpolation averages pixels."""
 
 
+def open_for_task(data: bytes, task: TaskCard, *, max_pixels: int = MAX_PIXELS) -> ImageFile:
+    """Open an image file, to be decoded at the resolution that the task needs, as `open_image` does."""
+    min_side = None if task.kind == "digits" else _OVERSAMPLING * max(task.shape[:2])
+    return open_image(data, max_pixels=max_pixels, min_side=min_side)
+
+
 def decode_for_task(data: bytes, task: TaskCard, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode an image file at the resolution that the task needs, as `decode` does, and with its errors."""
-    if task.kind == "digits":
-        return decode(data, max_pixels=max_pixels)
-    return decode(data, max_pixels=max_pixels, min_side=_OVERSAMPLING * max(task.shape[:2]))
+    return open_for_task(data, task, max_pixels=max_pixels).decode()
 
 
 def prepare(image: NDArray[np.generic], task: TaskCard) -> NDArray[np.uint8]:

@@ -55,7 +55,7 @@ class AsyncConnection:
         started = time.monotonic()
         end = started + timeout
         version, task = await self._card(model, end)
-        metadata = calls.metadata(request_id, trace)
+        metadata = _metadata(request_id, trace)
         try:
             response = await self._call(self._stub.predict, codec.encode(batch, model), end, metadata)
         except ServiceError as error:
@@ -63,19 +63,26 @@ class AsyncConnection:
             if error.reason == grpc.StatusCode.INVALID_ARGUMENT.name:
                 self._cards.pop(model, None)
             raise
-        answered = ModelRef(model.name, codec.version_of(response))
+        answered = int(response.model_spec.version.value)
         _logger.debug(
-            "%s: Predict of %d images by %s in %.1f ms (request %s)",
+            "%s: Predict of %d images by %s, version %d in %.1f ms (request %s)",
             self.target,
             len(batch),
+            model.name,
             answered,
             1000 * (time.monotonic() - started),
             request_id,
         )
-        if answered.version != version:
+        if answered != version:
             # Another version has got the label.
-            version, task = self._cards[model] = await self._card(answered, end)
-        return calls.to_predictions(response, len(batch), task)
+            version, task = self._cards[model] = await self._card(ModelRef(model.name, answered), end)
+        try:
+            predictions = codec.decode(response, task)
+        except ValueError as error:
+            raise ServiceError(f"unusable answer from the model server: {error}") from error
+        if len(predictions) != len(batch):
+            raise ServiceError(f"the model server gave {len(predictions)} answers for {len(batch)} images")
+        return predictions
 
     async def find(
         self, page: NDArray[np.uint8], model: ModelRef, *, timeout: float, request_id: str | None = None
@@ -84,7 +91,7 @@ class AsyncConnection:
 
         Raise ModelNotFoundError if there is no reader.
         """
-        request, metadata = codec.encode_page(page, model), calls.metadata(request_id)
+        request, metadata = codec.encode_page(page, model), _metadata(request_id)
         response = await self._call(self._stub.predict, request, time.monotonic() + timeout, metadata)
         return calls.decoded("answer from the reader", codec.decode_peaks, response)
 
@@ -139,3 +146,7 @@ class AsyncConnection:
                 raise calls.translate(error, self.target) from error
         await asyncio.sleep(random.uniform(0, calls.MAX_REFUSED_BACKOFF))  # noqa: S311
         return await self._call(method, request, end, metadata, attempts - 1)
+
+
+def _metadata(request_id: str | None, trace: Mapping[str, str] | None = None) -> calls.Metadata:
+    return (*((("x-request-id", request_id),) if request_id else ()), *(trace or {}).items())

@@ -4,14 +4,13 @@ A channel balances the load over all addresses of a name, retries, keeps connect
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
 
-from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import (
     AuthenticationError,
     DeadlineExceededError,
@@ -21,8 +20,7 @@ from digit_core.errors import (
     ServiceError,
     UnavailableError,
 )
-from digit_core.results import ModelVersion, Prediction
-from digit_core.tfserving import codec
+from digit_core.results import ModelVersion
 from digit_core.tfserving.protos import (
     GetModelMetadataRequest,
     GetModelMetadataResponse,
@@ -154,10 +152,6 @@ class Stub:
         self.status = method("ModelService/GetModelStatus", GetModelStatusRequest, GetModelStatusResponse)
 
 
-def metadata(request_id: str | None, trace: Mapping[str, str] | None = None) -> Metadata:
-    return (*((("x-request-id", request_id),) if request_id else ()), *(trace or {}).items())
-
-
 def decoded(name: str, decode: Callable[..., _Decoded], *arguments: Any) -> _Decoded:
     """Return what `decode` makes of a response. Raise ServiceError that names an unusable one."""
     try:
@@ -169,13 +163,6 @@ def decoded(name: str, decode: Callable[..., _Decoded], *arguments: Any) -> _Dec
 def lacks_card(error: ServiceError) -> bool:
     """True if the error says that the model has no task card: it is one of the digits."""
     return error.reason == grpc.StatusCode.FAILED_PRECONDITION.name and "signature" in error.message
-
-
-def to_predictions(response: PredictResponse, count: int, task: TaskCard) -> list[Prediction]:
-    predictions = decoded("answer from the model server", codec.decode, response, task)
-    if len(predictions) != count:
-        raise ServiceError(f"the model server gave {len(predictions)} answers for {count} images")
-    return predictions
 
 
 def to_statuses(response: GetModelStatusResponse) -> list[VersionStatus]:

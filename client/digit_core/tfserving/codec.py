@@ -130,10 +130,10 @@ def decode(response: PredictResponse, task: TaskCard) -> list[Prediction]:
         )
     # NaN fails the comparisons. They come before the sum, for which NumPy would warn about infinities.
     in_range = (probabilities >= 0) & (probabilities < 1.001)
-    is_one_label = not task.is_multi_label
+    is_one_label = not task.thresholds
     if not in_range.all() or (is_one_label and not (np.abs(probabilities.sum(axis=1) - 1) < 1e-3).all()):
         raise ValueError("the model's output is not a probability distribution")
-    version = version_of(response)
+    version = int(response.model_spec.version.value)
     return [
         Prediction(
             index,

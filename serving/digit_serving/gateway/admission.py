@@ -7,8 +7,8 @@ from collections.abc import Callable
 import orjson
 
 from digit_core.errors import OverloadedError
-from digit_serving.gateway import context, errors
-from digit_serving.gateway.asgi import (
+from digit_serving.gateway import errors, request
+from digit_serving.gateway.bridge import (
     ARRIVED_AT,
     SLICE_SECONDS,
     Application,
@@ -19,7 +19,7 @@ from digit_serving.gateway.asgi import (
 )
 from digit_serving.gateway.settings import Settings
 
-_OVERLOADED = errors.answer(OverloadedError)
+_OVERLOADED = errors.problem_kind(OverloadedError)
 _UNCOUNTED_BYTES = 64 * 1024
 """Bytes of a body that arrive before its request counts; uvicorn buffers as many."""
 
@@ -45,7 +45,7 @@ class Admission:
         self._slice_began: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_probe = scope["path"] in context.PROBE_ROUTES
+        is_probe = scope["path"] in request.PROBE_ROUTES
         if self._held >= self._capacity and not is_probe:
             await self._refuse(scope, send)
             return
@@ -57,7 +57,7 @@ class Admission:
         self._held += 1
         try:
             await body.receive(self._max_body)
-            scope[ARRIVED_AT] = time.perf_counter()
+            scope[ARRIVED_AT] = time.monotonic()
             if is_probe or await self._wait_for_slice(scope[ARRIVED_AT]):
                 await self._app(scope, body.replay, send)
             else:
@@ -70,12 +70,12 @@ class Admission:
 
         Return False after `max_queue_time` seconds.
         """
-        while self._slice_began and time.perf_counter() - self._slice_began > SLICE_SECONDS:
-            if time.perf_counter() - arrived_at > self._max_queue_time:
+        while self._slice_began and time.monotonic() - self._slice_began > SLICE_SECONDS:
+            if time.monotonic() - arrived_at > self._max_queue_time:
                 return False
             await asyncio.sleep(0)
         if self._slice_began is None:
-            self._slice_began = time.perf_counter()
+            self._slice_began = time.monotonic()
             asyncio.get_running_loop().call_soon(self._end_slice)
         return True
 
@@ -85,7 +85,7 @@ class Admission:
     async def _refuse(self, scope: Scope, send: Send) -> None:
         self._on_refusal(scope["path"])
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = context.request_id_or_new(given.decode("latin-1"))
+        request_id = request.request_id_or_new(given.decode("latin-1"))
         body = orjson.dumps(errors.problem_document(_OVERLOADED, request_id))
         headers = [
             (b"content-type", b"application/problem+json"),

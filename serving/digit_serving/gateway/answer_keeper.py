@@ -20,18 +20,17 @@ from numpy.typing import NDArray
 from digit_core import images
 from digit_core.artifact.feedback_table import StoreError, is_held_out
 from digit_core.artifact.task_card import NO_CLASS, TaskCard
-from digit_core.recognition import prepare_picture, to_pixels
+from digit_core.recognition import to_pixels
 from digit_core.results import Prediction, Reading
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore, KeptAnswers
-from digit_serving.gateway.answers import Answer
-from digit_serving.gateway.asgi import await_
-from digit_serving.gateway.context import RequestContext
+from digit_serving.gateway.body import Body
+from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import FeedbackUnavailableError
-from digit_serving.gateway.metrics import Metrics
-from digit_serving.gateway.request_parsing import Body
-from digit_serving.gateway.routing import in_share
+from digit_serving.gateway.observe import Metrics
+from digit_serving.gateway.request import Answer, RequestContext
 from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.upstream import in_share
 
 _MAX_QUEUED_BYTES = 32 * 2**20
 """Pictures that wait for the thread. Further answers are dropped."""
@@ -200,7 +199,7 @@ class AnswerKeeper:
         if any(answer.inputs is None for answer in answers):
             self._metrics.feedback_dropped.inc(len(answers))
             return
-        files = enumerate(body.files if self._keeps_originals else ())
+        files = enumerate(body.content if self._keeps_originals else ())
         queued = _Queued(
             _template(context, answers[0].result.model_version),
             task,
@@ -219,7 +218,7 @@ class AnswerKeeper:
     def find(self, request_id: str, index: int, caller: str) -> list[Record]:
         """Return the records of a picture of the caller's request that any worker answered, or none.
 
-        Raise FeedbackUnavailableError. In code that `asgi.run` calls, as `use_store`.
+        Raise FeedbackUnavailableError. In code that `bridge.run` calls, as `use_store`.
         """
         end = time.perf_counter() + _FIND_SECONDS
         while True:
@@ -323,6 +322,8 @@ def _template(context: RequestContext, version: int) -> Record:
 def _whole_input(picture: bytes | NDArray[Any], task: TaskCard) -> images.Pixels:
     """Return a picture in the model's form, black if nothing is written on it."""
     try:
-        return prepare_picture(picture if isinstance(picture, bytes) else to_pixels(picture, task), task)
+        if isinstance(picture, bytes):
+            return images.prepare(images.decode_for_task(picture, task), task)
+        return images.prepare(to_pixels(picture, task), task)
     except images.NoInkError:
         return np.zeros(task.shape, np.uint8)

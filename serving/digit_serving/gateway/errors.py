@@ -21,7 +21,7 @@ DefaultMissingError is an UnavailableError of it, 503, whose message is for call
 import http
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -44,7 +44,7 @@ from digit_core.errors import (
 )
 from digit_core.tfserving.codec import ModelRef
 from digit_serving.errors import DigitServingError
-from digit_serving.gateway.context import RequestContext
+from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.schemas import Problem
 
 RETRY_AFTER_STATUSES = {429, 503, 504}
@@ -79,8 +79,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Status, code and general detail of an error response."""
+class ProblemKind:
+    """Status, code and general detail of the response to an error."""
 
     status: int
     code: str
@@ -176,45 +176,44 @@ class UnknownModelError(GatewayError):
     status, code = 404, ModelNotFoundError.code
 
 
-def answer(kind: type[Exception]) -> Answer:
-    """Return the answer to an error of this class, which the OpenAPI document describes."""
+def problem_kind(kind: type[Exception]) -> ProblemKind:
+    """Return the kind of problem of an error of this class, which the OpenAPI document describes."""
     if issubclass(kind, GatewayError):
-        return Answer(kind.status, kind.code, _summary(kind))
+        return ProblemKind(kind.status, kind.code, _summary(kind))
     if issubclass(kind, ImageError):
         status = 400 if issubclass(kind, (NotAnImageError, TruncatedImageError)) else 422
-        return Answer(status, kind.code, _summary(kind))
+        return ProblemKind(status, kind.code, _summary(kind))
     if issubclass(kind, DigitError):
         status, detail = next(entry for base, entry in _MODEL_SERVER_ERRORS.items() if issubclass(kind, base))
-        return Answer(status, "model_server_error" if status == 502 else kind.code, detail)
+        return ProblemKind(status, "model_server_error" if status == 502 else kind.code, detail)
     if issubclass(kind, HTTPException):
         status = kind.code or 500
-        return Answer(status, *_HTTP_ERRORS.get(status, _HTTP_ERRORS[400]))
-    return Answer(500, "internal_error", "Internal error. Report this request ID to the operator.")
+        return ProblemKind(status, *_HTTP_ERRORS.get(status, _HTTP_ERRORS[400]))
+    return ProblemKind(500, "internal_error", "Internal error. Report this request ID to the operator.")
 
 
-def problem_document(answered: Answer, request_id: str) -> Problem:
+def problem_document(kind: ProblemKind, request_id: str, detail: str | None = None) -> Problem:
     """Build problem details."""
     return {
         "type": "about:blank",
-        "title": http.HTTPStatus(answered.status).phrase,
-        "status": answered.status,
-        "code": answered.code,
-        "detail": answered.detail,
+        "title": http.HTTPStatus(kind.status).phrase,
+        "status": kind.status,
+        "code": kind.code,
+        "detail": detail or kind.detail,
         "request_id": request_id,
     }
 
 
 def image_problem(error: ImageError, request_id: str) -> Problem:
     """Build problem details of an image."""
-    answered = replace(answer(type(error)), detail=_as_sentence(error.message))
-    return problem_document(answered, request_id)
+    return problem_document(problem_kind(type(error)), request_id, _as_sentence(error.message))
 
 
 def handle(error: Exception) -> Response:
     """Handle an error of the app: log what the operator should know, and answer what the caller may."""
     context: RequestContext = g.context
-    answered = answer(type(error))
-    detail = answered.detail
+    kind = problem_kind(type(error))
+    detail = kind.detail
     headers: dict[str, str] = {}
     if isinstance(error, GatewayError):
         detail, headers = str(error), dict(error.headers)
@@ -237,11 +236,11 @@ def handle(error: Exception) -> Response:
             detail = error.description
     else:
         _log.error("unexpected error", exc_info=error, extra={"fields": {"request_id": context.request_id}})
-    if answered.status in RETRY_AFTER_STATUSES:
+    if kind.status in RETRY_AFTER_STATUSES:
         headers = {"Retry-After": "1"} | headers
-    context.problem_code = answered.code
-    content = problem_document(replace(answered, detail=detail), context.request_id)
-    return Response(orjson.dumps(content), answered.status, headers, content_type="application/problem+json")
+    context.problem_code = kind.code
+    content = problem_document(kind, context.request_id, detail)
+    return Response(orjson.dumps(content), kind.status, headers, content_type="application/problem+json")
 
 
 def _describe_missing(asked: ModelRef) -> str:
@@ -249,7 +248,7 @@ def _describe_missing(asked: ModelRef) -> str:
         return f"The model {asked.name} has no version {asked.version} here."
     if asked.label is not None:
         return f"No version of the model {asked.name} has the label {asked.label[:MAX_QUOTED]!r}."
-    return answer(ModelNotFoundError).detail
+    return problem_kind(ModelNotFoundError).detail
 
 
 def _summary(kind: type[Exception]) -> str:

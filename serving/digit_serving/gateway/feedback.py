@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
-import orjson
 from flask import Response, g, request
 from pydantic import (
     BaseModel,
@@ -26,7 +25,7 @@ from digit_core.errors import ModelNotFoundError, UnavailableError
 from digit_core.tfserving.codec import ModelRef
 from digit_serving.feedback.records import Record
 from digit_serving.gateway import schemas
-from digit_serving.gateway.context import RequestContext
+from digit_serving.gateway.body import read_body
 from digit_serving.gateway.errors import (
     FeedbackMismatchError,
     FeedbackUnknownError,
@@ -34,15 +33,10 @@ from digit_serving.gateway.errors import (
     LabelConflictError,
     MalformedBodyError,
 )
-from digit_serving.gateway.metrics import Metrics
-from digit_serving.gateway.request_parsing import (
-    ModelSelector,
-    Query,
-    UnlabelledQuery,
-    parse_query,
-    read_body,
-)
-from digit_serving.gateway.routing import Router
+from digit_serving.gateway.observe import Metrics
+from digit_serving.gateway.queries import ModelSelector, Query, UnlabelledQuery, parse_query
+from digit_serving.gateway.request import RequestContext, json_response
+from digit_serving.gateway.upstream import Upstream
 
 if TYPE_CHECKING:
     from digit_serving.gateway.answer_keeper import AnswerKeeper
@@ -122,9 +116,9 @@ _HAND_LABEL = TypeAdapter(HandLabel)
 class FeedbackView:
     """View that stores feedback on answers of any worker."""
 
-    def __init__(self, keeper: "AnswerKeeper", router: Router, metrics: Metrics) -> None:
+    def __init__(self, keeper: "AnswerKeeper", upstream: Upstream, metrics: Metrics) -> None:
         self._keeper = keeper
-        self._router = router
+        self._upstream = upstream
         self._metrics = metrics
 
     def feedback(self) -> Response:
@@ -136,7 +130,7 @@ class FeedbackView:
             raise FeedbackUnknownError(
                 "No answer with this request ID and index is kept: it is unknown, or too old."
             )
-        context.requested = ModelRef(records[0].model, version=records[0].version)
+        self._upstream.route(context, ModelRef(records[0].model, version=records[0].version))
         labels = self._labels(given, records, context)
         now = datetime.now(UTC)
         labelled = [
@@ -160,7 +154,7 @@ class FeedbackView:
             },
             "request_id": context.request_id,
         }
-        return Response(orjson.dumps(content), content_type="application/json")
+        return json_response(content)
 
     def _labels(
         self, given: FeedbackLabel | FeedbackRight, records: Sequence[Record], context: RequestContext
@@ -168,7 +162,7 @@ class FeedbackView:
         """Return the label of each record.
 
         Records of a reading have none if the number has another length: which digits differ is unknown. Raise
-        FeedbackMismatchError if the given label does not suit the answer, and what Router.task raises.
+        FeedbackMismatchError if the given label does not suit the answer, and what Upstream.task raises.
         """
         if isinstance(given, FeedbackRight):
             return [record.predicted for record in records]
@@ -183,7 +177,7 @@ class FeedbackView:
 
     def _model_labels(self, context: RequestContext) -> Sequence[str]:
         try:
-            return self._router.task(context).labels
+            return self._upstream.task(context).labels
         except ModelNotFoundError as error:
             raise FeedbackUnknownError("The version that answered is no longer served.") from error
 
@@ -194,16 +188,16 @@ class LabellingViews:
     They do not tell what the model answered: people would be inclined to agree.
     """
 
-    def __init__(self, selector: ModelSelector, keeper: "AnswerKeeper", router: Router) -> None:
+    def __init__(self, selector: ModelSelector, keeper: "AnswerKeeper", upstream: Upstream) -> None:
         self._selector = selector
         self._keeper = keeper
-        self._router = router
+        self._upstream = upstream
 
     def unlabelled(self) -> Response:
         """Answer some of the least confident answers, in random order."""
         context = _permitted_context()
         query = parse_query(UnlabelledQuery, request.args)
-        context.requested = self._selector.model(query)
+        self._upstream.route(context, self._selector.model(query))
         model, limit = context.model, query.limit
         since = datetime.now(UTC) - timedelta(seconds=query.within)
         (records, following), (labelled, unlabelled) = self._keeper.use_store(
@@ -220,8 +214,7 @@ class LabellingViews:
             "request_id": context.request_id,
         }
         # Inputs of other people must not remain in the browser's cache.
-        headers = {"Cache-Control": "no-store"}
-        return Response(orjson.dumps(content), content_type="application/json", headers=headers)
+        return json_response(content, {"Cache-Control": "no-store"})
 
     def label(self) -> Response:
         """Label an answer, unless it has changed since it was shown."""
@@ -229,7 +222,7 @@ class LabellingViews:
         parse_query(Query, request.args)
         given = _parse_body(_HAND_LABEL)
         record = self._find(given)
-        context.requested = ModelRef(record.model)
+        self._upstream.route(context, ModelRef(record.model))
         if given.label and given.label not in self._labels(context):
             raise FeedbackMismatchError("The label is none of the model's labels.")
         labelled = self._keeper.use_store(lambda store: store.label(record, given.label))
@@ -240,7 +233,7 @@ class LabellingViews:
             "revision": _revision(labelled),
             "request_id": context.request_id,
         }
-        return Response(orjson.dumps(content), content_type="application/json")
+        return json_response(content)
 
     def _find(self, given: HandLabel) -> Record:
         """Return the stored answer as it was shown: callers may have used the same request ID."""
@@ -257,7 +250,7 @@ class LabellingViews:
     def _labels(self, context: RequestContext) -> tuple[str, ...]:
         """Return the labels of the version that answers by default: that of the record may be gone."""
         try:
-            return self._router.task(context).labels
+            return self._upstream.task(context).labels
         except ModelNotFoundError as error:
             raise UnavailableError(error.message) from error
 

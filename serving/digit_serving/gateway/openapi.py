@@ -31,8 +31,8 @@ from digit_core.errors import (
     TruncatedImageError,
     UnavailableError,
 )
-from digit_serving.gateway import errors, feedback, request_parsing, schemas
-from digit_serving.gateway.context import REQUEST_ID_PATTERN
+from digit_serving.gateway import errors, feedback, queries, schemas
+from digit_serving.gateway.schemas import REQUEST_ID_PATTERN
 from digit_serving.gateway.settings import Settings
 
 _Json = dict[str, Any]
@@ -78,7 +78,7 @@ class _Operation:
     answer: _Json
     errors: tuple[type[Exception], ...]
     description: str = ""
-    query: type[request_parsing.Query] = request_parsing.Query
+    query: type[queries.Query] = queries.Query
     body: _Json | None = None
 
 
@@ -141,7 +141,7 @@ def _operations(settings: Settings) -> Iterator[_Operation]:
         "Describe a model: its task, versions and labels.",
         _json("Models"),
         (*_KEYED, *_UPSTREAM, errors.UnknownModelError),
-        query=request_parsing.ModelQuery,
+        query=queries.ModelQuery,
     )
     if settings.feedback:
         yield _Operation(
@@ -175,7 +175,7 @@ def _recognition_operations(settings: Settings) -> Iterator[_Operation]:
         _RECOGNITION,
         "A model of digits refuses an image without a digit, or with several: `refusal` says why, and "
         f"`is_digit` and `probabilities` what the model saw. {common} per image.",
-        request_parsing.PredictQuery,
+        queries.PredictQuery,
         body,
     )
     yield _Operation(
@@ -186,7 +186,7 @@ def _recognition_operations(settings: Settings) -> Iterator[_Operation]:
         (*_RECOGNITION, ReaderMissingError, ReadingNotSupportedError, TooManyDigitsError),
         "Signs between digits are left out. An image on which nothing looks like a digit has an empty "
         f"reading with a `refusal`. {common} and {settings.max_digits:,} digits per image.",
-        request_parsing.ReadQuery,
+        queries.ReadQuery,
         body,
     )
 
@@ -202,7 +202,7 @@ def _labelling_operations() -> Iterator[_Operation]:
         "The answers are among the least confident ones, in random order: two people seldom get the same. "
         "A picture that was sent several times is among them once, and not at all once it has a label. "
         f"They come without the label that the model answered. {permission}",
-        request_parsing.UnlabelledQuery,
+        queries.UnlabelledQuery,
     )
     yield _Operation(
         "POST /v1/feedback/labels",
@@ -250,7 +250,7 @@ def _describe(operation: _Operation) -> _Json:
 
 def _error_responses(kinds: Iterable[type[Exception]]) -> _Json:
     """Return the responses by status, each with the codes of the errors that have it."""
-    answers = {answer.code: answer for answer in map(errors.answer, kinds)}
+    answers = {answer.code: answer for answer in map(errors.problem_kind, kinds)}
     responses = {}
     for status in sorted({answer.status for answer in answers.values()}):
         alike = [answer for answer in answers.values() if answer.status == status]
@@ -273,7 +273,7 @@ def _headers(status: int) -> _Json:
     return {name: _ref("headers", name) for name in names}
 
 
-def _parameters(query: type[request_parsing.Query]) -> Iterator[_Json]:
+def _parameters(query: type[queries.Query]) -> Iterator[_Json]:
     """Yield the header of the request's ID and the query parameters."""
     yield {
         "name": _REQUEST_ID,

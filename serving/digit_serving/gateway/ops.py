@@ -3,22 +3,20 @@
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import orjson
 from flask import Blueprint, Response, abort, request
 
 from digit_core.errors import DigitError, ModelNotFoundError
 from digit_core.tfserving.codec import ModelRef
-from digit_serving.gateway.asgi import await_
+from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import NotReadyError
-from digit_serving.gateway.metrics import CONTENT_TYPE
-from digit_serving.gateway.routing import default_version, describe_missing
+from digit_serving.gateway.observe import CONTENT_TYPE
+from digit_serving.gateway.request import json_response
 from digit_serving.gateway.schemas import Alive, Index, Ready
+from digit_serving.gateway.services import Services
 from digit_serving.gateway.settings import Settings
-
-if TYPE_CHECKING:
-    from digit_serving.gateway.app import Services
+from digit_serving.gateway.upstream import default_version, describe_missing
 
 LINKS = {
     "predict": "/v1/predict",
@@ -57,7 +55,7 @@ _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 _SWAGGER_UI_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 
 
-def probes(services: "Services") -> Blueprint:
+def probes(services: Services) -> Blueprint:
     """Return the routes /livez, /readyz and /metrics.
 
     The default model alone decides on readiness: a pod that has lost one of several models still answers for
@@ -71,7 +69,7 @@ def probes(services: "Services") -> Blueprint:
     @blueprint.get("/livez")
     def livez() -> Response:
         document: Alive = {"status": "alive"}
-        return Response(orjson.dumps(document), content_type="application/json")
+        return json_response(document)
 
     @blueprint.get("/readyz")
     def readyz() -> Response:
@@ -93,7 +91,7 @@ def probes(services: "Services") -> Blueprint:
         document: Ready = {"status": "ready", "versions": available}
         if warnings := _warnings(services):
             document["warnings"] = warnings
-        return Response(orjson.dumps(document), content_type="application/json")
+        return json_response(document)
 
     @blueprint.get("/metrics")
     def exposition() -> Response:
@@ -150,7 +148,7 @@ def pages(settings: Settings) -> Blueprint:
     return blueprint
 
 
-def _warnings(services: "Services") -> list[str]:
+def _warnings(services: Services) -> list[str]:
     """Return a sentence for each store that can't be reached."""
     warnings = []
     if services.limiter and not services.limiter.is_reachable():

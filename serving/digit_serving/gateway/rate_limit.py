@@ -12,7 +12,7 @@ from limits import parse_many
 from limits.storage import storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from digit_serving.gateway.asgi import await_
+from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import RateLimitedError
 
 _STORE_TIMEOUT_SECONDS = 0.2
@@ -45,7 +45,7 @@ class RateLimiter:
         self._on_store_failure = on_store_failure
 
     def check(self, caller: str) -> None:
-        """Count a request, in code that `asgi.run` calls. Raise RateLimitedError if it exceeds a limit."""
+        """Count a request, in code that `bridge.run` calls. Raise RateLimitedError if it exceeds a limit."""
         if time.monotonic() < self._next_attempt:
             return
         if self._is_local:
@@ -54,7 +54,7 @@ class RateLimiter:
             self._use_store(lambda: self._hit(caller))
 
     def is_reachable(self) -> bool:
-        """True if the store answers, in code that `asgi.run` calls."""
+        """True if the store answers, in code that `bridge.run` calls."""
         if not self._is_local and time.monotonic() >= self._next_attempt:
             self._use_store(self._ping)
         return not self._is_failing

@@ -11,8 +11,9 @@ from typing_extensions import TypedDict
 from digit_core.artifact.task_card import MAX_LABELS, Color, Fit, Kind
 from digit_core.results import Refusal
 from digit_core.tfserving.protos import ModelVersionStatus
-from digit_serving.gateway.context import REQUEST_ID_PATTERN
 
+REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
+"""Request IDs that are accepted from callers."""
 MAX_INDEX = 2**31 - 1
 """Largest position of a picture in a request, and of a digit in a reading."""
 MAX_LABEL = 1000

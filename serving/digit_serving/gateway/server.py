@@ -77,8 +77,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
         import cv2
 
         from digit_serving.gateway.app import Gateway
-        from digit_serving.gateway.metrics import Metrics
-        from digit_serving.gateway.request_parsing import silence_library_warnings
+        from digit_serving.gateway.body import silence_library_warnings
+        from digit_serving.gateway.observe import Metrics
 
         # The supervisor's metrics have a file beside those of the workers, whose sum the exposition is.
         self._metrics = Metrics()

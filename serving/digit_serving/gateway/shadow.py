@@ -13,16 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.errors import DigitError, ModelNotFoundError
-from digit_core.results import Prediction, Reading
+from digit_core.results import Prediction
 from digit_core.tfserving.async_connection import AsyncConnection
 from digit_core.tfserving.codec import Batch, ModelRef
 from digit_serving.gateway import tls
-from digit_serving.gateway.answers import Answer
-from digit_serving.gateway.batching import MAX_CALL_BYTES, Batcher, CircuitBreaker
-from digit_serving.gateway.context import RequestContext
-from digit_serving.gateway.metrics import Metrics
-from digit_serving.gateway.routing import in_share, names_version
+from digit_serving.gateway.observe import Metrics
+from digit_serving.gateway.request import Answer, RequestContext
 from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.upstream import MAX_CALL_BYTES, Batcher, CircuitBreaker, in_share, names_version
 
 _MAX_PENDING = 32
 """Requests of a worker that wait for the shadow version's answer. Further ones are dropped."""
@@ -67,7 +65,7 @@ class Shadow:
     def compare(
         self,
         context: RequestContext,
-        answers: Sequence[Answer[Prediction]] | Sequence[Answer[Reading]],
+        answers: Sequence[Answer[Any]],
         min_is_digit: float,
     ) -> None:
         """Compare a request's predictions, or the digits of its readings, if the request is in the share."""
@@ -76,14 +74,14 @@ class Shadow:
         inputs = [row for answer in answers for row in answer.inputs or ()]
         if any(answer.inputs is None for answer in answers):
             self._metrics.shadow_dropped.labels(context.model, "too_large").inc()
-        elif context.readings and inputs:
+        elif not context.readings:
+            judge = partial(_verdict, min_is_digit)
+            # Of pictures with several digits the numbers compare, too: those of their input as a whole.
+            self._start(context, [judge(answer.result) for answer in answers], judge, inputs)
+        elif inputs:
             labels = [str(digit.digit) for digit in context.digits]
             # Labels only: a reading accepts digits by the whole line, not by each one's own acceptance.
             self._start(context, labels, _label, inputs)
-        elif context.predictions:
-            judge = partial(_verdict, min_is_digit)
-            # Of pictures with several digits the numbers compare, too: those of their input as a whole.
-            self._start(context, [*map(judge, context.predictions)], judge, inputs)
 
     async def close(self) -> None:
         """Cancel the comparisons and close the connection."""
@@ -136,18 +134,19 @@ class Shadow:
 
     async def _compare(self, comparison: "_Comparison") -> None:
         """Ask the shadow version, and count its agreement and time, or the reason why there are none."""
-        now, asked = time.perf_counter(), comparison.context
+        now, asked = time.monotonic(), comparison.context
         # A context of its own: no metric, log line or span of the request may show this call.
-        context = RequestContext(asked.request_id, "shadow", "other", arrived_at=now, dequeued_at=now)
+        context = RequestContext(asked.request_id, "shadow", "other", now, now, now + self._timeout)
         shadow = ModelRef(asked.model, label=self._settings.for_model(asked.model).shadow_label)
         try:
-            predictions = await self._batcher.predict(
-                comparison.batch, shadow, timeout=self._timeout, context=context
-            )
+            predictions = await self._batcher.predict(comparison.batch, shadow, context)
         except Exception as error:
             self._drop(shadow, error)
         else:
-            self._count(comparison, predictions, context.model_server_seconds)
+            (wait,) = context.waits
+            assert wait.call
+            assert wait.call.ended_at
+            self._count(comparison, predictions, wait.call.ended_at - wait.call.started_at)
         finally:
             self._pending_bytes -= comparison.batch.nbytes
 

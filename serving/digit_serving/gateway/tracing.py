@@ -15,9 +15,11 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from werkzeug import Request
 
 from digit_core.errors import DigitError
-from digit_serving.gateway.context import Call, RequestContext
+from digit_serving.gateway.request import Call, RequestContext
 
 _PREDICT_METHOD = "tensorflow.serving.PredictionService/Predict"
+_ATTRIBUTES = {"version": "digits.model_version"}
+"""Attributes of facts with another name in the log."""
 _MIN_ADMISSION_SECONDS = 0.001
 """Shortest wait for admission that gets a span; a request that is admitted at once waits for less."""
 
@@ -55,22 +57,14 @@ class RequestTracer:
             start_time=_unix_nanoseconds(context.arrived_at),
         )
 
-    def end_request(self, context: RequestContext) -> None:
-        """Create the spans of the request's stages, and end the request's span."""
+    def end_request(self, context: RequestContext, outcome: Mapping[str, Any]) -> None:
+        """Create the spans of the request's stages, and end the request's span with the outcome."""
         span = context.span
         if span.is_recording():
             self._create_stages(context)
             span.set_attribute("http.response.status_code", context.status)
-            if context.images:
-                span.set_attribute("digits.images", context.images)
-            for result, count in context.image_results.items():
-                if result != "answered":
-                    span.set_attribute(f"digits.{result}", count)
-            if context.readings:
-                span.set_attribute("digits.digits", len(context.digits))
-            if context.model_version is not None:
-                span.set_attribute("digits.model", context.model)
-                span.set_attribute("digits.model_version", context.model_version)
+            for name, value in outcome.items():
+                span.set_attribute(_ATTRIBUTES.get(name, f"digits.{name}"), value)
             if context.problem_code:
                 span.set_attribute("error.type", context.problem_code)
             if context.status >= 500:
@@ -116,10 +110,10 @@ class RequestTracer:
         if admission > _MIN_ADMISSION_SECONDS:
             self._create_span("queue", parent, context.arrived_at, admission)
         if context.decode_seconds:
-            self._create_span("decode", parent, context.read_started_at, context.decode_seconds)
+            self._create_span("decode", parent, context.decode_started_at, context.decode_seconds)
         if context.normalise_seconds:
             # Several images alternate between the stages; the spans show the two sums one after the other.
-            start = context.read_started_at + context.decode_seconds
+            start = context.decode_started_at + context.decode_seconds
             self._create_span("normalise", parent, start, context.normalise_seconds)
         if context.find_seconds:
             self._create_span("find", parent, context.find_started_at, context.find_seconds)
@@ -141,8 +135,8 @@ class RequestTracer:
 
 
 def _unix_nanoseconds(moment: float) -> int:
-    """Convert a time of time.perf_counter to Unix time in nanoseconds."""
-    return int(time.time_ns() - (time.perf_counter() - moment) * 1e9)
+    """Convert a time of time.monotonic to Unix time in nanoseconds."""
+    return int(time.time_ns() - (time.monotonic() - moment) * 1e9)
 
 
 def _address_attributes(target: str) -> dict[str, str | int]:

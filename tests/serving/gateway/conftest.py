@@ -33,9 +33,9 @@ from digit_core.tfserving.protos import (
 )
 from digit_serving.feedback import store as stores
 from digit_serving.feedback.store import FeedbackStore
-from digit_serving.gateway.asgi import Receive, Scope, Send
 from digit_serving.gateway.auth import KeyFile
-from digit_serving.gateway.context import RequestContext
+from digit_serving.gateway.bridge import Receive, Scope, Send
+from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.core.component_reader import answer_page
@@ -114,10 +114,10 @@ def npy(array: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def request_context(request_id: str = "id", waited: float = 0.0) -> RequestContext:
-    """Create the context of a prediction request that arrived `waited` seconds ago."""
-    arrived = time.perf_counter() - waited
-    return RequestContext(request_id, "/v1/predict", "POST", arrived_at=arrived, dequeued_at=arrived)
+def request_context(request_id: str = "id", waited: float = 0.0, deadline: float = 60.0) -> RequestContext:
+    """Create the context of a prediction request that arrived `waited` seconds ago, of `deadline` in all."""
+    arrived = time.monotonic() - waited
+    return RequestContext(request_id, "/v1/predict", "POST", arrived, arrived, arrived + deadline)
 
 
 def predict_response(

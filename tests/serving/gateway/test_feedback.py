@@ -19,10 +19,10 @@ from digit_core.artifact.task_card import DIGITS, NO_CLASS
 from digit_core.images import decode, prepare, to_png
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
-from digit_serving.gateway import answer_keeper, answers
+from digit_serving.gateway import answer_keeper, views
 from digit_serving.gateway.auth import KeyFile
-from digit_serving.gateway.routing import in_share
 from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.upstream import in_share
 from tests import greenlet_loop
 from tests.processes import wait_until
 from tests.serving.gateway.conftest import (
@@ -34,7 +34,7 @@ from tests.serving.gateway.conftest import (
     draw_number,
     predict_response,
 )
-from tests.serving.gateway.test_metrics import MetricsDelta
+from tests.serving.gateway.test_observe import MetricsDelta
 from tests.serving.gateway.test_routes import assert_problem
 
 Start = Callable[..., FlaskClient]
@@ -370,7 +370,7 @@ class TestKeeping:
     def test_answers_of_several_calls_are_dropped_and_counted(
         self, stub: StubModelServer, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(answers, "MAX_CALL_BYTES", 64 * 48 * 3)
+        monkeypatch.setattr(views, "MAX_CALL_BYTES", 64 * 48 * 3)
         stub.answer = TaskModels(digits={1: SHAPES})
         http = start()
         delta = MetricsDelta(http)

@@ -16,7 +16,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from digit_core.images import to_png
-from digit_serving.gateway.asgi import ARRIVED_AT
+from digit_serving.gateway.bridge import ARRIVED_AT
 from digit_serving.gateway.logging import dict_config
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
@@ -107,7 +107,7 @@ def test_reading_is_logged_without_its_text(
 
 def test_admission_wait_is_logged_as_queue_time(stub: StubModelServer, digits: Any) -> None:
     http = greenlet_loop.client(Settings(model_server=stub.target, deadline=60))
-    image, waited = to_png(digits.one(7)), {ARRIVED_AT: time.perf_counter() - 2.0}
+    image, waited = to_png(digits.one(7)), {ARRIVED_AT: time.monotonic() - 2.0}
     with captured_log() as lines:
         answer = http.post("/v1/predict", data=image, content_type="image/png", environ_overrides=waited)
     assert answer.status_code == 200

@@ -123,7 +123,9 @@ def test_documented_codes_are_those_of_the_error_classes() -> None:
     upstream = set(subclasses(DigitError)) - {ImageError, ConnectionFailedError, NoInkError}
     kinds = {*subclasses(errors.GatewayError), *upstream, *http_errors, Exception}
     answers = [
-        errors.answer(kind) for kind in kinds if kind.__module__.startswith("digit_") or kind in http_errors
+        errors.problem_kind(kind)
+        for kind in kinds
+        if kind.__module__.startswith("digit_") or kind in http_errors
     ]
     assert documented == {(answer.status, answer.code) for answer in answers} | {(500, "internal_error")}
 

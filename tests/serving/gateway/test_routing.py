@@ -18,8 +18,8 @@ from flask.testing import FlaskClient
 from digit_core.artifact.feedback_table import is_held_out
 from digit_core.images import to_png
 from digit_core.tfserving.protos import PredictRequest, PredictResponse
-from digit_serving.gateway.routing import in_share
 from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.upstream import in_share
 from tests import greenlet_loop
 from tests.serving.gateway.conftest import (
     FASHION,

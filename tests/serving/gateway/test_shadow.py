@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 from digit_core.artifact.task_card import TaskCard
 from digit_core.images import to_png
 from digit_core.tfserving.protos import PredictRequest, PredictResponse
-from digit_serving.gateway import answers, shadow
+from digit_serving.gateway import shadow, views
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.processes import wait_until
@@ -34,7 +34,7 @@ from tests.serving.gateway.conftest import (
     gateway_process,
     predict_response,
 )
-from tests.serving.gateway.test_metrics import MetricsDelta
+from tests.serving.gateway.test_observe import MetricsDelta
 
 DROPPED = "digits_shadow_dropped_total"
 COMPARED = "digits_shadow_predictions_total"
@@ -299,7 +299,7 @@ def test_failure_of_shadow_is_counted_and_logged_once(
 def test_request_of_several_calls_is_not_compared(
     stub: StubModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "MAX_CALL_BYTES", 64 * 48 * 3)
+    monkeypatch.setattr(views, "MAX_CALL_BYTES", 64 * 48 * 3)
     stub.answer = TaskModels(digits={1: SHAPES})
     http = start(stub, default_label="")
     delta = MetricsDelta(http)

@@ -21,8 +21,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from digit_core.images import to_png
 from digit_core.tfserving.protos import PredictRequest, PredictResponse
-from digit_serving.gateway.app import create_tracer
-from digit_serving.gateway.asgi import ARRIVED_AT
+from digit_serving.gateway.bridge import ARRIVED_AT
+from digit_serving.gateway.services import create_tracer
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.processes import wait_until
@@ -37,7 +37,7 @@ from tests.serving.gateway.conftest import (
 CALL = "tensorflow.serving.PredictionService/Predict"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 CLOCK_SKEW = 1e6
-"""Nanoseconds by which Unix time and time.perf_counter may drift apart within a test."""
+"""Nanoseconds by which Unix time and time.monotonic may drift apart within a test."""
 SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 
 
@@ -239,7 +239,7 @@ def test_span_of_admission_wait_ends_before_decoding(
             "/v1/predict",
             data=to_png(digits.one(7)),
             content_type="image/png",
-            environ_overrides={ARRIVED_AT: time.perf_counter() - 0.5},
+            environ_overrides={ARRIVED_AT: time.monotonic() - 0.5},
         )
         assert response.status_code == 200
     (server_span,) = collector.spans_named("POST /v1/predict")

@@ -11,7 +11,7 @@ import pytest
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, READER_NAME
 from digit_core.images import Peaks
-from digit_core.recognition import Recognition
+from digit_core.recognition import Classify, Find, Recognition, drive
 from digit_core.results import Reading
 from digit_training import shipped
 from digit_training.data import SAMPLE
@@ -61,9 +61,13 @@ def test_shipped_reader_finds_digits(published: Path, digits: Any) -> None:
         return Peaks(*(found[name].numpy()[0] for name in ("scores", "classes", "boxes")))
 
     model = LinearModel(digits.images[:1000], digits.labels[:1000])
-    recognition = Recognition(model.classify, DIGITS, find=find)
+
+    def ask(request: Classify | Find) -> Any:
+        return model.classify(request.batch) if isinstance(request, Classify) else find(request.page)
+
     page = draw_lines([digits.one(label) for label in (2, 0, 2, 6)], [digits.one(label) for label in (8, 3)])
-    outcomes = recognition.read([page, 255 - page, np.full((300, 400), 255, np.uint8)])
+    pictures = [page, 255 - page, np.full((300, 400), 255, np.uint8)]
+    outcomes = drive(Recognition(DIGITS).read(pictures), ask)
     readings = [outcome.result for outcome in outcomes if isinstance(outcome.result, Reading)]
     assert [reading.text for reading in readings] == ["2026\n83", "2026\n83", ""]
 

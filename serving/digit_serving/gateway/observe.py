@@ -1,4 +1,4 @@
-"""Prometheus metrics of the gateway.
+"""Observation: metrics, log line and spans of each request, from the facts in its context.
 
 A request adds to plain numbers, which a timer writes to prometheus_client's files once a second: each write
 costs several microseconds. Only the request's duration is observed at once.
@@ -7,18 +7,28 @@ costs several microseconds. Only the request's duration is observed at once.
 import asyncio
 import os
 import platform
+import sys
+import time
 from collections import Counter as Multiset
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flask import Flask, Request, Response, g, request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from digit_core.errors import OverloadedError
-from digit_core.results import Digit, Prediction
-from digit_serving.gateway.context import RequestContext
+from digit_core.results import Digit, Prediction, Reading
+from digit_serving.gateway.logging import json_line, pretty_line
+from digit_serving.gateway.request import PROBE_ROUTES, RequestContext
+from digit_serving.gateway.settings import Settings
+
+if TYPE_CHECKING:
+    # Needs the extra otel.
+    from digit_serving.gateway.tracing import RequestTracer
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -37,6 +47,84 @@ _WRITE_SECONDS = 1.0
 _SAMPLED_REQUESTS = 50
 """Sampling: requests of a process between two writes whose stages and confidences are observed. Ratios and
 quantiles need no more; a service with fewer requests gets them all."""
+
+
+def observe_requests(
+    app: Flask, settings: Settings, metrics: "Metrics", tracer: "RequestTracer | None"
+) -> None:
+    """Count, log and trace each request of the app; `g.context` is its RequestContext.
+
+    The request ID is the caller's X-Request-ID if valid, otherwise a new one. The answer, the call to the
+    model server and the log line carry this ID. Probes and metrics are not counted, logged or traced.
+    """
+    request_log = RequestLog(settings)
+
+    def begin() -> None:
+        # The object behind the proxy, which looks it up at each access.
+        received: Request = request._get_current_object()  # type: ignore[attr-defined]
+        g.context = context = RequestContext.from_request(received, settings.deadline)
+        if tracer and context.route not in PROBE_ROUTES:
+            tracer.start_request(context, received)
+
+    def end(response: Response) -> Response:
+        context: RequestContext = g.context
+        context.ended_at = time.monotonic()
+        context.status = response.status_code
+        response.headers.add("X-Request-ID", context.request_id)
+        response.headers.add("X-Content-Type-Options", "nosniff")
+        if context.route not in PROBE_ROUTES:
+            facts = Facts(context)
+            metrics.count_request(facts)
+            request_log.add(facts)
+            if tracer:
+                tracer.end_request(context, facts.outcome)
+        return response
+
+    app.before_request(begin)
+    app.after_request(end)
+
+
+class Facts:
+    """Facts of a request that has ended, in the form in which metrics, log line and span need them.
+
+    `images` has the numbers of images by their result: `answered`, a refusal, or the code of an error.
+    `answers` are predictions that are no refusal, and digits of all readings. `queue_seconds` is the time in
+    the admission queue and in batch queues, `model_server_seconds` that of calls; a call in flight counts up
+    to the request's end. `outcome` has the facts that the log line and the span share.
+    """
+
+    def __init__(self, context: RequestContext) -> None:
+        self.context = context
+        self.model = context.requested.name
+        self.seconds = context.ended_at - context.arrived_at
+        self.images = Multiset(
+            [*(result.refusal or "answered" for result in context.results), *context.image_errors]
+        )
+        self.readings = [result for result in context.results if isinstance(result, Reading)]
+        self.answers: Sequence[Prediction | Digit] = [
+            each for each in context.results if isinstance(each, Prediction) and not each.refusal
+        ] or [digit for reading in self.readings for digit in reading.digits]
+        self.queue_seconds = context.dequeued_at - context.arrived_at
+        self.model_server_seconds = 0.0
+        for wait in context.waits:
+            call = wait.call
+            self.queue_seconds += (call.started_at if call else context.ended_at) - wait.started_at
+            if call:
+                self.model_server_seconds += (call.ended_at or context.ended_at) - call.started_at
+        self.outcome = self._outcome()
+
+    def _outcome(self) -> dict[str, Any]:
+        context = self.context
+        outcome: dict[str, Any] = {}
+        if context.model_version is not None:
+            outcome |= {"model": self.model, "version": context.model_version}
+        if context.results:
+            outcome["images"] = len(context.results)
+        outcome |= {result: count for result, count in self.images.items() if result != "answered"}
+        if self.readings:
+            # The count only: a number, such as a card's, may be confidential.
+            outcome["digits"] = len(self.answers)
+        return outcome
 
 
 class Metrics:
@@ -106,27 +194,26 @@ class Metrics:
         self._sampled = 0
         """Requests since the last write whose stages and confidences were observed."""
 
-    def count_request(self, context: RequestContext) -> None:
+    def count_request(self, facts: Facts) -> None:
         """Count a completed request, in the event loop."""
         if not self._amounts:
             asyncio.get_running_loop().call_later(_WRITE_SECONDS, self.write)
-        amounts = self._amounts
+        context, model, amounts = facts.context, facts.model, self._amounts
+        version = context.model_version
         amounts[self._requests(context.route, context.method, context.status)] += 1
-        self._request_seconds(context.route).observe(context.duration)
+        self._request_seconds(context.route).observe(facts.seconds)
         if context.problem_code == OverloadedError.code:
             amounts[self._overload.labels(context.route)] += 1
         if context.key:
             amounts[self._key_requests(context.key, context.status)] += 1
-        model, version = context.model, context.model_version
         for failure in context.failures:
             amounts[self._model_failures(model, *failure)] += 1
-        for result, count in context.image_results.items():
+        for result, count in facts.images.items():
             amounts[self._images(model, version or "", result)] += count
-        answers = context.answers
-        for answer in answers:
+        for answer in facts.answers:
             for label in _labels(answer):
                 amounts[self._predictions(model, label, version)] += 1
-        for reading in context.readings:
+        for reading in facts.readings:
             self._reading_digits().observe(len(reading.digits))
         # A shared call is counted once.
         for call in (wait.call for wait in context.waits if wait.call and wait.is_leader):
@@ -135,7 +222,7 @@ class Metrics:
                 self._model_seconds(model, version).observe(call.ended_at - call.started_at)
         if self._sampled < _SAMPLED_REQUESTS:
             self._sampled += 1
-            self._observe_sample(context, answers)
+            self._observe_sample(facts)
 
     def write(self) -> None:
         """Write the counters, in the event loop: once a second, and before the process exits."""
@@ -157,18 +244,19 @@ class Metrics:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
 
-    def _observe_sample(self, context: RequestContext, answers: Sequence[Prediction | Digit]) -> None:
+    def _observe_sample(self, facts: Facts) -> None:
+        context = facts.context
         stages = {
             "decode": context.decode_seconds,
             "normalise": context.normalise_seconds,
             "find": context.find_seconds,
-            "queue": context.queue_seconds if context.waits else 0,
+            "queue": facts.queue_seconds if context.waits else 0,
         }
         for stage, seconds in stages.items():
             if seconds:
                 self._stage_seconds(stage).observe(seconds)
-        for answer in answers:
-            self._confidence(context.model, context.model_version).observe(answer.confidence)
+        for answer in facts.answers:
+            self._confidence(facts.model, context.model_version).observe(answer.confidence)
 
     def _add_rare_metrics(self) -> None:
         """Add metrics that others write at once, not in each request."""
@@ -246,3 +334,67 @@ def _labels(answer: Prediction | Digit) -> Sequence[str]:
 def _cached_labels(metric: Counter | Histogram) -> Any:
     """Return a cached `metric.labels`, which would validate and format its arguments on each call."""
     return cache(lambda *labels: metric.labels(*labels) if labels else metric)
+
+
+class RequestLog:
+    """Log of completed requests, at level INFO.
+
+    The requests of an event-loop iteration share one write, and skip logging.LogRecord: both are dear.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._format = json_line if settings.log_format == "json" else pretty_line
+        self._is_on = settings.log_level in ("debug", "info")
+        self._lines: list[str] = []
+
+    def add(self, facts: Facts) -> None:
+        """Log a request, in the event loop."""
+        if self._is_on:
+            if not self._lines:
+                asyncio.get_running_loop().call_soon(self._write)
+            context = facts.context
+            message = f"{context.method} {context.route} {context.status}"
+            self._lines.append(self._format(time.time(), "info", message, _fields(facts)))
+
+    def _write(self) -> None:
+        text = "\n".join([*self._lines, ""])
+        self._lines.clear()
+        # A closed standard error, such as a pipe's, fails no request.
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+
+def _fields(facts: Facts) -> dict[str, Any]:
+    context = facts.context
+    fields: dict[str, Any] = {
+        "request_id": context.request_id,
+        "method": context.method,
+        "route": context.route,
+        "status": context.status,
+        "client": context.client,
+        "ms": _milliseconds(facts.seconds),
+    }
+    if context.key:
+        fields["key"] = context.key
+    if context.decode_seconds:
+        fields["decode_ms"] = _milliseconds(context.decode_seconds)
+    if context.normalise_seconds:
+        fields["normalise_ms"] = _milliseconds(context.normalise_seconds)
+    if context.find_seconds:
+        fields["find_ms"] = _milliseconds(context.find_seconds)
+    if context.waits:
+        fields["queue_ms"] = _milliseconds(facts.queue_seconds)
+        fields["model_server_ms"] = _milliseconds(facts.model_server_seconds)
+    fields |= facts.outcome
+    if len(context.results) == 1 and isinstance(prediction := context.results[0], Prediction):
+        fields["label"] = prediction.label
+        fields["confidence"] = round(prediction.confidence, 4)
+    if context.problem_code:
+        fields["code"] = context.problem_code
+    if context.span:
+        fields["trace_id"] = format(context.span.get_span_context().trace_id, "032x")
+    return fields
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

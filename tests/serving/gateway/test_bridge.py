@@ -7,8 +7,8 @@ import weakref
 
 import pytest
 
-from digit_serving.gateway import asgi
-from digit_serving.gateway.asgi import await_
+from digit_serving.gateway import bridge
+from digit_serving.gateway.bridge import await_
 
 
 async def after(seconds: float, result: int) -> int:
@@ -26,13 +26,13 @@ async def test_await_coroutine_returns_its_result_or_raises_its_error() -> None:
             await_(fail())
         return [await_(after(0, number)) for number in range(3)]
 
-    assert await asgi.run(function) == [0, 1, 2]
+    assert await bridge.run(function) == [0, 1, 2]
 
 
 async def test_await_many_functions_run_concurrently() -> None:
     started = time.monotonic()
     results = await asyncio.gather(
-        *(asgi.run(lambda number=number: await_(after(0.2, number))) for number in range(50))
+        *(bridge.run(lambda number=number: await_(after(0.2, number))) for number in range(50))
     )
     assert results == list(range(50))
     assert time.monotonic() - started < 1
@@ -48,7 +48,7 @@ async def test_run_cancelled_task_raises_in_function() -> None:
             seen.append(error)
             raise
 
-    task = asyncio.create_task(asgi.run(function))
+    task = asyncio.create_task(bridge.run(function))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -58,7 +58,7 @@ async def test_run_cancelled_task_raises_in_function() -> None:
 
 async def test_await_outside_run_raises_runtime_error() -> None:
     coroutine = after(0, 1)
-    with pytest.raises(RuntimeError, match=r"only in functions that asgi\.run calls"):
+    with pytest.raises(RuntimeError, match=r"only in functions that bridge\.run calls"):
         await_(coroutine)
     coroutine.close()
 
@@ -78,7 +78,7 @@ async def test_run_caught_error_leaves_no_reference_cycle() -> None:
     gc.disable()
     try:
         with pytest.raises(LookupError):
-            await asgi.run(function)
+            await bridge.run(function)
         await asyncio.sleep(0)
         assert references[0]() is None
     finally:

@@ -1,4 +1,4 @@
-"""Request parsing: query parameters to the model and the form of its answer, HTTP bodies to pictures."""
+"""Body of a request: an HTTP body of any form to pictures."""
 
 import base64
 import binascii
@@ -6,19 +6,17 @@ import io
 import tokenize
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from werkzeug import Request
-from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from digit_core.artifact.task_card import NAME, TaskCard
+from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import (
     ImageError,
     ImageShapeError,
@@ -26,20 +24,12 @@ from digit_core.errors import (
     PixelValueError,
     without_tracebacks,
 )
-from digit_core.images import MIN_IS_DIGIT
-from digit_core.tfserving.codec import Batch, ModelRef
+from digit_core.tfserving.codec import Batch
 from digit_serving.commands import format_size
-from digit_serving.gateway.context import RequestContext
-from digit_serving.gateway.errors import (
-    MAX_QUOTED,
-    InvalidSelectionError,
-    MalformedBodyError,
-    TooManyImagesError,
-    UnknownModelError,
-)
-from digit_serving.gateway.preparation import Scheduler
-from digit_serving.gateway.schemas import Share
+from digit_serving.gateway.errors import MAX_QUOTED, MalformedBodyError, TooManyImagesError
+from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.work import Work
 
 _MAX_INLINE_JSON = 1_000_000
 """Bytes of JSON above which a thread parses the body."""
@@ -52,12 +42,15 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Content of a request: image files, an array of images, or items of {"instances": …}."""
+    """Pictures of a request."""
 
-    files: Sequence[bytes | ImageError] = ()
-    """Image files, or errors in the places of those that can't be used."""
-    array: NDArray[np.uint8] | None = None
+    content: Sequence[bytes | ImageError] | Batch = ()
+    """Pictures as Recognition takes them: files, with errors in the places of those that can't be used, or an
+    array. Instances have none before the task is known."""
+    errors: Mapping[int, ImageError] = field(default_factory=dict)
+    """Errors of instances that are not in the content, by position."""
     instances: Sequence[Any] = ()
+    """Items of {"instances": …}."""
     is_image: bool = False
     """True if the body is one image: its error is that of the request."""
     length: int = 0
@@ -65,146 +58,11 @@ class Body:
 
     def picture(self, index: int) -> bytes | NDArray[Any]:
         """Return a picture that has a result."""
-        if self.array is not None:
-            return np.asarray(self.array[index])
         if self.instances:
             return np.array(self.instances[index], np.float32)
-        file = self.files[index]
-        assert isinstance(file, bytes)
-        return file
-
-
-@dataclass(frozen=True, slots=True)
-class Pictures:
-    """Pictures of a request as Recognition takes them, and the errors of the others by position."""
-
-    content: Sequence[bytes | ImageError] | Batch
-    errors: Mapping[int, ImageError] = field(default_factory=dict)
-
-
-def _require_digits(text: str) -> str:
-    """Refuse other notations of integers, such as "+1" and "1_0", which Pydantic takes."""
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError("Input should be a valid integer")
-    return text
-
-
-def _split_at_commas(text: str) -> list[str]:
-    return text.split(",")
-
-
-_Digits = BeforeValidator(_require_digits)
-_Version = Annotated[int, Field(ge=0, le=2**63 - 1, json_schema_extra={"format": "int64"}), _Digits]
-
-
-class Query(BaseModel):
-    """Query parameters of an operation, as the OpenAPI document describes them."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
-
-
-class ModelQuery(Query):
-    """Query that chooses a model."""
-
-    model: str | None = None
-    """Name of the model."""
-
-
-class VersionQuery(ModelQuery):
-    """Query that chooses a version of a model."""
-
-    version: _Version | None = None
-    """Version of the model."""
-    label: str | None = None
-    """Label of a version of the model; excludes `version`."""
-    min_is_digit: Share = MIN_IS_DIGIT
-    """Least `is_digit` of a digit: models of digits refuse what has less. A higher value refuses more of what
-    is no digit, and more digits."""
-
-
-class PredictQuery(VersionQuery):
-    """Query of /v1/predict."""
-
-    include: Annotated[
-        tuple[Literal["image", "labels"], ...], Field(min_length=1), BeforeValidator(_split_at_commas)
-    ] = ()
-    """Include the model's input image, or the probability of each label."""
-    top: Annotated[int, Field(ge=1, le=1000), _Digits] | None = None
-    """Number of the most probable classes listed in `top`, instead of `probabilities`."""
-
-
-class ReadQuery(VersionQuery):
-    """Query of /v1/read."""
-
-    include: Literal["image"] | None = None
-    """Include the model's input of each digit."""
-
-
-class UnlabelledQuery(ModelQuery):
-    """Query of answers that wait for a label."""
-
-    limit: Annotated[int, Field(ge=1, le=100), _Digits] = 20
-    """Largest number of answers."""
-    above: Share | None = None
-    """Confidence above which answers are shown: `next` of an earlier response."""
-    within: Annotated[int, Field(ge=0, le=10**9), _Digits] = 24 * 60 * 60
-    """Seconds up to now in which labels count for `labelled`."""
-
-
-_Query = TypeVar("_Query", bound=Query)
-
-
-def parse_query(kind: type[_Query], parameters: MultiDict[str, str]) -> _Query:
-    """Return the query. Raise InvalidSelectionError, also for a misspelt name: it would have no effect."""
-    try:
-        return kind.model_validate(parameters.to_dict())
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])[:MAX_QUOTED]
-        if first["type"] == "extra_forbidden":
-            known = f"; known: {', '.join(kind.model_fields)}" if kind.model_fields else ""
-            raise InvalidSelectionError(f"Unknown parameter `{name}`{known}.") from error
-        reason = first["msg"].removeprefix("Value error, ")
-        raise InvalidSelectionError(f"Parameter `{name}`: {reason}.") from error
-
-
-class ModelSelector:
-    """Finds the model that a query names by `model`, `version` and `label`."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._default = settings.model_name
-        self._models = {name: ModelRef(name) for name in settings.models}
-        self._takes_any = "*" in settings.model_names
-        self._reader = settings.reader
-
-    def model(self, query: ModelQuery) -> ModelRef:
-        """Return the model without a version. Raise UnknownModelError if the settings don't permit it."""
-        name = self._default if query.model is None else query.model
-        if listed := self._models.get(name):
-            return listed
-        if not (self._takes_any and NAME.fullmatch(name)):
-            raise UnknownModelError(f"Parameter `model` must be one of: {', '.join(self._models)}.")
-        return ModelRef(name)
-
-    def version(self, query: VersionQuery) -> ModelRef:
-        """Return the model, with the version or the label if the query names one.
-
-        Raise UnknownModelError, also for the reader, or InvalidSelectionError for a version together with a
-        label.
-        """
-        model = self.model(query)
-        if model.name == self._reader:
-            raise UnknownModelError(f"The model {model.name} finds digits for others; ask another model.")
-        if query.version is not None and query.label is not None:
-            raise InvalidSelectionError("Parameters `version` and `label` exclude each other.")
-        if query.version is None and not query.label:
-            return model
-        return ModelRef(model.name, query.version, query.label or None)
+        picture = self.content[index]
+        assert not isinstance(picture, ImageError)
+        return picture
 
 
 def read_body(request: Request, limit: int) -> bytes:
@@ -229,12 +87,12 @@ def silence_library_warnings() -> None:
     warnings.filterwarnings("ignore", message="Reading `.npy`")
 
 
-class RequestParser:
+class BodyParser:
     """Parses request bodies; long JSON texts one at a time in a thread."""
 
-    def __init__(self, settings: Settings, scheduler: Scheduler) -> None:
-        self._settings = settings
-        self._scheduler = scheduler
+    def __init__(self, settings: Settings, work: Work) -> None:
+        self._max_body, self._max_images = settings.max_body, settings.max_images
+        self._work = work
 
     def parse(self, request: Request, context: RequestContext) -> Body:
         """Return the request's content, at least one image and at most `max_images`.
@@ -257,14 +115,12 @@ class RequestParser:
             "several as multipart/form-data, application/json or application/x-npy."
         )
 
-    def pictures(self, body: Body, task: TaskCard, context: RequestContext) -> Pictures:
-        """Return the pictures of a body as the task takes them.
+    def for_task(self, body: Body, task: TaskCard, context: RequestContext) -> Body:
+        """Return the body with its instances as inputs of the task's model.
 
         Raise OverloadedError or DeadlineExceededError if checking begins too late.
         """
-        if body.instances:
-            return self._call(context, body.length, _to_pixels, body.instances, task)
-        return Pictures(body.files if body.array is None else body.array)
+        return self._call(context, body.length, _to_inputs, body, task) if body.instances else body
 
     def _call(
         self, context: RequestContext, length: int, function: Callable[..., _Result], *arguments: Any
@@ -272,10 +128,10 @@ class RequestParser:
         """Call a function on JSON of this length, in the thread if it takes long."""
         if length <= _MAX_INLINE_JSON:
             return function(*arguments)
-        return self._scheduler.run_in_thread(context, function, *arguments)
+        return self._work.run_in_thread(context, function, *arguments)
 
     def _content(self, request: Request) -> bytes:
-        return read_body(request, self._settings.max_body)
+        return read_body(request, self._max_body)
 
     def _from_form(self, request: Request) -> list[bytes]:
         boundary = request.mimetype_params.get("boundary", "").encode()
@@ -311,12 +167,12 @@ class RequestParser:
                 f"the array must be uint8 [n, h, w] or [n, h, w, c], not {array.dtype} {list(array.shape)}"
             )
         self._check_count(len(array))
-        return Body(array=array, is_image=len(array) == 1)
+        return Body(array, is_image=len(array) == 1)
 
     def _check_count(self, count: int) -> None:
-        if count > self._settings.max_images:
+        if count > self._max_images:
             raise TooManyImagesError(
-                f"A request may hold {self._settings.max_images} images; this request has {count}."
+                f"A request may hold {self._max_images} images; this request has {count}."
             )
 
 
@@ -334,16 +190,17 @@ def _from_base64(items: Sequence[Any]) -> Body:
     return Body(files)
 
 
-def _to_pixels(items: Sequence[Any], task: TaskCard) -> Pictures:
+def _to_inputs(body: Body, task: TaskCard) -> Body:
     """Convert instances to float32 [n, *instance_shape], after a check of their shapes and types."""
     rows = []
     errors: dict[int, ImageError] = {}
-    for index, item in enumerate(items):
+    for index, item in enumerate(body.instances):
         try:
             rows.append(_to_row(item, task))
         except ImageError as error:
             errors[index] = without_tracebacks(error)
-    return Pictures(np.array(rows, np.float32).reshape(len(rows), *task.instance_shape), errors)
+    content = np.array(rows, np.float32).reshape(len(rows), *task.instance_shape)
+    return replace(body, content=content, errors=errors)
 
 
 def _to_row(item: Any, task: TaskCard) -> NDArray[np.float32]:

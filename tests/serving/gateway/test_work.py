@@ -1,38 +1,46 @@
-"""Preparation: the deadline of pictures, and their share of the event loop."""
+"""Work on pictures: the deadline of pictures, and their share of the event loop."""
 
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from digit_core.artifact.task_card import DIGITS
+from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.errors import DeadlineExceededError, ImageTooLargeError, OverloadedError
 from digit_core.images import to_png
-from digit_serving.gateway import asgi
-from digit_serving.gateway.preparation import Preparation, Scheduler
+from digit_core.recognition import Prepare
+from digit_serving.gateway import bridge
+from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.work import Work
 from tests import greenlet_loop
 from tests.serving.gateway.conftest import request_context
 
+PREPARED = replace(DIGITS, labels=tuple("ABCDEFGHIJ"))
+"""Task whose pictures are brought into the model's form: no reader looks at them."""
 IMAGE = np.pad(np.eye(20, dtype=np.uint8) * 255, 4)
 PNG = to_png(IMAGE)
 LARGE = np.pad(np.kron(IMAGE, np.ones((36, 36), np.uint8)), 50)
 OFF_CENTRE = np.pad(np.eye(10, dtype=np.uint8) * 255, ((2, 16), (2, 16)))
 
 
-def create_preparation(waited: float = 0.0, max_pixels: int = 2_000_000) -> Preparation:
+def prepare(
+    *pictures: bytes | NDArray[np.uint8],
+    waited: float = 0.0,
+    max_pixels: int = 2_000_000,
+    task: TaskCard | None = PREPARED,
+    context: RequestContext | None = None,
+) -> list[Any]:
     """Prepare pictures of a request that arrived `waited` seconds ago; deadline 60 s, queue time 30 s."""
-    scheduler = Scheduler(Settings(deadline=60))
-    return Preparation(scheduler, max_pixels, request_context(waited=waited))
-
-
-def prepare(*pictures: bytes | NDArray[np.uint8], **settings: Any) -> list[NDArray[np.uint8]]:
-    prepared = create_preparation(**settings)
-    return [greenlet_loop.call(prepared.prepare, picture, DIGITS) for picture in pictures]
+    work = Work(Settings(deadline=60, max_pixels=max_pixels))
+    context = context or request_context(waited=waited)
+    return [greenlet_loop.call(work.prepare, context, Prepare(picture, task)) for picture in pictures]
 
 
 @pytest.mark.parametrize("large", [to_png(LARGE), LARGE], ids=["file", "array"])
@@ -42,20 +50,15 @@ def test_prepare_large_picture_after_queue_time_raises_overloaded(large: Any) ->
         prepare(large, waited=40)
 
 
-def test_prepare_later_large_picture_may_wait_until_deadline() -> None:
-    prepared = create_preparation(waited=50)
+@pytest.mark.parametrize("task", [None, PREPARED], ids=["page", "input"])
+def test_prepare_later_large_picture_may_wait_until_deadline(task: TaskCard | None) -> None:
     with pytest.raises(OverloadedError):
-        greenlet_loop.call(prepared.prepare, LARGE, DIGITS)
+        prepare(LARGE, waited=50, task=task)
     for waited, error in ((40, None), (70, DeadlineExceededError)):
-        scheduler, context = Scheduler(Settings(deadline=60)), request_context(waited=waited)
-        context.read_started_at = context.slice_began = time.perf_counter()
-        prepared = Preparation(scheduler, 2_000_000, context)
-        for method, arguments in ((prepared.prepare, (LARGE, DIGITS)), (prepared.page, (LARGE,))):
-            if error is None:
-                greenlet_loop.call(method, *arguments)
-                continue
-            with pytest.raises(error):
-                greenlet_loop.call(method, *arguments)
+        context = request_context(waited=waited)
+        context.decode_started_at = context.slice_began = time.monotonic()
+        with pytest.raises(error) if error else nullcontext():
+            prepare(LARGE, task=task, context=context)
 
 
 @pytest.mark.parametrize("max_pixels", [10_000, 600_000])
@@ -65,21 +68,21 @@ def test_prepare_file_beyond_the_limit_raises_image_too_large(max_pixels: int) -
 
 
 @pytest.mark.parametrize("picture", [LARGE, to_png(LARGE)], ids=["array", "file"])
-def test_page_first_large_picture_after_queue_time_raises_overloaded(picture: Any) -> None:
-    assert greenlet_loop.call(create_preparation(20).page, picture).levels.ndim == 2
+def test_prepare_first_page_after_queue_time_raises_overloaded(picture: Any) -> None:
+    assert prepare(picture, waited=20, task=None)[0].levels.ndim == 2
     with pytest.raises(OverloadedError):
-        greenlet_loop.call(create_preparation(40).page, picture)
+        prepare(picture, waited=40, task=None)
 
 
 @pytest.mark.parametrize("picture", [OFF_CENTRE, to_png(OFF_CENTRE)], ids=["arrays", "files"])
 def test_prepare_many_pictures_yields_to_event_loop(picture: Any) -> None:
-    prepared = create_preparation()
+    work, context, request = Work(Settings()), request_context(), Prepare(picture, PREPARED)
     # Normalising a diagonal off the centre takes some 0.2 ms.
-    assert iterations_beside(lambda: [prepared.prepare(picture, DIGITS) for _ in range(500)]) >= 2
+    assert iterations_beside(lambda: [work.prepare(context, request) for _ in range(500)]) >= 2
 
 
 def iterations_beside(function: Callable[[], object]) -> int:
-    """Return the number of iterations of the event loop during a function that `asgi.run` calls."""
+    """Return the number of iterations of the event loop during a function that `bridge.run` calls."""
     iterations = 0
 
     async def count_iterations() -> None:
@@ -91,7 +94,7 @@ def iterations_beside(function: Callable[[], object]) -> int:
     async def call_beside_counter() -> None:
         counter = asyncio.create_task(count_iterations())
         try:
-            await asgi.run(function)
+            await bridge.run(function)
         finally:
             counter.cancel()
 

@@ -1,20 +1,25 @@
-"""Request context: facts about one request, the source of its metrics, log line and spans."""
+"""Request: its context, the source of metrics, log line and spans, with one deadline for all of it.
+
+Times are those of one clock, time.monotonic.
+"""
 
 import os
 import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
 
-from flask import Request
+import orjson
+from flask import Request, Response
+from numpy.typing import NDArray
 
+from digit_core.errors import DeadlineExceededError
 from digit_core.results import Digit, Prediction, Reading
 from digit_core.tfserving.codec import ModelRef
-from digit_serving.gateway.asgi import ARRIVED_AT
+from digit_serving.gateway.bridge import ARRIVED_AT
+from digit_serving.gateway.schemas import REQUEST_ID_PATTERN
 
-REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
-"""Request IDs that are accepted from callers."""
 PROBE_ROUTES = {"/livez", "/readyz", "/metrics"}
 """Routes of probes and of the metrics scraper: always admitted; not counted, logged or traced."""
 
@@ -23,10 +28,27 @@ _REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
 _KNOWN_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 _NO_MODEL = ModelRef("")
 
+Asked: TypeAlias = Literal["named", "canary", "default", "pinned"]
+"""Reason for which a version is asked: the request names it, its label is the canary's or the default one, or
+it answered the request's first call."""
+_Result = TypeVar("_Result", Prediction, Reading, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[_Result]):
+    """Result of the picture at `index` of its request, with the model's inputs that showed it.
+
+    The inputs are None if nobody keeps them, or all those of the request might not fit into memory.
+    """
+
+    index: int
+    result: _Result
+    inputs: Sequence[NDArray[Any]] | None
+
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A call to the model server, which several requests may share. Times are by time.perf_counter."""
+    """A call to the model server, which several requests may share. Times are by time.monotonic."""
 
     images: int
     requests: int
@@ -47,7 +69,7 @@ class Wait:
 
 @dataclass(slots=True, eq=False)
 class RequestContext:
-    """One request; each step adds facts. Times (`…_at`) are by time.perf_counter, durations in seconds."""
+    """One request; each step adds facts. Times (`…_at`) are by time.monotonic, durations in seconds."""
 
     request_id: str
     route: str
@@ -58,6 +80,8 @@ class RequestContext:
     """Arrival of the last byte of the body."""
     dequeued_at: float
     """End of the wait in the admission queue."""
+    deadline: float
+    """End of the request's time: for reading pictures, and for all calls to the model server."""
     client: str = ""
     """Address of the caller, as the proxy says that DIGITS_TRUSTED_PROXIES trusts."""
     key: str | None = None
@@ -73,8 +97,8 @@ class RequestContext:
 
     slice_began: float = 0.0
     """Start of the work since the latest yield to the event loop."""
-    read_started_at: float = 0.0
-    """Start of reading the first image."""
+    decode_started_at: float = 0.0
+    """Start of decoding the first image."""
     decode_seconds: float = 0.0
     """Time spent on decoding, over all images."""
     normalise_seconds: float = 0.0
@@ -86,34 +110,44 @@ class RequestContext:
 
     requested: ModelRef = _NO_MODEL
     """Model of the settings that is asked, with the version or the label that the request names, if any."""
-    deadline: float | None = None
-    """End of the time for calls to the model server, set before the first one."""
+    asked: Asked = "default"
+    target: ModelRef = _NO_MODEL
+    """Version or label that is asked for the reason `asked`."""
     waits: list[Wait] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
-    """Failed calls: the route (`named`, `canary`, `default`, `pinned`) and the error's code."""
+    """Failed calls: the reason for which the version was asked, or `reader`, and the error's code."""
     model_version: int | None = None
     """Version that answered the first call."""
-    predictions: Sequence[Prediction] = ()
-    readings: Sequence[Reading] = ()
+    results: Sequence[Prediction] | Sequence[Reading] = ()
+    """Results of the images."""
     span: Any = None
     """OpenTelemetry span, if tracing is on."""
 
     @classmethod
-    def from_request(cls, request: Request) -> Self:
-        """Create the context of a request that has left the admission queue."""
-        now = time.perf_counter()
+    def from_request(cls, request: Request, seconds: float) -> Self:
+        """Create the context of a request that leaves the admission queue, with `seconds` from arrival on."""
+        now = time.monotonic()
         environ = request.environ
         rule = request.url_rule
         method = environ["REQUEST_METHOD"]
+        arrived_at = environ.get(ARRIVED_AT, now)
         return cls(
             request_id_or_new(environ.get("HTTP_X_REQUEST_ID", "")),
             rule.rule if rule else "unmatched",
             method if method in _KNOWN_METHODS else "other",
-            arrived_at=environ.get(ARRIVED_AT, now),
+            arrived_at=arrived_at,
             dequeued_at=now,
+            deadline=arrived_at + seconds,
             client=environ.get("REMOTE_ADDR", ""),
             slice_began=now,
         )
+
+    def remaining(self) -> float:
+        """Return the seconds left. Raise DeadlineExceededError if none are left."""
+        remaining = self.deadline - time.monotonic()
+        if remaining <= 0:
+            raise DeadlineExceededError("no time is left")
+        return remaining
 
     @property
     def model(self) -> str:
@@ -126,57 +160,22 @@ class RequestContext:
         return self.key or ""
 
     @property
-    def images(self) -> int:
-        """Number of images that have a result."""
-        return len(self.predictions) + len(self.readings)
+    def readings(self) -> list[Reading]:
+        """Readings among the results: all of them, or none."""
+        return [result for result in self.results if isinstance(result, Reading)]
 
     @property
     def digits(self) -> list[Digit]:
         """Digits of all readings."""
         return [digit for reading in self.readings for digit in reading.digits]
 
-    @property
-    def answers(self) -> list[Prediction | Digit]:
-        """Predictions that are no refusal, and digits of all readings."""
-        accepted = [prediction for prediction in self.predictions if not prediction.refusal]
-        return [*accepted, *self.digits] if self.readings else accepted  # type: ignore[return-value]
-
-    @property
-    def image_results(self) -> Mapping[str, int]:
-        """Numbers of images, by their result: `answered`, a refusal, or the code of an error."""
-        counts: dict[str, int] = {}
-        for results in (self.predictions, self.readings):
-            for result in results:
-                name = result.refusal or "answered"
-                counts[name] = counts.get(name, 0) + 1
-        for code in self.image_errors:
-            counts[code] = counts.get(code, 0) + 1
-        return counts
-
-    @property
-    def duration(self) -> float:
-        """Seconds from the request's arrival to its answer."""
-        return self.ended_at - self.arrived_at
-
-    @property
-    def queue_seconds(self) -> float:
-        """Time in the admission queue and in batch queues."""
-        return (self.dequeued_at - self.arrived_at) + sum(
-            (wait.call.started_at if wait.call else self.ended_at) - wait.started_at for wait in self.waits
-        )
-
-    @property
-    def model_server_seconds(self) -> float:
-        """Duration of the calls; a call in flight counts up to the request's end."""
-        calls = [wait.call for wait in self.waits if wait.call]
-        return sum((call.ended_at or self.ended_at) - call.started_at for call in calls)
-
-    @property
-    def trace_id(self) -> str | None:
-        """The trace's ID in hexadecimal, if tracing is on."""
-        return format(self.span.get_span_context().trace_id, "032x") if self.span else None
-
 
 def request_id_or_new(given: str) -> str:
     """Return the caller's request ID if it matches REQUEST_ID_PATTERN, otherwise a random one."""
     return given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+
+
+def json_response(content: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response with a JSON document, which may have NumPy arrays."""
+    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, headers=headers, content_type="application/json")

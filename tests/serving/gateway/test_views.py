@@ -24,7 +24,7 @@ from tests.serving.gateway.conftest import (
     draw_number,
     npy,
 )
-from tests.serving.gateway.test_metrics import MetricsDelta
+from tests.serving.gateway.test_observe import MetricsDelta
 from tests.serving.gateway.test_routes import assert_problem
 
 Pixels = NDArray[np.uint8]

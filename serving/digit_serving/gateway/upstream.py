@@ -1,0 +1,429 @@
+"""Upstream: the model server, as requests ask it.
+
+A request's route is resolved once. Requests that wait at the same time share a call (dynamic batching). A
+circuit breaker lets requests for a model that times out fail at once.
+"""
+
+import asyncio
+import copy
+import hashlib
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from digit_core.artifact.task_card import TaskCard
+from digit_core.errors import (
+    DeadlineExceededError,
+    DigitError,
+    ModelNotFoundError,
+    ReaderMissingError,
+    UnavailableError,
+)
+from digit_core.images import Peaks
+from digit_core.recognition import Classify, Find
+from digit_core.results import Prediction
+from digit_core.tfserving.async_connection import AsyncConnection
+from digit_core.tfserving.calls import VersionStatus
+from digit_core.tfserving.codec import Batch, ModelRef
+from digit_serving.gateway.bridge import await_
+from digit_serving.gateway.errors import DefaultMissingError, UnknownModelError
+from digit_serving.gateway.request import Call, RequestContext, Wait
+from digit_serving.gateway.settings import Settings
+
+if TYPE_CHECKING:
+    # Needs the extra otel.
+    from digit_serving.gateway.tracing import RequestTracer
+
+_MAX_REQUESTS = 32
+"""Requests per call: their IDs, up to 128 bytes each, travel as metadata, which gRPC limits to 8 kB."""
+MAX_CALL_BYTES = 16 * 2**20
+"""Largest model input of a call: a compressed picture may have a thousandth of its size."""
+_QUIET_ITERATIONS = 12
+"""Event-loop iterations without a new request after which the next batch is complete. An idle iteration takes
+some 10 µs; a caller on the same machine sends its next request within 100 µs of its answer."""
+_MAX_COLLECT_SECONDS = 0.1
+"""Longest collection of a batch. Decoding 32 pictures of 280×280 takes less on a core of its own."""
+_MAX_TIMEOUTS = 3
+"""Timeouts in a row that open a circuit."""
+_MAX_CIRCUITS = 1000
+"""Circuits kept in memory, since callers may name any version. Beyond this number all are discarded."""
+
+_BatchKey = tuple[ModelRef, str, tuple[int, ...]]
+"""Model, dtype character and shape of an image: requests with the same key can share a call."""
+
+_Result = TypeVar("_Result")
+
+
+class Upstream:
+    """Model server of the gateway: sends a request to the version that it names, the canary's or the default.
+
+    The version that answers a request's first prediction answers all further ones. The request's deadline
+    bounds its wait and all its calls. Its context says what is asked, and records failed calls. The methods
+    that take a context raise ModelNotFoundError if the requested version or label does not exist,
+    DefaultMissingError if no version has the default label, UnavailableError if the version was unloaded
+    between two calls, and errors of the call.
+    """
+
+    def __init__(
+        self, settings: Settings, model_server: AsyncConnection, tracer: "RequestTracer | None" = None
+    ) -> None:
+        self._settings = settings
+        self._by_model, self._common = settings.by_model, settings.common
+        self._defaults = {name: default_version(settings, name) for name in settings.models}
+        self._reader = default_version(settings, settings.reader)
+        self._model_server = model_server
+        self._batcher = Batcher(model_server, settings, tracer)
+
+    def route(self, context: RequestContext, requested: ModelRef) -> None:
+        """Choose the version that is asked: the one named, the canary for a share, or the default."""
+        context.requested = context.target = requested
+        if names_version(requested):
+            context.asked = "named"
+            return
+        model = self._by_model.get(requested.name, self._common)
+        if model.canary_share and model.canary_label and in_share(model.canary_share, context.request_id):
+            context.asked, context.target = "canary", ModelRef(requested.name, label=model.canary_label)
+        else:
+            self._ask_default(context)
+
+    def ask(self, context: RequestContext, request: Classify | Find) -> list[Prediction] | Peaks:
+        """Answer a request of recognition."""
+        if isinstance(request, Find):
+            return self._find(context, request)
+        batch = request.batch
+        predictions = self._call(context, lambda model: self._batcher.predict(batch, model, context))
+        context.model_version = predictions[0].model_version
+        return predictions
+
+    def task(self, context: RequestContext) -> TaskCard:
+        """Return the task of the version that is asked. Calls are needed only before its first answer.
+
+        Raise UnknownModelError if the settings don't list the model and the model server has none of its
+        name.
+        """
+        if known := self._model_server.known_task(context.target):
+            return known
+        if context.model not in self._settings.models:
+            # Before any call that counts as a failure of the model: callers may name anything.
+            self.statuses(context.model)
+        return self._call(context, lambda model: self._model_server.task(model, timeout=context.remaining()))
+
+    def version(self, context: RequestContext) -> int:
+        """Return the version that would answer the request."""
+        return self._call(
+            context, lambda model: self._model_server.resolve(model, timeout=context.remaining())
+        )
+
+    def statuses(self, name: str) -> list[VersionStatus]:
+        """Return the status of each version of a model. Raise UnknownModelError as `task` does."""
+        try:
+            return await_(self._model_server.versions(ModelRef(name), timeout=self._settings.deadline))
+        except ModelNotFoundError as error:
+            if name in self._settings.models:
+                raise UnavailableError(error.message) from error
+            raise UnknownModelError(f"The service has no model {name}.") from error
+
+    def labels(self, name: str) -> dict[str, int]:
+        """Return the version of each label that has one. TensorFlow Serving has no call that lists labels."""
+        model = self._settings.for_model(name)
+        used = (model.default_label, model.canary_label, model.shadow_label, *self._settings.labels)
+        labels = {}
+        for label in dict.fromkeys(filter(None, used)):
+            try:
+                labelled = ModelRef(name, label=label)
+                labels[label] = await_(self._model_server.resolve(labelled, timeout=self._settings.deadline))
+            except ModelNotFoundError:
+                continue
+        return labels
+
+    def _find(self, context: RequestContext, request: Find) -> Peaks:
+        """Return what the reader finds on a page. Raise ReaderMissingError if the service has none."""
+        started = time.monotonic()
+        context.find_started_at = context.find_started_at or started
+        try:
+            timeout, request_id = context.remaining(), context.request_id
+            return await_(
+                self._model_server.find(request.page, self._reader, timeout=timeout, request_id=request_id)
+            )
+        except DigitError as error:
+            context.failures.append(("reader", error.code))
+            if isinstance(error, ModelNotFoundError):
+                raise ReaderMissingError(error.message) from error
+            raise
+        finally:
+            context.find_seconds += time.monotonic() - started
+
+    def _ask_default(self, context: RequestContext) -> None:
+        context.asked = "default"
+        name = context.requested.name
+        context.target = self._defaults.get(name) or default_version(self._settings, name)
+
+    def _call(self, context: RequestContext, ask: Callable[[ModelRef], Awaitable[_Result]]) -> _Result:
+        """Ask the request's version; the default one if there is no canary."""
+        if context.model_version is not None and context.asked != "pinned":
+            context.asked = "pinned"
+            context.target = ModelRef(context.model, version=context.model_version)
+        try:
+            return await_(ask(context.target))
+        except DigitError as error:
+            context.failures.append((context.asked, error.code))
+            if not isinstance(error, ModelNotFoundError) or context.asked == "named":
+                raise
+            if context.asked == "pinned":
+                raise UnavailableError(error.message) from error
+            if context.asked == "default":
+                raise _default_missing(context.target, error) from error
+        # Between two canaries no version has the label.
+        self._ask_default(context)
+        return self._call(context, ask)
+
+
+class Batcher:
+    """Sends the requests that arrive during a call together in the next call, without a timer.
+
+    Each model has at most `max_inflight_calls` calls in flight. A call holds up to `max_images` images, or a
+    single request that has more. For coroutines of one event loop.
+    """
+
+    def __init__(
+        self,
+        model_server: AsyncConnection,
+        settings: Settings,
+        tracer: "RequestTracer | None" = None,
+        breaker: "CircuitBreaker | None" = None,
+    ) -> None:
+        self._model_server = model_server
+        self._max_inflight_calls = settings.max_inflight_calls
+        self._max_images = settings.max_images
+        self._tracer = tracer
+        self._breaker = breaker or CircuitBreaker()
+        self._queues: dict[_BatchKey, _BatchQueue] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def predict(self, batch: Batch, model: ModelRef, context: RequestContext) -> list[Prediction]:
+        """Return the predictions for the n images of the batch, in order, by the request's deadline.
+
+        Record the wait and the call in the context. Raise what AsyncConnection.predict raises, and
+        UnavailableError while the circuit of the model is open.
+        """
+        self._breaker.check(model)
+        loop = asyncio.get_running_loop()
+        wait = Wait(time.monotonic())
+        context.waits.append(wait)
+        request = _Waiting(batch, context, wait, loop.create_future())
+        self._enqueue((model, batch.dtype.char, batch.shape[1:]), request)
+        timer = loop.call_later(context.deadline - wait.started_at, self._expire, model, request)
+        try:
+            return await request.future
+        finally:
+            timer.cancel()
+            # Break the reference cycle of future, error and this frame, which keeps a request's body alive.
+            del request
+
+    def _enqueue(self, key: _BatchKey, request: "_Waiting") -> None:
+        queue = self._queues.setdefault(key, _BatchQueue())
+        queue.waiting.append(request)
+        if queue.inflight < self._max_inflight_calls:
+            queue.inflight += 1
+            task = asyncio.create_task(self._process(key, queue))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _expire(self, model: ModelRef, request: "_Waiting") -> None:
+        if not request.future.done():
+            self._breaker.record_timeout(model)
+            request.future.set_exception(DeadlineExceededError("the model server did not answer in time"))
+
+    async def _process(self, key: _BatchKey, queue: "_BatchQueue") -> None:
+        """Send batch after batch until the queue is empty."""
+        model, *_ = key
+        # Two iterations: only requests that arrived together can join.
+        await queue.collect(quiet_iterations=2)
+        while group := queue.next_group(self._max_images):
+            await self._call(model, group)
+            # Callers that have just been answered may join with their next request: a fuller call costs less.
+            await queue.collect(_QUIET_ITERATIONS)
+        queue.inflight -= 1
+        # Remove unused queues: callers may name any version.
+        if not queue.inflight:
+            del self._queues[key]
+
+    async def _call(self, model: ModelRef, group: list["_Waiting"]) -> None:
+        """Resolve the requests' futures with their predictions, or all with the call's error."""
+        call = _start_call(group)
+        try:
+            answers = await self._dispatch(model, group, call)
+        except Exception as error:
+            self._end_call(call, error)
+            # Only timeouts open the circuit: any other error is an answer.
+            if not isinstance(error, DeadlineExceededError):
+                self._breaker.record_answer(model)
+            for request in group:
+                if not request.future.done():
+                    # Copy the error: a shared one would collect, and keep alive, the frames of all waiters.
+                    request.future.set_exception(copy.copy(error))
+        else:
+            self._end_call(call, None)
+            self._breaker.record_answer(model)
+            for request, answer in zip(group, answers, strict=True):
+                if not request.future.done():
+                    request.future.set_result(answer)
+
+    def _end_call(self, call: Call, error: Exception | None) -> None:
+        call.ended_at = time.monotonic()
+        if self._tracer:
+            self._tracer.end_call(call, error)
+
+    async def _dispatch(self, model: ModelRef, group: list["_Waiting"], call: Call) -> list[list[Prediction]]:
+        trace = (
+            self._tracer.start_call(call, [request.context for request in group]) if self._tracer else None
+        )
+        batch = group[0].batch if len(group) == 1 else np.concatenate([request.batch for request in group])
+        # Use the latest deadline: requests with an earlier one expire by their own timers.
+        deadline = max(request.context.deadline for request in group)
+        answers = await self._model_server.predict(
+            batch,
+            model,
+            timeout=max(0.0, deadline - time.monotonic()),
+            request_id=",".join(request.context.request_id for request in group),
+            trace=trace,
+        )
+        ends = accumulate(len(request.batch) for request in group)
+        return [answers[end - len(request.batch) : end] for request, end in zip(group, ends, strict=True)]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """Request that waits for a call."""
+
+    batch: Batch
+    context: RequestContext
+    wait: Wait
+    future: asyncio.Future[list[Prediction]]
+    """Done before the call ends if the caller was cancelled or the deadline passed."""
+
+
+@dataclass(slots=True)
+class _BatchQueue:
+    """Waiting requests of one key."""
+
+    inflight: int = 0
+    """Tasks that process the queue, each with one call in flight."""
+    waiting: deque[_Waiting] = field(default_factory=deque)
+
+    async def collect(self, quiet_iterations: int) -> None:
+        """Yield until `quiet_iterations` event-loop iterations in a row add no request, at most 100 ms."""
+        count, quiet, end = 0, 0, time.monotonic() + _MAX_COLLECT_SECONDS
+        while quiet < quiet_iterations and time.monotonic() < end:
+            quiet = 0 if len(self.waiting) > count else quiet + 1
+            count = len(self.waiting)
+            await asyncio.sleep(0)
+
+    def next_group(self, max_images: int) -> list[_Waiting]:
+        """Pop the oldest requests: up to `max_images` images, or a single request that has more."""
+        group: list[_Waiting] = []
+        images, size = 0, 0
+        while self.waiting and len(group) < _MAX_REQUESTS:
+            request = self.waiting[0]
+            is_full = images + len(request.batch) > max_images or size + request.batch.nbytes > MAX_CALL_BYTES
+            if group and is_full:
+                break
+            self.waiting.popleft()
+            if not request.future.done():
+                group.append(request)
+                images += len(request.batch)
+                size += request.batch.nbytes
+        return group
+
+
+def _start_call(group: list[_Waiting]) -> Call:
+    """Create the call that ends the wait of these requests; the first one is the batch leader."""
+    images = sum(len(request.batch) for request in group)
+    call = Call(images, len(group), started_at=time.monotonic())
+    for request in group:
+        request.wait.call = call
+    group[0].wait.is_leader = True
+    return call
+
+
+class CircuitBreaker:
+    """Opens a model's circuit after three timeouts in a row, so that further requests fail at once.
+
+    An open circuit lets one request pass every `retry_seconds`; an answer closes it. Circuits are per model
+    and version: a slow canary affects no other version. `clock` returns seconds, like time.monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, retry_seconds: float = 1.0) -> None:
+        self._clock = clock
+        self._retry_seconds = retry_seconds
+        self._circuits: dict[ModelRef, _Circuit] = {}
+
+    def check(self, model: ModelRef) -> None:
+        """Raise UnavailableError if the circuit is open and no trial request is due."""
+        circuit = self._circuits.get(model)
+        if circuit and circuit.timeouts >= _MAX_TIMEOUTS:
+            now = self._clock()
+            if now < circuit.next_trial:
+                raise UnavailableError(f"circuit open: {model} timed out {circuit.timeouts} times in a row")
+            circuit.next_trial = now + self._retry_seconds
+
+    def record_timeout(self, model: ModelRef) -> None:
+        """Count a request that timed out."""
+        if len(self._circuits) >= _MAX_CIRCUITS:
+            self._circuits.clear()
+        self._circuits.setdefault(model, _Circuit()).timeouts += 1
+
+    def record_answer(self, model: ModelRef) -> None:
+        """Close the circuit."""
+        self._circuits.pop(model, None)
+
+
+@dataclass(slots=True)
+class _Circuit:
+    timeouts: int = 0
+    """Timeouts in a row."""
+    next_trial: float = -math.inf
+    """Earliest time of the next trial request, by the clock."""
+
+
+def default_version(settings: Settings, name: str) -> ModelRef:
+    """Return a model's default: the version that its default label names, otherwise the newest one."""
+    return ModelRef(name, label=settings.for_model(name).default_label or None)
+
+
+def describe_missing(default: ModelRef) -> str:
+    """Return a sentence for a default label that no version has, with the command that sets it."""
+    option = "" if default.label == "stable" else f" --version-label {default.label}"
+    return (
+        f"No loaded version of the model {default.name} has the label {default.label}; "
+        f"`digits models promote N --model {default.name}{option}` gives it to version N."
+    )
+
+
+def _default_missing(default: ModelRef, error: ModelNotFoundError) -> UnavailableError:
+    """Return the error of an absent default, which the caller has not named: it is the service's."""
+    if default.label:
+        return DefaultMissingError(describe_missing(default))
+    return UnavailableError(error.message)
+
+
+def in_share(share: float, request_id: str, purpose: bytes = b"") -> bool:
+    """True for a share, 0..1, of the request IDs, by their hash: always for the same ones.
+
+    The shares of different purposes, of at most 16 bytes, are independent of each other.
+    """
+    if not share:
+        return False
+    number = int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8, person=purpose).digest())
+    return number < share * 2**64
+
+
+def names_version(requested: ModelRef) -> bool:
+    """True if the request names a version or a label."""
+    return requested.version is not None or requested.label is not None

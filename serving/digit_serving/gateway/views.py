@@ -1,0 +1,218 @@
+"""Views of /v1: predictions and readings, a result or an error for each picture of a request, and models."""
+
+import base64
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from heapq import nlargest
+from operator import itemgetter
+from typing import Any, TypeVar
+
+import numpy as np
+from flask import Request, Response, g, request
+from numpy.typing import NDArray
+
+from digit_core import images
+from digit_core.artifact.task_card import TaskCard
+from digit_core.errors import ImageError, ModelNotFoundError, TooManyDigitsError, UnavailableError
+from digit_core.recognition import Outcome, Recognition, Steps, drive, to_pixels
+from digit_core.results import Digit, Line, Prediction, Reading
+from digit_serving.gateway import schemas
+from digit_serving.gateway.body import Body, BodyParser
+from digit_serving.gateway.errors import image_problem
+from digit_serving.gateway.queries import (
+    ModelQuery,
+    ModelSelector,
+    PredictQuery,
+    ReadQuery,
+    VersionQuery,
+    parse_query,
+)
+from digit_serving.gateway.request import Answer, RequestContext, json_response
+from digit_serving.gateway.services import Services
+from digit_serving.gateway.upstream import MAX_CALL_BYTES
+from digit_serving.gateway.work import Work
+
+_Result = TypeVar("_Result", Prediction, Reading)
+_Query = TypeVar("_Query", PredictQuery, ReadQuery)
+
+
+class Views:
+    """Views that answer pictures, and have the answers kept for feedback and compared, if anybody does so."""
+
+    def __init__(self, services: Services, selector: ModelSelector) -> None:
+        self._settings = services.settings
+        self._max_images, self._max_digits = services.settings.max_images, services.settings.max_digits
+        self._selector = selector
+        self._upstream = services.upstream
+        self._keeper = services.keeper
+        self._shadow = services.shadow
+        self._work = Work(self._settings)
+        self._parser = BodyParser(self._settings, self._work)
+
+    def predict(self) -> Response:
+        """Answer each picture with its class, or with its refusal."""
+        query = parse_query(PredictQuery, request.args)
+        return self._answer("predictions", query, Recognition.predict, _prediction_document)
+
+    def read(self) -> Response:
+        """Answer each picture with its digits."""
+        query = parse_query(ReadQuery, request.args)
+        return self._answer("readings", query, Recognition.read, _reading_document)
+
+    def models(self) -> Response:
+        """Describe a model and name the others."""
+        context: RequestContext = g.context
+        self._upstream.route(context, self._selector.model(parse_query(ModelQuery, request.args)))
+        name = context.model
+        statuses = self._upstream.statuses(name)
+        try:
+            task = self._upstream.task(context)
+        except (ModelNotFoundError, UnavailableError):
+            # No version answers.
+            task = None
+        content: schemas.Models = {
+            "name": name,
+            "versions": [{"version": status.version, "state": status.state} for status in statuses],
+            "labels": self._upstream.labels(name),
+            "task": task.to_document() if task else None,  # type: ignore[typeddict-item]
+            "models": tuple(dict.fromkeys((*self._settings.models, name))),
+            "feedback": self._settings.for_model(name).feedback and not (task and task.is_multi_label),
+            "request_id": context.request_id,
+        }
+        return json_response(content)
+
+    def _answer(
+        self,
+        name: str,
+        query: _Query,
+        recognise: Callable[[Recognition, Any], Steps[_Result]],
+        describe: Callable[[_Result, Sequence[NDArray[Any]], TaskCard, _Query], Any],
+    ) -> Response:
+        """Answer with the document of each picture, in their order."""
+        context: RequestContext = g.context
+        body, task = self._parse(context, query)
+        limit = min(self._max_images, max(1, MAX_CALL_BYTES // math.prod(task.shape)))
+        recognition = Recognition(task, query.min_is_digit, limit)
+        outcomes = drive(
+            recognise(recognition, body.content),
+            partial(self._upstream.ask, context),
+            partial(self._work.prepare, context),
+        )
+        answers: list[Answer[_Result]] = []
+        documents: list[Any] = []
+        keeps_inputs, size = bool(self._keeper or self._shadow), 0
+        for index, outcome in enumerate(_with_errors(outcomes, body) if body.errors else outcomes):
+            result = self._limit_digits(outcome.result)
+            if isinstance(result, (ImageError, OSError)):
+                documents.append(_failure(context, body, result))
+                continue
+            documents.append(describe(result, outcome.inputs, task, query))
+            size += sum(row.nbytes for row in outcome.inputs) if keeps_inputs else 0
+            is_kept = keeps_inputs and size <= MAX_CALL_BYTES
+            answers.append(Answer(index, result, outcome.inputs if is_kept else None))
+        context.results = [answer.result for answer in answers]
+        if keeps_inputs and answers:
+            self._keep_and_compare(context, answers, task, body, query)
+        version = context.model_version or self._upstream.version(context)
+        model: schemas.Model = {"name": context.requested.name, "version": version, "labels": task.labels}
+        return json_response({"model": model, name: documents, "request_id": context.request_id})
+
+    def _parse(self, context: RequestContext, query: VersionQuery) -> tuple[Body, TaskCard]:
+        """Return the request's pictures, and the task of the version that answers."""
+        self._upstream.route(context, self._selector.version(query))
+        # The object behind the proxy, which looks it up at each access.
+        received: Request = request._get_current_object()  # type: ignore[attr-defined]
+        body = self._parser.parse(received, context)
+        task = self._upstream.task(context)
+        return self._parser.for_task(body, task, context), task
+
+    def _limit_digits(self, result: Any) -> Any:
+        """Return the result, or an error in place of a reading of too many digits."""
+        if isinstance(result, Reading) and (count := len(result.digits)) > self._max_digits:
+            return TooManyDigitsError(f"the image shows {count} digits; at most {self._max_digits} are read")
+        return result
+
+    def _keep_and_compare(
+        self,
+        context: RequestContext,
+        answers: Sequence[Answer[Any]],
+        task: TaskCard,
+        body: Body,
+        query: VersionQuery,
+    ) -> None:
+        # Feedback is one label for each input.
+        if self._keeper and not task.is_multi_label and self._settings.for_model(context.model).feedback:
+            self._keeper.keep(context, answers, task, body)
+        if self._shadow:
+            self._shadow.compare(context, answers, query.min_is_digit)
+
+
+def _with_errors(outcomes: Iterator[Outcome[_Result]], body: Body) -> Iterator[Outcome[_Result]]:
+    """Yield the outcomes, with the errors of instances in their places."""
+    for index in range(len(body.content) + len(body.errors)):
+        yield Outcome(body.errors[index]) if index in body.errors else next(outcomes)
+
+
+def _failure(context: RequestContext, body: Body, error: ImageError | OSError) -> schemas.ImageFailure:
+    """Return the document of a picture that can't be used. Raise the error if the picture is the body."""
+    assert isinstance(error, ImageError)
+    if body.is_image:
+        raise error
+    context.image_errors.append(error.code)
+    return {"error": image_problem(error, context.request_id)}
+
+
+def _prediction_document(
+    prediction: Prediction, inputs: Sequence[NDArray[Any]], task: TaskCard, query: PredictQuery
+) -> schemas.Prediction:
+    document: schemas.Prediction = prediction.answer()  # type: ignore[assignment]
+    if query.top is None:
+        document["probabilities"] = _shortest(prediction.probabilities)
+    else:
+        ranked = nlargest(query.top, enumerate(prediction.probabilities), key=itemgetter(1))
+        document["top"] = [
+            {"label": prediction.labels[index], "index": index, "probability": probability}
+            for index, probability in ranked
+        ]
+    if "labels" in query.include:
+        document["labels"] = dict(zip(prediction.labels, prediction.probabilities, strict=True))
+    if "image" in query.include:
+        document["image"] = _image(inputs[0], task)
+    return document
+
+
+def _reading_document(
+    reading: Reading, inputs: Sequence[NDArray[Any]], task: TaskCard, query: ReadQuery
+) -> schemas.Reading:
+    shown = iter([_image(glyph, task) for glyph in inputs] if query.include else [])
+    lines = [_line(line, shown) for line in reading.lines]
+    return {"text": reading.text, "lines": lines, "refusal": reading.refusal}
+
+
+def _line(line: Line, shown: Iterator[str]) -> schemas.Line:
+    """Return the document of a line; `shown` has the image of each digit, or none."""
+    digits = [_digit(digit, shown) for digit in line.digits]
+    return {"text": line.text, "box": line.box, "digits": digits, "separators": line.separators}
+
+
+def _digit(digit: Digit, shown: Iterator[str]) -> schemas.Digit:
+    document: schemas.Digit = {
+        "digit": digit.digit,
+        "confidence": digit.confidence,
+        "probabilities": _shortest(digit.probabilities),
+        "box": digit.box,
+    }
+    if image := next(shown, None):
+        document["image"] = image
+    return document
+
+
+def _shortest(probabilities: Sequence[float]) -> Any:
+    """Return the model's float32 numbers as such: JSON gets the shortest decimals that read back the same."""
+    return np.array(probabilities, np.float32)
+
+
+def _image(row: NDArray[Any], task: TaskCard) -> str:
+    """Return the model's input as a PNG file in base64."""
+    return base64.b64encode(images.to_png(to_pixels(row, task))).decode()

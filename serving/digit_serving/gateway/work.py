@@ -1,0 +1,94 @@
+"""Work on pictures: in slices of the event loop, or one at a time in a thread, within the deadline."""
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from digit_core.errors import DeadlineExceededError, DigitError, OverloadedError
+from digit_core.images import ImageFile, Page, Pixels
+from digit_core.recognition import Prepare
+from digit_serving.gateway.bridge import SLICE_SECONDS, await_
+from digit_serving.gateway.request import RequestContext
+from digit_serving.gateway.settings import Settings
+
+_MAX_INLINE_PIXELS = 1_000_000
+"""Cost of a picture above which it is read in a thread, since it would block the event loop."""
+
+_Result = TypeVar("_Result")
+
+
+class Work:
+    """Work that takes long: it yields to the event loop, or runs in the single thread for large pictures."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._max_pixels = settings.max_pixels
+        self._max_queue_time = settings.max_queue_time
+        # One thread: two threads would need the memory of two large pictures.
+        self._executor = ThreadPoolExecutor(1, "large")
+
+    def prepare(self, context: RequestContext, request: Prepare) -> Page | Pixels:
+        """Answer a request of recognition.
+
+        Raise its errors; OverloadedError if reading begins too late, DeadlineExceededError if it takes too
+        long.
+        """
+        if time.monotonic() - context.slice_began > SLICE_SECONDS:
+            self._check_time(context)
+            await_(asyncio.sleep(0))
+            context.slice_began = time.monotonic()
+        opened = request.open(self._max_pixels)
+        cost = opened.cost if isinstance(opened, ImageFile) else opened.size
+        if cost <= _MAX_INLINE_PIXELS:
+            return _finish(context, request, opened)
+        return self.run_in_thread(context, _finish, context, request, opened)
+
+    def run_in_thread(
+        self, context: RequestContext, function: Callable[..., _Result], *arguments: Any
+    ) -> _Result:
+        """Call the function in the thread, unless the request waited too long."""
+
+        def check_time_and_call() -> _Result:
+            self._check_time(context)
+            try:
+                return function(*arguments)
+            except DigitError as error:
+                # Clear the frames, which keep the pixels alive: the thread goes on with other pictures.
+                traceback.clear_frames(error.__traceback__)
+                raise
+
+        return await_(asyncio.get_running_loop().run_in_executor(self._executor, check_time_and_call))
+
+    def _check_time(self, context: RequestContext) -> None:
+        """Raise OverloadedError if the first image waited longer than `max_queue_time` to be read.
+
+        Raise DeadlineExceededError if the deadline has passed, for any image.
+        """
+        now = time.monotonic()
+        is_unread = not context.decode_started_at and not context.waits
+        if is_unread and now - context.arrived_at > self._max_queue_time:
+            raise OverloadedError("the request waited too long to be read")
+        if now > context.deadline:
+            raise DeadlineExceededError("reading the images took too long")
+
+
+def _finish(context: RequestContext, request: Prepare, opened: ImageFile | Pixels) -> Page | Pixels:
+    """Decode and prepare the picture, and record both durations: a file's page counts as decoding."""
+    started = time.monotonic()
+    context.decode_started_at = context.decode_started_at or started
+    if isinstance(opened, ImageFile):
+        try:
+            if request.task is None:
+                return request.finish(opened, opened.decode())
+            pixels = opened.decode()
+        finally:
+            decoded_at = time.monotonic()
+            context.decode_seconds += decoded_at - started
+    else:
+        pixels, decoded_at = opened, started
+    try:
+        return request.finish(opened, pixels)
+    finally:
+        context.normalise_seconds += time.monotonic() - decoded_at
