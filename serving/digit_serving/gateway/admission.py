@@ -1,91 +1,143 @@
-"""Admission control: bounds the requests that a process holds and the time that they wait; 429 beyond."""
+"""Admission control: bounds the requests and bytes that a process holds, and their wait; 429 beyond."""
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 
 import orjson
 
 from digit_core.errors import OverloadedError
-from digit_serving.gateway import errors, request
+from digit_serving.gateway import errors
 from digit_serving.gateway.bridge import (
     ARRIVED_AT,
     SLICE_SECONDS,
+    TRUNCATED,
     Application,
     Message,
     Receive,
     Scope,
     Send,
 )
+from digit_serving.gateway.request import PROBE_ROUTES, request_id_or_new
 from digit_serving.gateway.settings import Settings
 
 _OVERLOADED = errors.problem_kind(OverloadedError)
 _UNCOUNTED_BYTES = 64 * 1024
 """Bytes of a body that arrive before its request counts; uvicorn buffers as many."""
+_LENGTH_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 class Admission:
-    """ASGI middleware that holds at most `queue_capacity` requests: arriving, waiting and in flight.
+    """ASGI middleware that holds at most `queue_capacity` requests, and `body_memory` bytes of their bodies.
 
-    A request beyond the capacity gets 429 with Retry-After before its body is read, so that a flood costs
-    little. A request that has waited for `max_queue_time` seconds gets the same. Probes and metrics always
-    pass. Requests wait for the event loop only, in order of arrival: a slow sender or a slow model delays no
-    other request. A request counts once its body, or 64 KiB of it, has arrived: callers that send a few bytes
-    and wait take no other's place. A body is passed on as one message, truncated once it exceeds `max_body`
-    bytes.
+    A request that does not fit gets 429 with Retry-After, before its body is read if the declared length says
+    so: a flood costs little. A request that has waited for `max_queue_time` seconds gets the same. Probes and
+    metrics always pass. Requests wait for the event loop only, in order of arrival: a slow sender or a slow
+    model delays no other request. A request counts once its body, or 64 KiB of it, has arrived: callers that
+    send a few bytes and wait take no other's place. Bytes count as they arrive.
+
+    A body is passed on as one message. It is truncated if it exceeds `max_body` bytes. A body of more than
+    64 KiB is not received at all if `is_allowed` says of its request's scope that it will be refused.
     """
 
-    def __init__(self, app: Application, settings: Settings, on_refusal: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        app: Application,
+        settings: Settings,
+        on_refusal: Callable[[str], None],
+        is_allowed: Callable[[Scope], bool] | None = None,
+    ) -> None:
         self._app = app
         self._capacity = settings.queue_capacity
         self._max_queue_time = settings.max_queue_time
         self._max_body = settings.max_body
+        self._body_memory = settings.body_memory
         self._on_refusal = on_refusal
+        self._is_allowed = is_allowed
         self._held = 0
+        self._held_bytes = 0
         self._slice_began: float | None = None
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        """Requests that wait for the event loop."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_probe = scope["path"] in request.PROBE_ROUTES
-        if self._held >= self._capacity and not is_probe:
-            await self._refuse(scope, send)
-            return
+        is_probe = scope["path"] in PROBE_ROUTES
         body = _Body(scope, receive, self._max_body)
-        await body.receive(min(_UNCOUNTED_BYTES, self._max_body))
-        if self._held >= self._capacity and not is_probe:
+        if not is_probe and (self._is_full() or self._held_bytes + body.declared > self._body_memory):
             await self._refuse(scope, send)
             return
-        self._held += 1
+        if body.is_long and self._is_allowed and not self._is_allowed(scope):
+            body.skip()
         try:
-            await body.receive(self._max_body)
-            scope[ARRIVED_AT] = time.monotonic()
-            if is_probe or await self._wait_for_slice(scope[ARRIVED_AT]):
-                await self._app(scope, body.replay, send)
-            else:
+            is_held = await body.receive(min(_UNCOUNTED_BYTES, self._max_body), self._hold)
+            if not is_held or (self._is_full() and not is_probe):
                 await self._refuse(scope, send)
+                return
+            self._held += 1
+            try:
+                is_held = await body.receive(self._max_body, self._hold)
+                arrived_at = scope[ARRIVED_AT] = time.monotonic()
+                scope[TRUNCATED] = body.is_unread
+                if is_probe or (is_held and await self._wait_for_slice(arrived_at)):
+                    await self._app(scope, body.replay, send)
+                else:
+                    await self._refuse(scope, send)
+            finally:
+                self._held -= 1
         finally:
-            self._held -= 1
+            self._held_bytes -= body.size
+
+    def _is_full(self) -> bool:
+        return self._held >= self._capacity
+
+    def _hold(self, size: int) -> bool:
+        """Reserve memory for a part of a body. Return False, and reserve nothing, if none is left."""
+        if self._held_bytes + size > self._body_memory:
+            return False
+        self._held_bytes += size
+        return True
 
     async def _wait_for_slice(self, arrived_at: float) -> bool:
-        """Cooperative scheduling: yield until an event-loop iteration has worked less than SLICE_SECONDS.
+        """Cooperative scheduling: start work in an event-loop iteration for SLICE_SECONDS at most.
 
         Return False after `max_queue_time` seconds.
         """
-        while self._slice_began and time.monotonic() - self._slice_began > SLICE_SECONDS:
+        if self._waiting or self._is_slice_used():
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                self._wake_next()
+                raise
             if time.monotonic() - arrived_at > self._max_queue_time:
+                self._wake_next()
                 return False
-            await asyncio.sleep(0)
         if self._slice_began is None:
             self._slice_began = time.monotonic()
             asyncio.get_running_loop().call_soon(self._end_slice)
         return True
 
+    def _is_slice_used(self) -> bool:
+        return self._slice_began is not None and time.monotonic() - self._slice_began > SLICE_SECONDS
+
     def _end_slice(self) -> None:
         self._slice_began = None
+        self._wake_next()
+
+    def _wake_next(self) -> None:
+        """Let the next waiting request that has not been cancelled start."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
 
     async def _refuse(self, scope: Scope, send: Send) -> None:
         self._on_refusal(scope["path"])
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = request.request_id_or_new(given.decode("latin-1"))
+        request_id = request_id_or_new(given.decode("latin-1"))
         body = orjson.dumps(errors.problem_document(_OVERLOADED, request_id))
         headers = [
             (b"content-type", b"application/problem+json"),
@@ -102,23 +154,41 @@ class _Body:
     """Body of a request, received in parts."""
 
     def __init__(self, scope: Scope, receive: Receive, max_body: int) -> None:
+        headers = {name: value for name, value in scope["headers"] if name in _LENGTH_HEADERS}
+        self.declared = int(headers.get(b"content-length", 0))
+        self.is_long = self.declared > _UNCOUNTED_BYTES or b"transfer-encoding" in headers
+        self.size = 0
+        """Bytes that have arrived."""
+        self.is_unread = True
+        """True if a part has not been received."""
         self._receive = receive
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        self._more = int(declared) <= max_body
         self._parts: list[bytes] = []
-        self._size = 0
         self._disconnect: Message | None = None
+        self._is_skipped = False
+        if self.declared > max_body:
+            self.skip()
 
-    async def receive(self, limit: int) -> None:
-        """Receive parts until the body is complete or exceeds `limit` bytes."""
-        while self._more and self._size <= limit:
+    def skip(self) -> None:
+        """Receive nothing."""
+        self.declared, self._is_skipped = 0, True
+
+    async def receive(self, limit: int, hold: Callable[[int], bool]) -> bool:
+        """Receive parts until the body is complete or exceeds `limit` bytes.
+
+        `hold` reserves memory for a part. Return False once it does not.
+        """
+        while self.is_unread and not self._is_skipped and self.size <= limit:
             message = await self._receive()
             if message["type"] != "http.request":
-                self._disconnect, self._more = message, False
-                return
-            self._parts.append(message["body"])
-            self._size += len(message["body"])
-            self._more = message["more_body"]
+                self._disconnect, self.is_unread = message, False
+                return True
+            part = message["body"]
+            if not hold(len(part)):
+                return False
+            self._parts.append(part)
+            self.size += len(part)
+            self.is_unread = message["more_body"]
+        return True
 
     async def replay(self) -> Message:
         """Return what was received as one message."""

@@ -9,7 +9,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from digit_core.errors import DigitError, UnavailableError
 from digit_core.tfserving.async_connection import AsyncConnection
-from digit_serving.gateway import errors, openapi, ops, routes
+from digit_serving.gateway import auth, errors, openapi, ops, routes
 from digit_serving.gateway.admission import Admission
 from digit_serving.gateway.bridge import Application, BridgedFlask, Receive, Scope, Send, WsgiAdapter
 from digit_serving.gateway.observe import observe_requests
@@ -37,8 +37,12 @@ class Gateway:
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         settings = self._settings
         services = Services.create(settings)
-        adapter = WsgiAdapter(create_app(services), settings.max_body)
-        self._app = Admission(adapter, settings, services.metrics.count_overload)
+        self._app = Admission(
+            WsgiAdapter(create_app(services)),
+            settings,
+            services.metrics.count_overload,
+            auth.is_allowed(services.verifier) if services.verifier else None,
+        )
         await receive()
         if services.keeper:
             services.keeper.start()

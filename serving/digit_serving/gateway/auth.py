@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flask import Blueprint, g, request
+from werkzeug.datastructures import Authorization
 
 from digit_serving.errors import DigitServingError
+from digit_serving.gateway.bridge import Scope
 from digit_serving.gateway.errors import UnauthorizedError
 from digit_serving.gateway.rate_limit import RateLimiter, network
 
@@ -129,18 +131,31 @@ class KeyVerifier:
             _log.error("key file is unusable, the previous keys remain valid: %s", error)
 
 
-def require_api_key(api: Blueprint, path: Path, limiter: RateLimiter | None) -> None:
-    """Require a key of this file on every route of the API, and put its name into `g.context`.
+def is_allowed(verifier: KeyVerifier) -> Callable[[Scope], bool]:
+    """Return a function that is true for the scope of a request with a valid key, or that needs none."""
+
+    def check(scope: Scope) -> bool:
+        if not scope["path"].startswith("/v1/") or scope["method"] == "OPTIONS":
+            return True
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        return len(given) == 1 and bool(
+            _find(verifier, Authorization.from_header(given[0].decode("latin-1")))
+        )
+
+    return check
+
+
+def require_api_key(api: Blueprint, verifier: KeyVerifier, limiter: RateLimiter | None) -> None:
+    """Require a key on every route of the API, and put its name into `g.context`.
 
     The limiter counts requests without a valid key by the network that sends them.
     """
-    verifier = KeyVerifier(path)
 
     @api.before_request
     def authenticate() -> None:
         # CORS preflight requests carry no credentials.
         if request.method != "OPTIONS":
-            key = _presented_key(verifier)
+            key = _find(verifier, request.authorization)
             if key is None:
                 if limiter:
                     limiter.check(f"without key: {network(request.remote_addr)}")
@@ -148,8 +163,7 @@ def require_api_key(api: Blueprint, path: Path, limiter: RateLimiter | None) -> 
             g.context.key, g.context.may_label = key.name, key.may_label
 
 
-def _presented_key(verifier: KeyVerifier) -> Key | None:
-    presented = request.authorization
+def _find(verifier: KeyVerifier, presented: Authorization | None) -> Key | None:
     if presented and presented.type == "bearer" and presented.token:
         return verifier.find(presented.token)
     return None

@@ -25,6 +25,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ARRIVED_AT = "digits.arrived_at"
 """Key in scope and environ: arrival of the request's last byte, by time.monotonic."""
+TRUNCATED = "digits.truncated"
+"""Key in scope: true if a part of the body has not been read."""
 SLICE_SECONDS = 0.01
 """Cooperative scheduling: longest work between two yields to the event loop, so that probes get answers."""
 
@@ -75,22 +77,19 @@ class BridgedFlask(Flask):
 class WsgiAdapter:
     """Serves a WSGI application through `run`.
 
-    The body must arrive as one message, as Admission sends it. Admission truncates bodies larger than
-    `max_body` bytes; the adapter then closes the connection, since the unread rest would be parsed as the
-    next request.
+    The body must arrive as one message, as Admission sends it. If it is truncated, the adapter closes the
+    connection, since the unread rest would be parsed as the next request.
     """
 
-    def __init__(self, app: "WSGIApplication", max_body: int) -> None:
+    def __init__(self, app: "WSGIApplication") -> None:
         self._app = app
-        self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = await receive()
         if message["type"] == "http.disconnect":
             return
-        environ = _environ(scope, message["body"])
-        status, headers, content = await run(self._respond, environ)
-        if int(environ.get("CONTENT_LENGTH", 0)) > self._max_body:
+        status, headers, content = await run(self._respond, _environ(scope, message["body"]))
+        if scope.get(TRUNCATED):
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})

@@ -34,8 +34,8 @@ def blueprint(services: Services) -> Blueprint:
             labelling = LabellingViews(selector, services.keeper, services.upstream)
             api.get("/feedback/unlabelled")(labelling.unlabelled)
             api.post("/feedback/labels")(labelling.label)
-    if settings.api_keys:
-        auth.require_api_key(api, settings.api_keys, limiter)
+    if services.verifier:
+        auth.require_api_key(api, services.verifier, limiter)
     if limiter:
         limit_rate(api, limiter)
     if settings.cors_origins:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from digit_core.errors import how_to_install
 from digit_core.tfserving.async_connection import AsyncConnection
 from digit_serving.gateway import tls
+from digit_serving.gateway.auth import KeyVerifier
 from digit_serving.gateway.observe import Metrics
 from digit_serving.gateway.rate_limit import RateLimiter
 from digit_serving.gateway.settings import Settings
@@ -34,6 +35,7 @@ class Services:
     model_server: AsyncConnection
     upstream: Upstream
     tracer: "RequestTracer | None"
+    verifier: KeyVerifier | None
     limiter: RateLimiter | None
     keeper: "AnswerKeeper | None"
     shadow: Shadow | None
@@ -56,6 +58,7 @@ class Services:
             model_server,
             Upstream(settings, model_server, tracer),
             tracer,
+            KeyVerifier(settings.api_keys) if settings.api_keys else None,
             RateLimiter(limits, store, metrics.rate_limit_store_failures.inc) if limits else None,
             keeper,
             Shadow(settings, metrics) if settings.has_shadow else None,

@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     queue_capacity: int = Field(default=256, ge=1)
     """Requests that a worker holds in memory at once: receiving, waiting and in flight. Further requests get
     429 immediately."""
+    body_memory: int = Field(default=128 * 1024 * 1024, ge=1)
+    """Bytes of request bodies that a worker holds in memory at once. What does not fit gets 429 immediately.
+    All workers together should hold at most an eighth of the container's memory."""
     tls_certificate: _File = None
     """Server certificate with its intermediate certificates, in PEM. If set, the gateway accepts TLS 1.3
     only, and no plain HTTP."""
@@ -142,7 +145,7 @@ class Settings(BaseSettings):
     """Seconds from a request's complete arrival to its answer. A request that waits for admission for more
     than half of this time gets 429."""
     max_body: int = Field(default=8 * 1024 * 1024, ge=1)
-    """Largest request body, in bytes."""
+    """Largest request body, in bytes; at most DIGITS_BODY_MEMORY."""
     max_images: int = Field(default=256, ge=1)
     """Largest number of images in a request, and of crops of digits in a call. TensorFlow Serving's
     max_batch_size must not be smaller."""
@@ -246,6 +249,13 @@ class Settings(BaseSettings):
     def _require_store(cls, value: float, info: ValidationInfo) -> float:
         if value and not info.data.get("feedback"):
             raise ValueError("requires DIGITS_FEEDBACK, the store of the samples")
+        return value
+
+    @field_validator("max_body")
+    @classmethod
+    def _require_memory(cls, value: int, info: ValidationInfo) -> int:
+        if value > info.data.get("body_memory", value):
+            raise ValueError("must not exceed DIGITS_BODY_MEMORY, in which bodies are held")
         return value
 
     @field_validator("rate_limit")

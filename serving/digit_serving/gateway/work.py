@@ -17,6 +17,9 @@ from digit_serving.gateway.settings import Settings
 _MAX_INLINE_PIXELS = 1_000_000
 """Cost of a picture above which it is read in a thread, since it would block the event loop."""
 
+_WEIGHT = 0.25
+"""Weight of the latest call in the average duration of calls in the thread."""
+
 _Result = TypeVar("_Result")
 
 
@@ -28,6 +31,10 @@ class Work:
         self._max_queue_time = settings.max_queue_time
         # One thread: two threads would need the memory of two large pictures.
         self._executor = ThreadPoolExecutor(1, "large")
+        self._queued = 0
+        """Calls that wait for the thread, or run in it."""
+        self._seconds = 0.0
+        """Moving average of a call's duration (EWMA)."""
 
     def prepare(self, context: RequestContext, request: Prepare) -> Page | Pixels:
         """Answer a request of recognition.
@@ -48,25 +55,35 @@ class Work:
     def run_in_thread(
         self, context: RequestContext, function: Callable[..., _Result], *arguments: Any
     ) -> _Result:
-        """Call the function in the thread, unless the request waited too long."""
+        """Call the function in the thread, unless the request waited too long, or would."""
 
         def check_time_and_call() -> _Result:
             self._check_time(context)
+            started = time.monotonic()
             try:
                 return function(*arguments)
             except DigitError as error:
                 # Clear the frames, which keep the pixels alive: the thread goes on with other pictures.
                 traceback.clear_frames(error.__traceback__)
                 raise
+            finally:
+                seconds = time.monotonic() - started
+                self._seconds += _WEIGHT * (seconds - self._seconds) if self._seconds else seconds
 
-        return await_(asyncio.get_running_loop().run_in_executor(self._executor, check_time_and_call))
+        self._check_time(context, self._queued * self._seconds)
+        self._queued += 1
+        try:
+            return await_(asyncio.get_running_loop().run_in_executor(self._executor, check_time_and_call))
+        finally:
+            self._queued -= 1
 
-    def _check_time(self, context: RequestContext) -> None:
-        """Raise OverloadedError if the first image waited longer than `max_queue_time` to be read.
+    def _check_time(self, context: RequestContext, expected: float = 0.0) -> None:
+        """Raise OverloadedError if the first image waits longer than `max_queue_time` to be read.
 
-        Raise DeadlineExceededError if the deadline has passed, for any image.
+        Raise DeadlineExceededError if the deadline passes before, for any image. `expected` are the seconds
+        that it still has to wait.
         """
-        now = time.monotonic()
+        now = time.monotonic() + expected
         is_unread = not context.decode_started_at and not context.waits
         if is_unread and now - context.arrived_at > self._max_queue_time:
             raise OverloadedError("the request waited too long to be read")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -53,11 +54,18 @@ class Caller:
 class GatedAdmission:
     """Admission in front of an application that waits for `release`; counts refusals."""
 
-    def __init__(self, max_queue_time: float = 60.0, max_body: int = 100) -> None:
+    def __init__(
+        self,
+        max_queue_time: float = 60.0,
+        max_body: int = 100,
+        is_allowed: Callable[[Scope], bool] | None = None,
+        **settings: Any,
+    ) -> None:
         self.release = asyncio.Event()
         self.refusals = 0
-        settings = Settings(queue_capacity=CAPACITY, deadline=2 * max_queue_time, max_body=max_body)
-        self.admission = Admission(self._app, settings, self._count)
+        defaults: dict[str, Any] = {"queue_capacity": CAPACITY, "deadline": 2 * max_queue_time}
+        chosen = Settings(**(defaults | settings), max_body=max_body)
+        self.admission = Admission(self._app, chosen, self._count, is_allowed)
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.release.wait()
@@ -129,6 +137,44 @@ async def test_admission_large_bodies_hold_a_place_while_they_arrive() -> None:
         caller.send_part(b"", more=False)
     await asyncio.gather(*tasks)
     assert {caller.status for caller in large} == {200}
+
+
+async def test_admission_bodies_beyond_the_memory_are_refused_at_once_or_as_they_arrive() -> None:
+    gated = GatedAdmission(max_body=1_000_000, body_memory=1_000_100, queue_capacity=100)
+    size = {"content-length": "400000"}
+    held = [Caller(headers=size) for _ in range(3)]
+    tasks = [caller.start(gated.admission) for caller in held]
+    for caller in held:
+        caller.send_part(bytes(300_000), more=True)
+    await settle()
+    refused = Caller(headers=size)
+    await asyncio.wait_for(refused.start(gated.admission), 1)
+    assert (refused.status, refused.headers[b"retry-after"]) == (429, b"1")
+    small, probe = Caller(b"x"), Caller(b"", path="/livez")
+    tasks += [small.start(gated.admission), probe.start(gated.admission)]
+    # The first rest fits, the others don't before it is answered.
+    held[0].send_part(bytes(100_000), more=False)
+    for caller in held[1:]:
+        caller.send_part(bytes(700_000), more=False)
+    await settle()
+    gated.release.set()
+    await asyncio.wait_for(asyncio.gather(*tasks), 1)
+    assert [caller.status for caller in (small, probe, *held)] == [200, 200, 200, 429, 429]
+    again = Caller(bytes(900_000))
+    await asyncio.wait_for(again.start(gated.admission), 1)
+    assert again.status == 200, "the memory is free again"
+
+
+@pytest.mark.parametrize("headers", [{"content-length": "70000"}, {"transfer-encoding": "chunked"}])
+async def test_admission_long_body_without_permission_is_not_received(headers: dict[str, str]) -> None:
+    gated = GatedAdmission(max_body=1_000_000, is_allowed=lambda _: False)
+    gated.release.set()
+    caller = Caller(headers=headers)
+    await asyncio.wait_for(caller.start(gated.admission), 1)
+    assert (caller.status, caller.body) == (200, b"")
+    short = Caller(b"12", headers={"content-length": "2"})
+    await asyncio.wait_for(short.start(gated.admission), 1)
+    assert short.body == b"12"
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from digit_core.images import to_png
@@ -252,3 +253,19 @@ def _connected(port: int, data: bytes) -> Iterator[socket.socket]:
         connection.settimeout(10)
         connection.sendall(data)
         yield connection
+
+
+def test_flood_of_incomplete_bodies_stays_within_body_memory(target: Target) -> None:
+    before = target.memory("VmRSS")
+    Path(f"/proc/{target.worker}/clear_refs").write_text("5")
+    body = bytes(8 * MEBIBYTE - 1024)
+    with ExitStack() as connections:
+        for _ in range(60):
+            connection = connections.enter_context(socket.create_connection(("127.0.0.1", target.port)))
+            # The gateway may answer and close before it has received the whole body.
+            with suppress(OSError):
+                connection.sendall(PREDICT + b"Content-Length: %d\r\n\r\n" % (8 * MEBIBYTE) + body)
+        assert target.send(LIVEZ) == [200]
+        # 480 MiB were sent; 128 MiB may be held, and buffers of the connections.
+        assert target.memory("VmHWM") - before < 200 * MEBIBYTE
+    wait_until(lambda: target.post(to_png(np.eye(28, dtype=np.uint8) * 255), "image/png")[0] == 200)

@@ -61,6 +61,25 @@ def test_prepare_later_large_picture_may_wait_until_deadline(task: TaskCard | No
             prepare(LARGE, task=task, context=context)
 
 
+def test_run_in_thread_behind_long_calls_is_refused_at_once() -> None:
+    work = Work(Settings(deadline=2))
+
+    def call(seconds: float) -> None:
+        work.run_in_thread(request_context(deadline=2), time.sleep, seconds)
+
+    async def flood() -> list[Any]:
+        calls = [bridge.run(call, 0.6) for _ in range(6)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    # The first call shows how long they take.
+    greenlet_loop.call(call, 0.6)
+    started = time.monotonic()
+    results = greenlet_loop.run(flood())
+    refused = [result for result in results if isinstance(result, OverloadedError)]
+    assert 3 <= len(refused) <= 5
+    assert time.monotonic() - started < 3
+
+
 @pytest.mark.parametrize("max_pixels", [10_000, 600_000])
 def test_prepare_file_beyond_the_limit_raises_image_too_large(max_pixels: int) -> None:
     with pytest.raises(ImageTooLargeError):
