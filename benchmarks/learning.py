@@ -21,7 +21,6 @@ from benchmarks.cost import FLAGS, cost, print_row
 from benchmarks.service import service
 from benchmarks.startup import URL, memory
 from digit_core import images
-from digit_core.artifact.feedback_table import is_held_out
 from digit_core.images import to_png
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
@@ -126,7 +125,6 @@ def make_record(picture: bytes) -> Record:
         is_digit=0.9,
         input=picture,
         answered_at=now,
-        held_out=is_held_out(request_id),
         label="5",
         labelled_at=now,
         source="feedback",

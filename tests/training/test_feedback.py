@@ -51,15 +51,29 @@ def test_load_returns_labelled_inputs_oldest_first(save: Save, url: str, digits:
     assert len(loaded.without_negatives()) == 9
 
 
-def test_load_returns_an_input_once_with_its_newest_label(save: Save, url: str, digits: Digits) -> None:
+def test_load_returns_an_input_once_with_its_callers_newest_label(
+    save: Save, url: str, digits: Digits
+) -> None:
     first, second = digits.images[:2]
     save(*(make_record(number, first, label) for number, label in enumerate("127")))
-    save(make_record(3, second, "4", held_out=True), make_record(4, second, "9"))
+    save(make_record(3, second, "9", held_out=True), make_record(4, second, "9"))
     loaded = feedback.load(url, DIGITS)
     assert (loaded.train.labels.tolist(), loaded.held_out.labels.tolist()) == ([7], [9])
-    assert loaded.agreement == Accuracy(1, 5)
+    assert (loaded.agreement.count, loaded.conflicts) == (2, 0)
     usable = loaded.without_tested(np.stack((first, second)))
     assert (len(usable.train), len(usable.held_out)) == (0, 1)
+
+
+def test_load_leaves_out_inputs_that_callers_labelled_differently(
+    save: Save, url: str, digits: Digits
+) -> None:
+    images = digits.images[:40]
+    save(*(make_record(number, image, "1", caller="ann") for number, image in enumerate(images)))
+    save(*(make_record(100 + number, image, "2", caller="eve") for number, image in enumerate(images)))
+    loaded = feedback.load(url, DIGITS)
+    assert (len(loaded), loaded.conflicts) == (0, 40)
+    assert {caller: part.count for caller, part in loaded.agreements.items()} == {"ann": 40, "eve": 40}
+    assert feedback.load(url, DIGITS, ["eve"]).train.labels.tolist() == [1] * 40
 
 
 def test_load_of_another_task_returns_its_answers(save: Save, url: str) -> None:
@@ -80,28 +94,28 @@ def test_describe_counts_by_label(save: Save, url: str, digits: Digits) -> None:
         "source": url,
         "weight": 10,
         "agreeing": 0,
+        "conflicting": 0,
         "train": {"inputs": 2, "by_label": {"7": 1, "no digit": 1}},
         "held_out": {"inputs": 2, "right": 1, "by_label": {"7": 2}, "right_by_label": {"7": 1}},
     }
 
 
-def test_load_counts_labels_that_agree_by_caller(save: Save, url: str, digits: Digits) -> None:
-    image = digits.images[0]
+def test_load_counts_inputs_that_agree_by_caller(save: Save, url: str, digits: Digits) -> None:
+    first, second, third = digits.images[:3]
     save(
-        make_record(0, image, "2"),
-        make_record(1, image, NO_CLASS, predicted=NO_CLASS),
-        make_record(2, image, NO_CLASS, caller="alice"),
-        make_record(3, image, "7", caller="alice", predicted=NO_CLASS),
-        make_record(4, image, "2", caller="alice", held_out=True),
-        make_record(5, image, "1", caller="mallory"),
-        make_record(6, image, None, caller="mallory"),
+        make_record(0, first, "2"),
+        make_record(1, first, "2"),
+        make_record(2, second, NO_CLASS, caller="alice"),
+        make_record(3, first, "2", caller="alice"),
+        make_record(4, third, "1", caller="mallory"),
+        make_record(5, third, None, caller="mallory"),
     )
     loaded = feedback.load(url, DIGITS)
-    assert loaded.agreements == {"": Accuracy(2, 2), "alice": Accuracy(1, 3), "mallory": Accuracy(0, 1)}
-    assert loaded.agreement == Accuracy(3, 6)
+    assert loaded.agreements == {"": Accuracy(1, 1), "alice": Accuracy(1, 2), "mallory": Accuracy(0, 1)}
+    assert loaded.agreement == Accuracy(1, 3)
     rest = feedback.load(url, DIGITS, ["mallory", "alice"])
-    assert rest.agreements == {"": Accuracy(2, 2)}
-    assert (rest.train.labels.tolist(), len(rest.held_out)) == ([NO_DIGIT], 0)
+    assert rest.agreements == {"": Accuracy(1, 1)}
+    assert (rest.train.labels.tolist(), len(rest.held_out)) == ([2], 0)
 
 
 @pytest.mark.parametrize(

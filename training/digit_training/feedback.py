@@ -13,8 +13,7 @@ from PIL import Image
 
 from digit_core.artifact.feedback_table import (
     StoreError,
-    agrees,
-    distinct,
+    count_votes,
     feedback,
     parse_url,
     sqlite_file,
@@ -40,17 +39,15 @@ class Feedback:
     """URL of the store, without a password."""
     train: Examples
     held_out: Examples
+    agreement: Accuracy
+    """Accuracy of the served answers to the inputs, as their labels have it."""
     agreements: dict[str, Accuracy]
-    """Accuracy of the served answers, as the labels have it, by the name of the API key."""
+    """The same of the inputs that a caller labelled, by the name of the API key."""
+    conflicts: int
+    """Number of inputs left out, which callers labelled differently."""
 
     def __len__(self) -> int:
         return len(self.train) + len(self.held_out)
-
-    @property
-    def agreement(self) -> Accuracy:
-        """Accuracy of the served answers, as the labels of all callers have it."""
-        parts = self.agreements.values()
-        return Accuracy(sum(part.correct for part in parts), sum(part.count for part in parts))
 
     def without_negatives(self) -> "Feedback":
         """Leave out the inputs that show none of the classes, for a network that cannot answer so."""
@@ -75,6 +72,7 @@ class Feedback:
             "source": self.source,
             "weight": weight,
             "agreeing": self.agreement.correct,
+            "conflicting": self.conflicts,
             "train": {"inputs": len(self.train), "by_label": self._count(self.train.labels)},
             "held_out": {
                 "inputs": len(held_out),
@@ -92,8 +90,10 @@ class Feedback:
 def load(url: str, task: TaskCard, without_callers: Sequence[str] = ()) -> Feedback:
     """Return the labelled answers of the model of the task's name, each input once.
 
-    `url` is `sqlite:///FILE` or `postgresql://…`; the records of `without_callers`, names of API keys, are
-    left out. Raise DataError, whose message has no password, if they cannot be read or are of another task.
+    Each caller has one vote an input, and a label by hand has precedence; inputs whose votes differ are left
+    out. `url` is `sqlite:///FILE` or `postgresql://…`; the records of `without_callers`, names of API keys,
+    are left out. Raise DataError, whose message has no password, if they cannot be read or are of another
+    task.
     """
     try:
         parsed = parse_url(url)
@@ -109,11 +109,18 @@ def load(url: str, task: TaskCard, without_callers: Sequence[str] = ()) -> Feedb
         cause = error.orig if isinstance(error, sa.exc.StatementError) else error
         sentence = str(cause).partition("\n")[0]
         raise DataError(f"{source}: {sentence}") from error
-    parts: tuple[list[sa.Row[Any]], list[sa.Row[Any]]] = [], []
-    for row, is_held_out in distinct(rows):
-        parts[is_held_out].append(row)
+    votes = count_votes(rows)
+    parts = ([row for row, is_held_out in votes.decided if is_held_out is side] for side in (False, True))
     train, held_out = (_to_examples(part, task, source) for part in parts)
-    return Feedback(task, source, train, held_out, _agreements(rows))
+    return Feedback(
+        task,
+        source,
+        train,
+        held_out,
+        _agreement([row for row, _ in votes.decided]),
+        {caller: _agreement(votes.by_caller[caller]) for caller in sorted(votes.by_caller)},
+        votes.conflicts,
+    )
 
 
 def _select(url: sa.URL, model: str, without_callers: Sequence[str]) -> Sequence[sa.Row[Any]]:
@@ -121,12 +128,12 @@ def _select(url: sa.URL, model: str, without_callers: Sequence[str]) -> Sequence
     options = {} if sqlite_file(url) else {"connect_timeout": _CONNECT_SECONDS}
     engine = sa.create_engine(url, connect_args=options, poolclass=sa.NullPool, hide_parameters=True)
     columns = feedback.c
+    selected: list[sa.Column[Any]] = [
+        *(columns.request_id, columns.caller, columns.input, columns.digest, columns.held_out),
+        *(columns.label, columns.labelled_at, columns.source, columns.predicted),
+    ]
     query = (
-        sa.select(
-            *(columns.request_id, columns.caller, columns.input, columns.digest, columns.held_out),
-            *(columns.label, columns.labelled_at),
-            sa.func.coalesce(agrees, sa.false()).label("agrees"),
-        )
+        sa.select(*selected)
         .where(columns.model == model, columns.label.is_not(None))
         .where(columns.caller.not_in(without_callers))
         .order_by(columns.answered_at, *feedback.primary_key)
@@ -135,10 +142,8 @@ def _select(url: sa.URL, model: str, without_callers: Sequence[str]) -> Sequence
         return connection.execute(query).all()
 
 
-def _agreements(rows: Sequence[sa.Row[Any]]) -> dict[str, Accuracy]:
-    labelled = Counter(row.caller for row in rows)
-    agreeing = Counter(row.caller for row in rows if row.agrees)
-    return {caller: Accuracy(agreeing[caller], labelled[caller]) for caller in sorted(labelled)}
+def _agreement(rows: Sequence[sa.Row[Any]]) -> Accuracy:
+    return Accuracy(sum(row.label == row.predicted for row in rows), len(rows))
 
 
 def _to_examples(rows: Sequence[sa.Row[Any]], task: TaskCard, source: str) -> Examples:

@@ -266,6 +266,8 @@ def _read_feedback(
             f"Labels that agree with the served answers, {caller or 'without an API key'}: "
             f"{agreement.correct:,} of {agreement.count:,}"
         )
+    if stored.conflicts:
+        click.echo(f"Left out of the feedback: {stored.conflicts:,} (callers labelled them differently)")
     gate.check_agreement(stored.agreement)
     known = stored if models.has_is_digit(model) else stored.without_negatives()
     if count := len(stored) - len(known):

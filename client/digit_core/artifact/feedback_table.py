@@ -1,7 +1,9 @@
 """Feedback table: schema and URL of a gateway's store, which training reads. Needs the extra feedback."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,25 +79,52 @@ feedback = _record_table(
 """Inputs that got a label, or wait for one. Pictures that are sent again have the same `digest`."""
 kept = _record_table("kept")
 """Inputs of the last minutes, which may get feedback."""
-agrees = feedback.c.label == feedback.c.predicted
-"""Condition: the label is the predicted one."""
+secret = sa.Table("feedback_secret", metadata, sa.Column("key", sa.Text, primary_key=True))
+"""Key of this store, which decides what is held out: callers can't know it."""
 
 
-def is_held_out(request_id: str) -> bool:
-    """True for a fixed fifth of all requests, whose records test a model and never train it.
+def is_held_out(key: str, digest: str) -> bool:
+    """True for a fifth of all inputs, which test a model and never train it.
 
-    The split by request keeps the digits of one picture, which one hand wrote, on the same side.
+    A keyed hash of the input: neither a request ID nor an attempt with other inputs tells a caller the side.
     """
-    return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8]) % _HELD_OUT_SHARE == 0
+    return int.from_bytes(hmac.digest(key.encode(), digest.encode(), "sha256")[:8]) % _HELD_OUT_SHARE == 0
 
 
-def distinct(rows: Iterable[sa.Row[Any]]) -> Iterator[tuple[sa.Row[Any], bool]]:
-    """Yield the row of the newest label of each input, and True if any row of the input is held out."""
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """Labels of inputs, each of which has one vote a caller.
+
+    `decided` has the row of each input's label, and True if the input is held out; `conflicts` the number of
+    inputs left out, whose votes differ; `by_caller` the rows that are a caller's votes.
+    """
+
+    decided: list[tuple[sa.Row[Any], bool]]
+    conflicts: int
+    by_caller: dict[str, list[sa.Row[Any]]]
+
+
+def count_votes(rows: Iterable[sa.Row[Any]]) -> Votes:
+    """Return the label of each input. The rows have `digest`, `caller`, `label`, `labelled_at`, `source`.
+
+    A caller's vote is its newest label of the input. Labels by hand, of people who may label, have precedence
+    over those of callers.
+    """
     copies: dict[str, list[sa.Row[Any]]] = {}
     for row in rows:
         copies.setdefault(row.digest, []).append(row)
+    decided, by_caller, conflicts = [], dict[str, list[sa.Row[Any]]](), 0
     for same in copies.values():
-        yield max(same, key=lambda row: row.labelled_at), any(row.held_out for row in same)
+        newest = {row.caller: row for row in sorted(same, key=lambda row: row.labelled_at)}
+        for caller, row in newest.items():
+            by_caller.setdefault(caller, []).append(row)
+        deciding = [row for row in newest.values() if row.source == "label"] or [*newest.values()]
+        if len({row.label for row in deciding}) > 1:
+            conflicts += 1
+        else:
+            is_held_out = any(row.held_out for row in same)
+            decided.append((max(deciding, key=lambda row: row.labelled_at), is_held_out))
+    return Votes(decided, conflicts, by_caller)
 
 
 def parse_url(url: str) -> sa.URL:

@@ -1,5 +1,6 @@
 """Feedback on answers: the inputs of a model with their answers and, once people give them, their labels.
 
-gateway ─ KeptAnswers: the answers of the last minutes, in memory
-        └ FeedbackStore: what got a label or was sampled, in SQLite or PostgreSQL ─ digits feedback
+gateway ─ FeedbackStore, in an SQLite file or in PostgreSQL ─ digits feedback
+          ├ kept: the answers of the last minutes
+          └ feedback: what got a label or was sampled
 """

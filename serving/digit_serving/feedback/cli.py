@@ -51,7 +51,7 @@ _model_option = click.option("--model", metavar="NAME", help="Only answers of th
 def _open_store(url: str, *, to_delete: bool = False) -> Iterator["FeedbackStore"]:
     """Yield the store, whose tables only a deletion creates. Expected errors become click's.
 
-    A deletion needs the owner of an SQLite file: its kept answers are that user's, too.
+    A deletion needs the owner of an SQLite file: the gateway could not open the write-ahead log of another.
     """
     from digit_core.artifact.feedback_table import parse_url, sqlite_file
     from digit_serving.feedback.store import FeedbackStore
@@ -117,16 +117,29 @@ def show(request_id: str, url: str, png: Path | None) -> None:
 @_since_option
 @_model_option
 @click.option(
+    "--without-caller",
+    "without_callers",
+    metavar="KEY",
+    multiple=True,
+    help="Leave out the feedback of this API key; repeatable.",
+)
+@click.option(
     "--originals", is_flag=True, help="Write pictures as they were sent, where they are kept, not inputs."
 )
 def export_records(
-    target: Path, url: str, since: datetime | None, model: str | None, originals: bool
+    target: Path,
+    url: str,
+    since: datetime | None,
+    model: str | None,
+    without_callers: tuple[str, ...],
+    originals: bool,
 ) -> None:
     """Write the labelled inputs to OUT/train and OUT/held-out, with a folder for each label.
 
-    Keras's image_dataset_from_directory and `digits export --data` read these folders. A fifth of the
-    requests is held out, as in `digits train --feedback`. An input that was sent several times is written
-    once, with its newest label. Inputs of no class are left out.
+    Keras's image_dataset_from_directory and `digits export --data` read these folders. A fifth of the inputs
+    is held out, as in `digits train --feedback`. Each input is written once: each caller has one vote, its
+    newest label, and a label by hand has precedence. Inputs whose votes differ, and those of no class, are
+    left out.
     """
     from digit_serving.feedback import output
 
@@ -137,10 +150,13 @@ def export_records(
                 f"the store has several models; choose one with --model: {', '.join(models)}"
             )
         name = model or next(iter(models), "")
-        counts = output.write_folders(store.labelled_inputs(name, since=since, originals=originals), target)
+        votes = store.votes(since=since, model=name, without_callers=without_callers)
+        counts = output.write_folders(store.decided_records(votes, originals=originals), target)
     for part, by_label in counts.items():
         labels = ", ".join(f"{label}: {count:,}" for label, count in sorted(by_label.items()))
         click.echo(f"{target / part}: {by_label.total():,} ({labels or 'none'})")
+    if votes.conflicts:
+        click.echo(f"Left out: {votes.conflicts:,} (their labels differ)")
 
 
 @feedback.command()
@@ -153,20 +169,15 @@ def export_records(
 def delete(url: str, before: datetime | None, request_id: str | None, yes: bool) -> None:
     """Delete answers, so that no byte of them remains in the store's files.
 
-    Also those that the gateway keeps for feedback, as far as this machine has them. Backups are not reached.
-    With PostgreSQL the write-ahead log and its archives keep copies until they are recycled.
+    Also those that the gateway keeps for feedback. Backups are not reached. With PostgreSQL the write-ahead
+    log and its archives keep copies until they are recycled.
     """
-    from digit_serving.feedback.store import KeptAnswers
-
     if before is None and request_id is None:
         raise click.UsageError("give --before, --request or both")
     with _open_store(url, to_delete=True) as store:
         if not yes:
             count = store.count(before=before, request_id=request_id)
             click.confirm(f"Delete {_answers(count)}?", abort=True)
-        # Kept answers first: feedback on one of them would write it into the store again.
-        with closing(KeptAnswers(url)) as kept:
-            kept.delete(before=before, request_id=request_id)
         deleted = store.delete(before=before, request_id=request_id)
     click.echo(f"Deleted {_answers(deleted)}.")
 
@@ -174,7 +185,10 @@ def delete(url: str, before: datetime | None, request_id: str | None, yes: bool)
 @feedback.command()
 @_store_option
 def stats(url: str) -> None:
-    """Count the answers, and those whose label is the predicted one, of each version."""
+    """Count the answers, the labelled inputs, and those whose label is the predicted one.
+
+    By version and caller. An input counts once for each caller.
+    """
     from digit_serving.feedback import output
 
     with _open_store(url) as store:

@@ -1,5 +1,7 @@
 """Database of records: connection, schema and writing, alike for SQLite and PostgreSQL."""
 
+import hashlib
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,12 +14,21 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from digit_core.artifact.feedback_table import StoreError, metadata, sqlite_file, without_password
+from digit_core.artifact.feedback_table import (
+    StoreError,
+    feedback,
+    is_held_out,
+    kept,
+    metadata,
+    secret,
+    sqlite_file,
+    without_password,
+)
 from digit_serving.feedback.records import Record
 
 VERSION_TABLE = "feedback_schema"
 """Table of the schema's revision, in Alembic's form: a release that changes the schema can go on with it."""
-_REVISION = "0001"
+_REVISION, _WITHOUT_SECRET = "0002", "0001"
 _revision = sa.Table(
     VERSION_TABLE,
     sa.MetaData(),
@@ -54,7 +65,7 @@ class Criteria(TypedDict, total=False):
 
 
 class Database:
-    """Table of records in a database with the schema of this release: a pool of connections.
+    """Tables of records in a database with the schema of this release: a pool of connections.
 
     Gateways, which write, create the schema, and so does a deletion. Commands that read do not: a look at a
     store must not change it.
@@ -62,28 +73,24 @@ class Database:
     Use it in the process that opened it: connections do not survive a fork. Threads may share it.
     """
 
-    def __init__(self, url: sa.URL, table: sa.Table, *, durable: bool = True, create: bool = True) -> None:
-        """Open the database. Raise StoreError.
-
-        Without a schema, create it if `create` is true. If `durable` is false, SQLite does not wait for the
-        disk: a crash of the machine, not of the process, loses the latest transactions.
-        """
+    def __init__(self, url: sa.URL, *, create: bool = True) -> None:
+        """Open the database. Without a schema, create it if `create` is true. Raise StoreError."""
         self._url = url
         self._file = file = sqlite_file(url)
         self._is_sqlite = file is not None
-        self._table = table
         # Built once: building takes longer than writing a row.
-        self._upsert = _upsert(table, self._is_sqlite)
+        self._upserts = {table: _upsert(table, self._is_sqlite) for table in (feedback, kept)}
         with self._translated_errors():
             if file:
                 # Readable by its owner only. An existing file must not be opened: closing it would drop the
                 # locks that SQLite holds for this process.
                 file.touch(mode=0o600)
             self._fingerprint = _fingerprint(file)
-            self._engine = _create_engine(url, durable)
+            self._engine = _create_engine(url)
             try:
                 with self._engine.begin() as connection:
                     self._ensure_schema(connection, create)
+                    self._key = connection.scalar(sa.select(secret.c.key)) if create else None
             except BaseException:
                 self.close()
                 raise
@@ -103,8 +110,8 @@ class Database:
         with self._translated_errors(), self._engine.begin() as connection:
             yield connection
 
-    def save(self, records: Sequence[Record]) -> None:
-        """Insert the records in one transaction, on disk at the return if the database is durable.
+    def save(self, records: Sequence[Record], table: sa.Table = feedback) -> None:
+        """Insert the records into a table in one transaction, which is on disk at the return.
 
         A record replaces the stored one of the same request, index, position and caller, unless the label of
         that is newer. Raise StoreError.
@@ -112,9 +119,15 @@ class Database:
         if not records:
             return
         # PostgreSQL locks row by row: the same order everywhere excludes deadlocks.
-        rows = sorted(map(vars, records), key=lambda row: [row[column] for column in _KEY])
+        rows = sorted(map(self._to_row, records), key=lambda row: [row[column] for column in _KEY])
         with self.transaction() as connection:
-            connection.execute(self._upsert, rows)
+            connection.execute(self._upserts[table], rows)
+
+    def _to_row(self, record: Record) -> dict[str, Any]:
+        if record.held_out is not None:
+            return vars(record)
+        assert self._key, "only a store that may be created takes records"
+        return vars(record) | {"held_out": is_held_out(self._key, hashlib.sha256(record.input).hexdigest())}
 
     def fetch(self, query: "sa.Select[Any]") -> list[Record]:
         """Return the records of a query for all columns of a table. Raise StoreError."""
@@ -122,18 +135,20 @@ class Database:
             return [Record(**row) for row in connection.execute(query).mappings()]
 
     def delete(self, **given: Unpack[Criteria]) -> int:
-        """Delete the records that meet all criteria, and return their number.
+        """Delete the records that meet all criteria, kept ones too, and return the number of the others.
 
-        The table is written anew, so that no byte of them remains; backups and replicas are not reached. With
-        PostgreSQL the write-ahead log and its archives keep copies until they are recycled. Raise ValueError
-        without a criterion, and StoreError if a reader delays the removal of the bytes.
+        The tables are written anew, so that no byte of them remains; backups and replicas are not reached.
+        With PostgreSQL the write-ahead log and its archives keep copies until they are recycled. Raise
+        ValueError without a criterion, and StoreError if a reader delays the removal of the bytes.
         """
-        count = self.delete_rows(*criteria(self._table, **given))
+        # Kept answers first: feedback on one of them would write it into the store again.
+        self.delete_rows(kept, *criteria(kept, **given))
+        count = self.delete_rows(feedback, *criteria(feedback, **given))
         # Also after no deletion: an earlier one may have been interrupted before its end.
         self._vacuum()
         return count
 
-    def delete_rows(self, *conditions: sa.ColumnElement[bool]) -> int:
+    def delete_rows(self, table: sa.Table, *conditions: sa.ColumnElement[bool]) -> int:
         """Delete the rows that meet all conditions and return their number; their bytes may remain.
 
         Raise StoreError, and ValueError without a condition.
@@ -141,12 +156,12 @@ class Database:
         if not conditions:
             raise ValueError("a deletion needs a condition")
         with self.transaction() as connection:
-            return connection.execute(sa.delete(self._table).where(*conditions)).rowcount
+            return connection.execute(sa.delete(table).where(*conditions)).rowcount
 
     def _vacuum(self) -> None:
-        """Write the table anew from its rows. Writers wait meanwhile.
+        """Write the tables anew from their rows. Writers wait meanwhile.
 
-        PostgreSQL needs the owner of the table, and keeps deleted rows in the file as long as an older
+        PostgreSQL needs the owner of the tables, and keeps deleted rows in the file as long as an older
         transaction may read them.
         """
         self.check_file()
@@ -155,7 +170,8 @@ class Database:
             self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
         ):
             if not self._is_sqlite:
-                connection.execute(sa.text(f"VACUUM FULL {self._table.name}"))
+                connection.execute(sa.text("VACUUM FULL feedback"))
+                connection.execute(sa.text("VACUUM FULL kept"))
                 return
             connection.execute(sa.text("VACUUM"))
             self._truncate_wal(connection)
@@ -178,7 +194,8 @@ class Database:
 
     def _ensure_schema(self, connection: sa.Connection, create: bool) -> None:
         # Without the lock first: a process that writes for long must not delay others that open the store.
-        if self._has_schema(connection):
+        current = self._current_revision(connection)
+        if current == _REVISION or (current and not create):
             return
         if not create:
             raise StoreError(
@@ -189,26 +206,29 @@ class Database:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-        if self._has_schema(connection):
+        current = self._current_revision(connection)
+        if current == _REVISION:
             return
-        metadata.create_all(connection, checkfirst=False)
-        if not self._is_sqlite:
+        metadata.create_all(connection, tables=[secret] if current else None, checkfirst=False)
+        if not self._is_sqlite and not current:
             # No write-ahead log of the kept answers; the table is empty after a crash.
             connection.execute(sa.text("ALTER TABLE kept SET UNLOGGED"))
-        _revision.create(connection)
+        connection.execute(secret.insert().values(key=secrets.token_hex()))
+        _revision.create(connection, checkfirst=True)
+        connection.execute(_revision.delete())
         connection.execute(_revision.insert().values(version_num=_REVISION))
 
-    def _has_schema(self, connection: sa.Connection) -> bool:
-        """Return False for a new database. Raise StoreError for the schema of a newer release."""
+    def _current_revision(self, connection: sa.Connection) -> str | None:
+        """Return the schema's revision, None for a new database. Raise StoreError for a newer release's."""
         if not sa.inspect(connection).has_table(VERSION_TABLE):
-            return False
-        current = connection.scalar(sa.select(_revision.c.version_num))
-        if current != _REVISION:
+            return None
+        current: str = connection.scalar(sa.select(_revision.c.version_num)) or ""
+        if current not in (_REVISION, _WITHOUT_SECRET):
             raise StoreError(
                 f"{without_password(self._url)} has schema {current}, which is newer than {_REVISION}, "
                 "the newest that this installation knows; upgrade digits"
             )
-        return True
+        return current
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -252,7 +272,7 @@ def _upsert(table: sa.Table, is_sqlite: bool) -> sa.Insert:
     )
 
 
-def _create_engine(url: sa.URL, durable: bool) -> sa.Engine:
+def _create_engine(url: sa.URL) -> sa.Engine:
     """Return an engine whose errors do not quote parameters: inputs must not get into logs."""
     if url.get_backend_name() != "sqlite":
         return sa.create_engine(url, connect_args=_LIBPQ_OPTIONS, hide_parameters=True, pool_pre_ping=True)
@@ -261,7 +281,7 @@ def _create_engine(url: sa.URL, durable: bool) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: Any) -> None:
         _use_wal(connection)
-        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON")
         # VACUUM would write its copy of the inputs into the system's folder for temporary files.
         connection.execute("PRAGMA temp_store = MEMORY")

@@ -27,7 +27,7 @@ _MAX_SIDE = 32
 _RECORD_HEADINGS = (
     *("ANSWERED", "REQUEST", "INPUT", "MODEL", "VERSION", "PREDICTED", "CONFIDENCE", "LABEL", "SOURCE"),
 )
-_VERSION_HEADINGS = ("MODEL", "VERSION", "RECORDS", "LABELLED", "AGREEING")
+_VERSION_HEADINGS = ("MODEL", "VERSION", "CALLER", "RECORDS", "LABELLED", "AGREEING")
 
 
 def format_records(records: Iterable[Record]) -> str:
@@ -50,18 +50,19 @@ def format_records(records: Iterable[Record]) -> str:
 
 
 def format_stats(stats: Iterable[Agreement]) -> str:
-    """Return a table with a line for each version, and the share of the labelled records that agree."""
+    """Return a table with a line for each version and caller, and the share of labelled inputs that agree."""
     rows = [
         (
             version.model,
             str(version.version),
+            version.caller or NONE,
             f"{version.records:,}",
             f"{version.labelled:,}",
             f"{version.agreeing:,} ({version.agreeing / version.labelled:.1%})" if version.labelled else NONE,
         )
         for version in stats
     ]
-    return format_table(_VERSION_HEADINGS, rows, numbers=set(_VERSION_HEADINGS[1:]))
+    return format_table(_VERSION_HEADINGS, rows, numbers={*_VERSION_HEADINGS} - {"MODEL", "CALLER"})
 
 
 def format_record(record: Record) -> str:
@@ -106,7 +107,7 @@ def write_folders(records: Iterable[Record], folder: Path) -> dict[str, Counter[
             # Labels are words of the model's author; no word may lead out of the folder.
             if record.label.startswith(".") or Path(record.label).name != record.label:
                 raise DigitServingError(f"the label {record.label!r} cannot name a folder")
-            part = _PARTS[record.held_out]
+            part = _PARTS[bool(record.held_out)]
             target = unfinished / part / record.label / f"{_name(record)}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(_picture(record))

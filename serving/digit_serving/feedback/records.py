@@ -33,8 +33,8 @@ class Record:
     """PNG of the model's input: grey [h, w] or RGB [h, w, 3]."""
     answered_at: datetime
     """Time of the answer, with a time zone."""
-    held_out: bool
-    """True if the record tests a model and never trains it; see `is_held_out`."""
+    held_out: bool | None = None
+    """True if the record tests a model and never trains it; the store decides it when it saves None."""
     caller: str = ""
     """Name of the API key that sent the request, "" if no keys are required."""
     label: str | None = None
@@ -51,13 +51,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Counts of the records of one version of a model.
+    """Counts of the records of one version of a model and one caller.
 
-    A record agrees if its label is the predicted one.
+    An input that was sent several times counts once among the labelled ones, and agrees if the caller's
+    newest label is the predicted one.
     """
 
     model: str
     version: int
+    caller: str
     records: int
     labelled: int
     agreeing: int

@@ -1,34 +1,25 @@
-"""Feedback store, of records with labels and those that wait for one, and the answers kept beside it."""
+"""Feedback store: answers with labels, those that wait for one by hand, and those that may get feedback."""
 
 import dataclasses
-import hashlib
-import os
 import random
-import sqlite3
-import stat
-import tempfile
-from collections.abc import Iterator
-from contextlib import closing
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import sqlalchemy as sa
 
 from digit_core.artifact.feedback_table import (
-    StoreError,
-    agrees,
-    distinct,
+    Votes,
+    count_votes,
     feedback,
     kept,
     parse_url,
-    sqlite_file,
 )
 from digit_serving.feedback.database import Criteria, Database, criteria
 from digit_serving.feedback.records import Agreement, Record
 
 _PAGE_ROWS = 100
-_MEMORY = Path("/dev/shm")  # noqa: S108 - files are in a folder that only this user may enter
 
 _columns = feedback.c
 _key = (_columns.request_id, _columns.index, _columns.position, _columns.caller)
@@ -55,7 +46,7 @@ class FeedbackStore(Database):
 
     def __init__(self, url: str, *, create: bool = True) -> None:
         """Open the store. Raise StoreError, also for one without tables unless `create` is true."""
-        super().__init__(parse_url(url), feedback, create=create)
+        super().__init__(parse_url(url), create=create)
 
     def records(self, *, originals: bool = False, **given: Unpack[Criteria]) -> Iterator[Record]:
         """Yield the records that meet all criteria, oldest first.
@@ -75,21 +66,18 @@ class FeedbackStore(Database):
             key = (last.answered_at, last.request_id, last.index, last.position, last.caller)
             page = self.fetch(query.where(sa.tuple_(*_OLDEST_FIRST) > key))
 
-    def labelled_inputs(
-        self, model: str, *, since: datetime | None = None, originals: bool = False
-    ) -> Iterator[Record]:
-        """Yield each labelled input of the model once, with its newest label.
-
-        It is held out if one of the requests that sent it is.
-        """
-        conditions = criteria(feedback, since=since, model=model, labelled=True)
-        without_pictures: list[sa.Column[Any]] = [
-            *(*_key, _columns.digest, _columns.labelled_at, _columns.held_out),
-        ]
-        query = sa.select(*without_pictures).where(*conditions).order_by(*_OLDEST_FIRST)
+    def votes(self, *, without_callers: Sequence[str] = (), **given: Unpack[Criteria]) -> Votes:
+        """Return the label of each input that meets all criteria; its rows have no pictures."""
+        labelled = (_columns.label.is_not(None), _columns.caller.not_in(without_callers))
+        names = ("model", "version", "predicted", "label", "source", "labelled_at", "digest", "held_out")
+        columns = [*_key, *(_columns[name] for name in names)]
+        query = sa.select(*columns).where(*criteria(feedback, **given), *labelled).order_by(*_OLDEST_FIRST)
         with self.transaction() as connection:
-            rows = connection.execute(query).all()
-        held_out = {tuple(row[: len(_key)]): is_held_out for row, is_held_out in distinct(rows)}
+            return count_votes(connection.execute(query).all())
+
+    def decided_records(self, votes: Votes, *, originals: bool = False) -> Iterator[Record]:
+        """Yield the record of each decided input, held out or not as the votes have it."""
+        held_out = {tuple(row[: len(_key)]): is_held_out for row, is_held_out in votes.decided}
         columns = _with_original if originals else _without_original
         keys = [*held_out]
         for start in range(0, len(keys), _PAGE_ROWS):
@@ -105,20 +93,22 @@ class FeedbackStore(Database):
             return connection.execute(query).scalar_one()
 
     def stats(self) -> list[Agreement]:
-        """Return the counts of each version, by model and version."""
-        version = (_columns.model, _columns.version)
-        query = (
-            sa.select(
-                *version,
-                sa.func.count(),
-                sa.func.count(_columns.label),
-                sa.func.count().filter(agrees),
-            )
-            .group_by(*version)
-            .order_by(*version)
-        )
+        """Return the counts of each version and caller, by model and version."""
+        group = (_columns.model, _columns.version, _columns.caller)
+        query = sa.select(*group, sa.func.count()).group_by(*group).order_by(*group)
         with self.transaction() as connection:
-            return [Agreement(*row) for row in connection.execute(query)]
+            counts = connection.execute(query).all()
+        by_caller = [self.votes(model=model).by_caller for model in {row.model for row in counts}]
+        votes = [row for callers in by_caller for rows in callers.values() for row in rows]
+        labelled = Counter((row.model, row.version, row.caller) for row in votes)
+        agreeing = Counter(
+            (row.model, row.version, row.caller) for row in votes if row.label == row.predicted
+        )
+        keys = [(model, version, caller) for model, version, caller, _ in counts]
+        return [
+            Agreement(*key, records=row[3], labelled=labelled[key], agreeing=agreeing[key])
+            for key, row in zip(keys, counts, strict=True)
+        ]
 
     def unlabelled(
         self, model: str, *, above: float | None = None, limit: int, pool: int
@@ -176,65 +166,26 @@ class FeedbackStore(Database):
         with self.transaction() as connection:
             return labelled if connection.execute(change).rowcount else None
 
+    def keep(self, records: Sequence[Record]) -> None:
+        """Keep answers that may get feedback, beside the stored ones."""
+        self.save(records, kept)
 
-class KeptAnswers(Database):
-    """Answers that may still get feedback, for a store of the same URL.
-
-    With PostgreSQL, all gateways share them in an unlogged table. With SQLite, all processes of a user on one
-    machine share a file in memory. Every method raises StoreError if the database fails. Open it in the
-    process that uses it, after a fork; threads may share it.
-    """
-
-    def __init__(self, url: str) -> None:
-        """Open the answers. Raise StoreError."""
-        parsed = parse_url(url)
-        file = sqlite_file(parsed)
-        in_memory = parsed.set(database=str(_file_in_memory(file))) if file else parsed
-        super().__init__(in_memory, kept, durable=False)
-
-    def find(self, request_id: str, index: int, caller: str) -> list[Record]:
+    def find_kept(self, request_id: str, index: int, caller: str) -> list[Record]:
         """Return the records of one picture of a caller's request, by position.
 
         None if the request is unknown, expired, or another caller's. If the caller reused the request ID,
         only the latest answer is returned.
         """
         conditions = [kept.c.request_id == request_id, kept.c.index == index, kept.c.caller == caller]
-        query = sa.select(kept).where(*conditions).order_by(kept.c.position)
-        found = self.fetch(query)
+        found = self.fetch(sa.select(kept).where(*conditions).order_by(kept.c.position))
         latest = max((record.answered_at for record in found), default=None)
         return [record for record in found if record.answered_at == latest]
 
     def expire(self, seconds: float, max_rows: int) -> int:
-        """Delete records older than `seconds`, and the oldest beyond `max_rows`; return their number."""
+        """Delete kept answers older than `seconds`, and the oldest beyond `max_rows`; return their number."""
         answered_at = kept.c.answered_at
         query = sa.select(answered_at).order_by(answered_at.desc()).offset(max_rows).limit(1)
         with self.transaction() as connection:
             newest_excess = connection.scalar(query)
         cutoff = datetime.now(UTC) - timedelta(seconds=seconds)
-        return self.delete_rows(answered_at <= max(cutoff, newest_excess or cutoff))
-
-
-def remove_kept(url: str) -> None:
-    """Remove the answers kept for an SQLite store, unless another process has them open.
-
-    Raise StoreError, OSError or sqlite3.Error if they remain.
-    """
-    store = sqlite_file(parse_url(url))
-    if store is None or not (file := _file_in_memory(store)).exists():
-        return
-    with closing(sqlite3.connect(file, timeout=0)) as connection:
-        # Needs to be the only connection, and removes the write-ahead log.
-        connection.execute("PRAGMA journal_mode = DELETE")
-        file.unlink()
-
-
-def _file_in_memory(store: Path) -> Path:
-    """Return the path of the answers kept for a store: in memory where the system has a folder for it."""
-    parent = _MEMORY if _MEMORY.is_dir() else Path(tempfile.gettempdir())
-    folder = parent / f"digits-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    # Everybody may create a folder, or a link, of this name there.
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise StoreError(f"{folder} is not a folder that only this user may enter; remove it")
-    return folder / f"{hashlib.sha256(os.fsencode(store)).hexdigest()[:16]}.db"
+        return self.delete_rows(kept, answered_at <= max(cutoff, newest_excess or cutoff))

@@ -12,18 +12,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from digit_core import images
-from digit_core.artifact.feedback_table import StoreError, is_held_out
+from digit_core.artifact.feedback_table import StoreError
 from digit_core.artifact.task_card import NO_CLASS, TaskCard
 from digit_core.recognition import to_pixels
 from digit_core.results import Prediction, Reading
 from digit_serving.feedback.records import Record
-from digit_serving.feedback.store import FeedbackStore, KeptAnswers
+from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.body import Body
 from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import FeedbackUnavailableError
@@ -32,65 +32,76 @@ from digit_serving.gateway.request import Answer, RequestContext
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import in_share
 
-_MAX_QUEUED_BYTES = 32 * 2**20
-"""Pictures that wait for the thread. Further answers are dropped."""
-_BATCH_SECONDS = 0.1
-"""Time in which answers gather for one transaction."""
-_EXPIRY_SECONDS = 1.0
-"""Least time between two deletions of expired answers."""
-_IDLE_SECONDS = 10.0
-"""Longest time between two deletions of expired answers."""
-_FIND_SECONDS = 0.5
-"""Longest wait for an answer that another worker is about to write."""
-_FIND_INTERVAL_SECONDS = 0.05
-_CALL_SECONDS = 2.0
-"""Longest wait for the store."""
-_CALL_THREADS = 2
-_RETRY_SECONDS = 1.0
-"""Time between two attempts to open a database, which take some 10 ms."""
-_CLOSE_SECONDS = 5.0
-"""Longest wait for the thread at the end."""
-
-_Database = TypeVar("_Database", KeptAnswers, FeedbackStore)
 _Result = TypeVar("_Result")
 
 _log = logging.getLogger(__name__)
 
 
-class _Lazy(Generic[_Database]):
-    """Database that is opened at its first use, and anew after a failure, at most once a second.
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """Limits of keeping: times are in seconds."""
 
-    A new opening is what a removed file needs. Uses until then fail at once.
+    queued_bytes: int = 32 * 2**20
+    """Pictures that wait for the thread. Further answers are dropped."""
+    kept_inputs: int = 10_000
+    """Inputs that may get feedback, of all gateways with the same store. The oldest are deleted first."""
+    sure: float = 0.9
+    """Confidence from which on an answer is no sample."""
+    batch: float = 0.1
+    """Time in which answers gather for one transaction."""
+    expiry: float = 1.0
+    """Least time between two deletions of expired answers."""
+    idle: float = 10.0
+    """Longest time between two deletions of expired answers."""
+    find: float = 0.5
+    """Longest wait for an answer that another worker is about to write."""
+    find_interval: float = 0.05
+    call: float = 2.0
+    """Longest wait for the store."""
+    threads: int = 2
+    """Threads that call the store: one that hangs must not delay other work in threads."""
+    retry: float = 1.0
+    """Time between two attempts to open the store, which take some 10 ms."""
+    close: float = 5.0
+    """Longest wait for the thread at the end."""
+
+
+_LIMITS = _Limits()
+
+
+class _LazyStore:
+    """Store that is opened at its first use, and anew after a failure, at most once a second.
+
+    A removed file needs a new opening. Uses until then fail at once.
     """
 
-    def __init__(self, kind: type[_Database], url: str) -> None:
-        self._kind: type[_Database] = kind
+    def __init__(self, url: str) -> None:
         self._url = url
         self._lock = threading.Lock()
         self._next_attempt = 0.0
-        self._database: _Database | None = None
+        self._store: FeedbackStore | None = None
 
-    def use(self, function: Callable[[_Database], _Result]) -> _Result:
-        """Call the function with the open database. Raise StoreError."""
+    def use(self, function: Callable[[FeedbackStore], _Result]) -> _Result:
+        """Call the function with the open store. Raise StoreError."""
         with self._lock:
-            if self._database is None:
+            if self._store is None:
                 if time.monotonic() < self._next_attempt:
                     raise StoreError("the database failed within the last second")
-                self._next_attempt = time.monotonic() + _RETRY_SECONDS
-                self._database = self._kind(self._url)
-            database = self._database
+                self._next_attempt = time.monotonic() + _LIMITS.retry
+                self._store = FeedbackStore(self._url)
+            store = self._store
         try:
-            return function(database)
+            return function(store)
         except StoreError:
             with self._lock:
-                if self._database is database:
-                    self._database = None
-            database.close()
+                if self._store is store:
+                    self._store = None
+            store.close()
             raise
 
     def close(self) -> None:
-        if self._database:
-            self._database.close()
+        if self._store:
+            self._store.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +163,13 @@ class AnswerKeeper:
     A sample of unsure answers is stored, too, without labels.
 
     Call `start` in the process that serves, `close` after its last request. Keeping never blocks and never
-    raises: answers that can't be kept are counted. While a database can't be opened, later uses try again.
+    raises: answers that can't be kept are counted. While the store can't be opened, later uses try again.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._seconds = settings.feedback_keep
-        self._max_rows = settings.feedback_max_kept
         self._keeps_originals = settings.feedback_originals
         self._sample_share = settings.feedback_sample
-        self._sample_below = settings.feedback_sample_below
         self._metrics = metrics
         self._answers: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
         # Each counter has one thread that writes it, so that neither needs a lock.
@@ -168,11 +177,9 @@ class AnswerKeeper:
         self.is_available = True
         """False while answers or feedback can't be written, as of the latest attempt."""
         self._closing = threading.Event()
-        self._kept = _Lazy(KeptAnswers, settings.feedback)
-        self._store = _Lazy(FeedbackStore, settings.feedback)
+        self._store = _LazyStore(settings.feedback)
         self._writer = threading.Thread(target=self._write, name="answers", daemon=True)
-        # Threads of its own: a store that hangs must not delay other work in threads.
-        self._executor = ThreadPoolExecutor(_CALL_THREADS, "feedback")
+        self._executor = ThreadPoolExecutor(_LIMITS.threads, "feedback")
 
     def start(self) -> None:
         """Start the thread, which writes the answers."""
@@ -180,12 +187,11 @@ class AnswerKeeper:
         self._writer.start()
 
     def close(self) -> None:
-        """Write the answers in the queue, within `_CLOSE_SECONDS`, and close the databases."""
+        """Write the answers in the queue, within `_LIMITS.close` seconds, and close the store."""
         self._closing.set()
         self._answers.put(None)
-        self._writer.join(_CLOSE_SECONDS)
+        self._writer.join(_LIMITS.close)
         self._executor.shutdown(wait=False, cancel_futures=True)
-        self._kept.close()
         self._store.close()
 
     def keep(
@@ -209,7 +215,7 @@ class AnswerKeeper:
             {index: file for index, file in files if isinstance(file, bytes)},
         )
         size = queued.size
-        if self._queued_bytes - self._written_bytes + size > _MAX_QUEUED_BYTES:
+        if self._queued_bytes - self._written_bytes + size > _LIMITS.queued_bytes:
             self._metrics.feedback_dropped.inc(queued.count)
             return
         self._queued_bytes += size
@@ -220,16 +226,26 @@ class AnswerKeeper:
 
         Raise FeedbackUnavailableError. In code that `bridge.run` calls, as `use_store`.
         """
-        end = time.perf_counter() + _FIND_SECONDS
+        end = time.perf_counter() + _LIMITS.find
         while True:
-            records = self._call(self._kept, lambda kept: kept.find(request_id, index, caller))
+            records = self.use_store(lambda store: store.find_kept(request_id, index, caller))
             if records or time.perf_counter() > end:
                 return records
-            await_(asyncio.sleep(_FIND_INTERVAL_SECONDS))
+            await_(asyncio.sleep(_LIMITS.find_interval))
 
     def use_store(self, function: Callable[[FeedbackStore], _Result]) -> _Result:
         """Call the function with the store, in a thread. Raise FeedbackUnavailableError."""
-        return self._call(self._store, function)
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._executor, lambda: self._store.use(function))
+        try:
+            return await_(asyncio.wait_for(future, _LIMITS.call))
+        except (StoreError, OSError) as error:
+            # The thread that writes may hang as well, and then tells nothing.
+            self.is_available = False
+            _log.warning("feedback is unavailable: %s", str(error) or f"no answer in {_LIMITS.call:g} s")
+            raise FeedbackUnavailableError(
+                "The store of feedback does not answer. Try again later."
+            ) from error
 
     def _write(self) -> None:
         """Write answers until `close`, and delete expired ones."""
@@ -238,12 +254,12 @@ class AnswerKeeper:
             answers = self._take()
             unwritten = sum(answer.count for answer in answers)
             try:
-                # Before the answers are written: a full memory may get room for them.
-                if time.monotonic() - expired_at >= _EXPIRY_SECONDS:
-                    self._kept.use(lambda kept: kept.expire(self._seconds, self._max_rows))
+                # Before the answers are written: a full disk may get room for them.
+                if time.monotonic() - expired_at >= _LIMITS.expiry:
+                    self._store.use(lambda store: store.expire(self._seconds, _LIMITS.kept_inputs))
                     expired_at = time.monotonic()
                 records = [record for answer in answers for record in answer.records()]
-                self._kept.use(partial(KeptAnswers.save, records=records))
+                self._store.use(partial(FeedbackStore.keep, records=records))
                 samples = self._choose_samples(records)
                 unwritten = len(samples)
                 if samples:
@@ -251,12 +267,11 @@ class AnswerKeeper:
                 for sample in samples:
                     self._metrics.feedback_sampled.labels(sample.model, sample.version).inc()
                 unwritten = 0
-                # Open it before the first feedback, which would have to wait. A removed file must be closed
-                # by each worker before any can make a new one.
+                # Each worker closes a removed file before any worker can make a new one.
                 self._store.use(FeedbackStore.check_file)
                 self.is_available = True
             except Exception as error:
-                # Whatever it is, the next answers get another attempt.
+                # Every failure: the thread must outlive it, and the next answers get another attempt.
                 if self.is_available:
                     is_bug = not isinstance(error, StoreError)
                     _log.error("feedback is unavailable: %s", error, exc_info=is_bug)
@@ -271,33 +286,18 @@ class AnswerKeeper:
         return [
             dataclasses.replace(record, source="sample", original=None)
             for record in records
-            if record.confidence < self._sample_below
-            and in_share(self._sample_share, record.request_id, b"sample")
+            if record.confidence < _LIMITS.sure and in_share(self._sample_share, record.request_id, b"sample")
         ]
 
     def _take(self) -> list[_Queued]:
-        """Return the answers in the queue. Wait for the first at most `_IDLE_SECONDS`, and gather others."""
+        """Return the answers in the queue: wait for the first for `_LIMITS.idle` seconds, and gather others."""
         taken = []
         with suppress(queue.Empty):
-            taken.append(self._answers.get(timeout=_IDLE_SECONDS))
-            self._closing.wait(_BATCH_SECONDS)
+            taken.append(self._answers.get(timeout=_LIMITS.idle))
+            self._closing.wait(_LIMITS.batch)
             while True:
                 taken.append(self._answers.get_nowait())
         return [answer for answer in taken if answer]
-
-    def _call(self, database: _Lazy[_Database], function: Callable[[_Database], _Result]) -> _Result:
-        """Call the function with the database in a thread."""
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._executor, lambda: database.use(function))
-        try:
-            return await_(asyncio.wait_for(future, _CALL_SECONDS))
-        except (StoreError, OSError) as error:
-            # The thread that writes may hang as well, and then tells nothing.
-            self.is_available = False
-            _log.warning("feedback is unavailable: %s", str(error) or f"no answer in {_CALL_SECONDS:g} s")
-            raise FeedbackUnavailableError(
-                "The store of feedback does not answer. Try again later."
-            ) from error
 
 
 def _template(context: RequestContext, version: int) -> Record:
@@ -315,7 +315,6 @@ def _template(context: RequestContext, version: int) -> Record:
         is_digit=None,
         input=b"",
         answered_at=datetime.now(UTC),
-        held_out=is_held_out(context.request_id),
     )
 
 

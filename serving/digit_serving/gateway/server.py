@@ -6,7 +6,6 @@ import os
 import signal
 import ssl
 import time
-from contextlib import suppress
 from functools import partial
 from logging import getLogger
 from pathlib import Path
@@ -99,12 +98,6 @@ class _Server(BaseApplication):  # type: ignore[misc]
     def _remove_files(self, _: object) -> None:
         """Remove the files that the workers shared."""
         rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
-        if self._settings.feedback:
-            # A gateway that could not start ends here, too.
-            with suppress(Exception):
-                from digit_serving.feedback.store import remove_kept
-
-                remove_kept(self._settings.feedback)
 
 
 class _Worker(UvicornWorker):  # type: ignore[misc]

@@ -176,20 +176,15 @@ class Settings(BaseSettings):
     set, the gateway keeps the model's input of each answer for a while, and callers may send the right label
     to /v1/feedback, which stores it with the input. Needs the extra feedback."""
     feedback_keep: float = Field(default=600, gt=0)
-    """Seconds for which answers are kept, in memory, and can get feedback. With PostgreSQL they are in an
-    unlogged table."""
-    feedback_max_kept: int = Field(default=10_000, ge=1)
-    """Largest number of inputs that are kept, of all workers and gateways with the same store; the oldest are
-    deleted first. With SQLite, /dev/shm must have room for twice their size: a digit takes about half a
-    kilobyte, larger inputs and originals take what they do as PNG files."""
+    """Seconds for which answers are kept in the store, and can get feedback; at most the latest 10,000
+    inputs."""
     feedback_originals: bool = False
     """Keep, and store with the feedback, also the image files as they were sent, which may show more than
     digits, and with their metadata."""
     feedback_sample: float = Field(default=0, ge=0, le=1)
-    """Share of the requests, by the hash of their IDs, whose unsure answers are stored without a label, to be
-    labelled by hand at /label: 0.01 is one in a hundred, 0 stores none. Requires DIGITS_FEEDBACK."""
-    feedback_sample_below: float = Field(default=0.9, gt=0, le=1)
-    """Confidence below which an answer is unsure."""
+    """Share of the requests, by the hash of their IDs, whose unsure answers, below a confidence of 0.9, are
+    stored without a label, to be labelled by hand at /label: 0.01 is one in a hundred, 0 stores none.
+    Requires DIGITS_FEEDBACK."""
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -14,9 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from digit_core.artifact.feedback_table import is_held_out
 from digit_core.images import to_png
-from digit_serving.feedback import store as stores
 from digit_serving.feedback.records import Record
 from tests.conftest import Digits
 
@@ -47,19 +45,10 @@ def make_record(digits: Digits) -> MakeRecord:
         }
         values |= fields
         labelled_at = values["answered_at"] if values.get("label") is not None else None
-        defaults = {"held_out": is_held_out(values["request_id"]), "labelled_at": labelled_at}
+        defaults = {"held_out": number % 5 == 0, "labelled_at": labelled_at}
         return Record(**{**defaults, **values})
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder that takes the place of the system's folder in memory."""
-    folder = tmp_path / "memory"
-    folder.mkdir()
-    monkeypatch.setattr(stores, "_MEMORY", folder)
-    return folder
 
 
 @pytest.fixture

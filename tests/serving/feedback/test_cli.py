@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 from digit_core.artifact.task_card import NO_CLASS
 from digit_core.images import to_png
 from digit_serving.feedback.cli import feedback
-from digit_serving.feedback.store import FeedbackStore, KeptAnswers
+from digit_serving.feedback.store import FeedbackStore
 from tests.conftest import Digits
 from tests.serving.feedback.conftest import START, MakeRecord
 
@@ -254,10 +254,10 @@ def test_delete_request_also_deletes_its_kept_answer(
 ) -> None:
     record = make_record()
     store.save([record])
-    with closing(KeptAnswers(sqlite_url)) as kept:
-        kept.save([record])
+    with closing(FeedbackStore(sqlite_url)) as kept:
+        kept.keep([record])
         assert run("delete", "--request", record.request_id, "--yes").exit_code == 0
-        assert kept.find(record.request_id, 0, "") == []
+        assert kept.find_kept(record.request_id, 0, "") == []
     assert list(store.records()) == []
 
 
@@ -279,11 +279,30 @@ def test_stats_prints_counts_and_share_of_agreement(
     store.save([make_record(predicted="1", label=label) for label in ("1", "1", "7", None)])
     store.save([make_record(version=12)])
     headings, *lines = run("stats").stdout.splitlines()
-    assert headings.split() == ["MODEL", "VERSION", "RECORDS", "LABELLED", "AGREEING"]
+    assert headings.split() == ["MODEL", "VERSION", "CALLER", "RECORDS", "LABELLED", "AGREEING"]
     assert [line.split() for line in lines] == [
-        ["digits", "1", "4", "3", "2", "(66.7%)"],
-        ["digits", "12", "1", "0", "–"],
+        ["digits", "1", "–", "4", "3", "2", "(66.7%)"],
+        ["digits", "12", "–", "1", "0", "–"],
     ]
+
+
+def test_export_leaves_out_inputs_whose_labels_differ_or_of_a_caller(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    honest = [make_record(caller="ann", label="1", held_out=False) for _ in range(4)]
+    wrong = [
+        make_record(caller="eve", label="2", held_out=False, input=record.input) for record in honest[:3]
+    ]
+    store.save([*honest, *wrong])
+    result = run("export", tmp_path / "out")
+    assert result.stdout.splitlines() == [
+        f"{tmp_path}/out/train: 1 (1: 1)",
+        f"{tmp_path}/out/held-out: 0 (none)",
+        "Left out: 3 (their labels differ)",
+    ]
+    result = run("export", tmp_path / "honest", "--without-caller", "eve")
+    assert result.stdout.splitlines()[0] == f"{tmp_path}/honest/train: 4 (1: 4)"
+    assert "Left out" not in result.stdout
 
 
 def test_commands_without_what_they_need_are_errors(run: Run, store: FeedbackStore, tmp_path: Path) -> None:

@@ -127,10 +127,50 @@ def test_stats_count_labels_and_agreement_by_version(store: FeedbackStore, make_
         ]
     )
     assert store.stats() == [
-        Agreement("digits", 1, records=6, labelled=5, agreeing=2),
-        Agreement("digits", 2, records=1, labelled=0, agreeing=0),
-        Agreement("fashion", 1, records=1, labelled=0, agreeing=0),
+        Agreement("digits", 1, "", records=6, labelled=5, agreeing=2),
+        Agreement("digits", 2, "", records=1, labelled=0, agreeing=0),
+        Agreement("fashion", 1, "", records=1, labelled=0, agreeing=0),
     ]
+
+
+def test_stats_count_an_input_once_for_each_caller(store: FeedbackStore, make_record: MakeRecord) -> None:
+    same = {"input": b"same", "predicted": "1"}
+    store.save(
+        [
+            *(make_record(**same, caller="eve", label="1") for _ in range(20)),
+            make_record(caller="eve", predicted="1", label="7"),
+            make_record(**same, caller="ann", label="7"),
+        ]
+    )
+    assert store.stats() == [
+        Agreement("digits", 1, "ann", records=1, labelled=1, agreeing=0),
+        Agreement("digits", 1, "eve", records=21, labelled=2, agreeing=1),
+    ]
+
+
+def test_save_holds_out_inputs_and_not_requests(url: str, make_record: MakeRecord) -> None:
+    inputs = [f"input {number}".encode() for number in range(100)]
+    with closing(FeedbackStore(url)) as store:
+        for caller in ("ann", "eve"):
+            store.save([make_record(input=each, caller=caller, held_out=None) for each in inputs])
+        sides: dict[bytes, set[bool | None]] = {}
+        for record in store.records():
+            sides.setdefault(record.input, set()).add(record.held_out)
+    assert all(len(side) == 1 for side in sides.values())
+    assert 5 < sum(side == {True} for side in sides.values()) < 40
+
+
+def test_open_store_without_secret_adds_one(sqlite_url: str, make_record: MakeRecord) -> None:
+    FeedbackStore(sqlite_url).close()
+    engine = sa.create_engine(parse_url(sqlite_url))
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE feedback_secret"))
+        connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '0001'"))
+    engine.dispose()
+    FeedbackStore(sqlite_url, create=False).close()
+    with closing(FeedbackStore(sqlite_url)) as store:
+        store.save([make_record(held_out=None)])
+        assert store.count() == 1
 
 
 def test_delete_removes_the_records_that_meet_all_criteria(
@@ -204,7 +244,7 @@ def test_open_store_of_newer_schema_is_refused(url: str) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
     engine.dispose()
-    message = "has schema 9999, which is newer than 0001, .*; upgrade digits$"
+    message = "has schema 9999, which is newer than 0002, .*; upgrade digits$"
     with pytest.raises(StoreError, match=message):
         FeedbackStore(url)
 

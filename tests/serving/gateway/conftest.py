@@ -31,7 +31,6 @@ from digit_core.tfserving.protos import (
     PredictRequest,
     PredictResponse,
 )
-from digit_serving.feedback import store as stores
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.bridge import Receive, Scope, Send
@@ -99,12 +98,6 @@ def gateway_process(
         gateway = GatewayProcess(port, process)
         wait_until(lambda: answers(f"{gateway.url}/livez"), process)
         yield gateway
-
-
-def kept_files(store: Path) -> list[Path]:
-    """Return the files in memory of the answers that gateway processes keep for this SQLite store."""
-    file = stores._file_in_memory(store)
-    return [*file.parent.glob(f"{file.name}*")]
 
 
 def npy(array: NDArray[Any]) -> bytes:
@@ -395,22 +388,13 @@ def hasty_http(stub: StubModelServer) -> FlaskClient:
 
 
 @pytest.fixture
-def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder of kept answers, in place of the system's folder in memory."""
-    folder = tmp_path / "memory"
-    folder.mkdir()
-    monkeypatch.setattr(stores, "_MEMORY", folder)
-    return folder
-
-
-@pytest.fixture
 def feedback_url(tmp_path: Path) -> str:
     """URL of a store of feedback that does not exist."""
     return f"sqlite:///{tmp_path / 'feedback.db'}"
 
 
 @pytest.fixture
-def feedback_http(stub: StubModelServer, feedback_url: str, memory: Path) -> Iterator[FlaskClient]:
+def feedback_http(stub: StubModelServer, feedback_url: str) -> Iterator[FlaskClient]:
     """Test client of the gateway in front of the stub, with feedback."""
     settings = Settings(model_server=stub.target, feedback=feedback_url, feedback_open=True)
     with greenlet_loop.keeping(settings) as client:
@@ -431,9 +415,7 @@ def key_file(tmp_path: Path) -> KeyFile:
 
 
 @pytest.fixture
-def start_labelling(
-    stub: StubModelServer, feedback_url: str, key_file: KeyFile, memory: Path
-) -> Iterator[StartGateway]:
+def start_labelling(stub: StubModelServer, feedback_url: str, key_file: KeyFile) -> Iterator[StartGateway]:
     """Function that starts a gateway with these settings; its test client has a key that may label."""
     headers = {"HTTP_AUTHORIZATION": f"Bearer {key_file.add('lab', may_label=True)}"}
     defaults: dict[str, Any] = {"model_server": stub.target, "feedback": feedback_url}

@@ -14,7 +14,6 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from digit_core.artifact.feedback_table import is_held_out
 from digit_core.artifact.task_card import DIGITS, NO_CLASS
 from digit_core.images import decode, prepare, to_png
 from digit_serving.feedback.records import Record
@@ -46,7 +45,7 @@ def url(feedback_url: str) -> str:
 
 
 @pytest.fixture
-def start(stub: StubModelServer, url: str, memory: Path) -> Iterator[Start]:
+def start(stub: StubModelServer, url: str) -> Iterator[Start]:
     """Function that starts a worker with these settings and returns a test client of it."""
     with ExitStack() as stack:
 
@@ -145,13 +144,13 @@ class TestOfPredictions:
         shown = decode(base64.b64decode(answer["predictions"][0]["image"]))
         assert np.array_equal(decode(record.input), shown)
 
-    def test_feedback_marks_the_requests_that_are_held_out(self, http: FlaskClient, url: str) -> None:
-        for request_id in ("id-5", "id-6"):
+    def test_request_id_does_not_decide_what_is_held_out(self, http: FlaskClient, url: str) -> None:
+        for request_id in map(str, range(12)):
             predict(http, request_id=request_id)
             assert give(http, request_id, label="1").status_code == 200
-        assert [record.held_out for record in stored(url)] == [is_held_out("id-5"), is_held_out("id-6")]
-        assert not is_held_out("id-5")
-        assert is_held_out("id-6")
+        records = stored(url)
+        assert len(records) == 12
+        assert len({record.held_out for record in records}) == 1
 
     @pytest.mark.parametrize(
         ("fields", "label"), [({"is": "right"}, NO_CLASS), ({"label": "1"}, "1"), ({"label": ""}, NO_CLASS)]
@@ -320,20 +319,25 @@ class TestKeeping:
             predict(http)
         assert give(start(), label="1").status_code == 200
 
-    @pytest.mark.parametrize("setting", [{"feedback_keep": 0.1}, {"feedback_max_kept": 1}])
+    @pytest.mark.parametrize(("setting", "limits"), [({"feedback_keep": 0.1}, {}), ({}, {"kept_inputs": 1})])
     def test_answer_expires_after_its_time_and_beyond_the_rows(
-        self, start: Start, setting: dict[str, Any]
+        self,
+        start: Start,
+        monkeypatch: pytest.MonkeyPatch,
+        setting: dict[str, Any],
+        limits: dict[str, Any],
     ) -> None:
+        monkeypatch.setattr(answer_keeper, "_LIMITS", replace(answer_keeper._LIMITS, **limits))
         http = start(**setting)
         predict(http)
         assert give(http, label="1").status_code == 200
         wait_until(lambda: is_unknown_after_another(http), seconds=20)
 
-    def test_full_memory_gets_room_by_expiry(self, start: Start, memory: Path) -> None:
+    def test_full_disk_gets_room_by_expiry(self, start: Start, url: str) -> None:
         http = start(feedback_keep=0.1)
         predict(http)
         assert give(http, label="1").status_code == 200
-        (file,) = memory.glob("*/*.db")
+        file = url.removeprefix("sqlite:///")
         with closing(sqlite3.connect(file)) as connection:
             connection.execute(
                 "CREATE TRIGGER full BEFORE INSERT ON kept "
@@ -358,7 +362,8 @@ class TestKeeping:
     def test_answers_beyond_the_queue_are_dropped_and_counted(
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(answer_keeper, "_MAX_QUEUED_BYTES", 2 * IMAGE.nbytes)
+        limits = replace(answer_keeper._LIMITS, queued_bytes=2 * IMAGE.nbytes)
+        monkeypatch.setattr(answer_keeper, "_LIMITS", limits)
         http = start()
         delta = MetricsDelta(http)
         predict(http, IMAGE, IMAGE, IMAGE)
@@ -389,7 +394,7 @@ class TestSampling:
         )
 
     def test_unsure_answers_are_stored_unlabelled_without_originals(self, start: Start, url: str) -> None:
-        http = start(feedback_sample=1, feedback_sample_below=0.9, feedback_originals=True)
+        http = start(feedback_sample=1, feedback_originals=True)
         delta = MetricsDelta(http)
         predict(http, IMAGE, IMAGE[::-1])
         wait_until(lambda: delta("digits_feedback_sampled_total", model="digits", version="1") == 1)
@@ -412,17 +417,17 @@ class TestSampling:
         assert 0 < len(sampled) < len(requests)
         assert sorted(record.request_id for record in stored(url)) == sorted(sampled)
 
-    def test_samples_that_cannot_be_stored_are_counted_and_can_get_feedback(
+    def test_answers_that_cannot_be_stored_are_counted(
         self, start: Start, tmp_path: Path
     ) -> None:
         folder = tmp_path / "missing"
         http = start(feedback=f"sqlite:///{folder}/feedback.db", feedback_sample=1)
         delta = MetricsDelta(http)
         predict(http, IMAGE, IMAGE)
-        wait_until(lambda: delta("digits_feedback_dropped_total") == 1)
+        wait_until(lambda: delta("digits_feedback_dropped_total") == 2)
         assert delta("digits_feedback_sampled_total", model="digits", version="1") == 0
         folder.mkdir()
-        wait_until(lambda: give(http, label="1").status_code == 200)
+        wait_until(lambda: is_known(http, "id-2"))
 
 
 class TestFaults:
@@ -436,7 +441,6 @@ class TestFaults:
         warnings = ["The store of DIGITS_FEEDBACK can't be used: there is no feedback."]
         assert (ready.status_code, ready.get_json()["warnings"]) == (200, warnings)
         (tmp_path / "missing").mkdir()
-        wait_until(lambda: give(http, label="1").status_code == 200, seconds=5)
         wait_until(lambda: is_known(http, "id-2") and "warnings" not in http.get("/readyz").get_json())
 
     def test_predictions_go_on_while_the_store_is_locked_and_readyz_warns(
@@ -445,7 +449,7 @@ class TestFaults:
         http = start()
         predict(http)
         assert give(http, label="1").status_code == 200
-        monkeypatch.setattr(answer_keeper, "_CALL_SECONDS", 0.3)
+        monkeypatch.setattr(answer_keeper, "_LIMITS", replace(answer_keeper._LIMITS, call=0.3))
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             assert_problem(give(http, label="2"), 503, "feedback_unavailable")
@@ -454,11 +458,11 @@ class TestFaults:
         wait_until(lambda: give(http, label="2").status_code == 200, seconds=10)
         assert [record.label for record in stored(url)] == ["2"]
 
-    def test_removed_files_are_made_anew(self, start: Start, url: str, memory: Path) -> None:
+    def test_removed_files_are_made_anew(self, start: Start, url: str) -> None:
         http = start()
         predict(http)
         assert give(http, label="1").status_code == 200
-        for file in [*Path(url.removeprefix("sqlite:///")).parent.glob("feedback.db*"), *memory.glob("*/*")]:
+        for file in Path(url.removeprefix("sqlite:///")).parent.glob("feedback.db*"):
             file.unlink()
         wait_until(lambda: is_known(http, "id-2"), seconds=20)
         assert [record.request_id for record in stored(url)] == ["id-2"]

@@ -1,49 +1,54 @@
-// Entry point of the labelling page: connects the queue of pictures, the buttons and the keyboard.
+// Labelling page: shows one stored picture after the other, and sends the label of each.
 import { promptForKey } from "./api-key.js";
-import { describeModel, request, toQuery } from "./api.js";
-import { LabelQueue } from "./label-queue.js";
+import { describeModel, request, toJsonPost, toQuery } from "./api.js";
 import { ModelMenu } from "./menus.js";
-import { isLarge } from "./pixels.js";
+import { isLarge, toDataUrl } from "./pixels.js";
 import { Task } from "./task.js";
 
+const FETCHED = 20;
+const MOST_FETCHED = 100;
 const KEYS = [..."1234567890abcdefghijklmnopqrstuvwxyz"];
 
 const find = (selector) => document.querySelector(selector);
 
 const modelMenu = new ModelMenu(find("#model"));
-const search = find("#search input");
-let queue;
+const menu = find("#names input");
+let model;
 let task;
-let noLabel;
-/** Key of each label, in order; none of more labels than there are keys, which are searched. */
-let keys;
-/** Buttons of the labels that the search leaves, in order. */
-let choices = [];
+/** Key of each label, in order; none of more labels than there are keys, which are chosen by name. */
+let keys = [];
+/** Pictures that wait, the current one first: {request_id, index, position, revision, image}. */
+let waiting = [];
+let left = 0;
+const skipped = new Set();
+/** Last picture with a label, which can be withdrawn: {record, label}, or null. */
+let last = null;
+/** True while a request is on its way: a key that is pressed then has no effect. */
+let isBusy = false;
+
+const keyOf = ({ request_id: requestId, index, position }) => `${requestId} ${index} ${position}`;
 
 async function start() {
-  try {
-    const { name, task: card, models } = await describeModel(modelMenu.model || (await findWaiting()));
+  await run(async () => {
+    const { name, task: card, models } = await describeModel(modelMenu.model);
+    model = name;
     modelMenu.show(models, name);
     if (!card) return pause("No version of the model answers.", "Try again", start);
     setTask(new Task(card));
-    queue = new LabelQueue(name, show, onError);
-    await queue.fetch();
-  } catch (error) {
-    pause(error.message, "Try again", start);
-  } finally {
-    document.body.dataset.ready = "";
-  }
+    await fetchPictures();
+  }, start);
+  document.body.dataset.ready = "";
 }
 
-/** Return the name of the first model that has pictures to label, or "" for the default. */
-async function findWaiting() {
-  const { name, models } = await describeModel("");
-  for (const model of new Set([name, ...models])) {
-    // The queue reports a failure.
-    const { unlabelled } = await request(`v1/feedback/unlabelled${toQuery({ model, limit: 1 })}`, {}).catch(() => ({}));
-    if (unlabelled) return model;
-  }
-  return "";
+function setTask(newTask) {
+  task = newTask;
+  keys = keysOf(task.labels);
+  const isNamed = keys.length === 0;
+  find("#none span").textContent = task.texts.noLabel.charAt(0).toUpperCase() + task.texts.noLabel.slice(1);
+  find("#labels").classList.toggle("digits", task.hasDigitLabels);
+  find("#labels").replaceChildren(...(isNamed ? [] : task.labels.map(createButton)));
+  find("#names").hidden = !isNamed;
+  find("#label-names").replaceChildren(...(isNamed ? task.labels.map((label) => new Option(label)) : []));
 }
 
 /** Return the keys of the labels: the labels themselves if each is a digit or another letter. */
@@ -53,104 +58,114 @@ function keysOf(labels) {
   return labels.length <= KEYS.length ? KEYS.slice(0, labels.length) : [];
 }
 
-function setTask(newTask) {
-  task = newTask;
-  noLabel = task.texts.noLabel;
-  find("#none span").textContent = noLabel.charAt(0).toUpperCase() + noLabel.slice(1);
-  find("#none-help").textContent = noLabel;
-  find("#labels").classList.toggle("digits", task.hasDigitLabels);
-  keys = keysOf(task.labels);
-  find("#search").hidden = find("#search-help").hidden = keys.length > 0;
-  find("#keys-help").hidden = keys.length === 0;
-  find("#label-keys").replaceChildren(createKey(keys[0]), " to ", createKey(keys.at(-1)));
-  showLabels();
-}
-
-/** Show the labels that contain the searched text, at first those that begin with it. */
-function showLabels() {
-  const text = search.value.trim().toLowerCase();
-  const place = (label) => label.toLowerCase().indexOf(text);
-  const found = task.labels.filter((label) => place(label) >= 0);
-  choices = [...found.filter((label) => !place(label)), ...found.filter(place)].map(createButton);
-  find("#labels").replaceChildren(...choices);
-  enableButtons();
-}
-
-function createButton(label) {
+function createButton(label, index) {
   const button = document.createElement("button");
   button.type = "button";
-  button.value = label;
   button.append(label);
-  const key = keys[task.labels.indexOf(label)];
-  if (key && key !== label) button.append(createKey(key));
-  button.addEventListener("click", () => choose(label));
+  if (keys[index] !== label) button.append(Object.assign(document.createElement("kbd"), { textContent: keys[index] }));
+  button.addEventListener("click", () => give(label));
   return button;
 }
 
-function createKey(text) {
-  const key = document.createElement("kbd");
-  key.textContent = text;
-  return key;
-}
-
-function choose(label) {
-  act(() => queue.label(label));
-  search.blur();
-  if (search.value) {
-    search.value = "";
-    showLabels();
-  }
-}
-
-/** Do what the user asks, after which an earlier problem is no longer of interest. */
-function act(step) {
+/** Run a step that asks the service, one at a time; show its failure, with a way to go on if nothing is shown. */
+async function run(step, again) {
+  if (isBusy) return;
+  isBusy = true;
   find("#problem").textContent = "";
-  step();
-}
-
-/** Show the queue's picture and progress. */
-function show() {
-  const { image, labelled, unlabelled, isAtEnd, skipped } = queue;
-  find("#progress").replaceChildren(bold(labelled), " labelled today · ", bold(unlabelled), " left");
-  find("#progress").hidden = !image && Boolean(queue.failure);
-  find("#last").textContent = describe(queue.lastStep);
-  if (image) {
-    image.alt = "Picture to label";
-    image.classList.toggle("smooth", isLarge(image));
-    find("#picture").replaceChildren(image);
-    find("#pause").hidden = true;
-  } else if (queue.failure) {
-    pauseFor(queue.failure);
-  } else if (isAtEnd) {
-    const rest = skipped ? `but ${skipped.toLocaleString("en")} that you skipped` : "to label";
-    pause(`Nothing is left ${rest}.`, "Look again", () => queue.restart());
-  } else {
-    pause("Loading …");
+  try {
+    await step();
+  } catch (error) {
+    const { status, message, isRetryable } = error;
+    if (status === 403) pause(message, "Use another key", async () => (await promptForKey()) && location.reload());
+    else if (waiting.length) find("#problem").textContent = isRetryable ? `${message} Try again.` : message;
+    else pause(message, "Try again", again);
+  } finally {
+    isBusy = false;
   }
-  enableButtons();
 }
 
-function bold(number) {
-  const element = document.createElement("b");
-  element.textContent = number.toLocaleString("en");
-  return element;
+/** Fetch pictures that were not skipped, and show the first. */
+async function fetchPictures() {
+  const limit = Math.min(MOST_FETCHED, FETCHED + skipped.size);
+  const { records, unlabelled } = await request(`v1/feedback/unlabelled${toQuery({ model, limit })}`, {});
+  left = unlabelled;
+  waiting = records.filter((record) => !skipped.has(keyOf(record)));
+  await show();
 }
 
-function describe(step) {
-  if (!step) return "";
-  return step.label === undefined ? "Last: skipped" : `Last: ${step.label || noLabel}`;
+async function show() {
+  const [record] = waiting;
+  find("#last").textContent = last ? `Last: ${last.label || task.texts.noLabel}` : "";
+  find("#undo-label").disabled = !last;
+  find("#progress").textContent = `${left.toLocaleString("en")} left`;
+  if (!record) {
+    const rest = skipped.size ? `but ${skipped.size.toLocaleString("en")} that you skipped` : "to label";
+    return pause(`Nothing is left ${rest}.`, "Look again", () => run(lookAgain, lookAgain));
+  }
+  const image = new Image();
+  image.alt = "Picture to label";
+  image.src = toDataUrl(record.image);
+  await image.decode();
+  image.classList.toggle("smooth", isLarge(image));
+  find("#picture").replaceChildren(image);
+  find("#pause").hidden = true;
 }
 
-function enableButtons() {
-  const hasPicture = Boolean(queue?.image);
-  for (const button of [...choices, find("#none"), find("#skip")]) button.disabled = !hasPicture;
-  find("#undo-label").disabled = !queue?.lastStep;
-  // The keyboard scrolls the labels also while no button takes the focus.
-  find("#labels").tabIndex = hasPicture ? -1 : 0;
+function lookAgain() {
+  skipped.clear();
+  return fetchPictures();
 }
 
-/** Show a sentence in place of the picture, and a button unless its text is missing. */
-function pause(sentence, text = "", onClick = null) {
+/** Go to the next picture. */
+async function next() {
+  waiting.shift();
+  await (waiting.length ? show() : fetchPictures());
+}
+
+async function send(record, label) {
+  const { image: _, ...key } = record;
+  const { revision } = await request("v1/feedback/labels", toJsonPost({ ...key, label }));
+  record.revision = revision;
+}
+
+/** Give the current picture a label, "" for none of the classes. */
+function give(label) {
+  const [record] = waiting;
+  if (!record) return;
+  run(async () => {
+    try {
+      await send(record, label);
+      last = { record, label };
+      left--;
+    } catch (error) {
+      // Somebody else has labelled or deleted it: the next one is shown with the reason.
+      if (![404, 409].includes(error.status)) throw error;
+      find("#problem").textContent = error.message;
+    }
+    await next();
+  }, fetchPictures);
+}
+
+function skip() {
+  if (!waiting.length) return;
+  skipped.add(keyOf(waiting[0]));
+  run(next, fetchPictures);
+}
+
+/** Withdraw the last label, and show its picture again. */
+function undo() {
+  if (!last) return;
+  run(async () => {
+    await send(last.record, null);
+    waiting.unshift(last.record);
+    last = null;
+    left++;
+    await show();
+  }, fetchPictures);
+}
+
+/** Show a sentence in place of the picture, and a button. */
+function pause(sentence, text, onClick) {
   find("#picture").replaceChildren();
   find("#pause").hidden = false;
   find("#pause p").textContent = sentence;
@@ -158,46 +173,25 @@ function pause(sentence, text = "", onClick = null) {
   find("#pause button").onclick = onClick;
 }
 
-function pauseFor({ status, message }) {
-  if (status === 403) pause(message, "Use another key", useAnotherKey);
-  else pause(message, "Try again", () => queue.fetch());
-}
-
-function onError({ message, isRetryable }) {
-  find("#problem").textContent = isRetryable ? `${message} Try again.` : message;
-}
-
-async function useAnotherKey() {
-  if (await promptForKey()) location.reload();
-}
-
-/** Return what a key does, undefined if nothing. */
-function actionOf({ key, ctrlKey, metaKey, altKey }) {
-  if (altKey) return undefined;
-  if (ctrlKey || metaKey) return key === "z" ? () => queue.undo() : undefined;
-  const label = task.labels[keys.indexOf(key.toLowerCase())];
-  if (label) return () => choose(label);
-  return { "-": () => choose(""), ArrowRight: () => queue.skip(), ArrowLeft: () => queue.undo() }[key];
-}
-
 document.addEventListener("keydown", (event) => {
+  const { key, ctrlKey, metaKey, altKey, repeat, target } = event;
   // A key that is held down must not label the next pictures.
-  if (!queue || event.repeat || event.target.closest("input, select, dialog")) return;
-  const action = actionOf(event);
-  // The field takes the character that begins a search.
-  if (!action && !keys.length && /^[\p{L}\p{N}]$/u.test(event.key)) search.focus();
+  if (repeat || altKey || ctrlKey || metaKey || target.closest("input, select, dialog")) return;
+  const index = keys.indexOf(key.toLowerCase());
+  const actions = { "-": () => give(""), ArrowRight: skip, ArrowLeft: undo };
+  const action = index >= 0 ? () => give(task.labels[index]) : actions[key];
   if (!action) return;
   event.preventDefault();
-  act(action);
+  action();
 });
 
-search.addEventListener("input", showLabels);
-search.addEventListener("keydown", ({ key }) => {
-  if (key === "Enter" && search.value && choices[0] && queue.image) choose(choices[0].value);
-  if (key === "Escape") search.blur();
+menu.addEventListener("change", () => {
+  if (!task.labels.includes(menu.value)) return;
+  give(menu.value);
+  menu.value = "";
 });
-find("#none").addEventListener("click", () => choose(""));
-find("#skip").addEventListener("click", () => act(() => queue.skip()));
-find("#undo-label").addEventListener("click", () => act(() => queue.undo()));
+find("#none").addEventListener("click", () => give(""));
+find("#skip").addEventListener("click", skip);
+find("#undo-label").addEventListener("click", undo);
 
 start();
