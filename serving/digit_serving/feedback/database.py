@@ -78,6 +78,7 @@ class Database:
         self._url = url
         self._file = file = sqlite_file(url)
         self._is_sqlite = file is not None
+        self._is_closed = False
         # Built once: building takes longer than writing a row.
         self._upserts = {table: _upsert(table, self._is_sqlite) for table in (feedback, kept)}
         with self._translated_errors():
@@ -108,7 +109,12 @@ class Database:
         """Yield a connection in a transaction, which is committed at the end. Raise StoreError."""
         self.check_file()
         with self._translated_errors(), self._engine.begin() as connection:
-            yield connection
+            try:
+                yield connection
+            finally:
+                if self._is_closed:
+                    # Another thread has disposed of the pool, which would never close this connection.
+                    connection.detach()
 
     def save(self, records: Sequence[Record], table: sa.Table = feedback) -> None:
         """Insert the records into a table in one transaction, which is on disk at the return.
@@ -177,7 +183,8 @@ class Database:
             self._truncate_wal(connection)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; those in use close after their transaction."""
+        self._is_closed = True
         self._engine.dispose()
 
     def _truncate_wal(self, connection: sa.Connection) -> None:

@@ -290,7 +290,7 @@ class AnswerKeeper:
         ]
 
     def _take(self) -> list[_Queued]:
-        """Return the answers in the queue: wait for the first for `_LIMITS.idle` seconds, and gather others."""
+        """Return the queued answers: wait for the first for `_LIMITS.idle` seconds, and gather others."""
         taken = []
         with suppress(queue.Empty):
             taken.append(self._answers.get(timeout=_LIMITS.idle))
