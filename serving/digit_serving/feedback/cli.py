@@ -151,12 +151,12 @@ def export_records(
             )
         name = model or next(iter(models), "")
         votes = store.votes(since=since, model=name, without_callers=without_callers)
+        if votes.conflicts:
+            click.echo(f"Left out: {votes.conflicts:,} (their labels differ)")
         counts = output.write_folders(store.decided_records(votes, originals=originals), target)
     for part, by_label in counts.items():
         labels = ", ".join(f"{label}: {count:,}" for label, count in sorted(by_label.items()))
         click.echo(f"{target / part}: {by_label.total():,} ({labels or 'none'})")
-    if votes.conflicts:
-        click.echo(f"Left out: {votes.conflicts:,} (their labels differ)")
 
 
 @feedback.command()

@@ -296,9 +296,9 @@ def test_export_leaves_out_inputs_whose_labels_differ_or_of_a_caller(
     store.save([*honest, *wrong])
     result = run("export", tmp_path / "out")
     assert result.stdout.splitlines() == [
+        "Left out: 3 (their labels differ)",
         f"{tmp_path}/out/train: 1 (1: 1)",
         f"{tmp_path}/out/held-out: 0 (none)",
-        "Left out: 3 (their labels differ)",
     ]
     result = run("export", tmp_path / "honest", "--without-caller", "eve")
     assert result.stdout.splitlines()[0] == f"{tmp_path}/honest/train: 4 (1: 4)"
