@@ -110,38 +110,28 @@ class FeedbackStore(Database):
             for key, row in zip(keys, counts, strict=True)
         ]
 
-    def unlabelled(
-        self, model: str, *, above: float | None = None, limit: int, pool: int
-    ) -> tuple[list[Record], float | None]:
+    def unlabelled(self, model: str, *, limit: int, pool: int) -> list[Record]:
         """Return at most `limit` records of the model that wait for a label, without `original`.
 
-        They are chosen at random among the `pool` least confident ones whose confidence exceeds `above`. The
-        second result is the `above` of further records, None if there are none beyond the pool. Of records
-        with the same input, the least confident one waits, unless one has a label.
+        They are chosen at random among the `pool` least confident ones. Of records with the same input, the
+        least confident one waits, unless one has a label.
         """
         conditions = [*criteria(feedback, model=model, labelled=False), _is_first_copy]
-        if above is not None:
-            conditions.append(_columns.confidence > above)
         # Without inputs, which may be large: only those of the chosen records are read.
-        order = _LEAST_CONFIDENT_FIRST
-        query = sa.select(*order).where(*conditions).order_by(*order).limit(pool)
+        query = sa.select(*_key).where(*conditions).order_by(*_LEAST_CONFIDENT_FIRST).limit(pool)
         with self.transaction() as connection:
             found = connection.execute(query).all()
-        chosen = random.sample([row[1:] for row in found], min(limit, len(found)))
+        chosen = random.sample(list(map(tuple, found)), min(limit, len(found)))
         records = self.fetch(sa.select(*_without_original).where(sa.tuple_(*_key).in_(chosen)))
         random.shuffle(records)
-        return records, found[-1].confidence if len(found) == pool else None
+        return records
 
-    def progress(self, model: str, since: datetime) -> tuple[int, int]:
-        """Return how many records got labels by hand from `since` on, and how many inputs wait for one."""
-        by_hand = (_columns.source == "label") & (_columns.labelled_at >= since)
-        query = sa.select(
-            sa.func.count(_columns.label).filter(by_hand),
-            sa.func.count().filter(_columns.label.is_(None) & _is_first_copy),
-        ).where(_columns.model == model)
+    def count_unlabelled(self, model: str) -> int:
+        """Return how many inputs of the model wait for a label, each counted once."""
+        conditions = [*criteria(feedback, model=model, labelled=False), _is_first_copy]
         with self.transaction() as connection:
-            labelled, unlabelled = connection.execute(query).one()
-            return labelled, unlabelled
+            query = sa.select(sa.func.count()).select_from(feedback).where(*conditions)
+            return connection.execute(query).scalar_one()
 
     def label(self, record: Record, label: str | None) -> Record | None:
         """Give the record a label by hand, or with None withdraw its label, and return the labelled record.

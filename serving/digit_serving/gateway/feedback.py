@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from flask import Response, g, request
@@ -199,17 +199,14 @@ class LabellingViews:
         query = parse_query(UnlabelledQuery, request.args)
         self._upstream.route(context, self._selector.model(query))
         model, limit = context.model, query.limit
-        since = datetime.now(UTC) - timedelta(seconds=query.within)
-        (records, following), (labelled, unlabelled) = self._keeper.use_store(
+        records, unlabelled = self._keeper.use_store(
             lambda store: (
-                store.unlabelled(model, above=query.above, limit=limit, pool=limit * _POOL),
-                store.progress(model, since),
+                store.unlabelled(model, limit=limit, pool=limit * _POOL),
+                store.count_unlabelled(model),
             )
         )
         content: schemas.LabellingRecords = {
             "records": [_describe(record) for record in records],
-            "next": following,
-            "labelled": labelled,
             "unlabelled": unlabelled,
             "request_id": context.request_id,
         }

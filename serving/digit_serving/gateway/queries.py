@@ -81,10 +81,6 @@ class UnlabelledQuery(ModelQuery):
 
     limit: Annotated[int, Field(ge=1, le=100), _Digits] = 20
     """Largest number of answers."""
-    above: Share | None = None
-    """Confidence above which answers are shown: `next` of an earlier response."""
-    within: Annotated[int, Field(ge=0, le=10**9), _Digits] = 24 * 60 * 60
-    """Seconds up to now in which labels count for `labelled`."""
 
 
 _Query = TypeVar("_Query", bound=Query)

@@ -281,10 +281,6 @@ class LabellingRecords(TypedDict):
     """Stored answers that wait for a label."""
 
     records: Sequence[LabellingRecord]
-    next: Share | None
-    """`above` for further answers, null if there are no others."""
-    labelled: Count
-    """Number of the model's answers that got a label by hand within the time."""
     unlabelled: Count
     """Number of the model's inputs that wait for a label, each counted once."""
     request_id: RequestId

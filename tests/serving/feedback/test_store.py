@@ -380,14 +380,12 @@ def test_unlabelled_are_among_the_least_confident_without_originals(
     labelled = make_record(confidence=0.1, label="1", labelled_at=START)
     other = make_record(model="other", confidence=0.1)
     store.save([*(replace(record, original=b"picture") for record in records), labelled, other])
-    chosen, following = store.unlabelled("digits", limit=4, pool=6)
+    chosen = store.unlabelled("digits", limit=4, pool=6)
     assert len(chosen) == 4
     assert all(record in records[:6] for record in chosen)
-    assert following == 5 / 16
-    others, end = store.unlabelled("digits", above=following, limit=9, pool=9)
-    assert sorted(others, key=lambda record: record.confidence) == records[6:]
-    assert end is None
-    assert store.unlabelled("none", limit=1, pool=1) == ([], None)
+    everything = store.unlabelled("digits", limit=20, pool=20)
+    assert sorted(everything, key=lambda record: record.confidence) == records
+    assert store.unlabelled("none", limit=1, pool=1) == []
 
 
 def test_picture_that_was_sent_often_waits_once_until_one_of_its_records_has_a_label(
@@ -396,39 +394,20 @@ def test_picture_that_was_sent_often_waits_once_until_one_of_its_records_has_a_l
     other = make_record()
     copies = [make_record(input=b"same", confidence=confidence) for confidence in (0.5, 0.25, 0.25, 0.75)]
     store.save([other, *copies, make_record(input=b"same", model="other")])
-    chosen, following = store.unlabelled("digits", limit=9, pool=2)
+    chosen = store.unlabelled("digits", limit=9, pool=2)
     assert sorted(chosen, key=lambda record: record.confidence) == [copies[1], other]
-    assert following == 0.75
-    assert store.unlabelled("digits", above=0.25, limit=9, pool=9) == ([other], None)
-    assert store.progress("digits", START) == (0, 2)
+    assert store.count_unlabelled("digits") == 2
     store.save([replace(copies[3], label="1", labelled_at=START)])
-    assert store.unlabelled("digits", limit=9, pool=9) == ([other], None)
-    assert store.progress("digits", START) == (0, 1)
-    assert store.progress("other", START) == (0, 1)
-
-
-def test_progress_counts_labels_by_hand_and_those_to_come(
-    store: FeedbackStore, make_record: MakeRecord
-) -> None:
-    by_hand = {"label": "1", "source": "label"}
-    store.save(
-        [
-            make_record(**by_hand, labelled_at=START),
-            make_record(**by_hand, labelled_at=START - HOUR),
-            make_record(label="1", source="feedback", labelled_at=START),
-            make_record(source="sample"),
-            make_record(source="sample", labelled_at=START),
-            make_record(**by_hand, labelled_at=START, model="other"),
-        ]
-    )
-    assert store.progress("digits", START) == (1, 2)
-    assert store.progress("none", START) == (0, 0)
+    assert store.unlabelled("digits", limit=9, pool=9) == [other]
+    assert store.count_unlabelled("digits") == 1
+    assert store.count_unlabelled("other") == 1
+    assert store.count_unlabelled("none") == 0
 
 
 def test_label_changes_a_record_only_as_it_was_read(store: FeedbackStore, make_record: MakeRecord) -> None:
     sample = make_record(source="sample", original=b"picture")
     store.save([sample])
-    (read,), _ = store.unlabelled("digits", limit=1, pool=1)
+    (read,) = store.unlabelled("digits", limit=1, pool=1)
     labelled = store.label(read, "3")
     assert labelled
     assert store.label(read, "8") is None
@@ -437,7 +416,7 @@ def test_label_changes_a_record_only_as_it_was_read(store: FeedbackStore, make_r
     withdrawn = store.label(labelled, None)
     assert withdrawn
     assert (withdrawn.label, withdrawn.source) == (None, "sample")
-    assert store.unlabelled("digits", limit=1, pool=9) == ([withdrawn], None)
+    assert store.unlabelled("digits", limit=1, pool=9) == [withdrawn]
     store.save([replace(sample, answered_at=START + HOUR, labelled_at=withdrawn.labelled_at)])
     assert store.label(withdrawn, "3") is None
     # A sample that is written late leaves the withdrawal.

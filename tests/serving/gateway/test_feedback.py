@@ -417,9 +417,7 @@ class TestSampling:
         assert 0 < len(sampled) < len(requests)
         assert sorted(record.request_id for record in stored(url)) == sorted(sampled)
 
-    def test_answers_that_cannot_be_stored_are_counted(
-        self, start: Start, tmp_path: Path
-    ) -> None:
+    def test_answers_that_cannot_be_stored_are_counted(self, start: Start, tmp_path: Path) -> None:
         folder = tmp_path / "missing"
         http = start(feedback=f"sqlite:///{folder}/feedback.db", feedback_sample=1)
         delta = MetricsDelta(http)
