@@ -44,21 +44,22 @@ def test_check_multi_label_model_is_judged_by_its_mean_average_precision() -> No
         GATE.check(comparisons, MultiLabelScores(0.9, 0.9, 0.8499))
 
 
-def test_check_loss_on_any_pictures_counts_if_it_is_no_chance() -> None:
+def test_check_loss_on_any_pictures_counts_if_it_is_no_chance_and_above_the_margin() -> None:
     # Of equally good models, one in 16 alone loses all of four different answers, one in 32 all of five.
-    GATE.check(judge(make_comparison("the test set", 9896, 9900)))
     GATE.check(judge(EQUAL, make_comparison("the held-out feedback", 36, 40, 40)))
+    # A loss of three in a thousand is tolerated, though 30 answers lost and none gained are no chance.
+    GATE.check(judge(make_comparison("the test set", 9870, 9900)))
     test, feedback, hard = (
-        make_comparison(name, served - 5, served, count)
-        for name, served, count in (
-            ("the test set", 9900, 10_000),
-            ("the held-out feedback", 40, 40),
-            ("the hard pictures", 460, 460),
+        make_comparison(name, served - lost, served, count)
+        for name, served, count, lost in (
+            ("the test set", 9900, 10_000, 31),
+            ("the held-out feedback", 40, 40, 5),
+            ("the hard pictures", 460, 460, 5),
         )
     )
     for worse in (judge(test), judge(EQUAL, feedback), judge(EQUAL, None, hard)):
         with pytest.raises(
-            NotPublishedError, match=r"is below the .* of models/1, beyond chance: 0 answers gained, 5 lost"
+            NotPublishedError, match=r"is below the .* of models/1, beyond chance: 0 answers gained, (5|31) lost"
         ):
             GATE.check(worse)
         replace(GATE, force=True).check(worse)

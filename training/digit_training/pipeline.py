@@ -182,8 +182,6 @@ def train(run: TrainingRun, target: Target) -> None:
     target.gate.check(comparisons)
     write = partial(write_artifact, result.model, DIGITS, card, dataset.test.images)
     target.publish(DIGITS.name, write, click.echo)
-    if recipe.hint:
-        click.echo(recipe.hint)
 
 
 def export(source: ModelSource, target: Target) -> None:

@@ -64,8 +64,6 @@ class Recipe:
     """False to leave the synthetic digits out of the mild epochs."""
     networks: int = 1
     """Number of networks, fitted from consecutive seeds, that form an ensemble."""
-    hint: str = ""
-    """Advice printed after publication: the next better recipe."""
 
     def with_overrides(self, overrides: Overrides) -> "Recipe":
         """Return the recipe with these hyperparameters."""
@@ -83,7 +81,7 @@ class Recipe:
     def fine_tuning(self) -> "Recipe":
         """Return the recipe of a fit that starts from fitted weights: shorter."""
         shorter = self.with_epochs(math.ceil(self.epochs * FINE_TUNING_EPOCHS))
-        return replace(shorter, mild_epochs=max(shorter.mild_epochs, min(self.mild_epochs, 1)), hint="")
+        return replace(shorter, mild_epochs=max(shorter.mild_epochs, min(self.mild_epochs, 1)))
 
     def starting_from(self, weights: Sequence[NDArray[np.float32]]) -> "Recipe":
         """Return the recipe whose networks start from these weights."""
@@ -125,7 +123,6 @@ QUICK = Recipe(
     negative_fraction=0.25,
     augmented=True,
     mild_epochs=1,
-    hint="About 15 fewer errors on MNIST's 10,000 test digits, in ten minutes: digits train --recipe full",
 )
 
 FULL = replace(
@@ -134,7 +131,6 @@ FULL = replace(
     # Synthetic digits cost accuracy on MNIST, which the mild epochs win back.
     synthetic_fraction=0.05,
     mild_epochs=6,
-    hint="About ten fewer errors on MNIST's 10,000 test digits, in an hour: digits train --recipe best",
 )
 
 RECIPES = {
@@ -142,5 +138,5 @@ RECIPES = {
     "quick": QUICK,
     "full": FULL,
     # Mild epochs without synthetic digits gain accuracy on MNIST and lose it on other people's drawings.
-    "best": replace(FULL, synthetic_in_mild_epochs=False, networks=5, hint=""),
+    "best": replace(FULL, synthetic_in_mild_epochs=False, networks=5),
 }
