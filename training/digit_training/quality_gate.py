@@ -19,8 +19,10 @@ MAX_CHANCE = 0.05
 """Probability of a difference by chance below which it counts."""
 
 MAX_LOSS = 0.003
-"""Non-inferiority margin: loss of accuracy, 0..1, that no caller notices. Ten thousand test digits show smaller
-ones beyond chance: those of a shorter fit, and of one that learned from feedback."""
+"""Non-inferiority margin: loss of accuracy, 0..1, that no caller notices.
+
+Ten thousand test digits show smaller losses beyond chance: of a shorter fit, or of one that learns from feedback.
+"""
 
 
 @dataclass(frozen=True, slots=True)
