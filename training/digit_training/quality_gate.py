@@ -21,7 +21,7 @@ MAX_CHANCE = 0.05
 MAX_LOSS = 0.003
 """Non-inferiority margin: loss of accuracy, 0..1, that no caller notices.
 
-Ten thousand test digits show smaller losses beyond chance: of a shorter fit, or of one that learns from feedback.
+Ten thousand test digits show smaller losses beyond chance: of a shorter fit, or of one from feedback.
 """
 
 
