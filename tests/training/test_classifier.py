@@ -1,5 +1,6 @@
 """Classifiers: loading, checks against a task card, and adaption to its input."""
 
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_training import classifier
+from digit_training.classifier import Convention
 from digit_training.errors import ModelError
 from digit_training.models import IS_DIGIT, PROBABILITIES
 from tests.training.conftest import COLORS, predict, predict_outputs, small_network
@@ -41,7 +43,7 @@ def test_adapt_model_with_or_without_grey_channel_takes_pictures_of_the_card(
     expected = predict(model, pixels.reshape(3, *accepted))
     for task in (DIGITS, GREY, replace(GREY, shape=(28, 28, 1))):
         adapted = classifier.adapt(model, task)
-        assert (adapted.name, adapted is model) == ("linear", accepted == task.instance_shape)
+        assert adapted.name == "linear"
         assert np.array_equal(predict(adapted, pixels.reshape(3, *task.instance_shape)), expected)
 
 
@@ -52,7 +54,7 @@ def test_adapt_keeps_is_digit_of_the_ten_digits(pixels: NDArray[np.float32]) -> 
     actual, expected = (predict_outputs(one, pixels) for one in (classifier.adapt(model, DIGITS), small))
     assert all(np.array_equal(actual[name], expected[name]) for name in (PROBABILITIES, IS_DIGIT))
     letters = replace(DIGITS, labels=tuple("abcdefghij"))
-    with pytest.raises(ModelError, match="the model has 2 outputs, not one"):
+    with pytest.raises(ModelError, match="the model has the outputs probabilities, is_digit: name"):
         classifier.adapt(small, letters)
 
 
@@ -63,9 +65,9 @@ def test_adapt_unwraps_a_dictionary_of_one_output(pixels: NDArray[np.float32]) -
 
 
 def test_adapt_shapes_of_equal_size_but_other_axes_raise_model_error() -> None:
-    message = r"the model takes \[n, 3, 64, 48\], the card says \[n, 64, 48, 3\]"
+    message = r"the model takes \[n, 48, 64, 3\], the card says \[n, 64, 48, 3\]"
     with pytest.raises(ModelError, match=message):
-        classifier.adapt(linear_model((3, 64, 48), 4), COLORS)
+        classifier.adapt(linear_model((48, 64, 3), 4), COLORS)
     with pytest.raises(ModelError, match=r"takes \[n, 783\], the card says \[n, 28, 28\]"):
         classifier.adapt(linear_model((783,), 10), GREY)
     with pytest.raises(ModelError, match=r"takes \[n, any, any, 3\], the card says \[n, 28, 28\]"):
@@ -75,7 +77,7 @@ def test_adapt_shapes_of_equal_size_but_other_axes_raise_model_error() -> None:
 @pytest.mark.parametrize(
     ("classes", "activation", "message"),
     [
-        (3, "softmax", "the model answers 3 classes, the card has 4 labels"),
+        (3, "softmax", "the model answers 3 classes, and there are 4 labels"),
         (1, "sigmoid", "the model answers one value: with two labels, say --output sigmoid"),
         (4, "sigmoid", "the model's answers do not sum to 1: if a picture may have several labels, say"),
         (4, "linear", "the model's answers lie outside 0..1, as logits do: say so by --output logits"),
@@ -89,7 +91,7 @@ def test_adapt_other_answers_raise_model_error(classes: int, activation: str, me
 def test_adapt_logits_answers_their_softmax() -> None:
     model = linear_model((64, 48, 3), 4, "linear")
     pixels = np.random.default_rng(0).random((3, 64, 48, 3), np.float32)
-    answers = predict(classifier.adapt(model, COLORS, "logits"), pixels)
+    answers = predict(classifier.adapt(model, COLORS, Convention("logits")), pixels)
     assert np.allclose(answers, tf.nn.softmax(predict(model, pixels)), atol=1e-6)
 
 
@@ -98,21 +100,23 @@ def test_adapt_one_value_answers_two_labels(activation: str, output: classifier.
     task = replace(COLORS, labels=("day", "night"))
     model = linear_model((64, 48, 3), 1, activation)
     pixels = np.random.default_rng(0).random((3, 64, 48, 3), np.float32)
-    answers = predict(classifier.adapt(model, task, output), pixels)
+    answers = predict(classifier.adapt(model, task, Convention(output)), pixels)
     second = predict(model, pixels) if output == "sigmoid" else tf.sigmoid(predict(model, pixels))
     assert np.allclose(answers, np.concatenate([1 - second, second], axis=1), atol=1e-6)
-    with pytest.raises(ModelError, match="the model answers 1 classes, the card has 4 labels"):
-        classifier.adapt(model, COLORS, output)
+    with pytest.raises(ModelError, match="the model answers 1 classes, and there are 4 labels"):
+        classifier.adapt(model, COLORS, Convention(output))
 
 
 def test_adapt_multi_label_answers_a_probability_of_each_label() -> None:
     task = replace(COLORS, thresholds=(0.5,) * 4)
     model = linear_model((64, 48, 3), 4, "sigmoid")
-    assert classifier.adapt(model, task, "multi-label") is model
+    convention = Convention("multi-label")
+    pixels = np.random.default_rng(0).random((3, 64, 48, 3), np.float32)
+    assert np.array_equal(predict(classifier.adapt(model, task, convention), pixels), predict(model, pixels))
     with pytest.raises(ModelError, match=r"lie outside 0\.\.1: the last layer needs sigmoids"):
-        classifier.adapt(linear_model((64, 48, 3), 4, "linear"), task, "multi-label")
-    with pytest.raises(ModelError, match="the model answers 3 classes, the card has 4 labels"):
-        classifier.adapt(linear_model((64, 48, 3), 3, "sigmoid"), task, "multi-label")
+        classifier.adapt(linear_model((64, 48, 3), 4, "linear"), task, convention)
+    with pytest.raises(ModelError, match="the model answers 3 classes, and there are 4 labels"):
+        classifier.adapt(linear_model((64, 48, 3), 3, "sigmoid"), task, convention)
 
 
 def test_adapt_uint8_input_gets_bytes() -> None:
@@ -132,9 +136,8 @@ def unsuitable_models() -> Iterator[tuple[keras.Model, str]]:
     yield keras.Model(inputs, softmax(mean(layers.Add()(inputs)))), "the model has 2 inputs, not one"
     image = inputs[0]
     answers = softmax(mean(image))
-    yield keras.Model(image, [answers, answers * 2]), "the model has 2 outputs, not one"
-    half = layers.Dense(4, activation="softmax", dtype="float16")(layers.Flatten()(image))
-    yield keras.Model(image, half), "answers float16: its last layer needs dtype='float32'"
+    yield keras.Model(image, [answers, answers * 2]), "name that of the labels by --output-name"
+    yield keras.Model(image, keras.ops.cast(answers, "int32")), "answers int32, not floating-point"
     yield keras.Model(image, softmax(image)), r"the model answers \[n, 64, 48, 4\], not \[n, classes\]"
     batch = keras.Input(batch_shape=(8, 64, 48, 3))
     yield keras.Model(batch, softmax(mean(batch))), "the model takes batches of 8 only"
@@ -151,12 +154,54 @@ def test_adapt_unsuitable_inputs_and_outputs_raise_model_error() -> None:
             classifier.adapt(model, COLORS)
 
 
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_adapt_other_precision_answers_float32_that_sum_to_1(dtype: str) -> None:
+    image = keras.Input((64, 48, 3))
+    features = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, layers.Dense(4, activation="softmax", dtype=dtype)(features))
+    answers = predict(classifier.adapt(model, BYTES), PIXELS)
+    assert answers.dtype == np.float32
+    assert np.allclose(answers.sum(axis=1), 1, atol=1e-6)
+    assert np.abs(answers - tf.cast(model(PIXELS), tf.float32)).max() < 0.01
+
+
+def test_adapt_channels_first_takes_channels_last() -> None:
+    model = linear_model((3, 64, 48), 4)
+    answers = predict(classifier.adapt(model, COLORS), PIXELS / 255)
+    assert np.array_equal(answers, predict(model, PIXELS.transpose(0, 3, 1, 2) / 255))
+
+
+def test_adapt_takes_one_of_several_outputs_and_drops_axes_of_1() -> None:
+    image = keras.Input((64, 48, 3))
+    pooled = layers.GlobalAveragePooling2D(keepdims=True)(layers.Rescaling(1 / 255)(image))
+    kind = layers.Conv2D(4, 1, activation="softmax", name="kind")(pooled)
+    for outputs in ([layers.Dense(4)(pooled), kind], {"box": layers.Dense(4)(pooled), "kind": kind}):
+        model = keras.Model(image, outputs)
+        answers = predict(classifier.adapt(model, BYTES, Convention(output_name="kind")), PIXELS)
+        assert np.array_equal(answers, np.asarray(keras.Model(image, kind)(PIXELS))[:, 0, 0])
+        with pytest.raises(ModelError, match=r"no output 'class'; its outputs: .*kind"):
+            classifier.adapt(model, BYTES, Convention(output_name="class"))
+
+
+def test_adapt_subtracts_the_mean_and_divides_in_the_order_of_the_channels() -> None:
+    mean, std = (103.9, 116.8, 123.7), (58.0, 57.0, 56.0)
+    image = keras.Input((64, 48, 3))
+    model = keras.Model(image, layers.Dense(4, activation="softmax")(layers.GlobalAveragePooling2D()(image)))
+    adapted = classifier.adapt(model, BYTES, Convention(mean=mean, std=std, is_bgr=True))
+    expected = predict(model, (PIXELS[..., ::-1] - np.float32(mean)) / np.float32(std))
+    assert np.allclose(predict(adapted, PIXELS), expected, atol=1e-6)
+
+
 def test_takes_bytes_sees_the_first_layer_that_scales() -> None:
     def begins_with(*first: keras.Layer) -> bool:
         return classifier.takes_bytes(keras.Sequential([keras.Input((8, 8, 3)), *first, layers.Flatten()]))
 
     assert begins_with(layers.Rescaling(1 / 127.5, offset=-1))
     assert begins_with(layers.RandomFlip("horizontal"), layers.Resizing(4, 4), layers.Rescaling(1 / 255))
+    assert begins_with(layers.Permute((3, 1, 2)), layers.RandomErasing(), layers.Rescaling(1 / 255))
     assert begins_with(keras.Sequential([layers.RandomZoom(0.1), layers.Normalization(mean=110, variance=9)]))
     assert not begins_with(layers.Rescaling(255))
     assert not begins_with(layers.Normalization())
@@ -248,7 +293,6 @@ def test_load_saved_model_answers_as_its_signature_and_has_its_weights(
     ("signature", "message"),
     [
         ("wide", "the signature 'wide' takes int32, not float32 or uint8"),
-        ("twice", "the signature 'twice' has 2 outputs, not one"),
         (
             "other",
             r"no signature 'other' \(see --signature\); signatures: bytes, serving_default, twice, wide",
@@ -260,6 +304,13 @@ def test_load_saved_model_other_signatures_raise_model_error(
 ) -> None:
     with pytest.raises(ModelError, match=message):
         classifier.load_saved_model(saved_model, signature)
+
+
+def test_load_saved_model_of_several_outputs_answers_the_one_that_is_named(saved_model: Path) -> None:
+    model = classifier.load_saved_model(saved_model, "twice")
+    answers = predict(classifier.adapt(model, COLORS, Convention(output_name="two")), PIXELS / 255)
+    expected = classifier.load_saved_model(saved_model, "serving_default")(PIXELS / 255)["scores"]
+    assert np.allclose(answers, expected, atol=1e-6)
 
 
 def test_load_missing_or_damaged_file_raises_model_error(tmp_path: Path) -> None:
@@ -281,6 +332,27 @@ def test_load_keras_reads_legacy_h5(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
     loaded = classifier.load_keras(tmp_path / "model.h5")
     assert np.array_equal(predict(loaded, pixels), predict(model, pixels))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_load_keras_frees_the_batch_size_of_a_sequential_that_was_built_by_a_call(tmp_path: Path) -> None:
+    model = keras.Sequential([layers.Rescaling(1 / 255), layers.GlobalAveragePooling2D(), layers.Dense(4)])
+    model(PIXELS)
+    model.save(tmp_path / "called.keras")
+    loaded = classifier.load_keras(tmp_path / "called.keras")
+    assert classifier.input_shape(loaded) == (64, 48, 3)
+    assert np.array_equal(predict(loaded, PIXELS[:2]), predict(model, PIXELS[:2]))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_load_keras_file_of_keras_2_names_the_way_to_a_saved_model(tmp_path: Path) -> None:
+    keras.Sequential([keras.Input((4,)), layers.Dense(2)]).save(tmp_path / "new.keras")
+    with zipfile.ZipFile(tmp_path / "new.keras") as new, zipfile.ZipFile(tmp_path / "old.keras", "w") as old:
+        old.writestr("metadata.json", '{"keras_version": "2.15.0"}')
+        old.writestr("config.json", new.read("config.json").replace(b'"Sequential"', b'"Functional"'))
+        old.writestr("model.weights.h5", new.read("model.weights.h5"))
+    with pytest.raises(ModelError, match=r"Keras 2 .*: where tf-keras is installed, .*--from-saved-model"):
+        classifier.load_keras(tmp_path / "old.keras")
 
 
 def custom_layer() -> keras.Layer:

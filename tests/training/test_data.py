@@ -113,7 +113,7 @@ def test_has_training_set_tells_mnist_from_test_pictures(
 def test_load_missing_path_or_empty_folder_raises_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere.npz does not exist"):
         data.load(tmp_path / "nowhere.npz")
-    with pytest.raises(DataError, match="has no train-images-idx3-ubyte, gzipped or not"):
+    with pytest.raises(DataError, match="has neither a folder for each digit"):
         data.load(tmp_path)
 
 

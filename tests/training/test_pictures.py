@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from digit_core import images
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_training import pictures
-from digit_training.errors import DataError
+from digit_training.errors import CardError, DataError
 from tests.conftest import Digits
-from tests.training.conftest import COLORS
+from tests.training.conftest import COLORS, COLORS_TOML
 
 GREY = TaskCard("grey", tuple("abcdefghij"), (28, 28), (0.0, 1.0))
 
@@ -37,6 +37,18 @@ def test_load_folder_prepares_each_picture_as_in_serving(colors_folder: Path, tm
     assert pictures.load(moved, small).description["test_checksum"] == checksum
     (moved / "red" / "0.jpg").rename(moved / "green" / "9.jpg")
     assert pictures.load(moved, small).description["test_checksum"] != checksum
+
+
+def test_prepare_folder_prepares_as_the_card_says(colors_folder: Path, tmp_path: Path) -> None:
+    card = tmp_path / "card.toml"
+    card.write_text(f"{COLORS_TOML}shape = [64, 48, 3]\n[prepare]\ninterpolation = 'bilinear'\n")
+    prepared, labels = pictures.prepare_folder(colors_folder, card)
+    expected = pictures.load(colors_folder, replace(COLORS, interpolation="bilinear")).examples
+    assert np.array_equal(prepared, expected.images)
+    assert np.array_equal(labels, expected.labels)
+    card.write_text(COLORS_TOML)
+    with pytest.raises(CardError, match=r"card\.toml: \[input\] lacks 'shape'"):
+        pictures.prepare_folder(colors_folder, card)
 
 
 def test_load_folder_leaves_out_unreadable_and_hidden_files(colors_folder: Path) -> None:

@@ -92,3 +92,8 @@ def test_check_held_out_too_few_for_a_gain_is_not_published() -> None:
     with pytest.raises(NotPublishedError, match="19 held-out inputs are too few to show a gain"):
         gate.check_held_out(MIN_HELD_OUT - 1)
     replace(gate, force=True).check_held_out(0)
+
+
+def test_minimum_falls_with_the_labels_unless_it_is_stated() -> None:
+    assert [QualityGate().minimum(labels) for labels in (2, 10, 100, 1000)] == [0.85, 0.85, 0.425, 0.2833]
+    assert QualityGate(0.5).minimum(1000) == 0.5

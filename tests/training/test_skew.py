@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from digit_core.artifact.task_card import TaskCard
 from digit_training import pictures, skew
@@ -16,15 +16,25 @@ from digit_training.models import PROBABILITIES
 from tests.training.conftest import COLORS
 
 
-def count(model: keras.Model, folder: Path, task: TaskCard) -> tuple[int, int]:
+def count(model: keras.Model, folder: Path, task: TaskCard) -> tuple[dict[str, int], int]:
     loaded = pictures.load(folder, task)
     answers: NDArray[np.float32] = predict(model, loaded.examples.images, task)[PROBABILITIES]
     return skew.count_other_answers(model, loaded, answers)
 
 
+def light_or_dark() -> keras.Model:
+    """Return a model that answers 1 for pictures, [n, 8, 8, 3], with a mean above 0.5."""
+    image = keras.Input((8, 8, 3))
+    mean = layers.GlobalAveragePooling2D()(image)
+    dense = layers.Dense(2, activation="softmax")
+    model = keras.Model(image, dense(mean))
+    dense.set_weights([np.array([[-10, 10]] * 3, np.float32), np.array([15, -15], np.float32)])
+    return model
+
+
 def test_count_smooth_pictures_have_the_same_answers(colors_model: keras.Model, colors_folder: Path) -> None:
     for fit in ("stretch", "crop"):
-        assert count(colors_model, colors_folder, replace(COLORS, fit=fit)) == (0, 20)
+        assert count(colors_model, colors_folder, replace(COLORS, fit=fit)) == ({}, 20)
 
 
 def test_count_fine_patterns_have_other_answers(tmp_path: Path) -> None:
@@ -36,16 +46,32 @@ def test_count_fine_patterns_have_other_answers(tmp_path: Path) -> None:
         stripes[:, 3::8] = stripes[:, 4::8] = 255
         for number in range(40):
             Image.fromarray(stripes).save(tmp_path / name / f"{number}.png")
-    image = keras.Input((8, 8, 3))
-    mean = layers.GlobalAveragePooling2D()(image)
-    dense = layers.Dense(2, activation="softmax")
-    model = keras.Model(image, dense(mean))
-    # Light above a mean of 0.5.
-    dense.set_weights([np.array([[-10, 10]] * 3, np.float32), np.array([15, -15], np.float32)])
     task = TaskCard("stripes", ("dark", "light"), (8, 8, 3), (0.0, 1.0))
-    assert count(model, tmp_path, task) == (40, 40)
+    assert count(light_or_dark(), tmp_path, task) == ({"interpolation": 40}, 40)
+
+
+def test_count_names_transparency_and_orientation_but_not_the_interpolation(tmp_path: Path) -> None:
+    """Transparent black is white in serving; the turned picture keeps its mean."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for name in ("dark", "light"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            Image.new("RGBA", (8, 8)).save(tmp_path / name / f"{number}.png")
+            Image.new("RGB", (8, 8)).save(tmp_path / name / f"turned{number}.jpg", exif=exif)
+    task = TaskCard("stripes", ("dark", "light"), (8, 8, 3), (0.0, 1.0))
+    assert count(light_or_dark(), tmp_path, task) == ({"alpha": 10}, 20)
+    top = keras.Input((8, 8, 3))
+    model = keras.Model(top, light_or_dark()(layers.ZeroPadding2D(((0, 4), (0, 0)))(top[:, :4]) * 2))
+    half = np.zeros((8, 8, 3), np.uint8)
+    half[:4] = 255
+    for file in tmp_path.glob("*/*.png"):
+        file.unlink()
+    for file in tmp_path.glob("*/*.jpg"):
+        Image.fromarray(half).save(file, exif=exif, quality=95)
+    assert count(model, tmp_path, task) == ({"exif": 10}, 10)
 
 
 def test_count_of_other_data_compares_nothing(tmp_path: Path, colors_model: keras.Model) -> None:
     np.savez(tmp_path / "test.npz", x_test=np.zeros((4, 64, 48, 3), np.uint8), y_test=np.arange(4))
-    assert count(colors_model, tmp_path / "test.npz", COLORS) == (0, 0)
+    assert count(colors_model, tmp_path / "test.npz", COLORS) == ({}, 0)

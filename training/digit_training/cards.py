@@ -1,5 +1,6 @@
 """Task cards of models to export: read from TOML, or made of labels, and completed from the model."""
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -8,7 +9,7 @@ from typing import Any, get_args
 
 import keras
 
-from digit_core.artifact.task_card import DIGITS, MULTI_LABEL, TaskCard, TaskCardError
+from digit_core.artifact.task_card import CHANNELS, DIGITS, MULTI_LABEL, TaskCard, TaskCardError
 from digit_training import classifier
 from digit_training.errors import CardError
 
@@ -17,6 +18,8 @@ Document = Mapping[str, Any]
 
 _BYTES = [0, 255]
 _NAME_LENGTH = 63
+_CONVENTION_KEYS = {"mean", "std"}
+"""Keys of [input] that become part of the model when it is exported."""
 
 
 def read(path: Path) -> Document:
@@ -29,62 +32,92 @@ def read(path: Path) -> Document:
         raise CardError(f"not TOML: {error}") from error
 
 
-def minimal(file: Path, labels: str) -> Document:
-    """Return a document of labels, separated by commas, named after the model's file."""
+def named_after(file: Path) -> Document:
+    """Return a document whose name is that of the model's file."""
     name = re.sub("[^A-Za-z0-9_-]+", "-", file.stem).strip("-_")[:_NAME_LENGTH]
-    return {"name": name or "model", "labels": [label.strip() for label in labels.split(",")]}
+    return {"name": name or "model"}
 
 
-def output_of(document: Document) -> classifier.Output:
-    """Return the document's `output`, what the model to export answers. Raise CardError."""
+def of_digits(model: keras.Model) -> Document:
+    """Return the document of the digits' card, in the range of the model's pixels."""
+    pixels = {"shape": list(DIGITS.shape), "range": _BYTES if classifier.takes_bytes(model) else [0, 1]}
+    return DIGITS.to_document() | {"input": pixels}
+
+
+def with_entries(document: Document, entries: Document) -> Document:
+    """Return a document with other entries, of which a table has only the keys to change. Raise CardError."""
+    merged = dict(document)
+    for key, value in entries.items():
+        table = document.get(key, {})
+        if isinstance(value, Mapping) and not isinstance(table, Mapping):
+            raise CardError(f"{key!r} must be a table")
+        merged[key] = {**table, **value} if isinstance(value, Mapping) else value
+    return merged
+
+
+def complete(document: Document, model: keras.Model) -> tuple[TaskCard, classifier.Convention]:
+    """Return the card, with input shape and range of the model where the document states none, and what the
+    published version converts.
+
+    Raise CardError if the document is invalid, or if neither it nor the model states shape or range.
+    """
     output = document.get("output", "probabilities")
     if output not in get_args(classifier.Output):
         raise CardError(f"output must be {' or '.join(get_args(classifier.Output))}, not {output!r}")
-    return output  # type: ignore[no-any-return]
-
-
-def complete(document: Document, model: keras.Model, output: classifier.Output) -> TaskCard:
-    """Return the card with the model's input shape and range where the document states none.
-
-    What is published answers probabilities, so the card says of `output` only that it is multi-label. Raise
-    CardError if the card is invalid, or if neither the card nor the model states shape or range.
-    """
-    document = {**document, "output": MULTI_LABEL if output == MULTI_LABEL else None}
+    stated = {key: value for key, value in document.items() if key not in ("output", "output_name")}
+    if output == MULTI_LABEL:
+        stated["output"] = output
     try:
         # Before what is missing: a mistyped name of a table hides its keys.
-        TaskCard.check_keys(document)
-        is_digits = document.get("prepare", {}).get("kind") == DIGITS.kind
+        TaskCard.check_keys(stated, _CONVENTION_KEYS)
+        prepare, pixels = dict(document.get("prepare", {})), dict(document.get("input", {}))
+        mean, std = (_numbers(key, pixels.pop(key, [])) for key in ("mean", "std"))
+        if is_bgr := prepare.get("color") == "bgr":
+            prepare["color"] = "rgb"
         from_model = {
-            "shape": list(DIGITS.shape) if is_digits else _shape_of(model),
+            "shape": list(DIGITS.shape) if prepare.get("kind") == DIGITS.kind else _shape_of(model),
             "range": _BYTES if classifier.takes_bytes(model) else None,
         }
-        pixels = {key: value for key, value in from_model.items() if value} | document.get("input", {})
+        pixels = {key: value for key, value in from_model.items() if value} | pixels
         _check_complete(pixels, model)
-        return TaskCard.from_document({**document, "input": pixels})
+        task = TaskCard.from_document({**stated, "input": pixels, "prepare": prepare})
     except TaskCardError as error:
         raise CardError(str(error)) from error
+    channels = task.shape[2] if len(task.shape) == 3 else 1
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) not in (0, 1, channels) or (key == "std" and not all(values)):
+            raise CardError(
+                f"{key} must be one number, or one for each of {channels} channels, and std not 0"
+            )
+    return task, classifier.Convention(output, document.get("output_name"), mean, std, is_bgr)
 
 
-def renamed(task: TaskCard, name: str) -> TaskCard:
-    """Return the card under another name. Raise CardError if it is none for a card."""
-    try:
-        return TaskCard.from_document(task.to_document() | {"name": name})
-    except TaskCardError as error:
-        raise CardError(f"--rename: {error}") from error
+def _numbers(key: str, value: Any) -> tuple[float, ...]:
+    values = value if isinstance(value, list) else [value]
+    if not all(type(number) in (int, float) and math.isfinite(number) for number in values):
+        raise CardError(f"{key} must be one number, or one for each channel, not {value!r}")
+    return tuple(map(float, values))
 
 
 def _shape_of(model: keras.Model) -> list[int] | None:
-    """Return the model's input shape, unless a size of it is free or it is a flat vector."""
+    """Return the model's input shape, channels last, unless a size of it is free or it is a flat vector."""
     shape = classifier.input_shape(model)
-    return list(shape) if len(shape) in (2, 3) and None not in shape else None  # type: ignore[arg-type]
+    sizes = [size for size in shape if size is not None]
+    if len(sizes) < len(shape) or len(shape) not in (2, 3):
+        return None
+    is_turned = len(sizes) == 3 and sizes[0] in CHANNELS.values() and sizes[2] not in CHANNELS.values()
+    return [*sizes[1:], sizes[0]] if is_turned else sizes
 
 
 def _check_complete(pixels: Mapping[str, Any], model: keras.Model) -> None:
     if "shape" not in pixels:
         shape = classifier.format_shape(classifier.input_shape(model))
-        raise CardError(f"the model takes {shape}: state shape under [input] of the card (--task)")
+        raise CardError(
+            f"the model takes {shape}: say by --shape, or shape under [input] of the card, what it is "
+            "given, such as 224,224,3"
+        )
     if "range" not in pixels:
         raise CardError(
-            "the model's first layers do not tell the range of its pixels: state range under [input] of the "
-            "card (--task); [0, 1], [-1, 1] and [0, 255] are usual"
+            "the model's first layers do not tell the range of its pixels: say what it was trained with, by "
+            "--range 0,1, --range=-1,1 or --range 0,255, or by range under [input] of the card"
         )

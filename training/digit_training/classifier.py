@@ -4,9 +4,12 @@ A classifier is a Keras model that maps pixels float32 [n, *instance_shape] of i
 float32 [n, k].
 """
 
+import json
 import math
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -23,6 +26,26 @@ Output = Literal["probabilities", "logits", "sigmoid", "multi-label"]
 a sigmoid [n, 1], the probability of the second of two labels; or, of a multi-label task, sigmoids [n, k]."""
 Shape = tuple[int | None, ...]
 """Shape of one picture; None stands for any size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    """Pixels and answers of a model to export, where the published version has others.
+
+    The published version takes RGB in the card's range and answers probabilities; the conversions become
+    part of its graph.
+    """
+
+    output: Output = "probabilities"
+    output_name: str | None = None
+    """Output of the labels, of a model with several."""
+    mean: tuple[float, ...] = ()
+    """Subtracted from pixels in the card's range: one number, or one for each of the model's channels."""
+    std: tuple[float, ...] = ()
+    """Divisor of what is left, likewise."""
+    is_bgr: bool = False
+    """True if blue is the first channel."""
+
 
 BATCH_SIZE = 500
 """Most pictures in a batch of a prediction."""
@@ -41,22 +64,24 @@ _EXPORT_ADVICE = "write a SavedModel by model.export(FOLDER) and export that by 
 _TOLERANCE = 1e-3
 """Largest distance from 1 of a sum of probabilities."""
 
+_HALF_TOLERANCE = 2e-2
+"""The same of 16-bit numbers; bfloat16 has 8 bits of precision."""
+
+_HALF = ("float16", "bfloat16")
+
 _KEEPS_RANGE = (
     layers.InputLayer,
+    layers.Permute,
     layers.Reshape,
     layers.CenterCrop,
     layers.Cropping2D,
     layers.Resizing,
     layers.ZeroPadding2D,
-    layers.RandomBrightness,
-    layers.RandomContrast,
-    layers.RandomCrop,
-    layers.RandomFlip,
-    layers.RandomRotation,
-    layers.RandomTranslation,
-    layers.RandomZoom,
 )
-"""Layers that leave the range of the pixels as it is when the model predicts."""
+"""Layers that leave the range of the pixels as it is."""
+
+_AUGMENTATIONS = ("AugMix", "CutMix", "GaussianNoise", "MixUp", "RandAugment", "Random")
+"""First letters of layers, of all versions of Keras, that do nothing when the model predicts."""
 
 
 def check_backend() -> None:
@@ -75,16 +100,23 @@ def load_keras(file: Path) -> keras.Model:
         model = keras.saving.load_model(file, compile=False)
     # Keras does not document its exceptions for damaged files and unknown layers.
     except Exception as error:
-        raise ModelError(_describe_load_error(error)) from error
+        raise ModelError(_describe_load_error(error, _is_of_keras_2(file))) from error
     if not getattr(model, "inputs", None):
         raise ModelError(
             f"the model states no shape of its input: build it from keras.Input, or {_EXPORT_ADVICE}"
         )
-    return model
+    batch, *shape = model.inputs[0].shape
+    if batch is None or len(model.inputs) > 1:
+        return model
+    # A Sequential that was built by calling it has the size of that batch.
+    inputs = keras.Input(shape, dtype=model.inputs[0].dtype)
+    clone = keras.models.clone_model(model, input_tensors=inputs)
+    clone.set_weights(model.get_weights())
+    return clone
 
 
-def _describe_load_error(error: Exception) -> str:
-    """Return the last line of Keras's reason, its cause, and what to do about an unknown layer."""
+def _describe_load_error(error: Exception, is_of_keras_2: bool) -> str:
+    """Return the last line of Keras's reason, and what to do about an old file or an unknown layer."""
     text = str(error)
     if "Lambda" in text and "safe_mode" in text:
         return (
@@ -93,17 +125,35 @@ def _describe_load_error(error: Exception) -> str:
         )
     lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
     # The configuration of a layer may be thousands of characters long.
-    reason, *_ = lines[-1].partition(" Full object config:")
-    hint = ""
+    reason, *_ = lines[-1].removeprefix("Exception encountered: ").partition(" Full object config:")
+    if is_of_keras_2:
+        return (
+            f"Keras 3 cannot load this file of Keras 2 ({reason.partition('. ')[0]}): where tf-keras is "
+            "installed, write a SavedModel by tf_keras.models.load_model(FILE).export(FOLDER), and export "
+            "that by --from-saved-model FOLDER"
+        )
     if "register_keras_serializable" in text or "custom" in text:
-        hint = "; --import MODULE imports the module that registers the layer"
-    return f"not a model that Keras can load: {reason}{hint}"
+        unknown = reason.partition(". ")[0]
+        return f"{unknown}; --import MODULE imports the module that defines it, or {_EXPORT_ADVICE}"
+    return f"not a model that Keras can load: {reason}"
+
+
+def _is_of_keras_2(file: Path) -> bool:
+    """True if Keras 2 wrote a file; HDF5 is its format, which Keras 3 writes on request."""
+    try:
+        with file.open("rb") as content:
+            if content.read(4) == b"\x89HDF":
+                return True
+        with zipfile.ZipFile(file) as archive:
+            return str(json.loads(archive.read("metadata.json"))["keras_version"]).startswith("2.")
+    except (KeyError, OSError, ValueError, zipfile.BadZipFile):
+        return False
 
 
 def load_saved_model(folder: Path, signature: str) -> keras.Model:
     """Return a signature of a SavedModel as a model that shares its variables.
 
-    Raise ModelError if it cannot be loaded, or does not map one float32 tensor to another.
+    Raise ModelError if it cannot be loaded, or does not take one tensor of float32 or uint8.
     """
     import tensorflow as tf
 
@@ -119,9 +169,8 @@ def load_saved_model(folder: Path, signature: str) -> keras.Model:
         known = ", ".join(sorted(signatures)) or "none"
         raise ModelError(f"there is no signature {signature!r} (see --signature); signatures: {known}")
     (input_specs,) = signatures[signature].structured_input_signature[1:]
-    output_specs = signatures[signature].structured_outputs
-    _check_single(f"the signature {signature!r}", len(input_specs), len(output_specs))
-    (input_spec,), (output,) = input_specs.values(), output_specs
+    _check_single(f"the signature {signature!r}", len(input_specs))
+    (input_spec,) = input_specs.values()
     if input_spec.dtype not in (tf.float32, tf.uint8):
         raise ModelError(f"the signature {signature!r} takes {input_spec.dtype.name}, not float32 or uint8")
     if input_spec.shape.rank is None:
@@ -129,14 +178,12 @@ def load_saved_model(folder: Path, signature: str) -> keras.Model:
     pixels = keras.Input(batch_shape=input_spec.shape.as_list(), dtype=input_spec.dtype.name, name="pixels")
     answers = layers.TFSMLayer(str(folder), call_endpoint=signature)(pixels)
     name = "".join(character if character.isalnum() else "_" for character in folder.name)
-    # Keras prefers an attribute of the signature's name, which answers a tensor, to the signature itself.
-    answer = answers if isinstance(answers, keras.KerasTensor) else answers[output]
-    return keras.Model(pixels, answer, name=name or "saved_model")
+    return keras.Model(pixels, answers, name=name or "saved_model")
 
 
 def input_shape(model: keras.Model) -> Shape:
     """Return the shape of one picture. Raise ModelError if the model has several inputs or a fixed batch."""
-    _check_single("the model", len(model.inputs), 1)
+    _check_single("the model", len(model.inputs))
     batch, *shape = model.inputs[0].shape
     if batch is not None:
         raise ModelError(f"the model takes batches of {batch} only; build it without a batch size")
@@ -159,39 +206,63 @@ def takes_bytes(model: keras.Model) -> bool:
     return isinstance(first, layers.Normalization) and bool(np.max(first.mean) > 1)
 
 
-def adapt(model: keras.Model, task: TaskCard, output: Output = "probabilities") -> keras.Model:
+def adapt(model: keras.Model, task: TaskCard, convention: Convention = Convention()) -> keras.Model:
     """Return a model that takes [n, *instance_shape] and shares the weights; often `model` itself.
 
-    It answers probabilities [n, k] of the labels, whatever `output` the model has; that of a multi-label card
-    is "multi-label". Raise ModelError if input or output contradict the card, or if the answers to random
-    pictures are not what `output` says. A dictionary of `probabilities` and `is_digit` [n, 1] is an output
-    for the ten digits only.
+    It answers probabilities [n, k] of the labels, whatever the model's convention; the output of a
+    multi-label card is "multi-label". Raise ModelError if input or output contradict the card, or if the
+    answers to random pictures are not what the convention says. A dictionary of `probabilities` and
+    `is_digit` [n, 1] is an output for the ten digits only.
     """
-    target = _input_for(model, task)
-    _check_output(model, task, output)
-    takes_float = model.inputs[0].dtype == "float32"
-    is_known = _has_known_structure(model, task) and output in _PROBABILITIES
-    adapted = model
-    if target != task.instance_shape or not takes_float or not is_known:
-        pixels = keras.Input(task.instance_shape, name="pixels")
-        accepted = pixels if target == task.instance_shape else layers.Reshape(target)(pixels)
-        answers = model(accepted if takes_float else keras.ops.cast(keras.ops.round(accepted), "uint8"))
-        if not _has_known_structure(model, task):
-            (answers,) = keras.tree.flatten(answers)
-        adapted = keras.Model(pixels, _to_probabilities(answers, output), name=model.name)
+    target, dtype = _input_for(model, task), model.inputs[0].dtype
+    is_half = _check_output(model, task, convention)
+    pixels = keras.Input(task.instance_shape, name="pixels")
+    answers = model(_to_input(pixels, target, dtype, convention))
+    if not _has_is_digit(model, task):
+        answers = _to_probabilities(_select(answers, model, convention.output_name), convention.output)
+    adapted = keras.Model(pixels, answers, name=model.name)
     noise = np.random.default_rng(0).integers(0, 256, (2, *task.shape), np.uint8)
-    check_probabilities(predict(adapted, noise, task)[PROBABILITIES], task)
+    probabilities = predict(adapted, noise, task)[PROBABILITIES]
+    check_probabilities(probabilities, task, _HALF_TOLERANCE if is_half else _TOLERANCE)
+    if is_half and not task.is_multi_label:
+        answers = answers / keras.ops.sum(answers, axis=1, keepdims=True)
+        adapted = keras.Model(pixels, answers, name=model.name)
     return adapted
 
 
+def _to_input(
+    pixels: keras.KerasTensor, target: tuple[int, ...], dtype: str, convention: Convention
+) -> keras.KerasTensor:
+    """Return pixels [n, *instance_shape] in the shape, the type and the convention of a model."""
+    values = pixels
+    if convention.is_bgr:
+        values = keras.ops.flip(values, axis=-1)
+    if convention.mean:
+        values = values - np.array(convention.mean, np.float32)
+    if convention.std:
+        values = values / np.array(convention.std, np.float32)
+    if target != values.shape[1:]:
+        is_turned = target == channels_first(values.shape[1:])
+        values = layers.Permute((3, 1, 2))(values) if is_turned else layers.Reshape(target)(values)
+    return keras.ops.cast(keras.ops.round(values), "uint8") if dtype == "uint8" else values
+
+
 def _to_probabilities(answers: keras.KerasTensor, output: Output) -> keras.KerasTensor:
-    """Return probabilities [n, k] of what a model answers."""
+    """Return probabilities float32 [n, k] of what a model answers, [n, k] or [n, 1, 1, k]."""
+    answers = keras.ops.cast(answers, "float32")
+    if len(answers.shape) > 2:
+        answers = layers.Reshape(answers.shape[-1:])(answers)
     if output in _PROBABILITIES:
         return answers
     if answers.shape[1] > 1:
         return layers.Softmax(dtype="float32")(answers)
     second = answers if output == "sigmoid" else layers.Activation("sigmoid", dtype="float32")(answers)
     return keras.ops.concatenate([1 - second, second], axis=1)
+
+
+def channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape [c, h, w] of [h, w, c]; another shape as it is."""
+    return (shape[2], *shape[:2]) if len(shape) == 3 else shape
 
 
 def to_pixels(images: NDArray[np.uint8], task: TaskCard) -> NDArray[np.float32]:
@@ -227,13 +298,15 @@ def split(images: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
-def check_probabilities(probabilities: NDArray[np.float32], task: TaskCard) -> None:
+def check_probabilities(
+    probabilities: NDArray[np.float32], task: TaskCard, tolerance: float = _TOLERANCE
+) -> None:
     """Raise ModelError unless each row of [n, k] is a probability distribution; if multi-label, in 0..1."""
     if not np.isfinite(probabilities).all():
         raise ModelError(
             "the model's answers are not finite numbers: its fit diverged and needs a lower learning rate"
         )
-    is_outside = np.any(probabilities < 0) or np.any(probabilities > 1 + _TOLERANCE)
+    is_outside = np.any(probabilities < 0) or np.any(probabilities > 1 + tolerance)
     if task.is_multi_label:
         if is_outside:
             raise ModelError("the model's answers lie outside 0..1: the last layer needs sigmoids")
@@ -243,7 +316,7 @@ def check_probabilities(probabilities: NDArray[np.float32], task: TaskCard) -> N
             "the model's answers lie outside 0..1, as logits do: say so by --output logits, or by "
             'output = "logits" in the card'
         )
-    if not np.allclose(probabilities.sum(axis=1), 1, atol=_TOLERANCE):
+    if not np.allclose(probabilities.sum(axis=1), 1, atol=tolerance):
         raise ModelError(
             "the model's answers do not sum to 1: if a picture may have several labels, say so by --output "
             'multi-label, or by output = "multi-label" in the card; else the last layer needs a softmax'
@@ -255,17 +328,17 @@ def format_shape(shape: Shape) -> str:
     return f"[{', '.join(['n', *('any' if size is None else str(size) for size in shape)])}]"
 
 
-def _check_single(subject: str, inputs: int, outputs: int) -> None:
-    for count, name in ((inputs, "inputs"), (outputs, "outputs")):
-        if count != 1:
-            raise ModelError(f"{subject} has {count} {name}, not one")
+def _check_single(subject: str, inputs: int) -> None:
+    if inputs != 1:
+        raise ModelError(f"{subject} has {inputs} inputs, not one")
 
 
 def _first_scaling_layer(model: keras.Model) -> keras.Layer | None:
     """Return the first layer, within nested models, too, that may change the range of the pixels."""
     for layer in model.layers:
         first = _first_scaling_layer(layer) if isinstance(layer, keras.Model) else layer
-        if first is not None and not isinstance(first, _KEEPS_RANGE):
+        is_skipped = isinstance(first, _KEEPS_RANGE) or type(first).__name__.startswith(_AUGMENTATIONS)
+        if first is not None and not is_skipped:
             return first
     return None
 
@@ -273,10 +346,11 @@ def _first_scaling_layer(model: keras.Model) -> keras.Layer | None:
 def _input_for(model: keras.Model, task: TaskCard) -> tuple[int, ...]:
     """Return the shape, of one picture, in which the model takes the card's pictures.
 
-    A trailing channel of 1 may be left out on either side. A flat vector takes the pixels row by row.
+    A trailing channel of 1 may be left out on either side, and channels may come first. A flat vector takes
+    the pixels row by row.
     """
     accepted = input_shape(model)
-    candidates = [task.instance_shape, task.shape, (math.prod(task.shape),)]
+    candidates = [task.instance_shape, task.shape, channels_first(task.shape), (math.prod(task.shape),)]
     if task.color == "grey":
         candidates += [task.shape[:2], (*task.shape[:2], 1)]
     for shape in candidates:
@@ -287,16 +361,17 @@ def _input_for(model: keras.Model, task: TaskCard) -> tuple[int, ...]:
     raise ModelError(f"the model takes {format_shape(accepted)}, the card says {format_shape(task.shape)}")
 
 
-def _check_output(model: keras.Model, task: TaskCard, output: Output) -> None:
-    """Raise ModelError unless the model answers float32 [n, k] that suits the card's labels and `output`."""
-    spec = model.outputs[0]
-    if _has_is_digit(model, task):
-        spec = model.compute_output_spec(model.inputs[0])[PROBABILITIES]
-    else:
-        _check_single("the model", 1, len(model.outputs))
-    if len(spec.shape) != 2 or spec.shape[1] is None:
+def _check_output(model: keras.Model, task: TaskCard, convention: Convention) -> bool:
+    """Return True if the model answers 16-bit numbers.
+
+    Raise ModelError unless it answers numbers [n, k] or [n, 1, 1, k] that suit the labels and the convention.
+    """
+    name = PROBABILITIES if _has_is_digit(model, task) else convention.output_name
+    spec = _select(_output_specs(model), model, name)
+    *inner, count = spec.shape[1:]
+    if count is None or any(size != 1 for size in inner):
         raise ModelError(f"the model answers {format_shape(spec.shape[1:])}, not [n, classes]")
-    count, labels = spec.shape[1], len(task.labels)
+    labels, output = len(task.labels), convention.output
     if count == 1 and output in _PROBABILITIES:
         raise ModelError(
             'the model answers one value: with two labels, say --output sigmoid (output = "sigmoid" in the '
@@ -305,14 +380,24 @@ def _check_output(model: keras.Model, task: TaskCard, output: Output) -> None:
     if output == "sigmoid" and count != 1:
         raise ModelError(f"the output sigmoid is one value, and the model answers {count}")
     if (2 if count == 1 else count) != labels:
-        raise ModelError(f"the model answers {count} classes, the card has {labels} labels")
-    if spec.dtype != "float32":
-        raise ModelError(f"the model answers {spec.dtype}: its last layer needs dtype='float32'")
+        raise ModelError(f"the model answers {count} classes, and there are {labels} labels")
+    if "float" not in spec.dtype:
+        raise ModelError(f"the model answers {spec.dtype}, not floating-point numbers")
+    return spec.dtype in _HALF
 
 
-def _has_known_structure(model: keras.Model, task: TaskCard) -> bool:
-    """True if the model answers a tensor, or a dictionary with `is_digit` as the digits' networks do."""
-    return _has_is_digit(model, task) or not isinstance(_output_specs(model), (dict, list, tuple))
+def _select(outputs: Any, model: keras.Model, name: str | None) -> Any:
+    """Return the output of a name, None for the only one, of a model's outputs in their structure."""
+    if not isinstance(outputs, dict):
+        # A Sequential has one output and no names.
+        names = getattr(model, "output_names", [model.name])
+        outputs = dict(zip(names, keras.tree.flatten(outputs), strict=True))
+    known = ", ".join(outputs)
+    if name is None and len(outputs) > 1:
+        raise ModelError(f"the model has the outputs {known}: name that of the labels by --output-name")
+    if name is not None and name not in outputs:
+        raise ModelError(f"the model has no output {name!r}; its outputs: {known}")
+    return outputs[name or next(iter(outputs))]
 
 
 def _has_is_digit(model: keras.Model, task: TaskCard) -> bool:

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from click.core import ParameterSource
 
-from digit_core.artifact.task_card import DIGITS, READER_NAME
+from digit_core.artifact.task_card import DIGITS, READER_NAME, Fit
 from digit_core.artifact.versions import ArtifactError
 from digit_training.errors import Interrupted, NotPublishedError, TrainingError
 
@@ -30,6 +30,13 @@ NOT_PUBLISHED_STATUS = 4
 INTERRUPTED_STATUS = 130
 """Exit status after Ctrl-C, 128 + SIGINT, as in shells."""
 
+
+ENTRIES = {
+    **{name: (name,) for name in ("name", "labels", "output", "output_name", "refuse_below")},
+    **{name: ("input", name) for name in ("shape", "range")},
+    "fit": ("prepare", "fit"),
+}
+"""Place in a task card of the options of `digits export` that replace an entry."""
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -64,10 +71,9 @@ target_options = _options(
     ),
     click.option(
         "--min-accuracy",
-        default=0.85,
-        show_default=True,
         type=click.FloatRange(0, 1),
-        help="Lowest accuracy on the test set, or mAP of a multi-label task, at which a model is published.",
+        help="Lowest accuracy on the test set, or mAP of a multi-label task, at which a model is published.  "
+        "[default: 0.85 of up to ten labels, 0.42 of 100, 0.28 of 1,000]",
     ),
     click.option(
         "--force",
@@ -111,6 +117,28 @@ def _pop_target(options: dict[str, Any]) -> "Target":
 
     gate = QualityGate(*(options.pop(name) for name in ("min_accuracy", "min_gain", "force")))
     return Target(ModelsFolder(options.pop("models")), gate, options.pop("promote"))
+
+
+def _pop_entries(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the entries of a task card that are given out of a command's options."""
+    entries: dict[str, Any] = {}
+    for option, (*tables, key) in ENTRIES.items():
+        if (value := options.pop(option)) is not None:
+            table = entries.setdefault(tables[0], {}) if tables else entries
+            table[key] = value
+    return entries
+
+
+def _list_of(kind: Callable[[str], Any]) -> Callable[..., list[Any] | None]:
+    """Return the callback of an option whose values are separated by commas."""
+
+    def parse(_context: click.Context, _option: click.Parameter, text: str | None) -> list[Any] | None:
+        try:
+            return None if text is None else [kind(part.strip()) for part in text.split(",")]
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not a list of numbers, separated by commas.") from None
+
+    return parse
 
 
 def _pop_feedback(options: dict[str, Any]) -> "FeedbackSource | None":
@@ -201,6 +229,8 @@ def train(context: click.Context, /, model: str, if_needed: bool, **options: Any
     name = READER_NAME if model == READER_NAME else "digits"
     if (data := options["data"]) and not data.exists():
         raise click.ClickException(f"{data} does not exist")
+    if model != "convnet" and context.get_parameter_source("recipe") is ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"--recipe is for the convnet; --model {model} has one recipe.")
     if name == READER_NAME and feedback:
         raise click.UsageError("--model reader takes no --feedback.")
     _silence_tensorflow()
@@ -245,13 +275,19 @@ def _publish_shipped(context: click.Context, target: "Target") -> None:
 
 
 def _import(modules: Sequence[str]) -> None:
-    """Import modules from the current folder or the environment: Keras finds the layers they register."""
+    """Import modules from the current folder or the environment, and register what they define with Keras."""
+    import keras
+
     sys.path.insert(0, "")
-    for module in modules:
+    for name in modules:
         try:
-            importlib.import_module(module)
+            module = importlib.import_module(name)
         except ImportError as error:
-            raise click.ClickException(f"--import {module}: {error}") from error
+            raise click.ClickException(f"--import {name}: {error}") from error
+        defined = {
+            key: value for key, value in vars(module).items() if getattr(value, "__module__", "") == name
+        }
+        keras.saving.get_custom_objects().update(defined)
 
 
 @click.command()
@@ -283,8 +319,38 @@ def _import(modules: Sequence[str]) -> None:
     "multi-label is a sigmoid for each label, of which a picture may have several.  "
     "[default: the task card's, else probabilities]",
 )
+@click.option("--output-name", metavar="NAME", help="Output of the labels, of a model with several.")
 @click.option("--task", "card", metavar="CARD.toml", type=PATH, help="Task card.  [default: the digits']")
-@click.option("--labels", metavar="A,B,C", help="Labels in the order of the output, instead of a task card.")
+@click.option(
+    "--labels",
+    metavar="A,B,C",
+    callback=_list_of(str),
+    help="Labels in the order of the output, instead of a task card.",
+)
+@click.option(
+    "--shape",
+    metavar="H,W[,C]",
+    callback=_list_of(int),
+    help="Height, width and channels of the model's input.  [default: the task card's, else the model's]",
+)
+@click.option(
+    "--range",
+    metavar="LOW,HIGH",
+    callback=_list_of(float),
+    help="Black and white in the model's input, such as --range=-1,1.  [default: the task card's, else the "
+    "model's]",
+)
+@click.option(
+    "--fit",
+    type=click.Choice(get_args(Fit)),
+    help="Treatment of pictures of another aspect ratio.  [default: the task card's, else stretch]",
+)
+@click.option(
+    "--refuse-below",
+    metavar="CONFIDENCE",
+    type=click.FloatRange(0, 1),
+    help="Confidence below which a picture is refused as unsure.  [default: the task card's, else 0]",
+)
 @click.option(
     "--data",
     envvar="DIGITS_MNIST",
@@ -302,19 +368,19 @@ def _import(modules: Sequence[str]) -> None:
 def export(context: click.Context, /, file: Path | None, modules: tuple[str, ...], **options: Any) -> None:
     """Publish a model that was fitted elsewhere as the next version of the model of its name.
 
-    The task card names the labels and says how the model takes pictures. Without --task and --labels, the
-    model is one of the digits: it takes pixels 0..1 as [n, 784], [n, 28, 28] or [n, 28, 28, 1]. The first
-    version is served; a later one after `digits models promote`. The exit status is 4 if the quality gate
-    refuses the model, and 1 after an error.
+    The task card names the labels and says how the model takes pictures; options replace its entries.
+    Without --task and --labels, the model is one of the digits: it takes pixels 0..1 as [n, 784],
+    [n, 28, 28] or [n, 28, 28, 1]. The first version is served; a later one after `digits models promote`.
+    The exit status is 4 if the quality gate refuses the model, and 1 after an error.
     """
     feedback, target = _pop_feedback(options), _pop_target(options)
-    saved_model, card, has_labels = options.pop("saved_model"), options["card"], options["labels"] is not None
-    path = file or saved_model
+    entries, saved_model, card = _pop_entries(options), options.pop("saved_model"), options["card"]
+    path, has_labels = file or saved_model, "labels" in entries
     if path is None or (file and saved_model):
         raise click.UsageError("Give either FILE.keras or --from-saved-model.")
     if card and has_labels:
         raise click.UsageError("Give either --task or --labels.")
-    if options["output"] == "multi-label" and not card and not has_labels:
+    if entries.get("output") == "multi-label" and not card and not has_labels:
         raise click.UsageError("--output multi-label needs --task or --labels.")
     if (card or has_labels) and context.get_parameter_source("data") is ParameterSource.ENVIRONMENT:
         options["data"] = None  # DIGITS_MNIST is not the data of another task.
@@ -332,7 +398,9 @@ def export(context: click.Context, /, file: Path | None, modules: tuple[str, ...
         _import(modules)
         from digit_training import pipeline
 
-        pipeline.export(pipeline.ModelSource(path=path, feedback=feedback, **options), target)
+        pipeline.export(
+            pipeline.ModelSource(path=path, entries=entries, feedback=feedback, **options), target
+        )
 
 
 def _silence_tensorflow() -> None:

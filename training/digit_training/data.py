@@ -236,6 +236,8 @@ def _validate_examples(images: RawArray, labels: RawArray) -> Examples:
 
 
 def _read(path: Path) -> Sequence[RawArray]:
+    if path.is_dir() and not any(path.glob("*idx*-ubyte*")):
+        raise DataError(f"{path} has neither a folder for each digit, 0 to 9, nor MNIST's IDX files")
     if path.is_dir():
         return *read_idx_pair(path, "train"), *read_idx_pair(path, "t10k")
     if not path.is_file():

@@ -169,7 +169,7 @@ def _decode(png: bytes, task: TaskCard) -> NDArray[np.uint8]:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"has an input that is no PNG file: {error}") from error
     # A PNG has no axis for the only channel of grey.
-    expected = task.shape if task.color == "rgb" else task.shape[:2]
+    expected = task.shape[:2] if task.color == "grey" else task.shape
     if pixels.shape != expected or pixels.dtype != np.uint8:
         raise DataError(f"has an input of shape {list(pixels.shape)}, not {list(expected)}")
     return pixels

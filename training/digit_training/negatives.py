@@ -49,10 +49,10 @@ HALVES = {
     4: ("left", "top"),
     5: ("top", "left"),
 }
-"""Halves of digits that read as no digit; others do: of an 8 as 0 or 3, of a 9 or 6 as 0, of a 7 as 1."""
+"""Halves, by digit, that resemble no digit. Half an 8 resembles a 0 or 3, half a 6 or 9 a 0, half a 7 a 1."""
 
 QUARTER_TURNS = {3: (1, 3), 4: (1, 3), 7: (2,)}
-"""Turns of digits, in quarters counterclockwise, that read as no digit."""
+"""Turns, by digit, in quarters counterclockwise, after which the digit resembles none."""
 
 FRAMES = (
     "0,0 100,0 100,100 0,100 0,0",

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core import images
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, TaskCard, TaskCardError
 from digit_core.errors import ImageError
+from digit_training import cards
 from digit_training.data import (
     Dataset,
     Examples,
@@ -27,7 +28,7 @@ from digit_training.data import (
     read_idx_pair,
     validate,
 )
-from digit_training.errors import DataError
+from digit_training.errors import CardError, DataError
 
 TESTED_PART = 6
 """Number of digits of one's own of which one tests; of MNIST's, one of seven does."""
@@ -91,6 +92,23 @@ def load(path: Path, task: TaskCard) -> LabelledPictures:
     else:
         raise DataError(f"{path} does not exist")
     return _prepare(pictures, task, path)
+
+
+def prepare_folder(folder: Path, card: Path) -> tuple[NDArray[np.uint8], Labels]:
+    """Return the pictures in a folder of a folder for each label, exactly as the service prepares them.
+
+    `card` is the TOML file of a task card that states `shape`. The pictures are uint8 [n, *shape], 0 to 255,
+    and the indices of their labels integer [n]. Raise CardError or DataError.
+    """
+    document = cards.read(card)
+    pixels = {"range": [0, 255]} | document.get("input", {})
+    wanted = {key: document[key] for key in ("name", "labels", "prepare") if key in document}
+    try:
+        task = TaskCard.from_document(wanted | {"input": pixels})
+    except TaskCardError as error:
+        raise CardError(f"{card}: {error}") from error
+    examples = load(folder, task).examples
+    return examples.images, examples.labels
 
 
 def load_digits(folder: Path) -> tuple[Dataset, LabelledPictures]:

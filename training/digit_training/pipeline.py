@@ -6,7 +6,7 @@ A model that was fitted elsewhere, for any task, skips the fit.
 import shlex
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -38,13 +38,20 @@ from digit_training.fit import fit
 from digit_training.models import PROBABILITIES
 from digit_training.pictures import LabelledPictures
 from digit_training.publication import Target
-from digit_training.quality_gate import QualityGate
+from digit_training.quality_gate import MIN_AGREEMENT, QualityGate
 from digit_training.reader.export import write_reader
 from digit_training.recipes import RECIPES, Overrides, Recipe, fit_command
 from digit_training.report import render_page
 
 if TYPE_CHECKING:
     from digit_training.feedback import Feedback
+
+_KERAS_HABITS = {
+    "interpolation": 'scales down by default without averaging (interpolation = "bilinear")',
+    "alpha": 'ignores transparency (alpha = "ignore")',
+    "exif": "does not turn photographs as EXIF says (exif = false)",
+}
+"""Preparation by Keras's loader, by the entry of a card that changes it in serving."""
 
 MAX_NAMED = 5
 """Most left-out pictures that are named, of each kind."""
@@ -90,12 +97,8 @@ class ModelSource:
     signature: str | None = None
     card: Path | None = None
     """TOML file of the task card."""
-    output: classifier.Output | None = None
-    """What the model answers, in place of the card's."""
-    labels: str | None = None
-    """Labels, separated by commas, for a minimal card; without a card, the task is that of the digits."""
-    name: str | None = None
-    """Name to publish under, in place of the card's."""
+    entries: cards.Document = field(default_factory=dict)
+    """Entries in place of the card's; without a card and labels, the task is that of the digits."""
     data: Path | None = None
     """Test pictures; None selects the digits' default source."""
     feedback: FeedbackSource | None = None
@@ -205,10 +208,10 @@ def export(source: ModelSource, target: Target) -> None:
         served = _ask_served(target, sets)
         evaluation = _evaluate(model, sets)
         others, count = skew.count_other_answers(model, test_pictures, evaluation.probabilities)
-        if others:
+        for entry, number in others.items():
             click.echo(
-                f"As image_dataset_from_directory prepares them by default, {others} of {count} pictures get "
-                'another answer. The service scales by area averaging: train with interpolation="area"'
+                f"image_dataset_from_directory {_KERAS_HABITS[entry]}: so, {number} of {count} pictures get "
+                "another answer. If the model was trained so, say it under [prepare] of the card"
             )
         comparisons = _compare(model, sets, evaluation, served)
         card = model_card(model, task, test_pictures.description, evaluation)
@@ -218,7 +221,7 @@ def export(source: ModelSource, target: Target) -> None:
         elif source.report:
             source.report.mkdir(parents=True, exist_ok=True)
             _write_report(render_page(card, test_pictures, evaluation, comparisons), source.report)
-        target.gate.check(comparisons, evaluation.scores)
+        target.gate.check(comparisons, evaluation.scores, len(task.labels))
         warmup_images = test_pictures.examples.images
     card["source"] = provenance.describe(source.path)
     target.publish(task.name, partial(write_artifact, model, task, card, warmup_images), click.echo)
@@ -328,25 +331,18 @@ def _start_from_served(target: Target, served: ServedAnswers | None, recipe: Rec
 
 def _load_model(source: ModelSource) -> tuple[keras.Model, TaskCard]:
     """Return the model, with the input of its card, and the card."""
-    path, output = source.path, source.output
+    path, signature = source.path, source.signature
     with _naming_file_in_errors(path):
-        signature = source.signature
         model = classifier.load_saved_model(path, signature) if signature else classifier.load_keras(path)
-    hint = ""
-    if source.card:
-        with _naming_file_in_errors(source.card):
+    has_card = source.card or "labels" in source.entries
+    hint = "" if has_card else " (the digits' card; see --task and --labels)"
+    with _naming_file_in_errors(source.card or path, hint):
+        document = cards.named_after(path) if has_card else cards.of_digits(model)
+        if source.card:
             document = cards.read(source.card)
-            output = output or cards.output_of(document)
-            task = cards.complete(document, model, output)
-    elif source.labels is not None:
-        with _naming_file_in_errors(path):
-            task = cards.complete(cards.minimal(path, source.labels), model, output or "probabilities")
-    else:
-        task = replace(DIGITS, range=(0.0, 255.0)) if classifier.takes_bytes(model) else DIGITS
-        hint = " (the digits' card; see --task and --labels)"
+        task, convention = cards.complete(cards.with_entries(document, source.entries), model)
     with _naming_file_in_errors(path, hint):
-        adapted = classifier.adapt(model, task, output or "probabilities")
-    return adapted, cards.renamed(task, source.name) if source.name is not None else task
+        return classifier.adapt(model, task, convention), task
 
 
 @contextmanager
@@ -422,6 +418,12 @@ def _compare(
         click.echo(
             f"Accuracy on {comparison.pictures}, {len(comparison):,} pictures: {comparison.accuracy:.4f}"
             + (f"; that of {comparisons.served}: {accuracy:.4f}" if served else "")
+        )
+    if (feedback := comparisons.feedback) and feedback.accuracy < MIN_AGREEMENT:
+        wrong, count = int((~feedback.right).sum()), len(feedback)
+        click.echo(
+            f"Warning: {wrong:,} of {count:,} held-out labels contradict the model. Look at them with "
+            "digits feedback export, and leave out who labels wrongly (--without-caller)"
         )
     return comparisons
 

@@ -1,5 +1,6 @@
 """Quality gate: the accuracies that a model must reach to be published."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ MIN_AGREEMENT = 0.5
 MIN_HELD_OUT = 20
 """Least number of held-out inputs whose accuracy can show a gain."""
 
+MIN_ACCURACY = 0.85
+"""Least accuracy of up to ten labels, unless the caller states one."""
+
 MAX_CHANCE = 0.05
 """Probability of a difference by chance below which it counts."""
 
@@ -29,11 +33,18 @@ Ten thousand test digits show smaller losses beyond chance: of a shorter fit, or
 class QualityGate:
     """Accuracy, 0..1, required of a model; with `force`, every model passes."""
 
-    min_accuracy: float
-    """Required accuracy on the test set, or mean average precision of a multi-label task."""
+    min_accuracy: float | None = None
+    """Required accuracy on the test set, or mean average precision of a multi-label task; None selects one
+    that falls with the number of labels."""
     min_gain: float | None = None
     """Required gain in accuracy on the held-out feedback."""
     force: bool = False
+
+    def minimum(self, labels: int) -> float:
+        """Return the required accuracy of a task: from ten labels on, it falls with their logarithm."""
+        if self.min_accuracy is not None:
+            return self.min_accuracy
+        return round(MIN_ACCURACY / max(1, math.log10(labels)), 4)
 
     def check_agreement(self, agreement: "Accuracy") -> None:
         """Raise NotPublishedError if most labels of the feedback contradict the served answers."""
@@ -52,8 +63,10 @@ class QualityGate:
                 f"{MIN_HELD_OUT} (see --min-gain and --force)"
             )
 
-    def check(self, comparisons: "Comparisons", scores: "MultiLabelScores | None" = None) -> None:
-        """Raise NotPublishedError unless the model reaches every accuracy.
+    def check(
+        self, comparisons: "Comparisons", scores: "MultiLabelScores | None" = None, labels: int = 10
+    ) -> None:
+        """Raise NotPublishedError unless the model, of so many labels, reaches every accuracy.
 
         A loss or a gain counts only if chance is an unlikely reason, a loss only above MAX_LOSS.
         """
@@ -61,10 +74,10 @@ class QualityGate:
             return
         served, test, feedback = comparisons.served, comparisons.test, comparisons.feedback
         name, reached = ("mAP", scores.mean_average_precision) if scores else ("accuracy", test.accuracy)
-        if reached < self.min_accuracy:
+        if reached < (minimum := self.minimum(labels)):
             raise NotPublishedError(
-                f"not published: the {name} {reached:.4f} is below the minimum of "
-                f"{self.min_accuracy} (see --min-accuracy and --force)"
+                f"not published: the {name} {reached:.4f} is below the minimum of {minimum} for {labels:,} "
+                "labels (see --min-accuracy and --force)"
             )
         for comparison in comparisons.all:
             if comparison.chance_of_loss < MAX_CHANCE and comparison.gain < -MAX_LOSS:

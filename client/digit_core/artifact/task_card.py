@@ -3,13 +3,16 @@
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 Kind = Literal["digits", "resize", "none"]
 Fit = Literal["crop", "pad", "stretch"]
-Color = Literal["grey", "rgb"]
+Interpolation = Literal["area", "bilinear"]
+Alpha = Literal["white", "ignore"]
+Color = Literal["grey", "rgb", "rgba"]
+CHANNELS: dict[Color, int] = {"grey": 1, "rgb": 3, "rgba": 4}
 MULTI_LABEL = "multi-label"
 """Output of a model that gives each label a probability of its own."""
 THRESHOLD = 0.5
@@ -23,7 +26,8 @@ NAME_RULE = (
     "a model's name has 1 to 63 letters, digits, - and _, begins with a letter or a digit, and is neither a "
     f"number nor {READER_NAME!r}"
 )
-MAX_LABELS = 1000
+MAX_LABELS = 25_000
+"""Most labels of a card; ImageNet-21k has 21,843."""
 MAX_SIDE = 2048
 """Largest height and width of a model's input, in pixels."""
 DIGIT_LABELS = tuple("0123456789")
@@ -32,11 +36,10 @@ NO_CLASS = ""
 """Label, in feedback, of an input that shows none of a task's classes: no digit, say."""
 
 _MAX_BOUND = sys.float_info.max
-_CHANNELS: dict[Color, int] = {"grey": 1, "rgb": 3}
 _DIGIT_SHAPE = (28, 28)
 _KEYS = {"name", "labels", "output", "threshold", "refuse_below", "input", "prepare"}
 _INPUT_KEYS = {"shape", "range"}
-_PREPARE_KEYS = {"kind", "fit", "color"}
+_PREPARE_KEYS = {"kind", "fit", "color", "interpolation", "alpha", "exif"}
 
 
 class TaskCardError(ValueError):
@@ -55,7 +58,7 @@ class TaskCard:
     labels: tuple[str, ...]
     """Names of the classes, in the order of the model's output."""
     shape: tuple[int, ...]
-    """Shape of a prepared picture: [h, w], or [h, w, c] with one or three channels."""
+    """Shape of a prepared picture: [h, w], or [h, w, c] with one, three or four channels."""
     range: tuple[float, float]
     """Values of black and white in the model's input."""
     kind: Kind = "resize"
@@ -69,6 +72,12 @@ class TaskCard:
     picture. Empty if one label does."""
     refuse_below: float = 0.0
     """Confidence below which the answer is refused as unsure."""
+    interpolation: Interpolation = "area"
+    """Downscaling by `resize`: area averages pixels; bilinear takes the nearest four, as Keras does."""
+    alpha: Alpha = "white"
+    """Treatment of transparency: laid on white, or ignored, as Keras does."""
+    exif: bool = True
+    """True to turn a photograph as its EXIF orientation says; Keras does not."""
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
@@ -90,15 +99,21 @@ class TaskCard:
             _choice(prepare, "fit", get_args(Fit), "stretch"),
             _parse_thresholds(document),
             _parse_probability("refuse_below", document.get("refuse_below", 0.0)),
+            _choice(prepare, "interpolation", get_args(Interpolation), "area"),
+            _choice(prepare, "alpha", get_args(Alpha), "white"),
+            _choice(prepare, "exif", (True, False), True),
         )
         _check_refusal(card)
         return card
 
     @staticmethod
-    def check_keys(document: Mapping[str, Any]) -> None:
-        """Raise TaskCardError if a document, complete or not, has a key that no card has."""
+    def check_keys(document: Mapping[str, Any], more_input_keys: Set[str] = frozenset()) -> None:
+        """Raise TaskCardError if a document, complete or not, has a key that no card has.
+
+        `more_input_keys` are those of [input] that the caller takes out.
+        """
         _check_keys(document, _KEYS, "the task card")
-        _check_keys(_table(document, "input"), _INPUT_KEYS, "[input]")
+        _check_keys(_table(document, "input"), _INPUT_KEYS | more_input_keys, "[input]")
         _check_keys(_table(document, "prepare"), _PREPARE_KEYS, "[prepare]")
 
     def to_document(self) -> dict[str, Any]:
@@ -110,13 +125,21 @@ class TaskCard:
             **(multi_label if self.is_multi_label else {}),
             **({"refuse_below": self.refuse_below} if self.refuse_below else {}),
             "input": {"shape": list(self.shape), "range": list(self.range)},
-            "prepare": {"kind": self.kind, "fit": self.fit, "color": self.color},
+            "prepare": {"kind": self.kind, "fit": self.fit, "color": self.color} | self._switches,
         }
+
+    @property
+    def _switches(self) -> dict[str, Any]:
+        """Return the switches that have not their default, so that older services read other cards."""
+        fields = self.__dataclass_fields__
+        switches = {name: getattr(self, name) for name in ("interpolation", "alpha", "exif")}
+        return {name: value for name, value in switches.items() if value != fields[name].default}
 
     @property
     def color(self) -> Color:
         """Colour of a prepared picture."""
-        return "rgb" if self.shape[2:] == (3,) else "grey"
+        channels = self.shape[2] if len(self.shape) == 3 else 1
+        return next(color for color, count in CHANNELS.items() if count == channels)
 
     @property
     def instance_shape(self) -> tuple[int, ...]:
@@ -141,12 +164,8 @@ class TaskCard:
     def prepares_as(self, other: "TaskCard") -> bool:
         """True if both cards prepare and answer a picture in the same way, whatever the names."""
         is_same_fit = self.fit == other.fit or self.kind != "resize"
-        return is_same_fit and (self.shape, self.range, self.kind, self.reads_numbers) == (
-            other.shape,
-            other.range,
-            other.kind,
-            other.reads_numbers,
-        )
+        names = ("shape", "range", "kind", "reads_numbers", "_switches")
+        return is_same_fit and all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 DIGITS = TaskCard("digits", DIGIT_LABELS, _DIGIT_SHAPE, (0.0, 1.0), "digits")
@@ -158,7 +177,7 @@ def is_name(name: str) -> bool:
     return bool(NAME.fullmatch(name)) and not name.isdigit()
 
 
-def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
+def _check_keys(table: Mapping[str, Any], known: Set[str], where: str) -> None:
     unknown = sorted(set(table) - known)
     if unknown:
         raise TaskCardError(f"{where} has the unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
@@ -177,7 +196,7 @@ def _table(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return table
 
 
-def _choice(table: Mapping[str, Any], key: str, choices: tuple[Any, ...], default: str) -> Any:
+def _choice(table: Mapping[str, Any], key: str, choices: tuple[Any, ...], default: Any) -> Any:
     value = table.get(key, default)
     if value not in choices:
         raise TaskCardError(f"{key} must be {' or '.join(map(repr, choices))}, not {value!r}")
@@ -195,11 +214,13 @@ def _parse_labels(labels: Any) -> tuple[str, ...]:
         raise TaskCardError("labels must be a list of strings")
     if not 2 <= len(labels) <= MAX_LABELS:
         raise TaskCardError(f"labels must be 2 to {MAX_LABELS:,} names, not {len(labels)}")
+    seen: set[str] = set()
     for label in labels:
         if not label.strip() or not label.isprintable():
             raise TaskCardError(f"a label must be a printable name, not {label!r}")
-        if labels.count(label) > 1:
+        if label in seen:
             raise TaskCardError(f"the label {label!r} occurs twice")
+        seen.add(label)
     return tuple(labels)
 
 
@@ -238,8 +259,8 @@ def _parse_shape(shape: Any, kind: Kind) -> tuple[int, ...]:
             f"shape must be [height, width] or [height, width, channels] of 1 to {MAX_SIDE} pixels, "
             f"not {shape!r}"
         )
-    if len(shape) == 3 and shape[2] not in _CHANNELS.values():
-        raise TaskCardError(f"shape must have one channel (grey) or three (rgb), not {shape[2]}")
+    if len(shape) == 3 and shape[2] not in CHANNELS.values():
+        raise TaskCardError(f"shape must have one channel (grey), three (rgb) or four (rgba), not {shape[2]}")
     if kind == "digits" and tuple(shape) != _DIGIT_SHAPE:
         raise TaskCardError(f"prepare kind 'digits' needs the shape {list(_DIGIT_SHAPE)}, not {shape!r}")
     return tuple(shape)
@@ -258,5 +279,5 @@ def _parse_range(bounds: Any) -> tuple[float, float]:
 
 def _check_color(color: Color, shape: tuple[int, ...]) -> None:
     channels = shape[2] if len(shape) == 3 else 1
-    if channels != _CHANNELS[color]:
+    if channels != CHANNELS[color]:
         raise TaskCardError(f"color {color!r} contradicts the shape {list(shape)}")

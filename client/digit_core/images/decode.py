@@ -56,6 +56,7 @@ def open_image(
     max_pixels: int = MAX_PIXELS,
     side: int = scaling.PAGE_SIDE,
     min_side: int | None = None,
+    exif: bool = True,
 ) -> ImageFile:
     """Open an image file for `decode`, whose arguments these are.
 
@@ -76,10 +77,11 @@ def open_image(
     try:
         width, height = image.size
         cost = _limit_cost(image, data, max_pixels, side, min_side)
-        is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+        is_turned = exif and image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
     except _DAMAGES as error:
         raise TruncatedImageError(_DAMAGED) from error
-    return ImageFile((width, height) if is_turned else (height, width), cost, partial(_decode_pillow, image))
+    size = (width, height) if is_turned else (height, width)
+    return ImageFile(size, cost, partial(_decode_pillow, image, exif))
 
 
 def decode(
@@ -88,15 +90,16 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     side: int = scaling.PAGE_SIDE,
     min_side: int | None = None,
+    exif: bool = True,
 ) -> Pixels:
     """Decode an image file: PNG, JPEG, GIF, BMP, WebP, TIFF or PPM.
 
     A JPEG whose longer side exceeds `side` pixels may be decoded at a half, a quarter or an eighth of its
-    size; with `min_side`, if both sides keep at least this number of pixels. EXIF orientation is applied;
-    only the first frame is decoded. Raise NotAnImageError, TruncatedImageError, ImageTooLargeError or
-    PixelValueError.
+    size; with `min_side`, if both sides keep at least this number of pixels. EXIF orientation is applied
+    unless `exif` is False; only the first frame is decoded. Raise NotAnImageError, TruncatedImageError,
+    ImageTooLargeError or PixelValueError.
     """
-    return open_image(data, max_pixels=max_pixels, side=side, min_side=min_side).decode()
+    return open_image(data, max_pixels=max_pixels, side=side, min_side=min_side, exif=exif).decode()
 
 
 def strip_ancillary_chunks(data: bytes) -> bytes:
@@ -137,9 +140,10 @@ def _decode_png(file: bytes) -> Pixels:
     return image if image.dtype == np.uint8 else to_uint8_image(image)
 
 
-def _decode_pillow(image: Image.Image) -> Pixels:
+def _decode_pillow(image: Image.Image, exif: bool) -> Pixels:
     try:
-        ImageOps.exif_transpose(image, in_place=True)
+        if exif:
+            ImageOps.exif_transpose(image, in_place=True)
         return _to_pixels(image)
     except _DAMAGES as error:
         raise TruncatedImageError(_DAMAGED) from error

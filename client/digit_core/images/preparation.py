@@ -17,8 +17,11 @@ _OVERSAMPLING = 2
 
 def open_for_task(data: bytes, task: TaskCard, *, max_pixels: int = MAX_PIXELS) -> ImageFile:
     """Open an image file, to be decoded at the resolution that the task needs, as `open_image` does."""
-    min_side = None if task.kind == "digits" else _OVERSAMPLING * max(task.shape[:2])
-    return open_image(data, max_pixels=max_pixels, min_side=min_side)
+    if task.kind == "digits":
+        return open_image(data, max_pixels=max_pixels)
+    # Bilinear interpolation picks pixels, so that it needs those of the whole file.
+    min_side = max_pixels if task.interpolation == "bilinear" else _OVERSAMPLING * max(task.shape[:2])
+    return open_image(data, max_pixels=max_pixels, min_side=min_side, exif=task.exif)
 
 
 def decode_for_task(data: bytes, task: TaskCard, *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -30,9 +33,9 @@ def prepare(image: NDArray[np.generic], task: TaskCard) -> NDArray[np.uint8]:
     """Return the picture in the model's form: uint8 of the card's shape.
 
     Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4], of the number types of `normalise`. The kind `resize`
-    scales by area interpolation down and by linear interpolation up; alpha is laid on white. Raise
-    ImageShapeError or PixelValueError for other arrays, ImageShapeError if the kind `none` gets another
-    shape, NoInkError if the kind `digits` finds nothing written.
+    scales by the card's interpolation down and by bilinear interpolation up; unless the model takes it, alpha
+    is laid on white or ignored. Raise ImageShapeError or PixelValueError for other arrays, ImageShapeError if
+    the kind `none` gets another shape, NoInkError if the kind `digits` finds nothing written.
     """
     if task.kind == "digits":
         return normalise(image)
@@ -46,10 +49,13 @@ def prepare(image: NDArray[np.generic], task: TaskCard) -> NDArray[np.uint8]:
 
 
 def _to_color(pixels: Pixels, task: TaskCard) -> Pixels:
-    """Return grey [h, w] or RGB [h, w, 3]."""
-    if pixels.ndim == 3 and pixels.shape[2] == 4:
-        pixels = _on_white(pixels)
-    is_grey = pixels.ndim == 2
+    """Return grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]."""
+    is_grey, has_alpha = pixels.ndim == 2, pixels.ndim == 3 and pixels.shape[2] == 4
+    if task.color == "rgba":
+        opaque = cv2.COLOR_GRAY2RGBA if is_grey else cv2.COLOR_RGB2RGBA
+        return pixels if has_alpha else np.asarray(cv2.cvtColor(pixels, opaque), np.uint8)
+    if has_alpha:
+        pixels = pixels[:, :, :3] if task.alpha == "ignore" else _on_white(pixels)
     if task.color == "grey":
         return pixels if is_grey else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), np.uint8) if is_grey else pixels
@@ -65,28 +71,29 @@ def _resize(pixels: Pixels, height: int, width: int, task: TaskCard) -> Pixels:
     if task.fit == "crop":
         pixels = _crop_to_ratio(pixels, height, width)
     if task.fit != "pad":
-        return _scale(pixels, height, width)
-    factor = min(height / pixels.shape[0], width / pixels.shape[1])
-    inner_height = min(height, max(1, round(factor * pixels.shape[0])))
-    inner_width = min(width, max(1, round(factor * pixels.shape[1])))
-    top, left = (height - inner_height) // 2, (width - inner_width) // 2
+        return _scale(pixels, height, width, task)
+    # Floating-point operations in the order of tf.image.resize_with_pad, with which Keras pads.
+    ratio = max(pixels.shape[0] / height, pixels.shape[1] / width)
+    rows, columns = pixels.shape[0] / ratio, pixels.shape[1] / ratio
+    scaled = _scale(pixels, max(1, int(rows)), max(1, int(columns)), task)
+    top, left = int((height - rows) / 2), int((width - columns) / 2)
     padded = np.zeros((height, width, *pixels.shape[2:]), np.uint8)
-    padded[top : top + inner_height, left : left + inner_width] = _scale(pixels, inner_height, inner_width)
+    padded[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
     return padded
 
 
 def _crop_to_ratio(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Return the largest centred part with the aspect ratio of `height` and `width`."""
+    """Return the largest centred part with the aspect ratio of `height` and `width`, as Keras does."""
     rows, columns = pixels.shape[:2]
-    kept_rows = min(rows, max(1, round(columns * height / width)))
-    kept_columns = min(columns, max(1, round(rows * width / height)))
+    kept_rows = min(rows, max(1, columns * height // width))
+    kept_columns = min(columns, max(1, rows * width // height))
     top, left = (rows - kept_rows) // 2, (columns - kept_columns) // 2
     return pixels[top : top + kept_rows, left : left + kept_columns]
 
 
-def _scale(pixels: Pixels, height: int, width: int) -> Pixels:
+def _scale(pixels: Pixels, height: int, width: int, task: TaskCard) -> Pixels:
     if pixels.shape[:2] == (height, width):
         return pixels
     is_smaller = height * width < pixels.shape[0] * pixels.shape[1]
-    interpolation = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if is_smaller and task.interpolation == "area" else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=interpolation), np.uint8)

@@ -97,6 +97,13 @@ def test_to_document_json_round_trip_returns_equal_card(card: TaskCard) -> None:
     assert TaskCard.from_document(json.loads(json.dumps(card.to_document()))) == card
 
 
+def test_switches_travel_only_if_they_have_not_their_default() -> None:
+    switches = {"interpolation": "bilinear", "alpha": "ignore", "exif": False}
+    card = replace(CARD, **switches)
+    assert card.to_document()["prepare"] == DOCUMENT["prepare"] | switches
+    assert TaskCard.from_document(card.to_document()) == card
+
+
 def test_multi_label_card_has_a_threshold_for_each_label() -> None:
     multi_label = DOCUMENT | {"output": "multi-label"}
     card = TaskCard.from_document(multi_label)
@@ -112,7 +119,9 @@ def test_to_document_has_structure_of_toml() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "color"), [([8, 6], "grey"), ([8, 6, 1], "grey"), ([8, 6, 3], "rgb")], ids=str
+    ("shape", "color"),
+    [([8, 6], "grey"), ([8, 6, 1], "grey"), ([8, 6, 3], "rgb"), ([8, 6, 4], "rgba")],
+    ids=str,
 )
 def test_color_follows_shape_and_may_be_named(shape: list[int], color: str) -> None:
     document = without("prepare") | {"input": {"shape": shape, "range": [0, 1]}}
@@ -154,6 +163,7 @@ def test_reads_numbers_needs_kind_and_labels_of_digits(
         ({"range": (0.0, 1.0)}, False),
         ({"kind": "none"}, False),
         ({"fit": "crop"}, False),
+        ({"alpha": "ignore"}, False),
     ],
     ids=lambda change: next(iter(change)) if isinstance(change, dict) else "",
 )
@@ -179,7 +189,10 @@ NO_RANGE = "range must be two numbers, such as [0, 255], not"
             "refuse_below, threshold",
         ),
         (changed("input", "size", value=1), "[input] has the unknown key 'size'; known: range, shape"),
-        (changed("prepare", "a", value=1), "[prepare] has the unknown key 'a'; known: color, fit, kind"),
+        (
+            changed("prepare", "a", value=1),
+            "[prepare] has the unknown key 'a'; known: alpha, color, exif, fit, interpolation, kind",
+        ),
         (changed("output", value="softmax"), "output must be 'multi-label', not 'softmax'"),
         (changed("threshold", value=0.5), "threshold needs output = 'multi-label'"),
         (
@@ -201,15 +214,19 @@ NO_RANGE = "range must be two numbers, such as [0, 255], not"
         (changed("input", value=[180, 180]), "'input' must be a table"),
         (changed("prepare", "kind", value="x"), "kind must be 'digits' or 'resize' or 'none', not 'x'"),
         (changed("prepare", "fit", value="cut"), "fit must be 'crop' or 'pad' or 'stretch', not 'cut'"),
-        (changed("prepare", "color", value="cmyk"), "color must be 'grey' or 'rgb', not 'cmyk'"),
+        (
+            changed("prepare", "interpolation", value="cubic"),
+            "interpolation must be 'area' or 'bilinear', not 'cubic'",
+        ),
+        (changed("prepare", "color", value="cmyk"), "color must be 'grey' or 'rgb' or 'rgba', not 'cmyk'"),
         (changed("prepare", "color", value="grey"), "color 'grey' contradicts the shape [180, 240, 3]"),
         *(
             (changed("name", value=name), f"{NO_NAME} {name!r}")
             for name in ("", "../etc", "rosé", 5, "2024", "-a", "a" * 64, "reader")
         ),
         *((changed("labels", value=value), "labels must be a list of strings") for value in ("abc", [0, 1])),
-        (changed("labels", value=["rose"]), "labels must be 2 to 1,000 names, not 1"),
-        (changed("labels", value=["a"] * (MAX_LABELS + 1)), "labels must be 2 to 1,000 names, not 1001"),
+        (changed("labels", value=["rose"]), "labels must be 2 to 25,000 names, not 1"),
+        (changed("labels", value=["a"] * (MAX_LABELS + 1)), "labels must be 2 to 25,000 names, not 25001"),
         (changed("labels", value=["rose", " "]), "a label must be a printable name, not ' '"),
         (changed("labels", value=["rose", "a\nb"]), r"a label must be a printable name, not 'a\nb'"),
         (changed("labels", value=["rose", "daisy", "rose"]), "the label 'rose' occurs twice"),
@@ -218,8 +235,8 @@ NO_RANGE = "range must be two numbers, such as [0, 255], not"
             for shape in ([180], [180, 0], [4096, 180], [180, 180.5], [180, None, 3], 180)
         ),
         (
-            changed("input", "shape", value=[180, 180, 4]),
-            "shape must have one channel (grey) or three (rgb), not 4",
+            changed("input", "shape", value=[180, 180, 2]),
+            "shape must have one channel (grey), three (rgb) or four (rgba), not 2",
         ),
         (
             changed("prepare", value={"kind": "digits"}),

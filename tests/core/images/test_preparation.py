@@ -234,3 +234,43 @@ def test_prepare_decoded_file_with_transparency_is_laid_on_white() -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (30, 20), (0, 0, 0, 0)).save(buffer, "WEBP", lossless=True)
     assert (images.prepare(images.decode(buffer.getvalue()), task(5, 5)) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "inner"),
+    [((64, 100), (40, 64)), ((63, 127), (31, 64)), ((97, 40), (64, 26)), ((1, 640), (1, 64))],
+)
+def test_prepare_pad_keeps_as_many_rows_as_keras(size: tuple[int, int], inner: tuple[int, int]) -> None:
+    lit = images.prepare(np.full(size, 255, np.uint8), task(64, 64, fit="pad")) > 0
+    assert (lit.any(axis=1).sum(), lit.any(axis=0).sum()) == inner
+
+
+def test_prepare_bilinear_takes_the_nearest_pixels() -> None:
+    picture = np.zeros((4, 8, 3), np.uint8)
+    picture[:, 3::8] = picture[:, 4::8] = 255
+    assert images.prepare(picture, task(4, 1, 3, interpolation="bilinear")).min() == 255
+    assert images.prepare(picture, task(4, 1, 3)).max() < 70
+
+
+def test_decode_for_task_of_bilinear_interpolation_keeps_the_whole_jpeg() -> None:
+    data = encode(gradient(1600, 2400), "JPEG")
+    assert images.decode_for_task(data, task(96, 64, interpolation="bilinear")).shape == (1600, 2400)
+
+
+def test_prepare_ignores_alpha_and_exif_if_the_card_says_so() -> None:
+    picture = np.full((4, 4, 4), (0, 10, 200, 7), np.uint8)
+    assert images.prepare(picture, task(1, 1, 3, alpha="ignore")).tolist() == [[[0, 10, 200]]]
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (30, 20)).save(buffer, "JPEG", exif=exif)
+    assert images.decode_for_task(buffer.getvalue(), task(20, 20)).shape == (30, 20, 3)
+    assert images.decode_for_task(buffer.getvalue(), task(20, 20, exif=False)).shape == (20, 30, 3)
+
+
+def test_prepare_rgba_task_keeps_alpha_and_adds_an_opaque_one() -> None:
+    picture = random_pixels(9, 7, 4)
+    assert np.array_equal(images.prepare(picture, task(9, 7, 4)), picture)
+    for opaque in (picture[:, :, :3], picture[:, :, 0]):
+        prepared = images.prepare(opaque, task(9, 7, 4))
+        assert (prepared[:, :, 3] == 255).all()
+        assert np.array_equal(prepared[:, :, 0], picture[:, :, 0])

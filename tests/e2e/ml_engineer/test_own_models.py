@@ -143,10 +143,41 @@ def any_size(folder: Path) -> list[str]:
 
 
 def channels_first(folder: Path) -> list[str]:
-    image, turned = keras.Input((8, 8, 3)), keras.Input((3, 8, 8))
-    pooled = layers.GlobalAveragePooling2D(data_format="channels_first")(turned)
-    model = keras.Model(turned, judge(pooled))
-    return save(folder, image, model(layers.Permute((3, 1, 2))(image)), RANGE)
+    image = keras.Input((3, 8, 8))
+    pooled = layers.GlobalAveragePooling2D(data_format="channels_first")(image)
+    return [*save(folder, image, judge(pooled)), "--range", "0,1"]
+
+
+def half_precision(folder: Path) -> list[str]:
+    image = keras.Input((8, 8, 3))
+    answers = keras.ops.cast(judge(mean(image)), "float16")
+    return [*save(folder, image, answers), "--range", "0,1"]
+
+
+def one_of_two_outputs(folder: Path) -> list[str]:
+    image = keras.Input((8, 8, 3))
+    keras.Model(image, {"size": mean(image), "kind": judge(mean(image))}).save(folder / "mine.keras")
+    return ["mine.keras", *write_card(folder, RANGE), "--output-name", "kind"]
+
+
+def less_a_mean(folder: Path) -> list[str]:
+    """Take what Caffe's preprocessing gives, in 0 to 1, less a half."""
+    image = keras.Input((8, 8, 3))
+    card = f'{RANGE}mean = [0.5, 0.5, 0.5]\nstd = 1\n[prepare]\ncolor = "bgr"\n'
+    return save(folder, image, judge(mean(image + 0.5)), card)
+
+
+def transparent(folder: Path) -> list[str]:
+    image = keras.Input((8, 8, 4))
+    return save(folder, image, judge(mean(image[..., :3] * image[..., 3:])), RANGE)
+
+
+def called(folder: Path) -> list[str]:
+    model = keras.Sequential([layers.GlobalAveragePooling2D(), layers.Dense(2, activation="softmax")])
+    model(np.zeros((5, 8, 8, 3), np.float32))
+    model.layers[1].set_weights([np.array([[-20 / 3, 20 / 3]] * 3), np.array([10, -10])])
+    model.save(folder / "mine.keras")
+    return ["mine.keras", *write_card(folder, RANGE)]
 
 
 def fitted_with_jax(folder: Path) -> list[str]:
@@ -168,6 +199,11 @@ ROWS: list[Callable[[Path], list[str]]] = [
     flat,
     any_size,
     channels_first,
+    half_precision,
+    one_of_two_outputs,
+    less_a_mean,
+    transparent,
+    called,
     fitted_with_jax,
 ]
 

@@ -158,7 +158,7 @@ def skeletonize(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def draw_word(rng: np.random.Generator) -> Ink:
-    """Print or write a word of any letters: within words, letters that resemble digits are none."""
+    """Print or write a word of random letters. A letter that resembles a digit is no digit within a word."""
     count = int(rng.integers(2, 9))
     if rng.random() < 0.5:
         letters = rng.choice(list(ALPHABET), count, p=_LETTER_SHARES)

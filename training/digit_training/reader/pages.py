@@ -23,6 +23,28 @@ PAGE_SHAPE = (96, 192)
 """Height and width of a training page in pixels."""
 HEIGHTS = (11.0, 64.0)
 """Heights of digits, in pixels, that the reader finds at one level of its pyramid."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """Cumulative shares, 0 to 1, of the kinds of pages, and shares of what is added to them."""
+
+    lines: float = 0.54
+    """Numbers in lines, which are what users read most."""
+    alone: float = 0.67
+    """A lone digit."""
+    too_large: float = 0.71
+    """Digits too large to be read at this scale."""
+    sketches: float = 0.95
+    """Sketches without a digit; the rest is empty."""
+    added_sketch: float = 0.12
+    """Share of the pages with readable digits that have a sketch beside them."""
+    cut: float = 0.3
+    """Share of pages that are cut, as photographs are."""
+
+
+_BOUNDS = _Bounds()
+
 MIN_VISIBLE = 0.75
 """Least share of a digit inside the page; one that is cut off further is left out of the loss."""
 
@@ -75,18 +97,18 @@ class PageWriter:
         writing = _Writing(np.zeros(PAGE_SHAPE, np.float32))
         sheet = Sheet(np.zeros(PAGE_SHAPE, np.float32))
         kind = rng.random()
-        if kind < 0.54:
+        if kind < _BOUNDS.lines:
             self._write_lines(writing, sheet, rng)
-        elif kind < 0.67:
+        elif kind < _BOUNDS.alone:
             self._write_alone(writing, rng)
-        elif kind < 0.71:
+        elif kind < _BOUNDS.too_large:
             self._write_too_large(writing, rng)
-        elif kind < 0.95:
+        elif kind < _BOUNDS.sketches:
             self._sketch(writing, rng)
-        if rng.random() < 0.12 and kind < 0.67:
+        if rng.random() < _BOUNDS.added_sketch and kind < _BOUNDS.alone:
             self._add_sketch(writing, rng, 1)
-        page = _photograph(writing, sheet, rng, is_written=kind < 0.95)
-        return _cut(page, rng) if rng.random() < 0.3 else page
+        page = _photograph(writing, sheet, rng, is_written=kind < _BOUNDS.sketches)
+        return _cut(page, rng) if rng.random() < _BOUNDS.cut else page
 
     def draw_sketches(self, rng: np.random.Generator) -> Page:
         """Return a random page of sketches, or of a scene, without letters that equal digits."""

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from digit_core.artifact.task_card import READER_NAME
+from digit_core.artifact.task_card import DIGITS, READER_NAME
 from digit_core.artifact.versions import Version
 from digit_core.images import Peaks
 from digit_training import data as datasets
@@ -92,7 +92,7 @@ def train(run: ReaderRun, target: Target) -> None:
         f"Drawn pages: {recall:.1%} of {finds.digits:,} digits found and read right, {precision:.1%} of what "
         f"is found is right; {len(finds.empty):,} pages without a digit; {folder / 'pages.png'}"
     )
-    least = min(target.gate.min_accuracy, MIN_RECALL)
+    least = min(target.gate.minimum(len(DIGITS.labels)), MIN_RECALL)
     if recall < least and not target.gate.force:
         raise NotPublishedError(
             f"not published: {recall:.4f} of the digits are read right, below the minimum of "
