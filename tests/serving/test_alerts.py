@@ -70,6 +70,16 @@ class Case:
         }
         return [{"exp_labels": labels, "exp_annotations": annotations}]
 
+    def to_document(self) -> dict[str, Any]:
+        """Return the case as promtool's group of tests; its name is printed where it fails."""
+        expected = {"eval_time": f"{self.minutes}m", "alertname": self.alert, "exp_alerts": self.expected()}
+        return {
+            "name": str(self),
+            "interval": f"{self.step}m",
+            "input_series": [{"series": name, "values": values} for name, values in self.series.items()],
+            "alert_rule_test": [expected],
+        }
+
 
 def counter(name: str, *phases: tuple[float, int], job: str = "gateway", **labels: str) -> Series:
     """Return a counter that grows by a number per value, for so many values, and then by the next phase's."""
@@ -412,35 +422,20 @@ CASES = [
 ]
 
 
-def case_parameters() -> list[Any]:
-    """Return the cases; one of six weeks takes seconds, so only those that fire are quick tests."""
-    return [
-        pytest.param(
-            case,
-            marks=[pytest.mark.slow] if case.minutes > 6 * WEEK and case.labels is None else [],
-            id=str(case),
-        )
-        for case in CASES
-    ]
-
-
-@pytest.mark.parametrize("case", case_parameters())
-def test_alert_fires_as_expected(case: Case, promtool: str, tmp_path: Path) -> None:
-    test = {
-        "interval": f"{case.step}m",
-        "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
-        "alert_rule_test": [
-            {"eval_time": f"{case.minutes}m", "alertname": case.alert, "exp_alerts": case.expected()}
-        ],
-    }
-    file = tmp_path / "test.yml"
-    document = {
-        "rule_files": [str(RULES_FILE)],
-        "evaluation_interval": f"{case.evaluation}m",
-        "tests": [test],
-    }
-    file.write_text(yaml.safe_dump(document))
-    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True)
+@pytest.mark.parametrize(
+    "long", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["within-an-hour", "over-days"]
+)
+def test_alerts_fire_as_expected(long: bool, promtool: str, tmp_path: Path) -> None:
+    """One process evaluates all cases: a file for each evaluation interval, a named group for each case."""
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for case in CASES:
+        if (case.minutes > HOUR) is long:
+            groups.setdefault(case.evaluation, []).append(case.to_document())
+    files = [tmp_path / f"{interval}.yml" for interval in groups]
+    for file, (interval, tests) in zip(files, groups.items(), strict=True):
+        document = {"rule_files": [str(RULES_FILE)], "evaluation_interval": f"{interval}m", "tests": tests}
+        file.write_text(yaml.safe_dump(document))
+    done = subprocess.run([promtool, "test", "rules", *files], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
