@@ -1,4 +1,7 @@
-"""Fixtures of the training tests: digits and pictures of other tasks, fitted models, a published artifact."""
+"""Fixtures of the training tests: digits and pictures of other tasks, fitted models, a published artifact.
+
+Modules that use the fitted models are of the group `fits`, so that one worker of pytest-xdist fits them.
+"""
 
 import gzip
 import os
@@ -8,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -178,7 +182,7 @@ def published(fitted: FitResult, dataset: Dataset, tmp_path_factory: pytest.Temp
     evaluation = evaluate(fitted.model, dataset.test, DIGITS)
     card = export.model_card(fitted.model, DIGITS, dataset.describe(), evaluation, fitted)
     write = partial(export.write_artifact, fitted.model, DIGITS, card, dataset.test.images)
-    return ModelsFolder(tmp_path_factory.mktemp("models")).publish("digits", write)
+    return ModelsFolder(tmp_path_factory.mktemp("models"), verify=Mock()).publish("digits", write)
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from digit_training.models import IS_DIGIT, PROBABILITIES
 from digit_training.pictures import LabelledPictures
 from tests.training.conftest import COLORS, predict_outputs
 
+pytestmark = pytest.mark.xdist_group("fits")
+
 
 def test_comparison_counts_what_each_model_alone_answers_correctly() -> None:
     right = np.array([True, True, True, False, False, True])
@@ -80,8 +82,8 @@ def test_compare_counts_refusals_on_the_feedback(
     assert np.array_equal(comparisons.feedback.right, np.concatenate((accepted & is_label, ~accepted)))
 
 
-@pytest.fixture
-def served_colors(colors_model: keras.Model, tmp_path: Path) -> Version:
+@pytest.fixture(scope="module")
+def served_colors(colors_model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Version:
     """Model of COLORS, published as version 1 of 64 × 48 pixels."""
     write = partial(
         export.write_artifact,
@@ -90,7 +92,7 @@ def served_colors(colors_model: keras.Model, tmp_path: Path) -> Version:
         {"task": COLORS.to_document()},
         np.zeros((1, *COLORS.shape), np.uint8),
     )
-    return ModelsFolder(tmp_path / "models", verify=Mock()).publish("colors", write)
+    return ModelsFolder(tmp_path_factory.mktemp("models"), verify=Mock()).publish("colors", write)
 
 
 @pytest.mark.parametrize("changes", [{"shape": (32, 32, 3)}, {"fit": "pad"}, {"range": (0.0, 255.0)}])

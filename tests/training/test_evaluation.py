@@ -16,6 +16,8 @@ from digit_training.models import IS_DIGIT, PROBABILITIES
 from digit_training.negatives import KINDS
 from tests.training.conftest import predict, predict_outputs, small_network
 
+pytestmark = pytest.mark.xdist_group("fits")
+
 
 def test_evaluate_accuracy_is_the_share_of_correct_answers(fitted: FitResult, dataset: Dataset) -> None:
     evaluation = evaluate(fitted.model, dataset.test, DIGITS)

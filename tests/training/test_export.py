@@ -23,6 +23,8 @@ from digit_training.negatives import KINDS
 from digit_training.recipes import QUICK
 from tests.training.conftest import COLORS, predict_outputs, small_network
 
+pytestmark = pytest.mark.xdist_group("fits")
+
 FASHION = TaskCard("fashion", tuple("abcdefghij"), (28, 28), (0.0, 1.0))
 UNEVEN = TaskCard("uneven", ("cat", "dog"), (32, 32), (-0.1, 0.3))
 PHOTOS = TaskCard("photos", ("cat", "dog"), (300, 200, 3), (0.0, 255.0), fit="pad")

@@ -34,6 +34,8 @@ from digit_training.report import (
 )
 from tests.training.conftest import predict
 
+pytestmark = pytest.mark.xdist_group("fits")
+
 
 def decode_data_uri(uri: str) -> NDArray[np.uint8]:
     kind, _, data = uri.partition(",")

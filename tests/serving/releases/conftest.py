@@ -7,12 +7,14 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from digit_core.artifact import models_folder
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS as DIGITS_TASK
@@ -22,6 +24,7 @@ from digit_core.tfserving.connection import Connection
 from digit_serving.model_server import flags, grpc_service
 from digit_serving.releases.cli import models
 from digit_training.export import write_warmup_requests
+from tests.core.artifact.conftest import require_variables
 from tests.processes import DIGITS, free_port, wait_until
 from tests.serving.model_servers import running_core, save_perceptron
 
@@ -112,6 +115,12 @@ def saved_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_warmup_requests(folder / "assets.extra" / "tf_serving_warmup_requests", DIGITS_TASK, images)
     (folder / "assets.extra" / "model.json").write_text(json.dumps(CARD))
     return folder
+
+
+@pytest.fixture
+def verified_by_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `digits models` verify versions by their files: TensorFlow takes a process of five seconds."""
+    monkeypatch.setattr(models_folder, "ModelsFolder", partial(ModelsFolder, verify=require_variables))
 
 
 @pytest.fixture

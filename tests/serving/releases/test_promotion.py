@@ -54,6 +54,7 @@ def test_rollback_returns_to_each_previous_version(service: Service) -> None:
     assert service.labelled() == 1
 
 
+@pytest.mark.usefixtures("verified_by_files")
 def test_promote_copied_version_verifies_and_enters_it(service: Service) -> None:
     config, copied = service.config, service.copy(4)
     # The server polls the folder every 0.05 s, and loads only what models.config names.

@@ -76,6 +76,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(models, [*map(str, arguments)])
 
 
+@pytest.mark.usefixtures("verified_by_files")
 def test_verify_signed_version_succeeds(version: Path, keys: Keys) -> None:
     result = run("verify", 7, "--models", version.parent.parent, "--public-key", keys.public)
     assert result.output.splitlines() == [

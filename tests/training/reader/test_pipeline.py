@@ -7,19 +7,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, READER_NAME
+from digit_core.artifact.versions import Version
 from digit_core.images import Peaks
+from digit_core.images.reading import CLASSES
 from digit_core.recognition import Classify, Find, Recognition, drive
 from digit_core.results import Reading
 from digit_training import shipped
 from digit_training.data import SAMPLE
 from digit_training.errors import ModelError, NotPublishedError
+from digit_training.export import read_weights
 from digit_training.pipeline import publish_shipped
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
 from digit_training.reader import pipeline
+from digit_training.reader.detector import detector
 from digit_training.reader.fitting import Plan
 from digit_training.recipes import Overrides
 from tests.core.drawn_numbers import draw_lines
@@ -31,19 +36,18 @@ def target(folder: Path, **gate: Any) -> Target:
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    for _ in range(2):
-        publish_shipped(target(folder), [READER_NAME])
-    return folder
+def reader(models: Path) -> Any:
+    """SavedModel of the shipped reader, published and loaded."""
+    return tf.saved_model.load(str(models.parent / "reader" / "1"))
 
 
-def test_publish_shipped_again_publishes_nothing(published: Path) -> None:
-    assert [*ModelsFolder(published).versions(READER_NAME)] == [1]
+def test_publish_shipped_again_publishes_nothing(models: Path) -> None:
+    publish_shipped(target(models.parent), [READER_NAME])
+    assert [*ModelsFolder(models.parent).versions(READER_NAME)] == [1]
 
 
-def test_shipped_reader_is_stable_with_its_card(published: Path) -> None:
-    version = ModelsFolder(published).labelled("reader")
+def test_shipped_reader_is_stable_with_its_card(models: Path) -> None:
+    version = ModelsFolder(models.parent).labelled("reader")
     assert version is not None
     card = version.card()
     assert card["origin"] == "shipped with digits"
@@ -51,13 +55,22 @@ def test_shipped_reader_is_stable_with_its_card(published: Path) -> None:
     assert card["drawn_pages"]["recall"] > 0.7
 
 
-def test_shipped_reader_finds_digits(published: Path, digits: Any) -> None:
-    import tensorflow as tf
+def test_published_reader_takes_pages_of_any_size(reader: Any) -> None:
+    for shape in ((2, 100, 37), (1, 5, 7), (1, 640, 480)):
+        found = reader.signatures["serving_default"](pages=tf.zeros(shape, tf.uint8))
+        assert found["boxes"].shape[0] == shape[0]
+        assert found["classes"].shape[1:] == (found["scores"].shape[1], CLASSES)
 
-    loaded = tf.saved_model.load(str(published / "reader" / "1"))
 
+def test_published_reader_has_the_weights_of_its_network(models: Path) -> None:
+    saved = read_weights(Version(READER_NAME, 1, models.parent / "reader" / "1"), detector(), leading=0)
+    for written, weights in zip(saved, shipped.load_detector().get_weights(), strict=True):
+        assert np.array_equal(written, weights)
+
+
+def test_shipped_reader_finds_digits(reader: Any, digits: Any) -> None:
     def find(page: np.ndarray) -> Peaks:
-        found = loaded.signatures["serving_default"](pages=tf.constant(page[np.newaxis]))
+        found = reader.signatures["serving_default"](pages=tf.constant(page[np.newaxis]))
         return Peaks(*(found[name].numpy()[0] for name in ("scores", "classes", "boxes")))
 
     model = LinearModel(digits.images[:1000], digits.labels[:1000])
