@@ -30,7 +30,7 @@ free-ports:
 	@PYTHONPATH=serving $(PYTHON) -m digit_serving.ports
 
 # Two processes: each imports TensorFlow, which takes a gigabyte.
-PYTEST = $(BIN)/pytest --numprocesses=2 --dist=loadgroup
+PYTEST = $(BIN)/pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 test: .venv/installed-dev
 	$(PYTEST)

@@ -19,6 +19,32 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
 
+LONG_GROUPS = (
+    "tests/training/test_shipped.py",
+    "fits",
+    "tests/serving/releases/test_promotion.py",
+    "tests/serving/gateway/test_hostile.py",
+    "tests/training/reader/test_pipeline.py",
+    "tests/serving/releases/test_cli.py",
+    "tests/core/artifact/test_verification.py",
+    "tests/serving/model_server/test_original.py",
+    "tests/k8s/test_readme.py",
+    "timing",
+)
+"""Groups that take longest: a worker that began one of them last would leave the others without work."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the longest groups to the front, where pytest-xdist begins."""
+    ranks = {name: rank for rank, name in enumerate(LONG_GROUPS)}
+
+    def rank(item: pytest.Item) -> int:
+        marker = item.get_closest_marker("xdist_group")
+        return ranks.get(marker.args[0] if marker else "", len(ranks))
+
+    items.sort(key=rank)
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Group each module's tests on one worker of pytest-xdist, so that module fixtures are set up once."""
     if not item.get_closest_marker("xdist_group"):

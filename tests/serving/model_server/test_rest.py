@@ -15,7 +15,6 @@ from digit_serving.model_server.rest import RestApi
 MODEL = "/v1/models/half_plus_two"
 HALF_PLUS_TWO = f"{MODEL}:predict"
 TF2 = "/v1/models/tf2:predict"
-COLORS_PREDICT = "/v1/models/colors:predict"
 
 
 def post(http: Client, path: str, body: Any) -> TestResponse:
