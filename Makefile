@@ -17,7 +17,7 @@ BUILD_INPUTS := pyproject.toml constraints.txt cpu-overrides.txt $(wildcard hatc
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	echo "TensorFlow needs Python 3.11, 3.12 or 3.13; name one that you have: make PYTHON=python3.13 …" >&2; exit 1; }
 
-.PHONY: run test test-slow test-containers test-all test-original test-newest check fuzz format manifests docs bench
+.PHONY: run test test-slow test-containers test-long test-all test-original test-newest check fuzz format manifests docs bench
 .PHONY: reference lock audit dist clean free-ports
 
 run: free-ports .venv/installed
@@ -38,7 +38,11 @@ test: .venv/installed-dev
 test-slow: .venv/installed-chart
 	$(PYTEST) -m "(e2e or slow) and not containers"
 
-test-all: test test-slow test-containers
+# A fit of the shipped classifier by its command, for half an hour on two cores.
+test-long: .venv/installed-dev
+	$(BIN)/pytest -m long
+
+test-all: test test-slow test-containers test-long
 
 # Tests that hold for TensorFlow Serving too, with its binary in place of the drop-in.
 ifdef TENSORFLOW_MODEL_SERVER

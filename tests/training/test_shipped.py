@@ -30,7 +30,7 @@ def test_shipped_classifier_reads_test_digits_and_hard_pictures(dataset: Dataset
     assert are_right(predict(network, hard.images, DIGITS), hard.labels).mean() > 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_command_of_shipped_classifier_makes_one_as_good(tmp_path: Path) -> None:
     """A network of the same command may differ from the shipped one by chance, not beyond it."""
     card = shipped.read_card(DIGITS.name)
