@@ -170,8 +170,8 @@ def test_adapt_other_precision_answers_float32_that_sum_to_1(dtype: str) -> None
 
 def test_adapt_channels_first_takes_channels_last() -> None:
     model = linear_model((3, 64, 48), 4)
-    answers = predict(classifier.adapt(model, COLORS), PIXELS / 255)
-    assert np.array_equal(answers, predict(model, PIXELS.transpose(0, 3, 1, 2) / 255))
+    answers = predict(classifier.adapt(model, COLORS), PIXELS / np.float32(255))
+    assert np.array_equal(answers, predict(model, PIXELS.transpose(0, 3, 1, 2) / np.float32(255)))
 
 
 def test_adapt_takes_one_of_several_outputs_and_drops_axes_of_1() -> None:
@@ -191,7 +191,8 @@ def test_adapt_subtracts_the_mean_and_divides_in_the_order_of_the_channels() -> 
     image = keras.Input((64, 48, 3))
     model = keras.Model(image, layers.Dense(4, activation="softmax")(layers.GlobalAveragePooling2D()(image)))
     adapted = classifier.adapt(model, BYTES, Convention(mean=mean, std=std, is_bgr=True))
-    expected = predict(model, (PIXELS[..., ::-1] - np.float32(mean)) / np.float32(std))
+    prepared = (PIXELS[..., ::-1] - np.array(mean, np.float32)) / np.array(std, np.float32)
+    expected = predict(model, np.asarray(prepared, np.float32))
     assert np.allclose(predict(adapted, PIXELS), expected, atol=1e-6)
 
 
@@ -308,7 +309,9 @@ def test_load_saved_model_other_signatures_raise_model_error(
 
 def test_load_saved_model_of_several_outputs_answers_the_one_that_is_named(saved_model: Path) -> None:
     model = classifier.load_saved_model(saved_model, "twice")
-    answers = predict(classifier.adapt(model, COLORS, Convention(output_name="two")), PIXELS / 255)
+    answers = predict(
+        classifier.adapt(model, COLORS, Convention(output_name="two")), PIXELS / np.float32(255)
+    )
     expected = classifier.load_saved_model(saved_model, "serving_default")(PIXELS / 255)["scores"]
     assert np.allclose(answers, expected, atol=1e-6)
 

@@ -98,7 +98,7 @@ def test_to_document_json_round_trip_returns_equal_card(card: TaskCard) -> None:
 
 
 def test_switches_travel_only_if_they_have_not_their_default() -> None:
-    switches = {"interpolation": "bilinear", "alpha": "ignore", "exif": False}
+    switches: dict[str, Any] = {"interpolation": "bilinear", "alpha": "ignore", "exif": False}
     card = replace(CARD, **switches)
     assert card.to_document()["prepare"] == DOCUMENT["prepare"] | switches
     assert TaskCard.from_document(card.to_document()) == card

@@ -242,7 +242,7 @@ def test_prepare_decoded_file_with_transparency_is_laid_on_white() -> None:
 )
 def test_prepare_pad_keeps_as_many_rows_as_keras(size: tuple[int, int], inner: tuple[int, int]) -> None:
     lit = images.prepare(np.full(size, 255, np.uint8), task(64, 64, fit="pad")) > 0
-    assert (lit.any(axis=1).sum(), lit.any(axis=0).sum()) == inner
+    assert (int(lit.any(axis=1).sum()), int(lit.any(axis=0).sum())) == inner
 
 
 def test_prepare_bilinear_takes_the_nearest_pixels() -> None:
