@@ -24,7 +24,6 @@ settings.load_profile("repeatable")
 
 
 LONG_GROUPS = (
-    "tests/training/test_shipped.py",
     "fits",
     "tests/serving/releases/test_promotion.py",
     "tests/serving/gateway/test_hostile.py",
