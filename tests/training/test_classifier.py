@@ -359,18 +359,18 @@ def test_load_keras_file_of_keras_2_names_the_way_to_a_saved_model(tmp_path: Pat
 
 
 def custom_layer() -> keras.Layer:
-    class Doubling(layers.Layer):  # type: ignore[misc]
+    class Halving(layers.Layer):  # type: ignore[misc]
         def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-            return inputs * 2
+            return inputs / 2
 
-    return Doubling()
+    return Halving()
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize(
     ("layer", "reasons"),
     [
-        (custom_layer(), ["Could not locate class 'Doubling'", "--import MODULE imports the module"]),
+        (custom_layer(), ["Could not locate class 'Halving'", "--import MODULE imports the module"]),
         (layers.Lambda(lambda x: x * 2), ["a Lambda layer", "--from-saved-model FOLDER"]),
     ],
     ids=["custom", "lambda"],
