@@ -47,6 +47,7 @@ def copy(mnist_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         # Timestamps older than .venv, so that make does not rebuild it.
         os.utime(folder / name, (0, 0))
     shutil.copytree(ROOT / "docs", folder / "docs")
+    (folder / "serving").symlink_to(ROOT / "serving")
     (folder / ".venv").symlink_to(sys.prefix)
     port, grpc_port = free_port(), free_port()
     environment = {

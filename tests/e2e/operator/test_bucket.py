@@ -72,8 +72,8 @@ def test_push_killed_in_each_file_goes_on_and_shows_no_part(
         assert process.returncode == -signal.SIGKILL, err
         assert not bucket.exists("bucket/models/digits/1/manifest.json")
         lines.append(out.partition("\n")[0])
-    assert lines == [f"Pushing {count} of 4 files of version 1 ..." for count in (4, 3, 2)]
-    assert out == "Pushing 1 of 4 files of version 1 ...\ns3://bucket/models/digits/1 is complete.\n"
+    assert lines == [f"Pushing {count} of 5 files of version 1 ..." for count in (5, 4, 3, 2)]
+    assert out == "Pushing 1 of 5 files of version 1 ...\ns3://bucket/models/digits/1 is complete.\n"
     bucket.get("bucket/models/digits/1/", str(tmp_path / "bucket"), recursive=True)
     found = {name.partition("/")[2]: content for name, content in contents(tmp_path / "bucket").items()}
     assert contents(folder / "digits" / "1").items() <= found.items()
