@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.versions import SUMS
 from tests.processes import DIGITS
 from tests.readme import ROOT
 from tests.s3 import S3Server
@@ -82,9 +83,10 @@ def test_push_killed_in_each_file_goes_on_and_shows_no_part(
 def killing_in_second_file(process: "subprocess.Popen[str]") -> Callable[[str, str], None]:
     """Return a hook that kills the process before the server reads the second file that it sends."""
     files: list[str] = []
+    names = {Path(name).name for name in (*NAMES, SUMS)}
 
     def before(method: str, path: str) -> None:
-        if method == "PUT" and path.rpartition("/")[2] in {Path(name).name for name in NAMES}:
+        if method == "PUT" and path.rpartition("/")[2] in names:
             files.append(path)
             if len(files) == 2:
                 process.kill()
