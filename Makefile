@@ -35,8 +35,9 @@ PYTEST = $(BIN)/pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 test: .venv/installed-dev
 	$(PYTEST)
 
+# Three processes: these tests wait for what they start.
 test-slow: .venv/installed-chart
-	$(PYTEST) -m "(e2e or slow) and not containers"
+	$(PYTEST) --numprocesses=3 -m "(e2e or slow) and not containers"
 
 # A fit of the shipped classifier by its command, for half an hour on two cores.
 test-long: .venv/installed-dev
