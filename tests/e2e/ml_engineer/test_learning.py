@@ -145,7 +145,7 @@ def test_corrected_crossed_sevens_are_right_in_the_next_version(
         tmp_path / "2",
     ]
     gates = ["--min-gain", 0.05]
-    service.run(*command, "--feedback", service.store, "--feedback-weight", 2, "--from", "stable", *gates)
+    service.run(*command, "--feedback", service.store, "--feedback-weight", 1, "--from", "stable", *gates)
 
     # A canary gets no answer of its own: the shadow calls compare it with the stable version.
     service.run(*DIGITS, "models", "promote", 2, "--version-label", "canary")
