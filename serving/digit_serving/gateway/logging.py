@@ -40,10 +40,16 @@ def json_line(seconds: float, level: str, message: str, fields: Mapping[str, Any
 
 
 def pretty_line(seconds: float, level: str, message: str, fields: Mapping[str, Any]) -> str:
-    """Return readable text, with the fields as name=value."""
+    """Return readable text, with the fields as name=value.
+
+    Unprintable characters are escaped: a caller's text could begin a line, or control a terminal.
+    """
     moment = time.strftime("%H:%M:%S", time.localtime(seconds))
     pairs = (f"{name}={value}" for name, value in fields.items() if name not in _FIELDS_IN_MESSAGE)
-    return " ".join((moment, level.upper(), message, *pairs))
+    line = " ".join((moment, level.upper(), message, *pairs))
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in line
+    )
 
 
 class _JsonFormatter(logging.Formatter):

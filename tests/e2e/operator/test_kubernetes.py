@@ -16,7 +16,7 @@ import yaml
 
 from digit_client import Client
 from digit_core.images import to_png
-from tests.manifests import Object, containers, merge, named, overlay_values, pod, render, training_job
+from tests.manifests import Object, merge, named, overlay_values, render, training_job
 from tests.podman_cluster import PodmanCluster
 from tests.readme import blocks
 
@@ -138,9 +138,9 @@ def run_release_job(cluster: PodmanCluster, objects: list[Object], command: str)
     command = command.replace("$image", "digits-gateway:0.1.0").replace("registry.example.com/", "")
     digits = [sys.executable, "-m", "digit_client", *shlex.split(command)[1:]]
     job = yaml.safe_load(subprocess.run(digits, check=True, capture_output=True, text=True).stdout)
-    (container,) = containers(pod(job))
+    objects = deepcopy(objects)
     # No Service maps port 80 to the gateways' on Podman.
-    container["env"].append({"name": "DIGITS_URL", "value": "http://gateway:8080"})
+    named(objects, "ConfigMap", "releases")["data"]["DIGITS_URL"] = "http://gateway:8080"
     job["metadata"]["name"] = "release"
     cluster.play(job, objects)
     return cluster.wait_for_job(job)

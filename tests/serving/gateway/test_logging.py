@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 
 from digit_core.images import to_png
 from digit_serving.gateway.bridge import ARRIVED_AT
-from digit_serving.gateway.logging import dict_config
+from digit_serving.gateway.logging import dict_config, pretty_line
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.serving.gateway.conftest import (
@@ -135,6 +135,12 @@ def test_pretty_format_request_is_one_readable_line() -> None:
     (line,) = lines()
     fields = r"request_id=id-1 client=127\.0\.0\.1 ms=[\d.]+ code=not_found"
     assert re.fullmatch(rf"\d\d:\d\d:\d\d INFO GET unmatched 404 {fields}", line)
+
+
+def test_pretty_line_escapes_what_would_begin_a_line_or_control_a_terminal() -> None:
+    line = pretty_line(0.0, "info", "GET /", {"label": "\x1b[31mRED\r\n13:00:00 INFO FORGED"})
+    assert line.isprintable()
+    assert line.endswith(r"label=\x1b[31mRED\r\n13:00:00 INFO FORGED")
 
 
 @pytest.mark.parametrize("log_format", ["json", "pretty"])
