@@ -1,8 +1,8 @@
 SHELL := bash
 .SHELLFLAGS := -o pipefail -ec
 # Python 3.13 where it is installed with pip: a request costs a tenth less than on 3.11.
-PYTHON ?= $(firstword $(foreach python,python3.13 python3.12 python3.11,$(shell \
-	$(python) -c 'import ensurepip' 2>/dev/null && echo $(python))) python3)
+PYTHON ?= $(firstword $(shell for python in python3.13 python3.12 python3.11; do \
+	$$python -c 'import ensurepip' 2>/dev/null && echo $$python && break; done) python3)
 BIN := .venv/bin
 INSTALL = $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python
 # The lines of an installation that tell its progress, without the list of packages at its end.

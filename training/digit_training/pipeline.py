@@ -115,11 +115,8 @@ def publish_shipped(target: Target, names: Collection[str] = (DIGITS.name, READE
     missing = [name for name in names if not target.models.versions(name)]
     if DIGITS.name in missing:
         target.check(DIGITS)
-        model, card, digits = (
-            shipped.load_classifier(),
-            _shipped_card(DIGITS.name),
-            datasets.load(datasets.SAMPLE).test,
-        )
+        model, card = shipped.load_classifier(), _shipped_card(DIGITS.name)
+        digits = datasets.load(datasets.SAMPLE).test
         answers = classifier.predict(model, digits.images, DIGITS)[PROBABILITIES]
         right = are_labels(answers, digits.labels, DIGITS)
         target.gate.check(Comparisons(None, Comparison("the bundled test digits", right, None)))
