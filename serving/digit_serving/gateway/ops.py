@@ -1,5 +1,8 @@
 """Operational endpoints: probes, metrics, the demo page, and Swagger UI for the API."""
 
+import gzip
+import hashlib
+from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -41,6 +44,7 @@ _MIMETYPES = {
     ".png": "image/png",
     ".svg": "image/svg+xml",
 }
+_COMPRESSIBLE = frozenset(_MIMETYPES.values()) - {"image/jpeg", "image/png"}
 _SECURITY_HEADERS = {
     # Pages load their own files only; images are drawn by the page (data:) or referenced by its stylesheet.
     "Content-Security-Policy": (
@@ -106,11 +110,18 @@ def pages(settings: Settings) -> Blueprint:
     links = LINKS | ({"feedback": "/v1/feedback"} if settings.feedback else {})
     index: Index = {"name": "Digits", "version": version("digits"), "links": links}
     index_json = orjson.dumps(index)
-    page_files = {path.name: path.read_bytes() for path in _STATIC.iterdir()}
-    docs_files = {path.name: path.read_bytes() for path in _SWAGGER.iterdir()}
-    docs_files |= {name: (_SWAGGER_UI / name).read_bytes() for name in _SWAGGER_UI_FILES}
-    page_html, docs_html = page_files.pop("index.html"), docs_files.pop("index.html")
-    label_html = page_files.pop("label.html")
+    page_files, docs_files = _read(_STATIC), _read(_SWAGGER, _SWAGGER_UI, *_SWAGGER_UI_FILES)
+    digest = hashlib.sha256(b"".join(page_files[name] for name in sorted(page_files))).hexdigest()[:12]
+
+    def versioned(name: str) -> bytes:
+        """Return a page whose files have the digest of all in their paths, so that browsers may keep them."""
+        return page_files[name].replace(b'"static/', b'"static/%s/' % digest.encode())
+
+    page_html, label_html, docs_html = (
+        versioned("index.html"),
+        versioned("label.html"),
+        docs_files["index.html"],
+    )
 
     @blueprint.get("/")
     def page() -> Response:
@@ -123,8 +134,10 @@ def pages(settings: Settings) -> Blueprint:
         return response
 
     @blueprint.get("/static/<name>")
-    def page_file(name: str) -> Response:
-        return _file(page_files, name)
+    @blueprint.get("/static/<version>/<name>")
+    def page_file(name: str, version: str | None = None) -> Response:
+        # During an update, the page may come from another worker than its files: these are then not kept.
+        return _file(page_files, name, is_immutable=version == digest)
 
     if settings.offers_labelling:
 
@@ -158,16 +171,39 @@ def _warnings(services: Services) -> list[str]:
     return warnings
 
 
-def _file(contents: dict[str, bytes], name: str) -> Response:
-    if name not in contents:
+@cache
+def _read(folder: Path, library: Path | None = None, *names: str) -> dict[str, bytes]:
+    """Return the contents of a folder's files, and of these of a library's, by name."""
+    paths = [*folder.iterdir(), *(library / name for name in names if library)]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def _file(contents: dict[str, bytes], name: str, *, is_immutable: bool = False) -> Response:
+    if name not in contents or name.endswith(".html"):
         abort(404)
-    return _cacheable(contents[name], _MIMETYPES[Path(name).suffix])
+    return _cacheable(contents[name], _MIMETYPES[Path(name).suffix], is_immutable=is_immutable)
 
 
-def _cacheable(content: bytes, mimetype: str) -> Response:
-    """Return the content with an ETag, or 304 Not Modified if the browser's copy is current."""
-    response = Response(content, mimetype=mimetype)
-    response.cache_control.no_cache = True
+def _cacheable(content: bytes, mimetype: str, *, is_immutable: bool = False) -> Response:
+    """Return the content with an ETag, or 304 Not Modified if the browser's copy is current.
+
+    An immutable file is kept for a year without asking again.
+    """
+    response = Response(mimetype=mimetype)
+    if mimetype in _COMPRESSIBLE:
+        response.vary.add("Accept-Encoding")
+        if request.accept_encodings["gzip"]:
+            content, response.content_encoding = _compress(content), "gzip"
+    response.data = content
+    if is_immutable:
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    else:
+        response.cache_control.no_cache = True
     response.add_etag()
     response.make_conditional(request)
     return response
+
+
+@cache
+def _compress(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)

@@ -1,5 +1,7 @@
 """Probes, demo page and Swagger UI, without a browser; tests/e2e/page has one."""
 
+import gzip
+import re
 from importlib.metadata import version
 
 import pytest
@@ -94,6 +96,23 @@ def test_unlisted_file_gets_404(offline_http: FlaskClient, folder: str) -> None:
 )
 def test_file_has_mimetype_that_browsers_require(offline_http: FlaskClient, path: str, mimetype: str) -> None:
     assert offline_http.get(path).mimetype == mimetype
+
+
+def test_page_names_files_that_browsers_keep_and_that_are_compressed(offline_http: FlaskClient) -> None:
+    page = offline_http.get("/")
+    scripts = re.findall(r'"(static/[0-9a-f]{12}/[a-z-]+\.js)"', page.text)
+    assert scripts
+    for path in scripts:
+        script = offline_http.get(f"/{path}", headers={"Accept-Encoding": "br, gzip"})
+        assert "immutable" in script.headers["Cache-Control"]
+        assert script.headers["Content-Encoding"] == "gzip"
+        plain = offline_http.get(f"/{path}")
+        assert (gzip.decompress(script.data), script.headers["Vary"]) == (plain.data, plain.headers["Vary"])
+        assert script.headers["ETag"] != plain.headers["ETag"]
+    other = offline_http.get(f"/static/0123456789ab/{scripts[0].rpartition('/')[2]}")
+    assert (other.status_code, other.headers["Cache-Control"]) == (200, "no-cache")
+    photo = offline_http.get("/static/example.jpg", headers={"Accept-Encoding": "gzip"})
+    assert "Content-Encoding" not in photo.headers
 
 
 @pytest.mark.parametrize("path", ["/static/main.js", "/docs/start.js"])
