@@ -289,7 +289,7 @@ class Metrics:
             "agrees",
         )
         self.shadow_dropped = counter(
-            "shadow_dropped", "Requests of the shadow's share that were not compared.", "model", "reason"
+            "shadow_dropped", "Calls of the shadow's share that were not compared.", "model", "reason"
         )
         self.shadow_seconds = Histogram(
             "digits_shadow_duration_seconds",

@@ -15,7 +15,7 @@ from flask import Request, Response
 from numpy.typing import NDArray
 
 from digit_core.errors import DeadlineExceededError
-from digit_core.results import Digit, Prediction, Reading
+from digit_core.results import Prediction, Reading
 from digit_core.tfserving.codec import ModelRef
 from digit_serving.gateway.bridge import ARRIVED_AT
 from digit_serving.gateway.schemas import REQUEST_ID_PATTERN
@@ -38,7 +38,7 @@ _Result = TypeVar("_Result", Prediction, Reading, covariant=True)
 class Answer(Generic[_Result]):
     """Result of the picture at `index` of its request, with the model's inputs that showed it.
 
-    The inputs are None if nobody keeps them, or all those of the request might not fit into memory.
+    The inputs are None if all those of the request might not fit into memory.
     """
 
     index: int
@@ -113,6 +113,8 @@ class RequestContext:
     asked: Asked = "default"
     target: ModelRef = _NO_MODEL
     """Version or label that is asked for the reason `asked`."""
+    shadow: ModelRef | None = None
+    """Version that is asked as well, unseen by the caller."""
     waits: list[Wait] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     """Failed calls: the reason for which the version was asked, or `reader`, and the error's code."""
@@ -163,11 +165,6 @@ class RequestContext:
     def readings(self) -> list[Reading]:
         """Readings among the results: all of them, or none."""
         return [result for result in self.results if isinstance(result, Reading)]
-
-    @property
-    def digits(self) -> list[Digit]:
-        """Digits of all readings."""
-        return [digit for reading in self.readings for digit in reading.digits]
 
 
 def request_id_or_new(given: str) -> str:

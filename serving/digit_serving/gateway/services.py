@@ -45,6 +45,7 @@ class Services:
         """Create the objects in the event loop that serves."""
         metrics, tracer = Metrics(), create_tracer(settings)
         model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
+        shadow = Shadow(settings, metrics) if settings.has_shadow else None
         limits, store = settings.rate_limit, settings.rate_limit_store
         if settings.feedback:
             from digit_serving.gateway.answer_keeper import AnswerKeeper
@@ -56,12 +57,12 @@ class Services:
             settings,
             metrics,
             model_server,
-            Upstream(settings, model_server, tracer),
+            Upstream(settings, model_server, tracer, shadow),
             tracer,
             KeyVerifier(settings.api_keys) if settings.api_keys else None,
             RateLimiter(limits, store, metrics.rate_limit_store_failures.inc) if limits else None,
             keeper,
-            Shadow(settings, metrics) if settings.has_shadow else None,
+            shadow,
         )
 
     async def close(self) -> None:

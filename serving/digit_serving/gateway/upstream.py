@@ -37,6 +37,8 @@ from digit_serving.gateway.request import Call, RequestContext, Wait
 from digit_serving.gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from digit_serving.gateway.shadow import Shadow
+
     # Needs the extra otel.
     from digit_serving.gateway.tracing import RequestTracer
 
@@ -71,7 +73,11 @@ class Upstream:
     """
 
     def __init__(
-        self, settings: Settings, model_server: AsyncConnection, tracer: "RequestTracer | None" = None
+        self,
+        settings: Settings,
+        model_server: AsyncConnection,
+        tracer: "RequestTracer | None" = None,
+        shadow: "Shadow | None" = None,
     ) -> None:
         self._settings = settings
         self._by_model, self._common = settings.by_model, settings.common
@@ -79,18 +85,24 @@ class Upstream:
         self._reader = default_version(settings, settings.reader)
         self._model_server = model_server
         self._batcher = Batcher(model_server, settings, tracer)
+        self._shadow = shadow
 
     def route(self, context: RequestContext, requested: ModelRef) -> None:
-        """Choose the version that is asked: the one named, the canary for a share, or the default."""
+        """Choose the version that is asked: the one named, the canary for a share, or the default.
+
+        A second version, the shadow, answers unseen for a share of the requests that name none.
+        """
         context.requested = context.target = requested
-        if names_version(requested):
+        if requested.version is not None or requested.label is not None:
             context.asked = "named"
             return
         model = self._by_model.get(requested.name, self._common)
-        if model.canary_share and model.canary_label and in_share(model.canary_share, context.request_id):
+        if model.canary_label and in_share(model.canary_share, context.request_id):
             context.asked, context.target = "canary", ModelRef(requested.name, label=model.canary_label)
         else:
             self._ask_default(context)
+        if model.shadow_label and in_share(model.shadow_share, context.request_id, b"shadow"):
+            context.shadow = ModelRef(requested.name, label=model.shadow_label)
 
     def ask(self, context: RequestContext, request: Classify | Find) -> list[Prediction] | Peaks:
         """Answer a request of recognition."""
@@ -99,6 +111,8 @@ class Upstream:
         batch = request.batch
         predictions = self._call(context, lambda model: self._batcher.predict(batch, model, context))
         context.model_version = predictions[0].model_version
+        if self._shadow and context.shadow:
+            self._shadow.compare(context, batch, predictions)
         return predictions
 
     def task(self, context: RequestContext) -> TaskCard:
@@ -422,8 +436,3 @@ def in_share(share: float, request_id: str, purpose: bytes = b"") -> bool:
         return False
     number = int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8, person=purpose).digest())
     return number < share * 2**64
-
-
-def names_version(requested: ModelRef) -> bool:
-    """True if the request names a version or a label."""
-    return requested.version is not None or requested.label is not None

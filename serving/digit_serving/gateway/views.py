@@ -38,7 +38,7 @@ _Query = TypeVar("_Query", PredictQuery, ReadQuery)
 
 
 class Views:
-    """Views that answer pictures, and have the answers kept for feedback and compared, if anybody does so."""
+    """Views that answer pictures, and have the answers kept for feedback."""
 
     def __init__(self, services: Services, selector: ModelSelector) -> None:
         self._settings = services.settings
@@ -46,7 +46,6 @@ class Views:
         self._selector = selector
         self._upstream = services.upstream
         self._keeper = services.keeper
-        self._shadow = services.shadow
         self._work = Work(self._settings)
         self._parser = BodyParser(self._settings, self._work)
 
@@ -99,21 +98,26 @@ class Views:
             partial(self._upstream.ask, context),
             partial(self._work.prepare, context),
         )
+        # Feedback is one label for each input.
+        takes_feedback = not task.is_multi_label and self._settings.for_model(context.model).feedback
+        keeper = self._keeper if takes_feedback else None
+        results: list[_Result] = []
         answers: list[Answer[_Result]] = []
         documents: list[Any] = []
-        keeps_inputs, size = bool(self._keeper or self._shadow), 0
+        size = 0
         for index, outcome in enumerate(_with_errors(outcomes, body) if body.errors else outcomes):
             result = self._limit_digits(outcome.result)
             if isinstance(result, (ImageError, OSError)):
                 documents.append(_failure(context, body, result))
                 continue
+            results.append(result)
             documents.append(describe(result, outcome.inputs, task, query))
-            size += sum(row.nbytes for row in outcome.inputs) if keeps_inputs else 0
-            is_kept = keeps_inputs and size <= MAX_CALL_BYTES
-            answers.append(Answer(index, result, outcome.inputs if is_kept else None))
-        context.results = [answer.result for answer in answers]
-        if keeps_inputs and answers:
-            self._keep_and_compare(context, answers, task, body, query)
+            if keeper:
+                size += sum(row.nbytes for row in outcome.inputs)
+                answers.append(Answer(index, result, outcome.inputs if size <= MAX_CALL_BYTES else None))
+        context.results = results
+        if keeper and answers:
+            keeper.keep(context, answers, task, body)
         version = context.model_version or self._upstream.version(context)
         model: schemas.Model = {"name": context.requested.name, "version": version, "labels": task.labels}
         return json_response({"model": model, name: documents, "request_id": context.request_id})
@@ -132,20 +136,6 @@ class Views:
         if isinstance(result, Reading) and (count := len(result.digits)) > self._max_digits:
             return TooManyDigitsError(f"the image shows {count} digits; at most {self._max_digits} are read")
         return result
-
-    def _keep_and_compare(
-        self,
-        context: RequestContext,
-        answers: Sequence[Answer[Any]],
-        task: TaskCard,
-        body: Body,
-        query: VersionQuery,
-    ) -> None:
-        # Feedback is one label for each input.
-        if self._keeper and not task.is_multi_label and self._settings.for_model(context.model).feedback:
-            self._keeper.keep(context, answers, task, body)
-        if self._shadow:
-            self._shadow.compare(context, answers, query.min_is_digit)
 
 
 def _with_errors(outcomes: Iterator[Outcome[_Result]], body: Body) -> Iterator[Outcome[_Result]]:
