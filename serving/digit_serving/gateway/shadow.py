@@ -47,7 +47,7 @@ class Shadow:
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending_bytes = 0
         self._pauses: dict[str, tuple[str, float]] = {}
-        """Reason for which a model's calls are not compared for a while, and since when, by time.monotonic."""
+        """Reason for which a model's calls are not compared, and since when, by time.monotonic."""
         self._failures: dict[str, str] = {}
         """Reason of each model's latest failure."""
 
