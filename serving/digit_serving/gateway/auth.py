@@ -159,7 +159,12 @@ def require_api_key(api: Blueprint, verifier: KeyVerifier, limiter: RateLimiter 
             if key is None:
                 if limiter:
                     limiter.check(f"without key: {network(request.remote_addr)}")
-                raise UnauthorizedError("Send a key of this service as `Authorization: Bearer <key>`.")
+                reason = (
+                    "This is no key of the service: it is misspelt, or was revoked."
+                    if "Authorization" in request.headers
+                    else "Send a key of this service as `Authorization: Bearer <key>`."
+                )
+                raise UnauthorizedError(reason)
             g.context.key, g.context.may_label = key.name, key.may_label
 
 

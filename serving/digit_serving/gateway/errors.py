@@ -69,7 +69,7 @@ _MODEL_SERVER_ERRORS: dict[type[DigitError], tuple[int, str]] = {
 # Code and detail by status. Werkzeug's own texts are about browsers and forms.
 _HTTP_ERRORS = {
     400: ("bad_request", "The request is malformed."),
-    404: ("not_found", "There is nothing at this path; GET / lists the paths."),
+    404: ("not_found", "There is nothing at this path; GET /openapi.json describes the paths."),
     405: ("method_not_allowed", "The path does not support this method."),
     413: ("body_too_large", "The body is larger than this service takes."),
     415: ("unsupported_media_type", "The body's media type or content encoding is not supported."),
@@ -167,7 +167,7 @@ class UnauthorizedError(GatewayError):
 
 
 class DefaultMissingError(UnavailableError):
-    """No version has the model's default label; the message is a sentence with the command that sets it."""
+    """No version answers by default; the message is a sentence for callers, with the command that helps."""
 
 
 class UnknownModelError(GatewayError):

@@ -61,8 +61,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._refuse(400)
         else:
             self.shutdown()
-        # Keep the transport open for the answer.
-        return True
+        # Keep the transport open for the answer. TLS closes it anyway, and asyncio warns of the attempt.
+        return not self.transport.get_extra_info("sslcontext")
 
     def on_message_begin(self) -> None:
         self._trailer_size = 0

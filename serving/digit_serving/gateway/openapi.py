@@ -132,8 +132,6 @@ def describe(settings: Settings) -> _Json:
 
 
 def _operations(settings: Settings) -> Iterator[_Operation]:
-    index = _json("Index") | {"text/html": _TEXT}
-    yield _Operation("GET /", "index", "Index of the endpoints; an HTML page for browsers.", index, _ANY)
     yield from _recognition_operations(settings)
     yield _Operation(
         "GET /v1/models",
@@ -217,6 +215,8 @@ def _labelling_operations() -> Iterator[_Operation]:
 
 
 def _service_operations() -> Iterator[_Operation]:
+    index = _json("Index") | {"text/html": _TEXT}
+    yield _Operation("GET /", "index", "Index of the endpoints; an HTML page for browsers.", index, _ANY)
     document = {"application/json": {"schema": {"type": "object", "additionalProperties": True}}}
     text = {"text/plain": _TEXT}
     yield _Operation("GET /livez", "isAlive", "Liveness: the process is running.", _json("Alive"), _ANY)

@@ -81,19 +81,24 @@ def probes(services: Services) -> Blueprint:
         missing = f"The model server has no model {name}."
         try:
             versions = await_(model_server.versions(ModelRef(name), timeout=_PROBE_TIMEOUT_SECONDS))
+            missing = describe_missing(default, versions)
             # TensorFlow Serving also lists the versions that it has unloaded.
             available = [status.version for status in versions if status.is_available]
             if not available:
-                raise NotReadyError(f"No version of the model {name} is available.")
+                raise NotReadyError(missing)
             if default.label:
-                missing = describe_missing(default)
                 await_(model_server.resolve(default, timeout=_PROBE_TIMEOUT_SECONDS))
         except ModelNotFoundError as error:
             raise NotReadyError(missing) from error
         except DigitError as error:
             raise NotReadyError("The model server does not answer.") from error
         document: Ready = {"status": "ready", "versions": available}
-        if warnings := _warnings(services):
+        failed = [
+            f"Version {status.version} of the model {name} failed to load; the model server's log says why."
+            for status in versions
+            if status.error and not status.is_available
+        ]
+        if warnings := [*failed, *_warnings(services)]:
             document["warnings"] = warnings
         return json_response(document)
 

@@ -87,7 +87,10 @@ _Query = TypeVar("_Query", bound=Query)
 
 
 def parse_query(kind: type[_Query], parameters: MultiDict[str, str]) -> _Query:
-    """Return the query. Raise InvalidSelectionError, also for a misspelt name: it would have no effect."""
+    """Return the query. Raise InvalidSelectionError, also for a name that is misspelt or comes twice."""
+    for name, values in parameters.lists():
+        if len(values) > 1:
+            raise InvalidSelectionError(f"Parameter `{name[:MAX_QUOTED]}` comes {len(values)} times.")
     try:
         return kind.model_validate(parameters.to_dict())
     except ValidationError as error:

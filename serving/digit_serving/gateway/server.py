@@ -66,7 +66,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "when_ready": _stop_on_interrupt,
             "post_fork": _duplicate_listener,
             "child_exit": self._count_worker_exit,
-            "on_exit": self._remove_files,
+            "on_exit": _remove_files,
         }
         for name, value in options.items():
             self.cfg.set(name, value)
@@ -95,10 +95,6 @@ class _Server(BaseApplication):  # type: ignore[misc]
     def _count_worker_exit(self, _server: object, _worker: object) -> None:
         self._metrics.worker_exits.inc()
 
-    def _remove_files(self, _: object) -> None:
-        """Remove the files that the workers shared."""
-        rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
-
 
 class _Worker(UvicornWorker):  # type: ignore[misc]
     """uvicorn's gunicorn worker; exits when its arbiter is gone, even if the arbiter was killed."""
@@ -106,7 +102,14 @@ class _Worker(UvicornWorker):  # type: ignore[misc]
     def notify(self) -> None:
         super().notify()
         if os.getppid() != self.ppid:
+            # The workers' open files stay usable until they exit.
+            _remove_files()
             signal.raise_signal(signal.SIGTERM)
+
+
+def _remove_files(_: object = None) -> None:
+    """Remove the files that the workers shared."""
+    rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 
 
 def _worker_class(settings: Settings) -> type[_Worker]:

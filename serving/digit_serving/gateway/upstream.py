@@ -10,7 +10,7 @@ import hashlib
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
@@ -192,7 +192,8 @@ class Upstream:
             if context.asked == "pinned":
                 raise UnavailableError(error.message) from error
             if context.asked == "default":
-                raise _default_missing(context.target, error) from error
+                sentence = describe_missing(context.target, self.statuses(context.model))
+                raise DefaultMissingError(sentence) from error
         # Between two canaries no version has the label.
         self._ask_default(context)
         return self._call(context, ask)
@@ -411,20 +412,20 @@ def default_version(settings: Settings, name: str) -> ModelRef:
     return ModelRef(name, label=settings.for_model(name).default_label or None)
 
 
-def describe_missing(default: ModelRef) -> str:
-    """Return a sentence for a default label that no version has, with the command that sets it."""
+def describe_missing(default: ModelRef, statuses: Sequence[VersionStatus]) -> str:
+    """Return a sentence for a default that does not answer: versions are loading, or the label has none.
+
+    The command that sets the label is named only if nothing is loading, since it could move the label.
+    """
+    if loading := [str(status.version) for status in statuses if status.state in ("START", "LOADING")]:
+        return f"The model {default.name} is loading, version {', '.join(loading)}. Try again later."
+    if not default.label or not statuses:
+        return f"No version of the model {default.name} is available."
     option = "" if default.label == "stable" else f" --version-label {default.label}"
     return (
         f"No loaded version of the model {default.name} has the label {default.label}; "
         f"`digits models promote N --model {default.name}{option}` gives it to version N."
     )
-
-
-def _default_missing(default: ModelRef, error: ModelNotFoundError) -> UnavailableError:
-    """Return the error of an absent default, which the caller has not named: it is the service's."""
-    if default.label:
-        return DefaultMissingError(describe_missing(default))
-    return UnavailableError(error.message)
 
 
 def in_share(share: float, request_id: str, purpose: bytes = b"") -> bool:

@@ -277,6 +277,8 @@ class StubModelServer:
         self.pages = 0
         """Pages on which the reader was asked to find digits."""
         self.has_reader = True
+        self.state = ModelVersionStatus.AVAILABLE
+        """State of all versions."""
         self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
         self._add_method("PredictionService/Predict", self._predict, PredictRequest)
         self._add_method("PredictionService/GetModelMetadata", self._metadata, GetModelMetadataRequest)
@@ -335,7 +337,7 @@ class StubModelServer:
             context.abort(grpc.StatusCode.NOT_FOUND, "Could not find any versions of model")
         response = GetModelStatusResponse()
         for version in versions:
-            response.model_version_status.add(version=version, state=ModelVersionStatus.AVAILABLE)
+            response.model_version_status.add(version=version, state=self.state)
         return response
 
     def close(self) -> None:

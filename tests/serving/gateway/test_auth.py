@@ -46,6 +46,8 @@ def test_request_without_valid_key_gets_401(
         assert answer.status_code == 401
         assert answer.get_json(force=True)["code"] == "unauthorized"
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        reason = "This is no key" if headers else "Send a key"
+        assert answer.get_json(force=True)["detail"].startswith(reason)
 
 
 def test_probes_and_pages_without_key_are_answered(start_gateway: StartGateway, key_file: KeyFile) -> None:

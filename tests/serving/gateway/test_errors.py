@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
         ("POST", "/v1/predict", b"x", "image/png", 400, "not_an_image"),
         ("POST", "/v1/predict?modle=digits", b"x", "image/png", 400, "invalid_selection"),
         ("GET", "/v1/models?top=1", b"", None, 400, "invalid_selection"),
+        ("GET", "/v1/models?model=digits&model=digits", b"", None, 400, "invalid_selection"),
         ("POST", "/v1/read?include=labels", b"x", "image/png", 400, "invalid_selection"),
         ("POST", "/v1/predict", bytes(9_000_000), "image/png", 413, "body_too_large"),
     ],

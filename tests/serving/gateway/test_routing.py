@@ -16,7 +16,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from digit_core.images import to_png
-from digit_core.tfserving.protos import PredictRequest, PredictResponse
+from digit_core.tfserving.protos import ModelVersionStatus, PredictRequest, PredictResponse
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import in_share
 from tests import greenlet_loop
@@ -144,6 +144,15 @@ def test_default_label_without_version_names_model_label_and_command(
     models.labels[label] = 2
     assert predict_model(http, "")["version"] == 2
     assert http.get("/readyz").status_code == 200
+
+
+def test_default_version_that_loads_is_named_without_a_command(stub: StubModelServer) -> None:
+    stub.answer = TaskModels(digits={2: SHAPES})
+    stub.state = ModelVersionStatus.LOADING
+    http = greenlet_loop.client(Settings(model_server=stub.target, default_label="stable"))
+    for response in (http.post("/v1/predict", data=PNG), http.get("/readyz")):
+        detail = response.get_json(force=True)["detail"]
+        assert detail == "The model digits is loading, version 2. Try again later."
 
 
 def test_missing_label_or_version_is_named_in_the_error(stub: StubModelServer) -> None:

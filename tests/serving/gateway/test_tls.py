@@ -139,7 +139,7 @@ def test_unusable_file_is_named(pairs: Pairs, tmp_path: Path, setting: str) -> N
 
 @pytest.mark.e2e
 def test_gateway_process_with_certificate_answers_over_tls_only(
-    tls_model_server: str, pairs: Pairs, digits: Any
+    tls_model_server: str, pairs: Pairs, digits: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     port = free_port()
     environment = {
@@ -166,3 +166,4 @@ def test_gateway_process_with_certificate_answers_over_tls_only(
             httpx.get(f"https://localhost:{port}/livez")
         with pytest.raises(httpx.HTTPError):
             httpx.get(f"http://localhost:{port}/livez")
+    assert "eof_received" not in capfd.readouterr().err
