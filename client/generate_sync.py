@@ -30,6 +30,7 @@ REPLACEMENTS = {
     "async_connection": "connection",
     "async_collect": "collect",
     "async_drive": "drive",
+    "async_loop": "loop",
     "async_run": "run",
     "async_send_many": "send_many",
     "async_time_limit": "time_limit",

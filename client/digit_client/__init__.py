@@ -10,12 +10,14 @@ Each client is for any task, and is imported on first use, so `import digit_clie
 """
 
 import importlib
+import importlib.util
 import typing
 
-from digit_client._options import Feedback, Models
+from digit_client._options import CallOptions, Feedback, Models
 from digit_core.artifact.task_card import DIGITS, TaskCard, TaskCardError
 from digit_core.errors import (
     AuthenticationError,
+    ClientClosedError,
     ConnectionFailedError,
     DeadlineExceededError,
     DigitError,
@@ -46,9 +48,10 @@ if typing.TYPE_CHECKING:
 __all__ = [
     "DIGITS",
     "AsyncClient",
-    "AsyncModelServerClient",
     "AuthenticationError",
+    "CallOptions",
     "Client",
+    "ClientClosedError",
     "ConnectionFailedError",
     "DeadlineExceededError",
     "Digit",
@@ -60,7 +63,6 @@ __all__ = [
     "ImageTooLargeError",
     "Line",
     "ModelNotFoundError",
-    "ModelServerClient",
     "ModelVersion",
     "Models",
     "NotAnImageError",
@@ -78,6 +80,9 @@ __all__ = [
     "TruncatedImageError",
     "UnavailableError",
 ]
+# Names that can't be imported would break `import *` and pydoc.
+if importlib.util.find_spec("grpc"):
+    __all__ += ["AsyncModelServerClient", "ModelServerClient"]
 
 _LAZY_MODULES = {
     "AsyncClient": "digit_client._async.client",
@@ -105,11 +110,11 @@ if not typing.TYPE_CHECKING:
             from digit_core.errors import how_to_install
 
             raise ModuleNotFoundError(
-                f"{__name__}.{name} needs the module {error.name}; {how_to_install(_EXTRAS[name])}",
+                f"{__name__}.{name} needs digits[{_EXTRAS[name]}]; {how_to_install(_EXTRAS[name])}",
                 name=error.name,
             ) from error
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY_MODULES})
+    return sorted({*globals(), *__all__})

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_client._options import CallOptions, Feedback, Models
+from digit_client._options import Feedback, Models, Options
 from digit_core import inputs as _inputs
 from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import (
@@ -95,7 +95,7 @@ def auth_headers(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"}
 
 
-def query(options: CallOptions) -> dict[str, str]:
+def query(options: Options) -> dict[str, str]:
     """Return the query parameters of the options."""
     values = {name: getattr(options, name) for name in ("version", "label", "min_is_digit", "include")}
     return {name: str(value) for name, value in values.items() if value is not None}

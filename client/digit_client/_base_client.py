@@ -16,9 +16,10 @@ from uuid import uuid4
 import httpx
 
 from digit_client import _api
-from digit_client._options import DEFAULT_URL, CallOptions, Feedback, Models, check_timeout
+from digit_client._concurrency import check_loop
+from digit_client._options import DEFAULT_URL, Feedback, Models, Options, check_timeout
 from digit_client._retries import Retrier, RetryPolicy, default_timeout
-from digit_core.errors import ConnectionFailedError, DeadlineExceededError, DigitError
+from digit_core.errors import ClientClosedError, ConnectionFailedError, DeadlineExceededError, DigitError
 from digit_core.results import Prediction, Reading
 
 _logger = logging.getLogger("digit_client")
@@ -57,6 +58,7 @@ class Route(Generic[Answer]):
 PREDICT: Route[list[Prediction | DigitError]] = Route("POST", "/v1/predict", _api.parse_predictions, 16)
 READ: Route[list[Reading | DigitError]] = Route("POST", "/v1/read", _api.parse_readings, 8)
 FEEDBACK: Route[Feedback] = Route("POST", "/v1/feedback", _api.parse_feedback)
+READY: Route[None] = Route("GET", "/readyz", lambda _: None)
 MODELS: Route[Models] = Route("GET", "/v1/models", _api.parse_models)
 
 
@@ -159,6 +161,7 @@ class BaseClient(ABC, Generic[HttpClient]):
         self._owns_http = http_client is None
         self._http: HttpClient = http_client or self._connect()
         self._process_id = os.getpid()
+        self._loop: object = None
 
     def _configure(self, settings: _Settings) -> None:
         check_timeout(settings.timeout)
@@ -166,12 +169,19 @@ class BaseClient(ABC, Generic[HttpClient]):
         self._headers = httpx.Headers({"User-Agent": _user_agent()} | _api.auth_headers(settings.api_key))
         self._headers.update(settings.default_headers)
 
-    def _connection(self) -> HttpClient:
-        """Return the HTTP client; after a fork a new one, since two processes would mix up their answers."""
+    def _connection(self, loop: object) -> HttpClient:
+        """Return the HTTP client; after a fork a new one, since two processes would mix up their answers.
+
+        `loop` is the running event loop of an asyncio client. Raise ClientClosedError.
+        """
         if self._process_id != os.getpid():
             if not self._owns_http:
                 raise RuntimeError("a client with its own http_client can't be used after a fork")
-            self._http, self._process_id = self._connect(), os.getpid()
+            self._http, self._process_id, self._loop = self._connect(), os.getpid(), None
+        if self._http.is_closed:
+            raise ClientClosedError("the client is closed; create another one")
+        self._loop = self._loop or loop
+        check_loop(self._loop, loop)
         return self._http
 
     @abstractmethod
@@ -181,7 +191,7 @@ class BaseClient(ABC, Generic[HttpClient]):
     def _request(
         self,
         route: Route[Answer],
-        options: CallOptions,
+        options: Options,
         arguments: Mapping[str, Any] = MappingProxyType({}),
         **parse_options: Any,
     ) -> Request[Answer]:
@@ -226,7 +236,7 @@ class BaseClient(ABC, Generic[HttpClient]):
             yield
         except (TimeoutError, httpx.TimeoutException) as error:
             url = _without_password(self.url)
-            raise DeadlineExceededError(f"no answer from {url} within {timeout:.3g} s") from error
+            raise DeadlineExceededError(f"no answer from {url} within {timeout:g} s") from error
         except httpx.LocalProtocolError as error:
             raise ValueError(f"a header of the request is invalid: {error}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -12,7 +12,7 @@ from itertools import islice
 from threading import Event
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
-from digit_core.errors import ImageError
+from digit_core.errors import ClientClosedError, ImageError
 
 OnError: TypeAlias = Literal["return", "raise"]
 """Treatment of a broken picture in a call for many: its error takes its place, or fails the call."""
@@ -37,6 +37,22 @@ async_run = asyncio.to_thread
 def run(function: Callable[..., _Result], *arguments: Any) -> _Result:
     """Call the function."""
     return function(*arguments)
+
+
+async_loop = asyncio.get_running_loop
+
+
+def loop() -> object:
+    """Return None: blocking code has no event loop."""
+    return None
+
+
+def check_loop(first: object, running: object) -> None:
+    """Raise ClientClosedError unless the running event loop is the one in which the connections were made."""
+    if running is not first:
+        raise ClientClosedError(
+            "the client's connections belong to another event loop; create a client in each asyncio.run"
+        )
 
 
 def check_many(images: object, concurrency: int) -> None:

@@ -10,11 +10,12 @@ from typing import Any, Generic, Self, TypeVar
 
 import grpc
 
-from digit_client._options import CallOptions, check_timeout
+from digit_client._concurrency import check_loop
+from digit_client._options import Options, check_timeout
 from digit_client._retries import Retrier, RetryPolicy, default_timeout
 from digit_core import inputs as _inputs
 from digit_core.artifact.task_card import TaskCard
-from digit_core.errors import ImageError, without_tracebacks
+from digit_core.errors import ClientClosedError, ImageError, without_tracebacks
 from digit_core.inputs import ImageSource, to_png
 from digit_core.recognition import MAX_BATCH, Outcome, PictureError, Pictures, to_pixels
 from digit_core.results import Prediction, Result
@@ -153,7 +154,7 @@ def read_once(image: ImageSource) -> "ImageSource | PictureError":
 
 
 def to_results(
-    outcomes: Iterable[Outcome[Result]], task: TaskCard, start: int, options: CallOptions
+    outcomes: Iterable[Outcome[Result]], task: TaskCard, start: int, options: Options
 ) -> list[tuple[int, Result | PictureError]]:
     """Return the position, from `start`, and the result of each picture, with the request's ID.
 
@@ -194,15 +195,17 @@ class _LazyConnection(Generic[AnyConnection]):
         self._connect: Callable[[], AnyConnection] = connect
         self._lock = Lock()
         self._connection: AnyConnection | None = None
+        self._loop: object = None
         self._is_closed = False
 
-    def get(self) -> AnyConnection:
-        """Return the connection. Raise RuntimeError after the end of the connection."""
+    def get(self, loop: object) -> AnyConnection:
+        """Return the connection, of the running event `loop` if any. Raise ClientClosedError."""
         with self._lock:
             if self._is_closed:
-                raise RuntimeError("the client is closed")
+                raise ClientClosedError("the client is closed; create another one")
             if self._connection is None:
-                self._connection = self._connect()
+                self._connection, self._loop = self._connect(), loop
+            check_loop(self._loop, loop)
             return self._connection
 
     def end(self) -> AnyConnection | None:

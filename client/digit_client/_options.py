@@ -20,9 +20,26 @@ _MAX_TIMEOUT = 86_400.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
+class CallOptions(TypedDict, total=False):
+    """Keyword options of a call for answers; one that is missing or None has its default."""
+
+    version: int | None
+    """Number of the model's version."""
+    label: str | None
+    """Label of the model's version, such as "canary", in place of a number."""
+    min_is_digit: float | None
+    """Least `is_digit` of a digit, from 0 to 1: what is below is refused."""
+    include: Literal["image"] | None
+    """"image" adds the model's input to each result, as a PNG file."""
+    timeout: float | None
+    """Seconds for each request with all its retries, in place of the client's."""
+    request_id: str | None
+    """ID of the requests in the service's log, in place of a random one for each."""
+
+
 @dataclass(frozen=True, slots=True)
-class CallOptions:
-    """Options of a call; None stands for the default. Raise ValueError for a value out of range."""
+class Options:
+    """Values of CallOptions. Raise ValueError for a value out of range."""
 
     version: int | None = None
     label: str | None = None
@@ -36,6 +53,8 @@ class CallOptions:
             raise ValueError("name a version or a label, not both")
         if self.min_is_digit is not None and not 0 <= self.min_is_digit <= 1:
             raise ValueError(f"min_is_digit is a probability, from 0 to 1, not {self.min_is_digit:g}")
+        if self.include not in (None, "image"):
+            raise ValueError(f'include is "image" or None, not {self.include!r}')
         if self.timeout is not None:
             check_timeout(self.timeout)
         if self.request_id is not None and not _REQUEST_ID.fullmatch(self.request_id):
@@ -43,17 +62,6 @@ class CallOptions:
                 "a request ID has 1 to 128 letters, digits, and characters of '._:-', "
                 f"unlike {self.request_id!r}"
             )
-
-
-class CallKeywords(TypedDict, total=False):
-    """Types of the keyword options of a call, for overloads."""
-
-    version: int | None
-    label: str | None
-    min_is_digit: float | None
-    include: Literal["image"] | None
-    timeout: float | None
-    request_id: str | None
 
 
 def check_timeout(seconds: float) -> float:

@@ -23,6 +23,7 @@ class DigitError(Exception):
         │   ├── PixelValueError      a pixel is NaN, infinite or out of range
         │   └── TooManyDigitsError   an image with more digits than are read
         ├── NoInkError               nothing is written on the image; only functions of `images` raise it
+        ├── ClientClosedError        the client was closed, or belongs to another event loop
         ├── ConnectionFailedError    the service can't be reached
         ├── DeadlineExceededError    no answer in time
         └── ServiceError             the service answered with an error
@@ -35,16 +36,23 @@ class DigitError(Exception):
 
     `code` is the stable, machine-readable name, the same as in the HTTP API. `request_id` is the ID to report
     to the service's operator, None if no request was sent. `response` is the HTTP response to the request, of
-    a client with `keep_response`.
+    a client with `keep_response`. `str` adds the HTTP status and the request ID to the `message`.
     """
 
     code: ClassVar[str] = "error"
     response: "httpx.Response | None" = None
+    status: int | None = None
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.request_id = request_id
+
+    def __str__(self) -> str:
+        status = "" if self.status is None else f"status {self.status}"
+        request = "" if self.request_id is None else f"request {self.request_id}"
+        details = ", ".join(filter(None, (status, request)))
+        return f"{self.message} ({details})" if details else self.message
 
 
 class ImageError(DigitError):
@@ -97,6 +105,12 @@ class NoInkError(DigitError):
     """The image is blank, or nothing on it looks like the strokes of a digit."""
 
     code = "no_ink"
+
+
+class ClientClosedError(DigitError, RuntimeError):
+    """The client was closed, or an asyncio client's connections belong to another event loop."""
+
+    code = "client_closed"
 
 
 class ConnectionFailedError(DigitError):

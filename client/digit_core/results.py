@@ -23,7 +23,7 @@ a model gives a letter the digit that it resembles most, often with high confide
 digits and few letters."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Prediction:
     """Predicted class of an image, or the refusal to name one, each with the model's numbers.
 
@@ -54,6 +54,12 @@ class Prediction:
     response: "httpx.Response | None" = field(default=None, compare=False, repr=False)
     request_index: int = field(default=0, compare=False)
     predicted_labels: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        answer = self.answer() | {"model_version": self.model_version, "request_id": self.request_id}
+        hidden = {"digit", "index", *(name for name, value in answer.items() if value is None)}
+        shown = ", ".join(f"{name}={value!r}" for name, value in answer.items() if name not in hidden)
+        return f"Prediction({shown})"
 
     @property
     def label(self) -> str | None:
@@ -121,7 +127,7 @@ class Digit:
 
     digit: int
     confidence: float
-    probabilities: tuple[float, ...]
+    probabilities: tuple[float, ...] = field(repr=False)
     box: Box
     image: bytes | None = field(default=None, compare=False, repr=False)
 

@@ -49,6 +49,4 @@ def needs_extra(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise DigitServingError(
-            f"this command needs the module {error.name}; {how_to_install(extra)}"
-        ) from error
+        raise DigitServingError(f"this needs digits[{extra}]; {how_to_install(extra)}") from error

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from werkzeug.wrappers import Request, Response
 
-from digit_client import Prediction, _cli
+from digit_client import Prediction, _cli, _formats
 from digit_core.artifact.addresses import Addresses, recorded
 from digit_core.images import decode, to_png
 from tests.client.faulty_server import DIGITS, FaultyServer, prediction, problem, read_success
@@ -149,7 +150,7 @@ def large_folder(tmp_path: Path) -> Path:
 def test_format_chart_draws_bars(
     prediction: Prediction, answer: str, labels: list[str], lengths: list[int]
 ) -> None:
-    headline, *bars = _cli.format_chart("a.png", prediction).splitlines()
+    headline, *bars = _formats.format_chart("a.png", prediction).splitlines()
     assert headline == f"a.png: {answer}"
     width = len(labels[0])
     assert [bar[2 : 2 + width] for bar in bars] == labels
@@ -161,8 +162,8 @@ def test_format_chart_draws_bars(
 @pytest.mark.parametrize(("confidence", "percent"), [(0.99949, "99.9%"), (0.99999, "99.9%"), (1.0, "100.0%")])
 def test_format_percentage_below_certainty_is_less_than_100(confidence: float, percent: str) -> None:
     prediction = Prediction(0, confidence, (confidence, 1 - confidence), ("rose", "sunflower"), 1)
-    assert _cli.format_line("a.png", prediction).split()[1] == percent
-    headline, bar, _ = _cli.format_chart("a.png", prediction).splitlines()
+    assert _formats.format_line("a.png", prediction).split()[1] == percent
+    headline, bar, _ = _formats.format_chart("a.png", prediction).splitlines()
     assert headline == f"a.png: rose ({percent})"
     assert bar.endswith(f" {percent}")
 
@@ -190,16 +191,17 @@ FLOWER = Prediction(0, 0.5, (0.5, 0.5), ("rose", "sunflower"), 1)
 def test_format_line_shows_label_confidence_and_bars_of_few_classes(
     prediction: Prediction, line: str
 ) -> None:
-    assert _cli.format_line("a.png", prediction) == line
+    assert _formats.format_line("a.png", prediction) == line
 
 
 @pytest.mark.parametrize(("named", "text"), [(("rose", "iris"), "rose, iris"), ((), "-")])
 def test_format_of_multi_label_model_names_labels(named: tuple[str, ...], text: str) -> None:
     prediction = Prediction(1, 0.75, (0.75, 0.6), ("rose", "iris"), 1, predicted_labels=named)
-    assert _cli.format_line("a.png", prediction).startswith(f"{text:<4}   75.0%")
+    assert _formats.format_line("a.png", prediction).startswith(f"{text:<4}   75.0%")
     cell = f'"{text}"' if named else ""
-    assert _cli.format_prediction_row("a.png", prediction).startswith(f"a.png,{cell},,iris,0.75,")
-    assert _cli.format_chart("a.png", prediction).startswith(f"a.png: {text if named else 'none'} (75.0%)")
+    assert _formats.format_prediction_row("a.png", prediction).startswith(f"a.png,{cell},,iris,0.75,")
+    headline = f"a.png: {text if named else 'none'} (75.0%)\n"
+    assert _formats.format_chart("a.png", prediction).startswith(headline)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +268,7 @@ def test_predict_csv_has_row_for_each_image(predict: Run, mixed: Path) -> None:
     result = predict(mixed, "--format", "csv")
     assert (result.exit_code, result.stderr) == (1, "2 of 5 images failed\n")
     first, *others = csv.reader(result.stdout.splitlines())
-    assert first == [*_cli.PREDICTION_COLUMNS]
+    assert first == [*_formats.PREDICTION_COLUMNS]
     broken, seven, dangling, none, several = ([Path(row[0]).name, *row[1:]] for row in others)
     assert broken == ["a, broken.png", "", "", "", "", "", "", "The data is no image."]
     assert seven == ["a.JPG", "7", "", "7", "1.0", "", "1", ""]
@@ -274,6 +276,16 @@ def test_predict_csv_has_row_for_each_image(predict: Run, mixed: Path) -> None:
     assert "nowhere.png" in dangling[-1] or "No such file" in dangling[-1]
     assert none == ["none.png", "", "no_digit", "0", "0.25", "0.25", "1", ""]
     assert several == ["several.png", "", "several_digits", "0", "1.0", "", "1", ""]
+
+
+def test_csv_text_that_begins_as_a_formula_is_escaped() -> None:
+    labels = ("=1+1", "@rose")
+    row = _formats.format_prediction_row(
+        "=cmd|'/c calc'!A1.png", Prediction(0, 0.75, (0.75, 0.25), labels, 1)
+    )
+    assert next(csv.reader([row]))[:4] == ["'=cmd|'/c calc'!A1.png", "'=1+1", "", "'=1+1"]
+    error = _formats.prediction_output("csv", is_only=True).format_error("a.png", OSError("-1"))
+    assert next(csv.reader([error]))[-1] == "'-1"
 
 
 def test_read_json_has_object_for_each_image(read: Run, folder: Path) -> None:
@@ -326,7 +338,8 @@ def test_refused_image_alone_prints_what_the_model_said_and_exits_0(
     assert (result.exit_code, result.stderr) == (0, "")
     headline, *bars = result.stdout.splitlines()
     assert headline == f"{mixed / 'none.png'}: no digit; most like 0 (25.0%)"
-    assert len(bars) == 10
+    assert [bar.split()[-1] for bar in bars] == ["25.0%", *["0.0%"] * 9, "75.0%"]
+    assert bars[-1].startswith("  no digit ")
     result = read(mixed / "none.png")
     assert (result.exit_code, result.stdout) == (0, f"{mixed / 'none.png'}: no digit\n")
 
@@ -409,6 +422,18 @@ def test_predict_closed_output_ends_quietly(server: ContentServer, large_folder:
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == ""
+
+
+def test_predict_interrupted_exits_130(server: ContentServer, large_folder: Path) -> None:
+    server.held = {b"2"}
+    with digits_process(server, large_folder) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        server.release.set()
+        assert process.wait(20) == 130
+        assert process.stderr
+        assert process.stderr.read() == "Stopped.\n"
 
 
 def test_predict_terminal_shows_progress(server: ContentServer, large_folder: Path) -> None:

@@ -1,5 +1,6 @@
 """HTTP clients against servers with injected faults."""
 
+import asyncio
 import json
 import os
 import pickle
@@ -19,6 +20,7 @@ from werkzeug.wrappers import Response
 from digit_client import (
     AsyncClient,
     Client,
+    ClientClosedError,
     ConnectionFailedError,
     DeadlineExceededError,
     Prediction,
@@ -108,6 +110,16 @@ def test_hung_server_raises_deadline_exceeded_within_the_timeout(
 
 
 @pytest.mark.xdist_group("timing")
+def test_deadline_of_a_retry_is_that_of_the_call(client_type: Any, server: FaultyServer) -> None:
+    server.responses = [failure(503), hang]
+    with (
+        client_type(server.url, retries=FAST_RETRIES, timeout=0.5) as client,
+        pytest.raises(DeadlineExceededError, match=r"within 0\.5 s"),
+    ):
+        client.predict(b"image")
+
+
+@pytest.mark.xdist_group("timing")
 def test_slow_response_body_raises_deadline_exceeded(client_type: Any, server: FaultyServer) -> None:
     def drip() -> Iterator[bytes]:
         for _ in range(20):
@@ -134,6 +146,35 @@ def test_failed_request_is_outcome_of_its_images(client_type: Any, server: Fault
         server.responses = [failure(500)]
         with pytest.raises(ServiceError):
             client.predict_many(images)
+
+
+def test_ready_tells_whether_the_service_answers(client_type: Any, server: FaultyServer) -> None:
+    with client_type(server.url, retries=FAST_RETRIES) as client:
+        server.responses = [failure(503), lambda: Response("{}")]
+        assert client.ready() is False
+        assert client.ready() is True
+        assert server.requests == 2
+        server.responses = [failure(500)]
+        with pytest.raises(ServiceError):
+            client.ready()
+    with client_type("http://127.0.0.1:1") as client:
+        assert client.ready(timeout=5) is False
+
+
+def test_client_closed_raises_an_error_of_the_package() -> None:
+    client = Client("http://127.0.0.1:1")
+    client.close()
+    with pytest.raises(ClientClosedError, match="the client is closed; create another one") as raised:
+        client.predict(b"image")
+    assert raised.value.request_id is None
+
+
+def test_async_client_in_a_second_event_loop_raises_an_error_of_the_package(server: FaultyServer) -> None:
+    server.responses = [success]
+    client = AsyncClient(server.url)
+    assert asyncio.run(client.predict(b"image")).digit == 0
+    with pytest.raises(ClientClosedError, match="another event loop; create a client in each asyncio"):
+        asyncio.run(client.predict(b"image"))
 
 
 def test_predict_many_deadline_bounds_each_request(client_type: Any, server: FaultyServer) -> None:

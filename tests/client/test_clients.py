@@ -302,3 +302,10 @@ def test_other_task_is_answered_as_its_card_says(
         assert (prediction.label, prediction.index, prediction.labels) == ("green", 1, COLORS.labels)
         assert (prediction.confidence, prediction.is_digit) == (max(prediction.probabilities), None)
         assert prediction.digit is None
+
+
+def test_ready_tells_whether_the_model_is_served(connect: Connect, service: Service, client: Any) -> None:
+    assert client.ready() is True
+    if connect in (to_model_server, to_model_server_async):
+        with connect(service, "unknown") as other:
+            assert other.ready() is False

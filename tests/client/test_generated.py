@@ -4,11 +4,12 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import Unpack
 
 import pytest
 
 import digit_client
-from digit_client import AsyncClient, AsyncModelServerClient, Client, ModelServerClient
+from digit_client import AsyncClient, AsyncModelServerClient, CallOptions, Client, ModelServerClient
 
 CLIENT = Path(digit_client.__file__).parent.parent
 CONNECTION = Path("digit_core", "tfserving", "connection.py")
@@ -24,11 +25,14 @@ def test_sync_modules_are_what_the_script_generates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("blocking", "asynchronous"), [(Client, AsyncClient), (ModelServerClient, AsyncModelServerClient)]
 )
-def test_clients_have_same_methods_with_visible_options(blocking: type, asynchronous: type) -> None:
+def test_clients_have_same_methods_with_typed_options(blocking: type, asynchronous: type) -> None:
     names = {name for name in dir(blocking) if not name.startswith("_")}
     assert names == {name for name in dir(asynchronous) if not name.startswith("_")}
     for name in names:
         if inspect.isfunction(getattr(blocking, name)):
             parameters = inspect.signature(getattr(blocking, name)).parameters
             assert parameters == inspect.signature(getattr(asynchronous, name)).parameters
-            assert all(parameter.kind != parameter.VAR_KEYWORD for parameter in parameters.values())
+            assert all(
+                parameter.kind != parameter.VAR_KEYWORD or parameter.annotation == Unpack[CallOptions]
+                for parameter in parameters.values()
+            )

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import digit_client
-from digit_client import _cli
+from digit_client import _cli, _commands
 
 HEAVY = (
     "tensorflow",
@@ -150,7 +150,7 @@ def test_command_without_its_extra_names_install_command(
     assert status == 1
     (line,) = stderr.splitlines()
     assert re.fullmatch(
-        rf"Error: `digits {arguments[0]}` needs the module [\w.]+; "
+        rf"Error: `digits {arguments[0]}` needs digits\[{extras}\]; "
         rf"install it in a clone of digits: pip install '\.\[{extras}\]'",
         line,
     )
@@ -173,14 +173,27 @@ print(json.dumps(messages))
     assert [message.partition("install ")[2] for message in messages] == [
         f"it in a clone of digits: pip install '.[{extra}]'" for extra in extras
     ]
-    assert all(re.match(r"digit_client\.\w+ needs the module \w+; ", message) for message in messages)
+    assert all(re.match(r"digit_client\.\w+ needs digits\[\w+\]; ", message) for message in messages)
+
+
+def test_listing_the_library_without_extras_finds_only_what_can_be_imported() -> None:
+    code = """
+import inspect, json, pydoc, sys
+sys.modules.update(dict.fromkeys(json.loads(sys.argv[1])))
+import digit_client
+from digit_client import *
+pydoc.render_doc(digit_client)
+print(json.dumps([name for name, _ in inspect.getmembers(digit_client)]))
+"""
+    names = run_in_fresh_interpreter(code, EXTRAS)
+    assert {*digit_client.__all__} - {*names} == {"AsyncModelServerClient", "ModelServerClient"}
 
 
 def test_required_extras_cover_all_commands() -> None:
     commands = {entry.name for entry in entry_points(group="digits.commands")}
-    assert commands - {"predict"} == _cli.REQUIRED_EXTRAS.keys()
+    assert commands - {"predict"} == _commands.REQUIRED_EXTRAS.keys()
     known = {extra.lower() for extra in metadata("digits").get_all("Provides-Extra") or ()}
-    assert {extra for extras in _cli.REQUIRED_EXTRAS.values() for extra in extras.split(",")} <= known
+    assert {extra for extras in _commands.REQUIRED_EXTRAS.values() for extra in extras.split(",")} <= known
 
 
 def test_all_lists_every_public_name() -> None:

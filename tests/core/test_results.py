@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from digit_client._options import CallOptions, check_timeout
+from digit_client._options import Options, check_timeout
+from digit_core.errors import DeadlineExceededError, NotAnImageError, ServiceError
 from digit_core.results import Digit, Line, Prediction, Reading
 
 PROBABILITIES = (0.0, 0.0, 0.25, 0.75, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -36,6 +37,21 @@ def test_prediction_refused_has_neither_label_nor_digit_but_numbers() -> None:
         "model_version": 1,
         "request_index": 0,
     }
+
+
+def test_prediction_repr_names_the_answer_without_the_probabilities() -> None:
+    answered = dataclasses.replace(PREDICTION, request_id="r")
+    assert repr(answered) == "Prediction(label='3', confidence=0.75, model_version=1, request_id='r')"
+    refused = dataclasses.replace(PREDICTION, refusal="no_digit", is_digit=0.1)
+    assert repr(refused) == ("Prediction(refusal='no_digit', confidence=0.75, is_digit=0.1, model_version=1)")
+
+
+def test_error_str_has_status_and_request_id() -> None:
+    assert str(ServiceError("Internal error.", status=500, request_id="r")) == (
+        "Internal error. (status 500, request r)"
+    )
+    assert str(DeadlineExceededError("no answer", request_id="r")) == "no answer (request r)"
+    assert str(NotAnImageError("no image")) == "no image"
 
 
 def test_prediction_of_multi_label_model_has_labels_and_no_label() -> None:
@@ -97,10 +113,15 @@ def test_check_timeout_out_of_range_raises_value_error(seconds: float) -> None:
 @pytest.mark.parametrize("request_id", ["", "order 17", "ünï", "a\nb", "x" * 129])
 def test_call_options_request_id_that_the_gateway_replaces_raises_value_error(request_id: str) -> None:
     with pytest.raises(ValueError, match="a request ID has"):
-        CallOptions(request_id=request_id)
+        Options(request_id=request_id)
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])
 def test_call_options_min_is_digit_out_of_range_raises_value_error(value: float) -> None:
     with pytest.raises(ValueError, match="min_is_digit is a probability"):
-        CallOptions(min_is_digit=value)
+        Options(min_is_digit=value)
+
+
+def test_options_include_refuses_all_but_image() -> None:
+    with pytest.raises(ValueError, match="include is \"image\" or None, not 'labels'"):
+        Options(include="labels")  # type: ignore[arg-type]

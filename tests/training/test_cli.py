@@ -308,7 +308,7 @@ def test_train_with_wrong_labels_of_one_caller_is_refused_and_never_served(
     assert list(folders.models.versions("digits")) == [1]
     status, printed = train(*options, "--force")
     assert status == 0, printed
-    assert "Serve it: digits models promote 2 --models " in printed
+    assert "digits models promote 2 --models " in printed
     assert list(folders.models.versions("digits")) == [2, 1]
     assert folders.models.read_config().labels("digits") == {"stable": 1}
 
@@ -562,7 +562,7 @@ def test_export_of_another_task_evaluates_reports_and_publishes(
     assert (
         f"Accuracy on the test set, 20 pictures: {card['accuracy']:.4f}; that of models/colors/1: " in printed
     )
-    assert "Serve it: digits models promote 2 --model colors\n" in printed
+    assert "digits models promote 2 --model colors\n" in printed
 
 
 def test_export_of_multi_label_model_is_judged_by_average_precision(

@@ -1,6 +1,7 @@
 """Publication: the names of models, and the steps after it."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,6 +41,7 @@ def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Target:
     """Target with a models folder at its default place, which verifies nothing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DIGITS_MODELS", raising=False)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     return Target(ModelsFolder(Path("models"), verify=Mock()), QualityGate(0.85))
 
 
@@ -78,6 +80,17 @@ def test_publish_of_another_model_in_another_folder_names_both(
     assert publish(elsewhere, COLORS)[2] == "Serve it: digits models promote 3 --model colors"
     publish(elsewhere)
     assert publish(elsewhere)[2] == "Serve it: digits models promote 2 --model digits"
+
+
+def test_publish_names_the_command_by_its_path_unless_a_shell_finds_it(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(target)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "digits").touch()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.setenv("PATH", "")
+    assert publish(target)[1] == "Try it: bin/digits predict --version 2 PICTURE"
 
 
 def test_publish_leaves_the_config_of_others_alone_and_says_what_to_write(target: Target) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,9 +67,9 @@ class Target:
             self._promote(version)
         elif config.is_ours:
             model = [] if name == DIGITS.name else ["--model", name]
-            predict = ["digits", "predict", "--version", str(version.number), *model, "PICTURE"]
+            predict = [_digits(), "predict", "--version", str(version.number), *model, "PICTURE"]
             report(f"Try it: {shlex.join(predict)}")
-            report(f"Serve it: digits {shlex.join(self._promote_command(version))}")
+            report(f"Serve it: {shlex.join([_digits(), *self._promote_command(version)])}")
         else:
             report(
                 f"{self.models.config_path} is left alone, since Digits did not write it. For version "
@@ -84,14 +85,21 @@ class Target:
         environment = os.environ | {"DIGITS_MODELS": str(self.models.root)}
         done = subprocess.run([sys.executable, "-m", "digit_client", *command], env=environment)
         if done.returncode:
-            raise PromotionError(
-                f"{version.path} is published, but not promoted; try again: digits {shlex.join(command)}"
-            )
+            again = shlex.join([_digits(), *command])
+            raise PromotionError(f"{version.path} is published, but not promoted; try again: {again}")
 
     def _promote_command(self, version: Version) -> list[str]:
         is_default = version.model == DIGITS.name and self.models.classifiers() == [DIGITS.name]
         model = [] if is_default else ["--model", version.model]
         return ["models", "promote", str(version.number), *model, *self.models_option]
+
+
+def _digits() -> str:
+    """Return the command `digits` as a shell finds it: with its path unless its folder is in PATH."""
+    command = Path(sys.executable).with_name("digits")
+    if shutil.which("digits") or not command.exists():
+        return "digits"
+    return os.path.relpath(command)
 
 
 def _kind_of(task: TaskCard) -> tuple[object, ...]:

@@ -10,11 +10,29 @@ import httpx
 from digit_client import _api
 from digit_client._api import ImageBatch, UnreadableImage
 from digit_client._async.image_client import AsyncImageClient
-from digit_client._base_client import FEEDBACK, MODELS, PREDICT, READ, Answer, BaseClient, Request, Route
-from digit_client._concurrency import async_run, async_time_limit
-from digit_client._options import CallOptions, Feedback, Models
+from digit_client._base_client import (
+    FEEDBACK,
+    MODELS,
+    PREDICT,
+    READ,
+    READY,
+    Answer,
+    BaseClient,
+    Request,
+    Route,
+)
+from digit_client._concurrency import async_loop, async_run, async_time_limit
+from digit_client._options import Feedback, Models, Options
 from digit_client._retries import Deadline
-from digit_core.errors import DigitError, adding_request_id, without_tracebacks
+from digit_core.errors import (
+    ConnectionFailedError,
+    DeadlineExceededError,
+    DigitError,
+    OverloadedError,
+    UnavailableError,
+    adding_request_id,
+    without_tracebacks,
+)
 from digit_core.inputs import ImageSource
 from digit_core.results import Prediction, Reading, Result
 
@@ -39,10 +57,7 @@ class AsyncClient(AsyncImageClient[ImageBatch | UnreadableImage], BaseClient[htt
     Failures raise DigitError; a path that can't be read raises OSError, a URL without http:// or https://
     ValueError. A client can be pickled unless it was given an `http_client`. Threads may share a Client.
 
-    Calls for an answer take these options: `version` or `label` select the model's version by number or by
-    label. `min_is_digit`, from 0 to 1, is the least `is_digit` of a digit. `include="image"` adds the model's
-    input as a PNG file. `timeout` replaces the client's. `request_id` is sent as X-Request-ID, to be found in
-    the service's log; without one, each request gets a random ID.
+    Calls for an answer take the options of CallOptions.
     """
 
     async def feedback(
@@ -58,19 +73,36 @@ class AsyncClient(AsyncImageClient[ImageBatch | UnreadableImage], BaseClient[htt
 
         `answer` is a prediction, a reading, or the ID of its request; `index` is then the image's position in
         the request. `label` is one of the model's labels, or "" for an image of none of them. For a reading,
-        `label` is the right text, with any white space.
+        `label` is the right text, with any white space. `timeout` and `request_id` are those of CallOptions.
 
         Feedback replaces earlier feedback on the same image. Raise ServiceError with `reason`
         "feedback_unknown" if the service no longer has the answer, "feedback_mismatch" if the label does not
         suit it, and "not_found" if the service takes no feedback; ValueError for an answer without a request
         ID.
         """
-        options = CallOptions(timeout=timeout, request_id=request_id)
+        options = Options(timeout=timeout, request_id=request_id)
         return await self._call(self._request(FEEDBACK, options, _api.encode_feedback(answer, label, index)))
 
     async def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
-        """Return the model's versions, their labels, its task card, and the names of all models."""
-        return await self._call(self._request(MODELS, CallOptions(timeout=timeout, request_id=request_id)))
+        """Return the model's versions, their labels, its task card, and the names of all models.
+
+        `timeout` and `request_id` are those of CallOptions.
+        """
+        return await self._call(self._request(MODELS, Options(timeout=timeout, request_id=request_id)))
+
+    async def ready(self, *, timeout: float | None = None) -> bool:
+        """Tell whether the service would answer with its default model: one request, without retries.
+
+        False if it says that it is not ready, or can't be reached within `timeout` seconds (default: the
+        client's).
+        """
+        request = self._request(READY, Options(timeout=timeout))
+        connection = self._connection(async_loop())
+        try:
+            await self._send(request, connection, Deadline(request.timeout), request.timeout)
+        except (ConnectionFailedError, DeadlineExceededError, OverloadedError, UnavailableError):
+            return False
+        return True
 
     async def close(self) -> None:
         """Close the connections, except those of an `http_client` of the caller. End of the client's use."""
@@ -80,7 +112,7 @@ class AsyncClient(AsyncImageClient[ImageBatch | UnreadableImage], BaseClient[htt
     def _connect(self) -> httpx.AsyncClient:
         return httpx.AsyncClient()
 
-    async def _send_image(self, kind: type[Result], image: ImageSource, options: CallOptions) -> Result:
+    async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
         arguments = await async_run(_api.encode_image, image)
         route: Route[list[Result | DigitError]] = _ROUTES[kind]
         (result,) = await self._call(self._request(route, options, arguments))
@@ -94,7 +126,7 @@ class AsyncClient(AsyncImageClient[ImageBatch | UnreadableImage], BaseClient[htt
         return _api.encode_batches(images, _ROUTES[kind].max_files)
 
     async def _send_batch(
-        self, kind: type[Result], batch: ImageBatch | UnreadableImage, options: CallOptions, stopped: Event
+        self, kind: type[Result], batch: ImageBatch | UnreadableImage, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
         if isinstance(batch, UnreadableImage):
             return [(batch.index, without_tracebacks(batch.error))]
@@ -108,16 +140,19 @@ class AsyncClient(AsyncImageClient[ImageBatch | UnreadableImage], BaseClient[htt
         return list(zip(batch.indices, results, strict=True))
 
     async def _call(self, request: Request[Answer]) -> Answer:
+        connection, deadline = self._connection(async_loop()), Deadline(request.timeout)
         with adding_request_id(request.request_id):
-            return await self._retrier.run_async(partial(self._send, request), Deadline(request.timeout))
+            return await self._retrier.run_async(partial(self._send, request, connection, deadline), deadline)
 
-    async def _send(self, request: Request[Answer], timeout: float) -> Answer:
-        deadline = Deadline(timeout)
+    async def _send(
+        self, request: Request[Answer], connection: httpx.AsyncClient, deadline: Deadline, timeout: float
+    ) -> Answer:
+        """Send the request once, within the `timeout` seconds that are left until the deadline."""
         content = bytearray()
-        with self._translate_errors(timeout):
+        with self._translate_errors(request.timeout):
             async with (
                 async_time_limit(timeout),
-                self._connection().stream(
+                connection.stream(
                     request.route.method, self.url + request.route.path, timeout=timeout, **request.arguments
                 ) as response,
             ):

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from digit_client._concurrency import AsyncResults, OnError, async_collect, async_send_many, check_many
-from digit_client._options import CallKeywords, CallOptions
+from digit_client._options import CallOptions, Options
 from digit_core.errors import DigitError, ImageError
 from digit_core.inputs import ImageSource
 from digit_core.results import Prediction, Reading, Result
@@ -21,20 +21,14 @@ class AsyncImageClient(ABC, Generic[_Batch]):
     The type of a result, Prediction or Reading, says what is asked for.
     """
 
-    async def predict(
-        self,
-        image: ImageSource,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> Prediction:
-        """Classify one image. For a model of digits, a refusal of the image is a prediction as well."""
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return await self._send_image(Prediction, image, options)
+    async def predict(self, image: ImageSource, **options: Unpack[CallOptions]) -> Prediction:
+        """Classify one image. For a model of digits, a refusal of the image is a prediction as well.
+
+        `image` is a path, the bytes of an image file, an open binary file, a Pillow image or a NumPy array.
+        The options are those of CallOptions: `version` or `label`, `min_is_digit`, `include="image"`,
+        `timeout` in seconds, `request_id`.
+        """
+        return await self._send_image(Prediction, image, Options(**options))
 
     @overload
     async def predict_many(
@@ -43,7 +37,7 @@ class AsyncImageClient(ABC, Generic[_Batch]):
         *,
         on_error: Literal["return"] = "return",
         concurrency: int = 4,
-        **options: Unpack[CallKeywords],
+        **options: Unpack[CallOptions],
     ) -> list[Prediction | ImageError | OSError]: ...
 
     @overload
@@ -53,7 +47,7 @@ class AsyncImageClient(ABC, Generic[_Batch]):
         *,
         on_error: Literal["raise"],
         concurrency: int = 4,
-        **options: Unpack[CallKeywords],
+        **options: Unpack[CallOptions],
     ) -> list[Prediction]: ...
 
     async def predict_many(
@@ -62,62 +56,40 @@ class AsyncImageClient(ABC, Generic[_Batch]):
         *,
         on_error: OnError = "return",
         concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
+        **options: Unpack[CallOptions],
     ) -> list[Any]:
         """Classify each image, in their order, with few requests, `concurrency` of them at a time.
 
         The error of a broken picture takes its place: an ImageError, or the OSError of a path that can't be
-        read; with `on_error="raise"` it fails the call, as every other error does. The timeout bounds each
-        request.
-
-        An array uint8 [n, *shape] of the shape of the model's task is the fastest input.
+        read; with `on_error="raise"` it fails the call, as every other error does. `images` are those of
+        `predict`; an array uint8 [n, *shape] of the shape of the model's task is the fastest input. The
+        options are those of CallOptions.
         """
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return await async_collect(self._send_images(Prediction, images, options, concurrency), on_error)
+        results = self._send_images(Prediction, images, Options(**options), concurrency)
+        return await async_collect(results, on_error)
 
     def iter_predict(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
+        self, images: Iterable[ImageSource], *, concurrency: int = 4, **options: Unpack[CallOptions]
     ) -> AsyncResults[Prediction | DigitError | OSError]:
         """Classify any number of images: yield the position of each, and its prediction or error.
 
         The order is that of the answers; the error of a request takes the place of each of its images. Images
-        are read as requests end, so that memory is bounded. The timeout bounds each request.
+        are read as requests end, so that memory is bounded; `concurrency` requests are sent at a time. The
+        options are those of CallOptions.
         """
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return self._send_images(Prediction, images, options, concurrency)
+        return self._send_images(Prediction, images, Options(**options), concurrency)
 
-    async def read(
-        self,
-        image: ImageSource,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> Reading:
+    async def read(self, image: ImageSource, **options: Unpack[CallOptions]) -> Reading:
         """Read all digits on one image, in lines; without a digit, the reading is empty.
+
+        `image` is a path, the bytes of an image file, an open binary file, a Pillow image or a NumPy array.
+        The options are those of CallOptions: `version` or `label`, `min_is_digit`, `include="image"`,
+        `timeout` in seconds, `request_id`.
 
         Raise ReadingNotSupportedError if the model's classes are not the ten digits, ReaderMissingError if
         the service has no reader, TooManyDigitsError for more digits than a gateway's limit.
         """
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return await self._send_image(Reading, image, options)
+        return await self._send_image(Reading, image, Options(**options))
 
     @overload
     async def read_many(
@@ -126,7 +98,7 @@ class AsyncImageClient(ABC, Generic[_Batch]):
         *,
         on_error: Literal["return"] = "return",
         concurrency: int = 4,
-        **options: Unpack[CallKeywords],
+        **options: Unpack[CallOptions],
     ) -> list[Reading | ImageError | OSError]: ...
 
     @overload
@@ -136,7 +108,7 @@ class AsyncImageClient(ABC, Generic[_Batch]):
         *,
         on_error: Literal["raise"],
         concurrency: int = 4,
-        **options: Unpack[CallKeywords],
+        **options: Unpack[CallOptions],
     ) -> list[Reading]: ...
 
     async def read_many(
@@ -145,32 +117,24 @@ class AsyncImageClient(ABC, Generic[_Batch]):
         *,
         on_error: OnError = "return",
         concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
+        **options: Unpack[CallOptions],
     ) -> list[Any]:
         """Read all digits on each image, in the images' order; arguments and errors as of `predict_many`."""
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return await async_collect(self._send_images(Reading, images, options, concurrency), on_error)
+        results = self._send_images(Reading, images, Options(**options), concurrency)
+        return await async_collect(results, on_error)
 
     def iter_read(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
+        self, images: Iterable[ImageSource], *, concurrency: int = 4, **options: Unpack[CallOptions]
     ) -> AsyncResults[Reading | DigitError | OSError]:
-        """Read any number of images: yield the position of each, and its reading or error, as they come."""
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return self._send_images(Reading, images, options, concurrency)
+        """Read any number of images: yield the position of each, and its reading or error, as they come.
+
+        The arguments are those of `iter_predict`.
+        """
+        return self._send_images(Reading, images, Options(**options), concurrency)
+
+    @abstractmethod
+    async def ready(self, *, timeout: float | None = None) -> bool:
+        """Tell within `timeout` seconds whether the service answers; False also if it can't be reached."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -185,7 +149,7 @@ class AsyncImageClient(ABC, Generic[_Batch]):
         await self.close()
 
     def _send_images(
-        self, kind: type[Result], images: Iterable[ImageSource], options: CallOptions, concurrency: int
+        self, kind: type[Result], images: Iterable[ImageSource], options: Options, concurrency: int
     ) -> AsyncResults[Result | DigitError | OSError]:
         async def send(batch: _Batch, stopped: Event) -> list[tuple[int, Result | DigitError | OSError]]:
             return await self._send_batch(kind, batch, options, stopped)
@@ -194,7 +158,7 @@ class AsyncImageClient(ABC, Generic[_Batch]):
         return async_send_many(self._batches(kind, images), send, concurrency)
 
     @abstractmethod
-    async def _send_image(self, kind: type[Result], image: ImageSource, options: CallOptions) -> Result:
+    async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
         """Return the result of an image. Raise its error."""
 
     @abstractmethod
@@ -203,6 +167,6 @@ class AsyncImageClient(ABC, Generic[_Batch]):
 
     @abstractmethod
     async def _send_batch(
-        self, kind: type[Result], batch: _Batch, options: CallOptions, stopped: Event
+        self, kind: type[Result], batch: _Batch, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
         """Return the position and the result of each image. No request begins once `stopped` is set."""

@@ -11,7 +11,7 @@ from uuid import uuid4
 import grpc
 
 from digit_client._async.image_client import AsyncImageClient
-from digit_client._concurrency import async_run
+from digit_client._concurrency import async_loop, async_run
 from digit_client._model_server_client import (
     ModelServerBaseClient,
     PictureBatch,
@@ -19,7 +19,7 @@ from digit_client._model_server_client import (
     read_once,
     to_results,
 )
-from digit_client._options import CallOptions
+from digit_client._options import Options, check_timeout
 from digit_client._retries import Deadline
 from digit_core.artifact.task_card import READER_NAME
 from digit_core.errors import (
@@ -55,6 +55,20 @@ class AsyncModelServerClient(AsyncImageClient[PictureBatch], ModelServerBaseClie
     share a ModelServerClient.
     """
 
+    async def ready(self, *, timeout: float | None = None) -> bool:
+        """Tell whether the model server answers with the client's model: one call, without retries.
+
+        False if the version is not served, or the server can't be reached within `timeout` seconds (default:
+        the client's).
+        """
+        seconds = self.timeout if timeout is None else check_timeout(timeout)
+        connection = self._connection.get(async_loop())
+        try:
+            await connection.resolve(self._model(None, None), timeout=seconds)
+        except DigitError:
+            return False
+        return True
+
     async def close(self) -> None:
         """Close the connection. A closed client can't be used again."""
         if connection := self._connection.end():
@@ -63,7 +77,7 @@ class AsyncModelServerClient(AsyncImageClient[PictureBatch], ModelServerBaseClie
     def _new_connection(self, target: str, credentials: grpc.ChannelCredentials | None) -> AsyncConnection:
         return AsyncConnection(target, credentials)
 
-    async def _send_image(self, kind: type[Result], image: ImageSource, options: CallOptions) -> Result:
+    async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
         batch = PictureBatch(0, [await async_run(read_once, image)])
         ((_, result),) = await self._recognize(kind, batch, options, Event())
         if isinstance(result, ImageError):
@@ -76,7 +90,7 @@ class AsyncModelServerClient(AsyncImageClient[PictureBatch], ModelServerBaseClie
         return batches(images)
 
     async def _send_batch(
-        self, kind: type[Result], batch: PictureBatch, options: CallOptions, stopped: Event
+        self, kind: type[Result], batch: PictureBatch, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
         try:
             return await self._recognize(kind, batch, options, stopped)
@@ -85,7 +99,7 @@ class AsyncModelServerClient(AsyncImageClient[PictureBatch], ModelServerBaseClie
             return [(batch.start + position, kept) for position in range(len(batch.pictures))]
 
     async def _recognize(
-        self, kind: type[Result], batch: PictureBatch, options: CallOptions, stopped: Event
+        self, kind: type[Result], batch: PictureBatch, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
         """Return the position and the result of each picture. No call begins once `stopped` is set."""
         model = self._model(options.version, options.label)
@@ -94,7 +108,7 @@ class AsyncModelServerClient(AsyncImageClient[PictureBatch], ModelServerBaseClie
         options = replace(options, request_id=request_id)
         timeout = self.timeout if options.timeout is None else options.timeout
         waited = 0.0
-        connection = self._connection.get()
+        connection = self._connection.get(async_loop())
 
         async def call(send: Callable[[float], Any]) -> Any:
             nonlocal waited

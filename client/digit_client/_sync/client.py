@@ -10,12 +10,30 @@ import httpx
 
 from digit_client import _api
 from digit_client._api import ImageBatch, UnreadableImage
-from digit_client._base_client import FEEDBACK, MODELS, PREDICT, READ, Answer, BaseClient, Request, Route
-from digit_client._concurrency import run, time_limit
-from digit_client._options import CallOptions, Feedback, Models
+from digit_client._base_client import (
+    FEEDBACK,
+    MODELS,
+    PREDICT,
+    READ,
+    READY,
+    Answer,
+    BaseClient,
+    Request,
+    Route,
+)
+from digit_client._concurrency import loop, run, time_limit
+from digit_client._options import Feedback, Models, Options
 from digit_client._retries import Deadline
 from digit_client._sync.image_client import ImageClient
-from digit_core.errors import DigitError, adding_request_id, without_tracebacks
+from digit_core.errors import (
+    ConnectionFailedError,
+    DeadlineExceededError,
+    DigitError,
+    OverloadedError,
+    UnavailableError,
+    adding_request_id,
+    without_tracebacks,
+)
 from digit_core.inputs import ImageSource
 from digit_core.results import Prediction, Reading, Result
 
@@ -40,10 +58,7 @@ class Client(ImageClient[ImageBatch | UnreadableImage], BaseClient[httpx.Client]
     Failures raise DigitError; a path that can't be read raises OSError, a URL without http:// or https://
     ValueError. A client can be pickled unless it was given an `http_client`. Threads may share a Client.
 
-    Calls for an answer take these options: `version` or `label` select the model's version by number or by
-    label. `min_is_digit`, from 0 to 1, is the least `is_digit` of a digit. `include="image"` adds the model's
-    input as a PNG file. `timeout` replaces the client's. `request_id` is sent as X-Request-ID, to be found in
-    the service's log; without one, each request gets a random ID.
+    Calls for an answer take the options of CallOptions.
     """
 
     def feedback(
@@ -59,19 +74,36 @@ class Client(ImageClient[ImageBatch | UnreadableImage], BaseClient[httpx.Client]
 
         `answer` is a prediction, a reading, or the ID of its request; `index` is then the image's position in
         the request. `label` is one of the model's labels, or "" for an image of none of them. For a reading,
-        `label` is the right text, with any white space.
+        `label` is the right text, with any white space. `timeout` and `request_id` are those of CallOptions.
 
         Feedback replaces earlier feedback on the same image. Raise ServiceError with `reason`
         "feedback_unknown" if the service no longer has the answer, "feedback_mismatch" if the label does not
         suit it, and "not_found" if the service takes no feedback; ValueError for an answer without a request
         ID.
         """
-        options = CallOptions(timeout=timeout, request_id=request_id)
+        options = Options(timeout=timeout, request_id=request_id)
         return self._call(self._request(FEEDBACK, options, _api.encode_feedback(answer, label, index)))
 
     def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
-        """Return the model's versions, their labels, its task card, and the names of all models."""
-        return self._call(self._request(MODELS, CallOptions(timeout=timeout, request_id=request_id)))
+        """Return the model's versions, their labels, its task card, and the names of all models.
+
+        `timeout` and `request_id` are those of CallOptions.
+        """
+        return self._call(self._request(MODELS, Options(timeout=timeout, request_id=request_id)))
+
+    def ready(self, *, timeout: float | None = None) -> bool:
+        """Tell whether the service would answer with its default model: one request, without retries.
+
+        False if it says that it is not ready, or can't be reached within `timeout` seconds (default: the
+        client's).
+        """
+        request = self._request(READY, Options(timeout=timeout))
+        connection = self._connection(loop())
+        try:
+            self._send(request, connection, Deadline(request.timeout), request.timeout)
+        except (ConnectionFailedError, DeadlineExceededError, OverloadedError, UnavailableError):
+            return False
+        return True
 
     def close(self) -> None:
         """Close the connections, except those of an `http_client` of the caller. End of the client's use."""
@@ -81,7 +113,7 @@ class Client(ImageClient[ImageBatch | UnreadableImage], BaseClient[httpx.Client]
     def _connect(self) -> httpx.Client:
         return httpx.Client()
 
-    def _send_image(self, kind: type[Result], image: ImageSource, options: CallOptions) -> Result:
+    def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
         arguments = run(_api.encode_image, image)
         route: Route[list[Result | DigitError]] = _ROUTES[kind]
         (result,) = self._call(self._request(route, options, arguments))
@@ -95,7 +127,7 @@ class Client(ImageClient[ImageBatch | UnreadableImage], BaseClient[httpx.Client]
         return _api.encode_batches(images, _ROUTES[kind].max_files)
 
     def _send_batch(
-        self, kind: type[Result], batch: ImageBatch | UnreadableImage, options: CallOptions, stopped: Event
+        self, kind: type[Result], batch: ImageBatch | UnreadableImage, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
         if isinstance(batch, UnreadableImage):
             return [(batch.index, without_tracebacks(batch.error))]
@@ -109,16 +141,19 @@ class Client(ImageClient[ImageBatch | UnreadableImage], BaseClient[httpx.Client]
         return list(zip(batch.indices, results, strict=True))
 
     def _call(self, request: Request[Answer]) -> Answer:
+        connection, deadline = self._connection(loop()), Deadline(request.timeout)
         with adding_request_id(request.request_id):
-            return self._retrier.run(partial(self._send, request), Deadline(request.timeout))
+            return self._retrier.run(partial(self._send, request, connection, deadline), deadline)
 
-    def _send(self, request: Request[Answer], timeout: float) -> Answer:
-        deadline = Deadline(timeout)
+    def _send(
+        self, request: Request[Answer], connection: httpx.Client, deadline: Deadline, timeout: float
+    ) -> Answer:
+        """Send the request once, within the `timeout` seconds that are left until the deadline."""
         content = bytearray()
         with (
-            self._translate_errors(timeout),
+            self._translate_errors(request.timeout),
             time_limit(timeout),
-            self._connection().stream(
+            connection.stream(
                 request.route.method, self.url + request.route.path, timeout=timeout, **request.arguments
             ) as response,
         ):

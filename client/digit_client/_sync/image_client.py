@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from digit_client._concurrency import OnError, Results, check_many, collect, send_many
-from digit_client._options import CallKeywords, CallOptions
+from digit_client._options import CallOptions, Options
 from digit_core.errors import DigitError, ImageError
 from digit_core.inputs import ImageSource
 from digit_core.results import Prediction, Reading, Result
@@ -22,20 +22,14 @@ class ImageClient(ABC, Generic[_Batch]):
     The type of a result, Prediction or Reading, says what is asked for.
     """
 
-    def predict(
-        self,
-        image: ImageSource,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> Prediction:
-        """Classify one image. For a model of digits, a refusal of the image is a prediction as well."""
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return self._send_image(Prediction, image, options)
+    def predict(self, image: ImageSource, **options: Unpack[CallOptions]) -> Prediction:
+        """Classify one image. For a model of digits, a refusal of the image is a prediction as well.
+
+        `image` is a path, the bytes of an image file, an open binary file, a Pillow image or a NumPy array.
+        The options are those of CallOptions: `version` or `label`, `min_is_digit`, `include="image"`,
+        `timeout` in seconds, `request_id`.
+        """
+        return self._send_image(Prediction, image, Options(**options))
 
     @overload
     def predict_many(
@@ -44,7 +38,7 @@ class ImageClient(ABC, Generic[_Batch]):
         *,
         on_error: Literal["return"] = "return",
         concurrency: int = 4,
-        **options: Unpack[CallKeywords],
+        **options: Unpack[CallOptions],
     ) -> list[Prediction | ImageError | OSError]: ...
 
     @overload
@@ -54,7 +48,7 @@ class ImageClient(ABC, Generic[_Batch]):
         *,
         on_error: Literal["raise"],
         concurrency: int = 4,
-        **options: Unpack[CallKeywords],
+        **options: Unpack[CallOptions],
     ) -> list[Prediction]: ...
 
     def predict_many(
@@ -63,62 +57,40 @@ class ImageClient(ABC, Generic[_Batch]):
         *,
         on_error: OnError = "return",
         concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
+        **options: Unpack[CallOptions],
     ) -> list[Any]:
         """Classify each image, in their order, with few requests, `concurrency` of them at a time.
 
         The error of a broken picture takes its place: an ImageError, or the OSError of a path that can't be
-        read; with `on_error="raise"` it fails the call, as every other error does. The timeout bounds each
-        request.
-
-        An array uint8 [n, *shape] of the shape of the model's task is the fastest input.
+        read; with `on_error="raise"` it fails the call, as every other error does. `images` are those of
+        `predict`; an array uint8 [n, *shape] of the shape of the model's task is the fastest input. The
+        options are those of CallOptions.
         """
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return collect(self._send_images(Prediction, images, options, concurrency), on_error)
+        results = self._send_images(Prediction, images, Options(**options), concurrency)
+        return collect(results, on_error)
 
     def iter_predict(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
+        self, images: Iterable[ImageSource], *, concurrency: int = 4, **options: Unpack[CallOptions]
     ) -> Results[Prediction | DigitError | OSError]:
         """Classify any number of images: yield the position of each, and its prediction or error.
 
         The order is that of the answers; the error of a request takes the place of each of its images. Images
-        are read as requests end, so that memory is bounded. The timeout bounds each request.
+        are read as requests end, so that memory is bounded; `concurrency` requests are sent at a time. The
+        options are those of CallOptions.
         """
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return self._send_images(Prediction, images, options, concurrency)
+        return self._send_images(Prediction, images, Options(**options), concurrency)
 
-    def read(
-        self,
-        image: ImageSource,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
-    ) -> Reading:
+    def read(self, image: ImageSource, **options: Unpack[CallOptions]) -> Reading:
         """Read all digits on one image, in lines; without a digit, the reading is empty.
+
+        `image` is a path, the bytes of an image file, an open binary file, a Pillow image or a NumPy array.
+        The options are those of CallOptions: `version` or `label`, `min_is_digit`, `include="image"`,
+        `timeout` in seconds, `request_id`.
 
         Raise ReadingNotSupportedError if the model's classes are not the ten digits, ReaderMissingError if
         the service has no reader, TooManyDigitsError for more digits than a gateway's limit.
         """
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return self._send_image(Reading, image, options)
+        return self._send_image(Reading, image, Options(**options))
 
     @overload
     def read_many(
@@ -127,7 +99,7 @@ class ImageClient(ABC, Generic[_Batch]):
         *,
         on_error: Literal["return"] = "return",
         concurrency: int = 4,
-        **options: Unpack[CallKeywords],
+        **options: Unpack[CallOptions],
     ) -> list[Reading | ImageError | OSError]: ...
 
     @overload
@@ -137,7 +109,7 @@ class ImageClient(ABC, Generic[_Batch]):
         *,
         on_error: Literal["raise"],
         concurrency: int = 4,
-        **options: Unpack[CallKeywords],
+        **options: Unpack[CallOptions],
     ) -> list[Reading]: ...
 
     def read_many(
@@ -146,32 +118,24 @@ class ImageClient(ABC, Generic[_Batch]):
         *,
         on_error: OnError = "return",
         concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
+        **options: Unpack[CallOptions],
     ) -> list[Any]:
         """Read all digits on each image, in the images' order; arguments and errors as of `predict_many`."""
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return collect(self._send_images(Reading, images, options, concurrency), on_error)
+        results = self._send_images(Reading, images, Options(**options), concurrency)
+        return collect(results, on_error)
 
     def iter_read(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        concurrency: int = 4,
-        version: int | None = None,
-        label: str | None = None,
-        min_is_digit: float | None = None,
-        include: Literal["image"] | None = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
+        self, images: Iterable[ImageSource], *, concurrency: int = 4, **options: Unpack[CallOptions]
     ) -> Results[Reading | DigitError | OSError]:
-        """Read any number of images: yield the position of each, and its reading or error, as they come."""
-        options = CallOptions(version, label, min_is_digit, include, timeout, request_id)
-        return self._send_images(Reading, images, options, concurrency)
+        """Read any number of images: yield the position of each, and its reading or error, as they come.
+
+        The arguments are those of `iter_predict`.
+        """
+        return self._send_images(Reading, images, Options(**options), concurrency)
+
+    @abstractmethod
+    def ready(self, *, timeout: float | None = None) -> bool:
+        """Tell within `timeout` seconds whether the service answers; False also if it can't be reached."""
 
     @abstractmethod
     def close(self) -> None:
@@ -186,7 +150,7 @@ class ImageClient(ABC, Generic[_Batch]):
         self.close()
 
     def _send_images(
-        self, kind: type[Result], images: Iterable[ImageSource], options: CallOptions, concurrency: int
+        self, kind: type[Result], images: Iterable[ImageSource], options: Options, concurrency: int
     ) -> Results[Result | DigitError | OSError]:
         def send(batch: _Batch, stopped: Event) -> list[tuple[int, Result | DigitError | OSError]]:
             return self._send_batch(kind, batch, options, stopped)
@@ -195,7 +159,7 @@ class ImageClient(ABC, Generic[_Batch]):
         return send_many(self._batches(kind, images), send, concurrency)
 
     @abstractmethod
-    def _send_image(self, kind: type[Result], image: ImageSource, options: CallOptions) -> Result:
+    def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
         """Return the result of an image. Raise its error."""
 
     @abstractmethod
@@ -204,6 +168,6 @@ class ImageClient(ABC, Generic[_Batch]):
 
     @abstractmethod
     def _send_batch(
-        self, kind: type[Result], batch: _Batch, options: CallOptions, stopped: Event
+        self, kind: type[Result], batch: _Batch, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
         """Return the position and the result of each image. No request begins once `stopped` is set."""

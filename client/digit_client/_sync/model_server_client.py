@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import grpc
 
-from digit_client._concurrency import run
+from digit_client._concurrency import loop, run
 from digit_client._model_server_client import (
     ModelServerBaseClient,
     PictureBatch,
@@ -19,7 +19,7 @@ from digit_client._model_server_client import (
     read_once,
     to_results,
 )
-from digit_client._options import CallOptions
+from digit_client._options import Options, check_timeout
 from digit_client._retries import Deadline
 from digit_client._sync.image_client import ImageClient
 from digit_core.artifact.task_card import READER_NAME
@@ -56,6 +56,20 @@ class ModelServerClient(ImageClient[PictureBatch], ModelServerBaseClient[Connect
     share a ModelServerClient.
     """
 
+    def ready(self, *, timeout: float | None = None) -> bool:
+        """Tell whether the model server answers with the client's model: one call, without retries.
+
+        False if the version is not served, or the server can't be reached within `timeout` seconds (default:
+        the client's).
+        """
+        seconds = self.timeout if timeout is None else check_timeout(timeout)
+        connection = self._connection.get(loop())
+        try:
+            connection.resolve(self._model(None, None), timeout=seconds)
+        except DigitError:
+            return False
+        return True
+
     def close(self) -> None:
         """Close the connection. A closed client can't be used again."""
         if connection := self._connection.end():
@@ -64,7 +78,7 @@ class ModelServerClient(ImageClient[PictureBatch], ModelServerBaseClient[Connect
     def _new_connection(self, target: str, credentials: grpc.ChannelCredentials | None) -> Connection:
         return Connection(target, credentials)
 
-    def _send_image(self, kind: type[Result], image: ImageSource, options: CallOptions) -> Result:
+    def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
         batch = PictureBatch(0, [run(read_once, image)])
         ((_, result),) = self._recognize(kind, batch, options, Event())
         if isinstance(result, ImageError):
@@ -77,7 +91,7 @@ class ModelServerClient(ImageClient[PictureBatch], ModelServerBaseClient[Connect
         return batches(images)
 
     def _send_batch(
-        self, kind: type[Result], batch: PictureBatch, options: CallOptions, stopped: Event
+        self, kind: type[Result], batch: PictureBatch, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
         try:
             return self._recognize(kind, batch, options, stopped)
@@ -86,7 +100,7 @@ class ModelServerClient(ImageClient[PictureBatch], ModelServerBaseClient[Connect
             return [(batch.start + position, kept) for position in range(len(batch.pictures))]
 
     def _recognize(
-        self, kind: type[Result], batch: PictureBatch, options: CallOptions, stopped: Event
+        self, kind: type[Result], batch: PictureBatch, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
         """Return the position and the result of each picture. No call begins once `stopped` is set."""
         model = self._model(options.version, options.label)
@@ -95,7 +109,7 @@ class ModelServerClient(ImageClient[PictureBatch], ModelServerBaseClient[Connect
         options = replace(options, request_id=request_id)
         timeout = self.timeout if options.timeout is None else options.timeout
         waited = 0.0
-        connection = self._connection.get()
+        connection = self._connection.get(loop())
 
         def call(send: Callable[[float], Any]) -> Any:
             nonlocal waited

@@ -218,7 +218,7 @@ def test_promote_interrupted_by_ctrl_c_restores_the_file(serve: Serve) -> None:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             out, _ = process.communicate(timeout=20)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "Restored" in out
     assert service.config == config
 

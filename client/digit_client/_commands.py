@@ -1,0 +1,80 @@
+"""Commands of `digits`: a click group of entry points, of which only the one that runs is imported."""
+
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+
+import click
+
+from digit_core.errors import how_to_install
+
+REQUIRED_EXTRAS = {
+    "export": "training",
+    "feedback": "feedback",
+    "gateway": "gateway",
+    "keys": "gateway",
+    "model-server": "model-server",
+    "models": "grpc",
+    "read": "images",
+    "score": "score",
+    "train": "training",
+    "up": "gateway,model-server",
+}
+"""Optional dependencies (extras) that each command needs; `read` needs them for `--show`."""
+_EXTRA_MODULES = {
+    "feedback": "sqlalchemy",
+    "gateway": "flask",
+    "grpc": "grpc",
+    "model-server": "waitress",
+    "score": "pyarrow",
+    "training": "matplotlib",
+}
+"""Module that each extra brings, and no other extra that a command needs."""
+_STOPPED = 130
+"""Exit status of a command that Ctrl-C has ended, as a shell has it: 128 and the signal's number."""
+
+
+class RegisteredCommands(click.Group):
+    """Group of the commands registered as entry points `digits.commands`, each imported on first use.
+
+    The help lists the commands whose extras are installed, and names the others.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name in self._names() if _can_run(name)]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_commands(ctx, formatter)
+        others = [f"{name} ({REQUIRED_EXTRAS[name]})" for name in self._names() if not _can_run(name)]
+        if others:
+            formatter.write_paragraph()
+            formatter.write_text(f"Commands that need an extra: {', '.join(others)}.")
+
+    def _names(self) -> list[str]:
+        return sorted(entry.name for entry in entry_points(group="digits.commands"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for entry in entry_points(group="digits.commands", name=cmd_name):
+            command = entry.load()
+            assert isinstance(command, click.Command)
+            return command
+        return None
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            extras = REQUIRED_EXTRAS.get(ctx.invoked_subcommand or "")
+            if extras is None:
+                raise
+            raise click.ClickException(
+                f"`digits {ctx.invoked_subcommand}` needs digits[{extras}]; {how_to_install(extras)}"
+            ) from error
+        except KeyboardInterrupt:
+            click.echo("Stopped.", err=True)
+            ctx.exit(_STOPPED)
+
+
+def _can_run(command: str) -> bool:
+    """True if the extras are installed without which the command does nothing."""
+    extras = REQUIRED_EXTRAS.get(command, "").split(",") if command != "read" else []
+    return all(find_spec(_EXTRA_MODULES[extra]) for extra in extras if extra)

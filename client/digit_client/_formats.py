@@ -1,0 +1,193 @@
+"""Output of `digits predict` and `digits read`: tables and bars, rows of CSV, and JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from digit_core.errors import DigitError, ImageError
+from digit_core.results import Prediction, Reading
+
+PREDICTION_COLUMNS = "image", "label", "refusal", "best", "confidence", "is_digit", "model_version", "error"
+"""Columns of `predict --format csv`: a row for each image. `best` is the most probable class, of a refused
+image too."""
+_BOX_COLUMNS = "left", "top", "width", "height"
+READING_COLUMNS = "image", "line", "text", *_BOX_COLUMNS, "confidence", "refusal", "model_version", "error"
+"""Columns of `read --format csv`: a row for each line of an image, or for the image if it has none.
+
+`line` counts from 1; `confidence` is the lowest of the line's digits.
+"""
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""First characters of a cell that a spreadsheet takes for a formula."""
+
+# Labels of a chart, the most probable ones; the ten digits are shown in order.
+_CHART_LABELS = 5
+# Largest number of classes that a line shows as bars.
+_MAX_LINE_BARS = 10
+# Characters that a probability of 1 fills.
+_BAR_WIDTH = 24
+# Block characters of zero to eight eighths of a character's width, and of one to eight eighths of its height.
+_WIDTH_BLOCKS = " ▏▎▍▌▋▊▉█"
+_HEIGHT_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Output format, its formatter of answers, and the columns of CSV: the image first, the error last."""
+
+    name: str
+    format_answer: Callable[[str, Any], str]
+    columns: Sequence[str]
+
+    def format_error(self, name: str, error: DigitError | OSError) -> str:
+        """Return the line or row of an image without an answer."""
+        # A request's ID helps with an error of the service, not with a broken picture.
+        message = error.message if isinstance(error, ImageError) else str(error)
+        match self.name:
+            case "csv":
+                return format_csv([name, *[None] * (len(self.columns) - 2), message])
+            case "jsonl":
+                code = error.code if isinstance(error, DigitError) else "unreadable"
+                return json.dumps({"image": name, "error": {"code": code, "message": message}})
+            case _:
+                return f"{name}: {message}"
+
+
+def prediction_output(name: str, is_only: bool) -> Output:
+    """Return the output of predictions; as a table that of the only image is a chart."""
+    table = format_chart if is_only else format_line
+    formats = {"csv": format_prediction_row, "jsonl": format_json, "table": table}
+    return Output(name, formats[name], PREDICTION_COLUMNS)
+
+
+def reading_output(name: str, is_only: bool) -> Output:
+    """Return the output of readings; as a table that of the only image has no name."""
+    table = format_text if is_only else format_lines
+    formats = {"csv": format_reading_rows, "jsonl": format_json, "table": table}
+    return Output(name, formats[name], READING_COLUMNS)
+
+
+def format_json(name: str, result: Prediction | Reading) -> str:
+    """Return one JSON object: the image's name and the fields of the result."""
+    return json.dumps({"image": name, **result.to_dict()})
+
+
+def format_csv(*rows: Sequence[object]) -> str:
+    """Return lines of CSV; None is an empty cell.
+
+    An apostrophe before a text that begins as a formula keeps spreadsheets from running it: OWASP, "CSV
+    Injection".
+    """
+    text = io.StringIO()
+    escaped = (
+        [f"'{cell}" if str(cell).startswith(_FORMULAS) and isinstance(cell, str) else cell for cell in row]
+        for row in rows
+    )
+    csv.writer(text, lineterminator="\n").writerows(escaped)
+    return text.getvalue().removesuffix("\n")
+
+
+def _to_cell(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
+
+
+def format_prediction_row(name: str, prediction: Prediction) -> str:
+    """Return the CSV row of an image, with the cells of PREDICTION_COLUMNS."""
+    said = _best(prediction), prediction.confidence, prediction.is_digit
+    return format_csv([name, _named(prediction), prediction.refusal, *said, prediction.model_version, None])
+
+
+def format_reading_rows(name: str, reading: Reading) -> str:
+    """Return the CSV rows of an image, with the cells of READING_COLUMNS."""
+    last = reading.refusal, reading.model_version, None
+    if reading.refusal:
+        return format_csv([name, *[None] * 7, *last])
+    rows = []
+    for number, line in enumerate(reading.lines, 1):
+        confidence = min(digit.confidence for digit in line.digits)
+        rows.append([name, number, line.text, *line.box, confidence, *last])
+    return format_csv(*rows)
+
+
+def format_text(name: str, reading: Reading) -> str:
+    """Return the lines of the reading."""
+    return f"{name}: no digit" if reading.refusal else reading.text
+
+
+def format_lines(name: str, reading: Reading) -> str:
+    """Return the lines of the reading, each after the image's name."""
+    if reading.refusal:
+        return f"{name}: no digit"
+    return "\n".join(f"{name}: {line.text}" for line in reading.lines)
+
+
+def format_chart(name: str, prediction: Prediction) -> str:
+    """Return a headline, and a bar for each of the ten digits in order, or of the most probable labels.
+
+    A model that tells whether an image shows a digit has a bar for none, too. The best label's bar is the
+    confidence.
+    """
+    shares, none = _shares(prediction)
+    shown = list(zip(prediction.labels, shares, strict=True))
+    if not prediction.has_digit_labels:
+        shown = sorted(shown, key=lambda pair: -pair[1])[:_CHART_LABELS]
+    if none or prediction.is_digit is not None:
+        shown.append(("no digit", none))
+    width = max(len(label) for label, _ in shown)
+    rows = [f"  {label:<{width}} {_bar(value)} {_percent(value):>6}" for label, value in shown]
+    answer = _describe_refusal(prediction) or _named(prediction) or "none"
+    return "\n".join([f"{name}: {answer} ({_percent(prediction.confidence)})", *rows])
+
+
+def format_line(name: str, prediction: Prediction) -> str:
+    """Return one line: label, confidence, a small bar for each class unless they are many, and name.
+
+    A refused image has no label; the refusal follows its name.
+    """
+    width = max(map(len, prediction.labels))
+    columns = [f"{_named(prediction) or '-':<{width}}", f"{_percent(prediction.confidence):>6}"]
+    if len(prediction.labels) <= _MAX_LINE_BARS:
+        columns.append("".join(_HEIGHT_BLOCKS[min(int(value * 8), 7)] for value in _shares(prediction)[0]))
+    refusal = _describe_refusal(prediction)
+    return "  ".join([*columns, f"{name}: {refusal}" if refusal else name])
+
+
+def _shares(prediction: Prediction) -> tuple[list[float], float]:
+    """Return the probability of each class, of which the best has the confidence, and that of no digit."""
+    best = prediction.probabilities[prediction.index]
+    is_any = prediction.confidence / best if best else 0.0
+    return [is_any * value for value in prediction.probabilities], 1 - is_any
+
+
+def _named(prediction: Prediction) -> str | None:
+    """Return the label, or those of a multi-label model; None if there is none."""
+    return prediction.label or ", ".join(prediction.predicted_labels or ()) or None
+
+
+def _best(prediction: Prediction) -> str:
+    return prediction.labels[prediction.index]
+
+
+def _describe_refusal(prediction: Prediction) -> str | None:
+    match prediction.refusal:
+        case None:
+            return None
+        case "several_digits":
+            reason = f"{prediction.count} digits, which `digits read` reads"
+        case "unsure":
+            reason = "unsure"
+        case _:
+            reason = "no digit"
+    return f"{reason}; most like {_best(prediction)}"
+
+
+def _percent(share: float) -> str:
+    """Format a share as a percentage. Only 1 is 100%."""
+    return f"{share if share >= 1 else min(share, 0.999):.1%}"
+
+
+def _bar(value: float) -> str:
+    full, eighths = divmod(round(value * _BAR_WIDTH * 8), 8)
+    return ("█" * full + _WIDTH_BLOCKS[eighths]).ljust(_BAR_WIDTH + 1)[: _BAR_WIDTH + 1]
