@@ -22,10 +22,7 @@ import numpy as np
 from benchmarks.cost import cpu_seconds
 from benchmarks.startup import DIGITS, children, proportional_set_size
 from digit_client import ModelServerClient
-from digit_core.errors import DigitError
 from digit_core.images import to_png
-from digit_core.tfserving.codec import ModelRef
-from digit_core.tfserving.connection import Connection
 from digit_serving.processes import ProcessGroup
 from digit_serving.scoring import job
 from digit_training.data import SAMPLE
@@ -55,8 +52,6 @@ def main() -> None:
         with ProcessGroup() as group:
             version = job.find_version(arguments.models, "digits", None, None)
             with job.serving(version, arguments.models, group) as target:
-                model = ModelRef(version.model, version.number)
-                group.wait(lambda: is_served(target, model))
                 bulk = predict_many(target, paths)
                 pure = cores / seconds_per_picture(target, paths)
         print_row("start, s", start)
@@ -93,17 +88,6 @@ def command(models: Path, folder: Path) -> list[str]:
     """Return the command that scores the folder's pictures."""
     arguments = [folder / "in", "--output", folder / "out", "--models", models, "--batch", BATCH]
     return [*DIGITS, "score", *map(str, arguments)]
-
-
-def is_served(target: str, model: ModelRef) -> bool:
-    """True if the model server answers."""
-    server = Connection(target)
-    try:
-        return server.resolve(model, timeout=2) == model.version
-    except DigitError:
-        return False
-    finally:
-        server.close()
 
 
 def predict_many(target: str, paths: list[Path]) -> float:

@@ -21,7 +21,7 @@ from digit_serving.errors import DigitServingError, ProcessDiedError, SettingErr
 from digit_serving.processes import ProcessGroup
 from digit_serving.scoring import files
 from digit_serving.scoring.pools import Batch, processes, ray_tasks
-from digit_serving.scoring.results import FINAL_CODES, READ_CODES, ResultsFolder, Run
+from digit_serving.scoring.results import FINAL_CODES, ResultsFolder, Run
 from digit_serving.scoring.scorer import Scorer
 from digit_serving.stack import start_model_server
 
@@ -115,24 +115,22 @@ class Job:
         if not len(pending):
             return
         if version:
-            report(f"Starting a model server of {run.model}, version {run.version} ...")
+            report(f"Starting a model server, which loads {run.model}, version {run.version} ...")
         with (
             ProcessGroup(interrupt=True) as group,
             serving(version, self.root, group) if version else nullcontext(self.target or "") as target,
             ray_tasks(self.ray, self.workers) if self.ray else processes(self.workers) as pool,
         ):
-            self._check_server(run, target, group)
+            self._check_task(run, target)
             results.write_run(run)
             scorer = Scorer(run.source, target, run.model, run.version, run.read, self.timeout)
-            report(f"Scoring {len(pending):,} pictures; workers: {pool.workers} ...")
+            report(f"Scoring {len(pending):,} pictures; workers, which start first: {pool.workers} ...")
             with bar(len(pending)) as progress:
                 for batch in pool.score(pending, self.batch_size, scorer, results):
                     group.check()
-                    if batch:
-                        summary.add(batch, time.monotonic() - started)
-                        progress.update(batch.counts.total())
-                        _check_answered(batch)
-        results.tidy(listing.images)
+                    summary.add(batch, time.monotonic() - started)
+                    progress.update(batch.counts.total())
+                    batch.check()
 
     def _pin(self, earlier: Run | None) -> tuple[Run, Version | None]:
         """Return what the rows of this run have in common, and the version to serve unless there is a server.
@@ -159,19 +157,16 @@ class Job:
                 )
         return run, local
 
-    def _check_server(self, run: Run, target: str, group: ProcessGroup) -> None:
-        """Wait until the version is served. Raise SettingError if it reads no numbers but should."""
-        model = ModelRef(run.model, run.version)
-        with closing(Connection(target)) as server:
-            if not self.target:
-                group.wait(lambda: _is_served(server, model))
-            try:
-                task = server.task(model, timeout=self.timeout)
-            except ModelNotFoundError as error:
-                raise DigitServingError(
-                    f"version {run.version} of {run.model}, whose results are in {self.output}, "
-                    f"is not served: {error}"
-                ) from error
+    def _check_task(self, run: Run, target: str) -> None:
+        """Raise DigitServingError if the version is not served, SettingError if it can't read but should."""
+        try:
+            with closing(Connection(target)) as server:
+                task = server.task(ModelRef(run.model, run.version), timeout=self.timeout)
+        except ModelNotFoundError as error:
+            raise DigitServingError(
+                f"version {run.version} of {run.model}, whose results are in {self.output}, "
+                f"is not served: {error}"
+            ) from error
         if run.read and not task.reads_numbers:
             raise SettingError(f"{run.model} reads no numbers; leave out --read")
 
@@ -191,10 +186,10 @@ def find_version(root: Path, name: str | None, number: int | None, label: str | 
 
 @contextmanager
 def serving(version: Version, root: Path, group: ProcessGroup) -> Iterator[str]:
-    """Start a model server of this version and the folder's stable reader, if any; yield its address.
+    """Start a model server of this version and the folder's stable reader, if any.
 
-    A release can't unload them: the server does not read the models' own configuration. Raise
-    ProcessDiedError with the log's last line.
+    Yield its address when it serves the version. A release can't unload them: the server does not read the
+    models' own configuration. Raise ProcessDiedError with the log's last line.
     """
     reader = ModelsFolder(root).labelled(READER_NAME)
     config = ModelsConfig.empty()
@@ -202,14 +197,16 @@ def serving(version: Version, root: Path, group: ProcessGroup) -> Iterator[str]:
         config = config.with_versions(served.model, [served.number], served.path.parent.resolve())
         config = config.with_label(served.model, STABLE, served.number)
     with sockets.listen("127.0.0.1", 0) as free:
-        port = free.getsockname()[1]
-    with TemporaryDirectory() as folder:
+        target = f"127.0.0.1:{free.getsockname()[1]}"
+    with TemporaryDirectory() as folder, closing(Connection(target)) as server:
         file, log = Path(folder) / "models.config", Path(folder) / "log"
         file.write_text(str(config))
+        port = target.rpartition(":")[2]
         with log.open("wb") as output:
             start_model_server(group, f"--port={port}", f"--model_config_file={file}", log=output)
         try:
-            yield f"127.0.0.1:{port}"
+            group.wait(lambda: _is_served(server, ModelRef(version.model, version.number)))
+            yield target
         except ProcessDiedError as error:
             lines = log.read_text(errors="replace").splitlines() or ["it wrote no log"]
             raise ProcessDiedError(f"{error}: {lines[-1]}", error.process) from error
@@ -226,10 +223,3 @@ def _is_served(server: Connection, model: ModelRef) -> bool:
     except DigitError:
         return False
     return True
-
-
-def _check_answered(batch: Batch) -> None:
-    """Raise DigitServingError if most calls for the batch failed."""
-    failed = batch.counts.keys() - {None, *FINAL_CODES, *READ_CODES}
-    if 2 * sum(batch.counts[code] for code in failed) > batch.counts.total():
-        raise DigitServingError(f"{batch.error}; run the command again to go on")

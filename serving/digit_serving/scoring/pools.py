@@ -1,5 +1,6 @@
 """Pools that score batches of images: processes of this machine, or tasks on a Ray cluster."""
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -12,21 +13,19 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from threading import Thread
 from typing import Any
 
 import pyarrow as pa
 
 from digit_serving.errors import DigitServingError, needs_extra
-from digit_serving.scoring.results import FINAL_CODES, ResultsFolder
+from digit_serving.scoring.results import FINAL_CODES, READ_CODES, ResultsFolder
 from digit_serving.scoring.scorer import Scorer
 
 _FIRST_BATCH = 32
 """Images of a worker's first batch. The next ones have twice as many each: progress shows at once."""
 _BATCHES_PER_WORKER = 4
 """Batches that each worker gets at least, so that none waits long for the last one."""
-_POLL_SECONDS = 1.0
 _CONNECT_SECONDS = 10.0
 
 
@@ -37,6 +36,12 @@ class Batch:
     counts: Counter[str | None]
     error: str | None
     seconds: float
+
+    def check(self) -> None:
+        """Raise DigitServingError if most calls failed."""
+        failed = self.counts.keys() - {None, *FINAL_CODES, *READ_CODES}
+        if 2 * sum(self.counts[code] for code in failed) > self.counts.total():
+            raise DigitServingError(f"{self.error}; run the command again to go on")
 
 
 def score_batch(scorer: Scorer, results: ResultsFolder, images: pa.Table) -> Batch:
@@ -58,30 +63,31 @@ class Pool:
 
     def score(
         self, images: pa.Table, batch_size: int, scorer: Scorer, results: ResultsFolder
-    ) -> Iterator[Batch | None]:
-        """Score the images and yield each batch when its file is written, in any order; None each second.
+    ) -> Iterator[Batch]:
+        """Score the images and yield each batch when its file is written, in any order.
 
         Two batches for each worker are in flight, so that none waits for the next one.
         """
         batches = self._split(images, batch_size)
         running: set[Future[Batch]] = set()
         while True:
-            for batch in islice(batches, 2 * self.workers - len(running)):
+            for batch in itertools.islice(batches, 2 * self.workers - len(running)):
                 running.add(self.submit(scorer, results, batch))
             if not running:
                 return
-            done, running = wait(running, _POLL_SECONDS, FIRST_COMPLETED)
+            done, running = wait(running, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
-            yield None
 
     def _split(self, images: pa.Table, largest: int) -> Iterator[pa.Table]:
-        fair = max(_FIRST_BATCH, -(-len(images) // (self.workers * _BATCHES_PER_WORKER)))
-        start = count = 0
-        while start < len(images):
-            end = min(start + min(largest, fair, _FIRST_BATCH << count // self.workers), len(images))
+        largest = min(largest, max(_FIRST_BATCH, -(-len(images) // (self.workers * _BATCHES_PER_WORKER))))
+        start = 0
+        for number in itertools.count():
+            size = min(largest, _FIRST_BATCH << number // self.workers, len(images) - start)
+            if not size:
+                return
             # A copy: pickling a slice of a table would send all of the table.
-            yield images.take(list(range(start, end)))
-            start, count = end, count + 1
+            yield images.take(list(range(start, start + size)))
+            start += size
 
 
 @contextmanager

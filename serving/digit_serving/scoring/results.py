@@ -116,27 +116,26 @@ class ResultsFolder:
         self._write_rows(f"part-{digest[:16]}.parquet", rows)
 
     def tidy(self, listing: pa.Table) -> tuple[pa.Table, int]:
-        """Keep one row of each image in `listing`: an answer or final error rather than a retryable error.
+        """Keep one row with an answer or a final error of each image in `listing`, and no other row.
 
-        Return the images without an answer or final error, and the number of pictures that are gone. Workers
-        of a killed run may have written rows, and unfinished files, that others have written too.
+        Return the images without one, and the number of pictures that are gone. Delete unfinished files.
         """
         for name in self._names():
             if name.endswith(_UNFINISHED):
                 with suppress(FileNotFoundError):
                     self._filesystem.rm_file(self._path(name))
         rows = self._read_keys()
-        final = pc.or_(pc.is_null(rows["error_code"]), pc.is_in(rows["error_code"], _FINAL_CODES))
-        number = pa.array(np.arange(len(rows)))
-        # Unique numbers of the rows, those of final rows first.
-        rank = pc.if_else(final, number, pc.add(number, len(rows)))
+        numbers = pa.array(np.arange(len(rows)))
+        is_final = pc.or_(pc.is_null(rows["error_code"]), pc.is_in(rows["error_code"], _FINAL_CODES))
+        # Workers of a killed run may have written rows that others have written too.
         kept = (
-            rows.append_column("rank", rank)
+            rows.append_column("number", numbers)
+            .filter(is_final)
             .join(listing, ["path", "etag"], join_type="left semi")
             .group_by(["path", "etag"])
-            .aggregate([("rank", "min")])
+            .aggregate([("number", "min")])
         )
-        stays = pc.is_in(rank, kept["rank_min"].combine_chunks())
+        stays = pc.is_in(numbers, kept["number_min"].combine_chunks())
         for name in pc.unique(rows["file"].filter(pc.invert(stays))).to_pylist():
             table = parquet.read_table(io.BytesIO(self._filesystem.cat_file(self._path(name))))
             table = table.filter(stays.filter(pc.equal(rows["file"], name)))
@@ -145,8 +144,7 @@ class ResultsFolder:
             else:
                 self._filesystem.rm_file(self._path(name))
         removed = rows.join(listing.select(["path"]), "path", join_type="left anti")
-        done = kept.filter(pc.less(kept["rank_min"], len(rows))).select(["path", "etag"])
-        return files.without(listing, done), len(pc.unique(removed["path"]))
+        return files.without(listing, kept), len(pc.unique(removed["path"]))
 
     def _read_keys(self) -> pa.Table:
         """Return path, etag and error_code of all rows, and the name of their file."""

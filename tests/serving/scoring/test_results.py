@@ -125,7 +125,7 @@ def test_tidy_keeps_current_rows_and_returns_pictures_to_score(results: ResultsF
     pending, removed = results.tidy(now)
     assert pending["path"].to_pylist() == ["added", "changed", "unanswered"]
     assert removed == 2
-    assert keys(results) == [("kept", "1"), ("refused", "1"), ("unanswered", "1")]
+    assert keys(results) == [("kept", "1"), ("refused", "1")]
     assert len(parts(results)) == 1
 
 
