@@ -62,7 +62,7 @@ class Project:
 class Load(Generic[_Result]):
     """Repeats a call in threads until the end of the block, and keeps the results.
 
-    The end of the block raises the error of a failed call.
+    The end of the block raises the error of a failed call: it comes before a wait for results that ended.
     """
 
     call: Callable[[], _Result]
@@ -81,9 +81,8 @@ class Load(Generic[_Result]):
     ) -> None:
         self._stop.set()
         self._pool.shutdown()
-        if error is None:
-            for worker in self._workers:
-                worker.result()
+        for worker in self._workers:
+            worker.result()
 
     def _work(self) -> None:
         # Pause: leave CPU time to the services under test.

@@ -1,7 +1,9 @@
 """Fits: reproducibility, augmentation, validation, ensembles and interruption."""
 
+import math
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -233,6 +235,18 @@ def test_fit_interrupted_in_third_epoch_returns_the_model_of_two(dataset: Datase
     assert have_equal_weights(result.model, two_epochs.model)
     with pytest.raises(KeyboardInterrupt):
         fit(recipe, dataset.train[:200], 0, [interrupt_after(0)])
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_fit_interrupted_goes_on_from_its_backup(dataset: Dataset, tmp_path: Path) -> None:
+    recipe = replace(FAST, augmented=True, learning_rate=1.0).with_epochs(4)
+    fit(recipe, dataset.train[:200], 0, [interrupt_after(2)], backup=tmp_path)
+    resumed = fit(recipe, dataset.train[:200], 0, backup=tmp_path)
+    assert resumed.complete
+    # Keras shuffles the batches otherwise: the losses are close, and far from those of a new fit.
+    losses = fit(recipe, dataset.train[:200], 0).history["loss"]
+    expected = [math.nan, math.nan, *losses[2:]]
+    assert resumed.history["loss"] == pytest.approx(expected, nan_ok=True, abs=(losses[0] - losses[2]) / 4)
 
 
 @pytest.mark.parametrize(("networks", "epochs"), [(1, 1), (2, 0)])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -70,7 +71,10 @@ class FitResult:
     best_epoch: int
     """Epoch, from 1, of the model's weights."""
     history: dict[str, list[float]]
-    """Values per epoch by Keras's names, for the probabilities: loss, accuracy, val_loss, val_accuracy."""
+    """Values per epoch by Keras's names, for the probabilities: loss, accuracy, val_loss, val_accuracy.
+
+    NaN for the epochs before an interruption.
+    """
     temperature: float | None
     """Temperature fitted to the validation examples, folded into the weights; None without such examples."""
     threshold: Threshold | None
@@ -106,6 +110,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     *,
     feedback: Examples | None = None,
+    backup: Path | None = None,
 ) -> FitResult:
     """Fit the recipe's networks, from consecutive seeds; the same seed and machine give the same model.
 
@@ -113,12 +118,14 @@ def fit(
     training set.
 
     After Ctrl-C, return the completely fitted networks, else the best epoch of the first network. Raise
-    KeyboardInterrupt if no epoch has ended.
+    KeyboardInterrupt if no epoch has ended. With the folder `backup`, another call of the same arguments goes
+    on after the last epoch of the network that was interrupted.
     """
     train_only = examples[:0] if feedback is None else feedback
 
     def fit_network(seed: int) -> FitResult:
-        return _fit_network(recipe, examples, train_only, seed, callbacks)
+        backups = [keras.callbacks.BackupAndRestore(backup / str(seed))] if backup else []
+        return _fit_network(recipe, examples, train_only, seed, [*backups, *callbacks])
 
     results = [fit_network(seed)]
     with suppress(KeyboardInterrupt):
@@ -246,7 +253,7 @@ def _fit_network(
             callbacks=[best_weights, history, *callbacks, *input_callbacks, interrupt],
             verbose=0,
         )
-    epochs = len(history.epoch)
+    epochs = history.epoch[-1] + 1 if history.epoch else 0
     if epochs < recipe.epochs:
         # The destructor of TensorFlow's batch reader calls Python: run it before the interpreter shuts down.
         gc.collect()
@@ -264,7 +271,10 @@ def _fit_network(
         validation_examples=len(validation),
         epochs=epochs,
         best_epoch=best_weights.best_epoch + 1,
-        history=class_logs(history.history),
+        history={
+            name: [math.nan] * history.epoch[0] + values
+            for name, values in class_logs(history.history).items()
+        },
         temperature=_calibrate(model, validation) if len(validation) else None,
         threshold=_choose_threshold(model, validation, rng) if has_two_outputs and len(validation) else None,
         seconds=time.perf_counter() - started,

@@ -157,7 +157,8 @@ def train(run: TrainingRun, target: Target) -> None:
         click.echo("Drawing more digits, and pictures without one, which takes about a minute ...")
     try:
         with closing(FitProgress(_console(), recipe.networks)) as progress:
-            result = fit(recipe, dataset.train, run.seed, [progress], feedback=repeated)
+            backup = folder / "backup"
+            result = fit(recipe, dataset.train, run.seed, [progress], feedback=repeated, backup=backup)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted before the end of the first epoch; no model is saved.") from None
     result.model.save(folder / "model.keras")
@@ -177,7 +178,7 @@ def train(run: TrainingRun, target: Target) -> None:
         command = shlex.join(["export", str(folder / "model.keras"), *target.models_option])
         raise Interrupted(
             f"Interrupted after {result.progress}; the model is not published. "
-            f"To publish it as it is: digits {command}"
+            f"To go on: the same command with --report {folder}. To publish it as it is: digits {command}"
         )
     target.gate.check(comparisons)
     write = partial(write_artifact, result.model, DIGITS, card, dataset.test.images)

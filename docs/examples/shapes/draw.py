@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-COUNTS = {"training": 250, "validation": 50, "sent": 100}
+COUNTS = {"training": 250, "validation": 50, "sent": 200}
 """Pictures of each class. Those that users send are outlines, which the model has not seen."""
 SIZES = (160, 200, 240)
 """Widths and heights of the pictures, in pixels."""

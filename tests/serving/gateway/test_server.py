@@ -91,7 +91,7 @@ def test_server_killed_workers_are_replaced_and_answer_waiting_connections(stub:
         for worker in workers:
             os.kill(worker, signal.SIGKILL)
         assert all(request.result() for request in requests)
-        assert "digits_worker_exits_total 2.0" in httpx.get(f"{gateway.url}/metrics").text
+        wait_until(lambda: "digits_worker_exits_total 2.0" in httpx.get(f"{gateway.url}/metrics").text)
 
 
 @pytest.mark.e2e
