@@ -69,7 +69,7 @@ class Prepare:
             return self.picture
         data = self.picture if isinstance(self.picture, bytes) else read_source(self.picture)
         if self.task is None:
-            return images.open_image(data, max_pixels=max_pixels)
+            return images.open_image(data, max_pixels=max_pixels, grey=True)
         return images.open_for_task(data, self.task, max_pixels=max_pixels)
 
     def finish(self, opened: ImageFile | Pixels, pixels: Pixels) -> Page | Pixels:

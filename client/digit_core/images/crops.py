@@ -26,7 +26,7 @@ _INK_SHARE = 0.4
 """Least contrast of ink, as a share of that of full ink."""
 _INK_THRESHOLD = 0.2
 """Ink, in 0..1, above which a pixel belongs to the drawing."""
-_CROP_SIDE = 64
+_CROP_SIDE = 96
 """Longer side, in pixels, to which large crops are downscaled."""
 _BACKGROUND_SIDE = 96
 """Longer side, in pixels, of the picture whose background is estimated."""
@@ -50,15 +50,16 @@ def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
 def crop_digit(page: Page, box: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the digit in a box as the model takes it: uint8 [28, 28], black if the box holds no ink."""
     around = _slices(box, _MARGIN * float(box[2:].max()) + 1)
-    inside = _slices(box, 1)
-    area, part = page.levels[around], page.levels[inside]
+    factor = scaling.downscale_factor((int(box[2]), int(box[3])), _CROP_SIDE)
+    area = scaling.downscale_by(page.levels[around], factor)
+    origin = np.array((around[1].start, around[0].start, 0, 0), np.float32)
+    inside = _slices((box - origin) / np.float32(factor), 1)
+    part = area[inside]
     if min(part.shape) < 2:
         return np.zeros((SIDE, SIDE), np.uint8)
     # Two borders, since a line or a circle around the digit may cover most of one.
     paper = np.median(np.concatenate((_border(area), _border(part))))
-    ink = _ink(area.astype(np.float32) - np.float32(paper))
-    top, left = (inner.start - outer.start for inner, outer in zip(inside, around, strict=True))
-    return _fit(ink[top : top + part.shape[0], left : left + part.shape[1]])
+    return _fit(_ink(area.astype(np.float32) - np.float32(paper))[inside])
 
 
 def crop_picture(page: Page) -> NDArray[np.uint8]:
@@ -164,9 +165,4 @@ def _fit(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
     left, top, width, height = cv2.boundingRect((ink > _INK_THRESHOLD).astype(np.uint8))
     if not width:
         return np.zeros((SIDE, SIDE), np.uint8)
-    digit = ink[top : top + height, left : left + width]
-    scale = _CROP_SIDE / max(digit.shape)
-    if scale < 1:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        digit = np.asarray(cv2.resize(digit, size, interpolation=cv2.INTER_AREA), np.float32)
-    return fit_to_mnist_canvas(digit)
+    return fit_to_mnist_canvas(ink[top : top + height, left : left + width])

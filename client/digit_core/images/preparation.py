@@ -18,7 +18,7 @@ _OVERSAMPLING = 2
 def open_for_task(data: bytes, task: TaskCard, *, max_pixels: int = MAX_PIXELS) -> ImageFile:
     """Open an image file, to be decoded at the resolution that the task needs, as `open_image` does."""
     if task.kind == "digits":
-        return open_image(data, max_pixels=max_pixels)
+        return open_image(data, max_pixels=max_pixels, grey=True)
     # Bilinear interpolation picks pixels, so that it needs those of the whole file.
     min_side = max_pixels if task.interpolation == "bilinear" else _OVERSAMPLING * max(task.shape[:2])
     return open_image(data, max_pixels=max_pixels, min_side=min_side, exif=task.exif)
