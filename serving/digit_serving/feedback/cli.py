@@ -175,8 +175,8 @@ def delete(url: str, before: datetime | None, request_id: str | None, yes: bool)
     if before is None and request_id is None:
         raise click.UsageError("give --before, --request or both")
     with _open_store(url, to_delete=True) as store:
-        if not yes:
-            count = store.count(before=before, request_id=request_id)
+        count = store.count(before=before, request_id=request_id)
+        if count and not yes:
             click.confirm(f"Delete {_answers(count)}?", abort=True)
         deleted = store.delete(before=before, request_id=request_id)
     click.echo(f"Deleted {_answers(deleted)}.")

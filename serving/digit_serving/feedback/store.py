@@ -133,28 +133,22 @@ class FeedbackStore(Database):
             query = sa.select(sa.func.count()).select_from(feedback).where(*conditions)
             return connection.execute(query).scalar_one()
 
-    def label(self, record: Record, label: str | None) -> Record | None:
-        """Give the record a label by hand, or with None withdraw its label, and return the labelled record.
+    def label(self, model: str, digest: str, label: str | None) -> bool:
+        """Give an input a label by hand, or with None withdraw it; the label of its own caller stays.
 
-        Return None, and change nothing, if the stored record has got another label or answer than `record`.
+        Return False if no record of the input waits for a label, or has one by hand.
         """
-        labelled = dataclasses.replace(
-            record, label=label, labelled_at=datetime.now(UTC), source="sample" if label is None else "label"
-        )
         change = (
             sa.update(feedback)
             .where(
-                _columns.request_id == record.request_id,
-                _columns.index == record.index,
-                _columns.position == record.position,
-                _columns.caller == record.caller,
-                _columns.answered_at == record.answered_at,
-                _columns.labelled_at.is_not_distinct_from(record.labelled_at),
+                _columns.model == model,
+                _columns.digest == digest,
+                _columns.label.is_(None) | (_columns.source == "label"),
             )
-            .values(label=label, labelled_at=labelled.labelled_at, source=labelled.source)
+            .values(label=label, labelled_at=datetime.now(UTC), source="sample" if label is None else "label")
         )
         with self.transaction() as connection:
-            return labelled if connection.execute(change).rowcount else None
+            return connection.execute(change).rowcount > 0
 
     def keep(self, records: Sequence[Record]) -> None:
         """Keep answers that may get feedback, beside the stored ones."""

@@ -5,7 +5,6 @@
     ├── FeedbackUnavailableError 503  the store of feedback fails
     ├── FeedbackUnknownError     404  no such answer is kept
     ├── ForbiddenError           403  the API key lacks a permission
-    ├── LabelConflictError       409  the answer changed since it was shown
     ├── MalformedBodyError       400  the body does not match its content type
     ├── InvalidSelectionError    400  a query parameter is unknown or invalid
     ├── NotReadyError            503  no version of the model is available
@@ -117,12 +116,6 @@ class ForbiddenError(GatewayError):
     """The request's API key lacks a permission."""
 
     status, code = 403, "forbidden"
-
-
-class LabelConflictError(GatewayError):
-    """A stored answer got a label, or another answer, since it was shown."""
-
-    status, code = 409, "label_conflict"
 
 
 class MalformedBodyError(GatewayError):

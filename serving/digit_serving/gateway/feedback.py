@@ -30,11 +30,10 @@ from digit_serving.gateway.errors import (
     FeedbackMismatchError,
     FeedbackUnknownError,
     ForbiddenError,
-    LabelConflictError,
     MalformedBodyError,
 )
 from digit_serving.gateway.observe import Metrics
-from digit_serving.gateway.queries import ModelSelector, Query, UnlabelledQuery, parse_query
+from digit_serving.gateway.queries import ModelQuery, ModelSelector, Query, UnlabelledQuery, parse_query
 from digit_serving.gateway.request import RequestContext, json_response
 from digit_serving.gateway.upstream import Upstream
 
@@ -84,16 +83,10 @@ class FeedbackRight(_Feedback):
 
 
 class HandLabel(_Body):
-    """The label of a stored answer as it was shown."""
+    """The label of an input, by hand."""
 
-    request_id: schemas.RequestId
-    """Value of the header X-Request-ID of the answer."""
-    index: Index
-    """Position of the picture in its request, from 0."""
-    position: Index
-    """Position of the digit in the reading of the picture, from 0; 0 if the picture was classified."""
-    revision: str
-    """`revision` as the answer was shown, or as its last label was received."""
+    input: schemas.Digest
+    """SHA-256 of the input, as it was shown."""
     label: Label | None
     """One of the model's labels. Empty if the picture shows none of the classes, or no digit. Null withdraws
     the label."""
@@ -103,7 +96,6 @@ def _kind_of(document: object) -> str:
     return "is" if isinstance(document, dict) and "is" in document else "label"
 
 
-_CONFLICT = "This answer was labelled or replaced since it was shown; the new label was not stored."
 _FEEDBACK: TypeAdapter[FeedbackLabel | FeedbackRight] = TypeAdapter(
     Annotated[
         Annotated[FeedbackLabel, Tag("label")] | Annotated[FeedbackRight, Tag("is")],
@@ -183,7 +175,7 @@ class FeedbackView:
 
 
 class LabellingViews:
-    """Views that show stored answers without a label and label them, for API keys with this permission.
+    """Views that show stored inputs without a label and label them, for API keys with this permission.
 
     They do not tell what the model answered: people would be inclined to agree.
     """
@@ -214,35 +206,20 @@ class LabellingViews:
         return json_response(content, {"Cache-Control": "no-store"})
 
     def label(self) -> Response:
-        """Label an answer, unless it has changed since it was shown."""
+        """Label an input; the latest label counts."""
         context = _permitted_context()
-        parse_query(Query, request.args)
+        query = parse_query(ModelQuery, request.args)
         given = _parse_body(_HAND_LABEL)
-        record = self._find(given)
-        self._upstream.route(context, ModelRef(record.model))
+        self._upstream.route(context, self._selector.model(query))
         if given.label and given.label not in self._labels(context):
             raise FeedbackMismatchError("The label is none of the model's labels.")
-        labelled = self._keeper.use_store(lambda store: store.label(record, given.label))
-        if labelled is None:
-            raise LabelConflictError(_CONFLICT)
-        content: schemas.LabellingReceipt = {
-            "label": given.label,
-            "revision": _revision(labelled),
-            "request_id": context.request_id,
-        }
+        model = context.model
+        if not self._keeper.use_store(lambda store: store.label(model, given.input, given.label)):
+            raise FeedbackUnknownError(
+                "No such input waits for a label: it is unknown, was deleted, or its caller has labelled it."
+            )
+        content: schemas.LabellingReceipt = {"label": given.label, "request_id": context.request_id}
         return json_response(content)
-
-    def _find(self, given: HandLabel) -> Record:
-        """Return the stored answer as it was shown: callers may have used the same request ID."""
-        key = (given.index, given.position)
-        stored = self._keeper.use_store(lambda store: [*store.records(request_id=given.request_id)])
-        records = [record for record in stored if (record.index, record.position) == key]
-        if not records:
-            raise FeedbackUnknownError("No such answer is stored: it is unknown, or was deleted.")
-        for record in records:
-            if _revision(record) == given.revision:
-                return record
-        raise LabelConflictError(_CONFLICT)
 
     def _labels(self, context: RequestContext) -> tuple[str, ...]:
         """Return the labels of the version that answers by default: that of the record may be gone."""
@@ -283,16 +260,6 @@ def _permitted_context() -> RequestContext:
 
 def _describe(record: Record) -> schemas.LabellingRecord:
     return {
-        "request_id": record.request_id,
-        "index": record.index,
-        "position": record.position,
-        "revision": _revision(record),
+        "input": hashlib.sha256(record.input).hexdigest(),
         "image": base64.b64encode(record.input).decode(),
     }
-
-
-def _revision(record: Record) -> str:
-    """Return a token of the record's answer and label, which are replaced at other times."""
-    return hashlib.sha256(f"{record.caller} {record.answered_at} {record.labelled_at}".encode()).hexdigest()[
-        :16
-    ]

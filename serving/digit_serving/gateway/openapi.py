@@ -194,22 +194,22 @@ def _labelling_operations() -> Iterator[_Operation]:
     yield _Operation(
         "GET /v1/feedback/unlabelled",
         "listUnlabelled",
-        "Show some stored answers that wait for a label.",
+        "Show some stored inputs that wait for a label.",
         _json("LabellingRecords"),
         (*_KEYED, errors.ForbiddenError, errors.UnknownModelError, errors.FeedbackUnavailableError),
-        "The answers are among the least confident ones, in random order: two people seldom get the same. "
-        "A picture that was sent several times is among them once, and not at all once it has a label. "
+        "They are among the least confident ones, in random order: two people seldom get the same. An input "
+        "that was sent several times is among them once, and not at all once it has a label. "
         f"They come without the label that the model answered. {permission}",
         queries.UnlabelledQuery,
     )
     yield _Operation(
         "POST /v1/feedback/labels",
-        "labelAnswer",
-        "Label a stored answer by hand, or withdraw its label.",
+        "labelInput",
+        "Label a stored input by hand, or withdraw its label.",
         _json("LabellingReceipt"),
-        (*_FEEDBACK, errors.ForbiddenError, errors.LabelConflictError),
-        "The label is stored only if the answer still has the revision that was shown: nobody overwrites "
-        f"the label of somebody else. {permission}",
+        (*_FEEDBACK, errors.ForbiddenError, errors.UnknownModelError),
+        f"The latest label by hand counts; the label of its own caller stays. {permission}",
+        queries.ModelQuery,
         body=_body("HandLabel"),
     )
 

@@ -31,6 +31,7 @@ DigitNumber = Annotated[int, Field(ge=0, le=9)]
 Labels = Annotated[Sequence[str], Field(min_length=2, max_length=MAX_LABELS)]
 Probabilities = Annotated[Sequence[Share], Field(min_length=2, max_length=MAX_LABELS)]
 Box = Annotated[Sequence[Count], Field(min_length=4, max_length=4, examples=[[12, 8, 20, 31]])]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Png = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
 EncodedFile = Annotated[
     str,
@@ -263,22 +264,16 @@ class FeedbackReceipt(TypedDict):
 
 
 class LabellingRecord(TypedDict):
-    """Stored answer that waits for a label."""
+    """Stored input that waits for a label."""
 
-    request_id: RequestId
-    """Value of the header X-Request-ID of the answer."""
-    index: Position
-    """Position of the picture in its request, from 0."""
-    position: Position
-    """Position of the digit in the reading of the picture, from 0; 0 if the picture was classified."""
-    revision: str
-    """Token of the answer and its label as they are now."""
+    input: Digest
+    """SHA-256 of the input, which names it."""
     image: Png
     """The model's input."""
 
 
 class LabellingRecords(TypedDict):
-    """Stored answers that wait for a label."""
+    """Stored inputs that wait for a label."""
 
     records: Sequence[LabellingRecord]
     unlabelled: Count
@@ -290,9 +285,7 @@ class LabellingReceipt(TypedDict):
     """Receipt of a label."""
 
     label: Annotated[str, Field(max_length=MAX_LABEL)] | None
-    """Label of the answer now, null if it has none."""
-    revision: str
-    """Token of the answer and its label as they are now."""
+    """Label of the input now, null if it has none."""
     request_id: RequestId
 
 

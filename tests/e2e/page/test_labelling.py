@@ -1,4 +1,4 @@
-"""Labelling page: keys, buttons, undo, skip, permission and two people at once, in a real store."""
+"""Labelling page: keys, buttons, undo, skip and permission, in a real store."""
 
 import base64
 from collections.abc import Callable, Iterator, Mapping
@@ -198,20 +198,16 @@ def test_key_without_permission_is_told_and_may_be_replaced(
     labelling.expect({1: "1"})
 
 
-def test_second_label_of_two_people_is_not_stored_and_told(
+def test_picture_that_is_gone_is_told_and_the_next_one_shown(
     open_labelling: OpenLabelling, labelling: Labelling, expected_errors: list[str]
 ) -> None:
-    expected_errors += ["409"]
+    expected_errors += ["404"]
     labelling.add(1)
-    one, other = open_labelling(), open_labelling()
-    press(one, "3")
-    labelling.expect({1: "3"})
-    press(other, "8")
-    expect(other.get_by_role("alert")).to_have_text(
-        "This answer was labelled or replaced since it was shown; the new label was not stored."
-    )
-    expect(other.get_by_text("Nothing is left to label.")).to_be_visible()
-    assert labelling.labels() == {"id-1": "3"}
+    page = open_labelling()
+    labelling.store.delete(request_id="id-1")
+    press(page, "8")
+    expect(page.get_by_role("alert")).to_contain_text("No such input waits for a label")
+    expect(page.get_by_text("Nothing is left to label.")).to_be_visible()
 
 
 def test_picture_of_a_label_that_cannot_be_stored_stays(
@@ -221,12 +217,12 @@ def test_picture_of_a_label_that_cannot_be_stored_stays(
     labelling.add(1, 2, 3)
     page = open_labelling()
     problem = {"status": 503, "code": "feedback_unavailable", "detail": ""}
-    page.route("**/v1/feedback/labels", lambda route: route.fulfill(status=503, json=problem))
+    page.route("**/v1/feedback/labels?*", lambda route: route.fulfill(status=503, json=problem))
     number = number_of(page)
     page.keyboard.press("3")
     expect(page.get_by_role("alert")).to_have_text("The service is unavailable. Try again.")
     assert violations(page) == []
-    page.unroute("**/v1/feedback/labels")
+    page.unroute("**/v1/feedback/labels?*")
     expect_left(page, 3)
     assert press(page, "5") == number
     expect(page.get_by_role("alert")).to_be_empty()

@@ -1,5 +1,6 @@
 """FeedbackStore in SQLite files and in a real PostgreSQL server."""
 
+import hashlib
 import os
 import sqlite3
 import stat
@@ -404,25 +405,29 @@ def test_picture_that_was_sent_often_waits_once_until_one_of_its_records_has_a_l
     assert store.count_unlabelled("none") == 0
 
 
-def test_label_changes_a_record_only_as_it_was_read(store: FeedbackStore, make_record: MakeRecord) -> None:
+def test_label_is_that_of_all_records_of_the_input_but_those_that_callers_labelled(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
     sample = make_record(source="sample", original=b"picture")
+    copy = replace(sample, request_id="copy", label="5", labelled_at=START, source="feedback")
+    other = make_record(model="other", input=sample.input, source="sample")
+    store.save([sample, replace(sample, request_id="again"), copy, other])
+    digest = hashlib.sha256(sample.input).hexdigest()
+    assert store.label("digits", digest, "3")
+    labels = {record.request_id: (record.label, record.source) for record in store.records()}
+    by_hand = ("3", "label")
+    assert labels == {
+        sample.request_id: by_hand,
+        "again": by_hand,
+        "copy": ("5", "feedback"),
+        other.request_id: (None, "sample"),
+    }
+    # A sample that is written late leaves the label.
     store.save([sample])
-    (read,) = store.unlabelled("digits", limit=1, pool=1)
-    labelled = store.label(read, "3")
-    assert labelled
-    assert store.label(read, "8") is None
-    assert list(store.records(originals=True)) == [replace(labelled, original=b"picture")]
-    assert (labelled.label, labelled.source) == ("3", "label")
-    withdrawn = store.label(labelled, None)
-    assert withdrawn
-    assert (withdrawn.label, withdrawn.source) == (None, "sample")
-    assert store.unlabelled("digits", limit=1, pool=9) == [withdrawn]
-    store.save([replace(sample, answered_at=START + HOUR, labelled_at=withdrawn.labelled_at)])
-    assert store.label(withdrawn, "3") is None
-    # A sample that is written late leaves the withdrawal.
-    store.save([sample])
-    (after,) = store.records()
-    assert after.answered_at == START + HOUR
+    assert store.label("digits", digest, None)
+    withdrawn = next(store.records(originals=True, request_id=sample.request_id))
+    assert (withdrawn.label, withdrawn.source, withdrawn.original) == (None, "sample", b"picture")
+    assert not store.label("digits", "0" * 64, "3")
 
 
 def test_training_reads_what_the_store_holds(

@@ -107,10 +107,8 @@ def give(http: FlaskClient, request_id: str = "id-1", **fields: Any) -> TestResp
             return response
 
 
-def give_once(
-    http: FlaskClient, request_id: str = "id-1", path: str = "/v1/feedback", **fields: Any
-) -> TestResponse:
-    return http.post(path, json={"request_id": request_id, **fields})
+def give_once(http: FlaskClient, request_id: str = "id-1", **fields: Any) -> TestResponse:
+    return http.post("/v1/feedback", json={"request_id": request_id, **fields})
 
 
 def is_unknown_after_another(http: FlaskClient) -> bool:

@@ -58,9 +58,14 @@ def shown(http: FlaskClient, query: str = "") -> Any:
 
 
 def label(http: FlaskClient, record: dict[str, Any], text: str | None, **fields: object) -> TestResponse:
-    """Label an answer as it was shown."""
-    key = {name: record[name] for name in ("request_id", "index", "position", "revision")}
-    return http.post("/v1/feedback/labels", json=key | {"label": text} | fields)
+    """Label an input that was shown."""
+    return http.post("/v1/feedback/labels", json={"input": record["input"], "label": text} | fields)
+
+
+def number_of(record: dict[str, Any]) -> int:
+    """Return the number of the sample that is shown."""
+    number: int = decode(base64.b64decode(record["image"]))[0, 0]
+    return number
 
 
 class TestUnlabelled:
@@ -70,19 +75,14 @@ class TestUnlabelled:
         store.save([sample(3, index=2, position=1, kind="read")])
         document = shown(http)
         (record,) = document["records"]
-        assert {name: record[name] for name in ("request_id", "index", "position")} == {
-            "request_id": "id-3",
-            "index": 2,
-            "position": 1,
-        }
         assert np.array_equal(decode(base64.b64decode(record["image"])), np.full((28, 28), 3))
-        assert record.keys() == {"request_id", "index", "position", "revision", "image"}
+        assert record.keys() == {"input", "image"}
         assert document["unlabelled"] == 1
 
     def test_limit_chooses_among_the_least_confident(self, http: FlaskClient, store: FeedbackStore) -> None:
         store.save([sample(number, number / 32) for number in range(12)])
         (record,) = shown(http, "?limit=1")["records"]
-        assert record["request_id"] in {f"id-{number}" for number in range(10)}
+        assert number_of(record) < 10
 
     def test_labelled_answers_and_other_models_are_left_out(
         self, start_labelling: StartGateway, store: FeedbackStore
@@ -90,8 +90,10 @@ class TestUnlabelled:
         http = start_labelling(model_names=("shapes",))
         feedback: dict[str, Any] = {"label": "1", "labelled_at": START, "source": "feedback"}
         store.save([sample(1), sample(2, model="shapes"), sample(3, **feedback)])
-        assert [record["request_id"] for record in shown(http)["records"]] == ["id-1"]
-        assert [record["request_id"] for record in shown(http, "?model=shapes")["records"]] == ["id-2"]
+        assert [number_of(record) for record in shown(http)["records"]] == [1]
+        (other,) = shown(http, "?model=shapes")["records"]
+        assert number_of(other) == 2
+        assert_problem(label(http, other, "3"), 404, "feedback_unknown")
         assert shown(http)["unlabelled"] == 1
 
     @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "above=0.5"])
@@ -108,9 +110,7 @@ class TestLabels:
         before = sample(1, original=b"picture")
         store.save([before])
         (record,) = shown(http)["records"]
-        receipt = label(http, record, text).get_json()
-        assert receipt["label"] == text
-        assert receipt["revision"] != record["revision"]
+        assert label(http, record, text).get_json()["label"] == text
         (after,) = store.records(originals=True)
         assert (after.label, after.source, after.original) == (text, "label", b"picture")
         assert after.labelled_at
@@ -118,49 +118,29 @@ class TestLabels:
         document = shown(http)
         assert (document["records"], document["unlabelled"]) == ([], 0)
 
-    def test_null_withdraws_the_label_and_another_one_follows(
+    def test_null_withdraws_the_label_and_the_latest_one_counts(
         self, http: FlaskClient, store: FeedbackStore
     ) -> None:
         store.save([sample(1)])
         (record,) = shown(http)["records"]
-        record |= label(http, record, "3").get_json() | {"request_id": "id-1"}
-        record |= label(http, record, None).get_json() | {"request_id": "id-1"}
+        label(http, record, "3")
+        assert label(http, record, None).get_json()["label"] is None
         (withdrawn,) = store.records()
         assert (withdrawn.label, withdrawn.source) == (None, "sample")
-        assert [each["revision"] for each in shown(http)["records"]] == [record["revision"]]
-        assert label(http, record, "8").status_code == 200
+        assert shown(http)["records"] == [record]
+        for text in ("4", "8"):
+            assert label(http, record, text).status_code == 200
         assert [record.label for record in store.records()] == ["8"]
 
-    def test_second_label_of_a_shown_answer_is_a_conflict(
-        self, start_labelling: StartGateway, store: FeedbackStore
-    ) -> None:
-        one, other = start_labelling(), start_labelling()
-        store.save([sample(1)])
-        (record,) = shown(one)["records"]
-        assert shown(other)["records"] == [record]
-        assert label(one, record, "3").status_code == 200
-        assert_problem(label(other, record, "8"), 409, "label_conflict")
-        assert_problem(label(other, record, None), 409, "label_conflict")
-        assert [record.label for record in store.records()] == ["3"]
-
-    def test_label_of_a_replaced_answer_is_a_conflict_and_of_another_position_unknown(
+    def test_label_of_an_input_that_its_caller_has_labelled_or_that_is_gone_is_unknown(
         self, http: FlaskClient, store: FeedbackStore
     ) -> None:
         store.save([sample(1)])
         (record,) = shown(http)["records"]
-        store.save([sample(1, answered_at=START + timedelta(days=1))])
-        assert_problem(label(http, record, "3"), 409, "label_conflict")
-        assert_problem(label(http, record, "3", position=1), 404, "feedback_unknown")
-
-    def test_label_goes_to_the_shown_answer_of_two_with_the_same_request_id(
-        self, http: FlaskClient, store: FeedbackStore
-    ) -> None:
-        store.save([sample(number, request_id="same", caller=caller) for number, caller in enumerate("ab")])
-        first, _ = shown(http)["records"]
-        assert label(http, first, "3").status_code == 200
-        (second,) = shown(http)["records"]
-        assert label(http, second, "8").status_code == 200
-        assert {record.label for record in store.records()} == {"3", "8"}
+        store.save([sample(1, label="1", labelled_at=START, source="feedback")])
+        assert_problem(label(http, record, "3"), 404, "feedback_unknown")
+        store.delete(request_id="id-1")
+        assert_problem(label(http, record, "3"), 404, "feedback_unknown")
 
     def test_label_must_be_one_of_the_served_models(
         self, stub: StubModelServer, http: FlaskClient, store: FeedbackStore
@@ -179,9 +159,7 @@ class TestLabels:
         (record,) = shown(http)["records"]
         assert_problem(label(http, record, "7"), 503, "model_unavailable")
 
-    @pytest.mark.parametrize(
-        "change", [{"label": 7}, {"index": -1}, {"revision": None}, {"request_id": "id 1"}, {"more": 1}]
-    )
+    @pytest.mark.parametrize("change", [{"label": 7}, {"input": None}, {"input": "id 1"}, {"more": 1}])
     def test_malformed_label_is_refused(
         self, http: FlaskClient, store: FeedbackStore, change: dict[str, object]
     ) -> None:

@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 from werkzeug import exceptions
 from werkzeug.test import TestResponse
 
-from digit_core.errors import ConnectionFailedError, DigitError, ImageError
+from digit_core.errors import ClientClosedError, ConnectionFailedError, DigitError, ImageError
 from digit_core.images import NoInkError, to_png
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway import errors
@@ -120,8 +120,8 @@ def test_documented_codes_are_those_of_the_error_classes() -> None:
         exceptions.RequestEntityTooLarge,
         exceptions.UnsupportedMediaType,
     )
-    # ImageError is abstract; only the HTTP clients raise ConnectionFailedError, only functions NoInkError.
-    upstream = set(subclasses(DigitError)) - {ImageError, ConnectionFailedError, NoInkError}
+    # ImageError is abstract; only the clients raise two of these, only functions NoInkError.
+    upstream = {*subclasses(DigitError)} - {ImageError, ClientClosedError, ConnectionFailedError, NoInkError}
     kinds = {*subclasses(errors.GatewayError), *upstream, *http_errors, Exception}
     answers = [
         errors.problem_kind(kind)
@@ -227,7 +227,7 @@ def test_client_error_matches_its_schema(
         ("/v1/feedback/labels", {}, 200),
         ("/v1/feedback/labels", {"label": None}, 200),
         ("/v1/feedback/labels", {"label": "x"}, 422),
-        ("/v1/feedback/labels", {"revision": ""}, 409),
+        ("/v1/feedback/labels", {"input": "0" * 64}, 404),
     ],
 )
 def test_feedback_and_labels_match_their_schemas(
@@ -241,16 +241,18 @@ def test_feedback_and_labels_match_their_schemas(
     listed = label_http.get("/v1/feedback/unlabelled")
     validate_response(listed, PATHS["/v1/feedback/unlabelled"]["get"])
     operation = PATHS[path]["post"]
-    document: dict[str, Any] = {"request_id": "id-2"} | change
     if path.endswith("labels"):
-        document = {"label": "7"} | listed.get_json()["records"][0] | change
-        del document["image"]
+        document: dict[str, Any] = {"label": "7", "input": listed.get_json()["records"][0]["input"]} | change
     else:
+        document = {"request_id": "id-2"} | change
         picture = {"data": to_png(IMAGE), "content_type": "image/png"}
         label_http.post("/v1/predict", **picture, headers={"X-Request-ID": "id-2"})
     validate(document, operation["requestBody"]["content"]["application/json"]["schema"])
-    send = give_once if status == 404 or path.endswith("labels") else give
-    validate_response(send(label_http, path=path, **document), operation, status)
+    if path.endswith("labels"):
+        response = label_http.post(path, json=document)
+    else:
+        response = (give_once if status == 404 else give)(label_http, **document)
+    validate_response(response, operation, status)
     validate_response(label_http.post(path, json={}), operation, 400)
 
 

@@ -17,7 +17,7 @@ let model;
 let task;
 /** Key of each label, in order; none of more labels than there are keys, which are chosen by name. */
 let keys = [];
-/** Pictures that wait, the current one first: {request_id, index, position, revision, image}. */
+/** Pictures that wait, the current one first: {input, image}, with the digest of the input. */
 let waiting = [];
 let left = 0;
 const skipped = new Set();
@@ -25,8 +25,6 @@ const skipped = new Set();
 let last = null;
 /** True while a request is on its way: a key that is pressed then has no effect. */
 let isBusy = false;
-
-const keyOf = ({ request_id: requestId, index, position }) => `${requestId} ${index} ${position}`;
 
 async function start() {
   await run(async () => {
@@ -89,7 +87,7 @@ async function fetchPictures() {
   const limit = Math.min(MOST_FETCHED, FETCHED + skipped.size);
   const { records, unlabelled } = await request(`v1/feedback/unlabelled${toQuery({ model, limit })}`, {});
   left = unlabelled;
-  waiting = records.filter((record) => !skipped.has(keyOf(record)));
+  waiting = records.filter((record) => !skipped.has(record.input));
   await show();
 }
 
@@ -122,11 +120,7 @@ async function next() {
   await (waiting.length ? show() : fetchPictures());
 }
 
-async function send(record, label) {
-  const { image: _, ...key } = record;
-  const { revision } = await request("v1/feedback/labels", toJsonPost({ ...key, label }));
-  record.revision = revision;
-}
+const send = ({ input }, label) => request(`v1/feedback/labels${toQuery({ model })}`, toJsonPost({ input, label }));
 
 /** Give the current picture a label, "" for none of the classes. */
 function give(label) {
@@ -138,8 +132,8 @@ function give(label) {
       last = { record, label };
       left--;
     } catch (error) {
-      // Somebody else has labelled or deleted it: the next one is shown with the reason.
-      if (![404, 409].includes(error.status)) throw error;
+      // It was deleted, or its caller has labelled it: the next one is shown with the reason.
+      if (error.status !== 404) throw error;
       find("#problem").textContent = error.message;
     }
     await next();
@@ -148,7 +142,7 @@ function give(label) {
 
 function skip() {
   if (!waiting.length) return;
-  skipped.add(keyOf(waiting[0]));
+  skipped.add(waiting[0].input);
   run(next, fetchPictures);
 }
 
