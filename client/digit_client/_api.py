@@ -273,6 +273,7 @@ def _parse_prediction(item: dict[str, Any], answer: _Answer, position: int) -> P
         _parse_image(item),
         request_index=position,
         predicted_labels=None if named is None else tuple(map(str, named)),
+        box=_parse_box(item["box"]) if "box" in item else None,
     )
 
 

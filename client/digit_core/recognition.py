@@ -31,6 +31,11 @@ MAX_BATCH = 256
 _GROUP_BYTES = 8 * 1024 * 1024
 """Bytes of the prepared pictures of a group; gRPC buffers 16 MiB for a retry."""
 
+_SURE = 0.5
+"""Least confidence at which the coarse view decides: small digits of a number may leave one digit there."""
+_SURE_OF_ALL_INK = 0.7
+"""Least confidence of the model in all ink, as one digit that the reader does not find: it may be cut off."""
+
 PictureError: TypeAlias = ImageError | OSError
 """Error of one picture: it can't be read, decoded or taken by the model."""
 Pictures: TypeAlias = "Sequence[ImageSource | PictureError] | Batch"
@@ -265,10 +270,10 @@ class Recognition:
                 yield (yield from self._look(page, whole))
 
     def _look(self, page: Page, whole: tuple[Prediction, Pixels] | None) -> _Asking[Outcome[Prediction]]:
-        """Return the one digit that the reader finds, at the coarsest view at which the model agrees.
+        """Return the one digit that the reader finds, at the coarsest view that is sure of it.
 
-        Otherwise, and without a reader, the model decides on all ink of the picture: `whole` is its answer
-        and the crop, if it was asked before.
+        Where it finds none, and without a reader, the model decides on all ink of the picture: `whole` is its
+        answer and the crop, if it was asked before.
         """
         count: int | None = None
         with suppress(ReaderMissingError):
@@ -279,12 +284,14 @@ class Recognition:
                 count = len(digits)
                 if count == 1:
                     (index,) = digits
-                    answer, score = answers[index], float(found.digits.scores[index])
-                    return Outcome(
-                        replace(answer, confidence=score * answer.confidence), (found.glyphs[index],)
-                    )
+                    confidence = float(found.digits.scores[index]) * answers[index].confidence
+                    if confidence >= _SURE or factor == 1:
+                        box = page.to_picture(found.digits.boxes[index])
+                        answer = replace(answers[index], confidence=confidence, box=box)
+                        return Outcome(answer, (found.glyphs[index],))
         answer, crop = whole or (yield from self._ask_whole(page))
-        if count is not None:
+        is_sure = answer.is_digit is not None and answer.confidence >= _SURE_OF_ALL_INK
+        if count or (count == 0 and not is_sure):
             refusal: Refusal = "several_digits" if count else "no_digit"
             answer = replace(answer, refusal=refusal, count=count or None)
         return Outcome(answer, (crop,))

@@ -22,6 +22,9 @@ MIN_CONFIDENCE = 0.15
 a model gives a letter the digit that it resembles most, often with high confidence: a higher bar would refuse
 digits and few letters."""
 
+Box: TypeAlias = tuple[int, int, int, int]
+"""Left, top, width and height in pixels of the picture as sent, with its EXIF orientation applied."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Prediction:
@@ -34,7 +37,8 @@ class Prediction:
     `predicted_labels`, those whose probabilities reach the card's thresholds. `is_digit` is the probability
     that the image shows a digit at all, or None from a model without this output. `confidence` is the
     probability of the class at `index`, multiplied by `is_digit` where the model gives it, and by the
-    score of the reader where that found the digit. `model_version` is the version that answered.
+    score of the reader where that found the digit: then `box` has the part of the image that shows the digit,
+    else the answer stands for all ink. `model_version` is the version that answered.
 
     `request_id` is the ID of the request in the service's log, `request_index` the image's position in that
     request. `image` is the model's input as a PNG file if the call had `include="image"`, `response` the HTTP
@@ -54,6 +58,7 @@ class Prediction:
     response: "httpx.Response | None" = field(default=None, compare=False, repr=False)
     request_index: int = field(default=0, compare=False)
     predicted_labels: tuple[str, ...] | None = None
+    box: Box | None = None
 
     def __repr__(self) -> str:
         answer = self.answer() | {"model_version": self.model_version, "request_id": self.request_id}
@@ -91,7 +96,8 @@ class Prediction:
         """Return what was predicted as JSON values, without the probabilities of the classes.
 
         `digit` is there if the classes are the ten digits, `is_digit` if the model gives it, `count` if
-        several digits are the refusal, `predicted_labels` from a multi-label model.
+        several digits are the refusal, `predicted_labels` from a multi-label model, `box` if the reader found
+        the digit.
         """
         named = None if self.refusal or self.predicted_labels is not None else self.index
         answer: dict[str, Any] = {"label": None if named is None else self.labels[named]}
@@ -104,6 +110,8 @@ class Prediction:
             answer["count"] = self.count
         if self.predicted_labels is not None:
             answer["predicted_labels"] = self.predicted_labels
+        if self.box is not None:
+            answer["box"] = self.box
         return answer
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,10 +120,6 @@ class Prediction:
         Its members are those of `answer`, and the fields that are not None.
         """
         return self.answer() | _to_json(self)
-
-
-Box = tuple[int, int, int, int]
-"""Left, top, width and height in pixels of the picture as sent, with its EXIF orientation applied."""
 
 
 @dataclass(frozen=True, slots=True)

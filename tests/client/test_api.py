@@ -76,6 +76,7 @@ def parse(parser: Callable[..., Any], document: Any, **options: Any) -> Any:
         ({"predicted_labels": ["1", "2"]}, "predicted_labels", ("1", "2")),
         ({"refusal": "no_digit"}, "refusal", "no_digit"),
         ({"refusal": "several_digits", "count": 2}, "count", 2),
+        ({"box": [1, 2, 3, 4]}, "box", (1, 2, 3, 4)),
     ],
 )
 def test_parse_predictions_optional_field_is_taken(fields: dict[str, Any], name: str, expected: Any) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from digit_core.errors import (
     ReaderMissingError,
     ReadingNotSupportedError,
 )
-from digit_core.images import to_png
+from digit_core.images import Peaks, to_png
 from digit_core.recognition import (
     Classify,
     Find,
@@ -149,7 +150,7 @@ def test_predict_refusal_has_numbers_of_the_model(recognition: Recognizer, pictu
         )
 
 
-def test_predict_confidence_has_the_doubt_of_the_reader(
+def test_predict_answer_of_the_reader_has_its_doubt_and_its_box(
     recognition: Recognizer, calls: Calls, pictures: Any
 ) -> None:
     shade = np.linspace(0, 40, len(pictures["dark on white"])).astype(np.uint8)[:, np.newaxis]
@@ -158,6 +159,34 @@ def test_predict_confidence_has_the_doubt_of_the_reader(
     assert isinstance(outcome.result, Prediction)
     assert outcome.result.digit == expected.digit == 3
     assert outcome.result.confidence == pytest.approx(0.98 * expected.confidence, abs=1e-5)
+    assert expected.box is None
+    assert outcome.result.box is not None
+    left, top, width, height = outcome.result.box
+    assert (outcome.result.to_dict()["box"], width < height) == ([left, top, width, height], True)
+    assert 40 <= left < left + width <= 120
+    assert 40 <= top < top + height <= 120
+
+
+@pytest.mark.parametrize(("scores", "expected"), [([0.99], 3), ([0.3], ("several_digits", 2)), ([], 3)])
+def test_predict_coarse_view_decides_if_it_is_sure_and_all_ink_where_the_reader_finds_none(
+    model: LinearModel, digits: Any, scores: list[float], expected: Any
+) -> None:
+    """The reader finds the digits of these scores in the coarse view, and twice as many on the page."""
+    shade = np.linspace(0, 40, 640).astype(np.uint8)[:, np.newaxis]
+    page = np.maximum(cv2.resize(draw_lines([digits.one(3)]), (640, 640)), 40) - shade
+    boxes = np.array([[180, 180, 280, 280], [480, 180, 100, 280]], np.float32)
+
+    def find(levels: NDArray[np.uint8]) -> Peaks:
+        found = scores if len(levels) < 640 else [0.99] * 2 * len(scores)
+        classes = np.eye(11, dtype=np.float32)[[3] * len(found)]
+        peaks = Peaks(np.array(found, np.float32), classes, boxes[: len(found)])
+        return peaks.scaled(len(levels) / len(page))
+
+    def classify(batch: Any) -> list[Prediction]:
+        return [replace(each, confidence=0.9, is_digit=0.9) for each in model.classify(batch)]
+
+    (outcome,) = Recognizer(classify, DIGITS, find=find).predict([page])
+    assert answer(outcome) == expected
 
 
 def test_predict_blank_picture_has_black_input(recognition: Recognizer, pictures: Any) -> None:

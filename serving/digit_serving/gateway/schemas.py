@@ -119,6 +119,9 @@ class Prediction(TypedDict):
     the confidence is below the task card's `refuse_below`."""
     count: NotRequired[Annotated[int, Field(ge=2)]]
     """Number of digits on the image, of `several_digits`; `/v1/read` reads them."""
+    box: NotRequired[Box]
+    """Left, top, width and height of the digit, in pixels of the image as sent, with its EXIF orientation
+    applied, if the reader found the digit; otherwise the answer stands for all ink of the image."""
     digit: NotRequired[DigitNumber | None]
     """The most probable digit, null if the image is refused; absent if the classes are not the ten digits."""
     is_digit: NotRequired[Share]
