@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from digit_core.artifact.versions import sha256
+
 LOCK_FILE = "constraints.txt"
 
 
@@ -24,7 +26,7 @@ def describe(path: Path | None = None) -> dict[str, str | None]:
     revision = _git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     return {
         "git_revision": os.environ.get("DIGITS_GIT_REVISION") or revision,
-        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None,
+        "lock_sha256": sha256(lock) if lock.is_file() else None,
         **({"file": str(path), "file_sha256": _sha256(path)} if path else {}),
     }
 
@@ -32,7 +34,7 @@ def describe(path: Path | None = None) -> dict[str, str | None]:
 def _sha256(path: Path) -> str:
     """Return the checksum of a file, or of the names and contents of a folder's files."""
     if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256(path)
     digest = hashlib.sha256()
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         digest.update(f"{file.relative_to(path)} {_sha256(file)}\n".encode())

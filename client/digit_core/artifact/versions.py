@@ -48,7 +48,7 @@ class Version:
             return f"damaged: {SUMS} can't be read"
         for digest, name in (line.split("  ", 1) for line in sums if "  " in line):
             try:
-                is_same = _sha256(self.path / name) == digest
+                is_same = sha256(self.path / name) == digest
             except OSError:
                 is_same = False
             if not is_same:
@@ -130,12 +130,13 @@ def write_version(folder: Path, write: Callable[[Path], None], verify: Callable[
 
 def _write_sums(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS)
-    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     (folder / SUMS).parent.mkdir(exist_ok=True)
     (folder / SUMS).write_text("".join(lines))
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return the checksum of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

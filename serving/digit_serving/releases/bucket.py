@@ -17,10 +17,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
+from fsspec.implementations.dirfs import DirFileSystem
 
 from digit_core.artifact.models_config import STABLE, ModelsConfig
 from digit_core.artifact.models_folder import KEPT_VERSIONS, ModelsFolder, Report
-from digit_core.artifact.versions import ArtifactError, UnsignedError, Version, fsync
+from digit_core.artifact.versions import ArtifactError, UnsignedError, Version, fsync, sha256
 
 _STAGED_PREFIX = ".pulling-"
 _SERVED_FOLDER = Path("/models")
@@ -35,17 +36,17 @@ class Bucket:
         """Open the folder at `url`, which has to be one of object storage."""
         self.url = url.rstrip("/")
         with _artifact_errors(self.url):
-            self._files, self._root = fsspec.url_to_fs(self.url, use_listings_cache=False)
-        if "local" in self._files.protocol:
+            filesystem, root = fsspec.url_to_fs(self.url, use_listings_cache=False)
+        if "local" in filesystem.protocol:
             raise ArtifactError(f"{url} is no URL of object storage, such as s3://bucket/models")
+        self._files = DirFileSystem(root, filesystem)
 
     def read_config(self) -> tuple[ModelsConfig, dict[str, Any]]:
         """Return models.config, and the condition of a write: nobody else has changed the file."""
-        path = f"{self._root}/models.config"
         with _artifact_errors(f"{self.url}/models.config"):
             try:
-                tag = self._files.info(path).get("ETag")
-                config = ModelsConfig.parse(self._files.cat_file(path).decode())
+                tag = self._files.info("models.config").get("ETag")
+                config = ModelsConfig.parse(self._files.cat_file("models.config").decode())
             except FileNotFoundError:
                 return ModelsConfig.empty(), {"mode": "create"}
         return config, {"IfMatch": tag} if tag else {}
@@ -64,7 +65,7 @@ class Bucket:
                 return
             with _artifact_errors(f"{self.url}/models.config"):
                 try:
-                    self._files.pipe_file(f"{self._root}/models.config", str(changed).encode(), **condition)
+                    self._files.pipe_file("models.config", str(changed).encode(), **condition)
                     return
                 except OSError:
                     # Filesystems have different errors for an unmet condition.
@@ -74,16 +75,17 @@ class Bucket:
 
     def push(self, version: Version, report: Report) -> None:
         """Copy a version into the bucket, unless it is there. It is an error if it has other files there."""
-        url, place = f"{self.url}/{_key(version)}", f"{self._root}/{_key(version)}"
-        with _artifact_errors(url):
-            manifest = _to_manifest(version.path)
+        place = _key(version)
+        with _artifact_errors(f"{self.url}/{place}"):
+            sums = _checksums(version.path)
             there = self._manifest(version)
             if there is None:
+                manifest = _to_manifest(sums)
                 # An object appears whole, and the folder's name stands for its content.
-                paths, target = _parse(manifest), f"{place}/{_digest(manifest)}"
+                target = f"{place}/{_digest(manifest)}"
                 present = self._files.find(target)
-                missing = [path for path in paths if f"{target}/{path}" not in present]
-                report(f"Pushing {len(missing)} of {len(paths)} files of version {version.number} ...")
+                missing = [path for path in sums if f"{target}/{path}" not in present]
+                report(f"Pushing {len(missing)} of {len(sums)} files of version {version.number} ...")
                 for path in missing:
                     self._files.put_file(str(version.path / path), f"{target}/{path}")
                 try:
@@ -93,9 +95,9 @@ class Bucket:
                     # Filesystems have different errors for a file that exists.
                     if (there := self._manifest(version)) is None:
                         raise
-        if there != manifest:
-            raise ArtifactError(f"{url} has other files than {version.path}, and a version never changes")
-        report(f"{url} is complete.")
+            if _parse(there) != sums:
+                raise ArtifactError(f"it has other files than {version.path}, and a version never changes")
+        report(f"{self.url}/{place} is complete.")
 
     def pull(self, version: Version, check: Callable[[Path], None], report: Report) -> None:
         """Copy a version into its folder, which appears when it is complete. The caller holds a lock.
@@ -103,16 +105,16 @@ class Bucket:
         `check` gets the folder of the complete files, and raises UnsignedError to refuse them. It is an error
         if the folder exists with other files.
         """
-        path, place = version.path, f"{self._root}/{_key(version)}"
-        with _artifact_errors(f"{self.url}/{_key(version)}"):
+        path, place = version.path, _key(version)
+        with _artifact_errors(f"{self.url}/{place}"):
             manifest = self._manifest(version)
             if manifest is None:
                 raise ArtifactError("there is no such version, or no complete one")
-            if path.exists() and _to_manifest(path) != manifest:
-                raise ArtifactError(f"{path} has other files; remove one of the two versions")
             staged = path if path.exists() else path.with_name(f"{_STAGED_PREFIX}{path.name}")
-            if _to_manifest(staged) != manifest:
-                present, wanted = _checksums(staged), _parse(manifest)
+            wanted, present = _parse(manifest), _checksums(staged)
+            if present != wanted:
+                if staged == path:
+                    raise ArtifactError(f"{path} has other files; remove one of the two versions")
                 for each in present.keys() - wanted.keys():
                     (staged / each).unlink()
                 missing = [each for each in wanted if present.get(each) != wanted[each]]
@@ -120,7 +122,7 @@ class Bucket:
                 sources = [f"{place}/{_digest(manifest)}/{each}" for each in missing]
                 with suppress(FileNotFoundError):
                     self._files.get(sources, [str(staged / each) for each in missing])
-                if _to_manifest(staged) != manifest:
+                if _checksums(staged) != wanted:
                     raise ArtifactError(
                         "a file is missing or damaged; remove the version there and push it again"
                     )
@@ -136,11 +138,11 @@ class Bucket:
         """True if the bucket has the version with the same files."""
         with _artifact_errors(f"{self.url}/{_key(version)}"):
             manifest = self._manifest(version)
-            return manifest is not None and manifest == _to_manifest(version.path)
+            return manifest is not None and _parse(manifest) == _checksums(version.path)
 
     def _manifest(self, version: Version) -> bytes | None:
         with suppress(FileNotFoundError):
-            text: bytes = self._files.cat_file(f"{self._root}/{_key(version)}/manifest.json")
+            text: bytes = self._files.cat_file(f"{_key(version)}/manifest.json")
             return text
         return None
 
@@ -264,18 +266,17 @@ def _with_entry(config: ModelsConfig, versions: Sequence[Version], labels: Mappi
     return config
 
 
-def _to_manifest(folder: Path) -> bytes:
-    """Return the manifest of a folder, which the same files share."""
-    return json.dumps({"sha256": _checksums(folder)}, indent=2, sort_keys=True).encode() + b"\n"
+def _to_manifest(sums: Mapping[str, str]) -> bytes:
+    """Return the manifest of files, which the same files share."""
+    return json.dumps({"sha256": sums}, indent=2, sort_keys=True).encode() + b"\n"
 
 
 def _checksums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file by its path. Raise ArtifactError for a link to a folder."""
     sums = {}
-    for path in folder.rglob("*"):
+    for path in sorted(folder.rglob("*")):
         if path.is_file():
-            with path.open("rb") as file:
-                sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+            sums[path.relative_to(folder).as_posix()] = sha256(path)
         elif path.is_symlink() or not path.is_dir():
             # rglob does not look into links to folders, whose files would be missing.
             raise ArtifactError(f"{path} is neither a file nor a folder; put a copy in place of a link")
@@ -285,7 +286,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 def _parse(manifest: bytes) -> dict[str, str]:
     """Return the SHA-256 of each path. Raise ArtifactError if one leads elsewhere, or for damage."""
     try:
-        sums = dict(sorted(json.loads(manifest)["sha256"].items()))
+        sums = dict(json.loads(manifest)["sha256"].items())
     except (ValueError, LookupError, TypeError, AttributeError):
         sums = {}
     paths = [PurePosixPath(path) for path in sums]

@@ -354,7 +354,7 @@ def test_version_with_other_files_is_never_touched(s3: Any, folder: Path, to: Pa
     pull(to)
     before, pulled = s3.find("bucket", detail=True), contents(to)
     publish(folder, 11, b"another")
-    assert f"{URL}/digits/11 has other files than {folder}/digits/11" in fail_to_push(folder)
+    assert f"{URL}/digits/11: it has other files than {folder}/digits/11" in fail_to_push(folder)
     assert s3.find("bucket", detail=True) == before
     s3.rm("bucket/models/digits", recursive=True)
     push(folder)
@@ -368,7 +368,7 @@ def test_concurrent_pushers_of_different_files_one_wins(s3: Any, folder: Path, t
     (loser,) = (versions for versions, error in errors.items() if error)
     assert (
         errors[loser]
-        == f"{URL}/digits/11 has other files than {loser}/digits/11, and a version never changes"
+        == f"{URL}/digits/11: it has other files than {loser}/digits/11, and a version never changes"
     )
     (winner,) = errors.keys() - {loser}
     Bucket(URL).pull(version(tmp_path / "pulled", 11), lambda _: None, print)
