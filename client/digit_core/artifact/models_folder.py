@@ -15,11 +15,13 @@ what callers are answered with.
 import errno
 import fcntl
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from digit_core.artifact import verification
 from digit_core.artifact.models_config import STABLE, ModelsConfig
@@ -208,6 +210,13 @@ class ModelsFolder:
             self.write_config(config)
             return True
 
+    def remove(self, name: str) -> None:
+        """Remove a model's versions, its folder and its history. The caller holds the lock."""
+        for version in self.versions(name).values():
+            version.remove()
+        shutil.rmtree(self.root / name)
+        self._write_histories({key: value for key, value in self._histories().items() if key != name})
+
     def previous(self, name: str, label: str) -> int | None:
         """Return the version that had a label before the one that has it, None if none is known."""
         current = self.read_config().labels(name).get(label)
@@ -310,6 +319,9 @@ class ModelsFolder:
     def _write_history(self, name: str, label: str, versions: list[int]) -> None:
         histories = self._histories()
         histories.setdefault(name, {})[label] = versions
+        self._write_histories(histories)
+
+    def _write_histories(self, histories: dict[str, Any]) -> None:
         _write(self.root / _HISTORY_FILE, json.dumps(histories, indent=2) + "\n")
 
 

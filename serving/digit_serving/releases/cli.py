@@ -1,4 +1,4 @@
-"""`digits models`: list, promote, prune, copy and verify versions. Commands import their modules lazily."""
+"""`digits models`: list, promote, remove, copy and verify versions. Commands import their modules lazily."""
 
 import typing
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from digit_serving.releases.options import (
     job_options,
     model_options,
     name_option,
+    removal_options,
 )
 
 if typing.TYPE_CHECKING:
@@ -34,7 +35,7 @@ _public_key_option = option(
 
 @click.group()
 def models() -> None:
-    """List, promote, roll back, prune, copy and verify published versions."""
+    """List, promote, roll back, remove, copy and verify published versions."""
 
 
 @models.command()
@@ -113,6 +114,18 @@ def prune(keep: int, change: Change) -> None:
     """
     with change.releases() as releases:
         releases.prune(keep)
+
+
+@models.command()
+@removal_options
+@click.confirmation_option(prompt="Remove all versions of the model?")
+def remove(change: Change) -> None:
+    """Unload model NAME and remove all its versions.
+
+    The model that answers callers who name none can't be removed.
+    """
+    with change.releases() as releases:
+        releases.remove()
 
 
 @models.command()

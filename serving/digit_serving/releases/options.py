@@ -173,7 +173,12 @@ def endpoint_options(command: Command) -> Command:
 
 def change_options(command: Command) -> Command:
     """Add the options of a change to the command, and pass a Change to its parameter `change`."""
-    options = (models_option, name_option, *_CHANGE_OPTIONS, endpoint_options)
+    return _with_object(command, "change", Change, (models_option, name_option, *_CHANGE_OPTIONS, endpoint_options))
+
+
+def removal_options(command: Command) -> Command:
+    """Add the options of a change to the command of the model that its argument names."""
+    options = (click.argument("name"), models_option, *_CHANGE_OPTIONS, endpoint_options)
     return _with_object(command, "change", Change, options)
 
 

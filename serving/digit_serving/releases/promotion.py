@@ -1,4 +1,4 @@
-"""Promotion, rollback and pruning: changes of models.config that a running service has to follow."""
+"""Promotion, rollback and removal: changes of models.config that a running service has to follow."""
 
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -161,6 +161,29 @@ class Releases:
                 found[number].remove()
                 self.report(f"Removed {found[number].path} ({size / 1e6:.1f} MB).")
         self.report(f"Kept {', '.join(map(str, sorted(found.keys() - removed)))}.")
+
+    def remove(self) -> None:
+        """Remove all versions of the model, and its entry in models.config.
+
+        The model server unloads them before their files are removed. Raise ArtifactError if the model answers
+        callers who name none.
+        """
+        folder, others = self.folder, [name for name in self.folder.names() if name != self.name]
+        if folder.default() == self.name:
+            raise ArtifactError(
+                f"{self.name} answers callers who name no model; let another one do so first: "
+                "`digits models default NAME`"
+            )
+        with folder.lock():
+            found = folder.versions(self.name)
+            with self._restoring() as config:
+                if self.name in config.base_paths:
+                    folder.write_config(config.without(self.name))
+                if self.service:
+                    self.report(f"Waiting for the model server to unload {self.name} ...")
+                    self.service.wait_until_unloaded(found)
+            folder.remove(self.name)
+        self.report(f"Removed {self.name}. Left: {', '.join(others) or 'no model'}.")
 
     def _unload(self, config: ModelsConfig, removed: Collection[int]) -> None:
         """Take versions out of models.config, and wait until the model server has unloaded them."""

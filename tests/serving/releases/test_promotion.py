@@ -108,16 +108,17 @@ def test_promote_reader_asks_the_model_server_only(service: Service) -> None:
     (service.folder.root / "digits").rename(service.folder.root / "reader")
     text = service.folder.config_path.read_text()
     service.folder.config_path.write_text(text.replace('digits"', 'reader"'))
-    wait_until(lambda: has_loaded(service, "reader"))
+    wait_until(lambda: has_loaded(service, "reader", 3))
     result = service.run(
         "promote", 2, "--model", "reader", "--gateway", "http://127.0.0.1:1", "--timeout", 30
     )
     assert result.stdout.endswith("Version 2 is stable.\n"), result.stderr
 
 
-def has_loaded(service: Service, name: str) -> bool:
+def has_loaded(service: Service, name: str, count: int) -> bool:
     with suppress(ModelNotFoundError):
-        return len(service.server.versions(ModelRef(name), timeout=5)) == 3
+        statuses = service.server.versions(ModelRef(name), timeout=5)
+        return sum(status.is_available for status in statuses) == count
     return False
 
 
@@ -334,3 +335,22 @@ def test_prune_that_is_refused_keeps_every_version(published: Service) -> None:
     assert published.run("prune", "--keep", 0).exit_code == 2
     assert list(published.folder.versions("digits")) == [3, 2, 1]
     assert published.config == config
+
+
+def test_remove_unloads_a_model_and_keeps_the_others(service: Service) -> None:
+    shutil.copytree(service.versions, service.folder.root / "shapes")
+    with service.folder.lock():
+        service.folder.enter(service.folder.version("shapes", 1))
+    service.folder.set_default("digits")
+    wait_until(lambda: has_loaded(service, "shapes", 1))
+    refused = service.run("remove", "digits", "--yes")
+    assert refused.exit_code == 1
+    assert "let another one do so first: `digits models default NAME`" in refused.stderr
+    assert service.run("remove", "shapes", "--yes").stdout.splitlines() == [
+        "Waiting for the model server to unload shapes ...",
+        "Removed shapes. Left: digits.",
+    ]
+    assert not has_loaded(service, "shapes", 1)
+    assert (service.folder.names(), [*service.config.base_paths]) == (["digits"], ["digits"])
+    assert service.labelled() == 1
+    assert service.run("remove", "shapes", "--yes").exit_code == 1
