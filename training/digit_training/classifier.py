@@ -17,6 +17,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import TaskCard
+from digit_core.artifact.verification import reason_of
 from digit_training.errors import ModelError
 from digit_training.models import IS_DIGIT, PROBABILITIES, named_outputs
 
@@ -163,8 +164,7 @@ def load_saved_model(folder: Path, signature: str) -> keras.Model:
         signatures = tf.saved_model.load(str(folder)).signatures
     # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
     except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"not a SavedModel that TensorFlow can load: {reason}") from error
+        raise ModelError(f"not a SavedModel that TensorFlow can load: {reason_of(error)}") from error
     if signature not in signatures:
         known = ", ".join(sorted(signatures)) or "none"
         raise ModelError(f"there is no signature {signature!r} (see --signature); signatures: {known}")
@@ -222,7 +222,11 @@ def adapt(model: keras.Model, task: TaskCard, convention: Convention = Conventio
         answers = _to_probabilities(_select(answers, model, convention.output_name), convention.output)
     adapted = keras.Model(pixels, answers, name=model.name)
     noise = np.random.default_rng(0).integers(0, 256, (2, *task.shape), np.uint8)
-    probabilities = predict(adapted, noise, task)[PROBABILITIES]
+    try:
+        probabilities = predict(adapted, noise, task)[PROBABILITIES]
+    # TensorFlow does not document its exceptions for models that fail.
+    except Exception as error:
+        raise ModelError(f"it fails to answer: {reason_of(error)}") from error
     check_probabilities(probabilities, task, _HALF_TOLERANCE if is_half else _TOLERANCE)
     if is_half and not task.is_multi_label:
         answers = answers / keras.ops.sum(answers, axis=1, keepdims=True)

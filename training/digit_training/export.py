@@ -19,6 +19,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_core.artifact.task_card import TaskCard
+from digit_core.artifact.verification import reason_of
 from digit_core.artifact.versions import Version
 from digit_core.tfserving.codec import (
     CARD_INPUT,
@@ -138,8 +139,7 @@ def predict_saved_model(directory: Path, *images: NDArray[np.uint8]) -> list[Out
         return [_ask(signature, pictures) for pictures in images]
     # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
     except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"{directory} cannot be loaded and evaluated: {reason}") from error
+        raise ModelError(f"{directory} cannot be loaded and evaluated: {reason_of(error)}") from error
 
 
 def read_weights(version: Version, model: keras.Model, leading: int = 1) -> list[NDArray[np.float32]]:

@@ -6,6 +6,7 @@ status 1 means that the version fails, for the reason in the last line of standa
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from digit_core.errors import how_to_install
 
 _NO_TENSORFLOW = 3
 """Exit status without TensorFlow, which only this process imports."""
+_NAMED_ERROR = re.compile(r"\w+Error: ")
 _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     # A fit in the parent process may hold all of the GPU's memory.
@@ -30,12 +32,21 @@ def verify(version: Path) -> None:
     )
     if done.returncode == 0:
         return
-    reason = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
+    message = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
     if done.returncode == _NO_TENSORFLOW:
         raise ArtifactError(
-            f"{version} can't be verified without TensorFlow ({reason}); {how_to_install('training')}"
+            f"{version} can't be verified without TensorFlow ({message}); {how_to_install('training')}"
         )
-    raise ArtifactError(f"{version} can't be served: {reason}")
+    raise ArtifactError(f"{version} can't be served: {message}")
+
+
+def reason_of(error: Exception) -> str:
+    """Return the sentence of a TensorFlow error that tells most."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if "key=pyfunc" in str(error):
+        return "it calls Python code (tf.py_function), which a model server can't run"
+    # The first line of an error in a graph is its kind.
+    return next((line for line in lines if _NAMED_ERROR.match(line)), lines[0])
 
 
 def _warm_up(folder: str) -> None:
@@ -65,4 +76,4 @@ if __name__ == "__main__":
         sys.exit(_NO_TENSORFLOW)
     # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
     except Exception as error:
-        sys.exit(f"\n{str(error).strip().partition(chr(10))[0]}")
+        sys.exit(f"\n{reason_of(error)}")

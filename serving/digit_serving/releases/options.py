@@ -173,7 +173,9 @@ def endpoint_options(command: Command) -> Command:
 
 def change_options(command: Command) -> Command:
     """Add the options of a change to the command, and pass a Change to its parameter `change`."""
-    return _with_object(command, "change", Change, (models_option, name_option, *_CHANGE_OPTIONS, endpoint_options))
+    return _with_object(
+        command, "change", Change, (models_option, name_option, *_CHANGE_OPTIONS, endpoint_options)
+    )
 
 
 def removal_options(command: Command) -> Command:
