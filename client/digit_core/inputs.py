@@ -87,8 +87,8 @@ def media_type(data: bytes) -> str:
 def to_uint8_image(image: NDArray[np.generic]) -> Pixels:
     """Convert an array of any number type to uint8 pixels.
 
-    Booleans become 0 and 255; uint16 is scaled from 0..65535; floats are scaled from 0..1 unless one exceeds
-    1. All other numbers must lie in 0..255. Raise ImageShapeError or PixelValueError for other arrays.
+    Booleans become 0 and 255; of uint16 the upper eight bits are kept; floats are scaled from 0..1 unless one
+    exceeds 1. All other numbers must lie in 0..255. Raise ImageShapeError or PixelValueError for others.
     """
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
@@ -99,7 +99,7 @@ def to_uint8_image(image: NDArray[np.generic]) -> Pixels:
     if image.dtype == np.bool_:
         return image.astype(np.uint8) * np.uint8(255)
     if image.dtype == np.uint16:
-        return (image.astype(np.uint16) // 257).astype(np.uint8)
+        return (np.asarray(image, np.uint16) >> 8).astype(np.uint8)
     return _scale_numbers(image)
 
 

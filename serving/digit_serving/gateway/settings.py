@@ -152,7 +152,8 @@ class Settings(BaseSettings):
     max_digits: int = Field(default=64, ge=1)
     """Largest number of digits that /v1/read answers for an image."""
     max_pixels: int = Field(default=16_000_000, ge=1)
-    """Largest image that is decoded, in pixels."""
+    """Largest image that is decoded, in pixels. JPEGs, which are decoded downscaled, may have four times as
+    many: photographs of 64 megapixels by default."""
 
     api_keys: _File = None
     """File of API keys, managed with `digits keys`. If set, every request under /v1 needs one of its keys. A

@@ -20,6 +20,9 @@ _MAX_INLINE_PIXELS = 1_000_000
 _WEIGHT = 0.25
 """Weight of the latest call in the average duration of calls in the thread."""
 
+_WAITED = "the request waited too long to be read"
+_TOOK = "reading the images took too long"
+
 _Result = TypeVar("_Result")
 
 
@@ -55,10 +58,15 @@ class Work:
     def run_in_thread(
         self, context: RequestContext, function: Callable[..., _Result], *arguments: Any
     ) -> _Result:
-        """Call the function in the thread, unless the request waited too long, or would."""
+        """Call the function in the thread, unless the request waited too long, or would.
+
+        A call can't be interrupted: at the deadline the request is answered, and the thread goes on.
+        """
+        has_started = asyncio.Event()
 
         def check_time_and_call() -> _Result:
             self._check_time(context)
+            has_started.set()
             started = time.monotonic()
             try:
                 return function(*arguments)
@@ -72,10 +80,28 @@ class Work:
 
         self._check_time(context, self._queued * self._seconds)
         self._queued += 1
+        call = asyncio.get_running_loop().run_in_executor(self._executor, check_time_and_call)
         try:
-            return await_(asyncio.get_running_loop().run_in_executor(self._executor, check_time_and_call))
+            return await_(self._wait(context, call, has_started))
         finally:
             self._queued -= 1
+
+    async def _wait(
+        self, context: RequestContext, call: asyncio.Future[_Result], has_started: asyncio.Event
+    ) -> _Result:
+        """Return the call's result; cancel it if it doesn't start or end in time."""
+        latest_start = context.arrived_at + self._max_queue_time
+        try:
+            if not _is_read(context):
+                await asyncio.wait((call,), timeout=max(0.0, latest_start - time.monotonic()))
+                if not call.done() and not has_started.is_set():
+                    raise OverloadedError(_WAITED)
+            await asyncio.wait((call,), timeout=max(0.0, context.deadline - time.monotonic()))
+            if not call.done():
+                raise DeadlineExceededError(_TOOK)
+            return call.result()
+        finally:
+            call.cancel()
 
     def _check_time(self, context: RequestContext, expected: float = 0.0) -> None:
         """Raise OverloadedError if the first image waits longer than `max_queue_time` to be read.
@@ -84,11 +110,15 @@ class Work:
         that it still has to wait.
         """
         now = time.monotonic() + expected
-        is_unread = not context.decode_started_at and not context.waits
-        if is_unread and now - context.arrived_at > self._max_queue_time:
-            raise OverloadedError("the request waited too long to be read")
+        if not _is_read(context) and now - context.arrived_at > self._max_queue_time:
+            raise OverloadedError(_WAITED)
         if now > context.deadline:
-            raise DeadlineExceededError("reading the images took too long")
+            raise DeadlineExceededError(_TOOK)
+
+
+def _is_read(context: RequestContext) -> bool:
+    """True if the reading of the request's first image has begun."""
+    return bool(context.decode_started_at or context.waits)
 
 
 def _finish(context: RequestContext, request: Prepare, opened: ImageFile | Pixels) -> Page | Pixels:

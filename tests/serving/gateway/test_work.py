@@ -1,6 +1,7 @@
 """Work on pictures: the deadline of pictures, and their share of the event loop."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -78,6 +79,23 @@ def test_run_in_thread_behind_long_calls_is_refused_at_once() -> None:
     refused = [result for result in results if isinstance(result, OverloadedError)]
     assert 3 <= len(refused) <= 5
     assert time.monotonic() - started < 3
+
+
+def test_run_in_thread_during_an_endless_call_ends_in_time() -> None:
+    work, end = Work(Settings(deadline=1)), threading.Event()
+
+    def call() -> None:
+        work.run_in_thread(request_context(deadline=1), end.wait)
+
+    async def ask() -> Any:
+        return await asyncio.gather(bridge.run(call), bridge.run(call), return_exceptions=True)
+
+    try:
+        running, queued = greenlet_loop.run(ask())
+    finally:
+        end.set()
+    assert isinstance(running, DeadlineExceededError)
+    assert isinstance(queued, OverloadedError)
 
 
 @pytest.mark.parametrize("max_pixels", [10_000, 600_000])
