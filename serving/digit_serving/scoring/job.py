@@ -124,7 +124,7 @@ class Job:
             self._check_task(run, target)
             results.write_run(run)
             scorer = Scorer(run.source, target, run.model, run.version, run.read, self.timeout)
-            report(f"Scoring {len(pending):,} pictures; workers, which start first: {pool.workers} ...")
+            report(f"Starting {pool.workers} workers for {len(pending):,} pictures ...")
             with bar(len(pending)) as progress:
                 for batch in pool.score(pending, self.batch_size, scorer, results):
                     group.check()
