@@ -399,16 +399,3 @@ def test_load_saved_model_whose_signature_is_an_attribute_too(tmp_path: Path) ->
     pixels = np.random.default_rng(0).random((2, 64, 48, 3), np.float32)
     expected = module.serving_default(tf.constant(pixels))
     assert np.array_equal(predict(classifier.adapt(model, COLORS), pixels), expected)
-
-
-def test_adapt_model_that_calls_python_raises_model_error(tmp_path: Path) -> None:
-    class Calling(tf.Module):  # type: ignore[misc]
-        @tf.function(input_signature=[tf.TensorSpec([None, 64, 48, 3], tf.float32)])  # type: ignore[untyped-decorator]
-        def __call__(self, x: tf.Tensor) -> tf.Tensor:
-            (answers,) = tf.py_function(lambda pixels: [pixels[:, 0, :4, 0]], [x], [tf.float32])
-            return tf.ensure_shape(answers, [None, 4])
-
-    tf.saved_model.save(Calling(), str(tmp_path))
-    model = classifier.load_saved_model(tmp_path, "serving_default")
-    with pytest.raises(ModelError, match=r"it calls Python code \(tf.py_function\)"):
-        classifier.adapt(model, COLORS)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from digit_core.artifact.verification import verify
 from digit_core.artifact.versions import ArtifactError
@@ -16,10 +17,18 @@ def truncate_weights(version: Path) -> None:
     os.truncate(weights, weights.stat().st_size // 2)
 
 
+def call_python(version: Path) -> None:
+    """Replace the graph by one that calls a Python function of this process."""
+    pixels = tf.TensorSpec(None, tf.float32)
+    answer = tf.function(lambda pixels: tf.py_function(lambda: 0.0, [], tf.float32), input_signature=[pixels])
+    tf.saved_model.save(tf.Module(), str(version), signatures=answer)
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
         pytest.param(truncate_weights, "", id="truncated weights"),
+        pytest.param(call_python, "it calls Python code", id="Python function", marks=pytest.mark.slow),
         pytest.param(
             lambda version: shutil.rmtree(version / "variables"),
             "Failed to find any matching files",
