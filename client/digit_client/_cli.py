@@ -3,10 +3,11 @@
 import glob
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, TypeAlias, TypeVar
+from typing import Any, NoReturn, TextIO, TypeAlias
 
 import click
 from click.core import ParameterSource
@@ -34,7 +35,7 @@ IMAGE_SUFFIXES = {
 
 _Image: TypeAlias = tuple[str, Path | bytes]
 """Name of an image, and its path or content."""
-_Item = TypeVar("_Item")
+_Answer: TypeAlias = Prediction | Reading | DigitError | OSError
 
 # Errors that every other image would meet too.
 _SERVICE_FAILURES = (
@@ -139,25 +140,40 @@ def _ask(
     show: Path | None = None,
     **options: Any,
 ) -> None:
-    """Print what this method of the client answers to the images."""
-    # Lazy import: httpx takes longer to import than the rest of the command line.
-    from digit_client import Client
+    """Print what this method of the client answers to the images; exit with status 1 after an error."""
+    # Lazy imports: they take longer than the rest of the command line.
+    import asyncio
+
+    from digit_client import AsyncClient
 
     if options["version"] is not None and options["label"] is not None:
         raise click.UsageError("--version and --version-label are mutually exclusive")
     found = [image for argument in images for image in _expand_argument(argument, recursive)]
     if show and len(found) > 1:
         raise click.UsageError("--show takes one image")
+    save_boxes = None
+    if show:
+        # Before anything is asked: Pillow and OpenCV are optional.
+        from digit_client import _drawing
+
+        save_boxes = partial(_drawing.save_boxes, target=show)
     gateway = _find_gateway(url)
+    output = make_output(output_format, len(found) == 1)
     try:
-        client = Client(gateway.value, model=model, api_key=api_key, timeout=timeout)
+        client = AsyncClient(gateway.value, model=model, api_key=api_key, timeout=timeout)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    with client:
-        answers = _in_order(getattr(client, method)([source for _, source in found], **options))
-        if show:
-            answers = _save_boxes(answers, found[0][1], show)
-        _print_answers(found, answers, make_output(output_format, len(found) == 1), gateway)
+
+    async def ask() -> int:
+        answers = getattr(client, method)([source for _, source in found], **options)
+        async with client, aclosing(answers):
+            return await _print_answers(found, answers, output, gateway, save_boxes)
+
+    # Unlike those of a blocking client, requests of an asyncio client end with Ctrl-C.
+    failures = asyncio.run(ask())
+    if failures and len(found) > 1:
+        click.echo(f"{failures} of {len(found)} images failed", err=True)
+    sys.exit(1 if failures else 0)
 
 
 def _find_gateway(url: str | None) -> Address:
@@ -205,43 +221,31 @@ def _list_folder(folder: Path, recursive: bool) -> Iterator[Path]:
         yield from (Path(directory, name) for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _save_boxes(
-    answers: Iterable[Reading | DigitError | OSError], source: Path | bytes, target: Path
-) -> Generator[Reading | DigitError | OSError, None, None]:
-    """Write the image with the boxes of its reading to `target`; a failure takes the reading's place."""
-    # Lazy import: Pillow and OpenCV are optional.
-    from digit_client import _drawing
-
-    for answer in answers:
-        if isinstance(answer, Reading):
-            try:
-                _drawing.save_boxes(source, answer, target)
-            except (DigitError, OSError) as error:
-                answer = error
-        yield answer
-
-
-def _print_answers(
+async def _print_answers(
     images: Sequence[_Image],
-    answers: Generator[Prediction | Reading | DigitError | OSError, None, None],
+    answers: AsyncIterator[tuple[int, _Answer]],
     output: Output,
     gateway: Address,
-) -> NoReturn:
-    """Print the answer or the error of each image, in their order; exit with status 1 after an error."""
+    save_boxes: Callable[[Path | bytes, Reading], None] | None,
+) -> int:
+    """Print the answer or the error of each image, in their order, and return the number of errors."""
     failures = 0
     if output.name == "csv":
         click.echo(format_csv(output.columns))
-    with (
-        closing(answers),
-        click.progressbar(
-            length=len(images),
-            label="Reading",
-            file=sys.stderr,
-            show_pos=True,
-            hidden=len(images) == 1 or not sys.stderr.isatty(),
-        ) as bar,
-    ):
-        for (name, _), answer in zip(images, answers, strict=True):
+    with click.progressbar(
+        length=len(images),
+        label="Reading",
+        file=sys.stderr,
+        show_pos=True,
+        hidden=len(images) == 1 or not sys.stderr.isatty(),
+    ) as bar:
+        async for index, answer in _in_order(answers):
+            name, source = images[index]
+            if save_boxes and isinstance(answer, Reading):
+                try:
+                    save_boxes(source, answer)
+                except (DigitError, OSError) as error:
+                    answer = error
             if isinstance(answer, _SERVICE_FAILURES):
                 raise click.ClickException(_describe_failure(answer, gateway))
             if isinstance(answer, (DigitError, OSError)):
@@ -253,9 +257,18 @@ def _print_answers(
             is_lone_error = failures == len(images) == 1 and output.name == "table"
             click.echo(_over_progress_bar(text, sys.stdout), err=is_lone_error)
             bar.update(1)
-    if failures and len(images) > 1:
-        click.echo(f"{failures} of {len(images)} images failed", err=True)
-    sys.exit(1 if failures else 0)
+    return failures
+
+
+async def _in_order(answers: AsyncIterator[tuple[int, _Answer]]) -> AsyncIterator[tuple[int, _Answer]]:
+    """Yield the answers by their positions, each as soon as those before it have come."""
+    waiting: dict[int, _Answer] = {}
+    position = 0
+    async for index, answer in answers:
+        waiting[index] = answer
+        while position in waiting:
+            yield position, waiting.pop(position)
+            position += 1
 
 
 def _describe_failure(error: DigitError, gateway: Address) -> str:
@@ -263,17 +276,6 @@ def _describe_failure(error: DigitError, gateway: Address) -> str:
     if isinstance(error, ConnectionFailedError) and gateway.value == DEFAULT_URL:
         return f"{error.message}; `digits up` starts a service there"
     return gateway.explain(error.message)
-
-
-def _in_order(answers: Iterable[tuple[int, _Item]]) -> Generator[_Item, None, None]:
-    """Yield the answers by their positions, each as soon as those before it have come."""
-    waiting = {}
-    position = 0
-    for index, answer in answers:
-        waiting[index] = answer
-        while position in waiting:
-            yield waiting.pop(position)
-            position += 1
 
 
 def _over_progress_bar(text: str, stream: TextIO) -> str:
