@@ -1,6 +1,7 @@
 """Artifact: signatures, weights, warm-up requests and the model card."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -39,9 +40,11 @@ def unfitted_model(task: TaskCard) -> keras.Model:
 
 @pytest.mark.parametrize("task", [DIGITS, FASHION, COLORS, PHOTOS], ids=lambda task: task.name)
 def test_artifact_signatures_are_those_of_the_contract(task: TaskCard, tmp_path: Path) -> None:
-    export.save_model(unfitted_model(task), task, tmp_path / "1")
+    network = {"name": "linear", "accuracy": 0.5}
+    export.save_model(unfitted_model(task), task, tmp_path / "1", network)
     signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
-    assert set(signatures) == {"serving_default", "images", "card"}
+    layers_of_digits = {"layers"} if task.kind == "digits" else set()
+    assert set(signatures) == {"serving_default", "images", "card"} | layers_of_digits
     for name, key, spec in (
         ("serving_default", "pixels", tf.TensorSpec([None, *task.instance_shape], tf.float32, "pixels")),
         ("images", "images", tf.TensorSpec([None, *task.shape], tf.uint8, "images")),
@@ -56,8 +59,30 @@ def test_artifact_signatures_are_those_of_the_contract(task: TaskCard, tmp_path:
         (),
         {"unused": tf.TensorSpec([None], tf.uint8, "unused")},
     )
-    documents = card(unused=tf.zeros([2], tf.uint8))["card"].numpy().tolist()
-    assert [TaskCard.from_document(json.loads(document)) for document in documents] == [task] * 2
+    outputs = card(unused=tf.zeros([2], tf.uint8))
+    documents = [json.loads(document) for document in outputs["card"].numpy().tolist()]
+    assert [TaskCard.from_document(document) for document in documents] == [task] * 2
+    assert json.loads(outputs["network"].numpy()[1]) == network
+
+
+@pytest.mark.parametrize("network", [models.perceptron, models.convnet])
+def test_signature_layers_gives_what_each_activation_function_gives(
+    network: Callable[[], keras.Model], tmp_path: Path
+) -> None:
+    model = network()
+    export.save_model(model, DIGITS, tmp_path / "1")
+    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (2, 28, 28), np.uint8))
+    activations = signatures["layers"](images=images)
+    probabilities = signatures["images"](images=images)["probabilities"]
+    names = sorted(activations)
+    if model.name == "perceptron":
+        assert names == ["00_Dense", "01_Dense"]
+        assert np.array_equal(activations["01_Dense"], probabilities)
+    else:
+        assert names[:5] == [f"0{place}_Conv2D" for place in range(4)] + ["04_Dense"]
+        assert activations["00_Conv2D"].shape == (2, 14, 14, 32)
+        assert {name[3:] for name in names[5:]} == {"probabilities", "is_digit"}
 
 
 @pytest.mark.parametrize("task", [DIGITS, FASHION, COLORS, PHOTOS, UNEVEN], ids=lambda task: task.name)

@@ -27,6 +27,8 @@ from digit_core.tfserving.codec import (
     CARD_SIGNATURE,
     IMAGES_INPUT,
     IMAGES_SIGNATURE,
+    LAYERS_SIGNATURE,
+    NETWORK_OUTPUT,
     PIXELS_INPUT,
     PIXELS_SIGNATURE,
 )
@@ -35,7 +37,7 @@ from digit_training.classifier import Outputs, batch_size, check_backend, split,
 from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, Refusals
 from digit_training.fit import MAX_REFUSED, FitResult, Threshold
-from digit_training.models import named_outputs
+from digit_training.models import activated, named_outputs
 from digit_training.negatives import KINDS
 
 WARMUP_BATCH_SIZES = (1, 32)
@@ -68,7 +70,7 @@ def write_artifact(
 
     Raise ModelError if the SavedModel cannot be written.
     """
-    save_model(model, task, directory)
+    save_model(model, task, directory, {"name": card["model"], "accuracy": card["accuracy"]})
     write_extra(directory, card, _warmup_requests(task, warmup_images))
 
 
@@ -80,14 +82,17 @@ def write_extra(directory: Path, card: dict[str, Any], requests: Iterable[Predic
     (extra / "model.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
-def save_model(model: keras.Model, task: TaskCard, directory: Path) -> None:
+def save_model(
+    model: keras.Model, task: TaskCard, directory: Path, network: dict[str, Any] | None = None
+) -> None:
     """Write a SavedModel of a model that maps pixels float32 [n, *instance_shape] to probabilities [n, k].
 
     Its signature `serving_default` takes pixels float32 [n, *instance_shape] in the card's range; `images`
     takes images uint8 [n, *shape] and scales them; both give `probabilities` float32 [n, k], and `is_digit`
     float32 [n] if the model has this output. `card` takes `unused` uint8 [n] and gives the task card as JSON,
-    string [n]. Raise ModelError if Keras runs on another backend than TensorFlow, or if the directory cannot
-    be written.
+    string [n], and `network`, as JSON, too; `layers` takes what `images` takes, and gives the activations of
+    a network of digits. Raise ModelError if Keras runs on another backend than TensorFlow, or if the
+    directory cannot be written.
     """
     check_backend()
     low, high = task.range
@@ -99,22 +104,33 @@ def save_model(model: keras.Model, task: TaskCard, directory: Path) -> None:
     def from_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         return named_outputs(model, model(pixels, training=False))
 
+    def scale(images: tf.Tensor) -> tf.Tensor:
+        pixels = tf.cast(tf.reshape(images, [-1, *task.instance_shape]), tf.float32)
+        if task.range == (0, 255):
+            return pixels
+        pixels = pixels / max_pixel
+        return pixels if task.range == (0, 1) else low + pixels * (high - low)
+
     @tf.function(input_signature=[tf.TensorSpec([None, *task.shape], tf.uint8, IMAGES_INPUT)])  # type: ignore[untyped-decorator]
     def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels = tf.cast(tf.reshape(images, [-1, *task.instance_shape]), tf.float32)
-        if task.range != (0, 255):
-            pixels = pixels / max_pixel
-            pixels = pixels if task.range == (0, 1) else low + pixels * (high - low)
-        return named_outputs(model, model(pixels, training=False))
+        return named_outputs(model, model(scale(images), training=False))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *task.shape], tf.uint8, IMAGES_INPUT)])  # type: ignore[untyped-decorator]
+    def layers(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return dict(opened(scale(images), training=False))
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.uint8, CARD_INPUT)])  # type: ignore[untyped-decorator]
     def card(unused: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {CARD_OUTPUT: tf.fill(tf.shape(unused), json.dumps(task.to_document()))}
+        outputs = {CARD_OUTPUT: task.to_document()} | ({NETWORK_OUTPUT: network} if network else {})
+        return {name: tf.fill(tf.shape(unused), json.dumps(value)) for name, value in outputs.items()}
 
     # The module holds only the weights: with the model, the optimizer's state would be saved as well.
     module = tf.Module()
     module.weights = [max_pixel, *(weight.value for weight in model.weights)]
     signatures = {PIXELS_SIGNATURE: from_pixels, IMAGES_SIGNATURE: from_images, CARD_SIGNATURE: card}
+    if activations := activated(model) if task.kind == "digits" else {}:
+        opened = keras.Model(model.inputs, activations)
+        signatures[LAYERS_SIGNATURE] = layers
     try:
         tf.saved_model.save(module, str(directory), signatures)
     except tf.errors.OpError as error:

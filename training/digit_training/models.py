@@ -99,6 +99,24 @@ def output_layers(model: keras.Model) -> dict[str, keras.Layer]:
     return {PROBABILITIES: model.layers[-1]}
 
 
+def activated(model: keras.Model) -> dict[str, Any]:
+    """Return the outputs of the layers with an activation function, in their order.
+
+    The names have the layer's number, in two digits, and the output's name or the kind of the layer that is
+    activated.
+    """
+    outputs: dict[str, Any] = {}
+    kind = ""
+    for layer in model.layers:
+        if isinstance(layer, (layers.Dense, layers.Conv2D)):
+            kind = type(layer).__name__
+        function = getattr(layer, "activation", keras.activations.linear)
+        if isinstance(layer, layers.ReLU) or function is not keras.activations.linear:
+            name = layer.name if layer.name in (PROBABILITIES, IS_DIGIT) else kind or type(layer).__name__
+            outputs[f"{len(outputs):02}_{name}"] = layer.output
+    return outputs
+
+
 def named_outputs(model: keras.Model, outputs: Any) -> dict[str, Any]:
     """Return what the model answers as a dictionary of `probabilities` [n, k] and, if any, `is_digit` [n].
 

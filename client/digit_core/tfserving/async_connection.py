@@ -36,8 +36,8 @@ class AsyncConnection:
         self.target = target
         self._channel = calls.connect_async(target, credentials)
         self._stub = calls.Stub(self._channel)
-        self._cards: dict[ModelRef, tuple[int, TaskCard]] = {}
-        """Task card of each reference that was asked, with the version that gave it."""
+        self._cards: dict[ModelRef, tuple[int, TaskCard, codec.Network | None]] = {}
+        """Task card of each reference that was asked, with the version that gave it and its network."""
 
     async def predict(
         self,
@@ -54,7 +54,7 @@ class AsyncConnection:
         """
         started = time.monotonic()
         end = started + timeout
-        version, task = await self._card(model, end)
+        version, task, _ = await self._card(model, end)
         metadata = _metadata(request_id, trace)
         try:
             response = await self._call(self._stub.predict, codec.encode(batch, model), end, metadata)
@@ -75,7 +75,7 @@ class AsyncConnection:
         )
         if answered != version:
             # Another version has got the label.
-            version, task = self._cards[model] = await self._card(ModelRef(model.name, answered), end)
+            version, task, _ = self._cards[model] = await self._card(ModelRef(model.name, answered), end)
         try:
             predictions = codec.decode(response, task)
         except ValueError as error:
@@ -104,6 +104,19 @@ class AsyncConnection:
         """Return the task card of the version that the reference names, which the first call reads."""
         return (await self._card(model, time.monotonic() + timeout))[1]
 
+    async def network(self, model: ModelRef, *, timeout: float) -> codec.Network | None:
+        """Return name and test accuracy of a version's network, or None if it does not say them."""
+        return (await self._card(model, time.monotonic() + timeout))[2]
+
+    async def layers(
+        self, pixels: NDArray[np.uint8], model: ModelRef, *, timeout: float
+    ) -> list[tuple[str, NDArray[np.float32]]]:
+        """Return the activations of each layer for a picture, uint8 [*shape]; [] if the version has none."""
+        response = await self._ask_signature(codec.encode_layers(pixels, model), time.monotonic() + timeout)
+        return (
+            calls.decoded("layers from the model server", codec.decode_layers, response) if response else []
+        )
+
     async def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
         """Return the status of every version of the model, newest first."""
         request = GetModelStatusRequest(model_spec=codec.model_spec(model))
@@ -119,21 +132,25 @@ class AsyncConnection:
         """Close the connection; calls in flight fail."""
         await self._channel.close()
 
-    async def _card(self, model: ModelRef, end: float) -> tuple[int, TaskCard]:
+    async def _card(self, model: ModelRef, end: float) -> tuple[int, TaskCard, codec.Network | None]:
         if (known := self._cards.get(model)) is None:
             known = self._cards[model] = await self._read_card(model, end)
         return known
 
-    async def _read_card(self, model: ModelRef, end: float) -> tuple[int, TaskCard]:
-        try:
-            response = await self._call(self._stub.predict, codec.encode_card_request(model), end)
-        except ServiceError as error:
-            if not calls.lacks_card(error):
-                raise
-        else:
+    async def _read_card(self, model: ModelRef, end: float) -> tuple[int, TaskCard, codec.Network | None]:
+        if response := await self._ask_signature(codec.encode_card_request(model), end):
             card = calls.decoded("task card from the model server", codec.decode_card, response)
-            return codec.version_of(response), card
-        return await self.resolve(model, timeout=end - time.monotonic()), DIGITS
+            return codec.version_of(response), card, codec.decode_network(response)
+        return await self.resolve(model, timeout=end - time.monotonic()), DIGITS, None
+
+    async def _ask_signature(self, request: Any, end: float) -> Any:
+        """Return the response of a signature, or None if the version has no such signature."""
+        try:
+            return await self._call(self._stub.predict, request, end)
+        except ServiceError as error:
+            if not calls.lacks_signature(error):
+                raise
+            return None
 
     async def _call(
         self, method: Any, request: object, end: float, metadata: calls.Metadata = (), attempts: int = 2

@@ -160,8 +160,8 @@ def decoded(name: str, decode: Callable[..., _Decoded], *arguments: Any) -> _Dec
         raise ServiceError(f"unusable {name}: {error}") from error
 
 
-def lacks_card(error: ServiceError) -> bool:
-    """True if the error says that the model has no task card: it is one of the digits."""
+def lacks_signature(error: ServiceError) -> bool:
+    """True if the error says that the version has no task card, or no layers: it lacks the signature."""
     return error.reason == grpc.StatusCode.FAILED_PRECONDITION.name and "signature" in error.message
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,21 @@ CARD_SIGNATURE, CARD_INPUT, CARD_OUTPUT = "card", "unused", "card"
 """Signature that returns the task card: uint8 [n] to string [n]. Its input is unused; TensorFlow Serving's
 batching requires one."""
 
+NETWORK_OUTPUT = "network"
+"""Second output of `card`, string [n]: name and test accuracy of the network, as JSON."""
+LAYERS_SIGNATURE = "layers"
+"""Signature that takes what `images` takes, and gives the activations of each layer, float32 [n, ...]. The
+names of its outputs begin with the layer's number, in two digits."""
+
 PAGES_INPUT = "pages"
 """Input of the reader: grey pages, uint8 [n, h, w]."""
 
 Batch = NDArray[np.uint8] | NDArray[np.float32]
 """Model input: uint8 [n, *shape], or float32 [n, *instance_shape] in the task card's range."""
+
+
+Network = dict[str, Any]
+"""A version's network: its `name`, and its `accuracy` on the test set, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +98,22 @@ def decode_card(response: PredictResponse) -> TaskCard:
     if not isinstance(document, dict):
         raise ValueError("the task card is not a JSON object")
     return TaskCard.from_document(document)
+
+
+def decode_network(response: PredictResponse) -> Network | None:
+    """Return name and test accuracy of the network in the response to a card request, or None."""
+    values = response.outputs[NETWORK_OUTPUT].string_val if NETWORK_OUTPUT in response.outputs else ()
+    return json.loads(values[0]) if values else None
+
+
+def encode_layers(pixels: NDArray[np.uint8], model: ModelRef) -> PredictRequest:
+    """Convert a picture, uint8 [*shape], to a request for the activations of the layers."""
+    return _encode_input(pixels[np.newaxis], IMAGES_INPUT, LAYERS_SIGNATURE, model)
+
+
+def decode_layers(response: PredictResponse) -> list[tuple[str, NDArray[np.float32]]]:
+    """Return kind and activations of each layer in a response for one picture, in their order."""
+    return [(name[3:], _decode_tensor(response.outputs[name])[0]) for name in sorted(response.outputs)]
 
 
 def decode_peaks(response: PredictResponse) -> Peaks:

@@ -36,8 +36,8 @@ class Connection:
         self.target = target
         self._channel = calls.connect(target, credentials)
         self._stub = calls.Stub(self._channel)
-        self._cards: dict[ModelRef, tuple[int, TaskCard]] = {}
-        """Task card of each reference that was asked, with the version that gave it."""
+        self._cards: dict[ModelRef, tuple[int, TaskCard, codec.Network | None]] = {}
+        """Task card of each reference that was asked, with the version that gave it and its network."""
 
     def predict(
         self,
@@ -54,7 +54,7 @@ class Connection:
         """
         started = time.monotonic()
         end = started + timeout
-        version, task = self._card(model, end)
+        version, task, _ = self._card(model, end)
         metadata = _metadata(request_id, trace)
         try:
             response = self._call(self._stub.predict, codec.encode(batch, model), end, metadata)
@@ -75,7 +75,7 @@ class Connection:
         )
         if answered != version:
             # Another version has got the label.
-            version, task = self._cards[model] = self._card(ModelRef(model.name, answered), end)
+            version, task, _ = self._cards[model] = self._card(ModelRef(model.name, answered), end)
         try:
             predictions = codec.decode(response, task)
         except ValueError as error:
@@ -104,6 +104,19 @@ class Connection:
         """Return the task card of the version that the reference names, which the first call reads."""
         return (self._card(model, time.monotonic() + timeout))[1]
 
+    def network(self, model: ModelRef, *, timeout: float) -> codec.Network | None:
+        """Return name and test accuracy of a version's network, or None if it does not say them."""
+        return (self._card(model, time.monotonic() + timeout))[2]
+
+    def layers(
+        self, pixels: NDArray[np.uint8], model: ModelRef, *, timeout: float
+    ) -> list[tuple[str, NDArray[np.float32]]]:
+        """Return the activations of each layer for a picture, uint8 [*shape]; [] if the version has none."""
+        response = self._ask_signature(codec.encode_layers(pixels, model), time.monotonic() + timeout)
+        return (
+            calls.decoded("layers from the model server", codec.decode_layers, response) if response else []
+        )
+
     def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
         """Return the status of every version of the model, newest first."""
         request = GetModelStatusRequest(model_spec=codec.model_spec(model))
@@ -119,21 +132,25 @@ class Connection:
         """Close the connection; calls in flight fail."""
         self._channel.close()
 
-    def _card(self, model: ModelRef, end: float) -> tuple[int, TaskCard]:
+    def _card(self, model: ModelRef, end: float) -> tuple[int, TaskCard, codec.Network | None]:
         if (known := self._cards.get(model)) is None:
             known = self._cards[model] = self._read_card(model, end)
         return known
 
-    def _read_card(self, model: ModelRef, end: float) -> tuple[int, TaskCard]:
-        try:
-            response = self._call(self._stub.predict, codec.encode_card_request(model), end)
-        except ServiceError as error:
-            if not calls.lacks_card(error):
-                raise
-        else:
+    def _read_card(self, model: ModelRef, end: float) -> tuple[int, TaskCard, codec.Network | None]:
+        if response := self._ask_signature(codec.encode_card_request(model), end):
             card = calls.decoded("task card from the model server", codec.decode_card, response)
-            return codec.version_of(response), card
-        return self.resolve(model, timeout=end - time.monotonic()), DIGITS
+            return codec.version_of(response), card, codec.decode_network(response)
+        return self.resolve(model, timeout=end - time.monotonic()), DIGITS, None
+
+    def _ask_signature(self, request: Any, end: float) -> Any:
+        """Return the response of a signature, or None if the version has no such signature."""
+        try:
+            return self._call(self._stub.predict, request, end)
+        except ServiceError as error:
+            if not calls.lacks_signature(error):
+                raise
+            return None
 
     def _call(
         self, method: Any, request: object, end: float, metadata: calls.Metadata = (), attempts: int = 2

@@ -55,6 +55,8 @@ _SECURITY_HEADERS = {
 }
 _STATIC = Path(__file__).with_name("static")
 _SWAGGER = Path(__file__).with_name("swagger")
+_SCRIPTS = ("main.js", "label.js")
+"""Scripts that pages name; the other scripts are modules that they import."""
 _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 _SWAGGER_UI_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 
@@ -122,6 +124,9 @@ def pages(settings: Settings) -> Blueprint:
         """Return a page whose files have the digest of all in their paths, so that browsers may keep them."""
         return page_files[name].replace(b'"static/', b'"static/%s/' % digest.encode())
 
+    # Without it, browsers would find the modules that main.js imports only after its arrival.
+    modules = sorted(name for name in page_files if name.endswith(".js") and name not in _SCRIPTS)
+    preload = ", ".join(f"<static/{digest}/{name}>; rel=modulepreload" for name in modules)
     page_html, label_html, docs_html = (
         versioned("index.html"),
         versioned("label.html"),
@@ -135,6 +140,7 @@ def pages(settings: Settings) -> Blueprint:
             response = _cacheable(index_json, "application/json")
         else:
             response = _cacheable(page_html, _MIMETYPES[".html"])
+            response.headers["Link"] = preload
         response.vary.add("Accept")
         return response
 

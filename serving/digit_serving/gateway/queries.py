@@ -62,9 +62,11 @@ class PredictQuery(VersionQuery):
     """Query of /v1/predict."""
 
     include: Annotated[
-        tuple[Literal["image", "labels"], ...], Field(min_length=1), BeforeValidator(_split_at_commas)
+        tuple[Literal["image", "labels", "layers"], ...],
+        Field(min_length=1),
+        BeforeValidator(_split_at_commas),
     ] = ()
-    """Include the model's input image, or the probability of each label."""
+    """Include the model's input image, the probability of each label, or the activations of each layer."""
     top: Annotated[int, Field(ge=1, le=1000), _Digits] | None = None
     """Number of the most probable classes listed in `top`, instead of `probabilities`."""
 

@@ -103,6 +103,19 @@ class RankedClass(TypedDict):
     probability: Share
 
 
+class Layer(TypedDict):
+    """Activations of a layer for one picture."""
+
+    name: str
+    """Kind of the layer."""
+    shape: Annotated[Sequence[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=3)]
+    """Height, width and number of the maps, or the number of units."""
+    peak: float
+    """Largest activation, white in `image`."""
+    image: Png
+    """Maps beside each other, in rows of up to 16, a pixel apart; a unit is a map of one pixel."""
+
+
 class Prediction(TypedDict):
     """The class of one image, or the refusal of an image without a digit or with several."""
 
@@ -136,6 +149,8 @@ class Prediction(TypedDict):
     image: NotRequired[Png]
     """The model's input, if requested by `?include=image`: a PNG of the shape in the task card; for digits
     28×28, light ink on dark."""
+    layers: NotRequired[Sequence[Layer]]
+    """Activations of each layer, if requested by `?include=layers`; empty if the version gives none."""
 
 
 class Predictions(TypedDict):
@@ -189,12 +204,22 @@ class Readings(TypedDict):
     request_id: RequestId
 
 
+class Network(TypedDict):
+    """A version's network, from its model card."""
+
+    name: str
+    accuracy: Share | None
+    """Accuracy on its test set; null if it was not tested."""
+
+
 class ModelVersion(TypedDict):
     """A version of the model and its state."""
 
     version: Version
     state: State
     """State in the version's life cycle."""
+    network: NotRequired[Network]
+    """The network; absent if the version does not say it."""
 
 
 class CardInput(TypedDict):

@@ -16,6 +16,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import (
@@ -30,7 +31,7 @@ from digit_core.recognition import Classify, Find
 from digit_core.results import Prediction
 from digit_core.tfserving.async_connection import AsyncConnection
 from digit_core.tfserving.calls import VersionStatus
-from digit_core.tfserving.codec import Batch, ModelRef
+from digit_core.tfserving.codec import Batch, ModelRef, Network
 from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import DefaultMissingError, UnknownModelError
 from digit_serving.gateway.request import Call, RequestContext, Wait
@@ -142,6 +143,22 @@ class Upstream:
             if name in self._settings.models:
                 raise UnavailableError(error.message) from error
             raise UnknownModelError(f"The service has no model {name}.") from error
+
+    def network(self, name: str, version: int) -> Network | None:
+        """Return name and test accuracy of a version's network, or None if they can't be known."""
+        try:
+            model = ModelRef(name, version)
+            return await_(self._model_server.network(model, timeout=self._settings.deadline))
+        except DigitError:
+            return None
+
+    def layers(
+        self, context: RequestContext, pixels: NDArray[np.uint8]
+    ) -> list[tuple[str, NDArray[np.float32]]]:
+        """Return the activations of each layer of the version that answers, for a picture uint8 [*shape]."""
+        return self._call(
+            context, lambda model: self._model_server.layers(pixels, model, timeout=context.remaining())
+        )
 
     def labels(self, name: str) -> dict[str, int]:
         """Return the version of each label that has one. TensorFlow Serving has no call that lists labels."""

@@ -17,6 +17,7 @@ from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import ImageError, ModelNotFoundError, TooManyDigitsError, UnavailableError
 from digit_core.recognition import Outcome, Recognition, Steps, drive, to_pixels
 from digit_core.results import Digit, Line, Prediction, Reading
+from digit_core.tfserving.calls import VersionStatus
 from digit_serving.gateway import schemas
 from digit_serving.gateway.body import Body, BodyParser
 from digit_serving.gateway.errors import image_problem
@@ -52,7 +53,8 @@ class Views:
     def predict(self) -> Response:
         """Answer each picture with its class, or with its refusal."""
         query = parse_query(PredictQuery, request.args)
-        return self._answer("predictions", query, Recognition.predict, _prediction_document)
+        describe = self._with_layers if "layers" in query.include else _prediction_document
+        return self._answer("predictions", query, Recognition.predict, describe)
 
     def read(self) -> Response:
         """Answer each picture with its digits."""
@@ -72,7 +74,7 @@ class Views:
             task = None
         content: schemas.Models = {
             "name": name,
-            "versions": [{"version": status.version, "state": status.state} for status in statuses],
+            "versions": [self._version(name, status) for status in statuses],
             "labels": self._upstream.labels(name),
             "task": task.to_document() if task else None,  # type: ignore[typeddict-item]
             "models": tuple(dict.fromkeys((*self._settings.models, name))),
@@ -80,6 +82,21 @@ class Views:
             "request_id": context.request_id,
         }
         return json_response(content)
+
+    def _version(self, name: str, status: VersionStatus) -> schemas.ModelVersion:
+        document: schemas.ModelVersion = {"version": status.version, "state": status.state}
+        if status.is_available and (network := self._upstream.network(name, status.version)):
+            document["network"] = network  # type: ignore[typeddict-item]
+        return document
+
+    def _with_layers(
+        self, prediction: Prediction, inputs: Sequence[NDArray[Any]], task: TaskCard, query: PredictQuery
+    ) -> schemas.Prediction:
+        """Return the document of a prediction, with what a second call says of the layers."""
+        document = _prediction_document(prediction, inputs, task, query)
+        layers = self._upstream.layers(g.context, to_pixels(inputs[0], task))
+        document["layers"] = [_layer(name, values) for name, values in layers]
+        return document
 
     def _answer(
         self,
@@ -196,6 +213,20 @@ def _digit(digit: Digit, shown: Iterator[str]) -> schemas.Digit:
     if image := next(shown, None):
         document["image"] = image
     return document
+
+
+def _layer(name: str, values: NDArray[np.float32]) -> schemas.Layer:
+    """Return the document of a layer's activations, float32 [h, w, maps] or [units]."""
+    maps = np.atleast_3d(values) if values.ndim > 1 else values.reshape(1, 1, -1)
+    peak = float(maps.max())
+    height, width, count = maps.shape
+    gap = 1 if height * width > 1 else 0
+    columns = max(number for number in range(1, 17) if count % number == 0)
+    grey = (maps.clip(0) * (255 / max(peak, 1e-9))).astype(np.uint8)
+    framed = np.pad(grey, ((0, gap), (0, gap), (0, 0))).transpose(2, 0, 1)
+    rows = framed.reshape(-1, columns, height + gap, width + gap).transpose(0, 2, 1, 3)
+    image = images.to_png(rows.reshape(-1, columns * (width + gap)))
+    return {"name": name, "shape": values.shape, "peak": peak, "image": base64.b64encode(image).decode()}
 
 
 def _shortest(probabilities: Sequence[float]) -> Any:

@@ -1,11 +1,17 @@
 """Drawing on the canvas: pen, undo, clear and examples, also while the service is offline or slow."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.e2e.page.accessibility import violations
+from digit_core.images import to_png
+from tests.e2e.page.accessibility import assert_accessible, violations
 from tests.e2e.page.pen import STROKES, draw, draw_without_release, to_viewport
 from tests.e2e.page.responses import reading_of
 
@@ -110,10 +116,64 @@ def test_pen_width_tripled_triples_stroke_width(page: Page) -> None:
     assert widths[1] == pytest.approx(3 * widths[0], rel=0.1)
 
 
-def test_pick_each_example_shows_its_digit(page: Page) -> None:
+def test_empty_page_invites_and_each_example_is_read(page: Page) -> None:
+    expect(page.locator("#demo path")).to_have_count(4)
+    for name, text in (("photo", "202617"), ("five", "5"), ("squared paper", "1984")):
+        page.get_by_role("button", name=f"Example: {name}", exact=True).click()
+        expect(page.locator(".reading")).to_have_text(text)
+        page.get_by_role("button", name="Clear").click()
+        expect(page.get_by_role("heading", name="Write, and watch the network read.")).to_be_visible()
     for digit in range(10):
         page.get_by_role("button", name=f"Example: {digit}").click()
         expect(page.locator(".reading")).to_have_text(str(digit))
+
+
+def test_reload_and_link_show_the_same_drawing_and_images_have_no_link(
+    page: Page, open_page: Callable[..., Page]
+) -> None:
+    draw(page, 4)
+    expect(page.locator(".reading")).to_have_text("4")
+    page.reload()
+    expect(page.locator(".reading")).to_have_text("4")
+    linked = open_page("/" + page.evaluate("location.hash"))
+    expect(linked.locator(".bars")).to_have_text(page.locator(".bars").text_content() or "")
+    linked.get_by_role("button", name="Undo").click()
+    expect(linked.locator("#placeholder")).to_be_visible()
+    assert "#" not in linked.url
+    linked.goto(linked.url + "#drawing=4g.zz~.9v")
+    expect(linked.locator("#placeholder")).to_be_visible()
+
+
+def test_copied_calls_print_what_the_page_shows(page: Page, tmp_path: Path) -> None:
+    printed: list[str] = []
+    page.on("console", lambda message: printed.append(message.text))
+    draw(page, 7)
+    expect(page.locator(".reading")).to_have_text("7")
+    page.get_by_role("button", name="Copy link or call").click()
+    assert_accessible(page)
+    dialog = page.get_by_role("dialog")
+
+    def text_of(form: str) -> str:
+        dialog.get_by_role("radio", name=form).check()
+        return dialog.locator("pre").inner_text()
+
+    assert text_of("Link") == page.url
+    curl = subprocess.run(["bash", "-c", text_of("curl")], capture_output=True, check=True)
+    assert json.loads(curl.stdout)["readings"][0]["text"] == "7"
+    python = subprocess.run([sys.executable, "-c", text_of("Python")], capture_output=True, check=True)
+    assert python.stdout.decode().strip() == "7"
+    page.evaluate(f"async () => {{ {text_of('JavaScript')} }}")
+    assert printed == ["7"]
+    page.keyboard.press("Escape")
+    # A picture that is too large for a command is named in place of its bytes.
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8)
+    (tmp_path / "it's.png").write_bytes(to_png(noise))
+    page.locator("#file").set_input_files(tmp_path / "it's.png")
+    page.get_by_role("button", name="Copy link or call").click()
+    expect(dialog.get_by_role("radio", name="Link")).to_be_disabled()
+    done = subprocess.run(["bash", "-c", text_of("curl")], capture_output=True, check=True, cwd=tmp_path)
+    assert "readings" in json.loads(done.stdout)
+    subprocess.run([sys.executable, "-c", text_of("Python")], check=True, cwd=tmp_path)
 
 
 def test_offline_then_online_keeps_drawing_and_shows_prediction(

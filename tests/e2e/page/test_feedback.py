@@ -134,7 +134,7 @@ def test_next_answer_gets_its_own_feedback(page: Page, gateway: StubGateway) -> 
 
 def test_buttons_while_drawing_are_disabled(page: Page) -> None:
     """The answer in view is that of an unfinished digit, and another one is to come."""
-    expect(button(page, "Right")).to_be_disabled()
+    expect(page.locator("#right")).to_be_disabled()
     respond_with_lines(page, "1")
     with page.expect_response("**/v1/read*"):
         draw_without_release(page, STROKES[4][0])

@@ -60,7 +60,7 @@ def send(page: Page, file: Path, text: str) -> list[Any]:
 
 
 def test_image_chosen_photographed_pasted_or_dropped_shows_prediction(page: Page) -> None:
-    expect(page.get_by_role("heading", name="drop or paste a picture")).to_be_visible()
+    expect(page.get_by_text("drop or paste a picture")).to_be_visible()
     for way in ("Image", "Image", "Camera", "paste", "drop"):
         if way in ("paste", "drop"):
             page.evaluate(DISPATCH_FILE, [way, base64.b64encode(FIVE.read_bytes()).decode()])

@@ -117,15 +117,22 @@ def predict_response(
     probabilities: NDArray[np.float32], version: int = 1, is_digit: NDArray[np.float32] | None = None
 ) -> PredictResponse:
     """Build a model server's response: probabilities float32 [n, 10], and optionally is_digit float32 [n]."""
+    outputs = {codec.OUTPUT: probabilities}
+    return outputs_response(
+        outputs if is_digit is None else outputs | {codec.IS_DIGIT_OUTPUT: is_digit}, version
+    )
+
+
+def outputs_response(outputs: dict[str, NDArray[np.float32]], version: int = 1) -> PredictResponse:
+    """Build a model server's response of these outputs."""
     response = PredictResponse()
     response.model_spec.version.value = version
-    for name, output in ((codec.OUTPUT, probabilities), (codec.IS_DIGIT_OUTPUT, is_digit)):
-        if output is not None:
-            tensor = response.outputs[name]
-            tensor.dtype = DT_FLOAT
-            tensor.tensor_content = output.tobytes()
-            for size in output.shape:
-                tensor.tensor_shape.dim.add(size=size)
+    for name, output in outputs.items():
+        tensor = response.outputs[name]
+        tensor.dtype = DT_FLOAT
+        tensor.tensor_content = output.tobytes()
+        for size in output.shape:
+            tensor.tensor_shape.dim.add(size=size)
     return response
 
 
@@ -184,6 +191,14 @@ class TemplateModel:
         return predict_response(probabilities, version, is_digit.astype(np.float32))
 
 
+NETWORK = {"name": "perceptron", "accuracy": 0.9}
+LAYERS = {
+    "00_Conv2D": np.array([[[[4, 0], [0, -1]], [[0, 2], [0, 0]]]], np.float32),
+    "01_Dense": np.array([[0.5, 1, 0]], np.float32),
+}
+"""Network and activations of all versions of TaskModels."""
+
+
 class TaskModels:
     """Predict handler of models with task cards, by name and version in `tasks`; the newest one answers.
 
@@ -214,7 +229,11 @@ class TaskModels:
         version = self.resolve(spec, context)
         task = self.tasks[spec.name][version]
         if spec.signature_name == codec.CARD_SIGNATURE:
-            return card_response(json.dumps(task.to_document()), version)
+            response = card_response(json.dumps(task.to_document()), version)
+            response.outputs[codec.NETWORK_OUTPUT].string_val.append(json.dumps(NETWORK).encode())
+            return response
+        if spec.signature_name == codec.LAYERS_SIGNATURE:
+            return outputs_response(LAYERS, version)
         batch = request_input(request)
         is_images = spec.signature_name == "images"
         if batch.shape[1:] != (task.shape if is_images else task.instance_shape):
@@ -297,6 +316,8 @@ class StubModelServer:
     def _predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         if request.model_spec.signature_name == codec.CARD_SIGNATURE:
             return self._card(request, context)
+        if request.model_spec.signature_name == codec.LAYERS_SIGNATURE:
+            return self._other_signature(request, context)
         if request.model_spec.name == READER_NAME:
             return self._page(request, context)
         self.calls += 1
@@ -313,9 +334,12 @@ class StubModelServer:
         self.card_calls += 1
         if self.answer_card:
             return self.answer_card(request, context)
+        return self._other_signature(request, context)
+
+    def _other_signature(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         if isinstance(self.answer, TaskModels):
             return self.answer(request, context)
-        message = 'Serving signature name: "card" not found in signature def'
+        message = f'Serving signature name: "{request.model_spec.signature_name}" not found in signature def'
         raise context.abort(grpc.StatusCode.FAILED_PRECONDITION, message)
 
     def _metadata(

@@ -23,6 +23,7 @@ from tests import greenlet_loop
 from tests.serving.gateway.conftest import (
     FASHION,
     IMAGE,
+    NETWORK,
     SHAPES,
     StubModelServer,
     TaskModels,
@@ -228,7 +229,7 @@ def test_models_describes_each_model(stub: StubModelServer) -> None:
     assert document.pop("request_id")
     assert document == {
         "name": "fashion",
-        "versions": [{"version": 5, "state": "AVAILABLE"}],
+        "versions": [{"version": 5, "state": "AVAILABLE", "network": NETWORK}],
         "labels": {"stable": 5},
         "task": FASHION.to_document(),
         "models": ["shapes", "fashion"],
@@ -300,7 +301,8 @@ def test_task_is_asked_by_the_first_requests_only(stub: StubModelServer) -> None
         models = list(threads.map(lambda _: predict_model(http, ""), range(24)))
     assert {model["version"] for model in models} == {1}
     assert http.get("/v1/models").status_code == 200
-    assert stub.card_calls == 1
+    # One for the default, one for the list of the versions.
+    assert stub.card_calls == 2
     for _ in range(2):
         assert predict_model(http, "?version=1")["version"] == 1
     assert stub.card_calls == 2

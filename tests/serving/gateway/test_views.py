@@ -344,6 +344,21 @@ class TestOtherTasks:
         assert [entry["index"] for entry in prediction["top"]] == [999, 0, 1, 2, 3]
         assert prediction["top"][0] == {"label": "class 999", "index": 999, "probability": 1}
 
+    def test_predict_include_layers_shows_maps_beside_each_other_and_units_as_pixels(
+        self, stub: StubModelServer, http: FlaskClient
+    ) -> None:
+        stub.answer = TaskModels(digits={1: SHAPES})
+        (prediction,) = post(http, "/v1/predict?include=layers", np.zeros(SHAPES.shape, np.uint8))
+        maps, units = prediction["layers"]
+        assert (maps["name"], maps["shape"], maps["peak"]) == ("Conv2D", [2, 2, 2], 4)
+        assert (units["name"], units["shape"], units["peak"]) == ("Dense", [3], 1)
+        assert shown(maps).tolist() == [[255, 0, 0, 0, 0, 0], [0, 0, 0, 127, 0, 0], [0] * 6]
+        assert shown(units).tolist() == [[127, 255, 0]]
+
+    def test_predict_include_layers_of_version_without_them_is_empty(self, http: FlaskClient) -> None:
+        (prediction,) = post(http, "/v1/predict?include=layers", np.zeros((28, 28), np.uint8))
+        assert prediction["layers"] == []
+
     def test_predict_multi_label_names_labels_and_has_no_label(
         self, stub: StubModelServer, http: FlaskClient
     ) -> None:

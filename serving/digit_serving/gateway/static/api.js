@@ -1,11 +1,13 @@
-// Client of the HTTP API, which has the same origin as the page.
-import { promptForKey, storedKey } from "./api-key.js";
+// Client of the HTTP API, which has the same origin as the page. The tab's session storage keeps the API key.
 
 const TIMEOUT_MS = 10_000;
+const STORAGE_KEY = "digits-key";
 // Retryable statuses. A proxy before the gateway may send them without a problem document.
 const BUSY = "The service is busy.";
 const UNAVAILABLE = "The service is unavailable.";
 const RETRYABLE = { 429: BUSY, 502: UNAVAILABLE, 503: UNAVAILABLE, 504: BUSY };
+
+let openPrompt = null;
 
 /** A failed request: a sentence for the user, the HTTP status (0 without a response), the problem's code, and if a
  *  retry may succeed. */
@@ -21,14 +23,15 @@ export class ApiError extends Error {
 /** Read the digits of an image file: {lines: [{text, answers}], answers, version, requestId, milliseconds, isNumber}.
  *
  *  `selection` is {model, version}; an empty string selects the service's default. `answers` are those of all lines:
- *  {label, index, labels, confidence, probabilities, box, image}. `box` is [left, top, width, height] in pixels of the
+ *  {label, index, labels, confidence, probabilities, shares, box, image}. `shares` are the probabilities times that of a
+ *  digit at all, which make the answer's its confidence, and at last the share of no digit. `box` is [left, top, width, height] in pixels of the
  *  file, `image` the network's input as a PNG in base64. A picture without digits has no lines. */
 export async function read(file, selection, signal) {
   const { item, ...source } = await send("v1/read", file, selection, signal);
   const { labels } = source;
   const lines = item.lines.map(({ text, digits }) => ({
     text,
-    answers: digits.map(({ digit, ...rest }) => ({ ...rest, label: labels[digit], index: digit, labels })),
+    answers: digits.map(({ digit, ...rest }) => withShares({ ...rest, label: labels[digit], index: digit, labels })),
   }));
   return { ...source, lines, answers: lines.flatMap(({ answers }) => answers), isNumber: true };
 }
@@ -38,8 +41,14 @@ export async function read(file, selection, signal) {
 export async function classify(file, selection, signal) {
   const { item, ...source } = await send("v1/predict", file, selection, signal);
   const label = item.label ?? (item.predicted_labels?.join(", ") || "none of them");
-  const answers = [{ ...item, label, labels: source.labels }];
+  const answers = [withShares({ ...item, label, labels: source.labels })];
   return { ...source, lines: item.refusal ? [] : [{ text: label, answers }], answers, isNumber: false };
+}
+
+function withShares(answer) {
+  const { confidence, index, probabilities, predicted_labels: named } = answer;
+  const isDigit = named ? 1 : Math.min(1, confidence / probabilities[index]);
+  return { ...answer, shares: [...probabilities.map((probability) => probability * isDigit), 1 - isDigit] };
 }
 
 /** Predict the probabilities of each instance, numbers in the range of the model's input, in one request. */
@@ -52,6 +61,13 @@ export function predictImages(images, selection, signal) {
   return predict({ images }, selection, signal);
 }
 
+/** Return the activations of the network's layers for an instance: [{name, shape, image}]. */
+export async function openNetwork(instance, selection, signal) {
+  const path = `v1/predict${toQuery({ ...selection, include: "layers" })}`;
+  const { predictions } = await request(path, { ...toJsonPost({ instances: [instance] }), signal });
+  return predictions[0].layers;
+}
+
 /** Give feedback on the answer of a request: its right label, or undefined if the answer is right. Resolves to what the
  *  service keeps: {inputs, original}. */
 export async function sendFeedback(requestId, label) {
@@ -60,14 +76,14 @@ export async function sendFeedback(requestId, label) {
   return feedback;
 }
 
-/** Describe a model: its available versions, newest first, its task card (null while no version answers), the names of
- *  all models, and if the service takes feedback: {name, versions: [{version, labels}], task, models, feedback}. An empty
- *  `model` is the default one. */
+/** Describe a model: its available versions, newest first, with the network and its test accuracy where they say it, its
+ *  task card (null while no version answers), the names of all models, and if the service takes feedback:
+ *  {name, versions: [{version, labels, network}], task, models, feedback}. An empty `model` is the default one. */
 export async function describeModel(model) {
   const { name, versions, labels, task, models, feedback } = await request(`v1/models${toQuery({ model })}`, {});
   const available = versions
     .filter(({ state }) => state === "AVAILABLE")
-    .map(({ version }) => ({ version, labels: Object.keys(labels).filter((label) => labels[label] === version) }));
+    .map(({ version, network }) => ({ version, network, labels: Object.keys(labels).filter((label) => labels[label] === version) }));
   return { name, versions: available, task, models, feedback };
 }
 
@@ -121,4 +137,32 @@ export async function request(path, { signal, headers, ...options }) {
   }
   const message = RETRYABLE[status] ?? document?.detail ?? "The service sent an invalid response.";
   throw new ApiError(message, { isRetryable: status in RETRYABLE, status, code: document?.code });
+}
+
+/** Return the stored key, or null. */
+export function storedKey() {
+  return sessionStorage.getItem(STORAGE_KEY);
+}
+
+/** Ask the user for a key and store it. Resolves to true if one was given. Concurrent callers share one dialog. */
+export function promptForKey() {
+  return (openPrompt ??= showDialog().finally(() => (openPrompt = null)));
+}
+
+function showDialog() {
+  const dialog = document.querySelector("#key");
+  const input = dialog.querySelector("input");
+  dialog.returnValue = "";
+  input.value = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener(
+      "close",
+      () => {
+        if (dialog.returnValue) sessionStorage.setItem(STORAGE_KEY, input.value);
+        resolve(Boolean(dialog.returnValue));
+      },
+      { once: true },
+    );
+  });
 }

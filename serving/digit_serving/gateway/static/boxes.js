@@ -1,4 +1,4 @@
-// Bounding boxes on the paper: one for each of several answers, with its label on a tag.
+// Bounding boxes on the paper, whose side is 1: where the network looked. Several have their labels on tags.
 
 // Space between ink and box, as a fraction of the paper's width.
 const PADDING = 0.015;
@@ -21,7 +21,7 @@ export class Boxes {
       width + 2 * PADDING,
       height + 2 * PADDING,
     ]);
-    const places = tagPlaces(this.#boxes);
+    const places = answers.length > 1 ? tagPlaces(this.#boxes) : [""];
     this.#root.replaceChildren(...answers.map(({ label }, index) => createBox(label, this.#boxes[index], places[index])));
   }
 
@@ -33,8 +33,9 @@ export class Boxes {
     this.show([]);
   }
 
-  /** Return the index of the box around a point [x, y], of several the one with the nearest centre, or -1. */
+  /** Return the index of the box around a point [x, y], the one with the nearest centre, or -1; with one box, too. */
   indexAt([x, y]) {
+    if (this.#boxes.length < 2) return -1;
     const distances = this.#boxes.map(([left, top, width, height]) => {
       const isInside = x >= left && y >= top && x <= left + width && y <= top + height;
       return isInside ? Math.hypot(x - left - width / 2, y - top - height / 2) : Infinity;
@@ -42,6 +43,18 @@ export class Boxes {
     const least = Math.min(...distances);
     return least < Infinity ? distances.indexOf(least) : -1;
   }
+}
+
+/** Return left, top and scale of a picture that is centred on the paper, as large as fits. */
+export function contain({ width, height }) {
+  const scale = 1 / Math.max(width, height);
+  return [(1 - width * scale) / 2, (1 - height * scale) / 2, scale];
+}
+
+/** Return a box [left, top, width, height] in pixels of a picture as fractions of the paper that shows the picture. */
+export function toPaper([left, top, ...size], picture) {
+  const [pictureLeft, pictureTop, scale] = contain(picture);
+  return [pictureLeft + left * scale, pictureTop + top * scale, ...size.map((length) => length * scale)];
 }
 
 /** Return the place of each box's tag: "above" or "below", or "" where it would cover another box or tag. */

@@ -1,12 +1,14 @@
 // Drawing canvas: shows pen strokes or one image, and keeps an undo history.
-import { contain } from "./geometry.js";
-import { drawStrokes } from "./strokes.js";
+import { contain } from "./boxes.js";
+import { drawStrokes, roundForLink } from "./strokes.js";
 
 // Side in pixels of the drawing that is sent: ten times the network's 28.
 const EXPORT_SIDE = 280;
 const EMPTY = { strokes: [], image: null };
 // The pen's path within this distance from its start, as a fraction of the canvas's width, is a tap.
 const TAP_DISTANCE = 0.02;
+// Points of a stroke nearer than this to the last one are left out, which keeps links short.
+const POINT_DISTANCE = 0.006;
 
 /** Dispatches "strokechange" while a stroke is drawn, "strokeend" at its end, "replace" on any other change, and "tap"
  *  with the point as `detail` for a tap on a tap target. */
@@ -19,7 +21,7 @@ export class DrawingCanvas extends EventTarget {
   #isRepaintPending = false;
 
   /** Pen width as a fraction of the canvas's width. */
-  penWidth = 0.03;
+  penWidth = 0.06;
   /** False on a canvas that only shows images. */
   hasPen = true;
 
@@ -103,10 +105,11 @@ export class DrawingCanvas extends EventTarget {
     if (this.#stroke?.pointerId !== event.pointerId) return;
     const events = event.getCoalescedEvents?.() ?? [];
     const { points } = this.#stroke;
-    points.push(...(events.length ? events : [event]).map((each) => this.#toPoint(each)));
+    for (const point of (events.length ? events : [event]).map((each) => this.#toPoint(each))) {
+      if (distance(point, points.at(-1)) > POINT_DISTANCE) points.push(point);
+    }
     if (!this.#isTap) return this.#notify("strokechange");
-    const [[startX, startY], [x, y]] = [points[0], points.at(-1)];
-    if (Math.hypot(x - startX, y - startY) > TAP_DISTANCE) this.#beginStroke();
+    if (distance(points[0], points.at(-1)) > TAP_DISTANCE) this.#beginStroke();
   }
 
   #onPointerUp(event) {
@@ -128,7 +131,7 @@ export class DrawingCanvas extends EventTarget {
 
   #toPoint(event) {
     const { left, top, width, height } = this.#canvas.getBoundingClientRect();
-    return [(event.clientX - left) / width, (event.clientY - top) / height];
+    return [(event.clientX - left) / width, (event.clientY - top) / height].map(roundForLink);
   }
 
   #push(content, eventName) {
@@ -164,6 +167,10 @@ export class DrawingCanvas extends EventTarget {
     if (image) drawContained(context, image.bitmap, side);
     drawStrokes(context, strokes, side, getComputedStyle(this.#canvas).color);
   }
+}
+
+function distance([x, y], [otherX, otherY]) {
+  return Math.hypot(x - otherX, y - otherY);
 }
 
 function drawContained(context, bitmap, side) {

@@ -1,6 +1,6 @@
 // Heat map over the drawing or picture: blue parts speak for the chosen answer, red parts against it.
-import { contain } from "./geometry.js";
-import { createCanvas, fromColours } from "./pixels.js";
+import { contain } from "./boxes.js";
+import { createCanvas, fromColours } from "./images.js";
 import { drawStrokes } from "./strokes.js";
 
 // Lowest grey level (0..255) that counts as ink when drawing and network input are aligned.
@@ -13,6 +13,8 @@ const MAX_PICTURE_OPACITY = 0.75;
 const OTHER_OPACITY = 0.2;
 // The box's edges cut antialiased ink: widen it by this fraction of the canvas's width.
 const BOX_MARGIN = 0.01;
+// Width of thinner strokes in the heat map, whose colours would not be seen.
+const MIN_WIDTH = 0.05;
 // Side of a picture's values before they are enlarged: half a patch of the finest grid has a pixel.
 const COARSE_SIDE = 9;
 // Side of pictures from which enlarged pixels are smoothed.
@@ -100,7 +102,8 @@ function inkMask({ width, height }, ink) {
 
 function strokeMask(strokes, side) {
   const canvas = createCanvas(side, side);
-  drawStrokes(canvas.getContext("2d"), strokes, side, "black");
+  const wide = strokes.map(({ width, points }) => ({ points, width: Math.max(width, MIN_WIDTH) }));
+  drawStrokes(canvas.getContext("2d"), wide, side, "black");
   return canvas;
 }
 

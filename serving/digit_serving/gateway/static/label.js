@@ -1,8 +1,7 @@
 // Labelling page: shows one stored picture after the other, and sends the label of each.
-import { promptForKey } from "./api-key.js";
-import { describeModel, request, toJsonPost, toQuery } from "./api.js";
+import { describeModel, promptForKey, request, toJsonPost, toQuery } from "./api.js";
 import { ModelMenu } from "./menus.js";
-import { isLarge, toDataUrl } from "./pixels.js";
+import { isLarge, toDataUrl } from "./images.js";
 import { Task } from "./task.js";
 
 const FETCHED = 20;

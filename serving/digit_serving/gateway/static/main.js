@@ -1,23 +1,24 @@
 // Entry point: connects the canvas, the API, the task, the answers and the heat map.
-import { AnswerView } from "./answer-view.js";
-import { classify, describeModel, read, sendFeedback } from "./api.js";
-import { Boxes } from "./boxes.js";
+import { AnswerView } from "./answer.js";
+import { classify, describeModel, openNetwork, read, sendFeedback, toQuery } from "./api.js";
+import { Boxes, toPaper } from "./boxes.js";
 import { DrawingCanvas } from "./canvas.js";
-import { EXAMPLES, exampleButtons } from "./examples.js";
-import { canExplain, explain } from "./explanation.js";
 import { FeedbackView } from "./feedback.js";
-import { toPaper } from "./geometry.js";
 import { paint } from "./heatmap.js";
-import { onImageFile, openImage } from "./image-input.js";
-import { ModelMenu, VersionMenu } from "./menus.js";
-import { describeAnswer, describeCertainty, describeReading, describeScale, describeWhy } from "./messages.js";
+import { onImageFile, openImage } from "./images.js";
+import { describeVersion, ModelMenu, VersionMenu } from "./menus.js";
+import * as messages from "./messages.js";
 import { Scheduler } from "./scheduler.js";
-import { inkBox } from "./strokes.js";
-import { DIGITS, Task } from "./task.js";
-import { showTask } from "./task-view.js";
+import { showCopies } from "./share.js";
+import { decodeStrokes, encodeStrokes, EXAMPLES, inkBox, toSvgPaths } from "./strokes.js";
+import { DIGITS, showTask, Task } from "./task.js";
+import { canExplain, explain, toInstance } from "./why.js";
 
 // Delay before screen readers announce an answer, so that they are silent while the user draws.
 const ANNOUNCEMENT_DELAY_MS = 500;
+// Part of the page's address that holds the drawing. Browsers send no fragment to a server.
+const FRAGMENT = "#drawing=";
+const DEMO = "2026";
 
 const find = (selector) => document.querySelector(selector);
 
@@ -33,6 +34,7 @@ const modelMenu = new ModelMenu(find("#model"));
 const versionMenu = new VersionMenu(find("#version"), onOtherVersion);
 const scheduler = new Scheduler(onError);
 const whyButton = find("#why");
+const openButton = find("#open");
 const errorText = find("#error");
 
 let task;
@@ -41,8 +43,8 @@ let hasReader = true;
 let isDrawing = false;
 /** The result that is shown, with its `content` and the `chosen` one of its answers, or null. */
 let answer = null;
-/** Answers of the other version. */
-let otherAnswers = [];
+/** The result of the other version, or null. */
+let otherAnswer = null;
 let announcementTimer;
 
 /** Show the page for a task. */
@@ -50,7 +52,7 @@ function setTask(newTask) {
   task = newTask;
   showTask(task);
   canvas.hasPen = task.isWritten;
-  for (const view of [answerView, otherView]) view.setLabels(task.labels);
+  for (const view of [answerView, otherView]) view.setLabels(task.barLabels);
   canvas.reset();
 }
 
@@ -80,6 +82,7 @@ async function refresh(signal) {
   if (canvas.content !== answer?.content) await readCanvas(signal);
   offerFeedback();
   await explainChosen(signal);
+  await openChosen(signal);
 }
 
 /** Show the answers to the content. The other version's may come later, but before newer content is sent. */
@@ -100,14 +103,14 @@ async function readPicture(content, picture, signal) {
   const result = await ask(content, picture, versionMenu.version, signal);
   answer = { ...result, content };
   const { answers, lines } = result;
-  const sentence = lines.length ? describeCertainty(answers) : describeRefusal(answers);
-  answerView.show(result, sentence, describeSource(result));
-  boxes.show(answers.length > 1 ? answers : []);
+  const sentence = lines.length ? messages.describeCertainty(answers) : describeRefusal(answers);
+  answerView.show(result, sentence, ...describeSource(result));
+  boxes.show(lines.length ? answers.filter(({ isFound }) => isFound) : []);
   // At first, the digit that was drawn last is chosen.
   const penPoint = content.strokes.at(-1)?.points.at(-1);
   choose(Math.max(0, penPoint ? boxes.indexAt(penPoint) : 0));
-  announce(lines.length ? `${describeReading(result)} ${sentence}` : sentence);
-  if (!versionMenu.describe(result.version)) refreshModel();
+  announce(lines.length ? `${messages.describeReading(result)} ${sentence}` : sentence);
+  if (!versionMenu.find(result.version)) refreshModel();
   // An error that appeared during the request is about a file: keep it.
   if (errorText.textContent === errorBefore) showError("");
   const isExplainable = !answer.chosen || (await canExplain(answer.chosen, task));
@@ -119,9 +122,9 @@ async function readPicture(content, picture, signal) {
 async function readOther(content, picture, signal) {
   try {
     const result = await ask(content, picture, versionMenu.other, signal);
-    otherAnswers = result.answers;
-    const sentence = result.lines.length ? describeCertainty(otherAnswers) : `${task.texts.refusal}.`;
-    otherView.show(result, sentence, describeSource(result));
+    otherAnswer = { ...result, content };
+    const sentence = result.lines.length ? messages.describeCertainty(result.answers) : `${task.texts.refusal}.`;
+    otherView.show(result, sentence, ...describeSource(result));
     chooseOther();
   } catch (error) {
     if (signal.aborted) return;
@@ -139,7 +142,10 @@ async function ask(content, picture, version, signal) {
   const result = isRead ? reading : await classify(picture.file, selection, signal);
   // Feedback on the reading takes a number of any length.
   if (reading && !result.lines.length) Object.assign(result, { requestId: reading.requestId, isNumber: true });
-  for (const each of result.answers) each.box = each.box ? toPaper(each.box, picture) : inkBox(content.strokes);
+  for (const each of result.answers) {
+    each.isFound = Boolean(each.box);
+    each.box = each.box ? toPaper(each.box, picture) : inkBox(content.strokes);
+  }
   return result;
 }
 
@@ -161,10 +167,13 @@ function describeRefusal(answers) {
   return `${task.texts.refusal}${feedbackView.isOffered ? "; if it is one, tell us" : ""}.`;
 }
 
+/** Return the name of the network that answered, and a sentence about its answer. */
 function describeSource({ version, milliseconds }) {
+  const listed = versionMenu.find(version);
   const duration = `${Math.max(1, Math.round(milliseconds))}\u00a0ms`;
-  const name = versionMenu.other && versionMenu.describe(version);
-  return `Version ${name || version} answered in ${duration}.`;
+  const isNamed = versionMenu.other && listed;
+  const answered = isNamed ? `${describeVersion({ ...listed, network: null })}: ${duration}` : `${version} answered in ${duration}`;
+  return [messages.describeNetwork(listed?.network), `Version ${answered}.`];
 }
 
 /** Let the user judge the answer, unless another one is to come. */
@@ -174,18 +183,31 @@ function offerFeedback() {
 
 async function explainChosen(signal) {
   const { content, version, chosen } = answer;
-  const isCurrent = () => isWhyPressed() && !isDrawing && content === canvas.content && chosen === answer?.chosen;
+  const isCurrent = () => isPressed(whyButton) && !isDrawing && content === canvas.content && chosen === answer?.chosen;
   if (whyButton.disabled || !isCurrent()) return;
   const explanation = await explain(chosen, task, { model: modelMenu.model, version }, signal);
   if (!isCurrent()) return;
   paint(find("#heatmap"), explanation, chosen.box, content);
-  find("#scale-text").textContent = describeScale(chosen.labels[chosen.index], explanation.peak);
+  find("#scale-text").textContent = messages.describeScale(chosen.labels[chosen.index], explanation.peak);
   find("main").dataset.explained = content.image ? "image" : "strokes";
+}
+
+/** Show what each layer makes of the chosen digit. */
+async function openChosen(signal) {
+  const { content } = canvas;
+  if (!isPressed(openButton) || isDrawing) return;
+  for (const [view, version] of [[answerView, answer.version], [otherView, versionMenu.other]]) {
+    if (!view.chosen || !version) continue;
+    const layers = await openNetwork(await toInstance(view.chosen, task), { model: modelMenu.model, version }, signal);
+    if (content !== canvas.content) return;
+    view.showLayers(layers);
+  }
+  find("main").dataset.opened = "";
 }
 
 function onChoose(index) {
   choose(index);
-  announce(describeAnswer(answer.chosen));
+  announce(messages.describeAnswer(answer.chosen));
   scheduler.schedule(refresh);
 }
 
@@ -196,12 +218,20 @@ function choose(index) {
   chooseOther();
 }
 
-/** Choose the other version's digit that is nearest to the chosen one. */
+/** Choose the other version's digit that is nearest to the chosen one, and show where the two differ. */
 function chooseOther() {
+  const isBoth = Boolean(answer && otherAnswer && answer.content === otherAnswer.content);
+  const text = isBoth ? messages.describeDifference(answer, otherAnswer, task.texts.noLabel) : "";
+  find("#difference").textContent = text;
+  const labelsOf = ({ answers }) => answers.map(({ label }) => label);
+  const [labels, otherLabels] = isBoth ? [answer, otherAnswer].map(labelsOf) : [[], []];
+  find("#answers").classList.toggle("differ", labels.join(" ") !== otherLabels.join(" "));
+  answerView.markDifferences(otherLabels);
+  otherView.markDifferences(labels);
+  if (!answer?.chosen || !otherAnswer?.answers.length) return;
   const centreOf = ({ box: [left, top, width, height] }) => [left + width / 2, top + height / 2];
-  if (!answer?.chosen || !otherAnswers.length) return;
   const [x, y] = centreOf(answer.chosen);
-  const distances = otherAnswers.map(centreOf).map(([otherX, otherY]) => Math.hypot(otherX - x, otherY - y));
+  const distances = otherAnswer.answers.map(centreOf).map((other) => Math.hypot(other[0] - x, other[1] - y));
   otherView.choose(Math.max(0, distances.indexOf(Math.min(...distances))));
 }
 
@@ -219,24 +249,26 @@ function announce(text) {
 /** Show no answer, and a message in its place. */
 function clearAnswer(message) {
   answer = null;
-  otherAnswers = [];
+  otherAnswer = null;
   boxes.clear();
   answerView.clear(message);
   otherView.clear("");
   feedbackView.clear();
   announce("");
   updateWhy(true);
-  delete find("main").dataset.explained;
+  chooseOther();
+  hideInsides();
 }
 
 /** Enable "Why?" if there is an answer that can be explained. */
 function updateWhy(isExplainable) {
   whyButton.disabled = !answer?.chosen || !isExplainable;
-  find("#why-hint").textContent = describeWhy(isExplainable);
+  openButton.disabled = !answer?.chosen;
+  find("#why-hint").textContent = messages.describeWhy(isExplainable);
 }
 
-function isWhyPressed() {
-  return whyButton.getAttribute("aria-pressed") === "true";
+function isPressed(button) {
+  return button.getAttribute("aria-pressed") === "true";
 }
 
 function onError(error) {
@@ -252,10 +284,17 @@ function showError(message) {
   if (errorText.textContent !== message) errorText.textContent = message;
 }
 
-function update() {
+/** Hide heat map and layers until those of the present content are there. */
+function hideInsides() {
   delete find("main").dataset.explained;
+  delete find("main").dataset.opened;
+}
+
+function update() {
+  hideInsides();
+  find("main").toggleAttribute("data-empty", canvas.isEmpty);
   find("#undo").disabled = !canvas.canUndo;
-  find("#clear").disabled = canvas.isEmpty;
+  find("#clear").disabled = find("#share").disabled = canvas.isEmpty;
   find("#placeholder").hidden = !canvas.isEmpty;
   feedbackView.clear();
   if (!canvas.isEmpty) {
@@ -275,6 +314,9 @@ function showVersions(versions) {
 }
 
 function onOtherVersion() {
+  find("#answers").classList.toggle("compared", Boolean(versionMenu.other));
+  otherAnswer = null;
+  chooseOther();
   if (!versionMenu.other) otherColumn.remove();
   else if (!otherColumn.isConnected) find("#answers").append(otherColumn);
   restart();
@@ -294,6 +336,29 @@ function restart() {
   // The answer stays in view until the next one, but belongs to no content.
   if (answer) answer.content = null;
   update();
+}
+
+/** Keep the drawing in the page's address, for a reload and for links. */
+function keepInAddress() {
+  const { strokes } = canvas.content;
+  const fragment = strokes.length ? FRAGMENT + encodeStrokes(strokes) : "";
+  history.replaceState(null, "", location.pathname + location.search + fragment);
+}
+
+/** Show the drawing of an address's fragment, if there is one. */
+function showLinked(fragment) {
+  const strokes = fragment.startsWith(FRAGMENT) && task.isWritten ? decodeStrokes(fragment.slice(FRAGMENT.length)) : [];
+  if (strokes.length) canvas.showStrokes(strokes);
+}
+
+async function showCopy() {
+  const readsNumber = task.readsNumbers && hasReader;
+  const key = task.isMultiLabel ? "predicted_labels" : "label";
+  const query = toQuery({ model: modelMenu.model, version: versionMenu.version });
+  const url = new URL(`v1/${readsNumber ? "read" : "predict"}${query}`, location.href).href;
+  const result = readsNumber ? ["readings", 0, "text"] : ["predictions", 0, key];
+  const link = canvas.content.strokes.length ? location.href : "";
+  await showCopies(find("#copies"), link, url, await canvas.toPicture(), result);
 }
 
 async function showFile(file) {
@@ -325,8 +390,12 @@ canvas.addEventListener("strokeend", () => {
   // The answer to the unfinished stroke must not delay this one.
   scheduler.cancel();
   update();
+  keepInAddress();
 });
-canvas.addEventListener("replace", restart);
+canvas.addEventListener("replace", () => {
+  restart();
+  keepInAddress();
+});
 canvas.addEventListener("tap", ({ detail }) => {
   const index = boxes.indexAt(detail);
   // An answer that came during the tap may have moved the boxes.
@@ -338,19 +407,40 @@ find("#pen input").addEventListener("input", ({ target }) => (canvas.penWidth = 
 find("#drawing").addEventListener("click", () => {
   if (!canvas.hasPen && canvas.isEmpty) find("#file").click();
 });
-whyButton.addEventListener("click", () => {
-  whyButton.setAttribute("aria-pressed", String(!isWhyPressed()));
-  delete find("main").dataset.explained;
-  scheduler.schedule(refresh);
-});
+for (const button of [whyButton, openButton]) {
+  button.addEventListener("click", () => {
+    button.setAttribute("aria-pressed", String(!isPressed(button)));
+    hideInsides();
+    scheduler.schedule(refresh);
+  });
+}
 onImageFile(document.querySelectorAll("input[type=file]"), showFile);
 document.addEventListener("keydown", onKeyDown);
-find("#photo").before(...exampleButtons((strokes) => canvas.showStrokes(strokes)));
-find("#photo").addEventListener("click", async () => {
-  const response = await fetch(find("#photo img").src);
-  showFile(await response.blob());
-});
+find("#share").addEventListener("click", showCopy);
+find("#examples div").append(...EXAMPLES.map(createExample));
+for (const photo of document.querySelectorAll("#welcome button")) {
+  photo.addEventListener("click", async () => {
+    const response = await fetch(photo.querySelector("img").src);
+    showFile(await response.blob());
+  });
+}
+find("#demo").innerHTML = [...DEMO].map((digit) => toSvg(EXAMPLES[digit])).join("");
+for (const [order, path] of find("#demo").querySelectorAll("path").entries()) path.style.setProperty("--order", order);
+const linked = location.hash;
 setTask(DIGITS);
 // The versions and the task may have changed while another window had the focus.
 addEventListener("focus", refreshModel);
+addEventListener("hashchange", () => showLinked(location.hash));
 const modelKnown = refreshModel();
+modelKnown.then(() => canvas.isEmpty && showLinked(linked));
+
+function toSvg(strokes) {
+  return `<svg viewBox="0.1 0 0.8 1" aria-hidden="true">${toSvgPaths(strokes)}</svg>`;
+}
+
+function createExample(strokes, digit) {
+  const button = Object.assign(document.createElement("button"), { type: "button", ariaLabel: `Example: ${digit}` });
+  button.innerHTML = toSvg(strokes);
+  button.addEventListener("click", () => canvas.showStrokes(strokes));
+  return button;
+}

@@ -12,7 +12,7 @@ export class ModelMenu {
   constructor(label) {
     this.#label = label;
     this.#select = label.querySelector("select");
-    this.#select.addEventListener("change", () => location.assign(`?${PARAMETER}=${this.#select.value}`));
+    this.#select.addEventListener("change", () => location.assign(`?${PARAMETER}=${this.#select.value}${location.hash}`));
     // A browser that goes back may restore the page with the menu's later choice.
     addEventListener("pageshow", () => (this.#select.value = this.#name));
   }
@@ -69,10 +69,9 @@ export class VersionMenu {
     this.#isChosen = true;
   }
 
-  /** Return a version's number and labels, or undefined if it is not listed. */
-  describe(version) {
-    const listed = this.#versions.find((each) => each.version === version);
-    return listed && [version, ...listed.labels].join(" · ");
+  /** Return a listed version {version, labels, network}, or undefined. */
+  find(version) {
+    return this.#versions.find((each) => each.version === version);
   }
 
   /** List the served versions [{version, labels}], newest first. */
@@ -80,7 +79,7 @@ export class VersionMenu {
     const chosen = this.other;
     this.#versions = versions;
     const others = versions.filter((each) => each !== this.#stable).map(({ version }) => version);
-    const options = others.map((version) => new Option(this.describe(version), version));
+    const options = others.map((version) => new Option(describeVersion(this.find(version)), version));
     this.#select.replaceChildren(new Option("none", ""), ...options);
     const other = others.find((version) => String(version) === chosen);
     this.#select.value = other ?? (this.#isChosen ? "" : (others[0] ?? ""));
@@ -90,4 +89,9 @@ export class VersionMenu {
   get #stable() {
     return this.#versions.find(({ labels }) => labels.includes("stable")) ?? this.#versions[0];
   }
+}
+
+/** Return a version's number, labels and network. */
+export function describeVersion({ version, labels, network }) {
+  return [version, ...labels, ...(network ? [network.name] : [])].join(" · ");
 }

@@ -1,5 +1,6 @@
 // Messages: readings, answers and explanations as text.
 
+export const NO_DIGIT = "no digit";
 // Confidences of an answer from which it counts as sure, and as likely.
 const SURE = 0.9;
 const LIKELY = 0.6;
@@ -15,20 +16,32 @@ export function describeReading({ lines, answers }) {
 /** Describe how sure the network is of all answers, without the answers themselves: it is as sure as of the least sure. */
 export function describeCertainty(answers) {
   const least = answers.reduce((one, other) => (other.confidence < one.confidence ? other : one));
-  const { confidence, probabilities, labels, predicted_labels: named } = least;
+  const { confidence, index, shares, labels, predicted_labels: named } = least;
   if (named) return `${named.length} of ${labels.length} labels fit.`;
   if (confidence >= SURE) return "The network is sure.";
-  const [first, second] = ranked(probabilities);
   const subject = answers.length > 1 ? `digit ${answers.indexOf(least) + 1}` : "it";
-  // The confidence is the probability, times that of a digit at all.
-  const alternative = `${subject} could also be ${probabilities[first] >= SURE ? "no digit" : nameOf(labels[second])}.`;
+  const other = ranked(shares).find((each) => each !== index);
+  const alternative = `${subject} could also be ${labels[other] ? nameOf(labels[other]) : NO_DIGIT}.`;
   return confidence >= LIKELY ? capitalize(alternative) : `Hard to tell: ${alternative}`;
 }
 
 /** Describe one answer, for screen readers. */
-export function describeAnswer({ label, index, probabilities, predicted_labels: named }) {
+export function describeAnswer({ label, confidence, predicted_labels: named }) {
   if (named) return `The picture shows: ${label}.`;
-  return `This is ${nameOf(label)}, ${formatPercent(probabilities[index])}.`;
+  return `This is ${nameOf(label)}, ${formatPercent(confidence)}.`;
+}
+
+/** Describe if two versions read the same; `noLabel` names the answer of no line. */
+export function describeDifference(one, other, noLabel) {
+  const [text, otherText] = [one, other].map(({ lines }) => lines.map((line) => line.text).join(" ") || noLabel);
+  return text === otherText ? `Both read ${text}.` : `They differ: ${text} or ${otherText}?`;
+}
+
+/** Describe a version's network {name, accuracy}, which may be unknown. */
+export function describeNetwork(network) {
+  if (!network) return "";
+  const { name, accuracy } = network;
+  return `${capitalize(name)}${accuracy ? ` · test accuracy ${formatPercent(accuracy)}` : ""}`;
 }
 
 /** Describe what the service keeps after feedback: the number of the network's inputs, and if the picture is kept. */

@@ -1,5 +1,26 @@
 // Strokes: {width, points}, the pen's width and [x, y] pairs, all as fractions of the canvas's width.
 
+const EXAMPLE_WIDTH = 0.08;
+
+// Polylines of each example digit: alternating x and y in hundredths of the canvas's width.
+const POLYLINES = [
+  [[56, 17, 44, 18, 33, 32, 29, 52, 33, 72, 45, 84, 58, 81, 69, 66, 71, 45, 66, 26, 56, 17, 46, 18]],
+  [[39, 31, 48, 24, 55, 16, 55, 16, 54, 40, 53, 62, 52, 85]],
+  [[31, 32, 36, 20, 50, 15, 64, 22, 66, 36, 57, 52, 43, 68, 30, 83, 30, 83, 48, 82, 72, 83]],
+  [[32, 22, 44, 15, 60, 18, 65, 31, 57, 43, 44, 48, 44, 48, 60, 51, 69, 64, 63, 79, 47, 85, 31, 79]],
+  [[42, 16, 36, 34, 29, 57, 29, 57, 48, 57, 74, 55], [60, 36, 59, 60, 58, 86]],
+  [[40, 18, 38, 32, 36, 47, 36, 47, 50, 42, 65, 50, 68, 66, 58, 81, 43, 85, 30, 79], [40, 18, 55, 18, 69, 16]],
+  [[62, 16, 48, 28, 36, 46, 31, 66, 38, 82, 53, 85, 66, 76, 66, 61, 54, 53, 41, 58, 33, 70]],
+  [[29, 19, 48, 19, 70, 18, 70, 18, 62, 38, 52, 60, 45, 85]],
+  [[63, 25, 50, 14, 37, 22, 38, 36, 50, 46, 64, 58, 67, 73, 56, 84, 42, 83, 33, 71, 40, 57, 54, 45, 64, 34, 63, 25]],
+  [[66, 27, 54, 16, 39, 20, 33, 34, 40, 46, 54, 46, 65, 34, 67, 22, 67, 22, 65, 50, 62, 68, 56, 86]],
+];
+
+/** Strokes of each example digit, by digit. */
+export const EXAMPLES = POLYLINES.map((lines) =>
+  lines.map((line) => ({ width: EXAMPLE_WIDTH, points: toPoints(line.map((hundredths) => hundredths / 100)) })),
+);
+
 /** Return the stroke as an SVG path of quadratic curves through the midpoints of its segments. */
 export function toPath({ points }) {
   const [first, ...rest] = points;
@@ -8,6 +29,11 @@ export function toPath({ points }) {
   const parts = [`M${first}`];
   for (let i = 0; i < rest.length - 1; i++) parts.push(`Q${rest[i]} ${midpoint(rest[i], rest[i + 1])}`);
   return [...parts, `L${rest.at(-1)}`].join(" ");
+}
+
+/** Return the strokes as the elements of an SVG image whose side is 1. Each path has the length 1. */
+export function toSvgPaths(strokes) {
+  return strokes.map((stroke) => `<path pathLength="1" stroke-width="${stroke.width}" d="${toPath(stroke)}"/>`).join("");
 }
 
 /** Draw the strokes on a square canvas with sides of `side` pixels. */
@@ -30,6 +56,32 @@ export function inkBox(strokes) {
   const [left, top] = [0, 1].map((axis) => Math.min(...edges(axis, -1)));
   const [right, bottom] = [0, 1].map((axis) => Math.max(...edges(axis, 1)));
   return [left, top, right - left, bottom - top];
+}
+
+/** Round a coordinate to what a link can hold: thousandths from -0.1 to 1.1. */
+export function roundForLink(value) {
+  return Math.round(1000 * Math.min(1.1, Math.max(-0.1, value))) / 1000;
+}
+
+/** Return the strokes as text for a link: each number as two characters of base 36, and a dot between strokes. */
+export function encodeStrokes(strokes) {
+  const encode = (value) => Math.round(1000 * value + 100).toString(36).padStart(2, "0");
+  return strokes.map(({ width, points }) => [width, ...points.flat()].map(encode).join("")).join(".");
+}
+
+/** Return the strokes of a link's text; what is none is left out. */
+export function decodeStrokes(text) {
+  const strokes = text.split(".").map((part) => {
+    const [width, ...numbers] = (part.match(/[0-9a-z]{2}/g) ?? []).map((pair) => (parseInt(pair, 36) - 100) / 1000);
+    return { width, points: toPoints(numbers) };
+  });
+  return strokes.filter(({ width, points }) => width > 0 && points.length);
+}
+
+function toPoints(numbers) {
+  const points = [];
+  for (let i = 0; i + 1 < numbers.length; i += 2) points.push([numbers[i], numbers[i + 1]]);
+  return points;
 }
 
 function midpoint([x0, y0], [x1, y1]) {

@@ -1,5 +1,6 @@
-// Task: what the model classifies, from the task card of GET /v1/models, and the page's texts about it. The texts of the
-// digits stand in index.html, too, for the time before the service answers.
+// Task: what the model classifies, from the task card of GET /v1/models, and the page's texts and tools for it. The texts
+// of the digits stand in index.html, too, for the time before the service answers.
+import { NO_DIGIT } from "./messages.js";
 
 const DIGIT_LABELS = "0123456789";
 // Labels up to this number are all named in the headline; of more labels, some are.
@@ -26,11 +27,16 @@ export class Task {
 
   get texts() {
     return {
-      noLabel: this.hasDigitLabels ? "no digit" : "none of them",
+      noLabel: this.hasDigitLabels ? NO_DIGIT : "none of them",
       refusal: `Doesn't look like ${this.hasDigitLabels ? "a digit" : "any of them"}`,
       ...(this.isWritten ? WRITING : PICTURE),
       ...(this.readsNumbers ? NUMBERS : headline(this)),
     };
+  }
+
+  /** Labels of the bars: with digits, one is for none of them. */
+  get barLabels() {
+    return this.hasDigitLabels ? [...this.labels, "none"] : this.labels;
   }
 
   equals(other) {
@@ -61,7 +67,7 @@ const NUMBERS = {
   subject: "A neural network reads handwritten digits.",
   bars: "Probability of each digit",
   purpose: "Write a number, or send images to the API.",
-  placeholder: "Write a number",
+  placeholder: "Write a number: 2026",
   hint: "Draw with a mouse, finger or pen. Keyboard: 0 to 9 draw an example, Control+Z undoes, Delete clears. Among several digits, a tap chooses one.",
 };
 
@@ -87,4 +93,24 @@ function listOf(labels) {
   const list = new Intl.ListFormat("en-GB");
   if (labels.length <= MAX_NAMED) return list.format(labels);
   return `${labels.length.toLocaleString("en")} classes, such as ${list.format(labels.slice(0, EXAMPLES))}`;
+}
+
+/** Show the page for the task. */
+export function showTask({ texts, isWritten, readsNumbers }) {
+  const find = (selector) => document.querySelector(selector);
+  document.title = texts.title;
+  find("h1").textContent = texts.title;
+  find("#subject").textContent = texts.subject;
+  find("#purpose").textContent = texts.purpose;
+  find("#placeholder p").firstChild.data = texts.placeholder;
+  find("#shortcuts").textContent = texts.hint;
+  find("#drawing-area").ariaLabel = isWritten ? "Drawing" : "Picture";
+  find("#drawing").ariaLabel = texts.surface;
+  document.querySelectorAll(".bars").forEach((bars) => (bars.ariaLabel = texts.bars));
+  // Without a pen, the picture takes no input.
+  if (isWritten) find("#drawing").tabIndex = 0;
+  else find("#drawing").removeAttribute("tabindex");
+  find("#pen").hidden = find("#open").hidden = find("#open-hint").hidden = !isWritten;
+  for (const each of document.querySelectorAll("#demo, #examples, #welcome, #placeholder span")) each.toggleAttribute("hidden", !readsNumbers);
+  find("main").dataset.task = isWritten ? "written" : "picture";
 }

@@ -1,5 +1,4 @@
-// Image input: files that are chosen, photographed, dropped or pasted.
-import { createCanvas } from "./pixels.js";
+// Images: files that are chosen, photographed, dropped or pasted; canvases outside the page; the network's input as one.
 
 // Kinds of files that the service decodes; of any other, it gets what the browser decoded.
 const DECODED_BY_SERVICE = ["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp"];
@@ -7,6 +6,7 @@ const DECODED_BY_SERVICE = ["image/jpeg", "image/png", "image/webp", "image/gif"
 const MAX_BYTES = 2e6;
 // Longer side in pixels of what the browser decoded or compressed.
 const MAX_SIDE = 1600;
+const LARGE_SIDE = 100;
 
 /** Call `onFile` with each image file that is chosen, dropped or pasted. */
 export function onImageFile(inputs, onFile) {
@@ -41,4 +41,40 @@ async function encode(bitmap, type) {
   canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   const file = await new Promise((resolve) => canvas.toBlob(resolve, type, 0.9));
   return { file, width: canvas.width, height: canvas.height };
+}
+
+export function createCanvas(width, height) {
+  const canvas = document.createElement("canvas");
+  canvas.width = width;
+  canvas.height = height;
+  return canvas;
+}
+
+/** Return the source of an <img> for a PNG in base64. */
+export function toDataUrl(base64) {
+  return `data:image/png;base64,${base64}`;
+}
+
+/** True for an image element whose pixels need not be told apart: inputs smaller than their place on the page show theirs. */
+export function isLarge({ naturalWidth, naturalHeight }) {
+  return Math.max(naturalWidth, naturalHeight) >= LARGE_SIDE;
+}
+
+/** Decode a PNG in base64 into a canvas of the PNG's size. */
+export async function decodePng(base64) {
+  const image = new Image();
+  image.src = toDataUrl(base64);
+  await image.decode();
+  const canvas = createCanvas(image.naturalWidth, image.naturalHeight);
+  canvas.getContext("2d", { willReadFrequently: true }).drawImage(image, 0, 0);
+  return canvas;
+}
+
+/** Create a canvas whose pixels have the colours [red, green, blue, opacity], 0 to 255, of a function of the index. */
+export function fromColours(width, height, colourOf) {
+  const image = new ImageData(width, height);
+  for (let pixel = 0; pixel < width * height; pixel++) image.data.set(colourOf(pixel), 4 * pixel);
+  const canvas = createCanvas(width, height);
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
 }
