@@ -8,12 +8,15 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 SIDE = 4000
 """Width and height of a picture of exactly the default limit of pixels."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+pillow_heif.register_heif_opener()
 
 Tag = tuple[int, int, int, int | None]
 """TIFF tag: number, type, count and value; None for the offset of the data."""
@@ -94,6 +97,13 @@ def with_jpeg_size(jpeg: bytes, width: int, height: int) -> bytes:
     return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4 :]
 
 
+def with_heif_size(file: bytes, width: int, height: int) -> bytes:
+    """Return the AVIF or HEIC with another size in its headers."""
+    head, *tails = file.split(b"ispe" + bytes(4))
+    size = b"ispe" + bytes(4) + struct.pack(">II", width, height)
+    return head + b"".join(size + tail[8:] for tail in tails)
+
+
 def bmp(width: int, height: int, compression: int = 0, bits: int = 24, rest: bytes = b"") -> bytes:
     """Return a BMP's headers, and the rest of the file as given."""
     header = struct.pack("<IHHI", 54, 0, 0, 54 + 4 * 256 * (bits == 8))
@@ -114,7 +124,8 @@ def valid_files() -> dict[str, bytes]:
     drawing = Image.fromarray(np.pad(np.eye(20, dtype=np.uint8) * 255, 10))
     exif = Image.Exif()
     exif[0x0112] = 6
-    files = {form: encode(drawing, form) for form in ("PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")}
+    files = {form: encode(drawing, form) for form in ("PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF")}
+    files["HEIF"] = encode(drawing.convert("RGB"), "HEIF")
     lzw = encode(drawing, "TIFF", compression="tiff_lzw")
     return files | {"LZW TIFF": lzw, "JPEG": encode(drawing, "JPEG", exif=exif)}
 
@@ -137,6 +148,8 @@ def oversized_files() -> dict[str, bytes]:
         "jpeg of a thousand scans": progressive_jpeg(1000),
         "tiff 100k": tiff(b"", (273, 4, 1, None), side=100_000),
         "ppm 100k": b"P6 100000 100000 255\n",
+        "avif 16k": with_heif_size(encode(small, "AVIF"), 16_000, 16_000),
+        "heic 16k": with_heif_size(encode(small.convert("RGB"), "HEIF"), 16_000, 16_000),
         "webp 16k": encode(small, "WEBP", lossless=True).replace(b"/\x3f\xc0\x0f", b"/\xff\xff\xff"),
     }
 

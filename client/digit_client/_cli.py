@@ -27,12 +27,6 @@ from digit_core.errors import (
 )
 from digit_core.results import Prediction, Reading
 
-IMAGE_SUFFIXES = {
-    *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"),
-    *(".ppm", ".pgm", ".pbm", ".pnm"),
-}
-"""Suffixes of image files; other files in a folder are skipped."""
-
 _Image: TypeAlias = tuple[str, Path | bytes]
 """Name of an image, and its path or content."""
 _Answer: TypeAlias = Prediction | Reading | DigitError | OSError
@@ -210,6 +204,7 @@ def _expand_argument(argument: str, recursive: bool) -> Iterator[_Image]:
 
 def _list_folder(folder: Path, recursive: bool) -> Iterator[Path]:
     """Yield the image files of the folder, and of its subfolders if `recursive`."""
+    from digit_core.inputs import IMAGE_SUFFIXES
 
     def fail(error: OSError) -> NoReturn:
         raise click.FileError(str(error.filename), error.strerror)

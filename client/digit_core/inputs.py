@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 """First bytes of every PNG file."""
 
+IMAGE_SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+}
+"""Suffixes of image files; other files in a folder are skipped."""
+
 _MEDIA_TYPES = (
     (b"\x89PNG", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -26,6 +32,9 @@ _MEDIA_TYPES = (
     (b"RIFF", "image/webp"),
     (b"II*\0", "image/tiff"),
     (b"MM\0*", "image/tiff"),
+    # Brands of ISO base media files, after the four bytes of a length.
+    *((b"ftyp" + brand, "image/avif") for brand in (b"avif", b"avis")),
+    *((b"ftyp" + brand, "image/heic") for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")),
 )
 
 _URLS = ("http://", "https://")
@@ -81,7 +90,8 @@ def is_batch(images: object) -> TypeGuard[NDArray[np.uint8]]:
 
 def media_type(data: bytes) -> str:
     """Return the media type of an image file, detected by its first bytes."""
-    return next((name for magic, name in _MEDIA_TYPES if data.startswith(magic)), "application/octet-stream")
+    head = data[4:] if data[4:8] == b"ftyp" else data
+    return next((name for magic, name in _MEDIA_TYPES if head.startswith(magic)), "application/octet-stream")
 
 
 def to_uint8_image(image: NDArray[np.generic]) -> Pixels:

@@ -11,15 +11,21 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from digit_core.errors import ImageTooLargeError, NotAnImageError, PixelValueError, TruncatedImageError
+from digit_core.errors import (
+    ImageTooLargeError,
+    NotAnImageError,
+    PixelValueError,
+    TruncatedImageError,
+    how_to_install,
+)
 from digit_core.images import scaling
-from digit_core.inputs import PNG_SIGNATURE, Pixels, to_uint8, to_uint8_image
+from digit_core.inputs import PNG_SIGNATURE, Pixels, media_type, to_uint8, to_uint8_image
 
 MAX_PIXELS = 16_000_000
 """Largest number of pixels of a file; a JPEG, which is decoded downscaled, may have four times as many."""
 
 # Allow list: Pillow reads many more formats, and runs Ghostscript for EPS.
-_PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
+_PILLOW_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
 # Width and height, in pixels, to which the JPEG decoder may always downscale: thin lines stay visible.
 _MIN_JPEG_SIDE = 1000
 # Largest number of start-of-scan markers in a JPEG. Cameras and editors write about ten per picture; a file
@@ -31,7 +37,7 @@ _TIFF_TILE_TAGS = range(322, 326)
 _PNG_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 
 _DAMAGED = "the image file ends early or is damaged"
-_DAMAGES = (OSError, ValueError, TypeError, SyntaxError, struct.error, EOFError)
+_DAMAGES = (OSError, ValueError, TypeError, SyntaxError, struct.error, EOFError, RuntimeError)
 """Errors of Pillow about a damaged file."""
 
 
@@ -67,13 +73,13 @@ def open_image(
     if data.startswith(PNG_SIGNATURE):
         return _open_png(data, max_pixels)
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_formats(data))
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(
             f"the image has too many pixels; at most {max_pixels:,} are decoded"
         ) from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        formats = ", ".join(("PNG", *_PILLOW_FORMATS))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, RuntimeError) as error:
+        formats = ", ".join(("PNG", *_PILLOW_FORMATS, "HEIC"))
         raise NotAnImageError(f"the data is in no supported image format; supported: {formats}") from error
     try:
         width, height = image.size
@@ -94,7 +100,7 @@ def decode(
     exif: bool = True,
     grey: bool = False,
 ) -> Pixels:
-    """Decode an image file: PNG, JPEG, GIF, BMP, WebP, TIFF or PPM.
+    """Decode an image file: PNG, JPEG, GIF, BMP, WebP, AVIF, TIFF, PPM, or with the extra `heif` HEIC.
 
     A JPEG whose longer side exceeds `side` pixels may be decoded at a half, a quarter or an eighth of its
     size; with `min_side`, if both sides keep at least this number of pixels. EXIF orientation is applied
@@ -105,6 +111,21 @@ def decode(
     return open_image(
         data, max_pixels=max_pixels, side=side, min_side=min_side, exif=exif, grey=grey
     ).decode()
+
+
+def _formats(data: bytes) -> tuple[str, ...]:
+    """Return Pillow's names of the formats that the data may have.
+
+    Raise NotAnImageError for HEIC without the extra `heif`.
+    """
+    if media_type(data) != "image/heic":
+        return _PILLOW_FORMATS
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise NotAnImageError(f"HEIC needs digits[heif]; {how_to_install('heif')}") from error
+    register_heif_opener()
+    return ("HEIF",)
 
 
 def strip_ancillary_chunks(data: bytes) -> bytes:
@@ -171,6 +192,9 @@ def _limit_cost(
         image.draft("L" if grey else None, size)
     elif image.format == "TIFF":
         _check_tiff(data)
+    elif image.format == "AVIF":
+        # The decoder scales frames of any size to that of the header.
+        cost = max_pixels
     # The size is that of the draft.
     _check_size(*image.size, max_pixels)
     return max(cost, math.prod(image.size))

@@ -12,11 +12,7 @@ import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-SUFFIXES = {
-    *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"),
-    *(".ppm", ".pgm", ".pbm", ".pnm"),
-}
-"""Suffixes of image files; other files in a folder are skipped."""
+from digit_core.inputs import IMAGE_SUFFIXES
 
 LISTING = pa.schema({"path": pa.string(), "etag": pa.string()})
 """Columns of a listing. `path` is an absolute path, or the URL of a file elsewhere. `etag` is the object
@@ -48,9 +44,9 @@ def list_images(source: str) -> Listing:
             # An object store may list the folder's own marker, whose name is that of the folder.
             files = [info for info in infos.values() if info["name"].rstrip("/") != folder.rstrip("/")]
             suffixes = [PurePosixPath(info["name"]).suffix.lower() for info in files]
-            images = [info for info, suffix in zip(files, suffixes, strict=True) if suffix in SUFFIXES]
+            images = [info for info, suffix in zip(files, suffixes, strict=True) if suffix in IMAGE_SUFFIXES]
             tables.append(pa.Table.from_pylist([_to_row(filesystem, info) for info in images], LISTING))
-            others.update(suffix or "without suffix" for suffix in suffixes if suffix not in SUFFIXES)
+            others.update(suffix or "without suffix" for suffix in suffixes if suffix not in IMAGE_SUFFIXES)
     return Listing(pa.concat_tables(tables), others)
 
 

@@ -118,14 +118,14 @@ def test_score_version_that_is_no_longer_served_is_an_error(output: Path, photos
 def test_score_other_files_are_counted_by_suffix(
     output: Path, photos: Path, server: LinearModelServer
 ) -> None:
-    for name in ("a.heic", "b.heic", "notes.txt"):
+    for name in ("a.svg", "b.svg", "notes.txt"):
         (photos / name).touch()
     summary = run(photos, "--output", output, "--model-server", server.target, status=0)
-    assert "Left out   3 files without an image's suffix: 2 .heic, 1 .txt" in summary
+    assert "Left out   3 files without an image's suffix: 2 .svg, 1 .txt" in summary
     for path in photos.glob("*.png"):
         path.unlink()
     error = run(photos, "--output", output, "--model-server", server.target, status=1)
-    assert error == f"Error: no image in {photos}, but other files: 2 .heic, 1 .txt\n"
+    assert error == f"Error: no image in {photos}, but other files: 2 .svg, 1 .txt\n"
 
 
 def test_score_without_ray_names_its_extra(
