@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.cost import cpu_seconds
 from benchmarks.startup import DIGITS, children, proportional_set_size
 from digit_client import ModelServerClient
+from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.images import to_png
 from digit_serving.processes import ProcessGroup
 from digit_serving.scoring import job
@@ -50,7 +51,8 @@ def main() -> None:
         paths = draw(Path(folder) / "in", arguments.count, arguments.picture)
         rate, start = score(arguments.models, Path(folder))
         with ProcessGroup() as group:
-            version = job.find_version(arguments.models, "digits", None, None)
+            version = ModelsFolder(arguments.models).labelled("digits")
+            assert version
             with job.serving(version, arguments.models, group) as target:
                 bulk = predict_many(target, paths)
                 pure = cores / seconds_per_picture(target, paths)

@@ -1,8 +1,6 @@
 """`digits score`: the command. Its modules are imported when it runs."""
 
 import sys
-from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 import click
@@ -84,7 +82,7 @@ def _run(options: dict[str, Any]) -> None:
 
     summary, status = Summary(), _STOPPED
     try:
-        Job(**options).run(summary, partial(click.echo, err=True), _bar)
+        Job(**options).run(summary)
         status = 1 if summary.to_repeat else 0
     except (KeyboardInterrupt, SystemExit):
         # Ray turns SIGTERM into SystemExit.
@@ -93,10 +91,3 @@ def _run(options: dict[str, Any]) -> None:
     if run := summary.run:
         click.echo(f"Results    {options['output']}  ({run.model}, version {run.version})")
     sys.exit(status)
-
-
-def _bar(length: int) -> AbstractContextManager[Any]:
-    """Return a progress bar on standard error, which only a terminal shows."""
-    return click.progressbar(
-        length=length, label="Scoring", file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
-    )

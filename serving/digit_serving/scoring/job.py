@@ -1,13 +1,17 @@
 """A run of `digits score`: pin the version, compare images with results, and score those without a row."""
 
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import click
 
 from digit_core.artifact.models_config import STABLE, ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
@@ -62,10 +66,10 @@ class Summary:
         broken = Counter({code: self.counts[code] for code in self.counts.keys() & FINAL_CODES})
         lines = [
             ("Scored", self.counts[None], f" of {done:,} pictures in {self.seconds:.1f} s"),
-            ("Broken", broken.total(), f": {by_name(broken)}"),
-            ("To repeat", to_repeat.total(), f": {by_name(to_repeat)}"),
+            ("Broken", broken.total(), f": {_by_name(broken)}"),
+            ("To repeat", to_repeat.total(), f": {_by_name(to_repeat)}"),
             ("Skipped", self.scored, " that had a row"),
-            ("Left out", self.others.total(), f" files without an image's suffix: {by_name(self.others)}"),
+            ("Left out", self.others.total(), f" files without an image's suffix: {_by_name(self.others)}"),
             ("Removed", self.removed, " that are gone"),
             ("Speed", round(done / (self.seconds or 1)), f" pictures/s, after {self.start_seconds:.1f} s"),
         ]
@@ -89,26 +93,21 @@ class Job:
     batch_size: int
     timeout: float
 
-    def run(
-        self,
-        summary: Summary,
-        report: Callable[[str], None],
-        bar: Callable[[int], AbstractContextManager[Any]],
-    ) -> None:
-        """Score the pictures without a row. `summary` is kept up to date, and `bar` opens a bar of a length.
+    def run(self, summary: Summary) -> None:
+        """Score the pictures without a row, say before each step that takes long, and keep the summary.
 
-        `report` gets a line before each step that takes long. Raise SettingError if the earlier results are
-        of another kind; DigitServingError, ArtifactError, DigitError or OSError if the run can't start or go
-        on.
+        Raise SettingError if the earlier results are of another kind; DigitServingError, ArtifactError,
+        DigitError or OSError if the run can't start or go on.
         """
         started = time.monotonic()
+        report = partial(click.echo, err=True)
         results = ResultsFolder(files.absolute(self.output))
         summary.run, version = run, _ = self._pin(results.read_run())
         report(f"Listing {run.source} ...")
         listing = files.list_images(self.source)
         summary.others = listing.others
         if not len(listing.images):
-            others = f", but other files: {by_name(listing.others)}" if listing.others else ""
+            others = f", but other files: {_by_name(listing.others)}" if listing.others else ""
             raise DigitServingError(f"no image in {self.source}{others}")
         pending, summary.removed = results.tidy(listing.images)
         summary.scored = len(listing.images) - len(pending)
@@ -125,11 +124,17 @@ class Job:
             results.write_run(run)
             scorer = Scorer(run.source, target, run.model, run.version, run.read, self.timeout)
             report(f"Starting {pool.workers} workers for {len(pending):,} pictures ...")
-            with bar(len(pending)) as progress:
+            with click.progressbar(
+                length=len(pending),
+                label="Scoring",
+                file=sys.stderr,
+                show_pos=True,
+                hidden=not sys.stderr.isatty(),
+            ) as bar:
                 for batch in pool.score(pending, self.batch_size, scorer, results):
                     group.check()
                     summary.add(batch, time.monotonic() - started)
-                    progress.update(batch.counts.total())
+                    bar.update(batch.counts.total())
                     batch.check()
 
     def _pin(self, earlier: Run | None) -> tuple[Run, Version | None]:
@@ -141,13 +146,17 @@ class Job:
         if earlier:
             model, read = model or earlier.model, earlier.read if read is None else read
             number = earlier.version if number is None and not self.label else number
+        label = self.label or STABLE
         if not self.target:
-            local = find_version(self.root, model, number, self.label)
-            model, number = local.model, local.number
+            folder = ModelsFolder(self.root)
+            model = folder.choose(model)
+            local = folder.labelled(model, label) if number is None else folder.version(model, number)
+            if local is None:
+                raise ArtifactError(f"no version of {model} is {label}; see `digits models ls`")
+            number = local.number
         elif number is None:
             with closing(Connection(self.target)) as server:
-                stable = ModelRef(model or DIGITS.name, label=self.label or STABLE)
-                number = server.resolve(stable, timeout=self.timeout)
+                number = server.resolve(ModelRef(model or DIGITS.name, label=label), timeout=self.timeout)
         run = Run(files.absolute(self.source), model or DIGITS.name, number, read or False)
         for name, value in asdict(run).items():
             if earlier and value != getattr(earlier, name):
@@ -169,19 +178,6 @@ class Job:
             ) from error
         if run.read and not task.reads_numbers:
             raise SettingError(f"{run.model} reads no numbers; leave out --read")
-
-
-def find_version(root: Path, name: str | None, number: int | None, label: str | None) -> Version:
-    """Return the version of this number, or of this label, by default the stable one, of a model.
-
-    Raise ArtifactError if there is none.
-    """
-    folder = ModelsFolder(root)
-    name = folder.choose(name)
-    version = folder.labelled(name, label or STABLE) if number is None else folder.version(name, number)
-    if version is None:
-        raise ArtifactError(f"no version of {name} is {label or STABLE}; see `digits models ls`")
-    return version
 
 
 @contextmanager
@@ -212,7 +208,7 @@ def serving(version: Version, root: Path, group: ProcessGroup) -> Iterator[str]:
             raise ProcessDiedError(f"{error}: {lines[-1]}", error.process) from error
 
 
-def by_name(counts: Counter[Any]) -> str:
+def _by_name(counts: Counter[Any]) -> str:
     """Return names and counts for a terminal, the largest count first."""
     return ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
 

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from pyarrow import parquet
 
+from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.images import to_png
 from digit_serving.scoring.cli import score
 from digit_serving.scoring.files import list_images
@@ -157,3 +158,17 @@ def test_score_missing_folder_is_one_sentence(server: LinearModelServer, tmp_pat
 def test_score_without_model_names_digits_train(photos: Path, tmp_path: Path) -> None:
     error = run(photos, "--output", tmp_path / "new", "--models", tmp_path / "none", status=1)
     assert "digits train" in error
+
+
+def test_score_version_that_no_folder_has_is_an_error(photos: Path, tmp_path: Path) -> None:
+    folder = ModelsFolder(tmp_path / "models", verify=lambda _: None)
+    folder.publish("digits", lambda _: None)
+    arguments = (photos, "--output", tmp_path / "new", "--models", folder.root)
+    for option, message in (
+        (("--version", 5), "version 5 does not exist"),
+        (("--version-label", "canary"), "no version of digits is canary; see `digits models ls`"),
+        (("--model", "flowers"), "flowers"),
+    ):
+        assert message in run(*arguments, *option, status=1)
+    folder.publish("colors", lambda _: None)
+    assert "choose one with --model" in run(*arguments, status=1)
