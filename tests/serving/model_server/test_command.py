@@ -92,7 +92,7 @@ def test_start_with_bad_flag_or_file_raises(
     ("flag", "message"),
     [
         ("--model_config_file={}/file", "Invalid protobuf file: '{}/file'"),
-        ("--model_base_path={}", "did not become available: {{name: default version: 1}} due to error: "),
+        ("--model_base_path={}", "{{name: default version: 1}} due to error: "),
     ],
 )
 def test_process_that_fails_to_start_exits_with_255(tmp_path: Path, flag: str, message: str) -> None:
