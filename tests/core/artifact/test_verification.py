@@ -20,7 +20,9 @@ def truncate_weights(version: Path) -> None:
 def call_python(version: Path) -> None:
     """Replace the graph by one that calls a Python function of this process."""
     pixels = tf.TensorSpec(None, tf.float32)
-    answer = tf.function(lambda _: tf.py_function(lambda: 0.0, [], tf.float32), input_signature=[pixels])
+    answer = tf.function(
+        lambda pixels: tf.py_function(lambda _: 0.0, [pixels], tf.float32), input_signature=[pixels]
+    )
     tf.saved_model.save(tf.Module(), str(version), signatures=answer)
 
 
