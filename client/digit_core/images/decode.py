@@ -26,8 +26,6 @@ MAX_PIXELS = 16_000_000
 
 # Allow list: Pillow reads many more formats, and runs Ghostscript for EPS.
 _PILLOW_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
-# Width and height, in pixels, to which the JPEG decoder may always downscale: thin lines stay visible.
-_MIN_JPEG_SIDE = 1000
 # Largest number of start-of-scan markers in a JPEG. Cameras and editors write about ten per picture; a file
 # may hold two or three pictures and their thumbnails.
 _MAX_SCANS = 64
@@ -60,7 +58,6 @@ def open_image(
     data: bytes,
     *,
     max_pixels: int = MAX_PIXELS,
-    side: int = scaling.PAGE_SIDE,
     min_side: int | None = None,
     exif: bool = True,
     grey: bool = False,
@@ -83,7 +80,7 @@ def open_image(
         raise NotAnImageError(f"the data is in no supported image format; supported: {formats}") from error
     try:
         width, height = image.size
-        cost = _limit_cost(image, data, max_pixels, side, min_side, grey)
+        cost = _limit_cost(image, data, max_pixels, min_side, grey)
         is_turned = exif and image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
     except _DAMAGES as error:
         raise TruncatedImageError(_DAMAGED) from error
@@ -95,22 +92,19 @@ def decode(
     data: bytes,
     *,
     max_pixels: int = MAX_PIXELS,
-    side: int = scaling.PAGE_SIDE,
     min_side: int | None = None,
     exif: bool = True,
     grey: bool = False,
 ) -> Pixels:
     """Decode an image file: PNG, JPEG, GIF, BMP, WebP, AVIF, TIFF, PPM, or with the extra `heif` HEIC.
 
-    A JPEG whose longer side exceeds `side` pixels may be decoded at a half, a quarter or an eighth of its
-    size; with `min_side`, if both sides keep at least this number of pixels. EXIF orientation is applied
+    A JPEG is decoded at a half, a quarter or an eighth of its size if it keeps the pixels of its page;
+    with `min_side`, if both sides keep at least this number of pixels. EXIF orientation is applied
     unless `exif` is False; only the first frame is decoded. With `grey`, a JPEG is decoded without its
     colours, for a quarter of the time. Raise NotAnImageError, TruncatedImageError, ImageTooLargeError or
     PixelValueError.
     """
-    return open_image(
-        data, max_pixels=max_pixels, side=side, min_side=min_side, exif=exif, grey=grey
-    ).decode()
+    return open_image(data, max_pixels=max_pixels, min_side=min_side, exif=exif, grey=grey).decode()
 
 
 def _formats(data: bytes) -> tuple[str, ...]:
@@ -176,9 +170,7 @@ def _decode_pillow(image: Image.Image, exif: bool) -> Pixels:
         raise TruncatedImageError(_DAMAGED) from error
 
 
-def _limit_cost(
-    image: Image.Image, data: bytes, max_pixels: int, side: int, min_side: int | None, grey: bool
-) -> int:
+def _limit_cost(image: Image.Image, data: bytes, max_pixels: int, min_side: int | None, grey: bool) -> int:
     """Make Pillow decode a JPEG downscaled if it is large, and return the number of pixels to decode.
 
     Raise an ImageError if decoding would exceed the limits.
@@ -188,8 +180,9 @@ def _limit_cost(
         _check_size(*image.size, 4 * max_pixels)
         _check_scans(data)
         cost = math.prod(image.size) // 4
-        size = (min_side, min_side) if min_side else _draft_size(*image.size, side)
-        image.draft("L" if grey else None, size)
+        factor = scaling.downscale_factor(image.size, scaling.PAGE_SIDE)
+        width, height = (min_side or max(1, side // factor) for side in image.size)
+        image.draft("L" if grey else None, (width, height))
     elif image.format == "TIFF":
         _check_tiff(data)
     elif image.format == "AVIF":
@@ -228,14 +221,6 @@ def _check_tiff(tiff: bytes) -> None:
     entries = tiff[directory + 2 : directory + 2 + 12 * count]
     if any(tag in _TIFF_TILE_TAGS for tag, _ in struct.iter_unpack(f"{order}H10s", entries)):
         raise NotAnImageError("a TIFF in tiles is not supported; supported: TIFF in strips")
-
-
-def _draft_size(width: int, height: int, side: int) -> tuple[int, int]:
-    """Return the least width and height, in pixels, to which libjpeg may downscale, by two, four or eight."""
-    factor = scaling.downscale_factor((width, height), side)
-    # The decoder's part of the downscaling is a power of two.
-    power = 1 << (factor.bit_length() - 1)
-    return max(1, min(_MIN_JPEG_SIDE, width // power)), max(1, min(_MIN_JPEG_SIDE, height // power))
 
 
 def _to_pixels(image: Image.Image) -> Pixels:

@@ -21,13 +21,11 @@ class MnistConfig:
     """Geometry of MNIST's digits, in pixels; bounds hold for all 70,000 of them."""
 
     digit_side: int = 20
-    """Longer side of a digit."""
-    side_bounds: tuple[int, int] = (19, 20)
-    """Longer side of the box around all pixels that are not 0."""
+    """Longer side of a digit; of the box around all pixels that are not 0, this or one less."""
     center: int = 14
-    """Row and column of the centre of mass, within half a pixel; the geometric centre is 13.5."""
-    center_bounds: tuple[float, float] = (13.45, 14.55)
-    """Row and column of the centre of mass, with rounding."""
+    """Row and column of the centre of mass; the geometric centre is 13.5."""
+    max_offset: float = 0.55
+    """Distance of the centre of mass from there, along rows and columns, with rounding."""
     min_peak: int = 128
     """Level of the brightest pixel."""
     min_stroke_width: float = 2.2
@@ -56,13 +54,11 @@ def is_normalized(pixels: Pixels) -> bool:
     """
     if pixels.shape != (SIDE, SIDE) or cv2.norm(pixels, cv2.NORM_INF) < _CONFIG.min_peak:
         return False
-    shortest, longest = _CONFIG.side_bounds
-    if not shortest <= max(cv2.boundingRect(pixels)[2:]) <= longest:
+    if not _CONFIG.digit_side - 1 <= max(cv2.boundingRect(pixels)[2:]) <= _CONFIG.digit_side:
         return False
     moments = cv2.moments(pixels)
-    row, column = moments["m01"] / moments["m00"], moments["m10"] / moments["m00"]
-    low, high = _CONFIG.center_bounds
-    return bool(low <= row <= high and low <= column <= high)
+    offsets = (moments[name] / moments["m00"] - _CONFIG.center for name in ("m01", "m10"))
+    return all(abs(offset) <= _CONFIG.max_offset for offset in offsets)
 
 
 def are_normalized(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -72,11 +68,10 @@ def are_normalized(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     # Sums of each row and of each column: float32 [2, n, 28].
     sums = np.stack((grey @ _ONES, _ONES @ grey))
     sides = _extents(sums > 0).max(axis=0)
-    shortest, longest = _CONFIG.side_bounds
-    centers = sums @ _INDEXES / np.maximum(sums.sum(axis=2), 1)
-    low, high = _CONFIG.center_bounds
-    is_centered = ((centers >= low) & (centers <= high)).all(axis=0)
-    normalized: NDArray[np.bool_] = is_bright & (sides >= shortest) & (sides <= longest) & is_centered
+    has_size = (sides == _CONFIG.digit_side) | (sides == _CONFIG.digit_side - 1)
+    offsets = sums @ _INDEXES / np.maximum(sums.sum(axis=2), 1) - _CONFIG.center
+    is_centered = (np.abs(offsets) <= _CONFIG.max_offset).all(axis=0)
+    normalized: NDArray[np.bool_] = is_bright & has_size & is_centered
     return normalized
 
 
