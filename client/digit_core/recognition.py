@@ -304,7 +304,7 @@ class Recognition:
     def _decide(self, answer: Prediction, row: NDArray[Any]) -> Prediction:
         """Return the answer on an input, refused if nothing is written there or the model is not sure."""
         refusal: Refusal | None = None
-        if self._task.kind == "digits" and not row.any():
+        if self._task.kind == "digits" and not np.count_nonzero(row):
             refusal = "no_digit"
         elif self._reads_numbers:
             refusal = None if answer.looks_like_digit(self._min_is_digit) else "no_digit"

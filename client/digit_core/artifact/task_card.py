@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Self, get_args
 
 Kind = Literal["digits", "resize", "none"]
@@ -46,7 +47,7 @@ class TaskCardError(ValueError):
     """A task card is incomplete or contradictory; the message is one sentence for the card's author."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TaskCard:
     """Name, labels and input of a classifier.
 
@@ -151,12 +152,12 @@ class TaskCard:
         """True if the classes are the ten digits."""
         return self.labels == DIGIT_LABELS
 
-    @property
+    @cached_property
     def is_multi_label(self) -> bool:
         """True if any number of labels may suit a picture, each with a probability of its own."""
         return bool(self.thresholds)
 
-    @property
+    @cached_property
     def reads_numbers(self) -> bool:
         """True if several digits can be read from one picture."""
         return self.kind == "digits" and self.has_digit_labels and not self.is_multi_label

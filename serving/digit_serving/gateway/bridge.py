@@ -6,12 +6,14 @@ Anywhere in that call, `await_` hands a coroutine to the event loop and suspends
 
 import io
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from flask import Flask, Request
-from greenlet import getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
 from werkzeug.routing import MapAdapter
 
 if TYPE_CHECKING:
@@ -36,20 +38,25 @@ _Response = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 async def run(function: Callable[..., _Result], *arguments: Any) -> _Result:
     """Call the function in a greenlet and await on its behalf. Return its result or raise its error."""
-    bridge = _BridgeGreenlet(function)
+    idle = _pool.idle
+    bridge = idle.pop() if idle else _BridgeGreenlet(_serve)
+    call = _Call(function, arguments)
     try:
-        outcome = bridge.switch(*arguments)
-        while not bridge.dead:
+        step = bridge.switch(call)
+        while step is not call:
             try:
-                awaited = await outcome
+                awaited = await step
             except BaseException:
-                outcome = bridge.throw(*sys.exc_info())
+                step = bridge.throw(*sys.exc_info())
             else:
-                outcome = bridge.switch(awaited)
-        return outcome  # type: ignore[no-any-return]
+                step = bridge.switch(awaited)
+        idle.append(bridge)
+        if call.error:
+            raise call.error
+        return call.result  # type: ignore[no-any-return]
     finally:
-        # Break the reference cycle of frame, error and traceback, which keeps a request's body alive.
-        del bridge
+        # The idle greenlet refers to the call, which would keep a request's body alive.
+        call.function = call.arguments = call.result = call.error = None
 
 
 def await_(awaitable: Awaitable[_Result]) -> _Result:
@@ -118,6 +125,40 @@ class WsgiAdapter:
 
 class _BridgeGreenlet(greenlet):
     """Greenlet of `run`, a class of its own so that `await_` recognises it."""
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A call in a greenlet, and its result or error."""
+
+    function: Any
+    arguments: Any
+    result: Any = None
+    error: BaseException | None = None
+
+
+class _Pool(threading.local):
+    """Idle greenlets of a thread, for reuse: each new one maps memory for its stack."""
+
+    def __init__(self) -> None:
+        self.idle: list[_BridgeGreenlet] = []
+
+
+_pool = _Pool()
+
+
+def _serve(call: _Call) -> None:
+    """Make one call after another, in a greenlet. Switch to the parent with each call when it has ended."""
+    parent = getcurrent().parent
+    assert parent
+    while True:
+        try:
+            call.result = call.function(*call.arguments)
+        except GreenletExit:
+            raise
+        except BaseException as error:
+            call.error = error
+        call = parent.switch(call)
 
 
 def _environ(scope: Scope, body: bytes) -> "WSGIEnvironment":

@@ -397,4 +397,4 @@ def _fields(facts: Facts) -> dict[str, Any]:
 
 
 def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 3)
+    return int(seconds * 1e6) / 1000

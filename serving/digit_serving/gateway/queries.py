@@ -1,6 +1,7 @@
 """Query parameters: the model and version that a request selects, and the form of its answer."""
 
-from typing import Annotated, Literal, TypeVar
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from werkzeug.datastructures import MultiDict
@@ -90,6 +91,8 @@ _Query = TypeVar("_Query", bound=Query)
 
 def parse_query(kind: type[_Query], parameters: MultiDict[str, str]) -> _Query:
     """Return the query. Raise InvalidSelectionError, also for a name that is misspelt or comes twice."""
+    if not parameters:
+        return _default(kind)  # type: ignore[no-any-return]
     for name, values in parameters.lists():
         if len(values) > 1:
             raise InvalidSelectionError(f"Parameter `{name[:MAX_QUOTED]}` comes {len(values)} times.")
@@ -103,6 +106,11 @@ def parse_query(kind: type[_Query], parameters: MultiDict[str, str]) -> _Query:
             raise InvalidSelectionError(f"Unknown parameter `{name}`{known}.") from error
         reason = first["msg"].removeprefix("Value error, ")
         raise InvalidSelectionError(f"Parameter `{name}`: {reason}.") from error
+
+
+@cache
+def _default(kind: type[Any]) -> Any:
+    return kind()
 
 
 class ModelSelector:

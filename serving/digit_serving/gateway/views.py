@@ -116,8 +116,9 @@ class Views:
             partial(self._work.prepare, context),
         )
         # Feedback is one label for each input.
-        takes_feedback = not task.is_multi_label and self._settings.for_model(context.model).feedback
-        keeper = self._keeper if takes_feedback else None
+        keeper = self._keeper
+        if keeper and (task.is_multi_label or not self._settings.for_model(context.model).feedback):
+            keeper = None
         results: list[_Result] = []
         answers: list[Answer[_Result]] = []
         documents: list[Any] = []
